@@ -1,0 +1,1 @@
+"""Hourbook: the exchange. See README.md for the rooms."""

@@ -1,0 +1,378 @@
+"""The vocabulary: commands (wishes), events (facts), reject reasons (outcomes) and limits.
+
+No logic lives here. Numbers are frozen: a number once released is never given another meaning,
+new members are only appended, and a layout changes only together with ``SCHEMA_VERSION``.
+``exchange/engine/vocabulary.pxd`` repeats the enumerations for the compiled core; a test holds
+the two equal member by member. What each command does is written in docs/reference/engine.md.
+
+Units: prices are signed counts of ticks (``price_ticks``) or, where a clearing price is meant,
+millionths of a dollar per GPU-hour (``price_micros``); quantities are lots; money is
+micro-dollars; time is nanoseconds since the epoch, UTC.
+"""
+
+from enum import IntEnum, IntFlag
+from struct import Struct as Layout
+from typing import Final
+
+import msgspec
+
+SCHEMA_VERSION: Final = 1
+RULES_VERSION: Final = 1
+
+# One command is 64 bytes and one event 80, little-endian, without padding. Field names in order:
+COMMAND_FIELDS: Final = (
+    "kind", "side", "tif", "flags", "instrument", "account", "session", "price", "quantity",
+    "operator", "stp", "spare", "target_lo", "target_hi", "key_lo", "key_hi",
+)  # fmt: skip
+COMMAND: Final = Layout("<BBBBIIIqIHBBQQQQ")
+COMMAND_BYTES: Final = 64
+EVENT_FIELDS: Final = (
+    "sequence", "index", "kind", "flags", "reason", "instrument", "account", "order_id", "price",
+    "quantity", "leaves", "key_lo", "key_hi", "a", "b",
+)  # fmt: skip
+EVENT: Final = Layout("<QIBBHIIQqIIQQqq")
+EVENT_BYTES: Final = 80
+# A trade uses bytes 48 to 64 (key_lo, key_hi) for its resting side:
+TRADE: Final = Layout("<QIBBHIIQqIIQIIqq")
+TRADE_FIELDS: Final = (
+    "sequence", "index", "kind", "flags", "reason", "instrument", "account", "order_id", "price",
+    "quantity", "leaves", "maker_order_id", "maker_account", "maker_leaves", "cash", "maker_cash",
+)  # fmt: skip
+INDEX_BITS: Final = 20  # match_number = sequence << INDEX_BITS | index
+
+HOUSE_ACCOUNT: Final = 0  # the clearing house's own account: fees arrive here
+
+
+class CommandKind(IntEnum):
+    """What a command wishes. The record's fields per kind: docs/reference/engine.md."""
+
+    ENTER = 1
+    CANCEL = 2
+    REDUCE = 3
+    REPLACE = 4
+    LOGON = 10
+    LOGOFF = 11
+    ADVANCE_TIME = 12
+    RECOVERED = 13
+    LIST = 20
+    SET_LIMITS = 21
+    SET_RISK = 22
+    SET_STATE = 23
+    MARK = 24
+    SETTLE = 25
+    EXPIRE = 26
+    OPEN_ACCOUNT = 30
+    DEPOSIT = 31
+    WITHDRAW = 32
+    FEE = 33
+    SET_ACCOUNT = 34
+    OPEN_DAY = 40
+    CLOSE_DAY = 41
+    UPGRADE = 42
+    SET_MODE = 43
+    RECORD = 44
+    CHECKPOINT = 45
+
+
+class EventKind(IntEnum):
+    """What happened."""
+
+    ORDER_ACCEPTED = 1
+    REJECTED = 2
+    TRADE = 3
+    ORDER_CANCELLED = 4
+    ORDER_REDUCED = 5
+    ORDER_REPLACED = 6
+    ORDER_DORMANT = 7
+    ORDER_RETURNED = 8
+    SESSION_OPENED = 10
+    SESSION_LOST = 11
+    SESSION_ENDED = 12
+    TIME_ADVANCED = 13
+    RECOVERED = 14
+    INSTRUMENT_LISTED = 20
+    LIMITS_CHANGED = 21
+    RISK_CHANGED = 22
+    STATE_CHANGED = 23
+    MARKED = 24
+    INSTRUMENT_SETTLED = 25
+    POSITION_SETTLED = 26
+    INSTRUMENT_EXPIRED = 27
+    ACCOUNT_OPENED = 30
+    DEPOSITED = 31
+    WITHDRAWN = 32
+    FEE_CHARGED = 33
+    ACCOUNT_CHANGED = 34
+    DEFICIT_STARTED = 35
+    DEFICIT_ENDED = 36
+    DAY_OPENED = 40
+    DAY_CLOSED = 41
+    UPGRADED = 42
+    MODE_CHANGED = 43
+    RECORDED = 44
+    CHECKPOINTED = 45
+
+
+class Side(IntEnum):
+    """Side of an order. UNSTATED only where a command names an existing order."""
+
+    BUY = 0
+    SELL = 1
+    UNSTATED = 2
+
+
+class TimeInForce(IntEnum):
+    """How long an order works: until cancelled, until the day closes, now, or all now or never."""
+
+    GTC = 0
+    DAY = 1
+    IOC = 2
+    FOK = 3
+
+
+class SelfTrade(IntEnum):
+    """What happens when an incoming order meets one of its own self-trade group."""
+
+    CANCEL_NEWEST = 0
+    CANCEL_OLDEST = 1
+    CANCEL_BOTH = 2
+    DECREMENT = 3
+
+
+class CommandFlag(IntFlag):
+    """Bits of a command's ``flags``."""
+
+    POST_ONLY = 1
+    MARKET = 2
+    MANUAL = 4  # entered by a person; recorded, read by no rule
+    BY_CLIENT_ID = 8  # the target is a client order id digest, not an order id
+    NEW_ID = 16  # REPLACE: the order continues as a new one under ``key``, at the back
+    CANCEL_ON_DISCONNECT = 32  # LOGON
+    KILLED = 64  # SET_ACCOUNT
+
+
+class EventFlag(IntFlag):
+    """Bits of an event's ``flags``."""
+
+    LAST_IN_COMMAND = 1
+    SELL = 2  # the order's side; of a trade, the incoming order's; of a position, short
+    DUPLICATE = 4  # the first answer again, nothing new happened
+    RESTING = 8  # the order was in the book when this took lots off it
+    MARKET = 16
+    POST_ONLY = 32
+
+
+class TradingState(IntEnum):
+    """State of one instrument. Orders match in CONTINUOUS alone; cancels work in every state."""
+
+    CLOSED = 0
+    PRE_OPEN = 1
+    AUCTION = 2
+    CONTINUOUS = 3
+    HALTED = 4
+    EXPIRED = 5
+
+
+class HaltCause(IntEnum):
+    """Why an instrument is HALTED: ``reason`` of its STATE_CHANGED event."""
+
+    NONE = 0
+    OPERATOR = 1
+    RECOVERY = 2
+
+
+class Mode(IntEnum):
+    """Mode of the whole market."""
+
+    NORMAL = 0
+    CANCEL_ONLY = 1
+
+
+class AccountKind(IntEnum):
+    """Whose account it is."""
+
+    HOUSE = 0
+    CLIENT = 1
+    BOX = 2
+
+
+class Currency(IntEnum):
+    """Settlement currency of an account."""
+
+    USD = 0
+
+
+class CancelReason(IntEnum):
+    """Why lots left an order without trading: ``reason`` of ORDER_CANCELLED and ORDER_REDUCED."""
+
+    REQUESTED = 1
+    IOC_REMAINDER = 2
+    FOK_UNFILLED = 3
+    MARKET_REMAINDER = 4
+    SELF_TRADE = 5
+    DAY_ENDED = 6
+    DISCONNECTED = 7
+    INSTRUMENT_EXPIRED = 8
+    REDUCED = 9
+    REPLACED = 10
+
+
+class Reason(IntEnum):
+    """Why a command was rejected. Number order inside a command kind's list in
+    docs/reference/rejects.md is precedence order. Bands: 1xx session, 2xx syntax, 3xx identity,
+    4xx state, 5xx order fields, 6xx risk, 7xx capacity, 8xx operation.
+    """
+
+    AUTH_REQUIRED = 101
+    BAD_SIGNATURE = 102
+    TIMESTAMP = 103
+    NONCE = 104
+    SCOPE = 105
+    KEY_LOCKED = 106
+    SESSION_LIVE = 107
+    SESSION_UNKNOWN = 108
+    ACCOUNT_KILLED = 109
+    UNKNOWN_ACCOUNT = 110
+
+    SYNTAX = 201
+    DUPLICATE_FIELD = 202
+    UNKNOWN_FIELD = 203
+    MISSING_FIELD = 204
+    ID_FORMAT = 205
+    COMBINATION = 206
+    UNKNOWN_COMMAND = 207
+
+    DUPLICATE_DIFFERENT = 301
+    NOT_FOUND = 302
+    TOO_LATE = 303
+    SIDE_MISMATCH = 304
+
+    UNKNOWN_INSTRUMENT = 401
+    NOT_TRADING = 402
+    STATE = 403
+    CANCEL_ONLY = 404
+
+    THROTTLED = 501
+    QUANTITY_RANGE = 502
+    ACCOUNT_MAX_QUANTITY = 503
+    NOTIONAL = 504
+    TICK = 505
+    LOT = 506
+    PRICE_LIMIT = 507
+    POST_ONLY = 508
+
+    OPEN_ORDERS = 601
+    POSITION_LIMIT = 602
+    MARGIN = 603
+    MEMBER_MARGIN = 604
+    FUNDS = 605
+
+    QUEUE_FULL = 701
+    ORDERS_FULL = 702
+    POSITIONS_FULL = 703
+    ACCOUNTS_FULL = 704
+    INSTRUMENTS_FULL = 705
+    BOOK_FULL = 706
+    SESSIONS_FULL = 707
+    SUBSCRIPTIONS_FULL = 708
+
+    ALREADY_SETTLED = 801
+    DAY_STATE = 802
+    RULES_VERSION = 803
+    ASSET_MISMATCH = 804
+    PARAMETER_RANGE = 805
+    ACCOUNT_EXISTS = 806
+    MONEY_RANGE = 807
+
+
+RETRYABLE: Final = frozenset(
+    {Reason.THROTTLED, Reason.QUEUE_FULL, Reason.CANCEL_ONLY, Reason.NOT_TRADING}
+)
+
+
+class Limit(IntEnum):
+    """Every capacity of the market, in one place. Powers of two unless a business figure."""
+
+    ORDERS = 1 << 21  # slots of the order slab: working orders and remembered ids
+    BOOK_ORDERS = 1_000_000  # working orders of one instrument (keeps index below 2**20)
+    POSITIONS = 1 << 20  # (account, instrument) pairs
+    ACCOUNTS = 1 << 16
+    MEMBERS = 1 << 12
+    INSTRUMENTS = 1 << 16
+    SESSIONS = 1 << 16
+    LADDER_LEVELS = 1 << 24  # price levels of one instrument's limits
+    IDEMPOTENCY_WINDOW = 256  # accepted ids remembered per account
+    QUANTITY = (1 << 31) - 1  # lots of one order
+    POSITION = 1 << 40  # lots, net or working, of one account in one instrument
+    PRICE = 1 << 47  # absolute price in ticks or in clearing units
+    MONEY = 1 << 60  # absolute micro-dollars of one amount, balance or notional
+    BATCH_COMMANDS = 4096
+    QUEUE_COMMANDS = 65_536
+    FRAME_BYTES = 16_384  # one WebSocket message from a client
+    CLIENT_ID_CHARS = 36
+    SUBSCRIPTIONS = 256  # channels of one connection
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """One command as the engine's record has it; unused fields are zero.
+
+    ``COMMAND.pack(*msgspec.structs.astuple(command))`` gives the 64 bytes.
+    """
+
+    kind: int
+    side: int = 0
+    tif: int = 0
+    flags: int = 0
+    instrument: int = 0
+    account: int = 0
+    session: int = 0
+    price: int = 0
+    quantity: int = 0
+    operator: int = 0
+    stp: int = 0
+    spare: int = 0
+    target_lo: int = 0
+    target_hi: int = 0
+    key_lo: int = 0
+    key_hi: int = 0
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One event as the engine's record has it."""
+
+    sequence: int
+    index: int
+    kind: int
+    flags: int
+    reason: int
+    instrument: int
+    account: int
+    order_id: int
+    price: int
+    quantity: int
+    leaves: int
+    key_lo: int
+    key_hi: int
+    a: int
+    b: int
+
+
+class Trade(msgspec.Struct, frozen=True, kw_only=True):
+    """A TRADE event with its resting side's fields named; ``cash`` is minus the fee paid."""
+
+    sequence: int
+    index: int
+    kind: int
+    flags: int
+    reason: int
+    instrument: int
+    account: int
+    order_id: int
+    price: int
+    quantity: int
+    leaves: int
+    maker_order_id: int
+    maker_account: int
+    maker_leaves: int
+    cash: int
+    maker_cash: int
