@@ -1,0 +1,513 @@
+"""The native protocol's messages: what a client may send and what the gateway answers.
+
+A frame from a client holds one request, an object whose ``op`` names it. A frame from the
+gateway holds an array of responses, objects whose ``type`` names them. docs/reference/wire.md
+has a table per message and says how a connection is resumed and a checksum recomputed.
+
+Prices, quantities and money are decimal strings, never numbers: a price in dollars per GPU-hour
+on the instrument's tick, a quantity in whole lots, money in dollars with six decimals. Ids that
+may pass 2**53 (order ids, match numbers) are strings of digits. ``time`` is the stamp of the log,
+nanoseconds since the epoch. (``sequence``, ``index``) is the place of the event in the released
+stream; a response without it comes from the gateway alone and is on no tape.
+
+Requests refuse unknown fields. Responses may gain fields, and a client must ignore those that it
+does not know.
+"""
+
+from collections.abc import Callable
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+from exchange.messages import SelfTrade, Side, TimeInForce
+
+PROTOCOL_VERSION: Final = 1
+JSON_PROTOCOL: Final = "hourbook.json"  # WebSocket subprotocols; JSON when none is asked for
+MSGPACK_PROTOCOL: Final = "hourbook.msgpack"
+HEARTBEAT_MS: Final = 5_000  # the gateway is never silent for longer
+CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
+
+SideText: TypeAlias = Literal["buy", "sell"]
+OrderTypeText: TypeAlias = Literal["limit", "market"]
+TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK"]
+SelfTradeText: TypeAlias = Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement"]
+Scope: TypeAlias = Literal["read", "trade"]
+Level: TypeAlias = tuple[str, str]  # price, quantity
+
+SIDES: Final[dict[str, Side]] = {"buy": Side.BUY, "sell": Side.SELL}
+TIMES_IN_FORCE: Final[dict[str, TimeInForce]] = {tif.name: tif for tif in TimeInForce}
+SELF_TRADES: Final[dict[str, SelfTrade]] = {mode.name.lower(): mode for mode in SelfTrade}
+
+
+class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A place in the released stream, ``[epoch, sequence, index]``: the last report seen."""
+
+    epoch: int
+    sequence: int
+    index: int
+
+
+class Request(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="op", forbid_unknown_fields=True
+):
+    """What every request has: the tag ``op``."""
+
+
+class Logon(Request, frozen=True, kw_only=True, tag="logon"):
+    """Names the key of a connection and opens or resumes an engine session.
+
+    ``signature`` is the lower-case hex HMAC-SHA256 under the key's secret of
+    ``f"{timestamp_ms}\\n{nonce}\\n{key_id}\\n{resume_session}"``; see ``signed_text``.
+    """
+
+    key_id: str
+    timestamp_ms: int
+    nonce: int
+    signature: str
+    cancel_on_disconnect: bool = False
+    grace_ms: int = 0
+    resume_session: int = 0
+    after: Position | None = None
+
+
+class Enter(Request, frozen=True, kw_only=True, tag="enter"):
+    """Enters an order. A limit order has a price; a market order has none and is IOC."""
+
+    client_order_id: str
+    instrument: str
+    side: SideText
+    quantity: str
+    price: str | None = None
+    type: OrderTypeText = "limit"
+    time_in_force: TimeInForceText | None = None  # GTC for a limit order, IOC for a market order
+    post_only: bool = False
+    self_trade: SelfTradeText = "cancel_newest"
+    manual: bool = False  # a person entered it; recorded, read by no rule
+
+
+class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
+    """Takes an order out, named by exactly one of ``order_id`` and ``client_order_id``."""
+
+    request_id: str
+    order_id: str | None = None
+    client_order_id: str | None = None
+    side: SideText | None = None
+    manual: bool = False
+
+
+class Reduce(Request, frozen=True, kw_only=True, tag="reduce"):
+    """Takes ``quantity`` lots off an order, which keeps its place."""
+
+    request_id: str
+    quantity: str
+    order_id: str | None = None
+    client_order_id: str | None = None
+    side: SideText | None = None
+    manual: bool = False
+
+
+class Replace(Request, frozen=True, kw_only=True, tag="replace"):
+    """Gives an order a new price and a new total quantity, executed lots included."""
+
+    request_id: str
+    price: str
+    quantity: str
+    order_id: str | None = None
+    client_order_id: str | None = None
+    side: SideText | None = None
+    post_only: bool = False
+    manual: bool = False
+
+
+class Subscribe(Request, frozen=True, kw_only=True, tag="subscribe"):
+    """Joins public channels: ``depth.CODE``, ``trades.CODE``, ``state.CODE``."""
+
+    request_id: str
+    channels: list[str]
+
+
+class Unsubscribe(Request, frozen=True, kw_only=True, tag="unsubscribe"):
+    """Leaves public channels."""
+
+    request_id: str
+    channels: list[str]
+
+
+class ListInstruments(Request, frozen=True, kw_only=True, tag="instruments"):
+    """Asks for every listed instrument."""
+
+    request_id: str
+
+
+class QueryAccount(Request, frozen=True, kw_only=True, tag="account"):
+    """Asks for the account's cash, margin and positions."""
+
+    request_id: str
+
+
+class QueryOrders(Request, frozen=True, kw_only=True, tag="orders"):
+    """Asks for the account's working orders."""
+
+    request_id: str
+
+
+class Ping(Request, frozen=True, kw_only=True, tag="heartbeat"):
+    """Asks for a heartbeat now."""
+
+
+AnyRequest: TypeAlias = (
+    Logon
+    | Enter
+    | Cancel
+    | Reduce
+    | Replace
+    | Subscribe
+    | Unsubscribe
+    | ListInstruments
+    | QueryAccount
+    | QueryOrders
+    | Ping
+)
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """What every response has: the tag ``type``."""
+
+
+class LoggedOn(Response, frozen=True, kw_only=True, tag="logged_on"):
+    """The logon is done. Reports asked for by ``after`` came before it, in stream order."""
+
+    account: int
+    session: int  # 0 for a key of scope read
+    scope: Scope
+    epoch: int
+    sequence: int
+    index: int
+    time: int
+    heartbeat_ms: int
+    cancel_on_disconnect: bool = False
+    grace_ms: int = 0
+
+
+class Rejected(Response, frozen=True, kw_only=True, tag="rejected"):
+    """A request changed nothing. Without ``sequence`` it never reached the sequencer."""
+
+    number: int
+    name: str
+    op: str | None = None
+    client_order_id: str | None = None
+    request_id: str | None = None
+    order_id: str | None = None
+    instrument: str | None = None
+    field: str | None = None
+    detail: str | None = None
+    limit: str | None = None
+    observed: str | None = None
+    retryable: bool = False
+    retry_after_ms: int | None = None
+    sequence: int | None = None
+    index: int | None = None
+    time: int | None = None
+
+
+class OrderReport(Response, frozen=True, kw_only=True):
+    """What every private report of one order has."""
+
+    sequence: int
+    index: int
+    time: int
+    order_id: str
+    client_order_id: str
+    instrument: str
+    side: SideText
+
+
+class Accepted(OrderReport, frozen=True, kw_only=True, tag="accepted"):
+    """The order is in the market. ``leaves_quantity`` rests when its command is done."""
+
+    quantity: str
+    leaves_quantity: str
+    price: str | None = None
+    order_type: OrderTypeText = "limit"
+    time_in_force: TimeInForceText = "GTC"
+    post_only: bool = False
+    self_trade: SelfTradeText = "cancel_newest"
+    session: int = 0
+    duplicate: bool = False  # the first answer to a repeated id; nothing new happened
+
+
+class Execution(OrderReport, frozen=True, kw_only=True, tag="execution"):
+    """This account's side of one trade. Both sides come when an account met itself."""
+
+    match_number: str
+    price: str
+    quantity: str
+    leaves_quantity: str
+    liquidity: Literal["maker", "taker"]
+    fee: str  # dollars; negative is a rebate
+
+
+class Cancelled(OrderReport, frozen=True, kw_only=True, tag="cancelled"):
+    """``quantity`` lots left the order untraded, and it is finished."""
+
+    quantity: str
+    reason: str  # name of messages.CancelReason
+    price: str | None = None
+    request_id: str | None = None
+    resting: bool = False
+    duplicate: bool = False
+
+
+class Reduced(OrderReport, frozen=True, kw_only=True, tag="reduced"):
+    """``quantity`` lots left the order untraded; ``leaves_quantity`` work on."""
+
+    quantity: str
+    leaves_quantity: str
+    reason: str
+    price: str | None = None
+    request_id: str | None = None
+    duplicate: bool = False
+
+
+class Replaced(OrderReport, frozen=True, kw_only=True, tag="replaced"):
+    """The order has a new price and total quantity."""
+
+    price: str
+    quantity: str
+    leaves_quantity: str
+    priority_kept: bool
+    request_id: str | None = None
+    duplicate: bool = False
+
+
+class Dormant(OrderReport, frozen=True, kw_only=True, tag="dormant"):
+    """The order is outside the new price limits: it keeps its hold but is not in the book."""
+
+    price: str
+    leaves_quantity: str
+
+
+class Returned(OrderReport, frozen=True, kw_only=True, tag="returned"):
+    """A dormant order came back; ``leaves_quantity`` rests when it is done."""
+
+    price: str
+    quantity: str
+    leaves_quantity: str
+
+
+class Settled(Response, frozen=True, kw_only=True, tag="settled"):
+    """Variation margin of one position was paid; ``cash`` is the account's balance after."""
+
+    sequence: int
+    index: int
+    time: int
+    instrument: str
+    position: str
+    settlement_price: str
+    variation: str
+    cash: str
+
+
+class CashMoved(Response, frozen=True, kw_only=True, tag="cash"):
+    """Money came or went other than by trade or settlement."""
+
+    sequence: int
+    index: int
+    time: int
+    kind: Literal["deposit", "withdrawal", "fee"]
+    amount: str  # signed
+    cash: str
+
+
+class Deficit(Response, frozen=True, kw_only=True, tag="deficit"):
+    """The account's requirement passed its collateral, or no longer does."""
+
+    sequence: int
+    index: int
+    time: int
+    active: bool
+    required: str
+    cash: str
+
+
+class Subscribed(Response, frozen=True, kw_only=True, tag="subscribed"):
+    """The channels are joined; their snapshots follow in the same frame."""
+
+    request_id: str
+    channels: list[str]
+
+
+class Unsubscribed(Response, frozen=True, kw_only=True, tag="unsubscribed"):
+    """The channels are left; nothing more comes from them."""
+
+    request_id: str
+    channels: list[str]
+
+
+class DepthSnapshot(Response, frozen=True, kw_only=True, tag="depth_snapshot"):
+    """The whole depth as of ``sequence``; the next delta's ``previous_sequence`` equals it."""
+
+    instrument: str
+    sequence: int
+    time: int
+    bids: list[Level]  # best first
+    asks: list[Level]  # best first
+    checksum: int
+
+
+class DepthDelta(Response, frozen=True, kw_only=True, tag="depth"):
+    """Levels that changed since ``previous_sequence``; quantity ``"0"`` removes the level.
+
+    Without levels, ``previous_sequence`` = ``sequence``: the channel's heartbeat.
+    ``checksum`` is of the book after the delta.
+    """
+
+    instrument: str
+    sequence: int
+    previous_sequence: int
+    time: int
+    checksum: int
+    bids: list[Level] = []
+    asks: list[Level] = []
+
+
+class PublicTrade(Response, frozen=True, kw_only=True, tag="trade"):
+    """One trade. ``aggressor`` is the incoming order's side."""
+
+    instrument: str
+    sequence: int
+    index: int
+    time: int
+    match_number: str
+    price: str
+    quantity: str
+    aggressor: SideText
+
+
+class InstrumentState(Response, frozen=True, kw_only=True, tag="state"):
+    """Where an instrument stands, whole: sent on subscribing and whenever a field changes."""
+
+    instrument: str
+    sequence: int
+    time: int
+    state: str  # name of messages.TradingState
+    cause: str  # name of messages.HaltCause
+    low_limit: str
+    high_limit: str
+    mark: str
+    settlement_price: str | None = None
+    business_date: int | None = None  # yyyymmdd
+
+
+class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a client must know to trade an instrument; the text of its listing."""
+
+    code: str
+    product: str
+    expiry: str
+    multiplier: int  # hours of the delivery month
+    tick: str
+    decimals: int
+    instrument_id: int = 0
+    lot_step: int = 1
+    max_order: int = 0
+    state: str = "CLOSED"
+
+
+class Instruments(Response, frozen=True, kw_only=True, tag="instruments"):
+    """Every listed instrument as of ``sequence``."""
+
+    sequence: int
+    instruments: list[InstrumentData]
+    request_id: str | None = None
+
+
+class PositionReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One instrument's position: signed net lots, working lots per side, and its hold."""
+
+    instrument: str
+    net: str
+    working_buy: str
+    working_sell: str
+    hold: str
+    unrealized: str
+
+
+class AccountReport(Response, frozen=True, kw_only=True, tag="account"):
+    """Cash, requirement and positions as of ``sequence``."""
+
+    request_id: str
+    account: int
+    sequence: int
+    time: int
+    cash: str
+    required: str
+    free: str
+    open_orders: int
+    positions: list[PositionReport]
+    killed: bool = False
+
+
+class WorkingOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One working order as of the ``orders`` response's sequence."""
+
+    order_id: str
+    client_order_id: str
+    instrument: str
+    side: SideText
+    price: str
+    quantity: str
+    leaves_quantity: str
+    time_in_force: TimeInForceText = "GTC"
+    dormant: bool = False
+
+
+class Orders(Response, frozen=True, kw_only=True, tag="orders"):
+    """The account's working orders as of ``sequence``."""
+
+    request_id: str
+    sequence: int
+    time: int
+    orders: list[WorkingOrder]
+
+
+class Heartbeat(Response, frozen=True, kw_only=True, tag="heartbeat"):
+    """The gateway lives; everything up to ``sequence`` has been sent to this connection."""
+
+    epoch: int
+    sequence: int
+    time: int
+
+
+AnyResponse: TypeAlias = (
+    LoggedOn
+    | Rejected
+    | Accepted
+    | Execution
+    | Cancelled
+    | Reduced
+    | Replaced
+    | Dormant
+    | Returned
+    | Settled
+    | CashMoved
+    | Deficit
+    | Subscribed
+    | Unsubscribed
+    | DepthSnapshot
+    | DepthDelta
+    | PublicTrade
+    | InstrumentState
+    | Instruments
+    | AccountReport
+    | Orders
+    | Heartbeat
+)
+
+encode_json: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
+encode_msgpack: Final[Callable[[object], bytes]] = msgspec.msgpack.Encoder().encode
+
+
+def signed_text(timestamp_ms: int, nonce: int, key_id: str, resume_session: int) -> bytes:
+    """Return the exact bytes that a logon's signature covers."""
+    return f"{timestamp_ms}\n{nonce}\n{key_id}\n{resume_session}".encode()
