@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+ARGUMENTS ?=
 
 .PHONY: build check test demo bench soak clean
 
 $(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "$(PYTHON) is older than 3.11; choose another: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q --editable '.[dev]' --config-settings editable_mode=compat
@@ -14,6 +17,27 @@ $(STAMP): pyproject.toml
 
 build: $(STAMP)
 	$(BIN)/python setup.py -q build_ext --inplace
+
+check: build
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: build
+	$(BIN)/python -m pytest $(ARGUMENTS)
+
+# The demo market: about twenty seconds, then its proof. ARGUMENTS='--seconds 60 --serve'
+demo: build
+	$(BIN)/hourbook demo $(ARGUMENTS)
+
+bench: build
+	$(BIN)/python -m pip install -q '.[bench]' --no-deps --no-build-isolation --dry-run >/dev/null
+	$(BIN)/hourbook bench core $(ARGUMENTS)
+	$(BIN)/hourbook bench path $(ARGUMENTS)
+
+# The same properties as `make test`, over many more random commands.
+soak: build
+	HOURBOOK_SOAK=1 $(BIN)/python -m pytest tests/test_engine_random.py $(ARGUMENTS)
 
 clean:
 	rm -rf build dist *.egg-info

@@ -1,0 +1,54 @@
+"""What every test may use, and what no test run may start with: a compiled core older than its
+source.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[1]
+SHARED = CHECKOUT.parent / "shared"
+SHARED_ABSENT = "../shared is absent: it is not part of the project"
+
+
+def stale_binaries(checkout: Path) -> list[str]:
+    """The compiled modules under ``exchange`` that are older than a source beside them."""
+    stale = []
+    for source in sorted(checkout.glob("exchange/**/*.pyx")):
+        declarations = source.parent.glob("*.pxd")
+        newest = max(path.stat().st_mtime for path in (source, *declarations))
+        for binary in source.parent.glob(f"{source.stem}.*.so"):
+            if binary.stat().st_mtime < newest:
+                stale.append(str(binary.relative_to(checkout)))
+    return stale
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if stale := stale_binaries(CHECKOUT):
+        pytest.exit(f"older than its source: {', '.join(stale)}; run `make build`", returncode=2)
+
+
+_skipped_for_shared: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped and isinstance(report.longrepr, tuple) and "shared" in report.longrepr[2]:
+        _skipped_for_shared.append(report.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In CI a test must not skip for want of ../shared when it is there."""
+    if os.environ.get("CI") == "true" and SHARED.is_dir() and _skipped_for_shared:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\n../shared is there, yet these skipped for want of it: {_skipped_for_shared}")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Iterator[Path]:
+    """The folder of acceptance vectors, real data and order flow beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(SHARED_ABSENT)
+    yield SHARED
