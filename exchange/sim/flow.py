@@ -1,0 +1,253 @@
+"""Runs a raw order flow through the engine as the market would, and times the engine alone.
+
+File ids become client order ids with deduplication on; 64 buying and 64 selling accounts, each a
+member and a self-trade group of its own with a session online, own the orders; limits, positions,
+cash and throttle are set wide, so every check is executed and none fails. A flow's replace is one
+REPLACE with NEW_ID. The price limits of a symbol are the lowest and highest price of the file.
+
+The clock runs over ``Engine.apply`` in batches, with the records already made; what the events
+add up to comes from a second, untimed run.
+"""
+
+import time
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final, Protocol
+
+import msgspec
+
+from exchange.engine import Engine
+from exchange.messages import (
+    COMMAND,
+    COMMAND_BYTES,
+    EVENT,
+    EVENT_FIELDS,
+    Command,
+    CommandKind,
+    EventKind,
+    Limit,
+    TradingState,
+)
+from exchange.sim.flow_records import ACCOUNTS_PER_SIDE, RAW_BYTES, Converter, Tally, scan
+
+ACCOUNTS: Final = 2 * ACCOUNTS_PER_SIDE
+CASH_MICROS: Final = 1 << 52
+POSITION_LOTS: Final = (1 << 31) - 1
+HOLD_RATE_MICROS: Final = 1000  # per lot
+MAKER_FEE_MICROS: Final = 1
+TAKER_FEE_MICROS: Final = 2
+THROTTLE_INTERVAL_NS: Final = 1
+THROTTLE_BURST: Final = 1 << 40
+START_NS: Final = 1_700_000_000_000_000_000
+BUSINESS_DATE: Final = 20231114  # of START_NS
+
+
+class Core(Protocol):
+    """What a flow needs of an engine; the oracle of the tests has it too."""
+
+    def apply(self, commands: bytes, first_sequence: int, stamp_ns: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A flow made ready: batches of commands, to be applied in this order from sequence 1."""
+
+    setup: list[bytes]
+    prefix: list[bytes]
+    timed: list[bytes]
+    commands: int  # of prefix and timed together
+    timed_commands: int
+
+    @property
+    def setup_commands(self) -> int:
+        return sum(map(len, self.setup)) // COMMAND_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One timed run: nanoseconds a command on the wall and on this thread's CPU."""
+
+    ns_per_command: float
+    cpu_ns_per_command: float
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a flow adds up to. Quantities in lots; notional = sum of price x quantity."""
+
+    n: int
+    trades: int
+    volume: int
+    notional: int
+    rejects: int
+    resting: int
+    resting_qty: int
+    fills_fnv64: str  # FNV-1a 64 of the trades in order, 16 hexadecimal digits
+
+
+@dataclass(frozen=True, slots=True)
+class FlowResult(Totals):
+    """Totals and the median timing."""
+
+    ns_per_command: float
+    cpu_ns_per_command: float
+
+    def as_dict(self) -> dict[str, int | float | str]:
+        """The fields by name, as ``hourbook flow --json`` prints them."""
+        return asdict(self)
+
+
+def run(
+    path: str | Path,
+    skip: int = 0,
+    *,
+    repeats: int = 1,
+    batch_commands: int = Limit.BATCH_COMMANDS,
+    new_engine: Callable[[], Core] = Engine,
+) -> FlowResult:
+    """Run the file; the first ``skip`` commands are applied but not timed.
+
+    Raises OSError if the file cannot be read and ValueError if it is no order flow.
+    """
+    flow = prepare(Path(path).read_bytes(), skip, batch_commands)
+    timings = [time_once(flow, new_engine()) for _ in range(repeats)]
+    totals = tally(flow, new_engine())
+    return FlowResult(
+        **asdict(totals),
+        ns_per_command=round(median(t.ns_per_command for t in timings), 2),
+        cpu_ns_per_command=round(median(t.cpu_ns_per_command for t in timings), 2),
+    )
+
+
+def prepare(
+    raw: bytes | memoryview, skip: int = 0, batch_commands: int = Limit.BATCH_COMMANDS
+) -> Flow:
+    """The commands of a raw flow. Raises ValueError if a record is bad or ``skip`` too large."""
+    ranges = scan(raw)
+    commands = len(raw) // RAW_BYTES
+    if not 0 <= skip < commands:
+        raise ValueError(f"cannot skip {skip} of {commands} commands")
+    converter = Converter(_session(account) for account in range(ACCOUNTS + 1))
+    cut = skip * RAW_BYTES
+    view = memoryview(raw)
+    return Flow(
+        setup=_batched(_setup(ranges), batch_commands),
+        prefix=converter.convert(view[:cut], batch_commands),
+        timed=converter.convert(view[cut:], batch_commands),
+        commands=commands,
+        timed_commands=commands - skip,
+    )
+
+
+def open_market(flow: Flow, engine: Core) -> int:
+    """Apply the setup to an empty engine; returns the next sequence.
+
+    Raises RuntimeError if the engine refuses a setup command or numbers a session otherwise.
+    """
+    sequence = 1
+    opened = array("I", [0])
+    for batch in flow.setup:
+        for record in EVENT.iter_unpack(engine.apply(batch, sequence, START_NS)):
+            event = dict(zip(EVENT_FIELDS, record, strict=True))
+            if event["kind"] == EventKind.REJECTED:
+                raise RuntimeError(f"the engine refused the flow's setup: {event}")
+            if event["kind"] == EventKind.SESSION_OPENED:
+                opened.append(event["order_id"])
+        sequence += len(batch) // COMMAND_BYTES
+    if list(opened[1:]) != [_session(account) for account in range(1, ACCOUNTS + 1)]:
+        raise RuntimeError("the engine numbers sessions in another way than the flow expects")
+    return sequence
+
+
+def time_once(flow: Flow, engine: Core) -> Timing:
+    """Time the flow on an empty engine; setup and prefix stay outside the clock."""
+    sequence = open_market(flow, engine)
+    apply = engine.apply
+    for batch in flow.prefix:
+        apply(batch, sequence, START_NS)
+        sequence += len(batch) // COMMAND_BYTES
+    wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
+    for batch in flow.timed:
+        apply(batch, sequence, START_NS)
+        sequence += len(batch) // COMMAND_BYTES
+    cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
+    return Timing(wall / flow.timed_commands, cpu / flow.timed_commands)
+
+
+def tally(flow: Flow, engine: Core) -> Totals:
+    """Run the flow on an empty engine and add up its events.
+
+    Raises ValueError if the engine gave an answer that no sound flow gets.
+    """
+    sequence = open_market(flow, engine)
+    sums = Tally(Limit.ORDERS)
+    for batches in (flow.prefix, flow.timed):
+        for batch in batches:
+            sums.feed(engine.apply(batch, sequence, START_NS))
+            sequence += len(batch) // COMMAND_BYTES
+    if sums.surprise is not None:
+        raise ValueError(f"the flow cannot be run: {sums.surprise}")
+    return Totals(
+        n=flow.commands,
+        trades=sums.trades,
+        volume=sums.volume,
+        notional=sums.notional,
+        rejects=sums.rejects,
+        resting=sums.resting,
+        resting_qty=sums.resting_quantity,
+        fills_fnv64=f"{sums.digest:016x}",
+    )
+
+
+def _session(account: int) -> int:
+    """The session an empty engine gives to the account that logs on as number ``account``."""
+    return 1 << 16 | account
+
+
+def _batched(commands: Iterable[Command], batch_commands: int) -> list[bytes]:
+    records = b"".join(COMMAND.pack(*msgspec.structs.astuple(c)) for c in commands)
+    step = batch_commands * COMMAND_BYTES
+    return [records[at : at + step] for at in range(0, len(records), step)]
+
+
+def _setup(ranges: list[tuple[int, int, int, int]]) -> Iterable[Command]:
+    """Open the day, the accounts and, for each (low, high, step, largest order), the symbol."""
+    yield Command(kind=CommandKind.OPEN_DAY, quantity=BUSINESS_DATE)
+    for account in range(1, ACCOUNTS + 1):
+        yield Command(
+            kind=CommandKind.OPEN_ACCOUNT,
+            account=account,
+            instrument=account,  # its member
+            session=account,  # its self-trade group
+            quantity=Limit.ORDERS,
+            target_lo=THROTTLE_INTERVAL_NS,
+            target_hi=THROTTLE_BURST,
+        )
+        yield Command(kind=CommandKind.DEPOSIT, account=account, price=CASH_MICROS, key_hi=1)
+    for account in range(1, ACCOUNTS + 1):
+        yield Command(kind=CommandKind.LOGON, account=account)
+    for symbol, (low, high, step, largest) in enumerate(ranges):
+        yield Command(
+            kind=CommandKind.LIST,
+            instrument=symbol,
+            price=(low + high) // 2,
+            quantity=1,
+            session=1,
+            account=step,
+            operator=1,
+            target_lo=low,
+            target_hi=high,
+        )
+        yield Command(
+            kind=CommandKind.SET_RISK,
+            instrument=symbol,
+            price=HOLD_RATE_MICROS,
+            quantity=POSITION_LOTS,
+            session=largest,
+            target_lo=MAKER_FEE_MICROS,
+            target_hi=TAKER_FEE_MICROS,
+        )
+        yield Command(kind=CommandKind.SET_STATE, instrument=symbol, tif=TradingState.CONTINUOUS)
