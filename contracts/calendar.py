@@ -33,7 +33,7 @@ class Month(msgspec.Struct, frozen=True, order=True):
         """The month of ``"2026-12"``; ValueError for anything else."""
         match = _MONTH.fullmatch(text)
         if match is None or match[1] == "0000":
-            raise ValueError(f"not a month of the form 2026-12: {ascii(text[:16])}")
+            raise ValueError(f"not a month of the form 2026-12: {text[:16]!a}")
         return cls(int(match[1]), int(match[2]))
 
     @classmethod

@@ -70,4 +70,4 @@ def parse_quantity(text: str) -> int:
 def _fault(kind: str, text: str, rule: str) -> str:
     """A message that stays short and printable whatever the text holds."""
     shown = text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
-    return f"{kind} {ascii(shown)}: {rule}"
+    return f"{kind} {shown!a}: {rule}"

@@ -122,5 +122,5 @@ def tick_decimals(tick: str) -> int:
     """Decimals of a tick that is a power of ten: 3 of ``"0.001"``; ValueError for any other."""
     decimals = len(tick) - len("0.")
     if not 1 <= decimals <= PRICE_DECIMALS or tick != "0." + "1".rjust(decimals, "0"):
-        raise ValueError(f"tick {ascii(tick[:16])} is not a power of ten from 0.000001 to 0.1")
+        raise ValueError(f"tick {tick[:16]!a} is not a power of ten from 0.000001 to 0.1")
     return decimals

@@ -94,7 +94,7 @@ def code(product: str, expiry: Month, *, physical: bool = False) -> str:
 def parse(text: str) -> Code:
     """What a code names; CodeError if it names nothing."""
     if len(text) > CODE_CHARS_MAX:
-        raise CodeError(f"not a code: {ascii(text[:CODE_CHARS_MAX])}...")
+        raise CodeError(f"not a code: {text[:CODE_CHARS_MAX]!a}...")
     if match := _OUTRIGHT.fullmatch(text):
         return _outright(match)
     if match := _QUARTER.fullmatch(text):
@@ -105,7 +105,7 @@ def parse(text: str) -> Code:
     near, _, far = text.partition("-")
     near_match, far_match = _OUTRIGHT.fullmatch(near), _OUTRIGHT.fullmatch(far)
     if near_match is None or far_match is None:
-        raise CodeError(f"not a code: {ascii(text)}")
+        raise CodeError(f"not a code: {text!a}")
     return _spread(text, _outright(near_match), _outright(far_match))
 
 
@@ -113,15 +113,15 @@ def parse_outright(text: str) -> Outright:
     """As ``parse``, for a place where only one delivery month makes sense."""
     parsed = parse(text)
     if not isinstance(parsed, Outright):
-        raise CodeError(f"not the code of one delivery month: {ascii(text)}")
+        raise CodeError(f"not the code of one delivery month: {text!a}")
     return parsed
 
 
 def _spread(text: str, near: Outright, far: Outright) -> Spread:
     if (near.product, near.physical) != (far.product, far.physical):
-        raise CodeError(f"a spread has two months of one product: {ascii(text)}")
+        raise CodeError(f"a spread has two months of one product: {text!a}")
     if near.expiry >= far.expiry:
-        raise CodeError(f"a spread names the near month first: {ascii(text)}")
+        raise CodeError(f"a spread names the near month first: {text!a}")
     return Spread(near, far)
 
 

@@ -1,0 +1,106 @@
+"""Price figures behind the demo market: levels, a day's path, and an assumed forward curve.
+
+``data/prices_2026.toml`` says where each figure comes from, under which licence, and which part of
+it is an assumption. Prices are ticks, ratios are integers at 1e-4.
+"""
+
+from datetime import date
+from fractions import Fraction
+from functools import cache
+from importlib import resources
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+RATIO_ONE: Final = 10_000
+PATH_POINTS: Final = 48  # half hours of a day
+_FILE: Final = "prices_2026.toml"
+
+Ticks = Annotated[int, Meta(ge=1, le=1_000_000)]
+Ratio = Annotated[int, Meta(ge=RATIO_ONE // 2, le=RATIO_ONE * 2)]
+Path = Annotated[tuple[Ratio, ...], Meta(min_length=PATH_POINTS, max_length=PATH_POINTS)]
+BasisPoints = Annotated[int, Meta(ge=-5_000, le=5_000)]
+
+
+class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The spot level of one product."""
+
+    series: str
+    providers: int
+    level_ticks: Ticks
+
+
+class Shape(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The shape of one product's day."""
+
+    series: str
+    ratios: Path
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where figures come from; ``attribution`` goes wherever they are shown."""
+
+    source: str
+    licence: str
+    attribution: str
+    first_day: date
+    last_day: date
+
+
+class Levels(Origin, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    products: dict[str, Level]
+
+
+class Paths(Origin, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    products: dict[str, Shape]
+
+
+class Curve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The assumed slope of the forward curve: change from a month to the next."""
+
+    assumption: str
+    monthly_change_bp: dict[str, BasisPoints]
+
+
+class PriceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file; each part has the same products."""
+
+    levels: Levels
+    paths: Paths
+    curve: Curve
+
+    def __post_init__(self) -> None:
+        products = self.levels.products.keys()
+        if (
+            products != self.paths.products.keys()
+            or products != self.curve.monthly_change_bp.keys()
+        ):
+            raise ValueError("levels, paths and curve must name the same products")
+
+
+@cache
+def table() -> PriceTable:
+    """The figures that ship with this package."""
+    content = (resources.files("contracts") / "data" / _FILE).read_bytes()
+    return msgspec.toml.decode(content, type=PriceTable)
+
+
+def level(product: str) -> int:
+    """Spot price in ticks; KeyError for a product without figures, as everywhere below."""
+    return table().levels.products[product].level_ticks
+
+
+def path(product: str) -> tuple[int, ...]:
+    """The day's shape: 48 half-hourly ratios to the day's median, at 1e-4, from 00:00 UTC."""
+    return table().paths.products[product].ratios
+
+
+def forward_curve(product: str, months: int) -> list[int]:
+    """Prices of consecutive months in ticks, the front one at the spot level.
+
+    An ASSUMPTION beyond the first: each month is a fixed ratio of the one before. Rounded
+    once per month, half to even, from the exact power.
+    """
+    ratio = 1 + Fraction(table().curve.monthly_change_bp[product], RATIO_ONE)
+    return [round(level(product) * ratio**month) for month in range(months)]
