@@ -1,0 +1,1 @@
+"""Public data from the released stream: instruments, depth, trades and states."""

@@ -1,0 +1,94 @@
+"""Depth of one instrument, built from events alone.
+
+The rule is that of docs/reference/engine.md: an accepted, replaced or returned order adds its
+``leaves`` at its price; trades, and cancels and reductions of resting orders, take theirs off.
+A repeated answer (DUPLICATE) changes nothing. Between the events of one command the depth may
+be crossed for a moment, so it is read between batches only.
+
+Invariants: no level holds zero or less between batches; the book is not crossed.
+"""
+
+import struct
+from itertools import islice
+from typing import Final
+from zlib import crc32
+
+from sortedcontainers import SortedDict
+
+from exchange.marketdata.stream import Row
+from exchange.messages import EventFlag, EventKind
+from exchange.messages.wire import CHECKSUM_LEVELS
+
+BUY: Final = 0
+SELL: Final = 1
+_LEVEL: Final = struct.Struct("<qq")  # price in ticks, quantity in lots
+
+
+class Depth:
+    """Levels of both sides, price in ticks to quantity in lots, and what changed lately."""
+
+    def __init__(self) -> None:
+        self.sides: tuple[SortedDict[int, int], SortedDict[int, int]] = (SortedDict(), SortedDict())
+        self.sequence = 0  # of the last event that changed a level
+        self._before: tuple[dict[int, int], dict[int, int]] = ({}, {})
+
+    def apply(self, row: Row) -> bool:
+        """Take one event in; return whether it is of a kind that moves depth."""
+        kind, flags = row[2], row[3]
+        if flags & EventFlag.DUPLICATE:
+            return False
+        sell = 1 if flags & EventFlag.SELL else 0
+        if kind == EventKind.ORDER_ACCEPTED or kind == EventKind.ORDER_RETURNED:
+            self._add(sell, row[8], row[10])
+        elif kind == EventKind.TRADE:
+            self._add(1 - sell, row[8], -row[9])
+        elif kind == EventKind.ORDER_CANCELLED or kind == EventKind.ORDER_REDUCED:
+            if flags & EventFlag.RESTING:
+                self._add(sell, row[8], -row[9])
+        elif kind == EventKind.ORDER_REPLACED:
+            if flags & EventFlag.RESTING:
+                self._add(sell, row[13], -row[14])
+            self._add(sell, row[8], row[10])
+        elif kind == EventKind.ORDER_DORMANT:
+            self._add(sell, row[8], -row[10])
+        else:
+            return False
+        self.sequence = row[0]
+        return True
+
+    def _add(self, side: int, price: int, lots: int) -> None:
+        if lots == 0:
+            return
+        levels = self.sides[side]
+        old: int = levels.get(price, 0)
+        self._before[side].setdefault(price, old)
+        new = old + lots
+        if new:
+            levels[price] = new
+        else:
+            del levels[price]
+
+    def changes(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        """Return what changed since the last call: (price, quantity now) per side, best first."""
+        changed = []
+        for side in (BUY, SELL):
+            levels, before = self.sides[side], self._before[side]
+            net = ((price, levels.get(price, 0)) for price, old in before.items()
+                   if levels.get(price, 0) != old)  # fmt: skip
+            changed.append(sorted(net, reverse=side == BUY))
+            before.clear()
+        return changed[BUY], changed[SELL]
+
+    def bids(self, count: int | None = None) -> list[tuple[int, int]]:
+        """Return the best ``count`` bids (None: all), highest first."""
+        levels = self.sides[BUY]
+        return [(price, levels[price]) for price in islice(reversed(levels), count)]
+
+    def asks(self, count: int | None = None) -> list[tuple[int, int]]:
+        """Return the best ``count`` asks (None: all), lowest first."""
+        return list(islice(self.sides[SELL].items(), count))
+
+    def checksum(self) -> int:
+        """Return the CRC32 of the best ten bids, then the best ten asks, as pairs of <i64."""
+        best = self.bids(CHECKSUM_LEVELS) + self.asks(CHECKSUM_LEVELS)
+        return crc32(b"".join(_LEVEL.pack(price, lots) for price, lots in best))

@@ -1,0 +1,166 @@
+"""The public feed: channels ``depth.CODE``, ``trades.CODE`` and ``state.CODE``.
+
+``apply`` takes a released batch in and returns the messages of the channels that somebody
+wants, each built once. Depth is sent once per batch and instrument, as the levels that differ.
+A snapshot is made in band, between two batches, so the next delta follows it without a gap.
+"""
+
+from collections.abc import Container, Mapping, Sequence
+from typing import Final
+
+from exchange.marketdata.depth import Depth
+from exchange.marketdata.instruments import Instrument, Instruments, micros_text
+from exchange.marketdata.stream import Row
+from exchange.messages import INDEX_BITS, EventFlag, EventKind
+from exchange.messages.wire import (
+    DepthDelta,
+    DepthSnapshot,
+    InstrumentState,
+    Level,
+    PublicTrade,
+    Response,
+)
+
+DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
+_ORDER_KINDS: Final = frozenset(range(EventKind.ORDER_ACCEPTED, EventKind.ORDER_RETURNED + 1)) - {
+    EventKind.REJECTED
+}
+
+
+class Feed:
+    """Instruments and their depth as of the last batch, and the messages that tell of them."""
+
+    def __init__(self) -> None:
+        self.instruments = Instruments()
+        self.depths: dict[int, Depth] = {}
+        self.time = 0  # stamp of the last batch
+        self._sent: dict[int, int] = {}  # sequence of the last delta, by instrument
+
+    def apply(
+        self, rows: Sequence[Row], stamp: int, texts: Mapping[int, str], wanted: Container[str]
+    ) -> list[tuple[str, Response]]:
+        """Take one batch in; return (channel, message) for the ``wanted`` channels, in order."""
+        self.time = stamp
+        out: list[tuple[str, Response]] = []
+        moved: dict[int, Depth] = {}
+        stated: dict[int, int] = {}  # instrument id -> sequence of its last change
+        for row in rows:
+            kind = row[2]
+            if kind in _ORDER_KINDS:
+                depth = self.depths[row[5]]
+                if depth.apply(row):
+                    moved[row[5]] = depth
+                if kind == EventKind.TRADE:
+                    instrument = self.instruments.by_id[row[5]]
+                    channel = instrument.channels[TRADES]
+                    if channel in wanted:
+                        out.append((channel, self._trade(instrument, row)))
+                continue
+            changed = self.instruments.apply(row, texts.get(row[0]))
+            if changed is not None:
+                self.depths.setdefault(changed.id, Depth())
+                stated[changed.id] = row[0]
+        for number, depth in moved.items():
+            self._delta(number, depth, wanted, out)
+        for number, sequence in stated.items():
+            instrument = self.instruments.by_id[number]
+            if instrument.channels[STATE] in wanted:
+                out.append((instrument.channels[STATE], self._state(instrument, sequence)))
+        return out
+
+    def snapshot(self, channel: str, sequence: int) -> Response | None:
+        """Return what a new subscriber gets first, or None for a trades channel.
+
+        Raises KeyError for a channel that does not exist. ``sequence`` is that of the last
+        released command, which a state is true for.
+        """
+        kind, _, code = channel.partition(".")
+        instrument = self.instruments.by_code[code]
+        place = ("depth", "trades", "state").index(kind) if kind in _KINDS else -1
+        if place < 0:
+            raise KeyError(channel)
+        if place == DEPTH:
+            return self._snapshot(instrument)
+        return self._state(instrument, sequence) if place == STATE else None
+
+    def heartbeat(self, channel: str) -> Response | None:
+        """Return the empty delta that proves a depth channel alive; None for other channels."""
+        kind, _, code = channel.partition(".")
+        if kind != "depth":
+            return None
+        instrument = self.instruments.by_code[code]
+        sequence = self._sent.get(instrument.id, 0)
+        return DepthDelta(
+            instrument=code,
+            sequence=sequence,
+            previous_sequence=sequence,
+            time=self.time,
+            checksum=self.depths[instrument.id].checksum(),
+        )
+
+    def _delta(
+        self, number: int, depth: Depth, wanted: Container[str], out: list[tuple[str, Response]]
+    ) -> None:
+        bids, asks = depth.changes()
+        if not bids and not asks:
+            return
+        previous, self._sent[number] = self._sent.get(number, 0), depth.sequence
+        instrument = self.instruments.by_id[number]
+        channel = instrument.channels[DEPTH]
+        if channel not in wanted:
+            return
+        delta = DepthDelta(
+            instrument=instrument.code,
+            sequence=depth.sequence,
+            previous_sequence=previous,
+            time=self.time,
+            checksum=depth.checksum(),
+            bids=_levels(instrument, bids),
+            asks=_levels(instrument, asks),
+        )
+        out.append((channel, delta))
+
+    def _snapshot(self, instrument: Instrument) -> DepthSnapshot:
+        depth = self.depths[instrument.id]
+        return DepthSnapshot(
+            instrument=instrument.code,
+            sequence=self._sent.get(instrument.id, 0),
+            time=self.time,
+            bids=_levels(instrument, depth.bids()),
+            asks=_levels(instrument, depth.asks()),
+            checksum=depth.checksum(),
+        )
+
+    def _state(self, instrument: Instrument, sequence: int) -> InstrumentState:
+        settlement = instrument.settlement_price
+        return InstrumentState(
+            instrument=instrument.code,
+            sequence=sequence,
+            time=self.time,
+            state=instrument.state.name,
+            cause=instrument.cause.name,
+            low_limit=instrument.price_text(instrument.low_ticks),
+            high_limit=instrument.price_text(instrument.high_ticks),
+            mark=micros_text(instrument.mark),
+            settlement_price=None if settlement is None else micros_text(settlement),
+            business_date=self.instruments.business_date,
+        )
+
+    def _trade(self, instrument: Instrument, row: Row) -> PublicTrade:
+        return PublicTrade(
+            instrument=instrument.code,
+            sequence=row[0],
+            index=row[1],
+            time=self.time,
+            match_number=str(row[0] << INDEX_BITS | row[1]),
+            price=instrument.price_text(row[8]),
+            quantity=str(row[9]),
+            aggressor="sell" if row[3] & EventFlag.SELL else "buy",
+        )
+
+
+_KINDS: Final = frozenset({"depth", "trades", "state"})
+
+
+def _levels(instrument: Instrument, levels: list[tuple[int, int]]) -> list[Level]:
+    return [(instrument.price_text(price), str(lots)) for price, lots in levels]

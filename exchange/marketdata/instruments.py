@@ -1,0 +1,174 @@
+"""Instruments as the released stream tells of them, and their prices as text.
+
+Units: ``price_ticks`` counts the instrument's ticks; a clearing price (mark, settlement) counts
+millionths of a dollar per GPU-hour. Both become exact decimal strings, never floats.
+"""
+
+import re
+from typing import Final
+
+import msgspec
+
+from exchange.marketdata.stream import Row
+from exchange.messages import EventKind, HaltCause, TradingState
+from exchange.messages.wire import InstrumentData
+
+MICRO_DIGITS: Final = 6  # decimals of a clearing price and of money
+CACHE_ENTRIES: Final = 65_536  # prices remembered as text per instrument and direction
+DECIMAL: Final = re.compile(r"(-?)(0|[1-9][0-9]{0,17})(?:\.([0-9]{1,18}))?", re.ASCII)
+
+_decode_data = msgspec.json.Decoder(InstrumentData).decode
+
+
+class OffTick(ValueError):
+    """A well-formed price that is not a whole number of ticks."""
+
+
+def decimal_text(units: int, digits: int) -> str:
+    """Return ``units`` of 10**-digits as a decimal string with exactly ``digits`` decimals."""
+    sign = "-" if units < 0 else ""
+    if digits == 0:
+        return f"{units}"
+    whole, part = divmod(abs(units), 10**digits)
+    return f"{sign}{whole}.{part:0{digits}d}"
+
+
+def micros_text(micros: int) -> str:
+    """Return micro-dollars, or a clearing price, as dollars with six decimals."""
+    return decimal_text(micros, MICRO_DIGITS)
+
+
+class Instrument:
+    """One listed instrument: what the listing said and where it stands now."""
+
+    def __init__(self, row: Row, text: str | None) -> None:
+        self.id = row[5]
+        self.multiplier = row[9]
+        self.tick_scale = row[10]  # clearing units per tick
+        self.price_step = row[7]
+        self.lot_step = row[4]
+        self.low_ticks, self.high_ticks = row[13], row[14]
+        self.mark = row[8]
+        self.state = TradingState.CLOSED
+        self.cause = HaltCause.NONE
+        self.rate = 0  # micro-dollars of hold per lot
+        self.max_order = 0
+        self.settlement_price: int | None = None
+        self.data = _decode_data(text) if text else self._unnamed()
+        self.code = self.data.code
+        self.decimals = self.data.decimals
+        unit = 10 ** (MICRO_DIGITS - self.decimals)
+        if self.tick_scale % unit:
+            raise ValueError(f"{self.code}: tick is finer than {self.decimals} decimals")
+        self._tick_units = self.tick_scale // unit  # ticks in units of the last decimal
+        self._texts: dict[int, str] = {}
+        self._ticks: dict[str, int] = {}
+        self.channels = (f"depth.{self.code}", f"trades.{self.code}", f"state.{self.code}")
+
+    def _unnamed(self) -> InstrumentData:
+        """Name a listing that came without text by its number."""
+        return InstrumentData(
+            code=f"I{self.id}",
+            product="",
+            expiry="",
+            multiplier=self.multiplier,
+            tick=micros_text(self.tick_scale),
+            decimals=MICRO_DIGITS,
+        )
+
+    def price_text(self, ticks: int) -> str:
+        """Return a price in ticks as dollars per GPU-hour."""
+        text = self._texts.get(ticks)
+        if text is None:
+            if len(self._texts) >= CACHE_ENTRIES:
+                self._texts.clear()
+            text = decimal_text(ticks * self._tick_units, self.decimals)
+            self._texts[ticks] = text
+        return text
+
+    def price_ticks(self, text: str) -> int:
+        """Return the ticks of a decimal string.
+
+        Raises ValueError for anything but a plain decimal number, and its subclass OffTick for
+        a number between two ticks.
+        """
+        ticks = self._ticks.get(text)
+        if ticks is None:
+            ticks = self._parse(text)
+            if len(self._ticks) >= CACHE_ENTRIES:
+                self._ticks.clear()
+            self._ticks[text] = ticks
+        return ticks
+
+    def _parse(self, text: str) -> int:
+        match = DECIMAL.fullmatch(text)
+        if match is None:
+            raise ValueError("not a decimal number")
+        sign, whole, part = match[1], match[2], match[3] or ""
+        shift = max(len(part), self.decimals)
+        units: int = int(whole) * 10**shift + int(part or "0") * 10 ** (shift - len(part))
+        if sign and units == 0:
+            raise ValueError("zero has no sign")
+        ticks, rest = divmod(units, self._tick_units * 10 ** (shift - self.decimals))
+        if rest:
+            raise OffTick("not a whole number of ticks")
+        return -ticks if sign else ticks
+
+    def describe(self) -> InstrumentData:
+        """Return the listing's data with the figures that changed since."""
+        return msgspec.structs.replace(
+            self.data,
+            instrument_id=self.id,
+            lot_step=self.lot_step,
+            max_order=self.max_order,
+            state=self.state.name,
+        )
+
+
+class Instruments:
+    """Every listed instrument, by number and by code, and the market's business date."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, Instrument] = {}
+        self.by_code: dict[str, Instrument] = {}
+        self.business_date: int | None = None
+
+    def apply(self, row: Row, text: str | None) -> Instrument | None:
+        """Take one event in; return the instrument it changed, if any."""
+        kind = row[2]
+        if kind == EventKind.INSTRUMENT_LISTED:
+            instrument = Instrument(row, text)
+            self.by_id[instrument.id] = instrument
+            self.by_code[instrument.code] = instrument
+            return instrument
+        if kind == EventKind.DAY_OPENED:
+            self.business_date = row[9]
+            return None
+        if kind not in _CHANGES:
+            return None
+        instrument = self.by_id[row[5]]
+        if kind == EventKind.LIMITS_CHANGED:
+            instrument.low_ticks, instrument.high_ticks = row[13], row[14]
+        elif kind == EventKind.RISK_CHANGED:
+            instrument.rate, instrument.max_order = row[8], row[10]
+        elif kind == EventKind.STATE_CHANGED:
+            instrument.state, instrument.cause = TradingState(row[9]), HaltCause(row[4])
+        else:
+            instrument.mark = row[8]
+            if kind != EventKind.MARKED:
+                instrument.settlement_price = row[8]
+            if kind == EventKind.INSTRUMENT_EXPIRED:
+                instrument.state = TradingState.EXPIRED
+        return instrument
+
+
+_CHANGES: Final = frozenset(
+    {
+        EventKind.LIMITS_CHANGED,
+        EventKind.RISK_CHANGED,
+        EventKind.STATE_CHANGED,
+        EventKind.MARKED,
+        EventKind.INSTRUMENT_SETTLED,
+        EventKind.INSTRUMENT_EXPIRED,
+    }
+)

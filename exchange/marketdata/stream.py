@@ -1,0 +1,35 @@
+"""What a consumer of the released stream sees, whatever carries it.
+
+A released frame's ``events`` unpack with ``messages.EVENT`` for every kind; a trade's last two
+key fields then hold its resting side, which ``maker_of`` takes apart.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+# One event in the order of messages.EVENT_FIELDS.
+Row: TypeAlias = tuple[
+    int, int, int, int, int, int, int, int, int, int, int, int, int, int, int
+]  # fmt: skip
+
+
+class Released(Protocol):
+    """One released batch: its commands' events, in order, and the texts that came with them."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def first_sequence(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def stamp(self) -> int: ...
+    @property
+    def events(self) -> bytes: ...
+    @property
+    def texts(self) -> Sequence[tuple[int, str]]: ...
+
+
+def maker_of(key_hi: int) -> tuple[int, int]:
+    """Return (account, leaves in lots) of a trade's resting side."""
+    return key_hi & 0xFFFF_FFFF, key_hi >> 32
