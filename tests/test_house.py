@@ -1,0 +1,277 @@
+"""The house's own rules: who may import what, sizes, banned words, docs that are true."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from enum import IntEnum, IntFlag
+from pathlib import Path
+from typing import Final
+
+import pytest
+import tokens
+
+from exchange import messages
+
+CHECKOUT = Path(__file__).parents[1]
+PACKAGES = ("contracts", "exchange", "clients")
+FILE_LINES_MAX, FUNCTION_LINES_MAX = 600, 70
+
+# room -> (rooms it may import, third-party packages it may import). The longest matching name of a
+# module decides; a room may always import itself.
+ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
+    "contracts": (set(), {"msgspec"}),
+    "contracts.grades": ({"contracts"}, {"msgspec", "numpy"}),
+    "contracts.goodput": ({"contracts"}, {"msgspec", "numpy", "cryptography"}),
+    "contracts.index": ({"contracts"}, {"msgspec", "numpy"}),
+    "exchange": (set(), set()),
+    "exchange.messages": (set(), {"msgspec"}),
+    "exchange.engine": (set(), set()),
+    "exchange.journal": ({"exchange.messages"}, {"msgspec", "cryptography"}),
+    "exchange.sequencer": ({"exchange.messages", "exchange.engine", "exchange.journal"}, set()),
+    "exchange.clearing": ({"exchange.messages", "contracts"}, set()),
+    "exchange.clearing.store": (
+        {"exchange.clearing", "exchange.messages", "contracts"},
+        {"sqlite_utils"},
+    ),
+    "exchange.clearing.margin": (
+        {"exchange.clearing", "exchange.messages", "contracts"},
+        {"numpy"},
+    ),
+    "exchange.marketdata": ({"exchange.messages"}, {"sortedcontainers"}),
+    "exchange.gateway": (
+        {"exchange.messages", "contracts", "exchange.marketdata"},
+        {"aiohttp", "msgspec", "cryptography", "prometheus_client"},
+    ),
+    "exchange.sim": ({"exchange", "contracts", "clients"}, {"msgspec"}),
+    "exchange.app": ({"exchange", "contracts", "clients"}, {"msgspec"}),
+    "exchange.cli": ({"exchange", "contracts", "clients"}, {"msgspec", "rich", "typer"}),
+    "clients": (
+        {"exchange.messages", "contracts"},
+        {"aiohttp", "msgspec", "sortedcontainers"},
+    ),
+}
+COMPILER: Final = {"cython", "libc", "cpython"}
+# What a deterministic core must not even name. `double` and `float` are types, the others modules.
+ENGINE_BANNED: Final = {"time", "random", "float", "double", "datetime", "uuid", "os", "logging"}
+
+
+def sources(*suffixes: str) -> list[Path]:
+    found = [p for room in PACKAGES for s in suffixes for p in (CHECKOUT / room).rglob(f"*{s}")]
+    return sorted(found)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(CHECKOUT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(module: str) -> str:
+    names = module.split(".")
+    prefixes = (".".join(names[:n]) for n in range(len(names), 0, -1))
+    return next((p for p in prefixes if p in ROOMS), "")
+
+
+def python_imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides the room it names"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+IMPORT_LINE = re.compile(
+    r"^\s*(?:from\s+([\w.]+)\s+c?import\s+\(?\s*(\w+|\*)|c?import\s+([\w., ]+))", re.MULTILINE
+)
+
+
+def cython_imports(path: Path) -> Iterator[str]:
+    for match in IMPORT_LINE.finditer(path.read_text()):
+        if match[1]:
+            yield f"{match[1]}.{match[2]}"
+        else:
+            yield from (part.split(" as ")[0].strip() for part in match[3].split(","))
+
+
+def foreign_imports(path: Path) -> list[str]:
+    """The imports of ``path`` that the table does not allow."""
+    module = module_name(path)
+    room = room_of(module)
+    rooms, third_party = ROOMS[room]
+    read = cython_imports if path.suffix in (".pyx", ".pxd") else python_imports
+    wrong = []
+    for target in read(path):
+        top = target.split(".")[0]
+        if top in PACKAGES:
+            inside = any(target == r or target.startswith(f"{r}.") for r in rooms | {room})
+            if not inside or (room == "exchange" and target != "exchange"):
+                wrong.append(target)
+        elif top in COMPILER:
+            if path.suffix == ".py":
+                wrong.append(target)
+        elif top not in sys.stdlib_module_names and top not in third_party:
+            wrong.append(target)
+    return wrong
+
+
+@pytest.mark.parametrize("path", sources(".py", ".pyx", ".pxd", ".pyi"), ids=module_name)
+def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
+    assert room_of(module_name(path)), f"{path} stands in no room"
+    assert foreign_imports(path) == []
+
+
+def test_the_table_catches_a_foreign_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = tmp_path / "exchange" / "engine"
+    engine.mkdir(parents=True)
+    probe = engine / "probe.pyx"
+    probe.write_text(
+        "from exchange.journal cimport frame\nimport aiohttp\nfrom libc cimport math\n"
+    )
+    monkeypatch.setattr(f"{__name__}.CHECKOUT", tmp_path)
+    assert foreign_imports(probe) == ["exchange.journal.frame", "aiohttp"]
+
+
+def function_lengths(path: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+CYTHON_FUNCTION = re.compile(r"^(\s*)(?:cdef|cpdef|def)\s[^=]*?(\w+)\(")
+
+
+def cython_function_lengths(path: Path) -> Iterator[tuple[str, int]]:
+    """A function ends at the last line that is indented deeper than its head."""
+    lines = path.read_text().splitlines()
+    for start, line in enumerate(lines):
+        if not (head := CYTHON_FUNCTION.match(line)):
+            continue
+        end = start
+        for number in range(start + 1, len(lines)):
+            text = lines[number]
+            if not text.strip() or text.strip().startswith(")"):
+                continue
+            if len(text) - len(text.lstrip()) <= len(head[1]):
+                break
+            end = number
+        yield head[2], end - start + 1
+
+
+def everything() -> list[Path]:
+    beside = [p for d in ("tests", "benches") for p in sorted((CHECKOUT / d).rglob("*.py"))]
+    return sources(".py", ".pyx", ".pxd", ".pyi") + beside
+
+
+@pytest.mark.parametrize("path", everything(), ids=lambda p: str(p.relative_to(CHECKOUT)))
+def test_files_and_functions_keep_their_size(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= FILE_LINES_MAX
+    assert [n for n, line in enumerate(lines, 1) if len(line) > 100] == []
+    measure = cython_function_lengths if path.suffix == ".pyx" else function_lengths
+    if path.suffix != ".pxd":
+        assert [(n, k) for n, k in measure(path) if k > FUNCTION_LINES_MAX] == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted(p for s in ("*.pyx", "*.pxd") for p in (CHECKOUT / "exchange/engine").rglob(s)),
+    ids=lambda p: p.name,
+)
+def test_the_engine_names_no_clock_chance_or_float(path: Path) -> None:
+    assert ENGINE_BANNED & set(tokens.names(path.read_text())) == set()
+
+
+def test_the_token_reader_sees_code_and_not_prose() -> None:
+    text = 'cdef float x = y.value  # random words\n"""time"""\n'
+    assert set(tokens.names(text)) & ENGINE_BANNED == {"float"}
+
+
+@pytest.mark.parametrize("path", sources(".py"), ids=module_name)
+def test_a_module_can_be_imported_alone(path: Path) -> None:
+    if path.name == "__main__.py":
+        pytest.skip("running it is its purpose")
+    command = [sys.executable, "-W", "error", "-c", f"import {module_name(path)}"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("reason", messages.Reason, ids=lambda r: r.name)
+def test_every_reject_reason_is_documented(reason: messages.Reason) -> None:
+    page = (CHECKOUT / "docs/reference/rejects.md").read_text()
+    row = re.compile(rf"\|[^\n]*\b{reason.value}\b[^\n]*\b{reason.name}\b|"
+                     rf"\|[^\n]*\b{reason.name}\b[^\n]*\b{reason.value}\b")  # fmt: skip
+    assert row.search(page)
+
+
+C_ENUM = re.compile(r"enum\s+(\w+)[^:]*:\n((?:[ \t]+[^\n]*\n|\n)+)")
+
+
+def compiled_enumerations() -> dict[str, dict[str, int]]:
+    text = (CHECKOUT / "exchange/engine/vocabulary.pxd").read_text()
+    members = re.compile(r"(\w+)\s*=\s*(-?\d+)")
+    return {m[1]: {k: int(v) for k, v in members.findall(m[2])} for m in C_ENUM.finditer(text)}
+
+
+def test_the_engines_enumerations_equal_the_vocabulary() -> None:
+    compiled = compiled_enumerations()
+    vocabulary = {
+        name: {key: int(member) for key, member in kind.__members__.items()}
+        for name, kind in vars(messages).items()
+        if isinstance(kind, type) and issubclass(kind, IntEnum | IntFlag) and kind.__members__
+    }
+    for name, members in vocabulary.items():
+        prefix = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper() + "_"
+        repeated = {k.removeprefix(prefix): v for k, v in compiled[name].items()}
+        assert repeated == members, name
+
+
+def tracked() -> list[Path]:
+    listing = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout")
+    return [path for line in listing.stdout.splitlines() if (path := CHECKOUT / line).is_file()]
+
+
+def test_no_file_names_a_place_on_somebodys_machine() -> None:
+    private = re.compile(rb"(?<![\w.])/(?:home|work|Users|root|tmp)/\w")
+    named = [path for path in tracked() if private.search(path.read_bytes())]
+    assert named == []
+
+
+MARKDOWN_LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def pages() -> list[Path]:
+    return [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda p: str(p.relative_to(CHECKOUT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [t for t in MARKDOWN_LINK.findall(page.read_text()) if "://" not in t]
+    assert [t for t in targets if not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."]])
+def test_ruff_has_nothing_to_say(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_mypy_has_nothing_to_say() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy"], cwd=CHECKOUT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
