@@ -162,17 +162,16 @@ def open_market(flow: Flow, engine: Core) -> int:
     return sequence
 
 
+def fill_books(flow: Flow, engine: Core) -> int:
+    """Apply setup and prefix to an empty engine; returns the next sequence."""
+    return _apply(engine, flow.prefix, open_market(flow, engine))
+
+
 def time_once(flow: Flow, engine: Core) -> Timing:
     """Time the flow on an empty engine; setup and prefix stay outside the clock."""
-    sequence = open_market(flow, engine)
-    apply = engine.apply
-    for batch in flow.prefix:
-        apply(batch, sequence, START_NS)
-        sequence += len(batch) // COMMAND_BYTES
+    sequence = fill_books(flow, engine)
     wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-    for batch in flow.timed:
-        apply(batch, sequence, START_NS)
-        sequence += len(batch) // COMMAND_BYTES
+    _apply(engine, flow.timed, sequence)
     cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
     return Timing(wall / flow.timed_commands, cpu / flow.timed_commands)
 
@@ -200,6 +199,15 @@ def tally(flow: Flow, engine: Core) -> Totals:
         resting_qty=sums.resting_quantity,
         fills_fnv64=f"{sums.digest:016x}",
     )
+
+
+def _apply(engine: Core, batches: list[bytes], sequence: int) -> int:
+    """Apply the batches and drop their events; returns the next sequence."""
+    apply = engine.apply
+    for batch in batches:
+        apply(batch, sequence, START_NS)
+        sequence += len(batch) // COMMAND_BYTES
+    return sequence
 
 
 def _session(account: int) -> int:

@@ -311,7 +311,7 @@ cdef class Tally:
 def apply_all(apply, list batches, uint64_t sequence, int64_t stamp):
     """Give every batch to ``apply`` in turn and drop its events; returns the sequence after.
 
-    The one frame that benches/instructions.py counts in: a symbol that nothing else shares.
+    For benches/instructions.py alone, which counts inside this symbol and nowhere else.
     """
     for batch in batches:
         apply(batch, sequence, stamp)

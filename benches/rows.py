@@ -1,0 +1,61 @@
+"""What every bench prints: one row per figure, as text or JSON; and the history file."""
+
+import json
+import subprocess
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+HISTORY: Final = Path(__file__).with_name("history.jsonl")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure. ``ratio`` is ``value`` over the same figure of ``ratio_to``, in the same run."""
+
+    name: str
+    value: float
+    unit: str
+    ratio: float | None = None
+    ratio_to: str | None = None
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    def as_text(self) -> str:
+        ratio = "" if self.ratio is None else f"  {self.ratio:8.3f} x {self.ratio_to}"
+        return f"{self.name:<44} {self.value:>14,.2f} {self.unit:<24}{ratio}"
+
+
+def row(name: str, value: float, unit: str, base: float | None = None, to: str = "") -> Row:
+    """A row with its ratio to ``base`` where one is given; four significant digits are kept."""
+    ratio = None if base is None else float(f"{value / base:.4g}")
+    return Row(name, float(f"{value:.6g}"), unit, ratio, None if base is None else to)
+
+
+def publish(rows: Iterable[Row], *, as_json: bool, record: bool) -> None:
+    """Print each row as it comes; with ``record`` append all to the history at the end."""
+    shown = []
+    for one in rows:
+        print(one.as_json() if as_json else one.as_text(), flush=True)
+        shown.append(one)
+    if record:
+        _append(shown)
+
+
+def _append(rows: list[Row]) -> None:
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=HISTORY.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    date = datetime.now(UTC).date().isoformat()
+    with HISTORY.open("a") as history:
+        for one in rows:
+            workload, _, name = one.name.partition(".")
+            entry = {"commit": commit, "date": date, "workload": workload}
+            history.write(json.dumps(entry | asdict(one) | {"name": name}) + "\n")
