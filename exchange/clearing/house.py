@@ -1,0 +1,151 @@
+"""The clearing house: applies the released stream to its store and answers about it."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from exchange.clearing import statements
+from exchange.clearing.projection import Frame, Projection, totals
+from exchange.clearing.settlement import DailyPrice, daily_price
+from exchange.clearing.state import Divergence, Point, Trading
+from exchange.clearing.store import Store, audit
+
+REBUILD_FRAMES: Final = 512  # frames per transaction while rebuilding
+
+
+class Clearing:
+    """The open clearing house. Methods may be called from any thread, one at a time runs."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.RLock()
+        self._state = store.load()
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> "Clearing":
+        """Open the store at ``path``, made if absent. ``read_only`` beside a live writer."""
+        store = Store(path, read_only=read_only)
+        try:
+            return cls(store)
+        except BaseException:
+            store.close()
+            raise
+
+    def close(self) -> None:
+        """Close the store."""
+        with self._lock:
+            self._store.close()
+
+    @property
+    def position(self) -> Point:
+        """(epoch, sequence, index) of the last event applied; zeros before the first."""
+        return self._state.point
+
+    @property
+    def divergences(self) -> Sequence[Divergence]:
+        """Every difference from the engine found so far, oldest first; empty when all is well."""
+        return tuple(self._state.divergences)
+
+    @property
+    def ledger_hash(self) -> bytes:
+        """Hash of the last journal entry; it covers all entries before it."""
+        return self._state.ledger.head
+
+    def apply(self, frames: Sequence[Frame]) -> None:
+        """Apply frames in one SQLite transaction; events already applied are skipped.
+
+        All or nothing: on an error (ValueError: a gap in the sequence; sqlite3.Error; an
+        AssertionError of an invariant) memory and store stay at the last applied point.
+        """
+        with self._lock:
+            before = self._state.point
+            projection = Projection(self._state)
+            try:
+                for frame in frames:
+                    projection.apply(frame)
+                if self._state.point != before:
+                    self._store.write(self._state, projection.changes, before)
+            except BaseException:
+                self._state = self._store.load()
+                raise
+
+    def rebuild(self, frames: Iterable[Frame]) -> None:
+        """Delete the store and apply the stream from its start. A crash meanwhile only means
+        that the next open finds a younger point."""
+        with self._lock:
+            path = self._store.path
+            self._store.close()
+            # The log first: a log left beside a new file would be taken for the new file's own.
+            for suffix in ("-wal", "-shm", ""):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            self._store = Store(path)
+            self._state = self._store.load()
+            batch: list[Frame] = []
+            for frame in frames:
+                batch.append(frame)
+                if len(batch) == REBUILD_FRAMES:
+                    self.apply(batch)
+                    batch.clear()
+            self.apply(batch)
+
+    def audit(self) -> None:
+        """Recompute balances, movements, positions and the hash chain from the journal.
+
+        AssertionError names the first difference. Reads everything: minutes for a big journal.
+        """
+        with self._lock:
+            audit(self._store, self._state)
+
+    # Queries. Each answers as of ``position``.
+
+    def totals(self) -> tuple[int, int]:
+        """(sum of the cash of all accounts, fold of cash and positions), as a CHECKPOINTED has."""
+        with self._lock:
+            return totals(self._state)
+
+    def cash(self, account: int) -> int:
+        """Cash of an account in micro-dollars; negative is a receivable of the house."""
+        with self._lock:
+            return self._state.ledger.cash(account)
+
+    def net(self, account: int, instrument: int) -> int:
+        """Signed lots an account holds."""
+        with self._lock:
+            return self._state.positions.get(account, instrument).net
+
+    def trial_balance(self) -> statements.TrialBalance:
+        """Every ledger account's balance."""
+        with self._lock:
+            return statements.trial_balance(self._state)
+
+    def statement(self, account: int, business_date: int | None = None) -> statements.Statement:
+        """An account's statement of one business date, or of its whole life. KeyError: unknown."""
+        with self._lock:
+            return statements.statement(self._state, self._store, account, business_date)
+
+    def open_interest(self) -> list[statements.Interest]:
+        """Open interest and the day's volume per instrument."""
+        with self._lock:
+            return statements.open_interest(self._state)
+
+    def propose(
+        self, instrument: int, *, bid: int | None = None, ask: int | None = None
+    ) -> DailyPrice:
+        """The day's settlement price as the day's trades support it (settlement.daily_price).
+
+        ``bid`` and ``ask``: the best of the book in price ticks. The window is the whole day.
+        KeyError: no such instrument.
+        """
+        with self._lock:
+            listed = self._state.instruments[instrument]
+            day = self._state.trading.get(instrument, Trading())
+            scale = listed.tick_scale
+            return daily_price(
+                listed.settlement_price,
+                day.value * scale,
+                day.volume,
+                tick=listed.price_step * scale,
+                bid=None if bid is None else bid * scale,
+                ask=None if ask is None else ask * scale,
+            )

@@ -1,0 +1,186 @@
+"""The double entry: money moves only from one ledger account to another, in integer micro-dollars.
+
+A transaction is a list of postings (debit, credit, amount). A posting adds its amount to the
+balance of the account it debits and takes it off the one it credits, so every transaction, and
+with it the whole ledger, sums to zero. Balances are debit-positive: what the house owns is
+positive (``bank``), what it owes is negative (a member's cash; positive there is a receivable).
+
+The ledger never refuses what the engine did. Bookings that should not exist land in ``suspense``,
+which must be zero.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from hashlib import blake2b
+from struct import Struct
+from typing import Final
+
+from exchange.messages import HOUSE_ACCOUNT
+
+OWNER_BITS: Final = 32
+HASH_BYTES: Final = 32
+GENESIS: Final = bytes(HASH_BYTES)
+
+_HEAD: Final = Struct("<QBQIIqIIII")
+_LINE: Final = Struct("<QQq")
+
+
+class Code(IntEnum):
+    """The chart of accounts. CASH has one account per trading account, the others one in all."""
+
+    BANK = 1  # money held at the bank for everyone
+    CASH = 2  # owed to the trading account; the house's own included
+    HOUSE_FEES = 3  # fees earned; part of the house account's cash in the engine
+    VM_CLEARING = 4  # variation margin on its way; zero after every settlement
+    SUSPENSE = 5  # what nothing explains; must be zero
+
+
+class EntryKind(IntEnum):
+    """What made a journal entry. Numbers are frozen: they stand in the store and in its hash."""
+
+    DEPOSIT = 1
+    WITHDRAWAL = 2
+    FEE = 3
+    TRADE = 4
+    SETTLEMENT = 5
+    EXPIRY = 6
+
+
+class Movement(IntEnum):
+    """Why a trading account's cash moved; the lines of its statement. Frozen numbers as above."""
+
+    DEPOSITS = 1
+    WITHDRAWALS = 2
+    FEES = 3
+    FEES_EARNED = 4
+    VARIATION = 5
+
+
+Posting = tuple[int, int, int]  # (debit, credit, amount): ledger account ids and micro-dollars > 0
+
+
+def ledger_account(code: Code, owner: int = 0) -> int:
+    """The id of a ledger account; ``owner`` is the trading account of CASH."""
+    return code << OWNER_BITS | owner
+
+
+def ledger_name(account: int) -> str:
+    """The name an auditor reads: ``bank``, ``cash/7``."""
+    code, owner = Code(account >> OWNER_BITS), account & _OWNER
+    return f"cash/{owner}" if code is Code.CASH else code.name.lower()
+
+
+BANK: Final = ledger_account(Code.BANK)
+HOUSE_FEES: Final = ledger_account(Code.HOUSE_FEES)
+VM_CLEARING: Final = ledger_account(Code.VM_CLEARING)
+SUSPENSE: Final = ledger_account(Code.SUSPENSE)
+_CASH: Final = Code.CASH << OWNER_BITS
+_OWNER: Final = (1 << OWNER_BITS) - 1
+_MOVEMENT: Final = {
+    EntryKind.DEPOSIT: Movement.DEPOSITS,
+    EntryKind.WITHDRAWAL: Movement.WITHDRAWALS,
+    EntryKind.FEE: Movement.FEES,
+    EntryKind.TRADE: Movement.FEES,
+    EntryKind.SETTLEMENT: Movement.VARIATION,
+    EntryKind.EXPIRY: Movement.VARIATION,
+}
+
+
+def cash_of(account: int) -> int:
+    """The id of a trading account's cash."""
+    return _CASH | account
+
+
+def transfer(source: int, target: int, amount: int) -> list[Posting]:
+    """Postings that move ``amount`` from one liability to another; a negative one moves it back.
+
+    Zero moves nothing and posts nothing.
+    """
+    if amount == 0:
+        return []
+    return [(source, target, amount)] if amount > 0 else [(target, source, -amount)]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One journal entry: what happened and the postings that follow from it.
+
+    ``number`` is the causing event: sequence << INDEX_BITS | index; of a trade it is the match
+    number. ``quantity`` is lots of a trade and the cycle of a settlement. ``buyer`` and ``seller``
+    are the two cleared legs of a trade; every other kind names its one account in ``buyer``.
+    """
+
+    number: int
+    kind: EntryKind
+    stamp: int
+    business_date: int
+    instrument: int
+    price: int
+    quantity: int
+    buyer: int
+    seller: int
+    postings: Sequence[Posting]
+
+
+def link(previous: bytes, entry: Entry) -> bytes:
+    """The hash of an entry: over the hash before it, all its fields and all its postings."""
+    digest = blake2b(previous, digest_size=HASH_BYTES)
+    digest.update(
+        _HEAD.pack(
+            entry.number, entry.kind, entry.stamp, entry.business_date, entry.instrument,
+            entry.price, entry.quantity, entry.buyer, entry.seller, len(entry.postings),
+        )
+    )  # fmt: skip
+    for posting in entry.postings:
+        digest.update(_LINE.pack(*posting))
+    return digest.digest()
+
+
+def movements(entry: Entry) -> Iterator[tuple[int, Movement, int]]:
+    """(trading account, why, cash delta) of every posting that touches a trading account."""
+    kind = _MOVEMENT[entry.kind]
+    for debit, credit, amount in entry.postings:
+        for account, delta in ((debit, -amount), (credit, amount)):
+            if account >> OWNER_BITS == Code.CASH:
+                yield account & _OWNER, kind, delta
+            elif account == HOUSE_FEES:
+                yield HOUSE_ACCOUNT, Movement.FEES_EARNED, delta
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Balances by ledger account, and the hash of the last entry."""
+
+    balances: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))
+    head: bytes = GENESIS
+
+    def post(self, entry: Entry) -> bytes:
+        """Book an entry and return its hash. An unbalanced one is a bug here: AssertionError."""
+        balances = self.balances
+        change = 0
+        for debit, credit, amount in entry.postings:
+            assert amount > 0 and debit != credit, f"not a posting: {debit, credit, amount}"
+            before = balances[debit] + balances[credit]
+            balances[debit] += amount
+            balances[credit] -= amount
+            change += balances[debit] + balances[credit] - before
+        assert change == 0, f"entry {entry.number} does not balance"
+        self.head = link(self.head, entry)
+        return self.head
+
+    def cash(self, account: int) -> int:
+        """Cash of a trading account as the engine counts it: the house's includes its fees."""
+        cash = -self.balances.get(cash_of(account), 0)
+        if account == HOUSE_ACCOUNT:
+            cash -= self.balances.get(HOUSE_FEES, 0)
+        return cash
+
+    def check(self) -> None:
+        """AssertionError unless the whole ledger and both clearing accounts are zero."""
+        total = sum(self.balances.values())
+        assert total == 0, f"the ledger is off by {total}"
+        for account in (VM_CLEARING, SUSPENSE):
+            balance = self.balances.get(account, 0)
+            assert balance == 0, f"{ledger_name(account)} holds {balance}"

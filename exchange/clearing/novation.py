@@ -1,0 +1,83 @@
+"""Open offer: the house stands ready on both sides, so a trade never binds two members.
+
+A trade of ``quantity`` lots makes two cleared legs against the house at the trade price: the
+buyer is long to it, the seller short to it. The house's own legs cancel, so per instrument
+
+    sum of net positions = 0        and, between settlements,        sum of costs = 0
+
+Units: ``net`` is signed lots; ``cost`` is micro-dollars, the sum of signed lots x price x tick
+value since the position was last struck to a settlement price.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Position:
+    """What one account holds of one instrument."""
+
+    net: int = 0
+    cost: int = 0
+
+    def variation(self, price: int, multiplier: int) -> int:
+        """Micro-dollars the account gains if struck to ``price`` (clearing units)."""
+        return self.net * price * multiplier - self.cost
+
+
+class Positions:
+    """All positions, by instrument and account."""
+
+    def __init__(self) -> None:
+        self._books: dict[int, dict[int, Position]] = {}
+
+    def add(self, account: int, instrument: int, net: int, cost: int) -> None:
+        """Put a stored position back."""
+        self._books.setdefault(instrument, {})[account] = Position(net, cost)
+
+    def trade(self, instrument: int, buyer: int, seller: int, quantity: int, value: int) -> None:
+        """Clear both legs of a trade. ``value`` is quantity x price x tick value, micro-dollars."""
+        book = self._books.get(instrument)
+        if book is None:
+            book = self._books[instrument] = {}
+        for account, sign in ((buyer, 1), (seller, -1)):
+            position = book.get(account)
+            if position is None:
+                position = book[account] = Position()
+            position.net += sign * quantity
+            position.cost += sign * value
+
+    def strike(self, instrument: int, price: int, multiplier: int, *, close: bool = False) -> None:
+        """Strike every position to a settlement price; ``close`` also ends it (expiry)."""
+        self.check(instrument)
+        for position in self.of_instrument(instrument).values():
+            position.net = 0 if close else position.net
+            position.cost = position.net * price * multiplier
+
+    def get(self, account: int, instrument: int) -> Position:
+        """The position; an empty one if the account never held the instrument."""
+        return self.of_instrument(instrument).get(account) or Position()
+
+    def of_instrument(self, instrument: int) -> dict[int, Position]:
+        """Positions of an instrument by account."""
+        return self._books.get(instrument, {})
+
+    def of_account(self, account: int) -> Iterator[tuple[int, Position]]:
+        """(instrument, position) of an account, by instrument."""
+        for instrument in sorted(self._books):
+            position = self._books[instrument].get(account)
+            if position is not None:
+                yield instrument, position
+
+    def instruments(self) -> list[int]:
+        """Instruments ever traded, in order."""
+        return sorted(self._books)
+
+    def open_interest(self, instrument: int) -> int:
+        """Lots held long, which are the lots held short."""
+        return sum(max(p.net, 0) for p in self.of_instrument(instrument).values())
+
+    def check(self, instrument: int) -> None:
+        """AssertionError unless the net positions of the instrument sum to zero."""
+        total = sum(position.net for position in self.of_instrument(instrument).values())
+        assert total == 0, f"positions of instrument {instrument} sum to {total}"

@@ -1,0 +1,308 @@
+"""The projection: events of the released stream in, postings and positions out.
+
+Nothing here decides anything. The engine has moved the cash already; clearing books the same
+deltas in double entry, recomputes what it can (variation, balances, positions, checkpoints) and
+reports every difference as a Divergence.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from exchange.clearing.ledger import (
+    BANK,
+    HOUSE_FEES,
+    SUSPENSE,
+    VM_CLEARING,
+    Entry,
+    EntryKind,
+    Posting,
+    cash_of,
+    transfer,
+)
+from exchange.clearing.settlement import Settlement
+from exchange.clearing.state import Changes, Divergence, Instrument, State, Trading
+from exchange.messages import (
+    EVENT,
+    EVENT_BYTES,
+    EVENT_FIELDS,
+    INDEX_BITS,
+    TRADE,
+    Event,
+    EventFlag,
+    EventKind,
+)
+
+_KIND: Final = 12  # offset of the kind byte in an event
+_INDEX: Final = (1 << INDEX_BITS) - 1
+_MASK: Final = (1 << 64) - 1
+
+
+class Frame(Protocol):
+    """A released batch, as the tape gives it: whole commands, in sequence order."""
+
+    @property
+    def epoch(self) -> int:
+        """Fencing term under which the batch was written."""
+
+    @property
+    def first_sequence(self) -> int:
+        """Sequence of its first command."""
+
+    @property
+    def stamp(self) -> int:
+        """Log time, nanoseconds."""
+
+    @property
+    def events(self) -> bytes:
+        """Event records, EVENT_BYTES each."""
+
+    @property
+    def texts(self) -> Sequence[tuple[int, str]]:
+        """(sequence, text) of the commands that carried one."""
+
+
+class Projection:
+    """One batch of frames on its way into ``state``; what it adds is gathered in ``changes``."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.changes = Changes()
+        self._settling: Settlement | None = None
+        self._stamp = 0
+        self._texts: dict[int, str] = {}
+        self._handlers = {
+            EventKind.INSTRUMENT_LISTED: self._listed,
+            EventKind.MARKED: self._marked,
+            EventKind.INSTRUMENT_SETTLED: self._settlement_begun,
+            EventKind.INSTRUMENT_EXPIRED: self._settlement_begun,
+            EventKind.POSITION_SETTLED: self._position_settled,
+            EventKind.ACCOUNT_OPENED: self._account_opened,
+            EventKind.DEPOSITED: self._cash_moved,
+            EventKind.WITHDRAWN: self._cash_moved,
+            EventKind.FEE_CHARGED: self._cash_moved,
+            EventKind.DAY_OPENED: self._day_opened,
+            EventKind.CHECKPOINTED: self._checkpointed,
+        }
+        self._kinds = bytes([EventKind.TRADE, *self._handlers])
+
+    def apply(self, frame: Frame) -> None:
+        """Apply what is new in a frame. ValueError: frames between it and the state are missing."""
+        state, events = self.state, frame.events
+        epoch, sequence, index = state.point
+        if frame.first_sequence > sequence + 1:
+            raise ValueError(f"gap: sequence {sequence} is followed by {frame.first_sequence}")
+        assert len(events) % EVENT_BYTES == 0, "a torn frame"
+        last = EVENT.unpack_from(events, len(events) - EVENT_BYTES)
+        if last[:2] <= (sequence, index):
+            return
+        assert last[3] & EventFlag.LAST_IN_COMMAND, "a frame holds whole commands"
+        assert frame.epoch >= epoch, f"epoch {frame.epoch} after {epoch}"
+        self._stamp, self._texts = frame.stamp, dict(frame.texts)
+        wanted = self._kinds
+        for row, kind in enumerate(events[_KIND::EVENT_BYTES]):
+            if kind not in wanted:
+                continue
+            fields = EVENT.unpack_from(events, row * EVENT_BYTES)
+            if fields[:2] <= (sequence, index) or fields[3] & EventFlag.DUPLICATE:
+                continue
+            if self._settling is not None and self._settling.number >> INDEX_BITS != fields[0]:
+                self._settlement_ended(self._settling)
+            if kind == EventKind.TRADE:
+                self._traded(TRADE.unpack_from(events, row * EVENT_BYTES))
+            else:
+                event = Event(**dict(zip(EVENT_FIELDS, fields, strict=True)))
+                self._handlers[EventKind(kind)](event)
+        if self._settling is not None:
+            self._settlement_ended(self._settling)
+        state.point = (frame.epoch, *last[:2])
+
+    def _book(
+        self,
+        number: int,
+        kind: EntryKind,
+        postings: list[Posting],
+        *,
+        instrument: int = 0,
+        price: int = 0,
+        quantity: int = 0,
+        buyer: int = 0,
+        seller: int = 0,
+    ) -> None:
+        state = self.state
+        entry = Entry(
+            number, kind, self._stamp, state.business_date, instrument, price, quantity, buyer,
+            seller, postings,
+        )  # fmt: skip
+        state.entries += 1
+        self.changes.book(entry, state.ledger.post(entry))
+
+    def _compare(
+        self, number: int, what: str, ours: int, engine: int, account: int = 0, instrument: int = 0
+    ) -> None:
+        if ours != engine:
+            found = Divergence(
+                number >> INDEX_BITS, number & _INDEX, what, account, instrument, ours, engine
+            )
+            self.state.divergences.append(found)
+            self.changes.divergences.append(found)
+
+    def _traded(self, fields: tuple[Any, ...]) -> None:
+        (sequence, index, _, flags, _, instrument, account, _, price, quantity, _, _,
+         maker, _, cash, maker_cash) = fields  # fmt: skip
+        state = self.state
+        buyer, seller = (maker, account) if flags & EventFlag.SELL else (account, maker)
+        value = price * quantity
+        tick_value = state.instruments[instrument].tick_value
+        state.positions.trade(instrument, buyer, seller, quantity, value * tick_value)
+        self.changes.positions.add((buyer, instrument))
+        self.changes.positions.add((seller, instrument))
+        day = state.trading.get(instrument)
+        if day is None:
+            day = state.trading[instrument] = Trading()
+        day.trades += 1
+        day.volume += quantity
+        day.value += value
+        day.last_price = price
+        self.changes.trading[state.business_date, instrument] = day
+        # What a trade pays is minus its fee; a rebate comes back out of the house's fees.
+        postings = transfer(cash_of(account), HOUSE_FEES, -cash)
+        postings += transfer(cash_of(maker), HOUSE_FEES, -maker_cash)
+        self._book(
+            sequence << INDEX_BITS | index, EntryKind.TRADE, postings, instrument=instrument,
+            price=price, quantity=quantity, buyer=buyer, seller=seller,
+        )  # fmt: skip
+
+    def _cash_moved(self, event: Event) -> None:
+        account, cash = event.account, cash_of(event.account)
+        kind, debit, credit = {
+            EventKind.DEPOSITED: (EntryKind.DEPOSIT, BANK, cash),
+            EventKind.WITHDRAWN: (EntryKind.WITHDRAWAL, cash, BANK),
+            EventKind.FEE_CHARGED: (EntryKind.FEE, cash, HOUSE_FEES),
+        }[EventKind(event.kind)]
+        number = _number(event)
+        self._book(number, kind, [(debit, credit, event.price)], buyer=account)
+        self._compare(number, "cash", self.state.ledger.cash(account), event.b, account)
+
+    def _settlement_begun(self, event: Event) -> None:
+        expiry = event.kind == EventKind.INSTRUMENT_EXPIRED
+        self._settling = Settlement(
+            _number(event), event.instrument, event.price, event.quantity, expiry
+        )
+
+    def _position_settled(self, event: Event) -> None:
+        settling, state = self._settling, self.state
+        assert settling is not None, "POSITION_SETTLED outside a settlement"
+        number, account, instrument = _number(event), event.account, event.instrument
+        position = state.positions.get(account, instrument)
+        net = -event.quantity if event.flags & EventFlag.SELL else event.quantity
+        due = position.variation(settling.price, state.instruments[instrument].multiplier)
+        cash = state.ledger.cash(account) + event.a
+        self._compare(number, "position", position.net, net, account, instrument)
+        self._compare(number, "variation", due, event.a, account, instrument)
+        self._compare(number, "cash", cash, event.b, account, instrument)
+        settling.paid[account] = event.a
+
+    def _settlement_ended(self, settling: Settlement) -> None:
+        """Book the settlement as one entry: losers pay into vm_clearing, winners are paid from it.
+
+        A residual can only come of a wrong engine; it goes to suspense, where it is seen.
+        """
+        self._settling = None
+        state, number, instrument = self.state, settling.number, settling.instrument
+        listed, held = state.instruments[instrument], state.positions.of_instrument(instrument)
+        postings: list[Posting] = []
+        for account, variation in settling.paid.items():
+            postings += transfer(VM_CLEARING, cash_of(account), variation)
+        residual = sum(settling.paid.values())
+        postings += transfer(SUSPENSE, VM_CLEARING, residual)
+        kind = EntryKind.EXPIRY if settling.expiry else EntryKind.SETTLEMENT
+        self._book(
+            number, kind, postings,
+            instrument=instrument, price=settling.price, quantity=settling.cycle,
+        )  # fmt: skip
+        assert not state.ledger.balances.get(VM_CLEARING, 0), "vm_clearing keeps a residual"
+        self._compare(number, "sum of variation", 0, residual, 0, instrument)
+        for account in settling.passed_over(held):
+            due = held[account].variation(settling.price, listed.multiplier)
+            self._compare(number, "position", held[account].net, 0, account, instrument)
+            self._compare(number, "variation", due, 0, account, instrument)
+        state.positions.strike(instrument, settling.price, listed.multiplier, close=settling.expiry)
+        listed.mark = listed.settlement_price = settling.price
+        listed.settlement_date = state.business_date
+        listed.expired = int(settling.expiry)
+        self.changes.instruments.add(instrument)
+        self.changes.positions.update((account, instrument) for account in held)
+
+    def _listed(self, event: Event) -> None:
+        self.state.instruments[event.instrument] = Instrument(
+            instrument=event.instrument,
+            code=_code(self._texts.get(event.sequence, ""), event.instrument),
+            multiplier=event.quantity,
+            tick_scale=event.leaves,
+            price_step=event.order_id,
+            mark=event.price,
+            settlement_price=event.price,
+        )
+        self.changes.instruments.add(event.instrument)
+
+    def _marked(self, event: Event) -> None:
+        self.state.instruments[event.instrument].mark = event.price
+        self.changes.instruments.add(event.instrument)
+
+    def _account_opened(self, event: Event) -> None:
+        self.state.members[event.account] = event.instrument, event.reason
+        self.changes.accounts.add(event.account)
+
+    def _day_opened(self, event: Event) -> None:
+        self.state.business_date = event.quantity
+        self.state.trading.clear()
+
+    def _checkpointed(self, event: Event) -> None:
+        number, state = _number(event), self.state
+        cash, fold = totals(state)
+        interest = sum(map(state.positions.open_interest, state.positions.instruments()))
+        self._compare(number, "sum of cash", cash, event.a)
+        self._compare(number, "fold", fold, event.b)
+        self._compare(number, "open interest", interest, event.price)
+        self._compare(number, "suspense", state.ledger.balances.get(SUSPENSE, 0), 0)
+
+
+def _number(event: Event) -> int:
+    return event.sequence << INDEX_BITS | event.index
+
+
+def _code(text: str, instrument: int) -> str:
+    """The instrument's code from its listing text; a number sign and its id if there is none.
+
+    The code is for reading only, so a text of another shape is no reason to stop clearing.
+    """
+    try:
+        listing = json.loads(text)
+    except ValueError:
+        listing = None
+    code = listing.get("code") if isinstance(listing, dict) else None
+    return code if isinstance(code, str) else f"#{instrument}"
+
+
+def _mix(x: int) -> int:
+    """The splitmix64 finalizer."""
+    x &= _MASK
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & _MASK
+    return x ^ x >> 31
+
+
+def totals(state: State) -> tuple[int, int]:
+    """Sum of cash, and the fold of cash and positions (docs/reference/engine.md)."""
+    cash = fold = 0
+    for account in state.members:
+        amount = state.ledger.cash(account)
+        cash += amount
+        fold += _mix(_mix(1 << 56 | account) + amount)
+    for instrument in state.positions.instruments():
+        for account, position in state.positions.of_instrument(instrument).items():
+            if position.net:
+                fold += _mix(_mix(2 << 56 | account << 32 | instrument) + position.net)
+    fold &= _MASK
+    return cash, fold - (1 << 64) if fold >> 63 else fold

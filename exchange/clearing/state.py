@@ -1,0 +1,108 @@
+"""What clearing knows: a function of the released stream and of nothing else."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from exchange.clearing.ledger import Entry, Ledger, Movement, movements
+from exchange.clearing.novation import Positions
+
+Point = tuple[int, int, int]  # (epoch, sequence, index) of the last event applied
+START: Final[Point] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """A difference between the engine and clearing, found at one event.
+
+    It is a value, not an exception: clearing books what the engine did and goes on; whoever runs
+    it makes the market cancel-only. ``ours`` and ``engine`` are the two figures of ``what``.
+    """
+
+    sequence: int
+    index: int
+    what: str
+    account: int
+    instrument: int
+    ours: int
+    engine: int
+
+
+@dataclass(slots=True)
+class Instrument:
+    """A listed instrument. ``mark`` and ``settlement_price`` are clearing prices (1e-6 USD)."""
+
+    instrument: int
+    code: str
+    multiplier: int
+    tick_scale: int
+    price_step: int
+    mark: int
+    settlement_price: int
+    settlement_date: int = 0  # 0: never settled, the price is the first mark
+    expired: int = 0
+
+    @property
+    def tick_value(self) -> int:
+        """Micro-dollars per lot and price tick."""
+        return self.multiplier * self.tick_scale
+
+
+@dataclass(slots=True)
+class Trading:
+    """One instrument's trades of one business date. ``value`` = sum of price ticks x lots."""
+
+    trades: int = 0
+    volume: int = 0
+    value: int = 0
+    last_price: int = 0
+
+
+@dataclass(slots=True)
+class State:
+    """Everything clearing holds in memory; the store holds the same, plus the journal."""
+
+    point: Point = START
+    business_date: int = 0
+    entries: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    positions: Positions = field(default_factory=Positions)
+    members: dict[int, tuple[int, int]] = field(default_factory=dict)  # account -> member, kind
+    instruments: dict[int, Instrument] = field(default_factory=dict)
+    trading: dict[int, Trading] = field(default_factory=dict)  # of the business date
+    divergences: list[Divergence] = field(default_factory=list)
+
+    def unrealized(self, account: int) -> Iterator[tuple[Instrument, int, int]]:
+        """(instrument, net, gain at the mark since the last settlement) of an account."""
+        for number, position in self.positions.of_account(account):
+            listed = self.instruments[number]
+            yield listed, position.net, position.variation(listed.mark, listed.multiplier)
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a batch of frames adds: rows to append, and the keys of what it changed."""
+
+    accounts: set[int] = field(default_factory=set)
+    instruments: set[int] = field(default_factory=set)
+    journal: list[tuple[Any, ...]] = field(default_factory=list)
+    postings: list[tuple[int, int, int, int, int]] = field(default_factory=list)
+    positions: set[tuple[int, int]] = field(default_factory=set)
+    movements: defaultdict[tuple[int, int, Movement], int] = field(
+        default_factory=lambda: defaultdict(int)
+    )
+    trading: dict[tuple[int, int], Trading] = field(default_factory=dict)
+    divergences: list[Divergence] = field(default_factory=list)
+
+    def book(self, entry: Entry, digest: bytes) -> None:
+        """Add a posted entry."""
+        number, date = entry.number, entry.business_date
+        self.journal.append(
+            (number, entry.kind.value, entry.stamp, date, entry.instrument, entry.price,
+             entry.quantity, entry.buyer, entry.seller, digest)
+        )  # fmt: skip
+        for line, (debit, credit, amount) in enumerate(entry.postings):
+            self.postings.append((number, line, debit, credit, amount))
+        for account, kind, delta in movements(entry):
+            self.movements[date, account, kind] += delta

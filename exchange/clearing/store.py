@@ -1,0 +1,274 @@
+"""The store: one SQLite file that an auditor can read with any SQLite tool.
+
+Write-ahead log, synchronous FULL. One SQLite transaction books a batch of frames and moves the
+stored point of the stream with it: after a crash either both are there or neither, so every event
+is applied exactly once. Journal and postings are append-only (triggers refuse anything else) and
+every journal row's hash covers the one before it.
+
+sqlite-utils makes the schema and answers queries; the hot path is sqlite3 itself.
+"""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any, Final
+
+from sqlite_utils import Database
+from sqlite_utils.db import Table
+
+from exchange.clearing.ledger import (
+    GENESIS,
+    Entry,
+    EntryKind,
+    Ledger,
+    ledger_name,
+    link,
+    movements,
+)
+from exchange.clearing.state import Changes, Divergence, Instrument, Point, State, Trading
+from exchange.messages import HOUSE_ACCOUNT, AccountKind
+
+STORE_VERSION: Final = 1
+
+_TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
+    "progress": (
+        {"id": int, "version": int, "epoch": int, "sequence": int, "event_index": int,
+         "business_date": int, "entries": int, "head": bytes},
+        ("id",),
+    ),
+    "accounts": ({"account": int, "member": int, "kind": int}, ("account",)),
+    "instruments": (
+        {"instrument": int, "code": str, "multiplier": int, "tick_scale": int, "price_step": int,
+         "mark": int, "settlement_price": int, "settlement_date": int, "expired": int},
+        ("instrument",),
+    ),
+    "journal": (
+        {"number": int, "kind": int, "stamp": int, "business_date": int, "instrument": int,
+         "price": int, "quantity": int, "buyer": int, "seller": int, "hash": bytes},
+        ("number",),
+    ),
+    "postings": (
+        {"number": int, "line": int, "debit": int, "credit": int, "amount": int},
+        ("number", "line"),
+    ),
+    "balances": ({"ledger_account": int, "name": str, "balance": int}, ("ledger_account",)),
+    "positions": (
+        {"account": int, "instrument": int, "net": int, "cost": int},
+        ("account", "instrument"),
+    ),
+    "movements": (
+        {"business_date": int, "account": int, "kind": int, "amount": int},
+        ("business_date", "account", "kind"),
+    ),
+    "trading": (
+        {"business_date": int, "instrument": int, "trades": int, "volume": int, "value": int,
+         "last_price": int},
+        ("business_date", "instrument"),
+    ),
+    "divergences": (
+        {"sequence": int, "event_index": int, "what": str, "account": int, "instrument": int,
+         "ours": int, "engine": int},
+        (),
+    ),
+}  # fmt: skip
+
+_VIEWS: Final = {
+    "cleared_legs": f"""
+        select number as match_number, business_date, buyer as account, instrument,
+               quantity as lots, price as price_ticks
+        from journal where kind = {EntryKind.TRADE:d}
+        union all
+        select number, business_date, seller, instrument, -quantity, price
+        from journal where kind = {EntryKind.TRADE:d}""",
+    "settlement_prices": f"""
+        select business_date, instrument, quantity as cycle, price
+        from journal where kind in ({EntryKind.SETTLEMENT:d}, {EntryKind.EXPIRY:d})""",
+}
+
+_WRITES: Final = {
+    "accounts": "insert or replace into accounts values (?, ?, ?)",
+    "instruments": "insert or replace into instruments values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "journal": "insert into journal values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    "postings": "insert into postings values (?, ?, ?, ?, ?)",
+    "balances": "insert or replace into balances values (?, ?, ?)",
+    "positions": "insert or replace into positions values (?, ?, ?, ?)",
+    "movements": "insert into movements values (?, ?, ?, ?) on conflict do update"
+    " set amount = amount + excluded.amount",
+    "trading": "insert or replace into trading values (?, ?, ?, ?, ?, ?)",
+    "divergences": "insert into divergences values (?, ?, ?, ?, ?, ?, ?)",
+}
+
+
+class Store:
+    """The open file. One writer; any number of readers beside it."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self.path = path
+        mode = "ro" if read_only else "rwc"
+        self._connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,  # transactions begin where this file says so
+            check_same_thread=False,  # the owner serializes its threads
+        )
+        self.database = Database(self._connection)
+        if not read_only:
+            self._connection.execute("pragma journal_mode = wal")
+            self._connection.execute("pragma synchronous = full")
+            if not self.database["progress"].exists():
+                self._create()
+
+    def _create(self) -> None:
+        self._connection.execute("begin immediate")
+        for name, (columns, key) in _TABLES.items():
+            table = self.database[name]
+            assert isinstance(table, Table)
+            table.create(columns, pk=key or None, not_null=set(columns), strict=True)
+        for name, query in _VIEWS.items():
+            self.database.create_view(name, query)
+        for table_name in ("journal", "postings"):
+            for verb in ("update", "delete"):
+                self._connection.execute(
+                    f"create trigger {table_name}_{verb} before {verb} on {table_name}"
+                    f" begin select raise(abort, '{table_name} is append-only'); end"
+                )
+        self._connection.execute(
+            "insert into progress values (1, ?, 0, 0, 0, 0, 0, ?)", (STORE_VERSION, GENESIS)
+        )
+        self._connection.execute(  # the house's own account is open from the start
+            "insert into accounts values (?, 0, ?)", (HOUSE_ACCOUNT, AccountKind.HOUSE.value)
+        )
+        self._connection.execute("commit")
+
+    def rows(self, query: str, values: tuple[int, ...] = ()) -> Iterator[dict[str, Any]]:
+        """Rows of a query, as dictionaries."""
+        return iter(self.database.query(query, values))
+
+    def load(self) -> State:
+        """The state as of the last committed batch. ValueError if another version wrote it."""
+        progress = next(self.rows("select * from progress"))
+        if progress["version"] != STORE_VERSION:
+            raise ValueError(f"{self.path}: store version {progress['version']}; rebuild it")
+        date = progress["business_date"]
+        state = State(
+            point=(progress["epoch"], progress["sequence"], progress["event_index"]),
+            business_date=date,
+            entries=progress["entries"],
+            ledger=Ledger(head=progress["head"]),
+        )
+        for row in self.rows("select ledger_account, balance from balances"):
+            state.ledger.balances[row["ledger_account"]] = row["balance"]
+        for row in self.rows("select * from positions"):
+            state.positions.add(**row)
+        for row in self.rows("select * from accounts"):
+            state.members[row["account"]] = row["member"], row["kind"]
+        for row in self.rows("select * from instruments"):
+            state.instruments[row["instrument"]] = Instrument(**row)
+        for row in self.rows("select * from trading where business_date = ?", (date,)):
+            del row["business_date"]
+            state.trading[row.pop("instrument")] = Trading(**row)
+        for row in self.rows("select * from divergences order by rowid"):
+            row["index"] = row.pop("event_index")
+            state.divergences.append(Divergence(**row))
+        return state
+
+    def write(self, state: State, changes: Changes, before: Point) -> None:
+        """Commit a batch: ``changes``, and ``state``'s point in place of ``before``.
+
+        Nothing is written unless all of it is. RuntimeError if the stored point is not
+        ``before``: somebody else writes this file.
+        """
+        execute = self._connection.execute
+        execute("begin immediate")
+        try:
+            for name, rows in _rows(state, changes):
+                if rows:
+                    self._connection.executemany(_WRITES[name], rows)
+            moved = execute(
+                "update progress set epoch = ?, sequence = ?, event_index = ?, business_date = ?,"
+                " entries = ?, head = ? where epoch = ? and sequence = ? and event_index = ?",
+                (*state.point, state.business_date, state.entries, state.ledger.head, *before),
+            ).rowcount
+            if moved != 1:
+                raise RuntimeError(f"{self.path}: not at {before}: another writer is at work")
+            execute("commit")
+        except BaseException:
+            if self._connection.in_transaction:
+                execute("rollback")
+            raise
+
+    def entries(self) -> Iterator[tuple[Entry, bytes]]:
+        """Every journal entry with its stored hash, in order."""
+        postings = iter(
+            self._connection.execute(
+                "select number, debit, credit, amount from postings order by number, line"
+            )
+        )
+        posting = next(postings, None)
+        for row in self._connection.execute("select * from journal order by number"):
+            number, kind, stamp, date, instrument, price, quantity, buyer, seller, digest = row
+            lines = []
+            while posting is not None and posting[0] == number:
+                lines.append(posting[1:])
+                posting = next(postings, None)
+            yield (
+                Entry(
+                    number, EntryKind(kind), stamp, date, instrument, price, quantity, buyer,
+                    seller, lines,
+                ),
+                digest,
+            )  # fmt: skip
+        assert posting is None, f"posting of an entry that is not there: {posting}"
+
+    def close(self) -> None:
+        """Close the file."""
+        self.database.close()
+
+
+def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    """The rows of a batch, by table."""
+    ledger, positions = state.ledger.balances, state.positions
+    touched = {account for row in changes.postings for account in row[2:4]}
+    yield "accounts", [(a, *state.members[a]) for a in changes.accounts]
+    yield "instruments", [astuple(state.instruments[i]) for i in changes.instruments]
+    yield "journal", changes.journal
+    yield "postings", list(changes.postings)
+    yield "balances", [(a, ledger_name(a), ledger[a]) for a in touched]
+    held = [(account, key, positions.get(account, key)) for account, key in changes.positions]
+    yield "positions", [(account, key, p.net, p.cost) for account, key, p in held]
+    yield "movements", [(*key, amount) for key, amount in changes.movements.items()]
+    yield "trading", [(*key, *astuple(t)) for key, t in changes.trading.items()]
+    yield "divergences", [astuple(d) for d in changes.divergences]
+
+
+def audit(store: Store, state: State) -> None:
+    """Recompute everything from the journal alone; AssertionError names the first difference."""
+    ledger = Ledger()
+    moved: defaultdict[tuple[int, int, int], int] = defaultdict(int)
+    entries = 0
+    for entry, digest in store.entries():
+        assert link(ledger.head, entry) == digest, f"hash of entry {entry.number}"
+        ledger.post(entry)
+        entries += 1
+        for account, kind, delta in movements(entry):
+            moved[entry.business_date, account, kind] += delta
+    ledger.check()
+    assert (ledger.head, entries) == (state.ledger.head, state.entries), "head of the journal"
+    assert ledger.balances == state.ledger.balances, "balances"
+    for row in store.rows("select * from movements"):
+        moved[row["business_date"], row["account"], row["kind"]] -= row["amount"]
+    assert not any(moved.values()), "movements are not the sum of the postings"
+    for row in store.rows("select instrument, sum(net) as net from positions group by instrument"):
+        assert row["net"] == 0, f"positions of instrument {row['instrument']}"
+    assert not list(store.rows(_POSITIONS_DIFFER)), "positions are not the sum of the cleared legs"
+
+
+_POSITIONS_DIFFER: Final = f"""
+    select account, instrument, sum(net) from (
+        select account, instrument, net from positions
+        union all
+        select account, instrument, -lots from cleared_legs where instrument not in
+            (select instrument from journal where kind = {EntryKind.EXPIRY:d})
+    ) group by account, instrument having sum(net) != 0"""
