@@ -119,20 +119,13 @@ def read(files: Mapping[str, bytes]) -> Registry:
     """A registry of spec files given as name and content, or RegistryError with every fault."""
     specs: list[ContractSpec] = []
     faults: list[Fault] = []
-    owners: dict[str, str] = {}
     for name in sorted(files):
         try:
-            found = read_file(name, files[name])
+            found_specs, found_faults = read_file(name, files[name])
         except (ValueError, RecursionError) as error:
-            faults.append(Fault(name, "", "", f"must be a TOML file: {error}"))
-            continue
-        faults += found.faults
-        specs += found.specs
-        if found.product is None:
-            continue
-        owner = owners.setdefault(found.product, name)
-        if owner != name:
-            faults.append(Fault(name, "product", found.product, f"is already in {owner}"))
+            found_specs, found_faults = [], [Fault(name, "", "", f"must be a TOML file: {error}")]
+        specs += found_specs
+        faults += found_faults
     specs.sort(key=lambda spec: (spec.product, spec.effective))
     faults += _sequence_faults(specs)
     if not specs and not faults:

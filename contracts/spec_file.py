@@ -32,16 +32,8 @@ class Fault(NamedTuple):
 
     def __str__(self) -> str:
         place = ": ".join(part for part in (self.file, self.field) if part)
-        value = f" = {self.value}" if self.value else ""
-        return f"{place}{value} {self.rule}"
-
-
-class SpecFile(NamedTuple):
-    """What one file gave: its product, the versions without fault, and the faults."""
-
-    product: str | None
-    specs: list[ContractSpec]
-    faults: list[Fault]
+        value = f"= {self.value}" if self.value else ""
+        return " ".join(part for part in (place, value, self.rule) if part)
 
 
 class Rule(NamedTuple):
@@ -118,20 +110,21 @@ _VERSION: Final = {
 }
 
 
-def read_file(name: str, content: bytes) -> SpecFile:
-    """The specs and faults of one file.
+def read_file(name: str, content: bytes) -> tuple[list[ContractSpec], list[Fault]]:
+    """The versions without fault in one file, and every fault.
 
     Raises ValueError or RecursionError, as ``tomllib.loads`` does, for what is no TOML at all.
     """
     if len(content) > FILE_BYTES_MAX:
         rule = f"must be at most {FILE_BYTES_MAX} bytes"
-        return SpecFile(None, [], [Fault(name, "", f"{len(content)} bytes", rule)])
+        return [], [Fault(name, "", f"{len(content)} bytes", rule)]
     table = tomllib.loads(content.decode("utf-8"))
     versions = table.pop("version", None)
     head, faults = _read_table(name, "", table, _HEAD)
     product = head.get("product")
     if product is not None and name != f"{product.lower()}.toml":
-        faults.append(Fault(name, "product", product, f"must be in {product.lower()}.toml"))
+        # So no two files can hold one product.
+        faults.append(Fault(name, "product", _shown(product), f"must be in {product.lower()}.toml"))
     if not isinstance(versions, list) or not versions:
         faults.append(Fault(name, "version", "", "must be one or more [[version]] tables"))
         versions = []
@@ -141,7 +134,7 @@ def read_file(name: str, content: bytes) -> SpecFile:
         faults += found
         if spec is not None:
             specs.append(spec)
-    return SpecFile(product, specs, faults)
+    return specs, faults
 
 
 def _read_version(
