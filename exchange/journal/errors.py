@@ -1,0 +1,112 @@
+"""Everything that can be wrong with a journal, by name. Nothing here is ever swallowed."""
+
+from pathlib import Path
+
+
+class JournalError(Exception):
+    """Base of all errors of this room."""
+
+
+class DirectoryLocked(JournalError):
+    """Another writer holds the directory."""
+
+    def __init__(self, path: Path, holder: str) -> None:
+        super().__init__(f"{path} is held by another writer (process {holder or 'unknown'})")
+        self.path = path
+        self.holder = holder
+
+
+class DamagedLog(JournalError):
+    """The log is not what was made durable: it must be restored, not repaired.
+
+    ``offset`` is the byte in ``path`` where the first bad frame starts (or should start),
+    ``sequence`` the first sequence that cannot be read, ``expected`` and ``found`` the values
+    compared (hashes in hex where the failed check is one).
+    """
+
+    def __init__(
+        self, path: Path, offset: int, sequence: int, what: str, expected: str, found: str
+    ) -> None:
+        super().__init__(
+            f"{path} at byte {offset}, sequence {sequence}: {what}: "
+            f"expected {expected}, found {found}"
+        )
+        self.path = path
+        self.offset = offset
+        self.sequence = sequence
+        self.what = what
+        self.expected = expected
+        self.found = found
+
+
+class BrokenChain(DamagedLog):
+    """A whole, undamaged frame that does not follow the one before it.
+
+    No crash leaves this: frames were removed, doubled, swapped or brought from elsewhere.
+    """
+
+
+class WrongExchange(BrokenChain):
+    """The frame belongs to another exchange."""
+
+
+class NewerVersion(JournalError):
+    """Written by a later build than this one."""
+
+    def __init__(self, path: Path, offset: int, what: str, known: int, found: int) -> None:
+        super().__init__(
+            f"{path} at byte {offset}: {what} version {found} is newer than this build's {known}"
+        )
+        self.path = path
+        self.offset = offset
+        self.what = what
+        self.known = known
+        self.found = found
+
+
+class DamagedHead(JournalError):
+    """DIR/head cannot be read."""
+
+
+class Diverged(JournalError):
+    """Replay gave other events or another state than the log recorded.
+
+    ``first_sequence`` and ``last_sequence`` are those of the batch where it happened; ``what``
+    is ``events`` or ``state``.
+    """
+
+    def __init__(self, what: str, first: int, last: int, expected: bytes, found: bytes) -> None:
+        super().__init__(
+            f"replay diverged in the batch of sequences {first} to {last}: {what} hash "
+            f"{found.hex()}, recorded {expected.hex()}"
+        )
+        self.what = what
+        self.first_sequence = first
+        self.last_sequence = last
+        self.expected = expected
+        self.found = found
+
+
+class JournalStopped(JournalError):
+    """Fatal: the journal can no longer say what is durable. Stop the process and recover."""
+
+
+class SyncFailed(JournalStopped):
+    """The disk refused a sync. A second try could succeed falsely, so there is none."""
+
+
+class DiskFull(JournalStopped):
+    """No space left for a frame."""
+
+
+class WriteFailed(JournalStopped):
+    """The disk refused a write for another reason than space."""
+
+
+class NoSuchPosition(JournalError):
+    """The resume point is not an event of this stream."""
+
+    def __init__(self, position: tuple[int, int, int], why: str) -> None:
+        epoch, sequence, index = position
+        super().__init__(f"no event at epoch {epoch}, sequence {sequence}, index {index}: {why}")
+        self.position = position

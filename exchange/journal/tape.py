@@ -1,0 +1,301 @@
+"""The released stream: what the market has said, as one append-only byte stream.
+
+A record is what one durable batch released. The stream lives in DIR/tape and is never synced: it is
+a function of the log, compared with it at every start and rewritten from the first difference on.
+The layout and the rules of resuming are docs/reference/stream.md.
+"""
+
+import asyncio
+import os
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from struct import Struct as Layout
+from typing import Final
+from zlib import crc32
+
+import msgspec
+
+from exchange.journal.errors import JournalError, NoSuchPosition
+from exchange.journal.frame import EXCHANGE_ID_BYTES, Texts, pack_texts, unpack_texts
+from exchange.messages import EVENT_BYTES, SCHEMA_VERSION
+
+TAPE_NAME: Final = "tape"
+FILE_NAME: Final = "released.hbt"
+TAPE_FORMAT: Final = 1
+PREAMBLE: Final = Layout("<8sHHI16s")  # magic, format, schema, zero, exchange id
+PREAMBLE_MAGIC: Final = b"HBSTREAM"
+RECORD: Final = Layout("<4sIQQIII")  # magic, epoch, first sequence, stamp, count, events, texts
+RECORD_CRC: Final = Layout("<I")
+RECORD_MAGIC: Final = b"HBRL"
+RECORD_BYTES: Final = RECORD.size + RECORD_CRC.size
+MARK_BYTES: Final = 1 << 20  # one remembered offset per this much stream: the longest scan
+RECENT_RECORDS: Final = 64  # kept in memory for followers at the end
+RECENT_BYTES: Final = 8 << 20
+_EVENT_POSITION: Final = Layout("<QI")
+
+Position = tuple[int, int, int]  # epoch, sequence, index of the last event seen
+START: Final[Position] = (0, 0, 0)
+
+
+class Released(msgspec.Struct, frozen=True, gc=False):
+    """The events of one durable batch, in order, and the texts that came with its commands.
+
+    After a resume inside a batch the record starts at the first event not yet seen:
+    ``first_sequence`` is that event's, and ``texts`` begins there too.
+    """
+
+    epoch: int
+    first_sequence: int
+    count: int
+    stamp: int
+    events: bytes
+    texts: Texts
+
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last command."""
+        return self.first_sequence + self.count - 1
+
+
+def pack_record(released: Released, texts: bytes | None = None) -> bytes:
+    """Return the record's bytes; ``texts`` are its texts already packed, if the caller has them."""
+    if texts is None:
+        texts = pack_texts(released.texts)
+    opening = RECORD.pack(
+        RECORD_MAGIC,
+        released.epoch,
+        released.first_sequence,
+        released.stamp,
+        released.count,
+        len(released.events),
+        len(texts),
+    )
+    return b"".join((opening, RECORD_CRC.pack(crc32(opening)), released.events, texts))
+
+
+class RecordHead(msgspec.Struct, frozen=True, gc=False):
+    """A record's header: all but its events and texts."""
+
+    epoch: int
+    first_sequence: int
+    stamp: int
+    count: int
+    events_bytes: int
+    texts_bytes: int
+
+    @property
+    def length(self) -> int:
+        """Bytes of the whole record."""
+        return RECORD_BYTES + self.events_bytes + self.texts_bytes
+
+
+def unpack_head(data: bytes) -> RecordHead | None:
+    """Return the header in the first RECORD_BYTES of ``data``; None if there is none."""
+    if len(data) < RECORD_BYTES or data[:4] != RECORD_MAGIC:
+        return None
+    (crc,) = RECORD_CRC.unpack_from(data, RECORD.size)
+    if crc != crc32(data[: RECORD.size]):
+        return None
+    return RecordHead(*RECORD.unpack_from(data)[1:])
+
+
+def unpack_record(head: RecordHead, body: bytes) -> Released:
+    """Return the record of ``head`` and the bytes behind it."""
+    return Released(
+        head.epoch,
+        head.first_sequence,
+        head.count,
+        head.stamp,
+        body[: head.events_bytes],
+        unpack_texts(body[head.events_bytes :]),
+    )
+
+
+def after_event(released: Released, position: Position) -> Released | None:
+    """Return what of ``released`` comes after ``position``; None if nothing does.
+
+    Raises NoSuchPosition if the position lies in this record but names no event of it.
+    """
+    epoch, sequence, index = position
+    if released.epoch != epoch:
+        raise NoSuchPosition(position, f"that sequence is of epoch {released.epoch}")
+    events = released.events
+    for at in range(0, len(events), EVENT_BYTES):
+        if _EVENT_POSITION.unpack_from(events, at) == (sequence, index):
+            break
+    else:
+        raise NoSuchPosition(position, "the command has no such event")
+    rest = events[at + EVENT_BYTES :]
+    if not rest:
+        return None
+    first, _ = _EVENT_POSITION.unpack_from(rest)
+    return Released(
+        epoch,
+        first,
+        released.last_sequence - first + 1,
+        released.stamp,
+        rest,
+        [text for text in released.texts if text[0] >= first],
+    )
+
+
+def preamble(exchange_id: bytes) -> bytes:
+    """Return the bytes every stream begins with."""
+    return PREAMBLE.pack(PREAMBLE_MAGIC, TAPE_FORMAT, SCHEMA_VERSION, 0, exchange_id)
+
+
+def check_preamble(data: bytes) -> bytes:
+    """Return the exchange id of a stream's first bytes. Raises JournalError."""
+    if len(data) < PREAMBLE.size or data[:8] != PREAMBLE_MAGIC:
+        raise JournalError("not a released stream")
+    _, form, schema, _, exchange_id = PREAMBLE.unpack_from(data)
+    if form > TAPE_FORMAT or schema > SCHEMA_VERSION:
+        raise JournalError(f"stream of a later build: format {form}, schema {schema}")
+    return bytes(exchange_id)
+
+
+class Tape:
+    """One writer (the sequencer), any number of followers, all in one event loop.
+
+    ``read`` may run in any thread. Invariants: records are whole up to ``end``; ``last`` is the
+    position of the last event in them; nothing is appended that is not durable in the log.
+    """
+
+    def __init__(self, directory: Path, exchange_id: bytes) -> None:
+        """Open DIR/tape for comparing with the log; ``confirm`` each batch, then ``settle``."""
+        assert len(exchange_id) == EXCHANGE_ID_BYTES
+        folder = directory / TAPE_NAME
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        opening = preamble(exchange_id)
+        if os.pread(self._file, len(opening), 0) != opening:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, opening, 0)
+        self.end = PREAMBLE.size
+        self.last: Position = START
+        self._same = True  # every batch so far was found on the tape as it is
+        self._mark_sequences: list[int] = []
+        self._mark_offsets: list[int] = []
+        self._recent: OrderedDict[int, tuple[Released, int]] = OrderedDict()
+        self._recent_bytes = 0
+        self._grown: asyncio.Event | None = None
+        self._closed = False
+
+    def confirm(self, released: Released, texts: bytes) -> None:
+        """Advance over the batch if the tape has it, else write it, dropping what was there."""
+        data = pack_record(released, texts)
+        if self._same and os.pread(self._file, len(data), self.end) != data:
+            self._same = False
+            os.ftruncate(self._file, self.end)
+        self._extend(released, data, write=not self._same)
+
+    def witness(self) -> int:
+        """Return the last sequence that the tape's next record shows as released; 0 if none.
+
+        Called when the log has ended: a record beyond it was durable once, and no longer is.
+        """
+        head = unpack_head(os.pread(self._file, RECORD_BYTES, self.end))
+        if not self._same or head is None or head.first_sequence != self.last[1] + 1:
+            return 0
+        return head.first_sequence + head.count - 1
+
+    def settle(self) -> None:
+        """End the comparison: whatever lies beyond the log goes."""
+        os.ftruncate(self._file, self.end)
+
+    def append(self, released: Released, texts: bytes) -> None:
+        """Release a durable batch to every follower. ``texts`` are its texts, packed."""
+        data = pack_record(released, texts)
+        start = self.end
+        self._extend(released, data, write=True)
+        self._recent[start] = (released, self.end)
+        self._recent_bytes += len(data)
+        while len(self._recent) > RECENT_RECORDS or self._recent_bytes > RECENT_BYTES:
+            oldest, (_, end) = self._recent.popitem(last=False)
+            self._recent_bytes -= end - oldest
+        if self._grown is not None:
+            self._grown.set()
+            self._grown = None
+
+    def _extend(self, released: Released, data: bytes, *, write: bool) -> None:
+        assert released.first_sequence == self.last[1] + 1, "released in order"
+        if write:
+            rest, at = memoryview(data), self.end
+            while rest:
+                size = os.pwrite(self._file, rest, at)
+                rest, at = rest[size:], at + size
+        if not self._mark_offsets or self.end - self._mark_offsets[-1] >= MARK_BYTES:
+            self._mark_sequences.append(released.first_sequence)
+            self._mark_offsets.append(self.end)
+        sequence, index = _EVENT_POSITION.unpack_from(released.events, -EVENT_BYTES)
+        self.last = (released.epoch, sequence, index)
+        self.end += len(data)
+
+    def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
+        """Yield what comes after that event, up to the end of now. (0, 0, 0) is the beginning.
+
+        Raises NoSuchPosition.
+        """
+        first, offset = self._resume((epoch, sequence, index))
+        if first is not None:
+            yield first
+        end = self.end
+        while offset < end:
+            released, offset = self._load(offset)
+            yield released
+
+    async def follow(self, after: Position = START) -> AsyncIterator[Released]:
+        """Yield what comes after that event, as it is released, until the tape is closed.
+
+        A follower that lags reads from disk; nothing is queued for it. Raises NoSuchPosition.
+        """
+        first, offset = self._resume(after)
+        if first is not None:
+            yield first
+        while True:
+            while offset < self.end:
+                recent = self._recent.get(offset)
+                released, offset = recent or self._load(offset)
+                yield released
+            if self._closed:
+                return
+            if self._grown is None:
+                self._grown = asyncio.Event()
+            await self._grown.wait()
+
+    def _resume(self, position: Position) -> tuple[Released | None, int]:
+        """Return the rest of the record that holds ``position``, and the next one's offset."""
+        if position == START:
+            return None, PREAMBLE.size
+        sequence = position[1]
+        if not 1 <= sequence <= self.last[1]:
+            raise NoSuchPosition(position, f"released are 1 to {self.last[1]}")
+        offset = self._mark_offsets[bisect_right(self._mark_sequences, sequence) - 1]
+        while True:
+            head = self._head(offset)
+            if sequence < head.first_sequence + head.count:
+                released, offset = self._load(offset)
+                return after_event(released, position), offset
+            offset += head.length
+
+    def _head(self, offset: int) -> RecordHead:
+        head = unpack_head(os.pread(self._file, RECORD_BYTES, offset))
+        if head is None:
+            raise JournalError(f"the tape is damaged at byte {offset}: restart to rewrite it")
+        return head
+
+    def _load(self, offset: int) -> tuple[Released, int]:
+        head = self._head(offset)
+        body = os.pread(self._file, head.length - RECORD_BYTES, offset + RECORD_BYTES)
+        if len(body) != head.length - RECORD_BYTES:
+            raise JournalError(f"the tape is cut short at byte {offset}: restart to rewrite it")
+        return unpack_record(head, body), offset + head.length
+
+    def close(self) -> None:
+        """End every follower at the present end. The file stays readable for those behind."""
+        self._closed = True
+        if self._grown is not None:
+            self._grown.set()
+            self._grown = None
