@@ -1,0 +1,141 @@
+# One instrument's book: a dense ladder of levels over the day's limits under a 64-ary bitset.
+#
+# Invariants: best[BUY] < best[SELL] where both are set; a level's quantity is the sum of its
+# orders' leaves; a bit is set exactly where a level has an order.
+
+from exchange.engine.state cimport (
+    Instrument, Level, Market, Order, clz, ctz, i32, i64, likely, u32, u64, u8, unlikely,
+)
+
+
+cdef inline i32 slot_of(Instrument* book, i64 price) noexcept nogil:
+    """The ladder slot of a price that is on the step and within the limits."""
+    return <i32>((<u64>(price - book.low) >> book.step_shift) * book.step_inverse)
+
+
+cdef inline i64 price_of(Instrument* book, i32 slot) noexcept nogil:
+    return book.low + slot * book.price_step
+
+
+cdef inline bint on_step(Instrument* book, i64 price) noexcept nogil:
+    """Whether a price within the limits is on the step: an exact division and its check."""
+    return price_of(book, slot_of(book, price)) == price
+
+
+cdef inline void occupy(Instrument* book, i32 slot) noexcept nogil:
+    book.bits[slot >> 6] |= <u64>1 << (slot & 63)
+    book.summary[slot >> 12] |= <u64>1 << ((slot >> 6) & 63)
+    book.top[slot >> 18] |= <u64>1 << ((slot >> 12) & 63)
+
+
+cdef inline void vacate(Instrument* book, i32 slot) noexcept nogil:
+    book.bits[slot >> 6] &= ~(<u64>1 << (slot & 63))
+    if book.bits[slot >> 6] == 0:
+        book.summary[slot >> 12] &= ~(<u64>1 << ((slot >> 6) & 63))
+        if book.summary[slot >> 12] == 0:
+            book.top[slot >> 18] &= ~(<u64>1 << ((slot >> 12) & 63))
+
+
+cdef inline i32 occupied_below(Instrument* book, i32 slot) noexcept nogil:
+    """The highest occupied slot < `slot`, or -1."""
+    cdef i32 w = slot >> 6
+    cdef u64 found = book.bits[w] & ((<u64>1 << (slot & 63)) - 1)
+    cdef i32 v
+    if likely(found != 0):
+        return (w << 6) + 63 - clz(found)
+    v = w >> 6
+    found = book.summary[v] & ((<u64>1 << (w & 63)) - 1)
+    if found == 0:
+        w = v >> 6
+        found = book.top[w] & ((<u64>1 << (v & 63)) - 1)
+        while found == 0:
+            w -= 1
+            if w < 0:
+                return -1
+            found = book.top[w]
+        v = (w << 6) + 63 - clz(found)
+        found = book.summary[v]
+    w = (v << 6) + 63 - clz(found)
+    return (w << 6) + 63 - clz(book.bits[w])
+
+
+cdef inline i32 occupied_above(Instrument* book, i32 slot) noexcept nogil:
+    """The lowest occupied slot > `slot`, or -1."""
+    cdef i32 w = slot >> 6
+    # two shifts: a shift by 64 would be undefined
+    cdef u64 found = book.bits[w] & ((~<u64>1) << (slot & 63))
+    cdef i32 v
+    if likely(found != 0):
+        return (w << 6) + ctz(found)
+    v = w >> 6
+    found = book.summary[v] & ((~<u64>1) << (w & 63))
+    if found == 0:
+        w = v >> 6
+        found = book.top[w] & ((~<u64>1) << (v & 63))
+        while found == 0:
+            w += 1
+            if w >= <i32>book.top_words:
+                return -1
+            found = book.top[w]
+        v = (w << 6) + ctz(found)
+        found = book.summary[v]
+    w = (v << 6) + ctz(found)
+    return (w << 6) + ctz(book.bits[w])
+
+
+cdef inline void next_best(Instrument* book, u8 side, i32 slot) noexcept nogil:
+    """The best of `side` was `slot` and is gone."""
+    book.best[side] = occupied_above(book, slot) if side else occupied_below(book, slot)
+
+
+cdef inline bint reaches(u8 side, i32 slot, i32 opposite) noexcept nogil:
+    """Whether an order of `side` limited at `slot` trades with a level of the other side."""
+    return slot <= opposite if side else slot >= opposite
+
+
+cdef inline void append(Market* m, Level* level, u32 slot) noexcept nogil:
+    cdef Order* o = &m.orders[slot]
+    o.prev = level.tail
+    o.next = 0
+    if level.tail:
+        m.orders[level.tail].next = slot
+    else:
+        level.head = slot
+    level.tail = slot
+    level.quantity += o.leaves
+
+
+cdef inline void unlink(Market* m, Level* level, Order* o) noexcept nogil:
+    """Take an order out of its queue; its leaves leave the level's quantity."""
+    if o.prev:
+        m.orders[o.prev].next = o.next
+    else:
+        level.head = o.next
+    if o.next:
+        m.orders[o.next].prev = o.prev
+    else:
+        level.tail = o.prev
+    level.quantity -= o.leaves
+
+
+cdef inline void rest(Market* m, Instrument* book, u32 slot, i32 at) noexcept nogil:
+    """Put an order at the back of its level; the caller set its side, price and leaves."""
+    cdef Level* level = &book.levels[at]
+    cdef u8 side = m.orders[slot].side
+    cdef i32 best = book.best[side]
+    if level.head == 0:
+        occupy(book, at)
+        if best < 0 or (at < best if side else at > best):
+            book.best[side] = at
+    append(m, level, slot)
+
+
+cdef inline void take_out(Market* m, Instrument* book, Order* o) noexcept nogil:
+    """Take a WORKING order out of the book."""
+    cdef i32 at = slot_of(book, o.price)
+    cdef Level* level = &book.levels[at]
+    unlink(m, level, o)
+    if level.head == 0:
+        vacate(book, at)
+        if book.best[o.side] == at:
+            next_best(book, o.side, at)

@@ -1,0 +1,174 @@
+"""The full self-check: every invariant from first principles, slowly. AssertionError names it."""
+
+from exchange.engine.book cimport occupied_above, price_of, slot_of
+from exchange.engine.ids cimport find_key, owner_of
+from exchange.engine.instruments cimport lowest
+from exchange.engine.risk cimport absolute, adverse_per_lot, loss_of, position_of
+from exchange.engine.state cimport (
+    Account, DORMANT, FREE, Instrument, Level, Market, Order, Position, RECEIPT, WORKING, i32,
+    i64, u32, u64, u8,
+)
+from exchange.engine.vocabulary cimport *
+
+
+cdef int ensure(bint holds, str invariant, object where) except -1:
+    if not holds:
+        raise AssertionError(f"{invariant}: {where}")
+    return 0
+
+
+cdef u32 check_queue(Market* m, Level* level, u8 state, dict sums, object where) except? 0xFFFFFFFF:
+    """Links, quantity and sides of one FIFO; adds its orders to the sums of their positions."""
+    cdef u32 slot = level.head
+    cdef u32 before = 0
+    cdef u32 count = 0
+    cdef u64 lots = 0
+    cdef Order* o
+    cdef Position* p
+    cdef Instrument* book
+    while slot:
+        o = &m.orders[slot]
+        p = &m.positions[o.position]
+        book = &m.instruments[p.instrument]
+        ensure(o.prev == before and o.state == state, "FIFO links whole", (where, slot))
+        ensure(o.leaves > 0, "a live order has leaves", (where, slot))
+        ensure(find_key(m, p.account, o.key_lo, o.key_hi) == slot, "every order is found", slot)
+        working = sums.setdefault(o.position, [0, 0, 0])
+        working[o.side] += o.leaves
+        working[2] += o.leaves * adverse_per_lot(book, o.side, o.price)
+        lots += o.leaves
+        count += 1
+        before = slot
+        slot = o.next
+    ensure(level.tail == before, "FIFO links whole", (where, "tail"))
+    ensure(level.quantity == lots, "level quantity = sum of its orders", where)
+    return count
+
+
+cdef int check_book(Market* m, u32 number, dict sums) except -1:
+    cdef Instrument* book = &m.instruments[number]
+    cdef i32 at = lowest(book)
+    cdef i32 best_bid = -1
+    cdef i32 best_ask = -1
+    cdef u32 orders = 0
+    cdef u32 slot
+    while at >= 0:
+        slot = book.levels[at].head
+        ensure(slot != 0, "bitset = levels", (number, at))
+        side = m.orders[slot].side
+        if side:
+            best_ask = at if best_ask < 0 else best_ask
+        else:
+            best_bid = at
+        while slot:
+            ensure(m.orders[slot].side == side and m.orders[slot].price == price_of(book, at),
+                   "a level has one side and one price", (number, at))
+            slot = m.orders[slot].next
+        orders += check_queue(m, &book.levels[at], WORKING, sums, (number, at))
+        at = occupied_above(book, at)
+    ensure(best_bid < 0 or best_ask < 0 or best_bid < best_ask, "no crossed book", number)
+    ensure(book.best[0] == best_bid and book.best[1] == best_ask, "best prices true", number)
+    occupied = sum([bin(book.bits[k]).count("1") for k in range((book.slots + 63) // 64)])
+    filled = sum([book.levels[k].head != 0 for k in range(book.slots)]) \
+        if book.slots < 100_000 else occupied
+    ensure(occupied == filled, "bitset = levels", number)
+    orders += check_queue(m, &book.dormant, DORMANT, sums, (number, "dormant"))
+    ensure(orders == book.working_orders, "working orders counted", number)
+    return 0
+
+
+cdef int check_positions(Market* m, dict sums) except -1:
+    cdef Position* p
+    cdef Instrument* book
+    cdef u32 k
+    net = {}
+    hold = {}
+    unrealized = {}
+    for k in range(1, m.position_top):
+        p = &m.positions[k]
+        book = &m.instruments[p.instrument]
+        working = sums.get(k, [0, 0, 0])
+        ensure([p.working[0], p.working[1], p.adverse] == working, "working sums", k)
+        longest = max(abs(p.net + p.working[0]), abs(p.net - p.working[1]))
+        ensure(p.hold == book.rate * longest + p.adverse, "hold = its formula", k)
+        ensure(position_of(&m.accounts[p.account], p.instrument) == k, "positions are found", k)
+        net[p.instrument] = net.get(p.instrument, 0) + p.net
+        hold[p.account] = hold.get(p.account, 0) + p.hold
+        unrealized[p.account] = (unrealized.get(p.account, 0)
+                                 + p.net * book.mark * book.multiplier - p.cost)
+    ensure(not any(net.values()), "net positions sum to zero", net)
+    return check_money(m, hold, unrealized)
+
+
+cdef int check_money(Market* m, dict hold, dict unrealized) except -1:
+    cdef Account* a
+    cdef u32 k
+    total = 0
+    cash = {}
+    required = {}
+    for k in range(m.account_top):
+        a = &m.accounts[k]
+        if not a.is_open:
+            continue
+        ensure(a.hold == hold.get(k, 0), "account hold = sum of its holds", k)
+        ensure(a.unrealized == unrealized.get(k, 0), "unrealized = sum of its positions", k)
+        total += a.cash
+        cash[a.member] = cash.get(a.member, 0) + a.cash
+        required[a.member] = required.get(a.member, 0) + a.hold + loss_of(a.unrealized)
+    ensure(total == m.deposits, "cash = deposits less withdrawals", total)
+    for member in cash:
+        k = member
+        ensure(m.members[k].cash == cash[member], "member cash = sum of accounts", member)
+        ensure(m.members[k].required == required[member], "member required = sum", member)
+    return 0
+
+
+cdef int check_slots(Market* m) except -1:
+    """Every slot is in the book, in a window, or free; counts of the windows and the id hash."""
+    cdef u32 slot = m.order_free
+    cdef u32 free_slots = 0
+    cdef u32 known = 0
+    cdef u32 k, i
+    cdef Order* o
+    open_orders = {}
+    while slot:
+        ensure(m.orders[slot].state == FREE, "free slots are free", slot)
+        free_slots += 1
+        slot = m.orders[slot].next
+    ensure(free_slots == m.order_free_count, "free slots counted", free_slots)
+    remembered = set()
+    for k in range(m.account_top):
+        if m.accounts[k].is_open:
+            remembered.update([m.accounts[k].ring[i] for i in range(LIMIT_IDEMPOTENCY_WINDOW)])
+    for slot in range(1, m.order_top):
+        o = &m.orders[slot]
+        if o.state == FREE:
+            continue
+        known += 1
+        if o.state == WORKING or o.state == DORMANT:
+            account = owner_of(m, o)
+            open_orders[account] = open_orders.get(account, 0) + 1
+        else:
+            ensure(slot in remembered, "a finished order's slot is remembered", slot)
+        ensure((o.flags & 1) == (slot not in remembered), "aged = out of the window", slot)
+        ensure(find_key(m, owner_of(m, o), o.key_lo, o.key_hi) == slot, "ids are found", slot)
+    ensure(known == m.cell_count, "ids counted", known)
+    ensure(known + free_slots == m.order_top - 1, "every slot accounted for", known)
+    for k in range(m.account_top):
+        ensure(m.accounts[k].open_orders == open_orders.get(k, 0), "open orders counted", k)
+    return 0
+
+
+cdef int check_market(Market* m) except -1:
+    """All of it."""
+    cdef u32 k
+    cdef dict sums = {}
+    ensure(m.broken == 0, "not broken", m.broken)
+    for k in range(m.instrument_count):
+        check_book(m, k, sums)
+    check_positions(m, sums)
+    check_slots(m)
+    for k in range(1, m.timer_count):
+        ensure((m.timers[k - 1].due, m.timers[k - 1].session)
+               < (m.timers[k].due, m.timers[k].session), "timers sorted", k)
+    return 0

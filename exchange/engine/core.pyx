@@ -1,0 +1,243 @@
+"""The engine: applies batches of commands to a market and returns their events.
+
+Rules: docs/reference/engine.md. One call is one batch; it runs without the GIL.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.string cimport memset
+
+from exchange.engine.accounts cimport (
+    checkpoint, close_day, move_money, open_account, open_day, record, set_account, set_mode,
+    upgrade,
+)
+from exchange.engine.check cimport check_market
+from exchange.engine.image cimport image_of
+from exchange.engine.instruments cimport (
+    expire, list_instrument, lowest, mark, set_limits, set_risk, set_state, settle,
+)
+from exchange.engine.book cimport occupied_above, occupied_below, price_of
+from exchange.engine.lifecycle cimport reject
+from exchange.engine.orders cimport cancel, enter, reduce_order, replace
+from exchange.engine.risk cimport position_of, required_of
+from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
+from exchange.engine.state cimport (
+    Account, Command, Event, Instrument, Market, Position, blank, i32, i64, likely, market_free,
+    market_new, u32, u64, u8, unlikely,
+)
+from exchange.engine.vocabulary cimport *
+
+import cython
+
+BROKEN = {1: "out of memory", 2: "a hold overflowed", 3: "cash is not deposits less withdrawals",
+          4: "a settlement's variations do not sum to zero"}
+
+
+cdef void operate(Market* m, Command* c) noexcept nogil:
+    """Every command that is not an order."""
+    cdef u8 kind = c.kind
+    if kind == COMMAND_KIND_LOGON:
+        logon(m, c)
+    elif kind == COMMAND_KIND_LOGOFF:
+        logoff(m, c)
+    elif kind == COMMAND_KIND_ADVANCE_TIME:
+        blank(m, EVENT_KIND_TIME_ADVANCED, 0, 0, 0, 0).a = m.stamp
+    elif kind == COMMAND_KIND_RECOVERED:
+        recovered(m, c)
+    elif kind == COMMAND_KIND_LIST:
+        list_instrument(m, c)
+    elif kind == COMMAND_KIND_SET_LIMITS:
+        set_limits(m, c)
+    elif kind == COMMAND_KIND_SET_RISK:
+        set_risk(m, c)
+    elif kind == COMMAND_KIND_SET_STATE:
+        set_state(m, c)
+    elif kind == COMMAND_KIND_MARK:
+        mark(m, c)
+    elif kind == COMMAND_KIND_SETTLE:
+        settle(m, c)
+    elif kind == COMMAND_KIND_EXPIRE:
+        expire(m, c)
+    elif kind == COMMAND_KIND_OPEN_ACCOUNT:
+        open_account(m, c)
+    elif COMMAND_KIND_DEPOSIT <= kind <= COMMAND_KIND_FEE:
+        move_money(m, c)
+    elif kind == COMMAND_KIND_SET_ACCOUNT:
+        set_account(m, c)
+    elif kind == COMMAND_KIND_OPEN_DAY:
+        open_day(m, c)
+    elif kind == COMMAND_KIND_CLOSE_DAY:
+        close_day(m, c)
+    elif kind == COMMAND_KIND_UPGRADE:
+        upgrade(m, c)
+    elif kind == COMMAND_KIND_SET_MODE:
+        set_mode(m, c)
+    elif kind == COMMAND_KIND_RECORD:
+        record(m, c)
+    elif kind == COMMAND_KIND_CHECKPOINT:
+        checkpoint(m)
+    else:
+        reject(m, c, REASON_UNKNOWN_COMMAND, 0, kind)
+
+
+cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 stamp) noexcept nogil:
+    cdef Command* c = <Command*>records
+    cdef Command* end = c + count
+    m.event_count = 0
+    m.sequence = first
+    m.index = 0
+    if stamp > m.stamp:
+        m.stamp = stamp
+    fire_due(m)
+    while c != end:
+        if c.kind == COMMAND_KIND_ENTER:
+            enter(m, c)
+        elif c.kind == COMMAND_KIND_CANCEL:
+            cancel(m, c)
+        elif c.kind == COMMAND_KIND_REDUCE:
+            reduce_order(m, c)
+        elif c.kind == COMMAND_KIND_REPLACE:
+            replace(m, c)
+        else:
+            operate(m, c)
+        m.events[m.event_count - 1].flags |= EVENT_FLAG_LAST_IN_COMMAND
+        m.sequence += 1
+        m.index = 0
+        c += 1
+
+
+@cython.final
+cdef class Engine:
+    """A market: its whole state, changed only by `apply`.
+
+    Prices in ticks, quantities in lots, money in micro-dollars, time in nanoseconds.
+    """
+
+    cdef Market* m
+
+    def __cinit__(self):
+        self.m = market_new()
+
+    def __dealloc__(self):
+        if self.m != NULL:
+            market_free(self.m)
+
+    def apply(self, const u8[::1] commands not None, u64 first_sequence, i64 stamp_ns):
+        """Apply n × 64 bytes of commands under one stamp; return their events, m × 80 bytes.
+
+        Raises ValueError if the bytes are not whole records, AssertionError if an invariant is
+        broken: the engine has then stopped and answers nothing more.
+        """
+        cdef Market* m = self.m
+        cdef u64 count = commands.shape[0] // sizeof(Command)
+        if count * sizeof(Command) != <u64>commands.shape[0]:
+            raise ValueError(f"{commands.shape[0]} bytes are not whole records of 64")
+        if m.broken:
+            raise AssertionError(f"the engine has stopped: {BROKEN[m.broken]}")
+        if count == 0:
+            return b""
+        with nogil:
+            apply_batch(m, &commands[0], count, first_sequence, stamp_ns)
+        if m.broken:
+            raise AssertionError(f"the engine has stopped: {BROKEN[m.broken]}")
+        return PyBytes_FromStringAndSize(<char*>m.events, m.event_count * sizeof(Event))
+
+    def next_deadline(self):
+        """The stamp at which the next timer is due, 0 if none runs."""
+        return self.m.timers[0].due if self.m.timer_count else 0
+
+    def state_bytes(self, bint buckets=True):
+        """The canonical bytes of all that can change a later event; `buckets` = throttles too."""
+        return image_of(self.m, buckets)
+
+    def check(self):
+        """Verify every invariant from first principles; AssertionError names the broken one."""
+        check_market(self.m)
+
+    def account(self, u32 account_id):
+        """Money and limits of an account; KeyError if it is not open."""
+        cdef Account* a
+        if account_id >= self.m.account_capacity or not self.m.accounts[account_id].is_open:
+            raise KeyError(account_id)
+        a = &self.m.accounts[account_id]
+        return {
+            "cash": a.cash, "hold": a.hold, "unrealized": a.unrealized,
+            "required": required_of(a), "open_orders": a.open_orders, "member": a.member,
+            "group": a.group, "kind": a.kind, "currency": a.currency, "killed": bool(a.killed),
+            "in_deficit": bool(a.in_deficit), "max_open_orders": a.max_open_orders,
+            "max_order": 0 if a.max_order == LIMIT_QUANTITY else a.max_order,
+        }
+
+    def position(self, u32 account_id, u32 instrument_id):
+        """Lots and amounts of an account in an instrument; zeros if it never had an order."""
+        cdef Position* p = &self.m.positions[0]
+        if account_id < self.m.account_top:
+            p = &self.m.positions[position_of(&self.m.accounts[account_id], instrument_id)]
+        return {
+            "net": p.net, "working_buy": p.working[0], "working_sell": p.working[1],
+            "adverse": p.adverse, "cost": p.cost, "hold": p.hold,
+        }
+
+    def instrument(self, u32 instrument_id):
+        """State and parameters of an instrument; KeyError if it was never listed."""
+        cdef Instrument* i
+        if instrument_id >= self.m.instrument_count:
+            raise KeyError(instrument_id)
+        i = &self.m.instruments[instrument_id]
+        return {
+            "state": i.state, "halt_cause": i.halt_cause, "mark": i.mark, "low": i.low,
+            "high": i.high, "price_step": i.price_step, "lot_step": i.lot_step,
+            "multiplier": i.multiplier, "tick_scale": i.tick_scale, "rate": i.rate,
+            "position_limit": i.position_limit, "max_order": i.max_order,
+            "maker_fee": i.maker_fee, "taker_fee": i.taker_fee,
+            "working_orders": i.working_orders, "last_settled": i.last_settled,
+        }
+
+    def book(self, u32 instrument_id, u32 levels=0):
+        """(bids, asks), each [(price_ticks, lots, orders)] best first; `levels` 0 = all."""
+        cdef Instrument* i
+        if instrument_id >= self.m.instrument_count:
+            raise KeyError(instrument_id)
+        i = &self.m.instruments[instrument_id]
+        return self._side(i, 0, levels), self._side(i, 1, levels)
+
+    cdef list _side(self, Instrument* i, int side, u32 levels):
+        cdef i32 at = i.best[side]
+        cdef u32 slot, orders
+        cdef list out = []
+        while at >= 0 and (levels == 0 or len(out) < levels):
+            orders = 0
+            slot = i.levels[at].head
+            while slot:
+                orders += 1
+                slot = self.m.orders[slot].next
+            out.append((price_of(i, at), i.levels[at].quantity, orders))
+            at = occupied_above(i, at) if side else occupied_below(i, at)
+        return out
+
+    def counts(self):
+        """How much of everything there is, and the day."""
+        cdef Market* m = self.m
+        cdef u32 i
+        working = sum(m.instruments[i].working_orders for i in range(m.instrument_count))
+        return {
+            "orders": working, "slots": m.order_top - 1 - m.order_free_count,
+            "accounts": sum(m.accounts[i].is_open for i in range(m.account_top)),
+            "instruments": m.instrument_count, "positions": m.position_top - 1,
+            "sessions": sum(m.sessions[i].state != 0 for i in range(m.session_top)),
+            "timers": m.timer_count, "business_date": m.business_date,
+            "day_open": bool(m.day_open), "rules_version": m.rules_version, "mode": m.mode,
+            "deposits": m.deposits, "stamp": m.stamp,
+        }
+
+    def memory(self):
+        """Bytes in use by structure, as touched: what one resting order costs."""
+        cdef Market* m = self.m
+        cdef u32 i
+        ladders = 0
+        for i in range(m.instrument_count):
+            ladders += m.instruments[i].slots * 16 + m.instruments[i].slots // 8
+        return {
+            "orders": m.order_top * 64, "ids": (<u64>8) << m.cell_bits,
+            "positions": m.position_top * 64, "ladders": ladders,
+            "accounts": m.account_top * (sizeof(Account) + 4 * LIMIT_IDEMPOTENCY_WINDOW),
+        }

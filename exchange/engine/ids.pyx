@@ -1,0 +1,26 @@
+"""The id hash grows here; all else of it is inline in ids.pxd."""
+
+from libc.stdlib cimport calloc, free
+
+from exchange.engine.state cimport Cell, Market, u32
+
+
+cdef void grow_cells(Market* m) noexcept nogil:
+    """Twice the cells; tags hold enough of the hash to move without the slab."""
+    cdef Cell* old = m.cells
+    cdef u32 count = <u32>1 << m.cell_bits
+    cdef u32 mask, i, k
+    m.cells = <Cell*>calloc(<size_t>count * 2, sizeof(Cell))
+    if m.cells == NULL:
+        m.cells = old
+        m.broken = 1
+        return
+    m.cell_bits += 1
+    mask = count * 2 - 1
+    for k in range(count):
+        if old[k].slot:
+            i = old[k].tag >> (32 - m.cell_bits)
+            while m.cells[i].slot:
+                i = (i + 1) & mask
+            m.cells[i] = old[k]
+    free(old)

@@ -1,0 +1,77 @@
+"""The canonical bytes of all that can change a later event: what a state hash is taken of.
+
+Left out: sequence and stamp; what follows from the rest (ladders, id hash, best prices). Free slots
+are in the order in which they will be taken, with their generations. `IMAGE` names the layout.
+"""
+
+from libc.string cimport memcpy
+
+from exchange.engine.state cimport (
+    Account, FREE, Instrument, Market, Member, Order, Position, Session, Timer, i64, u32, u64,
+)
+from exchange.engine.vocabulary cimport *
+
+IMAGE = 1
+
+
+cdef bytes numbers(tuple values):
+    return b"".join([(<object>v).to_bytes(8, "little", signed=True) for v in values])
+
+
+cdef bytes orders_of(Market* m):
+    """Slots from 1: a whole order, or of a free slot its generation and the next free one."""
+    cdef bytearray out = bytearray((<u64>m.order_top) * sizeof(Order))
+    cdef char* to = out
+    cdef u64 used = 0
+    cdef u32 slot
+    cdef u32 pair[2]
+    for slot in range(1, m.order_top):
+        if m.orders[slot].state == FREE:
+            pair[0] = m.orders[slot].generation
+            pair[1] = m.orders[slot].next
+            memcpy(to + used, &pair, sizeof(pair))
+            used += sizeof(pair)
+        else:
+            memcpy(to + used, &m.orders[slot], sizeof(Order))
+            used += sizeof(Order)
+    return bytes(out[:used])
+
+
+cdef bytes instrument_of(Instrument* i):
+    return numbers((
+        i.low, i.high, i.price_step, i.mark, i.rate, i.position_limit, i.multiplier, i.tick_scale,
+        i.maker_fee, i.taker_fee, i.bound, i.max_order, i.lot_step, <i64>i.last_settled,
+        i.dormant.head, i.dormant.tail, i.state, i.halt_cause,
+    ))
+
+
+cdef bytes account_of(Account* a, bint buckets):
+    cdef u32 k
+    ring = numbers(tuple([a.ring[<u32>(a.ring_head + k) % LIMIT_IDEMPOTENCY_WINDOW]
+                          for k in range(LIMIT_IDEMPOTENCY_WINDOW)]))
+    return numbers((
+        a.cash, a.hold, a.unrealized, a.tat if buckets else 0, a.interval, a.burst, a.member,
+        a.group, a.open_orders, a.max_open_orders, a.max_order, a.killed, a.kind, a.currency,
+        a.in_deficit,
+    )) + ring
+
+
+cdef bytes image_of(Market* m, bint buckets):
+    """Everything in id order."""
+    cdef list parts = [numbers((
+        IMAGE, m.rules_version, m.business_date, m.day_open, m.mode, m.deposits, m.order_top,
+        m.order_free, m.position_top, m.instrument_count, m.account_top, m.session_top,
+        m.session_free_head, m.session_free_tail, m.timer_count,
+    ))]
+    cdef u32 k
+    parts.append(orders_of(m))
+    parts.append((<char*>m.positions)[:(<u64>m.position_top) * sizeof(Position)])
+    for k in range(m.instrument_count):
+        parts.append(instrument_of(&m.instruments[k]))
+    for k in range(m.account_top):
+        if m.accounts[k].is_open:
+            parts.append(numbers((k,)) + account_of(&m.accounts[k], buckets))
+    parts.append((<char*>m.sessions)[:(<u64>m.session_top) * sizeof(Session)])
+    for k in range(m.timer_count):
+        parts.append(numbers((m.timers[k].due, m.timers[k].session)))
+    return b"".join(parts)

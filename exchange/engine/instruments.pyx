@@ -1,0 +1,388 @@
+"""An instrument's life: list, limits, risk, state, mark, settle, expire.
+
+Variation margin moves only between positions: the sum over accounts is zero, asserted in `settle`.
+"""
+
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from exchange.engine.accounts cimport compare_deficits
+from exchange.engine.book cimport append, occupied_above, occupied_below, rest, slot_of
+from exchange.engine.lifecycle cimport cancel_all_of, reject
+from exchange.engine.orders cimport return_dormant
+from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
+from exchange.engine.state cimport (
+    Account, Command, DORMANT, Event, Instrument, Level, Market, Order, Position, blank, ctz, emit,
+    i128, i32, i64, order_id_of, u16, u32, u64, u8,
+)
+from exchange.engine.vocabulary cimport *
+
+
+cdef inline bint exceeds(i64 a, i64 b, i64 c) noexcept nogil:
+    """Whether |a| × b × c is more than any amount of money may be."""
+    cdef i128 product = <i128>absolute(a) * b
+    if product > <i64>LIMIT_MONEY:
+        return c != 0
+    return product * c > <i64>LIMIT_MONEY
+
+
+cdef bint bad_limits(i64 low, i64 high, i64 step, i64 tick_value, i64 bound) noexcept nogil:
+    cdef i64 most = LIMIT_PRICE
+    if low > high or low < -most or high > most or low % step or high % step:
+        return True
+    if (high - low) / step >= LIMIT_LADDER_LEVELS:
+        return True
+    return exceeds(low, tick_value, bound) or exceeds(high, tick_value, bound)
+
+
+cdef bint bad_mark(i64 price, i64 multiplier, i64 bound) noexcept nogil:
+    return price < -<i64>LIMIT_PRICE or price > <i64>LIMIT_PRICE or exceeds(price, multiplier, bound)
+
+
+cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil:
+    """Empty levels over [low, high] of a book whose old ones the caller still holds."""
+    cdef u64 slots = <u64>((book.high - book.low) / book.price_step) + 1
+    cdef u64 words = (slots + 63) // 64
+    cdef u64 summaries = (words + 63) // 64
+    cdef u64 tops = (summaries + 63) // 64
+    book.levels = <Level*>calloc(slots, sizeof(Level))
+    book.bits = <u64*>calloc(words + summaries + tops, sizeof(u64))
+    if book.levels == NULL or book.bits == NULL:
+        m.broken = 1
+        return False
+    book.summary = book.bits + words
+    book.top = book.summary + summaries
+    book.top_words = <u32>tops
+    book.slots = <u32>slots
+    book.best[0] = -1
+    book.best[1] = -1
+    return True
+
+
+cdef i32 lowest(Instrument* book) noexcept nogil:
+    """The lowest occupied slot, -1 if the book is empty."""
+    return 0 if book.bits[0] & 1 else occupied_above(book, 0)
+
+
+cdef void list_instrument(Market* m, Command* c) noexcept nogil:
+    cdef i64 low = <i64>c.target_lo
+    cdef i64 high = <i64>c.target_hi
+    cdef i64 tick_value = <i64>c.quantity * c.session
+    cdef Instrument* book
+    cdef Event* e
+    cdef u64 odd
+    cdef int i
+    if m.instrument_count >= m.instrument_capacity:
+        reject(m, c, REASON_INSTRUMENTS_FULL, m.instrument_capacity, m.instrument_count)
+        return
+    if c.instrument != m.instrument_count:
+        reject(m, c, REASON_STATE, m.instrument_count, c.instrument)
+        return
+    if (c.quantity < 1 or c.session < 1 or c.account < 1 or c.operator < 1 or tick_value < 1
+            or bad_limits(low, high, c.account, tick_value, 1)
+            or bad_mark(c.price, c.quantity, 1)):
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return
+    book = &m.instruments[c.instrument]
+    memset(book, 0, sizeof(Instrument))
+    book.low = low
+    book.high = high
+    book.price_step = c.account
+    book.step_shift = ctz(<u64>c.account)
+    odd = <u64>c.account >> book.step_shift
+    book.step_inverse = odd
+    for i in range(5):  # Newton: 3 right bits at first, each round doubles them
+        book.step_inverse *= 2 - odd * book.step_inverse
+    book.multiplier = c.quantity
+    book.tick_scale = c.session
+    book.tick_value = tick_value
+    book.lot_step = c.operator
+    book.mark = c.price
+    book.bound = 1
+    if not build_ladder(m, book):
+        return
+    m.instrument_count += 1
+    e = blank(m, EVENT_KIND_INSTRUMENT_LISTED, 0, c.operator, c.instrument, 0)
+    e.price = c.price
+    e.quantity = c.quantity
+    e.leaves = c.session
+    e.order_id = c.account
+    e.a = low
+    e.b = high
+
+
+cdef bint refuse_instrument(Market* m, Command* c) noexcept nogil:
+    """UNKNOWN_INSTRUMENT, STATE (expired)."""
+    if c.instrument >= m.instrument_count:
+        reject(m, c, REASON_UNKNOWN_INSTRUMENT, m.instrument_count, c.instrument)
+        return True
+    if m.instruments[c.instrument].state == TRADING_STATE_EXPIRED:
+        reject(m, c, REASON_STATE, 0, TRADING_STATE_EXPIRED)
+        return True
+    return False
+
+
+cdef void carry_level(Market* m, Instrument* book, Level* level) noexcept nogil:
+    """Orders of an old level go to the new ladder, or dormant; oldest first, place kept."""
+    cdef u32 slot = level.head
+    cdef u32 following
+    cdef Order* o
+    cdef Position* p
+    cdef Event* e
+    while slot:
+        o = &m.orders[slot]
+        following = o.next
+        if book.low <= o.price <= book.high:
+            rest(m, book, slot, slot_of(book, o.price))
+        else:
+            o.state = DORMANT
+            append(m, &book.dormant, slot)
+            p = &m.positions[o.position]
+            e = emit(m, EVENT_KIND_ORDER_DORMANT, 2 if o.side else 0, 0, p.instrument, p.account)
+            e.order_id = order_id_of(m, slot)
+            e.price = o.price
+            e.quantity = o.leaves
+            e.leaves = o.leaves
+            e.key_lo = o.key_lo
+            e.key_hi = o.key_hi
+            e.a = o.session
+            e.b = 0
+        slot = following
+
+
+cdef void set_limits(Market* m, Command* c) noexcept nogil:
+    cdef i64 low = <i64>c.target_lo
+    cdef i64 high = <i64>c.target_hi
+    cdef Instrument* book
+    cdef Instrument old
+    cdef Event* e
+    cdef i32 at
+    if refuse_instrument(m, c):
+        return
+    book = &m.instruments[c.instrument]
+    if bad_limits(low, high, book.price_step, book.tick_value, book.bound):
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return
+    e = blank(m, EVENT_KIND_LIMITS_CHANGED, 0, 0, c.instrument, 0)
+    e.a = low
+    e.b = high
+    old = book[0]
+    book.low = low
+    book.high = high
+    if not build_ladder(m, book):
+        return
+    at = old.best[0]
+    while at >= 0:
+        carry_level(m, book, &old.levels[at])
+        at = occupied_below(&old, at)
+    at = old.best[1]
+    while at >= 0:
+        carry_level(m, book, &old.levels[at])
+        at = occupied_above(&old, at)
+    free(old.levels)
+    free(old.bits)
+    if book.state == TRADING_STATE_CONTINUOUS:
+        return_dormant(m, book)
+
+
+cdef void set_risk(Market* m, Command* c) noexcept nogil:
+    cdef i64 maker_fee = <i64>c.target_lo
+    cdef i64 taker_fee = <i64>c.target_hi
+    cdef i64 most_fee = <i64>1 << 32
+    cdef i64 bound, most_price
+    cdef Instrument* book
+    cdef Event* e
+    cdef u32 i, at
+    if refuse_instrument(m, c):
+        return
+    book = &m.instruments[c.instrument]
+    bound = book.bound
+    if c.quantity > bound:
+        bound = c.quantity
+    if c.session > bound:
+        bound = c.session
+    most_price = absolute(book.low)
+    if absolute(book.high) > most_price:
+        most_price = absolute(book.high)
+    if (c.price < 0 or c.price > <i64>1 << 40 or c.session > LIMIT_QUANTITY
+            or maker_fee > most_fee or maker_fee < -most_fee or taker_fee > most_fee
+            or taker_fee < -most_fee or maker_fee + taker_fee < 0
+            or exceeds(most_price, book.tick_value, bound)
+            or exceeds(book.mark, book.multiplier, bound) or exceeds(c.price, bound, 1)):
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return
+    book.bound = bound
+    book.rate = c.price
+    book.position_limit = c.quantity
+    book.max_order = c.session
+    book.maker_fee = maker_fee
+    book.taker_fee = taker_fee
+    for i in range(m.account_top):
+        at = position_of(&m.accounts[i], c.instrument)
+        if at:
+            rehold(m, book, &m.positions[at])
+    e = blank(m, EVENT_KIND_RISK_CHANGED, 0, 0, c.instrument, 0)
+    e.price = c.price
+    e.quantity = c.quantity
+    e.leaves = c.session
+    e.a = maker_fee
+    e.b = taker_fee
+    compare_deficits(m, c.instrument)
+
+
+cdef bint may_follow(u8 present, u8 wished) noexcept nogil:
+    if present == TRADING_STATE_CLOSED:
+        return wished == TRADING_STATE_CONTINUOUS
+    if present == TRADING_STATE_CONTINUOUS:
+        return wished == TRADING_STATE_HALTED or wished == TRADING_STATE_CLOSED
+    if present == TRADING_STATE_HALTED:
+        return wished == TRADING_STATE_CONTINUOUS or wished == TRADING_STATE_CLOSED
+    return False
+
+
+cdef void set_state(Market* m, Command* c) noexcept nogil:
+    cdef Instrument* book
+    cdef Event* e
+    if c.instrument >= m.instrument_count:
+        reject(m, c, REASON_UNKNOWN_INSTRUMENT, m.instrument_count, c.instrument)
+        return
+    book = &m.instruments[c.instrument]
+    if not may_follow(book.state, c.tif):
+        reject(m, c, REASON_STATE, book.state, c.tif)
+        return
+    book.halt_cause = HALT_CAUSE_NONE
+    if c.tif == TRADING_STATE_HALTED:
+        book.halt_cause = HALT_CAUSE_OPERATOR
+    e = blank(m, EVENT_KIND_STATE_CHANGED, 0, book.halt_cause, c.instrument, 0)
+    e.quantity = c.tif
+    e.leaves = book.state
+    book.state = c.tif
+    if c.tif == TRADING_STATE_CONTINUOUS:
+        return_dormant(m, book)
+
+
+cdef void count_adverse(Market* m, Instrument* book, Level* level) noexcept nogil:
+    """Add the adverse distance of a queue's orders to their positions."""
+    cdef u32 slot = level.head
+    cdef Order* o
+    while slot:
+        o = &m.orders[slot]
+        m.positions[o.position].adverse += o.leaves * adverse_per_lot(book, o.side, o.price)
+        slot = o.next
+
+
+cdef void move_mark(Market* m, u32 instrument, i64 price) noexcept nogil:
+    """A new mark: unrealized, adverse and hold of every position follow."""
+    cdef Instrument* book = &m.instruments[instrument]
+    cdef i64 change = (price - book.mark) * book.multiplier
+    cdef Position* p
+    cdef u32 i, at
+    cdef i32 level
+    book.mark = price
+    for i in range(m.account_top):
+        at = position_of(&m.accounts[i], instrument)
+        if at:
+            m.positions[at].adverse = 0
+    level = lowest(book)
+    while level >= 0:
+        count_adverse(m, book, &book.levels[level])
+        level = occupied_above(book, level)
+    count_adverse(m, book, &book.dormant)
+    for i in range(m.account_top):
+        at = position_of(&m.accounts[i], instrument)
+        if at:
+            p = &m.positions[at]
+            charge(m, &m.accounts[i], 0, p.net * change, 0)
+            rehold(m, book, p)
+
+
+cdef void mark(Market* m, Command* c) noexcept nogil:
+    cdef Instrument* book
+    if refuse_instrument(m, c):
+        return
+    book = &m.instruments[c.instrument]
+    if bad_mark(c.price, book.multiplier, book.bound):
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return
+    move_mark(m, c.instrument, c.price)
+    blank(m, EVENT_KIND_MARKED, 0, 0, c.instrument, 0).price = c.price
+    compare_deficits(m, c.instrument)
+
+
+cdef void pay_variation(Market* m, u32 instrument, bint closing) noexcept nogil:
+    """Turn every position's unrealized amount at the mark into cash, in account order."""
+    cdef Instrument* book = &m.instruments[instrument]
+    cdef i64 total = 0
+    cdef i64 net, variation
+    cdef Position* p
+    cdef Event* e
+    cdef u32 i, at
+    for i in range(m.account_top):
+        at = position_of(&m.accounts[i], instrument)
+        if at == 0:
+            continue
+        p = &m.positions[at]
+        net = p.net
+        variation = net * book.mark * book.multiplier - p.cost
+        p.cost += variation
+        charge(m, &m.accounts[i], 0, -variation, variation)
+        total += variation
+        if closing:
+            p.net = 0
+            p.cost = 0
+            rehold(m, book, p)
+        if net or variation:
+            e = blank(m, EVENT_KIND_POSITION_SETTLED, EVENT_FLAG_SELL if net < 0 else 0, 0,
+                      instrument, i)
+            e.price = book.mark
+            e.quantity = <u32>absolute(net)
+            e.a = variation
+            e.b = m.accounts[i].cash
+    if total != 0:
+        m.broken = 4
+
+
+cdef void settle(Market* m, Command* c) noexcept nogil:
+    cdef Instrument* book
+    cdef Event* e
+    cdef u64 cycle = <u64>m.business_date * 100 + c.quantity
+    if refuse_instrument(m, c):
+        return
+    if m.business_date == 0:
+        reject(m, c, REASON_DAY_STATE, 0, 0)
+        return
+    book = &m.instruments[c.instrument]
+    if bad_mark(c.price, book.multiplier, book.bound) or c.quantity < 1 or c.quantity > 99:
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return
+    if cycle <= book.last_settled:
+        reject(m, c, REASON_ALREADY_SETTLED, <i64>book.last_settled, <i64>cycle)
+        return
+    book.last_settled = cycle
+    e = blank(m, EVENT_KIND_INSTRUMENT_SETTLED, 0, 0, c.instrument, 0)
+    e.price = c.price
+    e.quantity = c.quantity
+    e.leaves = m.business_date
+    move_mark(m, c.instrument, c.price)
+    pay_variation(m, c.instrument, False)
+    compare_deficits(m, c.instrument)
+
+
+cdef void expire(Market* m, Command* c) noexcept nogil:
+    """The last settlement: orders are cancelled, positions are paid out and gone."""
+    cdef Instrument* book
+    if refuse_instrument(m, c):
+        return
+    book = &m.instruments[c.instrument]
+    if book.state == TRADING_STATE_CONTINUOUS:
+        reject(m, c, REASON_STATE, TRADING_STATE_HALTED, book.state)
+        return
+    if bad_mark(c.price, book.multiplier, book.bound):
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return
+    blank(m, EVENT_KIND_INSTRUMENT_EXPIRED, 0, 0, c.instrument, 0).price = c.price
+    cancel_all_of(m, c.instrument, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
+    move_mark(m, c.instrument, c.price)
+    pay_variation(m, c.instrument, True)
+    book.state = TRADING_STATE_EXPIRED
+    compare_deficits(m, c.instrument)

@@ -1,0 +1,16 @@
+# An incoming order's way through the book.
+
+from exchange.engine.state cimport Instrument, Market, i32, i64, u16, u32, u64, u8
+
+cdef struct Incoming:
+    u32 slot, instrument, position
+    u32 leaves
+    u32 self_cancelled  # lots the self-trade rule took off it at the end
+    i32 limit  # ladder slot it may trade up to
+    i64 lots, value, fees  # executed so far: lots, micro-dollars traded for, fees to pay
+    i64 house  # fees of both sides so far
+    u64 order_id
+    u8 side, stp
+    bint done  # cancelled whole by the self-trade rule DECREMENT
+
+cdef void run(Market* m, Instrument* book, Incoming* t, u64 head, u16 remainder) noexcept nogil

@@ -1,0 +1,100 @@
+# The hold arithmetic: what an account must have, as integers. Rules: docs/reference/engine.md, Risk.
+#
+# Invariants: a position's hold equals its formula after every command; an account's hold and
+# unrealized are the sums over its positions; a member's cash and required over its accounts.
+
+from exchange.engine.state cimport (
+    Account, Instrument, Market, Member, Position, i64, likely, u32, u8, unlikely,
+)
+
+cdef extern from *:
+    """
+    #define HB_ADD(a, b, r) __builtin_add_overflow((a), (b), (r))
+    """
+    bint add_overflows "HB_ADD"(i64, i64, i64*) noexcept nogil
+
+
+cdef inline u32 position_of(Account* account, u32 instrument) noexcept nogil:
+    """The account's record in the instrument; 0, which is all zeros, if it has none."""
+    return account.positions[instrument] if instrument < account.positions_length else 0
+
+
+cdef inline i64 absolute(i64 x) noexcept nogil:
+    return -x if x < 0 else x
+
+
+cdef inline i64 loss_of(i64 unrealized) noexcept nogil:
+    return -unrealized if unrealized < 0 else 0
+
+
+cdef inline i64 required_of(Account* account) noexcept nogil:
+    return account.hold + loss_of(account.unrealized)
+
+
+cdef inline i64 adverse_per_lot(Instrument* i, u8 side, i64 price) noexcept nogil:
+    """Micro-dollars a lot executed at `price` would at once be under the mark."""
+    cdef i64 distance = price * i.tick_scale - i.mark
+    if side:
+        distance = -distance
+    return distance * i.multiplier if distance > 0 else 0
+
+
+cdef inline i64 hold_with(Instrument* i, Position* p, u8 side, i64 lots,
+                          i64 adverse) noexcept nogil:
+    """The hold if `side` had `lots` more working and `adverse` more at stake."""
+    cdef i64 longest = absolute(p.net + p.working[0] + (0 if side else lots))
+    cdef i64 shortest = absolute(p.net - p.working[1] - (lots if side else 0))
+    return i.rate * (longest if longest > shortest else shortest) + p.adverse + adverse
+
+
+cdef inline void charge(Market* m, Account* account, i64 hold, i64 unrealized,
+                        i64 cash) noexcept nogil:
+    """Add to an account's hold, unrealized and cash, and to its member's sums."""
+    cdef Member* member = &m.members[account.member]
+    cdef i64 loss = loss_of(account.unrealized)
+    account.unrealized += unrealized
+    account.cash += cash
+    member.cash += cash
+    if unlikely(add_overflows(account.hold, hold, &account.hold)):
+        m.broken = 2
+    member.required += hold + loss_of(account.unrealized) - loss
+
+
+cdef inline void rehold(Market* m, Instrument* i, Position* p) noexcept nogil:
+    """Bring a position's hold in line after its working lots or adverse changed."""
+    cdef Account* account = &m.accounts[p.account]
+    cdef i64 longest = absolute(p.net + p.working[0])
+    cdef i64 shortest = absolute(p.net - p.working[1])
+    cdef i64 hold = i.rate * (longest if longest > shortest else shortest) + p.adverse
+    cdef i64 change = hold - p.hold
+    p.hold = hold
+    account.hold += change
+    m.members[account.member].required += change
+
+
+cdef inline void release(Market* m, Instrument* i, Position* p, u8 side, i64 price,
+                         i64 lots) noexcept nogil:
+    """`lots` working at `price` are gone without a trade."""
+    p.working[side] -= lots
+    p.adverse -= lots * adverse_per_lot(i, side, price)
+    rehold(m, i, p)
+
+
+cdef inline void execute(Market* m, Instrument* i, Position* p, u8 side, i64 lots,
+                         i64 value, i64 fee) noexcept nogil:
+    """`lots` traded for `value` micro-dollars in all; working and adverse were adjusted before."""
+    cdef Account* account = &m.accounts[p.account]
+    cdef i64 unrealized = lots * (i.mark * i.multiplier) - value
+    cdef i64 hold, longest, shortest
+    if side:
+        p.net -= lots
+        p.cost -= value
+        unrealized = -unrealized
+    else:
+        p.net += lots
+        p.cost += value
+    longest = absolute(p.net + p.working[0])
+    shortest = absolute(p.net - p.working[1])
+    hold = i.rate * (longest if longest > shortest else shortest) + p.adverse
+    charge(m, account, hold - p.hold, unrealized, -fee)
+    p.hold = hold

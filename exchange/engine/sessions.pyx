@@ -1,0 +1,159 @@
+"""Sessions: connections as the log knows them, and the timers of cancel-on-disconnect.
+
+A session id is slot | generation << 16. Timers are kept sorted by (due, session).
+"""
+
+from libc.string cimport memmove
+
+from exchange.engine.lifecycle cimport cancel_all_of, reject
+from exchange.engine.state cimport (
+    Command, Event, Market, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session, Timer, blank,
+    i64, u16, u32, u8,
+)
+from exchange.engine.vocabulary cimport *
+
+
+cdef inline u32 id_of(Market* m, u32 slot) noexcept nogil:
+    return slot | <u32>m.sessions[slot].generation << 16
+
+
+cdef void start_timer(Market* m, i64 due, u32 session) noexcept nogil:
+    cdef u32 at = m.timer_count
+    while at > 0 and (m.timers[at - 1].due > due or (
+            m.timers[at - 1].due == due and m.timers[at - 1].session > session)):
+        m.timers[at] = m.timers[at - 1]
+        at -= 1
+    m.timers[at].due = due
+    m.timers[at].session = session
+    m.timer_count += 1
+
+
+cdef void stop_timer(Market* m, u32 session) noexcept nogil:
+    cdef u32 at
+    for at in range(m.timer_count):
+        if m.timers[at].session == session:
+            m.timer_count -= 1
+            memmove(&m.timers[at], &m.timers[at + 1], (m.timer_count - at) * sizeof(Timer))
+            return
+
+
+cdef void end_session(Market* m, u32 slot) noexcept nogil:
+    """SESSION_ENDED; its slot goes to the end of the free queue."""
+    cdef Session* s = &m.sessions[slot]
+    cdef Event* e = blank(m, EVENT_KIND_SESSION_ENDED, 0, 0, 0, s.account)
+    cdef u32 session = id_of(m, slot)
+    e.order_id = session
+    if s.cancel_on_disconnect:
+        cancel_all_of(m, 0, session, CANCEL_REASON_DISCONNECTED)
+    s.state = SESSION_FREE
+    s.next = 0
+    if m.session_free_tail:
+        m.sessions[m.session_free_tail].next = slot
+    else:
+        m.session_free_head = slot
+    m.session_free_tail = slot
+
+
+cdef void lose_session(Market* m, u32 slot) noexcept nogil:
+    """An online session's connection is gone: end it, or give it its grace."""
+    cdef Session* s = &m.sessions[slot]
+    cdef Event* e = blank(m, EVENT_KIND_SESSION_LOST, 0, 0, 0, s.account)
+    cdef i64 due = m.stamp + <i64>s.grace_ms * 1_000_000
+    e.order_id = id_of(m, slot)
+    if s.cancel_on_disconnect:
+        e.a = due
+        s.state = SESSION_GRACE
+        start_timer(m, due, id_of(m, slot))
+    else:
+        end_session(m, slot)
+
+
+cdef void fire_due(Market* m) noexcept nogil:
+    """End every session whose grace is over at the present stamp."""
+    cdef u32 session
+    while m.timer_count and m.timers[0].due <= m.stamp:
+        session = m.timers[0].session
+        m.timer_count -= 1
+        memmove(&m.timers[0], &m.timers[1], m.timer_count * sizeof(Timer))
+        end_session(m, session & 0xFFFF)
+
+
+cdef inline Session* known(Market* m, Command* c) noexcept nogil:
+    """The session the command names if it has not ended and is of the command's account."""
+    cdef u32 slot = c.session & 0xFFFF
+    cdef Session* s = &m.sessions[slot]
+    if slot == 0 or slot >= m.session_top or s.state == SESSION_FREE:
+        return NULL
+    if s.generation != c.session >> 16 or s.account != c.account:
+        return NULL
+    return s
+
+
+cdef void logon(Market* m, Command* c) noexcept nogil:
+    cdef Session* s
+    cdef Event* e
+    cdef u32 slot = c.session & 0xFFFF
+    if c.account >= m.account_capacity or not m.accounts[c.account].is_open:
+        reject(m, c, REASON_UNKNOWN_ACCOUNT, 0, 0)
+        return
+    if c.session:
+        s = known(m, c)
+        if s == NULL:
+            reject(m, c, REASON_SESSION_UNKNOWN, 0, c.session)
+            return
+        if s.state == SESSION_ONLINE:
+            reject(m, c, REASON_SESSION_LIVE, 0, c.session)
+            return
+        stop_timer(m, c.session)
+    else:
+        slot = m.session_free_head
+        if slot:
+            m.session_free_head = m.sessions[slot].next
+            if m.session_free_head == 0:
+                m.session_free_tail = 0
+        elif m.session_top < m.session_capacity:
+            slot = m.session_top
+            m.session_top += 1
+        else:
+            reject(m, c, REASON_SESSIONS_FULL, m.session_capacity, m.session_capacity)
+            return
+        s = &m.sessions[slot]
+        s.generation += 1
+        if s.generation == 0:
+            s.generation = 1
+    s.account = c.account
+    s.state = SESSION_ONLINE
+    s.next = 0
+    s.grace_ms = c.quantity
+    s.cancel_on_disconnect = (c.flags & COMMAND_FLAG_CANCEL_ON_DISCONNECT) != 0
+    e = blank(m, EVENT_KIND_SESSION_OPENED, 0, 0, 0, c.account)
+    e.order_id = id_of(m, slot)
+    e.quantity = c.quantity
+    e.leaves = s.cancel_on_disconnect
+    e.key_lo = c.key_lo
+    e.key_hi = c.key_hi
+
+
+cdef void logoff(Market* m, Command* c) noexcept nogil:
+    cdef Session* s = known(m, c)
+    if s == NULL or s.state != SESSION_ONLINE:
+        reject(m, c, REASON_SESSION_UNKNOWN, 0, c.session)
+        return
+    lose_session(m, c.session & 0xFFFF)
+
+
+cdef void recovered(Market* m, Command* c) noexcept nogil:
+    """After a restart: every connection is gone, and trading waits for its schedule."""
+    cdef Event* e = blank(m, EVENT_KIND_RECOVERED, 0, 0, 0, 0)
+    cdef u32 i
+    e.quantity = c.quantity
+    for i in range(1, m.session_top):
+        if m.sessions[i].state == SESSION_ONLINE:
+            lose_session(m, i)
+    for i in range(m.instrument_count):
+        if m.instruments[i].state == TRADING_STATE_CONTINUOUS:
+            m.instruments[i].state = TRADING_STATE_HALTED
+            m.instruments[i].halt_cause = HALT_CAUSE_RECOVERY
+            e = blank(m, EVENT_KIND_STATE_CHANGED, 0, HALT_CAUSE_RECOVERY, i, 0)
+            e.quantity = TRADING_STATE_HALTED
+            e.leaves = TRADING_STATE_CONTINUOUS

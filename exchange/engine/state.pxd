@@ -1,0 +1,210 @@
+# The state of a market as plain C structs, and the event buffer. Nothing here decides anything.
+#
+# Invariants (see check.pyx): an order's slot never moves; slot 0, position 0 and session slot 0
+# stand for "none"; both sides of a book share one array of levels because it is never crossed.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+ctypedef uint8_t u8
+ctypedef uint16_t u16
+ctypedef uint32_t u32
+ctypedef uint64_t u64
+ctypedef int32_t i32
+ctypedef int64_t i64
+
+cdef extern from *:
+    """
+    #define HB_LIKELY(x) __builtin_expect(!!(x), 1)
+    #define HB_UNLIKELY(x) __builtin_expect(!!(x), 0)
+    #define HB_PREFETCH(p) __builtin_prefetch((p), 1)
+    typedef __int128 hb_i128;
+    """
+    bint likely "HB_LIKELY"(bint) noexcept nogil
+    bint unlikely "HB_UNLIKELY"(bint) noexcept nogil
+    void prefetch "HB_PREFETCH"(const void*) noexcept nogil
+    ctypedef long long i128 "hb_i128"
+    int ctz "__builtin_ctzll"(u64) noexcept nogil
+    int clz "__builtin_clzll"(u64) noexcept nogil
+
+
+cdef packed struct Command:  # 64 bytes, COMMAND_FIELDS of exchange/messages
+    u8 kind, side, tif, flags
+    u32 instrument, account, session
+    i64 price
+    u32 quantity
+    u16 operator
+    u8 stp, spare
+    u64 target_lo, target_hi, key_lo, key_hi
+
+cdef packed struct Event:  # 80 bytes, EVENT_FIELDS; of a TRADE, key holds the resting side
+    u64 sequence
+    u32 index
+    u8 kind, flags
+    u16 reason
+    u32 instrument, account
+    u64 order_id
+    i64 price
+    u32 quantity, leaves
+    u64 key_lo, key_hi
+    i64 a, b
+
+cdef enum OrderState:
+    FREE = 0
+    WORKING = 1  # in the book
+    DORMANT = 2  # outside the day's limits, in the instrument's dormant list
+    FILLED = 3  # finished, its id still remembered
+    CANCELLED = 4
+    RECEIPT = 5  # no order: an accepted request, remembered for its id
+
+cdef enum OrderFlag:
+    AGED = 1  # left the account's window while it still worked
+
+cdef struct Order:  # 64 bytes: one cache line
+    u32 prev, next  # FIFO of the level or of the dormant list; next: free list
+    u32 leaves, executed
+    u32 position
+    u32 generation
+    u64 key_lo, key_hi
+    i64 price
+    u64 fingerprint  # of the command that made it
+    u32 session
+    u8 side, tif_stp, state, flags
+# A RECEIPT keeps its account in prev, the answer's order id in next (low) and executed (high), its
+# instrument in position, quantity in leaves, price in price, event kind in side, flags in tif_stp.
+
+cdef struct Level:
+    u32 head, tail
+    u64 quantity
+
+cdef struct Position:  # 64 bytes
+    u32 account, instrument, group, spare
+    i64 net
+    i64 working[2]
+    i64 adverse, cost, hold
+
+cdef struct Instrument:
+    Level* levels
+    u64* bits  # a level is occupied
+    u64* summary  # a word of bits is not zero
+    u64* top  # a word of summary is not zero
+    i32 best[2]  # slot of the best bid and ask, -1 if none
+    i64 low, high, price_step
+    u64 step_inverse  # of the odd part of price_step, modulo 2**64
+    u32 step_shift, slots
+    i64 mark, rate, position_limit
+    i64 multiplier, tick_scale, tick_value
+    i64 maker_fee, taker_fee
+    i64 bound  # the largest position limit or max_order it has had, at least 1
+    u32 max_order, lot_step
+    u32 working_orders, top_words
+    u64 last_settled  # business date x 100 + cycle
+    Level dormant
+    u8 state, halt_cause
+
+cdef struct Account:
+    i64 cash, hold, unrealized
+    i64 tat, interval, tolerance
+    u32 member, group
+    u32 open_orders, max_open_orders, max_order
+    u8 is_open, killed, kind, currency, in_deficit
+    u8 ring_head
+    u32 burst
+    u32 positions_length
+    u32* positions  # by instrument, 0 = none
+    u32* ring  # the window: slots of the last accepted ids
+
+cdef struct Member:
+    i64 cash, required
+
+cdef enum SessionState:
+    SESSION_FREE = 0
+    SESSION_ONLINE = 1
+    SESSION_GRACE = 2  # lost, its timer runs
+
+cdef struct Session:
+    u32 account, grace_ms, next
+    u16 generation
+    u8 state, cancel_on_disconnect
+
+cdef struct Timer:
+    i64 due
+    u32 session
+
+cdef struct Cell:  # of the id hash
+    u32 tag, slot
+
+cdef struct Market:
+    # what the current command writes
+    Event* events
+    u64 event_count, event_capacity
+    u64 sequence
+    u32 index
+    # the clock of the log
+    i64 stamp
+    # orders of all books
+    Order* orders
+    u32 order_capacity, order_top, order_free
+    u32 order_free_count
+    Cell* cells
+    u32 cell_bits, cell_count
+    # who and what
+    Position* positions
+    u32 position_capacity, position_top
+    Instrument* instruments
+    u32 instrument_capacity, instrument_count
+    Account* accounts
+    u32 account_capacity, account_top
+    Member* members
+    # sessions and timers
+    Session* sessions
+    u32 session_capacity, session_top, session_free_head, session_free_tail
+    Timer* timers
+    u32 timer_count, timer_capacity
+    # the day
+    u32 business_date, rules_version
+    u8 day_open, mode
+    i64 deposits  # net of withdrawals: the sum of all cash
+    int broken  # a violated invariant: the engine has stopped
+
+
+cdef Market* market_new() except NULL
+cdef void market_free(Market* m) noexcept
+cdef void grow_events(Market* m) noexcept nogil
+
+
+cdef inline Event* emit(Market* m, u8 kind, u8 flags, u16 reason, u32 instrument,
+                        u32 account) noexcept nogil:
+    """The next event with its head filled; the caller writes every other field or uses `blank`."""
+    cdef Event* e
+    if unlikely(m.event_count == m.event_capacity):
+        grow_events(m)
+    e = &m.events[m.event_count]
+    m.event_count += 1
+    e.sequence = m.sequence
+    e.index = m.index
+    m.index += 1
+    e.kind = kind
+    e.flags = flags
+    e.reason = reason
+    e.instrument = instrument
+    e.account = account
+    return e
+
+
+cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrument,
+                         u32 account) noexcept nogil:
+    """The next event with every other field zero."""
+    cdef Event* e = emit(m, kind, flags, reason, instrument, account)
+    e.order_id = 0
+    e.price = 0
+    e.quantity = 0
+    e.leaves = 0
+    e.key_lo = 0
+    e.key_hi = 0
+    e.a = 0
+    e.b = 0
+    return e
+
+
+cdef inline u64 order_id_of(Market* m, u32 slot) noexcept nogil:
+    return <u64>m.orders[slot].generation << 32 | slot

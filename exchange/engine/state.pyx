@@ -1,0 +1,89 @@
+"""Memory of a market. Slabs are reserved whole, so no slot ever moves; the system commits their
+pages only when they are touched."""
+
+from libc.stdlib cimport calloc, free, realloc
+
+from exchange.engine.vocabulary cimport *
+
+
+cdef void* reserve(size_t bytes) except NULL:
+    """Zeroed memory on a cache-line boundary; the raw pointer stands just before it."""
+    cdef char* raw = <char*>calloc(1, bytes + 128)
+    cdef char* aligned
+    if raw == NULL:
+        raise MemoryError(f"{bytes} bytes for the engine's slabs")
+    aligned = <char*>((<size_t>raw + 127) & ~<size_t>63)
+    (<void**>aligned - 1)[0] = raw
+    return aligned
+
+
+cdef void release_block(void* aligned) noexcept:
+    if aligned != NULL:
+        free((<void**>aligned - 1)[0])
+
+
+cdef Market* market_new() except NULL:
+    """An empty market in which the house account is open."""
+    cdef Market* m = <Market*>calloc(1, sizeof(Market))
+    if m == NULL:
+        raise MemoryError("the engine's state")
+    m.order_capacity = LIMIT_ORDERS
+    m.position_capacity = LIMIT_POSITIONS
+    m.account_capacity = LIMIT_ACCOUNTS
+    m.instrument_capacity = LIMIT_INSTRUMENTS
+    m.session_capacity = LIMIT_SESSIONS
+    m.orders = <Order*>reserve(m.order_capacity * sizeof(Order))
+    m.positions = <Position*>reserve(m.position_capacity * sizeof(Position))
+    m.accounts = <Account*>reserve(m.account_capacity * sizeof(Account))
+    m.instruments = <Instrument*>reserve(m.instrument_capacity * sizeof(Instrument))
+    m.sessions = <Session*>reserve(m.session_capacity * sizeof(Session))
+    m.timers = <Timer*>reserve(m.session_capacity * sizeof(Timer))
+    m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
+    m.cell_bits = 12
+    m.cells = <Cell*>calloc(<size_t>1 << m.cell_bits, sizeof(Cell))
+    m.event_capacity = 4096
+    m.events = <Event*>calloc(m.event_capacity, sizeof(Event))
+    if m.cells == NULL or m.events == NULL:
+        raise MemoryError("the engine's state")
+    m.order_top = 1
+    m.position_top = 1
+    m.session_top = 1
+    m.account_top = 1
+    m.rules_version = VERSION_RULES
+    m.accounts[0].is_open = 1
+    m.accounts[0].kind = ACCOUNT_KIND_HOUSE
+    m.accounts[0].burst = 1
+    m.accounts[0].max_open_orders = LIMIT_ORDERS
+    m.accounts[0].max_order = LIMIT_QUANTITY
+    m.accounts[0].ring = <u32*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(u32))
+    if m.accounts[0].ring == NULL:
+        raise MemoryError("the engine's state")
+    return m
+
+
+cdef void market_free(Market* m) noexcept:
+    cdef u32 i
+    for i in range(m.instrument_count):
+        free(m.instruments[i].levels)
+        free(m.instruments[i].bits)
+    for i in range(m.account_top):
+        free(m.accounts[i].ring)
+        free(m.accounts[i].positions)
+    for block in (<size_t>m.orders, <size_t>m.positions, <size_t>m.accounts,
+                  <size_t>m.instruments, <size_t>m.sessions, <size_t>m.timers,
+                  <size_t>m.members):
+        release_block(<void*><size_t>block)
+    free(m.cells)
+    free(m.events)
+    free(m)
+
+
+cdef void grow_events(Market* m) noexcept nogil:
+    """Twice the event buffer. Without memory the engine cannot tell what it did: it stops."""
+    cdef Event* grown = <Event*>realloc(m.events, 2 * m.event_capacity * sizeof(Event))
+    if grown == NULL:
+        m.broken = 1
+        m.event_count -= 1
+        return
+    m.events = grown
+    m.event_capacity *= 2
