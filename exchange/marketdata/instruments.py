@@ -4,7 +4,6 @@ Units: ``price_ticks`` counts the instrument's ticks; a clearing price (mark, se
 millionths of a dollar per GPU-hour. Both become exact decimal strings, never floats.
 """
 
-import re
 from typing import Final
 
 import msgspec
@@ -14,14 +13,9 @@ from exchange.messages import EventKind, HaltCause, TradingState
 from exchange.messages.wire import InstrumentData
 
 MICRO_DIGITS: Final = 6  # decimals of a clearing price and of money
-CACHE_ENTRIES: Final = 65_536  # prices remembered as text per instrument and direction
-DECIMAL: Final = re.compile(r"(-?)(0|[1-9][0-9]{0,17})(?:\.([0-9]{1,18}))?", re.ASCII)
+CACHE_ENTRIES: Final = 65_536  # prices remembered as text per instrument
 
 _decode_data = msgspec.json.Decoder(InstrumentData).decode
-
-
-class OffTick(ValueError):
-    """A well-formed price that is not a whole number of ticks."""
 
 
 def decimal_text(units: int, digits: int) -> str:
@@ -57,12 +51,11 @@ class Instrument:
         self.data = _decode_data(text) if text else self._unnamed()
         self.code = self.data.code
         self.decimals = self.data.decimals
-        unit = 10 ** (MICRO_DIGITS - self.decimals)
+        unit: int = 10 ** (MICRO_DIGITS - self.decimals)
         if self.tick_scale % unit:
             raise ValueError(f"{self.code}: tick is finer than {self.decimals} decimals")
-        self._tick_units = self.tick_scale // unit  # ticks in units of the last decimal
+        self.tick_units = self.tick_scale // unit  # ticks in units of the last decimal
         self._texts: dict[int, str] = {}
-        self._ticks: dict[str, int] = {}
         self.channels = (f"depth.{self.code}", f"trades.{self.code}", f"state.{self.code}")
 
     def _unnamed(self) -> InstrumentData:
@@ -82,37 +75,9 @@ class Instrument:
         if text is None:
             if len(self._texts) >= CACHE_ENTRIES:
                 self._texts.clear()
-            text = decimal_text(ticks * self._tick_units, self.decimals)
+            text = decimal_text(ticks * self.tick_units, self.decimals)
             self._texts[ticks] = text
         return text
-
-    def price_ticks(self, text: str) -> int:
-        """Return the ticks of a decimal string.
-
-        Raises ValueError for anything but a plain decimal number, and its subclass OffTick for
-        a number between two ticks.
-        """
-        ticks = self._ticks.get(text)
-        if ticks is None:
-            ticks = self._parse(text)
-            if len(self._ticks) >= CACHE_ENTRIES:
-                self._ticks.clear()
-            self._ticks[text] = ticks
-        return ticks
-
-    def _parse(self, text: str) -> int:
-        match = DECIMAL.fullmatch(text)
-        if match is None:
-            raise ValueError("not a decimal number")
-        sign, whole, part = match[1], match[2], match[3] or ""
-        shift = max(len(part), self.decimals)
-        units: int = int(whole) * 10**shift + int(part or "0") * 10 ** (shift - len(part))
-        if sign and units == 0:
-            raise ValueError("zero has no sign")
-        ticks, rest = divmod(units, self._tick_units * 10 ** (shift - self.decimals))
-        if rest:
-            raise OffTick("not a whole number of ticks")
-        return -ticks if sign else ticks
 
     def describe(self) -> InstrumentData:
         """Return the listing's data with the figures that changed since."""

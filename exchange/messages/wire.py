@@ -107,11 +107,15 @@ class Reduce(Request, frozen=True, kw_only=True, tag="reduce"):
 
 
 class Replace(Request, frozen=True, kw_only=True, tag="replace"):
-    """Gives an order a new price and a new total quantity, executed lots included."""
+    """Gives an order a new price and a new total quantity, executed lots included.
+
+    ``instrument`` may be left out once the order's ``accepted`` has been seen.
+    """
 
     request_id: str
     price: str
     quantity: str
+    instrument: str | None = None
     order_id: str | None = None
     client_order_id: str | None = None
     side: SideText | None = None
@@ -408,6 +412,8 @@ class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     multiplier: int  # hours of the delivery month
     tick: str
     decimals: int
+    name: str = ""
+    last_trading_day: str = ""
     instrument_id: int = 0
     lot_step: int = 1
     max_order: int = 0

@@ -1,0 +1,196 @@
+"""Orders, cash and positions of every account, rebuilt from released events alone.
+
+The gateway answers queries from these figures and names them by the sequence they are true for;
+the engine is never asked. The formulas are those of docs/reference/engine.md. An order's text,
+its client order id, is kept while it works and, for late duplicates and replays, for the last
+FINISHED_ORDERS that ended.
+"""
+
+from typing import Final
+
+from exchange.marketdata.instruments import Instruments
+from exchange.marketdata.stream import Row, maker_of
+from exchange.messages import HOUSE_ACCOUNT, EventFlag, EventKind, TradingState
+
+FINISHED_ORDERS: Final = 1 << 17
+
+
+class Order:
+    """One working order: what its reports and queries need."""
+
+    __slots__ = (
+        "account", "dormant", "id", "instrument", "leaves", "price", "quantity", "sell", "text",
+        "tif",
+    )  # fmt: skip
+
+    def __init__(self, row: Row, text: str) -> None:
+        self.id, self.account, self.instrument, self.text = row[7], row[6], row[5], text
+        self.sell = bool(row[3] & EventFlag.SELL)
+        self.price, self.quantity, self.leaves = row[8], row[9], row[9]
+        self.tif = row[14] & 0xFF
+        self.dormant = False
+
+
+class Holding:
+    """A position: signed lots and what they cost since last settled, in micro-dollars."""
+
+    __slots__ = ("cost", "net")
+
+    def __init__(self) -> None:
+        self.net = 0
+        self.cost = 0
+
+
+class Account:
+    """What one account has; money in micro-dollars."""
+
+    __slots__ = ("cash", "holdings", "ids", "killed", "orders")
+
+    def __init__(self) -> None:
+        self.cash = 0
+        self.killed = False
+        self.holdings: dict[int, Holding] = {}
+        self.orders: dict[int, Order] = {}
+        self.ids: dict[str, int] = {}  # client order id -> order id, finished ones included
+
+
+class Exposure:
+    """One instrument's part of an account's requirement."""
+
+    __slots__ = ("adverse", "cost", "net", "working_buy", "working_sell")
+
+    def __init__(self) -> None:
+        self.net = self.cost = self.working_buy = self.working_sell = self.adverse = 0
+
+
+class Accounts:
+    """Every account, and every working order by its id."""
+
+    def __init__(self, instruments: Instruments) -> None:
+        self.by_id: dict[int, Account] = {HOUSE_ACCOUNT: Account()}
+        self.orders: dict[int, Order] = {}
+        self.finished: dict[int, Order] = {}  # oldest first
+        self._instruments = instruments
+
+    def text_of(self, order_id: int) -> str:
+        """Return an order's client order id; empty if it ended too long ago."""
+        order = self.known(order_id)
+        return order.text if order is not None else ""
+
+    def known(self, order_id: int) -> Order | None:
+        """Return an order that works or ended lately."""
+        return self.orders.get(order_id) or self.finished.get(order_id)
+
+    def apply(self, row: Row, text: str | None) -> None:
+        """Take one event in; ``text`` came with its command."""
+        kind = row[2]
+        if row[3] & EventFlag.DUPLICATE:
+            return
+        if kind == EventKind.ORDER_ACCEPTED:
+            order = Order(row, text or "")
+            self.orders[order.id] = order
+            account = self.by_id[order.account]
+            account.orders[order.id] = order
+            account.ids[order.text] = order.id
+        elif kind == EventKind.TRADE:
+            self._trade(row)
+        elif kind == EventKind.ORDER_CANCELLED:
+            self._finish(row[7])
+        elif kind == EventKind.ORDER_REDUCED:
+            order = self.orders[row[7]]
+            order.quantity -= row[9]
+            order.leaves = row[10]
+        elif kind == EventKind.ORDER_REPLACED:
+            order = self.orders[row[7]]
+            executed = order.quantity - order.leaves
+            order.price, order.quantity, order.leaves = row[8], row[9], row[9] - executed
+            order.dormant = False
+        elif kind == EventKind.ORDER_DORMANT or kind == EventKind.ORDER_RETURNED:
+            self.orders[row[7]].dormant = kind == EventKind.ORDER_DORMANT
+        else:
+            self._account(row)
+
+    def _account(self, row: Row) -> None:
+        kind = row[2]
+        if kind == EventKind.POSITION_SETTLED:
+            account = self.by_id[row[6]]
+            account.cash = row[14]
+            instrument = self._instruments.by_id[row[5]]
+            if instrument.state == TradingState.EXPIRED:
+                del account.holdings[row[5]]
+            else:
+                holding = account.holdings[row[5]]
+                holding.cost = holding.net * row[8] * instrument.multiplier
+        elif kind in (EventKind.DEPOSITED, EventKind.WITHDRAWN, EventKind.FEE_CHARGED):
+            self.by_id[row[6]].cash = row[14]
+            if kind == EventKind.FEE_CHARGED and row[6] != HOUSE_ACCOUNT:
+                self.by_id[HOUSE_ACCOUNT].cash += row[8]
+        elif kind == EventKind.ACCOUNT_OPENED:
+            self.by_id[row[6]] = Account()
+        elif kind == EventKind.ACCOUNT_CHANGED:
+            self.by_id[row[6]].killed = bool(row[10])
+
+    def _trade(self, row: Row) -> None:
+        maker_id, maker_leaves = maker_of(row[12])
+        lots = -row[9] if row[3] & EventFlag.SELL else row[9]
+        instrument = self._instruments.by_id[row[5]]
+        value = lots * row[8] * instrument.multiplier * instrument.tick_scale
+        self._leave(row[7], row[10])
+        self._leave(row[11], maker_leaves)
+        self._book(row[6], row[5], lots, value, row[13])
+        self._book(maker_id, row[5], -lots, -value, row[14])
+        self.by_id[HOUSE_ACCOUNT].cash -= row[13] + row[14]
+
+    def _book(self, account_id: int, instrument: int, lots: int, value: int, cash: int) -> None:
+        account = self.by_id[account_id]
+        account.cash += cash
+        holding = account.holdings.get(instrument)
+        if holding is None:
+            holding = account.holdings[instrument] = Holding()
+        holding.net += lots
+        holding.cost += value
+
+    def _leave(self, order_id: int, leaves: int) -> None:
+        if leaves:
+            self.orders[order_id].leaves = leaves
+        else:
+            self._finish(order_id)
+
+    def _finish(self, order_id: int) -> None:
+        order = self.orders.pop(order_id)
+        del self.by_id[order.account].orders[order_id]
+        self.finished[order_id] = order
+        if len(self.finished) > FINISHED_ORDERS:
+            oldest = self.finished.pop(next(iter(self.finished)))
+            ids = self.by_id[oldest.account].ids
+            if ids.get(oldest.text) == oldest.id:
+                del ids[oldest.text]
+
+    def exposures(self, account: Account) -> dict[int, Exposure]:
+        """Return the account's exposure per instrument id: positions and working orders."""
+        found: dict[int, Exposure] = {}
+        for number, holding in account.holdings.items():
+            exposure = found[number] = Exposure()
+            exposure.net, exposure.cost = holding.net, holding.cost
+        for order in account.orders.values():
+            exposure = found.setdefault(order.instrument, Exposure())
+            instrument = self._instruments.by_id[order.instrument]
+            beyond = order.price * instrument.tick_scale - instrument.mark
+            if order.sell:
+                exposure.working_sell += order.leaves
+            else:
+                exposure.working_buy += order.leaves
+            adverse = max(0, -beyond if order.sell else beyond)
+            exposure.adverse += order.leaves * instrument.multiplier * adverse
+        return found
+
+    def hold(self, number: int, exposure: Exposure) -> int:
+        """Return the hold of one instrument's exposure, in micro-dollars."""
+        buys = abs(exposure.net + exposure.working_buy)
+        sells = abs(exposure.net - exposure.working_sell)
+        return self._instruments.by_id[number].rate * max(buys, sells) + exposure.adverse
+
+    def unrealized(self, number: int, exposure: Exposure) -> int:
+        """Return the gain since last settled at the mark, in micro-dollars."""
+        instrument = self._instruments.by_id[number]
+        return exposure.net * instrument.mark * instrument.multiplier - exposure.cost

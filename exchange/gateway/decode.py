@@ -1,0 +1,332 @@
+"""From a frame's bytes to a checked request, and from a request to a command record.
+
+A request is refused before it becomes a command when it cannot be one: text outside the grammar,
+a field unknown, missing or given twice, an id or a number of the wrong form. Whatever a record
+can carry goes to the engine, which judges it by its own rules.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from hashlib import blake2b
+from struct import Struct as Layout
+from typing import Any, Final
+
+import msgspec
+
+from contracts.decimal_text import DecimalTextError, OffTickError, parse_price, parse_quantity
+from exchange.marketdata.instruments import Instrument, Instruments
+from exchange.messages import CommandFlag, CommandKind, Limit, Reason, Side, TimeInForce
+from exchange.messages.wire import (
+    SELF_TRADES,
+    SIDES,
+    TIMES_IN_FORCE,
+    AnyRequest,
+    Cancel,
+    Enter,
+    Reduce,
+    Replace,
+)
+
+ID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{Limit.CLIENT_ID_CHARS}}}")
+ORDER_ID: Final = re.compile(r"[0-9]{1,20}")
+U32_MAX: Final = (1 << 32) - 1
+U64_MAX: Final = (1 << 64) - 1
+# messages.COMMAND with its two 128-bit ids as bytes, which is how digests come.
+RECORD: Final = Layout("<BBBBIIIqIHBB16s16s")
+NO_ID: Final = bytes(16)
+ORDER: Final = b"order"
+REQUEST: Final = b"request"
+PRICES_REMEMBERED: Final = 65_536
+
+_MISSING: Final = re.compile(r"Object missing required field `([^`]*)`.*", re.DOTALL)
+_UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`.*", re.DOTALL)
+_PLACE: Final = re.compile(r"- at `\$\.(\w+)")
+_ID_FIELDS: Final = ("client_order_id", "request_id", "order_id", "instrument", "channels")
+_typed_json: Final[Callable[[str], AnyRequest]] = msgspec.json.Decoder(AnyRequest).decode
+_any_json: Final[Callable[[str], Any]] = msgspec.json.Decoder().decode
+_typed_msgpack: Final[Callable[[bytes], AnyRequest]] = msgspec.msgpack.Decoder(AnyRequest).decode
+_any_msgpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
+
+
+class Refused(Exception):
+    """A request that the gateway itself rejects; ``seen`` holds what is known of it."""
+
+    def __init__(
+        self,
+        reason: Reason,
+        field: str | None = None,
+        detail: str | None = None,
+        *,
+        limit: str | None = None,
+        observed: str | None = None,
+    ) -> None:
+        super().__init__(reason.name, field, detail)
+        self.reason, self.field, self.detail = reason, field, detail
+        self.limit, self.observed = limit, observed
+        self.seen: dict[str, str] = {}
+
+
+def digest(text: str, person: bytes) -> bytes:
+    """Return the 128-bit key of a client order id (ORDER) or a request id (REQUEST)."""
+    return blake2b(text.encode("ascii"), digest_size=16, person=person).digest()
+
+
+def read_json(text: str) -> AnyRequest:
+    """Return the request in a text frame; raises Refused."""
+    try:
+        request = _typed_json(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _explain_json(text, error) from None
+    # Each key brings a colon, so as many distinct keys as colons means that none came twice.
+    if len(_any_json(text)) != text.count(":"):
+        twice, _ = _pairs(text)
+        if twice is not None:
+            raise Refused(Reason.DUPLICATE_FIELD, twice)
+    return request
+
+
+def read_msgpack(data: bytes) -> AnyRequest:
+    """Return the request in a binary frame; raises Refused."""
+    try:
+        request = _typed_msgpack(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        refused = _explain(error)
+        refused.seen = _seen(_lenient_msgpack(data))
+        raise refused from None
+    if len(_any_msgpack(data)) != _map_length(data):
+        raise Refused(Reason.DUPLICATE_FIELD)
+    return request
+
+
+def _map_length(data: bytes) -> int:
+    """Return the number of pairs that a MessagePack map announces."""
+    if data[0] == 0xDE:
+        return int.from_bytes(data[1:3], "big")
+    return int.from_bytes(data[1:5], "big") if data[0] == 0xDF else data[0] & 0x0F
+
+
+def _lenient_msgpack(data: bytes) -> object:
+    try:
+        return _any_msgpack(data)
+    except (msgspec.DecodeError, RecursionError, TypeError):  # TypeError: a key that is a list
+        return None
+
+
+def _pairs(text: str) -> tuple[str | None, object]:
+    """Return the first key given twice in one object, if any, and what the text holds."""
+    twice: list[str] = []
+
+    def gather(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found: dict[str, object] = {}
+        for key, value in pairs:
+            if key in found:
+                twice.append(key)
+            found[key] = value
+        return found
+
+    try:
+        value = json.loads(text, object_pairs_hook=gather)
+    except (ValueError, RecursionError):
+        return None, None
+    return (_plain(twice[0]) if twice else None), value
+
+
+def _plain(text: str) -> str:
+    """Return a client's own text in a form that is short and inert wherever it is shown."""
+    return ascii(text[:40])[1:-1]
+
+
+def _seen(value: object) -> dict[str, str]:
+    """Return the ids of a refused request that are well formed, for its reject to carry."""
+    if not isinstance(value, dict):
+        return {}
+    named = ((key, value.get(key)) for key in ("op", "client_order_id", "request_id", "order_id"))
+    return {key: text for key, text in named if isinstance(text, str) and ID.fullmatch(text)}
+
+
+def _explain_json(text: str, error: Exception) -> Refused:
+    twice, value = _pairs(text)
+    if twice is not None:
+        refused = Refused(Reason.DUPLICATE_FIELD, twice)
+    elif isinstance(value, dict) and not isinstance(error, msgspec.ValidationError):
+        # Valid but for a lone surrogate, which no id may hold and no UTF-8 can.
+        field = next((key for key in _ID_FIELDS if not _is_text(value.get(key, ""))), None)
+        refused = Refused(Reason.ID_FORMAT if field else Reason.SYNTAX, field)
+    else:
+        refused = _explain(error)
+    refused.seen = _seen(value)
+    return refused
+
+
+def _is_text(value: object) -> bool:
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _explain(error: Exception) -> Refused:
+    """Turn msgspec's message into a reason and the field that it names."""
+    message = str(error)
+    for pattern, reason in ((_MISSING, Reason.MISSING_FIELD), (_UNKNOWN, Reason.UNKNOWN_FIELD)):
+        match = pattern.fullmatch(message)
+        if match:
+            return Refused(reason, _plain(match[1]))
+    place = _PLACE.search(message)
+    field = place[1] if place else None
+    if field == "op" and message.startswith("Invalid value"):
+        return Refused(Reason.UNKNOWN_COMMAND, "op")
+    return Refused(Reason.SYNTAX, field, _plain(message.partition(" - at ")[0]))
+
+
+class Recorder:
+    """Builds command records; remembers prices already read, by instrument and text."""
+
+    def __init__(self, instruments: Instruments) -> None:
+        self._instruments = instruments
+        self._ticks: dict[tuple[int, str], int] = {}
+
+    def enter(self, request: Enter, account: int, session: int) -> bytes:
+        """Return the record of an ENTER; raises Refused."""
+        client_order_id = checked_id(request.client_order_id, "client_order_id")
+        instrument = self._instrument(request.instrument)
+        market = request.type == "market"
+        if market != (request.price is None):
+            told = "has no price" if market else "needs a price"
+            raise Refused(Reason.SYNTAX, "price", f"a {request.type} order {told}")
+        lots = self._lots(request.quantity)
+        price = 0 if request.price is None else self._price(instrument, request.price)
+        flags = CommandFlag.MARKET if market else 0
+        if request.post_only:
+            flags |= CommandFlag.POST_ONLY
+        if request.manual:
+            flags |= CommandFlag.MANUAL
+        if request.time_in_force is None:
+            tif = TimeInForce.IOC if market else TimeInForce.GTC
+        else:
+            tif = TIMES_IN_FORCE[request.time_in_force]
+        return RECORD.pack(
+            CommandKind.ENTER, SIDES[request.side], tif, flags, instrument.id, account, session,
+            price, lots, 0, SELF_TRADES[request.self_trade], 0,
+            NO_ID, digest(client_order_id, ORDER),
+        )  # fmt: skip
+
+    def cancel(self, request: Cancel, account: int, session: int) -> bytes:
+        """Return the record of a CANCEL; raises Refused."""
+        return self._target(CommandKind.CANCEL, request, account, session, 0, 0, 0)
+
+    def reduce(self, request: Reduce, account: int, session: int) -> bytes:
+        """Return the record of a REDUCE; raises Refused."""
+        lots = self._lots(request.quantity)
+        return self._target(CommandKind.REDUCE, request, account, session, 0, lots, 0)
+
+    def replace(
+        self, request: Replace, account: int, session: int, instrument: Instrument | None
+    ) -> bytes:
+        """Return the record of a REPLACE; raises Refused.
+
+        ``instrument`` is the known target's; None if no such order is known yet, and then the
+        request must name it, because a price is read on its instrument's tick.
+        """
+        lots = self._lots(request.quantity)
+        if request.instrument is not None:
+            named = self._instrument(request.instrument)
+            if instrument is not None and named is not instrument:
+                raise Refused(Reason.COMBINATION, "instrument", "the order is in another")
+            instrument = named
+        if instrument is None:
+            checked_id(request.request_id, "request_id")
+            target_of(request)
+            raise Refused(Reason.NOT_FOUND, "order_id", "name the instrument of a new order")
+        price = self._price(instrument, request.price)
+        flags = CommandFlag.POST_ONLY if request.post_only else 0
+        return self._target(CommandKind.REPLACE, request, account, session, price, lots, flags)
+
+    def _target(
+        self,
+        kind: CommandKind,
+        request: Cancel | Reduce | Replace,
+        account: int,
+        session: int,
+        price: int,
+        lots: int,
+        flags: int,
+    ) -> bytes:
+        request_id = checked_id(request.request_id, "request_id")
+        target, by_client_id = target_of(request)
+        side = Side.UNSTATED if request.side is None else SIDES[request.side]
+        if by_client_id:
+            flags |= CommandFlag.BY_CLIENT_ID
+        if request.manual:
+            flags |= CommandFlag.MANUAL
+        return RECORD.pack(
+            kind, side, 0, flags, 0, account, session, price, lots, 0, 0, 0,
+            target, digest(request_id, REQUEST),
+        )  # fmt: skip
+
+    def _instrument(self, code: str) -> Instrument:
+        instrument = self._instruments.by_code.get(code)
+        if instrument is None:
+            checked_id(code, "instrument")
+            raise Refused(Reason.UNKNOWN_INSTRUMENT, "instrument", observed=code)
+        return instrument
+
+    def _lots(self, text: str) -> int:
+        if text.isdecimal() and text.isascii() and len(text) < 10 and text[0] != "0":
+            return int(text)
+        try:
+            lots = parse_quantity(text)
+        except DecimalTextError as error:
+            raise Refused(Reason.SYNTAX, "quantity", str(error)) from None
+        if not 0 <= lots <= U32_MAX:
+            limit = str(Limit.QUANTITY.value)
+            raise Refused(Reason.QUANTITY_RANGE, "quantity", limit=limit, observed=text)
+        return lots
+
+    def _price(self, instrument: Instrument, text: str) -> int:
+        known = self._ticks.get((instrument.id, text))
+        if known is not None:
+            return known
+        try:
+            units = parse_price(text, instrument.decimals)
+        except OffTickError as error:
+            tick = instrument.data.tick
+            raise Refused(Reason.TICK, "price", str(error), limit=tick, observed=text) from None
+        except DecimalTextError as error:
+            raise Refused(Reason.SYNTAX, "price", str(error)) from None
+        ticks, rest = divmod(units, instrument.tick_units)
+        if rest:
+            raise Refused(Reason.TICK, "price", limit=instrument.data.tick, observed=text)
+        if abs(ticks) > Limit.PRICE:
+            beyond = instrument.low_ticks if ticks < 0 else instrument.high_ticks
+            limit = instrument.price_text(beyond)
+            raise Refused(Reason.PRICE_LIMIT, "price", limit=limit, observed=text)
+        if len(self._ticks) >= PRICES_REMEMBERED:
+            self._ticks.clear()
+        self._ticks[instrument.id, text] = ticks
+        return ticks
+
+
+def checked_id(text: str, field: str) -> str:
+    """Return an id of the documented form; raises Refused."""
+    if ID.fullmatch(text) is None:
+        raise Refused(Reason.ID_FORMAT, field, f"not {ID.pattern}")
+    return text
+
+
+def target_of(request: Cancel | Reduce | Replace) -> tuple[bytes, bool]:
+    """Return the target's 16 bytes and whether they are a client order id's; raises Refused."""
+    if request.order_id is not None and request.client_order_id is not None:
+        raise Refused(Reason.COMBINATION, "order_id", "order_id or client_order_id, not both")
+    if request.client_order_id is not None:
+        return digest(checked_id(request.client_order_id, "client_order_id"), ORDER), True
+    if request.order_id is None:
+        raise Refused(Reason.MISSING_FIELD, "order_id", "order_id or client_order_id")
+    if ORDER_ID.fullmatch(request.order_id) is None:
+        raise Refused(Reason.ID_FORMAT, "order_id", "not an order id")
+    order_id = int(request.order_id)
+    if order_id > U64_MAX:
+        raise Refused(Reason.NOT_FOUND, "order_id", observed=request.order_id)
+    return order_id.to_bytes(16, "little"), False

@@ -1,0 +1,298 @@
+"""What all connections share: the released stream in, reports and public data out.
+
+The hub knows no socket and starts no task. ``release`` takes one released batch and queues, in
+one go, first the public messages for their subscribers and then the private reports; it wakes
+readers of public data first, so public data is never later than private.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
+
+from exchange.gateway.accounts import Accounts
+from exchange.gateway.auth import Key, Keys
+from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
+from exchange.gateway.queries import Queries
+from exchange.gateway.reports import Reports
+from exchange.gateway.session import ENCODERS, Session, Stage
+from exchange.marketdata.feed import Feed
+from exchange.marketdata.stream import Released, Row, maker_of
+from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Reason
+from exchange.messages.wire import (
+    HEARTBEAT_MS,
+    Heartbeat,
+    LoggedOn,
+    Logon,
+    Response,
+)
+
+LOGON_MARK: Final = int.from_bytes(b"logon", "little")  # key_hi of a LOGON's correlation key
+TRADE: Final = int(EventKind.TRADE)
+
+
+class Tape(Protocol):
+    """Where missed reports are read from."""
+
+    def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
+        """Yield the released batches with events after that position."""
+
+
+class Hub:
+    """The gateway without its sockets. Nothing here is shared between threads."""
+
+    def __init__(
+        self,
+        submit: Callable[[int, bytes, int, str | None], bool],
+        tape: Tape,
+        keys: Keys,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.submit = submit  # (source, record, ingress_ns, text) -> whether it was queued
+        self.keys = keys
+        self.now_ms = now_ms
+        self.feed = Feed()
+        self.accounts = Accounts(self.feed.instruments)
+        self.recorder = Recorder(self.feed.instruments)
+        self.reports = Reports(self.feed.instruments, self.accounts)
+        self.queries = Queries(self.feed, self.accounts)
+        self.epoch = self.sequence = 0  # of the last released batch
+        self.sessions: dict[int, Session] = {}  # by connection number
+        self._tape = tape
+        self._subscribers: dict[str, dict[int, Session]] = {}
+        self._by_account: dict[int, list[Session]] = {}
+        self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
+        self._logoffs: list[tuple[int, bytes]] = []  # refused by a full queue, tried again
+        self._connections = 0
+
+    # Connections
+
+    def connect(self, codec: int, wake: Callable[[], None]) -> Session:
+        """Return the state machine of a new connection."""
+        self._connections += 1
+        session = Session(self, self._connections, codec, wake)
+        self.sessions[session.number] = session
+        return session
+
+    def disconnect(self, session: Session) -> None:
+        """Forget a connection; its engine session is logged off."""
+        self.unsubscribe(session, list(session.channels))
+        del self.sessions[session.number]
+        if session.stage is Stage.READY and session.key is not None:
+            mates = self._by_account[session.key.account]
+            mates.remove(session)
+            if not mates:
+                del self._by_account[session.key.account]
+            if session.engine_session:
+                self._log_off(session.number, session.key.account, session.engine_session)
+        session.stage = Stage.CLOSED
+
+    def log_on(self, session: Session, key: Key, logon: Logon) -> None:
+        """Ask the engine for a session; a key that only reads needs none. Raises Refused."""
+        if key.account not in self.accounts.by_id:
+            raise Refused(Reason.UNKNOWN_ACCOUNT)
+        if key.scope != "trade":
+            session.key, session.logon = key, logon
+            self._ready(session, 0, (self.sequence + 1, 0))
+            return
+        flags = CommandFlag.CANCEL_ON_DISCONNECT if logon.cancel_on_disconnect else 0
+        record = RECORD.pack(
+            CommandKind.LOGON, 0, 0, flags, 0, key.account, logon.resume_session, 0,
+            logon.grace_ms, 0, 0, 0, NO_ID,
+            session.number.to_bytes(8, "little") + LOGON_MARK.to_bytes(8, "little"),
+        )  # fmt: skip
+        if not self.submit(session.number, record, 0, None):
+            raise Refused(Reason.QUEUE_FULL)
+        session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
+        self._logons[session.number] = session
+
+    def _log_off(self, source: int, account: int, engine_session: int) -> None:
+        record = RECORD.pack(
+            CommandKind.LOGOFF, 0, 0, 0, 0, account, engine_session, 0, 0, 0, 0, 0, NO_ID, NO_ID
+        )
+        if not self.submit(source, record, 0, None):
+            self._logoffs.append((source, record))
+
+    def retry(self) -> None:
+        """Submit again the logoffs that a full queue refused: none may be lost."""
+        waiting, self._logoffs = self._logoffs, []
+        for source, record in waiting:
+            if not self.submit(source, record, 0, None):
+                self._logoffs.append((source, record))
+
+    # Channels
+
+    def snapshot(self, channel: str) -> Response | None:
+        """Return a channel's first message, None if it has none; raises Refused."""
+        try:
+            return self.feed.snapshot(channel, self.sequence)
+        except KeyError:
+            raise Refused(Reason.NOT_FOUND, "channels", "no such channel") from None
+
+    def subscribe(self, session: Session, channels: list[str]) -> None:
+        """Add a connection to channels that exist."""
+        for channel in channels:
+            self._subscribers.setdefault(channel, {})[session.number] = session
+        session.channels.update(channels)
+        session.stale.difference_update(channels)
+
+    def unsubscribe(self, session: Session, channels: list[str]) -> None:
+        """Take a connection from channels that it has."""
+        for channel in channels:
+            members = self._subscribers[channel]
+            del members[session.number]
+            if not members:
+                del self._subscribers[channel]
+        session.channels.difference_update(channels)
+        session.stale.difference_update(channels)
+
+    def heartbeat(self) -> Heartbeat:
+        """Return the message that proves the gateway alive."""
+        return Heartbeat(epoch=self.epoch, sequence=self.sequence, time=self.feed.time)
+
+    def beat(self) -> None:
+        """Send every connection a heartbeat, and every depth channel its own; retry logoffs."""
+        self.retry()
+        for channel in self._subscribers:
+            message = self.feed.heartbeat(channel)
+            if message is not None:
+                self._publish(channel, message)
+        heartbeat = self.heartbeat()
+        encoded = tuple(encode(heartbeat) for encode in ENCODERS)
+        for session in list(self.sessions.values()):
+            session.push(encoded[session.codec])
+            session.wake()
+
+    # Released batches
+
+    def release(self, released: Released) -> None:
+        """Take one released batch in and queue all that it means to every connection."""
+        rows: list[Row] = list(EVENT.iter_unpack(released.events))
+        texts = dict(released.texts)
+        self.epoch = released.epoch
+        self.sequence = released.first_sequence + released.count - 1
+        readers: dict[int, Session] = {}
+        told: dict[int, Session] = {}
+        for channel, message in self.feed.apply(rows, released.stamp, texts, self._subscribers):
+            readers.update(self._publish(channel, message))
+        self._report(rows, released.stamp, texts, told)
+        for number, session in readers.items():
+            if number not in told:
+                session.wake()
+        for session in told.values():
+            session.wake()
+        if self._logoffs:
+            self.retry()
+
+    def _publish(self, channel: str, message: Response) -> dict[int, Session]:
+        """Queue a public message, encoded once per codec; return the channel's subscribers."""
+        members = self._subscribers[channel]
+        encoded: list[bytes | None] = [None, None]
+        is_depth = channel.startswith("depth.")
+        for session in list(members.values()):
+            data = encoded[session.codec]
+            if data is None:
+                data = encoded[session.codec] = ENCODERS[session.codec](message)
+            if is_depth:
+                session.push_depth(channel, data)
+            else:
+                session.push(data)
+        return members
+
+    def _report(
+        self, rows: list[Row], stamp: int, texts: Mapping[int, str], told: dict[int, Session]
+    ) -> None:
+        by_account, kinds, accounts = self._by_account, self.reports.kinds, self.accounts
+        for row in rows:
+            text = texts.get(row[0])
+            accounts.apply(row, text)
+            sessions = by_account.get(row[6])
+            if sessions is not None:
+                build = kinds.get(row[2])
+                if build is not None and not self._is_logon(row):
+                    self._tell(sessions, build(row, stamp, text), told)
+            if row[2] == TRADE:
+                sessions = by_account.get(maker_of(row[12])[0])
+                if sessions is not None:
+                    self._tell(sessions, self.reports.made(row, stamp), told)
+            elif row[12] == LOGON_MARK:
+                self._answer_logon(row, stamp)
+
+    def _tell(self, sessions: list[Session], message: Response, told: dict[int, Session]) -> None:
+        encoded: list[bytes | None] = [None, None]
+        for session in sessions:
+            data = encoded[session.codec]
+            if data is None:
+                data = encoded[session.codec] = ENCODERS[session.codec](message)
+            session.push(data)
+            told[session.number] = session
+
+    def _is_logon(self, row: Row) -> bool:
+        """Whether a reject answers a LOGON, which is the asking connection's affair alone."""
+        return row[2] == EventKind.REJECTED and row[12] == LOGON_MARK
+
+    def _answer_logon(self, row: Row, stamp: int) -> None:
+        """Tell the connection that asked what became of its LOGON."""
+        session = self._logons.pop(row[11], None)
+        if session is None:
+            return  # answered in an earlier life of this gateway
+        if row[2] == EventKind.REJECTED:
+            session.send(self.reports.kinds[EventKind.REJECTED](row, stamp, None))
+            session.refuse_logon()
+        elif session.stage is Stage.CLOSED:
+            self._log_off(session.number, row[6], row[7])
+        else:
+            self._ready(session, row[7], (row[0], row[1]))
+
+    def _ready(self, session: Session, engine_session: int, place: tuple[int, int]) -> None:
+        """Finish a logon: what was missed first, then the answer, then live reports."""
+        key, logon = session.key, session.logon
+        if key is None or logon is None:
+            raise AssertionError("a logon was answered that nobody sent")
+        session.stage, session.engine_session = Stage.READY, engine_session
+        if logon.after is not None:
+            self._replay(session, key.account, logon, place)
+        self._by_account.setdefault(key.account, []).append(session)
+        session.send(
+            LoggedOn(
+                account=key.account,
+                session=engine_session,
+                scope="trade" if engine_session else "read",
+                epoch=self.epoch,
+                sequence=place[0] if engine_session else self.sequence,
+                index=place[1],
+                time=self.feed.time,
+                heartbeat_ms=HEARTBEAT_MS,
+                cancel_on_disconnect=logon.cancel_on_disconnect,
+                grace_ms=logon.grace_ms,
+            )
+        )
+
+    def _replay(
+        self, session: Session, account: int, logon: Logon, before: tuple[int, int]
+    ) -> None:
+        """Queue the account's reports after the named position and before ``before``."""
+        after = logon.after
+        if after is None:
+            return
+        start = (after.sequence, after.index)
+        for released in self._tape.read(after.epoch, after.sequence, after.index):
+            texts = dict(released.texts)
+            for row in EVENT.iter_unpack(released.events):
+                if row[:2] <= start:
+                    continue
+                if row[:2] >= before:
+                    return
+                for message in self._reports_of(row, account, released.stamp, texts):
+                    session.push(ENCODERS[session.codec](message))
+
+    def _reports_of(
+        self, row: Row, account: int, stamp: int, texts: Mapping[int, str]
+    ) -> Iterator[Response]:
+        """Yield the reports that one event means to one account."""
+        build = self.reports.kinds.get(row[2])
+        if build is None or self._is_logon(row):
+            return
+        if row[6] == account:
+            yield build(row, stamp, texts.get(row[0]))
+        if row[2] == TRADE and maker_of(row[12])[0] == account:
+            yield self.reports.made(row, stamp)

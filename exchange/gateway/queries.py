@@ -1,0 +1,86 @@
+"""Answers from released state, each with the sequence that it is true for."""
+
+from exchange.gateway.accounts import Account, Accounts, Exposure
+from exchange.marketdata.feed import Feed
+from exchange.marketdata.instruments import micros_text
+from exchange.messages import TimeInForce
+from exchange.messages.wire import (
+    AccountReport,
+    Instruments,
+    Orders,
+    PositionReport,
+    WorkingOrder,
+)
+
+
+class Queries:
+    """Builds the answers to ``instruments``, ``account`` and ``orders``."""
+
+    def __init__(self, feed: Feed, accounts: Accounts) -> None:
+        self._feed = feed
+        self._accounts = accounts
+
+    def instruments(self, sequence: int, request_id: str | None = None) -> Instruments:
+        """Return every listed instrument in listing order."""
+        listed = self._feed.instruments.by_id.values()
+        return Instruments(
+            sequence=sequence,
+            instruments=[instrument.describe() for instrument in listed],
+            request_id=request_id,
+        )
+
+    def required(self, account: Account, exposures: dict[int, Exposure]) -> int:
+        """Return the account's requirement in micro-dollars."""
+        hold = sum(self._accounts.hold(*item) for item in exposures.items())
+        gain = sum(self._accounts.unrealized(*item) for item in exposures.items())
+        return hold + max(0, -gain)
+
+    def account(self, number: int, sequence: int, request_id: str) -> AccountReport:
+        """Return an account's money and positions."""
+        account = self._accounts.by_id[number]
+        exposures = self._accounts.exposures(account)
+        required = self.required(account, exposures)
+        return AccountReport(
+            request_id=request_id,
+            account=number,
+            sequence=sequence,
+            time=self._feed.time,
+            cash=micros_text(account.cash),
+            required=micros_text(required),
+            free=micros_text(account.cash - required),
+            open_orders=len(account.orders),
+            positions=[self._position(*item) for item in sorted(exposures.items())],
+            killed=account.killed,
+        )
+
+    def _position(self, number: int, exposure: Exposure) -> PositionReport:
+        return PositionReport(
+            instrument=self._feed.instruments.by_id[number].code,
+            net=str(exposure.net),
+            working_buy=str(exposure.working_buy),
+            working_sell=str(exposure.working_sell),
+            hold=micros_text(self._accounts.hold(number, exposure)),
+            unrealized=micros_text(self._accounts.unrealized(number, exposure)),
+        )
+
+    def orders(self, number: int, sequence: int, request_id: str) -> Orders:
+        """Return an account's working orders, oldest first."""
+        working = []
+        for order in self._accounts.by_id[number].orders.values():
+            instrument = self._feed.instruments.by_id[order.instrument]
+            working.append(
+                WorkingOrder(
+                    order_id=str(order.id),
+                    client_order_id=order.text,
+                    instrument=instrument.code,
+                    side="sell" if order.sell else "buy",
+                    price=instrument.price_text(order.price),
+                    quantity=str(order.quantity),
+                    leaves_quantity=str(order.leaves),
+                    time_in_force=TimeInForce(order.tif).name,  # type: ignore[arg-type]
+                    dormant=order.dormant,
+                )
+            )
+        return Orders(
+            request_id=request_id, sequence=sequence, time=self._feed.time, orders=working
+        )

@@ -1,0 +1,227 @@
+"""Released events as the private reports of the accounts they concern.
+
+A report is a function of its event, the instruments and the client order ids: the same event
+gives the same report live and when a connection asks for what it missed.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from exchange.gateway.accounts import Accounts
+from exchange.gateway.rejects import from_event
+from exchange.marketdata.instruments import Instruments, micros_text
+from exchange.marketdata.stream import Row, maker_of
+from exchange.messages import (
+    INDEX_BITS,
+    CancelReason,
+    EventFlag,
+    EventKind,
+    SelfTrade,
+    TimeInForce,
+)
+from exchange.messages.wire import (
+    Accepted,
+    Cancelled,
+    CashMoved,
+    Deficit,
+    Dormant,
+    Execution,
+    Reduced,
+    Rejected,
+    Replaced,
+    Response,
+    Returned,
+    Settled,
+    SideText,
+)
+
+_STP_TEXT: Final = tuple(mode.name.lower() for mode in SelfTrade)
+_TIF_TEXT: Final = tuple(tif.name for tif in TimeInForce)
+_REASON_TEXT: Final = {int(reason): reason.name for reason in CancelReason}
+SELL: Final = int(EventFlag.SELL)
+DUPLICATE: Final = int(EventFlag.DUPLICATE)
+
+
+def _side(flags: int) -> SideText:
+    return "sell" if flags & SELL else "buy"
+
+
+class Reports:
+    """Builds reports; ``kinds`` maps an event kind to the report of the account it names."""
+
+    def __init__(self, instruments: Instruments, accounts: Accounts) -> None:
+        self._instruments = instruments
+        self._accounts = accounts
+        self.kinds: dict[int, Callable[[Row, int, str | None], Response]] = {
+            EventKind.ORDER_ACCEPTED: self._accepted,
+            EventKind.REJECTED: self._rejected,
+            EventKind.TRADE: self._taken,
+            EventKind.ORDER_CANCELLED: self._cancelled,
+            EventKind.ORDER_REDUCED: self._reduced,
+            EventKind.ORDER_REPLACED: self._replaced,
+            EventKind.ORDER_DORMANT: self._dormant,
+            EventKind.ORDER_RETURNED: self._returned,
+            EventKind.POSITION_SETTLED: self._settled,
+            EventKind.DEPOSITED: self._cash,
+            EventKind.WITHDRAWN: self._cash,
+            EventKind.FEE_CHARGED: self._cash,
+            EventKind.DEFICIT_STARTED: self._deficit,
+            EventKind.DEFICIT_ENDED: self._deficit,
+        }
+
+    def _accepted(self, row: Row, time: int, text: str | None) -> Accepted:
+        flags, terms = row[3], row[14]
+        market = flags & EventFlag.MARKET
+        instrument = self._instruments.by_id[row[5]]
+        return Accepted(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            order_id=str(row[7]),
+            client_order_id=text or "",
+            instrument=instrument.code,
+            side=_side(flags),
+            quantity=str(row[9]),
+            leaves_quantity=str(row[10]),
+            price=None if market else instrument.price_text(row[8]),
+            order_type="market" if market else "limit",
+            time_in_force=_TIF_TEXT[terms & 0xFF],  # type: ignore[arg-type]
+            post_only=bool(flags & EventFlag.POST_ONLY),
+            self_trade=_STP_TEXT[terms >> 8 & 0xFF],  # type: ignore[arg-type]
+            session=row[13],
+            duplicate=bool(flags & DUPLICATE),
+        )
+
+    def _rejected(self, row: Row, time: int, text: str | None) -> Rejected:
+        known = self._accounts.known(row[7]) if row[7] else None
+        number = row[5] if known is None else known.instrument
+        return from_event(row, time, text, self._instruments.by_id.get(number))
+
+    def _execution(
+        self, row: Row, time: int, order_id: int, sell: bool, leaves: int, cash: int, maker: bool
+    ) -> Execution:
+        instrument = self._instruments.by_id[row[5]]
+        return Execution(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            order_id=str(order_id),
+            client_order_id=self._accounts.text_of(order_id),
+            instrument=instrument.code,
+            side="sell" if sell else "buy",
+            match_number=str(row[0] << INDEX_BITS | row[1]),
+            price=instrument.price_text(row[8]),
+            quantity=str(row[9]),
+            leaves_quantity=str(leaves),
+            liquidity="maker" if maker else "taker",
+            fee=micros_text(-cash),
+        )
+
+    def _taken(self, row: Row, time: int, text: str | None) -> Execution:
+        sell = bool(row[3] & SELL)
+        return self._execution(row, time, row[7], sell, row[10], row[13], maker=False)
+
+    def made(self, row: Row, time: int) -> Execution:
+        """Return the resting side's report of a TRADE."""
+        _, leaves = maker_of(row[12])
+        sell = not row[3] & SELL
+        return self._execution(row, time, row[11], sell, leaves, row[14], maker=True)
+
+    def _cancelled(self, row: Row, time: int, text: str | None) -> Cancelled:
+        return Cancelled(
+            **self._order(row, time),
+            quantity=str(row[9]),
+            reason=_REASON_TEXT.get(row[4], CancelReason.REQUESTED.name),
+            price=self._price(row),
+            request_id=self._request(row, text),
+            resting=bool(row[3] & EventFlag.RESTING),
+            duplicate=bool(row[3] & DUPLICATE),
+        )
+
+    def _reduced(self, row: Row, time: int, text: str | None) -> Reduced:
+        return Reduced(
+            **self._order(row, time),
+            quantity=str(row[9]),
+            leaves_quantity=str(row[10]),
+            reason=_REASON_TEXT.get(row[4], CancelReason.REQUESTED.name),
+            price=self._price(row),
+            request_id=self._request(row, text),
+            duplicate=bool(row[3] & DUPLICATE),
+        )
+
+    def _replaced(self, row: Row, time: int, text: str | None) -> Replaced:
+        return Replaced(
+            **self._order(row, time),
+            price=self._price(row),
+            quantity=str(row[9]),
+            leaves_quantity=str(row[10]),
+            priority_kept=row[4] == 1,
+            request_id=text,
+            duplicate=bool(row[3] & DUPLICATE),
+        )
+
+    def _dormant(self, row: Row, time: int, text: str | None) -> Dormant:
+        return Dormant(
+            **self._order(row, time), price=self._price(row), leaves_quantity=str(row[10])
+        )
+
+    def _returned(self, row: Row, time: int, text: str | None) -> Returned:
+        return Returned(
+            **self._order(row, time),
+            price=self._price(row),
+            quantity=str(row[9]),
+            leaves_quantity=str(row[10]),
+        )
+
+    def _order(self, row: Row, time: int) -> dict[str, Any]:
+        """Return the fields that every report of one order has."""
+        return {
+            "sequence": row[0],
+            "index": row[1],
+            "time": time,
+            "order_id": str(row[7]),
+            "client_order_id": self._accounts.text_of(row[7]),
+            "instrument": self._instruments.by_id[row[5]].code,
+            "side": _side(row[3]),
+        }
+
+    def _price(self, row: Row) -> str:
+        return self._instruments.by_id[row[5]].price_text(row[8])
+
+    def _request(self, row: Row, text: str | None) -> str | None:
+        """Return the request that did this to the order; None if it was no request's aim."""
+        asked = row[4] in (0, CancelReason.REQUESTED, CancelReason.REDUCED)
+        return text if asked else None
+
+    def _settled(self, row: Row, time: int, text: str | None) -> Settled:
+        return Settled(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            instrument=self._instruments.by_id[row[5]].code,
+            position=str(-row[9] if row[3] & SELL else row[9]),
+            settlement_price=micros_text(row[8]),
+            variation=micros_text(row[13]),
+            cash=micros_text(row[14]),
+        )
+
+    def _cash(self, row: Row, time: int, text: str | None) -> CashMoved:
+        kinds = {EventKind.DEPOSITED: "deposit", EventKind.WITHDRAWN: "withdrawal"}
+        return CashMoved(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            kind=kinds.get(EventKind(row[2]), "fee"),  # type: ignore[arg-type]
+            amount=micros_text(row[13]),
+            cash=micros_text(row[14]),
+        )
+
+    def _deficit(self, row: Row, time: int, text: str | None) -> Deficit:
+        return Deficit(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            active=row[2] == EventKind.DEFICIT_STARTED,
+            required=micros_text(row[13]),
+            cash=micros_text(row[14]),
+        )

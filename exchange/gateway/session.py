@@ -1,0 +1,308 @@
+"""One connection's state machine, without a socket: frames in, frames out.
+
+A connection starts with public requests alone. ``logon`` names its key; one of scope trade then
+waits for the engine to open or resume a session, and only that answer makes it ready. All that
+a connection is to be told is gathered and leaves as one frame, an array, when ``take`` is called.
+"""
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from exchange.gateway.auth import Key
+from exchange.gateway.decode import U32_MAX, Refused, checked_id, read_json, read_msgpack
+from exchange.gateway.rejects import from_refused
+from exchange.marketdata.instruments import Instrument
+from exchange.messages import Limit, Reason
+from exchange.messages.wire import (
+    AnyRequest,
+    Cancel,
+    Enter,
+    ListInstruments,
+    Logon,
+    Ping,
+    QueryAccount,
+    QueryOrders,
+    Reduce,
+    Replace,
+    Response,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+    encode_json,
+    encode_msgpack,
+)
+
+if TYPE_CHECKING:
+    from exchange.gateway.hub import Hub
+
+JSON: Final = 0
+MSGPACK: Final = 1
+ENCODERS: Final = (encode_json, encode_msgpack)
+BACKLOG_BYTES: Final = 1 << 22  # more than this unsent and the connection is evicted
+STALE_BYTES: Final = 1 << 18  # more than this unsent and depth waits for a fresh snapshot
+MALFORMED_LIMIT: Final = 64  # frames outside the grammar that close a connection
+LOGON_LIMIT: Final = 5  # refused logons that close a connection
+STREAM_MAX: Final = (1 << 63) - 1
+CLOSE_POLICY: Final = 1008
+CLOSE_SLOW: Final = 4008
+
+_GRAMMAR: Final = frozenset(
+    {
+        Reason.SYNTAX,
+        Reason.DUPLICATE_FIELD,
+        Reason.UNKNOWN_FIELD,
+        Reason.MISSING_FIELD,
+        Reason.UNKNOWN_COMMAND,
+    }
+)
+
+
+class Stage(Enum):
+    """How far a connection has come."""
+
+    PUBLIC = 1
+    LOGGING_ON = 2
+    READY = 3
+    CLOSED = 4
+
+
+class Session:
+    """One connection. ``wake`` is called when something waits to be sent or closed."""
+
+    def __init__(self, hub: "Hub", number: int, codec: int, wake: Callable[[], None]) -> None:
+        self.hub = hub
+        self.number = number
+        self.codec = codec
+        self.wake = wake
+        self.stage = Stage.PUBLIC
+        self.key: Key | None = None
+        self.logon: Logon | None = None
+        self.engine_session = 0
+        self.channels: set[str] = set()
+        self.stale: set[str] = set()  # depth channels that skipped a delta
+        self.closing: tuple[int, str] | None = None  # close code and reason, once decided
+        self.sending_bytes = 0  # taken and not yet handed to the socket
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
+        self._encode = ENCODERS[codec]
+        self._malformed = 0
+        self._bad_logons = 0
+        self._handlers: dict[type, Callable[..., None]] = {
+            Enter: self._enter,
+            Cancel: self._cancel,
+            Reduce: self._reduce,
+            Replace: self._replace,
+            Logon: self._logon,
+            Subscribe: self._subscribe,
+            Unsubscribe: self._unsubscribe,
+            ListInstruments: self._instruments,
+            QueryAccount: self._account,
+            QueryOrders: self._orders,
+            Ping: self._ping,
+        }
+
+    # What comes in
+
+    def receive(self, data: str | bytes, ingress_ns: int) -> None:
+        """Take one frame; every outcome is an answer, a command, or a closed connection."""
+        request: AnyRequest | None = None
+        try:
+            if isinstance(data, str) != (self.codec == JSON):
+                raise Refused(Reason.SYNTAX, None, "text frames are JSON, binary ones MessagePack")
+            request = read_json(data) if isinstance(data, str) else read_msgpack(data)
+            self._handlers[type(request)](request, ingress_ns)
+        except Refused as refused:
+            self._refuse(request, refused)
+
+    def _refuse(self, request: AnyRequest | None, refused: Refused) -> None:
+        if request is not None:
+            for name in ("client_order_id", "request_id", "order_id"):
+                value = getattr(request, name, None)
+                if value is not None and len(value) <= Limit.CLIENT_ID_CHARS:
+                    refused.seen[name] = value
+        op = None if request is None else request.__struct_config__.tag
+        self.send(from_refused(refused, op if isinstance(op, str) else None))
+        if refused.reason in _GRAMMAR:
+            self._malformed += 1
+            if self._malformed >= MALFORMED_LIMIT:
+                self.close(CLOSE_POLICY, "too many malformed messages")
+
+    def _enter(self, request: Enter, ingress_ns: int) -> None:
+        record = self.hub.recorder.enter(request, self._trader(), self.engine_session)
+        self._submit(record, ingress_ns, request.client_order_id)
+
+    def _cancel(self, request: Cancel, ingress_ns: int) -> None:
+        record = self.hub.recorder.cancel(request, self._trader(), self.engine_session)
+        self._submit(record, ingress_ns, request.request_id)
+
+    def _reduce(self, request: Reduce, ingress_ns: int) -> None:
+        record = self.hub.recorder.reduce(request, self._trader(), self.engine_session)
+        self._submit(record, ingress_ns, request.request_id)
+
+    def _replace(self, request: Replace, ingress_ns: int) -> None:
+        account = self._trader()
+        target = self._target_instrument(request, account)
+        record = self.hub.recorder.replace(request, account, self.engine_session, target)
+        self._submit(record, ingress_ns, request.request_id)
+
+    def _target_instrument(self, request: Replace, account: int) -> Instrument | None:
+        """Return the instrument of the order to replace, if the gateway knows the order."""
+        accounts = self.hub.accounts
+        order_id = -1
+        if request.client_order_id is not None:
+            order_id = accounts.by_id[account].ids.get(request.client_order_id, -1)
+        elif request.order_id is not None and request.order_id.isascii():
+            order_id = int(request.order_id) if request.order_id.isdecimal() else -1
+        order = accounts.known(order_id)
+        if order is None or order.account != account:
+            return None
+        return self.hub.feed.instruments.by_id[order.instrument]
+
+    def _submit(self, record: bytes, ingress_ns: int, text: str) -> None:
+        if not self.hub.submit(self.number, record, ingress_ns, text):
+            raise Refused(Reason.QUEUE_FULL)
+
+    def _trader(self) -> int:
+        """Return the account that may enter commands here; raises Refused."""
+        account = self._reader()
+        if self.engine_session == 0:
+            raise Refused(Reason.SCOPE, None, "this key may only read")
+        return account
+
+    def _reader(self) -> int:
+        if self.stage is not Stage.READY or self.key is None:
+            raise Refused(Reason.AUTH_REQUIRED, None, "log on first")
+        return self.key.account
+
+    def _logon(self, request: Logon, ingress_ns: int) -> None:
+        try:
+            self._check_logon(request)
+        except Refused as refused:
+            if refused.reason != Reason.QUEUE_FULL:
+                self.refuse_logon()
+            raise
+
+    def _check_logon(self, request: Logon) -> None:
+        if self.stage is not Stage.PUBLIC:
+            raise Refused(Reason.SESSION_LIVE, None, "this connection has logged on")
+        numbers = (request.nonce, request.timestamp_ms, *_numbers(request))
+        if min(numbers) < 0:
+            raise Refused(Reason.SYNTAX, None, "a number is negative")
+        if request.grace_ms > U32_MAX or request.resume_session > U32_MAX:
+            raise Refused(Reason.PARAMETER_RANGE, None, limit=str(U32_MAX))
+        if request.after is not None and max(_numbers(request)) > STREAM_MAX:
+            raise Refused(Reason.PARAMETER_RANGE, "after", limit=str(STREAM_MAX))
+        verdict = self.hub.keys.check(request, self.hub.now_ms())
+        if isinstance(verdict, Reason):
+            raise Refused(verdict)
+        self.hub.log_on(self, verdict, request)
+
+    def refuse_logon(self) -> None:
+        """Count a logon that failed, here or in the engine; too many close the connection."""
+        self.stage, self.key, self.logon = Stage.PUBLIC, None, None
+        self._bad_logons += 1
+        if self._bad_logons >= LOGON_LIMIT:
+            self.close(CLOSE_POLICY, "too many refused logons")
+
+    def _subscribe(self, request: Subscribe, ingress_ns: int) -> None:
+        checked_id(request.request_id, "request_id")
+        names = list(dict.fromkeys(request.channels))
+        wanted = len(self.channels.union(names))
+        if wanted > Limit.SUBSCRIPTIONS:
+            limit = str(Limit.SUBSCRIPTIONS.value)
+            raise Refused(Reason.SUBSCRIPTIONS_FULL, "channels", limit=limit, observed=str(wanted))
+        snapshots = [self.hub.snapshot(name) for name in names]
+        self.hub.subscribe(self, names)
+        self.send(Subscribed(request_id=request.request_id, channels=names))
+        for snapshot in snapshots:
+            if snapshot is not None:
+                self.send(snapshot)
+
+    def _unsubscribe(self, request: Unsubscribe, ingress_ns: int) -> None:
+        checked_id(request.request_id, "request_id")
+        names = list(dict.fromkeys(request.channels))
+        if not self.channels.issuperset(names):
+            raise Refused(Reason.NOT_FOUND, "channels", "not subscribed")
+        self.hub.unsubscribe(self, names)
+        self.send(Unsubscribed(request_id=request.request_id, channels=names))
+
+    def _instruments(self, request: ListInstruments, ingress_ns: int) -> None:
+        checked_id(request.request_id, "request_id")
+        self.send(self.hub.queries.instruments(self.hub.sequence, request.request_id))
+
+    def _account(self, request: QueryAccount, ingress_ns: int) -> None:
+        checked_id(request.request_id, "request_id")
+        self.send(self.hub.queries.account(self._reader(), self.hub.sequence, request.request_id))
+
+    def _orders(self, request: QueryOrders, ingress_ns: int) -> None:
+        checked_id(request.request_id, "request_id")
+        self.send(self.hub.queries.orders(self._reader(), self.hub.sequence, request.request_id))
+
+    def _ping(self, request: Ping, ingress_ns: int) -> None:
+        self.send(self.hub.heartbeat())
+
+    # What goes out
+
+    def send(self, message: Response) -> None:
+        """Queue one message for this connection alone."""
+        self.push(self._encode(message))
+        self.wake()
+
+    def push(self, encoded: bytes) -> None:
+        """Queue an encoded message without waking the sender; evict if it does not keep up."""
+        if self.closing is not None:
+            return
+        self._waiting.append(encoded)
+        self._waiting_bytes += len(encoded)
+        if self._waiting_bytes + self.sending_bytes > BACKLOG_BYTES:
+            self._waiting.clear()
+            self._waiting_bytes = 0
+            self.close(CLOSE_SLOW, "slow reader")
+
+    def push_depth(self, channel: str, encoded: bytes) -> None:
+        """Queue a depth delta, unless the reader is behind: then a snapshot will follow."""
+        if channel in self.stale or self._waiting_bytes + self.sending_bytes > STALE_BYTES:
+            self.stale.add(channel)
+        else:
+            self.push(encoded)
+
+    def take(self) -> bytes:
+        """Return all that waits as one frame, empty if nothing does; the caller sends it."""
+        if self.stale and self._waiting_bytes == 0:
+            for channel in self.stale:
+                self.push(self._encode(self.hub.snapshot(channel)))
+            self.stale.clear()
+        waiting = self._waiting
+        if not waiting:
+            return b""
+        self._waiting, self._waiting_bytes = [], 0
+        return array_of(waiting, self.codec)
+
+    def close(self, code: int, reason: str) -> None:
+        """Decide that the connection ends; the first reason stands."""
+        if self.closing is None:
+            self.closing = (code, reason)
+            self.wake()
+
+
+def array_of(messages: list[bytes], codec: int) -> bytes:
+    """Return encoded messages as one encoded array."""
+    if codec == JSON:
+        return b"[" + b",".join(messages) + b"]"
+    count = len(messages)
+    if count < 16:
+        head = bytes([0x90 | count])
+    elif count < 1 << 16:
+        head = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        head = b"\xdd" + count.to_bytes(4, "big")
+    return head + b"".join(messages)
+
+
+def _numbers(request: Logon) -> tuple[int, ...]:
+    """Return a logon's numbers besides its time and nonce."""
+    after = request.after
+    place = () if after is None else (after.epoch, after.sequence, after.index)
+    return (request.grace_ms, request.resume_session, *place)
