@@ -55,7 +55,7 @@ cdef void open_account(Market* m, Command* c) noexcept nogil:
         reject(m, c, REASON_ACCOUNT_EXISTS, 0, 0)
         return
     if (c.instrument >= LIMIT_MEMBERS or c.tif > ACCOUNT_KIND_BOX or c.operator != CURRENCY_USD
-            or c.quantity < 1 or c.quantity > LIMIT_ORDERS or burst < 1 or burst > <i64>1 << 31
+            or c.quantity < 1 or c.quantity > LIMIT_ORDERS or burst < 1 or burst > <i64>1 << 50
             or interval < 0 or interval > (<i64>1 << 50) // burst):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
@@ -71,7 +71,7 @@ cdef void open_account(Market* m, Command* c) noexcept nogil:
     a.max_open_orders = c.quantity
     a.max_order = LIMIT_QUANTITY
     a.interval = interval
-    a.burst = <u32>burst
+    a.burst = burst
     a.tolerance = (burst - 1) * interval
     if c.account >= m.account_top:
         m.account_top = c.account + 1

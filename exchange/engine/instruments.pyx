@@ -126,6 +126,7 @@ cdef void carry_level(Market* m, Instrument* book, Level* level) noexcept nogil:
     """Orders of an old level go to the new ladder, or dormant; oldest first, place kept."""
     cdef u32 slot = level.head
     cdef u32 following
+    cdef u8 flags
     cdef Order* o
     cdef Position* p
     cdef Event* e
@@ -138,7 +139,8 @@ cdef void carry_level(Market* m, Instrument* book, Level* level) noexcept nogil:
             o.state = DORMANT
             append(m, &book.dormant, slot)
             p = &m.positions[o.position]
-            e = emit(m, EVENT_KIND_ORDER_DORMANT, 2 if o.side else 0, 0, p.instrument, p.account)
+            flags = EVENT_FLAG_RESTING | (EVENT_FLAG_SELL if o.side else 0)
+            e = emit(m, EVENT_KIND_ORDER_DORMANT, flags, 0, p.instrument, p.account)
             e.order_id = order_id_of(m, slot)
             e.price = o.price
             e.quantity = o.leaves

@@ -103,12 +103,11 @@ cdef struct Instrument:
 
 cdef struct Account:
     i64 cash, hold, unrealized
-    i64 tat, interval, tolerance
+    i64 tat, interval, tolerance, burst  # throttle: theoretical arrival, ns a token, ns, tokens
     u32 member, group
     u32 open_orders, max_open_orders, max_order
     u8 is_open, killed, kind, currency, in_deficit
     u8 ring_head
-    u32 burst
     u32 positions_length
     u32* positions  # by instrument, 0 = none
     u32* ring  # the window: slots of the last accepted ids
