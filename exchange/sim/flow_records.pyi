@@ -1,3 +1,4 @@
+from array import array
 from collections.abc import Callable, Iterable
 
 RAW_BYTES: int
@@ -32,3 +33,4 @@ class Tally:
 def apply_all(
     apply: Callable[[bytes, int, int], bytes], batches: list[bytes], sequence: int, stamp: int
 ) -> int: ...
+def access_floor(batches: list[bytes], table: array[int]) -> int: ...

@@ -317,3 +317,25 @@ def apply_all(apply, list batches, uint64_t sequence, int64_t stamp):
         apply(batch, sequence, stamp)
         sequence += len(batch) // sizeof(CommandRecord)
     return sequence
+
+
+def access_floor(list batches, uint64_t[::1] table not None):
+    """Read every command record and make one access to ``table`` for each, at an address that
+    depends on what the last one read: no engine whose state fills such a table can go below.
+
+    The table's length is a power of two, at least 8. Returns a number that depends on all of it.
+    """
+    cdef uint64_t mask = table.shape[0] // 8 - 1  # one cache line holds 8
+    cdef uint64_t last = 0
+    cdef uint64_t at
+    cdef const uint8_t[::1] batch
+    cdef const CommandRecord* command
+    cdef Py_ssize_t i
+    for batch in batches:
+        command = <const CommandRecord*>&batch[0]
+        for i in range(batch.shape[0] // <Py_ssize_t>sizeof(CommandRecord)):
+            at = (((command.key_lo ^ command.target_lo ^ last) * FNV_PRIME) >> 20) & mask
+            last = table[at * 8]
+            table[at * 8] = last + command.price + command.quantity + command.side
+            command += 1
+    return last
