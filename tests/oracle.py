@@ -1,0 +1,376 @@
+"""The oracle: docs/reference/engine.md in slow, obvious Python, with the compiled engine's face.
+
+``oracle_state`` holds the market, ``oracle_risk`` its arithmetic; ``oracle_orders``,
+``oracle_instruments`` and ``oracle_accounts`` have the commands. This file has the commands of
+the whole market, the way from a command's bytes to its events' bytes, and the views.
+"""
+
+from collections.abc import Callable
+from itertools import groupby
+
+from oracle_accounts import (
+    fire_timers,
+    logoff,
+    logon,
+    lose_session,
+    move_money,
+    open_account,
+    record,
+    set_account,
+)
+from oracle_instruments import (
+    change_state,
+    expire,
+    list_instrument,
+    mark,
+    set_limits,
+    set_risk,
+    set_state,
+    settle,
+)
+from oracle_matching import cancel_order
+from oracle_orders import cancel, enter, reduce, replace
+from oracle_risk import account_hold, hold, required, side_lots, unrealized, working
+from oracle_state import (
+    U64,
+    WORKING,
+    Account,
+    Instrument,
+    Market,
+    Order,
+    Position,
+    Receipt,
+    Record,
+    Rejected,
+    signed,
+)
+
+from exchange.messages import (
+    COMMAND,
+    COMMAND_BYTES,
+    RULES_VERSION,
+    CancelReason,
+    CommandFlag,
+    CommandKind,
+    EventFlag,
+    EventKind,
+    HaltCause,
+    Limit,
+    Mode,
+    Reason,
+    Side,
+    TimeInForce,
+    TradingState,
+)
+
+Depth = tuple[int, int, int]  # price_ticks, lots, orders
+TARGETED = (CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE)
+
+
+def advance_time(m: Market, c: Record) -> None:
+    m.emit(EventKind.TIME_ADVANCED, a=m.stamp)
+
+
+def recovered(m: Market, c: Record) -> None:
+    m.emit(EventKind.RECOVERED, quantity=c.quantity)
+    for session in sorted(m.sessions.values(), key=lambda s: s.slot):
+        if session.online:
+            lose_session(m, session)
+    for instrument in m.instruments:
+        if instrument.state == TradingState.CONTINUOUS:
+            change_state(m, instrument, TradingState.HALTED, HaltCause.RECOVERY)
+
+
+def open_day(m: Market, c: Record) -> None:
+    if m.day_open or c.quantity <= m.business_date:
+        raise Rejected(Reason.DAY_STATE)
+    m.day_open, m.business_date = True, c.quantity
+    m.emit(EventKind.DAY_OPENED, quantity=c.quantity)
+
+
+def close_day(m: Market, c: Record) -> None:
+    if not m.day_open or c.quantity != m.business_date:
+        raise Rejected(Reason.DAY_STATE)
+    m.day_open = False
+    m.emit(EventKind.DAY_CLOSED, quantity=c.quantity)
+    for order in m.orders_by_slot():
+        if order.tif == TimeInForce.DAY:
+            cancel_order(m, order, CancelReason.DAY_ENDED)
+
+
+def upgrade(m: Market, c: Record) -> None:
+    if not m.rules_version < c.quantity <= RULES_VERSION:
+        raise Rejected(Reason.RULES_VERSION)
+    m.rules_version = c.quantity
+    m.emit(EventKind.UPGRADED, quantity=c.quantity)
+
+
+def set_mode(m: Market, c: Record) -> None:
+    if c.tif >= len(Mode):
+        raise Rejected(Reason.PARAMETER_RANGE)
+    m.mode = c.tif
+    m.emit(EventKind.MODE_CHANGED, quantity=c.tif)
+
+
+def mix(x: int) -> int:
+    """The splitmix64 finalizer."""
+    x &= U64
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 & U64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB & U64
+    return x ^ x >> 31
+
+
+def checkpoint(m: Market, c: Record) -> None:
+    fold = lots = 0
+    for number, account in m.accounts.items():
+        fold += mix(mix(1 << 56 | number) + account.cash)
+        for instrument, position in account.positions.items():
+            lots += max(0, position.net)
+            if position.net:
+                fold += mix(mix(2 << 56 | number << 32 | instrument) + position.net)
+    cash = sum(account.cash for account in m.accounts.values())
+    m.emit(EventKind.CHECKPOINTED, price=lots, a=cash, b=signed(fold & U64))
+
+
+EFFECTS: dict[int, Callable[[Market, Record], None]] = {
+    CommandKind.ENTER: enter,
+    CommandKind.CANCEL: cancel,
+    CommandKind.REDUCE: reduce,
+    CommandKind.REPLACE: replace,
+    CommandKind.LOGON: logon,
+    CommandKind.LOGOFF: logoff,
+    CommandKind.ADVANCE_TIME: advance_time,
+    CommandKind.RECOVERED: recovered,
+    CommandKind.LIST: list_instrument,
+    CommandKind.SET_LIMITS: set_limits,
+    CommandKind.SET_RISK: set_risk,
+    CommandKind.SET_STATE: set_state,
+    CommandKind.MARK: mark,
+    CommandKind.SETTLE: settle,
+    CommandKind.EXPIRE: expire,
+    CommandKind.OPEN_ACCOUNT: open_account,
+    CommandKind.DEPOSIT: move_money,
+    CommandKind.WITHDRAW: move_money,
+    CommandKind.FEE: move_money,
+    CommandKind.SET_ACCOUNT: set_account,
+    CommandKind.OPEN_DAY: open_day,
+    CommandKind.CLOSE_DAY: close_day,
+    CommandKind.UPGRADE: upgrade,
+    CommandKind.SET_MODE: set_mode,
+    CommandKind.RECORD: record,
+    CommandKind.CHECKPOINT: checkpoint,
+}
+
+
+def unknown(m: Market, c: Record) -> None:
+    raise Rejected(Reason.UNKNOWN_COMMAND)
+
+
+def reject(m: Market, c: Record, why: Rejected) -> None:
+    named = c.kind in TARGETED and not c.flags & CommandFlag.BY_CLIENT_ID
+    m.emit(
+        EventKind.REJECTED,
+        flags=EventFlag.SELL if c.side == Side.SELL else 0,
+        reason=why.reason,
+        instrument=c.instrument,
+        account=c.account,
+        order_id=c.target_lo if named else 0,
+        price=c.price,
+        quantity=c.quantity,
+        key=c.key,
+        a=why.a,
+        b=why.b,
+    )
+
+
+class Oracle:
+    """The same face as ``exchange.engine.Engine``; see docs/reference/engine.md."""
+
+    def __init__(self) -> None:
+        self.market = Market()
+
+    def apply(self, commands: bytes, first_sequence: int, stamp_ns: int) -> bytes:
+        """n x 64 bytes of commands to m x 80 bytes of events."""
+        if len(commands) % COMMAND_BYTES:
+            raise ValueError(f"{len(commands)} bytes are not whole commands")
+        if not commands:
+            return b""
+        m = self.market
+        m.stamp = max(m.stamp, stamp_ns)
+        m.rows = []
+        fire_timers(m)
+        out: list[bytes] = []
+        for sequence, fields in enumerate(COMMAND.iter_unpack(commands), first_sequence):
+            c = Record._make(fields)
+            try:
+                EFFECTS.get(c.kind, unknown)(m, c)
+            except Rejected as why:
+                reject(m, c, why)
+            last = len(m.rows) - 1
+            out += [row.pack(sequence, i, i == last) for i, row in enumerate(m.rows)]
+            m.rows = []
+        return b"".join(out)
+
+    def next_deadline(self) -> int:
+        """The stamp of the next timer, 0 if there is none."""
+        return min((s.due for s in self.market.sessions.values() if not s.online), default=0)
+
+    def state_bytes(self, buckets: bool = True) -> bytes:
+        """All that can change a later event, as canonical text; without sequence and stamp."""
+        m = self.market
+        parts = [
+            ("market", m.business_date, m.day_open, m.mode, m.rules_version, m.deposited),
+            ("slots", m.generations, m.free_slots),
+            ("sessions", m.session_generations, list(m.ended_slots)),
+            *(_entry_state(m.slots[slot]) for slot in sorted(m.slots)),
+            *(_account_state(n, m.accounts[n], buckets) for n in sorted(m.accounts)),
+            *(_instrument_state(instrument) for instrument in m.instruments),
+            *(_fields(m.sessions[n]) for n in sorted(m.sessions)),
+        ]
+        return "\n".join(map(repr, parts)).encode("ascii")
+
+    def account(self, account_id: int) -> dict[str, int]:
+        """Money and state of an account. Raises KeyError."""
+        account = self.market.accounts[account_id]
+        return {
+            "cash": account.cash,
+            "hold": account_hold(self.market, account),
+            "unrealized": unrealized(self.market, account),
+            "required": required(self.market, account),
+            "open_orders": account.open_orders(),
+            "member": account.member,
+            "group": account.group,
+            "kind": account.kind,
+            "killed": int(account.killed),
+            "max_order": account.max_order,
+            "in_deficit": int(account.in_deficit),
+        }
+
+    def position(self, account_id: int, instrument_id: int) -> dict[str, int]:
+        """One account in one instrument; zeros if it has no record there."""
+        m = self.market
+        position = Position()
+        if account_id in m.accounts:
+            position = m.position(account_id, instrument_id)
+        bound = 0
+        if position.net or position.orders:
+            bound = hold(m.instruments[instrument_id], position.net, working(position))
+        return {
+            "net": position.net,
+            "working_buy": side_lots(position, Side.BUY),
+            "working_sell": side_lots(position, Side.SELL),
+            "hold": bound,
+            "cost": position.cost,
+        }
+
+    def book(self, instrument_id: int, levels: int = 0) -> tuple[list[Depth], list[Depth]]:
+        """Bids and asks, best first, as (price_ticks, lots, orders); 0 levels means all."""
+        instrument = self.market.instruments[instrument_id]
+        return _depth(instrument.bids, levels), _depth(instrument.asks, levels)
+
+    def instrument(self, instrument_id: int) -> dict[str, int]:
+        """Figures and parameters of an instrument. Raises KeyError."""
+        if not 0 <= instrument_id < len(self.market.instruments):
+            raise KeyError(instrument_id)
+        instrument = self.market.instruments[instrument_id]
+        names = (
+            "state", "mark", "low", "high", "multiplier", "tick_scale", "price_step", "lot_step",
+            "rate", "position_limit", "max_order", "maker_fee", "taker_fee", "last_settled",
+        )  # fmt: skip
+        return {name: int(getattr(instrument, name)) for name in names}
+
+    def counts(self) -> dict[str, int]:
+        """Sizes and the state of the whole market."""
+        m = self.market
+        return {
+            "orders": len(m.orders_by_slot()),
+            "accounts": len(m.accounts),
+            "instruments": len(m.instruments),
+            "sessions": len(m.sessions),
+            "business_date": m.business_date,
+            "day_open": int(m.day_open),
+            "rules_version": m.rules_version,
+            "mode": m.mode,
+        }
+
+    def check(self) -> None:
+        """Raises AssertionError naming the invariant that does not hold."""
+        m = self.market
+        nets = [0] * len(m.instruments)
+        for account in m.accounts.values():
+            for number, position in account.positions.items():
+                nets[number] += position.net
+        assert not any(nets), "net positions of an instrument sum to zero"
+        cash = sum(account.cash for account in m.accounts.values())
+        assert cash == m.deposited, "cash = deposits less withdrawals"
+        for instrument in m.instruments:
+            _check_book(m, instrument)
+        for account in m.accounts.values():
+            in_window = [entry for entry in account.known.values() if entry.in_window]
+            assert len(in_window) == len(account.window), "the window has its ids and no other"
+            assert len(account.window) <= Limit.IDEMPOTENCY_WINDOW, "the window is bounded"
+        used = len(m.slots) + len(m.free_slots)
+        assert used == len(m.generations) - 1, "every slot is used or free"
+
+
+def _fields(thing: object) -> tuple[object, ...]:
+    return type(thing).__name__, *(getattr(thing, name) for name in thing.__slots__)  # type: ignore[attr-defined]
+
+
+def _entry_state(entry: Order | Receipt) -> tuple[object, ...]:
+    return _fields(entry)
+
+
+def _account_state(number: int, account: Account, buckets: bool) -> tuple[object, ...]:
+    positions = sorted(account.positions.items())
+    return (
+        "Account",
+        number,
+        account.member,
+        account.group,
+        account.kind,
+        account.currency,
+        account.max_open,
+        account.interval,
+        account.burst,
+        account.cash,
+        account.tat if buckets else 0,
+        account.max_order,
+        account.killed,
+        account.in_deficit,
+        [(instrument, p.net, p.cost, sorted(p.orders)) for instrument, p in positions],
+        [entry.order_id for entry in account.window],
+        sorted((key, entry.order_id) for key, entry in account.known.items()),
+    )
+
+
+def _instrument_state(instrument: Instrument) -> tuple[object, ...]:
+    queues = (instrument.bids, instrument.asks, instrument.dormant)
+    return (
+        *_fields(instrument)[: -len(queues)],
+        *([order.order_id for order in queue] for queue in queues),
+    )
+
+
+def _depth(orders: list[Order], levels: int) -> list[Depth]:
+    """Orders that stand best first, as levels."""
+    depth: list[Depth] = []
+    for price, group in groupby(orders, key=lambda order: order.price):
+        lots = [order.leaves for order in group]
+        depth.append((price, sum(lots), len(lots)))
+    return depth[:levels] if levels else depth
+
+
+def _check_book(m: Market, instrument: Instrument) -> None:
+    bids, asks = instrument.bids, instrument.asks
+    assert not (bids and asks) or bids[0].price < asks[0].price, "no crossed book"
+    prices = [order.price for order in bids], [order.price for order in asks]
+    assert prices[0] == sorted(prices[0], reverse=True), "bids stand best first"
+    assert prices[1] == sorted(prices[1]), "asks stand best first"
+    for order in [*bids, *asks, *instrument.dormant]:
+        assert order.leaves > 0, "a working order has leaves"
+        assert order.place in WORKING, "an order knows where it is"
+        assert m.accounts[order.account].known[order.key] is order, "found by its key"
+        assert m.slots[order.slot] is order, "found by its id"
+        held = m.accounts[order.account].positions[order.instrument].orders
+        assert held[order.order_id] is order, "held by its position"

@@ -1,0 +1,224 @@
+"""The oracle's instruments: list, limits, risk parameters, states, marks, settlement, expiry."""
+
+from oracle_matching import cancel_order
+from oracle_orders import return_dormant
+from oracle_risk import review
+from oracle_state import Instrument, Market, Place, Record, Rejected, signed
+
+from exchange.messages import (
+    CancelReason,
+    EventFlag,
+    EventKind,
+    HaltCause,
+    Limit,
+    Reason,
+    TradingState,
+)
+
+MOVES = {
+    TradingState.CLOSED: (TradingState.CONTINUOUS,),
+    TradingState.CONTINUOUS: (TradingState.HALTED, TradingState.CLOSED),
+    TradingState.HALTED: (TradingState.CONTINUOUS, TradingState.CLOSED),
+}
+RATE_MAX = 1 << 40
+FEE_MAX = 1 << 32
+CYCLES = range(1, 100)
+
+
+def ladder_fits(m: Market, low: int, high: int, step: int) -> bool:
+    inside = -Limit.PRICE <= low <= high <= Limit.PRICE
+    whole = low % step == 0 and high % step == 0
+    return inside and whole and (high - low) // step + 1 <= Limit.LADDER_LEVELS
+
+
+def notional_fits(low: int, high: int, tick_value: int, lots: int) -> bool:
+    return max(abs(low), abs(high)) * tick_value * lots <= Limit.MONEY
+
+
+def price_fits(price: int, multiplier: int, lots: int) -> bool:
+    return abs(price) <= Limit.PRICE and abs(price) * multiplier * lots <= Limit.MONEY
+
+
+def listed(m: Market, c: Record) -> Instrument:
+    """Raises UNKNOWN_INSTRUMENT."""
+    if c.instrument >= len(m.instruments):
+        raise Rejected(Reason.UNKNOWN_INSTRUMENT)
+    return m.instruments[c.instrument]
+
+
+def living(m: Market, c: Record) -> Instrument:
+    """Raises UNKNOWN_INSTRUMENT, STATE."""
+    instrument = listed(m, c)
+    if instrument.state == TradingState.EXPIRED:
+        raise Rejected(Reason.STATE)
+    return instrument
+
+
+def list_instrument(m: Market, c: Record) -> None:
+    multiplier, scale, step, lot_step = c.quantity, c.session, c.account, c.operator
+    low, high = signed(c.target_lo), signed(c.target_hi)
+    if len(m.instruments) >= Limit.INSTRUMENTS:
+        raise Rejected(Reason.INSTRUMENTS_FULL)
+    if c.instrument != len(m.instruments):
+        raise Rejected(Reason.STATE)
+    if (
+        min(multiplier, scale, step, lot_step) < 1
+        or not ladder_fits(m, low, high, step)
+        or not notional_fits(low, high, multiplier * scale, 1)
+        or not price_fits(c.price, multiplier, 1)
+    ):
+        raise Rejected(Reason.PARAMETER_RANGE)
+    m.instruments.append(
+        Instrument(c.instrument, c.price, multiplier, scale, step, lot_step, low, high)
+    )
+    m.emit(
+        EventKind.INSTRUMENT_LISTED,
+        instrument=c.instrument,
+        price=c.price,
+        quantity=multiplier,
+        leaves=scale,
+        order_id=step,
+        reason=lot_step,
+        a=low,
+        b=high,
+    )
+
+
+def set_limits(m: Market, c: Record) -> None:
+    instrument = living(m, c)
+    low, high = signed(c.target_lo), signed(c.target_hi)
+    fits = ladder_fits(m, low, high, instrument.price_step)
+    if not fits or not notional_fits(low, high, instrument.tick_value, instrument.bound):
+        raise Rejected(Reason.PARAMETER_RANGE)
+    m.emit(EventKind.LIMITS_CHANGED, instrument=instrument.number, a=low, b=high)
+    instrument.low, instrument.high = low, high
+    for order in [*instrument.bids, *instrument.asks]:
+        if not low <= order.price <= high:
+            m.tell(EventKind.ORDER_DORMANT, order, order.leaves, leaves=order.leaves)
+            instrument.side(order.side).remove(order)
+            instrument.dormant.append(order)
+            order.place = Place.DORMANT
+    return_dormant(m, instrument)
+
+
+def set_risk(m: Market, c: Record) -> None:
+    instrument = living(m, c)
+    rate, maker, taker = c.price, signed(c.target_lo), signed(c.target_hi)
+    bound = max(instrument.bound, c.quantity, c.session)
+    if (
+        not 0 <= rate <= RATE_MAX
+        or max(abs(maker), abs(taker)) > FEE_MAX
+        or maker + taker < 0
+        or c.session > Limit.QUANTITY
+        or not notional_fits(instrument.low, instrument.high, instrument.tick_value, bound)
+        or not price_fits(instrument.mark, instrument.multiplier, bound)
+        or rate * bound > Limit.MONEY
+    ):
+        raise Rejected(Reason.PARAMETER_RANGE)
+    instrument.rate, instrument.position_limit, instrument.max_order = rate, c.quantity, c.session
+    instrument.maker_fee, instrument.taker_fee, instrument.bound = maker, taker, bound
+    m.emit(
+        EventKind.RISK_CHANGED,
+        instrument=instrument.number,
+        price=rate,
+        quantity=c.quantity,
+        leaves=c.session,
+        a=maker,
+        b=taker,
+    )
+    review(m, m.holders(instrument.number))
+
+
+def change_state(m: Market, instrument: Instrument, state: int, cause: HaltCause) -> None:
+    before, instrument.state = instrument.state, state
+    m.emit(
+        EventKind.STATE_CHANGED,
+        instrument=instrument.number,
+        quantity=state,
+        leaves=before,
+        reason=cause,
+    )
+
+
+def set_state(m: Market, c: Record) -> None:
+    instrument = listed(m, c)
+    if c.tif not in MOVES.get(TradingState(instrument.state), ()):
+        raise Rejected(Reason.STATE, instrument.state, c.tif)
+    halts = c.tif == TradingState.HALTED
+    change_state(m, instrument, c.tif, HaltCause.OPERATOR if halts else HaltCause.NONE)
+    return_dormant(m, instrument)
+
+
+def mark(m: Market, c: Record) -> None:
+    instrument = living(m, c)
+    if not price_fits(c.price, instrument.multiplier, instrument.bound):
+        raise Rejected(Reason.PARAMETER_RANGE)
+    instrument.mark = c.price
+    m.emit(EventKind.MARKED, instrument=instrument.number, price=c.price)
+    review(m, m.holders(instrument.number))
+
+
+def settle_positions(m: Market, instrument: Instrument, price: int) -> None:
+    """Unrealized profit becomes cash; the variations of all accounts sum to zero."""
+    instrument.mark = price
+    total = 0
+    for number in m.holders(instrument.number):
+        account = m.accounts[number]
+        position = account.positions[instrument.number]
+        value = position.net * price * instrument.multiplier
+        variation = value - position.cost
+        position.cost = value
+        account.cash += variation
+        total += variation
+        if position.net or variation:
+            m.emit(
+                EventKind.POSITION_SETTLED,
+                flags=EventFlag.SELL if position.net < 0 else 0,
+                instrument=instrument.number,
+                account=number,
+                quantity=abs(position.net),
+                price=price,
+                a=variation,
+                b=account.cash,
+            )
+    assert total == 0, "variations sum to zero"
+
+
+def settle(m: Market, c: Record) -> None:
+    instrument = living(m, c)
+    if not m.business_date:
+        raise Rejected(Reason.DAY_STATE)
+    fits = price_fits(c.price, instrument.multiplier, instrument.bound)
+    if not fits or c.quantity not in CYCLES:
+        raise Rejected(Reason.PARAMETER_RANGE)
+    this = m.business_date * 100 + c.quantity
+    if this <= instrument.last_settled:
+        raise Rejected(Reason.ALREADY_SETTLED, instrument.last_settled, this)
+    instrument.last_settled = this
+    m.emit(
+        EventKind.INSTRUMENT_SETTLED,
+        instrument=instrument.number,
+        price=c.price,
+        quantity=c.quantity,
+        leaves=m.business_date,
+    )
+    settle_positions(m, instrument, c.price)
+    review(m, m.holders(instrument.number))
+
+
+def expire(m: Market, c: Record) -> None:
+    instrument = living(m, c)
+    if instrument.state == TradingState.CONTINUOUS:
+        raise Rejected(Reason.STATE)
+    if not price_fits(c.price, instrument.multiplier, instrument.bound):
+        raise Rejected(Reason.PARAMETER_RANGE)
+    instrument.state = TradingState.EXPIRED
+    m.emit(EventKind.INSTRUMENT_EXPIRED, instrument=instrument.number, price=c.price)
+    for order in m.orders_by_slot():
+        if order.instrument == instrument.number:
+            cancel_order(m, order, CancelReason.INSTRUMENT_EXPIRED)
+    settle_positions(m, instrument, c.price)
+    for number in m.holders(instrument.number):
+        position = m.accounts[number].positions[instrument.number]
+        position.net = position.cost = 0
+    review(m, m.holders(instrument.number))

@@ -1,0 +1,154 @@
+"""The oracle's matching: how an incoming order trades, rests or is cancelled."""
+
+from oracle_state import (
+    Market,
+    Order,
+    Place,
+    Position,
+    Row,
+)
+
+from exchange.messages import (
+    CancelReason,
+    EventFlag,
+    EventKind,
+    SelfTrade,
+    Side,
+    TimeInForce,
+)
+
+RESTS = (TimeInForce.GTC, TimeInForce.DAY)
+
+
+def reaches(order: Order, price: int) -> bool:
+    return price <= order.limit if order.side == Side.BUY else price >= order.limit
+
+
+def opposite(m: Market, order: Order) -> list[Order]:
+    return m.instruments[order.instrument].side(1 - order.side)
+
+
+def own(m: Market, order: Order, other: Order) -> bool:
+    return m.accounts[order.account].group == m.accounts[other.account].group
+
+
+def position_of(m: Market, order: Order) -> Position:
+    return m.accounts[order.account].positions[order.instrument]
+
+
+def take_out(m: Market, order: Order, place: Place) -> None:
+    """Out of the book or the dormant list, and no longer working."""
+    instrument = m.instruments[order.instrument]
+    if order.place is Place.BOOK:
+        instrument.side(order.side).remove(order)
+    elif order.place is Place.DORMANT:
+        instrument.dormant.remove(order)
+    position_of(m, order).orders.pop(order.order_id, None)
+    order.place = place
+
+
+def put_in(m: Market, order: Order) -> None:
+    m.instruments[order.instrument].rest(order)
+    position_of(m, order).orders[order.order_id] = order
+
+
+def cancel_order(m: Market, order: Order, reason: CancelReason) -> Row:
+    row = m.tell(EventKind.ORDER_CANCELLED, order, order.leaves, reason=reason)
+    take_out(m, order, Place.CANCELLED)
+    order.leaves = 0
+    m.forget_if_finished(order)
+    return row
+
+
+def lose(m: Market, order: Order, lots: int, some: CancelReason, everything: CancelReason) -> Row:
+    """Lots leave an order without trading, and it keeps its place."""
+    if lots >= order.leaves:
+        return cancel_order(m, order, everything)
+    order.leaves -= lots
+    return m.tell(EventKind.ORDER_REDUCED, order, lots, leaves=order.leaves, reason=some)
+
+
+def book_side(m: Market, order: Order, lots: int, price: int, fee: int) -> None:
+    """One side of a trade in its position and cash."""
+    value = m.instruments[order.instrument].tick_value
+    change = lots if order.side == Side.BUY else -lots
+    position = position_of(m, order)
+    position.net += change
+    position.cost += change * price * value
+    m.accounts[order.account].cash -= fee
+    m.accounts[0].cash += fee
+    order.leaves -= lots
+    order.executed += lots
+
+
+def trade(m: Market, incoming: Order, resting: Order) -> None:
+    instrument = m.instruments[incoming.instrument]
+    lots = min(incoming.leaves, resting.leaves)
+    taker_fee, maker_fee = instrument.taker_fee * lots, instrument.maker_fee * lots
+    book_side(m, resting, lots, resting.price, maker_fee)
+    book_side(m, incoming, lots, resting.price, taker_fee)
+    m.emit(
+        EventKind.TRADE,
+        flags=EventFlag.SELL if incoming.side == Side.SELL else 0,
+        instrument=instrument.number,
+        account=incoming.account,
+        order_id=incoming.order_id,
+        price=resting.price,
+        quantity=lots,
+        leaves=incoming.leaves,
+        key=(resting.order_id, resting.account | resting.leaves << 32),
+        a=-taker_fee,
+        b=-maker_fee,
+    )
+    for order in (resting, incoming):
+        if order.leaves == 0:
+            take_out(m, order, Place.FILLED)
+            m.forget_if_finished(order)
+
+
+def meet_own(m: Market, incoming: Order, resting: Order) -> None:
+    """The incoming order's mode decides; the resting order's event comes first."""
+    reason = CancelReason.SELF_TRADE
+    if incoming.stp == SelfTrade.DECREMENT:
+        lots = min(incoming.leaves, resting.leaves)
+        lose(m, resting, lots, reason, reason)
+        lose(m, incoming, lots, reason, reason)
+        return
+    if incoming.stp in (SelfTrade.CANCEL_OLDEST, SelfTrade.CANCEL_BOTH):
+        cancel_order(m, resting, reason)
+    if incoming.stp in (SelfTrade.CANCEL_NEWEST, SelfTrade.CANCEL_BOTH):
+        cancel_order(m, incoming, reason)
+
+
+def can_fill(m: Market, incoming: Order) -> bool:
+    """Whether a fill-or-kill order would trade whole."""
+    lots = 0
+    for resting in opposite(m, incoming):
+        if lots >= incoming.leaves or not reaches(incoming, resting.price):
+            break
+        if not own(m, incoming, resting):
+            lots += resting.leaves
+        elif incoming.stp != SelfTrade.CANCEL_OLDEST:
+            break
+    return lots >= incoming.leaves
+
+
+def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
+    """An incoming order trades, then rests or is cancelled; ``row`` is told what rests."""
+    if order.tif == TimeInForce.FOK and not can_fill(m, order):
+        cancel_order(m, order, CancelReason.FOK_UNFILLED)
+        return
+    resting = opposite(m, order)
+    while order.leaves and resting and reaches(order, resting[0].price):
+        if own(m, order, resting[0]):
+            meet_own(m, order, resting[0])
+        else:
+            trade(m, order, resting[0])
+    if not order.leaves:
+        return
+    if order.tif in RESTS:
+        put_in(m, order)
+        row.leaves = order.leaves
+    else:
+        reason = CancelReason.MARKET_REMAINDER if market else CancelReason.IOC_REMAINDER
+        cancel_order(m, order, reason)

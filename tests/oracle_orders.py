@@ -1,0 +1,326 @@
+"""The oracle's order commands: known ids, guards, enter, cancel, reduce, replace."""
+
+from oracle_matching import RESTS, cancel_order, lose, send, take_out
+from oracle_risk import judge_margin, judge_position
+from oracle_state import (
+    NO_KEY,
+    Account,
+    Instrument,
+    Market,
+    Order,
+    Place,
+    Position,
+    Receipt,
+    Record,
+    Rejected,
+    Row,
+)
+
+from exchange.messages import (
+    CancelReason,
+    CommandFlag,
+    CommandKind,
+    EventFlag,
+    EventKind,
+    Limit,
+    Mode,
+    Reason,
+    Side,
+    TimeInForce,
+    TradingState,
+)
+
+ENTER_FLAGS = CommandFlag.POST_ONLY | CommandFlag.MARKET | CommandFlag.MANUAL
+TARGET_FLAGS = CommandFlag.BY_CLIENT_ID | CommandFlag.MANUAL
+REPLACE_FLAGS = TARGET_FLAGS | CommandFlag.POST_ONLY | CommandFlag.NEW_ID
+I64_MAX = (1 << 63) - 1
+
+
+# --- identity
+
+
+def fingerprint(c: Record) -> tuple[int, ...]:
+    """What must be equal for a command to be a repeat."""
+    flags = c.flags & ~CommandFlag.MANUAL
+    return (c.kind, c.side, c.tif, flags, c.stp, c.instrument, c.price, c.quantity, *c.target)
+
+
+def repeated(m: Market, c: Record) -> bool:
+    """Answers a command whose key is known. Raises DUPLICATE_DIFFERENT."""
+    entry = m.accounts[c.account].known.get(c.key) if c.key != NO_KEY else None
+    if entry is None:
+        return False
+    if entry.fingerprint != fingerprint(c):
+        raise Rejected(Reason.DUPLICATE_DIFFERENT)
+    if isinstance(entry, Order):
+        row = accepted_row(entry, c)
+        row.leaves = entry.leaves
+        row.flags |= EventFlag.DUPLICATE
+        m.rows.append(row)
+        return True
+    first = entry.answer
+    m.emit(
+        EventKind(first.kind),
+        flags=first.flags | EventFlag.DUPLICATE,
+        instrument=first.instrument,
+        account=c.account,
+        order_id=first.order_id,
+        price=first.price,
+        quantity=first.quantity,
+        key=c.key,
+    )
+    return True
+
+
+def need_slot(m: Market, c: Record) -> None:
+    """Room for the receipt of a request that has an id. Raises ORDERS_FULL."""
+    if c.key != NO_KEY and m.slots_full():
+        raise Rejected(Reason.ORDERS_FULL)
+
+
+def keep_receipt(m: Market, c: Record, answer: Row) -> None:
+    if c.key != NO_KEY:
+        m.remember(Receipt(m.take_slot(), c.account, c.key, fingerprint(c), answer))
+
+
+def accepted_row(order: Order, c: Record) -> Row:
+    """ORDER_ACCEPTED of the order that ``c`` made or repeats."""
+    flags = EventFlag.SELL if order.side == Side.SELL else 0
+    flags |= EventFlag.MARKET if c.flags & CommandFlag.MARKET else 0
+    flags |= EventFlag.POST_ONLY if c.flags & CommandFlag.POST_ONLY else 0
+    return Row(
+        EventKind.ORDER_ACCEPTED,
+        flags=flags,
+        instrument=order.instrument,
+        account=order.account,
+        order_id=order.order_id,
+        price=c.price,
+        quantity=c.quantity,
+        key=order.key,
+        a=order.session,
+        b=order.tif | order.stp << 8,
+    )
+
+
+# --- guards
+
+
+def common(m: Market, c: Record) -> Account:
+    """Account, session, kill flag. The session must be online with this account."""
+    if c.account not in m.accounts:
+        raise Rejected(Reason.UNKNOWN_ACCOUNT)
+    if c.session:
+        session = m.sessions.get(c.session)
+        if session is None or not session.online or session.account != c.account:
+            raise Rejected(Reason.SESSION_UNKNOWN, 0, c.session)
+    account = m.accounts[c.account]
+    if account.killed and c.kind in (CommandKind.ENTER, CommandKind.REPLACE):
+        raise Rejected(Reason.ACCOUNT_KILLED)
+    return account
+
+
+def find_target(m: Market, c: Record) -> Order:
+    """The working order that a command names. Raises NOT_FOUND, TOO_LATE, SIDE_MISMATCH."""
+    if c.flags & CommandFlag.BY_CLIENT_ID:
+        entry = m.accounts[c.account].known.get(c.target)
+    else:
+        entry = m.slots.get(c.target_lo & 0xFFFFFFFF)
+        if entry and (entry.order_id != c.target_lo or entry.account != c.account):
+            entry = None
+    if not isinstance(entry, Order) or entry.place is Place.CANCELLED:
+        raise Rejected(Reason.NOT_FOUND)
+    if entry.place is Place.FILLED:
+        raise Rejected(Reason.TOO_LATE)
+    if c.side not in (Side.UNSTATED, entry.side):
+        raise Rejected(Reason.SIDE_MISMATCH)
+    return entry
+
+
+def judge_open(m: Market, c: Record, account: Account, instrument: Instrument) -> None:
+    """Trading state, mode, throttle. Raises NOT_TRADING, CANCEL_ONLY, THROTTLED."""
+    if instrument.state != TradingState.CONTINUOUS:
+        raise Rejected(Reason.NOT_TRADING, TradingState.CONTINUOUS, instrument.state)
+    if m.mode == Mode.CANCEL_ONLY:
+        raise Rejected(Reason.CANCEL_ONLY)
+    arrival = max(account.tat, m.stamp)
+    over = arrival - m.stamp - (account.burst - 1) * account.interval
+    if over > 0:
+        raise Rejected(Reason.THROTTLED, account.burst, over)
+    account.tat = arrival + account.interval
+
+
+def judge_fields(c: Record, account: Account, instrument: Instrument) -> None:
+    """Quantity and price of an order by themselves."""
+    market = c.kind == CommandKind.ENTER and c.flags & CommandFlag.MARKET
+    if not 1 <= c.quantity <= instrument.max_order:
+        raise Rejected(Reason.QUANTITY_RANGE, instrument.max_order, c.quantity)
+    if account.max_order and c.quantity > account.max_order:
+        raise Rejected(Reason.ACCOUNT_MAX_QUANTITY, account.max_order, c.quantity)
+    notional = abs(c.price) * c.quantity * instrument.tick_value
+    if notional > Limit.MONEY:
+        raise Rejected(Reason.NOTIONAL, Limit.MONEY, min(notional, I64_MAX))
+    if not market and c.price % instrument.price_step:
+        raise Rejected(Reason.TICK, instrument.price_step, c.price)
+    if c.quantity % instrument.lot_step:
+        raise Rejected(Reason.LOT, instrument.lot_step, c.quantity)
+    if not market and c.price < instrument.low:
+        raise Rejected(Reason.PRICE_LIMIT, instrument.low, c.price)
+    if not market and c.price > instrument.high:
+        raise Rejected(Reason.PRICE_LIMIT, instrument.high, c.price)
+
+
+def judge_post_only(c: Record, side: int, instrument: Instrument) -> None:
+    book = instrument.side(1 - side)
+    if not c.flags & CommandFlag.POST_ONLY or not book:
+        return
+    best = book[0].price
+    if c.price >= best if side == Side.BUY else c.price <= best:
+        raise Rejected(Reason.POST_ONLY, best, c.price)
+
+
+# --- commands
+
+
+def judge_enter(m: Market, c: Record, account: Account) -> tuple[Instrument, int]:
+    """Every guard of ENTER after the known key; gives the instrument and the limit price."""
+    if c.instrument >= len(m.instruments):
+        raise Rejected(Reason.UNKNOWN_INSTRUMENT)
+    instrument = m.instruments[c.instrument]
+    judge_open(m, c, account, instrument)
+    judge_fields(c, account, instrument)
+    judge_post_only(c, c.side, instrument)
+    if account.open_orders() >= account.max_open:
+        raise Rejected(Reason.OPEN_ORDERS, account.max_open, account.open_orders())
+    limit = c.price
+    if c.flags & CommandFlag.MARKET:
+        limit = instrument.high if c.side == Side.BUY else instrument.low
+    position = m.position(c.account, c.instrument)
+    judge_position(instrument, position, c.side, c.quantity, None)
+    judge_margin(m, account, instrument, (c.side, c.quantity, limit), None)
+    orders = len(instrument.bids) + len(instrument.asks) + len(instrument.dormant)
+    if orders >= Limit.BOOK_ORDERS:
+        raise Rejected(Reason.BOOK_FULL)
+    if m.slots_full():
+        raise Rejected(Reason.ORDERS_FULL)
+    known = sum(len(other.positions) for other in m.accounts.values())
+    if c.instrument not in account.positions and known >= Limit.POSITIONS:
+        raise Rejected(Reason.POSITIONS_FULL)
+    return instrument, limit
+
+
+def enter(m: Market, c: Record) -> None:
+    account = common(m, c)
+    market = bool(c.flags & CommandFlag.MARKET)
+    if c.side > 1 or c.tif > 3 or c.stp > 3 or c.flags & ~ENTER_FLAGS or (market and c.price):
+        raise Rejected(Reason.SYNTAX)
+    if c.key == NO_KEY:
+        raise Rejected(Reason.ID_FORMAT)
+    post_only = bool(c.flags & CommandFlag.POST_ONLY)
+    if (post_only and (market or c.tif not in RESTS)) or (market and c.tif != TimeInForce.IOC):
+        raise Rejected(Reason.COMBINATION)
+    if repeated(m, c):
+        return
+    instrument, limit = judge_enter(m, c, account)
+    account.positions.setdefault(c.instrument, Position())
+    accept(m, c, instrument.number, c.side, c.tif, limit)
+
+
+def accept(m: Market, c: Record, instrument: int, side: int, tif: int, limit: int) -> None:
+    """A new order takes its slot and its place in the window, then comes in."""
+    order = Order(
+        m.take_slot(), c.account, instrument, side, c.price, c.quantity, tif, c.stp, c.session,
+        c.key, fingerprint(c), limit,
+    )  # fmt: skip
+    m.remember(order)
+    row = accepted_row(order, c)
+    m.rows.append(row)
+    send(m, order, row, market=bool(c.kind == CommandKind.ENTER and c.flags & CommandFlag.MARKET))
+
+
+def cancel(m: Market, c: Record) -> None:
+    common(m, c)
+    if c.flags & ~TARGET_FLAGS or c.side > Side.UNSTATED:
+        raise Rejected(Reason.SYNTAX)
+    if repeated(m, c):
+        return
+    order = find_target(m, c)
+    need_slot(m, c)
+    keep_receipt(m, c, cancel_order(m, order, CancelReason.REQUESTED))
+
+
+def reduce(m: Market, c: Record) -> None:
+    common(m, c)
+    if c.flags & ~TARGET_FLAGS or c.side > Side.UNSTATED:
+        raise Rejected(Reason.SYNTAX)
+    if repeated(m, c):
+        return
+    order = find_target(m, c)
+    if c.quantity == 0:
+        raise Rejected(Reason.QUANTITY_RANGE)
+    lot_step = m.instruments[order.instrument].lot_step
+    if c.quantity % lot_step:
+        raise Rejected(Reason.LOT, lot_step, c.quantity)
+    need_slot(m, c)
+    row = lose(m, order, c.quantity, CancelReason.REQUESTED, CancelReason.REDUCED)
+    keep_receipt(m, c, row)
+
+
+def replace(m: Market, c: Record) -> None:
+    account = common(m, c)
+    new_id = bool(c.flags & CommandFlag.NEW_ID)
+    if c.flags & ~REPLACE_FLAGS or c.side > Side.UNSTATED or c.stp > 3:
+        raise Rejected(Reason.SYNTAX)
+    if new_id and c.key == NO_KEY:
+        raise Rejected(Reason.ID_FORMAT)
+    if repeated(m, c):
+        return
+    order = find_target(m, c)
+    instrument = m.instruments[order.instrument]
+    judge_open(m, c, account, instrument)
+    judge_fields(c, account, instrument)
+    judge_post_only(c, order.side, instrument)
+    leaves = c.quantity if new_id else max(0, c.quantity - order.executed)
+    position = account.positions[instrument.number]
+    judge_position(instrument, position, order.side, leaves, order)
+    judge_margin(m, account, instrument, (order.side, leaves, c.price), order)
+    need_slot(m, c)
+    if new_id:
+        cancel_order(m, order, CancelReason.REPLACED)
+        accept(m, c, instrument.number, order.side, order.tif, c.price)
+    else:
+        keep_receipt(m, c, change(m, order, c, leaves))
+
+
+def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
+    """Give the order its new price and leaves: in its place, or as incoming."""
+    if leaves == 0:
+        return cancel_order(m, order, CancelReason.REDUCED)
+    keeps = order.place is Place.BOOK and c.price == order.price and leaves <= order.leaves
+    row = m.tell(
+        EventKind.ORDER_REPLACED,
+        order,
+        c.quantity,
+        price=c.price,
+        leaves=leaves,
+        reason=int(keeps),
+        a=order.price,
+        b=order.leaves,
+    )
+    if not keeps:
+        take_out(m, order, Place.INCOMING)
+        order.price = order.limit = c.price
+        row.leaves = 0
+    order.leaves = leaves
+    if not keeps:
+        send(m, order, row)
+    return row
+
+
+def return_dormant(m: Market, instrument: Instrument) -> None:
+    """One pass over the dormant list: orders inside the limits come in again."""
+    if instrument.state != TradingState.CONTINUOUS:
+        return
+    for order in list(instrument.dormant):
+        if instrument.low <= order.price <= instrument.high:
+            take_out(m, order, Place.INCOMING)
+            send(m, order, m.tell(EventKind.ORDER_RETURNED, order, order.leaves))

@@ -1,0 +1,323 @@
+"""What the oracle knows: the market as plain dicts and lists, and the rows of events it writes.
+
+Slow and obvious on purpose. Sums are never kept, only computed; the state's canonical bytes are
+the text of nested tuples in a fixed order. Rules: docs/reference/engine.md.
+"""
+
+from bisect import insort
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+from exchange.messages import (
+    EVENT,
+    RULES_VERSION,
+    AccountKind,
+    EventFlag,
+    EventKind,
+    Limit,
+    Reason,
+    Side,
+    TradingState,
+)
+
+Key = tuple[int, int]
+NO_KEY: Key = (0, 0)
+SLOT_BITS = 32
+U64 = (1 << 64) - 1
+
+
+class Record(NamedTuple):
+    """One command, as unpacked from its 64 bytes."""
+
+    kind: int
+    side: int
+    tif: int
+    flags: int
+    instrument: int
+    account: int
+    session: int
+    price: int
+    quantity: int
+    operator: int
+    stp: int
+    spare: int
+    target_lo: int
+    target_hi: int
+    key_lo: int
+    key_hi: int
+
+    @property
+    def key(self) -> Key:
+        return self.key_lo, self.key_hi
+
+    @property
+    def target(self) -> Key:
+        return self.target_lo, self.target_hi
+
+
+def signed(word: int) -> int:
+    """The 64 bits of ``word`` read as a signed number."""
+    return word - (1 << 64) if word >> 63 else word
+
+
+class Rejected(Exception):
+    """A guard failed: nothing has changed yet."""
+
+    def __init__(self, reason: Reason, a: int = 0, b: int = 0) -> None:
+        super().__init__(reason.name, a, b)
+        self.reason, self.a, self.b = reason, a, b
+
+
+@dataclass(slots=True)
+class Row:
+    """One event before it has its sequence and index."""
+
+    kind: int
+    flags: int = 0
+    reason: int = 0
+    instrument: int = 0
+    account: int = 0
+    order_id: int = 0
+    price: int = 0
+    quantity: int = 0
+    leaves: int = 0
+    key: Key = NO_KEY
+    a: int = 0
+    b: int = 0
+
+    def pack(self, sequence: int, index: int, last: bool) -> bytes:
+        flags = self.flags | (EventFlag.LAST_IN_COMMAND if last else 0)
+        return EVENT.pack(
+            sequence, index, self.kind, flags, self.reason, self.instrument, self.account,
+            self.order_id, self.price, self.quantity, self.leaves, *self.key, self.a, self.b,
+        )  # fmt: skip
+
+
+class Place(Enum):
+    """Where an order is."""
+
+    INCOMING = "incoming"
+    BOOK = "book"
+    DORMANT = "dormant"
+    FILLED = "filled"
+    CANCELLED = "cancelled"
+
+
+WORKING = (Place.BOOK, Place.DORMANT)
+
+
+@dataclass(slots=True, eq=False)
+class Order:
+    """An order, working or finished and still remembered. ``price`` of a market order is 0."""
+
+    order_id: int
+    account: int
+    instrument: int
+    side: int
+    price: int
+    leaves: int
+    tif: int
+    stp: int
+    session: int
+    key: Key
+    fingerprint: tuple[int, ...]
+    limit: int  # the price it trades up to; of a market order the day's far limit
+    executed: int = 0
+    place: Place = Place.INCOMING
+    in_window: bool = True
+
+    @property
+    def slot(self) -> int:
+        return self.order_id & ((1 << SLOT_BITS) - 1)
+
+
+@dataclass(slots=True, eq=False)
+class Receipt:
+    """An accepted request, remembered for its id, with the answer it got."""
+
+    order_id: int
+    account: int
+    key: Key
+    fingerprint: tuple[int, ...]
+    answer: Row
+    in_window: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Position:
+    """One account in one instrument: ``cost`` is micro-dollars since last settled."""
+
+    net: int = 0
+    cost: int = 0
+    orders: dict[int, Order] = field(default_factory=dict)  # working and dormant, by order id
+
+
+@dataclass(slots=True, eq=False)
+class Account:
+    member: int
+    group: int
+    kind: int
+    currency: int
+    max_open: int
+    interval: int
+    burst: int
+    cash: int = 0
+    tat: int = 0
+    max_order: int = 0
+    killed: bool = False
+    in_deficit: bool = False  # as the last DEFICIT event said
+    positions: dict[int, Position] = field(default_factory=dict)
+    window: deque[Order | Receipt] = field(default_factory=deque)  # oldest accepted first
+    known: dict[Key, Order | Receipt] = field(default_factory=dict)
+
+    def open_orders(self) -> int:
+        return sum(len(position.orders) for position in self.positions.values())
+
+
+@dataclass(slots=True, eq=False)
+class Instrument:
+    number: int
+    mark: int
+    multiplier: int
+    tick_scale: int
+    price_step: int
+    lot_step: int
+    low: int
+    high: int
+    state: int = TradingState.CLOSED
+    rate: int = 0
+    position_limit: int = 0
+    max_order: int = 0
+    maker_fee: int = 0
+    taker_fee: int = 0
+    bound: int = 1  # most lots any rule has ever allowed: keeps products inside 64 bits
+    last_settled: int = 0  # business date x 100 + cycle
+    bids: list[Order] = field(default_factory=list)  # best first, then oldest first
+    asks: list[Order] = field(default_factory=list)
+    dormant: list[Order] = field(default_factory=list)
+
+    @property
+    def tick_value(self) -> int:
+        return self.multiplier * self.tick_scale
+
+    def side(self, side: int) -> list[Order]:
+        return self.bids if side == Side.BUY else self.asks
+
+    def rest(self, order: Order) -> None:
+        """Behind all of its price: ``insort`` puts an equal to the right."""
+        order.place = Place.BOOK
+        sign = -1 if order.side == Side.BUY else 1
+        insort(self.side(order.side), order, key=lambda other: sign * other.price)
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    session_id: int
+    account: int
+    cancel_on_disconnect: bool
+    grace_ms: int
+    online: bool = True
+    due: int = 0  # stamp of its timer, while it is not online
+
+    @property
+    def slot(self) -> int:
+        return self.session_id & 0xFFFF
+
+
+class Market:
+    """The whole state, and the rows of the command in hand."""
+
+    def __init__(self) -> None:
+        house = Account(0, 0, AccountKind.HOUSE, 0, Limit.ORDERS, 0, 1)
+        self.accounts: dict[int, Account] = {0: house}
+        self.instruments: list[Instrument] = []
+        self.slots: dict[int, Order | Receipt] = {}
+        self.generations: list[int] = [0]  # by slot, of those ever used; slot 0 is none
+        self.free_slots: list[int] = []  # the last is taken first
+        self.sessions: dict[int, Session] = {}  # online or waiting for their timer, by id
+        self.session_generations: list[int] = [0]
+        self.ended_slots: deque[int] = deque()  # the first is taken first
+        self.business_date = 0
+        self.day_open = False
+        self.mode = 0
+        self.rules_version = int(RULES_VERSION)
+        self.deposited = 0  # deposits less withdrawals
+        self.stamp = 0
+        self.rows: list[Row] = []
+
+    # --- events
+
+    def emit(self, kind: EventKind, **fields: int | Key) -> Row:
+        row = Row(kind, **fields)  # type: ignore[arg-type]
+        self.rows.append(row)
+        return row
+
+    def tell(self, kind: EventKind, order: Order, quantity: int, **fields: int) -> Row:
+        """An event of one order, with the fields that all of them share."""
+        flags = (EventFlag.SELL if order.side == Side.SELL else 0) | fields.pop("flags", 0)
+        if order.place is Place.BOOK:
+            flags |= EventFlag.RESTING
+        row = Row(
+            kind,
+            flags=flags,
+            instrument=order.instrument,
+            account=order.account,
+            order_id=order.order_id,
+            price=fields.pop("price", order.price),
+            quantity=quantity,
+            key=order.key,
+            a=fields.pop("a", order.session),
+            **fields,
+        )
+        self.rows.append(row)
+        return row
+
+    # --- slots and remembered ids
+
+    def slots_full(self) -> bool:
+        return not self.free_slots and len(self.generations) >= Limit.ORDERS
+
+    def take_slot(self) -> int:
+        """A free slot with its next generation: the new order id."""
+        if self.free_slots:
+            slot = self.free_slots.pop()
+        else:
+            slot = len(self.generations)
+            self.generations.append(0)
+        self.generations[slot] += 1
+        return self.generations[slot] << SLOT_BITS | slot
+
+    def remember(self, entry: Order | Receipt) -> None:
+        """The id joins its account's window; the oldest leaves when the window is full."""
+        account = self.accounts[entry.account]
+        self.slots[entry.order_id & ((1 << SLOT_BITS) - 1)] = entry
+        account.known[entry.key] = entry
+        if len(account.window) == Limit.IDEMPOTENCY_WINDOW:
+            oldest = account.window.popleft()
+            oldest.in_window = False
+            self.forget_if_finished(oldest)
+        account.window.append(entry)
+
+    def forget_if_finished(self, entry: Order | Receipt) -> None:
+        """Finished and out of the window: the id is forgotten and the slot is free."""
+        if entry.in_window or (isinstance(entry, Order) and entry.place in WORKING):
+            return
+        slot = entry.order_id & ((1 << SLOT_BITS) - 1)
+        del self.accounts[entry.account].known[entry.key]
+        del self.slots[slot]
+        self.free_slots.append(slot)
+
+    def orders_by_slot(self) -> list[Order]:
+        """Working and dormant orders of all books."""
+        entries = (self.slots[slot] for slot in sorted(self.slots))
+        return [e for e in entries if isinstance(e, Order) and e.place in WORKING]
+
+    def holders(self, instrument: int) -> list[int]:
+        """Accounts with a position record in the instrument, in order."""
+        return [n for n in sorted(self.accounts) if instrument in self.accounts[n].positions]
+
+    def position(self, account: int, instrument: int) -> Position:
+        """The position, or an empty one that is not kept."""
+        return self.accounts[account].positions.get(instrument) or Position()
