@@ -75,13 +75,14 @@ class Statement:
     """An account's cash from ``opening`` to ``closing``, and what it holds.
 
     ``opening`` plus the five lines is ``closing``. ``profit`` = variation + fees + fees earned +
-    unrealized: everything but money paid in and out. ``business_date`` 0 is the whole life; of a
-    past date the holdings are empty and unrealized is zero, since those are known for now alone.
+    unrealized: everything but money paid in and out. ``business_date`` None is the whole life, 0
+    the time before the first date. Of a past date the holdings are empty and unrealized is zero,
+    since those are known for now alone.
     """
 
     account: int
     sequence: int
-    business_date: int
+    business_date: int | None
     opening: int
     deposits: int
     withdrawals: int
@@ -159,7 +160,7 @@ def statement(
     return Statement(
         account=account,
         sequence=state.point[1],
-        business_date=business_date or 0,
+        business_date=business_date,
         opening=opening,
         deposits=moved[Movement.DEPOSITS],
         withdrawals=moved[Movement.WITHDRAWALS],

@@ -167,8 +167,9 @@ class Store:
         for row in self.rows("select * from instruments"):
             state.instruments[row["instrument"]] = Instrument(**row)
         for row in self.rows("select * from trading where business_date = ?", (date,)):
-            del row["business_date"]
-            state.trading[row.pop("instrument")] = Trading(**row)
+            state.trading[row["instrument"]] = Trading(
+                row["trades"], row["volume"], row["value"], row["last_price"]
+            )
         for row in self.rows("select * from divergences order by rowid"):
             row["index"] = row.pop("event_index")
             state.divergences.append(Divergence(**row))
@@ -183,9 +184,6 @@ class Store:
         execute = self._connection.execute
         execute("begin immediate")
         try:
-            for name, rows in _rows(state, changes):
-                if rows:
-                    self._connection.executemany(_WRITES[name], rows)
             moved = execute(
                 "update progress set epoch = ?, sequence = ?, event_index = ?, business_date = ?,"
                 " entries = ?, head = ? where epoch = ? and sequence = ? and event_index = ?",
@@ -193,6 +191,9 @@ class Store:
             ).rowcount
             if moved != 1:
                 raise RuntimeError(f"{self.path}: not at {before}: another writer is at work")
+            for name, rows in _rows(state, changes):
+                if rows:
+                    self._connection.executemany(_WRITES[name], rows)
             execute("commit")
         except BaseException:
             if self._connection.in_transaction:
