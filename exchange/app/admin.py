@@ -1,0 +1,85 @@
+"""The admin socket, ``DIR/admin.sock``: one JSON request a line, one JSON answer a line.
+
+It is a Unix socket of mode 0600: whoever may open it may operate the market, and nobody else.
+An answer is ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": "what to do"}``.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from exchange.app.operations import Operations
+from exchange.app.requests import AnyRequest
+from exchange.app.wishes import RequestRefused
+
+SOCKET_NAME: Final = "admin.sock"
+LINE_BYTES_MAX: Final = 1 << 20
+
+_decode_request = msgspec.json.Decoder(AnyRequest).decode
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What comes back for one request."""
+
+    ok: bool
+    result: dict[str, Any] = {}
+    error: str = ""
+
+
+@contextlib.asynccontextmanager
+async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path]:
+    """Serve the socket while the block runs; yields its path."""
+    path = directory / SOCKET_NAME
+    path.unlink(missing_ok=True)  # left by a crash; the directory's lock says nobody else serves
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                writer.write(msgspec.json.encode(await _answer(line, operations)) + b"\n")
+                await writer.drain()
+        except (ConnectionError, ValueError):  # gone, or a line longer than the limit
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(converse, path, limit=LINE_BYTES_MAX)
+    path.chmod(0o600)
+    try:
+        yield path
+    finally:
+        server.close()
+        path.unlink(missing_ok=True)
+
+
+async def _answer(line: bytes, operations: Operations) -> Answer:
+    try:
+        request = _decode_request(line)
+        return Answer(True, await operations.perform(request))
+    except msgspec.MsgspecError as error:
+        return Answer(False, error=f"not a request: {error}")
+    except RequestRefused as error:
+        return Answer(False, error=str(error))
+    except TimeoutError:
+        return Answer(False, error="the market did not answer in time; look at its log")
+
+
+async def ask(directory: Path, request: AnyRequest) -> Answer | None:
+    """Put one request to the market that serves ``directory``; None if none does."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(
+            directory / SOCKET_NAME, limit=LINE_BYTES_MAX
+        )
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    writer.write(msgspec.json.encode(request) + b"\n")
+    await writer.drain()
+    line = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    if not line:
+        raise ConnectionError("the market stopped before it answered")
+    return msgspec.json.decode(line, type=Answer)

@@ -1,0 +1,165 @@
+"""The operator's desk: puts wishes into the sequencer's queue and answers with what came of them.
+
+It is one more consumer of the released stream, and knows of the market only what that says:
+instruments, accounts, the business date, the mode.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final, NamedTuple, Protocol
+
+from contracts.spec import Instrument as Terms
+from exchange.app.wishes import RequestRefused, Wish
+from exchange.journal.tape import START, Released, Tape
+from exchange.marketdata.instruments import Instrument, Instruments
+from exchange.marketdata.stream import Row
+from exchange.messages import (
+    EVENT,
+    EVENT_BYTES,
+    EVENT_FIELDS,
+    HOUSE_ACCOUNT,
+    Event,
+    EventKind,
+    Mode,
+    Reason,
+)
+
+SOURCE: Final = 0  # the desk's number among the sequencer's sources; connections count from 1
+ANSWER_SECONDS: Final = 30.0  # a command that is not released by then never will be
+_KIND: Final = 12  # offset of the kind byte in an event
+_ORDER_KINDS: Final = bytes(range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED))
+
+
+class Submit(Protocol):
+    """How a command enters the sequencer's queue."""
+
+    def __call__(
+        self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
+    ) -> None: ...
+
+
+class Outcome(NamedTuple):
+    """The events of one command, in order."""
+
+    events: tuple[Event, ...]
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the command was rejected; None if it was not."""
+        first = self.events[0]
+        return Reason(first.reason) if first.kind == EventKind.REJECTED else None
+
+
+class WishRejected(RequestRefused):
+    """The engine rejected a wish."""
+
+    def __init__(self, wish: Wish, reason: Reason, event: Event) -> None:
+        super().__init__(
+            f"rejected {reason.name} ({reason.value}), limit {event.a}, observed {event.b}:"
+            f" {wish.text}"
+        )
+        self.reason = reason
+
+
+class Desk:
+    """Where the market stands, and the way to change it. Call ``run`` in a task of its own."""
+
+    def __init__(self, submit: Submit, tape: Tape) -> None:
+        self._submit = submit
+        self._tape = tape
+        self._waiting: dict[str, asyncio.Future[Outcome]] = {}
+        self.instruments = Instruments()
+        self.terms: dict[str, Terms] = {}
+        self.accounts = {HOUSE_ACCOUNT}
+        self.business_date = 0  # yyyymmdd, 0 before the first
+        self.day_open = False
+        self.mode = Mode.NORMAL
+        self.sequence = 0
+        self._handlers = {
+            EventKind.ACCOUNT_OPENED: self._account_opened,
+            EventKind.DAY_OPENED: self._day_opened,
+            EventKind.DAY_CLOSED: self._day_closed,
+            EventKind.MODE_CHANGED: self._mode_changed,
+        }
+
+    async def run(self, ready: asyncio.Event) -> None:
+        """Follow the stream until it is closed; set ``ready`` once what was there is read."""
+        behind = self._tape.last
+        if behind == START:
+            ready.set()
+        async for released in self._tape.follow():
+            self._take(released)
+            if released.last_sequence >= behind[1]:
+                ready.set()
+
+    async def perform(self, wishes: Sequence[Wish]) -> list[Outcome]:
+        """Submit the wishes in order; their outcomes once all are durable.
+
+        Raises WishRejected at the first that was rejected (those after it were submitted too),
+        QueueFull of the sequencer, TimeoutError when the market does not answer.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = []
+        for wish in wishes:
+            assert wish.text not in self._waiting, "every wish has a text of its own"
+            self._waiting[wish.text] = future = loop.create_future()
+            waiting.append(future)
+            self._submit(SOURCE, wish.record, text=wish.text)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                outcomes = [await future for future in waiting]
+        finally:
+            for wish in wishes:
+                self._waiting.pop(wish.text, None)
+        for wish, outcome in zip(wishes, outcomes, strict=True):
+            if outcome.reason is not None:
+                raise WishRejected(wish, outcome.reason, outcome.events[0])
+        return outcomes
+
+    def instrument(self, code: str) -> Instrument:
+        """The listed instrument of that code; RequestRefused if there is none."""
+        found = self.instruments.by_code.get(code)
+        if found is None:
+            raise RequestRefused(f"{code} is not listed; `hourbook contracts list` shows what is")
+        return found
+
+    def _take(self, released: Released) -> None:
+        """Read one batch: what changes the desk's picture, and the answers awaited."""
+        self.sequence = released.last_sequence
+        kinds = released.events[_KIND::EVENT_BYTES]
+        if not kinds.translate(None, _ORDER_KINDS) and not self._waiting:
+            return
+        texts = dict(released.texts)
+        answers = {n: text for n, text in released.texts if text in self._waiting}
+        events: dict[int, list[Event]] = {number: [] for number in answers}
+        for row in EVENT.iter_unpack(released.events):
+            if row[2] >= EventKind.SESSION_OPENED:
+                self._picture(row, texts)
+            if row[0] in events:
+                events[row[0]].append(Event(**dict(zip(EVENT_FIELDS, row, strict=True))))
+        for number, text in answers.items():
+            future = self._waiting.pop(text)
+            if not future.done():
+                future.set_result(Outcome(tuple(events[number])))
+
+    def _picture(self, row: Row, texts: dict[int, str]) -> None:
+        kind = EventKind(row[2])
+        text = texts.get(row[0])
+        listed = self.instruments.apply(row, text)
+        if listed is not None and kind == EventKind.INSTRUMENT_LISTED and text is not None:
+            self.terms[listed.code] = Terms.from_json(text)
+        handler = self._handlers.get(kind)
+        if handler is not None:
+            handler(row)
+
+    def _account_opened(self, row: Row) -> None:
+        self.accounts.add(row[6])
+
+    def _day_opened(self, row: Row) -> None:
+        self.business_date, self.day_open = row[9], True
+
+    def _day_closed(self, row: Row) -> None:
+        self.day_open = False
+
+    def _mode_changed(self, row: Row) -> None:
+        self.mode = Mode(row[9])

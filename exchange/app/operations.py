@@ -1,0 +1,247 @@
+"""What an operator can do with a running market: each request becomes commands and an answer.
+
+Nothing here changes the market by itself; every change goes through the desk into the log.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any, Final
+
+from contracts import prices, registry
+from exchange.app import requests, wishes
+from exchange.app.desk import Desk
+from exchange.app.wishes import RequestRefused, Wish
+from exchange.clearing import Clearing
+from exchange.marketdata.instruments import Instrument, micros_text
+from exchange.messages import HaltCause, Mode, TradingState
+
+CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
+_POLL_SECONDS: Final = 0.005
+
+TopOfBook = Callable[[int], tuple[int | None, int | None]]
+
+
+class Operations:
+    """The operator's requests, on a desk and the clearing house behind it.
+
+    ``top_of_book`` gives (best bid, best ask) of an instrument in ticks, None for a side without
+    orders; ``today`` is asked only when a request leaves its date open.
+    """
+
+    def __init__(
+        self, desk: Desk, clearing: Clearing, top_of_book: TopOfBook, today: Callable[[], date]
+    ) -> None:
+        self._desk = desk
+        self._clearing = clearing
+        self._top_of_book = top_of_book
+        self._today = today
+        self._one_at_a_time = asyncio.Lock()
+
+    async def perform(self, request: requests.AnyRequest) -> dict[str, Any]:
+        """Do what is asked and say what came of it, as plain data.
+
+        Raises RequestRefused with the reason, TimeoutError when the market does not answer.
+        """
+        async with self._one_at_a_time:
+            match request:
+                case requests.State():
+                    return self.state()
+                case requests.Settle():
+                    return await self._settle(request)
+                case requests.OpenDay():
+                    return await self._open_day(request)
+                case requests.Halt():
+                    return await self._halt(request.code)
+                case requests.Resume():
+                    return await self._resume(request.code)
+                case requests.Deposit() | requests.Withdraw():
+                    return await self._move_cash(request)
+                case requests.OpenAccount():
+                    return await self._open_account(request)
+                case requests.SetAccount():
+                    await self._desk.perform([wishes.set_account(request)])
+                    return {"account": request.account, "killed": request.killed}
+                case requests.SetMode():
+                    mode = Mode[request.mode.upper()]
+                    await self._desk.perform([wishes.set_mode(mode, "operator")])
+                    return {"mode": mode.name}
+
+    async def prepare(self) -> None:
+        """Make the market ready to trade after a start.
+
+        An empty one opens its first day. Instruments that the restart halted reopen; those that
+        an operator halted do not. A closed day stays closed until its date has passed.
+        """
+        desk = self._desk
+        if not desk.instruments.by_id:
+            await self._open_day(requests.OpenDay())
+            return
+        await desk.perform(
+            [
+                wishes.set_state(listed.code, listed.id, TradingState.CONTINUOUS)
+                for listed in desk.instruments.by_id.values()
+                if listed.state == TradingState.HALTED and listed.cause == HaltCause.RECOVERY
+            ]
+        )
+        if not desk.day_open and wishes.as_number(self._today()) > desk.business_date:
+            await self._open_day(requests.OpenDay())
+
+    async def checkpoint(self) -> None:
+        """Have engine and clearing compared at this point of the log."""
+        await self._desk.perform([wishes.checkpoint()])
+
+    async def cleared(self) -> None:
+        """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
+        sequence = self._desk.sequence
+        async with asyncio.timeout(CLEARING_SECONDS):
+            while self._clearing.position[1] < sequence:
+                await asyncio.sleep(_POLL_SECONDS)
+
+    def state(self) -> dict[str, Any]:
+        """How the market stands."""
+        desk = self._desk
+        return {
+            "sequence": desk.sequence,
+            "mode": desk.mode.name,
+            "business_date": desk.business_date,
+            "day_open": desk.day_open,
+            "accounts": len(desk.accounts),
+            "clearing_sequence": self._clearing.position[1],
+            "divergences": len(self._clearing.divergences),
+            "instruments": [
+                {
+                    "code": listed.code,
+                    "state": listed.state.name,
+                    "cause": listed.cause.name,
+                    "low_limit": listed.price_text(listed.low_ticks),
+                    "high_limit": listed.price_text(listed.high_ticks),
+                    "mark": micros_text(listed.mark),
+                }
+                for listed in desk.instruments.by_id.values()
+            ],
+        }
+
+    async def _halt(self, code: str) -> dict[str, Any]:
+        listed = self._desk.instrument(code)
+        await self._desk.perform([wishes.set_state(code, listed.id, TradingState.HALTED)])
+        return {"code": code, "state": TradingState.HALTED.name}
+
+    async def _resume(self, code: str) -> dict[str, Any]:
+        listed = self._desk.instrument(code)
+        await self._desk.perform([wishes.set_state(code, listed.id, TradingState.CONTINUOUS)])
+        return {"code": code, "state": TradingState.CONTINUOUS.name}
+
+    async def _open_account(self, request: requests.OpenAccount) -> dict[str, Any]:
+        opened = not (request.if_missing and request.account in self._desk.accounts)
+        if opened:
+            await self._desk.perform([wishes.open_account(request)])
+        return {"account": request.account, "opened": opened}
+
+    async def _move_cash(self, request: requests.Deposit | requests.Withdraw) -> dict[str, Any]:
+        """Book money in or out; a deposit opens its account if need be."""
+        movement = wishes.move_cash(request)
+        opening: list[Wish] = []
+        if isinstance(request, requests.Deposit) and request.account not in self._desk.accounts:
+            opening = [wishes.open_account(requests.OpenAccount(account=request.account))]
+        outcomes = await self._desk.perform([*opening, movement])
+        event = outcomes[-1].events[0]
+        return {
+            "account": request.account,
+            "amount": micros_text(event.price),
+            "cash": micros_text(event.b),
+            "sequence": event.sequence,
+        }
+
+    async def _open_day(self, request: requests.OpenDay) -> dict[str, Any]:
+        """Open a business date: new expiries, limits around the last settlement, trading."""
+        desk = self._desk
+        if desk.day_open:
+            raise RequestRefused(f"business date {desk.business_date} is open; settle it first")
+        number = request.date or self._next_date()
+        day = wishes.as_date(number)
+        todo = self._relimit()
+        todo += self._list_missing(day)
+        await desk.perform([*todo, wishes.open_day(number)])
+        closed = [
+            wishes.set_state(listed.code, listed.id, TradingState.CONTINUOUS)
+            for listed in desk.instruments.by_id.values()
+            if listed.state == TradingState.CLOSED
+        ]
+        await desk.perform(closed)
+        return {"business_date": number, "opened": len(closed)}
+
+    def _next_date(self) -> int:
+        today = self._today()
+        if self._desk.business_date:
+            today = max(today, wishes.as_date(self._desk.business_date) + timedelta(days=1))
+        return wishes.as_number(today)
+
+    def _relimit(self) -> list[Wish]:
+        """Limits and margin rates of the listed instruments, around their settlement prices."""
+        todo = []
+        for listed in self._desk.instruments.by_id.values():
+            terms = self._desk.terms.get(listed.code)
+            if terms is None or listed.state == TradingState.EXPIRED:
+                continue
+            price = listed.mark if listed.settlement_price is None else listed.settlement_price
+            todo.append(wishes.limits(terms, listed.id, price))
+            todo.append(wishes.risk(terms, listed.id, price))
+        return todo
+
+    def _list_missing(self, day: date) -> list[Wish]:
+        """Listings of the expiries in the cycle of ``day`` that are not listed yet.
+
+        The first mark of an expiry is its place on the demo's forward curve: a spot level and
+        an assumed slope (contracts/data/prices_2026.toml).
+        """
+        todo: list[Wish] = []
+        number = len(self._desk.instruments.by_id)
+        place: dict[str, int] = {}
+        for terms in registry.load().listing(day):
+            month = place[terms.product] = place.get(terms.product, -1) + 1
+            if terms.code in self._desk.instruments.by_code:
+                continue
+            mark = prices.forward_curve(terms.product, month + 1)[month] * terms.tick_scale
+            todo += wishes.listing(terms, number, mark)
+            number += 1
+        return todo
+
+    async def _settle(self, request: requests.Settle) -> dict[str, Any]:
+        """Close the day, settle every instrument once, and compare engine and clearing.
+
+        Can be asked again after a crash in the middle: what is settled already is left alone.
+        """
+        desk = self._desk
+        given = {
+            desk.instrument(code).id: wishes.micros(price) for code, price in request.prices.items()
+        }
+        listed = [i for i in desk.instruments.by_id.values() if i.state != TradingState.EXPIRED]
+        trading = [i for i in listed if i.state == TradingState.CONTINUOUS]
+        closing = [wishes.set_state(i.code, i.id, TradingState.CLOSED) for i in trading]
+        if desk.day_open:
+            closing.append(wishes.close_day(desk.business_date))
+        await desk.perform(closing)
+        await self.cleared()
+        settled = {
+            line.instrument
+            for line in self._clearing.open_interest()
+            if line.settlement_date == desk.business_date
+        }
+        due = [i for i in listed if i.id not in settled]
+        if not due:
+            raise RequestRefused(f"business date {desk.business_date} is settled already")
+        price = {i.id: given[i.id] if i.id in given else self._proposal(i) for i in due}
+        await desk.perform(
+            [*(wishes.settle(i.code, i.id, price[i.id]) for i in due), wishes.checkpoint()]
+        )
+        await self.cleared()
+        return {
+            "business_date": desk.business_date,
+            "settlement_prices": {i.code: micros_text(price[i.id]) for i in due},
+            "divergences": len(self._clearing.divergences),
+        }
+
+    def _proposal(self, listed: Instrument) -> int:
+        bid, ask = self._top_of_book(listed.id)
+        return self._clearing.propose(listed.id, bid=bid, ask=ask).price

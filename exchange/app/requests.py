@@ -1,0 +1,103 @@
+"""What an operator may ask of a market: the messages of the admin socket.
+
+One JSON object a line, tagged ``operation``; the answer is one line too (docs/reference/admin.md).
+Money and prices are decimal strings: dollars, and dollars per GPU-hour.
+"""
+
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+
+MAX_OPEN_ORDERS: Final = 10_000
+THROTTLE_INTERVAL_NS: Final = 100_000  # one order every 0.1 ms in the long run
+THROTTLE_BURST: Final = 10_000
+
+
+class Request(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="operation", forbid_unknown_fields=True
+):
+    """What every request has: the tag ``operation``."""
+
+
+class OpenAccount(Request, frozen=True, kw_only=True, tag="open_account"):
+    """Opens an account; without ``member`` it is a member of its own number."""
+
+    account: int
+    member: int | None = None
+    kind: Literal["house", "client", "box"] = "client"
+    max_open_orders: int = MAX_OPEN_ORDERS
+    throttle_interval_ns: int = THROTTLE_INTERVAL_NS
+    throttle_burst: int = THROTTLE_BURST
+    if_missing: bool = False  # an account that is open already is no error
+
+
+class SetAccount(Request, frozen=True, kw_only=True, tag="set_account"):
+    """Throws or lifts an account's kill switch and bounds the lots of its orders (0: no bound)."""
+
+    account: int
+    killed: bool = False
+    max_order: int = 0
+
+
+class Deposit(Request, frozen=True, kw_only=True, tag="deposit"):
+    """Books dollars into an account. A repeated ``request_id`` is answered, not booked again."""
+
+    account: int
+    amount: str
+    request_id: str = ""
+
+
+class Withdraw(Request, frozen=True, kw_only=True, tag="withdraw"):
+    """Books dollars out of an account, as far as they are free."""
+
+    account: int
+    amount: str
+    request_id: str = ""
+
+
+class Halt(Request, frozen=True, kw_only=True, tag="halt"):
+    """Stops trading in an instrument; orders stay and may be cancelled."""
+
+    code: str
+
+
+class Resume(Request, frozen=True, kw_only=True, tag="resume"):
+    """Starts trading in a halted or closed instrument again."""
+
+    code: str
+
+
+class SetMode(Request, frozen=True, kw_only=True, tag="mode"):
+    """Makes the whole market cancel-only, or normal again."""
+
+    mode: Literal["normal", "cancel_only"]
+
+
+class OpenDay(Request, frozen=True, kw_only=True, tag="open_day"):
+    """Opens a business date (yyyymmdd): lists new expiries, sets limits, starts trading."""
+
+    date: int | None = None  # the next one after the last, or today if that is later
+
+
+class Settle(Request, frozen=True, kw_only=True, tag="settle"):
+    """Closes the open day and settles it, at clearing's proposals or at ``prices`` by code."""
+
+    prices: dict[str, str] = {}
+
+
+class State(Request, frozen=True, kw_only=True, tag="state"):
+    """Asks how the market stands."""
+
+
+AnyRequest: TypeAlias = (
+    OpenAccount
+    | SetAccount
+    | Deposit
+    | Withdraw
+    | Halt
+    | Resume
+    | SetMode
+    | OpenDay
+    | Settle
+    | State
+)

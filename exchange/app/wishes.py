@@ -1,0 +1,205 @@
+"""The commands that an operator's wishes become. Pure: what is needed comes as arguments.
+
+Every wish has a text that names it and travels with it in the log: an auditor reads there what
+was asked for, and whoever asked recognises the answer by it. A listing's text is the instrument.
+"""
+
+import secrets
+from datetime import date
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+import msgspec
+
+from contracts.decimal_text import DecimalTextError, parse_price
+from contracts.spec import Instrument
+from exchange.app.requests import Deposit, OpenAccount, SetAccount, Withdraw
+from exchange.messages import (
+    COMMAND,
+    AccountKind,
+    Command,
+    CommandFlag,
+    CommandKind,
+    Limit,
+    Mode,
+    TradingState,
+)
+
+USD_DECIMALS: Final = 6
+_U64: Final = (1 << 64) - 1
+
+
+class RequestRefused(ValueError):
+    """The request makes no sense; the message says what would."""
+
+
+class Wish(NamedTuple):
+    """A command and the text that goes with it into the log."""
+
+    command: Command
+    text: str
+
+    @property
+    def record(self) -> bytes:
+        """The command's 64 bytes."""
+        return COMMAND.pack(*msgspec.structs.astuple(self.command))
+
+
+def digest(text: str, person: bytes) -> tuple[int, int]:
+    """The 128-bit key of an id: ``person`` is ``b"order"`` or ``b"request"``."""
+    key = blake2b(text.encode("ascii"), digest_size=16, person=person).digest()
+    return int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")
+
+
+def note(operation: str, **facts: object) -> str:
+    """The text of a wish: what was asked for, and a nonce that makes it unlike any other."""
+    named = {"operation": operation, **facts, "nonce": secrets.token_hex(8)}
+    return msgspec.json.encode(named).decode()
+
+
+def micros(text: str) -> int:
+    """Micro-dollars of a decimal string; RequestRefused if it is none."""
+    try:
+        return parse_price(text, USD_DECIMALS)
+    except DecimalTextError as error:
+        raise RequestRefused(str(error)) from error
+
+
+def as_number(day: date) -> int:
+    """A date as the log has it: yyyymmdd."""
+    return day.year * 10_000 + day.month * 100 + day.day
+
+
+def as_date(number: int) -> date:
+    """The date of a yyyymmdd number; RequestRefused if there is none."""
+    try:
+        return date(number // 10_000, number // 100 % 100, number % 100)
+    except ValueError as error:
+        raise RequestRefused(f"{number} is not a date of the form yyyymmdd") from error
+
+
+def listing(instrument: Instrument, number: int, mark_micros: int) -> list[Wish]:
+    """Lists an instrument under its dense number at a first mark, with limits and risk figures."""
+    low, high = instrument.limits(settlement_micros=mark_micros)
+    command = Command(
+        kind=CommandKind.LIST,
+        instrument=number,
+        price=mark_micros,
+        quantity=instrument.multiplier,
+        session=instrument.tick_scale,
+        account=instrument.price_step,
+        operator=instrument.lot_step,
+        target_lo=low & _U64,
+        target_hi=high & _U64,
+    )
+    return [Wish(command, instrument.to_json()), risk(instrument, number, mark_micros)]
+
+
+def risk(instrument: Instrument, number: int, price_micros: int) -> Wish:
+    """Sets the margin rate that a price asks for, and the instrument's limits and fees."""
+    command = Command(
+        kind=CommandKind.SET_RISK,
+        instrument=number,
+        price=instrument.margin_rate(price_micros=price_micros),
+        quantity=instrument.position_limit,
+        session=instrument.max_order,
+        target_lo=instrument.maker_fee & _U64,
+        target_hi=instrument.taker_fee & _U64,
+    )
+    return Wish(command, note("risk", code=instrument.code))
+
+
+def limits(instrument: Instrument, number: int, settlement_micros: int) -> Wish:
+    """Moves the price limits to stand around a settlement price."""
+    low, high = instrument.limits(settlement_micros=settlement_micros)
+    command = Command(
+        kind=CommandKind.SET_LIMITS,
+        instrument=number,
+        target_lo=low & _U64,
+        target_hi=high & _U64,
+    )
+    return Wish(command, note("limits", code=instrument.code))
+
+
+def set_state(code: str, number: int, state: TradingState) -> Wish:
+    """Changes an instrument's trading state."""
+    command = Command(kind=CommandKind.SET_STATE, instrument=number, tif=state)
+    return Wish(command, note("state", code=code, state=state.name))
+
+
+def settle(code: str, number: int, price_micros: int, cycle: int = 1) -> Wish:
+    """Settles an instrument for the business date at a clearing price."""
+    command = Command(
+        kind=CommandKind.SETTLE, instrument=number, price=price_micros, quantity=cycle
+    )
+    return Wish(command, note("settle", code=code))
+
+
+def open_day(number: int) -> Wish:
+    """Opens a business date."""
+    return Wish(Command(kind=CommandKind.OPEN_DAY, quantity=number), note("open_day", date=number))
+
+
+def close_day(number: int) -> Wish:
+    """Closes the open business date: its sequence is the day's cut."""
+    command = Command(kind=CommandKind.CLOSE_DAY, quantity=number)
+    return Wish(command, note("close_day", date=number))
+
+
+def checkpoint() -> Wish:
+    """Asks the engine for its totals, which clearing compares with its own."""
+    return Wish(Command(kind=CommandKind.CHECKPOINT), note("checkpoint"))
+
+
+def set_mode(mode: Mode, why: str) -> Wish:
+    """Changes the mode of the whole market."""
+    return Wish(Command(kind=CommandKind.SET_MODE, tif=mode), note("mode", mode=mode.name, why=why))
+
+
+def open_account(request: OpenAccount) -> Wish:
+    """Opens an account, by default as a member and a self-trade group of its own."""
+    member = request.account if request.member is None else request.member
+    if not 0 <= member < Limit.MEMBERS:
+        raise RequestRefused(
+            f"member {member} is out of range; state one from 0 to {Limit.MEMBERS - 1}"
+        )
+    command = Command(
+        kind=CommandKind.OPEN_ACCOUNT,
+        account=request.account,
+        instrument=member,
+        session=request.account,
+        tif=AccountKind[request.kind.upper()],
+        quantity=request.max_open_orders,
+        target_lo=request.throttle_interval_ns,
+        target_hi=request.throttle_burst,
+    )
+    return Wish(command, note("open_account", account=request.account))
+
+
+def set_account(request: SetAccount) -> Wish:
+    """Throws or lifts the kill switch of an account and bounds its orders."""
+    command = Command(
+        kind=CommandKind.SET_ACCOUNT,
+        account=request.account,
+        flags=CommandFlag.KILLED if request.killed else 0,
+        quantity=request.max_order,
+    )
+    return Wish(command, note("set_account", account=request.account, killed=request.killed))
+
+
+def move_cash(request: Deposit | Withdraw) -> Wish:
+    """Books money in or out. The request id makes a repeat harmless; one is made if absent."""
+    deposit = isinstance(request, Deposit)
+    request_id = request.request_id or secrets.token_hex(8)
+    if not request_id.isascii():
+        raise RequestRefused("request_id must be ASCII")
+    key_lo, key_hi = digest(request_id, b"request")
+    command = Command(
+        kind=CommandKind.DEPOSIT if deposit else CommandKind.WITHDRAW,
+        account=request.account,
+        price=micros(request.amount),
+        key_lo=key_lo,
+        key_hi=key_hi,
+    )
+    operation = "deposit" if deposit else "withdraw"
+    return Wish(command, note(operation, account=request.account, request_id=request_id))
