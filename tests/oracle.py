@@ -83,14 +83,14 @@ def recovered(m: Market, c: Record) -> None:
 
 def open_day(m: Market, c: Record) -> None:
     if m.day_open or c.quantity <= m.business_date:
-        raise Rejected(Reason.DAY_STATE)
+        raise Rejected(Reason.DAY_STATE, m.business_date, c.quantity)
     m.day_open, m.business_date = True, c.quantity
     m.emit(EventKind.DAY_OPENED, quantity=c.quantity)
 
 
 def close_day(m: Market, c: Record) -> None:
     if not m.day_open or c.quantity != m.business_date:
-        raise Rejected(Reason.DAY_STATE)
+        raise Rejected(Reason.DAY_STATE, m.business_date, c.quantity)
     m.day_open = False
     m.emit(EventKind.DAY_CLOSED, quantity=c.quantity)
     for order in m.orders_by_slot():
@@ -100,14 +100,14 @@ def close_day(m: Market, c: Record) -> None:
 
 def upgrade(m: Market, c: Record) -> None:
     if not m.rules_version < c.quantity <= RULES_VERSION:
-        raise Rejected(Reason.RULES_VERSION)
+        raise Rejected(Reason.RULES_VERSION, RULES_VERSION, c.quantity)
     m.rules_version = c.quantity
     m.emit(EventKind.UPGRADED, quantity=c.quantity)
 
 
 def set_mode(m: Market, c: Record) -> None:
     if c.tif >= len(Mode):
-        raise Rejected(Reason.PARAMETER_RANGE)
+        raise Rejected(Reason.PARAMETER_RANGE, Mode.CANCEL_ONLY, c.tif)
     m.mode = c.tif
     m.emit(EventKind.MODE_CHANGED, quantity=c.tif)
 
@@ -163,7 +163,7 @@ EFFECTS: dict[int, Callable[[Market, Record], None]] = {
 
 
 def unknown(m: Market, c: Record) -> None:
-    raise Rejected(Reason.UNKNOWN_COMMAND)
+    raise Rejected(Reason.UNKNOWN_COMMAND, 0, c.kind)
 
 
 def reject(m: Market, c: Record, why: Rejected) -> None:

@@ -23,7 +23,7 @@ SESSION_SLOT_BITS = 16
 def open_account(m: Market, c: Record) -> None:
     interval, burst = c.target_lo, c.target_hi
     if c.account >= Limit.ACCOUNTS:
-        raise Rejected(Reason.ACCOUNTS_FULL)
+        raise Rejected(Reason.ACCOUNTS_FULL, Limit.ACCOUNTS, c.account)
     if c.account in m.accounts:
         raise Rejected(Reason.ACCOUNT_EXISTS)
     if (
@@ -31,7 +31,7 @@ def open_account(m: Market, c: Record) -> None:
         or c.tif >= len(AccountKind)
         or c.operator >= len(Currency)
         or not 1 <= c.quantity <= Limit.ORDERS
-        or burst < 1
+        or not 1 <= burst <= THROTTLE_MAX
         or interval * burst > THROTTLE_MAX
     ):
         raise Rejected(Reason.PARAMETER_RANGE)
@@ -60,16 +60,16 @@ def known_account(m: Market, c: Record) -> Account:
 def judge_money(m: Market, c: Record, account: Account, change: int) -> None:
     """Guards of an amount of money after the known key."""
     if not 1 <= c.price <= Limit.MONEY:
-        raise Rejected(Reason.PARAMETER_RANGE)
+        raise Rejected(Reason.PARAMETER_RANGE, Limit.MONEY, c.price)
     if c.tif != account.currency:
-        raise Rejected(Reason.ASSET_MISMATCH)
+        raise Rejected(Reason.ASSET_MISMATCH, account.currency, c.tif)
     balances = [account.cash + change]
     if c.kind == CommandKind.FEE:
         balances.append(m.accounts[0].cash + c.price)
     else:
         balances.append(m.deposited + change)
     if any(abs(balance) > Limit.MONEY for balance in balances):
-        raise Rejected(Reason.MONEY_RANGE)
+        raise Rejected(Reason.MONEY_RANGE, Limit.MONEY, c.price)
     if c.kind == CommandKind.WITHDRAW:
         free = account.cash - required(m, account)
         if c.price > free:
@@ -135,7 +135,7 @@ def new_session_id(m: Market) -> int:
         slot = len(m.session_generations)
         m.session_generations.append(0)
     else:
-        raise Rejected(Reason.SESSIONS_FULL)
+        raise Rejected(Reason.SESSIONS_FULL, Limit.SESSIONS, Limit.SESSIONS)
     generation = m.session_generations[slot] % 0xFFFF + 1  # 16 bits, zero skipped
     m.session_generations[slot] = generation
     return slot | generation << SESSION_SLOT_BITS
@@ -148,7 +148,7 @@ def logon(m: Market, c: Record) -> None:
         if session is None or session.account != c.account:
             raise Rejected(Reason.SESSION_UNKNOWN, 0, c.session)
         if session.online:
-            raise Rejected(Reason.SESSION_LIVE)
+            raise Rejected(Reason.SESSION_LIVE, 0, c.session)
     session_id = c.session or new_session_id(m)
     stays = bool(c.flags & CommandFlag.CANCEL_ON_DISCONNECT)
     m.sessions[session_id] = Session(session_id, c.account, stays, c.quantity)

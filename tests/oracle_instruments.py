@@ -42,7 +42,7 @@ def price_fits(price: int, multiplier: int, lots: int) -> bool:
 def listed(m: Market, c: Record) -> Instrument:
     """Raises UNKNOWN_INSTRUMENT."""
     if c.instrument >= len(m.instruments):
-        raise Rejected(Reason.UNKNOWN_INSTRUMENT)
+        raise Rejected(Reason.UNKNOWN_INSTRUMENT, len(m.instruments), c.instrument)
     return m.instruments[c.instrument]
 
 
@@ -50,7 +50,7 @@ def living(m: Market, c: Record) -> Instrument:
     """Raises UNKNOWN_INSTRUMENT, STATE."""
     instrument = listed(m, c)
     if instrument.state == TradingState.EXPIRED:
-        raise Rejected(Reason.STATE)
+        raise Rejected(Reason.STATE, 0, TradingState.EXPIRED)
     return instrument
 
 
@@ -58,9 +58,9 @@ def list_instrument(m: Market, c: Record) -> None:
     multiplier, scale, step, lot_step = c.quantity, c.session, c.account, c.operator
     low, high = signed(c.target_lo), signed(c.target_hi)
     if len(m.instruments) >= Limit.INSTRUMENTS:
-        raise Rejected(Reason.INSTRUMENTS_FULL)
+        raise Rejected(Reason.INSTRUMENTS_FULL, Limit.INSTRUMENTS, len(m.instruments))
     if c.instrument != len(m.instruments):
-        raise Rejected(Reason.STATE)
+        raise Rejected(Reason.STATE, len(m.instruments), c.instrument)
     if (
         min(multiplier, scale, step, lot_step) < 1
         or not ladder_fits(m, low, high, step)
@@ -209,7 +209,7 @@ def settle(m: Market, c: Record) -> None:
 def expire(m: Market, c: Record) -> None:
     instrument = living(m, c)
     if instrument.state == TradingState.CONTINUOUS:
-        raise Rejected(Reason.STATE)
+        raise Rejected(Reason.STATE, TradingState.HALTED, TradingState.CONTINUOUS)
     if not price_fits(c.price, instrument.multiplier, instrument.bound):
         raise Rejected(Reason.PARAMETER_RANGE)
     instrument.state = TradingState.EXPIRED

@@ -75,7 +75,7 @@ def repeated(m: Market, c: Record) -> bool:
 def need_slot(m: Market, c: Record) -> None:
     """Room for the receipt of a request that has an id. Raises ORDERS_FULL."""
     if c.key != NO_KEY and m.slots_full():
-        raise Rejected(Reason.ORDERS_FULL)
+        raise Rejected(Reason.ORDERS_FULL, Limit.ORDERS, Limit.ORDERS)
 
 
 def keep_receipt(m: Market, c: Record, answer: Row) -> None:
@@ -132,7 +132,7 @@ def find_target(m: Market, c: Record) -> Order:
     if entry.place is Place.FILLED:
         raise Rejected(Reason.TOO_LATE)
     if c.side not in (Side.UNSTATED, entry.side):
-        raise Rejected(Reason.SIDE_MISMATCH)
+        raise Rejected(Reason.SIDE_MISMATCH, entry.side, c.side)
     return entry
 
 
@@ -184,7 +184,7 @@ def judge_post_only(c: Record, side: int, instrument: Instrument) -> None:
 def judge_enter(m: Market, c: Record, account: Account) -> tuple[Instrument, int]:
     """Every guard of ENTER after the known key; gives the instrument and the limit price."""
     if c.instrument >= len(m.instruments):
-        raise Rejected(Reason.UNKNOWN_INSTRUMENT)
+        raise Rejected(Reason.UNKNOWN_INSTRUMENT, len(m.instruments), c.instrument)
     instrument = m.instruments[c.instrument]
     judge_open(m, c, account, instrument)
     judge_fields(c, account, instrument)
@@ -199,12 +199,12 @@ def judge_enter(m: Market, c: Record, account: Account) -> tuple[Instrument, int
     judge_margin(m, account, instrument, (c.side, c.quantity, limit), None)
     orders = len(instrument.bids) + len(instrument.asks) + len(instrument.dormant)
     if orders >= Limit.BOOK_ORDERS:
-        raise Rejected(Reason.BOOK_FULL)
+        raise Rejected(Reason.BOOK_FULL, Limit.BOOK_ORDERS, orders)
     if m.slots_full():
-        raise Rejected(Reason.ORDERS_FULL)
+        raise Rejected(Reason.ORDERS_FULL, Limit.ORDERS, Limit.ORDERS)
     known = sum(len(other.positions) for other in m.accounts.values())
     if c.instrument not in account.positions and known >= Limit.POSITIONS:
-        raise Rejected(Reason.POSITIONS_FULL)
+        raise Rejected(Reason.POSITIONS_FULL, Limit.POSITIONS, Limit.POSITIONS)
     return instrument, limit
 
 
@@ -255,11 +255,11 @@ def reduce(m: Market, c: Record) -> None:
     if repeated(m, c):
         return
     order = find_target(m, c)
+    instrument = m.instruments[order.instrument]
     if c.quantity == 0:
-        raise Rejected(Reason.QUANTITY_RANGE)
-    lot_step = m.instruments[order.instrument].lot_step
-    if c.quantity % lot_step:
-        raise Rejected(Reason.LOT, lot_step, c.quantity)
+        raise Rejected(Reason.QUANTITY_RANGE, instrument.max_order, 0)
+    if c.quantity % instrument.lot_step:
+        raise Rejected(Reason.LOT, instrument.lot_step, c.quantity)
     need_slot(m, c)
     row = lose(m, order, c.quantity, CancelReason.REQUESTED, CancelReason.REDUCED)
     keep_receipt(m, c, row)
@@ -278,8 +278,12 @@ def replace(m: Market, c: Record) -> None:
     instrument = m.instruments[order.instrument]
     judge_open(m, c, account, instrument)
     judge_fields(c, account, instrument)
+    leaves = c.quantity if new_id else c.quantity - order.executed
+    if leaves <= 0:
+        need_slot(m, c)
+        keep_receipt(m, c, cancel_order(m, order, CancelReason.REDUCED))
+        return
     judge_post_only(c, order.side, instrument)
-    leaves = c.quantity if new_id else max(0, c.quantity - order.executed)
     position = account.positions[instrument.number]
     judge_position(instrument, position, order.side, leaves, order)
     judge_margin(m, account, instrument, (order.side, leaves, c.price), order)
@@ -293,8 +297,6 @@ def replace(m: Market, c: Record) -> None:
 
 def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
     """Give the order its new price and leaves: in its place, or as incoming."""
-    if leaves == 0:
-        return cancel_order(m, order, CancelReason.REDUCED)
     keeps = order.place is Place.BOOK and c.price == order.price and leaves <= order.leaves
     row = m.tell(
         EventKind.ORDER_REPLACED,
