@@ -6,7 +6,8 @@ readers of public data first, so public data is never later than private.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final, Protocol
 
 from exchange.gateway.accounts import Accounts
@@ -23,6 +24,7 @@ from exchange.messages.wire import (
     Heartbeat,
     LoggedOn,
     Logon,
+    Position,
     Response,
 )
 
@@ -30,11 +32,24 @@ LOGON_MARK: Final = int.from_bytes(b"logon", "little")  # key_hi of a LOGON's co
 TRADE: Final = int(EventKind.TRADE)
 
 
+class Submit(Protocol):
+    """Queues a command for the sequencer, or raises that its queue is full."""
+
+    def __call__(
+        self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
+    ) -> None: ...
+
+
 class Tape(Protocol):
-    """Where missed reports are read from."""
+    """The released stream: live, and from any event on for those who missed some."""
 
     def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
-        """Yield the released batches with events after that position."""
+        """Yield what comes after that event, up to the end of now."""
+        ...
+
+    def follow(self, after: tuple[int, int, int] = (0, 0, 0)) -> AsyncIterator[Released]:
+        """Yield what comes after that event, for as long as the market runs."""
+        ...
 
 
 class Hub:
@@ -42,12 +57,20 @@ class Hub:
 
     def __init__(
         self,
-        submit: Callable[[int, bytes, int, str | None], bool],
+        submit: Submit,
         tape: Tape,
         keys: Keys,
+        *,
+        queue_full: tuple[type[Exception], ...],
+        no_such_position: type[Exception],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
-        self.submit = submit  # (source, record, ingress_ns, text) -> whether it was queued
+        """``queue_full`` are what ``submit`` raises, ``no_such_position`` is what ``tape.read``
+        does: their rooms are not this one's to import.
+        """
+        self._submit = submit
+        self._queue_full = queue_full
+        self._no_such_position = no_such_position
         self.keys = keys
         self.now_ms = now_ms
         self.feed = Feed()
@@ -63,6 +86,15 @@ class Hub:
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
         self._logoffs: list[tuple[int, bytes]] = []  # refused by a full queue, tried again
         self._connections = 0
+        self._epochs: list[tuple[int, int]] = []  # (first sequence released, epoch), rising
+
+    def submit(self, source: int, record: bytes, ingress_ns: int, text: str | None) -> bool:
+        """Queue a command; return whether there was room."""
+        try:
+            self._submit(source, record, ingress_ns=ingress_ns, text=text)
+        except self._queue_full:
+            return False
+        return True
 
     # Connections
 
@@ -90,6 +122,8 @@ class Hub:
         """Ask the engine for a session; a key that only reads needs none. Raises Refused."""
         if key.account not in self.accounts.by_id:
             raise Refused(Reason.UNKNOWN_ACCOUNT)
+        if logon.after is not None:
+            self._check_position(logon.after)
         if key.scope != "trade":
             session.key, session.logon = key, logon
             self._ready(session, 0, (self.sequence + 1, 0))
@@ -164,10 +198,16 @@ class Hub:
 
     # Released batches
 
+    def follow(self) -> AsyncIterator[Released]:
+        """Return the released stream from its beginning on; each batch is for ``release``."""
+        return self._tape.follow()
+
     def release(self, released: Released) -> None:
         """Take one released batch in and queue all that it means to every connection."""
         rows: list[Row] = list(EVENT.iter_unpack(released.events))
         texts = dict(released.texts)
+        if released.epoch != self.epoch:
+            self._epochs.append((released.first_sequence, released.epoch))
         self.epoch = released.epoch
         self.sequence = released.first_sequence + released.count - 1
         readers: dict[int, Session] = {}
@@ -267,19 +307,35 @@ class Hub:
             )
         )
 
+    def _position(self, after: Position) -> tuple[int, int, int]:
+        """Return the position with its sequence's own epoch.
+
+        A sequence never repeats, so it alone tells the epoch; a client that was cut off while
+        it read reports of several epochs cannot know which one its last report was of.
+        """
+        if after.sequence == 0:
+            return (0, 0, 0)
+        place = bisect_right(self._epochs, (after.sequence, after.epoch)) - 1
+        epoch = self._epochs[place][1] if place >= 0 else after.epoch
+        return (epoch, after.sequence, after.index)
+
+    def _check_position(self, after: Position) -> None:
+        """Refuse a resume point that is no event of the stream."""
+        try:
+            next(self._tape.read(*self._position(after)), None)
+        except self._no_such_position as error:
+            raise Refused(Reason.NOT_FOUND, "after", str(error)) from None
+
     def _replay(
         self, session: Session, account: int, logon: Logon, before: tuple[int, int]
     ) -> None:
         """Queue the account's reports after the named position and before ``before``."""
-        after = logon.after
-        if after is None:
+        if logon.after is None:
             return
-        start = (after.sequence, after.index)
-        for released in self._tape.read(after.epoch, after.sequence, after.index):
+        epoch, *start = self._position(logon.after)
+        for released in self._tape.read(epoch, *start):
             texts = dict(released.texts)
             for row in EVENT.iter_unpack(released.events):
-                if row[:2] <= start:
-                    continue
                 if row[:2] >= before:
                     return
                 for message in self._reports_of(row, account, released.stamp, texts):

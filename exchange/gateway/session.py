@@ -103,6 +103,11 @@ class Session:
             Ping: self._ping,
         }
 
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has neither logged on nor subscribed."""
+        return self.stage is Stage.PUBLIC and not self.channels
+
     # What comes in
 
     def receive(self, data: str | bytes, ingress_ns: int) -> None:

@@ -6,16 +6,12 @@ millionths of a dollar per GPU-hour. Both become exact decimal strings, never fl
 
 from typing import Final
 
-import msgspec
-
 from exchange.marketdata.stream import Row
 from exchange.messages import EventKind, HaltCause, TradingState
-from exchange.messages.wire import InstrumentData
+from exchange.messages.wire import InstrumentData, read_listing
 
 MICRO_DIGITS: Final = 6  # decimals of a clearing price and of money
 CACHE_ENTRIES: Final = 65_536  # prices remembered as text per instrument
-
-_decode_data = msgspec.json.Decoder(InstrumentData).decode
 
 
 def decimal_text(units: int, digits: int) -> str:
@@ -48,7 +44,7 @@ class Instrument:
         self.rate = 0  # micro-dollars of hold per lot
         self.max_order = 0
         self.settlement_price: int | None = None
-        self.data = _decode_data(text) if text else self._unnamed()
+        self.data = read_listing(text) if text else self._unnamed()
         self.code = self.data.code
         self.decimals = self.data.decimals
         unit: int = 10 ** (MICRO_DIGITS - self.decimals)
@@ -81,8 +77,16 @@ class Instrument:
 
     def describe(self) -> InstrumentData:
         """Return the listing's data with the figures that changed since."""
-        return msgspec.structs.replace(
-            self.data,
+        data = self.data
+        return InstrumentData(
+            code=data.code,
+            product=data.product,
+            expiry=data.expiry,
+            multiplier=self.multiplier,
+            tick=data.tick,
+            decimals=data.decimals,
+            name=data.name,
+            last_trading_day=data.last_trading_day,
             instrument_id=self.id,
             lot_step=self.lot_step,
             max_order=self.max_order,

@@ -511,6 +511,7 @@ AnyResponse: TypeAlias = (
 )
 
 encode_json: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
+read_listing: Final[Callable[[str], InstrumentData]] = msgspec.json.Decoder(InstrumentData).decode
 encode_msgpack: Final[Callable[[object], bytes]] = msgspec.msgpack.Encoder().encode
 
 

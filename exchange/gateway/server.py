@@ -1,0 +1,197 @@
+"""The gateway's sockets: the only file that knows aiohttp.
+
+One task follows the released stream; each connection has a reader, which runs through all
+frames that have arrived before it lets go, and a writer, which sends all that waits as one
+frame. No task is made per message and none is awaited for a single one but by its reader.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import Final
+
+from aiohttp import WSMsgType, web
+
+from exchange.gateway.hub import Hub
+from exchange.gateway.session import JSON, MSGPACK, Session
+from exchange.messages import Limit
+from exchange.messages.wire import (
+    HEARTBEAT_MS,
+    JSON_PROTOCOL,
+    MSGPACK_PROTOCOL,
+    PROTOCOL_VERSION,
+    encode_json,
+)
+
+PING_SECONDS: Final = 15.0  # a peer that answers no ping for half of this is gone
+SILENT_SECONDS: Final = 5.0  # a connection that has neither logged on nor subscribed by then goes
+CLOSE_SECONDS: Final = 2.0
+BATCHES_IN_ONE_GO: Final = 64
+CLOSE_IDLE: Final = 4000
+_OPCODE: Final = (WSMsgType.TEXT, WSMsgType.BINARY)  # by codec
+_log = logging.getLogger(__name__)
+
+
+class Gateway:
+    """The HTTP and WebSocket server over a Hub. ``start``, then ``run`` until ``close``."""
+
+    def __init__(self, hub: Hub, *, origins: frozenset[str] = frozenset()) -> None:
+        """``origins`` are the browser origins let in; a client without Origin is no browser."""
+        self._hub = hub
+        self._origins = origins
+        self._links: set[_Link] = set()
+        self._runner: web.AppRunner | None = None
+        self.app = web.Application(client_max_size=Limit.FRAME_BYTES)
+        self.app.router.add_get("/ws", self._websocket)
+        self.app.router.add_get("/api/v1/instruments", self._instruments)
+        self.app.router.add_get("/api/v1/health", self._health)
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; return the port, which is a free one if ``port`` was 0."""
+        self._runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=CLOSE_SECONDS)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        await site.start()
+        listening: int = self._runner.addresses[0][1]
+        return listening
+
+    async def run(self) -> None:
+        """Follow the released stream, and beat, until cancelled or the stream ends."""
+        beating = asyncio.create_task(self._beat())
+        try:
+            batches = 0
+            async for released in self._hub.follow():
+                self._hub.release(released)
+                batches += 1
+                if batches % BATCHES_IN_ONE_GO == 0:
+                    await asyncio.sleep(0)  # a long stream from disk must not starve the sockets
+        finally:
+            beating.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await beating
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_MS / 1000)
+            self._hub.beat()
+
+    async def close(self) -> None:
+        """Close every connection and stop listening."""
+        for link in list(self._links):
+            link.session.close(1001, "the gateway is stopping")
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # Handlers
+
+    async def _websocket(self, request: web.Request) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in self._origins:
+            raise web.HTTPForbidden(text="this origin is not let in")
+        socket = web.WebSocketResponse(
+            protocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
+            max_msg_size=Limit.FRAME_BYTES,
+            compress=False,
+            heartbeat=PING_SECONDS,
+            timeout=CLOSE_SECONDS,
+        )
+        await socket.prepare(request)
+        link = _Link(self._hub, socket, request)
+        self._links.add(link)
+        try:
+            await link.serve()
+        finally:
+            self._links.discard(link)
+        return socket
+
+    async def _instruments(self, request: web.Request) -> web.Response:
+        hub = self._hub
+        return _json(encode_json(hub.queries.instruments(hub.sequence)))
+
+    async def _health(self, request: web.Request) -> web.Response:
+        hub = self._hub
+        health = {
+            "epoch": hub.epoch,
+            "sequence": hub.sequence,
+            "time": hub.feed.time,
+            "connections": len(self._links),
+            "protocol_version": PROTOCOL_VERSION,
+        }
+        return _json(encode_json(health))
+
+
+class _Link:
+    """One WebSocket and its session."""
+
+    def __init__(self, hub: Hub, socket: web.WebSocketResponse, request: web.Request) -> None:
+        self._hub = hub
+        self._socket = socket
+        self._request = request
+        self._work = asyncio.Event()
+        codec = MSGPACK if socket.ws_protocol == MSGPACK_PROTOCOL else JSON
+        self._closed = asyncio.Event()  # the writer has sent the close, or given up
+        self._abort: asyncio.TimerHandle | None = None
+        self.session: Session = hub.connect(codec, self._wake)
+
+    async def serve(self) -> None:
+        """Read and write until either side closes; then log the session off."""
+        writer = asyncio.create_task(self._write())
+        loop = asyncio.get_running_loop()
+        silence = loop.call_later(SILENT_SECONDS, self._check_silence)
+        try:
+            await self._read()
+        finally:
+            silence.cancel()
+            if self._abort is not None:
+                self._abort.cancel()
+            writer.cancel()
+            self._hub.disconnect(self.session)
+            with contextlib.suppress(asyncio.CancelledError):
+                await writer
+            if self.session.closing is not None:
+                _log.info("connection %d closed: %s", self.session.number, self.session.closing[1])
+
+    def _check_silence(self) -> None:
+        if self.session.is_silent:
+            self.session.close(CLOSE_IDLE, "neither logged on nor subscribed")
+
+    async def _read(self) -> None:
+        receive, session = self._socket.receive, self.session
+        while session.closing is None:
+            message = await receive()
+            kind = message.type
+            if kind is not WSMsgType.TEXT and kind is not WSMsgType.BINARY:
+                return
+            session.receive(message.data, time.time_ns())
+        await self._closed.wait()
+
+    async def _write(self) -> None:
+        session, opcode = self.session, _OPCODE[self.session.codec]
+        with contextlib.suppress(ConnectionResetError):  # the reader sees the end as well
+            while session.closing is None:
+                await self._work.wait()
+                self._work.clear()
+                while frame := session.take():
+                    session.sending_bytes = len(frame)
+                    await self._socket.send_frame(frame, opcode)
+                    session.sending_bytes = 0
+            code, reason = session.closing
+            await self._socket.close(code=code, message=reason.encode())
+        self._closed.set()
+
+    def _wake(self) -> None:
+        self._work.set()
+        if self.session.closing is not None and self._abort is None:
+            # A reader that takes nothing would also not take the close.
+            loop = asyncio.get_running_loop()
+            self._abort = loop.call_later(CLOSE_SECONDS, self._cut)
+
+    def _cut(self) -> None:
+        if self._request.transport is not None:
+            self._request.transport.abort()
+        self._closed.set()
+
+
+def _json(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type="application/json")
