@@ -1,6 +1,10 @@
 """Everything that can be wrong with a journal, by name. Nothing here is ever swallowed."""
 
+import errno
 from pathlib import Path
+from typing import Final
+
+_OUT_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class JournalError(Exception):
@@ -101,6 +105,12 @@ class DiskFull(JournalStopped):
 
 class WriteFailed(JournalStopped):
     """The disk refused a write for another reason than space."""
+
+
+def write_failure(error: OSError, what: str) -> JournalStopped:
+    """Return the name of a failed write."""
+    kind = DiskFull if error.errno in _OUT_OF_SPACE else WriteFailed
+    return kind(f"{what}: {error}")
 
 
 class NoSuchPosition(JournalError):

@@ -8,28 +8,20 @@ returned. A failed write or sync ends the journal for good: dirty pages may be g
 disk, read again at the next start, knows what it holds.
 """
 
-import errno
 import fcntl
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-from exchange.journal.errors import (
-    DirectoryLocked,
-    DiskFull,
-    JournalStopped,
-    SyncFailed,
-    WriteFailed,
-)
+from exchange.journal.errors import DirectoryLocked, JournalStopped, SyncFailed, write_failure
 from exchange.journal.frame import Opening, encode
 from exchange.journal.head import HEAD_FORMAT, Head, sync_directory, write_head
 from exchange.journal.reader import LOG_NAME, Recovered, segment_name
 
 SEGMENT_BYTES: Final = 64 << 20  # a segment takes no further frame once it is this large
 LOCK_NAME: Final = "lock"
-_OUT_OF_SPACE: Final = (errno.ENOSPC, errno.EDQUOT)
 _log = logging.getLogger(__name__)
 
 
@@ -79,8 +71,9 @@ class Journal:
         self._sync = sync
         self._write = write
         self._segment_bytes = segment_bytes
-        self._retired: int | None = None
+        self._retired: list[int] = []
         self._stopped: JournalStopped | None = None
+        self._closed = False
         self._epoch = recovered.epoch
         self.last_hash = recovered.last_hash
         self.last_sequence = recovered.last_sequence
@@ -103,12 +96,6 @@ class Journal:
     @staticmethod
     def _open(path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def append(
         self, opening: Opening, commands: bytes, ingress: bytes, texts: bytes, notes: bytes
@@ -134,8 +121,7 @@ class Journal:
             while rest:
                 rest = rest[self._write(self._segment, rest) :]
         except OSError as error:
-            kind = DiskFull if error.errno in _OUT_OF_SPACE else WriteFailed
-            raise self._stop(kind(f"frame of {len(data)} bytes: {error}")) from error
+            raise self._stop(write_failure(error, f"frame of {len(data)} bytes")) from error
 
     def sync(self) -> None:
         """Make every frame appended so far durable. Raises SyncFailed, and then for ever."""
@@ -160,9 +146,9 @@ class Journal:
         the roll after this one.
         """
         self.sync()
-        if self._retired is not None:
-            os.close(self._retired)
-        self._retired = self._segment
+        while self._retired:
+            os.close(self._retired.pop())
+        self._retired.append(self._segment)
         self._segment = self._open(self._log_path / segment_name(self.last_sequence + 1))
         self._size = 0
         sync_directory(self._log_path)
@@ -183,12 +169,16 @@ class Journal:
         )
 
     def close(self, events_digest: bytes = b"", state_hash: bytes = b"") -> None:
-        """Sync, write the head, close. After a failure only the handles are closed."""
+        """Sync, write the head, close. After a failure, as ``abandon``."""
         if self._stopped is None and self.last_sequence:
             self.sync()
             self._write_head(events_digest.hex(), state_hash.hex())
-        for handle in (self._retired, self._segment):
-            if handle is not None:
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close without a word about what is durable: for when something has failed."""
+        if not self._closed:
+            for handle in (*self._retired, self._segment):
                 os.close(handle)
-        self._retired = None
+        self._closed = True
         self._stopped = self._stopped or JournalStopped("closed")

@@ -7,6 +7,7 @@ The layout and the rules of resuming are docs/reference/stream.md.
 
 import asyncio
 import os
+import weakref
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
@@ -17,8 +18,8 @@ from zlib import crc32
 
 import msgspec
 
-from exchange.journal.errors import JournalError, NoSuchPosition
-from exchange.journal.frame import EXCHANGE_ID_BYTES, Texts, pack_texts, unpack_texts
+from exchange.journal.errors import JournalError, NoSuchPosition, write_failure
+from exchange.journal.frame import EXCHANGE_ID_BYTES, Frame, Texts, pack_texts, unpack_texts
 from exchange.messages import EVENT_BYTES, SCHEMA_VERSION
 
 TAPE_NAME: Final = "tape"
@@ -59,20 +60,26 @@ class Released(msgspec.Struct, frozen=True, gc=False):
         return self.first_sequence + self.count - 1
 
 
-def pack_record(released: Released, texts: bytes | None = None) -> bytes:
-    """Return the record's bytes; ``texts`` are its texts already packed, if the caller has them."""
-    if texts is None:
-        texts = pack_texts(released.texts)
+def pack_record(
+    epoch: int, first_sequence: int, stamp: int, count: int, events: bytes, texts: bytes
+) -> bytes:
+    """Return the record's bytes; ``texts`` are packed already."""
     opening = RECORD.pack(
-        RECORD_MAGIC,
+        RECORD_MAGIC, epoch, first_sequence, stamp, count, len(events), len(texts)
+    )
+    return b"".join((opening, RECORD_CRC.pack(crc32(opening)), events, texts))
+
+
+def pack_released(released: Released) -> bytes:
+    """Return the bytes of a record that is at hand unpacked."""
+    return pack_record(
         released.epoch,
         released.first_sequence,
         released.stamp,
         released.count,
-        len(released.events),
-        len(texts),
+        released.events,
+        pack_texts(released.texts),
     )
-    return b"".join((opening, RECORD_CRC.pack(crc32(opening)), released.events, texts))
 
 
 class RecordHead(msgspec.Struct, frozen=True, gc=False):
@@ -169,13 +176,13 @@ class Tape:
         folder = directory / TAPE_NAME
         folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        opening = preamble(exchange_id)
-        if os.pread(self._file, len(opening), 0) != opening:
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, opening, 0)
+        weakref.finalize(self, os.close, self._file)
+        self.preamble = preamble(exchange_id)
         self.end = PREAMBLE.size
         self.last: Position = START
-        self._same = True  # every batch so far was found on the tape as it is
+        # Every batch so far was found on the tape as it is.
+        self._same = os.pread(self._file, PREAMBLE.size, 0) == self.preamble
+        self._settled = False
         self._mark_sequences: list[int] = []
         self._mark_offsets: list[int] = []
         self._recent: OrderedDict[int, tuple[Released, int]] = OrderedDict()
@@ -183,13 +190,18 @@ class Tape:
         self._grown: asyncio.Event | None = None
         self._closed = False
 
-    def confirm(self, released: Released, texts: bytes) -> None:
-        """Advance over the batch if the tape has it, else write it, dropping what was there."""
-        data = pack_record(released, texts)
-        if self._same and os.pread(self._file, len(data), self.end) != data:
-            self._same = False
-            os.ftruncate(self._file, self.end)
-        self._extend(released, data, write=not self._same)
+    def confirm(self, frame: Frame, events: bytes) -> None:
+        """Advance over a replayed batch if the tape has it, else write it and drop the rest."""
+        opening = frame.opening
+        data = pack_record(
+            opening.epoch, opening.first_sequence, opening.stamp, opening.count, events, frame.texts
+        )
+        self._same = self._same and os.pread(self._file, len(data), self.end) == data
+        if not self._same:
+            if not self._settled:
+                self.settle()
+            self._write(data, self.end)
+        self._extend(opening.epoch, opening.first_sequence, events, len(data))
 
     def witness(self) -> int:
         """Return the last sequence that the tape's next record shows as released; 0 if none.
@@ -202,14 +214,24 @@ class Tape:
         return head.first_sequence + head.count - 1
 
     def settle(self) -> None:
-        """End the comparison: whatever lies beyond the log goes."""
+        """End the comparison: whatever lies beyond the batches confirmed goes."""
         os.ftruncate(self._file, self.end)
+        self._write(self.preamble, 0)
+        self._settled = True
 
     def append(self, released: Released, texts: bytes) -> None:
         """Release a durable batch to every follower. ``texts`` are its texts, packed."""
-        data = pack_record(released, texts)
+        data = pack_record(
+            released.epoch,
+            released.first_sequence,
+            released.stamp,
+            released.count,
+            released.events,
+            texts,
+        )
         start = self.end
-        self._extend(released, data, write=True)
+        self._write(data, start)
+        self._extend(released.epoch, released.first_sequence, released.events, len(data))
         self._recent[start] = (released, self.end)
         self._recent_bytes += len(data)
         while len(self._recent) > RECENT_RECORDS or self._recent_bytes > RECENT_BYTES:
@@ -219,19 +241,24 @@ class Tape:
             self._grown.set()
             self._grown = None
 
-    def _extend(self, released: Released, data: bytes, *, write: bool) -> None:
-        assert released.first_sequence == self.last[1] + 1, "released in order"
-        if write:
-            rest, at = memoryview(data), self.end
+    def _extend(self, epoch: int, first_sequence: int, events: bytes, size: int) -> None:
+        assert first_sequence == self.last[1] + 1, "released in order"
+        if not self._mark_offsets or self.end - self._mark_offsets[-1] >= MARK_BYTES:
+            # A reader in another thread searches the sequences: their offset must be there.
+            self._mark_offsets.append(self.end)
+            self._mark_sequences.append(first_sequence)
+        sequence, index = _EVENT_POSITION.unpack_from(events, len(events) - EVENT_BYTES)
+        self.last = (epoch, sequence, index)
+        self.end += size
+
+    def _write(self, data: bytes, at: int) -> None:
+        rest = memoryview(data)
+        try:
             while rest:
                 size = os.pwrite(self._file, rest, at)
                 rest, at = rest[size:], at + size
-        if not self._mark_offsets or self.end - self._mark_offsets[-1] >= MARK_BYTES:
-            self._mark_sequences.append(released.first_sequence)
-            self._mark_offsets.append(self.end)
-        sequence, index = _EVENT_POSITION.unpack_from(released.events, -EVENT_BYTES)
-        self.last = (released.epoch, sequence, index)
-        self.end += len(data)
+        except OSError as error:
+            raise write_failure(error, f"tape, {len(data)} bytes") from error
 
     def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
         """Yield what comes after that event, up to the end of now. (0, 0, 0) is the beginning.

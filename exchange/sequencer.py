@@ -1,0 +1,335 @@
+"""The one loop: take a batch, stamp it, journal it, apply it, release it when it is durable.
+
+Invariants: sequences have no gaps; stamps never fall; what is released is durable; batches are
+released in order. One batch at most is being synced and one matched behind it: batch k + 1 is
+journalled and matched while the disk works on batch k.
+"""
+
+import asyncio
+import os
+import time
+from array import array
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Self
+
+from exchange.journal.frame import (
+    Notes,
+    Opening,
+    Texts,
+    digest,
+    pack_notes,
+    pack_texts,
+)
+from exchange.journal.reader import LogReader, Recovered
+from exchange.journal.replay import Engine, Replayer, ReplayReport, checkpoint_notes, replay
+from exchange.journal.segments import DirectoryLock, Journal
+from exchange.journal.tape import Released, Tape
+from exchange.messages import COMMAND, COMMAND_BYTES, CommandKind, Limit, Reason
+
+__all__ = ["Closed", "QueueFull", "ReplayReport", "Sequencer", "Sync", "replay"]
+
+SHARD: Final = 0
+SOURCE_COMMANDS: Final = Limit.QUEUE_COMMANDS // 4  # of one source: it alone cannot fill the queue
+TIMER_SECONDS_MAX: Final = 3600.0  # a later deadline is looked at again then
+_NS: Final = 1_000_000_000
+_NO_FIELDS: Final = (0,) * 15
+
+_Item = tuple[bytes, int, str | None]  # record, ingress time, text
+Sync = Callable[[int], None]
+
+
+class QueueFull(Exception):
+    """A named reject: the command was not taken. ``observed`` commands wait, ``limit`` may."""
+
+    reason: Final = Reason.QUEUE_FULL
+
+    def __init__(self, limit: int, observed: int) -> None:
+        super().__init__(f"{self.reason.name}: {observed} commands wait, the limit is {limit}")
+        self.limit = limit
+        self.observed = observed
+
+
+class Closed(Exception):
+    """The sequencer takes no more commands: it is closing, closed or stopped by a failure."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Matched:
+    """A batch that is written and matched, and not yet durable."""
+
+    released: Released
+    texts: bytes
+    last_sequence: int
+
+
+def _own_record(kind: CommandKind, quantity: int = 0) -> bytes:
+    """A command of the sequencer itself."""
+    fields = [int(kind), *_NO_FIELDS]
+    fields[8] = quantity
+    return COMMAND.pack(*fields)
+
+
+_ADVANCE_TIME: Final = _own_record(CommandKind.ADVANCE_TIME)
+
+
+class Sequencer:
+    """Gives every command its sequence and its stamp. Made by ``open``; lives in one event loop.
+
+    ``tape`` is the released stream, ``recovered`` what was found on disk, ``epoch`` this run's
+    term, ``durable_upto`` the last sequence known durable.
+    """
+
+    def __init__(
+        self,
+        lock: DirectoryLock,
+        engine: Engine,
+        journal: Journal,
+        tape: Tape,
+        recovered: Recovered,
+        *,
+        clock: Callable[[], int],
+        spec_hash: bytes,
+        exchange_id: bytes,
+        last_digest: bytes,
+    ) -> None:
+        """Take over opened parts; ``open`` is the way to get one."""
+        self._lock = lock
+        self._engine = engine
+        self._journal = journal
+        self.tape = tape
+        self.recovered = recovered
+        self._clock = clock
+        self._spec_hash = spec_hash
+        self._exchange_id = exchange_id
+        self._events_digest = last_digest
+        self._notes: Notes | None = None
+        self._rules_version = engine.counts()["rules_version"]
+        restarted = recovered.last_sequence > 0
+        self.epoch = recovered.epoch + 1
+        self.durable_upto = recovered.last_sequence
+        self._next_sequence = recovered.last_sequence + 1
+        self._stamp = recovered.stamp
+        self._recovery = _own_record(CommandKind.RECOVERED, self.epoch) if restarted else None
+        self._queues: dict[int, deque[_Item]] = {}
+        self._ring: deque[tuple[int, deque[_Item]]] = deque()  # sources with commands, next first
+        self.queued = 0
+        self._wakeup = asyncio.Event()
+        self._matched: _Matched | None = None
+        self._syncing: tuple[_Matched, asyncio.Future[None]] | None = None
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="journal-sync")
+        self._closing = False
+        self._failed = False
+        self._open = True
+        self._running: asyncio.Event | None = None  # set when the run has ended
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        engine: Engine,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        spec_hash: bytes,
+        exchange_id: bytes,
+        sync: Sync = os.fdatasync,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Self:
+        """Lock the directory, replay its log through the empty ``engine``, begin a new epoch.
+
+        Raises DirectoryLocked, DamagedLog, WrongExchange, NewerVersion, Diverged.
+        """
+        lock = DirectoryLock(directory)
+        try:
+            reader = LogReader(directory, exchange_id)
+            tape = Tape(directory, exchange_id)
+            replayer = Replayer(engine, reader)
+            replayer.run(on_batch=tape.confirm, progress=progress)
+            recovered = reader.finish(tape.witness())
+            journal = Journal(directory, recovered, sync=sync)
+            tape.settle()
+        except BaseException:
+            lock.close()
+            raise
+        return cls(
+            lock,
+            engine,
+            journal,
+            tape,
+            recovered,
+            clock=clock,
+            spec_hash=spec_hash,
+            exchange_id=exchange_id,
+            last_digest=replayer.last_digest,
+        )
+
+    def submit(
+        self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
+    ) -> None:
+        """Queue one command of ``source`` (a connection's number). Raises QueueFull, Closed."""
+        if self._closing:
+            raise Closed("the sequencer takes no more commands")
+        if len(record) != COMMAND_BYTES:
+            raise ValueError(f"a command record has {COMMAND_BYTES} bytes, not {len(record)}")
+        if self.queued >= Limit.QUEUE_COMMANDS:
+            raise QueueFull(Limit.QUEUE_COMMANDS, self.queued)
+        queue = self._queues.get(source)
+        if queue is None:
+            queue = self._queues[source] = deque()
+            self._ring.append((source, queue))
+        elif len(queue) >= SOURCE_COMMANDS:
+            raise QueueFull(SOURCE_COMMANDS, len(queue))
+        queue.append((record, ingress_ns, text))
+        self.queued += 1
+        self._wakeup.set()
+
+    def wake(self) -> None:
+        """Look at the clock again: for a virtual clock that was moved."""
+        self._wakeup.set()
+
+    async def run(self) -> None:
+        """Sequence until closed. Raises JournalStopped (and whatever else is fatal): then stop."""
+        assert self._running is None, "one run at a time"
+        self._running = asyncio.Event()
+        try:
+            await self._loop()
+        except Exception:
+            self._failed = self._closing = True
+            self.tape.close()
+            raise
+        finally:
+            self._running.set()
+            self._running = None
+
+    async def _loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            self._wakeup.clear()
+            if self._syncing is not None and self._syncing[1].done():
+                self._release(*self._syncing)
+                self._syncing = None
+            if self._matched is None:
+                self._matched = self._match()
+            if self._syncing is None and self._matched is not None:
+                future = loop.run_in_executor(self._pool, self._journal.sync)
+                future.add_done_callback(self._synced)
+                self._syncing, self._matched = (self._matched, future), None
+                self._matched = self._match()
+            if self._syncing is None and self._closing and not self.queued:
+                return
+            await self._wait(loop)
+
+    def _synced(self, _: "asyncio.Future[None]") -> None:
+        self._wakeup.set()
+
+    async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Sleep until a command comes, a sync ends, or a timer of the engine is due."""
+        timer = None
+        deadline = self._engine.next_deadline() if self._syncing is None else 0
+        if deadline:
+            seconds = max(0, deadline - self._clock()) / _NS
+            timer = loop.call_later(min(seconds, TIMER_SECONDS_MAX), self._wakeup.set)
+        try:
+            await self._wakeup.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def _match(self) -> _Matched | None:
+        """Journal and apply the next batch, if there is one."""
+        stamp = max(self._stamp, self._clock())
+        records, ingress, texts = self._take(stamp)
+        if not records:
+            return None
+        first, count = self._next_sequence, len(records)
+        last = first + count - 1
+        commands = b"".join(records)
+        packed, notes = pack_texts(texts), pack_notes(self._notes)
+        opening = Opening(
+            self._exchange_id,
+            SHARD,
+            self.epoch,
+            first,
+            stamp,
+            self.durable_upto,
+            count,
+            self._rules_version,
+            len(packed),
+            len(notes),
+            self._spec_hash,
+            self._journal.last_hash,
+            self._events_digest,
+        )
+        self._journal.append(opening, commands, ingress.tobytes(), packed, notes)
+        events = self._engine.apply(commands, first, stamp)
+        self._next_sequence, self._stamp = last + 1, stamp
+        self._events_digest = digest(events)
+        self._look_back(commands, last)
+        return _Matched(Released(self.epoch, first, count, stamp, events, texts), packed, last)
+
+    def _look_back(self, commands: bytes, last: int) -> None:
+        """Learn what the next frame must carry because of this batch."""
+        kinds = commands[::COMMAND_BYTES]
+        self._notes = None
+        if CommandKind.CHECKPOINT in kinds:
+            self._notes = checkpoint_notes(self._engine, last)
+        if CommandKind.UPGRADE in kinds:
+            self._rules_version = self._engine.counts()["rules_version"]
+
+    def _take(self, stamp: int) -> "tuple[list[bytes], array[int], Texts]":
+        """Take a batch off the queues, one command of each source in turn."""
+        records: list[bytes] = []
+        ingress = array("Q")
+        texts: Texts = []
+        if self._recovery is not None:
+            records.append(self._recovery)
+            self._recovery = None
+        elif 0 < self._engine.next_deadline() <= stamp:
+            records.append(_ADVANCE_TIME)
+        if records:
+            ingress.append(0)
+        begin = self._next_sequence + len(records)
+        size = min(Limit.BATCH_COMMANDS - len(records), self.queued)
+        ring = self._ring
+        for sequence in range(begin, begin + size):
+            source, queue = ring.popleft()
+            record, at, text = queue.popleft()
+            records.append(record)
+            ingress.append(at)
+            if text is not None:
+                texts.append((sequence, text))
+            if queue:
+                ring.append((source, queue))
+            else:
+                del self._queues[source]
+        self.queued -= size
+        return records, ingress, texts
+
+    def _release(self, matched: _Matched, future: "asyncio.Future[None]") -> None:
+        future.result()  # a failed sync: nothing of this batch, or after it, is ever released
+        self.durable_upto = matched.last_sequence
+        self.tape.append(matched.released, matched.texts)
+
+    async def close(self) -> None:
+        """Finish what is queued, write the head, give the directory back. Safe to repeat."""
+        self._closing = True
+        self._wakeup.set()
+        if self._running is not None:
+            await self._running.wait()
+        elif self._open and not self._failed:
+            await self.run()
+        if self._open:
+            self._open = False
+            self._shut()
+
+    def _shut(self) -> None:
+        self._pool.shutdown()
+        if self._failed:
+            self._journal.abandon()
+        else:
+            self._journal.close(self._events_digest, digest(self._engine.state_bytes()))
+        self.tape.close()
+        self._lock.close()
