@@ -76,16 +76,20 @@ BANK: Final = ledger_account(Code.BANK)
 HOUSE_FEES: Final = ledger_account(Code.HOUSE_FEES)
 VM_CLEARING: Final = ledger_account(Code.VM_CLEARING)
 SUSPENSE: Final = ledger_account(Code.SUSPENSE)
-_CASH: Final = Code.CASH << OWNER_BITS
+_CASH_CODE: Final = int(Code.CASH)
+_CASH: Final = _CASH_CODE << OWNER_BITS
 _OWNER: Final = (1 << OWNER_BITS) - 1
-_MOVEMENT: Final = {
-    EntryKind.DEPOSIT: Movement.DEPOSITS,
-    EntryKind.WITHDRAWAL: Movement.WITHDRAWALS,
-    EntryKind.FEE: Movement.FEES,
-    EntryKind.TRADE: Movement.FEES,
-    EntryKind.SETTLEMENT: Movement.VARIATION,
-    EntryKind.EXPIRY: Movement.VARIATION,
-}
+# Plain integers and a tuple: hashing an enumeration's member costs more than booking a posting.
+_MOVEMENT: Final = (
+    0,
+    int(Movement.DEPOSITS),
+    int(Movement.WITHDRAWALS),
+    int(Movement.FEES),  # a fee
+    int(Movement.FEES),  # a trade's
+    int(Movement.VARIATION),  # a settlement's
+    int(Movement.VARIATION),  # an expiry's
+)  # by EntryKind
+_FEES_EARNED: Final = int(Movement.FEES_EARNED)
 
 
 def cash_of(account: int) -> int:
@@ -138,15 +142,15 @@ def link(previous: bytes, entry: Entry) -> bytes:
     return digest.digest()
 
 
-def movements(entry: Entry) -> Iterator[tuple[int, Movement, int]]:
-    """(trading account, why, cash delta) of every posting that touches a trading account."""
+def movements(entry: Entry) -> Iterator[tuple[int, int, int]]:
+    """(trading account, Movement, cash delta) of every posting that touches a trading account."""
     kind = _MOVEMENT[entry.kind]
     for debit, credit, amount in entry.postings:
         for account, delta in ((debit, -amount), (credit, amount)):
-            if account >> OWNER_BITS == Code.CASH:
+            if account == HOUSE_FEES:
+                yield HOUSE_ACCOUNT, _FEES_EARNED, delta
+            elif account >> OWNER_BITS == _CASH_CODE:
                 yield account & _OWNER, kind, delta
-            elif account == HOUSE_FEES:
-                yield HOUSE_ACCOUNT, Movement.FEES_EARNED, delta
 
 
 @dataclass(slots=True)

@@ -33,6 +33,10 @@ from exchange.messages import (
     EventKind,
 )
 
+# Plain integers for the loop over every event: an operator of an enumeration is a Python call.
+_SELL: Final = int(EventFlag.SELL)
+_DUPLICATE: Final = int(EventFlag.DUPLICATE)
+_TRADE: Final = int(EventKind.TRADE)
 _KIND: Final = 12  # offset of the kind byte in an event
 _INDEX: Final = (1 << INDEX_BITS) - 1
 _MASK: Final = (1 << 64) - 1
@@ -104,11 +108,11 @@ class Projection:
             if kind not in wanted:
                 continue
             fields = EVENT.unpack_from(events, row * EVENT_BYTES)
-            if fields[:2] <= (sequence, index) or fields[3] & EventFlag.DUPLICATE:
+            if fields[:2] <= (sequence, index) or fields[3] & _DUPLICATE:
                 continue
             if self._settling is not None and self._settling.number >> INDEX_BITS != fields[0]:
                 self._settlement_ended(self._settling)
-            if kind == EventKind.TRADE:
+            if kind == _TRADE:
                 self._traded(TRADE.unpack_from(events, row * EVENT_BYTES))
             else:
                 event = Event(**dict(zip(EVENT_FIELDS, fields, strict=True)))
@@ -151,7 +155,7 @@ class Projection:
         (sequence, index, _, flags, _, instrument, account, _, price, quantity, _, _,
          maker, _, cash, maker_cash) = fields  # fmt: skip
         state = self.state
-        buyer, seller = (maker, account) if flags & EventFlag.SELL else (account, maker)
+        buyer, seller = (maker, account) if flags & _SELL else (account, maker)
         value = price * quantity
         tick_value = state.instruments[instrument].tick_value
         state.positions.trade(instrument, buyer, seller, quantity, value * tick_value)
@@ -195,7 +199,7 @@ class Projection:
         assert settling is not None, "POSITION_SETTLED outside a settlement"
         number, account, instrument = _number(event), event.account, event.instrument
         position = state.positions.get(account, instrument)
-        net = -event.quantity if event.flags & EventFlag.SELL else event.quantity
+        net = -event.quantity if event.flags & _SELL else event.quantity
         due = position.variation(settling.price, state.instruments[instrument].multiplier)
         cash = state.ledger.cash(account) + event.a
         self._compare(number, "position", position.net, net, account, instrument)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from exchange.clearing.ledger import Entry, Ledger, Movement, movements
+from exchange.clearing.ledger import Entry, Ledger, movements
 from exchange.clearing.novation import Positions
 
 Point = tuple[int, int, int]  # (epoch, sequence, index) of the last event applied
@@ -89,7 +89,7 @@ class Changes:
     journal: list[tuple[Any, ...]] = field(default_factory=list)
     postings: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     positions: set[tuple[int, int]] = field(default_factory=set)
-    movements: defaultdict[tuple[int, int, Movement], int] = field(
+    movements: defaultdict[tuple[int, int, int], int] = field(
         default_factory=lambda: defaultdict(int)
     )
     trading: dict[tuple[int, int], Trading] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Changes:
         """Add a posted entry."""
         number, date = entry.number, entry.business_date
         self.journal.append(
-            (number, entry.kind.value, entry.stamp, date, entry.instrument, entry.price,
+            (number, int(entry.kind), entry.stamp, date, entry.instrument, entry.price,
              entry.quantity, entry.buyer, entry.seller, digest)
         )  # fmt: skip
         for line, (debit, credit, amount) in enumerate(entry.postings):
