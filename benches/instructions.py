@@ -10,6 +10,7 @@ installed.
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,11 @@ from exchange.sim.flow_records import RAW_BYTES, apply_all
 COMMANDS: Final = 200_000
 # The Python-callable wrapper only: a second matching symbol would switch the counting off again.
 COUNTED: Final = "__pyx_pw_*flow_records*apply_all"
+# Callgrind counts every byte of a `rep movsb` as an instruction; above these sizes the C library
+# would copy with it, so it is told to use its vector loops as it does for smaller copies.
+TUNABLES: Final = "glibc.cpu.x86_rep_movsb_threshold=1073741824:" + (
+    "glibc.cpu.x86_rep_stosb_threshold=1073741824"
+)
 
 
 def prefill(path: Path) -> int:
@@ -55,6 +61,7 @@ def instructions_per_command(
                 *("--counted", "--skip", str(skip), "--commands", str(commands)),
             ],
             cwd=Path(__file__).parents[1],
+            env=os.environ | {"GLIBC_TUNABLES": TUNABLES, "PYTHONHASHSEED": "0"},
             capture_output=True,
             text=True,
             check=False,

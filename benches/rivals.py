@@ -5,8 +5,10 @@ an order or drop what is left of one, so the adapters do that in the engine's ow
 has owners, risk or reports. Each is asked for its number of trades, which must be the expected.
 """
 
+import importlib
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from benches.workloads import IOC, MARKET, NEW, RAW, REDUCE, REPLACE, Books
+from exchange.sim.flow import Core
 
 Record = tuple[int, int, int, int, int, int, int]
 FAR: Final = 1 << 40  # beyond every price of a workload
@@ -135,6 +138,15 @@ def time_package(name: str, raw: bytes, prefill: int) -> float:
     if rival.trades != books.trades:
         raise RuntimeError(f"{name} made {rival.trades} trades, {books.trades} are right")
     return spent / (len(records) - prefill)
+
+
+def new_oracle() -> Core:
+    """The slow and obvious engine of the tests, which live beside the benches."""
+    tests = str(Path(__file__).parents[1] / "tests")
+    if tests not in sys.path:
+        sys.path.append(tests)
+    oracle: Core = importlib.import_module("oracle").Oracle()
+    return oracle
 
 
 def _feed(engine: Rival, records: Iterable[Record]) -> None:

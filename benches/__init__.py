@@ -1,0 +1,1 @@
+"""Seeded workloads, rivals, floors and history; docs/reference/benchmarks.md is the method."""

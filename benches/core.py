@@ -1,0 +1,211 @@
+"""The core's speed: seeded flows through ``Engine.apply``, with rivals and floors in the same run.
+
+    hourbook bench core [--json] [--flow DIR] [--rival PATH]
+
+Every round times, one after another, the floor, the core in batches, in slices of 64 and one
+command a call, and the rival. A figure is the median over the rounds; a ratio is the median of
+the rounds' ratios, so that both sides of it saw the same machine. What the core and the rival
+add up to must be what the workload expects, or the bench fails.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from benches.instructions import instructions_per_command, prefill
+from benches.memory import memory_rows
+from benches.rivals import PACKAGES, ExternalRun, new_oracle, run_external, time_package
+from benches.rows import Row, publish, row
+from benches.workloads import PROFILES, workload
+from exchange.engine import Engine
+from exchange.messages import Limit
+from exchange.sim.flow import Flow, Totals, prepare, tally, time_once
+from exchange.sim.flow_records import RAW_BYTES, access_floor
+
+COMMANDS: Final = 200_000
+ROUNDS: Final = 5
+SLICE: Final = 64
+SLICED_COMMANDS: Final = 100_000  # of each flow, cut into slices and single calls
+ORDER_BYTES: Final = 64
+TABLE_BYTES_MIN: Final = 1 << 17
+ORACLE_COMMANDS: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A flow to measure: its file, how much of it only fills the books, what is right."""
+
+    name: str
+    path: Path
+    skip: int
+    expected: dict[str, object] | None
+
+    def check(self, who: str, totals: dict[str, object]) -> None:
+        """Raises RuntimeError if somebody's totals are not the expected."""
+        for name, right in (self.expected or {}).items():
+            if totals.get(name) != right:
+                raise RuntimeError(f"{self.name}: {who} has {name} {totals.get(name)}, not {right}")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Nanoseconds per command of everything timed in one round."""
+
+    floor: float
+    batch: float
+    cpu: float
+    part: float  # the sliced part of the flow, in whole batches
+    sliced: float
+    single: float
+    rival: float | None
+
+
+def own_subjects(folder: Path, names: Sequence[str], commands: int) -> Iterator[Subject]:
+    """The project's own workloads, written to files that a rival can read."""
+    for name in names:
+        drawn = workload(name, commands)
+        path = folder / f"{name}.bin"
+        path.write_bytes(drawn.raw)
+        yield Subject(name, path, drawn.prefill, asdict(drawn.expected))
+
+
+def given_subjects(folder: Path) -> Iterator[Subject]:
+    """Every .bin of a folder, with the totals of the .json beside it if there is one."""
+    names = Totals.__dataclass_fields__
+    for path in sorted(folder.glob("*.bin")):
+        facts = path.with_suffix(".json")
+        expected = None
+        if facts.exists():
+            expected = {k: v for k, v in json.loads(facts.read_text()).items() if k in names}
+        yield Subject(f"flow-{path.stem}", path, prefill(path), expected)
+
+
+def floor_table(resting: int) -> "array[int]":
+    """A table as large as the resting orders, rounded up to a power of two."""
+    wanted = max(TABLE_BYTES_MIN, resting * ORDER_BYTES)
+    return array("Q", bytes(1 << (wanted - 1).bit_length()))
+
+
+def time_floor(flow: Flow, table: "array[int]") -> float:
+    started = time.perf_counter_ns()
+    access_floor(flow.timed, table)
+    return (time.perf_counter_ns() - started) / flow.timed_commands
+
+
+def rounds(subject: Subject, count: int, rival: Path | None) -> list[Round]:
+    """Time the subject ``count`` times; raises RuntimeError if anybody's totals are wrong."""
+    raw = subject.path.read_bytes()
+    flow = prepare(raw, subject.skip)
+    totals = tally(flow, Engine())
+    subject.check("the core", asdict(totals))
+    part = raw[: (subject.skip + SLICED_COMMANDS) * RAW_BYTES]
+    sizes = (Limit.BATCH_COMMANDS, SLICE, 1)
+    whole, sliced, single = (prepare(part, subject.skip, size) for size in sizes)
+    table = floor_table(totals.resting)
+    access_floor(flow.timed, table)  # touches every page once
+    done = []
+    for _ in range(count):
+        batch = time_once(flow, Engine())
+        external = None if rival is None else run_rival(rival, subject, totals)
+        done.append(
+            Round(
+                floor=time_floor(flow, table),
+                batch=batch.ns_per_command,
+                cpu=batch.cpu_ns_per_command,
+                part=time_once(whole, Engine()).ns_per_command,
+                sliced=time_once(sliced, Engine()).ns_per_command,
+                single=time_once(single, Engine()).ns_per_command,
+                rival=None if external is None else external.ns_per_command,
+            )
+        )
+    return done
+
+
+def run_rival(rival: Path, subject: Subject, totals: Totals) -> ExternalRun:
+    """One round of the external engine. Its totals must be the core's."""
+    external = run_external(rival, subject.path, subject.skip)
+    for name, right in asdict(totals).items():
+        if external.totals.get(name, right) != right:
+            found = external.totals[name]
+            raise RuntimeError(f"{subject.name}: {rival.name} has {name} {found}, not {right}")
+    return external
+
+
+def compared(name: str, rounds: list[Round], of: str, to: str, label: str) -> Row:
+    """The row of field ``of`` with its ratio to field ``to``, both by median over the rounds."""
+    value = median(getattr(one, of) for one in rounds)
+    ratio = median(getattr(one, of) / getattr(one, to) for one in rounds)
+    return Row(name, round(value, 2), "ns/command", float(f"{ratio:.4g}"), label)
+
+
+def flow_rows(subject: Subject, count: int, rival: Path | None) -> Iterator[Row]:
+    """All rows of one flow."""
+    name = subject.name
+    done = rounds(subject, count, rival)
+    yield row(f"{name}.floor", median(one.floor for one in done), "ns/command")
+    yield compared(f"{name}.batch", done, "batch", "floor", f"{name}.floor")
+    if rival is not None:
+        yield row(f"{name}.{rival.name}", median(one.rival or 0 for one in done), "ns/command")
+        yield compared(f"{name}.batch", done, "batch", "rival", f"{name}.{rival.name}")
+    yield compared(f"{name}.cpu", done, "cpu", "batch", f"{name}.batch")
+    yield compared(f"{name}.slices_of_64", done, "sliced", "part", f"{name}.batch")
+    yield compared(f"{name}.one_a_call", done, "single", "part", f"{name}.batch")
+    if shutil.which("valgrind"):
+        count_of = instructions_per_command(subject.path, subject.skip)
+        yield row(f"{name}.instructions", count_of, "instructions/command")
+
+
+def package_rows(subject: Subject) -> Iterator[Row]:
+    """The Python rivals on the start of one flow, against the core's batches on all of it."""
+    raw = subject.path.read_bytes()
+    core = time_once(prepare(raw, subject.skip), Engine()).ns_per_command
+    label = f"{subject.name}.batch"
+    part = prepare(raw[: (subject.skip + ORACLE_COMMANDS) * RAW_BYTES], subject.skip)
+    value = time_once(part, new_oracle()).ns_per_command
+    yield row(f"{subject.name}.oracle", value, "ns/command", core, label)
+    for package in PACKAGES:
+        try:
+            value = time_package(package, raw, subject.skip)
+        except ImportError:
+            print(f"{package} is not installed: pip install 'hourbook[bench]'", file=sys.stderr)
+            continue
+        yield row(f"{subject.name}.{package}", value, "ns/command", core, label)
+
+
+def all_rows(options: argparse.Namespace) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = list(own_subjects(Path(folder), options.workloads, options.commands))
+        for subject in subjects:
+            yield from flow_rows(subject, options.rounds, options.rival)
+        if options.flow is not None:
+            for subject in given_subjects(options.flow):
+                yield from flow_rows(subject, options.rounds, options.rival)
+        yield from package_rows(subjects[0])
+        yield from memory_rows()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench core", description="Time the core.")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    parser.add_argument("--flow", type=Path, help="a folder of raw flow files to time as well")
+    parser.add_argument("--rival", type=Path, help="an external engine: PATH FLOW 1 --skip N")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--commands", type=int, default=COMMANDS)
+    parser.add_argument("--workloads", nargs="+", choices=PROFILES, default=list(PROFILES))
+    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    options = parser.parse_args(arguments)
+    publish(all_rows(options), as_json=options.json, record=options.record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
