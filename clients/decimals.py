@@ -1,0 +1,92 @@
+"""Prices and quantities as users write them, and as integers. The only place that converts.
+
+A price is a ``str`` or ``Decimal`` in USD per GPU-hour ("2.650"), or an ``int`` count of ticks.
+A quantity is lots: ``int``, ``str`` or ``Decimal``, always whole. A ``float`` is refused: the
+number that it holds is hardly ever the one that was typed.
+"""
+
+from decimal import Decimal, InvalidOperation
+from typing import Final, TypeAlias
+
+from clients.errors import ProtocolError, ValueRefused
+from contracts.decimal_text import DecimalTextError, format_price, parse_price, parse_quantity
+
+Number: TypeAlias = int | str | Decimal
+CACHED_TEXTS: Final = 65_536  # prices remembered per instrument
+
+
+def checked_decimal(value: Number, name: str) -> Decimal:
+    """``value`` as a finite Decimal; ValueRefused for a float, a bool or anything else."""
+    if isinstance(value, float):
+        raise ValueRefused(f"{name} {value!r} is a float; write it as a string, '{value}'")
+    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+        raise ValueRefused(f"{name} {value!r} is neither int, str nor Decimal")
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        raise ValueRefused(f"{name} {value!r} is not a decimal number") from None
+    if not number.is_finite():
+        raise ValueRefused(f"{name} {value!r} is not finite")
+    return number
+
+
+def quantity_text(value: Number) -> str:
+    """``value`` as the wire has it, whole lots, 1 or more. ValueRefused otherwise."""
+    number = checked_decimal(value, "quantity")
+    if number != number.to_integral_value() or number < 1:
+        raise ValueRefused(f"quantity {value} is not a whole number of lots, 1 or more")
+    return str(int(number))
+
+
+def read_quantity(text: str) -> int:
+    """Lots of a quantity from the exchange; ProtocolError if it is none."""
+    try:
+        return parse_quantity(text)
+    except DecimalTextError as error:
+        raise ProtocolError(str(error)) from error
+
+
+class PriceScale:
+    """Ticks of one instrument, to and from text.
+
+    >>> scale = PriceScale("0.001", 3)
+    >>> scale.ticks("2.65"), scale.text(2650)
+    (2650, '2.650')
+    """
+
+    def __init__(self, tick: str, decimals: int) -> None:
+        self.tick = Decimal(tick)
+        self.decimals = decimals
+        self._units = parse_price(tick, decimals)  # of the last decimal, in one tick
+        self._read: dict[str, int] = {}
+
+    def ticks(self, value: Number) -> int:
+        """Whole ticks of a user's price; ValueRefused names the nearest price that is one."""
+        number = checked_decimal(value, "price")
+        if isinstance(value, int):
+            return value
+        ticks = int((number / self.tick).to_integral_value())
+        if ticks * self.tick != number:
+            nearest = self.text(ticks)
+            raise ValueRefused(f"price {value} is not a multiple of {self.tick}; try {nearest}")
+        return ticks
+
+    def text(self, ticks: int) -> str:
+        """Ticks as dollars per GPU-hour, in fixed point."""
+        return format_price(ticks * self._units, self.decimals)
+
+    def read(self, text: str) -> int:
+        """Ticks of a price from the exchange; ProtocolError if it is none."""
+        known = self._read.get(text)
+        if known is not None:
+            return known
+        try:
+            ticks, rest = divmod(parse_price(text, self.decimals), self._units)
+        except DecimalTextError as error:
+            raise ProtocolError(str(error)) from error
+        if rest:
+            raise ProtocolError(f"price {text} is not a multiple of {self.tick}")
+        if len(self._read) >= CACHED_TEXTS:
+            self._read.clear()
+        self._read[text] = ticks
+        return ticks

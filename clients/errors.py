@@ -1,0 +1,97 @@
+"""Every exception the clients raise.
+
+    HourbookError
+    ├── ValueRefused         a price, quantity or id you passed cannot be meant (also a ValueError)
+    ├── NotConnected         the client is closed or was never connected
+    ├── ConnectionLost       the connection broke and the client has stopped trying
+    ├── LogonRefused         the server refused the key, signature, nonce or session; has a reason
+    ├── RequestRefused       a subscription or a query was refused; has a reason
+    ├── TooMany              a named limit of the client is reached
+    ├── OutcomeUnknown       no answer in time: the order may live; retry with the same id
+    ├── ProtocolError        the server sent what this client cannot understand
+    └── Corrupt
+        ├── Gap              a message of a channel is missing
+        └── BadChecksum      the book differs from the exchange's
+
+A reject of an order is not an exception but an outcome (``exchange.messages.wire.Rejected``): a bot
+must expect it. An answer that never came is not a reject either: that is ``OutcomeUnknown``.
+"""
+
+
+class HourbookError(Exception):
+    """Root of everything this package raises."""
+
+
+class ValueRefused(HourbookError, ValueError):
+    """A price, quantity or id that cannot be meant, refused before anything was sent."""
+
+
+class NotConnected(HourbookError):
+    """The client is not connected, or is closed."""
+
+
+class ConnectionLost(HourbookError):
+    """The connection broke and no more attempts will be made."""
+
+
+class LogonRefused(HourbookError):
+    """The server refused the logon. ``reason`` is the reject reason's name; ``retryable`` says
+    that another attempt may succeed.
+    """
+
+    def __init__(self, reason: str, text: str = "", *, retryable: bool = False) -> None:
+        super().__init__(f"logon refused: {reason} {text}".rstrip())
+        self.reason = reason
+        self.retryable = retryable
+
+
+class RequestRefused(HourbookError):
+    """The server refused a subscription or a query. ``reason`` is the reject reason's name."""
+
+    def __init__(self, reason: str, text: str = "") -> None:
+        super().__init__(f"request refused: {reason} {text}".rstrip())
+        self.reason = reason
+
+
+class TooMany(HourbookError):
+    """A limit of the client is reached: ``what`` would pass ``limit``."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"{what}: the limit is {limit}")
+        self.what = what
+        self.limit = limit
+
+
+class OutcomeUnknown(HourbookError):
+    """No answer came in time. The command may have been done: retry with the same id."""
+
+    def __init__(self, request: str) -> None:
+        super().__init__(f"no answer to {request!r} yet; retry with the same id, never a new one")
+        self.request = request
+
+
+class ProtocolError(HourbookError):
+    """The server sent a message that this client cannot understand."""
+
+
+class Corrupt(HourbookError):
+    """Received data is not whole."""
+
+
+class Gap(Corrupt):
+    """A message is missing: ``expected`` should have preceded, ``found`` did."""
+
+    def __init__(self, channel: str, expected: int, found: int) -> None:
+        super().__init__(f"{channel}: expected previous sequence {expected}, found {found}")
+        self.channel = channel
+        self.expected = expected
+        self.found = found
+
+
+class BadChecksum(Corrupt):
+    """The book's checksum is not the exchange's."""
+
+    def __init__(self, channel: str, sequence: int) -> None:
+        super().__init__(f"{channel}: checksum differs at sequence {sequence}")
+        self.channel = channel
+        self.sequence = sequence

@@ -1,0 +1,130 @@
+"""The account's working orders and positions, kept from its own reports.
+
+``adopt_orders`` and ``adopt_account`` set them from an answer that is true as of its sequence;
+reports after that sequence are then applied, earlier ones are known already. Quantities are lots.
+"""
+
+import msgspec
+
+from clients.decimals import read_quantity
+from exchange.messages.wire import (
+    Accepted,
+    AccountReport,
+    Cancelled,
+    Dormant,
+    Execution,
+    OrderReport,
+    Orders,
+    Reduced,
+    Replaced,
+    Returned,
+    SideText,
+)
+
+
+class Order(msgspec.Struct, kw_only=True):
+    """One working order. ``quantity`` = executed + ``leaves_quantity``; a market order has no
+    price.
+    """
+
+    client_order_id: str
+    order_id: str
+    instrument: str
+    side: SideText
+    price: str | None
+    quantity: int
+    leaves_quantity: int
+    dormant: bool = False
+
+    @property
+    def executed_quantity(self) -> int:
+        """Lots traded so far."""
+        return self.quantity - self.leaves_quantity
+
+
+class Portfolio:
+    """``orders`` by client order id; ``positions`` by instrument, signed, flat ones absent."""
+
+    def __init__(self) -> None:
+        self.orders: dict[str, Order] = {}
+        self.positions: dict[str, int] = {}
+        self._orders_as_of = 0
+        self._positions_as_of = 0
+
+    def adopt_orders(self, answer: Orders) -> None:
+        """Take the exchange's list of working orders as of its sequence."""
+        self._orders_as_of = answer.sequence
+        self.orders = {
+            order.client_order_id: Order(
+                client_order_id=order.client_order_id,
+                order_id=order.order_id,
+                instrument=order.instrument,
+                side=order.side,
+                price=order.price,
+                quantity=read_quantity(order.quantity),
+                leaves_quantity=read_quantity(order.leaves_quantity),
+                dormant=order.dormant,
+            )
+            for order in answer.orders
+        }
+
+    def adopt_account(self, answer: AccountReport) -> None:
+        """Take the exchange's positions as of its sequence."""
+        self._positions_as_of = answer.sequence
+        net = ((position.instrument, int(position.net)) for position in answer.positions)
+        self.positions = {instrument: lots for instrument, lots in net if lots}
+
+    def apply(self, report: OrderReport) -> None:
+        """Take one report in, each once and in stream order."""
+        if isinstance(report, Execution) and report.sequence > self._positions_as_of:
+            self._trade(report)
+        if report.sequence <= self._orders_as_of:
+            return
+        if isinstance(report, Accepted):
+            self._accept(report)
+            return
+        order = self.orders.get(report.client_order_id)
+        if order is None or order.order_id != report.order_id:
+            return
+        self._change(order, report)
+        if order.leaves_quantity == 0:
+            del self.orders[order.client_order_id]
+
+    def _accept(self, report: Accepted) -> None:
+        # A first answer says what will rest at the end; the reports that follow take off the rest.
+        leaves = report.leaves_quantity if report.duplicate else report.quantity
+        if read_quantity(leaves) == 0:
+            return
+        self.orders[report.client_order_id] = Order(
+            client_order_id=report.client_order_id,
+            order_id=report.order_id,
+            instrument=report.instrument,
+            side=report.side,
+            price=report.price,
+            quantity=read_quantity(report.quantity),
+            leaves_quantity=read_quantity(leaves),
+        )
+
+    def _change(self, order: Order, report: OrderReport) -> None:
+        if isinstance(report, Execution):
+            order.leaves_quantity = read_quantity(report.leaves_quantity)
+        elif isinstance(report, Cancelled) and not report.duplicate:
+            order.leaves_quantity = 0
+        elif isinstance(report, Reduced) and not report.duplicate:
+            order.quantity -= read_quantity(report.quantity)
+            order.leaves_quantity = read_quantity(report.leaves_quantity)
+        elif isinstance(report, Replaced) and not report.duplicate:
+            executed = order.executed_quantity
+            order.price, order.quantity = report.price, read_quantity(report.quantity)
+            order.leaves_quantity = order.quantity - executed
+            order.dormant = False
+        elif isinstance(report, Dormant | Returned):
+            order.dormant = isinstance(report, Dormant)
+
+    def _trade(self, report: Execution) -> None:
+        lots = read_quantity(report.quantity)
+        net = self.positions.get(report.instrument, 0) + (lots if report.side == "buy" else -lots)
+        if net:
+            self.positions[report.instrument] = net
+        else:
+            self.positions.pop(report.instrument, None)

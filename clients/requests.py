@@ -1,0 +1,142 @@
+"""Builds requests from what a user writes: decimals checked, ids made, one target named.
+
+Everything that can be seen to be wrong without the exchange raises ValueRefused here, before
+anything is sent.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from clients.decimals import Number, checked_decimal, quantity_text
+from clients.errors import ValueRefused
+from clients.feed import Feed
+from clients.portfolio import Portfolio
+from exchange.messages import Limit
+from exchange.messages.wire import (
+    Cancel,
+    Enter,
+    Reduce,
+    Replace,
+    SelfTradeText,
+    SideText,
+    TimeInForceText,
+)
+
+_ID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{Limit.CLIENT_ID_CHARS}}}")
+
+
+class Requests:
+    """The four requests that change orders."""
+
+    def __init__(self, feed: Feed, portfolio: Portfolio, next_id: Callable[[], str]) -> None:
+        self._feed = feed
+        self._portfolio = portfolio
+        self._next_id = next_id
+
+    def enter(
+        self,
+        instrument: str,
+        side: SideText,
+        quantity: Number,
+        price: Number | None = None,
+        *,
+        client_order_id: str | None = None,
+        time_in_force: TimeInForceText | None = None,
+        post_only: bool = False,
+        self_trade: SelfTradeText = "cancel_newest",
+        manual: bool = False,
+    ) -> Enter:
+        """A limit order, or a market order if there is no price."""
+        return Enter(
+            client_order_id=self._id(client_order_id),
+            instrument=instrument,
+            side=side,
+            quantity=quantity_text(quantity),
+            price=None if price is None else self._price(instrument, price),
+            type="market" if price is None else "limit",
+            time_in_force=time_in_force,
+            post_only=post_only,
+            self_trade=self_trade,
+            manual=manual,
+        )
+
+    def cancel(
+        self,
+        client_order_id: str | None = None,
+        *,
+        order_id: str | None = None,
+        request_id: str | None = None,
+    ) -> Cancel:
+        """Take an order out, named by one of its two ids."""
+        self._one_target(client_order_id, order_id)
+        return Cancel(
+            request_id=self._id(request_id), order_id=order_id, client_order_id=client_order_id
+        )
+
+    def reduce(
+        self,
+        client_order_id: str | None = None,
+        *,
+        quantity: Number,
+        order_id: str | None = None,
+        request_id: str | None = None,
+    ) -> Reduce:
+        """Take ``quantity`` lots off an order, which keeps its place."""
+        self._one_target(client_order_id, order_id)
+        return Reduce(
+            request_id=self._id(request_id),
+            quantity=quantity_text(quantity),
+            order_id=order_id,
+            client_order_id=client_order_id,
+        )
+
+    def replace(
+        self,
+        client_order_id: str | None = None,
+        *,
+        quantity: Number,
+        price: Number,
+        order_id: str | None = None,
+        post_only: bool = False,
+        request_id: str | None = None,
+    ) -> Replace:
+        """Give an order a new price and a new total quantity, executed lots included."""
+        self._one_target(client_order_id, order_id)
+        return Replace(
+            request_id=self._id(request_id),
+            price=self._price(self._instrument_of(client_order_id, order_id), price),
+            quantity=quantity_text(quantity),
+            order_id=order_id,
+            client_order_id=client_order_id,
+            post_only=post_only,
+        )
+
+    def _id(self, text: str | None) -> str:
+        if text is None:
+            return self._next_id()
+        if _ID.fullmatch(text) is None:
+            raise ValueRefused(f"id {text!r} is not of the form {_ID.pattern}")
+        return text
+
+    def _one_target(self, client_order_id: str | None, order_id: str | None) -> None:
+        if (client_order_id is None) == (order_id is None):
+            raise ValueRefused("name the order by client_order_id or by order_id")
+        if client_order_id is not None:
+            self._id(client_order_id)
+
+    def _instrument_of(self, client_order_id: str | None, order_id: str | None) -> str:
+        """The instrument of a working order; empty if the client does not know the order."""
+        if client_order_id is not None:
+            order = self._portfolio.orders.get(client_order_id)
+            return order.instrument if order is not None else ""
+        orders = self._portfolio.orders.values()
+        return next((o.instrument for o in orders if o.order_id == order_id), "")
+
+    def _price(self, instrument: str, price: Number) -> str:
+        scale = self._feed.scales.get(instrument)
+        if scale is not None:
+            return scale.text(scale.ticks(price))
+        if isinstance(price, int):
+            raise ValueRefused(f"{price} ticks: the tick of {instrument or 'the order'} is unknown")
+        return f"{checked_decimal(price, 'price'):f}"

@@ -1,0 +1,335 @@
+"""The client's state machine. It does no I/O and reads no clock: whoever drives it sends what it
+returns, gives it what arrives, and passes the time in as nanoseconds.
+
+A command is *pending* from ``enter`` (or ``cancel`` …) until its answer. Answers come on the
+account's stream, whose reports are delivered once each: one at or before the last position
+(sequence, index) is a repeat and is dropped. After a broken connection the logon names that
+position, so the exchange first sends what was missed, and then every command that somebody still
+waits for is sent again under its old id, which the exchange answers once.
+"""
+
+import hmac
+from enum import Enum
+from typing import Final, TypeAlias
+
+import msgspec
+
+from clients.errors import LogonRefused, NotConnected, TooMany, ValueRefused
+from clients.feed import Feed
+from clients.portfolio import Portfolio
+from exchange.messages import Reason
+from exchange.messages.wire import (
+    HEARTBEAT_MS,
+    Accepted,
+    AccountReport,
+    AnyRequest,
+    AnyResponse,
+    Cancelled,
+    CashMoved,
+    Deficit,
+    DepthDelta,
+    DepthSnapshot,
+    Dormant,
+    Enter,
+    Execution,
+    Heartbeat,
+    Instruments,
+    InstrumentState,
+    LoggedOn,
+    Logon,
+    Orders,
+    Ping,
+    Position,
+    Reduced,
+    Rejected,
+    Replaced,
+    Returned,
+    Settled,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+    signed_text,
+)
+
+Key: TypeAlias = tuple[str, str]  # "order" or "request", and the id
+AnyOrderReport: TypeAlias = (
+    Accepted | Execution | Cancelled | Reduced | Replaced | Dormant | Returned
+)
+AnyReport: TypeAlias = AnyOrderReport | Settled | CashMoved | Deficit
+_ANSWERS: Final = (Subscribed, Unsubscribed, Instruments, AccountReport, Orders)
+PENDING_MAX: Final = 16_384  # commands and queries without an answer
+QUIET_BEATS: Final = 1.5  # heartbeats missed before the server is asked for one
+DEAD_BEATS: Final = 3  # and before the connection is given up
+# Refusals of a logon that pass by themselves or with the next nonce.
+LOGON_AGAIN: Final = frozenset({Reason.NONCE, Reason.SESSION_LIVE, Reason.SESSION_UNKNOWN})
+
+
+class State(Enum):
+    """How far the connection is."""
+
+    DOWN = "down"
+    LOGGING_ON = "logging_on"
+    READY = "ready"
+
+
+class Health(Enum):
+    """What the silence of the server means."""
+
+    ALIVE = "alive"
+    QUIET = "quiet"  # send a Ping
+    DEAD = "dead"  # give the connection up
+
+
+class Pending(msgspec.Struct, eq=False):
+    """A request without an answer yet. Not ``awaited``: it is not sent again by itself."""
+
+    key: Key
+    request: AnyRequest
+    sent_ns: int
+    awaited: bool = True
+
+
+class Received(msgspec.Struct, frozen=True):
+    """What one message led to: an event to deliver, a request answered, requests to send."""
+
+    event: AnyResponse | None = None
+    answered: Key | None = None
+    send: list[AnyRequest] = []
+
+
+class Session:
+    """One account's session through any number of connections. Without a key: public data only."""
+
+    def __init__(
+        self,
+        key_id: str = "",
+        secret: str = "",
+        *,
+        started_ns: int,
+        cancel_on_disconnect: bool = False,
+        grace_ms: int = 0,
+        after: Position | None = None,
+    ) -> None:
+        self.state = State.DOWN
+        self.position = after  # the last report seen
+        self.account: int | None = None
+        self.session_id = 0
+        self.portfolio = Portfolio()
+        self.feed = Feed(self.next_id)
+        self.pending: dict[Key, Pending] = {}
+        self._key_id, self._secret = key_id, secret
+        self._cancel_on_disconnect, self._grace_ms = cancel_on_disconnect, grace_ms
+        self._prefix, self._ids = f"{started_ns:x}", 0
+        self._nonce = 0
+        self._heard_ns = self._pinged_ns = started_ns
+        self._beat_ns = HEARTBEAT_MS * 1_000_000
+        self._at_position: set[str] = set()  # order ids already reported at exactly ``position``
+
+    def next_id(self) -> str:
+        """An id never used before: it starts with the time at which this session was made."""
+        self._ids += 1
+        return f"{self._prefix}-{self._ids}"
+
+    # --- the connection ---
+
+    def connected(self, now_ns: int) -> list[AnyRequest]:
+        """A transport is up. Return what to send first."""
+        self._heard_ns = self._pinged_ns = now_ns
+        if self._key_id:
+            self.state = State.LOGGING_ON
+            return [self._logon(now_ns)]
+        self.state = State.READY
+        return self._resume()
+
+    def lost(self) -> None:
+        """The transport is gone. Pending requests stay."""
+        self.state = State.DOWN
+        self.feed.lost()
+        if not self._cancel_on_disconnect:
+            self.session_id = 0  # the exchange ended it, so there is nothing to resume
+
+    def health(self, now_ns: int) -> Health:
+        """Judge the server's silence. QUIET is answered once per heartbeat interval."""
+        silent = now_ns - self._heard_ns
+        if silent > DEAD_BEATS * self._beat_ns:
+            return Health.DEAD
+        if silent > QUIET_BEATS * self._beat_ns and now_ns - self._pinged_ns > self._beat_ns:
+            self._pinged_ns = now_ns
+            return Health.QUIET
+        return Health.ALIVE
+
+    def _logon(self, now_ns: int) -> Logon:
+        self._nonce = max(self._nonce + 1, now_ns)
+        timestamp_ms = now_ns // 1_000_000
+        text = signed_text(timestamp_ms, self._nonce, self._key_id, self.session_id)
+        return Logon(
+            key_id=self._key_id,
+            timestamp_ms=timestamp_ms,
+            nonce=self._nonce,
+            signature=hmac.new(self._secret.encode(), text, "sha256").hexdigest(),
+            cancel_on_disconnect=self._cancel_on_disconnect,
+            grace_ms=self._grace_ms,
+            resume_session=self.session_id,
+            after=self.position,
+        )
+
+    def _resume(self) -> list[AnyRequest]:
+        """What to send on a connection that is ready: old channels, then unanswered requests."""
+        waiting = [item.request for item in self.pending.values() if item.awaited]
+        asked = {c for request in waiting if isinstance(request, Subscribe | Unsubscribe)
+                 for c in request.channels}  # fmt: skip
+        return [*self.feed.rejoin(asked), *waiting]
+
+    # --- what is asked ---
+
+    def ask(self, request: AnyRequest, now_ns: int) -> Pending:
+        """Register a request that is about to be sent; asking the same again is a retry.
+
+        Raises NotConnected, TooMany, and ValueRefused if the id is pending for something else.
+        """
+        if self.state is not State.READY:
+            raise NotConnected(f"the session is {self.state.value}")
+        key = key_of(request)
+        known = self.pending.get(key)
+        if known is not None:
+            if known.request != request:
+                raise ValueRefused(f"{key[1]!r} is pending for another request")
+            known.awaited = True
+            return known
+        if len(self.pending) >= PENDING_MAX:
+            raise TooMany("requests without an answer", PENDING_MAX)
+        pending = self.pending[key] = Pending(key, request, now_ns)
+        return pending
+
+    # --- what arrives ---
+
+    def receive(self, message: AnyResponse, now_ns: int) -> Received:
+        """Take one message in. Raises LogonRefused; ProtocolError if it makes no sense."""
+        self._heard_ns = now_ns
+        if isinstance(message, AnyReport):
+            return self._report(message)
+        if isinstance(message, Rejected):
+            return self._rejected(message, now_ns)
+        if isinstance(message, DepthSnapshot | DepthDelta):
+            return Received(message, send=self.feed.depth(message))
+        if isinstance(message, LoggedOn):
+            return self._logged_on(message)
+        if isinstance(message, Heartbeat):
+            # All up to its sequence was sent, and every command has an event of index 0. Before
+            # the logon is done it may be ahead of the reports that were missed.
+            if self.state is State.READY and message.sequence:
+                self._advance(message.epoch, message.sequence, 0)
+            return Received()
+        if isinstance(message, _ANSWERS):
+            return self._answer(message)
+        if isinstance(message, InstrumentState):
+            self.feed.states[message.instrument] = message
+        return Received(message)
+
+    def _logged_on(self, message: LoggedOn) -> Received:
+        self.state = State.READY
+        self.account, self.session_id = message.account, message.session
+        self._beat_ns = message.heartbeat_ms * 1_000_000
+        self._advance(message.epoch, message.sequence, message.index)
+        return Received(message, send=self._resume())
+
+    def _report(self, message: AnyReport) -> Received:
+        order_id = message.order_id if isinstance(message, AnyOrderReport) else ""
+        if not self._is_new(message.sequence, message.index, order_id):
+            return Received()
+        if isinstance(message, AnyOrderReport):
+            self.portfolio.apply(message)
+            return Received(message, self._settle(_answered_by(message)))
+        return Received(message)
+
+    def _rejected(self, message: Rejected, now_ns: int) -> Received:
+        if self._is_about_logon(message):
+            return self._logon_refused(message, now_ns)
+        if message.sequence is not None and message.index is not None:
+            order_id = message.order_id or ""
+            if not self._is_new(message.sequence, message.index, order_id):
+                return Received()
+        key = None
+        if message.request_id is not None:
+            key = ("request", message.request_id)
+        elif message.client_order_id is not None:
+            key = ("order", message.client_order_id)
+        return Received(message, self._settle(key))
+
+    def _is_about_logon(self, message: Rejected) -> bool:
+        if message.op is not None or self.state is not State.LOGGING_ON:
+            return message.op == "logon"
+        # The engine's own refusal names no request, but a missed reject of another command may
+        # come before the logon's answer. A new session cannot be unknown.
+        is_named = message.request_id is not None or message.client_order_id is not None
+        is_new = message.number == Reason.SESSION_UNKNOWN and not self.session_id
+        return not is_named and not is_new
+
+    def _logon_refused(self, message: Rejected, now_ns: int) -> Received:
+        if message.number == Reason.SESSION_UNKNOWN and self.session_id:
+            self.session_id = 0  # it ended meanwhile: open a new one
+            return Received(send=[self._logon(now_ns)])
+        again = message.retryable or message.number in LOGON_AGAIN
+        raise LogonRefused(message.name, message.detail or "", retryable=again)
+
+    def _answer(
+        self, message: Subscribed | Unsubscribed | Instruments | AccountReport | Orders
+    ) -> Received:
+        if isinstance(message, Subscribed):
+            self.feed.joined(message)
+        elif isinstance(message, Unsubscribed):
+            self.feed.left(message)
+        elif isinstance(message, Instruments):
+            self.feed.adopt(message)
+        elif isinstance(message, AccountReport):
+            self.portfolio.adopt_account(message)
+        else:
+            self.portfolio.adopt_orders(message)
+        key = None if message.request_id is None else ("request", message.request_id)
+        return Received(answered=self._settle(key))
+
+    def _settle(self, key: Key | None) -> Key | None:
+        """The key if a request was pending under it, which it no longer is."""
+        if key is None or self.pending.pop(key, None) is None:
+            return None
+        return key
+
+    def _is_new(self, sequence: int, index: int, order_id: str) -> bool:
+        """Whether a report was not delivered yet. Both sides of one trade share a position."""
+        last = (self.position.sequence, self.position.index) if self.position else (-1, 0)
+        if (sequence, index) < last or ((sequence, index) == last and self._seen_here(order_id)):
+            return False
+        if (sequence, index) > last:
+            self._advance(self.position.epoch if self.position else 0, sequence, index)
+        self._at_position.add(order_id)
+        return True
+
+    def _seen_here(self, order_id: str) -> bool:
+        return not self._at_position or order_id in self._at_position
+
+    def _advance(self, epoch: int, sequence: int, index: int) -> None:
+        last = self.position
+        if last is None or (sequence, index) > (last.sequence, last.index):
+            self._at_position.clear()
+            self.position = Position(epoch, sequence, index)
+        elif epoch > last.epoch:
+            self.position = Position(epoch, last.sequence, last.index)
+
+
+def key_of(request: AnyRequest) -> Key:
+    """Under which id a request is answered. ValueRefused for one that has no answer of its own."""
+    if isinstance(request, Enter):
+        return "order", request.client_order_id
+    if isinstance(request, Logon | Ping):
+        raise ValueRefused("a logon or a heartbeat is not asked by id")
+    return "request", request.request_id
+
+
+def _answered_by(report: AnyOrderReport) -> Key | None:
+    """Which request this report may answer; the first report of a command does."""
+    if isinstance(report, Accepted):
+        return "order", report.client_order_id
+    if isinstance(report, Cancelled | Reduced | Replaced) and report.request_id is not None:
+        return "request", report.request_id
+    return None

@@ -1,0 +1,78 @@
+"""A hedger's strip: one total of GPU-hours spread over the months of a curve, exactly.
+
+One lot of a monthly contract is one GPU for every hour of the month, so months of 28, 30 and 31
+days need different hours for the same GPUs. Everything is an integer; nothing is lost in rounding:
+the hours of the legs sum to the total, and what whole lots cannot cover is stated.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from clients.errors import ValueRefused
+
+
+class Leg(msgspec.Struct, frozen=True):
+    """One month. ``unhedged_hours`` = hours less what the lots cover; negative: over-hedged."""
+
+    instrument: str
+    hours: int
+    lots: int
+    unhedged_hours: int
+
+
+class Strip(msgspec.Struct, frozen=True):
+    """Legs in the order given. Their ``hours`` sum to the total that was split."""
+
+    legs: tuple[Leg, ...]
+
+    @property
+    def hours(self) -> int:
+        """GPU-hours split."""
+        return sum(leg.hours for leg in self.legs)
+
+    @property
+    def unhedged_hours(self) -> int:
+        """GPU-hours left open over the whole strip: at most half a lot of one month."""
+        return sum(leg.unhedged_hours for leg in self.legs)
+
+
+def largest_remainder(total: int, weights: Sequence[int]) -> list[int]:
+    """``total`` in shares proportional to ``weights``; the shares sum to ``total`` exactly.
+
+    Every share is floored, then one unit each goes to the largest remainders; of equal ones the
+    earlier first. ValueRefused if ``total`` is negative or no weight is positive.
+    """
+    whole = sum(weights)
+    if total < 0 or whole <= 0 or min(weights) < 0:
+        raise ValueRefused(f"cannot split {total} by weights {list(weights)}")
+    parts = [divmod(total * weight, whole) for weight in weights]
+    shares = [share for share, _ in parts]
+    order = sorted(range(len(parts)), key=lambda i: (-parts[i][1], i))
+    for i in order[: total - sum(shares)]:
+        shares[i] += 1
+    return shares
+
+
+def split(total_hours: int, hours_per_lot: Mapping[str, int]) -> Strip:
+    """``total_hours`` as a strip over instruments, each with its hours of one lot (672 to 744).
+
+    Hours are proportional to the month's length, which is the same number of GPUs throughout.
+    Lots: whole lots first, then one more for the largest remainders while at least half a lot
+    of hours is still open.
+
+    >>> split(7 * 744 + 7 * 672, {"H100F27": 744, "H100G27": 672}).legs[1].lots
+    7
+    """
+    names, sizes = list(hours_per_lot), list(hours_per_lot.values())
+    hours = largest_remainder(total_hours, sizes)
+    lots = [want // size for want, size in zip(hours, sizes, strict=True)]
+    left = [want % size for want, size in zip(hours, sizes, strict=True)]
+    open_hours = sum(left)
+    for i in sorted(range(len(names)), key=lambda i: (-left[i], i)):
+        if 2 * open_hours < sizes[i]:
+            break
+        lots[i] += 1
+        open_hours -= sizes[i]
+    legs = zip(names, hours, lots, sizes, strict=True)
+    return Strip(tuple(Leg(name, want, n, want - n * size) for name, want, n, size in legs))

@@ -1,0 +1,119 @@
+"""One WebSocket to the exchange: requests out, messages in. Nothing here knows what they mean."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import msgspec
+
+from clients.errors import ConnectionLost, ProtocolError, ValueRefused
+from exchange.messages.wire import (
+    JSON_PROTOCOL,
+    MSGPACK_PROTOCOL,
+    AnyRequest,
+    AnyResponse,
+    encode_json,
+    encode_msgpack,
+)
+
+FRAME_BYTES_MAX: Final = 1 << 24  # of one frame from the exchange
+PING_SECONDS: Final = 15.0
+_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_UNKNOWN_TAG: Final = "Invalid value"  # how msgspec starts to say that it knows no such type
+
+_typed_json = msgspec.json.Decoder(list[AnyResponse]).decode
+_parts_json = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_part_json = msgspec.json.Decoder(AnyResponse).decode
+_typed_msgpack = msgspec.msgpack.Decoder(list[AnyResponse]).decode
+_parts_msgpack = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_part_msgpack = msgspec.msgpack.Decoder(AnyResponse).decode
+
+
+def websocket_url(url: str) -> str:
+    """``http://host:port`` as the address of its WebSocket; one with a path keeps it."""
+    parts = urlsplit(url if "://" in url else f"ws://{url}")
+    if parts.scheme not in _SCHEMES or not parts.netloc:
+        raise ValueRefused(f"{url!r} is not an address like ws://localhost:8000/ws")
+    path = parts.path if parts.path not in ("", "/") else "/ws"
+    return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
+
+
+def read_frame(data: str | bytes) -> list[AnyResponse]:
+    """The messages of a frame, text being JSON and bytes MessagePack. Types that this client does
+    not know are left out. ProtocolError if the frame is not an array of messages.
+    """
+    try:
+        return _typed_json(data) if isinstance(data, str) else _typed_msgpack(data)
+    except msgspec.ValidationError:
+        return _read_known(data)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"unreadable frame: {error}") from error
+
+
+def _read_known(data: str | bytes) -> list[AnyResponse]:
+    known: list[AnyResponse] = []
+    try:
+        parts = _parts_json(data) if isinstance(data, str) else _parts_msgpack(data)
+        for part in parts:
+            try:
+                known.append(_part_json(part) if isinstance(data, str) else _part_msgpack(part))
+            except msgspec.ValidationError as error:
+                if not (str(error).startswith(_UNKNOWN_TAG) and "$.type" in str(error)):
+                    raise
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"unreadable frame: {error}") from error
+    return known
+
+
+class Transport:
+    """An open connection."""
+
+    def __init__(self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse):
+        self._http = http
+        self._socket = socket
+
+    @classmethod
+    async def open(cls, url: str, *, msgpack: bool, timeout_s: float) -> "Transport":
+        """Connect. ConnectionLost if there is nobody, or no WebSocket of this protocol."""
+        protocol = MSGPACK_PROTOCOL if msgpack else JSON_PROTOCOL
+        http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s))
+        try:
+            socket = await http.ws_connect(
+                url, protocols=(protocol,), max_msg_size=FRAME_BYTES_MAX, heartbeat=PING_SECONDS
+            )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            await http.close()
+            raise ConnectionLost(f"cannot connect to {url}: {error}") from error
+        except BaseException:
+            await http.close()
+            raise
+        return cls(http, socket)
+
+    async def send(self, request: AnyRequest) -> None:
+        """Send one request. ConnectionLost if the connection is gone."""
+        try:
+            if self._socket.protocol == MSGPACK_PROTOCOL:
+                await self._socket.send_bytes(encode_msgpack(request))
+            else:
+                await self._socket.send_str(encode_json(request).decode())
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionLost(str(error)) from error
+
+    async def frames(self) -> AsyncIterator[list[AnyResponse]]:
+        """Each frame's messages until the connection ends. ProtocolError for a bad frame."""
+        async for message in self._socket:
+            if message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+                yield read_frame(message.data)
+
+    @property
+    def close_reason(self) -> str:
+        """What is known of why the connection ended."""
+        error = self._socket.exception()
+        code = self._socket.close_code
+        return str(error) if error is not None else f"closed with code {code}"
+
+    async def close(self) -> None:
+        """Close both the socket and its HTTP session; harmless to repeat."""
+        await self._socket.close()
+        await self._http.close()
