@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from contracts.spec import Instrument as Terms
 from exchange.app.wishes import RequestRefused, Wish
-from exchange.journal.tape import START, Released, Tape
+from exchange.journal.tape import Released, Tape
 from exchange.marketdata.instruments import Instrument, Instruments
 from exchange.marketdata.stream import Row
 from exchange.messages import (
@@ -82,14 +82,13 @@ class Desk:
             EventKind.MODE_CHANGED: self._mode_changed,
         }
 
-    async def run(self, ready: asyncio.Event) -> None:
-        """Follow the stream until it is closed; set ``ready`` once what was there is read."""
-        behind = self._tape.last
-        if behind == START:
+    async def run(self, upto: int, ready: asyncio.Event) -> None:
+        """Follow the stream until it is closed; set ``ready`` once ``upto`` has been read."""
+        if upto == 0:
             ready.set()
         async for released in self._tape.follow():
             self._take(released)
-            if released.last_sequence >= behind[1]:
+            if released.last_sequence >= upto:
                 ready.set()
 
     async def perform(self, wishes: Sequence[Wish]) -> list[Outcome]:
