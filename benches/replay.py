@@ -1,0 +1,99 @@
+"""Replay from the log against the batched core, on the same commands.
+
+    hourbook bench replay [--json] [--commands N] [--rounds N]
+
+A market directory is written by the sequencer itself. Every round then replays it, reading and
+verifying each frame and comparing each recorded digest, and applies the same commands to an
+engine straight from memory.
+"""
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from benches.rows import Row, publish, row
+from benches.workloads import PROFILES, workload
+from exchange.engine import Engine
+from exchange.messages import COMMAND_BYTES
+from exchange.sequencer import Sequencer, replay
+from exchange.sim.flow import START_NS, Flow, prepare
+
+COMMANDS: Final = 200_000
+ROUNDS: Final = 5
+
+
+async def write_log(directory: Path, flow: Flow) -> None:
+    """Run the flow through a sequencer that keeps its log in the directory."""
+    sequencer = Sequencer.open(
+        directory, Engine(), spec_hash=bytes(32), exchange_id=bytes(16), clock=lambda: START_NS
+    )
+    running = asyncio.create_task(sequencer.run())
+    for batch in (*flow.setup, *flow.prefix, *flow.timed):
+        for at in range(0, len(batch), COMMAND_BYTES):
+            sequencer.submit(0, batch[at : at + COMMAND_BYTES])
+        while sequencer.queued:
+            await asyncio.sleep(0)
+    await sequencer.close()
+    await running
+
+
+def core_seconds(batches: list[bytes]) -> float:
+    """Seconds to apply the batches to an empty engine, straight from memory."""
+    engine, sequence = Engine(), 1
+    started = time.perf_counter()
+    for batch in batches:
+        engine.apply(batch, sequence, START_NS)
+        sequence += len(batch) // COMMAND_BYTES
+    return time.perf_counter() - started
+
+
+def replay_rows(name: str, commands: int, rounds: int) -> Iterator[Row]:
+    """The rows of one workload. Raises RuntimeError if the replay does not hold."""
+    drawn = workload(name, commands)
+    flow = prepare(drawn.raw, drawn.prefill)
+    batches = [*flow.setup, *flow.prefix, *flow.timed]
+    replayed, core = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        asyncio.run(write_log(Path(folder), flow))
+        for _ in range(rounds):
+            report = replay(Path(folder), Engine)
+            if report.divergence is not None or report.commands != _count(batches):
+                raise RuntimeError(f"the log did not replay: {report}")
+            replayed.append(report.commands / report.seconds)
+            core.append(report.commands / core_seconds(batches))
+    ratio = median(a / b for a, b in zip(replayed, core, strict=True))
+    yield row(f"{name}.core", median(core), "commands/s")
+    yield Row(
+        f"{name}.replay", round(median(replayed)), "commands/s", round(ratio, 4), f"{name}.core"
+    )
+
+
+def _count(batches: list[bytes]) -> int:
+    return sum(map(len, batches)) // COMMAND_BYTES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench replay", description="Time a replay of a log.")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    parser.add_argument("--workloads", nargs="+", choices=PROFILES, default=["single", "xc"])
+    parser.add_argument("--commands", type=int, default=COMMANDS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    options = parser.parse_args(arguments)
+    rows = (
+        one
+        for name in options.workloads
+        for one in replay_rows(name, options.commands, options.rounds)
+    )
+    publish(rows, as_json=options.json, record=options.record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
