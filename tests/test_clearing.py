@@ -206,6 +206,24 @@ def test_a_trade_is_two_legs_against_the_house(clearing: Clearing) -> None:
     clearing.audit()
 
 
+def test_the_worked_postings(clearing: Clearing) -> None:
+    """The two transactions of docs/concepts/clearing.md."""
+    market = one_trade()
+    market.apply(market.settle(0, 2_510_500))
+    clearing.apply(market.frames)
+    booked = [(entry.kind, list(entry.postings)) for entry, _ in clearing._store.entries()]
+    assert booked[2:] == [
+        (
+            EntryKind.TRADE,
+            [(cash_of(2), HOUSE_FEES, 25_000_000), (cash_of(1), HOUSE_FEES, 10_000_000)],
+        ),
+        (
+            EntryKind.SETTLEMENT,
+            [(cash_of(1), VM_CLEARING, 75_600_000), (VM_CLEARING, cash_of(2), 75_600_000)],
+        ),
+    ]
+
+
 def test_statement_adds_up(clearing: Clearing) -> None:
     market = one_trade()
     market.apply(market.settle(0, 2_510_500))
