@@ -91,7 +91,7 @@ class Gateway:
             raise web.HTTPForbidden(text="this origin is not let in")
         socket = web.WebSocketResponse(
             protocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
-            max_msg_size=Limit.FRAME_BYTES,
+            max_msg_size=Limit.FRAME_BYTES + 1,  # aiohttp refuses from this size on
             compress=False,
             heartbeat=PING_SECONDS,
             timeout=CLOSE_SECONDS,

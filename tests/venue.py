@@ -1,0 +1,220 @@
+"""A small market for the gateway's tests: the real engine, sequencer, tape and hub, no sockets."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import astuple
+
+from exchange.engine import Engine
+from exchange.gateway import auth
+from exchange.gateway.hub import Hub
+from exchange.gateway.session import JSON, MSGPACK, Session
+from exchange.journal.errors import NoSuchPosition
+from exchange.messages import COMMAND, Command, CommandKind, TradingState, wire
+from exchange.sequencer import Closed, QueueFull, Sequencer
+
+CODE: Final = "H100Z26"
+OTHER: Final = "A100Z26"
+HOURS: Final = 744
+TICK_SCALE: Final = 1_000
+LOW, HIGH, MARK = 2_000, 3_300, 2_650_000  # ticks, ticks, clearing units
+DAY: Final = 20261120
+LOTS_MAX: Final = 1_000
+START_NS: Final = 1_800_000_000_000_000_000
+RICH, POOR, THIRD = 1, 2, 3
+
+_responses = msgspec.json.Decoder(list[wire.AnyResponse]).decode
+_responses_msgpack = msgspec.msgpack.Decoder(list[wire.AnyResponse]).decode
+
+
+def listing(code: str) -> str:
+    """The text of an instrument's listing."""
+    data = wire.InstrumentData(
+        code=code,
+        product=code[:4],
+        expiry="2026-12",
+        multiplier=HOURS,
+        tick="0.001",
+        decimals=3,
+    )
+    return msgspec.json.encode(data).decode()
+
+
+def opening() -> list[tuple[Command, str | None]]:
+    """The commands that make the market: two instruments, three accounts, an open day."""
+    wishes: list[tuple[Command, str | None]] = []
+    for number, code in enumerate((CODE, OTHER)):
+        listed = Command(
+            kind=CommandKind.LIST, instrument=number, price=MARK, quantity=HOURS,
+            session=TICK_SCALE, account=1, operator=1, target_lo=LOW, target_hi=HIGH,
+        )  # fmt: skip
+        wishes.append((listed, listing(code)))
+        risk = Command(
+            kind=CommandKind.SET_RISK, instrument=number, price=150_000_000, quantity=20_000,
+            session=LOTS_MAX, target_lo=150_000, target_hi=300_000,
+        )  # fmt: skip
+        wishes.append((risk, None))
+    for account in (RICH, POOR, THIRD):
+        wishes.append((open_account(account), None))
+        cash = 100_000_000_000_000 if account != POOR else 2_000_000_000
+        deposit = Command(
+            kind=CommandKind.DEPOSIT, account=account, price=cash, key_lo=account, key_hi=7
+        )
+        wishes.append((deposit, None))
+    wishes.append((Command(kind=CommandKind.OPEN_DAY, quantity=DAY), None))
+    wishes += [(state(number, TradingState.CONTINUOUS), None) for number in (0, 1)]
+    return wishes
+
+
+def open_account(account: int, *, burst: int = 100_000, interval: int = 1_000) -> Command:
+    """An account of its own member and self-trade group."""
+    return Command(
+        kind=CommandKind.OPEN_ACCOUNT, account=account, instrument=account, session=account,
+        tif=1, quantity=10_000, target_lo=interval, target_hi=burst,
+    )  # fmt: skip
+
+
+def state(instrument: int, wished: TradingState) -> Command:
+    return Command(kind=CommandKind.SET_STATE, instrument=instrument, tif=wished)
+
+
+class Venue:
+    """The market and the gateway's hub on it, with a clock that a test moves."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.now_ns = START_NS
+        self.engine = Engine()
+        self.sequencer = Sequencer.open(
+            directory,
+            self.engine,
+            clock=lambda: self.now_ns,
+            spec_hash=bytes(32),
+            exchange_id=bytes(16),
+        )
+        self.full = False  # a test's wish that the queue have no room
+        self.submitted = self.sequencer.durable_upto
+        if self.submitted:
+            self.submitted += 1  # RECOVERED
+        self.keys = auth.Keys(directory)
+        self.hub = Hub(
+            self.submit,
+            self.sequencer.tape,
+            self.keys,
+            queue_full=(QueueFull, Closed),
+            no_such_position=NoSuchPosition,
+            now_ms=lambda: self.now_ns // 1_000_000,
+        )
+        self.nonce = 0
+        self._secrets: dict[tuple[int, str], tuple[str, str]] = {}
+
+    def submit(
+        self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
+    ) -> None:
+        if self.full:
+            raise QueueFull(1, 1)
+        self.submitted += 1
+        self.sequencer.submit(source, record, ingress_ns=ingress_ns, text=text)
+
+    async def follow(self) -> None:
+        async for released in self.hub.follow():
+            self.hub.release(released)
+
+    async def settle(self) -> None:
+        """Wait until all that was submitted is released and reported."""
+        async with asyncio.timeout(10):
+            while self.hub.sequence < self.submitted:
+                await asyncio.sleep(0)
+
+    async def order(self, command: Command, text: str | None = None) -> None:
+        """Have an operator's command done."""
+        self.submit(0, COMMAND.pack(*astuple(command)), text=text)
+        await self.settle()
+
+    def hash(self) -> bytes:
+        """The state hash, without what a reject may spend."""
+        return hashlib.blake2b(self.engine.state_bytes(False), digest_size=32).digest()
+
+    # Connections
+
+    def connect(self, codec: int = JSON) -> Session:
+        return self.hub.connect(codec, lambda: None)
+
+    async def say(self, session: Session, *requests: Any) -> list[wire.AnyResponse]:
+        """Send frames (a dict as an object, str and bytes as they are); return the answers."""
+        for request in requests:
+            data = request
+            if isinstance(request, dict):
+                packed = session.codec == MSGPACK
+                data = msgspec.msgpack.encode(request) if packed else json.dumps(request)
+            session.receive(data, 0)
+        await self.settle()
+        return self.heard(session)
+
+    def heard(self, session: Session) -> list[wire.AnyResponse]:
+        """What waits for a connection."""
+        frame = session.take()
+        if not frame:
+            return []
+        return _responses_msgpack(frame) if session.codec == MSGPACK else _responses(frame)
+
+    def logon(self, account: int, scope: str = "trade", **fields: Any) -> dict[str, Any]:
+        """A signed logon of the account's key of that scope, made when first asked for."""
+        if (account, scope) not in self._secrets:
+            key = auth.create_key(self.directory, account, scope)
+            self._secrets[account, scope] = key
+        key_id, secret = self._secrets[account, scope]
+        self.nonce += 1
+        logon = {
+            "op": "logon",
+            "key_id": key_id,
+            "timestamp_ms": self.now_ns // 1_000_000,
+            "nonce": self.nonce,
+            **fields,
+        }
+        text = wire.signed_text(
+            logon["timestamp_ms"], logon["nonce"], key_id, logon.get("resume_session", 0)
+        )
+        return {"signature": auth.sign(secret, text), **logon}
+
+    async def trader(self, account: int, codec: int = JSON, **fields: Any) -> Session:
+        """A connection that has logged on with a trading key."""
+        session = self.connect(codec)
+        answers = await self.say(session, self.logon(account, **fields))
+        assert isinstance(answers[-1], wire.LoggedOn), answers
+        return session
+
+
+def enter(client_order_id: str, **fields: Any) -> dict[str, Any]:
+    """A buy of ten lots at 2.650, but for what is said otherwise."""
+    return {
+        "op": "enter",
+        "client_order_id": client_order_id,
+        "instrument": CODE,
+        "side": "buy",
+        "quantity": "10",
+        "price": "2.650",
+        **fields,
+    }
+
+
+@asynccontextmanager
+async def running(directory: Path, *, fresh: bool = True) -> AsyncIterator[Venue]:
+    """A venue whose sequencer runs; ``fresh`` opens the market first."""
+    venue = Venue(directory)
+    tasks = [asyncio.create_task(venue.sequencer.run()), asyncio.create_task(venue.follow())]
+    try:
+        if fresh:
+            for command, text in opening():
+                venue.submit(0, COMMAND.pack(*astuple(command)), text=text)
+        await venue.settle()
+        yield venue
+    finally:
+        await venue.sequencer.close()
+        await asyncio.gather(*tasks)
