@@ -26,7 +26,7 @@ from exchange.journal.frame import (
 )
 from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Engine, Replayer, ReplayReport, checkpoint_notes, replay
-from exchange.journal.segments import DirectoryLock, Journal
+from exchange.journal.segments import SEGMENT_BYTES, DirectoryLock, Journal
 from exchange.journal.tape import Released, Tape
 from exchange.messages import COMMAND, COMMAND_BYTES, CommandKind, Limit, Reason
 
@@ -136,6 +136,7 @@ class Sequencer:
         spec_hash: bytes,
         exchange_id: bytes,
         sync: Sync = os.fdatasync,
+        segment_bytes: int = SEGMENT_BYTES,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Lock the directory, replay its log through the empty ``engine``, begin a new epoch.
@@ -149,7 +150,7 @@ class Sequencer:
             replayer = Replayer(engine, reader)
             replayer.run(on_batch=tape.confirm, progress=progress)
             recovered = reader.finish(tape.witness())
-            journal = Journal(directory, recovered, sync=sync)
+            journal = Journal(directory, recovered, sync=sync, segment_bytes=segment_bytes)
             tape.settle()
         except BaseException:
             lock.close()

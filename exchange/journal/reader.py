@@ -157,7 +157,8 @@ class LogReader:
         for what, expected, found in rules:
             if expected != found:
                 kind = WrongExchange if what == "exchange id" else BrokenChain
-                raise kind(path, self._offset, self.next_sequence, what, str(expected), str(found))
+                shown = (_show(expected), _show(found))
+                raise kind(path, self._offset, self.next_sequence, what, *shown)
         self._hash, self._epoch, self._stamp = frame.hash, opening.epoch, opening.stamp
         self.next_sequence += opening.count
         self._frames += 1

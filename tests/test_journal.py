@@ -1,0 +1,447 @@
+"""The log: nothing that was durable is lost in silence, nothing torn is taken for whole."""
+
+import asyncio
+import errno
+import os
+import re
+import subprocess
+import sys
+import zlib
+from hashlib import blake2b
+from pathlib import Path
+
+import pytest
+from recorded import (
+    EXCHANGE_ID,
+    SPEC_HASH,
+    crashed_copy,
+    deposit,
+    deposits,
+    frame_bounds,
+    open_sequencer,
+    read_log,
+    record,
+)
+
+from exchange.engine import Engine
+from exchange.journal import frame as frames
+from exchange.journal.errors import (
+    BrokenChain,
+    DamagedHead,
+    DamagedLog,
+    DirectoryLocked,
+    DiskFull,
+    Diverged,
+    JournalError,
+    JournalStopped,
+    NewerVersion,
+    WriteFailed,
+    WrongExchange,
+)
+from exchange.journal.reader import LogReader, Recovered
+from exchange.journal.segments import DirectoryLock, Journal
+from exchange.messages import RULES_VERSION, SCHEMA_VERSION
+from exchange.sequencer import replay
+
+FIRST = "log/00000000000000000001.hbl"
+PAGE = Path(__file__).parents[1] / "docs/reference/journal.md"
+SIZES = (1, 3, 2, 1, 4, 2)  # commands of the recorded batches
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A market that closed cleanly after six batches."""
+    directory = tmp_path_factory.mktemp("market")
+    record(directory, [deposits(size, 100 * at) for at, size in enumerate(SIZES, 1)])
+    return directory
+
+
+@pytest.fixture
+def log(market: Path, tmp_path: Path) -> Path:
+    """A copy of its log as a killed process would have left it."""
+    return crashed_copy(market, tmp_path / "copy")
+
+
+def reseal(frame: bytes) -> bytes:
+    """The frame with a CRC and a hash that fit its bytes."""
+    opening, body = frame[: frames.OPENING_BYTES], frame[frames.HEADER_BYTES :]
+    sealed = opening + frames.SEAL.pack(zlib.crc32(opening + body), 0)
+    return sealed + blake2b(sealed + body, digest_size=32).digest() + body
+
+
+def journal_at(directory: Path, recovered: Recovered, **options: object) -> Journal:
+    return Journal(directory, recovered, **options)  # type: ignore[arg-type]
+
+
+def append(journal: Journal, commands: list[bytes]) -> None:
+    opening = frames.Opening(
+        EXCHANGE_ID, 0, 1, journal.last_sequence + 1, 1 << 62, 0, len(commands), RULES_VERSION,
+        0, 0, SPEC_HASH, journal.last_hash, frames.NO_HASH,
+    )  # fmt: skip
+    journal.append(opening, b"".join(commands), bytes(8 * len(commands)), b"", b"")
+
+
+def test_every_field_stands_where_the_page_says(market: Path) -> None:
+    rows = re.findall(r"^\| (\d+) \| (\d+) \| `(\w+)` ", PAGE.read_text(), re.MULTILINE)
+    fields = ("magic", "format", "schema", *frames.Opening.__struct_fields__)
+    names = (*fields, "crc32", "spare", "hash")
+    sizes = [4, 2, 2, 16, 4, 4, 8, 8, 8, 4, 4, 4, 4, 32, 32, 32, 4, 4, 32]
+    offsets = [sum(sizes[:at]) for at in range(len(sizes))]
+    expected = [(str(o), str(s), n) for o, s, n in zip(offsets, sizes, names, strict=True)]
+    assert rows == expected
+    assert sum(sizes) == frames.HEADER_BYTES
+
+
+def test_a_frame_holds_what_the_batch_was(market: Path) -> None:
+    (chunk,) = LogReader(market).chunks()
+    assert [frame.opening.count for frame in chunk] == list(SIZES)
+    second = chunk[1]
+    opening = second.opening
+    assert second.commands == b"".join(deposits(3, 200))
+    assert len(second.ingress) == 3 * 8
+    assert frames.unpack_texts(second.texts) == [(sequence, "batch-1") for sequence in (2, 3, 4)]
+    assert (opening.exchange_id, opening.spec_hash) == (EXCHANGE_ID, SPEC_HASH)
+    assert (opening.shard, opening.epoch, opening.first_sequence) == (0, 1, 2)
+    assert opening.durable_upto == 1
+    assert opening.previous_hash == chunk[0].hash
+    assert opening.rules_version == RULES_VERSION
+
+
+def test_a_cut_at_every_byte_of_the_last_frames(log: Path) -> None:
+    """Whole frames are kept, the torn one is dropped with a reason, and writing goes on."""
+    path = log / FIRST
+    whole = path.read_bytes()
+    bounds = frame_bounds(log)
+    sequences = [sum(SIZES[: at + 1]) for at in range(len(SIZES))]
+    for size in range(bounds[-3][0], len(whole)):
+        path.write_bytes(whole[:size])
+        kept = sum(1 for _, end in bounds if end <= size)
+        recovered = read_log(log)
+        assert (recovered.frames, recovered.last_sequence) == (kept, sequences[kept - 1])
+        tail = recovered.tail_dropped
+        assert (tail is None) == (size == bounds[kept - 1][1])
+        if tail is not None:
+            assert (tail.offset, tail.size) == (bounds[kept - 1][1], size - bounds[kept - 1][1])
+            assert "cut short" in tail.reason
+        journal = journal_at(log, recovered)
+        append(journal, [deposit(1)])
+        journal.abandon()
+        again = read_log(log)
+        assert (again.last_sequence, again.tail_dropped) == (sequences[kept - 1] + 1, None)
+
+
+def test_a_flipped_bit_is_found_wherever_it_is(log: Path) -> None:
+    path = log / FIRST
+    whole = bytearray(path.read_bytes())
+    bounds = frame_bounds(log)
+    last_start = bounds[-1][0]
+    for offset in range(len(whole)):
+        start = max(begin for begin, _ in bounds if begin <= offset)
+        whole[offset] ^= 1 << offset % 8
+        path.write_bytes(whole)
+        whole[offset] ^= 1 << offset % 8
+        if start == last_start:
+            try:
+                tail = read_log(log).tail_dropped
+            except NewerVersion:
+                continue
+            assert tail is not None and tail.offset == start
+        else:
+            with pytest.raises((DamagedLog, NewerVersion)) as caught:
+                read_log(log)
+            error = caught.value
+            assert isinstance(error, DamagedLog | NewerVersion)
+            assert (error.path, error.offset) == (path, start)
+
+
+def test_damage_names_the_hashes(log: Path) -> None:
+    path = log / FIRST
+    start, end = frame_bounds(log)[1]
+    data = bytearray(path.read_bytes())
+    data[start + frames.HEADER_BYTES] ^= 1
+    crc = zlib.crc32(data[start + 208 : end], zlib.crc32(data[start : start + 168]))
+    data[start + 168 : start + 172] = crc.to_bytes(4, "little")  # the CRC agrees, the hash does not
+    path.write_bytes(data)
+    with pytest.raises(DamagedLog) as caught:
+        read_log(log)
+    recorded = bytes(data[start + 176 : start + 208]).hex()
+    assert caught.value.what.startswith("frame hash")
+    assert caught.value.found == recorded and len(caught.value.expected) == 64
+    assert (caught.value.offset, caught.value.sequence) == (start, 2)
+
+
+@pytest.mark.parametrize("order", [(0, 2, 3, 4, 5), (0, 1, 1, 2, 3, 4, 5), (0, 2, 1, 3, 4, 5),
+                                   (1, 2, 3), (0, 1, 2, 3, 5), (0, 1, 2, 3, 4, 5, 5)])  # fmt: skip
+def test_frames_removed_doubled_or_swapped_break_the_chain(
+    log: Path, order: tuple[int, ...]
+) -> None:
+    path = log / FIRST
+    whole, bounds = path.read_bytes(), frame_bounds(log)
+    path.write_bytes(b"".join(whole[slice(*bounds[at])] for at in order))
+    wrong = next(position for position, at in enumerate(order) if at != position)
+    offset = bounds[wrong - 1][1] if wrong else 0
+    with pytest.raises(BrokenChain) as caught:
+        read_log(log)
+    assert caught.value.offset == offset
+
+
+@pytest.mark.parametrize("tail", [bytes(1), bytes(100), bytes(8192)])
+def test_a_zero_filled_tail_is_the_end(log: Path, tail: bytes) -> None:
+    path = log / FIRST
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes() + tail)
+    recovered = read_log(log)
+    assert recovered.last_sequence == sum(SIZES)
+    assert recovered.tail_dropped is not None
+    assert recovered.tail_dropped.reason.startswith("zeros")
+    journal_at(log, recovered).abandon()
+    assert path.stat().st_size == size
+
+
+def test_zeros_over_a_durable_frame_are_damage(log: Path) -> None:
+    path = log / FIRST
+    start, end = frame_bounds(log)[2]
+    data = path.read_bytes()
+    path.write_bytes(data[:start] + bytes(end - start) + data[end:])
+    with pytest.raises(DamagedLog) as caught:
+        read_log(log)
+    assert caught.value.offset == start
+
+
+def test_a_torn_frame_with_a_whole_one_behind_it_above_the_mark_is_dropped(log: Path) -> None:
+    """Writes reach the disk in any order: the frame behind was never durable either."""
+    path = log / FIRST
+    whole, bounds = path.read_bytes(), frame_bounds(log)
+    journal = journal_at(log, read_log(log))
+    append(journal, [deposit(1)])  # its durable mark is 0: nothing known
+    journal.abandon()
+    data = bytearray(path.read_bytes())
+    data[bounds[-1][0] + 300] ^= 1
+    path.write_bytes(data)
+    recovered = read_log(log)
+    assert recovered.frames == len(SIZES) - 1
+    assert recovered.tail_dropped is not None
+    assert recovered.tail_dropped.size == len(data) - bounds[-1][0] > len(whole) - bounds[-1][0]
+
+
+def test_short_writes_give_the_same_bytes(log: Path, market: Path, tmp_path: Path) -> None:
+    def seven(handle: int, data: memoryview) -> int:
+        return os.write(handle, data[:7])
+
+    twin = crashed_copy(market, tmp_path / "twin")
+    for directory, options in ((log, {}), (twin, {"write": seven})):
+        journal = journal_at(directory, read_log(directory), **options)
+        append(journal, deposits(5))
+        journal.sync()
+        journal.abandon()
+    assert (log / FIRST).read_bytes() == (twin / FIRST).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, WriteFailed)]
+)
+def test_a_failed_write_has_a_name_and_is_the_end(
+    log: Path, code: int, name: type[JournalStopped]
+) -> None:
+    left = [100]
+
+    def failing(handle: int, data: memoryview) -> int:
+        if not left[0]:
+            raise OSError(code, os.strerror(code))
+        size = os.write(handle, data[: left[0]])
+        left[0] -= size
+        return size
+
+    journal = journal_at(log, read_log(log), write=failing)
+    with pytest.raises(name):
+        append(journal, deposits(5))
+    with pytest.raises(JournalStopped, match="stopped before"):
+        append(journal, deposits(1))
+    with pytest.raises(JournalStopped, match="stopped before"):
+        journal.sync()
+    journal.close()
+    assert not (log / "head").exists()
+    recovered = read_log(log)
+    assert recovered.last_sequence == sum(SIZES)
+    assert recovered.tail_dropped is not None and recovered.tail_dropped.size == 100
+
+
+def test_another_exchange_is_refused(log: Path) -> None:
+    with pytest.raises(WrongExchange) as caught:
+        read_log(log, bytes(16))
+    assert (caught.value.expected, caught.value.found) == (bytes(16).hex(), EXCHANGE_ID.hex())
+    with pytest.raises(WrongExchange):
+        open_sequencer(log, exchange_id=bytes(16))
+
+
+@pytest.mark.parametrize(
+    ("at", "what", "known"),
+    [(4, "format", 1), (6, "schema", SCHEMA_VERSION), (60, "rules", RULES_VERSION)],
+)
+def test_a_newer_version_is_refused_by_name(log: Path, at: int, what: str, known: int) -> None:
+    path = log / FIRST
+    start, end = frame_bounds(log)[-1]
+    data = path.read_bytes()
+    newer = bytearray(data[start:end])
+    newer[at] += 1
+    path.write_bytes(data[:start] + reseal(bytes(newer)))
+    with pytest.raises(NewerVersion) as caught:
+        read_log(log)
+    error = caught.value
+    assert (error.what, error.known, error.found) == (what, known, known + 1)
+    assert error.offset == start
+
+
+@pytest.mark.parametrize(
+    ("at", "what"), [(24, "shard"), (28, "epoch"), (40, "stamp"), (48, "durable mark")]
+)
+def test_a_well_made_frame_must_still_follow(log: Path, at: int, what: str) -> None:
+    path = log / FIRST
+    start, end = frame_bounds(log)[-1]
+    data = path.read_bytes()
+    frame = bytearray(data[start:end])
+    value = {"shard": 1, "epoch": 0, "stamp": 1, "durable mark": 99}[what]
+    size = 4 if at < 32 else 8
+    frame[at : at + size] = value.to_bytes(size, "little")
+    path.write_bytes(data[:start] + reseal(bytes(frame)))
+    with pytest.raises(BrokenChain) as caught:
+        read_log(log)
+    assert caught.value.what == what
+
+
+def test_a_second_writer_is_refused(market: Path) -> None:
+    lock = DirectoryLock(market)
+    try:
+        with pytest.raises(DirectoryLocked) as caught:
+            open_sequencer(market)
+        assert caught.value.holder == str(os.getpid())
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from exchange.journal.segments import DirectoryLock\n"
+            "DirectoryLock(Path(sys.argv[1]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(market)],
+            capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False,
+        )  # fmt: skip
+        assert done.returncode != 0 and "DirectoryLocked" in done.stderr
+    finally:
+        lock.close()
+    DirectoryLock(market).close()
+
+
+@pytest.fixture
+def rolled(tmp_path: Path) -> Path:
+    """A market whose segments hold two frames each."""
+    directory = tmp_path / "rolled"
+    record(directory, [deposits(4, 10 * at) for at in range(1, 8)], segment_bytes=700)
+    return directory
+
+
+def test_segments_are_named_by_their_first_sequence(rolled: Path) -> None:
+    names = sorted(path.name for path in (rolled / "log").iterdir())
+    assert names == [f"{first:020}.hbl" for first in (1, 9, 17, 25)]
+    assert read_log(rolled).last_sequence == 28
+    record(rolled, [deposits(1, 900)], segment_bytes=700)
+    report = replay(rolled, Engine)
+    assert (report.last_sequence, report.epoch, report.divergence) == (30, 2, None)
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2, 3])
+def test_a_missing_segment_is_damage(rolled: Path, gone: int) -> None:
+    sorted((rolled / "log").iterdir())[gone].unlink()
+    with pytest.raises(DamagedLog):
+        read_log(rolled)
+
+
+@pytest.mark.parametrize("keep_head", [True, False])
+def test_a_segment_cut_before_the_last_is_damage(rolled: Path, keep_head: bool) -> None:
+    """The next segment's name says that all before it was durable; no head is needed."""
+    first = rolled / FIRST
+    os.truncate(first, first.stat().st_size - 1)
+    if not keep_head:
+        (rolled / "head").unlink()
+    with pytest.raises(DamagedLog) as caught:
+        read_log(rolled)
+    assert caught.value.path == first
+
+
+def test_the_head_notices_frames_cut_off_whole(market: Path, tmp_path: Path) -> None:
+    log = crashed_copy(market, tmp_path / "headed")
+    (log / "head").write_bytes((market / "head").read_bytes())
+    assert read_log(log).last_sequence == sum(SIZES)
+    start = frame_bounds(log)[-1][0]
+    os.truncate(log / FIRST, start)
+    with pytest.raises(DamagedLog, match="cut short") as caught:
+        read_log(log)
+    assert caught.value.offset == start
+    (log / "log" / Path(FIRST).name).unlink()
+    with pytest.raises(DamagedLog):
+        read_log(log)
+
+
+def test_a_head_of_another_log_is_refused(market: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    record(other, [deposits(size, 7_000 * at) for at, size in enumerate(SIZES, 1)])
+    (other / "head").write_bytes((market / "head").read_bytes())
+    with pytest.raises(BrokenChain, match="head"):
+        read_log(other)
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b'{"format":2', b"\x00" * 40])
+def test_a_damaged_head_is_refused(log: Path, text: bytes) -> None:
+    (log / "head").write_bytes(text)
+    with pytest.raises(DamagedHead):
+        read_log(log)
+
+
+def test_what_the_tape_shows_as_released_may_not_be_missing(market: Path, tmp_path: Path) -> None:
+    """Released means it was durable: a log without it lost something that others were told."""
+    log = crashed_copy(market, tmp_path / "taped")
+    (log / "tape").mkdir()
+    tape = (market / "tape/released.hbt").read_bytes()
+    os.truncate(log / FIRST, frame_bounds(log)[-1][1] - 1)
+    (log / "tape/released.hbt").write_bytes(tape)
+    with pytest.raises(DamagedLog, match="durable up to 13"):
+        open_sequencer(log)
+    (log / "tape/released.hbt").unlink()
+    sequencer = open_sequencer(log)
+    assert sequencer.recovered.last_sequence == sum(SIZES[:-1])
+    asyncio.run(sequencer.close())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_rubbish_is_never_a_market(tmp_path: Path, seed: int) -> None:
+    """Any bytes at all: a named error or an empty log with a reason."""
+    (tmp_path / "log").mkdir()
+    noise = blake2b(seed.to_bytes(2, "big"), digest_size=64).digest() * 8
+    data = (frames.MAGIC if seed % 2 else b"") + noise[: 13 * seed]
+    (tmp_path / FIRST).write_bytes(data)
+    try:
+        recovered = read_log(tmp_path)
+    except JournalError as error:
+        assert isinstance(error, NewerVersion)
+    else:
+        assert recovered.last_sequence == 0
+        assert (recovered.tail_dropped is None) == (not data)
+
+
+def test_a_divergence_is_found_in_its_batch(log: Path) -> None:
+    """A command changed by somebody who can reseal every frame: the events' digest still tells."""
+    path = log / FIRST
+    whole, bounds = path.read_bytes(), frame_bounds(log)
+    previous, remade = frames.NO_HASH, []
+    for at, (start, end) in enumerate(bounds):
+        frame = bytearray(whole[start:end])
+        frame[104:136] = previous
+        if at == 2:
+            frame[frames.HEADER_BYTES + 20] ^= 1  # an account
+        remade.append(reseal(bytes(frame)))
+        previous = remade[-1][176:208]
+    path.write_bytes(b"".join(remade))
+    report = replay(log, Engine)
+    assert report.divergence is not None
+    found = report.divergence
+    assert (found.what, found.first_sequence, found.last_sequence) == ("events", 5, 6)
+    with pytest.raises(Diverged):
+        open_sequencer(log)
