@@ -18,5 +18,5 @@ class Backoff(msgspec.Struct, frozen=True):
 
     def seconds(self, attempt: int, chance: Callable[[], float]) -> float:
         """The wait before attempt 0, 1, 2 …; ``chance`` gives a number in [0, 1)."""
-        longest = min(self.most_s, self.first_s * 2 ** min(attempt, DOUBLINGS_MAX))
+        longest = min(self.most_s, self.first_s * (1 << min(attempt, DOUBLINGS_MAX)))
         return longest * (1 + chance()) / 2

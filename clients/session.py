@@ -35,6 +35,7 @@ from exchange.messages.wire import (
     Heartbeat,
     Instruments,
     InstrumentState,
+    ListInstruments,
     LoggedOn,
     Logon,
     Orders,
@@ -175,11 +176,12 @@ class Session:
         )
 
     def _resume(self) -> list[AnyRequest]:
-        """What to send on a connection that is ready: old channels, then unanswered requests."""
+        """What to send once ready: what is listed now, old channels, unanswered requests."""
         waiting = [item.request for item in self.pending.values() if item.awaited]
         asked = {c for request in waiting if isinstance(request, Subscribe | Unsubscribe)
                  for c in request.channels}  # fmt: skip
-        return [*self.feed.rejoin(asked), *waiting]
+        listing = ListInstruments(request_id=self.next_id())
+        return [listing, *self.feed.rejoin(asked), *waiting]
 
     # --- what is asked ---
 

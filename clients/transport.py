@@ -19,6 +19,7 @@ from exchange.messages.wire import (
 
 FRAME_BYTES_MAX: Final = 1 << 24  # of one frame from the exchange
 PING_SECONDS: Final = 15.0
+CLOSE_SECONDS: Final = 1.0  # a peer that is gone will not answer the close
 _SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _UNKNOWN_TAG: Final = "Invalid value"  # how msgspec starts to say that it knows no such type
 
@@ -80,7 +81,11 @@ class Transport:
         http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s))
         try:
             socket = await http.ws_connect(
-                url, protocols=(protocol,), max_msg_size=FRAME_BYTES_MAX, heartbeat=PING_SECONDS
+                url,
+                protocols=(protocol,),
+                max_msg_size=FRAME_BYTES_MAX,
+                heartbeat=PING_SECONDS,
+                timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_SECONDS),
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             await http.close()
