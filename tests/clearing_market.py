@@ -8,6 +8,7 @@ from typing import Final
 from msgspec.structs import astuple
 
 from exchange.engine import Engine
+from exchange.journal.tape import Released
 from exchange.messages import (
     COMMAND,
     Command,
@@ -26,18 +27,6 @@ DAY: Final = 20261201
 DEPOSIT: Final = 12_000_000_000  # micro-dollars, small enough for MARGIN rejects and deficits
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A released frame as the tape gives it."""
-
-    epoch: int
-    first_sequence: int
-    count: int
-    stamp: int
-    events: bytes
-    texts: list[tuple[int, str]]
-
-
 def signed(value: int) -> int:
     """A signed number as an unsigned field carries it."""
     return value & (1 << 64) - 1
@@ -54,7 +43,7 @@ class TestMarket:
     sequence: int = 0
     stamp: int = 1_000_000_000
     keys: int = 0
-    frames: list[Batch] = field(default_factory=list)
+    frames: list[Released] = field(default_factory=list)
 
     def apply(self, *commands: Command, texts: Sequence[tuple[int, str]] = ()) -> bytes:
         """Apply one batch; ``texts`` are (place in the batch, text)."""
@@ -63,7 +52,7 @@ class TestMarket:
         packed = b"".join(COMMAND.pack(*astuple(command)) for command in commands)
         events: bytes = self.engine.apply(packed, first, self.stamp)
         told = [(first + place, text) for place, text in texts]
-        self.frames.append(Batch(self.epoch, first, len(commands), self.stamp, events, told))
+        self.frames.append(Released(self.epoch, first, len(commands), self.stamp, events, told))
         self.sequence += len(commands)
         return events
 

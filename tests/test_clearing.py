@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from clearing_market import (
     ACCOUNTS,
@@ -21,7 +22,6 @@ from clearing_market import (
     DEPOSIT,
     INSTRUMENTS,
     MULTIPLIER,
-    Batch,
     TestMarket,
     open_market,
     random_day,
@@ -41,6 +41,8 @@ from exchange.clearing.ledger import (
 from exchange.clearing.novation import Positions
 from exchange.clearing.settlement import daily_price
 from exchange.clearing.statements import dollars, open_interest_text
+from exchange.journal.frame import EXCHANGE_ID_BYTES, pack_texts
+from exchange.journal.tape import Released, Tape
 from exchange.messages import (
     EVENT,
     EVENT_BYTES,
@@ -76,7 +78,7 @@ def assert_equal_to_engine(clearing: Clearing, market: TestMarket) -> None:
     assert clearing.divergences == ()
 
 
-def events_of(frames: list[Batch], kind: EventKind) -> list[tuple[Any, ...]]:
+def events_of(frames: list[Released], kind: EventKind) -> list[tuple[Any, ...]]:
     return [e for f in frames for e in EVENT.iter_unpack(f.events) if e[2] == kind]
 
 
@@ -341,10 +343,25 @@ def test_open_again_rebuild_and_any_batching_give_the_same(tmp_path: Path) -> No
         opened.close()
 
 
+def test_the_tape_is_enough(clearing: Clearing, tmp_path: Path) -> None:
+    """Clearing resumes from its own position, wherever it last stopped."""
+    market = open_market()
+    random_day(market, random.Random(5), batches=20)
+    tape = Tape(tmp_path, bytes(EXCHANGE_ID_BYTES))
+    tape.settle()
+    for frame in market.frames:
+        tape.append(frame, pack_texts(frame.texts))
+    while frames := list(itertools.islice(tape.read(*clearing.position), 7)):
+        clearing.apply(frames)
+    assert clearing.position == tape.last
+    assert_equal_to_engine(clearing, market)
+    assert [line.code for line in clearing.open_interest()] == ["H100-0", "H100-1", "H100-2"]
+
+
 # What must not happen.
 
 
-def corrupted(market: TestMarket, kind: EventKind, place: int, change: int) -> list[Batch]:
+def corrupted(market: TestMarket, kind: EventKind, place: int, change: int) -> list[Released]:
     """The market's frames with one field of the first event of ``kind`` changed."""
     frames = list(market.frames)
     for at, frame in enumerate(frames):
@@ -354,7 +371,7 @@ def corrupted(market: TestMarket, kind: EventKind, place: int, change: int) -> l
                 wrong = (*fields[:place], fields[place] + change, *fields[place + 1 :])
                 events[row] = wrong
                 packed = b"".join(EVENT.pack(*e) for e in events)
-                frames[at] = replace(frame, events=packed)
+                frames[at] = msgspec.structs.replace(frame, events=packed)
                 return frames
     raise LookupError(kind)
 

@@ -21,6 +21,7 @@ class Clearing:
         self._store = store
         self._lock = threading.RLock()
         self._state = store.load()
+        self._position = self._state.point
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> "Clearing":
@@ -39,8 +40,8 @@ class Clearing:
 
     @property
     def position(self) -> Point:
-        """(epoch, sequence, index) of the last event applied; zeros before the first."""
-        return self._state.point
+        """(epoch, sequence, index) of the last event committed; zeros before the first."""
+        return self._position
 
     @property
     def divergences(self) -> Sequence[Divergence]:
@@ -69,6 +70,8 @@ class Clearing:
             except BaseException:
                 self._state = self._store.load()
                 raise
+            finally:
+                self._position = self._state.point
 
     def rebuild(self, frames: Iterable[Frame]) -> None:
         """Delete the store and apply the stream from its start. A crash meanwhile only means
@@ -81,6 +84,7 @@ class Clearing:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
             self._store = Store(path)
             self._state = self._store.load()
+            self._position = self._state.point
             batch: list[Frame] = []
             for frame in frames:
                 batch.append(frame)

@@ -148,6 +148,13 @@ class Store:
 
     def load(self) -> State:
         """The state as of the last committed batch. ValueError if another version wrote it."""
+        self._connection.execute("begin")  # one snapshot, should a writer commit meanwhile
+        try:
+            return self._load()
+        finally:
+            self._connection.execute("rollback")
+
+    def _load(self) -> State:
         progress = next(self.rows("select * from progress"))
         if progress["version"] != STORE_VERSION:
             raise ValueError(f"{self.path}: store version {progress['version']}; rebuild it")
