@@ -30,9 +30,10 @@ from exchange.messages import (
     TradingState,
 )
 
-ENTER_FLAGS = CommandFlag.POST_ONLY | CommandFlag.MARKET | CommandFlag.MANUAL
-TARGET_FLAGS = CommandFlag.BY_CLIENT_ID | CommandFlag.MANUAL
-REPLACE_FLAGS = TARGET_FLAGS | CommandFlag.POST_ONLY | CommandFlag.NEW_ID
+# Plain numbers: the complement of an IntFlag keeps no unknown bit.
+ENTER_FLAGS = int(CommandFlag.POST_ONLY | CommandFlag.MARKET | CommandFlag.MANUAL)
+TARGET_FLAGS = int(CommandFlag.BY_CLIENT_ID | CommandFlag.MANUAL)
+REPLACE_FLAGS = TARGET_FLAGS | int(CommandFlag.POST_ONLY | CommandFlag.NEW_ID)
 I64_MAX = (1 << 63) - 1
 
 
@@ -41,7 +42,7 @@ I64_MAX = (1 << 63) - 1
 
 def fingerprint(c: Record) -> tuple[int, ...]:
     """What must be equal for a command to be a repeat."""
-    flags = c.flags & ~CommandFlag.MANUAL
+    flags = c.flags & ~int(CommandFlag.MANUAL)
     return (c.kind, c.side, c.tif, flags, c.stp, c.instrument, c.price, c.quantity, *c.target)
 
 
