@@ -1,0 +1,82 @@
+"""What benches/path.py talks to, each in a process of its own until its input closes.
+
+    python -m benches.servers echo
+    python -m benches.servers market DIR ACCOUNTS
+
+``market`` is the whole market as ``hourbook serve`` runs it, with accounts that can trade;
+``echo`` answers every WebSocket message with itself and is otherwise as bare as aiohttp gets.
+Each prints one JSON line with its address and what its clients need.
+"""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+from aiohttp import WSMsgType, web
+
+from exchange.app import Market
+from exchange.app.requests import Deposit, OpenAccount
+from exchange.gateway.auth import create_key
+
+HOST: Final = "127.0.0.1"
+CASH_DOLLARS: Final = "1000000000"
+OPEN_ORDERS: Final = 100_000
+
+
+async def echo(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse(compress=False)
+    await socket.prepare(request)
+    async for message in socket:
+        if message.type is WSMsgType.TEXT:
+            await socket.send_str(message.data)
+    return socket
+
+
+async def serve_echo() -> None:
+    app = web.Application()
+    app.router.add_get("/ws", echo)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, HOST, 0).start()
+    announce({"ws": f"ws://{HOST}:{runner.addresses[0][1]}/ws"})
+    await until_input_closes()
+    await runner.cleanup()
+
+
+async def serve_market(directory: Path, accounts: int) -> None:
+    market = await Market.start(directory)
+    keys = []
+    for account in range(1, accounts + 1):
+        opening = OpenAccount(
+            account=account,
+            max_open_orders=OPEN_ORDERS,
+            throttle_interval_ns=1,
+            throttle_burst=1 << 30,
+        )
+        await market.operations.perform(opening)
+        await market.operations.perform(Deposit(account=account, amount=CASH_DOLLARS))
+        keys.append(create_key(directory, account, "trade"))
+    addresses = await market.listen(HOST, 0)
+    instrument = market.desk.instruments.by_id[0]
+    dollars, mills = divmod(instrument.mark // instrument.tick_scale, 1000)
+    price = f"{dollars}.{mills:03}"  # a tick is a mill
+    announce({"ws": addresses.ws, "keys": keys, "instrument": instrument.code, "price": price})
+    await until_input_closes()
+    await market.stop()
+
+
+def announce(facts: dict[str, object]) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+async def until_input_closes() -> None:
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "echo":
+        asyncio.run(serve_echo())
+    else:
+        asyncio.run(serve_market(Path(sys.argv[2]), int(sys.argv[3])))
