@@ -147,7 +147,9 @@ def compared(name: str, rounds: list[Round], of: str, to: str, label: str) -> Ro
     return Row(name, round(value, 2), "ns/command", float(f"{ratio:.4g}"), label)
 
 
-def flow_rows(subject: Subject, count: int, rival: Path | None) -> Iterator[Row]:
+def flow_rows(
+    subject: Subject, count: int, rival: Path | None, *, count_instructions: bool
+) -> Iterator[Row]:
     """All rows of one flow."""
     name = subject.name
     done = rounds(subject, count, rival)
@@ -159,7 +161,7 @@ def flow_rows(subject: Subject, count: int, rival: Path | None) -> Iterator[Row]
     yield compared(f"{name}.cpu", done, "cpu", "batch", f"{name}.batch")
     yield compared(f"{name}.slices_of_64", done, "sliced", "part", f"{name}.batch")
     yield compared(f"{name}.one_a_call", done, "single", "part", f"{name}.batch")
-    if shutil.which("valgrind"):
+    if count_instructions:
         count_of = instructions_per_command(subject.path, subject.skip)
         yield row(f"{name}.instructions", count_of, "instructions/command")
 
@@ -184,11 +186,10 @@ def package_rows(subject: Subject) -> Iterator[Row]:
 def all_rows(options: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         subjects = list(own_subjects(Path(folder), options.workloads, options.commands))
-        for subject in subjects:
-            yield from flow_rows(subject, options.rounds, options.rival)
-        if options.flow is not None:
-            for subject in given_subjects(options.flow):
-                yield from flow_rows(subject, options.rounds, options.rival)
+        given = [] if options.flow is None else list(given_subjects(options.flow))
+        for subject in (*subjects, *given):
+            counted = shutil.which("valgrind") is not None
+            yield from flow_rows(subject, options.rounds, options.rival, count_instructions=counted)
         yield from package_rows(subjects[0])
         yield from memory_rows()
 

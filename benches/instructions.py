@@ -57,7 +57,7 @@ def instructions_per_command(
                 "--collect-atstart=no",
                 f"--toggle-collect={COUNTED}",
                 f"--callgrind-out-file={counts}",
-                *(sys.executable, "-m", "benches.instructions", str(path)),
+                *(sys.executable, "-m", "benches.instructions", str(path.resolve())),
                 *("--counted", "--skip", str(skip), "--commands", str(commands)),
             ],
             cwd=Path(__file__).parents[1],

@@ -1,0 +1,108 @@
+"""The benches run, check what they measure and print rows of one shape; no timing is judged."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from benches import core, path, replay, rivals
+from benches.core import Subject, floor_table, flow_rows, given_subjects, own_subjects
+from benches.memory import measure
+from benches.rows import Row, publish, row
+from benches.workloads import workload
+
+FIELDS = ["name", "value", "unit", "ratio", "ratio_to"]
+RIVAL = """#!{python}
+import json
+print(json.dumps({{"ns_per_command": 50.0, "trades": {trades}, "resting": {resting}}}))
+"""
+
+
+def rival(folder: Path, trades: int, resting: int) -> Path:
+    program = folder / "rival"
+    program.write_text(RIVAL.format(python=sys.executable, trades=trades, resting=resting))
+    program.chmod(0o755)
+    return program
+
+
+def test_rows_are_one_json_object_each(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [row("single.batch", 12.3456789, "ns/command", 3.0, "single.floor"), row("a", 1, "us")]
+    publish(rows, as_json=True, record=False)
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [list(one) for one in printed] == [FIELDS, FIELDS]
+    assert printed[0]["value"] == 12.3457
+    assert printed[0]["ratio"] == 4.115
+    assert (printed[1]["ratio"], printed[1]["ratio_to"]) == (None, None)
+
+
+def test_core_times_a_flow_and_an_external_rival(tmp_path: Path) -> None:
+    (subject,) = own_subjects(tmp_path, ["single"], 500)
+    assert subject.expected is not None
+    program = rival(tmp_path, int(str(subject.expected["trades"])), 0)
+    with pytest.raises(RuntimeError, match="rival has resting 0, not"):
+        core.rounds(subject, 1, program)
+    program = rival(
+        tmp_path, int(str(subject.expected["trades"])), int(str(subject.expected["resting"]))
+    )
+    (one,) = core.rounds(subject, 1, program)
+    assert one.rival == 50.0
+    assert one.batch > 0
+
+
+def test_core_refuses_a_wrong_total(tmp_path: Path) -> None:
+    (subject,) = own_subjects(tmp_path, ["xc"], 300)
+    wrong = Subject(subject.name, subject.path, subject.skip, {"trades": -1})
+    with pytest.raises(RuntimeError, match="xc: the core has trades"):
+        core.rounds(wrong, 1, None)
+
+
+def test_given_flows_bring_their_totals(tmp_path: Path) -> None:
+    drawn = workload("single", 300)
+    (tmp_path / "mine.bin").write_bytes(drawn.raw)
+    facts = {"prefill": drawn.prefill, "trades": drawn.expected.trades, "seed": 1}
+    (tmp_path / "mine.json").write_text(json.dumps(facts))
+    (tmp_path / "bare.bin").write_bytes(drawn.raw)
+    bare, mine = given_subjects(tmp_path)
+    assert (bare.skip, bare.expected) == (0, None)
+    assert (mine.skip, mine.expected) == (drawn.prefill, {"trades": drawn.expected.trades})
+
+
+def test_a_rival_that_prints_no_result(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="true printed no result"):
+        rivals.run_external(Path("/bin/true"), tmp_path, 0)
+    with pytest.raises(RuntimeError, match="false failed"):
+        rivals.run_external(Path("/bin/false"), tmp_path, 0)
+
+
+@pytest.mark.parametrize("package", rivals.PACKAGES)
+def test_a_package_makes_the_right_trades(package: str) -> None:
+    pytest.importorskip(package.replace("-", "_"), reason="the bench extra is not installed")
+    drawn = workload("single", 200)
+    assert rivals.time_package(package, drawn.raw, drawn.prefill) > 0
+
+
+def test_replay_holds_and_is_compared_with_the_core() -> None:
+    core_row, replay_row = replay.replay_rows("single", 500, 1)
+    assert (core_row.unit, replay_row.ratio_to) == ("commands/s", core_row.name)
+
+
+def test_path_reaches_every_order() -> None:
+    rows = list(path.path_rows(orders=40, rounds=1, connections=2))
+    assert [one.name for one in rows if one.ratio is not None] == ["path.rate", "path.round_trip"]
+
+
+def test_memory_counts_resting_orders() -> None:
+    per_order = measure(orders=2_000, instruments=10)
+    assert per_order["accounted"] > 64  # an order alone is as much
+
+
+def test_floor_table_covers_the_resting_orders() -> None:
+    assert len(floor_table(0)) * 8 == core.TABLE_BYTES_MIN
+    assert len(floor_table(40_000)) * 8 == 1 << 22
+
+
+def test_every_ratio_says_to_what(tmp_path: Path) -> None:
+    (subject,) = own_subjects(tmp_path, ["single"], 300)
+    rows: list[Row] = [one for one in flow_rows(subject, 1, None, count_instructions=False)]
+    assert all((one.ratio is None) == (one.ratio_to is None) for one in rows)
