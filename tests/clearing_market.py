@@ -141,7 +141,7 @@ def random_command(market: TestMarket, draw: random.Random) -> Command:
             quantity=draw.randint(1, 12), key_lo=market.key(), flags=CommandFlag.BY_CLIENT_ID,
         )  # fmt: skip
     if chance < 0.95:
-        mark = price * TICK_SCALE + draw.randrange(TICK_SCALE)
+        mark = round(draw.gauss(2_500, 90)) * TICK_SCALE + draw.randrange(TICK_SCALE)
         return Command(kind=CommandKind.MARK, instrument=instrument, price=mark)
     kinds = (CommandKind.DEPOSIT, CommandKind.WITHDRAW, CommandKind.FEE)
     key = target if draw.random() < 0.2 else market.key()  # a used key: a repeat, or a reject

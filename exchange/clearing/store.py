@@ -60,7 +60,7 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     ),
     "movements": (
         {"business_date": int, "account": int, "kind": int, "amount": int},
-        ("business_date", "account", "kind"),
+        ("account", "business_date", "kind"),  # a statement reads one account
     ),
     "trading": (
         {"business_date": int, "instrument": int, "trades": int, "volume": int, "value": int,
