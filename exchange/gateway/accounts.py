@@ -13,6 +13,12 @@ from exchange.marketdata.stream import Row, maker_of
 from exchange.messages import HOUSE_ACCOUNT, EventFlag, EventKind, TradingState
 
 FINISHED_ORDERS: Final = 1 << 17
+# Plain integers: an enumeration's own operators cost more than all else done per event.
+_DUPLICATE: Final = int(EventFlag.DUPLICATE)
+_SELL: Final = int(EventFlag.SELL)
+_ACCEPTED: Final = int(EventKind.ORDER_ACCEPTED)
+_TRADE: Final = int(EventKind.TRADE)
+_CANCELLED: Final = int(EventKind.ORDER_CANCELLED)
 
 
 class Order:
@@ -25,7 +31,7 @@ class Order:
 
     def __init__(self, row: Row, text: str) -> None:
         self.id, self.account, self.instrument, self.text = row[7], row[6], row[5], text
-        self.sell = bool(row[3] & EventFlag.SELL)
+        self.sell = bool(row[3] & _SELL)
         self.price, self.quantity, self.leaves = row[8], row[9], row[9]
         self.tif = row[14] & 0xFF
         self.dormant = False
@@ -84,17 +90,17 @@ class Accounts:
     def apply(self, row: Row, text: str | None) -> None:
         """Take one event in; ``text`` came with its command."""
         kind = row[2]
-        if row[3] & EventFlag.DUPLICATE:
+        if row[3] & _DUPLICATE:
             return
-        if kind == EventKind.ORDER_ACCEPTED:
+        if kind == _ACCEPTED:
             order = Order(row, text or "")
             self.orders[order.id] = order
             account = self.by_id[order.account]
             account.orders[order.id] = order
             account.ids[order.text] = order.id
-        elif kind == EventKind.TRADE:
+        elif kind == _TRADE:
             self._trade(row)
-        elif kind == EventKind.ORDER_CANCELLED:
+        elif kind == _CANCELLED:
             self._finish(row[7])
         elif kind == EventKind.ORDER_REDUCED:
             order = self.orders[row[7]]
@@ -132,7 +138,7 @@ class Accounts:
 
     def _trade(self, row: Row) -> None:
         maker_id, maker_leaves = maker_of(row[12])
-        lots = -row[9] if row[3] & EventFlag.SELL else row[9]
+        lots = -row[9] if row[3] & _SELL else row[9]
         instrument = self._instruments.by_id[row[5]]
         value = lots * row[8] * instrument.multiplier * instrument.tick_scale
         self._leave(row[7], row[10])

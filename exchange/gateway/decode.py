@@ -37,6 +37,11 @@ RECORD: Final = Layout("<BBBBIIIqIHBB16s16s")
 NO_ID: Final = bytes(16)
 ORDER: Final = b"order"
 REQUEST: Final = b"request"
+# Plain integers: an enumeration's own operators are slow.
+MARKET: Final = int(CommandFlag.MARKET)
+POST_ONLY: Final = int(CommandFlag.POST_ONLY)
+MANUAL: Final = int(CommandFlag.MANUAL)
+BY_CLIENT_ID: Final = int(CommandFlag.BY_CLIENT_ID)
 PRICES_REMEMBERED: Final = 65_536
 
 _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`.*", re.DOTALL)
@@ -198,11 +203,11 @@ class Recorder:
             raise Refused(Reason.SYNTAX, "price", f"a {request.type} order {told}")
         lots = self._lots(request.quantity)
         price = 0 if request.price is None else self._price(instrument, request.price)
-        flags = CommandFlag.MARKET if market else 0
+        flags = MARKET if market else 0
         if request.post_only:
-            flags |= CommandFlag.POST_ONLY
+            flags |= POST_ONLY
         if request.manual:
-            flags |= CommandFlag.MANUAL
+            flags |= MANUAL
         if request.time_in_force is None:
             tif = TimeInForce.IOC if market else TimeInForce.GTC
         else:
@@ -241,7 +246,7 @@ class Recorder:
             target_of(request)
             raise Refused(Reason.NOT_FOUND, "order_id", "name the instrument of a new order")
         price = self._price(instrument, request.price)
-        flags = CommandFlag.POST_ONLY if request.post_only else 0
+        flags = POST_ONLY if request.post_only else 0
         return self._target(CommandKind.REPLACE, request, account, session, price, lots, flags)
 
     def _target(
@@ -258,9 +263,9 @@ class Recorder:
         target, by_client_id = target_of(request)
         side = Side.UNSTATED if request.side is None else SIDES[request.side]
         if by_client_id:
-            flags |= CommandFlag.BY_CLIENT_ID
+            flags |= BY_CLIENT_ID
         if request.manual:
-            flags |= CommandFlag.MANUAL
+            flags |= MANUAL
         return RECORD.pack(
             kind, side, 0, flags, 0, account, session, price, lots, 0, 0, 0,
             target, digest(request_id, REQUEST),

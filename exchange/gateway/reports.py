@@ -38,7 +38,11 @@ from exchange.messages.wire import (
 _STP_TEXT: Final = tuple(mode.name.lower() for mode in SelfTrade)
 _TIF_TEXT: Final = tuple(tif.name for tif in TimeInForce)
 _REASON_TEXT: Final = {int(reason): reason.name for reason in CancelReason}
+# Plain integers: an enumeration's own operators cost more than the rest of a report.
 SELL: Final = int(EventFlag.SELL)
+MARKET: Final = int(EventFlag.MARKET)
+POST_ONLY: Final = int(EventFlag.POST_ONLY)
+RESTING: Final = int(EventFlag.RESTING)
 DUPLICATE: Final = int(EventFlag.DUPLICATE)
 
 
@@ -71,7 +75,7 @@ class Reports:
 
     def _accepted(self, row: Row, time: int, text: str | None) -> Accepted:
         flags, terms = row[3], row[14]
-        market = flags & EventFlag.MARKET
+        market = flags & MARKET
         instrument = self._instruments.by_id[row[5]]
         return Accepted(
             sequence=row[0],
@@ -86,7 +90,7 @@ class Reports:
             price=None if market else instrument.price_text(row[8]),
             order_type="market" if market else "limit",
             time_in_force=_TIF_TEXT[terms & 0xFF],  # type: ignore[arg-type]
-            post_only=bool(flags & EventFlag.POST_ONLY),
+            post_only=bool(flags & POST_ONLY),
             self_trade=_STP_TEXT[terms >> 8 & 0xFF],  # type: ignore[arg-type]
             session=row[13],
             duplicate=bool(flags & DUPLICATE),
@@ -134,7 +138,7 @@ class Reports:
             reason=_REASON_TEXT.get(row[4], CancelReason.REQUESTED.name),
             price=self._price(row),
             request_id=self._request(row, text),
-            resting=bool(row[3] & EventFlag.RESTING),
+            resting=bool(row[3] & RESTING),
             duplicate=bool(row[3] & DUPLICATE),
         )
 

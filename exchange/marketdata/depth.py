@@ -21,6 +21,17 @@ from exchange.messages.wire import CHECKSUM_LEVELS
 
 BUY: Final = 0
 SELL: Final = 1
+# Plain integers: an enumeration's own operators cost more than all else done per event.
+_DUPLICATE: Final = int(EventFlag.DUPLICATE)
+_RESTING: Final = int(EventFlag.RESTING)
+_SELL: Final = int(EventFlag.SELL)
+_ACCEPTED: Final = int(EventKind.ORDER_ACCEPTED)
+_TRADE: Final = int(EventKind.TRADE)
+_CANCELLED: Final = int(EventKind.ORDER_CANCELLED)
+_REDUCED: Final = int(EventKind.ORDER_REDUCED)
+_REPLACED: Final = int(EventKind.ORDER_REPLACED)
+_DORMANT: Final = int(EventKind.ORDER_DORMANT)
+_RETURNED: Final = int(EventKind.ORDER_RETURNED)
 _LEVEL: Final = struct.Struct("<qq")  # price in ticks, quantity in lots
 
 
@@ -35,21 +46,21 @@ class Depth:
     def apply(self, row: Row) -> bool:
         """Take one event in; return whether it is of a kind that moves depth."""
         kind, flags = row[2], row[3]
-        if flags & EventFlag.DUPLICATE:
+        if flags & _DUPLICATE:
             return False
-        sell = 1 if flags & EventFlag.SELL else 0
-        if kind == EventKind.ORDER_ACCEPTED or kind == EventKind.ORDER_RETURNED:
+        sell = 1 if flags & _SELL else 0
+        if kind in (_ACCEPTED, _RETURNED):
             self._add(sell, row[8], row[10])
-        elif kind == EventKind.TRADE:
+        elif kind == _TRADE:
             self._add(1 - sell, row[8], -row[9])
-        elif kind == EventKind.ORDER_CANCELLED or kind == EventKind.ORDER_REDUCED:
-            if flags & EventFlag.RESTING:
+        elif kind in (_CANCELLED, _REDUCED):
+            if flags & _RESTING:
                 self._add(sell, row[8], -row[9])
-        elif kind == EventKind.ORDER_REPLACED:
-            if flags & EventFlag.RESTING:
+        elif kind == _REPLACED:
+            if flags & _RESTING:
                 self._add(sell, row[13], -row[14])
             self._add(sell, row[8], row[10])
-        elif kind == EventKind.ORDER_DORMANT:
+        elif kind == _DORMANT:
             self._add(sell, row[8], -row[10])
         else:
             return False

@@ -22,8 +22,10 @@ from exchange.messages.wire import (
 )
 
 DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
+_TRADE: Final = int(EventKind.TRADE)
+_SELL: Final = int(EventFlag.SELL)
 _ORDER_KINDS: Final = frozenset(range(EventKind.ORDER_ACCEPTED, EventKind.ORDER_RETURNED + 1)) - {
-    EventKind.REJECTED
+    int(EventKind.REJECTED)
 }
 
 
@@ -50,7 +52,7 @@ class Feed:
                 depth = self.depths[row[5]]
                 if depth.apply(row):
                     moved[row[5]] = depth
-                if kind == EventKind.TRADE:
+                if kind == _TRADE:
                     instrument = self.instruments.by_id[row[5]]
                     channel = instrument.channels[TRADES]
                     if channel in wanted:
@@ -155,7 +157,7 @@ class Feed:
             match_number=str(row[0] << INDEX_BITS | row[1]),
             price=instrument.price_text(row[8]),
             quantity=str(row[9]),
-            aggressor="sell" if row[3] & EventFlag.SELL else "buy",
+            aggressor="sell" if row[3] & _SELL else "buy",
         )
 
 
