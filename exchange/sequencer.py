@@ -192,8 +192,17 @@ class Sequencer:
         self._wakeup.set()
 
     async def run(self) -> None:
-        """Sequence until closed. Raises JournalStopped (and whatever else is fatal): then stop."""
-        assert self._running is None, "one run at a time"
+        """Sequence until closed. Raises JournalStopped (and whatever else is fatal): then stop.
+
+        Where a ``close`` was quicker and runs the queues empty itself, this waits for it.
+        """
+        if self._running is not None:
+            await self._running.wait()
+        if not self._open or self._closing:
+            return
+        await self._run()
+
+    async def _run(self) -> None:
         self._running = asyncio.Event()
         try:
             await self._loop()
@@ -321,7 +330,7 @@ class Sequencer:
         if self._running is not None:
             await self._running.wait()
         elif self._open and not self._failed:
-            await self.run()
+            await self._run()
         if self._open:
             self._open = False
             self._shut()
