@@ -67,6 +67,7 @@ class Round:
     sliced: float
     single: float
     rival: float | None
+    rival_cpu: float | None
 
 
 def own_subjects(folder: Path, names: Sequence[str], commands: int) -> Iterator[Subject]:
@@ -125,6 +126,7 @@ def rounds(subject: Subject, count: int, rival: Path | None) -> list[Round]:
                 sliced=time_once(sliced, Engine()).ns_per_command,
                 single=time_once(single, Engine()).ns_per_command,
                 rival=None if external is None else external.ns_per_command,
+                rival_cpu=None if external is None else external.cpu_ns_per_command,
             )
         )
     return done
@@ -158,6 +160,8 @@ def flow_rows(
     if rival is not None:
         yield row(f"{name}.{rival.name}", median(one.rival or 0 for one in done), "ns/command")
         yield compared(f"{name}.batch", done, "batch", "rival", f"{name}.{rival.name}")
+        if all(one.rival_cpu for one in done):
+            yield compared(f"{name}.cpu", done, "cpu", "rival_cpu", f"{name}.{rival.name} (cpu)")
     yield compared(f"{name}.cpu", done, "cpu", "batch", f"{name}.batch")
     yield compared(f"{name}.slices_of_64", done, "sliced", "part", f"{name}.batch")
     yield compared(f"{name}.one_a_call", done, "single", "part", f"{name}.batch")

@@ -159,6 +159,7 @@ class ExternalRun:
     """What an external engine printed: its timing, and its totals by name."""
 
     ns_per_command: float
+    cpu_ns_per_command: float | None
     totals: dict[str, object]
 
 
@@ -173,6 +174,7 @@ def run_external(program: Path, flow: Path, skip: int) -> ExternalRun:
         raise RuntimeError(f"{program.name} failed: {done.stderr.strip()}")
     try:
         facts = json.loads(done.stdout)
-        return ExternalRun(float(facts["ns_per_command"]), facts)
+        cpu = facts.get("cpu_ns_per_command")
+        return ExternalRun(float(facts["ns_per_command"]), cpu and float(cpu), facts)
     except (ValueError, KeyError, TypeError) as error:
         raise RuntimeError(f"{program.name} printed no result: {done.stdout!r}") from error
