@@ -48,6 +48,8 @@ _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`.*", re.DO
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`.*", re.DOTALL)
 _PLACE: Final = re.compile(r"- at `\$\.(\w+)")
 _ID_FIELDS: Final = ("client_order_id", "request_id", "order_id", "instrument", "channels")
+# ValueError: text that is not UTF-8, of which msgspec raises Python's own error.
+UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
 _typed_json: Final[Callable[[str], AnyRequest]] = msgspec.json.Decoder(AnyRequest).decode
 _any_json: Final[Callable[[str], Any]] = msgspec.json.Decoder().decode
 _typed_msgpack: Final[Callable[[bytes], AnyRequest]] = msgspec.msgpack.Decoder(AnyRequest).decode
@@ -81,7 +83,7 @@ def read_json(text: str) -> AnyRequest:
     """Return the request in a text frame; raises Refused."""
     try:
         request = _typed_json(text)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise _explain_json(text, error) from None
     # Each key brings a colon, so as many distinct keys as colons means that none came twice.
     if len(_any_json(text)) != text.count(":"):
@@ -95,7 +97,7 @@ def read_msgpack(data: bytes) -> AnyRequest:
     """Return the request in a binary frame; raises Refused."""
     try:
         request = _typed_msgpack(data)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         refused = _explain(error)
         refused.seen = _seen(_lenient_msgpack(data))
         raise refused from None
@@ -114,7 +116,7 @@ def _map_length(data: bytes) -> int:
 def _lenient_msgpack(data: bytes) -> object:
     try:
         return _any_msgpack(data)
-    except (msgspec.DecodeError, RecursionError, TypeError):  # TypeError: a key that is a list
+    except (*UNREADABLE, TypeError):  # TypeError: a key that is a list
         return None
 
 

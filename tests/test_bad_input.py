@@ -1,0 +1,455 @@
+"""Bad input: each case gets its named reject or a closed session, and changes no state.
+
+Cases that the vectors of ../shared/vectors/bad_inputs.json also have carry their ids.
+"""
+
+import json
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pytest
+import venue as market
+from venue import CODE, OTHER, POOR, RICH, THIRD, Venue, enter
+
+from exchange.gateway.decode import Refused, read_json, read_msgpack
+from exchange.gateway.session import CLOSE_POLICY, LOGON_LIMIT, MALFORMED_LIMIT, MSGPACK
+from exchange.messages import Command, CommandKind, Limit, Mode, Reason, TradingState, wire
+
+R: Final = Reason
+
+
+@pytest.fixture
+async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
+    async with market.running(tmp_path) as opened:
+        yield opened
+
+
+def text(**fields: Any) -> str:
+    return json.dumps(enter("x", **fields))
+
+
+def without(field: str) -> str:
+    return json.dumps({key: value for key, value in enter("x").items() if key != field})
+
+
+CANCEL: Final = {"op": "cancel", "request_id": "r", "client_order_id": "x"}
+REPLACE: Final = {"op": "replace", "request_id": "r", "price": "2.6", "quantity": "1"}
+FRAMES: Final[list[tuple[str, Any, Reason, str | None]]] = [
+    ("B33", "not json", R.SYNTAX, None),
+    ("B33", "", R.SYNTAX, None),
+    ("B33", "[]", R.SYNTAX, None),
+    ("B33", "7", R.SYNTAX, None),
+    ("B33", "null", R.SYNTAX, None),
+    ("B34", "[" * 8_000 + "]" * 8_000, R.SYNTAX, None),
+    ("B34", '{"op":"enter","client_order_id":' + "[" * 8_000, R.SYNTAX, "client_order_id"),
+    ("B35", '{"qty":1,"qty":1000}', R.DUPLICATE_FIELD, "qty"),
+    ("B35", text()[:-1] + ',"quantity":"1000"}', R.DUPLICATE_FIELD, "quantity"),
+    ("B35", text()[:-1] + ',"quantit\\u0079" :"1000"}', R.DUPLICATE_FIELD, "quantity"),
+    ("B36", text(colour="red"), R.UNKNOWN_FIELD, "colour"),
+    *(("B37", without(field), R.MISSING_FIELD, field)
+      for field in ("op", "client_order_id", "instrument", "side", "quantity")),
+    ("B37", json.dumps({"op": "cancel", "request_id": "r"}), R.MISSING_FIELD, "order_id"),
+    ("B38", '{"op":"enter","quantity":NaN}', R.SYNTAX, None),
+    ("B38", '{"op":"enter","quantity":Infinity}', R.SYNTAX, None),
+    ("B38", text(quantity="NaN"), R.SYNTAX, "quantity"),
+    ("B38", text(quantity="Infinity"), R.SYNTAX, "quantity"),
+    ("B38", text(quantity="-0"), R.SYNTAX, "quantity"),
+    ("B38", text(quantity="1e400"), R.SYNTAX, "quantity"),
+    ("B38", text().replace('"10"', "1e-400"), R.SYNTAX, "quantity"),
+    ("B39", text(quantity="1" * 15_000), R.SYNTAX, "quantity"),
+    ("B39", text().replace('"10"', "1" * 15_000), R.SYNTAX, "quantity"),
+    ("B40", text(price=2.135), R.SYNTAX, "price"),
+    *(("B41", text(quantity=quantity), R.SYNTAX, "quantity")
+      for quantity in ("1e2", "0x10", " 1", "1_000", "+1", "\uff11\uff10", "")),
+    ("B42", text(quantity=True), R.SYNTAX, "quantity"),
+    *(("B43", json.dumps(enter(bad)), R.ID_FORMAT, "client_order_id")
+      for bad in ("\ud800", "a\0b", "a\u202eb", "a\u200bb", "\U0001f600")),
+    *(("B44", json.dumps(enter(bad)), R.ID_FORMAT, "client_order_id")
+      for bad in ("caf\u00e9", "cafe\u0301")),
+    *(("B45", json.dumps(enter("a" * count)), R.ID_FORMAT, "client_order_id")
+      for count in (0, 37, 15_000)),
+    *(("B46", json.dumps(enter(bad)), R.ID_FORMAT, "client_order_id")
+      for bad in ("'; DROP TABLE", "$(id)", "%s", "a\r\nb", "../x", "a\n")),
+    *(("B46", text(instrument=bad), R.ID_FORMAT, "instrument")
+      for bad in ("'; DROP TABLE", "%s", "../x", "")),
+    ("B46", text(instrument="__proto__"), R.UNKNOWN_INSTRUMENT, "instrument"),
+    ("B46", text(__proto__="x"), R.UNKNOWN_FIELD, "__proto__"),
+    ("B47", "\ufeff" + text(), R.SYNTAX, None),
+    ("B48", text() + " more", R.SYNTAX, None),
+    ("B51", text(quantity="1.5"), R.SYNTAX, "quantity"),
+    ("B50", text(quantity="-1"), R.QUANTITY_RANGE, "quantity"),
+    *(("B52", text(quantity=str(lots)), R.QUANTITY_RANGE, "quantity")
+      for lots in (2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 2**128)),
+    ("B56", text(price="2.6515"), R.TICK, "price"),
+    ("B56", text(price=str(0.1 + 0.2)), R.TICK, "price"),
+    ("B56", text(price="2.65.1"), R.SYNTAX, "price"),
+    ("B60", text(type="market"), R.SYNTAX, "price"),
+    ("B60", without("price"), R.SYNTAX, "price"),
+    ("B61", text(side="BUY "), R.SYNTAX, "side"),
+    ("B61", text(side=3), R.SYNTAX, "side"),
+    ("B62", text(instrument="NONE"), R.UNKNOWN_INSTRUMENT, "instrument"),
+    ("B62", text(instrument=CODE.lower()), R.UNKNOWN_INSTRUMENT, "instrument"),
+    ("B63", text(time_in_force="GTD"), R.SYNTAX, "time_in_force"),
+    ("B70", text(account=THIRD), R.UNKNOWN_FIELD, "account"),
+    ("B71", text(operator=9), R.UNKNOWN_FIELD, "operator"),
+    ("B12", '{"op":"halt","instrument":"H100Z26"}', R.UNKNOWN_COMMAND, "op"),
+    ("", text(price="9" * 30), R.PRICE_LIMIT, "price"),
+    ("", text(price="-" + "9" * 30), R.PRICE_LIMIT, "price"),
+    ("", text(price="9" * 40), R.SYNTAX, "price"),
+    ("", json.dumps({**CANCEL, "order_id": "1"}), R.COMBINATION, "order_id"),
+    ("", json.dumps({**CANCEL, "request_id": "a b"}), R.ID_FORMAT, "request_id"),
+    ("", '{"op":"cancel","request_id":"r","order_id":"x"}', R.ID_FORMAT, "order_id"),
+    ("", '{"op":"cancel","request_id":"r","order_id":"99999999999999999999"}', R.NOT_FOUND,
+     "order_id"),
+    ("", json.dumps({**REPLACE, "client_order_id": "unseen"}), R.NOT_FOUND, "order_id"),
+    ("", json.dumps({**REPLACE, "order_id": "\u0661"}), R.ID_FORMAT, "order_id"),
+    ("", b"\x81\xa2op\xa9heartbeat", R.SYNTAX, None),
+]  # fmt: skip
+
+
+async def test_frames_that_are_no_command(venue: Venue) -> None:
+    """One market for the whole table; each frame on a connection of its own."""
+    orders = 0
+    for case, frame, reason, field in FRAMES:
+        shown = f"{case} {str(frame)[:80]!r}"
+        trader = await venue.trader(RICH)
+        before, sequence = venue.hash(), venue.hub.sequence
+        (told,) = await venue.say(trader, frame)
+        assert isinstance(told, wire.Rejected), shown
+        assert (told.name, told.number, told.field) == (reason.name, reason.value, field), shown
+        assert told.sequence is None and venue.hub.sequence == sequence, shown
+        assert venue.hash() == before, shown
+        orders += 1
+        (next_one,) = await venue.say(trader, enter(f"next{orders}", quantity="1"))
+        assert isinstance(next_one, wire.Accepted), shown
+        venue.hub.disconnect(trader)
+
+
+ENGINE: Final[list[tuple[str, dict[str, Any], Reason, str | None, str | None]]] = [
+    ("B49", {"quantity": "0"}, R.QUANTITY_RANGE, "1000", "0"),
+    ("B52", {"quantity": str(2**31)}, R.QUANTITY_RANGE, "1000", str(2**31)),
+    ("B55", {"price": "0"}, R.PRICE_LIMIT, "2.000", "0.000"),
+    ("B55", {"price": "-2.650"}, R.PRICE_LIMIT, "2.000", "-2.650"),
+    ("B57", {"price": "3.301"}, R.PRICE_LIMIT, "3.300", "3.301"),
+    ("B58", {"price": "9.000"}, R.PRICE_LIMIT, "3.300", "9.000"),
+    ("B59", {"price": "99999999", "quantity": "1000"}, R.NOTIONAL, None, None),
+    ("B64", {"post_only": True, "time_in_force": "IOC"}, R.COMBINATION, None, None),
+    ("B64", {"post_only": True, "time_in_force": "FOK"}, R.COMBINATION, None, None),
+    ("B89", {"price": "1.000", "quantity": "610000"}, R.QUANTITY_RANGE, "1000", "610000"),
+]
+
+
+@pytest.mark.parametrize(("case", "fields", "reason", "limit", "observed"), ENGINE)
+async def test_an_order_that_the_engine_rejects(
+    venue: Venue, case: str, fields: Any, reason: Reason, limit: str | None, observed: str | None
+) -> None:
+    trader = await venue.trader(RICH)
+    before = venue.hash()
+    (told,) = await venue.say(trader, enter("x", **fields))
+    assert isinstance(told, wire.Rejected)
+    assert (told.name, told.client_order_id) == (reason.name, "x")
+    if limit is not None:
+        assert (told.limit, told.observed) == (limit, observed)
+    assert told.sequence == venue.hub.sequence
+    assert venue.hash() == before
+
+
+async def reject(venue: Venue, session: Any, request: Any) -> wire.Rejected:
+    """Send a request, expect one reject and no change."""
+    before = venue.hash()
+    (told,) = await venue.say(session, request)
+    assert isinstance(told, wire.Rejected), told
+    assert venue.hash() == before
+    return told
+
+
+# Transport and authentication
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        enter("x"),
+        CANCEL,
+        {"op": "account", "request_id": "q"},
+        {"op": "orders", "request_id": "q"},
+    ],
+)
+async def test_nothing_private_before_a_logon_b01(venue: Venue, request_: Any) -> None:
+    assert (await reject(venue, venue.connect(), request_)).name == "AUTH_REQUIRED"
+
+
+async def test_an_unknown_key_is_answered_as_a_bad_signature_is_b02_b03(venue: Venue) -> None:
+    good = venue.logon(RICH)
+    answers = []
+    for key_id in (good["key_id"], "0123456789abcdef"):
+        told = []
+        for _ in range(7):
+            logon = {**venue.logon(RICH), "key_id": key_id, "signature": "00"}
+            told.append(await reject(venue, venue.connect(), logon))
+        answers.append(told)
+    assert answers[0] == answers[1]
+    assert [told.name for told in answers[0]] == ["BAD_SIGNATURE"] * 5 + ["KEY_LOCKED"] * 2
+    assert (await reject(venue, venue.connect(), venue.logon(RICH))).name == "KEY_LOCKED"
+
+
+@pytest.mark.parametrize("change", [str.upper, lambda s: s + " ", lambda s: "", lambda s: "é"])
+async def test_a_signature_is_compared_exactly_b05(venue: Venue, change: Any) -> None:
+    logon = venue.logon(RICH)
+    logon["signature"] = change(logon["signature"])
+    assert (await reject(venue, venue.connect(), logon)).name == "BAD_SIGNATURE"
+
+
+@pytest.mark.parametrize("field", ["timestamp_ms", "nonce", "resume_session"])
+async def test_a_signature_covers_every_field_it_names_b04(venue: Venue, field: str) -> None:
+    logon = venue.logon(RICH)
+    logon[field] = logon.get(field, 0) + 1
+    assert (await reject(venue, venue.connect(), logon)).name == "BAD_SIGNATURE"
+
+
+@pytest.mark.parametrize(
+    ("shift", "reason"), [(1_001, R.TIMESTAMP), (1_000, R.TIMESTAMP), (-5_001, R.TIMESTAMP)]
+)
+async def test_the_time_window_b06_b07(venue: Venue, shift: int, reason: Reason) -> None:
+    now = venue.now_ns // 1_000_000
+    logon = venue.logon(RICH, timestamp_ms=now + shift)
+    assert (await reject(venue, venue.connect(), logon)).name == reason.name
+    for inside in (999, -5_000):
+        session = venue.connect()
+        answers = await venue.say(session, venue.logon(RICH, timestamp_ms=now + inside))
+        assert isinstance(answers[-1], wire.LoggedOn)
+
+
+async def test_nonces_rise_strictly_b08_b09(venue: Venue) -> None:
+    await venue.trader(RICH, nonce=7)
+    for used in (7, 6):
+        told = await reject(venue, venue.connect(), venue.logon(RICH, nonce=used))
+        assert told.name == "NONCE"
+    await venue.trader(RICH, nonce=2**64 - 1)
+    for last in (2**64 - 1, 2**64):
+        told = await reject(venue, venue.connect(), venue.logon(RICH, nonce=last))
+        assert told.name == "NONCE"
+
+
+@pytest.mark.parametrize("nonce", [1.5, -1, "7"])
+async def test_a_nonce_is_a_whole_number_b10(venue: Venue, nonce: Any) -> None:
+    logon = {**venue.logon(RICH), "nonce": nonce}
+    assert (await reject(venue, venue.connect(), logon)).name == "SYNTAX"
+
+
+async def test_a_reading_key_enters_nothing_b11(venue: Venue) -> None:
+    reader = venue.connect()
+    await venue.say(reader, venue.logon(RICH, "read"))
+    assert (await reject(venue, reader, enter("x"))).name == "SCOPE"
+    assert (await reject(venue, reader, CANCEL)).name == "SCOPE"
+
+
+async def test_logon_twice_and_to_sessions_that_are_not_ones_own(venue: Venue) -> None:
+    trader = await venue.trader(RICH)
+    assert (await reject(venue, trader, venue.logon(RICH))).name == "SESSION_LIVE"
+    live = venue.logon(RICH, resume_session=trader.engine_session)
+    assert (await reject(venue, venue.connect(), live)).name == "SESSION_LIVE"
+    foreign = venue.logon(THIRD, resume_session=trader.engine_session)
+    assert (await reject(venue, venue.connect(), foreign)).name == "SESSION_UNKNOWN"
+    assert (await reject(venue, venue.connect(), venue.logon(77))).name == "UNKNOWN_ACCOUNT"
+
+
+async def test_an_answer_to_a_logon_is_heard_by_its_connection_alone(venue: Venue) -> None:
+    trader = await venue.trader(RICH)
+    await reject(venue, venue.connect(), venue.logon(RICH, resume_session=12_345))
+    assert venue.heard(trader) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"grace_ms": 2**32}, R.PARAMETER_RANGE),
+        ({"grace_ms": -1}, R.SYNTAX),
+        ({"resume_session": 2**32}, R.PARAMETER_RANGE),
+        ({"after": [2**70, 1, 1]}, R.PARAMETER_RANGE),
+        ({"after": [1, -1, 1]}, R.SYNTAX),
+        ({"after": [1, 10**9, 0]}, R.NOT_FOUND),
+        ({"after": [1, 1, 500]}, R.NOT_FOUND),
+        ({"after": [1, 1]}, R.SYNTAX),
+        ({"after": {"epoch": 1}}, R.SYNTAX),
+    ],
+)
+async def test_logon_figures_out_of_range(venue: Venue, fields: Any, reason: Reason) -> None:
+    assert (await reject(venue, venue.connect(), venue.logon(RICH, **fields))).name == reason.name
+
+
+async def test_abuse_closes_the_connection(venue: Venue) -> None:
+    session = venue.connect()
+    for _ in range(LOGON_LIMIT):
+        await venue.say(session, {**venue.logon(RICH), "signature": "no"})
+    assert session.closing is not None and session.closing[0] == CLOSE_POLICY
+    session = venue.connect()
+    await venue.say(session, *["no json"] * MALFORMED_LIMIT)
+    assert session.closing is not None and session.closing[0] == CLOSE_POLICY
+
+
+# Subscriptions
+
+
+async def test_channels_that_do_not_exist_or_are_too_many_b31_b32(venue: Venue) -> None:
+    session = venue.connect()
+
+    def subscribe(*channels: str) -> dict[str, Any]:
+        return {"op": "subscribe", "request_id": "s", "channels": channels}
+
+    for channel in ("depth.NONE", f"account.{RICH}", "", "depth", "nothing.H100Z26"):
+        told = await reject(venue, session, subscribe(f"depth.{CODE}", channel))
+        assert (told.name, told.field, told.request_id) == ("NOT_FOUND", "channels", "s")
+    many = [f"depth.X{number}" for number in range(Limit.SUBSCRIPTIONS + 1)]
+    assert (await reject(venue, session, subscribe(*many))).name == "SUBSCRIPTIONS_FULL"
+    assert session.channels == set()
+    leave = {"op": "unsubscribe", "request_id": "u", "channels": [f"depth.{CODE}"]}
+    assert (await reject(venue, session, leave)).name == "NOT_FOUND"
+
+
+# Identity and ownership
+
+
+async def test_a_foreign_order_is_not_found_b73(venue: Venue) -> None:
+    owner, thief = await venue.trader(RICH), await venue.trader(THIRD)
+    accepted = (await venue.say(owner, enter("mine")))[0]
+    assert isinstance(accepted, wire.Accepted)
+    for name, value in (("order_id", accepted.order_id), ("client_order_id", "mine")):
+        cancel = {"op": "cancel", "request_id": "r", name: value}
+        assert (await reject(venue, thief, cancel)).name == "NOT_FOUND"
+        replace = {**REPLACE, "instrument": CODE, name: value}
+        assert (await reject(venue, thief, replace)).name == "NOT_FOUND"
+        reduce = {"op": "reduce", "request_id": "r", "quantity": "1", name: value}
+        told = await reject(venue, thief, reduce)
+        assert (told.name, told.request_id) == ("NOT_FOUND", "r")
+    assert venue.heard(owner) == []
+
+
+async def test_one_id_names_one_order_b74_b75_b76(venue: Venue) -> None:
+    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
+    await venue.say(trader, enter("a"))
+    told = await reject(venue, trader, enter("a", quantity="11"))
+    assert (told.name, told.client_order_id) == ("DUPLICATE_DIFFERENT", "a")
+    await venue.say(other, enter("s", side="sell"))
+    venue.heard(trader)
+    before = venue.hash()
+    (again,) = await venue.say(trader, enter("a"))  # filled, and still the same order
+    assert isinstance(again, wire.Accepted)
+    assert again.duplicate and again.leaves_quantity == "0" and venue.hash() == before
+
+
+async def test_cancels_that_cannot_be_b77(venue: Venue) -> None:
+    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
+    assert (await reject(venue, trader, CANCEL)).name == "NOT_FOUND"
+    await venue.say(trader, enter("x"))
+    wrong = await reject(venue, trader, {**CANCEL, "side": "sell"})
+    assert (wrong.name, wrong.field) == ("SIDE_MISMATCH", "side")
+    await venue.say(trader, CANCEL)
+    assert (await reject(venue, trader, {**CANCEL, "request_id": "q"})).name == "NOT_FOUND"
+    await venue.say(trader, enter("y"))
+    await venue.say(other, enter("s", side="sell"))
+    venue.heard(trader)
+    late = await reject(venue, trader, {**CANCEL, "request_id": "z", "client_order_id": "y"})
+    assert late.name == "TOO_LATE"
+    named = {**REPLACE, "client_order_id": "y", "instrument": OTHER, "request_id": "w"}
+    assert (await reject(venue, trader, named)).name == "COMBINATION"
+
+
+# State, risk, capacity
+
+
+async def test_states_and_modes_b62(venue: Venue) -> None:
+    trader = await venue.trader(RICH)
+    await venue.order(market.state(0, TradingState.HALTED))
+    told = await reject(venue, trader, enter("x"))
+    assert (told.name, told.limit, told.observed) == ("NOT_TRADING", "CONTINUOUS", "HALTED")
+    assert told.retryable and told.instrument == CODE
+    await venue.order(market.state(0, TradingState.CONTINUOUS))
+    await venue.order(Command(kind=CommandKind.SET_MODE, tif=Mode.CANCEL_ONLY))
+    told = await reject(venue, trader, enter("y"))
+    assert told.name == "CANCEL_ONLY" and told.retryable
+
+
+async def test_limits_of_an_account(venue: Venue) -> None:
+    poor, trader = await venue.trader(POOR), await venue.trader(RICH)
+    told = await reject(venue, poor, enter("x", quantity="1000"))
+    assert told.name == "MARGIN" and told.limit == "2000.000000"
+    await venue.order(Command(kind=CommandKind.SET_ACCOUNT, account=RICH, quantity=5))
+    told = await reject(venue, trader, enter("y"))
+    assert (told.name, told.limit, told.observed) == ("ACCOUNT_MAX_QUANTITY", "5", "10")
+    await venue.order(Command(kind=CommandKind.SET_ACCOUNT, account=RICH, flags=64))
+    assert (await reject(venue, trader, enter("z"))).name == "ACCOUNT_KILLED"
+
+
+async def test_post_only_and_the_account_stream(venue: Venue) -> None:
+    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
+    await venue.say(other, enter("s", side="sell", price="2.640"))
+    told = await reject(venue, trader, enter("p", post_only=True))
+    assert (told.name, told.limit, told.observed) == ("POST_ONLY", "2.640", "2.650")
+
+
+async def test_a_throttle_says_how_long_to_wait_and_lets_cancels_pass_b85(venue: Venue) -> None:
+    slow = 9
+    await venue.order(market.open_account(slow, burst=1, interval=2_500_000))
+    deposit = Command(kind=CommandKind.DEPOSIT, account=slow, price=10**12, key_lo=9)
+    await venue.order(deposit)
+    trader = await venue.trader(slow)
+    await venue.say(trader, enter("a"))
+    told = await reject(venue, trader, enter("b"))
+    assert (told.name, told.retryable, told.retry_after_ms) == ("THROTTLED", True, 3)
+    cancelled = (await venue.say(trader, {**CANCEL, "client_order_id": "a"}))[0]
+    assert isinstance(cancelled, wire.Cancelled)
+
+
+async def test_a_full_queue_is_a_named_reject(venue: Venue) -> None:
+    trader = await venue.trader(RICH)
+    venue.full = True
+    told = await reject(venue, trader, enter("a"))
+    assert (told.name, told.retryable, told.client_order_id) == ("QUEUE_FULL", True, "a")
+    told = await reject(venue, venue.connect(), venue.logon(RICH))
+    assert told.name == "QUEUE_FULL"
+
+
+# MessagePack
+
+PACKED: Final[list[tuple[bytes, Reason, str | None]]] = [
+    (b"", R.SYNTAX, None),
+    (b"\xc1", R.SYNTAX, None),
+    (b"\x93\x01\x02\x03", R.SYNTAX, None),
+    (b"\x82\xa2op\xa9heartbeat\xa2op\xa9heartbeat", R.DUPLICATE_FIELD, None),
+    (b"\xde\x00\x02\xa2op\xa9heartbeat\xa2op\xa9heartbeat", R.DUPLICATE_FIELD, None),
+    (b"\x81\xa2op\xa9heartbeat\x00", R.SYNTAX, None),
+    (b"\x82\xa2op\xa9heartbeat\xa1x\x01", R.UNKNOWN_FIELD, "x"),
+    (b"\x81\xa1x\x01", R.MISSING_FIELD, "op"),
+    (b"\x81\x90\x01", R.SYNTAX, None),
+    (b"\x91" * 9_000 + b"\x00", R.SYNTAX, None),
+    (b"\x81\xa2op\xa2\xff\xff", R.SYNTAX, None),
+    (msgspec.msgpack.encode(enter("x", quantity=10)), R.SYNTAX, "quantity"),
+]
+
+
+@pytest.mark.parametrize(("data", "reason", "field"), PACKED)
+async def test_bad_messagepack(
+    venue: Venue, data: bytes, reason: Reason, field: str | None
+) -> None:
+    trader = await venue.trader(RICH, MSGPACK)
+    told = await reject(venue, trader, data)
+    assert (told.name, told.field) == (reason.name, field)
+    assert (await reject(venue, trader, "text")).name == "SYNTAX"
+
+
+def test_random_bytes_are_refused_and_never_raise_otherwise() -> None:
+    chance = random.Random(7)
+    whole = text()
+    for _ in range(4_000):
+        cut = list(whole)
+        for _ in range(chance.randrange(1, 4)):
+            cut[chance.randrange(len(cut))] = chance.choice('{}[]",:\\0aé\x00 ')
+        for read, data in ((read_json, "".join(cut)), (read_msgpack, chance.randbytes(30))):
+            try:
+                read(data)  # type: ignore[operator]
+            except Refused as refused:
+                assert refused.reason in Reason
