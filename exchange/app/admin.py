@@ -15,6 +15,7 @@ import msgspec
 from exchange.app.operations import Operations
 from exchange.app.requests import AnyRequest
 from exchange.app.wishes import RequestRefused
+from exchange.sequencer import Closed, QueueFull
 
 SOCKET_NAME: Final = "admin.sock"
 LINE_BYTES_MAX: Final = 1 << 20
@@ -39,7 +40,7 @@ async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():
-                writer.write(msgspec.json.encode(await _answer(line, operations)) + b"\n")
+                writer.write(msgspec.json.encode(await answer_line(line, operations)) + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError):  # gone, or a line longer than the limit
             pass
@@ -55,16 +56,23 @@ async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path
         path.unlink(missing_ok=True)
 
 
-async def _answer(line: bytes, operations: Operations) -> Answer:
+async def answer(request: AnyRequest, operations: Operations) -> Answer:
+    """Perform a request; a refusal is an answer, too."""
     try:
-        request = _decode_request(line)
         return Answer(True, await operations.perform(request))
-    except msgspec.MsgspecError as error:
-        return Answer(False, error=f"not a request: {error}")
-    except RequestRefused as error:
+    except (RequestRefused, QueueFull, Closed) as error:
         return Answer(False, error=str(error))
     except TimeoutError:
         return Answer(False, error="the market did not answer in time; look at its log")
+
+
+async def answer_line(line: bytes, operations: Operations) -> Answer:
+    """As ``answer``, for a request in JSON."""
+    try:
+        request = _decode_request(line)
+    except msgspec.MsgspecError as error:
+        return Answer(False, error=f"not a request: {error}")
+    return await answer(request, operations)
 
 
 async def ask(directory: Path, request: AnyRequest) -> Answer | None:

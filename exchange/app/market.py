@@ -7,6 +7,7 @@ cancel-only instead.
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -103,7 +104,13 @@ class Market:
         self.tape = self.sequencer.tape
         self.clearing = self._open_clearing()
         self.desk = Desk(self.sequencer.submit, self.tape)
-        self.operations = Operations(self.desk, self.clearing, self._top_of_book, self._today)
+        self.operations = Operations(
+            self.desk,
+            self.clearing,
+            top_of_book=self._top_of_book,
+            new_key=functools.partial(create_key, directory),
+            today=self._today,
+        )
         self.hub = Hub(
             self.sequencer.submit,
             self.tape,

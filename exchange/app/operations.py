@@ -20,21 +20,30 @@ CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught 
 _POLL_SECONDS: Final = 0.005
 
 TopOfBook = Callable[[int], tuple[int | None, int | None]]
+NewKey = Callable[[int, str], tuple[str, str]]
 
 
 class Operations:
     """The operator's requests, on a desk and the clearing house behind it.
 
     ``top_of_book`` gives (best bid, best ask) of an instrument in ticks, None for a side without
-    orders; ``today`` is asked only when a request leaves its date open.
+    orders; ``new_key`` makes a key of (account, scope) and gives (key_id, secret); ``today`` is
+    asked only when a request leaves its date open.
     """
 
     def __init__(
-        self, desk: Desk, clearing: Clearing, top_of_book: TopOfBook, today: Callable[[], date]
+        self,
+        desk: Desk,
+        clearing: Clearing,
+        *,
+        top_of_book: TopOfBook,
+        new_key: NewKey,
+        today: Callable[[], date],
     ) -> None:
         self._desk = desk
         self._clearing = clearing
         self._top_of_book = top_of_book
+        self._new_key = new_key
         self._today = today
         self._one_at_a_time = asyncio.Lock()
 
@@ -62,6 +71,11 @@ class Operations:
                 case requests.SetAccount():
                     await self._desk.perform([wishes.set_account(request)])
                     return {"account": request.account, "killed": request.killed}
+                case requests.CreateKey():
+                    opening = requests.OpenAccount(account=request.account, if_missing=True)
+                    await self._open_account(opening)
+                    key_id, secret = self._new_key(request.account, request.scope)
+                    return {"key_id": key_id, "secret": secret}
                 case requests.SetMode():
                     mode = Mode[request.mode.upper()]
                     await self._desk.perform([wishes.set_mode(mode, "operator")])

@@ -39,6 +39,13 @@ class SetAccount(Request, frozen=True, kw_only=True, tag="set_account"):
     max_order: int = 0
 
 
+class CreateKey(Request, frozen=True, kw_only=True, tag="create_key"):
+    """Makes an API key for an account, which is opened if need be."""
+
+    account: int
+    scope: Literal["read", "trade", "admin"] = "trade"
+
+
 class Deposit(Request, frozen=True, kw_only=True, tag="deposit"):
     """Books dollars into an account. A repeated ``request_id`` is answered, not booked again."""
 
@@ -92,6 +99,7 @@ class State(Request, frozen=True, kw_only=True, tag="state"):
 AnyRequest: TypeAlias = (
     OpenAccount
     | SetAccount
+    | CreateKey
     | Deposit
     | Withdraw
     | Halt

@@ -1,0 +1,57 @@
+"""``hourbook``: the operator's command line. Names, options and exit codes: docs/reference/cli.md.
+
+Commands import what they need when they run, so that ``--help`` is quick.
+"""
+
+import sys
+
+import typer
+
+from exchange.cli import bench, clear, contracts, market, operator, records
+from exchange.cli.output import Exit, Failure
+
+app = typer.Typer(
+    name="hourbook",
+    help="An exchange and clearing house for compute.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(market.demo)
+app.command("serve")(market.serve)
+app.command("flow")(records.flow)
+app.command("replay")(records.replay)
+app.add_typer(contracts.app, name="contracts")
+app.add_typer(clear.app, name="clear")
+app.add_typer(operator.keys, name="keys")
+app.add_typer(operator.admin, name="admin")
+app.add_typer(bench.app, name="bench")
+
+
+def main() -> None:
+    """Run the command line; every expected failure ends in one line that says what to do."""
+    try:
+        app()
+    except Failure as failure:
+        print(f"hourbook: {failure}", file=sys.stderr)
+        sys.exit(failure.code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        print(f"hourbook: {error}", file=sys.stderr)
+        sys.exit(Exit.UNUSABLE)
+    except Exception as error:
+        if not _is_journal_error(error):
+            raise
+        print(f"hourbook: {error}", file=sys.stderr)
+        sys.exit(Exit.UNUSABLE)
+
+
+def _is_journal_error(error: Exception) -> bool:
+    from exchange.journal.errors import JournalError  # noqa: PLC0415
+
+    return isinstance(error, JournalError)
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,5 @@
+"""``python -m exchange.cli`` is ``hourbook``."""
+
+from exchange.cli import main
+
+main()

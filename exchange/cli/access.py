@@ -1,0 +1,53 @@
+"""How a command reaches its market: by ``--url``, by the admin socket of ``--data``, or by itself.
+
+A directory that nobody serves is opened here, the request is put into its log, and it is closed
+again: the same code runs as in a server, without a gateway.
+"""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from exchange.cli.output import Exit, fail
+
+DATA_HELP = "The market's data directory."
+Data = Annotated[Path, typer.Option("--data", help=DATA_HELP)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Url = Annotated[str, typer.Option("--url", help="A serving market, as http://HOST:PORT.")]
+KeyFile = Annotated[Path | None, typer.Option("--key", help="File with the admin key, for --url.")]
+DEFAULT_DATA = Path("market")
+
+
+def operate(
+    request: Any, data: Path, url: str = "", key: Path | None = None, *, create: bool = False
+) -> dict[str, Any]:
+    """Put an operator's request to the market and return what came of it.
+
+    ``create``: a directory without a market becomes one. Fails with the market's own words.
+    """
+    from exchange.app import admin  # noqa: PLC0415 - the engine loads only where it is needed
+
+    if url:
+        answer = admin.ask_url(url, key or data / "admin.key", request)
+    else:
+        if not create and not (data / "log").is_dir():
+            fail(f"no market in {data}; `hourbook serve --data {data}` starts one", Exit.UNUSABLE)
+        answer = asyncio.run(_at(data, request))
+    if not answer.ok:
+        fail(answer.error)
+    return answer.result
+
+
+async def _at(data: Path, request: Any) -> Any:
+    from exchange.app import Market, admin  # noqa: PLC0415
+
+    answer = await admin.ask(data, request)
+    if answer is not None:
+        return answer
+    market = await Market.start(data)
+    try:
+        return await admin.answer(request, market.operations)
+    finally:
+        await market.stop()

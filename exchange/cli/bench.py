@@ -1,0 +1,54 @@
+"""``hourbook bench``: the checkout's own benchmarks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import exchange
+from exchange.cli.access import Json
+from exchange.cli.output import Exit, fail
+
+app = typer.Typer(help="Benchmarks.", no_args_is_help=True, rich_markup_mode=None)
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+Flow = Annotated[Path | None, typer.Option("--flow", help="A folder of raw flow files to add.")]
+Rival = Annotated[Path | None, typer.Option("--rival", help="An external engine to time as well.")]
+
+
+@app.command("core", context_settings=PASS_ON)
+def core(
+    context: typer.Context, as_json: Json = False, flow: Flow = None, rival: Rival = None
+) -> None:
+    """Time the engine alone on the project's seeded flows."""
+    arguments = context.args
+    arguments += [] if flow is None else ["--flow", str(flow)]
+    arguments += [] if rival is None else ["--rival", str(rival)]
+    _run("core", arguments, as_json)
+
+
+@app.command("path", context_settings=PASS_ON)
+def path(context: typer.Context, as_json: Json = False) -> None:
+    """Time orders from the WebSocket through journal and match to the report."""
+    _run("path", context.args, as_json)
+
+
+@app.command("replay", context_settings=PASS_ON)
+def replay(context: typer.Context, as_json: Json = False) -> None:
+    """Time a replay from the log."""
+    _run("replay", context.args, as_json)
+
+
+def _run(name: str, arguments: list[str], as_json: bool) -> None:
+    """Run ``benches/NAME.py`` of the checkout this package stands in."""
+    checkout = Path(exchange.__file__).parents[1]
+    if not (checkout / "benches" / f"{name}.py").is_file():
+        fail("bench runs a checkout's benches/; clone the project and `make build`", Exit.USAGE)
+    command = [sys.executable, "-m", f"benches.{name}", *arguments, *(["--json"] * as_json)]
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    done = subprocess.run(command, env=environment, check=False)
+    if done.returncode:
+        sys.exit(done.returncode)

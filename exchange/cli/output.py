@@ -1,0 +1,89 @@
+"""What a command prints, and how it ends.
+
+Results go to stdout, as JSON with ``--json``; progress and errors go to stderr, progress only when
+that is a terminal. Exit codes: docs/reference/cli.md.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Any, NoReturn, Protocol
+
+import msgspec
+
+
+class Exit(IntEnum):
+    """How a command ends."""
+
+    DONE = 0
+    NO = 1  # the answer is no: rejected, differs, not proven
+    USAGE = 2  # the command line makes no sense
+    UNUSABLE = 3  # the data directory or the market cannot be used as it is
+
+
+class Failure(Exception):
+    """Ends the command with a message that says what to do."""
+
+    def __init__(self, message: str, code: Exit = Exit.NO) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def fail(message: str, code: Exit = Exit.NO) -> NoReturn:
+    """Raise Failure."""
+    raise Failure(message, code)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    print(msgspec.json.encode(value).decode(), flush=True)
+
+
+def show_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """Print named facts: one JSON object, or a line each."""
+    if as_json:
+        show_json(facts)
+        return
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        print(f"{name.replace('_', ' '):<{width}}  {value}")
+
+
+def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a plain table; the first column to the left, the others to the right."""
+    columns = list(zip(heads, *rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    for row in (heads, *rows):
+        cells = [
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())
+
+
+class Advance(Protocol):
+    """Reports progress: ``done`` of ``total``, and what there is to say about it."""
+
+    def __call__(self, done: int, total: int, note: str = "", /) -> None: ...
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Advance | None]:
+    """A progress bar on stderr while the block runs; yields its ``advance(done, total)``.
+
+    None where stderr is no terminal, so that nobody reports to nothing.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only a terminal pays for it
+    from rich.progress import Progress  # noqa: PLC0415
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+
+        def advance(done: int, total: int, note: str = "", /) -> None:
+            bar.update(task, completed=done, total=total, description=f"{label} {note}")
+
+        yield advance

@@ -1,0 +1,212 @@
+"""The demo: a market day with real clients over real WebSockets, then settlement and proof.
+
+Four GPU classes, twelve expiries each; a market maker around real prices, a neocloud that sells
+a twelve-month strip of its H100 hours, an AI lab that buys one, and a taker per class.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Final, Self
+
+import msgspec
+
+from clients.aio import AsyncClient
+from exchange.app import Market, admin, requests
+from exchange.messages import HOUSE_ACCOUNT
+from exchange.sim.participants import Day, Hedger, MarketMaker, Participant, Taker
+from exchange.sim.proof import Proof, prove
+
+HOST: Final = "127.0.0.1"
+TICK_SECONDS: Final = 0.2
+QUIET_SECONDS: Final = 10.0  # for the market to come to rest after the last client left
+VISITOR: Final = 100
+PRODUCTS: Final = ("A100", "H100", "H200", "B200")
+
+Make = Callable[[str, AsyncClient, Random], Participant]
+
+
+class Role(msgspec.Struct, frozen=True):
+    """A participant before it exists: its account, its money in dollars, what it will be."""
+
+    account: int
+    name: str
+    usd: str
+    make: Make
+
+
+def roles() -> list[Role]:
+    """Who takes part in the demo."""
+    found = [
+        Role(1, "market maker", "100000000", MarketMaker),
+        Role(2, "neocloud", "5000000", _hedger("sell", 64)),
+        Role(3, "AI lab", "5000000", _hedger("buy", 48)),
+    ]
+    for account, product in enumerate(PRODUCTS, start=4):
+        found.append(Role(account, f"{product} taker", "2000000", _taker(product)))
+    return found
+
+
+def _hedger(side: str, gpus: int) -> Make:
+    def make(name: str, client: AsyncClient, random: Random) -> Participant:
+        chosen = "buy" if side == "buy" else "sell"
+        return Hedger(name, client, random, product="H100", side=chosen, gpus=gpus)  # type: ignore
+
+    return make
+
+
+def _taker(product: str) -> Make:
+    def make(name: str, client: AsyncClient, random: Random) -> Participant:
+        return Taker(name, client, random, product=product)
+
+    return make
+
+
+class Visit(msgspec.Struct, frozen=True):
+    """What a visitor needs: the address and a key of an account with money in it."""
+
+    ws: str
+    http: str
+    account: int
+    key_id: str
+    secret: str
+
+    def text(self) -> str:
+        """For people, with the next step."""
+        return (
+            f"\nThe market is open: {self.ws}\n"
+            f"  account {self.account}, key_id {self.key_id}\n  secret {self.secret}\n"
+            "The README's ten lines of SDK work with these. Ctrl-C closes it."
+        )
+
+
+class Demo:
+    """A running demo market and its participants. Leave the context to end it."""
+
+    def __init__(self, market: Market, url: str, http: str) -> None:
+        self.market = market
+        self._url, self._http = url, http
+        self._names = {HOUSE_ACCOUNT: "house"}
+        self._participants: list[Participant] = []
+        self._exits = contextlib.AsyncExitStack()
+        self._quoting: asyncio.Task[None] | None = None
+        self._over: asyncio.Event | None = None
+
+    @classmethod
+    async def open(cls, directory: Path, seed: int) -> Self:
+        """Start a market in ``directory``, fund the participants and connect them."""
+        market = await Market.start(directory)
+        addresses = await market.listen(HOST, 0)
+        demo = cls(market, addresses.ws, addresses.http)
+        try:
+            for role in roles():
+                client = await demo._connect(role.account, role.usd)
+                random = Random(f"{seed}/{role.account}")
+                demo._participants.append(role.make(role.name, client, random))
+                demo._names[role.account] = role.name
+        except BaseException:
+            await demo.close()
+            raise
+        return demo
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect everybody and stop the market."""
+        if self._over is not None and self._quoting is not None:
+            self._over.set()
+            await self._quoting
+        await self._exits.aclose()
+        await self.market.stop()
+
+    async def trade(
+        self, seconds: float, stopped: asyncio.Event, advance: Callable[..., None] | None
+    ) -> None:
+        """Let everybody trade for that long, or until ``stopped``."""
+        day = Day(seconds)
+        trading = [asyncio.create_task(p.run(day)) for p in self._participants]
+        failing = asyncio.create_task(self.market.failed())
+        while day.permille < 1000 and not stopped.is_set() and not failing.done():
+            await asyncio.sleep(TICK_SECONDS)
+            if advance is not None:
+                advance(day.permille, 1000, f"{self.market.desk.sequence:,} commands")
+            if any(task.done() and task.exception() for task in trading):
+                break
+        day.over.set()
+        if failing.done():
+            failing.result()
+        failing.cancel()
+        await asyncio.gather(*trading)
+
+    async def settle_and_prove(self) -> Proof:
+        """Close and settle the day at clearing's prices, let everybody go, and prove it all."""
+        await self._ask(requests.Settle())
+        await self._at_rest()
+        for participant in self._participants:
+            await participant.client.query_account()
+        await self._exits.aclose()
+        await self._at_rest()
+        return await prove(self.market, self._names, self._participants)
+
+    async def invite(self) -> Visit:
+        """Open the next day, have the market maker quote it, and make a visitor's account."""
+        await self._ask(requests.OpenDay())
+        role = roles()[0]
+        key = await self._ask(requests.CreateKey(account=role.account))
+        client = AsyncClient(self._url, key["key_id"], key["secret"])
+        await self._exits.enter_async_context(client)
+        day = Day(24 * 3600)
+        self._over = day.over
+        maker = MarketMaker(role.name, client, Random(role.account))
+        self._quoting = asyncio.create_task(maker.run(day))
+        visitor = await self._ask(requests.CreateKey(account=VISITOR))
+        await self._ask(requests.Deposit(account=VISITOR, amount="1000000"))
+        return Visit(self._url, self._http, VISITOR, visitor["key_id"], visitor["secret"])
+
+    async def _connect(self, account: int, usd: str) -> AsyncClient:
+        """Open and fund an account as an operator would, and connect its client."""
+        await self._ask(requests.Deposit(account=account, amount=usd))
+        key = await self._ask(requests.CreateKey(account=account))
+        client = AsyncClient(self._url, key["key_id"], key["secret"], msgpack=account % 2 == 0)
+        return await self._exits.enter_async_context(client)
+
+    async def _ask(self, request: requests.AnyRequest) -> dict[str, str]:
+        """Ask over the admin socket. Raises RuntimeError if the market refuses."""
+        answer = await admin.ask(self.market.directory, request)
+        if answer is None or not answer.ok:
+            raise RuntimeError(answer.error if answer is not None else "the market is gone")
+        return answer.result
+
+    async def _at_rest(self) -> None:
+        """Wait until every command submitted is released and everybody has read it."""
+        market = self.market
+        async with asyncio.timeout(QUIET_SECONDS):
+            quiet = 0
+            while quiet < 3:
+                before = market.tape.last
+                await asyncio.sleep(TICK_SECONDS / 4)
+                still = before == market.tape.last and market.sequencer.queued == 0
+                quiet = quiet + 1 if still else 0
+
+
+async def run_day(
+    directory: Path,
+    seconds: float,
+    seed: int,
+    stopped: asyncio.Event,
+    advance: Callable[..., None] | None,
+) -> Demo:
+    """Open a demo market and let it trade; the caller settles, proves and closes it."""
+    demo = await Demo.open(directory, seed)
+    try:
+        await demo.trade(seconds, stopped, advance)
+    except BaseException:
+        await demo.close()
+        raise
+    return demo
