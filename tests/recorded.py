@@ -74,7 +74,8 @@ def record(directory: Path, batches: Iterable[Batch], **options: object) -> None
         sequencer = open_sequencer(directory, **options)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(sequencer.run())
-            await until(lambda: sequencer.recovered.last_sequence <= sequencer.tape.last[1])
+            found = sequencer.recovered.last_sequence
+            await until(lambda: sequencer.tape.last[1] == (found + 1 if found else 0))
             for number, batch in enumerate(batches):
                 await say(sequencer, batch, text=f"batch-{number}")
             await sequencer.close()

@@ -264,7 +264,7 @@ async def test_a_restart_by_replay_is_the_same_market(
 
 
 def test_the_oracle_replays_the_engines_log(tmp_path: Path) -> None:
-    """Every batch's events are the same bytes. State has bytes of its own in each: no notes here."""
+    """Every batch's events are the same bytes. The state's are each one's own: no notes here."""
     told = [batch for batch in BUSY if record_of(CommandKind.CHECKPOINT) not in batch]
     record(tmp_path / "closed", told)
     log = crashed_copy(tmp_path / "closed", tmp_path / "log")
