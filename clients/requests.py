@@ -97,15 +97,21 @@ class Requests:
         *,
         quantity: Number,
         price: Number,
+        instrument: str = "",
         order_id: str | None = None,
         post_only: bool = False,
         request_id: str | None = None,
     ) -> Replace:
-        """Give an order a new price and a new total quantity, executed lots included."""
+        """Give an order a new price and a new total quantity, executed lots included.
+
+        ``instrument`` may be left out for an order that the portfolio knows.
+        """
         self._one_target(client_order_id, order_id)
+        known = instrument or self._instrument_of(client_order_id, order_id)
         return Replace(
             request_id=self._id(request_id),
-            price=self._price(self._instrument_of(client_order_id, order_id), price),
+            instrument=known or None,
+            price=self._price(known, price),
             quantity=quantity_text(quantity),
             order_id=order_id,
             client_order_id=client_order_id,

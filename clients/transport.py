@@ -18,6 +18,7 @@ from exchange.messages.wire import (
 )
 
 FRAME_BYTES_MAX: Final = 1 << 24  # of one frame from the exchange
+CONNECT_SECONDS: Final = 10.0
 PING_SECONDS: Final = 15.0
 CLOSE_SECONDS: Final = 1.0  # a peer that is gone will not answer the close
 _SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
@@ -75,10 +76,10 @@ class Transport:
         self._socket = socket
 
     @classmethod
-    async def open(cls, url: str, *, msgpack: bool, timeout_s: float) -> "Transport":
+    async def open(cls, url: str, *, msgpack: bool) -> "Transport":
         """Connect. ConnectionLost if there is nobody, or no WebSocket of this protocol."""
         protocol = MSGPACK_PROTOCOL if msgpack else JSON_PROTOCOL
-        http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s))
+        http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CONNECT_SECONDS))
         try:
             socket = await http.ws_connect(
                 url,

@@ -1,0 +1,73 @@
+"""Trades at once and says what came of it: an immediate-or-cancel order, followed to its end."""
+
+from decimal import Decimal
+
+import msgspec
+
+from clients.aio import AsyncClient
+from clients.decimals import Number, quantity_text, read_quantity
+from exchange.messages.wire import Cancelled, Execution, Reduced, Rejected, SideText
+
+
+class Fill(msgspec.Struct):
+    """What one order traded. ``value`` is the sum of price times lots, ``fee`` in dollars."""
+
+    executed_quantity: int = 0
+    value: Decimal = Decimal(0)
+    fee: Decimal = Decimal(0)
+    reject: Rejected | None = None
+
+    @property
+    def average_price(self) -> Decimal | None:
+        """Dollars per GPU-hour, None if nothing traded."""
+        return self.value / self.executed_quantity if self.executed_quantity else None
+
+    def add(self, other: "Fill") -> None:
+        """Count another order's trades in."""
+        self.executed_quantity += other.executed_quantity
+        self.value += other.value
+        self.fee += other.fee
+
+
+async def take(
+    client: AsyncClient,
+    instrument: str,
+    side: SideText,
+    quantity: Number,
+    price: Number | None,
+) -> Fill:
+    """Trade up to ``quantity`` lots now, at ``price`` or better (None: at any), and no later.
+
+    Raises what ``AsyncClient.enter`` raises; after OutcomeUnknown look at ``client.positions``.
+    """
+    left = read_quantity(quantity_text(quantity))
+    client_order_id = client.next_id()
+    fill = Fill()
+    events = client.events()
+    try:
+        outcome = await client.enter(
+            instrument,
+            side,
+            quantity,
+            price,
+            client_order_id=client_order_id,
+            time_in_force="IOC",
+        )
+        if isinstance(outcome, Rejected):
+            fill.reject = outcome
+            return fill
+        while left:
+            event = await anext(events)
+            if not isinstance(event, Execution | Cancelled | Reduced):
+                continue
+            if event.client_order_id != client_order_id:
+                continue
+            lots = read_quantity(event.quantity)
+            left -= lots
+            if isinstance(event, Execution):
+                fill.executed_quantity += lots
+                fill.value += lots * Decimal(event.price)
+                fill.fee += Decimal(event.fee)
+        return fill
+    finally:
+        events.close()

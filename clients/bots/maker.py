@@ -1,0 +1,174 @@
+"""How do I quote both sides of many months and keep my inventory small?
+
+    python -m clients.bots.maker --url ws://localhost:8000/ws --key KEY.json H100Z26 H100F27
+
+A bid and an ask stand ``half_spread`` ticks from a reference price, and both move against the
+position: the longer the bot is, the lower it quotes. A quote that should move is replaced, never
+cancelled and entered, so there is at most one order a side. Everything in ticks and lots.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from typing import Final, TypeAlias
+
+import msgspec
+
+from clients.aio import AsyncClient
+from clients.bots import options
+from clients.errors import NotConnected, OutcomeUnknown
+from exchange.messages.wire import InstrumentState, Rejected, SideText
+
+Reference: TypeAlias = Callable[[str], int | None]  # instrument -> ticks, None: do not quote
+SIDES: Final[tuple[SideText, SideText]] = ("buy", "sell")
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How to quote. ``skew`` moves both quotes that many ticks per full ``lots`` of position."""
+
+    lots: int = 5
+    half_spread: int = 10
+    skew: int = 2
+    inventory_max: int = 50  # lots, long or short, at which only the reducing side is quoted
+    interval_s: float = 0.25
+
+
+def targets(terms: Terms, reference: int, net: int, low: int, high: int) -> dict[SideText, int]:
+    """The price to stand at on each side; a side that is not to be quoted is absent.
+
+    >>> targets(Terms(), 2650, 0, 2000, 3000)
+    {'buy': 2640, 'sell': 2660}
+    >>> targets(Terms(), 2650, 10, 2000, 3000)
+    {'buy': 2636, 'sell': 2656}
+    """
+    middle = reference - terms.skew * net // terms.lots
+    wished: dict[SideText, int] = {
+        "buy": middle - terms.half_spread,
+        "sell": middle + terms.half_spread,
+    }
+    if net >= terms.inventory_max:
+        del wished["buy"]
+    if net <= -terms.inventory_max:
+        del wished["sell"]
+    return {side: price for side, price in wished.items() if low <= price <= high}
+
+
+def mark_of(client: AsyncClient) -> Reference:
+    """The exchange's own mark, to the nearest tick, as reference."""
+
+    def reference(instrument: str) -> int | None:
+        state = client.states.get(instrument)
+        if state is None:
+            return None
+        tick = Decimal(client.instruments[instrument].tick)
+        return int((Decimal(state.mark) / tick).to_integral_value())
+
+    return reference
+
+
+async def run(
+    client: AsyncClient,
+    instruments: Iterable[str],
+    *,
+    stop: asyncio.Event,
+    terms: Terms | None = None,
+    reference: Reference | None = None,
+) -> None:
+    """Quote until ``stop`` is set, then take the quotes out."""
+    chosen = terms if terms is not None else Terms()
+    quoters = [_Quoter(client, code, chosen, reference or mark_of(client)) for code in instruments]
+    await client.subscribe(*(f"state.{quoter.instrument}" for quoter in quoters))
+    try:
+        while not stop.is_set():
+            await asyncio.gather(*(quoter.refresh() for quoter in quoters))
+            await options.pause(stop, chosen.interval_s)
+    finally:
+        await asyncio.gather(*(quoter.withdraw() for quoter in quoters))
+
+
+class _Quoter:
+    """The two quotes of one instrument."""
+
+    def __init__(
+        self, client: AsyncClient, instrument: str, terms: Terms, reference: Reference
+    ) -> None:
+        self.instrument = instrument
+        self._client = client
+        self._terms = terms
+        self._reference = reference
+        self._ids: dict[SideText, str] = {}
+
+    async def refresh(self) -> None:
+        """Have both sides stand where they should."""
+        state = self._client.states.get(self.instrument)
+        reference = self._reference(self.instrument)
+        if state is None or state.state != "CONTINUOUS" or reference is None:
+            return
+        net = self._client.positions.get(self.instrument, 0)
+        wished = targets(self._terms, reference, net, *self._limits(state))
+        for side in SIDES:
+            try:
+                rejected = await self._stand(side, wished.get(side))
+            except (NotConnected, OutcomeUnknown):
+                return  # what became of it shows in client.orders when the connection is back
+            if rejected is not None and rejected.retry_after_ms:
+                await asyncio.sleep(rejected.retry_after_ms / 1000)
+
+    async def withdraw(self) -> None:
+        """Cancel what stands; without a connection the exchange does, after the grace time."""
+        for side in SIDES:
+            try:
+                await self._stand(side, None)
+            except (NotConnected, OutcomeUnknown):
+                return
+
+    async def _stand(self, side: SideText, price: int | None) -> Rejected | None:
+        """Enter, move or take out the quote of one side; the reject if there was one."""
+        order = self._client.orders.get(self._ids.get(side, ""))
+        if order is None:
+            return None if price is None else await self._enter(side, price)
+        if price is None:
+            gone = await self._client.cancel(order.client_order_id)
+            return gone if isinstance(gone, Rejected) else None
+        if self._client.price_text(self.instrument, price) == order.price:
+            return None
+        moved = await self._client.replace(
+            order.client_order_id,
+            quantity=order.executed_quantity + self._terms.lots,
+            price=price,
+            post_only=True,
+        )
+        return moved if isinstance(moved, Rejected) else None
+
+    async def _enter(self, side: SideText, price: int) -> Rejected | None:
+        self._ids[side] = self._client.next_id()  # kept first: the answer may be lost
+        outcome = await self._client.enter(
+            self.instrument,
+            side,
+            self._terms.lots,
+            price,
+            client_order_id=self._ids[side],
+            post_only=True,
+        )
+        return outcome if isinstance(outcome, Rejected) else None
+
+    def _limits(self, state: InstrumentState) -> tuple[int, int]:
+        scale = self._client.scale(self.instrument)
+        return scale.read(state.low_limit), scale.read(state.high_limit)
+
+
+async def _from_command_line(
+    client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event
+) -> None:
+    terms = Terms(lots=chosen.lots, half_spread=chosen.half_spread, skew=chosen.skew)
+    await run(client, chosen.instruments or sorted(client.instruments), stop=stop, terms=terms)
+
+
+if __name__ == "__main__":
+    parser = options.parser("Quotes both sides around the mark and leans against its position.")
+    parser.add_argument("instruments", nargs="*", help="codes such as H100Z26; none: every one")
+    parser.add_argument("--lots", type=int, default=5)
+    parser.add_argument("--half-spread", type=int, default=10, help="ticks")
+    parser.add_argument("--skew", type=int, default=2, help="ticks per LOTS of position")
+    raise SystemExit(options.main(_from_command_line, parser.parse_args()))

@@ -1,0 +1,84 @@
+"""How do I trade now, and know what I got?
+
+    python -m clients.bots.taker --key KEY.json H100Z26 --orders 10
+
+Now and then the bot looks at a book, takes a few lots from the best level of one side, and adds up
+what it paid. Chance decides which side and how many lots; the same seed decides the same way.
+"""
+
+import argparse
+import asyncio
+import random
+from collections.abc import Sequence
+
+from clients.aio import AsyncClient
+from clients.bots import options
+from clients.bots.fills import Fill, take
+from clients.errors import NotConnected, OutcomeUnknown
+from exchange.messages.wire import SideText
+
+
+async def run(
+    client: AsyncClient,
+    instruments: Sequence[str],
+    *,
+    stop: asyncio.Event,
+    seed: int = 0,
+    lots_max: int = 4,
+    interval_s: float = 0.5,
+    orders_max: int | None = None,
+) -> Fill:
+    """Take liquidity until ``stop`` is set or so many orders are sent; the sum of what traded.
+
+    A position of ten times ``lots_max`` lots is only reduced.
+    """
+    await client.subscribe(*(f"depth.{code}" for code in instruments))
+    chance = random.Random(seed)
+    total, sent = Fill(), 0
+    while not stop.is_set() and (orders_max is None or sent < orders_max):
+        code, side = chance.choice(instruments), choose(chance)
+        lots = chance.randint(1, lots_max)
+        net = client.positions.get(code, 0)
+        if abs(net) >= 10 * lots_max:
+            side = "sell" if net > 0 else "buy"
+        book = client.book(code)
+        best = book.best_ask if side == "buy" else book.best_bid
+        if best is not None:
+            try:
+                total.add(await take(client, code, side, min(lots, best[1]), best[0]))
+                sent += 1
+            except (NotConnected, OutcomeUnknown):
+                await options.pause(stop, 1.0)
+        await options.pause(stop, interval_s)
+    return total
+
+
+def choose(chance: random.Random) -> SideText:
+    """A side by chance."""
+    return "buy" if chance.random() < 0.5 else "sell"
+
+
+async def _from_command_line(
+    client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event
+) -> None:
+    total = await run(
+        client,
+        chosen.instruments,
+        stop=stop,
+        seed=chosen.seed,
+        lots_max=chosen.lots,
+        interval_s=chosen.seconds,
+        orders_max=chosen.orders,
+    )
+    average = "-" if total.average_price is None else f"{total.average_price:.3f}"
+    print(f"{total.executed_quantity} lots at {average} on average, fees {total.fee} dollars")
+
+
+if __name__ == "__main__":
+    parser = options.parser("Takes liquidity now and then.")
+    parser.add_argument("instruments", nargs="+", help="codes such as H100Z26")
+    parser.add_argument("--lots", type=int, default=4, help="most lots of one order")
+    parser.add_argument("--seconds", type=float, default=0.5, help="between orders")
+    parser.add_argument("--orders", type=int, help="stop after so many")
+    parser.add_argument("--seed", type=int, default=0)
+    raise SystemExit(options.main(_from_command_line, parser.parse_args()))

@@ -1,0 +1,216 @@
+"""Keeps one session connected: sockets, tasks and time, and who waits for which answer."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from clients.backoff import Backoff
+from clients.errors import (
+    ConnectionLost,
+    HourbookError,
+    LogonRefused,
+    NotConnected,
+    OutcomeUnknown,
+    ProtocolError,
+)
+from clients.events import AnyEvent, Connected, Disconnected, EventStream
+from clients.session import Health, Key, Pending, Session, State
+from clients.transport import Transport
+from exchange.messages.wire import AnyRequest, AnyResponse, LoggedOn, Ping
+
+WATCH_SECONDS: Final = 0.5  # how often the server's silence is judged
+
+
+class Link:
+    """A session's connections, one after the other, until ``close`` or a refusal for good."""
+
+    def __init__(
+        self,
+        url: str,
+        session: Session,
+        *,
+        msgpack: bool,
+        answer_s: float,
+        backoff: Backoff,
+        clock_ns: Callable[[], int],
+        chance: Callable[[], float],
+    ) -> None:
+        self._url = url
+        self._session = session
+        self._msgpack, self._answer_s = msgpack, answer_s
+        self._backoff, self._clock_ns, self._chance = backoff, clock_ns, chance
+        self._transport: Transport | None = None
+        self._ready = asyncio.Event()
+        self._was_ready = False
+        self._running: asyncio.Task[None] | None = None
+        self._failure: HourbookError | None = None
+        self._answers: dict[Key, asyncio.Future[AnyResponse]] = {}
+        self._streams: list[EventStream] = []
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request can be sent now."""
+        return self._ready.is_set()
+
+    def events(self) -> EventStream:
+        """A stream of everything that arrives from now on."""
+        stream = EventStream(self._forget)
+        if self._failure is not None or (self._running is not None and self._running.done()):
+            stream.end(self._failure)
+        else:
+            self._streams.append(stream)
+        return stream
+
+    def _forget(self, stream: EventStream) -> None:
+        with contextlib.suppress(ValueError):
+            self._streams.remove(stream)
+
+    async def open(self) -> None:
+        """Connect and log on. Raises ConnectionLost, LogonRefused."""
+        if self._running is not None:
+            raise NotConnected("a client connects once; make another one")
+        self._running = asyncio.create_task(self._run())
+        self._running.add_done_callback(self._ended)
+        ready = asyncio.create_task(self._ready.wait())
+        try:
+            await asyncio.wait({ready, self._running}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        """Disconnect for good; harmless to repeat. Streams end."""
+        if self._running is not None:
+            self._running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._running
+        self._finish(self._failure)
+
+    def _ended(self, running: asyncio.Task[None]) -> None:
+        """A fault of the client itself must reach whoever uses it."""
+        if not running.cancelled() and (fault := running.exception()) is not None:
+            failure = ConnectionLost(f"the client failed: {fault!r}")
+            failure.__cause__ = fault
+            self._finish(failure)
+
+    def _finish(self, failure: HourbookError | None) -> None:
+        self._failure = failure
+        self._ready.clear()
+        for stream in self._streams:
+            stream.end(failure)
+        self._streams.clear()
+        for future in self._answers.values():
+            if not future.done():
+                future.set_exception(failure or ConnectionLost("the client was closed"))
+                future.exception()  # seen, even if nobody waits for this answer any more
+        self._answers.clear()
+
+    async def _run(self) -> None:
+        """Keep a connection up until cancelled or refused for good."""
+        attempt = 0
+        while True:
+            try:
+                await self._stay_connected()
+            except LogonRefused as error:
+                if not error.retryable:
+                    return self._finish(error)
+            except ConnectionLost as error:
+                if not self._was_ready:
+                    return self._finish(error)
+            if self._ready.is_set():
+                attempt = 0
+                self._ready.clear()
+            await asyncio.sleep(self._backoff.seconds(attempt, self._chance))
+            attempt += 1
+
+    async def _stay_connected(self) -> None:
+        """One connection, from its opening to its end. Raises LogonRefused, ConnectionLost."""
+        transport = await Transport.open(
+            self._url, msgpack=self._msgpack, timeout_s=CONNECT_SECONDS
+        )
+        self._transport = transport
+        watch = asyncio.create_task(self._watch(transport))
+        reason = "the client was closed"
+        try:
+            await self._send(transport, self._session.connected(self._clock_ns()))
+            if self._session.state is State.READY:
+                self._announce()
+            async for frame in transport.frames():
+                await self._take(transport, frame)
+            reason = transport.close_reason
+        except (ConnectionLost, ProtocolError) as error:
+            reason = str(error)
+        finally:
+            self._transport = None
+            self._session.lost()
+            watch.cancel()
+            await transport.close()
+            if self._ready.is_set():
+                self._deliver(Disconnected(reason))
+        if not self._was_ready:
+            raise ConnectionLost(f"before the logon was answered: {reason}")
+
+    def _announce(self) -> None:
+        self._was_ready = True
+        self._ready.set()
+        self._deliver(Connected(self._session.account, self._session.session_id))
+
+    async def _watch(self, transport: Transport) -> None:
+        """Ask a quiet server for a heartbeat; close the connection to a dead one."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            health = self._session.health(self._clock_ns())
+            if health is Health.DEAD:
+                return await transport.close()
+            if health is Health.QUIET:
+                with contextlib.suppress(ConnectionLost):  # the reader sees it too
+                    await transport.send(Ping())
+
+    async def _take(self, transport: Transport, frame: list[AnyResponse]) -> None:
+        """Take in all messages of one frame before anybody is told or anything is sent."""
+        now_ns = self._clock_ns()
+        send: list[AnyRequest] = []
+        for message in frame:
+            received = self._session.receive(message, now_ns)
+            send.extend(received.send)
+            if isinstance(message, LoggedOn):
+                self._announce()
+            elif received.event is not None:
+                self._deliver(received.event)
+            if received.answered is not None:
+                future = self._answers.pop(received.answered, None)
+                if future is not None and not future.done():
+                    future.set_result(message)
+        await self._send(transport, send)
+
+    async def _send(self, transport: Transport, requests: list[AnyRequest]) -> None:
+        for request in requests:
+            await transport.send(request)
+
+    def _deliver(self, event: AnyEvent) -> None:
+        for stream in tuple(self._streams):
+            stream.put(event)
+
+    async def ask(self, request: AnyRequest) -> AnyResponse:
+        """Send a request and wait for its answer. Raises NotConnected, OutcomeUnknown."""
+        if self._failure is not None:
+            raise self._failure
+        pending = self._session.ask(request, self._clock_ns())
+        future = self._answers.get(pending.key)
+        if future is None:
+            future = self._answers[pending.key] = asyncio.get_running_loop().create_future()
+        if self._transport is not None:
+            with contextlib.suppress(ConnectionLost):  # it is sent again on the next connection
+                await self._transport.send(request)
+        return await self._wait(pending, future)
+
+    async def _wait(self, pending: Pending, future: asyncio.Future[AnyResponse]) -> AnyResponse:
+        try:
+            async with asyncio.timeout(self._answer_s):
+                return await asyncio.shield(future)
+        except TimeoutError:
+            raise OutcomeUnknown(pending.key[1]) from None
+        finally:
+            pending.awaited = False

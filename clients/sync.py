@@ -1,0 +1,179 @@
+"""The client for programs without an event loop: ``clients.aio`` in a thread of its own.
+
+    with Client("ws://localhost:8000", key_id, secret) as client:
+        outcome = client.enter("H100Z26", "buy", 2, "2.650")
+
+Every call waits for its answer and raises what the async one raises. What ``orders``,
+``positions`` and ``book`` show is read in the loop's thread, so it is of one moment.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from copy import deepcopy
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from clients.aio import AsyncClient
+from clients.book import BookState
+from clients.errors import NotConnected
+from clients.events import AnyEvent, EventStream
+from clients.portfolio import Order
+from exchange.messages.wire import InstrumentData, Position
+
+Levels = list[tuple[int, int]]  # (price_ticks, lots), best first
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncClient, _P], Coroutine[Any, Any, _R]],
+) -> Callable[Concatenate["Client", _P], _R]:
+    """The async method as one that waits for its end."""
+
+    @wraps(method)
+    def call(client: "Client", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return client.wait(method(client.asynchronous, *args, **kwargs))
+
+    return call
+
+
+class Client:
+    """One account's client. The options are those of ``AsyncClient``."""
+
+    enter = _blocking(AsyncClient.enter)
+    cancel = _blocking(AsyncClient.cancel)
+    reduce = _blocking(AsyncClient.reduce)
+    replace = _blocking(AsyncClient.replace)
+    subscribe = _blocking(AsyncClient.subscribe)
+    unsubscribe = _blocking(AsyncClient.unsubscribe)
+    query_account = _blocking(AsyncClient.query_account)
+    query_orders = _blocking(AsyncClient.query_orders)
+    query_instruments = _blocking(AsyncClient.query_instruments)
+    refresh = _blocking(AsyncClient.refresh)
+
+    def __init__(self, url: str, key_id: str = "", secret: str = "", **options: Any) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="hourbook", daemon=True)
+        self._thread.start()
+
+        async def make() -> AsyncClient:
+            return AsyncClient(url, key_id, secret, **options)
+
+        try:
+            self.asynchronous = self.wait(make())
+        except BaseException:
+            self._stop()
+            raise
+
+    def __enter__(self) -> "Client":
+        self.connect()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wait(self, work: Coroutine[Any, Any, _R]) -> _R:
+        """Run a coroutine in the client's loop and wait for its end."""
+        if not self._thread.is_alive():
+            work.close()
+            raise NotConnected("the client is closed")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def connect(self) -> None:
+        """Connect and log on; raises as ``AsyncClient.connect``, and is then closed."""
+        try:
+            self.wait(self.asynchronous.connect())
+        except BaseException:
+            self._stop()
+            raise
+
+    def close(self) -> None:
+        """Disconnect for good; harmless to repeat."""
+        if self._thread.is_alive():
+            self.wait(self.asynchronous.close())
+            self._stop()
+
+    def _stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def position(self) -> Position | None:
+        """The last report seen."""
+        return self._read(lambda client: client.position)
+
+    @property
+    def instruments(self) -> dict[str, InstrumentData]:
+        """Listed instruments by code."""
+        return self._read(lambda client: dict(client.instruments))
+
+    @property
+    def orders(self) -> dict[str, Order]:
+        """The account's working orders by client order id."""
+        return self._read(lambda client: deepcopy(client.orders))
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """Net lots by instrument."""
+        return self._read(lambda client: dict(client.positions))
+
+    def depth(self, instrument: str, count: int | None = None) -> tuple[Levels, Levels] | None:
+        """The best bids and asks of the local book; None if the book is not live now."""
+
+        def read(client: AsyncClient) -> tuple[Levels, Levels] | None:
+            book = client.book(instrument)
+            if book.state is not BookState.LIVE:
+                return None
+            return book.bids(count), book.asks(count)
+
+        return self._read(read)
+
+    @contextlib.contextmanager
+    def events(self) -> Iterator["Events"]:
+        """Everything that arrives while the block runs."""
+        stream = self._read(lambda client: client.events())
+        try:
+            yield Events(self, stream)
+        finally:
+            if self._thread.is_alive():
+                self._read(lambda _: stream.close())
+
+    def _read(self, look: Callable[[AsyncClient], _R]) -> _R:
+        async def read() -> _R:
+            return look(self.asynchronous)
+
+        return self.wait(read())
+
+
+class Events:
+    """An iterator over events; ``next_within`` waits only so long."""
+
+    def __init__(self, client: Client, stream: EventStream) -> None:
+        self._client = client
+        self._stream = stream
+
+    def __iter__(self) -> "Events":
+        return self
+
+    def __next__(self) -> AnyEvent:
+        event = self._take(None)
+        if event is None:
+            raise StopIteration
+        return event
+
+    def next_within(self, seconds: float) -> AnyEvent | None:
+        """The next event, or None if none comes in time or the client was closed."""
+        return self._take(seconds)
+
+    def _take(self, seconds: float | None) -> AnyEvent | None:
+        async def take() -> AnyEvent | None:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await anext(self._stream)
+            except (TimeoutError, StopAsyncIteration):
+                return None
+
+        return self._client.wait(take())

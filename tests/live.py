@@ -1,0 +1,107 @@
+"""A whole market on loopback, clients of it, and a wire between them that a test can cut."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Self
+
+from clients.aio import AsyncClient
+from clients.backoff import Backoff
+from exchange.app import Addresses, Market
+from exchange.app.requests import Deposit
+from exchange.gateway.auth import create_key
+
+CODE = "H100Z26"
+CASH = "50000000"
+QUICK = Backoff(first_s=0.01, most_s=0.05)
+
+
+class Cable:
+    """A TCP relay to the market. ``cut`` breaks every connection; ``hush`` swallows answers."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.silent = False  # answers are swallowed, requests pass
+        self.connections = 0
+
+    async def open(self) -> str:
+        """Start relaying; return the address to connect to."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        host, port = self._server.sockets[0].getsockname()
+        return f"ws://{host}:{port}/ws"
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self.connections += 1
+        self._writers |= {writer, far_writer}
+        for source, sink, is_answer in ((reader, far_writer, False), (far_reader, writer, True)):
+            task = asyncio.create_task(self._pump(source, sink, is_answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_answer: bool
+    ) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65_536):
+                if not (self.silent and is_answer):
+                    sink.write(data)
+        sink.close()
+
+    def cut(self) -> None:
+        """Break every connection at once, both ways, whatever is under way."""
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+        self.silent = False
+
+    async def close(self) -> None:
+        self.cut()
+        if self._server is not None:
+            self._server.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Live:
+    """A serving market and what a test needs of it."""
+
+    def __init__(self, market: Market, addresses: Addresses) -> None:
+        self.market = market
+        self.addresses = addresses
+        self._clients = contextlib.AsyncExitStack()
+
+    async def fund(self, account: int, scope: str = "trade") -> tuple[str, str]:
+        """Open and fund an account; return (key_id, secret)."""
+        await self.market.operations.perform(Deposit(account=account, amount=CASH))
+        return create_key(self.market.directory, account, scope)
+
+    async def client(self, account: int, *, url: str = "", **options: Any) -> AsyncClient:
+        """A connected client of a funded account; closed with the market."""
+        key_id, secret = await self.fund(account)
+        client = AsyncClient(
+            url or self.addresses.ws, key_id, secret, **{"backoff": QUICK, **options}
+        )
+        return await self._clients.enter_async_context(client)
+
+    async def cable(self) -> tuple[Cable, str]:
+        """A cable to the market and the address at its end; closed with the market."""
+        cable = Cable(int(self.addresses.ws.rsplit(":", 1)[1].split("/")[0]))
+        url = await cable.open()
+        self._clients.push_async_callback(cable.close)
+        return cable, url
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, directory: Path) -> AsyncIterator[Self]:
+        """A market in a directory, new or used before."""
+        market = await Market.start(directory)
+        try:
+            live = cls(market, await market.listen("127.0.0.1", 0))
+            async with live._clients:
+                yield live
+        finally:
+            await market.stop()
