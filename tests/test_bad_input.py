@@ -5,7 +5,7 @@ Cases that the vectors of ../shared/vectors/bad_inputs.json also have carry thei
 
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -112,8 +112,7 @@ FRAMES: Final[list[tuple[str, Any, Reason, str | None]]] = [
 
 async def test_frames_that_are_no_command(venue: Venue) -> None:
     """One market for the whole table; each frame on a connection of its own."""
-    orders = 0
-    for case, frame, reason, field in FRAMES:
+    for number, (case, frame, reason, field) in enumerate(FRAMES):
         shown = f"{case} {str(frame)[:80]!r}"
         trader = await venue.trader(RICH)
         before, sequence = venue.hash(), venue.hub.sequence
@@ -122,8 +121,7 @@ async def test_frames_that_are_no_command(venue: Venue) -> None:
         assert (told.name, told.number, told.field) == (reason.name, reason.value, field), shown
         assert told.sequence is None and venue.hub.sequence == sequence, shown
         assert venue.hash() == before, shown
-        orders += 1
-        (next_one,) = await venue.say(trader, enter(f"next{orders}", quantity="1"))
+        (next_one,) = await venue.say(trader, enter(f"next{number}", quantity="1"))
         assert isinstance(next_one, wire.Accepted), shown
         venue.hub.disconnect(trader)
 
@@ -448,8 +446,12 @@ def test_random_bytes_are_refused_and_never_raise_otherwise() -> None:
         cut = list(whole)
         for _ in range(chance.randrange(1, 4)):
             cut[chance.randrange(len(cut))] = chance.choice('{}[]",:\\0aé\x00 ')
-        for read, data in ((read_json, "".join(cut)), (read_msgpack, chance.randbytes(30))):
-            try:
-                read(data)  # type: ignore[operator]
-            except Refused as refused:
-                assert refused.reason in Reason
+        is_read_or_refused(read_json, "".join(cut))
+        is_read_or_refused(read_msgpack, chance.randbytes(30))
+
+
+def is_read_or_refused(read: Callable[[Any], object], data: Any) -> None:
+    try:
+        read(data)
+    except Refused as refused:
+        assert refused.reason in Reason

@@ -169,13 +169,15 @@ class _Link:
     async def _write(self) -> None:
         session, opcode = self.session, _OPCODE[self.session.codec]
         with contextlib.suppress(ConnectionResetError):  # the reader sees the end as well
-            while session.closing is None:
+            while True:
                 await self._work.wait()
                 self._work.clear()
                 while frame := session.take():
                     session.sending_bytes = len(frame)
                     await self._socket.send_frame(frame, opcode)
                     session.sending_bytes = 0
+                if session.closing is not None:
+                    break
             code, reason = session.closing
             await self._socket.close(code=code, message=reason.encode())
         self._closed.set()

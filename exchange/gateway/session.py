@@ -257,7 +257,7 @@ class Session:
 
     def push(self, encoded: bytes) -> None:
         """Queue an encoded message without waking the sender; evict if it does not keep up."""
-        if self.closing is not None:
+        if self.closing is not None and self.closing[0] == CLOSE_SLOW:
             return
         self._waiting.append(encoded)
         self._waiting_bytes += len(encoded)

@@ -1,0 +1,215 @@
+"""The gateway over real WebSockets: handshake, framing, order entry, eviction, HTTP."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import venue as market
+from msgspec.structs import astuple
+from venue import CODE, RICH, THIRD, Venue, enter
+
+from exchange.gateway import server
+from exchange.gateway.server import Gateway
+from exchange.messages import COMMAND, Limit, wire
+
+Socket = aiohttp.ClientWebSocketResponse
+ORIGIN = "https://desk.example"
+
+
+class House:
+    """A venue behind a listening gateway, and a client to reach it."""
+
+    def __init__(self, venue: Venue, gateway: Gateway, url: str) -> None:
+        self.venue, self.gateway, self.url = venue, gateway, url
+        self.client = aiohttp.ClientSession()
+        self.sockets: list[Socket] = []
+
+    async def connect(self, *protocols: str, **options: Any) -> Socket:
+        url = f"{self.url}/ws"
+        socket: Socket = await self.client.ws_connect(url, protocols=protocols, **options)
+        self.sockets.append(socket)
+        return socket
+
+    async def close(self) -> None:
+        for socket in self.sockets:
+            await socket.close()
+        await self.client.close()
+
+    async def trader(self, account: int, *protocols: str) -> Socket:
+        socket = await self.connect(*protocols)
+        told = await self.say(socket, self.venue.logon(account))
+        assert told[-1]["type"] == "logged_on"
+        return socket
+
+    async def say(self, socket: Socket, request: Any) -> Any:
+        packed = socket.protocol == wire.MSGPACK_PROTOCOL
+        if packed:
+            await socket.send_bytes(msgspec.msgpack.encode(request))
+        else:
+            await socket.send_str(request if isinstance(request, str) else json.dumps(request))
+        return await hear(socket)
+
+
+async def hear(socket: Socket) -> Any:
+    message = await socket.receive(timeout=10)
+    if message.type is aiohttp.WSMsgType.TEXT:
+        return json.loads(message.data)
+    if message.type is aiohttp.WSMsgType.BINARY:
+        return msgspec.msgpack.decode(message.data)
+    return message
+
+
+@asynccontextmanager
+async def running(directory: Path) -> AsyncIterator[House]:
+    venue = Venue(directory)
+    gateway = Gateway(venue.hub, origins=frozenset({ORIGIN}))
+    port = await gateway.start("127.0.0.1", 0)
+    tasks = [asyncio.create_task(venue.sequencer.run()), asyncio.create_task(gateway.run())]
+    house = House(venue, gateway, f"http://127.0.0.1:{port}")
+    try:
+        for command, text in market.opening():
+            venue.submit(0, COMMAND.pack(*astuple(command)), text=text)
+        await venue.settle()
+        yield house
+    finally:
+        await house.close()
+        await gateway.close()
+        await venue.sequencer.close()
+        await asyncio.gather(*tasks)
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    async with running(tmp_path) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("protocol", [None, wire.JSON_PROTOCOL, wire.MSGPACK_PROTOCOL])
+async def test_an_order_over_a_socket(house: House, protocol: str | None) -> None:
+    socket = await house.trader(RICH, *([protocol] if protocol else []))
+    assert socket.protocol == protocol and not socket.compress
+    (accepted,) = await house.say(socket, enter("a"))
+    assert (accepted["type"], accepted["client_order_id"]) == ("accepted", "a")
+    (beat,) = await house.say(socket, {"op": "heartbeat"})
+    assert beat["sequence"] == house.venue.hub.sequence
+
+
+async def test_many_orders_in_flight_come_back_in_order(house: House) -> None:
+    socket = await house.trader(RICH)
+    for number in range(200):
+        await socket.send_str(json.dumps(enter(f"o{number}", quantity="1")))
+    ids: list[str] = []
+    frames = 0
+    while len(ids) < 200:
+        ids += [message["client_order_id"] for message in await hear(socket)]
+        frames += 1
+    assert ids == [f"o{number}" for number in range(200)]
+    assert frames < 200
+
+
+async def test_a_closed_socket_is_logged_off(house: House) -> None:
+    socket = await house.trader(RICH)
+    await socket.close()
+    await asyncio.sleep(0.05)
+    await house.venue.settle()
+    assert house.venue.engine.counts()["sessions"] == 0
+    assert house.venue.hub.sessions == {}
+
+
+async def test_browsers_need_a_known_origin_b16(house: House) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await house.connect(headers={"Origin": "https://evil.example"})
+    assert refused.value.status == 403
+    known = await house.connect(headers={"Origin": ORIGIN})
+    assert (await house.say(known, {"op": "heartbeat"}))[0]["type"] == "heartbeat"
+
+
+async def test_the_size_of_a_frame_b21(house: House) -> None:
+    socket = await house.connect()
+    told = await house.say(socket, "x" * Limit.FRAME_BYTES)
+    assert told[0]["name"] == "SYNTAX"
+    closed = await house.say(socket, "x" * (Limit.FRAME_BYTES + 1))
+    assert closed.type is aiohttp.WSMsgType.CLOSE and closed.data == 1009
+
+
+async def test_text_that_is_not_utf8_b26(house: House) -> None:
+    socket = await house.connect()
+    await socket.send_frame(b"\xff\xfe", aiohttp.WSMsgType.TEXT)
+    closed = await hear(socket)
+    assert closed.type is aiohttp.WSMsgType.CLOSE and closed.data == 1007
+
+
+async def test_a_binary_frame_on_a_text_connection_b27(house: House) -> None:
+    socket = await house.connect()
+    await socket.send_bytes(msgspec.msgpack.encode({"op": "heartbeat"}))
+    assert (await hear(socket))[0]["name"] == "SYNTAX"
+
+
+async def test_a_silent_connection_is_closed_b20(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SILENT_SECONDS", 0.05)
+    silent, public = await house.connect(), await house.connect()
+    channels = [f"trades.{CODE}"]
+    await house.say(public, {"op": "subscribe", "request_id": "s", "channels": channels})
+    closed = await hear(silent)
+    assert closed.type is aiohttp.WSMsgType.CLOSE and closed.data == server.CLOSE_IDLE
+    assert (await house.say(public, {"op": "heartbeat"}))[0]["type"] == "heartbeat"
+
+
+async def test_abuse_closes_the_socket_with_a_reason(house: House) -> None:
+    socket = await house.connect()
+    for _ in range(5):
+        await socket.send_str(json.dumps({**house.venue.logon(RICH), "signature": "no"}))
+    answers: list[str] = []
+    while True:
+        told = await hear(socket)
+        if isinstance(told, aiohttp.WSMessage):
+            break
+        answers += [message["name"] for message in told]
+    assert answers == ["BAD_SIGNATURE"] * 5
+    assert (told.data, told.extra) == (1008, "too many refused logons")
+
+
+async def test_a_reader_that_stops_is_evicted_and_others_are_not_b30(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CLOSE_SECONDS", 0.1)
+    _, trader = await house.trader(THIRD), await house.trader(RICH)
+    session = house.venue.hub.sessions[1]
+    for _ in range(300):  # far more than socket buffers and the backlog hold together
+        session.push(b'"' + b"x" * (1 << 18) + b'"')
+        session.wake()
+        await asyncio.sleep(0)
+    for _ in range(50):
+        await asyncio.sleep(0.02)
+        if session.number not in house.venue.hub.sessions:
+            break
+    assert session.closing == (4008, "slow reader")
+    assert session.number not in house.venue.hub.sessions
+    assert (await house.say(trader, enter("a")))[0]["type"] == "accepted"
+
+
+async def test_instruments_and_health_over_http(house: House) -> None:
+    async with house.client.get(f"{house.url}/api/v1/instruments") as answer:
+        told = await answer.json()
+    assert [listed["code"] for listed in told["instruments"]] == [CODE, market.OTHER]
+    async with house.client.get(f"{house.url}/api/v1/health") as answer:
+        health = await answer.json()
+    assert health["sequence"] == house.venue.hub.sequence
+    async with house.client.post(f"{house.url}/api/v1/health") as answer:
+        assert answer.status == 405
+
+
+async def test_a_gateway_that_stops_says_so(house: House) -> None:
+    socket = await house.connect()
+    closing = asyncio.create_task(house.gateway.close())
+    closed = await hear(socket)
+    assert (closed.data, closed.extra) == (1001, "the gateway is stopping")
+    await closing
