@@ -15,7 +15,7 @@ from exchange.cli.output import Exit, fail, progress, show_json
 def serve(
     data: Annotated[Path, typer.Option("--data", help=DATA_HELP)] = DEFAULT_DATA,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = 8765,
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = 8000,
     as_json: Json = True,
 ) -> None:
     """Serve the market of a data directory; an empty one is made ready to trade first.

@@ -9,59 +9,28 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
 from clients.aio import AsyncClient
 from exchange.app import Market, admin, requests
 from exchange.messages import HOUSE_ACCOUNT
-from exchange.sim.participants import Day, Hedger, MarketMaker, Participant, Taker
-from exchange.sim.proof import Proof, prove
+from exchange.sim.participants import Day, Role, make_markets, roles
+from exchange.sim.proof import Party, Proof, prove
 
 HOST: Final = "127.0.0.1"
 TICK_SECONDS: Final = 0.2
 QUIET_SECONDS: Final = 10.0  # for the market to come to rest after the last client left
 VISITOR: Final = 100
-PRODUCTS: Final = ("A100", "H100", "H200", "B200")
-
-Make = Callable[[str, AsyncClient, Random], Participant]
 
 
-class Role(msgspec.Struct, frozen=True):
-    """A participant before it exists: its account, its money in dollars, what it will be."""
+class Participant(NamedTuple):
+    """A role and the connected client that plays it."""
 
-    account: int
-    name: str
-    usd: str
-    make: Make
-
-
-def roles() -> list[Role]:
-    """Who takes part in the demo."""
-    found = [
-        Role(1, "market maker", "100000000", MarketMaker),
-        Role(2, "neocloud", "5000000", _hedger("sell", 64)),
-        Role(3, "AI lab", "5000000", _hedger("buy", 48)),
-    ]
-    for account, product in enumerate(PRODUCTS, start=4):
-        found.append(Role(account, f"{product} taker", "2000000", _taker(product)))
-    return found
-
-
-def _hedger(side: str, gpus: int) -> Make:
-    def make(name: str, client: AsyncClient, random: Random) -> Participant:
-        chosen = "buy" if side == "buy" else "sell"
-        return Hedger(name, client, random, product="H100", side=chosen, gpus=gpus)  # type: ignore
-
-    return make
-
-
-def _taker(product: str) -> Make:
-    def make(name: str, client: AsyncClient, random: Random) -> Participant:
-        return Taker(name, client, random, product=product)
-
-    return make
+    role: Role
+    client: AsyncClient
+    random: Random
 
 
 class Visit(msgspec.Struct, frozen=True):
@@ -88,7 +57,6 @@ class Demo:
     def __init__(self, market: Market, url: str, http: str) -> None:
         self.market = market
         self._url, self._http = url, http
-        self._names = {HOUSE_ACCOUNT: "house"}
         self._participants: list[Participant] = []
         self._exits = contextlib.AsyncExitStack()
         self._quoting: asyncio.Task[None] | None = None
@@ -104,8 +72,7 @@ class Demo:
             for role in roles():
                 client = await demo._connect(role.account, role.usd)
                 random = Random(f"{seed}/{role.account}")
-                demo._participants.append(role.make(role.name, client, random))
-                demo._names[role.account] = role.name
+                demo._participants.append(Participant(role, client, random))
         except BaseException:
             await demo.close()
             raise
@@ -130,7 +97,10 @@ class Demo:
     ) -> None:
         """Let everybody trade for that long, or until ``stopped``."""
         day = Day(seconds)
-        trading = [asyncio.create_task(p.run(day)) for p in self._participants]
+        trading = [
+            asyncio.ensure_future(role.run(client, day, random))
+            for role, client, random in self._participants
+        ]
         failing = asyncio.create_task(self.market.failed())
         while day.permille < 1000 and not stopped.is_set() and not failing.done():
             await asyncio.sleep(TICK_SECONDS)
@@ -148,11 +118,12 @@ class Demo:
         """Close and settle the day at clearing's prices, let everybody go, and prove it all."""
         await self._ask(requests.Settle())
         await self._at_rest()
-        for participant in self._participants:
-            await participant.client.query_account()
         await self._exits.aclose()
         await self._at_rest()
-        return await prove(self.market, self._names, self._participants)
+        parties = [Party(HOUSE_ACCOUNT, "house", None, 0)]
+        for role, client, _ in self._participants:
+            parties.append(Party(role.account, role.name, client, role.hedge_gpus))
+        return await prove(self.market, parties)
 
     async def invite(self) -> Visit:
         """Open the next day, have the market maker quote it, and make a visitor's account."""
@@ -163,8 +134,7 @@ class Demo:
         await self._exits.enter_async_context(client)
         day = Day(24 * 3600)
         self._over = day.over
-        maker = MarketMaker(role.name, client, Random(role.account))
-        self._quoting = asyncio.create_task(maker.run(day))
+        self._quoting = asyncio.create_task(make_markets(client, day, Random(role.account)))
         visitor = await self._ask(requests.CreateKey(account=VISITOR))
         await self._ask(requests.Deposit(account=VISITOR, amount="1000000"))
         return Visit(self._url, self._http, VISITOR, visitor["key_id"], visitor["secret"])

@@ -2,21 +2,29 @@
 
 import asyncio
 from collections import Counter
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from clients.aio import AsyncClient
 from exchange.app import Market
 from exchange.clearing.statements import dollars, table
 from exchange.engine import Engine
 from exchange.journal.frame import digest
 from exchange.journal.replay import replay
-from exchange.messages import EVENT_BYTES, EventFlag, EventKind
-from exchange.sim.participants import Hedger, Participant
+from exchange.messages import EVENT, EventFlag, EventKind, Reason
+from exchange.sim.participants import HEDGED_PRODUCT, months_of
 
 CENT_MICROS: Final = 10_000
-_KIND, _FLAGS = 12, 13  # offsets in an event
+
+
+class Party(NamedTuple):
+    """An account of the day: its client, and the GPUs of the H100 strip that it set out to buy."""
+
+    account: int
+    name: str
+    client: AsyncClient | None
+    hedge_gpus: int
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -107,24 +115,21 @@ def _cents(micros: int) -> str:
     return dollars(cents * CENT_MICROS)[:-4]
 
 
-async def prove(market: Market, names: dict[int, str], participants: list[Participant]) -> Proof:
+async def prove(market: Market, parties: list[Party]) -> Proof:
     """Compare engine, clearing, clients and a replay of the log. The market must be at rest."""
     await market.operations.cleared()
     clearing, engine = market.clearing, market.engine
     interest = clearing.open_interest()
-    orders, events = _count(market)
-    results = _results(market, names)
+    orders, rejects, events = _count(market)
+    results = [_result(market, party) for party in parties]
     balance = clearing.trial_balance()
     live_hash = digest(engine.state_bytes()).hex()
     report = await asyncio.to_thread(replay, market.directory, Engine)
-    accounts = [*names]
+    accounts = [party.account for party in parties]
     cash = {a: int(engine.account(a)["cash"]) for a in accounts}
     held = [line.instrument for line in interest]
     nets = {(a, i): int(engine.position(a, i)["net"]) for a in accounts for i in held}
     deposits = sum(clearing.statement(a).deposits for a in accounts)
-    rejects: Counter[str] = Counter()
-    for participant in participants:
-        rejects += participant.rejects
     checks = [
         Check("ledger: debits equal credits, sum 0", 0, balance.debits - balance.credits),
         Check("profits of all accounts sum to 0", 0, sum(r.profit for r in results)),
@@ -138,7 +143,7 @@ async def prove(market: Market, names: dict[int, str], participants: list[Partic
         Check("clearing counted every trade of the stream",
               events[EventKind.TRADE], sum(line.trades for line in interest)),
         Check("clearing found no divergence", 0, len(clearing.divergences)),
-        *_client_checks(market, participants),
+        *_client_checks(market, parties),
         Check(f"replayed {report.commands:,} commands from the log: state hash equal",
               live_hash, report.state_hash.hex()),
         Check("every hash recorded in the log was met", "", str(report.divergence or "")),
@@ -163,25 +168,24 @@ def _listed(pairs: Any) -> str:
     return ", ".join(f"{key}: {value}" for key, value in pairs if value)
 
 
-def _count(market: Market) -> tuple[int, Counter[int]]:
-    """(orders accepted, events by kind) of the whole released stream."""
-    orders, kinds = 0, Counter[int]()
+def _count(market: Market) -> tuple[int, Counter[str], Counter[int]]:
+    """(orders accepted, rejects by reason, events by kind) of the whole released stream."""
+    orders, rejects, kinds = 0, Counter[str](), Counter[int]()
     for released in market.tape.read(0, 0, 0):
-        found = released.events[_KIND::EVENT_BYTES]
-        kinds.update(found)
-        flags = released.events[_FLAGS::EVENT_BYTES]
-        for kind, flag in zip(found, flags, strict=True):
-            orders += kind == EventKind.ORDER_ACCEPTED and not flag & EventFlag.DUPLICATE
-    return orders, kinds
+        for row in EVENT.iter_unpack(released.events):
+            kind, flags, reason = row[2:5]
+            kinds[kind] += 1
+            if kind == EventKind.ORDER_ACCEPTED:
+                orders += not flags & EventFlag.DUPLICATE
+            elif kind == EventKind.REJECTED:
+                rejects[Reason(reason).name] += 1
+    return orders, rejects, kinds
 
 
-def _results(market: Market, names: dict[int, str]) -> list[Result]:
-    results = []
-    for account, name in names.items():
-        told = market.clearing.statement(account)
-        fees = told.fees + told.fees_earned
-        results.append(Result(account, name, fees, told.variation, told.profit))
-    return results
+def _result(market: Market, party: Party) -> Result:
+    told = market.clearing.statement(party.account)
+    fees = told.fees + told.fees_earned
+    return Result(party.account, party.name, fees, told.variation, told.profit)
 
 
 def _curve(market: Market) -> dict[str, dict[str, int]]:
@@ -192,31 +196,24 @@ def _curve(market: Market) -> dict[str, dict[str, int]]:
     return curve
 
 
-def _client_checks(market: Market, participants: list[Participant]) -> list[Check]:
+def _client_checks(market: Market, parties: list[Party]) -> list[Check]:
     """What the clients believe, against what clearing holds."""
     codes = {listed.code: listed.id for listed in market.desk.instruments.by_id.values()}
-    checks = []
-    believed, held = [], []
-    repairs = 0
-    for participant in participants:
-        client = participant.client
-        account = client.account
-        assert account is not None, "logged on"
+    believed, held, hedges = [], [], []
+    for account, name, client, gpus in parties:
+        if client is None:
+            continue
         for code, number in codes.items():
             believed.append(((account, code), client.positions.get(code, 0)))
             held.append(((account, code), market.clearing.net(account, number)))
-        repairs += sum(client.book(code).repairs for code in participant.watched)
-        if isinstance(participant, Hedger):
-            wanted = sum(leg.lots for leg in participant.legs)
-            done = sum(participant.done(leg) for leg in participant.legs)
-            checks.append(Check(f"the {participant.name} traded its whole strip", wanted, done))
+        if gpus:
+            months = months_of(client, HEDGED_PRODUCT)
+            wanted = _listed((code, gpus) for code in months)
+            traded = _listed((code, client.positions.get(code, 0)) for code in months)
+            did = "bought" if gpus > 0 else "sold"
+            hedges.append(Check(f"the {name} {did} {abs(gpus)} GPUs for {len(months)} months",
+                                wanted, traded))  # fmt: skip
     return [
         Check("every client's own positions are clearing's", _listed(held), _listed(believed)),
-        Check("no client had to repair a book", 0, repairs),
-        *checks,
+        *hedges,
     ]
-
-
-def directory_bytes(directory: Path) -> int:
-    """Bytes of the log, for the curious."""
-    return sum(path.stat().st_size for path in (directory / "log").iterdir())
