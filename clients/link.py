@@ -127,9 +127,7 @@ class Link:
 
     async def _stay_connected(self) -> None:
         """One connection, from its opening to its end. Raises LogonRefused, ConnectionLost."""
-        transport = await Transport.open(
-            self._url, msgpack=self._msgpack, timeout_s=CONNECT_SECONDS
-        )
+        transport = await Transport.open(self._url, msgpack=self._msgpack)
         self._transport = transport
         watch = asyncio.create_task(self._watch(transport))
         reason = "the client was closed"

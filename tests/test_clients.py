@@ -1,0 +1,475 @@
+"""The clients: session and book without I/O, then both faces and the bots on a real market."""
+
+import random
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from live import CODE
+
+from clients import errors
+from clients.backoff import Backoff
+from clients.book import Book, BookState, Step
+from clients.bots import maker
+from clients.decimals import PriceScale, quantity_text
+from clients.session import Health, Session, State
+from clients.strip import largest_remainder, split
+from clients.transport import read_frame, websocket_url
+from exchange.marketdata.depth import Depth
+from exchange.messages import EventKind, wire
+
+SECOND = 1_000_000_000
+NOW = 1_800_000_000 * SECOND
+
+
+# --- numbers ---
+
+
+@pytest.mark.parametrize("price", [2.65, True, None, b"2.65", "x", "NaN", Decimal("Infinity")])
+def test_what_is_no_price_is_refused(price: object) -> None:
+    with pytest.raises(errors.ValueRefused):
+        PriceScale("0.001", 3).ticks(price)  # type: ignore[arg-type]
+
+
+def test_a_float_is_refused_with_what_to_write() -> None:
+    with pytest.raises(errors.ValueRefused, match=r"write it as a string, '2\.65'"):
+        PriceScale("0.001", 3).ticks(2.65)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("price", "ticks"), [("2.65", 2650), (2650, 2650), (Decimal("2.650"), 2650), ("8e-3", 8)]
+)
+def test_prices_are_read_exactly(price: str | int | Decimal, ticks: int) -> None:
+    assert PriceScale("0.001", 3).ticks(price) == ticks
+
+
+def test_a_price_between_ticks_names_the_nearest() -> None:
+    with pytest.raises(errors.ValueRefused, match=r"try 2\.650"):
+        PriceScale("0.001", 3).ticks("2.6502")
+
+
+@given(st.integers(-(10**9), 10**9), st.sampled_from([("0.001", 3), ("0.25", 2), ("5", 0)]))
+def test_every_tick_survives_its_text(ticks: int, unit: tuple[str, int]) -> None:
+    scale = PriceScale(*unit)
+    assert scale.read(scale.text(ticks)) == scale.ticks(scale.text(ticks)) == ticks
+
+
+@pytest.mark.parametrize("quantity", [0, -1, "1.5", 2.0, "many", False])
+def test_what_is_no_quantity_is_refused(quantity: object) -> None:
+    with pytest.raises(errors.ValueRefused):
+        quantity_text(quantity)  # type: ignore[arg-type]
+
+
+@given(st.integers(0, 10**9), st.lists(st.integers(0, 10**6), min_size=1).filter(any))
+def test_shares_sum_to_the_total_each_within_one_of_exact(total: int, weights: list[int]) -> None:
+    shares = largest_remainder(total, weights)
+    assert sum(shares) == total
+    whole = sum(weights)
+    assert all(abs(share * whole - total * w) < whole
+               for share, w in zip(shares, weights, strict=True))  # fmt: skip
+
+
+HOURS = st.dictionaries(
+    st.text("ABC", min_size=1, max_size=4), st.sampled_from([672, 696, 720, 744]), min_size=1
+)
+
+
+@given(st.integers(0, 10**7), HOURS)
+def test_a_strip_loses_no_hour_and_leaves_at_most_half_a_lot(
+    total: int, months: dict[str, int]
+) -> None:
+    strip = split(total, months)
+    assert strip.hours == total
+    assert abs(strip.unhedged_hours) * 2 <= max(months.values())
+    assert (
+        sum(leg.lots * months[leg.instrument] for leg in strip.legs) + strip.unhedged_hours == total
+    )
+
+
+# --- the book ---
+
+
+class Exchange:
+    """Depth messages of one instrument as the exchange makes them."""
+
+    def __init__(self) -> None:
+        self.scale = PriceScale("0.001", 3)
+        self.depth = Depth()
+        self.sequence = 0
+        self.sent = 0
+
+    def enter(self, side: int, price: int, lots: int) -> wire.DepthDelta:
+        """An order that rests, or with negative lots one that leaves."""
+        self.sequence += 1
+        kind = EventKind.ORDER_ACCEPTED if lots > 0 else EventKind.ORDER_CANCELLED
+        flags = (2 if side else 0) | (8 if lots < 0 else 0)
+        self.depth.apply(
+            (self.sequence, 0, kind, flags, 0, 0, 1, 1, price, abs(lots), max(0, lots), 0, 0, 0, 0)
+        )
+        bids, asks = self.depth.changes()
+        previous, self.sent = self.sent, self.sequence
+        return wire.DepthDelta(
+            instrument=CODE,
+            sequence=self.sequence,
+            previous_sequence=previous,
+            time=0,
+            checksum=self.depth.checksum(),
+            bids=[(self.scale.text(p), str(q)) for p, q in bids],
+            asks=[(self.scale.text(p), str(q)) for p, q in asks],
+        )
+
+    def beat(self) -> wire.DepthDelta:
+        return wire.DepthDelta(
+            instrument=CODE,
+            sequence=self.sent,
+            previous_sequence=self.sent,
+            time=0,
+            checksum=self.depth.checksum(),
+        )
+
+    def snapshot(self) -> wire.DepthSnapshot:
+        return wire.DepthSnapshot(
+            instrument=CODE,
+            sequence=self.sent,
+            time=0,
+            bids=[(self.scale.text(p), str(q)) for p, q in self.depth.bids()],
+            asks=[(self.scale.text(p), str(q)) for p, q in self.depth.asks()],
+            checksum=self.depth.checksum(),
+        )
+
+
+def same(book: Book, exchange: Exchange) -> bool:
+    return (book.bids(), book.asks()) == (exchange.depth.bids(), exchange.depth.asks())
+
+
+def grown(count: int, seed: int = 1) -> tuple[Exchange, list[wire.DepthDelta]]:
+    """An exchange after ``count`` changes, and their deltas."""
+    exchange, chance = Exchange(), random.Random(seed)
+    deltas = []
+    for _ in range(count):
+        side = chance.randint(0, 1)
+        levels = exchange.depth.sides[side]
+        if levels and chance.random() < 0.4:
+            price = chance.choice(list(levels))
+            deltas.append(exchange.enter(side, price, -chance.randint(1, levels[price])))
+        else:
+            price = 2650 + (1 if side else -1) * chance.randint(1, 15)
+            deltas.append(exchange.enter(side, price, chance.randint(1, 9)))
+    return exchange, deltas
+
+
+def test_a_book_follows_every_delta() -> None:
+    exchange = Exchange()
+    book = Book(CODE, exchange.scale)
+    assert book.apply(exchange.snapshot()) is Step.APPLIED
+    for lots in (5, 7, -12):
+        assert book.apply(exchange.enter(0, 2640, lots)) is Step.APPLIED
+        assert same(book, exchange)
+    assert book.best_bid is None and book.best_ask is None
+
+
+def test_a_missing_delta_makes_the_book_stale_and_a_snapshot_repairs_it() -> None:
+    exchange = Exchange()
+    book = Book(CODE, exchange.scale)
+    book.apply(exchange.snapshot())
+    exchange.enter(0, 2640, 5)
+    late = exchange.enter(1, 2660, 5)
+    assert book.apply(late) is Step.REPAIR
+    assert book.state is BookState.STALE and isinstance(book.fault, errors.Gap)
+    assert book.bids() == [] == book.asks()
+    assert book.apply(exchange.beat()) is Step.IGNORED
+    assert book.apply(exchange.snapshot()) is Step.APPLIED
+    assert same(book, exchange) and book.repairs == 1
+
+
+def test_a_heartbeat_shows_what_silence_hid() -> None:
+    exchange = Exchange()
+    book = Book(CODE, exchange.scale)
+    book.apply(exchange.snapshot())
+    assert book.apply(exchange.beat()) is Step.APPLIED
+    exchange.enter(0, 2640, 5)
+    assert book.apply(exchange.beat()) is Step.REPAIR
+
+
+def test_a_bad_checksum_makes_the_book_stale() -> None:
+    exchange = Exchange()
+    book = Book(CODE, exchange.scale)
+    book.apply(exchange.snapshot())
+    delta = exchange.enter(0, 2640, 5)
+    forged = wire.DepthDelta(
+        instrument=CODE,
+        sequence=delta.sequence,
+        previous_sequence=delta.previous_sequence,
+        time=0,
+        checksum=delta.checksum,
+        bids=[("2.640", "6")],
+    )
+    assert book.apply(forged) is Step.REPAIR
+    assert isinstance(book.fault, errors.BadChecksum)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 1 << 30), st.data())
+def test_whatever_the_wire_does_a_live_book_is_the_exchanges(
+    seed: int, data: st.DataObject
+) -> None:
+    """Messages are lost, doubled and swapped: the book is right or it has noticed."""
+    exchange, deltas = grown(30, seed)
+    book = Book(CODE, exchange.scale)
+    book.apply(Exchange().snapshot())
+    picks = st.lists(st.integers(0, len(deltas) - 1), min_size=20, max_size=60)
+    order = sorted(data.draw(picks)) if data.draw(st.booleans()) else data.draw(picks)
+    truth = {0: ([], [])} | dict(zip(range(1, 31), depths(seed), strict=True))
+    for pick in order:
+        before = book.state
+        step = book.apply(deltas[pick])
+        assert (step is Step.REPAIR) == (before is BookState.LIVE and not book.is_live)
+        if book.is_live:
+            assert (book.bids(), book.asks()) == truth[book.sequence]
+    if book.apply(exchange.beat()) is Step.REPAIR or not book.is_live:
+        assert book.apply(exchange.snapshot()) is Step.APPLIED
+    assert same(book, exchange)
+
+
+def depths(seed: int) -> list[tuple[list[tuple[int, int]], list[tuple[int, int]]]]:
+    """The true depth after each change of ``grown(30, seed)``."""
+    book = Book(CODE, PriceScale("0.001", 3))
+    book.apply(Exchange().snapshot())
+    found = []
+    for delta in grown(30, seed)[1]:
+        assert book.apply(delta) is Step.APPLIED
+        found.append((book.bids(), book.asks()))
+    return found
+
+
+# --- the session ---
+
+
+def accepted(sequence: int, client_order_id: str = "a", **fields: object) -> wire.Accepted:
+    known = {
+        "sequence": sequence,
+        "index": 0,
+        "time": 0,
+        "order_id": "7",
+        "client_order_id": client_order_id,
+        "instrument": CODE,
+        "side": "buy",
+        "quantity": "10",
+        "leaves_quantity": "10",
+        "price": "2.650",
+    }
+    return wire.Accepted(**known | fields)  # type: ignore[arg-type]
+
+
+def execution(
+    sequence: int, index: int = 1, quantity: int = 4, leaves: int = 6, order_id: str = "7"
+) -> wire.Execution:
+    return wire.Execution(
+        sequence=sequence,
+        index=index,
+        time=0,
+        order_id=order_id,
+        client_order_id="a",
+        instrument=CODE,
+        side="buy",
+        match_number="1",
+        price="2.650",
+        quantity=str(quantity),
+        leaves_quantity=str(leaves),
+        liquidity="maker",
+        fee="0.1",
+    )
+
+
+def logged_on(sequence: int, session: int = 65_537) -> wire.LoggedOn:
+    return wire.LoggedOn(
+        account=1,
+        session=session,
+        scope="trade",
+        epoch=1,
+        sequence=sequence,
+        index=0,
+        time=0,
+        heartbeat_ms=5_000,
+    )
+
+
+def enter(client_order_id: str = "a", price: str = "2.650") -> wire.Enter:
+    return wire.Enter(
+        client_order_id=client_order_id, instrument=CODE, side="buy", quantity="10", price=price
+    )
+
+
+def ready(**options: bool) -> Session:
+    session = Session("key", "secret", started_ns=NOW, **options)
+    session.connected(NOW)
+    session.receive(logged_on(5), NOW)
+    assert session.state is State.READY
+    return session
+
+
+def test_the_logon_is_signed_and_its_nonce_rises() -> None:
+    session = Session("key", "Jefe", started_ns=NOW)
+    first, second = session.connected(NOW)[0], session.connected(NOW)[0]
+    assert isinstance(first, wire.Logon) and isinstance(second, wire.Logon)
+    assert second.nonce > first.nonce
+    assert first.timestamp_ms == NOW // 1_000_000
+    assert len(first.signature) == 64 and first.signature != second.signature
+
+
+def test_an_answer_settles_its_request_once() -> None:
+    session = ready()
+    pending = session.ask(enter(), NOW)
+    assert session.receive(accepted(6), NOW).answered == pending.key == ("order", "a")
+    repeat = session.receive(accepted(6), NOW)
+    assert repeat.event is None and repeat.answered is None
+
+
+def test_both_sides_of_an_own_trade_share_a_position_and_are_both_told() -> None:
+    session = ready()
+    assert session.receive(execution(6, order_id="7"), NOW).event is not None
+    assert session.receive(execution(6, order_id="8"), NOW).event is not None
+    assert session.receive(execution(6, order_id="8"), NOW).event is None
+
+
+def test_an_id_pending_for_one_thing_is_refused_for_another() -> None:
+    session = ready()
+    first = session.ask(enter(), NOW)
+    assert session.ask(enter(), NOW) is first
+    with pytest.raises(errors.ValueRefused, match="pending"):
+        session.ask(enter(price="2.651"), NOW)
+
+
+def test_requests_wait_for_a_connection() -> None:
+    session = ready()
+    session.lost()
+    with pytest.raises(errors.NotConnected):
+        session.ask(enter(), NOW)
+
+
+def test_after_a_break_the_missed_comes_first_then_only_what_is_unanswered() -> None:
+    session = ready(cancel_on_disconnect=True)
+    answered, lost = session.ask(enter("a"), NOW), session.ask(enter("b"), NOW)
+    forgotten = session.ask(enter("c"), NOW)
+    forgotten.awaited = False
+    session.lost()
+    logon = session.connected(NOW)[0]
+    assert isinstance(logon, wire.Logon)
+    assert logon.after == wire.Position(1, 5, 0) and logon.resume_session == 65_537
+    assert session.receive(accepted(6, "a"), NOW).answered == answered.key
+    sent = session.receive(logged_on(9), NOW).send
+    assert lost.request in sent and answered.request not in sent
+    assert forgotten.request not in sent
+
+
+def test_a_heartbeat_moves_the_position_but_not_while_logging_on() -> None:
+    session = ready()
+    beat = wire.Heartbeat(epoch=1, sequence=8, time=0)
+    session.receive(beat, NOW)
+    assert session.position == wire.Position(1, 8, 0)
+    session.lost()
+    session.connected(NOW)
+    session.receive(wire.Heartbeat(epoch=1, sequence=20, time=0), NOW)
+    assert session.position == wire.Position(1, 8, 0)
+    assert session.receive(execution(12), NOW).event is not None
+
+
+def refusal(reason: str, number: int, op: str | None = "logon") -> wire.Rejected:
+    return wire.Rejected(number=number, name=reason, op=op)
+
+
+def test_a_session_that_ended_is_followed_by_a_new_one() -> None:
+    session = ready(cancel_on_disconnect=True)
+    session.lost()
+    session.connected(NOW)
+    (again,) = session.receive(refusal("SESSION_UNKNOWN", 108, None), NOW).send
+    assert isinstance(again, wire.Logon) and again.resume_session == 0
+    assert again.after == wire.Position(1, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "number", "again"),
+    [("BAD_SIGNATURE", 102, False), ("NONCE", 104, True), ("SESSION_LIVE", 107, True)],
+)
+def test_a_refused_logon_says_whether_to_try_again(reason: str, number: int, again: bool) -> None:
+    session = Session("key", "secret", started_ns=NOW)
+    session.connected(NOW)
+    with pytest.raises(errors.LogonRefused) as refused:
+        session.receive(refusal(reason, number), NOW)
+    assert refused.value.retryable is again and refused.value.reason == reason
+
+
+def test_silence_is_first_asked_about_then_fatal() -> None:
+    session = ready()
+    assert session.health(NOW + 5 * SECOND) is Health.ALIVE
+    assert session.health(NOW + 8 * SECOND) is Health.QUIET
+    assert session.health(NOW + 9 * SECOND) is Health.ALIVE
+    assert session.health(NOW + 16 * SECOND) is Health.DEAD
+    session.receive(wire.Heartbeat(epoch=1, sequence=8, time=0), NOW + 16 * SECOND)
+    assert session.health(NOW + 17 * SECOND) is Health.ALIVE
+
+
+def test_own_orders_and_positions_follow_the_reports() -> None:
+    session = ready()
+    portfolio = session.portfolio
+    session.receive(accepted(6, leaves_quantity="6"), NOW)
+    session.receive(execution(6), NOW)
+    order = portfolio.orders["a"]
+    assert (order.leaves_quantity, order.executed_quantity) == (6, 4)
+    session.receive(
+        wire.Replaced(
+            sequence=7, index=0, time=0, order_id="7", client_order_id="a", instrument=CODE,
+            side="buy", price="2.660", quantity="12", leaves_quantity="8", priority_kept=False,
+        ),
+        NOW,
+    )  # fmt: skip
+    assert (order.price, order.quantity, order.leaves_quantity) == ("2.660", 12, 8)
+    session.receive(execution(8, quantity=8, leaves=0), NOW)
+    assert portfolio.orders == {} and portfolio.positions == {CODE: 12}
+
+
+def test_reports_older_than_an_adopted_answer_change_nothing() -> None:
+    session = ready()
+    session.receive(wire.Orders(request_id="q", sequence=9, time=0, orders=[]), NOW)
+    session.receive(accepted(8), NOW)
+    assert session.portfolio.orders == {}
+
+
+def test_unknown_messages_and_fields_are_ignored() -> None:
+    frame = '[{"type":"novelty"},{"type":"heartbeat","epoch":1,"sequence":2,"time":3,"new":[1]}]'
+    assert read_frame(frame) == [wire.Heartbeat(epoch=1, sequence=2, time=3)]
+    for bad in ("{", "{}", '[{"type":"heartbeat"}]', b"\xc1"):
+        with pytest.raises(errors.ProtocolError):
+            read_frame(bad)
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("http://h:1", "ws://h:1/ws"),
+        ("wss://h/x?y=1", "wss://h/x?y=1"),
+        ("localhost:8000", "ws://localhost:8000/ws"),
+    ],
+)
+def test_addresses_are_completed(given: str, url: str) -> None:
+    assert websocket_url(given) == url
+
+
+def test_an_address_of_something_else_is_refused() -> None:
+    with pytest.raises(errors.ValueRefused):
+        websocket_url("ftp://h")
+
+
+def test_waits_double_and_are_spread() -> None:
+    backoff = Backoff(first_s=1.0, most_s=8.0)
+    assert [backoff.seconds(n, lambda: 0.0) for n in range(5)] == [0.5, 1, 2, 4, 4]
+    assert backoff.seconds(100, lambda: 0.999) < 8
+
+
+def test_a_maker_leans_against_its_position() -> None:
+    terms = maker.Terms(lots=5, half_spread=10, skew=2, inventory_max=20)
+    assert maker.targets(terms, 100, 0, 0, 200) == {"buy": 90, "sell": 110}
+    assert maker.targets(terms, 100, -10, 0, 200) == {"buy": 94, "sell": 114}
+    assert maker.targets(terms, 100, 20, 0, 200) == {"sell": 102}
+    assert maker.targets(terms, 100, 0, 95, 105) == {}
