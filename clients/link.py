@@ -130,7 +130,6 @@ class Link:
         transport = await Transport.open(self._url, msgpack=self._msgpack)
         self._transport = transport
         watch = asyncio.create_task(self._watch(transport))
-        reason = "the client was closed"
         try:
             await self._send(transport, self._session.connected(self._clock_ns()))
             if self._session.state is State.READY:
@@ -145,8 +144,8 @@ class Link:
             self._session.lost()
             watch.cancel()
             await transport.close()
-            if self._ready.is_set():
-                self._deliver(Disconnected(reason))
+        if self._ready.is_set():
+            self._deliver(Disconnected(reason))
         if not self._was_ready:
             raise ConnectionLost(f"before the logon was answered: {reason}")
 

@@ -1,24 +1,21 @@
-"""The clients: session and book without I/O, then both faces and the bots on a real market."""
+"""The clients: numbers, strips and the session, without I/O."""
 
-import random
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from live import CODE
 
 from clients import errors
 from clients.backoff import Backoff
-from clients.book import Book, BookState, Step
 from clients.bots import maker
 from clients.decimals import PriceScale, quantity_text
 from clients.session import Health, Session, State
 from clients.strip import largest_remainder, split
 from clients.transport import read_frame, websocket_url
-from exchange.marketdata.depth import Depth
-from exchange.messages import EventKind, wire
+from exchange.messages import wire
 
+CODE = "H100Z26"
 SECOND = 1_000_000_000
 NOW = 1_800_000_000 * SECOND
 
@@ -87,162 +84,6 @@ def test_a_strip_loses_no_hour_and_leaves_at_most_half_a_lot(
     )
 
 
-# --- the book ---
-
-
-class Exchange:
-    """Depth messages of one instrument as the exchange makes them."""
-
-    def __init__(self) -> None:
-        self.scale = PriceScale("0.001", 3)
-        self.depth = Depth()
-        self.sequence = 0
-        self.sent = 0
-
-    def enter(self, side: int, price: int, lots: int) -> wire.DepthDelta:
-        """An order that rests, or with negative lots one that leaves."""
-        self.sequence += 1
-        kind = EventKind.ORDER_ACCEPTED if lots > 0 else EventKind.ORDER_CANCELLED
-        flags = (2 if side else 0) | (8 if lots < 0 else 0)
-        self.depth.apply(
-            (self.sequence, 0, kind, flags, 0, 0, 1, 1, price, abs(lots), max(0, lots), 0, 0, 0, 0)
-        )
-        bids, asks = self.depth.changes()
-        previous, self.sent = self.sent, self.sequence
-        return wire.DepthDelta(
-            instrument=CODE,
-            sequence=self.sequence,
-            previous_sequence=previous,
-            time=0,
-            checksum=self.depth.checksum(),
-            bids=[(self.scale.text(p), str(q)) for p, q in bids],
-            asks=[(self.scale.text(p), str(q)) for p, q in asks],
-        )
-
-    def beat(self) -> wire.DepthDelta:
-        return wire.DepthDelta(
-            instrument=CODE,
-            sequence=self.sent,
-            previous_sequence=self.sent,
-            time=0,
-            checksum=self.depth.checksum(),
-        )
-
-    def snapshot(self) -> wire.DepthSnapshot:
-        return wire.DepthSnapshot(
-            instrument=CODE,
-            sequence=self.sent,
-            time=0,
-            bids=[(self.scale.text(p), str(q)) for p, q in self.depth.bids()],
-            asks=[(self.scale.text(p), str(q)) for p, q in self.depth.asks()],
-            checksum=self.depth.checksum(),
-        )
-
-
-def same(book: Book, exchange: Exchange) -> bool:
-    return (book.bids(), book.asks()) == (exchange.depth.bids(), exchange.depth.asks())
-
-
-def grown(count: int, seed: int = 1) -> tuple[Exchange, list[wire.DepthDelta]]:
-    """An exchange after ``count`` changes, and their deltas."""
-    exchange, chance = Exchange(), random.Random(seed)
-    deltas = []
-    for _ in range(count):
-        side = chance.randint(0, 1)
-        levels = exchange.depth.sides[side]
-        if levels and chance.random() < 0.4:
-            price = chance.choice(list(levels))
-            deltas.append(exchange.enter(side, price, -chance.randint(1, levels[price])))
-        else:
-            price = 2650 + (1 if side else -1) * chance.randint(1, 15)
-            deltas.append(exchange.enter(side, price, chance.randint(1, 9)))
-    return exchange, deltas
-
-
-def test_a_book_follows_every_delta() -> None:
-    exchange = Exchange()
-    book = Book(CODE, exchange.scale)
-    assert book.apply(exchange.snapshot()) is Step.APPLIED
-    for lots in (5, 7, -12):
-        assert book.apply(exchange.enter(0, 2640, lots)) is Step.APPLIED
-        assert same(book, exchange)
-    assert book.best_bid is None and book.best_ask is None
-
-
-def test_a_missing_delta_makes_the_book_stale_and_a_snapshot_repairs_it() -> None:
-    exchange = Exchange()
-    book = Book(CODE, exchange.scale)
-    book.apply(exchange.snapshot())
-    exchange.enter(0, 2640, 5)
-    late = exchange.enter(1, 2660, 5)
-    assert book.apply(late) is Step.REPAIR
-    assert book.state is BookState.STALE and isinstance(book.fault, errors.Gap)
-    assert book.bids() == [] == book.asks()
-    assert book.apply(exchange.beat()) is Step.IGNORED
-    assert book.apply(exchange.snapshot()) is Step.APPLIED
-    assert same(book, exchange) and book.repairs == 1
-
-
-def test_a_heartbeat_shows_what_silence_hid() -> None:
-    exchange = Exchange()
-    book = Book(CODE, exchange.scale)
-    book.apply(exchange.snapshot())
-    assert book.apply(exchange.beat()) is Step.APPLIED
-    exchange.enter(0, 2640, 5)
-    assert book.apply(exchange.beat()) is Step.REPAIR
-
-
-def test_a_bad_checksum_makes_the_book_stale() -> None:
-    exchange = Exchange()
-    book = Book(CODE, exchange.scale)
-    book.apply(exchange.snapshot())
-    delta = exchange.enter(0, 2640, 5)
-    forged = wire.DepthDelta(
-        instrument=CODE,
-        sequence=delta.sequence,
-        previous_sequence=delta.previous_sequence,
-        time=0,
-        checksum=delta.checksum,
-        bids=[("2.640", "6")],
-    )
-    assert book.apply(forged) is Step.REPAIR
-    assert isinstance(book.fault, errors.BadChecksum)
-
-
-@settings(max_examples=300)
-@given(st.integers(0, 1 << 30), st.data())
-def test_whatever_the_wire_does_a_live_book_is_the_exchanges(
-    seed: int, data: st.DataObject
-) -> None:
-    """Messages are lost, doubled and swapped: the book is right or it has noticed."""
-    exchange, deltas = grown(30, seed)
-    book = Book(CODE, exchange.scale)
-    book.apply(Exchange().snapshot())
-    picks = st.lists(st.integers(0, len(deltas) - 1), min_size=20, max_size=60)
-    order = sorted(data.draw(picks)) if data.draw(st.booleans()) else data.draw(picks)
-    truth = {0: ([], [])} | dict(zip(range(1, 31), depths(seed), strict=True))
-    for pick in order:
-        before = book.state
-        step = book.apply(deltas[pick])
-        assert (step is Step.REPAIR) == (before is BookState.LIVE and not book.is_live)
-        if book.is_live:
-            assert (book.bids(), book.asks()) == truth[book.sequence]
-    if book.apply(exchange.beat()) is Step.REPAIR or not book.is_live:
-        assert book.apply(exchange.snapshot()) is Step.APPLIED
-    assert same(book, exchange)
-
-
-def depths(seed: int) -> list[tuple[list[tuple[int, int]], list[tuple[int, int]]]]:
-    """The true depth after each change of ``grown(30, seed)``."""
-    book = Book(CODE, PriceScale("0.001", 3))
-    book.apply(Exchange().snapshot())
-    found = []
-    for delta in grown(30, seed)[1]:
-        assert book.apply(delta) is Step.APPLIED
-        found.append((book.bids(), book.asks()))
-    return found
-
-
 # --- the session ---
 
 
@@ -301,8 +142,8 @@ def enter(client_order_id: str = "a", price: str = "2.650") -> wire.Enter:
     )
 
 
-def ready(**options: bool) -> Session:
-    session = Session("key", "secret", started_ns=NOW, **options)
+def ready(*, cancel_on_disconnect: bool = False) -> Session:
+    session = Session("key", "secret", started_ns=NOW, cancel_on_disconnect=cancel_on_disconnect)
     session.connected(NOW)
     session.receive(logged_on(5), NOW)
     assert session.state is State.READY

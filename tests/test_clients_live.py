@@ -1,0 +1,405 @@
+"""Both faces of the client and the bots on a real market, over a wire that a test can cut."""
+
+import asyncio
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from live import CODE, QUICK, Live
+
+from clients import errors
+from clients.aio import AsyncClient
+from clients.backoff import Backoff
+from clients.bots import hedger, maker, taker
+from clients.events import Connected, Disconnected, EventStream
+from clients.sync import Client
+from exchange.messages import wire
+
+LOW, HIGH = "2.902", "3.546"
+CHECKOUT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[Live]:
+    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
+        yield opened
+
+
+async def middle(client: AsyncClient) -> int:
+    """Ticks in the middle of the instrument's price limits."""
+    await client.subscribe(f"state.{CODE}")
+    state, scale = client.states[CODE], client.scale(CODE)
+    return (scale.read(state.low_limit) + scale.read(state.high_limit)) // 2
+
+
+async def until(condition: object, *, seconds: float = 10.0) -> None:
+    """Wait until a callable is true."""
+    assert callable(condition)
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def waiting(stream: EventStream) -> list[object]:
+    """What a stream holds now."""
+    held: list[object] = list(stream._events)
+    stream._events.clear()
+    return held
+
+
+@pytest.mark.parametrize("msgpack", [False, True])
+async def test_an_order_lives_through_all_it_can(live: Live, msgpack: bool) -> None:
+    client = await live.client(1, msgpack=msgpack)
+    price = await middle(client)
+    entered = await client.enter(CODE, "buy", 10, price, client_order_id="mine")
+    assert isinstance(entered, wire.Accepted) and not entered.duplicate
+    reduced = await client.reduce("mine", quantity="3")
+    assert isinstance(reduced, wire.Reduced) and reduced.leaves_quantity == "7"
+    replaced = await client.replace("mine", quantity=7, price=price - 1)
+    assert isinstance(replaced, wire.Replaced) and not replaced.priority_kept
+    order = client.orders["mine"]
+    assert (order.price, order.leaves_quantity) == (client.price_text(CODE, price - 1), 7)
+    cancelled = await client.cancel(order_id=order.order_id)
+    assert isinstance(cancelled, wire.Cancelled)
+    assert client.orders == {}
+    again = await client.cancel("mine")
+    assert isinstance(again, wire.Rejected) and again.name == "NOT_FOUND"
+
+
+async def test_the_same_id_is_the_same_order(live: Live) -> None:
+    client = await live.client(1)
+    price = await middle(client)
+    first = await client.enter(CODE, "buy", 1, price, client_order_id="once")
+    second = await client.enter(CODE, "buy", 1, price, client_order_id="once")
+    assert isinstance(first, wire.Accepted) and isinstance(second, wire.Accepted)
+    assert second.duplicate and second.order_id == first.order_id
+    other = await client.enter(CODE, "buy", 2, price, client_order_id="once")
+    assert isinstance(other, wire.Rejected) and other.name == "DUPLICATE_DIFFERENT"
+    assert list(client.orders) == ["once"] and client.orders["once"].quantity == 1
+
+
+async def test_a_reject_is_an_outcome_and_says_why(live: Live) -> None:
+    client = await live.client(1)
+    outcome = await client.enter(CODE, "buy", 1, "9999")
+    assert isinstance(outcome, wire.Rejected)
+    assert outcome.name == "PRICE_LIMIT" and outcome.field == "price"
+    with pytest.raises(errors.ValueRefused, match="float"):
+        await client.enter(CODE, "buy", 1, 3.2)  # type: ignore[arg-type]
+    with pytest.raises(errors.RequestRefused) as refused:
+        await client.subscribe("depth.GOLD")
+    assert refused.value.reason == "NOT_FOUND"
+
+
+async def test_books_of_two_clients_follow_the_engine(live: Live) -> None:
+    trader, watcher = await live.client(1), await live.client(2, msgpack=True)
+    price = await middle(trader)
+    await watcher.subscribe(f"depth.{CODE}")
+    chance = random.Random(7)
+    for _ in range(60):
+        side, away = chance.choice(["buy", "sell"]), chance.randint(-3, 8)
+        ticks = price - away if side == "buy" else price + away
+        await trader.enter(CODE, side, chance.randint(1, 9), ticks, self_trade="decrement")  # type: ignore[arg-type]
+        if chance.random() < 0.3 and trader.orders:
+            await trader.cancel(chance.choice(list(trader.orders)))
+    number = trader.instruments[CODE].instrument_id
+    bids, asks = live.market.engine.book(number, 0)
+    book = watcher.book(CODE)
+    await until(lambda: book.bids() == [level[:2] for level in bids])
+    assert book.is_live and book.asks() == [level[:2] for level in asks] and book.repairs == 0
+
+
+async def test_a_spoilt_book_repairs_itself(live: Live) -> None:
+    client = await live.client(1)
+    price = await middle(client)
+    await client.subscribe(f"depth.{CODE}")
+    await client.enter(CODE, "buy", 1, price)
+    book = client.book(CODE)
+    await until(lambda: book.best_bid == (price, 1))
+    book.sequence -= 1  # as if a message had been lost
+    await client.enter(CODE, "buy", 2, price)
+    await until(lambda: book.repairs == 1)
+    assert book.is_live and book.best_bid == (price, 3) and isinstance(book.fault, errors.Gap)
+
+
+async def test_an_order_in_flight_when_the_wire_is_cut_exists_once(live: Live) -> None:
+    cable, url = await live.cable()
+    client = await live.client(1, url=url)
+    other = await live.client(2)
+    price = await middle(client)
+    events = client.events()
+    cable.silent = True  # the request gets through, its answer does not
+    entering = asyncio.create_task(client.enter(CODE, "buy", 5, price, client_order_id="flight"))
+    accounts = live.market.hub.accounts
+    await until(lambda: len(accounts.by_id[1].orders) == 1)
+    sold = await other.enter(CODE, "sell", 2, price)  # a trade that the client cannot see yet
+    assert isinstance(sold, wire.Accepted)
+    cable.cut()
+    outcome = await entering
+    assert isinstance(outcome, wire.Accepted) and not outcome.duplicate
+    await until(lambda: client.positions == {CODE: 2})
+    assert client.orders["flight"].leaves_quantity == 3
+    assert len(accounts.by_id[1].orders) == 1
+    kinds = [type(event) for event in waiting(events)]
+    assert kinds == [Disconnected, wire.Accepted, wire.Execution, Connected]
+
+
+async def test_a_request_that_never_arrived_is_sent_again(live: Live) -> None:
+    cable, url = await live.cable()
+    client = await live.client(1, url=url)
+    price = await middle(client)
+    cable.cut()
+    # The break has not been noticed here yet, so the request goes into a dead wire.
+    outcome = await client.enter(CODE, "buy", 5, price, client_order_id="again")
+    assert isinstance(outcome, wire.Accepted)
+    assert list(client.orders) == ["again"] and client.orders["again"].leaves_quantity == 5
+
+
+async def test_under_many_cuts_no_report_is_lost_or_doubled(live: Live) -> None:
+    cable, url = await live.cable()
+    client = await live.client(1, url=url)
+    steady = await live.client(1)  # another connection of the same account hears the truth
+    other = await live.client(2)
+    price = await middle(steady)
+    got, truth = client.events(), steady.events()
+    chance = random.Random(3)
+
+    async def trade() -> None:
+        for number in range(120):
+            side, opposite = ("buy", "sell") if number % 2 else ("sell", "buy")
+            try:
+                await client.enter(CODE, side, 2, price, client_order_id=f"n{number}")  # type: ignore[arg-type]
+            except errors.NotConnected:
+                await asyncio.sleep(0.01)
+            await other.enter(CODE, opposite, 1, price)  # type: ignore[arg-type]
+
+    trading = asyncio.create_task(trade())
+    while not trading.done():
+        await asyncio.sleep(chance.uniform(0.0, 0.08))
+        cable.silent = chance.random() < 0.5
+        await asyncio.sleep(chance.uniform(0.0, 0.02))
+        cable.cut()
+    await trading
+    end = await steady.enter(CODE, "buy", 1, price - 50, client_order_id="end")
+    assert isinstance(end, wire.Accepted)
+    await until(lambda: "end" in client.orders)
+    assert cable.connections > 3
+    assert reports(waiting(got)) == reports(waiting(truth))
+    assert client.positions == steady.positions
+    assert {k: o.leaves_quantity for k, o in client.orders.items()} == {
+        k: o.leaves_quantity for k, o in steady.orders.items()
+    }
+
+
+def reports(events: list[object]) -> list[object]:
+    """The account's own stream, without the second answers to repeated requests."""
+    kept = (wire.OrderReport, wire.Settled, wire.CashMoved)
+    return [event for event in events if isinstance(event, kept)]
+
+
+async def test_a_client_resumes_where_another_one_stopped(live: Live) -> None:
+    first = await live.client(1)
+    price = await middle(first)
+    await first.enter(CODE, "buy", 5, price, client_order_id="kept")
+    position = first.position
+    await first.close()
+    other = await live.client(2)
+    await other.enter(CODE, "sell", 5, price)
+    key_id, secret = await live.fund(1)
+    second = AsyncClient(live.addresses.ws, key_id, secret, after=position)
+    events = second.events()
+    async with second:
+        told = [event for event in waiting(events) if isinstance(event, wire.OrderReport)]
+        assert [type(event) for event in told] == [wire.Execution]
+        assert second.positions == {CODE: 5}
+
+
+async def test_orders_survive_a_break_within_the_grace_time(live: Live) -> None:
+    cable, url = await live.cable()
+    client = await live.client(1, url=url, cancel_on_disconnect=True, grace_ms=5_000)
+    price = await middle(client)
+    await client.enter(CODE, "buy", 5, price, client_order_id="safe")
+    events = client.events()
+    cable.cut()
+    connected = None
+    while not isinstance(connected, Connected):
+        connected = await anext(events)
+    await client.refresh()
+    assert list(client.orders) == ["safe"]
+
+
+async def test_orders_are_cancelled_after_the_grace_time(live: Live) -> None:
+    cable, url = await live.cable()
+    slow = Backoff(first_s=1.0, most_s=1.0)
+    client = await live.client(
+        1, url=url, cancel_on_disconnect=True, grace_ms=50, backoff=slow, chance=lambda: 0.0
+    )
+    price = await middle(client)
+    await client.enter(CODE, "buy", 5, price, client_order_id="gone")
+    events = client.events()
+    cable.cut()
+    cancelled = None
+    while not isinstance(cancelled, wire.Cancelled):
+        cancelled = await anext(events)
+    assert cancelled.reason == "DISCONNECTED" and client.orders == {}
+
+
+async def test_a_silent_server_is_left(live: Live) -> None:
+    cable, url = await live.cable()
+    skip = {"ns": 0}
+
+    def clock_ns() -> int:
+        return live.market._clock() + skip["ns"]
+
+    client = await live.client(1, url=url, clock_ns=clock_ns)
+    before = cable.connections
+    cable.silent = True
+    skip["ns"] = 400_000_000  # a logon may be no more than a second ahead
+    client._session._beat_ns = 100_000_000
+    await until(lambda: cable.connections > before)
+    cable.silent = False
+    cable.cut()
+    await until(lambda: client.is_ready)
+
+
+async def test_an_answer_that_does_not_come_is_unknown_not_refused(live: Live) -> None:
+    cable, url = await live.cable()
+    client = await live.client(1, url=url, answer_s=0.2)
+    price = await middle(client)
+    cable.silent = True
+    with pytest.raises(errors.OutcomeUnknown):
+        await client.enter(CODE, "buy", 5, price, client_order_id="retry")
+    cable.cut()
+    await until(lambda: client.is_ready)
+    outcome = await client.enter(CODE, "buy", 5, price, client_order_id="retry")
+    assert isinstance(outcome, wire.Accepted)
+    assert list(client.orders) == ["retry"]
+
+
+async def test_a_wrong_secret_is_refused_at_once(live: Live) -> None:
+    key_id, _ = await live.fund(1)
+    with pytest.raises(errors.LogonRefused) as refused:
+        await AsyncClient(live.addresses.ws, key_id, "wrong").connect()
+    assert refused.value.reason == "BAD_SIGNATURE" and not refused.value.retryable
+
+
+async def test_nobody_there_is_said_at_once() -> None:
+    with pytest.raises(errors.ConnectionLost):
+        await AsyncClient("ws://127.0.0.1:9").connect()
+
+
+async def test_public_data_needs_no_key(live: Live) -> None:
+    async with AsyncClient(live.addresses.ws) as client:
+        await client.subscribe(f"depth.{CODE}", f"state.{CODE}")
+        assert client.book(CODE).is_live and client.states[CODE].state == "CONTINUOUS"
+        outcome = await client.enter(CODE, "buy", 1, "3.1")
+        assert isinstance(outcome, wire.Rejected) and outcome.name == "AUTH_REQUIRED"
+
+
+async def test_a_closed_client_ends_its_streams(live: Live) -> None:
+    client = await live.client(1)
+    events = client.events()
+    await client.close()
+    assert [event async for event in events] == []
+    with pytest.raises(errors.NotConnected):
+        await client.enter(CODE, "buy", 1, "3.1")
+
+
+async def test_a_restart_of_the_market_loses_nothing(tmp_path: Path) -> None:
+    async with Live.open(tmp_path) as live:
+        key_id, secret = await live.fund(1)
+        async with AsyncClient(live.addresses.ws, key_id, secret) as client:
+            price = await middle(client)
+            await client.enter(CODE, "buy", 5, price, client_order_id="old")
+            position = client.position
+    async with (
+        Live.open(tmp_path) as live,
+        AsyncClient(live.addresses.ws, key_id, secret, after=position) as client,
+    ):
+        assert client.orders["old"].leaves_quantity == 5
+        assert client.position is not None and client.position.epoch == 2
+        outcome = await client.enter(CODE, "buy", 5, price, client_order_id="old")
+        assert isinstance(outcome, wire.Accepted) and outcome.duplicate
+
+
+# --- the face without an event loop ---
+
+
+@pytest.fixture
+def threaded(tmp_path: Path) -> Iterator[tuple[str, str, str]]:
+    """A market in a thread of its own: address and key of a funded account."""
+    ready, done = threading.Event(), threading.Event()
+    found: list[str] = []
+
+    async def serve() -> None:
+        async with Live.open(tmp_path) as live:
+            found.extend([live.addresses.ws, *await live.fund(1)])
+            ready.set()
+            while not done.is_set():
+                await asyncio.sleep(0.01)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    assert ready.wait(30)
+    yield found[0], found[1], found[2]
+    done.set()
+    thread.join()
+
+
+def test_the_sync_client_trades_and_listens(threaded: tuple[str, str, str]) -> None:
+    with Client(*threaded, backoff=QUICK) as client, client.events() as events:
+        client.subscribe(f"depth.{CODE}")
+        outcome = client.enter(CODE, "buy", 2, 3200, client_order_id="s")
+        assert isinstance(outcome, wire.Accepted)
+        assert client.depth(CODE) == ([(3200, 2)], [])
+        assert client.orders["s"].leaves_quantity == 2 and client.positions == {}
+        assert isinstance(client.cancel("s"), wire.Cancelled)
+        told = []
+        while (event := events.next_within(0.2)) is not None:
+            told.append(event)
+        assert {wire.Accepted, wire.Cancelled, wire.DepthDelta} <= {type(e) for e in told}
+    with pytest.raises(errors.NotConnected):
+        client.enter(CODE, "buy", 2, 3200)
+
+
+def test_the_sync_client_raises_what_the_async_one_does(threaded: tuple[str, str, str]) -> None:
+    url, key_id, _ = threaded
+    with pytest.raises(errors.LogonRefused):
+        Client(url, key_id, "wrong").connect()
+
+
+# --- the bots ---
+
+
+async def test_maker_hedger_and_taker_make_a_market(live: Live) -> None:
+    quoting, hedging, taking = [await live.client(n) for n in (1, 2, 3)]
+    stop = asyncio.Event()
+    plan = hedger.plan(hedging, "H100", 12 * 720 * 8)
+    codes = [leg.instrument for leg in plan.legs]
+    assert len(codes) == 12 and plan.hours == 12 * 720 * 8
+    terms = maker.Terms(lots=5, interval_s=0.02, inventory_max=500)
+    making = asyncio.create_task(maker.run(quoting, codes, stop=stop, terms=terms))
+    hedge = await hedger.run(
+        hedging, "H100", "sell", 12 * 720 * 8, stop=stop, pace=hedger.Pace(interval_s=0.02)
+    )
+    assert hedge.is_complete and hedge.strip == plan
+    total = await taker.run(
+        taking, codes[:2], stop=stop, seed=5, lots_max=2, interval_s=0.0, orders_max=10
+    )
+    assert 0 < total.executed_quantity <= 20 and total.fee > 0
+    stop.set()
+    await making
+    await until(lambda: quoting.orders == {})
+    for code in codes:
+        assert sum(c.positions.get(code, 0) for c in (quoting, hedging, taking)) == 0
+    assert sum(hedging.positions.values()) == -hedge.lots
+
+
+@pytest.mark.parametrize("bot", ["maker", "hedger", "taker"])
+def test_a_bot_says_how_to_run_it(bot: str) -> None:
+    command = [sys.executable, "-m", f"clients.bots.{bot}", "--help"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    assert "--url" in done.stdout and "--key" in done.stdout
