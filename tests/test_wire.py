@@ -1,0 +1,91 @@
+"""The wire's pages say what the wire's types say, and the types keep their promises."""
+
+import re
+from pathlib import Path
+from typing import Any, get_args
+from zlib import crc32
+
+import msgspec
+import pytest
+
+from exchange.gateway.auth import sign
+from exchange.messages import RETRYABLE, CancelReason, HaltCause, Reason, TradingState, wire
+
+PAGES = Path(__file__).parents[1] / "docs" / "reference"
+REQUESTS = get_args(wire.AnyRequest)
+RESPONSES = get_args(wire.AnyResponse)
+PARTS = (wire.InstrumentData, wire.PositionReport, wire.WorkingOrder)
+ROW = re.compile(r"^\| ([a-z_]+) \| (\w+) \| (.+) \|$", re.MULTILINE)
+
+
+def sections() -> dict[str, str]:
+    """The page's third-level sections by their first word, the name of a type."""
+    parts = re.split(r"^### ", (PAGES / "wire.md").read_text(), flags=re.MULTILINE)[1:]
+    return {re.match(r"\w+", part)[0]: part for part in parts}  # type: ignore[index]
+
+
+@pytest.mark.parametrize("message", [*REQUESTS, *RESPONSES, *PARTS])
+def test_every_message_is_documented_field_by_field(message: Any) -> None:
+    section = sections()[message.__name__]
+    tag = message.__struct_config__.tag
+    rows = ROW.findall(section)[1:]  # the first is the heading
+    names = [name for name, _, _ in rows]
+    fields = list(message.__struct_fields__)
+    assert names == ([message.__struct_config__.tag_field] if tag else []) + fields
+    assert tag is None or rows[0][2] == f"`{tag}`"
+    assert all(len(notes) > 3 for _, _, notes in rows)
+
+
+def test_no_section_is_of_a_message_that_is_gone() -> None:
+    known = {message.__name__ for message in (*REQUESTS, *RESPONSES, *PARTS)}
+    assert set(sections()) == known
+
+
+def test_every_reason_is_documented_once_under_its_number() -> None:
+    page = (PAGES / "rejects.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \| ([GE ]+) \| (.+)$", page, re.MULTILINE)
+    assert [(int(number), name) for number, name, _, _ in rows] == [
+        (reason.value, reason.name) for reason in Reason
+    ]
+    for _, name, _, rest in rows:
+        assert rest.count("|") == 4, name
+        assert ("retryable" in rest) == (Reason[name] in RETRYABLE), name
+
+
+def test_enumerations_are_documented() -> None:
+    page = (PAGES / "wire.md").read_text()
+    for enumeration in (TradingState, HaltCause, CancelReason):
+        for member in enumeration:
+            assert f"`{member.name}`" in page
+    for mode in wire.SELF_TRADES:
+        assert f"`{mode}`" in page
+
+
+def test_the_documented_examples_are_true() -> None:
+    page = (PAGES / "wire.md").read_text()
+    text = wire.signed_text(1_700_000_000_000, 1, "k1", 0)
+    assert sign("hourbook-example", text) in page
+    levels = re.findall(r"^ {4}([0-9a-f]{16}) ([0-9a-f]{16}) ", page, re.MULTILINE)
+    checksum = crc32(bytes.fromhex("".join(price + lots for price, lots in levels)))
+    assert len(levels) == 3 and f"checksum is {checksum}" in page
+
+
+@pytest.mark.parametrize("message", REQUESTS)
+def test_requests_refuse_fields_that_they_do_not_know(message: Any) -> None:
+    assert message.__struct_config__.forbid_unknown_fields
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"op": message.__struct_config__.tag, "colour": "red"}, message)
+
+
+@pytest.mark.parametrize("message", RESPONSES)
+def test_responses_may_gain_fields(message: Any) -> None:
+    assert not message.__struct_config__.forbid_unknown_fields
+
+
+def test_no_price_quantity_or_money_is_a_number() -> None:
+    text = {"price", "quantity", "leaves_quantity", "cash", "fee", "variation", "mark", "amount"}
+    for message in (*REQUESTS, *RESPONSES, *PARTS):
+        for field in msgspec.structs.fields(message):
+            assert float not in (field.type, *get_args(field.type))
+            if field.name in text:
+                assert int not in (field.type, *get_args(field.type)), (message, field.name)
