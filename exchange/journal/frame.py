@@ -90,6 +90,10 @@ class BadFrame(Exception):
         self.found = found
 
 
+class CutShort(BadFrame):
+    """The bytes end inside the frame, or before it: more of them may make it whole."""
+
+
 class NewerFrame(Exception):
     """A frame that only a later build can read."""
 
@@ -147,14 +151,14 @@ def encode(
 
 
 def decode(data: memoryview, offset: int) -> Frame:
-    """Read the frame at ``offset``. Raises BadFrame or NewerFrame.
+    """Read the frame at ``offset``. Raises CutShort, BadFrame or NewerFrame.
 
     The format version is judged before the CRC, which a later format may keep elsewhere; schema
     and rules versions after it, because only a whole frame can be trusted to mean them.
     """
     room = len(data) - offset
     if room < HEADER_BYTES:
-        raise BadFrame("frame header cut short", f"{HEADER_BYTES} bytes", f"{room} bytes")
+        raise CutShort("frame header cut short", f"{HEADER_BYTES} bytes", f"{room} bytes")
     magic, form, schema, *fields = OPENING.unpack_from(data, offset)
     if magic != MAGIC:
         raise BadFrame("magic", MAGIC.hex(), magic.hex())
@@ -165,7 +169,7 @@ def decode(data: memoryview, offset: int) -> Frame:
     variable = opening.count * PER_COMMAND_BYTES
     length = HEADER_BYTES + variable + opening.texts_bytes + opening.notes_bytes
     if room < length:
-        raise BadFrame("frame cut short", f"{length} bytes", f"{room} bytes")
+        raise CutShort("frame cut short", f"{length} bytes", f"{room} bytes")
     body = data[offset + HEADER_BYTES : offset + length]
     _check_seal(data[offset : offset + HEADER_BYTES], body)
     if schema > SCHEMA_VERSION:

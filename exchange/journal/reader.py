@@ -5,6 +5,7 @@ then says what the end is: clean, a torn tail that nobody was told of, or damage
 """
 
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from exchange.journal.frame import (
     MAGIC,
     NO_HASH,
     BadFrame,
+    CutShort,
     Frame,
     NewerFrame,
     decode,
@@ -24,7 +26,7 @@ from exchange.journal.head import Head, read_head
 LOG_NAME: Final = "log"
 SUFFIX: Final = ".hbl"
 DIGITS: Final = 20
-CHUNK_BYTES: Final = 2 << 20  # frames handed over together: large enough to hide a thread's cost
+CHUNK_BYTES: Final = 2 << 20  # read, and handed over, together: enough to hide a thread's cost
 
 
 def segment_name(first_sequence: int) -> str:
@@ -72,6 +74,32 @@ def _show(value: bytes | int) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 
+class _Window:
+    """A segment in memory a piece at a time.
+
+    One buffer for all pieces: fresh memory would cost more than the reading. It grows only for a
+    frame larger than itself.
+    """
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self._buffer = bytearray(CHUNK_BYTES)
+        self.view = memoryview(b"")
+        self.base = 0  # offset in the file of the view's first byte
+
+    def advance(self, used: int) -> bool:
+        """Drop ``used`` bytes at the front and read on. False at the end of the file."""
+        rest = bytes(self.view[used:])
+        if len(rest) == len(self._buffer):
+            self._buffer = bytearray(2 * len(rest))
+        whole = memoryview(self._buffer)
+        whole[: len(rest)] = rest
+        size = self._file.readinto(whole[len(rest) :])
+        self.view = whole[: len(rest) + size]
+        self.base += used
+        return size > 0
+
+
 class LogReader:
     """One pass over the log of a market's directory.
 
@@ -97,7 +125,7 @@ class LogReader:
         self._damage: _Damage | None = None
 
     def chunks(self) -> Iterator[list[Frame]]:
-        """Yield verified frames, about CHUNK_BYTES at a time, up to the end or the first damage.
+        """Yield verified frames, up to CHUNK_BYTES at a time, to the end or the first damage.
 
         Raises BrokenChain (WrongExchange), DamagedLog where a segment is missing, NewerVersion.
         """
@@ -109,32 +137,35 @@ class LogReader:
             if first != self.next_sequence:
                 self._refuse_gap(path, first)
             self._path = path
-            yield from self._segment(path, memoryview(path.read_bytes()))
+            yield from self._segment(path)
 
-    def _segment(self, path: Path, data: memoryview) -> Iterator[list[Frame]]:
+    def _segment(self, path: Path) -> Iterator[list[Frame]]:
         chunk: list[Frame] = []
-        begin = self._offset = 0
-        while self._offset < len(data):
-            try:
-                frame = decode(data, self._offset)
-                self._follow(path, frame)
-            except NewerFrame as newer:
-                raise NewerVersion(
-                    path, self._offset, newer.what, newer.known, newer.found
-                ) from newer
-            except BadFrame as fault:
-                if chunk:
-                    yield chunk
-                self._damage = _Damage(path, self._offset, len(data) - self._offset, fault)
-                self._seek_evidence(data)
-                return
-            chunk.append(frame)
-            self._offset += frame.length
-            if self._offset - begin >= CHUNK_BYTES:
-                yield chunk
-                chunk, begin = [], self._offset
-        if chunk:
-            yield chunk
+        self._offset = 0
+        with open(path, "rb", buffering=0) as file:
+            window = _Window(file)
+            while self._damage is None:
+                at = self._offset - window.base
+                try:
+                    frame = decode(window.view, at)
+                    self._follow(path, frame)
+                except NewerFrame as newer:
+                    raise NewerVersion(
+                        path, self._offset, newer.what, newer.known, newer.found
+                    ) from newer
+                except BadFrame as fault:
+                    if chunk:
+                        yield chunk
+                        chunk = []
+                    if isinstance(fault, CutShort):
+                        if window.advance(at):
+                            continue
+                        if not window.view:
+                            return
+                    self._judge_damage(path, fault)
+                else:
+                    chunk.append(frame)
+                    self._offset += frame.length
 
     def _follow(self, path: Path, frame: Frame) -> None:
         """Accept a whole frame as the next one, or raise BrokenChain."""
@@ -175,9 +206,9 @@ class LogReader:
                 head.frame_hash, frame.hash.hex(),
             )  # fmt: skip
 
-    def _seek_evidence(self, data: memoryview) -> None:
+    def _judge_damage(self, path: Path, fault: BadFrame) -> None:
         """Look past the damage: whole frames and segments there say what was durable."""
-        raw = bytes(data[self._offset :])
+        raw = path.read_bytes()[self._offset :]
         rest = memoryview(raw)
         at = raw.find(MAGIC, 1)
         while at >= 0:
@@ -191,11 +222,10 @@ class LogReader:
                 if self.exchange_id in (None, frame.opening.exchange_id):
                     self.durable_upto = max(self.durable_upto, frame.opening.durable_upto)
             at = raw.find(MAGIC, at + step)
-        later = int(self.segments[-1].stem) - 1
-        self.durable_upto = max(self.durable_upto, later)
-        if not raw.strip(b"\0") and self._damage is not None:
-            zeros = BadFrame("zeros", "a frame", f"{len(raw)} zero bytes to the end")
-            self._damage = msgspec.structs.replace(self._damage, fault=zeros)
+        self.durable_upto = max(self.durable_upto, int(self.segments[-1].stem) - 1)
+        if not raw.strip(b"\0"):
+            fault = BadFrame("zeros", "a frame", f"{len(raw)} zero bytes to the end")
+        self._damage = _Damage(path, self._offset, len(raw), fault)
 
     def _refuse_gap(self, path: Path, first: int) -> None:
         raise DamagedLog(
