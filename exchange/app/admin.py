@@ -1,4 +1,6 @@
-"""The admin socket, ``DIR/admin.sock``: one JSON request a line, one JSON answer a line.
+"""How operators reach a market: the admin socket, and its HTTP twin for ``--url``.
+
+``DIR/admin.sock`` takes one JSON request a line and gives one JSON answer a line.
 
 It is a Unix socket of mode 0600: whoever may open it may operate the market, and nobody else.
 An answer is ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": "what to do"}``.
@@ -6,6 +8,9 @@ An answer is ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": "what
 
 import asyncio
 import contextlib
+import time
+import urllib.error
+import urllib.request
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +20,21 @@ import msgspec
 from exchange.app.operations import Operations
 from exchange.app.requests import AnyRequest
 from exchange.app.wishes import RequestRefused
+from exchange.gateway.auth import sign
+from exchange.gateway.operator import (
+    ADMIN_PATH,
+    KEY_HEADER,
+    NONCE_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    body_number,
+)
+from exchange.messages.wire import signed_text
 from exchange.sequencer import Closed, QueueFull
 
 SOCKET_NAME: Final = "admin.sock"
 LINE_BYTES_MAX: Final = 1 << 20
+URL_SECONDS: Final = 60.0
 
 _decode_request = msgspec.json.Decoder(AnyRequest).decode
 
@@ -91,3 +107,29 @@ async def ask(directory: Path, request: AnyRequest) -> Answer | None:
     if not line:
         raise ConnectionError("the market stopped before it answered")
     return msgspec.json.decode(line, type=Answer)
+
+
+def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
+    """Put one request to the market at ``http://HOST:PORT``, signed with an admin key.
+
+    Raises OSError if nobody answers there; a refused key is an answer.
+    """
+    key = msgspec.json.decode(key_file.read_bytes(), type=dict[str, str])
+    body = msgspec.json.encode(request)
+    nonce = time.time_ns()
+    timestamp_ms = nonce // 1_000_000
+    text = signed_text(timestamp_ms, nonce, key["key_id"], body_number(body))
+    headers = {
+        KEY_HEADER: key["key_id"],
+        TIMESTAMP_HEADER: str(timestamp_ms),
+        NONCE_HEADER: str(nonce),
+        SIGNATURE_HEADER: sign(key["secret"], text),
+        "Content-Type": "application/json",
+    }
+    base = url.rstrip("/").removesuffix("/api/v1")
+    posted = urllib.request.Request(base + ADMIN_PATH, body, headers)
+    try:
+        with urllib.request.urlopen(posted, timeout=URL_SECONDS) as response:
+            return msgspec.json.decode(response.read(), type=Answer)
+    except urllib.error.HTTPError as error:
+        return Answer(False, error=f"{url} refused: {error.code} {error.read().decode()}")

@@ -29,6 +29,7 @@ from exchange.clearing import Clearing
 from exchange.engine import Engine
 from exchange.gateway.auth import Keys, create_key
 from exchange.gateway.hub import Hub
+from exchange.gateway.operator import add_route
 from exchange.gateway.server import Gateway
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.frame import EXCHANGE_ID_BYTES
@@ -151,6 +152,7 @@ class Market:
         """Serve clients on a TCP port (0: a free one) and operators on the admin socket."""
         key = admin_key(self.directory)
         self.gateway = Gateway(self.hub)
+        add_route(self.gateway.app, self.hub.keys, self.hub.now_ms, self._answer_operator)
         self._run(self.gateway.run(), "gateway")
         while self.hub.sequence < self.tape.last[1]:
             await self._while_running(asyncio.sleep(POLL_SECONDS))
@@ -209,6 +211,9 @@ class Market:
                 task.cancel()
                 part.result()
         await task
+
+    async def _answer_operator(self, body: bytes) -> bytes:
+        return msgspec.json.encode(await admin.answer_line(body, self.operations))
 
     def _today(self) -> date:
         return datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC).date()

@@ -6,22 +6,31 @@ again: the same code runs as in a server, without a gateway.
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exchange.cli.output import Exit, fail
 
+if TYPE_CHECKING:
+    from exchange.app.admin import Answer
+    from exchange.app.requests import AnyRequest
+
 DATA_HELP = "The market's data directory."
 Data = Annotated[Path, typer.Option("--data", help=DATA_HELP)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Url = Annotated[str, typer.Option("--url", help="A serving market, as http://HOST:PORT.")]
+Url = Annotated[str, typer.Option("--url", help="A serving market: http://HOST:PORT.")]
 KeyFile = Annotated[Path | None, typer.Option("--key", help="File with the admin key, for --url.")]
 DEFAULT_DATA = Path("market")
 
 
 def operate(
-    request: Any, data: Path, url: str = "", key: Path | None = None, *, create: bool = False
+    request: "AnyRequest",
+    data: Path,
+    url: str = "",
+    key: Path | None = None,
+    *,
+    create: bool = False,
 ) -> dict[str, Any]:
     """Put an operator's request to the market and return what came of it.
 
@@ -40,7 +49,7 @@ def operate(
     return answer.result
 
 
-async def _at(data: Path, request: Any) -> Any:
+async def _at(data: Path, request: "AnyRequest") -> "Answer":
     from exchange.app import Market, admin  # noqa: PLC0415
 
     answer = await admin.ask(data, request)

@@ -1,6 +1,6 @@
 """``hourbook keys`` and ``hourbook admin``: who may trade, and what an operator may do."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,7 +21,9 @@ RequestId = Annotated[
 @keys.command("create")
 def create(
     account: int,
-    scope: Annotated[str, typer.Option(help="read, trade or admin.")] = "trade",
+    scope: Annotated[
+        Literal["read", "trade", "admin"], typer.Option(help="What the key may do.")
+    ] = "trade",
     data: Data = DEFAULT_DATA,
     url: Url = "",
     key: KeyFile = None,
@@ -72,7 +74,9 @@ def withdraw(
 def account_(
     account: int,
     member: MemberOption = None,
-    kind: Annotated[str, typer.Option(help="house, client or box.")] = "client",
+    kind: Annotated[
+        Literal["house", "client", "box"], typer.Option(help="Whose account it is.")
+    ] = "client",
     data: Data = DEFAULT_DATA,
     url: Url = "",
     key: KeyFile = None,
@@ -123,7 +127,7 @@ def resume(
 
 @admin.command("mode")
 def mode(
-    mode: Annotated[str, typer.Argument(help="normal or cancel_only.")],
+    mode: Annotated[Literal["normal", "cancel_only"], typer.Argument(help="The mode wished for.")],
     data: Data = DEFAULT_DATA,
     url: Url = "",
     key: KeyFile = None,
