@@ -60,9 +60,8 @@ class Generator:
 
     def __init__(self, seed: int, weights: Mapping[str, int] = MIXED) -> None:
         self.random = Random(seed)
-        names = [name for name, weight in weights.items() if weight > 0] or ["enter"]
-        self.names = names
-        self.weights = [weights.get(name, 1) for name in names]
+        wanted = {name: weight for name, weight in weights.items() if weight > 0} or {"enter": 1}
+        self.names, self.weights = list(wanted), list(wanted.values())
         self.steps: dict[str, Callable[[], bytes]] = {
             name: getattr(self, "_" + name) for name in MIXED
         }
