@@ -11,7 +11,6 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -27,6 +26,7 @@ from exchange.journal.frame import (
 from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Engine, Replayer, ReplayReport, checkpoint_notes, replay
 from exchange.journal.segments import SEGMENT_BYTES, DirectoryLock, Journal
+from exchange.journal.syncer import SyncThread
 from exchange.journal.tape import Released, Tape
 from exchange.messages import COMMAND, COMMAND_BYTES, CommandKind, Limit, Reason
 
@@ -119,8 +119,10 @@ class Sequencer:
         self.queued = 0
         self._wakeup = asyncio.Event()
         self._matched: _Matched | None = None
-        self._syncing: tuple[_Matched, asyncio.Future[None]] | None = None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="journal-sync")
+        self._syncing: _Matched | None = None
+        self._sync_ended = False
+        self._sync_failure: Exception | None = None
+        self._sync_thread = SyncThread(journal.sync)
         self._closing = False
         self._failed = False
         self._open = True
@@ -218,21 +220,21 @@ class Sequencer:
         loop = asyncio.get_running_loop()
         while True:
             self._wakeup.clear()
-            if self._syncing is not None and self._syncing[1].done():
-                self._release(*self._syncing)
+            if self._syncing is not None and self._sync_ended:
+                self._release(self._syncing)
                 self._syncing = None
             if self._matched is None:
                 self._matched = self._match()
             if self._syncing is None and self._matched is not None:
-                future = loop.run_in_executor(self._pool, self._journal.sync)
-                future.add_done_callback(self._synced)
-                self._syncing, self._matched = (self._matched, future), None
+                self._syncing, self._sync_ended = self._matched, False
+                self._sync_thread.begin(loop, self._synced)
                 self._matched = self._match()
             if self._syncing is None and self._closing and not self.queued:
                 return
             await self._wait(loop)
 
-    def _synced(self, _: "asyncio.Future[None]") -> None:
+    def _synced(self, failure: Exception | None) -> None:
+        self._sync_ended, self._sync_failure = True, failure
         self._wakeup.set()
 
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -318,8 +320,9 @@ class Sequencer:
         self.queued -= size
         return records, ingress, texts
 
-    def _release(self, matched: _Matched, future: "asyncio.Future[None]") -> None:
-        future.result()  # a failed sync: nothing of this batch, or after it, is ever released
+    def _release(self, matched: _Matched) -> None:
+        if self._sync_failure is not None:
+            raise self._sync_failure  # nothing of this batch, or after it, is ever released
         self.durable_upto = matched.last_sequence
         self.tape.append(matched.released, matched.texts)
 
@@ -336,7 +339,7 @@ class Sequencer:
             self._shut()
 
     def _shut(self) -> None:
-        self._pool.shutdown()
+        self._sync_thread.stop()
         if self._failed:
             self._journal.abandon()
         else:

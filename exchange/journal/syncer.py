@@ -1,0 +1,40 @@
+"""One thread that makes the log durable while the event loop matches the next batch.
+
+A bare thread and a queue: an executor's future costs a third more of every round trip.
+"""
+
+from asyncio import AbstractEventLoop
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+
+Done = Callable[[Exception | None], None]
+
+
+class SyncThread:
+    """Calls ``sync`` once per ``begin``, in order, and reports to the loop that asked."""
+
+    def __init__(self, sync: Callable[[], None]) -> None:
+        self._sync = sync
+        self._asked: SimpleQueue[tuple[AbstractEventLoop, Done] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="journal-sync", daemon=True)
+        self._thread.start()
+
+    def begin(self, loop: AbstractEventLoop, done: Done) -> None:
+        """Begin one sync; ``done`` is called in the loop with None, or with what failed."""
+        self._asked.put((loop, done))
+
+    def _work(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            loop, done = asked
+            failure: Exception | None = None
+            try:
+                self._sync()
+            except Exception as error:  # handed over whole: the loop raises it
+                failure = error
+            loop.call_soon_threadsafe(done, failure)
+
+    def stop(self) -> None:
+        """Let what was begun end, and end the thread."""
+        self._asked.put(None)
+        self._thread.join()
