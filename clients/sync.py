@@ -20,7 +20,7 @@ from clients.book import BookState
 from clients.errors import NotConnected
 from clients.events import AnyEvent, EventStream
 from clients.portfolio import Order
-from exchange.messages.wire import InstrumentData, Position
+from exchange.messages.wire import InstrumentData, InstrumentState, Position
 
 Levels = list[tuple[int, int]]  # (price_ticks, lots), best first
 _P = ParamSpec("_P")
@@ -109,6 +109,11 @@ class Client:
     def instruments(self) -> dict[str, InstrumentData]:
         """Listed instruments by code."""
         return self._read(lambda client: dict(client.instruments))
+
+    @property
+    def states(self) -> dict[str, InstrumentState]:
+        """Last state of each instrument whose state channel is joined."""
+        return self._read(lambda client: dict(client.states))
 
     @property
     def orders(self) -> dict[str, Order]:

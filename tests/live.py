@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
@@ -13,8 +14,15 @@ from exchange.app.requests import Deposit
 from exchange.gateway.auth import create_key
 
 CODE = "H100Z26"
+START_NS = 1_795_176_000 * 1_000_000_000  # 20 November 2026, noon: the codes here are listed
+_OFFSET_NS = START_NS - time.time_ns()
 CASH = "50000000"
 QUICK = Backoff(first_s=0.01, most_s=0.05)
+
+
+def clock_ns() -> int:
+    """A clock that runs as usual, from START_NS on; market and clients share it."""
+    return time.time_ns() + _OFFSET_NS
 
 
 class Cable:
@@ -82,9 +90,8 @@ class Live:
     async def client(self, account: int, *, url: str = "", **options: Any) -> AsyncClient:
         """A connected client of a funded account; closed with the market."""
         key_id, secret = await self.fund(account)
-        client = AsyncClient(
-            url or self.addresses.ws, key_id, secret, **{"backoff": QUICK, **options}
-        )
+        options = {"backoff": QUICK, "clock_ns": clock_ns, **options}
+        client = AsyncClient(url or self.addresses.ws, key_id, secret, **options)
         return await self._clients.enter_async_context(client)
 
     async def cable(self) -> tuple[Cable, str]:
@@ -98,7 +105,7 @@ class Live:
     @contextlib.asynccontextmanager
     async def open(cls, directory: Path) -> AsyncIterator[Self]:
         """A market in a directory, new or used before."""
-        market = await Market.start(directory)
+        market = await Market.start(directory, clock=clock_ns)
         try:
             live = cls(market, await market.listen("127.0.0.1", 0))
             async with live._clients:

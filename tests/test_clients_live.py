@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from live import CODE, QUICK, Live
+from live import CODE, QUICK, Live, clock_ns
 
 from clients import errors
 from clients.aio import AsyncClient
@@ -19,7 +19,6 @@ from clients.events import Connected, Disconnected, EventStream
 from clients.sync import Client
 from exchange.messages import wire
 
-LOW, HIGH = "2.902", "3.546"
 CHECKOUT = Path(__file__).parents[1]
 
 
@@ -209,7 +208,7 @@ async def test_a_client_resumes_where_another_one_stopped(live: Live) -> None:
     other = await live.client(2)
     await other.enter(CODE, "sell", 5, price)
     key_id, secret = await live.fund(1)
-    second = AsyncClient(live.addresses.ws, key_id, secret, after=position)
+    second = AsyncClient(live.addresses.ws, key_id, secret, after=position, clock_ns=clock_ns)
     events = second.events()
     async with second:
         told = [event for event in waiting(events) if isinstance(event, wire.OrderReport)]
@@ -251,10 +250,7 @@ async def test_a_silent_server_is_left(live: Live) -> None:
     cable, url = await live.cable()
     skip = {"ns": 0}
 
-    def clock_ns() -> int:
-        return live.market._clock() + skip["ns"]
-
-    client = await live.client(1, url=url, clock_ns=clock_ns)
+    client = await live.client(1, url=url, clock_ns=lambda: clock_ns() + skip["ns"])
     before = cable.connections
     cable.silent = True
     skip["ns"] = 400_000_000  # a logon may be no more than a second ahead
@@ -282,7 +278,7 @@ async def test_an_answer_that_does_not_come_is_unknown_not_refused(live: Live) -
 async def test_a_wrong_secret_is_refused_at_once(live: Live) -> None:
     key_id, _ = await live.fund(1)
     with pytest.raises(errors.LogonRefused) as refused:
-        await AsyncClient(live.addresses.ws, key_id, "wrong").connect()
+        await AsyncClient(live.addresses.ws, key_id, "wrong", clock_ns=clock_ns).connect()
     assert refused.value.reason == "BAD_SIGNATURE" and not refused.value.retryable
 
 
@@ -311,13 +307,13 @@ async def test_a_closed_client_ends_its_streams(live: Live) -> None:
 async def test_a_restart_of_the_market_loses_nothing(tmp_path: Path) -> None:
     async with Live.open(tmp_path) as live:
         key_id, secret = await live.fund(1)
-        async with AsyncClient(live.addresses.ws, key_id, secret) as client:
+        async with AsyncClient(live.addresses.ws, key_id, secret, clock_ns=clock_ns) as client:
             price = await middle(client)
             await client.enter(CODE, "buy", 5, price, client_order_id="old")
             position = client.position
     async with (
         Live.open(tmp_path) as live,
-        AsyncClient(live.addresses.ws, key_id, secret, after=position) as client,
+        AsyncClient(live.addresses.ws, key_id, secret, after=position, clock_ns=clock_ns) as client,
     ):
         assert client.orders["old"].leaves_quantity == 5
         assert client.position is not None and client.position.epoch == 2
@@ -350,7 +346,7 @@ def threaded(tmp_path: Path) -> Iterator[tuple[str, str, str]]:
 
 
 def test_the_sync_client_trades_and_listens(threaded: tuple[str, str, str]) -> None:
-    with Client(*threaded, backoff=QUICK) as client, client.events() as events:
+    with Client(*threaded, backoff=QUICK, clock_ns=clock_ns) as client, client.events() as events:
         client.subscribe(f"depth.{CODE}")
         outcome = client.enter(CODE, "buy", 2, 3200, client_order_id="s")
         assert isinstance(outcome, wire.Accepted)
@@ -368,7 +364,7 @@ def test_the_sync_client_trades_and_listens(threaded: tuple[str, str, str]) -> N
 def test_the_sync_client_raises_what_the_async_one_does(threaded: tuple[str, str, str]) -> None:
     url, key_id, _ = threaded
     with pytest.raises(errors.LogonRefused):
-        Client(url, key_id, "wrong").connect()
+        Client(url, key_id, "wrong", clock_ns=clock_ns).connect()
 
 
 # --- the bots ---
