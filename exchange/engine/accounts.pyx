@@ -9,7 +9,9 @@ from exchange.engine.ids cimport slots_left
 from exchange.engine.lifecycle cimport answered, cancel_all_of, keep_receipt, reject
 from exchange.engine.risk cimport charge, position_of, required_of
 from exchange.engine.state cimport (
-    Account, Command, Event, Market, Member, Position, blank, i64, u16, u32, u64, u8,
+    Account, Command, Event, Market, Member, Position, account_of, blank, event_number,
+    instrument_of, i64, u16, u32,
+    u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -64,7 +66,8 @@ cdef void open_account(Market* m, Command* c) noexcept nogil:
         m.broken = 1
         return
     a.is_open = 1
-    a.member = c.instrument
+    a.member = &m.members[c.instrument]
+    a.member_id = c.instrument
     a.group = c.session
     a.kind = c.tif
     a.currency = <u8>c.operator
@@ -85,7 +88,7 @@ cdef void open_account(Market* m, Command* c) noexcept nogil:
 cdef bint refuse_money(Market* m, Command* c, Account* a) noexcept nogil:
     """PARAMETER_RANGE, ASSET_MISMATCH, MONEY_RANGE, FUNDS, ORDERS_FULL."""
     cdef i64 most = LIMIT_MONEY
-    cdef Member* member = &m.members[a.member]
+    cdef Member* member = a.member
     cdef bint passes
     if c.price < 1 or c.price > most:
         reject(m, c, REASON_PARAMETER_RANGE, most, c.price)
@@ -117,7 +120,7 @@ cdef bint refuse_money(Market* m, Command* c, Account* a) noexcept nogil:
 
 cdef void move_money(Market* m, Command* c) noexcept nogil:
     """DEPOSIT, WITHDRAW, FEE."""
-    cdef u64 first = m.event_count
+    cdef u64 first = event_number(m)
     cdef i64 amount = c.price
     cdef u8 kind = EVENT_KIND_DEPOSITED
     cdef Account* a
@@ -163,7 +166,7 @@ cdef void set_account(Market* m, Command* c) noexcept nogil:
 
 cdef void record(Market* m, Command* c) noexcept nogil:
     """What only clearing can judge passes through and is numbered."""
-    cdef u64 first = m.event_count
+    cdef u64 first = event_number(m)
     cdef Event* e
     if unknown_account(m, c) or answered(m, c, c.account):
         return
@@ -232,7 +235,7 @@ cdef void checkpoint(Market* m) noexcept nogil:
     for i in range(1, m.position_top):
         p = &m.positions[i]
         if p.net:
-            fold += mix(mix(<u64>2 << 56 | <u64>p.account << 32 | p.instrument) + <u64>p.net)
+            fold += mix(mix(<u64>2 << 56 | <u64>account_of(p) << 32 | instrument_of(p)) + <u64>p.net)
             if p.net > 0:
                 longs += p.net
     if cash != m.deposits:

@@ -4,7 +4,8 @@
 # orders' leaves; a bit is set exactly where a level has an order.
 
 from exchange.engine.state cimport (
-    Instrument, Level, Market, Order, clz, ctz, i32, i64, likely, u32, u64, u8, unlikely,
+    Instrument, Level, Market, NO_ASK, NO_BID, Order, clz, ctz, i32, i64, likely, side_of, u32, u64,
+    u8, unlikely,
 )
 
 
@@ -37,7 +38,7 @@ cdef inline void vacate(Instrument* book, i32 slot) noexcept nogil:
 
 
 cdef inline i32 occupied_below(Instrument* book, i32 slot) noexcept nogil:
-    """The highest occupied slot < `slot`, or -1."""
+    """The highest occupied slot < `slot`, or NO_BID."""
     cdef i32 w = slot >> 6
     cdef u64 found = book.bits[w] & ((<u64>1 << (slot & 63)) - 1)
     cdef i32 v
@@ -51,7 +52,7 @@ cdef inline i32 occupied_below(Instrument* book, i32 slot) noexcept nogil:
         while found == 0:
             w -= 1
             if w < 0:
-                return -1
+                return NO_BID
             found = book.top[w]
         v = (w << 6) + 63 - clz(found)
         found = book.summary[v]
@@ -60,7 +61,7 @@ cdef inline i32 occupied_below(Instrument* book, i32 slot) noexcept nogil:
 
 
 cdef inline i32 occupied_above(Instrument* book, i32 slot) noexcept nogil:
-    """The lowest occupied slot > `slot`, or -1."""
+    """The lowest occupied slot > `slot`, or NO_ASK."""
     cdef i32 w = slot >> 6
     # two shifts: a shift by 64 would be undefined
     cdef u64 found = book.bits[w] & ((~<u64>1) << (slot & 63))
@@ -75,7 +76,7 @@ cdef inline i32 occupied_above(Instrument* book, i32 slot) noexcept nogil:
         while found == 0:
             w += 1
             if w >= <i32>book.top_words:
-                return -1
+                return NO_ASK
             found = book.top[w]
         v = (w << 6) + ctz(found)
         found = book.summary[v]
@@ -118,24 +119,31 @@ cdef inline void unlink(Market* m, Level* level, Order* o) noexcept nogil:
     level.quantity -= o.leaves
 
 
-cdef inline void rest(Market* m, Instrument* book, u32 slot, i32 at) noexcept nogil:
-    """Put an order at the back of its level; the caller set its side, price and leaves."""
+cdef inline void rest(Market* m, Instrument* book, u32 slot, u8 side, i32 at) noexcept nogil:
+    """Put an order at the back of its level; the caller set its leaves."""
     cdef Level* level = &book.levels[at]
-    cdef u8 side = m.orders[slot].side
-    cdef i32 best = book.best[side]
-    if level.head == 0:
+    cdef Order* o = &m.orders[slot]
+    cdef u32 tail = level.tail
+    o.prev = tail
+    o.next = 0
+    level.quantity += o.leaves
+    level.tail = slot
+    if tail:
+        m.orders[tail].next = slot
+    else:
+        level.head = slot
         occupy(book, at)
-        if best < 0 or (at < best if side else at > best):
+        if (at < book.best[1]) if side else (at > book.best[0]):
             book.best[side] = at
-    append(m, level, slot)
 
 
-cdef inline void take_out(Market* m, Instrument* book, Order* o) noexcept nogil:
+cdef inline void take_out(Market* m, Instrument* book, Order* o, i32 at) noexcept nogil:
     """Take a WORKING order out of the book."""
-    cdef i32 at = slot_of(book, o.price)
     cdef Level* level = &book.levels[at]
+    cdef u8 side
     unlink(m, level, o)
     if level.head == 0:
         vacate(book, at)
-        if book.best[o.side] == at:
-            next_best(book, o.side, at)
+        side = side_of(o)
+        if book.best[side] == at:
+            next_best(book, side, at)

@@ -5,8 +5,9 @@ from exchange.engine.ids cimport find_key, owner_of
 from exchange.engine.instruments cimport lowest
 from exchange.engine.risk cimport absolute, adverse_per_lot, loss_of, position_of
 from exchange.engine.state cimport (
-    Account, DORMANT, FREE, Instrument, Level, Market, Order, Position, RECEIPT, WORKING, i32,
-    i64, u32, u64, u8,
+    Account, DORMANT, FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT,
+    WORKING, account_of, i32, i64, instrument_of, is_aged, is_live, side_of, state_of, u32, u64,
+    u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -29,13 +30,13 @@ cdef u32 check_queue(Market* m, Level* level, u8 state, dict sums, object where)
     while slot:
         o = &m.orders[slot]
         p = &m.positions[o.position]
-        book = &m.instruments[p.instrument]
-        ensure(o.prev == before and o.state == state, "FIFO links whole", (where, slot))
+        book = &m.instruments[instrument_of(p)]
+        ensure(o.prev == before and state_of(o) == state, "FIFO links whole", (where, slot))
         ensure(o.leaves > 0, "a live order has leaves", (where, slot))
-        ensure(find_key(m, p.account, o.key_lo, o.key_hi) == slot, "every order is found", slot)
+        ensure(find_key(m, account_of(p), o.key_lo, o.key_hi) == slot, "every order is found", slot)
         working = sums.setdefault(o.position, [0, 0, 0])
-        working[o.side] += o.leaves
-        working[2] += o.leaves * adverse_per_lot(book, o.side, o.price)
+        working[side_of(o)] += o.leaves
+        working[2] += o.leaves * adverse_per_lot(book, side_of(o), o.price)
         lots += o.leaves
         count += 1
         before = slot
@@ -48,25 +49,25 @@ cdef u32 check_queue(Market* m, Level* level, u8 state, dict sums, object where)
 cdef int check_book(Market* m, u32 number, dict sums) except -1:
     cdef Instrument* book = &m.instruments[number]
     cdef i32 at = lowest(book)
-    cdef i32 best_bid = -1
-    cdef i32 best_ask = -1
+    cdef i32 best_bid = NO_BID
+    cdef i32 best_ask = NO_ASK
     cdef u32 orders = 0
     cdef u32 slot
-    while at >= 0:
+    while at != NO_ASK:
         slot = book.levels[at].head
         ensure(slot != 0, "bitset = levels", (number, at))
-        side = m.orders[slot].side
+        side = side_of(&m.orders[slot])
         if side:
-            best_ask = at if best_ask < 0 else best_ask
+            best_ask = min(at, best_ask)
         else:
             best_bid = at
         while slot:
-            ensure(m.orders[slot].side == side and m.orders[slot].price == price_of(book, at),
+            ensure(side_of(&m.orders[slot]) == side and m.orders[slot].price == price_of(book, at),
                    "a level has one side and one price", (number, at))
             slot = m.orders[slot].next
         orders += check_queue(m, &book.levels[at], WORKING, sums, (number, at))
         at = occupied_above(book, at)
-    ensure(best_bid < 0 or best_ask < 0 or best_bid < best_ask, "no crossed book", number)
+    ensure(best_bid < best_ask, "no crossed book", number)
     ensure(book.best[0] == best_bid and book.best[1] == best_ask, "best prices true", number)
     occupied = sum([bin(book.bits[k]).count("1") for k in range((book.slots + 63) // 64)])
     filled = sum([book.levels[k].head != 0 for k in range(book.slots)]) \
@@ -86,15 +87,15 @@ cdef int check_positions(Market* m, dict sums) except -1:
     unrealized = {}
     for k in range(1, m.position_top):
         p = &m.positions[k]
-        book = &m.instruments[p.instrument]
+        book = &m.instruments[instrument_of(p)]
         working = sums.get(k, [0, 0, 0])
         ensure([p.working[0], p.working[1], p.adverse] == working, "working sums", k)
         longest = max(abs(p.net + p.working[0]), abs(p.net - p.working[1]))
         ensure(p.hold == book.rate * longest + p.adverse, "hold = its formula", k)
-        ensure(position_of(&m.accounts[p.account], p.instrument) == k, "positions are found", k)
-        net[p.instrument] = net.get(p.instrument, 0) + p.net
-        hold[p.account] = hold.get(p.account, 0) + p.hold
-        unrealized[p.account] = (unrealized.get(p.account, 0)
+        ensure(position_of(&m.accounts[account_of(p)], instrument_of(p)) == k, "positions are found", k)
+        net[instrument_of(p)] = net.get(instrument_of(p), 0) + p.net
+        hold[account_of(p)] = hold.get(account_of(p), 0) + p.hold
+        unrealized[account_of(p)] = (unrealized.get(account_of(p), 0)
                                  + p.net * book.mark * book.multiplier - p.cost)
     ensure(not any(net.values()), "net positions sum to zero", net)
     return check_money(m, hold, unrealized)
@@ -113,8 +114,8 @@ cdef int check_money(Market* m, dict hold, dict unrealized) except -1:
         ensure(a.hold == hold.get(k, 0), "account hold = sum of its holds", k)
         ensure(a.unrealized == unrealized.get(k, 0), "unrealized = sum of its positions", k)
         total += a.cash
-        cash[a.member] = cash.get(a.member, 0) + a.cash
-        required[a.member] = required.get(a.member, 0) + a.hold + loss_of(a.unrealized)
+        cash[a.member_id] = cash.get(a.member_id, 0) + a.cash
+        required[a.member_id] = required.get(a.member_id, 0) + a.hold + loss_of(a.unrealized)
     ensure(total == m.deposits, "cash = deposits less withdrawals", total)
     for member in cash:
         k = member
@@ -132,7 +133,7 @@ cdef int check_slots(Market* m) except -1:
     cdef Order* o
     open_orders = {}
     while slot:
-        ensure(m.orders[slot].state == FREE, "free slots are free", slot)
+        ensure(state_of(&m.orders[slot]) == FREE, "free slots are free", slot)
         free_slots += 1
         slot = m.orders[slot].next
     ensure(free_slots == m.order_free_count, "free slots counted", free_slots)
@@ -142,15 +143,15 @@ cdef int check_slots(Market* m) except -1:
             remembered.update([m.accounts[k].ring[i] for i in range(LIMIT_IDEMPOTENCY_WINDOW)])
     for slot in range(1, m.order_top):
         o = &m.orders[slot]
-        if o.state == FREE:
+        if state_of(o) == FREE:
             continue
         known += 1
-        if o.state == WORKING or o.state == DORMANT:
+        if is_live(o):
             account = owner_of(m, o)
             open_orders[account] = open_orders.get(account, 0) + 1
         else:
             ensure(slot in remembered, "a finished order's slot is remembered", slot)
-        ensure((o.flags & 1) == (slot not in remembered), "aged = out of the window", slot)
+        ensure(is_aged(o) == (slot not in remembered), "aged = out of the window", slot)
         ensure(find_key(m, owner_of(m, o), o.key_lo, o.key_hi) == slot, "ids are found", slot)
     ensure(known == m.cell_count, "ids counted", known)
     ensure(known + free_slots == m.order_top - 1, "every slot accounted for", known)

@@ -21,8 +21,8 @@ from exchange.engine.orders cimport cancel, enter, reduce_order, replace
 from exchange.engine.risk cimport position_of, required_of
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.state cimport (
-    Account, Command, Event, Instrument, Market, Position, blank, i32, i64, likely, market_free,
-    market_new, u32, u64, u8, unlikely,
+    Account, Command, Event, Instrument, Market, NO_ASK, NO_BID, Position, blank, i32, i64, market_free,
+    market_new, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -82,7 +82,7 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
 cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 stamp) noexcept nogil:
     cdef Command* c = <Command*>records
     cdef Command* end = c + count
-    m.event_count = 0
+    m.next_event = m.events
     m.sequence = first
     m.index = 0
     if stamp > m.stamp:
@@ -99,7 +99,7 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
             replace(m, c)
         else:
             operate(m, c)
-        m.events[m.event_count - 1].flags |= EVENT_FLAG_LAST_IN_COMMAND
+        (m.next_event - 1).what |= EVENT_FLAG_LAST_IN_COMMAND << 8
         m.sequence += 1
         m.index = 0
         c += 1
@@ -139,7 +139,8 @@ cdef class Engine:
             apply_batch(m, &commands[0], count, first_sequence, stamp_ns)
         if m.broken:
             raise AssertionError(f"the engine has stopped: {BROKEN[m.broken]}")
-        return PyBytes_FromStringAndSize(<char*>m.events, m.event_count * sizeof(Event))
+        return PyBytes_FromStringAndSize(
+            <char*>m.events, <char*>m.next_event - <char*>m.events)
 
     def next_deadline(self):
         """The stamp at which the next timer is due, 0 if none runs."""
@@ -161,7 +162,7 @@ cdef class Engine:
         a = &self.m.accounts[account_id]
         return {
             "cash": a.cash, "hold": a.hold, "unrealized": a.unrealized,
-            "required": required_of(a), "open_orders": a.open_orders, "member": a.member,
+            "required": required_of(a), "open_orders": a.open_orders, "member": a.member_id,
             "group": a.group, "kind": a.kind, "currency": a.currency, "killed": bool(a.killed),
             "in_deficit": bool(a.in_deficit), "max_open_orders": a.max_open_orders,
             "max_order": 0 if a.max_order == LIMIT_QUANTITY else a.max_order,
@@ -204,7 +205,7 @@ cdef class Engine:
         cdef i32 at = i.best[side]
         cdef u32 slot, orders
         cdef list out = []
-        while at >= 0 and (levels == 0 or len(out) < levels):
+        while NO_BID < at < NO_ASK and (levels == 0 or len(out) < levels):
             orders = 0
             slot = i.levels[at].head
             while slot:

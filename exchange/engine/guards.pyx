@@ -1,43 +1,52 @@
-"""The guards that hardly ever fire, and the search for a command's target."""
-
-from exchange.engine.ids cimport find_key
+"""What the guards say when one fires: off the hot path, in precedence order."""
 
 
-cdef u32 target_of(Market* m, Command* c) noexcept nogil:
-    """The slot of the live order that CANCEL, REDUCE or REPLACE names; 0 after a reject."""
-    cdef u32 slot
-    cdef Order* o
-    if c.flags & COMMAND_FLAG_BY_CLIENT_ID:
-        slot = find_key(m, c.account, c.target_lo, c.target_hi)
-        o = &m.orders[slot]
+cdef void refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
+    """One of UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED."""
+    cdef u32 slot = c.session & 0xFFFF
+    cdef Session* s = &m.sessions[slot]
+    if c.account >= m.account_top or not m.accounts[c.account].is_open:
+        reject(m, c, REASON_UNKNOWN_ACCOUNT, 0, 0)
+    elif c.session and (slot >= m.session_top or s.state != SESSION_ONLINE
+                        or s.generation != c.session >> 16 or s.account != c.account):
+        reject(m, c, REASON_SESSION_UNKNOWN, 0, c.session)
     else:
-        slot = <u32>c.target_lo
-        o = &m.orders[slot]
-        if slot >= m.order_top or o.generation != c.target_lo >> 32:
-            slot = 0
-    if likely(slot != 0 and (o.state == WORKING or o.state == DORMANT)
-              and m.positions[o.position].account == c.account):
-        if unlikely(c.side != SIDE_UNSTATED and c.side != o.side):
-            reject(m, c, REASON_SIDE_MISMATCH, o.side, c.side)
-            return 0
-        return slot
-    if slot and o.state == FILLED and m.positions[o.position].account == c.account:
+        reject(m, c, REASON_ACCOUNT_KILLED, 0, 0)
+
+
+cdef void refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """One of NOT_TRADING, CANCEL_ONLY, THROTTLED."""
+    cdef Account* account = &m.accounts[c.account]
+    if book.state != TRADING_STATE_CONTINUOUS:
+        reject(m, c, REASON_NOT_TRADING, TRADING_STATE_CONTINUOUS, book.state)
+    elif m.mode != MODE_NORMAL:
+        reject(m, c, REASON_CANCEL_ONLY, 0, 0)
+    else:
+        reject(m, c, REASON_THROTTLED, account.burst, account.tat - m.stamp - account.tolerance)
+
+
+cdef void refuse_target(Market* m, Command* c, u32 slot) noexcept nogil:
+    """One of NOT_FOUND, TOO_LATE, SIDE_MISMATCH for the slot found, 0 if none."""
+    cdef Order* o = &m.orders[slot]
+    if slot == 0 or not WORKING <= state_of(o) <= CANCELLED:
+        reject(m, c, REASON_NOT_FOUND, 0, 0)
+    elif account_of(&m.positions[o.position]) != c.account or state_of(o) == CANCELLED:
+        reject(m, c, REASON_NOT_FOUND, 0, 0)
+    elif state_of(o) == FILLED:
         reject(m, c, REASON_TOO_LATE, 0, 0)
     else:
-        reject(m, c, REASON_NOT_FOUND, 0, 0)
-    return 0
+        reject(m, c, REASON_SIDE_MISMATCH, side_of(o), c.side)
 
 
-cdef bint refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """One of the two quantity guards fails: say which."""
+cdef void refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """One of QUANTITY_RANGE, ACCOUNT_MAX_QUANTITY."""
     if c.quantity == 0 or c.quantity > book.max_order:
         reject(m, c, REASON_QUANTITY_RANGE, book.max_order, c.quantity)
     else:
         reject(m, c, REASON_ACCOUNT_MAX_QUANTITY, m.accounts[c.account].max_order, c.quantity)
-    return True
 
 
-cdef bint refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogil:
+cdef void refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogil:
     """The price is not on the ladder: NOTIONAL, TICK, LOT or PRICE_LIMIT."""
     cdef i128 notional = <i128>c.price * book.tick_value * c.quantity
     if notional < 0:
@@ -54,4 +63,17 @@ cdef bint refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogi
         reject(m, c, REASON_PRICE_LIMIT, book.low, c.price)
     else:
         reject(m, c, REASON_PRICE_LIMIT, book.high, c.price)
+
+
+cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8 side, i64 lots,
+                        i64 rise) noexcept nogil:
+    """MARGIN or MEMBER_MARGIN, unless the order reduces in an account that is in DEFICIT."""
+    cdef i64 required = required_of(account)
+    cdef bint reducing = p.net > 0 if side else p.net < 0
+    if reducing and required > account.cash and p.working[side] + lots <= absolute(p.net):
+        return False
+    if required + rise > account.cash:
+        reject(m, c, REASON_MARGIN, account.cash, required + rise)
+    else:
+        reject(m, c, REASON_MEMBER_MARGIN, account.member.cash, account.member.required + rise)
     return True

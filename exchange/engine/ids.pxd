@@ -2,72 +2,70 @@
 # window of remembered ids. Open addressing, linear probing, at most half full, backward-shift
 # delete; a cell's tag is the upper half of its hash, so probing rarely touches the slab.
 
+from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
-    AGED, Account, Cell, Command, DORMANT, FREE, Market, Order, RECEIPT, WORKING,
-    likely, prefetch, u32, u64, u8, unlikely,
+    AGED, Account, Cell, Command, FREE, Market, Order, RECEIPT, account_of, is_aged, is_live,
+    likely, prefetch, set_order_state, state_of, u32, u64, u8, unlikely,
 )
 
 cdef void grow_cells(Market* m) noexcept nogil
 
 
-cdef inline u32 tag_of(u32 account, u64 key_lo, u64 key_hi) noexcept nogil:
-    cdef u64 h = (key_lo ^ (key_hi * <u64>0xD6E8FEB86659FD93)) + (<u64>account << 40)
-    return <u32>((h * <u64>0x9E3779B97F4A7C15) >> 32)
+cdef inline u32 tag_of(u32 account, u64 key_lo) noexcept nogil:
+    """The upper half of a Fibonacci hash; keys are digests, so half of one is enough."""
+    return <u32>(((key_lo + (<u64>account << 40)) * <u64>0x9E3779B97F4A7C15) >> 32)
 
 
 cdef inline u32 owner_of(Market* m, Order* o) noexcept nogil:
-    return o.prev if unlikely(o.state == RECEIPT) else m.positions[o.position].account
+    return o.prev if unlikely(state_of(o) == RECEIPT) else account_of(&m.positions[o.position])
+
+
+cdef inline u32 find_cell(Market* m, u32 account, u32 tag, u64 key_lo, u64 key_hi) noexcept nogil:
+    """The cell of (account, key): its slot is 0 if the key is unknown and would go there."""
+    cdef u32 mask = (<u32>1 << m.cell_bits) - 1
+    cdef u32 i = tag >> (32 - m.cell_bits)
+    cdef Cell* cells = m.cells
+    cdef Order* o
+    while cells[i].slot:
+        if cells[i].tag == tag:
+            o = &m.orders[cells[i].slot]
+            if likely(o.key_lo == key_lo and o.key_hi == key_hi and owner_of(m, o) == account):
+                break
+        i = (i + 1) & mask
+    return i
 
 
 cdef inline u32 find_key(Market* m, u32 account, u64 key_lo, u64 key_hi) noexcept nogil:
     """The slot that (account, key) names, 0 if none."""
-    cdef u32 tag = tag_of(account, key_lo, key_hi)
-    cdef u32 mask = (<u32>1 << m.cell_bits) - 1
-    cdef u32 i = tag >> (32 - m.cell_bits)
-    cdef u32 slot = m.cells[i].slot
-    cdef Order* o
-    while slot:
-        if m.cells[i].tag == tag:
-            o = &m.orders[slot]
-            if likely(o.key_lo == key_lo and o.key_hi == key_hi and owner_of(m, o) == account):
-                return slot
-        i = (i + 1) & mask
-        slot = m.cells[i].slot
-    return 0
+    return m.cells[find_cell(m, account, tag_of(account, key_lo), key_lo, key_hi)].slot
 
 
-cdef inline void insert_key(Market* m, u32 account, u64 key_lo, u64 key_hi,
-                            u32 slot) noexcept nogil:
-    cdef u32 tag = tag_of(account, key_lo, key_hi)
-    cdef u32 mask, i
-    if unlikely(m.cell_count * 2 >= <u32>1 << m.cell_bits):
-        grow_cells(m)
-    mask = (<u32>1 << m.cell_bits) - 1
-    i = tag >> (32 - m.cell_bits)
-    while m.cells[i].slot:
-        i = (i + 1) & mask
-    m.cells[i].tag = tag
-    m.cells[i].slot = slot
+cdef inline void fill_cell(Market* m, u32 cell, u32 tag, u32 slot) noexcept nogil:
+    """Put a key into the free cell that `find_cell` gave for it."""
+    m.cells[cell].tag = tag
+    m.cells[cell].slot = slot
     m.cell_count += 1
+    if unlikely(m.cell_count > m.cell_room):
+        grow_cells(m)
 
 
-cdef inline void erase_key(Market* m, u32 account, u64 key_lo, u64 key_hi,
-                           u32 slot) noexcept nogil:
+cdef inline void erase_key(Market* m, u32 account, u64 key_lo, u32 slot) noexcept nogil:
     """Forget a key that is there; later cells of its run move back over the hole."""
     cdef u32 mask = (<u32>1 << m.cell_bits) - 1
     cdef u32 shift = 32 - m.cell_bits
-    cdef u32 hole = tag_of(account, key_lo, key_hi) >> shift
+    cdef u32 hole = tag_of(account, key_lo) >> shift
+    cdef Cell* cells = m.cells
     cdef u32 j
-    while m.cells[hole].slot != slot:
+    while cells[hole].slot != slot:
         hole = (hole + 1) & mask
     m.cell_count -= 1
     j = (hole + 1) & mask
-    while m.cells[j].slot:
-        if ((j - (m.cells[j].tag >> shift)) & mask) >= ((j - hole) & mask):
-            m.cells[hole] = m.cells[j]
+    while cells[j].slot:
+        if ((j - (cells[j].tag >> shift)) & mask) >= ((j - hole) & mask):
+            cells[hole] = cells[j]
             hole = j
         j = (j + 1) & mask
-    m.cells[hole].slot = 0
+    cells[hole].slot = 0
 
 
 cdef inline bint slots_left(Market* m) noexcept nogil:
@@ -89,8 +87,8 @@ cdef inline u32 take_slot(Market* m) noexcept nogil:
 
 cdef inline void free_slot(Market* m, u32 slot) noexcept nogil:
     cdef Order* o = &m.orders[slot]
-    erase_key(m, owner_of(m, o), o.key_lo, o.key_hi, slot)
-    o.state = FREE
+    erase_key(m, owner_of(m, o), o.key_lo, slot)
+    set_order_state(o, FREE)
     o.next = m.order_free
     m.order_free = slot
     m.order_free_count += 1
@@ -99,38 +97,37 @@ cdef inline void free_slot(Market* m, u32 slot) noexcept nogil:
 cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     """An order is FILLED or CANCELLED: its slot stays while its id is remembered."""
     cdef Order* o = &m.orders[slot]
-    o.state = state
+    set_order_state(o, state)
     o.leaves = 0
     o.prev = 0
     o.next = 0
-    if unlikely(o.flags & AGED):
+    if unlikely(is_aged(o)):
         free_slot(m, slot)
 
 
 cdef inline void remember(Market* m, Account* account, u32 slot) noexcept nogil:
     """Append an accepted id to the window; the oldest leaves it."""
-    cdef u8 head = account.ring_head
-    cdef u32 oldest = account.ring[head]
+    cdef u32 head = account.ring_head
+    cdef u32* ring = account.ring
+    cdef u32 oldest = ring[head]
     cdef Order* o
-    account.ring[head] = slot
-    head += 1
+    ring[head] = slot
+    head = (head + 1) & (LIMIT_IDEMPOTENCY_WINDOW - 1)
     account.ring_head = head
-    prefetch(&m.orders[account.ring[head]])
+    prefetch(&m.orders[ring[head]])
     if likely(oldest != 0):
         o = &m.orders[oldest]
-        if o.state == WORKING or o.state == DORMANT:
-            o.flags |= AGED
+        if is_live(o):
+            o.traits |= <u32>AGED << 24
         else:
             free_slot(m, oldest)
 
 
 cdef inline u64 fingerprint(Command* c) noexcept nogil:
-    """Of what a repeat must have equal; not the account and key it is found by."""
-    cdef u64 h
-    h = (<u64>c.kind | <u64>c.side << 8 | <u64>c.tif << 16 | <u64>(c.flags & ~4) << 24
-         | <u64>c.instrument << 32)
-    h = (h ^ (h >> 29)) * <u64>0xBF58476D1CE4E5B9
-    h = (h ^ <u64>c.price ^ (<u64>c.stp << 56)) * <u64>0x94D049BB133111EB
-    h = (h ^ (h >> 32) ^ <u64>c.quantity) * <u64>0x9E3779B97F4A7C15
-    h = (h ^ (h >> 29) ^ c.target_lo) * <u64>0xD6E8FEB86659FD93
-    return (h ^ (h >> 32) ^ c.target_hi) * <u64>0xBF58476D1CE4E5B9
+    """Of what a repeat must have equal: kind, side, tif, flags but MANUAL, instrument; price;
+    quantity, self-trade mode; target. Multilinear in the words of the record."""
+    cdef u64* words = <u64*>c
+    return ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) * <u64>0x9E3779B97F4A7C15
+            + words[2] * <u64>0xBF58476D1CE4E5B9
+            + (words[3] & <u64>0x00FF0000FFFFFFFF) * <u64>0x94D049BB133111EB
+            + words[4] * <u64>0xD6E8FEB86659FD93 + words[5] * <u64>0xC2B2AE3D27D4EB4F)

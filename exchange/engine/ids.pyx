@@ -16,6 +16,7 @@ cdef void grow_cells(Market* m) noexcept nogil:
         m.broken = 1
         return
     m.cell_bits += 1
+    m.cell_room *= 2
     mask = count * 2 - 1
     for k in range(count):
         if old[k].slot:

@@ -7,7 +7,8 @@ are in the order in which they will be taken, with their generations. `IMAGE` na
 from libc.string cimport memcpy
 
 from exchange.engine.state cimport (
-    Account, FREE, Instrument, Market, Member, Order, Position, Session, Timer, i64, u32, u64,
+    Account, FREE, Instrument, Market, Member, Order, Position, Session, Timer, account_of, i64,
+    instrument_of, state_of, u32, u64,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -26,7 +27,7 @@ cdef bytes orders_of(Market* m):
     cdef u32 slot
     cdef u32 pair[2]
     for slot in range(1, m.order_top):
-        if m.orders[slot].state == FREE:
+        if state_of(&m.orders[slot]) == FREE:
             pair[0] = m.orders[slot].generation
             pair[1] = m.orders[slot].next
             memcpy(to + used, &pair, sizeof(pair))
@@ -37,7 +38,7 @@ cdef bytes orders_of(Market* m):
     return bytes(out[:used])
 
 
-cdef bytes instrument_of(Instrument* i):
+cdef bytes image_of_instrument(Instrument* i):
     return numbers((
         i.low, i.high, i.price_step, i.mark, i.rate, i.position_limit, i.multiplier, i.tick_scale,
         i.maker_fee, i.taker_fee, i.bound, i.max_order, i.lot_step, <i64>i.last_settled,
@@ -45,15 +46,20 @@ cdef bytes instrument_of(Instrument* i):
     ))
 
 
-cdef bytes account_of(Account* a, bint buckets):
+cdef bytes image_of_account(Account* a, bint buckets):
     cdef u32 k
     ring = numbers(tuple([a.ring[<u32>(a.ring_head + k) % LIMIT_IDEMPOTENCY_WINDOW]
                           for k in range(LIMIT_IDEMPOTENCY_WINDOW)]))
     return numbers((
-        a.cash, a.hold, a.unrealized, a.tat if buckets else 0, a.interval, a.burst, a.member,
+        a.cash, a.hold, a.unrealized, a.tat if buckets else 0, a.interval, a.burst, a.member_id,
         a.group, a.open_orders, a.max_open_orders, a.max_order, a.killed, a.kind, a.currency,
         a.in_deficit,
     )) + ring
+
+
+cdef bytes image_of_position(Position* p):
+    return numbers((instrument_of(p), account_of(p), p.net, p.working[0], p.working[1], p.adverse, p.cost,
+                    p.hold))
 
 
 cdef bytes image_of(Market* m, bint buckets):
@@ -65,12 +71,13 @@ cdef bytes image_of(Market* m, bint buckets):
     ))]
     cdef u32 k
     parts.append(orders_of(m))
-    parts.append((<char*>m.positions)[:(<u64>m.position_top) * sizeof(Position)])
+    for k in range(1, m.position_top):
+        parts.append(image_of_position(&m.positions[k]))
     for k in range(m.instrument_count):
-        parts.append(instrument_of(&m.instruments[k]))
+        parts.append(image_of_instrument(&m.instruments[k]))
     for k in range(m.account_top):
         if m.accounts[k].is_open:
-            parts.append(numbers((k,)) + account_of(&m.accounts[k], buckets))
+            parts.append(numbers((k,)) + image_of_account(&m.accounts[k], buckets))
     parts.append((<char*>m.sessions)[:(<u64>m.session_top) * sizeof(Session)])
     for k in range(m.timer_count):
         parts.append(numbers((m.timers[k].due, m.timers[k].session)))

@@ -12,8 +12,9 @@ from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.orders cimport return_dormant
 from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
 from exchange.engine.state cimport (
-    Account, Command, DORMANT, Event, Instrument, Level, Market, Order, Position, blank, ctz, emit,
-    i128, i32, i64, order_id_of, u16, u32, u64, u8,
+    Account, Command, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
+    blank, ctz, emit, i128, i32, i64, order_id_of, set_order_state, side_of, u16, u32, u64, u8,
+    what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -54,13 +55,13 @@ cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil:
     book.top = book.summary + summaries
     book.top_words = <u32>tops
     book.slots = <u32>slots
-    book.best[0] = -1
-    book.best[1] = -1
+    book.best[0] = NO_BID
+    book.best[1] = NO_ASK
     return True
 
 
 cdef i32 lowest(Instrument* book) noexcept nogil:
-    """The lowest occupied slot, -1 if the book is empty."""
+    """The lowest occupied slot, NO_ASK if the book is empty."""
     return 0 if book.bits[0] & 1 else occupied_above(book, 0)
 
 
@@ -126,7 +127,6 @@ cdef void carry_level(Market* m, Instrument* book, Level* level) noexcept nogil:
     """Orders of an old level go to the new ladder, or dormant; oldest first, place kept."""
     cdef u32 slot = level.head
     cdef u32 following
-    cdef u8 flags
     cdef Order* o
     cdef Position* p
     cdef Event* e
@@ -134,13 +134,13 @@ cdef void carry_level(Market* m, Instrument* book, Level* level) noexcept nogil:
         o = &m.orders[slot]
         following = o.next
         if book.low <= o.price <= book.high:
-            rest(m, book, slot, slot_of(book, o.price))
+            rest(m, book, slot, side_of(o), slot_of(book, o.price))
         else:
-            o.state = DORMANT
+            set_order_state(o, DORMANT)
             append(m, &book.dormant, slot)
             p = &m.positions[o.position]
-            flags = EVENT_FLAG_RESTING | (EVENT_FLAG_SELL if o.side else 0)
-            e = emit(m, EVENT_KIND_ORDER_DORMANT, flags, 0, p.instrument, p.account)
+            e = emit(m, what(EVENT_KIND_ORDER_DORMANT, EVENT_FLAG_RESTING | side_of(o) << 1, 0),
+                     p.who)
             e.order_id = order_id_of(m, slot)
             e.price = o.price
             e.quantity = o.leaves
@@ -174,11 +174,11 @@ cdef void set_limits(Market* m, Command* c) noexcept nogil:
     if not build_ladder(m, book):
         return
     at = old.best[0]
-    while at >= 0:
+    while at != NO_BID:
         carry_level(m, book, &old.levels[at])
         at = occupied_below(&old, at)
     at = old.best[1]
-    while at >= 0:
+    while at != NO_ASK:
         carry_level(m, book, &old.levels[at])
         at = occupied_above(&old, at)
     free(old.levels)
@@ -269,7 +269,7 @@ cdef void count_adverse(Market* m, Instrument* book, Level* level) noexcept nogi
     cdef Order* o
     while slot:
         o = &m.orders[slot]
-        m.positions[o.position].adverse += o.leaves * adverse_per_lot(book, o.side, o.price)
+        m.positions[o.position].adverse += o.leaves * adverse_per_lot(book, side_of(o), o.price)
         slot = o.next
 
 
@@ -286,7 +286,7 @@ cdef void move_mark(Market* m, u32 instrument, i64 price) noexcept nogil:
         if at:
             m.positions[at].adverse = 0
     level = lowest(book)
-    while level >= 0:
+    while level != NO_ASK:
         count_adverse(m, book, &book.levels[level])
         level = occupied_above(book, level)
     count_adverse(m, book, &book.dormant)

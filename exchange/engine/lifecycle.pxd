@@ -1,11 +1,58 @@
 # What every order command shares: rejects, repeated answers, receipts, and an order's end.
 
-from exchange.engine.state cimport Command, Market, Order, i64, u16, u32, u64
+from exchange.engine.book cimport slot_of, take_out, unlink
+from exchange.engine.ids cimport retire
+from exchange.engine.risk cimport release
+from exchange.engine.state cimport (
+    CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, emit, i64,
+    instrument_of, order_id_of, side_of, state_of, u16, u32, u64, u8, what,
+)
+from exchange.engine.vocabulary cimport *
 
 cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noexcept nogil
+cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept nogil
 cdef bint answered(Market* m, Command* c, u32 account) noexcept nogil
-cdef void keep_receipt(Market* m, Command* c, u32 account, u64 first) noexcept nogil
-cdef void say_cancelled(Market* m, Order* o, u64 order_id, u32 lots, u16 reason,
-                        bint resting) noexcept nogil
-cdef void cancel_order(Market* m, u32 slot, u16 reason) noexcept nogil
-cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u16 reason) noexcept nogil
+cdef void remember_request(Market* m, Command* c, u32 account, u64 first) noexcept nogil
+cdef void cancel_for(Market* m, u32 slot, u32 reason) noexcept nogil
+cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u32 reason) noexcept nogil
+
+
+cdef inline void keep_receipt(Market* m, Command* c, u32 account, u64 first) noexcept nogil:
+    """Remember an accepted request, if it has an id, with the answer in event number `first`."""
+    if c.key_lo or c.key_hi:
+        remember_request(m, c, account, first)
+
+
+cdef inline void say_gone(Market* m, u8 kind, Order* o, u64 order_id, u64 who, u32 lots,
+                          u32 leaves, u32 reason, u32 flags) noexcept nogil:
+    """ORDER_CANCELLED or ORDER_REDUCED: `lots` left the order without trading."""
+    cdef Event* e = emit(m, what(kind, flags, reason), who)
+    e.order_id = order_id
+    e.price = o.price
+    e.quantity = lots
+    e.leaves = leaves
+    e.key_lo = o.key_lo
+    e.key_hi = o.key_hi
+    e.a = o.session
+    e.b = 0
+
+
+cdef inline void cancel_order(Market* m, u32 slot, u32 reason) noexcept nogil:
+    """Take a working or dormant order out of everything it is in."""
+    cdef Order* o = &m.orders[slot]
+    cdef Position* p = &m.positions[o.position]
+    cdef Instrument* book = &m.instruments[instrument_of(p)]
+    cdef u8 side = side_of(o)
+    cdef u32 leaves = o.leaves
+    if state_of(o) == WORKING:
+        say_gone(m, EVENT_KIND_ORDER_CANCELLED, o, order_id_of(m, slot), p.who, leaves, 0,
+                 reason, EVENT_FLAG_RESTING | side << 1)
+        take_out(m, book, o, slot_of(book, o.price))
+    else:
+        say_gone(m, EVENT_KIND_ORDER_CANCELLED, o, order_id_of(m, slot), p.who, leaves, 0,
+                 reason, side << 1)
+        unlink(m, &book.dormant, o)
+    release(m, book, p, side, o.price, leaves)
+    book.working_orders -= 1
+    p.owner.open_orders -= 1
+    retire(m, slot, CANCELLED)

@@ -7,26 +7,27 @@ from exchange.engine.book cimport (
     next_best, occupied_above, occupied_below, price_of, reaches, rest, vacate,
 )
 from exchange.engine.ids cimport retire
-from exchange.engine.lifecycle cimport cancel_order, say_cancelled
+from exchange.engine.lifecycle cimport cancel_for, say_gone
 from exchange.engine.risk cimport adverse_per_lot, execute, rehold, release
 from exchange.engine.state cimport (
-    CANCELLED, Event, FILLED, Instrument, Level, Market, Order, Position, WORKING, emit, i32, i64,
-    likely, order_id_of, u16, u32, u64, u8, unlikely,
+    Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
+    WORKING, account_of, emit, i32, i64, likely, order_id_of, set_order_state, side_of, tif_stp_of,
+    u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
 
 cdef i64 reachable(Market* m, Instrument* book, Incoming* t, u32 wanted) noexcept nogil:
     """Lots a fill-or-kill order could trade, counted until `wanted` are found."""
-    cdef u32 group = m.positions[t.position].group
+    cdef u32 group = t.group
     cdef u8 other = 1 - t.side
     cdef i64 found = 0
     cdef i32 at = book.best[other]
     cdef u32 slot
-    while at >= 0 and reaches(t.side, t.limit, at):
+    while reaches(t.side, t.limit, at):
         slot = book.levels[at].head
         while slot:
-            if m.positions[m.orders[slot].position].group != group:
+            if m.positions[m.orders[slot].position].owner.group != group:
                 found += m.orders[slot].leaves
                 if found >= wanted:
                     return found
@@ -37,64 +38,51 @@ cdef i64 reachable(Market* m, Instrument* book, Incoming* t, u32 wanted) noexcep
     return found
 
 
-cdef void say_reduced(Market* m, Order* o, u64 order_id, u32 lots, u32 leaves,
-                      bint resting) noexcept nogil:
-    cdef Position* p = &m.positions[o.position]
-    cdef u8 flags = EVENT_FLAG_SELL if o.side else 0
-    cdef Event* e
-    if resting:
-        flags |= EVENT_FLAG_RESTING
-    e = emit(m, EVENT_KIND_ORDER_REDUCED, flags, CANCEL_REASON_SELF_TRADE, p.instrument, p.account)
-    e.order_id = order_id
-    e.price = o.price
-    e.quantity = lots
-    e.leaves = leaves
-    e.key_lo = o.key_lo
-    e.key_hi = o.key_hi
-    e.a = o.session
-    e.b = 0
-
-
 cdef void prevent_self_trade(Market* m, Instrument* book, Level* level, u32 resting,
                              Incoming* t) noexcept nogil:
     """The incoming order met one of its own group: its mode decides who loses lots."""
     cdef Order* maker = &m.orders[resting]
     cdef Order* taker = &m.orders[t.slot]
+    cdef Position* p
+    cdef u8 kind
     cdef u32 lots
     if t.stp == SELF_TRADE_DECREMENT:
         lots = t.leaves if t.leaves < maker.leaves else maker.leaves
         if lots == maker.leaves:
-            cancel_order(m, resting, CANCEL_REASON_SELF_TRADE)
+            cancel_for(m, resting, CANCEL_REASON_SELF_TRADE)
         else:
+            p = &m.positions[maker.position]
             maker.leaves -= lots
             level.quantity -= lots
-            say_reduced(m, maker, order_id_of(m, resting), lots, maker.leaves, True)
-            release(m, book, &m.positions[maker.position], maker.side, maker.price, lots)
+            say_gone(m, EVENT_KIND_ORDER_REDUCED, maker, order_id_of(m, resting), p.who, lots,
+                     maker.leaves, CANCEL_REASON_SELF_TRADE, EVENT_FLAG_RESTING | side_of(maker) << 1)
+            release(m, book, p, side_of(maker), maker.price, lots)
         t.leaves -= lots
-        if t.leaves:
-            say_reduced(m, taker, t.order_id, lots, t.leaves, False)
-        else:
-            say_cancelled(m, taker, t.order_id, lots, CANCEL_REASON_SELF_TRADE, False)
-            t.done = True
+        t.done = t.leaves == 0
+        kind = EVENT_KIND_ORDER_CANCELLED if t.done else EVENT_KIND_ORDER_REDUCED
+        say_gone(m, kind, taker, t.order_id, t.who, lots, t.leaves,
+                 CANCEL_REASON_SELF_TRADE, t.side << 1)
         return
     if t.stp != SELF_TRADE_CANCEL_NEWEST:
-        cancel_order(m, resting, CANCEL_REASON_SELF_TRADE)
+        cancel_for(m, resting, CANCEL_REASON_SELF_TRADE)
     if t.stp != SELF_TRADE_CANCEL_OLDEST:
         t.self_cancelled = t.leaves
         t.leaves = 0
 
 
-cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u32 resting,
-                       Order* maker, Position* p, i64 price) noexcept nogil:
+cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, Order* maker,
+                       Position* p, u64 order_id, i64 price) noexcept nogil:
     """One match: the event, the resting side's books; the incoming side is summed in `t`."""
     cdef u32 lots = t.leaves if t.leaves < maker.leaves else maker.leaves
     cdef i64 value = lots * (price * book.tick_value)
     cdef i64 fee = lots * book.maker_fee
-    cdef Event* e = emit(m, EVENT_KIND_TRADE, EVENT_FLAG_SELL if t.side else 0, 0, t.instrument,
-                         m.positions[t.position].account)
+    cdef i64 taker_fee = lots * book.taker_fee
+    cdef Event* e = emit(m, what(EVENT_KIND_TRADE, t.side << 1, 0), t.who)
     t.leaves -= lots
     t.lots += lots
     t.value += value
+    t.fees += taker_fee
+    t.house += fee + taker_fee
     maker.leaves -= lots
     maker.executed += lots
     level.quantity -= lots
@@ -102,21 +90,18 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u
     e.price = price
     e.quantity = lots
     e.leaves = t.leaves
-    e.key_lo = order_id_of(m, resting)
-    e.key_hi = <u64>maker.leaves << 32 | p.account
-    e.a = -(lots * book.taker_fee)
+    e.key_lo = order_id
+    e.key_hi = <u64>maker.leaves << 32 | account_of(p)
+    e.a = -taker_fee
     e.b = -fee
-    t.fees -= e.a
-    t.house += fee - e.a
-    p.working[maker.side] -= lots
-    p.adverse -= lots * adverse_per_lot(book, maker.side, price)
-    execute(m, book, p, maker.side, lots, value, fee)
+    p.working[1 - t.side] -= lots
+    p.adverse -= lots * adverse_per_lot(book, 1 - t.side, price)
+    execute(m, book, p, 1 - t.side, lots, value, fee)
 
 
 cdef void match(Market* m, Instrument* book, Incoming* t) noexcept nogil:
     """Trade until the incoming order is done or nothing within its limit is left."""
     cdef u8 other = 1 - t.side
-    cdef u32 group = m.positions[t.position].group
     cdef i32 at
     cdef i64 price
     cdef u32 slot
@@ -125,7 +110,7 @@ cdef void match(Market* m, Instrument* book, Incoming* t) noexcept nogil:
     cdef Position* p
     while t.leaves:
         at = book.best[other]
-        if at < 0 or not reaches(t.side, t.limit, at):
+        if not reaches(t.side, t.limit, at):
             return
         level = &book.levels[at]
         price = price_of(book, at)
@@ -133,25 +118,37 @@ cdef void match(Market* m, Instrument* book, Incoming* t) noexcept nogil:
             slot = level.head
             maker = &m.orders[slot]
             p = &m.positions[maker.position]
-            if unlikely(p.group == group):
+            if unlikely(p.owner.group == t.group):
                 prevent_self_trade(m, book, level, slot, t)
                 break  # the level may be gone
-            trade(m, book, level, t, slot, maker, p, price)
+            trade(m, book, level, t, maker, p, order_id_of(m, slot), price)
             if maker.leaves:
                 break
-            level.head = maker.next
-            m.accounts[p.account].open_orders -= 1
+            slot = maker.next
+            level.head = slot
+            p.owner.open_orders -= 1
             book.working_orders -= 1
-            if level.head:
-                m.orders[level.head].prev = 0
-            retire(m, slot, FILLED)
-            if level.head == 0:
+            retire(m, maker - m.orders, FILLED)
+            if slot == 0:
                 level.tail = 0
                 vacate(book, at)
                 next_best(book, other, at)
                 break
+            m.orders[slot].prev = 0
             if t.leaves == 0:
                 break
+
+
+cdef void finish(Market* m, Incoming* t, u16 remainder) noexcept nogil:
+    """The incoming order does not rest: its remainder is cancelled, its slot retired."""
+    cdef Order* o = &m.orders[t.slot]
+    cdef u32 lots = t.self_cancelled if t.self_cancelled else t.leaves
+    if t.self_cancelled:
+        remainder = CANCEL_REASON_SELF_TRADE
+    if lots:
+        say_gone(m, EVENT_KIND_ORDER_CANCELLED, o, t.order_id, t.who, lots, 0, remainder,
+                 t.side << 1)
+    retire(m, t.slot, CANCELLED if lots or t.done else FILLED)
 
 
 cdef void run(Market* m, Instrument* book, Incoming* t, u64 head, u16 remainder) noexcept nogil:
@@ -160,30 +157,36 @@ cdef void run(Market* m, Instrument* book, Incoming* t, u64 head, u16 remainder)
     `head` is the number of the event that announced the order: its leaves become what rests.
     """
     cdef Order* o = &m.orders[t.slot]
-    cdef Position* p = &m.positions[t.position]
+    cdef Position* p = &m.positions[o.position]
+    t.who = p.who
+    t.group = p.owner.group
+    t.position = o.position
+    t.leaves = o.leaves
+    t.side = side_of(o)
+    t.stp = tif_stp_of(o) >> 4
+    t.self_cancelled = 0
+    t.lots = 0
+    t.value = 0
+    t.fees = 0
+    t.house = 0
+    t.done = False
     if remainder != CANCEL_REASON_FOK_UNFILLED or reachable(m, book, t, t.leaves) >= t.leaves:
         match(m, book, t)
     o.executed += <u32>t.lots
     o.leaves = t.leaves
     if t.leaves and remainder == 0:
-        o.state = WORKING
+        set_order_state(o, WORKING)
         m.events[head].leaves = t.leaves
         book.working_orders += 1
-        m.accounts[p.account].open_orders += 1
+        p.owner.open_orders += 1
         p.working[t.side] += t.leaves
         p.adverse += t.leaves * adverse_per_lot(book, t.side, o.price)
-        rest(m, book, t.slot, t.limit)
-    elif t.self_cancelled:
-        say_cancelled(m, o, t.order_id, t.self_cancelled, CANCEL_REASON_SELF_TRADE, False)
-        retire(m, t.slot, CANCELLED)
-    elif t.leaves:
-        say_cancelled(m, o, t.order_id, t.leaves, remainder, False)
-        retire(m, t.slot, CANCELLED)
+        rest(m, book, t.slot, t.side, t.limit)
     else:
-        retire(m, t.slot, CANCELLED if t.done else FILLED)
+        finish(m, t, remainder)
     if t.lots:
         execute(m, book, p, t.side, t.lots, t.value, t.fees)
         m.accounts[0].cash += t.house
-        m.members[m.accounts[0].member].cash += t.house
+        m.accounts[0].member.cash += t.house
     else:
         rehold(m, book, p)

@@ -3,24 +3,39 @@
 from libc.stdlib cimport realloc
 from libc.string cimport memset
 
-from exchange.engine.book cimport reaches, slot_of, take_out, unlink
+from exchange.engine.book cimport reaches, rest, slot_of, take_out, unlink
 from exchange.engine.guards cimport (
-    refuse_grid, refuse_market_state, refuse_risk, refuse_session, target_of,
+    bad_grid, bad_owner, bad_risk, bad_time, refuse_target,
 )
-from exchange.engine.ids cimport fingerprint, insert_key, remember, retire, slots_left, take_slot
-from exchange.engine.lifecycle cimport answered, cancel_order, keep_receipt, reject
+from exchange.engine.ids cimport (
+    fill_cell, find_cell, find_key, fingerprint, remember, slots_left, tag_of,
+    take_slot,
+)
+from exchange.engine.lifecycle cimport (
+    answer_again, answered, cancel_order, keep_receipt, reject, say_gone,
+)
 from exchange.engine.matching cimport Incoming, run
-from exchange.engine.risk cimport adverse_per_lot, position_of, release
+from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold, release
 from exchange.engine.state cimport (
-    Account, Command, DORMANT, Event, Instrument, Level, Market, Order, Position, WORKING, emit,
-    i32, i64, likely, order_id_of, u16, u32, u64, u8, unlikely,
+    Account, Command, DORMANT, Event, Instrument, Market, Order, Position, WORKING, emit,
+    account_of, event_number, i32, i64, instrument_of, is_live, likely, order_id_of, pair,
+    set_order_state, side_of, state_of, tif_stp_of, traits_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
-    ENTER_FLAGS = 7  # POST_ONLY MARKET MANUAL
     TARGET_FLAGS = 12  # MANUAL BY_CLIENT_ID
     REPLACE_FLAGS = 29  # POST_ONLY MANUAL BY_CLIENT_ID NEW_ID
+    # what must be zero in an ENTER's kind, side, tif, flags: side > 1, tif > 3, unknown flags
+    ENTER_FORM = 0xF8FCFE00
+
+
+cdef struct Terms:  # what a new order is made of, once its guards have passed
+    u32 at  # position
+    u32 cell, tag  # where its key goes
+    i32 slot  # of the ladder
+    u8 side, tif
+    i64 adverse, rise  # of the hold
 
 
 cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil:
@@ -41,207 +56,230 @@ cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil
         account.positions_length = length
     m.position_top += 1
     account.positions[instrument] = at
-    m.positions[at].account = account_id
-    m.positions[at].instrument = instrument
-    m.positions[at].group = account.group
+    m.positions[at].who = pair(instrument, account_id)
+    m.positions[at].owner = account
     return at
 
 
-cdef inline bint refuse_enter_form(Market* m, Command* c) noexcept nogil:
-    """SYNTAX, ID_FORMAT, COMBINATION."""
+cdef bint bad_form(Market* m, Command* c) noexcept nogil:
+    """SYNTAX, ID_FORMAT, COMBINATION: when a cheap test found something unusual."""
     cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
-    if unlikely(c.side > SIDE_SELL or c.tif > TIME_IN_FORCE_FOK or c.stp > SELF_TRADE_DECREMENT
-                or c.flags & ~<u8>ENTER_FLAGS or (market and c.price != 0)):
+    if ((<u32*>c)[0] & <u32>ENTER_FORM or c.stp > SELF_TRADE_DECREMENT
+            or (market and c.price != 0)):
         reject(m, c, REASON_SYNTAX, 0, 0)
         return True
-    if unlikely(c.key_lo == 0 and c.key_hi == 0):
+    if c.key_lo == 0 and c.key_hi == 0:
         reject(m, c, REASON_ID_FORMAT, 0, 0)
         return True
-    if unlikely((c.flags & COMMAND_FLAG_POST_ONLY and (market or c.tif >= TIME_IN_FORCE_IOC))
-                or (market and c.tif != TIME_IN_FORCE_IOC)):
+    if ((c.flags & COMMAND_FLAG_POST_ONLY and (market or c.tif >= TIME_IN_FORCE_IOC))
+            or (market and c.tif != TIME_IN_FORCE_IOC)):
         reject(m, c, REASON_COMBINATION, 0, 0)
         return True
     return False
 
 
-cdef inline bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side) noexcept nogil:
+cdef inline bint bad_post_only(Market* m, Command* c, Instrument* book, u8 side,
+                               i32 at) noexcept nogil:
     cdef i32 best = book.best[1 - side]
-    if c.flags & COMMAND_FLAG_POST_ONLY and best >= 0:
-        if reaches(side, slot_of(book, c.price), best):
-            reject(m, c, REASON_POST_ONLY, book.low + best * book.price_step, c.price)
-            return True
+    if unlikely(c.flags & COMMAND_FLAG_POST_ONLY) and reaches(side, at, best):
+        reject(m, c, REASON_POST_ONLY, book.low + best * book.price_step, c.price)
+        return True
     return False
 
 
-cdef inline bint refuse_capacity(Market* m, Command* c, Instrument* book, u32 at) noexcept nogil:
+cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 at) noexcept nogil:
     """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL."""
-    if unlikely(book.working_orders >= LIMIT_BOOK_ORDERS):
+    if likely(book.working_orders < LIMIT_BOOK_ORDERS and slots_left(m)
+              and (at != 0 or m.position_top < m.position_capacity)):
+        return False
+    if book.working_orders >= LIMIT_BOOK_ORDERS:
         reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, book.working_orders)
-        return True
-    if unlikely(not slots_left(m)):
+    elif not slots_left(m):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
-        return True
-    if unlikely(at == 0 and m.position_top >= m.position_capacity):
+    else:
         reject(m, c, REASON_POSITIONS_FULL, m.position_capacity, m.position_capacity)
-        return True
-    return False
+    return True
 
 
-cdef inline void set_off(Market* m, Instrument* book, Incoming* t, u32 slot, u64 head,
-                         u16 remainder) noexcept nogil:
-    """Fill in the rest of `t` from its order and run it."""
-    cdef Order* o = &m.orders[slot]
-    t.slot = slot
-    t.position = o.position
-    t.instrument = m.positions[o.position].instrument
-    t.leaves = o.leaves
-    t.side = o.side
-    t.stp = o.tif_stp >> 4
-    t.self_cancelled = 0
-    t.lots = 0
-    t.value = 0
-    t.fees = 0
-    t.house = 0
-    t.done = False
-    run(m, book, t, head, remainder)
-
-
-cdef inline void accept(Market* m, Command* c, Instrument* book, u32 instrument, u32 at, u8 side,
-                        u8 tif) noexcept nogil:
+cdef inline void accept(Market* m, Command* c, Instrument* book, Account* account,
+                        Terms* terms) noexcept nogil:
     """A new order under the command's key: ORDER_ACCEPTED, its trades, its rest or its end."""
+    cdef Position* p = &m.positions[terms.at]
     cdef u32 slot = take_slot(m)
     cdef Order* o = &m.orders[slot]
-    cdef u8 flags = (EVENT_FLAG_SELL if side else 0) | (c.flags & COMMAND_FLAG_MARKET) << 3
-    cdef u16 remainder = 0
+    cdef u8 side = terms.side
+    cdef u32 flags = side << 1 | (c.flags & COMMAND_FLAG_MARKET) << 3 \
+        | (c.flags & COMMAND_FLAG_POST_ONLY) << 5
     cdef Incoming t
     cdef Event* e
     o.leaves = c.quantity
     o.executed = 0
-    o.position = at
+    o.position = terms.at
     o.key_lo = c.key_lo
     o.key_hi = c.key_hi
     o.price = c.price
     o.fingerprint = fingerprint(c)
     o.session = c.session
-    o.side = side
-    o.tif_stp = tif | c.stp << 4
-    o.state = WORKING
-    o.flags = 0
-    insert_key(m, c.account, c.key_lo, c.key_hi, slot)
-    remember(m, &m.accounts[c.account], slot)
-    if c.flags & COMMAND_FLAG_POST_ONLY:
-        flags |= EVENT_FLAG_POST_ONLY
-    e = emit(m, EVENT_KIND_ORDER_ACCEPTED, flags, 0, instrument, c.account)
+    o.traits = traits_of(side, terms.tif | c.stp << 4, WORKING)
+    fill_cell(m, terms.cell, terms.tag, slot)
+    remember(m, account, slot)
+    e = emit(m, what(EVENT_KIND_ORDER_ACCEPTED, flags, 0), p.who)
     t.order_id = order_id_of(m, slot)
     e.order_id = t.order_id
     e.price = c.price
     e.quantity = c.quantity
-    e.leaves = 0
     e.key_lo = c.key_lo
     e.key_hi = c.key_hi
     e.a = c.session
-    e.b = tif | <i64>c.stp << 8
+    e.b = terms.tif | <i64>c.stp << 8
+    if likely(terms.tif <= TIME_IN_FORCE_DAY
+              and not reaches(side, terms.slot, book.best[1 - side])):
+        # nothing to trade with: what the guards foresaw is what happens
+        e.leaves = c.quantity
+        book.working_orders += 1
+        account.open_orders += 1
+        p.working[side] += c.quantity
+        p.adverse += terms.adverse
+        raise_hold(m, p, terms.rise)
+        rest(m, book, slot, side, terms.slot)
+        return
+    e.leaves = 0
+    t.slot = slot
+    t.limit = terms.slot
+    run(m, book, &t, event_number(m) - 1, remainder_of(c, terms.tif))
+
+
+cdef inline u16 remainder_of(Command* c, u8 tif) noexcept nogil:
+    """Why what cannot trade at once is cancelled; 0 if it rests."""
     if c.flags & COMMAND_FLAG_MARKET:
-        t.limit = <i32>(book.slots - 1) if side == SIDE_BUY else 0
-        remainder = CANCEL_REASON_MARKET_REMAINDER
-    else:
-        t.limit = slot_of(book, c.price)
-        if tif == TIME_IN_FORCE_IOC:
-            remainder = CANCEL_REASON_IOC_REMAINDER
-        elif tif == TIME_IN_FORCE_FOK:
-            remainder = CANCEL_REASON_FOK_UNFILLED
-    set_off(m, book, &t, slot, m.event_count - 1, remainder)
+        return CANCEL_REASON_MARKET_REMAINDER
+    if tif == TIME_IN_FORCE_IOC:
+        return CANCEL_REASON_IOC_REMAINDER
+    return CANCEL_REASON_FOK_UNFILLED if tif == TIME_IN_FORCE_FOK else 0
 
 
 cdef void enter(Market* m, Command* c) noexcept nogil:
     cdef Account* account
     cdef Instrument* book
-    cdef u32 at
+    cdef Terms terms
     cdef i64 price
-    cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
-    if refuse_session(m, c, True) or refuse_enter_form(m, c) or answered(m, c, c.account):
+    if bad_owner(m, c, True):
+        return
+    if unlikely((<u32*>c)[0] & <u32>(ENTER_FORM | 0x03020000)
+                or c.stp > SELF_TRADE_DECREMENT or c.key_lo == 0) and bad_form(m, c):
+        return
+    terms.tag = tag_of(c.account, c.key_lo)
+    terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
+    if unlikely(m.cells[terms.cell].slot != 0):
+        answer_again(m, c, c.account, m.cells[terms.cell].slot)
         return
     if unlikely(c.instrument >= m.instrument_count):
         reject(m, c, REASON_UNKNOWN_INSTRUMENT, m.instrument_count, c.instrument)
         return
     book = &m.instruments[c.instrument]
     account = &m.accounts[c.account]
-    if refuse_market_state(m, c, book) or refuse_grid(m, c, book, not market):
+    if bad_time(m, c, book, account) or bad_grid(m, c, book, account, &terms.slot):
         return
-    if refuse_post_only(m, c, book, c.side):
+    terms.side = c.side
+    terms.tif = c.tif
+    if bad_post_only(m, c, book, c.side, terms.slot):
         return
     if unlikely(account.open_orders >= account.max_open_orders):
         reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)
         return
-    at = position_of(account, c.instrument)
+    terms.at = position_of(account, c.instrument)
     price = c.price
-    if market:
-        price = book.low if c.side else book.low + (book.slots - 1) * book.price_step
+    if unlikely(c.flags & COMMAND_FLAG_MARKET):
+        price = book.low + terms.slot * book.price_step
+    terms.adverse = c.quantity * adverse_per_lot(book, c.side, price)
     # position 0 is all zeros: an account without a record has nothing there
-    if refuse_risk(m, c, book, &m.positions[at], c.side, price, c.quantity, 0):
+    if bad_risk(m, c, book, &m.positions[terms.at], account, c.side, terms.adverse, c.quantity, 0,
+                &terms.rise):
         return
-    if refuse_capacity(m, c, book, at):
+    if bad_capacity(m, c, book, terms.at):
         return
-    if at == 0:
-        at = open_position(m, c.account, c.instrument)
-    accept(m, c, book, c.instrument, at, c.side, c.tif)
+    if unlikely(terms.at == 0):
+        terms.at = open_position(m, c.account, c.instrument)
+    accept(m, c, book, account, &terms)
 
 
-cdef inline bint refuse_request(Market* m, Command* c, u8 flags, bint blocked) noexcept nogil:
+cdef inline bint bad_request(Market* m, Command* c, u8 flags, bint replacing) noexcept nogil:
     """The guards of CANCEL, REDUCE and REPLACE up to the known request id."""
-    if refuse_session(m, c, blocked):
+    if bad_owner(m, c, replacing):
         return True
     if unlikely(c.side > SIDE_UNSTATED or c.flags & ~flags
-                or (blocked and c.stp > SELF_TRADE_DECREMENT)):
+                or (replacing and c.stp > SELF_TRADE_DECREMENT)):
         reject(m, c, REASON_SYNTAX, 0, 0)
         return True
-    if c.flags & COMMAND_FLAG_NEW_ID and c.key_lo == 0 and c.key_hi == 0:
-        reject(m, c, REASON_ID_FORMAT, 0, 0)
-        return True
+    if c.key_lo == 0 and c.key_hi == 0:
+        if unlikely(c.flags & COMMAND_FLAG_NEW_ID):
+            reject(m, c, REASON_ID_FORMAT, 0, 0)
+            return True
+        return False
     return answered(m, c, c.account)
 
 
-cdef inline bint refuse_receipt(Market* m, Command* c) noexcept nogil:
+cdef inline u32 target_of(Market* m, Command* c) noexcept nogil:
+    """The slot of the live order that CANCEL, REDUCE or REPLACE names; 0 after a reject."""
+    cdef u32 slot
+    cdef Order* o
+    if c.flags & COMMAND_FLAG_BY_CLIENT_ID:
+        slot = find_key(m, c.account, c.target_lo, c.target_hi)
+        o = &m.orders[slot]
+    else:
+        slot = <u32>c.target_lo
+        if unlikely(slot >= m.order_top or m.orders[slot].generation != c.target_lo >> 32):
+            slot = 0
+        o = &m.orders[slot]
+    if likely((is_live(o))
+              and (c.side == SIDE_UNSTATED or c.side == side_of(o))
+              and account_of(&m.positions[o.position]) == c.account):
+        return slot
+    refuse_target(m, c, slot)
+    return 0
+
+
+cdef inline bint bad_receipt(Market* m, Command* c) noexcept nogil:
     """ORDERS_FULL if the request id could not be remembered."""
-    if (c.key_lo or c.key_hi) and unlikely(not slots_left(m)):
+    if unlikely((c.key_lo or c.key_hi) and not slots_left(m)):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
         return True
     return False
 
 
 cdef void cancel(Market* m, Command* c) noexcept nogil:
-    cdef u64 first = m.event_count
+    cdef u64 first = event_number(m)
     cdef u32 slot
-    if refuse_request(m, c, TARGET_FLAGS, False):
+    if bad_request(m, c, TARGET_FLAGS, False):
         return
     slot = target_of(m, c)
-    if slot == 0 or refuse_receipt(m, c):
+    if slot == 0 or bad_receipt(m, c):
         return
     cancel_order(m, slot, CANCEL_REASON_REQUESTED)
     keep_receipt(m, c, c.account, first)
 
 
 cdef void reduce_order(Market* m, Command* c) noexcept nogil:
-    cdef u64 first = m.event_count
+    cdef u64 first = event_number(m)
     cdef u32 slot
     cdef Order* o
     cdef Position* p
     cdef Instrument* book
-    if refuse_request(m, c, TARGET_FLAGS, False):
+    if bad_request(m, c, TARGET_FLAGS, False):
         return
     slot = target_of(m, c)
     if slot == 0:
         return
     o = &m.orders[slot]
     p = &m.positions[o.position]
-    book = &m.instruments[p.instrument]
+    book = &m.instruments[instrument_of(p)]
     if c.quantity == 0:
         reject(m, c, REASON_QUANTITY_RANGE, book.max_order, 0)
         return
-    if c.quantity % book.lot_step:
+    if book.lot_step != 1 and c.quantity % book.lot_step:
         reject(m, c, REASON_LOT, book.lot_step, c.quantity)
         return
-    if refuse_receipt(m, c):
+    if bad_receipt(m, c):
         return
     if c.quantity >= o.leaves:
         cancel_order(m, slot, CANCEL_REASON_REDUCED)
@@ -250,108 +288,101 @@ cdef void reduce_order(Market* m, Command* c) noexcept nogil:
     keep_receipt(m, c, c.account, first)
 
 
-cdef void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 slot,
-                 u32 lots) noexcept nogil:
+cdef inline void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 slot,
+                        u32 lots) noexcept nogil:
     """Take lots off a live order that keeps its place: ORDER_REDUCED."""
-    cdef u8 flags = EVENT_FLAG_SELL if o.side else 0
-    cdef Event* e
+    cdef u32 flags = side_of(o) << 1
     o.leaves -= lots
-    if o.state == WORKING:
+    if likely(state_of(o) == WORKING):
         flags |= EVENT_FLAG_RESTING
         book.levels[slot_of(book, o.price)].quantity -= lots
     else:
         book.dormant.quantity -= lots
-    e = emit(m, EVENT_KIND_ORDER_REDUCED, flags, CANCEL_REASON_REQUESTED, p.instrument, p.account)
-    e.order_id = order_id_of(m, slot)
-    e.price = o.price
-    e.quantity = lots
-    e.leaves = o.leaves
-    e.key_lo = o.key_lo
-    e.key_hi = o.key_hi
-    e.a = o.session
-    e.b = 0
-    release(m, book, p, o.side, o.price, lots)
+    say_gone(m, EVENT_KIND_ORDER_REDUCED, o, order_id_of(m, slot), p.who, lots, o.leaves,
+             CANCEL_REASON_REQUESTED, flags)
+    release(m, book, p, side_of(o), o.price, lots)
 
 
-cdef void withdraw(Market* m, Instrument* book, Position* p, Order* o) noexcept nogil:
+cdef inline void withdraw(Market* m, Instrument* book, Position* p, Order* o) noexcept nogil:
     """A live order leaves the book to come back as incoming; its hold is put right by `run`."""
-    if o.state == WORKING:
-        take_out(m, book, o)
+    if likely(state_of(o) == WORKING):
+        take_out(m, book, o, slot_of(book, o.price))
     else:
         unlink(m, &book.dormant, o)
-    p.working[o.side] -= o.leaves
-    p.adverse -= o.leaves * adverse_per_lot(book, o.side, o.price)
+    p.working[side_of(o)] -= o.leaves
+    p.adverse -= o.leaves * adverse_per_lot(book, side_of(o), o.price)
     book.working_orders -= 1
-    m.accounts[p.account].open_orders -= 1
+    p.owner.open_orders -= 1
 
 
-cdef bint refuse_new_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o,
-                           i64 leaves) noexcept nogil:
+cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o,
+                               i64 leaves, Terms* terms) noexcept nogil:
     """POST_ONLY, then the risk of `leaves` at the new price in place of what the order holds."""
     cdef i64 before = o.leaves
-    cdef i64 adverse = before * adverse_per_lot(book, o.side, o.price)
+    cdef i64 adverse = before * adverse_per_lot(book, side_of(o), o.price)
     cdef bint refused
-    if refuse_post_only(m, c, book, o.side):
+    if bad_post_only(m, c, book, side_of(o), terms.slot):
         return True
-    p.working[o.side] -= before
+    p.working[side_of(o)] -= before
     p.adverse -= adverse
-    refused = refuse_risk(m, c, book, p, o.side, c.price, leaves, before)
-    p.working[o.side] += before
+    terms.adverse = leaves * adverse_per_lot(book, side_of(o), c.price)
+    refused = bad_risk(m, c, book, p, p.owner, side_of(o), terms.adverse, leaves, before, &terms.rise)
+    p.working[side_of(o)] += before
     p.adverse += adverse
     return refused
 
 
 cdef void replace(Market* m, Command* c) noexcept nogil:
-    cdef u64 first = m.event_count
+    cdef u64 first = event_number(m)
     cdef bint new_id = (c.flags & COMMAND_FLAG_NEW_ID) != 0
-    cdef u32 slot, at
+    cdef u32 slot
     cdef i64 leaves
-    cdef u8 side, tif
+    cdef Terms terms
     cdef Order* o
     cdef Position* p
     cdef Instrument* book
-    if refuse_request(m, c, REPLACE_FLAGS, True):
+    if bad_request(m, c, REPLACE_FLAGS, True):
         return
     slot = target_of(m, c)
     if slot == 0:
         return
     o = &m.orders[slot]
-    at = o.position
-    p = &m.positions[at]
-    book = &m.instruments[p.instrument]
-    if refuse_market_state(m, c, book) or refuse_grid(m, c, book, True):
+    p = &m.positions[o.position]
+    book = &m.instruments[instrument_of(p)]
+    if bad_time(m, c, book, p.owner) or bad_grid(m, c, book, p.owner, &terms.slot):
         return
     leaves = <i64>c.quantity - (0 if new_id else o.executed)
     if leaves <= 0:
-        if refuse_receipt(m, c):
-            return
-        cancel_order(m, slot, CANCEL_REASON_REDUCED)
+        if not bad_receipt(m, c):
+            cancel_order(m, slot, CANCEL_REASON_REDUCED)
+            keep_receipt(m, c, c.account, first)
+        return
+    if bad_new_terms(m, c, book, p, o, leaves, &terms) or bad_receipt(m, c):
+        return
+    if not new_id:
+        change_terms(m, c, book, p, o, slot, <u32>leaves, terms.slot)
         keep_receipt(m, c, c.account, first)
         return
-    if refuse_new_terms(m, c, book, p, o, leaves) or refuse_receipt(m, c):
-        return
-    if new_id:
-        side = o.side
-        tif = o.tif_stp & 15
-        cancel_order(m, slot, CANCEL_REASON_REPLACED)
-        accept(m, c, book, p.instrument, at, side, tif)
-        return
-    change_terms(m, c, book, p, o, slot, <u32>leaves)
-    keep_receipt(m, c, c.account, first)
+    terms.at = o.position
+    terms.side = side_of(o)
+    terms.tif = tif_stp_of(o) & 15
+    terms.rise += p.hold
+    cancel_order(m, slot, CANCEL_REASON_REPLACED)
+    terms.rise -= p.hold  # of what is left after the old order
+    terms.tag = tag_of(c.account, c.key_lo)
+    terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
+    accept(m, c, book, p.owner, &terms)
 
 
 cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o, u32 slot,
-                       u32 leaves) noexcept nogil:
+                       u32 leaves, i32 at) noexcept nogil:
     """ORDER_REPLACED under the same id: in place, or out of the book and in again."""
-    cdef bint kept = o.state == WORKING and c.price == o.price and leaves <= o.leaves
-    cdef u8 flags = EVENT_FLAG_SELL if o.side else 0
-    cdef u64 head = m.event_count
+    cdef bint kept = state_of(o) == WORKING and c.price == o.price and leaves <= o.leaves
+    cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if state_of(o) == WORKING else 0)
     cdef Incoming t
-    cdef Event* e
-    if o.state == WORKING:
-        flags |= EVENT_FLAG_RESTING
-    e = emit(m, EVENT_KIND_ORDER_REPLACED, flags, 1 if kept else 0, p.instrument, p.account)
-    e.order_id = order_id_of(m, slot)
+    cdef Event* e = emit(m, what(EVENT_KIND_ORDER_REPLACED, flags, kept), p.who)
+    t.order_id = order_id_of(m, slot)
+    e.order_id = t.order_id
     e.price = c.price
     e.quantity = c.quantity
     e.leaves = leaves if kept else 0
@@ -360,17 +391,17 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
     e.a = o.price
     e.b = o.leaves
     if kept:
-        book.levels[slot_of(book, o.price)].quantity -= o.leaves - leaves
-        release(m, book, p, o.side, o.price, o.leaves - leaves)
+        book.levels[at].quantity -= o.leaves - leaves
+        release(m, book, p, side_of(o), o.price, o.leaves - leaves)
         o.leaves = leaves
         return
     withdraw(m, book, p, o)
     o.price = c.price
     o.leaves = leaves
-    o.state = WORKING
-    t.order_id = e.order_id
-    t.limit = slot_of(book, c.price)
-    set_off(m, book, &t, slot, head, 0)
+    set_order_state(o, WORKING)
+    t.slot = slot
+    t.limit = at
+    run(m, book, &t, event_number(m) - 1, 0)
 
 
 cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
@@ -378,7 +409,6 @@ cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
     cdef u32 slot = book.dormant.head
     cdef u32 last = book.dormant.tail
     cdef u32 following
-    cdef u64 head
     cdef Order* o
     cdef Position* p
     cdef Event* e
@@ -388,9 +418,7 @@ cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
         following = o.next if slot != last else 0
         if book.low <= o.price <= book.high:
             p = &m.positions[o.position]
-            head = m.event_count
-            e = emit(m, EVENT_KIND_ORDER_RETURNED, EVENT_FLAG_SELL if o.side else 0, 0,
-                     p.instrument, p.account)
+            e = emit(m, what(EVENT_KIND_ORDER_RETURNED, side_of(o) << 1, 0), p.who)
             t.order_id = order_id_of(m, slot)
             e.order_id = t.order_id
             e.price = o.price
@@ -401,7 +429,8 @@ cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
             e.a = o.session
             e.b = 0
             withdraw(m, book, p, o)
-            o.state = WORKING
+            set_order_state(o, WORKING)
+            t.slot = slot
             t.limit = slot_of(book, o.price)
-            set_off(m, book, &t, slot, head, 0)
+            run(m, book, &t, event_number(m) - 1, 0)
         slot = following

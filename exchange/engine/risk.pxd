@@ -4,7 +4,7 @@
 # unrealized are the sums over its positions; a member's cash and required over its accounts.
 
 from exchange.engine.state cimport (
-    Account, Instrument, Market, Member, Position, i64, likely, u32, u8, unlikely,
+    Account, Instrument, Market, Position, i64, likely, u32, u8, unlikely,
 )
 
 cdef extern from *:
@@ -39,37 +39,42 @@ cdef inline i64 adverse_per_lot(Instrument* i, u8 side, i64 price) noexcept nogi
     return distance * i.multiplier if distance > 0 else 0
 
 
-cdef inline i64 hold_with(Instrument* i, Position* p, u8 side, i64 lots,
-                          i64 adverse) noexcept nogil:
-    """The hold if `side` had `lots` more working and `adverse` more at stake."""
-    cdef i64 longest = absolute(p.net + p.working[0] + (0 if side else lots))
-    cdef i64 shortest = absolute(p.net - p.working[1] - (lots if side else 0))
-    return i.rate * (longest if longest > shortest else shortest) + p.adverse + adverse
+cdef inline i64 hold_with(Instrument* i, Position* p, u8 side, i64 lots) noexcept nogil:
+    """The hold without adverse if `side` had `lots` more working."""
+    cdef i64 longest = p.net + p.working[0]
+    cdef i64 shortest = p.working[1] - p.net
+    if side:
+        shortest += lots
+    else:
+        longest += lots
+    longest = absolute(longest)
+    shortest = absolute(shortest)
+    return i.rate * (longest if longest > shortest else shortest)
 
 
 cdef inline void charge(Market* m, Account* account, i64 hold, i64 unrealized,
                         i64 cash) noexcept nogil:
     """Add to an account's hold, unrealized and cash, and to its member's sums."""
-    cdef Member* member = &m.members[account.member]
     cdef i64 loss = loss_of(account.unrealized)
     account.unrealized += unrealized
     account.cash += cash
-    member.cash += cash
+    account.member.cash += cash
     if unlikely(add_overflows(account.hold, hold, &account.hold)):
         m.broken = 2
-    member.required += hold + loss_of(account.unrealized) - loss
+    account.member.required += hold + loss_of(account.unrealized) - loss
+
+
+cdef inline void raise_hold(Market* m, Position* p, i64 change) noexcept nogil:
+    """Add to a position's hold alone."""
+    p.hold += change
+    if unlikely(add_overflows(p.owner.hold, change, &p.owner.hold)):
+        m.broken = 2
+    p.owner.member.required += change
 
 
 cdef inline void rehold(Market* m, Instrument* i, Position* p) noexcept nogil:
     """Bring a position's hold in line after its working lots or adverse changed."""
-    cdef Account* account = &m.accounts[p.account]
-    cdef i64 longest = absolute(p.net + p.working[0])
-    cdef i64 shortest = absolute(p.net - p.working[1])
-    cdef i64 hold = i.rate * (longest if longest > shortest else shortest) + p.adverse
-    cdef i64 change = hold - p.hold
-    p.hold = hold
-    account.hold += change
-    m.members[account.member].required += change
+    raise_hold(m, p, hold_with(i, p, 0, 0) + p.adverse - p.hold)
 
 
 cdef inline void release(Market* m, Instrument* i, Position* p, u8 side, i64 price,
@@ -83,18 +88,14 @@ cdef inline void release(Market* m, Instrument* i, Position* p, u8 side, i64 pri
 cdef inline void execute(Market* m, Instrument* i, Position* p, u8 side, i64 lots,
                          i64 value, i64 fee) noexcept nogil:
     """`lots` traded for `value` micro-dollars in all; working and adverse were adjusted before."""
-    cdef Account* account = &m.accounts[p.account]
     cdef i64 unrealized = lots * (i.mark * i.multiplier) - value
-    cdef i64 hold, longest, shortest
+    cdef i64 hold
     if side:
-        p.net -= lots
-        p.cost -= value
+        lots = -lots
+        value = -value
         unrealized = -unrealized
-    else:
-        p.net += lots
-        p.cost += value
-    longest = absolute(p.net + p.working[0])
-    shortest = absolute(p.net - p.working[1])
-    hold = i.rate * (longest if longest > shortest else shortest) + p.adverse
-    charge(m, account, hold - p.hold, unrealized, -fee)
+    p.net += lots
+    p.cost += value
+    hold = hold_with(i, p, 0, 0) + p.adverse
+    charge(m, p.owner, hold - p.hold, unrealized, -fee)
     p.hold = hold

@@ -27,7 +27,7 @@ cdef extern from *:
     int clz "__builtin_clzll"(u64) noexcept nogil
 
 
-cdef packed struct Command:  # 64 bytes, COMMAND_FIELDS of exchange/messages
+cdef struct Command:  # 64 bytes, COMMAND_FIELDS of exchange/messages
     u8 kind, side, tif, flags
     u32 instrument, account, session
     i64 price
@@ -36,12 +36,11 @@ cdef packed struct Command:  # 64 bytes, COMMAND_FIELDS of exchange/messages
     u8 stp, spare
     u64 target_lo, target_hi, key_lo, key_hi
 
-cdef packed struct Event:  # 80 bytes, EVENT_FIELDS; of a TRADE, key holds the resting side
+cdef struct Event:  # 80 bytes, EVENT_FIELDS; of a TRADE, key holds the resting side
     u64 sequence
     u32 index
-    u8 kind, flags
-    u16 reason
-    u32 instrument, account
+    u32 what  # kind, flags, reason
+    u64 who  # instrument, account
     u64 order_id
     i64 price
     u32 quantity, leaves
@@ -68,52 +67,64 @@ cdef struct Order:  # 64 bytes: one cache line
     i64 price
     u64 fingerprint  # of the command that made it
     u32 session
-    u8 side, tif_stp, state, flags
+    u32 traits  # bytes: side, tif | self-trade mode << 4, state, flags
 # A RECEIPT keeps its account in prev, the answer's order id in next (low) and executed (high), its
-# instrument in position, quantity in leaves, price in price, event kind in side, flags in tif_stp.
+# instrument in position, quantity in leaves, price in price, event kind in side, flags in tif.
+#
+# Neighbouring small fields are one word: a byte store may alias anything, and after each the
+# compiler would have to load everything again.
 
 cdef struct Level:
     u32 head, tail
     u64 quantity
 
+cdef struct Member:
+    i64 cash, required
+
+cdef struct Account:  # 128 bytes
+    i64 cash, hold, unrealized
+    i64 tat, interval, tolerance, burst  # throttle: theoretical arrival, ns a token, ns, tokens
+    Member* member
+    u32* positions  # by instrument, 0 = none
+    u32* ring  # the window: slots of the last accepted ids
+    u32 positions_length
+    u32 group, member_id
+    u32 open_orders, max_open_orders, max_order
+    u32 ring_head
+    u8 is_open, killed, kind, currency
+    u8 in_deficit
+    u64 spare
+
 cdef struct Position:  # 64 bytes
-    u32 account, instrument, group, spare
+    u64 who  # instrument, account, as in an event
+    Account* owner
     i64 net
     i64 working[2]
     i64 adverse, cost, hold
 
-cdef struct Instrument:
-    Level* levels
+cdef enum:
+    NO_BID = -1
+    NO_ASK = 0x7FFFFFFF  # so that an empty side is never reached
+
+cdef struct Instrument:  # 256 bytes
     u64* bits  # a level is occupied
-    u64* summary  # a word of bits is not zero
-    u64* top  # a word of summary is not zero
-    i32 best[2]  # slot of the best bid and ask, -1 if none
+    Level* levels
     i64 low, high, price_step
     u64 step_inverse  # of the odd part of price_step, modulo 2**64
     u32 step_shift, slots
+    i32 best[2]  # slot of the best bid and ask, or NO_BID, NO_ASK
+    u32 max_order, lot_step
+    u32 working_orders, top_words
     i64 mark, rate, position_limit
     i64 multiplier, tick_scale, tick_value
     i64 maker_fee, taker_fee
+    u64* summary  # a word of bits is not zero
+    u64* top  # a word of summary is not zero
     i64 bound  # the largest position limit or max_order it has had, at least 1
-    u32 max_order, lot_step
-    u32 working_orders, top_words
     u64 last_settled  # business date x 100 + cycle
     Level dormant
-    u8 state, halt_cause
-
-cdef struct Account:
-    i64 cash, hold, unrealized
-    i64 tat, interval, tolerance, burst  # throttle: theoretical arrival, ns a token, ns, tokens
-    u32 member, group
-    u32 open_orders, max_open_orders, max_order
-    u8 is_open, killed, kind, currency, in_deficit
-    u8 ring_head
-    u32 positions_length
-    u32* positions  # by instrument, 0 = none
-    u32* ring  # the window: slots of the last accepted ids
-
-cdef struct Member:
-    i64 cash, required
+    u32 state, halt_cause
+    u64 spare[6]
 
 cdef enum SessionState:
     SESSION_FREE = 0
@@ -134,8 +145,9 @@ cdef struct Cell:  # of the id hash
 
 cdef struct Market:
     # what the current command writes
-    Event* events
-    u64 event_count, event_capacity
+    Event* events  # the buffer; it may move when it grows
+    Event* next_event
+    Event* end_event
     u64 sequence
     u32 index
     # the clock of the log
@@ -145,7 +157,7 @@ cdef struct Market:
     u32 order_capacity, order_top, order_free
     u32 order_free_count
     Cell* cells
-    u32 cell_bits, cell_count
+    u32 cell_bits, cell_count, cell_room  # room: half the cells
     # who and what
     Position* positions
     u32 position_capacity, position_top
@@ -168,32 +180,75 @@ cdef struct Market:
 
 cdef Market* market_new() except NULL
 cdef void market_free(Market* m) noexcept
-cdef void grow_events(Market* m) noexcept nogil
+cdef Event* grow_events(Market* m) noexcept nogil
 
 
-cdef inline Event* emit(Market* m, u8 kind, u8 flags, u16 reason, u32 instrument,
-                        u32 account) noexcept nogil:
-    """The next event with its head filled; the caller writes every other field or uses `blank`."""
-    cdef Event* e
-    if unlikely(m.event_count == m.event_capacity):
-        grow_events(m)
-    e = &m.events[m.event_count]
-    m.event_count += 1
+cdef inline u64 pair(u32 instrument, u32 account) noexcept nogil:
+    """`who` of an event or a position."""
+    return <u64>account << 32 | instrument
+
+
+cdef inline u32 account_of(Position* p) noexcept nogil:
+    return <u32>(p.who >> 32)
+
+
+cdef inline u32 instrument_of(Position* p) noexcept nogil:
+    return <u32>p.who
+
+
+cdef inline u32 what(u8 kind, u32 flags, u32 reason) noexcept nogil:
+    """`what` of an event."""
+    return kind | flags << 8 | reason << 16
+
+
+cdef inline u32 traits_of(u8 side, u8 tif_stp, u8 state) noexcept nogil:
+    """`traits` of an order without flags."""
+    return side | <u32>tif_stp << 8 | <u32>state << 16
+
+
+cdef inline u8 side_of(Order* o) noexcept nogil:
+    return <u8>o.traits
+
+
+cdef inline u8 tif_stp_of(Order* o) noexcept nogil:
+    return <u8>(o.traits >> 8)
+
+
+cdef inline u8 state_of(Order* o) noexcept nogil:
+    return <u8>(o.traits >> 16)
+
+
+cdef inline bint is_live(Order* o) noexcept nogil:
+    """WORKING or DORMANT."""
+    return <u8>((o.traits >> 16) - 1) < DORMANT
+
+
+cdef inline bint is_aged(Order* o) noexcept nogil:
+    return (o.traits >> 24) & AGED
+
+
+cdef inline void set_order_state(Order* o, u8 state) noexcept nogil:
+    o.traits = (o.traits & <u32>0xFF00FFFF) | <u32>state << 16
+
+
+cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
+    """The next event with its first 24 bytes; the caller writes every other field."""
+    cdef Event* e = m.next_event
+    if unlikely(e == m.end_event):
+        e = grow_events(m)
+    m.next_event = e + 1
     e.sequence = m.sequence
     e.index = m.index
     m.index += 1
-    e.kind = kind
-    e.flags = flags
-    e.reason = reason
-    e.instrument = instrument
-    e.account = account
+    e.what = what
+    e.who = who
     return e
 
 
 cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrument,
                          u32 account) noexcept nogil:
     """The next event with every other field zero."""
-    cdef Event* e = emit(m, kind, flags, reason, instrument, account)
+    cdef Event* e = emit(m, what(kind, flags, reason), pair(instrument, account))
     e.order_id = 0
     e.price = 0
     e.quantity = 0
@@ -203,6 +258,11 @@ cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrumen
     e.a = 0
     e.b = 0
     return e
+
+
+cdef inline u64 event_number(Market* m) noexcept nogil:
+    """The number of the next event in the buffer, by which it can be found again."""
+    return m.next_event - m.events
 
 
 cdef inline u64 order_id_of(Market* m, u32 slot) noexcept nogil:

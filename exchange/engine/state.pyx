@@ -40,9 +40,11 @@ cdef Market* market_new() except NULL:
     m.timers = <Timer*>reserve(m.session_capacity * sizeof(Timer))
     m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
     m.cell_bits = 12
+    m.cell_room = 1 << 11
     m.cells = <Cell*>calloc(<size_t>1 << m.cell_bits, sizeof(Cell))
-    m.event_capacity = 4096
-    m.events = <Event*>calloc(m.event_capacity, sizeof(Event))
+    m.events = <Event*>calloc(4096, sizeof(Event))
+    m.next_event = m.events
+    m.end_event = m.events + 4096
     if m.cells == NULL or m.events == NULL:
         raise MemoryError("the engine's state")
     m.order_top = 1
@@ -51,6 +53,7 @@ cdef Market* market_new() except NULL:
     m.account_top = 1
     m.rules_version = VERSION_RULES
     m.accounts[0].is_open = 1
+    m.accounts[0].member = m.members
     m.accounts[0].kind = ACCOUNT_KIND_HOUSE
     m.accounts[0].burst = 1
     m.accounts[0].max_open_orders = LIMIT_ORDERS
@@ -78,12 +81,14 @@ cdef void market_free(Market* m) noexcept:
     free(m)
 
 
-cdef void grow_events(Market* m) noexcept nogil:
-    """Twice the event buffer. Without memory the engine cannot tell what it did: it stops."""
-    cdef Event* grown = <Event*>realloc(m.events, 2 * m.event_capacity * sizeof(Event))
+cdef Event* grow_events(Market* m) noexcept nogil:
+    """Twice the event buffer; its next free event. Without memory the engine cannot tell what it
+    did: it stops."""
+    cdef u64 count = m.end_event - m.events
+    cdef Event* grown = <Event*>realloc(m.events, 2 * count * sizeof(Event))
     if grown == NULL:
         m.broken = 1
-        m.event_count -= 1
-        return
+        return m.end_event - 1
     m.events = grown
-    m.event_capacity *= 2
+    m.end_event = grown + 2 * count
+    return grown + count
