@@ -72,7 +72,7 @@ def flow(seed: int, count: int) -> Iterator[Command]:
             instrument=number,
             account=chance.choice([RICH, RICH, THIRD]),
             price=chance.randrange(2_640, 2_661),
-            quantity=chance.randrange(1, 30),
+            quantity=chance.randrange(1, 6) * market.LOT_STEPS[number],
             stp=chance.randrange(4) if kind == CommandKind.ENTER else 0,
             target_lo=chance.randrange(max(1, key - 40), key + 1),
             key_lo=key,

@@ -26,6 +26,7 @@ TICK_SCALE: Final = 1_000
 LOW, HIGH, MARK = 2_000, 3_300, 2_650_000  # ticks, ticks, clearing units
 DAY: Final = 20261120
 LOTS_MAX: Final = 1_000
+LOT_STEPS: Final = (1, 5)
 START_NS: Final = 1_800_000_000_000_000_000
 RICH, POOR, THIRD = 1, 2, 3
 
@@ -52,7 +53,8 @@ def opening() -> list[tuple[Command, str | None]]:
     for number, code in enumerate((CODE, OTHER)):
         listed = Command(
             kind=CommandKind.LIST, instrument=number, price=MARK, quantity=HOURS,
-            session=TICK_SCALE, account=1, operator=1, target_lo=LOW, target_hi=HIGH,
+            session=TICK_SCALE, account=1, operator=LOT_STEPS[number],
+            target_lo=LOW, target_hi=HIGH,
         )  # fmt: skip
         wishes.append((listed, listing(code)))
         risk = Command(
@@ -202,6 +204,15 @@ def enter(client_order_id: str, **fields: Any) -> dict[str, Any]:
         "price": "2.650",
         **fields,
     }
+
+
+async def reject(venue: Venue, session: Any, request: Any) -> wire.Rejected:
+    """Send a request, expect one reject and no change."""
+    before = venue.hash()
+    (told,) = await venue.say(session, request)
+    assert isinstance(told, wire.Rejected), told
+    assert venue.hash() == before
+    return told
 
 
 @asynccontextmanager

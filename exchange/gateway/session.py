@@ -10,7 +10,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from exchange.gateway.auth import Key
-from exchange.gateway.decode import U32_MAX, Refused, checked_id, read_json, read_msgpack
+from exchange.gateway.decode import (
+    ORDER_ID,
+    U32_MAX,
+    Refused,
+    checked_id,
+    read_json,
+    read_msgpack,
+)
 from exchange.gateway.rejects import from_refused
 from exchange.marketdata.instruments import Instrument
 from exchange.messages import Limit, Reason
@@ -158,8 +165,8 @@ class Session:
         order_id = -1
         if request.client_order_id is not None:
             order_id = accounts.by_id[account].ids.get(request.client_order_id, -1)
-        elif request.order_id is not None and request.order_id.isascii():
-            order_id = int(request.order_id) if request.order_id.isdecimal() else -1
+        elif request.order_id is not None and ORDER_ID.fullmatch(request.order_id):
+            order_id = int(request.order_id)
         order = accounts.known(order_id)
         if order is None or order.account != account:
             return None
