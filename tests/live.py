@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
@@ -29,7 +30,7 @@ class Cable:
     """A TCP relay to the market. ``cut`` breaks every connection; ``hush`` swallows answers."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self.port = port  # of the market; one that restarted has another
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -43,7 +44,7 @@ class Cable:
         return f"ws://{host}:{port}/ws"
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
         self.connections += 1
         self._writers |= {writer, far_writer}
         for source, sink, is_answer in ((reader, far_writer, False), (far_reader, writer, True)):
@@ -82,6 +83,11 @@ class Live:
         self.addresses = addresses
         self._clients = contextlib.AsyncExitStack()
 
+    @property
+    def port(self) -> int:
+        """The TCP port that the market listens on."""
+        return urlsplit(self.addresses.ws).port or 0
+
     async def fund(self, account: int, scope: str = "trade") -> tuple[str, str]:
         """Open and fund an account; return (key_id, secret)."""
         await self.market.operations.perform(Deposit(account=account, amount=CASH))
@@ -96,7 +102,7 @@ class Live:
 
     async def cable(self) -> tuple[Cable, str]:
         """A cable to the market and the address at its end; closed with the market."""
-        cable = Cable(int(self.addresses.ws.rsplit(":", 1)[1].split("/")[0]))
+        cable = Cable(self.port)
         url = await cable.open()
         self._clients.push_async_callback(cable.close)
         return cable, url

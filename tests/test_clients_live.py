@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from live import CODE, QUICK, Live, clock_ns
+from live import CODE, QUICK, Cable, Live, clock_ns
 
 from clients import errors
 from clients.aio import AsyncClient
@@ -319,6 +319,32 @@ async def test_a_restart_of_the_market_loses_nothing(tmp_path: Path) -> None:
         assert client.position is not None and client.position.epoch == 2
         outcome = await client.enter(CODE, "buy", 5, price, client_order_id="old")
         assert isinstance(outcome, wire.Accepted) and outcome.duplicate
+
+
+async def test_a_connected_client_lives_through_a_restart(tmp_path: Path) -> None:
+    async with asyncio.timeout(60):
+        async with Live.open(tmp_path) as live:
+            key = await live.fund(1)
+            cable = Cable(live.port)
+            url = await cable.open()
+            client = AsyncClient(url, *key, backoff=QUICK, clock_ns=clock_ns)
+            await client.connect()
+            price = await middle(client)
+            await client.enter(CODE, "buy", 5, price, client_order_id="old")
+            events = client.events()
+        async with Live.open(tmp_path) as live:
+            cable.port = live.port
+            other = await live.client(2)
+            await until(lambda: client.is_ready)
+            sold = await other.enter(CODE, "sell", 3, price)
+            assert isinstance(sold, wire.Accepted)
+            await until(lambda: client.positions == {CODE: 3})
+            assert client.orders["old"].leaves_quantity == 2
+            assert client.states[CODE].state == "CONTINUOUS"
+            kinds = {type(event) for event in waiting(events)}
+            assert {Disconnected, Connected, wire.Execution, wire.InstrumentState} == kinds
+            await client.close()
+            await cable.close()
 
 
 # --- the face without an event loop ---

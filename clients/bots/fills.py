@@ -6,6 +6,7 @@ import msgspec
 
 from clients.aio import AsyncClient
 from clients.decimals import Number, quantity_text, read_quantity
+from clients.errors import NotConnected
 from exchange.messages.wire import Cancelled, Execution, Reduced, Rejected, SideText
 
 
@@ -57,7 +58,9 @@ async def take(
             fill.reject = outcome
             return fill
         while left:
-            event = await anext(events)
+            event = await anext(events, None)
+            if event is None:
+                raise NotConnected("the client was closed before the order was done")
             if not isinstance(event, Execution | Cancelled | Reduced):
                 continue
             if event.client_order_id != client_order_id:
