@@ -26,7 +26,8 @@ def stale_binaries(checkout: Path) -> list[str]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if stale := stale_binaries(CHECKOUT):
+    stale = stale_binaries(CHECKOUT)
+    if stale and os.environ.get("HOURBOOK_STALE") != "allow":
         pytest.exit(f"older than its source: {', '.join(stale)}; run `make build`", returncode=2)
 
 

@@ -36,10 +36,9 @@ def operate(
 
     ``create``: a directory without a market becomes one. Fails with the market's own words.
     """
-    from exchange.app import admin  # noqa: PLC0415 - the engine loads only where it is needed
 
     if url:
-        answer = admin.ask_url(url, key or data / "admin.key", request)
+        answer = _ask_url(url, key or data / "admin.key", request)
     else:
         if not create and not (data / "log").is_dir():
             fail(f"no market in {data}; `hourbook serve --data {data}` starts one", Exit.UNUSABLE)
@@ -47,6 +46,17 @@ def operate(
     if not answer.ok:
         fail(answer.error)
     return answer.result
+
+
+def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
+    from exchange.app import admin  # noqa: PLC0415
+
+    if not key.is_file():
+        fail(f"no admin key in {key}; name its file with --key", Exit.UNUSABLE)
+    try:
+        return admin.ask_url(url, key, request)
+    except OSError as error:
+        fail(f"no market answers at {url}: {error}", Exit.UNUSABLE)
 
 
 async def _at(data: Path, request: "AnyRequest") -> "Answer":

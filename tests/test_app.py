@@ -1,0 +1,252 @@
+"""The wiring: a market starts, restarts, settles its day, and stops trusting what differs."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from exchange.app import Market, admin, market, requests
+from exchange.app.desk import WishRejected
+from exchange.app.wishes import RequestRefused, close_day
+from exchange.clearing import Clearing
+from exchange.engine import Engine
+from exchange.gateway.auth import create_key
+from exchange.journal.errors import DirectoryLocked
+from exchange.journal.replay import replay
+from exchange.messages import Mode, Reason
+
+NOON_NS = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 10**9
+
+
+@asynccontextmanager
+async def running(directory: Path, at_ns: int = NOON_NS) -> AsyncIterator[Market]:
+    """A market whose clock stands still."""
+    started = await Market.start(directory, clock=lambda: at_ns)
+    try:
+        yield started
+    finally:
+        await started.stop()
+
+
+async def perform(running_market: Market, request: requests.AnyRequest) -> dict[str, Any]:
+    return await running_market.operations.perform(request)
+
+
+def states(running_market: Market) -> dict[str, str]:
+    return {i["code"]: i["state"] for i in running_market.operations.state()["instruments"]}
+
+
+async def test_an_empty_directory_lists_and_opens_everything(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        assert len(states(m)) == 48
+        assert set(states(m).values()) == {"CONTINUOUS"}
+        assert m.operations.state()["business_date"] == 20261120
+        assert m.desk.terms["H100Z26"].multiplier == 744
+
+
+async def test_a_restart_reopens_all_but_what_an_operator_halted(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        await perform(m, requests.Halt(code="H100Z26"))
+    async with running(tmp_path) as m:
+        assert [code for code, state in states(m).items() if state != "CONTINUOUS"] == ["H100Z26"]
+        await perform(m, requests.Resume(code="H100Z26"))
+        assert states(m)["H100Z26"] == "CONTINUOUS"
+
+
+async def test_a_deposit_opens_its_account_and_is_booked_once(tmp_path: Path) -> None:
+    deposit = requests.Deposit(account=7, amount="1000.5", request_id="wire-1")
+    async with running(tmp_path) as m:
+        assert (await perform(m, deposit))["cash"] == "1000.500000"
+        await perform(m, deposit)
+        assert m.engine.account(7)["cash"] == 1_000_500_000
+        with pytest.raises(WishRejected) as rejected:
+            await perform(m, requests.Withdraw(account=7, amount="1000.500001"))
+        assert rejected.value.reason is Reason.FUNDS
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        requests.Halt(code="H100Z99"),
+        requests.Deposit(account=7, amount="1e6"),
+        requests.Deposit(account=7, amount="-1"),
+        requests.OpenAccount(account=5000),
+        requests.OpenDay(date=20261121),
+        requests.Settle(prices={"H100Z26": "cheap"}),
+    ],
+    ids=lambda request: type(request).__name__,
+)
+async def test_a_senseless_request_is_refused_and_changes_nothing(
+    tmp_path: Path, request_: requests.AnyRequest
+) -> None:
+    async with running(tmp_path) as m:
+        await perform(m, requests.OpenAccount(account=7))
+        before = m.engine.state_bytes()
+        with pytest.raises(RequestRefused):
+            await perform(m, request_)
+        assert m.engine.state_bytes() == before
+
+
+async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        settled = await perform(m, requests.Settle(prices={"H100Z26": "3.1"}))
+        assert settled["settlement_prices"]["H100Z26"] == "3.100000"
+        assert set(states(m).values()) == {"CLOSED"}
+        with pytest.raises(RequestRefused, match="settled already"):
+            await perform(m, requests.Settle())
+        assert (await perform(m, requests.OpenDay()))["business_date"] == 20261121
+        low, high = m.desk.instruments.by_code["H100Z26"].low_ticks, 3_410
+        assert (low, m.desk.instruments.by_code["H100Z26"].high_ticks) == (2_790, high)
+
+
+async def test_a_day_that_was_closed_and_not_settled_is_settled_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as m:
+        await m.desk.perform([close_day(20261120)])
+    async with running(tmp_path) as m:
+        assert len((await perform(m, requests.Settle()))["settlement_prices"]) == 48
+
+
+async def test_the_next_morning_opens_a_new_day_and_lists_the_new_month(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        await perform(m, requests.Settle())
+    december = int(datetime(2026, 12, 1, 8, tzinfo=UTC).timestamp()) * 10**9
+    async with running(tmp_path, december) as m:
+        assert m.operations.state()["business_date"] == 20261201
+        assert states(m)["H100X27"] == "CONTINUOUS"
+
+
+async def test_a_stop_and_a_replay_reach_the_same_state(tmp_path: Path) -> None:
+    started = await Market.start(tmp_path, clock=lambda: NOON_NS)
+    await perform(started, requests.Deposit(account=1, amount="5"))
+    final = await started.stop()
+    report = replay(tmp_path, Engine)
+    assert report.divergence is None
+    assert report.state_hash.hex() == final
+
+
+async def test_a_second_market_on_the_directory_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path):
+        with pytest.raises(DirectoryLocked):
+            await Market.start(tmp_path, clock=lambda: NOON_NS)
+
+
+async def test_a_deleted_ledger_is_rebuilt_to_the_same_balances(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        await perform(m, requests.Deposit(account=1, amount="5"))
+        await m.operations.cleared()
+        before = m.clearing.trial_balance().accounts
+    for path in tmp_path.glob(f"{market.LEDGER_NAME}*"):
+        path.unlink()
+    async with running(tmp_path) as m:
+        await m.operations.cleared()
+        assert m.clearing.trial_balance().accounts == before
+
+
+async def test_a_ledger_of_another_log_is_rebuilt(tmp_path: Path) -> None:
+    async with running(tmp_path / "other") as m:
+        for account in range(1, 40):
+            await perform(m, requests.Deposit(account=account, amount="5"))
+        await m.operations.cleared()
+    async with running(tmp_path / "own"):
+        pass
+    foreign = (tmp_path / "other" / market.LEDGER_NAME).read_bytes()
+    (tmp_path / "own" / market.LEDGER_NAME).write_bytes(foreign)
+    async with running(tmp_path / "own") as m:
+        await m.operations.cleared()
+        assert m.clearing.trial_balance().accounts == []
+
+
+async def test_clearing_that_differs_makes_the_market_cancel_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(market, "WATCH_SECONDS", 0.01)
+    async with running(tmp_path) as m:
+        await perform(m, requests.Deposit(account=1, amount="5"))
+        await m.operations.cleared()
+    with sqlite3.connect(tmp_path / market.LEDGER_NAME) as ledger:
+        ledger.execute("update balances set balance = balance - 1 where balance < 0")
+    ledger.close()
+    async with running(tmp_path) as m:
+        await m.operations.checkpoint()
+        await eventually(lambda: m.desk.mode == Mode.CANCEL_ONLY)
+        assert m.clearing.divergences
+
+
+async def test_clearing_that_lags_makes_the_market_cancel_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(market, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(market, "CLEARING_LAG_COMMANDS_MAX", -1)
+    async with running(tmp_path) as m:
+        await eventually(lambda: m.desk.mode == Mode.CANCEL_ONLY)
+
+
+async def test_a_part_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(clearing: Clearing, frames: object) -> None:
+        raise OSError("the ledger's disk is gone")
+
+    async with running(tmp_path) as m:
+        await m.operations.cleared()
+        monkeypatch.setattr(Clearing, "apply", broken)
+        await perform(m, requests.Deposit(account=1, amount="5"))
+        with pytest.raises(OSError, match="disk is gone"):
+            await asyncio.wait_for(m.failed(), 5)
+
+
+async def eventually(true: Any, seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():
+            await asyncio.sleep(0.01)
+
+
+# The admin socket and its HTTP twin
+
+
+async def test_the_admin_socket_answers_and_is_the_owners_alone(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        await m.listen("127.0.0.1", 0)
+        assert (tmp_path / admin.SOCKET_NAME).stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / market.ADMIN_KEY_NAME).stat().st_mode & 0o777 == 0o600
+        answer = await admin.ask(tmp_path, requests.Deposit(account=1, amount="5"))
+        assert answer is not None
+        assert answer.result["cash"] == "5.000000"
+    assert await admin.ask(tmp_path, requests.State()) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"not json", b"{}", b'{"operation":"nuke"}', b'{"operation":"halt","code":1}', b"[]",
+     b'{"operation":"halt","code":"H100Z26","extra":1}'],
+)  # fmt: skip
+async def test_a_line_that_is_no_request_is_answered_as_such(tmp_path: Path, line: bytes) -> None:
+    async with running(tmp_path) as m:
+        answer = await admin.answer_line(line, m.operations)
+        assert not answer.ok
+        assert answer.error.startswith("not a request")
+
+
+async def test_http_takes_admin_keys_and_no_others(tmp_path: Path) -> None:
+    started = await Market.start(tmp_path)  # the signature's time window wants the real clock
+    try:
+        addresses = await started.listen("127.0.0.1", 0)
+        url, state = addresses.http, requests.State()
+        own = tmp_path / market.ADMIN_KEY_NAME
+        assert (await asyncio.to_thread(admin.ask_url, url, own, state)).ok
+        trader = tmp_path / "trader.json"
+        key_id, secret = create_key(tmp_path, 1, "trade")
+        trader.write_bytes(msgspec.json.encode({"key_id": key_id, "secret": secret}))
+        refused = await asyncio.to_thread(admin.ask_url, url, trader, state)
+        assert "SCOPE" in refused.error
+        trader.write_bytes(msgspec.json.encode({"key_id": key_id, "secret": "guess"}))
+        refused = await asyncio.to_thread(admin.ask_url, url, trader, state)
+        assert "BAD_SIGNATURE" in refused.error
+    finally:
+        await started.stop()

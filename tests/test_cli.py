@@ -1,0 +1,227 @@
+"""The command line, run as its users run it: as a process, by its exit codes and its output."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import typer.main
+
+from exchange.cli import app
+
+CHECKOUT: Final = Path(__file__).parents[1]
+COMMAND: Final = [sys.executable, "-m", "exchange.cli"]
+START_SECONDS: Final = 30
+
+
+def hourbook(*arguments: str | Path, code: int = 0) -> str:
+    """Run a command; its stdout, or its stderr if it was to fail."""
+    done = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr + done.stdout
+    return done.stderr if code else done.stdout
+
+
+def result(*arguments: str | Path) -> Any:
+    return json.loads(hourbook(*arguments, "--json"))
+
+
+class Server:
+    """A serving process and what it said when it was ready."""
+
+    def __init__(self, data: Path) -> None:
+        command = [*COMMAND, "serve", "--data", str(data), "--port", "0"]
+        self.process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.ready: dict[str, str] = json.loads(self.process.stdout.readline())
+
+    def stop(self, number: int = signal.SIGTERM) -> str:
+        self.process.send_signal(number)
+        said, _ = self.process.communicate(timeout=START_SECONDS)
+        return said
+
+
+@contextmanager
+def serving(data: Path) -> Iterator[Server]:
+    server = Server(data)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop(signal.SIGKILL)
+        assert server.process.stdout is not None
+        server.process.stdout.close()
+
+
+def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every command of the command line that does something."""
+    children = getattr(command, "commands", {})
+    for name, child in children.items():
+        yield from commands(child, (*path, name))
+    if not children:
+        yield path
+
+
+@pytest.mark.parametrize("path", list(commands(typer.main.get_command(app))), ids=" ".join)
+def test_every_command_has_help_and_a_place_in_the_reference(path: tuple[str, ...]) -> None:
+    page = (CHECKOUT / "docs/reference/cli.md").read_text()
+    assert f"hourbook {' '.join(path)}" in page
+    command: Any = typer.main.get_command(app)
+    for name in path:
+        command = command.commands[name]
+    assert command.help
+    for option in (o for p in command.params for o in p.opts if o.startswith("--")):
+        assert option in page, option
+
+
+def test_help_does_not_load_the_market() -> None:
+    heavy = "{'aiohttp', 'sqlite_utils', 'rich', 'exchange.engine.core'}"
+    code = f"import exchange.cli, sys; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_contracts_are_listed_and_shown() -> None:
+    listed = result("contracts", "list", "--on", "2026-11-20")
+    assert len(listed) == 48
+    assert {i["product"] for i in listed} == {"A100", "H100", "H200", "B200"}
+    assert result("contracts", "show", "H100Z26")["multiplier"] == 744
+    assert "744 GPU-hours" in hourbook("contracts", "show", "H100Z26")
+    assert "H100Z26" in hourbook("contracts", "list", "--on", "2026-11-20")
+    assert "contracts list" in hourbook("contracts", "show", "GOLD", code=1)
+
+
+def test_a_served_market_is_operated_and_stopped(tmp_path: Path) -> None:
+    data = ("--data", tmp_path)
+    with serving(tmp_path) as server:
+        assert server.ready["ws"].startswith("ws://127.0.0.1:")
+        key = json.loads(hourbook("keys", "create", "5", *data))
+        assert set(key) == {"key_id", "secret"}
+        assert result("admin", "deposit", "5", "250.25", *data)["cash"] == "250.250000"
+        hourbook("admin", "halt", "H100Z26", *data)
+        assert "not listed" in hourbook("admin", "halt", "H100Z99", *data, code=1)
+        state = result("admin", "state", *data)
+        assert [i["code"] for i in state["instruments"] if i["state"] == "HALTED"] == ["H100Z26"]
+        by_url = ("--url", server.ready["http"], "--key", server.ready["admin_key"])
+        assert result("admin", "withdraw", "5", "50.25", *by_url)["cash"] == "200.000000"
+        last = json.loads(server.stop())
+    assert last["stopped"]
+    replayed = result("replay", tmp_path, "--verify")
+    assert replayed["state_hash"] == last["state_hash"]
+    assert replayed["verified"]
+
+
+def test_a_market_nobody_serves_is_operated_through_its_log(tmp_path: Path) -> None:
+    data = ("--data", tmp_path)
+    hourbook("admin", "deposit", "5", "100", *data)
+    hourbook("admin", "account", "6", "--member", "5", *data)
+    hourbook("admin", "kill", "6", *data)
+    hourbook("admin", "halt", "B200Z26", *data)
+    hourbook("admin", "mode", "cancel_only", *data)
+    assert result("admin", "state", *data)["mode"] == "CANCEL_ONLY"
+    settled = result("clear", "settle", "--price", "H100Z26=3.1", *data)
+    assert settled["settlement_prices"]["H100Z26"] == "3.100000"
+    assert "settled already" in hourbook("clear", "settle", *data, code=1)
+    hourbook("admin", "open-day", *data)
+    hourbook("admin", "resume", "B200Z26", *data)
+    balance = result("clear", "trial-balance", *data)
+    assert balance["debits"] == balance["credits"] == 100_000_000
+    assert result("clear", "statement", "5", *data)["closing"] == 100_000_000
+    assert "cash/5" in hourbook("clear", "trial-balance", *data)
+    assert "closing" in hourbook("clear", "statement", "5", *data)
+    assert "never opened" in hourbook("clear", "statement", "77", *data, code=1)
+    replayed = result("replay", tmp_path, "--verify", "--until", "100")
+    assert replayed["last_sequence"] == 100
+
+
+def test_a_killed_market_comes_back_with_what_it_answered(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        hourbook("admin", "deposit", "5", "100", "--data", tmp_path)
+        server.stop(signal.SIGKILL)
+    with serving(tmp_path):
+        hourbook("admin", "deposit", "5", "1", "--data", tmp_path)
+        said = result("admin", "deposit", "5", "1", "--data", tmp_path)
+        assert said["cash"] == "102.000000"
+
+
+def test_what_cannot_be_used_says_so(tmp_path: Path) -> None:
+    assert "hourbook serve" in hourbook("admin", "state", "--data", tmp_path / "no", code=3)
+    assert "data directory" in hourbook("replay", tmp_path / "no", code=3)
+    nobody = ("--url", "http://127.0.0.1:9")
+    assert "--key" in hourbook("admin", "state", *nobody, "--key", tmp_path / "no", code=3)
+    key = tmp_path / "key.json"
+    key.write_text('{"key_id": "a", "secret": "b"}')
+    assert "127.0.0.1:9" in hourbook("admin", "state", *nobody, "--key", key, code=3)
+    with serving(tmp_path):
+        assert "held by another writer" in hourbook("serve", "--data", tmp_path, code=3)
+
+
+def test_a_damaged_log_is_refused_with_its_place(tmp_path: Path) -> None:
+    hourbook("admin", "deposit", "5", "100", "--data", tmp_path)
+    (segment,) = (tmp_path / "log").iterdir()
+    content = bytearray(segment.read_bytes())
+    content[len(content) // 2] ^= 1
+    segment.write_bytes(content)
+    assert "at byte" in hourbook("serve", "--data", tmp_path, code=3)
+    assert "at byte" in hourbook("replay", tmp_path, "--verify", code=3)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("admin", "mode", "sideways"), ("demo", "--seconds", "0"), ("nonsense",),
+     ("clear", "settle", "--price", "H100Z26"), ("keys", "create", "5", "--scope", "all")],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_command_line_that_makes_no_sense_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    assert hourbook(*arguments, code=2)
+
+
+def test_a_flow_is_run_and_counted(tmp_path: Path) -> None:
+    record = struct.Struct("<BBHIqQQ")  # kind, side, symbol, quantity, price, order id, argument
+    flow = tmp_path / "two.bin"
+    flow.write_bytes(record.pack(1, 0, 0, 5, 100, 1, 0) + record.pack(1, 1, 0, 3, 100, 2, 0))
+    told = result("flow", flow)
+    assert (told["n"], told["trades"], told["volume"], told["resting_qty"]) == (2, 1, 3, 2)
+    flow.write_bytes(b"short")
+    assert "two.bin" in hourbook("flow", flow, code=3)
+
+
+def test_progress_stays_off_what_is_no_terminal(tmp_path: Path) -> None:
+    hourbook("admin", "deposit", "5", "100", "--data", tmp_path)
+    done = subprocess.run(
+        [*COMMAND, "replay", str(tmp_path)], cwd=CHECKOUT, capture_output=True, check=True
+    )
+    assert done.stderr == b""
+
+
+def test_progress_shows_on_a_terminal(tmp_path: Path) -> None:
+    hourbook("admin", "deposit", "5", "100", "--data", tmp_path)
+    ours, theirs = os.openpty()
+    try:
+        subprocess.run(
+            [*COMMAND, "replay", str(tmp_path)],
+            cwd=CHECKOUT,
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            env=os.environ | {"TERM": "xterm"},
+            check=True,
+        )
+        assert b"replaying" in os.read(ours, 65_536)
+    finally:
+        os.close(ours)
+        os.close(theirs)

@@ -1,0 +1,114 @@
+"""The demo: real clients, a settled day, and a proof that can fail."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from clients.aio import AsyncClient
+from exchange.messages.wire import Accepted
+from exchange.sim.demo import Demo
+from exchange.sim.participants import PRODUCTS, fair_ticks
+from exchange.sim.proof import Check
+
+CHECKOUT: Final = Path(__file__).parents[1]
+COMMAND: Final = [sys.executable, "-m", "exchange.cli", "demo", "--seconds", "5"]
+
+
+def test_five_seconds_of_market_are_proven() -> None:
+    done = subprocess.run(
+        COMMAND, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "state hash equal" in done.stdout
+    assert "  NO " not in done.stdout
+    assert all(product in done.stdout for product in PRODUCTS)
+
+
+def test_the_proof_as_json() -> None:
+    done = subprocess.run(
+        [*COMMAND, "--json", "--seed", "7"],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    proof = json.loads(done.stdout)
+    assert proof["holds"]
+    assert {product: len(months) for product, months in proof["curve"].items()} == dict.fromkeys(
+        PRODUCTS, 12
+    )
+    assert proof["trades"] > 100
+    assert sum(result["profit"] for result in proof["results"]) == 0
+    assert all(check["expected"] == check["found"] for check in proof["checks"])
+
+
+async def traded(directory: Path) -> Demo:
+    running = await Demo.open(directory, 1)
+    await running.trade(3, asyncio.Event(), None)
+    return running
+
+
+async def test_the_proof_fails_on_a_wrong_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await traded(tmp_path) as running:
+        clearing = type(running.market.clearing)
+        right = clearing.cash
+
+        def short_by_one(self: Any, account: int) -> int:
+            return right(self, account) - (account == 3)
+
+        monkeypatch.setattr(clearing, "cash", short_by_one)
+        proof = await running.settle_and_prove()
+        assert not proof.holds
+        assert [check.name for check in proof.checks if not check.holds] == [
+            "clearing's cash is the engine's, in every account"
+        ]
+        assert "NO   clearing's cash" in proof.text()
+
+
+async def test_a_visitor_trades_in_the_next_day(tmp_path: Path) -> None:
+    async with await traded(tmp_path) as running:
+        assert (await running.settle_and_prove()).holds
+        visit = await running.invite()
+        async with AsyncClient(visit.ws, visit.key_id, visit.secret) as client:
+            await client.subscribe("depth.H100Z26")
+            async with asyncio.timeout(10):
+                while client.book("H100Z26").best_ask is None:
+                    await asyncio.sleep(0.05)
+            best = client.book("H100Z26").best_ask
+            assert best is not None
+            outcome = await client.enter("H100Z26", "buy", 1, best[0])
+            assert isinstance(outcome, Accepted)
+            assert "key_id" in visit.text()
+
+
+def test_serve_invites_and_stops_on_a_signal() -> None:
+    command = [*COMMAND[:-1], "3", "--serve", "--json"]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["holds"]
+        assert json.loads(process.stdout.readline())["ws"].startswith("ws://")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_fair_prices_follow_level_curve_and_day(product: str) -> None:
+    level = fair_ticks(product, 0, 0)
+    assert abs(fair_ticks(product, 0, 500) - level) < level // 10
+    assert fair_ticks(product, 11, 0) < level
+    assert fair_ticks(product, 0, 1000) > 0
+
+
+def test_a_check_shows_both_figures_when_they_differ() -> None:
+    assert Check("sum", 0, 0).text() == "  yes  sum"
+    assert Check("sum", 0, 5).text() == "  NO   sum: 0 expected, 5 found"
