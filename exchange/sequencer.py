@@ -33,7 +33,10 @@ from exchange.messages import COMMAND, COMMAND_BYTES, CommandKind, Limit, Reason
 __all__ = ["Closed", "QueueFull", "ReplayReport", "Sequencer", "Sync", "replay"]
 
 SHARD: Final = 0
-SOURCE_COMMANDS: Final = Limit.QUEUE_COMMANDS // 4  # of one source: it alone cannot fill the queue
+# Plain integers: an enumeration's member is slow to look up, once a command.
+QUEUE_COMMANDS: Final = int(Limit.QUEUE_COMMANDS)
+BATCH_COMMANDS: Final = int(Limit.BATCH_COMMANDS)
+SOURCE_COMMANDS: Final = QUEUE_COMMANDS // 4  # of one source: it alone cannot fill the queue
 TIMER_SECONDS_MAX: Final = 3600.0  # a later deadline is looked at again then
 _NS: Final = 1_000_000_000
 _NO_FIELDS: Final = (0,) * 15
@@ -177,8 +180,9 @@ class Sequencer:
             raise Closed("the sequencer takes no more commands")
         if len(record) != COMMAND_BYTES:
             raise ValueError(f"a command record has {COMMAND_BYTES} bytes, not {len(record)}")
-        if self.queued >= Limit.QUEUE_COMMANDS:
-            raise QueueFull(Limit.QUEUE_COMMANDS, self.queued)
+        queued = self.queued
+        if queued >= QUEUE_COMMANDS:
+            raise QueueFull(QUEUE_COMMANDS, queued)
         queue = self._queues.get(source)
         if queue is None:
             queue = self._queues[source] = deque()
@@ -186,8 +190,9 @@ class Sequencer:
         elif len(queue) >= SOURCE_COMMANDS:
             raise QueueFull(SOURCE_COMMANDS, len(queue))
         queue.append((record, ingress_ns, text))
-        self.queued += 1
-        self._wakeup.set()
+        self.queued = queued + 1
+        if not queued:  # else the loop knows, or waits for the disk
+            self._wakeup.set()
 
     def wake(self) -> None:
         """Look at the clock again: for a virtual clock that was moved."""
@@ -304,7 +309,7 @@ class Sequencer:
         if records:
             ingress.append(0)
         begin = self._next_sequence + len(records)
-        size = min(Limit.BATCH_COMMANDS - len(records), self.queued)
+        size = min(BATCH_COMMANDS - len(records), self.queued)
         ring = self._ring
         for sequence in range(begin, begin + size):
             source, queue = ring.popleft()

@@ -2,14 +2,25 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
 from exchange.engine import Engine
 from exchange.journal.reader import LogReader, Recovered
-from exchange.messages import COMMAND, Command, CommandKind
+from exchange.journal.replay import Engine as AnyEngine
+from exchange.journal.tape import START, Position, Released, Tape
+from exchange.messages import (
+    COMMAND,
+    EVENT,
+    EVENT_FIELDS,
+    Command,
+    CommandFlag,
+    CommandKind,
+    TradingState,
+)
 from exchange.sequencer import Sequencer
 
 EXCHANGE_ID = bytes(range(16))
@@ -106,3 +117,59 @@ def frame_bounds(directory: Path) -> list[tuple[int, int]]:
             bounds.append((offset, offset + frame.length))
             offset += frame.length
     return bounds
+
+
+@asynccontextmanager
+async def running(
+    directory: Path, engine: AnyEngine | None = None, **options: object
+) -> AsyncIterator[Sequencer]:
+    """A sequencer that runs inside the block and is closed after it."""
+    sequencer = open_sequencer(directory, engine, **options)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(sequencer.run())
+        yield sequencer
+        await sequencer.close()
+
+
+def events_of(released: Released) -> list[dict[str, int]]:
+    rows = EVENT.iter_unpack(released.events)
+    return [dict(zip(EVENT_FIELDS, row, strict=True)) for row in rows]
+
+
+def everything(tape: Tape, after: Position = START) -> bytes:
+    return b"".join(released.events for released in tape.read(*after))
+
+
+LOGON = record_of(CommandKind.LOGON, flags=CommandFlag.CANCEL_ON_DISCONNECT, quantity=1_000)
+
+
+def opened(account: int) -> bytes:
+    return record_of(
+        CommandKind.OPEN_ACCOUNT, account=account, instrument=account, session=account, tif=1,
+        quantity=100, target_hi=1,
+    )  # fmt: skip
+
+
+def entered(account: int, side: int, price: int, quantity: int, key: int) -> bytes:
+    return record_of(
+        CommandKind.ENTER, account=account, side=side, price=price, quantity=quantity, key_lo=key
+    )
+
+
+# A market whose commands give one to five events each.
+BUSY = [
+    [record_of(CommandKind.OPEN_DAY, quantity=20261123), opened(1), opened(2)],
+    [
+        record_of(
+            CommandKind.LIST, price=2_500_000, quantity=744, session=1_000, account=1, operator=1,
+            target_lo=1_000, target_hi=4_000,
+        ),
+        record_of(CommandKind.SET_RISK, price=1_000, quantity=10_000, session=500),
+        record_of(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS),
+    ],
+    [record_of(CommandKind.DEPOSIT, account=a, price=1 << 50, key_lo=a) for a in (1, 2)],
+    [LOGON, *(entered(1, 1, 2_500 + step, 5, 10 + step) for step in range(4))],
+    [entered(2, 0, 2_510, 18, 30), entered(2, 0, 2_400, 1, 31)],
+    [record_of(CommandKind.CHECKPOINT)],
+    [record_of(CommandKind.CANCEL, account=2, side=2, flags=8, target_lo=31, key_lo=32)],
+]  # fmt: skip

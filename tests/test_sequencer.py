@@ -4,103 +4,57 @@ import asyncio
 import errno
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from oracle import Oracle
 from recorded import (
+    BUSY,
+    LOGON,
     NOON,
     SECOND,
     Clock,
     crashed_copy,
     deposit,
     deposits,
+    events_of,
+    everything,
     open_sequencer,
     read_log,
     record,
     record_of,
+    running,
     say,
     until,
 )
 
 from exchange.engine import Engine
-from exchange.journal import stream
-from exchange.journal.errors import Diverged, JournalError, NoSuchPosition, SyncFailed
+from exchange.journal.errors import Diverged, SyncFailed
 from exchange.journal.frame import digest, unpack_notes
 from exchange.journal.reader import LogReader
 from exchange.journal.replay import Engine as AnyEngine
-from exchange.journal.tape import START, Position, Released, Tape
+from exchange.journal.tape import START, Tape
 from exchange.messages import (
     EVENT,
     EVENT_BYTES,
     EVENT_FIELDS,
-    CommandFlag,
     CommandKind,
     EventKind,
     Limit,
     Reason,
-    TradingState,
 )
-from exchange.sequencer import SOURCE_COMMANDS, Closed, QueueFull, Sequencer, replay
+from exchange.sequencer import SOURCE_COMMANDS, Closed, QueueFull, replay
 
 FIRST = "log/00000000000000000001.hbl"
 FIRST_SESSION = 1 << 16 | 1  # generation 1, slot 1
 EVENT_AT = {name: at for at, name in enumerate(EVENT_FIELDS)}
 
 
-LOGON = record_of(CommandKind.LOGON, flags=CommandFlag.CANCEL_ON_DISCONNECT, quantity=1_000)
-
-
-def opened(account: int) -> bytes:
-    return record_of(
-        CommandKind.OPEN_ACCOUNT, account=account, instrument=account, session=account, tif=1,
-        quantity=100, target_hi=1,
-    )  # fmt: skip
-
-
-def entered(account: int, side: int, price: int, quantity: int, key: int) -> bytes:
-    return record_of(
-        CommandKind.ENTER, account=account, side=side, price=price, quantity=quantity, key_lo=key
-    )
-
-
-# A market whose commands give one to five events each.
-BUSY = [
-    [record_of(CommandKind.OPEN_DAY, quantity=20261123), opened(1), opened(2)],
-    [
-        record_of(
-            CommandKind.LIST, price=2_500_000, quantity=744, session=1_000, account=1, operator=1,
-            target_lo=1_000, target_hi=4_000,
-        ),
-        record_of(CommandKind.SET_RISK, price=1_000, quantity=10_000, session=500),
-        record_of(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS),
-    ],
-    [record_of(CommandKind.DEPOSIT, account=a, price=1 << 50, key_lo=a) for a in (1, 2)],
-    [LOGON, *(entered(1, 1, 2_500 + step, 5, 10 + step) for step in range(4))],
-    [entered(2, 0, 2_510, 18, 30), entered(2, 0, 2_400, 1, 31)],
-    [record_of(CommandKind.CHECKPOINT)],
-    [record_of(CommandKind.CANCEL, account=2, side=2, flags=8, target_lo=31, key_lo=32)],
-]  # fmt: skip
-
-
 @pytest.fixture(params=[Engine, Oracle], ids=["engine", "oracle"])
 def make_engine(request: pytest.FixtureRequest) -> Callable[[], AnyEngine]:
     factory: Callable[[], AnyEngine] = request.param
     return factory
-
-
-@asynccontextmanager
-async def running(
-    directory: Path, engine: AnyEngine | None = None, **options: object
-) -> AsyncIterator[Sequencer]:
-    """A sequencer that runs inside the block and is closed after it."""
-    sequencer = open_sequencer(directory, engine, **options)
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(sequencer.run())
-        yield sequencer
-        await sequencer.close()
 
 
 class Gate:
@@ -119,15 +73,6 @@ class Gate:
 
     def let(self) -> None:
         self._open.set()
-
-
-def events_of(released: Released) -> list[dict[str, int]]:
-    rows = EVENT.iter_unpack(released.events)
-    return [dict(zip(EVENT_FIELDS, row, strict=True)) for row in rows]
-
-
-def everything(tape: Tape, after: Position = START) -> bytes:
-    return b"".join(released.events for released in tape.read(*after))
 
 
 def kinds(tape: Tape) -> list[int]:
@@ -389,124 +334,6 @@ def test_another_state_is_a_divergence(
     found = replay(tmp_path, Forgetful).divergence
     assert isinstance(found, Diverged)
     assert (found.what, found.first_sequence, found.last_sequence) == ("state", 1, last)
-
-
-@pytest.fixture(scope="module")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A market that said something in two epochs."""
-    directory = tmp_path_factory.mktemp("spoken")
-    record(directory, BUSY)
-    record(directory, [deposits(3, 900)])
-    return directory
-
-
-async def test_the_stream_resumes_after_any_event(spoken: Path, tmp_path: Path) -> None:
-    directory = crashed_copy(spoken, tmp_path / "copy")
-    async with running(directory) as sequencer:
-        await until(lambda: sequencer.tape.last[0] == 3)
-        tape = sequencer.tape
-        records = list(tape.read(*START))
-        whole = b"".join(record.events for record in records)
-        texts = [text for record in records for text in record.texts]
-        seen = 0
-        for released in records:
-            for event in events_of(released):
-                position = (released.epoch, event["sequence"], event["index"])
-                seen += EVENT_BYTES
-                rest = list(tape.read(*position))
-                assert b"".join(part.events for part in rest) == whole[seen:]
-                if rest:
-                    head = events_of(rest[0])[0]
-                    assert rest[0].first_sequence == head["sequence"]
-                    later = [text for text in texts if text[0] >= head["sequence"]]
-                    assert [text for part in rest for text in part.texts] == later
-        assert tape.last == position
-
-
-async def test_a_position_of_another_history_is_refused(spoken: Path, tmp_path: Path) -> None:
-    directory = crashed_copy(spoken, tmp_path / "copy")
-    async with running(directory) as sequencer:
-        epoch, sequence, index = sequencer.tape.last
-        for wrong in (
-            (epoch, sequence + 1, 0),
-            (epoch, sequence, index + 1),
-            (epoch + 1, sequence, index),
-            (2, 1, 0),
-            (0, 1, 0),
-            (1, 0, 0),
-        ):
-            with pytest.raises(NoSuchPosition) as caught:
-                list(sequencer.tape.read(*wrong))
-            assert caught.value.position == wrong
-
-
-async def test_followers_see_all_wherever_they_stand(tmp_path: Path) -> None:
-    """At the end from memory, far behind from disk, and the same either way."""
-
-    async def collect(after: Position) -> bytes:
-        return b"".join([r.events async for r in sequencer.tape.follow(after)])
-
-    async with asyncio.TaskGroup() as tasks:
-        async with running(tmp_path) as sequencer:
-            early = tasks.create_task(collect(START))
-            for number in range(200):  # more than the records kept in memory
-                await say(sequencer, deposits(2, 10 * number))
-            late = tasks.create_task(collect(START))
-            middle = tasks.create_task(collect((1, 201, 0)))
-            await say(sequencer, deposits(1, 5_000))
-        whole = everything(sequencer.tape)
-    assert early.result() == late.result() == whole
-    assert middle.result() == whole[201 * EVENT_BYTES :]
-
-
-@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "another", "zeros"])
-def test_the_tape_is_rebuilt_from_the_log(spoken: Path, tmp_path: Path, damage: str) -> None:
-    directory = crashed_copy(spoken, tmp_path / "copy")
-    said = (spoken / "tape/released.hbt").read_bytes()
-    path = directory / "tape/released.hbt"
-    path.parent.mkdir()
-    broken = bytearray(said)
-    broken[len(said) // 2] ^= 4
-    content = {
-        "missing": b"",
-        "cut": said[:-7],
-        "flipped": bytes(broken),
-        "another": bytes(32) + said[32:],
-        "zeros": said + bytes(500),
-    }
-    path.write_bytes(content[damage])
-
-    async def session() -> None:
-        await open_sequencer(directory).close()
-
-    asyncio.run(session())
-    assert path.read_bytes()[: len(said)] == said
-
-
-async def test_another_process_may_follow_by_socket(spoken: Path, tmp_path: Path) -> None:
-    directory, path = crashed_copy(spoken, tmp_path / "copy"), tmp_path / "s"
-    async with running(directory) as sequencer:
-        await until(lambda: sequencer.tape.last[0] == 3)
-        server = await stream.serve(sequencer.tape, path)
-        assert path.stat().st_mode & 0o777 == 0o600
-        whole = everything(sequencer.tape)
-
-        async def collect(after: Position) -> bytes:
-            return b"".join([r.events async for r in stream.subscribe(path, after)])
-
-        async with asyncio.TaskGroup() as tasks:
-            every = tasks.create_task(collect(START))
-            inside = tasks.create_task(collect((1, 1, 0)))
-            with pytest.raises(NoSuchPosition, match="released are 1 to"):
-                await collect((3, 10_000, 0))
-            with pytest.raises(JournalError, match="exchange"):
-                async for _ in stream.subscribe(path, exchange_id=bytes(16)):
-                    pass
-            await say(sequencer, deposits(2, 8_000))
-            whole = everything(sequencer.tape)
-            sequencer.tape.close()
-        server.close()
-    assert (every.result(), inside.result()) == (whole, whole[EVENT_BYTES:])
 
 
 def test_the_busy_market_says_many_things() -> None:

@@ -1,0 +1,141 @@
+"""The released stream: resumable at every event, and only ever what the log says."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from recorded import (
+    BUSY,
+    crashed_copy,
+    deposits,
+    events_of,
+    everything,
+    open_sequencer,
+    record,
+    running,
+    say,
+    until,
+)
+
+from exchange.journal import stream
+from exchange.journal.errors import JournalError, NoSuchPosition
+from exchange.journal.tape import START, Position
+from exchange.messages import EVENT_BYTES
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A market that said something in two epochs."""
+    directory = tmp_path_factory.mktemp("spoken")
+    record(directory, BUSY)
+    record(directory, [deposits(3, 900)])
+    return directory
+
+
+async def test_the_stream_resumes_after_any_event(spoken: Path, tmp_path: Path) -> None:
+    directory = crashed_copy(spoken, tmp_path / "copy")
+    async with running(directory) as sequencer:
+        await until(lambda: sequencer.tape.last[0] == 3)
+        tape = sequencer.tape
+        records = list(tape.read(*START))
+        whole = b"".join(record.events for record in records)
+        texts = [text for record in records for text in record.texts]
+        seen = 0
+        for released in records:
+            for event in events_of(released):
+                position = (released.epoch, event["sequence"], event["index"])
+                seen += EVENT_BYTES
+                rest = list(tape.read(*position))
+                assert b"".join(part.events for part in rest) == whole[seen:]
+                if rest:
+                    head = events_of(rest[0])[0]
+                    assert rest[0].first_sequence == head["sequence"]
+                    later = [text for text in texts if text[0] >= head["sequence"]]
+                    assert [text for part in rest for text in part.texts] == later
+        assert tape.last == position
+
+
+async def test_a_position_of_another_history_is_refused(spoken: Path, tmp_path: Path) -> None:
+    directory = crashed_copy(spoken, tmp_path / "copy")
+    async with running(directory) as sequencer:
+        epoch, sequence, index = sequencer.tape.last
+        for wrong in (
+            (epoch, sequence + 1, 0),
+            (epoch, sequence, index + 1),
+            (epoch + 1, sequence, index),
+            (2, 1, 0),
+            (0, 1, 0),
+            (1, 0, 0),
+        ):
+            with pytest.raises(NoSuchPosition) as caught:
+                list(sequencer.tape.read(*wrong))
+            assert caught.value.position == wrong
+
+
+async def test_followers_see_all_wherever_they_stand(tmp_path: Path) -> None:
+    """At the end from memory, far behind from disk, and the same either way."""
+
+    async def collect(after: Position) -> bytes:
+        return b"".join([r.events async for r in sequencer.tape.follow(after)])
+
+    async with asyncio.TaskGroup() as tasks:
+        async with running(tmp_path) as sequencer:
+            early = tasks.create_task(collect(START))
+            for number in range(200):  # more than the records kept in memory
+                await say(sequencer, deposits(2, 10 * number))
+            late = tasks.create_task(collect(START))
+            middle = tasks.create_task(collect((1, 201, 0)))
+            await say(sequencer, deposits(1, 5_000))
+        whole = everything(sequencer.tape)
+    assert early.result() == late.result() == whole
+    assert middle.result() == whole[201 * EVENT_BYTES :]
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "flipped", "another", "zeros"])
+def test_the_tape_is_rebuilt_from_the_log(spoken: Path, tmp_path: Path, damage: str) -> None:
+    directory = crashed_copy(spoken, tmp_path / "copy")
+    said = (spoken / "tape/released.hbt").read_bytes()
+    path = directory / "tape/released.hbt"
+    path.parent.mkdir()
+    broken = bytearray(said)
+    broken[len(said) // 2] ^= 4
+    content = {
+        "missing": b"",
+        "cut": said[:-7],
+        "flipped": bytes(broken),
+        "another": bytes(32) + said[32:],
+        "zeros": said + bytes(500),
+    }
+    path.write_bytes(content[damage])
+
+    async def session() -> None:
+        await open_sequencer(directory).close()
+
+    asyncio.run(session())
+    assert path.read_bytes()[: len(said)] == said
+
+
+async def test_another_process_may_follow_by_socket(spoken: Path, tmp_path: Path) -> None:
+    directory, path = crashed_copy(spoken, tmp_path / "copy"), tmp_path / "s"
+    async with running(directory) as sequencer:
+        await until(lambda: sequencer.tape.last[0] == 3)
+        server = await stream.serve(sequencer.tape, path)
+        assert path.stat().st_mode & 0o777 == 0o600
+        whole = everything(sequencer.tape)
+
+        async def collect(after: Position) -> bytes:
+            return b"".join([r.events async for r in stream.subscribe(path, after)])
+
+        async with asyncio.TaskGroup() as tasks:
+            every = tasks.create_task(collect(START))
+            inside = tasks.create_task(collect((1, 1, 0)))
+            with pytest.raises(NoSuchPosition, match="released are 1 to"):
+                await collect((3, 10_000, 0))
+            with pytest.raises(JournalError, match="exchange"):
+                async for _ in stream.subscribe(path, exchange_id=bytes(16)):
+                    pass
+            await say(sequencer, deposits(2, 8_000))
+            whole = everything(sequencer.tape)
+            sequencer.tape.close()
+        server.close()
+    assert (every.result(), inside.result()) == (whole, whole[EVENT_BYTES:])
