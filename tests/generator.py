@@ -34,7 +34,8 @@ MIXED: Final[Mapping[str, int]] = {
     "enter": 420, "cancel": 90, "reduce": 50, "replace": 90, "renew": 40, "again": 40,
     "altered": 20, "wild": 25, "noise": 5, "money": 25, "session": 25, "clock": 10,
     "limits": 12, "risk": 6, "state": 30, "mark": 15, "settle": 8, "expire": 1, "list": 3,
-    "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8, "recovered": 1,
+    "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
+    "churn": 1, "recovered": 1,
 }  # fmt: skip
 
 
@@ -433,6 +434,14 @@ class Generator:
         self.date += 1
         self.cycle = 0
         return pack(CommandKind.OPEN_DAY, quantity=self.date)
+
+    def _churn(self) -> bytes:
+        """Many requests of one account push its older ids out of the window."""
+        account = self._account()
+        count = self.random.choice((60, 260))
+        return b"".join(
+            pack(CommandKind.RECORD, account=account, key_lo=self._key()) for _ in range(count)
+        )
 
     def _mode(self) -> bytes:
         return pack(CommandKind.SET_MODE, tif=self.random.choices((0, 1, 2), (88, 7, 5))[0])
