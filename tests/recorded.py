@@ -9,13 +9,16 @@ from pathlib import Path
 import msgspec
 
 from exchange.engine import Engine
+from exchange.journal import frame as frames
 from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Engine as AnyEngine
+from exchange.journal.segments import Journal
 from exchange.journal.tape import START, Position, Released, Tape
 from exchange.messages import (
     COMMAND,
     EVENT,
     EVENT_FIELDS,
+    RULES_VERSION,
     Command,
     CommandFlag,
     CommandKind,
@@ -26,6 +29,8 @@ from exchange.sequencer import Sequencer
 EXCHANGE_ID = bytes(range(16))
 SPEC_HASH = bytes(range(100, 132))
 SECOND = 1_000_000_000
+FIRST_SEGMENT = "log/00000000000000000001.hbl"
+SIZES = (1, 3, 2, 1, 4, 2)  # commands of the batches of a small log
 NOON = 1_800_000_000 * SECOND
 
 Batch = Sequence[bytes]
@@ -173,3 +178,15 @@ BUSY = [
     [record_of(CommandKind.CHECKPOINT)],
     [record_of(CommandKind.CANCEL, account=2, side=2, flags=8, target_lo=31, key_lo=32)],
 ]  # fmt: skip
+
+
+def journal_at(directory: Path, recovered: Recovered, **options: object) -> Journal:
+    return Journal(directory, recovered, **options)  # type: ignore[arg-type]
+
+
+def append(journal: Journal, commands: list[bytes]) -> None:
+    opening = frames.Opening(
+        EXCHANGE_ID, 0, 1, journal.last_sequence + 1, 1 << 62, 0, len(commands), RULES_VERSION,
+        0, 0, SPEC_HASH, journal.last_hash, frames.NO_HASH,
+    )  # fmt: skip
+    journal.append(opening, b"".join(commands), bytes(8 * len(commands)), b"", b"")

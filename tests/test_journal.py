@@ -1,11 +1,8 @@
 """The log: nothing that was durable is lost in silence, nothing torn is taken for whole."""
 
 import asyncio
-import errno
 import os
 import re
-import subprocess
-import sys
 import zlib
 from hashlib import blake2b
 from pathlib import Path
@@ -13,11 +10,15 @@ from pathlib import Path
 import pytest
 from recorded import (
     EXCHANGE_ID,
+    FIRST_SEGMENT,
+    SIZES,
     SPEC_HASH,
+    append,
     crashed_copy,
     deposit,
     deposits,
     frame_bounds,
+    journal_at,
     open_sequencer,
     read_log,
     record,
@@ -27,25 +28,17 @@ from exchange.engine import Engine
 from exchange.journal import frame as frames
 from exchange.journal.errors import (
     BrokenChain,
-    DamagedHead,
     DamagedLog,
-    DirectoryLocked,
-    DiskFull,
     Diverged,
     JournalError,
-    JournalStopped,
     NewerVersion,
-    WriteFailed,
     WrongExchange,
 )
-from exchange.journal.reader import LogReader, Recovered
-from exchange.journal.segments import DirectoryLock, Journal
+from exchange.journal.reader import LogReader
 from exchange.messages import RULES_VERSION, SCHEMA_VERSION
 from exchange.sequencer import replay
 
-FIRST = "log/00000000000000000001.hbl"
 PAGE = Path(__file__).parents[1] / "docs/reference/journal.md"
-SIZES = (1, 3, 2, 1, 4, 2)  # commands of the recorded batches
 
 
 @pytest.fixture(scope="module")
@@ -67,18 +60,6 @@ def reseal(frame: bytes) -> bytes:
     opening, body = frame[: frames.OPENING_BYTES], frame[frames.HEADER_BYTES :]
     sealed = opening + frames.SEAL.pack(zlib.crc32(opening + body), 0)
     return sealed + blake2b(sealed + body, digest_size=32).digest() + body
-
-
-def journal_at(directory: Path, recovered: Recovered, **options: object) -> Journal:
-    return Journal(directory, recovered, **options)  # type: ignore[arg-type]
-
-
-def append(journal: Journal, commands: list[bytes]) -> None:
-    opening = frames.Opening(
-        EXCHANGE_ID, 0, 1, journal.last_sequence + 1, 1 << 62, 0, len(commands), RULES_VERSION,
-        0, 0, SPEC_HASH, journal.last_hash, frames.NO_HASH,
-    )  # fmt: skip
-    journal.append(opening, b"".join(commands), bytes(8 * len(commands)), b"", b"")
 
 
 def test_every_field_stands_where_the_page_says(market: Path) -> None:
@@ -109,7 +90,7 @@ def test_a_frame_holds_what_the_batch_was(market: Path) -> None:
 
 def test_a_cut_at_every_byte_of_the_last_frames(log: Path) -> None:
     """Whole frames are kept, the torn one is dropped with a reason, and writing goes on."""
-    path = log / FIRST
+    path = log / FIRST_SEGMENT
     whole = path.read_bytes()
     bounds = frame_bounds(log)
     sequences = [sum(SIZES[: at + 1]) for at in range(len(SIZES))]
@@ -131,7 +112,7 @@ def test_a_cut_at_every_byte_of_the_last_frames(log: Path) -> None:
 
 
 def test_a_flipped_bit_is_found_wherever_it_is(log: Path) -> None:
-    path = log / FIRST
+    path = log / FIRST_SEGMENT
     whole = bytearray(path.read_bytes())
     bounds = frame_bounds(log)
     last_start = bounds[-1][0]
@@ -155,7 +136,7 @@ def test_a_flipped_bit_is_found_wherever_it_is(log: Path) -> None:
 
 
 def test_damage_names_the_hashes(log: Path) -> None:
-    path = log / FIRST
+    path = log / FIRST_SEGMENT
     start, end = frame_bounds(log)[1]
     data = bytearray(path.read_bytes())
     data[start + frames.HEADER_BYTES] ^= 1
@@ -175,7 +156,7 @@ def test_damage_names_the_hashes(log: Path) -> None:
 def test_frames_removed_doubled_or_swapped_break_the_chain(
     log: Path, order: tuple[int, ...]
 ) -> None:
-    path = log / FIRST
+    path = log / FIRST_SEGMENT
     whole, bounds = path.read_bytes(), frame_bounds(log)
     path.write_bytes(b"".join(whole[slice(*bounds[at])] for at in order))
     wrong = next(position for position, at in enumerate(order) if at != position)
@@ -187,7 +168,7 @@ def test_frames_removed_doubled_or_swapped_break_the_chain(
 
 @pytest.mark.parametrize("tail", [bytes(1), bytes(100), bytes(8192)])
 def test_a_zero_filled_tail_is_the_end(log: Path, tail: bytes) -> None:
-    path = log / FIRST
+    path = log / FIRST_SEGMENT
     size = path.stat().st_size
     path.write_bytes(path.read_bytes() + tail)
     recovered = read_log(log)
@@ -199,7 +180,7 @@ def test_a_zero_filled_tail_is_the_end(log: Path, tail: bytes) -> None:
 
 
 def test_zeros_over_a_durable_frame_are_damage(log: Path) -> None:
-    path = log / FIRST
+    path = log / FIRST_SEGMENT
     start, end = frame_bounds(log)[2]
     data = path.read_bytes()
     path.write_bytes(data[:start] + bytes(end - start) + data[end:])
@@ -210,7 +191,7 @@ def test_zeros_over_a_durable_frame_are_damage(log: Path) -> None:
 
 def test_a_torn_frame_with_a_whole_one_behind_it_above_the_mark_is_dropped(log: Path) -> None:
     """Writes reach the disk in any order: the frame behind was never durable either."""
-    path = log / FIRST
+    path = log / FIRST_SEGMENT
     whole, bounds = path.read_bytes(), frame_bounds(log)
     journal = journal_at(log, read_log(log))
     append(journal, [deposit(1)])  # its durable mark is 0: nothing known
@@ -222,48 +203,6 @@ def test_a_torn_frame_with_a_whole_one_behind_it_above_the_mark_is_dropped(log: 
     assert recovered.frames == len(SIZES) - 1
     assert recovered.tail_dropped is not None
     assert recovered.tail_dropped.size == len(data) - bounds[-1][0] > len(whole) - bounds[-1][0]
-
-
-def test_short_writes_give_the_same_bytes(log: Path, market: Path, tmp_path: Path) -> None:
-    def seven(handle: int, data: memoryview) -> int:
-        return os.write(handle, data[:7])
-
-    twin = crashed_copy(market, tmp_path / "twin")
-    for directory, options in ((log, {}), (twin, {"write": seven})):
-        journal = journal_at(directory, read_log(directory), **options)
-        append(journal, deposits(5))
-        journal.sync()
-        journal.abandon()
-    assert (log / FIRST).read_bytes() == (twin / FIRST).read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("code", "name"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, WriteFailed)]
-)
-def test_a_failed_write_has_a_name_and_is_the_end(
-    log: Path, code: int, name: type[JournalStopped]
-) -> None:
-    left = [100]
-
-    def failing(handle: int, data: memoryview) -> int:
-        if not left[0]:
-            raise OSError(code, os.strerror(code))
-        size = os.write(handle, data[: left[0]])
-        left[0] -= size
-        return size
-
-    journal = journal_at(log, read_log(log), write=failing)
-    with pytest.raises(name):
-        append(journal, deposits(5))
-    with pytest.raises(JournalStopped, match="stopped before"):
-        append(journal, deposits(1))
-    with pytest.raises(JournalStopped, match="stopped before"):
-        journal.sync()
-    journal.close()
-    assert not (log / "head").exists()
-    recovered = read_log(log)
-    assert recovered.last_sequence == sum(SIZES)
-    assert recovered.tail_dropped is not None and recovered.tail_dropped.size == 100
 
 
 def test_another_exchange_is_refused(log: Path) -> None:
@@ -279,7 +218,7 @@ def test_another_exchange_is_refused(log: Path) -> None:
     [(4, "format", 1), (6, "schema", SCHEMA_VERSION), (60, "rules", RULES_VERSION)],
 )
 def test_a_newer_version_is_refused_by_name(log: Path, at: int, what: str, known: int) -> None:
-    path = log / FIRST
+    path = log / FIRST_SEGMENT
     start, end = frame_bounds(log)[-1]
     data = path.read_bytes()
     newer = bytearray(data[start:end])
@@ -296,7 +235,7 @@ def test_a_newer_version_is_refused_by_name(log: Path, at: int, what: str, known
     ("at", "what"), [(24, "shard"), (28, "epoch"), (40, "stamp"), (48, "durable mark")]
 )
 def test_a_well_made_frame_must_still_follow(log: Path, at: int, what: str) -> None:
-    path = log / FIRST
+    path = log / FIRST_SEGMENT
     start, end = frame_bounds(log)[-1]
     data = path.read_bytes()
     frame = bytearray(data[start:end])
@@ -309,98 +248,12 @@ def test_a_well_made_frame_must_still_follow(log: Path, at: int, what: str) -> N
     assert caught.value.what == what
 
 
-def test_a_second_writer_is_refused(market: Path) -> None:
-    lock = DirectoryLock(market)
-    try:
-        with pytest.raises(DirectoryLocked) as caught:
-            open_sequencer(market)
-        assert caught.value.holder == str(os.getpid())
-        code = (
-            "import sys; from pathlib import Path\n"
-            "from exchange.journal.segments import DirectoryLock\n"
-            "DirectoryLock(Path(sys.argv[1]))"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(market)],
-            capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False,
-        )  # fmt: skip
-        assert done.returncode != 0 and "DirectoryLocked" in done.stderr
-    finally:
-        lock.close()
-    DirectoryLock(market).close()
-
-
-@pytest.fixture
-def rolled(tmp_path: Path) -> Path:
-    """A market whose segments hold two frames each."""
-    directory = tmp_path / "rolled"
-    record(directory, [deposits(4, 10 * at) for at in range(1, 8)], segment_bytes=700)
-    return directory
-
-
-def test_segments_are_named_by_their_first_sequence(rolled: Path) -> None:
-    names = sorted(path.name for path in (rolled / "log").iterdir())
-    assert names == [f"{first:020}.hbl" for first in (1, 9, 17, 25)]
-    assert read_log(rolled).last_sequence == 28
-    record(rolled, [deposits(1, 900)], segment_bytes=700)
-    report = replay(rolled, Engine)
-    assert (report.last_sequence, report.epoch, report.divergence) == (30, 2, None)
-
-
-@pytest.mark.parametrize("gone", [0, 1, 2, 3])
-def test_a_missing_segment_is_damage(rolled: Path, gone: int) -> None:
-    sorted((rolled / "log").iterdir())[gone].unlink()
-    with pytest.raises(DamagedLog):
-        read_log(rolled)
-
-
-@pytest.mark.parametrize("keep_head", [True, False])
-def test_a_segment_cut_before_the_last_is_damage(rolled: Path, keep_head: bool) -> None:
-    """The next segment's name says that all before it was durable; no head is needed."""
-    first = rolled / FIRST
-    os.truncate(first, first.stat().st_size - 1)
-    if not keep_head:
-        (rolled / "head").unlink()
-    with pytest.raises(DamagedLog) as caught:
-        read_log(rolled)
-    assert caught.value.path == first
-
-
-def test_the_head_notices_frames_cut_off_whole(market: Path, tmp_path: Path) -> None:
-    log = crashed_copy(market, tmp_path / "headed")
-    (log / "head").write_bytes((market / "head").read_bytes())
-    assert read_log(log).last_sequence == sum(SIZES)
-    start = frame_bounds(log)[-1][0]
-    os.truncate(log / FIRST, start)
-    with pytest.raises(DamagedLog, match="cut short") as caught:
-        read_log(log)
-    assert caught.value.offset == start
-    (log / "log" / Path(FIRST).name).unlink()
-    with pytest.raises(DamagedLog):
-        read_log(log)
-
-
-def test_a_head_of_another_log_is_refused(market: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    record(other, [deposits(size, 7_000 * at) for at, size in enumerate(SIZES, 1)])
-    (other / "head").write_bytes((market / "head").read_bytes())
-    with pytest.raises(BrokenChain, match="head"):
-        read_log(other)
-
-
-@pytest.mark.parametrize("text", [b"", b"{}", b'{"format":2', b"\x00" * 40])
-def test_a_damaged_head_is_refused(log: Path, text: bytes) -> None:
-    (log / "head").write_bytes(text)
-    with pytest.raises(DamagedHead):
-        read_log(log)
-
-
 def test_what_the_tape_shows_as_released_may_not_be_missing(market: Path, tmp_path: Path) -> None:
     """Released means it was durable: a log without it lost something that others were told."""
     log = crashed_copy(market, tmp_path / "taped")
     (log / "tape").mkdir()
     tape = (market / "tape/released.hbt").read_bytes()
-    os.truncate(log / FIRST, frame_bounds(log)[-1][1] - 1)
+    os.truncate(log / FIRST_SEGMENT, frame_bounds(log)[-1][1] - 1)
     (log / "tape/released.hbt").write_bytes(tape)
     with pytest.raises(DamagedLog, match="durable up to 13"):
         open_sequencer(log)
@@ -416,7 +269,7 @@ def test_rubbish_is_never_a_market(tmp_path: Path, seed: int) -> None:
     (tmp_path / "log").mkdir()
     noise = blake2b(seed.to_bytes(2, "big"), digest_size=64).digest() * 8
     data = (frames.MAGIC if seed % 2 else b"") + noise[: 13 * seed]
-    (tmp_path / FIRST).write_bytes(data)
+    (tmp_path / FIRST_SEGMENT).write_bytes(data)
     try:
         recovered = read_log(tmp_path)
     except JournalError as error:
@@ -428,7 +281,7 @@ def test_rubbish_is_never_a_market(tmp_path: Path, seed: int) -> None:
 
 def test_a_divergence_is_found_in_its_batch(log: Path) -> None:
     """A command changed by somebody who can reseal every frame: the events' digest still tells."""
-    path = log / FIRST
+    path = log / FIRST_SEGMENT
     whole, bounds = path.read_bytes(), frame_bounds(log)
     previous, remade = frames.NO_HASH, []
     for at, (start, end) in enumerate(bounds):

@@ -3,6 +3,8 @@
 import asyncio
 import errno
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 from oracle import Oracle
 from recorded import (
     BUSY,
+    FIRST_SEGMENT,
     LOGON,
     NOON,
     SECOND,
@@ -46,7 +49,7 @@ from exchange.messages import (
 )
 from exchange.sequencer import SOURCE_COMMANDS, Closed, QueueFull, replay
 
-FIRST = "log/00000000000000000001.hbl"
+CHECKOUT = Path(__file__).parents[1]
 FIRST_SESSION = 1 << 16 | 1  # generation 1, slot 1
 EVENT_AT = {name: at for at, name in enumerate(EVENT_FIELDS)}
 
@@ -140,6 +143,36 @@ async def test_a_failed_sync_stops_the_market(tmp_path: Path) -> None:
         assert again.recovered.last_sequence == 4
 
 
+@pytest.mark.parametrize("said", [3, 40, 170])
+def test_a_killed_market_has_all_it_said(tmp_path: Path, said: int) -> None:
+    """SIGKILL at any moment: every sequence that got out is in the log, which then goes on."""
+    code = (
+        "import asyncio, sys; from pathlib import Path; import recorded\n"
+        "async def main():\n"
+        "    async with recorded.running(Path(sys.argv[1])) as sequencer:\n"
+        "        for key in range(1, 100_000):\n"
+        "            await recorded.say(sequencer, recorded.deposits(key % 5 + 1, key * 10))\n"
+        "            print(*sequencer.tape.last, flush=True)\n"
+        "asyncio.run(main())"
+    )
+    paths = os.pathsep.join(map(str, (CHECKOUT, CHECKOUT / "tests")))
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths},
+    ) as market:  # fmt: skip
+        assert market.stdout is not None
+        lines = [market.stdout.readline() for _ in range(said)]
+        market.kill()
+        lines += market.stdout.readlines()
+    last = int(lines[-1].split()[1])
+    before = (tmp_path / "tape/released.hbt").read_bytes()
+    assert read_log(tmp_path).last_sequence >= last
+    record(tmp_path, [deposits(1)])
+    report = replay(tmp_path, Engine)
+    assert (report.divergence, report.epoch) == (None, 2)
+    assert (tmp_path / "tape/released.hbt").read_bytes().startswith(before)
+
+
 async def test_full_queues_have_a_name_and_a_number(tmp_path: Path) -> None:
     sequencer = open_sequencer(tmp_path)
     command = deposit(1)
@@ -227,7 +260,7 @@ def test_replay_stops_at_any_sequence(tmp_path: Path) -> None:
     for sequence in range(len(commands) + 1):
         report = replay(tmp_path, Engine, sequence, lambda *done: seen.append(done))
         assert report.last_sequence == sequence
-    assert seen[-1][0] == seen[-1][1] == (tmp_path / FIRST).stat().st_size
+    assert seen[-1][0] == seen[-1][1] == (tmp_path / FIRST_SEGMENT).stat().st_size
 
 
 async def test_an_empty_market_begins_without_a_recovery(tmp_path: Path) -> None:

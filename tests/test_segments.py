@@ -1,0 +1,176 @@
+"""The writing end: segments, the head, one writer, and a disk that fails."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from recorded import (
+    FIRST_SEGMENT,
+    SIZES,
+    append,
+    crashed_copy,
+    deposits,
+    frame_bounds,
+    journal_at,
+    open_sequencer,
+    read_log,
+    record,
+)
+
+from exchange.engine import Engine
+from exchange.journal.errors import (
+    BrokenChain,
+    DamagedHead,
+    DamagedLog,
+    DirectoryLocked,
+    DiskFull,
+    JournalStopped,
+    WriteFailed,
+)
+from exchange.journal.segments import DirectoryLock
+from exchange.sequencer import replay
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A market that closed cleanly after six batches."""
+    directory = tmp_path_factory.mktemp("market")
+    record(directory, [deposits(size, 100 * at) for at, size in enumerate(SIZES, 1)])
+    return directory
+
+
+@pytest.fixture
+def log(market: Path, tmp_path: Path) -> Path:
+    """A copy of its log as a killed process would have left it."""
+    return crashed_copy(market, tmp_path / "copy")
+
+
+def test_short_writes_give_the_same_bytes(log: Path, market: Path, tmp_path: Path) -> None:
+    def seven(handle: int, data: memoryview) -> int:
+        return os.write(handle, data[:7])
+
+    twin = crashed_copy(market, tmp_path / "twin")
+    for directory, options in ((log, {}), (twin, {"write": seven})):
+        journal = journal_at(directory, read_log(directory), **options)
+        append(journal, deposits(5))
+        journal.sync()
+        journal.abandon()
+    assert (log / FIRST_SEGMENT).read_bytes() == (twin / FIRST_SEGMENT).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("code", "name"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, WriteFailed)]
+)
+def test_a_failed_write_has_a_name_and_is_the_end(
+    log: Path, code: int, name: type[JournalStopped]
+) -> None:
+    left = [100]
+
+    def failing(handle: int, data: memoryview) -> int:
+        if not left[0]:
+            raise OSError(code, os.strerror(code))
+        size = os.write(handle, data[: left[0]])
+        left[0] -= size
+        return size
+
+    journal = journal_at(log, read_log(log), write=failing)
+    with pytest.raises(name):
+        append(journal, deposits(5))
+    with pytest.raises(JournalStopped, match="stopped before"):
+        append(journal, deposits(1))
+    with pytest.raises(JournalStopped, match="stopped before"):
+        journal.sync()
+    journal.close()
+    assert not (log / "head").exists()
+    recovered = read_log(log)
+    assert recovered.last_sequence == sum(SIZES)
+    assert recovered.tail_dropped is not None and recovered.tail_dropped.size == 100
+
+
+def test_a_second_writer_is_refused(market: Path) -> None:
+    lock = DirectoryLock(market)
+    try:
+        with pytest.raises(DirectoryLocked) as caught:
+            open_sequencer(market)
+        assert caught.value.holder == str(os.getpid())
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from exchange.journal.segments import DirectoryLock\n"
+            "DirectoryLock(Path(sys.argv[1]))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(market)],
+            capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False,
+        )  # fmt: skip
+        assert done.returncode != 0 and "DirectoryLocked" in done.stderr
+    finally:
+        lock.close()
+    DirectoryLock(market).close()
+
+
+@pytest.fixture
+def rolled(tmp_path: Path) -> Path:
+    """A market whose segments hold two frames each."""
+    directory = tmp_path / "rolled"
+    record(directory, [deposits(4, 10 * at) for at in range(1, 8)], segment_bytes=700)
+    return directory
+
+
+def test_segments_are_named_by_their_first_sequence(rolled: Path) -> None:
+    names = sorted(path.name for path in (rolled / "log").iterdir())
+    assert names == [f"{first:020}.hbl" for first in (1, 9, 17, 25)]
+    assert read_log(rolled).last_sequence == 28
+    record(rolled, [deposits(1, 900)], segment_bytes=700)
+    report = replay(rolled, Engine)
+    assert (report.last_sequence, report.epoch, report.divergence) == (30, 2, None)
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2, 3])
+def test_a_missing_segment_is_damage(rolled: Path, gone: int) -> None:
+    sorted((rolled / "log").iterdir())[gone].unlink()
+    with pytest.raises(DamagedLog):
+        read_log(rolled)
+
+
+@pytest.mark.parametrize("keep_head", [True, False])
+def test_a_segment_cut_before_the_last_is_damage(rolled: Path, keep_head: bool) -> None:
+    """The next segment's name says that all before it was durable; no head is needed."""
+    first = rolled / FIRST_SEGMENT
+    os.truncate(first, first.stat().st_size - 1)
+    if not keep_head:
+        (rolled / "head").unlink()
+    with pytest.raises(DamagedLog) as caught:
+        read_log(rolled)
+    assert caught.value.path == first
+
+
+def test_the_head_notices_frames_cut_off_whole(market: Path, tmp_path: Path) -> None:
+    log = crashed_copy(market, tmp_path / "headed")
+    (log / "head").write_bytes((market / "head").read_bytes())
+    assert read_log(log).last_sequence == sum(SIZES)
+    start = frame_bounds(log)[-1][0]
+    os.truncate(log / FIRST_SEGMENT, start)
+    with pytest.raises(DamagedLog, match="cut short") as caught:
+        read_log(log)
+    assert caught.value.offset == start
+    (log / "log" / Path(FIRST_SEGMENT).name).unlink()
+    with pytest.raises(DamagedLog):
+        read_log(log)
+
+
+def test_a_head_of_another_log_is_refused(market: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    record(other, [deposits(size, 7_000 * at) for at, size in enumerate(SIZES, 1)])
+    (other / "head").write_bytes((market / "head").read_bytes())
+    with pytest.raises(BrokenChain, match="head"):
+        read_log(other)
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b'{"format":2', b"\x00" * 40])
+def test_a_damaged_head_is_refused(log: Path, text: bytes) -> None:
+    (log / "head").write_bytes(text)
+    with pytest.raises(DamagedHead):
+        read_log(log)
