@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -24,6 +24,13 @@ QUICK = Backoff(first_s=0.01, most_s=0.05)
 def clock_ns() -> int:
     """A clock that runs as usual, from START_NS on; market and clients share it."""
     return time.time_ns() + _OFFSET_NS
+
+
+async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Wait until a callable is true."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 class Cable:

@@ -1,25 +1,21 @@
-"""Both faces of the client and the bots on a real market, over a wire that a test can cut."""
+"""The async client on a real market, over a wire that a test can cut."""
 
 import asyncio
 import random
-import subprocess
-import sys
-import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
 
 import pytest
-from live import CODE, QUICK, Cable, Live, clock_ns
+from live import CODE, QUICK, Cable, Live, clock_ns, until
 
 from clients import errors
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
-from clients.bots import hedger, maker, taker
 from clients.events import Connected, Disconnected, EventStream
-from clients.sync import Client
 from exchange.messages import wire
 
-CHECKOUT = Path(__file__).parents[1]
+SIDES: Final[tuple[wire.SideText, wire.SideText]] = ("buy", "sell")
 
 
 @pytest.fixture
@@ -33,14 +29,6 @@ async def middle(client: AsyncClient) -> int:
     await client.subscribe(f"state.{CODE}")
     state, scale = client.states[CODE], client.scale(CODE)
     return (scale.read(state.low_limit) + scale.read(state.high_limit)) // 2
-
-
-async def until(condition: object, *, seconds: float = 10.0) -> None:
-    """Wait until a callable is true."""
-    assert callable(condition)
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def waiting(stream: EventStream) -> list[object]:
@@ -99,9 +87,9 @@ async def test_books_of_two_clients_follow_the_engine(live: Live) -> None:
     await watcher.subscribe(f"depth.{CODE}")
     chance = random.Random(7)
     for _ in range(60):
-        side, away = chance.choice(["buy", "sell"]), chance.randint(-3, 8)
+        side, away = chance.choice(SIDES), chance.randint(-3, 8)
         ticks = price - away if side == "buy" else price + away
-        await trader.enter(CODE, side, chance.randint(1, 9), ticks, self_trade="decrement")  # type: ignore[arg-type]
+        await trader.enter(CODE, side, chance.randint(1, 9), ticks, self_trade="decrement")
         if chance.random() < 0.3 and trader.orders:
             await trader.cancel(chance.choice(list(trader.orders)))
     number = trader.instruments[CODE].instrument_id
@@ -168,12 +156,12 @@ async def test_under_many_cuts_no_report_is_lost_or_doubled(live: Live) -> None:
 
     async def trade() -> None:
         for number in range(120):
-            side, opposite = ("buy", "sell") if number % 2 else ("sell", "buy")
+            side, opposite = SIDES if number % 2 else SIDES[::-1]
             try:
-                await client.enter(CODE, side, 2, price, client_order_id=f"n{number}")  # type: ignore[arg-type]
+                await client.enter(CODE, side, 2, price, client_order_id=f"n{number}")
             except errors.NotConnected:
                 await asyncio.sleep(0.01)
-            await other.enter(CODE, opposite, 1, price)  # type: ignore[arg-type]
+            await other.enter(CODE, opposite, 1, price)
 
     trading = asyncio.create_task(trade())
     while not trading.done():
@@ -345,83 +333,3 @@ async def test_a_connected_client_lives_through_a_restart(tmp_path: Path) -> Non
             assert {Disconnected, Connected, wire.Execution, wire.InstrumentState} == kinds
             await client.close()
             await cable.close()
-
-
-# --- the face without an event loop ---
-
-
-@pytest.fixture
-def threaded(tmp_path: Path) -> Iterator[tuple[str, str, str]]:
-    """A market in a thread of its own: address and key of a funded account."""
-    ready, done = threading.Event(), threading.Event()
-    found: list[str] = []
-
-    async def serve() -> None:
-        async with Live.open(tmp_path) as live:
-            found.extend([live.addresses.ws, *await live.fund(1)])
-            ready.set()
-            while not done.is_set():
-                await asyncio.sleep(0.01)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert ready.wait(30)
-    yield found[0], found[1], found[2]
-    done.set()
-    thread.join()
-
-
-def test_the_sync_client_trades_and_listens(threaded: tuple[str, str, str]) -> None:
-    with Client(*threaded, backoff=QUICK, clock_ns=clock_ns) as client, client.events() as events:
-        client.subscribe(f"depth.{CODE}")
-        outcome = client.enter(CODE, "buy", 2, 3200, client_order_id="s")
-        assert isinstance(outcome, wire.Accepted)
-        assert client.depth(CODE) == ([(3200, 2)], [])
-        assert client.orders["s"].leaves_quantity == 2 and client.positions == {}
-        assert isinstance(client.cancel("s"), wire.Cancelled)
-        told = []
-        while (event := events.next_within(0.2)) is not None:
-            told.append(event)
-        assert {wire.Accepted, wire.Cancelled, wire.DepthDelta} <= {type(e) for e in told}
-    with pytest.raises(errors.NotConnected):
-        client.enter(CODE, "buy", 2, 3200)
-
-
-def test_the_sync_client_raises_what_the_async_one_does(threaded: tuple[str, str, str]) -> None:
-    url, key_id, _ = threaded
-    with pytest.raises(errors.LogonRefused):
-        Client(url, key_id, "wrong", clock_ns=clock_ns).connect()
-
-
-# --- the bots ---
-
-
-async def test_maker_hedger_and_taker_make_a_market(live: Live) -> None:
-    quoting, hedging, taking = [await live.client(n) for n in (1, 2, 3)]
-    stop = asyncio.Event()
-    plan = hedger.plan(hedging, "H100", 12 * 720 * 8)
-    codes = [leg.instrument for leg in plan.legs]
-    assert len(codes) == 12 and plan.hours == 12 * 720 * 8
-    terms = maker.Terms(lots=5, interval_s=0.02, inventory_max=500)
-    making = asyncio.create_task(maker.run(quoting, codes, stop=stop, terms=terms))
-    hedge = await hedger.run(
-        hedging, "H100", "sell", 12 * 720 * 8, stop=stop, pace=hedger.Pace(interval_s=0.02)
-    )
-    assert hedge.is_complete and hedge.strip == plan
-    total = await taker.run(
-        taking, codes[:2], stop=stop, seed=5, lots_max=2, interval_s=0.0, orders_max=10
-    )
-    assert 0 < total.executed_quantity <= 20 and total.fee > 0
-    stop.set()
-    await making
-    await until(lambda: quoting.orders == {})
-    for code in codes:
-        assert sum(c.positions.get(code, 0) for c in (quoting, hedging, taking)) == 0
-    assert sum(hedging.positions.values()) == -hedge.lots
-
-
-@pytest.mark.parametrize("bot", ["maker", "hedger", "taker"])
-def test_a_bot_says_how_to_run_it(bot: str) -> None:
-    command = [sys.executable, "-m", f"clients.bots.{bot}", "--help"]
-    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    assert "--url" in done.stdout and "--key" in done.stdout
