@@ -2,13 +2,12 @@
 
 import random
 import struct
-from collections.abc import Iterator
 from zlib import crc32
 
 import pytest
 import venue as market
 from msgspec.structs import astuple
-from venue import CODE, OTHER, RICH, THIRD
+from venue import CODE, OTHER, RICH, THIRD, flow
 
 from exchange.engine import Engine
 from exchange.marketdata.feed import Feed
@@ -22,7 +21,6 @@ from exchange.messages import (
     CommandKind,
     EventKind,
     Side,
-    TimeInForce,
     wire,
 )
 
@@ -47,36 +45,6 @@ class Stream:
         self.sequence += len(commands)
         rows: list[Row] = list(EVENT.iter_unpack(events))
         return [message for _, message in self.feed.apply(rows, 1, texts, CHANNELS)]
-
-
-def flow(seed: int, count: int) -> Iterator[Command]:
-    """Random orders, cancels, reductions, replacements and moving limits."""
-    chance = random.Random(seed)
-    for key in range(1, count + 1):
-        kind = chance.choices(
-            [CommandKind.ENTER, CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE,
-             CommandKind.SET_LIMITS], [60, 12, 10, 17, 1],
-        )[0]  # fmt: skip
-        number = chance.randrange(2)
-        if kind == CommandKind.SET_LIMITS:
-            low, high = chance.choice([(2_000, 3_300), (2_645, 2_655)])
-            yield Command(kind=kind, instrument=number, target_lo=low, target_hi=high)
-            continue
-        yield Command(
-            kind=kind,
-            side=chance.randrange(2) if kind == CommandKind.ENTER else Side.UNSTATED,
-            tif=chance.choice([TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK])
-            if kind == CommandKind.ENTER
-            else 0,
-            flags=0 if kind == CommandKind.ENTER else CommandFlag.BY_CLIENT_ID,
-            instrument=number,
-            account=chance.choice([RICH, RICH, THIRD]),
-            price=chance.randrange(2_640, 2_661),
-            quantity=chance.randrange(1, 6) * market.LOT_STEPS[number],
-            stp=chance.randrange(4) if kind == CommandKind.ENTER else 0,
-            target_lo=chance.randrange(max(1, key - 40), key + 1),
-            key_lo=key,
-        )
 
 
 class Book:

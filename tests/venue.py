@@ -3,7 +3,8 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +17,16 @@ from exchange.gateway import auth
 from exchange.gateway.hub import Hub
 from exchange.gateway.session import JSON, MSGPACK, Session
 from exchange.journal.errors import NoSuchPosition
-from exchange.messages import COMMAND, Command, CommandKind, TradingState, wire
+from exchange.messages import (
+    COMMAND,
+    Command,
+    CommandFlag,
+    CommandKind,
+    Side,
+    TimeInForce,
+    TradingState,
+    wire,
+)
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
 CODE: Final = "H100Z26"
@@ -213,6 +223,36 @@ async def reject(venue: Venue, session: Any, request: Any) -> wire.Rejected:
     assert isinstance(told, wire.Rejected), told
     assert venue.hash() == before
     return told
+
+
+def flow(seed: int, count: int) -> Iterator[Command]:
+    """Random orders, cancels, reductions, replacements and moving limits."""
+    chance = random.Random(seed)
+    for key in range(1, count + 1):
+        kind = chance.choices(
+            [CommandKind.ENTER, CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE,
+             CommandKind.SET_LIMITS], [60, 12, 10, 17, 1],
+        )[0]  # fmt: skip
+        number = chance.randrange(2)
+        if kind == CommandKind.SET_LIMITS:
+            low, high = chance.choice([(2_000, 3_300), (2_645, 2_655)])
+            yield Command(kind=kind, instrument=number, target_lo=low, target_hi=high)
+            continue
+        yield Command(
+            kind=kind,
+            side=chance.randrange(2) if kind == CommandKind.ENTER else Side.UNSTATED,
+            tif=chance.choice([TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK])
+            if kind == CommandKind.ENTER
+            else 0,
+            flags=0 if kind == CommandKind.ENTER else CommandFlag.BY_CLIENT_ID,
+            instrument=number,
+            account=chance.choice([RICH, RICH, THIRD]),
+            price=chance.randrange(2_640, 2_661),
+            quantity=chance.randrange(1, 6) * LOT_STEPS[number],
+            stp=chance.randrange(4) if kind == CommandKind.ENTER else 0,
+            target_lo=chance.randrange(max(1, key - 40), key + 1),
+            key_lo=key,
+        )
 
 
 @asynccontextmanager
