@@ -7,18 +7,14 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 import typer.main
+from served import CHECKOUT, COMMAND, serving
 
 from exchange.cli import app
-
-CHECKOUT: Final = Path(__file__).parents[1]
-COMMAND: Final = [sys.executable, "-m", "exchange.cli"]
-START_SECONDS: Final = 30
 
 
 def hourbook(*arguments: str | Path, code: int = 0) -> str:
@@ -37,33 +33,6 @@ def hourbook(*arguments: str | Path, code: int = 0) -> str:
 
 def result(*arguments: str | Path) -> Any:
     return json.loads(hourbook(*arguments, "--json"))
-
-
-class Server:
-    """A serving process and what it said when it was ready."""
-
-    def __init__(self, data: Path) -> None:
-        command = [*COMMAND, "serve", "--data", str(data), "--port", "0"]
-        self.process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.ready: dict[str, str] = json.loads(self.process.stdout.readline())
-
-    def stop(self, number: int = signal.SIGTERM) -> str:
-        self.process.send_signal(number)
-        said, _ = self.process.communicate(timeout=START_SECONDS)
-        return said
-
-
-@contextmanager
-def serving(data: Path) -> Iterator[Server]:
-    server = Server(data)
-    try:
-        yield server
-    finally:
-        if server.process.poll() is None:
-            server.stop(signal.SIGKILL)
-        assert server.process.stdout is not None
-        server.process.stdout.close()
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -4,11 +4,11 @@ import asyncio
 import json
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from served import CHECKOUT, COMMAND
 
 from clients.aio import AsyncClient
 from exchange.messages.wire import Accepted
@@ -16,13 +16,12 @@ from exchange.sim.demo import Demo
 from exchange.sim.participants import PRODUCTS, fair_ticks
 from exchange.sim.proof import Check
 
-CHECKOUT: Final = Path(__file__).parents[1]
-COMMAND: Final = [sys.executable, "-m", "exchange.cli", "demo", "--seconds", "5"]
+DEMO: Final = [*COMMAND, "demo", "--seconds", "5"]
 
 
 def test_five_seconds_of_market_are_proven() -> None:
     done = subprocess.run(
-        COMMAND, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
+        DEMO, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -33,7 +32,7 @@ def test_five_seconds_of_market_are_proven() -> None:
 
 def test_the_proof_as_json() -> None:
     done = subprocess.run(
-        [*COMMAND, "--json", "--seed", "7"],
+        [*DEMO, "--json", "--seed", "7"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -92,7 +91,7 @@ async def test_a_visitor_trades_in_the_next_day(tmp_path: Path) -> None:
 
 
 def test_serve_invites_and_stops_on_a_signal() -> None:
-    command = [*COMMAND[:-1], "3", "--serve", "--json"]
+    command = [*DEMO[:-1], "3", "--serve", "--json"]
     with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["holds"]

@@ -1,0 +1,43 @@
+"""A market in a process of its own, for tests that are its users."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+CHECKOUT: Final = Path(__file__).parents[1]
+COMMAND: Final = [sys.executable, "-m", "exchange.cli"]
+STOP_SECONDS: Final = 30
+
+
+class Server:
+    """A serving process and what it said when it was ready."""
+
+    def __init__(self, data: Path) -> None:
+        command = [*COMMAND, "serve", "--data", str(data), "--port", "0"]
+        self.process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.ready: dict[str, str] = json.loads(self.process.stdout.readline())
+
+    def stop(self, number: int = signal.SIGTERM) -> str:
+        """Send a signal; what the process said until it ended."""
+        self.process.send_signal(number)
+        said, _ = self.process.communicate(timeout=STOP_SECONDS)
+        return said
+
+
+@contextmanager
+def serving(data: Path) -> Iterator[Server]:
+    """A served market, killed at the end if it still runs."""
+    server = Server(data)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop(signal.SIGKILL)
+        assert server.process.stdout is not None
+        server.process.stdout.close()

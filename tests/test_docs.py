@@ -1,0 +1,80 @@
+"""The documentation is executed: python blocks against a live market, shell blocks in a shell.
+
+A block fenced ``python`` or ``shell`` is run, page by page and in order; ``sh``, ``text`` and the
+like are for reading.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+from served import CHECKOUT, COMMAND, serving
+
+BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES: Final = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+WRITTEN_ADDRESS: Final = "ws://localhost:8000"
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for found, text in BLOCK.findall(page.read_text()) if found == language]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(CHECKOUT))
+
+
+def hourbook_on_path(folder: Path) -> dict[str, str]:
+    """An environment in which ``hourbook`` is this checkout's."""
+    command = folder / "bin" / "hourbook"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
+    command.chmod(0o755)
+    path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "PYTHONPATH": str(CHECKOUT)}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
+def test_python_blocks_run_against_a_live_market(page: Path, tmp_path: Path) -> None:
+    data = tmp_path / "market"
+    environment = hourbook_on_path(tmp_path)
+    for arguments in (["deposit", "1", "5000000"], ["deposit", "2", "5000000"]):
+        command = [*COMMAND, "admin", *arguments, "--data", str(data)]
+        subprocess.run(command, cwd=CHECKOUT, capture_output=True, check=True)
+    created = [*COMMAND, "keys", "create", "1", "--data", str(data)]
+    key = subprocess.run(created, cwd=CHECKOUT, capture_output=True, check=True).stdout
+    (tmp_path / "key.json").write_bytes(key)
+    assert set(json.loads(key)) == {"key_id", "secret"}
+    with serving(data) as server:
+        address = server.ready["ws"].removesuffix("/ws")
+        script = "\n".join(blocks(page, "python")).replace(WRITTEN_ADDRESS, address)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", script],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "shell")], ids=name)
+def test_shell_blocks_run(page: Path, tmp_path: Path) -> None:
+    lines = "\n".join(blocks(page, "shell")).splitlines()
+    script = "\n".join(line for line in lines if not line.startswith("hourbook serve"))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=tmp_path,
+        env=hourbook_on_path(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
