@@ -173,6 +173,25 @@ def test_a_killed_market_has_all_it_said(tmp_path: Path, said: int) -> None:
     assert (tmp_path / "tape/released.hbt").read_bytes().startswith(before)
 
 
+async def test_a_cancelled_run_is_finished_by_close(tmp_path: Path) -> None:
+    """Nothing that was taken is dropped: it is written, synced and released before the end."""
+    gate = Gate()
+    sequencer = open_sequencer(tmp_path, sync=gate)
+    run = asyncio.create_task(sequencer.run())
+    for first_key in (1, 50, 90):
+        for command in deposits(2, first_key):
+            sequencer.submit(1, command)
+        await asyncio.sleep(0)
+    await until(lambda: gate.waiting == 1)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    gate.let()
+    await sequencer.close()
+    assert sequencer.durable_upto == sequencer.tape.last[1] == 6
+    assert read_log(tmp_path).durable_upto == 6
+
+
 async def test_full_queues_have_a_name_and_a_number(tmp_path: Path) -> None:
     sequencer = open_sequencer(tmp_path)
     command = deposit(1)

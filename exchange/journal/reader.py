@@ -26,7 +26,7 @@ from exchange.journal.head import Head, read_head
 LOG_NAME: Final = "log"
 SUFFIX: Final = ".hbl"
 DIGITS: Final = 20
-CHUNK_BYTES: Final = 2 << 20  # read, and handed over, together: enough to hide a thread's cost
+CHUNK_BYTES: Final = 1 << 20  # read, and handed over, together: enough to hide a thread's cost
 
 
 def segment_name(first_sequence: int) -> str:
