@@ -80,7 +80,8 @@ class Generator:
         self.spread = self.random.choice((2, 6, 20))
         self.step = self.random.choice((1, 1, 1, 5))
         self.lot_step = self.random.choice((1, 1, 1, 2))
-        self.tick_scale, self.multiplier = self.random.choice(((1, 1), (10, 7), (1000, 744)))
+        scales = ((1, 1), (10, 7), (1000, 744), (1 << 20, 1 << 20))
+        self.tick_scale, self.multiplier = self.random.choice(scales)
         self.wealth = 150 * (self.spread * self.tick_scale * self.multiplier + 100)
         self.date = 20260101
         self.cycle = 0

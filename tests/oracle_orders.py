@@ -204,7 +204,7 @@ def judge_enter(m: Market, c: Record, account: Account) -> tuple[Instrument, int
     if m.slots_full():
         raise Rejected(Reason.ORDERS_FULL, Limit.ORDERS, Limit.ORDERS)
     known = sum(len(other.positions) for other in m.accounts.values())
-    if c.instrument not in account.positions and known >= Limit.POSITIONS:
+    if c.instrument not in account.positions and known >= Limit.POSITIONS - 1:
         raise Rejected(Reason.POSITIONS_FULL, Limit.POSITIONS, Limit.POSITIONS)
     return instrument, limit
 

@@ -12,6 +12,13 @@ from hashlib import blake2b
 from pathlib import Path
 from random import Random
 
+import oracle
+import oracle_accounts
+import oracle_instruments
+import oracle_matching
+import oracle_orders
+import oracle_risk
+import oracle_state
 import pytest
 from differences import Machine, Step, command_in_words, difference, first_difference, shrink
 from generator import ACCOUNTS_MAX, MIXED, Generator
@@ -32,24 +39,24 @@ BATCH_SIZES = (1, 7, 64, 500)
 SOAK_SECONDS = float(os.environ.get("HOURBOOK_SOAK_SECONDS", "0"))
 
 
-def compare_views(oracle: Oracle, engine: Machine) -> None:
+def compare_views(slow: Oracle, engine: Machine) -> None:
     """Every figure that the oracle can name is the engine's as well."""
 
-    def same(slow: Mapping[str, int], fast: Mapping[str, int]) -> None:
-        assert slow == {name: fast[name] for name in slow}
+    def same(expected: Mapping[str, int], found: Mapping[str, int]) -> None:
+        assert expected == {name: found[name] for name in expected}
 
     engine.check()
-    oracle.check()
-    assert engine.next_deadline() == oracle.next_deadline()
-    same(oracle.counts(), engine.counts())
-    for instrument in range(len(oracle.market.instruments)):
-        same(oracle.instrument(instrument), engine.instrument(instrument))
-        assert engine.book(instrument) == oracle.book(instrument)
-        assert engine.book(instrument, 2) == oracle.book(instrument, 2)
+    slow.check()
+    assert engine.next_deadline() == slow.next_deadline()
+    same(slow.counts(), engine.counts())
+    for instrument in range(len(slow.market.instruments)):
+        same(slow.instrument(instrument), engine.instrument(instrument))
+        assert engine.book(instrument) == slow.book(instrument)
+        assert engine.book(instrument, 2) == slow.book(instrument, 2)
         for account in range(ACCOUNTS_MAX + 1):
-            same(oracle.position(account, instrument), engine.position(account, instrument))
-    for account in oracle.market.accounts:
-        same(oracle.account(account), engine.account(account))
+            same(slow.position(account, instrument), engine.position(account, instrument))
+    for account in slow.market.accounts:
+        same(slow.account(account), engine.account(account))
 
 
 def report(steps: list[Step], words: str) -> str:
@@ -64,22 +71,22 @@ def report(steps: list[Step], words: str) -> str:
 
 def run_both(seed: int, weights: Mapping[str, int], size: int, commands: int) -> None:
     """Drives oracle and engine with the same batches and compares everything."""
-    generator, oracle, engine = Generator(seed, weights), Oracle(), Engine()
+    generator, slow, fast = Generator(seed, weights), Oracle(), Engine()
     steps: list[Step] = []
     batch, sequence, number = generator.opening(), 1, 0
     while sequence <= commands:
         steps.append((generator.stamp, batch))
-        slow = oracle.apply(batch, sequence, generator.stamp)
-        fast = engine.apply(batch, sequence, generator.stamp)
-        if slow != fast:
-            pytest.fail(report(steps, first_difference(batch, sequence, slow, fast)))
+        expected = slow.apply(batch, sequence, generator.stamp)
+        events = fast.apply(batch, sequence, generator.stamp)
+        if events != expected:
+            pytest.fail(report(steps, first_difference(batch, sequence, expected, events)))
         if number % BATCHES_PER_LOOK == 0 and (size > 1 or number % 100 == 0):
-            compare_views(oracle, engine)
-        generator.learn(fast)
+            compare_views(slow, fast)
+        generator.learn(events)
         sequence += len(batch) // COMMAND_BYTES
         batch = generator.batch(size)
         number += 1
-    compare_views(oracle, engine)
+    compare_views(slow, fast)
 
 
 drawn_weights = st.one_of(
@@ -100,6 +107,44 @@ drawn_weights = st.one_of(
 @given(seed=st.integers(0, 1 << 32), weights=drawn_weights, size=st.sampled_from(BATCH_SIZES))
 def test_a_million_commands(seed: int, weights: Mapping[str, int], size: int) -> None:
     run_both(seed, weights, size, COMMANDS_PER_EXAMPLE)
+
+
+# Rules that are broken in the oracle on purpose: (where, name, what stands there instead).
+MUTANTS: list[tuple[object, str, object]] = [
+    (oracle_matching, "can_fill", lambda *_: True),
+    (oracle_matching, "own", lambda *_: False),
+    (oracle_orders, "judge_post_only", lambda *_: None),
+    (oracle_orders, "judge_position", lambda *_: None),
+    (oracle_orders, "judge_margin", lambda *_: None),
+    (oracle_instruments, "return_dormant", lambda *_: None),
+    (oracle_instruments, "review", lambda *_: None),
+    (oracle_accounts, "review", lambda *_: None),
+    (oracle, "fire_timers", lambda *_: None),
+    (oracle_risk, "side_lots", lambda *_: 0),
+    (oracle_risk, "unrealized", lambda *_: 0),
+    (oracle_risk, "member_figures", lambda *_: (0, 0)),
+    (oracle_state.Market, "forget_if_finished", lambda *_: None),
+    (oracle_state, "insort", lambda orders, order, key: orders.append(order)),
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant[1])
+def test_a_broken_rule_is_found(
+    monkeypatch: pytest.MonkeyPatch, mutant: tuple[object, str, object]
+) -> None:
+    """The canary of the comparison above: a rule that no command ever reached would pass it."""
+    monkeypatch.setattr(*mutant)
+    for seed in range(20):
+        generator, slow, fast = Generator(seed), Oracle(), Engine()
+        batch, sequence = generator.opening(), 1
+        for _ in range(60):
+            events = fast.apply(batch, sequence, generator.stamp)
+            if slow.apply(batch, sequence, generator.stamp) != events:
+                return
+            generator.learn(events)
+            sequence += len(batch) // COMMAND_BYTES
+            batch = generator.batch(64)
+    pytest.fail("the engine agrees with a broken oracle")
 
 
 @pytest.mark.skipif(not SOAK_SECONDS, reason="HOURBOOK_SOAK_SECONDS is not set")
@@ -147,14 +192,14 @@ def test_batches_do_not_matter(machine: type[Machine], seed: int) -> None:
 
 def test_state_tells_apart() -> None:
     """Engine and oracle agree on which commands changed the state and which did not."""
-    generator, oracle, engine = Generator(3), Oracle(), Engine()
+    generator, slow, fast = Generator(3), Oracle(), Engine()
     batch, sequence = generator.opening(), 1
     before = [b"", b""]
-    for _ in range(1500):
-        generator.learn(oracle.apply(batch, sequence, generator.stamp))
-        engine.apply(batch, sequence, generator.stamp)
+    for _ in range(500):
+        generator.learn(slow.apply(batch, sequence, generator.stamp))
+        fast.apply(batch, sequence, generator.stamp)
         sequence += len(batch) // COMMAND_BYTES
-        after = [oracle.state_bytes(), engine.state_bytes()]
+        after = [slow.state_bytes(), fast.state_bytes()]
         changed = [old != new for old, new in zip(before, after, strict=True)]
         assert changed[0] == changed[1], command_in_words(batch[:COMMAND_BYTES])
         before, batch = after, generator.batch(1)
@@ -191,10 +236,10 @@ def test_the_generator_reaches_every_event() -> None:
     """A kind of event that random commands never cause would be compared by nobody."""
     seen: set[int] = set()
     for seed in range(8):
-        generator, oracle, sequence = Generator(seed), Oracle(), 1
+        generator, machine, sequence = Generator(seed), Oracle(), 1
         batch = generator.opening()
         for _ in range(30):
-            events = oracle.apply(batch, sequence, generator.stamp)
+            events = machine.apply(batch, sequence, generator.stamp)
             seen.update(event[2] for event in EVENT.iter_unpack(events))
             generator.learn(events)
             sequence += len(batch) // COMMAND_BYTES

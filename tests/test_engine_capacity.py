@@ -1,0 +1,198 @@
+"""Every capacity has a FULL reject: nothing grows beyond it and nothing breaks at it.
+
+The engine alone fills them all; the oracle joins where that takes it a second.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from differences import Machine
+from generator import pack
+from oracle import Oracle
+
+from exchange.engine import Engine
+from exchange.messages import (
+    COMMAND_BYTES,
+    COMMAND_FIELDS,
+    EVENT,
+    EVENT_BYTES,
+    CommandFlag,
+    CommandKind,
+    EventKind,
+    Limit,
+    Reason,
+    TradingState,
+)
+
+WIDTHS = "u1 u1 u1 u1 <u4 <u4 <u4 <i8 <u4 <u2 u1 u1 <u8 <u8 <u8 <u8"
+RECORD = np.dtype(list(zip(COMMAND_FIELDS, WIDTHS.split(), strict=True)))
+STAMP = 1_000_000_000_000
+ORDERS, BOOK_ORDERS = int(Limit.ORDERS), int(Limit.BOOK_ORDERS)
+
+
+class Bulk:
+    """A machine that is fed many commands at once and tells the rejects among their answers."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine, self.sequence = machine, 1
+
+    def do(self, *commands: bytes) -> list[tuple[Reason, int, int]]:
+        """Rejects as (reason, a, b)."""
+        batch = b"".join(commands)
+        events = self.machine.apply(batch, self.sequence, STAMP)
+        self.sequence += len(batch) // COMMAND_BYTES
+        kinds = np.frombuffer(events, "u1")[12::EVENT_BYTES]
+        return [
+            (Reason(event[4]), event[13], event[14])
+            for at in np.flatnonzero(kinds == EventKind.REJECTED)
+            for event in [EVENT.unpack_from(events, int(at) * EVENT_BYTES)]
+        ]
+
+    def many(
+        self, kind: CommandKind, count: int, **fields: object
+    ) -> list[tuple[Reason, int, int]]:
+        """``count`` commands; a field is one number or an array of them."""
+        rejects = []
+        batch = np.zeros(count, RECORD)
+        batch["kind"] = kind
+        for name, values in fields.items():
+            batch[name] = values
+        for start in range(0, count, 1 << 16):
+            rejects += self.do(batch[start : start + (1 << 16)].tobytes())
+        return rejects
+
+
+def trading(numbers: Iterable[int]) -> list[bytes]:
+    """Instruments with a free margin and ten price levels, open."""
+    listing = {"price": 5, "quantity": 1, "session": 1, "account": 1, "operator": 1}
+    out = []
+    for number in numbers:
+        out += [
+            pack(CommandKind.LIST, instrument=number, target_lo=1, target_hi=10, **listing),
+            pack(CommandKind.SET_RISK, instrument=number, quantity=1 << 30, session=100),
+            pack(CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS),
+        ]
+    return out
+
+
+def test_orders_and_a_book() -> None:
+    """One instrument is full at a million orders, the market at the slots of its slab."""
+    bulk = Bulk(Engine())
+    assert bulk.do(*trading(range(3))) == []
+    deposit = pack(CommandKind.DEPOSIT, price=1 << 40)
+    assert bulk.do(deposit) == []
+    full = 0
+    for instrument in range(2):
+        keys = np.arange(BOOK_ORDERS, dtype="u8") + 1 + full
+        fields = {"instrument": instrument, "price": 3, "quantity": 1, "key_lo": keys}
+        assert bulk.many(CommandKind.ENTER, BOOK_ORDERS, **fields) == []
+        full += BOOK_ORDERS
+        one_more = pack(
+            CommandKind.ENTER, instrument=instrument, price=3, quantity=1, key_lo=1 << 40
+        )
+        assert bulk.do(one_more) == [(Reason.BOOK_FULL, BOOK_ORDERS, BOOK_ORDERS)]
+    rest = ORDERS - 1 - full  # slot 0 is no order
+    keys = np.arange(rest, dtype="u8") + 1 + full
+    fields = {"instrument": 2, "price": 3, "quantity": 1, "key_lo": keys}
+    assert bulk.many(CommandKind.ENTER, rest, **fields) == []
+    before = bulk.machine.state_bytes(buckets=False)
+    last = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": ORDERS - 1}
+    wishes = [
+        pack(CommandKind.ENTER, instrument=2, price=3, quantity=1, key_lo=1 << 40),
+        pack(CommandKind.CANCEL, key_lo=1 << 40, **last),
+        pack(CommandKind.REDUCE, key_lo=1 << 40, quantity=1, **last),
+        pack(CommandKind.REPLACE, key_lo=1 << 40, quantity=1, price=4, **last),
+        pack(CommandKind.DEPOSIT, key_lo=1 << 40, price=1),
+        pack(CommandKind.WITHDRAW, key_lo=1 << 40, price=1),
+        pack(CommandKind.FEE, key_lo=1 << 40, price=1),
+        pack(CommandKind.RECORD, key_lo=1 << 40),
+    ]
+    for wish in wishes:
+        assert bulk.do(wish) == [(Reason.ORDERS_FULL, ORDERS, ORDERS)]
+    assert bulk.machine.state_bytes(buckets=False) == before
+    # without a request id a cancel needs no slot; the newest order's id is still in the window
+    assert bulk.do(pack(CommandKind.CANCEL, **last)) == []
+    first = {**last, "target_lo": 1}  # it has left the window: its slot is free at once
+    assert bulk.do(pack(CommandKind.CANCEL, **first)) == []
+    assert bulk.do(wishes[0]) == []
+    bulk.machine.check()
+
+
+def test_positions() -> None:
+    """As many (account, instrument) pairs as there may be, and one more: record 0 is none."""
+    bulk = Bulk(Engine())
+    pairs = int(Limit.POSITIONS)
+    accounts, instruments = 1 << 15, pairs >> 15
+    assert bulk.do(*trading(range(instruments + 1))) == []
+    numbers = np.arange(1, accounts, dtype="u4")
+    opening = {"account": numbers, "quantity": 100, "target_hi": 1, "session": numbers}
+    assert bulk.many(CommandKind.OPEN_ACCOUNT, accounts - 1, **opening) == []
+    assert bulk.do(pack(CommandKind.DEPOSIT, price=1 << 40)) == []
+    rejects = []
+    for instrument in range(instruments):
+        fields = {"account": np.arange(accounts), "instrument": instrument, "price": 3}
+        fields |= {"quantity": 1, "key_lo": instrument + 1}
+        rejects += bulk.many(CommandKind.ENTER, accounts, **fields)
+    assert rejects == [(Reason.POSITIONS_FULL, pairs, pairs)]
+    wish = pack(CommandKind.ENTER, instrument=instruments, price=3, quantity=1, key_lo=1 << 40)
+    assert bulk.do(wish) == [(Reason.POSITIONS_FULL, pairs, pairs)]
+    known = pack(CommandKind.ENTER, instrument=0, price=3, quantity=1, key_lo=1 << 40)
+    assert bulk.do(known) == []
+    bulk.machine.check()
+
+
+@pytest.mark.parametrize("machine", [Oracle, Engine])
+def test_sessions(machine: type[Machine]) -> None:
+    """Slots 1 to 65535; one that ended is used again, the one that ended longest ago first."""
+    bulk, capacity = Bulk(machine()), int(Limit.SESSIONS)
+    assert bulk.many(CommandKind.LOGON, capacity - 1) == []
+    full = [(Reason.SESSIONS_FULL, capacity, capacity)]
+    assert bulk.do(pack(CommandKind.LOGON)) == full
+    for slot in (7, 5):
+        assert bulk.do(pack(CommandKind.LOGOFF, session=1 << 16 | slot)) == []
+    opened = []
+    for _ in range(2):
+        events = bulk.machine.apply(pack(CommandKind.LOGON), bulk.sequence, STAMP)
+        bulk.sequence += 1
+        opened.append(EVENT.unpack(events)[7])
+    assert opened == [2 << 16 | 7, 2 << 16 | 5]
+    assert bulk.do(pack(CommandKind.LOGON)) == full
+    bulk.machine.check()
+
+
+@pytest.mark.parametrize("machine", [Oracle, Engine])
+def test_instruments(machine: type[Machine]) -> None:
+    bulk, capacity = Bulk(machine()), int(Limit.INSTRUMENTS)
+    listing = {"quantity": 1, "session": 1, "account": 1, "operator": 1}
+    numbers = np.arange(capacity, dtype="u4")
+    assert bulk.many(CommandKind.LIST, capacity, instrument=numbers, **listing) == []
+    one_more = pack(CommandKind.LIST, instrument=capacity, **listing)
+    assert bulk.do(one_more) == [(Reason.INSTRUMENTS_FULL, capacity, capacity)]
+    bulk.machine.check()
+
+
+@pytest.mark.parametrize("machine", [Oracle, Engine])
+def test_accounts(machine: type[Machine]) -> None:
+    bulk, capacity = Bulk(machine()), int(Limit.ACCOUNTS)
+    numbers = np.arange(1, capacity, dtype="u4")
+    opening = {"account": numbers, "quantity": 1, "target_hi": 1}
+    assert bulk.many(CommandKind.OPEN_ACCOUNT, capacity - 1, **opening) == []
+    one_more = pack(CommandKind.OPEN_ACCOUNT, account=capacity, quantity=1, target_hi=1)
+    assert bulk.do(one_more) == [(Reason.ACCOUNTS_FULL, capacity, capacity)]
+    assert bulk.machine.counts()["accounts"] == capacity
+    bulk.machine.check()
+
+
+@pytest.mark.parametrize("machine", [Oracle, Engine])
+def test_a_session_slot_used_65535_times(machine: type[Machine]) -> None:
+    """Its generation starts again at 1: zero is skipped."""
+    bulk = Bulk(machine())
+    batch = np.zeros(2 * 0xFFFF, RECORD)
+    batch["kind"][::2] = CommandKind.LOGON
+    batch["kind"][1::2] = CommandKind.LOGOFF
+    batch["session"][1::2] = np.arange(1, 0x10000, dtype="u4") << 16 | 1
+    for start in range(0, len(batch), 1 << 16):
+        assert bulk.do(batch[start : start + (1 << 16)].tobytes()) == []
+    events = bulk.machine.apply(pack(CommandKind.LOGON), bulk.sequence, STAMP)
+    assert EVENT.unpack(events)[7] == 1 << 16 | 1
