@@ -98,6 +98,7 @@ class _Quoter:
         self._terms = terms
         self._reference = reference
         self._ids: dict[SideText, str] = {}
+        self._quoted_bid: int | None = None  # ticks, as last wished
 
     async def refresh(self) -> None:
         """Have both sides stand where they should."""
@@ -107,7 +108,11 @@ class _Quoter:
             return
         net = self._client.positions.get(self.instrument, 0)
         wished = targets(self._terms, reference, net, *self._limits(state))
-        for side in SIDES:
+        bid = wished.get("buy")
+        rising = bid is not None and self._quoted_bid is not None and bid > self._quoted_bid
+        self._quoted_bid = bid
+        # The side that makes room moves first, or the other would meet it.
+        for side in reversed(SIDES) if rising else SIDES:
             try:
                 rejected = await self._stand(side, wished.get(side))
             except (NotConnected, OutcomeUnknown):
