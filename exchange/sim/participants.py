@@ -18,7 +18,8 @@ from contracts import prices
 from exchange.messages.wire import SideText
 
 # Inside quotes and deeper ones: thousandths of the fair price that they stand off it, and lots.
-MAKER_LAYERS: Final = ((2, 20), (6, 60))
+MAKER_LAYERS: Final = ((2, 40), (6, 80))
+MAKER_SKEW_LOTS: Final = 40  # inventory that moves every quote of an instrument by a tick
 MAKER_INVENTORY_LOTS: Final = 400
 MAKER_INTERVAL_SECONDS: Final = 0.2
 TAKER_LOTS_MAX: Final = 6
@@ -102,7 +103,7 @@ async def make_markets(client: AsyncClient, day: Day, random: Random) -> None:
         terms = maker.Terms(
             lots=lots,
             half_spread=prices.level(product) * permille // 1000,
-            skew=1,
+            skew=max(1, lots // MAKER_SKEW_LOTS),
             inventory_max=MAKER_INVENTORY_LOTS,
             interval_s=MAKER_INTERVAL_SECONDS,
         )
