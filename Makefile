@@ -35,9 +35,11 @@ bench: build
 	$(BIN)/hourbook bench core $(ARGUMENTS)
 	$(BIN)/hourbook bench path $(ARGUMENTS)
 
-# The same properties as `make test`, over many more random commands.
+# The engine against the oracle on random commands for SOAK_SECONDS; HOURBOOK_CHECKED=1 make build
+# first for a core with its own checks on.
+SOAK_SECONDS ?= 1800
 soak: build
-	HOURBOOK_SOAK=1 $(BIN)/python -m pytest tests/test_engine_random.py $(ARGUMENTS)
+	HOURBOOK_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest tests/test_engine.py -k soak -s $(ARGUMENTS)
 
 clean:
 	rm -rf build dist *.egg-info
