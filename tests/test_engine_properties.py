@@ -1,0 +1,138 @@
+"""What must hold whatever the commands are: consequences that docs/reference/engine.md promises."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import pytest
+from generator import MIXED, Generator
+
+from exchange.engine import Engine
+from exchange.messages import (
+    COMMAND_BYTES,
+    EVENT,
+    CommandKind,
+    Event,
+    EventFlag,
+    EventKind,
+)
+
+NAMES = Event.__struct_fields__
+BOOK_KINDS = (EventKind.ORDER_ACCEPTED, EventKind.ORDER_REPLACED, EventKind.ORDER_RETURNED)
+TAKEN = (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED)
+NEVER_MORE = (CommandKind.CANCEL, CommandKind.REDUCE)
+
+seeds = pytest.mark.parametrize("seed", range(6))
+
+
+def decoded(events: bytes) -> list[Event]:
+    return [Event(**dict(zip(NAMES, e, strict=True))) for e in EVENT.iter_unpack(events)]
+
+
+def run(
+    engine: Engine, seed: int, commands: int, size: int
+) -> Iterator[tuple[bytes, bytes, list[Event]]]:
+    """Yields each batch, its events as bytes, and decoded."""
+    generator, sequence = Generator(seed, {**MIXED, "churn": 0}), 1
+    batch = generator.opening()
+    while sequence <= commands:
+        events = engine.apply(batch, sequence, generator.stamp)
+        yield batch, events, decoded(events)
+        generator.learn(events)
+        sequence += len(batch) // COMMAND_BYTES
+        batch = generator.batch(size)
+
+
+class Depth:
+    """The books, kept from events alone, as a reader of the released stream would."""
+
+    def __init__(self) -> None:
+        self.lots: dict[tuple[int, int, int], int] = defaultdict(int)  # instrument, side, price
+
+    def see(self, event: Event) -> None:
+        if event.flags & EventFlag.DUPLICATE:
+            return  # the first answer again: nothing new happened
+        side = 1 if event.flags & EventFlag.SELL else 0
+        resting = event.flags & EventFlag.RESTING
+        here = event.instrument, side
+        if event.kind == EventKind.ORDER_REPLACED and resting:
+            self.lots[*here, event.a] -= event.b
+        if event.kind in BOOK_KINDS:
+            self.lots[*here, event.price] += event.leaves
+        elif event.kind == EventKind.TRADE:
+            self.lots[event.instrument, 1 - side, event.price] -= event.quantity
+        elif event.kind in TAKEN and resting:
+            self.lots[*here, event.price] -= event.quantity
+        elif event.kind == EventKind.ORDER_DORMANT:
+            self.lots[*here, event.price] -= event.leaves
+
+    def levels(self, instrument: int, side: int) -> list[tuple[int, int]]:
+        found = [
+            (price, lots)
+            for (number, where, price), lots in self.lots.items()
+            if lots and (number, where) == (instrument, side)
+        ]
+        return sorted(found, reverse=side == 0)
+
+
+@seeds
+def test_depth_follows_from_events_alone(seed: int) -> None:
+    engine, depth = Engine(), Depth()
+    for _, _, events in run(engine, seed, 6_000, 16):
+        for event in events:
+            depth.see(event)
+        for instrument in range(engine.counts()["instruments"]):
+            for side, levels in enumerate(engine.book(instrument)):
+                seen = depth.levels(instrument, side)
+                assert seen == [(price, lots) for price, lots, _ in levels]
+
+
+@seeds
+def test_every_lot_of_an_order_is_accounted_for(seed: int) -> None:
+    """Leaves + executed + taken off = the quantity asked for, at each event of each order."""
+    leaves: dict[int, int] = {}
+    executed: dict[int, int] = defaultdict(int)
+    for _, _, events in run(Engine(), seed, 6_000, 16):
+        for event in events:
+            order = event.order_id
+            if event.flags & EventFlag.DUPLICATE:
+                continue
+            if event.kind == EventKind.ORDER_ACCEPTED:
+                leaves[order] = event.quantity
+            elif event.kind == EventKind.ORDER_REPLACED:
+                assert leaves[order] == event.b
+                leaves[order] = event.quantity - executed[order]
+            elif event.kind == EventKind.ORDER_RETURNED:
+                assert leaves[order] == event.quantity
+            elif event.kind == EventKind.TRADE:
+                for side, left in ((order, event.leaves), (event.key_lo, event.key_hi >> 32)):
+                    leaves[side] -= event.quantity
+                    executed[side] += event.quantity
+                    assert leaves[side] == left
+            elif event.kind in TAKEN:
+                leaves[order] -= event.quantity
+                assert leaves[order] == event.leaves
+    assert len(executed) > 100
+
+
+@seeds
+def test_no_trade_cancel_or_reduce_raises_what_is_required(seed: int) -> None:
+    """Only the sender of an order may come to need more, and then no more than it had.
+
+    An account that was in deficit already may still send what closes its position, even at a bad
+    price; a taker's fee is not part of what its margin was judged on.
+    """
+    engine = Engine()
+    before: dict[int, tuple[int, int]] = {}  # required and cash by account
+    looked_at = 0
+    for batch, _, events in run(engine, seed, 4_000, 1):
+        kind, sender = batch[0], int.from_bytes(batch[8:12], "little")
+        if kind <= CommandKind.REPLACE and events[-1].kind != EventKind.REJECTED:
+            looked_at += 1
+            for number, (required, cash) in before.items():
+                now = engine.account(number)["required"]
+                assert now <= required or (kind not in NEVER_MORE and number == sender)
+                assert now <= max(required, cash) or required > cash
+        opened = {e.account for e in events if e.kind == EventKind.ACCOUNT_OPENED}
+        figures = {number: engine.account(number) for number in {0, *before, *opened}}
+        before = {n: (account["required"], account["cash"]) for n, account in figures.items()}
+    assert looked_at > 300
