@@ -43,7 +43,8 @@ I64_MAX = (1 << 63) - 1
 def fingerprint(c: Record) -> tuple[int, ...]:
     """What must be equal for a command to be a repeat."""
     flags = c.flags & ~int(CommandFlag.MANUAL)
-    return (c.kind, c.side, c.tif, flags, c.stp, c.instrument, c.price, c.quantity, *c.target)
+    target = (0, 0) if c.kind == CommandKind.ENTER else c.target
+    return (c.kind, c.side, c.tif, flags, c.stp, c.instrument, c.price, c.quantity, *target)
 
 
 def repeated(m: Market, c: Record) -> bool:

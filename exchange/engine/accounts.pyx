@@ -9,7 +9,7 @@ from exchange.engine.ids cimport slots_left
 from exchange.engine.lifecycle cimport answered, cancel_all_of, keep_receipt, reject
 from exchange.engine.risk cimport charge, position_of, required_of
 from exchange.engine.state cimport (
-    Account, Command, Event, Market, Member, Position, account_of, blank, event_number,
+    Account, Command, Event, Market, Member, Position, account_of, blank, event_offset,
     instrument_of, i64, u16, u32,
     u64, u8,
 )
@@ -120,7 +120,7 @@ cdef bint refuse_money(Market* m, Command* c, Account* a) noexcept nogil:
 
 cdef void move_money(Market* m, Command* c) noexcept nogil:
     """DEPOSIT, WITHDRAW, FEE."""
-    cdef u64 first = event_number(m)
+    cdef u64 first = event_offset(m)
     cdef i64 amount = c.price
     cdef u8 kind = EVENT_KIND_DEPOSITED
     cdef Account* a
@@ -166,7 +166,7 @@ cdef void set_account(Market* m, Command* c) noexcept nogil:
 
 cdef void record(Market* m, Command* c) noexcept nogil:
     """What only clearing can judge passes through and is numbered."""
-    cdef u64 first = event_number(m)
+    cdef u64 first = event_offset(m)
     cdef Event* e
     if unknown_account(m, c) or answered(m, c, c.account):
         return

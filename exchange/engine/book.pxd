@@ -24,9 +24,13 @@ cdef inline bint on_step(Instrument* book, i64 price) noexcept nogil:
 
 
 cdef inline void occupy(Instrument* book, i32 slot) noexcept nogil:
-    book.bits[slot >> 6] |= <u64>1 << (slot & 63)
-    book.summary[slot >> 12] |= <u64>1 << ((slot >> 6) & 63)
-    book.top[slot >> 18] |= <u64>1 << ((slot >> 12) & 63)
+    cdef u64 word = book.bits[slot >> 6]
+    book.bits[slot >> 6] = word | <u64>1 << (slot & 63)
+    if word == 0:
+        word = book.summary[slot >> 12]
+        book.summary[slot >> 12] = word | <u64>1 << ((slot >> 6) & 63)
+        if word == 0:
+            book.top[slot >> 18] |= <u64>1 << ((slot >> 12) & 63)
 
 
 cdef inline void vacate(Instrument* book, i32 slot) noexcept nogil:

@@ -11,6 +11,7 @@ from exchange.engine.accounts cimport (
     upgrade,
 )
 from exchange.engine.check cimport check_market
+from exchange.engine.ids cimport reserve_ids
 from exchange.engine.image cimport image_of
 from exchange.engine.instruments cimport (
     expire, list_instrument, lowest, mark, set_limits, set_risk, set_state, settle,
@@ -87,6 +88,7 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
     m.index = 0
     if stamp > m.stamp:
         m.stamp = stamp
+    reserve_ids(m, count)
     fire_due(m)
     while c != end:
         if c.kind == COMMAND_KIND_ENTER:
@@ -219,12 +221,17 @@ cdef class Engine:
         """How much of everything there is, and the day."""
         cdef Market* m = self.m
         cdef u32 i
+        cdef u32 free_slots = 0
         working = sum(m.instruments[i].working_orders for i in range(m.instrument_count))
+        i = m.order_free
+        while i:
+            free_slots += 1
+            i = m.orders[i].next
         return {
-            "orders": working, "slots": m.order_top - 1 - m.order_free_count,
+            "orders": working, "slots": m.order_top - 1 - free_slots,
             "accounts": sum(m.accounts[i].is_open for i in range(m.account_top)),
             "instruments": m.instrument_count, "positions": m.position_top - 1,
-            "sessions": sum(m.sessions[i].state != 0 for i in range(m.session_top)),
+            "sessions": sum((m.sessions[i].standing & 0xFFFF) != 0 for i in range(m.session_top)),
             "timers": m.timer_count, "business_date": m.business_date,
             "day_open": bool(m.day_open), "rules_version": m.rules_version, "mode": m.mode,
             "deposits": m.deposits, "stamp": m.stamp,

@@ -6,7 +6,7 @@ from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_with, required_of
 from exchange.engine.state cimport (
     Account, CANCELLED, Command, DORMANT, FILLED, Instrument, Market, Order, Position,
-    SESSION_ONLINE, Session, WORKING, account_of, i128, i32, i64, likely, side_of, state_of, u32,
+    SESSION_ONLINE, Session, WORKING, standing, account_of, i128, i32, i64, likely, side_of, state_of, u32,
     u64, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
@@ -22,14 +22,12 @@ cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8
 
 cdef inline bint bad_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
     """UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED."""
-    cdef u32 slot = c.session & 0xFFFF
-    cdef Session* s = &m.sessions[slot]
+    cdef Session* s = &m.sessions[c.session & 0xFFFF]
     if likely(c.account < m.account_top and m.accounts[c.account].is_open
               and not (blocked_if_killed and m.accounts[c.account].killed)):
         if c.session == 0:
             return False
-        if likely(slot < m.session_top and s.state == SESSION_ONLINE
-                  and s.generation == c.session >> 16 and s.account == c.account):
+        if likely(s.account == c.account and s.standing == standing(c.session, SESSION_ONLINE)):
             return False
     refuse_owner(m, c, blocked_if_killed)
     return True

@@ -3,12 +3,11 @@
 
 cdef void refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
     """One of UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED."""
-    cdef u32 slot = c.session & 0xFFFF
-    cdef Session* s = &m.sessions[slot]
+    cdef Session* s = &m.sessions[c.session & 0xFFFF]
     if c.account >= m.account_top or not m.accounts[c.account].is_open:
         reject(m, c, REASON_UNKNOWN_ACCOUNT, 0, 0)
-    elif c.session and (slot >= m.session_top or s.state != SESSION_ONLINE
-                        or s.generation != c.session >> 16 or s.account != c.account):
+    elif c.session and (s.account != c.account
+                        or s.standing != standing(c.session, SESSION_ONLINE)):
         reject(m, c, REASON_SESSION_UNKNOWN, 0, c.session)
     else:
         reject(m, c, REASON_ACCOUNT_KILLED, 0, 0)

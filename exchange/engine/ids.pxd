@@ -2,13 +2,13 @@
 # window of remembered ids. Open addressing, linear probing, at most half full, backward-shift
 # delete; a cell's tag is the upper half of its hash, so probing rarely touches the slab.
 
-from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
+from exchange.engine.vocabulary cimport COMMAND_KIND_ENTER, LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
     AGED, Account, Cell, Command, FREE, Market, Order, RECEIPT, account_of, is_aged, is_live,
     likely, prefetch, set_order_state, state_of, u32, u64, u8, unlikely,
 )
 
-cdef void grow_cells(Market* m) noexcept nogil
+cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
 
 
 cdef inline u32 tag_of(u32 account, u64 key_lo) noexcept nogil:
@@ -44,9 +44,6 @@ cdef inline void fill_cell(Market* m, u32 cell, u32 tag, u32 slot) noexcept nogi
     """Put a key into the free cell that `find_cell` gave for it."""
     m.cells[cell].tag = tag
     m.cells[cell].slot = slot
-    m.cell_count += 1
-    if unlikely(m.cell_count > m.cell_room):
-        grow_cells(m)
 
 
 cdef inline void erase_key(Market* m, u32 account, u64 key_lo, u32 slot) noexcept nogil:
@@ -58,7 +55,6 @@ cdef inline void erase_key(Market* m, u32 account, u64 key_lo, u32 slot) noexcep
     cdef u32 j
     while cells[hole].slot != slot:
         hole = (hole + 1) & mask
-    m.cell_count -= 1
     j = (hole + 1) & mask
     while cells[j].slot:
         if ((j - (cells[j].tag >> shift)) & mask) >= ((j - hole) & mask):
@@ -77,7 +73,6 @@ cdef inline u32 take_slot(Market* m) noexcept nogil:
     cdef u32 slot = m.order_free
     if likely(slot != 0):
         m.order_free = m.orders[slot].next
-        m.order_free_count -= 1
     else:
         slot = m.order_top
         m.order_top += 1
@@ -85,13 +80,12 @@ cdef inline u32 take_slot(Market* m) noexcept nogil:
     return slot
 
 
-cdef inline void free_slot(Market* m, u32 slot) noexcept nogil:
+cdef inline void free_slot(Market* m, u32 slot, u32 account) noexcept nogil:
     cdef Order* o = &m.orders[slot]
-    erase_key(m, owner_of(m, o), o.key_lo, slot)
-    set_order_state(o, FREE)
+    erase_key(m, account, o.key_lo, slot)
+    o.traits = 0  # FREE
     o.next = m.order_free
     m.order_free = slot
-    m.order_free_count += 1
 
 
 cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
@@ -102,11 +96,12 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     o.prev = 0
     o.next = 0
     if unlikely(is_aged(o)):
-        free_slot(m, slot)
+        free_slot(m, slot, owner_of(m, o))
 
 
-cdef inline void remember(Market* m, Account* account, u32 slot) noexcept nogil:
+cdef inline void remember(Market* m, u32 account_id, u32 slot) noexcept nogil:
     """Append an accepted id to the window; the oldest leaves it."""
+    cdef Account* account = &m.accounts[account_id]
     cdef u32 head = account.ring_head
     cdef u32* ring = account.ring
     cdef u32 oldest = ring[head]
@@ -120,14 +115,16 @@ cdef inline void remember(Market* m, Account* account, u32 slot) noexcept nogil:
         if is_live(o):
             o.traits |= <u32>AGED << 24
         else:
-            free_slot(m, oldest)
+            free_slot(m, oldest, account_id)
 
 
 cdef inline u64 fingerprint(Command* c) noexcept nogil:
     """Of what a repeat must have equal: kind, side, tif, flags but MANUAL, instrument; price;
     quantity, self-trade mode; target. Multilinear in the words of the record."""
     cdef u64* words = <u64*>c
-    return ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) * <u64>0x9E3779B97F4A7C15
-            + words[2] * <u64>0xBF58476D1CE4E5B9
-            + (words[3] & <u64>0x00FF0000FFFFFFFF) * <u64>0x94D049BB133111EB
-            + words[4] * <u64>0xD6E8FEB86659FD93 + words[5] * <u64>0xC2B2AE3D27D4EB4F)
+    cdef u64 h = ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) * <u64>0x9E3779B97F4A7C15
+                  + words[2] * <u64>0xBF58476D1CE4E5B9
+                  + (words[3] & <u64>0x00FF0000FFFFFFFF) * <u64>0x94D049BB133111EB)
+    if c.kind != COMMAND_KIND_ENTER:  # which has no target
+        h += words[4] * <u64>0xD6E8FEB86659FD93 + words[5] * <u64>0xC2B2AE3D27D4EB4F
+    return h

@@ -2,7 +2,16 @@
 
 from libc.stdlib cimport calloc, free
 
-from exchange.engine.state cimport Cell, Market, u32
+from exchange.engine.state cimport Cell, Market, u32, u64
+
+
+cdef void reserve_ids(Market* m, u64 commands) noexcept nogil:
+    """Room for the ids of a batch: a command remembers one at most, so none has to ask again."""
+    cdef u64 most = m.order_top + commands
+    if most > m.order_capacity:
+        most = m.order_capacity
+    while m.cell_room < most and not m.broken:
+        grow_cells(m)
 
 
 cdef void grow_cells(Market* m) noexcept nogil:

@@ -18,7 +18,7 @@ cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u32 reason) noex
 
 
 cdef inline void keep_receipt(Market* m, Command* c, u32 account, u64 first) noexcept nogil:
-    """Remember an accepted request, if it has an id, with the answer in event number `first`."""
+    """Remember an accepted request, if it has an id, with the answer in the event at `first`."""
     if c.key_lo or c.key_hi:
         remember_request(m, c, account, first)
 

@@ -11,7 +11,7 @@ from exchange.engine.lifecycle cimport cancel_for, say_gone
 from exchange.engine.risk cimport adverse_per_lot, execute, rehold, release
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    WORKING, account_of, emit, i32, i64, likely, order_id_of, set_order_state, side_of, tif_stp_of,
+    WORKING, account_of, emit, event_at, i32, i64, likely, order_id_of, set_order_state, side_of, tif_stp_of,
     u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -154,7 +154,7 @@ cdef void finish(Market* m, Incoming* t, u16 remainder) noexcept nogil:
 cdef void run(Market* m, Instrument* book, Incoming* t, u64 head, u16 remainder) noexcept nogil:
     """Match an order that is in no book, then rest what is left or cancel it for `remainder`.
 
-    `head` is the number of the event that announced the order: its leaves become what rests.
+    `head` is where the event stands that announced the order: its leaves become what rests.
     """
     cdef Order* o = &m.orders[t.slot]
     cdef Position* p = &m.positions[o.position]
@@ -176,7 +176,7 @@ cdef void run(Market* m, Instrument* book, Incoming* t, u64 head, u16 remainder)
     o.leaves = t.leaves
     if t.leaves and remainder == 0:
         set_order_state(o, WORKING)
-        m.events[head].leaves = t.leaves
+        event_at(m, head).leaves = t.leaves
         book.working_orders += 1
         p.owner.open_orders += 1
         p.working[t.side] += t.leaves

@@ -18,7 +18,7 @@ from exchange.engine.matching cimport Incoming, run
 from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold, release
 from exchange.engine.state cimport (
     Account, Command, DORMANT, Event, Instrument, Market, Order, Position, WORKING, emit,
-    account_of, event_number, i32, i64, instrument_of, is_live, likely, order_id_of, pair,
+    account_of, event_offset, i32, i64, instrument_of, is_live, likely, order_id_of, pair,
     set_order_state, side_of, state_of, tif_stp_of, traits_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -122,7 +122,7 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     o.session = c.session
     o.traits = traits_of(side, terms.tif | c.stp << 4, WORKING)
     fill_cell(m, terms.cell, terms.tag, slot)
-    remember(m, account, slot)
+    remember(m, c.account, slot)
     e = emit(m, what(EVENT_KIND_ORDER_ACCEPTED, flags, 0), p.who)
     t.order_id = order_id_of(m, slot)
     e.order_id = t.order_id
@@ -146,7 +146,7 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     e.leaves = 0
     t.slot = slot
     t.limit = terms.slot
-    run(m, book, &t, event_number(m) - 1, remainder_of(c, terms.tif))
+    run(m, book, &t, event_offset(m) - sizeof(Event), remainder_of(c, terms.tif))
 
 
 cdef inline u16 remainder_of(Command* c, u8 tif) noexcept nogil:
@@ -248,7 +248,7 @@ cdef inline bint bad_receipt(Market* m, Command* c) noexcept nogil:
 
 
 cdef void cancel(Market* m, Command* c) noexcept nogil:
-    cdef u64 first = event_number(m)
+    cdef u64 first = event_offset(m)
     cdef u32 slot
     if bad_request(m, c, TARGET_FLAGS, False):
         return
@@ -260,7 +260,7 @@ cdef void cancel(Market* m, Command* c) noexcept nogil:
 
 
 cdef void reduce_order(Market* m, Command* c) noexcept nogil:
-    cdef u64 first = event_number(m)
+    cdef u64 first = event_offset(m)
     cdef u32 slot
     cdef Order* o
     cdef Position* p
@@ -333,7 +333,7 @@ cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position
 
 
 cdef void replace(Market* m, Command* c) noexcept nogil:
-    cdef u64 first = event_number(m)
+    cdef u64 first = event_offset(m)
     cdef bint new_id = (c.flags & COMMAND_FLAG_NEW_ID) != 0
     cdef u32 slot
     cdef i64 leaves
@@ -401,7 +401,7 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
     set_order_state(o, WORKING)
     t.slot = slot
     t.limit = at
-    run(m, book, &t, event_number(m) - 1, 0)
+    run(m, book, &t, event_offset(m) - sizeof(Event), 0)
 
 
 cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
@@ -432,5 +432,5 @@ cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
             set_order_state(o, WORKING)
             t.slot = slot
             t.limit = slot_of(book, o.price)
-            run(m, book, &t, event_number(m) - 1, 0)
+            run(m, book, &t, event_offset(m) - sizeof(Event), 0)
         slot = following

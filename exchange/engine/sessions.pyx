@@ -8,13 +8,21 @@ from libc.string cimport memmove
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.state cimport (
     Command, Event, Market, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session, Timer, blank,
-    i64, u16, u32, u8,
+    i64, standing, u32,
 )
 from exchange.engine.vocabulary cimport *
 
 
 cdef inline u32 id_of(Market* m, u32 slot) noexcept nogil:
-    return slot | <u32>m.sessions[slot].generation << 16
+    return slot | (m.sessions[slot].standing & <u32>0xFFFF0000)
+
+
+cdef inline u32 state_in(Session* s) noexcept nogil:
+    return s.standing & 0xFFFF
+
+
+cdef inline void put_in(Session* s, u32 state) noexcept nogil:
+    s.standing = standing(s.standing, state)
 
 
 cdef void start_timer(Market* m, i64 due, u32 session) noexcept nogil:
@@ -45,7 +53,7 @@ cdef void end_session(Market* m, u32 slot) noexcept nogil:
     e.order_id = session
     if s.cancel_on_disconnect:
         cancel_all_of(m, 0, session, CANCEL_REASON_DISCONNECTED)
-    s.state = SESSION_FREE
+    put_in(s, SESSION_FREE)
     s.next = 0
     if m.session_free_tail:
         m.sessions[m.session_free_tail].next = slot
@@ -62,7 +70,7 @@ cdef void lose_session(Market* m, u32 slot) noexcept nogil:
     e.order_id = id_of(m, slot)
     if s.cancel_on_disconnect:
         e.a = due
-        s.state = SESSION_GRACE
+        put_in(s, SESSION_GRACE)
         start_timer(m, due, id_of(m, slot))
     else:
         end_session(m, slot)
@@ -82,9 +90,9 @@ cdef inline Session* known(Market* m, Command* c) noexcept nogil:
     """The session the command names if it has not ended and is of the command's account."""
     cdef u32 slot = c.session & 0xFFFF
     cdef Session* s = &m.sessions[slot]
-    if slot == 0 or slot >= m.session_top or s.state == SESSION_FREE:
+    if slot == 0 or slot >= m.session_top or state_in(s) == SESSION_FREE:
         return NULL
-    if s.generation != c.session >> 16 or s.account != c.account:
+    if id_of(m, slot) != c.session or s.account != c.account:
         return NULL
     return s
 
@@ -101,7 +109,7 @@ cdef void logon(Market* m, Command* c) noexcept nogil:
         if s == NULL:
             reject(m, c, REASON_SESSION_UNKNOWN, 0, c.session)
             return
-        if s.state == SESSION_ONLINE:
+        if state_in(s) == SESSION_ONLINE:
             reject(m, c, REASON_SESSION_LIVE, 0, c.session)
             return
         stop_timer(m, c.session)
@@ -118,11 +126,11 @@ cdef void logon(Market* m, Command* c) noexcept nogil:
             reject(m, c, REASON_SESSIONS_FULL, m.session_capacity, m.session_capacity)
             return
         s = &m.sessions[slot]
-        s.generation += 1
-        if s.generation == 0:
-            s.generation = 1
+        s.standing += <u32>1 << 16
+        if s.standing >> 16 == 0:
+            s.standing += <u32>1 << 16
     s.account = c.account
-    s.state = SESSION_ONLINE
+    put_in(s, SESSION_ONLINE)
     s.next = 0
     s.grace_ms = c.quantity
     s.cancel_on_disconnect = (c.flags & COMMAND_FLAG_CANCEL_ON_DISCONNECT) != 0
@@ -136,7 +144,7 @@ cdef void logon(Market* m, Command* c) noexcept nogil:
 
 cdef void logoff(Market* m, Command* c) noexcept nogil:
     cdef Session* s = known(m, c)
-    if s == NULL or s.state != SESSION_ONLINE:
+    if s == NULL or state_in(s) != SESSION_ONLINE:
         reject(m, c, REASON_SESSION_UNKNOWN, 0, c.session)
         return
     lose_session(m, c.session & 0xFFFF)
@@ -148,7 +156,7 @@ cdef void recovered(Market* m, Command* c) noexcept nogil:
     cdef u32 i
     e.quantity = c.quantity
     for i in range(1, m.session_top):
-        if m.sessions[i].state == SESSION_ONLINE:
+        if state_in(&m.sessions[i]) == SESSION_ONLINE:
             lose_session(m, i)
     for i in range(m.instrument_count):
         if m.instruments[i].state == TRADING_STATE_CONTINUOUS:

@@ -132,9 +132,10 @@ cdef enum SessionState:
     SESSION_GRACE = 2  # lost, its timer runs
 
 cdef struct Session:
-    u32 account, grace_ms, next
-    u16 generation
-    u8 state, cancel_on_disconnect
+    u32 account
+    u32 standing  # generation, state: one word, so that a command's session is one comparison
+    u32 grace_ms, next
+    u32 cancel_on_disconnect, spare
 
 cdef struct Timer:
     i64 due
@@ -155,9 +156,8 @@ cdef struct Market:
     # orders of all books
     Order* orders
     u32 order_capacity, order_top, order_free
-    u32 order_free_count
     Cell* cells
-    u32 cell_bits, cell_count, cell_room  # room: half the cells
+    u32 cell_bits, cell_room  # room: half the cells
     # who and what
     Position* positions
     u32 position_capacity, position_top
@@ -181,6 +181,11 @@ cdef struct Market:
 cdef Market* market_new() except NULL
 cdef void market_free(Market* m) noexcept
 cdef Event* grow_events(Market* m) noexcept nogil
+
+
+cdef inline u32 standing(u32 session, u32 state) noexcept nogil:
+    """`standing` of the session with this id in this state."""
+    return (session & <u32>0xFFFF0000) | state
 
 
 cdef inline u64 pair(u32 instrument, u32 account) noexcept nogil:
@@ -260,9 +265,13 @@ cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrumen
     return e
 
 
-cdef inline u64 event_number(Market* m) noexcept nogil:
-    """The number of the next event in the buffer, by which it can be found again."""
-    return m.next_event - m.events
+cdef inline u64 event_offset(Market* m) noexcept nogil:
+    """Where the next event goes in the buffer: stays right when the buffer moves."""
+    return <char*>m.next_event - <char*>m.events
+
+
+cdef inline Event* event_at(Market* m, u64 offset) noexcept nogil:
+    return <Event*>(<char*>m.events + offset)
 
 
 cdef inline u64 order_id_of(Market* m, u32 slot) noexcept nogil:

@@ -39,8 +39,8 @@ cdef Market* market_new() except NULL:
     m.sessions = <Session*>reserve(m.session_capacity * sizeof(Session))
     m.timers = <Timer*>reserve(m.session_capacity * sizeof(Timer))
     m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
-    m.cell_bits = 12
-    m.cell_room = 1 << 11
+    m.cell_bits = 14
+    m.cell_room = 1 << 13
     m.cells = <Cell*>calloc(<size_t>1 << m.cell_bits, sizeof(Cell))
     m.events = <Event*>calloc(4096, sizeof(Event))
     m.next_event = m.events
