@@ -11,8 +11,9 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	    || { echo "$(PYTHON) is older than 3.11; choose another: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q --editable '.[dev]' --config-settings editable_mode=compat
+	$(BIN)/python -m pip install -q --upgrade pip 'setuptools>=77' 'cython>=3.1,<4'
+	$(BIN)/python -m pip install -q --no-build-isolation --editable '.[dev]' \
+	    --config-settings editable_mode=compat
 	touch $(STAMP)
 
 build: $(STAMP)
