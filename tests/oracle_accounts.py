@@ -63,12 +63,12 @@ def judge_money(m: Market, c: Record, account: Account, change: int) -> None:
         raise Rejected(Reason.PARAMETER_RANGE, Limit.MONEY, c.price)
     if c.tif != account.currency:
         raise Rejected(Reason.ASSET_MISMATCH, account.currency, c.tif)
-    balances = [account.cash + change]
+    raised = [] if change < 0 else [account.cash + c.price, m.deposited + c.price]
     if c.kind == CommandKind.FEE:
-        balances.append(m.accounts[0].cash + c.price)
-    else:
-        balances.append(m.deposited + change)
-    if any(abs(balance) > Limit.MONEY for balance in balances):
+        raised.append(m.accounts[0].cash + c.price)
+    if any(balance > Limit.MONEY for balance in raised) or (
+        change < 0 and account.cash + change < -Limit.MONEY
+    ):
         raise Rejected(Reason.MONEY_RANGE, Limit.MONEY, c.price)
     if c.kind == CommandKind.WITHDRAW:
         free = account.cash - required(m, account)

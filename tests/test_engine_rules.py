@@ -280,7 +280,8 @@ def test_a_repeated_command_repeats_its_first_answer(machine: type[Machine]) -> 
         CommandKind.REDUCE, account=1, side=2, quantity=2, key_lo=8, target_lo=first.order_id
     )
     (reduced,) = desk.do(reduce)
-    for command in (enter, by_hand):
+    aimed = pack(CommandKind.ENTER, account=1, quantity=5, price=90, key_lo=7, target_lo=3)
+    for command in (enter, by_hand, aimed):  # an ENTER has no target: whatever stands there
         (again,) = desk.do(command)
         assert again.flags == first.flags | EventFlag.DUPLICATE
         assert (again.order_id, again.quantity, again.leaves) == (first.order_id, 5, 3)
