@@ -1,6 +1,7 @@
 """The house's own rules: who may import what, sizes, banned words, docs that are true."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Final
 
 import pytest
 import tokens
+from conftest import stale_binaries
 
 from exchange import messages
 
@@ -275,3 +277,15 @@ def test_mypy_has_nothing_to_say() -> None:
         [sys.executable, "-m", "mypy"], cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_a_binary_older_than_its_source_is_refused(tmp_path: Path) -> None:
+    room = tmp_path / "exchange" / "engine"
+    room.mkdir(parents=True)
+    binary, source = room / "core.cpython-311-x86_64-linux-gnu.so", room / "core.pyx"
+    for number, path in enumerate((source, room / "core.pxd", binary)):
+        path.touch()
+        os.utime(path, (number, number))
+    assert stale_binaries(tmp_path) == []
+    os.utime(room / "core.pxd", (9, 9))
+    assert stale_binaries(tmp_path) == [str(binary.relative_to(tmp_path))]

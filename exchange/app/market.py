@@ -47,6 +47,7 @@ POLL_SECONDS: Final = 0.001
 WATCH_SECONDS: Final = 1.0
 CHECKPOINT_SECONDS: Final = 30.0
 
+Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
 
 
@@ -90,7 +91,9 @@ class Market:
     stream.
     """
 
-    def __init__(self, directory: Path, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, directory: Path, clock: Callable[[], int], progress: Progress | None
+    ) -> None:
         """Take over what is on disk; ``start`` is the way to get a running market."""
         self.directory = directory
         self._clock = clock
@@ -101,6 +104,7 @@ class Market:
             clock=clock,
             spec_hash=registry.load().spec_hash,
             exchange_id=exchange_id(directory),
+            progress=progress,
         )
         self.tape = self.sequencer.tape
         self.clearing = self._open_clearing()
@@ -127,12 +131,19 @@ class Market:
         self._exits = contextlib.AsyncExitStack()
 
     @classmethod
-    async def start(cls, directory: Path, *, clock: Callable[[], int] = time.time_ns) -> Self:
+    async def start(
+        cls,
+        directory: Path,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        progress: Progress | None = None,
+    ) -> Self:
         """Open a directory, or make one, and have it ready to trade; nothing listens yet.
 
+        ``progress`` is called with (bytes done, bytes in all) while the log is replayed.
         Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged.
         """
-        market = cls(directory, clock)
+        market = cls(directory, clock, progress)
         market._sequencing = asyncio.create_task(market.sequencer.run(), name="sequencer")
         found = market.sequencer.recovered.last_sequence
         upto = found + 1 if found else 0  # after a restart, RECOVERED and the halts it brings
@@ -252,16 +263,21 @@ class Market:
         compared = 0
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            lag = self.tape.last[1] - self.clearing.position[1]
-            if lag > CLEARING_LAG_COMMANDS_MAX:
-                await self._cancel_only(f"clearing is {lag} commands behind")
-            elif self.clearing.divergences:
-                await self._cancel_only(f"clearing differs: {self.clearing.divergences[0]}")
-            if time.monotonic() >= checkpoint_due:
-                checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
-                if self.desk.sequence > compared:
+            try:
+                await self._judge_clearing()
+                if time.monotonic() >= checkpoint_due and self.desk.sequence > compared:
                     await self.operations.checkpoint()
                     compared = self.desk.sequence
+                    checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
+            except (QueueFull, TimeoutError) as error:
+                _log.warning("the market is too busy to be watched, trying again: %s", error)
+
+    async def _judge_clearing(self) -> None:
+        lag = self.tape.last[1] - self.clearing.position[1]
+        if lag > CLEARING_LAG_COMMANDS_MAX:
+            await self._cancel_only(f"clearing is {lag} commands behind")
+        elif self.clearing.divergences:
+            await self._cancel_only(f"clearing differs: {self.clearing.divergences[0]}")
 
     async def _cancel_only(self, why: str) -> None:
         if self.desk.mode != Mode.CANCEL_ONLY:

@@ -216,7 +216,13 @@ class Operations:
             month = place[terms.product] = place.get(terms.product, -1) + 1
             if terms.code in self._desk.instruments.by_code:
                 continue
-            mark = prices.forward_curve(terms.product, month + 1)[month] * terms.tick_scale
+            try:
+                mark = prices.forward_curve(terms.product, month + 1)[month] * terms.tick_scale
+            except KeyError:
+                raise RequestRefused(
+                    f"{terms.code} cannot be listed: {terms.product} has no price figures"
+                    " in contracts/data/"
+                ) from None
             todo += wishes.listing(terms, number, mark)
             number += 1
         return todo

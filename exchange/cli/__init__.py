@@ -42,16 +42,18 @@ def main() -> None:
         print(f"hourbook: {error}", file=sys.stderr)
         sys.exit(Exit.UNUSABLE)
     except Exception as error:
-        if not _is_journal_error(error):
+        if not isinstance(error, _refusals()):
             raise
         print(f"hourbook: {error}", file=sys.stderr)
         sys.exit(Exit.UNUSABLE)
 
 
-def _is_journal_error(error: Exception) -> bool:
+def _refusals() -> tuple[type[Exception], ...]:
+    """What a directory or a log may be refused with; known only once something went wrong."""
+    from exchange.app.wishes import RequestRefused  # noqa: PLC0415
     from exchange.journal.errors import JournalError  # noqa: PLC0415
 
-    return isinstance(error, JournalError)
+    return JournalError, RequestRefused
 
 
 __all__ = ["app", "main"]

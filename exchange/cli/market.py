@@ -31,7 +31,8 @@ async def _serve(data: Path, host: str, port: int) -> None:
     from exchange.app import Market  # noqa: PLC0415
 
     stopped = stop_signal()
-    market = await Market.start(data)
+    with progress("replaying the log") as advance:
+        market = await Market.start(data, progress=advance)
     try:
         addresses = await market.listen(host, port)
         show_json(addresses)
