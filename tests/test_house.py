@@ -173,7 +173,8 @@ def everything() -> list[Path]:
 def test_files_and_functions_keep_their_size(path: Path) -> None:
     lines = path.read_text().splitlines()
     assert len(lines) <= FILE_LINES_MAX
-    assert [n for n, line in enumerate(lines, 1) if len(line) > 100] == []
+    if path.suffix in (".pyx", ".pxd"):  # ruff judges the others
+        assert [n for n, line in enumerate(lines, 1) if len(line) > 100] == []
     measure = cython_function_lengths if path.suffix == ".pyx" else function_lengths
     if path.suffix != ".pxd":
         assert [(n, k) for n, k in measure(path) if k > FUNCTION_LINES_MAX] == []
