@@ -168,7 +168,7 @@ def settle_positions(m: Market, instrument: Instrument, price: int) -> None:
         value = position.net * price * instrument.multiplier
         variation = value - position.cost
         position.cost = value
-        account.cash += variation
+        account.pay(variation)
         total += variation
         if position.net or variation:
             m.emit(

@@ -75,8 +75,8 @@ def book_side(m: Market, order: Order, lots: int, price: int, fee: int) -> None:
     position = position_of(m, order)
     position.net += change
     position.cost += change * price * value
-    m.accounts[order.account].cash -= fee
-    m.accounts[0].cash += fee
+    m.accounts[order.account].pay(-fee)
+    m.accounts[0].pay(fee)
     order.leaves -= lots
     order.executed += lots
 

@@ -172,6 +172,11 @@ class Account:
     window: deque[Order | Receipt] = field(default_factory=deque)  # oldest accepted first
     known: dict[Key, Order | Receipt] = field(default_factory=dict)
 
+    def pay(self, amount: int) -> None:
+        """Cash comes in, or goes out if negative; a sum beyond 64 bits stops the machine."""
+        self.cash += amount
+        assert -(1 << 63) <= self.cash < 1 << 63, "an amount overflowed"
+
     def open_orders(self) -> int:
         return sum(len(position.orders) for position in self.positions.values())
 
