@@ -21,7 +21,6 @@ def replay(
 
     Changes nothing on disk and may run beside a serving market.
     """
-    from exchange import journal  # noqa: F401, PLC0415
     from exchange.engine import Engine  # noqa: PLC0415
     from exchange.journal.replay import replay as replay_log  # noqa: PLC0415
 
