@@ -36,11 +36,11 @@ bench: build
 	$(BIN)/hourbook bench core $(ARGUMENTS)
 	$(BIN)/hourbook bench path $(ARGUMENTS)
 
-# The engine against the oracle on random commands for SOAK_SECONDS; HOURBOOK_CHECKED=1 make build
-# first for a core with its own checks on.
-SOAK_SECONDS ?= 1800
+# The engine against the oracle on random commands: make soak SECONDS=3600. HOURBOOK_CHECKED=1 make
+# build first for a core with its own checks on.
+SECONDS ?= 1800
 soak: build
-	HOURBOOK_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/python -m pytest tests/test_engine.py -k soak -s $(ARGUMENTS)
+	HOURBOOK_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/test_engine.py -k soak -s $(ARGUMENTS)
 
 clean:
 	rm -rf build dist *.egg-info
