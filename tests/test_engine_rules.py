@@ -470,7 +470,7 @@ def test_money_beyond_64_bits_stops_the_machine(machine: type[Machine]) -> None:
     def settle(cycle: int) -> bytes:
         return pack(CommandKind.SETTLE, instrument=1, price=-top, quantity=cycle)
 
-    with pytest.raises(AssertionError, match="stopped|overflowed"):
+    with pytest.raises(AssertionError, match=r"stopped|overflowed"):
         for cycle in range(1, 12, 2):
             desk.do(pack(CommandKind.MARK, instrument=1, price=top))
             desk.rest(3, SELL, lots, top, instrument=1)
