@@ -1,11 +1,14 @@
 """The whole path of an order, against a bare echo of the same messages.
 
-    hourbook bench path [--json] [--orders N] [--rounds N]
+    hourbook bench path [--json] [--requests N] [--rounds N]
 
-An order goes through WebSocket, gateway, journal with fsync and matching, and its report comes
+A request goes through WebSocket, gateway, journal with fsync and matching, and its report comes
 back. The rival is an aiohttp server that sends each message back, with as many connections and
 as many messages in flight. Server and rival run in processes of their own; every round times
 both, one after the other, with one client. Half the connections buy what the other half sells.
+
+Two mixes: ``mixed`` is a market's (of twenty requests ten enter orders that rest, nine cancel
+one of those, one trades, so the book keeps its depth); in ``trades`` every order trades.
 """
 
 import argparse
@@ -17,9 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -31,21 +36,27 @@ from exchange.messages.wire import signed_text
 
 CONNECTIONS: Final = 4
 IN_FLIGHT: Final = 64
-ORDERS: Final = 20_000  # of all connections, each round
+REQUESTS: Final = 20_000  # of all connections, each round
 ONE_AT_A_TIME: Final = 500
 ROUNDS: Final = 5
+SETTLE_SECONDS: Final = 0.5  # for clearing to book the trades before single orders are timed
+DEPTH: Final = 400  # orders that each connection has in the book before the first round
+LEVELS: Final = 20  # of a side's book, behind its best
 RECORD: Final = bytes(4096)  # what one lone order makes the journal write, rounded up to a block
+SIDES: Final = ("buy", "sell")
 Facts = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Rates in orders a second; the others in seconds, medians over single orders."""
+    """Rates in requests a second; the others in seconds, medians over single orders."""
 
-    echo_rate: float
-    market_rate: float
+    echo_mixed: float
+    mixed: float
+    echo_trades: float
+    trades: float
     echo_trip: float
-    market_trip: float
+    trip: float
     fsync: float
 
 
@@ -72,102 +83,156 @@ def server(*arguments: str) -> Iterator[Facts]:
         process.stdout.close()
 
 
-def order(facts: Facts, name: str, side: str, time_in_force: str = "GTC") -> str:
-    """An order of one lot as a client sends it."""
-    return json.dumps(
-        {
-            "op": "enter",
-            "client_order_id": name,
-            "instrument": facts["instrument"],
-            "side": side,
-            "quantity": "1",
-            "price": facts["price"],
-            "time_in_force": time_in_force,
-        },
-        separators=(",", ":"),
-    )
+class Trader:
+    """The requests of one connection. Buyers and sellers are neighbours and alike."""
+
+    def __init__(self, facts: Facts, number: int) -> None:
+        self._instrument = facts["instrument"]
+        dollars, mills = facts["price"].split(".")
+        self._mid = 1000 * int(dollars) + int(mills)
+        self._number = number
+        self._sign = (-1, 1)[number % 2]  # which way this side's prices lie from the middle
+        self._entered = 0
+        self._resting: deque[str] = deque()  # orders to cancel, oldest first
+
+    def opening(self) -> list[str]:
+        """Orders that rest: DEPTH at the best price and as many behind."""
+        best = [self._enter(self._number, self._sign) for _ in range(DEPTH)]
+        return best + [self._rest() for _ in range(DEPTH)]
+
+    def mixed(self, count: int) -> list[str]:
+        """A market's mix of requests, ``count`` or a few less."""
+        requests = []
+        for _ in range(count // 20):
+            for _ in range(9):
+                requests += [self._rest(), self._cancel()]
+            requests.append(self._enter(self._number, self._sign))
+            requests.append(self._enter(self._number, -self._sign, "IOC"))
+        return requests
+
+    def trades(self, count: int, turn: int) -> list[str]:
+        """Orders at the middle, where only this round's rest. Sides change with the turn."""
+        return [self._enter(self._number + turn, 0) for _ in range(count)]
+
+    def lone(self) -> list[str]:
+        """Orders that find nothing at their price."""
+        return [self._enter(self._number, 0, "IOC") for _ in range(ONE_AT_A_TIME)]
+
+    def _rest(self) -> str:
+        order = self._enter(self._number, self._sign * (2 + self._entered % LEVELS))
+        self._resting.append(f"{self._number}-{self._entered}")
+        return order
+
+    def _enter(self, side: int, offset: int, time_in_force: str = "GTC") -> str:
+        self._entered += 1
+        dollars, mills = divmod(self._mid + offset, 1000)
+        return _text(
+            op="enter",
+            client_order_id=f"{self._number}-{self._entered}",
+            instrument=self._instrument,
+            side=SIDES[side % 2],
+            quantity="1",
+            price=f"{dollars}.{mills:03}",
+            time_in_force=time_in_force,
+        )
+
+    def _cancel(self) -> str:
+        target = self._resting.popleft()
+        return _text(op="cancel", request_id=f"c{target}", client_order_id=target)
+
+
+def _text(**fields: object) -> str:
+    return json.dumps(fields, separators=(",", ":"))
 
 
 def logon(key_id: str, secret: str) -> str:
     stamp = time.time_ns() // 1_000_000
     signed = signed_text(stamp, stamp, key_id, 0)
     signature = hmac.new(secret.encode(), signed, "sha256").hexdigest()
-    return json.dumps(
-        {
-            "op": "logon",
-            "key_id": key_id,
-            "timestamp_ms": stamp,
-            "nonce": stamp,
-            "signature": signature,
-        }
-    )
+    return _text(op="logon", key_id=key_id, timestamp_ms=stamp, nonce=stamp, signature=signature)
 
 
 def echoed(frame: str) -> int:
-    """How many orders a frame of the echo answers."""
+    """How many requests a frame of the echo answers."""
     return 1
 
 
-def accepted(frame: str) -> int:
-    """How many orders a frame of the market answers. Raises RuntimeError for a reject."""
+def answered_by(frame: str) -> int:
+    """How many requests a frame of the market answers. Raises RuntimeError for a reject.
+
+    An order is answered when it is accepted; of the other reports only a cancel's answer names
+    a request.
+    """
     if '"type":"rejected"' in frame:
-        raise RuntimeError(f"an order was rejected: {frame}")
-    return frame.count('"type":"accepted"')
+        raise RuntimeError(f"a request was rejected: {frame}")
+    return frame.count('"type":"accepted"') + frame.count('"request_id"')
 
 
 async def pump(
-    socket: ClientWebSocketResponse, orders: list[str], answered: Callable[[str], int]
+    socket: ClientWebSocketResponse, requests: list[str], answered: Callable[[str], int]
 ) -> None:
-    """Send all orders, IN_FLIGHT unanswered at most, and wait for every answer."""
+    """Send all requests, IN_FLIGHT unanswered at most, and wait for every answer."""
     sent = done = 0
-    while done < len(orders):
-        while sent < min(done + IN_FLIGHT, len(orders)):
-            await socket.send_str(orders[sent])
+    while done < len(requests):
+        while sent < min(done + IN_FLIGHT, len(requests)):
+            await socket.send_str(requests[sent])
             sent += 1
         done += answered(await socket.receive_str())
 
 
 async def rate(
     sockets: list[ClientWebSocketResponse],
-    orders: list[list[str]],
+    requests: list[list[str]],
     answered: Callable[[str], int],
 ) -> float:
-    """Orders a second over all connections at once."""
+    """Requests a second over all connections at once."""
     started = time.perf_counter()
     await asyncio.gather(
-        *(pump(s, mine, answered) for s, mine in zip(sockets, orders, strict=True))
+        *(pump(s, mine, answered) for s, mine in zip(sockets, requests, strict=True))
     )
-    return sum(map(len, orders)) / (time.perf_counter() - started)
+    return sum(map(len, requests)) / (time.perf_counter() - started)
 
 
 async def trip(
-    socket: ClientWebSocketResponse, orders: list[str], answered: Callable[[str], int]
+    socket: ClientWebSocketResponse, request: str, answered: Callable[[str], int]
 ) -> float:
-    """Median seconds from sending an order to its answer, one at a time."""
-    seconds = []
-    for one in orders:
-        started = time.perf_counter()
-        await socket.send_str(one)
-        while not answered(await socket.receive_str()):
-            pass
-        seconds.append(time.perf_counter() - started)
-    return median(seconds)
+    """Seconds from sending one request to its answer."""
+    started = time.perf_counter()
+    await socket.send_str(request)
+    while not answered(await socket.receive_str()):
+        pass
+    return time.perf_counter() - started
 
 
-def fsync_seconds(directory: Path) -> float:
-    """Median seconds to append a block to a file in the directory and make it durable."""
-    seconds = []
-    with (directory / "fsync.probe").open("wb", buffering=0) as file:
-        for _ in range(ONE_AT_A_TIME):
-            started = time.perf_counter()
-            file.write(RECORD)
-            os.fdatasync(file.fileno())
-            seconds.append(time.perf_counter() - started)
-    return median(seconds)
+def append_seconds(file: FileIO) -> float:
+    """Seconds to append a block to a file and make it durable."""
+    started = time.perf_counter()
+    file.write(RECORD)
+    os.fdatasync(file.fileno())
+    return time.perf_counter() - started
+
+
+async def trips(
+    echo: ClientWebSocketResponse,
+    link: ClientWebSocketResponse,
+    requests: list[str],
+    directory: Path,
+) -> tuple[float, float, float]:
+    """Median seconds of an echo, of the market's answer, and of one append with its sync.
+
+    In turns, one of each per request, since a disk is faster or slower from second to second.
+    """
+    seconds: tuple[list[float], list[float], list[float]] = ([], [], [])
+    with open(directory / "append.probe", "wb", buffering=0) as file:
+        for request in requests:
+            seconds[0].append(await trip(echo, request, echoed))
+            seconds[1].append(await trip(link, request, answered_by))
+            seconds[2].append(append_seconds(file))
+    return median(seconds[0]), median(seconds[1]), median(seconds[2])
 
 
 async def measure(
-    echo: Facts, market: Facts, directory: Path, orders: int, rounds: int
+    echo: Facts, market: Facts, directory: Path, requests: int, rounds: int
 ) -> list[Round]:
     """All rounds; one more comes first and is thrown away."""
     done = []
@@ -178,56 +243,59 @@ async def measure(
             await link.send_str(logon(*key))
             if '"type":"logged_on"' not in (answer := await link.receive_str()):
                 raise RuntimeError(f"the logon was refused: {answer}")
+        traders = [Trader(market, number) for number in range(len(links))]
+        await rate(links, [trader.opening() for trader in traders], answered_by)
+        each = requests // len(links)
         for number in range(rounds + 1):
-            each = [
-                [
-                    order(market, f"{number}-{link}-{n}", ("buy", "sell")[link % 2])
-                    for n in range(orders // len(links))
-                ]
-                for link in range(len(links))
-            ]
-            lone = [order(market, f"{number}-{n}", "buy", "IOC") for n in range(ONE_AT_A_TIME)]
-            done.append(
-                Round(
-                    echo_rate=await rate(echoes, each, echoed),
-                    market_rate=await rate(links, each, accepted),
-                    echo_trip=await trip(echoes[0], lone, echoed),
-                    market_trip=await trip(links[0], lone, accepted),
-                    fsync=fsync_seconds(directory),
-                )
+            mixed = [trader.mixed(each) for trader in traders]
+            trades = [trader.trades(each, number) for trader in traders]
+            rates = (
+                await rate(echoes, mixed, echoed),
+                await rate(links, mixed, answered_by),
+                await rate(echoes, trades, echoed),
+                await rate(links, trades, answered_by),
             )
+            await asyncio.sleep(SETTLE_SECONDS)
+            lone = await trips(echoes[0], links[0], traders[0].lone(), directory)
+            done.append(Round(*rates, *lone))
     return done[1:]
 
 
-def path_rows(orders: int, rounds: int, connections: int) -> Iterator[Row]:
+def path_rows(requests: int, rounds: int, connections: int) -> Iterator[Row]:
     """The rows of this bench."""
     with (
         tempfile.TemporaryDirectory() as folder,
         server("echo") as echo,
         server("market", folder, str(connections)) as market,
     ):
-        done = asyncio.run(measure(echo, market, Path(folder), orders, rounds))
-    yield row("path.echo_rate", median(one.echo_rate for one in done), "orders/s")
-    ratio = median(one.market_rate / one.echo_rate for one in done)
-    value = median(one.market_rate for one in done)
-    yield Row("path.rate", round(value), "orders/s", round(ratio, 4), "path.echo_rate")
+        done = asyncio.run(measure(echo, market, Path(folder), requests, rounds))
+    yield from _rate_rows("mixed", [(one.mixed, one.echo_mixed) for one in done])
+    yield from _rate_rows("trades", [(one.trades, one.echo_trades) for one in done])
     yield row("path.echo_round_trip", 1e6 * median(one.echo_trip for one in done), "us")
     yield row("path.fsync", 1e6 * median(one.fsync for one in done), "us")
-    ratio = median(one.market_trip / (one.echo_trip + one.fsync) for one in done)
-    value = 1e6 * median(one.market_trip for one in done)
-    label = "path.echo_round_trip + path.fsync"
+    ratio = median(one.trip / (2 * one.echo_trip + one.fsync) for one in done)
+    value = 1e6 * median(one.trip for one in done)
+    label = "2 * path.echo_round_trip + path.fsync"
     yield Row("path.round_trip", round(value, 1), "us", round(ratio, 4), label)
+
+
+def _rate_rows(name: str, rates: list[tuple[float, float]]) -> Iterator[Row]:
+    echo = f"path.{name}.echo_rate"
+    ratio = median(market / echo for market, echo in rates)
+    yield row(echo, median(one for _, one in rates), "requests/s")
+    value = round(median(one for one, _ in rates))
+    yield Row(f"path.{name}.rate", value, "requests/s", round(ratio, 4), echo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench path", description="Time the path of an order.")
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
-    parser.add_argument("--orders", type=int, default=ORDERS)
+    parser.add_argument("--requests", type=int, default=REQUESTS)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help="an even number")
     parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
     options = parser.parse_args(arguments)
-    rows = path_rows(options.orders, options.rounds, options.connections)
+    rows = path_rows(options.requests, options.rounds, options.connections)
     publish(rows, as_json=options.json, record=options.record)
     return 0
 

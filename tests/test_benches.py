@@ -88,8 +88,12 @@ def test_replay_holds_and_is_compared_with_the_core() -> None:
 
 
 def test_path_reaches_every_order() -> None:
-    rows = list(path.path_rows(orders=40, rounds=1, connections=2))
-    assert [one.name for one in rows if one.ratio is not None] == ["path.rate", "path.round_trip"]
+    rows = list(path.path_rows(requests=80, rounds=1, connections=2))
+    assert [one.name for one in rows if one.ratio is not None] == [
+        "path.mixed.rate",
+        "path.trades.rate",
+        "path.round_trip",
+    ]
 
 
 def test_memory_counts_resting_orders() -> None:
