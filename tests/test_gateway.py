@@ -381,4 +381,4 @@ def test_a_frame_is_one_array_in_both_codecs(count: int) -> None:
         MSGPACK: msgspec.msgpack.decode,
     }
     for codec, encode in ((JSON, wire.encode_json), (MSGPACK, wire.encode_msgpack)):
-        assert len(decoders[codec](array_of([encode(beat)] * count, codec))) == count
+        assert len(decoders[codec](array_of([encode(beat)] * count, count, codec))) == count

@@ -6,7 +6,10 @@ its client order id, is kept while it works and, for late duplicates and replays
 FINISHED_ORDERS that ended.
 """
 
+from collections import OrderedDict
 from typing import Final
+
+import msgspec
 
 from exchange.marketdata.instruments import Instruments
 from exchange.marketdata.stream import Row, maker_of
@@ -21,20 +24,22 @@ _TRADE: Final = int(EventKind.TRADE)
 _CANCELLED: Final = int(EventKind.ORDER_CANCELLED)
 
 
-class Order:
-    """One working order: what its reports and queries need."""
+class Order(msgspec.Struct, gc=False):
+    """One working order: what its reports and queries need.
 
-    __slots__ = (
-        "account", "dormant", "id", "instrument", "leaves", "price", "quantity", "sell", "text",
-        "tif",
-    )  # fmt: skip
+    A plain struct outside the collector's sight: there may be a million of them.
+    """
 
-    def __init__(self, row: Row, text: str) -> None:
-        self.id, self.account, self.instrument, self.text = row[7], row[6], row[5], text
-        self.sell = bool(row[3] & _SELL)
-        self.price, self.quantity, self.leaves = row[8], row[9], row[9]
-        self.tif = row[14] & 0xFF
-        self.dormant = False
+    id: int
+    account: int
+    instrument: int
+    text: str
+    sell: bool
+    price: int
+    quantity: int
+    leaves: int
+    tif: int
+    dormant: bool = False
 
 
 class Holding:
@@ -75,7 +80,8 @@ class Accounts:
     def __init__(self, instruments: Instruments) -> None:
         self.by_id: dict[int, Account] = {HOUSE_ACCOUNT: Account()}
         self.orders: dict[int, Order] = {}
-        self.finished: dict[int, Order] = {}  # oldest first
+        # Oldest first. A plain dict would look for its oldest entry past all that are gone.
+        self.finished: OrderedDict[int, Order] = OrderedDict()
         self._instruments = instruments
 
     def text_of(self, order_id: int) -> str:
@@ -93,11 +99,7 @@ class Accounts:
         if row[3] & _DUPLICATE:
             return
         if kind == _ACCEPTED:
-            order = Order(row, text or "")
-            self.orders[order.id] = order
-            account = self.by_id[order.account]
-            account.orders[order.id] = order
-            account.ids[order.text] = order.id
+            self._accept(row, text or "")
         elif kind == _TRADE:
             self._trade(row)
         elif kind == _CANCELLED:
@@ -115,6 +117,15 @@ class Accounts:
             self.orders[row[7]].dormant = kind == EventKind.ORDER_DORMANT
         else:
             self._account(row)
+
+    def _accept(self, row: Row, text: str) -> None:
+        order_id, account_id, quantity = row[7], row[6], row[9]
+        sell, tif = row[3] & _SELL != 0, row[14] & 0xFF
+        order = Order(order_id, account_id, row[5], text, sell, row[8], quantity, quantity, tif)
+        self.orders[order_id] = order
+        account = self.by_id[account_id]
+        account.orders[order_id] = order
+        account.ids[text] = order_id
 
     def _account(self, row: Row) -> None:
         kind = row[2]
@@ -139,13 +150,14 @@ class Accounts:
     def _trade(self, row: Row) -> None:
         maker_id, maker_leaves = maker_of(row[12])
         lots = -row[9] if row[3] & _SELL else row[9]
-        instrument = self._instruments.by_id[row[5]]
-        value = lots * row[8] * instrument.multiplier * instrument.tick_scale
+        value = lots * row[8] * self._instruments.by_id[row[5]].tick_value
         self._leave(row[7], row[10])
         self._leave(row[11], maker_leaves)
         self._book(row[6], row[5], lots, value, row[13])
         self._book(maker_id, row[5], -lots, -value, row[14])
-        self.by_id[HOUSE_ACCOUNT].cash -= row[13] + row[14]
+        fees = row[13] + row[14]
+        if fees:
+            self.by_id[HOUSE_ACCOUNT].cash -= fees
 
     def _book(self, account_id: int, instrument: int, lots: int, value: int, cash: int) -> None:
         account = self.by_id[account_id]
@@ -167,7 +179,7 @@ class Accounts:
         del self.by_id[order.account].orders[order_id]
         self.finished[order_id] = order
         if len(self.finished) > FINISHED_ORDERS:
-            oldest = self.finished.pop(next(iter(self.finished)))
+            _, oldest = self.finished.popitem(last=False)
             ids = self.by_id[oldest.account].ids
             if ids.get(oldest.text) == oldest.id:
                 del ids[oldest.text]

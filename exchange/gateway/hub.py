@@ -7,6 +7,7 @@ readers of public data first, so public data is never later than private.
 
 import time
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final, Protocol
 
@@ -15,7 +16,7 @@ from exchange.gateway.auth import Key, Keys
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
 from exchange.gateway.queries import Queries
 from exchange.gateway.reports import Reports
-from exchange.gateway.session import ENCODERS, Session, Stage
+from exchange.gateway.session import ENCODERS, Session, Stage, elements
 from exchange.marketdata.feed import Feed
 from exchange.marketdata.stream import Released, Row, maker_of
 from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Reason
@@ -30,6 +31,8 @@ from exchange.messages.wire import (
 
 LOGON_MARK: Final = int.from_bytes(b"logon", "little")  # key_hi of a LOGON's correlation key
 TRADE: Final = int(EventKind.TRADE)
+REJECTED: Final = int(EventKind.REJECTED)
+ACCOUNT_MASK: Final = 0xFFFF_FFFF  # of a trade's key_hi: maker_of, without the call
 
 
 class Submit(Protocol):
@@ -241,42 +244,48 @@ class Hub:
     def _report(
         self, rows: list[Row], stamp: int, texts: Mapping[int, str], told: dict[int, Session]
     ) -> None:
-        by_account, kinds, accounts = self._by_account, self.reports.kinds, self.accounts
+        """Apply the events and queue their reports, each account's encoded in one go."""
+        by_account, build, made = self._by_account, self.reports.kinds.get, self.reports.made
+        apply, text_of = self.accounts.apply, texts.get
+        reports: defaultdict[int, list[Response]] = defaultdict(list)
         for row in rows:
-            text = texts.get(row[0])
-            accounts.apply(row, text)
-            sessions = by_account.get(row[6])
-            if sessions is not None:
-                build = kinds.get(row[2])
-                if build is not None and not self._is_logon(row):
-                    self._tell(sessions, build(row, stamp, text), told)
-            if row[2] == TRADE:
-                sessions = by_account.get(maker_of(row[12])[0])
-                if sessions is not None:
-                    self._tell(sessions, self.reports.made(row, stamp), told)
+            text, kind, account = text_of(row[0]), row[2], row[6]
+            apply(row, text)
+            if account in by_account and (builder := build(kind)) and not self._is_logon(row):
+                reports[account].append(builder(row, stamp, text))
+            if kind == TRADE:
+                account = row[12] & ACCOUNT_MASK
+                if account in by_account:
+                    reports[account].append(made(row, stamp))
             elif row[12] == LOGON_MARK:
+                self._tell(reports, told)
                 self._answer_logon(row, stamp)
+        self._tell(reports, told)
 
-    def _tell(self, sessions: list[Session], message: Response, told: dict[int, Session]) -> None:
-        encoded: list[bytes | None] = [None, None]
-        for session in sessions:
-            data = encoded[session.codec]
-            if data is None:
-                data = encoded[session.codec] = ENCODERS[session.codec](message)
-            session.push(data)
-            told[session.number] = session
+    def _tell(self, reports: dict[int, list[Response]], told: dict[int, Session]) -> None:
+        """Queue the reports gathered so far, and forget them."""
+        for account, messages in reports.items():
+            encoded: list[bytes | None] = [None, None]
+            for session in self._by_account[account]:
+                codec = session.codec
+                data = encoded[codec]
+                if data is None:
+                    data = encoded[codec] = elements(ENCODERS[codec](messages), codec)
+                session.push(data, len(messages))
+                told[session.number] = session
+        reports.clear()
 
     def _is_logon(self, row: Row) -> bool:
         """Whether a reject answers a LOGON, which is the asking connection's affair alone."""
-        return row[2] == EventKind.REJECTED and row[12] == LOGON_MARK
+        return row[12] == LOGON_MARK and row[2] == REJECTED
 
     def _answer_logon(self, row: Row, stamp: int) -> None:
         """Tell the connection that asked what became of its LOGON."""
         session = self._logons.pop(row[11], None)
         if session is None:
             return  # answered in an earlier life of this gateway
-        if row[2] == EventKind.REJECTED:
-            session.send(self.reports.kinds[EventKind.REJECTED](row, stamp, None))
+        if row[2] == REJECTED:
+            session.send(self.reports.kinds[REJECTED](row, stamp, None))
             session.refuse_logon()
         elif session.stage is Stage.CLOSED:
             self._log_off(session.number, row[6], row[7])

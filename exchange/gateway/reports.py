@@ -1,10 +1,12 @@
 """Released events as the private reports of the accounts they concern.
 
 A report is a function of its event, the instruments and the client order ids: the same event
-gives the same report live and when a connection asks for what it missed.
+gives the same report live and when a connection asks for what it missed. What most orders get
+(accepted, execution, cancelled) is built by position, in the order of messages/wire.py.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from exchange.gateway.accounts import Accounts
@@ -35,15 +37,24 @@ from exchange.messages.wire import (
     SideText,
 )
 
+FEES_REMEMBERED: Final = 4096
 _STP_TEXT: Final = tuple(mode.name.lower() for mode in SelfTrade)
 _TIF_TEXT: Final = tuple(tif.name for tif in TimeInForce)
 _REASON_TEXT: Final = {int(reason): reason.name for reason in CancelReason}
+_ASKED: Final = frozenset((0, int(CancelReason.REQUESTED), int(CancelReason.REDUCED)))
+REQUESTED_TEXT: Final = CancelReason.REQUESTED.name
 # Plain integers: an enumeration's own operators cost more than the rest of a report.
 SELL: Final = int(EventFlag.SELL)
 MARKET: Final = int(EventFlag.MARKET)
 POST_ONLY: Final = int(EventFlag.POST_ONLY)
 RESTING: Final = int(EventFlag.RESTING)
 DUPLICATE: Final = int(EventFlag.DUPLICATE)
+
+
+@lru_cache(FEES_REMEMBERED)
+def _fee_text(cash: int) -> str:
+    """Return as a fee what a trade did to the cash of one side."""
+    return micros_text(-cash)
 
 
 def _side(flags: int) -> SideText:
@@ -78,22 +89,22 @@ class Reports:
         market = flags & MARKET
         instrument = self._instruments.by_id[row[5]]
         return Accepted(
-            sequence=row[0],
-            index=row[1],
-            time=time,
-            order_id=str(row[7]),
-            client_order_id=text or "",
-            instrument=instrument.code,
-            side=_side(flags),
-            quantity=str(row[9]),
-            leaves_quantity=str(row[10]),
-            price=None if market else instrument.price_text(row[8]),
-            order_type="market" if market else "limit",
-            time_in_force=_TIF_TEXT[terms & 0xFF],  # type: ignore[arg-type]
-            post_only=bool(flags & POST_ONLY),
-            self_trade=_STP_TEXT[terms >> 8 & 0xFF],  # type: ignore[arg-type]
-            session=row[13],
-            duplicate=bool(flags & DUPLICATE),
+            row[0],
+            row[1],
+            time,
+            str(row[7]),
+            text or "",
+            instrument.code,
+            "sell" if flags & SELL else "buy",
+            str(row[9]),
+            str(row[10]),
+            None if market else instrument.price_text(row[8]),
+            "market" if market else "limit",
+            _TIF_TEXT[terms & 0xFF],  # type: ignore[arg-type]
+            flags & POST_ONLY != 0,
+            _STP_TEXT[terms >> 8 & 0xFF],  # type: ignore[arg-type]
+            row[13],
+            flags & DUPLICATE != 0,
         )
 
     def _rejected(self, row: Row, time: int, text: str | None) -> Rejected:
@@ -101,45 +112,60 @@ class Reports:
         number = row[5] if known is None else known.instrument
         return from_event(row, time, text, self._instruments.by_id.get(number))
 
-    def _execution(
-        self, row: Row, time: int, order_id: int, sell: bool, leaves: int, cash: int, maker: bool
-    ) -> Execution:
-        instrument = self._instruments.by_id[row[5]]
-        return Execution(
-            sequence=row[0],
-            index=row[1],
-            time=time,
-            order_id=str(order_id),
-            client_order_id=self._accounts.text_of(order_id),
-            instrument=instrument.code,
-            side="sell" if sell else "buy",
-            match_number=str(row[0] << INDEX_BITS | row[1]),
-            price=instrument.price_text(row[8]),
-            quantity=str(row[9]),
-            leaves_quantity=str(leaves),
-            liquidity="maker" if maker else "taker",
-            fee=micros_text(-cash),
-        )
-
     def _taken(self, row: Row, time: int, text: str | None) -> Execution:
-        sell = bool(row[3] & SELL)
-        return self._execution(row, time, row[7], sell, row[10], row[13], maker=False)
+        order_id, instrument = row[7], self._instruments.by_id[row[5]]
+        return Execution(
+            row[0],
+            row[1],
+            time,
+            str(order_id),
+            self._accounts.text_of(order_id),
+            instrument.code,
+            "sell" if row[3] & SELL else "buy",
+            str(row[0] << INDEX_BITS | row[1]),
+            instrument.price_text(row[8]),
+            str(row[9]),
+            str(row[10]),
+            "taker",
+            _fee_text(row[13]),
+        )
 
     def made(self, row: Row, time: int) -> Execution:
         """Return the resting side's report of a TRADE."""
-        _, leaves = maker_of(row[12])
-        sell = not row[3] & SELL
-        return self._execution(row, time, row[11], sell, leaves, row[14], maker=True)
+        order_id, instrument = row[11], self._instruments.by_id[row[5]]
+        return Execution(
+            row[0],
+            row[1],
+            time,
+            str(order_id),
+            self._accounts.text_of(order_id),
+            instrument.code,
+            "buy" if row[3] & SELL else "sell",
+            str(row[0] << INDEX_BITS | row[1]),
+            instrument.price_text(row[8]),
+            str(row[9]),
+            str(maker_of(row[12])[1]),
+            "maker",
+            _fee_text(row[14]),
+        )
 
     def _cancelled(self, row: Row, time: int, text: str | None) -> Cancelled:
+        order_id, flags, reason = row[7], row[3], row[4]
+        instrument = self._instruments.by_id[row[5]]
         return Cancelled(
-            **self._order(row, time),
-            quantity=str(row[9]),
-            reason=_REASON_TEXT.get(row[4], CancelReason.REQUESTED.name),
-            price=self._price(row),
-            request_id=self._request(row, text),
-            resting=bool(row[3] & RESTING),
-            duplicate=bool(row[3] & DUPLICATE),
+            row[0],
+            row[1],
+            time,
+            str(order_id),
+            self._accounts.text_of(order_id),
+            instrument.code,
+            "sell" if flags & SELL else "buy",
+            str(row[9]),
+            _REASON_TEXT.get(reason, REQUESTED_TEXT),
+            instrument.price_text(row[8]),
+            text if reason in _ASKED else None,
+            flags & RESTING != 0,
+            flags & DUPLICATE != 0,
         )
 
     def _reduced(self, row: Row, time: int, text: str | None) -> Reduced:
@@ -194,8 +220,7 @@ class Reports:
 
     def _request(self, row: Row, text: str | None) -> str | None:
         """Return the request that did this to the order; None if it was no request's aim."""
-        asked = row[4] in (0, CancelReason.REQUESTED, CancelReason.REDUCED)
-        return text if asked else None
+        return text if row[4] in _ASKED else None
 
     def _settled(self, row: Row, time: int, text: str | None) -> Settled:
         return Settled(

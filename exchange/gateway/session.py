@@ -93,6 +93,7 @@ class Session:
         self.sending_bytes = 0  # taken and not yet handed to the socket
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        self._waiting_count = 0  # messages in ``_waiting``
         self._encode = ENCODERS[codec]
         self._malformed = 0
         self._bad_logons = 0
@@ -262,15 +263,18 @@ class Session:
         self.push(self._encode(message))
         self.wake()
 
-    def push(self, encoded: bytes) -> None:
-        """Queue an encoded message without waking the sender; evict if it does not keep up."""
+    def push(self, encoded: bytes, count: int = 1) -> None:
+        """Queue ``count`` encoded messages, one or as ``elements`` gives them, without waking
+        the sender; evict if it does not keep up.
+        """
         if self.closing is not None and self.closing[0] == CLOSE_SLOW:
             return
         self._waiting.append(encoded)
         self._waiting_bytes += len(encoded)
+        self._waiting_count += count
         if self._waiting_bytes + self.sending_bytes > BACKLOG_BYTES:
             self._waiting.clear()
-            self._waiting_bytes = 0
+            self._waiting_bytes = self._waiting_count = 0
             self.close(CLOSE_SLOW, "slow reader")
 
     def push_depth(self, channel: str, encoded: bytes) -> None:
@@ -289,8 +293,9 @@ class Session:
         waiting = self._waiting
         if not waiting:
             return b""
-        self._waiting, self._waiting_bytes = [], 0
-        return array_of(waiting, self.codec)
+        count = self._waiting_count
+        self._waiting, self._waiting_bytes, self._waiting_count = [], 0, 0
+        return array_of(waiting, count, self.codec)
 
     def close(self, code: int, reason: str) -> None:
         """Decide that the connection ends; the first reason stands."""
@@ -299,18 +304,24 @@ class Session:
             self.wake()
 
 
-def array_of(messages: list[bytes], codec: int) -> bytes:
-    """Return encoded messages as one encoded array."""
+def array_of(parts: list[bytes], count: int, codec: int) -> bytes:
+    """Return ``count`` encoded messages, in parts of one or more, as one encoded array."""
     if codec == JSON:
-        return b"[" + b",".join(messages) + b"]"
-    count = len(messages)
+        return b"[" + b",".join(parts) + b"]"
     if count < 16:
         head = bytes([0x90 | count])
     elif count < 1 << 16:
         head = b"\xdc" + count.to_bytes(2, "big")
     else:
         head = b"\xdd" + count.to_bytes(4, "big")
-    return head + b"".join(messages)
+    return head + b"".join(parts)
+
+
+def elements(array: bytes, codec: int) -> bytes:
+    """Return what an encoded array holds, as a part for ``array_of``."""
+    if codec == JSON:
+        return array[1:-1]
+    return array[{0xDC: 3, 0xDD: 5}.get(array[0], 1) :]
 
 
 def _numbers(request: Logon) -> tuple[int, ...]:

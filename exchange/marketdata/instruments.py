@@ -35,6 +35,7 @@ class Instrument:
         self.id = row[5]
         self.multiplier = row[9]
         self.tick_scale = row[10]  # clearing units per tick
+        self.tick_value = self.multiplier * self.tick_scale  # micro-dollars of a tick per lot
         self.price_step = row[7]
         self.lot_step = row[4]
         self.low_ticks, self.high_ticks = row[13], row[14]
