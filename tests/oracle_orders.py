@@ -288,7 +288,8 @@ def replace(m: Market, c: Record) -> None:
     judge_post_only(c, order.side, instrument)
     position = account.positions[instrument.number]
     judge_position(instrument, position, order.side, leaves, order)
-    judge_margin(m, account, instrument, (order.side, leaves, c.price), order)
+    if new_id or not keeps_place(order, c, leaves):
+        judge_margin(m, account, instrument, (order.side, leaves, c.price), order)
     need_slot(m, c)
     if new_id:
         cancel_order(m, order, CancelReason.REPLACED)
@@ -297,9 +298,14 @@ def replace(m: Market, c: Record) -> None:
         keep_receipt(m, c, change(m, order, c, leaves))
 
 
+def keeps_place(order: Order, c: Record, leaves: int) -> bool:
+    """Whether the replacement only makes the order smaller."""
+    return order.place is Place.BOOK and c.price == order.price and leaves <= order.leaves
+
+
 def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
     """Give the order its new price and leaves: in its place, or as incoming."""
-    keeps = order.place is Place.BOOK and c.price == order.price and leaves <= order.leaves
+    keeps = keeps_place(order, c, leaves)
     row = m.tell(
         EventKind.ORDER_REPLACED,
         order,

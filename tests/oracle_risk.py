@@ -87,14 +87,15 @@ def judge_margin(
     now = hold(instrument, position.net, working(position))
     then = hold(instrument, position.net, [*working(position, without=old), wish])
     rise = then - now
-    if rise <= 0:
-        return
     need = required(m, account)
     if need > account.cash:
         opposite = position.net < 0 if side == Side.BUY else position.net > 0
         after = side_lots(position, side) - (old.leaves if old else 0) + lots
         if opposite and after <= abs(position.net):
             return
+        raise Rejected(Reason.MARGIN, account.cash, need + max(0, rise))
+    if rise <= 0:
+        return
     if need + rise > account.cash:
         raise Rejected(Reason.MARGIN, account.cash, need + rise)
     member_need, member_cash = member_figures(m, account.member)

@@ -7,7 +7,7 @@ from libc.stdlib cimport calloc
 
 from exchange.engine.ids cimport slots_left
 from exchange.engine.lifecycle cimport answered, cancel_all_of, keep_receipt, reject
-from exchange.engine.risk cimport charge, position_of, required_of
+from exchange.engine.risk cimport add_overflows, charge, position_of, required_of
 from exchange.engine.state cimport (
     Account, Command, Event, Market, Member, Position, account_of, blank, event_offset,
     instrument_of, i64, u16, u32,
@@ -230,12 +230,13 @@ cdef void checkpoint(Market* m) noexcept nogil:
     cdef u32 i
     for i in range(m.account_top):
         if m.accounts[i].is_open:
-            cash += m.accounts[i].cash
+            if add_overflows(cash, m.accounts[i].cash, &cash):
+                m.broken = 2
             fold += mix(mix(<u64>1 << 56 | i) + <u64>m.accounts[i].cash)
     for i in range(1, m.position_top):
         p = &m.positions[i]
         if p.net:
-            fold += mix(mix(<u64>2 << 56 | <u64>account_of(p) << 32 | instrument_of(p)) + <u64>p.net)
+            fold += mix(mix(<u64>2 << 56 | p.who) + <u64>p.net)
             if p.net > 0:
                 longs += p.net
     if cash != m.deposits:

@@ -11,7 +11,7 @@ from exchange.engine.state cimport (
 
 cdef inline i32 slot_of(Instrument* book, i64 price) noexcept nogil:
     """The ladder slot of a price that is on the step and within the limits."""
-    return <i32>((<u64>(price - book.low) >> book.step_shift) * book.step_inverse)
+    return <i32>(((<u64>price - <u64>book.low) >> book.step_shift) * book.step_inverse)
 
 
 cdef inline i64 price_of(Instrument* book, i32 slot) noexcept nogil:

@@ -92,7 +92,8 @@ cdef int check_positions(Market* m, dict sums) except -1:
         ensure([p.working[0], p.working[1], p.adverse] == working, "working sums", k)
         longest = max(abs(p.net + p.working[0]), abs(p.net - p.working[1]))
         ensure(p.hold == book.rate * longest + p.adverse, "hold = its formula", k)
-        ensure(position_of(&m.accounts[account_of(p)], instrument_of(p)) == k, "positions are found", k)
+        found = position_of(&m.accounts[account_of(p)], instrument_of(p))
+        ensure(found == k, "positions are found", k)
         net[instrument_of(p)] = net.get(instrument_of(p), 0) + p.net
         hold[account_of(p)] = hold.get(account_of(p), 0) + p.hold
         unrealized[account_of(p)] = (unrealized.get(account_of(p), 0)

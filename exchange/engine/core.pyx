@@ -22,14 +22,14 @@ from exchange.engine.orders cimport cancel, enter, reduce_order, replace
 from exchange.engine.risk cimport position_of, required_of
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.state cimport (
-    Account, Command, Event, Instrument, Market, NO_ASK, NO_BID, Position, blank, i32, i64, market_free,
-    market_new, u32, u64, u8,
+    Account, Command, Event, Instrument, Market, NO_ASK, NO_BID, Position, blank, i32, i64,
+    market_free, market_new, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
 import cython
 
-BROKEN = {1: "out of memory", 2: "a hold overflowed", 3: "cash is not deposits less withdrawals",
+BROKEN = {1: "out of memory", 2: "money overflowed", 3: "cash is not deposits less withdrawals",
           4: "a settlement's variations do not sum to zero"}
 
 

@@ -6,8 +6,8 @@ from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_with, required_of
 from exchange.engine.state cimport (
     Account, CANCELLED, Command, DORMANT, FILLED, Instrument, Market, Order, Position,
-    SESSION_ONLINE, Session, WORKING, standing, account_of, i128, i32, i64, likely, side_of, state_of, u32,
-    u64, u8, unlikely,
+    SESSION_ONLINE, Session, WORKING, account_of, i128, i32, i64, likely, side_of, standing,
+    state_of, u32, u64, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -76,13 +76,14 @@ cdef inline bint bad_risk(Market* m, Command* c, Instrument* book, Position* p, 
     that the caller has taken out of the position (but not out of its hold). Sets the rise of the
     hold."""
     cdef i64 worst = (p.working[1] - p.net if side else p.working[0] + p.net) + lots
-    cdef i64 more
+    cdef i64 more, spare
     if unlikely(worst > book.position_limit) and lots > working:
         reject(m, c, REASON_POSITION_LIMIT, book.position_limit, worst)
         return True
     more = hold_with(book, p, side, lots) + p.adverse + adverse - p.hold
     rise[0] = more
-    if likely(more <= 0 or (required_of(account) + more <= account.cash
-                            and account.member.required + more <= account.member.cash)):
+    spare = account.cash - required_of(account)
+    if likely(spare >= 0 and (more <= 0 or (more <= spare and
+              account.member.required + more <= account.member.cash))):
         return False
     return refuse_margin(m, c, p, account, side, lots, more)

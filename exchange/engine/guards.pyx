@@ -68,9 +68,12 @@ cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8
                         i64 rise) noexcept nogil:
     """MARGIN or MEMBER_MARGIN, unless the order reduces in an account that is in DEFICIT."""
     cdef i64 required = required_of(account)
+    cdef bint in_deficit = required > account.cash
     cdef bint reducing = p.net > 0 if side else p.net < 0
-    if reducing and required > account.cash and p.working[side] + lots <= absolute(p.net):
+    if in_deficit and reducing and p.working[side] + lots <= absolute(p.net):
         return False
+    if in_deficit and rise < 0:
+        rise = 0
     if required + rise > account.cash:
         reject(m, c, REASON_MARGIN, account.cash, required + rise)
     else:

@@ -58,8 +58,8 @@ cdef bytes image_of_account(Account* a, bint buckets):
 
 
 cdef bytes image_of_position(Position* p):
-    return numbers((instrument_of(p), account_of(p), p.net, p.working[0], p.working[1], p.adverse, p.cost,
-                    p.hold))
+    return numbers((instrument_of(p), account_of(p), p.net, p.working[0], p.working[1],
+                    p.adverse, p.cost, p.hold))
 
 
 cdef bytes image_of(Market* m, bint buckets):

@@ -37,7 +37,8 @@ cdef bint bad_limits(i64 low, i64 high, i64 step, i64 tick_value, i64 bound) noe
 
 
 cdef bint bad_mark(i64 price, i64 multiplier, i64 bound) noexcept nogil:
-    return price < -<i64>LIMIT_PRICE or price > <i64>LIMIT_PRICE or exceeds(price, multiplier, bound)
+    cdef i64 most = LIMIT_PRICE
+    return price < -most or price > most or exceeds(price, multiplier, bound)
 
 
 cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil:

@@ -8,11 +8,11 @@ from exchange.engine.book cimport (
 )
 from exchange.engine.ids cimport retire
 from exchange.engine.lifecycle cimport cancel_for, say_gone
-from exchange.engine.risk cimport adverse_per_lot, execute, rehold, release
+from exchange.engine.risk cimport adverse_per_lot, charge, execute, rehold, release
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    WORKING, account_of, emit, event_at, i32, i64, likely, order_id_of, set_order_state, side_of, tif_stp_of,
-    u16, u32, u64, u8, unlikely, what,
+    WORKING, account_of, emit, event_at, i32, i64, likely, order_id_of, set_order_state, side_of,
+    tif_stp_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -55,7 +55,8 @@ cdef void prevent_self_trade(Market* m, Instrument* book, Level* level, u32 rest
             maker.leaves -= lots
             level.quantity -= lots
             say_gone(m, EVENT_KIND_ORDER_REDUCED, maker, order_id_of(m, resting), p.who, lots,
-                     maker.leaves, CANCEL_REASON_SELF_TRADE, EVENT_FLAG_RESTING | side_of(maker) << 1)
+                     maker.leaves, CANCEL_REASON_SELF_TRADE,
+                     EVENT_FLAG_RESTING | side_of(maker) << 1)
             release(m, book, p, side_of(maker), maker.price, lots)
         t.leaves -= lots
         t.done = t.leaves == 0
@@ -186,7 +187,6 @@ cdef void run(Market* m, Instrument* book, Incoming* t, u64 head, u16 remainder)
         finish(m, t, remainder)
     if t.lots:
         execute(m, book, p, t.side, t.lots, t.value, t.fees)
-        m.accounts[0].cash += t.house
-        m.accounts[0].member.cash += t.house
+        charge(m, &m.accounts[0], 0, 0, t.house)
     else:
         rehold(m, book, p)

@@ -315,6 +315,12 @@ cdef inline void withdraw(Market* m, Instrument* book, Position* p, Order* o) no
     p.owner.open_orders -= 1
 
 
+cdef inline bint keeps_place(Command* c, Order* o, i64 leaves) noexcept nogil:
+    """Whether a REPLACE only makes its order smaller."""
+    return (state_of(o) == WORKING and c.price == o.price and leaves <= o.leaves
+            and not c.flags & COMMAND_FLAG_NEW_ID)
+
+
 cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o,
                                i64 leaves, Terms* terms) noexcept nogil:
     """POST_ONLY, then the risk of `leaves` at the new price in place of what the order holds."""
@@ -323,10 +329,13 @@ cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position
     cdef bint refused
     if bad_post_only(m, c, book, side_of(o), terms.slot):
         return True
+    if keeps_place(c, o, leaves):
+        return False
     p.working[side_of(o)] -= before
     p.adverse -= adverse
     terms.adverse = leaves * adverse_per_lot(book, side_of(o), c.price)
-    refused = bad_risk(m, c, book, p, p.owner, side_of(o), terms.adverse, leaves, before, &terms.rise)
+    refused = bad_risk(m, c, book, p, p.owner, side_of(o), terms.adverse, leaves, before,
+                       &terms.rise)
     p.working[side_of(o)] += before
     p.adverse += adverse
     return refused
@@ -377,7 +386,7 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
 cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o, u32 slot,
                        u32 leaves, i32 at) noexcept nogil:
     """ORDER_REPLACED under the same id: in place, or out of the book and in again."""
-    cdef bint kept = state_of(o) == WORKING and c.price == o.price and leaves <= o.leaves
+    cdef bint kept = keeps_place(c, o, leaves)
     cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if state_of(o) == WORKING else 0)
     cdef Incoming t
     cdef Event* e = emit(m, what(EVENT_KIND_ORDER_REPLACED, flags, kept), p.who)

@@ -1,4 +1,5 @@
-# The hold arithmetic: what an account must have, as integers. Rules: docs/reference/engine.md, Risk.
+# The hold arithmetic: what an account must have, as integers. Rules: Risk in
+# docs/reference/engine.md.
 #
 # Invariants: a position's hold equals its formula after every command; an account's hold and
 # unrealized are the sums over its positions; a member's cash and required over its accounts.
@@ -56,20 +57,23 @@ cdef inline void charge(Market* m, Account* account, i64 hold, i64 unrealized,
                         i64 cash) noexcept nogil:
     """Add to an account's hold, unrealized and cash, and to its member's sums."""
     cdef i64 loss = loss_of(account.unrealized)
-    account.unrealized += unrealized
-    account.cash += cash
-    account.member.cash += cash
-    if unlikely(add_overflows(account.hold, hold, &account.hold)):
+    cdef bint beyond = add_overflows(account.unrealized, unrealized, &account.unrealized)
+    beyond |= add_overflows(account.cash, cash, &account.cash)
+    beyond |= add_overflows(account.member.cash, cash, &account.member.cash)
+    beyond |= add_overflows(account.hold, hold, &account.hold)
+    loss = loss_of(account.unrealized) - loss
+    beyond |= add_overflows(account.member.required, hold, &account.member.required)
+    beyond |= add_overflows(account.member.required, loss, &account.member.required)
+    if unlikely(beyond):
         m.broken = 2
-    account.member.required += hold + loss_of(account.unrealized) - loss
 
 
 cdef inline void raise_hold(Market* m, Position* p, i64 change) noexcept nogil:
     """Add to a position's hold alone."""
     p.hold += change
-    if unlikely(add_overflows(p.owner.hold, change, &p.owner.hold)):
+    if unlikely(add_overflows(p.owner.hold, change, &p.owner.hold)
+                or add_overflows(p.owner.member.required, change, &p.owner.member.required)):
         m.broken = 2
-    p.owner.member.required += change
 
 
 cdef inline void rehold(Market* m, Instrument* i, Position* p) noexcept nogil:
