@@ -309,21 +309,28 @@ class Sequencer:
         if records:
             ingress.append(0)
         begin = self._next_sequence + len(records)
-        size = min(BATCH_COMMANDS - len(records), self.queued)
-        ring = self._ring
-        for sequence in range(begin, begin + size):
-            source, queue = ring.popleft()
-            record, at, text = queue.popleft()
-            records.append(record)
-            ingress.append(at)
-            if text is not None:
-                texts.append((sequence, text))
-            if queue:
-                ring.append((source, queue))
-            else:
-                del self._queues[source]
-        self.queued -= size
+        items = self._in_turn(min(BATCH_COMMANDS - len(records), self.queued))
+        if items:
+            own, times, said = zip(*items, strict=True)
+            records.extend(own)
+            ingress.extend(times)
+            texts += [(begin + n, text) for n, text in enumerate(said) if text is not None]
         return records, ingress, texts
+
+    def _in_turn(self, size: int) -> list[_Item]:
+        """Take ``size`` commands off the queues, one of each source in turn."""
+        items: list[_Item] = []
+        ring, queues = self._ring, self._queues
+        for _ in range(size):
+            place = ring.popleft()
+            source, queue = place
+            items.append(queue.popleft())
+            if queue:
+                ring.append(place)
+            else:
+                del queues[source]
+        self.queued -= size
+        return items
 
     def _release(self, matched: _Matched) -> None:
         if self._sync_failure is not None:

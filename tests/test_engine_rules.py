@@ -408,6 +408,8 @@ def test_in_deficit_only_less_risk_is_taken(machine: type[Machine]) -> None:
     assert words(desk.enter(1, BUY, 1, 60)) == [("MARGIN", 0)]
     # a tick below the mark: 20 a lot more are needed, which only closing lots are spared
     assert words(desk.enter(1, SELL, 101, 50)) == [("MARGIN", 0)]
+    # at the mark the hold of 200 short is that of 100 long, yet it would turn the position round
+    assert words(desk.enter(1, SELL, 200, 51)) == [("MARGIN", 0)]
     order = desk.rest(1, SELL, 100, 50)
     assert words(desk.enter(1, SELL, 1, 50)) == [("MARGIN", 0)]
     desk.name(CommandKind.CANCEL, 1, order)

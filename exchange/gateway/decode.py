@@ -29,6 +29,7 @@ from exchange.messages.wire import (
 )
 
 ID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{Limit.CLIENT_ID_CHARS}}}")
+_is_id: Final = ID.fullmatch
 ORDER_ID: Final = re.compile(r"[0-9]{1,20}")
 U32_MAX: Final = (1 << 32) - 1
 U64_MAX: Final = (1 << 64) - 1
@@ -37,7 +38,10 @@ RECORD: Final = Layout("<BBBBIIIqIHBB16s16s")
 NO_ID: Final = bytes(16)
 ORDER: Final = b"order"
 REQUEST: Final = b"request"
-# Plain integers: an enumeration's own operators are slow.
+# Plain integers: an enumeration's own operators are slow, and its members slow to look up.
+ENTER: Final = int(CommandKind.ENTER)
+CANCEL: Final = int(CommandKind.CANCEL)
+UNSTATED: Final = int(Side.UNSTATED)
 MARKET: Final = int(CommandFlag.MARKET)
 POST_ONLY: Final = int(CommandFlag.POST_ONLY)
 MANUAL: Final = int(CommandFlag.MANUAL)
@@ -74,9 +78,14 @@ class Refused(Exception):
         self.seen: dict[str, str] = {}
 
 
+_FRESH: Final = {person: blake2b(digest_size=16, person=person) for person in (ORDER, REQUEST)}
+
+
 def digest(text: str, person: bytes) -> bytes:
     """Return the 128-bit key of a client order id (ORDER) or a request id (REQUEST)."""
-    return blake2b(text.encode("ascii"), digest_size=16, person=person).digest()
+    state = _FRESH[person].copy()  # half the price of a new one
+    state.update(text.encode("ascii"))
+    return state.digest()
 
 
 def read_json(text: str) -> AnyRequest:
@@ -86,11 +95,21 @@ def read_json(text: str) -> AnyRequest:
     except UNREADABLE as error:
         raise _explain_json(text, error) from None
     # Each key brings a colon, so as many distinct keys as colons means that none came twice.
-    if len(_any_json(text)) != text.count(":"):
+    colons = text.count(":")
+    if colons != _fields(request) and colons != len(_any_json(text)):
         twice, _ = _pairs(text)
         if twice is not None:
             raise Refused(Reason.DUPLICATE_FIELD, twice)
     return request
+
+
+def _fields(request: AnyRequest) -> int:
+    """Return how many distinct fields a common request has at least, ``op`` included; else 0."""
+    if type(request) is Enter:
+        return 5 + (request.price is not None) + (request.time_in_force is not None)
+    if type(request) is Cancel:
+        return 2 + (request.order_id is not None) + (request.client_order_id is not None)
+    return 0
 
 
 def read_msgpack(data: bytes) -> AnyRequest:
@@ -198,13 +217,18 @@ class Recorder:
     def enter(self, request: Enter, account: int, session: int) -> bytes:
         """Return the record of an ENTER; raises Refused."""
         client_order_id = checked_id(request.client_order_id, "client_order_id")
-        instrument = self._instrument(request.instrument)
-        market = request.type == "market"
-        if market != (request.price is None):
+        instrument = self._instruments.by_code.get(request.instrument)
+        if instrument is None:
+            raise _unknown(request.instrument)
+        market, text = request.type == "market", request.price
+        if market != (text is None):
             told = "has no price" if market else "needs a price"
             raise Refused(Reason.SYNTAX, "price", f"a {request.type} order {told}")
         lots = self._lots(request.quantity)
-        price = 0 if request.price is None else self._price(instrument, request.price)
+        price = 0
+        if text is not None:
+            known = self._ticks.get((instrument.id, text))
+            price = self._price(instrument, text) if known is None else known
         flags = MARKET if market else 0
         if request.post_only:
             flags |= POST_ONLY
@@ -215,14 +239,14 @@ class Recorder:
         else:
             tif = TIMES_IN_FORCE[request.time_in_force]
         return RECORD.pack(
-            CommandKind.ENTER, SIDES[request.side], tif, flags, instrument.id, account, session,
+            ENTER, SIDES[request.side], tif, flags, instrument.id, account, session,
             price, lots, 0, SELF_TRADES[request.self_trade], 0,
             NO_ID, digest(client_order_id, ORDER),
         )  # fmt: skip
 
     def cancel(self, request: Cancel, account: int, session: int) -> bytes:
         """Return the record of a CANCEL; raises Refused."""
-        return self._target(CommandKind.CANCEL, request, account, session, 0, 0, 0)
+        return self._target(CANCEL, request, account, session, 0, 0, 0)
 
     def reduce(self, request: Reduce, account: int, session: int) -> bytes:
         """Return the record of a REDUCE; raises Refused."""
@@ -247,13 +271,14 @@ class Recorder:
             checked_id(request.request_id, "request_id")
             target_of(request)
             raise Refused(Reason.NOT_FOUND, "order_id", "name the instrument of a new order")
-        price = self._price(instrument, request.price)
+        known = self._ticks.get((instrument.id, request.price))
+        price = self._price(instrument, request.price) if known is None else known
         flags = POST_ONLY if request.post_only else 0
         return self._target(CommandKind.REPLACE, request, account, session, price, lots, flags)
 
     def _target(
         self,
-        kind: CommandKind,
+        kind: int,
         request: Cancel | Reduce | Replace,
         account: int,
         session: int,
@@ -263,7 +288,7 @@ class Recorder:
     ) -> bytes:
         request_id = checked_id(request.request_id, "request_id")
         target, by_client_id = target_of(request)
-        side = Side.UNSTATED if request.side is None else SIDES[request.side]
+        side = UNSTATED if request.side is None else SIDES[request.side]
         if by_client_id:
             flags |= BY_CLIENT_ID
         if request.manual:
@@ -276,8 +301,7 @@ class Recorder:
     def _instrument(self, code: str) -> Instrument:
         instrument = self._instruments.by_code.get(code)
         if instrument is None:
-            checked_id(code, "instrument")
-            raise Refused(Reason.UNKNOWN_INSTRUMENT, "instrument", observed=code)
+            raise _unknown(code)
         return instrument
 
     def _lots(self, text: str) -> int:
@@ -293,9 +317,7 @@ class Recorder:
         return lots
 
     def _price(self, instrument: Instrument, text: str) -> int:
-        known = self._ticks.get((instrument.id, text))
-        if known is not None:
-            return known
+        """Return the ticks of a price not yet in ``_ticks``, and remember them."""
         try:
             units = parse_price(text, instrument.decimals)
         except OffTickError as error:
@@ -316,9 +338,15 @@ class Recorder:
         return ticks
 
 
+def _unknown(code: str) -> Refused:
+    """Return the refusal of an instrument's code; raises the one of text that cannot be one."""
+    checked_id(code, "instrument")
+    return Refused(Reason.UNKNOWN_INSTRUMENT, "instrument", observed=code)
+
+
 def checked_id(text: str, field: str) -> str:
     """Return an id of the documented form; raises Refused."""
-    if ID.fullmatch(text) is None:
+    if _is_id(text) is None:
         raise Refused(Reason.ID_FORMAT, field, f"not {ID.pattern}")
     return text
 

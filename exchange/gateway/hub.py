@@ -71,8 +71,8 @@ class Hub:
         """``queue_full`` are what ``submit`` raises, ``no_such_position`` is what ``tape.read``
         does: their rooms are not this one's to import.
         """
-        self._submit = submit
-        self._queue_full = queue_full
+        self.put = submit
+        self.queue_full = queue_full
         self._no_such_position = no_such_position
         self.keys = keys
         self.now_ms = now_ms
@@ -94,8 +94,8 @@ class Hub:
     def submit(self, source: int, record: bytes, ingress_ns: int, text: str | None) -> bool:
         """Queue a command; return whether there was room."""
         try:
-            self._submit(source, record, ingress_ns=ingress_ns, text=text)
-        except self._queue_full:
+            self.put(source, record, ingress_ns=ingress_ns, text=text)
+        except self.queue_full:
             return False
         return True
 
@@ -119,7 +119,7 @@ class Hub:
                 del self._by_account[session.key.account]
             if session.engine_session:
                 self._log_off(session.number, session.key.account, session.engine_session)
-        session.stage = Stage.CLOSED
+        session.stage, session.trading_account = Stage.CLOSED, -1
 
     def log_on(self, session: Session, key: Key, logon: Logon) -> None:
         """Ask the engine for a session; a key that only reads needs none. Raises Refused."""
@@ -298,6 +298,8 @@ class Hub:
         if key is None or logon is None:
             raise AssertionError("a logon was answered that nobody sent")
         session.stage, session.engine_session = Stage.READY, engine_session
+        if engine_session:
+            session.trading_account = key.account
         if logon.after is not None:
             self._replay(session, key.account, logon, place)
         self._by_account.setdefault(key.account, []).append(session)

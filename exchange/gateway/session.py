@@ -80,6 +80,7 @@ class Session:
 
     def __init__(self, hub: "Hub", number: int, codec: int, wake: Callable[[], None]) -> None:
         self.hub = hub
+        self._recorder = hub.recorder
         self.number = number
         self.codec = codec
         self.wake = wake
@@ -87,6 +88,7 @@ class Session:
         self.key: Key | None = None
         self.logon: Logon | None = None
         self.engine_session = 0
+        self.trading_account = -1  # the key's account while commands may be entered
         self.channels: set[str] = set()
         self.stale: set[str] = set()  # depth channels that skipped a delta
         self.closing: tuple[int, str] | None = None  # close code and reason, once decided
@@ -143,21 +145,27 @@ class Session:
                 self.close(CLOSE_POLICY, "too many malformed messages")
 
     def _enter(self, request: Enter, ingress_ns: int) -> None:
-        record = self.hub.recorder.enter(request, self._trader(), self.engine_session)
+        account = self.trading_account
+        if account < 0:
+            account = self._trader()
+        record = self._recorder.enter(request, account, self.engine_session)
         self._submit(record, ingress_ns, request.client_order_id)
 
     def _cancel(self, request: Cancel, ingress_ns: int) -> None:
-        record = self.hub.recorder.cancel(request, self._trader(), self.engine_session)
+        account = self.trading_account
+        if account < 0:
+            account = self._trader()
+        record = self._recorder.cancel(request, account, self.engine_session)
         self._submit(record, ingress_ns, request.request_id)
 
     def _reduce(self, request: Reduce, ingress_ns: int) -> None:
-        record = self.hub.recorder.reduce(request, self._trader(), self.engine_session)
+        record = self._recorder.reduce(request, self._trader(), self.engine_session)
         self._submit(record, ingress_ns, request.request_id)
 
     def _replace(self, request: Replace, ingress_ns: int) -> None:
         account = self._trader()
         target = self._target_instrument(request, account)
-        record = self.hub.recorder.replace(request, account, self.engine_session, target)
+        record = self._recorder.replace(request, account, self.engine_session, target)
         self._submit(record, ingress_ns, request.request_id)
 
     def _target_instrument(self, request: Replace, account: int) -> Instrument | None:
@@ -174,8 +182,10 @@ class Session:
         return self.hub.feed.instruments.by_id[order.instrument]
 
     def _submit(self, record: bytes, ingress_ns: int, text: str) -> None:
-        if not self.hub.submit(self.number, record, ingress_ns, text):
-            raise Refused(Reason.QUEUE_FULL)
+        try:
+            self.hub.put(self.number, record, ingress_ns=ingress_ns, text=text)
+        except self.hub.queue_full:
+            raise Refused(Reason.QUEUE_FULL) from None
 
     def _trader(self) -> int:
         """Return the account that may enter commands here; raises Refused."""
