@@ -123,8 +123,7 @@ class Sequencer:
         self._wakeup = asyncio.Event()
         self._matched: _Matched | None = None
         self._syncing: _Matched | None = None
-        self._sync_ended = False
-        self._sync_failure: Exception | None = None
+        self._failure: Exception | None = None  # of the sync, or of the release after it
         self._sync_thread = SyncThread(journal.sync)
         self._closing = False
         self._failed = False
@@ -225,25 +224,37 @@ class Sequencer:
         loop = asyncio.get_running_loop()
         while True:
             self._wakeup.clear()
-            if self._syncing is not None and self._sync_ended:
-                self._release(self._syncing)
-                self._syncing = None
+            if self._failure is not None:
+                raise self._failure  # nothing of that batch, or after it, is ever released
             if self._matched is None:
                 self._matched = self._match()
             if self._syncing is None and self._matched is not None:
-                self._syncing, self._sync_ended = self._matched, False
+                self._syncing, self._matched = self._matched, None
                 self._sync_thread.begin(loop, self._synced)
-                self._matched = self._match()
-            if self._syncing is None and self._closing and not self.queued:
+                if self._syncing is not None:
+                    self._matched = self._match()
+            elif self._syncing is None and self._closing and not self.queued:
                 return
             await self._wait(loop)
 
     def _synced(self, failure: Exception | None) -> None:
-        self._sync_ended, self._sync_failure = True, failure
+        """Release the batch that is durable now, without waiting for the loop's turn."""
+        batch, self._syncing = self._syncing, None
+        assert batch is not None, "one sync at a time"
+        try:
+            if failure is not None:
+                raise failure
+            self.durable_upto = batch.last_sequence
+            self.tape.append(batch.released, batch.texts)
+        except Exception as error:  # the loop's to raise: this may be a callback of asyncio's
+            self._failure = error
         self._wakeup.set()
 
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
         """Sleep until a command comes, a sync ends, or a timer of the engine is due."""
+        if self._wakeup.is_set():
+            await asyncio.sleep(0)  # followers first
+            return
         timer = None
         deadline = self._engine.next_deadline() if self._syncing is None else 0
         if deadline:
@@ -331,12 +342,6 @@ class Sequencer:
                 del queues[source]
         self.queued -= size
         return items
-
-    def _release(self, matched: _Matched) -> None:
-        if self._sync_failure is not None:
-            raise self._sync_failure  # nothing of this batch, or after it, is ever released
-        self.durable_upto = matched.last_sequence
-        self.tape.append(matched.released, matched.texts)
 
     async def close(self) -> None:
         """Finish what is queued, write the head, give the directory back. Safe to repeat."""
