@@ -42,13 +42,13 @@ class View:
             assert account.cash == told["cash"]
             assert len(account.orders) == told["open_orders"]
             assert self.queries.required(account, exposures) == told["required"]
+            for order in account.orders.values():
+                assert (order.account, account.ids[order.text]) == (number, order.id)
             for instrument, exposure in exposures.items():
                 position = self.engine.position(number, instrument)
                 assert exposure.net == position["net"]
                 assert exposure.cost == position["cost"]
                 assert self.accounts.hold(instrument, exposure) == position["hold"]
-        for order in self.accounts.orders.values():
-            assert self.accounts.by_id[order.account].ids[order.text] == order.id
 
 
 def figures(chance: random.Random, cycle: int) -> list[Command]:

@@ -6,7 +6,7 @@ its client order id, is kept while it works and, for late duplicates and replays
 FINISHED_ORDERS that ended.
 """
 
-from collections import OrderedDict
+from collections import deque
 from typing import Final
 
 import msgspec
@@ -25,7 +25,7 @@ _CANCELLED: Final = int(EventKind.ORDER_CANCELLED)
 
 
 class Order(msgspec.Struct, gc=False):
-    """One working order: what its reports and queries need.
+    """One order, working or ended lately: what its reports and queries need.
 
     A plain struct outside the collector's sight: there may be a million of them.
     """
@@ -53,7 +53,7 @@ class Holding:
 
 
 class Account:
-    """What one account has; money in micro-dollars."""
+    """What one account has; money in micro-dollars. ``orders`` are those that work."""
 
     __slots__ = ("cash", "holdings", "ids", "killed", "orders")
 
@@ -75,23 +75,22 @@ class Exposure:
 
 
 class Accounts:
-    """Every account, and every working order by its id."""
+    """Every account with its working orders, and these and the ones that ended lately by id."""
 
     def __init__(self, instruments: Instruments) -> None:
         self.by_id: dict[int, Account] = {HOUSE_ACCOUNT: Account()}
-        self.orders: dict[int, Order] = {}
-        # Oldest first. A plain dict would look for its oldest entry past all that are gone.
-        self.finished: OrderedDict[int, Order] = OrderedDict()
+        self.orders: dict[int, Order] = {}  # those that work and those in ``finished``
+        self.finished: deque[Order] = deque()  # oldest first
         self._instruments = instruments
 
     def text_of(self, order_id: int) -> str:
         """Return an order's client order id; empty if it ended too long ago."""
-        order = self.known(order_id)
-        return order.text if order is not None else ""
+        order = self.orders.get(order_id)
+        return "" if order is None else order.text
 
     def known(self, order_id: int) -> Order | None:
         """Return an order that works or ended lately."""
-        return self.orders.get(order_id) or self.finished.get(order_id)
+        return self.orders.get(order_id)
 
     def apply(self, row: Row, text: str | None) -> None:
         """Take one event in; ``text`` came with its command."""
@@ -175,11 +174,14 @@ class Accounts:
             self._finish(order_id)
 
     def _finish(self, order_id: int) -> None:
-        order = self.orders.pop(order_id)
+        order = self.orders[order_id]
         del self.by_id[order.account].orders[order_id]
-        self.finished[order_id] = order
-        if len(self.finished) > FINISHED_ORDERS:
-            _, oldest = self.finished.popitem(last=False)
+        finished = self.finished
+        finished.append(order)
+        if len(finished) > FINISHED_ORDERS:
+            oldest = finished.popleft()
+            if self.orders.get(oldest.id) is oldest:
+                del self.orders[oldest.id]
             ids = self.by_id[oldest.account].ids
             if ids.get(oldest.text) == oldest.id:
                 del ids[oldest.text]

@@ -47,6 +47,7 @@ POST_ONLY: Final = int(CommandFlag.POST_ONLY)
 MANUAL: Final = int(CommandFlag.MANUAL)
 BY_CLIENT_ID: Final = int(CommandFlag.BY_CLIENT_ID)
 PRICES_REMEMBERED: Final = 65_536
+_FEW: Final = {str(lots): lots for lots in range(1, 1025)}  # quantities that need no reading
 
 _MISSING: Final = re.compile(r"Object missing required field `([^`]*)`.*", re.DOTALL)
 _UNKNOWN: Final = re.compile(r"Object contains unknown field `([^`]*)`.*", re.DOTALL)
@@ -216,7 +217,9 @@ class Recorder:
 
     def enter(self, request: Enter, account: int, session: int) -> bytes:
         """Return the record of an ENTER; raises Refused."""
-        client_order_id = checked_id(request.client_order_id, "client_order_id")
+        client_order_id = request.client_order_id
+        if _is_id(client_order_id) is None:
+            checked_id(client_order_id, "client_order_id")
         instrument = self._instruments.by_code.get(request.instrument)
         if instrument is None:
             raise _unknown(request.instrument)
@@ -305,8 +308,9 @@ class Recorder:
         return instrument
 
     def _lots(self, text: str) -> int:
-        if text.isdecimal() and text.isascii() and len(text) < 10 and text[0] != "0":
-            return int(text)
+        few = _FEW.get(text)
+        if few is not None:
+            return few
         try:
             lots = parse_quantity(text)
         except DecimalTextError as error:

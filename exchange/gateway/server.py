@@ -157,13 +157,12 @@ class _Link:
             self.session.close(CLOSE_IDLE, "neither logged on nor subscribed")
 
     async def _read(self) -> None:
-        receive, session = self._socket.receive, self.session
+        receive, session, now = self._socket.receive, self.session, time.time_ns
         while session.closing is None:
             message = await receive()
-            kind = message.type
-            if kind is not WSMsgType.TEXT and kind is not WSMsgType.BINARY:
+            if message.type not in _OPCODE:
                 return
-            session.receive(message.data, time.time_ns())
+            session.receive(message.data, now())
         await self._closed.wait()
 
     async def _write(self) -> None:

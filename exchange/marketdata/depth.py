@@ -49,30 +49,32 @@ class Depth:
         if flags & _DUPLICATE:
             return False
         sell = 1 if flags & _SELL else 0
-        if kind in (_ACCEPTED, _RETURNED):
-            self._add(sell, row[8], row[10])
-        elif kind == _TRADE:
-            self._add(1 - sell, row[8], -row[9])
+        if kind == _ACCEPTED:
+            lots = row[10]
         elif kind in (_CANCELLED, _REDUCED):
-            if flags & _RESTING:
-                self._add(sell, row[8], -row[9])
+            lots = -row[9] if flags & _RESTING else 0
+        elif kind == _TRADE:
+            sell, lots = 1 - sell, -row[9]
+        elif kind == _RETURNED:
+            lots = row[10]
         elif kind == _REPLACED:
             if flags & _RESTING:
                 self._add(sell, row[13], -row[14])
-            self._add(sell, row[8], row[10])
+            lots = row[10]
         elif kind == _DORMANT:
-            self._add(sell, row[8], -row[10])
+            lots = -row[10]
         else:
             return False
+        if lots:
+            self._add(sell, row[8], lots)
         self.sequence = row[0]
         return True
 
     def _add(self, side: int, price: int, lots: int) -> None:
-        if lots == 0:
-            return
-        levels = self.sides[side]
+        levels, before = self.sides[side], self._before[side]
         old: int = levels.get(price, 0)
-        self._before[side].setdefault(price, old)
+        if price not in before:
+            before[price] = old
         new = old + lots
         if new:
             levels[price] = new
