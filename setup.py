@@ -18,11 +18,19 @@ DIRECTIVES = {
     "cdivision": True,
     "embedsignature": True,
 }
-FLAGS = (
-    ["-O1", "-g", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
-    if CHECKED
-    else ["-O3", "-fno-semantic-interposition"]
-)
+# -fno-wrapv: Python's own flags hide signed overflow from the sanitizer.
+CHECKS = ["-O1", "-g", "-fno-wrapv", "-fsanitize=undefined", "-fno-sanitize-recover=undefined"]
+# One command is one path through one function: let the compiler put all of it there.
+INLINE = {
+    "max-inline-insns-single": 4000,
+    "max-inline-insns-auto": 2000,
+    "inline-unit-growth": 2000,
+    "large-function-growth": 4000,
+    "large-function-insns": 100_000,
+}
+SPEED = ["-O3", "-fno-semantic-interposition"]
+SPEED += [flag for name, value in INLINE.items() for flag in ("--param", f"{name}={value}")]
+FLAGS = CHECKS if CHECKED else SPEED
 LINK = ["-fsanitize=undefined"] if CHECKED else []
 
 extensions = [

@@ -4,8 +4,8 @@
 # orders' leaves; a bit is set exactly where a level has an order.
 
 from exchange.engine.state cimport (
-    Instrument, Level, Market, NO_ASK, NO_BID, Order, clz, ctz, i32, i64, likely, side_of, u32, u64,
-    u8, unlikely,
+    Instrument, Level, Market, NO_ASK, NO_BID, Order, clz, ctz, ensure, i32, i64, likely, side_of,
+    u32, u64, u8, unlikely,
 )
 
 
@@ -128,6 +128,9 @@ cdef inline void rest(Market* m, Instrument* book, u32 slot, u8 side, i32 at) no
     cdef Level* level = &book.levels[at]
     cdef Order* o = &m.orders[slot]
     cdef u32 tail = level.tail
+    ensure(m, 0 <= at and <u32>at < book.slots and price_of(book, at) == o.price)
+    ensure(m, not reaches(side, at, book.best[1 - side]))
+    ensure(m, o.leaves > 0 and (tail == 0 or side_of(&m.orders[tail]) == side))
     o.prev = tail
     o.next = 0
     level.quantity += o.leaves
@@ -145,6 +148,7 @@ cdef inline void take_out(Market* m, Instrument* book, Order* o, i32 at) noexcep
     """Take a WORKING order out of the book."""
     cdef Level* level = &book.levels[at]
     cdef u8 side
+    ensure(m, level.head != 0 and level.quantity >= o.leaves)
     unlink(m, level, o)
     if level.head == 0:
         vacate(book, at)

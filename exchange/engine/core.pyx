@@ -30,7 +30,7 @@ from exchange.engine.vocabulary cimport *
 import cython
 
 BROKEN = {1: "out of memory", 2: "money overflowed", 3: "cash is not deposits less withdrawals",
-          4: "a settlement's variations do not sum to zero"}
+          4: "a settlement's variations do not sum to zero", 5: "an invariant of the checked build"}
 
 
 cdef void operate(Market* m, Command* c) noexcept nogil:
@@ -131,14 +131,20 @@ cdef class Engine:
         """
         cdef Market* m = self.m
         cdef u64 count = commands.shape[0] // sizeof(Command)
+        cdef bytes aligned
+        cdef const u8* records
         if count * sizeof(Command) != <u64>commands.shape[0]:
             raise ValueError(f"{commands.shape[0]} bytes are not whole records of 64")
         if m.broken:
             raise AssertionError(f"the engine has stopped: {BROKEN[m.broken]}")
         if count == 0:
             return b""
+        records = &commands[0]
+        if <size_t>records % sizeof(u64):  # a slice at an odd place: records are read by the word
+            aligned = PyBytes_FromStringAndSize(<const char*>records, count * sizeof(Command))
+            records = <const u8*><const char*>aligned
         with nogil:
-            apply_batch(m, &commands[0], count, first_sequence, stamp_ns)
+            apply_batch(m, records, count, first_sequence, stamp_ns)
         if m.broken:
             raise AssertionError(f"the engine has stopped: {BROKEN[m.broken]}")
         return PyBytes_FromStringAndSize(

@@ -4,8 +4,8 @@
 
 from exchange.engine.vocabulary cimport COMMAND_KIND_ENTER, LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
-    AGED, Account, Cell, Command, FREE, Market, Order, RECEIPT, account_of, is_aged, is_live,
-    likely, prefetch, set_order_state, state_of, u32, u64, u8, unlikely,
+    AGED, Account, Cell, Command, FREE, Market, Order, RECEIPT, account_of, ensure, is_aged,
+    is_live, likely, prefetch, set_order_state, state_of, u32, u64, u8, unlikely,
 )
 
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
@@ -42,6 +42,7 @@ cdef inline u32 find_key(Market* m, u32 account, u64 key_lo, u64 key_hi) noexcep
 
 cdef inline void fill_cell(Market* m, u32 cell, u32 tag, u32 slot) noexcept nogil:
     """Put a key into the free cell that `find_cell` gave for it."""
+    ensure(m, m.cells[cell].slot == 0 and slot < m.order_top)
     m.cells[cell].tag = tag
     m.cells[cell].slot = slot
 
@@ -82,6 +83,7 @@ cdef inline u32 take_slot(Market* m) noexcept nogil:
 
 cdef inline void free_slot(Market* m, u32 slot, u32 account) noexcept nogil:
     cdef Order* o = &m.orders[slot]
+    ensure(m, not is_live(o) and state_of(o) != FREE)
     erase_key(m, account, o.key_lo, slot)
     o.traits = 0  # FREE
     o.next = m.order_free

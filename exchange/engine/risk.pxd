@@ -5,7 +5,7 @@
 # unrealized are the sums over its positions; a member's cash and required over its accounts.
 
 from exchange.engine.state cimport (
-    Account, Instrument, Market, Position, i64, likely, u32, u8, unlikely,
+    Account, Instrument, Market, Position, ensure, i64, likely, u32, u8, unlikely,
 )
 
 cdef extern from *:
@@ -86,6 +86,7 @@ cdef inline void release(Market* m, Instrument* i, Position* p, u8 side, i64 pri
     """`lots` working at `price` are gone without a trade."""
     p.working[side] -= lots
     p.adverse -= lots * adverse_per_lot(i, side, price)
+    ensure(m, p.working[side] >= 0 and p.adverse >= 0)
     rehold(m, i, p)
 
 

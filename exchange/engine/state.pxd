@@ -17,6 +17,11 @@ cdef extern from *:
     #define HB_LIKELY(x) __builtin_expect(!!(x), 1)
     #define HB_UNLIKELY(x) __builtin_expect(!!(x), 0)
     #define HB_PREFETCH(p) __builtin_prefetch((p), 1)
+    #ifdef HOURBOOK_CHECKED
+    #define HB_ENSURE(m, holds) ((holds) ? (void)0 : (void)((m)->broken = 5))
+    #else
+    #define HB_ENSURE(m, holds) ((void)0)
+    #endif
     typedef __int128 hb_i128;
     """
     bint likely "HB_LIKELY"(bint) noexcept nogil
@@ -176,6 +181,11 @@ cdef struct Market:
     u8 day_open, mode
     i64 deposits  # net of withdrawals: the sum of all cash
     int broken  # a violated invariant: the engine has stopped
+
+
+cdef extern from *:
+    # An invariant on the way, looked at in the checked build alone: a violation stops the engine.
+    void ensure "HB_ENSURE"(Market* m, bint holds) noexcept nogil
 
 
 cdef Market* market_new() except NULL
