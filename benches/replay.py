@@ -24,7 +24,7 @@ from exchange.messages import COMMAND_BYTES
 from exchange.sequencer import Sequencer, replay
 from exchange.sim.flow import START_NS, Flow, prepare
 
-COMMANDS: Final = 200_000
+COMMANDS: Final = 500_000  # a short log would time the hash of its last state
 ROUNDS: Final = 5
 
 

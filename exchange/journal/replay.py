@@ -75,6 +75,7 @@ class Replayer:
         self.epoch = 0
         self.stamp = 0
         self.last_digest = NO_HASH
+        self._state_hash: bytes | None = None  # once asked for, after the last command
 
     def run(
         self,
@@ -145,9 +146,13 @@ class Replayer:
         if head.events_digest:
             last.compare("events", bytes.fromhex(head.events_digest), last.digest)
         if head.state_hash:
-            last.compare(
-                "state", bytes.fromhex(head.state_hash), digest(self._engine.state_bytes())
-            )
+            last.compare("state", bytes.fromhex(head.state_hash), self.state_hash())
+
+    def state_hash(self) -> bytes:
+        """Return the hash of the state reached."""
+        if self._state_hash is None:
+            self._state_hash = digest(self._engine.state_bytes())
+        return self._state_hash
 
 
 def _compare_events(frames: list[Frame], outputs: list[bytes], before: _Batch) -> _Batch:
@@ -214,7 +219,7 @@ def replay(
         last_sequence=replayer.commands,
         epoch=replayer.epoch,
         stamp=replayer.stamp,
-        state_hash=digest(engine.state_bytes()),
+        state_hash=replayer.state_hash(),
         seconds=seconds,
         divergence=divergence,
         tail_dropped=tail,
