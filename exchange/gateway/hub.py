@@ -251,8 +251,10 @@ class Hub:
         for row in rows:
             text, kind, account = text_of(row[0]), row[2], row[6]
             apply(row, text)
-            if account in by_account and (builder := build(kind)) and not self._is_logon(row):
-                reports[account].append(builder(row, stamp, text))
+            if account in by_account:
+                builder = build(kind)
+                if builder is not None and (row[12] != LOGON_MARK or not self._is_logon(row)):
+                    reports[account].append(builder(row, stamp, text))
             if kind == TRADE:
                 account = row[12] & ACCOUNT_MASK
                 if account in by_account:

@@ -28,6 +28,20 @@ def micros_text(micros: int) -> str:
     return decimal_text(micros, MICRO_DIGITS)
 
 
+class _PriceTexts(dict[int, str]):
+    """Prices in ticks as text, each made once: a look-up costs no call of a function."""
+
+    def __init__(self, tick_units: int, decimals: int) -> None:
+        self._tick_units = tick_units
+        self._decimals = decimals
+
+    def __missing__(self, ticks: int) -> str:
+        if len(self) >= CACHE_ENTRIES:
+            self.clear()
+        text = self[ticks] = decimal_text(ticks * self._tick_units, self._decimals)
+        return text
+
+
 class Instrument:
     """One listed instrument: what the listing said and where it stands now."""
 
@@ -52,7 +66,7 @@ class Instrument:
         if self.tick_scale % unit:
             raise ValueError(f"{self.code}: tick is finer than {self.decimals} decimals")
         self.tick_units = self.tick_scale // unit  # ticks in units of the last decimal
-        self._texts: dict[int, str] = {}
+        self.price_texts = _PriceTexts(self.tick_units, self.decimals)
         self.channels = (f"depth.{self.code}", f"trades.{self.code}", f"state.{self.code}")
 
     def _unnamed(self) -> InstrumentData:
@@ -68,13 +82,7 @@ class Instrument:
 
     def price_text(self, ticks: int) -> str:
         """Return a price in ticks as dollars per GPU-hour."""
-        text = self._texts.get(ticks)
-        if text is None:
-            if len(self._texts) >= CACHE_ENTRIES:
-                self._texts.clear()
-            text = decimal_text(ticks * self.tick_units, self.decimals)
-            self._texts[ticks] = text
-        return text
+        return self.price_texts[ticks]
 
     def describe(self) -> InstrumentData:
         """Return the listing's data with the figures that changed since."""
