@@ -187,7 +187,8 @@ class Tape:
         self._mark_offsets: list[int] = []
         self._recent: OrderedDict[int, tuple[Released, int]] = OrderedDict()
         self._recent_bytes = 0
-        self._grown: asyncio.Event | None = None
+        self._followers = 0
+        self._waiting: dict[int, asyncio.Future[None]] = {}  # followers at the end, by number
         self._closed = False
 
     def confirm(self, frame: Frame, events: bytes) -> None:
@@ -237,9 +238,7 @@ class Tape:
         while len(self._recent) > RECENT_RECORDS or self._recent_bytes > RECENT_BYTES:
             oldest, (_, end) = self._recent.popitem(last=False)
             self._recent_bytes -= end - oldest
-        if self._grown is not None:
-            self._grown.set()
-            self._grown = None
+        self._wake()
 
     def _extend(self, epoch: int, first_sequence: int, events: bytes, size: int) -> None:
         assert first_sequence == self.last[1] + 1, "released in order"
@@ -278,6 +277,8 @@ class Tape:
 
         A follower that lags reads from disk; nothing is queued for it. Raises NoSuchPosition.
         """
+        self._followers += 1
+        number = self._followers
         first, offset = self._resume(after)
         if first is not None:
             yield first
@@ -288,9 +289,16 @@ class Tape:
                 yield released
             if self._closed:
                 return
-            if self._grown is None:
-                self._grown = asyncio.Event()
-            await self._grown.wait()
+            grown = asyncio.get_running_loop().create_future()
+            self._waiting[number] = grown
+            await grown
+
+    def _wake(self) -> None:
+        """Wake the followers, the latest come first: a market opens its gateway last."""
+        waiting, self._waiting = self._waiting, {}
+        for number in sorted(waiting, reverse=True):
+            if not waiting[number].done():
+                waiting[number].set_result(None)
 
     def _resume(self, position: Position) -> tuple[Released | None, int]:
         """Return the rest of the record that holds ``position``, and the next one's offset."""
@@ -323,6 +331,4 @@ class Tape:
     def close(self) -> None:
         """End every follower at the present end. The file stays readable for those behind."""
         self._closed = True
-        if self._grown is not None:
-            self._grown.set()
-            self._grown = None
+        self._wake()
