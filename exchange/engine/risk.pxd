@@ -41,15 +41,17 @@ cdef inline i64 adverse_per_lot(Instrument* i, u8 side, i64 price) noexcept nogi
 
 
 cdef inline i64 hold_with(Instrument* i, Position* p, u8 side, i64 lots) noexcept nogil:
-    """The hold without adverse if `side` had `lots` more working."""
+    """The hold without adverse if `side` had `lots` more working.
+
+    The larger of |net + buys| and |net - sells| is that of net + buys and sells - net, since
+    neither buys nor sells are negative (docs/concepts/margin.md, (1)).
+    """
     cdef i64 longest = p.net + p.working[0]
     cdef i64 shortest = p.working[1] - p.net
     if side:
         shortest += lots
     else:
         longest += lots
-    longest = absolute(longest)
-    shortest = absolute(shortest)
     return i.rate * (longest if longest > shortest else shortest)
 
 
