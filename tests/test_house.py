@@ -30,7 +30,7 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "exchange": (set(), set()),
     "exchange.messages": (set(), {"msgspec"}),
     "exchange.engine": (set(), set()),
-    "exchange.journal": ({"exchange.messages"}, {"msgspec", "cryptography"}),
+    "exchange.journal": ({"exchange.messages"}, {"blake3", "msgspec", "cryptography"}),
     "exchange.sequencer": ({"exchange.messages", "exchange.engine", "exchange.journal"}, set()),
     "exchange.clearing": ({"exchange.messages", "contracts"}, set()),
     "exchange.clearing.store": (

@@ -8,12 +8,12 @@ little-endian throughout. The CRC32 covers everything but itself, the spare word
 the hash (BLAKE2b-256) covers everything but itself.
 """
 
-from hashlib import blake2b
 from struct import Struct as Layout
 from typing import Final
 from zlib import crc32
 
 import msgspec
+from blake3 import blake3
 
 from exchange.messages import COMMAND_BYTES, RULES_VERSION, SCHEMA_VERSION
 
@@ -130,8 +130,8 @@ def unpack_notes(data: bytes) -> Notes | None:
 
 
 def digest(data: bytes | memoryview) -> bytes:
-    """Return the BLAKE2b-256 of ``data``."""
-    return blake2b(data, digest_size=HASH_BYTES).digest()
+    """Return the BLAKE3 of ``data``, 32 bytes."""
+    return blake3(data).digest()
 
 
 def encode(
@@ -144,7 +144,7 @@ def encode(
     body = b"".join((commands, ingress, texts, notes))
     start = OPENING.pack(MAGIC, FORMAT_VERSION, SCHEMA_VERSION, *msgspec.structs.astuple(opening))
     sealed = start + SEAL.pack(crc32(body, crc32(start)), 0)
-    state = blake2b(sealed, digest_size=HASH_BYTES)
+    state = blake3(sealed)
     state.update(body)
     own = state.digest()
     return b"".join((sealed, own, body)), own
@@ -193,7 +193,7 @@ def _check_seal(header: memoryview, body: memoryview) -> None:
     computed = crc32(body, crc32(header[:OPENING_BYTES]))
     if computed != crc:
         raise BadFrame("CRC", f"{computed:08x}", f"{crc:08x}")
-    state = blake2b(header[:SEALED_BYTES], digest_size=HASH_BYTES)
+    state = blake3(header[:SEALED_BYTES])
     state.update(body)
     own = state.digest()
     if own != header[SEALED_BYTES:]:
