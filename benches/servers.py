@@ -17,6 +17,7 @@ from typing import Final
 from aiohttp import WSMsgType, web
 
 from exchange.app import Market
+from exchange.app.collector import calm_collector
 from exchange.app.requests import Deposit, OpenAccount
 from exchange.gateway.auth import create_key
 
@@ -47,6 +48,7 @@ async def serve_echo() -> None:
 
 async def serve_market(directory: Path, accounts: int) -> None:
     market = await Market.start(directory)
+    calm_collector()
     keys = []
     for account in range(1, accounts + 1):
         opening = OpenAccount(

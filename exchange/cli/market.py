@@ -29,10 +29,12 @@ def serve(
 
 async def _serve(data: Path, host: str, port: int) -> None:
     from exchange.app import Market  # noqa: PLC0415
+    from exchange.app.collector import calm_collector  # noqa: PLC0415
 
     stopped = stop_signal()
     with progress("replaying the log") as advance:
         market = await Market.start(data, progress=advance)
+    calm_collector()
     try:
         addresses = await market.listen(host, port)
         show_json(addresses)
