@@ -10,7 +10,7 @@ from exchange.engine.lifecycle cimport answered, cancel_all_of, keep_receipt, re
 from exchange.engine.risk cimport add_overflows, charge, position_of, required_of
 from exchange.engine.state cimport (
     Account, Command, Event, Market, Member, Position, account_of, blank, event_offset,
-    instrument_of, i64, u16, u32,
+    i64, put_state, u16, u32,
     u64, u8,
 )
 from exchange.engine.vocabulary cimport *
@@ -206,10 +206,13 @@ cdef void upgrade(Market* m, Command* c) noexcept nogil:
 
 
 cdef void set_mode(Market* m, Command* c) noexcept nogil:
+    cdef u32 i
     if c.tif > MODE_CANCEL_ONLY:
         reject(m, c, REASON_PARAMETER_RANGE, MODE_CANCEL_ONLY, c.tif)
         return
     m.mode = c.tif
+    for i in range(m.instrument_count):
+        put_state(m, &m.instruments[i], m.instruments[i].state)
     blank(m, EVENT_KIND_MODE_CHANGED, 0, 0, 0, 0).quantity = c.tif
 
 

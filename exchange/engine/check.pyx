@@ -153,7 +153,7 @@ cdef int check_slots(Market* m) except -1:
             ensure(slot in remembered, "a finished order's slot is remembered", slot)
         ensure(is_aged(o) == (slot not in remembered), "aged = out of the window", slot)
         ensure(find_key(m, owner_of(m, o), o.key_lo, o.key_hi) == slot, "ids are found", slot)
-    cells = sum([m.cells[k].slot != 0 for k in range(<u32>1 << m.cell_bits)])
+    cells = sum([m.cells[k].slot != 0 for k in range(m.cell_mask + 1)])
     ensure(known == cells, "ids counted", (known, cells))
     ensure(known + free_slots == m.order_top - 1, "every slot accounted for", known)
     for k in range(m.account_top):

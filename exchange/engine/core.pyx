@@ -251,7 +251,7 @@ cdef class Engine:
         for i in range(m.instrument_count):
             ladders += m.instruments[i].slots * 16 + m.instruments[i].slots // 8
         return {
-            "orders": m.order_top * 64, "ids": (<u64>8) << m.cell_bits,
+            "orders": m.order_top * 64, "ids": <u64>8 * (m.cell_mask + 1),
             "positions": m.position_top * 64, "ladders": ladders,
             "accounts": m.account_top * (sizeof(Account) + 4 * LIMIT_IDEMPOTENCY_WINDOW),
         }

@@ -23,7 +23,7 @@ cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8
 cdef inline bint bad_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
     """UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED."""
     cdef Session* s = &m.sessions[c.session & 0xFFFF]
-    if likely(c.account < m.account_top and m.accounts[c.account].is_open
+    if likely(c.account < LIMIT_ACCOUNTS and m.accounts[c.account].is_open
               and not (blocked_if_killed and m.accounts[c.account].killed)):
         if c.session == 0:
             return False
@@ -38,8 +38,7 @@ cdef inline bint bad_time(Market* m, Command* c, Instrument* book,
     """NOT_TRADING, CANCEL_ONLY, THROTTLED; a pass spends one token."""
     cdef i64 now = m.stamp
     cdef i64 tat = account.tat if account.tat > now else now
-    if likely(book.state == TRADING_STATE_CONTINUOUS and m.mode == MODE_NORMAL
-              and tat - now <= account.tolerance):
+    if likely(book.trades and tat - now <= account.tolerance):
         account.tat = tat + account.interval
         return False
     refuse_untimely(m, c, book)
@@ -52,14 +51,13 @@ cdef inline bint bad_grid(Market* m, Command* c, Instrument* book, Account* acco
 
     Sets `at` to the ladder slot of the price (MARKET: of the far limit).
     """
-    if unlikely(c.quantity == 0 or c.quantity > book.max_order
-                or c.quantity > account.max_order):
+    if unlikely(c.quantity - 1 >= book.max_order or c.quantity > account.max_order):
         refuse_quantity(m, c, book)
         return True
     if likely(not c.flags & COMMAND_FLAG_MARKET):
         at[0] = slot_of(book, c.price)
-        if unlikely(c.price < book.low or c.price > book.high
-                    or price_of(book, at[0]) != c.price):
+        if unlikely(<u64>c.price - <u64>book.low > book.range
+                    or <i64>at[0] * book.price_step != c.price - book.low):
             refuse_off_grid(m, c, book)
             return True
     else:

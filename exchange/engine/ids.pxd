@@ -22,8 +22,7 @@ cdef inline u32 owner_of(Market* m, Order* o) noexcept nogil:
 
 cdef inline u32 find_cell(Market* m, u32 account, u32 tag, u64 key_lo, u64 key_hi) noexcept nogil:
     """The cell of (account, key): its slot is 0 if the key is unknown and would go there."""
-    cdef u32 mask = (<u32>1 << m.cell_bits) - 1
-    cdef u32 i = tag >> (32 - m.cell_bits)
+    cdef u32 i = tag >> m.cell_shift
     cdef Cell* cells = m.cells
     cdef Order* o
     while cells[i].slot:
@@ -31,7 +30,7 @@ cdef inline u32 find_cell(Market* m, u32 account, u32 tag, u64 key_lo, u64 key_h
             o = &m.orders[cells[i].slot]
             if likely(o.key_lo == key_lo and o.key_hi == key_hi and owner_of(m, o) == account):
                 break
-        i = (i + 1) & mask
+        i = (i + 1) & m.cell_mask
     return i
 
 
@@ -49,8 +48,8 @@ cdef inline void fill_cell(Market* m, u32 cell, u32 tag, u32 slot) noexcept nogi
 
 cdef inline void erase_key(Market* m, u32 account, u64 key_lo, u32 slot) noexcept nogil:
     """Forget a key that is there; later cells of its run move back over the hole."""
-    cdef u32 mask = (<u32>1 << m.cell_bits) - 1
-    cdef u32 shift = 32 - m.cell_bits
+    cdef u32 mask = m.cell_mask
+    cdef u32 shift = m.cell_shift
     cdef u32 hole = tag_of(account, key_lo) >> shift
     cdef Cell* cells = m.cells
     cdef u32 j

@@ -17,19 +17,20 @@ cdef void reserve_ids(Market* m, u64 commands) noexcept nogil:
 cdef void grow_cells(Market* m) noexcept nogil:
     """Twice the cells; tags hold enough of the hash to move without the slab."""
     cdef Cell* old = m.cells
-    cdef u32 count = <u32>1 << m.cell_bits
+    cdef u32 count = m.cell_mask + 1
     cdef u32 mask, i, k
     m.cells = <Cell*>calloc(<size_t>count * 2, sizeof(Cell))
     if m.cells == NULL:
         m.cells = old
         m.broken = 1
         return
-    m.cell_bits += 1
+    m.cell_shift -= 1
+    m.cell_mask = 2 * count - 1
     m.cell_room *= 2
-    mask = count * 2 - 1
+    mask = m.cell_mask
     for k in range(count):
         if old[k].slot:
-            i = old[k].tag >> (32 - m.cell_bits)
+            i = old[k].tag >> m.cell_shift
             while m.cells[i].slot:
                 i = (i + 1) & mask
             m.cells[i] = old[k]

@@ -13,7 +13,7 @@ from exchange.engine.orders cimport return_dormant
 from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
 from exchange.engine.state cimport (
     Account, Command, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    blank, ctz, emit, i128, i32, i64, order_id_of, set_order_state, side_of, u16, u32, u64, u8,
+    blank, ctz, emit, i128, i32, i64, order_id_of, put_state, set_order_state, side_of, u16, u32, u64, u8,
     what,
 )
 from exchange.engine.vocabulary cimport *
@@ -55,6 +55,7 @@ cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil:
     book.summary = book.bits + words
     book.top = book.summary + summaries
     book.top_words = <u32>tops
+    book.range = <u64>book.high - <u64>book.low
     book.slots = <u32>slots
     book.best[0] = NO_BID
     book.best[1] = NO_ASK
@@ -259,7 +260,7 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
     e = blank(m, EVENT_KIND_STATE_CHANGED, 0, book.halt_cause, c.instrument, 0)
     e.quantity = c.tif
     e.leaves = book.state
-    book.state = c.tif
+    put_state(m, book, c.tif)
     if c.tif == TRADING_STATE_CONTINUOUS:
         return_dormant(m, book)
 
@@ -387,5 +388,5 @@ cdef void expire(Market* m, Command* c) noexcept nogil:
     cancel_all_of(m, c.instrument, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
     move_mark(m, c.instrument, c.price)
     pay_variation(m, c.instrument, True)
-    book.state = TRADING_STATE_EXPIRED
+    put_state(m, book, TRADING_STATE_EXPIRED)
     compare_deficits(m, c.instrument)

@@ -2,7 +2,7 @@
 
 from exchange.engine.book cimport slot_of, take_out, unlink
 from exchange.engine.ids cimport retire
-from exchange.engine.risk cimport release
+from exchange.engine.risk cimport put_back, rehold
 from exchange.engine.state cimport (
     CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, emit, i64,
     instrument_of, order_id_of, side_of, state_of, u16, u32, u64, u8, what,
@@ -37,8 +37,8 @@ cdef inline void say_gone(Market* m, u8 kind, Order* o, u64 order_id, u64 who, u
     e.b = 0
 
 
-cdef inline void cancel_order(Market* m, u32 slot, u32 reason) noexcept nogil:
-    """Take a working or dormant order out of everything it is in."""
+cdef inline void take_away(Market* m, u32 slot, u32 reason) noexcept nogil:
+    """Take a working or dormant order out of everything it is in, but for the hold."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
@@ -52,7 +52,14 @@ cdef inline void cancel_order(Market* m, u32 slot, u32 reason) noexcept nogil:
         say_gone(m, EVENT_KIND_ORDER_CANCELLED, o, order_id_of(m, slot), p.who, leaves, 0,
                  reason, side << 1)
         unlink(m, &book.dormant, o)
-    release(m, book, p, side, o.price, leaves)
+    put_back(m, book, p, side, o.price, leaves)
     book.working_orders -= 1
     p.owner.open_orders -= 1
     retire(m, slot, CANCELLED)
+
+
+cdef inline void cancel_order(Market* m, u32 slot, u32 reason) noexcept nogil:
+    """Take a working or dormant order out of everything it is in."""
+    cdef Position* p = &m.positions[m.orders[slot].position]
+    take_away(m, slot, reason)
+    rehold(m, &m.instruments[instrument_of(p)], p)

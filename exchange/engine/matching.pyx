@@ -96,7 +96,8 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, O
     e.a = -taker_fee
     e.b = -fee
     p.working[1 - t.side] -= lots
-    p.adverse -= lots * adverse_per_lot(book, 1 - t.side, price)
+    if p.adverse:  # else no order of the position has any
+        p.adverse -= lots * adverse_per_lot(book, 1 - t.side, price)
     execute(m, book, p, 1 - t.side, lots, value, fee)
 
 

@@ -12,10 +12,12 @@ from exchange.engine.ids cimport (
     take_slot,
 )
 from exchange.engine.lifecycle cimport (
-    answer_again, answered, cancel_order, keep_receipt, reject, say_gone,
+    answer_again, answered, cancel_order, keep_receipt, reject, say_gone, take_away,
 )
 from exchange.engine.matching cimport Incoming, run
-from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold, release
+from exchange.engine.risk cimport (
+    adverse_per_lot, position_of, put_back, raise_hold, release,
+)
 from exchange.engine.state cimport (
     Account, Command, DORMANT, Event, Instrument, Market, Order, Position, WORKING, emit,
     account_of, event_offset, i32, i64, instrument_of, is_live, likely, order_id_of, pair,
@@ -108,8 +110,8 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     cdef u32 slot = take_slot(m)
     cdef Order* o = &m.orders[slot]
     cdef u8 side = terms.side
-    cdef u32 flags = side << 1 | (c.flags & COMMAND_FLAG_MARKET) << 3 \
-        | (c.flags & COMMAND_FLAG_POST_ONLY) << 5
+    # POST_ONLY and MARKET stand four bits higher in an event
+    cdef u32 flags = side << 1 | (c.flags & (COMMAND_FLAG_POST_ONLY | COMMAND_FLAG_MARKET)) << 4
     cdef Incoming t
     cdef Event* e
     o.leaves = c.quantity
@@ -309,8 +311,7 @@ cdef inline void withdraw(Market* m, Instrument* book, Position* p, Order* o) no
         take_out(m, book, o, slot_of(book, o.price))
     else:
         unlink(m, &book.dormant, o)
-    p.working[side_of(o)] -= o.leaves
-    p.adverse -= o.leaves * adverse_per_lot(book, side_of(o), o.price)
+    put_back(m, book, p, side_of(o), o.price, o.leaves)
     book.working_orders -= 1
     p.owner.open_orders -= 1
 
@@ -325,7 +326,7 @@ cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position
                                i64 leaves, Terms* terms) noexcept nogil:
     """POST_ONLY, then the risk of `leaves` at the new price in place of what the order holds."""
     cdef i64 before = o.leaves
-    cdef i64 adverse = before * adverse_per_lot(book, side_of(o), o.price)
+    cdef i64 adverse = before * adverse_per_lot(book, side_of(o), o.price) if p.adverse else 0
     cdef bint refused
     if bad_post_only(m, c, book, side_of(o), terms.slot):
         return True
@@ -375,9 +376,7 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
     terms.at = o.position
     terms.side = side_of(o)
     terms.tif = tif_stp_of(o) & 15
-    terms.rise += p.hold
-    cancel_order(m, slot, CANCEL_REASON_REPLACED)
-    terms.rise -= p.hold  # of what is left after the old order
+    take_away(m, slot, CANCEL_REASON_REPLACED)  # `rise` is from the hold with the old order
     terms.tag = tag_of(c.account, c.key_lo)
     terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
     accept(m, c, book, p.owner, &terms)

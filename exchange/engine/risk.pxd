@@ -83,12 +83,19 @@ cdef inline void rehold(Market* m, Instrument* i, Position* p) noexcept nogil:
     raise_hold(m, p, hold_with(i, p, 0, 0) + p.adverse - p.hold)
 
 
+cdef inline void put_back(Market* m, Instrument* i, Position* p, u8 side, i64 price,
+                          i64 lots) noexcept nogil:
+    """`lots` working at `price` are gone without a trade; the hold is still to follow."""
+    p.working[side] -= lots
+    if p.adverse:  # else no order of the position has any
+        p.adverse -= lots * adverse_per_lot(i, side, price)
+    ensure(m, p.working[side] >= 0 and p.adverse >= 0)
+
+
 cdef inline void release(Market* m, Instrument* i, Position* p, u8 side, i64 price,
                          i64 lots) noexcept nogil:
     """`lots` working at `price` are gone without a trade."""
-    p.working[side] -= lots
-    p.adverse -= lots * adverse_per_lot(i, side, price)
-    ensure(m, p.working[side] >= 0 and p.adverse >= 0)
+    put_back(m, i, p, side, price, lots)
     rehold(m, i, p)
 
 

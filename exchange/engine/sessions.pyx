@@ -8,7 +8,7 @@ from libc.string cimport memmove
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.state cimport (
     Command, Event, Market, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session, Timer, blank,
-    i64, standing, u32,
+    i64, put_state, standing, u32,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -160,7 +160,7 @@ cdef void recovered(Market* m, Command* c) noexcept nogil:
             lose_session(m, i)
     for i in range(m.instrument_count):
         if m.instruments[i].state == TRADING_STATE_CONTINUOUS:
-            m.instruments[i].state = TRADING_STATE_HALTED
+            put_state(m, &m.instruments[i], TRADING_STATE_HALTED)
             m.instruments[i].halt_cause = HALT_CAUSE_RECOVERY
             e = blank(m, EVENT_KIND_STATE_CHANGED, 0, HALT_CAUSE_RECOVERY, i, 0)
             e.quantity = TRADING_STATE_HALTED

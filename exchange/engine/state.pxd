@@ -114,7 +114,8 @@ cdef enum:
 cdef struct Instrument:  # 256 bytes
     u64* bits  # a level is occupied
     Level* levels
-    i64 low, high, price_step
+    i64 low, price_step
+    u64 range  # high limit - low limit
     u64 step_inverse  # of the odd part of price_step, modulo 2**64
     u32 step_shift, slots
     i32 best[2]  # slot of the best bid and ask, or NO_BID, NO_ASK
@@ -128,8 +129,10 @@ cdef struct Instrument:  # 256 bytes
     i64 bound  # the largest position limit or max_order it has had, at least 1
     u64 last_settled  # business date x 100 + cycle
     Level dormant
+    i64 high
     u32 state, halt_cause
-    u64 spare[6]
+    u32 trades, spare  # trades: CONTINUOUS, and the market's mode NORMAL
+    u64 spares[4]
 
 cdef enum SessionState:
     SESSION_FREE = 0
@@ -162,7 +165,7 @@ cdef struct Market:
     Order* orders
     u32 order_capacity, order_top, order_free
     Cell* cells
-    u32 cell_bits, cell_room  # room: half the cells
+    u32 cell_shift, cell_mask, cell_room  # of a tag to its cell; half the cells
     # who and what
     Position* positions
     u32 position_capacity, position_top
@@ -191,6 +194,12 @@ cdef extern from *:
 cdef Market* market_new() except NULL
 cdef void market_free(Market* m) noexcept
 cdef Event* grow_events(Market* m) noexcept nogil
+
+
+cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogil:
+    """Give an instrument its state, and say whether orders may come in."""
+    book.state = state
+    book.trades = state == 3 and m.mode == 0  # CONTINUOUS, NORMAL
 
 
 cdef inline u32 standing(u32 session, u32 state) noexcept nogil:

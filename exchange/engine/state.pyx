@@ -39,9 +39,10 @@ cdef Market* market_new() except NULL:
     m.sessions = <Session*>reserve(m.session_capacity * sizeof(Session))
     m.timers = <Timer*>reserve(m.session_capacity * sizeof(Timer))
     m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
-    m.cell_bits = 14
+    m.cell_shift = 32 - 14
+    m.cell_mask = (1 << 14) - 1
     m.cell_room = 1 << 13
-    m.cells = <Cell*>calloc(<size_t>1 << m.cell_bits, sizeof(Cell))
+    m.cells = <Cell*>calloc(<size_t>m.cell_mask + 1, sizeof(Cell))
     m.events = <Event*>calloc(4096, sizeof(Event))
     m.next_event = m.events
     m.end_event = m.events + 4096

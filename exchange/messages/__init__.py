@@ -158,8 +158,8 @@ class EventFlag(IntFlag):
     SELL = 2  # the order's side; of a trade, the incoming order's; of a position, short
     DUPLICATE = 4  # the first answer again, nothing new happened
     RESTING = 8  # the order was in the book when this took lots off it
-    MARKET = 16
-    POST_ONLY = 32
+    POST_ONLY = 16
+    MARKET = 32
 
 
 class TradingState(IntEnum):
