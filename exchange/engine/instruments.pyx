@@ -13,8 +13,8 @@ from exchange.engine.orders cimport return_dormant
 from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
 from exchange.engine.state cimport (
     Account, Command, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    blank, ctz, emit, i128, i32, i64, order_id_of, put_state, set_order_state, side_of, u16, u32, u64, u8,
-    what,
+    blank, ctz, emit, i128, i32, i64, order_id_of, put_state, set_order_state, side_of, u16, u32,
+    u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
 
