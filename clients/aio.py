@@ -25,7 +25,7 @@ from clients.link import Link
 from clients.portfolio import Order
 from clients.requests import Requests
 from clients.session import Session
-from clients.transport import websocket_url
+from clients.transport import Connect, Transport, websocket_url
 from exchange.messages.wire import (
     Accepted,
     AccountReport,
@@ -80,10 +80,12 @@ class AsyncClient:
         backoff: Backoff | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         chance: Callable[[], float] = random.random,
+        connect: Connect = Transport.open,
     ) -> None:
         """``after`` is the ``position`` at which an earlier client of this account stopped: what
         came since is delivered first. ``grace_ms`` is how long the exchange waits for a
         reconnect before it cancels, with ``cancel_on_disconnect``, the session's orders.
+        ``connect`` opens each connection: a WebSocket, unless a simulation brings its own.
         """
         self.url = websocket_url(url)
         self._session = Session(
@@ -99,6 +101,7 @@ class AsyncClient:
         self._link = Link(
             self.url,
             self._session,
+            connect=connect,
             msgpack=msgpack,
             answer_s=answer_s,
             backoff=backoff if backoff is not None else Backoff(),

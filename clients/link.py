@@ -16,7 +16,7 @@ from clients.errors import (
 )
 from clients.events import AnyEvent, Connected, Disconnected, EventStream
 from clients.session import Health, Key, Pending, Session, State
-from clients.transport import Transport
+from clients.transport import AnyTransport, Connect
 from exchange.messages.wire import AnyRequest, AnyResponse, LoggedOn, Ping
 
 WATCH_SECONDS: Final = 0.5  # how often the server's silence is judged
@@ -30,6 +30,7 @@ class Link:
         url: str,
         session: Session,
         *,
+        connect: Connect,
         msgpack: bool,
         answer_s: float,
         backoff: Backoff,
@@ -38,9 +39,9 @@ class Link:
     ) -> None:
         self._url = url
         self._session = session
-        self._msgpack, self._answer_s = msgpack, answer_s
+        self._connect, self._msgpack, self._answer_s = connect, msgpack, answer_s
         self._backoff, self._clock_ns, self._chance = backoff, clock_ns, chance
-        self._transport: Transport | None = None
+        self._transport: AnyTransport | None = None
         self._ready = asyncio.Event()
         self._was_ready = False
         self._running: asyncio.Task[None] | None = None
@@ -127,7 +128,7 @@ class Link:
 
     async def _stay_connected(self) -> None:
         """One connection, from its opening to its end. Raises LogonRefused, ConnectionLost."""
-        transport = await Transport.open(self._url, msgpack=self._msgpack)
+        transport = await self._connect(self._url, msgpack=self._msgpack)
         self._transport = transport
         watch = asyncio.create_task(self._watch(transport))
         try:
@@ -154,7 +155,7 @@ class Link:
         self._ready.set()
         self._deliver(Connected(self._session.account, self._session.session_id))
 
-    async def _watch(self, transport: Transport) -> None:
+    async def _watch(self, transport: AnyTransport) -> None:
         """Ask a quiet server for a heartbeat; close the connection to a dead one."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
@@ -165,7 +166,7 @@ class Link:
                 with contextlib.suppress(ConnectionLost):  # the reader sees it too
                     await transport.send(Ping())
 
-    async def _take(self, transport: Transport, frame: list[AnyResponse]) -> None:
+    async def _take(self, transport: AnyTransport, frame: list[AnyResponse]) -> None:
         """Take in all messages of one frame before anybody is told or anything is sent."""
         now_ns = self._clock_ns()
         send: list[AnyRequest] = []
@@ -182,7 +183,7 @@ class Link:
                     future.set_result(message)
         await self._send(transport, send)
 
-    async def _send(self, transport: Transport, requests: list[AnyRequest]) -> None:
+    async def _send(self, transport: AnyTransport, requests: list[AnyRequest]) -> None:
         for request in requests:
             await transport.send(request)
 

@@ -1,7 +1,7 @@
 """One WebSocket to the exchange: requests out, messages in. Nothing here knows what they mean."""
 
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -68,8 +68,31 @@ def _read_known(data: str | bytes) -> list[AnyResponse]:
     return known
 
 
+class AnyTransport(Protocol):
+    """What a link needs of an open connection, whatever carries it."""
+
+    async def send(self, request: AnyRequest) -> None:
+        """Send one request. ConnectionLost if the connection is gone."""
+
+    def frames(self) -> AsyncIterator[list[AnyResponse]]:
+        """Each frame's messages until the connection ends. ProtocolError for a bad frame."""
+
+    @property
+    def close_reason(self) -> str:
+        """What is known of why the connection ended."""
+
+    async def close(self) -> None:
+        """Close it; harmless to repeat."""
+
+
+class Connect(Protocol):
+    """Opens a connection. ConnectionLost if nobody answers."""
+
+    async def __call__(self, url: str, *, msgpack: bool) -> AnyTransport: ...
+
+
 class Transport:
-    """An open connection."""
+    """An open WebSocket."""
 
     def __init__(self, http: aiohttp.ClientSession, socket: aiohttp.ClientWebSocketResponse):
         self._http = http

@@ -9,9 +9,10 @@ import asyncio
 import contextlib
 import logging
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 
 from exchange.gateway.hub import Hub
 from exchange.gateway.session import JSON, MSGPACK, Session
@@ -40,7 +41,7 @@ class Gateway:
         """``origins`` are the browser origins let in; a client without Origin is no browser."""
         self._hub = hub
         self._origins = origins
-        self._links: set[_Link] = set()
+        self._links: set[Link] = set()
         self._runner: web.AppRunner | None = None
         self.app = web.Application(client_max_size=Limit.FRAME_BYTES)
         self.app.router.add_get("/ws", self._websocket)
@@ -97,7 +98,12 @@ class Gateway:
             timeout=CLOSE_SECONDS,
         )
         await socket.prepare(request)
-        link = _Link(self._hub, socket, request)
+
+        def abort() -> None:
+            if request.transport is not None:
+                request.transport.abort()
+
+        link = Link(self._hub, socket, abort)
         self._links.add(link)
         try:
             await link.serve()
@@ -121,13 +127,23 @@ class Gateway:
         return _json(encode_json(health))
 
 
-class _Link:
-    """One WebSocket and its session."""
+class Socket(Protocol):
+    """What a link needs of a WebSocket: aiohttp's, or one of a simulation."""
 
-    def __init__(self, hub: Hub, socket: web.WebSocketResponse, request: web.Request) -> None:
+    @property
+    def ws_protocol(self) -> str | None: ...
+    async def receive(self) -> WSMessage: ...
+    async def send_frame(self, message: bytes, opcode: WSMsgType) -> None: ...
+    async def close(self, *, code: int, message: bytes) -> bool: ...
+
+
+class Link:
+    """One WebSocket and its session. ``abort`` ends the connection without another word."""
+
+    def __init__(self, hub: Hub, socket: Socket, abort: Callable[[], None]) -> None:
         self._hub = hub
         self._socket = socket
-        self._request = request
+        self._abort_socket = abort
         self._work = asyncio.Event()
         codec = MSGPACK if socket.ws_protocol == MSGPACK_PROTOCOL else JSON
         self._closed = asyncio.Event()  # the writer has sent the close, or given up
@@ -189,8 +205,7 @@ class _Link:
             self._abort = loop.call_later(CLOSE_SECONDS, self._cut)
 
     def _cut(self) -> None:
-        if self._request.transport is not None:
-            self._request.transport.abort()
+        self._abort_socket()
         self._closed.set()
 
 
