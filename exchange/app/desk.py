@@ -1,7 +1,7 @@
 """The operator's desk: puts wishes into the sequencer's queue and answers with what came of them.
 
 It is one more consumer of the released stream, and knows of the market only what that says:
-instruments, accounts, the business date, the mode.
+instruments, accounts, the business date, the mode, and the quotes when a day is settled.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 from contracts.spec import Instrument as Terms
+from exchange.app.quotes import Quotes
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.journal.tape import Released, Tape
 from exchange.marketdata.instruments import Instrument, Instruments
@@ -69,6 +70,7 @@ class Desk:
         self._tape = tape
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
         self.instruments = Instruments()
+        self.quotes = Quotes(tape)
         self.terms: dict[str, Terms] = {}
         self.accounts = {HOUSE_ACCOUNT}
         self.business_date = 0  # yyyymmdd, 0 before the first

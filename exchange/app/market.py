@@ -112,7 +112,6 @@ class Market:
         self.operations = Operations(
             self.desk,
             self.clearing,
-            top_of_book=self._top_of_book,
             new_key=functools.partial(create_key, directory),
             today=self._today,
         )
@@ -228,10 +227,6 @@ class Market:
 
     def _today(self) -> date:
         return datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC).date()
-
-    def _top_of_book(self, instrument: int) -> tuple[int | None, int | None]:
-        bids, asks = self.engine.book(instrument, 1)
-        return (bids[0][0] if bids else None), (asks[0][0] if asks else None)
 
     # Clearing
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from contracts import prices, registry
 from exchange.app import requests, wishes
 from exchange.app.desk import Desk
+from exchange.app.quotes import NO_QUOTE, Quote
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
 from exchange.marketdata.instruments import Instrument, micros_text
@@ -19,16 +20,14 @@ from exchange.messages import HaltCause, Mode, TradingState
 CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
 _POLL_SECONDS: Final = 0.005
 
-TopOfBook = Callable[[int], tuple[int | None, int | None]]
 NewKey = Callable[[int, str], tuple[str, str]]
 
 
 class Operations:
     """The operator's requests, on a desk and the clearing house behind it.
 
-    ``top_of_book`` gives (best bid, best ask) of an instrument in ticks, None for a side without
-    orders; ``new_key`` makes a key of (account, scope) and gives (key_id, secret); ``today`` is
-    asked only when a request leaves its date open.
+    ``new_key`` makes a key of (account, scope) and gives (key_id, secret); ``today`` is asked only
+    when a request leaves its date open.
     """
 
     def __init__(
@@ -36,13 +35,11 @@ class Operations:
         desk: Desk,
         clearing: Clearing,
         *,
-        top_of_book: TopOfBook,
         new_key: NewKey,
         today: Callable[[], date],
     ) -> None:
         self._desk = desk
         self._clearing = clearing
-        self._top_of_book = top_of_book
         self._new_key = new_key
         self._today = today
         self._one_at_a_time = asyncio.Lock()
@@ -251,7 +248,11 @@ class Operations:
         due = [i for i in listed if i.id not in settled]
         if not due:
             raise RequestRefused(f"business date {desk.business_date} is settled already")
-        price = {i.id: given[i.id] if i.id in given else self._proposal(i) for i in due}
+        quotes = await desk.quotes.read()
+        price = {
+            i.id: given[i.id] if i.id in given else self._proposal(i, quotes.get(i.id, NO_QUOTE))
+            for i in due
+        }
         await desk.perform(
             [*(wishes.settle(i.code, i.id, price[i.id]) for i in due), wishes.checkpoint()]
         )
@@ -262,6 +263,6 @@ class Operations:
             "divergences": len(self._clearing.divergences),
         }
 
-    def _proposal(self, listed: Instrument) -> int:
-        bid, ask = self._top_of_book(listed.id)
+    def _proposal(self, listed: Instrument, quote: Quote) -> int:
+        bid, ask = quote
         return self._clearing.propose(listed.id, bid=bid, ask=ask).price

@@ -32,6 +32,10 @@ _REDUCED: Final = int(EventKind.ORDER_REDUCED)
 _REPLACED: Final = int(EventKind.ORDER_REPLACED)
 _DORMANT: Final = int(EventKind.ORDER_DORMANT)
 _RETURNED: Final = int(EventKind.ORDER_RETURNED)
+# All that may move depth.
+MOVING_KINDS: Final = frozenset(
+    (_ACCEPTED, _TRADE, _CANCELLED, _REDUCED, _REPLACED, _DORMANT, _RETURNED)
+)
 _LEVEL: Final = struct.Struct("<qq")  # price in ticks, quantity in lots
 
 

@@ -8,7 +8,7 @@ A snapshot is made in band, between two batches, so the next delta follows it wi
 from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
-from exchange.marketdata.depth import Depth
+from exchange.marketdata.depth import MOVING_KINDS, Depth
 from exchange.marketdata.instruments import Instrument, Instruments, micros_text
 from exchange.marketdata.stream import Row
 from exchange.messages import INDEX_BITS, EventFlag, EventKind
@@ -24,9 +24,6 @@ from exchange.messages.wire import (
 DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
 _TRADE: Final = int(EventKind.TRADE)
 _SELL: Final = int(EventFlag.SELL)
-_ORDER_KINDS: Final = frozenset(range(EventKind.ORDER_ACCEPTED, EventKind.ORDER_RETURNED + 1)) - {
-    int(EventKind.REJECTED)
-}
 
 
 class Feed:
@@ -48,7 +45,7 @@ class Feed:
         stated: dict[int, int] = {}  # instrument id -> sequence of its last change
         for row in rows:
             kind = row[2]
-            if kind in _ORDER_KINDS:
+            if kind in MOVING_KINDS:
                 depth = self.depths[row[5]]
                 if depth.apply(row):
                     moved[row[5]] = depth

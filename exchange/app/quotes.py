@@ -1,0 +1,51 @@
+"""The best bid and ask of every instrument, read from the released stream when they are wanted.
+
+While the market trades this costs its orders nothing; whoever asks pays for reading what was
+released since the last time, in a thread. Nobody else's books are asked, so a settlement comes
+out the same with a gateway, without one, and after a restart.
+"""
+
+import asyncio
+import threading
+from collections import defaultdict
+from typing import Final
+
+from exchange.journal.tape import START, Position, Released, Tape
+from exchange.marketdata.depth import MOVING_KINDS, Depth
+from exchange.messages import EVENT
+
+Quote = tuple[int | None, int | None]  # best bid, best ask in ticks; None: a side without orders
+NO_QUOTE: Final[Quote] = (None, None)
+
+
+class Quotes:
+    """Depth of every instrument as of the last time somebody asked."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+        self._position: Position = START  # of the last event taken in
+        self._depths: defaultdict[int, Depth] = defaultdict(Depth)
+        self._one_at_a_time = threading.Lock()
+
+    async def read(self) -> dict[int, Quote]:
+        """The quote of every instrument that has orders, true for all that is released now."""
+        return await asyncio.to_thread(self._read)
+
+    def _read(self) -> dict[int, Quote]:
+        with self._one_at_a_time:
+            for released in self._tape.read(*self._position):
+                self._take(released)
+            return {number: _quote(depth) for number, depth in self._depths.items()}
+
+    def _take(self, released: Released) -> None:
+        depths = self._depths
+        for row in EVENT.iter_unpack(released.events):
+            if row[2] in MOVING_KINDS:
+                depths[row[5]].apply(row)
+        self._position = (released.epoch, row[0], row[1])
+
+
+def _quote(depth: Depth) -> Quote:
+    depth.changes()  # forgotten: only the levels as they stand are wanted
+    bids, asks = depth.bids(1), depth.asks(1)
+    return (bids[0][0] if bids else None), (asks[0][0] if asks else None)
