@@ -26,7 +26,7 @@ from exchange.journal.frame import (
 from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Engine, Replayer, ReplayReport, checkpoint_notes, replay
 from exchange.journal.segments import SEGMENT_BYTES, DirectoryLock, Journal
-from exchange.journal.syncer import SyncThread
+from exchange.journal.syncer import Syncer, SyncThread
 from exchange.journal.tape import Released, Tape
 from exchange.messages import COMMAND, COMMAND_BYTES, CommandKind, Limit, Reason
 
@@ -98,6 +98,7 @@ class Sequencer:
         spec_hash: bytes,
         exchange_id: bytes,
         last_digest: bytes,
+        syncer: Syncer,
     ) -> None:
         """Take over opened parts; ``open`` is the way to get one."""
         self._lock = lock
@@ -124,7 +125,7 @@ class Sequencer:
         self._matched: _Matched | None = None
         self._syncing: _Matched | None = None
         self._failure: Exception | None = None  # of the sync, or of the release after it
-        self._sync_thread = SyncThread(journal.sync)
+        self._syncer = syncer
         self._closing = False
         self._failed = False
         self._open = True
@@ -141,6 +142,7 @@ class Sequencer:
         exchange_id: bytes,
         sync: Sync = os.fdatasync,
         segment_bytes: int = SEGMENT_BYTES,
+        syncer: Callable[[Callable[[], None]], Syncer] = SyncThread,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Lock the directory, replay its log through the empty ``engine``, begin a new epoch.
@@ -169,6 +171,7 @@ class Sequencer:
             spec_hash=spec_hash,
             exchange_id=exchange_id,
             last_digest=replayer.last_digest,
+            syncer=syncer(journal.sync),
         )
 
     def submit(
@@ -230,7 +233,7 @@ class Sequencer:
                 self._matched = self._match()
             if self._syncing is None and self._matched is not None:
                 self._syncing, self._matched = self._matched, None
-                self._sync_thread.begin(loop, self._synced)
+                self._syncer.begin(loop, self._synced)
                 if self._syncing is not None:
                     self._matched = self._match()
             elif self._syncing is None and self._closing and not self.queued:
@@ -356,7 +359,7 @@ class Sequencer:
             self._shut()
 
     def _shut(self) -> None:
-        self._sync_thread.stop()
+        self._syncer.stop()
         if self._failed:
             self._journal.abandon()
         else:

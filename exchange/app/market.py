@@ -92,7 +92,11 @@ class Market:
     """
 
     def __init__(
-        self, directory: Path, clock: Callable[[], int], progress: Progress | None
+        self,
+        directory: Path,
+        clock: Callable[[], int],
+        progress: Progress | None,
+        sequencing: dict[str, Any],
     ) -> None:
         """Take over what is on disk; ``start`` is the way to get a running market."""
         self.directory = directory
@@ -105,6 +109,7 @@ class Market:
             spec_hash=registry.load().spec_hash,
             exchange_id=exchange_id(directory),
             progress=progress,
+            **sequencing,
         )
         self.tape = self.sequencer.tape
         self.clearing = self._open_clearing()
@@ -136,13 +141,15 @@ class Market:
         *,
         clock: Callable[[], int] = time.time_ns,
         progress: Progress | None = None,
+        **sequencing: Any,
     ) -> Self:
         """Open a directory, or make one, and have it ready to trade; nothing listens yet.
 
-        ``progress`` is called with (bytes done, bytes in all) while the log is replayed.
+        ``progress`` is called with (bytes done, bytes in all) while the log is replayed;
+        ``sequencing`` are options of ``Sequencer.open``, for a simulation.
         Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged.
         """
-        market = cls(directory, clock, progress)
+        market = cls(directory, clock, progress, sequencing)
         market._sequencing = asyncio.create_task(market.sequencer.run(), name="sequencer")
         found = market.sequencer.recovered.last_sequence
         upto = found + 1 if found else 0  # after a restart, RECOVERED and the halts it brings

@@ -9,8 +9,16 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
+from typing import Protocol
 
 Done = Callable[[Exception | None], None]
+
+
+class Syncer(Protocol):
+    """What a sequencer needs of it; a simulation has one without a thread."""
+
+    def begin(self, loop: AbstractEventLoop, done: Done) -> None: ...
+    def stop(self) -> None: ...
 
 
 class SyncThread:
