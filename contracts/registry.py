@@ -25,7 +25,7 @@ from contracts.spec_file import Fault, read_file
 
 SPEC_HASH_BYTES: Final = 32
 _PERSON: Final = b"hourbook.specs.1"
-_FIGURES: Final = "prices_"  # files of data/ that hold figures, not specs
+_FIGURES: Final = ("prices_", "hardware", "grades", "indices")  # files of data/ that hold no specs
 
 
 class RegistryError(ValueError):

@@ -26,6 +26,7 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "contracts": (set(), {"msgspec"}),
     "contracts.grades": ({"contracts"}, {"msgspec", "numpy"}),
     "contracts.goodput": ({"contracts"}, {"msgspec", "numpy", "cryptography"}),
+    "contracts.goodput.probe": ({"contracts"}, {"msgspec", "torch"}),
     "contracts.index": ({"contracts"}, {"msgspec", "numpy"}),
     "exchange": (set(), set()),
     "exchange.messages": (set(), {"msgspec"}),

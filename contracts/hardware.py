@@ -1,0 +1,107 @@
+"""GPU classes: dense peak rates per precision, memory and power, each with its source and date.
+
+``data/hardware.toml`` is the table. A rate is FLOP/s of one GPU, dense: the figure that a sheet
+prints for 2:4 sparsity is twice that, and counting with it halves every utilization. It is refused
+by name wherever a peak is asked for or claimed.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+from functools import cache
+from importlib import resources
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from contracts import symbol
+from contracts.refusals import Refusal, Refused
+
+PRECISIONS: Final = {"tf32": 19, "bf16": 16, "fp16": 16, "fp8": 8, "int8": 8, "fp4": 4}  # bits
+FILE_BYTES_MAX: Final = 65_536
+_FILE: Final = "hardware.toml"
+_GIGA: Final = 10**9
+_SPARSITY: Final = 2
+
+Gflops = Annotated[int, Meta(ge=1_000, le=1_000_000_000)]
+Text = Annotated[str, Meta(min_length=1, max_length=300, pattern=r"^[ -~]+$")]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class GpuClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One kind of GPU as it is mounted; ``dense`` and ``sparse`` are GFLOP/s by precision."""
+
+    name: Text
+    product: Text  # the root of the contracts it can be delivered on
+    form_factor: Text
+    gpus_per_domain: Count
+    memory_gb: Count
+    memory_gb_s: Count
+    power_w: Count
+    dense: dict[str, Gflops]
+    sparse: dict[str, Gflops]
+    source: Text
+    as_of: date
+
+    @property
+    def tpp(self) -> int:
+        """Total processing performance: the largest dense tera-operations times bits."""
+        return max(rate * PRECISIONS[name] for name, rate in self.dense.items()) // 1_000
+
+
+@cache
+def classes() -> Mapping[str, GpuClass]:
+    """The classes that ship with this package, by code."""
+    return read((resources.files("contracts") / "data" / _FILE).read_bytes())
+
+
+def read(content: bytes) -> Mapping[str, GpuClass]:
+    """The classes of a file, or ValueError: a file with one fault is refused whole."""
+    if len(content) > FILE_BYTES_MAX:
+        raise ValueError(f"{_FILE} must be at most {FILE_BYTES_MAX} bytes")
+    table = msgspec.toml.decode(content, type=dict[str, GpuClass])
+    for code, found in table.items():
+        if found.product not in symbol.ROOTS:
+            raise ValueError(f"{code}: product {found.product!a} is no root of a contract")
+        if not found.dense or set(found.dense) - set(PRECISIONS):
+            raise ValueError(f"{code}: dense must name precisions of {', '.join(PRECISIONS)}")
+        twice = {name: rate * _SPARSITY for name, rate in found.dense.items()}
+        if found.sparse != twice:
+            raise ValueError(f"{code}: sparse must be twice dense: is one of them the other's?")
+    return table
+
+
+def gpu_class(code: str) -> GpuClass:
+    """The class of that code; Refused UNKNOWN_GPU if there is none."""
+    found = classes().get(code)
+    if found is None:
+        known = ", ".join(classes())
+        raise Refused(Refusal.UNKNOWN_GPU, f"name one of {known}", seen=ascii(code[:40]))
+    return found
+
+
+def peak(code: str, precision: str) -> int:
+    """Dense peak of one GPU in FLOP/s at the precision that is computed in.
+
+    Refused UNKNOWN_GPU, SPARSE_PEAK for a name such as ``bf16-sparse``, UNKNOWN_PRECISION for what
+    the class does not have.
+    """
+    found = gpu_class(code)
+    if "sparse" in precision.lower() or "2:4" in precision:
+        raise Refused(Refusal.SPARSE_PEAK, "count with the dense peak", seen=ascii(precision[:40]))
+    if precision not in found.dense:
+        has = ", ".join(found.dense)
+        raise Refused(Refusal.UNKNOWN_PRECISION, f"{code} has {has}", seen=ascii(precision[:40]))
+    return found.dense[precision] * _GIGA
+
+
+def check_claim(code: str, precision: str, flops: int) -> None:
+    """Refuse a claimed peak that is not the dense one: SPARSE_PEAK if it is the sparse figure."""
+    dense = peak(code, precision)
+    if flops == dense:
+        return
+    sparse = gpu_class(code).sparse[precision] * _GIGA
+    # Sheets round: anything within a hundredth of the sparse rate is that rate.
+    if abs(flops - sparse) * 100 <= sparse:
+        raise Refused(Refusal.SPARSE_PEAK, "this is the 2:4 sparse rate", limit=dense, seen=flops)
+    raise Refused(Refusal.UNKNOWN_PRECISION, "this is no peak of it", limit=dense, seen=flops)
