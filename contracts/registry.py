@@ -25,7 +25,7 @@ from contracts.spec_file import Fault, read_file
 
 SPEC_HASH_BYTES: Final = 32
 _PERSON: Final = b"hourbook.specs.1"
-_FIGURES: Final = ("prices_", "hardware", "grades", "indices")  # files of data/ that hold no specs
+_PRODUCT_FILES: Final = {f"{root.lower()}{end}.toml" for root in symbol.ROOTS for end in ("", "p")}
 
 
 class RegistryError(ValueError):
@@ -110,7 +110,7 @@ def load() -> Registry:
         {
             entry.name: entry.read_bytes()
             for entry in folder.iterdir()
-            if entry.name.endswith(".toml") and not entry.name.startswith(_FIGURES)
+            if entry.name in _PRODUCT_FILES  # the others hold figures, not specs
         }
     )
 
