@@ -15,9 +15,23 @@ class DirectoryLocked(JournalError):
     """Another writer holds the directory."""
 
     def __init__(self, path: Path, holder: str) -> None:
-        super().__init__(f"{path} is held by another writer (process {holder or 'unknown'})")
+        super().__init__(
+            f"{path} is held by another writer (process {holder or 'unknown'}): send your request "
+            "to it, or stop it first"
+        )
         self.path = path
         self.holder = holder
+
+
+class ReadOnlyDirectory(JournalError):
+    """This process may not write to the directory."""
+
+    def __init__(self, directory: Path, error: OSError) -> None:
+        super().__init__(
+            f"{directory} cannot be written to ({error.strerror}): remount it for writing or give "
+            "this user the right; `hourbook replay` needs to read only"
+        )
+        self.directory = directory
 
 
 class DamagedLog(JournalError):

@@ -1,0 +1,309 @@
+"""What the log asks of a place to keep it: the interface, and the engine on local files.
+
+An engine holds named files that grow at their end, and small ones that are replaced whole. The log
+needs nothing else, so that a replicated log can stand in one day. tests/test_storage_contract.py is
+the contract; every engine passes it: local files here, ``exchange.journal.memory``, and whatever a
+simulation puts around either.
+
+Failures are OSErrors with an errno; the caller names them. What each call promises stands at the
+protocol. Nothing here retries.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from pathlib import Path
+from typing import Final, Protocol
+
+from exchange.journal.errors import DirectoryLocked, ReadOnlyDirectory
+
+LOCK_NAME: Final = "lock"
+NEW_SUFFIX: Final = ".new"  # of a file being replaced: none of ``list``'s business
+_READ_ONLY: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
+_ZEROS: Final = bytes(1 << 16)
+
+
+class Lock(Protocol):
+    """The right to write, until closed or the process ends."""
+
+    def close(self) -> None:
+        """Let others write."""
+
+
+class File(Protocol):
+    """One file that grows at its end. One writer; any number of readers, each its own ``File``.
+
+    ``sync`` may be called from one other thread while the owner appends, and never twice at once.
+    """
+
+    @property
+    def end(self) -> int:
+        """Where the next ``append`` goes, in bytes from the start."""
+
+    @property
+    def room(self) -> int:
+        """Bytes behind ``end`` that an append may fill without asking for space."""
+
+    def append(self, data: bytes) -> None:
+        """Write all of ``data`` at the end. On an OSError none of it: ``end`` and ``room`` stay,
+        and the next append goes to the same place. Not durable before a ``sync``.
+        """
+
+    def reserve(self, room: int) -> None:
+        """Have at least that much room. On an OSError (ENOSPC, EDQUOT) nothing has changed.
+
+        What is reserved and not written reads as zeros or as the end of the file.
+        """
+
+    def sync(self) -> None:
+        """Make durable what was appended, and every truncation, before the call began.
+
+        After an OSError nobody knows what is durable, and a second sync may succeed falsely: the
+        owner must stop.
+        """
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill the buffer from ``offset`` on; return how many bytes there were, 0 past the end."""
+
+    def truncate(self, end: int) -> None:
+        """Forget what lies at and behind ``end``, the room too. Durable after a ``sync``."""
+
+    def close(self) -> None:
+        """Let the file go. Says nothing about what is durable. May be repeated."""
+
+
+class Storage(Protocol):
+    """Named files. A name is ``file`` or ``folder/file``, in ASCII."""
+
+    def lock(self) -> Lock:
+        """Take the only right to write. Raises DirectoryLocked, ReadOnlyDirectory."""
+
+    def list(self, folder: str) -> list[str]:
+        """Return the names (``folder/file``) in a folder in text order; none if it is not there."""
+
+    def open(self, name: str, *, write: bool = False) -> File:
+        """Open a file; with ``write`` make it if need be, and its name is durable then.
+
+        The end of a file just opened may lie behind what was appended to it, by the zeros that an
+        earlier writer had reserved: truncate it to where its content ends. Raises
+        FileNotFoundError without ``write``.
+        """
+
+    def size(self, name: str) -> int:
+        """Bytes that a reader may find, a writer's room among them. Raises FileNotFoundError."""
+
+    def read(self, name: str) -> bytes:
+        """Return a whole small file. Raises FileNotFoundError."""
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Make ``data`` the whole of that file, durably, or leave the old one: never a mixture."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file durably; those who have it open may go on reading it. No error if gone."""
+
+    def where(self, name: str) -> Path:
+        """Return what people are told about the place of a file."""
+
+
+def read_whole(file: File, size: int, offset: int = 0) -> bytes:
+    """Return ``size`` bytes from ``offset`` on, fewer where the file ends."""
+    buffer = bytearray(size)
+    view, done = memoryview(buffer), 0
+    while done < size and (found := file.read_into(offset + done, view[done:])):
+        done += found
+    return bytes(view[:done])
+
+
+class DirectoryLock:
+    """The right to write to a market's directory, until closed or the process ends."""
+
+    def __init__(self, directory: Path) -> None:
+        """Take the lock, creating the directory. Raises DirectoryLocked, ReadOnlyDirectory."""
+        path = directory / LOCK_NAME
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            if error.errno in _READ_ONLY:
+                raise ReadOnlyDirectory(directory, error) from error
+            raise
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(self._handle, 32, 0).decode("ascii", "replace").strip()
+            os.close(self._handle)
+            raise DirectoryLocked(path, holder) from error
+        os.ftruncate(self._handle, 0)
+        try:
+            os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:  # who holds it is a courtesy; a full disk may still be opened
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                os.close(self._handle)
+                raise
+
+    def close(self) -> None:
+        """Let others write."""
+        os.close(self._handle)
+
+
+class LocalFile:
+    """A file of the local file system; room is allocated ahead with ``posix_fallocate``."""
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        """Open for reading, or for both; ``LocalStorage.open`` makes the name durable."""
+        flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
+        self._handle = os.open(path, flags | os.O_CLOEXEC, 0o644)
+        self._write = write
+        self._end = self._allocated = os.fstat(self._handle).st_size
+        self._cut = True  # since the last sync: what was found may itself never have been synced
+        self._closed = False
+
+    @property
+    def end(self) -> int:
+        """Where the next append goes."""
+        return self._end
+
+    @property
+    def room(self) -> int:
+        """Allocated bytes behind the end."""
+        return max(0, self._allocated - self._end)
+
+    def append(self, data: bytes) -> None:
+        """Write at the end: one system call as a rule, a loop for the short ones it may make."""
+        rest, at = memoryview(data), self._end
+        try:
+            while rest:
+                size = self._pwrite(rest, at)
+                rest, at = rest[size:], at + size
+        except OSError:
+            self._roll_back(at)
+            raise
+        self._end = at
+        self._allocated = max(self._allocated, at)
+
+    def _pwrite(self, data: memoryview, at: int) -> int:
+        return os.pwrite(self._handle, data, at)
+
+    def _roll_back(self, reached: int) -> None:
+        """Take a part of an append out again: zeros where room was reserved, else nothing."""
+        os.ftruncate(self._handle, self._allocated)
+        at, stop = self._end, min(reached, self._allocated)
+        while at < stop:
+            at += os.pwrite(self._handle, _ZEROS[: stop - at], at)
+
+    def reserve(self, room: int) -> None:
+        """Allocate ahead, so that a sync has no size to write and no space to find."""
+        wanted = self._end + room
+        if wanted <= self._allocated:
+            return
+        try:
+            os.posix_fallocate(self._handle, self._allocated, wanted - self._allocated)
+        except OSError:
+            os.ftruncate(self._handle, self._allocated)  # a part of it may have been found
+            raise
+        self._allocated = wanted
+
+    def sync(self) -> None:
+        """fdatasync; fsync where the file has shrunk, or was just opened."""
+        cut, self._cut = self._cut, False
+        (os.fsync if cut else os.fdatasync)(self._handle)
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Read with ``preadv``."""
+        return os.preadv(self._handle, [buffer], offset)
+
+    def truncate(self, end: int) -> None:
+        """Cut the file; a file as long as that already keeps its bytes and its sync."""
+        if self._allocated != end:
+            os.ftruncate(self._handle, end)
+            self._cut = True
+        self._end = self._allocated = end
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if not self._closed:
+            os.close(self._handle)
+        self._closed = True
+
+
+class LocalStorage:
+    """Files under one directory of the local file system."""
+
+    def __init__(self, directory: Path) -> None:
+        """Name the directory; nothing is made before the first ``lock`` or write."""
+        self.directory = directory
+
+    def lock(self) -> Lock:
+        """Take DIR/lock with ``flock``."""
+        return DirectoryLock(self.directory)
+
+    def list(self, folder: str) -> list[str]:
+        """Return the regular files of a folder."""
+        try:
+            with os.scandir(self.directory / folder) as entries:
+                names = [entry.name for entry in entries if entry.is_file()]
+        except FileNotFoundError:
+            return []
+        return [f"{folder}/{name}" for name in sorted(names) if not name.endswith(NEW_SUFFIX)]
+
+    def open(self, name: str, *, write: bool = False) -> LocalFile:
+        """Open one file; a writer's name is synced with its folder."""
+        path = self.directory / name
+        if not write:
+            return LocalFile(path, write=False)
+        self._make_folder(path.parent)
+        file = LocalFile(path, write=True)
+        sync_directory(path.parent)
+        return file
+
+    def size(self, name: str) -> int:
+        """Return the size that the file system states."""
+        found = os.stat(self.directory / name)
+        assert stat.S_ISREG(found.st_mode)
+        return found.st_size
+
+    def read(self, name: str) -> bytes:
+        """Read a whole file."""
+        return (self.directory / name).read_bytes()
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Write beside it, sync, rename, sync the folder."""
+        path = self.directory / name
+        self._make_folder(path.parent)
+        beside = path.with_name(path.name + NEW_SUFFIX)
+        try:
+            with open(beside, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(beside, path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+    def remove(self, name: str) -> None:
+        """Unlink and sync the folder."""
+        path = self.directory / name
+        path.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            sync_directory(path.parent)
+
+    def where(self, name: str) -> Path:
+        """Return the file's path."""
+        return self.directory / name
+
+    def _make_folder(self, folder: Path) -> None:
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_directory(folder.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in ``directory`` durable."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
