@@ -7,7 +7,6 @@ cancel-only instead.
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import logging
 import os
@@ -117,7 +116,8 @@ class Market:
         self.operations = Operations(
             self.desk,
             self.clearing,
-            new_key=functools.partial(create_key, directory),
+            directory=directory,
+            key_revoked=lambda: self.hub.drop_revoked(),
             today=self._today,
         )
         self.hub = Hub(

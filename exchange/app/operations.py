@@ -6,7 +6,10 @@ Nothing here changes the market by itself; every change goes through the desk in
 import asyncio
 from collections.abc import Callable
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from contracts import prices, registry
 from exchange.app import requests, wishes
@@ -14,20 +17,19 @@ from exchange.app.desk import Desk
 from exchange.app.quotes import NO_QUOTE, Quote
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
+from exchange.gateway.auth import create_key, list_keys, revoke_key
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import HaltCause, Mode, TradingState
 
 CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
 _POLL_SECONDS: Final = 0.005
 
-NewKey = Callable[[int, str], tuple[str, str]]
-
 
 class Operations:
     """The operator's requests, on a desk and the clearing house behind it.
 
-    ``new_key`` makes a key of (account, scope) and gives (key_id, secret); ``today`` is asked only
-    when a request leaves its date open.
+    API keys are those of ``directory``; ``key_revoked`` is called after one was deleted.
+    ``today`` is asked only when a request leaves its date open.
     """
 
     def __init__(
@@ -35,12 +37,14 @@ class Operations:
         desk: Desk,
         clearing: Clearing,
         *,
-        new_key: NewKey,
+        directory: Path,
+        key_revoked: Callable[[], None],
         today: Callable[[], date],
     ) -> None:
         self._desk = desk
         self._clearing = clearing
-        self._new_key = new_key
+        self._directory = directory
+        self._key_revoked = key_revoked
         self._today = today
         self._one_at_a_time = asyncio.Lock()
 
@@ -71,8 +75,12 @@ class Operations:
                 case requests.CreateKey():
                     opening = requests.OpenAccount(account=request.account, if_missing=True)
                     await self._open_account(opening)
-                    key_id, secret = self._new_key(request.account, request.scope)
+                    key_id, secret = create_key(self._directory, request.account, request.scope)
                     return {"key_id": key_id, "secret": secret}
+                case requests.ListKeys():
+                    return {"keys": msgspec.to_builtins(list_keys(self._directory))}
+                case requests.RevokeKey():
+                    return self._revoke_key(request.key_id)
                 case requests.SetMode():
                     mode = Mode[request.mode.upper()]
                     await self._desk.perform([wishes.set_mode(mode, "operator")])
@@ -132,6 +140,14 @@ class Operations:
                 for listed in desk.instruments.by_id.values()
             ],
         }
+
+    def _revoke_key(self, key_id: str) -> dict[str, Any]:
+        try:
+            revoke_key(self._directory, key_id)
+        except LookupError:
+            raise RequestRefused(f"no key {key_id}; `hourbook keys list` shows them") from None
+        self._key_revoked()
+        return {"key_id": key_id, "revoked": True}
 
     async def _halt(self, code: str) -> dict[str, Any]:
         listed = self._desk.instrument(code)

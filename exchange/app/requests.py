@@ -46,6 +46,16 @@ class CreateKey(Request, frozen=True, kw_only=True, tag="create_key"):
     scope: Literal["read", "trade", "admin"] = "trade"
 
 
+class ListKeys(Request, frozen=True, kw_only=True, tag="list_keys"):
+    """Asks which API keys there are; their secrets stay where they are."""
+
+
+class RevokeKey(Request, frozen=True, kw_only=True, tag="revoke_key"):
+    """Deletes an API key and closes its live connections."""
+
+    key_id: str
+
+
 class Deposit(Request, frozen=True, kw_only=True, tag="deposit"):
     """Books dollars into an account. A repeated ``request_id`` is answered, not booked again."""
 
@@ -100,6 +110,8 @@ AnyRequest: TypeAlias = (
     OpenAccount
     | SetAccount
     | CreateKey
+    | ListKeys
+    | RevokeKey
     | Deposit
     | Withdraw
     | Halt

@@ -5,12 +5,14 @@ again: the same code runs as in a server, without a gateway.
 """
 
 import asyncio
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exchange.cli.output import Exit, fail
+from exchange.cli.output import Exit, fail, show_facts
 
 if TYPE_CHECKING:
     from exchange.app.admin import Answer
@@ -22,6 +24,43 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[str, typer.Option("--url", help="A serving market: http://HOST:PORT.")]
 KeyFile = Annotated[Path | None, typer.Option("--key", help="File with the admin key, for --url.")]
 DEFAULT_DATA = Path("market")
+
+
+Show = Callable[[dict[str, Any], bool], None]
+Make = Callable[..., "AnyRequest"]
+
+
+def market_command(
+    app: typer.Typer, name: str, *, create: bool = False, show: Show = show_facts
+) -> Callable[[Make], Make]:
+    """Register a command that puts one request to a market and shows what came of it.
+
+    The decorated function makes the request of the command's own arguments; the options by which
+    every such command finds its market are added here. ``create`` as in ``operate``.
+    """
+
+    def common(
+        data: Data = DEFAULT_DATA, url: Url = "", key: KeyFile = None, as_json: Json = False
+    ) -> None: ...
+
+    def register(make: Make) -> Make:
+        def command(
+            data: Path, url: str, key: Path | None, as_json: bool, **arguments: object
+        ) -> None:
+            show(operate(make(**arguments), data, url, key, create=create), as_json)
+
+        own, added = inspect.signature(make), inspect.signature(common)
+        parameters = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in (*own.parameters.values(), *added.parameters.values())
+        ]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__annotations__ = {}  # typer reads the signature
+        command.__doc__ = make.__doc__
+        app.command(name)(command)
+        return make
+
+    return register
 
 
 def operate(

@@ -1,166 +1,44 @@
-"""``hourbook keys`` and ``hourbook admin``: who may trade, and what an operator may do."""
+"""``hourbook keys`` and ``hourbook admin``: who may trade, and what an operator may do.
 
-from typing import Annotated, Literal
+Each function here makes the request of one command; ``market_command`` does the rest.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
+from exchange.cli.access import market_command
 from exchange.cli.output import show_facts, show_json, show_table
+
+if TYPE_CHECKING:
+    from exchange.app import requests
 
 keys = typer.Typer(help="API keys.", no_args_is_help=True, rich_markup_mode=None)
 admin = typer.Typer(help="Operate a market.", no_args_is_help=True, rich_markup_mode=None)
 
-MemberOption = Annotated[
-    int | None, typer.Option(help="Clearing member; the account's own number if absent.")
-]
+Dollars = Annotated[str, typer.Argument(help="Dollars, as in 2500000 or 99.50.")]
 RequestId = Annotated[
     str, typer.Option("--request-id", help="Makes a repeat harmless: it is booked once.")
 ]
+Member = Annotated[
+    int | None, typer.Option(help="Clearing member; the account's own number if absent.")
+]
 
 
-@keys.command("create")
-def create(
-    account: int,
-    scope: Annotated[
-        Literal["read", "trade", "admin"], typer.Option(help="What the key may do.")
-    ] = "trade",
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = True,
-) -> None:
-    """Make an API key and print it as JSON, this once. Opens the account if need be."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    request = requests.CreateKey(account=account, scope=scope)
-    show_json(operate(request, data, url, key, create=True))
+def _as_json(result: dict[str, Any], as_json: bool) -> None:
+    """Show a secret: one line that a script can keep, whatever was asked for."""
+    show_json(result)
 
 
-@admin.command("deposit")
-def deposit(
-    account: int,
-    usd: Annotated[str, typer.Argument(help="Dollars, as in 2500000 or 99.50.")],
-    request_id: RequestId = "",
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Book dollars into an account, which is opened if need be."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    request = requests.Deposit(account=account, amount=usd, request_id=request_id)
-    show_facts(operate(request, data, url, key, create=True), as_json)
+def _show_keys(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(result)
+        return
+    rows = [(key["key_id"], str(key["account"]), key["scope"]) for key in result["keys"]]
+    show_table(("key", "account", "scope"), rows)
 
 
-@admin.command("withdraw")
-def withdraw(
-    account: int,
-    usd: Annotated[str, typer.Argument(help="Dollars, as in 2500000 or 99.50.")],
-    request_id: RequestId = "",
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Book dollars out of an account, as far as they are free."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    request = requests.Withdraw(account=account, amount=usd, request_id=request_id)
-    show_facts(operate(request, data, url, key), as_json)
-
-
-@admin.command("account")
-def account_(
-    account: int,
-    member: MemberOption = None,
-    kind: Annotated[
-        Literal["house", "client", "box"], typer.Option(help="Whose account it is.")
-    ] = "client",
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Open an account."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    request = requests.OpenAccount(account=account, member=member, kind=kind)
-    show_facts(operate(request, data, url, key, create=True), as_json)
-
-
-@admin.command("kill")
-def kill(
-    account: int,
-    lift: Annotated[bool, typer.Option("--lift", help="Let the account trade again.")] = False,
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Throw an account's kill switch: it may cancel and reduce, and nothing else."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    request = requests.SetAccount(account=account, killed=not lift)
-    show_facts(operate(request, data, url, key), as_json)
-
-
-@admin.command("halt")
-def halt(
-    code: str, data: Data = DEFAULT_DATA, url: Url = "", key: KeyFile = None, as_json: Json = False
-) -> None:
-    """Stop trading in an instrument; its orders stay and may be cancelled."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    show_facts(operate(requests.Halt(code=code), data, url, key), as_json)
-
-
-@admin.command("resume")
-def resume(
-    code: str, data: Data = DEFAULT_DATA, url: Url = "", key: KeyFile = None, as_json: Json = False
-) -> None:
-    """Start trading in a halted or closed instrument again."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    show_facts(operate(requests.Resume(code=code), data, url, key), as_json)
-
-
-@admin.command("mode")
-def mode(
-    mode: Annotated[Literal["normal", "cancel_only"], typer.Argument(help="The mode wished for.")],
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Make the whole market cancel-only, or normal again."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    show_facts(operate(requests.SetMode(mode=mode), data, url, key), as_json)
-
-
-@admin.command("open-day")
-def open_day(
-    day: Annotated[int | None, typer.Option("--date", help="yyyymmdd; the next if absent.")] = None,
-    data: Data = DEFAULT_DATA,
-    url: Url = "",
-    key: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Open a business date: list new expiries, set the limits, start trading."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    show_facts(operate(requests.OpenDay(date=day), data, url, key), as_json)
-
-
-@admin.command("state")
-def state(
-    data: Data = DEFAULT_DATA, url: Url = "", key: KeyFile = None, as_json: Json = False
-) -> None:
-    """Show how the market stands."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    result = operate(requests.State(), data, url, key)
+def _show_state(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(result)
         return
@@ -169,3 +47,117 @@ def state(
     print()
     heads = ("code", "state", "cause", "low limit", "high limit", "mark")
     show_table(heads, [tuple(instrument.values()) for instrument in instruments])
+
+
+@market_command(keys, "create", create=True, show=_as_json)
+def create(
+    account: int,
+    scope: Annotated[
+        Literal["read", "trade", "admin"], typer.Option(help="What the key may do.")
+    ] = "trade",
+) -> "requests.CreateKey":
+    """Make an API key and print it as JSON, this once. Opens the account if need be."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.CreateKey(account=account, scope=scope)
+
+
+@market_command(keys, "list", show=_show_keys)
+def list_keys() -> "requests.ListKeys":
+    """Show every API key, without its secret, oldest first."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.ListKeys()
+
+
+@market_command(keys, "revoke")
+def revoke(key_id: str) -> "requests.RevokeKey":
+    """Revoke an API key for good and close its live connections."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.RevokeKey(key_id=key_id)
+
+
+@market_command(admin, "deposit", create=True)
+def deposit(account: int, usd: Dollars, request_id: RequestId = "") -> "requests.Deposit":
+    """Book dollars into an account, which is opened if need be."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Deposit(account=account, amount=usd, request_id=request_id)
+
+
+@market_command(admin, "withdraw")
+def withdraw(account: int, usd: Dollars, request_id: RequestId = "") -> "requests.Withdraw":
+    """Book dollars out of an account, as far as they are free."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Withdraw(account=account, amount=usd, request_id=request_id)
+
+
+@market_command(admin, "account", create=True)
+def account_(
+    account: int,
+    member: Member = None,
+    kind: Annotated[
+        Literal["house", "client", "box"], typer.Option(help="Whose account it is.")
+    ] = "client",
+) -> "requests.OpenAccount":
+    """Open an account."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.OpenAccount(account=account, member=member, kind=kind)
+
+
+@market_command(admin, "kill")
+def kill(
+    account: int,
+    lift: Annotated[bool, typer.Option("--lift", help="Let the account trade again.")] = False,
+) -> "requests.SetAccount":
+    """Throw an account's kill switch: it may cancel and reduce, and nothing else."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.SetAccount(account=account, killed=not lift)
+
+
+@market_command(admin, "halt")
+def halt(code: str) -> "requests.Halt":
+    """Stop trading in an instrument; its orders stay and may be cancelled."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Halt(code=code)
+
+
+@market_command(admin, "resume")
+def resume(code: str) -> "requests.Resume":
+    """Start trading in a halted or closed instrument again."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Resume(code=code)
+
+
+@market_command(admin, "mode")
+def mode(
+    mode: Annotated[Literal["normal", "cancel_only"], typer.Argument(help="The mode wished for.")],
+) -> "requests.SetMode":
+    """Make the whole market cancel-only, or normal again."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.SetMode(mode=mode)
+
+
+@market_command(admin, "open-day")
+def open_day(
+    day: Annotated[int | None, typer.Option("--date", help="yyyymmdd; the next if absent.")] = None,
+) -> "requests.OpenDay":
+    """Open a business date: list new expiries, set the limits, start trading."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.OpenDay(date=day)
+
+
+@market_command(admin, "state", show=_show_state)
+def state() -> "requests.State":
+    """Show how the market stands."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.State()

@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -92,7 +92,9 @@ def _database(directory: Path) -> Iterator[sqlite3.Connection]:
 
 
 class Keys:
-    """Judges logons. Every call reads the file, so a revoked key fails at its next logon."""
+    """Judges logons. Every call reads the file, so a revoked key fails at its next logon; the
+    gateway asks with every beat which keys of its connections are gone.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -126,6 +128,10 @@ class Keys:
                 return Reason.NONCE
             self._update(database, logon.key_id, "nonce", str(logon.nonce))
         return Key(logon.key_id, account, scope)
+
+    def revoked(self, key_ids: Set[str]) -> Set[str]:
+        """Return those of the keys that are there no longer."""
+        return key_ids - {key.key_id for key in list_keys(self._directory)}
 
     def _update(
         self, database: sqlite3.Connection, key_id: str, column: str, value: int | str

@@ -6,7 +6,6 @@ readers of public data first, so public data is never later than private.
 """
 
 import time
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final, Protocol
@@ -16,20 +15,19 @@ from exchange.gateway.auth import Key, Keys
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
 from exchange.gateway.queries import Queries
 from exchange.gateway.reports import Reports
-from exchange.gateway.session import ENCODERS, Session, Stage, elements
+from exchange.gateway.resume import LOGON_MARK, Epochs, Resume, check_position
+from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage, elements
 from exchange.marketdata.feed import Feed
-from exchange.marketdata.stream import Released, Row, maker_of
+from exchange.marketdata.stream import Released, Row
 from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Reason
 from exchange.messages.wire import (
     HEARTBEAT_MS,
     Heartbeat,
     LoggedOn,
     Logon,
-    Position,
     Response,
 )
 
-LOGON_MARK: Final = int.from_bytes(b"logon", "little")  # key_hi of a LOGON's correlation key
 TRADE: Final = int(EventKind.TRADE)
 REJECTED: Final = int(EventKind.REJECTED)
 ACCOUNT_MASK: Final = 0xFFFF_FFFF  # of a trade's key_hi: maker_of, without the call
@@ -89,7 +87,8 @@ class Hub:
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
         self._logoffs: list[tuple[int, bytes]] = []  # refused by a full queue, tried again
         self._connections = 0
-        self._epochs: list[tuple[int, int]] = []  # (first sequence released, epoch), rising
+        self._epochs = Epochs()
+        self._resumes: dict[int, Resume] = {}  # not live yet, by connection number
 
     def submit(self, source: int, record: bytes, ingress_ns: int, text: str | None) -> bool:
         """Queue a command; return whether there was room."""
@@ -112,11 +111,13 @@ class Hub:
         """Forget a connection; its engine session is logged off."""
         self.unsubscribe(session, list(session.channels))
         del self.sessions[session.number]
-        if session.stage is Stage.READY and session.key is not None:
-            mates = self._by_account[session.key.account]
-            mates.remove(session)
-            if not mates:
-                del self._by_account[session.key.account]
+        resuming = self._resumes.pop(session.number, None)
+        if session.key is not None:
+            if session.stage is Stage.READY and resuming is None:
+                mates = self._by_account[session.key.account]
+                mates.remove(session)
+                if not mates:
+                    del self._by_account[session.key.account]
             if session.engine_session:
                 self._log_off(session.number, session.key.account, session.engine_session)
         session.stage, session.trading_account = Stage.CLOSED, -1
@@ -126,10 +127,11 @@ class Hub:
         if key.account not in self.accounts.by_id:
             raise Refused(Reason.UNKNOWN_ACCOUNT)
         if logon.after is not None:
-            self._check_position(logon.after)
+            check_position(self._tape, self._epochs.place(logon.after), self._no_such_position)
         if key.scope != "trade":
-            session.key, session.logon = key, logon
+            session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
             self._ready(session, 0, (self.sequence + 1, 0))
+            self._resume_all()
             return
         flags = CommandFlag.CANCEL_ON_DISCONNECT if logon.cancel_on_disconnect else 0
         record = RECORD.pack(
@@ -155,6 +157,15 @@ class Hub:
         for source, record in waiting:
             if not self.submit(source, record, 0, None):
                 self._logoffs.append((source, record))
+
+    def drop_revoked(self) -> None:
+        """Close the connections whose key was revoked since they logged on."""
+        keyed = {s.number: s.key.key_id for s in self.sessions.values() if s.key is not None}
+        if keyed:
+            gone = self.keys.revoked(set(keyed.values()))
+            for number, key_id in keyed.items():
+                if key_id in gone:
+                    self.sessions[number].close(CLOSE_REVOKED, "the key was revoked")
 
     # Channels
 
@@ -187,8 +198,11 @@ class Hub:
         return Heartbeat(epoch=self.epoch, sequence=self.sequence, time=self.feed.time)
 
     def beat(self) -> None:
-        """Send every connection a heartbeat, and every depth channel its own; retry logoffs."""
+        """Send every connection a heartbeat, and every depth channel its own; retry logoffs,
+        close the connections of keys that are gone.
+        """
         self.retry()
+        self.drop_revoked()
         for channel in self._subscribers:
             message = self.feed.heartbeat(channel)
             if message is not None:
@@ -210,7 +224,7 @@ class Hub:
         rows: list[Row] = list(EVENT.iter_unpack(released.events))
         texts = dict(released.texts)
         if released.epoch != self.epoch:
-            self._epochs.append((released.first_sequence, released.epoch))
+            self._epochs.note(released.epoch, released.first_sequence)
         self.epoch = released.epoch
         self.sequence = released.first_sequence + released.count - 1
         readers: dict[int, Session] = {}
@@ -223,6 +237,7 @@ class Hub:
                 session.wake()
         for session in told.values():
             session.wake()
+        self._resume_all()
         if self._logoffs:
             self.retry()
 
@@ -299,69 +314,44 @@ class Hub:
         key, logon = session.key, session.logon
         if key is None or logon is None:
             raise AssertionError("a logon was answered that nobody sent")
-        session.stage, session.engine_session = Stage.READY, engine_session
-        if engine_session:
-            session.trading_account = key.account
-        if logon.after is not None:
-            self._replay(session, key.account, logon, place)
-        self._by_account.setdefault(key.account, []).append(session)
-        session.send(
-            LoggedOn(
-                account=key.account,
-                session=engine_session,
-                scope="trade" if engine_session else "read",
-                epoch=self.epoch,
-                sequence=place[0] if engine_session else self.sequence,
-                index=place[1],
-                time=self.feed.time,
-                heartbeat_ms=HEARTBEAT_MS,
-                cancel_on_disconnect=logon.cancel_on_disconnect,
-                grace_ms=logon.grace_ms,
-            )
+        session.engine_session = engine_session
+        logged_on = LoggedOn(
+            account=key.account,
+            session=engine_session,
+            scope="trade" if engine_session else "read",
+            epoch=self.epoch,
+            sequence=place[0] if engine_session else self.sequence,
+            index=place[1],
+            time=self.feed.time,
+            heartbeat_ms=HEARTBEAT_MS,
+            cancel_on_disconnect=logon.cancel_on_disconnect,
+            grace_ms=logon.grace_ms,
         )
-
-    def _position(self, after: Position) -> tuple[int, int, int]:
-        """Return the position with its sequence's own epoch.
-
-        A sequence never repeats, so it alone tells the epoch; a client that was cut off while
-        it read reports of several epochs cannot know which one its last report was of.
-        """
-        if after.sequence == 0:
-            return (0, 0, 0)
-        place = bisect_right(self._epochs, (after.sequence, after.epoch)) - 1
-        epoch = self._epochs[place][1] if place >= 0 else after.epoch
-        return (epoch, after.sequence, after.index)
-
-    def _check_position(self, after: Position) -> None:
-        """Refuse a resume point that is no event of the stream."""
-        try:
-            next(self._tape.read(*self._position(after)), None)
-        except self._no_such_position as error:
-            raise Refused(Reason.NOT_FOUND, "after", str(error)) from None
-
-    def _replay(
-        self, session: Session, account: int, logon: Logon, before: tuple[int, int]
-    ) -> None:
-        """Queue the account's reports after the named position and before ``before``."""
         if logon.after is None:
-            return
-        epoch, *start = self._position(logon.after)
-        for released in self._tape.read(epoch, *start):
-            texts = dict(released.texts)
-            for row in EVENT.iter_unpack(released.events):
-                if row[:2] >= before:
-                    return
-                for message in self._reports_of(row, account, released.stamp, texts):
-                    session.push(ENCODERS[session.codec](message))
+            session.admit()
+            session.send(logged_on)
+            self._by_account.setdefault(key.account, []).append(session)
+        else:
+            start = self._epochs.place(logon.after)
+            resume = Resume(session, key.account, start, place, logged_on)
+            self._resumes[session.number] = resume
 
-    def _reports_of(
-        self, row: Row, account: int, stamp: int, texts: Mapping[int, str]
-    ) -> Iterator[Response]:
-        """Yield the reports that one event means to one account."""
-        build = self.reports.kinds.get(row[2])
-        if build is None or self._is_logon(row):
-            return
-        if row[6] == account:
-            yield build(row, stamp, texts.get(row[0]))
-        if row[2] == TRADE and maker_of(row[12])[0] == account:
-            yield self.reports.made(row, stamp)
+    def resume(self, session: Session) -> bool:
+        """Queue a slice of what a connection missed; return whether it was still behind.
+
+        Whoever sends for it calls this whenever all that waited has gone, so that it reads no
+        faster than its other end does. Never while a batch is being released.
+        """
+        resume = self._resumes.get(session.number)
+        if resume is None or session.closing is not None:
+            return False
+        if resume.advance(self._tape, self.reports, self.sequence):
+            assert session.key is not None, "resumed without a key"
+            del self._resumes[session.number]
+            self._by_account.setdefault(session.key.account, []).append(session)
+        return True
+
+    def _resume_all(self) -> None:
+        for resume in list(self._resumes.values()):
+            self.resume(resume.session)
+            resume.session.wake()

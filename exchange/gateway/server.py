@@ -187,7 +187,10 @@ class Link:
             while True:
                 await self._work.wait()
                 self._work.clear()
-                while frame := session.take():
+                while (frame := session.take()) or self._hub.resume(session):
+                    if not frame:  # nothing of interest in that slice; others' turn first
+                        await asyncio.sleep(0)
+                        continue
                     session.sending_bytes = len(frame)
                     await self._socket.send_frame(frame, opcode)
                     session.sending_bytes = 0

@@ -53,6 +53,7 @@ MALFORMED_LIMIT: Final = 64  # frames outside the grammar that close a connectio
 LOGON_LIMIT: Final = 5  # refused logons that close a connection
 STREAM_MAX: Final = (1 << 63) - 1
 CLOSE_POLICY: Final = 1008
+CLOSE_REVOKED: Final = 4003
 CLOSE_SLOW: Final = 4008
 
 _GRAMMAR: Final = frozenset(
@@ -117,6 +118,18 @@ class Session:
     def is_silent(self) -> bool:
         """Whether it has neither logged on nor subscribed."""
         return self.stage is Stage.PUBLIC and not self.channels
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes that wait to be sent or are being sent."""
+        return self._waiting_bytes + self.sending_bytes
+
+    def admit(self) -> None:
+        """Take private requests from now on: the logon is done."""
+        assert self.key is not None, "admitted without a key"
+        self.stage = Stage.READY
+        if self.engine_session:
+            self.trading_account = self.key.account
 
     # What comes in
 
@@ -282,14 +295,14 @@ class Session:
         self._waiting.append(encoded)
         self._waiting_bytes += len(encoded)
         self._waiting_count += count
-        if self._waiting_bytes + self.sending_bytes > BACKLOG_BYTES:
+        if self.backlog_bytes > BACKLOG_BYTES:
             self._waiting.clear()
             self._waiting_bytes = self._waiting_count = 0
             self.close(CLOSE_SLOW, "slow reader")
 
     def push_depth(self, channel: str, encoded: bytes) -> None:
         """Queue a depth delta, unless the reader is behind: then a snapshot will follow."""
-        if channel in self.stale or self._waiting_bytes + self.sending_bytes > STALE_BYTES:
+        if channel in self.stale or self.backlog_bytes > STALE_BYTES:
             self.stale.add(channel)
         else:
             self.push(encoded)

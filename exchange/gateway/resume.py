@@ -1,0 +1,139 @@
+"""What a connection missed, read from the tape slice by slice.
+
+A logon may ask for years of reports. They are read in slices between other work, no faster than
+the connection takes them: nobody else waits for one who was away for long.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from typing import Final, Protocol
+
+from exchange.gateway.decode import Refused
+from exchange.gateway.reports import Reports
+from exchange.gateway.session import ENCODERS, STALE_BYTES, Session
+from exchange.marketdata.stream import Released, Row, maker_of
+from exchange.messages import EVENT, EventKind, Reason
+from exchange.messages.wire import Position, Response
+
+SLICE_EVENTS: Final = 4_096  # read for one connection before others have their turn
+LOGON_MARK: Final = int.from_bytes(b"logon", "little")  # key_hi of a LOGON's correlation key
+_TRADE: Final = int(EventKind.TRADE)
+_REJECTED: Final = int(EventKind.REJECTED)
+Place = tuple[int, int, int]  # epoch, sequence, index
+
+
+class Reader(Protocol):
+    """The released stream from any event on."""
+
+    def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
+        """Yield what comes after that event, up to the end of now."""
+        ...
+
+
+class Epochs:
+    """Which epoch a sequence is of."""
+
+    def __init__(self) -> None:
+        self._first: list[tuple[int, int]] = []  # (first sequence released, epoch), rising
+
+    def note(self, epoch: int, first_sequence: int) -> None:
+        """Learn where an epoch begins."""
+        self._first.append((first_sequence, epoch))
+
+    def place(self, after: Position) -> Place:
+        """Return the position with its sequence's own epoch.
+
+        A sequence never repeats, so it alone tells the epoch; a client that was cut off while
+        it read reports of several epochs cannot know which one its last report was of.
+        """
+        if after.sequence == 0:
+            return (0, 0, 0)
+        found = bisect_right(self._first, (after.sequence, after.epoch)) - 1
+        epoch = self._first[found][1] if found >= 0 else after.epoch
+        return (epoch, after.sequence, after.index)
+
+
+class Resume:
+    """One connection on its way from the last report it saw to the present.
+
+    ``logged_on`` is its answer, due where the stream has its LOGON; reports before that place
+    were missed, those after it are the new session's own.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        account: int,
+        start: Place,
+        logon: tuple[int, int],
+        logged_on: Response,
+    ) -> None:
+        self.session = session
+        self._account = account
+        self._at = start
+        self._logon = logon
+        self._logged_on: Response | None = logged_on
+        self._records: Iterator[Released] = iter(())
+        self._known = -1  # sequence up to which ``_records`` reads at least
+        self._held: Released | None = None  # read, and not yet reported
+
+    def advance(self, tape: Reader, reports: Reports, upto: int) -> bool:
+        """Queue a slice of what was missed; return whether all up to sequence ``upto`` is.
+
+        Call between two released batches, with the sequence of the last one.
+        """
+        left = SLICE_EVENTS
+        while (released := self._next(tape, upto)) and released.first_sequence <= upto:
+            if left <= 0 or self.session.backlog_bytes > STALE_BYTES:
+                return False
+            left -= self._take(released, reports)
+            self._held = None
+        self._answer()
+        return True
+
+    def _next(self, tape: Reader, upto: int) -> Released | None:
+        if self._held is None:
+            self._held = next(self._records, None)
+        if self._held is None and self._known < upto:
+            self._records, self._known = tape.read(*self._at), upto
+            self._held = next(self._records, None)
+        return self._held
+
+    def _take(self, released: Released, reports: Reports) -> int:
+        """Queue one batch's reports; return how many events it has."""
+        texts, encode = dict(released.texts), ENCODERS[self.session.codec]
+        rows: list[Row] = list(EVENT.iter_unpack(released.events))
+        for row in rows:
+            if row[:2] >= self._logon:
+                self._answer()
+            for message in self._reports_of(row, reports, released.stamp, texts):
+                self.session.push(encode(message))
+        self._at = (released.epoch, *rows[-1][:2])
+        return len(rows)
+
+    def _answer(self) -> None:
+        """Queue the logon's answer, once."""
+        answer, self._logged_on = self._logged_on, None
+        if answer is not None:
+            self.session.admit()
+            self.session.push(ENCODERS[self.session.codec](answer))
+
+    def _reports_of(
+        self, row: Row, reports: Reports, stamp: int, texts: Mapping[int, str]
+    ) -> Iterator[Response]:
+        """Yield the reports that one event means to the account."""
+        build = reports.kinds.get(row[2])
+        if build is None or (row[12] == LOGON_MARK and row[2] == _REJECTED):
+            return
+        if row[6] == self._account:
+            yield build(row, stamp, texts.get(row[0]))
+        if row[2] == _TRADE and maker_of(row[12])[0] == self._account:
+            yield reports.made(row, stamp)
+
+
+def check_position(tape: Reader, place: Place, no_such_position: type[Exception]) -> None:
+    """Refuse a resume point that is no event of the stream."""
+    try:
+        next(tape.read(*place), None)
+    except no_such_position as error:
+        raise Refused(Reason.NOT_FOUND, "after", str(error)) from None

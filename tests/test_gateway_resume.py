@@ -1,0 +1,127 @@
+"""Coming back after a long absence, slice by slice; and losing a key while connected."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import venue as market
+from live import Live
+from venue import RICH, THIRD, Venue, enter
+
+from exchange.app.requests import ListKeys, RevokeKey
+from exchange.app.wishes import RequestRefused
+from exchange.gateway import resume
+from exchange.gateway.auth import revoke_key
+from exchange.gateway.session import CLOSE_REVOKED, Session, Stage
+from exchange.messages import wire
+
+
+@pytest.fixture
+async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
+    async with market.running(tmp_path) as opened:
+        yield opened
+
+
+def heard(venue: Venue, session: Session) -> list[wire.AnyResponse]:
+    """All that a connection is told while its sender has nothing else to do."""
+    told = []
+    while True:
+        told += venue.heard(session)
+        if not venue.hub.resume(session):
+            return told + venue.heard(session)
+
+
+async def test_a_long_absence_is_made_up_for_in_slices_while_trading_goes_on(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "SLICE_EVENTS", 1)
+    witness, seller = await venue.trader(RICH), await venue.trader(THIRD)
+    for number in range(30):
+        await venue.say(seller, enter(f"s{number}", side="sell", quantity="1"))
+        await venue.say(witness, enter(f"b{number}", quantity="1"))
+    back = venue.connect()
+    told = await venue.say(back, venue.logon(RICH, after=[0, 0, 0]))
+    assert back.trading_account < 0  # nothing may be entered yet
+    assert not any(isinstance(t, wire.LoggedOn) for t in told)
+    for number in range(30, 40):  # live trading while it catches up: no gap, nothing twice
+        await venue.say(seller, enter(f"s{number}", side="sell", quantity="1"))
+        await venue.say(witness, enter(f"b{number}", quantity="1"))
+        told += venue.heard(back)
+        venue.hub.resume(back)
+    told += heard(venue, back)
+    venue.heard(witness)
+    reports = [t for t in told if not isinstance(t, wire.LoggedOn)]
+    places = [(t.sequence, t.index) for t in reports]  # type: ignore[union-attr]
+    assert places == sorted(set(places))
+    assert len([t for t in reports if isinstance(t, wire.Accepted)]) == 40
+    assert len([t for t in reports if isinstance(t, wire.Execution)]) == 40
+    (answer,) = [t for t in told if isinstance(t, wire.LoggedOn)]
+    place = (answer.sequence, answer.index)
+    cut = told.index(answer)
+    assert all((t.sequence, t.index) < place for t in told[:cut])  # type: ignore[union-attr]
+    assert all((t.sequence, t.index) > place for t in told[cut + 1 :])  # type: ignore[union-attr]
+    live = await venue.say(back, enter("own", quantity="1"))
+    assert live == venue.heard(witness) and len(live) == 1
+    assert back.trading_account == RICH
+
+
+async def test_one_who_is_away_reads_no_faster_than_it_takes(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "STALE_BYTES", 2_000)
+    trader = await venue.trader(RICH)
+    for number in range(40):
+        await venue.say(trader, enter(f"b{number}", quantity="1"))
+    back = venue.connect()
+    back.receive(json.dumps(venue.logon(RICH, after=[0, 0, 0])), 0)
+    await venue.settle()
+    for _ in range(5):
+        assert venue.hub.resume(back)  # still behind: nothing was taken
+        assert back.backlog_bytes < 4_000
+    told = heard(venue, back)
+    assert len([t for t in told if isinstance(t, wire.Accepted)]) == 40
+    assert isinstance(told[-1], wire.LoggedOn)
+
+
+async def test_one_who_leaves_while_catching_up_is_logged_off(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "SLICE_EVENTS", 1)
+    trader = await venue.trader(RICH)
+    for number in range(10):
+        await venue.say(trader, enter(f"b{number}", quantity="1"))
+    back = venue.connect()
+    await venue.say(back, venue.logon(RICH, after=[0, 0, 0]))
+    assert back.stage is Stage.LOGGING_ON and back.engine_session
+    venue.hub.disconnect(back)
+    await venue.settle()
+    again = venue.connect()
+    answer = (await venue.say(again, venue.logon(RICH, resume_session=back.engine_session)))[0]
+    assert isinstance(answer, wire.Rejected) and answer.name == "SESSION_UNKNOWN"
+    assert await venue.say(trader, enter("still", quantity="1"))
+
+
+async def test_a_revoked_key_loses_its_connections_at_the_next_beat(venue: Venue) -> None:
+    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
+    assert trader.key is not None
+    revoke_key(venue.directory, trader.key.key_id)
+    venue.hub.beat()
+    assert trader.closing == (CLOSE_REVOKED, "the key was revoked")
+    assert other.closing is None
+
+
+async def test_an_operator_revokes_a_key_and_its_connection_ends_at_once(tmp_path: Path) -> None:
+    async with Live.open(tmp_path) as live:
+        operations = live.market.operations
+        await live.client(1)
+        (key,) = [
+            k for k in (await operations.perform(ListKeys()))["keys"] if k["scope"] == "trade"
+        ]
+        assert set(key) == {"key_id", "account", "scope"}
+        (session,) = live.market.hub.sessions.values()
+        done = await operations.perform(RevokeKey(key_id=key["key_id"]))
+        assert done == {"key_id": key["key_id"], "revoked": True}
+        assert session.closing == (CLOSE_REVOKED, "the key was revoked")
+        with pytest.raises(RequestRefused, match="hourbook keys list"):
+            await operations.perform(RevokeKey(key_id=key["key_id"]))
