@@ -1,0 +1,137 @@
+"""The anchor table of a month: each provider's own level, and what its vote weighs.
+
+Prices of one GPU differ between sellers by a factor of two to four, for good, and sellers come and
+go: a mean of levels moves whenever its panel does. So a provider votes with its *change*: with the
+distance of its price from its own anchor, which is the median, over the days before the month, of
+its price against the index. A newcomer votes from the first month before which it was observed on
+enough days. The table is made once, before the month's first fixing, and frozen.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Final, NamedTuple
+
+import msgspec
+
+from contracts.calendar import Month
+from contracts.index.methodology import Index, digest
+from contracts.index.numbers import capped_weights, median, spread, weighted_median
+from contracts.index.votes import Vote
+
+NANOS_OF_BP: Final = 100_000  # a basis point of a nat
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """One provider's seat in a month."""
+
+    provider: str
+    series: str  # of its series the first in the schedule that was observed long enough
+    log: int  # its level over the index's, billionths of a nat; at inception its level alone
+    weight: int  # billionths of the whole
+    restated: bool
+    days: int  # observed
+
+
+class AnchorTable(msgspec.Struct, frozen=True, tag="anchors"):
+    """The seats of one index in one month, from a day on. Levels are logs in billionths."""
+
+    index: str
+    month: str
+    first_day: date
+    level: int | None  # of the index over the days that began it; None for every later table
+    centre: int  # median of the anchors
+    scale: int  # robust standard deviation of the anchors, not below the floor
+    anchors: tuple[Anchor, ...]
+    excluded: tuple[str, ...]  # providers whose level is no level of this good
+    rules_hash: str
+
+    @property
+    def table_hash(self) -> str:
+        """Digest of the whole table."""
+        return digest(msgspec.json.encode(self)).hex()
+
+    @property
+    def total_weight(self) -> int:
+        return sum(anchor.weight for anchor in self.anchors)
+
+
+class Past(NamedTuple):
+    """One day behind: its votes, and where they stood; None if too few of the month's did."""
+
+    date: date
+    votes: tuple[Vote, ...]
+    log: int | None
+
+
+def anchor_table(
+    index: Index,
+    routes: Mapping[str, str],
+    first_day: date,
+    past: Sequence[Past],
+    rules_hash: str,
+) -> AnchorTable | None:
+    """The table of ``first_day``'s month from there on; None if nobody was observed long enough.
+
+    Without a day on which the index stood anywhere it is the table that begins the index, once
+    there are ``inception_days``: its level is the weighted median of the providers' medians.
+    """
+    window = [p for p in past if 0 < (first_day - p.date).days <= index.anchor_days]
+    begins = all(day.log is None for day in window)
+    if begins and sum(1 for day in window if day.votes) < index.inception_days:
+        return None
+    seats = _seats(index, window, begins)
+    if not seats:
+        return None
+    centre = median(log for _, log, _ in seats)
+    floor = index.screen_floor_bp * NANOS_OF_BP
+    scale = max(spread([log for _, log, _ in seats]), floor)
+    reach = index.screen_sigmas * scale
+    inside = [seat for seat in seats if abs(seat[1] - centre) <= reach]
+    tiers = {vote.provider: index.tier_weights[vote.tier] for vote, _, _ in inside}
+    weights = capped_weights(tiers, routes, index.weight_cap_percent)
+    level = None
+    if begins:
+        level = weighted_median([(log, weights[vote.provider]) for vote, log, _ in inside])
+    anchors = [
+        Anchor(
+            provider=vote.provider,
+            series=vote.series,
+            log=log - (level or 0),
+            weight=weights[vote.provider],
+            restated=vote.restated,
+            days=days,
+        )
+        for vote, log, days in inside
+    ]
+    return AnchorTable(
+        index=index.code,
+        month=str(Month.of(first_day)),
+        first_day=first_day,
+        level=level,
+        centre=centre - (level or 0),
+        scale=scale,
+        anchors=tuple(anchors),
+        excluded=tuple(v.provider for v, log, _ in seats if abs(log - centre) > reach),
+        rules_hash=rules_hash,
+    )
+
+
+def _seats(index: Index, window: Sequence[Past], begins: bool) -> list[tuple[Vote, int, int]]:
+    """(latest vote, median level over the index, days) of each provider, by name."""
+    logs: dict[str, dict[str, list[int]]] = {}
+    latest: dict[tuple[str, str], Vote] = {}
+    for day in window:
+        if day.log is None and not begins:
+            continue
+        for vote in day.votes:
+            of_series = logs.setdefault(vote.provider, {}).setdefault(vote.series, [])
+            of_series.append(vote.log - (day.log or 0))
+            latest[vote.provider, vote.series] = vote
+    seats = []
+    for provider, by_series in sorted(logs.items()):
+        for series in index.series:
+            found = by_series.get(series.name, [])
+            if len(found) >= index.anchor_least_days:
+                seats.append((latest[provider, series.name], median(found), len(found)))
+                break
+    return seats

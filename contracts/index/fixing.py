@@ -1,0 +1,282 @@
+"""One day's fixing: the location of the votes, what one provider could have moved, the gates.
+
+    residual_i = log price_i - anchor_i
+    m          = weighted median of the residuals
+    log index  = m + sum of weight_i x clip(residual_i - m, +-c) / total weight of the table
+
+The sum runs over the votes that are present and no outliers, the weights are the month's. A change
+that half of the weight makes moves the index at once and in full; a change that one provider makes
+moves it by at most its weight x c. An absent vote counts as if it stood at the median.
+
+An outlier stands further than ``screen_sigmas`` robust sigmas from the panel's centre, in logs: the
+scale is the frozen table's, so nobody can widen it on the day, and it has a floor, for equal quotes
+have no scale.
+
+What one provider could do (``influence``, an upper bound): let the median run from m- to m+ while
+its vote runs over all prices. The rest of the sum moves by at most m+ - m- (its slope in m lies
+between 0 and 1), its own part by at most 2 x weight x c, and each vote that enters or leaves the
+screen on the way by at most 2 x its weight x c.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from enum import Enum
+from typing import Final, NamedTuple
+
+import msgspec
+
+from contracts.index.anchors import NANOS_OF_BP, AnchorTable
+from contracts.index.methodology import AT_MOST, Index, Methodology
+from contracts.index.numbers import divide, price_micros, spread, weighted_median
+from contracts.index.observations import Screen
+from contracts.index.votes import Ballot, Day, Vote, ballot
+
+_ENDLESS: Final = 10**15  # nanos beyond every logarithm of a price
+
+
+class State(Enum):
+    """What a fixing is."""
+
+    PUBLISHED = "PUBLISHED"
+    WITHHELD = "WITHHELD"  # no number; ``reason`` says why
+    FALLBACK = "FALLBACK"  # a number found by a later step of the ladder
+    REVISED = "REVISED"  # a number that goes before an earlier one of the same day
+
+
+NO_TABLE: Final = "NO_TABLE"  # nobody has been observed long enough to begin the index
+
+
+class Fixing(msgspec.Struct, frozen=True, tag="fixing", kw_only=True):
+    """One index on one day: a price in millionths of a dollar per GPU-hour, or why there is none.
+
+    Votes, gates and screens stand with it: with the anchor table they give the number again.
+    """
+
+    index: str
+    date: date
+    revision: int
+    state: State
+    reason: str = ""
+    step: int = 0  # of the ladder: 0 the capture window, 1 its extension
+    price_micros: int | None = None
+    log: int | None = None  # where the votes stood, published or not
+    median: int | None = None
+    votes: tuple[Vote, ...]
+    outliers: tuple[str, ...] = ()
+    gates: dict[str, int] = {}
+    screened: dict[str, int] = {}
+    table_hash: str = ""
+    rules_hash: str
+    inputs_hash: str
+    methodology_version: str
+
+    @property
+    def published(self) -> bool:
+        """Whether there is a number."""
+        return self.price_micros is not None
+
+
+class Seat(NamedTuple):
+    """A present vote as the sum sees it."""
+
+    provider: str
+    residual: int
+    level: int  # anchor + residual: where the price stands, in logs
+    anchor: int
+    weight: int
+    restated: bool
+    observations: int
+
+
+class Rules(NamedTuple):
+    """The numbers of the location: billionths of a nat and of the whole."""
+
+    clip: int
+    reach: int
+    centre: int
+    total_weight: int
+
+
+class Location(NamedTuple):
+    """Where the votes stand."""
+
+    log: int
+    median: int
+    outliers: frozenset[str]
+
+
+def rules_of(index: Index, table: AnchorTable) -> Rules:
+    """The numbers that govern a month."""
+    return Rules(
+        clip=index.clip_bp * NANOS_OF_BP,
+        reach=index.screen_sigmas * table.scale,
+        centre=table.centre,
+        total_weight=table.total_weight,
+    )
+
+
+def seats_of(table: AnchorTable, votes: Sequence[Vote]) -> list[Seat]:
+    """The votes that have a seat in the month."""
+    cast = {(vote.provider, vote.series): vote for vote in votes}
+    seats = []
+    for anchor in table.anchors:
+        vote = cast.get((anchor.provider, anchor.series))
+        if vote is not None:
+            seats.append(
+                Seat(
+                    anchor.provider,
+                    vote.log - anchor.log,
+                    vote.log,
+                    anchor.log,
+                    anchor.weight,
+                    anchor.restated,
+                    vote.observations,
+                )
+            )
+    return seats
+
+
+def locate(seats: Sequence[Seat], rules: Rules) -> Location:
+    """The robust location of the votes; ValueError without a vote that weighs anything."""
+    middle = weighted_median((seat.residual, seat.weight) for seat in seats)
+    clip, far, pulled = rules.clip, set(), 0
+    for seat in seats:
+        if abs(seat.level - middle - rules.centre) > rules.reach:
+            far.add(seat.provider)
+        else:
+            pulled += seat.weight * max(-clip, min(clip, seat.residual - middle))
+    return Location(middle + divide(pulled, rules.total_weight), middle, frozenset(far))
+
+
+def influence(seats: Sequence[Seat], table: AnchorTable, rules: Rules) -> int:
+    """The most that any one provider could move the fixing from anywhere to anywhere, in nanos.
+
+    Over every provider with a seat, present or not, whatever it quotes or withholds that day.
+    """
+    most = 0
+    for anchor in table.anchors:
+        rest = [seat for seat in seats if seat.provider != anchor.provider]
+        votes = [(seat.residual, seat.weight) for seat in rest]
+        low = weighted_median([*votes, (-_ENDLESS, anchor.weight)])
+        high = weighted_median([*votes, (_ENDLESS, anchor.weight)])
+        flips = sum(seat.weight for seat in rest if _flips(seat, low, high, rules))
+        own = 2 * (anchor.weight + flips) * rules.clip
+        most = max(most, high - low - (-own // rules.total_weight))
+    return most
+
+
+def _flips(seat: Seat, low: int, high: int, rules: Rules) -> bool:
+    """Whether a vote is inside the screen for one median of the range and outside for another."""
+    at_low = seat.level - rules.centre - low
+    at_high = seat.level - rules.centre - high
+    furthest = max(abs(at_low), abs(at_high))
+    nearest = 0 if at_high <= 0 <= at_low else min(abs(at_low), abs(at_high))
+    return nearest <= rules.reach < furthest
+
+
+def gate_values(
+    seats: Sequence[Seat], location: Location | None, table: AnchorTable, rules: Rules
+) -> dict[str, int]:
+    """What the gates look at, in the units of their names. Rounded to the strict side."""
+    used = [s for s in seats if location is not None and s.provider not in location.outliers]
+    weight = sum(seat.weight for seat in used)
+    squares = sum(seat.weight**2 for seat in used)
+    restated = sum(seat.weight for seat in used if seat.restated)
+    moved = influence(seats, table, rules) if seats else _ENDLESS
+    return {
+        "providers": len(used),
+        "observations": sum(seat.observations for seat in used),
+        "effective_tenths": 10 * weight * weight // squares if squares else 0,
+        "coverage_percent": 100 * weight // rules.total_weight,
+        "restated_percent": -(-100 * restated // weight) if weight else 0,
+        "dispersion_bp": -(-table.scale // NANOS_OF_BP),
+        "disagreement_bp": -(-spread([seat.residual for seat in used]) // NANOS_OF_BP),
+        "influence_bp": min(-(-moved // NANOS_OF_BP), 10**6),
+    }
+
+
+def failed_gate(index: Index, values: Mapping[str, int], *, was_open: bool) -> str:
+    """The name of the first gate that the values do not pass; empty if they pass all.
+
+    ``was_open``: the index had a number the day before. Then the easier threshold holds, so that a
+    value that wavers about one threshold does not open and shut the gate.
+    """
+    for name, value in values.items():
+        gate = getattr(index.gates, name)
+        bound = gate.keep if was_open else gate.enter
+        if value > bound if name in AT_MOST else value < bound:
+            return name.upper()
+    return ""
+
+
+def fix(
+    index: Index,
+    methodology: Methodology,
+    day: Day,
+    table: AnchorTable | None,
+    *,
+    was_open: bool,
+    revision: int = 0,
+) -> Fixing:
+    """The fixing of an index on a day, from its observations and the month's table.
+
+    First inside the capture window; if that passes not every gate, once more with the window
+    extended (FALLBACK, step 1); then it is WITHHELD with the name of the gate.
+    """
+    first = ballot(index, methodology, day)
+    tried = _try(index, methodology, day, table, first, 0, was_open, revision)
+    if tried.published:
+        return tried
+    wider = ballot(index, methodology, day, extended=True)
+    if wider.votes == first.votes:
+        return tried
+    again = _try(index, methodology, day, table, wider, 1, was_open, revision)
+    return again if again.published or not first.votes else tried
+
+
+def _try(
+    index: Index,
+    methodology: Methodology,
+    day: Day,
+    table: AnchorTable | None,
+    cast: Ballot,
+    step: int,
+    was_open: bool,
+    revision: int,
+) -> Fixing:
+    """The fixing that one ballot gives."""
+    plain = Fixing(
+        index=index.code,
+        date=day.date,
+        revision=revision,
+        state=State.WITHHELD,
+        reason=NO_TABLE,
+        step=step,
+        votes=cast.votes,
+        screened=cast.screened,
+        rules_hash=methodology.rules_hash(index.code).hex(),
+        inputs_hash=cast.inputs_hash.hex(),
+        methodology_version=index.methodology_version,
+    )
+    if table is None:
+        return plain
+    rules = rules_of(index, table)
+    seats = seats_of(table, cast.votes)
+    location = locate(seats, rules) if seats else None
+    values = gate_values(seats, location, table, rules)
+    reason = failed_gate(index, values, was_open=was_open)
+    screened = dict(cast.screened)
+    unseated = len(cast.votes) - len(seats)
+    outliers = tuple(sorted(location.outliers)) if location else ()
+    for screen, count in ((Screen.NO_ANCHOR, unseated), (Screen.OUTLIER, len(outliers))):
+        if count:
+            screened[screen.name] = count
+    seen = msgspec.structs.replace(
+        plain, reason=reason, gates=values, screened=screened, outliers=outliers,
+        table_hash=table.table_hash, log=location.log if location else None,
+        median=location.median if location else None,
+    )  # fmt: skip
+    if reason or location is None:
+        return seen
+    state = State.REVISED if revision else State.FALLBACK if step else State.PUBLISHED
+    return msgspec.structs.replace(seen, state=state, price_micros=price_micros(location.log))

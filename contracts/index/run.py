@@ -1,0 +1,259 @@
+"""Days of an observation file onto a tape, whole or not at all.
+
+``fix_through`` works on the tape given and returns a new one: an error leaves the old as it was.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
+from enum import IntEnum
+from typing import Final
+
+from contracts.index.anchors import AnchorTable, Past, anchor_table
+from contracts.index.fixing import Fixing, fix, locate, rules_of, seats_of
+from contracts.index.methodology import Index, Methodology
+from contracts.index.numbers import price_micros
+from contracts.index.observations import (
+    EPOCH_DAY,
+    NS_OF_DAY,
+    Batch,
+    ByDay,
+    FileRefusal,
+    RefusedFile,
+    by_day,
+    fingerprints,
+)
+from contracts.index.tape import Capture, Tape
+from contracts.index.votes import Day, Feeds, day_of
+
+DAYS_MAX: Final = 3_660
+
+Advance = Callable[[int, int], None]
+
+
+class RunRefusal(IntEnum):
+    """Why days could not be fixed. Frozen numbers, as those of ``observations``."""
+
+    ALREADY_FIXED = 2251  # ask for a revision
+    OUT_OF_ORDER = 2252  # a later day is fixed: its state would have been another
+    NOT_FIXED = 2253  # nothing to revise
+    UNCHANGED = 2254  # the revision would say the same
+    RANGE = 2255  # the last day lies before the first, or too far from it
+    CLOCK = 2256  # the tape knows of a later moment than the one given
+    NOT_OVER = 2257  # the day is not over yet
+
+
+class RefusedRun(ValueError):
+    """Nothing was fixed."""
+
+    def __init__(self, refusal: RunRefusal, said: str) -> None:
+        self.refusal = refusal
+        super().__init__(f"{refusal.name} ({int(refusal)}): {said}")
+
+
+def fix_through(
+    tape: Tape,
+    methodology: Methodology,
+    batch: Batch,
+    codes: Sequence[str],
+    last: date,
+    *,
+    recorded_ns: int,
+    first: date | None = None,
+    advance: Advance | None = None,
+) -> tuple[Tape, list[Fixing]]:
+    """Fix every day up to ``last`` that the tape has not got, from ``first`` on.
+
+    Without ``first`` from the day after the tape's last, or on an empty tape from the first day of
+    the file: a fixing rests on the days before it. Days without observations are withheld, not
+    skipped. Returns the longer tape and the new fixings, by day and code.
+    """
+    grown = _copy(tape, recorded_ns)
+    days = _days(grown, batch, codes, first, last)
+    _refuse_replay(grown, batch, codes, days)
+    _refuse_fixed(grown, codes, days, recorded_ns)
+    observed = by_day(batch.observations)
+    feeds = _feeds_before(grown, observed, days[0])
+    prints = _prints(observed, days)
+    grown.append(_capture(batch, codes, prints), recorded_ns)
+    fixings = []
+    for done, on in enumerate(days):
+        if advance is not None:
+            advance(done, len(days))
+        day = day_of(on, observed.get(on.toordinal(), []), prints[on], feeds)
+        for code in codes:
+            fixings.append(_fix_day(grown, methodology, methodology.index(code), day, recorded_ns))
+    return grown, fixings
+
+
+def revise(
+    tape: Tape,
+    methodology: Methodology,
+    batch: Batch,
+    codes: Sequence[str],
+    on: date,
+    *,
+    recorded_ns: int,
+) -> tuple[Tape, list[Fixing]]:
+    """Fix one day once more from other observations, beside the fixing that it revises.
+
+    The month's anchors and the gates' memory are as they were. Later days stay as they are.
+    """
+    grown = _copy(tape, recorded_ns)
+    _refuse_replay(grown, batch, codes, [on])
+    observed = by_day(batch.observations)
+    feeds = _feeds_before(grown, {}, on)
+    prints = _prints(observed, [on])
+    day = day_of(on, observed.get(on.toordinal(), []), prints[on], feeds)
+    grown.append(_capture(batch, codes, prints), recorded_ns)
+    fixings = []
+    for code in codes:
+        known = grown.fixing(code, on)
+        if known is None:
+            raise RefusedRun(RunRefusal.NOT_FIXED, f"{code} {on} has no fixing to revise")
+        table = grown.table(code, on)
+        again = fix(
+            methodology.index(code),
+            methodology,
+            day,
+            table,
+            was_open=_was_open(grown, code, on),
+            revision=known.revision + 1,
+        )
+        if again.inputs_hash == known.inputs_hash and again.rules_hash == known.rules_hash:
+            raise RefusedRun(RunRefusal.UNCHANGED, f"{code} {on} has these very inputs already")
+        grown.append(again, recorded_ns)
+        fixings.append(again)
+    return grown, fixings
+
+
+def recompute(fixing: Fixing, index: Index, table: AnchorTable) -> int | None:
+    """The price that a fixing's own votes give with its table; None where no vote has a seat."""
+    seats = seats_of(table, fixing.votes)
+    return price_micros(locate(seats, rules_of(index, table)).log) if seats else None
+
+
+def _fix_day(
+    tape: Tape, methodology: Methodology, index: Index, day: Day, recorded_ns: int
+) -> Fixing:
+    table = tape.table(index.code, day.date)
+    if table is None:
+        table = _new_table(tape, methodology, index, day.date)
+        if table is not None:
+            tape.append(table, recorded_ns)
+    was_open = _was_open(tape, index.code, day.date)
+    fixing = fix(index, methodology, day, table, was_open=was_open)
+    tape.append(fixing, recorded_ns)
+    return fixing
+
+
+def _new_table(tape: Tape, methodology: Methodology, index: Index, on: date) -> AnchorTable | None:
+    """The anchors of a month that has none yet, from the tape alone."""
+    tables = tape.tables(index.code)
+    began = tables[0].first_day if tables else None
+    least_coverage = index.gates.coverage_percent.keep
+    past = []
+    for day in tape.days(index.code):
+        fixing = tape.fixing(index.code, day)
+        assert fixing is not None
+        if began is not None and day < began:
+            log = tables[0].level
+        elif fixing.published or fixing.gates.get("coverage_percent", 0) >= least_coverage:
+            log = fixing.log
+        else:
+            log = None
+        past.append(Past(day, fixing.votes, log))
+    routes = {provider: methodology.route(provider) for provider in methodology.providers}
+    rules_hash = methodology.rules_hash(index.code).hex()
+    return anchor_table(index, routes, on, past, rules_hash)
+
+
+def _was_open(tape: Tape, code: str, on: date) -> bool:
+    """Whether the index had a number the day before, as that day was first fixed."""
+    before = tape.revisions(code, on - timedelta(days=1))
+    return bool(before) and before[0][1].published
+
+
+def _copy(tape: Tape, recorded_ns: int) -> Tape:
+    if recorded_ns < tape.recorded_ns:
+        said = f"the tape's last entry became known at {tape.recorded_ns} ns, after {recorded_ns}"
+        raise RefusedRun(RunRefusal.CLOCK, said)
+    return Tape.decode(tape.encode())
+
+
+def _days(
+    tape: Tape, batch: Batch, codes: Sequence[str], first: date | None, last: date
+) -> list[date]:
+    fixed = sorted({day for code in codes for day in tape.days(code)})
+    if first is None and fixed:
+        first = fixed[-1] + timedelta(days=1) if fixed[-1] < last else last
+    elif first is None:
+        first = min([*batch.days, last])
+    assert first is not None
+    if not 0 <= (last - first).days < DAYS_MAX:
+        said = f"from {first} to {last} is not 1 to {DAYS_MAX} days"
+        raise RefusedRun(RunRefusal.RANGE, said)
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _refuse_fixed(tape: Tape, codes: Sequence[str], days: Sequence[date], now_ns: int) -> None:
+    fixed = {day for code in codes for day in tape.days(code)}
+    for day in days:
+        if day in fixed:
+            said = f"{day} has its fixing; a corrected file goes in with --revise"
+            raise RefusedRun(RunRefusal.ALREADY_FIXED, said)
+    if fixed and days[0] < max(fixed):
+        raise RefusedRun(RunRefusal.OUT_OF_ORDER, f"{max(fixed)}, a later day, is fixed already")
+    if now_ns < end_ns(days[-1]):
+        raise RefusedRun(RunRefusal.NOT_OVER, f"{days[-1]} is fixed when it is over, UTC")
+
+
+def _refuse_replay(tape: Tape, batch: Batch, codes: Sequence[str], days: Sequence[date]) -> None:
+    """The very same file may go on with later days, never again with those it has served."""
+    name = batch.file_hash.hex()
+    for capture in tape.captures():
+        again = capture.file_hash == name and set(codes) & set(capture.indices)
+        if again and all(f"{day}" in capture.prints for day in days):
+            raise RefusedFile(FileRefusal.REPLAYED, "once", name[:16])
+
+
+def _feeds_before(tape: Tape, observed: ByDay, first: date) -> Feeds:
+    """The feeds' ages as they stood before a day: from the tape, and the file's earlier days."""
+    prints: dict[date, dict[str, bytes]] = {
+        date.fromordinal(day): fingerprints(observations)
+        for day, observations in observed.items()
+        if day < first.toordinal()
+    }
+    for capture in tape.captures():
+        for text, found in capture.prints.items():
+            if (on := date.fromisoformat(text)) < first:
+                prints[on] = {p: bytes.fromhex(print_) for p, print_ in found.items()}
+    feeds = Feeds()
+    for day in sorted(prints):
+        feeds.note(day, prints[day])
+    return feeds
+
+
+def _prints(observed: ByDay, days: Sequence[date]) -> dict[date, dict[str, bytes]]:
+    return {day: fingerprints(observed.get(day.toordinal(), [])) for day in days}
+
+
+def _capture(
+    batch: Batch, codes: Sequence[str], prints: Mapping[date, Mapping[str, bytes]]
+) -> Capture:
+    rejected = Counter(row.screen.name for row in batch.rejected)
+    return Capture(
+        file_hash=batch.file_hash.hex(),
+        indices=tuple(codes),
+        observations=len(batch.observations),
+        rejected=dict(sorted(rejected.items())),
+        prints={
+            f"{day}": {provider: found.hex() for provider, found in of_day.items()}
+            for day, of_day in prints.items()
+        },
+    )
+
+
+def end_ns(day: date) -> int:
+    """The first instant after a day, UTC, in nanoseconds since the epoch."""
+    return (day.toordinal() + 1 - EPOCH_DAY) * NS_OF_DAY

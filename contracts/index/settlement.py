@@ -1,0 +1,89 @@
+"""The final settlement price of a cash contract: the mean of its month's fixings, or the ladder.
+
+    step 0  MEAN          at least ``full_days`` fixings: their mean
+    step 1  SHORT_MEAN    at least ``short_days``: the mean of what there is
+    step 2  MARKET_MEAN   fewer: the mean of the exchange's own last ``market_days`` settlement
+                          prices of the expiring contract
+    step 3  UNDETERMINED  not even those: no number is made up; the market's rules name who decides
+
+A withheld day is left out, never filled. The revisions counted are those known at the cut, the end
+of the day ``revision_days`` after the month's last; later ones are published and change no
+settlement. The price is an integer of millionths of a dollar per GPU-hour, rounded once, half to
+even.
+"""
+
+from collections.abc import Sequence
+from datetime import date, timedelta
+from enum import IntEnum
+
+import msgspec
+
+from contracts.calendar import Month
+from contracts.index.methodology import Index, digest
+from contracts.index.numbers import divide
+from contracts.index.run import end_ns
+from contracts.index.tape import Tape
+
+
+class Step(IntEnum):
+    """How a final settlement price was found."""
+
+    MEAN = 0
+    SHORT_MEAN = 1
+    MARKET_MEAN = 2
+    UNDETERMINED = 3
+
+
+class FinalPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """A month's final settlement price, and what it rests on."""
+
+    index: str
+    month: str
+    step: Step
+    price_micros: int | None
+    published_days: int
+    withheld: tuple[date, ...]
+    cut_ns: int
+    inputs_hash: str
+
+
+class MonthIncomplete(ValueError):
+    """Days of the month have no fixing yet, published or withheld."""
+
+
+def final_price(
+    index: Index, month: Month, tape: Tape, market_micros: Sequence[int] = ()
+) -> FinalPrice:
+    """The final settlement price of a month; ``market_micros`` in order, the last day last.
+
+    MonthIncomplete if a day was not fixed by the cut: it may still get its number.
+    """
+    rules = index.settlement
+    days = [month.first_day + timedelta(days=n) for n in range(month.days)]
+    cut_ns = end_ns(month.last_day + timedelta(days=rules.revision_days)) - 1
+    known = [tape.fixing(index.code, day, cut_ns) for day in days]
+    missing = [str(day) for day, fixing in zip(days, known, strict=True) if fixing is None]
+    if missing:
+        said = f"{index.code} has no fixing of {missing[0]}, known {rules.revision_days} days after"
+        raise MonthIncomplete(f"{said} {month}; {len(missing)} days are missing")
+    fixings = [fixing for fixing in known if fixing is not None]
+    prices = [f.price_micros for f in fixings if f.price_micros is not None]
+    last = list(market_micros[-rules.market_days :])
+    step, used = Step.UNDETERMINED, []
+    if len(prices) >= rules.full_days:
+        step, used = Step.MEAN, prices
+    elif len(prices) >= rules.short_days:
+        step, used = Step.SHORT_MEAN, prices
+    elif len(last) >= rules.market_days:
+        step, used = Step.MARKET_MEAN, last
+    rows = [(f"{f.date}", f.revision, f.price_micros, f.inputs_hash) for f in fixings]
+    return FinalPrice(
+        index=index.code,
+        month=str(month),
+        step=step,
+        price_micros=divide(sum(used), len(used)) if used else None,
+        published_days=len(prices),
+        withheld=tuple(f.date for f in fixings if f.price_micros is None),
+        cut_ns=cut_ns,
+        inputs_hash=digest(msgspec.json.encode((index.code, str(month), rows, last))).hex(),
+    )
