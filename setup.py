@@ -4,6 +4,7 @@ HOURBOOK_CHECKED=1 builds the same sources with bounds checks and assertions of 
 """
 
 import os
+from hashlib import sha256
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -33,13 +34,21 @@ SPEED += [flag for name, value in INLINE.items() for flag in ("--param", f"{name
 FLAGS = CHECKS if CHECKED else SPEED
 LINK = ["-fsanitize=undefined"] if CHECKED else []
 
+# An engine's memory image is read back by a build of the same state alone. These files say what
+# that is; any change of them makes another layout, and older snapshots give way to the log.
+STATE = ("state", "vocabulary", "ids", "book", "snapshot")
+ENGINE = Path("exchange/engine")
+FILES = [*(ENGINE / f"{name}.pxd" for name in STATE), ENGINE / "snapshot.pyx"]
+LAYOUT = sha256(b"".join(path.read_bytes() for path in FILES)).hexdigest()[:16]
+MACROS = [("HOURBOOK_LAYOUT", f"0x{LAYOUT}ULL"), *([("HOURBOOK_CHECKED", "1")] if CHECKED else [])]
+
 extensions = [
     Extension(
         str(path.with_suffix("")).replace(os.sep, "."),
         [str(path)],
         extra_compile_args=FLAGS,
         extra_link_args=LINK,
-        define_macros=[("HOURBOOK_CHECKED", "1")] if CHECKED else [],
+        define_macros=MACROS,
     )
     for path in sorted(Path("exchange").rglob("*.pyx"))
 ]

@@ -485,3 +485,6 @@ def test_money_beyond_64_bits_stops_the_machine(machine: type[Machine]) -> None:
             desk.rest(3, BUY, lots, -top, instrument=1)
             desk.enter(loser, SELL, lots, -top, instrument=1)
             desk.do(settle(cycle + 1))
+    if isinstance(desk.machine, Engine):
+        with pytest.raises(AssertionError, match="stopped"):
+            desk.machine.snapshot()

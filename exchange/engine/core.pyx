@@ -20,6 +20,7 @@ from exchange.engine.book cimport occupied_above, occupied_below, price_of
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.orders cimport cancel, enter, reduce_order, replace
 from exchange.engine.risk cimport position_of, required_of
+from exchange.engine.snapshot cimport image_in, image_out
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.state cimport (
     Account, Command, Event, Instrument, Market, NO_ASK, NO_BID, Position, blank, i32, i64,
@@ -157,6 +158,21 @@ cdef class Engine:
     def state_bytes(self, bint buckets=True):
         """The canonical bytes of all that can change a later event; `buckets` = throttles too."""
         return image_of(self.m, buckets)
+
+    def snapshot(self):
+        """The whole state as this build's own memory, for `restore`. See snapshot.pyx."""
+        if self.m.broken:
+            raise AssertionError(f"the engine has stopped: {BROKEN[self.m.broken]}")
+        return image_out(self.m)
+
+    def restore(self, const u8[::1] image not None):
+        """Become the engine that `image` was taken of; ValueError if it cannot, and nothing changes.
+
+        What was read leads nowhere outside; whether it is right, `state_bytes` and `check` tell.
+        """
+        cdef Market* m = image_in(image)
+        market_free(self.m)
+        self.m = m
 
     def check(self):
         """Verify every invariant from first principles; AssertionError names the broken one."""

@@ -4,6 +4,7 @@ Left out: sequence and stamp; what follows from the rest (ladders, id hash, best
 are in the order in which they will be taken, with their generations. `IMAGE` names the layout.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 
 from exchange.engine.state cimport (
@@ -19,23 +20,32 @@ cdef bytes numbers(tuple values):
     return b"".join([(<object>v).to_bytes(8, "little", signed=True) for v in values])
 
 
-cdef bytes orders_of(Market* m):
-    """Slots from 1: a whole order, or of a free slot its generation and the next free one."""
-    cdef bytearray out = bytearray((<u64>m.order_top) * sizeof(Order))
-    cdef char* to = out
+cdef u64 write_orders(Market* m, char* to) noexcept nogil:
+    """Slots from 1: a whole order, or of a free slot its generation and the next free one. The
+    bytes of it, also where `to` is NULL and nothing is written."""
     cdef u64 used = 0
     cdef u32 slot
-    cdef u32 pair[2]
+    cdef u32[2] free_slot
     for slot in range(1, m.order_top):
-        if state_of(&m.orders[slot]) == FREE:
-            pair[0] = m.orders[slot].generation
-            pair[1] = m.orders[slot].next
-            memcpy(to + used, &pair, sizeof(pair))
-            used += sizeof(pair)
-        else:
-            memcpy(to + used, &m.orders[slot], sizeof(Order))
+        if state_of(&m.orders[slot]) != FREE:
+            if to != NULL:
+                memcpy(to + used, &m.orders[slot], sizeof(Order))
             used += sizeof(Order)
-    return bytes(out[:used])
+            continue
+        free_slot[0] = m.orders[slot].generation
+        free_slot[1] = m.orders[slot].next
+        if to != NULL:
+            memcpy(to + used, free_slot, sizeof(free_slot))
+        used += sizeof(free_slot)
+    return used
+
+
+cdef bytes orders_of(Market* m):
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, write_orders(m, NULL))
+    cdef char* to = out
+    with nogil:
+        write_orders(m, to)
+    return out
 
 
 cdef bytes image_of_instrument(Instrument* i):
@@ -57,9 +67,24 @@ cdef bytes image_of_account(Account* a, bint buckets):
     )) + ring
 
 
-cdef bytes image_of_position(Position* p):
-    return numbers((instrument_of(p), account_of(p), p.net, p.working[0], p.working[1],
-                    p.adverse, p.cost, p.hold))
+cdef bytes positions_of(Market* m):
+    """Records from 1, eight numbers each. There may be a million: no object is made for one."""
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, <u64>(m.position_top - 1) * 8 * sizeof(i64))
+    cdef i64* to = <i64*><char*>out
+    cdef Position* p
+    cdef u32 k
+    for k in range(1, m.position_top):
+        p = &m.positions[k]
+        to[0] = instrument_of(p)
+        to[1] = account_of(p)
+        to[2] = p.net
+        to[3] = p.working[0]
+        to[4] = p.working[1]
+        to[5] = p.adverse
+        to[6] = p.cost
+        to[7] = p.hold
+        to += 8
+    return out
 
 
 cdef bytes image_of(Market* m, bint buckets):
@@ -71,8 +96,7 @@ cdef bytes image_of(Market* m, bint buckets):
     ))]
     cdef u32 k
     parts.append(orders_of(m))
-    for k in range(1, m.position_top):
-        parts.append(image_of_position(&m.positions[k]))
+    parts.append(positions_of(m))
     for k in range(m.instrument_count):
         parts.append(image_of_instrument(&m.instruments[k]))
     for k in range(m.account_top):

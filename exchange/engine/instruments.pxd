@@ -2,6 +2,7 @@
 
 from exchange.engine.state cimport Command, Instrument, Market, i32
 
+cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil
 cdef i32 lowest(Instrument* book) noexcept nogil
 cdef void list_instrument(Market* m, Command* c) noexcept nogil
 cdef void set_limits(Market* m, Command* c) noexcept nogil

@@ -1,0 +1,416 @@
+"""The state as a memory image, and a market made from one.
+
+An image is this build's own memory, little-endian: a header of four words (magic, layout, bytes in
+all, zero), `Market`, then the arrays in the order of `walk`, each padded to whole words. Pointers
+are zero in it. What follows from the rest is made again: pointers from the ids beside them, ladders
+from the orders in them. Another layout is refused and never translated: the log is the truth.
+
+Whoever adds an array to the state adds a line to `walk`; a pointer, to the function that blanks it.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from exchange.engine.book cimport occupy, on_step, slot_of
+from exchange.engine.instruments cimport build_ladder
+from exchange.engine.state cimport (
+    Account, Cell, FREE, Instrument, Level, Market, Member, Order, Position, RECEIPT,
+    Session, Timer, WORKING, account_of, i32, instrument_of, market_free, market_new,
+    side_of, state_of, u32, u64, u8,
+)
+from exchange.engine.vocabulary cimport *
+
+cdef extern from *:
+    """
+    #ifndef HOURBOOK_LAYOUT
+    #error "setup.py defines HOURBOOK_LAYOUT: a digest of the sources that say what the state is"
+    #endif
+    """
+    u64 SOURCES "HOURBOOK_LAYOUT"
+
+cdef enum:
+    MEASURE = 0
+    SAVE = 1
+    LOAD = 2
+
+cdef enum:
+    HEADER_WORDS = 4
+
+cdef u64 MAGIC = <u64>0x314547414D494248  # HBIMAGE1
+
+cdef enum Fault:
+    NONE = 0
+    CUT_SHORT = 1
+    NO_MEMORY = 2
+    COUNTERS = 3
+    OWNERS = 4
+    ORDERS = 5
+    LADDERS = 6
+    TABLES = 7
+
+FAULTS = {1: "it ends early", 3: "counters beyond the limits", 4: "an owner that is not there",
+          5: "an order that leads nowhere", 6: "an order that fits no level",
+          7: "a table that leads nowhere"}
+
+cdef struct Walk:
+    u8* image
+    u64 size, used
+    int way
+    int fault
+
+
+cdef u64 layout() noexcept:
+    """What must be equal for an image to be this build's: the sources, and sizes as compiled."""
+    cdef u64[12] facts = [
+        sizeof(Market), sizeof(Order), sizeof(Cell), sizeof(Position), sizeof(Instrument),
+        sizeof(Account), sizeof(Member), sizeof(Session), sizeof(Timer), sizeof(Level),
+        LIMIT_ORDERS, VERSION_SCHEMA,
+    ]
+    cdef u64 fold = SOURCES
+    cdef u64 fact
+    for fact in facts:
+        fold = (fold ^ fact) * <u64>0x9E3779B97F4A7C15
+        fold ^= fold >> 29
+    return fold
+
+
+cdef void* carry(Walk* w, void* array, u64 size) noexcept nogil:
+    """Count one array, copy it into the image or out of it; the copy that was made, else NULL."""
+    cdef u64 padded = (size + 7) & ~<u64>7
+    cdef u8* place = w.image + w.used
+    if w.fault or size == 0:
+        return NULL
+    if w.way == LOAD:
+        if padded > w.size - w.used:
+            w.fault = CUT_SHORT
+            return NULL
+        memcpy(array, place, size)
+    elif w.way == SAVE:
+        memcpy(place, array, size)
+        memset(place + size, 0, padded - size)
+    w.used += padded
+    return array if w.way == LOAD else place if w.way == SAVE else NULL
+
+
+cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
+    m.events = of.events
+    m.next_event = of.next_event
+    m.end_event = of.end_event
+    m.orders = of.orders
+    m.cells = of.cells
+    m.positions = of.positions
+    m.instruments = of.instruments
+    m.accounts = of.accounts
+    m.members = of.members
+    m.sessions = of.sessions
+    m.timers = of.timers
+
+
+cdef void blank_positions(Position* p, u32 count) noexcept nogil:
+    cdef u32 i
+    if p != NULL:
+        for i in range(count):
+            p[i].owner = NULL
+
+
+cdef void blank_instruments(Instrument* book, u32 count) noexcept nogil:
+    cdef u32 i
+    if book != NULL:
+        for i in range(count):
+            book[i].bits = NULL
+            book[i].levels = NULL
+            book[i].summary = NULL
+            book[i].top = NULL
+
+
+cdef void blank_accounts(Account* a, u32 count) noexcept nogil:
+    cdef u32 i
+    if a != NULL:
+        for i in range(count):
+            a[i].member = NULL
+            a[i].positions = NULL
+            a[i].ring = NULL
+
+
+cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
+    cdef u64 cells = <u64>m.cell_mask + 1
+    return (
+        m.order_capacity != fresh.order_capacity or m.order_top > m.order_capacity
+        or m.order_top < 1 or m.order_free >= m.order_top
+        or m.position_capacity != fresh.position_capacity or m.position_top < 1
+        or m.position_top > m.position_capacity
+        or m.instrument_capacity != fresh.instrument_capacity
+        or m.instrument_count > m.instrument_capacity
+        or m.account_capacity != fresh.account_capacity or m.account_top < 1
+        or m.account_top > m.account_capacity
+        or m.session_capacity != fresh.session_capacity or m.session_top < 1
+        or m.session_top > m.session_capacity or m.session_free_head >= m.session_top
+        or m.session_free_tail >= m.session_top or m.timer_count > m.session_capacity
+        or m.timer_capacity != fresh.timer_capacity
+        or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
+        or m.cell_room * <u64>2 != cells or cells << m.cell_shift != <u64>1 << 32
+        or m.order_top > m.cell_room or m.broken != 0
+    )
+
+
+cdef void carry_counters(Market* m, Walk* w) noexcept nogil:
+    """`Market` itself; a market that is loaded keeps its own memory and gets its id hash."""
+    cdef Market nothing
+    cdef Market fresh = m[0]
+    cdef Market* copy
+    memset(&nothing, 0, sizeof(Market))
+    copy = <Market*>carry(w, m, sizeof(Market))
+    if w.way == SAVE:
+        keep_pointers(copy, &nothing)
+    elif w.way == LOAD and copy != NULL:
+        keep_pointers(m, &fresh)
+        if bad_counters(m, &fresh):
+            m[0] = fresh
+            w.fault = COUNTERS
+            return
+        free(m.cells)
+        m.cells = <Cell*>calloc(<u64>m.cell_mask + 1, sizeof(Cell))
+        if m.cells == NULL:
+            w.fault = NO_MEMORY
+
+
+cdef void walk(Market* m, Walk* w) noexcept nogil:
+    """Every array of the state: (memory, elements, size of one)."""
+    cdef u32 i
+    carry_counters(m, w)
+    if w.fault:
+        return
+    carry(w, m.orders, <u64>m.order_top * sizeof(Order))
+    carry(w, m.cells, (<u64>m.cell_mask + 1) * sizeof(Cell))
+    carry(w, m.members, <u64>LIMIT_MEMBERS * sizeof(Member))
+    carry(w, m.sessions, <u64>m.session_top * sizeof(Session))
+    carry(w, m.timers, <u64>m.timer_count * sizeof(Timer))
+    blank_positions(<Position*>carry(w, m.positions, <u64>m.position_top * sizeof(Position)),
+                    m.position_top)
+    blank_instruments(<Instrument*>carry(w, m.instruments,
+                                         <u64>m.instrument_count * sizeof(Instrument)),
+                      m.instrument_count)
+    blank_accounts(<Account*>carry(w, m.accounts, <u64>m.account_top * sizeof(Account)),
+                   m.account_top)
+    for i in range(m.account_top):
+        if m.accounts[i].is_open and not w.fault:
+            carry_tables(&m.accounts[i], w)
+
+
+cdef void carry_tables(Account* a, Walk* w) noexcept nogil:
+    """An open account's window and its index of positions."""
+    if w.way == LOAD:
+        if a.positions_length > 2 * LIMIT_INSTRUMENTS:
+            w.fault = TABLES
+            return
+        a.ring = <u32*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(u32))
+        if a.positions_length:
+            a.positions = <u32*>calloc(a.positions_length, sizeof(u32))
+        if a.ring == NULL or (a.positions_length and a.positions == NULL):
+            w.fault = NO_MEMORY
+            return
+    carry(w, a.ring, LIMIT_IDEMPOTENCY_WINDOW * sizeof(u32))
+    carry(w, a.positions, <u64>a.positions_length * sizeof(u32))
+
+
+# What follows from the rest. Each returns a Fault; nothing is believed that leads out of an array.
+
+cdef int adopt_accounts(Market* m) noexcept nogil:
+    cdef Account* a
+    cdef u32 i, k
+    for i in range(m.account_top):
+        a = &m.accounts[i]
+        if not a.is_open:
+            continue
+        if a.member_id >= LIMIT_MEMBERS:
+            return OWNERS
+        a.member = &m.members[a.member_id]
+        if a.ring_head >= LIMIT_IDEMPOTENCY_WINDOW:
+            return TABLES
+        for k in range(LIMIT_IDEMPOTENCY_WINDOW):
+            if a.ring[k] >= m.order_top:
+                return TABLES
+        for k in range(a.positions_length):
+            if a.positions[k] >= m.position_top:
+                return TABLES
+    return NONE
+
+
+cdef int adopt_positions(Market* m) noexcept nogil:
+    cdef Position* p
+    cdef u32 i
+    for i in range(1, m.position_top):
+        p = &m.positions[i]
+        if instrument_of(p) >= m.instrument_count or account_of(p) >= m.account_top:
+            return OWNERS
+        p.owner = &m.accounts[account_of(p)]
+        if not p.owner.is_open:
+            return OWNERS
+    return NONE
+
+
+cdef int check_small(Market* m) noexcept nogil:
+    """Sessions, timers and the id hash, which must be half empty or a search never ends."""
+    cdef u32 used = 0
+    cdef u32 i
+    for i in range(m.session_top):
+        if m.sessions[i].next >= m.session_top or m.sessions[i].account >= m.account_top:
+            return TABLES
+    for i in range(m.timer_count):
+        if m.timers[i].session & 0xFFFF >= m.session_top:
+            return TABLES
+    for i in range(m.cell_mask + 1):
+        used += m.cells[i].slot != 0
+        if m.cells[i].slot >= m.order_top:
+            return TABLES
+    return NONE if used <= m.cell_room else TABLES
+
+
+cdef int build_ladders(Market* m) noexcept nogil:
+    """Empty ladders over every instrument's limits."""
+    cdef Instrument* book
+    cdef u32 i
+    for i in range(m.instrument_count):
+        book = &m.instruments[i]
+        if (book.price_step < 1 or book.low > book.high or book.step_shift > 63
+                or book.low < -<long long>LIMIT_PRICE or book.high > <long long>LIMIT_PRICE
+                or (book.high - book.low) / book.price_step >= LIMIT_LADDER_LEVELS
+                or book.dormant.head >= m.order_top or book.dormant.tail >= m.order_top):
+            return LADDERS
+        if not build_ladder(m, book):
+            return NO_MEMORY
+    return NONE
+
+
+cdef inline int put_on_ladder(Market* m, u32 slot, Instrument* book) noexcept nogil:
+    """An order back at its place: the ends of its level, its lots, the best price."""
+    cdef Order* o = &m.orders[slot]
+    cdef u8 side = side_of(o)
+    cdef Level* level
+    cdef i32 at
+    if o.price < book.low or o.price > book.high or side > 1 or not on_step(book, o.price):
+        return LADDERS
+    at = slot_of(book, o.price)
+    if at < 0 or <u32>at >= book.slots:
+        return LADDERS
+    level = &book.levels[at]
+    level.quantity += o.leaves
+    if o.next == 0:
+        if level.tail:
+            return LADDERS
+        level.tail = slot
+    if o.prev == 0:
+        if level.head:
+            return LADDERS
+        level.head = slot
+        occupy(book, at)
+        if (at < book.best[1]) if side else (at > book.best[0]):
+            book.best[side] = at
+    return NONE
+
+
+cdef int adopt_orders(Market* m) noexcept nogil:
+    """Every slot leads to slots and owners that are there; working orders are on their ladders."""
+    cdef Order* o
+    cdef u8 state
+    cdef u32 slot
+    cdef u32 free_slots = 0
+    cdef int fault
+    for slot in range(1, m.order_top):
+        o = &m.orders[slot]
+        state = state_of(o)
+        if o.next >= m.order_top and state != RECEIPT:
+            return ORDERS
+        if state == FREE:
+            free_slots += 1
+            continue
+        if state == RECEIPT:
+            if o.prev >= m.account_top or not m.accounts[o.prev].is_open:
+                return OWNERS
+            continue
+        if (state > RECEIPT or o.prev >= m.order_top or o.position == 0
+                or o.position >= m.position_top):
+            return ORDERS
+        if state == WORKING:
+            fault = put_on_ladder(m, slot, &m.instruments[instrument_of(&m.positions[o.position])])
+            if fault:
+                return fault
+    return check_free(m, free_slots)
+
+
+cdef int check_free(Market* m, u32 count) noexcept nogil:
+    """The list of free slots has all of them, once."""
+    cdef u32 slot = m.order_free
+    while slot and count and state_of(&m.orders[slot]) == FREE:
+        count -= 1
+        slot = m.orders[slot].next
+    return NONE if slot == 0 and count == 0 else ORDERS
+
+
+cdef int adopt(Market* m) noexcept nogil:
+    cdef int fault = adopt_accounts(m)
+    if not fault:
+        fault = adopt_positions(m)
+    if not fault:
+        fault = check_small(m)
+    if not fault:
+        fault = build_ladders(m)
+    return fault if fault else adopt_orders(m)
+
+
+cdef bytes image_out(Market* m):
+    """The image of a market."""
+    cdef u64* header
+    cdef bytes out
+    cdef Walk w
+    memset(&w, 0, sizeof(Walk))
+    w.used = HEADER_WORDS * sizeof(u64)
+    walk(m, &w)
+    out = PyBytes_FromStringAndSize(NULL, w.used)
+    w.image = <u8*><char*>out
+    w.size = w.used
+    header = <u64*>w.image
+    header[0] = MAGIC
+    header[1] = layout()
+    header[2] = w.used
+    header[3] = 0
+    w.used = HEADER_WORDS * sizeof(u64)
+    w.way = SAVE
+    with nogil:
+        walk(m, &w)
+    return out
+
+
+cdef Market* image_in(const u8[::1] image) except NULL:
+    """A market of its own from an image. ValueError says why it cannot be one."""
+    cdef u64 header[HEADER_WORDS]
+    cdef Market* m
+    cdef Walk w
+    memset(&w, 0, sizeof(Walk))
+    w.size = image.shape[0]
+    w.used = sizeof(header)
+    if w.size < w.used:
+        raise ValueError("no engine image: it ends early")
+    memcpy(header, &image[0], sizeof(header))
+    if header[0] != MAGIC:
+        raise ValueError("no engine image")
+    if header[1] != layout():
+        raise ValueError(f"engine image of another layout: {header[1]:016x}, not {layout():016x}")
+    if header[2] != w.size:
+        raise ValueError(f"no engine image: {w.size} bytes, not {header[2]}")
+    w.image = <u8*>&image[0]
+    w.way = LOAD
+    m = market_new()
+    with nogil:
+        walk(m, &w)
+        if not w.fault and w.used != w.size:
+            w.fault = COUNTERS
+        if not w.fault:
+            w.fault = adopt(m)
+    if w.fault:
+        market_free(m)
+        if w.fault == NO_MEMORY:
+            raise MemoryError("the engine's state")
+        raise ValueError(f"no engine image: {FAULTS[w.fault]}")
+    return m
