@@ -1,0 +1,209 @@
+"""The events of an attestation log: one JSON object a line, tagged ``type``.
+
+The schema, its limits and its history are docs/reference/attestation.md. ``at`` is nanoseconds
+since the epoch, UTC, and never goes back within a log. From one event to the next exactly one
+thing happens, so every nanosecond between the first and the last falls into one bucket.
+"""
+
+from enum import IntEnum
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+SCHEMA: Final = 1
+LINE_BYTES_MAX: Final = 1 << 20
+SEGMENT_EVENTS_MIN: Final = 1_000  # a signature covers at least so many events, but for the last
+SEGMENT_EVENTS: Final = 4_096  # and so many unless the writer says otherwise
+GPUS_MAX: Final = 1 << 20
+
+Nanoseconds = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+StepNumber = Annotated[int, Meta(ge=0, lt=1 << 53)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{128}$")]
+Size = Annotated[int, Meta(ge=1, lt=1 << 53)]
+Counter = Annotated[int, Meta(ge=0, lt=1 << 53)]
+
+Activity = Literal[
+    "step",
+    "initialization",
+    "preparation",
+    "startup",
+    "data_loading",
+    "checkpoint_save",
+    "checkpoint_restore",
+    "custom",
+]
+Cause = Literal[
+    "hardware",
+    "fabric",
+    "power",
+    "host",
+    "maintenance",
+    "scheduler",
+    "unknown",
+    "buyer_code",
+    "buyer_request",
+]
+# The buyer answers for these. What nobody can explain is the seller's: it holds the hardware.
+BUYER_CAUSES: Final = frozenset({"buyer_code", "buyer_request"})
+
+
+class Bucket(IntEnum):
+    """Where time goes that makes no lasting progress."""
+
+    UNAVAILABLE = 0  # the resources are not there: the Scheduling term
+    RECOVERY = 1  # they are back, the job is not
+    WASTED_PROGRESS = 2  # steps done and lost again
+    INITIALIZATION = 3
+    PREPARATION = 4
+    STARTUP = 5
+    DATA_LOADING = 6
+    CHECKPOINT_SAVE = 7
+    CHECKPOINT_RESTORE = 8
+    CUSTOM = 9
+    IDLE = 10  # no job runs on resources that are there
+    UNPRESERVED = 11  # steps that nothing had preserved when the log ended
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a job computes, as PaLM's formula needs it."""
+
+    model: Name
+    benchmark: Name
+    benchmark_version: Name
+    precision: Name
+    gpus: Annotated[int, Meta(ge=1, le=GPUS_MAX)]
+    parameters: Size
+    active_parameters: Size  # those that one token passes: fewer in a mixture of experts
+    layers: Size
+    heads: Size
+    head_dimension: Size
+    sequence_length: Size
+    tokens_per_step: Size
+    image: Name  # the software stack: a digest or a tag
+
+
+class _Tagged(msgspec.Struct, frozen=True, gc=False, tag_field="type", forbid_unknown_fields=True):
+    """What every line has: the tag ``type``."""
+
+
+class Step(_Tagged, frozen=True, gc=False, tag="step"):
+    """Step number ``step`` of the job is complete."""
+
+    at: Nanoseconds
+    step: StepNumber
+
+
+class Begin(_Tagged, frozen=True, gc=False, tag="begin"):
+    """From now on the job does this."""
+
+    at: Nanoseconds
+    activity: Activity
+
+
+class Checkpoint(_Tagged, frozen=True, gc=False, tag="checkpoint"):
+    """All steps up to ``step`` are preserved."""
+
+    at: Nanoseconds
+    step: StepNumber
+
+
+class Disruption(_Tagged, frozen=True, gc=False, tag="disruption"):
+    """The job stopped; until ``available`` its resources are gone."""
+
+    at: Nanoseconds
+    cause: Cause
+
+
+class Available(_Tagged, frozen=True, gc=False, tag="available"):
+    """All the resources are back; the job is not yet."""
+
+    at: Nanoseconds
+
+
+class Resume(_Tagged, frozen=True, gc=False, tag="resume"):
+    """The job goes on after ``step``, which must have been preserved; later steps are lost."""
+
+    at: Nanoseconds
+    step: StepNumber
+
+
+class JobStart(_Tagged, frozen=True, tag="job_start"):
+    """A job begins; ``step`` steps of it were done before this log."""
+
+    at: Nanoseconds
+    job: Name
+    workload: Workload
+    step: StepNumber = 0
+
+
+class JobEnd(_Tagged, frozen=True, gc=False, tag="job_end"):
+    """The job ended in order: all complete steps are preserved."""
+
+    at: Nanoseconds
+
+
+class Hardware(_Tagged, frozen=True, tag="hardware"):
+    """A node and its GPUs' identities; again whenever they change, without GPUs when it leaves."""
+
+    at: Nanoseconds
+    node: Name
+    gpu_class: Name
+    gpus: Annotated[tuple[Name, ...], Meta(max_length=1024)]
+    driver: Name = "unknown"
+
+
+class Counters(_Tagged, frozen=True, tag="counters"):
+    """What the hardware counted of one GPU since it started."""
+
+    at: Nanoseconds
+    gpu: Name
+    ecc_corrected: Counter = 0
+    ecc_uncorrected: Counter = 0
+    xid: Counter = 0  # the last fatal code, 0 for none
+    throttled_ns: Counter = 0
+    energy_mj: Counter = 0
+
+
+class Open(_Tagged, frozen=True, tag="open"):
+    """The first line: who signs what. ``challenge`` is the hash of the fixing before."""
+
+    at: Nanoseconds
+    schema: int
+    node: Name
+    provider: Name
+    key: Hex32
+    challenge: Hex32
+
+
+class Close(_Tagged, frozen=True, gc=False, tag="close"):
+    """The window ends here."""
+
+    at: Nanoseconds
+
+
+class Seal(_Tagged, frozen=True, tag="seal"):
+    """Ends a segment: its place, its events, the chain's digest up to here, and the signature."""
+
+    segment: Counter
+    events: Counter
+    digest: Hex32
+    signature: Hex64
+
+
+Event = (
+    Step
+    | Begin
+    | Checkpoint
+    | Disruption
+    | Available
+    | Resume
+    | JobStart
+    | JobEnd
+    | Hardware
+    | Counters
+    | Open
+    | Close
+)

@@ -1,0 +1,218 @@
+"""Records of ``ml-goodput-measurement`` (Google, Apache-2.0; as of 0.2.3) as attestation events.
+
+Its recorder writes one JSON object per record: ``job_name`` and one or two of ``job_start_time``,
+``job_end_time``, ``step_count`` with ``step_start_time``, ``tpu_init_``, ``training_prep_``,
+``data_loading_`` and ``custom_badput_event_`` with ``start_time`` or ``end_time``, as float seconds
+since the epoch. What becomes of them:
+
+- A step ends where the next one starts, the last one at the job's end; without that it is lost.
+- A step started again means that all before it was preserved and the rest lost. The disruption is
+  put where the last step before it started, the resources' return where the job started again.
+  The records know no cause: the importer's caller states one.
+- The excess of a stretch's first step over the mean of the others is startup, as it is there.
+- Data loading beside steps takes no time of theirs. Records of checkpoint managers are counted and
+  left out: they would make productive time shorter.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from contracts.goodput import events as ev
+from contracts.goodput.events import Activity, Event
+from contracts.refusals import Refusal, Refused
+
+RECORDS_MAX: Final = 10_000_000
+_NANO: Final = 10**9
+_PHASES: Final[dict[str, Activity]] = {
+    "tpu_init": "initialization",
+    "training_prep": "preparation",
+    "data_loading": "data_loading",
+    "custom_badput_event": "custom",
+}
+
+
+class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the records do not say: where the job ran, on what, and what it computed."""
+
+    node: ev.Name
+    provider: ev.Name
+    challenge: ev.Hex32
+    gpu_class: ev.Name
+    gpus: tuple[ev.Name, ...]
+    workload: ev.Workload
+    cause: ev.Cause = "unknown"  # of every disruption
+
+
+class Imported(NamedTuple):
+    """The events, and how many records had no part in them."""
+
+    events: list[Event]
+    left_out: int
+
+
+class _Stretch:
+    """What was recorded from a start or restart to the next."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.phases: list[tuple[int, int, Activity]] = []
+        self.steps: list[tuple[int, int]] = []  # number and start
+        self.end: int | None = None
+
+
+def records_to_events(records: Sequence[dict[str, Any]], site: Site, key: str) -> Imported:
+    """The events of one job's records, in their order, for a log that ``key`` signs.
+
+    Raises Refused SYNTAX for a record that is none, TIME_ORDER, STEP_ORDER, STATE.
+    """
+    if len(records) > RECORDS_MAX:
+        raise Refused(Refusal.TOO_LARGE, "split the records", limit=RECORDS_MAX, seen=len(records))
+    stretches, left_out = _stretches(records)
+    if not stretches or not stretches[0].steps:
+        raise Refused(Refusal.STATE, "the records hold no job start or no step")
+    first = stretches[0]
+    base = first.steps[0][0]
+    out: list[Event] = [
+        ev.Open(first.start, ev.SCHEMA, site.node, site.provider, key, site.challenge),
+        ev.Hardware(first.start, site.node, site.gpu_class, site.gpus),
+        ev.JobStart(first.start, "imported", site.workload, base),
+    ]
+    for number, stretch in enumerate(stretches):
+        after = stretches[number + 1] if number + 1 < len(stretches) else None
+        kept = _kept(stretch, after)
+        out += _stretch_events(stretch, kept, resumed=number > 0)
+        if after is not None:
+            out += _restart(stretch, after, kept, site.cause)
+        elif stretch.end is not None:
+            out.append(ev.JobEnd(stretch.end))
+    out.append(ev.Close(max(event.at for event in out)))
+    return Imported(out, left_out)
+
+
+def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
+    """The records by stretch. A restart is a second job start, or a step started again."""
+    found: list[_Stretch] = []
+    open_phases: dict[str, int] = {}
+    left_out = 0
+    restarted: int | None = None  # a job start after steps: a stretch of its own if steps follow
+    for line, record in enumerate(records, start=1):
+        at, kind = _moment(record, line)
+        if kind == "job_start":
+            if not found:
+                found.append(_Stretch(at))
+            elif found[-1].steps:
+                restarted = at
+            continue
+        if not found:
+            raise Refused(Refusal.STATE, "the job has not started", where=f"record {line}")
+        if kind == "step":
+            number = record["step_count"]
+            if type(number) is not int or number < 0:
+                raise Refused(Refusal.SYNTAX, "step_count is a number", where=f"record {line}")
+            steps = found[-1].steps
+            again = steps and number <= steps[-1][0]
+            if restarted is not None or again:
+                found.append(_Stretch(restarted if restarted is not None else at))
+                restarted = None
+            elif steps and number != steps[-1][0] + 1:
+                raise Refused(
+                    Refusal.STEP_ORDER,
+                    "steps are counted one by one",
+                    where=f"record {line}",
+                    limit=steps[-1][0] + 1,
+                    seen=number,
+                )
+            found[-1].steps.append((number, at))
+        elif kind == "job_end":
+            found[-1].end = at
+        elif kind is None:
+            left_out += 1
+        elif kind.endswith("_start"):
+            open_phases[kind.removesuffix("_start")] = at
+        elif (begun := open_phases.pop(kind.removesuffix("_end"), None)) is not None:
+            found[-1].phases.append((begun, at, _PHASES[kind.removesuffix("_end")]))
+    return found, left_out
+
+
+def _moment(record: dict[str, Any], line: int) -> tuple[int, str | None]:
+    """When a record is from, and its kind; None for one that says nothing here."""
+    for field, value in record.items():
+        kind = field.removesuffix("_time")
+        known = kind.removesuffix("_start").removesuffix("_end") in (*_PHASES, "job")
+        if kind != field and (known or kind == "step_start"):
+            if type(value) not in (int, float) or not 0 <= value < (1 << 33):
+                where = f"record {line}, {field}"
+                raise Refused(Refusal.SYNTAX, "not seconds since the epoch", where=where)
+            return round(value * _NANO), "step" if kind == "step_start" else kind
+    return 0, None
+
+
+def _kept(stretch: _Stretch, after: _Stretch | None) -> int:
+    """The first step that is not preserved when the stretch ends."""
+    if not stretch.steps:
+        return 0
+    if after is not None and after.steps:
+        return min(after.steps[0][0], stretch.steps[-1][0] + 1)
+    return stretch.steps[-1][0] + (stretch.end is not None)
+
+
+def _stretch_events(stretch: _Stretch, kept: int, *, resumed: bool) -> list[Event]:
+    """Phases and steps of one stretch. Before the first step of a restart all is recovery."""
+    if not stretch.steps:
+        return []
+    steps, begun = stretch.steps, stretch.steps[0][1]
+    out: list[Event] = []
+    if not resumed:
+        for start, end, activity in stretch.phases:
+            if end <= begun:
+                out += [ev.Begin(start, activity), ev.Begin(end, "startup")]
+    inside = [
+        (start, end)
+        for start, end, activity in stretch.phases
+        if start >= begun and activity == "custom"
+    ]
+    startup = _startup(steps, kept, inside)
+    if startup:
+        out.append(ev.Begin(begun, "startup"))
+    out.append(ev.Begin(begun + startup, "step"))
+    timed: list[Event] = []
+    for start, end in inside:
+        timed += [ev.Begin(start, "custom"), ev.Begin(end, "step")]
+    timed += [ev.Step(at, number) for number, at in steps[1:]]
+    if stretch.end is not None:
+        timed.append(ev.Step(stretch.end, steps[-1][0] + 1))
+    timed.sort(key=lambda event: event.at)
+    return out + timed
+
+
+def _startup(steps: list[tuple[int, int]], kept: int, inside: list[tuple[int, int]]) -> int:
+    """Nanoseconds by which the first preserved step was longer than the others' mean."""
+    spans = [
+        end - start - sum(till - since for since, till in inside if start <= since and till <= end)
+        for (_, start), (number, end) in pairwise(steps)
+        if number <= kept
+    ]
+    if len(spans) < 2:
+        return 0
+    return max(0, spans[0] - sum(spans[1:]) // (len(spans) - 1))
+
+
+def _restart(stretch: _Stretch, after: _Stretch, kept: int, cause: ev.Cause) -> list[Event]:
+    """A disruption where the last step started, and the way back to the first step after it."""
+    number, last = stretch.steps[-1]
+    resumed = after.steps[0][1]
+    if not last <= after.start <= resumed:
+        raise Refused(Refusal.TIME_ORDER, "a restart before what it restarts", seen=after.start)
+    out: list[Event] = []
+    if kept == number + 1:  # the last step was preserved, though nobody knows when it ended
+        out.append(ev.Step(last, kept))
+    return [
+        *out,
+        ev.Checkpoint(last, kept),
+        ev.Disruption(last, cause),
+        ev.Available(after.start),
+        ev.Resume(resumed, kept),
+    ]

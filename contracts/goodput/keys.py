@@ -1,0 +1,52 @@
+"""Ed25519 keys of nodes and of the exchange, and what each signature is of.
+
+A signature is over a purpose and the thing signed, so that one made for a log never passes for a
+report or a table.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+SEGMENT: Final = b"hourbook attestation segment 1\n"
+REPORT: Final = b"hourbook probe report 1\n"
+RUN: Final = b"hourbook measured run 1\n"
+TABLE: Final = b"hourbook factor table 1\n"
+SEED_BYTES: Final = 32
+
+
+class SigningKey:
+    """A private key; ``public`` is its public half in hex."""
+
+    def __init__(self, seed: bytes) -> None:
+        """From 32 secret bytes; ValueError for any other length."""
+        if len(seed) != SEED_BYTES:
+            raise ValueError(f"a key is {SEED_BYTES} bytes, not {len(seed)}")
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        self.public = self._key.public_key().public_bytes_raw().hex()
+
+    def sign(self, purpose: bytes, content: bytes) -> str:
+        """The signature in hex."""
+        return self._key.sign(purpose + content).hex()
+
+
+def verify(public: str, purpose: bytes, content: bytes, signature: str) -> bool:
+    """Whether the holder of the key signed the content for that purpose."""
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
+        key.verify(bytes.fromhex(signature), purpose + content)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def load_key(path: Path) -> SigningKey:
+    """The key in a file of 64 hex digits; made there, for its owner alone, if there is none."""
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(os.urandom(SEED_BYTES).hex() + "\n")
+    return SigningKey(bytes.fromhex(path.read_text("ascii").strip()))

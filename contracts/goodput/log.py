@@ -1,0 +1,215 @@
+"""Attestation logs as files: written line by line, chained, sealed and signed a segment at a time.
+
+    line       a JSON object, as ``msgspec`` writes it, and a newline; a seal begins {"type":"seal"
+    segment    1,000 events or more (the last one any number), then its seal
+    digest     BLAKE2b-256 (person "hourbook.attest") of the digest before, 32 zero bytes at first,
+               and of the segment's bytes as they stand
+    signature  Ed25519, by the key that the first line names, over segment number and digest
+
+One flipped bit, one line moved, left out or put in breaks the chain from there on.
+"""
+
+import mmap
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO, Final, NamedTuple
+
+import msgspec
+
+from contracts.goodput.events import (
+    LINE_BYTES_MAX,
+    SCHEMA,
+    SEGMENT_EVENTS,
+    SEGMENT_EVENTS_MIN,
+    Event,
+    Open,
+    Seal,
+)
+from contracts.goodput.keys import SEGMENT, SigningKey, verify
+from contracts.refusals import Refusal, Refused
+
+DIGEST_BYTES: Final = 32
+SEGMENT_BYTES_MAX: Final = 1 << 28
+_PERSON: Final = b"hourbook.attest"
+_SEAL_HEAD: Final = b'{"type":"seal"'
+
+_decode_lines = msgspec.json.Decoder(Event).decode_lines
+_decode_event = msgspec.json.Decoder(Event).decode
+_decode_seal = msgspec.json.Decoder(Seal).decode
+_encode = msgspec.json.Encoder().encode
+
+
+def chain(before: bytes, content: bytes | memoryview) -> bytes:
+    """The digest of a segment."""
+    state = blake2b(before, digest_size=DIGEST_BYTES, person=_PERSON)
+    state.update(content)
+    return state.digest()
+
+
+def signed_content(number: int, digest: bytes) -> bytes:
+    """What a segment's signature is over."""
+    return number.to_bytes(8, "little") + digest
+
+
+class Recorder:
+    """Writes one log. The first event must be the ``open`` that names this key."""
+
+    def __init__(
+        self, file: BinaryIO, key: SigningKey, *, segment_events: int = SEGMENT_EVENTS
+    ) -> None:
+        if segment_events < SEGMENT_EVENTS_MIN:
+            raise ValueError(f"a segment has at least {SEGMENT_EVENTS_MIN} events")
+        self._file, self._key, self._most = file, key, segment_events
+        self._lines: list[bytes] = []
+        self._number = 0
+        self.digest = bytes(DIGEST_BYTES)
+
+    def record(self, event: Event) -> None:
+        """Take one event; every ``segment_events`` of them are sealed and written."""
+        if (
+            not self._number
+            and not self._lines
+            and not (isinstance(event, Open) and event.key == self._key.public)
+        ):
+            raise ValueError("the first event of a log is the open that names its key")
+        self._lines.append(_encode(event))
+        if len(self._lines) == self._most:
+            self.seal()
+
+    def seal(self) -> None:
+        """Close the segment; only the last one of a log may hold fewer than the least events."""
+        content = b"\n".join(self._lines) + b"\n"
+        self.digest = chain(self.digest, content)
+        signature = self._key.sign(SEGMENT, signed_content(self._number, self.digest))
+        seal = Seal(self._number, len(self._lines), self.digest.hex(), signature)
+        self._file.write(content + _encode(seal) + b"\n")
+        self._number += 1
+        self._lines.clear()
+
+    def close(self) -> None:
+        """Seal what is left."""
+        if self._lines:
+            self.seal()
+
+
+class Segment(NamedTuple):
+    """One verified segment."""
+
+    first_line: int
+    events: Sequence[Event]
+    digest: str
+
+
+def read(path: Path, *, key: str | None = None) -> Iterator[Segment]:
+    """The segments of a log, each verified before it is given.
+
+    ``key`` is the public key that the node is registered with; without it the log's own is
+    trusted. Raises Refused: UNSIGNED, WRONG_KEY, CHAIN_BROKEN, SEGMENT_SHORT, SYNTAX, VERSION.
+    """
+    if path.stat().st_size == 0:
+        raise Refused(Refusal.UNSIGNED, "an empty file attests nothing", where=path.name)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield from _segments(content, path.name, key)
+
+
+def _segments(content: mmap.mmap, name: str, key: str | None) -> Iterator[Segment]:
+    digest, start, line, number, short = bytes(DIGEST_BYTES), 0, 1, 0, 0
+    size = len(content)
+    while start < size:
+        seal_at, end = _next_seal(content, start, name, line)
+        place = f"{name}, segment {number}"
+        if seal_at - start > SEGMENT_BYTES_MAX:
+            raise Refused(
+                Refusal.TOO_LARGE, "seal more often", where=place, limit=SEGMENT_BYTES_MAX
+            )
+        body = content[start:seal_at]
+        events = decode(body, name, line)
+        seal = _seal(content[seal_at:end], place)
+        if number == 0:
+            key = _opened(events, place, key)
+        if short:
+            raise Refused(
+                Refusal.SEGMENT_SHORT,
+                "only the last segment may be short",
+                where=f"{name}, segment {number - 1}",
+                limit=SEGMENT_EVENTS_MIN,
+                seen=short,
+            )
+        digest = chain(digest, body)
+        if (seal.segment, seal.events, seal.digest) != (number, len(events), digest.hex()):
+            raise Refused(Refusal.CHAIN_BROKEN, "lines were changed after sealing", where=place)
+        if key is None or not verify(key, SEGMENT, signed_content(number, digest), seal.signature):
+            raise Refused(Refusal.WRONG_KEY, "the signature is not this node's", where=place)
+        yield Segment(line, events, seal.digest)
+        short = len(events) if len(events) < SEGMENT_EVENTS_MIN else 0
+        line += len(events) + 1
+        start, number = end, number + 1
+
+
+def _next_seal(content: mmap.mmap, start: int, name: str, line: int) -> tuple[int, int]:
+    """Where the next seal begins, and where the line after it does."""
+    found = start
+    if content[start : start + len(_SEAL_HEAD)] != _SEAL_HEAD:
+        found = content.find(b"\n" + _SEAL_HEAD, start) + 1
+        if found == 0:
+            raise Refused(
+                Refusal.UNSIGNED, "the lines from here on have no seal", where=f"{name}:{line}"
+            )
+    end = content.find(b"\n", found) + 1
+    if end == 0:
+        raise Refused(Refusal.UNSIGNED, "the last seal is cut", where=name)
+    return found, end
+
+
+def decode(body: bytes, name: str, line: int) -> list[Event]:
+    """The events of whole lines; Refused SYNTAX names the first line that is none."""
+    try:
+        return _decode_lines(body)
+    except msgspec.MsgspecError:
+        for offset, text in enumerate(body.splitlines()):
+            if len(text) > LINE_BYTES_MAX:
+                raise Refused(
+                    Refusal.TOO_LARGE,
+                    "split this line",
+                    where=f"{name}:{line + offset}",
+                    limit=LINE_BYTES_MAX,
+                    seen=len(text),
+                ) from None
+            try:
+                _decode_event(text)
+            except msgspec.MsgspecError as error:
+                raise Refused(
+                    Refusal.SYNTAX, f"not an event: {error}", where=f"{name}:{line + offset}"
+                ) from error
+        raise
+
+
+def _seal(text: bytes, place: str) -> Seal:
+    try:
+        return _decode_seal(text)
+    except msgspec.MsgspecError as error:
+        raise Refused(Refusal.SYNTAX, f"not a seal: {error}", where=place) from error
+
+
+def _opened(events: Sequence[Event], place: str, key: str | None) -> str:
+    """The key that the log is to be verified with."""
+    first = events[0] if events else None
+    if not isinstance(first, Open):
+        raise Refused(Refusal.STATE, "the first line must be open", where=place)
+    if first.schema != SCHEMA:
+        raise Refused(
+            Refusal.VERSION,
+            "another schema of events",
+            where=place,
+            limit=SCHEMA,
+            seen=first.schema,
+        )
+    if key is not None and key != first.key:
+        raise Refused(
+            Refusal.WRONG_KEY,
+            "the node is registered with another key",
+            where=place,
+            seen=first.key,
+        )
+    return first.key
