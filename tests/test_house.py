@@ -47,9 +47,20 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
         {"exchange.messages", "contracts", "exchange.marketdata"},
         {"aiohttp", "msgspec", "cryptography", "prometheus_client"},
     ),
+    "exchange.history": (
+        {
+            "exchange.messages",
+            "exchange.engine",
+            "exchange.journal",
+            "exchange.marketdata",
+            "contracts",
+        },
+        {"msgspec"},
+    ),
     "exchange.sim": ({"exchange", "contracts", "clients"}, {"msgspec"}),
     "exchange.app": ({"exchange", "contracts", "clients"}, {"msgspec"}),
     "exchange.cli": ({"exchange", "contracts", "clients"}, {"msgspec", "rich", "typer"}),
+    "exchange.cli.export": ({"exchange"}, {"msgspec", "pyarrow"}),
     "clients": (
         {"exchange.messages", "contracts"},
         {"aiohttp", "msgspec", "sortedcontainers"},

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from exchange.cli import bench, clear, contracts, market, operator, records
+from exchange.cli import bench, clear, contracts, log, market, operator, records, replay
 from exchange.cli.output import Exit, Failure
 
 app = typer.Typer(
@@ -21,7 +21,8 @@ app = typer.Typer(
 app.command("demo")(market.demo)
 app.command("serve")(market.serve)
 app.command("flow")(records.flow)
-app.command("replay")(records.replay)
+app.command("replay")(replay.replay)
+app.add_typer(log.app, name="log")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(clear.app, name="clear")
 app.add_typer(operator.keys, name="keys")

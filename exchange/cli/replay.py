@@ -1,0 +1,229 @@
+"""``hourbook replay``: a log through a fresh engine again, watched, stopped anywhere, exported."""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from exchange.cli.access import Json
+from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+
+if TYPE_CHECKING:
+    from exchange.history.picture import Picture
+    from exchange.history.walk import Replayed, Take
+    from exchange.journal.frame import Frame
+
+NS: Final = 1_000_000_000
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
+UNTIL_HELP = "Stop after this sequence, or at this time (ISO 8601, UTC)."
+
+
+def replay(
+    directory: Directory,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also check the state reached, and explain a doubt.")
+    ] = False,
+    until: Annotated[str, typer.Option(metavar="SEQ|TIME", help=UNTIL_HELP)] = "",
+    speed: Annotated[
+        str, typer.Option(metavar="real|Nx", help="Print events as they came, so much faster.")
+    ] = "",
+    export: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all rows: .jsonl or .parquet.")
+    ] = None,
+    book: Annotated[
+        list[str] | None, typer.Option("--book", metavar="CODE", help="Show this book then.")
+    ] = None,
+    account: Annotated[
+        list[int] | None, typer.Option("--account", help="Show this account's money then.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Replay a log through a fresh engine and compare every hash recorded in it.
+
+    Changes nothing on disk and may run beside a serving market. With --until it stops there, and
+    --book and --account show what anybody saw and held at that sequence.
+    """
+    from exchange.history import walk  # noqa: PLC0415
+    from exchange.history.picture import Picture  # noqa: PLC0415
+
+    with ExitStack() as exits, progress("replaying") as advance:
+        sequence = stop_at(directory, until) if until else None
+        picture = Picture()
+        takes: list[Take] = []
+        if book or account or export or speed:
+            takes.append(picture.take)
+        if export is not None:
+            takes.append(_exporter(exits, export, picture))
+        if speed:
+            takes.append(_player(_factor(speed), picture, as_json))
+        take = None if not takes else _all(takes)
+        started = time.perf_counter()
+        replayed = walk.replay(directory, take, sequence, advance)
+        seconds = time.perf_counter() - started
+    _answer(directory, replayed, seconds, verify, picture, book or [], account or [], as_json)
+
+
+def stop_at(directory: Path, text: str) -> int:
+    """The sequence that SEQ or TIME names; a usage error where it is neither."""
+    from exchange.history.walk import position  # noqa: PLC0415
+
+    try:
+        return position(directory, text)
+    except ValueError:
+        fail(f"{text} is neither a sequence nor a time like 2026-12-01T15:30:00", Exit.USAGE)
+
+
+def _factor(speed: str) -> float:
+    """How many times as fast as the log's own time: 1 for ``real``, 10 for ``10x``."""
+    if speed == "real":
+        return 1.0
+    try:
+        factor = float(speed.removesuffix("x"))
+    except ValueError:
+        factor = 0.0
+    if not 0 < factor < float("inf"):
+        fail(f"--speed {speed}: write real, or a factor like 10x", Exit.USAGE)
+    return factor
+
+
+def _all(takes: "list[Take]") -> "Take":
+    def take(frame: "Frame", events: bytes) -> None:
+        for one in takes:
+            one(frame, events)
+
+    return take
+
+
+def _exporter(exits: ExitStack, path: Path, picture: "Picture") -> "Take":
+    from exchange.cli.export import exporting  # noqa: PLC0415
+    from exchange.history.table import rows  # noqa: PLC0415
+
+    write = exits.enter_context(exporting(path))
+    return lambda frame, events: write(rows(frame, events, picture))
+
+
+def _player(factor: float, picture: "Picture", as_json: bool) -> "Take":
+    """Prints each batch's events when its time has come; the log's first stamp is now."""
+    from exchange.history.records import event_row  # noqa: PLC0415
+    from exchange.history.walk import time_text  # noqa: PLC0415
+    from exchange.history.words import event_line  # noqa: PLC0415
+    from exchange.messages import EVENT_BYTES  # noqa: PLC0415
+
+    started: list[tuple[int, int]] = []  # stamp of the first batch, and when it was shown
+
+    def play(frame: "Frame", events: bytes) -> None:
+        stamp = frame.opening.stamp
+        if not started:
+            started.append((stamp, time.monotonic_ns()))
+        first, begun = started[0]
+        due = begun + int((stamp - first) / factor)
+        time.sleep(max(0, due - time.monotonic_ns()) / NS)
+        at = time_text(stamp)
+        for number in range(len(events) // EVENT_BYTES):
+            row = event_row(events, number)
+            if as_json:
+                what = event_line(row, picture)
+                show_json({"sequence": row[0], "index": row[1], "time": at, "what": what})
+            else:
+                print(f"{at}  #{row[0]}.{row[1]}  {event_line(row, picture)}", flush=True)
+
+    return play
+
+
+def _answer(
+    directory: Path,
+    replayed: "Replayed",
+    seconds: float,
+    verify: bool,
+    picture: "Picture",
+    books: list[str],
+    accounts: list[int],
+    as_json: bool,
+) -> None:
+    run, divergence = replayed.replayer, replayed.divergence
+    dropped = replayed.tail_dropped
+    facts: dict[str, Any] = {
+        "commands": run.commands,
+        "events": run.events,
+        "frames": run.frames,
+        "epoch": run.epoch,
+        "last_sequence": run.commands,
+        "time": _stamp_text(run.stamp),
+        "state_hash": run.state_hash().hex(),
+        "commands_per_second": int(run.commands / seconds) if seconds else 0,
+        "tail_dropped": dropped.reason if dropped else None,
+        "divergence": str(divergence) if divergence else None,
+    }
+    words: list[str] = []
+    if verify:
+        replayed.engine.check()
+        facts["verified"] = divergence is None
+    if verify and divergence is not None:
+        from exchange.history.divergence import explain  # noqa: PLC0415
+
+        told = explain(directory, divergence)
+        words = told["words"]
+        if as_json:
+            facts["explanation"] = told
+    shown = _views(replayed, picture, books, accounts)
+    if as_json:
+        show_json(facts | shown)
+    else:
+        show_facts(facts, False)
+        _print_views(shown)
+        print("\n".join(["", *words]) if words else "", end="\n" if words else "")
+    if divergence is not None:
+        hint = "" if verify else "; `--verify` says which command and field"
+        fail(f"this build does not reproduce the log: {divergence}{hint}")
+
+
+def _stamp_text(stamp: int) -> str | None:
+    from exchange.history.walk import time_text  # noqa: PLC0415
+
+    return time_text(stamp) if stamp else None
+
+
+def _views(
+    replayed: "Replayed", picture: "Picture", books: list[str], accounts: list[int]
+) -> dict[str, Any]:
+    from exchange.history import view  # noqa: PLC0415
+
+    shown: dict[str, Any] = {}
+    for code in books:
+        if code not in picture.instruments.by_code:
+            listed = ", ".join(sorted(picture.instruments.by_code)) or "none"
+            fail(f"{code} is not listed at that sequence; listed are: {listed}")
+        shown.setdefault("books", []).append(view.book(replayed.engine, picture, code))
+    for number in accounts:
+        if number not in picture.accounts:
+            fail(f"account {number} is not open at that sequence")
+        shown.setdefault("accounts", []).append(view.account(replayed.engine, picture, number))
+    return shown
+
+
+def _print_views(shown: dict[str, Any]) -> None:
+    for book in shown.get("books", []):
+        print(
+            f"\n{book['instrument']}  {book['state']}  mark {book['mark']}"
+            f"  limits {book['low_limit']} to {book['high_limit']}"
+        )
+        sides = [(side, level) for side in ("asks", "bids") for level in _down(side, book[side])]
+        rows = [
+            (side[:-1], level["price"], f"{level['quantity']:,}", f"{level['orders']:,}")
+            for side, level in sides
+        ]
+        show_table(("side", "price", "lots", "orders"), rows)
+    for account in shown.get("accounts", []):
+        print()
+        positions = account.pop("positions")
+        show_facts(account, False)
+        if positions:
+            heads = tuple(name.replace("_", " ") for name in positions[0])
+            show_table(heads, [tuple(str(v) for v in held.values()) for held in positions])
+
+
+def _down(side: str, levels: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Levels as a book is read: the highest price on top."""
+    return levels[::-1] if side == "asks" else levels

@@ -1,0 +1,230 @@
+"""The daily bulletin and the large-trader report, from trades and settlements in the log.
+
+Of every business date and instrument, in lots and with prices per GPU-hour:
+
+    open interest = open interest of the date before + opened - closed - delivered
+
+``opened`` is what buyers bought beyond covering shorts, ``closed`` what sellers sold out of longs:
+both count the long side, and the short side has the same sum, which is asserted.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from exchange.history.picture import Picture, clearing_price
+from exchange.history.records import TRADE, EventRow, event_row, kinds_of
+from exchange.journal.frame import Frame
+from exchange.messages import EventFlag, EventKind
+
+LARGE_LOTS: Final = 25
+SHARES: Final = (4, 8)  # concentration: the part of the largest holders
+
+
+@dataclass(slots=True)
+class Line:
+    """One instrument on one business date. Prices are ticks but ``settlement`` (1e-6 USD)."""
+
+    trades: int = 0
+    volume: int = 0
+    first: int | None = None
+    high: int | None = None
+    low: int | None = None
+    last: int | None = None
+    opened: int = 0
+    closed: int = 0
+    delivered: int = 0
+    settlement: int | None = None
+    open_interest: int = 0  # at the end of the date
+
+
+@dataclass(slots=True)
+class Day:
+    """A business date: its lines by instrument, and positions at its end."""
+
+    date: int
+    lines: dict[int, Line] = field(default_factory=dict)
+    positions: dict[int, dict[int, int]] = field(default_factory=dict)  # net by account
+
+
+class Bulletin:
+    """Collects the dates of a log. Give it every batch; then ``finish`` it."""
+
+    def __init__(self) -> None:
+        self.picture = Picture()
+        self.days: list[Day] = []
+        self._net: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+        self._interest: defaultdict[int, int] = defaultdict(int)
+        self._day = Day(0)
+
+    def take(self, frame: Frame, events: bytes) -> None:
+        """Read a batch."""
+        self.picture.take(frame, events)
+        kinds = kinds_of(events)
+        if not _TOLD & set(kinds):
+            return
+        for number, kind in enumerate(kinds):
+            if kind == TRADE:
+                self._traded(event_row(events, number))
+            elif kind in _TOLD:
+                self._told(event_row(events, number), kind)
+
+    def _line(self, instrument: int) -> Line:
+        return self._day.lines.setdefault(instrument, Line())
+
+    def _told(self, row: EventRow, kind: int) -> None:
+        if kind == EventKind.DAY_OPENED:
+            self._close()
+            self._day = Day(row[9])
+        elif kind == EventKind.INSTRUMENT_SETTLED:
+            self._line(row[5]).settlement = row[8]
+        else:  # INSTRUMENT_EXPIRED
+            line, instrument = self._line(row[5]), row[5]
+            line.settlement = row[8]
+            line.delivered += self._interest[instrument]
+            self._interest[instrument] = 0
+            self._net[instrument].clear()
+
+    def _traded(self, row: EventRow) -> None:
+        instrument, taker, maker = row[5], row[6], row[12] & 0xFFFF_FFFF
+        price, lots = row[8], row[9]
+        buyer, seller = (maker, taker) if row[3] & EventFlag.SELL else (taker, maker)
+        line = self._line(instrument)
+        line.trades += 1
+        line.volume += lots
+        line.first = price if line.first is None else line.first
+        line.high = price if line.high is None else max(line.high, price)
+        line.low = price if line.low is None else min(line.low, price)
+        line.last = price
+        net = self._net[instrument]
+        opened = lots - min(lots, max(-net[buyer], 0))
+        net[buyer] += lots
+        closed = min(lots, max(net[seller], 0))
+        net[seller] -= lots
+        line.opened += opened
+        line.closed += closed
+        self._interest[instrument] += opened - closed
+
+    def _close(self) -> None:
+        """End a business date: open interest by roll-forward, checked on both sides."""
+        for listed in self.picture.instruments.by_id:
+            line = self._line(listed)
+            line.open_interest = self._interest[listed]
+            net = {account: lots for account, lots in self._net[listed].items() if lots}
+            longs = sum(lots for lots in net.values() if lots > 0)
+            shorts = -sum(lots for lots in net.values() if lots < 0)
+            assert line.open_interest == longs == shorts, f"open interest of {listed}"
+            self._day.positions[listed] = net
+        if self._day.date:
+            self.days.append(self._day)
+
+    def finish(self) -> None:
+        """End the last business date where the log ends."""
+        self._close()
+        self._day = Day(0)
+
+    def day(self, date: int | None = None) -> Day:
+        """The bulletin's business date; the last of the log if None. KeyError: no such date."""
+        for day in reversed(self.days):
+            if date in (None, day.date):
+                return day
+        raise KeyError(date)
+
+    def rows(self, day: Day) -> list[dict[str, Any]]:
+        """The date's bulletin: one row for every instrument that trades or is held."""
+        before = self._before(day)
+        rows = []
+        for number, line in sorted(day.lines.items()):
+            price = self.picture.listed(number)
+            assert price is not None, "a line is of a listed instrument"
+            was = before.get(number, 0)
+            settlement = None if line.settlement is None else clearing_price(line.settlement)
+
+            def ticks(value: int | None, text: Any = price.price_text) -> str | None:
+                return None if value is None else str(text(value))
+
+            rows.append(
+                {
+                    "business_date": day.date,
+                    "instrument": price.code,
+                    "trades": line.trades,
+                    "volume": line.volume,
+                    "block_volume": 0,
+                    "efp_volume": 0,
+                    "open": ticks(line.first),
+                    "high": ticks(line.high),
+                    "low": ticks(line.low),
+                    "close": ticks(line.last),
+                    "settlement_price": settlement,
+                    "open_interest": line.open_interest,
+                    "change": line.open_interest - was,
+                    "opened": line.opened,
+                    "closed": line.closed,
+                    "deliveries": line.delivered,
+                }
+            )
+        return rows
+
+    def _before(self, day: Day) -> dict[int, int]:
+        at = self.days.index(day)
+        if at == 0:
+            return {}
+        return {number: line.open_interest for number, line in self.days[at - 1].lines.items()}
+
+    def large_traders(self, day: Day, lots: int = LARGE_LOTS) -> list[dict[str, Any]]:
+        """Who holds ``lots`` or more of an instrument, largest first, and the rest in one row.
+
+        Per instrument the rows' longs sum to the open interest, and so do their shorts.
+        """
+        rows = []
+        for number, positions in sorted(day.positions.items()):
+            interest = day.lines[number].open_interest
+            if not interest:
+                continue
+            code = self.picture.code(number)
+            ranked = sorted(positions.items(), key=lambda held: (-abs(held[1]), held[0]))
+            large = [(account, net) for account, net in ranked if abs(net) >= lots]
+            small = [(account, net) for account, net in ranked if abs(net) < lots]
+            for account, net in large:
+                member = self.picture.accounts[account].member
+                rows.append(_holder(day, code, str(account), str(member), [net]))
+            if small:
+                name = f"{len(small)} below {lots}"
+                rows.append(_holder(day, code, name, "", [net for _, net in small]))
+        return rows
+
+    def concentration(self, day: Day) -> list[dict[str, Any]]:
+        """Which part of the open interest the largest 4 and 8 holders have, per cent and side."""
+        rows = []
+        for number, positions in sorted(day.positions.items()):
+            interest = day.lines[number].open_interest
+            if interest:
+                row: dict[str, Any] = {"instrument": self.picture.code(number)}
+                for side, sign in (("long", 1), ("short", -1)):
+                    held = sorted((sign * net for net in positions.values()), reverse=True)
+                    for most in SHARES:
+                        top = sum(net for net in held[:most] if net > 0)
+                        row[f"top_{most}_{side}"] = round(100 * top / interest, 1)
+                rows.append(row)
+        return rows
+
+
+_TOLD: Final = frozenset(
+    {
+        TRADE,
+        EventKind.DAY_OPENED,
+        EventKind.INSTRUMENT_SETTLED,
+        EventKind.INSTRUMENT_EXPIRED,
+    }
+)
+
+
+def _holder(day: Day, code: str, account: str, member: str, nets: list[int]) -> dict[str, Any]:
+    return {
+        "business_date": day.date,
+        "instrument": code,
+        "account": account,
+        "member": member,
+        "long": sum(net for net in nets if net > 0),
+        "short": -sum(net for net in nets if net < 0),
+    }

@@ -1,0 +1,235 @@
+"""One order's whole life, found in the log: every command that names it and every event about it.
+
+An order is named by its order id, or by its account and the digest of its client order id. The
+search is over columns of commands and events, so that only what concerns the order is unpacked. A
+second replay then stops before each step to see the book and the account as they were.
+"""
+
+from bisect import bisect_left, bisect_right
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from exchange.engine import Engine
+from exchange.history.picture import Picture
+from exchange.history.records import (
+    COMMAND_PLACES,
+    EVENT_PLACES,
+    EventRow,
+    command_at,
+    event_column,
+    event_row,
+    where,
+)
+from exchange.history.walk import Progress, visit, walk
+from exchange.journal.frame import Frame
+from exchange.messages import (
+    COMMAND_BYTES,
+    EVENT_BYTES,
+    Command,
+    CommandFlag,
+    CommandKind,
+    EventFlag,
+    EventKind,
+)
+
+STEPS_MAX: Final = 500  # steps shown; the figures count all of them
+_ORDER_AT: Final = (EVENT_PLACES["order_id"], EVENT_PLACES["maker_order_id"])
+_KEY_AT: Final = (COMMAND_PLACES["key_lo"], COMMAND_PLACES["target_lo"])
+_ORDER_EVENTS: Final = frozenset(
+    k for k in EventKind if EventKind.ORDER_ACCEPTED <= k < EventKind.SESSION_OPENED
+)
+_TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
+
+
+class Step(msgspec.Struct):
+    """One command that concerned the order, and the events of it that did.
+
+    ``own``: the command named the order; otherwise it was somebody else's doing or the market's.
+    ``before`` is what the book and the account were like; None for a step not looked at.
+    """
+
+    sequence: int
+    stamp: int
+    ingress: int
+    command: Command
+    own: bool
+    events: list[EventRow]
+    before: dict[str, Any] | None = None
+
+
+class Life(msgspec.Struct):
+    """What became of an order. ``quantity`` = ``executed`` + ``cancelled`` + ``leaves``."""
+
+    account: int
+    key: tuple[int, int]
+    order_id: int | None = None  # None: never accepted
+    instrument: int | None = None
+    sell: bool = False
+    quantity: int = 0
+    executed: int = 0
+    cancelled: int = 0
+    leaves: int = 0
+    steps: list[Step] = []
+    steps_left_out: int = 0
+
+    @property
+    def state(self) -> str:
+        """``rejected``, ``working``, ``filled`` or ``cancelled``."""
+        if self.order_id is None:
+            return "rejected"
+        if self.leaves:
+            return "working"
+        return "cancelled" if self.cancelled else "filled"
+
+
+class _Trace:
+    """Collects the steps while the log is walked."""
+
+    def __init__(self, order_id: int | None, account: int | None, key: tuple[int, int] | None):
+        self.order_id, self.account, self.key = order_id, account, key
+        self.life: Life | None = None
+        self.picture = Picture()
+
+    def take(self, frame: Frame, events: bytes) -> None:
+        self.picture.take(frame, events)
+        rows: dict[int, list[EventRow]] = {}
+        own: set[int] = set()
+        if self.order_id is None:
+            self._by_key(frame, events, rows, own)
+        if self.order_id is not None:
+            self._by_order(frame, events, rows)
+        if self.order_id is not None and self.key is not None:
+            self._by_key(frame, events, rows, own)
+        for sequence in sorted(rows):
+            self._step(frame, sequence, rows[sequence], sequence in own)
+
+    def _by_order(self, frame: Frame, events: bytes, rows: dict[int, list[EventRow]]) -> None:
+        """Events that name the order id; the first acceptance tells its account and key."""
+        assert self.order_id is not None
+        for number in where(events, self.order_id, EVENT_BYTES, *_ORDER_AT):
+            row = event_row(events, number)
+            if row[2] not in _ORDER_EVENTS or self.order_id not in (row[7], row[11]):
+                continue
+            if row[2] != EventKind.TRADE and row[7] != self.order_id:
+                continue  # these bytes are a key
+            if self.key is None and row[2] == EventKind.ORDER_ACCEPTED:
+                self.account, self.key = row[6], (row[11], row[12])
+            rows.setdefault(row[0], []).append(row)
+
+    def _by_key(
+        self, frame: Frame, events: bytes, rows: dict[int, list[EventRow]], own: set[int]
+    ) -> None:
+        """Commands that carry the client id's digest, as their own id or as their target."""
+        assert self.key is not None
+        numbers = where(frame.commands, self.key[0], COMMAND_BYTES, *_KEY_AT)
+        sequences = event_column(events, "sequence") if numbers else memoryview(b"")
+        for number in numbers:
+            command = command_at(frame.commands, number)
+            if command.account != self.account or not _names(command, self.key):
+                continue
+            sequence = frame.opening.first_sequence + number
+            own.add(sequence)
+            known = rows.setdefault(sequence, [])
+            start, end = bisect_left(sequences, sequence), bisect_right(sequences, sequence)
+            for at in range(start, end):
+                row = event_row(events, at)
+                if self.order_id is None and row[2] == EventKind.ORDER_ACCEPTED:
+                    self.order_id = row[7] if (row[11], row[12]) == self.key else None
+                if row[2] == EventKind.REJECTED and row not in known:
+                    known.append(row)
+
+    def _step(self, frame: Frame, sequence: int, rows: list[EventRow], own: bool) -> None:
+        number = sequence - frame.opening.first_sequence
+        command = command_at(frame.commands, number)
+        if not rows:
+            return
+        if self.life is None:
+            assert self.account is not None and self.key is not None
+            self.life = Life(account=self.account, key=self.key)
+        life = self.life
+        own = own or (command.kind in _TARGETED and command.target_lo == self.order_id
+                      and not command.flags & CommandFlag.BY_CLIENT_ID)  # fmt: skip
+        for row in rows:
+            _count(life, row)
+        if len(life.steps) < STEPS_MAX:
+            ingress = int.from_bytes(frame.ingress[8 * number : 8 * number + 8], "little")
+            stamp = frame.opening.stamp
+            life.steps.append(Step(sequence, stamp, ingress, command, own, rows))
+        else:
+            life.steps_left_out += 1
+
+
+def _names(command: Command, key: tuple[int, int]) -> bool:
+    """Whether a command has ``key`` as the id of an order, or as its target by client id."""
+    enters = command.kind == CommandKind.ENTER or (
+        command.kind == CommandKind.REPLACE and bool(command.flags & CommandFlag.NEW_ID)
+    )
+    if enters and (command.key_lo, command.key_hi) == key:
+        return True
+    by_client_id = bool(command.flags & CommandFlag.BY_CLIENT_ID)
+    aimed = command.kind in _TARGETED and by_client_id
+    return aimed and (command.target_lo, command.target_hi) == key
+
+
+def _count(life: Life, row: EventRow) -> None:
+    """Take an event into the figures of the order."""
+    kind, flags, quantity = row[2], row[3], row[9]
+    if flags & EventFlag.DUPLICATE:
+        return
+    if kind == EventKind.ORDER_ACCEPTED:
+        life.order_id, life.instrument = row[7], row[5]
+        life.sell, life.quantity, life.leaves = bool(flags & EventFlag.SELL), quantity, quantity
+    elif kind == EventKind.TRADE:
+        life.executed += quantity
+        life.leaves -= quantity
+    elif kind in (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED):
+        life.cancelled += quantity
+        life.leaves -= quantity
+    elif kind == EventKind.ORDER_REPLACED:  # quantity is the new total, executed lots included
+        life.quantity = quantity + life.cancelled
+        life.leaves = quantity - life.executed
+
+
+def trace(
+    directory: Path,
+    *,
+    order_id: int | None = None,
+    account: int | None = None,
+    key: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Life | None, Picture]:
+    """Find an order by its id, or by account and client id digest; None if the log has none.
+
+    Raises what ``walk`` raises.
+    """
+    assert (order_id is None) != (key is None), "named one way"
+    trace = _Trace(order_id, account, key)
+    walk(directory, trace.take, progress=progress)
+    life = trace.life
+    if life is not None:
+        _look_around(directory, life)
+    return life, trace.picture
+
+
+def _look_around(directory: Path, life: Life) -> None:
+    """Note at each step what the book and the account were like before it."""
+    steps = {step.sequence: step for step in life.steps}
+
+    def look(engine: Engine, sequence: int) -> None:
+        step = steps[sequence]
+        known = life.instrument if life.instrument is not None else step.command.instrument
+        before: dict[str, Any] = {}
+        try:
+            before["account"] = engine.account(life.account)
+            before["instrument"] = engine.instrument(known)
+        except KeyError:  # not open or not listed yet: the reject says so
+            step.before = before
+            return
+        before["position"] = engine.position(life.account, known)
+        levels = 0 if step.own else 1
+        before["bids"], before["asks"] = engine.book(known, levels)
+        step.before = before
+
+    visit(directory, steps, look)

@@ -1,0 +1,91 @@
+"""Names for the numbers of a log: instruments, accounts, business dates, as the stream has them."""
+
+from typing import Final, NamedTuple
+
+import msgspec
+
+from exchange.history.records import event_row, kinds_of
+from exchange.journal.frame import Frame, unpack_texts
+from exchange.marketdata.instruments import Instrument, Instruments, decimal_text, micros_text
+from exchange.messages import EventKind, Mode
+
+# What an order does; every other kind may change the picture.
+_ORDER_KINDS: Final = bytes(range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED))
+_QUIET: Final = frozenset(
+    {
+        *_ORDER_KINDS,
+        EventKind.TIME_ADVANCED,
+        EventKind.POSITION_SETTLED,
+        EventKind.CHECKPOINTED,
+    }
+)
+
+
+class Holder(NamedTuple):
+    """Whose account it is."""
+
+    member: int
+    group: int  # self-trade group
+    kind: int
+
+
+class Picture:
+    """What is known so far. Call ``take`` with every batch, in order."""
+
+    def __init__(self) -> None:
+        self.instruments = Instruments()
+        self.accounts: dict[int, Holder] = {0: Holder(0, 0, 0)}
+        self.business_date = 0  # yyyymmdd, 0 before the first
+        self.mode = Mode.NORMAL
+
+    def take(self, frame: Frame, events: bytes) -> None:
+        """Read what a batch changed of the picture."""
+        kinds = kinds_of(events)
+        if not kinds.translate(None, _ORDER_KINDS):
+            return
+        texts = dict(unpack_texts(frame.texts))
+        for number, kind in enumerate(kinds):
+            if kind not in _QUIET:
+                row = event_row(events, number)
+                self._apply(row, kind, texts.get(row[0]))
+
+    def _apply(self, row: tuple[int, ...], kind: int, text: str | None) -> None:
+        if kind == EventKind.ACCOUNT_OPENED:
+            self.accounts[row[6]] = Holder(row[5], row[10], row[4])
+        elif kind == EventKind.DAY_OPENED:
+            self.business_date = row[9]
+        elif kind == EventKind.MODE_CHANGED:
+            self.mode = Mode(row[9])
+        else:
+            try:
+                self.instruments.apply(row, text)  # type: ignore[arg-type]
+            except msgspec.MsgspecError:  # a listing whose text is no listing: named by its number
+                self.instruments.apply(row, None)  # type: ignore[arg-type]
+
+    def listed(self, number: int) -> Instrument | None:
+        """The instrument of that number, if it is listed."""
+        return self.instruments.by_id.get(number)
+
+    def code(self, number: int) -> str:
+        """An instrument's code; a number sign and its number before it is listed."""
+        found = self.listed(number)
+        return found.code if found is not None else f"#{number}"
+
+    def price(self, number: int, ticks: int) -> str:
+        """A price in ticks as dollars per GPU-hour; with its unit where the tick is unknown."""
+        found = self.listed(number)
+        return found.price_text(ticks) if found is not None else f"{ticks} ticks"
+
+
+def money(micros: int) -> str:
+    """Micro-dollars as dollars with separators: to the cent if that is exact."""
+    digits = micros_text(micros)
+    if digits.endswith("0000"):
+        digits = digits[:-4]
+    whole, _, part = digits.lstrip("-").partition(".")
+    return f"{'-' if micros < 0 else ''}{int(whole):,}.{part}"
+
+
+def clearing_price(micros: int) -> str:
+    """A clearing price (mark, settlement) as dollars per GPU-hour."""
+    return decimal_text(micros, 6)

@@ -1,0 +1,116 @@
+"""Fields of many command or event records at once, and the row of one.
+
+A column is a strided view of the records' bytes: reading one field of a million records makes no
+object per record. The views read the machine's own byte order, as the engine's records do; the log
+is little-endian, and so is every machine that the engine is built for.
+"""
+
+import sys
+from struct import Struct as Layout
+from typing import Final
+
+from exchange.messages import (
+    COMMAND,
+    COMMAND_BYTES,
+    COMMAND_FIELDS,
+    EVENT,
+    EVENT_BYTES,
+    EVENT_FIELDS,
+    TRADE_FIELDS,
+    Command,
+    Event,
+    EventKind,
+)
+
+assert sys.byteorder == "little", "the records' views need a little-endian machine"
+
+Place = tuple[str, int]  # type code and offset in bytes
+
+
+def _places(layout: Layout, names: tuple[str, ...]) -> dict[str, Place]:
+    places, offset = {}, 0
+    for name, code in zip(names, layout.format.lstrip("<"), strict=True):
+        places[name] = (code, offset)
+        offset += Layout(f"<{code}").size
+    return places
+
+
+COMMAND_PLACES: Final = _places(COMMAND, COMMAND_FIELDS)
+# A trade's fields by their own names, too; `key_hi` of a trade is its maker's account and leaves.
+EVENT_PLACES: Final = _places(EVENT, EVENT_FIELDS) | {
+    "maker_order_id": ("Q", 48),
+    "maker_account": ("I", 56),
+    "maker_leaves": ("I", 60),
+    "cash": ("q", 64),
+    "maker_cash": ("q", 72),
+}
+TRADE: Final = int(EventKind.TRADE)
+
+EventRow = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
+
+
+def _column(data: bytes, place: Place, size: int) -> "memoryview[int]":
+    code, offset = place
+    width = Layout(code).size
+    view: memoryview[int] = memoryview(data).cast(code)  # type: ignore[call-overload]
+    return view[offset // width :: size // width]
+
+
+def event_column(events: bytes, field: str) -> "memoryview[int]":
+    """A field of every event, in order. KeyError: no such field."""
+    return _column(events, EVENT_PLACES[field], EVENT_BYTES)
+
+
+def command_column(commands: bytes, field: str) -> "memoryview[int]":
+    """A field of every command, in order. KeyError: no such field."""
+    return _column(commands, COMMAND_PLACES[field], COMMAND_BYTES)
+
+
+def kinds_of(events: bytes) -> bytes:
+    """The kind of every event, one byte each."""
+    return events[EVENT_PLACES["kind"][1] :: EVENT_BYTES]
+
+
+def where(data: bytes, needle: int, size: int, *places: Place) -> list[int]:
+    """Numbers of the ``size``-byte records with ``needle`` in one of the 64-bit fields, rising.
+
+    A look at the raw bytes comes first: most batches do not have it at all.
+    """
+    if needle.to_bytes(8, "little") not in data:
+        return []
+    numbers: set[int] = set()
+    for place in places:
+        values, at = _column(data, place, size).tolist(), -1
+        for _ in range(values.count(needle)):
+            at = values.index(needle, at + 1)
+            numbers.add(at)
+    return sorted(numbers)
+
+
+def event_row(events: bytes, number: int) -> EventRow:
+    """Event ``number`` of the bytes, in the order of EVENT_FIELDS."""
+    row: EventRow = EVENT.unpack_from(events, number * EVENT_BYTES)
+    return row
+
+
+def event_at(events: bytes, number: int) -> Event:
+    """Event ``number`` of the bytes."""
+    return Event(**dict(zip(EVENT_FIELDS, event_row(events, number), strict=True)))
+
+
+def command_at(commands: bytes, number: int) -> Command:
+    """Command ``number`` of the bytes."""
+    row = COMMAND.unpack_from(commands, number * COMMAND_BYTES)
+    return Command(**dict(zip(COMMAND_FIELDS, row, strict=True)))
+
+
+def event_fields(row: EventRow, data: bytes, number: int) -> dict[str, int]:
+    """The event's fields by the names that its kind gives them."""
+    if row[2] != TRADE:
+        return dict(zip(EVENT_FIELDS, row, strict=True))
+    places = {name: EVENT_PLACES[name] for name in TRADE_FIELDS}
+    at = number * EVENT_BYTES
+    return {
+        name: Layout(f"<{code}").unpack_from(data, at + offset)[0]
+        for name, (code, offset) in places.items()
+    }

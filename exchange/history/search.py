@@ -1,0 +1,141 @@
+"""Events by account, instrument, reason, kind and time, found by looking at columns of a batch."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from exchange.history.picture import Picture
+from exchange.history.records import (
+    TRADE,
+    EventRow,
+    command_column,
+    event_column,
+    event_row,
+    kinds_of,
+)
+from exchange.journal.frame import Frame
+from exchange.messages import CancelReason, CommandKind, EventKind, Reason
+
+_INSTRUMENT_KINDS = frozenset(
+    {
+        *(k for k in EventKind if EventKind.ORDER_ACCEPTED <= k < EventKind.SESSION_OPENED),
+        *(k for k in EventKind if EventKind.INSTRUMENT_LISTED <= k < EventKind.ACCOUNT_OPENED),
+    }
+)
+_TAKEN = frozenset({EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED})
+# Other rejects name no instrument: the field is zero there and says nothing.
+_WITH_INSTRUMENT = frozenset(
+    {CommandKind.ENTER, *(k for k in CommandKind if CommandKind.LIST <= k <= CommandKind.EXPIRE)}
+)
+Found = Callable[[Frame, EventRow], None]
+
+
+@dataclass
+class Query:
+    """What is looked for; what is None does not bind. Kinds and reasons are given by number.
+
+    An account is found on either side of a trade. ``command_kinds`` takes all events of such
+    commands; with ``event_kinds`` either is enough.
+    """
+
+    account: int | None = None
+    code: str | None = None
+    cancel_reason: int | None = None
+    reject_reason: int | None = None
+    event_kinds: frozenset[int] = frozenset()
+    command_kinds: frozenset[int] = frozenset()
+    first_sequence: int = 0
+    first_stamp: int = 0
+    picture: Picture = field(default_factory=Picture)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def search(self, frame: Frame, events: bytes, found: Found) -> None:
+        """Give every event of a batch that matches to ``found``, in order, and count it by kind."""
+        self.picture.take(frame, events)
+        if frame.opening.stamp < self.first_stamp or frame.last_sequence < self.first_sequence:
+            return
+        kinds = kinds_of(events)
+        numbers = self._candidates(frame, events, kinds)
+        for number in numbers:
+            row = event_row(events, number)
+            if row[0] < self.first_sequence or not self._fits(frame, row):
+                continue
+            self.counts[EventKind(row[2]).name] += 1
+            found(frame, row)
+
+    def _candidates(self, frame: Frame, events: bytes, kinds: bytes) -> "range | list[int]":
+        """Numbers of the events that the columns do not rule out."""
+        numbers: range | list[int] = range(len(kinds))
+        if self.account is not None:
+            wanted = self.account
+            owners = event_column(events, "account").tolist()
+            makers = event_column(events, "maker_account").tolist()
+            numbers = [
+                n
+                for n in numbers
+                if owners[n] == wanted or (makers[n] == wanted and kinds[n] == TRADE)
+            ]
+        if self.code is not None:
+            listed = self.picture.instruments.by_code.get(self.code)
+            column = event_column(events, "instrument").tolist()
+            numbers = [
+                n
+                for n in numbers
+                if listed and column[n] == listed.id and kinds[n] in _INSTRUMENT_KINDS
+            ]
+        if self.cancel_reason is not None or self.reject_reason is not None:
+            reasons = event_column(events, "reason").tolist()
+            pairs = self._reasons()
+            numbers = [n for n in numbers if (kinds[n], reasons[n]) in pairs]
+        if self.event_kinds or self.command_kinds:
+            numbers = self._of_kinds(frame, events, kinds, numbers)
+        return numbers
+
+    def _reasons(self) -> set[tuple[int, int]]:
+        pairs: set[tuple[int, int]] = set()
+        if self.reject_reason is not None:
+            pairs.add((int(EventKind.REJECTED), self.reject_reason))
+        if self.cancel_reason is not None:
+            pairs |= {(int(kind), self.cancel_reason) for kind in _TAKEN}
+        return pairs
+
+    def _of_kinds(
+        self, frame: Frame, events: bytes, kinds: bytes, numbers: "range | list[int]"
+    ) -> list[int]:
+        if not self.command_kinds:
+            return [n for n in numbers if kinds[n] in self.event_kinds]
+        first = frame.opening.first_sequence
+        commands = bytes(command_column(frame.commands, "kind"))
+        sequences = event_column(events, "sequence").tolist()
+        return [
+            n
+            for n in numbers
+            if kinds[n] in self.event_kinds or commands[sequences[n] - first] in self.command_kinds
+        ]
+
+    def _fits(self, frame: Frame, row: EventRow) -> bool:
+        """What only the command tells: whether a reject's instrument says anything."""
+        if self.code is None or row[2] != EventKind.REJECTED:
+            return True
+        place = row[0] - frame.opening.first_sequence
+        return frame.commands[place * 64] in _WITH_INSTRUMENT
+
+
+def kinds_named(name: str) -> tuple[frozenset[int], frozenset[int]]:
+    """(event kinds, command kinds) of a name. KeyError: neither has it."""
+    wanted = name.upper().replace("-", "_")
+    events = frozenset({EventKind[wanted].value} if wanted in EventKind.__members__ else ())
+    commands = frozenset({CommandKind[wanted].value} if wanted in CommandKind.__members__ else ())
+    if not events and not commands:
+        raise KeyError(name)
+    return events, commands
+
+
+def reason_named(name: str) -> tuple[int | None, int | None]:
+    """(cancel reason, reject reason) of a name. KeyError: neither has it."""
+    wanted = name.upper().replace("-", "_")
+    cancel = CancelReason.__members__.get(wanted)
+    reject = Reason.__members__.get(wanted)
+    if cancel is None and reject is None:
+        raise KeyError(name)
+    return cancel and int(cancel), reject and int(reject)

@@ -1,0 +1,221 @@
+"""An order's life in words: what happened at each step, and the rule behind it.
+
+Rules are those of docs/reference/engine.md; each telling names the section.
+"""
+
+from typing import Any, Final
+
+from exchange.history.order import Life, Step
+from exchange.history.picture import Picture, money
+from exchange.history.records import EventRow
+from exchange.history.walk import time_text
+from exchange.history.words import CANCELS, command_line, member_name, reject_words
+from exchange.messages import (
+    INDEX_BITS,
+    CancelReason,
+    CommandKind,
+    EventFlag,
+    EventKind,
+    SelfTrade,
+)
+
+PRIORITY: Final = "engine.md, Price-time priority"
+IDENTITY: Final = "engine.md, Orders and slots"
+DORMANT: Final = "engine.md, Dormant orders"
+RISK: Final = "engine.md, Risk"
+COMMANDS: Final = "engine.md, Commands"
+REJECTS: Final = "rejects.md"
+
+Told = dict[str, str]  # what, why, rule
+
+
+def tell(life: Life, picture: Picture) -> dict[str, Any]:
+    """The life as plain data: who, how it stands, and every step with what, why and rule."""
+    code = None if life.instrument is None else picture.code(life.instrument)
+    return {
+        "order_id": life.order_id,
+        "account": life.account,
+        "client_order_id_digest": f"{life.key[0]:016x}{life.key[1]:016x}",
+        "instrument": code,
+        "side": None if life.order_id is None else ("sell" if life.sell else "buy"),
+        "state": life.state,
+        "quantity": life.quantity,
+        "executed": life.executed,
+        "cancelled": life.cancelled,
+        "leaves": life.leaves,
+        "steps": [_step(step, life, picture) for step in life.steps],
+        "steps_left_out": life.steps_left_out,
+    }
+
+
+def _step(step: Step, life: Life, picture: Picture) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "sequence": step.sequence,
+        "time": time_text(step.stamp),
+        "received": time_text(step.ingress) if step.ingress else None,
+        "command": command_line(step.command, picture),
+        "by": "the order's owner" if step.own else _other(step, life),
+    }
+    told["happened"] = [_event(row, step, life, picture) for row in step.events]
+    return told
+
+
+def _other(step: Step, life: Life) -> str:
+    kind = step.command.kind
+    if kind in (CommandKind.ENTER, CommandKind.REPLACE):
+        same = step.command.account == life.account
+        return f"another order of account {step.command.account}" if same else (
+            f"account {step.command.account}"
+        )  # fmt: skip
+    return "the market" if step.command.account != life.account else "the order's owner"
+
+
+def _event(row: EventRow, step: Step, life: Life, picture: Picture) -> Told:
+    kind, flags = row[2], row[3]
+    if flags & EventFlag.DUPLICATE:
+        return {
+            "what": "the first answer again",
+            "why": "a repeat of a known id with the same fields changes nothing",
+            "rule": IDENTITY,
+        }
+    if kind == EventKind.REJECTED:
+        instrument = step.command.instrument if life.instrument is None else life.instrument
+        return {
+            "what": f"rejected: {reject_words(row, picture, instrument).partition(':')[0]}",
+            "why": reject_words(row, picture, instrument).partition(": ")[2] + _means(step),
+            "rule": REJECTS,
+        }
+    if kind == EventKind.ORDER_ACCEPTED:
+        return _accepted(row, step, picture)
+    if kind == EventKind.TRADE:
+        return _traded(row, life, picture)
+    if kind == EventKind.ORDER_REPLACED:
+        return _replaced(row, step, picture)
+    if kind in (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED):
+        return _cancelled(row, step)
+    if kind == EventKind.ORDER_DORMANT:
+        return {
+            "what": f"{row[10]:,} lots wait outside the book",
+            "why": "the price limits moved and the order's price is beyond them; it keeps its hold"
+            " and returns when they reach it again",
+            "rule": DORMANT,
+        }
+    return {
+        "what": f"returned to the market with {row[9]:,} lots, {row[10]:,} rest",
+        "why": f"the limits reach its price again; {_queue(row, step, picture)}",
+        "rule": DORMANT,
+    }
+
+
+def _means(step: Step) -> str:
+    """What the account could have, for a reject of an order."""
+    account = (step.before or {}).get("account")
+    if account is None or step.command.kind not in (CommandKind.ENTER, CommandKind.REPLACE):
+        return ""
+    return f"; it had {money(account['cash'])} USD in cash, {money(account['required'])} required"
+
+
+def _queue(row: EventRow, step: Step, picture: Picture) -> str:
+    """Where the order came to stand among those of its price."""
+    side = "asks" if row[3] & EventFlag.SELL else "bids"
+    levels = (step.before or {}).get(side, [])
+    lots, orders = next(((q, n) for price, q, n in levels if price == row[8]), (0, 0))
+    price = picture.price(row[5], row[8])
+    if not orders:
+        return f"alone at {price}"
+    return f"behind {lots:,} lots of {orders:,} orders at {price}, which came before it"
+
+
+def _accepted(row: EventRow, step: Step, picture: Picture) -> Told:
+    account = (step.before or {}).get("account")
+    has = (
+        f"; before it the account had {money(account['cash'])} USD in cash,"
+        f" {money(account['required'])} required"
+        if account
+        else ""
+    )
+    rests = f"; {row[10]:,} lots rest, {_queue(row, step, picture)}" if row[10] else ""
+    return {
+        "what": f"accepted as order {row[7]}{rests}",
+        "why": f"it passed every guard in its order, the margin last{has}",
+        "rule": f"{COMMANDS}; {RISK}" if not row[10] else f"{COMMANDS}; {RISK}; {PRIORITY}",
+    }
+
+
+def _traded(row: EventRow, life: Life, picture: Picture) -> Told:
+    incoming = row[7] == life.order_id
+    price, match = picture.price(row[5], row[8]), row[0] << INDEX_BITS | row[1]
+    maker_account, maker_leaves = row[12] & 0xFFFF_FFFF, row[12] >> 32
+    if incoming:
+        left, fee = row[10], -row[13]
+        other = f"order {row[11]} of account {maker_account}"
+        best = "bid" if life.sell else "offer"
+        why = f"that order was the oldest at the best {best}; a trade is at the resting price"
+    else:
+        left, fee = maker_leaves, -row[14]
+        other = f"order {row[7]} of account {row[6]}, which came in"
+        best = "offer" if life.sell else "bid"
+        why = (
+            f"this order was the oldest at the best {best}, and the incoming one reached its price"
+        )
+    verb = "sold" if life.sell else "bought"
+    return {
+        "what": f"{verb} {row[9]:,} at {price} with {other}; {left:,} left,"
+        f" fee {money(fee)} USD, match {match}",
+        "why": why,
+        "rule": PRIORITY,
+    }
+
+
+def _replaced(row: EventRow, step: Step, picture: Picture) -> Told:
+    old = picture.price(row[5], row[13])
+    kept = row[4] == 1
+    why = (
+        "same price and no larger: it keeps its place"
+        if kept
+        else f"another price, or larger: it goes to the back; {_queue(row, step, picture)}"
+    )
+    return {
+        "what": f"now {row[9]:,} lots in all at {picture.price(row[5], row[8])}, {row[10]:,} rest"
+        f" (was {row[14]:,} left at {old})",
+        "why": why,
+        "rule": PRIORITY,
+    }
+
+
+def _cancelled(row: EventRow, step: Step) -> Told:
+    taken = "cancelled" if row[2] == EventKind.ORDER_CANCELLED else "reduced"
+    name = member_name(CancelReason, row[4])
+    try:
+        why = CANCELS[CancelReason(row[4])]
+    except ValueError:
+        why = name
+    if row[4] == CancelReason.SELF_TRADE:
+        why += f" ({member_name(SelfTrade, step.command.stp)})"
+    rested = "in the book" if row[3] & EventFlag.RESTING else "not in the book"
+    what = f"{taken}: {row[9]:,} lots off, {row[10]:,} left ({name}, {rested})"
+    return {"what": what, "why": why, "rule": PRIORITY if row[4] != 1 else COMMANDS}
+
+
+def text(told: dict[str, Any]) -> str:
+    """The life as a page of text."""
+    who = f"account {told['account']}"
+    head = (
+        f"never accepted, {who}, client id digest {told['client_order_id_digest']}"
+        if told["order_id"] is None
+        else f"order {told['order_id']} of {who}: {told['side']} {told['quantity']:,}"
+        f" {told['instrument']}, {told['state']}"
+    )
+    lines = [
+        head,
+        f"{told['quantity']:,} = {told['executed']:,} executed + {told['cancelled']:,} cancelled"
+        f" + {told['leaves']:,} working",
+    ]
+    for step in told["steps"]:
+        lines += ["", f"#{step['sequence']}  {step['time']}  {step['command']}  (by {step['by']})"]
+        for happened in step["happened"]:
+            lines += [f"    {happened['what']}", f"      because {happened['why']}"
+                      f" [{happened['rule']}]"]  # fmt: skip
+    if told["steps_left_out"]:
+        lines += ["", f"{told['steps_left_out']:,} more steps are counted above and not shown"]
+    return "\n".join(lines)

@@ -1,0 +1,64 @@
+"""Anyone's book, position and margin as they stand in an engine that was replayed to a sequence."""
+
+from typing import Any
+
+from exchange.engine import Engine
+from exchange.history.picture import Picture, clearing_price, money
+from exchange.messages import AccountKind, TradingState
+
+
+def book(engine: Engine, picture: Picture, code: str, levels: int = 0) -> dict[str, Any]:
+    """An instrument's whole book, or its best ``levels``, with its state. KeyError: not listed."""
+    listed = picture.instruments.by_code[code]
+    bids, asks = engine.book(listed.id, levels)
+    stands = engine.instrument(listed.id)
+
+    def shown(side: list[tuple[int, int, int]]) -> list[dict[str, Any]]:
+        return [
+            {"price": listed.price_text(price), "quantity": lots, "orders": orders}
+            for price, lots, orders in side
+        ]
+
+    return {
+        "instrument": code,
+        "state": TradingState(stands["state"]).name,
+        "mark": clearing_price(stands["mark"]),
+        "low_limit": listed.price_text(stands["low"]),
+        "high_limit": listed.price_text(stands["high"]),
+        "bids": shown(bids),
+        "asks": shown(asks),
+    }
+
+
+def account(engine: Engine, picture: Picture, number: int) -> dict[str, Any]:
+    """An account's money, margin and positions. KeyError: not open. Money in dollars, as text."""
+    stands = engine.account(number)
+    positions = []
+    for listed in picture.instruments.by_id.values():
+        held = engine.position(number, listed.id)
+        if any(held.values()):
+            gain = held["net"] * engine.instrument(listed.id)["mark"] * listed.multiplier
+            positions.append(
+                {
+                    "instrument": listed.code,
+                    "net": held["net"],
+                    "working_buy": held["working_buy"],
+                    "working_sell": held["working_sell"],
+                    "hold": money(held["hold"]),
+                    "unrealized": money(gain - held["cost"]),
+                }
+            )
+    return {
+        "account": number,
+        "member": stands["member"],
+        "kind": AccountKind(stands["kind"]).name,
+        "cash": money(stands["cash"]),
+        "required": money(stands["required"]),
+        "free": money(stands["cash"] - stands["required"]),
+        "hold": money(stands["hold"]),
+        "unrealized": money(stands["unrealized"]),
+        "in_deficit": bool(stands["in_deficit"]),
+        "killed": bool(stands["killed"]),
+        "open_orders": stands["open_orders"],
+        "positions": positions,
+    }

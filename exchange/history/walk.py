@@ -1,0 +1,141 @@
+"""Ways through a log: all of it with every hash compared, or to some sequences for a look.
+
+Both use an engine of their own and read only.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from exchange.engine import Engine
+from exchange.journal.errors import Diverged, JournalError
+from exchange.journal.frame import Frame
+from exchange.journal.reader import LOG_NAME, LogReader, Tail
+from exchange.journal.replay import Replayer
+from exchange.messages import COMMAND_BYTES
+
+NS: Final = 1_000_000_000
+Progress = Callable[[int, int], None]
+Take = Callable[[Frame, bytes], None]  # a frame and the events that its commands gave
+Look = Callable[[Engine, int], None]  # the engine as it is before that sequence
+
+
+class NoLog(JournalError):
+    """The directory holds no log."""
+
+
+def open_log(directory: Path) -> LogReader:
+    """A reader of the log of a market's directory. Raises NoLog."""
+    if not (directory / LOG_NAME).is_dir():
+        raise NoLog(f"no log in {directory}; name a market's data directory")
+    return LogReader(directory)
+
+
+class Replayed(NamedTuple):
+    """A replay that ended: the engine as it is then, and how the log and it agreed."""
+
+    engine: Engine
+    replayer: Replayer
+    divergence: Diverged | None
+    tail_dropped: Tail | None
+
+
+def replay(
+    directory: Path,
+    take: Take | None = None,
+    until: int | None = None,
+    progress: Progress | None = None,
+) -> Replayed:
+    """Replay the log, or its commands up to ``until``, and compare every recorded hash.
+
+    ``take`` gets every batch and its events, as far as they were compared or one read further. A
+    divergence is returned; the reader's errors (DamagedLog, NewerVersion, ...) are raised.
+    """
+    reader, engine = open_log(directory), Engine()
+    replayer = Replayer(engine, reader)
+    try:
+        replayer.run(until=until, on_batch=take, progress=progress)
+    except Diverged as diverged:
+        return Replayed(engine, replayer, diverged, None)
+    tail = reader.finish().tail_dropped if until is None else None
+    return Replayed(engine, replayer, None, tail)
+
+
+def walk(
+    directory: Path, take: Take, until: int | None = None, progress: Progress | None = None
+) -> Engine:
+    """As ``replay``, and return the engine; a divergence is raised, for nobody can go on then."""
+    replayed = replay(directory, take, until, progress)
+    if replayed.divergence is not None:
+        raise replayed.divergence
+    return replayed.engine
+
+
+def visit(directory: Path, sequences: Iterable[int], look: Look) -> Engine:
+    """Replay without comparing, and call ``look`` before each of the sequences is applied.
+
+    Stops at the last of them. A sequence beyond the log is passed over.
+    """
+    engine = Engine()
+    due = iter(sorted(set(sequences)))
+    stop = next(due, None)
+    for chunk in open_log(directory).chunks():
+        for frame in chunk:
+            first, commands, stamp = (
+                frame.opening.first_sequence,
+                frame.commands,
+                frame.opening.stamp,
+            )
+            while stop is not None and stop <= frame.last_sequence:
+                before = (stop - first) * COMMAND_BYTES
+                if before:
+                    engine.apply(commands[:before], first, stamp)
+                look(engine, stop)
+                first, commands = stop, commands[before:]
+                stop = next(due, None)
+            if stop is None:
+                return engine
+            engine.apply(commands, first, stamp)
+    return engine
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds since the epoch of an ISO 8601 time; UTC where it names no offset. ValueError."""
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    whole = int(moment.replace(microsecond=0).timestamp())
+    return whole * NS + moment.microsecond * 1_000
+
+
+def time_text(stamp: int) -> str:
+    """Nanoseconds since the epoch as ISO 8601 in UTC with milliseconds, cut and not rounded."""
+    seconds, rest = divmod(stamp, NS)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
+
+
+def last_sequence_at(directory: Path, stamp: int) -> int:
+    """The last sequence that was stamped at or before that time; 0 if none was."""
+    last = 0
+    for chunk in open_log(directory).chunks():
+        for frame in chunk:
+            if frame.opening.stamp > stamp:
+                return last
+            last = frame.last_sequence
+    return last
+
+
+def position(directory: Path, text: str) -> int:
+    """The sequence that ``text`` names: digits, or an ISO 8601 time. ValueError for others."""
+    return int(text) if text.isdecimal() else last_sequence_at(directory, parse_time(text))
+
+
+def batches(directory: Path) -> Iterator[tuple[Frame, bytes]]:
+    """Every frame and the events that this build gives for it; nothing recorded is compared."""
+    engine = Engine()
+    for chunk in open_log(directory).chunks():
+        for frame in chunk:
+            opening = frame.opening
+            yield frame, engine.apply(frame.commands, opening.first_sequence, opening.stamp)

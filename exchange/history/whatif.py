@@ -1,0 +1,317 @@
+"""The same commands under other parameters: what the engine would have answered instead.
+
+Commands are those of the log, one for one and under the same sequences; nobody reacts. A changed
+parameter goes into the commands that set it; an account taken out enters nothing. Order ids are the
+engine's own, so those that a command names are followed to the ids of the other run.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from exchange.engine import Engine
+from exchange.history.picture import Picture, money
+from exchange.history.records import TRADE, EventRow, event_column, event_row, kinds_of
+from exchange.history.walk import Progress, walk
+from exchange.history.words import command_line, member_name, reject_words
+from exchange.journal.frame import Frame
+from exchange.messages import (
+    COMMAND,
+    COMMAND_BYTES,
+    COMMAND_FIELDS,
+    EVENT_BYTES,
+    Command,
+    CommandFlag,
+    CommandKind,
+    EventFlag,
+    EventKind,
+    Reason,
+)
+
+EXAMPLES_MAX: Final = 20
+PERCENT: Final = 100
+_U64: Final = (1 << 64) - 1
+_ORDERS: Final = frozenset(
+    {CommandKind.ENTER, CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE}
+)
+_PARAMETERS: Final = frozenset({CommandKind.LIST, CommandKind.SET_LIMITS, CommandKind.SET_RISK})
+_TARGETED: Final = bytes({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
+_NOBODY: Final = 0  # no order has this id
+_CASH: Final = frozenset({EventKind.DEPOSITED, EventKind.WITHDRAWN})
+
+
+class Changes(msgspec.Struct, frozen=True, kw_only=True):
+    """What is different. Each pair is (codes with * and ?, value); the last that fits counts.
+
+    ``margin``: percent of the rate in the log; ``limits``: percent either side of the mark;
+    ``position_limit``: lots; ``without``: accounts whose orders never enter.
+    """
+
+    margin: list[tuple[str, int]] = []
+    limits: list[tuple[str, int]] = []
+    position_limit: list[tuple[str, int]] = []
+    without: frozenset[int] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.margin or self.limits or self.position_limit or self.without)
+
+
+def _chosen(pairs: list[tuple[str, int]], code: str) -> int | None:
+    return next((v for pattern, v in reversed(pairs) if fnmatchcase(code, pattern)), None)
+
+
+class WhatIf:
+    """Both runs side by side. Give every batch of the log to ``take``; then read ``report``."""
+
+    def __init__(self, changes: Changes) -> None:
+        self.changes = changes
+        self.engine = Engine()
+        self.picture = Picture()
+        self.codes: dict[int, str] = {}
+        self.ids: dict[int, int] = {}  # order ids that differ: the log's to this run's
+        self.altered = 0  # commands with another parameter, or taken out
+        self.deposits: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
+        self.trades: tuple[Counter[str], Counter[str]] = (Counter(), Counter())  # lots by code
+        self.counts: Counter[str] = Counter()
+        self.instead: Counter[str] = Counter()  # reject reasons
+        self.examples: list[str] = []
+        self.deficits: tuple[set[int], set[int]] = (set(), set())
+
+    def take(self, frame: Frame, events: bytes) -> None:
+        """Apply a batch under the changes and compare with what the log's own run gave."""
+        self.picture.take(frame, events)
+        others = self._apply(frame, events)
+        if others == events:
+            self._count(events, events)
+            return
+        self._count(events, others)
+        if others != events:
+            self._compare(frame, events, others)
+
+    def _apply(self, frame: Frame, events: bytes) -> bytes:
+        """Run the changed batch; in pieces where a command names an order that it enters."""
+        first, stamp = frame.opening.first_sequence, frame.opening.stamp
+        commands, done = bytearray(frame.commands), 0
+        accepted = _accepted(events)
+        fresh = {order_id: sequence for sequence, order_id in accepted.items()}
+        outputs: list[bytes] = []
+
+        def run_upto(end: int) -> None:
+            nonlocal done
+            piece = bytes(commands[done * COMMAND_BYTES : end * COMMAND_BYTES])
+            output = self.engine.apply(piece, first + done, stamp)
+            outputs.append(output)
+            self._follow({s: o for s, o in accepted.items() if first + done <= s < first + end},
+                         _accepted(output))  # fmt: skip
+            done = end
+
+        for number in self._touched(frame.commands):
+            command = _command(commands, number)
+            aimed = command.kind in _TARGETED and not command.flags & CommandFlag.BY_CLIENT_ID
+            if aimed and done <= fresh.get(command.target_lo, 0) - first < number:
+                run_upto(number)
+            changed = self._changed(command, frame.commands, number)
+            if changed != command:
+                COMMAND.pack_into(
+                    commands, number * COMMAND_BYTES, *msgspec.structs.astuple(changed)
+                )
+        if done < frame.opening.count:
+            run_upto(frame.opening.count)
+        return b"".join(outputs)
+
+    def _touched(self, commands: bytes) -> Iterable[int]:
+        """Numbers of the commands that may have to be changed."""
+        wanted = {*_PARAMETERS}
+        if self.ids:
+            wanted |= {*_TARGETED}
+        if self.changes.without:
+            wanted |= _ORDERS
+        return [n for n, kind in enumerate(commands[::COMMAND_BYTES]) if kind in wanted]
+
+    def _changed(self, command: Command, original: bytes, number: int) -> Command:
+        kind = command.kind
+        if kind in _ORDERS:
+            if command.account in self.changes.without:
+                self.altered += 1
+                return Command(kind=CommandKind.ADVANCE_TIME)
+            if command.flags & CommandFlag.BY_CLIENT_ID or kind == CommandKind.ENTER:
+                return command
+            target = self.ids.get(command.target_lo, command.target_lo)
+            return msgspec.structs.replace(command, target_lo=target)
+        changed = self._parameters(command)
+        self.altered += changed != command
+        return changed
+
+    def _parameters(self, command: Command) -> Command:
+        code = self.picture.code(command.instrument)
+        if command.kind == CommandKind.SET_RISK:
+            rate = _chosen(self.changes.margin, code)
+            limit = _chosen(self.changes.position_limit, code)
+            return msgspec.structs.replace(
+                command,
+                price=command.price if rate is None else -(-command.price * rate // PERCENT),
+                quantity=command.quantity if limit is None else limit,
+            )
+        percent = _chosen(self.changes.limits, code)
+        if percent is None:
+            return command
+        if command.kind == CommandKind.LIST:
+            mark, scale, step = command.price, command.session, command.account
+        else:
+            stands = self.engine.instrument(command.instrument)
+            mark, scale, step = stands["mark"], stands["tick_scale"], stands["price_step"]
+        reach, unit = abs(mark) * percent // PERCENT, scale * step
+        low, high = -(-(mark - reach) // unit) * step, (mark + reach) // unit * step
+        return msgspec.structs.replace(command, target_lo=low & _U64, target_hi=high & _U64)
+
+    def _follow(self, ours: dict[int, int], theirs: dict[int, int]) -> None:
+        """Remember under which id an order of the log goes in this run, if at all."""
+        if ours == theirs:
+            return
+        for sequence, order_id in ours.items():
+            other = theirs.get(sequence, _NOBODY)
+            if other != order_id:
+                self.ids[order_id] = other
+
+    def _count(self, events: bytes, others: bytes) -> None:
+        for place, data in enumerate((events, others)):
+            kinds = kinds_of(data)
+            if TRADE in kinds:
+                lots = event_column(data, "quantity").tolist()
+                instruments = event_column(data, "instrument").tolist()
+                for number, kind in enumerate(kinds):
+                    if kind == TRADE:
+                        self.trades[place][self.picture.code(instruments[number])] += lots[number]
+                self.counts[("trades", "trades_instead")[place]] += kinds.count(TRADE)
+            if any(kind in kinds for kind in (*_CASH, EventKind.DEFICIT_STARTED)):
+                for number, kind in enumerate(kinds):
+                    row = event_row(data, number)
+                    if kind in _CASH and not row[3] & EventFlag.DUPLICATE:
+                        self.deposits[place][row[6]] += row[13]
+                    elif kind == EventKind.DEFICIT_STARTED:
+                        self.deficits[place].add(row[6])
+
+    def _compare(self, frame: Frame, events: bytes, others: bytes) -> None:
+        """Count what each command gave instead; order ids alone make no difference."""
+        ours, theirs = _by_sequence(events), _by_sequence(others)
+        first = frame.opening.first_sequence
+        for sequence, rows in ours.items():
+            instead = theirs[sequence]
+            command = _command(frame.commands, sequence - first)
+            if command.account in self.changes.without and command.kind in _ORDERS:
+                self.counts["orders_taken_out"] += command.kind == CommandKind.ENTER
+            elif rows != instead:
+                self._refused(sequence, command, rows, instead)
+            gone, new = _fills(rows), _fills(instead)
+            self.counts["trades_gone"] += (gone - new).total()
+            self.counts["trades_new"] += (new - gone).total()
+
+    def _refused(
+        self, sequence: int, command: Command, rows: list[EventRow], instead: list[EventRow]
+    ) -> None:
+        was, now = (self._reject(some) for some in (rows, instead))
+        if now is not None and was is None:
+            self.counts["rejected_instead"] += 1
+            self.instead[member_name(Reason, now[4])] += 1
+            if len(self.examples) < EXAMPLES_MAX:
+                line = command_line(command, self.picture)
+                why = reject_words(now, self.picture, command.instrument)
+                self.examples.append(f"#{sequence} {line}: {why}")
+        elif was is not None and now is None:
+            self.counts["accepted_instead"] += 1
+
+    @staticmethod
+    def _reject(rows: list[EventRow]) -> EventRow | None:
+        return next((row for row in rows if row[2] == EventKind.REJECTED), None)
+
+    def report(self, engine: Engine) -> dict[str, Any]:
+        """What would have differed. ``engine`` is that of the log's own run, at its end.
+
+        Profit is cash and unrealized gains less what was paid in; over all accounts it is zero in
+        either run, which is asserted.
+        """
+        profits = []
+        for account in self.picture.accounts:
+            was, now = (
+                run.account(account)["cash"]
+                + run.account(account)["unrealized"]
+                - self.deposits[place][account]
+                for place, run in enumerate((engine, self.engine))
+            )
+            profits.append((account, was, now))
+        assert sum(was for _, was, _ in profits) == 0, "the log's profits sum to zero"
+        assert sum(now for _, _, now in profits) == 0, "the other run's profits sum to zero"
+        codes = sorted({*self.trades[0], *self.trades[1]})
+        return {
+            "commands_changed": self.altered,
+            **{name: self.counts[name] for name in _COUNTS},
+            "rejected_by_reason": dict(self.instead.most_common()),
+            "examples": self.examples,
+            "lots": {code: [self.trades[0][code], self.trades[1][code]] for code in codes},
+            "deficits": [len(accounts) for accounts in self.deficits],
+            "profit": [
+                {
+                    "account": account,
+                    "in_the_log": money(was),
+                    "instead": money(now),
+                    "difference": money(now - was),
+                }
+                for account, was, now in profits
+                if was or now
+            ],
+            "note": NOTE,
+        }
+
+
+NOTE: Final = (
+    "Participants' reactions are not simulated: everybody sends what they sent, and settlement"
+    " prices, deposits and marks are those of the log."
+)
+_COUNTS: Final = (
+    "orders_taken_out", "rejected_instead", "accepted_instead", "trades", "trades_instead",
+    "trades_gone", "trades_new",
+)  # fmt: skip
+
+
+def _command(commands: "bytes | bytearray", number: int) -> Command:
+    row = COMMAND.unpack_from(commands, number * COMMAND_BYTES)
+    return Command(**dict(zip(COMMAND_FIELDS, row, strict=True)))
+
+
+def _accepted(events: bytes) -> dict[int, int]:
+    """Order ids accepted, by sequence; repeated answers left out."""
+    accepted = {}
+    kinds = kinds_of(events)
+    if EventKind.ORDER_ACCEPTED in kinds:
+        for number, kind in enumerate(kinds):
+            if kind == EventKind.ORDER_ACCEPTED:
+                row = event_row(events, number)
+                if not row[3] & EventFlag.DUPLICATE:
+                    accepted[row[0]] = row[7]
+    return accepted
+
+
+def _by_sequence(events: bytes) -> dict[int, list[EventRow]]:
+    rows: dict[int, list[EventRow]] = {}
+    for number in range(len(events) // EVENT_BYTES):
+        row = event_row(events, number)
+        rows.setdefault(row[0], []).append(row)
+    return rows
+
+
+def _fills(rows: list[EventRow]) -> Counter[tuple[int, ...]]:
+    """Trades as (instrument, price, lots, incoming account, resting account)."""
+    return Counter(
+        (row[5], row[8], row[9], row[6], row[12] & 0xFFFF_FFFF) for row in rows if row[2] == TRADE
+    )
+
+
+def what_if(directory: Path, changes: Changes, progress: Progress | None = None) -> dict[str, Any]:
+    """Replay a log as it was and under the changes. Raises what ``walk`` raises."""
+    other = WhatIf(changes)
+    engine = walk(directory, other.take, progress=progress)
+    return other.report(engine)

@@ -1,0 +1,249 @@
+"""Events and rejects in words: one line for each, with codes, prices and dollars."""
+
+from typing import Final
+
+from exchange.history.picture import Picture, clearing_price, money
+from exchange.history.records import EventRow
+from exchange.messages import (
+    INDEX_BITS,
+    CancelReason,
+    Command,
+    CommandFlag,
+    CommandKind,
+    EventFlag,
+    EventKind,
+    HaltCause,
+    Mode,
+    Reason,
+    SelfTrade,
+    Side,
+    TimeInForce,
+    TradingState,
+)
+
+_MONEY: Final = frozenset(
+    {Reason.NOTIONAL, Reason.MARGIN, Reason.MEMBER_MARGIN, Reason.FUNDS, Reason.MONEY_RANGE}
+)
+_PRICE: Final = frozenset({Reason.PRICE_LIMIT, Reason.POST_ONLY, Reason.TICK})
+
+# Why the engine says no. {limit} and {observed} are the event's own figures, in the reason's unit.
+RULES: Final[dict[Reason, str]] = {
+    Reason.SESSION_LIVE: "session {observed} is online; it can be taken up once it is not",
+    Reason.SESSION_UNKNOWN: "session {observed} is unknown, has ended or is another account's",
+    Reason.ACCOUNT_KILLED: "the account's kill switch is on: it may only cancel and reduce",
+    Reason.UNKNOWN_ACCOUNT: "the account is not open",
+    Reason.SYNTAX: "a field of the command has no such value",
+    Reason.ID_FORMAT: "the command has no id",
+    Reason.COMBINATION: "these options exclude each other",
+    Reason.UNKNOWN_COMMAND: "there is no command of kind {observed}",
+    Reason.DUPLICATE_DIFFERENT: "the id is known, with other fields: an id names one wish",
+    Reason.NOT_FOUND: "the account has no such order, or it was cancelled before",
+    Reason.TOO_LATE: "the order was filled before",
+    Reason.SIDE_MISMATCH: "the order's side is {limit}, the command says {observed}",
+    Reason.UNKNOWN_INSTRUMENT: "no instrument has number {observed}; {limit} are listed",
+    Reason.NOT_TRADING: "orders match in CONTINUOUS alone; the instrument is {observed}",
+    Reason.STATE: "the instrument's state forbids it",
+    Reason.CANCEL_ONLY: "the whole market takes cancels and reductions only",
+    Reason.THROTTLED: "the account's tokens ({limit}) are spent; the next comes in {observed} ns",
+    Reason.QUANTITY_RANGE: "{observed} lots; an order has 1 to {limit}",
+    Reason.ACCOUNT_MAX_QUANTITY: "{observed} lots; the account's own bound is {limit}",
+    Reason.NOTIONAL: "price x quantity x tick value is {observed} USD; {limit} is the most",
+    Reason.TICK: "the price {observed} is no multiple of the price step, {limit}",
+    Reason.LOT: "{observed} lots are no multiple of the lot step, {limit}",
+    Reason.PRICE_LIMIT: "the price {observed} is beyond the day's limit, {limit}",
+    Reason.POST_ONLY: "at {observed} it would trade at once with {limit}, which post-only forbids",
+    Reason.OPEN_ORDERS: "the account has {observed} working orders; {limit} is the most",
+    Reason.POSITION_LIMIT: "net and working lots of the side would be {observed}, above {limit}",
+    Reason.MARGIN: "the account would need {observed} USD as margin and has {limit}",
+    Reason.MEMBER_MARGIN: "the member's accounts would need {observed} USD as margin, of {limit}",
+    Reason.FUNDS: "{observed} USD asked, {limit} free",
+    Reason.ORDERS_FULL: "every one of {limit} order slots is taken",
+    Reason.POSITIONS_FULL: "every one of {limit} position records is taken",
+    Reason.ACCOUNTS_FULL: "account {observed}; numbers go up to {limit}",
+    Reason.INSTRUMENTS_FULL: "instrument {observed}; numbers go up to {limit}",
+    Reason.BOOK_FULL: "the instrument has {observed} working orders; {limit} is the most",
+    Reason.SESSIONS_FULL: "every one of {limit} sessions is taken",
+    Reason.ALREADY_SETTLED: "settled already: last {limit}, asked {observed} (date and cycle)",
+    Reason.DAY_STATE: "the business date is {limit}, the command says {observed}",
+    Reason.RULES_VERSION: "rules version {observed}; this build knows {limit}",
+    Reason.ASSET_MISMATCH: "the account's currency is number {limit}, the command's {observed}",
+    Reason.PARAMETER_RANGE: "a parameter is out of its range: limit {limit}, observed {observed}",
+    Reason.ACCOUNT_EXISTS: "the account is open already",
+    Reason.MONEY_RANGE: "a balance would pass {limit} USD",
+}
+
+# Why lots left an order without trading.
+CANCELS: Final[dict[CancelReason, str]] = {
+    CancelReason.REQUESTED: "its owner asked for it",
+    CancelReason.IOC_REMAINDER: "immediate or cancel: what does not trade at once is cancelled",
+    CancelReason.FOK_UNFILLED: "fill or kill: the whole could not trade at once, so nothing did",
+    CancelReason.MARKET_REMAINDER: "a market order never rests: what does not trade is cancelled",
+    CancelReason.SELF_TRADE: "it met an order of its own self-trade group: no trade, and the"
+    " incoming order's mode says which of the two loses lots",
+    CancelReason.DAY_ENDED: "a DAY order ends with its business date",
+    CancelReason.DISCONNECTED: "cancel on disconnect: its session was lost, the grace has passed",
+    CancelReason.INSTRUMENT_EXPIRED: "its instrument expired",
+    CancelReason.REDUCED: "reduced by all of its leaves",
+    CancelReason.REPLACED: "it goes on as a new order under a new id",
+}
+
+
+def member_name(kind: type, value: int) -> str:
+    """The name of an enumeration's member; the number where this build has no such member."""
+    try:
+        return str(kind(value).name)
+    except ValueError:
+        return str(value)
+
+
+def sides(flags: int) -> str:
+    """``sell`` or ``buy``, of an event's flags."""
+    return "sell" if flags & EventFlag.SELL else "buy"
+
+
+def figure(reason: Reason, value: int, instrument: int | None, picture: Picture) -> str:
+    """A reject's limit or observed value in its unit; ``instrument`` None where it is not known."""
+    if reason in _MONEY:
+        return money(value)
+    if reason in _PRICE and instrument is not None:
+        return picture.price(instrument, value)
+    if reason == Reason.NOT_TRADING:
+        return member_name(TradingState, value)
+    if reason == Reason.SIDE_MISMATCH:
+        return member_name(Side, value)
+    return f"{value:,}"
+
+
+def reject_words(row: EventRow, picture: Picture, instrument: int | None = None) -> str:
+    """Why a command was rejected, with its figures. ``instrument``: of the order, where known."""
+    name = member_name(Reason, row[4])
+    try:
+        reason = Reason(row[4])
+    except ValueError:
+        return f"reason {name}"
+    limit, observed = (figure(reason, value, instrument, picture) for value in row[13:15])
+    rule = RULES.get(reason, "decided at the gateway").format(limit=limit, observed=observed)
+    return f"{name} ({int(reason)}): {rule}"
+
+
+def command_line(command: Command, picture: Picture) -> str:
+    """What a command wishes, in a line."""
+    kind = member_name(CommandKind, command.kind)
+    account = f"account {command.account}"
+    if command.kind == CommandKind.ENTER:
+        price = (
+            "at the market"
+            if command.flags & CommandFlag.MARKET
+            else f"at {picture.price(command.instrument, command.price)}"
+        )
+        extra = ", post-only" if command.flags & CommandFlag.POST_ONLY else ""
+        return (
+            f"ENTER by {account}: {member_name(Side, command.side).lower()} {command.quantity:,}"
+            f" {picture.code(command.instrument)} {price},"
+            f" {member_name(TimeInForce, command.tif)}{extra},"
+            f" self-trade {member_name(SelfTrade, command.stp)}"
+        )
+    if command.kind in (CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE):
+        target = (
+            f"the order with client id digest {command.target_lo:016x}{command.target_hi:016x}"
+            if command.flags & CommandFlag.BY_CLIENT_ID
+            else f"order {command.target_lo}"
+        )
+        what = {
+            CommandKind.CANCEL: "",
+            CommandKind.REDUCE: f" by {command.quantity:,} lots",
+            CommandKind.REPLACE: f": {command.quantity:,} lots at {command.price} ticks"
+            + (", under a new id" if command.flags & CommandFlag.NEW_ID else ""),
+        }[CommandKind(command.kind)]
+        return f"{kind} by {account} of {target}{what}"
+    if command.kind in (CommandKind.DEPOSIT, CommandKind.WITHDRAW, CommandKind.FEE):
+        return f"{kind} {money(command.price)} USD, {account}"
+    return kind
+
+
+def event_line(row: EventRow, picture: Picture) -> str:
+    """What an event says, in a line."""
+    kind = row[2]
+    if kind == EventKind.TRADE:
+        return _trade_line(row, picture)
+    if EventKind.ORDER_ACCEPTED <= kind <= EventKind.ORDER_RETURNED:
+        return _order_line(row, picture)
+    if kind < EventKind.INSTRUMENT_LISTED:
+        return _session_line(row)
+    if kind < EventKind.ACCOUNT_OPENED:
+        return _instrument_line(row, picture)
+    return _account_line(row)
+
+
+def _trade_line(row: EventRow, picture: Picture) -> str:
+    account, order, maker = row[6], row[7], row[12] & 0xFFFF_FFFF
+    verb = "sold" if row[3] & EventFlag.SELL else "bought"
+    return (
+        f"TRADE account {account} {verb} {row[9]:,} {picture.code(row[5])} at"
+        f" {picture.price(row[5], row[8])}: order {order} with resting order {row[11]} of account"
+        f" {maker}, match {row[0] << INDEX_BITS | row[1]}, fees {money(-row[13])} and"
+        f" {money(-row[14])} USD"
+    )
+
+
+def _order_line(row: EventRow, picture: Picture) -> str:
+    kind, flags, account, order = row[2], row[3], row[6], row[7]
+    again = ", the first answer again" if flags & EventFlag.DUPLICATE else ""
+    if kind == EventKind.REJECTED:
+        return f"REJECTED account {account}: {reject_words(row, picture, row[5])}{again}"
+    name = member_name(EventKind, kind)
+    price = "the market" if flags & EventFlag.MARKET else picture.price(row[5], row[8])
+    where = f"{picture.code(row[5])} at {price}"
+    line = f"{name} account {account}, order {order}: {sides(flags)} {row[9]:,} {where}"
+    if kind in (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED):
+        line = (
+            f"{name} account {account}, order {order}: {row[9]:,} lots off {sides(flags)} {where},"
+            f" {member_name(CancelReason, row[4])}"
+        )
+    return f"{line}, {row[10]:,} left{again}"
+
+
+def _session_line(row: EventRow) -> str:
+    name = member_name(EventKind, row[2])
+    if row[2] in (EventKind.SESSION_OPENED, EventKind.SESSION_LOST, EventKind.SESSION_ENDED):
+        return f"{name} session {row[7]}, account {row[6]}"
+    return f"{name} epoch {row[9]}" if row[2] == EventKind.RECOVERED else name
+
+
+def _instrument_line(row: EventRow, picture: Picture) -> str:
+    kind, number = row[2], row[5]
+    start = f"{member_name(EventKind, kind)} {picture.code(number)}"
+    if kind == EventKind.LIMITS_CHANGED:
+        low, high = (picture.price(number, value) for value in row[13:15])
+        return f"{start}: {low} to {high}"
+    if kind == EventKind.RISK_CHANGED:
+        return (
+            f"{start}: {money(row[8])} USD a lot, position limit {row[9]:,}, orders up to"
+            f" {row[10]:,} lots, fees {money(row[13])} and {money(row[14])} USD a lot"
+        )
+    if kind == EventKind.STATE_CHANGED:
+        before, after = member_name(TradingState, row[10]), member_name(TradingState, row[9])
+        cause = f" ({member_name(HaltCause, row[4])})" if row[4] else ""
+        return f"{start}: {before} to {after}{cause}"
+    if kind == EventKind.POSITION_SETTLED:
+        net = -row[9] if row[3] & EventFlag.SELL else row[9]
+        return f"{start} account {row[6]}: {net:+,} lots, variation {money(row[13])} USD"
+    return f"{start} at {clearing_price(row[8])}"
+
+
+def _account_line(row: EventRow) -> str:
+    kind, account = row[2], row[6]
+    start = f"{member_name(EventKind, kind)} account {account}"
+    if kind in (EventKind.DEPOSITED, EventKind.WITHDRAWN, EventKind.FEE_CHARGED):
+        return f"{start}: {money(row[8])} USD, cash {money(row[14])}"
+    if kind in (EventKind.DEFICIT_STARTED, EventKind.DEFICIT_ENDED):
+        return f"{start}: needs {money(row[13])} USD, has {money(row[14])}"
+    if kind == EventKind.ACCOUNT_OPENED:
+        return f"{start} of member {row[5]}"
+    if kind == EventKind.ACCOUNT_CHANGED:
+        return f"{start}: {'killed' if row[10] else 'may trade'}"
+    if kind in (EventKind.DAY_OPENED, EventKind.DAY_CLOSED, EventKind.UPGRADED):
+        return f"{member_name(EventKind, kind)} {row[9]}"
+    if kind == EventKind.MODE_CHANGED:
+        return f"{member_name(EventKind, kind)} {member_name(Mode, row[9])}"
+    return member_name(EventKind, kind)
