@@ -6,6 +6,7 @@ The layout and the rules of resuming are docs/reference/stream.md.
 """
 
 import asyncio
+import logging
 import os
 import weakref
 from bisect import bisect_right
@@ -13,14 +14,23 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from struct import Struct as Layout
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
 import msgspec
 
-from exchange.journal.errors import JournalError, NoSuchPosition, write_failure
+from exchange.journal.errors import (
+    DiskFull,
+    JournalError,
+    JournalStopped,
+    NoSuchPosition,
+    write_failure,
+)
 from exchange.journal.frame import EXCHANGE_ID_BYTES, Frame, Texts, pack_texts, unpack_texts
 from exchange.messages import EVENT_BYTES, SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from exchange.journal.point import Point
 
 TAPE_NAME: Final = "tape"
 FILE_NAME: Final = "released.hbt"
@@ -34,7 +44,10 @@ RECORD_BYTES: Final = RECORD.size + RECORD_CRC.size
 MARK_BYTES: Final = 1 << 20  # one remembered offset per this much stream: the longest scan
 RECENT_RECORDS: Final = 64  # kept in memory for followers at the end
 RECENT_BYTES: Final = 8 << 20
+HELD_BYTES_MAX: Final = 512 << 20  # while the disk is full; the orders it still takes bound it
 _EVENT_POSITION: Final = Layout("<QI")
+
+_log = logging.getLogger(__name__)
 
 Position = tuple[int, int, int]  # epoch, sequence, index of the last event seen
 START: Final[Position] = (0, 0, 0)
@@ -168,10 +181,14 @@ class Tape:
 
     ``read`` may run in any thread. Invariants: records are whole up to ``end``; ``last`` is the
     position of the last event in them; nothing is appended that is not durable in the log.
+    While the disk is full the newest records are held in memory, and read from there.
     """
 
-    def __init__(self, directory: Path, exchange_id: bytes) -> None:
-        """Open DIR/tape for comparing with the log; ``confirm`` each batch, then ``settle``."""
+    def __init__(self, directory: Path, exchange_id: bytes, start: "Point | None" = None) -> None:
+        """Open DIR/tape for comparing with the log; ``confirm`` each batch, then ``settle``.
+
+        With ``start``, a point that the tape is known to reach, from there on.
+        """
         assert len(exchange_id) == EXCHANGE_ID_BYTES
         folder = directory / TAPE_NAME
         folder.mkdir(parents=True, exist_ok=True)
@@ -185,8 +202,14 @@ class Tape:
         self._settled = False
         self._mark_sequences: list[int] = []
         self._mark_offsets: list[int] = []
+        if start is not None and start.sequence:
+            self.end = start.tape_end
+            self.last = (start.epoch, start.sequence, start.last_index)
+            self._mark_sequences = [sequence for sequence, _ in start.marks]
+            self._mark_offsets = [offset for _, offset in start.marks]
         self._recent: OrderedDict[int, tuple[Released, int]] = OrderedDict()
         self._recent_bytes = 0
+        self._held = bytearray()  # the last bytes of the stream, not on disk yet
         self._followers = 0
         self._waiting: dict[int, asyncio.Future[None]] = {}  # followers at the end, by number
         self._closed = False
@@ -215,9 +238,13 @@ class Tape:
         return head.first_sequence + head.count - 1
 
     def settle(self) -> None:
-        """End the comparison: whatever lies beyond the batches confirmed goes."""
+        """End the comparison: whatever lies beyond the batches confirmed goes.
+
+        What is left is made durable: a later start from a snapshot will not compare it again.
+        """
         os.ftruncate(self._file, self.end)
         self._write(self.preamble, 0)
+        os.fsync(self._file)
         self._settled = True
 
     def append(self, released: Released, texts: bytes) -> None:
@@ -231,7 +258,7 @@ class Tape:
             texts,
         )
         start = self.end
-        self._write(data, start)
+        self._write_or_hold(data, start)
         self._extend(released.epoch, released.first_sequence, released.events, len(data))
         self._recent[start] = (released, self.end)
         self._recent_bytes += len(data)
@@ -249,6 +276,42 @@ class Tape:
         sequence, index = _EVENT_POSITION.unpack_from(events, len(events) - EVENT_BYTES)
         self.last = (epoch, sequence, index)
         self.end += size
+
+    @property
+    def holds(self) -> bool:
+        """Whether the disk is full and the newest records are in memory alone."""
+        return bool(self._held)
+
+    def write_held(self) -> bool:
+        """Try to write what is held; return whether nothing is any more. Raises WriteFailed."""
+        if self._held:
+            try:
+                self._write(bytes(self._held), self.end - len(self._held))
+            except DiskFull:
+                return False
+            self._held = bytearray()
+        return True
+
+    def _write_or_hold(self, data: bytes, at: int) -> None:
+        """Write at the end; hold in memory what a full disk does not take, up to a bound."""
+        if not self._held:
+            try:
+                self._write(data, at)
+            except DiskFull:
+                _log.error("the tape's disk is full: records are held in memory")
+            else:
+                return
+        if len(self._held) + len(data) > HELD_BYTES_MAX:
+            raise JournalStopped(f"the tape's disk is full, and {HELD_BYTES_MAX} bytes are held")
+        self._held = self._held + data  # another thread may be reading the one before
+
+    def _bytes(self, size: int, at: int) -> bytes:
+        """Return bytes of the stream, from disk or from what is held; fewer where it ends."""
+        held, end = self._held, self.end
+        start = end - len(held)
+        if at >= start and held:
+            return bytes(held[at - start : at - start + size])
+        return os.pread(self._file, size, at)
 
     def _write(self, data: bytes, at: int) -> None:
         rest = memoryview(data)
@@ -316,19 +379,20 @@ class Tape:
             offset += head.length
 
     def _head(self, offset: int) -> RecordHead:
-        head = unpack_head(os.pread(self._file, RECORD_BYTES, offset))
+        head = unpack_head(self._bytes(RECORD_BYTES, offset))
         if head is None:
             raise JournalError(f"the tape is damaged at byte {offset}: restart to rewrite it")
         return head
 
     def _load(self, offset: int) -> tuple[Released, int]:
         head = self._head(offset)
-        body = os.pread(self._file, head.length - RECORD_BYTES, offset + RECORD_BYTES)
+        body = self._bytes(head.length - RECORD_BYTES, offset + RECORD_BYTES)
         if len(body) != head.length - RECORD_BYTES:
             raise JournalError(f"the tape is cut short at byte {offset}: restart to rewrite it")
         return unpack_record(head, body), offset + head.length
 
     def close(self) -> None:
         """End every follower at the present end. The file stays readable for those behind."""
+        self.write_held()
         self._closed = True
         self._wake()
