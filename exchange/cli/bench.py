@@ -42,6 +42,12 @@ def replay(context: typer.Context, as_json: Json = False) -> None:
     _run("replay", context.args, as_json)
 
 
+@app.command("index", context_settings=PASS_ON)
+def index(context: typer.Context, as_json: Json = False) -> None:
+    """Measure what one provider can do to the settlement index, and time a month of it."""
+    _run("index", context.args, as_json)
+
+
 def _run(name: str, arguments: list[str], as_json: bool) -> None:
     """Run ``benches/NAME.py`` of the checkout this package stands in."""
     checkout = Path(exchange.__file__).parents[1]

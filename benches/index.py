@@ -1,0 +1,52 @@
+"""The settlement index: what one provider can do to it, and how long a month of it takes.
+
+hourbook bench index [--json] [--panel FILE] [--plot FOLDER] [--seeds N] [--record]
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benches import index_manipulation, index_panel, index_speed
+from benches.rows import Row, publish
+
+
+def rows(seeds: int, panel: Path | None, plot: Path | None) -> Iterator[Row]:
+    """Every row; draws the pictures on the way where they are asked for."""
+    points = index_manipulation.points(seeds)
+    yield from index_manipulation.rows(points, seeds)
+    yield from index_speed.rows()
+    if panel is not None:
+        yield from index_panel.rows(panel)
+    if plot is not None:
+        from benches import index_plots  # noqa: PLC0415 - the bench runs without matplotlib
+
+        index_plots.curve(points, plot)
+        if panel is not None:
+            methodology, batch = index_panel.load(panel)
+            codes = sorted(methodology.indices)
+            panels = [index_panel.run(methodology, batch, code) for code in codes]
+            index_plots.fixings(panels, plot)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="bench index", description="What one provider can do to the index, and its speed."
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    parser.add_argument("--panel", type=Path, help="a CSV of real observations to attack as well")
+    parser.add_argument("--plot", type=Path, help="a folder for the pictures (needs matplotlib)")
+    parser.add_argument("--seeds", type=int, default=index_manipulation.SEEDS)
+    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    options = parser.parse_args(arguments)
+    publish(
+        rows(options.seeds, options.panel, options.plot),
+        as_json=options.json,
+        record=options.record,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
