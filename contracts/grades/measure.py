@@ -1,0 +1,176 @@
+"""From attestation logs to the measured runs of a fixing. One bad log refuses all of them.
+
+A log counts if it is the node's own (registered key, unbroken chain), fresh (made for this fixing's
+challenge, inside the window, not from the future), new (never taken before, no moment measured
+twice), of a node that was drawn, on GPUs that it pledged, and of the grade's benchmark.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from contracts.goodput import Computed, compute
+from contracts.goodput.events import Open
+from contracts.grades import Grade, Rules
+from contracts.grades.roster import Entry, Node, Roster, draw
+from contracts.grades.schedule import schedule
+from contracts.refusals import Refusal, Refused, RefusedAll
+
+CLOCK_NS_MAX: Final = 60 * 10**9  # how far a node's clock may be ahead
+FIRST_LINE_BYTES_MAX: Final = 4_096
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One measured log."""
+
+    provider: str
+    facility: str
+    node: str
+    digest: str
+    from_ns: int
+    to_ns: int
+    elapsed_ns: int
+    seller_ns: int
+    mfu_e6: int
+
+
+class _Terms(NamedTuple):
+    roster: Roster
+    grade: Grade
+    window: tuple[int, int]
+    now_ns: int
+    nodes: dict[str, tuple[Entry, Node]]
+    drawn: frozenset[str]
+
+
+def measure(
+    paths: Sequence[Path], roster: Roster, grade: Grade, rules: Rules, *, now_ns: int
+) -> list[Run]:
+    """The runs of the logs, by site, node and time. RefusedAll names every log's first fault."""
+    nodes = {node.node: (site, node) for site in roster.sites for node in site.nodes}
+    drawn = frozenset(name for names in draw(roster, rules).values() for name in names)
+    window = schedule(roster.month, rules).window_ns
+    terms = _Terms(roster, grade, window, now_ns, nodes, drawn)
+    runs: list[Run] = []
+    faults: list[Refused] = []
+    seen: set[str] = set()
+    for path in sorted(paths):
+        try:
+            run = _run(path, terms)
+            if run.digest in seen:
+                raise Refused(Refusal.REPLAYED, "this log was taken already", where=path.name)
+        except Refused as refused:
+            faults.append(refused)
+            continue
+        seen.add(run.digest)
+        runs.append(run)
+    runs.sort(key=lambda run: (run.provider, run.facility, run.node, run.from_ns))
+    for before, after in pairwise(runs):
+        if before.node == after.node and after.from_ns < before.to_ns:
+            faults.append(
+                Refused(Refusal.TIME_ORDER, "two logs of one moment", where=after.node,
+                        limit=before.to_ns, seen=after.from_ns)
+            )  # fmt: skip
+    if faults:
+        raise RefusedAll(faults)
+    return runs
+
+
+def _run(path: Path, terms: _Terms) -> Run:
+    """One log as a run, or the first reason why it is none."""
+    opened = _opened(path)
+    if opened.node not in terms.nodes:
+        raise Refused(Refusal.UNKNOWN_NODE, "not on the roster", where=path.name, seen=opened.node)
+    site, node = terms.nodes[opened.node]
+    computed = compute(path, key=node.key)
+    _check_origin(path.name, computed, site, terms)
+    _check_workload(path.name, computed, terms.grade)
+    account = computed.account
+    if account.mfu_e6 is None:
+        raise Refused(Refusal.STATE, "no step was preserved", where=path.name)
+    return Run(
+        provider=site.provider,
+        facility=site.facility,
+        node=node.node,
+        digest=computed.digest,
+        from_ns=account.from_ns,
+        to_ns=account.to_ns,
+        elapsed_ns=account.elapsed_ns,
+        seller_ns=account.seller_ns,
+        mfu_e6=account.mfu_e6,
+    )
+
+
+def _opened(path: Path) -> Open:
+    with path.open("rb") as file:
+        line = file.readline(FIRST_LINE_BYTES_MAX)
+    try:
+        return msgspec.json.decode(line, type=Open)
+    except msgspec.MsgspecError as error:
+        raise Refused(Refusal.SYNTAX, f"not a log: {error}", where=f"{path.name}:1") from error
+
+
+def _check_origin(name: str, computed: Computed, site: Entry, terms: _Terms) -> None:
+    account = computed.account
+    if account.provider != site.provider:
+        raise Refused(
+            Refusal.UNKNOWN_NODE, "another provider's node", where=name, limit=site.provider,
+            seen=account.provider,
+        )  # fmt: skip
+    if account.to_ns > terms.now_ns + CLOCK_NS_MAX:
+        raise Refused(
+            Refusal.CLOCK_FUTURE, "set the node's clock", where=name, limit=terms.now_ns,
+            seen=account.to_ns,
+        )  # fmt: skip
+    first, after = terms.window
+    if not first <= account.from_ns or account.to_ns > after:
+        raise Refused(
+            Refusal.STALE, "outside the window measured", where=name, limit=f"{first} to {after}",
+            seen=f"{account.from_ns} to {account.to_ns}",
+        )  # fmt: skip
+    if account.challenge != terms.roster.fixing:
+        raise Refused(
+            Refusal.REPLAYED, "made for another fixing", where=name, limit=terms.roster.fixing,
+            seen=account.challenge,
+        )  # fmt: skip
+    if account.node not in terms.drawn:
+        raise Refused(Refusal.NOT_DRAWN, "the draw chose others", where=name, seen=account.node)
+    pledged = {
+        gpu: node.node for entry in terms.roster.sites for node in entry.nodes for gpu in node.gpus
+    }
+    own = {gpu for node in site.nodes for gpu in node.gpus}
+    for gpu in account.gpus:
+        if gpu in own:
+            continue
+        if gpu in pledged:
+            raise Refused(Refusal.GPU_TWICE, f"pledged by {pledged[gpu]}", where=name, seen=gpu)
+        raise Refused(Refusal.UNKNOWN_GPU, "not pledged for this site", where=name, seen=gpu)
+
+
+def _check_workload(name: str, computed: Computed, grade: Grade) -> None:
+    for job in computed.account.jobs:
+        work = job.workload
+        if job.gpu_class != grade.gpu_class:
+            raise Refused(
+                Refusal.UNKNOWN_GPU, "another class of GPU", where=name, limit=grade.gpu_class,
+                seen=job.gpu_class,
+            )  # fmt: skip
+        if work.precision != grade.precision:
+            raise Refused(
+                Refusal.UNKNOWN_PRECISION, "par is at another precision", where=name,
+                limit=grade.precision, seen=work.precision,
+            )  # fmt: skip
+        if (work.benchmark, work.benchmark_version) != (grade.benchmark, grade.benchmark_version):
+            raise Refused(
+                Refusal.VERSION, "par is of another benchmark", where=name,
+                limit=f"{grade.benchmark} {grade.benchmark_version}",
+                seen=f"{work.benchmark} {work.benchmark_version}",
+            )  # fmt: skip
+        if not grade.gpus_least <= work.gpus <= grade.gpus_most:
+            raise Refused(
+                Refusal.CLUSTER_SIZE, "not of the grade's size tier", where=name,
+                limit=f"{grade.gpus_least} to {grade.gpus_most}", seen=work.gpus,
+            )  # fmt: skip

@@ -1,0 +1,110 @@
+"""Who may be measured, and who is: the roster of a fixing and the draw of nodes from it.
+
+The draw is seeded by the hash of the fixing before, which nobody knows when rosters close: neither
+the seller nor the exchange chooses. Node by node, the least of BLAKE2b(fixing, grade, expiry,
+provider, facility, node) are drawn; adding nodes to a roster moves none of the others' numbers.
+"""
+
+from hashlib import blake2b
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from contracts.calendar import Month
+from contracts.goodput.events import Hex32
+from contracts.grades import Rules
+from contracts.grades.eligibility import Name, Site
+from contracts.refusals import Refusal, Refused, RefusedAll
+
+SCHEMA: Final = 1
+_PERSON: Final = b"hourbook.draw"
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One node: its name, the public key it signs with, and its GPUs' identities."""
+
+    node: Name
+    key: Hex32
+    gpus: Annotated[tuple[Name, ...], Meta(min_length=1, max_length=1024)]
+
+
+class Entry(Site, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A site and the nodes that it pledges."""
+
+    nodes: Annotated[tuple[Node, ...], Meta(min_length=1, max_length=100_000)]
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.provider, self.facility
+
+
+class Roster(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The sites measured for one grade and expiry; ``fixing`` is the hash of the fixing before."""
+
+    schema: int
+    grade: str
+    expiry: str  # YYYY-MM
+    fixing: Hex32
+    sites: Annotated[tuple[Entry, ...], Meta(min_length=1, max_length=10_000)]
+
+    @property
+    def month(self) -> Month:
+        return Month.parse(self.expiry)
+
+
+def read(content: bytes) -> Roster:
+    """The roster of a JSON text; RefusedAll with every fault, and then nothing of it is taken."""
+    try:
+        roster = msgspec.json.decode(content, type=Roster)
+        _ = roster.month
+    except ValueError as error:
+        raise RefusedAll([Refused(Refusal.SYNTAX, f"not a roster: {error}")]) from error
+    faults = []
+    if roster.schema != SCHEMA:
+        faults.append(Refused(Refusal.VERSION, "another schema", limit=SCHEMA, seen=roster.schema))
+    places: set[tuple[str, str]] = set()
+    nodes: set[str] = set()
+    pledged: dict[str, str] = {}
+    for site in roster.sites:
+        where = "/".join(site.place)
+        if site.place in places:
+            faults.append(Refused(Refusal.PROVIDER_TWICE, "a site is named once", where=where))
+        places.add(site.place)
+        for node in site.nodes:
+            if node.node in nodes:
+                faults.append(
+                    Refused(Refusal.PROVIDER_TWICE, "a node is named once", where=node.node)
+                )
+            nodes.add(node.node)
+            for gpu in node.gpus:
+                if gpu in pledged:
+                    faults.append(
+                        Refused(
+                            Refusal.GPU_TWICE,
+                            f"pledged by {pledged[gpu]}",
+                            where=node.node,
+                            seen=gpu,
+                        )
+                    )
+                pledged[gpu] = node.node
+    if faults:
+        raise RefusedAll(faults)
+    return roster
+
+
+def draw(roster: Roster, rules: Rules) -> dict[tuple[str, str], tuple[str, ...]]:
+    """The nodes to measure at each site, by (provider, facility), in the order drawn."""
+    return {
+        site.place: tuple(
+            sorted((node.node for node in site.nodes), key=lambda name: _lot(roster, site, name))
+        )[: rules.nodes_drawn]
+        for site in roster.sites
+    }
+
+
+def _lot(roster: Roster, site: Entry, node: str) -> bytes:
+    parts = (roster.grade, roster.expiry, *site.place, node)
+    state = blake2b(bytes.fromhex(roster.fixing), digest_size=16, person=_PERSON)
+    state.update("\n".join(parts).encode())
+    return state.digest()

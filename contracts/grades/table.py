@@ -1,0 +1,181 @@
+"""Published factor tables: versioned, signed, and frozen on the day that the rules say.
+
+A table carries the digest of everything it was made from, so whoever has the roster and the logs
+can make it again and compare. A successor changes figures only: par, formula, roster rules and
+bounds are those of the expiry's listing, for good.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from contracts.goodput.keys import TABLE, SigningKey, verify
+from contracts.grades import Grade, Rules, frozen_terms
+from contracts.grades.factors import FactorRow, rows
+from contracts.grades.measure import Run
+from contracts.grades.roster import Roster
+from contracts.grades.schedule import Schedule, schedule
+from contracts.refusals import Refusal, Refused
+
+SCHEMA: Final = 1
+TABLE_BYTES_MAX: Final = 1 << 20
+_PERSON: Final = b"hourbook.inputs"
+_TABLE_PERSON: Final = b"hourbook.factors"
+
+
+class FactorTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The factors of one grade and expiry, as published."""
+
+    schema: int
+    grade: str
+    expiry: str
+    gpu_class: str
+    precision: str
+    benchmark: str
+    benchmark_version: str
+    gpus_least: int
+    gpus_most: int
+    version: int  # of this table, from 1
+    replaces: str  # digest of the version before, empty for the first
+    dispute: str  # why there is a later version; empty for the first
+    terms: str  # digest of what froze at listing
+    inputs: str  # digest of roster and logs
+    fixing: str
+    schedule: Schedule
+    par_delivered_e4: int
+    par_mfu_e4: int
+    rows: tuple[FactorRow, ...]
+    key: str = ""
+    signature: str = ""
+
+    @property
+    def digest(self) -> str:
+        """What the signature is over: everything but key and signature."""
+        plain = msgspec.structs.replace(self, key="", signature="")
+        content = msgspec.json.encode(plain, order="sorted")
+        return blake2b(content, digest_size=32, person=_TABLE_PERSON).hexdigest()
+
+    def factor_of(self, provider: str, facility: str, *, version: int) -> int:
+        """The factor that a site delivers at, for somebody who names the table's version.
+
+        Refused FACTOR_VERSION for another version, FACTOR_BOUNDS for a site without a factor.
+        """
+        if version != self.version:
+            raise Refused(
+                Refusal.FACTOR_VERSION, "name the published table", limit=self.version, seen=version
+            )
+        for row in self.rows:
+            if (row.provider, row.facility) == (provider, facility) and row.factor_e4 is not None:
+                return row.factor_e4
+        raise Refused(
+            Refusal.FACTOR_BOUNDS, "no deliverable factor", where=f"{provider}/{facility}"
+        )
+
+
+def make(
+    roster: Roster,
+    runs: Sequence[Run],
+    grade: Grade,
+    rules: Rules,
+    *,
+    before: FactorTable | None = None,
+    dispute: str = "",
+) -> FactorTable:
+    """The unsigned table of a roster and its runs; ``before`` is the version it replaces."""
+    return FactorTable(
+        schema=SCHEMA,
+        grade=grade.code,
+        expiry=roster.expiry,
+        gpu_class=grade.gpu_class,
+        precision=grade.precision,
+        benchmark=grade.benchmark,
+        benchmark_version=grade.benchmark_version,
+        gpus_least=grade.gpus_least,
+        gpus_most=grade.gpus_most,
+        version=1 if before is None else before.version + 1,
+        replaces="" if before is None else before.digest,
+        dispute=dispute,
+        terms=frozen_terms(rules, grade),
+        inputs=inputs_digest(roster, runs),
+        fixing=roster.fixing,
+        schedule=schedule(roster.month, rules),
+        par_delivered_e4=grade.par_delivered_e4,
+        par_mfu_e4=grade.par_mfu_e4,
+        rows=rows(runs, roster, grade, rules),
+    )
+
+
+def inputs_digest(roster: Roster, runs: Sequence[Run]) -> str:
+    """Digest of the roster and of every log that was measured."""
+    content = msgspec.json.encode((roster, sorted(run.digest for run in runs)), order="sorted")
+    return blake2b(content, digest_size=32, person=_PERSON).hexdigest()
+
+
+def sign(table: FactorTable, key: SigningKey) -> FactorTable:
+    """The table with the exchange's signature."""
+    signature = key.sign(TABLE, bytes.fromhex(table.digest))
+    return msgspec.structs.replace(table, key=key.public, signature=signature)
+
+
+def read(content: bytes, *, key: str | None = None) -> FactorTable:
+    """A published table. Refused SYNTAX, TOO_LARGE, VERSION, UNSIGNED, WRONG_KEY.
+
+    ``key`` is the exchange's public key; without it the table's own is trusted.
+    """
+    if len(content) > TABLE_BYTES_MAX:
+        raise Refused(Refusal.TOO_LARGE, "a table", limit=TABLE_BYTES_MAX, seen=len(content))
+    try:
+        table = msgspec.json.decode(content, type=FactorTable)
+    except msgspec.MsgspecError as error:
+        raise Refused(Refusal.SYNTAX, f"not a factor table: {error}") from error
+    if table.schema != SCHEMA:
+        raise Refused(Refusal.VERSION, "another schema", limit=SCHEMA, seen=table.schema)
+    if not table.signature:
+        raise Refused(Refusal.UNSIGNED, "the table is a draft")
+    if key is not None and key != table.key:
+        raise Refused(Refusal.WRONG_KEY, "not the exchange's key", limit=key, seen=table.key)
+    if not verify(table.key, TABLE, bytes.fromhex(table.digest), table.signature):
+        raise Refused(Refusal.WRONG_KEY, "the signature is not of this table")
+    return table
+
+
+def check_publication(
+    table: FactorTable, before: FactorTable | None, rules: Rules, grade: Grade, today: date
+) -> None:
+    """Whether a table may be published today. Refused RULES_CHANGED, FROZEN, DISPUTE_CLOSED,
+    FACTOR_VERSION, FACTOR_BOUNDS, STALE.
+    """
+    if table.terms != frozen_terms(rules, grade):
+        raise Refused(Refusal.RULES_CHANGED, "par, formula, rules and bounds froze at listing")
+    days = table.schedule
+    if today >= days.frozen:
+        raise Refused(Refusal.FROZEN, "factors are frozen", limit=days.frozen, seen=today)
+    if before is None:
+        if table.version != 1 or table.replaces or table.dispute:
+            raise Refused(Refusal.FACTOR_VERSION, "the first version is 1", seen=table.version)
+        if today < days.published:
+            raise Refused(
+                Refusal.CLOCK_FUTURE, "not measured to its end", limit=days.published, seen=today
+            )
+    elif (table.version, table.replaces) != (before.version + 1, before.digest):
+        raise Refused(
+            Refusal.FACTOR_VERSION,
+            "it replaces another",
+            limit=before.version + 1,
+            seen=table.version,
+        )
+    elif not table.dispute or today > days.dispute_last:
+        raise Refused(
+            Refusal.DISPUTE_CLOSED, "a later version answers a dispute", limit=days.dispute_last,
+            seen=today,
+        )  # fmt: skip
+    low, high = rules.factor_low_e4, rules.factor_high_e4
+    for row in table.rows:
+        if row.factor_e4 is not None and not low <= row.factor_e4 <= high:
+            raise Refused(
+                Refusal.FACTOR_BOUNDS, "not deliverable", where=f"{row.provider}/{row.facility}",
+                limit=f"{low} to {high}", seen=row.factor_e4,
+            )  # fmt: skip
