@@ -2,7 +2,7 @@
 
     log.read(path)        verified segments of a log            ``Refused`` names what is wrong
     compute(path)         its account: every nanosecond in a bucket, each bucket somebody's
-    admission.admit(...)  the logs that count for a fixing: signed, fresh, drawn, pledged once
+    importer, probe       records of another library as events; a node that measures itself
 
 Definitions: docs/concepts/normalization.md. The schema of a log: docs/reference/attestation.md.
 """

@@ -1,0 +1,240 @@
+"""A node measures itself: matrix products and small transformer steps, round after round.
+
+The one file that imports torch, when it runs: ``pip install 'hourbook[probe]'``. A GPU is measured
+against the dense peak of its class; a processor has no class, so it gets rates and no utilization.
+A node is as good as its slowest GPU. Every device does the same work in turns, so that heat and
+neighbours hit all of them alike, and a rate is the median of its rounds.
+
+A node's own word is where a factor's evidence begins, not where it ends: what settles is an
+attestation log under the exchange's draw and challenge.
+"""
+
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+
+from contracts.goodput.events import Name, Workload
+from contracts.goodput.mfu import NANO, utilization
+from contracts.hardware import peak
+
+SCHEMA: Final = 1
+ROUNDS: Final = 5
+ROUNDS_MAX: Final = 1_000
+_E4: Final = 10_000
+# What the driver calls a class that the table has; other mounts of the same chip are other classes.
+_CLASS_NAMES: Final = {
+    "NVIDIA A100-SXM4-80GB": "A100-SXM",
+    "NVIDIA H100 80GB HBM3": "H100-SXM",
+    "NVIDIA H200": "H200-SXM",
+    "NVIDIA B200": "B200-HGX",
+    "NVIDIA GB200": "GB200-NVL72",
+    "AMD Instinct MI300X": "MI300X-OAM",
+}
+
+
+class TorchMissing(RuntimeError):
+    """The optional extra is not installed."""
+
+
+class Size(msgspec.Struct, frozen=True):
+    """How much a round computes."""
+
+    matrix: int  # side of the square matrices
+    products: int  # a round
+    layers: int
+    width: int
+    heads: int
+    sequence: int
+    batch: int
+    steps: int  # a round
+
+
+CPU_SIZE: Final = Size(512, 4, 2, 128, 4, 128, 2, 2)
+GPU_SIZE: Final = Size(8_192, 20, 4, 4_096, 32, 2_048, 4, 10)
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True):
+    """One device's medians. Shares are of the dense peak; None where there is no such peak."""
+
+    identity: str
+    name: str
+    gpu_class: str  # empty for what the table does not have
+    matmul_flops: int  # a second
+    matmul_share_e4: int | None
+    tokens_a_second: int
+    mfu_e4: int | None
+
+
+class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a probe found; ``signature`` is over the rest."""
+
+    schema: int
+    node: Name
+    at_ns: int
+    kind: str  # "cuda" or "cpu"
+    torch: str
+    precision: str
+    rounds: int
+    size: Size
+    devices: tuple[Device, ...]
+    matmul_flops: int  # of the slowest device, as the next two
+    tokens_a_second: int
+    mfu_e4: int | None
+    key: str = ""
+    signature: str = ""
+
+    @property
+    def content(self) -> bytes:
+        """What the signature is over."""
+        plain = msgspec.structs.replace(self, key="", signature="")
+        return msgspec.json.encode(plain, order="sorted")
+
+
+class _Bench:
+    """The work of one device."""
+
+    def __init__(self, torch: Any, place: Any, dtype: Any, size: Size) -> None:
+        self._torch, self._place, self._size = torch, place, size
+        side = size.matrix
+        self._a = torch.randn(side, side, device=place, dtype=dtype)
+        self._b = torch.randn(side, side, device=place, dtype=dtype)
+        layer = torch.nn.TransformerEncoderLayer(
+            size.width, size.heads, 4 * size.width, dropout=0.0, batch_first=True
+        )
+        model = torch.nn.TransformerEncoder(layer, size.layers, enable_nested_tensor=False)
+        self._model = model.to(device=place, dtype=dtype)
+        shape = (size.batch, size.sequence, size.width)
+        self._input = torch.randn(shape, device=place, dtype=dtype, requires_grad=True)
+        self.parameters = sum(weights.numel() for weights in model.parameters())
+
+    def _seconds(self, work: Callable[[], object], times: int) -> float:
+        self._wait()
+        started = time.perf_counter()
+        for _ in range(times):
+            work()
+        self._wait()
+        return time.perf_counter() - started
+
+    def _wait(self) -> None:
+        if self._place.type == "cuda":
+            self._torch.cuda.synchronize(self._place)
+
+    def matmul_flops(self) -> float:
+        """FLOP/s of square products."""
+        work = 2 * self._size.matrix**3 * self._size.products
+        return work / self._seconds(lambda: self._a @ self._b, self._size.products)
+
+    def tokens_a_second(self) -> float:
+        """Tokens a second through forward and backward."""
+        tokens = self._size.batch * self._size.sequence * self._size.steps
+        return tokens / self._seconds(self._step, self._size.steps)
+
+    def _step(self) -> None:
+        self._model.zero_grad(set_to_none=True)
+        self._model(self._input).float().square().mean().backward()
+
+
+def run(
+    node: str, *, rounds: int = ROUNDS, advance: Callable[[int, int], None] | None = None
+) -> ProbeReport:
+    """Measure every device of this machine; the report is not signed yet.
+
+    Raises TorchMissing without torch, ValueError for a senseless number of rounds.
+    """
+    if not 1 <= rounds <= ROUNDS_MAX:
+        raise ValueError(f"rounds must be from 1 to {ROUNDS_MAX}, not {rounds}")
+    torch = _torch()
+    kind = "cuda" if torch.cuda.is_available() else "cpu"
+    size = GPU_SIZE if kind == "cuda" else CPU_SIZE
+    precision, dtype = ("bf16", torch.bfloat16) if kind == "cuda" else ("fp32", torch.float32)
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    benches = [_Bench(torch, torch.device(kind, n), dtype, size) for n in range(count)]
+    flops: list[list[float]] = [[] for _ in benches]
+    tokens: list[list[float]] = [[] for _ in benches]
+    for number in range(rounds + 1):
+        for place, bench in enumerate(benches):
+            rates = bench.matmul_flops(), bench.tokens_a_second()
+            if number:  # the first round warms up
+                flops[place].append(rates[0])
+                tokens[place].append(rates[1])
+        if advance is not None:
+            advance(number, rounds)
+    devices = tuple(
+        _device(torch, kind, n, precision, benches[n], size, median(flops[n]), median(tokens[n]))
+        for n in range(count)
+    )
+    shares = [device.mfu_e4 for device in devices if device.mfu_e4 is not None]
+    return ProbeReport(
+        schema=SCHEMA,
+        node=node,
+        at_ns=time.time_ns(),
+        kind=kind,
+        torch=str(torch.__version__),
+        precision=precision,
+        rounds=rounds,
+        size=size,
+        devices=devices,
+        matmul_flops=min(device.matmul_flops for device in devices),
+        tokens_a_second=min(device.tokens_a_second for device in devices),
+        mfu_e4=min(shares) if len(shares) == len(devices) else None,
+    )
+
+
+def _torch() -> Any:
+    try:
+        import torch  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        raise TorchMissing("the probe needs torch: pip install 'hourbook[probe]'") from error
+    return torch
+
+
+def _device(
+    torch: Any, kind: str, number: int, precision: str, bench: _Bench, size: Size,
+    flops: float, tokens: float,
+) -> Device:  # fmt: skip
+    if kind == "cpu":
+        return Device(
+            identity="cpu", name="cpu", gpu_class="", matmul_flops=int(flops),
+            matmul_share_e4=None, tokens_a_second=int(tokens), mfu_e4=None,
+        )  # fmt: skip
+    properties = torch.cuda.get_device_properties(number)
+    gpu_class = _CLASS_NAMES.get(properties.name, "")
+    share = mfu = None
+    if gpu_class:
+        share = round(flops * _E4 / peak(gpu_class, precision))
+        work = _workload(bench.parameters, size, precision)
+        mfu = round(utilization(work, gpu_class, size.steps, _step_ns(size, tokens)) * _E4)
+    return Device(
+        identity=f"GPU-{getattr(properties, 'uuid', number)}",
+        name=properties.name,
+        gpu_class=gpu_class,
+        matmul_flops=int(flops),
+        matmul_share_e4=share,
+        tokens_a_second=int(tokens),
+        mfu_e4=mfu,
+    )
+
+
+def _step_ns(size: Size, tokens: float) -> int:
+    return round(size.batch * size.sequence * size.steps * NANO / tokens)
+
+
+def _workload(parameters: int, size: Size, precision: str) -> Workload:
+    return Workload(
+        model="probe",
+        benchmark="probe-step",
+        benchmark_version="1",
+        precision=precision,
+        gpus=1,
+        parameters=parameters,
+        active_parameters=parameters,
+        layers=size.layers,
+        heads=size.heads,
+        head_dimension=size.width // size.heads,
+        sequence_length=size.sequence,
+        tokens_per_step=size.batch * size.sequence,
+        image="torch",
+    )
