@@ -19,7 +19,7 @@ from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
 from exchange.gateway.auth import create_key, list_keys, revoke_key
 from exchange.marketdata.instruments import Instrument, micros_text
-from exchange.messages import HaltCause, Mode, TradingState
+from exchange.messages import EventFlag, HaltCause, Mode, TradingState
 
 CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
 _POLL_SECONDS: Final = 0.005
@@ -81,6 +81,8 @@ class Operations:
                     return {"keys": msgspec.to_builtins(list_keys(self._directory))}
                 case requests.RevokeKey():
                     return self._revoke_key(request.key_id)
+                case requests.RecordFixing():
+                    return await self._record_fixing(request)
                 case requests.SetMode():
                     mode = Mode[request.mode.upper()]
                     await self._desk.perform([wishes.set_mode(mode, "operator")])
@@ -178,6 +180,18 @@ class Operations:
             "amount": micros_text(event.price),
             "cash": micros_text(event.b),
             "sequence": event.sequence,
+        }
+
+    async def _record_fixing(self, request: requests.RecordFixing) -> dict[str, Any]:
+        """Journal an index's fixing; the answer to a repeat says so."""
+        (outcome,) = await self._desk.perform([wishes.record_fixing(request)])
+        event = outcome.events[0]
+        return {
+            "index": request.index,
+            "date": request.date,
+            "revision": request.revision,
+            "sequence": event.sequence,
+            "recorded_before": bool(event.flags & EventFlag.DUPLICATE),
         }
 
     async def _open_day(self, request: requests.OpenDay) -> dict[str, Any]:

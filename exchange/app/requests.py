@@ -102,6 +102,23 @@ class Settle(Request, frozen=True, kw_only=True, tag="settle"):
     prices: dict[str, str] = {}
 
 
+class RecordFixing(Request, frozen=True, kw_only=True, tag="record_fixing"):
+    """Puts an index's fixing of a day into the log: its price, and the hash of its inputs.
+
+    ``price`` is empty for a day that was withheld. A repeated (index, date, revision) is answered,
+    not recorded again; with another price or hash it is refused.
+    """
+
+    index: str
+    date: int  # yyyymmdd
+    revision: int = 0
+    state: Literal["PUBLISHED", "WITHHELD", "FALLBACK", "REVISED"]
+    reason: str = ""
+    price: str = ""
+    inputs_hash: str  # hexadecimal, 32 bytes
+    tape_hash: str  # of the tape's entry that holds the fixing
+
+
 class State(Request, frozen=True, kw_only=True, tag="state"):
     """Asks how the market stands."""
 
@@ -119,5 +136,6 @@ AnyRequest: TypeAlias = (
     | SetMode
     | OpenDay
     | Settle
+    | RecordFixing
     | State
 )

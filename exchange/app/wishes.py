@@ -13,9 +13,10 @@ import msgspec
 
 from contracts.decimal_text import DecimalTextError, parse_price
 from contracts.spec import Instrument
-from exchange.app.requests import Deposit, OpenAccount, SetAccount, Withdraw
+from exchange.app.requests import Deposit, OpenAccount, RecordFixing, SetAccount, Withdraw
 from exchange.messages import (
     COMMAND,
+    HOUSE_ACCOUNT,
     AccountKind,
     Command,
     CommandFlag,
@@ -27,6 +28,8 @@ from exchange.messages import (
 
 USD_DECIMALS: Final = 6
 _U64: Final = (1 << 64) - 1
+_HASH_BYTES: Final = 32
+_REVISIONS: Final = 1_000
 
 
 class RequestRefused(ValueError):
@@ -185,6 +188,42 @@ def set_account(request: SetAccount) -> Wish:
         quantity=request.max_order,
     )
     return Wish(command, note("set_account", account=request.account, killed=request.killed))
+
+
+def record_fixing(request: RecordFixing) -> Wish:
+    """Records an index's fixing: the price, the first half of its inputs' hash, the rest as text.
+
+    Its request id is (index, date, revision), so that no fixing is ever recorded twice.
+    """
+    try:
+        inputs_hash = bytes.fromhex(request.inputs_hash)
+        tape_hash = bytes.fromhex(request.tape_hash)
+    except ValueError as error:
+        raise RequestRefused(f"a hash must be hexadecimal: {error}") from error
+    if len(inputs_hash) != _HASH_BYTES or len(tape_hash) != _HASH_BYTES:
+        raise RequestRefused(f"a hash must have {_HASH_BYTES} bytes")
+    if (request.state == "WITHHELD") != (not request.price):
+        raise RequestRefused("a withheld fixing has no price, any other has one")
+    if not 0 <= request.revision < _REVISIONS or not f"{request.index}{request.reason}".isascii():
+        raise RequestRefused(f"revision must be 0 to {_REVISIONS - 1}, index and reason ASCII")
+    as_date(request.date)
+    price = micros(request.price) if request.price else 0
+    if price < 0 or price > Limit.PRICE or (request.price and not price):
+        raise RequestRefused(f"price {request.price} is out of range")
+    name = f"fixing {request.index} {request.date} {request.revision}"
+    key_lo, key_hi = digest(name, b"request")
+    command = Command(
+        kind=CommandKind.RECORD,
+        account=HOUSE_ACCOUNT,
+        price=price,
+        quantity=request.date,
+        target_lo=int.from_bytes(inputs_hash[:8], "little"),
+        target_hi=int.from_bytes(inputs_hash[8:16], "little"),
+        key_lo=key_lo,
+        key_hi=key_hi,
+    )
+    facts = msgspec.structs.asdict(request)
+    return Wish(command, note("record_fixing", **facts))
 
 
 def move_cash(request: Deposit | Withdraw) -> Wish:
