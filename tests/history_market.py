@@ -5,6 +5,7 @@ replacements name orders in both ways, and everything a log can say about an ord
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -41,6 +42,7 @@ class Script:
     """Commands in batches, as they are thought of; ``write`` puts them into a log."""
 
     seed: int = 1
+    by_client: bool | None = None  # how orders are named; None: now so, now so
     batches: list[list[Item]] = field(default_factory=list)
     engine: Engine = field(default_factory=Engine)
     sequence: int = 0
@@ -141,6 +143,7 @@ class Script:
             )  # fmt: skip
         owner, order_id, key, lots = draw.choice(self.working[-40:])
         by_client = draw.random() < 0.5
+        by_client = by_client if self.by_client is None else self.by_client
         target = {"target_lo": key, "target_hi": 7} if by_client else {"target_lo": order_id}
         flags = CommandFlag.BY_CLIENT_ID if by_client else 0
         kind = draw.choice((CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE))
@@ -168,30 +171,36 @@ class Script:
             (record_of(CommandKind.CHECKPOINT), None),
         )
 
-    def write(self, directory: Path, engine: object = None) -> Path:
-        """Have the real sequencer write the log; ``engine`` in place of this build's."""
+    def write(
+        self, directory: Path, engine: object = None, stamps: Sequence[int] | None = None
+    ) -> Path:
+        """Have the real sequencer write the log; ``engine`` in place of this build's.
+
+        ``stamps``: quarters of a second of each batch, one after another if absent.
+        """
+        quarters = range(len(self.batches)) if stamps is None else stamps
 
         async def session() -> None:
             clock = Clock()
             sequencer = open_sequencer(directory, engine, clock=clock)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(sequencer.run())
-                for number, batch in enumerate(self.batches):
-                    clock.now = NOON + number * SECOND // 4
-                    last = sequencer.tape.last[1]
+                for quarter, batch in zip(quarters, self.batches, strict=False):
+                    clock.now = NOON + quarter * SECOND // 4
+                    end = sequencer.tape.last[1] + len(batch)
                     for record, text in batch:
                         ingress = clock.now - 1_500_000
                         sequencer.submit(1, record, ingress_ns=ingress, text=text)
-                    await until(lambda end=last + len(batch): sequencer.tape.last[1] >= end)
+                    await until(lambda upto=end: sequencer.tape.last[1] >= upto)
                 await sequencer.close()
 
         asyncio.run(session())
         return directory
 
 
-def two_days(seed: int = 1, batches: int = 150) -> Script:
+def two_days(seed: int = 1, batches: int = 150, by_client: bool | None = None) -> Script:
     """A market of two dates: trading, limits that move, a settlement each, an expiry at the end."""
-    script = Script(seed)
+    script = Script(seed, by_client)
     script.set_up()
     script.trade(batches)
     script.settle(DAYS[0], (2_503_250, 2_497_000))

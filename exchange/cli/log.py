@@ -214,8 +214,9 @@ def _pairs(option: str, given: list[str] | None) -> list[tuple[str, int]]:
 
 def _print_what_if(told: dict[str, Any]) -> None:
     names = (
-        "commands_changed", "orders_taken_out", "rejected_instead", "accepted_instead", "trades",
-        "trades_instead", "trades_gone", "trades_new",
+        "commands_changed", "orders_taken_out", "orders_rejected", "others_rejected",
+        "orders_accepted", "others_accepted", "trades", "trades_instead", "trades_gone",
+        "trades_new",
     )  # fmt: skip
     show_facts({name: f"{told[name]:,}" for name in names}, False)
     for reason, count in told["rejected_by_reason"].items():

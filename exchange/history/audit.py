@@ -255,8 +255,9 @@ class Trail:
         put("execution_id", f"{row[0]}-{row[1]}")
         put("instrument", self.picture.code(row[5]))
         put("side", "SELL" if flags & EventFlag.SELL else "BUY")
-        put("order_type", "MARKET" if flags & EventFlag.MARKET else "LIMIT")
-        if not flags & EventFlag.MARKET:
+        market = bool(flags & EventFlag.MARKET) or (order is not None and order.market)
+        put("order_type", "MARKET" if market else "LIMIT")
+        if not market:
             put("price", self.picture.price(row[5], row[8]))
         put("quantity", row[9])
         put("leaves", row[10])

@@ -6,7 +6,12 @@ import msgspec
 
 from exchange.history.records import event_row, kinds_of
 from exchange.journal.frame import Frame, unpack_texts
-from exchange.marketdata.instruments import Instrument, Instruments, decimal_text, micros_text
+from exchange.marketdata.instruments import (
+    MICRO_DIGITS,
+    Instrument,
+    Instruments,
+    decimal_text,
+)
 from exchange.messages import EventKind, Mode
 
 # What an order does; every other kind may change the picture.
@@ -78,14 +83,12 @@ class Picture:
 
 
 def money(micros: int) -> str:
-    """Micro-dollars as dollars with separators: to the cent if that is exact."""
-    digits = micros_text(micros)
-    if digits.endswith("0000"):
-        digits = digits[:-4]
-    whole, _, part = digits.lstrip("-").partition(".")
-    return f"{'-' if micros < 0 else ''}{int(whole):,}.{part}"
+    """Micro-dollars as dollars with separators: exact, with two decimals or as many as it takes."""
+    whole, part = divmod(abs(micros), 10**MICRO_DIGITS)
+    decimals = f"{part:0{MICRO_DIGITS}d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if micros < 0 else ''}{whole:,}.{decimals}"
 
 
 def clearing_price(micros: int) -> str:
     """A clearing price (mark, settlement) as dollars per GPU-hour."""
-    return decimal_text(micros, 6)
+    return decimal_text(micros, MICRO_DIGITS)

@@ -38,6 +38,7 @@ _U64: Final = (1 << 64) - 1
 _ORDERS: Final = frozenset(
     {CommandKind.ENTER, CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE}
 )
+_ENTERING: Final = frozenset({CommandKind.ENTER, CommandKind.REPLACE})
 _PARAMETERS: Final = frozenset({CommandKind.LIST, CommandKind.SET_LIMITS, CommandKind.SET_RISK})
 _TARGETED: Final = bytes({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 _NOBODY: Final = 0  # no order has this id
@@ -215,14 +216,16 @@ class WhatIf:
     ) -> None:
         was, now = (self._reject(some) for some in (rows, instead))
         if now is not None and was is None:
-            self.counts["rejected_instead"] += 1
+            entered = command.kind in _ENTERING
+            self.counts["orders_rejected" if entered else "others_rejected"] += 1
             self.instead[member_name(Reason, now[4])] += 1
-            if len(self.examples) < EXAMPLES_MAX:
+            if entered and len(self.examples) < EXAMPLES_MAX:
                 line = command_line(command, self.picture)
                 why = reject_words(now, self.picture, command.instrument)
                 self.examples.append(f"#{sequence} {line}: {why}")
         elif was is not None and now is None:
-            self.counts["accepted_instead"] += 1
+            entered = command.kind in _ENTERING
+            self.counts["orders_accepted" if entered else "others_accepted"] += 1
 
     @staticmethod
     def _reject(rows: list[EventRow]) -> EventRow | None:
@@ -272,8 +275,8 @@ NOTE: Final = (
     " prices, deposits and marks are those of the log."
 )
 _COUNTS: Final = (
-    "orders_taken_out", "rejected_instead", "accepted_instead", "trades", "trades_instead",
-    "trades_gone", "trades_new",
+    "orders_taken_out", "orders_rejected", "others_rejected", "orders_accepted",
+    "others_accepted", "trades", "trades_instead", "trades_gone", "trades_new",
 )  # fmt: skip
 
 

@@ -196,6 +196,8 @@ def _order_line(row: EventRow, picture: Picture) -> str:
     where = f"{picture.code(row[5])} at {price}"
     line = f"{name} account {account}, order {order}: {sides(flags)} {row[9]:,} {where}"
     if kind in (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED):
+        if not row[8] and not flags & EventFlag.RESTING:
+            where = picture.code(row[5])  # a market order has no price
         line = (
             f"{name} account {account}, order {order}: {row[9]:,} lots off {sides(flags)} {where},"
             f" {member_name(CancelReason, row[4])}"
