@@ -8,9 +8,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
+import msgspec
+
+from contracts.grades.table import FactorTable
 from contracts.spec import Instrument as Terms
 from exchange.app.quotes import Quotes
-from exchange.app.wishes import RequestRefused, Wish
+from exchange.app.wishes import RECORD_FACTORS, RequestRefused, Wish
 from exchange.journal.tape import Released, Tape
 from exchange.marketdata.instruments import Instrument, Instruments
 from exchange.marketdata.stream import Row
@@ -72,6 +75,7 @@ class Desk:
         self.instruments = Instruments()
         self.quotes = Quotes(tape)
         self.terms: dict[str, Terms] = {}
+        self.factors: dict[tuple[str, str], FactorTable] = {}  # the latest by grade and expiry
         self.accounts = {HOUSE_ACCOUNT}
         self.business_date = 0  # yyyymmdd, 0 before the first
         self.day_open = False
@@ -149,9 +153,20 @@ class Desk:
         listed = self.instruments.apply(row, text)
         if listed is not None and kind == EventKind.INSTRUMENT_LISTED and text is not None:
             self.terms[listed.code] = Terms.from_json(text)
+        if kind == EventKind.RECORDED and text is not None:
+            self._recorded(text)
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(row)
+
+    def _recorded(self, text: str) -> None:
+        """Remember the latest factor tables; other records say nothing to the desk."""
+        note = msgspec.json.decode(text)
+        if note["operation"] == RECORD_FACTORS:
+            table = msgspec.convert(note["table"], FactorTable)
+            latest = self.factors.get((table.grade, table.expiry))
+            if latest is None or latest.version < table.version:
+                self.factors[table.grade, table.expiry] = table
 
     def _account_opened(self, row: Row) -> None:
         self.accounts.add(row[6])

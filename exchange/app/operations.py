@@ -11,7 +11,10 @@ from typing import Any, Final
 
 import msgspec
 
-from contracts import prices, registry
+from contracts import grades, prices, registry
+from contracts.calendar import Month
+from contracts.grades import table as factors
+from contracts.refusals import Refusal, Refused
 from exchange.app import requests, wishes
 from exchange.app.desk import Desk
 from exchange.app.quotes import NO_QUOTE, Quote
@@ -83,6 +86,8 @@ class Operations:
                     return self._revoke_key(request.key_id)
                 case requests.RecordFixing():
                     return await self._record_fixing(request)
+                case requests.RecordFactors():
+                    return await self._record_factors(request)
                 case requests.SetMode():
                     mode = Mode[request.mode.upper()]
                     await self._desk.perform([wishes.set_mode(mode, "operator")])
@@ -190,6 +195,31 @@ class Operations:
             "index": request.index,
             "date": request.date,
             "revision": request.revision,
+            "sequence": event.sequence,
+            "recorded_before": bool(event.flags & EventFlag.DUPLICATE),
+        }
+
+    async def _record_factors(self, request: requests.RecordFactors) -> dict[str, Any]:
+        """Journal a factor table that the rules allow to be published today, by the same key."""
+        try:
+            table = factors.read(request.table.encode())
+            before = self._desk.factors.get((table.grade, table.expiry))
+            if before is not None and before.key != table.key:
+                raise Refused(Refusal.WRONG_KEY, "not the key of the version before")
+            if before is None or before.digest != table.digest:  # a repeat is answered
+                loaded = grades.load()
+                rules = loaded.rules_of(Month.parse(table.expiry))
+                grade = loaded.grade(table.grade)
+                factors.check_publication(table, before, rules, grade, self._today())
+        except Refused as refused:
+            raise RequestRefused(str(refused)) from refused
+        (outcome,) = await self._desk.perform([wishes.record_factors(table)])
+        event = outcome.events[0]
+        return {
+            "grade": table.grade,
+            "expiry": table.expiry,
+            "version": table.version,
+            "digest": table.digest,
             "sequence": event.sequence,
             "recorded_before": bool(event.flags & EventFlag.DUPLICATE),
         }

@@ -119,6 +119,15 @@ class RecordFixing(Request, frozen=True, kw_only=True, tag="record_fixing"):
     tape_hash: str  # of the tape's entry that holds the fixing
 
 
+class RecordFactors(Request, frozen=True, kw_only=True, tag="record_factors"):
+    """Puts a published table of conversion factors into the log, as it was signed.
+
+    A repeated (grade, expiry, version) is answered, not recorded again; another one is refused.
+    """
+
+    table: str  # JSON, as `hourbook goodput factors` writes it
+
+
 class State(Request, frozen=True, kw_only=True, tag="state"):
     """Asks how the market stands."""
 
@@ -137,5 +146,6 @@ AnyRequest: TypeAlias = (
     | OpenDay
     | Settle
     | RecordFixing
+    | RecordFactors
     | State
 )

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from contracts.decimal_text import DecimalTextError, parse_price
+from contracts.grades.table import FactorTable
 from contracts.spec import Instrument
 from exchange.app.requests import Deposit, OpenAccount, RecordFixing, SetAccount, Withdraw
 from exchange.messages import (
@@ -28,6 +29,7 @@ from exchange.messages import (
 
 USD_DECIMALS: Final = 6
 _U64: Final = (1 << 64) - 1
+RECORD_FACTORS: Final = "record_factors"  # what the text of such a record names itself
 _HASH_BYTES: Final = 32
 _REVISIONS: Final = 1_000
 
@@ -224,6 +226,25 @@ def record_fixing(request: RecordFixing) -> Wish:
     )
     facts = msgspec.structs.asdict(request)
     return Wish(command, note("record_fixing", **facts))
+
+
+def record_factors(table: FactorTable) -> Wish:
+    """Records a published factor table: its version, the first half of its digest, all as text.
+
+    Its request id is (grade, expiry, version), so that no version is ever recorded twice.
+    """
+    digest_bytes = bytes.fromhex(table.digest)
+    key_lo, key_hi = digest(f"factors {table.grade} {table.expiry} {table.version}", b"request")
+    command = Command(
+        kind=CommandKind.RECORD,
+        account=HOUSE_ACCOUNT,
+        quantity=table.version,
+        target_lo=int.from_bytes(digest_bytes[:8], "little"),
+        target_hi=int.from_bytes(digest_bytes[8:16], "little"),
+        key_lo=key_lo,
+        key_hi=key_hi,
+    )
+    return Wish(command, note(RECORD_FACTORS, digest=table.digest, table=table))
 
 
 def move_cash(request: Deposit | Withdraw) -> Wish:
