@@ -196,6 +196,11 @@ class Sequencer:
         if not queued:  # else the loop knows, or waits for the disk
             self._wakeup.set()
 
+    @property
+    def sequence(self) -> int:
+        """The last sequence given to a command; it may not be durable yet."""
+        return self._next_sequence - 1
+
     def wake(self) -> None:
         """Look at the clock again: for a virtual clock that was moved."""
         self._wakeup.set()

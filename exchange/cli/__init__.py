@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from exchange.cli import bench, clear, contracts, log, market, operator, records, replay
+from exchange.cli import bench, clear, config, contracts, log, market, operator, records, replay
 from exchange.cli.output import Exit, Failure
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.add_typer(contracts.app, name="contracts")
 app.add_typer(clear.app, name="clear")
 app.add_typer(operator.keys, name="keys")
 app.add_typer(operator.admin, name="admin")
+app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")
 
 
