@@ -13,6 +13,7 @@ import pytest
 
 from exchange.app import Market, admin, market, requests
 from exchange.app.desk import WishRejected
+from exchange.app.settings import Limits, Settings
 from exchange.app.wishes import RequestRefused, close_day
 from exchange.clearing import Clearing
 from exchange.engine import Engine
@@ -25,9 +26,10 @@ NOON_NS = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 10**9
 
 
 @asynccontextmanager
-async def running(directory: Path, at_ns: int = NOON_NS) -> AsyncIterator[Market]:
+async def running(directory: Path, at_ns: int = NOON_NS, **limits: Any) -> AsyncIterator[Market]:
     """A market whose clock stands still."""
-    started = await Market.start(directory, clock=lambda: at_ns)
+    settings = Settings(limits=Limits(**limits))
+    started = await Market.start(directory, clock=lambda: at_ns, settings=settings)
     try:
         yield started
     finally:
@@ -164,28 +166,21 @@ async def test_a_ledger_of_another_log_is_rebuilt(tmp_path: Path) -> None:
         assert m.clearing.trial_balance().accounts == []
 
 
-async def test_clearing_that_differs_makes_the_market_cancel_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(market, "WATCH_SECONDS", 0.01)
+async def test_clearing_that_differs_makes_the_market_cancel_only(tmp_path: Path) -> None:
     async with running(tmp_path) as m:
         await perform(m, requests.Deposit(account=1, amount="5"))
         await m.operations.cleared()
     with sqlite3.connect(tmp_path / market.LEDGER_NAME) as ledger:
         ledger.execute("update balances set balance = balance - 1 where balance < 0")
     ledger.close()
-    async with running(tmp_path) as m:
+    async with running(tmp_path, watch_seconds=0.01) as m:
         await m.operations.checkpoint()
         await eventually(lambda: m.desk.mode == Mode.CANCEL_ONLY)
         assert m.clearing.divergences
 
 
-async def test_clearing_that_lags_makes_the_market_cancel_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(market, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(market, "CLEARING_LAG_COMMANDS_MAX", -1)
-    async with running(tmp_path) as m:
+async def test_clearing_that_lags_makes_the_market_cancel_only(tmp_path: Path) -> None:
+    async with running(tmp_path, watch_seconds=0.01, clearing_lag_commands_max=-1) as m:
         await eventually(lambda: m.desk.mode == Mode.CANCEL_ONLY)
 
 

@@ -21,30 +21,30 @@ from typing import Any, Final, Self
 import msgspec
 
 from contracts import registry
-from exchange.app import admin, wishes
+from exchange.app import admin, figures, wishes
 from exchange.app.desk import Desk
 from exchange.app.operations import Operations
+from exchange.app.settings import DEFAULTS, Settings
+from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
 from exchange.engine import Engine
+from exchange.gateway import observe
 from exchange.gateway.auth import Keys, create_key
 from exchange.gateway.hub import Hub
+from exchange.gateway.metrics import Metrics
 from exchange.gateway.operator import add_route
 from exchange.gateway.server import Gateway
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.frame import EXCHANGE_ID_BYTES
 from exchange.journal.head import read_head
+from exchange.journal.syncer import SyncThread
 from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
 LEDGER_NAME: Final = "ledger.db"
 EXCHANGE_ID_NAME: Final = "exchange.id"
 ADMIN_KEY_NAME: Final = "admin.key"
-CLEARING_LAG_COMMANDS_MAX: Final = 500_000  # further behind, and the market is cancel-only
-CLEARING_FRAMES: Final = 512  # of one transaction of the ledger
-CLEARING_PAUSE_SECONDS: Final = 0.02  # gathers frames, so that the ledger's syncs stay few
 POLL_SECONDS: Final = 0.001
-WATCH_SECONDS: Final = 1.0
-CHECKPOINT_SECONDS: Final = 30.0
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
@@ -95,11 +95,16 @@ class Market:
         directory: Path,
         clock: Callable[[], int],
         progress: Progress | None,
+        settings: Settings,
         sequencing: dict[str, Any],
     ) -> None:
         """Take over what is on disk; ``start`` is the way to get a running market."""
         self.directory = directory
         self._clock = clock
+        self.settings = settings
+        self.metrics = Metrics()
+        self.balanced = True  # as of the last look at the ledger
+        self.stopping = False
         self.engine = Engine()
         self.sequencer = Sequencer.open(
             directory,
@@ -108,7 +113,7 @@ class Market:
             spec_hash=registry.load().spec_hash,
             exchange_id=exchange_id(directory),
             progress=progress,
-            **sequencing,
+            **{"syncer": self._timed_syncer, **sequencing},
         )
         self.tape = self.sequencer.tape
         self.clearing = self._open_clearing()
@@ -141,6 +146,7 @@ class Market:
         *,
         clock: Callable[[], int] = time.time_ns,
         progress: Progress | None = None,
+        settings: Settings = DEFAULTS,
         **sequencing: Any,
     ) -> Self:
         """Open a directory, or make one, and have it ready to trade; nothing listens yet.
@@ -149,7 +155,7 @@ class Market:
         ``sequencing`` are options of ``Sequencer.open``, for a simulation.
         Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged.
         """
-        market = cls(directory, clock, progress, sequencing)
+        market = cls(directory, clock, progress, settings, sequencing)
         market._sequencing = asyncio.create_task(market.sequencer.run(), name="sequencer")
         found = market.sequencer.recovered.last_sequence
         upto = found + 1 if found else 0  # after a restart, RECOVERED and the halts it brings
@@ -168,11 +174,21 @@ class Market:
     async def listen(self, host: str, port: int) -> Addresses:
         """Serve clients on a TCP port (0: a free one) and operators on the admin socket."""
         key = admin_key(self.directory)
-        self.gateway = Gateway(self.hub)
+        serve = self.settings.serve
+        self.gateway = Gateway(self.hub, origins=frozenset(serve.origins))
         add_route(self.gateway.app, self.hub.keys, self.hub.now_ms, self._answer_operator)
+        observe.add_routes(
+            self.gateway.app,
+            self.metrics,
+            healthy=self.healthy,
+            ready=self.ready,
+            metrics_for=serve.metrics,
+        )
         self._run(self.gateway.run(), "gateway")
         while self.hub.sequence < self.tape.last[1]:
             await self._while_running(asyncio.sleep(POLL_SECONDS))
+        figures.add(self.metrics, self)
+        self.hub.metrics = self.metrics
         port = await self.gateway.start(host, port)
         socket = await self._exits.enter_async_context(
             admin.serving(self.directory, self.operations)
@@ -191,14 +207,37 @@ class Market:
         for task in done:
             task.result()
 
-    async def stop(self) -> str:
-        """Close every connection, finish what is queued, and return the final state's hash.
+    def healthy(self) -> dict[str, bool]:
+        """Whether the process is worth keeping: every part of it runs."""
+        return {part.get_name(): not part.done() for part in self._parts}
 
-        Hex; empty if the log could not be closed in order.
+    def ready(self) -> dict[str, bool]:
+        """Whether an order sent now would be judged on its merits."""
+        return {
+            "running": all(self.healthy().values()),
+            "staying": not self.stopping,
+            "mode_normal": self.desk.mode == Mode.NORMAL,
+            "clearing_near": self.clearing_lag <= self.settings.limits.clearing_lag_commands_max,
+            "clearing_agrees": not self.clearing.divergences,
+            "ledger_balanced": self.balanced,
+        }
+
+    @property
+    def clearing_lag(self) -> int:
+        """Commands that are released and not yet booked."""
+        return max(0, self.tape.last[1] - self.clearing.position[1])
+
+    async def stop(self) -> str:
+        """Stop in order and return the final state's hash.
+
+        No new orders; what is queued is matched and reported; connections are closed; a last
+        checkpoint compares engine and clearing, if the market was served. Hex; empty if the log
+        could not be closed in order.
         """
+        self.stopping = True
         await self._exits.aclose()
         if self.gateway is not None:
-            await self.gateway.close()
+            await self._drain(self.gateway)
         for task in self._tasks:
             if task.get_name() == "watch":
                 task.cancel()
@@ -210,6 +249,25 @@ class Market:
             self.clearing.close()
         head = read_head(self.directory)
         return head.state_hash if head is not None else ""
+
+    @property
+    def _all_reported(self) -> bool:
+        return not self.sequencer.queued and self.hub.sequence == self.sequencer.sequence
+
+    async def _drain(self, gateway: Gateway) -> None:
+        """End the gateway's work in order, as far as the market still does its own."""
+        self.hub.drain()
+        running = all(self.healthy().values())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.limits.drain_seconds):
+                while running and not (self._all_reported and gateway.idle):
+                    await asyncio.sleep(POLL_SECONDS)
+        await gateway.close()
+        if running:
+            try:
+                await self.operations.checkpoint()
+            except (RequestRefused, QueueFull, Closed, TimeoutError) as error:
+                _log.warning("no last checkpoint: %s", error)
 
     @property
     def _parts(self) -> list[asyncio.Task[None]]:
@@ -232,6 +290,15 @@ class Market:
     async def _answer_operator(self, body: bytes) -> bytes:
         return msgspec.json.encode(await admin.answer_line(body, self.operations))
 
+    def _timed_syncer(self, sync: Callable[[], None]) -> SyncThread:
+        """A thread that makes batches durable and times it."""
+
+        def timed() -> None:
+            with self.metrics.fsync.time():
+                sync()
+
+        return SyncThread(timed)
+
     def _today(self) -> date:
         return datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC).date()
 
@@ -253,33 +320,37 @@ class Market:
         async for released in self.tape.follow(self.clearing.position):
             while self.clearing.position[1] < released.last_sequence:
                 await loop.run_in_executor(self._booking, self._book)
-                await asyncio.sleep(CLEARING_PAUSE_SECONDS)
+                await asyncio.sleep(self.settings.limits.clearing_pause_seconds)
 
     def _book(self) -> None:
         following = self.tape.read(*self.clearing.position)
-        self.clearing.apply(list(itertools.islice(following, CLEARING_FRAMES)))
+        self.clearing.apply(list(itertools.islice(following, self.settings.limits.clearing_frames)))
 
     async def _watch(self) -> None:
         """Take checkpoints, and make the market cancel-only if clearing lags or disagrees."""
-        checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
+        limits = self.settings.limits
+        checkpoint_due = time.monotonic() + limits.checkpoint_seconds
         compared = 0
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
+            await asyncio.sleep(limits.watch_seconds)
             try:
-                await self._judge_clearing()
+                await self._judge_clearing(limits.clearing_lag_commands_max)
                 if time.monotonic() >= checkpoint_due and self.desk.sequence > compared:
                     await self.operations.checkpoint()
                     compared = self.desk.sequence
-                    checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
+                    checkpoint_due = time.monotonic() + limits.checkpoint_seconds
             except (QueueFull, TimeoutError) as error:
                 _log.warning("the market is too busy to be watched, trying again: %s", error)
 
-    async def _judge_clearing(self) -> None:
-        lag = self.tape.last[1] - self.clearing.position[1]
-        if lag > CLEARING_LAG_COMMANDS_MAX:
-            await self._cancel_only(f"clearing is {lag} commands behind")
+    async def _judge_clearing(self, lag_max: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.balanced = await loop.run_in_executor(self._booking, self.clearing.is_balanced)
+        if self.clearing_lag > lag_max:
+            await self._cancel_only(f"clearing is {self.clearing_lag} commands behind")
         elif self.clearing.divergences:
             await self._cancel_only(f"clearing differs: {self.clearing.divergences[0]}")
+        elif not self.balanced:
+            await self._cancel_only("the ledger does not balance")
 
     async def _cancel_only(self, why: str) -> None:
         if self.desk.mode != Mode.CANCEL_ONLY:

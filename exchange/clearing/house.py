@@ -123,6 +123,11 @@ class Clearing:
         with self._lock:
             return statements.trial_balance(self._state)
 
+    def is_balanced(self) -> bool:
+        """Whether debits equal credits and nothing lies in suspense or in vm_clearing."""
+        with self._lock:
+            return self._state.ledger.is_balanced()
+
     def statement(self, account: int, business_date: int | None = None) -> statements.Statement:
         """An account's statement of one business date, or of its whole life. KeyError: unknown."""
         with self._lock:

@@ -181,6 +181,12 @@ class Ledger:
             cash -= self.balances.get(HOUSE_FEES, 0)
         return cash
 
+    def is_balanced(self) -> bool:
+        """Whether the whole ledger and both clearing accounts are zero."""
+        return not sum(self.balances.values()) and not any(
+            self.balances.get(account, 0) for account in (VM_CLEARING, SUSPENSE)
+        )
+
     def check(self) -> None:
         """AssertionError unless the whole ledger and both clearing accounts are zero."""
         total = sum(self.balances.values())

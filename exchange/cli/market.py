@@ -4,18 +4,41 @@ import asyncio
 import logging
 import signal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import typer
 
-from exchange.cli.access import DATA_HELP, DEFAULT_DATA, Json
+from exchange.cli.access import DATA_HELP, Json
+from exchange.cli.config import ConfigFile, gather, show_settings
 from exchange.cli.output import Exit, fail, progress, show_json
+
+if TYPE_CHECKING:
+    from exchange.app.settings import Settings
+
+_log: Final = logging.getLogger("hourbook")
 
 
 def serve(
-    data: Annotated[Path, typer.Option("--data", help=DATA_HELP)] = DEFAULT_DATA,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = 8000,
+    data: Annotated[
+        str | None, typer.Option("--data", help=DATA_HELP + " [default: market]")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen on; 0: a free one. [default: 8000]")
+    ] = None,
+    file: ConfigFile = None,
+    log_format: Annotated[
+        str | None, typer.Option(help="text or json, a line each on stderr. [default: text]")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="debug, info, warning or error. [default: info]")
+    ] = None,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print the settings in force and stop.")
+    ] = False,
     as_json: Json = True,
 ) -> None:
     """Serve the market of a data directory; an empty one is made ready to trade first.
@@ -23,25 +46,42 @@ def serve(
     Prints one JSON line with its addresses when it is ready and one with the final state's hash
     when it was stopped by SIGTERM or SIGINT.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    asyncio.run(_serve(data, host, port))
+    flags = {
+        "serve.data": data,
+        "serve.host": host,
+        "serve.port": port,
+        "serve.log_format": log_format,
+        "serve.log_level": log_level,
+    }
+    effective = gather(file, flags)
+    if show_config:
+        show_settings(effective, as_json=False)
+        return
+    from exchange.app import logs  # noqa: PLC0415
+
+    logs.configure(effective.settings.serve.log_format, effective.settings.serve.log_level)
+    asyncio.run(_serve(effective.settings))
 
 
-async def _serve(data: Path, host: str, port: int) -> None:
+async def _serve(settings: "Settings") -> None:
     from exchange.app import Market  # noqa: PLC0415
     from exchange.app.collector import calm_collector  # noqa: PLC0415
 
-    stopped = stop_signal()
+    stopped, serve = stop_signal(), settings.serve
     with progress("replaying the log") as advance:
-        market = await Market.start(data, progress=advance)
+        market = await Market.start(Path(serve.data), progress=advance, settings=settings)
     calm_collector()
     try:
-        addresses = await market.listen(host, port)
+        addresses = await market.listen(serve.host, serve.port)
+        _log.info("serving", extra={"facts": msgspec.to_builtins(addresses)})
         show_json(addresses)
         await until(stopped, market.failed())
+        _log.info("stopping", extra={"facts": {"sequence": market.desk.sequence}})
     finally:
         state_hash = await market.stop()
-    show_json({"stopped": True, "sequence": market.desk.sequence, "state_hash": state_hash})
+    end = {"stopped": True, "sequence": market.desk.sequence, "state_hash": state_hash}
+    _log.info("stopped", extra={"facts": end})
+    show_json(end)
 
 
 def stop_signal() -> asyncio.Event:

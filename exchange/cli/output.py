@@ -50,13 +50,13 @@ def show_facts(facts: dict[str, Any], as_json: bool) -> None:
         print(f"{name.replace('_', ' '):<{width}}  {value}")
 
 
-def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a plain table; the first column to the left, the others to the right."""
+def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> None:
+    """Print a plain table; the first ``left`` columns to the left, the others to the right."""
     columns = list(zip(heads, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     for row in (heads, *rows):
         cells = [
-            cell.rjust(width) if place else cell.ljust(width)
+            cell.ljust(width) if place < left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())

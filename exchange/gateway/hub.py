@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from exchange.gateway.accounts import Accounts
 from exchange.gateway.auth import Key, Keys
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
+from exchange.gateway.metrics import Metrics
 from exchange.gateway.queries import Queries
 from exchange.gateway.reports import Reports
 from exchange.gateway.resume import LOGON_MARK, Epochs, Resume, check_position
@@ -69,11 +70,12 @@ class Hub:
         """``queue_full`` are what ``submit`` raises, ``no_such_position`` is what ``tape.read``
         does: their rooms are not this one's to import.
         """
-        self.put = submit
+        self.put = self._submit = submit
         self.queue_full = queue_full
         self._no_such_position = no_such_position
         self.keys = keys
         self.now_ms = now_ms
+        self.metrics: Metrics | None = None  # set once what was released before is read
         self.feed = Feed()
         self.accounts = Accounts(self.feed.instruments)
         self.recorder = Recorder(self.feed.instruments)
@@ -91,12 +93,22 @@ class Hub:
         self._resumes: dict[int, Resume] = {}  # not live yet, by connection number
 
     def submit(self, source: int, record: bytes, ingress_ns: int, text: str | None) -> bool:
-        """Queue a command; return whether there was room."""
+        """Queue a command of the gateway's own; return whether there was room."""
         try:
-            self.put(source, record, ingress_ns=ingress_ns, text=text)
+            self._submit(source, record, ingress_ns=ingress_ns, text=text)
         except self.queue_full:
             return False
         return True
+
+    def drain(self) -> None:
+        """Take no more orders: the market is stopping. What is queued is still reported."""
+
+        def refuse(
+            source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
+        ) -> None:
+            raise self.queue_full[-1]("the market is stopping")
+
+        self.put = refuse
 
     # Connections
 
@@ -221,6 +233,7 @@ class Hub:
 
     def release(self, released: Released) -> None:
         """Take one released batch in and queue all that it means to every connection."""
+        begun_ns = time.time_ns()
         rows: list[Row] = list(EVENT.iter_unpack(released.events))
         texts = dict(released.texts)
         if released.epoch != self.epoch:
@@ -240,6 +253,9 @@ class Hub:
         self._resume_all()
         if self._logoffs:
             self.retry()
+        if self.metrics is not None:
+            self.metrics.released(released.count, released.events)
+            self.metrics.reported(texts, released.stamp, begun_ns, time.time_ns())
 
     def _publish(self, channel: str, message: Response) -> dict[int, Session]:
         """Queue a public message, encoded once per codec; return the channel's subscribers."""

@@ -77,6 +77,11 @@ class Gateway:
             await asyncio.sleep(HEARTBEAT_MS / 1000)
             self._hub.beat()
 
+    @property
+    def idle(self) -> bool:
+        """Whether every connection has been sent all that waits for it."""
+        return not any(link.session.backlog_bytes for link in self._links)
+
     async def close(self) -> None:
         """Close every connection and stop listening."""
         for link in list(self._links):

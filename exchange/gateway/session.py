@@ -5,6 +5,7 @@ waits for the engine to open or resume a session, and only that answer makes it 
 a connection is to be told is gathered and leaves as one frame, an array, when ``take`` is called.
 """
 
+import time
 from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final
@@ -150,6 +151,8 @@ class Session:
                 value = getattr(request, name, None)
                 if value is not None and len(value) <= Limit.CLIENT_ID_CHARS:
                     refused.seen[name] = value
+        if self.hub.metrics is not None:
+            self.hub.metrics.rejected(refused.reason)
         op = None if request is None else request.__struct_config__.tag
         self.send(from_refused(refused, op if isinstance(op, str) else None))
         if refused.reason in _GRAMMAR:
@@ -195,10 +198,13 @@ class Session:
         return self.hub.feed.instruments.by_id[order.instrument]
 
     def _submit(self, record: bytes, ingress_ns: int, text: str) -> None:
+        hub = self.hub
         try:
-            self.hub.put(self.number, record, ingress_ns=ingress_ns, text=text)
-        except self.hub.queue_full:
+            hub.put(self.number, record, ingress_ns=ingress_ns, text=text)
+        except hub.queue_full:
             raise Refused(Reason.QUEUE_FULL) from None
+        if hub.metrics is not None and hub.metrics.probing:
+            hub.metrics.follow(text, ingress_ns, time.time_ns())
 
     def _trader(self) -> int:
         """Return the account that may enter commands here; raises Refused."""
@@ -324,6 +330,8 @@ class Session:
         """Decide that the connection ends; the first reason stands."""
         if self.closing is None:
             self.closing = (code, reason)
+            if self.hub.metrics is not None:
+                self.hub.metrics.closed(code)
             self.wake()
 
 

@@ -1,0 +1,223 @@
+"""What may be set before a market is served, and every limit that may not, in one place.
+
+A setting comes from, each above the one before: its default here, a TOML file, the environment
+(``HOURBOOK_SERVE_PORT``), a flag. Names that nobody knows are refused.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from exchange.gateway import resume, server
+from exchange.gateway import session as gateway_session
+from exchange.journal import segments, tape
+from exchange.messages import Limit, wire
+from exchange.sequencer import SOURCE_COMMANDS
+
+PREFIX: Final = "HOURBOOK_"
+DEFAULT, FILE, ENVIRONMENT, FLAG, FIXED = "default", "file", "environment", "flag", "fixed"
+
+
+class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where and how a market is served."""
+
+    data: Annotated[str, Meta(description="the market's data directory")] = "market"
+    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port; 0: a free one")] = 8000
+    origins: Annotated[
+        tuple[str, ...],
+        Meta(description="browser origins let in; in the environment separated by commas"),
+    ] = ()
+    metrics: Annotated[
+        Literal["loopback", "any", "off"],
+        Meta(description="whom /metrics answers: this machine, anybody, nobody"),
+    ] = "loopback"
+    log_format: Annotated[
+        Literal["text", "json"], Meta(description="form of the lines on stderr")
+    ] = "text"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")
+    ] = "info"
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Bounds of a serving market that change no event, only how it is run."""
+
+    clearing_lag_commands_max: Annotated[
+        int, Meta(ge=-1, description="commands that clearing may be behind; more: cancel-only")
+    ] = 500_000
+    clearing_frames: Annotated[
+        int, Meta(ge=1, le=65_536, description="batches of one transaction of the ledger")
+    ] = 512
+    clearing_pause_seconds: Annotated[
+        float,
+        Meta(ge=0, le=10, description="pause between two transactions, which keeps syncs few"),
+    ] = 0.02
+    watch_seconds: Annotated[
+        float, Meta(gt=0, le=60, description="between two looks at clearing and the ledger")
+    ] = 1.0
+    checkpoint_seconds: Annotated[
+        float, Meta(gt=0, le=86_400, description="between two checkpoints while commands come")
+    ] = 30.0
+    drain_seconds: Annotated[
+        float, Meta(ge=0, le=600, description="how long a stop waits for what is queued")
+    ] = 5.0
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that may be set."""
+
+    serve: Serve = Serve()
+    limits: Limits = Limits()
+
+
+DEFAULTS: Final = Settings()
+
+
+class SettingsError(ValueError):
+    """A setting that is unknown or makes no sense; the message says which and where from."""
+
+
+class Entry(NamedTuple):
+    """One line of the effective view."""
+
+    name: str
+    value: Any
+    source: str
+    variable: str  # of the environment; empty for what is fixed
+    text: str
+
+
+_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {"serve": Serve, "limits": Limits}
+
+
+def _fields() -> dict[str, tuple[Any, Any, str]]:
+    """Every setting's type, default and description, by its dotted name."""
+    found = {}
+    for section, kind in _SECTIONS.items():
+        for field in msgspec.structs.fields(kind):
+            (meta,) = field.type.__metadata__
+            found[f"{section}.{field.name}"] = (field.type, field.default, meta.description)
+    return found
+
+
+FIELDS: Final = _fields()
+
+
+class Effective:
+    """The settings in force and where each came from."""
+
+    def __init__(self, settings: Settings, sources: Mapping[str, str]) -> None:
+        self.settings = settings
+        self.sources = sources
+
+    def entries(self) -> list[Entry]:
+        """Every setting, then every limit that is fixed."""
+        lines = []
+        for name, (_, _, text) in FIELDS.items():
+            section, _, key = name.partition(".")
+            value = getattr(getattr(self.settings, section), key)
+            lines.append(Entry(name, value, self.sources[name], variable(name), text))
+        return lines + [Entry(name, value, FIXED, "", text) for name, value, text in fixed()]
+
+
+def variable(name: str) -> str:
+    """The environment's name of a setting."""
+    return PREFIX + name.replace(".", "_").upper()
+
+
+def load(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Effective:
+    """Gather the settings. Raises SettingsError for the first that is unknown or senseless.
+
+    ``flags`` are values by dotted name; None stands for a flag that was not given.
+    """
+    given: dict[str, tuple[object, str]] = {}
+    if file is not None:
+        given |= {name: (value, FILE) for name, value in _from_file(file)}
+    given |= {n: (value, ENVIRONMENT) for n, value in _from_environment(environment or {})}
+    for name, value in (flags or {}).items():
+        if value is not None:
+            given[name] = value, FLAG
+    values: dict[str, dict[str, object]] = {section: {} for section in _SECTIONS}
+    for name, (value, source) in given.items():
+        section, _, key = name.partition(".")
+        values[section][key] = _checked(name, value, source)
+    sources = {name: given[name][1] if name in given else DEFAULT for name in FIELDS}
+    return Effective(Settings(Serve(**values["serve"]), Limits(**values["limits"])), sources)  # type: ignore[arg-type]
+
+
+def _from_file(path: Path) -> Iterator[tuple[str, object]]:
+    try:
+        document = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}") from error
+    for section, values in document.items():
+        if section not in _SECTIONS:
+            raise SettingsError(
+                f"{path}: {section}: no such section; there are {_names(_SECTIONS)}"
+            )
+        if not isinstance(values, dict):
+            raise SettingsError(f"{path}: {section} is a section: write [{section}]")
+        for key, value in values.items():
+            name = f"{section}.{key}"
+            if name not in FIELDS:
+                raise SettingsError(f"{path}: {name}: no such setting{_guess(name, FIELDS)}")
+            yield name, value
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, object]]:
+    known = {variable(name): name for name in FIELDS}
+    for key, value in environment.items():
+        if key in known:
+            name = known[key]
+            yield name, tuple(filter(None, value.split(","))) if name == "serve.origins" else value
+        elif key.startswith(tuple(variable(f"{section}.") for section in _SECTIONS)):
+            raise SettingsError(f"environment: {key}: no such setting{_guess(key, known)}")
+
+
+def _checked(name: str, value: object, source: str) -> object:
+    kind = FIELDS[name][0]
+    try:
+        return msgspec.convert(value, kind, strict=source in (FILE, FLAG))
+    except msgspec.ValidationError as error:
+        where = variable(name) if source == ENVIRONMENT else name
+        raise SettingsError(f"{source}: {where} = {value!r}: {error}") from error
+
+
+def _guess(name: str, known: Mapping[str, object]) -> str:
+    near = difflib.get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]}?" if near else f"; there are {_names(known)}"
+
+
+def _names(known: Mapping[str, object]) -> str:
+    return ", ".join(known)
+
+
+def fixed() -> list[tuple[str, float, str]]:
+    """The limits that clients, logs or hashes rely on: a change is a change of the protocol."""
+    frozen = Limit.__members__.items()
+    return [
+        *((f"engine.{name.lower()}", int(value), "of messages.Limit") for name, value in frozen),
+        ("queue.source_commands", SOURCE_COMMANDS, "commands that one connection may have queued"),
+        ("journal.segment_bytes", segments.SEGMENT_BYTES, "bytes after which a segment is full"),
+        ("tape.recent_records", tape.RECENT_RECORDS, "batches kept in memory for followers"),
+        ("tape.recent_bytes", tape.RECENT_BYTES, "their bytes at most"),
+        ("gateway.backlog_bytes", gateway_session.BACKLOG_BYTES, "unsent; more: close 4008"),
+        ("gateway.stale_bytes", gateway_session.STALE_BYTES, "unsent; more: depth is skipped"),
+        ("gateway.malformed", gateway_session.MALFORMED_LIMIT, "malformed messages; then 1008"),
+        ("gateway.refused_logons", gateway_session.LOGON_LIMIT, "refused logons; then 1008"),
+        ("gateway.silent_seconds", server.SILENT_SECONDS, "without logon or subscription; 4000"),
+        ("gateway.ping_seconds", server.PING_SECONDS, "between two pings of a connection"),
+        ("gateway.close_seconds", server.CLOSE_SECONDS, "for a close to be answered"),
+        ("gateway.heartbeat_ms", wire.HEARTBEAT_MS, "between two heartbeats"),
+        ("gateway.resume_slice_events", resume.SLICE_EVENTS, "read at a time for one who was away"),
+    ]  # fmt: skip

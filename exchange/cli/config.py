@@ -1,0 +1,55 @@
+"""``hourbook config``: what may be set, what is set, and where from."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from exchange.cli.access import Json
+from exchange.cli.output import Exit, fail, show_json, show_table
+
+if TYPE_CHECKING:
+    from exchange.app.settings import Effective
+
+app = typer.Typer(help="Settings and limits.", no_args_is_help=True, rich_markup_mode=None)
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file of settings; see `hourbook config show`.")
+]
+
+
+@app.callback()
+def settings() -> None:
+    """Settings and limits."""
+
+
+@app.command("show")
+def show(file: ConfigFile = None, as_json: Json = False) -> None:
+    """Show every setting in force, where it came from, and every fixed limit."""
+    show_settings(gather(file, {}), as_json)
+
+
+def gather(file: Path | None, flags: Mapping[str, object]) -> "Effective":
+    """The settings of a file, the environment and flags. Fails, naming what is wrong."""
+    from exchange.app.settings import SettingsError, load  # noqa: PLC0415
+
+    try:
+        return load(file, os.environ, flags)
+    except SettingsError as error:
+        fail(str(error), Exit.USAGE)
+
+
+def show_settings(effective: "Effective", as_json: bool) -> None:
+    """Print the effective view."""
+    entries = effective.entries()
+    if as_json:
+        show_json({entry.name: entry._asdict() for entry in entries})
+        return
+    rows = [(entry.name, _shown(entry.value), entry.source, entry.text) for entry in entries]
+    show_table(("setting", "value", "source", "meaning"), rows, left=4)
+
+
+def _shown(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,60 @@
+"""How operators and their tools look at a running gateway: ``/metrics``, ``/health``, ``/ready``.
+
+``/health`` asks whether the process is worth keeping, ``/ready`` whether it should be sent orders;
+docs/reference/operations.md says what each check means and what to do about it.
+"""
+
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Final, Literal
+
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from exchange.gateway.metrics import Metrics
+
+MetricsFor = Literal["loopback", "any", "off"]
+UNAVAILABLE: Final = 503
+Checks = Callable[[], Mapping[str, bool]]
+
+
+def add_routes(
+    application: web.Application,
+    metrics: Metrics,
+    *,
+    healthy: Checks,
+    ready: Checks,
+    metrics_for: MetricsFor = "loopback",
+) -> None:
+    """Serve the three; each check is a name and whether it holds. Metrics go to ``metrics_for``."""
+
+    async def show_metrics(request: web.Request) -> web.Response:
+        if metrics_for == "loopback" and not _is_loopback(request.remote):
+            raise web.HTTPForbidden(text="metrics are for this machine alone; see serve.metrics")
+        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def show_health(request: web.Request) -> web.Response:
+        return _answer(healthy())
+
+    async def show_ready(request: web.Request) -> web.Response:
+        return _answer(ready())
+
+    if metrics_for != "off":
+        application.router.add_get("/metrics", show_metrics)
+    application.router.add_get("/health", show_health)
+    application.router.add_get("/ready", show_ready)
+
+
+def _answer(checks: Mapping[str, bool]) -> web.Response:
+    good = all(checks.values())
+    body = msgspec.json.encode({"ok": good, "checks": checks})
+    status = 200 if good else UNAVAILABLE
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def _is_loopback(remote: str | None) -> bool:
+    try:
+        return remote is not None and ip_address(remote).is_loopback
+    except ValueError:
+        return False
