@@ -6,7 +6,6 @@ journalled and matched while the disk works on batch k.
 """
 
 import asyncio
-import os
 import time
 from array import array
 from collections import deque
@@ -15,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from exchange.journal import snapshots
+from exchange.journal.errors import DiskFull
 from exchange.journal.frame import (
     Notes,
     Opening,
@@ -23,14 +24,18 @@ from exchange.journal.frame import (
     pack_notes,
     pack_texts,
 )
+from exchange.journal.point import Point
 from exchange.journal.reader import LogReader, Recovered
-from exchange.journal.replay import Engine, Replayer, ReplayReport, checkpoint_notes, replay
-from exchange.journal.segments import SEGMENT_BYTES, DirectoryLock, Journal
+from exchange.journal.replay import Replayer, ReplayReport, checkpoint_notes, replay
+from exchange.journal.room import LOOK_SECONDS, RESERVE_BYTES, admits
+from exchange.journal.segments import SEGMENT_BYTES, Journal
+from exchange.journal.snapshots import Engine
+from exchange.journal.storage import LocalStorage, Lock, Storage
 from exchange.journal.syncer import Syncer, SyncThread
 from exchange.journal.tape import Released, Tape
 from exchange.messages import COMMAND, COMMAND_BYTES, CommandKind, Limit, Reason
 
-__all__ = ["Closed", "QueueFull", "ReplayReport", "Sequencer", "Sync", "replay"]
+__all__ = ["Closed", "LogFull", "QueueFull", "ReplayReport", "Sequencer", "replay"]
 
 SHARD: Final = 0
 # Plain integers: an enumeration's member is slow to look up, once a command.
@@ -42,13 +47,12 @@ _NS: Final = 1_000_000_000
 _NO_FIELDS: Final = (0,) * 15
 
 _Item = tuple[bytes, int, str | None]  # record, ingress time, text
-Sync = Callable[[int], None]
 
 
 class QueueFull(Exception):
     """A named reject: the command was not taken. ``observed`` commands wait, ``limit`` may."""
 
-    reason: Final = Reason.QUEUE_FULL
+    reason = Reason.QUEUE_FULL
 
     def __init__(self, limit: int, observed: int) -> None:
         super().__init__(f"{self.reason.name}: {observed} commands wait, the limit is {limit}")
@@ -56,8 +60,36 @@ class QueueFull(Exception):
         self.observed = observed
 
 
+class LogFull(QueueFull):
+    """A named reject: the disk of the log is full and this command is not urgent.
+
+    ``limit`` is the reserve that the log wants ahead of itself, ``observed`` what it has, in bytes.
+    """
+
+    reason = Reason.LOG_FULL
+
+    def __init__(self, observed: int) -> None:
+        Exception.__init__(
+            self, f"{self.reason.name}: the log's disk is full; {observed} bytes are set aside"
+        )
+        self.limit = RESERVE_BYTES
+        self.observed = observed
+
+
 class Closed(Exception):
     """The sequencer takes no more commands: it is closing, closed or stopped by a failure."""
+
+    reason: Final = Reason.QUEUE_FULL
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Commands taken off the queues, not yet in the log."""
+
+    records: list[bytes]
+    ingress: bytes
+    texts: Texts
+    stamp: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +115,12 @@ class Sequencer:
     """Gives every command its sequence and its stamp. Made by ``open``; lives in one event loop.
 
     ``tape`` is the released stream, ``recovered`` what was found on disk, ``epoch`` this run's
-    term, ``durable_upto`` the last sequence known durable.
+    term, ``durable_upto`` the last sequence known durable, ``full`` whether the disk is.
     """
 
     def __init__(
         self,
-        lock: DirectoryLock,
+        lock: Lock,
         engine: Engine,
         journal: Journal,
         tape: Tape,
@@ -121,7 +153,9 @@ class Sequencer:
         self._queues: dict[int, deque[_Item]] = {}
         self._ring: deque[tuple[int, deque[_Item]]] = deque()  # sources with commands, next first
         self.queued = 0
+        self.full = journal.full  # the log's or the tape's disk: only the urgent is taken
         self._wakeup = asyncio.Event()
+        self._batch: _Batch | None = None  # taken, and refused by a full disk
         self._matched: _Matched | None = None
         self._syncing: _Matched | None = None
         self._failure: Exception | None = None  # of the sync, or of the release after it
@@ -140,23 +174,31 @@ class Sequencer:
         clock: Callable[[], int] = time.time_ns,
         spec_hash: bytes,
         exchange_id: bytes,
-        sync: Sync = os.fdatasync,
+        storage: Storage | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         syncer: Callable[[Callable[[], None]], Syncer] = SyncThread,
+        from_snapshot: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
         """Lock the directory, replay its log through the empty ``engine``, begin a new epoch.
 
-        Raises DirectoryLocked, DamagedLog, WrongExchange, NewerVersion, Diverged.
+        With ``from_snapshot`` only what lies behind the newest snapshot that can be used.
+        ``storage`` keeps the log in another place than the directory; the tape stays in it.
+        Raises DirectoryLocked, ReadOnlyDirectory, DamagedLog, WrongExchange, NewerVersion,
+        Diverged, DiskFull.
         """
-        lock = DirectoryLock(directory)
+        storage = storage or LocalStorage(directory)
+        lock = storage.lock()
         try:
-            reader = LogReader(directory, exchange_id)
-            tape = Tape(directory, exchange_id)
-            replayer = Replayer(engine, reader)
+            found = snapshots.Found(Point(), None, [])
+            if from_snapshot:
+                found = snapshots.recover(storage, engine, exchange_id, tape=directory)
+            reader = LogReader(storage, exchange_id, start=found.log_start)
+            tape = Tape(directory, exchange_id, found.point)
+            replayer = Replayer(engine, reader, found.point)
             replayer.run(on_batch=tape.confirm, progress=progress)
             recovered = reader.finish(tape.witness())
-            journal = Journal(directory, recovered, sync=sync, segment_bytes=segment_bytes)
+            journal = Journal(storage, recovered, segment_bytes=segment_bytes)
             tape.settle()
         except BaseException:
             lock.close()
@@ -177,7 +219,10 @@ class Sequencer:
     def submit(
         self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
     ) -> None:
-        """Queue one command of ``source`` (a connection's number). Raises QueueFull, Closed."""
+        """Queue one command of ``source`` (a connection's number).
+
+        Raises QueueFull, LogFull, Closed.
+        """
         if self._closing:
             raise Closed("the sequencer takes no more commands")
         if len(record) != COMMAND_BYTES:
@@ -185,6 +230,8 @@ class Sequencer:
         queued = self.queued
         if queued >= QUEUE_COMMANDS:
             raise QueueFull(QUEUE_COMMANDS, queued)
+        if self.full and not admits(record[0], self._journal.room, queued):
+            raise LogFull(self._journal.room)
         queue = self._queues.get(source)
         if queue is None:
             queue = self._queues[source] = deque()
@@ -234,6 +281,9 @@ class Sequencer:
             self._wakeup.clear()
             if self._failure is not None:
                 raise self._failure  # nothing of that batch, or after it, is ever released
+            if self.full:
+                self._journal.look_for_room()
+                self.full = self._journal.full or not self.tape.write_held()
             if self._matched is None:
                 self._matched = self._match()
             if self._syncing is None and self._matched is not None:
@@ -241,8 +291,8 @@ class Sequencer:
                 self._syncer.begin(loop, self._synced)
                 if self._syncing is not None:
                     self._matched = self._match()
-            elif self._syncing is None and self._closing and not self.queued:
-                return
+            elif self._syncing is None and self._closing and (self._batch or not self.queued):
+                return  # what a full disk keeps out was never answered
             await self._wait(loop)
 
     def _synced(self, failure: Exception | None) -> None:
@@ -254,20 +304,24 @@ class Sequencer:
                 raise failure
             self.durable_upto = batch.last_sequence
             self.tape.append(batch.released, batch.texts)
+            self.full = self.full or self.tape.holds
         except Exception as error:  # the loop's to raise: this may be a callback of asyncio's
             self._failure = error
         self._wakeup.set()
 
     async def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Sleep until a command comes, a sync ends, or a timer of the engine is due."""
+        """Sleep until a command comes, a sync ends, a timer of the engine is due, or the disk may
+        have room again.
+        """
         if self._wakeup.is_set():
             await asyncio.sleep(0)  # followers first
             return
         timer = None
         deadline = self._engine.next_deadline() if self._syncing is None else 0
-        if deadline:
-            seconds = max(0, deadline - self._clock()) / _NS
-            timer = loop.call_later(min(seconds, TIMER_SECONDS_MAX), self._wakeup.set)
+        if deadline or self.full:
+            seconds = max(0, deadline - self._clock()) / _NS if deadline else TIMER_SECONDS_MAX
+            most = LOOK_SECONDS if self.full else TIMER_SECONDS_MAX
+            timer = loop.call_later(min(seconds, most), self._wakeup.set)
         try:
             await self._wakeup.wait()
         finally:
@@ -275,36 +329,45 @@ class Sequencer:
                 timer.cancel()
 
     def _match(self) -> _Matched | None:
-        """Journal and apply the next batch, if there is one."""
-        stamp = max(self._stamp, self._clock())
-        records, ingress, texts = self._take(stamp)
-        if not records:
+        """Journal and apply the next batch, if there is one and the disk has room for it."""
+        batch = self._batch or self._take()
+        if batch is None:
             return None
-        first, count = self._next_sequence, len(records)
+        commands = b"".join(batch.records)
+        first, count = self._next_sequence, len(batch.records)
+        packed = pack_texts(batch.texts)
+        try:
+            self._write(batch, commands, packed)
+        except DiskFull:
+            self._batch, self.full = batch, True
+            return None
+        self._batch, self.full = None, self._journal.full or self.tape.holds
+        events = self._engine.apply(commands, first, batch.stamp)
         last = first + count - 1
-        commands = b"".join(records)
-        packed, notes = pack_texts(texts), pack_notes(self._notes)
+        self._next_sequence, self._stamp = last + 1, batch.stamp
+        self._events_digest = digest(events)
+        self._look_back(commands, last)
+        released = Released(self.epoch, first, count, batch.stamp, events, batch.texts)
+        return _Matched(released, packed, last)
+
+    def _write(self, batch: _Batch, commands: bytes, texts: bytes) -> None:
+        notes = pack_notes(self._notes)
         opening = Opening(
             self._exchange_id,
             SHARD,
             self.epoch,
-            first,
-            stamp,
+            self._next_sequence,
+            batch.stamp,
             self.durable_upto,
-            count,
+            len(batch.records),
             self._rules_version,
-            len(packed),
+            len(texts),
             len(notes),
             self._spec_hash,
-            self._journal.last_hash,
+            self._journal.last.frame_hash,
             self._events_digest,
         )
-        self._journal.append(opening, commands, ingress.tobytes(), packed, notes)
-        events = self._engine.apply(commands, first, stamp)
-        self._next_sequence, self._stamp = last + 1, stamp
-        self._events_digest = digest(events)
-        self._look_back(commands, last)
-        return _Matched(Released(self.epoch, first, count, stamp, events, texts), packed, last)
+        self._journal.append(opening, commands, batch.ingress, texts, notes)
 
     def _look_back(self, commands: bytes, last: int) -> None:
         """Learn what the next frame must carry because of this batch."""
@@ -315,8 +378,9 @@ class Sequencer:
         if CommandKind.UPGRADE in kinds:
             self._rules_version = self._engine.counts()["rules_version"]
 
-    def _take(self, stamp: int) -> "tuple[list[bytes], array[int], Texts]":
-        """Take a batch off the queues, one command of each source in turn."""
+    def _take(self) -> _Batch | None:
+        """Take a batch off the queues, one command of each source in turn; None if none waits."""
+        stamp = max(self._stamp, self._clock())
         records: list[bytes] = []
         ingress = array("Q")
         texts: Texts = []
@@ -334,7 +398,7 @@ class Sequencer:
             records.extend(own)
             ingress.extend(times)
             texts += [(begin + n, text) for n, text in enumerate(said) if text is not None]
-        return records, ingress, texts
+        return _Batch(records, ingress.tobytes(), texts, stamp) if records else None
 
     def _in_turn(self, size: int) -> list[_Item]:
         """Take ``size`` commands off the queues, one of each source in turn."""

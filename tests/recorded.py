@@ -1,6 +1,7 @@
 """Logs for the tests of the journal and the sequencer, written by the real sequencer."""
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from exchange.journal import frame as frames
 from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Engine as AnyEngine
 from exchange.journal.segments import Journal
+from exchange.journal.storage import LocalFile, LocalStorage, Storage
 from exchange.journal.tape import START, Position, Released, Tape
 from exchange.messages import (
     COMMAND,
@@ -60,8 +62,34 @@ def deposits(count: int, first_key: int = 1) -> list[bytes]:
     return [deposit(first_key + number) for number in range(count)]
 
 
+class Syncing(LocalStorage):
+    """Local files whose sync is another: one that waits, or one that fails.
+
+    The first sync of a file, of what was found in it, is the real one.
+    """
+
+    def __init__(self, directory: Path, sync: Callable[[int], None]) -> None:
+        super().__init__(directory)
+        self._sync = sync
+
+    def open(self, name: str, *, write: bool = False) -> LocalFile:
+        file = super().open(name, write=write)
+
+        def sync() -> None:
+            syncs[0](file._handle)
+            syncs[0] = self._sync
+
+        syncs = [os.fsync]
+        if write:
+            file.sync = sync  # type: ignore[method-assign]
+        return file
+
+
 def open_sequencer(directory: Path, engine: object = None, **options: object) -> Sequencer:
-    """Open with the tests' identity; ``options`` pass through."""
+    """Open with the tests' identity; ``options`` pass through, ``sync`` to the storage."""
+    sync = options.pop("sync", None)
+    if sync is not None:
+        options["storage"] = Syncing(directory, sync)  # type: ignore[arg-type]
     settings = {"exchange_id": EXCHANGE_ID, "spec_hash": SPEC_HASH, **options}
     return Sequencer.open(directory, engine or Engine(), **settings)  # type: ignore[arg-type]
 
@@ -180,13 +208,13 @@ BUSY = [
 ]  # fmt: skip
 
 
-def journal_at(directory: Path, recovered: Recovered, **options: object) -> Journal:
-    return Journal(directory, recovered, **options)  # type: ignore[arg-type]
+def journal_at(place: Path | Storage, recovered: Recovered) -> Journal:
+    return Journal(LocalStorage(place) if isinstance(place, Path) else place, recovered)
 
 
 def append(journal: Journal, commands: list[bytes]) -> None:
     opening = frames.Opening(
-        EXCHANGE_ID, 0, 1, journal.last_sequence + 1, 1 << 62, 0, len(commands), RULES_VERSION,
-        0, 0, SPEC_HASH, journal.last_hash, frames.NO_HASH,
+        EXCHANGE_ID, 0, 1, journal.last.sequence + 1, 1 << 62, 0, len(commands), RULES_VERSION,
+        0, 0, SPEC_HASH, journal.last.frame_hash, frames.NO_HASH,
     )  # fmt: skip
     journal.append(opening, b"".join(commands), bytes(8 * len(commands)), b"", b"")

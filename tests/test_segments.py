@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ from exchange.journal.errors import (
     JournalStopped,
     WriteFailed,
 )
-from exchange.journal.segments import DirectoryLock
+from exchange.journal.storage import DirectoryLock, LocalFile, LocalStorage
 from exchange.sequencer import replay
 
 
@@ -48,36 +49,48 @@ def log(market: Path, tmp_path: Path) -> Path:
     return crashed_copy(market, tmp_path / "copy")
 
 
-def test_short_writes_give_the_same_bytes(log: Path, market: Path, tmp_path: Path) -> None:
-    def seven(handle: int, data: memoryview) -> int:
-        return os.write(handle, data[:7])
+class Writing(LocalStorage):
+    """Local files whose every write may be shorter than asked, or fail: ``pwrite`` decides."""
 
-    twin = crashed_copy(market, tmp_path / "twin")
-    for directory, options in ((log, {}), (twin, {"write": seven})):
-        journal = journal_at(directory, read_log(directory), **options)
+    def __init__(self, directory: Path, pwrite: Callable[[int, memoryview, int], int]) -> None:
+        super().__init__(directory)
+        self._pwrite = pwrite
+
+    def open(self, name: str, *, write: bool = False) -> LocalFile:
+        file = super().open(name, write=write)
+        file._pwrite = lambda data, at: self._pwrite(file._handle, data, at)  # type: ignore[method-assign]
+        return file
+
+
+def test_short_writes_give_the_same_bytes(log: Path, tmp_path: Path) -> None:
+    def seven(handle: int, data: memoryview, at: int) -> int:
+        return os.pwrite(handle, data[:7], at)
+
+    twin = crashed_copy(log, tmp_path / "twin")
+    for directory, storage in ((log, LocalStorage(log)), (twin, Writing(twin, seven))):
+        journal = journal_at(storage, read_log(directory))
         append(journal, deposits(5))
-        journal.sync()
-        journal.abandon()
+        journal.close()
     assert (log / FIRST_SEGMENT).read_bytes() == (twin / FIRST_SEGMENT).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("code", "name"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EIO, WriteFailed)]
-)
-def test_a_failed_write_has_a_name_and_is_the_end(
-    log: Path, code: int, name: type[JournalStopped]
-) -> None:
-    left = [100]
+class HalfWritten:
+    """A disk that takes a hundred bytes of what comes, then fails for as long as it is told to."""
 
-    def failing(handle: int, data: memoryview) -> int:
-        if not left[0]:
-            raise OSError(code, os.strerror(code))
-        size = os.write(handle, data[: left[0]])
-        left[0] -= size
+    def __init__(self, code: int) -> None:
+        self.code, self.left = code, 100
+
+    def __call__(self, handle: int, data: memoryview, at: int) -> int:
+        if not self.left:
+            raise OSError(self.code, os.strerror(self.code))
+        size = os.pwrite(handle, data[: self.left], at)
+        self.left -= size
         return size
 
-    journal = journal_at(log, read_log(log), write=failing)
-    with pytest.raises(name):
+
+def test_a_failed_write_has_a_name_and_is_the_end(log: Path) -> None:
+    journal = journal_at(Writing(log, HalfWritten(errno.EIO)), read_log(log))
+    with pytest.raises(WriteFailed, match="mend the disk"):
         append(journal, deposits(5))
     with pytest.raises(JournalStopped, match="stopped before"):
         append(journal, deposits(1))
@@ -86,8 +99,23 @@ def test_a_failed_write_has_a_name_and_is_the_end(
     journal.close()
     assert not (log / "head").exists()
     recovered = read_log(log)
-    assert recovered.last_sequence == sum(SIZES)
-    assert recovered.tail_dropped is not None and recovered.tail_dropped.size == 100
+    assert (recovered.last_sequence, recovered.tail_dropped) == (sum(SIZES), None)
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_leaves_nothing_of_a_frame_and_is_not_the_end(log: Path, code: int) -> None:
+    disk = HalfWritten(code)
+    journal = journal_at(Writing(log, disk), read_log(log))
+    for _ in range(3):
+        with pytest.raises(DiskFull, match="free some space"):
+            append(journal, deposits(5))
+        assert read_log(log).last_sequence == sum(SIZES)
+        assert read_log(log).tail_dropped is None
+        disk.left = 0
+    disk.left = 1 << 20
+    append(journal, deposits(2))
+    journal.close()
+    assert read_log(log).last_sequence == sum(SIZES) + 2
 
 
 def test_a_second_writer_is_refused(market: Path) -> None:
@@ -98,7 +126,7 @@ def test_a_second_writer_is_refused(market: Path) -> None:
         assert caught.value.holder == str(os.getpid())
         code = (
             "import sys; from pathlib import Path\n"
-            "from exchange.journal.segments import DirectoryLock\n"
+            "from exchange.journal.storage import DirectoryLock\n"
             "DirectoryLock(Path(sys.argv[1]))"
         )
         done = subprocess.run(

@@ -37,17 +37,21 @@ class ReadOnlyDirectory(JournalError):
 class DamagedLog(JournalError):
     """The log is not what was made durable: it must be restored, not repaired.
 
+    Its text ends with ``advice``: what to do.
+
     ``offset`` is the byte in ``path`` where the first bad frame starts (or should start),
     ``sequence`` the first sequence that cannot be read, ``expected`` and ``found`` the values
     compared (hashes in hex where the failed check is one).
     """
+
+    advice = "restore the log from a copy; never cut it by hand"
 
     def __init__(
         self, path: Path, offset: int, sequence: int, what: str, expected: str, found: str
     ) -> None:
         super().__init__(
             f"{path} at byte {offset}, sequence {sequence}: {what}: "
-            f"expected {expected}, found {found}"
+            f"expected {expected}, found {found}: {self.advice}"
         )
         self.path = path
         self.offset = offset
@@ -67,13 +71,22 @@ class BrokenChain(DamagedLog):
 class WrongExchange(BrokenChain):
     """The frame belongs to another exchange."""
 
+    advice = "name the right directory, or put back its own exchange.id or log"
+
+
+class MissingSegment(DamagedLog):
+    """A segment is not there, or ends before the next one begins."""
+
+    advice = "put the segment back from the archive or a copy"
+
 
 class NewerVersion(JournalError):
     """Written by a later build than this one."""
 
     def __init__(self, path: Path, offset: int, what: str, known: int, found: int) -> None:
         super().__init__(
-            f"{path} at byte {offset}: {what} version {found} is newer than this build's {known}"
+            f"{path} at byte {offset}: {what} version {found} is newer than this build's {known}: "
+            "use the build that wrote it, or a later one"
         )
         self.path = path
         self.offset = offset
@@ -113,18 +126,24 @@ class SyncFailed(JournalStopped):
     """The disk refused a sync. A second try could succeed falsely, so there is none."""
 
 
-class DiskFull(JournalStopped):
-    """No space left for a frame."""
+class DiskFull(JournalError):
+    """No space left. Nothing was written, and what was written before stays as it is."""
 
 
 class WriteFailed(JournalStopped):
     """The disk refused a write for another reason than space."""
 
 
-def write_failure(error: OSError, what: str) -> JournalStopped:
-    """Return the name of a failed write."""
-    kind = DiskFull if error.errno in _OUT_OF_SPACE else WriteFailed
-    return kind(f"{what}: {error}")
+def out_of_space(error: OSError) -> bool:
+    """Whether there may be room again later."""
+    return error.errno in _OUT_OF_SPACE
+
+
+def write_failure(error: OSError, what: str) -> JournalError:
+    """Return the name of a failed write: DiskFull or WriteFailed."""
+    if out_of_space(error):
+        return DiskFull(f"{what}: {error}: free some space")
+    return WriteFailed(f"{what}: {error}: mend the disk, then start again")
 
 
 class NoSuchPosition(JournalError):

@@ -5,7 +5,7 @@ The layout, field by field with offsets, is docs/reference/journal.md. A frame i
     header (208 bytes) | n x 64-byte commands | n x u64 ingress times | texts | notes
 
 little-endian throughout. The CRC32 covers everything but itself, the spare word and the hash;
-the hash (BLAKE2b-256) covers everything but itself.
+the hash (BLAKE3) covers everything but itself.
 """
 
 from struct import Struct as Layout
@@ -55,6 +55,17 @@ class Opening(msgspec.Struct, frozen=True, gc=False):
     previous_hash: bytes
     previous_events: bytes
 
+    @property
+    def last_sequence(self) -> int:
+        """Sequence of the last command."""
+        return self.first_sequence + self.count - 1
+
+    @property
+    def length(self) -> int:
+        """Bytes of the whole frame."""
+        variable = self.count * PER_COMMAND_BYTES
+        return HEADER_BYTES + variable + self.texts_bytes + self.notes_bytes
+
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
     """A frame as read: checked against its own CRC and hash, not yet against its neighbours."""
@@ -70,7 +81,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     @property
     def last_sequence(self) -> int:
         """Sequence of the last command."""
-        return self.opening.first_sequence + self.opening.count - 1
+        return self.opening.last_sequence
 
 
 class Notes(msgspec.Struct, frozen=True, array_like=True):
@@ -150,6 +161,14 @@ def encode(
     return b"".join((sealed, own, body)), own
 
 
+def peek(data: bytes, offset: int) -> Opening | None:
+    """Return the header at ``offset`` unchecked but for its magic and format; None if not one."""
+    if len(data) - offset < HEADER_BYTES:
+        return None
+    magic, form, _, *fields = OPENING.unpack_from(data, offset)
+    return Opening(*fields) if (magic, form) == (MAGIC, FORMAT_VERSION) else None
+
+
 def decode(data: memoryview, offset: int) -> Frame:
     """Read the frame at ``offset``. Raises CutShort, BadFrame or NewerFrame.
 
@@ -167,7 +186,7 @@ def decode(data: memoryview, offset: int) -> Frame:
     opening = Opening(*fields)
     commands_bytes = opening.count * COMMAND_BYTES
     variable = opening.count * PER_COMMAND_BYTES
-    length = HEADER_BYTES + variable + opening.texts_bytes + opening.notes_bytes
+    length = opening.length
     if room < length:
         raise CutShort("frame cut short", f"{length} bytes", f"{room} bytes")
     body = data[offset + HEADER_BYTES : offset + length]

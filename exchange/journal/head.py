@@ -1,19 +1,27 @@
 """DIR/head: the last position known durable, kept apart from the log.
 
 Written at every clean close and segment roll, so that a log cut short at a frame's end is noticed.
-One JSON object, replaced whole. A signature would cover exactly ``Head`` without itself.
+One JSON object, replaced whole. Heads that are signed, and kept elsewhere, are ``heads.py``.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from exchange.journal.errors import DamagedHead
+from exchange.journal.storage import LocalStorage, Storage
 
 HEAD_NAME: Final = "head"
 HEAD_FORMAT: Final = 1
+
+
+class KnownFrame(msgspec.Struct, frozen=True):
+    """What somebody outside the log says: the frame that ends at ``sequence`` had this hash."""
+
+    sequence: int
+    frame_hash: bytes
+    source: str
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -32,38 +40,24 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state_hash: str = ""
 
 
-def read_head(directory: Path) -> Head | None:
-    """Return the head of ``directory``, None if it has none. Raises DamagedHead."""
-    path = directory / HEAD_NAME
+def read_head(place: Path | Storage) -> Head | None:
+    """Return the head of a market's directory, None if it has none. Raises DamagedHead."""
+    storage = LocalStorage(place) if isinstance(place, Path) else place
+    path = storage.where(HEAD_NAME)
     try:
-        data = path.read_bytes()
+        data = storage.read(HEAD_NAME)
     except FileNotFoundError:
         return None
     try:
         head = msgspec.json.decode(data, type=Head)
-    except msgspec.MsgspecError as error:
-        raise DamagedHead(f"{path}: {error}") from error
+        bytes.fromhex(head.frame_hash)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise DamagedHead(f"{path}: {error}: restore it, or delete it to do without") from error
     if head.format > HEAD_FORMAT:
         raise DamagedHead(f"{path}: format {head.format} is newer than {HEAD_FORMAT}")
     return head
 
 
-def write_head(directory: Path, head: Head) -> None:
-    """Replace the head durably: write beside it, sync, rename, sync the directory."""
-    path = directory / HEAD_NAME
-    beside = path.with_suffix(".new")
-    with open(beside, "wb") as file:
-        file.write(msgspec.json.encode(head) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(beside, path)
-    sync_directory(directory)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the names in ``directory`` durable."""
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def write_head(storage: Storage, head: Head) -> None:
+    """Replace the head, whole and durably."""
+    storage.replace(HEAD_NAME, msgspec.json.encode(head) + b"\n")

@@ -4,14 +4,19 @@
 then says what the end is: clean, a torn tail that nobody was told of, or damage that must stop us.
 """
 
-from collections.abc import Iterator
-from io import FileIO
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from exchange.journal.errors import BrokenChain, DamagedLog, NewerVersion, WrongExchange
+from exchange.journal.errors import (
+    BrokenChain,
+    DamagedLog,
+    MissingSegment,
+    NewerVersion,
+    WrongExchange,
+)
 from exchange.journal.frame import (
     MAGIC,
     NO_HASH,
@@ -21,22 +26,36 @@ from exchange.journal.frame import (
     NewerFrame,
     decode,
 )
-from exchange.journal.head import Head, read_head
+from exchange.journal.head import Head, KnownFrame, read_head
+from exchange.journal.places import (
+    LOG_NAME,
+    Mark,
+    Marks,
+    NotInLog,
+    Segment,
+    find_sequence,
+    list_segments,
+    open_segment,
+    segment_name,
+    storage_of,
+)
+from exchange.journal.storage import File, Storage, read_whole
 
-LOG_NAME: Final = "log"
-SUFFIX: Final = ".hbl"
-DIGITS: Final = 20
+__all__ = ["LOG_NAME", "LogReader", "Recovered", "Start", "Tail"]
+
 CHUNK_BYTES: Final = 1 << 20  # read, and handed over, together: enough to hide a thread's cost
 
 
-def segment_name(first_sequence: int) -> str:
-    """Return the file name of the segment that starts at ``first_sequence``."""
-    return f"{first_sequence:0{DIGITS}}{SUFFIX}"
+class Start(msgspec.Struct, frozen=True):
+    """Where to begin inside a log: behind the frame that ends at ``sequence``.
 
+    ``frame_hash`` is that frame's, None where it is not known: the chain is then taken up there.
+    """
 
-def list_segments(log: Path) -> list[Path]:
-    """Return the segments in order of their first sequence; none if there is no log yet."""
-    return sorted(log.glob(f"{'[0-9]' * DIGITS}{SUFFIX}")) if log.is_dir() else []
+    sequence: int
+    frame_hash: bytes | None = None
+    epoch: int = 0
+    stamp: int = 0
 
 
 class Tail(msgspec.Struct, frozen=True):
@@ -49,7 +68,10 @@ class Tail(msgspec.Struct, frozen=True):
 
 
 class Recovered(msgspec.Struct, frozen=True):
-    """What a log holds. Sequences start at 1; zeros and no hash for an empty log."""
+    """What a log holds. Sequences start at 1; zeros and no hash for an empty log.
+
+    ``frames`` counts those that were read: fewer than all where reading began inside the log.
+    """
 
     frames: int
     last_sequence: int
@@ -58,13 +80,14 @@ class Recovered(msgspec.Struct, frozen=True):
     stamp: int
     durable_upto: int
     exchange_id: bytes | None
-    path: Path | None
-    offset: int  # in ``path``, where the next frame goes
+    segment: Segment | None
+    offset: int  # in ``segment``, where the next frame goes
     tail_dropped: Tail | None
+    marks: list[Mark]  # of ``segment``
 
 
 class _Damage(msgspec.Struct, frozen=True):
-    path: Path
+    segment: Segment
     offset: int
     size: int
     fault: BadFrame
@@ -81,11 +104,11 @@ class _Window:
     frame larger than itself.
     """
 
-    def __init__(self, file: FileIO) -> None:
+    def __init__(self, file: File, base: int) -> None:
         self._file = file
         self._buffer = bytearray(CHUNK_BYTES)
         self.view = memoryview(b"")
-        self.base = 0  # offset in the file of the view's first byte
+        self.base = base  # offset in the file of the view's first byte
 
     def advance(self, used: int) -> bool:
         """Drop ``used`` bytes at the front and read on. False at the end of the file."""
@@ -94,86 +117,137 @@ class _Window:
             self._buffer = bytearray(2 * len(rest))
         whole = memoryview(self._buffer)
         whole[: len(rest)] = rest
-        size = self._file.readinto(whole[len(rest) :])
-        self.view = whole[: len(rest) + size]
         self.base += used
+        size = self._file.read_into(self.base + len(rest), whole[len(rest) :])
+        self.view = whole[: len(rest) + size]
         return size > 0
 
 
 class LogReader:
-    """One pass over the log of a market's directory.
+    """One pass over the log of a market: all of it, or what comes behind ``start``.
 
-    Invariants: ``durable_upto`` is the highest mark seen in a verified frame, in the head, or in a
-    segment's name (a segment is only begun when all before it is durable); ``next_sequence`` is one
-    past the last verified frame.
+    Invariants: ``durable_upto`` is the highest mark seen in a verified frame, in the head, in a
+    signed head, or in a segment's name (a segment is only begun when all before it is durable);
+    ``next_sequence`` is one past the last verified frame.
     """
 
-    def __init__(self, directory: Path, exchange_id: bytes | None = None) -> None:
-        self.log = directory / LOG_NAME
-        self.head: Head | None = read_head(directory)
+    def __init__(
+        self,
+        place: Path | Storage,
+        exchange_id: bytes | None = None,
+        *,
+        known: Iterable[KnownFrame] = (),
+        start: Start | None = None,
+    ) -> None:
+        """Look at the directory or storage; ``known`` are the signed heads' frames.
+
+        Raises DamagedHead, and NotInLog where no frame ends at ``start``.
+        """
+        self.storage = storage_of(place)
+        self.head: Head | None = read_head(self.storage)
         self.exchange_id = exchange_id
-        self.segments = list_segments(self.log)
+        self.segments = list_segments(self.storage)
+        self._known = sorted(known, key=lambda one: one.sequence)
+        if self.head is not None:
+            name = str(self.storage.where("head"))
+            own = KnownFrame(self.head.sequence, bytes.fromhex(self.head.frame_hash), name)
+            self._known = sorted([*self._known, own], key=lambda one: one.sequence)
         self.next_sequence = 1
-        self.durable_upto = self.head.sequence if self.head else 0
+        self.durable_upto = max((one.sequence for one in self._known), default=0)
         self._frames = 0
-        self._hash = NO_HASH
-        self._shard = 0
+        self._hash: bytes | None = NO_HASH
+        self._shard: int | None = None
         self._epoch = 0
         self._stamp = 0
         self._offset = 0
-        self._path: Path | None = None
+        self._first_offset = 0  # in the first segment read
+        self._segment: Segment | None = None
+        self._marks = Marks()
         self._damage: _Damage | None = None
+        if start is not None and start.sequence > 0:
+            self._begin_at(start)
+        self._known_at = 0
+        while self._known_at < len(self._known) and (
+            self._known[self._known_at].sequence < self.next_sequence
+        ):
+            self._known_at += 1
+
+    def _begin_at(self, start: Start) -> None:
+        """Leave out what lies up to ``start``, without reading it."""
+        self.next_sequence = start.sequence + 1
+        self._hash, self._epoch, self._stamp = start.frame_hash, start.epoch, start.stamp
+        first = self.next_sequence
+        if all(one.first != first for one in self.segments):
+            place = find_sequence(self.storage, start.sequence)
+            if place.last_sequence != start.sequence:
+                raise NotInLog(f"no frame ends at sequence {start.sequence}: begin elsewhere")
+            first, self._first_offset = place.segment.first, place.end
+        self.segments = [one for one in self.segments if one.first >= first]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all segments to be read, room of the writer and what is skipped included."""
+        return sum(self.storage.size(one.name) for one in self.segments)
 
     def chunks(self) -> Iterator[list[Frame]]:
         """Yield verified frames, up to CHUNK_BYTES at a time, to the end or the first damage.
 
-        Raises BrokenChain (WrongExchange), DamagedLog where a segment is missing, NewerVersion.
+        Raises BrokenChain (WrongExchange), MissingSegment, NewerVersion, DamagedArchive.
         """
-        for path in self.segments:
+        offset, self._first_offset = self._first_offset, 0
+        for segment in self.segments:
             if self._damage is not None:
                 return
-            first = int(path.stem)
-            self.durable_upto = max(self.durable_upto, first - 1)
-            if first != self.next_sequence:
-                self._refuse_gap(path, first)
-            self._path = path
-            yield from self._segment(path)
+            self.durable_upto = max(self.durable_upto, segment.first - 1)
+            if segment.first != self.next_sequence and not offset:
+                self._refuse_gap(segment)
+            self._segment, self._marks = segment, Marks()
+            yield from self._read(segment, offset)
+            offset = 0
 
-    def _segment(self, path: Path) -> Iterator[list[Frame]]:
+    def _read(self, segment: Segment, offset: int) -> Iterator[list[Frame]]:
+        self._offset = offset
+        file = open_segment(self.storage, segment)
+        try:
+            yield from self._frames_of(segment, file)
+        finally:
+            file.close()
+
+    def _frames_of(self, segment: Segment, file: File) -> Iterator[list[Frame]]:
         chunk: list[Frame] = []
-        self._offset = 0
-        with open(path, "rb", buffering=0) as file:
-            window = _Window(file)
-            while self._damage is None:
-                at = self._offset - window.base
-                try:
-                    frame = decode(window.view, at)
-                    self._follow(path, frame)
-                except NewerFrame as newer:
-                    raise NewerVersion(
-                        path, self._offset, newer.what, newer.known, newer.found
-                    ) from newer
-                except BadFrame as fault:
-                    if chunk:
-                        yield chunk
-                        chunk = []
-                    if isinstance(fault, CutShort):
-                        if window.advance(at):
-                            continue
-                        if not window.view:
-                            return
-                    self._judge_damage(path, fault)
-                else:
-                    chunk.append(frame)
-                    self._offset += frame.length
+        window = _Window(file, self._offset)
+        path = self.storage.where(segment.name)
+        while self._damage is None:
+            at = self._offset - window.base
+            try:
+                frame = decode(window.view, at)
+                self._follow(path, frame)
+            except NewerFrame as newer:
+                raise NewerVersion(
+                    path, self._offset, newer.what, newer.known, newer.found
+                ) from newer
+            except BadFrame as fault:
+                if chunk:
+                    yield chunk
+                    chunk = []
+                if isinstance(fault, CutShort) and window.advance(at):
+                    continue
+                self._judge_damage(segment, file, fault)
+                return
+            else:
+                chunk.append(frame)
+                self._marks.note(frame.opening.first_sequence, self._stamp, self._offset)
+                self._offset += frame.length
 
     def _follow(self, path: Path, frame: Frame) -> None:
         """Accept a whole frame as the next one, or raise BrokenChain."""
         opening = frame.opening
         if self.exchange_id is None:
             self.exchange_id = opening.exchange_id
-        if self._frames == 0:
+        if self._shard is None:
             self._shard = opening.shard
+        if self._hash is None:
+            self._hash = opening.previous_hash
         rules: tuple[tuple[str, bytes | int, bytes | int], ...] = (
             ("exchange id", self.exchange_id, opening.exchange_id),
             ("shard", self._shard, opening.shard),
@@ -194,21 +268,33 @@ class LogReader:
         self.next_sequence += opening.count
         self._frames += 1
         self.durable_upto = max(self.durable_upto, opening.durable_upto)
-        self._check_head(path, frame)
+        if self._known_at < len(self._known):
+            self._check_known(path, frame)
 
-    def _check_head(self, path: Path, frame: Frame) -> None:
-        head = self.head
-        if head is None or frame.last_sequence != head.sequence:
+    def _check_known(self, path: Path, frame: Frame) -> None:
+        """Compare with what heads say: a frame ends at their sequence, and has their hash."""
+        while self._known_at < len(self._known):
+            one = self._known[self._known_at]
+            if one.sequence > frame.last_sequence:
+                return
+            ends = one.sequence == frame.last_sequence
+            if not ends or one.frame_hash != frame.hash:
+                raise BrokenChain(
+                    path, self._offset, frame.opening.first_sequence,
+                    f"frame named by {one.source}",
+                    f"{one.frame_hash.hex()} at sequence {one.sequence}",
+                    f"{frame.hash.hex()} at sequence {frame.last_sequence}",
+                )  # fmt: skip
+            self._known_at += 1
+
+    def _judge_damage(self, segment: Segment, file: File, fault: BadFrame) -> None:
+        """Look past the damage: whole frames and segments there say what was durable.
+
+        Nothing, or zeros to the end, is no damage: a writer reserves ahead.
+        """
+        raw = read_whole(file, file.end - self._offset, self._offset)
+        if not raw.strip(b"\0"):
             return
-        if frame.hash.hex() != head.frame_hash:
-            raise BrokenChain(
-                path, self._offset, frame.opening.first_sequence, "frame hash named by the head",
-                head.frame_hash, frame.hash.hex(),
-            )  # fmt: skip
-
-    def _judge_damage(self, path: Path, fault: BadFrame) -> None:
-        """Look past the damage: whole frames and segments there say what was durable."""
-        raw = path.read_bytes()[self._offset :]
         rest = memoryview(raw)
         at = raw.find(MAGIC, 1)
         while at >= 0:
@@ -222,15 +308,14 @@ class LogReader:
                 if self.exchange_id in (None, frame.opening.exchange_id):
                     self.durable_upto = max(self.durable_upto, frame.opening.durable_upto)
             at = raw.find(MAGIC, at + step)
-        self.durable_upto = max(self.durable_upto, int(self.segments[-1].stem) - 1)
-        if not raw.strip(b"\0"):
-            fault = BadFrame("zeros", "a frame", f"{len(raw)} zero bytes to the end")
-        self._damage = _Damage(path, self._offset, len(raw), fault)
+        self.durable_upto = max(self.durable_upto, self.segments[-1].first - 1)
+        self._damage = _Damage(segment, self._offset, len(raw), fault)
 
-    def _refuse_gap(self, path: Path, first: int) -> None:
-        raise DamagedLog(
-            self._path or path, self._offset, self.next_sequence, "segment missing or cut",
-            segment_name(self.next_sequence), segment_name(first),
+    def _refuse_gap(self, segment: Segment) -> None:
+        before = self._segment or segment
+        raise MissingSegment(
+            self.storage.where(before.name), self._offset, self.next_sequence,
+            "segment missing or cut", segment_name(self.next_sequence), segment.name,
         )  # fmt: skip
 
     def finish(self, released_upto: int = 0) -> Recovered:
@@ -240,31 +325,37 @@ class LogReader:
         durable therefore. Raises DamagedLog if anything at or below the durable mark is gone.
         """
         mark = max(self.durable_upto, released_upto)
-        if self.next_sequence <= mark:
-            self._refuse_end(mark)
         damage = self._damage
-        tail = Tail(damage.path, damage.offset, damage.size, str(damage.fault)) if damage else None
+        if self.next_sequence <= mark:
+            self._refuse_end(f"(durable up to {mark})", f"frames up to {mark}")
+        if damage is not None and damage.segment != self.segments[-1]:
+            self._refuse_end("(the next segment is there)", "a frame")
+        tail = None
+        if damage is not None:
+            path = self.storage.where(damage.segment.name)
+            tail = Tail(path, damage.offset, damage.size, str(damage.fault))
         return Recovered(
             self._frames,
             self.next_sequence - 1,
-            self._hash,
+            self._hash or NO_HASH,
             self._epoch,
             self._stamp,
             mark,
             self.exchange_id,
-            self._path,
+            self._segment,
             self._offset,
             tail,
+            self._marks.marks,
         )
 
-    def _refuse_end(self, mark: int) -> None:
+    def _refuse_end(self, why: str, wanted: str) -> None:
         damage = self._damage
-        path = self._path or self.log / segment_name(1)
+        segment = self._segment.name if self._segment else segment_name(self.next_sequence)
         if damage is not None:
             what, expected, found = damage.fault.what, damage.fault.expected, damage.fault.found
         else:
-            what, expected, found = "log cut short", f"frames up to {mark}", "the end"
+            what, expected, found = "log cut short", wanted, "the end"
         raise DamagedLog(
-            path, self._offset, self.next_sequence, f"{what} (durable up to {mark})",
+            self.storage.where(segment), self._offset, self.next_sequence, f"{what} {why}",
             expected, found,
         )  # fmt: skip

@@ -13,7 +13,8 @@ from typing import Protocol
 import msgspec
 
 from exchange.journal.errors import Diverged
-from exchange.journal.frame import NO_HASH, Frame, Notes, digest, unpack_notes
+from exchange.journal.frame import Frame, Notes, digest, unpack_notes
+from exchange.journal.point import Point
 from exchange.journal.reader import LogReader, Tail
 from exchange.messages import COMMAND_BYTES, EVENT_BYTES
 
@@ -60,21 +61,22 @@ class _Batch(msgspec.Struct, frozen=True, gc=False):
 
 
 class Replayer:
-    """Applies a reader's frames to an engine. One use.
+    """Applies a reader's frames to an engine, which stands at ``start``. One use.
 
     Once ``run`` is back, ``last_digest`` is of the last batch's events (no hash for none), and
     ``pending`` the notes that the next frame shall carry for that batch.
     """
 
-    def __init__(self, engine: Engine, reader: LogReader) -> None:
+    def __init__(self, engine: Engine, reader: LogReader, start: Point | None = None) -> None:
         self._engine = engine
         self._reader = reader
+        self._start = start or Point()
         self.frames = 0
         self.commands = 0
         self.events = 0
-        self.epoch = 0
-        self.stamp = 0
-        self.last_digest = NO_HASH
+        self.epoch = self._start.epoch
+        self.stamp = self._start.stamp
+        self.last_digest = self._start.events_digest
         self._state_hash: bytes | None = None  # once asked for, after the last command
 
     def run(
@@ -89,10 +91,11 @@ class Replayer:
         ``on_batch`` is called with every whole frame and its events, ``progress`` with (bytes
         done, bytes in all) now and then. Errors of the reader pass through.
         """
-        total = sum(path.stat().st_size for path in self._reader.segments)
+        total = self._reader.total_bytes
         done = 0
         checked: Future[_Batch] = Future()
-        checked.set_result(_Batch(0, 0, NO_HASH))
+        start = self._start
+        checked.set_result(_Batch(start.first_sequence, start.sequence, start.events_digest))
         with ThreadPoolExecutor(1) as pool:
             for chunk in _ahead(self._reader.chunks()):
                 frames = chunk if until is None else _upto(chunk, until)
@@ -147,6 +150,11 @@ class Replayer:
             last.compare("events", bytes.fromhex(head.events_digest), last.digest)
         if head.state_hash:
             last.compare("state", bytes.fromhex(head.state_hash), self.state_hash())
+
+    @property
+    def last_sequence(self) -> int:
+        """The last command applied."""
+        return self._start.sequence + self.commands
 
     def state_hash(self) -> bytes:
         """Return the hash of the state reached."""

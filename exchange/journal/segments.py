@@ -1,184 +1,252 @@
 """The writing end of the log: one directory, one writer, one frame per batch.
 
-Layout of a market's directory: ``log/`` the segments, ``head`` the last known durable position,
-``lock`` held while a writer lives, ``tape/`` the released stream (a cache of the log).
+Layout of a market's directory: ``log/`` the segments, ``index/`` where to find what in them,
+``head`` the last known durable position, ``lock`` held while a writer lives, ``tape/`` the released
+stream (a cache of the log).
 
 A frame is appended by ``Journal.append`` and is durable when a ``sync`` begun after it has
 returned. A failed write or sync ends the journal for good: dirty pages may be gone, and only the
-disk, read again at the next start, knows what it holds.
+disk, read again at the next start, knows what it holds. A full disk is no failure (room.py).
 """
 
-import fcntl
 import logging
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from exchange.journal.errors import DirectoryLocked, JournalStopped, SyncFailed, write_failure
+from exchange.journal.errors import (
+    DiskFull,
+    JournalError,
+    JournalStopped,
+    SyncFailed,
+    out_of_space,
+    write_failure,
+)
 from exchange.journal.frame import Opening, encode
-from exchange.journal.head import HEAD_FORMAT, Head, sync_directory, write_head
-from exchange.journal.reader import LOG_NAME, Recovered, segment_name
+from exchange.journal.head import HEAD_FORMAT, Head, write_head
+from exchange.journal.places import Marks, Segment, make_index, segment_name, write_index
+from exchange.journal.reader import Recovered
+from exchange.journal.room import LEAST_BYTES, make_room
+from exchange.journal.storage import File, Storage
 
 SEGMENT_BYTES: Final = 64 << 20  # a segment takes no further frame once it is this large
-LOCK_NAME: Final = "lock"
+ROLL_AGAIN_BYTES: Final = 1 << 20  # where the disk had no room for another segment
 _log = logging.getLogger(__name__)
 
 
-class DirectoryLock:
-    """The right to write to a market's directory, until closed or the process ends."""
+class Written(NamedTuple):
+    """The last frame appended: its epoch and hash, its last sequence, its stamp."""
 
-    def __init__(self, directory: Path) -> None:
-        """Take the lock, creating the directory. Raises DirectoryLocked."""
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / LOCK_NAME
-        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(self._handle, 32, 0).decode("ascii", "replace").strip()
-            os.close(self._handle)
-            raise DirectoryLocked(path, holder) from error
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{os.getpid()}\n".encode(), 0)
-
-    def close(self) -> None:
-        """Let others write."""
-        os.close(self._handle)
+    epoch: int
+    sequence: int
+    frame_hash: bytes
+    stamp: int
 
 
 class Journal:
-    """Appends frames behind what ``Recovered`` found. The caller holds the DirectoryLock.
+    """Appends frames behind what ``Recovered`` found. The caller holds the storage's lock.
 
-    Only ``sync`` may be called from another thread, and never twice at once.
+    Only ``sync`` may be called from another thread. ``full``: the disk does not give the reserve.
     """
 
     def __init__(
-        self,
-        directory: Path,
-        recovered: Recovered,
-        *,
-        sync: Callable[[int], None] = os.fdatasync,
-        write: Callable[[int, memoryview], int] = os.write,
-        segment_bytes: int = SEGMENT_BYTES,
+        self, storage: Storage, recovered: Recovered, *, segment_bytes: int = SEGMENT_BYTES
     ) -> None:
         """Open the log for appending; drop its torn tail, and make durable what was read.
 
         What survived a killed process may be in the page cache alone, and is about to be released.
+        Raises DiskFull where not even cancels would have room; WriteFailed, SyncFailed.
         """
-        self._directory = directory
-        self._log_path = directory / LOG_NAME
-        self._sync = sync
-        self._write = write
-        self._segment_bytes = segment_bytes
-        self._retired: list[int] = []
+        self._storage = storage
+        self._segment_bytes = self._roll_at = segment_bytes
+        self._retired: list[File] = []
         self._stopped: JournalStopped | None = None
         self._closed = False
-        self._epoch = recovered.epoch
-        self.last_hash = recovered.last_hash
-        self.last_sequence = recovered.last_sequence
         self._exchange_id = recovered.exchange_id or b""
-        self._log_path.mkdir(parents=True, exist_ok=True)
-        path = recovered.path or self._log_path / segment_name(1)
-        self._segment = self._open(path)
-        self._size = recovered.offset
+        self.last = Written(
+            recovered.epoch, recovered.last_sequence, recovered.last_hash, recovered.stamp
+        )
+        self.full = False
         if recovered.tail_dropped is not None:
             tail = recovered.tail_dropped
             _log.warning(
                 "dropped a torn tail: %d bytes of %s from byte %d (%s)",
                 tail.size, tail.path, tail.offset, tail.reason,
             )  # fmt: skip
-            os.ftruncate(self._segment, self._size)
-        os.fsync(self._segment)
-        sync_directory(self._log_path)
-        sync_directory(directory)
+        found = recovered.segment
+        if found is None or found.archived:
+            self._segment, self._marks, end = self._next_segment(), Marks(), 0
+        else:
+            self._segment, self._marks, end = found, Marks(recovered.marks), recovered.offset
+            if end and (not recovered.marks or recovered.marks[0][2]):
+                # Read from its middle on: the marks before that are still to be taken.
+                self._marks = Marks([mark for mark in make_index(storage, found) if mark[2] < end])
+        try:
+            self._file = storage.open(self._segment.name, write=True)
+            self._file.truncate(end)
+            self._have_room()
+        except OSError as error:
+            raise write_failure(error, str(storage.where(self._segment.name))) from error
+        if self._file.room < LEAST_BYTES:
+            self._file.close()
+            raise DiskFull(
+                f"{storage.where(self._segment.name)}: no room for {LEAST_BYTES} bytes, not even "
+                "for cancels: free some space, then start"
+            )
+        self.sync()
 
-    @staticmethod
-    def _open(path: Path) -> int:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    def _next_segment(self) -> Segment:
+        first = self.last.sequence + 1
+        return Segment(segment_name(first), first)
+
+    @property
+    def room(self) -> int:
+        """Bytes that can be appended without asking the disk for space."""
+        return self._file.room
+
+    def look_for_room(self) -> None:
+        """Have the reserve again if the disk gives it. Raises JournalStopped."""
+        self._check()
+        try:
+            self._have_room()
+        except OSError as error:
+            where = str(self._storage.where(self._segment.name))
+            raise self._stop(write_failure(error, where)) from error
+
+    def _have_room(self) -> None:
+        full = not make_room(self._file)
+        if full == self.full:
+            return
+        self.full = full
+        if full:
+            _log.error(
+                "the disk of %s is full: new orders are refused, cancels are taken as long as "
+                "the %d bytes set aside last: free some space",
+                self._storage.where(self._segment.name), self.room,
+            )  # fmt: skip
+        else:
+            _log.warning("the disk has room again: new orders are taken")
 
     def append(
         self, opening: Opening, commands: bytes, ingress: bytes, texts: bytes, notes: bytes
     ) -> None:
-        """Write one frame; it is durable once a later ``sync`` returns. Raises JournalStopped."""
+        """Write one frame; it is durable once a later ``sync`` returns.
+
+        Raises DiskFull, having written nothing: the same frame may be tried again. Raises
+        JournalStopped, and then for ever.
+        """
         self._check()
-        assert opening.first_sequence == self.last_sequence + 1, "sequence without gaps"
-        assert opening.previous_hash == self.last_hash
-        if self._size >= self._segment_bytes:
+        assert opening.first_sequence == self.last.sequence + 1, "sequence without gaps"
+        assert opening.previous_hash == self.last.frame_hash
+        if self._file.end >= self._roll_at and not self.full:
             self._roll()
         data, own = encode(opening, commands, ingress, texts, notes)
-        self._write_whole(data)
-        self._size += len(data)
-        self.last_hash = own
-        self.last_sequence += opening.count
-        self._epoch = opening.epoch
-        self._exchange_id = opening.exchange_id
-
-    def _write_whole(self, data: bytes) -> None:
-        """One write as a rule; the loop is for the short ones that the system may make."""
-        rest = memoryview(data)
+        at = self._file.end
         try:
-            while rest:
-                rest = rest[self._write(self._segment, rest) :]
+            self._have_room()
+            self._file.append(data)
         except OSError as error:
             raise self._stop(write_failure(error, f"frame of {len(data)} bytes")) from error
+        self._marks.note(opening.first_sequence, opening.stamp, at)
+        self.last = Written(opening.epoch, opening.last_sequence, own, opening.stamp)
+        self._exchange_id = opening.exchange_id
 
     def sync(self) -> None:
         """Make every frame appended so far durable. Raises SyncFailed, and then for ever."""
         self._check()
         try:
-            self._sync(self._segment)
+            self._file.sync()
         except OSError as error:
-            raise self._stop(SyncFailed(f"{self._log_path}: {error}")) from error
+            where = self._storage.where(self._segment.name)
+            raise self._stop(
+                SyncFailed(f"{where}: {error}: mend the disk, then start again")
+            ) from error
 
     def _check(self) -> None:
         if self._stopped is not None:
             raise JournalStopped(f"stopped before: {self._stopped}")
 
-    def _stop(self, error: JournalStopped) -> JournalStopped:
-        self._stopped = error
+    def _stop(self, error: JournalError) -> JournalError:
+        """Let nothing follow a failure; a full disk is none."""
+        if isinstance(error, JournalStopped):
+            self._stopped = error
         return error
 
     def _roll(self) -> None:
-        """Begin the next segment. The old one is made durable first, as the new name says.
+        """Begin the next segment, if the disk has room for one.
 
-        A sync of the old segment may be under way in its thread, so that handle stays open until
-        the roll after this one.
+        The old one is made durable first, as the new name says. A sync of it may be under way in
+        its thread, so that handle stays open until the roll after this one.
         """
         self.sync()
+        following = self._next_segment()
+        try:
+            file = self._new_file(following)
+            if file is None:
+                self._roll_at = self._file.end + ROLL_AGAIN_BYTES
+                return
+            self._file.truncate(self._file.end)  # zeros that a crash may leave are no harm
+        except OSError as error:
+            where = str(self._storage.where(following.name))
+            raise self._stop(write_failure(error, where)) from error
         while self._retired:
-            os.close(self._retired.pop())
-        self._retired.append(self._segment)
-        self._segment = self._open(self._log_path / segment_name(self.last_sequence + 1))
-        self._size = 0
-        sync_directory(self._log_path)
+            self._retired.pop().close()
+        self._retired.append(self._file)
+        full, marks = self._segment, self._marks.marks
+        self._segment, self._file, self._marks = following, file, Marks()
+        self._roll_at = self._segment_bytes
         self._write_head("", "")
+        if not marks or marks[0][2]:
+            marks = make_index(self._storage, full)
+        write_index(self._storage, full, marks)
+
+    def _new_file(self, segment: Segment) -> File | None:
+        """Return the next segment's file with its reserve; None where the disk has no room."""
+        try:
+            file = self._storage.open(segment.name, write=True)
+        except OSError as error:
+            if out_of_space(error):
+                return None
+            raise
+        if make_room(file):
+            return file
+        file.close()
+        self._storage.remove(segment.name)
+        return None
 
     def _write_head(self, events_digest: str, state_hash: str) -> None:
-        write_head(
-            self._directory,
-            Head(
-                HEAD_FORMAT,
-                self._exchange_id.hex(),
-                self._epoch,
-                self.last_sequence,
-                self.last_hash.hex(),
-                events_digest,
-                state_hash,
-            ),
+        """Write the head; a full disk keeps the older one, which says less and nothing wrong."""
+        last = self.last
+        head = Head(
+            HEAD_FORMAT,
+            self._exchange_id.hex(),
+            last.epoch,
+            last.sequence,
+            last.frame_hash.hex(),
+            events_digest,
+            state_hash,
         )
+        try:
+            write_head(self._storage, head)
+        except OSError as error:
+            if not out_of_space(error):
+                raise self._stop(write_failure(error, "head")) from error
+            _log.warning("the head could not be written: %s", error)
 
     def close(self, events_digest: bytes = b"", state_hash: bytes = b"") -> None:
-        """Sync, write the head, close. After a failure, as ``abandon``."""
-        if self._stopped is None and self.last_sequence:
+        """Give the reserve back, sync, write the head, close. After a failure, as ``abandon``."""
+        if self._stopped is None:
+            try:
+                self._file.truncate(self._file.end)
+            except OSError as error:
+                raise self._stop(write_failure(error, self._segment.name)) from error
             self.sync()
-            self._write_head(events_digest.hex(), state_hash.hex())
+            if self.last.sequence:
+                self._write_head(events_digest.hex(), state_hash.hex())
         self.abandon()
 
     def abandon(self) -> None:
         """Close without a word about what is durable: for when something has failed."""
         if not self._closed:
-            for handle in (*self._retired, self._segment):
-                os.close(handle)
+            for file in (*self._retired, self._file):
+                file.close()
         self._closed = True
         self._stopped = self._stopped or JournalStopped("closed")

@@ -34,7 +34,7 @@ class Lock(Protocol):
 class File(Protocol):
     """One file that grows at its end. One writer; any number of readers, each its own ``File``.
 
-    ``sync`` may be called from one other thread while the owner appends, and never twice at once.
+    ``sync`` may be called from another thread, while the owner appends, reserves or syncs.
     """
 
     @property
@@ -187,10 +187,13 @@ class LocalFile:
 
     def _roll_back(self, reached: int) -> None:
         """Take a part of an append out again: zeros where room was reserved, else nothing."""
-        os.ftruncate(self._handle, self._allocated)
-        at, stop = self._end, min(reached, self._allocated)
-        while at < stop:
-            at += os.pwrite(self._handle, _ZEROS[: stop - at], at)
+        try:
+            os.ftruncate(self._handle, self._allocated)
+            at, stop = self._end, min(reached, self._allocated)
+            while at < stop:
+                at += os.pwrite(self._handle, _ZEROS[: stop - at], at)
+        except OSError as error:  # whatever it was: the disk holds something else than we believe
+            raise OSError(errno.EIO, f"a failed write cannot be taken back ({error})") from error
 
     def reserve(self, room: int) -> None:
         """Allocate ahead, so that a sync has no size to write and no space to find."""

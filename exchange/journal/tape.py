@@ -209,7 +209,9 @@ class Tape:
             self._mark_offsets = [offset for _, offset in start.marks]
         self._recent: OrderedDict[int, tuple[Released, int]] = OrderedDict()
         self._recent_bytes = 0
-        self._held = bytearray()  # the last bytes of the stream, not on disk yet
+        # The last bytes of the stream, not on disk yet, and their offset; together, since another
+        # thread may be reading.
+        self._held: tuple[int, bytes] = (0, b"")
         self._followers = 0
         self._waiting: dict[int, asyncio.Future[None]] = {}  # followers at the end, by number
         self._closed = False
@@ -280,37 +282,38 @@ class Tape:
     @property
     def holds(self) -> bool:
         """Whether the disk is full and the newest records are in memory alone."""
-        return bool(self._held)
+        return bool(self._held[1])
 
     def write_held(self) -> bool:
         """Try to write what is held; return whether nothing is any more. Raises WriteFailed."""
-        if self._held:
+        at, held = self._held
+        if held:
             try:
-                self._write(bytes(self._held), self.end - len(self._held))
+                self._write(held, at)
             except DiskFull:
                 return False
-            self._held = bytearray()
+            self._held = (0, b"")
         return True
 
     def _write_or_hold(self, data: bytes, at: int) -> None:
         """Write at the end; hold in memory what a full disk does not take, up to a bound."""
-        if not self._held:
+        start, held = self._held
+        if not held:
             try:
                 self._write(data, at)
-            except DiskFull:
-                _log.error("the tape's disk is full: records are held in memory")
-            else:
                 return
-        if len(self._held) + len(data) > HELD_BYTES_MAX:
+            except DiskFull as error:
+                _log.error("records are held in memory: %s", error)
+                start = at
+        if len(held) + len(data) > HELD_BYTES_MAX:
             raise JournalStopped(f"the tape's disk is full, and {HELD_BYTES_MAX} bytes are held")
-        self._held = self._held + data  # another thread may be reading the one before
+        self._held = (start, held + data)
 
     def _bytes(self, size: int, at: int) -> bytes:
         """Return bytes of the stream, from disk or from what is held; fewer where it ends."""
-        held, end = self._held, self.end
-        start = end - len(held)
-        if at >= start and held:
-            return bytes(held[at - start : at - start + size])
+        start, held = self._held
+        if held and at >= start:
+            return held[at - start : at - start + size]
         return os.pread(self._file, size, at)
 
     def _write(self, data: bytes, at: int) -> None:

@@ -275,6 +275,7 @@ class Reason(IntEnum):
     BOOK_FULL = 706
     SESSIONS_FULL = 707
     SUBSCRIPTIONS_FULL = 708
+    LOG_FULL = 709
 
     ALREADY_SETTLED = 801
     DAY_STATE = 802
@@ -286,7 +287,13 @@ class Reason(IntEnum):
 
 
 RETRYABLE: Final = frozenset(
-    {Reason.THROTTLED, Reason.QUEUE_FULL, Reason.CANCEL_ONLY, Reason.NOT_TRADING}
+    {
+        Reason.THROTTLED,
+        Reason.QUEUE_FULL,
+        Reason.LOG_FULL,
+        Reason.CANCEL_ONLY,
+        Reason.NOT_TRADING,
+    }
 )
 
 

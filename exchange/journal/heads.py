@@ -1,0 +1,314 @@
+"""Signed heads: what the log was, written where the log's writer alone cannot rewrite it.
+
+A hash chain does not stop whoever writes the whole file anew. A head kept in a second directory,
+signed with Ed25519, does: it says that the frame ending at a sequence had a hash, and a log that
+has another there is refused. Every head carries the hash of the head before, so that the last one's
+signature speaks for all. The layout and the handling of keys are docs/reference/journal.md.
+"""
+
+import errno
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from exchange.journal.errors import DamagedHead, JournalError
+from exchange.journal.frame import NO_HASH, digest
+from exchange.journal.head import KnownFrame
+from exchange.journal.storage import sync_directory
+
+SIGNED_FORMAT: Final = 1
+KEY_NAME: Final = "head.key"  # beside the log, mode 0600
+PUBLIC_NAME: Final = "keys"  # beside the heads
+PERIOD_NS: Final = 60_000_000_000  # between two heads, of the log's time
+CLOSE_SECONDS_MAX: Final = 10.0  # a directory that hangs does not hold up the stop any longer
+_log = logging.getLogger(__name__)
+
+
+class BadKey(JournalError):
+    """The signing key, or a public one, cannot be used."""
+
+
+class HeadsMissing(JournalError):
+    """Heads of this exchange were signed before, and are not where they should be."""
+
+
+class SignedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The last frame durable at some moment. Hashes, key and signature are hex."""
+
+    format: int
+    exchange_id: str
+    epoch: int
+    sequence: int
+    frame_hash: str
+    stamp: int
+    previous: str
+    key: str
+    signature: str = ""
+
+    def signed_text(self) -> bytes:
+        """Return what is signed: eight lines, so that any tool can check it."""
+        title, fields = f"hourbook head {self.format}", msgspec.structs.astuple(self)[1:-1]
+        return "".join(f"{line}\n" for line in (title, *fields)).encode()
+
+
+class Position(msgspec.Struct, frozen=True):
+    """What a head is made of: the last durable frame."""
+
+    epoch: int
+    sequence: int
+    frame_hash: bytes
+    stamp: int
+
+
+def key_id(public: bytes) -> str:
+    """Return a public key's name: the first eight of its 32 bytes, in hex."""
+    return public[:8].hex()
+
+
+def load_key(path: Path) -> Any:
+    """Return the private key at ``path``, made if there is none. Raises BadKey."""
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who signs
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PrivateKey,
+    )
+
+    if not path.exists():
+        made = Ed25519PrivateKey.generate()
+        pem = made.private_bytes(
+            forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()
+        )
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(handle, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_directory(path.parent)
+        return made
+    if path.stat().st_mode & 0o077:
+        raise BadKey(f"{path} can be read by others: chmod 600 it, or replace it")
+    try:
+        key = forms.load_pem_private_key(path.read_bytes(), None)
+    except (ValueError, TypeError) as error:
+        raise BadKey(f"{path}: {error}: restore it, or delete it to sign with a new one") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise BadKey(f"{path} is no Ed25519 key")
+    return key
+
+
+def _public_key(path: Path) -> Any:
+    """Return the public key at ``path``, whose name it must deserve. Raises BadKey."""
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who checks
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
+        Ed25519PublicKey,
+    )
+
+    try:
+        key = forms.load_pem_public_key(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BadKey(f"{path}: the public key of a head is missing: restore it") from error
+    except ValueError as error:
+        raise BadKey(f"{path}: {error}: restore the public key") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise BadKey(f"{path} is no Ed25519 key")
+    if key_id(key.public_bytes(forms.Encoding.Raw, forms.PublicFormat.Raw)) != path.stem:
+        raise BadKey(f"{path} is another key than its name says: restore the public key")
+    return key
+
+
+def heads_path(directory: Path, exchange_id: str) -> Path:
+    """Return the file of an exchange's heads: one JSON object a line, oldest first."""
+    return directory / f"{exchange_id}.jsonl"
+
+
+def read_heads(directory: Path, exchange_id: str) -> list[SignedHead]:
+    """Return the heads of an exchange, chained and signed as they must be; none if no file is.
+
+    Of the heads that a key signed one after another only the last signature is checked: each has
+    the hash of the one before. A last line without its end was never whole and is passed over.
+    Raises DamagedHead, BadKey.
+    """
+    path = heads_path(directory, exchange_id)
+    try:
+        lines = path.read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+    heads: list[SignedHead] = []
+    previous = NO_HASH
+    for number, line in enumerate(lines, 1):
+        place = f"{path}, line {number}"
+        head = _decode(line, place)
+        if head.previous != previous.hex():
+            raise DamagedHead(f"{place} does not follow the line before: restore it from a copy")
+        if head.exchange_id != exchange_id:
+            raise DamagedHead(f"{place}: of exchange {head.exchange_id}")
+        if heads and heads[-1].key != head.key:
+            _check_signature(heads[-1], directory, f"{path}, line {number - 1}")
+        heads.append(head)
+        previous = digest(line)
+    if heads:
+        _check_signature(heads[-1], directory, f"{path}, line {len(heads)}")
+    return heads
+
+
+def _decode(line: bytes, place: str) -> SignedHead:
+    try:
+        head = msgspec.json.decode(line, type=SignedHead)
+        bytes.fromhex(head.frame_hash + head.signature)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise DamagedHead(f"{place}: {error}: restore the file from a copy") from error
+    if head.format > SIGNED_FORMAT:
+        raise DamagedHead(f"{place}: format {head.format} is newer than {SIGNED_FORMAT}")
+    if not head.key.isalnum():
+        raise DamagedHead(f"{place}: {head.key!r} names no key")
+    return head
+
+
+def _check_signature(head: SignedHead, directory: Path, place: str) -> None:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - who checks
+
+    key = _public_key(directory / PUBLIC_NAME / f"{head.key}.pem")
+    try:
+        key.verify(bytes.fromhex(head.signature), head.signed_text())
+    except InvalidSignature as error:
+        raise DamagedHead(f"{place}: the signature is not of key {head.key}") from error
+
+
+def known_frames(directory: Path, exchange_id: str) -> list[KnownFrame]:
+    """Return what the signed heads in a directory say about an exchange's frames."""
+    source = f"the signed head in {heads_path(directory, exchange_id)}"
+    return [
+        KnownFrame(head.sequence, bytes.fromhex(head.frame_hash), source)
+        for head in read_heads(directory, exchange_id)
+    ]
+
+
+class HeadWriter:
+    """Signs a head now and then, in a thread: neither matching nor the log's disk waits for it.
+
+    ``failed`` counts heads that could not be written; each is logged, and a later one makes good
+    for it. ``signed_upto`` is the last sequence that a head covers.
+    """
+
+    def __init__(self, log_directory: Path, directory: Path, exchange_id: bytes) -> None:
+        """Read what was signed before, and be ready to sign. Raises HeadsMissing, BadKey,
+        DamagedHead, OSError.
+        """
+        self._exchange_id = exchange_id.hex()
+        self._path = heads_path(directory, self._exchange_id)
+        key_path = log_directory / KEY_NAME
+        if key_path.exists() and not self._path.exists():
+            raise HeadsMissing(
+                f"{key_path} has signed heads of this exchange, and there is no {self._path}: "
+                f"mount that directory, or delete {key_path} to give up what they prove"
+            )
+        self.known = known_frames(directory, self._exchange_id)
+        self.signed_upto = self.known[-1].sequence if self.known else 0
+        self.failed = 0
+        log_directory.mkdir(parents=True, exist_ok=True)
+        self._open(key_path, directory)
+        self._stamp = 0
+        self._next: Position | None = None
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="head-writer", daemon=True)
+        self._thread.start()
+
+    def _open(self, key_path: Path, directory: Path) -> None:
+        """Take the key, leave its public half with the heads, cut a torn last line off."""
+        directory.mkdir(parents=True, exist_ok=True)
+        if not self._path.exists():
+            self._path.touch()
+            sync_directory(directory)
+        self._key = load_key(key_path)
+        self._key_id = _leave_public(self._key, directory / PUBLIC_NAME)
+        lines = self._path.read_bytes().split(b"\n")
+        if lines.pop():
+            os.truncate(self._path, sum(len(line) + 1 for line in lines))
+        self._previous = digest(lines[-1]) if lines else NO_HASH
+
+    def offer(self, position: Position) -> None:
+        """Sign this durable position, if the last head is a period old. Never waits."""
+        if position.stamp - self._stamp >= PERIOD_NS:
+            self._stamp = position.stamp
+            self._put(position)
+
+    def _put(self, position: Position) -> None:
+        with self._changed:
+            self._next = position
+            self._changed.notify()
+
+    def close(self, position: Position | None) -> None:
+        """Sign a last head, if there is something new, and end."""
+        if position is not None:
+            self._put(position)
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(CLOSE_SECONDS_MAX)
+        if self._thread.is_alive():
+            _log.error("%s does not answer: the last head is not written", self._path)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while self._next is None and not self._closing:
+                    self._changed.wait()
+                position, self._next = self._next, None
+            if position is None:
+                return
+            if position.sequence > self.signed_upto:
+                self._write(position)
+
+    def _write(self, position: Position) -> None:
+        head = SignedHead(
+            SIGNED_FORMAT,
+            self._exchange_id,
+            position.epoch,
+            position.sequence,
+            position.frame_hash.hex(),
+            position.stamp,
+            self._previous.hex(),
+            self._key_id,
+        )
+        signature = self._key.sign(head.signed_text()).hex()
+        line = msgspec.json.encode(msgspec.structs.replace(head, signature=signature))
+        try:
+            _append(self._path, line + b"\n")
+        except OSError as error:
+            self.failed += 1
+            _log.error("no signed head at sequence %d: %s", position.sequence, error)
+        else:
+            self.signed_upto = position.sequence
+            self._previous = digest(line)
+
+
+def _append(path: Path, line: bytes) -> None:
+    """Append durably, or cut off again what was written of it."""
+    with open(path, "ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(size)
+            raise
+
+
+def _leave_public(key: Any, folder: Path) -> str:
+    """Write the public half beside the heads, if it is not there; return the key's name."""
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who signs
+
+    public = key.public_key()
+    name = key_id(public.public_bytes(forms.Encoding.Raw, forms.PublicFormat.Raw))
+    path = folder / f"{name}.pem"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        pem = public.public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
+        path.write_bytes(pem)
+        sync_directory(folder)
+    return name
