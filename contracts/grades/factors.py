@@ -43,7 +43,8 @@ class FactorRow(msgspec.Struct, frozen=True, kw_only=True):
     state: str  # DELIVERABLE, OUT_OF_BOUNDS, THIN, INELIGIBLE
     reasons: tuple[str, ...]
     factor_e4: int | None
-    delivered_e4: int  # G as measured: what a true-up compares with, capped at 1
+    delivered_e4: int  # G as measured
+    fixed_e4: int  # G as believed: what the factor rests on and a true-up compares with
     mfu_e6: int
     mfu_low_e6: (
         int | None
@@ -78,16 +79,17 @@ def _row(site: Entry, runs: list[Run], drawn: int, grade: Grade, rules: Rules) -
     weight_mfu = belief(away, error, rules)
     delivered, days = pooled(runs, len(nodes), drawn)
     weight_delivered = days / (days + rules.exposure_node_days)
+    believed = par = grade.par_delivered_e4 / PAR_FACTOR
+    if delivered > 0:
+        believed = par * (delivered / par) ** weight_delivered
     state, factor = "DELIVERABLE", None
     if reasons:
         state = "INELIGIBLE"
     elif len(nodes) < rules.nodes_least:
         state = "THIN"
     else:
-        moved = weight_mfu * away
-        if delivered > 0:
-            moved += weight_delivered * math.log(delivered * PAR_FACTOR / grade.par_delivered_e4)
-        factor = soft_factor(math.exp(moved), rules.soft_threshold_e4)
+        ratio = math.exp(weight_mfu * away) * believed / par
+        factor = soft_factor(ratio, rules.soft_threshold_e4)
         if not rules.factor_low_e4 <= factor <= rules.factor_high_e4:
             state, factor = "OUT_OF_BOUNDS", None
     return FactorRow(
@@ -97,6 +99,7 @@ def _row(site: Entry, runs: list[Run], drawn: int, grade: Grade, rules: Rules) -
         reasons=reasons,
         factor_e4=factor,
         delivered_e4=round(delivered * PAR_FACTOR),
+        fixed_e4=round(believed * PAR_FACTOR),
         mfu_e6=round(math.exp(level) * _E6) if nodes else 0,
         mfu_low_e6=None if low is None else round(math.exp(low) * _E6),
         mfu_high_e6=None if high is None else round(math.exp(high) * _E6),

@@ -67,9 +67,18 @@ class FactorTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise Refused(
                 Refusal.FACTOR_VERSION, "name the published table", limit=self.version, seen=version
             )
+        factor = self._row(provider, facility).factor_e4
+        assert factor is not None
+        return factor
+
+    def fixed_of(self, provider: str, facility: str) -> int:
+        """The goodput at 1e-4 that a site's delivery is compared with."""
+        return self._row(provider, facility).fixed_e4
+
+    def _row(self, provider: str, facility: str) -> FactorRow:
         for row in self.rows:
             if (row.provider, row.facility) == (provider, facility) and row.factor_e4 is not None:
-                return row.factor_e4
+                return row
         raise Refused(
             Refusal.FACTOR_BOUNDS, "no deliverable factor", where=f"{provider}/{facility}"
         )
