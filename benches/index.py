@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from benches import index_manipulation, index_panel, index_speed
 from benches.rows import Row, publish
 
@@ -27,7 +29,7 @@ def rows(seeds: int, panel: Path | None, plot: Path | None) -> Iterator[Row]:
             methodology, batch = index_panel.load(panel)
             codes = sorted(methodology.indices)
             panels = [index_panel.run(methodology, batch, code) for code in codes]
-            index_plots.fixings(panels, plot)
+            index_plots.fixings([one for one in panels if not np.isnan(one.fixings).all()], plot)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,6 +25,7 @@ class Anchor(msgspec.Struct, frozen=True):
     """One provider's seat in a month."""
 
     provider: str
+    route: str  # through whom its price comes: itself, or an aggregator
     series: str  # of its series the first in the schedule that was observed long enough
     log: int  # its level over the index's, billionths of a nat; at inception its level alone
     weight: int  # billionths of the whole
@@ -95,6 +96,7 @@ def anchor_table(
     anchors = [
         Anchor(
             provider=vote.provider,
+            route=routes[vote.provider],
             series=vote.series,
             log=log - (level or 0),
             weight=weights[vote.provider],

@@ -151,16 +151,22 @@ def locate(seats: Sequence[Seat], rules: Rules) -> Location:
 def influence(seats: Sequence[Seat], table: AnchorTable, rules: Rules) -> int:
     """The most that any one provider could move the fixing from anywhere to anywhere, in nanos.
 
-    Over every provider with a seat, present or not, whatever it quotes or withholds that day.
+    Whatever it quotes or withholds that day, present or not; several that come through one
+    aggregator count as one.
     """
-    most = 0
+    groups: dict[str, set[str]] = {}
+    weights: dict[str, int] = {}
     for anchor in table.anchors:
-        rest = [seat for seat in seats if seat.provider != anchor.provider]
+        groups.setdefault(anchor.route, set()).add(anchor.provider)
+        weights[anchor.route] = weights.get(anchor.route, 0) + anchor.weight
+    most = 0
+    for route, providers in groups.items():
+        rest = [seat for seat in seats if seat.provider not in providers]
         votes = [(seat.residual, seat.weight) for seat in rest]
-        low = weighted_median([*votes, (-_ENDLESS, anchor.weight)])
-        high = weighted_median([*votes, (_ENDLESS, anchor.weight)])
+        low = weighted_median([*votes, (-_ENDLESS, weights[route])])
+        high = weighted_median([*votes, (_ENDLESS, weights[route])])
         flips = sum(seat.weight for seat in rest if _flips(seat, low, high, rules))
-        own = 2 * (anchor.weight + flips) * rules.clip
+        own = 2 * (weights[route] + flips) * rules.clip
         most = max(most, high - low - (-own // rules.total_weight))
     return most
 

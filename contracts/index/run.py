@@ -97,7 +97,8 @@ def revise(
 ) -> tuple[Tape, list[Fixing]]:
     """Fix one day once more from other observations, beside the fixing that it revises.
 
-    The month's anchors and the gates' memory are as they were. Later days stay as they are.
+    The month's anchors and the gates' memory are as they were, later days stay as they are, and an
+    index whose inputs are the same is left alone.
     """
     grown = _copy(tape, recorded_ns)
     _refuse_replay(grown, batch, codes, [on])
@@ -121,10 +122,40 @@ def revise(
             revision=known.revision + 1,
         )
         if again.inputs_hash == known.inputs_hash and again.rules_hash == known.rules_hash:
-            raise RefusedRun(RunRefusal.UNCHANGED, f"{code} {on} has these very inputs already")
+            continue
         grown.append(again, recorded_ns)
         fixings.append(again)
+    if not fixings:
+        raise RefusedRun(RunRefusal.UNCHANGED, f"{on} has these very inputs in every index already")
     return grown, fixings
+
+
+def reproduce(tape: Tape, methodology: Methodology, batch: Batch) -> list[str]:
+    """What of the tape's entries is not what the file gives again; empty if all of it is.
+
+    Every capture of this file is run once more on the tape as it stood before, and must give the
+    same entries, byte for byte. RefusedRun (NOT_FIXED) if the tape has no capture of the file.
+    """
+    differ, found = [], False
+    for before, recorded in enumerate(tape):
+        capture = recorded.entry
+        if not isinstance(capture, Capture) or capture.file_hash != batch.file_hash.hex():
+            continue
+        found = True
+        days = sorted(date.fromisoformat(day) for day in capture.prints)
+        prefix, at = tape.prefix(before), recorded.recorded_ns
+        if prefix.fixing(capture.indices[0], days[0]) is None:
+            again, _ = fix_through(
+                prefix, methodology, batch, capture.indices, days[-1], recorded_ns=at, first=days[0]
+            )
+        else:
+            again, _ = revise(prefix, methodology, batch, capture.indices, days[0], recorded_ns=at)
+        if again.head != tape.prefix(len(again)).head:
+            differ.append(f"entries {before + 1} to {len(again)}")
+    if not found:
+        said = f"the tape has no capture of file {batch.file_hash.hex()[:16]}"
+        raise RefusedRun(RunRefusal.NOT_FIXED, said)
+    return differ
 
 
 def recompute(fixing: Fixing, index: Index, table: AnchorTable) -> int | None:

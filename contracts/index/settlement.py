@@ -52,20 +52,28 @@ class MonthIncomplete(ValueError):
 
 
 def final_price(
-    index: Index, month: Month, tape: Tape, market_micros: Sequence[int] = ()
+    index: Index,
+    month: Month,
+    tape: Tape,
+    market_micros: Sequence[int] = (),
+    cut_ns: int | None = None,
 ) -> FinalPrice:
     """The final settlement price of a month; ``market_micros`` in order, the last day last.
 
-    MonthIncomplete if a day was not fixed by the cut: it may still get its number.
+    ``cut_ns`` goes before the rules' cut, for a look at what was known at another time.
+    MonthIncomplete if a day was not fixed by the cut.
     """
     rules = index.settlement
     days = [month.first_day + timedelta(days=n) for n in range(month.days)]
-    cut_ns = end_ns(month.last_day + timedelta(days=rules.revision_days)) - 1
+    if cut_ns is None:
+        cut_ns = end_ns(month.last_day + timedelta(days=rules.revision_days)) - 1
     known = [tape.fixing(index.code, day, cut_ns) for day in days]
     missing = [str(day) for day, fixing in zip(days, known, strict=True) if fixing is None]
     if missing:
-        said = f"{index.code} has no fixing of {missing[0]}, known {rules.revision_days} days after"
-        raise MonthIncomplete(f"{said} {month}; {len(missing)} days are missing")
+        said = f"{index.code} has no fixing of {missing[0]} that was known at the cut"
+        raise MonthIncomplete(
+            f"{said}, {rules.revision_days} days after {month}; {len(missing)} lack"
+        )
     fixings = [fixing for fixing in known if fixing is not None]
     prices = [f.price_micros for f in fixings if f.price_micros is not None]
     last = list(market_micros[-rules.market_days :])

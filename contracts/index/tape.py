@@ -79,6 +79,10 @@ class Tape:
         """The content of the tape's file."""
         return b"".join(line + b"\n" for line in self._lines)
 
+    def prefix(self, entries: int) -> "Tape":
+        """The tape as it was when it had so many entries."""
+        return Tape.decode(b"".join(line + b"\n" for line in self._lines[:entries]))
+
     @property
     def head(self) -> str:
         """Hash of the last entry, which covers all before it; empty for an empty tape."""
@@ -88,6 +92,13 @@ class Tape:
     def recorded_ns(self) -> int:
         """When the last entry became known."""
         return self._entries[-1].recorded_ns if self._entries else 0
+
+    def hash_of(self, fixing: Fixing) -> str:
+        """Hash of the entry that holds a fixing; LookupError if none does."""
+        for recorded, line in zip(self._entries, self._lines, strict=True):
+            if recorded.entry is fixing:
+                return _decode_line(line)[4]
+        raise LookupError(f"{fixing.index} {fixing.date} is not on this tape")
 
     def __len__(self) -> int:
         return len(self._entries)
