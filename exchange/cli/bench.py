@@ -48,6 +48,18 @@ def index(context: typer.Context, as_json: Json = False) -> None:
     _run("index", context.args, as_json)
 
 
+@app.command("goodput", context_settings=PASS_ON)
+def goodput(context: typer.Context, as_json: Json = False) -> None:
+    """Time goodput from an attestation log against decoding it."""
+    _run("goodput", context.args, as_json)
+
+
+@app.command("normalization", context_settings=PASS_ON)
+def normalization(context: typer.Context, as_json: Json = False) -> None:
+    """Hold the normalization against real data: `--data FOLDER` names where it lies."""
+    _run("normalization", context.args, as_json)
+
+
 def _run(name: str, arguments: list[str], as_json: bool) -> None:
     """Run ``benches/NAME.py`` of the checkout this package stands in."""
     checkout = Path(exchange.__file__).parents[1]
