@@ -19,7 +19,7 @@ HEADER_BYTES = 32
 FLIPS = 150
 
 
-def restored(image: bytes | memoryview) -> Engine:
+def restored(image: bytes | bytearray | memoryview) -> Engine:
     engine = Engine()
     engine.restore(image)
     return engine

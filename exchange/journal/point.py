@@ -14,13 +14,14 @@ TapeMark = tuple[int, int]  # first sequence and offset of a record of the tape
 
 
 class Point(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """After the frame that ends at ``sequence``; all zero before the first.
+    """After the frame of ``first_sequence`` to ``sequence``; all zero before the first.
 
     ``events_digest`` is of that frame's events, ``tape_end`` the bytes of the released stream up to
     there, ``last_index`` the index of its last event, ``marks`` the offsets that a tape remembers.
     """
 
     sequence: int = 0
+    first_sequence: int = 0
     epoch: int = 0
     stamp: int = 0
     frame_hash: bytes = NO_HASH
@@ -36,7 +37,8 @@ class Point(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         opening = frame.opening
         if not self.marks or self.tape_end - self.marks[-1][1] >= MARK_BYTES:
             self.marks.append((opening.first_sequence, self.tape_end))
-        self.sequence, self.epoch, self.stamp = frame.last_sequence, opening.epoch, opening.stamp
+        self.first_sequence, self.sequence = opening.first_sequence, frame.last_sequence
+        self.epoch, self.stamp = opening.epoch, opening.stamp
         self.frame_hash, self.events_digest = frame.hash, digest(events)
         self.frames += 1
         self.events += len(events) // EVENT_BYTES

@@ -1,0 +1,166 @@
+"""The shadow: an engine of its own that follows a market's log, compares and takes snapshots.
+
+It reads what the market writes and nothing else, so it runs beside it or after it, in a process of
+its own, and the market never waits for it. Every frame's record of the events before it, and every
+state hash of a checkpoint, is compared with what this engine gives.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from exchange.journal import snapshots
+from exchange.journal.errors import DamagedLog, Diverged, JournalError
+from exchange.journal.frame import Frame, digest, unpack_notes
+from exchange.journal.head import Head
+from exchange.journal.places import find_sequence
+from exchange.journal.point import Point
+from exchange.journal.reader import LogReader, Start
+from exchange.journal.snapshots import Engine
+from exchange.journal.storage import LocalStorage, sync_directory
+from exchange.journal.tape import FILE_NAME, TAPE_NAME
+
+TAPE_SECONDS: Final = 2.0  # a live market releases what is in its log well within this
+
+Progress = Callable[[int, int], None]
+
+
+class TapeBehind(JournalError):
+    """The market has not released what its log holds: no snapshot now."""
+
+
+class Shadow:
+    """Follows the log of ``directory`` from the newest snapshot that can be used.
+
+    ``point`` is where it stands, ``checked`` the state hashes compared so far, ``found`` what it
+    began with.
+    """
+
+    def __init__(self, directory: Path, engine: Engine, *, fresh: bool = False) -> None:
+        """Restore, or with ``fresh`` begin with the log's first command. ``engine`` is empty."""
+        self.directory = directory
+        self.storage = LocalStorage(directory)
+        self.engine = engine
+        self.found = snapshots.Found(Point(), None, [])
+        if not fresh:
+            self.found = snapshots.recover(self.storage, engine)
+        self.point = self.found.point
+        self.exchange_id = self.found.exchange_id
+        self.checked = 0
+        self._head: Head | None = None  # the last one compared
+        self._doubt: tuple[Path, int] | None = None  # where the log looked damaged
+
+    def advance(self, progress: Progress | None = None) -> int:
+        """Apply what the log has beyond the point; return how many commands that was.
+
+        Raises Diverged at the first difference, and the reader's errors; DamagedLog when the same
+        place looks damaged in two calls.
+        """
+        began = self.point.sequence
+        try:
+            self._read(progress)
+            self._doubt = None
+        except DamagedLog as damaged:
+            # Seen while it was being written, perhaps: damage is what is there at a second look.
+            if self._doubt == (damaged.path, damaged.offset):
+                raise
+            self._doubt = (damaged.path, damaged.offset)
+        return self.point.sequence - began
+
+    def _read(self, progress: Progress | None) -> None:
+        reader = self._reader()
+        total, done = reader.total_bytes, 0
+        for chunk in reader.chunks():
+            for frame in chunk:
+                self._apply(frame)
+                done += frame.length
+            if progress is not None:
+                progress(done, total)
+        reader.finish()
+        if reader.head != self._head:
+            self._compare_head(reader.head)
+            self._head = reader.head
+
+    def _reader(self) -> LogReader:
+        point = self.point
+        start = None
+        if point.sequence:
+            start = Start(point.sequence, point.frame_hash, point.epoch, point.stamp)
+        return LogReader(self.storage, self.exchange_id, start=start)
+
+    def _apply(self, frame: Frame) -> None:
+        opening = frame.opening
+        self.exchange_id = opening.exchange_id
+        self._compare("events", opening.previous_events, self.point.events_digest)
+        notes = unpack_notes(frame.notes)
+        if notes is not None:
+            self._compare_state(notes.state_hash)
+        events = self.engine.apply(frame.commands, opening.first_sequence, opening.stamp)
+        self.point.advance(frame, events)
+
+    def _compare(self, what: str, recorded: bytes, found: bytes) -> None:
+        if found != recorded:
+            raise Diverged(what, self.point.first_sequence, self.point.sequence, recorded, found)
+
+    def _compare_state(self, recorded: bytes) -> None:
+        self._compare("state", recorded, digest(self.engine.state_bytes()))
+        self.checked += 1
+
+    def _compare_head(self, head: Head | None) -> None:
+        """Compare with what the head says, if the market was closed here."""
+        if head is None or head.sequence != self.point.sequence:
+            return
+        if head.events_digest:
+            self._compare("events", bytes.fromhex(head.events_digest), self.point.events_digest)
+        if head.state_hash:
+            self._compare_state(bytes.fromhex(head.state_hash))
+
+    def write(self, *, keep: int = snapshots.KEEP, prove: Engine | None = None) -> snapshots.Header:
+        """Take a snapshot here, durably; with ``prove``, an empty engine, restore it from disk.
+
+        Raises OSError, TapeBehind, OtherState.
+        """
+        assert self.exchange_id is not None and self.point.sequence, "something was read"
+        self._make_durable()
+        header = snapshots.write(self.storage, self.engine, self.point, self.exchange_id, keep=keep)
+        if prove is not None:
+            name = snapshots.file_name(header.sequence, header.layout)
+            try:
+                found, _, image = snapshots.load(self.storage, name)
+                snapshots.restore(prove, found, image, check=True)
+            except snapshots.Refused:
+                self.storage.remove(name)
+                raise
+        return header
+
+    def _make_durable(self) -> None:
+        """The log up to here, and the tape if there is one, before a snapshot says that they are.
+
+        What this engine read may be in the page cache alone.
+        """
+        place = find_sequence(self.storage, self.point.sequence)
+        if not place.segment.archived:
+            _sync(self.storage.where(place.segment.name))
+        tape = self.directory / TAPE_NAME / FILE_NAME
+        deadline = time.monotonic() + TAPE_SECONDS
+        while tape.exists():
+            if tape.stat().st_size >= self.point.tape_end:
+                _sync(tape)
+                return
+            if time.monotonic() > deadline:
+                raise TapeBehind(
+                    f"{tape} ends before sequence {self.point.sequence}: serve the market once to "
+                    "make it whole"
+                )
+            time.sleep(0.005)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    sync_directory(path.parent)
