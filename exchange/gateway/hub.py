@@ -15,6 +15,7 @@ from exchange.gateway.auth import Key, Keys
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.queries import Queries
+from exchange.gateway.rejects import full_reason
 from exchange.gateway.reports import Reports
 from exchange.gateway.resume import LOGON_MARK, Epochs, Resume, check_position
 from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage, elements
@@ -151,8 +152,10 @@ class Hub:
             logon.grace_ms, 0, 0, 0, NO_ID,
             session.number.to_bytes(8, "little") + LOGON_MARK.to_bytes(8, "little"),
         )  # fmt: skip
-        if not self.submit(session.number, record, 0, None):
-            raise Refused(Reason.QUEUE_FULL)
+        try:
+            self._submit(session.number, record)
+        except self.queue_full as full:
+            raise Refused(full_reason(full)) from None
         session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
         self._logons[session.number] = session
 

@@ -21,6 +21,8 @@ _PLAIN: Final = frozenset(
         Reason.BOOK_FULL,
     }
 )
+# A queue is emptied within a batch; a disk by a person, and looked at once a second.
+RETRY_MS: Final[dict[int, int]] = {Reason.QUEUE_FULL: 1, Reason.LOG_FULL: 1_000}
 FIELD: Final[dict[int, str]] = {
     Reason.SESSION_UNKNOWN: "resume_session",
     Reason.SESSION_LIVE: "resume_session",
@@ -38,6 +40,13 @@ FIELD: Final[dict[int, str]] = {
 }
 
 
+def full_reason(error: Exception) -> Reason:
+    """Return the reason that an error of the sequencer's ``submit`` names."""
+    reason = getattr(error, "reason", Reason.QUEUE_FULL)
+    assert isinstance(reason, Reason)
+    return reason
+
+
 def from_refused(refused: Refused, op: str | None = None) -> Rejected:
     """Return the reject of a request that the gateway itself refused."""
     reason, seen = refused.reason, refused.seen
@@ -53,7 +62,7 @@ def from_refused(refused: Refused, op: str | None = None) -> Rejected:
         limit=refused.limit,
         observed=refused.observed,
         retryable=reason in RETRYABLE,
-        retry_after_ms=1 if reason == Reason.QUEUE_FULL else None,
+        retry_after_ms=RETRY_MS.get(reason),
     )
 
 

@@ -19,7 +19,7 @@ from exchange.gateway.decode import (
     read_json,
     read_msgpack,
 )
-from exchange.gateway.rejects import from_refused
+from exchange.gateway.rejects import from_refused, full_reason
 from exchange.marketdata.instruments import Instrument
 from exchange.messages import Limit, Reason
 from exchange.messages.wire import (
@@ -201,8 +201,8 @@ class Session:
         hub = self.hub
         try:
             hub.put(self.number, record, ingress_ns=ingress_ns, text=text)
-        except hub.queue_full:
-            raise Refused(Reason.QUEUE_FULL) from None
+        except hub.queue_full as full:
+            raise Refused(full_reason(full)) from None
         if hub.metrics is not None and hub.metrics.probing:
             hub.metrics.follow(text, ingress_ns, time.time_ns())
 
@@ -222,7 +222,7 @@ class Session:
         try:
             self._check_logon(request)
         except Refused as refused:
-            if refused.reason != Reason.QUEUE_FULL:
+            if refused.reason not in (Reason.QUEUE_FULL, Reason.LOG_FULL):
                 self.refuse_logon()
             raise
 
