@@ -39,7 +39,7 @@ from exchange.journal.places import (
     segment_name,
     storage_of,
 )
-from exchange.journal.storage import File, Storage, read_whole
+from exchange.journal.storage import File, Storage, only_zeros, read_whole
 
 __all__ = ["LOG_NAME", "LogReader", "Recovered", "Start", "Tail"]
 
@@ -292,9 +292,9 @@ class LogReader:
 
         Nothing, or zeros to the end, is no damage: a writer reserves ahead.
         """
-        raw = read_whole(file, file.end - self._offset, self._offset)
-        if not raw.strip(b"\0"):
+        if only_zeros(file, self._offset):
             return
+        raw = read_whole(file, file.end - self._offset, self._offset)
         rest = memoryview(raw)
         at = raw.find(MAGIC, 1)
         while at >= 0:

@@ -115,6 +115,17 @@ def read_whole(file: File, size: int, offset: int = 0) -> bytes:
     return bytes(view[:done])
 
 
+def only_zeros(file: File, offset: int) -> bool:
+    """Whether nothing but zeros lies behind ``offset``."""
+    buffer = bytearray(len(_ZEROS))
+    view = memoryview(buffer)
+    while found := file.read_into(offset, view):
+        if buffer != _ZEROS and bytes(view[:found]).strip(b"\0"):
+            return False
+        offset += found
+    return True
+
+
 class DirectoryLock:
     """The right to write to a market's directory, until closed or the process ends."""
 
