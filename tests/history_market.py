@@ -181,17 +181,17 @@ class Script:
         quarters = range(len(self.batches)) if stamps is None else stamps
 
         async def session() -> None:
-            clock = Clock()
+            clock, told = Clock(), 0
             sequencer = open_sequencer(directory, engine, clock=clock)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(sequencer.run())
                 for quarter, batch in zip(quarters, self.batches, strict=False):
                     clock.now = NOON + quarter * SECOND // 4
-                    end = sequencer.tape.last[1] + len(batch)
+                    told += len(batch)
                     for record, text in batch:
                         ingress = clock.now - 1_500_000
                         sequencer.submit(1, record, ingress_ns=ingress, text=text)
-                    await until(lambda upto=end: sequencer.tape.last[1] >= upto)
+                    await until(lambda: sequencer.tape.last[1] >= told)
                 await sequencer.close()
 
         asyncio.run(session())

@@ -47,7 +47,7 @@ class Hidden(NoPostOnly):
     def __init__(self) -> None:
         super().__init__()
         state = self._engine.state_bytes
-        self.state_bytes = lambda *_: state() + b"hidden"  # type: ignore[assignment]
+        self.state_bytes = lambda *_: state() + b"hidden"
 
     def apply(self, commands: bytes, first: int, stamp: int) -> bytes:
         return self._engine.apply(commands, first, stamp)
