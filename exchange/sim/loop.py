@@ -22,7 +22,8 @@ from weakref import WeakKeyDictionary
 STEPS_MAX: Final = 20_000_000  # callbacks of one run: more is a loop that never ends
 NS: Final = 1_000_000_000
 EXECUTOR_NS_MAX: Final = 2_000_000  # how long work given to an executor takes at most, drawn
-PRUNE_TASKS: Final = 256  # tasks of a process before those that ended are forgotten
+CLOSINGS_MAX: Final = 100  # of a killed coroutine that awaits something at its end again and again
+PRUNE_TASKS: Final = 256  # tasks that a process may have before it forgets those that ended
 
 _Result = TypeVar("_Result")
 _Ts = TypeVarTuple("_Ts")
@@ -44,6 +45,7 @@ class Process:
         self.name = name
         self.alive = True
         self.tasks: list[asyncio.Task[Any]] = []
+        self._prune_at = PRUNE_TASKS
 
     def context(self) -> Context:
         """Return a context whose tasks, and theirs, belong to this process."""
@@ -51,21 +53,39 @@ class Process:
         context.run(PROCESS.set, self)
         return context
 
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """Let a task live and die with it."""
+        if len(self.tasks) >= self._prune_at:
+            self.tasks = [task for task in self.tasks if not task.done()]
+            self._prune_at = 2 * len(self.tasks) + PRUNE_TASKS
+        self.tasks.append(task)
+
     def kill(self) -> None:
         """End it where it stands. Its coroutines are closed while nothing obeys them any more."""
         self.alive = False
-        tasks, self.tasks = self.tasks, []
-        for task in tasks:
+        while self.tasks:
+            task = self.tasks.pop(0)
             coroutine = task.get_coro()
             if not task.done() and inspect.iscoroutine(coroutine):
                 self.context().run(_close, coroutine)
 
 
-def _close(coroutine: Coroutine[Any, Any, Any]) -> None:
-    # One that is being run cannot be closed, one that awaits at its end need not end, and one that
-    # uses what is dead fails: all of that is what a kill means.
-    with contextlib.suppress(ValueError, RuntimeError, Killed, OSError, AssertionError):
-        coroutine.close()
+def _close(outermost: Coroutine[Any, Any, Any]) -> None:
+    # From the inside out, for one that awaits at its end would be left half closed by the one that
+    # awaits it. It is closed again; one that uses what is dead fails; one that is being run cannot
+    # be closed. All of that is what a kill means.
+    for _ in range(CLOSINGS_MAX):
+        chain = [outermost]
+        while inspect.iscoroutine(inner := chain[-1].cr_await):  # type: ignore[attr-defined]
+            chain.append(inner)
+        with contextlib.suppress(Exception, Killed, GeneratorExit):
+            chain[-1].close()
+        if inspect.getcoroutinestate(outermost) in (inspect.CORO_CLOSED, inspect.CORO_RUNNING):
+            return
+        if len(chain) > 1 and inspect.getcoroutinestate(chain[-1]) == inspect.CORO_CLOSED:
+            with contextlib.suppress(Exception, Killed, GeneratorExit):
+                chain[-2].close()
+    raise AssertionError(f"{outermost} does not end")
 
 
 def _owner(context: Context | None) -> Process | None:
@@ -73,22 +93,23 @@ def _owner(context: Context | None) -> Process | None:
     return PROCESS.get() if context is None else context.get(PROCESS)
 
 
-class SimLoop(asyncio.AbstractEventLoop):
+class SimLoop(asyncio.BaseEventLoop):
     """The loop. ``errors`` gathers what no task was there to raise."""
 
     def __init__(self, random: Random, *, shuffled: bool = False) -> None:
+        self._is_closed = self._is_running = False
+        super().__init__()
         self.now_ns = 0
         self.steps = 0
         self.errors: list[BaseException] = []
         self.on_step: Callable[[Process], None] | None = None  # asked before a process's callback
         self._random = random
         self._shuffled = shuffled
-        self._ready: list[tuple[asyncio.Handle, Process | None]] = []
+        self._queue: list[tuple[asyncio.Handle, Process | None]] = []
         self._timers: list[tuple[int, int, int, asyncio.Handle, Process | None]] = []
+        self._outside = Process("outside")  # everything that is of no process
         self._owners: WeakKeyDictionary[object, Process] = WeakKeyDictionary()  # of tasks
         self._numbers = 0
-        self._closed = False
-        self._running = False
 
     # Time
 
@@ -99,7 +120,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
-        self._ready.append((handle, _owner(context)))
+        self._queue.append((handle, _owner(context)))
         return handle
 
     def call_soon_threadsafe(
@@ -150,9 +171,7 @@ class SimLoop(asyncio.AbstractEventLoop):
         process = _owner(context)
         if process is not None:
             self._owners[task] = process
-            if len(process.tasks) >= PRUNE_TASKS:
-                process.tasks = [task for task in process.tasks if not task.done()]
-            process.tasks.append(task)
+        (process or self._outside).adopt(task)
         return task
 
     def run_in_executor(  # type: ignore[override]
@@ -176,14 +195,16 @@ class SimLoop(asyncio.AbstractEventLoop):
         return False
 
     def is_running(self) -> bool:
-        return self._running
+        return self._is_running
 
     def is_closed(self) -> bool:
-        return self._closed
+        return self._is_closed
 
     def close(self) -> None:
-        self._closed = True
-        self._ready.clear()
+        """End what still waits, and be of no more use."""
+        self._is_closed = True
+        self._outside.kill()
+        self._queue.clear()
         self._timers.clear()
 
     async def shutdown_asyncgens(self) -> None:
@@ -193,14 +214,17 @@ class SimLoop(asyncio.AbstractEventLoop):
         """There is none."""
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Keep what went wrong outside any await, unless its process is dead."""
+        """Keep what was raised outside any await, unless its process is dead.
+
+        A message without an exception only says that a killed task never ended; the errors that
+        this room's disk raises end a market, and every part of it that meets them.
+        """
+        error = context.get("exception")
         task = context.get("task") or context.get("future")
         process = None if task is None else self._owners.get(task)
-        if process is not None and not process.alive:
-            return
-        error = context.get("exception")
-        if not isinstance(error, Killed):
-            self.errors.append(error or AssertionError(str(context.get("message"))))
+        is_dead = process is not None and not process.alive
+        if error is not None and not is_dead and not isinstance(error, Killed | OSError):
+            self.errors.append(error)
 
     # Running
 
@@ -210,12 +234,12 @@ class SimLoop(asyncio.AbstractEventLoop):
         """Run until ``future`` is done. Raises Stuck when it never will be."""
         task: asyncio.Future[_Result] = asyncio.ensure_future(future, loop=self)
         asyncio.events._set_running_loop(self)
-        self._running = True
+        self._is_running = True
         try:
             while not task.done():
                 self._step()
         finally:
-            self._running = False
+            self._is_running = False
             asyncio.events._set_running_loop(None)
         return task.result()
 
@@ -224,15 +248,15 @@ class SimLoop(asyncio.AbstractEventLoop):
         self.steps += 1
         if self.steps > STEPS_MAX:
             raise Stuck(f"no end after {STEPS_MAX} steps, at {self.time():.3f} s")
-        while self._timers and (self._timers[0][0] <= self.now_ns or not self._ready):
+        while self._timers and (self._timers[0][0] <= self.now_ns or not self._queue):
             due, _, _, timer, owner = heapq.heappop(self._timers)
             if not timer.cancelled():
                 self.now_ns = max(self.now_ns, due)
-                self._ready.append((timer, owner))
-        if not self._ready:
+                self._queue.append((timer, owner))
+        if not self._queue:
             raise Stuck(f"nothing is left to do at {self.time():.3f} s")
-        at = self._random.randrange(len(self._ready)) if self._shuffled else 0
-        handle, process = self._ready.pop(at)
+        at = self._random.randrange(len(self._queue)) if self._shuffled else 0
+        handle, process = self._queue.pop(at)
         if handle.cancelled():
             return
         if process is not None:

@@ -1,0 +1,124 @@
+"""What must hold after a storm, each thing compared with a source of its own.
+
+Living: every client's orders, positions and books are the engine's; the reports that a trader's
+clients delivered are those that a newcomer gets who asks for all of them; clearing has the
+engine's cash and positions, found no divergence, and balances; deposits count once. Stopped: the
+log replays to the same state.
+"""
+
+import contextlib
+from typing import Any, Final
+
+import msgspec
+
+from clients.errors import OutcomeUnknown
+from exchange.app import Market
+from exchange.engine import Engine
+from exchange.journal.reader import LogReader
+from exchange.journal.replay import Replayer
+from exchange.messages.wire import Position
+from exchange.sim.host import Host
+from exchange.sim.operator import Operator
+from exchange.sim.trader import Trader, is_report
+
+MICROS: Final = 1_000_000
+
+
+def equal(what: str, found: Any, expected: Any) -> None:
+    """AssertionError that says what differs."""
+    assert found == expected, f"{what}: found {found}, expected {expected}"
+
+
+class Checker:
+    """The checks of one run, in their two halves."""
+
+    def __init__(
+        self,
+        host: Host,
+        traders: list[Trader],
+        operator: Operator,
+    ) -> None:
+        self._host, self._traders, self._operator = host, traders, operator
+        self.tape_events = b""
+        self.commands = 0
+
+    @property
+    def _market(self) -> Market:
+        assert self._host.market is not None, "the market serves"
+        return self._host.market
+
+    async def living(self) -> None:
+        """While the market serves, everything at rest."""
+        for trader in self._traders:
+            await self._client(trader)
+        self._clearing()
+        self._books()
+        self.tape_events = b"".join(r.events for r in self._market.tape.read(0, 0, 0))
+
+    async def _client(self, trader: Trader) -> None:
+        """What a trader's client believes, and what it was told on the way."""
+        market = self._market
+        answer = await trader.ask(lambda client: client.query_orders())
+        client = trader.client
+        known = {order.client_order_id: int(order.leaves_quantity) for order in answer.orders}
+        believed = {key: order.leaves_quantity for key, order in client.orders.items()}
+        equal(f"{trader.name}'s orders", believed, known)
+        for code, listed in market.desk.instruments.by_code.items():
+            net = int(market.engine.position(trader.account, listed.id)["net"])
+            equal(f"{trader.name}'s lots of {code}", client.positions.get(code, 0), net)
+        told = await self._told(trader)
+        equal(f"how many reports {trader.name} got", len(trader.reports), len(told))
+        for number, (found, expected) in enumerate(zip(trader.reports, told, strict=True)):
+            equal(f"report {number} of {trader.name}", found, expected)
+
+    async def _told(self, trader: Trader) -> list[bytes]:
+        """All reports since the trader's first logon, as the gateway tells a newcomer."""
+        began = trader.began
+        assert began is not None
+        while True:
+            newcomer = trader.make(Position(began.epoch, began.sequence, began.index))
+            stream = newcomer.events()
+            with contextlib.suppress(OutcomeUnknown):  # it is impatient, as the trader's others
+                await newcomer.connect()
+                await newcomer.close()
+                return [msgspec.json.encode(event) async for event in stream if is_report(event)]
+
+    def _clearing(self) -> None:
+        market = self._market
+        clearing, engine = market.clearing, market.engine
+        equal("divergences", list(clearing.divergences), [])
+        balance = clearing.trial_balance()
+        equal("debits and credits", balance.debits, balance.credits)
+        accounts = [0, *self._operator.deposited]
+        for account in accounts:
+            cash = int(engine.account(account)["cash"])
+            equal(f"cash of account {account}", clearing.cash(account), cash)
+        total = sum(int(engine.account(account)["cash"]) for account in accounts)
+        equal("all cash", total, MICROS * sum(self._operator.deposited.values()))
+        for listed in market.desk.instruments.by_id.values():
+            nets = {a: int(engine.position(a, listed.id)["net"]) for a in accounts}
+            equal(
+                f"positions in {listed.code}", {a: clearing.net(a, listed.id) for a in nets}, nets
+            )
+            equal(f"sum of positions in {listed.code}", sum(nets.values()), 0)
+        for account, dollars in self._operator.deposited.items():
+            equal(f"deposits of {account}", clearing.statement(account).deposits, dollars * MICROS)
+
+    def _books(self) -> None:
+        market = self._market
+        for trader in self._traders:
+            for code in trader.habits.codes:
+                book = trader.client.book(code)
+                assert book.is_live, f"{trader.name}'s book of {code} is {book!r}: {book.fault}"
+                bids, asks = market.engine.book(market.desk.instruments.by_code[code].id, 0)
+                equal(f"{trader.name}'s bids of {code}", book.bids(), [b[:2] for b in bids])
+                equal(f"{trader.name}'s asks of {code}", book.asks(), [a[:2] for a in asks])
+
+    def stopped(self, state_hash: str) -> None:
+        """After the market's end: its log alone gives the same state and the same events."""
+        reader, engine = LogReader(self._host.disk), Engine()
+        replayer = Replayer(engine, reader)
+        replayer.run()  # raises Diverged
+        equal("a torn tail after an orderly end", reader.finish().tail_dropped, None)
+        equal("state hash of the replay", replayer.state_hash().hex(), state_hash)
+        self.commands = replayer.commands

@@ -1,0 +1,343 @@
+"""A disk that forgets what was not synced, and fails on the seed's word.
+
+A file has two faces: what a reader sees now (the page cache), and what the platter would show
+after the power has gone. They differ by the writes since the last sync. A process that is killed
+leaves the first; a power cut leaves the second, and of the writes between them any choice of
+sectors. A sync that fails leaves its writes in the first face alone, and later syncs do not try
+them again. Reads draw their faults from where they read, not from when, since a replay reads in
+threads.
+"""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import msgspec
+
+from exchange.journal.errors import DirectoryLocked
+from exchange.sim.loop import PROCESS, Killed, Process
+
+SECTOR_BYTES: Final = 512
+LOG_FOLDER: Final = "log/"
+
+
+class DiskFaults(msgspec.Struct, frozen=True):
+    """Probabilities of one operation, in parts of a million."""
+
+    write_ppm: int = 0  # an append fails
+    sync_ppm: int = 0  # a sync fails
+    read_ppm: int = 0  # a read of the log at a start fails
+    misdirect_ppm: int = 0  # it returns what stands elsewhere in the file
+    torn_percent: int = 90  # sectors that a power cut tears out of the writes not yet synced
+
+
+class _Write(msgspec.Struct, frozen=True):
+    """A change of a file since its last sync: bytes put in (none: zeros up to there), or, with
+    None, its length cut.
+    """
+
+    offset: int
+    data: bytes | None
+
+
+class _Content(msgspec.Struct):
+    """One file: both its faces."""
+
+    seen: bytearray
+    safe: bytearray
+    dirty: list[_Write] = []
+    end: int = 0  # of what was appended; room reserved lies behind
+    synced_ends: list[int] = []  # where the file ended at the last syncs that were good
+
+
+class SimDisk:
+    """``exchange.journal.storage.Storage`` for one simulated host."""
+
+    def __init__(self, random: Random) -> None:
+        self.faults = DiskFaults()
+        self.operations = 0  # that changed something
+        self.crash_in = 0  # operations until one kills its process in the middle; 0 for never
+        self.is_full = False
+        self.starts = 0
+        self.trouble: dict[str, int] = {}  # faults that happened, by name
+        self.on_death: Callable[[str], None] = lambda why: None
+        self._random = random
+        self._salt = random.getrandbits(32)
+        self._files: dict[str, _Content] = {}
+        self._holder: Process | None = None
+
+    # Faults
+
+    def count(self, name: str) -> None:
+        """Note that a fault happened."""
+        self.trouble[name] = self.trouble.get(name, 0) + 1
+
+    def chance(self, ppm: int) -> bool:
+        """Whether something of that probability happens now."""
+        return ppm > 0 and self._random.randrange(1_000_000) < ppm
+
+    def begin(self) -> bool:
+        """Every changing operation starts here. Whether it is the one that kills its process.
+
+        Raises Killed for a process that is dead already.
+        """
+        process = PROCESS.get()
+        if process is not None and not process.alive:
+            raise Killed
+        self.operations += 1
+        if self.crash_in > 0:
+            self.crash_in -= 1
+            return self.crash_in == 0
+        return False
+
+    def die(self) -> Killed:
+        """Kill the process that is in the middle of an operation."""
+        self.on_death("killed in the middle of a disk operation")
+        return Killed()
+
+    def power_cut(self) -> None:
+        """Lose what was not synced, sector by sector."""
+        for content in self._files.values():
+            self._tear(content)
+            content.dirty = []
+            content.seen = bytearray(content.safe)
+            content.end = len(content.seen)
+
+    def _tear(self, content: _Content) -> None:
+        """Have some sectors of what is not synced reach the platter."""
+        torn = self.faults.torn_percent
+        for write in content.dirty:
+            if write.data is None:
+                if self._random.randrange(100) >= torn:
+                    del content.safe[write.offset :]
+                continue
+            at, stop = write.offset, write.offset + len(write.data)
+            if at == stop and self._random.randrange(100) >= torn:
+                put(content.safe, at, b"")
+            while at < stop:
+                following = min(stop, (at // SECTOR_BYTES + 1) * SECTOR_BYTES)
+                if self._random.randrange(100) >= torn:
+                    part = write.data[at - write.offset : following - write.offset]
+                    put(content.safe, at, part)
+                at = following
+
+    def settle(self) -> None:
+        """The process is gone: its lock is free; what it had reserved stands as zeros."""
+        self._holder = None
+        self.starts += 1
+        self.crash_in = 0
+        for content in self._files.values():
+            content.end = len(content.seen)
+
+    def heal(self) -> None:
+        """No more faults."""
+        self.faults = DiskFaults(torn_percent=self.faults.torn_percent)
+        self.is_full = False
+        self.crash_in = 0
+
+    def everything(self) -> dict[str, bytes]:
+        """Every file as a reader sees it."""
+        return {name: bytes(content.seen) for name, content in sorted(self._files.items())}
+
+    # Storage
+
+    def lock(self) -> "_Lock":
+        """Take the only right to write. Raises DirectoryLocked."""
+        self.begin()
+        if self._holder is not None and self._holder.alive:
+            raise DirectoryLocked(self.where("lock"), self._holder.name)
+        self._holder = PROCESS.get()
+        return _Lock(self)
+
+    def unlock(self) -> None:
+        """Give the right back."""
+        self._holder = None
+
+    def list(self, folder: str) -> list[str]:
+        """Names in a folder."""
+        return sorted(name for name in self._files if name.startswith(f"{folder}/"))
+
+    def open(self, name: str, *, write: bool = False) -> "SimFile":
+        """Open one file; a new name is durable at once."""
+        content = self._files.get(name)
+        if content is None:
+            if not write:
+                raise FileNotFoundError(errno.ENOENT, "no such file", name)
+            if self.begin():
+                if self._random.randrange(2):
+                    self._files[name] = _Content(bytearray(), bytearray())
+                raise self.die()
+            if self.is_full:
+                raise self._no_space()
+            content = self._files[name] = _Content(bytearray(), bytearray())
+        return SimFile(self, name, content)
+
+    def size(self, name: str) -> int:
+        """Bytes of a file, its reserved room among them."""
+        return len(self._get(name).seen)
+
+    def read(self, name: str) -> bytes:
+        """A whole small file."""
+        return bytes(self._get(name).seen)
+
+    def replace(self, name: str, data: bytes) -> None:
+        """Make ``data`` the whole of a file, durably; a crash leaves the old one or the new."""
+        dying = self.begin()
+        if self.is_full:
+            raise self._no_space()
+        if not dying and self.chance(self.faults.write_ppm):
+            self.count("replacing failed")
+            raise OSError(errno.EIO, "the disk failed", name)
+        if not dying or self._random.randrange(2):
+            self._files[name] = _Content(bytearray(data), bytearray(data), end=len(data))
+        if dying:
+            raise self.die()
+
+    def remove(self, name: str) -> None:
+        """Remove a file durably."""
+        dying = self.begin()
+        if not dying or self._random.randrange(2):
+            self._files.pop(name, None)
+        if dying:
+            raise self.die()
+
+    def where(self, name: str) -> Path:
+        """What people are told."""
+        return Path("simulated", name)
+
+    def _get(self, name: str) -> _Content:
+        try:
+            return self._files[name]
+        except KeyError:
+            raise FileNotFoundError(errno.ENOENT, "no such file", name) from None
+
+    def _no_space(self) -> OSError:
+        self.count("disk full")
+        return OSError(errno.ENOSPC, "no space left")
+
+    def read_fault(self, name: str, content: _Content, offset: int, size: int) -> int:
+        """Where a read of the log really reads; raises OSError. A pure function of its place."""
+        faults = self.faults
+        if not (faults.read_ppm or faults.misdirect_ppm) or not name.startswith(LOG_FOLDER):
+            return offset
+        drawn = Random(f"{self._salt}/{self.starts}/{name}/{offset}/{size}")
+        if drawn.randrange(1_000_000) < faults.read_ppm:
+            raise OSError(errno.EIO, "the disk failed", name)
+        # Only where later frames prove what is missing: a single disk that misreads its very end
+        # cannot be told from one that was cut off there.
+        proven = content.synced_ends[0] if len(content.synced_ends) == PROOF_SYNCS else 0
+        if offset + SECTOR_BYTES < proven and drawn.randrange(1_000_000) < faults.misdirect_ppm:
+            return drawn.randrange(proven - SECTOR_BYTES)
+        return offset
+
+
+PROOF_SYNCS: Final = 4  # the mark of a sync stands in the second frame after its own
+
+
+def put(into: bytearray, offset: int, data: bytes) -> None:
+    """Write into a file's bytes; a hole before them reads as zeros."""
+    if len(into) < offset:
+        into.extend(bytes(offset - len(into)))
+    into[offset : offset + len(data)] = data
+
+
+class _Lock:
+    def __init__(self, disk: SimDisk) -> None:
+        self._disk = disk
+
+    def close(self) -> None:
+        """Let others write."""
+        self._disk.unlock()
+
+
+class SimFile:
+    """``exchange.journal.storage.File``: one open file."""
+
+    def __init__(self, disk: SimDisk, name: str, content: _Content) -> None:
+        self._disk, self._name, self._content = disk, name, content
+
+    @property
+    def end(self) -> int:
+        """Where the next append goes."""
+        return self._content.end
+
+    @property
+    def room(self) -> int:
+        """Reserved bytes behind the end."""
+        return max(0, len(self._content.seen) - self._content.end)
+
+    def append(self, data: bytes) -> None:
+        """Write at the end, all of it or, on an OSError, nothing."""
+        disk, content = self._disk, self._content
+        at = content.end
+        if disk.begin():
+            self._write(at, data[: disk._random.randrange(len(data) + 1)])
+            raise disk.die()
+        if disk.is_full and len(data) > self.room:
+            raise disk._no_space()
+        if disk.chance(disk.faults.write_ppm):
+            disk.count("append failed")
+            raise OSError(errno.EIO, "the disk failed", self._name)
+        self._write(at, bytes(data))
+
+    def _write(self, at: int, data: bytes) -> None:
+        content = self._content
+        put(content.seen, at, data)
+        content.dirty.append(_Write(at, data))
+        content.end = at + len(data)
+
+    def reserve(self, room: int) -> None:
+        """Have at least that much room, as zeros."""
+        content = self._content
+        missing = content.end + room - len(content.seen)
+        if missing <= 0:
+            return
+        if self._disk.begin():
+            raise self._disk.die()
+        if self._disk.is_full:
+            raise self._disk._no_space()
+        content.seen.extend(bytes(missing))
+        content.dirty.append(_Write(len(content.seen), b""))
+
+    def sync(self) -> None:
+        """Make durable what was written; or fail, and then never."""
+        disk, content = self._disk, self._content
+        if disk.begin():
+            disk._tear(content)
+            raise disk.die()
+        if disk.chance(disk.faults.sync_ppm):
+            disk.count("sync failed")
+            content.dirty = []
+            raise OSError(errno.EIO, "the disk failed", self._name)
+        for write in content.dirty:
+            if write.data is None:
+                del content.safe[write.offset :]
+            else:
+                put(content.safe, write.offset, write.data)
+        content.dirty = []
+        content.synced_ends = [*content.synced_ends[1 - PROOF_SYNCS :], content.end]
+
+    def read_into(self, offset: int, buffer: memoryview) -> int:
+        """Fill the buffer; fewer bytes at the end of the file."""
+        content = self._content
+        found = content.seen[offset : offset + len(buffer)]
+        real = self._disk.read_fault(self._name, content, offset, len(buffer))
+        if real != offset:
+            wrong = content.seen[real : real + SECTOR_BYTES]
+            put(found, 0, bytes(wrong[: len(found)]))
+        buffer[: len(found)] = found
+        return len(found)
+
+    def truncate(self, end: int) -> None:
+        """Forget what lies at and behind ``end``."""
+        content = self._content
+        if self._disk.begin():
+            raise self._disk.die()
+        del content.seen[end:]
+        content.dirty.append(_Write(end, None))
+        content.end = end
+
+    def close(self) -> None:
+        """Let it go."""

@@ -1,0 +1,102 @@
+"""An operator who goes on through crashes: deposits that count once, halts, days."""
+
+import asyncio
+import contextlib
+from random import Random
+from typing import Any, Final
+
+from exchange.app import requests
+from exchange.app.wishes import RequestRefused
+from exchange.journal.errors import JournalError
+from exchange.messages import Mode
+from exchange.sequencer import Closed, QueueFull
+from exchange.sim.host import Host
+
+ASK_SECONDS: Final = 40.0
+AGAIN_SECONDS: Final = 0.5
+ACTS: Final = ("deposit", "checkpoint", "halt", "day")
+WEIGHTS: Final = (40, 30, 20, 10)
+
+
+class Operator:
+    """Asks the market that serves at the moment; what must be done is asked until it is."""
+
+    def __init__(self, host: Host, random: Random, code: str) -> None:
+        self._host, self._random, self._code = host, random, code
+        self._count = 0
+        self.deposited: dict[int, int] = {}  # dollars, by account
+
+    async def ask(self, request: requests.AnyRequest) -> dict[str, Any]:
+        """Have one request done. Raises RequestRefused, or TimeoutError if no answer came."""
+        market = self._host.market
+        if market is None:
+            await asyncio.sleep(AGAIN_SECONDS)
+            raise TimeoutError("no market serves")
+        try:
+            return await self._host.ask(market.operations.perform(request), ASK_SECONDS)
+        except (QueueFull, Closed, JournalError) as error:
+            raise TimeoutError(str(error)) from error
+
+    async def insist(self, request: requests.AnyRequest) -> dict[str, Any] | None:
+        """Ask until it is done, or None if it is refused: nothing more is to be done."""
+        while True:
+            try:
+                return await self.ask(request)
+            except RequestRefused:
+                return None
+            except TimeoutError:
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    async def deposit(self, account: int, dollars: str) -> None:
+        """Book money in, once, however often it has to be asked for."""
+        self._count += 1
+        request = requests.Deposit(
+            account=account, amount=dollars, request_id=f"deposit-{self._count}"
+        )
+        while await self.insist(request) is None:  # refused: a mode or a state that passes
+            await asyncio.sleep(AGAIN_SECONDS)
+        self.deposited[account] = self.deposited.get(account, 0) + int(dollars)
+
+    async def work(self, stop: asyncio.Event, pause_mean: float) -> None:
+        """Act until ``stop``; an act that was begun is finished."""
+        while not stop.is_set():
+            await asyncio.sleep(self._random.expovariate(1 / pause_mean))
+            match self._random.choices(ACTS, WEIGHTS)[0]:
+                case "deposit":
+                    account = self._random.randint(1, max(self.deposited))
+                    await self.deposit(account, str(self._random.randint(1, 1_000)))
+                case "checkpoint":
+                    await self._checkpoint()
+                case "halt":
+                    await self.insist(requests.Halt(code=self._code))
+                    await asyncio.sleep(self._random.random())
+                    await self.insist(requests.Resume(code=self._code))
+                case "day":
+                    await self.turn_day()
+
+    async def _checkpoint(self) -> None:
+        market = self._host.market
+        if market is not None:
+            with contextlib.suppress(
+                TimeoutError, RequestRefused, QueueFull, Closed, JournalError
+            ):  # the next one will do
+                await self._host.ask(market.operations.checkpoint(), ASK_SECONDS)
+
+    async def turn_day(self) -> None:
+        """Settle the open day, again if a crash broke it off, and open the next."""
+        await self.insist(requests.Settle())
+        await self.insist(requests.OpenDay())
+
+    async def finish(self) -> None:
+        """After the storm: everything open, normal and compared."""
+        await self.insist(requests.SetMode(mode="normal"))
+        state = None
+        while state is None:
+            state = await self.insist(requests.State())
+        if not state["day_open"]:
+            await self.turn_day()
+        await self.insist(requests.Resume(code=self._code))
+        market = self._host.market
+        assert market is not None and market.desk.mode == Mode.NORMAL, "the market is open again"
+        await self._host.ask(market.operations.checkpoint(), ASK_SECONDS)
+        await self._host.ask(market.operations.cleared(), ASK_SECONDS)

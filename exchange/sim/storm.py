@@ -1,0 +1,342 @@
+"""One seed: a market in a storm, and what must hold when the storm is over.
+
+While it blows, the host dies at any step and in the middle of disk operations, the power goes,
+disks fail and fill up, paths stand still, connections end or only seem to live, clients die, clocks
+jump, and traders and an operator go on asking. Then every fault stops, and *liveness* is asserted:
+every wish is answered, every report was delivered exactly once, all books agree, and the ledger
+balances.
+
+A run is a function of its seed: the same seed gives the same log, the same tape and the same trace.
+"""
+
+import asyncio
+import contextlib
+import tempfile
+from hashlib import blake2b
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+from unittest.mock import patch
+
+import msgspec
+
+import exchange.gateway.session as gateway_session
+import exchange.journal.room as room
+import exchange.sequencer as sequencer
+from clients.aio import AsyncClient
+from clients.backoff import Backoff
+from exchange.gateway.auth import create_key
+from exchange.messages.wire import Position
+from exchange.sim.checks import Checker
+from exchange.sim.disk import SimDisk
+from exchange.sim.history import History
+from exchange.sim.host import Host, HostFaults
+from exchange.sim.loop import NS, PROCESS, SimLoop
+from exchange.sim.net import ClientTransport, Network
+from exchange.sim.operator import Operator
+from exchange.sim.ranges import Ranges
+from exchange.sim.trader import Habits, Trader
+from exchange.sim.virtual import virtual
+
+EPOCH_NS: Final = 1_795_176_000 * NS  # 20 November 2026, noon
+CODES: Final = ("H100Z26", "A100Z26")
+CASH: Final = "50000000"
+TICK_SECONDS: Final = 0.1
+LIVENESS_SECONDS: Final = 600.0  # virtual: by then everybody is served
+QUICK: Final = Backoff(first_s=0.05, most_s=2.0)
+
+
+class Trace:
+    """What happened, in order, as a running hash; the lines themselves on request."""
+
+    def __init__(self, loop: SimLoop, *, keep: bool) -> None:
+        self._loop = loop
+        self._hash = blake2b(digest_size=16)
+        self.lines: list[str] | None = [] if keep else None
+
+    def __call__(self, text: str) -> None:
+        """Note one happening at the present instant."""
+        line = f"{self._loop.now_ns / NS:.6f} {text}"
+        self._hash.update(line.encode() + b"\n")
+        if self.lines is not None:
+            self.lines.append(line)
+
+    def digest(self) -> str:
+        """The hash so far."""
+        return self._hash.hexdigest()
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run came to. Hashes are hex; equal seeds give equal reports."""
+
+    seed: int
+    log_hash: str
+    tape_hash: str
+    trace_hash: str
+    state_hash: str
+    steps: int
+    virtual_seconds: float
+    commands: int
+    operations: dict[str, int]  # by outcome
+    lives: int  # of the server
+    deaths: dict[str, int]
+    refusals: list[str]  # why a start or a life ended by itself
+    trouble: dict[str, int]  # faults of the disk that happened
+
+
+class Simulation:
+    """One run. ``history`` and ``files`` are there for checkers once it is over."""
+
+    def __init__(self, seed: int, directory: Path, *, bug: str = "", trace: bool = False) -> None:
+        self.seed = seed
+        self.ranges = Ranges.draw(Random(f"{seed}/ranges"))
+        self.loop = SimLoop(Random(f"{seed}/loop"), shuffled=self.ranges.shuffled)
+        self.trace = Trace(self.loop, keep=trace)
+        self.net = Network(self.loop, Random(f"{seed}/net"), self.ranges.weather)
+        self.disk = SimDisk(Random(f"{seed}/disk"))
+        self.history = History()
+        self.traders: list[Trader] = []
+        self.directory = directory
+        self.bug = bug
+        self.released: list[bytes] = []  # events as an auditor outside the host saw them
+        self._random = Random(f"{seed}/storm")
+        self.host = Host(
+            self.loop, self.disk, self.net, directory, Random(f"{seed}/host"), EPOCH_NS,
+            {"segment_bytes": self.ranges.limits.segment_bytes},
+        )  # fmt: skip
+        self.host.note = self.trace
+        self.operator = Operator(self.host, Random(f"{seed}/operator"), CODES[0])
+
+    # Clocks
+
+    def clock_ns(self) -> int:
+        """The true time; what a client's host shows."""
+        return EPOCH_NS + self.loop.now_ns
+
+    def _local_ns(self) -> int:
+        """What the clock of the host that asks shows."""
+        return self.clock_ns() if PROCESS.get() is None else self.host.clock_ns()
+
+    # The run
+
+    def run(self) -> Report:
+        """Run it all. Raises AssertionError (of which Stuck is one) for whatever does not hold."""
+        limits = self.ranges.limits
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(virtual(self._local_ns, Random(f"{self.seed}/secrets")))
+            for module, name, value in (
+                (sequencer, "BATCH_COMMANDS", limits.batch_commands),
+                (gateway_session, "BACKLOG_BYTES", limits.backlog_bytes),
+                (gateway_session, "STALE_BYTES", limits.stale_bytes),
+                (room, "RESERVE_BYTES", limits.reserve_bytes),
+                (room, "STEP_BYTES", 2 * limits.reserve_bytes),
+            ):
+                stack.enter_context(patch.object(module, name, value))
+            stack.callback(self._abandon)
+            return self.loop.run_until_complete(self._main())
+
+    def _abandon(self) -> None:
+        """End what a failed run leaves behind."""
+        if self.host.process is not None:
+            self.host.process.kill()
+        self.loop.close()
+
+    async def _main(self) -> Report:
+        living = asyncio.create_task(self.host.run())
+        await self._until(lambda: self.host.market is not None, 60)
+        await self._open()
+        self._begin_storm()
+        stop = asyncio.Event()
+        working = [asyncio.create_task(trader.trade(stop)) for trader in self.traders]
+        working.append(asyncio.create_task(self.operator.work(stop, self.ranges.operator_mean)))
+        await self._blow(working)
+        self._end_storm()
+        stop.set()
+        await self._calm(working, living)
+        checker = Checker(self.host, self.traders, self.operator)
+        await checker.living()
+        for trader in self.traders:
+            await trader.close()
+        state_hash = await self.host.stop()
+        await living
+        checker.stopped(state_hash)
+        assert not self.loop.errors, self.loop.errors
+        return self._report(checker, state_hash)
+
+    async def _calm(self, working: list[asyncio.Task[None]], living: asyncio.Task[None]) -> None:
+        """Liveness: everybody is served, by a market that comes up and stays."""
+        finishing = asyncio.create_task(self._finish(working))
+        done, _ = await asyncio.wait(
+            [finishing, living], timeout=LIVENESS_SECONDS, return_when=asyncio.FIRST_COMPLETED
+        )
+        if living in done:
+            living.result()
+        assert finishing in done, self._who_waits(working)
+        finishing.result()
+
+    async def _finish(self, working: list[asyncio.Task[None]]) -> None:
+        await asyncio.gather(*working)
+        await self.operator.finish()
+
+    async def _until(self, condition: Any, seconds: float) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(TICK_SECONDS)
+
+    def _who_waits(self, working: list[asyncio.Task[None]]) -> str:
+        waiting = [op for op in self.history.operations if op.answer is None and op.tries]
+        busy = sum(not task.done() for task in working)
+        return (
+            f"{busy} of {len(working)} not served {LIVENESS_SECONDS:.0f} s after the storm:"
+            f" {[(op.client, op.kind, op.key, op.tries) for op in waiting[-5:]]};"
+            f" lives {self.host.lives}, last refusals {self.host.refusals[-2:]}"
+        )
+
+    async def _open(self) -> None:
+        """Fund the accounts and connect everybody, in good weather."""
+        ranges = self.ranges
+        codes = list(CODES[: ranges.instruments])
+        for account in range(1, ranges.traders + 1):
+            await self.operator.deposit(account, CASH)
+            key = create_key(self.directory, account, "trade")
+            trader = self._trader(account, key, codes)
+            self.traders.append(trader)
+            await trader.connect()
+
+    def _trader(self, account: int, key: tuple[str, str], codes: list[str]) -> Trader:
+        name = f"t{account}"
+        random = Random(f"{self.seed}/{name}")
+        keeps = random.randrange(2) == 0
+        grace_ms = random.choice((0, 2_000))
+        market = self.host.market
+        assert market is not None
+        marks = {
+            code: market.desk.instruments.by_code[code].mark // market.desk.terms[code].tick_scale
+            for code in codes
+        }
+
+        def make(after: Position | None) -> AsyncClient:
+            return self._client(
+                name, key, random, after=after, msgpack=account % 2 == 0,
+                cancel_on_disconnect=not keeps, grace_ms=0 if keeps else grace_ms,
+            )  # fmt: skip
+
+        habits = Habits(
+            codes=codes,
+            marks=marks,
+            workers=self.ranges.workers,
+            pause_mean=self.ranges.pause_mean,
+        )
+        return Trader(name, account, make, habits, self.history, random, lambda: self.loop.now_ns)
+
+    def _client(
+        self, name: str, key: tuple[str, str], random: Random, **options: Any
+    ) -> AsyncClient:
+        async def connect(url: str, *, msgpack: bool) -> ClientTransport:
+            return await self.net.connect(name, msgpack=msgpack)
+
+        return AsyncClient(
+            "ws://simulated", *key, connect=connect, clock_ns=self.clock_ns,
+            chance=random.random, backoff=QUICK, answer_s=self.ranges.patience, **options,
+        )  # fmt: skip
+
+    # Weather
+
+    def _begin_storm(self) -> None:
+        self.trace("the storm begins")
+        self.disk.faults = self.ranges.disk
+        self.host.faults = self.ranges.host
+        self.host.plan_death()
+
+    def _end_storm(self) -> None:
+        self.trace("the storm is over")
+        for trader in self.traders:
+            trader.calm = True
+        self.disk.heal()
+        self.net.heal()
+        self.host.calm = True
+        self.host.jump_ns = 0
+        self.host.faults = HostFaults()
+        self.host.plan_death()
+
+    async def _blow(self, working: list[asyncio.Task[None]]) -> None:
+        """Roll the faults of every tenth of a second, and raise what a worker failed with."""
+        for _ in range(round(self.ranges.seconds / TICK_SECONDS)):
+            await asyncio.sleep(TICK_SECONDS)
+            for task in working:
+                if task.done():
+                    task.result()
+            self._roll_host()
+            for trader in self.traders:
+                await self._roll_net(trader)
+
+    def _happens(self, permille: int) -> bool:
+        return permille > 0 and self._random.randrange(1000) < permille
+
+    def _roll_host(self) -> None:
+        ranges = self.ranges
+        if self._happens(300):
+            self.disk.is_full = False
+        if self._happens(ranges.full_disks):
+            self.disk.is_full = True
+        if self._happens(ranges.jumps):
+            self.host.jump_ns = self._random.randint(-ranges.jump_ms, ranges.jump_ms) * 1_000_000
+            self.trace(f"the server's clock is off by {self.host.jump_ns / NS} s")
+
+    async def _roll_net(self, trader: Trader) -> None:
+        faults, name = self.ranges.net, trader.name
+        mine = [c for c in self.net.living() if c.client == name]
+        if self._happens(faults.block):
+            self.trace(f"{name}: blocked")
+            self.net.block(name, self._random.randint(1, faults.block_ms) / 1000)
+        if self._happens(faults.cut):
+            self.trace(f"{name}: cut")
+            for connection in mine:
+                connection.cut()
+        if self._happens(faults.lose):
+            self.trace(f"{name}: half open")
+            for connection in mine:
+                connection.lose()
+        if self._happens(faults.slow):
+            until = self.loop.now_ns + self._random.randint(1, faults.block_ms) * 1_000_000
+            self.trace(f"{name}: reads slowly")
+            for connection in mine:
+                connection.down.paused_until = until
+        if self._happens(faults.leave):
+            self.trace(f"{name}: its host dies")
+            for connection in mine:
+                connection.lose()
+            trader.leave()
+
+    # The end
+
+    def _report(self, checker: Checker, state_hash: str) -> Report:
+        files = self.disk.everything()
+        log = [data for name, data in files.items() if name.startswith("log/")]
+        deaths: dict[str, int] = {}
+        for why in self.host.deaths:
+            deaths[why] = deaths.get(why, 0) + 1
+        return Report(
+            seed=self.seed,
+            log_hash=blake2b(b"".join(log), digest_size=16).hexdigest(),
+            tape_hash=blake2b(checker.tape_events, digest_size=16).hexdigest(),
+            trace_hash=self.trace.digest(),
+            state_hash=state_hash,
+            steps=self.loop.steps,
+            virtual_seconds=self.loop.time(),
+            commands=checker.commands,
+            operations=self.history.counts(),
+            lives=self.host.lives,
+            deaths=deaths,
+            refusals=self.host.refusals,
+            trouble=self.disk.trouble,
+        )
+
+
+def simulate(seed: int, *, bug: str = "", trace: bool = False) -> tuple[Report, Simulation]:
+    """Run one seed in a folder that is gone afterwards. Raises AssertionError."""
+    base = Path("/dev/shm")
+    where = base if base.is_dir() else None
+    with tempfile.TemporaryDirectory(prefix="hourbook-sim-", dir=where) as folder:
+        simulation = Simulation(seed, Path(folder), bug=bug, trace=trace)
+        return simulation.run(), simulation

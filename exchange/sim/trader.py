@@ -1,0 +1,279 @@
+"""A trader that never gives up: real clients, one after the other, and a history of all it asked.
+
+It enters, cancels, reduces, replaces and asks, several at once; what stays unanswered it sends
+again under the old id, sometimes what was answered too. It may die with everything that it had not
+processed; its next client resumes where the last one had read to. Every report that its clients
+delivered is kept, so that one delivered twice or never can be seen.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from clients.aio import AsyncClient
+from clients.errors import (
+    ConnectionLost,
+    LogonRefused,
+    NotConnected,
+    OutcomeUnknown,
+)
+from clients.events import EventStream
+from clients.session import AnyReport
+from exchange.messages.wire import (
+    Accepted,
+    AnyResponse,
+    Position,
+    Rejected,
+)
+from exchange.sim.history import History, Operation
+
+KINDS: Final = ("enter", "cancel", "reduce", "replace", "orders", "account")
+AGAIN_SECONDS: Final = 0.2  # before what could not be sent is tried again
+LOTS_MAX: Final = 9
+SPREAD_TICKS: Final = 12
+TICKS_PER_DOLLAR: Final = 1_000
+
+_Answer = TypeVar("_Answer")
+Make = Callable[[Position | None], AsyncClient]
+
+
+class Habits(msgspec.Struct, frozen=True):
+    """How a trader behaves. Shares in percent."""
+
+    codes: list[str]
+    marks: dict[str, int]  # ticks
+    workers: int = 2
+    pause_mean: float = 0.1  # seconds between two wishes of one worker
+    weights: tuple[int, ...] = (50, 20, 6, 12, 8, 4)  # of KINDS
+    repeat: int = 10  # answered enters that are sent again
+    forsake: int = 10  # unanswered operations that are given up
+
+
+class Trader:
+    """One account. ``now_ns`` is the clock of the history."""
+
+    def __init__(
+        self,
+        name: str,
+        account: int,
+        make: Make,
+        habits: Habits,
+        history: History,
+        random: Random,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self.name, self.account = name, account
+        self.habits = habits
+        self.reports: list[bytes] = []  # encoded, in the order of delivery
+        self.calm = False  # nothing is forsaken any more
+        self.began: Position | None = None
+        self.make = make
+        self._history, self._random, self._now_ns = history, random, now_ns
+        self._ids: list[str] = []  # entered
+        self._count = 0
+        self._stream: EventStream | None = None
+        self._collecting: asyncio.Task[None] | None = None
+        self._leaving: asyncio.Task[None] | None = None
+        self._renewing = asyncio.Lock()
+        self.client = make(None)
+
+    # The client
+
+    async def connect(self) -> None:
+        """Connect the first client; from now on every report counts."""
+        while not self.client.is_ready:
+            try:
+                await self.client.connect()
+            except (ConnectionLost, OutcomeUnknown, NotConnected):
+                self.client = self.make(None)
+        self.began = self.client.position
+        self._collect()
+        await self._join()
+
+    def _collect(self) -> None:
+        self._stream = self.client.events()
+        self._collecting = asyncio.create_task(self._gather(self._stream))
+
+    async def _gather(self, stream: EventStream) -> None:
+        with contextlib.suppress(ConnectionLost, LogonRefused):
+            async for event in stream:
+                if is_report(event):
+                    self.reports.append(msgspec.json.encode(event))
+
+    async def _join(self) -> None:
+        names = [f"{kind}.{code}" for code in self.habits.codes for kind in ("depth", "trades")]
+        client = self.client
+        while client is self.client:
+            try:
+                return await client.subscribe(*names)
+            except (OutcomeUnknown, NotConnected):
+                await asyncio.sleep(AGAIN_SECONDS)
+            except (ConnectionLost, LogonRefused):
+                return  # whoever wants something next makes another client, which joins again
+
+    async def renew(self, old: AsyncClient) -> None:
+        """Replace a client that is finished, once, whoever notices first."""
+        async with self._renewing:
+            if self.client is not old:
+                return
+            client = old
+            while True:
+                after = await self._leave(client)
+                client = self.client = self.make(after)
+                self._collect()  # the stream is there before the first report can be
+                try:
+                    await client.connect()
+                    break
+                except (ConnectionLost, LogonRefused, OutcomeUnknown, NotConnected):
+                    await asyncio.sleep(AGAIN_SECONDS)
+        await self._join()
+
+    async def ask(self, question: Callable[[AsyncClient], Awaitable[_Answer]]) -> _Answer:
+        """Put a question to whichever client there is until it is answered."""
+        while True:
+            client = self.client
+            try:
+                return await question(client)
+            except (OutcomeUnknown, NotConnected):
+                await asyncio.sleep(AGAIN_SECONDS)
+            except (ConnectionLost, LogonRefused):
+                await self.renew(client)
+
+    def leave(self) -> None:
+        """Have the client's host die: another one takes its place."""
+        self._leaving = asyncio.create_task(self.renew(self.client))
+
+    async def _leave(self, client: AsyncClient) -> Position | None:
+        """End a client; return where it had read to, once all it delivered is gathered."""
+        await client.close()
+        assert self._stream is not None and self._collecting is not None
+        self._stream.end(None)
+        await self._collecting
+        return client.position
+
+    async def close(self) -> None:
+        """Leave for good."""
+        await self._leave(self.client)
+
+    # Wishes
+
+    async def trade(self, stop: asyncio.Event) -> None:
+        """Wish until ``stop``, then see every wish answered."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self.habits.workers):
+                tasks.create_task(self._work(stop))
+        if self._leaving is not None:
+            await self._leaving
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            await asyncio.sleep(self._random.expovariate(1 / self.habits.pause_mean))
+            operation = self._wish()
+            await self.perform(operation)
+            again = self._random.randrange(100) < self.habits.repeat
+            if again and operation.kind == "enter" and isinstance(operation.answer, Accepted):
+                await self._repeat(operation)
+
+    def _wish(self) -> Operation:
+        random = self._random
+        kind = random.choices(KINDS, self.habits.weights)[0]
+        if kind in ("cancel", "reduce", "replace") and not self._ids:
+            kind = "enter"
+        self._count += 1
+        key = f"{self.name}-{self._count}"
+        fields = self._fields(kind)
+        if kind == "enter":
+            self._ids.append(key)
+        return self._history.invoke(self.name, self.account, kind, key, fields, self._now_ns())
+
+    def _fields(self, kind: str) -> dict[str, Any]:
+        random = self._random
+        if kind in ("orders", "account"):
+            return {}
+        code = random.choice(self.habits.codes)
+        ticks = self.habits.marks[code] + random.randint(-SPREAD_TICKS, SPREAD_TICKS)
+        price = f"{ticks // TICKS_PER_DOLLAR}.{ticks % TICKS_PER_DOLLAR:03}"
+        if kind == "enter":
+            tif = random.choice(("GTC", "GTC", "GTC", "IOC", "FOK"))
+            return {
+                "instrument": code,
+                "side": random.choice(("buy", "sell")),
+                "quantity": random.randint(1, LOTS_MAX),
+                "price": price,
+                "time_in_force": tif,
+                "post_only": tif == "GTC" and random.randrange(8) == 0,
+            }
+        target = {"client_order_id": random.choice(self._ids[-8:])}
+        if kind == "cancel":
+            return target
+        if kind == "reduce":
+            return {**target, "quantity": random.randint(1, 3)}
+        return {
+            **target,
+            "instrument": self._code_of(target["client_order_id"]),
+            "quantity": random.randint(1, LOTS_MAX),
+            "price": price,
+        }
+
+    def _code_of(self, client_order_id: str) -> str:
+        for operation in reversed(self._history.operations):
+            if operation.kind == "enter" and operation.key == client_order_id:
+                return str(operation.fields["instrument"])
+        raise AssertionError("only what was entered is replaced")
+
+    async def perform(self, operation: Operation) -> None:
+        """Send until answered; a forsaken operation stays unknown, and so does a lost query."""
+        while True:
+            client = self.client
+            try:
+                operation.tries += 1
+                answer = await send(client, operation)
+            except NotConnected:
+                await asyncio.sleep(AGAIN_SECONDS)
+            except (ConnectionLost, LogonRefused):
+                await self.renew(client)
+            except OutcomeUnknown:
+                if operation.kind in ("orders", "account"):
+                    return
+            else:
+                operation.complete(answer, self._now_ns())
+                return
+            if not self.calm and self._random.randrange(100) < self.habits.forsake:
+                return
+
+    async def _repeat(self, first: Operation) -> None:
+        again = self._history.invoke(
+            self.name, self.account, first.kind, first.key, first.fields, self._now_ns()
+        )
+        again.is_repeat = True
+        await self.perform(again)
+
+
+def is_report(event: object) -> bool:
+    """Whether it belongs to the account's stream."""
+    if isinstance(event, Rejected):
+        return event.sequence is not None
+    return isinstance(event, AnyReport)
+
+
+async def send(client: AsyncClient, operation: Operation) -> AnyResponse:
+    """Put one operation to a client."""
+    fields, key = operation.fields, operation.key
+    match operation.kind:
+        case "enter":
+            return await client.enter(**fields, client_order_id=key)
+        case "cancel":
+            return await client.cancel(**fields, request_id=key)
+        case "reduce":
+            return await client.reduce(**fields, request_id=key)
+        case "replace":
+            return await client.replace(**fields, request_id=key)
+        case "orders":
+            return await client.query_orders()
+        case "account":
+            return await client.query_account()
+    raise AssertionError(operation.kind)
