@@ -1,22 +1,41 @@
-"""Months and days: delivery period, hours of a month, business days, last trading day.
+"""Months and days: delivery period, hours of a month, business days, sessions.
 
 A contract month is a calendar month in UTC, so its hours are 672, 696, 720 or 744, leap seconds
-and daylight saving playing no part. Business days are Monday to Friday without the holidays on
-which the US Federal Reserve Banks are shut, because variation margin moves in dollars: a holiday
-that falls on a Sunday is kept on the Monday, one on a Saturday is not moved.
+and daylight saving playing no part. Business days and sessions are ``data/calendars.toml``: a dated
+table of holidays, and local times that the tz database turns into moments.
 """
 
 import calendar
 import re
-from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
+from importlib import resources
+from typing import Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from contracts.rules import (
+    TEXT,
+    Fault,
+    FilesRefused,
+    Rule,
+    key,
+    number,
+    read_table,
+    read_toml,
+    readable,
+    shown,
+)
+
+FILE_NAME: Final = "calendars.toml"
+DEFAULT: Final = "US"
 _MONTH: Final = re.compile(r"([0-9]{4})-(0[1-9]|1[0-2])")
-_MONDAY: Final = 0
-_THURSDAY: Final = 3
+_CLOCK: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
 _SATURDAY: Final = 5
+_DAY: Final = timedelta(days=1)
+_YEAR_LOW: Final = 2000
+_YEAR_HIGH: Final = 2099
 
 
 class Month(msgspec.Struct, frozen=True, order=True):
@@ -73,37 +92,206 @@ def delivery_period(month: Month) -> tuple[datetime, datetime]:
     )
 
 
-def last_trading_day(month: Month) -> date:
-    """The last business day of the delivery month."""
-    day = month.last_day
-    while not is_business_day(day):
-        day -= timedelta(days=1)
-    return day
+class CalendarError(LookupError):
+    """The day lies outside the years that the calendar knows."""
+
+
+class Session(msgspec.Struct, frozen=True):
+    """The trading session of one business day: moments in UTC, ``closes`` not included."""
+
+    day: date
+    opens: datetime
+    settlement_from: datetime
+    settlement_to: datetime
+    closes: datetime
+
+
+class Calendar(msgspec.Struct, frozen=True):
+    """Business days and sessions of one place.
+
+    Local times; ``opens`` is on the calendar day before the business day. Every method raises
+    CalendarError outside ``first_year`` to ``last_year``: a holiday is looked up, never guessed.
+    """
+
+    code: str
+    name: str
+    time_zone: str
+    opens: time
+    closes: time
+    settlement_from: time
+    settlement_to: time
+    first_year: int
+    last_year: int
+    holidays: dict[date, str]
+
+    def is_business_day(self, day: date) -> bool:
+        """Whether the day is a weekday that no holiday closes."""
+        if not self.first_year <= day.year <= self.last_year:
+            raise CalendarError(
+                f"calendar {self.code} knows {self.first_year} to {self.last_year}, not {day};"
+                f" add that year's holidays to contracts/data/{FILE_NAME}"
+            )
+        return day.weekday() < _SATURDAY and day not in self.holidays
+
+    def at_or_before(self, day: date) -> date:
+        """The last business day that is not after ``day``."""
+        while not self.is_business_day(day):
+            day -= _DAY
+        return day
+
+    def at_or_after(self, day: date) -> date:
+        """The first business day that is not before ``day``."""
+        while not self.is_business_day(day):
+            day += _DAY
+        return day
+
+    def before(self, day: date, count: int) -> date:
+        """The ``count``-th business day before ``day``; the 0-th is ``day`` itself."""
+        for _ in range(count):
+            day = self.at_or_before(day - _DAY)
+        return day
+
+    def after(self, day: date, count: int) -> date:
+        """The ``count``-th business day after ``day``; the 0-th is ``day`` itself."""
+        for _ in range(count):
+            day = self.at_or_after(day + _DAY)
+        return day
+
+    def business_days(self, first: date, last: date) -> list[date]:
+        """The business days from ``first`` to ``last``, both included."""
+        count = (last - first).days + 1
+        days = (first + n * _DAY for n in range(count))
+        return [day for day in days if self.is_business_day(day)]
+
+    def session(self, day: date) -> Session:
+        """The session of a business day; CalendarError for a day that is none."""
+        if not self.is_business_day(day):
+            why = self.holidays.get(day, "a weekend")
+            raise CalendarError(f"{day} has no session: {why}")
+        return Session(
+            day=day,
+            opens=self._moment(day - _DAY, self.opens),
+            settlement_from=self._moment(day, self.settlement_from),
+            settlement_to=self._moment(day, self.settlement_to),
+            closes=self._moment(day, self.closes),
+        )
+
+    def _moment(self, day: date, clock: time) -> datetime:
+        return datetime.combine(day, clock, ZoneInfo(self.time_zone)).astimezone(UTC)
+
+
+def load(code: str = DEFAULT) -> Calendar:
+    """A calendar that ships with this package; KeyError for a code without one."""
+    return _shipped()[code]
 
 
 def is_business_day(day: date) -> bool:
-    """Whether dollars move on that day: a weekday that is no Federal Reserve holiday."""
-    return day.weekday() < _SATURDAY and day not in _holidays(day.year)
+    """Whether the shipped US calendar has a business day then."""
+    return load().is_business_day(day)
 
 
-def _holidays(year: int) -> set[date]:
-    fixed = [date(year, 1, 1), date(year, 6, 19), date(year, 7, 4), date(year, 11, 11),
-             date(year, 12, 25)]  # fmt: skip
-    return {_observed(day) for day in fixed} | {
-        _weekday_of_month(year, 1, _MONDAY, 3),  # Martin Luther King Jr.
-        _weekday_of_month(year, 2, _MONDAY, 3),  # Washington
-        _weekday_of_month(year, 6, _MONDAY, 1) - timedelta(weeks=1),  # Memorial: last of May
-        _weekday_of_month(year, 9, _MONDAY, 1),  # Labor
-        _weekday_of_month(year, 10, _MONDAY, 2),  # Columbus
-        _weekday_of_month(year, 11, _THURSDAY, 4),  # Thanksgiving
-    }
+@cache
+def _shipped() -> dict[str, Calendar]:
+    content = (resources.files("contracts") / "data" / FILE_NAME).read_bytes()
+    calendars, faults = read_calendars(FILE_NAME, content)
+    if faults:
+        raise FilesRefused(faults)
+    return calendars
 
 
-def _observed(day: date) -> date:
-    """A fixed holiday on a Sunday moves to the Monday."""
-    return day + timedelta(days=1) if day.weekday() == _SATURDAY + 1 else day
+# The file
 
 
-def _weekday_of_month(year: int, month: int, weekday: int, nth: int) -> date:
-    first = date(year, month, 1)
-    return first + timedelta(days=(weekday - first.weekday()) % 7 + 7 * (nth - 1))
+def _clock(text: str) -> time:
+    match = _CLOCK.fullmatch(text)
+    if match is None:
+        raise ValueError(f"not a time of day such as 18:00: {text[:16]!a}")
+    return time(int(match[1]), int(match[2]))
+
+
+def _zone(text: str) -> str:
+    try:
+        return ZoneInfo(text).key
+    except (ZoneInfoNotFoundError, OSError) as error:
+        raise ValueError(f"no time zone {text[:40]!a}") from error
+
+
+_CLOCK_RULE: Final = readable(str, 'must be a time of day such as "18:00"', _clock)
+_ZONE_RULE: Final = readable(str, 'must be a time zone such as "America/New_York"', _zone)
+_RULES: Final = {
+    "name": TEXT,
+    "time_zone": _ZONE_RULE,
+    "opens": _CLOCK_RULE,
+    "closes": _CLOCK_RULE,
+    "settlement_from": _CLOCK_RULE,
+    "settlement_to": _CLOCK_RULE,
+    "first_year": number(_YEAR_LOW, _YEAR_HIGH),
+    "last_year": number(_YEAR_LOW, _YEAR_HIGH),
+}
+_REASONS: Final = ("dollar", "market")
+
+
+def _are_reasons(reasons: list[Any]) -> bool:
+    known = all(reason in _REASONS for reason in reasons)
+    return known and 0 < len(reasons) == len(set(reasons))
+
+
+def _are_days(days: list[Any]) -> bool:
+    plain = all(type(day) is date and day.weekday() < _SATURDAY for day in days)
+    return bool(days) and plain and sorted(set(days)) == days
+
+
+_HOLIDAY_RULES: Final = {
+    "name": TEXT,
+    "closed": Rule(list, 'must be a list of "dollar", "market" or both', _are_reasons),
+    "dates": Rule(list, "must be a list of different weekdays in order", _are_days),
+}
+
+
+def read_calendars(file: str, content: bytes) -> tuple[dict[str, Calendar], list[Fault]]:
+    """The calendars without fault in a file, by code, and every fault."""
+    tables, faults = read_toml(file, content)
+    calendars: dict[str, Calendar] = {}
+    for code, table in tables.items():
+        found, wrong = _read_calendar(file, code, table)
+        faults += wrong
+        if found is not None:
+            calendars[code] = found
+    return calendars, faults
+
+
+def _read_calendar(file: str, code: str, table: object) -> tuple[Calendar | None, list[Fault]]:
+    place = key(code)
+    if not isinstance(table, dict):
+        return None, [Fault(file, place, shown(table), "must be a table")]
+    rows = table.pop("holiday", None)
+    values, faults = read_table(file, f"{place}.", table, _RULES)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        faults.append(Fault(file, f"{place}.holiday", shown(rows), "must be tables"))
+        rows = []
+    holidays: dict[date, str] = {}
+    for count, row in enumerate(rows, start=1):
+        holiday, wrong = read_table(file, f"{place}.holiday {count}, ", row, _HOLIDAY_RULES)
+        faults += wrong
+        holidays |= dict.fromkeys(holiday.get("dates", ()), holiday.get("name", ""))
+    if not faults:
+        faults = _joint_faults(file, place, values, holidays)
+    found = None if faults else Calendar(code=code, holidays=holidays, **values)
+    return found, faults
+
+
+def _joint_faults(
+    file: str, place: str, values: dict[str, Any], holidays: dict[date, str]
+) -> list[Fault]:
+    """Faults between fields that keep their own rules."""
+    faults = []
+    if not values["settlement_from"] < values["settlement_to"] <= values["closes"]:
+        rule = "must be after settlement_from and not after closes"
+        faults.append(Fault(file, f"{place}.settlement_to", f"{values['settlement_to']}", rule))
+    first, last = values["first_year"], values["last_year"]
+    faults += [
+        Fault(file, f"{place}.holiday", f"{day}", f"must lie within {first} to {last}")
+        for day in holidays
+        if not first <= day.year <= last
+    ]
+    return faults

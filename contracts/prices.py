@@ -64,7 +64,7 @@ class Curve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PriceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file; each part has the same products."""
+    """The whole file. A product with a level has a curve; whether it has a path, too, depends."""
 
     levels: Levels
     paths: Paths
@@ -72,11 +72,8 @@ class PriceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         products = self.levels.products.keys()
-        if (
-            products != self.paths.products.keys()
-            or products != self.curve.monthly_change_bp.keys()
-        ):
-            raise ValueError("levels, paths and curve must name the same products")
+        if products != self.curve.monthly_change_bp.keys() or self.paths.products.keys() - products:
+            raise ValueError("levels and curve must name the same products, and paths no others")
 
 
 @cache

@@ -3,13 +3,13 @@
 A product is one file with one or more versions. A version is effective from a date and governs the
 expiries from ``first_expiry`` on that enter the listing cycle from then: terms of a listed expiry
 never change. The front expiry is the first whose last trading day has not passed; the cycle is
-that one and those after it, ``listed_months`` in all.
+that one and those after it, ``listed_months`` in all, with the combinations of what is listed.
 
 A file with any fault makes the whole load fail: RegistryError names every fault of every file.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from functools import cache
 from importlib import resources
@@ -18,22 +18,20 @@ from typing import Final
 
 import msgspec
 
-from contracts import symbol
-from contracts.calendar import Month, last_trading_day
-from contracts.spec import ContractSpec, Instrument
-from contracts.spec_file import Fault, read_file
+from contracts import references, symbol
+from contracts.calendar import Calendar, CalendarError, Month
+from contracts.references import IndexFacts
+from contracts.rules import Fault, FilesRefused
+from contracts.spec import Combination, ContractSpec, Instrument, Listed, combination
+from contracts.spec_file import file_name, read_file
 
 SPEC_HASH_BYTES: Final = 32
-_PERSON: Final = b"hourbook.specs.1"
-_PRODUCT_FILES: Final = {f"{root.lower()}{end}.toml" for root in symbol.ROOTS for end in ("", "p")}
+_PERSON: Final = b"hourbook.specs.2"
+_PRODUCT_FILES: Final = tuple(file_name(product) for product in symbol.PRODUCTS)
 
 
-class RegistryError(ValueError):
+class RegistryError(FilesRefused):
     """The files were refused whole; ``faults`` says every reason."""
-
-    def __init__(self, faults: list[Fault]) -> None:
-        self.faults = tuple(faults)
-        super().__init__("\n".join(str(fault) for fault in faults))
 
 
 class UnknownContractError(LookupError):
@@ -41,9 +39,11 @@ class UnknownContractError(LookupError):
 
 
 class Registry(msgspec.Struct, frozen=True):
-    """Every version of every product, by (product, effective date)."""
+    """Every version of every product, by (product, effective date), and what they refer to."""
 
     specs: tuple[ContractSpec, ...]
+    calendars: Mapping[str, Calendar]
+    indices: Mapping[str, IndexFacts]
 
     @property
     def products(self) -> tuple[str, ...]:
@@ -52,42 +52,102 @@ class Registry(msgspec.Struct, frozen=True):
     @property
     def spec_hash(self) -> bytes:
         """Digest of everything the specs say, whatever files and order they came from."""
-        canonical = msgspec.json.encode(self.specs, order="sorted")
+        used = {spec.calendar for spec in self.specs}
+        calendars = {code: days for code, days in self.calendars.items() if code in used}
+        plain = msgspec.to_builtins((self.specs, calendars), str_keys=True)
+        canonical = msgspec.json.encode(plain, order="sorted")
         return hashlib.blake2b(canonical, digest_size=SPEC_HASH_BYTES, person=_PERSON).digest()
 
     def listing(self, on: date, months: int | None = None) -> list[Instrument]:
-        """The instruments listed on a day, by product and expiry.
+        """The expiries in the listing cycle of a day, by product and expiry.
 
         ``months`` overrides the number of expiries that the specs state. A product whose
         first version is not yet in force has none.
         """
-        front = front_month(on)
-        listed: list[Instrument] = []
+        return [expiry for _, expiry in self._cycle(on, months)]
+
+    def opening(self, on: date) -> list[Instrument]:
+        """Those of the cycle that a market lists and opens by itself: ``opened_months`` each."""
+        return [
+            expiry
+            for place, expiry in self._cycle(on, None)
+            if place < self.spec(expiry.product, on).opened_months
+        ]
+
+    def combinations(self, on: date) -> list[Combination]:
+        """The combinations of a day's cycle: by product, spreads, then quarters, then years.
+
+        A spread is of consecutive months; a strip is listed while all its months are. Months
+        whose price grids differ are not combined.
+        """
+        listed: list[Combination] = []
+        expiries = {expiry.code: expiry for expiry in self.listing(on)}
+        for product in self.products:
+            months = [code for code, expiry in expiries.items() if expiry.product == product]
+            wanted = self.spec(product, on).combinations if months else ()
+            for named in _combinations(months):
+                legs = [expiries.get(str(leg)) for leg in named.legs]
+                found = [leg for leg in legs if leg is not None]
+                if len(found) < len(legs) or len({_grid(leg) for leg in found}) > 1:
+                    continue
+                made = combination(named, found)
+                if made.kind in wanted:
+                    listed.append(made)
+        return listed
+
+    def find(self, code: str, on: date) -> Listed:
+        """The expiry or combination that a code names, under the versions in force on a day.
+
+        Raises symbol.CodeError for a text that is no code, UnknownContractError for one that no
+        spec covers, CalendarError for days that no calendar knows. Whether it is listed on that
+        day plays no part.
+        """
+        named = symbol.parse(code)
+        if isinstance(named, symbol.Outright):
+            return self._outright(named, on)
+        legs = [self._outright(leg, on) for leg in named.legs]
+        if len({_grid(leg) for leg in legs}) > 1:
+            raise UnknownContractError(f"the months of {code} have different price grids on {on}")
+        return combination(named, legs)
+
+    def instrument(self, code: str, on: date) -> Instrument:
+        """As ``find``, for a place where only one delivery month makes sense."""
+        return self._outright(symbol.parse_outright(code), on)
+
+    def spec(self, product: str, on: date, expiry: Month | None = None) -> ContractSpec:
+        """The latest version in force on a day, of those that govern the expiry if one is given.
+
+        Raises UnknownContractError if there is none.
+        """
+        found = self._version(product, on, expiry)
+        if found is None:
+            raise UnknownContractError(f"no contract spec covers {product} on {on}")
+        return found
+
+    def days(self, spec: ContractSpec) -> Calendar:
+        """The calendar that a spec names."""
+        return self.calendars[spec.calendar]
+
+    def _outright(self, named: symbol.Outright, on: date) -> Instrument:
+        spec = self._version(named.root, on, named.expiry)
+        if spec is None:
+            raise UnknownContractError(f"no contract spec covers {named} on {on}")
+        return spec.instrument(named.expiry, self.days(spec))
+
+    def _cycle(self, on: date, months: int | None) -> Iterator[tuple[int, Instrument]]:
+        """The expiries of a day's cycle, each with its place behind the front one."""
         for product in self.products:
             current = self._version(product, on, None)
             if current is None:
                 continue
-            count = current.listed_months if months is None else months
-            for expiry in (front.plus(n) for n in range(count)):
+            front = current.front_month(on, self.days(current))
+            for place in range(current.listed_months if months is None else months):
+                expiry = front.plus(place)
                 spec = self._version(product, on, expiry)
                 if spec is not None:
-                    listed.append(spec.instrument(expiry))
-        return listed
-
-    def instrument(self, code: str, on: date) -> Instrument:
-        """The expiry that a code names, under the version in force on a day.
-
-        Raises symbol.CodeError for a text that is no outright's code, UnknownContractError for one
-        that no spec covers. Whether it is listed on that day plays no part.
-        """
-        outright = symbol.parse_outright(code)
-        spec = self._version(outright.product, on, outright.expiry)
-        if spec is None or outright.physical:
-            raise UnknownContractError(f"no contract spec covers {code} on {on}")
-        return spec.instrument(outright.expiry)
+                    yield place, spec.instrument(expiry, self.days(spec))
 
     def _version(self, product: str, on: date, expiry: Month | None) -> ContractSpec | None:
-        """The latest version in force on a day, of those that govern the expiry if one is given."""
         found = None
         for spec in self.specs:
             governs = expiry is None or spec.first_expiry <= expiry
@@ -96,48 +156,63 @@ class Registry(msgspec.Struct, frozen=True):
         return found
 
 
-def front_month(on: date) -> Month:
-    """The nearest delivery month that still trades on that day."""
-    month = Month.of(on)
-    return month if on <= last_trading_day(month) else month.plus(1)
+def _combinations(codes: list[str]) -> Iterator[symbol.Spread | symbol.Strip]:
+    """Every combination that begins with one of the months, in the order of the listing."""
+    months = [symbol.parse_outright(code) for code in codes]
+    yield from (symbol.spread(near) for near in months)
+    for count in (symbol.QUARTER_MONTHS, symbol.YEAR_MONTHS):
+        starts = (first for first in months if (first.expiry.month - 1) % count == 0)
+        yield from (symbol.strip(first, count) for first in starts)
+
+
+def _grid(leg: Instrument) -> tuple[str, int, int]:
+    return leg.tick, leg.price_step, leg.lot_step
 
 
 @cache
 def load() -> Registry:
     """The registry of the specs that ship with this package."""
+    return read(shipped())
+
+
+def shipped() -> dict[str, bytes]:
+    """The files of ``data/`` that make the registry, as name and content."""
     folder = resources.files("contracts") / "data"
-    return read(
-        {
-            entry.name: entry.read_bytes()
-            for entry in folder.iterdir()
-            if entry.name in _PRODUCT_FILES  # the others hold figures, not specs
-        }
-    )
+    return {entry.name: entry.read_bytes() for entry in folder.iterdir() if is_own(entry.name)}
+
+
+def is_own(name: str) -> bool:
+    """Whether a file of a data folder belongs to the registry; others hold other figures."""
+    return name in _PRODUCT_FILES or name in references.FILES
 
 
 def read(files: Mapping[str, bytes]) -> Registry:
-    """A registry of spec files given as name and content, or RegistryError with every fault."""
+    """A registry of spec files given as name and content, or RegistryError with every fault.
+
+    Codes are looked up in the files that hold them (references.FILES) if given, or as shipped.
+    """
+    own = {name: content for name, content in files.items() if name in references.FILES}
+    if len(own) < len(references.FILES):
+        own = {name: text for name, text in shipped().items() if name in references.FILES} | own
+    known, faults = references.read_references(own)
     specs: list[ContractSpec] = []
-    faults: list[Fault] = []
-    for name in sorted(files):
-        try:
-            found_specs, found_faults = read_file(name, files[name])
-        except (ValueError, RecursionError) as error:
-            found_specs, found_faults = [], [Fault(name, "", "", f"must be a TOML file: {error}")]
+    for name in sorted(set(files) - set(own)):
+        found_specs, found_faults = read_file(name, files[name], known)
         specs += found_specs
         faults += found_faults
     specs.sort(key=lambda spec: (spec.product, spec.effective))
-    faults += _sequence_faults(specs)
+    faults += _sequence_faults(specs, known.calendars)
     if not specs and not faults:
         faults.append(Fault("", "", "", "at least one contract file is needed"))
     if faults:
         raise RegistryError(faults)
-    return Registry(tuple(specs))
+    return Registry(tuple(specs), known.calendars, known.indices or {})
 
 
-def _sequence_faults(specs: list[ContractSpec]) -> list[Fault]:
+def _sequence_faults(specs: list[ContractSpec], calendars: Mapping[str, Calendar]) -> list[Fault]:
     """What is wrong between the versions of one product, in order of their dates."""
     faults = []
+    listed_to: dict[str, Month] = {}  # the furthest month listed before a version takes over
     for before, after in pairwise(specs):
         if before.product != after.product:
             continue
@@ -145,8 +220,22 @@ def _sequence_faults(specs: list[ContractSpec]) -> list[Fault]:
             rule = "must differ from every other version's"
             faults.append(Fault(after.product, "effective", str(after.effective), rule))
             continue
-        listed_to = front_month(after.effective).plus(before.listed_months - 1)
-        if after.first_expiry <= listed_to:
-            rule = f"must be after {listed_to}, which is listed already under {before.effective}"
+        front = before.front_month(after.effective, calendars[before.calendar])
+        last = front.plus(before.listed_months - 1)
+        last = listed_to[after.product] = max(last, listed_to.get(after.product, last))
+        if after.first_expiry <= last:
+            rule = f"must be after {last}, which is listed already under {before.effective}"
             faults.append(Fault(after.product, "first_expiry", str(after.first_expiry), rule))
     return faults
+
+
+__all__ = [
+    "CalendarError",
+    "Registry",
+    "RegistryError",
+    "UnknownContractError",
+    "is_own",
+    "load",
+    "read",
+    "shipped",
+]

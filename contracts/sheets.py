@@ -1,59 +1,175 @@
-"""The contract sheet: one instrument as a hedger reads it."""
+"""The contract sheet: one instrument, combination or product as a hedger reads it."""
 
-from datetime import UTC
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
 from typing import Final
+from zoneinfo import ZoneInfo
 
+from contracts.calendar import Calendar
 from contracts.decimal_text import format_price
-from contracts.spec import PAR_FACTOR, Instrument
+from contracts.rules import FACTOR_DECIMALS
+from contracts.spec import PAR_FACTOR, PHYSICAL, Combination, Instrument, Listed, Terms
 
 _MICROS: Final = 1_000_000
 _LABEL_CHARS: Final = 18
 
+Row = tuple[str, str]
 
-def sheet(instrument: Instrument) -> str:
+
+def sheet(listed: Listed, days: Calendar) -> str:
     """Everything that one lot of an instrument promises and costs, a line a fact."""
-    rows = _lot_rows(instrument) + _trading_rows(instrument)
+    if isinstance(listed, Combination):
+        return rows_text(f"{listed.code}: {listed.name}", _combination_rows(listed))
+    rows = [
+        *_delivery_rows(listed),
+        ("one lot", _lot(listed)),
+        *_date_rows(listed, days),
+        *grade_rows(listed),
+        *_trading_rows(listed),
+        *protection_rows(listed),
+    ]
+    return rows_text(f"{listed.code}: {listed.name}", [*rows, ("terms as of", f"{listed.version}")])
+
+
+def rows_text(title: str, rows: Iterable[Row]) -> str:
+    """A title and a line a row, labels to the left."""
     lines = [f"{label:<{_LABEL_CHARS}}{value}".rstrip() for label, value in rows]
-    return "\n".join([f"{instrument.code}: {instrument.name}", "", *lines]) + "\n"
+    return "\n".join([title, "", *lines]) + "\n"
 
 
-def _lot_rows(instrument: Instrument) -> list[tuple[str, str]]:
-    gpus = instrument.contract_size
-    start = instrument.delivery_start.astimezone(UTC)
-    end = instrument.delivery_end.astimezone(UTC)
-    hours = instrument.multiplier // gpus
+def _delivery_rows(listed: Instrument) -> list[Row]:
+    start, end = (moment.astimezone(UTC) for moment in (listed.delivery_start, listed.delivery_end))
+    hours = listed.multiplier // listed.contract_size
     return [
-        ("delivery month", instrument.expiry),
+        ("delivery month", listed.expiry),
         ("delivery period", f"{start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, {hours} hours"),
-        ("last trading day", f"{instrument.last_trading_day:%A %Y-%m-%d}"),
-        ("settlement", instrument.settlement),
-        ("grade", instrument.gpu),
-        ("fabric", instrument.fabric),
-        ("cluster", instrument.cluster),
-        ("factors", f"{_factor(instrument.factor_low)} to {_factor(instrument.factor_high)}"
+        ("settlement", settlement_rule(listed)),
+        ("index", f"{listed.index}, methodology {listed.methodology}"),
+    ]
+
+
+def settlement_rule(terms: Terms) -> str:
+    """How a position ends, in a sentence."""
+    if terms.settlement == PHYSICAL:
+        return "Physical: last settlement price x conversion factor x hours, invoices to the cent"
+    return f"Cash: mean of the month's daily {terms.index} fixings, rounded once to $0.000001"
+
+
+def _lot(listed: Instrument) -> str:
+    gpus = listed.contract_size
+    hours = listed.multiplier // gpus
+    return f"{gpus} GPU{'s' * (gpus > 1)} x {hours} hours = {listed.multiplier} GPU-hours"
+
+
+def _date_rows(listed: Instrument, days: Calendar) -> list[Row]:
+    rows = [
+        ("listed", _day(listed.listed_on)),
+        ("factors published", _day(listed.factors_published)),
+        ("factors frozen", _day(listed.factors_frozen)),
+        ("first notice day", _day(listed.first_notice_day)),
+        ("last trading day", _day(listed.last_trading_day)),
+        ("last notice day", f"{_day(listed.last_notice_day)}, until {listed.notice_cutoff}"),
+        ("final settlement", _day(listed.final_settlement_day)),
+    ]
+    physical = ("factors published", "factors frozen", "first notice day", "last notice day")
+    if listed.settlement != PHYSICAL:
+        rows = [row for row in rows if row[0] not in physical]
+    return [*rows, ("sessions", session_rule(days, listed.last_trading_day))]
+
+
+def session_rule(days: Calendar, day: date) -> str:
+    """The hours of a session in local time, and in UTC on one day."""
+    session = days.session(day)
+    place = days.time_zone
+    zone = ZoneInfo(place)
+
+    def clock(moment: datetime) -> str:
+        return f"{moment.astimezone(zone):%H:%M}"
+
+    return (
+        f"{clock(session.opens)} the day before to {clock(session.closes)} {place}"
+        f" ({session.opens:%H:%M} to {session.closes:%H:%M} UTC on the last trading day),"
+        f" daily settlement {clock(session.settlement_from)} to {clock(session.settlement_to)}"
+    )
+
+
+def grade_rows(terms: Terms) -> list[Row]:
+    """What one hour must be, and what may be delivered for it."""
+    rows = [
+        ("grade", f"{terms.gpu} ({terms.hardware})"),
+        ("fabric", terms.fabric),
+        ("cluster", f"{terms.cluster_low} to {terms.cluster_high} GPUs on one fabric"),
+        ("factors", f"{_factor(terms.factor_low)} to {_factor(terms.factor_high)}"
          f", par {_factor(PAR_FACTOR)}"),
-        ("one lot", f"{gpus} GPU{'s' * (gpus > 1)} x {hours} hours"
-         f" = {instrument.multiplier} GPU-hours"),
     ]  # fmt: skip
+    if terms.settlement == PHYSICAL:
+        tolerance, floor = _factor(terms.true_up_tolerance), _factor(terms.goodput_floor)
+        rows += [
+            ("deliverable", ", ".join(terms.grades)),
+            ("delivered in", f"{terms.delivery_step} lots, {terms.node_gpus} GPUs a node"),
+            ("true-up", f"goodput short by more than {tolerance}; under {floor} a failed delivery:"
+             f" bought in, and {terms.failure_percent} % of its value"),
+        ]  # fmt: skip
+    return rows
 
 
-def _trading_rows(instrument: Instrument) -> list[tuple[str, str]]:
-    step = format_price(instrument.price_step, instrument.decimals)
-    step_value = instrument.price_step * instrument.tick_value
-    lots = f"{instrument.lot_step} lot{'s' * (instrument.lot_step > 1)}"
+def _trading_rows(listed: Instrument) -> list[Row]:
+    step = format_price(listed.price_step, listed.decimals)
+    step_value = listed.price_step * listed.tick_value
+    lots = f"{listed.lot_step} lot{'s' * (listed.lot_step > 1)}"
     return [
-        ("price step", f"${step} per GPU-hour, {_dollars(step_value)} a lot"),
-        ("quantity step", f"{lots}, at most {instrument.max_order:,} an order"),
-        ("daily limits", f"{instrument.limit_percent} % either side of the last settlement price"),
-        ("initial margin", f"at least {instrument.margin_percent} % of the contract's value"),
-        ("position limit", f"{instrument.position_limit:,} lots an account"),
-        ("fees a lot", f"{_dollars(instrument.maker_fee)} to rest,"
-         f" {_dollars(instrument.taker_fee)} to take"),
-        ("terms as of", f"{instrument.version}"),
+        ("price", f"{listed.unit}, in steps of ${step}, {dollars(step_value)} a lot"),
+        ("quantity", f"in steps of {lots}, at most {listed.max_order:,} an order"),
+    ]
+
+
+def protection_rows(terms: Terms) -> list[Row]:
+    """Limits, margins and fees."""
+    ending = "delivered" if terms.settlement == PHYSICAL else "at final settlement"
+    return [
+        ("daily limits", f"{terms.limit_percent} % either side of the last settlement price"),
+        ("price band", f"{terms.band_percent} % through the reference price"),
+        ("initial margin", f"at least {terms.margin_percent} % of the contract's value,"
+         f" {terms.spot_margin_percent} % in the spot month"),
+        ("maintenance", f"{terms.maintenance_percent} % of initial margin"),
+        ("spread charge", f"{terms.spread_percent} % of the near leg's value"),
+        ("position limits", f"{terms.position_limit:,} lots an expiry,"
+         f" {terms.all_months_limit:,} over all, {terms.spot_month_limit:,} in the spot month,"
+         f" there at most {terms.spot_supply_percent} % of attested supply"),
+        ("fees a lot", f"{dollars(terms.maker_fee)} to rest, {dollars(terms.taker_fee)} to take,"
+         f" {dollars(terms.final_fee)} {ending}"),
     ]  # fmt: skip
 
 
-def _dollars(micros: int) -> str:
+def _combination_rows(listed: Combination) -> list[Row]:
+    signs = {
+        leg.code: f"{'buy' if leg.ratio > 0 else 'sell'} {abs(leg.ratio)}" for leg in listed.legs
+    }
+    rows = [
+        (f"leg {place}", f"{signs[leg.code]} {leg.code}, {leg.multiplier} GPU-hours")
+        for place, leg in enumerate(listed.legs, start=1)
+    ]
+    rule = "one flat price for every hour of the months"
+    if listed.kind == "spread":
+        rule = "price of the near month less price of the far month; may be negative"
+    step = format_price(listed.price_step, listed.decimals)
+    return [
+        *rows,
+        ("one lot", f"{listed.net_hours} GPU-hours net, all legs or none"),
+        ("price", f"{rule}, in steps of ${step}"),
+        ("quantity", f"in steps of {listed.lot_step}, at most {listed.max_order:,} an order"),
+        ("fees", "those of each leg"),
+        ("listed", _day(listed.listed_on)),
+        ("last trading day", _day(listed.last_trading_day)),
+        ("terms as of", f"{listed.version}"),
+    ]
+
+
+def _day(day: date | None) -> str:
+    return "" if day is None else f"{day:%A %Y-%m-%d}"
+
+
+def dollars(micros: int) -> str:
     """Dollars with two decimals, or as many as the amount needs."""
     whole, fraction = divmod(abs(micros), _MICROS)
     decimals = f"{fraction:06d}".rstrip("0").ljust(2, "0")
@@ -61,4 +177,4 @@ def _dollars(micros: int) -> str:
 
 
 def _factor(value: int) -> str:
-    return f"{value // PAR_FACTOR}.{value % PAR_FACTOR:04d}"
+    return format_price(value, FACTOR_DECIMALS)

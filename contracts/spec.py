@@ -1,23 +1,32 @@
-"""What a contract is: the template of a product (ContractSpec) and one expiry of it (Instrument).
+"""What a contract is: the template of a product (ContractSpec), one expiry of it (Instrument), and
+expiries traded together (Combination).
 
 Units. A price is dollars per GPU-hour, held as ticks (``_ticks``) or, where a clearing price is
 meant, as millionths of a dollar per GPU-hour (``_micros``); a tick is ``tick_scale`` of those.
 Money is micro-dollars. One lot is ``contract_size`` GPUs for every hour of the delivery month, so
 ``multiplier`` = contract_size x hours of the month, and one tick on one lot is worth
 ``tick_value`` = multiplier x tick_scale micro-dollars: a whole number, so margin never rounds it.
+
+An instrument's JSON is the text of its listing in the log: fields are only ever added, with a
+default, so that the texts of old logs stay readable.
 """
 
 from datetime import date, datetime
-from typing import Final
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
-from contracts import symbol
-from contracts.calendar import Month, delivery_period, last_trading_day
+from contracts import calendar, symbol
+from contracts.calendar import Calendar, Month, delivery_period
 
 PRICE_DECIMALS: Final = 6  # of a clearing price
 PAR_FACTOR: Final = 10_000  # conversion factors are integers at 1e-4
+PRICE_UNIT: Final = "USD per GPU-hour"
+CASH: Final = "cash"
+PHYSICAL: Final = "physical"
 _PERCENT: Final = 100
+
+CombinationKind: TypeAlias = Literal["spread", "quarter", "year"]
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,22 +34,58 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     product: str
     name: str
+    settlement: str  # cash or physical
     gpu: str
     fabric: str
-    cluster: str
-    settlement: str
     contract_size: int  # GPUs of one lot
     tick: str  # dollars per GPU-hour, a power of ten
     price_step: int  # an order's price is a multiple of so many ticks
     lot_step: int  # and its quantity a multiple of so many lots
     limit_percent: int  # daily price limits, either side of the last settlement price
     margin_percent: int  # least initial margin, of the contract's value
-    position_limit: int  # lots of one account, working orders counted
+    position_limit: int  # lots of one account in one expiry, working orders counted
     max_order: int  # lots of one order
     maker_fee: int  # micro-dollars a lot; negative is a rebate
     taker_fee: int  # micro-dollars a lot
     factor_low: int  # deliverable conversion factors, at 1e-4
     factor_high: int
+    unit: str = PRICE_UNIT
+    calendar: str = calendar.DEFAULT  # code of the session calendar
+    # The grade: codes of data/hardware.toml and data/grades.toml
+    hardware: str = ""
+    node_gpus: int = 0
+    cluster_low: int = 0  # GPUs on one fabric
+    cluster_high: int = 0
+    grades: tuple[str, ...] = ()  # deliverable, the par grade first
+    # Protection
+    band_percent: int = 0  # an order further than this through the reference price is refused
+    all_months_limit: int = 0  # lots of one account over all expiries
+    spot_month_limit: int = 0  # lots of one account in the spot month
+    spot_supply_percent: int = 0  # and at most this share of the attested deliverable supply
+    # Margin
+    spot_margin_percent: int = 0  # least initial margin in the spot month
+    maintenance_percent: int = 0  # maintenance margin, of the initial
+    spread_percent: int = 0  # charge on a calendar spread, of the value of its near leg
+    final_fee: int = 0  # micro-dollars a lot at final settlement or delivery
+    # The index: code and version of data/indices.toml
+    index: str = ""
+    methodology: str = ""
+    # Delivery, physical products alone
+    notice_cutoff: str = ""  # local time of the calendar
+    delivery_step: int = 0  # lots of one delivery
+    true_up_tolerance: int = 0  # shortfall of goodput without consequence, at 1e-4
+    goodput_floor: int = 0  # goodput under which a delivery has failed, at 1e-4
+    failure_percent: int = 0  # penalty of a failed delivery, of its value
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+    """A physical product's dates: business days before the first delivery day."""
+
+    factors_published: int
+    factors_frozen: int
+    first_notice: int
+    last_trading: int
+    last_notice: int
 
 
 class ContractSpec(Terms, frozen=True, kw_only=True):
@@ -52,25 +97,71 @@ class ContractSpec(Terms, frozen=True, kw_only=True):
 
     effective: date
     first_expiry: Month
-    listed_months: int
+    listed_months: int  # expiries of the listing cycle, the front one included
+    opened_months: int  # how many of these a market opens by itself
+    combinations: tuple[CombinationKind, ...]
+    schedule: Schedule | None = None
 
-    def instrument(self, expiry: Month) -> "Instrument":
-        """The expiry of this product for one delivery month."""
+    @property
+    def physical(self) -> bool:
+        return self.settlement == PHYSICAL
+
+    def last_trading_day(self, expiry: Month, days: Calendar) -> date:
+        """The last business day of the month; of a physical product one before it begins."""
+        if self.schedule is None:
+            return days.at_or_before(expiry.last_day)
+        return days.before(expiry.first_day, self.schedule.last_trading)
+
+    def front_month(self, on: date, days: Calendar) -> Month:
+        """The nearest delivery month that still trades on that day."""
+        month = Month.of(on)
+        while on > self.last_trading_day(month, days):
+            month = month.plus(1)
+        return month
+
+    def listed_on(self, expiry: Month, days: Calendar) -> date:
+        """The first business day of the expiry in the listing cycle under this version."""
+        start = days.at_or_after(self.effective)
+        left = expiry.plus(-self.listed_months)  # its last trading day makes room
+        if left.last_day < self.effective:
+            return start
+        return max(start, days.after(self.last_trading_day(left, days), 1))
+
+    def instrument(self, expiry: Month, days: Calendar) -> "Instrument":
+        """The expiry of this product for one delivery month, by the product's calendar.
+
+        Raises CalendarError for a month beyond the calendar's years.
+        """
         start, end = delivery_period(expiry)
-        terms = {name: getattr(self, name) for name in Terms.__struct_fields__}
+        terms: dict[str, Any] = {name: getattr(self, name) for name in Terms.__struct_fields__}
         decimals = tick_decimals(self.tick)
         return Instrument(
-            **terms,
+            **(terms | self._notices(expiry, days)),
             code=symbol.code(self.product, expiry),
             expiry=str(expiry),
             version=self.effective,
             multiplier=self.contract_size * expiry.hours,
             tick_scale=10 ** (PRICE_DECIMALS - decimals),
             decimals=decimals,
-            last_trading_day=last_trading_day(expiry),
+            listed_on=self.listed_on(expiry, days),
+            last_trading_day=self.last_trading_day(expiry, days),
             delivery_start=start,
             delivery_end=end,
+            final_settlement_day=days.at_or_after(expiry.plus(1).first_day),
         )
+
+    def _notices(self, expiry: Month, days: Calendar) -> dict[str, date]:
+        schedule = self.schedule
+        if schedule is None:
+            return {}
+        counts = {
+            "factors_published": schedule.factors_published,
+            "factors_frozen": schedule.factors_frozen,
+            "first_notice_day": schedule.first_notice,
+            "last_notice_day": schedule.last_notice,
+        }
+        first = expiry.first_day
+        return {name: days.before(first, count) for name, count in counts.items()}
 
 
 class Instrument(Terms, frozen=True, kw_only=True):
@@ -85,6 +176,13 @@ class Instrument(Terms, frozen=True, kw_only=True):
     last_trading_day: date
     delivery_start: datetime
     delivery_end: datetime  # the first instant after the delivery period
+    listed_on: date | None = None  # first day in the listing cycle
+    final_settlement_day: date | None = None  # the first business day after the delivery period
+    # Physical products alone
+    factors_published: date | None = None
+    factors_frozen: date | None = None
+    first_notice_day: date | None = None
+    last_notice_day: date | None = None
 
     @property
     def tick_value(self) -> int:
@@ -104,9 +202,25 @@ class Instrument(Terms, frozen=True, kw_only=True):
             raise ValueError(f"{self.code}: no price within limits of {settlement_micros} micros")
         return max(low, 1) * self.price_step, high * self.price_step
 
-    def margin_rate(self, *, price_micros: int) -> int:
-        """Initial margin of one lot at a clearing price: micro-dollars, rounded up."""
-        return -(-abs(price_micros) * self.multiplier * self.margin_percent // _PERCENT)
+    def in_spot_month(self, on: date) -> bool:
+        """Whether it is the spot month: delivery, or the notices of a physical product, began."""
+        return on >= (self.first_notice_day or self.delivery_start.date())
+
+    def margin_rate(self, *, price_micros: int, on: date | None = None) -> int:
+        """Initial margin of one lot at a clearing price: micro-dollars, rounded up.
+
+        With a business date, the spot month's rate once that has begun.
+        """
+        percent = self.margin_percent
+        if on is not None and self.in_spot_month(on):
+            percent = max(percent, self.spot_margin_percent)
+        return -(-abs(price_micros) * self.multiplier * percent // _PERCENT)
+
+    def position_limit_on(self, on: date) -> int:
+        """Lots of one account on a business date: fewer in the spot month."""
+        if self.spot_month_limit and self.in_spot_month(on):
+            return min(self.position_limit, self.spot_month_limit)
+        return self.position_limit
 
     def to_json(self) -> str:
         """The text that travels with the listing of this instrument."""
@@ -116,6 +230,86 @@ class Instrument(Terms, frozen=True, kw_only=True):
     def from_json(cls, text: str) -> "Instrument":
         """The instrument of ``to_json``; msgspec.ValidationError if it is none."""
         return msgspec.json.decode(text, type=cls)
+
+
+class Leg(msgspec.Struct, frozen=True):
+    """One expiry of a combination: ``ratio`` lots of it for a lot, bought or, if below 0, sold."""
+
+    code: str
+    ratio: int
+    multiplier: int  # GPU-hours of one lot of the expiry
+
+
+class Combination(msgspec.Struct, frozen=True, kw_only=True):
+    """Expiries of one product traded together at one price, all legs or none.
+
+    A spread's price is the near month's less the far month's. A strip's price is flat: the same
+    for every hour of its months, so its legs' cash is weighted by their hours.
+    """
+
+    code: str
+    kind: CombinationKind
+    product: str
+    name: str
+    legs: tuple[Leg, ...]
+    tick: str
+    tick_scale: int
+    decimals: int
+    price_step: int
+    lot_step: int
+    max_order: int
+    calendar: str
+    version: date
+    listed_on: date  # when its last leg was
+    last_trading_day: date  # when its first leg leaves
+
+    @property
+    def net_hours(self) -> int:
+        """GPU-hours that one lot buys, less those it sells."""
+        return sum(leg.ratio * leg.multiplier for leg in self.legs)
+
+    def to_json(self) -> str:
+        """The text that travels with the listing of this combination."""
+        return msgspec.json.encode(self).decode("ascii")
+
+    @classmethod
+    def from_json(cls, text: str) -> "Combination":
+        """The combination of ``to_json``; msgspec.ValidationError if it is none."""
+        return msgspec.json.decode(text, type=cls)
+
+
+Listed: TypeAlias = Instrument | Combination
+
+
+def combination(code: symbol.Spread | symbol.Strip, legs: list[Instrument]) -> Combination:
+    """The combination of a code over its legs, in their order, which share a price grid."""
+    first = legs[0]
+    kind: CombinationKind = "spread"
+    if isinstance(code, symbol.Strip):
+        kind = "year" if code.months == symbol.YEAR_MONTHS else "quarter"
+    ratios = (1, -1) if kind == "spread" else (1,) * len(legs)
+    return Combination(
+        code=str(code),
+        kind=kind,
+        product=first.product,
+        name=f"{first.product} {_PERIODS[kind]} {legs[0].expiry} to {legs[-1].expiry}",
+        legs=tuple(
+            Leg(leg.code, ratio, leg.multiplier) for leg, ratio in zip(legs, ratios, strict=True)
+        ),
+        tick=first.tick,
+        tick_scale=first.tick_scale,
+        decimals=first.decimals,
+        price_step=first.price_step,
+        lot_step=first.lot_step,
+        max_order=min(leg.max_order for leg in legs),
+        calendar=first.calendar,
+        version=max(leg.version for leg in legs),
+        listed_on=max(leg.listed_on or leg.version for leg in legs),
+        last_trading_day=min(leg.last_trading_day for leg in legs),
+    )
+
+
+_PERIODS: Final = {"spread": "calendar spread", "quarter": "quarter", "year": "calendar year"}
 
 
 def tick_decimals(tick: str) -> int:

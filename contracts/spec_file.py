@@ -1,208 +1,291 @@
 """One contract file: TOML text to contract specs, or every fault in it.
 
-A file holds ``product`` and ``name``, then a ``[[version]]`` table per version. Each field has one
-rule, in the table below; a few rules join two fields. Nothing is guessed: an unknown field is a
-fault, a missing field is a fault, and a number is never taken for another kind of number.
+A file holds ``product``, ``name`` and ``settlement``, then a ``[[version]]`` per version with a
+table for each part of the terms. Each field has one rule, in the tables below; a few rules join two
+fields, and some codes must be in other files of ``data/`` (contracts.references).
 """
 
-import tomllib
 from collections.abc import Callable
-from datetime import date
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from contracts import symbol
-from contracts.calendar import Month
-from contracts.decimal_text import DecimalTextError, parse_price
-from contracts.spec import PAR_FACTOR, ContractSpec, tick_decimals
+from contracts.calendar import CalendarError, Month
+from contracts.decimal_text import parse_price
+from contracts.references import References
+from contracts.rules import (
+    DATE,
+    FACTOR_DECIMALS,
+    TEXT,
+    Fault,
+    Rule,
+    number,
+    one_of,
+    read_table,
+    read_toml,
+    readable,
+    shown,
+)
+from contracts.spec import CASH, PAR_FACTOR, PHYSICAL, ContractSpec, Schedule, tick_decimals
 
-FILE_BYTES_MAX: Final = 65_536
-_SHOWN_CHARS: Final = 60
-_FACTOR_DECIMALS: Final = 4
 _LOTS_MAX: Final = (1 << 31) - 1  # one order's quantity in the engine
 _FEE_MAX: Final = 1 << 32
+_GPUS_MAX: Final = 1_000_000
+_DAYS_MAX: Final = 20  # business days before delivery
+_COMBINATIONS: Final = ("spread", "quarter", "year")
 
 
-class Fault(NamedTuple):
-    """One reason to refuse a file."""
+def _factor(low: int, high: int) -> Rule:
+    """A decimal text at 1e-4 within bounds."""
 
-    file: str
-    field: str
-    value: str
-    rule: str
+    def read(text: str) -> int:
+        value = parse_price(text, FACTOR_DECIMALS)
+        if not low <= value <= high:
+            raise ValueError(f"{text} is out of range")
+        return value
 
-    def __str__(self) -> str:
-        place = ": ".join(part for part in (self.file, self.field) if part)
-        value = f"= {self.value}" if self.value else ""
-        return " ".join(part for part in (place, value, self.rule) if part)
-
-
-class Rule(NamedTuple):
-    """What a field must be: its TOML type, a sentence, a test, and how its value is read."""
-
-    type: type
-    rule: str
-    test: Callable[[Any], bool]
-    read: Callable[[Any], Any] = lambda value: value
+    bounds = f'"{low / PAR_FACTOR:.4f}" to "{high / PAR_FACTOR:.4f}"'
+    return readable(str, f"must be a factor from {bounds}, four decimals at most", read)
 
 
-def _number(low: int, high: int) -> Rule:
-    return Rule(int, f"must be a whole number from {low} to {high}", lambda n: low <= n <= high)
+def _words(text: str, known: Callable[[Any], bool]) -> Rule:
+    """A list of different texts, each of a known form."""
+
+    def test(words: list[Any]) -> bool:
+        return all(isinstance(w, str) and known(w) for w in words) and len(set(words)) == len(words)
+
+    return Rule(list, text, test, tuple)
 
 
-def _factor(text: str) -> int:
-    return parse_price(text, _FACTOR_DECIMALS)
+_CODE: Final = readable(str, "must be a code of 1 to 48 characters", lambda text: _code(text))
+_CLOCK: Final = readable(str, 'must be a time of day such as "16:00"', lambda text: _clock(text))
 
 
-def _is(read: Callable[[str], Any]) -> Callable[[str], bool]:
-    """Whether a text can be read; every reader here raises ValueError where it cannot."""
-
-    def test(text: str) -> bool:
-        try:
-            read(text)
-        except ValueError:
-            return False
-        return True
-
-    return test
-
-
-def _is_factor(text: str) -> bool:
-    try:
-        return PAR_FACTOR // 2 <= _factor(text) <= PAR_FACTOR * 2
-    except DecimalTextError:
-        return False
-
-
-_TEXT: Final = Rule(
+_TICK: Final = Rule(
     str,
-    "must be a line of 1 to 200 printable ASCII characters",
-    lambda text: 1 <= len(text) <= 200 and text.isascii() and text.isprintable(),
+    'must be a power of ten from "0.000001" to "0.1"',
+    readable(str, "", tick_decimals).test,
 )
-_FACTOR: Final = Rule(
-    str, 'must be a factor from "0.5000" to "2.0000", four decimals at most', _is_factor, _factor
-)
+
+
+def _code(text: str) -> str:
+    if not 1 <= len(text) <= 48 or not text.isascii() or not text.isprintable():
+        raise ValueError("not a code")
+    return text
+
+
+def _clock(text: str) -> str:
+    hours, colon, minutes = text.partition(":")
+    digits = len(hours) == len(minutes) == 2 and (hours + minutes).isascii()
+    if not colon or not digits or not (hours + minutes).isdigit():
+        raise ValueError("not a time of day")
+    if int(hours) > 23 or int(minutes) > 59:
+        raise ValueError("not a time of day")
+    return text
+
+
 _HEAD: Final = {
-    "product": Rule(
-        str, f"must be one of {', '.join(symbol.ROOTS)}", lambda text: text in symbol.ROOTS
-    ),
-    "name": _TEXT,
+    "product": one_of(*symbol.PRODUCTS),
+    "name": TEXT,
+    "settlement": one_of(CASH, PHYSICAL),
 }
 _VERSION: Final = {
-    "effective": Rule(date, "must be a date", lambda day: True),
-    "first_expiry": Rule(str, 'must be a month such as "2026-12"', _is(Month.parse), Month.parse),
-    "listed_months": _number(1, 60),
-    "contract_size": _number(1, 1_000),
-    "tick": Rule(str, 'must be a power of ten from "0.000001" to "0.1"', _is(tick_decimals)),
-    "price_step": _number(1, 1_000),
-    "lot_step": _number(1, 1_000),
-    "limit_percent": _number(1, 99),
-    "margin_percent": _number(1, 100),
-    "position_limit": _number(1, _LOTS_MAX),
-    "max_order": _number(1, _LOTS_MAX),
-    "maker_fee": _number(-_FEE_MAX, _FEE_MAX),
-    "taker_fee": _number(-_FEE_MAX, _FEE_MAX),
-    "gpu": _TEXT,
-    "fabric": _TEXT,
-    "cluster": _TEXT,
-    "settlement": _TEXT,
-    "factor_low": _FACTOR,
-    "factor_high": _FACTOR,
+    "effective": DATE,
+    "first_expiry": readable(str, 'must be a month such as "2026-12"', Month.parse),
+    "calendar": _CODE,
 }
+_GROUPS: Final = {
+    "listing": {
+        "listed_months": number(1, 60),
+        "opened_months": number(0, 60),
+        "combinations": _words(
+            f"must be a list of {', '.join(_COMBINATIONS)}, or empty",
+            lambda word: word in _COMBINATIONS,
+        ),
+    },
+    "lot": {
+        "contract_size": number(1, 1_000),
+        "tick": _TICK,
+        "price_step": number(1, 1_000),
+        "lot_step": number(1, 1_000),
+        "max_order": number(1, _LOTS_MAX),
+    },
+    "grade": {
+        "hardware": _CODE,
+        "gpu": TEXT,
+        "fabric": TEXT,
+        "node_gpus": number(1, 1_024),
+        "cluster_low": number(1, _GPUS_MAX),
+        "cluster_high": number(1, _GPUS_MAX),
+        "grades": _words("must be a list of different codes", lambda word: bool(word)),
+        "factor_low": _factor(PAR_FACTOR // 2, PAR_FACTOR * 2),
+        "factor_high": _factor(PAR_FACTOR // 2, PAR_FACTOR * 2),
+    },
+    "protection": {
+        "limit_percent": number(1, 99),
+        "band_percent": number(1, 99),
+        "position_limit": number(1, _LOTS_MAX),
+        "all_months_limit": number(1, _LOTS_MAX),
+        "spot_month_limit": number(1, _LOTS_MAX),
+        "spot_supply_percent": number(1, 100),
+    },
+    "margin": {
+        "margin_percent": number(1, 100),
+        "spot_margin_percent": number(1, 100),
+        "maintenance_percent": number(1, 100),
+        "spread_percent": number(1, 100),
+    },
+    "fees": {
+        "maker_fee": number(-_FEE_MAX, _FEE_MAX),
+        "taker_fee": number(-_FEE_MAX, _FEE_MAX),
+        "final_fee": number(0, _FEE_MAX),
+    },
+    "index": {"index": _CODE, "methodology": _CODE},
+}
+_SCHEDULE: Final = {field: number(1, _DAYS_MAX) for field in Schedule.__struct_fields__}
+_DELIVERY: Final = {
+    "notice_cutoff": _CLOCK,
+    "delivery_step": number(1, _LOTS_MAX),
+    "true_up_tolerance": _factor(0, PAR_FACTOR // 10),
+    "goodput_floor": _factor(PAR_FACTOR // 2, PAR_FACTOR),
+    "failure_percent": number(0, 100),
+}
+_PHYSICAL_GROUPS: Final = {"schedule": _SCHEDULE, "delivery": _DELIVERY}
+
+Keeps = Callable[[Any, Any], bool]
 
 
-def read_file(name: str, content: bytes) -> tuple[list[ContractSpec], list[Fault]]:
-    """The versions without fault in one file, and every fault.
+def _at_most(low: Any, high: Any) -> bool:
+    return bool(low <= high)
 
-    Raises ValueError or RecursionError, as ``tomllib.loads`` does, for what is no TOML at all.
-    """
-    if len(content) > FILE_BYTES_MAX:
-        rule = f"must be at most {FILE_BYTES_MAX} bytes"
-        return [], [Fault(name, "", f"{len(content)} bytes", rule)]
-    table = tomllib.loads(content.decode("utf-8"))
+
+# (field, other, what must hold between them, the rule): faults between fields that keep their own.
+_PAIRS: Final[list[tuple[str, str, Keeps, str]]] = [
+    ("first_expiry", "effective", lambda month, day: month >= Month.of(day),
+     "must not end before the version is effective"),
+    ("opened_months", "listed_months", _at_most, "must not be above listed_months"),
+    ("max_order", "position_limit", _at_most, "must not be above position_limit"),
+    ("max_order", "lot_step", lambda order, step: order % step == 0,
+     "must be a multiple of lot_step"),
+    ("spot_month_limit", "position_limit", _at_most, "must not be above position_limit"),
+    ("position_limit", "all_months_limit", _at_most, "must not be above all_months_limit"),
+    ("band_percent", "limit_percent", _at_most, "must not be above limit_percent"),
+    ("margin_percent", "spot_margin_percent", _at_most, "must not be above spot_margin_percent"),
+    ("maker_fee", "taker_fee", lambda maker, taker: maker + taker >= 0,
+     "must not be a rebate above taker_fee"),
+    ("factor_low", "factor_high", lambda low, high: low <= PAR_FACTOR <= high,
+     "and factor_high must have 1.0000 between them"),
+    ("cluster_low", "cluster_high", _at_most, "must not be above cluster_high"),
+    ("node_gpus", "cluster_low", _at_most, "must not be above cluster_low"),
+    ("factors_frozen", "factors_published", lambda frozen, published: frozen < published,
+     "must be fewer days than factors_published"),
+    ("first_notice", "factors_frozen", lambda notice, frozen: notice < frozen,
+     "must be fewer days than factors_frozen"),
+    ("last_trading", "first_notice", _at_most, "must not be more days than first_notice"),
+    ("last_notice", "last_trading", _at_most, "must not be more days than last_trading"),
+    ("delivery_step", "lot_step", lambda delivery, step: delivery % step == 0,
+     "must be a multiple of lot_step"),
+]  # fmt: skip
+
+
+def read_file(
+    name: str, content: bytes, references: References
+) -> tuple[list[ContractSpec], list[Fault]]:
+    """The versions without fault in one file, and every fault."""
+    table, faults = read_toml(name, content)
+    if faults:
+        return [], faults
     versions = table.pop("version", None)
-    head, faults = _read_table(name, "", table, _HEAD)
+    head, faults = read_table(name, "", table, _HEAD)
     product = head.get("product")
-    if product is not None and name != f"{product.lower()}.toml":
-        # So no two files can hold one product.
-        faults.append(Fault(name, "product", _shown(product), f"must be in {product.lower()}.toml"))
+    if product is not None:
+        faults += _head_faults(name, product, head.get("settlement"))
     if not isinstance(versions, list) or not versions:
         faults.append(Fault(name, "version", "", "must be one or more [[version]] tables"))
         versions = []
     specs = []
-    for number, version in enumerate(versions, start=1):
-        spec, found = _read_version(name, f"version {number}", version, head)
+    for count, version in enumerate(versions, start=1):
+        spec, found = _read_version(name, f"version {count}", version, head, references)
         faults += found
         if spec is not None:
             specs.append(spec)
     return specs, faults
 
 
+def file_name(product: str) -> str:
+    """The one file that may hold a product, so that no two files can hold it."""
+    return f"{product.lower()}.toml"
+
+
+def _head_faults(name: str, product: str, settlement: str | None) -> list[Fault]:
+    faults = []
+    if name != file_name(product):
+        rule = f"must be in {file_name(product)}"
+        faults.append(Fault(name, "product", shown(product), rule))
+    physical = product not in symbol.ROOTS
+    if settlement is not None and (settlement == PHYSICAL) != physical:
+        rule = f"must be {PHYSICAL if physical else CASH} for {product}"
+        faults.append(Fault(name, "settlement", shown(settlement), rule))
+    return faults
+
+
 def _read_version(
-    file: str, place: str, table: object, head: dict[str, Any]
+    file: str, place: str, table: object, head: dict[str, Any], references: References
 ) -> tuple[ContractSpec | None, list[Fault]]:
     if not isinstance(table, dict):
-        return None, [Fault(file, place, _shown(table), "must be a table")]
-    values, faults = _read_table(file, f"{place}, ", table, _VERSION)
+        return None, [Fault(file, place, shown(table), "must be a table")]
+    groups = dict(_GROUPS)
+    if head.get("settlement") == PHYSICAL:
+        groups |= _PHYSICAL_GROUPS
+    flat = {field: value for field, value in table.items() if field not in groups}
+    values, faults = read_table(file, f"{place}, ", flat, _VERSION)
+    paths = {field: field for field in _VERSION}
+    for group, rules in groups.items():
+        part = table.get(group, {})
+        if not isinstance(part, dict):
+            faults.append(Fault(file, f"{place}, {group}", shown(part), "must be a table"))
+            part = {}
+        found, wrong = read_table(file, f"{place}, {group}.", part, rules)
+        values |= found
+        faults += wrong
+        paths |= {field: f"{group}.{field}" for field in rules}
+        flat |= {field: value for field, value in part.items() if field in rules}
     faults += [
-        Fault(file, f"{place}, {field}", _shown(table[field]), rule)
-        for field, rule in _joint_faults(values)
+        Fault(file, f"{place}, {paths[field]}", shown(flat[field]), rule)
+        for field, rule in _between(values, head) + references.faults(values)
     ]
     if faults or len(head) < len(_HEAD):
         return None, faults
-    return ContractSpec(**head, **values), []
+    return _spec(file, place, head | values, references)
 
 
-def _read_table(
-    file: str, place: str, table: dict[str, Any], rules: dict[str, Rule]
-) -> tuple[dict[str, Any], list[Fault]]:
-    """The values that keep their rules, and the faults of all others."""
-    values: dict[str, Any] = {}
-    faults = [
-        Fault(file, f"{place}{_key(field)}", _shown(table[field]), "is not a known field")
-        for field in table
-        if field not in rules
-    ]
-    for field, rule in rules.items():
-        if field not in table:
-            faults.append(Fault(file, f"{place}{field}", "", f"is missing: it {rule.rule}"))
-            continue
-        value = table[field]
-        # The exact type: true is not 1, 1.0 is not 1, and a moment is not a date.
-        if type(value) is not rule.type or not rule.test(value):
-            faults.append(Fault(file, f"{place}{field}", _shown(value), rule.rule))
-            continue
-        values[field] = rule.read(value)
-    return values, faults
-
-
-def _joint_faults(values: dict[str, Any]) -> list[tuple[str, str]]:
+def _between(values: dict[str, Any], head: dict[str, Any]) -> list[tuple[str, str]]:
     """Faults between two fields, where both keep their own rules."""
-    pairs: list[tuple[str, str, Callable[[Any, Any], bool], str]] = [
-        ("first_expiry", "effective", lambda month, day: month >= Month.of(day),
-         "must not end before the version is effective"),
-        ("max_order", "position_limit", lambda order, limit: order <= limit,
-         "must not be above position_limit"),
-        ("max_order", "lot_step", lambda order, step: order % step == 0,
-         "must be a multiple of lot_step"),
-        ("maker_fee", "taker_fee", lambda maker, taker: maker + taker >= 0,
-         "must not be a rebate above taker_fee"),
-        ("factor_low", "factor_high", lambda low, high: low <= PAR_FACTOR <= high,
-         "and factor_high must have 1.0000 between them"),
-    ]  # fmt: skip
-    return [
+    faults = [
         (field, rule)
-        for field, other, keeps, rule in pairs
+        for field, other, keeps, rule in _PAIRS
         if field in values and other in values and not keeps(values[field], values[other])
     ]
+    if {"delivery_step", "contract_size", "node_gpus"} <= values.keys() and (
+        values["delivery_step"] * values["contract_size"] % values["node_gpus"]
+    ):
+        faults.append(("delivery_step", "must be whole nodes of node_gpus"))
+    if head.get("settlement") == PHYSICAL and values.get("grades") == ():
+        faults.append(("grades", "must name a grade that can be delivered"))
+    return faults
 
 
-def _shown(value: object) -> str:
+def _spec(
+    file: str, place: str, values: dict[str, Any], references: References
+) -> tuple[ContractSpec | None, list[Fault]]:
+    """The spec of values without fault, if its calendar knows the days that it begins with."""
+    counts = {field: values.pop(field) for field in _SCHEDULE if field in values}
+    spec = ContractSpec(**values, schedule=Schedule(**counts) if counts else None)
+    days = references.calendars[spec.calendar]
     try:
-        text = ascii(value)
-    except ValueError:  # Python refuses to print integers of thousands of digits
-        return "a number too long to show"
-    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
-
-
-def _key(field: str) -> str:
-    return field if field.isidentifier() and field.isascii() else _shown(field)
+        spec.instrument(spec.first_expiry, days)
+        spec.front_month(spec.effective, days)
+    except CalendarError as error:
+        return None, [
+            Fault(file, f"{place}, effective", f"{spec.effective}", f"must have days: {error}")
+        ]
+    return spec, []

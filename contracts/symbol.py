@@ -18,6 +18,10 @@ import msgspec
 from contracts.calendar import Month
 
 ROOTS: Final = ("A100", "B200", "GB200", "H100", "H200", "MI300")
+PHYSICAL_SUFFIX: Final = "P"
+PRODUCTS: Final = tuple(f"{root}{end}" for root in ROOTS for end in ("", PHYSICAL_SUFFIX))
+QUARTER_MONTHS: Final = 3
+YEAR_MONTHS: Final = 12
 MONTH_LETTERS: Final = "FGHJKMNQUVXZ"  # January to December
 CODE_CHARS_MAX: Final = 24
 _CENTURY: Final = 2000
@@ -33,7 +37,7 @@ class CodeError(ValueError):
 
 
 class Outright(msgspec.Struct, frozen=True, order=True):
-    """One delivery month of one product."""
+    """One delivery month of one product: ``product`` is the GPU's root, without the P."""
 
     product: str
     physical: bool
@@ -42,6 +46,11 @@ class Outright(msgspec.Struct, frozen=True, order=True):
     def __str__(self) -> str:
         letter = MONTH_LETTERS[self.expiry.month - 1]
         return f"{_root(self.product, self.physical)}{letter}{_two_digits(self.expiry.year)}"
+
+    @property
+    def root(self) -> str:
+        """The product's own code: the root, with P if it is physically delivered."""
+        return _root(self.product, self.physical)
 
     @property
     def legs(self) -> tuple["Outright", ...]:
@@ -73,7 +82,7 @@ class Strip(msgspec.Struct, frozen=True, order=True):
     def __str__(self) -> str:
         year = _two_digits(self.first.year)
         quarter = (self.first.month + 2) // 3
-        period = f"CAL{year}" if self.months == 12 else f"{quarter}Q{year}"
+        period = f"CAL{year}" if self.months == YEAR_MONTHS else f"{quarter}Q{year}"
         return f"{_root(self.product, self.physical)}-{period}"
 
     @property
@@ -86,9 +95,31 @@ class Strip(msgspec.Struct, frozen=True, order=True):
 Code = Outright | Spread | Strip
 
 
-def code(product: str, expiry: Month, *, physical: bool = False) -> str:
-    """The code of an outright: ``"H100", 2026-12`` is ``"H100Z26"``."""
-    return str(Outright(product, physical, expiry))
+def code(product: str, expiry: Month) -> str:
+    """The code of a product's expiry: ``"H100P", 2026-12`` is ``"H100PZ26"``."""
+    return str(outright(product, expiry))
+
+
+def outright(product: str, expiry: Month) -> Outright:
+    """The outright of a product's own code, which may end in P."""
+    if product not in PRODUCTS:
+        raise CodeError(f"not a product: {product[:CODE_CHARS_MAX]!a}")
+    physical = product not in ROOTS
+    return Outright(
+        product.removesuffix(PHYSICAL_SUFFIX) if physical else product, physical, expiry
+    )
+
+
+def spread(near: Outright) -> Spread:
+    """The spread of a month and the month after it."""
+    return Spread(near, Outright(near.product, near.physical, near.expiry.plus(1)))
+
+
+def strip(first: Outright, months: int) -> Strip:
+    """The quarter or year that begins with a month: of 1, 4, 7 or 10, and of 1."""
+    if (first.expiry.month - 1) % months or months not in (QUARTER_MONTHS, YEAR_MONTHS):
+        raise CodeError(f"no strip of {months} months begins in {first.expiry}")
+    return Strip(first.product, first.physical, first.expiry, months)
 
 
 def parse(text: str) -> Code:
@@ -99,9 +130,9 @@ def parse(text: str) -> Code:
         return _outright(match)
     if match := _QUARTER.fullmatch(text):
         first = Month(_CENTURY + int(match[4]), 3 * int(match[3]) - 2)
-        return Strip(match[1], match[2] == "P", first, 3)
+        return Strip(match[1], match[2] == "P", first, QUARTER_MONTHS)
     if match := _YEAR.fullmatch(text):
-        return Strip(match[1], match[2] == "P", Month(_CENTURY + int(match[3]), 1), 12)
+        return Strip(match[1], match[2] == "P", Month(_CENTURY + int(match[3]), 1), YEAR_MONTHS)
     near, _, far = text.partition("-")
     near_match, far_match = _OUTRIGHT.fullmatch(near), _OUTRIGHT.fullmatch(far)
     if near_match is None or far_match is None:

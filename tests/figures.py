@@ -20,7 +20,13 @@ RATIO_ONE: Final = 10_000
 POINTS: Final = 48
 
 LEVEL_PANEL: Final = "gpurentalprices_ccby.csv"
-LEVEL_SERIES: Final = {"A100": "a100-sxm-80", "B200": "b200", "H100": "h100-sxm", "H200": "h200"}
+LEVEL_SERIES: Final = {
+    "A100": "a100-sxm-80",
+    "B200": "b200",
+    "H100": "h100-sxm",
+    "H200": "h200",
+    "MI300": "mi300x",
+}
 # From the day on which the last large group of providers joined to the panel's end.
 LEVEL_FROM: Final = date(2026, 7, 20)
 LEVEL_TO: Final = date(2026, 8, 22)

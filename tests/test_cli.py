@@ -17,9 +17,9 @@ from served import CHECKOUT, COMMAND, serving
 from exchange.cli import app
 
 
-def hourbook(*arguments: str | Path, code: int = 0) -> str:
-    """Run a command; its stdout, or its stderr if it was to fail."""
-    done = subprocess.run(
+def run_hourbook(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a command, however it ends."""
+    return subprocess.run(
         [*COMMAND, *map(str, arguments)],
         cwd=CHECKOUT,
         capture_output=True,
@@ -27,6 +27,11 @@ def hourbook(*arguments: str | Path, code: int = 0) -> str:
         timeout=60,
         check=False,
     )
+
+
+def hourbook(*arguments: str | Path, code: int = 0) -> str:
+    """Run a command; its stdout, or its stderr if it was to fail."""
+    done = run_hourbook(*arguments)
     assert done.returncode == code, done.stderr + done.stdout
     return done.stderr if code else done.stdout
 
@@ -66,13 +71,50 @@ def test_help_does_not_load_the_market() -> None:
 
 
 def test_contracts_are_listed_and_shown() -> None:
-    listed = result("contracts", "list", "--on", "2026-11-20")
-    assert len(listed) == 48
-    assert {i["product"] for i in listed} == {"A100", "H100", "H200", "B200"}
+    day = ("--on", "2026-11-20")
+    opened = result("contracts", "list", *day, "--opened")
+    assert len(opened) == 48
+    assert {i["product"] for i in opened} == {"A100", "H100", "H200", "B200"}
+    listed = result("contracts", "list", *day)
+    assert len([i for i in listed if i["kind"] == "outright"]) == 12 * 24
+    quarters = result("contracts", "list", *day, "--product", "H100P", "--kind", "quarter")
+    assert [i["code"] for i in quarters][:2] == ["H100P-1Q27", "H100P-2Q27"]
     assert result("contracts", "show", "H100Z26")["multiplier"] == 744
     assert "744 GPU-hours" in hourbook("contracts", "show", "H100Z26")
-    assert "H100Z26" in hourbook("contracts", "list", "--on", "2026-11-20")
+    assert "2160 GPU-hours net" in hourbook("contracts", "show", "H100-1Q27")
+    assert "administrator" in hourbook("contracts", "show", "H100")
+    assert result("contracts", "show", "H100P")["schedule"]["last_trading"] == 3
+    assert "H100Z26" in hourbook("contracts", "list", *day)
     assert "contracts list" in hourbook("contracts", "show", "GOLD", code=1)
+    assert "2025 to 2040" in hourbook("contracts", "show", "H100Z45", code=1)
+    assert "A100P" in hourbook("contracts", "list", "--product", "GOLD", code=1)
+
+
+def test_contract_files_are_checked_and_compared(tmp_path: Path) -> None:
+    assert result("contracts", "check") == {"versions": 12, "faults": []}
+    shipped = CHECKOUT / "contracts/data/h100.toml"
+    mine = tmp_path / "h100.toml"
+    mine.write_text(shipped.read_text().replace('tick = "0.001"', 'tick = "0"'))
+    done = run_hourbook("contracts", "check", mine)
+    assert done.returncode == 1
+    assert "h100.toml: version 1, lot.tick = '0' must be a power of ten" in done.stdout
+    mine.write_text(shipped.read_text().replace("taker_fee = 400_000", "taker_fee = 500_000"))
+    done = run_hourbook("contracts", "check", tmp_path, "--json")
+    (fault,) = json.loads(done.stdout)["faults"]
+    assert (fault["file"], fault["field"]) == ("H100 2026-01-01", "taker_fee")
+    assert "in force; add a [[version]]" in fault["rule"]
+    done = run_hourbook("contracts", "diff", shipped, mine, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == [
+        {"what": "H100 2026-01-01", "field": "taker_fee", "before": "400000", "after": "500000"}
+    ]
+    assert result("contracts", "diff", shipped, shipped) == []
+    assert "last_trading_day" in run_hourbook("contracts", "diff", "H100Z26", "H100PZ26").stdout
+    assert "no file" in hourbook("contracts", "check", tmp_path / "none", code=3)
+    mine.write_text("tick")
+    assert "contracts check" in hourbook("contracts", "diff", shipped, mine, code=1)
+    pages = result("contracts", "pages", tmp_path / "pages", "--on", "2026-12-01")
+    assert len(pages) == 12
 
 
 def test_a_served_market_is_operated_and_stopped(tmp_path: Path) -> None:

@@ -10,13 +10,16 @@ import figures
 import msgspec
 import pytest
 
-from contracts import prices, registry, sheet
-from contracts.calendar import Month
+from contracts import calendar, pages, prices, registry, sheet, symbol
 from contracts.registry import RegistryError
 
-PRODUCTS = ("A100", "B200", "H100", "H200")
+CLASSES = ("A100", "B200", "GB200", "H100", "H200", "MI300")
+PRODUCTS = tuple(f"{root}{end}" for root in CLASSES for end in ("", "P"))
+PRICED = ("A100", "B200", "H100", "H200", "MI300")
 TODAY = date(2026, 11, 21)
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "contracts.md"
+PAGES = PAGE.parent / "products"
+PAGES_DAY = date(2026, 12, 1)
 
 
 def spec_files() -> dict[str, str]:
@@ -31,10 +34,13 @@ def read(files: dict[str, str]) -> registry.Registry:
     return registry.read({name: text.encode() for name, text in files.items()})
 
 
-def edited(field: str, value: str) -> str:
-    """The H100 file with one field set to another TOML value."""
-    line = f"{field} = {value}"
-    return re.sub(rf"(?m)^{field} = .*$", lambda _: line, spec_files()["h100.toml"])
+def edited(field: str, value: str, file: str = "h100.toml") -> str:
+    """A file with one field set to another TOML value."""
+    text, count = re.subn(
+        rf"(?m)^{field} = .*$", lambda _: f"{field} = {value}", spec_files()[file]
+    )
+    assert count == 1, field
+    return text
 
 
 def later_version(effective: str, first_expiry: str) -> str:
@@ -92,9 +98,30 @@ BAD_VALUES = [
     ("max_order", "2147483648"),
     ("maker_fee", "-400_001"),
     ("listed_months", "0"),
+    ("opened_months", "25"),
+    ("combinations", '["butterfly"]'),
+    ("combinations", '["spread", "spread"]'),
+    ("combinations", "[1]"),
+    ("calendar", '"EU"'),
+    ("hardware", '"H100-PCIE"'),
+    ("index", '"OCPI"'),
+    ("methodology", '"0.9"'),
+    ("methodology", "1.0"),
+    ("grades", '["H100-NODE", "H100-NODE"]'),
+    ("grades", '["H100-GOLD"]'),
+    ("grades", '["A100-NODE"]'),
+    ("node_gpus", "64"),
+    ("cluster_high", "7"),
+    ("band_percent", "11"),
+    ("spot_month_limit", "20_001"),
+    ("all_months_limit", "19_999"),
+    ("spot_supply_percent", "101"),
+    ("spot_margin_percent", "7"),
+    ("maintenance_percent", "0"),
+    ("final_fee", "-1"),
     ("fabric", '"a line\\nand another"'),
     ("fabric", '""'),
-    ("cluster", '"caf\\u00e9"'),
+    ("gpu", '"caf\\u00e9"'),
 ]
 
 
@@ -102,11 +129,85 @@ BAD_VALUES = [
     ("field", "value"), BAD_VALUES, ids=[f"{field}-{value[:16]}" for field, value in BAD_VALUES]
 )
 def test_one_bad_value_refuses_all_files(field: str, value: str) -> None:
-    (fault,) = refusal({**spec_files(), "h100.toml": edited(field, value)})
+    fault, *more = refusal({**spec_files(), "h100.toml": edited(field, value)})
     assert fault.startswith("h100.toml: version 1, ")
     assert field in fault
-    assert "must" in fault
-    assert len(fault) < 200
+    assert "must" in fault or "has" in fault
+    assert len(fault) < 220
+    # A factor's bounds are the grades' too: a readable one may break both rules.
+    assert len(more) == (field.startswith("factor") and value in ('"1.0001"', '"0.99"'))
+
+
+BAD_DELIVERIES = [
+    ("grades", "[]", "must name a grade that can be delivered"),
+    ("factors_published", "5", "must be fewer days than factors_published"),
+    ("factors_frozen", "4", "must be fewer days than factors_frozen"),
+    ("last_trading", "5", "must not be more days than first_notice"),
+    ("last_notice", "4", "must not be more days than last_trading"),
+    ("last_notice", "0", "must be a whole number from 1 to 20"),
+    ("notice_cutoff", '"25:00"', "must be a time of day"),
+    ("notice_cutoff", '"16.00"', "must be a time of day"),
+    ("delivery_step", "12", "must be whole nodes of node_gpus"),
+    ("true_up_tolerance", '"0.0100"', "must be '0.0050', true_up_tolerance of the rules in"),
+    ("true_up_tolerance", '"0.2000"', "must be a factor from"),
+    ("goodput_floor", '"0.9000"', "must be '0.8500', failure_floor of the rules in"),
+    ("factors_published", "11", "must be 10, publish_days of the rules in"),
+    ("settlement", '"cash"', "must be physical for H100P"),
+    ("failure_percent", "-1", "must be a whole number from 0 to 100"),
+]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"), BAD_DELIVERIES, ids=[f"{f}-{v}" for f, v, _ in BAD_DELIVERIES]
+)
+def test_a_bad_delivery_refuses_all_files(field: str, value: str, rule: str) -> None:
+    text = edited(field, value, "h100p.toml")
+    faults = refusal({**spec_files(), "h100p.toml": text})
+    assert any(field in fault or "factors_frozen" in fault for fault in faults)
+    assert any(rule in fault for fault in faults)
+    assert all(fault.startswith("h100p.toml: ") for fault in faults)
+
+
+def test_a_cash_product_has_no_delivery() -> None:
+    text = spec_files()["h100.toml"] + "\n[version.delivery]\ndelivery_step = 8\n"
+    assert refusal({"h100.toml": text}) == [
+        "h100.toml: version 1, delivery = {'delivery_step': 8} is not a known field"
+    ]
+    assert refusal({"h100.toml": edited("settlement", '"physical"')})[0] == (
+        "h100.toml: settlement = 'physical' must be cash for H100"
+    )
+
+
+def test_a_part_that_is_no_table() -> None:
+    text = re.sub(r"(?m)^\[version.margin\](\n.+)*", "", spec_files()["h100.toml"])
+    text = text.replace("[version.listing]", "margin = 8\n\n[version.listing]")
+    faults = refusal({"h100.toml": text})
+    assert faults[0] == "h100.toml: version 1, margin = 8 must be a table"
+    assert [fault.split()[3] for fault in faults[1:]] == [
+        "margin.margin_percent", "margin.spot_margin_percent", "margin.maintenance_percent",
+        "margin.spread_percent",
+    ]  # fmt: skip
+
+
+def test_codes_are_looked_up_in_the_files_given() -> None:
+    files = spec_files()
+    without = {"hardware.toml": b"[other]", "indices.toml": b"[indices.HBX]", "grades.toml": b""}
+    with pytest.raises(RegistryError) as caught:
+        registry.read({"h100p.toml": files["h100p.toml"].encode(), **without})
+    assert [fault.field.split(".")[1] for fault in caught.value.faults] == [
+        "hardware", "grades", "grades", "grades", "index",
+    ]  # fmt: skip
+    with pytest.raises(RegistryError, match=r"grades.toml must be a TOML file"):
+        registry.read({"h100.toml": files["h100.toml"].encode(), "grades.toml": b"["})
+    with pytest.raises(RegistryError, match=r"calendar = 'US' must be a code of calendars.toml"):
+        registry.read({"h100.toml": files["h100.toml"].encode(), "calendars.toml": b""})
+
+
+@pytest.mark.parametrize("effective", ["2024-12-31", "2041-01-01"])
+def test_a_version_that_begins_where_no_calendar_is(effective: str) -> None:
+    text = edited("effective", effective).replace('"2026-01"', '"2045-01"')
+    (fault,) = refusal({"h100.toml": text})
+    assert f"effective = {effective} must have days: calendar US knows 2025 to 2040" in fault
 
 
 def test_the_contract_files_of_the_bad_inputs(shared: Path) -> None:
@@ -135,17 +236,19 @@ def test_the_contract_files_of_the_bad_inputs(shared: Path) -> None:
 def test_every_fault_of_every_file_is_named() -> None:
     text = edited("tick", '"0"').replace("price_step = 1 ", "price_steps = 1 ")
     text = re.sub(r"(?m)^fabric = .*$", "", text).replace('"H100"', '"H900"')
+    products = ", ".join(symbol.PRODUCTS)
     assert refusal({"a100.toml": "version = 3", "b200.toml": "tick = ", "h100.toml": text}) == [
-        "a100.toml: product is missing: it must be one of A100, B200, GB200, H100, H200, MI300",
+        f"a100.toml: product is missing: it must be one of {products}",
         "a100.toml: name is missing: it must be a line of 1 to 200 printable ASCII characters",
+        "a100.toml: settlement is missing: it must be one of cash, physical",
         "a100.toml: version must be one or more [[version]] tables",
         "b200.toml must be a TOML file: Invalid value (at end of document)",
-        "h100.toml: product = 'H900' must be one of A100, B200, GB200, H100, H200, MI300",
-        "h100.toml: version 1, price_steps = 1 is not a known field",
-        'h100.toml: version 1, tick = \'0\' must be a power of ten from "0.000001" to "0.1"',
-        "h100.toml: version 1, price_step is missing: it must be a whole number from 1 to 1000",
-        "h100.toml: version 1, fabric is missing: it must be a line of 1 to 200 printable ASCII"
-        " characters",
+        f"h100.toml: product = 'H900' must be one of {products}",
+        "h100.toml: version 1, lot.price_steps = 1 is not a known field",
+        'h100.toml: version 1, lot.tick = \'0\' must be a power of ten from "0.000001" to "0.1"',
+        "h100.toml: version 1, lot.price_step is missing: it must be a whole number from 1 to 1000",
+        "h100.toml: version 1, grade.fabric is missing: it must be a line of 1 to 200 printable"
+        " ASCII characters",
     ]
 
 
@@ -175,21 +278,48 @@ def test_no_files_at_all() -> None:
 
 
 def test_a_later_version_governs_expiries_not_yet_listed() -> None:
-    found = read({"h100.toml": later_version("2027-03-01", "2028-03")})
+    found = read({"h100.toml": later_version("2027-03-01", "2029-03")})
     before, after = date(2027, 2, 26), date(2028, 1, 3)
     assert {i.taker_fee for i in found.listing(before)} == {400_000}
     fees = {i.code: i.taker_fee for i in found.listing(after)}
-    assert (fees["H100G28"], fees["H100H28"], fees["H100Z28"]) == (400_000, 500_000, 500_000)
-    assert found.instrument("H100H28", before).taker_fee == 400_000
+    assert (fees["H100G29"], fees["H100H29"], fees["H100Z29"]) == (400_000, 500_000, 500_000)
+    assert found.instrument("H100H29", before).taker_fee == 400_000
+    assert found.instrument("H100H29", after).version == date(2027, 3, 1)
+    # A strip of months under both versions has one price grid, and each leg its own terms.
+    assert found.find("H100-1Q29", after).version == date(2027, 3, 1)
+
+
+def test_months_of_different_grids_are_not_combined() -> None:
+    text = later_version("2027-03-01", "2029-03")
+    head, old, new = text.split("\n[[version]]")
+    found = read({"h100.toml": "\n[[version]]".join([head, old, new.replace('"0.001"', '"0.01"')])})
+    on = date(2028, 1, 3)
+    codes = {one.code for one in found.combinations(on)}
+    assert "H100F29-H100G29" in codes and "H100H29-H100J29" in codes
+    assert "H100G29-H100H29" not in codes and "H100-1Q29" not in codes
+    with pytest.raises(registry.UnknownContractError, match="different price grids"):
+        found.find("H100G29-H100H29", on)
 
 
 def test_a_version_may_not_touch_what_is_listed() -> None:
-    assert refusal({"h100.toml": later_version("2027-03-01", "2028-02")}) == [
-        "H100: first_expiry = 2028-02 must be after 2028-02, which is listed already"
+    assert refusal({"h100.toml": later_version("2027-03-01", "2029-02")}) == [
+        "H100: first_expiry = 2029-02 must be after 2029-02, which is listed already"
         " under 2026-01-01"
     ]
-    assert refusal({"h100.toml": later_version("2026-01-01", "2028-02")}) == [
+    assert refusal({"h100.toml": later_version("2026-01-01", "2029-02")}) == [
         "H100: effective = 2026-01-01 must differ from every other version's"
+    ]
+
+
+def test_what_an_older_version_listed_stays_listed() -> None:
+    """A version that lists less in between does not free the months of the one before."""
+    text = later_version("2027-03-01", "2029-03").replace("_months = 24", "_months = 12")
+    first, second, third = text.split("\n[[version]]")
+    second = second.replace("listed_months = 12", "listed_months = 24")
+    last = third.replace("2027-03-01", "2027-05-03").replace('"2029-03"', '"2029-01"')
+    assert refusal({"h100.toml": "\n[[version]]".join([first, second, third, last])}) == [
+        "H100: first_expiry = 2029-01 must be after 2029-02, which is listed already"
+        " under 2027-03-01"
     ]
 
 
@@ -211,18 +341,22 @@ def test_levels_and_paths_are_what_the_panels_give(shared: Path) -> None:
     table = prices.table()
     assert (table.levels.first_day, table.levels.last_day) == (figures.LEVEL_FROM, figures.LEVEL_TO)
     assert (table.paths.first_day, table.paths.last_day) == (figures.PATH_FROM, figures.PATH_TO)
-    for product in PRODUCTS:
-        level, path = table.levels.products[product], table.paths.products[product]
-        assert level.series == figures.LEVEL_SERIES[product]
-        assert path.series == figures.PATH_SERIES[product]
+    assert {p: level.series for p, level in table.levels.products.items()} == figures.LEVEL_SERIES
+    assert {p: path.series for p, path in table.paths.products.items()} == figures.PATH_SERIES
+    for level in table.levels.products.values():
         found = figures.level(data / figures.LEVEL_PANEL, level.series)
         assert (level.level_ticks, level.providers) == found
+    for path in table.paths.products.values():
         assert list(path.ratios) == figures.path(data / figures.PATH_PANEL, path.series)
+    # One provider's price is no level: that is why GB200 has none.
+    assert len(figures.provider_medians(data / figures.LEVEL_PANEL, "gb200")) == 1
 
 
 def test_every_product_has_its_figures() -> None:
-    assert set(prices.table().levels.products) == set(PRODUCTS)
-    for listed in registry.load().listing(TODAY, 1):
+    assert set(prices.table().levels.products) == set(PRICED)
+    opened = registry.load().opening(TODAY)
+    assert {listed.product for listed in opened} <= prices.table().paths.products.keys()
+    for listed in (one for one in opened if one.expiry == "2026-11"):
         low, high = listed.limits(
             settlement_micros=prices.level(listed.product) * listed.tick_scale
         )
@@ -237,7 +371,7 @@ def test_the_forward_curve() -> None:
     assert prices.forward_curve("H100", 3) == curve[:3]
     assert prices.forward_curve("H100", 0) == []
     with pytest.raises(KeyError):
-        prices.forward_curve("MI300", 1)
+        prices.forward_curve("GB200", 1)
 
 
 @pytest.mark.parametrize(
@@ -268,19 +402,21 @@ def test_figures_say_where_they_come_from() -> None:
     assert "ASSUMPTION" in text
 
 
-# The sheet
+# Sheets and pages
 
 
-def test_the_page_shows_the_sheets_as_they_are() -> None:
-    page = PAGE.read_text()
-    for product in PRODUCTS:
-        text = sheet(registry.load().instrument(f"{product}Z26", TODAY))
-        assert f"```\n{text}```" in page, text
+def test_the_pages_of_the_products_are_current() -> None:
+    found = registry.load()
+    shown = {f"{product.lower()}.md": pages.page(found, product, PAGES_DAY) for product in PRODUCTS}
+    written = {path.name: path.read_text() for path in PAGES.glob("*.md")}
+    assert shown == written, (
+        "run `hourbook contracts pages docs/reference/products --on 2026-12-01`"
+    )
 
 
 def test_the_page_shows_the_figures_as_they_are() -> None:
     page = PAGE.read_text()
-    for product in PRODUCTS:
+    for product in PRICED:
         level = prices.table().levels.products[product]
         change = prices.table().curve.monthly_change_bp[product] / 100
         row = (
@@ -289,10 +425,36 @@ def test_the_page_shows_the_figures_as_they_are() -> None:
         assert f"{row} {change:+.1f} % |" in page, row
 
 
+def test_the_page_explains_every_field() -> None:
+    page = PAGE.read_text()
+    fields = re.findall(r"(?m)^(\w+) = ", spec_files()["h100p.toml"])
+    assert len(fields) > 45
+    assert [field for field in fields if f"`{field}`" not in page] == []
+
+
 def test_a_sheet_with_other_numbers() -> None:
-    text = edited("maker_fee", "-1").replace("lot_step = 1 ", "lot_step = 5 ")
-    text = text.replace("contract_size = 1 ", "contract_size = 8 ")
-    shown = sheet(read({"h100.toml": text}).specs[0].instrument(Month(2027, 2)))
+    text = edited("maker_fee", "-1")
+    text = re.sub(r"(?m)^lot_step = 1 ", "lot_step = 5 ", text)
+    text = re.sub(r"(?m)^contract_size = 1 ", "contract_size = 8 ", text)
+    found = read({"h100.toml": text})
+    shown = sheet(found.instrument("H100G27", TODAY), calendar.load())
     assert "8 GPUs x 672 hours = 5376 GPU-hours" in shown
     assert "-$0.000001 to rest, $0.40 to take" in shown
-    assert "5 lots, at most 1,000 an order" in shown
+    assert "in steps of 5 lots, at most 1,000 an order" in shown
+
+
+def test_a_sheet_says_how_a_contract_ends() -> None:
+    found, days = registry.load(), calendar.load()
+    cash = sheet(found.find("H100Z26", TODAY), days)
+    assert "mean of the month's daily HBX-H100 fixings" in cash
+    assert "last trading day  Thursday 2026-12-31" in cash
+    assert "notice" not in cash
+    physical = sheet(found.find("H100PZ26", TODAY), days)
+    assert "last notice day   Friday 2026-11-27, until 16:00" in physical
+    assert "deliverable       H100-NODE" in physical
+    spread = sheet(found.find("H100X26-H100Z26", TODAY), days)
+    assert "leg 2             sell 1 H100Z26, 744 GPU-hours" in spread
+    assert "-24 GPU-hours net" in spread
+    product = pages.product_sheet(found, "H100", TODAY)
+    for field in ("administrator", "data sufficiency", "transition", "measures"):
+        assert field in product

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import registry, symbol
-from contracts.calendar import Month, delivery_period, is_business_day, last_trading_day
+from contracts.calendar import Month, delivery_period
 from contracts.decimal_text import (
     DecimalTextError,
     OffTickError,
@@ -19,10 +19,12 @@ from contracts.decimal_text import (
     parse_price,
     parse_quantity,
 )
-from contracts.registry import UnknownContractError
+from contracts.registry import CalendarError, UnknownContractError
 from contracts.spec import Instrument
 
-PRODUCTS = ("A100", "B200", "H100", "H200")
+CLASSES = ("A100", "B200", "GB200", "H100", "H200", "MI300")
+PRODUCTS = tuple(f"{root}{end}" for root in CLASSES for end in ("", "P"))
+OPENED = ("A100", "B200", "H100", "H200")
 TODAY = date(2026, 11, 21)
 
 months = st.builds(Month, st.integers(2000, 2099), st.integers(1, 12))
@@ -60,28 +62,6 @@ def test_months_count_both_ways(month: Month, count: int) -> None:
 def test_what_is_no_month(text: str) -> None:
     with pytest.raises(ValueError, match="not a month"):
         Month.parse(text)
-
-
-def test_federal_reserve_holidays_of_2027() -> None:
-    # Juneteenth and Christmas fall on Saturdays and are not moved; 4 July is a Sunday and is.
-    expected = ["01-01", "01-18", "02-15", "05-31", "07-05", "09-06", "10-11", "11-11", "11-25"]
-    days = (date(2027, 1, 1) + timedelta(days=n) for n in range(365))
-    closed = [day for day in days if day.weekday() < 5 and not is_business_day(day)]
-    assert closed == [date.fromisoformat(f"2027-{day}") for day in expected]
-
-
-@pytest.mark.parametrize(
-    ("month", "day"),
-    [
-        ("2026-11", "2026-11-30"),
-        ("2027-01", "2027-01-29"),  # the 30th and 31st are a weekend
-        ("2027-05", "2027-05-28"),  # the 31st is Memorial Day
-        ("2027-12", "2027-12-31"),
-        ("2028-02", "2028-02-29"),
-    ],
-)
-def test_last_trading_day(month: str, day: str) -> None:
-    assert last_trading_day(Month.parse(month)) == date.fromisoformat(day)
 
 
 # Codes
@@ -148,6 +128,19 @@ def test_what_is_no_code(text: str) -> None:
     with pytest.raises(symbol.CodeError) as caught:
         symbol.parse(text)
     assert len(str(caught.value)) < 120
+
+
+def test_codes_of_products() -> None:
+    assert symbol.code("H100P", Month(2026, 12)) == "H100PZ26"
+    assert symbol.outright("GB200P", Month(2027, 1)).root == "GB200P"
+    assert str(symbol.spread(symbol.outright("H100P", Month(2026, 12)))) == "H100PZ26-H100PF27"
+    first = symbol.outright("H100", Month(2027, 1))
+    assert [str(symbol.strip(first, n)) for n in (3, 12)] == ["H100-1Q27", "H100-CAL27"]
+    for month, count in ((2, 3), (4, 12), (1, 6)):
+        with pytest.raises(symbol.CodeError, match="no strip"):
+            symbol.strip(symbol.outright("H100", Month(2027, month)), count)
+    with pytest.raises(symbol.CodeError, match="not a product"):
+        symbol.code("H100PP", Month(2026, 12))
 
 
 def test_code_outside_its_century() -> None:
@@ -219,28 +212,69 @@ def test_a_quantity_is_never_wrapped(number: int) -> None:
 
 def test_the_listing_is_in_order_and_consecutive() -> None:
     listed = registry.load().listing(TODAY)
-    assert len(listed) == 48
+    assert registry.load().products == PRODUCTS
+    assert len(listed) == 24 * len(PRODUCTS)
     assert [(i.product, i.expiry) for i in listed] == sorted((i.product, i.expiry) for i in listed)
-    assert [i.code for i in listed if i.product == "H100"] == [
+    months = [i.expiry for i in listed if i.product == "H100"]
+    assert months == [str(Month(2026, 11).plus(n)) for n in range(24)]
+    assert [i.code for i in listed if i.product == "H100P"][:2] == ["H100PZ26", "H100PF27"]
+
+
+def test_what_a_market_opens_by_itself() -> None:
+    opened = registry.load().opening(TODAY)
+    assert {i.product for i in opened} == set(OPENED)
+    assert [i.code for i in opened if i.product == "H100"] == [
         "H100X26", "H100Z26", "H100F27", "H100G27", "H100H27", "H100J27",
         "H100K27", "H100M27", "H100N27", "H100Q27", "H100U27", "H100V27",
     ]  # fmt: skip
+    assert len(opened) == 48
+
+
+def test_combinations_are_of_what_is_listed() -> None:
+    found = registry.load()
+    on = date(2026, 12, 1)
+    listed = {i.code: i for i in found.listing(on)}
+    combined = found.combinations(on)
+    assert len({c.code for c in combined}) == len(combined)
+    for one in combined:
+        assert [leg.code for leg in one.legs] == [str(leg) for leg in symbol.parse(one.code).legs]
+        assert all(leg.multiplier == listed[leg.code].multiplier for leg in one.legs)
+        assert one.last_trading_day == listed[one.legs[0].code].last_trading_day
+        assert found.find(one.code, on) == one
+        assert type(one).from_json(one.to_json()) == one
+    kinds = [c.kind for c in combined if c.product == "H100"]
+    assert [kinds.count(kind) for kind in ("spread", "quarter", "year")] == [23, 7, 1]
+    # The physical December has gone by then: both calendar years are whole.
+    years = [c.code for c in combined if c.kind == "year" and c.product == "H100P"]
+    assert years == ["H100P-CAL27", "H100P-CAL28"]
+
+
+def test_the_hours_of_combinations() -> None:
+    found = registry.load()
+    hours = {
+        code: getattr(found.find(code, TODAY), "net_hours", None)
+        for code in ("H100-1Q27", "H100-1Q28", "H100-CAL27", "H100-CAL28", "H100X26-H100Z26")
+    }
+    assert hours == {
+        "H100-1Q27": 2160, "H100-1Q28": 2184, "H100-CAL27": 8760, "H100-CAL28": 8784,
+        "H100X26-H100Z26": -24,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("on", "front", "count"),
     [
-        ("2026-11-30", "X26", 12),  # its last trading day
-        ("2026-12-01", "Z26", 12),
-        ("2027-01-29", "F27", 12),
-        ("2027-01-30", "G27", 12),  # a Saturday: January traded last on the 29th
-        ("2027-05-31", "M27", 12),  # Memorial Day
+        ("2026-11-30", "X26", 24),  # its last trading day
+        ("2026-12-01", "Z26", 24),
+        ("2027-01-29", "F27", 24),
+        ("2027-01-30", "G27", 24),  # a Saturday: January traded last on the 29th
+        ("2027-05-31", "M27", 24),  # Memorial Day
         ("2028-02-29", "G28", 3),  # a leap day
         ("2025-12-31", "", 0),  # before the specs are effective
     ],
 )
 def test_the_front_month(on: str, front: str, count: int) -> None:
-    months = None if count == 12 else count
+    months = None if count == 24 else count
     listed = registry.load().listing(date.fromisoformat(on), months)
     codes = [i.code for i in listed if i.product == "A100"]
     assert len(codes) == count
@@ -248,7 +282,7 @@ def test_the_front_month(on: str, front: str, count: int) -> None:
 
 
 def test_multipliers_over_a_leap_year() -> None:
-    listed = registry.load().listing(date(2027, 12, 1))
+    listed = registry.load().listing(date(2027, 12, 1), 12)
     hours = {i.expiry: i.multiplier for i in listed if i.product == "H100"}
     assert (hours["2028-02"], hours["2028-01"], hours["2028-04"]) == (696, 744, 720)
     assert sum(hours.values()) == 366 * 24
@@ -272,6 +306,36 @@ def test_limits_and_margin_round_against_the_trader() -> None:
     assert december.margin_rate(price_micros=3_250_000) == 193_440_000
     assert december.margin_rate(price_micros=1) == 60  # 59.52
     assert december.margin_rate(price_micros=-1) == 60
+
+
+def test_the_spot_month_asks_for_more_and_allows_less() -> None:
+    cash = registry.load().instrument("H100Z26", TODAY)
+    physical = registry.load().instrument("H100PZ26", TODAY)
+    before, begins = date(2026, 11, 30), date(2026, 12, 1)
+    assert [cash.in_spot_month(day) for day in (before, begins)] == [False, True]
+    rates = [cash.margin_rate(price_micros=3_250_000, on=day) for day in (before, begins)]
+    assert rates == [193_440_000, 290_160_000]
+    assert [cash.position_limit_on(day) for day in (before, begins)] == [20_000, 5_000]
+    # Notices begin before delivery does.
+    assert physical.first_notice_day == date(2026, 11, 24)
+    assert not physical.in_spot_month(date(2026, 11, 23))
+    assert physical.in_spot_month(date(2026, 11, 24))
+
+
+def test_the_listing_of_an_old_log_is_read() -> None:
+    december = registry.load().instrument("H100Z26", TODAY)
+    first = {
+        "product", "name", "gpu", "fabric", "contract_size", "tick", "price_step", "lot_step",
+        "limit_percent", "margin_percent", "position_limit", "max_order", "maker_fee", "taker_fee",
+        "factor_low", "factor_high", "code", "expiry", "version", "multiplier", "tick_scale",
+        "decimals", "last_trading_day", "delivery_start", "delivery_end",
+    }  # fmt: skip
+    said = json.loads(december.to_json())
+    old = {field: said[field] for field in first} | {"cluster": "64", "settlement": "Cash: mean"}
+    listed = Instrument.from_json(json.dumps(old))
+    assert listed.limits(settlement_micros=3_250_000) == (2925, 3575)
+    assert listed.margin_rate(price_micros=1_000_000, on=date(2026, 12, 1)) == 59_520_000
+    assert listed.position_limit_on(date(2026, 12, 1)) == 20_000
 
 
 @pytest.mark.parametrize("settlement_micros", [1_500, 0, -3_250_000])
@@ -298,9 +362,9 @@ def test_limits_lie_inside_their_percentage(price: int, product: str, step: int)
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        ("H100PZ26", UnknownContractError),
-        ("GB200Z26", UnknownContractError),
+        ("H100PZ25", UnknownContractError),
         ("H100Z25", UnknownContractError),
+        ("H100Z45", CalendarError),
         ("H100-1Q27", symbol.CodeError),
         ("h100z26", symbol.CodeError),
     ],

@@ -4,6 +4,7 @@ Nothing here changes the market by itself; every change goes through the desk in
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
@@ -13,8 +14,10 @@ import msgspec
 
 from contracts import grades, prices, registry
 from contracts.calendar import Month
+from contracts.compare import differences
 from contracts.grades import table as factors
 from contracts.refusals import Refusal, Refused
+from contracts.spec import Instrument as Terms
 from exchange.app import requests, wishes
 from exchange.app.desk import Desk
 from exchange.app.quotes import NO_QUOTE, Quote
@@ -26,6 +29,7 @@ from exchange.messages import EventFlag, HaltCause, Mode, TradingState
 
 CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
 _POLL_SECONDS: Final = 0.005
+_log = logging.getLogger(__name__)
 
 
 class Operations:
@@ -231,7 +235,7 @@ class Operations:
             raise RequestRefused(f"business date {desk.business_date} is open; settle it first")
         number = request.date or self._next_date()
         day = wishes.as_date(number)
-        todo = self._relimit()
+        todo = self._relimit(day)
         todo += self._list_missing(day)
         await desk.perform([*todo, wishes.open_day(number)])
         closed = [
@@ -248,7 +252,7 @@ class Operations:
             today = max(today, wishes.as_date(self._desk.business_date) + timedelta(days=1))
         return wishes.as_number(today)
 
-    def _relimit(self) -> list[Wish]:
+    def _relimit(self, day: date) -> list[Wish]:
         """Limits and margin rates of the listed instruments, around their settlement prices."""
         todo = []
         for listed in self._desk.instruments.by_id.values():
@@ -257,21 +261,23 @@ class Operations:
                 continue
             price = listed.mark if listed.settlement_price is None else listed.settlement_price
             todo.append(wishes.limits(terms, listed.id, price))
-            todo.append(wishes.risk(terms, listed.id, price))
+            todo.append(wishes.risk(terms, listed.id, price, day))
         return todo
 
     def _list_missing(self, day: date) -> list[Wish]:
-        """Listings of the expiries in the cycle of ``day`` that are not listed yet.
+        """Listings of the expiries to be opened on ``day`` that are not listed yet.
 
+        What is listed keeps the terms it was listed with, whatever the files say now.
         The first mark of an expiry is its place on the demo's forward curve: a spot level and
         an assumed slope (contracts/data/prices_2026.toml).
         """
         todo: list[Wish] = []
         number = len(self._desk.instruments.by_id)
         place: dict[str, int] = {}
-        for terms in registry.load().listing(day):
+        for terms in registry.load().opening(day):
             month = place[terms.product] = place.get(terms.product, -1) + 1
             if terms.code in self._desk.instruments.by_code:
+                self._say_what_differs(terms)
                 continue
             try:
                 mark = prices.forward_curve(terms.product, month + 1)[month] * terms.tick_scale
@@ -280,9 +286,25 @@ class Operations:
                     f"{terms.code} cannot be listed: {terms.product} has no price figures"
                     " in contracts/data/"
                 ) from None
-            todo += wishes.listing(terms, number, mark)
+            todo += wishes.listing(terms, number, mark, day)
             number += 1
         return todo
+
+    def _say_what_differs(self, terms: Terms) -> None:
+        """Warn of a file that was edited under a listed expiry: its terms never change."""
+        listed = self._desk.terms.get(terms.code)
+        if listed is None or listed == terms:
+            return
+        fields = ", ".join(
+            f"{found.field} {found.before!r} not {found.after!r}"
+            for found in differences(listed, terms)
+        )
+        _log.warning(
+            "%s keeps the terms of its listing (%s): change terms by a new [[version]], for"
+            " expiries not listed yet",
+            terms.code,
+            fields,
+        )
 
     async def _settle(self, request: requests.Settle) -> dict[str, Any]:
         """Close the day, settle every instrument once, and compare engine and clearing.

@@ -83,7 +83,7 @@ def as_date(number: int) -> date:
         raise RequestRefused(f"{number} is not a date of the form yyyymmdd") from error
 
 
-def listing(instrument: Instrument, number: int, mark_micros: int) -> list[Wish]:
+def listing(instrument: Instrument, number: int, mark_micros: int, day: date) -> list[Wish]:
     """Lists an instrument under its dense number at a first mark, with limits and risk figures."""
     low, high = instrument.limits(settlement_micros=mark_micros)
     command = Command(
@@ -97,16 +97,16 @@ def listing(instrument: Instrument, number: int, mark_micros: int) -> list[Wish]
         target_lo=low & _U64,
         target_hi=high & _U64,
     )
-    return [Wish(command, instrument.to_json()), risk(instrument, number, mark_micros)]
+    return [Wish(command, instrument.to_json()), risk(instrument, number, mark_micros, day)]
 
 
-def risk(instrument: Instrument, number: int, price_micros: int) -> Wish:
-    """Sets the margin rate that a price asks for, and the instrument's limits and fees."""
+def risk(instrument: Instrument, number: int, price_micros: int, day: date) -> Wish:
+    """Sets the margin rate that a price asks for on a day, and the instrument's limits and fees."""
     command = Command(
         kind=CommandKind.SET_RISK,
         instrument=number,
-        price=instrument.margin_rate(price_micros=price_micros),
-        quantity=instrument.position_limit,
+        price=instrument.margin_rate(price_micros=price_micros, on=day),
+        quantity=instrument.position_limit_on(day),
         session=instrument.max_order,
         target_lo=instrument.maker_fee & _U64,
         target_hi=instrument.taker_fee & _U64,

@@ -1,50 +1,187 @@
 """``hourbook contracts``: what is traded."""
 
 from datetime import UTC, date, datetime
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
+import msgspec
 import typer
 
 from exchange.cli.access import Json
 from exchange.cli.output import Exit, fail, show_json, show_table
 
+if TYPE_CHECKING:
+    from contracts.registry import Registry
+    from contracts.rules import Fault
+    from contracts.spec import Combination, ContractSpec, Instrument, Listed
+
 app = typer.Typer(help="What is traded.", no_args_is_help=True, rich_markup_mode=None)
 
+LIST_HINT: Final = "`hourbook contracts list` shows what is listed"
+Kind = Literal["outright", "spread", "quarter", "year"]
 On = Annotated[
     datetime | None, typer.Option("--on", formats=["%Y-%m-%d"], help="The day; today if absent.")
 ]
+Files = Annotated[list[Path] | None, typer.Argument(help="Contract files, or folders of them.")]
 
 
 @app.command("list")
-def list_(on: On = None, as_json: Json = False) -> None:
-    """List the instruments of a day's listing cycle."""
+def list_(
+    on: On = None,
+    product: Annotated[str, typer.Option("--product", help="This product alone: H100.")] = "",
+    kind: Annotated[Kind | None, typer.Option("--kind", help="This kind alone.")] = None,
+    opened: Annotated[
+        bool, typer.Option("--opened", help="What a new market opens by itself alone.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the instruments of a day's listing cycle: expiries, spreads and strips."""
     from contracts import registry  # noqa: PLC0415
 
-    listed = registry.load().listing(_day(on))
+    day = _day(on)
+    specs = registry.load()
+    if product and product not in specs.products:
+        fail(f"no product {product[:16]!a}; there are {', '.join(specs.products)}")
+    expiries = [] if kind not in (None, "outright") else _outrights(specs, day, opened=opened)
+    combined = [] if opened else [c for c in specs.combinations(day) if kind in (None, c.kind)]
+    every: list[Listed] = [*expiries, *combined]
+    listed = [one for one in every if product in ("", one.product)]
     if as_json:
-        show_json(listed)
+        show_json([{"kind": "outright", **msgspec.to_builtins(one)} for one in listed])
         return
-    heads = ("code", "delivery", "hours", "tick", "last trading day", "name")
-    rows = [
-        (i.code, i.expiry, str(i.multiplier), i.tick, f"{i.last_trading_day}", i.name)
-        for i in listed
-    ]
-    show_table(heads, rows)
+    heads = ("code", "kind", "delivery", "hours", "tick", "last trading day", "name")
+    show_table(heads, [_line(one) for one in listed])
+
+
+def _outrights(specs: "Registry", day: date, *, opened: bool) -> "list[Instrument]":
+    return specs.opening(day) if opened else specs.listing(day)
+
+
+def _line(one: "Listed") -> tuple[str, ...]:
+    from contracts.spec import Instrument  # noqa: PLC0415
+
+    if isinstance(one, Instrument):
+        kind, delivery, hours = "outright", one.expiry, one.multiplier
+    else:
+        kind, delivery, hours = one.kind, f"{len(one.legs)} months", one.net_hours
+    return (one.code, kind, delivery, str(hours), one.tick, f"{one.last_trading_day}", one.name)
 
 
 @app.command("show")
 def show(code: str, on: On = None, as_json: Json = False) -> None:
-    """Show one instrument's terms: what a lot is, delivers and costs."""
-    from contracts import registry, sheet, symbol  # noqa: PLC0415
+    """Show the terms of an instrument (H100Z26), a combination (H100-1Q27) or a product (H100)."""
+    from contracts import registry, sheet  # noqa: PLC0415
+    from contracts.pages import product_sheet  # noqa: PLC0415
+
+    specs, day = registry.load(), _day(on)
+    found = _find(specs, code, day)
+    if as_json:
+        show_json(found)
+    elif code in specs.products:
+        print(product_sheet(specs, code, day), end="")
+    else:
+        print(sheet(found, specs.calendars[found.calendar]), end="")  # type: ignore[arg-type]
+
+
+@app.command("check")
+def check(files: Files = None, on: On = None, as_json: Json = False) -> None:
+    """Check contract files before they are used; every fault of every file is named.
+
+    Files stand in for the shipped ones of the same name. A version in force may not be changed.
+    """
+    from contracts import compare, registry  # noqa: PLC0415
+    from contracts.rules import Fault  # noqa: PLC0415
+
+    faults: list[Fault] = []
+    count = 0
+    try:
+        specs = _read(files or [])
+        count = len(specs.specs)
+        for found in compare.edited_versions(registry.load(), specs, _day(on)):
+            rule = f"must stay {found.before!a}: it is in force; add a [[version]]"
+            faults.append(Fault(found.what, found.field, found.after, rule))
+    except registry.RegistryError as error:
+        faults += error.faults
+    if as_json:
+        show_json({"versions": count, "faults": [fault._asdict() for fault in faults]})
+    else:
+        _print_check(count, faults)
+    if faults:
+        raise typer.Exit(Exit.NO)
+
+
+def _print_check(count: int, faults: "list[Fault]") -> None:
+    for fault in faults:
+        print(fault)
+    found = f"{len(faults)} fault{'s' * (len(faults) > 1)}" if faults else "no fault"
+    print(f"{found}, {count} versions read" if count else found)
+
+
+@app.command("diff")
+def diff(before: str, after: str, on: On = None, as_json: Json = False) -> None:
+    """Show the fields in which two things differ: codes, products, files or folders of files."""
+    from contracts import compare, registry  # noqa: PLC0415
+
+    day = _day(on)
+    paths = [Path(name) for name in (before, after)]
+    if all(path.exists() for path in paths):
+        try:
+            left, right = (_read([path], alone=True) for path in paths)
+        except registry.RegistryError as error:
+            fail(f"{error}\nrefused whole: mend the file, or see `hourbook contracts check FILE`")
+        found = compare.versions(left, right)
+    else:
+        specs = registry.load()
+        found = compare.differences(_find(specs, before, day), _find(specs, after, day))
+    if as_json:
+        show_json(found)
+    else:
+        rows = [(f"{one.what} {one.field}".strip(), one.before, one.after) for one in found]
+        show_table(("field", before, after), rows)
+    if found:
+        raise typer.Exit(Exit.NO)
+
+
+@app.command("pages")
+def pages(folder: Path, on: On = None, as_json: Json = False) -> None:
+    """Write a Markdown page per product into a folder, which is made if need be."""
+    from contracts import registry  # noqa: PLC0415
+    from contracts.pages import page  # noqa: PLC0415
+
+    specs = registry.load()
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for product in specs.products:
+        path = folder / f"{product.lower()}.md"
+        path.write_text(page(specs, product, _day(on)))
+        written.append(str(path))
+    if as_json:
+        show_json(written)
+    else:
+        print("\n".join(written))
+
+
+def _find(specs: "Registry", code: str, day: date) -> "ContractSpec | Instrument | Combination":
+    from contracts import calendar, registry, symbol  # noqa: PLC0415
 
     try:
-        instrument = registry.load().instrument(code, _day(on))
-    except (symbol.CodeError, registry.UnknownContractError) as error:
-        fail(f"{error}; `hourbook contracts list` shows what is listed", Exit.NO)
-    if as_json:
-        show_json(instrument)
-    else:
-        print(sheet(instrument), end="")
+        return specs.spec(code, day) if code in specs.products else specs.find(code, day)
+    except (symbol.CodeError, registry.UnknownContractError, calendar.CalendarError) as error:
+        fail(f"{error}; {LIST_HINT}")
+
+
+def _read(paths: list[Path], *, alone: bool = False) -> "Registry":
+    """The registry of files, or of folders' files, over the shipped ones unless ``alone``."""
+    from contracts import registry  # noqa: PLC0415
+
+    files = {} if alone else registry.shipped()
+    for path in paths:
+        if not path.exists():
+            fail(f"no file {path}", Exit.UNUSABLE)
+        for one in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
+            if path.is_file() or registry.is_own(one.name):
+                files[one.name] = one.read_bytes()
+    return registry.read(files)
 
 
 def _day(on: datetime | None) -> date:

@@ -1,0 +1,125 @@
+"""How files of ``data/`` are judged: every field has one rule, and every fault is named.
+
+A fault is file, field, value and rule. Nothing is guessed: an unknown field is a fault, a missing
+field is a fault, and a number is never taken for another kind of number.
+"""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from datetime import date
+from typing import Any, Final, NamedTuple
+
+FILE_BYTES_MAX: Final = 65_536
+TEXT_CHARS_MAX: Final = 200
+FACTOR_DECIMALS: Final = 4  # conversion factors are integers at 1e-4
+_SHOWN_CHARS: Final = 60
+
+
+class Fault(NamedTuple):
+    """One reason to refuse a file."""
+
+    file: str
+    field: str
+    value: str
+    rule: str
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.file, self.field) if part)
+        value = f"= {self.value}" if self.value else ""
+        return " ".join(part for part in (place, value, self.rule) if part)
+
+
+class FilesRefused(ValueError):
+    """The files were refused whole; ``faults`` says every reason."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(str(fault) for fault in faults))
+
+
+class Rule(NamedTuple):
+    """What a field must be: its TOML type, a sentence, a test, and how its value is read."""
+
+    type: type
+    rule: str
+    test: Callable[[Any], bool]
+    read: Callable[[Any], Any] = lambda value: value
+
+
+def number(low: int, high: int) -> Rule:
+    """A whole number within bounds, both included."""
+    return Rule(int, f"must be a whole number from {low} to {high}", lambda n: low <= n <= high)
+
+
+def one_of(*words: str) -> Rule:
+    """One of a few words."""
+    return Rule(str, f"must be one of {', '.join(words)}", lambda text: text in words)
+
+
+def readable(kind: type, rule: str, read: Callable[[Any], Any]) -> Rule:
+    """A value that ``read`` takes; it raises ValueError for any other."""
+
+    def test(value: Any) -> bool:
+        try:
+            read(value)
+        except ValueError:
+            return False
+        return True
+
+    return Rule(kind, rule, test, read)
+
+
+TEXT: Final = Rule(
+    str,
+    f"must be a line of 1 to {TEXT_CHARS_MAX} printable ASCII characters",
+    lambda text: 1 <= len(text) <= TEXT_CHARS_MAX and text.isascii() and text.isprintable(),
+)
+DATE: Final = Rule(date, "must be a date", lambda day: True)
+
+
+def read_toml(file: str, content: bytes) -> tuple[dict[str, Any], list[Fault]]:
+    """The tables of a TOML file; what is too large or no TOML at all is one fault."""
+    if len(content) > FILE_BYTES_MAX:
+        rule = f"must be at most {FILE_BYTES_MAX} bytes"
+        return {}, [Fault(file, "", f"{len(content)} bytes", rule)]
+    try:
+        return tomllib.loads(content.decode("utf-8")), []
+    except (ValueError, RecursionError) as error:
+        return {}, [Fault(file, "", "", f"must be a TOML file: {error}")]
+
+
+def read_table(
+    file: str, place: str, table: Mapping[str, Any], rules: Mapping[str, Rule]
+) -> tuple[dict[str, Any], list[Fault]]:
+    """The values that keep their rules, and the faults of all others."""
+    values: dict[str, Any] = {}
+    faults = [
+        Fault(file, f"{place}{key(field)}", shown(table[field]), "is not a known field")
+        for field in table
+        if field not in rules
+    ]
+    for field, rule in rules.items():
+        if field not in table:
+            faults.append(Fault(file, f"{place}{field}", "", f"is missing: it {rule.rule}"))
+            continue
+        value = table[field]
+        # The exact type: true is not 1, 1.0 is not 1, and a moment is not a date.
+        if type(value) is not rule.type or not rule.test(value):
+            faults.append(Fault(file, f"{place}{field}", shown(value), rule.rule))
+            continue
+        values[field] = rule.read(value)
+    return values, faults
+
+
+def shown(value: object) -> str:
+    """A value as a fault shows it: short and printable whatever it holds."""
+    try:
+        text = ascii(value)
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return "a number too long to show"
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "..."
+
+
+def key(field: str) -> str:
+    """A field's name as a fault shows it."""
+    return field if field.isidentifier() and field.isascii() else shown(field)
