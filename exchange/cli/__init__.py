@@ -52,10 +52,11 @@ def main() -> None:
 
 def _refusals() -> tuple[type[Exception], ...]:
     """What a directory or a log may be refused with; known only once something went wrong."""
+    from contracts.rules import FilesRefused  # noqa: PLC0415
     from exchange.app.wishes import RequestRefused  # noqa: PLC0415
     from exchange.journal.errors import JournalError  # noqa: PLC0415
 
-    return JournalError, RequestRefused
+    return FilesRefused, JournalError, RequestRefused
 
 
 __all__ = ["app", "main"]
