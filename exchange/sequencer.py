@@ -24,6 +24,8 @@ from exchange.journal.frame import (
     pack_notes,
     pack_texts,
 )
+from exchange.journal.head import Written
+from exchange.journal.heads import HeadWriter
 from exchange.journal.point import Point
 from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Replayer, ReplayReport, checkpoint_notes, replay
@@ -99,6 +101,7 @@ class _Matched:
     released: Released
     texts: bytes
     last_sequence: int
+    written: Written
 
 
 def _own_record(kind: CommandKind, quantity: int = 0) -> bytes:
@@ -131,6 +134,7 @@ class Sequencer:
         exchange_id: bytes,
         last_digest: bytes,
         syncer: Syncer,
+        signer: HeadWriter | None,
     ) -> None:
         """Take over opened parts; ``open`` is the way to get one."""
         self._lock = lock
@@ -160,6 +164,7 @@ class Sequencer:
         self._syncing: _Matched | None = None
         self._failure: Exception | None = None  # of the sync, or of the release after it
         self._syncer = syncer
+        self._signer = signer
         self._closing = False
         self._failed = False
         self._open = True
@@ -175,6 +180,7 @@ class Sequencer:
         spec_hash: bytes,
         exchange_id: bytes,
         storage: Storage | None = None,
+        heads: Path | None = None,
         segment_bytes: int = SEGMENT_BYTES,
         syncer: Callable[[Callable[[], None]], Syncer] = SyncThread,
         from_snapshot: bool = True,
@@ -184,16 +190,20 @@ class Sequencer:
 
         With ``from_snapshot`` only what lies behind the newest snapshot that can be used.
         ``storage`` keeps the log in another place than the directory; the tape stays in it.
+        ``heads`` is where signed heads are kept, and the log compared with those that are there.
         Raises DirectoryLocked, ReadOnlyDirectory, DamagedLog, WrongExchange, NewerVersion,
-        Diverged, DiskFull.
+        Diverged, DiskFull; with ``heads`` HeadsMissing, DamagedHead, BadKey.
         """
         storage = storage or LocalStorage(directory)
-        lock = storage.lock()
+        lock, signer = storage.lock(), None
         try:
             found = snapshots.Found(Point(), None, [])
             if from_snapshot:
                 found = snapshots.recover(storage, engine, exchange_id, tape=directory)
-            reader = LogReader(storage, exchange_id, start=found.log_start)
+            if heads is not None:
+                signer = HeadWriter(directory, heads, exchange_id)
+            known = [] if signer is None else signer.known
+            reader = LogReader(storage, exchange_id, known=known, start=found.log_start)
             tape = Tape(directory, exchange_id, found.point)
             replayer = Replayer(engine, reader, found.point)
             replayer.run(on_batch=tape.confirm, progress=progress)
@@ -201,6 +211,8 @@ class Sequencer:
             journal = Journal(storage, recovered, segment_bytes=segment_bytes)
             tape.settle()
         except BaseException:
+            if signer is not None:
+                signer.close(None)
             lock.close()
             raise
         return cls(
@@ -214,6 +226,7 @@ class Sequencer:
             exchange_id=exchange_id,
             last_digest=replayer.last_digest,
             syncer=syncer(journal.sync),
+            signer=signer,
         )
 
     def submit(
@@ -304,6 +317,8 @@ class Sequencer:
                 raise failure
             self.durable_upto = batch.last_sequence
             self.tape.append(batch.released, batch.texts)
+            if self._signer is not None:
+                self._signer.offer(batch.written)
             self.full = self.full or self.tape.holds
         except Exception as error:  # the loop's to raise: this may be a callback of asyncio's
             self._failure = error
@@ -348,7 +363,7 @@ class Sequencer:
         self._events_digest = digest(events)
         self._look_back(commands, last)
         released = Released(self.epoch, first, count, batch.stamp, events, batch.texts)
-        return _Matched(released, packed, last)
+        return _Matched(released, packed, last, self._journal.last)
 
     def _write(self, batch: _Batch, commands: bytes, texts: bytes) -> None:
         notes = pack_notes(self._notes)
@@ -433,5 +448,7 @@ class Sequencer:
             self._journal.abandon()
         else:
             self._journal.close(self._events_digest, digest(self._engine.state_bytes()))
+        if self._signer is not None:
+            self._signer.close(None if self._failed else self._journal.last)
         self.tape.close()
         self._lock.close()

@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import secrets
+import sqlite3
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -113,6 +114,7 @@ class Market:
             spec_hash=registry.load().spec_hash,
             exchange_id=exchange_id(directory),
             progress=progress,
+            heads=Path(settings.serve.heads) if settings.serve.heads else None,
             **{"syncer": self._timed_syncer, **sequencing},
         )
         self.tape = self.sequencer.tape
@@ -323,8 +325,17 @@ class Market:
                 await asyncio.sleep(self.settings.limits.clearing_pause_seconds)
 
     def _book(self) -> None:
+        """Book what follows; where the disk is full, say so and leave it for the next time."""
         following = self.tape.read(*self.clearing.position)
-        self.clearing.apply(list(itertools.islice(following, self.settings.limits.clearing_frames)))
+        try:
+            self.clearing.apply(
+                list(itertools.islice(following, self.settings.limits.clearing_frames))
+            )
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+                raise
+            _log.error("clearing waits for room on the disk: %s", error)
+            time.sleep(self.settings.limits.watch_seconds)  # of its own thread
 
     async def _watch(self) -> None:
         """Take checkpoints, and make the market cancel-only if clearing lags or disagrees."""

@@ -37,6 +37,9 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["loopback", "any", "off"],
         Meta(description="whom /metrics answers: this machine, anybody, nobody"),
     ] = "loopback"
+    heads: Annotated[
+        str, Meta(description="directory for signed heads, on another disk; empty: none are signed")
+    ] = ""
     log_format: Annotated[
         Literal["text", "json"], Meta(description="form of the lines on stderr")
     ] = "text"

@@ -7,7 +7,21 @@ import sys
 
 import typer
 
-from exchange.cli import bench, clear, config, contracts, log, market, operator, records, replay
+from exchange.cli import (
+    archive,
+    bench,
+    clear,
+    config,
+    contracts,
+    goodput,
+    index,
+    log,
+    market,
+    operator,
+    records,
+    replay,
+    snapshot,
+)
 from exchange.cli.output import Exit, Failure
 
 app = typer.Typer(
@@ -22,8 +36,14 @@ app.command("demo")(market.demo)
 app.command("serve")(market.serve)
 app.command("flow")(records.flow)
 app.command("replay")(replay.replay)
+app.command("shadow")(snapshot.shadow)
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(log.app, name="log")
+app.add_typer(archive.archive, name="archive")
+app.add_typer(archive.heads, name="heads")
 app.add_typer(contracts.app, name="contracts")
+app.add_typer(goodput.app, name="goodput")
+app.add_typer(index.app, name="index")
 app.add_typer(clear.app, name="clear")
 app.add_typer(operator.keys, name="keys")
 app.add_typer(operator.admin, name="admin")

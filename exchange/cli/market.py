@@ -29,6 +29,9 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; 0: a free one. [default: 8000]")
     ] = None,
+    heads: Annotated[
+        str | None, typer.Option(help="Directory for signed heads, on another disk.")
+    ] = None,
     file: ConfigFile = None,
     log_format: Annotated[
         str | None, typer.Option(help="text or json, a line each on stderr. [default: text]")
@@ -50,6 +53,7 @@ def serve(
         "serve.data": data,
         "serve.host": host,
         "serve.port": port,
+        "serve.heads": heads,
         "serve.log_format": log_format,
         "serve.log_level": log_level,
     }

@@ -5,7 +5,7 @@ One JSON object, replaced whole. Heads that are signed, and kept elsewhere, are 
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,15 @@ class KnownFrame(msgspec.Struct, frozen=True):
     sequence: int
     frame_hash: bytes
     source: str
+
+
+class Written(NamedTuple):
+    """A frame of the log: its epoch, its last sequence, its hash and its stamp."""
+
+    epoch: int
+    sequence: int
+    frame_hash: bytes
+    stamp: int
 
 
 class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

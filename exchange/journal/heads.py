@@ -16,9 +16,10 @@ from typing import Any, Final
 import msgspec
 
 from exchange.journal.errors import DamagedHead, JournalError
-from exchange.journal.frame import NO_HASH, digest
-from exchange.journal.head import KnownFrame
-from exchange.journal.storage import sync_directory
+from exchange.journal.frame import HEADER_BYTES, NO_HASH, digest, peek
+from exchange.journal.head import KnownFrame, Written
+from exchange.journal.places import list_segments, open_segment
+from exchange.journal.storage import LocalStorage, read_whole, sync_directory
 
 SIGNED_FORMAT: Final = 1
 KEY_NAME: Final = "head.key"  # beside the log, mode 0600
@@ -53,15 +54,6 @@ class SignedHead(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Return what is signed: eight lines, so that any tool can check it."""
         title, fields = f"hourbook head {self.format}", msgspec.structs.astuple(self)[1:-1]
         return "".join(f"{line}\n" for line in (title, *fields)).encode()
-
-
-class Position(msgspec.Struct, frozen=True):
-    """What a head is made of: the last durable frame."""
-
-    epoch: int
-    sequence: int
-    frame_hash: bytes
-    stamp: int
 
 
 def key_id(public: bytes) -> str:
@@ -186,6 +178,24 @@ def known_frames(directory: Path, exchange_id: str) -> list[KnownFrame]:
     ]
 
 
+def frames_known_of(directory: Path, heads: Path) -> list[KnownFrame]:
+    """Return what the heads in ``heads`` say about the log in ``directory``, whoever it is of.
+
+    Raises HeadsMissing where that directory has none of this exchange; none for an empty log.
+    """
+    storage = LocalStorage(directory)
+    for segment in list_segments(storage)[:1]:
+        file = open_segment(storage, segment)
+        opening = peek(read_whole(file, HEADER_BYTES), 0)
+        file.close()
+        if opening is not None:
+            exchange_id = opening.exchange_id.hex()
+            if not heads_path(heads, exchange_id).exists():
+                raise HeadsMissing(f"{heads} has no heads of exchange {exchange_id}")
+            return known_frames(heads, exchange_id)
+    return []
+
+
 class HeadWriter:
     """Signs a head now and then, in a thread: neither matching nor the log's disk waits for it.
 
@@ -211,7 +221,7 @@ class HeadWriter:
         log_directory.mkdir(parents=True, exist_ok=True)
         self._open(key_path, directory)
         self._stamp = 0
-        self._next: Position | None = None
+        self._next: Written | None = None
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="head-writer", daemon=True)
@@ -230,21 +240,21 @@ class HeadWriter:
             os.truncate(self._path, sum(len(line) + 1 for line in lines))
         self._previous = digest(lines[-1]) if lines else NO_HASH
 
-    def offer(self, position: Position) -> None:
-        """Sign this durable position, if the last head is a period old. Never waits."""
-        if position.stamp - self._stamp >= PERIOD_NS:
-            self._stamp = position.stamp
-            self._put(position)
+    def offer(self, written: Written) -> None:
+        """Sign this durable frame, if the last head is a period old. Never waits."""
+        if written.stamp - self._stamp >= PERIOD_NS:
+            self._stamp = written.stamp
+            self._put(written)
 
-    def _put(self, position: Position) -> None:
+    def _put(self, written: Written) -> None:
         with self._changed:
-            self._next = position
+            self._next = written
             self._changed.notify()
 
-    def close(self, position: Position | None) -> None:
+    def close(self, written: Written | None) -> None:
         """Sign a last head, if there is something new, and end."""
-        if position is not None:
-            self._put(position)
+        if written is not None:
+            self._put(written)
         with self._changed:
             self._closing = True
             self._changed.notify()
@@ -257,20 +267,20 @@ class HeadWriter:
             with self._changed:
                 while self._next is None and not self._closing:
                     self._changed.wait()
-                position, self._next = self._next, None
-            if position is None:
+                written, self._next = self._next, None
+            if written is None:
                 return
-            if position.sequence > self.signed_upto:
-                self._write(position)
+            if written.sequence > self.signed_upto:
+                self._write(written)
 
-    def _write(self, position: Position) -> None:
+    def _write(self, written: Written) -> None:
         head = SignedHead(
             SIGNED_FORMAT,
             self._exchange_id,
-            position.epoch,
-            position.sequence,
-            position.frame_hash.hex(),
-            position.stamp,
+            written.epoch,
+            written.sequence,
+            written.frame_hash.hex(),
+            written.stamp,
             self._previous.hex(),
             self._key_id,
         )
@@ -280,9 +290,9 @@ class HeadWriter:
             _append(self._path, line + b"\n")
         except OSError as error:
             self.failed += 1
-            _log.error("no signed head at sequence %d: %s", position.sequence, error)
+            _log.error("no signed head at sequence %d: %s", written.sequence, error)
         else:
-            self.signed_upto = position.sequence
+            self.signed_upto = written.sequence
             self._previous = digest(line)
 
 

@@ -5,6 +5,7 @@ then says what the end is: clean, a torn tail that nobody was told of, or damage
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -123,6 +124,12 @@ class _Window:
         return size > 0
 
 
+def _unlike(path: Path, offset: int, first: int, known: KnownFrame, found: bytes) -> BrokenChain:
+    """Return the error of a log that is another than a head says."""
+    what = f"frame ending at sequence {known.sequence}, named by {known.source}"
+    return BrokenChain(path, offset, first, what, known.frame_hash.hex(), found.hex())
+
+
 class LogReader:
     """One pass over the log of a market: all of it, or what comes behind ``start``.
 
@@ -176,6 +183,7 @@ class LogReader:
         """Leave out what lies up to ``start``, without reading it."""
         self.next_sequence = start.sequence + 1
         self._hash, self._epoch, self._stamp = start.frame_hash, start.epoch, start.stamp
+        self._check_left_out(start.sequence)
         first = self.next_sequence
         if all(one.first != first for one in self.segments):
             place = find_sequence(self.storage, start.sequence)
@@ -183,6 +191,20 @@ class LogReader:
                 raise NotInLog(f"no frame ends at sequence {start.sequence}: begin elsewhere")
             first, self._first_offset = place.segment.first, place.end
         self.segments = [one for one in self.segments if one.first >= first]
+
+    def _check_left_out(self, sequence: int) -> None:
+        """Compare the newest known frame of those that are not read: a seek, not a scan."""
+        known = [one for one in self._known if one.sequence <= sequence]
+        for one in known[-1:]:
+            place = find_sequence(self.storage, one.sequence)
+            file = open_segment(self.storage, place.segment)
+            data = read_whole(file, place.end - place.offset, place.offset)
+            file.close()
+            path, found = self.storage.where(place.segment.name), NO_HASH
+            with suppress(BadFrame):
+                found = decode(memoryview(data), 0).hash
+            if (place.last_sequence, found) != (one.sequence, one.frame_hash):
+                raise _unlike(path, place.offset, place.first_sequence, one, found)
 
     @property
     def total_bytes(self) -> int:
@@ -279,12 +301,8 @@ class LogReader:
                 return
             ends = one.sequence == frame.last_sequence
             if not ends or one.frame_hash != frame.hash:
-                raise BrokenChain(
-                    path, self._offset, frame.opening.first_sequence,
-                    f"frame named by {one.source}",
-                    f"{one.frame_hash.hex()} at sequence {one.sequence}",
-                    f"{frame.hash.hex()} at sequence {frame.last_sequence}",
-                )  # fmt: skip
+                first = frame.opening.first_sequence
+                raise _unlike(path, self._offset, first, one, frame.hash)
             self._known_at += 1
 
     def _judge_damage(self, segment: Segment, file: File, fault: BadFrame) -> None:

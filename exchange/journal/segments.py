@@ -10,7 +10,7 @@ disk, read again at the next start, knows what it holds. A full disk is no failu
 """
 
 import logging
-from typing import Final, NamedTuple
+from typing import Final
 
 from exchange.journal.errors import (
     DiskFull,
@@ -21,7 +21,7 @@ from exchange.journal.errors import (
     write_failure,
 )
 from exchange.journal.frame import Opening, encode
-from exchange.journal.head import HEAD_FORMAT, Head, write_head
+from exchange.journal.head import HEAD_FORMAT, Head, Written, write_head
 from exchange.journal.places import Marks, Segment, make_index, segment_name, write_index
 from exchange.journal.reader import Recovered
 from exchange.journal.room import LEAST_BYTES, make_room
@@ -30,15 +30,6 @@ from exchange.journal.storage import File, Storage
 SEGMENT_BYTES: Final = 64 << 20  # a segment takes no further frame once it is this large
 ROLL_AGAIN_BYTES: Final = 1 << 20  # where the disk had no room for another segment
 _log = logging.getLogger(__name__)
-
-
-class Written(NamedTuple):
-    """The last frame appended: its epoch and hash, its last sequence, its stamp."""
-
-    epoch: int
-    sequence: int
-    frame_hash: bytes
-    stamp: int
 
 
 class Journal:

@@ -1,0 +1,140 @@
+"""``hourbook archive`` and ``hourbook heads``: old segments, and what proves a log unchanged."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from exchange.cli.access import Json
+from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+
+archive = typer.Typer(help="Old segments of a log.", no_args_is_help=True, rich_markup_mode=None)
+heads = typer.Typer(help="Signed heads of a log.", no_args_is_help=True, rich_markup_mode=None)
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
+
+
+@archive.command("run")
+def run(
+    directory: Directory,
+    upto: Annotated[
+        int | None,
+        typer.Option(help="The last sequence that may go; the newest good snapshot's if absent."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="Another directory to archive into, and not beside the log.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compress closed segments up to a snapshot that was found good now, and remove the originals.
+
+    Each is read back and compared before its original goes. May run beside a serving market.
+    """
+    from exchange.engine import Engine  # noqa: PLC0415
+    from exchange.journal import retention, snapshots  # noqa: PLC0415
+    from exchange.journal.storage import LocalStorage  # noqa: PLC0415
+
+    storage = LocalStorage(directory)
+    _need_log(directory)
+    good = [one.sequence for one in snapshots.examine(storage, Engine()) if not one.reason]
+    bound = max(good, default=0)
+    if not bound:
+        fail(
+            f"no snapshot in {directory} is good, and without one a start needs every segment: "
+            f"`hourbook snapshot write {directory}` makes one"
+        )
+    if upto is not None and upto > bound:
+        fail(f"--upto {upto} is above the newest good snapshot, of sequence {bound}")
+    place = None if to is None else LocalStorage(to)
+    with progress("archiving") as advance:
+        done = retention.archive_upto(storage, min(upto or bound, bound), place, advance)
+    facts = {
+        "archived": len(done),
+        "upto": done[-1].last_sequence if done else 0,
+        "bytes": sum(one.size for one in done),
+        "archived_bytes": sum(one.archived_size for one in done),
+        "to": str(to or directory),
+    }
+    show_facts(facts, as_json)
+
+
+@archive.command("list")
+def list_(directory: Directory, as_json: Json = False) -> None:
+    """List the segments of a log, archived or not."""
+    from exchange.journal import retention  # noqa: PLC0415
+    from exchange.journal.storage import LocalStorage  # noqa: PLC0415
+
+    _need_log(directory)
+    found = retention.stored(LocalStorage(directory))
+    if as_json:
+        show_json(found)
+        return
+    rows = [
+        (one.name, f"{one.first_sequence:,}",
+         "being written" if one.last_sequence is None else f"{one.last_sequence:,}",
+         "yes" if one.archived else "no", f"{one.size:,}")
+        for one in found
+    ]  # fmt: skip
+    show_table(("segment", "first", "last", "archived", "bytes"), rows)
+
+
+@archive.command("restore")
+def restore(
+    directory: Directory,
+    origin: Annotated[
+        Path | None, typer.Option("--from", help="Where the archived segments are; DIR if absent.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Bring archived segments back, every frame checked. The log is read either way, archived
+    beside it or not; this is for segments that lie elsewhere, and for tools of other makers.
+    """
+    from exchange.journal import retention  # noqa: PLC0415
+    from exchange.journal.storage import LocalStorage  # noqa: PLC0415
+
+    storage = LocalStorage(directory)
+    place = storage if origin is None or origin.resolve() == directory.resolve() else None
+    with progress("restoring") as advance:
+        done = retention.restore(storage, place or LocalStorage(origin or directory), advance)
+    show_facts({"restored": len(done), "bytes": sum(size for _, size in done)}, as_json)
+
+
+@heads.command("verify")
+def verify(
+    directory: Directory,
+    place: Annotated[Path, typer.Option("--heads", help="Where the heads are kept.")],
+    key: Annotated[
+        str, typer.Option(help="The id of the only key that you trust, as another told you.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Check every signature and chain of the heads, and every frame of the log against them."""
+    from exchange.journal import heads as signed  # noqa: PLC0415
+    from exchange.journal.reader import LogReader  # noqa: PLC0415
+
+    _need_log(directory)
+    known = signed.frames_known_of(directory, place)
+    reader = LogReader(directory, known=known)
+    total, done = reader.total_bytes, 0
+    with progress("reading the log") as advance:
+        for chunk in reader.chunks():
+            done += sum(frame.length for frame in chunk)
+            if advance is not None:
+                advance(done, total)
+    reader.finish()
+    found = signed.read_heads(place, reader.exchange_id.hex()) if reader.exchange_id else []
+    keys = sorted({head.key for head in found})
+    if key and keys != [key]:
+        fail(f"the heads are signed by {', '.join(keys) or 'nobody'}, not by {key} alone")
+    facts = {
+        "heads": len(found),
+        "signed_upto": found[-1].sequence if found else 0,
+        "log_upto": reader.next_sequence - 1,
+        "keys": ", ".join(keys),
+    }
+    show_json(facts | {"keys": keys}) if as_json else show_facts(facts, False)
+
+
+def _need_log(directory: Path) -> None:
+    if not (directory / "log").is_dir():
+        fail(f"no log in {directory}; name a market's data directory", Exit.UNUSABLE)
