@@ -1,0 +1,163 @@
+"""How contracts reach a market: as commands in the log, once, whole. Budget: 15 seconds."""
+
+import logging
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+
+from contracts import registry, symbol
+from contracts.registry import RegistryError
+from contracts.spec import Instrument
+from exchange.app import Market, requests
+from exchange.app.wishes import RequestRefused
+
+CHECKOUT = Path(__file__).parents[1]
+TODAY = date(2026, 11, 20)
+
+
+def noon(day: date) -> int:
+    return int(datetime(day.year, day.month, day.day, 12, tzinfo=UTC).timestamp()) * 10**9
+
+
+@asynccontextmanager
+async def running(directory: Path, day: date = TODAY) -> AsyncIterator[Market]:
+    """A market whose clock stands still at noon of a day."""
+    started = await Market.start(directory, clock=lambda: noon(day))
+    try:
+        yield started
+    finally:
+        await started.stop()
+
+
+def changed(old: str, new: str, file: str = "h100.toml") -> registry.Registry:
+    """The shipped registry with one file changed."""
+    files = registry.shipped()
+    text = files[file].decode()
+    assert old in text
+    return registry.read({**files, file: text.replace(old, new).encode()})
+
+
+async def test_what_opens_by_itself_is_what_the_engine_trades(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        listed = list(m.desk.instruments.by_code)
+        assert listed == [i.code for i in registry.load().opening(TODAY)]
+        assert all(isinstance(symbol.parse(code), symbol.Outright) for code in listed)
+        for one in registry.load().opening(TODAY):
+            assert m.desk.terms[one.code] == one
+
+
+def test_a_replay_reads_no_contract_file(tmp_path: Path) -> None:
+    """In a process that cannot import the contracts at all, the log gives the same state."""
+    script = """
+import asyncio, sys
+from pathlib import Path
+from exchange.app import Market
+async def run():
+    market = await Market.start(Path(sys.argv[1]), clock=lambda: int(sys.argv[2]))
+    print(await market.stop())
+asyncio.run(run())
+"""
+    again = """
+import sys
+sys.modules["contracts"] = None
+from pathlib import Path
+from exchange.engine import Engine
+from exchange.journal.replay import replay
+report = replay(Path(sys.argv[1]), Engine)
+assert report.divergence is None
+print(report.state_hash.hex())
+"""
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path), str(noon(TODAY))],
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        ).stdout.split()[-1]
+        for code in (script, again)
+    ]
+    assert said[0] == said[1]
+
+
+async def test_an_edited_file_moves_nothing_that_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as m:
+        before = m.desk.terms["H100Z26"]
+        await m.operations.perform(requests.Settle())
+    edited = changed("limit_percent = 10 ", "limit_percent = 50 ")
+    monkeypatch.setattr(registry, "load", lambda: edited)
+    with caplog.at_level(logging.WARNING):
+        async with running(tmp_path, date(2026, 12, 1)) as m:
+            assert m.desk.terms["H100Z26"] == before
+            listed = m.desk.instruments.by_code["H100Z26"]
+            assert listed.high_ticks * 100 <= listed.mark // 1000 * 110
+            # An expiry that was not listed yet comes under what the file says now.
+            assert m.desk.terms["H100X27"].limit_percent == 50
+    said = [record.getMessage() for record in caplog.records if "H100Z26" in record.getMessage()]
+    assert "H100Z26 keeps the terms of its listing (limit_percent '10' not '50')" in said[0]
+    assert not any("A100" in record.getMessage() for record in caplog.records)
+
+
+async def test_the_spot_month_begins_with_the_month(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        before = m.desk.instruments.by_code["H100Z26"].rate
+        spot = m.desk.instruments.by_code["H100X26"].rate
+        settled = {"H100Z26": "3.000", "H100X26": "3.000"}
+        await m.operations.perform(requests.Settle(prices=settled))
+    async with running(tmp_path, date(2026, 12, 1)) as m:
+        december = m.desk.terms["H100Z26"]
+        rate = m.desk.instruments.by_code["H100Z26"].rate
+        assert rate == 3_000_000 * 744 * december.spot_margin_percent // 100
+        assert rate > before
+    assert spot == 3_250_000 * 720 * 12 // 100  # November was in its delivery month already
+
+
+async def test_a_product_without_a_price_level_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = changed("opened_months = 0 ", "opened_months = 1 ", "gb200.toml")
+    monkeypatch.setattr(registry, "load", lambda: opened)
+    with pytest.raises(RequestRefused, match="GB200X26 cannot be listed: GB200 has no price"):
+        async with running(tmp_path):
+            pass
+
+
+async def test_a_product_with_a_level_opens_by_a_number_in_its_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = changed("opened_months = 0 ", "opened_months = 3 ", "mi300.toml")
+    monkeypatch.setattr(registry, "load", lambda: opened)
+    async with running(tmp_path) as m:
+        codes = [c for c in m.desk.instruments.by_code if c.startswith("MI300")]
+        assert codes == ["MI300X26", "MI300Z26", "MI300F27"]
+        assert m.desk.instruments.by_code["MI300X26"].mark == 2_990_000
+
+
+async def test_a_bad_file_starts_no_market_and_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> registry.Registry:
+        return changed('tick = "0.001"', 'tick = "0"')
+
+    monkeypatch.setattr(registry, "load", broken)
+    with pytest.raises(RegistryError, match=r"lot\.tick = '0' must be a power of ten"):
+        await Market.start(tmp_path / "market", clock=lambda: noon(TODAY))
+    assert not (tmp_path / "market" / "log").exists()
+
+
+def test_every_term_that_acts_is_in_the_listing() -> None:
+    """What the operations ask of terms after listing, they ask of the log's, not of the files."""
+    one = registry.load().instrument("H100Z26", TODAY)
+    again = Instrument.from_json(one.to_json())
+    day = date(2026, 12, 1)
+    assert again == one
+    assert again.limits(settlement_micros=3_000_000) == one.limits(settlement_micros=3_000_000)
+    assert again.margin_rate(price_micros=1, on=day) == one.margin_rate(price_micros=1, on=day)
