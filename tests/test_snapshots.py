@@ -20,6 +20,7 @@ from exchange.engine import Engine
 from exchange.journal import snapshots
 from exchange.journal.archive import archive_segment
 from exchange.journal.errors import Diverged
+from exchange.journal.frame import digest
 from exchange.journal.places import list_segments, make_index, read_index
 from exchange.journal.point import Point
 from exchange.journal.shadow import Shadow, TapeBehind
@@ -117,7 +118,7 @@ def test_a_market_that_starts_from_a_snapshot_is_the_one_that_read_its_whole_log
     assert found.file is not None and not found.passed
     report = replay(quick, Engine)
     assert report.divergence is None
-    assert snapshots.digest(engine.state_bytes()) == report.state_hash
+    assert digest(engine.state_bytes()) == report.state_hash
     for path in sorted((plain / "log").iterdir()):
         assert path.read_bytes() == (quick / "log" / path.name).read_bytes()
     assert (plain / TAPE).read_bytes() == (quick / TAPE).read_bytes()
@@ -357,7 +358,7 @@ def test_a_shadow_follows_a_log_that_grows(tmp_path: Path) -> None:
         assert shadow.advance() > sum(map(len, part))  # RECOVERED, too
         assert shadow.advance() == 0
     report = replay(tmp_path, Engine)
-    assert snapshots.digest(shadow.engine.state_bytes()) == report.state_hash
+    assert digest(shadow.engine.state_bytes()) == report.state_hash
     assert shadow.checked >= 4  # every close wrote one
 
 

@@ -5,6 +5,7 @@ its own, and the market never waits for it. Every frame's record of the events b
 state hash of a checkpoint, is compared with what this engine gives.
 """
 
+import copy
 import os
 import time
 from collections.abc import Callable
@@ -46,7 +47,7 @@ class Shadow:
         self.found = snapshots.Found(Point(), None, [])
         if not fresh:
             self.found = snapshots.recover(self.storage, engine)
-        self.point = self.found.point
+        self.point = copy.deepcopy(self.found.point)  # it moves
         self.exchange_id = self.found.exchange_id
         self.checked = 0
         self._head: Head | None = None  # the last one compared
