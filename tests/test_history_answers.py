@@ -245,14 +245,14 @@ def test_bulletin_volume_is_the_trades(
     }
     assert {key: row["volume"] for key, row in told.items()} == dict(traded)
     assert [day.date for day in bulletin.days] == list(DAYS)
-    for row in clearing._store.rows("select * from trading"):
-        shown = told[row["business_date"], CODES[row["instrument"]]]
-        assert (shown["trades"], shown["volume"]) == (row["trades"], row["volume"])
-        assert round(float(shown["close"]) * 1_000) == row["last_price"]
-    for row in clearing._store.rows("select * from settlement_prices where cycle = 1"):
-        shown = told[row["business_date"], CODES[row["instrument"]]]
+    for booked in clearing._store.rows("select * from trading"):
+        shown = told[booked["business_date"], CODES[booked["instrument"]]]
+        assert (shown["trades"], shown["volume"]) == (booked["trades"], booked["volume"])
+        assert round(float(shown["close"]) * 1_000) == booked["last_price"]
+    for booked in clearing._store.rows("select * from settlement_prices where cycle = 1"):
+        shown = told[booked["business_date"], CODES[booked["instrument"]]]
         if not shown["deliveries"]:  # an expiry settles again, at its final price
-            assert round(float(shown["settlement_price"]) * 1e6) == row["price"]
+            assert round(float(shown["settlement_price"]) * 1e6) == booked["price"]
     for shown in told.values():
         assert shown["low"] <= min(shown["open"], shown["close"])
         assert shown["high"] >= max(shown["open"], shown["close"])

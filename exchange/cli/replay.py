@@ -144,13 +144,15 @@ def _answer(
 ) -> None:
     run, divergence = replayed.replayer, replayed.divergence
     dropped = replayed.tail_dropped
+    agrees = divergence is None
     facts: dict[str, Any] = {
         "commands": run.commands,
-        "events": run.events,
-        "frames": run.frames,
-        "epoch": run.epoch,
+        "events": run.events if agrees else None,  # counted a piece at a time: not known then
+        "frames": run.frames if agrees else None,
+        "epoch": run.epoch if agrees else None,
         "last_sequence": run.commands,
-        "time": _stamp_text(run.stamp),
+        "agreed_upto": divergence.first_sequence - 1 if divergence else run.commands,
+        "time": _stamp_text(run.stamp) if agrees else None,
         "state_hash": run.state_hash().hex(),
         "commands_per_second": int(run.commands / seconds) if seconds else 0,
         "tail_dropped": dropped.reason if dropped else None,
