@@ -42,6 +42,12 @@ def replay(context: typer.Context, as_json: Json = False) -> None:
     _run("replay", context.args, as_json)
 
 
+@app.command("recovery", context_settings=PASS_ON)
+def recovery(context: typer.Context, as_json: Json = False) -> None:
+    """Time snapshots, and a start from one with a million resting orders."""
+    _run("recovery", context.args, as_json)
+
+
 @app.command("index", context_settings=PASS_ON)
 def index(context: typer.Context, as_json: Json = False) -> None:
     """Measure what one provider can do to the settlement index, and time a month of it."""
