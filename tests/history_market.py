@@ -5,7 +5,7 @@ replacements name orders in both ways, and everything a log can say about an ord
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -24,6 +24,7 @@ from exchange.messages import (
     TimeInForce,
     TradingState,
 )
+from exchange.sequencer import Sequencer
 
 ACCOUNTS: Final = range(1, 7)
 POOR: Final = 6
@@ -191,11 +192,15 @@ class Script:
                     for record, text in batch:
                         ingress = clock.now - 1_500_000
                         sequencer.submit(1, record, ingress_ns=ingress, text=text)
-                    await until(lambda: sequencer.tape.last[1] >= told)
+                    await until(_released(sequencer, told))
                 await sequencer.close()
 
         asyncio.run(session())
         return directory
+
+
+def _released(sequencer: Sequencer, upto: int) -> Callable[[], bool]:
+    return lambda: sequencer.tape.last[1] >= upto
 
 
 def two_days(seed: int = 1, batches: int = 150, by_client: bool | None = None) -> Script:
