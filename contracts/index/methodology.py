@@ -50,7 +50,7 @@ class Series(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     gpu: Name
     kind: Name
-    tier: Tier
+    tier: Tier  # the strongest that a price of it can be: a provider's own may be weaker
     factor: str = "1.0000"  # price of the index's good over the price of this one
     note: str = ""
 

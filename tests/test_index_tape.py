@@ -1,0 +1,374 @@
+"""The tape in two times, a month's final settlement price, and the index at the command line."""
+
+import json
+from datetime import date
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from index_panel import (
+    BASE_DAYS,
+    CODE,
+    SELLERS,
+    batch,
+    changed,
+    day,
+    flat,
+    spread_out,
+)
+from typer.testing import CliRunner
+
+from contracts.calendar import Month
+from contracts.decimal_text import format_price
+from contracts.index import methodology as rules
+from contracts.index.fixing import Fixing, State
+from contracts.index.methodology import Index
+from contracts.index.observations import Observation, read
+from contracts.index.run import end_ns, fix_through, recompute, reproduce, revise
+from contracts.index.settlement import FinalPrice, MonthIncomplete, Step, final_price
+from contracts.index.tape import Tape, TapeError
+from exchange.app import requests, wishes
+from exchange.cli import app
+from exchange.cli.access import operate
+from exchange.cli.output import Failure
+
+NOW = BASE_DAYS
+LATER_NS = end_ns(day(NOW + 5))
+
+
+def panel(days: int = NOW + 2) -> list[Observation]:
+    return flat(spread_out(9), range(days))
+
+
+def a_tape() -> Tape:
+    last = day(NOW + 1)
+    return fix_through(
+        Tape(), rules.load(), batch(panel()), [CODE], last, recorded_ns=end_ns(last)
+    )[0]
+
+
+def revised(tape: Tape, factor: float = 0.8, at: int = LATER_NS, name: str = "better") -> Tape:
+    better = {seller: price * factor for seller, price in spread_out(9).items()}
+    again = batch(flat(better, [NOW]), name)
+    return revise(tape, rules.load(), again, [CODE], day(NOW), recorded_ns=at)[0]
+
+
+def test_a_revision_stands_beside_what_it_revises() -> None:
+    tape = a_tape()
+    longer = revised(tape)
+    assert longer.encode().startswith(tape.encode())
+    first, second = (fixing for _, fixing in longer.revisions(CODE, day(NOW)))
+    assert (first.state, first.revision, first.price_micros) == (State.PUBLISHED, 0, 2_880_000)
+    assert (second.state, second.revision, second.price_micros) == (State.REVISED, 1, 2_304_000)
+    assert longer.fixing(CODE, day(NOW), LATER_NS - 1) == first
+    assert longer.fixing(CODE, day(NOW), LATER_NS) == second
+    assert longer.fixing(CODE, day(NOW), end_ns(day(NOW + 1)) - 1) is None, "not known yet"
+    after = longer.fixing(CODE, day(NOW + 1))
+    assert after == tape.fixing(CODE, day(NOW + 1)), "later days are as they were"
+
+
+def test_a_revision_may_withhold() -> None:
+    thin = batch(flat(spread_out(2), [NOW]), "thin")
+    grown, (fixing,) = revise(a_tape(), rules.load(), thin, [CODE], day(NOW), recorded_ns=LATER_NS)
+    assert (fixing.state, fixing.revision, fixing.price_micros) == (State.WITHHELD, 1, None)
+    assert grown.fixing(CODE, day(NOW), LATER_NS - 1) != fixing
+
+
+def test_anchors_once_made_are_frozen() -> None:
+    tape = a_tape()
+    (table,) = tape.tables(CODE)
+    assert revised(tape).tables(CODE) == [table]
+    with pytest.raises(TapeError, match="frozen"):
+        tape.append(table, LATER_NS)
+
+
+def test_a_tape_reads_back_and_nothing_on_it_runs_backwards() -> None:
+    tape = revised(a_tape())
+    again = Tape.decode(tape.encode())
+    assert (again.head, again.encode()) == (tape.head, tape.encode())
+    known = [recorded.recorded_ns for recorded in again]
+    assert all(before <= after for before, after in pairwise(known))
+    fixing = again.fixing(CODE, day(NOW))
+    assert fixing is not None
+    with pytest.raises(TapeError, match="before the entry before it"):
+        again.append(msgspec.structs.replace(fixing, revision=2), LATER_NS - 1)
+    with pytest.raises(TapeError, match="has 2 revisions"):
+        again.append(fixing, LATER_NS)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_a_tape_with_any_byte_changed_is_refused(data: st.DataObject) -> None:
+    content = bytearray(a_tape().encode())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(TapeError):
+        Tape.decode(bytes(content))
+
+
+def test_every_number_is_given_again_by_its_inputs() -> None:
+    tape, methodology = revised(a_tape()), rules.load()
+    for recorded in tape:
+        fixing = recorded.entry
+        if isinstance(fixing, Fixing) and fixing.published:
+            table = tape.table(CODE, fixing.date)
+            assert table is not None
+            assert recompute(fixing, methodology.indices[CODE], table) == fixing.price_micros
+    assert reproduce(tape, methodology, batch(panel())) == []
+    better = {seller: price * 0.8 for seller, price in spread_out(9).items()}
+    assert reproduce(tape, methodology, batch(flat(better, [NOW]), "better")) == []
+    other = batch(flat({seller: 3.0 for seller in SELLERS[:9]}, range(NOW + 2)))
+    assert reproduce(tape, methodology, other) == ["entries 1 to 18"]
+
+
+CHECKOUT = Path(__file__).parents[1]
+
+# The ladder of a final settlement price
+
+MONTH = Month(2026, 4)
+
+
+def month_tape(prices: list[int | None]) -> Tape:
+    """A tape with a fixing of every day of the month: a price, or withheld."""
+    tape = Tape()
+    for number, price in enumerate(prices):
+        on = date(2026, 4, number + 1)
+        fixing = Fixing(
+            index=CODE,
+            date=on,
+            revision=0,
+            state=State.WITHHELD if price is None else State.PUBLISHED,
+            reason="PROVIDERS" if price is None else "",
+            price_micros=price,
+            votes=(),
+            rules_hash="",
+            inputs_hash=f"{number:02x}",
+            methodology_version="1.0",
+        )
+        tape.append(fixing, end_ns(on))
+    return tape
+
+
+def settled(prices: list[int | None], market: tuple[int, ...] = ()) -> FinalPrice:
+    return final_price(index(), MONTH, month_tape(prices), market)
+
+
+def index() -> Index:
+    return rules.load().indices[CODE]
+
+
+@pytest.mark.parametrize(
+    ("published", "market", "step", "price"),
+    [
+        (30, 0, Step.MEAN, 2_500_000),
+        (20, 0, Step.MEAN, 2_500_000),
+        (19, 5, Step.SHORT_MEAN, 2_500_000),
+        (10, 0, Step.SHORT_MEAN, 2_500_000),
+        (9, 5, Step.MARKET_MEAN, 3_000_003),
+        (0, 7, Step.MARKET_MEAN, 3_000_005),
+        (9, 4, Step.UNDETERMINED, None),
+        (0, 0, Step.UNDETERMINED, None),
+    ],
+)
+def test_a_month_settles_by_the_ladder(
+    published: int, market: int, step: Step, price: int | None
+) -> None:
+    prices = [2_500_000] * published + [None] * (30 - published)
+    final = settled(prices, tuple(3_000_001 + n for n in range(market)))
+    assert (final.step, final.price_micros) == (step, price)
+    assert (final.published_days, len(final.withheld)) == (published, 30 - published)
+
+
+@pytest.mark.parametrize(
+    ("prices", "mean"),
+    [
+        ([2_000_000] * 15 + [2_000_001] * 15, 2_000_000),  # a half, to the even one
+        ([2_000_001] * 15 + [2_000_002] * 15, 2_000_002),
+        ([2_000_000] * 14 + [2_000_001] * 16, 2_000_001),
+        ([2_000_000] * 10 + [2_000_001] * 10 + [None] * 10, 2_000_000),
+        ([1] * 29 + [10**12], 33_333_333_334),
+    ],
+)
+def test_a_final_price_is_rounded_once_half_to_even(prices: list[int | None], mean: int) -> None:
+    assert settled(prices).price_micros == mean
+
+
+def test_a_month_with_a_day_unfixed_does_not_settle() -> None:
+    with pytest.raises(MonthIncomplete, match="2026-04-30 that was known at the cut"):
+        settled([2_500_000] * 29)
+
+
+def test_a_revision_after_the_cut_changes_no_settlement() -> None:
+    tape = month_tape([2_500_000] * 30)
+    before = final_price(index(), MONTH, tape)
+    known = tape.fixing(CODE, date(2026, 4, 10))
+    assert known is not None
+    again = msgspec.structs.replace(
+        known, revision=1, state=State.REVISED, price_micros=2_800_000, inputs_hash="ff"
+    )
+    in_time = Tape.decode(tape.encode())
+    in_time.append(again, before.cut_ns)
+    tape.append(again, before.cut_ns + 1)
+    assert final_price(index(), MONTH, tape) == before
+    moved = final_price(index(), MONTH, in_time)
+    assert moved.price_micros == 2_510_000
+    assert moved.inputs_hash != before.inputs_hash
+    assert final_price(index(), MONTH, tape, cut_ns=before.cut_ns + 1).price_micros == 2_510_000
+
+
+# The log of a market
+
+
+def test_a_fixing_becomes_a_record_with_the_hash_of_its_inputs() -> None:
+    facts = {"index": CODE, "date": 20260801, "inputs_hash": "ab" * 32, "tape_hash": "cd" * 32}
+    published = requests.RecordFixing(**facts, state="PUBLISHED", price="3.203183")  # type: ignore[arg-type]
+    wish = wishes.record_fixing(published)
+    command = wish.command
+    assert (command.price, command.quantity, command.account) == (3_203_183, 20260801, 0)
+    assert command.target_lo == command.target_hi == int("ab" * 8, 16)
+    assert json.loads(wish.text)["inputs_hash"] == "ab" * 32
+    withheld = requests.RecordFixing(**facts, state="WITHHELD", reason="PROVIDERS")  # type: ignore[arg-type]
+    same_day = wishes.record_fixing(withheld).command
+    assert (same_day.key_lo, same_day.key_hi) == (command.key_lo, command.key_hi)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"price": ""},
+        {"price": "-1"},
+        {"price": "0"},
+        {"price": "1e3"},
+        {"state": "WITHHELD"},
+        {"inputs_hash": "xy"},
+        {"inputs_hash": "ab"},
+        {"tape_hash": "ab" * 33},
+        {"date": 20260230},
+        {"revision": -1},
+        {"index": "\u00e9"},
+    ],
+)
+def test_a_record_that_makes_no_sense_is_refused(wrong: dict[str, object]) -> None:
+    facts: dict[str, object] = {
+        "index": CODE,
+        "date": 20260801,
+        "state": "PUBLISHED",
+        "price": "3.2",
+        "inputs_hash": "ab" * 32,
+        "tape_hash": "cd" * 32,
+    }
+    with pytest.raises(wishes.RequestRefused):
+        wishes.record_fixing(requests.RecordFixing(**facts | wrong))  # type: ignore[arg-type]
+
+
+# The command line
+
+
+def hourbook(*arguments: str, code: int = 0) -> str:
+    """What a command prints; of one that fails the message that ends it."""
+    done = CliRunner().invoke(app, arguments)
+    if code:
+        assert isinstance(done.exception, Failure), done.output
+        assert done.exception.code == code
+        return str(done.exception)
+    assert done.exception is None, done.exception
+    return done.stdout
+
+
+def csv_file(path: Path, days: range, factor: float = 1.0) -> None:
+    lines = ["provider,gpu,kind,usd_hr,fetched_at"]
+    lines += [
+        f"{name},h100-sxm,on-demand,{price * factor:.6f},{day(n)}T06:00:00Z"
+        for n in days
+        for name, price in spread_out(9).items()
+    ]
+    path.write_text("\n".join(lines))
+
+
+def test_the_command_line_fixes_shows_verifies_and_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    csv_file(tmp_path / "march.csv", range(NOW + 2))
+    csv_file(tmp_path / "better.csv", range(NOW, NOW + 1), 0.9)
+    on, last = f"{day(NOW)}", f"{day(NOW + 1)}"
+    only = ("--index", CODE)
+    fixed = hourbook("index", "fix", "march.csv", "--date", last, *only, "--json")
+    assert [f["price_micros"] for f in json.loads(fixed)["fixings"][-2:]] == [2_880_000] * 2
+    again = hourbook("index", "fix", "march.csv", "--date", last, *only, code=1)
+    assert again.startswith("REPLAYED (2202)")
+    hourbook("index", "fix", "better.csv", "--date", on, *only, "--revise")
+    table = hourbook("index", "show", CODE)
+    assert "REVISED  2.592000" in table and "PUBLISHED  2.880000" in table
+    both = json.loads(hourbook("index", "show", CODE, "--date", on, "--json"))
+    assert [one["fixing"]["revision"] for one in both] == [0, 1]
+    assert "nebius" in hourbook("index", "show", CODE, "--date", on)
+    files = ("march.csv", "better.csv")
+    proof = json.loads(hourbook("index", "verify", *files, "--json"))
+    assert (proof["recomputed"], proof["files_run_again"], proof["differ"]) == (3, 2, [])
+    early = hourbook("index", "settle", CODE, "2026-03", code=1)
+    assert "no fixing of 2026-03-01 that was known at the cut" in early
+    assert "2026-03-17" in hourbook(
+        "index", "settle", CODE, "2026-03", "--known", "2099-01-01", code=1
+    )
+    hourbook("admin", "deposit", "1", "5", "--data", "market")
+    record = ("index", "record", CODE, "--date", on, "--data", "market", "--json")
+    first, second = (json.loads(hourbook(*record)) for _ in range(2))
+    assert (first["recorded_before"], second["recorded_before"]) == (False, True)
+    facts = {"index": CODE, "date": int(on.replace("-", "")), "revision": 1}
+    facts |= {"inputs_hash": "ab" * 32, "tape_hash": "ab" * 32}
+    other = requests.RecordFixing(**facts, state="REVISED", price="9.99")  # type: ignore[arg-type]
+    with pytest.raises(Failure, match="DUPLICATE_DIFFERENT"):
+        operate(other, tmp_path / "market")
+    damaged = (tmp_path / "index.tape").read_bytes().replace(b"PUBLISHED", b"PUBLISHEd", 1)
+    (tmp_path / "index.tape").write_bytes(damaged)
+    assert "line 17 of the tape" in hourbook("index", "show", CODE, code=3)
+
+
+def test_the_command_line_shows_the_rules() -> None:
+    listed = hourbook("index", "rules")
+    assert CODE in listed and "2027-01-15" in listed
+    facts = json.loads(hourbook("index", "rules", CODE, "--json"))
+    iosco = {"administrator", "methodology_version", "data_sufficiency", "input_hierarchy",
+             "transition_policy", "cessation", "conflicts", "complaints", "review_date",
+             "change_notice_days", "retention_years"}  # fmt: skip
+    assert iosco <= facts.keys()
+    assert facts["gates"]["effective_tenths"] == {"enter": 60, "keep": 50}
+    assert "there are HBX-A100" in hourbook("index", "rules", "GOLD", code=1)
+
+
+# Real quotes
+
+
+def test_the_real_panel_gives_the_documented_fixings(shared: Path) -> None:
+    """Prices by gpurentalprices.com, CC BY 4.0; the page shows these figures."""
+    content = (shared / "data" / "gpurentalprices_ccby.csv").read_bytes()
+    last = date(2026, 8, 22)
+    taken = read(content, now_ns=end_ns(last), methodology=rules.load())
+    codes = sorted(rules.load().indices)
+    _, fixings = fix_through(Tape(), rules.load(), taken, codes, last, recorded_ns=end_ns(last))
+    page = (CHECKOUT / "docs" / "reference" / "index-methodology.md").read_text()
+    for code in codes:
+        own = [fixing for fixing in fixings if fixing.index == code]
+        counts = [
+            sum(1 for fixing in own if fixing.state is state)
+            for state in (State.PUBLISHED, State.FALLBACK, State.WITHHELD)
+        ]
+        price = own[-1].price_micros
+        shown = "withheld" if price is None else f"${format_price(price, 6)}"
+        cells = [code, *(str(count) for count in counts), shown]
+        assert f"| {' | '.join(cells)} |" in page, cells
+        for fixing in own:
+            assert not fixing.published or fixing.gates["influence_bp"] <= 150
+
+
+def test_a_fixing_carries_the_hash_of_the_rules_it_was_made_by() -> None:
+    methodology = changed(clip_bp=200)
+    _, (*_, fixing) = fix_through(
+        Tape(), methodology, batch(panel()), [CODE], day(NOW), recorded_ns=LATER_NS
+    )
+    assert fixing.rules_hash == methodology.rules_hash(CODE).hex()
+    assert fixing.rules_hash != rules.load().rules_hash(CODE).hex()
