@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benches import core, path, replay, rivals
+from benches import contracts, core, path, replay, rivals
 from benches.core import Subject, floor_table, flow_rows, given_subjects, own_subjects
 from benches.memory import measure
 from benches.rows import Row, publish, row
@@ -80,6 +80,11 @@ def test_a_package_makes_the_right_trades(package: str) -> None:
     pytest.importorskip(package.replace("-", "_"), reason="the bench extra is not installed")
     drawn = workload("single", 200)
     assert rivals.time_package(package, drawn.raw, drawn.prefill) > 0
+
+
+def test_the_registry_is_timed_against_its_toml() -> None:
+    parsed, loaded, listed = contracts.registry_rows(rounds=1)
+    assert (parsed.ratio, loaded.ratio_to, listed.ratio_to) == (None, parsed.name, parsed.name)
 
 
 def test_replay_holds_and_is_compared_with_the_core() -> None:

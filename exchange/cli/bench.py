@@ -66,6 +66,12 @@ def normalization(context: typer.Context, as_json: Json = False) -> None:
     _run("normalization", context.args, as_json)
 
 
+@app.command("contracts", context_settings=PASS_ON)
+def contracts(context: typer.Context, as_json: Json = False) -> None:
+    """Time the contract registry against parsing its TOML."""
+    _run("contracts", context.args, as_json)
+
+
 def _run(name: str, arguments: list[str], as_json: bool) -> None:
     """Run ``benches/NAME.py`` of the checkout this package stands in."""
     checkout = Path(exchange.__file__).parents[1]
