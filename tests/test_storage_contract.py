@@ -17,11 +17,13 @@ import pytest
 from exchange.journal.errors import DirectoryLocked
 from exchange.journal.memory import MemoryStorage
 from exchange.journal.storage import File, LocalStorage, Storage, read_whole
+from exchange.sim.disk import SimDisk
 
 NAME = "log/a"
 ENGINES: dict[str, Callable[[Path], Storage]] = {
     "local files": LocalStorage,
     "memory": lambda directory: MemoryStorage(),
+    "simulated disk": lambda directory: SimDisk(random.Random(1)),
 }
 
 
@@ -50,6 +52,19 @@ def content(storage: Storage, name: str = NAME) -> bytes:
     found = read_whole(file, storage.size(name))
     file.close()
     return found
+
+
+def test_what_is_renewed_stays_the_same(storage: Storage) -> None:
+    file = storage.open(NAME, write=True)
+    file.append(b"one two")
+    file.reserve(100)
+    file.renew(4)
+    file.sync()
+    assert file.end == 7
+    file.append(b" three")
+    file.truncate(file.end)
+    file.close()
+    assert content(storage) == b"one two three"
 
 
 def test_what_is_appended_is_read(storage: Storage) -> None:

@@ -71,6 +71,10 @@ class ExpandedFile:
         """Never."""
         raise AssertionError("an archived segment is closed")
 
+    def renew(self, offset: int) -> None:
+        """Never."""
+        raise AssertionError("an archived segment is closed")
+
     def truncate(self, end: int) -> None:
         """Never."""
         raise AssertionError("an archived segment is closed")
@@ -140,7 +144,7 @@ def restore_segment(storage: Storage, name: str, origin: Storage) -> int:
     check_frames(data, first, None, str(origin.where(name)))
     plain = name.removesuffix(SUFFIX)
     storage.replace(plain, data)
-    if origin is storage:
+    if origin.where(name) == storage.where(name):
         storage.remove(name)
     return len(data)
 

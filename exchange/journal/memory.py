@@ -76,6 +76,9 @@ class MemoryFile:
         buffer[: len(found)] = found
         return len(found)
 
+    def renew(self, offset: int) -> None:
+        """Nothing to do: a sync here takes all that was written."""
+
     def truncate(self, end: int) -> None:
         """Cut, or fill up with zeros."""
         content = self._content

@@ -4,6 +4,7 @@
 then says what the end is: clean, a torn tail that nobody was told of, or damage that must stop us.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -83,6 +84,7 @@ class Recovered(msgspec.Struct, frozen=True):
     exchange_id: bytes | None
     segment: Segment | None
     offset: int  # in ``segment``, where the next frame goes
+    proven: int  # in ``segment``, up to where a sync is known to have been good
     tail_dropped: Tail | None
     marks: list[Mark]  # of ``segment``
 
@@ -170,6 +172,7 @@ class LogReader:
         self._first_offset = 0  # in the first segment read
         self._segment: Segment | None = None
         self._marks = Marks()
+        self._doubtful: deque[tuple[int, int]] = deque()  # (last sequence, offset) of frames
         self._damage: _Damage | None = None
         if start is not None and start.sequence > 0:
             self._begin_at(start)
@@ -224,6 +227,7 @@ class LogReader:
             if segment.first != self.next_sequence and not offset:
                 self._refuse_gap(segment)
             self._segment, self._marks = segment, Marks()
+            self._doubtful.clear()
             yield from self._read(segment, offset)
             offset = 0
 
@@ -259,7 +263,9 @@ class LogReader:
             else:
                 chunk.append(frame)
                 self._marks.note(frame.opening.first_sequence, self._stamp, self._offset)
+                self._doubtful.append((frame.last_sequence, self._offset))
                 self._offset += frame.length
+                self._proven(self.durable_upto)
 
     def _follow(self, path: Path, frame: Frame) -> None:
         """Accept a whole frame as the next one, or raise BrokenChain."""
@@ -362,9 +368,17 @@ class LogReader:
             self.exchange_id,
             self._segment,
             self._offset,
+            self._proven(mark),
             tail,
             self._marks.marks,
         )
+
+    def _proven(self, mark: int) -> int:
+        """Drop the frames up to ``mark`` from those in doubt; return where the others begin."""
+        doubtful = self._doubtful
+        while doubtful and doubtful[0][0] <= mark:
+            doubtful.popleft()
+        return doubtful[0][1] if doubtful else self._offset
 
     def _refuse_end(self, why: str, wanted: str) -> None:
         damage = self._damage

@@ -73,6 +73,8 @@ class Journal:
         try:
             self._file = storage.open(self._segment.name, write=True)
             self._file.truncate(end)
+            if recovered.proven < end:  # read from memory, and perhaps nowhere else (a failed sync)
+                self._file.renew(recovered.proven)
             self._have_room()
         except OSError as error:
             raise write_failure(error, str(storage.where(self._segment.name))) from error

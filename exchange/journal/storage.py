@@ -69,6 +69,13 @@ class File(Protocol):
     def truncate(self, end: int) -> None:
         """Forget what lies at and behind ``end``, the room too. Durable after a ``sync``."""
 
+    def renew(self, offset: int) -> None:
+        """Have the next ``sync`` write again what stands from ``offset`` to the end.
+
+        After a sync that failed the system may hold bytes that it shows to every reader and calls
+        written; only writing them once more makes another sync worth anything.
+        """
+
     def close(self) -> None:
         """Let the file go. Says nothing about what is durable. May be repeated."""
 
@@ -233,6 +240,12 @@ class LocalFile:
             os.ftruncate(self._handle, end)
             self._cut = True
         self._end = self._allocated = end
+
+    def renew(self, offset: int) -> None:
+        """Write the same bytes to the same place: a crash on the way changes nothing."""
+        rest = memoryview(read_whole(self, self._end - offset, offset))
+        while rest:
+            rest = rest[os.pwrite(self._handle, rest, self._end - len(rest)) :]
 
     def close(self) -> None:
         """Close the descriptor."""

@@ -148,7 +148,7 @@ class SimDisk:
         self.begin()
         if self._holder is not None and self._holder.alive:
             raise DirectoryLocked(self.where("lock"), self._holder.name)
-        self._holder = PROCESS.get()
+        self._holder = PROCESS.get() or Process("a process that is not simulated")
         return _Lock(self)
 
     def unlock(self) -> None:
@@ -338,6 +338,13 @@ class SimFile:
         del content.seen[end:]
         content.dirty.append(_Write(end, None))
         content.end = end
+
+    def renew(self, offset: int) -> None:
+        """Write the same bytes to the same place."""
+        content = self._content
+        if self._disk.begin():
+            raise self._disk.die()
+        content.dirty.append(_Write(offset, bytes(content.seen[offset : content.end])))
 
     def close(self) -> None:
         """Let it go."""

@@ -19,6 +19,8 @@ from random import Random
 from typing import Any, Final, TypeVar, TypeVarTuple
 from weakref import WeakKeyDictionary
 
+from exchange.journal.errors import JournalStopped
+
 STEPS_MAX: Final = 20_000_000  # callbacks of one run: more is a loop that never ends
 NS: Final = 1_000_000_000
 EXECUTOR_NS_MAX: Final = 2_000_000  # how long work given to an executor takes at most, drawn
@@ -32,6 +34,10 @@ PROCESS: ContextVar["Process | None"] = ContextVar("process", default=None)
 
 class Killed(BaseException):
     """Raised inside an operation that a process dies in."""
+
+
+# What a failing disk raises: it ends a market, and every part of it that meets it.
+EXPECTED: Final = (Killed, OSError, JournalStopped)
 
 
 class Stuck(AssertionError):
@@ -216,14 +222,13 @@ class SimLoop(asyncio.BaseEventLoop):
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Keep what was raised outside any await, unless its process is dead.
 
-        A message without an exception only says that a killed task never ended; the errors that
-        this room's disk raises end a market, and every part of it that meets them.
+        A message without an exception only says that a killed task never ended.
         """
         error = context.get("exception")
         task = context.get("task") or context.get("future")
         process = None if task is None else self._owners.get(task)
         is_dead = process is not None and not process.alive
-        if error is not None and not is_dead and not isinstance(error, Killed | OSError):
+        if error is not None and not is_dead and not isinstance(error, EXPECTED):
             self.errors.append(error)
 
     # Running
