@@ -252,6 +252,19 @@ def verdict(results: Results) -> Verdict:
     return Verdict(scores, new, off, known)
 
 
+def work_spread(results: Results, others: int = OTHERS_LEAST) -> tuple[int, float, float]:
+    """How many results, and how far their log GPU-minutes lie from the median of the same round,
+    benchmark and class at eight accelerators, where so many others have one: standard deviation,
+    and a robust one (1.4826 times the median distance).
+    """
+    groups: dict[tuple[str, str, str], list[float]] = {}
+    for place in np.flatnonzero(results.size == 0):
+        key = (results.round[place], results.benchmark[place], results.gpu[place])
+        groups.setdefault(key, []).append(float(results.y[place]))
+    away = [y - median(group) for group in groups.values() if len(group) > others for y in group]
+    return len(away), float(np.std(away)), 1.4826 * float(np.median(np.abs(away)))
+
+
 def persistence(results: Results, others: int = OTHERS_LEAST) -> tuple[int, float, float]:
     """Pairs, correlation and standard deviation of submitters' own factors, round to next round.
 
@@ -289,3 +302,11 @@ def by_group(labels: Sequence[str], off: Array) -> list[tuple[str, int, float, f
     names = sorted(set(labels), key=lambda name: (-list(labels).count(name), name))
     where = np.array(labels)
     return [(name, int((where == name).sum()), *errors(off[where == name])) for name in names]
+
+
+def worst_submitter(found: Verdict) -> tuple[str, float]:
+    """The submitter without whom the error is least, and that error: to explain, not to exclude."""
+    off, names = found.off[found.known], found.new.submitter[found.known]
+    without = {str(name): errors(off[names != name])[0] for name in np.unique(names)}
+    worst = min(without, key=lambda name: without[name])
+    return worst, without[worst]
