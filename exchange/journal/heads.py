@@ -171,11 +171,12 @@ def _check_signature(head: SignedHead, directory: Path, place: str) -> None:
 
 def known_frames(directory: Path, exchange_id: str) -> list[KnownFrame]:
     """Return what the signed heads in a directory say about an exchange's frames."""
-    source = f"the signed head in {heads_path(directory, exchange_id)}"
-    return [
-        KnownFrame(head.sequence, bytes.fromhex(head.frame_hash), source)
-        for head in read_heads(directory, exchange_id)
-    ]
+    return _known(read_heads(directory, exchange_id), heads_path(directory, exchange_id))
+
+
+def _known(heads: list[SignedHead], path: Path) -> list[KnownFrame]:
+    source = f"the signed head in {path}"
+    return [KnownFrame(one.sequence, bytes.fromhex(one.frame_hash), source) for one in heads]
 
 
 def frames_known_of(directory: Path, heads: Path) -> list[KnownFrame]:
@@ -215,12 +216,13 @@ class HeadWriter:
                 f"{key_path} has signed heads of this exchange, and there is no {self._path}: "
                 f"mount that directory, or delete {key_path} to give up what they prove"
             )
-        self.known = known_frames(directory, self._exchange_id)
-        self.signed_upto = self.known[-1].sequence if self.known else 0
+        heads = read_heads(directory, self._exchange_id)
+        self.known = _known(heads, self._path)
+        self.signed_upto = heads[-1].sequence if heads else 0
+        self._stamp = heads[-1].stamp if heads else 0  # the period's beginning
         self.failed = 0
         log_directory.mkdir(parents=True, exist_ok=True)
         self._open(key_path, directory)
-        self._stamp = 0
         self._next: Written | None = None
         self._changed = threading.Condition()
         self._closing = False
@@ -242,7 +244,9 @@ class HeadWriter:
 
     def offer(self, written: Written) -> None:
         """Sign this durable frame, if the last head is a period old. Never waits."""
-        if written.stamp - self._stamp >= PERIOD_NS:
+        if not self._stamp:
+            self._stamp = written.stamp
+        elif written.stamp - self._stamp >= PERIOD_NS:
             self._stamp = written.stamp
             self._put(written)
 
