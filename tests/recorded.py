@@ -11,6 +11,7 @@ import msgspec
 
 from exchange.engine import Engine
 from exchange.journal import frame as frames
+from exchange.journal.memory import MemoryStorage
 from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Engine as AnyEngine
 from exchange.journal.segments import Journal
@@ -79,7 +80,7 @@ class Syncing(LocalStorage):
             syncs[0](file._handle)
             syncs[0] = self._sync
 
-        syncs = [os.fsync]
+        syncs: list[Callable[[int], None]] = [os.fsync]
         if write:
             file.sync = sync  # type: ignore[method-assign]
         return file
@@ -134,7 +135,14 @@ def crashed_copy(directory: Path, copy: Path) -> Path:
     return copy
 
 
-def read_log(directory: Path, exchange_id: bytes | None = EXCHANGE_ID) -> Recovered:
+def log_in_memory(data: bytes) -> MemoryStorage:
+    """A log of one segment of those bytes, and nothing beside it."""
+    storage = MemoryStorage()
+    storage.replace(FIRST_SEGMENT, data)
+    return storage
+
+
+def read_log(directory: Path | Storage, exchange_id: bytes | None = EXCHANGE_ID) -> Recovered:
     """Read and judge the whole log."""
     reader = LogReader(directory, exchange_id)
     for _ in reader.chunks():

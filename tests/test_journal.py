@@ -20,6 +20,7 @@ from recorded import (
     deposits,
     frame_bounds,
     journal_at,
+    log_in_memory,
     open_sequencer,
     read_log,
     record,
@@ -89,51 +90,49 @@ def test_a_frame_holds_what_the_batch_was(market: Path) -> None:
     assert opening.rules_version == RULES_VERSION
 
 
-def test_a_cut_at_every_byte_of_the_last_frames(log: Path) -> None:
+def test_a_cut_at_every_byte(log: Path) -> None:
     """Whole frames are kept, the torn one is dropped with a reason, and writing goes on."""
-    path = log / FIRST_SEGMENT
-    whole = path.read_bytes()
-    bounds = frame_bounds(log)
-    sequences = [sum(SIZES[: at + 1]) for at in range(len(SIZES))]
-    for size in range(bounds[-3][0], len(whole)):
-        path.write_bytes(whole[:size])
-        kept = sum(1 for _, end in bounds if end <= size)
-        recovered = read_log(log)
-        assert (recovered.frames, recovered.last_sequence) == (kept, sequences[kept - 1])
+    whole = (log / FIRST_SEGMENT).read_bytes()
+    ends = [0, *(end for _, end in frame_bounds(log))]
+    sequences = [sum(SIZES[:at]) for at in range(len(SIZES) + 1)]
+    for size in range(len(whole)):
+        storage = log_in_memory(whole[:size])
+        kept = sum(1 for end in ends[1:] if end <= size)
+        recovered = read_log(storage)
+        assert (recovered.frames, recovered.last_sequence) == (kept, sequences[kept])
         tail = recovered.tail_dropped
-        assert (tail is None) == (size == bounds[kept - 1][1])
+        assert (tail is None) == (size == ends[kept])
         if tail is not None:
-            assert (tail.offset, tail.size) == (bounds[kept - 1][1], size - bounds[kept - 1][1])
+            assert (tail.offset, tail.size) == (ends[kept], size - ends[kept])
             assert "cut short" in tail.reason
-        journal = journal_at(log, recovered)
+        journal = journal_at(storage, recovered)
         append(journal, [deposit(1)])
         journal.abandon()
-        again = read_log(log)
-        assert (again.last_sequence, again.tail_dropped) == (sequences[kept - 1] + 1, None)
+        again = read_log(storage)
+        assert (again.last_sequence, again.tail_dropped) == (sequences[kept] + 1, None)
 
 
 def test_a_flipped_bit_is_found_wherever_it_is(log: Path) -> None:
-    path = log / FIRST_SEGMENT
-    whole = bytearray(path.read_bytes())
+    whole = bytearray((log / FIRST_SEGMENT).read_bytes())
     bounds = frame_bounds(log)
     last_start = bounds[-1][0]
     for offset in range(len(whole)):
         start = max(begin for begin, _ in bounds if begin <= offset)
         whole[offset] ^= 1 << offset % 8
-        path.write_bytes(whole)
+        storage = log_in_memory(bytes(whole))
         whole[offset] ^= 1 << offset % 8
         if start == last_start:
             try:
-                tail = read_log(log).tail_dropped
+                tail = read_log(storage).tail_dropped
             except NewerVersion:
                 continue
             assert tail is not None and tail.offset == start
         else:
             with pytest.raises((DamagedLog, NewerVersion)) as caught:
-                read_log(log)
+                read_log(storage)
             error = caught.value
             assert isinstance(error, DamagedLog | NewerVersion)
-            assert (error.path, error.offset) == (path, start)
+            assert (error.path, error.offset) == (storage.where(FIRST_SEGMENT), start)
 
 
 def test_damage_names_the_hashes(log: Path) -> None:
