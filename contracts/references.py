@@ -1,11 +1,12 @@
 """What a contract spec may refer to: the codes of the other files of ``data/``.
 
 A spec names a calendar, a GPU class, deliverable grades and an index with its methodology version.
-A file that is absent is not checked against; one that is there must hold what a spec names.
+Of the files that other modules own only what a spec shares with them is read here; what else is in
+them is judged by its owner. A file that is absent is not checked against.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -18,6 +19,8 @@ HARDWARE: Final = "hardware.toml"
 GRADES: Final = "grades.toml"
 INDICES: Final = "indices.toml"
 FILES: Final = (CALENDARS, HARDWARE, GRADES, INDICES)
+
+T = TypeVar("T")
 
 
 class IndexFacts(msgspec.Struct, frozen=True):
@@ -32,19 +35,73 @@ class IndexFacts(msgspec.Struct, frozen=True):
 
 
 class GradeFacts(msgspec.Struct, frozen=True):
-    """What a spec and a grade both say, and must say alike."""
+    """The hardware that a grade is of."""
 
-    product: str = ""
-    gpu_class: str = ""
+    gpu_class: str
+
+
+class FactorRules(msgspec.Struct, frozen=True):
+    """Figures of the rules for conversion factors that a spec states, too."""
+
+    first_expiry: str
+    factor_low: str
+    factor_high: str
+    publish_days: int
+    freeze_days: int
+    true_up_tolerance: str
+    failure_floor: str
+
+    def figures(self) -> dict[str, tuple[str, int]]:
+        """Name here and value, factors at 1e-4, by the name of a spec's field."""
+        names = {
+            "factor_low": "factor_low",
+            "factor_high": "factor_high",
+            "factors_published": "publish_days",
+            "factors_frozen": "freeze_days",
+            "true_up_tolerance": "true_up_tolerance",
+            "goodput_floor": "failure_floor",
+        }
+        said = {field: (name, getattr(self, name)) for field, name in names.items()}
+        return {
+            field: (name, parse_price(n, FACTOR_DECIMALS) if isinstance(n, str) else n)
+            for field, (name, n) in said.items()
+        }
+
+
+class GradesFile(msgspec.Struct, frozen=True):
+    """What is read of ``data/grades.toml``."""
+
+    grades: dict[str, GradeFacts] = {}
+    rules: list[FactorRules] = []
+
+    def __post_init__(self) -> None:
+        for rules in self.rules:
+            rules.figures()
+
+
+class IndicesFile(msgspec.Struct, frozen=True):
+    """What is read of ``data/indices.toml``; ``common`` holds where an index says nothing."""
+
+    common: dict[str, Any] = {}
+    indices: dict[str, dict[str, Any]] = {}
+
+    def facts(self) -> dict[str, IndexFacts]:
+        """Facts by index code."""
+        return {
+            code: msgspec.convert(self.common | table, IndexFacts)
+            for code, table in self.indices.items()
+        }
+
+    def __post_init__(self) -> None:
+        self.facts()
 
 
 class References(msgspec.Struct, frozen=True):
     """Codes that exist; None where there is no file to know them from."""
 
     calendars: Mapping[str, Calendar]
-    hardware: frozenset[str] | None = None
-    grades: Mapping[str, GradeFacts] | None = None
-    factor_rules: tuple[Mapping[str, Any], ...] = ()  # of the grades' file, the first the oldest
+    hardware: Mapping[str, Any] | None = None
+    grades: GradesFile | None = None
     indices: Mapping[str, IndexFacts] | None = None
 
     def faults(self, values: dict[str, Any]) -> list[tuple[str, str]]:
@@ -58,23 +115,21 @@ class References(msgspec.Struct, frozen=True):
 
     def _grade_faults(self, values: dict[str, Any]) -> list[tuple[str, str]]:
         """Grades that do not exist or are of other hardware; figures other than the factors'."""
+        if self.grades is None:
+            return []
         faults = []
-        grades = {} if self.grades is None else self.grades
-        for code in values.get("grades", ()) if self.grades is not None else ():
-            grade = grades.get(code)
+        for code in values.get("grades", ()):
+            grade = self.grades.grades.get(code)
             if grade is None:
                 faults.append(("grades", f"has {code!a}, which is no code of {GRADES}"))
             elif grade.gpu_class != values.get("hardware", grade.gpu_class):
                 faults.append(("grades", f"has {code!a}, which is of {grade.gpu_class}"))
-        governing = [
-            rules
-            for rules in self.factor_rules
-            if rules.get("first_expiry", "") <= str(values.get("first_expiry", ""))
-        ]
-        for field, other in _FACTOR_FIGURES.items() if governing else ():
-            rule = governing[-1].get(other)
-            if field in values and rule is not None and values[field] != _figure(rule):
-                faults.append((field, f"must be {rule!a}, {other} of the rules in {GRADES}"))
+        first = str(values.get("first_expiry", ""))
+        governing = [rules for rules in self.grades.rules if rules.first_expiry <= first]
+        for field, (name, figure) in governing[-1].figures().items() if governing else ():
+            if values.get(field, figure) != figure:
+                rule = f"must be {getattr(governing[-1], name)!a}, {name} of the rules in {GRADES}"
+                faults.append((field, rule))
         return faults
 
     def _index_faults(self, values: dict[str, Any]) -> list[tuple[str, str]]:
@@ -90,61 +145,29 @@ class References(msgspec.Struct, frozen=True):
         return []
 
 
-# A spec's figure, and its name among the rules by which conversion factors are made.
-_FACTOR_FIGURES: Final = {
-    "factor_low": "factor_low",
-    "factor_high": "factor_high",
-    "factors_published": "publish_days",
-    "factors_frozen": "freeze_days",
-    "true_up_tolerance": "true_up_tolerance",
-    "goodput_floor": "failure_floor",
-}
-
-
-def _figure(rule: object) -> object:
-    """A rule's figure as a spec has it: factors at 1e-4."""
-    return parse_price(rule, FACTOR_DECIMALS) if isinstance(rule, str) else rule
-
-
-def _rule(file: str, codes: Mapping[str, Any] | frozenset[str]) -> str:
+def _rule(file: str, codes: Mapping[str, Any]) -> str:
     return f"must be a code of {file}: {', '.join(sorted(codes))}"
 
 
 def read_references(files: Mapping[str, bytes]) -> tuple[References, list[Fault]]:
-    """The codes of those of ``FILES`` that are given, and what keeps them from being read.
-
-    Of the files that other modules own only codes are read here; what else is in them is judged
-    by its owner.
-    """
+    """The codes of those of ``FILES`` that are given, and what keeps them from being read."""
     calendars, faults = read_calendars(CALENDARS, files.get(CALENDARS, b""))
-    found: dict[str, Any] = {"calendars": calendars}
-    readers: dict[str, Callable[[dict[str, Any]], Any]] = {
-        HARDWARE: frozenset, GRADES: _grade_facts, INDICES: _index_facts
-    }  # fmt: skip
-    for name, read in readers.items():
-        if name not in files:
-            continue
-        table, wrong = read_toml(name, files[name])
-        faults += wrong
-        if not wrong:
-            found[name.removesuffix(".toml")] = read(table)
-        if name == GRADES:
-            found["factor_rules"] = tuple(table.get("rules", ()))
-    return References(**found), faults
+    hardware = _read(HARDWARE, files, dict[str, dict[str, Any]], faults)
+    grades = _read(GRADES, files, GradesFile, faults)
+    indices = _read(INDICES, files, IndicesFile, faults)
+    facts = None if indices is None else indices.facts()
+    return References(calendars, hardware, grades, facts), faults
 
 
-def _grade_facts(table: dict[str, Any]) -> dict[str, GradeFacts]:
-    return {
-        code: GradeFacts(str(grade.get("product", "")), str(grade.get("gpu_class", "")))
-        for code, grade in table.get("grades", {}).items()
-    }
-
-
-def _index_facts(table: dict[str, Any]) -> dict[str, IndexFacts]:
-    """Facts by index code: what is common holds where an index says nothing."""
-    common = table.get("common", {})
-    fields = IndexFacts.__struct_fields__
-    return {
-        code: IndexFacts(**{field: str((common | index).get(field, "")) for field in fields})
-        for code, index in table.get("indices", {}).items()
-    }
+def _read(name: str, files: Mapping[str, bytes], kind: type[T], faults: list[Fault]) -> T | None:
+    """A file as ``kind``, None if it is absent; what is wrong with it goes to ``faults``."""
+    if name not in files:
+        return None
+    table, found = read_toml(name, files[name])
+    if not found:
+        try:
+            return msgspec.convert(table, kind)
+        except ValueError as error:
+            found = [Fault(name, "", "", f"must have what a spec refers to: {error}")]
+    faults += found
+    return None

@@ -111,6 +111,8 @@ def test_contract_files_are_checked_and_compared(tmp_path: Path) -> None:
     assert result("contracts", "diff", shipped, shipped) == []
     assert "last_trading_day" in run_hourbook("contracts", "diff", "H100Z26", "H100PZ26").stdout
     assert "no file" in hourbook("contracts", "check", tmp_path / "none", code=3)
+    assert "at most 65536 bytes" in run_hourbook("contracts", "check", "/dev/zero").stdout
+    assert "2025 to 2040" in hourbook("contracts", "list", "--on", "2041-01-02", code=1)
     mine.write_text("tick")
     assert "contracts check" in hourbook("contracts", "diff", shipped, mine, code=1)
     pages = result("contracts", "pages", tmp_path / "pages", "--on", "2026-12-01")

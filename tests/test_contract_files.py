@@ -9,8 +9,10 @@ from pathlib import Path
 import figures
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from contracts import calendar, pages, prices, registry, sheet, symbol
+from contracts import calendar, pages, prices, references, registry, sheet, symbol
 from contracts.registry import RegistryError
 
 CLASSES = ("A100", "B200", "GB200", "H100", "H200", "MI300")
@@ -20,6 +22,9 @@ TODAY = date(2026, 11, 21)
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "contracts.md"
 PAGES = PAGE.parent / "products"
 PAGES_DAY = date(2026, 12, 1)
+
+
+SHIPPED = registry.shipped()
 
 
 def spec_files() -> dict[str, str]:
@@ -268,6 +273,55 @@ def test_what_is_no_contract_file(content: bytes, rule: str) -> None:
     with pytest.raises(RegistryError) as caught:
         registry.read({"h100.toml": content})
     assert rule in str(caught.value)
+
+
+VALUES = st.one_of(
+    st.integers(), st.booleans(), st.floats(), st.text(max_size=8), st.dates().map(str),
+    st.just([]), st.just({}), st.sampled_from(["H100-NODE", "US", "0.001", "2026-01", "0.8000"]),
+)  # fmt: skip
+
+
+def toml(value: object) -> str:
+    return (
+        "{}" if value == {} else json.dumps(value).replace("Infinity", "inf").replace("NaN", "nan")
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_file_is_taken_whole_or_refused_whole(data: st.DataObject) -> None:
+    """Whatever stands in any file: a registry, or named faults; never another exception."""
+    names = ["h100p.toml", *references.FILES]
+    files = {name: SHIPPED[name] for name in names}
+    name = data.draw(st.sampled_from(names))
+    text = files[name].decode()
+    lines = [line for line in text.splitlines() if re.match(r"\w+ = [^\[]*$", line)]
+    for line in data.draw(st.lists(st.sampled_from(lines), min_size=1, max_size=3)):
+        field = line.split(" = ")[0]
+        text = text.replace(line, f"{field} = {toml(data.draw(VALUES))}", 1)
+    try:
+        found = registry.read({**files, name: text.encode()})
+    except RegistryError as error:
+        assert error.faults
+        assert all(len(str(fault)) < 1000 and str(fault).isascii() for fault in error.faults)
+        return
+    assert found.products
+    found.listing(TODAY)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(["h100.toml", *references.FILES]), st.binary(max_size=8), st.data())
+def test_bytes_anywhere_are_refused_by_name(name: str, noise: bytes, data: st.DataObject) -> None:
+    content = SHIPPED[name]
+    place = data.draw(st.integers(0, len(content)))
+    files = {
+        "h100.toml": SHIPPED["h100.toml"],
+        name: content[:place] + noise + content[place + 2 :],
+    }
+    try:
+        registry.read(files)
+    except RegistryError as error:
+        assert error.faults
 
 
 def test_no_files_at_all() -> None:

@@ -153,6 +153,14 @@ async def test_a_bad_file_starts_no_market_and_leaves_no_trace(
     assert not (tmp_path / "market" / "log").exists()
 
 
+async def test_a_day_that_no_calendar_knows_does_not_open(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        await m.operations.perform(requests.Settle())
+        with pytest.raises(RequestRefused, match="calendar US knows 2025 to 2040"):
+            await m.operations.perform(requests.OpenDay(date=20410102))
+        assert (await m.operations.perform(requests.OpenDay(date=20261123)))["opened"] == 48
+
+
 def test_every_term_that_acts_is_in_the_listing() -> None:
     """What the operations ask of terms after listing, they ask of the log's, not of the files."""
     one = registry.load().instrument("H100Z26", TODAY)

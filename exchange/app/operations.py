@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from contracts import grades, prices, registry
-from contracts.calendar import Month
+from contracts.calendar import CalendarError, Month
 from contracts.compare import differences
 from contracts.grades import table as factors
 from contracts.refusals import Refusal, Refused
@@ -274,7 +274,11 @@ class Operations:
         todo: list[Wish] = []
         number = len(self._desk.instruments.by_id)
         place: dict[str, int] = {}
-        for terms in registry.load().opening(day):
+        try:
+            opening = registry.load().opening(day)
+        except CalendarError as error:
+            raise RequestRefused(str(error)) from error
+        for terms in opening:
             month = place[terms.product] = place.get(terms.product, -1) + 1
             if terms.code in self._desk.instruments.by_code:
                 self._say_what_differs(terms)

@@ -1,5 +1,7 @@
 """``hourbook contracts``: what is traded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -42,8 +44,9 @@ def list_(
     specs = registry.load()
     if product and product not in specs.products:
         fail(f"no product {product[:16]!a}; there are {', '.join(specs.products)}")
-    expiries = [] if kind not in (None, "outright") else _outrights(specs, day, opened=opened)
-    combined = [] if opened else [c for c in specs.combinations(day) if kind in (None, c.kind)]
+    with _known_days():
+        expiries = [] if kind not in (None, "outright") else _outrights(specs, day, opened=opened)
+        combined = [] if opened else [c for c in specs.combinations(day) if kind in (None, c.kind)]
     every: list[Listed] = [*expiries, *combined]
     listed = [one for one in every if product in ("", one.product)]
     if as_json:
@@ -153,7 +156,8 @@ def pages(folder: Path, on: On = None, as_json: Json = False) -> None:
     written = []
     for product in specs.products:
         path = folder / f"{product.lower()}.md"
-        path.write_text(page(specs, product, _day(on)))
+        with _known_days():
+            path.write_text(page(specs, product, _day(on)))
         written.append(str(path))
     if as_json:
         show_json(written)
@@ -179,9 +183,28 @@ def _read(paths: list[Path], *, alone: bool = False) -> "Registry":
         if not path.exists():
             fail(f"no file {path}", Exit.UNUSABLE)
         for one in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
-            if path.is_file() or registry.is_own(one.name):
-                files[one.name] = one.read_bytes()
+            if one == path or registry.is_own(one.name):
+                files[one.name] = _content(one)
     return registry.read(files)
+
+
+def _content(path: Path) -> bytes:
+    """A file's bytes; of one beyond the limit only what shows that it is."""
+    from contracts.rules import FILE_BYTES_MAX  # noqa: PLC0415
+
+    with path.open("rb") as file:
+        return file.read(FILE_BYTES_MAX + 1)
+
+
+@contextmanager
+def _known_days() -> Iterator[None]:
+    """Ends the command where no calendar knows the day."""
+    from contracts.calendar import CalendarError  # noqa: PLC0415
+
+    try:
+        yield
+    except CalendarError as error:
+        fail(f"{error}")
 
 
 def _day(on: datetime | None) -> date:
