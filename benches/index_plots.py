@@ -19,6 +19,7 @@ FAMILIES: Final = {
         "anchored_mean", "anchored_10", "anchored_5", "anchored_3", "anchored_2", "anchored_1",
     ),
 }  # fmt: skip
+UNCAPPED: Final = {"chained": "without cap or clip", "anchored_mean": ""}  # one point, two names
 COLOURS: Final = ("#b2182b", "#777777", "#2166ac")
 CREDIT: Final = "Prices by gpurentalprices.com, CC BY 4.0; index and medians computed here"
 
@@ -45,7 +46,7 @@ def curve(points: Sequence[Point], folder: Path) -> Path:
         _draw_curve(axis, points, place)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("days behind the market")
-    axes[0].set_ylabel("one of nine, ±30 % all month, moves the mean by (%)")
+    axes[0].set_ylabel("one of nine can move the month by (%)")
     axes[1].legend(frameon=False, fontsize=9)
     return _save(figure, folder / "index-manipulation.svg")
 
@@ -60,7 +61,7 @@ def _draw_curve(axis: "Axes", points: Sequence[Point], place: int) -> None:
         axis.plot(behind, moved, f"o{line}", color=colour, label=family, markersize=4)
         for point, x, y in zip(chosen, behind, moved, strict=True):
             name = point.name.replace("chained_", "").replace("anchored_", "").replace("_", " ")
-            text = f"{name} %" if name.isdigit() else name
+            text = f"{name} %" if name.isdigit() else UNCAPPED.get(point.name, name)
             axis.annotate(text, (x, y), fontsize=7, xytext=(4, 3), textcoords="offset points")
     best = by_name[CHOSEN]
     axis.plot(

@@ -20,6 +20,7 @@ from index_panel import (
     with_provider,
 )
 
+from contracts import registry
 from contracts.index import methodology as rules
 from contracts.index.fixing import Fixing, State
 from contracts.index.methodology import Gate, MethodologyError, Series, Tier
@@ -46,6 +47,11 @@ def test_an_index_begins_at_the_weighted_median_of_its_sellers() -> None:
     assert [f.state for f in fixings.values()] == [State.WITHHELD] * NOW + [State.PUBLISHED]
     assert {f.reason for f in fixings.values()} == {"NO_TABLE", ""}
     assert fixings[NOW].price_micros == 2_880_000
+
+
+def test_an_index_does_not_begin_at_the_level_of_a_few() -> None:
+    fixing = fixed(flat(spread_out(5), range(NOW + 1)), NOW)[NOW]
+    assert (fixing.state, fixing.reason) == (State.WITHHELD, "NO_TABLE")
 
 
 def test_equal_quotes_have_no_scale_and_one_absurd_quote_moves_nothing() -> None:
@@ -292,6 +298,7 @@ def test_a_hyperscaler_is_another_good() -> None:
         ("window_opens_minute = 300", "window_opens_minute = 660", "before it closes"),
         ("screen_floor_bp = 1500", "screen_floor_bp = 50", "not be narrower than the clip"),
         ("keep = 5 }", "keep = 7 }", "not be easier to enter"),
+        ("enter = 60, keep = 50", "enter = 60, keep = 49", "effective_tenths must keep 50"),
         ("short_days = 10", "short_days = 21", "must not be above full_days"),
         ("executable = 2\n", "", "must name every tier"),
         ('currency = "USD"', 'currency = "EUR"', "currency"),
@@ -309,6 +316,13 @@ def test_a_file_of_rules_with_a_fault_is_refused_whole(right: str, wrong: str, s
     assert right in text
     with pytest.raises(MethodologyError, match=says):
         rules.read(text.replace(right, wrong, 1).encode())
+
+
+def test_every_cash_contract_settles_on_an_index_of_these_rules() -> None:
+    named = [(spec.index, spec.methodology) for spec in registry.load().specs if spec.index]
+    assert named
+    for code, version in named:
+        assert rules.load().index(code).methodology_version == version
 
 
 def test_the_rules_hash_covers_rules_and_sellers() -> None:

@@ -74,7 +74,8 @@ def anchor_table(
     """The table of ``first_day``'s month from there on; None if nobody was observed long enough.
 
     Without a day on which the index stood anywhere it is the table that begins the index, once
-    there are ``inception_days``: its level is the weighted median of the providers' medians.
+    there are ``inception_days`` and as many providers as its gate asks for: its level is the
+    weighted median of the providers' medians.
     """
     window = [p for p in past if 0 < (first_day - p.date).days <= index.anchor_days]
     begins = all(day.log is None for day in window)
@@ -88,6 +89,8 @@ def anchor_table(
     scale = max(spread([log for _, log, _ in seats]), floor)
     reach = index.screen_sigmas * scale
     inside = [seat for seat in seats if abs(seat[1] - centre) <= reach]
+    if begins and len(inside) < index.gates.providers.enter:
+        return None
     tiers = {vote.provider: index.tier_weights[vote.tier] for vote, _, _ in inside}
     weights = capped_weights(tiers, routes, index.weight_cap_percent)
     level = None

@@ -96,6 +96,7 @@ class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     influence_bp: Gate  # at most so much that one provider could have moved the fixing
 
 
+CASH_EFFECTIVE_TENTHS: Final = 50  # no index that a cash contract settles on may ask for fewer
 AT_MOST: Final = ("restated_percent", "dispersion_bp", "disagreement_bp", "influence_bp")
 
 
@@ -249,6 +250,8 @@ def _faults(index: Index, file: _File) -> list[str]:
         faults.append("the screen must not be narrower than the clip")
     if index.settlement.short_days > index.settlement.full_days:
         faults.append("short_days must not be above full_days")
+    if index.gates.effective_tenths.keep < CASH_EFFECTIVE_TENTHS:
+        faults.append(f"gate effective_tenths must keep {CASH_EFFECTIVE_TENTHS} or more")
     faults += _gate_faults(index.gates)
     return faults
 
