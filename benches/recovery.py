@@ -25,7 +25,7 @@ from typing import Final
 from benches.rows import Row, publish, row
 from benches.workloads import Draw, Profile
 from exchange.engine import Engine
-from exchange.journal import snapshots
+from exchange.journal import sealed, snapshots
 from exchange.journal.frame import digest
 from exchange.journal.shadow import Shadow
 from exchange.journal.storage import LocalStorage
@@ -40,8 +40,6 @@ SYMBOLS: Final = 1_000
 IDENTITY: Final = {"spec_hash": bytes(32), "exchange_id": bytes(16)}
 PIECE: Final = 1 << 20
 WORKING_SECONDS: Final = 3.0  # of an engine at work alone, before a snapshot beside it
-
-Timed = tuple[float, object]
 
 
 class PageCache(LocalStorage):
@@ -93,12 +91,12 @@ async def write_market(directory: Path, flow: Flow) -> int:
 # A snapshot against copying its bytes
 
 
-def write_once(storage: LocalStorage, engine: Engine, shadow: Shadow) -> None:
+def write_once(storage: LocalStorage, engine: snapshots.Engine, shadow: Shadow) -> None:
     snapshots.write(storage, engine, shadow.point, bytes(16))
 
 
-def read_once(storage: LocalStorage, name: str, engine: Engine) -> None:
-    header, _, image = snapshots.load(storage, name)
+def read_once(storage: LocalStorage, name: str, engine: snapshots.Engine) -> None:
+    header, _, image = sealed.load(storage, name)
     snapshots.restore(engine, header, image, check=False)
 
 
@@ -108,7 +106,7 @@ def snapshot_rows(directory: Path, rounds: int) -> Iterator[Row]:
     shadow = Shadow(directory, Engine())
     engine, plain = shadow.engine, directory / "copies" / "plain"
     write_once(storage, engine, shadow)
-    ((_, _, name),) = snapshots.list_files(storage)
+    ((_, _, name),) = sealed.list_files(storage, snapshots.KIND)
     data = storage.read(name)
     to, back, wrote, read = [], [], [], []
     for _ in range(rounds):
@@ -202,8 +200,8 @@ def started(directory: Path, *, from_snapshot: bool) -> tuple[float, str]:
 def read_behind(directory: Path, sequence: int) -> int:
     """Read the bytes that a start needs; how many: the snapshot, the log and the tape behind it."""
     storage, size = LocalStorage(directory), 0
-    header = snapshots.read_header(storage, snapshots.list_files(storage)[0][2])
-    _, point, _ = snapshots.load(storage, snapshots.list_files(storage)[0][2])
+    header = sealed.read_header(storage, sealed.list_files(storage, snapshots.KIND)[0][2])
+    _, point, _ = sealed.load(storage, sealed.list_files(storage, snapshots.KIND)[0][2])
     assert header.sequence == sequence
     from exchange.journal.places import find_sequence, list_segments  # noqa: PLC0415
 
@@ -224,8 +222,13 @@ def read_behind(directory: Path, sequence: int) -> int:
 
 def core_seconds(flow: Flow, directory: Path) -> float:
     """The tail applied to an engine from memory."""
-    engine, sequence = Shadow(directory, Engine()).engine, START_NS
-    return seconds(lambda: [engine.apply(batch, sequence, START_NS) for batch in flow.timed])
+    shadow = Shadow(directory, Engine())
+    engine, sequence = shadow.engine, shadow.point.sequence + 1
+    started = time.perf_counter()
+    for batch in flow.timed:
+        engine.apply(batch, sequence, START_NS)
+        sequence += len(batch) // COMMAND_BYTES
+    return time.perf_counter() - started
 
 
 def recovery_rows(directory: Path, flow: Flow, sequence: int, rounds: int) -> Iterator[Row]:

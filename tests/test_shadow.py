@@ -23,7 +23,7 @@ from exchange.cli import app
 from exchange.cli.output import Exit, Failure
 from exchange.engine import Engine
 from exchange.journal import frame as frames
-from exchange.journal import snapshots
+from exchange.journal import sealed, snapshots
 from exchange.journal.replay import replay
 from exchange.journal.storage import LocalStorage
 from exchange.messages import COMMAND_BYTES, CommandKind
@@ -97,7 +97,7 @@ def test_a_shadow_beside_a_live_market_writes_what_the_next_start_begins_with(
     assert last["stopped"] is True and last["snapshots"] >= 2
     storage, engine = LocalStorage(tmp_path), Engine()
     found = snapshots.recover(storage, engine, tape=tmp_path)
-    newest, _, name = snapshots.list_files(storage)[0]
+    newest, _, name = sealed.list_files(storage, snapshots.KIND)[0]
     assert (found.point.sequence, found.passed) == (newest, [])
     with serving(tmp_path) as server:
         final = json.loads(server.stop().splitlines()[-1])
@@ -148,7 +148,7 @@ def test_what_people_see(copy: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_a_damaged_snapshot_is_told_and_a_start_does_without(
     copy: Path, hourbook: Hourbook, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, _, name = snapshots.list_files(LocalStorage(copy))[0]
+    _, _, name = sealed.list_files(LocalStorage(copy), snapshots.KIND)[0]
     data = bytearray((copy / name).read_bytes())
     data[-1] ^= 1
     (copy / name).write_bytes(data)
@@ -169,7 +169,7 @@ def test_without_a_log_or_a_snapshot_they_say_what_to_do(
         with pytest.raises(Failure, match="no log in") as failure:
             hourbook(*command, tmp_path)
         assert failure.value.code == Exit.UNUSABLE
-    shutil.rmtree(copy / snapshots.FOLDER)
+    shutil.rmtree(copy / sealed.FOLDER)
     assert hourbook("snapshot", "list", copy) == []
     with pytest.raises(Failure, match="no snapshot"):
         hourbook("snapshot", "verify", copy)
@@ -180,7 +180,10 @@ def altered(directory: Path) -> int:
     all could; return the first sequence of its batch.
     """
     path, bounds = directory / FIRST_SEGMENT, frame_bounds(directory)
-    whole, after = path.read_bytes(), snapshots.list_files(LocalStorage(directory))[0][0]
+    whole, after = (
+        path.read_bytes(),
+        sealed.list_files(LocalStorage(directory), snapshots.KIND)[0][0],
+    )
     previous, remade, changed = frames.NO_HASH, [], 0
     for start, end in bounds:
         frame = bytearray(whole[start:end])
@@ -209,4 +212,4 @@ def test_a_difference_is_said_where_it_is_and_is_exit_code_1(
     assert failure.value.code == Exit.NO
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (told["what"], told["first_sequence"]) == ("events", first)
-    assert len(snapshots.list_files(LocalStorage(copy))) == 1
+    assert len(sealed.list_files(LocalStorage(copy), snapshots.KIND)) == 1

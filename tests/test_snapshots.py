@@ -17,14 +17,15 @@ from generator import Generator
 from recorded import EXCHANGE_ID, FIRST_SEGMENT, Batch, everything, open_sequencer, record, running
 
 from exchange.engine import Engine
-from exchange.journal import snapshots
+from exchange.journal import sealed, snapshots
 from exchange.journal.archive import archive_segment
 from exchange.journal.errors import Diverged
 from exchange.journal.frame import digest
 from exchange.journal.places import list_segments, make_index, read_index
 from exchange.journal.point import Point
+from exchange.journal.sealed import HEADER, HEADER_BYTES
 from exchange.journal.shadow import Shadow, TapeBehind
-from exchange.journal.snapshots import HEADER, HEADER_BYTES, Found
+from exchange.journal.snapshots import Found
 from exchange.journal.storage import LocalStorage
 from exchange.messages import COMMAND_BYTES
 from exchange.sequencer import replay
@@ -92,7 +93,7 @@ def copy(made: Path, tmp_path: Path) -> Path:
 def files(directory: Path) -> list[Path]:
     """The snapshots, newest first."""
     storage = LocalStorage(directory)
-    return [directory / name for _, _, name in snapshots.list_files(storage)]
+    return [directory / name for _, _, name in sealed.list_files(storage, snapshots.KIND)]
 
 
 def resealed(data: bytes) -> bytes:
@@ -261,9 +262,9 @@ def test_a_snapshot_above_the_log_is_passed_over(copy: Path) -> None:
 
 def test_a_snapshot_of_another_history_is_passed_over(made: Path, copy: Path) -> None:
     other = market(copy.parent / "other", drawn(8, BATCHES * 2))
-    (other / snapshots.FOLDER).mkdir()
+    (other / sealed.FOLDER).mkdir()
     for path in files(made):
-        shutil.copy(path, other / snapshots.FOLDER)
+        shutil.copy(path, other / sealed.FOLDER)
     assert reasons(other) == ["not of this log", "not of this log"]
 
 
@@ -323,12 +324,12 @@ def test_the_same_point_gives_the_same_bytes(copy: Path) -> None:
 
 def test_as_many_are_kept_as_asked_for_and_other_builds_only_while_newer(tmp_path: Path) -> None:
     batches = drawn(2, 12)
-    foreign = tmp_path / snapshots.file_name(3, 0xABC)
+    foreign = tmp_path / sealed.file_name(3, 0xABC, snapshots.KIND)
     kept = []
     for number in range(6):
         market(tmp_path, batches[2 * number : 2 * number + 2])
         if number == 0:
-            (tmp_path / snapshots.FOLDER).mkdir()
+            (tmp_path / sealed.FOLDER).mkdir()
             foreign.write_bytes(b"of another build")
         kept.append(taken(tmp_path, keep=2))
         assert foreign.exists() == (number == 0)

@@ -16,8 +16,8 @@ from exchange.cli.output import Exit, fail, progress, show_facts, show_json, sho
 
 if TYPE_CHECKING:
     from exchange.journal.errors import Diverged
+    from exchange.journal.sealed import Header
     from exchange.journal.shadow import Shadow
-    from exchange.journal.snapshots import Header
 
 EVERY_COMMANDS: Final = 1_000_000  # half a second of replay
 EVERY_SECONDS: Final = 300.0
@@ -60,7 +60,7 @@ def write(
 def list_snapshots(directory: Directory, as_json: Json = False) -> None:
     """List snapshots, newest first; of each only its name and size are looked at."""
     from exchange.engine import Engine  # noqa: PLC0415
-    from exchange.journal import snapshots  # noqa: PLC0415
+    from exchange.journal import sealed, snapshots  # noqa: PLC0415
     from exchange.journal.storage import LocalStorage  # noqa: PLC0415
 
     storage = LocalStorage(directory)
@@ -68,7 +68,7 @@ def list_snapshots(directory: Directory, as_json: Json = False) -> None:
     found = [
         {"sequence": sequence, "bytes": storage.size(name), "this_build": layout == own,
          "file": str(storage.where(name))}
-        for sequence, layout, name in snapshots.list_files(storage)
+        for sequence, layout, name in sealed.list_files(storage, snapshots.KIND)
     ]  # fmt: skip
     if as_json:
         show_json(found)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from exchange.journal import snapshots
+from exchange.journal import sealed, snapshots
 from exchange.journal.errors import DamagedLog, Diverged, JournalError
 from exchange.journal.frame import Frame, digest, unpack_notes
 from exchange.journal.head import Head
@@ -118,7 +118,7 @@ class Shadow:
         if head.state_hash:
             self._compare_state(bytes.fromhex(head.state_hash))
 
-    def write(self, *, keep: int = snapshots.KEEP, prove: Engine | None = None) -> snapshots.Header:
+    def write(self, *, keep: int = sealed.KEEP, prove: Engine | None = None) -> sealed.Header:
         """Take a snapshot here, durably; with ``prove``, an empty engine, restore it from disk.
 
         Raises OSError, TapeBehind, OtherState.
@@ -127,11 +127,11 @@ class Shadow:
         self._make_durable()
         header = snapshots.write(self.storage, self.engine, self.point, self.exchange_id, keep=keep)
         if prove is not None:
-            name = snapshots.file_name(header.sequence, header.layout)
+            name = sealed.file_name(header.sequence, header.layout, snapshots.KIND)
             try:
-                found, _, image = snapshots.load(self.storage, name)
+                found, _, image = sealed.load(self.storage, name)
                 snapshots.restore(prove, found, image, check=True)
-            except snapshots.Refused:
+            except sealed.Refused:
                 self.storage.remove(name)
                 raise
         return header
