@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benches import contracts, core, path, replay, rivals
+from benches import contracts, core, path, questions, replay, rivals
 from benches.core import Subject, floor_table, flow_rows, given_subjects, own_subjects
 from benches.memory import measure
 from benches.rows import Row, publish, row
@@ -90,6 +90,12 @@ def test_the_registry_is_timed_against_its_toml() -> None:
 def test_replay_holds_and_is_compared_with_the_core() -> None:
     core_row, replay_row = replay.replay_rows("single", 500, 1)
     assert (core_row.unit, replay_row.ratio_to) == ("commands/s", core_row.name)
+
+
+def test_questions_are_compared_with_the_replay() -> None:
+    rows = list(questions.question_rows("single", 400, 1, list(questions.QUESTIONS)))
+    assert [one.name for one in rows[1:]] == [f"single.{name}" for name in questions.QUESTIONS]
+    assert {one.ratio_to for one in rows[1:]} == {rows[0].name}
 
 
 def test_path_reaches_every_order() -> None:

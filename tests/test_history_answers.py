@@ -74,7 +74,7 @@ def clearing(
 @pytest.fixture(scope="module")
 def trail(market: Path) -> list[Row]:
     made: list[Row] = []
-    trail = Trail(lambda row: made.append(dict(zip(FIELDS, row, strict=True))))
+    trail = Trail(lambda row: made.append(dict(zip(FIELDS, map(str, row), strict=True))))
     walk.walk(market, trail.take)
     return made
 

@@ -42,6 +42,12 @@ def replay(context: typer.Context, as_json: Json = False) -> None:
     _run("replay", context.args, as_json)
 
 
+@app.command("questions", context_settings=PASS_ON)
+def questions(context: typer.Context, as_json: Json = False) -> None:
+    """Time questions to a log against a plain replay of it."""
+    _run("questions", context.args, as_json)
+
+
 @app.command("recovery", context_settings=PASS_ON)
 def recovery(context: typer.Context, as_json: Json = False) -> None:
     """Time snapshots, and a start from one with a million resting orders."""

@@ -8,17 +8,18 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from exchange.history.picture import Picture
-from exchange.history.records import EventRow, command_at, event_row
+from exchange.history.records import EventRow, event_row
 from exchange.history.walk import NS, time_text
-from exchange.history.words import member_name
+from exchange.history.words import Names
 from exchange.journal.frame import Frame, unpack_texts
 from exchange.marketdata.instruments import decimal_text
 from exchange.messages import (
+    COMMAND,
+    COMMAND_BYTES,
     EVENT_BYTES,
     INDEX_BITS,
     AccountKind,
     CancelReason,
-    Command,
     CommandFlag,
     CommandKind,
     EventFlag,
@@ -37,57 +38,82 @@ FIELDS: Final = (
     "time_in_force", "post_only", "price", "quantity", "last_price", "last_quantity", "leaves",
     "cumulative", "aggressor", "duplicate", "reason", "limit", "observed", "fee", "cash", "text",
 )  # fmt: skip
-_PLACE: Final = {name: place for place, name in enumerate(FIELDS)}
-_MSG_IN: Final = {
-    CommandKind.ENTER: "D",
-    CommandKind.CANCEL: "F",
-    CommandKind.REDUCE: "G",
-    CommandKind.REPLACE: "G",
-    CommandKind.LOGON: "A",
-    CommandKind.LOGOFF: "5",
-}
-_CTI: Final = {AccountKind.HOUSE: "2", AccountKind.CLIENT: "4", AccountKind.BOX: "4"}
-_TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
+# A row is a list; these are its places, since a look-up by name would be most of the work.
+(
+    ROW, DIRECTION, RECORD_TYPE, MSG_TYPE, SEQUENCE, INDEX, EPOCH, TIME, RECEIVED, BUSINESS_DATE,
+    ACCOUNT, FIRM, ACCOUNT_KIND, CTI, SESSION, OPERATOR, MANUAL_BY, GROUP, MODE, KEY, ORDER_ID,
+    FLOW_ID, EXECUTION_ID, MATCH_NUMBER, INSTRUMENT, SIDE, ORDER_TYPE, TIF, POST, PRICE, QUANTITY,
+    LAST_PRICE, LAST_QUANTITY, LEAVES, CUMULATIVE, AGGRESSOR, REPEATED, WHY, LIMIT, OBSERVED, FEE,
+    CASH, TEXT,
+) = range(len(FIELDS))  # fmt: skip
+Row = list[object]  # a text or a whole number for each of FIELDS
+CommandRow = tuple[
+    int, int, int, int, int, int, int, int, int, int, int, int, int, int, int, int
+]  # fmt: skip
+
+# Plain integers and texts made once, for the loop over every record: an enumeration is slow there.
+_ENTER, _CANCEL, _REPLACE, _LIST, _OPEN_ACCOUNT = (
+    int(CommandKind.ENTER), int(CommandKind.CANCEL), int(CommandKind.REPLACE),
+    int(CommandKind.LIST), int(CommandKind.OPEN_ACCOUNT),
+)  # fmt: skip
+_TARGETED: Final = frozenset(
+    map(int, (CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE))
+)
+_ORDERS: Final = _TARGETED | {_ENTER}
+_SESSIONS: Final = frozenset(map(int, (CommandKind.LOGON, CommandKind.LOGOFF)))
+_MONEY: Final = frozenset(map(int, (CommandKind.DEPOSIT, CommandKind.WITHDRAW, CommandKind.FEE)))
+_PRICED: Final = frozenset(
+    map(int, (CommandKind.MARK, CommandKind.SETTLE, CommandKind.EXPIRE, CommandKind.LIST))
+)
 # Other commands use the account's field for something else, or not at all.
 _OWNED: Final = frozenset(
     {
-        CommandKind.ENTER,
-        *_TARGETED,
-        CommandKind.LOGON,
-        CommandKind.LOGOFF,
-        *(k for k in CommandKind if CommandKind.OPEN_ACCOUNT <= k <= CommandKind.SET_ACCOUNT),
-        CommandKind.RECORD,
+        *_ORDERS,
+        *_SESSIONS,
+        *range(CommandKind.OPEN_ACCOUNT, CommandKind.SET_ACCOUNT + 1),
+        int(CommandKind.RECORD),
     }
 )
-_SESSIONS: Final = frozenset({CommandKind.LOGON, CommandKind.LOGOFF})
-_MONEY: Final = frozenset({CommandKind.DEPOSIT, CommandKind.WITHDRAW, CommandKind.FEE})
-_PRICED: Final = frozenset(
-    {CommandKind.MARK, CommandKind.SETTLE, CommandKind.EXPIRE, CommandKind.LIST}
-)
-_CASH_EVENTS: Final = frozenset(
-    {EventKind.DEPOSITED, EventKind.WITHDRAWN, EventKind.FEE_CHARGED, EventKind.POSITION_SETTLED}
-)
+_TRADE, _REJECTED, _ACCEPTED = (
+    int(EventKind.TRADE), int(EventKind.REJECTED), int(EventKind.ORDER_ACCEPTED),
+)  # fmt: skip
+_CANCELLED, _REDUCED = int(EventKind.ORDER_CANCELLED), int(EventKind.ORDER_REDUCED)
+_FEE, _SETTLED = int(EventKind.FEE_CHARGED), int(EventKind.POSITION_SETTLED)
+_LAST_OF_ORDERS, _LAST_OF_SESSIONS = int(EventKind.ORDER_RETURNED), int(EventKind.SESSION_ENDED)
+_INSTRUMENTS: Final = range(EventKind.INSTRUMENT_LISTED, EventKind.ACCOUNT_OPENED)
+_CASH: Final = frozenset(map(int, (EventKind.DEPOSITED, EventKind.WITHDRAWN, _FEE, _SETTLED)))
 # Events of an account beside those of orders and sessions.
 _ACCOUNTS: Final = frozenset(
     {
-        EventKind.POSITION_SETTLED,
-        *(k for k in EventKind if EventKind.ACCOUNT_OPENED <= k <= EventKind.DEFICIT_ENDED),
-        EventKind.RECORDED,
+        _SETTLED,
+        *range(EventKind.ACCOUNT_OPENED, EventKind.DEFICIT_ENDED + 1),
+        int(EventKind.RECORDED),
     }
 )
-Row = list[str]
+_MARKET_ORDER, _POST_ONLY, _MANUAL, _BY_CLIENT_ID = (
+    int(CommandFlag.MARKET), int(CommandFlag.POST_ONLY), int(CommandFlag.MANUAL),
+    int(CommandFlag.BY_CLIENT_ID),
+)  # fmt: skip
+_SELL, _DUPLICATE, _AT_MARKET = (
+    int(EventFlag.SELL), int(EventFlag.DUPLICATE), int(EventFlag.MARKET),
+)  # fmt: skip
+_UNSTATED, _REPLACED = int(Side.UNSTATED), int(CancelReason.REPLACED)
+_COMMAND_KINDS, _EVENT_KINDS = Names.of(CommandKind), Names.of(EventKind)
+_SIDES, _TIFS, _MODES = Names.of(Side), Names.of(TimeInForce), Names.of(SelfTrade)
+_REASONS, _CANCEL_REASONS = Names.of(Reason), Names.of(CancelReason)
+_KINDS: Final = Names.of(AccountKind)
+_MSG_IN: Final = {_ENTER: "D", _CANCEL: "F", 3: "G", _REPLACE: "G", 10: "A", 11: "5"}
+_CTI: Final = {0: "2", 1: "4", 2: "4"}  # by AccountKind
+_BLANK: Final[Row] = [""] * len(FIELDS)
 
 
 class _Order(NamedTuple):
     """What an order's later rows repeat of its entry."""
 
     session: int
-    tif: int
-    stp: int
-    flow: int
-    side: str
+    tif: str
+    mode: str
     key: str
-    account: int
     instrument: int
     market: bool
 
@@ -99,6 +125,8 @@ class Trail:
         self._write = write
         self.picture = Picture()
         self.rows = 0
+        self._epoch = 0
+        self._now = ""
         self._orders: dict[int, _Order] = {}  # working orders
         self._executed: dict[int, int] = {}
         self._flows: dict[int, int] = {}  # first order id of a chain of replacements
@@ -107,184 +135,186 @@ class Trail:
     def take(self, frame: Frame, events: bytes) -> None:
         """Write the rows of a batch: each command, and then its answers."""
         texts = dict(unpack_texts(frame.texts))
-        first, count = frame.opening.first_sequence, frame.opening.count
-        epoch, now = str(frame.opening.epoch), time_text(frame.opening.stamp)
+        ingress = memoryview(frame.ingress).cast("Q").tolist()
+        sequence = frame.opening.first_sequence
+        self._epoch, self._now = frame.opening.epoch, time_text(frame.opening.stamp)
+        received = Names(lambda stamp: time_text(stamp) if stamp >= NS else "")
         at, total = 0, len(events) // EVENT_BYTES
         self.picture.take(frame, events)
-        for number in range(count):
-            command = command_at(frame.commands, number)
-            sequence = first + number
-            owner = command.account if command.kind in _OWNED else None
-            ingress = int.from_bytes(frame.ingress[8 * number : 8 * number + 8], "little")
-            row = self._row("IN", sequence, "", epoch, now, owner)
-            row[_PLACE["received"]] = time_text(ingress) if ingress >= NS else ""
-            row[_PLACE["text"]] = texts.get(sequence, "")
+        event = event_row(events, 0)
+        for number in range(frame.opening.count):
+            command: CommandRow = COMMAND.unpack_from(frame.commands, number * COMMAND_BYTES)
+            kind = command[0]
+            row = self._row("IN", sequence, "", command[5] if kind in _OWNED else None)
+            row[RECEIVED] = received[ingress[number]]
+            row[TEXT] = texts.get(sequence, "")
+            row[RECORD_TYPE], row[MSG_TYPE] = _COMMAND_KINDS[kind], _MSG_IN.get(kind, "")
             self._command(row, command)
             self._put(row)
             self._replaced = 0
-            while at < total and (event := event_row(events, at))[0] == sequence:
-                self._event(event, epoch, now, command)
+            while at < total and event[0] == sequence:
+                self._event(event, command)
                 at += 1
+                if at < total:
+                    event = event_row(events, at)
+            sequence += 1
 
-    def _row(
-        self, direction: str, sequence: int, index: str, epoch: str, now: str, account: int | None
-    ) -> Row:
-        row = [""] * len(FIELDS)
-        row[1], row[4], row[5], row[6], row[7] = direction, str(sequence), index, epoch, now
-        row[9] = str(self.picture.business_date or "")
+    def _row(self, direction: str, sequence: int, index: object, account: int | None) -> Row:
+        row = _BLANK.copy()
+        row[DIRECTION], row[SEQUENCE], row[INDEX] = direction, sequence, index
+        row[EPOCH], row[TIME] = self._epoch, self._now
+        row[BUSINESS_DATE] = self.picture.business_date or ""
         if account is None:
             return row
+        row[ACCOUNT] = account
         holder = self.picture.accounts.get(account)
-        row[10] = str(account)
         if holder is not None:
-            row[11] = str(holder.member)
-            row[12] = member_name(AccountKind, holder.kind)
-            row[13] = _CTI.get(AccountKind(holder.kind), "")
-            row[17] = str(holder.group)
+            row[FIRM], row[GROUP], row[ACCOUNT_KIND] = (
+                holder.member,
+                holder.group,
+                _KINDS[holder.kind],
+            )
+            row[CTI] = _CTI.get(holder.kind, "")
         return row
 
     def _put(self, row: Row) -> None:
         self.rows += 1
-        row[0] = str(self.rows)
+        row[ROW] = self.rows
         self._write(row)
 
-    def _command(self, row: Row, command: Command) -> None:
-        kind = command.kind
-        row[2], row[3] = member_name(CommandKind, kind), _MSG_IN.get(kind, "")  # type: ignore[call-overload]
-        put = _Putter(row)
-        if kind in _SESSIONS or kind in _TARGETED or kind == CommandKind.ENTER:
-            put("session", command.session)
-            put("operator", command.operator)
-        if command.key_lo or command.key_hi:
-            put("client_order_key", _key(command.key_lo, command.key_hi))
-        if kind == CommandKind.ENTER or kind in _TARGETED:
-            put("manual", "Y" if command.flags & CommandFlag.MANUAL else "N")
-        if kind == CommandKind.ENTER:
-            self._entry(put, command)
+    # Commands
+
+    def _command(self, row: Row, command: CommandRow) -> None:
+        kind = command[0]
+        if kind in _ORDERS or kind in _SESSIONS:
+            row[SESSION], row[OPERATOR] = command[6], command[9]
+        if command[14] or command[15]:
+            row[KEY] = _key(command[14], command[15])
+        if kind == _ENTER:
+            self._entry(row, command)
         elif kind in _TARGETED:
-            self._target(put, command)
+            self._target(row, command)
         elif kind in _MONEY:
-            put("cash", decimal_text(command.price, 6))
+            row[CASH] = decimal_text(command[7], 6)
         elif kind in _PRICED:
-            put("instrument", self.picture.code(command.instrument))
-            put("price", decimal_text(command.price, 6))
-        elif CommandKind.LIST < kind < CommandKind.OPEN_ACCOUNT:
-            put("instrument", self.picture.code(command.instrument))
+            row[INSTRUMENT] = self.picture.code(command[4])
+            row[PRICE] = decimal_text(command[7], 6)
+        elif _LIST < kind < _OPEN_ACCOUNT:
+            row[INSTRUMENT] = self.picture.code(command[4])
 
-    def _entry(self, put: "_Putter", command: Command) -> None:
-        market = bool(command.flags & CommandFlag.MARKET)
-        put("self_trade_mode", member_name(SelfTrade, command.stp))
-        put("instrument", self.picture.code(command.instrument))
-        put("side", member_name(Side, command.side))
-        put("order_type", "MARKET" if market else "LIMIT")
-        put("time_in_force", member_name(TimeInForce, command.tif))
-        put("post_only", "Y" if command.flags & CommandFlag.POST_ONLY else "N")
-        put("price", "" if market else self.picture.price(command.instrument, command.price))
-        put("quantity", command.quantity)
+    def _entry(self, row: Row, command: CommandRow) -> None:
+        flags, instrument = command[3], command[4]
+        market = flags & _MARKET_ORDER
+        row[MANUAL_BY] = "Y" if flags & _MANUAL else "N"
+        row[MODE], row[SIDE], row[TIF] = _MODES[command[10]], _SIDES[command[1]], _TIFS[command[2]]
+        row[INSTRUMENT] = self.picture.code(instrument)
+        row[ORDER_TYPE] = "MARKET" if market else "LIMIT"
+        row[POST] = "Y" if flags & _POST_ONLY else "N"
+        row[PRICE] = "" if market else self.picture.price(instrument, command[7])
+        row[QUANTITY] = command[8]
 
-    def _target(self, put: "_Putter", command: Command) -> None:
-        known = None
-        if command.flags & CommandFlag.BY_CLIENT_ID:
-            put("client_order_key", _key(command.target_lo, command.target_hi))
+    def _target(self, row: Row, command: CommandRow) -> None:
+        kind, target, known = command[0], command[12], None
+        row[MANUAL_BY] = "Y" if command[3] & _MANUAL else "N"
+        if command[3] & _BY_CLIENT_ID:
+            row[KEY] = _key(target, command[13])
         else:
-            known = self._orders.get(command.target_lo)
-            put("order_id", command.target_lo)
-            put("order_flow_id", self._flows.get(command.target_lo, command.target_lo))
-        if command.side != Side.UNSTATED:
-            put("side", member_name(Side, command.side))
-        if command.kind != CommandKind.CANCEL:
-            put("quantity", command.quantity)
-        if command.kind == CommandKind.REPLACE:
-            put("self_trade_mode", member_name(SelfTrade, command.stp))
-            price = f"{command.price} ticks"
-            if known is not None:
-                price = self.picture.price(known.instrument, command.price)
-            put("price", price)
+            known = self._orders.get(target)
+            row[ORDER_ID], row[FLOW_ID] = target, self._flows.get(target, target)
+        if command[1] != _UNSTATED:
+            row[SIDE] = _SIDES[command[1]]
+        if kind != _CANCEL:
+            row[QUANTITY] = command[8]
+        if kind == _REPLACE:
+            row[MODE] = _MODES[command[10]]
+            row[PRICE] = (
+                f"{command[7]} ticks"
+                if known is None
+                else self.picture.price(known.instrument, command[7])
+            )
 
-    def _event(self, row: EventRow, epoch: str, now: str, command: Command) -> None:
-        kind = row[2]
-        if kind == EventKind.TRADE:
-            self._trade(row, epoch, now)
+    # Events
+
+    def _event(self, event: EventRow, command: CommandRow) -> None:
+        kind = event[2]
+        if kind == _TRADE:
+            self._trade(event)
             return
-        owned = kind < EventKind.TIME_ADVANCED or kind in _ACCOUNTS
-        out = self._row("OUT", row[0], str(row[1]), epoch, now, row[6] if owned else None)
-        out[2] = member_name(EventKind, kind)
-        put = _Putter(out)
-        if kind == EventKind.REJECTED:
-            self._rejected(put, row, command)
-        elif EventKind.ORDER_ACCEPTED <= kind <= EventKind.ORDER_RETURNED:
-            self._order(put, row, command)
-        elif kind in _CASH_EVENTS:
-            put("fee" if kind == EventKind.FEE_CHARGED else "cash", decimal_text(
-                row[13] if kind != EventKind.FEE_CHARGED else -row[13], 6))  # fmt: skip
-            if kind == EventKind.POSITION_SETTLED:
-                put("instrument", self.picture.code(row[5]))
-                put("price", decimal_text(row[8], 6))
-                put("quantity", row[9])
-                put("side", "SELL" if row[3] & EventFlag.SELL else "BUY")
-        elif EventKind.INSTRUMENT_LISTED <= kind < EventKind.ACCOUNT_OPENED:
-            put("instrument", self.picture.code(row[5]))
-        elif EventKind.SESSION_OPENED <= kind <= EventKind.SESSION_ENDED:
-            put("session", row[7])
-        self._put(out)
+        owned = kind <= _LAST_OF_SESSIONS or kind in _ACCOUNTS
+        row = self._row("OUT", event[0], event[1], event[6] if owned else None)
+        row[RECORD_TYPE] = _EVENT_KINDS[kind]
+        if kind == _REJECTED:
+            self._rejected(row, event, command)
+        elif kind <= _LAST_OF_ORDERS:
+            self._order(row, event)
+        elif kind in _CASH:
+            self._moved(row, event)
+        elif kind in _INSTRUMENTS:
+            row[INSTRUMENT] = self.picture.code(event[5])
+        elif kind <= _LAST_OF_SESSIONS:
+            row[SESSION] = event[7]
+        self._put(row)
 
-    def _rejected(self, put: "_Putter", row: EventRow, command: Command) -> None:
-        put("msg_type", "9" if command.kind in _TARGETED else "8")
-        put("reason", member_name(Reason, row[4]))
-        put("limit", row[13])
-        put("observed", row[14])
-        if row[11] or row[12]:
-            put("client_order_key", _key(row[11], row[12]))
-        if command.kind in _TARGETED and row[7]:
-            put("order_id", row[7])
-        if command.kind == CommandKind.ENTER:
-            put("instrument", self.picture.code(row[5]))
-            put("side", member_name(Side, command.side))
-            put("quantity", row[9])
+    def _moved(self, row: Row, event: EventRow) -> None:
+        if event[2] == _FEE:
+            row[FEE] = decimal_text(-event[13], 6)
+            return
+        row[CASH] = decimal_text(event[13], 6)
+        if event[2] == _SETTLED:
+            row[INSTRUMENT] = self.picture.code(event[5])
+            row[PRICE], row[QUANTITY] = decimal_text(event[8], 6), event[9]
+            row[SIDE] = "SELL" if event[3] & _SELL else "BUY"
 
-    def _order(self, put: "_Putter", row: EventRow, command: Command) -> None:
-        kind, flags, order_id = row[2], row[3], row[7]
-        put("msg_type", "8")
-        if flags & EventFlag.DUPLICATE:
-            put("duplicate", "Y")
-        elif kind == EventKind.ORDER_ACCEPTED:
-            self._begin(row)
+    def _rejected(self, row: Row, event: EventRow, command: CommandRow) -> None:
+        aimed = command[0] in _TARGETED
+        row[MSG_TYPE] = "9" if aimed else "8"
+        row[WHY], row[LIMIT], row[OBSERVED] = _REASONS[event[4]], event[13], event[14]
+        if event[11] or event[12]:
+            row[KEY] = _key(event[11], event[12])
+        if aimed and event[7]:
+            row[ORDER_ID] = event[7]
+        if command[0] == _ENTER:
+            row[INSTRUMENT] = self.picture.code(event[5])
+            row[SIDE], row[QUANTITY] = _SIDES[command[1]], event[9]
+
+    def _order(self, row: Row, event: EventRow) -> None:
+        kind, flags, order_id = event[2], event[3], event[7]
+        duplicate = flags & _DUPLICATE
+        if duplicate:
+            row[REPEATED] = "Y"
+        elif kind == _ACCEPTED:
+            self._begin(event)
         order = self._orders.get(order_id)
-        put("order_id", order_id)
-        put("order_flow_id", self._flows.get(order_id, order_id))
-        put("execution_id", f"{row[0]}-{row[1]}")
-        put("instrument", self.picture.code(row[5]))
-        put("side", "SELL" if flags & EventFlag.SELL else "BUY")
-        market = bool(flags & EventFlag.MARKET) or (order is not None and order.market)
-        put("order_type", "MARKET" if market else "LIMIT")
+        market = bool(flags & _AT_MARKET) or (order is not None and order.market)
+        row[MSG_TYPE] = "8"
+        row[ORDER_ID], row[FLOW_ID] = order_id, self._flows.get(order_id, order_id)
+        row[EXECUTION_ID] = f"{event[0]}-{event[1]}"
+        row[INSTRUMENT] = self.picture.code(event[5])
+        row[SIDE] = "SELL" if flags & _SELL else "BUY"
+        row[ORDER_TYPE] = "MARKET" if market else "LIMIT"
         if not market:
-            put("price", self.picture.price(row[5], row[8]))
-        put("quantity", row[9])
-        put("leaves", row[10])
-        if kind in (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED):
-            put("reason", member_name(CancelReason, row[4]))
+            row[PRICE] = self.picture.price(event[5], event[8])
+        row[QUANTITY], row[LEAVES] = event[9], event[10]
+        if kind in (_CANCELLED, _REDUCED):
+            row[WHY] = _CANCEL_REASONS[event[4]]
         if order is not None:
-            self._known(put, order, order_id)
-        if kind == EventKind.ORDER_CANCELLED and not flags & EventFlag.DUPLICATE:
-            self._replaced = order_id if row[4] == CancelReason.REPLACED else 0
+            self._known(row, order, order_id)
+        if kind == _CANCELLED and not duplicate:
+            self._replaced = order_id if event[4] == _REPLACED else 0
             self._end(order_id)
 
-    def _known(self, put: "_Putter", order: _Order, order_id: int) -> None:
-        put("session", order.session)
-        put("time_in_force", member_name(TimeInForce, order.tif))
-        put("self_trade_mode", member_name(SelfTrade, order.stp))
-        put("client_order_key", order.key)
-        put("cumulative", self._executed.get(order_id, 0))
+    def _known(self, row: Row, order: _Order, order_id: int) -> None:
+        row[SESSION], row[TIF], row[MODE], row[KEY] = order[:4]
+        row[CUMULATIVE] = self._executed.get(order_id, 0)
 
-    def _begin(self, row: EventRow) -> None:
-        order_id, terms = row[7], row[14]
+    def _begin(self, event: EventRow) -> None:
+        order_id, terms = event[7], event[14]
         if self._replaced:
             self._flows[order_id] = self._flows.get(self._replaced, self._replaced)
             self._replaced = 0
-        side = "SELL" if row[3] & EventFlag.SELL else "BUY"
         self._orders[order_id] = _Order(
-            row[13], terms & 0xFF, terms >> 8, self._flows.get(order_id, order_id), side,
-            _key(row[11], row[12]), row[6], row[5], bool(row[3] & EventFlag.MARKET),
+            event[13], _TIFS[terms & 0xFF], _MODES[terms >> 8], _key(event[11], event[12]),
+            event[5], bool(event[3] & _AT_MARKET),
         )  # fmt: skip
 
     def _end(self, order_id: int) -> None:
@@ -292,48 +322,32 @@ class Trail:
         self._orders.pop(order_id, None)
         self._executed.pop(order_id, None)
 
-    def _trade(self, row: EventRow, epoch: str, now: str) -> None:
-        sell = bool(row[3] & EventFlag.SELL)
+    def _trade(self, event: EventRow) -> None:
+        sell = bool(event[3] & _SELL)
+        price, code = self.picture.price(event[5], event[8]), self.picture.code(event[5])
+        report, match = f"{event[0]}-{event[1]}", event[0] << INDEX_BITS | event[1]
         sides = (
-            (row[6], row[7], row[10], row[13], sell, True),
-            (row[12] & 0xFFFF_FFFF, row[11], row[12] >> 32, row[14], not sell, False),
+            (event[6], event[7], event[10], event[13], sell, True),
+            (event[12] & 0xFFFF_FFFF, event[11], event[12] >> 32, event[14], not sell, False),
         )
-        price = self.picture.price(row[5], row[8])
         for account, order_id, leaves, cash, sold, incoming in sides:
-            out = self._row("OUT", row[0], str(row[1]), epoch, now, account)
-            out[2], put = "TRADE", _Putter(out)
-            done = self._executed[order_id] = self._executed.get(order_id, 0) + row[9]
-            put("msg_type", "8")
-            put("order_id", order_id)
-            put("order_flow_id", self._flows.get(order_id, order_id))
-            put("execution_id", f"{row[0]}-{row[1]}-{'T' if incoming else 'M'}")
-            put("match_number", row[0] << INDEX_BITS | row[1])
-            put("instrument", self.picture.code(row[5]))
-            put("side", "SELL" if sold else "BUY")
-            put("last_price", price)
-            put("last_quantity", row[9])
-            put("leaves", leaves)
-            put("aggressor", "Y" if incoming else "N")
-            put("fee", decimal_text(-cash, 6))
+            row = self._row("OUT", event[0], event[1], account)
+            done = self._executed[order_id] = self._executed.get(order_id, 0) + event[9]
+            row[RECORD_TYPE], row[MSG_TYPE] = "TRADE", "8"
+            row[ORDER_ID], row[FLOW_ID] = order_id, self._flows.get(order_id, order_id)
+            row[EXECUTION_ID] = f"{report}-{'T' if incoming else 'M'}"
+            row[MATCH_NUMBER], row[INSTRUMENT] = match, code
+            row[SIDE] = "SELL" if sold else "BUY"
+            row[LAST_PRICE], row[LAST_QUANTITY], row[LEAVES] = price, event[9], leaves
+            row[AGGRESSOR] = "Y" if incoming else "N"
+            row[FEE] = decimal_text(-cash, 6)
             if (order := self._orders.get(order_id)) is not None:
-                self._known(put, order, order_id)
-                put("order_type", "MARKET" if order.market else "LIMIT")
-            put("cumulative", done)
-            self._put(out)
+                self._known(row, order, order_id)
+                row[ORDER_TYPE] = "MARKET" if order.market else "LIMIT"
+            row[CUMULATIVE] = done
+            self._put(row)
             if leaves == 0:
                 self._end(order_id)
-
-
-class _Putter:
-    """Writes into a row by the field's name."""
-
-    __slots__ = ("_row",)
-
-    def __init__(self, row: Row) -> None:
-        self._row = row
-
-    def __call__(self, name: str, value: object) -> None:
-        self._row[_PLACE[name]] = str(value)
 
 
 def _key(low: int, high: int) -> str:

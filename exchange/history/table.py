@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from exchange.history.picture import Picture
 from exchange.history.records import TRADE, command_column, event_column, kinds_of
-from exchange.history.words import member_name
+from exchange.history.words import Names, member_name
 from exchange.journal.frame import Frame, unpack_texts
 from exchange.messages import (
     COMMAND_BYTES,
@@ -72,19 +72,8 @@ COLUMNS: Final = (
 Columns = list[list[Any]]  # in the order of COLUMNS, all of one length
 
 
-class _Names(dict[Any, str]):
-    """Names by number, each made once."""
-
-    def __init__(self, make: Any) -> None:
-        self._make = make
-
-    def __missing__(self, key: Any) -> str:
-        name = self[key] = str(self._make(key))
-        return name
-
-
-def _flags(kind: Any) -> _Names:
-    return _Names(lambda value: "|".join(str(flag.name) for flag in kind(value)))
+def _flags(kind: Any) -> Names:
+    return Names(lambda value: "|".join(str(flag.name) for flag in kind(value)))
 
 
 def _reason(pair: tuple[int, int]) -> str:
@@ -99,14 +88,14 @@ def _reason(pair: tuple[int, int]) -> str:
     return str(value)
 
 
-_COMMAND_KINDS: Final = _Names(lambda value: member_name(CommandKind, value))
-_EVENT_KINDS: Final = _Names(lambda value: member_name(EventKind, value))
+_COMMAND_KINDS: Final = Names.of(CommandKind)
+_EVENT_KINDS: Final = Names.of(EventKind)
 _COMMAND_FLAGS: Final = _flags(CommandFlag)
 _EVENT_FLAGS: Final = _flags(EventFlag)
-_REASONS: Final = _Names(_reason)
-_SIDES: Final = _Names(lambda value: member_name(Side, value))
-_TIFS: Final = _Names(lambda value: member_name(TimeInForce, value))
-_STPS: Final = _Names(lambda value: member_name(SelfTrade, value))
+_REASONS: Final = Names(_reason)
+_SIDES: Final = Names.of(Side)
+_TIFS: Final = Names.of(TimeInForce)
+_STPS: Final = Names.of(SelfTrade)
 _ORDERS: Final = frozenset({CommandKind.ENTER, *_TARGET})
 
 
@@ -177,8 +166,8 @@ def _has_code(kind: int) -> bool:
     return kind == CommandKind.ENTER or CommandKind.LIST <= kind <= CommandKind.EXPIRE
 
 
-def _codes(picture: Picture) -> _Names:
-    return _Names(picture.code)
+def _codes(picture: Picture) -> Names:
+    return Names(picture.code)
 
 
 def _keys(data: bytes, size: int) -> list[Any]:

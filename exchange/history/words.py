@@ -1,6 +1,7 @@
 """Events and rejects in words: one line for each, with codes, prices and dollars."""
 
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 from exchange.history.picture import Picture, clearing_price, money
 from exchange.history.records import EventRow
@@ -94,6 +95,22 @@ def member_name(kind: type, value: int) -> str:
         return str(kind(value).name)
     except ValueError:
         return str(value)
+
+
+class Names(dict[Any, str]):
+    """Texts by key, each made once: for the loops over every record."""
+
+    def __init__(self, make: Callable[[Any], object]) -> None:
+        self._make = make
+
+    def __missing__(self, key: Any) -> str:
+        text = self[key] = str(self._make(key))
+        return text
+
+    @classmethod
+    def of(cls, kind: type) -> "Names":
+        """The names of an enumeration's members."""
+        return cls(lambda value: member_name(kind, value))
 
 
 def sides(flags: int) -> str:
