@@ -6,6 +6,12 @@ is refused leaves no trace: a file is taken whole or not at all.
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+# What decoding somebody else's bytes may raise.
+UNREADABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Refusal(IntEnum):

@@ -27,7 +27,7 @@ from contracts.goodput.events import (
     Seal,
 )
 from contracts.goodput.keys import SEGMENT, SigningKey, verify
-from contracts.refusals import Refusal, Refused
+from contracts.refusals import UNREADABLE, Refusal, Refused
 
 DIGEST_BYTES: Final = 32
 SEGMENT_BYTES_MAX: Final = 1 << 28
@@ -166,7 +166,7 @@ def decode(body: bytes, name: str, line: int) -> list[Event]:
     """The events of whole lines; Refused SYNTAX names the first line that is none."""
     try:
         return _decode_lines(body)
-    except msgspec.MsgspecError:
+    except UNREADABLE:
         for offset, text in enumerate(body.splitlines()):
             if len(text) > LINE_BYTES_MAX:
                 raise Refused(
@@ -178,7 +178,7 @@ def decode(body: bytes, name: str, line: int) -> list[Event]:
                 ) from None
             try:
                 _decode_event(text)
-            except msgspec.MsgspecError as error:
+            except UNREADABLE as error:
                 raise Refused(
                     Refusal.SYNTAX, f"not an event: {error}", where=f"{name}:{line + offset}"
                 ) from error
@@ -188,7 +188,7 @@ def decode(body: bytes, name: str, line: int) -> list[Event]:
 def _seal(text: bytes, place: str) -> Seal:
     try:
         return _decode_seal(text)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Refused(Refusal.SYNTAX, f"not a seal: {error}", where=place) from error
 
 

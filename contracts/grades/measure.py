@@ -17,7 +17,7 @@ from contracts.goodput.events import Open
 from contracts.grades import Grade, Rules
 from contracts.grades.roster import Entry, Node, Roster, draw
 from contracts.grades.schedule import schedule
-from contracts.refusals import Refusal, Refused, RefusedAll
+from contracts.refusals import UNREADABLE, Refusal, Refused, RefusedAll
 
 CLOCK_NS_MAX: Final = 60 * 10**9  # how far a node's clock may be ahead
 FIRST_LINE_BYTES_MAX: Final = 4_096
@@ -109,7 +109,7 @@ def _opened(path: Path) -> Open:
         line = file.readline(FIRST_LINE_BYTES_MAX)
     try:
         return msgspec.json.decode(line, type=Open)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Refused(Refusal.SYNTAX, f"not a log: {error}", where=f"{path.name}:1") from error
 
 

@@ -15,7 +15,7 @@ from contracts.calendar import Month
 from contracts.goodput.events import Hex32
 from contracts.grades import Rules
 from contracts.grades.eligibility import Name, Site
-from contracts.refusals import Refusal, Refused, RefusedAll
+from contracts.refusals import UNREADABLE, Refusal, Refused, RefusedAll
 
 SCHEMA: Final = 1
 _PERSON: Final = b"hourbook.draw"
@@ -58,7 +58,7 @@ def read(content: bytes) -> Roster:
     try:
         roster = msgspec.json.decode(content, type=Roster)
         _ = roster.month
-    except ValueError as error:
+    except (*UNREADABLE, ValueError) as error:
         raise RefusedAll([Refused(Refusal.SYNTAX, f"not a roster: {error}")]) from error
     faults = []
     if roster.schema != SCHEMA:

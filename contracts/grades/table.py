@@ -18,7 +18,7 @@ from contracts.grades.factors import FactorRow, rows
 from contracts.grades.measure import Run
 from contracts.grades.roster import Roster
 from contracts.grades.schedule import Schedule, schedule
-from contracts.refusals import Refusal, Refused
+from contracts.refusals import UNREADABLE, Refusal, Refused
 
 SCHEMA: Final = 1
 TABLE_BYTES_MAX: Final = 1 << 20
@@ -138,7 +138,7 @@ def read(content: bytes, *, key: str | None = None) -> FactorTable:
         raise Refused(Refusal.TOO_LARGE, "a table", limit=TABLE_BYTES_MAX, seen=len(content))
     try:
         table = msgspec.json.decode(content, type=FactorTable)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise Refused(Refusal.SYNTAX, f"not a factor table: {error}") from error
     if table.schema != SCHEMA:
         raise Refused(Refusal.VERSION, "another schema", limit=SCHEMA, seen=table.schema)

@@ -112,12 +112,13 @@ def import_(
     """Turn records of ml-goodput-measurement into a signed attestation log."""
     from contracts.goodput import compute, importer, keys  # noqa: PLC0415
     from contracts.goodput.log import Recorder  # noqa: PLC0415
+    from contracts.refusals import UNREADABLE  # noqa: PLC0415
 
     key = keys.load_key(key_file)
     try:
         where = msgspec.json.decode(site.read_bytes(), type=importer.Site)
         lines = msgspec.json.Decoder(dict[str, Any]).decode_lines(records.read_bytes())
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         fail(f"{error}; docs/reference/attestation.md says what the two files hold")
     with refusals():
         imported = importer.records_to_events(lines, where, key.public)
@@ -343,6 +344,7 @@ def cheapest(
     from contracts.decimal_text import format_price, parse_price  # noqa: PLC0415
     from contracts.grades import delivery  # noqa: PLC0415
     from contracts.grades import table as tables  # noqa: PLC0415
+    from contracts.refusals import UNREADABLE  # noqa: PLC0415
     from contracts.spec import PRICE_DECIMALS  # noqa: PLC0415
 
     with refusals():
@@ -358,7 +360,7 @@ def cheapest(
                 )
                 for text in texts
             ]
-        except (msgspec.MsgspecError, KeyError) as error:
+        except (*UNREADABLE, KeyError) as error:
             fail(f"{offers}: not a list of provider, facility and price: {error}")
     known = {
         (row.provider, row.facility): row.factor_e4
