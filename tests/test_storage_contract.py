@@ -5,14 +5,13 @@ A new engine, or a wrapper that puts faults into one, is right if it passes this
 """
 
 import errno
-import os
 import random
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from disks import small_disk
 
 from exchange.journal.errors import DirectoryLocked
 from exchange.journal.memory import MemoryStorage
@@ -37,14 +36,9 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
 
 
 @pytest.fixture(scope="module")
-def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of two megabytes, where this machine lets us mount one."""
-    place = tmp_path_factory.mktemp("disk")
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk, and only outside a locked container")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+def two_megabytes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with small_disk(tmp_path_factory.mktemp("disk"), "2m") as place:
+        yield place
 
 
 def content(storage: Storage, name: str = NAME) -> bytes:
@@ -168,6 +162,19 @@ def test_random_appends_cuts_and_rooms_are_a_byte_string(storage: Storage) -> No
     file.close()
 
 
+def test_what_is_renewed_stays_what_it_was(storage: Storage) -> None:
+    file = storage.open(NAME, write=True)
+    file.append(b"abcdefgh")
+    file.reserve(100)
+    for offset in (0, 5, 8):
+        file.renew(offset)
+        file.sync()
+        assert (file.end, content(storage).rstrip(b"\0")) == (8, b"abcdefgh")
+    file.append(b"i")
+    assert content(storage).rstrip(b"\0") == b"abcdefghi"
+    file.close()
+
+
 def test_one_syncs_while_the_other_appends(storage: Storage) -> None:
     file = storage.open(NAME, write=True)
 
@@ -240,7 +247,7 @@ def test_a_full_disk_takes_all_or_nothing(
     """What does not fit leaves no trace, what was reserved can be written, what goes makes room."""
     storage: Storage = MemoryStorage(2 << 20)
     if engine == "local files":
-        storage = LocalStorage(request.getfixturevalue("small_disk") / "market")
+        storage = LocalStorage(request.getfixturevalue("two_megabytes") / "market")
     file, other = storage.open(NAME, write=True), storage.open("log/b", write=True)
     file.append(b"begin")
     file.reserve(100_000)
