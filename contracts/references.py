@@ -136,13 +136,17 @@ class References(msgspec.Struct, frozen=True):
         code = values.get("index")
         if self.indices is None or code is None:
             return []
-        facts = self.indices.get(code)
-        if facts is None:
-            return [("index", _rule(INDICES, self.indices))]
-        version = facts.methodology_version
-        if values.get("methodology", version) != version:
-            return [("methodology", f"must be {version!a}, the version of {code} in {INDICES}")]
-        return []
+        return [] if code in self.indices else [("index", _rule(INDICES, self.indices))]
+
+    def methodology_rule(self, index: str, methodology: str) -> str:
+        """The rule that a product's newest version breaks; empty if it names the version in use.
+
+        An older one keeps the methodology with which its expiries were listed.
+        """
+        facts = None if self.indices is None else self.indices.get(index)
+        if facts is None or facts.methodology_version == methodology:
+            return ""
+        return f"must be {facts.methodology_version!a}, the version of {index} in {INDICES}"
 
 
 def _rule(file: str, codes: Mapping[str, Any]) -> str:

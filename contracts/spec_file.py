@@ -202,13 +202,19 @@ def read_file(
     if not isinstance(versions, list) or not versions:
         faults.append(Fault(name, "version", "", "must be one or more [[version]] tables"))
         versions = []
-    specs = []
+    specs: dict[int, ContractSpec] = {}
     for count, version in enumerate(versions, start=1):
         spec, found = _read_version(name, f"version {count}", version, head, references)
         faults += found
         if spec is not None:
-            specs.append(spec)
-    return specs, faults
+            specs[count] = spec
+    if specs:
+        newest = max(specs, key=lambda count: specs[count].effective)
+        spec = specs[newest]
+        if rule := references.methodology_rule(spec.index, spec.methodology):
+            place = f"version {newest}, index.methodology"
+            faults.append(Fault(name, place, shown(spec.methodology), rule))
+    return list(specs.values()), faults
 
 
 def file_name(product: str) -> str:

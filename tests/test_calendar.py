@@ -25,7 +25,7 @@ def every_day(first: int = FIRST, last: int = LAST) -> list[date]:
 
 
 def months() -> list[Month]:
-    return [Month(FIRST, 1).plus(n) for n in range(12 * (LAST - FIRST + 1) - 1)]
+    return [Month(FIRST, 1).plus(n) for n in range(12 * (LAST - FIRST + 1))]
 
 
 @pytest.fixture(scope="module")

@@ -208,6 +208,30 @@ def test_codes_are_looked_up_in_the_files_given() -> None:
         registry.read({"h100.toml": files["h100.toml"].encode(), "calendars.toml": b""})
 
 
+def test_a_raised_methodology_is_for_expiries_not_listed_yet() -> None:
+    raised = SHIPPED["indices.toml"].replace(
+        b'methodology_version = "1.0"', b'methodology_version = "2.0"'
+    )
+
+    def read_with(text: str) -> registry.Registry:
+        return registry.read({"h100.toml": text.encode(), "indices.toml": raised})
+
+    text = later_version("2027-03-01", "2029-03")
+    head, old, new = text.split("\n[[version]]")
+    found = read_with(
+        "\n[[version]]".join([head, old, new.replace('methodology = "1.0"', 'methodology = "2.0"')])
+    )
+    on = date(2027, 3, 1)
+    listed = [found.instrument(code, on).methodology for code in ("H100G29", "H100H29")]
+    assert listed == ["1.0", "2.0"]
+    with pytest.raises(RegistryError) as caught:
+        read_with(text)
+    assert str(caught.value) == (
+        "h100.toml: version 2, index.methodology = '1.0' must be '2.0', the version of HBX-H100 in"
+        " indices.toml"
+    )
+
+
 @pytest.mark.parametrize("effective", ["2024-12-31", "2041-01-01"])
 def test_a_version_that_begins_where_no_calendar_is(effective: str) -> None:
     text = edited("effective", effective).replace('"2026-01"', '"2045-01"')
