@@ -1,12 +1,25 @@
-"""The simulated disk: what a sync promises, what a failed one does not; what the log makes of it."""
+"""The simulated disk: what a sync promises, what a failed one does not, and what the log does."""
 
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
 from random import Random
 
 import pytest
-from recorded import EXCHANGE_ID, append, deposits, journal_at
+from recorded import (
+    EXCHANGE_ID,
+    append,
+    deposit,
+    deposits,
+    journal_at,
+    open_sequencer,
+    say,
+    until,
+)
 
 from exchange.journal.errors import DamagedLog, SyncFailed
 from exchange.journal.reader import LogReader, Recovered
+from exchange.journal.syncer import Done
 from exchange.sim.disk import SECTOR_BYTES, DiskFaults, SimDisk
 from exchange.sim.loop import PROCESS, Killed, Process
 
@@ -44,6 +57,45 @@ def test_a_restart_after_a_failed_sync_writes_again_what_only_memory_has() -> No
     journal_at(disk, found).abandon()  # from here on sequence 5 may be released
     reopened(disk, power_cut=True)
     assert read_log(disk).last_sequence == 5
+
+
+class Once:
+    """A syncer that does one sync, and never gets to the next."""
+
+    def __init__(self, sync: Callable[[], None]) -> None:
+        self._sync: Callable[[], None] | None = sync
+
+    def begin(self, loop: asyncio.AbstractEventLoop, done: Done) -> None:
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            sync()
+            done(None)
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+
+async def test_what_a_start_read_and_could_not_sync_was_never_released(tmp_path: Path) -> None:
+    """A killed market leaves a frame in memory; a start reads it, fails, and the power goes.
+
+    Nobody was told of that frame, so the next start may do without it.
+    """
+    disk = SimDisk(Random(1))
+    sequencer = open_sequencer(tmp_path, storage=disk, syncer=Once)
+    run = asyncio.create_task(sequencer.run())
+    await say(sequencer, deposits(3))
+    sequencer.submit(1, deposit(10))
+    await until(lambda: sequencer.sequence == 4)
+    run.cancel()
+    reopened(disk, power_cut=False)
+    disk.faults = DiskFaults(sync_ppm=1_000_000)
+    with pytest.raises(SyncFailed):
+        open_sequencer(tmp_path, storage=disk)
+    disk.faults = ALL_LOST
+    reopened(disk, power_cut=True)
+    again = open_sequencer(tmp_path, storage=disk)
+    assert again.recovered.last_sequence == 3
+    await again.close()
 
 
 def test_a_power_cut_takes_what_was_not_synced_in_sectors() -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import weakref
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from struct import Struct as Layout
@@ -142,6 +142,8 @@ def after_event(released: Released, position: Position) -> Released | None:
     if released.epoch != epoch:
         raise NoSuchPosition(position, f"that sequence is of epoch {released.epoch}")
     events = released.events
+    if _EVENT_POSITION.unpack_from(events, len(events) - EVENT_BYTES) == (sequence, index):
+        return None
     for at in range(0, len(events), EVENT_BYTES):
         if _EVENT_POSITION.unpack_from(events, at) == (sequence, index):
             break
@@ -199,7 +201,8 @@ class Tape:
         self.last: Position = START
         # Every batch so far was found on the tape as it is.
         self._same = os.pread(self._file, PREAMBLE.size, 0) == self.preamble
-        self._settled = False
+        self._begun = False  # to write it anew from the first difference on
+        self._unproven: deque[tuple[int, int, bytes]] = deque()  # last sequence, offset, record
         self._mark_sequences: list[int] = []
         self._mark_offsets: list[int] = []
         if start is not None and start.sequence:
@@ -217,17 +220,30 @@ class Tape:
         self._closed = False
 
     def confirm(self, frame: Frame, events: bytes) -> None:
-        """Advance over a replayed batch if the tape has it, else write it and drop the rest."""
+        """Advance over a replayed batch if the tape has it, else write it and drop the rest.
+
+        A batch that the log has, but does not yet prove durable, is not written before ``settle``:
+        on the tape it would be a witness to a release that never was.
+        """
         opening = frame.opening
         data = pack_record(
             opening.epoch, opening.first_sequence, opening.stamp, opening.count, events, frame.texts
         )
         self._same = self._same and os.pread(self._file, len(data), self.end) == data
         if not self._same:
-            if not self._settled:
-                self.settle()
-            self._write(data, self.end)
+            self._write_proven(opening.durable_upto)
+            self._unproven.append((frame.last_sequence, self.end, data))
         self._extend(opening.epoch, opening.first_sequence, events, len(data))
+
+    def _write_proven(self, upto: int) -> None:
+        unproven = self._unproven
+        while unproven and unproven[0][0] <= upto:
+            _, at, data = unproven.popleft()
+            if not self._begun:
+                os.ftruncate(self._file, at)
+                self._write(self.preamble, 0)
+                self._begun = True
+            self._write(data, at)
 
     def witness(self) -> int:
         """Return the last sequence that the tape's next record shows as released; 0 if none.
@@ -242,12 +258,13 @@ class Tape:
     def settle(self) -> None:
         """End the comparison: whatever lies beyond the batches confirmed goes.
 
-        What is left is made durable: a later start from a snapshot will not compare it again.
+        All of these are durable in the log by now. What is left is made durable: a later start
+        from a snapshot will not compare it again.
         """
+        self._write_proven(self.last[1])
         os.ftruncate(self._file, self.end)
         self._write(self.preamble, 0)
         os.fsync(self._file)
-        self._settled = True
 
     def append(self, released: Released, texts: bytes) -> None:
         """Release a durable batch to every follower. ``texts`` are its texts, packed."""
@@ -335,7 +352,8 @@ class Tape:
             yield first
         end = self.end
         while offset < end:
-            released, offset = self._load(offset)
+            recent = self._recent.get(offset)
+            released, offset = recent or self._load(offset)
             yield released
 
     async def follow(self, after: Position = START) -> AsyncIterator[Released]:
@@ -373,6 +391,9 @@ class Tape:
         sequence = position[1]
         if not 1 <= sequence <= self.last[1]:
             raise NoSuchPosition(position, f"released are 1 to {self.last[1]}")
+        for released, end in list(self._recent.values()):  # one that keeps up finds itself here
+            if released.first_sequence <= sequence <= released.last_sequence:
+                return after_event(released, position), end
         offset = self._mark_offsets[bisect_right(self._mark_sequences, sequence) - 1]
         while True:
             head = self._head(offset)
