@@ -13,12 +13,13 @@ _EXAMPLES = 3  # combinations shown of each kind
 def product_sheet(registry: Registry, product: str, on: date) -> str:
     """The template in force on a day, with its index: what all its expiries share."""
     spec = registry.spec(product, on)
+    gpus = f"{spec.contract_size} GPU{'s' * (spec.contract_size > 1)}"
     opened = f"{spec.opened_months} of them" if spec.opened_months else "not"
     rows: list[Row] = [
         ("settlement", settlement_rule(spec)),
         ("listing", f"{spec.listed_months} consecutive months, {opened} opened by a new market"),
         ("combinations", ", ".join(spec.combinations) or "none"),
-        ("one lot", f"{spec.contract_size} GPU for every hour of the delivery month, UTC"),
+        ("one lot", f"{gpus} for every hour of the delivery month, UTC"),
         ("price", f"{spec.unit}, tick ${spec.tick}, in steps of {spec.price_step}"),
         ("last trading day", _last_trading(spec)),
         *grade_rows(spec),

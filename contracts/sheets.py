@@ -1,5 +1,6 @@
 """The contract sheet: one instrument, combination or product as a hedger reads it."""
 
+import textwrap
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
 from typing import Final
@@ -12,6 +13,7 @@ from contracts.spec import PAR_FACTOR, PHYSICAL, Combination, Instrument, Listed
 
 _MICROS: Final = 1_000_000
 _LABEL_CHARS: Final = 18
+_LINE_CHARS: Final = 100
 
 Row = tuple[str, str]
 
@@ -32,8 +34,19 @@ def sheet(listed: Listed, days: Calendar) -> str:
 
 
 def rows_text(title: str, rows: Iterable[Row]) -> str:
-    """A title and a line a row, labels to the left."""
-    lines = [f"{label:<{_LABEL_CHARS}}{value}".rstrip() for label, value in rows]
+    """A title and a row a line: labels to the left, long values on further lines."""
+    indent = " " * _LABEL_CHARS
+    lines = [
+        textwrap.fill(
+            value,
+            _LINE_CHARS,
+            initial_indent=f"{label:<{_LABEL_CHARS}}",
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for label, value in rows
+    ]
     return "\n".join([title, "", *lines]) + "\n"
 
 

@@ -83,7 +83,9 @@ def test_contracts_are_listed_and_shown() -> None:
     assert "744 GPU-hours" in hourbook("contracts", "show", "H100Z26")
     assert "2160 GPU-hours net" in hourbook("contracts", "show", "H100-1Q27")
     assert "administrator" in hourbook("contracts", "show", "H100")
-    assert result("contracts", "show", "H100P")["schedule"]["last_trading"] == 3
+    physical = result("contracts", "show", "H100P")
+    assert physical["schedule"]["last_trading"] == 3
+    assert set(physical["index_facts"]) >= {"administrator", "data_sufficiency"}
     assert "H100Z26" in hourbook("contracts", "list", *day)
     assert "contracts list" in hourbook("contracts", "show", "GOLD", code=1)
     assert "2025 to 2040" in hourbook("contracts", "show", "H100Z45", code=1)

@@ -1,4 +1,7 @@
-"""The files of the contracts room: bad ones refused whole, versions, figures, the page."""
+"""The files of the contracts room: bad ones refused whole, versions, figures, pages.
+
+Budget: 25 seconds.
+"""
 
 import json
 import re
@@ -536,3 +539,5 @@ def test_a_sheet_says_how_a_contract_ends() -> None:
     product = pages.product_sheet(found, "H100", TODAY)
     for field in ("administrator", "data sufficiency", "transition", "measures"):
         assert field in product
+    for text in (cash, physical, spread, product):
+        assert max(map(len, text.splitlines())) <= 100

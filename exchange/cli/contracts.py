@@ -79,7 +79,8 @@ def show(code: str, on: On = None, as_json: Json = False) -> None:
     specs, day = registry.load(), _day(on)
     found = _find(specs, code, day)
     if as_json:
-        show_json(found)
+        facts = specs.indices.get(getattr(found, "index", ""))
+        show_json({**msgspec.to_builtins(found), **({"index_facts": facts} if facts else {})})
     elif code in specs.products:
         print(product_sheet(specs, code, day), end="")
     else:
