@@ -202,6 +202,24 @@ def test_reports_are_written_and_agree(market: Path, tmp_path: Path) -> None:
     assert "it has" in hourbook("log", "bulletin", market, "--date", 20300101, code=1)
 
 
+def test_results_go_to_their_file_while_a_bar_is_on_the_terminal(market: Path) -> None:
+    ours, theirs = os.openpty()
+    try:
+        done = subprocess.run(
+            [*COMMAND, "log", "grep", str(market), "--limit", "5"],
+            cwd=CHECKOUT,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env=os.environ | {"TERM": "xterm"},
+            check=True,
+        )
+        assert b"searching" in os.read(ours, 65_536)
+        assert done.stdout == hourbook("log", "grep", market, "--limit", 5).encode()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_progress_shows_on_a_terminal(market: Path) -> None:
     ours, theirs = os.openpty()
     try:

@@ -20,8 +20,6 @@ app.command("audit")(reports.audit)
 app.command("bulletin")(reports.bulletin)
 app.command("large-traders")(reports.large_traders)
 
-Pairs = Annotated[list[str] | None, typer.Option()]
-
 
 @app.command("why")
 def why(
@@ -119,7 +117,7 @@ def grep(
         if shown <= limit:
             _print_event(frame, row, event_line(row, query.picture), as_json)
 
-    with progress("searching") as advance:
+    with progress("searching", printing=limit > 0) as advance:
         walk(directory, lambda frame, events: query.search(frame, events, found), stop, advance)
     if as_json:
         show_json({"found": shown, "counts": dict(query.counts.most_common())})
@@ -214,9 +212,9 @@ def _pairs(option: str, given: list[str] | None) -> list[tuple[str, int]]:
 
 def _print_what_if(told: dict[str, Any]) -> None:
     names = (
-        "commands_changed", "orders_taken_out", "orders_rejected", "others_rejected",
-        "orders_accepted", "others_accepted", "trades", "trades_instead", "trades_gone",
-        "trades_new",
+        "commands_changed", "parameters_refused", "orders_taken_out", "orders_rejected",
+        "others_rejected", "orders_accepted", "others_accepted", "trades", "trades_instead",
+        "trades_gone", "trades_new",
     )  # fmt: skip
     show_facts({name: f"{told[name]:,}" for name in names}, False)
     for reason, count in told["rejected_by_reason"].items():

@@ -69,18 +69,20 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Advance | None]:
+def progress(label: str, *, printing: bool = False) -> Iterator[Advance | None]:
     """A progress bar on stderr while the block runs; yields its ``advance(done, total)``.
 
-    None where stderr is no terminal, so that nobody reports to nothing.
+    None where stderr is no terminal, so that nobody reports to nothing; and where the block prints
+    to a terminal all along (``printing``), since lines and a bar would write over each other.
     """
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or (printing and sys.stdout.isatty()):
         yield None
         return
     from rich.console import Console  # noqa: PLC0415 - only a terminal pays for it
     from rich.progress import Progress  # noqa: PLC0415
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    # Results keep their own way: without this they would be drawn on stderr while the bar is there.
+    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(label, total=None)
 
         def advance(done: int, total: int, note: str = "", /) -> None:

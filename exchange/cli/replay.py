@@ -48,7 +48,7 @@ def replay(
     from exchange.history import walk  # noqa: PLC0415
     from exchange.history.picture import Picture  # noqa: PLC0415
 
-    with ExitStack() as exits, progress("replaying") as advance:
+    with ExitStack() as exits, progress("replaying", printing=bool(speed)) as advance:
         sequence = stop_at(directory, until) if until else None
         picture = Picture()
         takes: list[Take] = []

@@ -14,7 +14,7 @@ from exchange.history.records import (
     kinds_of,
 )
 from exchange.journal.frame import Frame
-from exchange.messages import CancelReason, CommandKind, EventKind, Reason
+from exchange.messages import COMMAND_BYTES, CancelReason, CommandKind, EventKind, Reason
 
 _INSTRUMENT_KINDS = frozenset(
     {
@@ -118,7 +118,7 @@ class Query:
         if self.code is None or row[2] != EventKind.REJECTED:
             return True
         place = row[0] - frame.opening.first_sequence
-        return frame.commands[place * 64] in _WITH_INSTRUMENT
+        return frame.commands[place * COMMAND_BYTES] in _WITH_INSTRUMENT
 
 
 def kinds_named(name: str) -> tuple[frozenset[int], frozenset[int]]:

@@ -31,8 +31,16 @@ def book(engine: Engine, picture: Picture, code: str, levels: int = 0) -> dict[s
 
 
 def account(engine: Engine, picture: Picture, number: int) -> dict[str, Any]:
-    """An account's money, margin and positions. KeyError: not open. Money in dollars, as text."""
+    """An account's money, margin and positions, and its member's sums. KeyError: not open.
+
+    Money is text, in dollars.
+    """
     stands = engine.account(number)
+    members = [
+        engine.account(other)
+        for other, holder in picture.accounts.items()
+        if holder.member == stands["member"]
+    ]
     positions = []
     for listed in picture.instruments.by_id.values():
         held = engine.position(number, listed.id)
@@ -54,6 +62,8 @@ def account(engine: Engine, picture: Picture, number: int) -> dict[str, Any]:
         "kind": AccountKind(stands["kind"]).name,
         "cash": money(stands["cash"]),
         "required": money(stands["required"]),
+        "member_cash": money(sum(one["cash"] for one in members)),
+        "member_required": money(sum(one["required"] for one in members)),
         "free": money(stands["cash"] - stands["required"]),
         "hold": money(stands["hold"]),
         "unrealized": money(stands["unrealized"]),

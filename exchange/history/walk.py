@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from exchange.engine import Engine
 from exchange.journal.errors import Diverged, JournalError
 from exchange.journal.frame import Frame
+from exchange.journal.places import NotInLog, find_time
 from exchange.journal.reader import LOG_NAME, LogReader, Tail
 from exchange.journal.replay import Replayer
 from exchange.messages import COMMAND_BYTES
@@ -123,13 +124,11 @@ def time_text(stamp: int) -> str:
 
 def last_sequence_at(directory: Path, stamp: int) -> int:
     """The last sequence that was stamped at or before that time; 0 if none was."""
-    last = 0
-    for chunk in open_log(directory).chunks():
-        for frame in chunk:
-            if frame.opening.stamp > stamp:
-                return last
-            last = frame.last_sequence
-    return last
+    open_log(directory)
+    try:
+        return find_time(directory, stamp + 1).first_sequence - 1
+    except NotInLog:  # all of it is older
+        return max((c[-1].last_sequence for c in open_log(directory).chunks()), default=0)
 
 
 def position(directory: Path, text: str) -> int:

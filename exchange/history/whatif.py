@@ -219,6 +219,7 @@ class WhatIf:
             entered = command.kind in _ENTERING
             self.counts["orders_rejected" if entered else "others_rejected"] += 1
             self.instead[member_name(Reason, now[4])] += 1
+            self.counts["parameters_refused"] += command.kind in _PARAMETERS
             if entered and len(self.examples) < EXAMPLES_MAX:
                 line = command_line(command, self.picture)
                 why = reject_words(now, self.picture, command.instrument)
@@ -251,7 +252,7 @@ class WhatIf:
         codes = sorted({*self.trades[0], *self.trades[1]})
         return {
             "commands_changed": self.altered,
-            **{name: self.counts[name] for name in _COUNTS},
+            **{name: self.counts[name] for name in ("parameters_refused", *_COUNTS)},
             "rejected_by_reason": dict(self.instead.most_common()),
             "examples": self.examples,
             "lots": {code: [self.trades[0][code], self.trades[1][code]] for code in codes},
