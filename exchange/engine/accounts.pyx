@@ -9,7 +9,7 @@ from exchange.engine.ids cimport slots_left
 from exchange.engine.lifecycle cimport answered, cancel_all_of, keep_receipt, reject
 from exchange.engine.risk cimport add_overflows, charge, position_of, required_of
 from exchange.engine.state cimport (
-    Account, Command, Event, Market, Member, Position, account_of, blank, event_offset,
+    Account, Cell, Command, Event, Market, Member, Position, account_of, blank,
     i64, put_state, u16, u32,
     u64, u8,
 )
@@ -26,7 +26,7 @@ cdef inline bint unknown_account(Market* m, Command* c) noexcept nogil:
 cdef void compare_deficit(Market* m, u32 account) noexcept nogil:
     """DEFICIT_STARTED or DEFICIT_ENDED if the account passed the line since the last of them."""
     cdef Account* a = &m.accounts[account]
-    cdef u8 now = required_of(a) > a.cash
+    cdef u8 now = a.excess < 0
     cdef Event* e
     if now == a.in_deficit:
         return
@@ -61,7 +61,7 @@ cdef void open_account(Market* m, Command* c) noexcept nogil:
             or interval < 0 or interval > (<i64>1 << 50) // burst):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
-    a.ring = <u32*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(u32))
+    a.ring = <Cell*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(Cell))
     if a.ring == NULL:
         m.broken = 1
         return
@@ -106,11 +106,11 @@ cdef bint refuse_money(Market* m, Command* c, Account* a) noexcept nogil:
         reject(m, c, REASON_MONEY_RANGE, most, c.price)
         return True
     if c.kind == COMMAND_KIND_WITHDRAW:
-        if c.price > a.cash - required_of(a):
-            reject(m, c, REASON_FUNDS, a.cash - required_of(a), c.price)
+        if c.price > a.excess:
+            reject(m, c, REASON_FUNDS, a.excess, c.price)
             return True
-        if c.price > member.cash - member.required:
-            reject(m, c, REASON_FUNDS, member.cash - member.required, c.price)
+        if c.price > member.excess:
+            reject(m, c, REASON_FUNDS, member.excess, c.price)
             return True
     if (c.key_lo or c.key_hi) and not slots_left(m):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
@@ -120,7 +120,7 @@ cdef bint refuse_money(Market* m, Command* c, Account* a) noexcept nogil:
 
 cdef void move_money(Market* m, Command* c) noexcept nogil:
     """DEPOSIT, WITHDRAW, FEE."""
-    cdef u64 first = event_offset(m)
+    cdef u32 first = m.index
     cdef i64 amount = c.price
     cdef u8 kind = EVENT_KIND_DEPOSITED
     cdef Account* a
@@ -166,7 +166,7 @@ cdef void set_account(Market* m, Command* c) noexcept nogil:
 
 cdef void record(Market* m, Command* c) noexcept nogil:
     """What only clearing can judge passes through and is numbered."""
-    cdef u64 first = event_offset(m)
+    cdef u32 first = m.index
     cdef Event* e
     if unknown_account(m, c) or answered(m, c, c.account):
         return

@@ -11,6 +11,8 @@ from exchange.engine.state cimport (
 
 cdef inline i32 slot_of(Instrument* book, i64 price) noexcept nogil:
     """The ladder slot of a price that is on the step and within the limits."""
+    if likely(book.price_step == 1):
+        return <i32>(<u64>price - <u64>book.low)
     return <i32>(((<u64>price - <u64>book.low) >> book.step_shift) * book.step_inverse)
 
 

@@ -3,11 +3,11 @@
 from exchange.engine.book cimport occupied_above, price_of, slot_of
 from exchange.engine.ids cimport find_key, owner_of
 from exchange.engine.instruments cimport lowest
-from exchange.engine.risk cimport absolute, adverse_per_lot, loss_of, position_of
+from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
 from exchange.engine.state cimport (
     Account, DORMANT, FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT,
     WORKING, account_of, i32, i64, instrument_of, is_aged, is_live, side_of, state_of, u32, u64,
-    u8,
+    u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -89,8 +89,8 @@ cdef int check_positions(Market* m, dict sums) except -1:
         p = &m.positions[k]
         book = &m.instruments[instrument_of(p)]
         working = sums.get(k, [0, 0, 0])
-        ensure([p.working[0], p.working[1], p.adverse] == working, "working sums", k)
-        longest = max(abs(p.net + p.working[0]), abs(p.net - p.working[1]))
+        ensure([working_of(p, 0), working_of(p, 1), p.adverse] == working, "working sums", k)
+        longest = max(abs(p.exposure[0]), abs(p.exposure[1]))
         ensure(p.hold == book.rate * longest + p.adverse, "hold = its formula", k)
         found = position_of(&m.accounts[account_of(p)], instrument_of(p))
         ensure(found == k, "positions are found", k)
@@ -112,16 +112,17 @@ cdef int check_money(Market* m, dict hold, dict unrealized) except -1:
         a = &m.accounts[k]
         if not a.is_open:
             continue
-        ensure(a.hold == hold.get(k, 0), "account hold = sum of its holds", k)
+        ensure(hold_of(a) == hold.get(k, 0), "account hold = sum of its holds", k)
         ensure(a.unrealized == unrealized.get(k, 0), "unrealized = sum of its positions", k)
         total += a.cash
         cash[a.member_id] = cash.get(a.member_id, 0) + a.cash
-        required[a.member_id] = required.get(a.member_id, 0) + a.hold + loss_of(a.unrealized)
+        required[a.member_id] = required.get(a.member_id, 0) + required_of(a)
     ensure(total == m.deposits, "cash = deposits less withdrawals", total)
     for member in cash:
         k = member
         ensure(m.members[k].cash == cash[member], "member cash = sum of accounts", member)
-        ensure(m.members[k].required == required[member], "member required = sum", member)
+        ensure(m.members[k].cash - m.members[k].excess == required[member], "member required = sum",
+               member)
     return 0
 
 
@@ -140,7 +141,7 @@ cdef int check_slots(Market* m) except -1:
     remembered = set()
     for k in range(m.account_top):
         if m.accounts[k].is_open:
-            remembered.update([m.accounts[k].ring[i] for i in range(LIMIT_IDEMPOTENCY_WINDOW)])
+            remembered.update([m.accounts[k].ring[i].slot for i in range(LIMIT_IDEMPOTENCY_WINDOW)])
     for slot in range(1, m.order_top):
         o = &m.orders[slot]
         if state_of(o) == FREE:

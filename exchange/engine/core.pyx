@@ -19,12 +19,12 @@ from exchange.engine.instruments cimport (
 from exchange.engine.book cimport occupied_above, occupied_below, price_of
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.orders cimport cancel, enter, reduce_order, replace
-from exchange.engine.risk cimport position_of, required_of
+from exchange.engine.risk cimport hold_of, position_of, required_of
 from exchange.engine.snapshot cimport image_in, image_out
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.state cimport (
-    Account, Command, Event, Instrument, Market, NO_ASK, NO_BID, Position, blank, i32, i64,
-    market_free, market_new, u32, u64, u8,
+    Account, Cell, Command, Event, Instrument, Market, NO_ASK, NO_BID, Position, blank, i32, i64,
+    market_free, market_new, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -185,7 +185,7 @@ cdef class Engine:
             raise KeyError(account_id)
         a = &self.m.accounts[account_id]
         return {
-            "cash": a.cash, "hold": a.hold, "unrealized": a.unrealized,
+            "cash": a.cash, "hold": hold_of(a), "unrealized": a.unrealized,
             "required": required_of(a), "open_orders": a.open_orders, "member": a.member_id,
             "group": a.group, "kind": a.kind, "currency": a.currency, "killed": bool(a.killed),
             "in_deficit": bool(a.in_deficit), "max_open_orders": a.max_open_orders,
@@ -198,7 +198,8 @@ cdef class Engine:
         if account_id < self.m.account_top:
             p = &self.m.positions[position_of(&self.m.accounts[account_id], instrument_id)]
         return {
-            "net": p.net, "working_buy": p.working[0], "working_sell": p.working[1],
+            "net": p.net, "working_buy": working_of(p, 0),
+            "working_sell": working_of(p, 1),
             "adverse": p.adverse, "cost": p.cost, "hold": p.hold,
         }
 
@@ -269,5 +270,5 @@ cdef class Engine:
         return {
             "orders": m.order_top * 64, "ids": <u64>8 * (m.cell_mask + 1),
             "positions": m.position_top * 64, "ladders": ladders,
-            "accounts": m.account_top * (sizeof(Account) + 4 * LIMIT_IDEMPOTENCY_WINDOW),
+            "accounts": m.account_top * (sizeof(Account) + sizeof(Cell) * LIMIT_IDEMPOTENCY_WINDOW),
         }

@@ -1,20 +1,20 @@
 # The guards of the order commands, in their documented precedence. Each says its own reject.
 
-from exchange.engine.book cimport price_of, slot_of
+from exchange.engine.book cimport on_step, slot_of
 from exchange.engine.ids cimport find_key
 from exchange.engine.lifecycle cimport reject
-from exchange.engine.risk cimport absolute, adverse_per_lot, hold_with, required_of
+from exchange.engine.risk cimport absolute, adverse_per_lot, required_of
 from exchange.engine.state cimport (
     Account, CANCELLED, Command, DORMANT, FILLED, Instrument, Market, Order, Position,
     SESSION_ONLINE, Session, WORKING, account_of, i128, i32, i64, likely, side_of, standing,
-    state_of, u32, u64, u8, unlikely,
+    state_of, u32, u64, u8, unlikely, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
 cdef void refuse_target(Market* m, Command* c, u32 slot) noexcept nogil
 cdef void refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef void refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogil
-cdef void refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil
+cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil
 cdef void refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8 side, i64 lots,
                         i64 rise) noexcept nogil
@@ -22,15 +22,11 @@ cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8
 
 cdef inline bint bad_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
     """UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED."""
-    cdef Session* s = &m.sessions[c.session & 0xFFFF]
-    if likely(c.account < LIMIT_ACCOUNTS and m.accounts[c.account].is_open
+    # an open session's account is open
+    if likely(m.sessions[c.session & 0xFFFF].entitled == (<u64*>c)[1]
               and not (blocked_if_killed and m.accounts[c.account].killed)):
-        if c.session == 0:
-            return False
-        if likely(s.account == c.account and s.standing == standing(c.session, SESSION_ONLINE)):
-            return False
-    refuse_owner(m, c, blocked_if_killed)
-    return True
+        return False
+    return refuse_owner(m, c, blocked_if_killed)
 
 
 cdef inline bint bad_time(Market* m, Command* c, Instrument* book,
@@ -57,7 +53,7 @@ cdef inline bint bad_grid(Market* m, Command* c, Instrument* book, Account* acco
     if likely(not c.flags & COMMAND_FLAG_MARKET):
         at[0] = slot_of(book, c.price)
         if unlikely(<u64>c.price - <u64>book.low > book.range
-                    or <i64>at[0] * book.price_step != c.price - book.low):
+                    or (book.price_step != 1 and not on_step(book, c.price))):
             refuse_off_grid(m, c, book)
             return True
     else:
@@ -73,15 +69,14 @@ cdef inline bint bad_risk(Market* m, Command* c, Instrument* book, Position* p, 
     """POSITION_LIMIT, MARGIN, MEMBER_MARGIN for `lots` with `adverse` in place of `working` lots
     that the caller has taken out of the position (but not out of its hold). Sets the rise of the
     hold."""
-    cdef i64 worst = (p.working[1] - p.net if side else p.working[0] + p.net) + lots
-    cdef i64 more, spare
+    cdef i64 worst = p.exposure[side] + lots
+    cdef i64 other = p.exposure[1 - side]
+    cdef i64 more
     if unlikely(worst > book.position_limit) and lots > working:
         reject(m, c, REASON_POSITION_LIMIT, book.position_limit, worst)
         return True
-    more = hold_with(book, p, side, lots) + p.adverse + adverse - p.hold
+    more = book.rate * (worst if worst > other else other) + p.adverse + adverse - p.hold
     rise[0] = more
-    spare = account.cash - required_of(account)
-    if likely(spare >= 0 and (more <= 0 or (more <= spare and
-              account.member.required + more <= account.member.cash))):
+    if likely(account.excess >= 0 and more <= account.excess and more <= account.member.excess):
         return False
     return refuse_margin(m, c, p, account, side, lots, more)

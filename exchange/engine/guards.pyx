@@ -1,16 +1,19 @@
 """What the guards say when one fires: off the hot path, in precedence order."""
 
 
-cdef void refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
-    """One of UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED."""
+cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
+    """UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED; False if the command has no session and
+    needs none."""
     cdef Session* s = &m.sessions[c.session & 0xFFFF]
     if c.account >= m.account_top or not m.accounts[c.account].is_open:
         reject(m, c, REASON_UNKNOWN_ACCOUNT, 0, 0)
-    elif c.session and (s.account != c.account
-                        or s.standing != standing(c.session, SESSION_ONLINE)):
+    elif c.session and s.entitled != (<u64*>c)[1]:
         reject(m, c, REASON_SESSION_UNKNOWN, 0, c.session)
-    else:
+    elif blocked_if_killed and m.accounts[c.account].killed:
         reject(m, c, REASON_ACCOUNT_KILLED, 0, 0)
+    else:
+        return False
+    return True
 
 
 cdef void refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil:
@@ -68,14 +71,17 @@ cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8
                         i64 rise) noexcept nogil:
     """MARGIN or MEMBER_MARGIN, unless the order reduces in an account that is in DEFICIT."""
     cdef i64 required = required_of(account)
-    cdef bint in_deficit = required > account.cash
+    cdef bint in_deficit = account.excess < 0
     cdef bint reducing = p.net > 0 if side else p.net < 0
-    if in_deficit and reducing and p.working[side] + lots <= absolute(p.net):
+    if rise <= 0 and not in_deficit:
+        return False
+    if in_deficit and reducing and working_of(p, side) + lots <= absolute(p.net):
         return False
     if in_deficit and rise < 0:
         rise = 0
     if required + rise > account.cash:
         reject(m, c, REASON_MARGIN, account.cash, required + rise)
     else:
-        reject(m, c, REASON_MEMBER_MARGIN, account.member.cash, account.member.required + rise)
+        reject(m, c, REASON_MEMBER_MARGIN, account.member.cash,
+               account.member.cash - account.member.excess + rise)
     return True

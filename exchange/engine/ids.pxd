@@ -46,11 +46,11 @@ cdef inline void fill_cell(Market* m, u32 cell, u32 tag, u32 slot) noexcept nogi
     m.cells[cell].slot = slot
 
 
-cdef inline void erase_key(Market* m, u32 account, u64 key_lo, u32 slot) noexcept nogil:
+cdef inline void erase_key(Market* m, u32 tag, u32 slot) noexcept nogil:
     """Forget a key that is there; later cells of its run move back over the hole."""
     cdef u32 mask = m.cell_mask
     cdef u32 shift = m.cell_shift
-    cdef u32 hole = tag_of(account, key_lo) >> shift
+    cdef u32 hole = tag >> shift
     cdef Cell* cells = m.cells
     cdef u32 j
     while cells[hole].slot != slot:
@@ -70,20 +70,21 @@ cdef inline bint slots_left(Market* m) noexcept nogil:
 
 cdef inline u32 take_slot(Market* m) noexcept nogil:
     """A slot with its generation raised; the caller has asked `slots_left`."""
-    cdef u32 slot = m.order_free
-    if likely(slot != 0):
-        m.order_free = m.orders[slot].next
+    cdef u32 free_slot = m.order_free
+    cdef u32 slot = free_slot if likely(free_slot != 0) else m.order_top
+    cdef Order* o = &m.orders[slot]
+    if likely(free_slot != 0):
+        m.order_free = o.next
     else:
-        slot = m.order_top
-        m.order_top += 1
-    m.orders[slot].generation += 1
+        m.order_top = slot + 1
+    o.generation += 1
     return slot
 
 
-cdef inline void free_slot(Market* m, u32 slot, u32 account) noexcept nogil:
+cdef inline void free_slot(Market* m, u32 slot, u32 tag) noexcept nogil:
     cdef Order* o = &m.orders[slot]
     ensure(m, not is_live(o) and state_of(o) != FREE)
-    erase_key(m, account, o.key_lo, slot)
+    erase_key(m, tag, slot)
     o.traits = 0  # FREE
     o.next = m.order_free
     m.order_free = slot
@@ -97,26 +98,27 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     o.prev = 0
     o.next = 0
     if unlikely(is_aged(o)):
-        free_slot(m, slot, owner_of(m, o))
+        free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
 
 
-cdef inline void remember(Market* m, u32 account_id, u32 slot) noexcept nogil:
+cdef inline void remember(Market* m, Account* account, u32 tag, u32 slot) noexcept nogil:
     """Append an accepted id to the window; the oldest leaves it."""
-    cdef Account* account = &m.accounts[account_id]
     cdef u32 head = account.ring_head
-    cdef u32* ring = account.ring
-    cdef u32 oldest = ring[head]
+    cdef Cell* at = &account.ring[head]
+    cdef u32 oldest = at.slot
+    cdef u32 oldest_tag = at.tag
     cdef Order* o
-    ring[head] = slot
+    at.tag = tag
+    at.slot = slot
     head = (head + 1) & (LIMIT_IDEMPOTENCY_WINDOW - 1)
     account.ring_head = head
-    prefetch(&m.orders[ring[head]])
+    prefetch(&m.orders[account.ring[head].slot])
     if likely(oldest != 0):
         o = &m.orders[oldest]
         if is_live(o):
             o.traits |= <u32>AGED << 24
         else:
-            free_slot(m, oldest, account_id)
+            free_slot(m, oldest, oldest_tag)
 
 
 cdef inline u64 fingerprint(Command* c) noexcept nogil:

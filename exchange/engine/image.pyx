@@ -7,9 +7,10 @@ are in the order in which they will be taken, with their generations. `IMAGE` na
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy
 
+from exchange.engine.risk cimport hold_of
 from exchange.engine.state cimport (
     Account, FREE, Instrument, Market, Member, Order, Position, Session, Timer, account_of, i64,
-    instrument_of, state_of, u32, u64,
+    instrument_of, state_of, u32, u64, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -58,10 +59,10 @@ cdef bytes image_of_instrument(Instrument* i):
 
 cdef bytes image_of_account(Account* a, bint buckets):
     cdef u32 k
-    ring = numbers(tuple([a.ring[<u32>(a.ring_head + k) % LIMIT_IDEMPOTENCY_WINDOW]
+    ring = numbers(tuple([a.ring[<u32>(a.ring_head + k) % LIMIT_IDEMPOTENCY_WINDOW].slot
                           for k in range(LIMIT_IDEMPOTENCY_WINDOW)]))
     return numbers((
-        a.cash, a.hold, a.unrealized, a.tat if buckets else 0, a.interval, a.burst, a.member_id,
+        a.cash, hold_of(a), a.unrealized, a.tat if buckets else 0, a.interval, a.burst, a.member_id,
         a.group, a.open_orders, a.max_open_orders, a.max_order, a.killed, a.kind, a.currency,
         a.in_deficit,
     )) + ring
@@ -78,8 +79,8 @@ cdef bytes positions_of(Market* m):
         to[0] = instrument_of(p)
         to[1] = account_of(p)
         to[2] = p.net
-        to[3] = p.working[0]
-        to[4] = p.working[1]
+        to[3] = working_of(p, 0)
+        to[4] = working_of(p, 1)
         to[5] = p.adverse
         to[6] = p.cost
         to[7] = p.hold
@@ -102,7 +103,8 @@ cdef bytes image_of(Market* m, bint buckets):
     for k in range(m.account_top):
         if m.accounts[k].is_open:
             parts.append(numbers((k,)) + image_of_account(&m.accounts[k], buckets))
-    parts.append((<char*>m.sessions)[:(<u64>m.session_top) * sizeof(Session)])
+    for k in range(m.session_top):
+        parts.append((<char*>&m.sessions[k].account)[:sizeof(Session) - sizeof(u64)])
     for k in range(m.timer_count):
         parts.append(numbers((m.timers[k].due, m.timers[k].session)))
     return b"".join(parts)

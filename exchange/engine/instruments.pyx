@@ -332,6 +332,8 @@ cdef void pay_variation(Market* m, u32 instrument, bint closing) noexcept nogil:
         charge(m, &m.accounts[i], 0, -variation, variation)
         total += variation
         if closing:
+            p.exposure[0] -= net
+            p.exposure[1] += net
             p.net = 0
             p.cost = 0
             rehold(m, book, p)

@@ -5,28 +5,27 @@ from exchange.engine.ids cimport retire
 from exchange.engine.risk cimport put_back, rehold
 from exchange.engine.state cimport (
     CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, emit, i64,
-    instrument_of, order_id_of, side_of, state_of, u16, u32, u64, u8, what,
+    instrument_of, likely, order_id_of, side_of, state_of, u16, u32, u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
 
 cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noexcept nogil
 cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept nogil
 cdef bint answered(Market* m, Command* c, u32 account) noexcept nogil
-cdef void remember_request(Market* m, Command* c, u32 account, u64 first) noexcept nogil
+cdef void remember_request(Market* m, Command* c, u32 account, u32 first) noexcept nogil
 cdef void cancel_for(Market* m, u32 slot, u32 reason) noexcept nogil
 cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u32 reason) noexcept nogil
 
 
-cdef inline void keep_receipt(Market* m, Command* c, u32 account, u64 first) noexcept nogil:
-    """Remember an accepted request, if it has an id, with the answer in the event at `first`."""
+cdef inline void keep_receipt(Market* m, Command* c, u32 account, u32 first) noexcept nogil:
+    """Remember an accepted request, if it has an id; its answer is the event of index `first`."""
     if c.key_lo or c.key_hi:
         remember_request(m, c, account, first)
 
 
-cdef inline void say_gone(Market* m, u8 kind, Order* o, u64 order_id, u64 who, u32 lots,
-                          u32 leaves, u32 reason, u32 flags) noexcept nogil:
-    """ORDER_CANCELLED or ORDER_REDUCED: `lots` left the order without trading."""
-    cdef Event* e = emit(m, what(kind, flags, reason), who)
+cdef inline void say_gone(Event* e, Order* o, u64 order_id, u32 lots,
+                          u32 leaves) noexcept nogil:
+    """The rest of ORDER_CANCELLED or ORDER_REDUCED: `lots` left the order without trading."""
     e.order_id = order_id
     e.price = o.price
     e.quantity = lots
@@ -44,13 +43,13 @@ cdef inline void take_away(Market* m, u32 slot, u32 reason) noexcept nogil:
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     cdef u8 side = side_of(o)
     cdef u32 leaves = o.leaves
-    if state_of(o) == WORKING:
-        say_gone(m, EVENT_KIND_ORDER_CANCELLED, o, order_id_of(m, slot), p.who, leaves, 0,
-                 reason, EVENT_FLAG_RESTING | side << 1)
+    cdef bint working = state_of(o) == WORKING
+    cdef u32 flags = side << 1 | (EVENT_FLAG_RESTING if likely(working) else 0)
+    cdef u32 gone = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
+    say_gone(emit(m, gone, p.who), o, order_id_of(m, slot), leaves, 0)
+    if likely(working):
         take_out(m, book, o, slot_of(book, o.price))
     else:
-        say_gone(m, EVENT_KIND_ORDER_CANCELLED, o, order_id_of(m, slot), p.who, leaves, 0,
-                 reason, side << 1)
         unlink(m, &book.dormant, o)
     put_back(m, book, p, side, o.price, leaves)
     book.working_orders -= 1

@@ -3,7 +3,7 @@
 from exchange.engine.ids cimport (
     fill_cell, find_cell, find_key, fingerprint, remember, tag_of, take_slot,
 )
-from exchange.engine.state cimport DORMANT, RECEIPT, blank, event_at, is_live, tif_stp_of, traits_of
+from exchange.engine.state cimport DORMANT, RECEIPT, blank, event_of, is_live, tif_stp_of, traits_of
 
 
 cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noexcept nogil:
@@ -65,11 +65,11 @@ cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept no
     e.key_hi = c.key_hi
 
 
-cdef void remember_request(Market* m, Command* c, u32 account, u64 first) noexcept nogil:
-    """Keep an accepted request with the answer in event at `first`."""
+cdef void remember_request(Market* m, Command* c, u32 account, u32 first) noexcept nogil:
+    """Keep an accepted request; its answer is the event of index `first`."""
     cdef u32 slot = take_slot(m)
     cdef Order* o = &m.orders[slot]
-    cdef Event* e = event_at(m, first)
+    cdef Event* e = event_of(m, first)
     cdef u32 tag = tag_of(account, c.key_lo)
     o.traits = traits_of(<u8>e.what, <u8>(e.what >> 8), RECEIPT)
     o.prev = account
@@ -83,7 +83,7 @@ cdef void remember_request(Market* m, Command* c, u32 account, u64 first) noexce
     o.key_hi = c.key_hi
     o.fingerprint = fingerprint(c)
     fill_cell(m, find_cell(m, account, tag, c.key_lo, c.key_hi), tag, slot)
-    remember(m, account, slot)
+    remember(m, &m.accounts[account], tag, slot)
 
 
 cdef void cancel_for(Market* m, u32 slot, u32 reason) noexcept nogil:

@@ -14,4 +14,4 @@ cdef struct Incoming:  # the caller sets slot, limit and order_id; `run` the res
     u8 side, stp
     bint done  # cancelled whole by the self-trade rule DECREMENT
 
-cdef void run(Market* m, Instrument* book, Incoming* t, u64 head, u16 remainder) noexcept nogil
+cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder) noexcept nogil

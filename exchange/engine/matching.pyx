@@ -11,7 +11,7 @@ from exchange.engine.lifecycle cimport cancel_for, say_gone
 from exchange.engine.risk cimport adverse_per_lot, charge, execute, rehold, release
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    WORKING, account_of, emit, event_at, i32, i64, likely, order_id_of, set_order_state, side_of,
+    WORKING, account_of, emit, event_of, i32, i64, likely, order_id_of, set_order_state, side_of,
     tif_stp_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -45,7 +45,7 @@ cdef void prevent_self_trade(Market* m, Instrument* book, Level* level, u32 rest
     cdef Order* taker = &m.orders[t.slot]
     cdef Position* p
     cdef u8 kind
-    cdef u32 lots
+    cdef u32 lots, said
     if t.stp == SELF_TRADE_DECREMENT:
         lots = t.leaves if t.leaves < maker.leaves else maker.leaves
         if lots == maker.leaves:
@@ -54,15 +54,15 @@ cdef void prevent_self_trade(Market* m, Instrument* book, Level* level, u32 rest
             p = &m.positions[maker.position]
             maker.leaves -= lots
             level.quantity -= lots
-            say_gone(m, EVENT_KIND_ORDER_REDUCED, maker, order_id_of(m, resting), p.who, lots,
-                     maker.leaves, CANCEL_REASON_SELF_TRADE,
-                     EVENT_FLAG_RESTING | side_of(maker) << 1)
+            said = what(EVENT_KIND_ORDER_REDUCED, EVENT_FLAG_RESTING | side_of(maker) << 1,
+                        CANCEL_REASON_SELF_TRADE)
+            say_gone(emit(m, said, p.who), maker, order_id_of(m, resting), lots, maker.leaves)
             release(m, book, p, side_of(maker), maker.price, lots)
         t.leaves -= lots
         t.done = t.leaves == 0
         kind = EVENT_KIND_ORDER_CANCELLED if t.done else EVENT_KIND_ORDER_REDUCED
-        say_gone(m, kind, taker, t.order_id, t.who, lots, t.leaves,
-                 CANCEL_REASON_SELF_TRADE, t.side << 1)
+        said = what(kind, t.side << 1, CANCEL_REASON_SELF_TRADE)
+        say_gone(emit(m, said, t.who), taker, t.order_id, lots, t.leaves)
         return
     if t.stp != SELF_TRADE_CANCEL_NEWEST:
         cancel_for(m, resting, CANCEL_REASON_SELF_TRADE)
@@ -95,9 +95,9 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, O
     e.key_hi = <u64>maker.leaves << 32 | account_of(p)
     e.a = -taker_fee
     e.b = -fee
-    p.working[1 - t.side] -= lots
     if p.adverse:  # else no order of the position has any
         p.adverse -= lots * adverse_per_lot(book, 1 - t.side, price)
+    p.exposure[1 - t.side] -= lots  # they worked; `execute` adds them to net
     execute(m, book, p, 1 - t.side, lots, value, fee)
 
 
@@ -148,15 +148,15 @@ cdef void finish(Market* m, Incoming* t, u16 remainder) noexcept nogil:
     if t.self_cancelled:
         remainder = CANCEL_REASON_SELF_TRADE
     if lots:
-        say_gone(m, EVENT_KIND_ORDER_CANCELLED, o, t.order_id, t.who, lots, 0, remainder,
-                 t.side << 1)
+        say_gone(emit(m, what(EVENT_KIND_ORDER_CANCELLED, t.side << 1, remainder), t.who), o,
+                 t.order_id, lots, 0)
     retire(m, t.slot, CANCELLED if lots or t.done else FILLED)
 
 
-cdef void run(Market* m, Instrument* book, Incoming* t, u64 head, u16 remainder) noexcept nogil:
+cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder) noexcept nogil:
     """Match an order that is in no book, then rest what is left or cancel it for `remainder`.
 
-    `head` is where the event stands that announced the order: its leaves become what rests.
+    `head` is the index of the event that announced the order: its leaves become what rests.
     """
     cdef Order* o = &m.orders[t.slot]
     cdef Position* p = &m.positions[o.position]
@@ -178,16 +178,17 @@ cdef void run(Market* m, Instrument* book, Incoming* t, u64 head, u16 remainder)
     o.leaves = t.leaves
     if t.leaves and remainder == 0:
         set_order_state(o, WORKING)
-        event_at(m, head).leaves = t.leaves
+        event_of(m, head).leaves = t.leaves
         book.working_orders += 1
         p.owner.open_orders += 1
-        p.working[t.side] += t.leaves
+        p.exposure[t.side] += t.leaves
         p.adverse += t.leaves * adverse_per_lot(book, t.side, o.price)
         rest(m, book, t.slot, t.side, t.limit)
     else:
         finish(m, t, remainder)
     if t.lots:
         execute(m, book, p, t.side, t.lots, t.value, t.fees)
-        charge(m, &m.accounts[0], 0, 0, t.house)
+        if t.house:
+            charge(m, &m.accounts[0], 0, 0, t.house)
     else:
         rehold(m, book, p)

@@ -3,7 +3,7 @@
 from libc.stdlib cimport realloc
 from libc.string cimport memset
 
-from exchange.engine.book cimport reaches, rest, slot_of, take_out, unlink
+from exchange.engine.book cimport price_of, reaches, rest, slot_of, take_out, unlink
 from exchange.engine.guards cimport (
     bad_grid, bad_owner, bad_risk, bad_time, refuse_target,
 )
@@ -20,7 +20,7 @@ from exchange.engine.risk cimport (
 )
 from exchange.engine.state cimport (
     Account, Command, DORMANT, Event, Instrument, Market, Order, Position, WORKING, emit,
-    account_of, event_offset, i32, i64, instrument_of, is_live, likely, order_id_of, pair,
+    account_of, i32, i64, instrument_of, is_live, likely, order_id_of, pair,
     set_order_state, side_of, state_of, tif_stp_of, traits_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -82,11 +82,11 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
 
 cdef inline bint bad_post_only(Market* m, Command* c, Instrument* book, u8 side,
                                i32 at) noexcept nogil:
-    cdef i32 best = book.best[1 - side]
-    if unlikely(c.flags & COMMAND_FLAG_POST_ONLY) and reaches(side, at, best):
-        reject(m, c, REASON_POST_ONLY, book.low + best * book.price_step, c.price)
-        return True
-    return False
+    if likely(not c.flags & COMMAND_FLAG_POST_ONLY
+              or not reaches(side, at, book.best[1 - side])):
+        return False
+    reject(m, c, REASON_POST_ONLY, price_of(book, book.best[1 - side]), c.price)
+    return True
 
 
 cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 at) noexcept nogil:
@@ -124,7 +124,7 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     o.session = c.session
     o.traits = traits_of(side, terms.tif | c.stp << 4, WORKING)
     fill_cell(m, terms.cell, terms.tag, slot)
-    remember(m, c.account, slot)
+    remember(m, account, terms.tag, slot)
     e = emit(m, what(EVENT_KIND_ORDER_ACCEPTED, flags, 0), p.who)
     t.order_id = order_id_of(m, slot)
     e.order_id = t.order_id
@@ -140,7 +140,7 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
         e.leaves = c.quantity
         book.working_orders += 1
         account.open_orders += 1
-        p.working[side] += c.quantity
+        p.exposure[side] += c.quantity
         p.adverse += terms.adverse
         raise_hold(m, p, terms.rise)
         rest(m, book, slot, side, terms.slot)
@@ -148,7 +148,7 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     e.leaves = 0
     t.slot = slot
     t.limit = terms.slot
-    run(m, book, &t, event_offset(m) - sizeof(Event), remainder_of(c, terms.tif))
+    run(m, book, &t, m.index - 1, remainder_of(c, terms.tif))
 
 
 cdef inline u16 remainder_of(Command* c, u8 tif) noexcept nogil:
@@ -230,12 +230,12 @@ cdef inline u32 target_of(Market* m, Command* c) noexcept nogil:
         o = &m.orders[slot]
     else:
         slot = <u32>c.target_lo
-        if unlikely(slot >= m.order_top or m.orders[slot].generation != c.target_lo >> 32):
-            slot = 0
         o = &m.orders[slot]
-    if likely((is_live(o))
-              and (c.side == SIDE_UNSTATED or c.side == side_of(o))
-              and account_of(&m.positions[o.position]) == c.account):
+        if unlikely(slot >= m.order_top or o.generation != c.target_lo >> 32
+                    or account_of(&m.positions[o.position]) != c.account):
+            slot = 0
+            o = m.orders
+    if likely(is_live(o) and (c.side == SIDE_UNSTATED or c.side == side_of(o))):
         return slot
     refuse_target(m, c, slot)
     return 0
@@ -250,7 +250,7 @@ cdef inline bint bad_receipt(Market* m, Command* c) noexcept nogil:
 
 
 cdef void cancel(Market* m, Command* c) noexcept nogil:
-    cdef u64 first = event_offset(m)
+    cdef u32 first = m.index
     cdef u32 slot
     if bad_request(m, c, TARGET_FLAGS, False):
         return
@@ -262,7 +262,7 @@ cdef void cancel(Market* m, Command* c) noexcept nogil:
 
 
 cdef void reduce_order(Market* m, Command* c) noexcept nogil:
-    cdef u64 first = event_offset(m)
+    cdef u32 first = m.index
     cdef u32 slot
     cdef Order* o
     cdef Position* p
@@ -300,8 +300,8 @@ cdef inline void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 
         book.levels[slot_of(book, o.price)].quantity -= lots
     else:
         book.dormant.quantity -= lots
-    say_gone(m, EVENT_KIND_ORDER_REDUCED, o, order_id_of(m, slot), p.who, lots, o.leaves,
-             CANCEL_REASON_REQUESTED, flags)
+    say_gone(emit(m, what(EVENT_KIND_ORDER_REDUCED, flags, CANCEL_REASON_REQUESTED), p.who), o,
+             order_id_of(m, slot), lots, o.leaves)
     release(m, book, p, side_of(o), o.price, lots)
 
 
@@ -332,18 +332,18 @@ cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position
         return True
     if keeps_place(c, o, leaves):
         return False
-    p.working[side_of(o)] -= before
+    p.exposure[side_of(o)] -= before
     p.adverse -= adverse
     terms.adverse = leaves * adverse_per_lot(book, side_of(o), c.price)
     refused = bad_risk(m, c, book, p, p.owner, side_of(o), terms.adverse, leaves, before,
                        &terms.rise)
-    p.working[side_of(o)] += before
+    p.exposure[side_of(o)] += before
     p.adverse += adverse
     return refused
 
 
 cdef void replace(Market* m, Command* c) noexcept nogil:
-    cdef u64 first = event_offset(m)
+    cdef u32 first = m.index
     cdef bint new_id = (c.flags & COMMAND_FLAG_NEW_ID) != 0
     cdef u32 slot
     cdef i64 leaves
@@ -409,7 +409,7 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
     set_order_state(o, WORKING)
     t.slot = slot
     t.limit = at
-    run(m, book, &t, event_offset(m) - sizeof(Event), 0)
+    run(m, book, &t, m.index - 1, 0)
 
 
 cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
@@ -440,5 +440,5 @@ cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
             set_order_state(o, WORKING)
             t.slot = slot
             t.limit = slot_of(book, o.price)
-            run(m, book, &t, event_offset(m) - sizeof(Event), 0)
+            run(m, book, &t, m.index - 1, 0)
         slot = following

@@ -5,14 +5,16 @@
 # unrealized are the sums over its positions; a member's cash and required over its accounts.
 
 from exchange.engine.state cimport (
-    Account, Instrument, Market, Position, ensure, i64, likely, u32, u8, unlikely,
+    Account, Instrument, Market, Member, Position, ensure, i64, likely, u32, u8, unlikely, working_of,
 )
 
 cdef extern from *:
     """
     #define HB_ADD(a, b, r) __builtin_add_overflow((a), (b), (r))
+    #define HB_SUBTRACT(a, b, r) __builtin_sub_overflow((a), (b), (r))
     """
     bint add_overflows "HB_ADD"(i64, i64, i64*) noexcept nogil
+    bint subtract_overflows "HB_SUBTRACT"(i64, i64, i64*) noexcept nogil
 
 
 cdef inline u32 position_of(Account* account, u32 instrument) noexcept nogil:
@@ -29,7 +31,12 @@ cdef inline i64 loss_of(i64 unrealized) noexcept nogil:
 
 
 cdef inline i64 required_of(Account* account) noexcept nogil:
-    return account.hold + loss_of(account.unrealized)
+    return account.cash - account.excess
+
+
+cdef inline i64 hold_of(Account* account) noexcept nogil:
+    """The sum of its positions' holds."""
+    return account.cash - account.excess - loss_of(account.unrealized)
 
 
 cdef inline i64 adverse_per_lot(Instrument* i, u8 side, i64 price) noexcept nogil:
@@ -40,56 +47,54 @@ cdef inline i64 adverse_per_lot(Instrument* i, u8 side, i64 price) noexcept nogi
     return distance * i.multiplier if distance > 0 else 0
 
 
-cdef inline i64 hold_with(Instrument* i, Position* p, u8 side, i64 lots) noexcept nogil:
-    """The hold without adverse if `side` had `lots` more working.
+cdef inline i64 hold_for(Instrument* i, Position* p) noexcept nogil:
+    """The hold of a position without adverse.
 
     The larger of |net + buys| and |net - sells| is that of net + buys and sells - net, since
     neither buys nor sells are negative (docs/concepts/margin.md, (1)).
     """
-    cdef i64 longest = p.net + p.working[0]
-    cdef i64 shortest = p.working[1] - p.net
-    if side:
-        shortest += lots
-    else:
-        longest += lots
+    cdef i64 longest = p.exposure[0]
+    cdef i64 shortest = p.exposure[1]
     return i.rate * (longest if longest > shortest else shortest)
 
 
 cdef inline void charge(Market* m, Account* account, i64 hold, i64 unrealized,
                         i64 cash) noexcept nogil:
-    """Add to an account's hold, unrealized and cash, and to its member's sums."""
-    cdef i64 loss = loss_of(account.unrealized)
-    cdef bint beyond = add_overflows(account.unrealized, unrealized, &account.unrealized)
-    beyond |= add_overflows(account.cash, cash, &account.cash)
-    beyond |= add_overflows(account.member.cash, cash, &account.member.cash)
-    beyond |= add_overflows(account.hold, hold, &account.hold)
-    loss = loss_of(account.unrealized) - loss
-    beyond |= add_overflows(account.member.required, hold, &account.member.required)
-    beyond |= add_overflows(account.member.required, loss, &account.member.required)
-    if unlikely(beyond):
+    """Add to an account's hold, unrealized and cash; its excess and its member's follow."""
+    cdef Member* member = account.member
+    cdef i64 change = loss_of(account.unrealized)
+    if unlikely(add_overflows(account.unrealized, unrealized, &account.unrealized)):
+        m.broken = 2
+    change -= loss_of(account.unrealized)
+    if unlikely(add_overflows(change, cash, &change) or subtract_overflows(change, hold, &change)
+                or add_overflows(account.excess, change, &account.excess)
+                or add_overflows(member.excess, change, &member.excess)
+                or add_overflows(account.cash, cash, &account.cash)
+                or add_overflows(member.cash, cash, &member.cash)):
         m.broken = 2
 
 
 cdef inline void raise_hold(Market* m, Position* p, i64 change) noexcept nogil:
     """Add to a position's hold alone."""
+    cdef Account* account = p.owner
     p.hold += change
-    if unlikely(add_overflows(p.owner.hold, change, &p.owner.hold)
-                or add_overflows(p.owner.member.required, change, &p.owner.member.required)):
+    if unlikely(subtract_overflows(account.excess, change, &account.excess)
+                or subtract_overflows(account.member.excess, change, &account.member.excess)):
         m.broken = 2
 
 
 cdef inline void rehold(Market* m, Instrument* i, Position* p) noexcept nogil:
     """Bring a position's hold in line after its working lots or adverse changed."""
-    raise_hold(m, p, hold_with(i, p, 0, 0) + p.adverse - p.hold)
+    raise_hold(m, p, hold_for(i, p) + p.adverse - p.hold)
 
 
 cdef inline void put_back(Market* m, Instrument* i, Position* p, u8 side, i64 price,
                           i64 lots) noexcept nogil:
     """`lots` working at `price` are gone without a trade; the hold is still to follow."""
-    p.working[side] -= lots
+    p.exposure[side] -= lots
     if p.adverse:  # else no order of the position has any
         p.adverse -= lots * adverse_per_lot(i, side, price)
-    ensure(m, p.working[side] >= 0 and p.adverse >= 0)
+    ensure(m, working_of(p, side) >= 0 and p.adverse >= 0)
 
 
 cdef inline void release(Market* m, Instrument* i, Position* p, u8 side, i64 price,
@@ -109,7 +114,9 @@ cdef inline void execute(Market* m, Instrument* i, Position* p, u8 side, i64 lot
         value = -value
         unrealized = -unrealized
     p.net += lots
+    p.exposure[0] += lots
+    p.exposure[1] -= lots
     p.cost += value
-    hold = hold_with(i, p, 0, 0) + p.adverse
+    hold = hold_for(i, p) + p.adverse
     charge(m, p.owner, hold - p.hold, unrealized, -fee)
     p.hold = hold

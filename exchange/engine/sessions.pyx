@@ -8,7 +8,7 @@ from libc.string cimport memmove
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.state cimport (
     Command, Event, Market, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session, Timer, blank,
-    i64, put_state, standing, u32,
+    i64, put_state, standing, u32, u64,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -23,6 +23,7 @@ cdef inline u32 state_in(Session* s) noexcept nogil:
 
 cdef inline void put_in(Session* s, u32 state) noexcept nogil:
     s.standing = standing(s.standing, state)
+    s.entitled = 0
 
 
 cdef void start_timer(Market* m, i64 due, u32 session) noexcept nogil:
@@ -131,6 +132,7 @@ cdef void logon(Market* m, Command* c) noexcept nogil:
             s.standing += <u32>1 << 16
     s.account = c.account
     put_in(s, SESSION_ONLINE)
+    s.entitled = <u64>id_of(m, slot) << 32 | c.account
     s.next = 0
     s.grace_ms = c.quantity
     s.cancel_on_disconnect = (c.flags & COMMAND_FLAG_CANCEL_ON_DISCONNECT) != 0

@@ -204,13 +204,13 @@ cdef void carry_tables(Account* a, Walk* w) noexcept nogil:
         if a.positions_length > 2 * LIMIT_INSTRUMENTS:
             w.fault = TABLES
             return
-        a.ring = <u32*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(u32))
+        a.ring = <Cell*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(Cell))
         if a.positions_length:
             a.positions = <u32*>calloc(a.positions_length, sizeof(u32))
         if a.ring == NULL or (a.positions_length and a.positions == NULL):
             w.fault = NO_MEMORY
             return
-    carry(w, a.ring, LIMIT_IDEMPOTENCY_WINDOW * sizeof(u32))
+    carry(w, a.ring, LIMIT_IDEMPOTENCY_WINDOW * sizeof(Cell))
     carry(w, a.positions, <u64>a.positions_length * sizeof(u32))
 
 
@@ -229,7 +229,7 @@ cdef int adopt_accounts(Market* m) noexcept nogil:
         if a.ring_head >= LIMIT_IDEMPOTENCY_WINDOW:
             return TABLES
         for k in range(LIMIT_IDEMPOTENCY_WINDOW):
-            if a.ring[k] >= m.order_top:
+            if a.ring[k].slot >= m.order_top:
                 return TABLES
         for k in range(a.positions_length):
             if a.positions[k] >= m.position_top:

@@ -3,6 +3,7 @@
 # Invariants (see check.pyx): an order's slot never moves; slot 0, position 0 and session slot 0
 # stand for "none"; both sides of a book share one array of levels because it is never crossed.
 
+from exchange.engine.vocabulary cimport MODE_NORMAL, TRADING_STATE_CONTINUOUS
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 ctypedef uint8_t u8
@@ -83,15 +84,19 @@ cdef struct Level:
     u32 head, tail
     u64 quantity
 
+cdef struct Cell:  # of the id hash
+    u32 tag, slot
+
 cdef struct Member:
-    i64 cash, required
+    i64 cash, excess  # of cash over the sum of what its accounts require
 
 cdef struct Account:  # 128 bytes
-    i64 cash, hold, unrealized
+    i64 cash, unrealized
+    i64 excess  # of cash over what is required: its holds and its unrealized loss
     i64 tat, interval, tolerance, burst  # throttle: theoretical arrival, ns a token, ns, tokens
     Member* member
     u32* positions  # by instrument, 0 = none
-    u32* ring  # the window: slots of the last accepted ids
+    Cell* ring  # the window: the last accepted ids, as they stand in the hash
     u32 positions_length
     u32 group, member_id
     u32 open_orders, max_open_orders, max_order
@@ -104,7 +109,7 @@ cdef struct Position:  # 64 bytes
     u64 who  # instrument, account, as in an event
     Account* owner
     i64 net
-    i64 working[2]
+    i64 exposure[2]  # net + working buys, working sells - net: what it could become
     i64 adverse, cost, hold
 
 cdef enum:
@@ -139,18 +144,16 @@ cdef enum SessionState:
     SESSION_ONLINE = 1
     SESSION_GRACE = 2  # lost, its timer runs
 
-cdef struct Session:
+cdef struct Session:  # 32 bytes
+    u64 entitled  # account, session id as in a command's words while ONLINE, else 0
     u32 account
-    u32 standing  # generation, state: one word, so that a command's session is one comparison
+    u32 standing  # generation, state
     u32 grace_ms, next
     u32 cancel_on_disconnect, spare
 
 cdef struct Timer:
     i64 due
     u32 session
-
-cdef struct Cell:  # of the id hash
-    u32 tag, slot
 
 cdef struct Market:
     # what the current command writes
@@ -199,12 +202,17 @@ cdef Event* grow_events(Market* m) noexcept nogil
 cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogil:
     """Give an instrument its state, and say whether orders may come in."""
     book.state = state
-    book.trades = state == 3 and m.mode == 0  # CONTINUOUS, NORMAL
+    book.trades = state == TRADING_STATE_CONTINUOUS and m.mode == MODE_NORMAL
 
 
 cdef inline u32 standing(u32 session, u32 state) noexcept nogil:
     """`standing` of the session with this id in this state."""
     return (session & <u32>0xFFFF0000) | state
+
+
+cdef inline i64 working_of(Position* p, u8 side) noexcept nogil:
+    """Lots of a side that are in the book or dormant."""
+    return p.exposure[side] + (p.net if side else -p.net)
 
 
 cdef inline u64 pair(u32 instrument, u32 account) noexcept nogil:
@@ -284,13 +292,9 @@ cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrumen
     return e
 
 
-cdef inline u64 event_offset(Market* m) noexcept nogil:
-    """Where the next event goes in the buffer: stays right when the buffer moves."""
-    return <char*>m.next_event - <char*>m.events
-
-
-cdef inline Event* event_at(Market* m, u64 offset) noexcept nogil:
-    return <Event*>(<char*>m.events + offset)
+cdef inline Event* event_of(Market* m, u32 index) noexcept nogil:
+    """The event of the present command that has this index; the buffer may have moved since."""
+    return m.next_event - (m.index - index)
 
 
 cdef inline u64 order_id_of(Market* m, u32 slot) noexcept nogil:

@@ -53,13 +53,14 @@ cdef Market* market_new() except NULL:
     m.session_top = 1
     m.account_top = 1
     m.rules_version = VERSION_RULES
+    m.sessions[0].entitled = <u64>1 << 32  # of a session in another slot: nobody's
     m.accounts[0].is_open = 1
     m.accounts[0].member = m.members
     m.accounts[0].kind = ACCOUNT_KIND_HOUSE
     m.accounts[0].burst = 1
     m.accounts[0].max_open_orders = LIMIT_ORDERS
     m.accounts[0].max_order = LIMIT_QUANTITY
-    m.accounts[0].ring = <u32*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(u32))
+    m.accounts[0].ring = <Cell*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(Cell))
     if m.accounts[0].ring == NULL:
         raise MemoryError("the engine's state")
     return m
