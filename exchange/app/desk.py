@@ -14,7 +14,8 @@ from contracts.grades.table import FactorTable
 from contracts.spec import Instrument as Terms
 from exchange.app.quotes import Quotes
 from exchange.app.wishes import RECORD_FACTORS, RequestRefused, Wish
-from exchange.journal.tape import Released, Tape
+from exchange.gateway.view import View
+from exchange.journal.tape import START, Released, Tape
 from exchange.marketdata.instruments import Instrument, Instruments
 from exchange.marketdata.stream import Row
 from exchange.messages import (
@@ -68,7 +69,8 @@ class WishRejected(RequestRefused):
 class Desk:
     """Where the market stands, and the way to change it. Call ``run`` in a task of its own."""
 
-    def __init__(self, submit: Submit, tape: Tape) -> None:
+    def __init__(self, submit: Submit, tape: Tape, view: View | None = None) -> None:
+        """``view``: what is known of the stream already; it is followed from there."""
         self._submit = submit
         self._tape = tape
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
@@ -87,12 +89,22 @@ class Desk:
             EventKind.DAY_CLOSED: self._day_closed,
             EventKind.MODE_CHANGED: self._mode_changed,
         }
+        self._begin = START if view is None else view.position
+        if view is not None:
+            self._know(view)
+
+    def _know(self, view: View) -> None:
+        """Take in what the stream said up to the view's position."""
+        for row in EVENT.iter_unpack(view.events):
+            self._picture(row, view.texts)
+        self.sequence = view.position[1]
+        self.quotes.begin(view.position, view.depths())
 
     async def run(self, upto: int, ready: asyncio.Event) -> None:
         """Follow the stream until it is closed; set ``ready`` once ``upto`` has been read."""
         if upto == 0:
             ready.set()
-        async for released in self._tape.follow():
+        async for released in self._tape.follow(self._begin):
             self._take(released)
             if released.last_sequence >= upto:
                 ready.set()

@@ -22,7 +22,8 @@ from typing import Any, Final, Self
 import msgspec
 
 from contracts import registry
-from exchange.app import admin, figures, wishes
+from exchange.app import admin, figures, standby, wishes
+from exchange.app.alarms import STALL_SECONDS_MAX, Alarms
 from exchange.app.desk import Desk
 from exchange.app.operations import Operations
 from exchange.app.settings import DEFAULTS, Settings
@@ -38,6 +39,7 @@ from exchange.gateway.server import Gateway
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.frame import EXCHANGE_ID_BYTES
 from exchange.journal.head import read_head
+from exchange.journal.storage import LocalStorage
 from exchange.journal.syncer import SyncThread
 from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
@@ -118,8 +120,11 @@ class Market:
             **{"syncer": self._timed_syncer, **sequencing},
         )
         self.tape = self.sequencer.tape
+        self.alarms = Alarms(directory, self.sequencer)
+        storage = sequencing.get("storage") or LocalStorage(directory)
+        view = standby.recover_view(storage, self.tape)
         self.clearing = self._open_clearing()
-        self.desk = Desk(self.sequencer.submit, self.tape)
+        self.desk = Desk(self.sequencer.submit, self.tape, view)
         self.operations = Operations(
             self.desk,
             self.clearing,
@@ -134,6 +139,7 @@ class Market:
             queue_full=(QueueFull, Closed),
             no_such_position=NoSuchPosition,
             now_ms=lambda: clock() // 1_000_000,
+            view=view,
         )
         self.gateway: Gateway | None = None
         self._booking = ThreadPoolExecutor(1, thread_name_prefix="clearing")
@@ -222,6 +228,8 @@ class Market:
             "clearing_near": self.clearing_lag <= self.settings.limits.clearing_lag_commands_max,
             "clearing_agrees": not self.clearing.divergences,
             "ledger_balanced": self.balanced,
+            "disk_has_room": not self.sequencer.full,
+            "disk_answers": self.sequencer.stalled_seconds < STALL_SECONDS_MAX,
         }
 
     @property
@@ -344,6 +352,7 @@ class Market:
         compared = 0
         while True:
             await asyncio.sleep(limits.watch_seconds)
+            self.alarms.look()
             try:
                 await self._judge_clearing(limits.clearing_lag_commands_max)
                 if time.monotonic() >= checkpoint_due and self.desk.sequence > compared:

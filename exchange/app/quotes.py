@@ -27,6 +27,11 @@ class Quotes:
         self._depths: defaultdict[int, Depth] = defaultdict(Depth)
         self._one_at_a_time = threading.Lock()
 
+    def begin(self, position: Position, depths: dict[int, Depth]) -> None:
+        """Go on from what is known at a position, before anybody asks."""
+        self._position = position
+        self._depths.update(depths)
+
     async def read(self) -> dict[int, Quote]:
         """The quote of every instrument that has orders, true for all that is released now."""
         return await asyncio.to_thread(self._read)

@@ -189,12 +189,12 @@ def _take(following: "Shadow", keep: int) -> "Header | None":
 
 
 def _shadow(directory: Path, fresh: bool) -> "Shadow":
+    from exchange.app.standby import Standby  # noqa: PLC0415
     from exchange.engine import Engine  # noqa: PLC0415
-    from exchange.journal.shadow import Shadow  # noqa: PLC0415
 
     if not (directory / "log").is_dir():
         fail(f"no log in {directory}; name a market's data directory", Exit.UNUSABLE)
-    return Shadow(directory, Engine(), fresh=fresh)
+    return Standby(directory, Engine(), fresh=fresh)
 
 
 def _facts(header: "Header") -> dict[str, Any]:

@@ -10,16 +10,15 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final, Protocol
 
-from exchange.gateway.accounts import Accounts
 from exchange.gateway.auth import Key, Keys
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.queries import Queries
 from exchange.gateway.rejects import full_reason
 from exchange.gateway.reports import Reports
-from exchange.gateway.resume import LOGON_MARK, Epochs, Resume, check_position
+from exchange.gateway.resume import LOGON_MARK, Resume, check_position
 from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage, elements
-from exchange.marketdata.feed import Feed
+from exchange.gateway.view import View
 from exchange.marketdata.stream import Released, Row
 from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Reason
 from exchange.messages.wire import (
@@ -67,22 +66,25 @@ class Hub:
         queue_full: tuple[type[Exception], ...],
         no_such_position: type[Exception],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        view: View | None = None,
     ) -> None:
         """``queue_full`` are what ``submit`` raises, ``no_such_position`` is what ``tape.read``
-        does: their rooms are not this one's to import.
+        does: their rooms are not this one's to import. ``view`` is what is known already: the
+        stream is followed from there.
         """
+        view = view or View()
         self.put = self._submit = submit
         self.queue_full = queue_full
         self._no_such_position = no_such_position
         self.keys = keys
         self.now_ms = now_ms
         self.metrics: Metrics | None = None  # set once what was released before is read
-        self.feed = Feed()
-        self.accounts = Accounts(self.feed.instruments)
+        self.feed, self.accounts = view.feed, view.accounts
         self.recorder = Recorder(self.feed.instruments)
         self.reports = Reports(self.feed.instruments, self.accounts)
         self.queries = Queries(self.feed, self.accounts)
-        self.epoch = self.sequence = 0  # of the last released batch
+        self._begin = view.position
+        self.epoch, self.sequence, _ = view.position  # of the last released batch
         self.sessions: dict[int, Session] = {}  # by connection number
         self._tape = tape
         self._subscribers: dict[str, dict[int, Session]] = {}
@@ -90,7 +92,7 @@ class Hub:
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
         self._logoffs: list[tuple[int, bytes]] = []  # refused by a full queue, tried again
         self._connections = 0
-        self._epochs = Epochs()
+        self._epochs = view.epochs
         self._resumes: dict[int, Resume] = {}  # not live yet, by connection number
 
     def submit(self, source: int, record: bytes, ingress_ns: int, text: str | None) -> bool:
@@ -231,8 +233,8 @@ class Hub:
     # Released batches
 
     def follow(self) -> AsyncIterator[Released]:
-        """Return the released stream from its beginning on; each batch is for ``release``."""
-        return self._tape.follow()
+        """Return the released stream behind what is known; each batch is for ``release``."""
+        return self._tape.follow(self._begin)
 
     def release(self, released: Released) -> None:
         """Take one released batch in and queue all that it means to every connection."""

@@ -34,11 +34,11 @@ class Epochs:
     """Which epoch a sequence is of."""
 
     def __init__(self) -> None:
-        self._first: list[tuple[int, int]] = []  # (first sequence released, epoch), rising
+        self.first: list[tuple[int, int]] = []  # (first sequence released, epoch), rising
 
     def note(self, epoch: int, first_sequence: int) -> None:
         """Learn where an epoch begins."""
-        self._first.append((first_sequence, epoch))
+        self.first.append((first_sequence, epoch))
 
     def place(self, after: Position) -> Place:
         """Return the position with its sequence's own epoch.
@@ -48,8 +48,8 @@ class Epochs:
         """
         if after.sequence == 0:
             return (0, 0, 0)
-        found = bisect_right(self._first, (after.sequence, after.epoch)) - 1
-        epoch = self._first[found][1] if found >= 0 else after.epoch
+        found = bisect_right(self.first, (after.sequence, after.epoch)) - 1
+        epoch = self.first[found][1] if found >= 0 else after.epoch
         return (epoch, after.sequence, after.index)
 
 

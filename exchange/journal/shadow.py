@@ -91,7 +91,8 @@ class Shadow:
             start = Start(point.sequence, point.frame_hash, point.epoch, point.stamp)
         return LogReader(self.storage, self.exchange_id, start=start)
 
-    def _apply(self, frame: Frame) -> None:
+    def _apply(self, frame: Frame) -> bytes:
+        """Compare what the frame records, apply its commands; return their events."""
         opening = frame.opening
         self.exchange_id = opening.exchange_id
         self._compare("events", opening.previous_events, self.point.events_digest)
@@ -100,6 +101,7 @@ class Shadow:
             self._compare_state(notes.state_hash)
         events = self.engine.apply(frame.commands, opening.first_sequence, opening.stamp)
         self.point.advance(frame, events)
+        return events
 
     def _compare(self, what: str, recorded: bytes, found: bytes) -> None:
         if found != recorded:

@@ -33,7 +33,7 @@ class Feed:
         self.instruments = Instruments()
         self.depths: dict[int, Depth] = {}
         self.time = 0  # stamp of the last batch
-        self._sent: dict[int, int] = {}  # sequence of the last delta, by instrument
+        self.sent: dict[int, int] = {}  # sequence of the last delta, by instrument
 
     def apply(
         self, rows: Sequence[Row], stamp: int, texts: Mapping[int, str], wanted: Container[str]
@@ -88,7 +88,7 @@ class Feed:
         if kind != "depth":
             return None
         instrument = self.instruments.by_code[code]
-        sequence = self._sent.get(instrument.id, 0)
+        sequence = self.sent.get(instrument.id, 0)
         return DepthDelta(
             instrument=code,
             sequence=sequence,
@@ -103,7 +103,7 @@ class Feed:
         bids, asks = depth.changes()
         if not bids and not asks:
             return
-        previous, self._sent[number] = self._sent.get(number, 0), depth.sequence
+        previous, self.sent[number] = self.sent.get(number, 0), depth.sequence
         instrument = self.instruments.by_id[number]
         channel = instrument.channels[DEPTH]
         if channel not in wanted:
@@ -123,7 +123,7 @@ class Feed:
         depth = self.depths[instrument.id]
         return DepthSnapshot(
             instrument=instrument.code,
-            sequence=self._sent.get(instrument.id, 0),
+            sequence=self.sent.get(instrument.id, 0),
             time=self.time,
             bids=_levels(instrument, depth.bids()),
             asks=_levels(instrument, depth.asks()),

@@ -1,0 +1,96 @@
+"""A shadow that also keeps what gateway and desk know, so that a start reads none of that either.
+
+DIR/snapshots/SEQUENCE-SOURCES.hbv beside a snapshot of the same point: a View of the gateway's, for
+this build's own sources alone. Without one the stream is read from its beginning, as ever.
+"""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from exchange.gateway.view import View, sources
+from exchange.journal import sealed
+from exchange.journal.errors import NoSuchPosition
+from exchange.journal.frame import HASH_BYTES, Frame, unpack_texts
+from exchange.journal.shadow import Shadow
+from exchange.journal.snapshots import Engine
+from exchange.journal.storage import Storage
+from exchange.journal.tape import Tape
+
+KIND: Final = "hbv"
+_log = logging.getLogger(__name__)
+
+
+class Standby(Shadow):
+    """A Shadow with a View beside its engine, both at the same point."""
+
+    def __init__(self, directory: Path, engine: Engine, *, fresh: bool = False) -> None:
+        """As a Shadow; without a View at the newest snapshot it begins with the log's start."""
+        empty = engine.snapshot()
+        super().__init__(directory, engine, fresh=fresh)
+        self.view = View()
+        if self.point.sequence:
+            found = _view_at(self.storage, self.point.sequence)
+            if found is None:
+                engine.restore(memoryview(empty))
+                super().__init__(directory, engine, fresh=True)
+            else:
+                self.view = found
+
+    def _apply(self, frame: Frame) -> bytes:
+        events = super()._apply(frame)
+        opening = frame.opening
+        self.view.take(opening.epoch, opening.stamp, events, dict(unpack_texts(frame.texts)))
+        return events
+
+    def write(self, *, keep: int = sealed.KEEP, prove: Engine | None = None) -> sealed.Header:
+        """As a Shadow's, and the View first: a snapshot that is there has one."""
+        assert self.exchange_id is not None
+        self._make_durable()
+        facts = (self.point, self.exchange_id, bytes(HASH_BYTES))
+        sealed.write_sealed(self.storage, KIND, sources(), facts, self.view.pack(), keep=keep)
+        return super().write(keep=keep, prove=prove)
+
+
+def _load(storage: Storage, name: str) -> View:
+    """Return the View in a file. Raises sealed.Refused."""
+    header = sealed.read_header(storage, name)
+    sealed.check_kin(header, sources(), None)
+    header, point, body = sealed.load(storage, name)
+    sealed.check_log(storage, header, point)
+    try:
+        view = View.unpack(body)
+    except msgspec.MsgspecError as error:
+        raise sealed.OtherState(header.file, str(error)) from error
+    if view.position != (point.epoch, point.sequence, point.last_index):
+        raise sealed.OtherState(header.file, f"it stands at {view.position}")
+    return view
+
+
+def _view_at(storage: Storage, sequence: int) -> View | None:
+    name = sealed.file_name(sequence, sources(), KIND)
+    try:
+        return _load(storage, name)
+    except FileNotFoundError:
+        return None
+    except sealed.Refused as refused:
+        _log.warning("passed over: %s", refused)
+        return None
+
+
+def recover_view(storage: Storage, tape: Tape) -> View | None:
+    """Return the newest View that is whole, of this build and of this tape; None if there is none.
+
+    Each one passed over is logged by name.
+    """
+    for _, _, name in sealed.list_files(storage, KIND):
+        try:
+            view = _load(storage, name)
+            next(tape.read(*view.position), None)
+        except (sealed.Refused, NoSuchPosition) as refused:
+            _log.warning("passed over: %s", refused)
+        else:
+            return view
+    return None

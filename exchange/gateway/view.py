@@ -1,0 +1,183 @@
+"""What the gateway knows of the market at a point of the stream, and the same as bytes.
+
+A projection: a function of the released stream, rebuilt from its beginning where no bytes are at
+hand. ``pack`` and ``unpack`` are each other's inverse for one build; ``SOURCES`` says which.
+"""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from exchange.gateway import accounts as accounts_module
+from exchange.gateway import resume
+from exchange.gateway.accounts import Account, Accounts, Holding, Order
+from exchange.gateway.resume import Epochs, Place
+from exchange.marketdata import depth, feed, instruments
+from exchange.marketdata.depth import BUY, SELL, Depth
+from exchange.marketdata.feed import Feed
+from exchange.marketdata.stream import Row
+from exchange.messages import EVENT, EVENT_BYTES, EventKind
+
+START: Final[Place] = (0, 0, 0)
+_KIND: Final = 12  # offset of the kind byte in an event
+# What says nothing about instruments, accounts as such, days or modes: all that grows with orders,
+# sessions and money. Any other kind, a later one too, is kept for good.
+_PASSING: Final = bytes(
+    {
+        *range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED),
+        EventKind.SESSION_OPENED,
+        EventKind.SESSION_LOST,
+        EventKind.SESSION_ENDED,
+        EventKind.TIME_ADVANCED,
+        EventKind.POSITION_SETTLED,
+        EventKind.DEPOSITED,
+        EventKind.WITHDRAWN,
+        EventKind.FEE_CHARGED,
+        EventKind.DEFICIT_STARTED,
+        EventKind.DEFICIT_ENDED,
+        EventKind.CHECKPOINTED,
+    }
+)
+_MODULES: Final = (accounts_module, resume, depth, feed, instruments)
+
+Levels = list[tuple[int, int]]  # price in ticks, lots
+
+
+class _Packed(msgspec.Struct, array_like=True):
+    """A View as plain data. ``orders`` in the order in which they were accepted."""
+
+    position: Place
+    time: int
+    epochs: list[tuple[int, int]]
+    events: bytes
+    texts: list[tuple[int, str]]
+    accounts: list[tuple[int, int, bool, list[tuple[int, int, int]]]]  # id, cash, killed, holdings
+    orders: list[Order]
+    finished: list[int]
+    depths: list[tuple[int, int, int, Levels, Levels]]  # instrument, sequence, sent, bids, asks
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Packed).decode
+
+
+def sources() -> int:
+    """Return a number that differs where a build would read or make a View otherwise."""
+    files = [Path(__file__), *(Path(module.__file__ or "") for module in _MODULES)]
+    text = b"".join(path.read_bytes() for path in files)
+    return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+
+
+class View:
+    """Instruments, depth, accounts, orders and epochs; ``position`` is of the last event taken in.
+
+    ``events`` and ``texts`` are those of the stream so far that were not of passing interest: what
+    was listed, opened, changed, recorded.
+    """
+
+    def __init__(self) -> None:
+        self.position = START
+        self.feed = Feed()
+        self.accounts = Accounts(self.feed.instruments)
+        self.epochs = Epochs()
+        self.events = bytearray()
+        self.texts: dict[int, str] = {}
+
+    def take(self, epoch: int, stamp: int, events: bytes, texts: Mapping[int, str]) -> None:
+        """Take one released batch in, as the hub does with nobody connected."""
+        rows: list[Row] = list(EVENT.iter_unpack(events))
+        if epoch != self.position[0]:
+            self.epochs.note(epoch, rows[0][0])
+        self.feed.apply(rows, stamp, texts, ())
+        apply, text_of = self.accounts.apply, texts.get
+        for row in rows:
+            apply(row, text_of(row[0]))
+        self.position = (epoch, rows[-1][0], rows[-1][1])
+        if events[_KIND::EVENT_BYTES].translate(None, _PASSING):
+            self._keep(rows, events, texts)
+
+    def _keep(self, rows: list[Row], events: bytes, texts: Mapping[int, str]) -> None:
+        for number, row in enumerate(rows):
+            if row[2] not in _PASSING:
+                self.events += events[number * EVENT_BYTES : (number + 1) * EVENT_BYTES]
+                if row[0] in texts:
+                    self.texts[row[0]] = texts[row[0]]
+
+    def depths(self) -> dict[int, Depth]:
+        """Return the depth of every instrument that had orders, for another to go on with."""
+        return {
+            number: _depth(one.sequence, one.bids(), one.asks())
+            for number, one in self.feed.depths.items()
+            if one.sequence
+        }
+
+    def pack(self) -> bytes:
+        """Return all of it as bytes."""
+        accounts, sent = self.accounts, self.feed.sent
+        packed = _Packed(
+            self.position,
+            self.feed.time,
+            self.epochs.first,
+            bytes(self.events),
+            list(self.texts.items()),
+            [
+                (number, one.cash, one.killed, _held(one))
+                for number, one in accounts.by_id.items()
+            ],
+            list(accounts.orders.values()),
+            [order.id for order in accounts.finished],
+            [
+                (number, one.sequence, sent.get(number, 0), one.bids(), one.asks())
+                for number, one in self.feed.depths.items()
+            ],
+        )  # fmt: skip
+        return _encode(packed)
+
+    @classmethod
+    def unpack(cls, data: bytes | memoryview) -> "View":
+        """Return the View that was packed. Raises msgspec.MsgspecError."""
+        packed, view = _decode(data), cls()
+        view.position, view.feed.time = packed.position, packed.time
+        view.epochs.first = packed.epochs
+        view.events, view.texts = bytearray(packed.events), dict(packed.texts)
+        for row in EVENT.iter_unpack(packed.events):
+            view.feed.instruments.apply(row, view.texts.get(row[0]))
+        for number, sequence, sent, bids, asks in packed.depths:
+            view.feed.depths[number] = _depth(sequence, bids, asks)
+            if sent:
+                view.feed.sent[number] = sent
+        _fill(view.accounts, packed)
+        return view
+
+
+def _held(account: Account) -> list[tuple[int, int, int]]:
+    return [(number, one.net, one.cost) for number, one in account.holdings.items()]
+
+
+def _fill(accounts: Accounts, packed: _Packed) -> None:
+    by_id, orders = accounts.by_id, accounts.orders
+    for number, cash, killed, holdings in packed.accounts:
+        account = by_id[number] = Account()
+        account.cash, account.killed = cash, killed
+        for instrument, net, cost in holdings:
+            holding = account.holdings[instrument] = Holding()
+            holding.net, holding.cost = net, cost
+    ended = set(packed.finished)
+    for order in packed.orders:
+        order_id, account = order.id, by_id[order.account]
+        orders[order_id] = order
+        account.ids[order.text] = order_id
+        if order_id not in ended:
+            account.orders[order_id] = order
+    accounts.finished.extend(orders[order_id] for order_id in packed.finished)
+
+
+def _depth(sequence: int, bids: Levels, asks: Levels) -> Depth:
+    made = Depth()
+    made.sequence = sequence
+    made.sides[BUY].update(bids)
+    made.sides[SELL].update(asks)
+    return made

@@ -1,0 +1,161 @@
+"""What gateway and desk know, kept at a point of the stream: going on from it is as good as reading
+all of the stream.
+
+The budget: ten seconds.
+"""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from generator import Generator
+from live import START_NS
+
+from exchange.app import Market, requests, standby
+from exchange.app.standby import Standby
+from exchange.engine import Engine
+from exchange.gateway import view as views
+from exchange.gateway.view import View
+from exchange.journal import sealed
+from exchange.journal.storage import LocalStorage
+from exchange.messages import COMMAND_BYTES, CommandKind
+
+BATCHES = 40
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_view_that_was_packed_goes_on_as_the_one_that_was_not(seed: int) -> None:
+    generator, engine, sequence = Generator(seed), Engine(), 1
+    view, other = View(), View()
+    data = generator.opening()
+    for number in range(BATCHES):
+        events = engine.apply(data, sequence, generator.stamp)
+        generator.learn(events)
+        kinds = enumerate(data[::COMMAND_BYTES], sequence)
+        texts = {n: f"c{n % 50}" for n, kind in kinds if kind <= CommandKind.REPLACE}
+        for one in (view, other):
+            one.take(1 + number // 15, generator.stamp, events, texts)
+        if number % 9 == 4:
+            other = View.unpack(other.pack())
+        sequence += len(data) // COMMAND_BYTES
+        data = generator.batch(60)
+    assert other.pack() == view.pack()
+    assert known(other) == known(view)
+    assert {n: d.checksum() for n, d in other.depths().items()} == {
+        n: d.checksum() for n, d in view.feed.depths.items() if d.sequence
+    }
+
+
+def known(view: View) -> Any:
+    """The figures behind every answer, taken apart."""
+    accounts = {
+        number: (
+            one.cash,
+            one.killed,
+            {i: (h.net, h.cost) for i, h in one.holdings.items()},
+            list(one.orders.values()),
+            one.ids,
+        )
+        for number, one in view.accounts.by_id.items()
+    }
+    instruments = {
+        number: (one.describe(), one.low_ticks, one.high_ticks, one.mark, one.settlement_price,
+                 one.cause, one.rate)
+        for number, one in view.feed.instruments.by_id.items()
+    }  # fmt: skip
+    return accounts, instruments, view.feed.instruments.business_date, list(view.accounts.orders)
+
+
+@asynccontextmanager
+async def running(directory: Path, day: int = 0) -> AsyncIterator[Market]:
+    market = await Market.start(directory, clock=lambda: START_NS + day * 86_400 * 10**9)
+    await market.listen("127.0.0.1", 0)
+    try:
+        yield market
+    finally:
+        await market.stop()
+
+
+def taken(directory: Path) -> Path:
+    shadow = Standby(directory, Engine())
+    shadow.advance()
+    return Path(shadow.write(prove=Engine()).file)
+
+
+async def perform(market: Market, *wishes: requests.AnyRequest) -> None:
+    for wish in wishes:
+        await market.operations.perform(wish)
+
+
+def picture(market: Market) -> Any:
+    desk, hub = market.desk, market.hub
+    view = View()
+    view.feed, view.accounts = hub.feed, hub.accounts
+    return (
+        market.operations.state(),
+        desk.terms,
+        desk.factors,
+        desk.accounts,
+        desk.mode,
+        known(view),
+        hub.epoch,
+        hub.sequence,
+    )
+
+
+async def test_a_market_started_from_a_view_is_the_one_that_read_the_stream(tmp_path: Path) -> None:
+    quick, plain = tmp_path / "quick", tmp_path / "plain"
+    async with running(quick) as market:
+        await perform(
+            market,
+            requests.Deposit(account=1, amount="5000"),
+            requests.Halt(code="H100Z26"),
+            requests.Settle(),
+            requests.OpenDay(),
+        )
+    taken(quick)
+    async with running(quick, 1) as market:
+        await perform(market, requests.Deposit(account=2, amount="7"), requests.Settle())
+    shutil.copytree(quick, plain)
+    shutil.rmtree(plain / sealed.FOLDER)
+    pictures = []
+    for directory in (quick, plain):
+        async with running(directory, 2) as market:
+            begun = market.hub._begin
+            assert (begun == views.START) == (directory == plain)
+            quotes = await market.desk.quotes.read()
+            pictures.append((*picture(market), quotes))
+    assert pictures[0] == pictures[1]
+
+
+async def test_a_view_that_cannot_be_used_is_told_and_done_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path):
+        pass
+    taken(tmp_path)
+    ((_, _, name),) = sealed.list_files(LocalStorage(tmp_path), standby.KIND)
+    data = bytearray((tmp_path / name).read_bytes())
+    data[-1] ^= 1
+    (tmp_path / name).write_bytes(data)
+    async with running(tmp_path) as market:
+        assert market.hub._begin == views.START
+    assert "damaged" in caplog.text
+    taken(tmp_path)  # without it the shadow reads the log from its start
+    assert len(sealed.list_files(LocalStorage(tmp_path), standby.KIND)) == 2
+
+
+async def test_a_view_of_other_sources_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path):
+        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(standby, "sources", lambda: 7)
+        taken(tmp_path)
+    async with running(tmp_path) as market:
+        assert market.hub._begin == views.START
+    assert "other layout" in caplog.text
