@@ -162,6 +162,7 @@ class Sequencer:
         self._batch: _Batch | None = None  # taken, and refused by a full disk
         self._matched: _Matched | None = None
         self._syncing: _Matched | None = None
+        self._asked_at = 0.0  # the loop's time when the present sync began
         self._failure: Exception | None = None  # of the sync, or of the release after it
         self._syncer = syncer
         self._signer = signer
@@ -261,6 +262,13 @@ class Sequencer:
         """The last sequence given to a command; it may not be durable yet."""
         return self._next_sequence - 1
 
+    @property
+    def stalled_seconds(self) -> float:
+        """How long the sync under way has taken; 0 if there is none."""
+        if self._syncing is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._asked_at
+
     def wake(self) -> None:
         """Look at the clock again: for a virtual clock that was moved."""
         self._wakeup.set()
@@ -301,6 +309,7 @@ class Sequencer:
                 self._matched = self._match()
             if self._syncing is None and self._matched is not None:
                 self._syncing, self._matched = self._matched, None
+                self._asked_at = loop.time()
                 self._syncer.begin(loop, self._synced)
                 if self._syncing is not None:
                     self._matched = self._match()

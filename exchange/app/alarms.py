@@ -1,0 +1,47 @@
+"""What an operator must hear of before it becomes a failure: the disk, and how it answers."""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Final
+
+from exchange.sequencer import Sequencer
+
+DISK_USED_MAX: Final = 0.95
+STALL_SECONDS_MAX: Final = 2.0  # of one sync; acknowledgements wait for it, and nothing else does
+_log = logging.getLogger(__name__)
+
+
+class Alarms:
+    """The conditions of one market's disk. ``look`` logs each when it begins and when it ends."""
+
+    def __init__(self, directory: Path, sequencer: Sequencer) -> None:
+        """Watch the disk that holds ``directory``."""
+        self._directory = directory
+        self._sequencer = sequencer
+        self.raised: dict[str, str] = {}
+
+    def disk_used(self) -> float:
+        """Return the used part of the disk, as who may write to it sees it: 0 to 1."""
+        usage = shutil.disk_usage(self._directory)
+        return 1 - usage.free / (usage.used + usage.free)
+
+    def look(self) -> dict[str, str]:
+        """Look now; return what is wrong, in words, by name."""
+        now: dict[str, str] = {}
+        used, stalled = self.disk_used(), self._sequencer.stalled_seconds
+        if used >= DISK_USED_MAX:
+            now["disk"] = (
+                f"the disk of {self._directory} is {used:.0%} full: archive old segments or "
+                "give it room; orders are refused when it is full"
+            )
+        if stalled >= STALL_SECONDS_MAX:
+            now["sync"] = f"a sync of the log takes {stalled:.0f} seconds: no order is acknowledged"
+        if self._sequencer.full:
+            now["log"] = "the log's disk is full: orders are refused, cancels taken"
+        for name in now.keys() - self.raised.keys():
+            _log.error("alarm: %s", now[name])
+        for name in self.raised.keys() - now.keys():
+            _log.warning("alarm over: %s", self.raised[name])
+        self.raised = now
+        return now
