@@ -176,7 +176,7 @@ async def test_clearing_that_differs_makes_the_market_cancel_only(tmp_path: Path
     async with running(tmp_path, watch_seconds=0.01) as m:
         await m.operations.checkpoint()
         await eventually(lambda: m.desk.mode == Mode.CANCEL_ONLY)
-        assert m.clearing.divergences
+        await eventually(lambda: m.clearing.divergences)
 
 
 async def test_clearing_that_lags_makes_the_market_cancel_only(tmp_path: Path) -> None:

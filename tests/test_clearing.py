@@ -40,6 +40,7 @@ from exchange.clearing.ledger import (
 )
 from exchange.clearing.novation import Positions
 from exchange.clearing.settlement import daily_price
+from exchange.clearing.state import Changes
 from exchange.clearing.statements import dollars, open_interest_text
 from exchange.clearing.store import Store
 from exchange.journal.frame import EXCHANGE_ID_BYTES, pack_texts
@@ -161,6 +162,16 @@ def entry(*postings: tuple[int, int, int]) -> Entry:
 def test_what_is_no_posting_is_not_booked(posting: tuple[int, int, int]) -> None:
     with pytest.raises(AssertionError, match="not a posting"):
         Ledger().post(entry(posting))
+
+
+def test_the_changes_of_a_batch_must_sum_to_zero() -> None:
+    changes = Changes()
+    changes.book(entry((BANK, cash_of(1), 700), (cash_of(1), HOUSE_FEES, 20)), bytes(32))
+    changes.check()
+    assert changes.movements() == {(DAY, 1, 1): 680, (DAY, 0, 4): 20}
+    changes.moved[DAY, EntryKind.DEPOSIT][BANK] += 1
+    with pytest.raises(AssertionError, match="do not balance"):
+        changes.check()
 
 
 def test_postings_balance_and_chain() -> None:

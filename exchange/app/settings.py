@@ -59,8 +59,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 512
     clearing_pause_seconds: Annotated[
         float,
-        Meta(ge=0, le=10, description="pause between two transactions, which keeps syncs few"),
-    ] = 0.02
+        Meta(ge=0, le=10, description="pause between two transactions, which keeps them few"),
+    ] = 0.1
     watch_seconds: Annotated[
         float, Meta(gt=0, le=60, description="between two looks at clearing and the ledger")
     ] = 1.0

@@ -66,6 +66,7 @@ class Clearing:
                 for frame in frames:
                     projection.apply(frame)
                 if self._state.point != before:
+                    projection.changes.check()
                     self._store.write(self._state, projection.changes, before)
             except BaseException:
                 self._state = self._store.load()

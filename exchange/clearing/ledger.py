@@ -10,12 +10,14 @@ which must be zero.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cache
 from hashlib import blake2b
+from itertools import chain
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from exchange.messages import HOUSE_ACCOUNT
 
@@ -23,8 +25,9 @@ OWNER_BITS: Final = 32
 HASH_BYTES: Final = 32
 GENESIS: Final = bytes(HASH_BYTES)
 
-_HEAD: Final = Struct("<QBQIIqIIII")
-_LINE: Final = Struct("<QQq")
+_HEAD: Final = "QBQIIqIIII"  # of what is hashed: an entry's fields and its number of postings
+_LINE: Final = "QQq"
+_FRESH: Final = blake2b(digest_size=HASH_BYTES)
 
 
 class Code(IntEnum):
@@ -77,7 +80,8 @@ HOUSE_FEES: Final = ledger_account(Code.HOUSE_FEES)
 VM_CLEARING: Final = ledger_account(Code.VM_CLEARING)
 SUSPENSE: Final = ledger_account(Code.SUSPENSE)
 _CASH_CODE: Final = int(Code.CASH)
-_CASH: Final = _CASH_CODE << OWNER_BITS
+CASH: Final = _CASH_CODE << OWNER_BITS  # with a trading account's number: its cash
+TRADE_ENTRY: Final = int(EntryKind.TRADE)
 _OWNER: Final = (1 << OWNER_BITS) - 1
 # Plain integers and a tuple: hashing an enumeration's member costs more than booking a posting.
 _MOVEMENT: Final = (
@@ -94,7 +98,7 @@ _FEES_EARNED: Final = int(Movement.FEES_EARNED)
 
 def cash_of(account: int) -> int:
     """The id of a trading account's cash."""
-    return _CASH | account
+    return CASH | account
 
 
 def transfer(source: int, target: int, amount: int) -> list[Posting]:
@@ -107,8 +111,7 @@ def transfer(source: int, target: int, amount: int) -> list[Posting]:
     return [(source, target, amount)] if amount > 0 else [(target, source, -amount)]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One journal entry: what happened and the postings that follow from it.
 
     ``number`` is the causing event: sequence << INDEX_BITS | index; of a trade it is the match
@@ -117,7 +120,7 @@ class Entry:
     """
 
     number: int
-    kind: EntryKind
+    kind: int  # an EntryKind
     stamp: int
     business_date: int
     instrument: int
@@ -128,29 +131,31 @@ class Entry:
     postings: Sequence[Posting]
 
 
+@cache
+def _layout(postings: int) -> Struct:
+    """The layout of what is hashed for an entry: the hash before it, its fields, its postings."""
+    return Struct(f"<{HASH_BYTES}s{_HEAD}{_LINE * postings}")
+
+
 def link(previous: bytes, entry: Entry) -> bytes:
     """The hash of an entry: over the hash before it, all its fields and all its postings."""
-    digest = blake2b(previous, digest_size=HASH_BYTES)
-    digest.update(
-        _HEAD.pack(
-            entry.number, entry.kind, entry.stamp, entry.business_date, entry.instrument,
-            entry.price, entry.quantity, entry.buyer, entry.seller, len(entry.postings),
-        )
-    )  # fmt: skip
-    for posting in entry.postings:
-        digest.update(_LINE.pack(*posting))
+    *fields, postings = entry
+    count = len(postings)
+    digest = _FRESH.copy()  # cheaper than a new one
+    digest.update(_layout(count).pack(previous, *fields, count, *chain.from_iterable(postings)))
     return digest.digest()
 
 
-def movements(entry: Entry) -> Iterator[tuple[int, int, int]]:
-    """(trading account, Movement, cash delta) of every posting that touches a trading account."""
-    kind = _MOVEMENT[entry.kind]
-    for debit, credit, amount in entry.postings:
-        for account, delta in ((debit, -amount), (credit, amount)):
-            if account == HOUSE_FEES:
-                yield HOUSE_ACCOUNT, _FEES_EARNED, delta
-            elif account >> OWNER_BITS == _CASH_CODE:
-                yield account & _OWNER, kind, delta
+def movement(kind: int, account: int) -> tuple[int, int] | None:
+    """(trading account, Movement) of a posting to a ledger account by an entry of ``kind``.
+
+    None if it touches no trading account.
+    """
+    if account == HOUSE_FEES:
+        return HOUSE_ACCOUNT, _FEES_EARNED
+    if account >> OWNER_BITS == _CASH_CODE:
+        return account & _OWNER, _MOVEMENT[kind]
+    return None
 
 
 @dataclass(slots=True)
@@ -161,16 +166,12 @@ class Ledger:
     head: bytes = GENESIS
 
     def post(self, entry: Entry) -> bytes:
-        """Book an entry and return its hash. An unbalanced one is a bug here: AssertionError."""
+        """Book an entry and return its hash. A senseless posting is a bug here: AssertionError."""
         balances = self.balances
-        change = 0
         for debit, credit, amount in entry.postings:
             assert amount > 0 and debit != credit, f"not a posting: {debit, credit, amount}"
-            before = balances[debit] + balances[credit]
             balances[debit] += amount
-            balances[credit] -= amount
-            change += balances[debit] + balances[credit] - before
-        assert change == 0, f"entry {entry.number} does not balance"
+            balances[credit] -= amount  # so it balances, and the sum of all stays zero
         self.head = link(self.head, entry)
         return self.head
 

@@ -40,12 +40,15 @@ class Positions:
         book = self._books.get(instrument)
         if book is None:
             book = self._books[instrument] = {}
-        for account, sign in ((buyer, 1), (seller, -1)):
-            position = book.get(account)
-            if position is None:
-                position = book[account] = Position()
-            position.net += sign * quantity
-            position.cost += sign * value
+        long, short = book.get(buyer), book.get(seller)
+        if long is None:
+            long = book[buyer] = Position()
+        if short is None:
+            short = long if seller == buyer else book.setdefault(seller, Position())
+        long.net += quantity
+        long.cost += value
+        short.net -= quantity
+        short.cost -= value
 
     def strike(self, instrument: int, price: int, multiplier: int, *, close: bool = False) -> None:
         """Strike every position to a settlement price; ``close`` also ends it (expiry)."""

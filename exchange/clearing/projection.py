@@ -6,13 +6,16 @@ reports every difference as a Divergence.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
 from exchange.clearing.ledger import (
     BANK,
+    CASH,
     HOUSE_FEES,
     SUSPENSE,
+    TRADE_ENTRY,
     VM_CLEARING,
     Entry,
     EntryKind,
@@ -74,7 +77,7 @@ class Projection:
         self.changes = Changes()
         self._settling: Settlement | None = None
         self._stamp = 0
-        self._texts: dict[int, str] = {}
+        self._texts: Sequence[tuple[int, str]] = ()
         self._handlers = {
             EventKind.INSTRUMENT_LISTED: self._listed,
             EventKind.MARKED: self._marked,
@@ -88,7 +91,8 @@ class Projection:
             EventKind.DAY_OPENED: self._day_opened,
             EventKind.CHECKPOINTED: self._checkpointed,
         }
-        self._kinds = bytes([EventKind.TRADE, *self._handlers])
+        kinds = bytes([EventKind.TRADE, *self._handlers])
+        self._wanted = re.compile(b"[%b]" % re.escape(kinds)).finditer
 
     def apply(self, frame: Frame) -> None:
         """Apply what is new in a frame. ValueError: frames between it and the state are missing."""
@@ -102,18 +106,19 @@ class Projection:
             return
         assert last[3] & EventFlag.LAST_IN_COMMAND, "a frame holds whole commands"
         assert frame.epoch >= epoch, f"epoch {frame.epoch} after {epoch}"
-        self._stamp, self._texts = frame.stamp, dict(frame.texts)
-        wanted = self._kinds
-        for row, kind in enumerate(events[_KIND::EVENT_BYTES]):
-            if kind not in wanted:
+        self._stamp, self._texts = frame.stamp, frame.texts
+        for found in self._wanted(events[_KIND::EVENT_BYTES]):
+            row, (kind,) = found.start(), found[0]
+            layout = TRADE if kind == _TRADE else EVENT
+            fields = layout.unpack_from(events, row * EVENT_BYTES)
+            if fields[0] <= sequence and fields[:2] <= (sequence, index):
                 continue
-            fields = EVENT.unpack_from(events, row * EVENT_BYTES)
-            if fields[:2] <= (sequence, index) or fields[3] & _DUPLICATE:
+            if fields[3] & _DUPLICATE:
                 continue
             if self._settling is not None and self._settling.number >> INDEX_BITS != fields[0]:
                 self._settlement_ended(self._settling)
             if kind == _TRADE:
-                self._traded(TRADE.unpack_from(events, row * EVENT_BYTES))
+                self._traded(fields)
             else:
                 event = Event(**dict(zip(EVENT_FIELDS, fields, strict=True)))
                 self._handlers[EventKind(kind)](event)
@@ -154,13 +159,13 @@ class Projection:
     def _traded(self, fields: tuple[Any, ...]) -> None:
         (sequence, index, _, flags, _, instrument, account, _, price, quantity, _, _,
          maker, _, cash, maker_cash) = fields  # fmt: skip
-        state = self.state
+        state, changes = self.state, self.changes
         buyer, seller = (maker, account) if flags & _SELL else (account, maker)
         value = price * quantity
         tick_value = state.instruments[instrument].tick_value
         state.positions.trade(instrument, buyer, seller, quantity, value * tick_value)
-        self.changes.positions.add((buyer, instrument))
-        self.changes.positions.add((seller, instrument))
+        changes.positions.add((buyer, instrument))
+        changes.positions.add((seller, instrument))
         day = state.trading.get(instrument)
         if day is None:
             day = state.trading[instrument] = Trading()
@@ -168,14 +173,16 @@ class Projection:
         day.volume += quantity
         day.value += value
         day.last_price = price
-        self.changes.trading[state.business_date, instrument] = day
+        changes.trading[state.business_date, instrument] = day
         # What a trade pays is minus its fee; a rebate comes back out of the house's fees.
-        postings = transfer(cash_of(account), HOUSE_FEES, -cash)
-        postings += transfer(cash_of(maker), HOUSE_FEES, -maker_cash)
-        self._book(
-            sequence << INDEX_BITS | index, EntryKind.TRADE, postings, instrument=instrument,
-            price=price, quantity=quantity, buyer=buyer, seller=seller,
+        postings = transfer(CASH | account, HOUSE_FEES, -cash)
+        postings += transfer(CASH | maker, HOUSE_FEES, -maker_cash)
+        entry = Entry(
+            sequence << INDEX_BITS | index, TRADE_ENTRY, self._stamp, state.business_date,
+            instrument, price, quantity, buyer, seller, postings,
         )  # fmt: skip
+        state.entries += 1
+        changes.book(entry, state.ledger.post(entry))
 
     def _cash_moved(self, event: Event) -> None:
         account, cash = event.account, cash_of(event.account)
@@ -241,7 +248,7 @@ class Projection:
     def _listed(self, event: Event) -> None:
         self.state.instruments[event.instrument] = Instrument(
             instrument=event.instrument,
-            code=_code(self._texts.get(event.sequence, ""), event.instrument),
+            code=_code(dict(self._texts).get(event.sequence, ""), event.instrument),
             multiplier=event.quantity,
             tick_scale=event.leaves,
             price_step=event.order_id,

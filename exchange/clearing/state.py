@@ -1,11 +1,11 @@
 """What clearing knows: a function of the released stream and of nothing else."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from exchange.clearing.ledger import Entry, Ledger, movements
+from exchange.clearing.ledger import Entry, Ledger, movement
 from exchange.clearing.novation import Positions
 
 Point = tuple[int, int, int]  # (epoch, sequence, index) of the last event applied
@@ -89,20 +89,41 @@ class Changes:
     journal: list[tuple[Any, ...]] = field(default_factory=list)
     postings: list[tuple[int, int, int, int, int]] = field(default_factory=list)
     positions: set[tuple[int, int]] = field(default_factory=set)
-    movements: defaultdict[tuple[int, int, int], int] = field(
-        default_factory=lambda: defaultdict(int)
-    )
+    moved: defaultdict[tuple[int, int], defaultdict[int, int]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(int))
+    )  # by business date and entry kind: what each ledger account was credited
     trading: dict[tuple[int, int], Trading] = field(default_factory=dict)
     divergences: list[Divergence] = field(default_factory=list)
 
     def book(self, entry: Entry, digest: bytes) -> None:
         """Add a posted entry."""
-        number, date = entry.number, entry.business_date
-        self.journal.append(
-            (number, int(entry.kind), entry.stamp, date, entry.instrument, entry.price,
-             entry.quantity, entry.buyer, entry.seller, digest)
-        )  # fmt: skip
-        for line, (debit, credit, amount) in enumerate(entry.postings):
+        *fields, postings = entry
+        self.journal.append((*fields, digest))
+        number, moved = entry.number, self.moved[entry.business_date, entry.kind]
+        for line, (debit, credit, amount) in enumerate(postings):
             self.postings.append((number, line, debit, credit, amount))
-        for account, kind, delta in movements(entry):
-            self.movements[date, account, kind] += delta
+            moved[debit] -= amount
+            moved[credit] += amount
+
+    def check(self) -> None:
+        """AssertionError unless what was credited sums to zero, per date and kind of entry."""
+        for place, accounts in self.moved.items():
+            total = sum(accounts.values())
+            assert total == 0, f"entries of {place} do not balance: {total}"
+
+    def movements(self) -> dict[tuple[int, int, int], int]:
+        """Cash deltas by business date, trading account and Movement."""
+        return gather(self.moved)
+
+
+def gather(
+    moved: Mapping[tuple[int, int], Mapping[int, int]],
+) -> defaultdict[tuple[int, int, int], int]:
+    """Credits by (business date, entry kind) and ledger account, as the lines of statements."""
+    found: defaultdict[tuple[int, int, int], int] = defaultdict(int)
+    for (date, kind), accounts in moved.items():
+        for account, delta in accounts.items():
+            named = movement(kind, account)
+            if named is not None:
+                found[date, *named] += delta
+    return found
