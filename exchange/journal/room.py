@@ -5,8 +5,8 @@ is ``full``: what was taken by then still fits, new orders are refused, and what
 those who want less: cancels, reductions and halts. It ends when the disk has room again.
 
 Why these figures: the queue may hold QUEUE_COMMANDS (65,536) commands when the disk turns out to be
-full. With a client order id each is COMMAND_COST bytes of the log at most, 8.5 MiB together; the
-rest of the reserve is a quarter of a million cancels in full batches, six thousand one by one.
+full. With a client order id each is COMMAND_COST bytes of the log at most, 8.5 MiB together. With an
+empty queue the reserve is 40,000 cancels, each in a frame of its own.
 """
 
 from typing import Final
