@@ -65,6 +65,17 @@ def test_a_recorded_log_is_verified_and_counted(market: Path) -> None:
     assert found["by_kind"] == kinds
 
 
+@pytest.mark.parametrize(
+    "log", sorted((CHECKOUT / "tests/golden").glob("*/log")), ids=lambda log: str(log.parent.name)
+)
+def test_logs_kept_from_older_versions_are_verified(log: Path) -> None:
+    expected = json.loads((log.parent / "expected.json").read_text())
+    found = verified(log.parent)
+    assert (found["commands"], found["last_hash"]) == (
+        expected["last_sequence"], expected["last_hash"],
+    )  # fmt: skip
+
+
 def test_segments_restarts_and_archives_are_followed(tmp_path: Path) -> None:
     for start in (0, 1_000):
         batches = [deposits(40, start + 100 * n) for n in range(1, 6)]
