@@ -1,0 +1,345 @@
+"""Bad input to the normalization: an input for every reason, each a named refusal."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import attested
+import msgspec
+import pytest
+from attested import SECOND, START, roster, rules, site
+
+from contracts import goodput, grades, hardware
+from contracts.goodput import events as ev
+from contracts.goodput.events import Event
+from contracts.grades import Jurisdiction, eligibility, measure, table
+from contracts.grades import roster as rosters
+from contracts.grades.delivery import true_up
+from contracts.grades.roster import Roster
+from contracts.refusals import Refusal, Refused, RefusedAll
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "attestation.md"
+DAY = 86_400 * SECOND
+NOW = attested.window_start() + 31 * DAY
+MADE = roster(site("alpha"), site("beta"))
+NODE = rosters.draw(MADE, rules())["alpha", "one"][0]
+
+Attempt = Callable[[Path], object]
+CASES: list[tuple[Refusal, str, Attempt]] = []
+
+
+def case(reason: Refusal, name: str) -> Callable[[Attempt], Attempt]:
+    def register(attempt: Attempt) -> Attempt:
+        CASES.append((reason, name, attempt))
+        return attempt
+
+    return register
+
+
+def good(**options: Any) -> list[Event]:
+    return attested.job(NODE, at=attested.window_start() + DAY, count=20, **options)
+
+
+def computed(folder: Path, events: list[Event]) -> object:
+    return goodput.compute(attested.write(folder / "log", events))
+
+
+def rewritten(folder: Path, change: Callable[[bytes], bytes], count: int = 20) -> object:
+    """The account of a sound log whose bytes were changed."""
+    path = attested.write(folder / "log", attested.job(count=count))
+    path.write_bytes(change(path.read_bytes()))
+    return goodput.compute(path, key=attested.key_of("n1").public)
+
+
+def measured(folder: Path, events: list[Event], *, made: Roster = MADE, now: int = NOW) -> object:
+    path = attested.write(folder / "log", events)
+    grade = grades.load().grade(made.grade)
+    return measure.measure([path], made, grade, rules(), now_ns=now)
+
+
+case(Refusal.SYNTAX, "no JSON")(
+    lambda f: rewritten(f, lambda b: b.replace(b'{"type":"job_end"', b'{"type""job_end"'))
+)
+case(Refusal.SYNTAX, "an unknown event")(
+    lambda f: rewritten(f, lambda b: b.replace(b'"job_end"', b'"job_fin"'))
+)
+case(Refusal.SYNTAX, "an unknown field")(
+    lambda f: rewritten(f, lambda b: b.replace(b'"step":1}', b'"stop":1}'))
+)
+case(Refusal.SYNTAX, "negative time")(
+    lambda f: rewritten(f, lambda b: b.replace(b'"at":17', b'"at":-7', 1))
+)
+case(Refusal.SYNTAX, "a fraction of a step")(
+    lambda f: rewritten(f, lambda b: b.replace(b'"step":1}', b'"step":1.5}'))
+)
+case(Refusal.SYNTAX, "a pickle")(lambda f: rewritten(f, lambda b: b"\x80\x04K\x01.\n" + b))
+case(Refusal.VERSION, "another schema")(
+    lambda f: computed(f, [msgspec.structs.replace(good()[0], schema=2), *good()[1:]])
+)
+case(Refusal.VERSION, "another benchmark than par's")(
+    lambda f: measured(f, good(workload=attested.work_at(0.4, benchmark_version="2")))
+)
+case(Refusal.TOO_LARGE, "an endless line")(
+    lambda f: rewritten(f, lambda b: b"[" + b" " * (ev.LINE_BYTES_MAX + 1) + b"\n" + b)
+)
+case(Refusal.UNSIGNED, "no seal")(lambda f: rewritten(f, lambda b: b[: b.index(b'{"type":"seal"')]))
+case(Refusal.UNSIGNED, "an empty file")(lambda f: rewritten(f, lambda b: b""))
+case(Refusal.UNSIGNED, "a draft table")(
+    lambda f: table.read(
+        msgspec.json.encode(table.make(MADE, [], grades.load().grade(MADE.grade), rules()))
+    )
+)
+case(Refusal.WRONG_KEY, "signed by another node")(
+    lambda f: goodput.compute(
+        attested.write(f / "log", good()), key=attested.key_of("another").public
+    )
+)
+case(Refusal.WRONG_KEY, "a signature of something else")(
+    lambda f: rewritten(f, lambda b: re.sub(rb'"signature":"..', b'"signature":"00', b))
+)
+case(Refusal.CHAIN_BROKEN, "a line changed after sealing")(
+    lambda f: rewritten(f, lambda b: b.replace(b'"driver":"unknown"', b'"driver":"renamed"'))
+)
+case(Refusal.CHAIN_BROKEN, "a line left out")(
+    lambda f: rewritten(f, lambda b: b.replace(b.splitlines(keepends=True)[7], b""))
+)
+
+
+@case(Refusal.SEGMENT_SHORT, "a signature over too little")
+def short_segment(folder: Path) -> object:
+    from contracts.goodput.log import Recorder  # noqa: PLC0415
+
+    events = attested.job(count=20)
+    with (folder / "log").open("wb") as file:
+        recorder = Recorder(file, attested.key_of("n1"))
+        for event in events[:9]:
+            recorder.record(event)
+        recorder.seal()
+        for event in events[9:]:
+            recorder.record(event)
+        recorder.close()
+    return goodput.compute(folder / "log")
+
+
+case(Refusal.CLOCK_FUTURE, "a clock that is ahead")(
+    lambda f: measured(f, good(), now=attested.window_start())
+)
+case(Refusal.STALE, "older than the window")(
+    lambda f: measured(f, attested.job(NODE, at=attested.window_start() - DAY))
+)
+case(Refusal.REPLAYED, "made for another fixing")(lambda f: measured(f, good(challenge="ab" * 32)))
+
+
+@case(Refusal.REPLAYED, "one log twice")
+def twice(folder: Path) -> object:
+    paths = [attested.write(folder / name, good()) for name in ("a", "b")]
+    return measure.measure(paths, MADE, grades.load().grade(MADE.grade), rules(), now_ns=NOW)
+
+
+@case(Refusal.TIME_ORDER, "two logs of one moment")
+def overlapping(folder: Path) -> object:
+    start = attested.window_start() + DAY
+    logs = [attested.job(NODE, at=start + shift * SECOND, count=20) for shift in (0, 30)]
+    paths = [attested.write(folder / str(n), log) for n, log in enumerate(logs)]
+    return measure.measure(paths, MADE, grades.load().grade(MADE.grade), rules(), now_ns=NOW)
+
+
+case(Refusal.TIME_ORDER, "time goes back")(
+    lambda f: computed(f, [*good()[:6], msgspec.structs.replace(good()[6], at=START), *good()[7:]])
+)
+case(Refusal.TIME_ORDER, "negative hours of a delivery")(lambda f: owed(lost_ns=-1))
+case(Refusal.STEP_ORDER, "a step left out")(lambda f: computed(f, [*good()[:6], *good()[7:]]))
+case(Refusal.STATE, "a resume of nothing")(
+    lambda f: computed(f, [*good()[:4], ev.Resume(good()[3].at, 0), *good()[4:]])
+)
+case(Refusal.UNKNOWN_GPU, "a class not in the table")(
+    lambda f: computed(f, good(gpu_class="H100-PCIE"))
+)
+case(Refusal.UNKNOWN_GPU, "a GPU not pledged")(
+    lambda f: measured(f, good(gpus=tuple(f"GPU-new-{n}" for n in range(8))))
+)
+case(Refusal.UNKNOWN_PRECISION, "a precision the class has not")(
+    lambda f: computed(f, good(workload=attested.work(precision="fp4")))
+)
+case(Refusal.SPARSE_PEAK, "a sparse peak by name")(
+    lambda f: computed(f, good(workload=attested.work(precision="bf16-sparse")))
+)
+case(Refusal.SPARSE_PEAK, "a sparse peak by figure")(
+    lambda f: hardware.check_claim("H100-SXM", "fp8", 3_958 * 10**12)
+)
+case(Refusal.GPU_COUNT, "more GPUs than the job owns up to")(
+    lambda f: computed(f, good(gpus=attested.gpus_of(NODE, 16)))
+)
+
+
+@case(Refusal.GPU_TWICE, "one GPU pledged by two nodes")
+def pledged_twice(folder: Path) -> object:
+    made = site("beta")
+    stolen = msgspec.structs.replace(made.nodes[0], gpus=attested.gpus_of("alpha-00"))
+    double = roster(site("alpha"), msgspec.structs.replace(made, nodes=(stolen, *made.nodes[1:])))
+    return rosters.read(attested.encoded(double))
+
+
+case(Refusal.GPU_TWICE, "another site's GPU in a log")(
+    lambda f: measured(f, good(gpus=attested.gpus_of("beta-00")))
+)
+case(Refusal.GPU_TWICE, "one GPU twice on a node")(
+    lambda f: computed(f, good(gpus=(*attested.gpus_of(NODE, 7), f"GPU-{NODE}-0")))
+)
+case(Refusal.GOODPUT_RANGE, "more delivered than there was")(lambda f: owed(fixed_e4=10_001))
+case(Refusal.GOODPUT_RANGE, "more lost than there was")(lambda f: owed(lost_ns=2 * DAY))
+case(Refusal.MFU_RANGE, "utilization above one")(
+    lambda f: computed(f, good(workload=attested.work_at(1.01)))
+)
+case(Refusal.MFU_RANGE, "more active parameters than there are")(
+    lambda f: computed(f, good(workload=attested.work_at(0.4, active_parameters=8 * 10**9)))
+)
+case(Refusal.UNKNOWN_GRADE, "no such grade")(lambda f: grades.load().grade("H100-POD"))
+case(Refusal.UNKNOWN_NODE, "a node of nobody")(
+    lambda f: measured(f, attested.job("stranger", at=attested.window_start() + DAY))
+)
+case(Refusal.UNKNOWN_NODE, "another provider's name")(lambda f: measured(f, good(provider="beta")))
+
+
+@case(Refusal.NOT_DRAWN, "a node that the draw left out")
+def not_drawn(folder: Path) -> object:
+    drawn = rosters.draw(MADE, rules())["alpha", "one"]
+    (left, *_) = (node.node for node in MADE.sites[0].nodes if node.node not in drawn)
+    return measured(folder, attested.job(left, at=attested.window_start() + DAY))
+
+
+case(Refusal.PROVIDER_TWICE, "a provider's site twice")(
+    lambda f: rosters.read(attested.encoded(roster(site("alpha"), site("alpha"))))
+)
+
+
+def draft() -> table.FactorTable:
+    return table.make(MADE, [], grades.load().grade(MADE.grade), rules())
+
+
+def publication(**changes: int) -> object:
+    """Publish a draft so many days after its day, with what is said changed."""
+    made, grade = draft(), grades.load().grade(MADE.grade)
+    before = made if changes.get("later") else None
+    if before is not None:
+        made = msgspec.structs.replace(made, version=2, replaces=before.digest)
+    today = made.schedule.published + timedelta(changes.get("days", 0))
+    grade = msgspec.structs.replace(grade, par_mfu_e4=changes.get("par", grade.par_mfu_e4))
+    table.check_publication(made, before, rules(), grade, today)
+    return made
+
+
+case(Refusal.RULES_CHANGED, "another par after listing")(lambda f: publication(par=3_900))
+case(Refusal.FROZEN, "a table after the freeze")(lambda f: publication(days=7))
+case(Refusal.DISPUTE_CLOSED, "a new version without a dispute")(lambda f: publication(later=1))
+case(Refusal.FACTOR_BOUNDS, "a site without a factor")(
+    lambda f: draft().factor_of("alpha", "one", version=1)
+)
+case(Refusal.FACTOR_VERSION, "another version's factor")(
+    lambda f: draft().factor_of("alpha", "one", version=9)
+)
+case(Refusal.DELIVERY_UNIT, "half a node")(lambda f: grades.load().grade("H100-NODE").check_lots(4))
+
+
+def ineligible(**changes: Any) -> object:
+    found = eligibility.faults(site("alpha", 1, **changes), grades.load().grade("H100-NODE"))
+    raise found[0]
+
+
+case(Refusal.FORM_FACTOR, "a card for a slot")(lambda f: ineligible(form_factor="PCIe"))
+case(Refusal.FABRIC, "no such fabric")(lambda f: ineligible(fabric="ethernet"))
+case(Refusal.CLUSTER_SIZE, "too small")(lambda f: ineligible(gpus=4))
+
+
+@case(Refusal.CLUSTER_SIZE, "a log of another tier")
+def other_tier(folder: Path) -> object:
+    made = msgspec.structs.replace(MADE, grade="H100-C64")
+    node = rosters.draw(made, rules())["alpha", "one"][0]
+    log = attested.job(node, at=attested.window_start() + DAY, count=20)
+    return measured(folder, log, made=made)
+
+
+case(Refusal.TENANCY, "shared")(lambda f: ineligible(tenancy="shared"))
+case(Refusal.SERVICE_LEVEL, "promises too little")(lambda f: ineligible(availability_e4=1))
+
+
+@case(Refusal.REGION, "elsewhere")
+def elsewhere(folder: Path) -> object:
+    grade = msgspec.structs.replace(grades.load().grade("H100-NODE"), regions=("us",))
+    raise eligibility.faults(site("alpha", 1), grade)[0]
+
+
+@case(Refusal.JURISDICTION, "a denied consignee")
+def denied(folder: Path) -> object:
+    on = Jurisdiction(enabled=True, denied_countries=("XA",))
+    consignee = eligibility.Consignee(country="XA", parent_country="XA")
+    raise eligibility.may_receive(consignee, "H100-SXM", 8, on)[0]
+
+
+def owed(**changes: int) -> object:
+    terms = {
+        "price_micros": 1, "hours": 24, "lots": 8, "factor_e4": 10_000, "fixed_e4": 9_750,
+        "lost_ns": 0, "elapsed_ns": DAY,
+    }  # fmt: skip
+    return true_up(**{**terms, **changes}, rules=rules())
+
+
+@pytest.mark.parametrize(
+    ("reason", "name", "attempt"),
+    CASES,
+    ids=[f"{r.name}-{n.replace(' ', '_')}" for r, n, _ in CASES],
+)
+def test_bad_input_is_refused_by_name(
+    reason: Refusal, name: str, attempt: Attempt, tmp_path: Path
+) -> None:
+    with pytest.raises((Refused, RefusedAll)) as caught:
+        attempt(tmp_path)
+    refused = caught.value
+    first = refused.faults[0] if isinstance(refused, RefusedAll) else refused
+    assert isinstance(first, Refused)
+    assert first.reason is reason, str(refused)
+    assert f"{reason.name} ({reason.value})" in str(refused)
+
+
+def test_every_reason_has_a_case_and_a_line_in_the_docs() -> None:
+    assert {reason for reason, _, _ in CASES} == set(Refusal)
+    page = PAGE.read_text()
+    for reason in Refusal:
+        assert re.search(rf"(?m)^\| {reason.value} \| {reason.name} \|", page), reason
+
+
+def test_the_numbers_are_frozen() -> None:
+    assert [reason.value for reason in Refusal] == list(range(2101, 2101 + len(Refusal)))
+    assert (Refusal.SYNTAX, Refusal.UNSIGNED, Refusal.MFU_RANGE) == (2101, 2104, 2120)
+    assert (Refusal.NOT_DRAWN, Refusal.FROZEN, Refusal.JURISDICTION) == (2123, 2126, 2137)
+
+
+def test_the_sound_log_is_taken(tmp_path: Path) -> None:
+    """What the cases spoil is sound before they do."""
+    assert isinstance(measured(tmp_path, good()), list)
+    assert rosters.read(attested.encoded(MADE)) == MADE
+    assert publication() == draft()
+
+
+def test_the_goodput_reports_of_the_bad_inputs(shared: Path) -> None:
+    """B99 and the feed of B103: each of their flaws is a case above."""
+    cases = json.loads((shared / "vectors" / "bad_inputs.json").read_text())["cases"]
+    found = {case["id"]: case["input"] for case in cases}
+    flaws = {
+        "older than the contract window": (Refusal.STALE, "older than the window"),
+        "utilisation above 1": (Refusal.MFU_RANGE, "utilization above one"),
+        "negative hours": (Refusal.TIME_ORDER, "negative hours of a delivery"),
+        "unsigned": (Refusal.UNSIGNED, "no seal"),
+        "provider twice": (Refusal.PROVIDER_TWICE, "a provider's site twice"),
+    }
+    known = {(reason, name) for reason, name, _ in CASES}
+    for words, wanted in flaws.items():
+        assert words in found["B99"]
+        assert wanted in known
+    assert "far in the future" in found["B103"]
+    assert (Refusal.CLOCK_FUTURE, "a clock that is ahead") in known
+    assert "pickle" in found["B97"]
+    assert (Refusal.SYNTAX, "a pickle") in known
