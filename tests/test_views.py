@@ -85,6 +85,11 @@ def taken(directory: Path) -> Path:
     return Path(shadow.write(prove=Engine()).file)
 
 
+def views_at(directory: Path) -> list[Path]:
+    """The files with a View, newest first."""
+    return [Path(name) for _, _, name in sealed.list_files(LocalStorage(directory), standby.KIND)]
+
+
 async def perform(market: Market, *wishes: requests.AnyRequest) -> None:
     for wish in wishes:
         await market.operations.perform(wish)
@@ -126,6 +131,7 @@ async def test_a_market_started_from_a_view_is_the_one_that_read_the_stream(tmp_
         async with running(directory, 2) as market:
             begun = market.hub._begin
             assert (begun == views.START) == (directory == plain)
+            await market.operations.cleared()
             quotes = await market.desk.quotes.read()
             pictures.append((*picture(market), quotes))
     assert pictures[0] == pictures[1]
@@ -144,8 +150,23 @@ async def test_a_view_that_cannot_be_used_is_told_and_done_without(
     async with running(tmp_path) as market:
         assert market.hub._begin == views.START
     assert "damaged" in caplog.text
-    taken(tmp_path)  # without it the shadow reads the log from its start
-    assert len(sealed.list_files(LocalStorage(tmp_path), standby.KIND)) == 2
+    later = taken(tmp_path)  # made from the tape
+    fresh = Standby(tmp_path, Engine(), fresh=True)
+    fresh.advance()
+    assert fresh.view is not None
+    body = sealed.load(LocalStorage(tmp_path), str(views_at(tmp_path)[0]))[2]
+    assert bytes(body) == fresh.view.pack()
+    assert views_at(tmp_path)[0].stem[:20] == later.stem[:20]
+
+
+async def test_without_a_tape_there_is_a_snapshot_alone(tmp_path: Path) -> None:
+    async with running(tmp_path):
+        pass
+    taken(tmp_path)
+    (tmp_path / views_at(tmp_path)[0]).unlink()
+    shutil.rmtree(tmp_path / "tape")
+    taken(tmp_path)
+    assert views_at(tmp_path) == []
 
 
 async def test_a_view_of_other_sources_is_not_read(

@@ -17,40 +17,52 @@ from exchange.journal.frame import HASH_BYTES, Frame, unpack_texts
 from exchange.journal.shadow import Shadow
 from exchange.journal.snapshots import Engine
 from exchange.journal.storage import Storage
-from exchange.journal.tape import Tape
+from exchange.journal.tape import START, Tape
 
 KIND: Final = "hbv"
 _log = logging.getLogger(__name__)
 
 
 class Standby(Shadow):
-    """A Shadow with a View beside its engine, both at the same point."""
+    """A Shadow with a View beside its engine, both at the same point.
+
+    ``view`` is None where there is neither a View of the snapshot begun with nor a tape to make it
+    from: snapshots are then taken without.
+    """
 
     def __init__(self, directory: Path, engine: Engine, *, fresh: bool = False) -> None:
-        """As a Shadow; without a View at the newest snapshot it begins with the log's start."""
-        empty = engine.snapshot()
+        """As a Shadow; a View that is not at hand is made from the tape."""
         super().__init__(directory, engine, fresh=fresh)
-        self.view = View()
+        self.view: View | None = View()
         if self.point.sequence:
-            found = _view_at(self.storage, self.point.sequence)
-            if found is None:
-                engine.restore(memoryview(empty))
-                super().__init__(directory, engine, fresh=True)
-            else:
-                self.view = found
+            self.view = _view_at(self.storage, self.point.sequence) or self._from_tape()
+
+    def _from_tape(self) -> View | None:
+        assert self.found.file is not None and self.exchange_id is not None
+        try:
+            sealed.check_tape(self.directory, self.found.file, self.exchange_id, self.point)
+        except sealed.OtherTape as behind:
+            _log.warning("snapshots are taken without what gateway and desk know: %s", behind)
+            return None
+        view = View()
+        for one in Tape(self.directory, self.exchange_id, self.point).read(*START):
+            view.take(one.epoch, one.stamp, one.events, dict(one.texts))
+        return view
 
     def _apply(self, frame: Frame) -> bytes:
         events = super()._apply(frame)
-        opening = frame.opening
-        self.view.take(opening.epoch, opening.stamp, events, dict(unpack_texts(frame.texts)))
+        if self.view is not None:
+            texts = dict(unpack_texts(frame.texts))
+            self.view.take(frame.opening.epoch, frame.opening.stamp, events, texts)
         return events
 
     def write(self, *, keep: int = sealed.KEEP, prove: Engine | None = None) -> sealed.Header:
         """As a Shadow's, and the View first: a snapshot that is there has one."""
-        assert self.exchange_id is not None
-        self._make_durable()
-        facts = (self.point, self.exchange_id, bytes(HASH_BYTES))
-        sealed.write_sealed(self.storage, KIND, sources(), facts, self.view.pack(), keep=keep)
+        if self.view is not None:
+            assert self.exchange_id is not None
+            self._make_durable()
+            facts = (self.point, self.exchange_id, bytes(HASH_BYTES))
+            sealed.write_sealed(self.storage, KIND, sources(), facts, self.view.pack(), keep=keep)
         return super().write(keep=keep, prove=prove)
 
 

@@ -268,8 +268,8 @@ def check_kin(header: Header, layout: int, exchange_id: bytes | None) -> None:
         raise OtherLayout(header.file, f"{header.layout:016x}, this build has {layout:016x}")
 
 
-def check_tape(directory: Path, header: Header, point: Point) -> None:
-    """Raise OtherTape unless the released stream on disk reaches the point."""
+def check_tape(directory: Path, name: str, exchange_id: bytes, point: Point) -> None:
+    """Raise OtherTape unless the released stream on disk reaches the point of that file."""
     path = directory / TAPE_NAME / FILE_NAME
     try:
         with open(path, "rb") as file:
@@ -278,8 +278,8 @@ def check_tape(directory: Path, header: Header, point: Point) -> None:
             file.seek(offset)
             head = unpack_head(file.read(RECORD_BYTES))
     except FileNotFoundError:
-        raise OtherTape(header.file, f"{path} is not there") from None
+        raise OtherTape(name, f"{path} is not there") from None
     if size < point.tape_end:
-        raise OtherTape(header.file, f"{path} has {size} bytes, not {point.tape_end}")
-    if begin != preamble(header.exchange_id) or head is None or head.first_sequence != sequence:
-        raise OtherTape(header.file, f"{path} has no record of sequence {sequence} at {offset}")
+        raise OtherTape(name, f"{path} has {size} bytes, not {point.tape_end}")
+    if begin != preamble(exchange_id) or head is None or head.first_sequence != sequence:
+        raise OtherTape(name, f"{path} has no record of sequence {sequence} at {offset}")

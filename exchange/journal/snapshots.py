@@ -133,7 +133,7 @@ def recover(
             header, point, image = load(storage, name)
             check_log(storage, header, point)
             if tape is not None:
-                check_tape(tape, header, point)
+                check_tape(tape, header.file, header.exchange_id, point)
             restore(engine, header, image, check=check)
         except Refused as refused:
             _log.warning("snapshot passed over: %s", refused)
