@@ -24,6 +24,7 @@ FILE_LINES_MAX, FUNCTION_LINES_MAX = 600, 70
 # module decides; a room may always import itself.
 ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "contracts": (set(), {"msgspec"}),
+    "contracts.calendar": ({"contracts"}, {"msgspec", "tzdata"}),  # which zoneinfo imports
     "contracts.grades": ({"contracts"}, {"msgspec", "numpy"}),
     "contracts.goodput": ({"contracts"}, {"msgspec", "numpy", "cryptography"}),
     "contracts.goodput.probe": ({"contracts"}, {"msgspec", "torch"}),

@@ -105,7 +105,8 @@ def test_the_command_works_outside_the_checkout(fresh: Path, tmp_path: Path) -> 
     hourbook = fresh / "hourbook"
     where = run(fresh / "python", "-c", "import exchange; print(exchange.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(fresh.parent)
-    assert len(json.loads(run(hourbook, "contracts", "list", "--json", cwd=tmp_path))) == 48
+    listed = json.loads(run(hourbook, "contracts", "list", "--opened", "--json", cwd=tmp_path))
+    assert len(listed) == 48
     run(hourbook, "admin", "deposit", "1", "100", "--data", "market", cwd=tmp_path)
     replayed = json.loads(run(hourbook, "replay", "market", "--verify", "--json", cwd=tmp_path))
     assert replayed["verified"]
