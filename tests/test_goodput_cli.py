@@ -1,0 +1,277 @@
+"""``hourbook goodput`` from roster to true-up, a table in the market's log, the pages' figures."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import attested
+import msgspec
+import pytest
+from attested import SECOND, roster, rules, site
+from served import CHECKOUT
+
+from benches import mlperf, normalization
+from contracts import grades
+from contracts.goodput import events as ev
+from contracts.goodput import keys, probe
+from contracts.grades import measure, table
+from contracts.grades import roster as rosters
+from contracts.grades.schedule import schedule
+from exchange import cli
+from exchange.app import Market, requests
+from exchange.app.wishes import RequestRefused
+
+DAY = 86_400 * SECOND
+DAYS = schedule(attested.EXPIRY, rules())
+PUBLISHED_NS = int(datetime(2026, 11, 16, 9, tzinfo=UTC).timestamp()) * SECOND
+NOW = "2026-11-16T09:00:00"
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def hourbook(*arguments: object) -> Done:
+    """The command as the console script runs it, in this process: a start costs a second."""
+    out, err = io.StringIO(), io.StringIO()
+    argv, code = sys.argv, 0
+    sys.argv = ["hourbook", *(str(argument) for argument in arguments)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            cli.main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.argv = argv
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def said(*arguments: object) -> dict[str, Any]:
+    done = hourbook(*arguments, "--json")
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a roster of two sites and the drawn nodes' logs; beta is 15 % slower."""
+    folder = tmp_path_factory.mktemp("fixing")
+    made = roster(site("alpha"), site("beta"))
+    (folder / "roster.json").write_bytes(attested.encoded(made))
+    for (provider, _), names in rosters.draw(made, rules()).items():
+        for name in names:
+            log = attested.job(
+                name, provider=provider, at=attested.window_start() + DAY, count=40,
+                workload=attested.work_at(0.40 if provider == "alpha" else 0.34),
+            )  # fmt: skip
+            attested.write(folder / f"{name}.jsonl", log)
+    return folder
+
+
+def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
+    logs, listed = sorted(inputs.glob("*.jsonl")), inputs / "roster.json"
+    drawn = said("goodput", "draw", listed)
+    assert drawn["schedule"]["published"] == "2026-11-16"
+    out, key = tmp_path / "table.json", tmp_path / "factors.key"
+    made = said("goodput", "factors", listed, *logs, "--now", NOW, "--out", out, "--key-file", key)
+    assert [row["state"] for row in made["rows"]] == ["DELIVERABLE"] * 2
+    assert key.stat().st_mode & 0o777 == 0o600
+    checked = hourbook("goodput", "factors", listed, *logs, "--now", NOW, "--check", out)
+    assert checked.returncode == 0
+    assert "to the byte" in checked.stdout
+    other = hourbook("goodput", "factors", listed, *logs[:-1], "--now", NOW, "--check", out)
+    assert other.returncode == 1
+    assert "these inputs make" in other.stderr
+    offers = tmp_path / "offers.json"
+    offers.write_text(json.dumps([
+        {"provider": "alpha", "facility": "one", "price": "2.600"},
+        {"provider": "beta", "facility": "one", "price": "2.500"},
+    ]))  # fmt: skip
+    ranked = said("goodput", "cheapest", out, offers, "--price", "2.650")["sites"]
+    assert [place["provider"] for place in ranked] == ["alpha", "beta"]
+    month = tmp_path / "december.jsonl"
+    attested.write(month, december(lost_hours=60))
+    terms = ("goodput", "true-up", month, out, "--site", "alpha/one", "--price", "2.650")
+    owed = said(*terms, "--lots", 64)
+    assert owed["factor_e4"] == 10_000
+    assert owed["invoice_cents"] == 265 * 744 * 64
+    short = 1 - (684 / 744) / 0.975 - 0.005
+    assert owed["cents"] == pytest.approx(owed["invoice_cents"] * short, abs=2)
+    half = hourbook(*terms, "--lots", 4)
+    assert (half.returncode, "DELIVERY_UNIT (2130)" in half.stderr) == (1, True)
+    attested.write(month, december(lost_hours=200))
+    failed = hourbook(*terms, "--lots", 64)
+    assert (failed.returncode, "failure to deliver" in failed.stdout) == (1, True)
+
+
+def december(lost_hours: int) -> list[ev.Event]:
+    """A month of a node that was gone for so many hours of it."""
+    start = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * SECOND
+    hour = 3600 * SECOND
+    return [
+        *attested.opening("alpha-00", at=start)[:2],
+        ev.Disruption(start + 100 * hour, "hardware"),
+        ev.Available(start + (100 + lost_hours) * hour),
+        ev.Close(start + 744 * hour),
+    ]
+
+
+def test_a_refused_log_ends_in_one_line(inputs: Path, tmp_path: Path) -> None:
+    log = sorted(inputs.glob("*.jsonl"))[0]
+    damaged = tmp_path / "log"
+    damaged.write_bytes(log.read_bytes().replace(b'"step":7', b'"step":8', 1))
+    done = hourbook("goodput", "compute", damaged)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert "CHAIN_BROKEN (2106)" in done.stderr
+    assert said("goodput", "compute", log)["steps"] == 40
+    assert "H100-NODE" in hourbook("goodput", "grades").stdout
+
+
+# The log of the market
+
+
+def signed(folder: Path, version: int = 1, before: table.FactorTable | None = None) -> str:
+    made = rosters.read((folder / "roster.json").read_bytes())
+    grade = grades.load().grade(made.grade)
+    logs = sorted(folder.glob("*.jsonl"))[: None if version == 1 else -1]
+    runs = measure.measure(logs, made, grade, rules(), now_ns=PUBLISHED_NS)
+    dispute = "" if before is None else "alpha: a node was in repair"
+    found = table.make(made, runs, grade, rules(), before=before, dispute=dispute)
+    return msgspec.json.encode(table.sign(found, attested.key_of("exchange"))).decode()
+
+
+async def test_a_table_enters_the_log_once_and_survives_a_restart(
+    inputs: Path, tmp_path: Path
+) -> None:
+    text = signed(inputs)
+    first = table.read(text.encode())
+    market = await Market.start(tmp_path, clock=lambda: PUBLISHED_NS)
+    answer = await market.operations.perform(requests.RecordFactors(table=text))
+    assert (answer["version"], answer["recorded_before"]) == (1, False)
+    again = await market.operations.perform(requests.RecordFactors(table=text))
+    assert again["recorded_before"]
+    await market.stop()
+    later = PUBLISHED_NS + DAY
+    market = await Market.start(tmp_path, clock=lambda: later)
+    try:
+        assert market.desk.factors["H100-NODE", "2026-12"] == first
+        second = signed(inputs, 2, first)
+        answer = await market.operations.perform(requests.RecordFactors(table=second))
+        assert answer["version"] == 2
+        assert market.desk.factors["H100-NODE", "2026-12"].version == 2
+        other = msgspec.json.encode(table.sign(first, attested.key_of("another"))).decode()
+        for refused, reason in (
+            (second.replace('"version":2', '"version":3'), "WRONG_KEY"),
+            (other, "WRONG_KEY"),
+            (text, "FACTOR_VERSION"),
+            ("{}", "SYNTAX"),
+        ):
+            with pytest.raises(RequestRefused, match=reason):
+                await market.operations.perform(requests.RecordFactors(table=refused))
+    finally:
+        await market.stop()
+
+
+async def test_a_frozen_table_stays_out_of_the_log(inputs: Path, tmp_path: Path) -> None:
+    frozen = int((DAYS.frozen - DAYS.published) / timedelta(days=1)) * DAY
+    market = await Market.start(tmp_path, clock=lambda: PUBLISHED_NS + frozen)
+    try:
+        sequence = market.desk.sequence
+        with pytest.raises(RequestRefused, match="FROZEN"):
+            await market.operations.perform(requests.RecordFactors(table=signed(inputs)))
+        assert market.desk.sequence == sequence
+    finally:
+        await market.stop()
+
+
+# The probe
+
+
+@pytest.mark.skipif(
+    find_spec("torch") is None, reason="torch is an optional extra: hourbook[probe]"
+)
+def test_the_probe_measures_this_machine(tmp_path: Path) -> None:
+    out = tmp_path / "probe.json"
+    found = said("goodput", "probe", "--rounds", 2, "--node", "here", "--out", out,
+                 "--key-file", tmp_path / "node.key")  # fmt: skip
+    assert found["matmul_flops"] == min(device["matmul_flops"] for device in found["devices"]) > 0
+    assert found["tokens_a_second"] > 0
+    report = msgspec.json.decode(out.read_bytes(), type=probe.ProbeReport)
+    assert keys.verify(report.key, keys.REPORT, report.content, report.signature)
+    better = msgspec.structs.replace(report, matmul_flops=report.matmul_flops + 1)
+    assert not keys.verify(report.key, keys.REPORT, better.content, report.signature)
+    if report.kind == "cpu":
+        assert report.mfu_e4 is None
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="torch is here")
+def test_without_torch_the_probe_says_what_to_install(tmp_path: Path) -> None:
+    done = hourbook("goodput", "probe", "--key-file", tmp_path / "node.key")
+    assert (done.returncode, "hourbook[probe]" in done.stderr) == (3, True)
+
+
+# The pages
+
+
+def test_the_how_to_writes_a_log(tmp_path: Path) -> None:
+    page = (CHECKOUT / "docs" / "howto" / "attest-a-node.md").read_text()
+    (block,) = re.findall(r"(?ms)^```py\n(.*?)^```$", page)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block], cwd=tmp_path, capture_output=True, text=True,
+        env={"PYTHONPATH": str(CHECKOUT)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "9999" in done.stdout or "10000" in done.stdout
+
+
+def test_the_page_says_what_the_data_say(shared: Path) -> None:
+    page = (CHECKOUT / "docs" / "concepts" / "normalization.md").read_text()
+    rows = {row.name: row.value for row in normalization.rows(shared / "data", None)}
+    table_rows = {
+        "no factor": "no_factor", "the class's peak": "peak", "peak and cluster": "peak_and_size",
+        "class and cluster": "class_and_size", "**the model**": "model",
+        "the model, all": "model_any_class",
+    }  # fmt: skip
+    for start, name in table_rows.items():
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {start}")]
+        for kind in ("rms", "median"):
+            assert f"{rows[f'mlperf.{name}.{kind}']:.1f}" in line, (name, kind)
+    for unit in ("node of 8 GPUs", "cluster of 64", "cluster of 512"):
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {unit}")]
+        for kind in ("charged", "failed", "true_up"):
+            name = unit.replace(" ", "_")
+            assert f"{rows[f'faults.{name}.{kind}']:.1f} %" in line
+    stated = {
+        "faults.fleet_month_mean": 1, "faults.fleet_month_least": 1, "prices.spread": 0,
+        "faults.node_months_without_loss": 1, "mlperf.same_class_and_size.sd": 1,
+        "mlperf.same_class_and_size.robust_sd": 1, "prices.most_explained": 1,
+        "prices.spread_without_hyperscalers": 0, "prices.usually_explained": 1,
+        "prices.most_explained_without_hyperscalers": 1, "prices.matched_spread": 1,
+        "prices.usually_explained_without_hyperscalers": 1, "mlperf.submitter_sd": 1,
+        "prices.matched_spread_normalized": 1, "mlperf.llama31_405b.rms": 1,
+        "mlperf.chosen_on_4.0.rms": 1, "mlperf.chosen_on_4.1.rms": 1, "mlperf.chosen_on_5.0.rms": 1,
+    }  # fmt: skip
+    for name, decimals in stated.items():
+        assert f"{rows[name]:.{decimals}f}" in page, name
+    assert rows["mlperf.results"] == 110
+
+
+def test_the_model_was_chosen_without_the_last_round(shared: Path) -> None:
+    """Whatever the last round holds, the search sees the same."""
+    results = mlperf.load(shared / "data")
+    known = results.only(results.round != mlperf.LAST)
+    assert len(known) < len(results)
+    assert mlperf.search(results, 1, 0) == mlperf.search(known, 1, 0)
