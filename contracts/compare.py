@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from contracts.registry import Registry
 from contracts.spec import ContractSpec, Listed
+
+PRESENT: Final = "present"
+ABSENT: Final = "absent"
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -38,23 +41,23 @@ def versions(before: Registry, after: Registry) -> list[Difference]:
     for key in sorted({*left, *right}):
         what = f"{key[0]} {key[1]}"
         if key not in right:
-            found.append(Difference(what, "version", "present", "absent"))
+            found.append(Difference(what, "version", PRESENT, ABSENT))
         elif key not in left:
-            found.append(Difference(what, "version", "absent", "present"))
+            found.append(Difference(what, "version", ABSENT, PRESENT))
         else:
             found += differences(left[key], right[key], what)
     return found
 
 
 def edited_versions(before: Registry, after: Registry, on: date) -> list[Difference]:
-    """Changes that may not be made: to versions in force on a day, under which months are listed.
+    """Changes that may not be made: to what is in force on a day, under which months are listed.
 
-    A version that is not in force yet may change, and a new one may be added.
+    A version that is not in force yet may change, and one may be added that begins later.
     """
     return [
         found
         for found in versions(before, after)
-        if found.before != "absent" and date.fromisoformat(found.what.split()[1]) <= on
+        if date.fromisoformat(found.what.split()[1]) <= on
     ]
 
 

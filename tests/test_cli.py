@@ -105,6 +105,14 @@ def test_contract_files_are_checked_and_compared(tmp_path: Path) -> None:
     (fault,) = json.loads(done.stdout)["faults"]
     assert (fault["file"], fault["field"]) == ("H100 2026-01-01", "taker_fee")
     assert "in force; add a [[version]]" in fault["rule"]
+    text = shipped.read_text()
+    version = text[text.index("\n[[version]]") :].replace('"2026-01"', '"2029-03"')
+    for effective, count in (("2027-03-01", 0), ("2026-06-01", 1)):
+        mine.write_text(text + version.replace("2026-01-01", effective))
+        done = run_hourbook("contracts", "check", mine, "--on", "2026-12-01")
+        assert done.stdout.count("must begin after 2026-12-01") == count
+        assert done.returncode == count
+    mine.write_text(text.replace("taker_fee = 400_000", "taker_fee = 500_000"))
     done = run_hourbook("contracts", "diff", shipped, mine, "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout) == [

@@ -103,6 +103,8 @@ def check(files: Files = None, on: On = None, as_json: Json = False) -> None:
         count = len(specs.specs)
         for found in compare.edited_versions(registry.load(), specs, _day(on)):
             rule = f"must stay {found.before!a}: it is in force; add a [[version]]"
+            if found.before == compare.ABSENT:
+                rule = f"must begin after {_day(on)}: months are listed under the one in force"
             faults.append(Fault(found.what, found.field, found.after, rule))
     except registry.RegistryError as error:
         faults += error.faults
