@@ -116,9 +116,9 @@ class Live:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, directory: Path) -> AsyncIterator[Self]:
-        """A market in a directory, new or used before."""
-        market = await Market.start(directory, clock=clock_ns)
+    async def open(cls, directory: Path, **sequencing: Any) -> AsyncIterator[Self]:
+        """A market in a directory, new or used before; options are those of its sequencer."""
+        market = await Market.start(directory, clock=clock_ns, **sequencing)
         try:
             live = cls(market, await market.listen("127.0.0.1", 0))
             async with live._clients:
