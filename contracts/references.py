@@ -35,9 +35,20 @@ class IndexFacts(msgspec.Struct, frozen=True):
 
 
 class GradeFacts(msgspec.Struct, frozen=True):
-    """The hardware that a grade is of."""
+    """What a grade says that a spec states, too: all of the par grade, the hardware of any."""
 
     gpu_class: str
+    gpus_least: int
+    gpus_most: int
+    delivery_unit_lots: int
+
+    def figures(self) -> dict[str, tuple[str, int]]:
+        """Name here and value, by the name of a spec's field."""
+        return {
+            "cluster_low": ("gpus_least", self.gpus_least),
+            "cluster_high": ("gpus_most", self.gpus_most),
+            "delivery_step": ("delivery_unit_lots", self.delivery_unit_lots),
+        }
 
 
 class FactorRules(msgspec.Struct, frozen=True):
@@ -124,12 +135,13 @@ class References(msgspec.Struct, frozen=True):
                 faults.append(("grades", f"has {code!a}, which is no code of {GRADES}"))
             elif grade.gpu_class != values.get("hardware", grade.gpu_class):
                 faults.append(("grades", f"has {code!a}, which is of {grade.gpu_class}"))
+        par = self.grades.grades.get(next(iter(values.get("grades", ())), ""))
+        if par is not None:
+            faults += _other_figures(values, par, "the par grade")
         first = str(values.get("first_expiry", ""))
         governing = [rules for rules in self.grades.rules if rules.first_expiry <= first]
-        for field, (name, figure) in governing[-1].figures().items() if governing else ():
-            if values.get(field, figure) != figure:
-                rule = f"must be {getattr(governing[-1], name)!a}, {name} of the rules in {GRADES}"
-                faults.append((field, rule))
+        if governing:
+            faults += _other_figures(values, governing[-1], "the rules")
         return faults
 
     def _index_faults(self, values: dict[str, Any]) -> list[tuple[str, str]]:
@@ -147,6 +159,17 @@ class References(msgspec.Struct, frozen=True):
         if facts is None or facts.methodology_version == methodology:
             return ""
         return f"must be {facts.methodology_version!a}, the version of {index} in {INDICES}"
+
+
+def _other_figures(
+    values: dict[str, Any], said: GradeFacts | FactorRules, whose: str
+) -> list[tuple[str, str]]:
+    """(field, rule) of every figure that a spec gives otherwise than the file of grades."""
+    return [
+        (field, f"must be {getattr(said, name)!a}, {name} of {whose} in {GRADES}")
+        for field, (name, figure) in said.figures().items()
+        if values.get(field, figure) != figure
+    ]
 
 
 def _rule(file: str, codes: Mapping[str, Any]) -> str:
