@@ -199,7 +199,7 @@ class Link:
         future = self._answers.get(pending.key)
         if future is None:
             future = self._answers[pending.key] = asyncio.get_running_loop().create_future()
-        if self._transport is not None:
+        if self._transport is not None and self._session.sends(pending):
             with contextlib.suppress(ConnectionLost):  # it is sent again on the next connection
                 await self._transport.send(request)
         return await self._wait(pending, future)

@@ -83,12 +83,16 @@ class Health(Enum):
 
 
 class Pending(msgspec.Struct, eq=False):
-    """A request without an answer yet. Not ``awaited``: it is not sent again by itself."""
+    """A request without an answer yet. Not ``awaited``: it is not sent again by itself.
+
+    ``connection`` is the number of the one that it was last sent on, 0 for none.
+    """
 
     key: Key
     request: AnyRequest
     sent_ns: int
     awaited: bool = True
+    connection: int = 0
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -123,6 +127,7 @@ class Session:
         self._cancel_on_disconnect, self._grace_ms = cancel_on_disconnect, grace_ms
         self._prefix, self._ids = f"{started_ns:x}", 0
         self._nonce = 0
+        self._connection = 0  # the number of the present one
         self._heard_ns = self._pinged_ns = started_ns
         self._beat_ns = HEARTBEAT_MS * 1_000_000
         self._at_position: set[str] = set()  # order ids already reported at exactly ``position``
@@ -136,6 +141,7 @@ class Session:
 
     def connected(self, now_ns: int) -> list[AnyRequest]:
         """A transport is up. Return what to send first."""
+        self._connection += 1
         self._heard_ns = self._pinged_ns = now_ns
         if self._key_id:
             self.state = State.LOGGING_ON
@@ -177,7 +183,7 @@ class Session:
 
     def _resume(self) -> list[AnyRequest]:
         """What to send once ready: what is listed now, old channels, unanswered requests."""
-        waiting = [item.request for item in self.pending.values() if item.awaited]
+        waiting = [item.request for item in self.pending.values() if self.sends(item)]
         asked = {c for request in waiting if isinstance(request, Subscribe | Unsubscribe)
                  for c in request.channels}  # fmt: skip
         listing = ListInstruments(request_id=self.next_id())
@@ -186,7 +192,7 @@ class Session:
     # --- what is asked ---
 
     def ask(self, request: AnyRequest, now_ns: int) -> Pending:
-        """Register a request that is about to be sent; asking the same again is a retry.
+        """Register a request; asking the same again is a retry. ``sends`` says what to send.
 
         Raises NotConnected, TooMany, and ValueRefused if the id is pending for something else.
         """
@@ -203,6 +209,17 @@ class Session:
             raise TooMany("requests without an answer", PENDING_MAX)
         pending = self.pending[key] = Pending(key, request, now_ns)
         return pending
+
+    def sends(self, pending: Pending) -> bool:
+        """Whether a request is to be sent now: somebody waits for it, and it is not under way.
+
+        Once a connection is enough: the exchange gets it, or the connection breaks. A copy behind
+        it could still be accepted after the first was rejected, and answered as such.
+        """
+        if not pending.awaited or pending.connection == self._connection:
+            return False
+        pending.connection = self._connection
+        return True
 
     # --- what arrives ---
 
