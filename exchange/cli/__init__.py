@@ -20,6 +20,7 @@ from exchange.cli import (
     operator,
     records,
     replay,
+    simulate,
     snapshot,
 )
 from exchange.cli.output import Exit, Failure
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.command("demo")(market.demo)
 app.command("serve")(market.serve)
 app.command("flow")(records.flow)
+app.command("simulate")(simulate.simulate)
 app.command("replay")(replay.replay)
 app.command("shadow")(snapshot.shadow)
 app.add_typer(snapshot.app, name="snapshot")

@@ -22,6 +22,7 @@ from exchange.gateway.server import Gateway, Link
 from exchange.journal.head import read_head
 from exchange.journal.syncer import Done
 from exchange.sim.disk import SimDisk
+from exchange.sim.files import RealFiles
 from exchange.sim.loop import Killed, Process, SimLoop
 from exchange.sim.net import Network, ServerSocket
 
@@ -81,6 +82,7 @@ class Host:
     ) -> None:
         self.loop, self.disk, self.net = loop, disk, net
         self.directory = directory
+        self.files = RealFiles(directory, random)
         self.faults = HostFaults()
         self.note: Callable[[str], None] = lambda text: None
         self.jump_ns = 0  # how far its clock is off
@@ -181,6 +183,7 @@ class Host:
             self.note("the power goes")
             self.disk.count("power cut")
             self.disk.power_cut()
+            self.files.power_cut(self.disk.faults.torn_percent)
             if self._random.randrange(100) < self.faults.ledger_losses:
                 self.disk.count("ledger lost")
                 for suffix in ("", "-wal", "-shm"):
@@ -240,9 +243,11 @@ class Host:
     async def ask(self, work: Coroutine[Any, Any, _Result], seconds: float) -> _Result:
         """Have the server's process do something. TimeoutError if it dies, or takes too long."""
         assert self.process is not None
-        task = self.process.context().run(asyncio.create_task, work)
-        done, _ = await asyncio.wait([task], timeout=seconds)
-        if not done:
+        process, ended = self.process, asyncio.create_task(self._ended.wait())
+        task = process.context().run(asyncio.create_task, work)
+        await asyncio.wait([task, ended], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+        if not task.done():
             task.cancel()
             raise TimeoutError("the server died or is slow")
         with contextlib.suppress(Killed):

@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 import msgspec
 
+import exchange.gateway.resume as resume
 import exchange.gateway.session as gateway_session
 import exchange.journal.room as room
 import exchange.sequencer as sequencer
@@ -27,6 +28,7 @@ from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from exchange.gateway.auth import create_key
 from exchange.messages.wire import Position
+from exchange.sim.bugs import BUGS
 from exchange.sim.checks import Checker
 from exchange.sim.disk import SimDisk
 from exchange.sim.history import History
@@ -98,7 +100,7 @@ class Simulation:
         self.traders: list[Trader] = []
         self.directory = directory
         self.bug = bug
-        self.released: list[bytes] = []  # events as an auditor outside the host saw them
+        self.codes: dict[str, int] = {}  # of the instruments, once the storm is over
         self._random = Random(f"{seed}/storm")
         self.host = Host(
             self.loop, self.disk, self.net, directory, Random(f"{seed}/host"), EPOCH_NS,
@@ -128,10 +130,14 @@ class Simulation:
                 (sequencer, "BATCH_COMMANDS", limits.batch_commands),
                 (gateway_session, "BACKLOG_BYTES", limits.backlog_bytes),
                 (gateway_session, "STALE_BYTES", limits.stale_bytes),
+                (resume, "STALE_BYTES", limits.stale_bytes),
                 (room, "RESERVE_BYTES", limits.reserve_bytes),
                 (room, "STEP_BYTES", 2 * limits.reserve_bytes),
             ):
                 stack.enter_context(patch.object(module, name, value))
+            stack.enter_context(self.host.files.tracked())
+            if self.bug:
+                stack.enter_context(BUGS[self.bug]())
             stack.callback(self._abandon)
             return self.loop.run_until_complete(self._main())
 
@@ -153,6 +159,9 @@ class Simulation:
         self._end_storm()
         stop.set()
         await self._calm(working, living)
+        market = self.host.market
+        assert market is not None, "a market serves"
+        self.codes = {code: one.id for code, one in market.desk.instruments.by_code.items()}
         checker = Checker(self.host, self.traders, self.operator)
         await checker.living()
         for trader in self.traders:
@@ -333,10 +342,31 @@ class Simulation:
         )
 
 
+class Found(AssertionError):
+    """Something that must hold did not. ``simulation`` is there for whoever looks closer."""
+
+    def __init__(self, simulation: Simulation, cause: Exception) -> None:
+        super().__init__(
+            f"seed {simulation.seed}: {type(cause).__name__}: {cause}"
+            f" (replay it: hourbook simulate --seed {simulation.seed} --trace)"
+        )
+        self.simulation = simulation
+
+
 def simulate(seed: int, *, bug: str = "", trace: bool = False) -> tuple[Report, Simulation]:
-    """Run one seed in a folder that is gone afterwards. Raises AssertionError."""
-    base = Path("/dev/shm")
-    where = base if base.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="hourbook-sim-", dir=where) as folder:
+    """Run one seed in a folder that is gone afterwards. Raises Found.
+
+    ``bug`` is one of ``BUGS``, put in on purpose; ``trace`` keeps the lines of the trace.
+    """
+    with tempfile.TemporaryDirectory(prefix="hourbook-sim-", dir=memory_folder()) as folder:
         simulation = Simulation(seed, Path(folder), bug=bug, trace=trace)
-        return simulation.run(), simulation
+        try:
+            return simulation.run(), simulation
+        except Exception as error:
+            raise Found(simulation, error) from error
+
+
+def memory_folder() -> Path | None:
+    """Where real files cost nothing; None for the system's own choice."""
+    memory = Path("/dev/shm")
+    return memory if memory.is_dir() else None
