@@ -22,8 +22,9 @@ from typing import Any, Final, Self
 import msgspec
 
 from contracts import registry
-from exchange.app import admin, figures, standby, wishes
+from exchange.app import admin, bookkeeping, figures, standby, wishes
 from exchange.app.alarms import STALL_SECONDS_MAX, Alarms
+from exchange.app.bookkeeping import LEDGER_NAME as LEDGER_NAME
 from exchange.app.desk import Desk
 from exchange.app.operations import Operations
 from exchange.app.settings import DEFAULTS, Settings
@@ -44,7 +45,6 @@ from exchange.journal.syncer import SyncThread
 from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
-LEDGER_NAME: Final = "ledger.db"
 EXCHANGE_ID_NAME: Final = "exchange.id"
 ADMIN_KEY_NAME: Final = "admin.key"
 POLL_SECONDS: Final = 0.001
@@ -322,10 +322,22 @@ class Market:
         except NoSuchPosition as error:
             _log.warning("the ledger does not follow this log and is rebuilt: %s", error)
             clearing.rebuild(self.tape.read(0, 0, 0))
+        if self._apart:
+            clearing.close()
+            clearing = Clearing.open(self.directory / LEDGER_NAME, read_only=True)
         return clearing
 
+    @property
+    def _apart(self) -> bool:
+        return self.settings.serve.clearing == "process"
+
     async def _clear(self) -> None:
-        """Have clearing book what is released, in its own thread, until the stream ends."""
+        """Have clearing book what is released until the stream ends, where the settings say."""
+        limits = self.settings.limits
+        if self._apart:
+            frames, pause = limits.clearing_frames, limits.clearing_pause_seconds
+            await bookkeeping.keep(self.directory, self.tape, self.clearing, frames, pause)
+            return
         loop = asyncio.get_running_loop()
         async for released in self.tape.follow(self.clearing.position):
             while self.clearing.position[1] < released.last_sequence:

@@ -127,6 +127,7 @@ class Operations:
         async with asyncio.timeout(CLEARING_SECONDS):
             while self._clearing.position[1] < sequence:
                 await asyncio.sleep(_POLL_SECONDS)
+        self._clearing.refresh()
 
     def state(self) -> dict[str, Any]:
         """How the market stands."""

@@ -40,6 +40,10 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     heads: Annotated[
         str, Meta(description="directory for signed heads, on another disk; empty: none are signed")
     ] = ""
+    clearing: Annotated[
+        Literal["thread", "process"],
+        Meta(description="where clearing runs: a thread of the server, or a process of its own"),
+    ] = "thread"
     log_format: Annotated[
         Literal["text", "json"], Meta(description="form of the lines on stderr")
     ] = "text"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from exchange.clearing import statements
+from exchange.clearing.ledger import Ledger
 from exchange.clearing.projection import Frame, Projection, totals
 from exchange.clearing.settlement import DailyPrice, daily_price
 from exchange.clearing.state import Divergence, Point, Trading
@@ -17,18 +18,21 @@ REBUILD_FRAMES: Final = 512  # frames per transaction while rebuilding
 class Clearing:
     """The open clearing house. Methods may be called from any thread, one at a time runs."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, read_only: bool = False) -> None:
         self._store = store
+        self._read_only = read_only
         self._lock = threading.RLock()
         self._state = store.load()
         self._position = self._state.point
 
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> "Clearing":
-        """Open the store at ``path``, made if absent. ``read_only`` beside a live writer."""
+        """Open the store at ``path``, made if absent. ``read_only`` beside a live writer: then
+        ``look`` and ``refresh`` say how far that one is.
+        """
         store = Store(path, read_only=read_only)
         try:
-            return cls(store)
+            return cls(store, read_only=read_only)
         except BaseException:
             store.close()
             raise
@@ -72,6 +76,20 @@ class Clearing:
                 self._state = self._store.load()
                 raise
             finally:
+                self._position = self._state.point
+
+    def look(self) -> None:
+        """Beside a writer: read its position and divergences again. Cheap."""
+        if self._read_only:
+            with self._lock:
+                self._state.divergences[:] = self._store.divergences()
+                self._position = self._store.point()
+
+    def refresh(self) -> None:
+        """Beside a writer: read all that it has committed, for the queries to answer of."""
+        if self._read_only:
+            with self._lock:
+                self._state = self._store.load()
                 self._position = self._state.point
 
     def rebuild(self, frames: Iterable[Frame]) -> None:
@@ -127,7 +145,8 @@ class Clearing:
     def is_balanced(self) -> bool:
         """Whether debits equal credits and nothing lies in suspense or in vm_clearing."""
         with self._lock:
-            return self._state.ledger.is_balanced()
+            ledger = Ledger(self._store.balances()) if self._read_only else self._state.ledger
+            return ledger.is_balanced()
 
     def statement(self, account: int, business_date: int | None = None) -> statements.Statement:
         """An account's statement of one business date, or of its whole life. KeyError: unknown."""

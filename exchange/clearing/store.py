@@ -166,8 +166,7 @@ class Store:
             entries=progress["entries"],
             ledger=Ledger(head=progress["head"]),
         )
-        for row in self.rows("select ledger_account, balance from balances"):
-            state.ledger.balances[row["ledger_account"]] = row["balance"]
+        state.ledger.balances = self.balances()
         for row in self.rows("select * from positions"):
             state.positions.add(**row)
         for row in self.rows("select * from accounts"):
@@ -178,10 +177,26 @@ class Store:
             state.trading[row["instrument"]] = Trading(
                 row["trades"], row["volume"], row["value"], row["last_price"]
             )
+        state.divergences = self.divergences()
+        return state
+
+    def point(self) -> Point:
+        """The stored position: the last event of the last committed batch."""
+        row = next(self.rows("select epoch, sequence, event_index from progress"))
+        return row["epoch"], row["sequence"], row["event_index"]
+
+    def balances(self) -> defaultdict[int, int]:
+        """Every ledger account's balance."""
+        rows = self.rows("select ledger_account, balance from balances")
+        return defaultdict(int, ((row["ledger_account"], row["balance"]) for row in rows))
+
+    def divergences(self) -> list[Divergence]:
+        """All that were found, oldest first."""
+        found = []
         for row in self.rows("select * from divergences order by rowid"):
             row["index"] = row.pop("event_index")
-            state.divergences.append(Divergence(**row))
-        return state
+            found.append(Divergence(**row))
+        return found
 
     def write(self, state: State, changes: Changes, before: Point) -> None:
         """Commit a batch: ``changes``, and ``state``'s point in place of ``before``.

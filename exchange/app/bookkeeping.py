@@ -1,0 +1,82 @@
+"""Clearing in a process of its own: it then takes no time from the one that serves orders.
+
+The child follows the released stream over ``DIR/stream.sock``, books it into ``DIR/ledger.db`` and
+ends where the stream does; no signal ends it sooner. The serving process reads the ledger beside
+it and calls nobody.
+"""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+from exchange.clearing import Clearing
+from exchange.journal import stream
+from exchange.journal.tape import Released, Tape
+
+LEDGER_NAME: Final = "ledger.db"
+STREAM_NAME: Final = "stream.sock"
+LOOK_SECONDS: Final = 0.05  # between two looks at how far the child is
+
+
+class ClearingDied(Exception):
+    """The clearing process ended, and the stream had not."""
+
+
+async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pause: float) -> None:
+    """Run the child until the stream ends; ``clearing`` is the ledger, opened to be read.
+
+    Raises ClearingDied.
+    """
+    server = await stream.serve(tape, directory / STREAM_NAME)
+    run = f"import sys; from {__name__} import main; main(*sys.argv[1:])"
+    arguments = ("-c", run, str(directory), str(frames), str(pause))
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+    )
+    ended = asyncio.create_task(child.wait())
+    try:
+        while not ended.done():
+            await asyncio.wait([ended], timeout=LOOK_SECONDS)
+            await asyncio.to_thread(clearing.look)
+    finally:
+        ended.cancel()
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+        server.close()
+        (directory / STREAM_NAME).unlink(missing_ok=True)
+    if child.returncode != 0 or clearing.position[1] < tape.last[1]:
+        raise ClearingDied(f"the clearing process ended with exit code {child.returncode}")
+
+
+async def book(directory: Path, frames_max: int, pause: float) -> None:
+    """Book the stream until it ends, at most ``frames_max`` batches in one transaction."""
+    clearing = Clearing.open(directory / LEDGER_NAME)
+    come: asyncio.Queue[Released | None] = asyncio.Queue(frames_max)
+
+    async def read() -> None:
+        async for released in stream.subscribe(directory / STREAM_NAME, clearing.position):
+            await come.put(released)
+        await come.put(None)
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(read())
+            batch: list[Released | None] = []
+            while None not in batch:
+                batch = [await come.get()]
+                while not come.empty():
+                    batch.append(come.get_nowait())
+                clearing.apply([released for released in batch if released is not None])
+                await asyncio.sleep(pause)
+    finally:
+        clearing.close()
+
+
+def main(directory: str, frames: str, pause: str) -> None:
+    """Run the child."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the stream's end is its end
+    asyncio.run(book(Path(directory), int(frames), float(pause)))
