@@ -137,6 +137,18 @@ def test_write_list_verify(copy: Path, hourbook: Hourbook) -> None:
     assert len(hourbook("snapshot", "list", copy)) == 1
 
 
+def test_a_replay_may_begin_with_a_snapshot(copy: Path, hourbook: Hourbook) -> None:
+    whole = hourbook("replay", copy, "--verify")
+    short = hourbook("replay", copy, "--from-snapshot")
+    for name in ("last_sequence", "state_hash"):
+        assert short[name] == whole[name]
+    assert 0 < short["commands"] < whole["commands"]
+    until = ("replay", copy, "--until", str(whole["last_sequence"] - 1))
+    assert hourbook(*until)["state_hash"] == hourbook(*until, "--from-snapshot")["state_hash"]
+    with pytest.raises(Failure, match="whole log"):
+        hourbook("replay", copy, "--verify", "--from-snapshot")
+
+
 def test_what_people_see(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("list", "verify"):
         app(["snapshot", command, str(copy)], standalone_mode=False)

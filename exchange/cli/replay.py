@@ -38,6 +38,9 @@ def replay(
     account: Annotated[
         list[int] | None, typer.Option("--account", help="Show this account's money then.")
     ] = None,
+    from_snapshot: Annotated[
+        bool, typer.Option("--from-snapshot", help="Begin with the newest snapshot that holds.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Replay a log through a fresh engine and compare every hash recorded in it.
@@ -48,6 +51,8 @@ def replay(
     from exchange.history import walk  # noqa: PLC0415
     from exchange.history.picture import Picture  # noqa: PLC0415
 
+    if from_snapshot and (verify or speed or export or book or account):
+        fail("--from-snapshot tells the state alone: the rest needs the whole log", Exit.USAGE)
     with ExitStack() as exits, progress("replaying", printing=bool(speed)) as advance:
         sequence = stop_at(directory, until) if until else None
         picture = Picture()
@@ -60,7 +65,7 @@ def replay(
             takes.append(_player(_factor(speed), picture, as_json))
         take = None if not takes else _all(takes)
         started = time.perf_counter()
-        replayed = walk.replay(directory, take, sequence, advance)
+        replayed = walk.replay(directory, take, sequence, advance, from_snapshot=from_snapshot)
         seconds = time.perf_counter() - started
     _answer(directory, replayed, seconds, verify, picture, book or [], account or [], as_json)
 
@@ -150,8 +155,8 @@ def _answer(
         "events": run.events if agrees else None,  # counted a piece at a time: not known then
         "frames": run.frames if agrees else None,
         "epoch": run.epoch if agrees else None,
-        "last_sequence": run.commands,
-        "agreed_upto": divergence.first_sequence - 1 if divergence else run.commands,
+        "last_sequence": run.last_sequence,
+        "agreed_upto": divergence.first_sequence - 1 if divergence else run.last_sequence,
         "time": _stamp_text(run.stamp) if agrees else None,
         "state_hash": run.state_hash().hex(),
         "commands_per_second": int(run.commands / seconds) if seconds else 0,

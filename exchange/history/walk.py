@@ -12,8 +12,11 @@ from exchange.engine import Engine
 from exchange.journal.errors import Diverged, JournalError
 from exchange.journal.frame import Frame
 from exchange.journal.places import NotInLog, find_time
+from exchange.journal.point import Point
 from exchange.journal.reader import LOG_NAME, LogReader, Tail
 from exchange.journal.replay import Replayer
+from exchange.journal.snapshots import recover
+from exchange.journal.storage import LocalStorage
 from exchange.messages import COMMAND_BYTES
 
 NS: Final = 1_000_000_000
@@ -52,14 +55,20 @@ def replay(
     take: Take | None = None,
     until: int | None = None,
     progress: Progress | None = None,
+    *,
+    from_snapshot: bool = False,
 ) -> Replayed:
     """Replay the log, or its commands up to ``until``, and compare every recorded hash.
 
     ``take`` gets every batch and its events, as far as they were compared or one read further. A
     divergence is returned; the reader's errors (DamagedLog, NewerVersion, ...) are raised.
+    ``from_snapshot``: begin with the newest snapshot that holds, if there is one.
     """
-    reader, engine = open_log(directory), Engine()
-    replayer = Replayer(engine, reader)
+    reader, engine, point = open_log(directory), Engine(), Point()
+    if from_snapshot:
+        found = recover(LocalStorage(directory), engine, until=until)
+        reader, point = LogReader(directory, start=found.log_start), found.point
+    replayer = Replayer(engine, reader, point)
     try:
         replayer.run(until=until, on_batch=take, progress=progress)
     except Diverged as diverged:
