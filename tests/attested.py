@@ -13,7 +13,7 @@ from contracts.goodput.events import Event
 from contracts.goodput.keys import SigningKey
 from contracts.goodput.log import Recorder
 from contracts.grades import Rules, load
-from contracts.grades.roster import Entry, Node, Roster
+from contracts.grades.roster import Entry, Node, Roster, hours
 from contracts.grades.schedule import schedule
 from contracts.hardware import peak
 
@@ -22,6 +22,7 @@ START: Final = 1_790_000_000 * SECOND
 FIXING: Final = "5e" * 32
 EXPIRY: Final = Month(2026, 12)
 STEP_SECONDS: Final = 4
+RUN_STEPS: Final = 300  # twenty minutes
 
 _WORK: Final = {
     "model": "dense-7b",
@@ -105,6 +106,12 @@ def write(path: Path, events: Sequence[Event], key: SigningKey | None = None) ->
 
 def rules() -> Rules:
     return load().rules_of(EXPIRY)
+
+
+def hour_of(made: Roster, node: str, number: int = 0) -> int:
+    """When a drawn node's run of that number starts."""
+    (place,) = [site for site in made.sites if node in {one.node for one in site.nodes}]
+    return hours(made, place, node, rules())[number]
 
 
 def window_start() -> int:

@@ -72,11 +72,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "roster.json").write_bytes(attested.encoded(made))
     for (provider, _), names in rosters.draw(made, rules()).items():
         for name in names:
-            log = attested.job(
-                name, provider=provider, at=attested.window_start() + DAY, count=40,
-                workload=attested.work_at(0.40 if provider == "alpha" else 0.34),
-            )  # fmt: skip
-            attested.write(folder / f"{name}.jsonl", log)
+            level = attested.work_at(0.40 if provider == "alpha" else 0.34)
+            for number in range(3):
+                at = attested.hour_of(made, name, number)
+                log = attested.job(
+                    name, provider=provider, at=at, count=attested.RUN_STEPS, workload=level
+                )
+                attested.write(folder / f"{name}-{number}.jsonl", log)
     return folder
 
 
@@ -107,7 +109,7 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     owed = said(*terms, "--lots", 64)
     assert owed["factor_e4"] == 10_000
     assert owed["invoice_cents"] == 265 * 744 * 64
-    short = 1 - (684 / 744) / 0.975 - 0.005
+    short = 1 - (684 / 744) / (made["rows"][0]["fixed_e4"] / 10_000) - 0.005
     assert owed["cents"] == pytest.approx(owed["invoice_cents"] * short, abs=2)
     half = hourbook(*terms, "--lots", 4)
     assert (half.returncode, "DELIVERY_UNIT (2130)" in half.stderr) == (1, True)
@@ -136,7 +138,7 @@ def test_a_refused_log_ends_in_one_line(inputs: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "CHAIN_BROKEN (2106)" in done.stderr
-    assert said("goodput", "compute", log)["steps"] == 40
+    assert said("goodput", "compute", log)["steps"] == attested.RUN_STEPS
     assert "H100-NODE" in hourbook("goodput", "grades").stdout
 
 

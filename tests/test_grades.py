@@ -147,6 +147,17 @@ def test_the_fixing_draws_and_nobody_else() -> None:
     assert kept == [name for name in drawn["alpha", "one"] if name in kept]
 
 
+def test_the_fixing_draws_the_hours_too() -> None:
+    made = roster(site("alpha"))
+    node = rosters.draw(made, rules())["alpha", "one"][0]
+    first = rosters.hours(made, made.sites[0], node, rules())
+    start, end = schedule(EXPIRY, rules()).window_ns
+    assert len(set(first)) == 3
+    assert all(start <= at < end and (at - start) % HOUR == 0 for at in first)
+    another = msgspec.structs.replace(made, fixing="0f" * 32)
+    assert rosters.hours(another, another.sites[0], node, rules()) != first
+
+
 def test_every_node_is_drawn_as_often_as_any_other() -> None:
     counts: dict[str, int] = {}
     for number in range(600):
@@ -189,7 +200,7 @@ def row(
 def test_par_is_one() -> None:
     found = row([0.4] * 8)
     assert (found.state, found.factor_e4, found.fixed_e4) == ("DELIVERABLE", 10_000, 9_750)
-    assert (found.nodes, found.absent, found.runs) == (8, 0, 24)
+    assert (found.nodes, found.runs, found.absent) == (8, 24, 0)
 
 
 @pytest.mark.parametrize("level", [0.38, 0.385, 0.395, 0.405, 0.415, 0.42])
@@ -252,14 +263,21 @@ def test_noise_is_taken_for_par() -> None:
 
 def test_thin_evidence_is_no_factor() -> None:
     found = row([0.4] * 3)
-    assert (found.state, found.factor_e4, found.absent) == ("THIN", None, 5)
+    assert (found.state, found.factor_e4, found.absent) == ("THIN", None, 15)
+    made = roster(site("alpha"))
+    named = {name: [0.4] * (3 if n < 5 else 1) for n, name in enumerate(drawn_nodes(made))}
+    (picked,) = factors.rows(runs(named), made, grade(), rules())
+    assert (picked.nodes, picked.runs, picked.state) == (8, 18, "DELIVERABLE")
+    named[drawn_nodes(made)[0]] = [0.4]
+    (picked,) = factors.rows(runs(named), made, grade(), rules())
+    assert (picked.nodes, picked.runs, picked.state) == (8, 16, "THIN")
     none = row([])
     assert (none.state, none.nodes, none.delivered_e4) == ("THIN", 0, 0)
 
 
 def test_a_node_that_stays_away_delivered_nothing() -> None:
     found = row([0.4] * 6, days=30.0)
-    assert found.absent == 2
+    assert found.absent == 6
     assert found.delivered_e4 == round(10_000 * 0.975 * 6 / 8)
     assert found.factor_e4 is not None
     assert found.factor_e4 < 10_000
@@ -313,8 +331,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Roster, list[Pat
             for number in range(3):
                 level = 0.40 if provider == "alpha" else 0.34
                 log = attested.job(
-                    name, provider=provider, at=attested.window_start() + number * DAY,
-                    workload=attested.work_at(level), count=30,
+                    name, provider=provider, at=attested.hour_of(made, name, number),
+                    workload=attested.work_at(level), count=attested.RUN_STEPS,
                 )  # fmt: skip
                 paths.append(attested.write(folder / f"{name}-{number}.jsonl", log))
     return made, paths

@@ -40,7 +40,7 @@ def case(reason: Refusal, name: str) -> Callable[[Attempt], Attempt]:
 
 
 def good(**options: Any) -> list[Event]:
-    return attested.job(NODE, at=attested.window_start() + DAY, count=20, **options)
+    return attested.job(NODE, at=attested.hour_of(MADE, NODE), count=attested.RUN_STEPS, **options)
 
 
 def computed(folder: Path, events: list[Event]) -> object:
@@ -141,8 +141,9 @@ def twice(folder: Path) -> object:
 
 @case(Refusal.TIME_ORDER, "two logs of one moment")
 def overlapping(folder: Path) -> object:
-    start = attested.window_start() + DAY
-    logs = [attested.job(NODE, at=start + shift * SECOND, count=20) for shift in (0, 30)]
+    first, second, _ = (attested.hour_of(MADE, NODE, number) for number in range(3))
+    long = (second - first) // SECOND // attested.STEP_SECONDS + 9
+    logs = [attested.job(NODE, at=at, count=long) for at in (first, second)]
     paths = [attested.write(folder / str(n), log) for n, log in enumerate(logs)]
     return measure.measure(paths, MADE, grades.load().grade(MADE.grade), rules(), now_ns=NOW)
 
@@ -211,6 +212,12 @@ def not_drawn(folder: Path) -> object:
     return measured(folder, attested.job(left, at=attested.window_start() + DAY))
 
 
+case(Refusal.NOT_DRAWN, "an hour that the draw left out")(
+    lambda f: measured(f, attested.job(NODE, at=attested.hour_of(MADE, NODE) + 3600 * SECOND))
+)
+case(Refusal.TIME_ORDER, "a run that was stopped early")(
+    lambda f: measured(f, attested.job(NODE, at=attested.hour_of(MADE, NODE), count=299))
+)
 case(Refusal.PROVIDER_TWICE, "a provider's site twice")(
     lambda f: rosters.read(attested.encoded(roster(site("alpha"), site("alpha"))))
 )
@@ -258,7 +265,7 @@ case(Refusal.CLUSTER_SIZE, "too small")(lambda f: ineligible(gpus=4))
 def other_tier(folder: Path) -> object:
     made = msgspec.structs.replace(MADE, grade="H100-C64")
     node = rosters.draw(made, rules())["alpha", "one"][0]
-    log = attested.job(node, at=attested.window_start() + DAY, count=20)
+    log = attested.job(node, at=attested.hour_of(made, node), count=attested.RUN_STEPS)
     return measured(folder, log, made=made)
 
 

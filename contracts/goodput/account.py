@@ -55,6 +55,7 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
 
     node: str
     provider: str
+    key: str  # that the log was verified with
     challenge: str
     from_ns: int
     to_ns: int
@@ -372,6 +373,7 @@ class Accountant:
         return Account(
             node=opened.node,
             provider=opened.provider,
+            key=opened.key,
             challenge=opened.challenge,
             from_ns=opened.at,
             to_ns=self._last,

@@ -52,7 +52,10 @@ class _RulesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     confidence: Share
     window_days: Days
     nodes_drawn: Nodes
+    runs_drawn: Nodes
+    run_minutes: Lots
     nodes_least: Nodes
+    runs_least: Share
     publish_days: Days
     dispute_days: Days
     freeze_days: Days
@@ -111,7 +114,10 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     confidence_e4: int
     window_days: int
     nodes_drawn: int
+    runs_drawn: int
+    run_minutes: int
     nodes_least: int
+    runs_least_e4: int
     publish_days: int
     dispute_days: int
     freeze_days: int

@@ -4,7 +4,7 @@
 
 M   median over nodes of each node's median MFU: prepared or broken nodes move it little while
     they are fewer than half.
-G   pooled: 1 - the seller's lost time / all time; a drawn node that did not report counts as lost
+G   pooled: 1 - the seller's lost time / all time; a drawn run that was not made counts as lost
     whole. A median would hide downtime, for most nodes lose nothing in most months.
 w_M = max(0, 1 - (z s / x)^2), x the difference from par, s^2 = standard error^2 + transient_sd^2,
     z that of the rules' confidence: what chance, or a difference that does not last, explains
@@ -40,6 +40,7 @@ class FactorRow(msgspec.Struct, frozen=True, kw_only=True):
 
     provider: str
     facility: str
+    fabric: str
     state: str  # DELIVERABLE, OUT_OF_BOUNDS, THIN, INELIGIBLE
     reasons: tuple[str, ...]
     factor_e4: int | None
@@ -53,8 +54,8 @@ class FactorRow(msgspec.Struct, frozen=True, kw_only=True):
     weight_mfu_e4: int
     weight_delivered_e4: int
     nodes: int
-    absent: int
     runs: int
+    absent: int  # drawn runs that were not made
 
 
 def rows(runs: Sequence[Run], roster: Roster, grade: Grade, rules: Rules) -> tuple[FactorRow, ...]:
@@ -64,7 +65,7 @@ def rows(runs: Sequence[Run], roster: Roster, grade: Grade, rules: Rules) -> tup
         by_site[run.provider, run.facility].append(run)
     drawn = draw(roster, rules)
     return tuple(
-        _row(site, by_site[site.place], len(drawn[site.place]), grade, rules)
+        _row(site, by_site[site.place], len(drawn[site.place]) * rules.runs_drawn, grade, rules)
         for site in sorted(roster.sites, key=lambda site: site.place)
     )
 
@@ -77,7 +78,7 @@ def _row(site: Entry, runs: list[Run], drawn: int, grade: Grade, rules: Rules) -
     level, error, low, high = centre(list(nodes.values()), rules)
     away = level - math.log(grade.par_mfu_e4 / PAR_FACTOR)
     weight_mfu = belief(away, error, rules)
-    delivered, days = pooled(runs, len(nodes), drawn)
+    delivered, days = pooled(runs, drawn)
     weight_delivered = days / (days + rules.exposure_node_days)
     believed = par = grade.par_delivered_e4 / PAR_FACTOR
     if delivered > 0:
@@ -85,7 +86,7 @@ def _row(site: Entry, runs: list[Run], drawn: int, grade: Grade, rules: Rules) -
     state, factor = "DELIVERABLE", None
     if reasons:
         state = "INELIGIBLE"
-    elif len(nodes) < rules.nodes_least:
+    elif len(nodes) < rules.nodes_least or len(runs) * PAR_FACTOR < drawn * rules.runs_least_e4:
         state = "THIN"
     else:
         ratio = math.exp(weight_mfu * away) * believed / par
@@ -95,6 +96,7 @@ def _row(site: Entry, runs: list[Run], drawn: int, grade: Grade, rules: Rules) -
     return FactorRow(
         provider=site.provider,
         facility=site.facility,
+        fabric=site.fabric,
         state=state,
         reasons=reasons,
         factor_e4=factor,
@@ -106,8 +108,8 @@ def _row(site: Entry, runs: list[Run], drawn: int, grade: Grade, rules: Rules) -
         weight_mfu_e4=round(weight_mfu * PAR_FACTOR),
         weight_delivered_e4=round(weight_delivered * PAR_FACTOR),
         nodes=len(nodes),
-        absent=drawn - len(nodes),
         runs=len(runs),
+        absent=drawn - len(runs),
     )
 
 
@@ -154,13 +156,13 @@ def belief(away: float, error: float, rules: Rules) -> float:
     return 1 - (limit / away) ** 2 if abs(away) > limit else 0.0
 
 
-def pooled(runs: Sequence[Run], reported: int, drawn: int) -> tuple[float, float]:
-    """Delivered share of all time, and the node-days it rests on. Absent nodes delivered none."""
+def pooled(runs: Sequence[Run], drawn: int) -> tuple[float, float]:
+    """Delivered share of all time, and the node-days it rests on. Absent runs delivered none."""
     elapsed = sum(run.elapsed_ns for run in runs)
     if not elapsed:
         return 0.0, 0.0
     lost = sum(run.seller_ns for run in runs)
-    absent = elapsed / reported * (drawn - reported)
+    absent = elapsed / len(runs) * (drawn - len(runs))
     return (elapsed - lost) / (elapsed + absent), (elapsed + absent) / _DAY_NS
 
 

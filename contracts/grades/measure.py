@@ -1,8 +1,9 @@
 """From attestation logs to the measured runs of a fixing. One bad log refuses all of them.
 
 A log counts if it is the node's own (registered key, unbroken chain), fresh (made for this fixing's
-challenge, inside the window, not from the future), new (never taken before, no moment measured
-twice), of a node that was drawn, on GPUs that it pledged, and of the grade's benchmark.
+challenge, inside the window, not from the future), new (never taken before, no drawn hour measured
+twice), of a node and begun in an hour that were drawn, on GPUs that its site pledged, and of the
+grade's benchmark.
 """
 
 from collections.abc import Sequence
@@ -15,10 +16,11 @@ import msgspec
 from contracts.goodput import Computed, compute
 from contracts.goodput.events import Open
 from contracts.grades import Grade, Rules
-from contracts.grades.roster import Entry, Node, Roster, draw
+from contracts.grades.roster import HOUR_NS, Entry, Node, Roster, draw, hours
 from contracts.grades.schedule import schedule
 from contracts.refusals import UNREADABLE, Refusal, Refused, RefusedAll
 
+_MINUTE_NS: Final = 60 * 10**9
 CLOCK_NS_MAX: Final = 60 * 10**9  # how far a node's clock may be ahead
 FIRST_LINE_BYTES_MAX: Final = 4_096
 
@@ -40,10 +42,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 class _Terms(NamedTuple):
     roster: Roster
     grade: Grade
+    rules: Rules
     window: tuple[int, int]
     now_ns: int
     nodes: dict[str, tuple[Entry, Node]]
-    drawn: frozenset[str]
+    drawn: dict[str, tuple[int, ...]]  # the hours of every node drawn
 
 
 def measure(
@@ -51,21 +54,26 @@ def measure(
 ) -> list[Run]:
     """The runs of the logs, by site, node and time. RefusedAll names every log's first fault."""
     nodes = {node.node: (site, node) for site in roster.sites for node in site.nodes}
-    drawn = frozenset(name for names in draw(roster, rules).values() for name in names)
+    drawn = {
+        name: hours(roster, nodes[name][0], name, rules)
+        for names in draw(roster, rules).values()
+        for name in names
+    }
     window = schedule(roster.month, rules).window_ns
-    terms = _Terms(roster, grade, window, now_ns, nodes, drawn)
+    terms = _Terms(roster, grade, rules, window, now_ns, nodes, drawn)
     runs: list[Run] = []
     faults: list[Refused] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, int]] = set()
     for path in sorted(paths):
         try:
             run = _run(path, terms)
-            if run.digest in seen:
-                raise Refused(Refusal.REPLAYED, "this log was taken already", where=path.name)
+            hour = run.from_ns // HOUR_NS  # windows begin on the hour
+            if (run.node, hour) in seen:
+                raise Refused(Refusal.REPLAYED, "this hour was measured already", where=path.name)
         except Refused as refused:
             faults.append(refused)
             continue
-        seen.add(run.digest)
+        seen.add((run.node, hour))
         runs.append(run)
     runs.sort(key=lambda run: (run.provider, run.facility, run.node, run.from_ns))
     for before, after in pairwise(runs):
@@ -138,6 +146,18 @@ def _check_origin(name: str, computed: Computed, site: Entry, terms: _Terms) -> 
         )  # fmt: skip
     if account.node not in terms.drawn:
         raise Refused(Refusal.NOT_DRAWN, "the draw chose others", where=name, seen=account.node)
+    if not any(slot <= account.from_ns < slot + HOUR_NS for slot in terms.drawn[account.node]):
+        drawn = " ".join(map(str, terms.drawn[account.node]))
+        raise Refused(
+            Refusal.NOT_DRAWN, "the draw chose other hours", where=name, limit=drawn,
+            seen=account.from_ns,
+        )  # fmt: skip
+    least = terms.rules.run_minutes * _MINUTE_NS
+    if account.elapsed_ns < least:
+        raise Refused(
+            Refusal.TIME_ORDER, "too short for a run", where=name, limit=least,
+            seen=account.elapsed_ns,
+        )  # fmt: skip
     pledged = {
         gpu: node.node for entry in terms.roster.sites for node in entry.nodes for gpu in node.gpus
     }

@@ -3,6 +3,7 @@
 The draw is seeded by the hash of the fixing before, which nobody knows when rosters close: neither
 the seller nor the exchange chooses. Node by node, the least of BLAKE2b(fixing, grade, expiry,
 provider, facility, node) are drawn; adding nodes to a roster moves none of the others' numbers.
+The hours at which a node is measured are drawn the same way: nobody brings the best of many runs.
 """
 
 from hashlib import blake2b
@@ -15,9 +16,11 @@ from contracts.calendar import Month
 from contracts.goodput.events import Hex32
 from contracts.grades import Rules
 from contracts.grades.eligibility import Name, Site
+from contracts.grades.schedule import schedule
 from contracts.refusals import UNREADABLE, Refusal, Refused, RefusedAll
 
 SCHEMA: Final = 1
+HOUR_NS: Final = 3600 * 10**9
 _PERSON: Final = b"hourbook.draw"
 
 
@@ -101,6 +104,14 @@ def draw(roster: Roster, rules: Rules) -> dict[tuple[str, str], tuple[str, ...]]
         )[: rules.nodes_drawn]
         for site in roster.sites
     }
+
+
+def hours(roster: Roster, site: Entry, node: str, rules: Rules) -> tuple[int, ...]:
+    """The hours at which a drawn node starts a run, as instants in ns, in order of time."""
+    start, end = schedule(roster.month, rules).window_ns
+    slots = range((end - start) // HOUR_NS)
+    drawn = sorted(slots, key=lambda slot: _lot(roster, site, f"{node} {slot}"))
+    return tuple(sorted(start + slot * HOUR_NS for slot in drawn[: rules.runs_drawn]))
 
 
 def _lot(roster: Roster, site: Entry, node: str) -> bytes:

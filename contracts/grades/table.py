@@ -8,10 +8,11 @@ bounds are those of the expiry's listing, for good.
 from collections.abc import Sequence
 from datetime import date
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from contracts.calendar import Month
 from contracts.goodput.keys import TABLE, SigningKey, verify
 from contracts.grades import Grade, Rules, frozen_terms
 from contracts.grades.factors import FactorRow, rows
@@ -95,26 +96,33 @@ def make(
 ) -> FactorTable:
     """The unsigned table of a roster and its runs; ``before`` is the version it replaces."""
     return FactorTable(
-        schema=SCHEMA,
-        grade=grade.code,
-        expiry=roster.expiry,
-        gpu_class=grade.gpu_class,
-        precision=grade.precision,
-        benchmark=grade.benchmark,
-        benchmark_version=grade.benchmark_version,
-        gpus_least=grade.gpus_least,
-        gpus_most=grade.gpus_most,
+        **_header(grade, rules, roster.month),
         version=1 if before is None else before.version + 1,
         replaces="" if before is None else before.digest,
         dispute=dispute,
-        terms=frozen_terms(rules, grade),
         inputs=inputs_digest(roster, runs),
         fixing=roster.fixing,
-        schedule=schedule(roster.month, rules),
-        par_delivered_e4=grade.par_delivered_e4,
-        par_mfu_e4=grade.par_mfu_e4,
         rows=rows(runs, roster, grade, rules),
     )
+
+
+def _header(grade: Grade, rules: Rules, expiry: Month) -> dict[str, Any]:
+    """The fields of a table that follow from its grade, rules and expiry alone."""
+    return {
+        "schema": SCHEMA,
+        "grade": grade.code,
+        "expiry": str(expiry),
+        "gpu_class": grade.gpu_class,
+        "precision": grade.precision,
+        "benchmark": grade.benchmark,
+        "benchmark_version": grade.benchmark_version,
+        "gpus_least": grade.gpus_least,
+        "gpus_most": grade.gpus_most,
+        "terms": frozen_terms(rules, grade),
+        "schedule": schedule(expiry, rules),
+        "par_delivered_e4": grade.par_delivered_e4,
+        "par_mfu_e4": grade.par_mfu_e4,
+    }
 
 
 def inputs_digest(roster: Roster, runs: Sequence[Run]) -> str:
@@ -138,7 +146,8 @@ def read(content: bytes, *, key: str | None = None) -> FactorTable:
         raise Refused(Refusal.TOO_LARGE, "a table", limit=TABLE_BYTES_MAX, seen=len(content))
     try:
         table = msgspec.json.decode(content, type=FactorTable)
-    except UNREADABLE as error:
+        Month.parse(table.expiry)
+    except (*UNREADABLE, ValueError) as error:
         raise Refused(Refusal.SYNTAX, f"not a factor table: {error}") from error
     if table.schema != SCHEMA:
         raise Refused(Refusal.VERSION, "another schema", limit=SCHEMA, seen=table.schema)
@@ -157,7 +166,9 @@ def check_publication(
     """Whether a table may be published today. Refused RULES_CHANGED, FROZEN, DISPUTE_CLOSED,
     FACTOR_VERSION, FACTOR_BOUNDS, STALE.
     """
-    if table.terms != frozen_terms(rules, grade):
+    month = Month.parse(table.expiry)
+    header = {name: getattr(table, name) for name in _header(grade, rules, month)}
+    if header != _header(grade, rules, month):
         raise Refused(Refusal.RULES_CHANGED, "par, formula, rules and bounds froze at listing")
     days = table.schedule
     if today >= days.frozen:

@@ -85,6 +85,7 @@ def _show_account(computed: "Computed") -> None:
             else f"{account.mfu_e6 / 1e6:.4f} of the dense peak, over preserved steps",
             "steps": f"{account.steps:,} preserved, {account.lost_steps:,} lost",
             "log": f"{computed.events:,} events, {computed.segments:,} segments signed",
+            "signed by": account.key,
             "digest": computed.digest,
         },
         as_json=False,
@@ -216,7 +217,7 @@ def draw(
     roster: Annotated[Path, typer.Argument(help="The roster: sites, nodes, keys, GPUs.")],
     as_json: Json = False,
 ) -> None:
-    """Show which nodes the previous fixing's hash draws, and when they are measured."""
+    """Show which nodes and hours the previous fixing's hash draws, and the table's days."""
     from contracts import grades  # noqa: PLC0415
     from contracts.grades import roster as rosters  # noqa: PLC0415
     from contracts.grades.schedule import schedule  # noqa: PLC0415
@@ -224,15 +225,29 @@ def draw(
     with refusals():
         found = rosters.read(roster.read_bytes())
         rules = grades.load().rules_of(found.month)
-        drawn = rosters.draw(found, rules)
+        drawn = [
+            (site, node, rosters.hours(found, site, node, rules))
+            for site in found.sites
+            for node in rosters.draw(found, rules)[site.place]
+        ]
         days = schedule(found.month, rules)
     if as_json:
-        nodes = [{"provider": p, "facility": f, "nodes": names} for (p, f), names in drawn.items()]
-        show_json({"grade": found.grade, "schedule": days, "drawn": nodes})
+        runs = [
+            {"provider": s.provider, "facility": s.facility, "node": node, "hours_ns": hours}
+            for s, node, hours in drawn
+        ]
+        show_json({"grade": found.grade, "schedule": days, "drawn": runs})
         return
     show_facts(msgspec.structs.asdict(days), as_json=False)
     print()
-    show_table(("site", "drawn"), [(f"{p}/{f}", " ".join(n)) for (p, f), n in drawn.items()])
+    rows = [
+        ("/".join(site.place), node, *(_hour(at) for at in hours)) for site, node, hours in drawn
+    ]
+    show_table(("site", "node", *["start within the hour of"] * rules.runs_drawn), rows)
+
+
+def _hour(at_ns: int) -> str:
+    return datetime.fromtimestamp(at_ns // 10**9, UTC).strftime("%m-%d %H:00")
 
 
 @app.command("factors")
@@ -310,8 +325,8 @@ def _show_table(made: "FactorTable") -> None:
             if row.mfu_low_e6 is None or row.mfu_high_e6 is None
             else f"{row.mfu_low_e6 / 1e6:.4f}-{row.mfu_high_e6 / 1e6:.4f}",
             f"{row.weight_mfu_e4 / 1e4:.2f} {row.weight_delivered_e4 / 1e4:.2f}",
-            f"{row.nodes} of {row.nodes + row.absent}",
-            str(row.runs),
+            str(row.nodes),
+            f"{row.runs} of {row.runs + row.absent}",
         )
         for row in made.rows
     ]
