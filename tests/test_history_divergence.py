@@ -106,6 +106,21 @@ def test_a_rule_that_changes_one_figure_names_that_figure(tmp_path: Path) -> Non
     assert any(f"cash of event {told['index']}" in line for line in told["words"])
 
 
+def test_the_last_batch_is_compared_with_the_head(tmp_path: Path) -> None:
+    class OtherExpiry(NoPostOnly):
+        def apply(self, commands: bytes, first: int, stamp: int) -> bytes:
+            events = bytearray(self._engine.apply(commands, first, stamp))
+            if events[12] == EventKind.INSTRUMENT_EXPIRED:
+                events[32] ^= 1
+            return bytes(events)
+
+    market = two_days(batches=40).write(tmp_path / "market", OtherExpiry())
+    told = explained(market)
+    assert told["command"].startswith("EXPIRE")
+    assert list(told["fields"]) == ["price"]
+    assert told["last_sequence"] == walk.log_end(market)
+
+
 def test_without_a_tape_the_batch_is_named_and_its_commands(tmp_path: Path) -> None:
     market = two_days().write(tmp_path / "market", NoPostOnly())
     exact = explained(market)

@@ -1,7 +1,7 @@
 """``hourbook replay``: a log through a fresh engine again, watched, stopped anywhere, exported."""
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -53,7 +53,11 @@ def replay(
 
     if from_snapshot and (verify or speed or export or book or account):
         fail("--from-snapshot tells the state alone: the rest needs the whole log", Exit.USAGE)
-    with ExitStack() as exits, progress("replaying", printing=bool(speed)) as advance:
+    with (
+        suppress(_NotExported),
+        ExitStack() as exits,
+        progress("replaying", printing=bool(speed)) as advance,
+    ):
         sequence = stop_at(directory, until) if until else None
         picture = Picture()
         takes: list[Take] = []
@@ -67,7 +71,13 @@ def replay(
         started = time.perf_counter()
         replayed = walk.replay(directory, take, sequence, advance, from_snapshot=from_snapshot)
         seconds = time.perf_counter() - started
+        if replayed.divergence is not None and export is not None:
+            raise _NotExported  # rows of another history than the log's are not left behind
     _answer(directory, replayed, seconds, verify, picture, book or [], account or [], as_json)
+
+
+class _NotExported(Exception):
+    """Leaves an export unfinished, so that no file appears."""
 
 
 def stop_at(directory: Path, text: str) -> int:

@@ -137,7 +137,12 @@ def last_sequence_at(directory: Path, stamp: int) -> int:
     try:
         return find_time(directory, stamp + 1).first_sequence - 1
     except NotInLog:  # all of it is older
-        return max((c[-1].last_sequence for c in open_log(directory).chunks()), default=0)
+        return log_end(directory)
+
+
+def log_end(directory: Path) -> int:
+    """The last sequence of the log; 0 for an empty one."""
+    return max((chunk[-1].last_sequence for chunk in open_log(directory).chunks()), default=0)
 
 
 def position(directory: Path, text: str) -> int:

@@ -122,8 +122,8 @@ def figure(reason: Reason, value: int, instrument: int | None, picture: Picture)
     """A reject's limit or observed value in its unit; ``instrument`` None where it is not known."""
     if reason in _MONEY:
         return money(value)
-    if reason in _PRICE and instrument is not None:
-        return picture.price(instrument, value)
+    if reason in _PRICE:
+        return f"{value} ticks" if instrument is None else picture.price(instrument, value)
     if reason == Reason.NOT_TRADING:
         return member_name(TradingState, value)
     if reason == Reason.SIDE_MISMATCH:
@@ -207,7 +207,9 @@ def _order_line(row: EventRow, picture: Picture) -> str:
     kind, flags, account, order = row[2], row[3], row[6], row[7]
     again = ", the first answer again" if flags & EventFlag.DUPLICATE else ""
     if kind == EventKind.REJECTED:
-        return f"REJECTED account {account}: {reject_words(row, picture, row[5])}{again}"
+        # Cancels, reductions and replacements name no instrument: the field is zero then.
+        why = reject_words(row, picture, row[5] or None)
+        return f"REJECTED account {account}: {why}{again}"
     name = member_name(EventKind, kind)
     price = "the market" if flags & EventFlag.MARKET else picture.price(row[5], row[8])
     where = f"{picture.code(row[5])} at {price}"
