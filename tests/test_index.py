@@ -1,6 +1,7 @@
 """The index's rules, one by one, and the known ways in which an index goes wrong."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
@@ -9,6 +10,7 @@ import pytest
 from index_panel import (
     BASE_DAYS,
     CODE,
+    GPU,
     SELLERS,
     changed,
     day,
@@ -24,6 +26,7 @@ from contracts import registry
 from contracts.index import methodology as rules
 from contracts.index.fixing import Fixing, State
 from contracts.index.methodology import Gate, MethodologyError, Series, Tier
+from contracts.index.numbers import log_nanos
 
 NOW = BASE_DAYS  # the first day with a number
 BASE = range(NOW)
@@ -215,6 +218,45 @@ def test_what_rests_on_restated_prices_is_withheld() -> None:
     fixing = fixed(panel, NOW)[NOW]
     assert fixing.reason == "RESTATED_PERCENT"
     assert fixing.gates["restated_percent"] == 63
+
+
+@pytest.mark.parametrize(
+    ("gate", "today"),
+    [
+        ("COVERAGE_PERCENT", lambda n, price: price if n < 8 else None),
+        ("DISAGREEMENT_BP", lambda n, price: price * (0.8 + 0.04 * n)),
+        ("INFLUENCE_BP", lambda n, price: price * (0.97 + 0.01 * n)),
+    ],
+)
+def test_a_day_that_fails_a_gate_is_withheld_in_its_name(
+    gate: str, today: Callable[[int, float], float | None]
+) -> None:
+    before = spread_out(12)
+    quotes = {name: today(n, price) for n, (name, price) in enumerate(before.items())}
+    panel = flat(before, BASE) + flat({n: p for n, p in quotes.items() if p is not None}, [NOW])
+    fixing = fixed(panel, NOW)[NOW]
+    assert (fixing.state, fixing.reason, fixing.price_micros) == (State.WITHHELD, gate, None)
+    assert fixing.log is not None, "where the votes stood is kept: a newcomer's anchor needs it"
+
+
+def test_levels_that_are_no_one_good_are_withheld() -> None:
+    wide = {name: 1.0 * 1.25**place for place, name in enumerate(SELLERS[:9])}
+    fixing = fixed(flat(wide, range(NOW + 1)), NOW)[NOW]
+    assert fixing.reason == "DISPERSION_BP"
+
+
+def test_a_restated_price_is_restated_by_the_schedule_and_counts_as_such() -> None:
+    """Bought as PCIe at 3.00 with a factor of 1.08 it is a vote for 3.24."""
+    schedule = (
+        Series(GPU, "on-demand", Tier.EXECUTABLE),
+        Series("h100-pcie", "on-demand", Tier.RATE_CARD, "1.0800"),
+    )
+    panel = flat(spread_out(8), range(NOW + 1))
+    panel += flat({SELLERS[8]: 3.0}, range(NOW + 1), gpu="h100-pcie")
+    fixing = fixed(panel, NOW, methodology=changed(series=schedule))[NOW]
+    (vote,) = (vote for vote in fixing.votes if vote.provider == SELLERS[8])
+    assert (vote.log, vote.restated) == (log_nanos(3_240_000), True)
+    assert fixing.gates["restated_percent"] == 12
 
 
 def test_a_seller_has_one_vote_however_much_it_lists() -> None:

@@ -20,7 +20,7 @@ from index_panel import (
 )
 
 from contracts.index import methodology as rules
-from contracts.index import observations, run
+from contracts.index import observations
 from contracts.index.observations import FileRefusal, RefusedFile, Screen, read
 from contracts.index.run import RefusedRun, RunRefusal, end_ns, fix_through, revise
 from contracts.index.tape import Tape, TapeError
@@ -242,4 +242,19 @@ def test_days_are_counted_from_the_first_of_the_file() -> None:
         Tape(), rules.load(), batch(observed_days), [CODE], day(3), recorded_ns=end_ns(day(3))
     )
     assert [fixing.date for fixing in fixings] == [FIRST + timedelta(days=n) for n in range(4)]
-    assert run.DAYS_MAX > 366
+
+
+def test_an_old_date_does_not_stretch_the_days() -> None:
+    """A row that claims 1970 and was read today is carried; one read then needs --from."""
+    seen = [observed(day(n), SELLERS[0], 3.0) for n in range(3)]
+    claims = seen[0]._replace(day=date(1970, 1, 2).toordinal())
+    arguments = (Tape(), rules.load())
+    at = end_ns(day(2))
+    _, fixings = fix_through(*arguments, batch([*seen, claims]), [CODE], day(2), recorded_ns=at)
+    assert len(fixings) == 3
+    old = observed(date(1970, 1, 2), SELLERS[0], 3.0)
+    both = batch([*seen, old])
+    with pytest.raises(RefusedRun, match=r"RANGE \(2255\).*--from"):
+        fix_through(*arguments, both, [CODE], day(2), recorded_ns=at)
+    _, fixings = fix_through(*arguments, both, [CODE], day(2), recorded_ns=at, first=day(0))
+    assert len(fixings) == 3

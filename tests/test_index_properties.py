@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from index_panel import BASE_DAYS, CODE, SELLERS, day, fixed, observed
+from index_panel import BASE_DAYS, CODE, SELLERS, day, fixed, observed, with_provider
 
 from contracts.index import methodology as rules
 from contracts.index.fixing import Fixing, State
@@ -94,13 +94,19 @@ def test_one_seller_moves_a_fixing_by_no_more_than_its_stated_influence(
     panel: Panel, data: st.DataObject
 ) -> None:
     """Whatever it quotes on the day, or if it quotes nothing: any pair of its choices."""
-    seller = data.draw(st.integers(0, len(panel.levels) - 1))
+    together = data.draw(st.booleans())  # three that come through one aggregator, or one alone
+    methodology = rules.load()
+    for name in SELLERS[:3] if together else ():
+        methodology = with_provider(methodology, name, route="spheron")
+    first = 0 if together else data.draw(st.integers(0, len(panel.levels) - 1))
     fixings = []
     for _ in range(2):
         quotes = list(panel.quotes)
-        price = data.draw(st.sampled_from([1, 500, 1_500, 2_300, 2_990, 3_010, 4_000, 10**9]))
-        quotes[seller] = [price] * data.draw(st.integers(0, 2))
-        fixings.append(of(Panel(panel.levels, quotes).observations()))
+        for seller in range(first, first + (3 if together else 1)):
+            price = data.draw(st.sampled_from([1, 500, 1_500, 2_300, 2_990, 3_010, 4_000, 10**9]))
+            quotes[seller] = [price] * data.draw(st.integers(0, 2))
+        observations = Panel(panel.levels, quotes).observations()
+        fixings.append(fixed(observations, NOW, methodology=methodology)[NOW])
     one, other = fixings
     if one.price_micros is not None and other.price_micros is not None:
         moved = abs(math.log(one.price_micros / other.price_micros))

@@ -22,6 +22,7 @@ from contracts.index.observations import (
     RefusedFile,
     by_day,
     fingerprints,
+    fresh,
 )
 from contracts.index.tape import Capture, Tape
 from contracts.index.votes import Day, Feeds, day_of
@@ -219,10 +220,11 @@ def _days(
     if first is None and fixed:
         first = fixed[-1] + timedelta(days=1) if fixed[-1] < last else last
     elif first is None:
-        first = min([*batch.days, last])
+        fresh_days = {seen.day for seen in batch.observations if fresh(seen)}
+        first = min([*(date.fromordinal(day) for day in fresh_days), last])
     assert first is not None
     if not 0 <= (last - first).days < DAYS_MAX:
-        said = f"from {first} to {last} is not 1 to {DAYS_MAX} days"
+        said = f"from {first} to {last} is not 1 to {DAYS_MAX} days; --from names another first day"
         raise RefusedRun(RunRefusal.RANGE, said)
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
