@@ -24,6 +24,7 @@ from exchange.cli.output import Exit, Failure
 from exchange.engine import Engine
 from exchange.journal import frame as frames
 from exchange.journal import sealed, snapshots
+from exchange.journal.errors import DamagedLog
 from exchange.journal.replay import replay
 from exchange.journal.storage import LocalStorage
 from exchange.messages import COMMAND_BYTES, CommandKind
@@ -130,7 +131,7 @@ def test_write_list_verify(copy: Path, hourbook: Hourbook) -> None:
     assert (newest["sequence"], older) == (written["sequence"], before)
     assert newest["this_build"] is True
     verified = hourbook("snapshot", "verify", copy)
-    assert [one["reason"] for one in verified] == ["", ""]
+    assert [(one["reason"], one["view"]) for one in verified] == [("", "")] * 2
     assert verified[0]["state_hash"] == written["state_hash"]
     assert written["state_hash"] == replay(copy, Engine).state_hash.hex()
     hourbook("snapshot", "write", copy, "--fresh", "--keep", "1")
@@ -185,6 +186,19 @@ def test_without_a_log_or_a_snapshot_they_say_what_to_do(
     assert hourbook("snapshot", "list", copy) == []
     with pytest.raises(Failure, match="no snapshot"):
         hourbook("snapshot", "verify", copy)
+
+
+def test_a_log_that_is_damaged_gets_no_snapshot(copy: Path, hourbook: Hourbook) -> None:
+    before = hourbook("snapshot", "list", copy)
+    path, (start, end) = copy / FIRST_SEGMENT, frame_bounds(copy)[-1]
+    data = bytearray(path.read_bytes())
+    data[(start + end) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedLog):
+        hourbook("snapshot", "write", copy)
+    with pytest.raises(DamagedLog):
+        hourbook("shadow", copy)
+    assert hourbook("snapshot", "list", copy) == before
 
 
 def altered(directory: Path) -> int:

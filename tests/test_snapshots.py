@@ -323,10 +323,10 @@ def test_the_same_point_gives_the_same_bytes(copy: Path) -> None:
 
 
 def test_as_many_are_kept_as_asked_for_and_other_builds_only_while_newer(tmp_path: Path) -> None:
-    batches = drawn(2, 12)
+    batches = drawn(2, 8)
     foreign = tmp_path / sealed.file_name(3, 0xABC, snapshots.KIND)
     kept = []
-    for number in range(6):
+    for number in range(4):
         market(tmp_path, batches[2 * number : 2 * number + 2])
         if number == 0:
             (tmp_path / sealed.FOLDER).mkdir()

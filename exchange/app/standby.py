@@ -92,6 +92,17 @@ def _view_at(storage: Storage, sequence: int) -> View | None:
         return None
 
 
+def view_reason(storage: Storage, sequence: int) -> str:
+    """Return why a start could not use the View at a sequence; empty if it could."""
+    try:
+        _load(storage, sealed.file_name(sequence, sources(), KIND))
+    except FileNotFoundError:
+        return "absent"
+    except sealed.Refused as refused:
+        return refused.name
+    return ""
+
+
 def recover_view(storage: Storage, tape: Tape) -> View | None:
     """Return the newest View that is whole, of this build and of this tape; None if there is none.
 

@@ -47,7 +47,7 @@ def write(
     shadow = _shadow(directory, fresh)
     try:
         with progress("replaying the log") as advance:
-            shadow.advance(advance)
+            shadow.catch_up(advance)
     except Diverged as diverged:
         _explain(directory, diverged, as_json)
     if not shadow.point.sequence:
@@ -85,20 +85,28 @@ def list_snapshots(directory: Directory, as_json: Json = False) -> None:
 def verify(directory: Directory, as_json: Json = False) -> None:
     """Restore every snapshot and check it: bytes, log, state hash, and the engine's own check.
 
-    Exit code 1 if none is good or one of this build is not. Those of another build are told apart.
+    Exit code 1 if none is good or one of this build is not. Those of another build are told apart,
+    and so is what gateway and desk know, without which a start only takes longer.
     """
+    import msgspec  # noqa: PLC0415
+
+    from exchange.app.standby import view_reason  # noqa: PLC0415
     from exchange.engine import Engine  # noqa: PLC0415
     from exchange.journal import snapshots  # noqa: PLC0415
     from exchange.journal.storage import LocalStorage  # noqa: PLC0415
 
-    found = snapshots.examine(LocalStorage(directory), Engine())
+    storage = LocalStorage(directory)
+    found = snapshots.examine(storage, Engine())
+    views = [view_reason(storage, one.sequence) for one in found]
     if as_json:
-        show_json(found)
+        told = zip(found, views, strict=True)
+        show_json([msgspec.to_builtins(one) | {"view": view} for one, view in told])
     else:
         rows = [
-            (f"{one.sequence:,}", one.reason or "good", one.why or one.state_hash) for one in found
+            (f"{one.sequence:,}", one.reason or "good", view or "good", one.why or one.state_hash)
+            for one, view in zip(found, views, strict=True)
         ]
-        show_table(("sequence", "is", "why, or its state hash"), rows)
+        show_table(("sequence", "is", "its view", "why, or its state hash"), rows)
     if not any(one.reason == "" for one in found):
         fail(f"no snapshot in {directory} is good; `hourbook snapshot write {directory}` makes one")
     bad = [one for one in found if one.reason not in ("", OTHER_BUILDS)]
@@ -128,7 +136,7 @@ def shadow(
         following = _shadow(directory, fresh)
         try:
             with progress("replaying the log") as advance:
-                following.advance(advance)
+                following.catch_up(advance)
             sequence, file = following.point.sequence, following.found.file
             show_facts({"ready": True, "sequence": sequence, "from": file}, as_json)
             taken = _follow(following, stopped, every, seconds, keep, as_json)

@@ -70,6 +70,12 @@ class Shadow:
             self._doubt = (damaged.path, damaged.offset)
         return self.point.sequence - began
 
+    def catch_up(self, progress: Progress | None = None) -> None:
+        """Apply all that the log has, or raise what ``advance`` does: damage is looked at twice."""
+        self.advance(progress)
+        if self._doubt is not None:
+            self.advance(progress)
+
     def _read(self, progress: Progress | None) -> None:
         reader = self._reader()
         total, done = reader.total_bytes, 0
