@@ -606,13 +606,20 @@ def test_the_jurisdiction_is_off_until_somebody_turns_it_on() -> None:
 def test_rules_may_only_change_for_expiries_not_listed() -> None:
     text = file_text()
     later = text[text.index("\n[[rules]]") : text.index("# A grade.")]
-    later = later.replace("version = 1", "version = 2").replace('"2026-01"', '"2028-01"')
+    later = later.replace("version = 1", "version = 2").replace('"2026-01"', '"2028-02"')
     both = grades.read(text.replace("# A grade.", f"{later}\n# A grade.").encode())
-    assert [both.rules_of(month).version for month in (Month(2027, 12), Month(2028, 1))] == [1, 2]
+    assert [both.rules_of(month).version for month in (Month(2028, 1), Month(2028, 2))] == [1, 2]
+    for listed in ("2028-01", "2026-06"):
+        sooner = text.replace("# A grade.", f"{later.replace('2028-02', listed)}\n# A grade.")
+        with pytest.raises(ValueError, match="listed by then"):
+            grades.read(sooner.encode())
     with pytest.raises(ValueError, match="later expiries"):
         grades.read(
-            text.replace("# A grade.", f"{later.replace('2028', '2026')}\n# A grade.").encode()
+            text.replace(
+                "# A grade.", f"{later.replace('2028-02', '2026-01')}\n# A grade."
+            ).encode()
         )
+    assert reason_of(lambda: both.grade("H100-NODE", Month(2025, 12))) is Refusal.UNKNOWN_GRADE
     old: Rules = both.rules_of(Month(2026, 6))
     assert old == rules()
     assert reason_of(lambda: both.rules_of(Month(2025, 1))) is Refusal.RULES_CHANGED

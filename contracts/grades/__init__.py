@@ -27,6 +27,7 @@ from contracts.refusals import Refusal, Refused
 from contracts.spec import PAR_FACTOR
 
 FILE_BYTES_MAX: Final = 262_144
+LISTED_MONTHS: Final = 24  # the longest listing cycle: what is listed keeps its rules
 _FILE: Final = "grades.toml"
 _DECIMALS: Final = 4
 _PERSON: Final = b"hourbook.rules"
@@ -166,12 +167,16 @@ class Grades(msgspec.Struct, frozen=True):
     grades: dict[str, Grade]
     jurisdiction: Jurisdiction
 
-    def grade(self, code: str) -> Grade:
-        """The grade of that code; Refused UNKNOWN_GRADE if there is none."""
+    def grade(self, code: str, expiry: Month | None = None) -> Grade:
+        """The grade of that code; Refused UNKNOWN_GRADE if there is none, or not yet."""
         found = self.grades.get(code)
         if found is None:
             known = ", ".join(self.grades)
             raise Refused(Refusal.UNKNOWN_GRADE, f"name one of {known}", seen=ascii(code[:40]))
+        if expiry is not None and expiry < Month.parse(found.first_expiry):
+            raise Refused(
+                Refusal.UNKNOWN_GRADE, f"{code} begins later", limit=found.first_expiry, seen=expiry
+            )
         return found
 
     def rules_of(self, expiry: Month) -> Rules:
@@ -203,6 +208,11 @@ def read(content: bytes) -> Grades:
     months = [Month.parse(one.first_expiry) for one in rules]
     if not rules or months != sorted(set(months)):
         raise ValueError("rules must be one or more, each for later expiries than the one before")
+    for one, month in zip(rules[1:], months[1:], strict=True):
+        if month <= (listed := Month.of(one.effective).plus(LISTED_MONTHS)):
+            raise ValueError(
+                f"rules {one.version}: first_expiry must be after {listed}, listed by then"
+            )
     grades = {code: _grade(code, one) for code, one in file.grades.items()}
     return Grades(rules, grades, file.jurisdiction)
 

@@ -213,8 +213,8 @@ class Operations:
                 raise Refused(Refusal.WRONG_KEY, "not the key of the version before")
             if before is None or before.digest != table.digest:  # a repeat is answered
                 loaded = grades.load()
-                rules = loaded.rules_of(Month.parse(table.expiry))
-                grade = loaded.grade(table.grade)
+                month = Month.parse(table.expiry)
+                rules, grade = loaded.rules_of(month), loaded.grade(table.grade, month)
                 factors.check_publication(table, before, rules, grade, self._today())
         except Refused as refused:
             raise RequestRefused(str(refused)) from refused

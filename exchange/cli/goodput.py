@@ -278,7 +278,7 @@ def factors(
     with refusals():
         found = rosters.read(roster.read_bytes())
         loaded = grades.load()
-        rules, grade = loaded.rules_of(found.month), loaded.grade(found.grade)
+        rules, grade = loaded.rules_of(found.month), loaded.grade(found.grade, found.month)
         runs = measure.measure(logs, found, grade, rules, now_ns=_now_ns(now))
         replaced = None if before is None else table.read(before.read_bytes())
         published = None if check is None else table.read(check.read_bytes())
