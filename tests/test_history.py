@@ -100,12 +100,14 @@ def test_a_life_is_told_step_by_step_with_the_rule(tmp_path: Path) -> None:
     told = scene.told(tmp_path / "scene", mine)
     steps = happened(told)
     assert [what.split(";")[0] for what, _ in steps[:1]] == [f"accepted as order {mine}"]
-    assert "behind 4 lots of 1 orders at 2.503" in steps[0][0]
+    assert "behind 4 lots of 1 order at 2.503" in steps[0][0]
     assert steps[1][0].startswith(f"sold 2 at 2.503 with order {taker} of account 5, which came in")
     assert "oldest at the best offer" in steps[1][1]
     assert steps[2][0].startswith("reduced: 1 lots off, 7 left (REQUESTED")
     assert "keeps its place" in steps[3][1]
-    assert "goes to the back; alone at 2.502" in steps[4][1]
+    assert steps[4][1] == "another price: it goes to the back; alone at 2.502"
+    assert "REPLACE by account 4 of order" in told["steps"][4]["command"]
+    assert told["steps"][4]["command"].endswith(": 8 lots in all at 2.502")
     assert steps[5][0] == "6 lots wait outside the book"
     assert steps[6][0] == "returned to the market with 6 lots, 6 rest"
     assert steps[7] == ("cancelled: 6 lots off, 0 left (REQUESTED, in the book)",

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from exchange.history.picture import Picture
 from exchange.history.records import EventRow, event_row
 from exchange.history.walk import NS, time_text
-from exchange.history.words import Names
+from exchange.history.words import Names, key_text
 from exchange.journal.frame import Frame, unpack_texts
 from exchange.marketdata.instruments import decimal_text
 from exchange.messages import (
@@ -189,7 +189,7 @@ class Trail:
         if kind in _ORDERS or kind in _SESSIONS:
             row[SESSION], row[OPERATOR] = command[6], command[9]
         if command[14] or command[15]:
-            row[KEY] = _key(command[14], command[15])
+            row[KEY] = key_text(command[14], command[15])
         if kind == _ENTER:
             self._entry(row, command)
         elif kind in _TARGETED:
@@ -217,7 +217,7 @@ class Trail:
         kind, target, known = command[0], command[12], None
         row[MANUAL_BY] = "Y" if command[3] & _MANUAL else "N"
         if command[3] & _BY_CLIENT_ID:
-            row[KEY] = _key(target, command[13])
+            row[KEY] = key_text(target, command[13])
         else:
             known = self._orders.get(target)
             row[ORDER_ID], row[FLOW_ID] = target, self._flows.get(target, target)
@@ -270,7 +270,7 @@ class Trail:
         row[MSG_TYPE] = "9" if aimed else "8"
         row[WHY], row[LIMIT], row[OBSERVED] = _REASONS[event[4]], event[13], event[14]
         if event[11] or event[12]:
-            row[KEY] = _key(event[11], event[12])
+            row[KEY] = key_text(event[11], event[12])
         if aimed and event[7]:
             row[ORDER_ID] = event[7]
         if command[0] == _ENTER:
@@ -313,7 +313,7 @@ class Trail:
             self._flows[order_id] = self._flows.get(self._replaced, self._replaced)
             self._replaced = 0
         self._orders[order_id] = _Order(
-            event[13], _TIFS[terms & 0xFF], _MODES[terms >> 8], _key(event[11], event[12]),
+            event[13], _TIFS[terms & 0xFF], _MODES[terms >> 8], key_text(event[11], event[12]),
             event[5], bool(event[3] & _AT_MARKET),
         )  # fmt: skip
 
@@ -348,8 +348,3 @@ class Trail:
             self._put(row)
             if leaves == 0:
                 self._end(order_id)
-
-
-def _key(low: int, high: int) -> str:
-    """A digest as its 16 bytes in hex, as the id's BLAKE2b gives them."""
-    return (low.to_bytes(8, "little") + high.to_bytes(8, "little")).hex()

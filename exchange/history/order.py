@@ -40,6 +40,9 @@ _KEY_AT: Final = (COMMAND_PLACES["key_lo"], COMMAND_PLACES["target_lo"])
 _ORDER_EVENTS: Final = frozenset(
     k for k in EventKind if EventKind.ORDER_ACCEPTED <= k < EventKind.SESSION_OPENED
 )
+_RESTS: Final = frozenset(
+    {EventKind.ORDER_ACCEPTED, EventKind.ORDER_REPLACED, EventKind.ORDER_RETURNED}
+)
 _TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 
 
@@ -228,7 +231,8 @@ def _look_around(directory: Path, life: Life) -> None:
             step.before = before
             return
         before["position"] = engine.position(life.account, known)
-        levels = 0 if step.own else 1
+        # Where it came to rest, its queue is of interest, however deep the price lies.
+        levels = 0 if any(row[2] in _RESTS and row[10] for row in step.events) else 1
         before["bids"], before["asks"] = engine.book(known, levels)
         step.before = before
 

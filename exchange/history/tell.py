@@ -9,7 +9,13 @@ from exchange.history.order import Life, Step
 from exchange.history.picture import Picture, money
 from exchange.history.records import EventRow
 from exchange.history.walk import time_text
-from exchange.history.words import CANCELS, command_line, member_name, reject_words
+from exchange.history.words import (
+    CANCELS,
+    command_line,
+    key_text,
+    member_name,
+    reject_words,
+)
 from exchange.messages import (
     INDEX_BITS,
     CancelReason,
@@ -35,7 +41,7 @@ def tell(life: Life, picture: Picture) -> dict[str, Any]:
     return {
         "order_id": life.order_id,
         "account": life.account,
-        "client_order_id_digest": f"{life.key[0]:016x}{life.key[1]:016x}",
+        "client_order_id_digest": key_text(*life.key),
         "instrument": code,
         "side": None if life.order_id is None else ("sell" if life.sell else "buy"),
         "state": life.state,
@@ -53,7 +59,7 @@ def _step(step: Step, life: Life, picture: Picture) -> dict[str, Any]:
         "sequence": step.sequence,
         "time": time_text(step.stamp),
         "received": time_text(step.ingress) if step.ingress else None,
-        "command": command_line(step.command, picture),
+        "command": command_line(step.command, picture, life.instrument),
         "by": "the order's owner" if step.own else _other(step, life),
     }
     told["happened"] = [_event(row, step, life, picture) for row in step.events]
@@ -123,7 +129,8 @@ def _queue(row: EventRow, step: Step, picture: Picture) -> str:
     price = picture.price(row[5], row[8])
     if not orders:
         return f"alone at {price}"
-    return f"behind {lots:,} lots of {orders:,} orders at {price}, which came before it"
+    owners = "1 order" if orders == 1 else f"{orders:,} orders"
+    return f"behind {lots:,} lots of {owners} at {price}, which came before it"
 
 
 def _accepted(row: EventRow, step: Step, picture: Picture) -> Told:
@@ -169,11 +176,14 @@ def _traded(row: EventRow, life: Life, picture: Picture) -> Told:
 
 def _replaced(row: EventRow, step: Step, picture: Picture) -> Told:
     old = picture.price(row[5], row[13])
-    kept = row[4] == 1
+    kept, change = (
+        row[4] == 1,
+        "another price" if row[8] != row[13] else "more lots, or not in the book",
+    )
     why = (
         "same price and no larger: it keeps its place"
         if kept
-        else f"another price, or larger: it goes to the back; {_queue(row, step, picture)}"
+        else f"{change}: it goes to the back; {_queue(row, step, picture)}"
     )
     return {
         "what": f"now {row[9]:,} lots in all at {picture.price(row[5], row[8])}, {row[10]:,} rest"

@@ -143,8 +143,13 @@ def reject_words(row: EventRow, picture: Picture, instrument: int | None = None)
     return f"{name} ({int(reason)}): {rule}"
 
 
-def command_line(command: Command, picture: Picture) -> str:
-    """What a command wishes, in a line."""
+def key_text(low: int, high: int) -> str:
+    """A digest as its 16 bytes in hex, in the order that BLAKE2b gives them."""
+    return (low.to_bytes(8, "little") + high.to_bytes(8, "little")).hex()
+
+
+def command_line(command: Command, picture: Picture, instrument: int | None = None) -> str:
+    """What a command wishes, in a line. ``instrument``: of the order it aims at, where known."""
     kind = member_name(CommandKind, command.kind)
     account = f"account {command.account}"
     if command.kind == CommandKind.ENTER:
@@ -162,14 +167,15 @@ def command_line(command: Command, picture: Picture) -> str:
         )
     if command.kind in (CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE):
         target = (
-            f"the order with client id digest {command.target_lo:016x}{command.target_hi:016x}"
+            f"the order with client id digest {key_text(command.target_lo, command.target_hi)}"
             if command.flags & CommandFlag.BY_CLIENT_ID
             else f"order {command.target_lo}"
         )
         what = {
             CommandKind.CANCEL: "",
             CommandKind.REDUCE: f" by {command.quantity:,} lots",
-            CommandKind.REPLACE: f": {command.quantity:,} lots at {command.price} ticks"
+            CommandKind.REPLACE: f": {command.quantity:,} lots in all at"
+            f" {figure(Reason.TICK, command.price, instrument, picture)}"
             + (", under a new id" if command.flags & CommandFlag.NEW_ID else ""),
         }[CommandKind(command.kind)]
         return f"{kind} by {account} of {target}{what}"
