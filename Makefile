@@ -36,11 +36,14 @@ bench: build
 	$(BIN)/hourbook bench core $(ARGUMENTS)
 	$(BIN)/hourbook bench path $(ARGUMENTS)
 
-# The engine against the oracle on random commands: make soak SECONDS=3600. HOURBOOK_CHECKED=1 make
-# build first for a core with its own checks on.
+# Half of SECONDS the engine against the oracle on random commands, a quarter storms over the whole
+# market, a quarter a real server killed under load: make soak SECONDS=3600. HOURBOOK_CHECKED=1 make
+# build first for a core with its own checks on. `hourbook bench soak` watches memory for an hour.
 SECONDS ?= 1800
 soak: build
-	HOURBOOK_SOAK_SECONDS=$(SECONDS) $(BIN)/python -m pytest tests/test_engine.py -k soak -s $(ARGUMENTS)
+	HOURBOOK_SOAK_SECONDS=$$(($(SECONDS) / 2)) $(BIN)/python -m pytest tests/test_engine.py -k soak -s $(ARGUMENTS)
+	HOURBOOK_SIM_SECONDS=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest tests/test_sim.py -k soak -s $(ARGUMENTS)
+	HOURBOOK_CRASH_SECONDS=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest tests/test_crash.py -s $(ARGUMENTS)
 
 clean:
 	rm -rf build dist *.egg-info
