@@ -1,4 +1,7 @@
-"""The index's rules, one by one, and the known ways in which an index goes wrong."""
+"""The index's rules, one by one, and the known ways in which an index goes wrong.
+
+Budget: 10 seconds.
+"""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""The index's bench measures what its page says, and its rows are the page's figures."""
+"""The index's bench measures what its page says, and its rows are the page's figures.
+
+Budget: 15 seconds.
+"""
 
 import json
 import re

@@ -1,4 +1,7 @@
-"""What an observation file may not be, and when days may not be fixed: each a named refusal."""
+"""What an observation file may not be, and when days may not be fixed: each a named refusal.
+
+Budget: 8 seconds.
+"""
 
 import re
 from datetime import date, timedelta
@@ -202,7 +205,9 @@ def test_a_stamp_far_in_the_future_moves_no_clock() -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("place", ["line", "hash", "entry", "number", "cut", "dropped", "swapped"])
+@pytest.mark.parametrize(
+    "place", ["line", "hash", "entry", "text", "number", "cut", "dropped", "swapped"]
+)
 def test_a_damaged_tape_is_refused_with_its_line(place: str) -> None:
     lines = started().encode().splitlines(keepends=True)
     third = lines[2]
@@ -210,6 +215,7 @@ def test_a_damaged_tape_is_refused_with_its_line(place: str) -> None:
         "line": [b"x" + third],
         "hash": [third[:-5] + b'0"]\n' if third[-5:-4] != b"0" else third[:-5] + b'1"]\n'],
         "entry": [third.replace(b"WITHHELD", b"PUBLISHED")],
+        "text": [third.replace(b"fixing", b"\xe2ixing", 1)],
         "number": [third.replace(b"[3,", b"[4,")],
         "cut": [third],
         "dropped": [],

@@ -1,4 +1,7 @@
-"""What holds for every panel: names and order play no part, scale passes through, nobody rules."""
+"""What holds for every panel: names and order play no part, scale passes through, nobody rules.
+
+Budget: 20 seconds.
+"""
 
 import math
 from fractions import Fraction

@@ -1,4 +1,7 @@
-"""The tape in two times, a month's final settlement price, and the index at the command line."""
+"""The tape in two times, a month's final settlement price, and the index at the command line.
+
+Budget: 10 seconds.
+"""
 
 import json
 from datetime import date

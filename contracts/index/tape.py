@@ -71,7 +71,7 @@ class Tape:
                 if len(line) > ENTRY_BYTES_MAX:
                     raise TapeError(f"longer than {ENTRY_BYTES_MAX} bytes")
                 tape._take(line)
-            except (msgspec.MsgspecError, TapeError) as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, TapeError) as error:
                 raise TapeError(f"line {number} of the tape: {error}") from error
         return tape
 
