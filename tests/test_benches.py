@@ -1,12 +1,13 @@
 """The benches run, check what they measure and print rows of one shape; no timing is judged."""
 
+import asyncio
 import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from benches import contracts, core, path, questions, replay, rivals
+from benches import contracts, core, journal, path, questions, replay, rivals
 from benches.core import Subject, floor_table, flow_rows, given_subjects, own_subjects
 from benches.memory import measure
 from benches.rows import Row, publish, row
@@ -14,6 +15,7 @@ from benches.workloads import workload
 
 FIELDS = ["name", "value", "unit", "ratio", "ratio_to"]
 RIVAL = """#!{python}
+import asyncio
 import json
 print(json.dumps({{"ns_per_command": 50.0, "trades": {trades}, "resting": {resting}}}))
 """
@@ -90,6 +92,17 @@ def test_the_registry_is_timed_against_its_toml() -> None:
 def test_replay_holds_and_is_compared_with_the_core() -> None:
     core_row, replay_row = replay.replay_rows("single", 500, 1)
     assert (core_row.unit, replay_row.ratio_to) == ("commands/s", core_row.name)
+
+
+def test_the_journal_syncs_as_often_as_bare_appends(tmp_path: Path) -> None:
+    records = journal.commands_of(300)
+    rows = list(journal.append_rows(tmp_path, records, 64, 300, rounds=1))
+    assert [one.ratio_to for one in rows if one.ratio] == [
+        f"journal.64_a_batch.{to}" for to in ("bare", "bare_ahead", "bare")
+    ]
+    assert rows[-1].ratio == 1.0
+    commands, syncs = asyncio.run(journal.group_commit(tmp_path, records))
+    assert commands == 300 > 10 * syncs
 
 
 def test_questions_are_compared_with_the_replay() -> None:

@@ -42,6 +42,12 @@ def replay(context: typer.Context, as_json: Json = False) -> None:
     _run("replay", context.args, as_json)
 
 
+@app.command("journal", context_settings=PASS_ON)
+def journal(context: typer.Context, as_json: Json = False) -> None:
+    """Time the journal against bare appends, count its syncs, and what its checks cost."""
+    _run("journal", context.args, as_json)
+
+
 @app.command("questions", context_settings=PASS_ON)
 def questions(context: typer.Context, as_json: Json = False) -> None:
     """Time questions to a log against a plain replay of it."""
@@ -76,6 +82,12 @@ def normalization(context: typer.Context, as_json: Json = False) -> None:
 def contracts(context: typer.Context, as_json: Json = False) -> None:
     """Time the contract registry against parsing its TOML."""
     _run("contracts", context.args, as_json)
+
+
+@app.command("soak", context_settings=PASS_ON)
+def soak(context: typer.Context, as_json: Json = False) -> None:
+    """Serve under a steady rate of orders for an hour, and judge that memory stays flat."""
+    _run("soak", context.args, as_json)
 
 
 def _run(name: str, arguments: list[str], as_json: bool) -> None:

@@ -145,15 +145,23 @@ def digest(data: bytes | memoryview) -> bytes:
     return blake3(data).digest()
 
 
-def encode(
+def put_together(
     opening: Opening, commands: bytes, ingress: bytes, texts: bytes, notes: bytes
 ) -> tuple[bytes, bytes]:
-    """Return the frame's bytes and its hash. The opening's counts must fit the parts."""
+    """Return the bytes before the seal and those behind the hash. The counts must fit the parts."""
     assert len(commands) == opening.count * COMMAND_BYTES
     assert len(ingress) == opening.count * INGRESS_BYTES
     assert (len(texts), len(notes)) == (opening.texts_bytes, opening.notes_bytes)
     body = b"".join((commands, ingress, texts, notes))
-    start = OPENING.pack(MAGIC, FORMAT_VERSION, SCHEMA_VERSION, *msgspec.structs.astuple(opening))
+    fields = msgspec.structs.astuple(opening)
+    return OPENING.pack(MAGIC, FORMAT_VERSION, SCHEMA_VERSION, *fields), body
+
+
+def encode(
+    opening: Opening, commands: bytes, ingress: bytes, texts: bytes, notes: bytes
+) -> tuple[bytes, bytes]:
+    """Return the frame's bytes and its hash. The opening's counts must fit the parts."""
+    start, body = put_together(opening, commands, ingress, texts, notes)
     sealed = start + SEAL.pack(crc32(body, crc32(start)), 0)
     state = blake3(sealed)
     state.update(body)

@@ -43,8 +43,9 @@ def archive_upto(
     """Archive every closed segment whose last sequence is at or below ``upto``.
 
     ``upto`` is the caller's word that a start no longer needs what lies below: the sequence of a
-    snapshot that was verified. With ``to`` the archived segments go there: the log then begins with a
-    later one, and only such a snapshot can start it. The segment being written stays. May run beside a serving market. Raises NotArchivable, DamagedArchive.
+    snapshot that was verified. With ``to`` the archived segments go there: the log then begins
+    with a later one, and only such a snapshot can start it. The segment being written stays. May
+    run beside a serving market. Raises NotArchivable, DamagedArchive.
     """
     wanted = [
         one

@@ -5,8 +5,8 @@ is ``full``: what was taken by then still fits, new orders are refused, and what
 those who want less: cancels, reductions and halts. It ends when the disk has room again.
 
 Why these figures: the queue may hold QUEUE_COMMANDS (65,536) commands when the disk turns out to be
-full. With a client order id each is COMMAND_COST bytes of the log at most, 8.5 MiB together. With an
-empty queue the reserve is 40,000 cancels, each in a frame of its own.
+full. With a client order id each is COMMAND_COST bytes of the log at most, 8.5 MiB together. While
+the queue is empty the reserve is 40,000 cancels, each in a frame of its own.
 """
 
 from typing import Final

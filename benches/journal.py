@@ -1,0 +1,239 @@
+"""The journal against bare appends with the same syncs, and what its checks cost.
+
+    hourbook bench journal [--json] [--commands N] [--rounds N] [--batches N ...]
+
+Every round appends the same commands three ways, one after the other, on the same disk: as bare
+bytes to a file, as bare bytes into room allocated ahead, and as frames of the journal with CRC,
+hash and chain. Each way syncs once a batch, and syncs are counted where the system is called. Then
+a sequencer is given a queue of commands, and its syncs are counted: that is group commit.
+
+Instructions of checksum and chain are callgrind's, of the same frames made with and without them.
+"""
+
+import argparse
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from benches.instructions import TUNABLES
+from benches.rows import Row, publish, row
+from benches.workloads import workload
+from exchange.engine import Engine
+from exchange.journal import frame as frames
+from exchange.journal.frame import NO_HASH, Opening, encode
+from exchange.journal.reader import LogReader
+from exchange.journal.segments import Journal
+from exchange.journal.storage import LocalFile, LocalStorage
+from exchange.messages import COMMAND_BYTES, RULES_VERSION, Limit
+from exchange.sequencer import Sequencer
+from exchange.sim.flow import START_NS, prepare
+
+COMMANDS: Final = 200_000
+SYNCS_MAX: Final = 300  # of one way in one round: small batches use fewer commands
+ROUNDS: Final = 5
+BATCHES: Final = (1, 64, 4_096)
+COUNTED_FRAMES: Final = 200
+SOURCES: Final = 16
+PER_THOUSAND: Final = "syncs/1000 commands"
+SEAL: Final = "seal"
+BARE: Final = "bare"
+
+
+class Counting(LocalStorage):
+    """Local files whose syncs are counted."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.syncs = 0
+
+    def open(self, name: str, *, write: bool = False) -> LocalFile:
+        file = super().open(name, write=write)
+        sync = file.sync
+
+        def counted() -> None:
+            self.syncs += 1
+            sync()
+
+        file.sync = counted  # type: ignore[method-assign]
+        return file
+
+
+def commands_of(count: int) -> bytes:
+    """Records of the project's own flow, ``count`` of them."""
+    drawn = workload("single", count)
+    flow = prepare(drawn.raw, drawn.prefill)
+    return b"".join((*flow.prefix, *flow.timed))[: count * COMMAND_BYTES]
+
+
+def batches_of(records: bytes, size: int) -> list[bytes]:
+    step = size * COMMAND_BYTES
+    return [records[at : at + step] for at in range(0, len(records), step)]
+
+
+def opening_of(first: int, count: int, previous: bytes) -> Opening:
+    return Opening(
+        bytes(16), 0, 1, first, START_NS, first - 1, count, RULES_VERSION, 0, 0, NO_HASH, previous,
+        NO_HASH,
+    )  # fmt: skip
+
+
+def time_bare(directory: Path, batches: list[bytes], *, ahead: bool) -> tuple[float, int]:
+    """Seconds and syncs of plain appends of as many bytes as the frames have."""
+    spare = bytes(frames.HEADER_BYTES)
+    data = [spare + batch + bytes(len(batch) // 8) for batch in batches]
+    handle = os.open(directory / f"bare-{ahead}", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+    at = syncs = 0
+    try:
+        if ahead:
+            os.posix_fallocate(handle, 0, sum(map(len, data)))
+        os.fsync(handle)
+        started = time.perf_counter()
+        for one in data:
+            at += os.pwrite(handle, one, at)
+            os.fdatasync(handle)
+            syncs += 1
+        return time.perf_counter() - started, syncs
+    finally:
+        os.close(handle)
+
+
+def time_journal(directory: Path, batches: list[bytes]) -> tuple[float, int]:
+    """Seconds and syncs of the same as frames of a fresh log, each made durable."""
+    storage = Counting(directory / "market")
+    journal = Journal(storage, LogReader(storage).finish())
+    first, storage.syncs = 1, 0
+    started = time.perf_counter()
+    for batch in batches:
+        count = len(batch) // COMMAND_BYTES
+        opening = opening_of(first, count, journal.last.frame_hash)
+        journal.append(opening, batch, bytes(8 * count), b"", b"")
+        journal.sync()
+        first += count
+    seconds, syncs = time.perf_counter() - started, storage.syncs
+    journal.close()
+    shutil.rmtree(directory / "market")
+    return seconds, syncs
+
+
+def append_rows(
+    folder: Path, records: bytes, size: int, commands: int, rounds: int
+) -> Iterator[Row]:
+    """The rows of one batch size. Raises RuntimeError if the syncs are not the same."""
+    count = min(commands, size * SYNCS_MAX)
+    batches = batches_of(records[: count * COMMAND_BYTES], size)
+    done: list[tuple[float, float, float]] = []
+    for _ in range(rounds):
+        bare, syncs = time_bare(folder, batches, ahead=False)
+        ahead, _ = time_bare(folder, batches, ahead=True)
+        journal, own = time_journal(folder, batches)
+        if syncs != own:
+            raise RuntimeError(f"{own} syncs of the journal, {syncs} of the bare appends")
+        done.append((count / bare, count / ahead, count / journal))
+    name = f"journal.{size}_a_batch"
+    yield row(f"{name}.bare", median(one[0] for one in done), "commands/s")
+    yield row(f"{name}.bare_ahead", median(one[1] for one in done), "commands/s")
+    rate = median(one[2] for one in done)
+    for place, to in ((0, "bare"), (1, "bare_ahead")):
+        ratio = median(one[2] / one[place] for one in done)
+        yield Row(f"{name}.frames", float(f"{rate:.6g}"), "commands/s", round(ratio, 4),
+                  f"{name}.{to}")  # fmt: skip
+    yield row(f"{name}.syncs", 1_000 * own / count, PER_THOUSAND, 1_000 * syncs / count,
+              f"{name}.bare")  # fmt: skip
+
+
+async def group_commit(folder: Path, records: bytes) -> tuple[int, int]:
+    """Commands and syncs of a sequencer whose queue is kept full by several sources."""
+    storage = Counting(folder / "grouped")
+    sequencer = Sequencer.open(
+        folder / "grouped", Engine(), storage=storage, spec_hash=bytes(32), exchange_id=bytes(16)
+    )
+    running, storage.syncs = asyncio.create_task(sequencer.run()), 0
+    waiting = iter(batches_of(records, 1))
+    while group := list(islice(waiting, int(Limit.BATCH_COMMANDS))):
+        for number, record in enumerate(group):
+            sequencer.submit(number % SOURCES, record)
+        while sequencer.queued:
+            await asyncio.sleep(0)
+    await sequencer.close()
+    await running
+    return sequencer.durable_upto, storage.syncs
+
+
+def make_frames(kind: str, records: bytes, size: int) -> None:
+    """What callgrind counts: ``COUNTED_FRAMES`` frames, sealed or only put together."""
+    batches, previous, first = batches_of(records, size), NO_HASH, 1
+    for number in range(COUNTED_FRAMES):
+        batch = batches[number % len(batches)]
+        opening = opening_of(first, len(batch) // COMMAND_BYTES, previous)
+        ingress = bytes(8 * opening.count)
+        if kind == SEAL:
+            _, previous = encode(opening, batch, ingress, b"", b"")
+        else:
+            start, body = frames.put_together(opening, batch, ingress, b"", b"")
+            b"".join((start + frames.SEAL.pack(0, 0), NO_HASH, body))
+        first += opening.count
+
+
+def instructions(kind: str, size: int) -> int:
+    """Instructions of a whole process that makes the frames. Raises RuntimeError."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "callgrind.out"
+        done = subprocess.run(
+            ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}", sys.executable, "-m",
+             "benches.journal", "--counted", kind, "--batches", str(size)],
+            cwd=Path(__file__).parents[1],
+            env=os.environ | {"GLIBC_TUNABLES": TUNABLES, "PYTHONHASHSEED": "0"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"valgrind failed: {done.stderr[-2000:]}")
+        lines = out.read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("totals:"))
+
+
+def all_rows(options: argparse.Namespace) -> Iterator[Row]:
+    records = commands_of(options.commands)
+    with tempfile.TemporaryDirectory(dir=options.disk) as name:
+        folder = Path(name)
+        for size in options.batches:
+            yield from append_rows(folder, records, size, options.commands, options.rounds)
+        commands, syncs = asyncio.run(group_commit(folder, records))
+        yield row("journal.group_commit.syncs", 1_000 * syncs / commands, PER_THOUSAND)
+    if not options.instructions or shutil.which("valgrind") is None:
+        return
+    for size in options.batches:
+        both = {kind: instructions(kind, size) for kind in (SEAL, BARE)}
+        each = (both[SEAL] - both[BARE]) / (COUNTED_FRAMES * size)
+        yield row(f"journal.{size}_a_batch.seal", each, "instructions/command")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench journal", description="Time the journal.")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    parser.add_argument("--commands", type=int, default=COMMANDS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES))
+    parser.add_argument("--disk", type=Path, help="a folder on the disk to time")
+    parser.add_argument("--no-instructions", dest="instructions", action="store_false")
+    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser.add_argument("--counted", choices=(SEAL, BARE), help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    if options.counted:
+        (size,) = options.batches
+        make_frames(options.counted, bytes(range(64)) * (4 * size), size)
+        return 0
+    publish(all_rows(options), as_json=options.json, record=options.record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
