@@ -81,7 +81,7 @@ async def write_market(directory: Path, flow: Flow) -> int:
         await asyncio.sleep(0)
     shadow = Shadow(directory, Engine())
     shadow.advance()
-    header = shadow.write()
+    header = shadow.write(prove=Engine())
     await submit(sequencer, flow.timed)
     await sequencer.close()
     await running
@@ -97,7 +97,7 @@ def write_once(storage: LocalStorage, engine: snapshots.Engine, shadow: Shadow) 
 
 def read_once(storage: LocalStorage, name: str, engine: snapshots.Engine) -> None:
     header, _, image = sealed.load(storage, name)
-    snapshots.restore(engine, header, image, check=False)
+    snapshots.restore(engine, header.file, header.state_hash, image, check=False)
 
 
 def snapshot_rows(directory: Path, rounds: int) -> Iterator[Row]:

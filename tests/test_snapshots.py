@@ -32,6 +32,7 @@ from exchange.sequencer import replay
 
 BATCHES = 24
 TAPE = "tape/released.hbt"
+STATE_HASH_AT, FLAGS_AT = 56, 88
 
 
 def drawn(seed: int, count: int = BATCHES, size: int = 40) -> list[Batch]:
@@ -243,12 +244,43 @@ def test_a_well_made_file_of_somebody_else_is_named(copy: Path, at: int, name: s
 def test_another_state_than_its_hash_says_is_named_and_leaves_no_trace(copy: Path) -> None:
     newest, older = files(copy)
     data = bytearray(newest.read_bytes())
-    data[HEADER.size - 1] ^= 1
+    data[STATE_HASH_AT] ^= 1
     newest.write_bytes(resealed(bytes(data)))
     older.unlink()
     found, engine = recovered(copy)
     assert [passed.reason for passed in found.passed] == ["other state"]
     assert engine.state_bytes() == Engine().state_bytes()
+
+
+def test_the_self_check_is_run_unless_these_bytes_passed_it(
+    copy: Path,
+) -> None:
+    """And what fails it is never written as proven."""
+    newest = files(copy)[0]
+    assert newest.read_bytes()[FLAGS_AT] == sealed.PROVEN
+    shadow = Shadow(copy, Engine())
+
+    class Doubting:
+        def check(self) -> None:
+            raise AssertionError("levels")
+
+        def __init__(self) -> None:
+            self.engine = Engine()
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.engine, name)
+
+    def found() -> Found:
+        return snapshots.recover(LocalStorage(copy), Doubting(), EXCHANGE_ID, tape=copy)  # type: ignore[arg-type]
+
+    assert found().file == str(newest)
+    shadow.write()  # unproven
+    assert newest.read_bytes()[FLAGS_AT] == 0
+    assert [one.reason for one in found().passed] == ["other state"]
+    whole = newest.read_bytes()
+    with pytest.raises(sealed.OtherState, match="self-check fails: levels"):
+        shadow.write(prove=Doubting())  # type: ignore[arg-type]
+    assert newest.read_bytes() == whole
 
 
 def test_a_snapshot_above_the_log_is_passed_over(copy: Path) -> None:
@@ -318,7 +350,7 @@ def test_the_same_point_gives_the_same_bytes(copy: Path) -> None:
     whole = newest.read_bytes()
     shadow = Shadow(copy, Engine(), fresh=True)
     shadow.advance()
-    assert Path(shadow.write().file) == newest
+    assert Path(shadow.write(prove=Engine()).file) == newest
     assert newest.read_bytes() == whole
 
 

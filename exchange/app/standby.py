@@ -61,7 +61,7 @@ class Standby(Shadow):
         if self.view is not None:
             assert self.exchange_id is not None
             self._make_durable()
-            facts = (self.point, self.exchange_id, bytes(HASH_BYTES))
+            facts = sealed.Facts(self.point, self.exchange_id, bytes(HASH_BYTES))
             sealed.write_sealed(self.storage, KIND, sources(), facts, self.view.pack(), keep=keep)
         return super().write(keep=keep, prove=prove)
 

@@ -45,14 +45,21 @@ KEEP: Final = 3  # of a layout: the newest may be damaged, and so may the next
 SEQUENCE_DIGITS: Final = 20
 LAYOUT_DIGITS: Final = 16
 # magic, format, schema, exchange id, rules version, bytes of the point, layout, sequence, bytes of
-# the body, state hash; then the hash of all else
-HEADER: Final = Layout("<4sHH16sIIQQQ32s")
+# the body, state hash, flags, spare; then the hash of all else
+HEADER: Final = Layout("<4sHH16sIIQQQ32sII")
+PROVEN: Final = 1  # a flag: these very bytes were restored and passed the self-check
 HEADER_BYTES: Final = HEADER.size + HASH_BYTES
 _encode_point = msgspec.msgpack.Encoder().encode
 _decode_point = msgspec.msgpack.Decoder(Point).decode
 
 
-Facts = tuple[Point, bytes, bytes]  # the point, the exchange's id, the state's hash there
+class Facts(msgspec.Struct, frozen=True):
+    """What a header says beyond the body's own: ``state_hash`` is the engine's, or zeros."""
+
+    point: Point
+    exchange_id: bytes
+    state_hash: bytes
+    flags: int = 0
 
 
 class Refused(JournalError):
@@ -125,6 +132,8 @@ class Header(msgspec.Struct, frozen=True):
     sequence: int
     body_bytes: int
     state_hash: bytes
+    flags: int
+    spare: int
 
     @property
     def size(self) -> int:
@@ -184,12 +193,12 @@ def write_sealed(
 
     Raises OSError; then there is no new file and nothing was dropped.
     """
-    point, exchange_id, state_hash = facts
-    assert len(exchange_id) == EXCHANGE_ID_BYTES
+    point = facts.point
+    assert len(facts.exchange_id) == EXCHANGE_ID_BYTES
     packed = _encode_point(point)
     start = HEADER.pack(
-        MAGIC, SNAPSHOT_FORMAT, SCHEMA_VERSION, exchange_id, RULES_VERSION, len(packed), layout,
-        point.sequence, len(body), state_hash,
+        MAGIC, SNAPSHOT_FORMAT, SCHEMA_VERSION, facts.exchange_id, RULES_VERSION, len(packed),
+        layout, point.sequence, len(body), facts.state_hash, facts.flags, 0,
     )  # fmt: skip
     whole = blake3(start, max_threads=blake3.AUTO)
     whole.update(packed)

@@ -127,21 +127,16 @@ class Shadow:
             self._compare_state(bytes.fromhex(head.state_hash))
 
     def write(self, *, keep: int = sealed.KEEP, prove: Engine | None = None) -> sealed.Header:
-        """Take a snapshot here, durably; with ``prove``, an empty engine, restore it from disk.
+        """Take a snapshot here, durably, and read it back; ``prove`` is an empty engine for that.
 
-        Raises OSError, TapeBehind, OtherState.
+        Raises OSError, TapeBehind, OtherState, Damaged.
         """
         assert self.exchange_id is not None and self.point.sequence, "something was read"
         self._make_durable()
-        header = snapshots.write(self.storage, self.engine, self.point, self.exchange_id, keep=keep)
-        if prove is not None:
-            name = sealed.file_name(header.sequence, header.layout, snapshots.KIND)
-            try:
-                found, _, image = sealed.load(self.storage, name)
-                snapshots.restore(prove, found, image, check=True)
-            except sealed.Refused:
-                self.storage.remove(name)
-                raise
+        header = snapshots.write(
+            self.storage, self.engine, self.point, self.exchange_id, keep=keep, prove=prove
+        )
+        sealed.load(self.storage, sealed.file_name(header.sequence, header.layout, snapshots.KIND))
         return header
 
     def _make_durable(self) -> None:

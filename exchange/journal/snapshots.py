@@ -1,8 +1,9 @@
 """Snapshots: the engine's state at a point of the log, so that a start need not read all of it.
 
 The log stays the truth: a snapshot is used only if every byte of it is as written, the frame it
-names is in the log, and the state restored has the hash it had. Any other is passed over by name
-for an older one, and at last for the log from its beginning. Rules: docs/reference/snapshots.md.
+names is in the log, and the state restored has the hash it had and passed the self-check. Any other
+is passed over by name for an older one, and at last for the log from its beginning. Rules:
+docs/reference/snapshots.md.
 """
 
 import logging
@@ -17,6 +18,8 @@ from exchange.journal.point import Point
 from exchange.journal.reader import Start
 from exchange.journal.sealed import (
     KEEP,
+    PROVEN,
+    Facts,
     Header,
     OtherState,
     Refused,
@@ -39,7 +42,7 @@ class Engine(replay.Engine, Protocol):
     """What a snapshot is taken of, and what becomes of one."""
 
     def snapshot(self) -> bytes: ...
-    def restore(self, image: memoryview, /) -> None: ...
+    def restore(self, image: bytes | memoryview, /) -> None: ...
     def check(self) -> None: ...
 
 
@@ -49,35 +52,48 @@ def layout_of(image: bytes | memoryview) -> int:
 
 
 def write(
-    storage: Storage, engine: Engine, point: Point, exchange_id: bytes, *, keep: int = KEEP
+    storage: Storage,
+    engine: Engine,
+    point: Point,
+    exchange_id: bytes,
+    *,
+    keep: int = KEEP,
+    prove: Engine | None = None,
 ) -> Header:
     """Write the engine's state at ``point`` durably and drop what is older than ``keep`` of them.
 
+    With ``prove``, an empty engine, the image is first restored into it, with the whole self-check.
     The log, and the tape if it is to be used, must be durable up to the point already. Raises
-    OSError; then there is no new snapshot and nothing was dropped.
+    OSError, OtherState: then there is no new snapshot, and nothing was dropped.
     """
     image = engine.snapshot()
-    facts = (point, exchange_id, digest(engine.state_bytes()))
+    state_hash, flags = digest(engine.state_bytes()), 0
+    if prove is not None:
+        restore(prove, "the image", state_hash, image, check=True)
+        flags = PROVEN
+    facts = Facts(point, exchange_id, state_hash, flags)
     return write_sealed(storage, KIND, layout_of(image), facts, image, keep=keep)
 
 
-def restore(engine: Engine, header: Header, image: memoryview, *, check: bool) -> None:
+def restore(
+    engine: Engine, name: str, state_hash: bytes, image: bytes | memoryview, *, check: bool
+) -> None:
     """Make the engine the one the image was taken of, and prove it. Raises OtherState.
 
-    ``check``: run the engine's whole self-check, too.
+    ``name`` is what to call the image. ``check``: run the engine's whole self-check, too.
     """
     try:
         engine.restore(image)
     except ValueError as bad:
-        raise OtherState(header.file, str(bad)) from bad
+        raise OtherState(name, str(bad)) from bad
     found = digest(engine.state_bytes())
-    if found != header.state_hash:
-        raise OtherState(header.file, f"hash {found.hex()}, recorded {header.state_hash.hex()}")
+    if found != state_hash:
+        raise OtherState(name, f"hash {found.hex()}, recorded {state_hash.hex()}")
     if check:
         try:
             engine.check()
         except AssertionError as broken:
-            raise OtherState(header.file, f"the self-check fails: {broken}") from broken
+            raise OtherState(name, f"the self-check fails: {broken}") from broken
 
 
 class Passed(msgspec.Struct, frozen=True):
@@ -115,13 +131,13 @@ def recover(
     *,
     tape: Path | None = None,
     until: int | None = None,
-    check: bool = True,
 ) -> Found:
     """Restore the newest snapshot that is whole, of this log and of this build's layout.
 
     ``engine`` is empty and stays so where there is none. ``tape`` is the market's directory if its
-    released stream must reach the snapshot, ``until`` the last sequence wanted, ``check`` as in
-    ``restore``. Every snapshot passed over is logged by name. Raises OSError alone.
+    released stream must reach the snapshot, ``until`` the last sequence wanted. A snapshot whose
+    very bytes passed the self-check when it was written does not pass it again. Every snapshot
+    passed over is logged by name. Raises OSError alone.
     """
     passed: list[Passed] = []
     names = [name for at, _, name in list_files(storage, KIND) if until is None or at <= until]
@@ -134,7 +150,8 @@ def recover(
             check_log(storage, header, point)
             if tape is not None:
                 check_tape(tape, header.file, header.exchange_id, point)
-            restore(engine, header, image, check=check)
+            proven = bool(header.flags & PROVEN)
+            restore(engine, header.file, header.state_hash, image, check=not proven)
         except Refused as refused:
             _log.warning("snapshot passed over: %s", refused)
             passed.append(Passed(name, refused.name, refused.why))
@@ -173,7 +190,7 @@ def examine(storage: Storage, engine: Engine, exchange_id: bytes | None = None) 
             header, point, image = load(storage, name)
             stamp = point.stamp
             check_log(storage, header, point)
-            restore(engine, header, image, check=True)
+            restore(engine, header.file, header.state_hash, image, check=True)
         except Refused as refused:
             reason, why = refused.name, refused.why
         size = storage.size(name)
