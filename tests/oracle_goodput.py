@@ -1,7 +1,7 @@
-"""The account of an attestation log, slow and obvious: one list entry per second of the log.
+"""The account of an attestation log, slow and obvious: one entry per second of the log.
 
 Times are whole seconds. Every second carries a label; a second of work also carries which step it
-went into. When steps are lost their seconds are labelled again.
+went into, so that the seconds of lost steps can be labelled again.
 """
 
 from collections import Counter
@@ -14,84 +14,90 @@ SECOND = 10**9
 CAP = 3600
 
 
-def account(events: Sequence[Event]) -> dict[tuple[str, str], int]:
-    """Seconds by (bucket, who answers), ``("PRODUCTIVE", "")`` among them."""
-    spent: Counter[tuple[str, str]] = Counter()
-    label = "IDLE"
-    cause = ""
-    recovery = 0
-    running = False
-    work: list[int] = []  # of each second of work the step it went into
-    done = base = 0
-    kept: list[int] = []
-    now = events[0].at
+class _Oracle:
+    def __init__(self) -> None:
+        self.spent: Counter[tuple[str, str]] = Counter()
+        self.label, self.cause = "IDLE", ""
+        self.recovery = 0  # seconds since the last disruption ended
+        self.running = False
+        self.work: list[int] = []  # of each second of work the step it went into
+        self.done = 0
+        self.kept: list[int] = []
 
-    def whose() -> str:
-        return "buyer" if cause.startswith("buyer") else "seller"
+    def whose(self) -> str:
+        return "buyer" if self.cause.startswith("buyer") else "seller"
 
-    def capped(bucket: str, seconds: int) -> None:
-        for second in range(seconds):
-            spent[bucket, whose() if second < CAP else "buyer"] += 1
+    def second(self) -> None:
+        """One second passes."""
+        if self.label == "WORK":
+            self.work.append(self.done + 1)
+        elif self.label == "RECOVERY":
+            self.recovery += 1
+        elif self.label == "UNAVAILABLE":
+            self.spent[self.label, self.whose()] += 1
+        else:
+            self.spent[self.label, "buyer"] += 1
 
-    def lose(after: int) -> None:
-        nonlocal done
-        lost = [step for step in work if step > after]
-        work[:] = [step for step in work if step <= after]
-        kept[:] = [step for step in kept if step <= after]
-        capped("WASTED_PROGRESS", len(lost))
-        done = after
+    def capped(self, bucket: str, seconds: int) -> None:
+        for number in range(seconds):
+            self.spent[bucket, self.whose() if number < CAP else "buyer"] += 1
 
-    def finish(upto: int) -> None:
-        for step in work:
-            spent[("PRODUCTIVE", "") if step <= upto else ("UNPRESERVED", "buyer")] += 1
-        work.clear()
+    def recovered(self) -> None:
+        self.capped("RECOVERY", self.recovery)
+        self.recovery = 0
 
-    for event in events:
-        for _ in range((event.at - now) // SECOND):
-            if label == "WORK":
-                work.append(done + 1)
-            elif label == "RECOVERY":
-                recovery += 1
-            elif label == "UNAVAILABLE":
-                spent[label, whose()] += 1
-            else:
-                spent[label, "buyer"] += 1
-        now = event.at
+    def lose(self, after: int) -> None:
+        self.capped("WASTED_PROGRESS", sum(step > after for step in self.work))
+        self.work = [step for step in self.work if step <= after]
+        self.kept = [step for step in self.kept if step <= after]
+        self.done = after
+
+    def ended(self, *, orderly: bool) -> None:
+        """The job is over: what is preserved was productive."""
+        if not self.running:
+            return
+        if self.cause:
+            self.recovered()
+            self.lose(max(self.kept))
+        upto = self.done if orderly else max(self.kept)
+        for step in self.work:
+            self.spent[("PRODUCTIVE", "") if step <= upto else ("UNPRESERVED", "buyer")] += 1
+        self.work = []
+        self.running = False
+
+    def take(self, event: Event) -> None:
         match event:
             case ev.JobStart():
-                running, label, done, base, kept = (
-                    True,
-                    "INITIALIZATION",
-                    event.step,
-                    event.step,
-                    [event.step],
-                )
+                self.running, self.label = True, "INITIALIZATION"
+                self.done, self.kept = event.step, [event.step]
             case ev.Begin():
-                label = "WORK" if event.activity == "step" else event.activity.upper()
+                self.label = "WORK" if event.activity == "step" else event.activity.upper()
             case ev.Step():
-                done += 1
+                self.done += 1
             case ev.Checkpoint():
-                kept.append(event.step)
+                self.kept.append(event.step)
             case ev.Disruption():
-                capped("RECOVERY", recovery)
-                recovery, label, cause = 0, "UNAVAILABLE", event.cause
+                self.recovered()
+                self.label, self.cause = "UNAVAILABLE", event.cause
             case ev.Available():
-                label = "RECOVERY" if running else "IDLE"
-                cause = cause if running else ""
+                self.label = "RECOVERY" if self.running else "IDLE"
+                self.cause = self.cause if self.running else ""
             case ev.Resume():
-                capped("RECOVERY", recovery)
-                recovery = 0
-                lose(event.step)
-                label, cause = "WORK", ""
+                self.recovered()
+                self.lose(event.step)
+                self.label, self.cause = "WORK", ""
             case ev.JobEnd() | ev.Close():
-                if running:
-                    if cause:
-                        capped("RECOVERY", recovery)
-                        recovery = 0
-                        lose(max(kept))
-                    finish(done if isinstance(event, ev.JobEnd) else max(kept))
-                running = False
-                if label != "UNAVAILABLE":
-                    label, cause = "IDLE", ""
-    assert base >= 0
-    return dict(spent)
+                self.ended(orderly=isinstance(event, ev.JobEnd))
+                if self.label != "UNAVAILABLE":
+                    self.label, self.cause = "IDLE", ""
+
+
+def account(events: Sequence[Event]) -> dict[tuple[str, str], int]:
+    """Seconds by (bucket, who answers), ``("PRODUCTIVE", "")`` among them."""
+    oracle, now = _Oracle(), events[0].at
+    for event in events:
+        for _ in range((event.at - now) // SECOND):
+            oracle.second()
+        now = event.at
+        oracle.take(event)
+    return dict(oracle.spent)
