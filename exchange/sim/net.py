@@ -15,10 +15,10 @@ from random import Random
 from typing import Final
 
 import msgspec
-from aiohttp import WSMessage, WSMsgType
 
 from clients.errors import ConnectionLost
 from clients.transport import CONNECT_SECONDS, read_frame
+from exchange.gateway.frames import WSMessage, WSMsgType
 from exchange.gateway.server import PING_SECONDS
 from exchange.messages.wire import (
     JSON_PROTOCOL,
