@@ -1,6 +1,7 @@
 """The released stream: resumable at every event, and only ever what the log says."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,8 @@ from recorded import (
 
 from exchange.journal import stream
 from exchange.journal.errors import JournalError, NoSuchPosition
-from exchange.journal.tape import START, Position
+from exchange.journal.tape import PREAMBLE, START, Position
+from exchange.journal.tapecheck import DamagedTape, check_tape
 from exchange.messages import EVENT_BYTES
 
 
@@ -139,3 +141,33 @@ async def test_another_process_may_follow_by_socket(spoken: Path, tmp_path: Path
             sequencer.tape.close()
         server.close()
     assert (every.result(), inside.result()) == (whole, whole[EVENT_BYTES:])
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_tape_is_proven_by_the_log_alone(spoken: Path, tmp_path: Path, closed: bool) -> None:
+    """Any byte of any record is; of the last one as well, after a clean close."""
+    directory = tmp_path / "copy"
+    shutil.copytree(spoken, directory)
+    path = directory / "tape/released.hbt"
+    whole = path.read_bytes()
+    report = check_tape(directory)
+    assert (report.bytes, report.last_sequence) == (len(whole), report.proven_upto)
+    if not closed:
+        (directory / "head").unlink()
+        assert 0 < check_tape(directory).proven_upto < report.last_sequence
+        path.write_bytes(whole[: report.bytes // 2])
+        with pytest.raises(DamagedTape):
+            check_tape(directory)
+        return
+    for offset in range(16, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[offset] ^= 1 << offset % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DamagedTape) as caught:
+            check_tape(directory)
+        assert caught.value.offset <= len(whole) and "makes it again" in str(caught.value)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        check_tape(directory)
+    path.write_bytes(whole[: PREAMBLE.size])
+    assert check_tape(directory).records == 0

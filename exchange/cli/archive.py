@@ -135,6 +135,24 @@ def verify(
     show_json(facts | {"keys": keys}) if as_json else show_facts(facts, False)
 
 
+def tape(directory: Directory, as_json: Json = False) -> None:
+    """Compare the released stream on disk with the log, record by record, without an engine."""
+    from exchange.journal.tapecheck import check_tape  # noqa: PLC0415
+
+    _need_log(directory)
+    with progress("comparing") as advance:
+        report = check_tape(directory, advance)
+    show_facts(
+        {
+            "records": report.records,
+            "bytes": report.bytes,
+            "last_sequence": report.last_sequence,
+            "proven_upto": report.proven_upto,
+        },
+        as_json,
+    )
+
+
 def _need_log(directory: Path) -> None:
     if not (directory / "log").is_dir():
         fail(f"no log in {directory}; name a market's data directory", Exit.UNUSABLE)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exchange.cli import reports
+from exchange.cli import archive, reports
 from exchange.cli.access import Json
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
 from exchange.cli.replay import UNTIL_HELP, Directory, stop_at
@@ -19,6 +19,7 @@ app = typer.Typer(help="Ask a market's log.", no_args_is_help=True, rich_markup_
 app.command("audit")(reports.audit)
 app.command("bulletin")(reports.bulletin)
 app.command("large-traders")(reports.large_traders)
+app.command("tape")(archive.tape)
 
 
 @app.command("why")
@@ -51,8 +52,13 @@ def why(
             progress=advance,
         )
     if life is None:
-        named = f"order {order_id}" if by_client is False else f"order {client_id} of {account}"
-        fail(f"the log has no {named}; `hourbook log grep {directory} --kind ORDER_ACCEPTED` lists")
+        if by_client:
+            fail(
+                f"the log has no order {client_id} of {account}; what the gateway rejects (G in"
+                " docs/reference/rejects.md) never enters it"
+            )
+        grep = f"`hourbook log grep {directory} --kind ORDER_ACCEPTED`"
+        fail(f"the log has no order {order_id}; {grep} lists them")
     told = tell.tell(life, picture)
     show_json(told) if as_json else print(tell.text(told))
 

@@ -1,0 +1,104 @@
+"""The tape held against the log, without an engine: every record must be what the log says.
+
+A frame carries the digest of the events of the batch before it, so that the log knows what was
+released without having it. A start from a snapshot compares the tape from there on; this compares
+all of it.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from exchange.journal.errors import JournalError
+from exchange.journal.frame import Frame, digest
+from exchange.journal.reader import LogReader
+from exchange.journal.tape import (
+    FILE_NAME,
+    PREAMBLE,
+    RECORD_BYTES,
+    TAPE_NAME,
+    check_preamble,
+    unpack_head,
+)
+
+Progress = Callable[[int, int], None]
+
+
+class DamagedTape(JournalError):
+    """The tape is not what the log released. ``offset`` is the record's first byte."""
+
+    def __init__(self, path: Path, offset: int, sequence: int, what: str) -> None:
+        super().__init__(
+            f"{path} at byte {offset}, sequence {sequence}: {what}: delete the file while nobody "
+            "serves the directory, and the next start makes it again from the log"
+        )
+        self.path = path
+        self.offset = offset
+        self.sequence = sequence
+        self.what = what
+
+
+class TapeReport(msgspec.Struct, frozen=True):
+    """What was compared. The events of the last batch are proven by a clean close's head alone."""
+
+    records: int
+    bytes: int
+    last_sequence: int
+    proven_upto: int
+
+
+def check_tape(directory: Path, progress: Progress | None = None) -> TapeReport:
+    """Compare the tape of a market's directory with its log; a shorter tape is none the worse.
+
+    Raises DamagedTape, FileNotFoundError where there is no tape, and the reader's errors.
+    """
+    path = directory / TAPE_NAME / FILE_NAME
+    reader = LogReader(directory)
+    total, done, records, proven, last = reader.total_bytes, 0, 0, 0, 0
+    before: bytes | None = None  # digest of the record before, which the next frame must name
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        exchange_id = check_preamble(file.read(PREAMBLE.size))
+        for chunk in reader.chunks():
+            for frame in chunk:
+                if exchange_id != frame.opening.exchange_id:
+                    raise DamagedTape(path, 0, 0, f"of exchange {exchange_id.hex()}")
+                if before is not None and before != frame.opening.previous_events:
+                    at = file.tell()
+                    raise DamagedTape(path, at, last, "the record before has other events")
+                if before is not None:
+                    proven = last
+                if file.tell() >= size:
+                    return TapeReport(records, file.tell(), last, proven)
+                before = _compare(path, file.tell(), file.read, frame)
+                records, last = records + 1, frame.last_sequence
+                done += frame.length
+            if progress is not None:
+                progress(done, total)
+        head = reader.head
+        if head is not None and (head.sequence, head.events_digest) == (
+            last,
+            (before or b"").hex(),
+        ):
+            proven = last
+        elif head is not None and head.sequence == last and head.events_digest:
+            raise DamagedTape(path, file.tell(), last, "the last record has other events")
+        return TapeReport(records, file.tell(), last, proven)
+
+
+def _compare(path: Path, offset: int, read: Callable[[int], bytes], frame: Frame) -> bytes:
+    """Compare one record with its frame; return the digest of its events."""
+    opening, head = frame.opening, unpack_head(read(RECORD_BYTES))
+    first = opening.first_sequence
+    if head is None:
+        raise DamagedTape(path, offset, first, "no record")
+    if (head.epoch, head.first_sequence, head.stamp, head.count, head.texts_bytes) != (
+        opening.epoch, first, opening.stamp, opening.count, opening.texts_bytes,
+    ):  # fmt: skip
+        raise DamagedTape(path, offset, first, "another batch than the log's")
+    events = read(head.events_bytes)
+    if read(head.texts_bytes) != frame.texts:
+        raise DamagedTape(path, offset, first, "other texts than the log's, or cut short")
+    return digest(events)
