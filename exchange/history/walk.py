@@ -29,6 +29,13 @@ class NoLog(JournalError):
     """The directory holds no log."""
 
 
+class NotReproduced(JournalError):
+    """This build gives another history than the log's: no answer from it would be the log's."""
+
+    def __init__(self, directory: Path, diverged: Diverged) -> None:
+        super().__init__(f"{diverged}; `hourbook replay {directory} --verify` says where and why")
+
+
 def open_log(directory: Path) -> LogReader:
     """A reader of the log of a market's directory. Raises NoLog."""
     if not (directory / LOG_NAME).is_dir():
@@ -80,10 +87,10 @@ def replay(
 def walk(
     directory: Path, take: Take, until: int | None = None, progress: Progress | None = None
 ) -> Engine:
-    """As ``replay``, and return the engine; a divergence is raised, for nobody can go on then."""
+    """As ``replay``, and return the engine. Raises NotReproduced at a divergence."""
     replayed = replay(directory, take, until, progress)
     if replayed.divergence is not None:
-        raise replayed.divergence
+        raise NotReproduced(directory, replayed.divergence) from replayed.divergence
     return replayed.engine
 
 
