@@ -38,8 +38,8 @@ from exchange.sequencer import Sequencer
 from exchange.sim.flow import START_NS, prepare
 
 COMMANDS: Final = 200_000
-SYNCS_MAX: Final = 300  # of one way in one round: small batches use fewer commands
-ROUNDS: Final = 5
+SYNCS_MAX: Final = 100  # of one way in one round: small batches use fewer commands
+ROUNDS: Final = 15  # short ones: a shared disk has moods
 BATCHES: Final = (1, 64, 4_096)
 COUNTED_FRAMES: Final = 200
 SOURCES: Final = 16

@@ -6,8 +6,11 @@ it and calls nobody.
 """
 
 import asyncio
+import logging
 import signal
+import sqlite3
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +21,8 @@ from exchange.journal.tape import Released, Tape
 LEDGER_NAME: Final = "ledger.db"
 STREAM_NAME: Final = "stream.sock"
 LOOK_SECONDS: Final = 0.05  # between two looks at how far the child is
+FULL_SECONDS: Final = 1.0  # between two looks whether a full disk has room again
+_log = logging.getLogger(__name__)
 
 
 class ClearingDied(Exception):
@@ -51,6 +56,18 @@ async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pau
         raise ClearingDied(f"the clearing process ended with exit code {child.returncode}")
 
 
+def booked(clearing: Clearing, frames: Sequence[Released]) -> bool:
+    """Book the frames; False, having booked nothing and said why, where the disk is full."""
+    try:
+        clearing.apply(frames)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        _log.error("clearing waits for room on the disk: %s", error)
+        return False
+    return True
+
+
 async def book(directory: Path, frames_max: int, pause: float) -> None:
     """Book the stream until it ends, at most ``frames_max`` batches in one transaction."""
     clearing = Clearing.open(directory / LEDGER_NAME)
@@ -69,7 +86,9 @@ async def book(directory: Path, frames_max: int, pause: float) -> None:
                 batch = [await come.get()]
                 while not come.empty():
                     batch.append(come.get_nowait())
-                clearing.apply([released for released in batch if released is not None])
+                frames = [released for released in batch if released is not None]
+                while not booked(clearing, frames):
+                    await asyncio.sleep(FULL_SECONDS)
                 await asyncio.sleep(pause)
     finally:
         clearing.close()

@@ -11,7 +11,6 @@ import itertools
 import logging
 import os
 import secrets
-import sqlite3
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -339,23 +338,17 @@ class Market:
             await bookkeeping.keep(self.directory, self.tape, self.clearing, frames, pause)
             return
         loop = asyncio.get_running_loop()
-        async for released in self.tape.follow(self.clearing.position):
+        async for released in self.tape.follow(self.clearing.position, patient=True):
             while self.clearing.position[1] < released.last_sequence:
-                await loop.run_in_executor(self._booking, self._book)
-                await asyncio.sleep(self.settings.limits.clearing_pause_seconds)
+                done = await loop.run_in_executor(self._booking, self._book)
+                pause = limits.clearing_pause_seconds if done else bookkeeping.FULL_SECONDS
+                await asyncio.sleep(pause)
 
-    def _book(self) -> None:
-        """Book what follows; where the disk is full, say so and leave it for the next time."""
+    def _book(self) -> bool:
+        """Book what follows; False where the disk is full."""
         following = self.tape.read(*self.clearing.position)
-        try:
-            self.clearing.apply(
-                list(itertools.islice(following, self.settings.limits.clearing_frames))
-            )
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
-                raise
-            _log.error("clearing waits for room on the disk: %s", error)
-            time.sleep(self.settings.limits.watch_seconds)  # of its own thread
+        frames = list(itertools.islice(following, self.settings.limits.clearing_frames))
+        return bookkeeping.booked(self.clearing, frames)
 
     async def _watch(self) -> None:
         """Take checkpoints, and make the market cancel-only if clearing lags or disagrees."""
