@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from index_panel import (
     BASE_DAYS,
     CODE,
@@ -68,6 +70,7 @@ REJECTED = [
     ("no zone", fields(fetched_at="2026-08-01T05:44:34"), Screen.TIME),
     ("no time", fields(fetched_at="yesterday"), Screen.TIME),
     ("no date", fields(date="2026-02-30"), Screen.TIME),
+    ("before the year 1", fields(fetched_at="0001-01-01T00:00:00+23:59"), Screen.TIME),
 ]
 
 
@@ -126,6 +129,39 @@ def test_a_file_has_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(observations, "FILE_BYTES_MAX", 10)
     with pytest.raises(RefusedFile, match=r"FILE_TOO_LARGE \(2201\).*limit 10"):
         read_rows(GOOD)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_whatever_is_in_a_file_it_is_read_or_refused(data: st.DataObject) -> None:
+    """Bytes of a good file changed, fields put in the place of others: never another error."""
+    odd = [
+        "",
+        "\x00",
+        '"',
+        "9" * 400,
+        "-0",
+        "\u0663",
+        "\r",
+        "\u2028",
+        "0001-01-01T00:00:00+23:59",
+        "1e9",
+    ]
+    rows = []
+    for _ in range(data.draw(st.integers(0, 3))):
+        cells = GOOD.split(",")
+        cells[data.draw(st.integers(0, 6))] = data.draw(st.sampled_from(odd) | st.text(max_size=9))
+        rows.append(",".join(cells))
+    content = bytearray("\n".join([HEAD, GOOD, *rows]).encode("utf-8", "surrogatepass"))
+    for _ in range(data.draw(st.integers(0, 2))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    at = end_ns(date(2026, 8, 1))
+    try:
+        taken = read(bytes(content), now_ns=at, methodology=rules.load())
+        fix_through(Tape(), rules.load(), taken, [CODE], date(2026, 8, 1), recorded_ns=at)
+    except (RefusedFile, RefusedRun):
+        return
+    assert all(0 < o.price_micros <= observations.PRICE_MICROS_MAX for o in taken.observations)
 
 
 def started(last: int = BASE_DAYS) -> Tape:

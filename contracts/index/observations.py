@@ -237,9 +237,8 @@ def _moment(text: str, latest_ns: int) -> int | Screen:
         return Screen.TIME
     if moment.tzinfo is None:
         return Screen.TIME
-    try:
-        since = moment - _EPOCH
-    except OverflowError:
+    since = moment - _EPOCH
+    if since.days < 0:
         return Screen.TIME
     nanos = ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1_000
     return Screen.FUTURE if nanos > latest_ns else nanos
