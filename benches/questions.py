@@ -9,6 +9,7 @@ plain replay right before it: a search, an order's life, other parameters, every
 import argparse
 import asyncio
 import csv
+import io
 import os
 import sys
 import tempfile
@@ -17,6 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Final
+
+from rich.console import Console
+from rich.progress import Progress
 
 from benches.replay import write_log
 from benches.rows import Row, publish, row
@@ -47,12 +51,21 @@ def replayed(directory: Path) -> object:
     return walk.replay(directory)
 
 
+def shown(directory: Path) -> walk.Replayed:
+    """As `hourbook replay` on a terminal: with a bar."""
+    file = io.StringIO()
+    with Progress(console=Console(file=file, force_terminal=True)) as bar:
+        task = bar.add_task("replaying", total=None)
+        return walk.replay(
+            directory, progress=lambda done, of: bar.update(task, completed=done, total=of)
+        )
+
+
 def verified(directory: Path) -> object:
-    """As `hourbook replay --verify` on a terminal: a bar, and the engine's self-check."""
-    shown: list[tuple[int, int]] = []
-    done = walk.replay(directory, progress=lambda *at: shown.append(at))
+    """As `hourbook replay --verify` on a terminal: and the engine checks itself at the end."""
+    done = shown(directory)
     done.engine.check()
-    return shown
+    return done
 
 
 def searched(directory: Path) -> object:
@@ -119,6 +132,7 @@ def bulletin(directory: Path) -> object:
 
 
 QUESTIONS: Final[dict[str, Question]] = {
+    "progress": shown,
     "verify": verified,
     "grep_account": searched,
     "grep_rejects": rejects,
