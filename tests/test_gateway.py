@@ -319,6 +319,19 @@ async def test_readers_of_public_data_are_woken_first(venue: Venue) -> None:
     await venue.say(trader, enter("a"))
     assert order == ["public", "private"]
 
+    def sent() -> bool:
+        order.append("sent")
+        return True
+
+    trader.send_now = sent
+    order.clear()
+    await venue.say(trader, enter("b"))
+    assert order == ["public", "private"]  # the reader's sender has to be woken: so has this one
+    public.send_now = sent
+    order.clear()
+    await venue.say(trader, enter("c"))
+    assert order == ["sent", "sent"]
+
 
 async def test_heartbeats_carry_the_last_sequence_and_prove_depth_alive(venue: Venue) -> None:
     session = venue.connect()

@@ -213,3 +213,28 @@ async def test_a_gateway_that_stops_says_so(house: House) -> None:
     closed = await hear(socket)
     assert (closed.data, closed.extra) == (1001, "the gateway is stopping")
     await closing
+
+
+async def test_a_frame_that_the_socket_does_not_take_whole_is_finished_by_the_writer(
+    house: House,
+) -> None:
+    """A reader that pauses gets every report in order once it reads on."""
+    maker, taker = await house.trader(RICH), await house.trader(THIRD)
+    (link,) = [k for k in house.gateway._links if k.session.number == 2]
+    held = 0
+    for number in range(400):  # nobody reads the taker's reports meanwhile
+        await maker.send_str(json.dumps(enter(f"m{number}", quantity="40")))
+        for lot in range(40):
+            order = enter(f"t{number}-{lot}", side="sell", quantity="1", time_in_force="IOC")
+            await taker.send_str(json.dumps(order))
+        await hear(maker)
+        await house.venue.settle()
+        held += link._begun is not None or link.session.sending_bytes > 0
+        if held:
+            break
+    assert held, "the socket took everything"
+    wanted = [f"t{n}-{lot}" for n in range(number + 1) for lot in range(40)]
+    got: list[str] = []
+    while len(got) < len(wanted):
+        got += [r["client_order_id"] for r in await hear(taker) if r["type"] == "accepted"]
+    assert got == wanted

@@ -104,7 +104,7 @@ class Desk:
         """Follow the stream until it is closed; set ``ready`` once ``upto`` has been read."""
         if upto == 0:
             ready.set()
-        async for released in self._tape.follow(self._begin):
+        async for released in self._tape.follow(self._begin, patient=True):
             self._take(released)
             if released.last_sequence >= upto:
                 ready.set()

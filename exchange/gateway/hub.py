@@ -250,11 +250,15 @@ class Hub:
         for channel, message in self.feed.apply(rows, released.stamp, texts, self._subscribers):
             readers.update(self._publish(channel, message))
         self._report(rows, released.stamp, texts, told)
+        prompt = True
         for number, session in readers.items():
             if number not in told:
-                session.wake()
+                prompt &= session.flush()
         for session in told.values():
-            session.wake()
+            if prompt:
+                session.flush()
+            else:  # behind those readers, whose senders were woken before
+                session.wake()
         self._resume_all()
         if self._logoffs:
             self.retry()
@@ -356,6 +360,10 @@ class Hub:
             start = self._epochs.place(logon.after)
             resume = Resume(session, key.account, start, place, logged_on)
             self._resumes[session.number] = resume
+
+    def is_resuming(self, session: Session) -> bool:
+        """Whether a connection is still behind."""
+        return session.number in self._resumes
 
     def resume(self, session: Session) -> bool:
         """Queue a slice of what a connection missed; return whether it was still behind.

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
-from typing import Final, Protocol
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, Final, Protocol
 
 from aiohttp import WSMessage, WSMsgType, web
 
@@ -138,7 +139,7 @@ class Socket(Protocol):
     @property
     def ws_protocol(self) -> str | None: ...
     async def receive(self) -> WSMessage: ...
-    async def send_frame(self, message: bytes, opcode: WSMsgType) -> None: ...
+    def send_frame(self, message: bytes, opcode: WSMsgType) -> Coroutine[Any, Any, None]: ...
     async def close(self, *, code: int, message: bytes) -> bool: ...
 
 
@@ -153,7 +154,9 @@ class Link:
         codec = MSGPACK if socket.ws_protocol == MSGPACK_PROTOCOL else JSON
         self._closed = asyncio.Event()  # the writer has sent the close, or given up
         self._abort: asyncio.TimerHandle | None = None
+        self._begun: Awaitable[None] | None = None  # a frame that the socket has not taken whole
         self.session: Session = hub.connect(codec, self._wake)
+        self.session.send_now = self._send_now
 
     async def serve(self) -> None:
         """Read and write until either side closes; then log the session off."""
@@ -192,6 +195,10 @@ class Link:
             while True:
                 await self._work.wait()
                 self._work.clear()
+                if self._begun is not None:
+                    begun, self._begun = self._begun, None
+                    await begun
+                    session.sending_bytes = 0
                 while (frame := session.take()) or self._hub.resume(session):
                     if not frame:  # nothing of interest in that slice; others' turn first
                         await asyncio.sleep(0)
@@ -205,6 +212,25 @@ class Link:
             await self._socket.close(code=code, message=reason.encode())
         self._closed.set()
 
+    def _send_now(self) -> bool:
+        """Send what waits without the writer's turn, unless that has work of its own.
+
+        Most frames go to the socket in one go; the rest of one that does not is the writer's.
+        """
+        session = self.session
+        if self._work.is_set() or session.sending_bytes or session.closing is not None:
+            return False
+        if self._hub.is_resuming(session) or not (frame := session.take()):
+            return False
+        sending = self._socket.send_frame(frame, _OPCODE[session.codec])
+        try:
+            waits_for = sending.send(None)
+        except (StopIteration, ConnectionResetError):  # of a reset the reader hears as well
+            return True
+        session.sending_bytes = len(frame)
+        self._begun = _rest_of(sending, waits_for)
+        return False
+
     def _wake(self) -> None:
         self._work.set()
         if self.session.closing is not None and self._abort is None:
@@ -215,6 +241,18 @@ class Link:
     def _cut(self) -> None:
         self._abort_socket()
         self._closed.set()
+
+
+@types.coroutine
+def _rest_of(
+    begun: Coroutine[Any, Any, None], waits_for: Any
+) -> Generator[Any, Any, None]:  # fmt: skip
+    """Go on with a coroutine that was begun and waits for a future."""
+    try:
+        yield waits_for
+        yield from begun
+    finally:
+        begun.close()
 
 
 def _json(body: bytes) -> web.Response:

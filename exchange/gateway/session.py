@@ -78,7 +78,9 @@ class Stage(Enum):
 
 
 class Session:
-    """One connection. ``wake`` is called when something waits to be sent or closed."""
+    """One connection. ``wake`` is called when something waits to be sent or closed; ``send_now``,
+    where there is one, sends it without a turn of the sender's and tells whether it could.
+    """
 
     def __init__(self, hub: "Hub", number: int, codec: int, wake: Callable[[], None]) -> None:
         self.hub = hub
@@ -86,6 +88,7 @@ class Session:
         self.number = number
         self.codec = codec
         self.wake = wake
+        self.send_now: Callable[[], bool] | None = None
         self.stage = Stage.PUBLIC
         self.key: Key | None = None
         self.logon: Logon | None = None
@@ -291,6 +294,13 @@ class Session:
         """Queue one message for this connection alone."""
         self.push(self._encode(message))
         self.wake()
+
+    def flush(self) -> bool:
+        """Send at once what waits if that is possible, else wake the sender; return which."""
+        if self.send_now is not None and self.send_now():
+            return True
+        self.wake()
+        return False
 
     def push(self, encoded: bytes, count: int = 1) -> None:
         """Queue ``count`` encoded messages, one or as ``elements`` gives them, without waking

@@ -356,10 +356,13 @@ class Tape:
             released, offset = recent or self._load(offset)
             yield released
 
-    async def follow(self, after: Position = START) -> AsyncIterator[Released]:
+    async def follow(
+        self, after: Position = START, *, patient: bool = False
+    ) -> AsyncIterator[Released]:
         """Yield what comes after that event, as it is released, until the tape is closed.
 
-        A follower that lags reads from disk; nothing is queued for it. Raises NoSuchPosition.
+        A follower that lags reads from disk; nothing is queued for it. A ``patient`` one has its
+        turn when the others have had theirs. Raises NoSuchPosition.
         """
         self._followers += 1
         number = self._followers
@@ -376,6 +379,8 @@ class Tape:
             grown = asyncio.get_running_loop().create_future()
             self._waiting[number] = grown
             await grown
+            if patient:
+                await asyncio.sleep(0)
 
     def _wake(self) -> None:
         """Wake the followers, the latest come first: a market opens its gateway last."""
