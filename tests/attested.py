@@ -12,6 +12,7 @@ from contracts.goodput import events as ev
 from contracts.goodput.events import Event
 from contracts.goodput.keys import SigningKey
 from contracts.goodput.log import Recorder
+from contracts.goodput.mfu import flops_per_token
 from contracts.grades import Rules, load
 from contracts.grades.roster import Entry, Node, Roster, hours
 from contracts.grades.schedule import schedule
@@ -22,7 +23,7 @@ START: Final = 1_790_000_000 * SECOND
 FIXING: Final = "5e" * 32
 EXPIRY: Final = Month(2026, 12)
 STEP_SECONDS: Final = 4
-RUN_STEPS: Final = 300  # twenty minutes
+RUN_SECONDS: Final = 1_210  # a little more than twenty minutes
 
 _WORK: Final = {
     "model": "dense-7b",
@@ -90,6 +91,20 @@ def job(node: str = "n1", *, count: int = 50, at: int = START, **options: Any) -
     done = steps(count, at)
     last = done[-1].at if done else at + SECOND
     return [*opening(node, at=at, **options), *done, ev.JobEnd(last), ev.Close(last)]
+
+
+def run(
+    node: str, mfu: float = 0.4, *, seconds: int = RUN_SECONDS, at: int, **options: Any
+) -> list[Event]:
+    """A log of the benchmark at that MFU: the workload is given, so the steps take their time."""
+    made = options.pop("workload", work())
+    flops = made.tokens_per_step * flops_per_token(made)
+    span = round(flops * SECOND / (mfu * made.gpus * peak("H100-SXM", "bf16")))
+    count = -(-seconds * SECOND // span)
+    done = [ev.Step(at + (n + 1) * span, n + 1) for n in range(count)]
+    last = done[-1].at
+    head = opening(node, at=at, workload=made, **options)
+    return [*head, *done, ev.JobEnd(last), ev.Close(last)]
 
 
 def write(path: Path, events: Sequence[Event], key: SigningKey | None = None) -> Path:

@@ -17,6 +17,7 @@ import pytest
 from attested import SECOND, roster, rules, site
 from served import CHECKOUT
 
+from benches import goodput as goodput_bench
 from benches import mlperf, normalization
 from contracts import grades
 from contracts.goodput import events as ev
@@ -72,12 +73,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "roster.json").write_bytes(attested.encoded(made))
     for (provider, _), names in rosters.draw(made, rules()).items():
         for name in names:
-            level = attested.work_at(0.40 if provider == "alpha" else 0.34)
+            level = 0.40 if provider == "alpha" else 0.34
             for number in range(3):
                 at = attested.hour_of(made, name, number)
-                log = attested.job(
-                    name, provider=provider, at=at, count=attested.RUN_STEPS, workload=level
-                )
+                log = attested.run(name, level, provider=provider, at=at)
                 attested.write(folder / f"{name}-{number}.jsonl", log)
     return folder
 
@@ -138,7 +137,7 @@ def test_a_refused_log_ends_in_one_line(inputs: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert "CHAIN_BROKEN (2106)" in done.stderr
-    assert said("goodput", "compute", log)["steps"] == attested.RUN_STEPS
+    assert said("goodput", "compute", log)["lost_steps"] == 0
     assert "H100-NODE" in hourbook("goodput", "grades").stdout
 
 
@@ -225,7 +224,14 @@ def test_without_torch_the_probe_says_what_to_install(tmp_path: Path) -> None:
     assert (done.returncode, "hourbook[probe]" in done.stderr) == (3, True)
 
 
-# The pages
+# The bench and the pages
+
+
+def test_the_bench_of_a_small_log() -> None:
+    decode, computed = goodput_bench.rows(5_000, 1)
+    assert (decode.name, computed.name) == ("goodput.decode", "goodput.compute")
+    assert computed.ratio is not None
+    assert decode.value > 0
 
 
 def test_the_how_to_writes_a_log(tmp_path: Path) -> None:

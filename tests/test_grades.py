@@ -72,6 +72,8 @@ def test_the_shipped_grades() -> None:
         ("delivery_unit_lots = 72", "delivery_unit_lots = 8", "whole domains"),
         ('par_mfu = "0.4500"', 'par_mfu = "1.4500"', "pars"),
         ("enabled = false", 'enabled = "no"', "Expected `bool`"),
+        ('version = "1"\nmodel', 'version = "2"\nmodel', "no \\[\\[benchmarks"),
+        ("tokens_per_gpu = 32_768", "tokens_per_gpu = 0", ">= 1"),
     ],
 )
 def test_a_file_of_grades_with_one_fault_is_refused_whole(old: str, new: str, what: str) -> None:
@@ -328,10 +330,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[Roster, list[Pat
         for name in names:
             for number in range(3):
                 level = 0.40 if provider == "alpha" else 0.34
-                log = attested.job(
-                    name, provider=provider, at=attested.hour_of(made, name, number),
-                    workload=attested.work_at(level), count=attested.RUN_STEPS,
-                )  # fmt: skip
+                at = attested.hour_of(made, name, number)
+                log = attested.run(name, level, provider=provider, at=at)
                 paths.append(attested.write(folder / f"{name}-{number}.jsonl", log))
     return made, paths
 
@@ -427,7 +427,7 @@ def test_one_bad_log_refuses_all(measured: tuple[Roster, list[Path]], tmp_path: 
 
 def test_rules_may_only_change_for_expiries_not_listed() -> None:
     text = file_text()
-    later = text[text.index("\n[[rules]]") : text.index("# A grade.")]
+    later = text[text.index("\n[[rules]]") : text.index("# What a benchmark")]
     later = later.replace("version = 1", "version = 2").replace('"2026-01"', '"2028-02"')
     both = grades.read(text.replace("# A grade.", f"{later}\n# A grade.").encode())
     assert [both.rules_of(month).version for month in (Month(2028, 1), Month(2028, 2))] == [1, 2]

@@ -40,7 +40,7 @@ def case(reason: Refusal, name: str) -> Callable[[Attempt], Attempt]:
 
 
 def good(**options: Any) -> list[Event]:
-    return attested.job(NODE, at=attested.hour_of(MADE, NODE), count=attested.RUN_STEPS, **options)
+    return attested.run(NODE, at=attested.hour_of(MADE, NODE), **options)
 
 
 def computed(folder: Path, events: list[Event]) -> object:
@@ -80,7 +80,13 @@ case(Refusal.VERSION, "another schema")(
     lambda f: computed(f, [msgspec.structs.replace(good()[0], schema=2), *good()[1:]])
 )
 case(Refusal.VERSION, "another benchmark than par's")(
-    lambda f: measured(f, good(workload=attested.work_at(0.4, benchmark_version="2")))
+    lambda f: measured(f, good(workload=attested.work(benchmark_version="2")))
+)
+case(Refusal.VERSION, "another model than the benchmark's")(
+    lambda f: measured(f, good(workload=attested.work(sequence_length=8192)))
+)
+case(Refusal.VERSION, "more tokens than the benchmark's")(
+    lambda f: measured(f, good(workload=attested.work(tokens_per_step=262_152)))
 )
 case(Refusal.TOO_LARGE, "an endless line")(
     lambda f: rewritten(f, lambda b: b"[" + b" " * (ev.LINE_BYTES_MAX + 1) + b"\n" + b)
@@ -128,7 +134,7 @@ case(Refusal.CLOCK_FUTURE, "a clock that is ahead")(
     lambda f: measured(f, good(), now=attested.window_start())
 )
 case(Refusal.STALE, "older than the window")(
-    lambda f: measured(f, attested.job(NODE, at=attested.window_start() - DAY))
+    lambda f: measured(f, attested.run(NODE, at=attested.window_start() - DAY))
 )
 case(Refusal.REPLAYED, "made for another fixing")(lambda f: measured(f, good(challenge="ab" * 32)))
 
@@ -142,8 +148,8 @@ def twice(folder: Path) -> object:
 @case(Refusal.TIME_ORDER, "two logs of one moment")
 def overlapping(folder: Path) -> object:
     first, second, _ = (attested.hour_of(MADE, NODE, number) for number in range(3))
-    long = (second - first) // SECOND // attested.STEP_SECONDS + 9
-    logs = [attested.job(NODE, at=at, count=long) for at in (first, second)]
+    long = (second - first) // SECOND + 60
+    logs = [attested.run(NODE, at=at, seconds=long) for at in (first, second)]
     paths = [attested.write(folder / str(n), log) for n, log in enumerate(logs)]
     return measure.measure(paths, MADE, grades.load().grade(MADE.grade), rules(), now_ns=NOW)
 
@@ -192,15 +198,13 @@ case(Refusal.GPU_TWICE, "one GPU twice on a node")(
 )
 case(Refusal.GOODPUT_RANGE, "more delivered than there was")(lambda f: owed(fixed_e4=10_001))
 case(Refusal.GOODPUT_RANGE, "more lost than there was")(lambda f: owed(lost_ns=2 * DAY))
-case(Refusal.MFU_RANGE, "utilization above one")(
-    lambda f: computed(f, good(workload=attested.work_at(1.01)))
-)
+case(Refusal.MFU_RANGE, "utilization above one")(lambda f: computed(f, good(mfu=1.01)))
 case(Refusal.MFU_RANGE, "more active parameters than there are")(
-    lambda f: computed(f, good(workload=attested.work_at(0.4, active_parameters=8 * 10**9)))
+    lambda f: computed(f, good(workload=attested.work(active_parameters=8 * 10**9)))
 )
 case(Refusal.UNKNOWN_GRADE, "no such grade")(lambda f: grades.load().grade("H100-POD"))
 case(Refusal.UNKNOWN_NODE, "a node of nobody")(
-    lambda f: measured(f, attested.job("stranger", at=attested.window_start() + DAY))
+    lambda f: measured(f, attested.run("stranger", at=attested.window_start() + DAY))
 )
 case(Refusal.UNKNOWN_NODE, "another provider's name")(lambda f: measured(f, good(provider="beta")))
 
@@ -209,14 +213,14 @@ case(Refusal.UNKNOWN_NODE, "another provider's name")(lambda f: measured(f, good
 def not_drawn(folder: Path) -> object:
     drawn = rosters.draw(MADE, rules())["alpha", "one"]
     (left, *_) = (node.node for node in MADE.sites[0].nodes if node.node not in drawn)
-    return measured(folder, attested.job(left, at=attested.window_start() + DAY))
+    return measured(folder, attested.run(left, at=attested.window_start() + DAY))
 
 
 case(Refusal.NOT_DRAWN, "an hour that the draw left out")(
-    lambda f: measured(f, attested.job(NODE, at=attested.hour_of(MADE, NODE) + 3600 * SECOND))
+    lambda f: measured(f, attested.run(NODE, at=attested.hour_of(MADE, NODE) + 3600 * SECOND))
 )
 case(Refusal.TIME_ORDER, "a run that was stopped early")(
-    lambda f: measured(f, attested.job(NODE, at=attested.hour_of(MADE, NODE), count=299))
+    lambda f: measured(f, attested.run(NODE, at=attested.hour_of(MADE, NODE), seconds=1_100))
 )
 case(Refusal.PROVIDER_TWICE, "a provider's site twice")(
     lambda f: rosters.read(attested.encoded(roster(site("alpha"), site("alpha"))))
@@ -265,7 +269,7 @@ case(Refusal.CLUSTER_SIZE, "too small")(lambda f: ineligible(gpus=4))
 def other_tier(folder: Path) -> object:
     made = msgspec.structs.replace(MADE, grade="H100-C64")
     node = rosters.draw(made, rules())["alpha", "one"][0]
-    log = attested.job(node, at=attested.hour_of(made, node), count=attested.RUN_STEPS)
+    log = attested.run(node, at=attested.hour_of(made, node))
     return measured(folder, log, made=made)
 
 

@@ -37,6 +37,7 @@ Share = Annotated[str, Meta(pattern=r"^[0-2]\.[0-9]{1,4}$")]
 Lots = Annotated[int, Meta(ge=1, le=1_000_000)]
 Days = Annotated[int, Meta(ge=1, le=365)]
 Nodes = Annotated[int, Meta(ge=1, le=10_000)]
+Size = Annotated[int, Meta(ge=1, lt=1 << 53)]
 
 
 class _RulesFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -84,6 +85,21 @@ class _GradeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     first_expiry: str
 
 
+class Benchmark(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is computed when MFU is measured: a node's word on it is not taken."""
+
+    name: Text
+    version: Text
+    model: Text
+    parameters: Size
+    active_parameters: Size
+    layers: Size
+    heads: Size
+    head_dimension: Size
+    sequence_length: Size
+    tokens_per_gpu: Size
+
+
 class Jurisdiction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who may receive which chips. Off unless an operator turns it on with its own data."""
 
@@ -95,6 +111,7 @@ class Jurisdiction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rules: tuple[_RulesFile, ...]
+    benchmarks: tuple[Benchmark, ...]
     grades: dict[str, _GradeFile]
     jurisdiction: Jurisdiction
 
@@ -148,6 +165,7 @@ class Grade(msgspec.Struct, frozen=True, kw_only=True):
     par_delivered_e4: int
     par_mfu_e4: int
     first_expiry: str
+    work: Benchmark
 
     def check_lots(self, lots: int) -> None:
         """Refused DELIVERY_UNIT unless the lots are whole units of the grade."""
@@ -213,7 +231,10 @@ def read(content: bytes) -> Grades:
             raise ValueError(
                 f"rules {one.version}: first_expiry must be after {listed}, listed by then"
             )
-    grades = {code: _grade(code, one) for code, one in file.grades.items()}
+    benchmarks = {(one.name, one.version): one for one in file.benchmarks}
+    if len(benchmarks) < len(file.benchmarks):
+        raise ValueError("a benchmark's version is stated once")
+    grades = {code: _grade(code, one, benchmarks) for code, one in file.grades.items()}
     return Grades(rules, grades, file.jurisdiction)
 
 
@@ -246,14 +267,19 @@ def _rules(table: _RulesFile) -> Rules:
     return found
 
 
-def _grade(code: str, table: _GradeFile) -> Grade:
+def _grade(code: str, table: _GradeFile, benchmarks: Mapping[tuple[str, str], Benchmark]) -> Grade:
     if table.product not in symbol.ROOTS:
         raise ValueError(f"{code}: product {table.product!a} is no root of a contract")
     gpu = gpu_class(table.gpu_class)
     peak(table.gpu_class, table.precision)
     if gpu.product != table.product:
         raise ValueError(f"{code}: {table.gpu_class} is not delivered on {table.product}")
-    found = Grade(code=code, form_factor=gpu.form_factor, **_shares(table))
+    work = benchmarks.get((table.benchmark, table.benchmark_version))
+    if work is None:
+        raise ValueError(
+            f"{code}: no [[benchmarks]] is {table.benchmark} {table.benchmark_version}"
+        )
+    found = Grade(code=code, form_factor=gpu.form_factor, work=work, **_shares(table))
     if not found.gpus_least <= found.gpus_most or found.delivery_unit_lots % gpu.gpus_per_domain:
         raise ValueError(f"{code}: a delivery unit is whole domains of {gpu.gpus_per_domain} GPUs")
     shares = (found.par_delivered_e4, found.par_mfu_e4, found.availability_e4)

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from contracts.goodput import Computed, compute
-from contracts.goodput.events import Open
-from contracts.grades import Grade, Rules
+from contracts.goodput.events import Open, Workload
+from contracts.grades import Benchmark, Grade, Rules
 from contracts.grades.roster import HOUR_NS, Entry, Node, Roster, draw, hours
 from contracts.grades.schedule import schedule
 from contracts.refusals import UNREADABLE, Refusal, Refused, RefusedAll
@@ -183,14 +183,34 @@ def _check_workload(name: str, computed: Computed, grade: Grade) -> None:
                 Refusal.UNKNOWN_PRECISION, "par is at another precision", where=name,
                 limit=grade.precision, seen=work.precision,
             )  # fmt: skip
-        if (work.benchmark, work.benchmark_version) != (grade.benchmark, grade.benchmark_version):
+        wanted, seen = grade.work, _benchmark(work)
+        if seen != wanted:
+            field = next(
+                n for n in Benchmark.__struct_fields__ if getattr(seen, n) != getattr(wanted, n)
+            )
             raise Refused(
-                Refusal.VERSION, "par is of another benchmark", where=name,
-                limit=f"{grade.benchmark} {grade.benchmark_version}",
-                seen=f"{work.benchmark} {work.benchmark_version}",
+                Refusal.VERSION, f"par is of another {field}", where=name,
+                limit=getattr(wanted, field), seen=getattr(seen, field),
             )  # fmt: skip
         if not grade.gpus_least <= work.gpus <= grade.gpus_most:
             raise Refused(
                 Refusal.CLUSTER_SIZE, "not of the grade's size tier", where=name,
                 limit=f"{grade.gpus_least} to {grade.gpus_most}", seen=work.gpus,
             )  # fmt: skip
+
+
+def _benchmark(work: Workload) -> Benchmark:
+    """What a workload says that it computed; no benchmark has a fraction of a token."""
+    tokens, rest = divmod(work.tokens_per_step, work.gpus)
+    return Benchmark(
+        name=work.benchmark,
+        version=work.benchmark_version,
+        model=work.model,
+        parameters=work.parameters,
+        active_parameters=work.active_parameters,
+        layers=work.layers,
+        heads=work.heads,
+        head_dimension=work.head_dimension,
+        sequence_length=work.sequence_length,
+        tokens_per_gpu=0 if rest else tokens,
+    )
