@@ -19,6 +19,7 @@ import msgspec
 from exchange.app import Market
 from exchange.app.market import LEDGER_NAME
 from exchange.gateway.server import Gateway, Link
+from exchange.journal.errors import JournalError
 from exchange.journal.head import read_head
 from exchange.journal.syncer import Done
 from exchange.sim.disk import SimDisk
@@ -165,7 +166,10 @@ class Host:
         self._ended.set()
 
     def _note_end(self, serving: asyncio.Task[None]) -> None:
+        """Note why a life ended by itself: of the disk, or else of a bug, which is raised."""
         error = None if serving.cancelled() else serving.exception()
+        if error is not None and not isinstance(error, JournalError | OSError):
+            raise error
         if error is not None:
             self.refusals.append(f"{type(error).__name__}: {error}")
             self.note(self.refusals[-1])

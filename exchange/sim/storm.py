@@ -149,8 +149,11 @@ class Simulation:
 
     async def _main(self) -> Report:
         living = asyncio.create_task(self.host.run())
-        await self._until(lambda: self.host.market is not None, 60)
-        await self._open()
+        opening = asyncio.create_task(self._open())
+        await asyncio.wait([opening, living], return_when=asyncio.FIRST_COMPLETED)
+        if living.done():
+            living.result()
+        opening.result()
         self._begin_storm()
         stop = asyncio.Event()
         working = [asyncio.create_task(trader.trade(stop)) for trader in self.traders]
@@ -187,11 +190,6 @@ class Simulation:
         await asyncio.gather(*working)
         await self.operator.finish()
 
-    async def _until(self, condition: Any, seconds: float) -> None:
-        async with asyncio.timeout(seconds):
-            while not condition():
-                await asyncio.sleep(TICK_SECONDS)
-
     def _who_waits(self, working: list[asyncio.Task[None]]) -> str:
         waiting = [op for op in self.history.operations if op.answer is None and op.tries]
         busy = sum(not task.done() for task in working)
@@ -203,6 +201,8 @@ class Simulation:
 
     async def _open(self) -> None:
         """Fund the accounts and connect everybody, in good weather."""
+        while self.host.market is None:
+            await asyncio.sleep(TICK_SECONDS)
         ranges = self.ranges
         codes = list(CODES[: ranges.instruments])
         for account in range(1, ranges.traders + 1):
