@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import threading
 import zlib
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +25,8 @@ from recorded import (
     open_sequencer,
     read_log,
     record,
+    running,
+    say,
 )
 
 from exchange.engine import Engine
@@ -297,3 +300,32 @@ def test_a_divergence_is_found_in_its_batch(log: Path) -> None:
     assert (found.what, found.first_sequence, found.last_sequence) == ("events", 5, 6)
     with pytest.raises(Diverged):
         open_sequencer(log)
+
+
+async def test_a_log_that_is_being_written_is_read_up_to_some_frame(tmp_path: Path) -> None:
+    """Never as damaged, whatever the writer does between two looks of the reader."""
+    stop = threading.Event()
+    found: list[int] = []
+    wrong: list[str] = []
+
+    def follow() -> None:
+        while not stop.is_set():
+            try:
+                recovered = read_log(tmp_path)
+            except JournalError as error:
+                wrong.append(str(error))
+                return
+            found.append(recovered.last_sequence)
+            if recovered.tail_dropped is not None:
+                wrong.append(recovered.tail_dropped.reason)
+
+    async with running(tmp_path) as sequencer:
+        await say(sequencer, deposits(1))
+        reader = threading.Thread(target=follow)
+        reader.start()
+        for number in range(1, 400):
+            await say(sequencer, deposits(20, 100 * number))
+        stop.set()
+        reader.join()
+    assert wrong == []
+    assert found == sorted(found) and len(found) > 3

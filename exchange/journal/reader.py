@@ -45,6 +45,7 @@ from exchange.journal.storage import File, Storage, only_zeros, read_whole
 
 __all__ = ["LOG_NAME", "LogReader", "Recovered", "Start", "Tail"]
 
+LOOKS_MAX: Final = 100  # at one place that changes; then it is judged as it is
 CHUNK_BYTES: Final = 1 << 20  # read, and handed over, together: enough to hide a thread's cost
 
 
@@ -124,6 +125,11 @@ class _Window:
         size = self._file.read_into(self.base + len(rest), whole[len(rest) :])
         self.view = whole[: len(rest) + size]
         return size > 0
+
+    def changed(self, used: int) -> bool:
+        """Whether the file has other bytes now than were read behind ``used``."""
+        seen = bytes(self.view[used:])
+        return read_whole(self._file, len(seen), self.base + used) != seen
 
 
 def _unlike(path: Path, offset: int, first: int, known: KnownFrame, found: bytes) -> BrokenChain:
@@ -241,7 +247,7 @@ class LogReader:
 
     def _frames_of(self, segment: Segment, file: File) -> Iterator[list[Frame]]:
         chunk: list[Frame] = []
-        window = _Window(file, self._offset)
+        window, looks = _Window(file, self._offset), 0
         path = self.storage.where(segment.name)
         while self._damage is None:
             at = self._offset - window.base
@@ -258,9 +264,14 @@ class LogReader:
                     chunk = []
                 if isinstance(fault, CutShort) and window.advance(at):
                     continue
-                self._judge_damage(segment, file, fault)
-                return
+                # A writer may be at work: what was read before it wrote says nothing.
+                looks += 1
+                seen = looks > LOOKS_MAX or not window.changed(at)
+                if seen and not self._is_whole_now(segment, file, fault, looks):
+                    return
+                window = _Window(file, self._offset)
             else:
+                looks = 0
                 chunk.append(frame)
                 self._marks.note(frame.opening.first_sequence, self._stamp, self._offset)
                 self._doubtful.append((frame.last_sequence, self._offset))
@@ -311,14 +322,23 @@ class LogReader:
                 raise _unlike(path, self._offset, first, one, frame.hash)
             self._known_at += 1
 
-    def _judge_damage(self, segment: Segment, file: File, fault: BadFrame) -> None:
-        """Look past the damage: whole frames and segments there say what was durable.
+    def _is_whole_now(self, segment: Segment, file: File, fault: BadFrame, looks: int) -> bool:
+        """Whether a frame stands there after all. Else judge what does, if there is anything.
 
         Nothing, or zeros to the end, is no damage: a writer reserves ahead.
         """
         if only_zeros(file, self._offset):
-            return
+            return False
         raw = read_whole(file, file.end - self._offset, self._offset)
+        if looks <= LOOKS_MAX:
+            with suppress(BadFrame, NewerFrame):
+                decode(memoryview(raw), 0)
+                return True
+        self._judge_damage(segment, raw, fault)
+        return False
+
+    def _judge_damage(self, segment: Segment, raw: bytes, fault: BadFrame) -> None:
+        """Look past the damage: whole frames and segments there say what was durable."""
         rest = memoryview(raw)
         at = raw.find(MAGIC, 1)
         while at >= 0:
