@@ -168,11 +168,11 @@ async def test_a_table_enters_the_log_once_and_survives_a_restart(
     later = PUBLISHED_NS + DAY
     market = await Market.start(tmp_path, clock=lambda: later)
     try:
-        assert market.desk.factors["H100-NODE", "2026-12"] == first
+        assert market.desk.factors["H100-NODE", "2026-12"] == text
         second = signed(inputs, 2, first)
         answer = await market.operations.perform(requests.RecordFactors(table=second))
         assert answer["version"] == 2
-        assert market.desk.factors["H100-NODE", "2026-12"].version == 2
+        assert market.desk.factors["H100-NODE", "2026-12"] == second
         other = msgspec.json.encode(table.sign(first, attested.key_of("another"))).decode()
         for refused, reason in (
             (second.replace('"version":2', '"version":3'), "WRONG_KEY"),

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
-from contracts.grades.table import FactorTable
 from contracts.spec import Instrument as Terms
 from exchange.app.quotes import Quotes
 from exchange.app.wishes import RECORD_FACTORS, RequestRefused, Wish
@@ -41,6 +40,15 @@ class Submit(Protocol):
     def __call__(
         self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
     ) -> None: ...
+
+
+class _Recorded(msgspec.Struct):
+    """What the desk reads of a record's text."""
+
+    operation: str
+    grade: str = ""
+    expiry: str = ""
+    table: str = ""
 
 
 class Outcome(NamedTuple):
@@ -77,7 +85,7 @@ class Desk:
         self.instruments = Instruments()
         self.quotes = Quotes(tape)
         self.terms: dict[str, Terms] = {}
-        self.factors: dict[tuple[str, str], FactorTable] = {}  # the latest by grade and expiry
+        self.factors: dict[tuple[str, str], str] = {}  # the latest table by grade and expiry
         self.accounts = {HOUSE_ACCOUNT}
         self.business_date = 0  # yyyymmdd, 0 before the first
         self.day_open = False
@@ -172,13 +180,10 @@ class Desk:
             handler(row)
 
     def _recorded(self, text: str) -> None:
-        """Remember the latest factor tables; other records say nothing to the desk."""
-        note = msgspec.json.decode(text)
-        if note["operation"] == RECORD_FACTORS:
-            table = msgspec.convert(note["table"], FactorTable)
-            latest = self.factors.get((table.grade, table.expiry))
-            if latest is None or latest.version < table.version:
-                self.factors[table.grade, table.expiry] = table
+        """Keep the latest factor tables as they came; other records say nothing to the desk."""
+        note = msgspec.json.decode(text, type=_Recorded)
+        if note.operation == RECORD_FACTORS:
+            self.factors[note.grade, note.expiry] = note.table
 
     def _account_opened(self, row: Row) -> None:
         self.accounts.add(row[6])

@@ -208,7 +208,8 @@ class Operations:
         """Journal a factor table that the rules allow to be published today, by the same key."""
         try:
             table = factors.read(request.table.encode())
-            before = self._desk.factors.get((table.grade, table.expiry))
+            latest = self._desk.factors.get((table.grade, table.expiry))
+            before = None if latest is None else factors.read(latest.encode())
             if before is not None and before.key != table.key:
                 raise Refused(Refusal.WRONG_KEY, "not the key of the version before")
             if before is None or before.digest != table.digest:  # a repeat is answered
@@ -218,7 +219,7 @@ class Operations:
                 factors.check_publication(table, before, rules, grade, self._today())
         except Refused as refused:
             raise RequestRefused(str(refused)) from refused
-        (outcome,) = await self._desk.perform([wishes.record_factors(table)])
+        (outcome,) = await self._desk.perform([wishes.record_factors(table, request.table)])
         event = outcome.events[0]
         return {
             "grade": table.grade,

@@ -228,8 +228,8 @@ def record_fixing(request: RecordFixing) -> Wish:
     return Wish(command, note("record_fixing", **facts))
 
 
-def record_factors(table: FactorTable) -> Wish:
-    """Records a published factor table: its version, the first half of its digest, all as text.
+def record_factors(table: FactorTable, text: str) -> Wish:
+    """Records a published factor table: version, the first half of its digest, and it as it came.
 
     Its request id is (grade, expiry, version), so that no version is ever recorded twice.
     """
@@ -244,7 +244,8 @@ def record_factors(table: FactorTable) -> Wish:
         key_lo=key_lo,
         key_hi=key_hi,
     )
-    return Wish(command, note(RECORD_FACTORS, digest=table.digest, table=table))
+    facts = {"grade": table.grade, "expiry": table.expiry, "digest": table.digest, "table": text}
+    return Wish(command, note(RECORD_FACTORS, **facts))
 
 
 def move_cash(request: Deposit | Withdraw) -> Wish:
