@@ -8,7 +8,8 @@ as many messages in flight. Server and rival run in processes of their own; ever
 both, one after the other, with one client. Half the connections buy what the other half sells.
 
 Two mixes: ``mixed`` is a market's (of twenty requests ten enter orders that rest, nine cancel
-one of those, one trades, so the book keeps its depth); in ``trades`` every order trades.
+one of those, one trades, so the book keeps its depth); in ``trades`` every order trades. Two
+markets: one as it is by default, and one whose clearing runs in a process of its own.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -44,17 +45,27 @@ DEPTH: Final = 400  # orders that each connection has in the book before the fir
 LEVELS: Final = 20  # of a side's book, behind its best
 RECORD: Final = bytes(4096)  # what one lone order makes the journal write, rounded up to a block
 SIDES: Final = ("buy", "sell")
+TICKS: Final = os.sysconf("SC_CLK_TCK")
 Facts = dict[str, Any]
+
+
+MIXES: Final = ("mixed", "trades")
+PLACES: Final = {"": "thread", "apart.": "process"}  # part of a row's name -> serve.clearing
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One run of requests: a second, and CPU seconds of the serving process for each."""
+
+    rate: float
+    cpu: float
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Rates in requests a second; the others in seconds, medians over single orders."""
+    """(echo, market) by mix and place; seconds of single orders, medians."""
 
-    echo_mixed: float
-    mixed: float
-    echo_trades: float
-    trades: float
+    rates: dict[tuple[str, str], tuple[Timed, Timed]]
     echo_trip: float
     trip: float
     fsync: float
@@ -231,46 +242,82 @@ async def trips(
     return median(seconds[0]), median(seconds[1]), median(seconds[2])
 
 
-async def measure(
-    echo: Facts, market: Facts, directory: Path, requests: int, rounds: int
-) -> list[Round]:
-    """All rounds; one more comes first and is thrown away."""
-    done = []
-    async with ClientSession() as session:
-        echoes = [await session.ws_connect(echo["ws"]) for _ in market["keys"]]
-        links = [await session.ws_connect(market["ws"]) for _ in market["keys"]]
-        for link, key in zip(links, market["keys"], strict=True):
+class Peer:
+    """A server's connections and, of a market, those who trade over them."""
+
+    def __init__(self, facts: Facts, answered: Callable[[str], int]) -> None:
+        self._facts = facts
+        self._answered = answered
+        self.links: list[ClientWebSocketResponse] = []
+        self.traders: list[Trader] = []
+
+    async def connect(self, session: ClientSession, connections: int) -> None:
+        """Connect; log on and fill the book if it is a market."""
+        self.links = [await session.ws_connect(self._facts["ws"]) for _ in range(connections)]
+        for link, key in zip(self.links, self._facts.get("keys", ()), strict=False):
             await link.send_str(logon(*key))
             if '"type":"logged_on"' not in (answer := await link.receive_str()):
                 raise RuntimeError(f"the logon was refused: {answer}")
-        traders = [Trader(market, number) for number in range(len(links))]
-        await rate(links, [trader.opening() for trader in traders], answered_by)
-        each = requests // len(links)
+            self.traders.append(Trader(self._facts, len(self.traders)))
+        if self.traders:
+            await self.time([trader.opening() for trader in self.traders])
+
+    async def time(self, requests: list[list[str]]) -> Timed:
+        """Time the requests of all connections at once."""
+        before = self._cpu()
+        found = await rate(self.links, requests, self._answered)
+        return Timed(found, (self._cpu() - before) / sum(map(len, requests)))
+
+    def _cpu(self) -> float:
+        """CPU seconds of the server so far, where the system tells; else 0."""
+        try:
+            fields = Path(f"/proc/{self._facts['pid']}/stat").read_text().rpartition(")")[2].split()
+        except FileNotFoundError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+async def measure(
+    echo: Peer, markets: dict[str, Peer], directory: Path, requests: int, rounds: int, each: int
+) -> list[Round]:
+    """All rounds; one more comes first and is thrown away. ``each``: connections."""
+    done = []
+    async with ClientSession() as session:
+        for peer in (echo, *markets.values()):
+            await peer.connect(session, each)
         for number in range(rounds + 1):
-            mixed = [trader.mixed(each) for trader in traders]
-            trades = [trader.trades(each, number) for trader in traders]
-            rates = (
-                await rate(echoes, mixed, echoed),
-                await rate(links, mixed, answered_by),
-                await rate(echoes, trades, echoed),
-                await rate(links, trades, answered_by),
-            )
+            rates = {}
+            for mix in MIXES:
+                for place, market in markets.items():
+                    count = requests // each
+                    asked = [
+                        one.mixed(count) if mix == "mixed" else one.trades(count, number)
+                        for one in market.traders
+                    ]
+                    rates[mix, place] = await echo.time(asked), await market.time(asked)
             await asyncio.sleep(SETTLE_SECONDS)
-            lone = await trips(echoes[0], links[0], traders[0].lone(), directory)
-            done.append(Round(*rates, *lone))
+            lone = markets[""]
+            orders = lone.traders[0].lone()
+            seconds = await trips(echo.links[0], lone.links[0], orders, directory)
+            done.append(Round(rates, *seconds))
     return done[1:]
 
 
 def path_rows(requests: int, rounds: int, connections: int) -> Iterator[Row]:
     """The rows of this bench."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        server("echo") as echo,
-        server("market", folder, str(connections)) as market,
-    ):
-        done = asyncio.run(measure(echo, market, Path(folder), requests, rounds))
-    yield from _rate_rows("mixed", [(one.mixed, one.echo_mixed) for one in done])
-    yield from _rate_rows("trades", [(one.trades, one.echo_trades) for one in done])
+    with ExitStack() as running:
+        folder = running.enter_context(tempfile.TemporaryDirectory())
+        echo = Peer(running.enter_context(server("echo")), echoed)
+        markets = {}
+        for place, clearing in PLACES.items():
+            data = str(Path(folder) / clearing)
+            started = server("market", data, str(connections), clearing)
+            markets[place] = Peer(running.enter_context(started), answered_by)
+        found = measure(echo, markets, Path(folder), requests, rounds, connections)
+        done = asyncio.run(found)
+    for mix in MIXES:
+        for place in PLACES:
+            yield from _rate_rows(f"path.{place}{mix}", [one.rates[mix, place] for one in done])
     yield row("path.echo_round_trip", 1e6 * median(one.echo_trip for one in done), "us")
     yield row("path.fsync", 1e6 * median(one.fsync for one in done), "us")
     ratio = median(one.trip / (2 * one.echo_trip + one.fsync) for one in done)
@@ -279,12 +326,17 @@ def path_rows(requests: int, rounds: int, connections: int) -> Iterator[Row]:
     yield Row("path.round_trip", round(value, 1), "us", round(ratio, 4), label)
 
 
-def _rate_rows(name: str, rates: list[tuple[float, float]]) -> Iterator[Row]:
-    echo = f"path.{name}.echo_rate"
-    ratio = median(market / echo for market, echo in rates)
-    yield row(echo, median(one for _, one in rates), "requests/s")
-    value = round(median(one for one, _ in rates))
-    yield Row(f"path.{name}.rate", value, "requests/s", round(ratio, 4), echo)
+def _rate_rows(name: str, timed: list[tuple[Timed, Timed]]) -> Iterator[Row]:
+    echo = f"{name}.echo_rate"
+    yield row(echo, median(one.rate for one, _ in timed), "requests/s")
+    ratio = median(market.rate / one.rate for one, market in timed)
+    value = round(median(market.rate for _, market in timed))
+    yield Row(f"{name}.rate", value, "requests/s", round(ratio, 4), echo)
+    echo_cpu = sum(one.cpu for one, _ in timed)
+    if echo_cpu:  # ticks of the system's clock are coarse: all rounds together
+        market_cpu = sum(market.cpu for _, market in timed)
+        value_us = round(1e6 * market_cpu / len(timed), 2)
+        yield Row(f"{name}.cpu", value_us, "us", round(market_cpu / echo_cpu, 4), "the echo's")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,24 +1,27 @@
 """What benches/path.py talks to, each in a process of its own until its input closes.
 
     python -m benches.servers echo
-    python -m benches.servers market DIR ACCOUNTS
+    python -m benches.servers market DIR ACCOUNTS [thread|process]
 
-``market`` is the whole market as ``hourbook serve`` runs it, with accounts that can trade;
+``market`` is the whole market as ``hourbook serve`` runs it, with accounts that can trade and
+with its clearing in a thread or in a process of its own;
 ``echo`` answers every WebSocket message with itself and is otherwise as bare as aiohttp gets.
 Each prints one JSON line with its address and what its clients need.
 """
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from aiohttp import WSMsgType, web
 
 from exchange.app import Market
 from exchange.app.collector import calm_collector
 from exchange.app.requests import Deposit, OpenAccount
+from exchange.app.settings import Serve, Settings
 from exchange.gateway.auth import create_key
 
 HOST: Final = "127.0.0.1"
@@ -46,8 +49,11 @@ async def serve_echo() -> None:
     await runner.cleanup()
 
 
-async def serve_market(directory: Path, accounts: int) -> None:
-    market = await Market.start(directory)
+async def serve_market(
+    directory: Path, accounts: int, clearing: Literal["thread", "process"] = "thread"
+) -> None:
+    settings = Settings(serve=Serve(clearing=clearing))
+    market = await Market.start(directory, settings=settings)
     calm_collector()
     keys = []
     for account in range(1, accounts + 1):
@@ -70,7 +76,7 @@ async def serve_market(directory: Path, accounts: int) -> None:
 
 
 def announce(facts: dict[str, object]) -> None:
-    print(json.dumps(facts), flush=True)
+    print(json.dumps({"pid": os.getpid(), **facts}), flush=True)
 
 
 async def until_input_closes() -> None:
@@ -81,4 +87,6 @@ if __name__ == "__main__":
     if sys.argv[1] == "echo":
         asyncio.run(serve_echo())
     else:
-        asyncio.run(serve_market(Path(sys.argv[2]), int(sys.argv[3])))
+        apart = sys.argv[4:] == ["process"]
+        place: Literal["thread", "process"] = "process" if apart else "thread"
+        asyncio.run(serve_market(Path(sys.argv[2]), int(sys.argv[3]), place))
