@@ -33,6 +33,7 @@ Percent = Annotated[int, Meta(ge=1, le=100)]
 BasisPoints = Annotated[int, Meta(ge=0, le=20_000)]
 Count = Annotated[int, Meta(ge=0, le=100_000)]
 Days = Annotated[int, Meta(ge=1, le=3_660)]
+Hours = Annotated[int, Meta(ge=0, le=240)]
 Minute = Annotated[int, Meta(ge=0, le=MINUTES_OF_DAY)]
 Code = Annotated[str, Meta(pattern=r"^[A-Z0-9][A-Z0-9-]{2,23}$")]
 
@@ -106,7 +107,7 @@ class Settlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     full_days: Days  # fixings for the plain mean
     short_days: Days  # fixings for the mean of what there is
     market_days: Days  # the exchange's own settlement prices for the last step
-    revision_days: Days  # a revision counts if recorded by the end of that many days later
+    revision_hours: Hours  # a revision counts if known so many hours after the month
 
 
 class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

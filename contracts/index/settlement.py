@@ -6,15 +6,15 @@
                           prices of the expiring contract
     step 3  UNDETERMINED  not even those: no number is made up; the market's rules name who decides
 
-A withheld day is left out, never filled. The revisions counted are those known at the cut, the end
-of the day ``revision_days`` after the month's last; later ones are published and change no
-settlement. The price is an integer of millionths of a dollar per GPU-hour, rounded once, half to
-even.
+A withheld day is left out, never filled. The revisions counted are those known at the cut,
+``revision_hours`` after the month; later ones are published and change no settlement. The price is
+an integer of millionths of a dollar per GPU-hour, rounded once, half to even.
 """
 
 from collections.abc import Sequence
 from datetime import date, timedelta
 from enum import IntEnum
+from typing import Final
 
 import msgspec
 
@@ -23,6 +23,8 @@ from contracts.index.methodology import Index, digest
 from contracts.index.numbers import divide
 from contracts.index.run import end_ns
 from contracts.index.tape import Tape
+
+_NS_OF_HOUR: Final = 3_600 * 10**9
 
 
 class Step(IntEnum):
@@ -66,13 +68,13 @@ def final_price(
     rules = index.settlement
     days = [month.first_day + timedelta(days=n) for n in range(month.days)]
     if cut_ns is None:
-        cut_ns = end_ns(month.last_day + timedelta(days=rules.revision_days)) - 1
+        cut_ns = end_ns(month.last_day) + rules.revision_hours * _NS_OF_HOUR - 1
     known = [tape.fixing(index.code, day, cut_ns) for day in days]
     missing = [str(day) for day, fixing in zip(days, known, strict=True) if fixing is None]
     if missing:
         said = f"{index.code} has no fixing of {missing[0]} that was known at the cut"
         raise MonthIncomplete(
-            f"{said}, {rules.revision_days} days after {month}; {len(missing)} lack"
+            f"{said}, {rules.revision_hours} hours after {month}; {len(missing)} lack"
         )
     fixings = [fixing for fixing in known if fixing is not None]
     prices = [f.price_micros for f in fixings if f.price_micros is not None]
