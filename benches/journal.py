@@ -2,10 +2,10 @@
 
     hourbook bench journal [--json] [--commands N] [--rounds N] [--batches N ...]
 
-Every round appends the same commands three ways, one after the other, on the same disk: as bare
-bytes to a file, as bare bytes into room allocated ahead, and as frames of the journal with CRC,
-hash and chain. Each way syncs once a batch, and syncs are counted where the system is called. Then
-a sequencer is given a queue of commands, and its syncs are counted: that is group commit.
+Every round appends the same commands three ways, in turns batch by batch, on the same disk: as
+bare bytes to a file, as bare bytes into room allocated ahead, and as frames of the journal with
+CRC, hash and chain. Each way syncs once a batch, and syncs are counted where the system is called.
+Then a sequencer is given a queue of commands, and its syncs are counted: that is group commit.
 
 Instructions of checksum and chain are callgrind's, of the same frames made with and without them.
 """
@@ -38,11 +38,12 @@ from exchange.sequencer import Sequencer
 from exchange.sim.flow import START_NS, prepare
 
 COMMANDS: Final = 200_000
-SYNCS_MAX: Final = 100  # of one way in one round: small batches use fewer commands
-ROUNDS: Final = 15  # short ones: a shared disk has moods
+SYNCS_MAX: Final = 300  # of one way in one round: small batches use fewer commands
+ROUNDS: Final = 5
 BATCHES: Final = (1, 64, 4_096)
 COUNTED_FRAMES: Final = 200
 SOURCES: Final = 16
+HEADER: Final = bytes(frames.HEADER_BYTES)
 PER_THOUSAND: Final = "syncs/1000 commands"
 SEAL: Final = "seal"
 BARE: Final = "bare"
@@ -86,42 +87,68 @@ def opening_of(first: int, count: int, previous: bytes) -> Opening:
     )  # fmt: skip
 
 
-def time_bare(directory: Path, batches: list[bytes], *, ahead: bool) -> tuple[float, int]:
-    """Seconds and syncs of plain appends of as many bytes as the frames have."""
-    spare = bytes(frames.HEADER_BYTES)
-    data = [spare + batch + bytes(len(batch) // 8) for batch in batches]
-    handle = os.open(directory / f"bare-{ahead}", os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-    at = syncs = 0
-    try:
-        if ahead:
-            os.posix_fallocate(handle, 0, sum(map(len, data)))
-        os.fsync(handle)
-        started = time.perf_counter()
-        for one in data:
-            at += os.pwrite(handle, one, at)
-            os.fdatasync(handle)
-            syncs += 1
-        return time.perf_counter() - started, syncs
-    finally:
-        os.close(handle)
+class Bare:
+    """Plain appends of as many bytes as the frames have, with or without room ahead."""
+
+    def __init__(self, path: Path, room: int) -> None:
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        if room:
+            os.posix_fallocate(self._handle, 0, room)
+        os.fsync(self._handle)
+        self._at = self.syncs = 0
+
+    def append(self, batch: bytes) -> None:
+        self._at += os.pwrite(self._handle, HEADER + batch + bytes(len(batch) // 8), self._at)
+        os.fdatasync(self._handle)
+        self.syncs += 1
+
+    def close(self) -> None:
+        os.close(self._handle)
 
 
-def time_journal(directory: Path, batches: list[bytes]) -> tuple[float, int]:
-    """Seconds and syncs of the same as frames of a fresh log, each made durable."""
-    storage = Counting(directory / "market")
-    journal = Journal(storage, LogReader(storage).finish())
-    first, storage.syncs = 1, 0
-    started = time.perf_counter()
-    for batch in batches:
-        count = len(batch) // COMMAND_BYTES
-        opening = opening_of(first, count, journal.last.frame_hash)
-        journal.append(opening, batch, bytes(8 * count), b"", b"")
-        journal.sync()
-        first += count
-    seconds, syncs = time.perf_counter() - started, storage.syncs
-    journal.close()
-    shutil.rmtree(directory / "market")
-    return seconds, syncs
+class Frames:
+    """The same as frames of a fresh log, each made durable by the journal."""
+
+    def __init__(self, directory: Path) -> None:
+        self._storage = Counting(directory)
+        self._journal = Journal(self._storage, LogReader(self._storage).finish())
+        self._storage.syncs = 0
+
+    def append(self, batch: bytes) -> None:
+        count, last = len(batch) // COMMAND_BYTES, self._journal.last
+        opening = opening_of(last.sequence + 1, count, last.frame_hash)
+        self._journal.append(opening, batch, bytes(8 * count), b"", b"")
+        self._journal.sync()
+
+    @property
+    def syncs(self) -> int:
+        return self._storage.syncs
+
+    def close(self) -> None:
+        self._journal.close()
+        shutil.rmtree(self._storage.directory)
+
+
+def time_ways(folder: Path, batches: list[bytes]) -> dict[str, tuple[float, int]]:
+    """Seconds and syncs of each way. They take turns batch by batch: a shared disk has moods."""
+    room = sum(len(HEADER) + len(batch) * 9 // 8 for batch in batches)
+    ways: dict[str, Bare | Frames] = {
+        "bare": Bare(folder / "bare", 0),
+        "bare_ahead": Bare(folder / "ahead", room),
+        "frames": Frames(folder / "market"),
+    }
+    seconds = dict.fromkeys(ways, 0.0)
+    names = list(ways)
+    for turn, batch in enumerate(batches):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            started = time.perf_counter()
+            ways[name].append(batch)
+            seconds[name] += time.perf_counter() - started
+    found = {name: (seconds[name], way.syncs) for name, way in ways.items()}
+    for way in ways.values():
+        way.close()
+    return found
 
 
 def append_rows(
@@ -130,24 +157,20 @@ def append_rows(
     """The rows of one batch size. Raises RuntimeError if the syncs are not the same."""
     count = min(commands, size * SYNCS_MAX)
     batches = batches_of(records[: count * COMMAND_BYTES], size)
-    done: list[tuple[float, float, float]] = []
-    for _ in range(rounds):
-        bare, syncs = time_bare(folder, batches, ahead=False)
-        ahead, _ = time_bare(folder, batches, ahead=True)
-        journal, own = time_journal(folder, batches)
-        if syncs != own:
-            raise RuntimeError(f"{own} syncs of the journal, {syncs} of the bare appends")
-        done.append((count / bare, count / ahead, count / journal))
+    done = [time_ways(folder, batches) for _ in range(rounds)]
+    syncs = {way[1] for one in done for way in one.values()}
+    if syncs != {len(batches)}:
+        raise RuntimeError(f"{len(batches)} batches, and syncs of {syncs}")
     name = f"journal.{size}_a_batch"
-    yield row(f"{name}.bare", median(one[0] for one in done), "commands/s")
-    yield row(f"{name}.bare_ahead", median(one[1] for one in done), "commands/s")
-    rate = median(one[2] for one in done)
-    for place, to in ((0, "bare"), (1, "bare_ahead")):
-        ratio = median(one[2] / one[place] for one in done)
-        yield Row(f"{name}.frames", float(f"{rate:.6g}"), "commands/s", round(ratio, 4),
-                  f"{name}.{to}")  # fmt: skip
-    yield row(f"{name}.syncs", 1_000 * own / count, PER_THOUSAND, 1_000 * syncs / count,
-              f"{name}.bare")  # fmt: skip
+    rates = {way: median(count / one[way][0] for one in done) for way in done[0]}
+    for way in ("bare", "bare_ahead"):
+        yield row(f"{name}.{way}", rates[way], "commands/s")
+    for way in ("bare", "bare_ahead"):
+        ratio = median(one[way][0] / one["frames"][0] for one in done)
+        yield Row(f"{name}.frames", float(f"{rates['frames']:.6g}"), "commands/s",
+                  round(ratio, 4), f"{name}.{way}")  # fmt: skip
+    each = 1_000 * len(batches) / count
+    yield row(f"{name}.syncs", each, PER_THOUSAND, each, f"{name}.bare")
 
 
 async def group_commit(folder: Path, records: bytes) -> tuple[int, int]:
