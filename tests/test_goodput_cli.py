@@ -141,6 +141,18 @@ def test_a_refused_log_ends_in_one_line(inputs: Path, tmp_path: Path) -> None:
     assert "H100-NODE" in hourbook("goodput", "grades").stdout
 
 
+def test_two_logs_of_the_same_hours(tmp_path: Path) -> None:
+    seller = attested.write(tmp_path / "seller", december(lost_hours=10))
+    buyer = attested.write(tmp_path / "buyer", december(lost_hours=17))
+    doubted = attested.write(tmp_path / "doubted", december(lost_hours=18))
+    assert said("goodput", "compute", seller, "--against", buyer)["delivered_e4"] == 9_866
+    done = hourbook("goodput", "compute", seller, "--against", doubted)
+    assert (done.returncode, "arbiter" in done.stderr) == (1, True)
+    other = attested.write(tmp_path / "other", attested.job())
+    done = hourbook("goodput", "compute", seller, "--against", other)
+    assert (done.returncode, "STALE (2109)" in done.stderr) == (1, True)
+
+
 # The log of the market
 
 

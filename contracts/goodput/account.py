@@ -27,6 +27,8 @@ from contracts.refusals import Refusal, Refused
 
 SELLER_RESTART_NS_MAX: Final = 3600 * 10**9
 JOBS_MAX: Final = 100_000
+DISAGREEMENT_E4_MAX: Final = 100  # beyond it seller's and buyer's logs go to an arbiter's run
+SAME_HOURS_NS: Final = 60 * 10**9
 E4: Final = 10_000
 E6: Final = 1_000_000
 
@@ -404,6 +406,17 @@ class Accountant:
                 )
                 capacity += room
         return round(flops / capacity * E6) if capacity else None
+
+
+def disagreement_e4(first: Account, second: Account) -> int:
+    """How far two logs of the same hours differ in what was delivered, at 1e-4.
+
+    Refused STALE where they are not of the same hours, to a minute.
+    """
+    apart = max(abs(first.from_ns - second.from_ns), abs(first.to_ns - second.to_ns))
+    if apart > SAME_HOURS_NS:
+        raise Refused(Refusal.STALE, "logs of other hours", limit=SAME_HOURS_NS, seen=apart)
+    return abs(first.delivered_e4 - second.delivered_e4)
 
 
 def share_e4(part: int, whole: int) -> int:

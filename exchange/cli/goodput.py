@@ -52,12 +52,28 @@ def refusals() -> Iterator[None]:
 
 
 @app.command("compute")
-def compute(file: Path, key: PublicKey = None, as_json: Json = False) -> None:
+def compute(
+    file: Path,
+    key: PublicKey = None,
+    against: Annotated[
+        Path | None, typer.Option("--against", help="The other side's log of the same hours.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Recompute goodput and MFU from an attestation log, verifying every signature."""
     from contracts import goodput  # noqa: PLC0415
+    from contracts.goodput import account as accounts  # noqa: PLC0415
 
     with refusals():
         computed = goodput.compute(file, key=key)
+        if against is not None:
+            other = goodput.compute(against).account
+            apart = accounts.disagreement_e4(computed.account, other)
+            if apart > accounts.DISAGREEMENT_E4_MAX:
+                fail(
+                    f"{file.name} says {computed.account.delivered_e4 / 1e4:.4f} delivered,"
+                    f" {against.name} {other.delivered_e4 / 1e4:.4f}: let an arbiter's run decide"
+                )
     if as_json:
         show_json({**msgspec.to_builtins(computed.account), **_identity(computed)})
         return
