@@ -3,6 +3,7 @@
 Budget: 10 seconds.
 """
 
+import fcntl
 import json
 from datetime import date
 from itertools import pairwise
@@ -329,6 +330,20 @@ def test_the_command_line_fixes_shows_verifies_and_records(
     damaged = (tmp_path / "index.tape").read_bytes().replace(b"PUBLISHED", b"PUBLISHEd", 1)
     (tmp_path / "index.tape").write_bytes(damaged)
     assert "line 17 of the tape" in hourbook("index", "show", CODE, code=3)
+
+
+def test_two_writers_of_one_tape_wait_for_each_other(tmp_path: Path) -> None:
+    csv_file(tmp_path / "march.csv", range(2))
+    tape, fix = tmp_path / "t", ("index", "fix", str(tmp_path / "march.csv"), "--date", f"{day(1)}")
+    with (tmp_path / "t.lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert "another command is writing" in hourbook(*fix, "--tape", str(tape), code=3)
+    assert not tape.exists()
+    hourbook(*fix, "--tape", str(tape))
+    before = tape.read_bytes()
+    absent = ("index", "fix", str(tmp_path / "none.csv"), "--date", f"{day(1)}")
+    assert "no file" in hourbook(*absent, "--tape", str(tape), code=1)
+    assert tape.read_bytes() == before
 
 
 def test_the_command_line_shows_the_rules() -> None:
