@@ -34,12 +34,10 @@ SPEED += [flag for name, value in INLINE.items() for flag in ("--param", f"{name
 FLAGS = CHECKS if CHECKED else SPEED
 LINK = ["-fsanitize=undefined"] if CHECKED else []
 
-# An engine's memory image is read back by a build of the same state alone. These files say what
-# that is; any change of them makes another layout, and older snapshots give way to the log.
-STATE = ("state", "vocabulary", "ids", "book", "snapshot")
-ENGINE = Path("exchange/engine")
-FILES = [*(ENGINE / f"{name}.pxd" for name in STATE), ENGINE / "snapshot.pyx"]
-LAYOUT = sha256(b"".join(path.read_bytes() for path in FILES)).hexdigest()[:16]
+# An engine's memory image is read back by a build of the same sources alone: any change of them
+# makes another layout, and older snapshots give way to the log.
+SOURCES = sorted(Path("exchange/engine").glob("*.p*[dx]"))
+LAYOUT = sha256(b"".join(path.read_bytes() for path in SOURCES)).hexdigest()[:16]
 MACROS = [("HOURBOOK_LAYOUT", f"0x{LAYOUT}ULL"), *([("HOURBOOK_CHECKED", "1")] if CHECKED else [])]
 
 extensions = [
@@ -49,6 +47,7 @@ extensions = [
         extra_compile_args=FLAGS,
         extra_link_args=LINK,
         define_macros=MACROS,
+        depends=list(map(str, SOURCES)) if path.stem == "snapshot" else [],
     )
     for path in sorted(Path("exchange").rglob("*.pyx"))
 ]

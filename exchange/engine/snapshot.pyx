@@ -24,7 +24,7 @@ from exchange.engine.vocabulary cimport *
 cdef extern from *:
     """
     #ifndef HOURBOOK_LAYOUT
-    #error "setup.py defines HOURBOOK_LAYOUT: a digest of the sources that say what the state is"
+    #error "setup.py defines HOURBOOK_LAYOUT: a digest of the engine's sources"
     #endif
     """
     u64 SOURCES "HOURBOOK_LAYOUT"
