@@ -24,6 +24,8 @@ from recorded import (
 )
 from typer.testing import CliRunner
 
+from exchange.app import Market
+from exchange.app.settings import Serve, Settings
 from exchange.cli import app
 from exchange.engine import Engine
 from exchange.journal import heads as signed
@@ -239,3 +241,17 @@ def test_an_engine_replays_the_same_with_or_without_heads(market: Path, elsewher
     asyncio.run(open_sequencer(market, engine, heads=elsewhere).close())
     asyncio.run(open_sequencer(market, plain).close())
     assert engine.state_bytes() == plain.state_bytes()
+
+
+async def test_a_served_market_signs_where_it_is_told(tmp_path: Path, elsewhere: Path) -> None:
+    """By the setting that ``hourbook serve --heads`` gives."""
+    settings = Settings(serve=Serve(heads=str(elsewhere)))
+    market = await Market.start(tmp_path / "market", settings=settings)
+    last = market.sequencer.sequence
+    await market.stop()
+    identity = (tmp_path / "market/exchange.id").read_text().strip()
+    heads = read_heads(elsewhere, identity)
+    assert heads[-1].sequence >= last > 0
+    shutil.rmtree(elsewhere)
+    with pytest.raises(HeadsMissing):
+        await Market.start(tmp_path / "market", settings=settings)
