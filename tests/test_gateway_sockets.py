@@ -238,3 +238,18 @@ async def test_a_frame_that_the_socket_does_not_take_whole_is_finished_by_the_wr
     while len(got) < len(wanted):
         got += [r["client_order_id"] for r in await hear(taker) if r["type"] == "accepted"]
     assert got == wanted
+
+
+async def test_a_draining_gateway_takes_no_order_and_nobody_new(house: House) -> None:
+    trader = await house.trader(RICH)
+    assert (await house.say(trader, enter("before")))[0]["type"] == "accepted"
+    house.venue.hub.drain()
+    (told,) = await house.say(trader, enter("after"))
+    assert (told["name"], told["client_order_id"], told["retryable"]) == (
+        "QUEUE_FULL", "after", True,
+    )  # fmt: skip
+    (orders,) = await house.say(trader, {"op": "orders", "request_id": "o"})
+    assert [order["client_order_id"] for order in orders["orders"]] == ["before"]
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await house.connect()
+    assert refused.value.status == 503

@@ -122,6 +122,16 @@ async def test_every_metric_is_in_the_reference_and_every_one_there_exists(live:
     assert dict(re.findall(r"^\| `(hourbook_\w+)` \| (\w+) \|", page, re.MULTILINE)) == own
 
 
+def test_every_metric_that_an_alert_asks_for_exists() -> None:
+    reference = (CHECKOUT / "docs/reference/operations.md").read_text()
+    known = set(re.findall(r"^\| `(hourbook_\w+)`", reference, re.MULTILINE))
+    asked = set(
+        re.findall(r"hourbook_\w+", (CHECKOUT / "docs/howto/watch-a-market.md").read_text())
+    )
+    assert {name.removesuffix("_bucket") for name in asked} - known == set()
+    assert len(asked) >= 10
+
+
 async def test_ready_follows_the_market_and_health_the_process(live: Live) -> None:
     assert json.loads((await get(live, "/ready"))[1])["ok"] is True
     await live.market.desk.perform([wishes.set_mode(Mode.CANCEL_ONLY, "a test")])

@@ -78,6 +78,7 @@ class Hub:
         self._no_such_position = no_such_position
         self.keys = keys
         self.now_ms = now_ms
+        self.draining = False
         self.metrics: Metrics | None = None  # set once what was released before is read
         self.feed, self.accounts = view.feed, view.accounts
         self.recorder = Recorder(self.feed.instruments)
@@ -105,6 +106,7 @@ class Hub:
 
     def drain(self) -> None:
         """Take no more orders: the market is stopping. What is queued is still reported."""
+        self.draining = True
 
         def refuse(
             source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None

@@ -96,6 +96,8 @@ class Gateway:
         origin = request.headers.get("Origin")
         if origin is not None and origin not in self._origins:
             raise web.HTTPForbidden(text="this origin is not let in")
+        if self._hub.draining:
+            raise web.HTTPServiceUnavailable(text="the market is stopping")
         socket = web.WebSocketResponse(
             protocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
             max_msg_size=Limit.FRAME_BYTES + 1,  # aiohttp refuses from this size on
