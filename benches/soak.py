@@ -1,8 +1,8 @@
 """``hourbook bench soak``: does a market that serves for an hour stay as large as it was?
 
 A real ``hourbook serve`` under a steady rate of orders from real clients, which come and go. Once a
-second its resident memory and its open descriptors are taken. After a first part, in which tables
-grow to their size, both are judged: descriptors must not rise, and memory no more than
+second its resident memory and its open descriptors are taken. Once ``WARM_ORDERS`` have filled
+every table that has a bound, both are judged: descriptors must not rise, and memory no more than
 ``GROWTH_MAX`` over the rest by its trend. In the end the log is replayed and every hash compared.
 """
 
@@ -26,14 +26,18 @@ from clients.aio import AsyncClient
 from clients.errors import ConnectionLost, NotConnected, OutcomeUnknown
 from exchange.app import admin
 from exchange.app.requests import Deposit, OpenAccount
+from exchange.gateway.accounts import FINISHED_ORDERS
 from exchange.gateway.auth import create_key
 
 CLIENTS: Final = 4
-RATE: Final = 200  # orders a second, of all clients together
+WORKERS: Final = 8  # of one client, each with one order under way
+RATE: Final = 400  # orders a second, of all clients together
 LIVE_SECONDS: Final = 20.0  # of one connection; then the client goes and another one comes
 ORDERS_MAX: Final = 50  # an account's working orders: beyond, the oldest is cancelled
 SPREAD_TICKS: Final = 20
-WARM_SHARE: Final = 0.4  # of the time, not judged
+# The gateway remembers the last FINISHED_ORDERS that ended: until then it grows by design.
+WARM_ORDERS: Final = FINISHED_ORDERS * 5 // 4
+JUDGED_SAMPLES: Final = 60  # at least
 GROWTH_MAX: Final = 0.05  # of memory over the judged part
 DESCRIPTORS_MAX: Final = CLIENTS + 1  # that the last part may have more than the first
 CASH: Final = "900000000"
@@ -71,7 +75,7 @@ class Load:
     def __init__(self, url: str, keys: list[tuple[str, str]], rate: float) -> None:
         self.orders = 0
         self._url, self._keys = url, keys
-        self._pause = len(keys) / rate
+        self._pause = len(keys) * WORKERS / rate
         self._over = asyncio.Event()
 
     async def run(self) -> None:
@@ -90,14 +94,19 @@ class Load:
                 code = min(c for c, data in client.instruments.items() if data.product == "H100")
                 await client.subscribe(f"state.{code}", f"depth.{code}")
                 leave = time.monotonic() + LIVE_SECONDS * (0.5 + random.random())
-                due = time.monotonic()
-                while time.monotonic() < leave and not self._over.is_set():
-                    due += self._pause
-                    await asyncio.sleep(max(0.0, due - time.monotonic()))
-                    try:
-                        await self._step(client, code, random)
-                    except (ConnectionLost, NotConnected, OutcomeUnknown):
-                        break  # the next client goes on
+                await asyncio.gather(
+                    *(self._work(client, code, random, leave) for _ in range(WORKERS))
+                )
+
+    async def _work(self, client: AsyncClient, code: str, random: Random, leave: float) -> None:
+        due = time.monotonic()
+        while time.monotonic() < leave and not self._over.is_set():
+            due = max(due + self._pause, time.monotonic() - 1)  # what is late is not made up for
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            try:
+                await self._step(client, code, random)
+            except (ConnectionLost, NotConnected, OutcomeUnknown):
+                return  # the next client goes on
 
     async def _step(self, client: AsyncClient, code: str, random: Random) -> None:
         mark = round(float(client.states[code].mark) * 1_000) if code in client.states else 3_000
@@ -176,7 +185,9 @@ def show(sample: Sample, seconds: float) -> None:
 
 def judge(samples: list[Sample]) -> tuple[list[Row], list[str]]:
     """The rows, and what is not flat."""
-    judged = samples[int(len(samples) * WARM_SHARE) :]
+    judged = [one for one in samples if one.orders >= WARM_ORDERS]
+    is_warm = len(judged) >= JUDGED_SAMPLES
+    judged = judged if is_warm else samples[len(samples) // 2 :]
     memory = Trend.of([(one.seconds, one.resident_mib) for one in judged])
     length = judged[-1].seconds - judged[0].seconds
     mean = sum(one.resident_mib for one in judged) / len(judged)
@@ -188,6 +199,7 @@ def judge(samples: list[Sample]) -> tuple[list[Row], list[str]]:
     rows = [
         row("soak.seconds", samples[-1].seconds, "s"),
         row("soak.orders", orders, "orders"),
+        row("soak.judged", len(judged), "seconds"),
         row("soak.resident.mean", mean, "MiB"),
         row("soak.resident.growth", 100 * growth, "% over the judged part"),
         row("soak.resident.slope", memory.slope * 3600, "MiB/hour"),
@@ -195,6 +207,11 @@ def judge(samples: list[Sample]) -> tuple[list[Row], list[str]]:
         row("soak.descriptors.last", after, "at most"),
     ]
     faults = []
+    if not is_warm:
+        faults.append(
+            f"{orders:,} orders are too few to judge by: go on until {JUDGED_SAMPLES} s after"
+            f" {WARM_ORDERS:,} orders (--seconds, --rate)"
+        )
     if growth > GROWTH_MAX:
         faults.append(f"memory grew by {growth:.1%} of its mean, more than {GROWTH_MAX:.0%}")
     if after > before + DESCRIPTORS_MAX:

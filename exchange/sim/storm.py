@@ -11,6 +11,7 @@ A run is a function of its seed: the same seed gives the same log, the same tape
 
 import asyncio
 import contextlib
+import gc
 import tempfile
 from hashlib import blake2b
 from pathlib import Path
@@ -364,6 +365,8 @@ def simulate(seed: int, *, bug: str = "", trace: bool = False) -> tuple[Report, 
             return simulation.run(), simulation
         except Exception as error:
             raise Found(simulation, error) from error
+        finally:
+            gc.collect()  # a life's engine is large, and every life leaves circles behind
 
 
 def memory_folder() -> Path | None:
