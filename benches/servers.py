@@ -19,7 +19,7 @@ from typing import Final, Literal
 from aiohttp import WSMsgType, web
 
 from exchange.app import Market
-from exchange.app.collector import calm_collector
+from exchange.app.collector import calm_collector, short_turns
 from exchange.app.requests import Deposit, OpenAccount
 from exchange.app.settings import Serve, Settings
 from exchange.gateway.auth import create_key
@@ -55,6 +55,7 @@ async def serve_market(
     settings = Settings(serve=Serve(clearing=clearing))
     market = await Market.start(directory, settings=settings)
     calm_collector()
+    short_turns()
     keys = []
     for account in range(1, accounts + 1):
         opening = OpenAccount(
