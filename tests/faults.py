@@ -13,7 +13,10 @@ FAULTS: Final[dict[str, str | tuple[str, ...]]] = {
     "F04": "test_faults::test_f04_a_flipped_bit_early_in_the_log",
     "F05": "test_faults::test_f05_a_frame_removed_doubled_or_swapped",
     "F06": "test_faults::test_f06_a_tail_of_zeros_is_the_end",
-    "F07": "test_faults::test_f07_a_sync_that_fails_once_is_the_end_of_the_process",
+    "F07": (
+        "test_faults::test_f07_a_sync_that_fails_once_is_the_end_of_the_process",
+        "test_faults::test_f07_the_process_ends_by_itself_and_the_next_one_goes_on",
+    ),
     "F08": (
         "test_faults::test_f08_a_disk_that_fills_in_the_middle_of_a_frame",
         "test_full_disk::test_a_whole_market_lives_through_it",

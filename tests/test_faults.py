@@ -45,6 +45,7 @@ from recorded import (
     running,
     say,
 )
+from served import COMMAND
 from test_sequencer import Gate
 from typer.testing import CliRunner
 
@@ -222,6 +223,45 @@ async def test_f07_a_sync_that_fails_once_is_the_end_of_the_process(tmp_path: Pa
     await sequencer.close()
     assert (sequencer.tape.last, disk.after) == (told, 0)
     assert not (tmp_path / "head").exists()
+
+
+SERVE = """
+import os, sys
+from pathlib import Path
+from exchange.cli import main
+from exchange.journal.storage import LocalFile
+sync, bad = LocalFile.sync, Path(sys.argv[3]) / "bad"
+def once(file):
+    if bad.exists():
+        bad.unlink()
+        raise OSError(5, os.strerror(5))
+    sync(file)
+LocalFile.sync = once
+sys.argv[:] = ["hourbook", *sys.argv[1:]]
+main()
+"""
+
+
+def test_f07_the_process_ends_by_itself_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    """Served as operators do: exit code 3, the reason on stderr, no answer before a sync."""
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    serve = [sys.executable, "-c", SERVE, "serve", "--data", str(tmp_path), "--port", "0"]
+    deposit_command = [*COMMAND, "admin", "deposit", "1", "1000", "--data", str(tmp_path)]
+    with subprocess.Popen(
+        serve, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None and server.stdout.readline().startswith("{")
+        (tmp_path / "bad").touch()
+        asked = subprocess.run(
+            deposit_command, cwd=CHECKOUT, capture_output=True, text=True, check=False
+        )
+        _, said = server.communicate(timeout=60)
+    assert (server.returncode, asked.returncode != 0) == (3, True)
+    assert "SyncFailed" in said or "mend the disk, then start again" in said
+    assert not (tmp_path / "bad").exists()
+    again = subprocess.run(deposit_command, cwd=CHECKOUT, capture_output=True, check=False)
+    assert again.returncode == 0
+    assert replay(tmp_path, Engine).divergence is None
 
 
 class FillsUp(LocalStorage):
