@@ -41,14 +41,6 @@ cdef u64 write_orders(Market* m, char* to) noexcept nogil:
     return used
 
 
-cdef bytes orders_of(Market* m):
-    cdef bytes out = PyBytes_FromStringAndSize(NULL, write_orders(m, NULL))
-    cdef char* to = out
-    with nogil:
-        write_orders(m, to)
-    return out
-
-
 cdef bytes image_of_instrument(Instrument* i):
     return numbers((
         i.low, i.high, i.price_step, i.mark, i.rate, i.position_limit, i.multiplier, i.tick_scale,
@@ -89,15 +81,27 @@ cdef bytes positions_of(Market* m):
 
 
 cdef bytes image_of(Market* m, bint buckets):
-    """Everything in id order."""
-    cdef list parts = [numbers((
+    """Everything in id order. The orders, which may be a million, are written where they go."""
+    cdef bytes head = numbers((
         IMAGE, m.rules_version, m.business_date, m.day_open, m.mode, m.deposits, m.order_top,
         m.order_free, m.position_top, m.instrument_count, m.account_top, m.session_top,
         m.session_free_head, m.session_free_tail, m.timer_count,
-    ))]
+    ))
+    cdef bytes rest = after_orders(m, buckets)
+    cdef u64 orders = write_orders(m, NULL)
+    cdef bytes out = PyBytes_FromStringAndSize(NULL, len(head) + orders + len(rest))
+    cdef char* to = out
+    memcpy(to, <char*>head, len(head))
+    memcpy(to + len(head) + orders, <char*>rest, len(rest))
+    to += len(head)
+    with nogil:
+        write_orders(m, to)
+    return out
+
+
+cdef bytes after_orders(Market* m, bint buckets):
+    cdef list parts = [positions_of(m)]
     cdef u32 k
-    parts.append(orders_of(m))
-    parts.append(positions_of(m))
     for k in range(m.instrument_count):
         parts.append(image_of_instrument(&m.instruments[k]))
     for k in range(m.account_top):
