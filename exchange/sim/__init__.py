@@ -1,1 +1,1 @@
-"""Participants and flows that drive the real market: the demo day, and raw order flow."""
+"""What drives the real market: the demo day, raw order flow, and storms of faults from a seed."""
