@@ -166,7 +166,7 @@ cdef class Engine:
         return image_out(self.m)
 
     def restore(self, const u8[::1] image not None):
-        """Become the engine that `image` was taken of; ValueError if it cannot, and nothing changes.
+        """Become the engine that `image` was taken of. ValueError if it cannot, changing nothing.
 
         What was read leads nowhere outside; whether it is right, `state_bytes` and `check` tell.
         """

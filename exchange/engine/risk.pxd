@@ -5,7 +5,8 @@
 # unrealized are the sums over its positions; a member's cash and required over its accounts.
 
 from exchange.engine.state cimport (
-    Account, Instrument, Market, Member, Position, ensure, i64, likely, u32, u8, unlikely, working_of,
+    Account, Instrument, Market, Member, Position, ensure, i64, likely, u32, u8, unlikely,
+    working_of,
 )
 
 cdef extern from *:
