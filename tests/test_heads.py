@@ -105,13 +105,16 @@ def test_a_log_written_anew_is_refused_with_the_place(
     assert (error.path, error.offset) == (other / FIRST_SEGMENT, place.offset)
     assert f"sequence 8, named by the signed head in {elsewhere}" in str(error)
     assert error.expected == read_heads(elsewhere, HEX)[0].frame_hash != error.found
-    answer = CliRunner().invoke(app, ["heads", "verify", str(other), "--heads", str(elsewhere)])
-    assert isinstance(answer.exception, BrokenChain)
+    for command in (["heads", "verify"], ["replay", "--verify"]):
+        told = CliRunner().invoke(app, [*command, str(other), "--heads", str(elsewhere)])
+        assert isinstance(told.exception, BrokenChain)
+        assert told.exception.offset == place.offset
+    assert CliRunner().invoke(app, ["replay", "--verify", str(other)]).exit_code == 0
     good = CliRunner().invoke(
         app, ["heads", "verify", str(market), "--heads", str(elsewhere), "--json"]
     )
-    told = json.loads(good.stdout)
-    assert (told["heads"], told["signed_upto"], told["log_upto"]) == (2, 10, 10)
+    facts = json.loads(good.stdout)
+    assert (facts["heads"], facts["signed_upto"], facts["log_upto"]) == (2, 10, 10)
     refused = CliRunner().invoke(
         app, ["heads", "verify", str(market), "--heads", str(elsewhere), "--key", "ab" * 8]
     )

@@ -41,6 +41,9 @@ def replay(
     from_snapshot: Annotated[
         bool, typer.Option("--from-snapshot", help="Begin with the newest snapshot that holds.")
     ] = False,
+    heads: Annotated[
+        Path | None, typer.Option(help="A directory of signed heads to hold the log against.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Replay a log through a fresh engine and compare every hash recorded in it.
@@ -69,7 +72,9 @@ def replay(
             takes.append(_player(_factor(speed), picture, as_json))
         take = None if not takes else _all(takes)
         started = time.perf_counter()
-        replayed = walk.replay(directory, take, sequence, advance, from_snapshot=from_snapshot)
+        replayed = walk.replay(
+            directory, take, sequence, advance, from_snapshot=from_snapshot, heads=heads
+        )
         seconds = time.perf_counter() - started
         if replayed.divergence is not None and export is not None:
             raise _NotExported  # rows of another history than the log's are not left behind

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from exchange.engine import Engine
 from exchange.journal.errors import Diverged, JournalError
 from exchange.journal.frame import Frame
+from exchange.journal.heads import frames_known_of
 from exchange.journal.places import NotInLog, find_time
 from exchange.journal.point import Point
 from exchange.journal.reader import LOG_NAME, LogReader, Tail
@@ -64,17 +65,23 @@ def replay(
     progress: Progress | None = None,
     *,
     from_snapshot: bool = False,
+    heads: Path | None = None,
 ) -> Replayed:
     """Replay the log, or its commands up to ``until``, and compare every recorded hash.
 
     ``take`` gets every batch and its events, as far as they were compared or one read further. A
     divergence is returned; the reader's errors (DamagedLog, NewerVersion, ...) are raised.
-    ``from_snapshot``: begin with the newest snapshot that holds, if there is one.
+    ``from_snapshot``: begin with the newest snapshot that holds, if there is one. ``heads``: a
+    directory of signed heads, every one of which the log must agree with.
     """
     reader, engine, point = open_log(directory), Engine(), Point()
+    known = [] if heads is None else frames_known_of(directory, heads)
+    if known:
+        reader = LogReader(directory, known=known)
     if from_snapshot:
         found = recover(LocalStorage(directory), engine, until=until)
-        reader, point = LogReader(directory, start=found.log_start), found.point
+        reader = LogReader(directory, known=known, start=found.log_start)
+        point = found.point
     replayer = Replayer(engine, reader, point)
     try:
         replayer.run(until=until, on_batch=take, progress=progress)
