@@ -6,6 +6,7 @@ journalled and matched while the disk works on batch k.
 """
 
 import asyncio
+import logging
 import time
 from array import array
 from collections import deque
@@ -46,6 +47,7 @@ BATCH_COMMANDS: Final = int(Limit.BATCH_COMMANDS)
 SOURCE_COMMANDS: Final = QUEUE_COMMANDS // 4  # of one source: it alone cannot fill the queue
 TIMER_SECONDS_MAX: Final = 3600.0  # a later deadline is looked at again then
 _NS: Final = 1_000_000_000
+_log = logging.getLogger(__name__)
 _NO_FIELDS: Final = (0,) * 15
 
 _Item = tuple[bytes, int, str | None]  # record, ingress time, text
@@ -453,6 +455,9 @@ class Sequencer:
 
     def _shut(self) -> None:
         self._syncer.stop()
+        if self._batch is not None:
+            waited = len(self._batch.records) + self.queued
+            _log.error("%d commands were not taken, and not answered: the disk is full", waited)
         if self._failed:
             self._journal.abandon()
         else:

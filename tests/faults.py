@@ -19,6 +19,7 @@ FAULTS: Final[dict[str, str | tuple[str, ...]]] = {
     ),
     "F08": (
         "test_faults::test_f08_a_disk_that_fills_in_the_middle_of_a_frame",
+        "test_faults::test_f08_a_stop_while_the_disk_is_full_leaves_what_was_not_answered",
         "test_full_disk::test_a_whole_market_lives_through_it",
         "test_full_disk::test_orders_are_refused_and_cancels_answered_until_there_is_room",
     ),

@@ -305,6 +305,23 @@ async def test_f08_a_disk_that_fills_in_the_middle_of_a_frame(tmp_path: Path) ->
     assert replay(tmp_path, Engine).last_sequence == 6
 
 
+async def test_f08_a_stop_while_the_disk_is_full_leaves_what_was_not_answered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = FillsUp(tmp_path)
+    async with running(tmp_path, storage=storage) as sequencer:
+        await say(sequencer, deposits(2))
+        storage.left = 150
+        for command in deposits(3, 50):
+            sequencer.submit(1, command)
+        await until(lambda: sequencer.full)
+        storage.left = 0
+        await sequencer.close()
+        storage.left = 1 << 30
+    assert "3 commands were not taken, and not answered" in caplog.text
+    assert read_log(tmp_path).last_sequence == 2
+
+
 class Stutters(LocalStorage):
     """Every write is of five bytes at most."""
 

@@ -24,6 +24,7 @@ from exchange.journal.errors import (
     JournalError,
     JournalStopped,
     NoSuchPosition,
+    WriteFailed,
     write_failure,
 )
 from exchange.journal.frame import EXCHANGE_ID_BYTES, Frame, Texts, pack_texts, unpack_texts
@@ -422,6 +423,9 @@ class Tape:
 
     def close(self) -> None:
         """End every follower at the present end. The file stays readable for those behind."""
-        self.write_held()
+        try:
+            self.write_held()
+        except WriteFailed as error:  # the next start makes the rest again from the log
+            _log.error("the tape ends before the log: %s", error)
         self._closed = True
         self._wake()
