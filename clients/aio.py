@@ -208,11 +208,17 @@ class AsyncClient:
         post_only: bool = False,
         self_trade: SelfTradeText = "cancel_newest",
         manual: bool = False,
+        expires_ms: int | None = None,
+        minimum_quantity: Number | None = None,
+        protection: Number | None = None,
     ) -> EnterOutcome:
         """Enter a limit order, or without a price a market order.
 
         Prices are strings or Decimals in dollars, or ints of ticks; quantities whole lots. Called
         again with the same ``client_order_id`` and fields it is a retry: one order exists.
+        With ``GTD`` goes ``expires_ms``, milliseconds since the epoch. ``minimum_quantity`` must
+        trade at once, or all is cancelled. A market order with a time in force that rests takes
+        the best opposite price for its limit; ``protection`` puts the limit that far beyond it.
         Raises ValueRefused, NotConnected, OutcomeUnknown.
         """
         request = self._build.enter(
@@ -225,6 +231,9 @@ class AsyncClient:
             post_only=post_only,
             self_trade=self_trade,
             manual=manual,
+            expires_ms=expires_ms,
+            minimum_quantity=minimum_quantity,
+            protection=protection,
         )
         answer = await self._link.ask(request)
         if isinstance(answer, Accepted | Rejected):

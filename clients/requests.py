@@ -46,8 +46,11 @@ class Requests:
         post_only: bool = False,
         self_trade: SelfTradeText = "cancel_newest",
         manual: bool = False,
+        expires_ms: int | None = None,
+        minimum_quantity: Number | None = None,
+        protection: Number | None = None,
     ) -> Enter:
-        """A limit order, or a market order if there is no price."""
+        """A limit order, or a market order if there is no price; see ``AsyncClient.enter``."""
         return Enter(
             client_order_id=self._id(client_order_id),
             instrument=instrument,
@@ -59,6 +62,9 @@ class Requests:
             post_only=post_only,
             self_trade=self_trade,
             manual=manual,
+            expires_ms=expires_ms,
+            minimum_quantity=None if minimum_quantity is None else quantity_text(minimum_quantity),
+            protection=None if protection is None else self._price(instrument, protection),
         )
 
     def cancel(

@@ -188,13 +188,17 @@ class Generator:
         account = self._account()
         key = self._key()
         market = draw() < 0.06
-        tif = self.random.choices(list(TimeInForce), (70, 10, 12, 8))[0]
+        tif = self.random.choices(list(TimeInForce), (64, 10, 12, 8, 6))[0]
         post_only = draw() < 0.08 and not market and (tif < TimeInForce.IOC or draw() < 0.1)
         flags = CommandFlag.MARKET if market else 0
         flags |= CommandFlag.POST_ONLY if post_only else 0
         flags |= CommandFlag.MANUAL if draw() < 0.1 else 0
-        if market and draw() < 0.9:
+        protected = draw() < (0.4 if market else 0.003)
+        flags |= CommandFlag.PROTECTED if protected else 0
+        if market and draw() < 0.6:
             tif = TimeInForce.IOC
+        price = self.random.randrange(-1, 9) * self.step if protected else 0
+        bounded = draw() < 0.06 and (not post_only or draw() < 0.1)
         record = pack(
             CommandKind.ENTER,
             side=self.random.randrange(2),
@@ -203,14 +207,21 @@ class Generator:
             instrument=self._instrument(),
             account=account,
             session=self._session_of(account),
-            price=0 if market else self._price(),
+            price=price if market else self._price(),
             quantity=self._lots(),
             operator=7,
             stp=self.random.randrange(4),
+            target_lo=self._expiry() if tif == TimeInForce.GTD else 0,
+            target_hi=self.random.randint(1, 12) if bounded else 0,
             key_lo=key,
             key_hi=key % 3,
         )
         return self._sent(record)
+
+    def _expiry(self) -> int:
+        """Mostly soon, now and then past."""
+        waits = (-1, 0, 1, 1_000_000, SECOND_NS, 20 * SECOND_NS, 90 * SECOND_NS, 1 << 62)
+        return min(self.stamp + self.random.choice(waits), (1 << 63) - 1)
 
     def _sent(self, record: bytes) -> bytes:
         self.sent.append(record)

@@ -14,6 +14,7 @@ from oracle_accounts import (
     logon,
     lose_session,
     move_money,
+    next_due,
     open_account,
     record,
     set_account,
@@ -213,7 +214,8 @@ class Oracle:
 
     def next_deadline(self) -> int:
         """The stamp of the next timer, 0 if there is none."""
-        return min((s.due for s in self.market.sessions.values() if not s.online), default=0)
+        due = next_due(self.market)
+        return due[0] if due else 0
 
     def state_bytes(self, buckets: bool = True) -> bytes:
         """All that can change a later event, as canonical text; without sequence and stamp."""

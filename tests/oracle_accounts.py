@@ -3,7 +3,7 @@
 from oracle_matching import cancel_order
 from oracle_orders import keep_receipt, need_slot, repeated
 from oracle_risk import member_figures, required, review
-from oracle_state import Account, Market, Record, Rejected, Session
+from oracle_state import Account, Market, Order, Record, Rejected, Session
 
 from exchange.messages import (
     AccountKind,
@@ -18,6 +18,7 @@ from exchange.messages import (
 
 THROTTLE_MAX = 1 << 50
 SESSION_SLOT_BITS = 16
+SESSIONS, ORDERS = 0, 1  # which comes first of what is due at the same stamp
 
 
 def open_account(m: Market, c: Record) -> None:
@@ -189,13 +190,27 @@ def logoff(m: Market, c: Record) -> None:
     lose_session(m, session)
 
 
+def next_due(m: Market) -> tuple[int, int, int] | None:
+    """The first thing that a stamp brings: (stamp, SESSIONS or ORDERS, session id or slot)."""
+    lost = [(s.due, SESSIONS, s.session_id) for s in m.sessions.values() if not s.online]
+    orders = [(o.expiry, ORDERS, o.slot) for o in m.orders_by_slot() if o.expiry]
+    return min(lost + orders, default=None)
+
+
+def end_grace(m: Market, session: Session) -> None:
+    """A lost session ends, and its working orders go."""
+    end_session(m, session)
+    for order in m.orders_by_slot():
+        if order.session == session.session_id:
+            cancel_order(m, order, CancelReason.DISCONNECTED)
+
+
 def fire_timers(m: Market) -> None:
-    """Every lost session whose grace is over ends, and its working orders go."""
-    lost = [session for session in m.sessions.values() if not session.online]
-    for session in sorted(lost, key=lambda s: (s.due, s.session_id)):
-        if session.due > m.stamp:
-            continue
-        end_session(m, session)
-        for order in m.orders_by_slot():
-            if order.session == session.session_id:
-                cancel_order(m, order, CancelReason.DISCONNECTED)
+    """What is due happens in the order of (stamp, sessions before orders, id)."""
+    while (due := next_due(m)) is not None and due[0] <= m.stamp:
+        if due[1] == SESSIONS:
+            end_grace(m, m.sessions[due[2]])
+        else:
+            order = m.slots[due[2]]
+            assert isinstance(order, Order)
+            cancel_order(m, order, CancelReason.TIME_EXPIRED)

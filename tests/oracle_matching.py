@@ -17,7 +17,7 @@ from exchange.messages import (
     TimeInForce,
 )
 
-RESTS = (TimeInForce.GTC, TimeInForce.DAY)
+RESTS = (TimeInForce.GTC, TimeInForce.DAY, TimeInForce.GTD)
 
 
 def reaches(order: Order, price: int) -> bool:
@@ -120,23 +120,30 @@ def meet_own(m: Market, incoming: Order, resting: Order) -> None:
         cancel_order(m, incoming, reason)
 
 
-def can_fill(m: Market, incoming: Order) -> bool:
-    """Whether a fill-or-kill order would trade whole."""
+def can_fill(m: Market, incoming: Order, wanted: int) -> bool:
+    """Whether an order would trade at least ``wanted`` lots at once."""
     lots = 0
     for resting in opposite(m, incoming):
-        if lots >= incoming.leaves or not reaches(incoming, resting.price):
+        if lots >= wanted or not reaches(incoming, resting.price):
             break
         if not own(m, incoming, resting):
             lots += resting.leaves
         elif incoming.stp != SelfTrade.CANCEL_OLDEST:
             break
-    return lots >= incoming.leaves
+    return lots >= wanted
 
 
 def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
-    """An incoming order trades, then rests or is cancelled; ``row`` is told what rests."""
-    if order.tif == TimeInForce.FOK and not can_fill(m, order):
+    """An incoming order trades, then rests or is cancelled; ``row`` is told what rests.
+
+    ``market``: what is left of it does not rest, whatever its time in force.
+    """
+    if order.tif == TimeInForce.FOK and not can_fill(m, order, order.leaves):
         cancel_order(m, order, CancelReason.FOK_UNFILLED)
+        return
+    minimum, order.minimum = order.minimum, 0
+    if not can_fill(m, order, minimum):
+        cancel_order(m, order, CancelReason.MINIMUM_UNFILLED)
         return
     resting = opposite(m, order)
     while order.leaves and resting and reaches(order, resting[0].price):
@@ -146,7 +153,7 @@ def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
             trade(m, order, resting[0])
     if not order.leaves:
         return
-    if order.tif in RESTS:
+    if order.tif in RESTS and not market:
         put_in(m, order)
         row.leaves = order.leaves
     else:

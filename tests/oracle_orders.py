@@ -14,6 +14,7 @@ from oracle_state import (
     Record,
     Rejected,
     Row,
+    signed,
 )
 
 from exchange.messages import (
@@ -31,7 +32,9 @@ from exchange.messages import (
 )
 
 # Plain numbers: the complement of an IntFlag keeps no unknown bit.
-ENTER_FLAGS = int(CommandFlag.POST_ONLY | CommandFlag.MARKET | CommandFlag.MANUAL)
+ENTER_FLAGS = int(
+    CommandFlag.POST_ONLY | CommandFlag.MARKET | CommandFlag.MANUAL | CommandFlag.PROTECTED
+)
 TARGET_FLAGS = int(CommandFlag.BY_CLIENT_ID | CommandFlag.MANUAL)
 REPLACE_FLAGS = TARGET_FLAGS | int(CommandFlag.POST_ONLY | CommandFlag.NEW_ID)
 I64_MAX = (1 << 63) - 1
@@ -43,8 +46,7 @@ I64_MAX = (1 << 63) - 1
 def fingerprint(c: Record) -> tuple[int, ...]:
     """What must be equal for a command to be a repeat."""
     flags = c.flags & ~int(CommandFlag.MANUAL)
-    target = (0, 0) if c.kind == CommandKind.ENTER else c.target
-    return (c.kind, c.side, c.tif, flags, c.stp, c.instrument, c.price, c.quantity, *target)
+    return (c.kind, c.side, c.tif, flags, c.stp, c.instrument, c.price, c.quantity, *c.target)
 
 
 def repeated(m: Market, c: Record) -> bool:
@@ -159,12 +161,14 @@ def judge_fields(c: Record, account: Account, instrument: Instrument) -> None:
     if account.max_order and c.quantity > account.max_order:
         raise Rejected(Reason.ACCOUNT_MAX_QUANTITY, account.max_order, c.quantity)
     notional = abs(c.price) * c.quantity * instrument.tick_value
-    if notional > Limit.MONEY:
+    if notional > Limit.MONEY and not market:
         raise Rejected(Reason.NOTIONAL, Limit.MONEY, min(notional, I64_MAX))
-    if not market and c.price % instrument.price_step:
+    if c.price % instrument.price_step:
         raise Rejected(Reason.TICK, instrument.price_step, c.price)
     if c.quantity % instrument.lot_step:
         raise Rejected(Reason.LOT, instrument.lot_step, c.quantity)
+    if market and c.price < 0:
+        raise Rejected(Reason.PRICE_LIMIT, 0, c.price)
     if not market and c.price < instrument.low:
         raise Rejected(Reason.PRICE_LIMIT, instrument.low, c.price)
     if not market and c.price > instrument.high:
@@ -180,22 +184,37 @@ def judge_post_only(c: Record, side: int, instrument: Instrument) -> None:
         raise Rejected(Reason.POST_ONLY, best, c.price)
 
 
+def limit_of(c: Record, instrument: Instrument) -> tuple[int, bool]:
+    """The price an ENTER may trade up to, and whether what is left of it may rest there."""
+    if not c.flags & CommandFlag.MARKET:
+        return c.price, c.tif in RESTS
+    best = [order.price for order in instrument.side(1 - c.side)[:1]]
+    far = instrument.high if c.side == Side.BUY else instrument.low
+    if not best or not (c.flags & CommandFlag.PROTECTED or c.tif in RESTS):
+        return far, False
+    if c.side == Side.BUY:
+        return min(best[0] + c.price, far), c.tif in RESTS
+    return max(best[0] - c.price, far), c.tif in RESTS
+
+
 # --- commands
 
 
-def judge_enter(m: Market, c: Record, account: Account) -> tuple[Instrument, int]:
-    """Every guard of ENTER after the known key; gives the instrument and the limit price."""
+def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
+    """Every guard of ENTER after the known key; gives the instrument."""
     if c.instrument >= len(m.instruments):
         raise Rejected(Reason.UNKNOWN_INSTRUMENT, len(m.instruments), c.instrument)
     instrument = m.instruments[c.instrument]
     judge_open(m, c, account, instrument)
     judge_fields(c, account, instrument)
     judge_post_only(c, c.side, instrument)
+    if c.target_hi > c.quantity:
+        raise Rejected(Reason.MINIMUM, c.quantity, signed(c.target_hi))
+    if c.tif == TimeInForce.GTD and signed(c.target_lo) <= m.stamp:
+        raise Rejected(Reason.EXPIRY, m.stamp, signed(c.target_lo))
     if account.open_orders() >= account.max_open:
         raise Rejected(Reason.OPEN_ORDERS, account.max_open, account.open_orders())
-    limit = c.price
-    if c.flags & CommandFlag.MARKET:
-        limit = instrument.high if c.side == Side.BUY else instrument.low
+    limit, _ = limit_of(c, instrument)
     position = m.position(c.account, c.instrument)
     judge_position(instrument, position, c.side, c.quantity, None)
     judge_margin(m, account, instrument, (c.side, c.quantity, limit), None)
@@ -207,36 +226,53 @@ def judge_enter(m: Market, c: Record, account: Account) -> tuple[Instrument, int
     known = sum(len(other.positions) for other in m.accounts.values())
     if c.instrument not in account.positions and known >= Limit.POSITIONS - 1:
         raise Rejected(Reason.POSITIONS_FULL, Limit.POSITIONS, Limit.POSITIONS)
-    return instrument, limit
+    return instrument
 
 
 def enter(m: Market, c: Record) -> None:
     account = common(m, c)
     market = bool(c.flags & CommandFlag.MARKET)
-    if c.side > 1 or c.tif > 3 or c.stp > 3 or c.flags & ~ENTER_FLAGS or (market and c.price):
+    protected = bool(c.flags & CommandFlag.PROTECTED)
+    if c.side > 1 or c.tif > TimeInForce.GTD or c.stp > 3 or c.flags & ~ENTER_FLAGS:
+        raise Rejected(Reason.SYNTAX)
+    if (market and not protected and c.price) or (c.tif != TimeInForce.GTD and c.target_lo):
         raise Rejected(Reason.SYNTAX)
     if c.key == NO_KEY:
         raise Rejected(Reason.ID_FORMAT)
     post_only = bool(c.flags & CommandFlag.POST_ONLY)
-    if (post_only and (market or c.tif not in RESTS)) or (market and c.tif != TimeInForce.IOC):
+    if (
+        (post_only and (market or c.tif not in RESTS))
+        or (market and c.tif == TimeInForce.FOK)
+        or (protected and not market)
+        or (c.target_hi and (post_only or c.tif == TimeInForce.FOK))
+    ):
         raise Rejected(Reason.COMBINATION)
     if repeated(m, c):
         return
-    instrument, limit = judge_enter(m, c, account)
+    instrument = judge_enter(m, c, account)
     account.positions.setdefault(c.instrument, Position())
-    accept(m, c, instrument.number, c.side, c.tif, limit)
+    limit, rests = limit_of(c, instrument)
+    order = new_order(m, c, instrument.number, c.side, c.tif, limit)
+    order.minimum = c.target_hi
+    order.expiry = c.target_lo
+    order.price = limit if rests or not market else 0
+    accept(m, c, order, market and not rests)
 
 
-def accept(m: Market, c: Record, instrument: int, side: int, tif: int, limit: int) -> None:
-    """A new order takes its slot and its place in the window, then comes in."""
-    order = Order(
-        m.take_slot(), c.account, instrument, side, c.price, c.quantity, tif, c.stp, c.session,
+def new_order(m: Market, c: Record, instrument: int, side: int, tif: int, limit: int) -> Order:
+    return Order(
+        m.take_slot(), c.account, instrument, side, limit, c.quantity, tif, c.stp, c.session,
         c.key, fingerprint(c), limit,
     )  # fmt: skip
+
+
+def accept(m: Market, c: Record, order: Order, market: bool) -> None:
+    """A new order takes its place in the window, then comes in."""
     m.remember(order)
     row = accepted_row(order, c)
+    row.price = order.price
     m.rows.append(row)
-    send(m, order, row, market=bool(c.kind == CommandKind.ENTER and c.flags & CommandFlag.MARKET))
+    send(m, order, row, market)
 
 
 def cancel(m: Market, c: Record) -> None:
@@ -293,7 +329,9 @@ def replace(m: Market, c: Record) -> None:
     need_slot(m, c)
     if new_id:
         cancel_order(m, order, CancelReason.REPLACED)
-        accept(m, c, instrument.number, order.side, order.tif, c.price)
+        new = new_order(m, c, instrument.number, order.side, order.tif, c.price)
+        new.expiry = order.expiry
+        accept(m, c, new, market=False)
     else:
         keep_receipt(m, c, change(m, order, c, leaves))
 

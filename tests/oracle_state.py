@@ -110,7 +110,8 @@ WORKING = (Place.BOOK, Place.DORMANT)
 
 @dataclass(slots=True, eq=False)
 class Order:
-    """An order, working or finished and still remembered. ``price`` of a market order is 0."""
+    """An order, working or finished and still remembered. ``price`` of one that was entered to
+    trade at the market and not to rest is 0."""
 
     order_id: int
     account: int
@@ -123,7 +124,9 @@ class Order:
     session: int
     key: Key
     fingerprint: tuple[int, ...]
-    limit: int  # the price it trades up to; of a market order the day's far limit
+    limit: int  # the price it trades up to
+    minimum: int = 0  # lots it must be able to trade at once when it is entered
+    expiry: int = 0  # stamp at which it is cancelled, of a GTD order
     executed: int = 0
     place: Place = Place.INCOMING
     in_window: bool = True

@@ -94,7 +94,13 @@ FRAMES: Final[list[tuple[str, Any, Reason, str | None]]] = [
     ("B61", text(side=3), R.SYNTAX, "side"),
     ("B62", text(instrument="NONE"), R.UNKNOWN_INSTRUMENT, "instrument"),
     ("B62", text(instrument=CODE.lower()), R.UNKNOWN_INSTRUMENT, "instrument"),
-    ("B63", text(time_in_force="GTD"), R.SYNTAX, "time_in_force"),
+    ("B63", text(time_in_force="GTX"), R.SYNTAX, "time_in_force"),
+    ("B63", text(time_in_force="GTD"), R.MISSING_FIELD, "expires_ms"),
+    ("B63", text(expires_ms=9_000), R.COMBINATION, "expires_ms"),
+    *(("B63", text(time_in_force="GTD", expires_ms=bad), R.SYNTAX, "expires_ms")
+      for bad in (-1, 1 << 62, 1.5, "9000")),
+    ("", text(protection="0.010"), R.COMBINATION, "protection"),
+    ("", text(minimum_quantity="x"), R.SYNTAX, "minimum_quantity"),
     ("B70", text(account=THIRD), R.UNKNOWN_FIELD, "account"),
     ("B71", text(operator=9), R.UNKNOWN_FIELD, "operator"),
     ("B12", '{"op":"halt","instrument":"H100Z26"}', R.UNKNOWN_COMMAND, "op"),
@@ -140,6 +146,8 @@ ENGINE: Final[list[tuple[str, dict[str, Any], Reason, str | None, str | None]]] 
     ("B59", {"price": "99999999", "quantity": "1000"}, R.NOTIONAL, None, None),
     ("B64", {"post_only": True, "time_in_force": "IOC"}, R.COMBINATION, None, None),
     ("B64", {"post_only": True, "time_in_force": "FOK"}, R.COMBINATION, None, None),
+    ("B63", {"time_in_force": "GTD", "expires_ms": 9_000}, R.EXPIRY, "1800000000000", "9000"),
+    ("", {"quantity": "5", "minimum_quantity": "9"}, R.MINIMUM, "5", "9"),
     ("B89", {"price": "1.000", "quantity": "610000"}, R.QUANTITY_RANGE, "1000", "610000"),
 ]
 

@@ -170,7 +170,7 @@ def test_batches_do_not_matter(machine: type[Machine], seed: int) -> None:
     A timer that becomes due within its own batch (grace 0) would fire at the next batch, so the
     stream here has none: sessions are left out.
     """
-    weights = {**MIXED, "session": 0, "recovered": 0, "again": 0, "altered": 0}
+    weights = {**MIXED, "session": 0, "recovered": 0, "again": 0, "altered": 0, "wild": 0}
     generator, whole = Generator(seed, weights), machine()
     random = Random(seed)
     cut = machine()

@@ -49,7 +49,7 @@ from exchange.messages import (
 
 MONEY, PRICE = int(Limit.MONEY), int(Limit.PRICE)
 POST_ONLY, NEW_ID = int(CommandFlag.POST_ONLY), int(CommandFlag.NEW_ID)
-IOC, OPEN = int(TimeInForce.IOC), int(TradingState.CONTINUOUS)
+IOC, GTD, OPEN = int(TimeInForce.IOC), int(TimeInForce.GTD), int(TradingState.CONTINUOUS)
 SECOND = 1_000_000_000
 
 Fix = dict[str, int] | bytes
@@ -95,12 +95,14 @@ WALKS: dict[str, Walk] = {
             (Reason.ACCOUNT_KILLED, set_account(account=4, quantity=2)),
             (Reason.SYNTAX, {"stp": 0}),
             (Reason.ID_FORMAT, {"key_lo": 3}),
-            (Reason.COMBINATION, {"tif": 0}),
+            (Reason.COMBINATION, {"tif": GTD}),
             (Reason.DUPLICATE_DIFFERENT, {"key_lo": NEW}),
             (Reason.UNKNOWN_INSTRUMENT, {"instrument": 1}),
             (Reason.NOT_TRADING, {"instrument": 0}),
             *FIELDS,
-            (Reason.POST_ONLY, {"flags": 0}),
+            (Reason.POST_ONLY, {"flags": 0, "target_hi": 99}),
+            (Reason.MINIMUM, {"target_hi": 0}),
+            (Reason.EXPIRY, {"tif": 0}),
             (Reason.OPEN_ORDERS, cancel(account=4, target_lo=3, key_lo=0)),
             *MONEY_IN,
         ],

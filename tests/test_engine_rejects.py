@@ -21,6 +21,7 @@ from reject_market import (
     KILL,
     NEW,
     RECEIPT,
+    STAMP,
     WORKING,
     Market,
     assert_rejected,
@@ -59,8 +60,10 @@ from exchange.messages import (
 
 Case = tuple[bytes, bytes, Reason, int, int]
 MONEY, PRICE = int(Limit.MONEY), int(Limit.PRICE)
-POST_ONLY, MARKET, NEW_ID = (int(CommandFlag[n]) for n in ("POST_ONLY", "MARKET", "NEW_ID"))
-IOC, FOK = int(TimeInForce.IOC), int(TimeInForce.FOK)
+POST_ONLY, MARKET, NEW_ID, PROTECTED = (
+    int(CommandFlag[n]) for n in ("POST_ONLY", "MARKET", "NEW_ID", "PROTECTED")
+)
+IOC, FOK, GTD = (int(TimeInForce[n]) for n in ("IOC", "FOK", "GTD"))
 OPEN, SHUT, EXPIRED = (int(TradingState[n]) for n in ("CONTINUOUS", "CLOSED", "EXPIRED"))
 HALTED = int(TradingState.HALTED)
 SECOND = 1_000_000_000
@@ -76,7 +79,7 @@ def of_every_order_command() -> Iterator[Case]:
         yield b"", command(account=99), Reason.UNKNOWN_ACCOUNT, 0, 0
         yield b"", command(session=77), Reason.SESSION_UNKNOWN, 0, 77
         yield b"", command(session=1 << 16 | 1), Reason.SESSION_UNKNOWN, 0, 1 << 16 | 1
-        yield b"", command(flags=128), Reason.SYNTAX, 0, 0
+        yield b"", command(flags=64), Reason.SYNTAX, 0, 0
         yield b"", command(key_lo=FILLED), Reason.DUPLICATE_DIFFERENT, 0, 0
         yield b"", command(key_lo=RECEIPT), Reason.DUPLICATE_DIFFERENT, 0, 0
     for command in (enter, replace):
@@ -98,13 +101,25 @@ def of_every_order_command() -> Iterator[Case]:
 
 
 def of_enter() -> Iterator[Case]:
-    for wrong in ({"side": 2}, {"tif": 4}, {"flags": 8}, {"flags": MARKET, "tif": IOC}):
+    wrongs: tuple[dict[str, int], ...] = (
+        {"side": 2}, {"tif": 5}, {"flags": 8}, {"flags": MARKET, "tif": IOC}, {"target_lo": 1},
+    )  # fmt: skip
+    for wrong in wrongs:
         yield b"", enter(**wrong), Reason.SYNTAX, 0, 0
     yield b"", enter(key_lo=0), Reason.ID_FORMAT, 0, 0
     for flags, tif in ((POST_ONLY, IOC), (POST_ONLY, FOK)):
         yield b"", enter(flags=flags, tif=tif), Reason.COMBINATION, 0, 0
-    for flags, tif in ((MARKET, 0), (MARKET, FOK), (MARKET | POST_ONLY, IOC)):
+    for flags, tif in ((MARKET, FOK), (MARKET | POST_ONLY, IOC), (PROTECTED, 0)):
         yield b"", enter(flags=flags, tif=tif, price=0), Reason.COMBINATION, 0, 0
+    for flags, tif in ((POST_ONLY, 0), (0, FOK)):
+        yield b"", enter(flags=flags, tif=tif, target_hi=2), Reason.COMBINATION, 0, 0
+    yield b"", enter(flags=MARKET | PROTECTED, price=7), Reason.TICK, 5, 7
+    yield b"", enter(flags=MARKET | PROTECTED, price=5, quantity=3), Reason.LOT, 2, 3
+    yield b"", enter(flags=MARKET | PROTECTED, price=-5), Reason.PRICE_LIMIT, 0, -5
+    yield b"", enter(target_hi=99), Reason.MINIMUM, 4, 99
+    yield b"", enter(tif=GTD, target_lo=SECOND), Reason.EXPIRY, STAMP, SECOND
+    yield b"", enter(tif=GTD, target_lo=1 << 63), Reason.EXPIRY, STAMP, -(1 << 63)
+    yield b"", enter(key_lo=WORKING, target_hi=2), Reason.DUPLICATE_DIFFERENT, 0, 0
     yield b"", enter(key_lo=WORKING, price=305), Reason.DUPLICATE_DIFFERENT, 0, 0
     yield b"", enter(instrument=3), Reason.UNKNOWN_INSTRUMENT, 3, 3
     yield b"", enter(instrument=1), Reason.NOT_TRADING, OPEN, SHUT

@@ -29,6 +29,7 @@ from exchange.messages import (
 BUY, SELL = 0, 1
 RESTS = int(EventFlag.RESTING)
 IOC, FOK = int(TimeInForce.IOC), int(TimeInForce.FOK)
+MARKET, PROTECTED = int(CommandFlag.MARKET), int(CommandFlag.PROTECTED)
 BY_KEY, NEW_ID = int(CommandFlag.BY_CLIENT_ID), int(CommandFlag.NEW_ID)
 START = 1_000_000_000_000
 SECOND = 1_000_000_000
@@ -88,6 +89,10 @@ class Desk:
         (event,) = self.enter(account, side, quantity, price, **more)
         assert event.leaves == quantity
         return event.order_id
+
+    def rest_until(self, account: int, due: int) -> int:
+        """A bid at 90 that is good till `due`; gives its id."""
+        return self.rest(account, BUY, 5, 90, tif=TimeInForce.GTD, target_lo=due)
 
     def free(self, account: int) -> int:
         figures = self.machine.account(account)
@@ -170,6 +175,81 @@ def test_fill_or_kill_counts_what_it_may_trade(machine: type[Machine], mode: Sel
     assert len(events) == (4 if fits else 2)
     before = desk.enter(2, BUY, 5, 100, tif=FOK, stp=mode)
     assert len(before) == 2  # one trade, or nothing left at 100 but four and three
+
+
+# --- market-to-limit, protection, minimum, good till a time
+
+
+@both
+def test_market_to_limit_rests_at_the_best_price_it_met(machine: type[Machine]) -> None:
+    desk = Desk(machine())
+    desk.rest(1, SELL, 3, 100)
+    desk.rest(1, SELL, 5, 101)
+    first, trade = desk.enter(2, BUY, 8, 0, flags=MARKET)
+    assert (first.price, first.leaves, trade.price, trade.quantity) == (100, 5, 100, 3)
+    assert desk.machine.book(0) == ([(100, 5, 1)], [(101, 5, 1)])
+
+
+@both
+@pytest.mark.parametrize("tif", [TimeInForce.GTC, TimeInForce.IOC])
+def test_without_an_opposite_side_nothing_rests(machine: type[Machine], tif: int) -> None:
+    desk = Desk(machine())
+    first, gone = desk.enter(2, BUY, 8, 3, flags=MARKET | PROTECTED, tif=tif)
+    assert (first.price, first.leaves, gone.quantity) == (0, 0, 8)
+    assert gone.reason == CancelReason.MARKET_REMAINDER
+
+
+@both
+def test_protection_ends_at_the_limits_of_the_day(machine: type[Machine]) -> None:
+    desk = Desk(machine())
+    desk.rest(1, BUY, 3, 60)
+    first, _ = desk.enter(2, SELL, 4, 1 << 40, flags=MARKET | PROTECTED)
+    assert (first.price, first.leaves) == (50, 1)
+
+
+@both
+@pytest.mark.parametrize("tif", [TimeInForce.GTC, TimeInForce.IOC])
+def test_a_minimum_trades_at_once_or_nothing_does(machine: type[Machine], tif: int) -> None:
+    desk = Desk(machine())
+    desk.rest(1, SELL, 3, 100)
+    first, gone = desk.enter(2, BUY, 8, 100, tif=tif, target_hi=4)
+    assert (first.leaves, gone.quantity, gone.reason) == (0, 8, CancelReason.MINIMUM_UNFILLED)
+    first, trade, *_ = desk.enter(2, BUY, 8, 100, tif=tif, target_hi=3)
+    assert trade.quantity == 3
+    assert first.leaves == (5 if tif == TimeInForce.GTC else 0)
+
+
+@both
+def test_what_is_due_ends_before_the_commands_of_its_stamp(machine: type[Machine]) -> None:
+    """By (due, slot); an order that was cancelled or filled has nothing left to end."""
+    desk = Desk(machine())
+    due = desk.stamp + SECOND
+    later, sooner = desk.rest_until(1, due + 1), desk.rest_until(1, due)
+    gone = desk.rest_until(1, due)
+    desk.name(CommandKind.CANCEL, 1, gone)
+    assert desk.machine.next_deadline() == due
+    desk.stamp = due - 1
+    assert len(desk.enter(2, BUY, 1, 80)) == 1
+    desk.stamp = due + SECOND
+    first, second, accepted = desk.enter(2, BUY, 1, 80)
+    assert [first.order_id, second.order_id] == [sooner, later]
+    assert first.reason == second.reason == CancelReason.TIME_EXPIRED
+    assert (accepted.kind, accepted.index) == (EventKind.ORDER_ACCEPTED, 2)
+    assert desk.machine.next_deadline() == 0
+    desk.machine.check()
+
+
+@both
+def test_a_replaced_order_keeps_its_end(machine: type[Machine]) -> None:
+    desk = Desk(machine())
+    due = desk.stamp + SECOND
+    order = desk.rest_until(1, due)
+    desk.name(CommandKind.REPLACE, 1, order, price=91, quantity=7)
+    desk.name(CommandKind.REPLACE, 1, order, price=92, quantity=7, flags=NEW_ID, key_lo=7)
+    assert desk.machine.next_deadline() == due
+    desk.stamp = due
+    assert desk.enter(2, BUY, 1, 80)[0].reason == CancelReason.TIME_EXPIRED
+    assert desk.machine.book(0)[0] == [(80, 1, 1)]
 
 
 # --- replace
@@ -280,8 +360,7 @@ def test_a_repeated_command_repeats_its_first_answer(machine: type[Machine]) -> 
         CommandKind.REDUCE, account=1, side=2, quantity=2, key_lo=8, target_lo=first.order_id
     )
     (reduced,) = desk.do(reduce)
-    aimed = pack(CommandKind.ENTER, account=1, quantity=5, price=90, key_lo=7, target_lo=3)
-    for command in (enter, by_hand, aimed):  # an ENTER has no target: whatever stands there
+    for command in (enter, by_hand):
         (again,) = desk.do(command)
         assert again.flags == first.flags | EventFlag.DUPLICATE
         assert (again.order_id, again.quantity, again.leaves) == (first.order_id, 5, 3)

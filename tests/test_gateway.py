@@ -112,6 +112,26 @@ async def test_a_market_order_has_no_price(venue: Venue) -> None:
     )
 
 
+async def test_a_market_order_that_rests_has_the_price_it_rests_at(venue: Venue) -> None:
+    seller, buyer = await venue.trader(RICH), await venue.trader(THIRD)
+    await venue.say(seller, enter("s", side="sell", quantity="4"))
+    order = enter("m", type="market", protection="0.002", time_in_force="DAY")
+    del order["price"]
+    told = await venue.say(buyer, order)
+    assert types(told) == ["accepted", "execution"]
+    assert isinstance(told[0], wire.Accepted)
+    assert (told[0].price, told[0].leaves_quantity) == ("2.652", "6")
+
+
+async def test_an_order_until_a_time_and_one_with_a_minimum(venue: Venue) -> None:
+    trader = await venue.trader(RICH)
+    (until,) = await venue.say(trader, enter("g", time_in_force="GTD", expires_ms=1 << 42))
+    assert isinstance(until, wire.Accepted) and until.time_in_force == "GTD"
+    told = await venue.say(trader, enter("n", minimum_quantity="1"))
+    assert types(told) == ["accepted", "cancelled"]
+    assert isinstance(told[1], wire.Cancelled) and told[1].reason == "MINIMUM_UNFILLED"
+
+
 async def test_two_connections_of_one_account_hear_the_same(venue: Venue) -> None:
     one, two = await venue.trader(RICH), await venue.trader(RICH, MSGPACK)
     told = await venue.say(one, enter("x"))

@@ -36,7 +36,6 @@ SIDES = {"buy": int(Side.BUY), "sell": int(Side.SELL)}
 NAMED = {"M1": 1, "M2": 2, "M3": 3}
 SWEEPER = 4
 UNNAMED = range(10, 110)  # even accounts buy and odd ones sell, so that they never meet themselves
-NOT_OFFERED = {"MT24": "market-to-limit is not offered yet"}
 
 Case = dict[str, Any]
 Result = dict[str, Any]
@@ -47,7 +46,7 @@ def cases(name: str) -> list[Case]:
     return loaded
 
 
-@pytest.mark.parametrize("name", ["matching.json", "risk.json"])
+@pytest.mark.parametrize("name", ["matching.json", "risk.json", "implied.json"])
 def test_tables_are_the_shared_ones(shared: Path, name: str) -> None:
     assert (TABLES / name).read_bytes() == (shared / "vectors" / name).read_bytes()
 
@@ -55,12 +54,14 @@ def test_tables_are_the_shared_ones(shared: Path, name: str) -> None:
 class Desk:
     """One instrument, open, without fees; accounts of their own self-trade groups."""
 
-    def __init__(self, machine: Machine, *, rate: int = 0, limit: int = 1 << 30) -> None:
+    def __init__(
+        self, machine: Machine, *, rate: int = 0, limit: int = 1 << 30, high: int = 2000
+    ) -> None:
         self.machine, self.sequence, self.stamp = machine, 1, STAMP
         self.do(
             pack(
                 CommandKind.LIST, price=100, quantity=1, session=1, account=1, operator=1,
-                target_hi=2000,
+                target_hi=high,
             ),
             pack(CommandKind.SET_RISK, price=rate, quantity=limit, session=1_000_000),
             pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS),
@@ -119,9 +120,9 @@ class Book:
         if not known["open"]:
             self.uses[name] = self.uses.get(name, 0) + 1
         market = step.get("type") == "market"
-        flags = (CommandFlag.MARKET if market else 0) | (
-            CommandFlag.POST_ONLY if step.get("post_only") else 0
-        )
+        flags = CommandFlag.POST_ONLY if step.get("post_only") else 0
+        flags |= CommandFlag.MARKET if "type" in step else 0
+        flags |= CommandFlag.PROTECTED if "protection" in step else 0
         turn = 2 * len(self.uses) % len(UNNAMED) + SIDES[step["side"]]
         account = NAMED.get(step.get("account", ""), UNNAMED[turn])
         account = known.get("account", account) if known["open"] else account
@@ -135,7 +136,7 @@ class Book:
             tif=TimeInForce["IOC" if market else step.get("tif", "GTC")],
             flags=flags,
             account=account,
-            price=step.get("price", 0),
+            price=step.get("price") or step.get("protection") or 0,
             quantity=step["qty"],
             stp=SelfTrade[step.get("stp", "cancel_newest").upper()],
             **key,
@@ -216,14 +217,44 @@ def summary(result: Result) -> Result:
 @pytest.mark.parametrize("machine", [Oracle, Engine])
 @pytest.mark.parametrize("case", cases("matching.json"), ids=lambda case: case["id"])
 def test_matching(machine: type[Machine], case: Case) -> None:
-    """MT23 runs as a plain market order: it is filled before its protection would matter."""
-    if reason := NOT_OFFERED.get(case["id"]):
-        pytest.skip(reason)
     book = Book(machine())
     results = [book.play(step) for step in case["inputs"]["steps"]]
     assert [result for result in results if result] == case["expected"]["results"]
     book.desk.machine.check()
     assert book.rest() == case["expected"]["book"]
+
+
+# --- market orders with protection: of the table of combinations these need none
+
+
+def protected_cases() -> pytest.MarkDecorator:
+    chosen = [case for case in cases("implied.json") if case.get("kind") == "protection"]
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: case["id"])
+
+
+@pytest.mark.parametrize("machine", [Oracle, Engine])
+@protected_cases()
+def test_protection(machine: type[Machine], case: Case) -> None:
+    given, expected = case["inputs"], case["expected"]
+    desk = Desk(machine(), high=100_000)
+    for account in (1, 2):
+        desk.open(account, 1 << 40)
+    other = "sell" if given["side"] == "buy" else "buy"
+    for key, (price, quantity) in enumerate(given["opposite"], start=1):
+        assert desk.accepts(order(other, quantity, price, key, account=2))
+    first, *rest = desk.do(
+        pack(
+            CommandKind.ENTER, side=SIDES[given["side"]], account=1, price=given["points"],
+            quantity=given["qty"], flags=CommandFlag.MARKET | CommandFlag.PROTECTED, key_lo=99,
+        )
+    )  # fmt: skip
+    assert first.price == (expected["limit"] or 0)
+    trades = [[e.price, e.quantity] for e in rest if e.kind == EventKind.TRADE]
+    assert trades == expected["fills"]
+    rests = [first.price, first.leaves] if first.leaves else None
+    assert rests == expected["rests"]
+    gone = sum(e.quantity for e in rest if e.kind == EventKind.ORDER_CANCELLED)
+    assert gone == expected["cancelled"]
 
 
 # --- pre-trade risk: of these kinds the engine decides alone

@@ -95,6 +95,10 @@ cdef inline void next_best(Instrument* book, u8 side, i32 slot) noexcept nogil:
     book.best[side] = occupied_above(book, slot) if side else occupied_below(book, slot)
 
 
+cdef inline bint has_opposite(Instrument* book, u8 side) noexcept nogil:
+    return book.best[0] != NO_BID if side else book.best[1] != NO_ASK
+
+
 cdef inline bint reaches(u8 side, i32 slot, i32 opposite) noexcept nogil:
     """Whether an order of `side` limited at `slot` trades with a level of the other side."""
     return slot <= opposite if side else slot >= opposite

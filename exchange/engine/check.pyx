@@ -5,9 +5,9 @@ from exchange.engine.ids cimport find_key, owner_of
 from exchange.engine.instruments cimport lowest
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
 from exchange.engine.state cimport (
-    Account, DORMANT, FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT,
-    WORKING, account_of, i32, i64, instrument_of, is_aged, is_live, side_of, state_of, u32, u64,
-    u8, working_of,
+    Account, DORMANT, EXPIRES, FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
+    RECEIPT, WORKING, account_of, i32, i64, instrument_of, is_aged, is_live, side_of, state_of,
+    tif_stp_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -154,6 +154,17 @@ cdef int check_slots(Market* m) except -1:
             ensure(slot in remembered, "a finished order's slot is remembered", slot)
         ensure(is_aged(o) == (slot not in remembered), "aged = out of the window", slot)
         ensure(find_key(m, owner_of(m, o), o.key_lo, o.key_hi) == slot, "ids are found", slot)
+    ensure([m.expiry_at[m.expiries[k].slot] for k in range(m.expiry_count)]
+           == list(range(m.expiry_count)), "the heap knows where its orders are", m.expiry_count)
+    for k in range(1, m.expiry_count):
+        i = (k - 1) // 2
+        ensure((m.expiries[i].due, m.expiries[i].slot) < (m.expiries[k].due, m.expiries[k].slot),
+               "the next expiry is first", k)
+    expiring = [slot for slot in range(1, m.order_top)
+                if state_of(&m.orders[slot]) != FREE and (m.orders[slot].traits >> 24) & EXPIRES]
+    until = [slot for slot in range(1, m.order_top) if is_live(&m.orders[slot])
+             and tif_stp_of(&m.orders[slot]) & 15 == TIME_IN_FORCE_GTD]
+    ensure(expiring == until and len(until) == m.expiry_count, "GTD orders expire", until)
     cells = sum([m.cells[k].slot != 0 for k in range(m.cell_mask + 1)])
     ensure(known == cells, "ids counted", (known, cells))
     ensure(known + free_slots == m.order_top - 1, "every slot accounted for", known)

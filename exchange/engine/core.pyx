@@ -153,7 +153,11 @@ cdef class Engine:
 
     def next_deadline(self):
         """The stamp at which the next timer is due, 0 if none runs."""
-        return self.m.timers[0].due if self.m.timer_count else 0
+        cdef Market* m = self.m
+        cdef i64 due = m.timers[0].due if m.timer_count else 0
+        if m.expiry_count and (due == 0 or m.expiries[0].due < due):
+            due = m.expiries[0].due
+        return due
 
     def state_bytes(self, bint buckets=True):
         """The canonical bytes of all that can change a later event; `buckets` = throttles too."""
@@ -166,7 +170,7 @@ cdef class Engine:
         return image_out(self.m)
 
     def restore(self, const u8[::1] image not None):
-        """Become the engine that `image` was taken of. ValueError if it cannot, changing nothing.
+        """Become the engine that `image` is of; ValueError if it cannot, and nothing changes.
 
         What was read leads nowhere outside; whether it is right, `state_bytes` and `check` tell.
         """

@@ -1,6 +1,6 @@
 # The guards of the order commands, in their documented precedence. Each says its own reject.
 
-from exchange.engine.book cimport on_step, slot_of
+from exchange.engine.book cimport has_opposite, on_step, slot_of
 from exchange.engine.ids cimport find_key
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, adverse_per_lot, required_of
@@ -13,11 +13,19 @@ from exchange.engine.vocabulary cimport *
 
 cdef void refuse_target(Market* m, Command* c, u32 slot) noexcept nogil
 cdef void refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogil
+cdef bint refuse_distance(Market* m, Command* c, Instrument* book) noexcept nogil
+cdef bint refuse_extent(Market* m, Command* c) noexcept nogil
+cdef i32 market_slot(Instrument* book, Command* c) noexcept nogil
 cdef void refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil
 cdef void refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8 side, i64 lots,
                         i64 rise) noexcept nogil
+
+
+cdef inline bint rests(u8 tif) noexcept nogil:
+    """Whether what cannot trade at once waits in the book."""
+    return tif <= TIME_IN_FORCE_DAY or tif == TIME_IN_FORCE_GTD
 
 
 cdef inline bint bad_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
@@ -45,7 +53,7 @@ cdef inline bint bad_grid(Market* m, Command* c, Instrument* book, Account* acco
                           i32* at) noexcept nogil:
     """QUANTITY_RANGE to PRICE_LIMIT: cheap tests pass, the slow ones say what was wrong.
 
-    Sets `at` to the ladder slot of the price (MARKET: of the far limit).
+    Sets `at` to the ladder slot of the price, or of what MARKET means.
     """
     if unlikely(c.quantity - 1 >= book.max_order or c.quantity > account.max_order):
         refuse_quantity(m, c, book)
@@ -57,7 +65,9 @@ cdef inline bint bad_grid(Market* m, Command* c, Instrument* book, Account* acco
             refuse_off_grid(m, c, book)
             return True
     else:
-        at[0] = 0 if c.side else <i32>(book.slots - 1)
+        if refuse_distance(m, c, book):
+            return True
+        at[0] = market_slot(book, c)
     if unlikely(book.lot_step != 1) and c.quantity % book.lot_step:
         reject(m, c, REASON_LOT, book.lot_step, c.quantity)
         return True

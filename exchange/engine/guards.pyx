@@ -67,6 +67,45 @@ cdef void refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogi
         reject(m, c, REASON_PRICE_LIMIT, book.high, c.price)
 
 
+cdef bint refuse_distance(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """TICK, LOT, PRICE_LIMIT of a MARKET order, whose price is a number of ticks."""
+    if c.price % book.price_step:
+        reject(m, c, REASON_TICK, book.price_step, c.price)
+    elif c.quantity % book.lot_step:
+        reject(m, c, REASON_LOT, book.lot_step, c.quantity)
+    elif c.price < 0:
+        reject(m, c, REASON_PRICE_LIMIT, 0, c.price)
+    else:
+        return False
+    return True
+
+
+cdef bint refuse_extent(Market* m, Command* c) noexcept nogil:
+    """MINIMUM, EXPIRY."""
+    if c.target_hi > c.quantity:
+        reject(m, c, REASON_MINIMUM, c.quantity, <i64>c.target_hi)
+    elif c.tif == TIME_IN_FORCE_GTD and <i64>c.target_lo <= m.stamp:
+        reject(m, c, REASON_EXPIRY, m.stamp, <i64>c.target_lo)
+    else:
+        return False
+    return True
+
+
+cdef i32 market_slot(Instrument* book, Command* c) noexcept nogil:
+    """How far a MARKET order may trade: the day's far limit, or from the best opposite price by
+    its protection, which is none for one that rests (market-to-limit)."""
+    cdef i64 far = 0 if c.side else book.slots - 1
+    cdef i64 best = book.best[1 - c.side]
+    cdef i64 steps = c.price / book.price_step
+    if not has_opposite(book, c.side) or not (c.flags & COMMAND_FLAG_PROTECTED or rests(c.tif)):
+        return <i32>far
+    if steps > book.slots:
+        return <i32>far
+    if c.side:
+        return <i32>(best - steps if best - steps > far else far)
+    return <i32>(best + steps if best + steps < far else far)
+
+
 cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8 side, i64 lots,
                         i64 rise) noexcept nogil:
     """MARGIN or MEMBER_MARGIN, unless the order reduces in an account that is in DEFICIT."""

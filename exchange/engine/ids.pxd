@@ -2,10 +2,12 @@
 # window of remembered ids. Open addressing, linear probing, at most half full, backward-shift
 # delete; a cell's tag is the upper half of its hash, so probing rarely touches the slab.
 
-from exchange.engine.vocabulary cimport COMMAND_KIND_ENTER, LIMIT_IDEMPOTENCY_WINDOW
+from exchange.engine.expiry cimport stop_expiry
+from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
-    AGED, Account, Cell, Command, FREE, Market, Order, RECEIPT, account_of, ensure, is_aged,
-    is_live, likely, prefetch, set_order_state, state_of, u32, u64, u8, unlikely,
+    AGED, Account, Cell, Command, EXPIRES, FREE, Market, Order, RECEIPT, account_of, ensure,
+    is_aged, is_live, is_marked, likely, prefetch, set_order_state, state_of, u32, u64, u8,
+    unlikely,
 )
 
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
@@ -97,8 +99,11 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     o.leaves = 0
     o.prev = 0
     o.next = 0
-    if unlikely(is_aged(o)):
-        free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
+    if unlikely(is_marked(o)):
+        if (o.traits >> 24) & EXPIRES:
+            stop_expiry(m, slot)
+        if is_aged(o):
+            free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
 
 
 cdef inline void remember(Market* m, Account* account, u32 tag, u32 slot) noexcept nogil:
@@ -128,6 +133,6 @@ cdef inline u64 fingerprint(Command* c) noexcept nogil:
     cdef u64 h = ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) * <u64>0x9E3779B97F4A7C15
                   + words[2] * <u64>0xBF58476D1CE4E5B9
                   + (words[3] & <u64>0x00FF0000FFFFFFFF) * <u64>0x94D049BB133111EB)
-    if c.kind != COMMAND_KIND_ENTER:  # which has no target
+    if unlikely(words[4] | words[5]):
         h += words[4] * <u64>0xD6E8FEB86659FD93 + words[5] * <u64>0xC2B2AE3D27D4EB4F
     return h

@@ -111,4 +111,8 @@ cdef bytes after_orders(Market* m, bint buckets):
         parts.append((<char*>&m.sessions[k].account)[:sizeof(Session) - sizeof(u64)])
     for k in range(m.timer_count):
         parts.append(numbers((m.timers[k].due, m.timers[k].session)))
+    if m.expiry_count:
+        due = sorted([(m.expiries[k].due, m.expiries[k].slot) for k in range(m.expiry_count)])
+        parts.append(numbers((m.expiry_count,)))
+        parts.extend([numbers(one) for one in due])
     return b"".join(parts)

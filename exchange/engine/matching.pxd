@@ -2,12 +2,13 @@
 
 from exchange.engine.state cimport Instrument, Market, i32, i64, u16, u32, u64, u8
 
-cdef struct Incoming:  # the caller sets slot, limit and order_id; `run` the rest
+cdef struct Incoming:  # the caller sets slot, limit, need and order_id; `run` the rest
     u32 slot
     i32 limit  # ladder slot it may trade up to
     u64 order_id
     u64 who
     u32 position, group, leaves
+    u32 need  # lots it must be able to trade at once, or nothing happens
     u32 self_cancelled  # lots the self-trade rule took off it at the end
     i64 lots, value, fees  # executed so far: lots, micro-dollars traded for, fees to pay
     i64 house  # fees of both sides so far

@@ -18,7 +18,7 @@ from exchange.engine.vocabulary cimport *
 
 
 cdef i64 reachable(Market* m, Instrument* book, Incoming* t, u32 wanted) noexcept nogil:
-    """Lots a fill-or-kill order could trade, counted until `wanted` are found."""
+    """Lots an order could trade at once, counted until `wanted` are found."""
     cdef u32 group = t.group
     cdef u8 other = 1 - t.side
     cdef i64 found = 0
@@ -172,8 +172,10 @@ cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder)
     t.fees = 0
     t.house = 0
     t.done = False
-    if remainder != CANCEL_REASON_FOK_UNFILLED or reachable(m, book, t, t.leaves) >= t.leaves:
+    if t.need == 0 or reachable(m, book, t, t.need) >= t.need:
         match(m, book, t)
+    elif remainder != CANCEL_REASON_FOK_UNFILLED:
+        remainder = CANCEL_REASON_MINIMUM_UNFILLED
     o.executed += <u32>t.lots
     o.leaves = t.leaves
     if t.leaves and remainder == 0:

@@ -3,9 +3,10 @@
 from libc.stdlib cimport realloc
 from libc.string cimport memset
 
-from exchange.engine.book cimport price_of, reaches, rest, slot_of, take_out, unlink
+from exchange.engine.book cimport has_opposite, price_of, reaches, rest, slot_of, take_out, unlink
+from exchange.engine.expiry cimport expiry_of, start_expiry
 from exchange.engine.guards cimport (
-    bad_grid, bad_owner, bad_risk, bad_time, refuse_target,
+    bad_grid, bad_owner, bad_risk, bad_time, refuse_extent, refuse_target, rests,
 )
 from exchange.engine.ids cimport (
     fill_cell, find_cell, find_key, fingerprint, remember, slots_left, tag_of,
@@ -28,8 +29,10 @@ from exchange.engine.vocabulary cimport *
 cdef enum:
     TARGET_FLAGS = 12  # MANUAL BY_CLIENT_ID
     REPLACE_FLAGS = 29  # POST_ONLY MANUAL BY_CLIENT_ID NEW_ID
-    # what must be zero in an ENTER's kind, side, tif, flags: side > 1, tif > 3, unknown flags
-    ENTER_FORM = 0xF8FCFE00
+    # what must be zero in an ENTER's kind, side, tif, flags: side > 1, tif > 7, unknown flags
+    ENTER_FORM = 0x78F8FE00
+    # what is zero in a plain limit order, GTC or DAY: also tif > 1, all flags but MANUAL
+    PLAIN_FORM = 0xFBFEFE00
 
 
 cdef struct Terms:  # what a new order is made of, once its guards have passed
@@ -37,6 +40,11 @@ cdef struct Terms:  # what a new order is made of, once its guards have passed
     u32 cell, tag  # where its key goes
     i32 slot  # of the ladder
     u8 side, tif
+    bint rests  # at once, if it meets nothing
+    u16 remainder  # why what cannot trade at once is cancelled; 0 if it rests
+    u32 need  # lots it must be able to trade at once
+    i64 price  # it would rest at; 0 if it does not
+    i64 expiry
     i64 adverse, rise  # of the hold
 
 
@@ -66,15 +74,19 @@ cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil
 cdef bint bad_form(Market* m, Command* c) noexcept nogil:
     """SYNTAX, ID_FORMAT, COMBINATION: when a cheap test found something unusual."""
     cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
-    if ((<u32*>c)[0] & <u32>ENTER_FORM or c.stp > SELF_TRADE_DECREMENT
-            or (market and c.price != 0)):
+    cdef bint protected = (c.flags & COMMAND_FLAG_PROTECTED) != 0
+    cdef bint post_only = (c.flags & COMMAND_FLAG_POST_ONLY) != 0
+    if ((<u32*>c)[0] & <u32>ENTER_FORM or c.tif > TIME_IN_FORCE_GTD
+            or c.stp > SELF_TRADE_DECREMENT or (market and not protected and c.price != 0)
+            or (c.tif != TIME_IN_FORCE_GTD and c.target_lo != 0)):
         reject(m, c, REASON_SYNTAX, 0, 0)
         return True
     if c.key_lo == 0 and c.key_hi == 0:
         reject(m, c, REASON_ID_FORMAT, 0, 0)
         return True
-    if ((c.flags & COMMAND_FLAG_POST_ONLY and (market or c.tif >= TIME_IN_FORCE_IOC))
-            or (market and c.tif != TIME_IN_FORCE_IOC)):
+    if ((post_only and (market or not rests(c.tif))) or (market and c.tif == TIME_IN_FORCE_FOK)
+            or (protected and not market)
+            or (c.target_hi and (post_only or c.tif == TIME_IN_FORCE_FOK))):
         reject(m, c, REASON_COMBINATION, 0, 0)
         return True
     return False
@@ -104,8 +116,11 @@ cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 at) n
 
 
 cdef inline void accept(Market* m, Command* c, Instrument* book, Account* account,
-                        Terms* terms) noexcept nogil:
-    """A new order under the command's key: ORDER_ACCEPTED, its trades, its rest or its end."""
+                        Terms* terms, bint plain) noexcept nogil:
+    """A new order under the command's key: ORDER_ACCEPTED, its trades, its rest or its end.
+
+    `plain`: a limit order, GTC or DAY, of which `terms` says nothing more.
+    """
     cdef Position* p = &m.positions[terms.at]
     cdef u32 slot = take_slot(m)
     cdef Order* o = &m.orders[slot]
@@ -119,7 +134,7 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     o.position = terms.at
     o.key_lo = c.key_lo
     o.key_hi = c.key_hi
-    o.price = c.price
+    o.price = c.price if plain else terms.price
     o.fingerprint = fingerprint(c)
     o.session = c.session
     o.traits = traits_of(side, terms.tif | c.stp << 4, WORKING)
@@ -128,14 +143,15 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     e = emit(m, what(EVENT_KIND_ORDER_ACCEPTED, flags, 0), p.who)
     t.order_id = order_id_of(m, slot)
     e.order_id = t.order_id
-    e.price = c.price
+    e.price = o.price
     e.quantity = c.quantity
     e.key_lo = c.key_lo
     e.key_hi = c.key_hi
     e.a = c.session
     e.b = terms.tif | <i64>c.stp << 8
-    if likely(terms.tif <= TIME_IN_FORCE_DAY
-              and not reaches(side, terms.slot, book.best[1 - side])):
+    if not plain and terms.expiry != 0:
+        start_expiry(m, slot, terms.expiry)
+    if likely((plain or terms.rests) and not reaches(side, terms.slot, book.best[1 - side])):
         # nothing to trade with: what the guards foresaw is what happens
         e.leaves = c.quantity
         book.working_orders += 1
@@ -148,27 +164,48 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     e.leaves = 0
     t.slot = slot
     t.limit = terms.slot
-    run(m, book, &t, m.index - 1, remainder_of(c, terms.tif))
+    t.need = 0 if plain else terms.need
+    run(m, book, &t, m.index - 1, 0 if plain else terms.remainder)
 
 
-cdef inline u16 remainder_of(Command* c, u8 tif) noexcept nogil:
-    """Why what cannot trade at once is cancelled; 0 if it rests."""
+cdef void accept_special(Market* m, Command* c, Instrument* book, Account* account,
+                         Terms* terms) noexcept nogil:
+    accept(m, c, book, account, terms, False)
+
+
+cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
+    """What is not plain in an order: what becomes of its remainder, and what it asks for."""
+    terms.rests = False
+    terms.expiry = 0
+    terms.remainder = 0
+    terms.need = <u32>c.target_hi
+    if c.tif == TIME_IN_FORCE_GTD:
+        terms.expiry = <i64>c.target_lo
     if c.flags & COMMAND_FLAG_MARKET:
-        return CANCEL_REASON_MARKET_REMAINDER
-    if tif == TIME_IN_FORCE_IOC:
-        return CANCEL_REASON_IOC_REMAINDER
-    return CANCEL_REASON_FOK_UNFILLED if tif == TIME_IN_FORCE_FOK else 0
+        if not rests(c.tif) or not has_opposite(book, c.side):
+            terms.remainder = CANCEL_REASON_MARKET_REMAINDER
+            terms.price = 0
+        return
+    if c.tif == TIME_IN_FORCE_IOC:
+        terms.remainder = CANCEL_REASON_IOC_REMAINDER
+    elif c.tif == TIME_IN_FORCE_FOK:
+        terms.remainder = CANCEL_REASON_FOK_UNFILLED
+        terms.need = c.quantity
+    else:
+        terms.rests = terms.need == 0
 
 
 cdef void enter(Market* m, Command* c) noexcept nogil:
     cdef Account* account
     cdef Instrument* book
     cdef Terms terms
+    cdef bint special
     cdef i64 price
     if bad_owner(m, c, True):
         return
-    if unlikely((<u32*>c)[0] & <u32>(ENTER_FORM | 0x03020000)
-                or c.stp > SELF_TRADE_DECREMENT or c.key_lo == 0) and bad_form(m, c):
+    special = ((<u32*>c)[0] & <u32>PLAIN_FORM or c.stp > SELF_TRADE_DECREMENT or c.key_lo == 0
+               or c.target_lo | c.target_hi)
+    if unlikely(special) and bad_form(m, c):
         return
     terms.tag = tag_of(c.account, c.key_lo)
     terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
@@ -184,15 +221,16 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
         return
     terms.side = c.side
     terms.tif = c.tif
-    if bad_post_only(m, c, book, c.side, terms.slot):
-        return
+    price = c.price
+    if unlikely(special):
+        if c.flags & COMMAND_FLAG_MARKET:
+            price = price_of(book, terms.slot)
+        if bad_post_only(m, c, book, c.side, terms.slot) or refuse_extent(m, c):
+            return
     if unlikely(account.open_orders >= account.max_open_orders):
         reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)
         return
     terms.at = position_of(account, c.instrument)
-    price = c.price
-    if unlikely(c.flags & COMMAND_FLAG_MARKET):
-        price = book.low + terms.slot * book.price_step
     terms.adverse = c.quantity * adverse_per_lot(book, c.side, price)
     # position 0 is all zeros: an account without a record has nothing there
     if bad_risk(m, c, book, &m.positions[terms.at], account, c.side, terms.adverse, c.quantity, 0,
@@ -202,7 +240,12 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
         return
     if unlikely(terms.at == 0):
         terms.at = open_position(m, c.account, c.instrument)
-    accept(m, c, book, account, &terms)
+    if likely(not special):
+        accept(m, c, book, account, &terms, True)
+        return
+    terms.price = price
+    specify(c, book, &terms)
+    accept_special(m, c, book, account, &terms)
 
 
 cdef inline bint bad_request(Market* m, Command* c, u8 flags, bint replacing) noexcept nogil:
@@ -376,10 +419,15 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
     terms.at = o.position
     terms.side = side_of(o)
     terms.tif = tif_stp_of(o) & 15
+    terms.price = c.price
+    terms.expiry = expiry_of(m, slot) if terms.tif == TIME_IN_FORCE_GTD else 0
+    terms.need = 0
+    terms.remainder = 0
+    terms.rests = True
     take_away(m, slot, CANCEL_REASON_REPLACED)  # `rise` is from the hold with the old order
     terms.tag = tag_of(c.account, c.key_lo)
     terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
-    accept(m, c, book, p.owner, &terms)
+    accept_special(m, c, book, p.owner, &terms)
 
 
 cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o, u32 slot,
@@ -409,6 +457,7 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
     set_order_state(o, WORKING)
     t.slot = slot
     t.limit = at
+    t.need = 0
     run(m, book, &t, m.index - 1, 0)
 
 
@@ -440,5 +489,6 @@ cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
             set_order_state(o, WORKING)
             t.slot = slot
             t.limit = slot_of(book, o.price)
+            t.need = 0
             run(m, book, &t, m.index - 1, 0)
         slot = following

@@ -5,7 +5,7 @@
 # unrealized are the sums over its positions; a member's cash and required over its accounts.
 
 from exchange.engine.state cimport (
-    Account, Instrument, Market, Member, Position, ensure, i64, likely, u32, u8, unlikely,
+    Account, Instrument, Market, Member, Position, ensure, i64, likely, u32, u64, u8, unlikely,
     working_of,
 )
 
@@ -32,12 +32,13 @@ cdef inline i64 loss_of(i64 unrealized) noexcept nogil:
 
 
 cdef inline i64 required_of(Account* account) noexcept nogil:
-    return account.cash - account.excess
+    # wraps only when a sum has overflowed: the engine stops at the end of that batch
+    return <i64>(<u64>account.cash - <u64>account.excess)
 
 
 cdef inline i64 hold_of(Account* account) noexcept nogil:
     """The sum of its positions' holds."""
-    return account.cash - account.excess - loss_of(account.unrealized)
+    return required_of(account) - loss_of(account.unrealized)
 
 
 cdef inline i64 adverse_per_lot(Instrument* i, u8 side, i64 price) noexcept nogil:

@@ -5,7 +5,7 @@ A session id is slot | generation << 16. Timers are kept sorted by (due, session
 
 from libc.string cimport memmove
 
-from exchange.engine.lifecycle cimport cancel_all_of, reject
+from exchange.engine.lifecycle cimport cancel_all_of, cancel_for, reject
 from exchange.engine.state cimport (
     Command, Event, Market, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session, Timer, blank,
     i64, put_state, standing, u32, u64,
@@ -78,13 +78,23 @@ cdef void lose_session(Market* m, u32 slot) noexcept nogil:
 
 
 cdef void fire_due(Market* m) noexcept nogil:
-    """End every session whose grace is over at the present stamp."""
+    """What is due at the present stamp: sessions whose grace is over end, orders that worked until
+    a time are cancelled; by (due, sessions first, id)."""
     cdef u32 session
-    while m.timer_count and m.timers[0].due <= m.stamp:
-        session = m.timers[0].session
-        m.timer_count -= 1
-        memmove(&m.timers[0], &m.timers[1], m.timer_count * sizeof(Timer))
-        end_session(m, session & 0xFFFF)
+    cdef i64 due
+    while True:
+        due = m.expiries[0].due if m.expiry_count else <i64>0x7FFFFFFFFFFFFFFF
+        if m.timer_count and m.timers[0].due <= due:
+            if m.timers[0].due > m.stamp:
+                return
+            session = m.timers[0].session
+            m.timer_count -= 1
+            memmove(&m.timers[0], &m.timers[1], m.timer_count * sizeof(Timer))
+            end_session(m, session & 0xFFFF)
+        elif m.expiry_count and due <= m.stamp:
+            cancel_for(m, m.expiries[0].slot, CANCEL_REASON_TIME_EXPIRED)
+        else:
+            return
 
 
 cdef inline Session* known(Market* m, Command* c) noexcept nogil:

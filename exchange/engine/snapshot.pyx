@@ -15,7 +15,7 @@ from libc.string cimport memcpy, memset
 from exchange.engine.book cimport occupy, on_step, slot_of
 from exchange.engine.instruments cimport build_ladder
 from exchange.engine.state cimport (
-    Account, Cell, FREE, Instrument, Level, Market, Member, Order, Position, RECEIPT,
+    Account, Cell, Expiry, FREE, Instrument, Level, Market, Member, Order, Position, RECEIPT,
     Session, Timer, WORKING, account_of, i32, instrument_of, market_free, market_new,
     side_of, state_of, u32, u64, u8,
 )
@@ -62,10 +62,10 @@ cdef struct Walk:
 
 cdef u64 layout() noexcept:
     """What must be equal for an image to be this build's: the sources, and sizes as compiled."""
-    cdef u64[12] facts = [
+    cdef u64[13] facts = [
         sizeof(Market), sizeof(Order), sizeof(Cell), sizeof(Position), sizeof(Instrument),
         sizeof(Account), sizeof(Member), sizeof(Session), sizeof(Timer), sizeof(Level),
-        LIMIT_ORDERS, VERSION_SCHEMA,
+        LIMIT_ORDERS, VERSION_SCHEMA, sizeof(Expiry),
     ]
     cdef u64 fold = SOURCES
     cdef u64 fact
@@ -105,6 +105,8 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.members = of.members
     m.sessions = of.sessions
     m.timers = of.timers
+    m.expiries = of.expiries
+    m.expiry_at = of.expiry_at
 
 
 cdef void blank_positions(Position* p, u32 count) noexcept nogil:
@@ -147,6 +149,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.session_capacity != fresh.session_capacity or m.session_top < 1
         or m.session_top > m.session_capacity or m.session_free_head >= m.session_top
         or m.session_free_tail >= m.session_top or m.timer_count > m.session_capacity
+        or m.expiry_count > m.order_capacity
         or m.timer_capacity != fresh.timer_capacity
         or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
         or m.cell_room * <u64>2 != cells or cells << m.cell_shift != <u64>1 << 32
@@ -186,6 +189,7 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
     carry(w, m.members, <u64>LIMIT_MEMBERS * sizeof(Member))
     carry(w, m.sessions, <u64>m.session_top * sizeof(Session))
     carry(w, m.timers, <u64>m.timer_count * sizeof(Timer))
+    carry(w, m.expiries, <u64>m.expiry_count * sizeof(Expiry))
     blank_positions(<Position*>carry(w, m.positions, <u64>m.position_top * sizeof(Position)),
                     m.position_top)
     blank_instruments(<Instrument*>carry(w, m.instruments,
@@ -260,6 +264,10 @@ cdef int check_small(Market* m) noexcept nogil:
     for i in range(m.timer_count):
         if m.timers[i].session & 0xFFFF >= m.session_top:
             return TABLES
+    for i in range(m.expiry_count):
+        if m.expiries[i].slot >= m.order_top:
+            return TABLES
+        m.expiry_at[m.expiries[i].slot] = i
     for i in range(m.cell_mask + 1):
         used += m.cells[i].slot != 0
         if m.cells[i].slot >= m.order_top:

@@ -63,6 +63,7 @@ cdef enum OrderState:
 
 cdef enum OrderFlag:
     AGED = 1  # left the account's window while it still worked
+    EXPIRES = 2  # in the heap of expiries
 
 cdef struct Order:  # 64 bytes: one cache line
     u32 prev, next  # FIFO of the level or of the dormant list; next: free list
@@ -155,6 +156,10 @@ cdef struct Timer:
     i64 due
     u32 session
 
+cdef struct Expiry:  # 16 bytes
+    i64 due
+    u32 slot, spare
+
 cdef struct Market:
     # what the current command writes
     Event* events  # the buffer; it may move when it grows
@@ -182,6 +187,9 @@ cdef struct Market:
     u32 session_capacity, session_top, session_free_head, session_free_tail
     Timer* timers
     u32 timer_count, timer_capacity
+    Expiry* expiries  # a heap of the orders that work until a time
+    u32* expiry_at  # of a slot: where in the heap
+    u32 expiry_count
     # the day
     u32 business_date, rules_version
     u8 day_open, mode
@@ -257,6 +265,11 @@ cdef inline bint is_live(Order* o) noexcept nogil:
 
 cdef inline bint is_aged(Order* o) noexcept nogil:
     return (o.traits >> 24) & AGED
+
+
+cdef inline bint is_marked(Order* o) noexcept nogil:
+    """AGED or EXPIRES."""
+    return o.traits >> 24 != 0
 
 
 cdef inline void set_order_state(Order* o, u8 state) noexcept nogil:

@@ -39,6 +39,8 @@ cdef Market* market_new() except NULL:
     m.sessions = <Session*>reserve(m.session_capacity * sizeof(Session))
     m.timers = <Timer*>reserve(m.session_capacity * sizeof(Timer))
     m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
+    m.expiries = <Expiry*>reserve(m.order_capacity * sizeof(Expiry))
+    m.expiry_at = <u32*>reserve(m.order_capacity * sizeof(u32))
     m.cell_shift = 32 - 14
     m.cell_mask = (1 << 14) - 1
     m.cell_room = 1 << 13
@@ -76,7 +78,7 @@ cdef void market_free(Market* m) noexcept:
         free(m.accounts[i].positions)
     for block in (<size_t>m.orders, <size_t>m.positions, <size_t>m.accounts,
                   <size_t>m.instruments, <size_t>m.sessions, <size_t>m.timers,
-                  <size_t>m.members):
+                  <size_t>m.members, <size_t>m.expiries, <size_t>m.expiry_at):
         release_block(<void*><size_t>block)
     free(m.cells)
     free(m.events)

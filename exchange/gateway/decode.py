@@ -44,6 +44,10 @@ CANCEL: Final = int(CommandKind.CANCEL)
 UNSTATED: Final = int(Side.UNSTATED)
 MARKET: Final = int(CommandFlag.MARKET)
 POST_ONLY: Final = int(CommandFlag.POST_ONLY)
+PROTECTED: Final = int(CommandFlag.PROTECTED)
+EXTENT: Final = Layout("<QQ")  # an ENTER's target: expiry, minimum
+NANOSECONDS_PER_MS: Final = 1_000_000
+EXPIRES_MS_MAX: Final = (1 << 63) // NANOSECONDS_PER_MS - 1
 MANUAL: Final = int(CommandFlag.MANUAL)
 BY_CLIENT_ID: Final = int(CommandFlag.BY_CLIENT_ID)
 PRICES_REMEMBERED: Final = 65_536
@@ -224,7 +228,11 @@ class Recorder:
         if instrument is None:
             raise _unknown(request.instrument)
         market, text = request.type == "market", request.price
-        if market != (text is None):
+        if market and request.protection is not None:
+            text = request.protection
+        elif request.protection is not None:
+            raise Refused(Reason.COMBINATION, "protection", "only a market order has one")
+        if market != (request.price is None):
             told = "has no price" if market else "needs a price"
             raise Refused(Reason.SYNTAX, "price", f"a {request.type} order {told}")
         lots = self._lots(request.quantity)
@@ -233,6 +241,8 @@ class Recorder:
             known = self._ticks.get((instrument.id, text))
             price = self._price(instrument, text) if known is None else known
         flags = MARKET if market else 0
+        if request.protection is not None:
+            flags |= PROTECTED
         if request.post_only:
             flags |= POST_ONLY
         if request.manual:
@@ -241,11 +251,26 @@ class Recorder:
             tif = TimeInForce.IOC if market else TimeInForce.GTC
         else:
             tif = TIMES_IN_FORCE[request.time_in_force]
+        if (tif == TimeInForce.GTD) != (request.expires_ms is not None):
+            if tif == TimeInForce.GTD:
+                raise Refused(Reason.MISSING_FIELD, "expires_ms", "GTD needs it")
+            raise Refused(Reason.COMBINATION, "expires_ms", "only GTD has one")
+        plain = request.expires_ms is None and request.minimum_quantity is None
         return RECORD.pack(
             ENTER, SIDES[request.side], tif, flags, instrument.id, account, session,
             price, lots, 0, SELF_TRADES[request.self_trade], 0,
-            NO_ID, digest(client_order_id, ORDER),
+            NO_ID if plain else self._extent(request), digest(client_order_id, ORDER),
         )  # fmt: skip
+
+    def _extent(self, request: Enter) -> bytes:
+        """Return an order's end of life in nanoseconds and its minimum in lots; raises Refused."""
+        expires, lots = request.expires_ms, 0
+        if expires is not None and not 0 <= expires <= EXPIRES_MS_MAX:
+            told = f"milliseconds since the epoch, up to {EXPIRES_MS_MAX}"
+            raise Refused(Reason.SYNTAX, "expires_ms", told)
+        if request.minimum_quantity is not None:
+            lots = self._lots(request.minimum_quantity, "minimum_quantity")
+        return EXTENT.pack((expires or 0) * NANOSECONDS_PER_MS, lots)
 
     def cancel(self, request: Cancel, account: int, session: int) -> bytes:
         """Return the record of a CANCEL; raises Refused."""
@@ -307,17 +332,17 @@ class Recorder:
             raise _unknown(code)
         return instrument
 
-    def _lots(self, text: str) -> int:
+    def _lots(self, text: str, field: str = "quantity") -> int:
         few = _FEW.get(text)
         if few is not None:
             return few
         try:
             lots = parse_quantity(text)
         except DecimalTextError as error:
-            raise Refused(Reason.SYNTAX, "quantity", str(error)) from None
+            raise Refused(Reason.SYNTAX, field, str(error)) from None
         if not 0 <= lots <= U32_MAX:
             limit = str(Limit.QUANTITY.value)
-            raise Refused(Reason.QUANTITY_RANGE, "quantity", limit=limit, observed=text)
+            raise Refused(Reason.QUANTITY_RANGE, field, limit=limit, observed=text)
         return lots
 
     def _price(self, instrument: Instrument, text: str) -> int:

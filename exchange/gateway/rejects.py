@@ -16,6 +16,7 @@ _PLAIN: Final = frozenset(
         Reason.QUANTITY_RANGE,
         Reason.ACCOUNT_MAX_QUANTITY,
         Reason.LOT,
+        Reason.MINIMUM,
         Reason.OPEN_ORDERS,
         Reason.POSITION_LIMIT,
         Reason.BOOK_FULL,
@@ -37,6 +38,8 @@ FIELD: Final[dict[int, str]] = {
     Reason.TICK: "price",
     Reason.PRICE_LIMIT: "price",
     Reason.POST_ONLY: "price",
+    Reason.MINIMUM: "minimum_quantity",
+    Reason.EXPIRY: "expires_ms",
 }
 
 
@@ -101,6 +104,8 @@ def _figures(
         return micros_text(limit), micros_text(observed)
     if reason in _PLAIN:
         return str(limit), str(observed)
+    if reason == Reason.EXPIRY:
+        return str(limit // NANOSECONDS_PER_MS), str(observed // NANOSECONDS_PER_MS)
     if reason == Reason.NOT_TRADING:
         return TradingState(limit).name, TradingState(observed).name
     if reason == Reason.THROTTLED:

@@ -98,7 +98,7 @@ class Reports:
             "sell" if flags & SELL else "buy",
             str(row[9]),
             str(row[10]),
-            None if market else instrument.price_texts[row[8]],
+            None if market and not row[8] and not row[10] else instrument.price_texts[row[8]],
             "market" if market else "limit",
             _TIF_TEXT[terms & 0xFF],  # type: ignore[arg-type]
             flags & POST_ONLY != 0,

@@ -53,6 +53,8 @@ RULES: Final[dict[Reason, str]] = {
     Reason.LOT: "{observed} lots are no multiple of the lot step, {limit}",
     Reason.PRICE_LIMIT: "the price {observed} is beyond the day's limit, {limit}",
     Reason.POST_ONLY: "at {observed} it would trade at once with {limit}, which post-only forbids",
+    Reason.MINIMUM: "a minimum of {observed} lots is more than the {limit} lots ordered",
+    Reason.EXPIRY: "it would end at {observed}, and {limit} has come already",
     Reason.OPEN_ORDERS: "the account has {observed} working orders; {limit} is the most",
     Reason.POSITION_LIMIT: "net and working lots of the side would be {observed}, above {limit}",
     Reason.MARGIN: "the account would need {observed} USD as margin and has {limit}",
@@ -86,6 +88,8 @@ CANCELS: Final[dict[CancelReason, str]] = {
     CancelReason.INSTRUMENT_EXPIRED: "its instrument expired",
     CancelReason.REDUCED: "reduced by all of its leaves",
     CancelReason.REPLACED: "it goes on as a new order under a new id",
+    CancelReason.MINIMUM_UNFILLED: "its minimum could not trade at once, so nothing did",
+    CancelReason.TIME_EXPIRED: "good till a time, and the time came",
 }
 
 

@@ -122,12 +122,14 @@ class Side(IntEnum):
 
 
 class TimeInForce(IntEnum):
-    """How long an order works: until cancelled, until the day closes, now, or all now or never."""
+    """How long an order works: until cancelled, until the day closes, now, all now or never, or
+    until a time."""
 
     GTC = 0
     DAY = 1
     IOC = 2
     FOK = 3
+    GTD = 4
 
 
 class SelfTrade(IntEnum):
@@ -143,12 +145,13 @@ class CommandFlag(IntFlag):
     """Bits of a command's ``flags``."""
 
     POST_ONLY = 1
-    MARKET = 2
+    MARKET = 2  # with a tif that rests: market-to-limit
     MANUAL = 4  # entered by a person; recorded, read by no rule
     BY_CLIENT_ID = 8  # the target is a client order id digest, not an order id
     NEW_ID = 16  # REPLACE: the order continues as a new one under ``key``, at the back
     CANCEL_ON_DISCONNECT = 32  # LOGON
     KILLED = 64  # SET_ACCOUNT
+    PROTECTED = 128  # MARKET: ``price`` is how many ticks beyond the best opposite price
 
 
 class EventFlag(IntFlag):
@@ -215,6 +218,8 @@ class CancelReason(IntEnum):
     INSTRUMENT_EXPIRED = 8
     REDUCED = 9
     REPLACED = 10
+    MINIMUM_UNFILLED = 11
+    TIME_EXPIRED = 12
 
 
 class Reason(IntEnum):
@@ -260,6 +265,8 @@ class Reason(IntEnum):
     LOT = 506
     PRICE_LIMIT = 507
     POST_ONLY = 508
+    MINIMUM = 509
+    EXPIRY = 510
 
     OPEN_ORDERS = 601
     POSITION_LIMIT = 602

@@ -29,7 +29,7 @@ CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 
 SideText: TypeAlias = Literal["buy", "sell"]
 OrderTypeText: TypeAlias = Literal["limit", "market"]
-TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK"]
+TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD"]
 SelfTradeText: TypeAlias = Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement"]
 Scope: TypeAlias = Literal["read", "trade"]
 Level: TypeAlias = tuple[str, str]  # price, quantity
@@ -71,7 +71,11 @@ class Logon(Request, frozen=True, kw_only=True, tag="logon"):
 
 
 class Enter(Request, frozen=True, kw_only=True, tag="enter"):
-    """Enters an order. A limit order has a price; a market order has none and is IOC."""
+    """Enters an order. A limit order has a price; a market order has none and is IOC.
+
+    A market order with a time in force that rests is market-to-limit: it takes the best opposite
+    price for its limit. With ``protection`` its limit is that far beyond the best opposite price.
+    """
 
     client_order_id: str
     instrument: str
@@ -83,6 +87,9 @@ class Enter(Request, frozen=True, kw_only=True, tag="enter"):
     post_only: bool = False
     self_trade: SelfTradeText = "cancel_newest"
     manual: bool = False  # a person entered it; recorded, read by no rule
+    expires_ms: int | None = None  # with GTD: the end of its life, milliseconds since the epoch
+    minimum_quantity: str | None = None  # lots that must trade at once, or it is cancelled
+    protection: str | None = None  # of a market order, dollars beyond the best opposite price
 
 
 class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
