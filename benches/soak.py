@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -36,7 +37,7 @@ LIVE_SECONDS: Final = 20.0  # of one connection; then the client goes and anothe
 ORDERS_MAX: Final = 50  # an account's working orders: beyond, the oldest is cancelled
 SPREAD_TICKS: Final = 20
 # The gateway remembers the last FINISHED_ORDERS that ended: until then it grows by design.
-WARM_ORDERS: Final = FINISHED_ORDERS * 5 // 4
+WARM_ORDERS: Final = FINISHED_ORDERS * 3 // 2
 JUDGED_SAMPLES: Final = 60  # at least
 GROWTH_MAX: Final = 0.05  # of memory over the judged part
 DESCRIPTORS_MAX: Final = CLIENTS + 1  # that the last part may have more than the first
@@ -77,6 +78,7 @@ class Load:
         self._url, self._keys = url, keys
         self._pause = len(keys) * WORKERS / rate
         self._over = asyncio.Event()
+        self._going: WeakKeyDictionary[AsyncClient, set[str]] = WeakKeyDictionary()
 
     async def run(self) -> None:
         """Trade until ``end``."""
@@ -114,8 +116,14 @@ class Load:
         side = "buy" if random.randrange(2) else "sell"
         await client.enter(code, "buy" if side == "buy" else "sell", random.randint(1, 5), price)
         self.orders += 1
-        if len(client.orders) > ORDERS_MAX:
-            await client.cancel(next(iter(client.orders)))
+        going = self._going.setdefault(client, set())
+        if len(client.orders) - len(going) > ORDERS_MAX:
+            oldest = next(key for key in client.orders if key not in going)
+            going.add(oldest)  # or every worker would cancel the same one
+            try:
+                await client.cancel(oldest)
+            finally:
+                going.discard(oldest)
 
 
 class Server:
