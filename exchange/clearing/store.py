@@ -1,11 +1,9 @@
 """The store: one SQLite file that an auditor can read with any SQLite tool.
 
-Write-ahead log, synchronous NORMAL. One SQLite transaction books a batch of frames and moves the
+Write-ahead log, synchronous FULL. One SQLite transaction books a batch of frames and moves the
 stored point of the stream with it: after a crash either both are there or neither, so every event
-is applied exactly once. A power cut may take the last transactions away whole; the stream, whose
-log is durable, has them still, and syncing them here would only slow the log's own disk. Journal
-and postings are append-only (triggers refuse anything else) and every journal row's hash covers the
-one before it.
+is applied exactly once. Journal and postings are append-only (triggers refuse anything else) and
+every journal row's hash covers the one before it.
 
 sqlite-utils makes the schema and answers queries; the hot path is sqlite3 itself.
 """
@@ -117,7 +115,7 @@ class Store:
         self.database = Database(self._connection)
         if not read_only:
             self._connection.execute("pragma journal_mode = wal")
-            self._connection.execute("pragma synchronous = normal")
+            self._connection.execute("pragma synchronous = full")
             if not self.database["progress"].exists():
                 self._create()
 
