@@ -1,6 +1,7 @@
 """Builds the compiled core. Everything static is in pyproject.toml.
 
 HOURBOOK_CHECKED=1 builds the same sources with bounds checks and assertions of the core on.
+HOURBOOK_WITHOUT_CORE=1 builds nothing: an editable install whose core `make build` compiles.
 """
 
 import os
@@ -50,5 +51,6 @@ extensions = [
         depends=list(map(str, SOURCES)) if path.stem == "snapshot" else [],
     )
     for path in sorted(Path("exchange").rglob("*.pyx"))
+    if os.environ.get("HOURBOOK_WITHOUT_CORE") != "1"
 ]
 setup(ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES, annotate=False))
