@@ -53,4 +53,7 @@ extensions = [
     for path in sorted(Path("exchange").rglob("*.pyx"))
     if os.environ.get("HOURBOOK_WITHOUT_CORE") != "1"
 ]
-setup(ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES, annotate=False))
+setup(
+    ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES, annotate=False),
+    options={"build_ext": {"parallel": os.cpu_count() or 1}},
+)

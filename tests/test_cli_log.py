@@ -135,7 +135,7 @@ def test_replay_without_pyarrow_says_what_to_install(market: Path, tmp_path: Pat
 
 
 def test_verify_explains_another_rule_and_an_edited_log(tmp_path: Path) -> None:
-    market = two_days(batches=60).write(tmp_path / "rule", NoPostOnly())
+    market = two_days(2, batches=60).write(tmp_path / "rule", NoPostOnly())
     assert "--verify" in hourbook("replay", market, code=1)
     hourbook("replay", market, "--export", tmp_path / "rows.jsonl", code=1)
     assert not list(tmp_path.glob("rows*")), "rows that the log does not hold are no export"

@@ -250,7 +250,9 @@ def flow(seed: int, count: int) -> Iterator[Command]:
             price=chance.randrange(2_640, 2_661),
             quantity=chance.randrange(1, 6) * LOT_STEPS[number],
             stp=chance.randrange(4) if kind == CommandKind.ENTER else 0,
-            target_lo=chance.randrange(max(1, key - 40), key + 1),
+            target_lo=0
+            if kind == CommandKind.ENTER
+            else chance.randrange(max(1, key - 40), key + 1),
             key_lo=key,
         )
 
