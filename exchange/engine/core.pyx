@@ -10,15 +10,16 @@ from exchange.engine.accounts cimport (
     checkpoint, close_day, move_money, open_account, open_day, record, set_account, set_mode,
     upgrade,
 )
+from exchange.engine.book cimport occupied_above, occupied_below, price_of
+from exchange.engine.changes cimport cancel, reduce_order, replace
 from exchange.engine.check cimport check_market
 from exchange.engine.ids cimport reserve_ids
 from exchange.engine.image cimport image_of
 from exchange.engine.instruments cimport (
     expire, list_instrument, lowest, mark, set_limits, set_risk, set_state, settle,
 )
-from exchange.engine.book cimport occupied_above, occupied_below, price_of
 from exchange.engine.lifecycle cimport reject
-from exchange.engine.orders cimport cancel, enter, reduce_order, replace
+from exchange.engine.orders cimport enter
 from exchange.engine.risk cimport hold_of, position_of, required_of
 from exchange.engine.snapshot cimport image_in, image_out
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered

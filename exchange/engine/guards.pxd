@@ -1,6 +1,6 @@
 # The guards of the order commands, in their documented precedence. Each says its own reject.
 
-from exchange.engine.book cimport has_opposite, on_step, slot_of
+from exchange.engine.book cimport has_opposite, on_step, price_of, reaches, slot_of
 from exchange.engine.ids cimport find_key
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, adverse_per_lot, required_of
@@ -72,6 +72,15 @@ cdef inline bint bad_grid(Market* m, Command* c, Instrument* book, Account* acco
         reject(m, c, REASON_LOT, book.lot_step, c.quantity)
         return True
     return False
+
+
+cdef inline bint bad_post_only(Market* m, Command* c, Instrument* book, u8 side,
+                               i32 at) noexcept nogil:
+    if likely(not c.flags & COMMAND_FLAG_POST_ONLY
+              or not reaches(side, at, book.best[1 - side])):
+        return False
+    reject(m, c, REASON_POST_ONLY, price_of(book, book.best[1 - side]), c.price)
+    return True
 
 
 cdef inline bint bad_risk(Market* m, Command* c, Instrument* book, Position* p, Account* account,

@@ -9,7 +9,7 @@ from libc.string cimport memset
 from exchange.engine.accounts cimport compare_deficits
 from exchange.engine.book cimport append, occupied_above, occupied_below, rest, slot_of
 from exchange.engine.lifecycle cimport cancel_all_of, reject
-from exchange.engine.orders cimport return_dormant
+from exchange.engine.changes cimport return_dormant
 from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
 from exchange.engine.state cimport (
     Account, Command, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,

@@ -1,9 +1,20 @@
-# Enter, cancel, reduce, replace: one order command each. See orders.pyx.
+# Enter an order. See orders.pyx.
 
-from exchange.engine.state cimport Command, Instrument, Market
+from exchange.engine.state cimport Account, Command, Instrument, Market, i32, i64, u16, u32, u8
+
+cdef struct Terms:  # what a new order is made of, once its guards have passed
+    u32 at  # position
+    u32 cell, tag  # where its key goes
+    i32 slot  # of the ladder
+    u8 side, tif
+    bint rests  # at once, if it meets nothing
+    u16 remainder  # why what cannot trade at once is cancelled; 0 if it rests
+    u32 need  # lots it must be able to trade at once
+    i64 price  # it would rest at; 0 if it does not
+    i64 expiry
+    i64 adverse, rise  # of the hold
+
 
 cdef void enter(Market* m, Command* c) noexcept nogil
-cdef void cancel(Market* m, Command* c) noexcept nogil
-cdef void reduce_order(Market* m, Command* c) noexcept nogil
-cdef void replace(Market* m, Command* c) noexcept nogil
-cdef void return_dormant(Market* m, Instrument* book) noexcept nogil
+cdef void accept_special(Market* m, Command* c, Instrument* book, Account* account,
+                         Terms* terms) noexcept nogil

@@ -98,6 +98,7 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.next_event = of.next_event
     m.end_event = of.end_event
     m.orders = of.orders
+    m.extras = of.extras
     m.cells = of.cells
     m.positions = of.positions
     m.instruments = of.instruments

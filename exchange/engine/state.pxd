@@ -64,6 +64,7 @@ cdef enum OrderState:
 cdef enum OrderFlag:
     AGED = 1  # left the account's window while it still worked
     EXPIRES = 2  # in the heap of expiries
+    FEATURED = 4  # its Extra says more
 
 cdef struct Order:  # 64 bytes: one cache line
     u32 prev, next  # FIFO of the level or of the dormant list; next: free list
@@ -80,6 +81,9 @@ cdef struct Order:  # 64 bytes: one cache line
 #
 # Neighbouring small fields are one word: a byte store may alias anything, and after each the
 # compiler would have to load everything again.
+
+cdef struct Extra:  # what only special orders have, by slot: of an order that is FEATURED
+    u64 spare
 
 cdef struct Level:
     u32 head, tail
@@ -137,8 +141,16 @@ cdef struct Instrument:  # 256 bytes
     Level dormant
     i64 high
     u32 state, halt_cause
-    u32 trades, spare  # trades: CONTINUOUS, and the market's mode NORMAL
+    u32 trades  # CONTINUOUS, and the market's mode NORMAL
+    u32 watched  # Watch: what has to be looked at after its orders traded
     u64 spares[4]
+
+cdef enum Watch:
+    WATCH_STOPS = 1  # orders wait for a price
+    WATCH_QUOTES = 2  # groups or protected quotes
+    WATCH_BREAKER = 4  # a moving band or a circuit breaker
+    WATCH_IMPLIED = 8  # combinations with implied prices
+    WATCH_AUCTION = 16  # no continuous matching now
 
 cdef enum SessionState:
     SESSION_FREE = 0
@@ -171,6 +183,7 @@ cdef struct Market:
     i64 stamp
     # orders of all books
     Order* orders
+    Extra* extras
     u32 order_capacity, order_top, order_free
     Cell* cells
     u32 cell_shift, cell_mask, cell_room  # of a tag to its cell; half the cells
@@ -268,7 +281,7 @@ cdef inline bint is_aged(Order* o) noexcept nogil:
 
 
 cdef inline bint is_marked(Order* o) noexcept nogil:
-    """AGED or EXPIRES."""
+    """AGED, EXPIRES or FEATURED."""
     return o.traits >> 24 != 0
 
 

@@ -33,6 +33,7 @@ cdef Market* market_new() except NULL:
     m.instrument_capacity = LIMIT_INSTRUMENTS
     m.session_capacity = LIMIT_SESSIONS
     m.orders = <Order*>reserve(m.order_capacity * sizeof(Order))
+    m.extras = <Extra*>reserve(m.order_capacity * sizeof(Extra))
     m.positions = <Position*>reserve(m.position_capacity * sizeof(Position))
     m.accounts = <Account*>reserve(m.account_capacity * sizeof(Account))
     m.instruments = <Instrument*>reserve(m.instrument_capacity * sizeof(Instrument))
@@ -76,7 +77,7 @@ cdef void market_free(Market* m) noexcept:
     for i in range(m.account_top):
         free(m.accounts[i].ring)
         free(m.accounts[i].positions)
-    for block in (<size_t>m.orders, <size_t>m.positions, <size_t>m.accounts,
+    for block in (<size_t>m.orders, <size_t>m.extras, <size_t>m.positions, <size_t>m.accounts,
                   <size_t>m.instruments, <size_t>m.sessions, <size_t>m.timers,
                   <size_t>m.members, <size_t>m.expiries, <size_t>m.expiry_at):
         release_block(<void*><size_t>block)
