@@ -13,8 +13,10 @@ from exchange.messages import (
     COMMAND,
     COMMAND_FIELDS,
     EVENT,
+    INDEX_BITS,
     CommandFlag,
     CommandKind,
+    EventFlag,
     EventKind,
     Side,
     TimeInForce,
@@ -35,7 +37,7 @@ MIXED: Final[Mapping[str, int]] = {
     "altered": 20, "wild": 25, "noise": 5, "money": 25, "session": 25, "clock": 10,
     "limits": 12, "risk": 6, "state": 30, "mark": 15, "settle": 8, "expire": 1, "list": 3,
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
-    "churn": 1, "recovered": 1,
+    "churn": 1, "recovered": 1, "correct": 10,
 }  # fmt: skip
 
 
@@ -50,7 +52,7 @@ def pack(kind: int, **fields: int) -> bytes:
 # The steps whose commands may have a field put at an edge.
 TAMEABLE: Final = (
     "enter", "enter", "cancel", "reduce", "replace", "renew", "money", "session",
-    "limits", "risk", "state", "mark", "settle", "open_account", "other",
+    "limits", "risk", "state", "mark", "settle", "open_account", "other", "correct",
 )  # fmt: skip
 
 OrderName = tuple[int, int, int, int]  # account, order id, key_lo, key_hi
@@ -70,6 +72,7 @@ class Generator:
         self.next_key = 1
         self.working: dict[int, OrderName] = {}  # by order id
         self.seen: deque[OrderName] = deque(maxlen=REMEMBERED)  # whatever became of them
+        self.trades: deque[tuple[int, ...]] = deque(maxlen=REMEMBERED)  # rows of TRADE events
         self.sent: deque[bytes] = deque(maxlen=REMEMBERED)  # commands that may be repeated
         self.sessions: deque[tuple[int, int]] = deque(maxlen=12)  # account, session id
         self.online: dict[int, int] = {}  # account by session
@@ -133,6 +136,8 @@ class Generator:
                 self.trading.append(instrument)
             elif kind == EventKind.INSTRUMENT_EXPIRED:
                 self.trading.remove(instrument)
+            if kind == EventKind.TRADE:
+                self.trades.append(event)
             if kind == EventKind.TRADE and not event[12] >> 32:
                 self.working.pop(event[11], None)
 
@@ -416,6 +421,27 @@ class Generator:
     def _expire(self) -> bytes:
         price = self._clearing_price()
         return pack(CommandKind.EXPIRE, instrument=self._instrument(), price=price)
+
+    def _correct(self) -> bytes:
+        """Bust or adjust a trade, mostly a recent one; now and then one that never was."""
+        if not self.trades:
+            return self._clock()
+        draw = self.random
+        row = self.trades[-1 - min(draw.randrange(40) // draw.randint(1, 20), len(self.trades) - 1)]
+        kind = draw.choice((CommandKind.BUST, CommandKind.ADJUST))
+        bust = kind == CommandKind.BUST
+        return pack(
+            kind,
+            side=1 if row[3] & EventFlag.SELL else 0,
+            instrument=row[5],
+            account=row[6],
+            session=self._account() if draw.random() < 0.02 else row[12] & MASK["I"],
+            price=row[8] if draw.random() < 0.97 else self._price(),
+            quantity=row[9],
+            target_lo=row[0] << INDEX_BITS | row[1],
+            target_hi=row[13] if bust else self._price(),
+            key_lo=row[14] & MASK["Q"] if bust else 0,
+        )
 
     # --- accounts and the market
 

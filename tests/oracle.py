@@ -19,6 +19,7 @@ from oracle_accounts import (
     record,
     set_account,
 )
+from oracle_corrections import adjust, bust
 from oracle_instruments import (
     change_state,
     expire,
@@ -86,6 +87,7 @@ def open_day(m: Market, c: Record) -> None:
     if m.day_open or c.quantity <= m.business_date:
         raise Rejected(Reason.DAY_STATE, m.business_date, c.quantity)
     m.day_open, m.business_date = True, c.quantity
+    m.day_first, m.corrected = m.sequence, set()
     m.emit(EventKind.DAY_OPENED, quantity=c.quantity)
 
 
@@ -160,6 +162,8 @@ EFFECTS: dict[int, Callable[[Market, Record], None]] = {
     CommandKind.SET_MODE: set_mode,
     CommandKind.RECORD: record,
     CommandKind.CHECKPOINT: checkpoint,
+    CommandKind.BUST: bust,
+    CommandKind.ADJUST: adjust,
 }
 
 
@@ -202,7 +206,7 @@ class Oracle:
         fire_timers(m)
         out: list[bytes] = []
         for sequence, fields in enumerate(COMMAND.iter_unpack(commands), first_sequence):
-            c = Record._make(fields)
+            c, m.sequence = Record._make(fields), sequence
             try:
                 EFFECTS.get(c.kind, unknown)(m, c)
             except Rejected as why:
@@ -222,6 +226,7 @@ class Oracle:
         m = self.market
         parts = [
             ("market", m.business_date, m.day_open, m.mode, m.rules_version, m.deposited),
+            ("corrected", m.day_first, sorted(m.corrected)),
             ("slots", m.generations, m.free_slots),
             ("sessions", m.session_generations, list(m.ended_slots)),
             *(_entry_state(m.slots[slot]) for slot in sorted(m.slots)),

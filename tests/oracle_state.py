@@ -253,6 +253,9 @@ class Market:
         self.rules_version = int(RULES_VERSION)
         self.deposited = 0  # deposits less withdrawals
         self.stamp = 0
+        self.sequence = 0  # of the command in hand
+        self.day_first = 0  # of the command that opened the day
+        self.corrected: set[int] = set()  # match numbers busted or adjusted since then
         self.rows: list[Row] = []
 
     # --- events

@@ -185,6 +185,8 @@ cdef void open_day(Market* m, Command* c) noexcept nogil:
         return
     m.day_open = 1
     m.business_date = c.quantity
+    m.day_first = m.sequence
+    m.corrected_count = 0
     blank(m, EVENT_KIND_DAY_OPENED, 0, 0, 0, 0).quantity = c.quantity
 
 

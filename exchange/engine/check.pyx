@@ -185,4 +185,6 @@ cdef int check_market(Market* m) except -1:
     for k in range(1, m.timer_count):
         ensure((m.timers[k - 1].due, m.timers[k - 1].session)
                < (m.timers[k].due, m.timers[k].session), "timers sorted", k)
+    for k in range(1, m.corrected_count):
+        ensure(m.corrected[k - 1] < m.corrected[k], "a trade is corrected once", k)
     return 0

@@ -12,6 +12,7 @@ from exchange.engine.accounts cimport (
 )
 from exchange.engine.book cimport occupied_above, occupied_below, price_of
 from exchange.engine.changes cimport cancel, reduce_order, replace
+from exchange.engine.corrections cimport adjust, bust
 from exchange.engine.check cimport check_market
 from exchange.engine.ids cimport reserve_ids
 from exchange.engine.image cimport image_of
@@ -78,6 +79,10 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
         record(m, c)
     elif kind == COMMAND_KIND_CHECKPOINT:
         checkpoint(m)
+    elif kind == COMMAND_KIND_BUST:
+        bust(m, c)
+    elif kind == COMMAND_KIND_ADJUST:
+        adjust(m, c)
     else:
         reject(m, c, REASON_UNKNOWN_COMMAND, 0, kind)
 

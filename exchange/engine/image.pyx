@@ -85,7 +85,7 @@ cdef bytes image_of(Market* m, bint buckets):
     cdef bytes head = numbers((
         IMAGE, m.rules_version, m.business_date, m.day_open, m.mode, m.deposits, m.order_top,
         m.order_free, m.position_top, m.instrument_count, m.account_top, m.session_top,
-        m.session_free_head, m.session_free_tail, m.timer_count,
+        m.session_free_head, m.session_free_tail, m.timer_count, <i64>m.day_first,
     ))
     cdef bytes rest = after_orders(m, buckets)
     cdef u64 orders = write_orders(m, NULL)
@@ -115,4 +115,7 @@ cdef bytes after_orders(Market* m, bint buckets):
         due = sorted([(m.expiries[k].due, m.expiries[k].slot) for k in range(m.expiry_count)])
         parts.append(numbers((m.expiry_count,)))
         parts.extend([numbers(one) for one in due])
+    if m.corrected_count:
+        parts.append(numbers((m.corrected_count,)))
+        parts.append((<char*>m.corrected)[:m.corrected_count * sizeof(u64)])
     return b"".join(parts)

@@ -1,8 +1,11 @@
 # An instrument's life: list, limits, risk, state, mark, settle, expire. See instruments.pyx.
 
-from exchange.engine.state cimport Command, Instrument, Market, i32
+from exchange.engine.risk cimport absolute
+from exchange.engine.state cimport Command, Instrument, Market, i128, i32, i64
+from exchange.engine.vocabulary cimport LIMIT_MONEY
 
 cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil
+cdef bint refuse_instrument(Market* m, Command* c) noexcept nogil
 cdef i32 lowest(Instrument* book) noexcept nogil
 cdef void list_instrument(Market* m, Command* c) noexcept nogil
 cdef void set_limits(Market* m, Command* c) noexcept nogil
@@ -11,3 +14,17 @@ cdef void set_state(Market* m, Command* c) noexcept nogil
 cdef void mark(Market* m, Command* c) noexcept nogil
 cdef void settle(Market* m, Command* c) noexcept nogil
 cdef void expire(Market* m, Command* c) noexcept nogil
+
+
+cdef inline bint exceeds(i64 a, i64 b, i64 c) noexcept nogil:
+    """Whether |a| × b × c is more than any amount of money may be."""
+    cdef i128 product = <i128>absolute(a) * b
+    if product > <i64>LIMIT_MONEY:
+        return c != 0
+    return product * c > <i64>LIMIT_MONEY
+
+
+cdef inline bint exceeds_bound(Instrument* book, i64 rate, i64 bound) noexcept nogil:
+    """Whether a position of `bound` lots could bind or be worth more than any amount."""
+    return (exceeds(book.low, book.tick_value, bound) or exceeds(book.high, book.tick_value, bound)
+            or exceeds(book.mark, book.multiplier, bound) or exceeds(rate, bound, 1))

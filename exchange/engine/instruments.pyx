@@ -13,18 +13,10 @@ from exchange.engine.changes cimport return_dormant
 from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
 from exchange.engine.state cimport (
     Account, Command, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    blank, ctz, emit, i128, i32, i64, order_id_of, put_state, set_order_state, side_of, u16, u32,
+    blank, ctz, emit, i32, i64, order_id_of, put_state, set_order_state, side_of, u16, u32,
     u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
-
-
-cdef inline bint exceeds(i64 a, i64 b, i64 c) noexcept nogil:
-    """Whether |a| × b × c is more than any amount of money may be."""
-    cdef i128 product = <i128>absolute(a) * b
-    if product > <i64>LIMIT_MONEY:
-        return c != 0
-    return product * c > <i64>LIMIT_MONEY
 
 
 cdef bint bad_limits(i64 low, i64 high, i64 step, i64 tick_value, i64 bound) noexcept nogil:
@@ -193,7 +185,7 @@ cdef void set_risk(Market* m, Command* c) noexcept nogil:
     cdef i64 maker_fee = <i64>c.target_lo
     cdef i64 taker_fee = <i64>c.target_hi
     cdef i64 most_fee = <i64>1 << 32
-    cdef i64 bound, most_price
+    cdef i64 bound
     cdef Instrument* book
     cdef Event* e
     cdef u32 i, at
@@ -205,14 +197,10 @@ cdef void set_risk(Market* m, Command* c) noexcept nogil:
         bound = c.quantity
     if c.session > bound:
         bound = c.session
-    most_price = absolute(book.low)
-    if absolute(book.high) > most_price:
-        most_price = absolute(book.high)
     if (c.price < 0 or c.price > <i64>1 << 40 or c.session > LIMIT_QUANTITY
             or maker_fee > most_fee or maker_fee < -most_fee or taker_fee > most_fee
             or taker_fee < -most_fee or maker_fee + taker_fee < 0
-            or exceeds(most_price, book.tick_value, bound)
-            or exceeds(book.mark, book.multiplier, bound) or exceeds(c.price, bound, 1)):
+            or exceeds_bound(book, c.price, bound)):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
     book.bound = bound

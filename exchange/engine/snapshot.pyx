@@ -108,6 +108,7 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.timers = of.timers
     m.expiries = of.expiries
     m.expiry_at = of.expiry_at
+    m.corrected = of.corrected
 
 
 cdef void blank_positions(Position* p, u32 count) noexcept nogil:
@@ -150,7 +151,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.session_capacity != fresh.session_capacity or m.session_top < 1
         or m.session_top > m.session_capacity or m.session_free_head >= m.session_top
         or m.session_free_tail >= m.session_top or m.timer_count > m.session_capacity
-        or m.expiry_count > m.order_capacity
+        or m.expiry_count > m.order_capacity or m.corrected_count > LIMIT_CORRECTIONS
         or m.timer_capacity != fresh.timer_capacity
         or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
         or m.cell_room * <u64>2 != cells or cells << m.cell_shift != <u64>1 << 32
@@ -191,6 +192,7 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
     carry(w, m.sessions, <u64>m.session_top * sizeof(Session))
     carry(w, m.timers, <u64>m.timer_count * sizeof(Timer))
     carry(w, m.expiries, <u64>m.expiry_count * sizeof(Expiry))
+    carry(w, m.corrected, <u64>m.corrected_count * sizeof(u64))
     blank_positions(<Position*>carry(w, m.positions, <u64>m.position_top * sizeof(Position)),
                     m.position_top)
     blank_instruments(<Instrument*>carry(w, m.instruments,

@@ -207,6 +207,9 @@ cdef struct Market:
     u32 business_date, rules_version
     u8 day_open, mode
     i64 deposits  # net of withdrawals: the sum of all cash
+    u64 day_first  # sequence of the command that opened the day
+    u64* corrected  # match numbers of trades of the day that were busted or adjusted, ascending
+    u32 corrected_count
     int broken  # a violated invariant: the engine has stopped
 
 

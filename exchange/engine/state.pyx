@@ -42,6 +42,7 @@ cdef Market* market_new() except NULL:
     m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
     m.expiries = <Expiry*>reserve(m.order_capacity * sizeof(Expiry))
     m.expiry_at = <u32*>reserve(m.order_capacity * sizeof(u32))
+    m.corrected = <u64*>reserve(LIMIT_CORRECTIONS * sizeof(u64))
     m.cell_shift = 32 - 14
     m.cell_mask = (1 << 14) - 1
     m.cell_room = 1 << 13
@@ -79,7 +80,8 @@ cdef void market_free(Market* m) noexcept:
         free(m.accounts[i].positions)
     for block in (<size_t>m.orders, <size_t>m.extras, <size_t>m.positions, <size_t>m.accounts,
                   <size_t>m.instruments, <size_t>m.sessions, <size_t>m.timers,
-                  <size_t>m.members, <size_t>m.expiries, <size_t>m.expiry_at):
+                  <size_t>m.members, <size_t>m.expiries, <size_t>m.expiry_at,
+                  <size_t>m.corrected):
         release_block(<void*><size_t>block)
     free(m.cells)
     free(m.events)

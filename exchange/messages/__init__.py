@@ -32,7 +32,7 @@ EVENT_FIELDS: Final = (
 )  # fmt: skip
 EVENT: Final = Layout("<QIBBHIIQqIIQQqq")
 EVENT_BYTES: Final = 80
-# A trade uses bytes 48 to 64 (key_lo, key_hi) for its resting side:
+# A trade, and what busts or adjusts one, uses bytes 48 to 64 (key_lo, key_hi) for its resting side:
 TRADE: Final = Layout("<QIBBHIIQqIIQIIqq")
 TRADE_FIELDS: Final = (
     "sequence", "index", "kind", "flags", "reason", "instrument", "account", "order_id", "price",
@@ -72,6 +72,8 @@ class CommandKind(IntEnum):
     SET_MODE = 43
     RECORD = 44
     CHECKPOINT = 45
+    BUST = 55
+    ADJUST = 56
 
 
 class EventKind(IntEnum):
@@ -111,6 +113,8 @@ class EventKind(IntEnum):
     MODE_CHANGED = 43
     RECORDED = 44
     CHECKPOINTED = 45
+    TRADE_BUSTED = 60
+    TRADE_ADJUSTED = 61
 
 
 class Side(IntEnum):
@@ -291,6 +295,9 @@ class Reason(IntEnum):
     PARAMETER_RANGE = 805
     ACCOUNT_EXISTS = 806
     MONEY_RANGE = 807
+    TRADE_UNKNOWN = 808
+    ALREADY_CORRECTED = 809
+    CORRECTIONS_FULL = 810
 
 
 RETRYABLE: Final = frozenset(
@@ -325,6 +332,7 @@ class Limit(IntEnum):
     FRAME_BYTES = 16_384  # one WebSocket message from a client
     CLIENT_ID_CHARS = 36
     SUBSCRIPTIONS = 256  # channels of one connection
+    CORRECTIONS = 4096  # trades busted or adjusted in one business day
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
