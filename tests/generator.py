@@ -18,6 +18,8 @@ from exchange.messages import (
     CommandKind,
     EventFlag,
     EventKind,
+    KillScope,
+    Selection,
     Side,
     TimeInForce,
     TradingState,
@@ -37,7 +39,7 @@ MIXED: Final[Mapping[str, int]] = {
     "altered": 20, "wild": 25, "noise": 5, "money": 25, "session": 25, "clock": 10,
     "limits": 12, "risk": 6, "state": 30, "mark": 15, "settle": 8, "expire": 1, "list": 3,
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
-    "churn": 1, "recovered": 1, "correct": 10,
+    "churn": 1, "recovered": 1, "correct": 10, "mass_cancel": 6, "kill": 3, "resume": 8,
 }  # fmt: skip
 
 
@@ -53,6 +55,7 @@ def pack(kind: int, **fields: int) -> bytes:
 TAMEABLE: Final = (
     "enter", "enter", "cancel", "reduce", "replace", "renew", "money", "session",
     "limits", "risk", "state", "mark", "settle", "open_account", "other", "correct",
+    "mass_cancel", "kill",
 )  # fmt: skip
 
 OrderName = tuple[int, int, int, int]  # account, order id, key_lo, key_hi
@@ -313,8 +316,43 @@ class Generator:
         return wide and self.random.random() < 0.9
 
     def _noise(self) -> bytes:
-        kind = self.random.choice((0, 5, 14, 19, 27, 46, 99, 255, *range(1, 5)))
+        kind = self.random.choice((0, 49, 14, 19, 27, 46, 99, 255, *range(1, 5)))
         return bytes([kind]) + self.random.randbytes(63)
+
+    # --- mass acts
+
+    def _mass_cancel(self) -> bytes:
+        """Mostly a part of what an account has: one side, product, instrument or session."""
+        draw, account, key = self.random.random, self._account(), self._request()
+        by = self.random.choice((0, 1, 2, 2, 3, 4, 5, 6)) if draw() < 0.9 else 1
+        number = self._product() if by & Selection.PRODUCT else self._instrument()
+        session = self.random.choice(self.sessions)[1] if self.sessions and draw() < 0.7 else 0
+        record = pack(
+            CommandKind.MASS_CANCEL,
+            side=self.random.choice((0, 1, 2)),
+            tif=by,
+            instrument=number,
+            account=account,
+            session=self._session_of(account),
+            target_lo=session if by & Selection.SESSION else 0,
+            key_lo=key,
+            key_hi=key % 3,
+        )
+        return self._sent(record)
+
+    def _kill(self, kind: CommandKind = CommandKind.KILL) -> bytes:
+        scope = self.random.choices(list(KillScope), (4, 4, 2, 1))[0]
+        account, session = self._account(), 0
+        if scope == KillScope.SESSION and self.sessions:
+            account, session = self.random.choice(self.sessions)
+        number = self.random.randrange(4)
+        return pack(kind, tif=scope, account=account, session=session, quantity=number)
+
+    def _resume(self) -> bytes:
+        """Of every scope: most of what was killed trades again soon."""
+        return b"".join(self._kill(CommandKind.RESUME) for _ in range(4)) + pack(
+            CommandKind.RESUME, tif=KillScope.EXCHANGE
+        )
 
     # --- money, sessions, time
 
@@ -372,9 +410,13 @@ class Generator:
             operator=self.lot_step,
             target_lo=self.centre - half,
             target_hi=self.centre + half,
+            key_lo=self._product(),
         )
         opening = pack(CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS)
         return listing + self._risk(number) + opening
+
+    def _product(self) -> int:
+        return self.random.choice((0, 1, 1, 2))
 
     def _limits(self) -> bytes:
         shift = round(self.random.gauss(0, self.spread)) * self.step

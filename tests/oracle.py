@@ -30,6 +30,7 @@ from oracle_instruments import (
     set_state,
     settle,
 )
+from oracle_mass import is_stopped, kill, mass_cancel, resume
 from oracle_matching import cancel_order
 from oracle_orders import cancel, enter, reduce, replace
 from oracle_risk import account_hold, hold, required, side_lots, unrealized, working
@@ -140,6 +141,9 @@ EFFECTS: dict[int, Callable[[Market, Record], None]] = {
     CommandKind.CANCEL: cancel,
     CommandKind.REDUCE: reduce,
     CommandKind.REPLACE: replace,
+    CommandKind.MASS_CANCEL: mass_cancel,
+    CommandKind.KILL: kill,
+    CommandKind.RESUME: resume,
     CommandKind.LOGON: logon,
     CommandKind.LOGOFF: logoff,
     CommandKind.ADVANCE_TIME: advance_time,
@@ -227,6 +231,7 @@ class Oracle:
         parts = [
             ("market", m.business_date, m.day_open, m.mode, m.rules_version, m.deposited),
             ("corrected", m.day_first, sorted(m.corrected)),
+            ("killed", m.killed, sorted(m.killed_members)),
             ("slots", m.generations, m.free_slots),
             ("sessions", m.session_generations, list(m.ended_slots)),
             *(_entry_state(m.slots[slot]) for slot in sorted(m.slots)),
@@ -248,7 +253,7 @@ class Oracle:
             "member": account.member,
             "group": account.group,
             "kind": account.kind,
-            "killed": int(account.killed),
+            "killed": int(is_stopped(self.market, account)),
             "max_order": account.max_order,
             "in_deficit": int(account.in_deficit),
         }
@@ -283,6 +288,7 @@ class Oracle:
         names = (
             "state", "mark", "low", "high", "multiplier", "tick_scale", "price_step", "lot_step",
             "rate", "position_limit", "max_order", "maker_fee", "taker_fee", "last_settled",
+            "product",
         )  # fmt: skip
         return {name: int(getattr(instrument, name)) for name in names}
 
@@ -344,6 +350,7 @@ def _account_state(number: int, account: Account, buckets: bool) -> tuple[object
         account.tat if buckets else 0,
         account.max_order,
         account.killed,
+        account.stopped,
         account.in_deficit,
         [(instrument, p.net, p.cost, sorted(p.orders)) for instrument, p in positions],
         [entry.order_id for entry in account.window],

@@ -152,7 +152,8 @@ def logon(m: Market, c: Record) -> None:
             raise Rejected(Reason.SESSION_LIVE, 0, c.session)
     session_id = c.session or new_session_id(m)
     stays = bool(c.flags & CommandFlag.CANCEL_ON_DISCONNECT)
-    m.sessions[session_id] = Session(session_id, c.account, stays, c.quantity)
+    killed = c.session != 0 and m.sessions[c.session].killed
+    m.sessions[session_id] = Session(session_id, c.account, stays, c.quantity, killed=killed)
     m.emit(
         EventKind.SESSION_OPENED,
         account=c.account,

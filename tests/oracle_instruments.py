@@ -66,10 +66,11 @@ def list_instrument(m: Market, c: Record) -> None:
         or not ladder_fits(m, low, high, step)
         or not notional_fits(low, high, multiplier * scale, 1)
         or not price_fits(c.price, multiplier, 1)
+        or c.key_lo >= Limit.PRODUCTS
     ):
         raise Rejected(Reason.PARAMETER_RANGE)
     m.instruments.append(
-        Instrument(c.instrument, c.price, multiplier, scale, step, lot_step, low, high)
+        Instrument(c.instrument, c.price, multiplier, scale, step, lot_step, low, high, c.key_lo)
     )
     m.emit(
         EventKind.INSTRUMENT_LISTED,
@@ -79,6 +80,7 @@ def list_instrument(m: Market, c: Record) -> None:
         leaves=scale,
         order_id=step,
         reason=lot_step,
+        key=(c.key_lo, 0),
         a=low,
         b=high,
     )

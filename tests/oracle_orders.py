@@ -118,8 +118,15 @@ def common(m: Market, c: Record) -> Account:
         if session is None or not session.online or session.account != c.account:
             raise Rejected(Reason.SESSION_UNKNOWN, 0, c.session)
     account = m.accounts[c.account]
-    if account.killed and c.kind in (CommandKind.ENTER, CommandKind.REPLACE):
-        raise Rejected(Reason.ACCOUNT_KILLED)
+    if c.kind in (CommandKind.ENTER, CommandKind.REPLACE, CommandKind.MASS_QUOTE):
+        if account.killed or account.stopped:
+            raise Rejected(Reason.ACCOUNT_KILLED)
+        if c.session and m.sessions[c.session].killed:
+            raise Rejected(Reason.SESSION_KILLED, 0, c.session)
+        if account.member in m.killed_members:
+            raise Rejected(Reason.MEMBER_KILLED, 0, account.member)
+        if m.killed:
+            raise Rejected(Reason.EXCHANGE_KILLED)
     return account
 
 

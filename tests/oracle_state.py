@@ -169,7 +169,8 @@ class Account:
     cash: int = 0
     tat: int = 0
     max_order: int = 0
-    killed: bool = False
+    killed: bool = False  # by SET_ACCOUNT
+    stopped: bool = False  # by KILL
     in_deficit: bool = False  # as the last DEFICIT event said
     positions: dict[int, Position] = field(default_factory=dict)
     window: deque[Order | Receipt] = field(default_factory=deque)  # oldest accepted first
@@ -194,6 +195,7 @@ class Instrument:
     lot_step: int
     low: int
     high: int
+    product: int = 0
     state: int = TradingState.CLOSED
     rate: int = 0
     position_limit: int = 0
@@ -228,6 +230,7 @@ class Session:
     grace_ms: int
     online: bool = True
     due: int = 0  # stamp of its timer, while it is not online
+    killed: bool = False
 
     @property
     def slot(self) -> int:
@@ -250,6 +253,8 @@ class Market:
         self.business_date = 0
         self.day_open = False
         self.mode = 0
+        self.killed = False
+        self.killed_members: set[int] = set()
         self.rules_version = int(RULES_VERSION)
         self.deposited = 0  # deposits less withdrawals
         self.stamp = 0

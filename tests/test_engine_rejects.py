@@ -281,7 +281,7 @@ def of_the_market() -> Iterator[Case]:
         upgrade = pack(CommandKind.UPGRADE, quantity=version)
         yield b"", upgrade, Reason.RULES_VERSION, 1, version
     yield b"", pack(CommandKind.SET_MODE, tif=2), Reason.PARAMETER_RANGE, 1, 2
-    for kind in (0, 5, 9, 14, 27, 35, 46, 255):
+    for kind in (0, 14, 19, 27, 35, 46, 255):
         yield b"", pack(kind), Reason.UNKNOWN_COMMAND, 0, kind
 
 
@@ -298,8 +298,12 @@ CASES: list[Case] = [
 ]
 
 KINDS = set(CommandKind)
-# What the capacity tests cover (test_engine_capacity.py), and SETTLE before the first day below.
+# What the capacity tests cover (test_engine_capacity.py) and those of mass acts (test_engine_mass.py,
+# test_engine_groups.py, test_engine_quotes.py), and SETTLE before the first day below.
 ELSEWHERE = {
+    (CommandKind.ENTER, Reason.SESSION_KILLED),
+    (CommandKind.ENTER, Reason.MEMBER_KILLED),
+    (CommandKind.ENTER, Reason.EXCHANGE_KILLED),
     *((kind, Reason.ORDERS_FULL) for kind in (CommandKind.ENTER, CommandKind.CANCEL)),
     (CommandKind.ENTER, Reason.BOOK_FULL),
     (CommandKind.ENTER, Reason.POSITIONS_FULL),

@@ -9,7 +9,8 @@ from exchange.engine.ids cimport slots_left
 from exchange.engine.lifecycle cimport answered, cancel_all_of, keep_receipt, reject
 from exchange.engine.risk cimport add_overflows, charge, position_of, required_of
 from exchange.engine.state cimport (
-    Account, Cell, Command, Event, Market, Member, Position, account_of, blank,
+    Account, Cell, Command, Event, KILLED_BY_SETTING, Market, Member, Position,
+    account_of, blank,
     i64, put_state, u16, u32,
     u64, u8,
 )
@@ -76,6 +77,7 @@ cdef void open_account(Market* m, Command* c) noexcept nogil:
     a.interval = interval
     a.burst = burst
     a.tolerance = (burst - 1) * interval
+    a.killed = m.killed | m.members_killed[c.instrument]
     if c.account >= m.account_top:
         m.account_top = c.account + 1
     e = blank(m, EVENT_KIND_ACCOUNT_OPENED, 0, c.tif, c.instrument, c.account)
@@ -157,11 +159,13 @@ cdef void set_account(Market* m, Command* c) noexcept nogil:
     if unknown_account(m, c):
         return
     a = &m.accounts[c.account]
-    a.killed = (c.flags & COMMAND_FLAG_KILLED) != 0
+    a.killed &= ~<u8>KILLED_BY_SETTING
+    if c.flags & COMMAND_FLAG_KILLED:
+        a.killed |= KILLED_BY_SETTING
     a.max_order = c.quantity if c.quantity else LIMIT_QUANTITY
     e = blank(m, EVENT_KIND_ACCOUNT_CHANGED, 0, 0, 0, c.account)
     e.quantity = c.quantity
-    e.leaves = a.killed
+    e.leaves = a.killed & KILLED_BY_SETTING
 
 
 cdef void record(Market* m, Command* c) noexcept nogil:

@@ -20,6 +20,7 @@ from exchange.engine.instruments cimport (
     expire, list_instrument, lowest, mark, set_limits, set_risk, set_state, settle,
 )
 from exchange.engine.lifecycle cimport reject
+from exchange.engine.mass cimport kill, mass_cancel, resume
 from exchange.engine.orders cimport enter
 from exchange.engine.risk cimport hold_of, position_of, required_of
 from exchange.engine.snapshot cimport image_in, image_out
@@ -39,7 +40,13 @@ BROKEN = {1: "out of memory", 2: "money overflowed", 3: "cash is not deposits le
 cdef void operate(Market* m, Command* c) noexcept nogil:
     """Every command that is not an order."""
     cdef u8 kind = c.kind
-    if kind == COMMAND_KIND_LOGON:
+    if kind == COMMAND_KIND_MASS_CANCEL:
+        mass_cancel(m, c)
+    elif kind == COMMAND_KIND_KILL:
+        kill(m, c)
+    elif kind == COMMAND_KIND_RESUME:
+        resume(m, c)
+    elif kind == COMMAND_KIND_LOGON:
         logon(m, c)
     elif kind == COMMAND_KIND_LOGOFF:
         logoff(m, c)
@@ -226,6 +233,7 @@ cdef class Engine:
             "position_limit": i.position_limit, "max_order": i.max_order,
             "maker_fee": i.maker_fee, "taker_fee": i.taker_fee,
             "working_orders": i.working_orders, "last_settled": i.last_settled,
+            "product": i.product,
         }
 
     def book(self, u32 instrument_id, u32 levels=0):

@@ -5,15 +5,32 @@ cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept n
     """UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED; False if the command has no session and
     needs none."""
     cdef Session* s = &m.sessions[c.session & 0xFFFF]
+    cdef u32 killed
     if c.account >= m.account_top or not m.accounts[c.account].is_open:
         reject(m, c, REASON_UNKNOWN_ACCOUNT, 0, 0)
-    elif c.session and s.entitled != (<u64*>c)[1]:
+    elif c.session and not (s.entitled == (<u64*>c)[1] or is_killed_session(s, c)):
         reject(m, c, REASON_SESSION_UNKNOWN, 0, c.session)
-    elif blocked_if_killed and m.accounts[c.account].killed:
-        reject(m, c, REASON_ACCOUNT_KILLED, 0, 0)
-    else:
+    elif not blocked_if_killed:
         return False
+    else:
+        killed = m.accounts[c.account].killed
+        if killed & (KILLED_BY_SETTING | KILLED_ACCOUNT):
+            reject(m, c, REASON_ACCOUNT_KILLED, 0, 0)
+        elif c.session and s.killed:
+            reject(m, c, REASON_SESSION_KILLED, 0, c.session)
+        elif killed & KILLED_MEMBER:
+            reject(m, c, REASON_MEMBER_KILLED, 0, m.accounts[c.account].member_id)
+        elif killed:
+            reject(m, c, REASON_EXCHANGE_KILLED, 0, 0)
+        else:
+            return False
     return True
+
+
+cdef inline bint is_killed_session(Session* s, Command* c) noexcept nogil:
+    """Whether the command's session is online but for its kill switch, which takes `entitled`."""
+    return (s.killed and s.account == c.account
+            and s.standing == standing(c.session, SESSION_ONLINE))
 
 
 cdef void refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil:

@@ -45,7 +45,7 @@ cdef bytes image_of_instrument(Instrument* i):
     return numbers((
         i.low, i.high, i.price_step, i.mark, i.rate, i.position_limit, i.multiplier, i.tick_scale,
         i.maker_fee, i.taker_fee, i.bound, i.max_order, i.lot_step, <i64>i.last_settled,
-        i.dormant.head, i.dormant.tail, i.state, i.halt_cause,
+        i.dormant.head, i.dormant.tail, i.state, i.halt_cause, i.product,
     ))
 
 
@@ -86,6 +86,7 @@ cdef bytes image_of(Market* m, bint buckets):
         IMAGE, m.rules_version, m.business_date, m.day_open, m.mode, m.deposits, m.order_top,
         m.order_free, m.position_top, m.instrument_count, m.account_top, m.session_top,
         m.session_free_head, m.session_free_tail, m.timer_count, <i64>m.day_first,
+        m.killed,
     ))
     cdef bytes rest = after_orders(m, buckets)
     cdef u64 orders = write_orders(m, NULL)
@@ -111,6 +112,9 @@ cdef bytes after_orders(Market* m, bint buckets):
         parts.append((<char*>&m.sessions[k].account)[:sizeof(Session) - sizeof(u64)])
     for k in range(m.timer_count):
         parts.append(numbers((m.timers[k].due, m.timers[k].session)))
+    killed = [k for k in range(LIMIT_MEMBERS) if m.members_killed[k]]
+    if killed:
+        parts.append(numbers((len(killed), *killed)))
     if m.expiry_count:
         due = sorted([(m.expiries[k].due, m.expiries[k].slot) for k in range(m.expiry_count)])
         parts.append(numbers((m.expiry_count,)))

@@ -75,7 +75,7 @@ cdef void list_instrument(Market* m, Command* c) noexcept nogil:
         return
     if (c.quantity < 1 or c.session < 1 or c.account < 1 or c.operator < 1 or tick_value < 1
             or bad_limits(low, high, c.account, tick_value, 1)
-            or bad_mark(c.price, c.quantity, 1)):
+            or bad_mark(c.price, c.quantity, 1) or c.key_lo >= LIMIT_PRODUCTS):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
     book = &m.instruments[c.instrument]
@@ -94,6 +94,7 @@ cdef void list_instrument(Market* m, Command* c) noexcept nogil:
     book.lot_step = c.operator
     book.mark = c.price
     book.bound = 1
+    book.product = <u32>c.key_lo
     if not build_ladder(m, book):
         return
     m.instrument_count += 1
@@ -102,6 +103,7 @@ cdef void list_instrument(Market* m, Command* c) noexcept nogil:
     e.quantity = c.quantity
     e.leaves = c.session
     e.order_id = c.account
+    e.key_lo = c.key_lo
     e.a = low
     e.b = high
 

@@ -55,6 +55,7 @@ cdef void end_session(Market* m, u32 slot) noexcept nogil:
     if s.cancel_on_disconnect:
         cancel_all_of(m, 0, session, CANCEL_REASON_DISCONNECTED)
     put_in(s, SESSION_FREE)
+    s.killed = 0
     s.next = 0
     if m.session_free_tail:
         m.sessions[m.session_free_tail].next = slot
@@ -140,9 +141,10 @@ cdef void logon(Market* m, Command* c) noexcept nogil:
         s.standing += <u32>1 << 16
         if s.standing >> 16 == 0:
             s.standing += <u32>1 << 16
+        s.killed = 0
     s.account = c.account
     put_in(s, SESSION_ONLINE)
-    s.entitled = <u64>id_of(m, slot) << 32 | c.account
+    s.entitled = 0 if s.killed else <u64>id_of(m, slot) << 32 | c.account
     s.next = 0
     s.grace_ms = c.quantity
     s.cancel_on_disconnect = (c.flags & COMMAND_FLAG_CANCEL_ON_DISCONNECT) != 0

@@ -15,8 +15,8 @@ from libc.string cimport memcpy, memset
 from exchange.engine.book cimport occupy, on_step, slot_of
 from exchange.engine.instruments cimport build_ladder
 from exchange.engine.state cimport (
-    Account, Cell, Expiry, FREE, Instrument, Level, Market, Member, Order, Position, RECEIPT,
-    Session, Timer, WORKING, account_of, i32, instrument_of, market_free, market_new,
+    Account, Cell, Expiry, Extra, FREE, Instrument, Level, Market, Member, Order, Position, RECEIPT,
+    Protection, Session, Timer, WORKING, account_of, i32, instrument_of, market_free, market_new,
     side_of, state_of, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
@@ -62,10 +62,10 @@ cdef struct Walk:
 
 cdef u64 layout() noexcept:
     """What must be equal for an image to be this build's: the sources, and sizes as compiled."""
-    cdef u64[13] facts = [
+    cdef u64[15] facts = [
         sizeof(Market), sizeof(Order), sizeof(Cell), sizeof(Position), sizeof(Instrument),
         sizeof(Account), sizeof(Member), sizeof(Session), sizeof(Timer), sizeof(Level),
-        LIMIT_ORDERS, VERSION_SCHEMA, sizeof(Expiry),
+        LIMIT_ORDERS, VERSION_SCHEMA, sizeof(Expiry), sizeof(Extra), sizeof(Protection),
     ]
     cdef u64 fold = SOURCES
     cdef u64 fact
@@ -104,6 +104,13 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.instruments = of.instruments
     m.accounts = of.accounts
     m.members = of.members
+    m.members_killed = of.members_killed
+    m.protection_heads = of.protection_heads
+    m.protections = of.protections
+    m.stands = of.stands
+    m.picked = of.picked
+    m.picked_capacity = of.picked_capacity
+    m.picked_count = 0
     m.sessions = of.sessions
     m.timers = of.timers
     m.expiries = of.expiries
@@ -189,6 +196,7 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
     carry(w, m.orders, <u64>m.order_top * sizeof(Order))
     carry(w, m.cells, (<u64>m.cell_mask + 1) * sizeof(Cell))
     carry(w, m.members, <u64>LIMIT_MEMBERS * sizeof(Member))
+    carry(w, m.members_killed, LIMIT_MEMBERS)
     carry(w, m.sessions, <u64>m.session_top * sizeof(Session))
     carry(w, m.timers, <u64>m.timer_count * sizeof(Timer))
     carry(w, m.expiries, <u64>m.expiry_count * sizeof(Expiry))

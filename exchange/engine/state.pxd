@@ -83,7 +83,11 @@ cdef struct Order:  # 64 bytes: one cache line
 # compiler would have to load everything again.
 
 cdef struct Extra:  # what only special orders have, by slot: of an order that is FEATURED
-    u64 spare
+    u32 features  # bits of ORDER_FEATURE
+    u32 partner  # GROUPED: the slot of the other order; 0 once that one has ended
+    u32 prev, next  # REDUCE_ONLY: the position's others, oldest first
+    u32 counted  # QUOTE: lots executed that its protection has counted
+    u32 spare
 
 cdef struct Level:
     u32 head, tail
@@ -109,6 +113,25 @@ cdef struct Account:  # 128 bytes
     u8 is_open, killed, kind, currency
     u8 in_deficit
     u64 spare
+
+cdef enum KillBit:  # why an account may not trade
+    KILLED_BY_SETTING = 1  # SET_ACCOUNT
+    KILLED_ACCOUNT = 2
+    KILLED_MEMBER = 4
+    KILLED_EXCHANGE = 8
+
+cdef struct Stand:  # what only special orders need of a position, by position
+    u32 reducing_head, reducing_tail  # its REDUCE_ONLY orders
+    u32 quotes[2]  # the slots of its quote, 0 = none
+
+cdef struct Protection:  # of an account's quotes in a product
+    u32 account, product
+    u32 next  # of the account
+    u32 lots  # that its quotes may trade within the window; 0 = any
+    u32 blocked
+    u32 spare
+    i64 traded  # in the window that began at `start`
+    i64 window, start
 
 cdef struct Position:  # 64 bytes
     u64 who  # instrument, account, as in an event
@@ -143,7 +166,8 @@ cdef struct Instrument:  # 256 bytes
     u32 state, halt_cause
     u32 trades  # CONTINUOUS, and the market's mode NORMAL
     u32 watched  # Watch: what has to be looked at after its orders traded
-    u64 spares[4]
+    u32 product, featured  # its number; how many of its orders keep WATCH_QUOTES
+    u64 spares[3]
 
 cdef enum Watch:
     WATCH_STOPS = 1  # orders wait for a price
@@ -162,7 +186,7 @@ cdef struct Session:  # 32 bytes
     u32 account
     u32 standing  # generation, state
     u32 grace_ms, next
-    u32 cancel_on_disconnect, spare
+    u32 cancel_on_disconnect, killed
 
 cdef struct Timer:
     i64 due
@@ -189,12 +213,17 @@ cdef struct Market:
     u32 cell_shift, cell_mask, cell_room  # of a tag to its cell; half the cells
     # who and what
     Position* positions
+    Stand* stands
     u32 position_capacity, position_top
     Instrument* instruments
     u32 instrument_capacity, instrument_count
     Account* accounts
     u32 account_capacity, account_top
     Member* members
+    u8* members_killed
+    u32* protection_heads  # by account, 0 = none
+    Protection* protections
+    u32 protection_capacity, protection_top
     # sessions and timers
     Session* sessions
     u32 session_capacity, session_top, session_free_head, session_free_tail
@@ -205,7 +234,12 @@ cdef struct Market:
     u32 expiry_count
     # the day
     u32 business_date, rules_version
-    u8 day_open, mode
+    u8 day_open, mode, killed
+    u32 bereaved  # the partner of a grouped order that has just been filled
+    u32* picked  # slots gathered for a mass cancel
+    u32 picked_count, picked_capacity
+    u64 seen_sequence  # of the command whose events aftermath has seen up to seen_index
+    u32 seen_index, spare
     i64 deposits  # net of withdrawals: the sum of all cash
     u64 day_first  # sequence of the command that opened the day
     u64* corrected  # match numbers of trades of the day that were busted or adjusted, ascending

@@ -32,14 +32,19 @@ cdef Market* market_new() except NULL:
     m.account_capacity = LIMIT_ACCOUNTS
     m.instrument_capacity = LIMIT_INSTRUMENTS
     m.session_capacity = LIMIT_SESSIONS
+    m.protection_capacity = LIMIT_PROTECTIONS
     m.orders = <Order*>reserve(m.order_capacity * sizeof(Order))
     m.extras = <Extra*>reserve(m.order_capacity * sizeof(Extra))
     m.positions = <Position*>reserve(m.position_capacity * sizeof(Position))
+    m.stands = <Stand*>reserve(m.position_capacity * sizeof(Stand))
     m.accounts = <Account*>reserve(m.account_capacity * sizeof(Account))
     m.instruments = <Instrument*>reserve(m.instrument_capacity * sizeof(Instrument))
     m.sessions = <Session*>reserve(m.session_capacity * sizeof(Session))
     m.timers = <Timer*>reserve(m.session_capacity * sizeof(Timer))
     m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
+    m.members_killed = <u8*>reserve(LIMIT_MEMBERS)
+    m.protection_heads = <u32*>reserve(m.account_capacity * sizeof(u32))
+    m.protections = <Protection*>reserve(m.protection_capacity * sizeof(Protection))
     m.expiries = <Expiry*>reserve(m.order_capacity * sizeof(Expiry))
     m.expiry_at = <u32*>reserve(m.order_capacity * sizeof(u32))
     m.corrected = <u64*>reserve(LIMIT_CORRECTIONS * sizeof(u64))
@@ -55,6 +60,7 @@ cdef Market* market_new() except NULL:
     m.order_top = 1
     m.position_top = 1
     m.session_top = 1
+    m.protection_top = 1
     m.account_top = 1
     m.rules_version = VERSION_RULES
     m.sessions[0].entitled = <u64>1 << 32  # of a session in another slot: nobody's
@@ -81,9 +87,12 @@ cdef void market_free(Market* m) noexcept:
     for block in (<size_t>m.orders, <size_t>m.extras, <size_t>m.positions, <size_t>m.accounts,
                   <size_t>m.instruments, <size_t>m.sessions, <size_t>m.timers,
                   <size_t>m.members, <size_t>m.expiries, <size_t>m.expiry_at,
-                  <size_t>m.corrected):
+                  <size_t>m.corrected,
+                  <size_t>m.stands, <size_t>m.members_killed, <size_t>m.protection_heads,
+                  <size_t>m.protections):
         release_block(<void*><size_t>block)
     free(m.cells)
+    free(m.picked)
     free(m.events)
     free(m)
 

@@ -20,6 +20,11 @@ _QUIET: Final = frozenset(
     {
         *_ORDER_KINDS,
         EventKind.TIME_ADVANCED,
+        EventKind.MASS_CANCELLED,
+        EventKind.KILLED,
+        EventKind.RESUMED,
+        EventKind.PROTECTION_CHANGED,
+        EventKind.QUOTED,
         EventKind.POSITION_SETTLED,
         EventKind.CHECKPOINTED,
     }

@@ -14,8 +14,10 @@ from exchange.messages import (
     EventFlag,
     EventKind,
     HaltCause,
+    KillScope,
     Mode,
     Reason,
+    Selection,
     SelfTrade,
     Side,
     TimeInForce,
@@ -25,7 +27,7 @@ from exchange.messages import (
 _MONEY: Final = frozenset(
     {Reason.NOTIONAL, Reason.MARGIN, Reason.MEMBER_MARGIN, Reason.FUNDS, Reason.MONEY_RANGE}
 )
-_PRICE: Final = frozenset({Reason.PRICE_LIMIT, Reason.POST_ONLY, Reason.TICK})
+_PRICE: Final = frozenset({Reason.PRICE_LIMIT, Reason.POST_ONLY, Reason.TICK, Reason.CROSSED})
 
 # Why the engine says no. {limit} and {observed} are the event's own figures, in the reason's unit.
 RULES: Final[dict[Reason, str]] = {
@@ -33,6 +35,9 @@ RULES: Final[dict[Reason, str]] = {
     Reason.SESSION_UNKNOWN: "session {observed} is unknown, has ended or is another account's",
     Reason.ACCOUNT_KILLED: "the account's kill switch is on: it may only cancel and reduce",
     Reason.UNKNOWN_ACCOUNT: "the account is not open",
+    Reason.SESSION_KILLED: "the kill switch of session {observed} is on",
+    Reason.MEMBER_KILLED: "the kill switch of member {observed} is on",
+    Reason.EXCHANGE_KILLED: "the kill switch of the whole market is on",
     Reason.SYNTAX: "a field of the command has no such value",
     Reason.ID_FORMAT: "the command has no id",
     Reason.COMBINATION: "these options exclude each other",
@@ -41,6 +46,8 @@ RULES: Final[dict[Reason, str]] = {
     Reason.NOT_FOUND: "the account has no such order, or it was cancelled before",
     Reason.TOO_LATE: "the order was filled before",
     Reason.SIDE_MISMATCH: "the order's side is {limit}, the command says {observed}",
+    Reason.QUOTE: "the order is one side of a quote: the next quote changes it",
+    Reason.GROUP: "the other order of the group does not work, or is in a group already",
     Reason.UNKNOWN_INSTRUMENT: "no instrument has number {observed}; {limit} are listed",
     Reason.NOT_TRADING: "orders match in CONTINUOUS alone; the instrument is {observed}",
     Reason.STATE: "the instrument's state forbids it",
@@ -55,6 +62,10 @@ RULES: Final[dict[Reason, str]] = {
     Reason.POST_ONLY: "at {observed} it would trade at once with {limit}, which post-only forbids",
     Reason.MINIMUM: "a minimum of {observed} lots is more than the {limit} lots ordered",
     Reason.EXPIRY: "it would end at {observed}, and {limit} has come already",
+    Reason.REDUCE_ONLY: "{observed} lots, of which {limit} would reduce the position",
+    Reason.QUOTES_BLOCKED: "its quotes traded {observed} lots, the protection allows {limit}: it"
+    " blocks until it is set again",
+    Reason.CROSSED: "the bid, {observed}, is not below the ask, {limit}",
     Reason.OPEN_ORDERS: "the account has {observed} working orders; {limit} is the most",
     Reason.POSITION_LIMIT: "net and working lots of the side would be {observed}, above {limit}",
     Reason.MARGIN: "the account would need {observed} USD as margin and has {limit}",
@@ -90,6 +101,12 @@ CANCELS: Final[dict[CancelReason, str]] = {
     CancelReason.REPLACED: "it goes on as a new order under a new id",
     CancelReason.MINIMUM_UNFILLED: "its minimum could not trade at once, so nothing did",
     CancelReason.TIME_EXPIRED: "good till a time, and the time came",
+    CancelReason.MASS_CANCELLED: "its owner cancelled it with others, in one command",
+    CancelReason.KILLED: "a kill switch was thrown",
+    CancelReason.GROUP: "the other order of its group traded",
+    CancelReason.REDUCE_ONLY: "there is no longer as much of a position for it to reduce",
+    CancelReason.QUOTE: "the next quote has none of this side, or begins anew",
+    CancelReason.PROTECTION: "its owner's quotes traded more than the protection allows",
 }
 
 
@@ -236,9 +253,27 @@ def _order_line(row: EventRow, picture: Picture) -> str:
 
 def _session_line(row: EventRow) -> str:
     name = member_name(EventKind, row[2])
+    if row[2] >= EventKind.MASS_CANCELLED:
+        return _mass_line(row)
     if row[2] in (EventKind.SESSION_OPENED, EventKind.SESSION_LOST, EventKind.SESSION_ENDED):
         return f"{name} session {row[7]}, account {row[6]}"
     return f"{name} epoch {row[9]}" if row[2] == EventKind.RECOVERED else name
+
+
+def _mass_line(row: EventRow) -> str:
+    kind, name = row[2], member_name(EventKind, row[2])
+    if kind == EventKind.MASS_CANCELLED:
+        by = "|".join(one.name or "" for one in Selection(row[4])) or "all"
+        return f"{name} account {row[6]}: {row[9]:,} orders chosen by {by}"
+    if kind in (EventKind.KILLED, EventKind.RESUMED):
+        whom = {
+            KillScope.ACCOUNT: f" {row[6]}",
+            KillScope.SESSION: f" {row[7]} of account {row[6]}",
+            KillScope.MEMBER: f" {row[10]}",
+        }.get(KillScope(row[4]), "")
+        gone = f": {row[9]:,} orders cancelled" if kind == EventKind.KILLED else ""
+        return f"{name} {member_name(KillScope, row[4]).lower()}{whom}{gone}"
+    return name
 
 
 def _instrument_line(row: EventRow, picture: Picture) -> str:

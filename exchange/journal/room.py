@@ -26,6 +26,9 @@ LOOK_SECONDS: Final = 1.0  # between two looks whether the disk has room again
 _SHARE_LEFT: Final[dict[int, float]] = {
     CommandKind.CANCEL: 0.0,
     CommandKind.REDUCE: 0.0,
+    CommandKind.MASS_CANCEL: 0.0,
+    CommandKind.KILL: 0.0,
+    CommandKind.RESUME: 0.0,
     CommandKind.SET_STATE: 0.0,
     CommandKind.SET_MODE: 0.0,
     CommandKind.SET_ACCOUNT: 0.0,

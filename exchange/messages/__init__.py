@@ -50,6 +50,11 @@ class CommandKind(IntEnum):
     CANCEL = 2
     REDUCE = 3
     REPLACE = 4
+    MASS_CANCEL = 5
+    KILL = 6
+    RESUME = 7
+    MASS_QUOTE = 8
+    SET_PROTECTION = 9
     LOGON = 10
     LOGOFF = 11
     ADVANCE_TIME = 12
@@ -92,6 +97,11 @@ class EventKind(IntEnum):
     SESSION_ENDED = 12
     TIME_ADVANCED = 13
     RECOVERED = 14
+    MASS_CANCELLED = 15
+    KILLED = 16
+    RESUMED = 17
+    PROTECTION_CHANGED = 18
+    QUOTED = 19
     INSTRUMENT_LISTED = 20
     LIMITS_CHANGED = 21
     RISK_CHANGED = 22
@@ -156,6 +166,32 @@ class CommandFlag(IntFlag):
     CANCEL_ON_DISCONNECT = 32  # LOGON
     KILLED = 64  # SET_ACCOUNT
     PROTECTED = 128  # MARKET: ``price`` is how many ticks beyond the best opposite price
+
+
+class OrderFeature(IntFlag):
+    """What is special about an order: ``spare`` of ENTER, and the third byte of ``b`` of its
+    ORDER_ACCEPTED."""
+
+    REDUCE_ONLY = 1  # it only ever brings the position nearer to zero
+    GROUPED = 2  # ``target_hi`` is another working order: a trade of one cancels the other
+    QUOTE = 32  # one side of a MASS_QUOTE; no ENTER may ask for it
+
+
+class Selection(IntFlag):
+    """Which orders of an account a MASS_CANCEL means: its ``tif``; zero means all."""
+
+    INSTRUMENT = 1  # ``instrument`` is one
+    PRODUCT = 2  # ``instrument`` is the number of a product
+    SESSION = 4  # ``target_lo`` is the session that they were entered in
+
+
+class KillScope(IntEnum):
+    """Whom a KILL stops and a RESUME lets go on: ``tif`` of both, ``reason`` of their events."""
+
+    ACCOUNT = 0
+    SESSION = 1
+    MEMBER = 2
+    EXCHANGE = 3
 
 
 class EventFlag(IntFlag):
@@ -224,6 +260,12 @@ class CancelReason(IntEnum):
     REPLACED = 10
     MINIMUM_UNFILLED = 11
     TIME_EXPIRED = 12
+    MASS_CANCELLED = 13
+    KILLED = 14
+    GROUP = 15  # the other order of its group traded
+    REDUCE_ONLY = 16  # there is no longer a position to reduce
+    QUOTE = 17  # the next quote has none of this side, or begins anew
+    PROTECTION = 18  # the account's quotes traded more than it allows
 
 
 class Reason(IntEnum):
@@ -242,6 +284,9 @@ class Reason(IntEnum):
     SESSION_UNKNOWN = 108
     ACCOUNT_KILLED = 109
     UNKNOWN_ACCOUNT = 110
+    SESSION_KILLED = 111
+    MEMBER_KILLED = 112
+    EXCHANGE_KILLED = 113
 
     SYNTAX = 201
     DUPLICATE_FIELD = 202
@@ -255,6 +300,8 @@ class Reason(IntEnum):
     NOT_FOUND = 302
     TOO_LATE = 303
     SIDE_MISMATCH = 304
+    QUOTE = 305
+    GROUP = 306
 
     UNKNOWN_INSTRUMENT = 401
     NOT_TRADING = 402
@@ -271,6 +318,9 @@ class Reason(IntEnum):
     POST_ONLY = 508
     MINIMUM = 509
     EXPIRY = 510
+    REDUCE_ONLY = 511
+    QUOTES_BLOCKED = 512
+    CROSSED = 513
 
     OPEN_ORDERS = 601
     POSITION_LIMIT = 602
@@ -320,6 +370,8 @@ class Limit(IntEnum):
     ACCOUNTS = 1 << 16
     MEMBERS = 1 << 12
     INSTRUMENTS = 1 << 16
+    PRODUCTS = 1 << 16
+    PROTECTIONS = 1 << 16  # (account, product) pairs with a protection
     SESSIONS = 1 << 16
     LADDER_LEVELS = 1 << 24  # price levels of one instrument's limits
     IDEMPOTENCY_WINDOW = 256  # accepted ids remembered per account

@@ -1,0 +1,251 @@
+"""Mass cancel and the kill switches: one command, one event per order, in slot order.
+
+The orders of one account are found by walking the books of the instruments in which it has working
+lots; those of a member or of all, by passing over the slots. Nothing of it is kept up to date on an
+order's way.
+"""
+
+from libc.stdlib cimport qsort, realloc
+
+from exchange.engine.book cimport occupied_above
+from exchange.engine.guards cimport bad_owner
+from exchange.engine.ids cimport slots_left
+from exchange.engine.instruments cimport lowest
+from exchange.engine.lifecycle cimport answered, cancel_for, keep_receipt, reject
+from exchange.engine.risk cimport position_of
+from exchange.engine.state cimport (
+    Account, Command, Event, Instrument, KILLED_ACCOUNT, KILLED_EXCHANGE, KILLED_MEMBER, Level,
+    Market, NO_ASK, Order, Position, SESSION_FREE, SESSION_ONLINE, Session, account_of, blank,
+    event_of, is_live, side_of, standing, u16, u32, u64, u8, working_of,
+)
+from exchange.engine.vocabulary cimport *
+
+cdef enum:
+    ANY_FLAGS = 4  # MANUAL
+    ALL_SELECTIONS = 7
+
+cdef struct Choice:  # which orders of an account
+    u32 account
+    u8 side  # UNSTATED: both
+    u8 selection
+    u32 number  # of the instrument or product
+    u32 session
+
+
+cdef void pick(Market* m, u32 slot) noexcept nogil:
+    cdef u32 room = m.picked_capacity
+    cdef u32* grown
+    if m.picked_count == room:
+        room = 2 * room if room else 1024
+        grown = <u32*>realloc(m.picked, <u64>room * sizeof(u32))
+        if grown == NULL:
+            m.broken = 1
+            return
+        m.picked = grown
+        m.picked_capacity = room
+    m.picked[m.picked_count] = slot
+    m.picked_count += 1
+
+
+cdef void pick_from(Market* m, Level* level, Choice* wanted) noexcept nogil:
+    """The chosen orders of one queue."""
+    cdef u32 slot = level.head
+    cdef Order* o
+    while slot:
+        o = &m.orders[slot]
+        if (account_of(&m.positions[o.position]) == wanted.account
+                and (wanted.side == SIDE_UNSTATED or wanted.side == side_of(o))
+                and (not wanted.selection & SELECTION_SESSION or o.session == wanted.session)):
+            pick(m, slot)
+        slot = o.next
+
+
+cdef inline bint is_chosen(Market* m, u32 instrument, Choice* wanted) noexcept nogil:
+    if wanted.selection & SELECTION_INSTRUMENT:
+        return instrument == wanted.number
+    if wanted.selection & SELECTION_PRODUCT:
+        return m.instruments[instrument].product == wanted.number
+    return True
+
+
+cdef int in_slot_order(const void* x, const void* y) noexcept nogil:
+    return -1 if (<u32*>x)[0] < (<u32*>y)[0] else 1
+
+
+cdef void gather(Market* m, Choice* wanted) noexcept nogil:
+    """Pick the chosen orders, in slot order."""
+    cdef Account* a = &m.accounts[wanted.account]
+    cdef Instrument* book
+    cdef Position* p
+    cdef u32 i, at
+    cdef int level
+    m.picked_count = 0
+    for i in range(a.positions_length):
+        at = position_of(a, i)
+        if at == 0 or not is_chosen(m, i, wanted):
+            continue
+        p = &m.positions[at]
+        if working_of(p, SIDE_BUY) == 0 and working_of(p, SIDE_SELL) == 0:
+            continue
+        book = &m.instruments[i]
+        level = lowest(book)
+        while level != NO_ASK:
+            if wanted.side == SIDE_UNSTATED or wanted.side == side_of(
+                    &m.orders[book.levels[level].head]):
+                pick_from(m, &book.levels[level], wanted)
+            level = occupied_above(book, level)
+        pick_from(m, &book.dormant, wanted)
+    if m.picked_count > 1:
+        qsort(m.picked, m.picked_count, sizeof(u32), in_slot_order)
+
+
+cdef void cancel_picked(Market* m, u32 first, u32 reason) noexcept nogil:
+    """One event per order; the command's first event says how many they are."""
+    cdef u32 i
+    event_of(m, first).quantity = m.picked_count
+    for i in range(m.picked_count):
+        if is_live(&m.orders[m.picked[i]]):
+            cancel_for(m, m.picked[i], reason)
+
+
+cdef void mass_cancel(Market* m, Command* c) noexcept nogil:
+    cdef u32 first = m.index
+    cdef Choice wanted
+    cdef Event* e
+    if bad_owner(m, c, False):
+        return
+    if (c.side > SIDE_UNSTATED or c.tif > ALL_SELECTIONS or c.flags & ~ANY_FLAGS
+            or (c.tif & SELECTION_SESSION == 0 and c.target_lo != 0)
+            or c.target_lo > <u64>0xFFFFFFFF):
+        reject(m, c, REASON_SYNTAX, 0, 0)
+        return
+    if c.tif & SELECTION_INSTRUMENT and c.tif & SELECTION_PRODUCT:
+        reject(m, c, REASON_COMBINATION, 0, 0)
+        return
+    if answered(m, c, c.account):
+        return
+    if c.tif & SELECTION_INSTRUMENT and c.instrument >= m.instrument_count:
+        reject(m, c, REASON_UNKNOWN_INSTRUMENT, m.instrument_count, c.instrument)
+        return
+    if (c.key_lo or c.key_hi) and not slots_left(m):
+        reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
+        return
+    wanted.account = c.account
+    wanted.side = c.side
+    wanted.selection = c.tif
+    wanted.number = c.instrument
+    wanted.session = <u32>c.target_lo
+    e = blank(m, EVENT_KIND_MASS_CANCELLED, 0, c.tif, c.instrument, c.account)
+    e.leaves = c.side
+    e.key_lo = c.key_lo
+    e.key_hi = c.key_hi
+    e.a = c.session
+    e.b = wanted.session
+    gather(m, &wanted)
+    cancel_picked(m, first, CANCEL_REASON_MASS_CANCELLED)
+    keep_receipt(m, c, c.account, first)
+
+
+cdef void gather_member(Market* m, u32 member, bint everyone) noexcept nogil:
+    """Pick the orders of a member's accounts, or of all, in slot order."""
+    cdef Order* o
+    cdef u32 slot
+    m.picked_count = 0
+    for slot in range(1, m.order_top):
+        o = &m.orders[slot]
+        if is_live(o) and (everyone or m.positions[o.position].owner.member_id == member):
+            pick(m, slot)
+
+
+cdef Session* session_named(Market* m, Command* c) noexcept nogil:
+    """The session of this account that has not ended; NULL if it is none."""
+    cdef u32 slot = c.session & 0xFFFF
+    cdef Session* s = &m.sessions[slot]
+    if slot == 0 or slot >= m.session_top or s.standing & 0xFFFF == SESSION_FREE:
+        return NULL
+    if (s.standing ^ c.session) >> 16 or s.account != c.account:
+        return NULL
+    return s
+
+
+cdef bint refuse_scope(Market* m, Command* c) noexcept nogil:
+    """SYNTAX, UNKNOWN_ACCOUNT, SESSION_UNKNOWN, PARAMETER_RANGE of KILL and RESUME."""
+    if c.tif > KILL_SCOPE_EXCHANGE:
+        reject(m, c, REASON_SYNTAX, 0, 0)
+    elif c.tif <= KILL_SCOPE_SESSION and (c.account >= m.account_capacity
+                                          or not m.accounts[c.account].is_open):
+        reject(m, c, REASON_UNKNOWN_ACCOUNT, 0, 0)
+    elif c.tif == KILL_SCOPE_SESSION and session_named(m, c) == NULL:
+        reject(m, c, REASON_SESSION_UNKNOWN, 0, c.session)
+    elif c.tif == KILL_SCOPE_MEMBER and c.quantity >= LIMIT_MEMBERS:
+        reject(m, c, REASON_PARAMETER_RANGE, LIMIT_MEMBERS - 1, c.quantity)
+    else:
+        return False
+    return True
+
+
+cdef void switch(Market* m, Command* c, bint on) noexcept nogil:
+    """Set or clear the switch of the scope, in every account that it stops."""
+    cdef Session* s
+    cdef u32 i
+    cdef u8 bit = KILLED_MEMBER
+    if c.tif == KILL_SCOPE_SESSION:
+        s = session_named(m, c)
+        s.killed = on
+        s.entitled = 0
+        if not on and s.standing & 0xFFFF == SESSION_ONLINE:
+            s.entitled = <u64>c.session << 32 | c.account
+        return
+    if c.tif == KILL_SCOPE_MEMBER:
+        m.members_killed[c.quantity] = bit if on else 0
+    elif c.tif == KILL_SCOPE_EXCHANGE:
+        bit = KILLED_EXCHANGE
+        m.killed = bit if on else 0
+    else:
+        bit = KILLED_ACCOUNT
+    for i in range(m.account_top):
+        if not m.accounts[i].is_open or (c.tif == KILL_SCOPE_ACCOUNT and i != c.account):
+            continue
+        if c.tif == KILL_SCOPE_MEMBER and m.accounts[i].member_id != c.quantity:
+            continue
+        m.accounts[i].killed &= ~bit
+        if on:
+            m.accounts[i].killed |= bit
+
+
+cdef void tell_switch(Market* m, Command* c, u8 kind) noexcept nogil:
+    cdef Event* e
+    cdef u32 account = c.account if c.tif <= KILL_SCOPE_SESSION else 0
+    e = blank(m, kind, 0, c.tif, 0, account)
+    if c.tif == KILL_SCOPE_SESSION:
+        e.order_id = c.session
+    if c.tif == KILL_SCOPE_MEMBER:
+        e.leaves = c.quantity
+
+
+cdef void kill(Market* m, Command* c) noexcept nogil:
+    """The switch is thrown, then every order that it stops is cancelled."""
+    cdef u32 first = m.index
+    cdef Choice wanted
+    if refuse_scope(m, c):
+        return
+    tell_switch(m, c, EVENT_KIND_KILLED)
+    switch(m, c, True)
+    if c.tif >= KILL_SCOPE_MEMBER:
+        gather_member(m, c.quantity, c.tif == KILL_SCOPE_EXCHANGE)
+    else:
+        wanted.account = c.account
+        wanted.side = SIDE_UNSTATED
+        wanted.selection = SELECTION_SESSION if c.tif == KILL_SCOPE_SESSION else 0
+        wanted.number = 0
+        wanted.session = c.session
+        gather(m, &wanted)
+    cancel_picked(m, first, CANCEL_REASON_KILLED)
+
+
+cdef void resume(Market* m, Command* c) noexcept nogil:
+    """The explicit act that lets trade again; nothing that was cancelled comes back."""
+    if refuse_scope(m, c):
+        return
+    tell_switch(m, c, EVENT_KIND_RESUMED)
+    switch(m, c, False)
