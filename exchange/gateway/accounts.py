@@ -13,9 +13,11 @@ import msgspec
 
 from exchange.marketdata.instruments import Instruments
 from exchange.marketdata.stream import Row, maker_of
-from exchange.messages import HOUSE_ACCOUNT, EventFlag, EventKind, TradingState
+from exchange.messages import HOUSE_ACCOUNT, EventFlag, EventKind, KillScope, TradingState
 
 FINISHED_ORDERS: Final = 1 << 17
+EXCHANGE: Final = -1  # in ``Accounts.stopped``: every member
+_BY_SETTING, _BY_KILL = 1, 2
 # Plain integers: an enumeration's own operators cost more than all else done per event.
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _SELL: Final = int(EventFlag.SELL)
@@ -55,11 +57,12 @@ class Holding:
 class Account:
     """What one account has; money in micro-dollars. ``orders`` are those that work."""
 
-    __slots__ = ("cash", "holdings", "ids", "killed", "orders")
+    __slots__ = ("cash", "holdings", "ids", "killed", "member", "orders")
 
-    def __init__(self) -> None:
+    def __init__(self, member: int = 0) -> None:
         self.cash = 0
-        self.killed = False
+        self.member = member
+        self.killed = 0  # bits: its kill switch by SET_ACCOUNT, by KILL
         self.holdings: dict[int, Holding] = {}
         self.orders: dict[int, Order] = {}
         self.ids: dict[str, int] = {}  # client order id -> order id, finished ones included
@@ -81,7 +84,12 @@ class Accounts:
         self.by_id: dict[int, Account] = {HOUSE_ACCOUNT: Account()}
         self.orders: dict[int, Order] = {}  # those that work and those in ``finished``
         self.finished: deque[Order] = deque()  # oldest first
+        self.stopped: set[int] = set()  # members whose kill switch is on, EXCHANGE for all
         self._instruments = instruments
+
+    def is_killed(self, account: Account) -> bool:
+        """Return whether a kill switch stops the account, that of a session left aside."""
+        return bool(account.killed or self.stopped & {account.member, EXCHANGE})
 
     def text_of(self, order_id: int) -> str:
         """Return an order's client order id; empty if it ended too long ago."""
@@ -142,9 +150,21 @@ class Accounts:
             if kind == EventKind.FEE_CHARGED and row[6] != HOUSE_ACCOUNT:
                 self.by_id[HOUSE_ACCOUNT].cash += row[8]
         elif kind == EventKind.ACCOUNT_OPENED:
-            self.by_id[row[6]] = Account()
+            self.by_id[row[6]] = Account(row[5])
         elif kind == EventKind.ACCOUNT_CHANGED:
-            self.by_id[row[6]].killed = bool(row[10])
+            self._switch(self.by_id[row[6]], _BY_SETTING, row[10] != 0)
+        elif kind == EventKind.KILLED or kind == EventKind.RESUMED:
+            self._kill(row, kind == EventKind.KILLED)
+
+    def _switch(self, account: Account, bit: int, on: bool) -> None:
+        account.killed = account.killed | bit if on else account.killed & ~bit
+
+    def _kill(self, row: Row, on: bool) -> None:
+        if row[4] == KillScope.ACCOUNT:
+            self._switch(self.by_id[row[6]], _BY_KILL, on)
+        elif row[4] != KillScope.SESSION:
+            whom = {row[10] if row[4] == KillScope.MEMBER else EXCHANGE}
+            self.stopped = self.stopped | whom if on else self.stopped - whom
 
     def _trade(self, row: Row) -> None:
         maker_id, maker_leaves = maker_of(row[12])

@@ -50,7 +50,7 @@ class Queries:
             free=micros_text(account.cash - required),
             open_orders=len(account.orders),
             positions=[self._position(*item) for item in sorted(exposures.items())],
-            killed=account.killed,
+            killed=self._accounts.is_killed(account),
         )
 
     def _position(self, number: int, exposure: Exposure) -> PositionReport:

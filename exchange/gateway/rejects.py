@@ -9,7 +9,7 @@ from exchange.messages import RETRYABLE, Reason, TradingState
 from exchange.messages.wire import Rejected
 
 NANOSECONDS_PER_MS: Final = 1_000_000
-_PRICES: Final = frozenset({Reason.TICK, Reason.PRICE_LIMIT, Reason.POST_ONLY})
+_PRICES: Final = frozenset({Reason.TICK, Reason.PRICE_LIMIT, Reason.POST_ONLY, Reason.CROSSED})
 _MONEY: Final = frozenset({Reason.MARGIN, Reason.MEMBER_MARGIN, Reason.FUNDS, Reason.NOTIONAL})
 _PLAIN: Final = frozenset(
     {
@@ -20,6 +20,8 @@ _PLAIN: Final = frozenset(
         Reason.OPEN_ORDERS,
         Reason.POSITION_LIMIT,
         Reason.BOOK_FULL,
+        Reason.REDUCE_ONLY,
+        Reason.QUOTES_BLOCKED,
     }
 )
 # A queue is emptied within a batch; a disk by a person, and looked at once a second.
@@ -40,6 +42,9 @@ FIELD: Final[dict[int, str]] = {
     Reason.POST_ONLY: "price",
     Reason.MINIMUM: "minimum_quantity",
     Reason.EXPIRY: "expires_ms",
+    Reason.REDUCE_ONLY: "quantity",
+    Reason.GROUP: "group_with",
+    Reason.CROSSED: "bid_price",
 }
 
 

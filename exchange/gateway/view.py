@@ -57,7 +57,9 @@ class _Packed(msgspec.Struct, array_like=True):
     epochs: list[tuple[int, int]]
     events: bytes
     texts: list[tuple[int, str]]
-    accounts: list[tuple[int, int, bool, list[tuple[int, int, int]]]]  # id, cash, killed, holdings
+    # id, member, cash, killed, holdings
+    accounts: list[tuple[int, int, int, int, list[tuple[int, int, int]]]]
+    stopped: list[int]
     orders: list[Order]
     finished: list[int]
     depths: list[tuple[int, int, int, Levels, Levels]]  # instrument, sequence, sent, bids, asks
@@ -127,9 +129,10 @@ class View:
             bytes(self.events),
             list(self.texts.items()),
             [
-                (number, one.cash, one.killed, _held(one))
+                (number, one.member, one.cash, one.killed, _held(one))
                 for number, one in accounts.by_id.items()
             ],
+            sorted(accounts.stopped),
             list(accounts.orders.values()),
             [order.id for order in accounts.finished],
             [
@@ -162,8 +165,9 @@ def _held(account: Account) -> list[tuple[int, int, int]]:
 
 def _fill(accounts: Accounts, packed: _Packed) -> None:
     by_id, orders = accounts.by_id, accounts.orders
-    for number, cash, killed, holdings in packed.accounts:
-        account = by_id[number] = Account()
+    accounts.stopped = set(packed.stopped)
+    for number, member, cash, killed, holdings in packed.accounts:
+        account = by_id[number] = Account(member)
         account.cash, account.killed = cash, killed
         for instrument, net, cost in holdings:
             holding = account.holdings[instrument] = Holding()
