@@ -134,7 +134,7 @@ def prepare(
     cut = skip * RAW_BYTES
     view = memoryview(raw)
     return Flow(
-        setup=_batched(_setup(ranges), batch_commands),
+        setup=_batched(opening_commands(ranges), batch_commands),
         prefix=converter.convert(view[:cut], batch_commands),
         timed=converter.convert(view[cut:], batch_commands),
         commands=commands,
@@ -221,7 +221,7 @@ def _batched(commands: Iterable[Command], batch_commands: int) -> list[bytes]:
     return [records[at : at + step] for at in range(0, len(records), step)]
 
 
-def _setup(ranges: list[tuple[int, int, int, int]]) -> Iterable[Command]:
+def opening_commands(ranges: list[tuple[int, int, int, int]]) -> Iterable[Command]:
     """Open the day, the accounts and, for each (low, high, step, largest order), the symbol."""
     yield Command(kind=CommandKind.OPEN_DAY, quantity=BUSINESS_DATE)
     for account in range(1, ACCOUNTS + 1):

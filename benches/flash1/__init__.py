@@ -1,0 +1,1 @@
+"""The core behind the C interface of the flash1 matching-engine benchmark."""
