@@ -19,6 +19,7 @@ from exchange.messages import (
     EventFlag,
     EventKind,
     KillScope,
+    OrderFeature,
     Selection,
     Side,
     TimeInForce,
@@ -89,6 +90,8 @@ class Generator:
         scales = ((1, 1), (10, 7), (1000, 744), (1 << 20, 1 << 20))
         self.tick_scale, self.multiplier = self.random.choice(scales)
         self.wealth = 150 * (self.spread * self.tick_scale * self.multiplier + 100)
+        self.stops = self.random.choice((0, 0.05, 0.3))  # of the orders
+        self.icebergs = self.random.choice((0, 0.05, 0.3))
         self.date = 20260101
         self.cycle = 0
 
@@ -207,6 +210,8 @@ class Generator:
             tif = TimeInForce.IOC
         price = self.random.randrange(-1, 9) * self.step if protected else 0
         bounded = draw() < 0.06 and (not post_only or draw() < 0.1)
+        target = self.random.randint(1, 12) if bounded else 0
+        features, target = self._features(target)
         record = pack(
             CommandKind.ENTER,
             side=self.random.randrange(2),
@@ -220,11 +225,24 @@ class Generator:
             operator=7,
             stp=self.random.randrange(4),
             target_lo=self._expiry() if tif == TimeInForce.GTD else 0,
-            target_hi=self.random.randint(1, 12) if bounded else 0,
+            spare=features,
+            target_hi=target,
             key_lo=key,
             key_hi=key % 3,
         )
         return self._sent(record)
+
+    def _features(self, target: int) -> tuple[int, int]:
+        """What is special about an order, and the ``target_hi`` that goes with it."""
+        draw = self.random.random()
+        if draw < self.stops:
+            return int(OrderFeature.STOP), self._price()
+        if draw < self.stops + self.icebergs:
+            display = self.random.choice((1, 1, 2, 3, 6)) * self.lot_step
+            return int(OrderFeature.ICEBERG), display + (self.random.random() < 0.02)
+        if draw > 0.998:
+            return self.random.choice((12, 32, 255)), target
+        return 0, target
 
     def _expiry(self) -> int:
         """Mostly soon, now and then past."""
@@ -295,7 +313,7 @@ class Generator:
         if not self.sent:
             return self._enter()
         values = list(COMMAND.unpack(self.random.choice(self.sent)))
-        index = self.random.choice((1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13))
+        index = self.random.choice((1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13))
         values[index] ^= 1 if index != 3 else CommandFlag.MANUAL
         return COMMAND.pack(*values)
 

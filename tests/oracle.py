@@ -229,7 +229,7 @@ class Oracle:
         """All that can change a later event, as canonical text; without sequence and stamp."""
         m = self.market
         parts = [
-            ("market", m.business_date, m.day_open, m.mode, m.rules_version, m.deposited),
+            ("market", m.stops, m.business_date, m.day_open, m.mode, m.rules_version, m.deposited),
             ("corrected", m.day_first, sorted(m.corrected)),
             ("killed", m.killed, sorted(m.killed_members)),
             ("slots", m.generations, m.free_slots),
@@ -359,7 +359,8 @@ def _account_state(number: int, account: Account, buckets: bool) -> tuple[object
 
 
 def _instrument_state(instrument: Instrument) -> tuple[object, ...]:
-    queues = (instrument.bids, instrument.asks, instrument.dormant)
+    queues = (instrument.bids, instrument.asks, instrument.dormant, instrument.stops)
+    queues += (instrument.elected,)
     return (
         *_fields(instrument)[: -len(queues)],
         *([order.order_id for order in queue] for queue in queues),
@@ -370,7 +371,7 @@ def _depth(orders: list[Order], levels: int) -> list[Depth]:
     """Orders that stand best first, as levels."""
     depth: list[Depth] = []
     for price, group in groupby(orders, key=lambda order: order.price):
-        lots = [order.leaves for order in group]
+        lots = [order.shown for order in group]
         depth.append((price, sum(lots), len(lots)))
     return depth[:levels] if levels else depth
 
@@ -381,8 +382,9 @@ def _check_book(m: Market, instrument: Instrument) -> None:
     prices = [order.price for order in bids], [order.price for order in asks]
     assert prices[0] == sorted(prices[0], reverse=True), "bids stand best first"
     assert prices[1] == sorted(prices[1]), "asks stand best first"
-    for order in [*bids, *asks, *instrument.dormant]:
-        assert order.leaves > 0, "a working order has leaves"
+    waiting = [*instrument.stops, *instrument.elected]
+    for order in [*bids, *asks, *instrument.dormant, *waiting]:
+        assert order.shown > 0, "a working order has leaves"
         assert order.place in WORKING, "an order knows where it is"
         assert m.accounts[order.account].known[order.key] is order, "found by its key"
         assert m.slots[order.slot] is order, "found by its id"

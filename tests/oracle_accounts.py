@@ -4,6 +4,7 @@ from oracle_matching import cancel_order
 from oracle_orders import keep_receipt, need_slot, repeated
 from oracle_risk import member_figures, required, review
 from oracle_state import Account, Market, Order, Record, Rejected, Session
+from oracle_stops import aftermath, trades_now
 
 from exchange.messages import (
     AccountKind,
@@ -18,7 +19,7 @@ from exchange.messages import (
 
 THROTTLE_MAX = 1 << 50
 SESSION_SLOT_BITS = 16
-SESSIONS, ORDERS = 0, 1  # which comes first of what is due at the same stamp
+SESSIONS, ORDERS, STOPS = 0, 1, 2  # which comes first of what is due at the same stamp
 
 
 def open_account(m: Market, c: Record) -> None:
@@ -192,10 +193,12 @@ def logoff(m: Market, c: Record) -> None:
 
 
 def next_due(m: Market) -> tuple[int, int, int] | None:
-    """The first thing that a stamp brings: (stamp, SESSIONS or ORDERS, session id or slot)."""
+    """The first thing that a stamp brings: (stamp, SESSIONS, ORDERS or STOPS, session id, slot
+    or instrument)."""
     lost = [(s.due, SESSIONS, s.session_id) for s in m.sessions.values() if not s.online]
     orders = [(o.expiry, ORDERS, o.slot) for o in m.orders_by_slot() if o.expiry]
-    return min(lost + orders, default=None)
+    stops = [(i.due, STOPS, i.number) for i in m.instruments if i.elected and trades_now(m, i)]
+    return min(lost + orders + stops, default=None)
 
 
 def end_grace(m: Market, session: Session) -> None:
@@ -207,10 +210,13 @@ def end_grace(m: Market, session: Session) -> None:
 
 
 def fire_timers(m: Market) -> None:
-    """What is due happens in the order of (stamp, sessions before orders, id)."""
+    """What is due happens in the order of (stamp, sessions before orders before stops,
+    id)."""
     while (due := next_due(m)) is not None and due[0] <= m.stamp:
         if due[1] == SESSIONS:
             end_grace(m, m.sessions[due[2]])
+        elif due[1] == STOPS:
+            aftermath(m, m.instruments[due[2]], len(m.rows))
         else:
             order = m.slots[due[2]]
             assert isinstance(order, Order)

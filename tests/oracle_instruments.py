@@ -96,7 +96,7 @@ def set_limits(m: Market, c: Record) -> None:
     instrument.low, instrument.high = low, high
     for order in [*instrument.bids, *instrument.asks]:
         if not low <= order.price <= high:
-            m.tell(EventKind.ORDER_DORMANT, order, order.leaves, leaves=order.leaves)
+            m.tell(EventKind.ORDER_DORMANT, order, order.leaves, leaves=order.shown)
             instrument.side(order.side).remove(order)
             instrument.dormant.append(order)
             order.place = Place.DORMANT

@@ -1,5 +1,6 @@
 """The oracle's matching: how an incoming order trades, rests or is cancelled."""
 
+from oracle_icebergs import hide, levels_of, refill, take_hidden
 from oracle_state import (
     Market,
     Order,
@@ -43,19 +44,24 @@ def take_out(m: Market, order: Order, place: Place) -> None:
         instrument.side(order.side).remove(order)
     elif order.place is Place.DORMANT:
         instrument.dormant.remove(order)
+    elif order.place is Place.WAITING:
+        (instrument.stops if order in instrument.stops else instrument.elected).remove(order)
     position_of(m, order).orders.pop(order.order_id, None)
     order.place = place
+    if place is Place.INCOMING:
+        order.hidden = 0
 
 
 def put_in(m: Market, order: Order) -> None:
+    hide(order)
     m.instruments[order.instrument].rest(order)
     position_of(m, order).orders[order.order_id] = order
 
 
 def cancel_order(m: Market, order: Order, reason: CancelReason) -> Row:
-    row = m.tell(EventKind.ORDER_CANCELLED, order, order.leaves, reason=reason)
+    row = m.tell(EventKind.ORDER_CANCELLED, order, order.leaves, reason=reason, b=order.hidden)
     take_out(m, order, Place.CANCELLED)
-    order.leaves = 0
+    order.leaves = order.hidden = 0
     m.forget_if_finished(order)
     return row
 
@@ -64,8 +70,8 @@ def lose(m: Market, order: Order, lots: int, some: CancelReason, everything: Can
     """Lots leave an order without trading, and it keeps its place."""
     if lots >= order.leaves:
         return cancel_order(m, order, everything)
-    order.leaves -= lots
-    return m.tell(EventKind.ORDER_REDUCED, order, lots, leaves=order.leaves, reason=some)
+    hidden = take_hidden(order, lots)
+    return m.tell(EventKind.ORDER_REDUCED, order, lots, leaves=order.leaves, reason=some, b=hidden)
 
 
 def book_side(m: Market, order: Order, lots: int, price: int, fee: int) -> None:
@@ -83,7 +89,7 @@ def book_side(m: Market, order: Order, lots: int, price: int, fee: int) -> None:
 
 def trade(m: Market, incoming: Order, resting: Order) -> None:
     instrument = m.instruments[incoming.instrument]
-    lots = min(incoming.leaves, resting.leaves)
+    lots = min(incoming.leaves, resting.shown)
     taker_fee, maker_fee = instrument.taker_fee * lots, instrument.maker_fee * lots
     book_side(m, resting, lots, resting.price, maker_fee)
     book_side(m, incoming, lots, resting.price, taker_fee)
@@ -104,6 +110,8 @@ def trade(m: Market, incoming: Order, resting: Order) -> None:
         if order.leaves == 0:
             take_out(m, order, Place.FILLED)
             m.forget_if_finished(order)
+    if resting.leaves and not resting.shown:
+        refill(m, resting)
 
 
 def meet_own(m: Market, incoming: Order, resting: Order) -> None:
@@ -121,15 +129,18 @@ def meet_own(m: Market, incoming: Order, resting: Order) -> None:
 
 
 def can_fill(m: Market, incoming: Order, wanted: int) -> bool:
-    """Whether an order would trade at least ``wanted`` lots at once."""
+    """Whether an order would trade at least ``wanted`` lots at once: of each price first what is
+    shown, then what is not."""
     lots = 0
-    for resting in opposite(m, incoming):
-        if lots >= wanted or not reaches(incoming, resting.price):
+    for level in levels_of(opposite(m, incoming)):
+        if not reaches(incoming, level[0].price):
             break
-        if not own(m, incoming, resting):
-            lots += resting.leaves
-        elif incoming.stp != SelfTrade.CANCEL_OLDEST:
-            break
+        for resting in level:
+            if not own(m, incoming, resting):
+                lots += resting.shown
+            elif incoming.stp != SelfTrade.CANCEL_OLDEST:
+                return lots >= wanted
+        lots += sum(resting.hidden for resting in level if not own(m, incoming, resting))
     return lots >= wanted
 
 
@@ -155,7 +166,7 @@ def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
         return
     if order.tif in RESTS and not market:
         put_in(m, order)
-        row.leaves = order.leaves
+        row.leaves = order.shown
     else:
         reason = CancelReason.MARKET_REMAINDER if market else CancelReason.IOC_REMAINDER
         cancel_order(m, order, reason)

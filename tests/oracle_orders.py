@@ -1,5 +1,6 @@
 """The oracle's order commands: known ids, guards, enter, cancel, reduce, replace."""
 
+from oracle_icebergs import judge_display, judge_room, take_hidden
 from oracle_matching import RESTS, cancel_order, lose, send, take_out
 from oracle_risk import judge_margin, judge_position
 from oracle_state import (
@@ -16,6 +17,14 @@ from oracle_state import (
     Row,
     signed,
 )
+from oracle_stops import (
+    aftermath,
+    begin_waiting,
+    far_limit,
+    judge_trigger,
+    market_limit,
+    wait,
+)
 
 from exchange.messages import (
     CancelReason,
@@ -25,6 +34,7 @@ from exchange.messages import (
     EventKind,
     Limit,
     Mode,
+    OrderFeature,
     Reason,
     Side,
     TimeInForce,
@@ -35,6 +45,9 @@ from exchange.messages import (
 ENTER_FLAGS = int(
     CommandFlag.POST_ONLY | CommandFlag.MARKET | CommandFlag.MANUAL | CommandFlag.PROTECTED
 )
+STOP, ICEBERG = OrderFeature.STOP, OrderFeature.ICEBERG
+ENTER_FEATURES = int(STOP | ICEBERG)
+TARGET_FEATURES = int(STOP | ICEBERG)  # they say what ``target_hi`` is; else it is a minimum
 TARGET_FLAGS = int(CommandFlag.BY_CLIENT_ID | CommandFlag.MANUAL)
 REPLACE_FLAGS = TARGET_FLAGS | int(CommandFlag.POST_ONLY | CommandFlag.NEW_ID)
 I64_MAX = (1 << 63) - 1
@@ -46,7 +59,8 @@ I64_MAX = (1 << 63) - 1
 def fingerprint(c: Record) -> tuple[int, ...]:
     """What must be equal for a command to be a repeat."""
     flags = c.flags & ~int(CommandFlag.MANUAL)
-    return (c.kind, c.side, c.tif, flags, c.stp, c.instrument, c.price, c.quantity, *c.target)
+    terms = (c.instrument, c.price, c.quantity, *c.target)
+    return (c.kind, c.side, c.tif, flags, c.stp, c.spare, *terms)
 
 
 def repeated(m: Market, c: Record) -> bool:
@@ -59,6 +73,8 @@ def repeated(m: Market, c: Record) -> bool:
     if isinstance(entry, Order):
         row = accepted_row(entry, c)
         row.leaves = entry.leaves
+        if c.kind == CommandKind.ENTER:
+            tell_features(row, c.spare, c.target_hi)
         row.flags |= EventFlag.DUPLICATE
         m.rows.append(row)
         return True
@@ -195,13 +211,17 @@ def limit_of(c: Record, instrument: Instrument) -> tuple[int, bool]:
     """The price an ENTER may trade up to, and whether what is left of it may rest there."""
     if not c.flags & CommandFlag.MARKET:
         return c.price, c.tif in RESTS
-    best = [order.price for order in instrument.side(1 - c.side)[:1]]
-    far = instrument.high if c.side == Side.BUY else instrument.low
-    if not best or not (c.flags & CommandFlag.PROTECTED or c.tif in RESTS):
-        return far, False
-    if c.side == Side.BUY:
-        return min(best[0] + c.price, far), c.tif in RESTS
-    return max(best[0] - c.price, far), c.tif in RESTS
+    if c.spare & STOP:  # it may trade at any price of the day
+        return far_limit(instrument, c.side), True
+    return market_limit(instrument, c.side, c.tif, ticks_of(c))
+
+
+def minimum_of(c: Record) -> int:
+    return 0 if c.spare & TARGET_FEATURES else c.target_hi
+
+
+def ticks_of(c: Record) -> int | None:
+    return c.price if c.flags & CommandFlag.PROTECTED else None
 
 
 # --- commands
@@ -215,17 +235,21 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
     judge_open(m, c, account, instrument)
     judge_fields(c, account, instrument)
     judge_post_only(c, c.side, instrument)
-    if c.target_hi > c.quantity:
+    if minimum_of(c) > c.quantity:
         raise Rejected(Reason.MINIMUM, c.quantity, signed(c.target_hi))
     if c.tif == TimeInForce.GTD and signed(c.target_lo) <= m.stamp:
         raise Rejected(Reason.EXPIRY, m.stamp, signed(c.target_lo))
+    if c.spare & STOP:
+        judge_trigger(c, instrument)
+    if c.spare & ICEBERG:
+        judge_display(m, c.quantity, c.target_hi, instrument)
     if account.open_orders() >= account.max_open:
         raise Rejected(Reason.OPEN_ORDERS, account.max_open, account.open_orders())
     limit, _ = limit_of(c, instrument)
     position = m.position(c.account, c.instrument)
     judge_position(instrument, position, c.side, c.quantity, None)
     judge_margin(m, account, instrument, (c.side, c.quantity, limit), None)
-    orders = len(instrument.bids) + len(instrument.asks) + len(instrument.dormant)
+    orders = sum(o.instrument == instrument.number for o in m.orders_by_slot())
     if orders >= Limit.BOOK_ORDERS:
         raise Rejected(Reason.BOOK_FULL, Limit.BOOK_ORDERS, orders)
     if m.slots_full():
@@ -233,6 +257,7 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
     known = sum(len(other.positions) for other in m.accounts.values())
     if c.instrument not in account.positions and known >= Limit.POSITIONS - 1:
         raise Rejected(Reason.POSITIONS_FULL, Limit.POSITIONS, Limit.POSITIONS)
+    judge_room(m, c, instrument)
     return instrument
 
 
@@ -241,6 +266,8 @@ def enter(m: Market, c: Record) -> None:
     market = bool(c.flags & CommandFlag.MARKET)
     protected = bool(c.flags & CommandFlag.PROTECTED)
     if c.side > 1 or c.tif > TimeInForce.GTD or c.stp > 3 or c.flags & ~ENTER_FLAGS:
+        raise Rejected(Reason.SYNTAX)
+    if c.spare & ~ENTER_FEATURES:
         raise Rejected(Reason.SYNTAX)
     if (market and not protected and c.price) or (c.tif != TimeInForce.GTD and c.target_lo):
         raise Rejected(Reason.SYNTAX)
@@ -251,7 +278,9 @@ def enter(m: Market, c: Record) -> None:
         (post_only and (market or c.tif not in RESTS))
         or (market and c.tif == TimeInForce.FOK)
         or (protected and not market)
-        or (c.target_hi and (post_only or c.tif == TimeInForce.FOK))
+        or (minimum_of(c) and (post_only or c.tif == TimeInForce.FOK))
+        or (c.spare & STOP and (post_only or c.spare & ICEBERG))
+        or (c.spare & ICEBERG and c.tif not in RESTS)
     ):
         raise Rejected(Reason.COMBINATION)
     if repeated(m, c):
@@ -260,9 +289,15 @@ def enter(m: Market, c: Record) -> None:
     account.positions.setdefault(c.instrument, Position())
     limit, rests = limit_of(c, instrument)
     order = new_order(m, c, instrument.number, c.side, c.tif, limit)
-    order.minimum = c.target_hi
+    order.minimum = minimum_of(c)
     order.expiry = c.target_lo
     order.price = limit if rests or not market else 0
+    order.features = c.spare
+    if c.spare & STOP:
+        order.trigger, order.market = signed(c.target_hi), market
+        order.ticks = ticks_of(c)
+    if c.spare & ICEBERG:
+        order.display = c.target_hi
     accept(m, c, order, market and not rests)
 
 
@@ -276,10 +311,23 @@ def new_order(m: Market, c: Record, instrument: int, side: int, tif: int, limit:
 def accept(m: Market, c: Record, order: Order, market: bool) -> None:
     """A new order takes its place in the window, then comes in."""
     m.remember(order)
+    first = len(m.rows)
     row = accepted_row(order, c)
     row.price = order.price
+    tell_features(row, order.features, order.display)
     m.rows.append(row)
-    send(m, order, row, market)
+    if order.features & STOP:
+        begin_waiting(m, order)
+    else:
+        send(m, order, row, market)
+    aftermath(m, m.instruments[order.instrument], first)
+
+
+def tell_features(row: Row, features: int, display: int) -> None:
+    """``b`` of ORDER_ACCEPTED: tif, stp, what is special, and how much an iceberg shows."""
+    row.b |= features << 16
+    if features & ICEBERG:
+        row.b |= display << 32
 
 
 def cancel(m: Market, c: Record) -> None:
@@ -329,15 +377,20 @@ def replace(m: Market, c: Record) -> None:
         keep_receipt(m, c, cancel_order(m, order, CancelReason.REDUCED))
         return
     judge_post_only(c, order.side, instrument)
+    if order.display and order.display * (Limit.REFILLS + 1) < leaves:
+        raise Rejected(Reason.DISPLAY, -(-leaves // (Limit.REFILLS + 1)), order.display)
     position = account.positions[instrument.number]
     judge_position(instrument, position, order.side, leaves, order)
     if new_id or not keeps_place(order, c, leaves):
         judge_margin(m, account, instrument, (order.side, leaves, c.price), order)
     need_slot(m, c)
     if new_id:
+        features = order.features
         cancel_order(m, order, CancelReason.REPLACED)
         new = new_order(m, c, instrument.number, order.side, order.tif, c.price)
         new.expiry = order.expiry
+        new.display, new.trigger = order.display, order.trigger
+        new.features = features
         accept(m, c, new, market=False)
     else:
         keep_receipt(m, c, change(m, order, c, leaves))
@@ -345,29 +398,45 @@ def replace(m: Market, c: Record) -> None:
 
 def keeps_place(order: Order, c: Record, leaves: int) -> bool:
     """Whether the replacement only makes the order smaller."""
-    return order.place is Place.BOOK and c.price == order.price and leaves <= order.leaves
+    placed = order.place in (Place.BOOK, Place.WAITING)
+    return placed and c.price == order.price and leaves <= order.leaves
 
 
 def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
     """Give the order its new price and leaves: in its place, or as incoming."""
     keeps = keeps_place(order, c, leaves)
+    first = len(m.rows)
+    waits = order.place is Place.WAITING
+    before = order.shown | order.hidden << 32
+    if keeps:
+        take_hidden(order, order.leaves - leaves)
     row = m.tell(
         EventKind.ORDER_REPLACED,
         order,
         c.quantity,
         price=c.price,
-        leaves=leaves,
+        leaves=0 if waits or not keeps else order.shown,
         reason=int(keeps),
         a=order.price,
-        b=order.leaves,
+        b=before,
     )
-    if not keeps:
-        take_out(m, order, Place.INCOMING)
-        order.price = order.limit = c.price
-        row.leaves = 0
+    if keeps:
+        return row
+    instrument = m.instruments[order.instrument]
+    elected = order in instrument.elected
+    take_out(m, order, Place.INCOMING)
+    order.price = order.limit = c.price
     order.leaves = leaves
-    if not keeps:
+    if not waits:
         send(m, order, row)
+        aftermath(m, instrument, first)
+        return row
+    order.market, order.ticks = False, None
+    if elected:
+        wait(m, order, order.age)
+        instrument.elected.append(instrument.stops.pop())
+    else:
+        begin_waiting(m, order)
     return row
 
 
@@ -375,7 +444,9 @@ def return_dormant(m: Market, instrument: Instrument) -> None:
     """One pass over the dormant list: orders inside the limits come in again."""
     if instrument.state != TradingState.CONTINUOUS:
         return
+    first = len(m.rows)
     for order in list(instrument.dormant):
         if instrument.low <= order.price <= instrument.high:
             take_out(m, order, Place.INCOMING)
             send(m, order, m.tell(EventKind.ORDER_RETURNED, order, order.leaves))
+    aftermath(m, instrument, first)

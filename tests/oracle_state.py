@@ -101,11 +101,12 @@ class Place(Enum):
     INCOMING = "incoming"
     BOOK = "book"
     DORMANT = "dormant"
+    WAITING = "waiting"  # a stop
     FILLED = "filled"
     CANCELLED = "cancelled"
 
 
-WORKING = (Place.BOOK, Place.DORMANT)
+WORKING = (Place.BOOK, Place.DORMANT, Place.WAITING)
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +128,13 @@ class Order:
     limit: int  # the price it trades up to
     minimum: int = 0  # lots it must be able to trade at once when it is entered
     expiry: int = 0  # stamp at which it is cancelled, of a GTD order
+    features: int = 0  # bits of OrderFeature that still say something
+    trigger: int = 0  # of a stop: the trade price that elects it
+    age: int = 0  # of a stop that waits: lower is older
+    market: bool = False  # of a stop: it trades at the market; ``price`` is its worst
+    ticks: int | None = None  # of a PROTECTED stop
+    display: int = 0  # of an iceberg: most lots it shows
+    hidden: int = 0  # of an iceberg in the book: lots of ``leaves`` that it does not show
     executed: int = 0
     place: Place = Place.INCOMING
     in_window: bool = True
@@ -134,6 +142,10 @@ class Order:
     @property
     def slot(self) -> int:
         return self.order_id & ((1 << SLOT_BITS) - 1)
+
+    @property
+    def shown(self) -> int:
+        return self.leaves - self.hidden
 
 
 @dataclass(slots=True, eq=False)
@@ -204,9 +216,12 @@ class Instrument:
     taker_fee: int = 0
     bound: int = 1  # most lots any rule has ever allowed: keeps products inside 64 bits
     last_settled: int = 0  # business date x 100 + cycle
+    due: int = 0  # stamp at which the next elected stops come in, if there are any
     bids: list[Order] = field(default_factory=list)  # best first, then oldest first
     asks: list[Order] = field(default_factory=list)
     dormant: list[Order] = field(default_factory=list)
+    stops: list[Order] = field(default_factory=list)  # they wait for a price
+    elected: list[Order] = field(default_factory=list)  # first to come in first
 
     @property
     def tick_value(self) -> int:
@@ -257,6 +272,7 @@ class Market:
         self.killed_members: set[int] = set()
         self.rules_version = int(RULES_VERSION)
         self.deposited = 0  # deposits less withdrawals
+        self.stops = 0  # ever made to wait
         self.stamp = 0
         self.sequence = 0  # of the command in hand
         self.day_first = 0  # of the command that opened the day

@@ -17,7 +17,21 @@ from exchange.messages import (
 )
 
 NAMES = Event.__struct_fields__
-BOOK_KINDS = (EventKind.ORDER_ACCEPTED, EventKind.ORDER_REPLACED, EventKind.ORDER_RETURNED)
+BOOK_KINDS = (
+    EventKind.ORDER_ACCEPTED,
+    EventKind.ORDER_REPLACED,
+    EventKind.ORDER_RETURNED,
+    EventKind.ORDER_ELECTED,
+    EventKind.ORDER_REFILLED,
+)
+LOTS = (1 << 32) - 1  # of a replaced order's `b`: those shown; the hidden ones are above
+WHOLE = (  # they say how many lots there are
+    EventKind.ORDER_RETURNED,
+    EventKind.ORDER_WAITING,
+    EventKind.ORDER_ELECTED,
+    EventKind.ORDER_REFILLED,
+    EventKind.ORDER_DORMANT,
+)
 TAKEN = (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED)
 NEVER_MORE = (CommandKind.CANCEL, CommandKind.REDUCE)
 
@@ -55,13 +69,13 @@ class Depth:
         resting = event.flags & EventFlag.RESTING
         here = event.instrument, side
         if event.kind == EventKind.ORDER_REPLACED and resting:
-            self.lots[*here, event.a] -= event.b
+            self.lots[*here, event.a] -= event.b & LOTS
         if event.kind in BOOK_KINDS:
             self.lots[*here, event.price] += event.leaves
         elif event.kind == EventKind.TRADE:
             self.lots[event.instrument, 1 - side, event.price] -= event.quantity
         elif event.kind in TAKEN and resting:
-            self.lots[*here, event.price] -= event.quantity
+            self.lots[*here, event.price] -= event.quantity - event.b
         elif event.kind == EventKind.ORDER_DORMANT:
             self.lots[*here, event.price] -= event.leaves
 
@@ -99,9 +113,9 @@ def test_every_lot_of_an_order_is_accounted_for(seed: int) -> None:
             if event.kind == EventKind.ORDER_ACCEPTED:
                 leaves[order] = event.quantity
             elif event.kind == EventKind.ORDER_REPLACED:
-                assert leaves[order] == event.b
+                assert leaves[order] == (event.b & LOTS) + (event.b >> 32)
                 leaves[order] = event.quantity - executed[order]
-            elif event.kind == EventKind.ORDER_RETURNED:
+            elif event.kind in WHOLE:
                 assert leaves[order] == event.quantity
             elif event.kind == EventKind.TRADE:
                 for side, left in ((order, event.leaves), (event.key_lo, event.key_hi >> 32)):

@@ -1,21 +1,24 @@
 """Cancel, reduce, replace: guards in documented precedence, then the effect; dormant returns."""
 
 from exchange.engine.aftermath cimport aftermath
-from exchange.engine.book cimport slot_of, take_out, unlink
+from exchange.engine.book cimport slot_of
 from exchange.engine.expiry cimport expiry_of
+from exchange.engine.extras cimport queue_of, stops_of, take_hidden
 from exchange.engine.guards cimport (
-    bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, refuse_target,
+    bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, refuse_display, refuse_target,
 )
 from exchange.engine.ids cimport find_cell, find_key, slots_left, tag_of
 from exchange.engine.lifecycle cimport (
-    answered, cancel_order, keep_receipt, reject, say_gone, take_away,
+    answered, cancel_order, keep_receipt, reject, say_gone, shrink, take_away, withdraw,
 )
-from exchange.engine.matching cimport Incoming, run
+from exchange.engine.matching cimport Incoming, run, run_special
 from exchange.engine.orders cimport Terms, accept_special
-from exchange.engine.risk cimport adverse_per_lot, put_back, release
+from exchange.engine.risk cimport adverse_per_lot, release
+from exchange.engine.stops cimport start_waiting, wait_elected
 from exchange.engine.state cimport (
-    Command, Event, Instrument, Market, Order, Position, WORKING, account_of, emit, i32, i64,
-    instrument_of, is_live, likely, order_id_of, set_order_state, side_of, state_of, tif_stp_of,
+    AT_MARKET, Command, ELECTED, Event, Extra, Instrument, Market, Order, PROTECTED_BY, Position, WAITING, WORKING,
+    account_of, emit, i32, i64, instrument_of, is_featured, is_live, is_simple, likely, lots_of,
+    order_id_of, set_order_state, side_of, state_of, tif_stp_of,
     u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -103,7 +106,9 @@ cdef void reduce_order(Market* m, Command* c) noexcept nogil:
         return
     if bad_receipt(m, c):
         return
-    if c.quantity >= o.leaves:
+    if unlikely(not is_simple(o)):
+        reduce_special(m, slot, c.quantity)
+    elif c.quantity >= o.leaves:
         cancel_order(m, slot, CANCEL_REASON_REDUCED)
     else:
         lessen(m, book, p, o, slot, c.quantity)
@@ -112,45 +117,50 @@ cdef void reduce_order(Market* m, Command* c) noexcept nogil:
 
 cdef inline void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 slot,
                         u32 lots) noexcept nogil:
-    """Take lots off a live order that keeps its place: ORDER_REDUCED."""
-    cdef u32 flags = side_of(o) << 1
+    """Take lots off a plain working order that keeps its place: ORDER_REDUCED."""
+    cdef u32 flags = side_of(o) << 1 | EVENT_FLAG_RESTING
     o.leaves -= lots
-    if likely(state_of(o) == WORKING):
-        flags |= EVENT_FLAG_RESTING
-        book.levels[slot_of(book, o.price)].quantity -= lots
-    else:
-        book.dormant.quantity -= lots
+    book.levels[slot_of(book, o.price)].quantity -= lots
     say_gone(emit(m, what(EVENT_KIND_ORDER_REDUCED, flags, CANCEL_REASON_REQUESTED), p.who), o,
              order_id_of(m, slot), lots, o.leaves)
     release(m, book, p, side_of(o), o.price, lots)
 
 
-cdef inline void withdraw(Market* m, Instrument* book, Position* p, Order* o) noexcept nogil:
-    """A live order leaves the book to come back as incoming; its hold is put right by `run`."""
-    if likely(state_of(o) == WORKING):
-        take_out(m, book, o, slot_of(book, o.price))
+cdef void reduce_special(Market* m, u32 slot, u32 lots) noexcept nogil:
+    """REDUCE of an order that is not in the book, or of which its Extra says more."""
+    if lots >= lots_of(m, slot):
+        cancel_order(m, slot, CANCEL_REASON_REDUCED)
     else:
-        unlink(m, &book.dormant, o)
-    put_back(m, book, p, side_of(o), o.price, o.leaves)
-    book.working_orders -= 1
-    p.owner.open_orders -= 1
+        shrink(m, slot, lots, CANCEL_REASON_REQUESTED)
 
 
-cdef inline bint keeps_place(Command* c, Order* o, i64 leaves) noexcept nogil:
-    """Whether a REPLACE only makes its order smaller."""
-    return (state_of(o) == WORKING and c.price == o.price and leaves <= o.leaves
+cdef inline bint keeps_place(Command* c, Order* o, i64 leaves, i64 before) noexcept nogil:
+    """Whether a REPLACE only makes its order smaller, which has `before` lots."""
+    return (c.price == o.price and leaves <= before
+            and (state_of(o) == WORKING or state_of(o) == WAITING)
             and not c.flags & COMMAND_FLAG_NEW_ID)
 
 
+cdef bint bad_display(Market* m, Command* c, Instrument* book, Order* o,
+                      i64 leaves) noexcept nogil:
+    """DISPLAY of a REPLACE: what a larger order would show is too little. One that becomes smaller
+    than its display shows all."""
+    cdef u64 display = m.extras[o - m.orders].display
+    return (display != 0 and <u64>leaves > display
+            and refuse_display(m, c, book, <u64>leaves, display))
+
+
 cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o,
-                               i64 leaves, Terms* terms) noexcept nogil:
-    """POST_ONLY, then the risk of `leaves` at the new price in place of what the order holds."""
-    cdef i64 before = o.leaves
+                               i64 leaves, i64 before, Terms* terms) noexcept nogil:
+    """POST_ONLY, DISPLAY, then the risk of `leaves` at the new price in place of what the order
+    holds."""
     cdef i64 adverse = before * adverse_per_lot(book, side_of(o), o.price) if p.adverse else 0
     cdef bint refused
     if bad_post_only(m, c, book, side_of(o), terms.slot):
         return True
-    if keeps_place(c, o, leaves):
+    if unlikely(is_featured(o)) and bad_display(m, c, book, o, leaves):
+        return True
+    if keeps_place(c, o, leaves, before):
         return False
     p.exposure[side_of(o)] -= before
     p.adverse -= adverse
@@ -166,7 +176,7 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
     cdef u32 first = m.index
     cdef bint new_id = (c.flags & COMMAND_FLAG_NEW_ID) != 0
     cdef u32 slot
-    cdef i64 leaves
+    cdef i64 leaves, before
     cdef Terms terms
     cdef Order* o
     cdef Position* p
@@ -187,10 +197,11 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
             cancel_order(m, slot, CANCEL_REASON_REDUCED)
             keep_receipt(m, c, c.account, first)
         return
-    if bad_new_terms(m, c, book, p, o, leaves, &terms) or bad_receipt(m, c):
+    before = lots_of(m, slot)
+    if bad_new_terms(m, c, book, p, o, leaves, before, &terms) or bad_receipt(m, c):
         return
     if not new_id:
-        change_terms(m, c, book, p, o, slot, <u32>leaves, terms.slot)
+        change_terms(m, c, book, p, o, slot, <u32>leaves, <u32>before, terms.slot)
         keep_receipt(m, c, c.account, first)
         return
     terms.at = o.position
@@ -201,6 +212,9 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
     terms.need = 0
     terms.remainder = 0
     terms.rests = True
+    terms.extra.features = 0
+    if unlikely(is_featured(o)):
+        inherit(m, slot, &terms)
     take_away(m, slot, CANCEL_REASON_REPLACED)  # `rise` is from the hold with the old order
     terms.tag = tag_of(c.account, c.key_lo)
     terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
@@ -208,9 +222,10 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
 
 
 cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o, u32 slot,
-                       u32 leaves, i32 at) noexcept nogil:
+                       u32 leaves, u32 before, i32 at) noexcept nogil:
     """ORDER_REPLACED under the same id: in place, or out of the book and in again."""
-    cdef bint kept = keeps_place(c, o, leaves)
+    cdef bint kept = keeps_place(c, o, leaves, before)
+    cdef u32 first = m.index
     cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if state_of(o) == WORKING else 0)
     cdef Incoming t
     cdef Event* e = emit(m, what(EVENT_KIND_ORDER_REPLACED, flags, kept), p.who)
@@ -223,27 +238,84 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
     e.key_hi = o.key_hi
     e.a = o.price
     e.b = o.leaves
+    if unlikely(is_featured(o)):
+        e.b |= <i64>(before - o.leaves) << 32
+        if kept:
+            keep_special(m, e, book, p, slot, before - leaves)
+            return
+        if state_of(o) == WAITING:
+            wait_again(m, c, book, p, slot, leaves)
+            return
     if kept:
         book.levels[at].quantity -= o.leaves - leaves
         release(m, book, p, side_of(o), o.price, o.leaves - leaves)
         o.leaves = leaves
         return
-    withdraw(m, book, p, o)
+    withdraw(m, book, p, slot)
     o.price = c.price
     o.leaves = leaves
     set_order_state(o, WORKING)
     t.slot = slot
     t.limit = at
     t.need = 0
-    run(m, book, &t, m.index - 1, 0)
-    if unlikely(book.watched):
-        aftermath(m, book)
+    if likely(not book.watched):
+        run(m, book, &t, m.index - 1, 0)
+        return
+    run_special(m, book, &t, m.index - 1, 0)
+    aftermath(m, book, first)
+
+
+cdef void keep_special(Market* m, Event* e, Instrument* book, Position* p, u32 slot,
+                       u32 lots) noexcept nogil:
+    """Its place kept, a special order has `lots` fewer: of those first that nobody sees."""
+    cdef Order* o = &m.orders[slot]
+    cdef u32 hidden = take_hidden(m, slot, lots) if lots else 0
+    if state_of(o) == WORKING:
+        e.leaves = o.leaves
+        book.levels[slot_of(book, o.price)].quantity -= lots - hidden
+    else:
+        e.leaves = 0
+        queue_of(m, book, slot).quantity -= lots - hidden
+    release(m, book, p, side_of(o), o.price, lots)
+
+
+cdef void wait_again(Market* m, Command* c, Instrument* book, Position* p, u32 slot,
+                     u32 leaves) noexcept nogil:
+    """A waiting stop has new terms, and a limit: it waits again, behind the others."""
+    cdef Order* o = &m.orders[slot]
+    cdef Extra* extra = &m.extras[slot]
+    cdef bint elected = (extra.features & ELECTED) != 0
+    cdef i64 due = stops_of(m, book).due
+    withdraw(m, book, p, slot)
+    o.price = c.price
+    o.leaves = leaves
+    extra.features &= ~<u32>(AT_MARKET | PROTECTED_BY)
+    extra.ticks = 0
+    if elected:
+        wait_elected(m, book, slot)
+        stops_of(m, book).due = due
+    else:
+        start_waiting(m, book, slot)
+
+
+cdef void inherit(Market* m, u32 slot, Terms* terms) noexcept nogil:
+    """What an order under a new id keeps of the special one that it continues."""
+    terms.extra = m.extras[slot]
+    terms.extra.features &= ~<u32>(AT_MARKET | PROTECTED_BY | ELECTED)
+    terms.extra.ticks = 0
+    terms.extra.age = 0
+    terms.extra.hidden = 0
+    terms.extra.child = 0
+    terms.extra.sibling = 0
+    terms.extra.before = 0
+    terms.rests = False
 
 
 cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
     """One pass over the dormant list: orders inside the limits come back as incoming ones."""
     cdef u32 slot = book.dormant.head
     cdef u32 last = book.dormant.tail
+    cdef u32 first = m.index
     cdef u32 following
     cdef Order* o
     cdef Position* p
@@ -254,6 +326,8 @@ cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
         following = o.next if slot != last else 0
         if book.low <= o.price <= book.high:
             p = &m.positions[o.position]
+            withdraw(m, book, p, slot)
+            set_order_state(o, WORKING)
             e = emit(m, what(EVENT_KIND_ORDER_RETURNED, side_of(o) << 1, 0), p.who)
             t.order_id = order_id_of(m, slot)
             e.order_id = t.order_id
@@ -264,10 +338,10 @@ cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
             e.key_hi = o.key_hi
             e.a = o.session
             e.b = 0
-            withdraw(m, book, p, o)
-            set_order_state(o, WORKING)
             t.slot = slot
             t.limit = slot_of(book, o.price)
             t.need = 0
-            run(m, book, &t, m.index - 1, 0)
+            run_special(m, book, &t, m.index - 1, 0)
         slot = following
+    if book.watched:
+        aftermath(m, book, first)

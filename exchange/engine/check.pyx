@@ -5,8 +5,9 @@ from exchange.engine.ids cimport find_key, owner_of
 from exchange.engine.instruments cimport lowest
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
 from exchange.engine.state cimport (
-    Account, DORMANT, EXPIRES, FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    RECEIPT, WORKING, account_of, i32, i64, instrument_of, is_aged, is_live, side_of, state_of,
+    Account, DORMANT, ELECTED, EXPIRES, Extra, FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
+    RECEIPT, Stops, WAITING, WATCH_HIDDEN, WATCH_STOPS, WORKING, account_of, i32, i64,
+    instrument_of, is_aged, is_featured, is_live, lots_of, side_of, state_of,
     tif_stp_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
@@ -35,8 +36,8 @@ cdef u32 check_queue(Market* m, Level* level, u8 state, dict sums, object where)
         ensure(o.leaves > 0, "a live order has leaves", (where, slot))
         ensure(find_key(m, account_of(p), o.key_lo, o.key_hi) == slot, "every order is found", slot)
         working = sums.setdefault(o.position, [0, 0, 0])
-        working[side_of(o)] += o.leaves
-        working[2] += o.leaves * adverse_per_lot(book, side_of(o), o.price)
+        working[side_of(o)] += lots_of(m, slot)
+        working[2] += lots_of(m, slot) * adverse_per_lot(book, side_of(o), o.price)
         lots += o.leaves
         count += 1
         before = slot
@@ -74,7 +75,88 @@ cdef int check_book(Market* m, u32 number, dict sums) except -1:
         if book.slots < 100_000 else occupied
     ensure(occupied == filled, "bitset = levels", number)
     orders += check_queue(m, &book.dormant, DORMANT, sums, (number, "dormant"))
+    orders += check_queue(m, &m.stops[number].waiting, WAITING, sums, (number, "waiting"))
+    orders += check_queue(m, &m.stops[number].elected, WAITING, sums, (number, "elected"))
+    check_stops(m, number)
     ensure(orders == book.working_orders, "working orders counted", number)
+    return 0
+
+
+cdef int check_heap(Market* m, u32 root, u8 side, set found) except -1:
+    """No stop is before its parent; `found` gets its slots."""
+    cdef u32 slot, child
+    cdef Extra* one
+    cdef Extra* other
+    sign = -1 if side else 1
+    todo = [root] if root else []
+    while todo:
+        slot = todo.pop()
+        found.add(slot)
+        ensure(side_of(&m.orders[slot]) == side, "a heap has one side", slot)
+        child = m.extras[slot].child
+        while child:
+            one = &m.extras[slot]
+            other = &m.extras[child]
+            ensure((sign * one.trigger, one.age) < (sign * other.trigger, other.age),
+                   "the next stop is first", (slot, child))
+            todo.append(child)
+            child = other.sibling
+    return 0
+
+
+cdef int check_stops(Market* m, u32 number) except -1:
+    """Lists, heaps and bits of an instrument's stops and icebergs."""
+    cdef Stops* stops = &m.stops[number]
+    cdef u32 slot = stops.waiting.head
+    cdef u64 age = 0
+    waiting = set()
+    heaped = set()
+    while slot:
+        ensure(age < m.extras[slot].age <= m.ages, "stops wait in order of age", slot)
+        ensure(m.extras[slot].features & (ORDER_FEATURE_STOP | ELECTED) == ORDER_FEATURE_STOP,
+               "a waiting order is a stop", slot)
+        age = m.extras[slot].age
+        waiting.add(slot)
+        slot = m.orders[slot].next
+    check_heap(m, stops.root[0], 0, heaped)
+    check_heap(m, stops.root[1], 1, heaped)
+    ensure(heaped == waiting, "every waiting stop is in a heap", number)
+    slot = stops.elected.head
+    while slot:
+        ensure(m.extras[slot].features & ELECTED, "an elected stop says so", slot)
+        slot = m.orders[slot].next
+    ensure((stops.due == 0) == (stops.elected.head == 0), "elected stops are due", number)
+    held = stops.waiting.head != 0 or stops.elected.head != 0
+    watched = m.instruments[number].watched
+    ensure(bool(watched & WATCH_STOPS) == held, "a book with stops is watched", number)
+    ensure(bool(watched & WATCH_HIDDEN) == (stops.icebergs != 0), "as one with icebergs is", number)
+    return 0
+
+
+cdef int check_extras(Market* m) except -1:
+    """Who is FEATURED, and what icebergs show."""
+    cdef u32 slot
+    cdef Extra* extra
+    count = 0
+    elected = 0
+    icebergs = {}
+    for slot in range(1, m.order_top):
+        extra = &m.extras[slot]
+        if state_of(&m.orders[slot]) == FREE or not is_featured(&m.orders[slot]):
+            ensure(extra.features == 0 and extra.hidden == 0, "a plain order has no Extra", slot)
+            continue
+        count += 1
+        elected += extra.features & ELECTED != 0
+        ensure(is_live(&m.orders[slot]) and extra.features, "a special order is live", slot)
+        if extra.features & ORDER_FEATURE_ICEBERG:
+            ensure(0 < m.orders[slot].leaves <= extra.display, "an iceberg shows its part", slot)
+            instrument = instrument_of(&m.positions[m.orders[slot].position])
+            icebergs[instrument] = icebergs.get(instrument, 0) + 1
+        else:
+            ensure(extra.hidden == 0, "only icebergs hide lots", slot)
+    ensure(count == m.extra_count and elected == m.elected_count, "special orders counted", count)
+    for slot in range(m.instrument_count):
+        ensure(m.stops[slot].icebergs == icebergs.get(slot, 0), "icebergs counted", slot)
     return 0
 
 
@@ -182,6 +264,7 @@ cdef int check_market(Market* m) except -1:
         check_book(m, k, sums)
     check_positions(m, sums)
     check_slots(m)
+    check_extras(m)
     for k in range(1, m.timer_count):
         ensure((m.timers[k - 1].due, m.timers[k - 1].session)
                < (m.timers[k].due, m.timers[k].session), "timers sorted", k)

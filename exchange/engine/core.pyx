@@ -25,6 +25,7 @@ from exchange.engine.orders cimport enter
 from exchange.engine.risk cimport hold_of, position_of, required_of
 from exchange.engine.snapshot cimport image_in, image_out
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
+from exchange.engine.stops cimport next_slice
 from exchange.engine.state cimport (
     Account, Cell, Command, Event, Instrument, Market, NO_ASK, NO_BID, Position, blank, i32, i64,
     market_free, market_new, u32, u64, u8, working_of,
@@ -168,8 +169,11 @@ cdef class Engine:
         """The stamp at which the next timer is due, 0 if none runs."""
         cdef Market* m = self.m
         cdef i64 due = m.timers[0].due if m.timer_count else 0
+        cdef Instrument* book = next_slice(m)
         if m.expiry_count and (due == 0 or m.expiries[0].due < due):
             due = m.expiries[0].due
+        if book != NULL and (due == 0 or m.stops[book - m.instruments].due < due):
+            due = m.stops[book - m.instruments].due
         return due
 
     def state_bytes(self, bint buckets=True):

@@ -12,11 +12,16 @@ from exchange.engine.state cimport (
 )
 from exchange.engine.vocabulary cimport *
 
+cdef enum:
+    TARGET_FEATURES = 12  # STOP ICEBERG: they say what target_hi is
+
 cdef void refuse_target(Market* m, Command* c, u32 slot) noexcept nogil
 cdef void refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_distance(Market* m, Command* c, Instrument* book) noexcept nogil
-cdef bint refuse_extent(Market* m, Command* c) noexcept nogil
-cdef i32 market_slot(Instrument* book, Command* c) noexcept nogil
+cdef bint refuse_extent(Market* m, Command* c, Instrument* book) noexcept nogil
+cdef bint refuse_display(Market* m, Command* c, Instrument* book, u64 quantity,
+                         u64 display) noexcept nogil
+cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protected) noexcept nogil
 cdef void refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil
 cdef void refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil
@@ -27,6 +32,11 @@ cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8
 cdef inline bint rests(u8 tif) noexcept nogil:
     """Whether what cannot trade at once waits in the book."""
     return tif <= TIME_IN_FORCE_DAY or tif == TIME_IN_FORCE_GTD
+
+
+cdef inline u64 minimum_of(Command* c) noexcept nogil:
+    """Lots an ENTER asks for at once: `target_hi`, unless a feature says that it is another."""
+    return 0 if c.spare & TARGET_FEATURES else c.target_hi
 
 
 cdef inline bint bad_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
@@ -68,7 +78,8 @@ cdef inline bint bad_grid(Market* m, Command* c, Instrument* book, Account* acco
     else:
         if refuse_distance(m, c, book):
             return True
-        at[0] = market_slot(book, c)
+        at[0] = market_slot(book, c.side, c.tif, c.price,
+                            (c.flags & COMMAND_FLAG_PROTECTED) != 0)
     if unlikely(book.lot_step != 1) and c.quantity % book.lot_step:
         reject(m, c, REASON_LOT, book.lot_step, c.quantity)
         return True

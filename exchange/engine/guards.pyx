@@ -97,28 +97,61 @@ cdef bint refuse_distance(Market* m, Command* c, Instrument* book) noexcept nogi
     return True
 
 
-cdef bint refuse_extent(Market* m, Command* c) noexcept nogil:
-    """MINIMUM, EXPIRY."""
-    if c.target_hi > c.quantity:
-        reject(m, c, REASON_MINIMUM, c.quantity, <i64>c.target_hi)
-    elif c.tif == TIME_IN_FORCE_GTD and <i64>c.target_lo <= m.stamp:
-        reject(m, c, REASON_EXPIRY, m.stamp, <i64>c.target_lo)
+cdef bint refuse_display(Market* m, Command* c, Instrument* book, u64 quantity,
+                         u64 display) noexcept nogil:
+    """DISPLAY: more than the order, off the lot step, or so little that it is refilled too often."""
+    cdef u64 parts = LIMIT_REFILLS + 1
+    if display > quantity:
+        reject(m, c, REASON_DISPLAY, <i64>quantity, <i64>display)
+    elif display % book.lot_step:
+        reject(m, c, REASON_DISPLAY, book.lot_step, <i64>display)
+    elif display * parts < quantity:
+        reject(m, c, REASON_DISPLAY, <i64>((quantity + parts - 1) / parts), <i64>display)
     else:
         return False
     return True
 
 
-cdef i32 market_slot(Instrument* book, Command* c) noexcept nogil:
+cdef bint refuse_trigger(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """TRIGGER: off the price step, or outside the day's limits."""
+    cdef i64 trigger = <i64>c.target_hi
+    if trigger % book.price_step:
+        reject(m, c, REASON_TRIGGER, book.price_step, trigger)
+    elif trigger < book.low:
+        reject(m, c, REASON_TRIGGER, book.low, trigger)
+    elif trigger > book.high:
+        reject(m, c, REASON_TRIGGER, book.high, trigger)
+    else:
+        return False
+    return True
+
+
+cdef bint refuse_extent(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """MINIMUM, EXPIRY, TRIGGER, DISPLAY."""
+    if minimum_of(c) > c.quantity:
+        reject(m, c, REASON_MINIMUM, c.quantity, <i64>c.target_hi)
+    elif c.tif == TIME_IN_FORCE_GTD and <i64>c.target_lo <= m.stamp:
+        reject(m, c, REASON_EXPIRY, m.stamp, <i64>c.target_lo)
+    elif c.spare & ORDER_FEATURE_STOP:
+        return refuse_trigger(m, c, book)
+    elif c.spare & ORDER_FEATURE_ICEBERG:
+        return refuse_display(m, c, book, c.quantity, c.target_hi)
+    else:
+        return False
+    return True
+
+
+cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protected) noexcept nogil:
     """How far a MARKET order may trade: the day's far limit, or from the best opposite price by
-    its protection, which is none for one that rests (market-to-limit)."""
-    cdef i64 far = 0 if c.side else book.slots - 1
-    cdef i64 best = book.best[1 - c.side]
-    cdef i64 steps = c.price / book.price_step
-    if not has_opposite(book, c.side) or not (c.flags & COMMAND_FLAG_PROTECTED or rests(c.tif)):
+    `ticks` of protection, which are 0 for one that rests (market-to-limit)."""
+    cdef i64 far = 0 if side else book.slots - 1
+    cdef i64 best = book.best[1 - side]
+    cdef i64 steps = ticks / book.price_step
+    if not has_opposite(book, side) or not (protected or rests(tif)):
         return <i32>far
     if steps > book.slots:
         return <i32>far
-    if c.side:
+    if side:
         return <i32>(best - steps if best - steps > far else far)
     return <i32>(best + steps if best + steps < far else far)
 

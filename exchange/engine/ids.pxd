@@ -3,9 +3,10 @@
 # delete; a cell's tag is the upper half of its hash, so probing rarely touches the slab.
 
 from exchange.engine.expiry cimport stop_expiry
+from exchange.engine.extras cimport forget_extra
 from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
-    AGED, Account, Cell, Command, EXPIRES, FREE, Market, Order, RECEIPT, account_of, ensure,
+    AGED, Account, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT, account_of, ensure,
     is_aged, is_live, is_marked, likely, prefetch, set_order_state, state_of, u32, u64, u8,
     unlikely,
 )
@@ -102,6 +103,8 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     if unlikely(is_marked(o)):
         if (o.traits >> 24) & EXPIRES:
             stop_expiry(m, slot)
+        if (o.traits >> 24) & FEATURED:
+            forget_extra(m, slot)
         if is_aged(o):
             free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
 
@@ -128,11 +131,11 @@ cdef inline void remember(Market* m, Account* account, u32 tag, u32 slot) noexce
 
 cdef inline u64 fingerprint(Command* c) noexcept nogil:
     """Of what a repeat must have equal: kind, side, tif, flags but MANUAL, instrument; price;
-    quantity, self-trade mode; target. Multilinear in the words of the record."""
+    quantity, self-trade mode, features; target. Multilinear in the words of the record."""
     cdef u64* words = <u64*>c
     cdef u64 h = ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) * <u64>0x9E3779B97F4A7C15
                   + words[2] * <u64>0xBF58476D1CE4E5B9
-                  + (words[3] & <u64>0x00FF0000FFFFFFFF) * <u64>0x94D049BB133111EB)
+                  + (words[3] & <u64>0xFFFF0000FFFFFFFF) * <u64>0x94D049BB133111EB)
     if unlikely(words[4] | words[5]):
         h += words[4] * <u64>0xD6E8FEB86659FD93 + words[5] * <u64>0xC2B2AE3D27D4EB4F
     return h

@@ -9,8 +9,8 @@ from libc.string cimport memcpy
 
 from exchange.engine.risk cimport hold_of
 from exchange.engine.state cimport (
-    Account, FREE, Instrument, Market, Member, Order, Position, Session, Timer, account_of, i64,
-    instrument_of, state_of, u32, u64, working_of,
+    Account, Extra, FREE, Instrument, Market, Member, Order, Position, Session, Stops, Timer, account_of,
+    i64, instrument_of, is_featured, state_of, u32, u64, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -22,9 +22,11 @@ cdef bytes numbers(tuple values):
 
 
 cdef u64 write_orders(Market* m, char* to) noexcept nogil:
-    """Slots from 1: a whole order, or of a free slot its generation and the next free one. The
-    bytes of it, also where `to` is NULL and nothing is written."""
+    """Slots from 1: a whole order, then its Extra if it is FEATURED, or of a free slot its
+    generation and the next free one. The bytes of it, also where `to` is NULL and nothing is
+    written."""
     cdef u64 used = 0
+    cdef Extra extra
     cdef u32 slot
     cdef u32[2] free_slot
     for slot in range(1, m.order_top):
@@ -32,6 +34,14 @@ cdef u64 write_orders(Market* m, char* to) noexcept nogil:
             if to != NULL:
                 memcpy(to + used, &m.orders[slot], sizeof(Order))
             used += sizeof(Order)
+            if is_featured(&m.orders[slot]):
+                extra = m.extras[slot]
+                extra.child = 0  # how the heap hangs together changes nothing
+                extra.sibling = 0
+                extra.before = 0
+                if to != NULL:
+                    memcpy(to + used, &extra, sizeof(Extra))
+                used += sizeof(Extra)
             continue
         free_slot[0] = m.orders[slot].generation
         free_slot[1] = m.orders[slot].next
@@ -47,6 +57,11 @@ cdef bytes image_of_instrument(Instrument* i):
         i.maker_fee, i.taker_fee, i.bound, i.max_order, i.lot_step, <i64>i.last_settled,
         i.dormant.head, i.dormant.tail, i.state, i.halt_cause, i.product,
     ))
+
+
+cdef bytes image_of_stops(Stops* stops):
+    return numbers((stops.waiting.head, stops.waiting.tail, stops.elected.head,
+                    stops.elected.tail, stops.due))
 
 
 cdef bytes image_of_account(Account* a, bint buckets):
@@ -86,7 +101,7 @@ cdef bytes image_of(Market* m, bint buckets):
         IMAGE, m.rules_version, m.business_date, m.day_open, m.mode, m.deposits, m.order_top,
         m.order_free, m.position_top, m.instrument_count, m.account_top, m.session_top,
         m.session_free_head, m.session_free_tail, m.timer_count, <i64>m.day_first,
-        m.killed,
+        m.killed, m.ages,
     ))
     cdef bytes rest = after_orders(m, buckets)
     cdef u64 orders = write_orders(m, NULL)
@@ -105,6 +120,7 @@ cdef bytes after_orders(Market* m, bint buckets):
     cdef u32 k
     for k in range(m.instrument_count):
         parts.append(image_of_instrument(&m.instruments[k]))
+        parts.append(image_of_stops(&m.stops[k]))
     for k in range(m.account_top):
         if m.accounts[k].is_open:
             parts.append(numbers((k,)) + image_of_account(&m.accounts[k], buckets))

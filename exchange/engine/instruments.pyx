@@ -13,7 +13,7 @@ from exchange.engine.changes cimport return_dormant
 from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
 from exchange.engine.state cimport (
     Account, Command, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    blank, ctz, emit, i32, i64, order_id_of, put_state, set_order_state, side_of, u16, u32,
+    blank, ctz, emit, i32, i64, lots_of, order_id_of, put_state, set_order_state, side_of, u16, u32,
     u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -139,7 +139,7 @@ cdef void carry_level(Market* m, Instrument* book, Level* level) noexcept nogil:
                      p.who)
             e.order_id = order_id_of(m, slot)
             e.price = o.price
-            e.quantity = o.leaves
+            e.quantity = lots_of(m, slot)
             e.leaves = o.leaves
             e.key_lo = o.key_lo
             e.key_hi = o.key_hi
@@ -258,10 +258,12 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
 cdef void count_adverse(Market* m, Instrument* book, Level* level) noexcept nogil:
     """Add the adverse distance of a queue's orders to their positions."""
     cdef u32 slot = level.head
+    cdef u32 lots
     cdef Order* o
     while slot:
         o = &m.orders[slot]
-        m.positions[o.position].adverse += o.leaves * adverse_per_lot(book, side_of(o), o.price)
+        lots = lots_of(m, slot)
+        m.positions[o.position].adverse += lots * adverse_per_lot(book, side_of(o), o.price)
         slot = o.next
 
 
@@ -282,6 +284,8 @@ cdef void move_mark(Market* m, u32 instrument, i64 price) noexcept nogil:
         count_adverse(m, book, &book.levels[level])
         level = occupied_above(book, level)
     count_adverse(m, book, &book.dormant)
+    count_adverse(m, book, &m.stops[instrument].waiting)
+    count_adverse(m, book, &m.stops[instrument].elected)
     for i in range(m.account_top):
         at = position_of(&m.accounts[i], instrument)
         if at:

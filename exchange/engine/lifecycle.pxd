@@ -1,11 +1,11 @@
 # What every order command shares: rejects, repeated answers, receipts, and an order's end.
 
-from exchange.engine.book cimport slot_of, take_out, unlink
+from exchange.engine.book cimport slot_of, take_out
 from exchange.engine.ids cimport retire
 from exchange.engine.risk cimport put_back, rehold
 from exchange.engine.state cimport (
     CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, emit, i64,
-    instrument_of, likely, order_id_of, side_of, state_of, u16, u32, u64, u8, what,
+    instrument_of, is_simple, likely, order_id_of, side_of, state_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -13,6 +13,10 @@ cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noe
 cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept nogil
 cdef bint answered(Market* m, Command* c, u32 account) noexcept nogil
 cdef void remember_request(Market* m, Command* c, u32 account, u32 first) noexcept nogil
+cdef void take_away_special(Market* m, u32 slot, u32 reason) noexcept nogil
+cdef void shrink(Market* m, u32 slot, u32 lots, u32 reason) noexcept nogil
+cdef void withdraw(Market* m, Instrument* book, Position* p, u32 slot) noexcept nogil
+cdef void work_aside(Market* m, Instrument* book, u32 slot) noexcept nogil
 cdef void cancel_for(Market* m, u32 slot, u32 reason) noexcept nogil
 cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u32 reason) noexcept nogil
 
@@ -37,20 +41,18 @@ cdef inline void say_gone(Event* e, Order* o, u64 order_id, u32 lots,
 
 
 cdef inline void take_away(Market* m, u32 slot, u32 reason) noexcept nogil:
-    """Take a working or dormant order out of everything it is in, but for the hold."""
+    """Take a live order out of everything it is in, but for the hold."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     cdef u8 side = side_of(o)
     cdef u32 leaves = o.leaves
-    cdef bint working = state_of(o) == WORKING
-    cdef u32 flags = side << 1 | (EVENT_FLAG_RESTING if likely(working) else 0)
-    cdef u32 gone = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
+    cdef u32 gone = what(EVENT_KIND_ORDER_CANCELLED, side << 1 | EVENT_FLAG_RESTING, reason)
+    if unlikely(not is_simple(o)):
+        take_away_special(m, slot, reason)
+        return
     say_gone(emit(m, gone, p.who), o, order_id_of(m, slot), leaves, 0)
-    if likely(working):
-        take_out(m, book, o, slot_of(book, o.price))
-    else:
-        unlink(m, &book.dormant, o)
+    take_out(m, book, o, slot_of(book, o.price))
     put_back(m, book, p, side, o.price, leaves)
     book.working_orders -= 1
     p.owner.open_orders -= 1
@@ -58,7 +60,7 @@ cdef inline void take_away(Market* m, u32 slot, u32 reason) noexcept nogil:
 
 
 cdef inline void cancel_order(Market* m, u32 slot, u32 reason) noexcept nogil:
-    """Take a working or dormant order out of everything it is in."""
+    """Take a live order out of everything it is in."""
     cdef Position* p = &m.positions[m.orders[slot].position]
     take_away(m, slot, reason)
     rehold(m, &m.instruments[instrument_of(p)], p)

@@ -3,7 +3,11 @@
 from exchange.engine.ids cimport (
     fill_cell, find_cell, find_key, fingerprint, remember, tag_of, take_slot,
 )
-from exchange.engine.state cimport DORMANT, RECEIPT, blank, event_of, is_live, tif_stp_of, traits_of
+from exchange.engine.extras cimport leave_queue, queue_of, take_hidden
+from exchange.engine.risk cimport adverse_per_lot, release
+from exchange.engine.state cimport (
+    RECEIPT, blank, event_of, is_featured, is_live, lots_of, tif_stp_of, traits_of,
+)
 
 
 cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noexcept nogil:
@@ -58,9 +62,13 @@ cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept no
         e.order_id = order_id_of(m, slot)
         e.price = c.price
         e.quantity = c.quantity
-        e.leaves = o.leaves
+        e.leaves = lots_of(m, slot)
         e.a = o.session
         e.b = (tif_stp_of(o) & 15) | <i64>(tif_stp_of(o) >> 4) << 8
+        if c.kind == COMMAND_KIND_ENTER:
+            e.b |= <i64>c.spare << 16
+            if c.spare & ORDER_FEATURE_ICEBERG:
+                e.b |= <i64>c.target_hi << 32
     e.key_lo = c.key_lo
     e.key_hi = c.key_hi
 
@@ -84,6 +92,65 @@ cdef void remember_request(Market* m, Command* c, u32 account, u32 first) noexce
     o.fingerprint = fingerprint(c)
     fill_cell(m, find_cell(m, account, tag, c.key_lo, c.key_hi), tag, slot)
     remember(m, &m.accounts[account], tag, slot)
+
+
+cdef void take_away_special(Market* m, u32 slot, u32 reason) noexcept nogil:
+    """`take_away` of an order that is not in the book, or of which its Extra says more."""
+    cdef Order* o = &m.orders[slot]
+    cdef Position* p = &m.positions[o.position]
+    cdef Instrument* book = &m.instruments[instrument_of(p)]
+    cdef u32 lots = lots_of(m, slot)
+    cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if state_of(o) == WORKING else 0)
+    cdef Event* e = emit(m, what(EVENT_KIND_ORDER_CANCELLED, flags, reason), p.who)
+    say_gone(e, o, order_id_of(m, slot), lots, 0)
+    e.b = lots - o.leaves
+    withdraw(m, book, p, slot)
+    retire(m, slot, CANCELLED)
+
+
+cdef void shrink(Market* m, u32 slot, u32 lots, u32 reason) noexcept nogil:
+    """Take lots, not all of them, off a live order that keeps its place: ORDER_REDUCED."""
+    cdef Order* o = &m.orders[slot]
+    cdef Position* p = &m.positions[o.position]
+    cdef Instrument* book = &m.instruments[instrument_of(p)]
+    cdef u32 flags = side_of(o) << 1
+    cdef u32 hidden = take_hidden(m, slot, lots)
+    cdef Event* e
+    if state_of(o) == WORKING:
+        flags |= EVENT_FLAG_RESTING
+        book.levels[slot_of(book, o.price)].quantity -= lots - hidden
+    else:
+        queue_of(m, book, slot).quantity -= lots - hidden
+    e = emit(m, what(EVENT_KIND_ORDER_REDUCED, flags, reason), p.who)
+    say_gone(e, o, order_id_of(m, slot), lots, lots_of(m, slot))
+    e.b = hidden
+    release(m, book, p, side_of(o), o.price, lots)
+
+
+cdef void withdraw(Market* m, Instrument* book, Position* p, u32 slot) noexcept nogil:
+    """A live order is nowhere, to be incoming with all its lots; its hold is still to follow."""
+    cdef Order* o = &m.orders[slot]
+    if likely(state_of(o) == WORKING):
+        take_out(m, book, o, slot_of(book, o.price))
+    else:
+        leave_queue(m, book, slot)
+    if is_featured(o):
+        o.leaves += m.extras[slot].hidden
+        m.extras[slot].hidden = 0
+    put_back(m, book, p, side_of(o), o.price, o.leaves)
+    book.working_orders -= 1
+    p.owner.open_orders -= 1
+
+
+cdef void work_aside(Market* m, Instrument* book, u32 slot) noexcept nogil:
+    """An order has come to wait outside the book: counts, lots and hold."""
+    cdef Order* o = &m.orders[slot]
+    cdef Position* p = &m.positions[o.position]
+    book.working_orders += 1
+    p.owner.open_orders += 1
+    p.exposure[side_of(o)] += o.leaves
+    p.adverse += o.leaves * adverse_per_lot(book, side_of(o), o.price)
+    rehold(m, book, p)
 
 
 cdef void cancel_for(Market* m, u32 slot, u32 reason) noexcept nogil:

@@ -16,3 +16,5 @@ cdef struct Incoming:  # the caller sets slot, limit, need and order_id; `run` t
     bint done  # cancelled whole by the self-trade rule DECREMENT
 
 cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder) noexcept nogil
+cdef void run_special(Market* m, Instrument* book, Incoming* t, u32 head,
+                      u16 remainder) noexcept nogil

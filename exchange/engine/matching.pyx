@@ -1,63 +1,63 @@
 """An incoming order's way through the book: price, then time, at the resting order's price.
 
-Buy and sell are one code: `side` indexes what is ours, `1 - side` what is opposite.
+Buy and sell are one code: `side` indexes what is ours, `1 - side` what is opposite. What special
+orders need is compiled apart (`special`), so that plain ones in a plain book do not pay for it.
 """
 
 from exchange.engine.book cimport (
-    next_best, occupied_above, occupied_below, price_of, reaches, rest, vacate,
+    append, next_best, occupied_above, occupied_below, price_of, reaches, rest, unlink, vacate,
 )
+from exchange.engine.extras cimport hide
 from exchange.engine.ids cimport retire
-from exchange.engine.lifecycle cimport cancel_for, say_gone
-from exchange.engine.risk cimport adverse_per_lot, charge, execute, rehold, release
+from exchange.engine.lifecycle cimport cancel_for, say_gone, shrink
+from exchange.engine.risk cimport adverse_per_lot, charge, execute, rehold
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    WORKING, account_of, emit, event_of, i32, i64, likely, order_id_of, set_order_state, side_of,
+    WORKING, account_of, emit, event_of, i32, i64, is_featured, likely, lots_of, order_id_of,
+    set_order_state, side_of,
     tif_stp_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
 
 cdef i64 reachable(Market* m, Instrument* book, Incoming* t, u32 wanted) noexcept nogil:
-    """Lots an order could trade at once, counted until `wanted` are found."""
+    """Lots an order could trade at once, counted until `wanted` are found: of each price first what
+    is shown, then what is not."""
     cdef u32 group = t.group
     cdef u8 other = 1 - t.side
     cdef i64 found = 0
+    cdef i64 hidden
     cdef i32 at = book.best[other]
     cdef u32 slot
     while reaches(t.side, t.limit, at):
+        hidden = 0
         slot = book.levels[at].head
         while slot:
             if m.positions[m.orders[slot].position].owner.group != group:
                 found += m.orders[slot].leaves
+                hidden += lots_of(m, slot) - m.orders[slot].leaves
                 if found >= wanted:
                     return found
             elif t.stp != SELF_TRADE_CANCEL_OLDEST:
                 return found
             slot = m.orders[slot].next
+        found += hidden
         at = occupied_above(book, at) if other else occupied_below(book, at)
     return found
 
 
-cdef void prevent_self_trade(Market* m, Instrument* book, Level* level, u32 resting,
-                             Incoming* t) noexcept nogil:
+cdef void prevent_self_trade(Market* m, u32 resting, Incoming* t) noexcept nogil:
     """The incoming order met one of its own group: its mode decides who loses lots."""
-    cdef Order* maker = &m.orders[resting]
     cdef Order* taker = &m.orders[t.slot]
-    cdef Position* p
     cdef u8 kind
     cdef u32 lots, said
     if t.stp == SELF_TRADE_DECREMENT:
-        lots = t.leaves if t.leaves < maker.leaves else maker.leaves
-        if lots == maker.leaves:
+        lots = lots_of(m, resting)
+        if lots <= t.leaves:
             cancel_for(m, resting, CANCEL_REASON_SELF_TRADE)
         else:
-            p = &m.positions[maker.position]
-            maker.leaves -= lots
-            level.quantity -= lots
-            said = what(EVENT_KIND_ORDER_REDUCED, EVENT_FLAG_RESTING | side_of(maker) << 1,
-                        CANCEL_REASON_SELF_TRADE)
-            say_gone(emit(m, said, p.who), maker, order_id_of(m, resting), lots, maker.leaves)
-            release(m, book, p, side_of(maker), maker.price, lots)
+            lots = t.leaves
+            shrink(m, resting, lots, CANCEL_REASON_SELF_TRADE)
         t.leaves -= lots
         t.done = t.leaves == 0
         kind = EVENT_KIND_ORDER_CANCELLED if t.done else EVENT_KIND_ORDER_REDUCED
@@ -101,7 +101,32 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, O
     execute(m, book, p, 1 - t.side, lots, value, fee)
 
 
-cdef void match(Market* m, Instrument* book, Incoming* t) noexcept nogil:
+cdef void refill(Market* m, Level* level, u32 slot) noexcept nogil:
+    """All that an iceberg showed is gone: it shows its next part, behind all of its price."""
+    cdef Order* o = &m.orders[slot]
+    cdef u32 lots = m.extras[slot].hidden
+    cdef Position* p = &m.positions[o.position]
+    cdef Event* e
+    unlink(m, level, o)
+    m.extras[slot].hidden = 0
+    o.leaves = lots
+    hide(m, slot)
+    append(m, level, slot)
+    e = emit(m, what(EVENT_KIND_ORDER_REFILLED, EVENT_FLAG_RESTING | side_of(o) << 1, 0), p.who)
+    say_gone(e, o, order_id_of(m, slot), lots, o.leaves)
+
+
+cdef bint was_iceberg(Market* m, Level* level, u32 slot) noexcept nogil:
+    """The resting order that has just traded is special: whether it is back for more."""
+    cdef u32 hidden = m.extras[slot].hidden
+    (m.next_event - 1).key_hi += <u64>hidden << 32  # the leaves of a trade are all its lots
+    if hidden == 0 or m.orders[slot].leaves:
+        return False
+    refill(m, level, slot)
+    return True
+
+
+cdef inline void match(Market* m, Instrument* book, Incoming* t, bint special) noexcept nogil:
     """Trade until the incoming order is done or nothing within its limit is left."""
     cdef u8 other = 1 - t.side
     cdef i32 at
@@ -121,9 +146,13 @@ cdef void match(Market* m, Instrument* book, Incoming* t) noexcept nogil:
             maker = &m.orders[slot]
             p = &m.positions[maker.position]
             if unlikely(p.owner.group == t.group):
-                prevent_self_trade(m, book, level, slot, t)
+                prevent_self_trade(m, slot, t)
                 break  # the level may be gone
             trade(m, book, level, t, maker, p, order_id_of(m, slot), price)
+            if special and is_featured(maker) and was_iceberg(m, level, slot):
+                if t.leaves == 0:
+                    break
+                continue
             if maker.leaves:
                 break
             slot = maker.next
@@ -153,11 +182,8 @@ cdef void finish(Market* m, Incoming* t, u16 remainder) noexcept nogil:
     retire(m, t.slot, CANCELLED if lots or t.done else FILLED)
 
 
-cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder) noexcept nogil:
-    """Match an order that is in no book, then rest what is left or cancel it for `remainder`.
-
-    `head` is the index of the event that announced the order: its leaves become what rests.
-    """
+cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder,
+                              bint special) noexcept nogil:
     cdef Order* o = &m.orders[t.slot]
     cdef Position* p = &m.positions[o.position]
     t.who = p.who
@@ -173,14 +199,14 @@ cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder)
     t.house = 0
     t.done = False
     if t.need == 0 or reachable(m, book, t, t.need) >= t.need:
-        match(m, book, t)
+        match(m, book, t, special)
     elif remainder != CANCEL_REASON_FOK_UNFILLED:
         remainder = CANCEL_REASON_MINIMUM_UNFILLED
     o.executed += <u32>t.lots
     o.leaves = t.leaves
     if t.leaves and remainder == 0:
         set_order_state(o, WORKING)
-        event_of(m, head).leaves = t.leaves
+        event_of(m, head).leaves = hide(m, t.slot) if special and is_featured(o) else t.leaves
         book.working_orders += 1
         p.owner.open_orders += 1
         p.exposure[t.side] += t.leaves
@@ -194,3 +220,18 @@ cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder)
             charge(m, &m.accounts[0], 0, 0, t.house)
     else:
         rehold(m, book, p)
+
+
+cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder) noexcept nogil:
+    """Match an order that is in no book, then rest what is left or cancel it for `remainder`.
+
+    `head` is the index of the event that announced the order: its leaves become what rests.
+    Neither the order nor the book is special.
+    """
+    pass_through(m, book, t, head, remainder, False)
+
+
+cdef void run_special(Market* m, Instrument* book, Incoming* t, u32 head,
+                      u16 remainder) noexcept nogil:
+    """`run` where the order or the book may be special."""
+    pass_through(m, book, t, head, remainder, True)

@@ -1,6 +1,6 @@
 # Enter an order. See orders.pyx.
 
-from exchange.engine.state cimport Account, Command, Instrument, Market, i32, i64, u16, u32, u8
+from exchange.engine.state cimport Account, Command, Extra, Instrument, Market, i32, i64, u16, u32, u8
 
 cdef struct Terms:  # what a new order is made of, once its guards have passed
     u32 at  # position
@@ -13,6 +13,7 @@ cdef struct Terms:  # what a new order is made of, once its guards have passed
     i64 price  # it would rest at; 0 if it does not
     i64 expiry
     i64 adverse, rise  # of the hold
+    Extra extra  # of a special order
 
 
 cdef void enter(Market* m, Command* c) noexcept nogil

@@ -6,18 +6,22 @@ from libc.string cimport memset
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.book cimport has_opposite, price_of, reaches, rest
 from exchange.engine.expiry cimport start_expiry
+from exchange.engine.extras cimport put_extra, stops_of
 from exchange.engine.guards cimport (
-    bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, refuse_extent, rests,
+    TARGET_FEATURES, bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, minimum_of,
+    refuse_extent, rests,
 )
 from exchange.engine.ids cimport (
     fill_cell, find_cell, fingerprint, remember, slots_left, tag_of, take_slot,
 )
 from exchange.engine.lifecycle cimport answer_again, reject
-from exchange.engine.matching cimport Incoming, run
+from exchange.engine.matching cimport Incoming, run, run_special
 from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold
+from exchange.engine.stops cimport start_waiting
 from exchange.engine.state cimport (
-    Account, Command, Event, Instrument, Market, Order, Position, WORKING, emit, i64, likely,
-    order_id_of, pair, traits_of, u32, u64, u8, unlikely, what,
+    AT_MARKET, Account, Command, Event, Instrument, Market, Order, PROTECTED_BY, Position, WORKING, emit, i64,
+    likely,
+    order_id_of, pair, traits_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -26,6 +30,7 @@ cdef enum:
     ENTER_FORM = 0x78F8FE00
     # what is zero in a plain limit order, GTC or DAY: also tif > 1, all flags but MANUAL
     PLAIN_FORM = 0xFBFEFE00
+    ENTER_FEATURES = 12  # STOP ICEBERG
 
 
 cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil:
@@ -56,8 +61,10 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
     cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
     cdef bint protected = (c.flags & COMMAND_FLAG_PROTECTED) != 0
     cdef bint post_only = (c.flags & COMMAND_FLAG_POST_ONLY) != 0
+    cdef u8 shared = c.spare & TARGET_FEATURES
     if ((<u32*>c)[0] & <u32>ENTER_FORM or c.tif > TIME_IN_FORCE_GTD
-            or c.stp > SELF_TRADE_DECREMENT or (market and not protected and c.price != 0)
+            or c.stp > SELF_TRADE_DECREMENT or c.spare & ~ENTER_FEATURES
+            or (market and not protected and c.price != 0)
             or (c.tif != TIME_IN_FORCE_GTD and c.target_lo != 0)):
         reject(m, c, REASON_SYNTAX, 0, 0)
         return True
@@ -66,7 +73,10 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
         return True
     if ((post_only and (market or not rests(c.tif))) or (market and c.tif == TIME_IN_FORCE_FOK)
             or (protected and not market)
-            or (c.target_hi and (post_only or c.tif == TIME_IN_FORCE_FOK))):
+            or (minimum_of(c) and (post_only or c.tif == TIME_IN_FORCE_FOK))
+            or shared & (shared - 1)  # more than one of them
+            or (c.spare & ORDER_FEATURE_STOP and post_only)
+            or (c.spare & ORDER_FEATURE_ICEBERG and not rests(c.tif))):
         reject(m, c, REASON_COMBINATION, 0, 0)
         return True
     return False
@@ -84,6 +94,20 @@ cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 at) n
     else:
         reject(m, c, REASON_POSITIONS_FULL, m.position_capacity, m.position_capacity)
     return True
+
+
+cdef bint bad_room(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """ICEBERGS_FULL."""
+    if not c.spare & ORDER_FEATURE_ICEBERG or stops_of(m, book).icebergs < LIMIT_ICEBERGS:
+        return False
+    reject(m, c, REASON_ICEBERGS_FULL, LIMIT_ICEBERGS, LIMIT_ICEBERGS)
+    return True
+
+
+cdef void make_special(Market* m, Event* accepted, u32 slot, Extra* extra) noexcept nogil:
+    """A new order, not yet in any book, has features: its event says which."""
+    put_extra(m, slot, extra)
+    accepted.b |= <i64>(extra.features & 0xFF) << 16 | <i64>extra.display << 32
 
 
 cdef inline void accept(Market* m, Command* c, Instrument* book, Account* account,
@@ -122,6 +146,12 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     e.b = terms.tif | <i64>c.stp << 8
     if not plain and terms.expiry != 0:
         start_expiry(m, slot, terms.expiry)
+    if not plain and terms.extra.features != 0:
+        make_special(m, e, slot, &terms.extra)
+        if terms.extra.features & ORDER_FEATURE_STOP:
+            e.leaves = 0
+            start_waiting(m, book, slot)
+            return
     if likely((plain or terms.rests) and not reaches(side, terms.slot, book.best[1 - side])):
         # nothing to trade with: what the guards foresaw is what happens
         e.leaves = c.quantity
@@ -136,24 +166,48 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     t.slot = slot
     t.limit = terms.slot
     t.need = 0 if plain else terms.need
-    run(m, book, &t, m.index - 1, 0 if plain else terms.remainder)
+    if plain:
+        run(m, book, &t, m.index - 1, 0)
+    else:
+        run_special(m, book, &t, m.index - 1, terms.remainder)
 
 
 cdef void accept_special(Market* m, Command* c, Instrument* book, Account* account,
                          Terms* terms) noexcept nogil:
+    cdef u32 first = m.index
     accept(m, c, book, account, terms, False)
     if unlikely(book.watched):
-        aftermath(m, book)
+        aftermath(m, book, first)
+
+
+cdef void specify_extra(Command* c, Extra* extra) noexcept nogil:
+    """The Extra of a new order that has features."""
+    memset(extra, 0, sizeof(Extra))
+    extra.features = c.spare
+    if c.spare & ORDER_FEATURE_ICEBERG:
+        extra.display = <u32>c.target_hi
+    if c.spare & ORDER_FEATURE_STOP:
+        extra.trigger = <i64>c.target_hi
+        if c.flags & COMMAND_FLAG_MARKET:
+            extra.features |= AT_MARKET
+        if c.flags & COMMAND_FLAG_PROTECTED:
+            extra.features |= PROTECTED_BY
+            extra.ticks = c.price
 
 
 cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
     """What is not plain in an order: what becomes of its remainder, and what it asks for."""
+    terms.extra.features = c.spare
+    if c.spare:
+        specify_extra(c, &terms.extra)
     terms.rests = False
     terms.expiry = 0
     terms.remainder = 0
-    terms.need = <u32>c.target_hi
+    terms.need = <u32>minimum_of(c)
     if c.tif == TIME_IN_FORCE_GTD:
         terms.expiry = <i64>c.target_lo
+    if c.spare & ORDER_FEATURE_STOP:
+        return
     if c.flags & COMMAND_FLAG_MARKET:
         if not rests(c.tif) or not has_opposite(book, c.side):
             terms.remainder = CANCEL_REASON_MARKET_REMAINDER
@@ -165,7 +219,7 @@ cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
         terms.remainder = CANCEL_REASON_FOK_UNFILLED
         terms.need = c.quantity
     else:
-        terms.rests = terms.need == 0
+        terms.rests = terms.need == 0 and c.spare == 0
 
 
 cdef void enter(Market* m, Command* c) noexcept nogil:
@@ -176,7 +230,9 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     cdef i64 price
     if bad_owner(m, c, True):
         return
-    special = ((<u32*>c)[0] & <u32>PLAIN_FORM or c.stp > SELF_TRADE_DECREMENT or c.key_lo == 0
+    # one test of two bytes: the self-trade mode, and features above it
+    special = ((<u32*>c)[0] & <u32>PLAIN_FORM or (<u16*>&c.stp)[0] > SELF_TRADE_DECREMENT
+               or c.key_lo == 0
                or c.target_lo | c.target_hi)
     if unlikely(special) and bad_form(m, c):
         return
@@ -197,8 +253,10 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     price = c.price
     if unlikely(special):
         if c.flags & COMMAND_FLAG_MARKET:
+            if c.spare & ORDER_FEATURE_STOP:  # it may trade at any price of the day
+                terms.slot = 0 if c.side else book.slots - 1
             price = price_of(book, terms.slot)
-        if bad_post_only(m, c, book, c.side, terms.slot) or refuse_extent(m, c):
+        if bad_post_only(m, c, book, c.side, terms.slot) or refuse_extent(m, c, book):
             return
     if unlikely(account.open_orders >= account.max_open_orders):
         reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)
@@ -209,7 +267,7 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     if bad_risk(m, c, book, &m.positions[terms.at], account, c.side, terms.adverse, c.quantity, 0,
                 &terms.rise):
         return
-    if bad_capacity(m, c, book, terms.at):
+    if bad_capacity(m, c, book, terms.at) or (special and bad_room(m, c, book)):
         return
     if unlikely(terms.at == 0):
         terms.at = open_position(m, c.account, c.instrument)

@@ -7,9 +7,11 @@ from libc.string cimport memmove
 
 from exchange.engine.lifecycle cimport cancel_all_of, cancel_for, reject
 from exchange.engine.state cimport (
-    Command, Event, Market, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session, Timer, blank,
+    Command, Event, Instrument, Market, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session, Timer, blank,
     i64, put_state, standing, u32, u64,
 )
+from exchange.engine.aftermath cimport aftermath
+from exchange.engine.stops cimport next_slice
 from exchange.engine.vocabulary cimport *
 
 
@@ -80,10 +82,18 @@ cdef void lose_session(Market* m, u32 slot) noexcept nogil:
 
 cdef void fire_due(Market* m) noexcept nogil:
     """What is due at the present stamp: sessions whose grace is over end, orders that worked until
-    a time are cancelled; by (due, sessions first, id)."""
+    a time are cancelled, elected stops come in; by (due, in this order, id)."""
     cdef u32 session
     cdef i64 due
+    cdef Instrument* book
     while True:
+        book = next_slice(m)
+        if book != NULL and m.stops[book - m.instruments].due <= m.stamp:
+            due = m.stops[book - m.instruments].due
+            if ((m.expiry_count == 0 or due < m.expiries[0].due)
+                    and (m.timer_count == 0 or due < m.timers[0].due)):
+                aftermath(m, book, m.index)
+                continue
         due = m.expiries[0].due if m.expiry_count else <i64>0x7FFFFFFFFFFFFFFF
         if m.timer_count and m.timers[0].due <= due:
             if m.timers[0].due > m.stamp:

@@ -15,10 +15,12 @@ from libc.string cimport memcpy, memset
 from exchange.engine.book cimport occupy, on_step, slot_of
 from exchange.engine.instruments cimport build_ladder
 from exchange.engine.state cimport (
-    Account, Cell, Expiry, Extra, FREE, Instrument, Level, Market, Member, Order, Position, RECEIPT,
-    Protection, Session, Timer, WORKING, account_of, i32, instrument_of, market_free, market_new,
+    Account, Cell, ELECTED, Expiry, Extra, FREE, Instrument, Level, Market, Member, Order, Position,
+    Protection, RECEIPT, Session, Stops, Timer, WAITING, WORKING, account_of, i32, instrument_of,
+    is_featured, market_free, market_new,
     side_of, state_of, u32, u64, u8,
 )
+from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
 
 cdef extern from *:
@@ -66,6 +68,7 @@ cdef u64 layout() noexcept:
         sizeof(Market), sizeof(Order), sizeof(Cell), sizeof(Position), sizeof(Instrument),
         sizeof(Account), sizeof(Member), sizeof(Session), sizeof(Timer), sizeof(Level),
         LIMIT_ORDERS, VERSION_SCHEMA, sizeof(Expiry), sizeof(Extra), sizeof(Protection),
+        sizeof(Stops),
     ]
     cdef u64 fold = SOURCES
     cdef u64 fact
@@ -102,6 +105,7 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.cells = of.cells
     m.positions = of.positions
     m.instruments = of.instruments
+    m.stops = of.stops
     m.accounts = of.accounts
     m.members = of.members
     m.members_killed = of.members_killed
@@ -159,6 +163,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.session_top > m.session_capacity or m.session_free_head >= m.session_top
         or m.session_free_tail >= m.session_top or m.timer_count > m.session_capacity
         or m.expiry_count > m.order_capacity or m.corrected_count > LIMIT_CORRECTIONS
+        or m.extra_count >= m.order_top
         or m.timer_capacity != fresh.timer_capacity
         or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
         or m.cell_room * <u64>2 != cells or cells << m.cell_shift != <u64>1 << 32
@@ -194,6 +199,7 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
     if w.fault:
         return
     carry(w, m.orders, <u64>m.order_top * sizeof(Order))
+    carry_extras(m, w)
     carry(w, m.cells, (<u64>m.cell_mask + 1) * sizeof(Cell))
     carry(w, m.members, <u64>LIMIT_MEMBERS * sizeof(Member))
     carry(w, m.members_killed, LIMIT_MEMBERS)
@@ -206,11 +212,24 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
     blank_instruments(<Instrument*>carry(w, m.instruments,
                                          <u64>m.instrument_count * sizeof(Instrument)),
                       m.instrument_count)
+    carry(w, m.stops, <u64>m.instrument_count * sizeof(Stops))
     blank_accounts(<Account*>carry(w, m.accounts, <u64>m.account_top * sizeof(Account)),
                    m.account_top)
     for i in range(m.account_top):
         if m.accounts[i].is_open and not w.fault:
             carry_tables(&m.accounts[i], w)
+
+
+cdef void carry_extras(Market* m, Walk* w) noexcept nogil:
+    """Those of the orders that are FEATURED, in slot order."""
+    cdef u32 slot
+    cdef u32 left = m.extra_count
+    for slot in range(1, m.order_top):
+        if left == 0 or w.fault:
+            return
+        if is_featured(&m.orders[slot]):
+            carry(w, &m.extras[slot], sizeof(Extra))
+            left -= 1
 
 
 cdef void carry_tables(Account* a, Walk* w) noexcept nogil:
@@ -286,6 +305,10 @@ cdef int check_small(Market* m) noexcept nogil:
     return NONE if used <= m.cell_room else TABLES
 
 
+cdef inline bint bad_list(Market* m, Level* level) noexcept nogil:
+    return level.head >= m.order_top or level.tail >= m.order_top
+
+
 cdef int build_ladders(Market* m) noexcept nogil:
     """Empty ladders over every instrument's limits."""
     cdef Instrument* book
@@ -295,8 +318,11 @@ cdef int build_ladders(Market* m) noexcept nogil:
         if (book.price_step < 1 or book.low > book.high or book.step_shift > 63
                 or book.low < -<long long>LIMIT_PRICE or book.high > <long long>LIMIT_PRICE
                 or (book.high - book.low) / book.price_step >= LIMIT_LADDER_LEVELS
-                or book.dormant.head >= m.order_top or book.dormant.tail >= m.order_top):
+                or bad_list(m, &book.dormant) or bad_list(m, &m.stops[i].waiting)
+                or bad_list(m, &m.stops[i].elected)):
             return LADDERS
+        m.stops[i].root[0] = 0
+        m.stops[i].root[1] = 0
         if not build_ladder(m, book):
             return NO_MEMORY
     return NONE
@@ -335,6 +361,7 @@ cdef int adopt_orders(Market* m) noexcept nogil:
     cdef u8 state
     cdef u32 slot
     cdef u32 free_slots = 0
+    cdef u32 extras = 0
     cdef int fault
     for slot in range(1, m.order_top):
         o = &m.orders[slot]
@@ -351,11 +378,33 @@ cdef int adopt_orders(Market* m) noexcept nogil:
         if (state > RECEIPT or o.prev >= m.order_top or o.position == 0
                 or o.position >= m.position_top):
             return ORDERS
+        if is_featured(o):
+            extras += 1
+            if extras > m.extra_count or bad_extra(m, slot):
+                return ORDERS
+        if state == WAITING and not adopt_stop(m, slot):
+            return ORDERS
         if state == WORKING:
             fault = put_on_ladder(m, slot, &m.instruments[instrument_of(&m.positions[o.position])])
             if fault:
                 return fault
-    return check_free(m, free_slots)
+    return check_free(m, free_slots) if extras == m.extra_count else ORDERS
+
+
+cdef inline bint bad_extra(Market* m, u32 slot) noexcept nogil:
+    """An iceberg that shows nothing would be refilled for ever."""
+    cdef Extra* extra = &m.extras[slot]
+    return (extra.features & ORDER_FEATURE_ICEBERG or extra.hidden) and extra.display == 0
+
+
+cdef inline bint adopt_stop(Market* m, u32 slot) noexcept nogil:
+    """A waiting order, into the heap of its side unless it is elected; False if it is no stop."""
+    cdef Order* o = &m.orders[slot]
+    if not is_featured(o) or side_of(o) > 1:
+        return False
+    if not m.extras[slot].features & ELECTED:
+        add_trigger(m, &m.stops[instrument_of(&m.positions[o.position])], slot)
+    return True
 
 
 cdef int check_free(Market* m, u32 count) noexcept nogil:

@@ -57,9 +57,10 @@ cdef enum OrderState:
     FREE = 0
     WORKING = 1  # in the book
     DORMANT = 2  # outside the day's limits, in the instrument's dormant list
-    FILLED = 3  # finished, its id still remembered
-    CANCELLED = 4
-    RECEIPT = 5  # no order: an accepted request, remembered for its id
+    WAITING = 3  # a stop, in one of the instrument's two lists of them
+    FILLED = 4  # finished, its id still remembered
+    CANCELLED = 5
+    RECEIPT = 6  # no order: an accepted request, remembered for its id
 
 cdef enum OrderFlag:
     AGED = 1  # left the account's window while it still worked
@@ -82,16 +83,32 @@ cdef struct Order:  # 64 bytes: one cache line
 # Neighbouring small fields are one word: a byte store may alias anything, and after each the
 # compiler would have to load everything again.
 
-cdef struct Extra:  # what only special orders have, by slot: of an order that is FEATURED
-    u32 features  # bits of ORDER_FEATURE
+cdef enum ExtraFlag:  # beside the bits of OrderFeature, which are below 256
+    AT_MARKET = 256  # of a stop: it is a MARKET order once elected; its price is its worst
+    PROTECTED_BY = 512  # of a stop AT_MARKET: by `ticks`
+    ELECTED = 1024  # of a stop: a trade has reached its trigger
+
+cdef struct Extra:  # 64 bytes; what only special orders have, by slot: of a live FEATURED one
+    i64 trigger, ticks
+    u64 age  # of a stop that waits: the lower is the older
+    u32 features  # OrderFeature, ExtraFlag
     u32 partner  # GROUPED: the slot of the other order; 0 once that one has ended
     u32 prev, next  # REDUCE_ONLY: the position's others, oldest first
     u32 counted  # QUOTE: lots executed that its protection has counted
-    u32 spare
+    u32 display  # of an iceberg: most lots it shows
+    u32 hidden  # of an iceberg: lots that are not in its leaves
+    u32 child, sibling, before  # in the heap of triggers: see triggers.pyx
 
 cdef struct Level:
     u32 head, tail
     u64 quantity
+
+cdef struct Stops:  # of an instrument, what its special orders need
+    u32 root[2]  # heaps of those in `waiting`: the next to be elected, 0 if none
+    Level waiting  # oldest first; its orders are WAITING
+    Level elected  # first elected first; its orders are WAITING
+    i64 due  # when the next of the elected come in, 0 if there are none
+    u32 icebergs, spare  # live orders that have a display
 
 cdef struct Cell:  # of the id hash
     u32 tag, slot
@@ -175,6 +192,7 @@ cdef enum Watch:
     WATCH_BREAKER = 4  # a moving band or a circuit breaker
     WATCH_IMPLIED = 8  # combinations with implied prices
     WATCH_AUCTION = 16  # no continuous matching now
+    WATCH_HIDDEN = 32  # icebergs
 
 cdef enum SessionState:
     SESSION_FREE = 0
@@ -208,6 +226,8 @@ cdef struct Market:
     # orders of all books
     Order* orders
     Extra* extras
+    u64 ages  # of stops, ever given
+    u32 extra_count, elected_count  # orders that are FEATURED; that are in some list of elected
     u32 order_capacity, order_top, order_free
     Cell* cells
     u32 cell_shift, cell_mask, cell_room  # of a tag to its cell; half the cells
@@ -216,6 +236,7 @@ cdef struct Market:
     Stand* stands
     u32 position_capacity, position_top
     Instrument* instruments
+    Stops* stops
     u32 instrument_capacity, instrument_count
     Account* accounts
     u32 account_capacity, account_top
@@ -309,8 +330,8 @@ cdef inline u8 state_of(Order* o) noexcept nogil:
 
 
 cdef inline bint is_live(Order* o) noexcept nogil:
-    """WORKING or DORMANT."""
-    return <u8>((o.traits >> 16) - 1) < DORMANT
+    """WORKING, DORMANT or WAITING."""
+    return <u8>((o.traits >> 16) - 1) < WAITING
 
 
 cdef inline bint is_aged(Order* o) noexcept nogil:
@@ -320,6 +341,21 @@ cdef inline bint is_aged(Order* o) noexcept nogil:
 cdef inline bint is_marked(Order* o) noexcept nogil:
     """AGED, EXPIRES or FEATURED."""
     return o.traits >> 24 != 0
+
+
+cdef inline bint is_featured(Order* o) noexcept nogil:
+    return (o.traits >> 24) & FEATURED
+
+
+cdef inline bint is_simple(Order* o) noexcept nogil:
+    """WORKING and not FEATURED, in one test."""
+    return o.traits & (<u32>FEATURED << 24 | <u32>0xFF0000) == <u32>WORKING << 16
+
+
+cdef inline u32 lots_of(Market* m, u32 slot) noexcept nogil:
+    """All lots of a live order, shown or not."""
+    cdef Order* o = &m.orders[slot]
+    return o.leaves + (m.extras[slot].hidden if is_featured(o) else 0)
 
 
 cdef inline void set_order_state(Order* o, u8 state) noexcept nogil:

@@ -39,6 +39,7 @@ cdef Market* market_new() except NULL:
     m.stands = <Stand*>reserve(m.position_capacity * sizeof(Stand))
     m.accounts = <Account*>reserve(m.account_capacity * sizeof(Account))
     m.instruments = <Instrument*>reserve(m.instrument_capacity * sizeof(Instrument))
+    m.stops = <Stops*>reserve(m.instrument_capacity * sizeof(Stops))
     m.sessions = <Session*>reserve(m.session_capacity * sizeof(Session))
     m.timers = <Timer*>reserve(m.session_capacity * sizeof(Timer))
     m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
@@ -85,7 +86,7 @@ cdef void market_free(Market* m) noexcept:
         free(m.accounts[i].ring)
         free(m.accounts[i].positions)
     for block in (<size_t>m.orders, <size_t>m.extras, <size_t>m.positions, <size_t>m.accounts,
-                  <size_t>m.instruments, <size_t>m.sessions, <size_t>m.timers,
+                  <size_t>m.instruments, <size_t>m.stops, <size_t>m.sessions, <size_t>m.timers,
                   <size_t>m.members, <size_t>m.expiries, <size_t>m.expiry_at,
                   <size_t>m.corrected,
                   <size_t>m.stands, <size_t>m.members_killed, <size_t>m.protection_heads,

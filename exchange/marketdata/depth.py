@@ -1,7 +1,8 @@
 """Depth of one instrument, built from events alone.
 
-The rule is that of docs/reference/engine.md: an accepted, replaced or returned order adds its
-``leaves`` at its price; trades, and cancels and reductions of resting orders, take theirs off.
+The rule is that of docs/reference/engine.md: an accepted, replaced, returned, elected or refilled
+order adds its ``leaves`` at its price, which are the lots it shows; trades, and cancels and
+reductions of resting orders, take theirs off, but for the lots that nobody saw.
 A repeated answer (DUPLICATE) changes nothing. Between the events of one command the depth may
 be crossed for a moment, so it is read between batches only.
 
@@ -32,9 +33,12 @@ _REDUCED: Final = int(EventKind.ORDER_REDUCED)
 _REPLACED: Final = int(EventKind.ORDER_REPLACED)
 _DORMANT: Final = int(EventKind.ORDER_DORMANT)
 _RETURNED: Final = int(EventKind.ORDER_RETURNED)
+_ELECTED: Final = int(EventKind.ORDER_ELECTED)
+_REFILLED: Final = int(EventKind.ORDER_REFILLED)
+_SHOWN: Final = (1 << 32) - 1  # of a replaced order's `b`; above it what was not
 # All that may move depth.
 MOVING_KINDS: Final = frozenset(
-    (_ACCEPTED, _TRADE, _CANCELLED, _REDUCED, _REPLACED, _DORMANT, _RETURNED)
+    (_ACCEPTED, _TRADE, _CANCELLED, _REDUCED, _REPLACED, _DORMANT, _RETURNED, _ELECTED, _REFILLED)
 )
 _LEVEL: Final = struct.Struct("<qq")  # price in ticks, quantity in lots
 
@@ -56,14 +60,14 @@ class Depth:
         if kind == _ACCEPTED:
             lots = row[10]
         elif kind in (_CANCELLED, _REDUCED):
-            lots = -row[9] if flags & _RESTING else 0
+            lots = row[14] - row[9] if flags & _RESTING else 0
         elif kind == _TRADE:
             sell, lots = 1 - sell, -row[9]
-        elif kind == _RETURNED:
+        elif kind in (_RETURNED, _ELECTED, _REFILLED):
             lots = row[10]
         elif kind == _REPLACED:
             if flags & _RESTING:
-                self._add(sell, row[13], -row[14])
+                self._add(sell, row[13], -(row[14] & _SHOWN))
             lots = row[10]
         elif kind == _DORMANT:
             lots = -row[10]

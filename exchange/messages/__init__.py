@@ -123,6 +123,9 @@ class EventKind(IntEnum):
     MODE_CHANGED = 43
     RECORDED = 44
     CHECKPOINTED = 45
+    ORDER_WAITING = 50
+    ORDER_ELECTED = 51
+    ORDER_REFILLED = 52
     TRADE_BUSTED = 60
     TRADE_ADJUSTED = 61
 
@@ -170,10 +173,13 @@ class CommandFlag(IntFlag):
 
 class OrderFeature(IntFlag):
     """What is special about an order: ``spare`` of ENTER, and the third byte of ``b`` of its
-    ORDER_ACCEPTED."""
+    ORDER_ACCEPTED. GROUPED, STOP, ICEBERG and a minimum share ``target_hi``."""
 
     REDUCE_ONLY = 1  # it only ever brings the position nearer to zero
     GROUPED = 2  # ``target_hi`` is another working order: a trade of one cancels the other
+    STOP = 4  # ``target_hi`` is the trade price that elects it, as a signed number of ticks
+    ICEBERG = 8  # ``target_hi``: most lots it shows at a time
+    ALL_OR_NONE = 16
     QUOTE = 32  # one side of a MASS_QUOTE; no ENTER may ask for it
 
 
@@ -321,6 +327,8 @@ class Reason(IntEnum):
     REDUCE_ONLY = 511
     QUOTES_BLOCKED = 512
     CROSSED = 513
+    TRIGGER = 515
+    DISPLAY = 516
 
     OPEN_ORDERS = 601
     POSITION_LIMIT = 602
@@ -337,6 +345,7 @@ class Reason(IntEnum):
     SESSIONS_FULL = 707
     SUBSCRIPTIONS_FULL = 708
     LOG_FULL = 709
+    ICEBERGS_FULL = 710
 
     ALREADY_SETTLED = 801
     DAY_STATE = 802
@@ -385,6 +394,10 @@ class Limit(IntEnum):
     CLIENT_ID_CHARS = 36
     SUBSCRIPTIONS = 256  # channels of one connection
     CORRECTIONS = 4096  # trades busted or adjusted in one business day
+    ICEBERGS = 256  # live orders of one instrument that show a part of their lots
+    REFILLS = 63  # of one iceberg: each makes two events (keeps index below 2**20)
+    ELECTIONS = 1024  # stops of one instrument that come in under one command
+    ELECTION_NS = 1_000_000  # log time until the next of them
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,80 @@
+"""What only special orders have, and the lists of those that are not in the book.
+
+Invariants: an order is FEATURED exactly while it is live and its Extra has features; `hidden` is 0
+but in an iceberg that rests or is dormant; a book's `watched` says what its special orders are.
+"""
+
+from libc.string cimport memset
+
+from exchange.engine.book cimport unlink
+from exchange.engine.state cimport (
+    FEATURED, WATCH_HIDDEN, WATCH_STOPS, ensure, instrument_of, is_featured, is_live,
+)
+from exchange.engine.triggers cimport remove_trigger
+from exchange.engine.vocabulary cimport *
+
+
+cdef void put_extra(Market* m, u32 slot, Extra* extra) noexcept nogil:
+    """A new order, not yet in any book, is special."""
+    cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
+    m.extras[slot] = extra[0]
+    m.orders[slot].traits |= <u32>FEATURED << 24
+    m.extra_count += 1
+    if extra.features & ORDER_FEATURE_ICEBERG:
+        m.stops[instrument].icebergs += 1
+        m.instruments[instrument].watched |= WATCH_HIDDEN
+
+
+cdef void forget_extra(Market* m, u32 slot) noexcept nogil:
+    """The order is finished, or no longer special."""
+    cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
+    cdef Stops* stops = &m.stops[instrument]
+    if m.extras[slot].features & ORDER_FEATURE_ICEBERG:
+        stops.icebergs -= 1
+        if stops.icebergs == 0:
+            m.instruments[instrument].watched &= ~<u32>WATCH_HIDDEN
+    memset(&m.extras[slot], 0, sizeof(Extra))
+    m.orders[slot].traits &= ~(<u32>FEATURED << 24)
+    m.extra_count -= 1
+
+
+cdef u32 hide(Market* m, u32 slot) noexcept nogil:
+    """A FEATURED order whose leaves are all its lots comes to rest: what it shows of them."""
+    cdef Order* o = &m.orders[slot]
+    cdef Extra* extra = &m.extras[slot]
+    if extra.display and o.leaves > extra.display:
+        extra.hidden = o.leaves - extra.display
+        o.leaves = extra.display
+    return o.leaves
+
+
+cdef u32 take_hidden(Market* m, u32 slot, u32 lots) noexcept nogil:
+    """Lots leave an order without trading, not all of them: first those that nobody sees. How many
+    of them; the caller takes the others out of its level or list."""
+    cdef Extra* extra = &m.extras[slot]
+    cdef u32 taken = 0
+    if is_featured(&m.orders[slot]):
+        taken = extra.hidden if extra.hidden < lots else lots
+        extra.hidden -= taken
+    m.orders[slot].leaves -= lots - taken
+    ensure(m, m.orders[slot].leaves > 0)
+    return taken
+
+
+cdef void leave_queue(Market* m, Instrument* book, u32 slot) noexcept nogil:
+    """A dormant or waiting order leaves its list."""
+    cdef Stops* stops = stops_of(m, book)
+    cdef Extra* extra = &m.extras[slot]
+    cdef Order* o = &m.orders[slot]
+    unlink(m, queue_of(m, book, slot), o)
+    if state_of(o) == DORMANT:
+        return
+    if extra.features & ELECTED:
+        extra.features &= ~<u32>ELECTED
+        m.elected_count -= 1
+        if stops.elected.head == 0:
+            stops.due = 0
+    else:
+        remove_trigger(m, stops, slot)
+    if stops.waiting.head == 0 and stops.elected.head == 0:
+        book.watched &= ~<u32>WATCH_STOPS

@@ -1,0 +1,166 @@
+"""Stops: they wait for a trade price, are elected by it, and come in one by one.
+
+Invariants: a WAITING order is in one list of its instrument, `waiting` or `elected`, and holds its
+margin; those in `waiting` are in the heap of their side; the older of two is before the other.
+"""
+
+from exchange.engine.book cimport append, has_opposite, price_of, slot_of, unlink
+from exchange.engine.extras cimport forget_extra, stops_of
+from exchange.engine.guards cimport market_slot, rests
+from exchange.engine.lifecycle cimport work_aside, withdraw
+from exchange.engine.matching cimport Incoming, run_special
+from exchange.engine.state cimport (
+    AT_MARKET, DORMANT, ELECTED, Event, Extra, Order, PROTECTED_BY, Position, Stops, WAITING,
+    WATCH_STOPS, WORKING, emit, i32, order_id_of, set_order_state, side_of, tif_stp_of, u16, u8,
+    what,
+)
+from exchange.engine.triggers cimport add_trigger, remove_trigger
+from exchange.engine.vocabulary cimport *
+
+
+cdef void start_waiting(Market* m, Instrument* book, u32 slot) noexcept nogil:
+    """An order that is nowhere waits, behind the others of its trigger: ORDER_WAITING."""
+    cdef Order* o = &m.orders[slot]
+    cdef Stops* stops = stops_of(m, book)
+    cdef Event* e = emit(m, what(EVENT_KIND_ORDER_WAITING, side_of(o) << 1, 0),
+                         m.positions[o.position].who)
+    e.order_id = order_id_of(m, slot)
+    e.price = o.price
+    e.quantity = o.leaves
+    e.leaves = 0
+    e.key_lo = o.key_lo
+    e.key_hi = o.key_hi
+    e.a = o.session
+    e.b = m.extras[slot].trigger
+    m.ages += 1
+    m.extras[slot].age = m.ages
+    set_order_state(o, WAITING)
+    append(m, &stops.waiting, slot)
+    add_trigger(m, stops, slot)
+    book.watched |= WATCH_STOPS
+    work_aside(m, book, slot)
+
+
+cdef void wait_elected(Market* m, Instrument* book, u32 slot) noexcept nogil:
+    """An order that is nowhere waits as the last of the elected."""
+    set_order_state(&m.orders[slot], WAITING)
+    m.extras[slot].features |= ELECTED
+    m.elected_count += 1
+    append(m, &stops_of(m, book).elected, slot)
+    book.watched |= WATCH_STOPS
+    work_aside(m, book, slot)
+
+
+cdef void elect_first(Market* m, Stops* stops, u32 slot) noexcept nogil:
+    remove_trigger(m, stops, slot)
+    unlink(m, &stops.waiting, &m.orders[slot])
+    append(m, &stops.elected, slot)
+    m.extras[slot].features |= ELECTED
+    m.elected_count += 1
+
+
+cdef void elect(Market* m, Instrument* book, i64 price) noexcept nogil:
+    """A trade at this price: the stops that it reaches, buys before sells, each side by the nearest
+    trigger, then age."""
+    cdef Stops* stops = stops_of(m, book)
+    while stops.root[0] and m.extras[stops.root[0]].trigger <= price:
+        elect_first(m, stops, stops.root[0])
+    while stops.root[1] and m.extras[stops.root[1]].trigger >= price:
+        elect_first(m, stops, stops.root[1])
+
+
+cdef inline i64 limit_at_market(Instrument* book, Order* o, i64 ticks, bint protected) noexcept nogil:
+    """How far an elected MARKET order may trade: no further than what its hold was taken for."""
+    cdef i64 limit = price_of(book, market_slot(
+        book, side_of(o), tif_stp_of(o) & 15, ticks, protected))
+    if side_of(o):
+        return limit if limit > o.price else o.price
+    return limit if limit < o.price else o.price
+
+
+cdef inline i32 slot_within(Instrument* book, u8 side, i64 price) noexcept nogil:
+    """The ladder slot up to which a price lets an order trade; one that is on no ladder, if it
+    reaches nothing there."""
+    if price < book.low:
+        return 0 if side else -1
+    if price > book.high:
+        return <i32>book.slots if side else <i32>book.slots - 1
+    return slot_of(book, price)
+
+
+cdef void fall_dormant(Market* m, Instrument* book, u32 slot) noexcept nogil:
+    """An elected order whose price is outside the day's limits waits for them to move."""
+    cdef Order* o = &m.orders[slot]
+    cdef Event* e = emit(m, what(EVENT_KIND_ORDER_DORMANT, side_of(o) << 1, 0),
+                         m.positions[o.position].who)
+    e.order_id = order_id_of(m, slot)
+    e.price = o.price
+    e.quantity = o.leaves
+    e.leaves = 0
+    e.key_lo = o.key_lo
+    e.key_hi = o.key_hi
+    e.a = o.session
+    e.b = 0
+    set_order_state(o, DORMANT)
+    append(m, &book.dormant, slot)
+    work_aside(m, book, slot)
+
+
+cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil:
+    """An elected stop is the order of its other fields, and enters now: ORDER_ELECTED."""
+    cdef Order* o = &m.orders[slot]
+    cdef Position* p = &m.positions[o.position]
+    cdef Extra* extra = &m.extras[slot]
+    cdef u32 features = extra.features
+    cdef i64 trigger = extra.trigger
+    cdef i64 limit = o.price
+    cdef u8 tif = tif_stp_of(o) & 15
+    cdef bint stays = rests(tif)
+    cdef u16 remainder = 0
+    cdef Event* e
+    cdef Incoming t
+    withdraw(m, book, p, slot)
+    if features & AT_MARKET:
+        limit = limit_at_market(book, o, extra.ticks, (features & PROTECTED_BY) != 0)
+        stays = stays and has_opposite(book, side_of(o))
+        remainder = 0 if stays else CANCEL_REASON_MARKET_REMAINDER
+        if stays:
+            o.price = limit
+    elif not stays:
+        remainder = (CANCEL_REASON_FOK_UNFILLED if tif == TIME_IN_FORCE_FOK
+                     else CANCEL_REASON_IOC_REMAINDER)
+    extra.features &= ~<u32>(ORDER_FEATURE_STOP | AT_MARKET | PROTECTED_BY)
+    if extra.features == 0:
+        forget_extra(m, slot)
+    set_order_state(o, WORKING)
+    t.order_id = order_id_of(m, slot)
+    e = emit(m, what(EVENT_KIND_ORDER_ELECTED, side_of(o) << 1, 0), p.who)
+    e.order_id = t.order_id
+    e.price = o.price
+    e.quantity = o.leaves
+    e.leaves = 0
+    e.key_lo = o.key_lo
+    e.key_hi = o.key_hi
+    e.a = o.session
+    e.b = trigger
+    if stays and not book.low <= limit <= book.high:
+        fall_dormant(m, book, slot)
+        return
+    t.slot = slot
+    t.limit = slot_within(book, side_of(o), limit)
+    t.need = o.leaves if tif == TIME_IN_FORCE_FOK else 0
+    run_special(m, book, &t, m.index - 1, remainder)
+
+
+cdef Instrument* next_slice(Market* m) noexcept nogil:
+    """The instrument whose elected stops come in next at a stamp, the earliest due, then the lowest
+    number; NULL if none trades that has any."""
+    cdef Instrument* found = NULL
+    cdef u32 i
+    if m.elected_count == 0:
+        return NULL
+    for i in range(m.instrument_count):
+        if m.stops[i].elected.head and m.instruments[i].trades and (
+                found == NULL or m.stops[i].due < stops_of(m, found).due):
+            found = &m.instruments[i]
+    return found
