@@ -95,6 +95,8 @@ cdef void gather(Market* m, Choice* wanted) noexcept nogil:
                 pick_from(m, &book.levels[level], wanted)
             level = occupied_above(book, level)
         pick_from(m, &book.dormant, wanted)
+        pick_from(m, &m.stops[i].waiting, wanted)
+        pick_from(m, &m.stops[i].elected, wanted)
     if m.picked_count > 1:
         qsort(m.picked, m.picked_count, sizeof(u32), in_slot_order)
 

@@ -64,7 +64,7 @@ cdef struct Walk:
 
 cdef u64 layout() noexcept:
     """What must be equal for an image to be this build's: the sources, and sizes as compiled."""
-    cdef u64[15] facts = [
+    cdef u64[16] facts = [
         sizeof(Market), sizeof(Order), sizeof(Cell), sizeof(Position), sizeof(Instrument),
         sizeof(Account), sizeof(Member), sizeof(Session), sizeof(Timer), sizeof(Level),
         LIMIT_ORDERS, VERSION_SCHEMA, sizeof(Expiry), sizeof(Extra), sizeof(Protection),
