@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGUMENTS ?=
 
-.PHONY: build check test demo bench soak clean
+.PHONY: build check test demo bench soak fuzz clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -44,6 +44,11 @@ soak: build
 	HOURBOOK_SOAK_SECONDS=$$(($(SECONDS) / 2)) $(BIN)/python -m pytest tests/test_engine.py -k soak -s $(ARGUMENTS)
 	HOURBOOK_SIM_SECONDS=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest tests/test_sim.py -k soak -s $(ARGUMENTS)
 	HOURBOOK_CRASH_SECONDS=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest tests/test_crash.py -s $(ARGUMENTS)
+
+# Coverage-guided fuzzing of the decoder; what reaches new code is kept in build/corpus.
+fuzz: build
+	mkdir -p build/corpus
+	PYTHONPATH=.:tests $(BIN)/python tests/fuzzing.py -max_total_time=$(SECONDS) build/corpus
 
 clean:
 	rm -rf build dist *.egg-info
