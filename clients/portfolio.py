@@ -11,6 +11,7 @@ from exchange.messages.wire import (
     Accepted,
     AccountReport,
     Cancelled,
+    Corrected,
     Dormant,
     Execution,
     OrderReport,
@@ -74,6 +75,12 @@ class Portfolio:
         net = ((position.instrument, int(position.net)) for position in answer.positions)
         self.positions = {instrument: lots for instrument, lots in net if lots}
 
+    def correct(self, report: Corrected) -> None:
+        """Take a bust in: the lots of its trade go back. An adjustment moves none."""
+        if report.kind == "bust" and report.sequence > self._positions_as_of:
+            lots = read_quantity(report.quantity)
+            self._shift(report.instrument, -lots if report.side == "buy" else lots)
+
     def apply(self, report: OrderReport) -> None:
         """Take one report in, each once and in stream order."""
         if isinstance(report, Execution) and report.sequence > self._positions_as_of:
@@ -123,8 +130,11 @@ class Portfolio:
 
     def _trade(self, report: Execution) -> None:
         lots = read_quantity(report.quantity)
-        net = self.positions.get(report.instrument, 0) + (lots if report.side == "buy" else -lots)
+        self._shift(report.instrument, lots if report.side == "buy" else -lots)
+
+    def _shift(self, instrument: str, lots: int) -> None:
+        net = self.positions.get(instrument, 0) + lots
         if net:
-            self.positions[report.instrument] = net
+            self.positions[instrument] = net
         else:
-            self.positions.pop(report.instrument, None)
+            self.positions.pop(instrument, None)

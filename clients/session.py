@@ -26,6 +26,7 @@ from exchange.messages.wire import (
     AnyResponse,
     Cancelled,
     CashMoved,
+    Corrected,
     Deficit,
     DepthDelta,
     DepthSnapshot,
@@ -57,7 +58,7 @@ Key: TypeAlias = tuple[str, str]  # "order" or "request", and the id
 AnyOrderReport: TypeAlias = (
     Accepted | Execution | Cancelled | Reduced | Replaced | Dormant | Returned
 )
-AnyReport: TypeAlias = AnyOrderReport | Settled | CashMoved | Deficit
+AnyReport: TypeAlias = AnyOrderReport | Corrected | Settled | CashMoved | Deficit
 _ANSWERS: Final = (Subscribed, Unsubscribed, Instruments, AccountReport, Orders)
 PENDING_MAX: Final = 16_384  # commands and queries without an answer
 QUIET_BEATS: Final = 1.5  # heartbeats missed before the server is asked for one
@@ -260,6 +261,8 @@ class Session:
         if isinstance(message, AnyOrderReport):
             self.portfolio.apply(message)
             return Received(message, self._settle(_answered_by(message)))
+        if isinstance(message, Corrected):
+            self.portfolio.correct(message)
         return Received(message)
 
     def _rejected(self, message: Rejected, now_ns: int) -> Received:

@@ -1,14 +1,17 @@
 """Verify an exported audit trail on its own: python docs/verify_audit.py FILE.csv [BULLETIN.csv]
 
 Needs nothing but Python. Written from docs/reference/audit.md: rows and sequences without gaps,
-every match joined by exactly two orders of opposite sides, every order's lots accounted for, and
-the volumes of a bulletin of `hourbook log bulletin DIR --csv`, if one is given. Any doubt is a line
-and exit code 1.
+every match joined by exactly two orders of opposite sides, every order's lots accounted for, every
+bust or adjustment joined to both sides of its trade, and the volumes of a bulletin of `hourbook log
+bulletin DIR --csv`, if one is given. Any doubt is a line and exit code 1.
 """
 
 import csv
 import sys
 from collections import Counter, defaultdict
+
+CORRECTIONS = ("TRADE_BUSTED", "TRADE_ADJUSTED")
+JOINED = ("account", "side", "instrument", "last_quantity", "aggressor", "business_date")
 
 
 def check(holds, place, what):
@@ -23,6 +26,7 @@ def rows_of(path):
 
 def main(trail, bulletin=None):
     last, commands, matches, volume = 0, 0, defaultdict(list), Counter()
+    corrections = defaultdict(list)
     orders = defaultdict(Counter)  # lots entered, executed, cancelled, left, by order id
     for number, row in enumerate(rows_of(trail), 1):
         place, sequence, lots = f"row {row['row']}", int(row["sequence"]), row["quantity"]
@@ -32,6 +36,10 @@ def main(trail, bulletin=None):
             last, commands = sequence, commands + 1
         check(sequence == last, place, "an answer to another command")
         check(row["time"].endswith("Z") and len(row["time"]) == 24, place, "time is not UTC ms")
+        if row["record_type"] in CORRECTIONS:
+            corrections[row["match_number"]].append(row)
+            if row["record_type"] == "TRADE_BUSTED" and row["aggressor"] == "Y":
+                volume[row["business_date"], row["instrument"]] -= int(row["last_quantity"])
         if row["direction"] == "IN" or not row["order_id"] or row["duplicate"]:
             continue
         order, kind = orders[row["order_id"]], row["record_type"]
@@ -56,6 +64,10 @@ def main(trail, bulletin=None):
         for name, distinct in (("order_id", 2), ("side", 2), ("aggressor", 2), ("last_price", 1),
                                ("last_quantity", 1), ("instrument", 1), ("time", 1)):  # fmt: skip
             check(len({row[name] for row in rows}) == distinct, place, name)
+    for match, rows in corrections.items():
+        named = [[row[name] for name in JOINED] for row in rows]
+        original = [[row[name] for name in JOINED] for row in matches.get(match, ())]
+        check(named == original, f"match {match}", "its correction is not of both its sides, once")
     for row in rows_of(bulletin) if bulletin else ():
         traded = volume.get((row["business_date"], row["instrument"]), 0)
         check(traded == int(row["volume"]), row["instrument"], f"trades sum to {traded} lots")

@@ -223,7 +223,7 @@ async def test_the_admin_socket_answers_and_is_the_owners_alone(tmp_path: Path) 
 )  # fmt: skip
 async def test_a_line_that_is_no_request_is_answered_as_such(tmp_path: Path, line: bytes) -> None:
     async with running(tmp_path) as m:
-        answer = await admin.answer_line(line, m.operations)
+        answer = await admin.answer_line(line, m.operations, "socket")
         assert not answer.ok
         assert answer.error.startswith("not a request")
 

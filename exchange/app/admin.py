@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
+from exchange.app.approvals import SOCKET_PERSON
 from exchange.app.operations import Operations
 from exchange.app.requests import AnyRequest
 from exchange.app.wishes import RequestRefused
@@ -56,7 +57,8 @@ async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while line := await reader.readline():
-                writer.write(msgspec.json.encode(await answer_line(line, operations)) + b"\n")
+                told = await answer_line(line, operations, SOCKET_PERSON)
+                writer.write(msgspec.json.encode(told) + b"\n")
                 await writer.drain()
         except (ConnectionError, ValueError):  # gone, or a line longer than the limit
             pass
@@ -72,23 +74,25 @@ async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path
         path.unlink(missing_ok=True)
 
 
-async def answer(request: AnyRequest, operations: Operations) -> Answer:
-    """Perform a request; a refusal is an answer, too."""
+async def answer(
+    request: AnyRequest, operations: Operations, person: str = SOCKET_PERSON
+) -> Answer:
+    """Perform a request of a person; a refusal is an answer, too."""
     try:
-        return Answer(True, await operations.perform(request))
+        return Answer(True, await operations.perform(request, person))
     except (RequestRefused, QueueFull, Closed) as error:
         return Answer(False, error=str(error))
     except TimeoutError:
         return Answer(False, error="the market did not answer in time; look at its log")
 
 
-async def answer_line(line: bytes, operations: Operations) -> Answer:
+async def answer_line(line: bytes, operations: Operations, person: str) -> Answer:
     """As ``answer``, for a request in JSON."""
     try:
         request = _decode_request(line)
     except msgspec.MsgspecError as error:
         return Answer(False, error=f"not a request: {error}")
-    return await answer(request, operations)
+    return await answer(request, operations, person)
 
 
 async def ask(directory: Path, request: AnyRequest) -> Answer | None:

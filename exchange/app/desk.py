@@ -12,7 +12,8 @@ import msgspec
 
 from contracts.spec import Instrument as Terms
 from exchange.app.quotes import Quotes
-from exchange.app.wishes import RECORD_FACTORS, RequestRefused, Wish
+from exchange.app.wishes import APPROVED, PROPOSE, RECORD_FACTORS, RequestRefused, Wish
+from exchange.gateway.resume import Epochs
 from exchange.gateway.view import View
 from exchange.journal.tape import START, Released, Tape
 from exchange.marketdata.instruments import Instrument, Instruments
@@ -49,6 +50,16 @@ class _Recorded(msgspec.Struct):
     grade: str = ""
     expiry: str = ""
     table: str = ""
+    proposal: str = ""
+
+
+class Proposal(msgspec.Struct, frozen=True):
+    """What one person proposed, as its record says; ``expires`` is nanoseconds since the epoch."""
+
+    proposal: str
+    by: str
+    expires: int
+    request: str  # JSON
 
 
 class Outcome(NamedTuple):
@@ -80,13 +91,16 @@ class Desk:
     def __init__(self, submit: Submit, tape: Tape, view: View | None = None) -> None:
         """``view``: what is known of the stream already; it is followed from there."""
         self._submit = submit
-        self._tape = tape
+        self.tape = tape
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
         self.instruments = Instruments()
         self.quotes = Quotes(tape)
         self.terms: dict[str, Terms] = {}
         self.factors: dict[tuple[str, str], str] = {}  # the latest table by grade and expiry
         self.accounts = {HOUSE_ACCOUNT}
+        self.proposals: dict[str, Proposal] = {}  # by id, those not done yet
+        self.epochs = Epochs()
+        self.day_first = 0  # sequence of the command that opened the day
         self.business_date = 0  # yyyymmdd, 0 before the first
         self.day_open = False
         self.mode = Mode.NORMAL
@@ -105,6 +119,7 @@ class Desk:
         """Take in what the stream said up to the view's position."""
         for row in EVENT.iter_unpack(view.events):
             self._picture(row, view.texts)
+        self.epochs.first.extend(view.epochs.first)
         self.sequence = view.position[1]
         self.quotes.begin(view.position, view.depths())
 
@@ -112,7 +127,7 @@ class Desk:
         """Follow the stream until it is closed; set ``ready`` once ``upto`` has been read."""
         if upto == 0:
             ready.set()
-        async for released in self._tape.follow(self._begin, patient=True):
+        async for released in self.tape.follow(self._begin, patient=True):
             self._take(released)
             if released.last_sequence >= upto:
                 ready.set()
@@ -151,6 +166,8 @@ class Desk:
     def _take(self, released: Released) -> None:
         """Read one batch: what changes the desk's picture, and the answers awaited."""
         self.sequence = released.last_sequence
+        if not self.epochs.first or self.epochs.first[-1][1] != released.epoch:
+            self.epochs.note(released.epoch, released.first_sequence)
         kinds = released.events[_KIND::EVENT_BYTES]
         if not kinds.translate(None, _ORDER_KINDS) and not self._waiting:
             return
@@ -184,12 +201,17 @@ class Desk:
         note = msgspec.json.decode(text, type=_Recorded)
         if note.operation == RECORD_FACTORS:
             self.factors[note.grade, note.expiry] = note.table
+        elif note.operation == PROPOSE:
+            proposal = msgspec.json.decode(text, type=Proposal)
+            self.proposals[proposal.proposal] = proposal
+        elif note.operation == APPROVED:
+            self.proposals.pop(note.proposal, None)
 
     def _account_opened(self, row: Row) -> None:
         self.accounts.add(row[6])
 
     def _day_opened(self, row: Row) -> None:
-        self.business_date, self.day_open = row[9], True
+        self.business_date, self.day_open, self.day_first = row[9], True, row[0]
 
     def _day_closed(self, row: Row) -> None:
         self.day_open = False

@@ -14,7 +14,6 @@ import secrets
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -129,7 +128,7 @@ class Market:
             self.clearing,
             directory=directory,
             key_revoked=lambda: self.hub.drop_revoked(),
-            today=self._today,
+            clock=self._clock,
         )
         self.hub = Hub(
             self.sequencer.submit,
@@ -296,8 +295,8 @@ class Market:
                 part.result()
         await task
 
-    async def _answer_operator(self, body: bytes) -> bytes:
-        return msgspec.json.encode(await admin.answer_line(body, self.operations))
+    async def _answer_operator(self, body: bytes, key_id: str) -> bytes:
+        return msgspec.json.encode(await admin.answer_line(body, self.operations, key_id))
 
     def _timed_syncer(self, sync: Callable[[], None]) -> SyncThread:
         """A thread that makes batches durable and times it."""
@@ -307,9 +306,6 @@ class Market:
                 sync()
 
         return SyncThread(timed)
-
-    def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC).date()
 
     # Clearing
 

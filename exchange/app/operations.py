@@ -6,7 +6,7 @@ Nothing here changes the market by itself; every change goes through the desk in
 import asyncio
 import logging
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from contracts.grades import table as factors
 from contracts.refusals import Refusal, Refused
 from contracts.spec import Instrument as Terms
 from exchange.app import requests, wishes
+from exchange.app.approvals import SOCKET_PERSON, Approvals
 from exchange.app.desk import Desk
 from exchange.app.quotes import NO_QUOTE, Quote
 from exchange.app.wishes import RequestRefused, Wish
@@ -36,7 +37,8 @@ class Operations:
     """The operator's requests, on a desk and the clearing house behind it.
 
     API keys are those of ``directory``; ``key_revoked`` is called after one was deleted.
-    ``today`` is asked only when a request leaves its date open.
+    ``clock`` gives nanoseconds since the epoch: for the date that a request leaves open, and for
+    how long a proposal waits.
     """
 
     def __init__(
@@ -46,19 +48,23 @@ class Operations:
         *,
         directory: Path,
         key_revoked: Callable[[], None],
-        today: Callable[[], date],
+        clock: Callable[[], int],
     ) -> None:
         self._desk = desk
         self._clearing = clearing
         self._directory = directory
         self._key_revoked = key_revoked
-        self._today = today
+        self._clock = clock
+        self._approvals = Approvals(desk, clock)
         self._one_at_a_time = asyncio.Lock()
 
-    async def perform(self, request: requests.AnyRequest) -> dict[str, Any]:
-        """Do what is asked and say what came of it, as plain data.
+    async def perform(
+        self, request: requests.AnyRequest, person: str = SOCKET_PERSON
+    ) -> dict[str, Any]:
+        """Do what a person asks and say what came of it, as plain data.
 
-        Raises RequestRefused with the reason, TimeoutError when the market does not answer.
+        ``person`` is the key id of a request that came under a key. Raises RequestRefused with
+        the reason, TimeoutError when the market does not answer.
         """
         async with self._one_at_a_time:
             match request:
@@ -79,7 +85,18 @@ class Operations:
                 case requests.SetAccount():
                     await self._desk.perform([wishes.set_account(request)])
                     return {"account": request.account, "killed": request.killed}
+                case requests.Bust() | requests.Adjust():
+                    return await self._approvals.propose(request, person)
+                case requests.Approve():
+                    return await self._approvals.approve(request.proposal, person)
+                case requests.ListProposals():
+                    return {"proposals": self._approvals.waiting()}
                 case requests.CreateKey():
+                    if request.scope == "admin" and person != SOCKET_PERSON:
+                        raise RequestRefused(
+                            "an admin key is made on the market's own machine: `hourbook keys"
+                            " create ACCOUNT --scope admin --data DIR`"
+                        )
                     opening = requests.OpenAccount(account=request.account, if_missing=True)
                     await self._open_account(opening)
                     key_id, secret = create_key(self._directory, request.account, request.scope)
@@ -152,6 +169,9 @@ class Operations:
                 for listed in desk.instruments.by_id.values()
             ],
         }
+
+    def _today(self) -> date:
+        return datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC).date()
 
     def _revoke_key(self, key_id: str) -> dict[str, Any]:
         try:

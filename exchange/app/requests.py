@@ -102,6 +102,36 @@ class Settle(Request, frozen=True, kw_only=True, tag="settle"):
     prices: dict[str, str] = {}
 
 
+class Bust(Request, frozen=True, kw_only=True, tag="bust"):
+    """Takes a trade of the open day back. Needs a second person: the answer is a proposal.
+
+    A trade inside the no-bust range stands, unless the market's own ``malfunction`` made it.
+    """
+
+    match_number: int
+    reason: str
+    malfunction: bool = False
+
+
+class Adjust(Request, frozen=True, kw_only=True, tag="adjust"):
+    """Gives a trade of the open day another price, inside the no-bust range; as ``Bust``."""
+
+    match_number: int
+    price: str
+    reason: str
+    malfunction: bool = False
+
+
+class Approve(Request, frozen=True, kw_only=True, tag="approve"):
+    """Has another person's proposal done."""
+
+    proposal: str
+
+
+class ListProposals(Request, frozen=True, kw_only=True, tag="proposals"):
+    """Asks which proposals wait for a second person."""
+
+
 class RecordFixing(Request, frozen=True, kw_only=True, tag="record_fixing"):
     """Puts an index's fixing of a day into the log: its price, and the hash of its inputs.
 
@@ -145,7 +175,14 @@ AnyRequest: TypeAlias = (
     | SetMode
     | OpenDay
     | Settle
+    | Bust
+    | Adjust
+    | Approve
+    | ListProposals
     | RecordFixing
     | RecordFactors
     | State
 )
+
+# What one person alone may not do: it waits for another's approval.
+TwoPersons: TypeAlias = Bust | Adjust

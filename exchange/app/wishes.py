@@ -18,18 +18,24 @@ from exchange.app.requests import Deposit, OpenAccount, RecordFixing, SetAccount
 from exchange.messages import (
     COMMAND,
     HOUSE_ACCOUNT,
+    INDEX_BITS,
     AccountKind,
     Command,
     CommandFlag,
     CommandKind,
+    EventFlag,
     Limit,
     Mode,
+    Side,
+    Trade,
     TradingState,
 )
 
 USD_DECIMALS: Final = 6
 _U64: Final = (1 << 64) - 1
 RECORD_FACTORS: Final = "record_factors"  # what the text of such a record names itself
+PROPOSE: Final = "propose"
+APPROVED: Final = "approved"
 _HASH_BYTES: Final = 32
 _REVISIONS: Final = 1_000
 
@@ -246,6 +252,47 @@ def record_factors(table: FactorTable, text: str) -> Wish:
     )
     facts = {"grade": table.grade, "expiry": table.expiry, "digest": table.digest, "table": text}
     return Wish(command, note(RECORD_FACTORS, **facts))
+
+
+def propose(proposal: str, by: str, expires: int, request: str, about: dict[str, object]) -> Wish:
+    """Records what a person proposes: a second one may approve it until it expires."""
+    text = note(PROPOSE, proposal=proposal, by=by, expires=expires, request=request, about=about)
+    return Wish(Command(kind=CommandKind.RECORD, account=HOUSE_ACCOUNT), text)
+
+
+def approve(proposal: str, by: str) -> Wish:
+    """Records that a second person approved; what was proposed follows at once."""
+    command = Command(kind=CommandKind.RECORD, account=HOUSE_ACCOUNT)
+    return Wish(command, note(APPROVED, proposal=proposal, by=by))
+
+
+def bust(trade: Trade, **facts: object) -> Wish:
+    """Takes a trade back."""
+    command = _correction(
+        CommandKind.BUST, trade, trade.cash & _U64, key_lo=trade.maker_cash & _U64
+    )
+    return Wish(command, note("bust", match_number=command.target_lo, **facts))
+
+
+def adjust(trade: Trade, price_ticks: int, **facts: object) -> Wish:
+    """Gives a trade another price."""
+    command = _correction(CommandKind.ADJUST, trade, price_ticks & _U64)
+    return Wish(command, note("adjust", match_number=command.target_lo, **facts))
+
+
+def _correction(kind: CommandKind, trade: Trade, target_hi: int, key_lo: int = 0) -> Command:
+    return Command(
+        kind=kind,
+        side=Side.SELL if trade.flags & EventFlag.SELL else Side.BUY,
+        instrument=trade.instrument,
+        account=trade.account,
+        session=trade.maker_account,
+        price=trade.price,
+        quantity=trade.quantity,
+        target_lo=trade.sequence << INDEX_BITS | trade.index,
+        target_hi=target_hi,
+        key_lo=key_lo,
+    )
 
 
 def move_cash(request: Deposit | Withdraw) -> Wish:

@@ -49,6 +49,8 @@ class EntryKind(IntEnum):
     TRADE = 4
     SETTLEMENT = 5
     EXPIRY = 6
+    BUST = 7
+    ADJUSTMENT = 8
 
 
 class Movement(IntEnum):
@@ -92,6 +94,8 @@ _MOVEMENT: Final = (
     int(Movement.FEES),  # a trade's
     int(Movement.VARIATION),  # a settlement's
     int(Movement.VARIATION),  # an expiry's
+    int(Movement.FEES),  # a bust's: those of its trade, back
+    int(Movement.FEES),  # an adjustment's: none
 )  # by EntryKind
 _FEES_EARNED: Final = int(Movement.FEES_EARNED)
 
@@ -116,7 +120,8 @@ class Entry(NamedTuple):
 
     ``number`` is the causing event: sequence << INDEX_BITS | index; of a trade it is the match
     number. ``quantity`` is lots of a trade and the cycle of a settlement. ``buyer`` and ``seller``
-    are the two cleared legs of a trade; every other kind names its one account in ``buyer``.
+    are the two cleared legs of a trade, or of one busted or adjusted; every other kind names its
+    one account in ``buyer``.
     """
 
     number: int

@@ -90,6 +90,8 @@ class Projection:
             EventKind.FEE_CHARGED: self._cash_moved,
             EventKind.DAY_OPENED: self._day_opened,
             EventKind.CHECKPOINTED: self._checkpointed,
+            EventKind.TRADE_BUSTED: self._corrected,
+            EventKind.TRADE_ADJUSTED: self._corrected,
         }
         kinds = bytes([EventKind.TRADE, *self._handlers])
         self._wanted = re.compile(b"[%b]" % re.escape(kinds)).finditer
@@ -183,6 +185,32 @@ class Projection:
         )  # fmt: skip
         state.entries += 1
         changes.book(entry, state.ledger.post(entry))
+
+    def _corrected(self, event: Event) -> None:
+        """A trade of the day taken back, or given another price: its two legs the other way round,
+        or the difference in cost. The sums stay zero as they do for a trade."""
+        state, changes, number = self.state, self.changes, _number(event)
+        busted = event.kind == EventKind.TRADE_BUSTED
+        account, maker = event.account, event.key_hi
+        buyer, seller = (maker, account) if event.flags & _SELL else (account, maker)
+        lots = -event.quantity if busted else 0
+        price = event.price if busted else event.price - _signed(event.key_lo)
+        value = (lots or event.quantity) * price
+        tick_value = state.instruments[event.instrument].tick_value
+        state.positions.trade(event.instrument, buyer, seller, lots, value * tick_value)
+        changes.positions.update({(buyer, event.instrument), (seller, event.instrument)})
+        day = state.trading[event.instrument]
+        day.trades -= int(busted)
+        day.volume += lots
+        day.value += value
+        changes.trading[state.business_date, event.instrument] = day
+        postings = transfer(HOUSE_FEES, CASH | account, event.a)
+        postings += transfer(HOUSE_FEES, CASH | maker, event.b)
+        kind = EntryKind.BUST if busted else EntryKind.ADJUSTMENT
+        self._book(
+            number, kind, postings, instrument=event.instrument, price=event.price,
+            quantity=event.quantity, buyer=buyer, seller=seller,
+        )  # fmt: skip
 
     def _cash_moved(self, event: Event) -> None:
         account, cash = event.account, cash_of(event.account)
@@ -281,6 +309,11 @@ class Projection:
 
 def _number(event: Event) -> int:
     return event.sequence << INDEX_BITS | event.index
+
+
+def _signed(word: int) -> int:
+    """The 64 bits of a key read as a signed number."""
+    return word - (1 << 64) if word >> 63 else word
 
 
 def _code(text: str, instrument: int) -> str:

@@ -76,11 +76,13 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
 _VIEWS: Final = {
     "cleared_legs": f"""
         select number as match_number, business_date, buyer as account, instrument,
-               quantity as lots, price as price_ticks
-        from journal where kind = {EntryKind.TRADE:d}
+               iif(kind = {EntryKind.TRADE:d}, quantity, -quantity) as lots,
+               price as price_ticks
+        from journal where kind in ({EntryKind.TRADE:d}, {EntryKind.BUST:d})
         union all
-        select number, business_date, seller, instrument, -quantity, price
-        from journal where kind = {EntryKind.TRADE:d}""",
+        select number, business_date, seller, instrument,
+               iif(kind = {EntryKind.TRADE:d}, -quantity, quantity), price
+        from journal where kind in ({EntryKind.TRADE:d}, {EntryKind.BUST:d})""",
     "settlement_prices": f"""
         select business_date, instrument, quantity as cycle, price
         from journal where kind in ({EntryKind.SETTLEMENT:d}, {EntryKind.EXPIRY:d})""",

@@ -20,6 +20,11 @@ Dollars = Annotated[str, typer.Argument(help="Dollars, as in 2500000 or 99.50.")
 RequestId = Annotated[
     str, typer.Option("--request-id", help="Makes a repeat harmless: it is booked once.")
 ]
+Reason = Annotated[str, typer.Option(help="Why: it goes into the log.")]
+Malfunction = Annotated[
+    bool, typer.Option("--malfunction", help="The market's own fault: the range does not bind.")
+]
+MatchNumber = Annotated[int, typer.Argument(help="The trade's match number.")]
 Member = Annotated[
     int | None, typer.Option(help="Clearing member; the account's own number if absent.")
 ]
@@ -36,6 +41,22 @@ def _show_keys(result: dict[str, Any], as_json: bool) -> None:
         return
     rows = [(key["key_id"], str(key["account"]), key["scope"]) for key in result["keys"]]
     show_table(("key", "account", "scope"), rows)
+
+
+def _show_proposals(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(result)
+        return
+    rows = [
+        (
+            one["proposal"],
+            one["by"],
+            one["expires"],
+            " ".join(str(value) for value in one["request"].values()),
+        )
+        for one in result["proposals"]
+    ]
+    show_table(("proposal", "by", "expires", "what"), rows)
 
 
 def _show_state(result: dict[str, Any], as_json: bool) -> None:
@@ -133,6 +154,44 @@ def resume(code: str) -> "requests.Resume":
     from exchange.app import requests  # noqa: PLC0415
 
     return requests.Resume(code=code)
+
+
+@market_command(admin, "bust")
+def bust(
+    match_number: MatchNumber, reason: Reason, malfunction: Malfunction = False
+) -> "requests.Bust":
+    """Propose to take a trade of the open day back; another person approves it."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Bust(match_number=match_number, reason=reason, malfunction=malfunction)
+
+
+@market_command(admin, "adjust")
+def adjust(
+    match_number: MatchNumber, usd: Dollars, reason: Reason, malfunction: Malfunction = False
+) -> "requests.Adjust":
+    """Propose another price for a trade of the open day; another person approves it."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Adjust(
+        match_number=match_number, price=usd, reason=reason, malfunction=malfunction
+    )
+
+
+@market_command(admin, "approve")
+def approve(proposal: str) -> "requests.Approve":
+    """Have done what another person proposed in the last ten minutes."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Approve(proposal=proposal)
+
+
+@market_command(admin, "proposals", show=_show_proposals)
+def proposals() -> "requests.ListProposals":
+    """Show the proposals that wait for a second person."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.ListProposals()
 
 
 @market_command(admin, "mode")

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from exchange.marketdata.instruments import Instruments
-from exchange.marketdata.stream import Row, maker_of
+from exchange.marketdata.stream import Row, maker_of, signed
 from exchange.messages import HOUSE_ACCOUNT, EventFlag, EventKind, KillScope, TradingState
 
 FINISHED_ORDERS: Final = 1 << 17
@@ -149,6 +149,8 @@ class Accounts:
             self.by_id[row[6]].cash = row[14]
             if kind == EventKind.FEE_CHARGED and row[6] != HOUSE_ACCOUNT:
                 self.by_id[HOUSE_ACCOUNT].cash += row[8]
+        elif kind == EventKind.TRADE_BUSTED or kind == EventKind.TRADE_ADJUSTED:
+            self._correct(row)
         elif kind == EventKind.ACCOUNT_OPENED:
             self.by_id[row[6]] = Account(row[5])
         elif kind == EventKind.ACCOUNT_CHANGED:
@@ -177,6 +179,17 @@ class Accounts:
         fees = row[13] + row[14]
         if fees:
             self.by_id[HOUSE_ACCOUNT].cash -= fees
+
+    def _correct(self, row: Row) -> None:
+        """A trade was taken back, or got another price: see _trade."""
+        busted = row[2] == EventKind.TRADE_BUSTED
+        bought = -row[9] if row[3] & _SELL else row[9]
+        lots = -bought if busted else 0
+        ticks = -bought * row[8] if busted else bought * (row[8] - signed(row[11]))
+        value = ticks * self._instruments.by_id[row[5]].tick_value
+        self._book(row[6], row[5], lots, value, row[13])
+        self._book(row[12], row[5], -lots, -value, row[14])
+        self.by_id[HOUSE_ACCOUNT].cash -= row[13] + row[14]
 
     def _book(self, account_id: int, instrument: int, lots: int, value: int, cash: int) -> None:
         account = self.by_id[account_id]

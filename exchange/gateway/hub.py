@@ -15,7 +15,7 @@ from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.queries import Queries
 from exchange.gateway.rejects import full_reason
-from exchange.gateway.reports import Reports
+from exchange.gateway.reports import CORRECTIONS, Reports
 from exchange.gateway.resume import LOGON_MARK, Resume, check_position
 from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage, elements
 from exchange.gateway.view import View
@@ -301,6 +301,10 @@ class Hub:
                 account = row[12] & ACCOUNT_MASK
                 if account in by_account:
                     reports[account].append(made(row, stamp))
+            elif kind in CORRECTIONS:
+                account = row[12]
+                if account in by_account:
+                    reports[account].append(self.reports.other(row, stamp))
             elif row[12] == LOGON_MARK:
                 self._tell(reports, told)
                 self._answer_logon(row, stamp)

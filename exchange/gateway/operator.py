@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from exchange.gateway.auth import Keys
+from exchange.gateway.auth import Key, Keys
 from exchange.messages import Reason
 from exchange.messages.wire import Logon, Rejected, encode_json
 
@@ -27,19 +27,21 @@ def add_route(
     application: web.Application,
     keys: Keys,
     now_ms: Callable[[], int],
-    answer: Callable[[bytes], Awaitable[bytes]],
+    answer: Callable[[bytes, str], Awaitable[bytes]],
 ) -> None:
-    """Serve operators; ``answer`` turns the body of an admitted request into that of its answer."""
+    """Serve operators; ``answer`` turns the body of an admitted request, and the key id that it
+    came under, into the body of its answer."""
 
     async def serve(request: web.Request) -> web.Response:
         body = await request.read()
-        refused = _judge(request, body, keys, now_ms())
-        if refused is not None:
-            rejected = Rejected(number=refused, name=refused.name)
+        judged = _judge(request, body, keys, now_ms())
+        if isinstance(judged, Reason):
+            rejected = Rejected(number=judged, name=judged.name)
             return web.Response(
                 body=encode_json(rejected), status=403, content_type="application/json"
             )
-        return web.Response(body=await answer(body), content_type="application/json")
+        answered = await answer(body, judged.key_id)
+        return web.Response(body=answered, content_type="application/json")
 
     application.router.add_post(ADMIN_PATH, serve)
 
@@ -49,8 +51,8 @@ def body_number(body: bytes) -> int:
     return int.from_bytes(sha256(body).digest())
 
 
-def _judge(request: web.Request, body: bytes, keys: Keys, now_ms: int) -> Reason | None:
-    """Why the request is not admitted; None if it is."""
+def _judge(request: web.Request, body: bytes, keys: Keys, now_ms: int) -> Key | Reason:
+    """The key that the request came under, or why it is not admitted."""
     headers = request.headers
     try:
         logon = Logon(
@@ -65,4 +67,4 @@ def _judge(request: web.Request, body: bytes, keys: Keys, now_ms: int) -> Reason
     judged = keys.check(logon, now_ms)
     if isinstance(judged, Reason):
         return judged
-    return None if judged.scope == "admin" else Reason.SCOPE
+    return judged if judged.scope == "admin" else Reason.SCOPE

@@ -12,7 +12,7 @@ from typing import Any, Final
 from exchange.gateway.accounts import Accounts
 from exchange.gateway.rejects import from_event
 from exchange.marketdata.instruments import Instruments, micros_text
-from exchange.marketdata.stream import Row, maker_of
+from exchange.marketdata.stream import Row, maker_of, signed
 from exchange.messages import (
     INDEX_BITS,
     CancelReason,
@@ -25,6 +25,7 @@ from exchange.messages.wire import (
     Accepted,
     Cancelled,
     CashMoved,
+    Corrected,
     Deficit,
     Dormant,
     Execution,
@@ -37,6 +38,7 @@ from exchange.messages.wire import (
     SideText,
 )
 
+CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
 FEES_REMEMBERED: Final = 4096
 _STP_TEXT: Final = tuple(mode.name.lower() for mode in SelfTrade)
 _TIF_TEXT: Final = tuple(tif.name for tif in TimeInForce)
@@ -77,6 +79,8 @@ class Reports:
             EventKind.ORDER_DORMANT: self._dormant,
             EventKind.ORDER_RETURNED: self._returned,
             EventKind.POSITION_SETTLED: self._settled,
+            EventKind.TRADE_BUSTED: self._corrected,
+            EventKind.TRADE_ADJUSTED: self._corrected,
             EventKind.DEPOSITED: self._cash,
             EventKind.WITHDRAWN: self._cash,
             EventKind.FEE_CHARGED: self._cash,
@@ -147,6 +151,30 @@ class Reports:
             str(maker_of(row[12])[1]),
             "maker",
             _fee_text(row[14]),
+        )
+
+    def _corrected(self, row: Row, time: int, text: str | None) -> Corrected:
+        return self._correction(row, time, _side(row[3]), row[13])
+
+    def other(self, row: Row, time: int) -> Corrected:
+        """Return the resting side's report of a trade busted or adjusted."""
+        return self._correction(row, time, "buy" if row[3] & SELL else "sell", row[14])
+
+    def _correction(self, row: Row, time: int, side: SideText, cash: int) -> Corrected:
+        instrument = self._instruments.by_id[row[5]]
+        busted = row[2] == EventKind.TRADE_BUSTED
+        return Corrected(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            kind="bust" if busted else "adjustment",
+            match_number=str(row[7]),
+            instrument=instrument.code,
+            side=side,
+            quantity=str(row[9]),
+            price=instrument.price_text(row[8]),
+            previous_price=None if busted else instrument.price_text(signed(row[11])),
+            fee=micros_text(cash),
         )
 
     def _cancelled(self, row: Row, time: int, text: str | None) -> Cancelled:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 from exchange.gateway.decode import Refused
-from exchange.gateway.reports import Reports
+from exchange.gateway.reports import CORRECTIONS, Reports
 from exchange.gateway.session import ENCODERS, STALE_BYTES, Session
 from exchange.marketdata.stream import Released, Row, maker_of
 from exchange.messages import EVENT, EventKind, Reason
@@ -129,6 +129,8 @@ class Resume:
             yield build(row, stamp, texts.get(row[0]))
         if row[2] == _TRADE and maker_of(row[12])[0] == self._account:
             yield reports.made(row, stamp)
+        elif row[2] in CORRECTIONS and row[12] == self._account:
+            yield reports.other(row, stamp)
 
 
 def check_position(tape: Reader, place: Place, no_such_position: type[Exception]) -> None:

@@ -42,6 +42,8 @@ _PASSING: Final = bytes(
         EventKind.DEFICIT_STARTED,
         EventKind.DEFICIT_ENDED,
         EventKind.CHECKPOINTED,
+        EventKind.TRADE_BUSTED,
+        EventKind.TRADE_ADJUSTED,
     }
 )
 _MODULES: Final = (accounts_module, resume, depth, feed, instruments)

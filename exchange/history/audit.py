@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from exchange.history.picture import Picture
-from exchange.history.records import EventRow, event_row
+from exchange.history.records import CORRECTIONS, EventRow, event_row
 from exchange.history.walk import NS, time_text
 from exchange.history.words import Names, key_text
 from exchange.journal.frame import Frame, unpack_texts
 from exchange.marketdata.instruments import decimal_text
+from exchange.marketdata.stream import signed
 from exchange.messages import (
     COMMAND,
     COMMAND_BYTES,
@@ -65,6 +66,7 @@ _MONEY: Final = frozenset(map(int, (CommandKind.DEPOSIT, CommandKind.WITHDRAW, C
 _PRICED: Final = frozenset(
     map(int, (CommandKind.MARK, CommandKind.SETTLE, CommandKind.EXPIRE, CommandKind.LIST))
 )
+_CORRECTING: Final = frozenset(map(int, (CommandKind.BUST, CommandKind.ADJUST)))
 # Other commands use the account's field for something else, or not at all.
 _OWNED: Final = frozenset(
     {
@@ -72,6 +74,7 @@ _OWNED: Final = frozenset(
         *_SESSIONS,
         *range(CommandKind.OPEN_ACCOUNT, CommandKind.SET_ACCOUNT + 1),
         int(CommandKind.RECORD),
+        *_CORRECTING,
     }
 )
 _TRADE, _REJECTED, _ACCEPTED = (
@@ -188,6 +191,13 @@ class Trail:
         kind = command[0]
         if kind in _ORDERS or kind in _SESSIONS:
             row[SESSION], row[OPERATOR] = command[6], command[9]
+        if kind in _CORRECTING:  # its key's bytes carry a sum of money
+            row[MATCH_NUMBER], row[INSTRUMENT] = command[12], self.picture.code(command[4])
+            row[LAST_PRICE] = self.picture.price(command[4], command[7])
+            row[SIDE], row[LAST_QUANTITY] = _SIDES[command[1]], command[8]
+            if kind == CommandKind.ADJUST:
+                row[PRICE] = self.picture.price(command[4], signed(command[13]))
+            return
         if command[14] or command[15]:
             row[KEY] = key_text(command[14], command[15])
         if kind == _ENTER:
@@ -240,6 +250,9 @@ class Trail:
         if kind == _TRADE:
             self._trade(event)
             return
+        if kind in CORRECTIONS:
+            self._correction(event)
+            return
         owned = kind <= _LAST_OF_SESSIONS or kind in _ACCOUNTS
         row = self._row("OUT", event[0], event[1], event[6] if owned else None)
         row[RECORD_TYPE] = _EVENT_KINDS[kind]
@@ -254,6 +267,21 @@ class Trail:
         elif kind <= _LAST_OF_SESSIONS:
             row[SESSION] = event[7]
         self._put(row)
+
+    def _correction(self, event: EventRow) -> None:
+        """Two rows, one for each side: the match number joins them to the trade's own two."""
+        sell = bool(event[3] & _SELL)
+        sides = ((event[6], event[13], sell, True), (event[12], event[14], not sell, False))
+        for account, cash, sold, incoming in sides:
+            row = self._row("OUT", event[0], event[1], account)
+            row[RECORD_TYPE], row[MSG_TYPE] = _EVENT_KINDS[event[2]], "8"
+            row[EXECUTION_ID] = f"{event[0]}-{event[1]}-{'T' if incoming else 'M'}"
+            row[MATCH_NUMBER], row[INSTRUMENT] = event[7], self.picture.code(event[5])
+            row[SIDE] = "SELL" if sold else "BUY"
+            row[LAST_PRICE], row[LAST_QUANTITY] = self.picture.price(event[5], event[8]), event[9]
+            row[AGGRESSOR] = "Y" if incoming else "N"
+            row[FEE] = decimal_text(-cash, 6)
+            self._put(row)
 
     def _moved(self, row: Row, event: EventRow) -> None:
         if event[2] == _FEE:

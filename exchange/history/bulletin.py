@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from exchange.history.picture import Picture, clearing_price
-from exchange.history.records import TRADE, EventRow, event_row, kinds_of
+from exchange.history.records import CORRECTIONS, TRADE, EventRow, event_row, kinds_of
 from exchange.journal.frame import Frame
-from exchange.messages import EventFlag, EventKind
+from exchange.messages import INDEX_BITS, EventFlag, EventKind
 
 LARGE_LOTS: Final = 25
 SHARES: Final = (4, 8)  # concentration: the part of the largest holders
@@ -27,10 +27,9 @@ class Line:
 
     trades: int = 0
     volume: int = 0
-    first: int | None = None
-    high: int | None = None
-    low: int | None = None
-    last: int | None = None
+    busted: int = 0
+    adjusted: int = 0
+    prices: dict[int, int] = field(default_factory=dict)  # that stand, by match number, in order
     opened: int = 0
     closed: int = 0
     delivered: int = 0
@@ -66,6 +65,8 @@ class Bulletin:
         for number, kind in enumerate(kinds):
             if kind == TRADE:
                 self._traded(event_row(events, number))
+            elif kind in CORRECTIONS:
+                self._corrected(event_row(events, number), kind)
             elif kind in _TOLD:
                 self._told(event_row(events, number), kind)
 
@@ -92,11 +93,27 @@ class Bulletin:
         line = self._line(instrument)
         line.trades += 1
         line.volume += lots
-        line.first = price if line.first is None else line.first
-        line.high = price if line.high is None else max(line.high, price)
-        line.low = price if line.low is None else min(line.low, price)
-        line.last = price
-        net = self._net[instrument]
+        line.prices[row[0] << INDEX_BITS | row[1]] = price
+        self._move(instrument, buyer, seller, lots)
+
+    def _corrected(self, row: EventRow, kind: int) -> None:
+        """A trade of the day taken back does not count; one adjusted counts at its new price."""
+        instrument, taker, maker, lots = row[5], row[6], row[12], row[9]
+        line = self._line(instrument)
+        if kind == EventKind.TRADE_ADJUSTED:
+            line.adjusted += 1
+            line.prices[row[7]] = row[8]
+            return
+        buyer, seller = (maker, taker) if row[3] & EventFlag.SELL else (taker, maker)
+        line.busted += 1
+        line.trades -= 1
+        line.volume -= lots
+        del line.prices[row[7]]
+        self._move(instrument, seller, buyer, lots)
+
+    def _move(self, instrument: int, buyer: int, seller: int, lots: int) -> None:
+        """Lots go from one account to another: what that opens and closes on the long side."""
+        line, net = self._line(instrument), self._net[instrument]
         opened = lots - min(lots, max(-net[buyer], 0))
         net[buyer] += lots
         closed = min(lots, max(net[seller], 0))
@@ -151,10 +168,12 @@ class Bulletin:
                     "volume": line.volume,
                     "block_volume": 0,
                     "efp_volume": 0,
-                    "open": ticks(line.first),
-                    "high": ticks(line.high),
-                    "low": ticks(line.low),
-                    "close": ticks(line.last),
+                    "busted": line.busted,
+                    "adjusted": line.adjusted,
+                    "open": ticks(next(iter(line.prices.values()), None)),
+                    "high": ticks(max(line.prices.values(), default=None)),
+                    "low": ticks(min(line.prices.values(), default=None)),
+                    "close": ticks(next(reversed(line.prices.values()), None)),
                     "settlement_price": settlement,
                     "open_interest": line.open_interest,
                     "change": line.open_interest - was,
@@ -212,6 +231,7 @@ class Bulletin:
 _TOLD: Final = frozenset(
     {
         TRADE,
+        *CORRECTIONS,
         EventKind.DAY_OPENED,
         EventKind.INSTRUMENT_SETTLED,
         EventKind.INSTRUMENT_EXPIRED,

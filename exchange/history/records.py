@@ -45,6 +45,9 @@ EVENT_PLACES: Final = _places(EVENT, EVENT_FIELDS) | {
     "maker_cash": ("q", 72),
 }
 TRADE: Final = int(EventKind.TRADE)
+# Events laid out as a trade, with an account on either side.
+CORRECTIONS: Final = frozenset({int(EventKind.TRADE_BUSTED), int(EventKind.TRADE_ADJUSTED)})
+TWO_SIDED: Final = CORRECTIONS | {TRADE}
 
 EventRow = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
 
@@ -106,7 +109,7 @@ def command_at(commands: bytes, number: int) -> Command:
 
 def event_fields(row: EventRow, data: bytes, number: int) -> dict[str, int]:
     """The event's fields by the names that its kind gives them."""
-    if row[2] != TRADE:
+    if row[2] not in TWO_SIDED:
         return dict(zip(EVENT_FIELDS, row, strict=True))
     places = {name: EVENT_PLACES[name] for name in TRADE_FIELDS}
     at = number * EVENT_BYTES

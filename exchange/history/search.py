@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from exchange.history.picture import Picture
 from exchange.history.records import (
-    TRADE,
+    CORRECTIONS,
+    TWO_SIDED,
     EventRow,
     command_column,
     event_column,
@@ -20,6 +21,7 @@ _INSTRUMENT_KINDS = frozenset(
     {
         *(k for k in EventKind if EventKind.ORDER_ACCEPTED <= k < EventKind.SESSION_OPENED),
         *(k for k in EventKind if EventKind.INSTRUMENT_LISTED <= k < EventKind.ACCOUNT_OPENED),
+        *CORRECTIONS,
     }
 )
 _TAKEN = frozenset({EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED})
@@ -73,7 +75,7 @@ class Query:
             numbers = [
                 n
                 for n in numbers
-                if owners[n] == wanted or (makers[n] == wanted and kinds[n] == TRADE)
+                if owners[n] == wanted or (makers[n] == wanted and kinds[n] in TWO_SIDED)
             ]
         if self.code is not None:
             listed = self.picture.instruments.by_code.get(self.code)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from exchange.history.picture import Picture, clearing_price, money
-from exchange.history.records import EventRow
+from exchange.history.records import CORRECTIONS, EventRow
+from exchange.marketdata.stream import signed
 from exchange.messages import (
     INDEX_BITS,
     CancelReason,
@@ -202,6 +203,14 @@ def command_line(command: Command, picture: Picture, instrument: int | None = No
         return f"{kind} by {account} of {target}{what}"
     if command.kind in (CommandKind.DEPOSIT, CommandKind.WITHDRAW, CommandKind.FEE):
         return f"{kind} {money(command.price)} USD, {account}"
+    if command.kind in (CommandKind.BUST, CommandKind.ADJUST):
+        where = picture.price(command.instrument, command.price)
+        price = picture.price(command.instrument, signed(command.target_hi))
+        to = f" to {price}" if command.kind == CommandKind.ADJUST else ""
+        return (
+            f"{kind} match {command.target_lo}: {command.quantity:,}"
+            f" {picture.code(command.instrument)} at {where}{to}"
+        )
     return kind
 
 
@@ -212,6 +221,8 @@ def event_line(row: EventRow, picture: Picture) -> str:
         return _trade_line(row, picture)
     if EventKind.ORDER_ACCEPTED <= kind <= EventKind.ORDER_RETURNED:
         return _order_line(row, picture)
+    if kind in CORRECTIONS:
+        return _correction_line(row, picture)
     if kind < EventKind.INSTRUMENT_LISTED:
         return _session_line(row)
     if kind < EventKind.ACCOUNT_OPENED:
@@ -228,6 +239,19 @@ def _trade_line(row: EventRow, picture: Picture) -> str:
         f" {maker}, match {row[0] << INDEX_BITS | row[1]}, fees {money(-row[13])} and"
         f" {money(-row[14])} USD"
     )
+
+
+def _correction_line(row: EventRow, picture: Picture) -> str:
+    account, maker, number = row[6], row[12], row[5]
+    verb = "sold" if row[3] & EventFlag.SELL else "bought"
+    start = (
+        f"{member_name(EventKind, row[2])} match {row[7]}: account {account} {verb} {row[9]:,}"
+        f" {picture.code(number)} of account {maker}"
+    )
+    price = picture.price(number, row[8])
+    if row[2] == EventKind.TRADE_ADJUSTED:
+        return f"{start} at {picture.price(number, signed(row[11]))}, now at {price}"
+    return f"{start} at {price}, fees {money(row[13])} and {money(row[14])} USD back"
 
 
 def _order_line(row: EventRow, picture: Picture) -> str:

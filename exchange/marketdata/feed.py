@@ -17,6 +17,7 @@ from exchange.messages.wire import (
     DepthSnapshot,
     InstrumentState,
     Level,
+    PublicCorrection,
     PublicTrade,
     Response,
 )
@@ -24,6 +25,7 @@ from exchange.messages.wire import (
 DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
 _TRADE: Final = int(EventKind.TRADE)
 _SELL: Final = int(EventFlag.SELL)
+_CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
 
 
 class Feed:
@@ -55,6 +57,10 @@ class Feed:
                     if channel in wanted:
                         out.append((channel, self._trade(instrument, row)))
                 continue
+            if kind in _CORRECTIONS:
+                instrument = self.instruments.by_id[row[5]]
+                if instrument.channels[TRADES] in wanted:
+                    out.append((instrument.channels[TRADES], self._correction(instrument, row)))
             changed = self.instruments.apply(row, texts.get(row[0]))
             if changed is not None:
                 self.depths.setdefault(changed.id, Depth())
@@ -155,6 +161,18 @@ class Feed:
             price=instrument.price_text(row[8]),
             quantity=str(row[9]),
             aggressor="sell" if row[3] & _SELL else "buy",
+        )
+
+    def _correction(self, instrument: Instrument, row: Row) -> PublicCorrection:
+        return PublicCorrection(
+            instrument=instrument.code,
+            sequence=row[0],
+            index=row[1],
+            time=self.time,
+            kind="bust" if row[2] == EventKind.TRADE_BUSTED else "adjustment",
+            match_number=str(row[7]),
+            price=instrument.price_text(row[8]),
+            quantity=str(row[9]),
         )
 
 

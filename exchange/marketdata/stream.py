@@ -33,3 +33,8 @@ class Released(Protocol):
 def maker_of(key_hi: int) -> tuple[int, int]:
     """Return (account, leaves in lots) of a trade's resting side."""
     return key_hi & 0xFFFF_FFFF, key_hi >> 32
+
+
+def signed(word: int) -> int:
+    """Return the 64 bits of a key read as a signed number."""
+    return word - (1 << 64) if word >> 63 else word

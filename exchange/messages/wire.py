@@ -28,6 +28,7 @@ HEARTBEAT_MS: Final = 5_000  # the gateway is never silent for longer
 CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 
 SideText: TypeAlias = Literal["buy", "sell"]
+CorrectionText: TypeAlias = Literal["bust", "adjustment"]
 OrderTypeText: TypeAlias = Literal["limit", "market"]
 TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD"]
 SelfTradeText: TypeAlias = Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement"]
@@ -310,6 +311,25 @@ class Returned(OrderReport, frozen=True, kw_only=True, tag="returned"):
     leaves_quantity: str
 
 
+class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
+    """A trade of the account was taken back (``bust``) or got another price (``adjustment``).
+
+    ``side`` is the account's own in the trade; ``fee`` is what came back of it.
+    """
+
+    sequence: int
+    index: int
+    time: int
+    kind: CorrectionText
+    match_number: str
+    instrument: str
+    side: SideText
+    quantity: str
+    price: str
+    previous_price: str | None = None
+    fee: str
+
+
 class Settled(Response, frozen=True, kw_only=True, tag="settled"):
     """Variation margin of one position was paid; ``cash`` is the account's balance after."""
 
@@ -397,6 +417,19 @@ class PublicTrade(Response, frozen=True, kw_only=True, tag="trade"):
     price: str
     quantity: str
     aggressor: SideText
+
+
+class PublicCorrection(Response, frozen=True, kw_only=True, tag="trade_corrected"):
+    """A trade of before was taken back (``bust``) or got another price (``adjustment``)."""
+
+    instrument: str
+    sequence: int
+    index: int
+    time: int
+    kind: CorrectionText
+    match_number: str
+    price: str
+    quantity: str
 
 
 class InstrumentState(Response, frozen=True, kw_only=True, tag="state"):
@@ -506,6 +539,7 @@ AnyResponse: TypeAlias = (
     | Replaced
     | Dormant
     | Returned
+    | Corrected
     | Settled
     | CashMoved
     | Deficit
@@ -514,6 +548,7 @@ AnyResponse: TypeAlias = (
     | DepthSnapshot
     | DepthDelta
     | PublicTrade
+    | PublicCorrection
     | InstrumentState
     | Instruments
     | AccountReport

@@ -1,0 +1,334 @@
+"""A trade busted or adjusted by two people, from the request to ledger, feeds and audit trail."""
+
+import asyncio
+import csv
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from clients.portfolio import Portfolio
+from exchange.app import Market, admin, requests
+from exchange.app.wishes import RequestRefused, Wish, note
+from exchange.gateway.auth import create_key
+from exchange.gateway.reports import CORRECTIONS, Reports
+from exchange.gateway.view import View
+from exchange.history import walk
+from exchange.history.audit import FIELDS, Trail
+from exchange.history.bulletin import Bulletin
+from exchange.history.search import Query
+from exchange.history.words import event_line
+from exchange.marketdata.feed import Feed
+from exchange.messages import EVENT, INDEX_BITS, Command, CommandKind, EventKind, Side
+from exchange.messages.wire import Corrected, PublicCorrection
+
+NOON_NS = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 10**9
+CODE = "H100Z26"
+CHECKOUT = Path(__file__).parents[1]
+REASON = "fat finger of account 2"
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = NOON_NS
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@asynccontextmanager
+async def running(directory: Path, clock: Clock) -> AsyncIterator[Market]:
+    market = await Market.start(directory, clock=clock)
+    try:
+        yield market
+    finally:
+        await market.stop()
+
+
+async def trade(market: Market, ticks: int, lots: int = 5) -> int:
+    """Account 1 offers, account 2 buys: the match number."""
+    numbers = []
+    for account, side in ((1, Side.SELL), (2, Side.BUY)):
+        command = Command(
+            kind=CommandKind.ENTER, account=account, side=side, price=ticks, quantity=lots,
+            instrument=market.desk.instruments.by_code[CODE].id, key_lo=market.desk.sequence + 1,
+        )  # fmt: skip
+        (outcome,) = await market.desk.perform([Wish(command, note("enter"))])
+        numbers += [e for e in outcome.events if e.kind == EventKind.TRADE]
+    (found,) = numbers
+    return found.sequence << INDEX_BITS | found.index
+
+
+async def prepared(market: Market) -> int:
+    """Two accounts with money; the reference, a trade near the mark, in ticks."""
+    for account in (1, 2):
+        deposit = requests.Deposit(account=account, amount="5000000", request_id=f"d{account}")
+        await market.operations.perform(deposit)
+    listed = market.desk.instruments.by_code[CODE]
+    reference = listed.mark // listed.tick_scale
+    await trade(market, reference)
+    return reference
+
+
+def books(market: Market) -> list[Any]:
+    """What engine and clearing say that everybody has."""
+    number = market.desk.instruments.by_code[CODE].id
+    accounts = [market.engine.account(n) for n in range(3)]
+    return [
+        [(a["cash"], a["required"]) for a in accounts],
+        [market.engine.position(n, number) for n in range(3)],
+        [(market.clearing.cash(n), market.clearing.net(n, number)) for n in range(3)],
+    ]
+
+
+async def refused(market: Market, request: requests.AnyRequest, person: str) -> str:
+    with pytest.raises(RequestRefused) as why:
+        await market.operations.perform(request, person)
+    return str(why.value)
+
+
+async def test_a_bust_takes_two_people_and_puts_the_books_back(tmp_path: Path) -> None:
+    async with running(tmp_path, Clock()) as m:
+        reference = await prepared(m)
+        await m.operations.cleared()
+        before = books(m)
+        match = await trade(m, reference * 110 // 100)
+        request = requests.Bust(match_number=match, reason=REASON)
+        proposed = await m.operations.perform(request, "anne")
+        assert proposed["by"] == "anne" and proposed["code"] == CODE
+        approve = requests.Approve(proposal=proposed["proposal"])
+        assert "another person must approve it" in await refused(m, approve, "anne")
+        listed = await m.operations.perform(requests.ListProposals(), "bert")
+        assert [p["proposal"] for p in listed["proposals"]] == [proposed["proposal"]]
+        done = await m.operations.perform(approve, "bert")
+        assert (done["proposed_by"], done["approved_by"]) == ("anne", "bert")
+        assert "no proposal" in await refused(m, approve, "bert")
+        assert not (await m.operations.perform(requests.ListProposals()))["proposals"]
+        await m.operations.checkpoint()
+        await m.operations.cleared()
+        assert books(m) == before
+        assert not m.clearing.divergences and m.clearing.is_balanced()
+        interest = {line.code: line for line in m.clearing.open_interest()}
+        assert (interest[CODE].trades, interest[CODE].volume) == (1, 5)  # the first trade alone
+        again = await m.operations.perform(request, "anne")
+        with pytest.raises(RequestRefused, match="ALREADY_CORRECTED"):
+            await m.operations.perform(requests.Approve(proposal=again["proposal"]), "bert")
+        m.clearing.audit()
+
+
+async def test_a_trade_inside_the_range_stands_unless_the_market_failed(tmp_path: Path) -> None:
+    async with running(tmp_path, Clock()) as m:
+        reference = await prepared(m)
+        near = await trade(m, reference + 1)
+        request = requests.Bust(match_number=near, reason=REASON)
+        assert "the trade stands" in await refused(m, request, "anne")
+        forced = requests.Bust(match_number=near, reason=REASON, malfunction=True)
+        assert "proposal" in await m.operations.perform(forced, "anne")
+        assert "state the reason" in await refused(
+            m, requests.Bust(match_number=near, reason=" "), "anne"
+        )
+        for number in (near + 1, 1, 1 << 60):
+            assert "no trade of the open day" in await refused(
+                m, requests.Bust(match_number=number, reason=REASON), "anne"
+            )
+
+
+async def test_an_adjustment_ends_inside_the_range(tmp_path: Path) -> None:
+    async with running(tmp_path, Clock()) as m:
+        reference = await prepared(m)
+        match = await trade(m, reference * 110 // 100)
+        listed = m.desk.instruments.by_code[CODE]
+        edge = reference + reference * 3 // 200
+        ask = requests.Adjust(match_number=match, price=listed.price_text(edge + 1), reason=REASON)
+        assert "is not within" in await refused(m, ask, "anne")
+        ask = requests.Adjust(match_number=match, price=listed.price_text(edge), reason=REASON)
+        proposed = await m.operations.perform(ask, "anne")
+        await m.operations.perform(requests.Approve(proposal=proposed["proposal"]), "bert")
+        position = m.engine.position(2, listed.id)
+        assert position["cost"] == 5 * (reference + edge) * listed.tick_value
+        await m.operations.checkpoint()
+        settled = await m.operations.perform(requests.Settle())
+        assert settled["settlement_prices"][CODE] and not m.clearing.divergences
+
+
+async def test_a_proposal_outlives_a_restart_and_expires(tmp_path: Path) -> None:
+    clock = Clock()
+    async with running(tmp_path, clock) as m:
+        match = await trade(m, await prepared(m) * 110 // 100)
+        request = requests.Bust(match_number=match, reason=REASON)
+        first = (await m.operations.perform(request, "anne"))["proposal"]
+    async with running(tmp_path, clock) as m:
+        clock.now += 599 * 10**9
+        assert len((await m.operations.perform(requests.ListProposals()))["proposals"]) == 1
+        clock.now += 10**9
+        assert not (await m.operations.perform(requests.ListProposals()))["proposals"]
+        assert "expired" in await refused(m, requests.Approve(proposal=first), "bert")
+        second = (await m.operations.perform(request, "anne"))["proposal"]
+        await m.operations.perform(requests.Approve(proposal=second), "bert")
+
+
+async def test_a_key_is_a_person_and_makes_no_second_one(tmp_path: Path) -> None:
+    started = await Market.start(tmp_path)  # the signature's time window wants the real clock
+    try:
+        match = await trade(started, await prepared(started) * 110 // 100)
+        url = (await started.listen("127.0.0.1", 0)).http
+        files = []
+        for name in ("anne", "bert"):
+            key_id, secret = create_key(tmp_path, 0, "admin")
+            files.append(tmp_path / f"{name}.json")
+            files[-1].write_bytes(msgspec.json.encode({"key_id": key_id, "secret": secret}))
+
+        async def ask(person: int, request: requests.AnyRequest) -> admin.Answer:
+            return await asyncio.to_thread(admin.ask_url, url, files[person], request)
+
+        grab = await ask(0, requests.CreateKey(account=0, scope="admin"))
+        assert not grab.ok and "market's own machine" in grab.error
+        proposed = await ask(0, requests.Bust(match_number=match, reason=REASON))
+        approve = requests.Approve(proposal=proposed.result["proposal"])
+        own = await ask(0, approve)
+        assert not own.ok and "another person" in own.error
+        assert (await ask(1, approve)).ok
+    finally:
+        await started.stop()
+
+
+@pytest.fixture(scope="module")
+def corrected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]:
+    """A log with a trade that stands, one busted and one adjusted; the latter two's numbers."""
+    directory = tmp_path_factory.mktemp("corrected")
+
+    async def make() -> tuple[int, int]:
+        async with running(directory, Clock()) as m:
+            reference = await prepared(m)
+            busted = await trade(m, reference * 110 // 100, 7)
+            # against the trade before, which was busted, this one is far off as well
+            adjusted = await trade(m, reference, 3)
+            listed = m.desk.instruments.by_code[CODE]
+            price = listed.price_text(reference * 110 // 100)
+            for request in (
+                requests.Bust(match_number=busted, reason=REASON),
+                requests.Adjust(match_number=adjusted, price=price, reason="another"),
+            ):
+                proposed = await m.operations.perform(request, "anne")
+                await m.operations.perform(requests.Approve(proposal=proposed["proposal"]), "bert")
+            return busted, adjusted
+
+    return directory, *asyncio.run(make())
+
+
+def test_the_audit_trail_has_the_original_and_the_bust(
+    corrected: tuple[Path, int, int], tmp_path: Path
+) -> None:
+    directory, busted, adjusted = corrected
+    path, bulletin_path = tmp_path / "trail.csv", tmp_path / "bulletin.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(FIELDS)
+        walk.walk(directory, Trail(writer.writerow).take)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    def of(match: int) -> list[tuple[str, str, str, str]]:
+        found = [r for r in rows if r["match_number"] == str(match)]
+        return [(r["record_type"], r["account"], r["side"], r["last_quantity"]) for r in found]
+
+    trade_rows = [("TRADE", "2", "BUY", "7"), ("TRADE", "1", "SELL", "7")]
+    bust_rows = [("TRADE_BUSTED", "2", "BUY", "7"), ("TRADE_BUSTED", "1", "SELL", "7")]
+    assert of(busted) == [*trade_rows, ("BUST", "2", "BUY", "7"), *bust_rows]
+    assert [row[0] for row in of(adjusted)] == [
+        "TRADE", "TRADE", "ADJUST", "TRADE_ADJUSTED", "TRADE_ADJUSTED",
+    ]  # fmt: skip
+    (command,) = [r for r in rows if r["record_type"] == "BUST"]
+    text = msgspec.json.decode(command["text"])
+    assert (text["reason"], text["proposed_by"], text["approved_by"]) == (REASON, "anne", "bert")
+
+    bulletin = Bulletin()
+    walk.walk(directory, bulletin.take)
+    bulletin.finish()
+    (line,) = [r for r in bulletin.rows(bulletin.day()) if r["instrument"] == CODE]
+    assert (line["trades"], line["volume"], line["open_interest"]) == (2, 8, 8)
+    assert (line["busted"], line["adjusted"]) == (1, 1)
+    assert line["high"] == line["close"] and line["open"] == line["low"]
+    with bulletin_path.open("w", newline="") as file:
+        table = csv.DictWriter(file, list(line))
+        table.writeheader()
+        table.writerow(line)
+    command_line = [sys.executable, "-I", str(CHECKOUT / "docs/verify_audit.py")]
+    for altered in (False, True):
+        if altered:  # a bust with a side too few
+            rows.remove(next(r for r in rows if r["record_type"] == "TRADE_BUSTED"))
+            for number, row in enumerate(rows, 1):
+                row["row"] = str(number)
+            with path.open("w", newline="") as file:
+                table = csv.DictWriter(file, FIELDS)
+                table.writeheader()
+                table.writerows(rows)
+        checked = subprocess.run(
+            [*command_line, str(path), str(bulletin_path)], capture_output=True, check=False
+        )
+        assert bool(checked.returncode) == altered, checked
+
+
+def test_busts_are_found_by_kind_and_by_either_account(corrected: tuple[Path, int, int]) -> None:
+    directory, busted, _ = corrected
+    for account in (None, 1, 2):
+        found: list[str] = []
+        query = Query(account=account, event_kinds=frozenset({int(EventKind.TRADE_BUSTED)}))
+        walk.walk(
+            directory,
+            lambda frame, events, query=query, found=found: query.search(  # type: ignore[misc]
+                frame, events, lambda _, row: found.append(event_line(row, query.picture))
+            ),
+        )
+        (line,) = found
+        assert f"match {busted}" in line and "7 H100Z26 of account 1" in line
+    query = Query(account=3, event_kinds=frozenset({int(EventKind.TRADE_BUSTED)}))
+    walk.walk(directory, lambda frame, events: query.search(frame, events, lambda *_: None))
+    assert not query.counts
+
+
+async def test_both_accounts_and_the_public_are_told(corrected: tuple[Path, int, int]) -> None:
+    directory, busted, adjusted = corrected
+    async with running(directory, Clock()) as m:
+        released = list(m.tape.read(0, 0, 0))
+        number = m.desk.instruments.by_code[CODE].id
+        figures = {n: (m.engine.account(n), m.engine.position(n, number)) for n in (1, 2)}
+    view, feed = View(), Feed()
+    reports = Reports(view.feed.instruments, view.accounts)
+    private: list[tuple[int, Corrected]] = []
+    public: list[PublicCorrection] = []
+    for batch in released:
+        rows = list(EVENT.iter_unpack(batch.events))
+        view.take(batch.epoch, batch.stamp, batch.events, dict(batch.texts))
+        messages = feed.apply(rows, batch.stamp, dict(batch.texts), {f"trades.{CODE}"})
+        public += [told for _, told in messages if isinstance(told, PublicCorrection)]
+        for row in rows:
+            if row[2] in CORRECTIONS:
+                taken = reports.kinds[row[2]](row, batch.stamp, None)
+                assert isinstance(taken, Corrected)
+                private += [(row[6], taken), (row[12], reports.other(row, batch.stamp))]
+    assert [(n, r.kind, r.side, r.match_number) for n, r in private] == [
+        (2, "bust", "buy", str(busted)), (1, "bust", "sell", str(busted)),
+        (2, "adjustment", "buy", str(adjusted)), (1, "adjustment", "sell", str(adjusted)),
+    ]  # fmt: skip
+    assert private[2][1].previous_price and private[0][1].previous_price is None
+    assert [told.match_number for told in public] == [str(busted), str(adjusted)]
+    portfolio = Portfolio()
+    portfolio.positions = {CODE: 15}
+    for account, report in private:
+        if account == 2:
+            portfolio.correct(report)
+    assert portfolio.positions == {CODE: 8}
+    for account, (money, position) in figures.items():
+        known = view.accounts.by_id[account]
+        holding = known.holdings[number]
+        assert known.cash == money["cash"]
+        assert (holding.net, holding.cost) == (position["net"], position["cost"])
