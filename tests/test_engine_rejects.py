@@ -298,8 +298,9 @@ CASES: list[Case] = [
 ]
 
 KINDS = set(CommandKind)
-# What the capacity tests cover (test_engine_capacity.py) and those of mass acts (test_engine_mass.py,
-# test_engine_groups.py, test_engine_quotes.py), and SETTLE before the first day below.
+# What the capacity tests cover (test_engine_capacity.py), those of mass acts (test_engine_mass.py,
+# test_engine_groups.py, test_engine_quotes.py) and of corrections (test_engine_corrections.py), and
+# SETTLE before the first day below.
 ELSEWHERE = {
     (CommandKind.ENTER, Reason.SESSION_KILLED),
     (CommandKind.ENTER, Reason.MEMBER_KILLED),
@@ -310,6 +311,9 @@ ELSEWHERE = {
     (CommandKind.LOGON, Reason.SESSIONS_FULL),
     (CommandKind.LIST, Reason.INSTRUMENTS_FULL),
     (CommandKind.SETTLE, Reason.DAY_STATE),
+    (CommandKind.BUST, Reason.TRADE_UNKNOWN),
+    (CommandKind.BUST, Reason.ALREADY_CORRECTED),
+    (CommandKind.BUST, Reason.CORRECTIONS_FULL),
 }
 
 
