@@ -17,5 +17,7 @@ cdef struct Terms:  # what a new order is made of, once its guards have passed
 
 
 cdef void enter(Market* m, Command* c) noexcept nogil
+cdef void accept_plain(Market* m, Command* c, Instrument* book, Account* account,
+                       Terms* terms) noexcept nogil
 cdef void accept_special(Market* m, Command* c, Instrument* book, Account* account,
                          Terms* terms) noexcept nogil

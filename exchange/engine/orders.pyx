@@ -172,6 +172,11 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
         run_special(m, book, &t, m.index - 1, terms.remainder)
 
 
+cdef void accept_plain(Market* m, Command* c, Instrument* book, Account* account,
+                       Terms* terms) noexcept nogil:
+    accept(m, c, book, account, terms, True)
+
+
 cdef void accept_special(Market* m, Command* c, Instrument* book, Account* account,
                          Terms* terms) noexcept nogil:
     cdef u32 first = m.index
