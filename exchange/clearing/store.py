@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlite_utils import Database
 from sqlite_utils.db import Table
 
+from exchange.clearing.docket import MATTERS
 from exchange.clearing.ledger import (
     GENESIS,
     Entry,
@@ -26,10 +27,11 @@ from exchange.clearing.ledger import (
     ledger_name,
     link,
 )
+from exchange.clearing.matters import Matters
 from exchange.clearing.state import Changes, Divergence, Instrument, Point, State, Trading, gather
 from exchange.messages import HOUSE_ACCOUNT, AccountKind
 
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 2
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -71,6 +73,12 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
          "ours": int, "engine": int},
         (),
     ),
+    "rulings": (
+        {"number": int, "line": int, "stamp": int, "business_date": int, "operation": str,
+         "outcome": str, "facts": str},
+        ("number", "line"),
+    ),
+    "matters": ({"name": str, "state": str}, ("name",)),
 }  # fmt: skip
 
 _VIEWS: Final = {
@@ -97,6 +105,8 @@ _WRITES: Final = {
     " set amount = amount + excluded.amount",
     "trading": "insert or replace into trading values (?, ?, ?, ?, ?, ?)",
     "divergences": "insert into divergences values (?, ?, ?, ?, ?, ?, ?)",
+    "rulings": "insert into rulings values (?, ?, ?, ?, ?, ?, ?)",
+    "matters": "insert or replace into matters values (?, ?)",
 }
 
 
@@ -127,7 +137,7 @@ class Store:
             table.create(columns, pk=key or None, not_null=set(columns), strict=True)
         for name, query in _VIEWS.items():
             self.database.create_view(name, query)
-        for table_name in ("journal", "postings"):
+        for table_name in ("journal", "postings", "rulings"):
             for verb in ("update", "delete"):
                 self._connection.execute(
                     f"create trigger {table_name}_{verb} before {verb} on {table_name}"
@@ -176,6 +186,8 @@ class Store:
                 row["trades"], row["volume"], row["value"], row["last_price"]
             )
         state.divergences = self.divergences()
+        matters = {row["name"]: row["state"] for row in self.rows("select * from matters")}
+        state.matters = Matters(MATTERS, matters)
         return state
 
     def point(self) -> Point:
@@ -263,6 +275,8 @@ def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any,
     yield "movements", [(*key, amount) for key, amount in changes.movements().items()]
     yield "trading", [(*key, *astuple(t)) for key, t in changes.trading.items()]
     yield "divergences", [astuple(d) for d in changes.divergences]
+    yield "rulings", changes.rulings
+    yield "matters", state.matters.encoded()
 
 
 def audit(store: Store, state: State) -> None:
