@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from contracts import grades
 from contracts.calendar import Month
 from contracts.grades.delivery import invoice_cents
-from exchange.clearing.assignment import Long, aged, assign, denied
+from exchange.clearing.delivery.assignment import Long, aged, assign, denied
 from exchange.clearing.refusals import Denial
-from exchange.clearing.slices import (
-    DAY_NS,
+from exchange.clearing.delivery.slices import (
+    DAY_S,
     BuyIn,
     Slice,
     buy_in,
@@ -152,13 +152,13 @@ def test_what_is_paid_and_what_goes_back_are_the_invoice(
     assert sum(parts) == cents
     assert max(parts) - min(parts) <= 1
     assert parts == sorted(parts, reverse=True)  # the earlier day has the cent more
-    whole = lots * DAY_NS
+    whole = lots * DAY_S
     found = [
         settle_day(n + 1, part, draw.choice((0, whole, draw.randint(0, whole))), lots)
         for n, part in enumerate(parts)
     ]
     assert sum(one.payable + one.returned for one in found) == cents
-    exact = sum(part * one.attested_ns for part, one in zip(parts, found, strict=True))
+    exact = sum(part * one.attested_s for part, one in zip(parts, found, strict=True))
     paid = sum(one.payable for one in found)
     assert exact - days * whole < paid * whole <= exact
     weeks = [day for week in range(week_of(days) + 1) for day in week_days(week, days)]
@@ -167,11 +167,11 @@ def test_what_is_paid_and_what_goes_back_are_the_invoice(
 
 def test_a_month_of_full_hours_pays_the_invoice_and_owes_no_true_up() -> None:
     invoice = invoice_cents(price_micros=2_650_000, hours=720, lots=8, factor_e4=9_620)
-    found = [settle_day(n + 1, c, 8 * DAY_NS, 8) for n, c in enumerate(sliced(invoice, 30))]
+    found = [settle_day(n + 1, c, 8 * DAY_S, 8) for n, c in enumerate(sliced(invoice, 30))]
     assert sum(one.payable for one in found) == invoice == 1_468_397
     terms = {"price_micros": 2_650_000, "factor_e4": 9_620, "fixed_e4": 9_750, "rules": RULES}
     assert quality(found, 0, **terms).cents == 0  # type: ignore[arg-type]
-    lost = 8 * 30 * DAY_NS * 8 // 100
+    lost = 8 * 30 * DAY_S * 8 // 100
     short = quality(found, lost, **terms)  # type: ignore[arg-type]
     exact = 1 - Fraction(92, 100) / Fraction(975, 1000) - Fraction(5, 1000)
     owed = round(Fraction(2_650_000 * 720 * 8 * 9_620, 10_000) * exact / 10_000)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.clearing.auction import Bid, award, juniors, result
-from exchange.clearing.fund import (
+from exchange.clearing.default.auction import Bid, award, juniors, result
+from exchange.clearing.default.fund import (
     SCENARIOS,
     Exposure,
     Scenario,
@@ -20,7 +20,7 @@ from exchange.clearing.fund import (
     stress_loss,
 )
 from exchange.clearing.sharing import share
-from exchange.clearing.waterfall import Owed, share_losses, waterfall
+from exchange.clearing.default.waterfall import Owed, share_losses, waterfall
 
 AMOUNTS = st.dictionaries(st.integers(1, 30), st.integers(0, 10**12), max_size=6)
 

@@ -1,6 +1,6 @@
 """A delivery month in slices: each UTC day is paid for against the hours that were attested.
 
-Money is cents here, hours are GPU-nanoseconds. An invoice is price x hours x lots x factor, rounded
+Money is cents here, hours are GPU-seconds. An invoice is price x hours x lots x factor, rounded
 once, half to even (contracts.grades.delivery). It is cut into its days by largest remainder, the
 earlier day first; of a day as much is payable as was available of it, floored, and the rest goes
 back to the buyer. Weeks are days 1 to 7, 8 to 14 and so on.
@@ -16,9 +16,9 @@ from contracts.grades import Rules
 from contracts.grades.delivery import TrueUp, invoice_cents, true_up
 from exchange.clearing.sharing import share
 
-HOUR_NS: Final = 3_600 * 10**9
+HOUR_S: Final = 3_600
 DAY_HOURS: Final = 24
-DAY_NS: Final = DAY_HOURS * HOUR_NS
+DAY_S: Final = DAY_HOURS * HOUR_S
 WEEK_DAYS: Final = 7
 PERCENT: Final = 100
 
@@ -27,7 +27,7 @@ class Slice(NamedTuple):
     """One day's delivery against payment: hours to the buyer, cents to the seller, both or none."""
 
     day: int  # of the month, from 1
-    attested_ns: int
+    attested_s: int
     payable: int
     returned: int
 
@@ -37,12 +37,12 @@ def sliced(invoice: int, days: int) -> list[int]:
     return list(share(invoice, dict.fromkeys(range(days), DAY_HOURS)).values())
 
 
-def settle_day(day: int, cents: int, attested_ns: int, lots: int) -> Slice:
-    """A day's slice of ``cents`` against GPU-nanoseconds attested, at most all of the day's."""
-    whole = lots * DAY_NS
-    assert 0 <= attested_ns <= whole, f"{attested_ns} of {whole} nanoseconds"
-    payable = cents * attested_ns // whole
-    return Slice(day, attested_ns, payable, cents - payable)
+def settle_day(day: int, cents: int, attested_s: int, lots: int) -> Slice:
+    """A day's slice of ``cents`` against GPU-seconds attested, at most all of the day's."""
+    whole = lots * DAY_S
+    assert 0 <= attested_s <= whole, f"{attested_s} of {whole} seconds"
+    payable = cents * attested_s // whole
+    return Slice(day, attested_s, payable, cents - payable)
 
 
 def week_of(day: int) -> int:
@@ -58,7 +58,7 @@ def week_days(week: int, days: int) -> range:
 
 def quality(
     slices: Sequence[Slice],
-    lost_ns: int,
+    lost_s: int,
     *,
     price_micros: int,
     factor_e4: int,
@@ -67,19 +67,19 @@ def quality(
 ) -> TrueUp:
     """The month's true-up on what was attested; hours that were not available cost nothing twice.
 
-    ``lost_ns``: GPU-nanoseconds within the attested ones that the seller lost. Billed on whole
+    ``lost_s``: GPU-seconds within the attested ones that the seller lost. Billed on whole
     attested GPU-hours. A month in which nothing was attested has failed.
     """
-    attested = sum(one.attested_ns for one in slices)
+    attested = sum(one.attested_s for one in slices)
     if not attested:
         return TrueUp(failed=True, realized_e6=0, shortfall_e6=0, cents=0)
     return true_up(
         price_micros=price_micros,
-        hours=attested // HOUR_NS,
+        hours=attested // HOUR_S,
         lots=1,
         factor_e4=factor_e4,
         fixed_e4=fixed_e4,
-        lost_ns=lost_ns,
+        lost_ns=lost_s,
         elapsed_ns=attested,
         rules=rules,
     )
