@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Typ
 import msgspec
 
 from exchange.clearing.records import Malformed, Record, read
-from exchange.messages import INDEX_BITS, Event, EventKind
+from exchange.messages import HOUSE_ACCOUNT, INDEX_BITS, Event, EventKind
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -31,6 +31,8 @@ class At(NamedTuple):
     number: int  # the causing event: sequence << INDEX_BITS | index
     stamp: int  # log time, nanoseconds
     business_date: int
+    account: int = HOUSE_ACCOUNT  # that sent the command; the house: an operator
+    text: str = ""  # that came with the command
 
 
 class Ruling(NamedTuple):

@@ -218,7 +218,8 @@ class Projection:
         self._note(_number(event), self.state.matters.saw(event, self._at(event), self.state))
 
     def _at(self, event: Event) -> At:
-        return At(_number(event), self._stamp, self.state.business_date)
+        text = dict(self._texts).get(event.sequence, "")
+        return At(_number(event), self._stamp, self.state.business_date, event.account, text)
 
     def _note(self, number: int, rulings: Sequence[Ruling]) -> None:
         """Keep rulings; several causes of one number (a frame's time, its first event) add up."""

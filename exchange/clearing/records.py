@@ -5,7 +5,7 @@ reading it; the matter that names its type (``exchange.clearing.matters``) rules
 integer micro-dollars, prices clearing units, dates yyyymmdd, times nanoseconds of log time.
 """
 
-from typing import Final
+from functools import cache
 
 import msgspec
 
@@ -48,12 +48,10 @@ class _Tag(msgspec.Struct):
     operation: str = ""
 
 
+@cache
 def kinds() -> dict[str, type[Record]]:
-    """Every type of record by its operation."""
+    """Every type of record by its operation; a matter's own file may define its records."""
     return {str(kind.__struct_config__.tag): kind for kind in Record.__subclasses__()}
-
-
-KINDS: Final = kinds()
 
 
 def read(text: str) -> Record | Malformed | None:
@@ -62,7 +60,7 @@ def read(text: str) -> Record | Malformed | None:
         operation = msgspec.json.decode(text, type=_Tag).operation
     except msgspec.DecodeError:
         return None
-    kind = KINDS.get(operation)
+    kind = kinds().get(operation)
     if kind is None:
         return None
     try:
