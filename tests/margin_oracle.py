@@ -20,6 +20,7 @@ class Lot:
     scan_range: int
     liquidity: int
     spot: bool
+    delivery: int = 0
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,7 @@ class Product:
     """What a lot costs by its product."""
 
     spread: int
-    delivery: int
-    delivery_spread: int
+    relief: int
     daily_volume: int
     participation: int
 
@@ -50,9 +50,9 @@ def losses(scan_range: int) -> list[int]:
     return [-int(move * scan_range) for move in moves]
 
 
-def pair(held: Sequence[tuple[int, bool]]) -> tuple[int, int, int]:
-    """(spreads, spot lots outright, spot lots in spreads), found by pairing single lots: first
-    those outside the spot month with each other, then what is left with a lot of the spot month.
+def pair(held: Sequence[tuple[int, bool]]) -> tuple[int, int]:
+    """(spreads, spot lots in spreads), found by pairing single lots: first those outside the spot
+    month with each other, then what is left with a lot of the spot month.
     """
     far = {1: 0, -1: 0}
     near = {1: 0, -1: 0}
@@ -62,7 +62,6 @@ def pair(held: Sequence[tuple[int, bool]]) -> tuple[int, int, int]:
     spreads = in_spreads = 0
     while far[1] and far[-1]:
         far[1], far[-1], spreads = far[1] - 1, far[-1] - 1, spreads + 1
-    spot_lots = near[1] + near[-1]
     for side in (1, -1):
         while near[side] and far[-side]:
             near[side], far[-side] = near[side] - 1, far[-side] - 1
@@ -70,7 +69,7 @@ def pair(held: Sequence[tuple[int, bool]]) -> tuple[int, int, int]:
     while near[1] and near[-1]:  # two lots of the spot month: one counts as the spread's
         near[1], near[-1] = near[1] - 1, near[-1] - 1
         spreads, in_spreads = spreads + 1, in_spreads + 1
-    return spreads, spot_lots - in_spreads, in_spreads
+    return spreads, in_spreads
 
 
 def root_up(value: Fraction) -> int:
@@ -89,9 +88,9 @@ def part(held: Sequence[tuple[int, Lot]], product: Product) -> Part:
         loss = sum(net * losses(lot.scan_range)[number] for net, lot in held)
         if loss > scan:
             worst, scan = number + 1, loss
-    spreads, outright, in_spreads = pair([(net, lot.spot) for net, lot in held])
+    spreads, in_spreads = pair([(net, lot.spot) for net, lot in held])
     calendar = spreads * product.spread
-    delivery = outright * product.delivery + in_spreads * product.delivery_spread
+    delivery = sum(abs(net) * lot.delivery for net, lot in held) - in_spreads * product.relief
     base = scan + calendar + delivery
     size = max(
         sum(net for net, _ in held if net > 0), -sum(net for net, _ in held if net < 0)

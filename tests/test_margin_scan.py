@@ -31,9 +31,9 @@ def rates(
         scan_range=np.array([lot.scan_range for lot in lots]),
         liquidity=np.array([lot.liquidity for lot in lots]),
         spot=np.array([int(lot.spot) for lot in lots]),
+        delivery=np.array([lot.delivery for lot in lots]),
         spread=np.array([p.spread for p in products]),
-        delivery=np.array([p.delivery for p in products]),
-        delivery_spread=np.array([p.delivery_spread for p in products]),
+        relief=np.array([p.relief for p in products]),
         daily_volume=np.array([p.daily_volume for p in products]),
         participation=np.array([p.participation for p in products]),
         credits=tuple(Credit(*one) for one in offered),
@@ -56,7 +56,7 @@ def of_one(book: Mapping[int, int], table: Rates) -> Margins:
     return scan.margins(np.zeros(len(book), dtype=np.int64), keys, net, table)
 
 
-DEEP = oracle.Product(0, 0, 0, 1 << 40, 100)
+DEEP = oracle.Product(0, 0, 1 << 40, 100)
 
 
 # The vectors, kind by kind.
@@ -90,8 +90,8 @@ def delivery_case(
     outright: int, per_outright: int, in_spreads: int, per_spread_lot: int
 ) -> dict[str, int]:
     """The spot month's lots outright and in spreads, as a book that has exactly these."""
-    lots = [oracle.Lot(0, 0, 0, True), oracle.Lot(0, 0, 0, False)]
-    product = replace(DEEP, delivery=per_outright, delivery_spread=per_spread_lot)
+    lots = [oracle.Lot(0, 0, 0, True, per_outright), oracle.Lot(0, 0, 0, False)]
+    product = replace(DEEP, relief=per_outright - per_spread_lot)
     found = of_one({0: outright + in_spreads, 1: -in_spreads}, rates(lots, [product]))
     charge = rules.delivery_charge(outright, per_outright, in_spreads, per_spread_lot)
     assert charge == found.parts.delivery[0]
@@ -181,18 +181,18 @@ def drawn(draw: random.Random, size: int) -> tuple[list[Any], list[Any], list[An
     big = draw.choice((100, 10**6, 10**9, 2**40))
     products = [
         oracle.Product(
-            draw.randrange(big), rate := draw.randrange(big), draw.randint(0, rate),
-            draw.choice((1, 7, 1_000, 10**6)), draw.choice((10, 25, 100)),
+            draw.randrange(big), draw.randrange(big), draw.choice((1, 7, 1_000, 10**6)),
+            draw.choice((10, 25, 100)),
         )
         for _ in range(draw.randint(1, 5))
     ]  # fmt: skip
-    lots = [
-        oracle.Lot(
-            draw.randrange(len(products)), draw.randrange(big), draw.randrange(big // 10 + 1),
-            draw.random() < 0.3,
+    lots = [oracle.Lot(0, 0, 0, False)] * size
+    for place in range(size):
+        product, spot = draw.randrange(len(products)), draw.random() < 0.3
+        charge = products[product].relief + draw.randrange(big) if spot else 0
+        lots[place] = oracle.Lot(
+            product, draw.randrange(big), draw.randrange(big // 10 + 1), spot, charge
         )
-        for _ in range(size)
-    ]  # fmt: skip
     pairs = [(a, b) for a in range(len(products)) for b in range(a)]
     offered = [
         (a, b, draw.randint(1, 3), draw.randint(1, 3), draw.randint(0, 100))
@@ -230,8 +230,8 @@ def test_the_arrays_are_the_oracle(seed: int) -> None:
 
 def test_beyond_64_bits_the_scan_stays_exact() -> None:
     """The largest position at the largest rate: no sum fits 64 bits, and none is cut."""
-    lots = [oracle.Lot(0, 2**40, 2**30, True), oracle.Lot(0, 2**40 - 1, 0, False)]
-    products = [oracle.Product(2**38, 2**37, 2**36, 1, 1)]
+    lots = [oracle.Lot(0, 2**40, 2**30, True, 2**37), oracle.Lot(0, 2**40 - 1, 0, False)]
+    products = [oracle.Product(2**38, 2**36, 1, 1)]
     found = of_one({0: 2**39, 1: 2**39}, rates(lots, products))
     whole = 2**39 * (2**40 + 2**40 - 1)
     assert int(found.parts.scan[0]) == whole > 2**63

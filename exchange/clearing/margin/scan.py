@@ -4,7 +4,7 @@ A book of positions is margined in one pass over arrays. Per account and product
 
     scan           the largest loss over SCENARIOS, all expiries moving together, never below zero
     calendar       spreads x charge; spreads = min(lots long, lots short)
-    delivery       lots of the spot month x rate, lower for those in spreads
+    delivery       lots of the spot month x rate, less a relief for each of them in a spread
     liquidity      lots x the cost of closing one
     concentration  rules.concentration of scan + calendar + delivery for max(lots long, lots short)
 
@@ -71,27 +71,23 @@ class Rates:
     scan_range: Ints
     liquidity: Ints
     spot: Ints  # 1 in the spot month, else 0
+    delivery: Ints  # a lot of the spot month; 0 of any other
     # by product
     spread: Ints  # a calendar spread
-    delivery: Ints  # a lot of the spot month
-    delivery_spread: Ints  # the same in a spread; at most ``delivery``
+    relief: Ints  # a lot of the spot month that is in a spread; at most its ``delivery``
     daily_volume: Ints  # lots
     participation: Ints  # percent of it that may be closed in a day
     credits: tuple[Credit, ...] = ()  # in the order in which they are given
 
     def __post_init__(self) -> None:
-        assert all((self.delivery_spread <= self.delivery).tolist()), "a spread costs more"
+        relieved = (self.delivery < self.relief[self.product]) & (self.spot == 1)
+        assert not relieved.any(), "a relief beyond the charge"
         assert all(a != b for a, b, *_ in self.credits), "a credit of a product with itself"
-
-    @property
-    def products(self) -> int:
-        """How many products there are."""
-        return len(self.spread)
 
     def gross(self) -> Ints:
         """The most that a lot of each instrument can cost, whatever else is held."""
-        whole = self.delivery + self.spread
-        return np.asarray(self.scan_range * EXTREME_MULTIPLE + self.liquidity + whole[self.product])
+        extreme = self.scan_range * EXTREME_MULTIPLE
+        return np.asarray(extreme + self.liquidity + self.delivery + self.spread[self.product])
 
 
 class Parts(NamedTuple):
@@ -157,7 +153,7 @@ def _wide(account: Ints, instrument: Ints, net: Ints, rates: Rates) -> Rates:
     kind: type = np.int64 if np.add.reduceat(gross, starts).max() < _SAFE else object
     wide = {
         name: getattr(rates, name).astype(kind)
-        for name in ("scan_range", "liquidity", "spread", "delivery", "delivery_spread")
+        for name in ("scan_range", "liquidity", "delivery", "spread", "relief")
     }
     kept = {name: getattr(rates, name) for name in Rates.__slots__ if name not in wide}
     return Rates(**wide, **kept)
@@ -180,8 +176,8 @@ def _margins(account: Ints, instrument: Ints, net: Ints, rates: Rates, table: In
     far = np.minimum(total(np.where(spot, 0, long)), total(np.where(spot, 0, short)))
     near = total(np.where(spot, long + short, 0))
     in_spreads = np.minimum(near, spreads - far)
-    delivery = (near - in_spreads) * rates.delivery[in_product]
-    delivery = delivery + in_spreads * rates.delivery_spread[in_product]
+    delivery = total((long + short) * rates.delivery[instrument])
+    delivery = delivery - in_spreads * rates.relief[in_product]
     calendar = spreads * rates.spread[in_product]
     liquidity = total((long + short) * rates.liquidity[instrument])
     size = np.maximum(bought, sold)
