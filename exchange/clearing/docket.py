@@ -2,6 +2,10 @@
 
 from typing import Final
 
+from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.matters import Dues, Matter
 
-MATTERS: Final[tuple[type[Matter], ...]] = (Dues,)
+MATTERS: Final[tuple[type[Matter], ...]] = (
+    Dues,
+    MarginVersions,
+)

@@ -1,16 +1,22 @@
 """The clearing house: applies the released stream to its store and answers about it."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from exchange.clearing import statements
 from exchange.clearing.ledger import Ledger
+from exchange.clearing.margin.matter import MarginVersions
+from exchange.clearing.margin.parameters import MarginParameters
 from exchange.clearing.projection import Frame, Projection, totals
 from exchange.clearing.settlement import DailyPrice, daily_price
 from exchange.clearing.state import Divergence, Point, Trading
 from exchange.clearing.store import Store, audit
+
+if TYPE_CHECKING:
+    from exchange.clearing.margin.book import Requirement
 
 REBUILD_FRAMES: Final = 512  # frames per transaction while rebuilding
 
@@ -157,6 +163,30 @@ class Clearing:
         """Open interest and the day's volume per instrument."""
         with self._lock:
             return statements.open_interest(self._state)
+
+    def margin_parameters(self, business_date: int = 0) -> MarginParameters | None:
+        """The margin parameters of a business date, or of the present one; None if there are none.
+
+        ``yyyymmdd``; a date to come may have a version of its own already.
+        """
+        with self._lock:
+            on = business_date or self._state.business_date
+            return self._state.matters.get(MarginVersions).in_force(on)
+
+    def margins(self, advance: Callable[[int], object] = lambda done: None) -> list["Requirement"]:
+        """What every account with positions must have, at the last settlement prices.
+
+        LookupError without margin parameters, or if they do not cover a position. ``advance`` is
+        told how many positions are done.
+        """
+        from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only for who asks
+
+        with self._lock:
+            parameters, number = self.margin_parameters(), self._state.business_date
+            if parameters is None:
+                raise LookupError(f"no margin parameters are in force on {number}")
+            on = date(number // 10_000, number // 100 % 100, number % 100)
+            return book.requirements(self._state, parameters, on, advance)
 
     def propose(
         self, instrument: int, *, bid: int | None = None, ask: int | None = None

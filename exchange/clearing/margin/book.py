@@ -9,9 +9,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from contracts import symbol
 from exchange.clearing.margin import rules
-from exchange.clearing.margin.parameters import LotRates, MarginParameters, lot_rates
+from exchange.clearing.margin.parameters import LotRates, MarginParameters, lot_rates, root_of
 from exchange.clearing.margin.scan import Credit, Ints, Margins, Rates, margins
 from exchange.clearing.state import Instrument, State
 
@@ -63,16 +62,17 @@ class Priced(NamedTuple):
 
 
 def price(instruments: Mapping[int, Instrument], parameters: MarginParameters, on: date) -> Priced:
-    """The rates of all instruments that have not expired, at their settlement prices.
+    """The rates of all expiries that are listed, at their settlement prices.
 
-    KeyError if a product is not covered by the parameters.
+    KeyError if a product is not covered by the parameters. What is no single expiry has no rates.
     """
-    live = {n: i for n, i in sorted(instruments.items()) if not i.expired}
+    root = {n: root_of(i.code) for n, i in sorted(instruments.items()) if not i.expired}
+    root = {n: product for n, product in root.items() if product}
+    live = {n: instruments[n] for n in root}
     lots = {
         n: lot_rates(parameters, i.code, i.multiplier, i.settlement_price, on)
         for n, i in live.items()
     }
-    root = {n: symbol.parse_outright(i.code).root for n, i in live.items()}
     products = tuple(sorted(set(root.values())))
     place = {product: at for at, product in enumerate(products)}
     of = {p: [lots[n] for n in live if root[n] == p] for p in products}
@@ -118,7 +118,10 @@ def requirements(
     on: date,
     advance: Callable[[int], object] = lambda done: None,
 ) -> list[Requirement]:
-    """What every account must have on a business date, by account; flat accounts are left out."""
+    """What every account must have on a business date, by account; flat accounts are left out.
+
+    KeyError for a position in what has no rates.
+    """
     priced = price(state.instruments, parameters, on)
     rows = [
         (account, number, position.net)
@@ -126,11 +129,13 @@ def requirements(
         for account, position in state.positions.of_instrument(number).items()
         if position.net
     ]
-    account, instrument, net = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    found = margins(account, instrument, net, priced.rates, advance)
     held: dict[int, int] = {}
     for who, number, lots in rows:
+        if number not in priced.lots:
+            raise KeyError(f"no margin is known for {state.instruments[number].code}")
         held[who] = held.get(who, 0) + abs(lots) * priced.lots[number].hold
+    account, instrument, net = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    found = margins(account, instrument, net, priced.rates, advance)
     return _named(state, found, priced.products, held)
 
 

@@ -168,6 +168,14 @@ def _product_faults(product: ProductMargin) -> Iterator[Found]:
         yield Found(MarginFault.DELIVERY_RANGE, name, limit, seen)
 
 
+def root_of(code: str) -> str:
+    """The product that a code is one expiry of; empty for any other code."""
+    try:
+        return symbol.parse_outright(code).root
+    except symbol.CodeError:
+        return ""
+
+
 class LotRates(NamedTuple):
     """What a lot of one expiry costs on a day: micro-dollars, rounded up, a relief down."""
 
