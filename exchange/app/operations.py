@@ -5,7 +5,7 @@ Nothing here changes the market by itself; every change goes through the desk in
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +18,7 @@ from contracts.compare import differences
 from contracts.grades import table as factors
 from contracts.refusals import Refusal, Refused
 from contracts.spec import Instrument as Terms
-from exchange.app import requests, wishes
+from exchange.app import margin, requests, wishes
 from exchange.app.desk import Desk
 from exchange.app.quotes import NO_QUOTE, Quote
 from exchange.app.wishes import RequestRefused, Wish
@@ -92,6 +92,8 @@ class Operations:
                     return await self._record_fixing(request)
                 case requests.RecordFactors():
                     return await self._record_factors(request)
+                case requests.AdoptMargin():
+                    return await self._adopt_margin(request)
                 case requests.SetMode():
                     mode = Mode[request.mode.upper()]
                     await self._desk.perform([wishes.set_mode(mode, "operator")])
@@ -230,6 +232,25 @@ class Operations:
             "recorded_before": bool(event.flags & EventFlag.DUPLICATE),
         }
 
+    async def _adopt_margin(self, request: requests.AdoptMargin) -> dict[str, Any]:
+        """Journal a version of the margin parameters; at once in force, it moves the rates."""
+        desk, parameters = self._desk, margin.read(request.parameters)
+        await self.cleared()
+        new = margin.judge(parameters, self._clearing, desk.terms, desk.business_date)
+        if new:
+            await desk.perform([wishes.adopt_margin(parameters)])
+            await self.cleared()
+            if parameters.effective <= desk.business_date:
+                await desk.perform(self._rates(wishes.as_date(desk.business_date)))
+        adopted = self._clearing.margin_versions()
+        return {
+            "version": parameters.version,
+            "effective": parameters.effective,
+            "inputs_hash": parameters.inputs_hash,
+            "adopted": parameters in adopted,
+            "adopted_before": not new,
+        }
+
     async def _open_day(self, request: requests.OpenDay) -> dict[str, Any]:
         """Open a business date: new expiries, limits around the last settlement, trading."""
         desk = self._desk
@@ -237,7 +258,8 @@ class Operations:
             raise RequestRefused(f"business date {desk.business_date} is open; settle it first")
         number = request.date or self._next_date()
         day = wishes.as_date(number)
-        todo = self._relimit(day)
+        await self.cleared()  # which margin parameters are in force is clearing's to say
+        todo = [*self._relimit(), *self._rates(day)]
         todo += self._list_missing(day)
         await desk.perform([*todo, wishes.open_day(number)])
         closed = [
@@ -254,17 +276,25 @@ class Operations:
             today = max(today, wishes.as_date(self._desk.business_date) + timedelta(days=1))
         return wishes.as_number(today)
 
-    def _relimit(self, day: date) -> list[Wish]:
-        """Limits and margin rates of the listed instruments, around their settlement prices."""
-        todo = []
+    def _relimit(self) -> list[Wish]:
+        """Price limits of the listed instruments, around their settlement prices."""
+        return [wishes.limits(terms, listed.id, price) for listed, terms, price in self._settled()]
+
+    def _rates(self, day: date) -> list[Wish]:
+        """Margin rates of the listed instruments, by the margin parameters of that day."""
+        parameters = self._clearing.margin_parameters(wishes.as_number(day))
+        return [
+            wishes.risk(terms, listed.id, price, day, parameters)
+            for listed, terms, price in self._settled()
+        ]
+
+    def _settled(self) -> Iterator[tuple[Instrument, Terms, int]]:
+        """What is listed and has not expired, its terms, and its last settlement price."""
         for listed in self._desk.instruments.by_id.values():
             terms = self._desk.terms.get(listed.code)
-            if terms is None or listed.state == TradingState.EXPIRED:
-                continue
-            price = listed.mark if listed.settlement_price is None else listed.settlement_price
-            todo.append(wishes.limits(terms, listed.id, price))
-            todo.append(wishes.risk(terms, listed.id, price, day))
-        return todo
+            if terms is not None and listed.state != TradingState.EXPIRED:
+                price = listed.mark if listed.settlement_price is None else listed.settlement_price
+                yield listed, terms, price
 
     def _list_missing(self, day: date) -> list[Wish]:
         """Listings of the expiries to be opened on ``day`` that are not listed yet.
@@ -274,6 +304,7 @@ class Operations:
         an assumed slope (contracts/data/prices_2026.toml).
         """
         todo: list[Wish] = []
+        parameters = self._clearing.margin_parameters(wishes.as_number(day))
         number = len(self._desk.instruments.by_id)
         place: dict[str, int] = {}
         try:
@@ -292,7 +323,7 @@ class Operations:
                     f"{terms.code} cannot be listed: {terms.product} has no price figures"
                     " in contracts/data/"
                 ) from None
-            todo += wishes.listing(terms, number, mark, day)
+            todo += wishes.listing(terms, number, mark, day, parameters)
             number += 1
         return todo
 

@@ -128,6 +128,15 @@ class RecordFactors(Request, frozen=True, kw_only=True, tag="record_factors"):
     table: str  # JSON, as `hourbook goodput factors` writes it
 
 
+class AdoptMargin(Request, frozen=True, kw_only=True, tag="adopt_margin"):
+    """Adopts the next version of the margin parameters, from the business date it names on.
+
+    A repeat of the same parameters is answered, not adopted again.
+    """
+
+    parameters: str  # JSON, as `hourbook clear calibrate` writes it
+
+
 class State(Request, frozen=True, kw_only=True, tag="state"):
     """Asks how the market stands."""
 
@@ -147,5 +156,6 @@ AnyRequest: TypeAlias = (
     | Settle
     | RecordFixing
     | RecordFactors
+    | AdoptMargin
     | State
 )

@@ -173,6 +173,11 @@ class Clearing:
             on = business_date or self._state.business_date
             return self._state.matters.get(MarginVersions).in_force(on)
 
+    def margin_versions(self) -> tuple[MarginParameters, ...]:
+        """The versions adopted: the one in force, and those that wait for their date."""
+        with self._lock:
+            return self._state.matters.get(MarginVersions).adopted
+
     def margins(self, advance: Callable[[int], object] = lambda done: None) -> list["Requirement"]:
         """What every account with positions must have, at the last settlement prices.
 

@@ -87,6 +87,10 @@ class MarginParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
                 return found
         raise KeyError(f"margin parameters {self.version} do not cover {product}")
 
+    def covers(self, code: str) -> bool:
+        """Whether the code is one expiry of a product that has parameters."""
+        return any(found.product == root_of(code) for found in self.products)
+
     def to_json(self) -> str:
         """The text that a file holds, and a record carries."""
         return msgspec.json.encode(self).decode("ascii")
