@@ -2,10 +2,16 @@
 
 from typing import Final
 
+from exchange.clearing.default.matter import Defaults
+from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.matters import Dues, Matter
+from exchange.clearing.members.registry import Registry
 
 MATTERS: Final[tuple[type[Matter], ...]] = (
     Dues,
     MarginVersions,
+    Registry,
+    Deliveries,
+    Defaults,
 )

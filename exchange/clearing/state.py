@@ -9,6 +9,7 @@ from exchange.clearing.docket import MATTERS
 from exchange.clearing.ledger import Entry, Ledger, movement
 from exchange.clearing.matters import Matters
 from exchange.clearing.novation import Positions
+from exchange.clearing.transfers import Book
 
 Point = tuple[int, int, int]  # (epoch, sequence, index) of the last event applied
 START: Final[Point] = (0, 0, 0)
@@ -75,6 +76,7 @@ class State:
     trading: dict[int, Trading] = field(default_factory=dict)  # of the business date
     divergences: list[Divergence] = field(default_factory=list)
     matters: Matters = field(default_factory=lambda: Matters(MATTERS))
+    book: Book = field(default_factory=Book)  # fund, escrow and GPU-seconds: outside the engine
 
     def unrealized(self, account: int) -> Iterator[tuple[Instrument, int, int]]:
         """(instrument, net, gain at the mark since the last settlement) of an account."""
