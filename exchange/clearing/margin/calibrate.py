@@ -2,7 +2,7 @@
 
 Per product the scan range is, in this order,
 
-    the model      ``model.filtered`` over weeks at 99 %
+    the model      ``model.filtered`` over weeks at 99 %, and no less than the same weeks unfiltered
     stress         a quarter of the weight on the largest weeks of a wilder market's offers
     floors         no less than one daily limit move, nor than the contract's own least margin
     buffer         a quarter on top, used up when the model rises (``rules.buffered``)

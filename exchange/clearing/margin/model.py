@@ -34,12 +34,12 @@ def volatility(moves: Floats) -> Floats:
     Begins at the standard deviation of all of them, and never falls below half of it: what was
     quiet for a while is not taken for riskless.
     """
-    whole = float(np.sqrt(np.mean(moves**2)))
-    variance, found = whole**2, [whole]
-    for move in moves:
-        variance = DECAY * variance + (1 - DECAY) * float(move) ** 2
-        found.append(max(sqrt(variance), whole / 2))
-    return np.array(found)
+    squared = moves**2
+    whole = float(squared.mean())
+    ages = np.arange(len(moves))
+    recent = np.convolve(squared, (1 - DECAY) * DECAY**ages)[: len(moves)]
+    variance = np.concatenate(([whole], recent + whole * DECAY ** (ages + 1)))
+    return np.sqrt(np.maximum(variance, whole / 4)).astype(np.float64)
 
 
 def over(moves: Floats, steps: int) -> Floats:
@@ -49,17 +49,11 @@ def over(moves: Floats, steps: int) -> Floats:
 
 
 def filtered(moves: Floats, steps: int) -> Floats:
-    """Every period's move, scaled to the volatility of now.
-
-    The volatility of now counts as no less than that of the whole history, so that a quiet spell
-    lowers nothing below the long run.
-    """
-    known = volatility(moves)
-    now = max(float(known[-1]), float(known[0]))
-    if now == 0.0:
-        return np.zeros(len(moves) - steps + 1)
-    scale = now / known[: len(moves) - steps + 1]
-    return over(moves, steps) * np.clip(scale, 1 / SCALE_MOST, SCALE_MOST)
+    """Every period's move, scaled to the volatility of now."""
+    known, count = volatility(moves), len(moves) - steps + 1
+    if known[-1] == 0.0:
+        return np.zeros(count)
+    return over(moves, steps) * np.clip(known[-1] / known[:count], 1 / SCALE_MOST, SCALE_MOST)
 
 
 def losses_bp(moves: Floats, *, long: bool) -> list[int]:
