@@ -135,6 +135,13 @@ def deadline(delivery: Delivery, terms: Terms) -> int:
     return terms.day_end_ns(delivery.next_day) + wait * DAY_NS
 
 
+def is_agreed(delivery: Delivery) -> bool:
+    """Whether the next day can be settled at once: both sides have spoken and do not differ."""
+    day = delivery.days.get(delivery.next_day, Day())
+    spoken = day.seller is not None and day.buyer is not None
+    return delivery.stage == "delivering" and spoken and not day.disputed
+
+
 def advance(delivery: Delivery, terms: Terms, at: At, state: "State") -> list[Ruling]:
     """Do what log time and the figures that came allow."""
     if delivery.stage == "invoiced" and at.stamp >= terms.begin_ns:

@@ -13,13 +13,13 @@ import msgspec
 from contracts.decimal_text import parse_price
 from contracts.grades import Jurisdiction, eligibility
 from contracts.grades import table as factors
-from contracts.grades.delivery import invoice_cents
 from contracts.grades.eligibility import Consignee
 from contracts.hardware import gpu_class
 from contracts.refusals import Refused
 from exchange.clearing.delivery import course
-from exchange.clearing.delivery.assignment import Long, aged, assign, denied
+from exchange.clearing.delivery.assignment import Long, assign, denied
 from exchange.clearing.delivery.course import Delivery, told
+from exchange.clearing.delivery.expiry import Expiry, Factors, Notice, age, penalties
 from exchange.clearing.delivery.records import (
     Alternative,
     Attest,
@@ -31,50 +31,17 @@ from exchange.clearing.delivery.records import (
 )
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import Terms, terms_of
-from exchange.clearing.matters import ACCEPTED, At, Due, Matter, Ruling
-from exchange.clearing.moves import MICROS_A_CENT, ask, refused, take
+from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
+from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
-from exchange.clearing.sharing import share
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
 
 PRICE_DECIMALS: Final = 6
-PERCENT: Final = 100
-
-
-class Factors(msgspec.Struct):
-    """A published table: its version, and (factor, fixed goodput) at 1e-4 by site."""
-
-    version: int
-    sites: dict[str, tuple[int, int]]
-
-
-class Notice(msgspec.Struct, frozen=True):
-    """A tender that stands."""
-
-    account: int
-    lots: int
-    grade: str
-    provider: str
-    facility: str
-    factor_e4: int
-    fixed_e4: int
-    factor_version: int
-
-
-class Expiry(msgspec.Struct):
-    """One listed physical contract until its positions are gone."""
-
-    terms: Terms
-    longs: dict[int, list[tuple[int, int]]] = {}  # (date, lots) by account
-    notices: list[Notice] = []
-    assigned: bool = False
-    expired: bool = False
-    untendered: dict[int, int] = {}  # lots by short
-    unassigned: dict[int, int] = {}  # whole units' lots by long, no tender reached
+_NOW: Final = 1  # a deadline that has passed: done with the next frame
 
 
 class Deliveries(Matter):
@@ -139,7 +106,7 @@ class Deliveries(Matter):
             case EventKind.DAY_CLOSED:
                 for number, expiry in self.expiries.items():
                     if not expiry.assigned:
-                        _age(expiry, number, at, state)
+                        age(expiry, number, at, state)
             case EventKind.INSTRUMENT_EXPIRED:
                 if event.instrument in self.expiries:
                     rulings = self._expired(event.instrument, event.price, state)
@@ -168,7 +135,10 @@ class Deliveries(Matter):
     def _plan(self) -> None:
         """Find the next deadline."""
         times = [e.terms.cutoff_ns + 1 for e in self.expiries.values() if not e.assigned]
-        times += [course.deadline(d, self._terms(d)) for d in self.deliveries]
+        times += [
+            _NOW if course.is_agreed(delivery) else course.deadline(delivery, self._terms(delivery))
+            for delivery in self.deliveries
+        ]
         self.deadline = min((time for time in times if time), default=0)
 
     # Notice and assignment
@@ -206,7 +176,7 @@ class Deliveries(Matter):
     def _assign(self, number: int, expiry: Expiry, at: At, state: "State") -> list[Ruling]:
         """The last notice has passed: the oldest eligible longs take the tenders in their order."""
         expiry.assigned = True
-        _age(expiry, number, at, state)
+        age(expiry, number, at, state)
         unit = expiry.terms.unit
         longs = [
             Long(account, lots, day)
@@ -283,7 +253,7 @@ class Deliveries(Matter):
             for delivery in self.deliveries
             if delivery.instrument == number and delivery.stage == "assigned"
         ]
-        return [*rulings, *_penalties(number, expiry, price, state)]
+        return [*rulings, *penalties(number, expiry, price, state)]
 
     # The course of deliveries
 
@@ -315,10 +285,10 @@ class Deliveries(Matter):
             return refused("attest", Denial.HOURS_RANGE, most, record.available)
         figure = record.available, record.lost
         said = course.attested(delivery, record.day, side, figure, at, state)
-        course_so_far = course.advance(delivery, terms, at, state)
-        facts = {"delivery": delivery.id, "day": record.day, "said": said, "side": side,
-                 "available": record.available, "lost": record.lost, "digest": record.digest,
-                 "then": [[r.outcome, r.facts] for r in course_so_far]}  # fmt: skip
+        facts = {
+            "delivery": delivery.id, "day": record.day, "said": said, "side": side,
+            "available": record.available, "lost": record.lost, "digest": record.digest,
+        }  # fmt: skip
         return Ruling("attest", ACCEPTED, facts)
 
     def _alternative(self, record: Alternative, at: At, state: "State") -> Ruling:
@@ -378,35 +348,3 @@ class Deliveries(Matter):
                 if delivery.stage == "failing" and late:
                     done.append(course.bought_in(delivery, terms, price, state).facts)
         return Ruling("record_fixing", ACCEPTED, {"index": record.index, "bought_in": done})
-
-
-def _age(expiry: Expiry, number: int, at: At, state: "State") -> None:
-    """Bring the dates of all longs up to the positions as they stand."""
-    for account, position in sorted(state.positions.of_instrument(number).items()):
-        if position.net > 0 or account in expiry.longs:
-            held = aged(expiry.longs.get(account, ()), position.net, at.business_date)
-            if held:
-                expiry.longs[account] = held
-            else:
-                expiry.longs.pop(account, None)
-
-
-def _penalties(number: int, expiry: Expiry, price: int, state: "State") -> list[Ruling]:
-    """Shorts that tendered nothing pay the longs that therefore get nothing, by lots."""
-    if not expiry.untendered or not expiry.unassigned:
-        return []
-    terms, total = expiry.terms, 0
-    for account, lots in expiry.untendered.items():
-        cents = (
-            invoice_cents(price_micros=price, hours=terms.hours, lots=lots)
-            * terms.penalty_percent // PERCENT
-        )  # fmt: skip
-        total += cents
-        id = f"penalty {number} of {account}"
-        ask(state, *take(id, account, cents * MICROS_A_CENT))
-    ask(state, Due(f"penalty {number} out", "withdraw", HOUSE_ACCOUNT, total * MICROS_A_CENT))
-    shares = share(total, expiry.unassigned)
-    for account, cents in shares.items():
-        ask(state, Due(f"penalty {number} to {account}", "deposit", account, cents * MICROS_A_CENT))
-    paid = {str(account): cents for account, cents in shares.items()}
-    return [Ruling("assignment", "penalties", {"instrument": number, "paid": paid})]
