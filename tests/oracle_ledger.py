@@ -176,9 +176,9 @@ class Oracle:
         left, right = self.totals(debit)[:2], self.totals(credit)[2:]
         place = 0 if pending else 1
         if left[place] + amount > self.most:
-            return O[f"OVERFLOWS_DEBITS_{names}"]
+            return O.OVERFLOWS_DEBITS_PENDING if pending else O.OVERFLOWS_DEBITS_POSTED
         if right[place] + amount > self.most:
-            return O[f"OVERFLOWS_CREDITS_{names}"]
+            return O.OVERFLOWS_CREDITS_PENDING if pending else O.OVERFLOWS_CREDITS_POSTED
         if sum(left) + amount > self.most:
             return O.OVERFLOWS_DEBITS
         return O.OVERFLOWS_CREDITS if sum(right) + amount > self.most else None

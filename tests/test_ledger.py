@@ -185,7 +185,8 @@ def test_delivery_against_payment_moves_both_or_neither() -> None:
     book = Book()
     for account in (Account("usd/buyer", limit="debits"), Account("usd/seller"),
                     Account("usd/bank"), Account("gpuh/buyer", "GPUH"),
-                    Account("gpuh/seller", "GPUH", "debits"), Account("gpuh/plant", "GPUH")):  # fmt: skip
+                    Account("gpuh/seller", "GPUH", "debits"),
+                    Account("gpuh/plant", "GPUH")):  # fmt: skip
         book.open(account)
     book.apply([Transfer("pay in", "usd/bank", "usd/buyer", 1_000),
                 Transfer("attested", "gpuh/plant", "gpuh/seller", 24)], START)  # fmt: skip
