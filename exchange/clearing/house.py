@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from exchange.clearing import statements
 from exchange.clearing.ledger import Ledger
 from exchange.clearing.margin.matter import MarginVersions
-from exchange.clearing.margin.parameters import MarginParameters
+from exchange.clearing.margin.parameters import MarginParameters, root_of
 from exchange.clearing.projection import Frame, Projection, totals
 from exchange.clearing.settlement import DailyPrice, daily_price
 from exchange.clearing.state import Divergence, Point, Trading
@@ -178,11 +178,13 @@ class Clearing:
         with self._lock:
             return self._state.matters.get(MarginVersions).adopted
 
-    def margins(self, advance: Callable[[int], object] = lambda done: None) -> list["Requirement"]:
+    def margins(
+        self, advance: Callable[[int, int], object] = lambda done, total: None
+    ) -> list["Requirement"]:
         """What every account with positions must have, at the last settlement prices.
 
         LookupError without margin parameters, or if they do not cover a position. ``advance`` is
-        told how many positions are done.
+        told how many of how many positions are done.
         """
         from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only for who asks
 
@@ -192,6 +194,20 @@ class Clearing:
                 raise LookupError(f"no margin parameters are in force on {number}")
             on = date(number // 10_000, number // 100 % 100, number % 100)
             return book.requirements(self._state, parameters, on, advance)
+
+    def daily_volumes(self, days: int) -> dict[str, int]:
+        """Lots a business date by product, the mean of the last ``days`` dates with any trade,
+        rounded down and at least 1; a product that never traded is absent."""
+        query = "select business_date, instrument, volume from trading order by business_date"
+        with self._lock:
+            rows = [row for row in self._store.rows(query) if row["business_date"]]
+            dates = sorted({row["business_date"] for row in rows})[-days:]
+            total: dict[str, int] = {}
+            for row in rows:
+                root = root_of(self._state.instruments[row["instrument"]].code)
+                if root and row["business_date"] in dates:
+                    total[root] = total.get(root, 0) + row["volume"]
+        return {root: max(1, lots // len(dates)) for root, lots in sorted(total.items())}
 
     def propose(
         self, instrument: int, *, bid: int | None = None, ask: int | None = None

@@ -51,7 +51,7 @@ def settle(
 @app.command("trial-balance")
 def trial_balance(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """Print every ledger account's balance; debits equal credits or the exit code is 1."""
-    with _ledger(data) as clearing:
+    with ledger(data) as clearing:
         balance = clearing.trial_balance()
     show_json(asdict(balance)) if as_json else print(balance.text())
     if balance.debits != balance.credits:
@@ -68,7 +68,7 @@ def statement(
     as_json: Json = False,
 ) -> None:
     """Print an account's statement."""
-    with _ledger(data) as clearing:
+    with ledger(data) as clearing:
         try:
             found = clearing.statement(account, day)
         except KeyError:
@@ -77,7 +77,7 @@ def statement(
 
 
 @contextmanager
-def _ledger(data: Path) -> "Iterator[Clearing]":
+def ledger(data: Path) -> "Iterator[Clearing]":
     """The ledger, read beside whoever serves it; a missing one is rebuilt from the log."""
     from exchange.app import requests  # noqa: PLC0415
     from exchange.app.market import LEDGER_NAME  # noqa: PLC0415

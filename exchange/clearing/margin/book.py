@@ -116,11 +116,12 @@ def requirements(
     state: State,
     parameters: MarginParameters,
     on: date,
-    advance: Callable[[int], object] = lambda done: None,
+    advance: Callable[[int, int], object] = lambda done, total: None,
 ) -> list[Requirement]:
     """What every account must have on a business date, by account; flat accounts are left out.
 
-    KeyError for a position in what has no rates.
+    ``advance`` is told how many of how many positions are done. KeyError for a position in
+    what has no rates.
     """
     priced = price(state.instruments, parameters, on)
     rows = [
@@ -135,7 +136,14 @@ def requirements(
             raise KeyError(f"no margin is known for {state.instruments[number].code}")
         held[who] = held.get(who, 0) + abs(lots) * priced.lots[number].hold
     account, instrument, net = np.array(rows, dtype=np.int64).reshape(-1, 3).T
-    found = margins(account, instrument, net, priced.rates, advance)
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        advance(done, len(rows))
+
+    found = margins(account, instrument, net, priced.rates, count)
     return _named(state, found, priced.products, held)
 
 

@@ -25,7 +25,8 @@ _RANGE: Final = 10 * rules.BP  # a rise that is charged: beyond it the series is
 
 def changes(levels: Sequence[int]) -> Floats:
     """Log changes of consecutive levels."""
-    return np.diff(np.log(np.array(levels, dtype=np.float64)))
+    moves: Floats = np.diff(np.log(np.array(levels, dtype=np.float64)))
+    return moves
 
 
 def volatility(moves: Floats) -> Floats:
@@ -39,7 +40,8 @@ def volatility(moves: Floats) -> Floats:
     ages = np.arange(len(moves))
     recent = np.convolve(squared, (1 - DECAY) * DECAY**ages)[: len(moves)]
     variance = np.concatenate(([whole], recent + whole * DECAY ** (ages + 1)))
-    return np.sqrt(np.maximum(variance, whole / 4)).astype(np.float64)
+    found: Floats = np.sqrt(np.maximum(variance, whole / 4))
+    return found
 
 
 def over(moves: Floats, steps: int) -> Floats:
@@ -53,7 +55,8 @@ def filtered(moves: Floats, steps: int) -> Floats:
     known, count = volatility(moves), len(moves) - steps + 1
     if known[-1] == 0.0:
         return np.zeros(count)
-    return over(moves, steps) * np.clip(known[-1] / known[:count], 1 / SCALE_MOST, SCALE_MOST)
+    scale: Floats = np.clip(known[-1] / known[:count], 1 / SCALE_MOST, SCALE_MOST)
+    return over(moves, steps) * scale
 
 
 def losses_bp(moves: Floats, *, long: bool) -> list[int]:
