@@ -257,5 +257,5 @@ def test_random_batches_agree_with_the_oracle(seed: int) -> None:
         book.check()
         seen.update(outcomes)
     assert len(seen) > 12
-    rows, _ = book.take()
+    rows, _, _ = book.take()
     assert [row.number for row in rows] == list(range(1, book.count + 1))

@@ -7,9 +7,11 @@ from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.matters import Dues, Matter
 from exchange.clearing.members.registry import Registry
+from exchange.clearing.transferring import Transferring
 
 MATTERS: Final[tuple[type[Matter], ...]] = (
     Dues,
+    Transferring,
     MarginVersions,
     Registry,
     Deliveries,

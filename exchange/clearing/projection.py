@@ -114,6 +114,7 @@ class Projection:
         assert frame.epoch >= epoch, f"epoch {frame.epoch} after {epoch}"
         self._stamp, self._texts = frame.stamp, frame.texts
         if frame.first_sequence > sequence:
+            state.book.advance(frame.stamp)
             passed = state.matters.passed(frame.stamp, frame.first_sequence, state)
             self._note(frame.first_sequence << INDEX_BITS, passed)
         for found in self._wanted(events[_KIND::EVENT_BYTES]):

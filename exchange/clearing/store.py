@@ -18,6 +18,7 @@ from typing import Any, Final
 from sqlite_utils import Database
 from sqlite_utils.db import Table
 
+from exchange.clearing import transfer_store
 from exchange.clearing.docket import MATTERS
 from exchange.clearing.ledger import (
     GENESIS,
@@ -29,9 +30,10 @@ from exchange.clearing.ledger import (
 )
 from exchange.clearing.matters import Matters
 from exchange.clearing.state import Changes, Divergence, Instrument, Point, State, Trading, gather
+from exchange.clearing.transfers import Book
 from exchange.messages import HOUSE_ACCOUNT, AccountKind
 
-STORE_VERSION: Final = 2
+STORE_VERSION: Final = 3
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -137,6 +139,7 @@ class Store:
             table.create(columns, pk=key or None, not_null=set(columns), strict=True)
         for name, query in _VIEWS.items():
             self.database.create_view(name, query)
+        transfer_store.create(self._connection)
         for table_name in ("journal", "postings", "rulings"):
             for verb in ("update", "delete"):
                 self._connection.execute(
@@ -188,7 +191,12 @@ class Store:
         state.divergences = self.divergences()
         matters = {row["name"]: row["state"] for row in self.rows("select * from matters")}
         state.matters = Matters(MATTERS, matters)
+        state.book = self.book()
         return state
+
+    def book(self) -> Book:
+        """The transfers' book, folded from its rows. AssertionError if they contradict it."""
+        return transfer_store.load(self._connection, Book())
 
     def point(self) -> Point:
         """The stored position: the last event of the last committed batch."""
@@ -227,6 +235,7 @@ class Store:
             for name, rows in _rows(state, changes):
                 if rows:
                     self._connection.executemany(_WRITES[name], rows)
+            transfer_store.write(self._connection, state.book, state.point[1])
             execute("commit")
         except BaseException:
             if self._connection.in_transaction:
@@ -302,6 +311,9 @@ def audit(store: Store, state: State) -> None:
     assert not any(lines.values()), "movements are not the sum of the postings"
     for row in store.rows("select instrument, sum(net) as net from positions group by instrument"):
         assert row["net"] == 0, f"positions of instrument {row['instrument']}"
+    book = store.book()
+    book.check()
+    assert (book.head, book.count) == (state.book.head, state.book.count), "head of the transfers"
     assert not list(store.rows(_POSITIONS_DIFFER)), "positions are not the sum of the cleared legs"
 
 

@@ -46,10 +46,9 @@ def create(connection: sqlite3.Connection) -> None:
 
 def write(connection: sqlite3.Connection, book: Book, sequence: int) -> None:
     """Write what ``book`` gathered since the last call, inside the caller's transaction."""
-    rows, accounts = book.take()
+    rows, accounts, sealed = book.take()
     put(connection, rows, accounts)
-    if rows:
-        connection.execute(INSERT_BATCH, (rows[-1].number, sequence, book.head))
+    connection.executemany(INSERT_BATCH, [(last, sequence, head) for last, head in sealed])
 
 
 def put(connection: sqlite3.Connection, rows: Sequence[Row], accounts: Iterable[Account]) -> None:

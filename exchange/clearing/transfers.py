@@ -105,6 +105,7 @@ class Book:
         self.count = 0  # rows so far
         self.fresh: list[Row] = []  # rows of the batch in work
         self.opened: list[Account] = []  # since ``take``
+        self.sealed: list[tuple[int, bytes]] = []  # since ``take``: last row and hash of a batch
         self._amount_max, self._transfers_max = amount_max, transfers_max
         self._rows: dict[str, Row] = {}  # by id
         self._holds: dict[str, str] = {}  # id of a pending transfer -> "", or how it ended
@@ -172,12 +173,12 @@ class Book:
         """Whether a pending transfer still holds its amount."""
         return self._holds.get(id) == ""
 
-    def take(self) -> tuple[list[Row], list[Account]]:
-        """Rows and accounts changed since the last call: what a store has to write."""
-        rows, opened = self.fresh, self.opened
-        self.fresh, self.opened = [], []
+    def take(self) -> tuple[list[Row], list[Account], list[tuple[int, bytes]]]:
+        """What a store has to write: rows, accounts and sealed batches since the last call."""
+        rows, opened, sealed = self.fresh, self.opened, self.sealed
+        self.fresh, self.opened, self.sealed = [], [], []
         moved = {id for row in rows if row.outcome == _OK for id in (row.debit, row.credit)}
-        return rows, [*opened, *(self.accounts[id] for id in sorted(moved))]
+        return rows, [*opened, *(self.accounts[id] for id in sorted(moved))], sealed
 
     def check(self) -> None:
         """AssertionError unless every ledger balances and no total is negative."""
@@ -403,8 +404,12 @@ class Book:
     def _seal(self, fresh: list[Row]) -> None:
         """Chain the rows of a finished batch to all before them."""
         if fresh:
-            self.head = link(self.head, fresh)
+            self.head = self._link(fresh)
             self.fresh += fresh
+            self.sealed.append((self.count, self.head))
+
+    def _link(self, rows: Sequence[Row]) -> bytes:
+        return link(self.head, rows)
 
 
 _FINE: Final = frozenset({Outcome.OK, Outcome.EXISTS})
