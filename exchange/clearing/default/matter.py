@@ -371,6 +371,9 @@ class Defaults(Matter):
 
     def _allocate(self, default: Default, found: Waterfall[int], at: At, state: "State") -> None:
         """Pay what each layer bears into the defaulter's accounts, until they are at zero."""
+        cash = {account: state.ledger.cash(account) for account in default.accounts}
+        if sum(cash.values()) >= 0:  # its margin has paid, and the rest is its own
+            return
         id, registry = f"default {default.id}", state.matters.get(Registry)
         funds = {default.member: found.defaulter_fund, **found.survivors_fund}
         sources = {fund_of(member): amount for member, amount in funds.items()}
@@ -383,16 +386,13 @@ class Defaults(Matter):
         for member, amount in found.assessments.items():
             charged.append((registry.own(member, state)[0], amount, "assessment"))
         charged += [(account, cut, "haircut") for account, cut in found.haircuts.items()]
-        cash = {account: state.ledger.cash(account) for account in default.accounts}
-        if found.uncovered or into or charged:  # else its margin has paid, and the rest is its own
-            charged += [(account, held, "estate") for account, held in cash.items() if held > 0]
+        charged += [(account, held, "estate") for account, held in cash.items() if held > 0]
         for account, amount, why in charged:
             ask(state, *take(f"{id} {why} {account}", account, amount))
         through = sum(amount for _, amount, _ in charged)
         ask(state, Due(f"{id} out", "withdraw", HOUSE_ACCOUNT, through))
         short = {account: -held for account, held in cash.items() if held < 0}
-        paid = share(into + through, short) if short else {}
-        assert sum(paid.values()) == into + through, "what comes in goes to the defaulter"
+        paid = share(into + through, short)
         assert sum(short.values()) == into + through + found.uncovered, "what is short is covered"
         for account, amount in paid.items():
             ask(state, Due(f"{id} in {account}", "deposit", account, amount))
