@@ -49,6 +49,13 @@ class House:
             assert row[2] != EventKind.REJECTED, f"rejected {row[4]}: {commands}"
         return events
 
+    def reopen(self) -> None:
+        """Close the store and open it again: nothing that clearing knows was in memory alone."""
+        path = self.clearing._store.path
+        self.clearing.close()
+        self.clearing = Clearing.open(path)
+        self.__post_init__()
+
     def at(self, stamp: int) -> None:
         """Let log time pass to ``stamp`` at least, and be seen."""
         self.market.stamp = max(self.market.stamp, stamp - 1_000_000)

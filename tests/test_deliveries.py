@@ -75,7 +75,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     assert made.record(factors())[0] == "accepted"
     assert terms.last_notice_day == date(2026, 11, 27)
     yield made
-    clearing.close()
+    made.clearing.close()
 
 
 def deliveries(house: House) -> Deliveries:
@@ -232,6 +232,8 @@ def test_a_month_delivered_whole_pays_the_invoice_to_the_cent(house: House) -> N
         assert house.record(attest(SHORT, day))[1]["said"] == "held"
         if day <= 28:
             assert house.record(attest(OLD, day, WHOLE - WHOLE // 100))[1]["said"] == "agreed"
+        if day % 10 == 0:
+            house.reopen()
     house.at(begin + (MONTH_DAYS + 2) * DAY_NS)
     house.pay()
     delivery = deliveries(house).deliveries[0]
@@ -252,6 +254,10 @@ def test_a_month_delivered_whole_pays_the_invoice_to_the_cent(house: House) -> N
     for account in ("escrow/1", "payable/1", "returned/1", dvp.MARKET):
         assert dvp.balance(book, account) == 0
     house.agree()
+    rulings, head = house.rulings("delivery"), house.clearing.ledger_hash
+    house.clearing.rebuild(house.market.frames)
+    assert (house.rulings("delivery"), house.clearing.ledger_hash) == (rulings, head)
+    house.clearing.audit()
 
 
 def _variation(house: House, account: int) -> int:
