@@ -6,6 +6,7 @@ from exchange.clearing.default.matter import Defaults
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.matters import Dues, Matter
+from exchange.clearing.members.offbook import OffBook
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.transferring import Transferring
 
@@ -16,4 +17,5 @@ MATTERS: Final[tuple[type[Matter], ...]] = (
     Registry,
     Deliveries,
     Defaults,
+    OffBook,
 )
