@@ -21,13 +21,13 @@ from exchange.clearing.delivery.records import (
     Alternative,
     Attest,
     FactorsRecorded,
-    FixingRecorded,
     NameConsignee,
     SetJurisdiction,
     Tender,
 )
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import DAY_NS
+from exchange.clearing.expiry import FixingRecorded
 from exchange.clearing.transfers import Account
 from exchange.messages import Command, CommandKind, TradingState
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
-from contracts.decimal_text import parse_price
 from contracts.grades import Jurisdiction, eligibility
 from contracts.grades import table as factors
 from contracts.grades.eligibility import Consignee
@@ -24,7 +23,6 @@ from exchange.clearing.delivery.records import (
     Alternative,
     Attest,
     FactorsRecorded,
-    FixingRecorded,
     NameConsignee,
     SetJurisdiction,
     Tender,
@@ -40,7 +38,6 @@ from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
 if TYPE_CHECKING:
     from exchange.clearing.state import State
 
-PRICE_DECIMALS: Final = 6
 _NOW: Final = 1  # a deadline that has passed: done with the next frame
 
 
@@ -50,7 +47,6 @@ class Deliveries(Matter):
     name: ClassVar[str] = "deliveries"
     records: ClassVar[tuple[type[Record], ...]] = (
         Tender, Attest, Alternative, NameConsignee, SetJurisdiction, FactorsRecorded,
-        FixingRecorded,
     )  # fmt: skip
     watches: ClassVar[tuple[EventKind, ...]] = (
         EventKind.INSTRUMENT_LISTED,
@@ -90,8 +86,6 @@ class Deliveries(Matter):
                 ruling = Ruling(operation, ACCEPTED, {"enabled": record.enabled})
             case FactorsRecorded():
                 ruling = self._factors(record)
-            case FixingRecorded():
-                ruling = self._fixing(record, state)
         self._plan()
         return ruling
 
@@ -337,14 +331,11 @@ class Deliveries(Matter):
         facts = {"grade": table.grade, "expiry": table.expiry, "version": table.version}
         return Ruling("record_factors", ACCEPTED, facts)
 
-    def _fixing(self, record: FixingRecorded, state: "State") -> Ruling:
+    def fixed(self, index: str, date: int, price: int, state: "State") -> list[Ruling]:
         """A fixing buys in what failed on its day or before."""
-        done = []
-        if record.price:
-            price = parse_price(record.price, PRICE_DECIMALS)
-            for delivery in self.deliveries:
-                terms = self._terms(delivery)
-                late = delivery.failed_on <= record.date and terms.index == record.index
-                if delivery.stage == "failing" and late:
-                    done.append(course.bought_in(delivery, terms, price, state).facts)
-        return Ruling("record_fixing", ACCEPTED, {"index": record.index, "bought_in": done})
+        rulings = []
+        for delivery in self.deliveries:
+            terms = self._terms(delivery)
+            if delivery.stage == "failing" and terms.index == index and delivery.failed_on <= date:
+                rulings.append(course.bought_in(delivery, terms, price, state))
+        return rulings

@@ -68,19 +68,6 @@ class FactorsRecorded(Record, frozen=True, kw_only=True, tag="record_factors"):
     table: str
 
 
-class FixingRecorded(Record, frozen=True, kw_only=True, tag="record_fixing"):
-    """An index's fixing of a day; ``price`` is dollars, empty if it was withheld."""
-
-    index: str
-    date: int
-    revision: int
-    state: str
-    reason: str = ""
-    price: str = ""
-    inputs_hash: str = ""
-    tape_hash: str = ""
-
-
 class Day(msgspec.Struct):
     """One day of a delivery while its figures come in: what each side saw, and what counts."""
 
