@@ -172,7 +172,7 @@ def _history(path: Path | None) -> tuple[bytes, "History"]:
 
 def _drawing() -> Any:
     """The pictures' module; they need a library that a market does not."""
-    from exchange.cli import plot  # noqa: PLC0415
+    import exchange.cli.plot as plot  # noqa: PLC0415
 
     try:
         plot.library()

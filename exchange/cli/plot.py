@@ -48,6 +48,7 @@ def calibration(found: "Calibration", history: "History", path: Path) -> None:
     bars.set_xticks(range(len(shown)), [p.product for p in shown])
     bars.set_ylabel("% of a lot's value")
     bars.set_title("scan range", fontsize=10)
+    bars.set_ylim(0, 1.4 * max(max(p[3:]) for p in shown) / 100)
     bars.legend(frameon=False, fontsize=8)
     days = [
         history.daily.first_day + timedelta(days=n)
