@@ -10,7 +10,7 @@ from clearing_market import HIGH, LOW, TestMarket, signed
 from contracts import registry
 from contracts.spec import Instrument
 from exchange.clearing import Clearing
-from exchange.clearing.matters import Due, Dues
+from exchange.clearing.matters import ACCEPTED, Due, Dues
 from exchange.clearing.records import Record, write
 from exchange.messages import (
     EVENT,
@@ -62,13 +62,14 @@ class House:
         self.send(Command(kind=CommandKind.ADVANCE_TIME))
 
     def record(self, record: Record, account: int = 0) -> tuple[str, dict[str, Any]]:
-        """Record it; the outcome and the facts of its ruling."""
+        """Record it; the facts of its ruling, and their stage, or else the outcome."""
         command = Command(kind=CommandKind.RECORD, account=account, key_lo=self.market.key())
         self.send(command, texts=[(0, write(record))])
         operation = str(type(record).__struct_config__.tag)
         found = self.rulings(operation, newest=1)
         assert found, f"nobody ruled on {record}"
-        return found[-1][1], found[-1][2]
+        _, outcome, facts = found[-1]
+        return (facts.get("stage", outcome) if outcome == ACCEPTED else outcome), facts
 
     def rulings(self, operation: str, newest: int = -1) -> list[tuple[str, str, dict[str, Any]]]:
         """(operation, outcome, facts) of the rulings on an operation, oldest first."""

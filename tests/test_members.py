@@ -58,7 +58,7 @@ def sign(house: House, account: int, transfer: int = 1, *, accept: bool = True) 
 def test_a_give_up_needs_both_clearing_members(house: House) -> None:
     """The broker clears for itself, so its asking is its member's word; the taker's is CLEARER."""
     outcome, facts = house.record(give_up(), BROKER)
-    assert (outcome, facts["needed"], facts["signed"]) == ("accepted", [BROKER, CLEARER], [BROKER])
+    assert (outcome, facts["needed"], facts["signed"]) == ("open", [BROKER, CLEARER], [BROKER])
     assert sign(house, CLIENT) == "not_yours"
     assert final(house) == []
     assert sign(house, CLEARER) == "final"
@@ -79,7 +79,7 @@ def test_a_give_up_refused_or_timed_out_moves_nothing_ever(house: House, end: st
     house.reopen()
     assert sign(house, CLEARER) == "proposal_state"
     assert final(house) == []
-    assert house.record(give_up(), BROKER)[0] == "accepted"  # it may be asked for anew
+    assert house.record(give_up(), BROKER)[0] == "open"  # it may be asked for anew
 
 
 def test_a_give_up_of_lots_that_are_given_or_not_there_is_refused(house: House) -> None:
@@ -97,10 +97,10 @@ def test_a_give_up_of_lots_that_are_given_or_not_there_is_refused(house: House) 
 
 
 def test_a_block_needs_the_other_sides_signature_in_time(house: House) -> None:
-    assert house.record(block(), BROKER)[0] == "accepted"
+    assert house.record(block(), BROKER)[0] == "open"
     assert sign(house, BROKER) == "duplicate"
     assert sign(house, BOX) == "final"
-    assert house.record(block(lots=-50))[0] == "accepted"
+    assert house.record(block(lots=-50))[0] == "open"
     house.at(house.market.stamp + SIGN_NS)
     assert sign(house, BOX, 2) == "proposal_state"
     assert final(house) == [Move(1, "block", 0, BOX, BROKER, 50, 2_510_000)]
@@ -115,7 +115,7 @@ def test_a_block_too_small_unfair_or_with_oneself_is_refused(house: House) -> No
     assert house.record(block(account=CLIENT, other=CLEARER))[0] == "same_owner"
     assert house.record(block(kind="efp", lots=8))[0] == "open_position"
     small = block(kind="efp", lots=8, related="8 GPUs at alpha/one, December")
-    assert house.record(small)[0] == "accepted"
+    assert house.record(small)[0] == "open"
     assert sign(house, BOX) == "final"
     assert final(house)[0].kind == "efp"
 

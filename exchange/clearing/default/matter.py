@@ -224,7 +224,7 @@ class Defaults(Matter):
             "clients": registry.clients(record.member, state), "margin": default.margin,
             "cash": cash, "reason": record.reason,
         }  # fmt: skip
-        return Ruling("declare_default", "declared", facts)
+        return Ruling("declare_default", ACCEPTED, {"stage": "declared", **facts})
 
     def _port(self, record: PortClient, state: "State") -> Ruling:
         operation, default = "port_client", self._find(record.default)
@@ -243,7 +243,7 @@ class Defaults(Matter):
         default.ported.append(record.account)
         facts = {"default": default.id, "account": record.account, "member": record.member,
                  "margin": registry.margin(record.account, state)}  # fmt: skip
-        return Ruling(operation, "ported", facts)
+        return Ruling(operation, ACCEPTED, {"stage": "ported", **facts})
 
     def _open_auction(self, record: OpenAuction, at: At, state: "State") -> Ruling:
         operation, default = "open_auction", self._find(record.default)
@@ -265,7 +265,7 @@ class Defaults(Matter):
         self.auctions.append(auction)
         facts = {"auction": auction.id, "instrument": record.instrument, "net": net,
                  "reference": mark, "deadline": record.deadline}  # fmt: skip
-        return Ruling(operation, "opened", facts)
+        return Ruling(operation, ACCEPTED, {"stage": "opened", **facts})
 
     def _bid(self, record: AuctionBid, at: At, state: "State") -> Ruling:
         if not 1 <= record.auction <= len(self.auctions):
@@ -317,7 +317,7 @@ class Defaults(Matter):
         facts = {"default": default.id, "person": record.person,
                  "deadline": default.proposal.deadline, "loss": found.loss,
                  "layers": dict(found.layers())}  # fmt: skip
-        return Ruling(operation, "proposed", facts)
+        return Ruling(operation, ACCEPTED, {"stage": "proposed", **facts})
 
     def _approve(self, record: ApproveAllocation, at: At, state: "State") -> Ruling:
         operation, default = "approve_allocation", self._find(record.default)
@@ -340,7 +340,7 @@ class Defaults(Matter):
             "assessments": _named(found.assessments), "haircuts": _named(found.haircuts),
             "junior": default.junior,
         }  # fmt: skip
-        return Ruling(operation, "allocated", facts)
+        return Ruling(operation, ACCEPTED, {"stage": "allocated", **facts})
 
     def _not_ready(self, default: Default, state: "State") -> tuple[Denial, object, object] | None:
         """Why the loss cannot be shared yet."""

@@ -304,7 +304,8 @@ class Deliveries(Matter):
         if delivery.stage == "delivering":
             course.end(delivery, at, state)
         delivery.stage = "alternative"
-        return Ruling(operation, "agreed", {"delivery": delivery.id, "terms": record.agreement})
+        facts = {"stage": "agreed", "delivery": delivery.id, "terms": record.agreement}
+        return Ruling(operation, ACCEPTED, facts)
 
     def _withdrawn(self, key: tuple[int, int], at: At, state: "State") -> list[Ruling]:
         """Money has left an account: an escrow, if the key is one's."""

@@ -153,9 +153,12 @@ class OffBook(Matter):
         self.transfers.append(transfer)
         if by in needed:
             transfer.signed.append(by)
-        facts = {"transfer": move.id, "needed": needed, "signed": transfer.signed,
-                 "deadline": deadline}  # fmt: skip
-        return Ruling(operation, self._stage(transfer), facts)
+        stage = self._stage(transfer)
+        facts = {
+            "stage": stage, "transfer": move.id, "needed": needed, "signed": transfer.signed,
+            "deadline": deadline,
+        }  # fmt: skip
+        return Ruling(operation, ACCEPTED, facts)
 
     def _sign(self, record: Sign, at: At) -> Ruling:
         operation = "sign_transfer"
@@ -170,17 +173,18 @@ class OffBook(Matter):
             return refused(operation, Denial.DUPLICATE, 0, record.account)
         if not record.accept:
             transfer.stage = "refused"
-            return Ruling(operation, "refused", {"transfer": record.transfer})
+            return Ruling(operation, ACCEPTED, {"stage": "refused", "transfer": record.transfer})
         transfer.signed.append(record.account)
         move = msgspec.to_builtins(transfer.move)
-        return Ruling(operation, self._stage(transfer), {"move": move, "related": transfer.related})
+        stage = self._stage(transfer)
+        facts = {"stage": stage, "move": move, "related": transfer.related}
+        return Ruling(operation, ACCEPTED, facts)
 
     def _stage(self, transfer: Transfer) -> str:
         """``final`` once everybody has signed."""
         if set(transfer.needed) <= set(transfer.signed):
             transfer.stage = "final"
-            return "final"
-        return ACCEPTED
+        return transfer.stage
 
 
 def _senseless(
