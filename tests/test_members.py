@@ -104,8 +104,8 @@ def test_a_block_needs_the_other_sides_signature_in_time(house: House) -> None:
     house.at(house.market.stamp + SIGN_NS)
     assert sign(house, BOX, 2) == "proposal_state"
     assert final(house) == [Move(1, "block", 0, BOX, BROKER, 50, 2_510_000)]
-    proposal = house.clearing.propose(0)  # what was made off the book is in no settlement price
-    assert proposal.price == 2_500_000
+    (priced,) = house.clearing.settlement_prices()
+    assert priced.price == 2_500_000  # what was made off the book is in no settlement price
     assert house.clearing.open_interest()[0].volume == 60
 
 
