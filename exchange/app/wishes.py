@@ -17,7 +17,8 @@ from contracts.spec import Instrument
 from exchange.app.requests import Deposit, OpenAccount, RecordFixing, SetAccount, Withdraw
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.margin.parameters import MarginParameters, lot_rates
-from exchange.clearing.records import write
+from exchange.clearing.matters import Due
+from exchange.clearing.records import kinds, write
 from exchange.messages import (
     COMMAND,
     HOUSE_ACCOUNT,
@@ -213,6 +214,33 @@ def set_account(request: SetAccount) -> Wish:
         quantity=request.max_order,
     )
     return Wish(command, note("set_account", account=request.account, killed=request.killed))
+
+
+def put_record(text: str, request_id: str = "") -> Wish:
+    """Puts a record before the clearing house; its text says all. RequestRefused if it is none."""
+    try:
+        facts = msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise RequestRefused(f"a record is a JSON object with an operation: {error}") from error
+    operation = facts.pop("operation", None)
+    if not isinstance(operation, str) or operation not in kinds():
+        raise RequestRefused(f"operation {operation!a} is none of {', '.join(sorted(kinds()))}")
+    facts.pop("nonce", None)
+    if not request_id.isascii():
+        raise RequestRefused("request_id must be ASCII")
+    key_lo, key_hi = digest(f"record {request_id or secrets.token_hex(8)}", b"request")
+    command = Command(kind=CommandKind.RECORD, account=HOUSE_ACCOUNT, key_lo=key_lo, key_hi=key_hi)
+    return Wish(command, note(operation, **facts))
+
+
+def due(asked: Due) -> Wish:
+    """The command that a due asks for, under its id: it happens once."""
+    kind = CommandKind[asked.kind.upper()]
+    key_lo, key_hi = asked.key
+    command = Command(
+        kind=kind, account=asked.account, price=asked.amount, key_lo=key_lo, key_hi=key_hi
+    )
+    return Wish(command, note("due", id=asked.id, kind=asked.kind, account=asked.account))
 
 
 def record_fixing(request: RecordFixing) -> Wish:

@@ -25,7 +25,6 @@ class Denial(IntEnum):
     DELIVERY_STATE = 2213
     DAY_RANGE = 2214
     HOURS_RANGE = 2215
-    SHORT_OF_ESCROW = 2216
     UNKNOWN_DEFAULT = 2217
     DEFAULT_STATE = 2218
     FOUR_EYES = 2219
@@ -38,5 +37,5 @@ class Denial(IntEnum):
     SAME_OWNER = 2226
     PRICE_RANGE = 2227
     AMOUNT = 2228
-    JURISDICTION = 2229
     BOOK_NOT_EMPTY = 2230
+    SETTLED = 2240  # that date or cycle; another price needs a correction, of the next cycle

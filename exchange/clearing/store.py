@@ -203,6 +203,24 @@ class Store:
         row = next(self.rows("select epoch, sequence, event_index from progress"))
         return row["epoch"], row["sequence"], row["event_index"]
 
+    def window(self, date: int, closed: int, length: int) -> dict[int, tuple[int, int, int]]:
+        """(trades, lots, sum of price ticks x lots) by instrument, of a date's last ``length`` ns.
+
+        ``closed`` is the stamp of its close; 0 counts back from the date's last entry.
+        """
+        found: dict[int, tuple[int, int, int]] = {}
+        for kind, stamp, day, instrument, price, lots in self._connection.execute(
+            "select kind, stamp, business_date, instrument, price, quantity from journal"
+            " order by number desc"
+        ):
+            closed = closed or stamp
+            if day != date or stamp < closed - length:
+                break
+            if kind == EntryKind.TRADE and stamp <= closed:
+                trades, total, value = found.get(instrument, (0, 0, 0))
+                found[instrument] = (trades + 1, total + lots, value + price * lots)
+        return found
+
     def balances(self) -> defaultdict[int, int]:
         """Every ledger account's balance."""
         rows = self.rows("select ledger_account, balance from balances")
