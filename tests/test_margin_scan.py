@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benches import margin as bench
 from exchange.clearing.margin import rules, scan
 from exchange.clearing.margin.scan import Credit, Margins, Rates
 
@@ -318,3 +319,20 @@ def test_the_largest_losses_in_order() -> None:
     assert rules.historical([7], 9_900) == 7
     with pytest.raises(ValueError, match="no losses"):
         rules.historical([], 9_900)
+
+
+def test_the_bench_margins_its_whole_book() -> None:
+    rows = list(bench.margin_rows(accounts=40, rounds=1))
+    assert [row.name for row in rows] == ["margin.floor", "margin.scan", "margin.peak"]
+    held, table = bench.book(40)
+    lots = [oracle.Lot(*cells) for cells in zip(
+        table.product.tolist(), table.scan_range.tolist(), table.liquidity.tolist(),
+        table.spot.astype(bool).tolist(), table.delivery.tolist(), strict=True,
+    )]  # fmt: skip
+    products = [oracle.Product(*cells) for cells in zip(
+        table.spread.tolist(), table.relief.tolist(), table.daily_volume.tolist(),
+        table.participation.tolist(), strict=True,
+    )]  # fmt: skip
+    first = {int(i): int(n) for a, i, n in zip(*held, strict=True) if a == 7}
+    total = scan.margins(*held, table).total
+    assert int(total[7]) == oracle.margin(first, lots, products)[2]

@@ -139,14 +139,19 @@ def backtest(
     _, history = _history(prices)
     with progress("backtest") as advance:
         verdicts = list(study.run(history, seeds, advance or _quiet))
+        swings = study.procyclicality()
     if plot is not None:
         _drawing().backtest(history, plot)
     if as_json:
-        show_json([v._asdict() | {"passed": v.passed} for v in verdicts])
+        rows = [v._asdict() | {"passed": v.passed} for v in verdicts]
+        show_json({"backtests": rows, "swings": [swing._asdict() for swing in swings]})
     else:
         _show_verdicts(verdicts)
         for line in study.summary(verdicts):
             print(line)
+        print()
+        shown = [(s.name, f"{s.days}", f"x {s.steepest:.2f}") for s in swings]
+        show_table(("steepest rise of a made-up series' margin", "days", ""), shown)
 
 
 def _number(day: date) -> int:

@@ -6,19 +6,22 @@ show whether the model keeps its promise at 99 % where there is power to find ou
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from contracts.history import History
-from exchange.clearing.margin import model
+from exchange.clearing.margin import model, rules
 from exchange.clearing.margin.backtest import (
+    LEVEL,
     Margin,
     Verdict,
     exceedances,
     filtered_margin,
     plain_margin,
+    steepest,
     synthetic,
     verdict,
 )
+from exchange.clearing.margin.calibrate import BUFFER_BP, REBUILD_BP, STRESS_PERCENT
 
 HOURS_BP: Final = 9_500
 HOURS_WINDOW: Final = 250
@@ -67,6 +70,37 @@ def run(
             yield one(label, moves, margin, MADE_WINDOW, MADE_BP, True)
 
 
+class Swing(NamedTuple):
+    """How steeply a margin rose at its worst: the largest ratio over so many days."""
+
+    name: str
+    days: int
+    steepest: float
+
+
+def procyclicality(seed: int = 0, *, made_days: int = MADE_DAYS) -> list[Swing]:
+    """What stress and buffer take off the swings of a made-up series' margin.
+
+    ``model`` is the bare filtered margin; ``stressed`` has a quarter of its weight on the largest
+    loss known so far; ``charged`` has the buffer, too. No rise of the model inside the buffer is
+    passed on, and a week's or a month's steepest call is what a member feels.
+    """
+    moves = synthetic(seed, made_days)
+    margin = filtered_margin(MADE_BP, long=True)
+    losses = model.losses_bp(moves, long=True)
+    rows: dict[str, list[int]] = {"model": [], "stressed": [], "charged": []}
+    for at in range(MADE_WINDOW, len(moves)):
+        bare = margin(moves[at - MADE_WINDOW : at])
+        stress = rules.stressed(bare, max(losses[:at]), STRESS_PERCENT)
+        before = rows["charged"][-1] if rows["charged"] else None
+        rows["model"].append(bare)
+        rows["stressed"].append(stress)
+        rows["charged"].append(rules.buffered(stress, before, BUFFER_BP, REBUILD_BP))
+    return [
+        Swing(name, days, steepest(row, days)) for days in (5, 21) for name, row in rows.items()
+    ]
+
+
 def summary(verdicts: Sequence[Verdict]) -> list[str]:
     """What the made-up series say together: right models are rejected, too, one time in twenty
     by each test."""
@@ -75,7 +109,7 @@ def summary(verdicts: Sequence[Verdict]) -> list[str]:
         rows = [v for v in verdicts if v.name.endswith(name)]
         if rows:
             beyond, expected = sum(v.exceedances for v in rows), sum(v.expected for v in rows)
-            rejected = [sum(p < 0.05 for p in column) for column in zip(
+            rejected = [sum(p < LEVEL for p in column) for column in zip(
                 *((v.coverage_p, v.independence_p, v.both_p) for v in rows), strict=True
             )]  # fmt: skip
             lines.append(
