@@ -25,8 +25,10 @@ check: build
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A file of tests is one worker's; WORKERS=0 has all of them one after another in this process.
+WORKERS ?= 2
 test: build
-	$(BIN)/python -m pytest $(ARGUMENTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGUMENTS)
 
 # The demo market: about twenty seconds, then its proof. ARGUMENTS='--seconds 60 --serve'
 demo: build

@@ -20,6 +20,7 @@ from exchange.sim.flow import Totals
 RAW: Final = Struct("<BBHIqQQ")  # kind, side, symbol, quantity, price, order_id, arg
 FILL: Final = Struct("<QQqII")  # maker, taker, price, quantity, symbol
 NEW, CANCEL, REDUCE, REPLACE, IOC, MARKET = range(1, 7)
+MIDDLE: Final = 10_000
 FNV_START: Final = 0xCBF29CE484222325
 FNV_PRIME: Final = 0x100000001B3
 DEAD_NAMED_OF: Final = 100  # one in so many orders named is any earlier one, most of them gone
@@ -36,6 +37,9 @@ class Profile:
     symbols: int = 1
     crossing: int = 8  # percent of new and replace that may trade at once
     taking_lots: int = 60  # largest IOC or market order
+    id_gap: int = 1  # ids are that far apart at most
+    middle: int = MIDDLE
+    steady: bool = True  # the number of resting orders is held
 
 
 PROFILES: Final = {
@@ -44,8 +48,11 @@ PROFILES: Final = {
     "multi": Profile(13, (45, 40, 5, 5, 3, 2), 100_000, 300, symbols=1_000),
     "deep": Profile(14, (47, 43, 0, 0, 6, 4), 40_000, 4, crossing=0),
     "sweep": Profile(15, (49, 48, 2, 0, 1, 0), 2_000, 1_000, taking_lots=2_500),
+    "storm": Profile(16, (8, 92, 0, 0, 0, 0), 160_000, 300, crossing=0, steady=False),
+    "wide": Profile(17, (45, 40, 5, 5, 3, 2), 20_000, 2_000_000, middle=2_000_100),
+    "sparse": Profile(18, (45, 40, 5, 5, 3, 2), 1_000, 300, id_gap=1 << 40),
+    "one_price": Profile(19, (45, 40, 5, 5, 3, 2), 20_000, 1, crossing=0),
 }
-MIDDLE: Final = 10_000
 LOTS: Final = 50  # largest new order
 
 
@@ -166,6 +173,8 @@ class Draw:
     def kind(self) -> int:
         """A kind of the mix, steered to hold the number of resting orders."""
         kind = self.random.choice(self.kinds)
+        if not self.profile.steady:
+            return kind
         excess = len(self.books.orders) - self.profile.resting
         if kind == NEW and excess > self.profile.resting // 50:
             return CANCEL
@@ -201,7 +210,7 @@ class Draw:
         if kind in (IOC, MARKET):
             lots = self.lots(self.profile.taking_lots)
             reach = self.profile.spread_levels if kind == IOC else 0
-            price = MIDDLE + (-reach if side else reach) if reach else 0
+            price = self.profile.middle + (-reach if side else reach) if reach else 0
         else:
             kind, lots, price = NEW, self.lots(LOTS), self.price(side)
         return kind, side, symbol, lots, price, self.fresh(), 0
@@ -212,14 +221,15 @@ class Draw:
         behind = 1 + min(self.random.randrange(levels), self.random.randrange(levels))
         if self.random.randrange(100) < self.profile.crossing:
             behind = -min(behind, 5)
-        return MIDDLE + (behind if side else -behind)
+        return self.profile.middle + (behind if side else -behind)
 
     def lots(self, most: int) -> int:
         return self.random.randrange(1, most + 1)
 
     def fresh(self) -> int:
-        self.next_id += 1
-        return self.next_id - 1
+        fresh, gap = self.next_id, self.profile.id_gap
+        self.next_id += 1 if gap == 1 else self.random.randrange(1, gap + 1)
+        return fresh
 
 
 def workload(name: str, commands: int, *, seed: int | None = None) -> Workload:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from overrides import override
 
 from exchange.app import Market, admin, market, requests
 from exchange.app.desk import WishRejected
@@ -80,7 +81,9 @@ async def test_a_deposit_opens_its_account_and_is_booked_once(tmp_path: Path) ->
         requests.Deposit(account=7, amount="-1"),
         requests.OpenAccount(account=5000),
         requests.OpenDay(date=20261121),
-        requests.Settle(prices={"H100Z26": "cheap"}),
+        requests.ProposePrice(code="H100Z26", price="cheap", person="a", reason=""),
+        requests.PutRecord(record="[]"),
+        requests.PutRecord(record='{"operation": "dance"}'),
     ],
     ids=lambda request: type(request).__name__,
 )
@@ -97,14 +100,19 @@ async def test_a_senseless_request_is_refused_and_changes_nothing(
 
 async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) -> None:
     async with running(tmp_path) as m:
-        settled = await perform(m, requests.Settle(prices={"H100Z26": "3.1"}))
+        await override(m.operations, "H100Z26", "3.1")
+        settled = await perform(m, requests.Settle())
         assert settled["settlement_prices"]["H100Z26"] == "3.100000"
         assert set(states(m).values()) == {"CLOSED"}
         with pytest.raises(RequestRefused, match="settled already"):
             await perform(m, requests.Settle())
+        await override(m.operations, "H100Z26", "3.2", correction=True)
+        corrected = await perform(m, requests.Settle())
+        assert corrected["settlement_prices"] == {"H100Z26": "3.200000"}
+        assert corrected["inputs"][0]["rule"] == "approved by two"
         assert (await perform(m, requests.OpenDay()))["business_date"] == 20261121
-        low, high = m.desk.instruments.by_code["H100Z26"].low_ticks, 3_410
-        assert (low, m.desk.instruments.by_code["H100Z26"].high_ticks) == (2_790, high)
+        low, high = m.desk.instruments.by_code["H100Z26"].low_ticks, 3_520
+        assert (low, m.desk.instruments.by_code["H100Z26"].high_ticks) == (2_880, high)
 
 
 async def test_a_day_that_was_closed_and_not_settled_is_settled_after_a_restart(

@@ -38,8 +38,6 @@ from exchange.clearing.ledger import (
     Ledger,
     cash_of,
 )
-from exchange.clearing.novation import Positions
-from exchange.clearing.settlement import daily_price
 from exchange.clearing.state import Changes
 from exchange.clearing.statements import dollars, open_interest_text
 from exchange.clearing.store import Store
@@ -56,7 +54,6 @@ from exchange.messages import (
     Side,
 )
 
-TABLE = Path(__file__).parent / "tables" / "settlement.json"
 PEOPLE = (HOUSE_ACCOUNT, *ACCOUNTS)
 
 
@@ -82,71 +79,6 @@ def assert_equal_to_engine(clearing: Clearing, market: TestMarket) -> None:
 
 def events_of(frames: list[Released], kind: EventKind) -> list[tuple[Any, ...]]:
     return [e for f in frames for e in EVENT.iter_unpack(f.events) if e[2] == kind]
-
-
-# The rules as tables.
-
-
-def cases(kind: str) -> list[Any]:
-    found = json.loads(TABLE.read_text())["cases"]
-    return [
-        pytest.param(c["inputs"], c["expected"], id=c["id"]) for c in found if c["kind"] == kind
-    ]
-
-
-@pytest.mark.parametrize(("inputs", "expected"), cases("daily_price"))
-def test_daily_price_vectors(inputs: dict[str, Any], expected: dict[str, int]) -> None:
-    trades = inputs["window_trades"]
-    rest = {k: v for k, v in inputs.items() if k not in ("prior", "window_trades")}
-    value, quantity = sum(p * q for p, q in trades), sum(q for _, q in trades)
-    assert daily_price(inputs["prior"], value, quantity, **rest)._asdict() == expected
-
-
-@pytest.mark.parametrize(
-    ("prior", "value", "quantity", "tick", "price"),
-    [
-        (424, 426 * 50 + 427 * 50, 100, 1, 426),  # a half, prior below
-        (430, 426 * 50 + 427 * 50, 100, 1, 427),  # a half, prior above
-        (2_500_499, 2_500 * 1_000 + 2_501 * 1_000, 2, 1_000, 2_500_000),  # prior off the tick
-        (2_500_501, 2_500 * 1_000 + 2_501 * 1_000, 2, 1_000, 2_501_000),
-        (2_500_500, 2_500 * 1_000 + 2_501 * 1_000, 2, 1_000, 2_500_000),  # as near: the lower
-        (0, -7, 2, 1, -3),  # prices may be negative: -3.5, prior above
-        (-9, -7, 2, 1, -4),
-        (0, -10, 3, 1, -3),
-        (0, 10, 3, 5, 5),
-    ],
-)
-def test_average_price_goes_to_the_nearest_tick(
-    prior: int, value: int, quantity: int, tick: int, price: int
-) -> None:
-    assert daily_price(prior, value, quantity, tick=tick) == (1, price)
-
-
-@pytest.mark.parametrize(("inputs", "expected"), cases("variation"))
-def test_variation_vectors(inputs: dict[str, Any], expected: dict[str, Any]) -> None:
-    names = {name for day in expected["days"] for name in day["cash"]}
-    ids = {name: number for number, name in enumerate(sorted(names), 1)}
-    positions, tick = Positions(), inputs["value_per_tick"]
-    for name, net in inputs["opening"].items():
-        positions.add(ids[name], 1, net, net * inputs["prior_settle"] * tick)
-    for day, right in zip(inputs["days"], expected["days"], strict=True):
-        for t in day["trades"]:
-            value = t["qty"] * t["price"] * tick
-            positions.trade(1, ids[t["buyer"]], ids[t["seller"]], t["qty"], value)
-        held = {name: positions.get(ids[name], 1) for name in right["cash"]}
-        paid = {name: p.variation(day["settle"], tick) for name, p in held.items()}
-        assert paid == right["cash"]
-        assert sum(paid.values()) == right["sum"]
-        assert {name: p.net for name, p in held.items()} == right["positions"]
-        positions.strike(1, day["settle"], tick)
-
-
-def test_the_table_is_the_vectors(shared: Path) -> None:
-    vectors = {
-        c["id"]: c for c in json.loads((shared / "vectors/settlement.json").read_text())["cases"]
-    }
-    for case in json.loads(TABLE.read_text())["cases"]:
-        assert case.items() <= vectors[case["id"]].items()
 
 
 # Double entry.
@@ -285,19 +217,26 @@ def test_trial_balance_and_bulletin_read_well(clearing: Clearing) -> None:
     assert bulletin[-1].split() == ["H100-0", "2.500000", "1", "10", "10"]
 
 
+def proposal(
+    clearing: Clearing, quote: tuple[int | None, int | None] = (None, None)
+) -> tuple[int, int]:
+    (found,) = clearing.settlement_prices({0: quote})
+    return found.tier, found.price
+
+
 def test_the_proposal_is_the_days_average(clearing: Clearing) -> None:
     market = one_trade()
     clearing.apply(market.frames)
-    assert clearing.propose(0) == (1, 2_500_000)
+    assert proposal(clearing) == (1, 2_500_000)
     market.apply(market.enter(1, Side.SELL, 2_507, 10), market.enter(2, Side.BUY, 2_507, 10))
     clearing.apply(market.frames[-1:])
-    assert clearing.propose(0) == (1, 2_503_000)  # 2,503.5: the half nearer the prior 2,500
+    assert proposal(clearing) == (1, 2_503_000)  # 2,503.5: the half nearer the prior 2,500
     market.apply(market.settle(0, 2_503_000))
     market.apply(Command(kind=CommandKind.CLOSE_DAY, quantity=DAY), market.open_day(DAY + 1))
     clearing.apply(market.frames[-2:])
-    assert clearing.propose(0) == (3, 2_503_000)
-    assert clearing.propose(0, bid=2_600) == (3, 2_600_000)
-    assert clearing.propose(0, bid=2_400, ask=2_450) == (2, 2_450_000)
+    assert proposal(clearing) == (3, 2_503_000)
+    assert proposal(clearing, (2_600, None)) == (3, 2_600_000)
+    assert proposal(clearing, (2_400, 2_450)) == (2, 2_450_000)
 
 
 def test_a_repeated_request_moves_no_money_again(clearing: Clearing) -> None:

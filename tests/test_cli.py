@@ -157,7 +157,13 @@ def test_a_market_nobody_serves_is_operated_through_its_log(tmp_path: Path) -> N
     hourbook("admin", "halt", "B200Z26", *data)
     hourbook("admin", "mode", "cancel_only", *data)
     assert result("admin", "state", *data)["mode"] == "CANCEL_ONLY"
-    settled = result("clear", "settle", "--price", "H100Z26=3.1", *data)
+    reason = ("--reason", "a wrong print")
+    proposed = result("clear", "propose-price", "H100Z26", "3.1", "--person", "ann", *reason, *data)
+    number = str(proposed["rulings"][0]["facts"]["proposal"])
+    approve = ("clear", "approve-price", number, "--person")
+    assert "four_eyes" in hourbook(*approve, "ann", *data, code=1)
+    assert "accepted" in hourbook(*approve, "bob", *data)
+    settled = result("clear", "settle", *data)
     assert settled["settlement_prices"]["H100Z26"] == "3.100000"
     assert "settled already" in hourbook("clear", "settle", *data, code=1)
     hourbook("admin", "open-day", *data)
@@ -207,7 +213,7 @@ def test_a_damaged_log_is_refused_with_its_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [("admin", "mode", "sideways"), ("demo", "--seconds", "0"), ("nonsense",),
-     ("clear", "settle", "--price", "H100Z26"), ("keys", "create", "5", "--scope", "all")],
+     ("clear", "propose-price", "H100Z26"), ("keys", "create", "5", "--scope", "all")],
     ids=" ".join,
 )  # fmt: skip
 def test_a_command_line_that_makes_no_sense_is_a_usage_error(arguments: tuple[str, ...]) -> None:

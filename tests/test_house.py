@@ -34,14 +34,14 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "exchange.engine": (set(), set()),
     "exchange.journal": ({"exchange.messages"}, {"blake3", "msgspec", "cryptography"}),
     "exchange.sequencer": ({"exchange.messages", "exchange.engine", "exchange.journal"}, set()),
-    "exchange.clearing": ({"exchange.messages", "contracts"}, set()),
+    "exchange.clearing": ({"exchange.messages", "contracts"}, {"msgspec"}),
     "exchange.clearing.store": (
         {"exchange.clearing", "exchange.messages", "contracts"},
         {"sqlite_utils"},
     ),
     "exchange.clearing.margin": (
         {"exchange.clearing", "exchange.messages", "contracts"},
-        {"numpy"},
+        {"msgspec", "numpy"},
     ),
     "exchange.marketdata": ({"exchange.messages"}, {"sortedcontainers"}),
     "exchange.gateway": (
@@ -61,6 +61,7 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "exchange.sim": ({"exchange", "contracts", "clients"}, {"msgspec"}),
     "exchange.app": ({"exchange", "contracts", "clients"}, {"msgspec"}),
     "exchange.cli": ({"exchange", "contracts", "clients"}, {"msgspec", "rich", "typer"}),
+    "exchange.cli.plot": ({"exchange", "contracts"}, {"matplotlib"}),
     "exchange.cli.export": ({"exchange"}, {"msgspec", "pyarrow"}),
     "clients": (
         {"exchange.messages", "contracts"},

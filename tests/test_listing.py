@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from overrides import override
 
 from contracts import registry, symbol
 from contracts.registry import RegistryError
@@ -110,8 +111,9 @@ async def test_the_spot_month_begins_with_the_month(tmp_path: Path) -> None:
     async with running(tmp_path) as m:
         before = m.desk.instruments.by_code["H100Z26"].rate
         spot = m.desk.instruments.by_code["H100X26"].rate
-        settled = {"H100Z26": "3.000", "H100X26": "3.000"}
-        await m.operations.perform(requests.Settle(prices=settled))
+        await override(m.operations, "H100Z26", "3.000")
+        await override(m.operations, "H100X26", "3.000")
+        await m.operations.perform(requests.Settle())
     async with running(tmp_path, date(2026, 12, 1)) as m:
         december = m.desk.terms["H100Z26"]
         rate = m.desk.instruments.by_code["H100Z26"].rate

@@ -147,3 +147,21 @@ def test_a_read_that_lands_elsewhere_stops_the_start() -> None:
         read_log(disk)
     disk.heal()
     assert read_log(disk).last_sequence == 32
+
+
+def test_a_write_that_goes_astray_is_found_and_comes_back_from_a_copy() -> None:
+    """It destroys two places, and neither is skipped: the start refuses until both are restored."""
+    disk = SimDisk(Random(3))
+    journal = journal_at(disk, read_log(disk))
+    for number in range(10):
+        disk.faults = DiskFaults(astray_ppm=1_000_000 if number == 4 else 0)
+        append(journal, deposits(4, 1 + 10 * number))
+        journal.sync()
+    journal.close()
+    reopened(disk, power_cut=True)
+    assert disk.damaged and disk.trouble["write went astray"] == 1
+    with pytest.raises(DamagedLog):
+        read_log(disk)
+    disk.restore()
+    assert not disk.damaged
+    assert read_log(disk).last_sequence == 40

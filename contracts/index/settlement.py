@@ -14,7 +14,7 @@ an integer of millionths of a dollar per GPU-hour, rounded once, half to even.
 from collections.abc import Sequence
 from datetime import date, timedelta
 from enum import IntEnum
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -22,7 +22,6 @@ from contracts.calendar import Month
 from contracts.index.methodology import Index, digest
 from contracts.index.numbers import divide
 from contracts.index.run import end_ns
-from contracts.index.tape import Tape
 
 _NS_OF_HOUR: Final = 3_600 * 10**9
 
@@ -49,6 +48,33 @@ class FinalPrice(msgspec.Struct, frozen=True, kw_only=True):
     inputs_hash: str
 
 
+class Known(Protocol):
+    """What a fixing is to a settlement."""
+
+    @property
+    def date(self) -> date:
+        """The day it speaks of."""
+
+    @property
+    def revision(self) -> int:
+        """Its number on that day, from 0."""
+
+    @property
+    def price_micros(self) -> int | None:
+        """None: withheld."""
+
+    @property
+    def inputs_hash(self) -> str:
+        """What it was made from."""
+
+
+class Fixings(Protocol):
+    """Fixings by index and day, each with the time from which it was known: a tape, a log."""
+
+    def fixing(self, index: str, day: date, known_ns: int, /) -> Known | None:
+        """The latest revision of a day that was known then."""
+
+
 class MonthIncomplete(ValueError):
     """Days of the month have no fixing yet, published or withheld."""
 
@@ -56,7 +82,7 @@ class MonthIncomplete(ValueError):
 def final_price(
     index: Index,
     month: Month,
-    tape: Tape,
+    tape: Fixings,
     market_micros: Sequence[int] = (),
     cut_ns: int | None = None,
 ) -> FinalPrice:

@@ -5,7 +5,8 @@ Nothing here changes the market by itself; every change goes through the desk in
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -18,12 +19,13 @@ from contracts.compare import differences
 from contracts.grades import table as factors
 from contracts.refusals import Refusal, Refused
 from contracts.spec import Instrument as Terms
-from exchange.app import requests, wishes
+from exchange.app import margin, requests, wishes
 from exchange.app.approvals import SOCKET_PERSON, Approvals
-from exchange.app.desk import Desk
-from exchange.app.quotes import NO_QUOTE, Quote
+from exchange.app.desk import Desk, WishRejected
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
+from exchange.clearing.matters import ACCEPTED
+from exchange.clearing.prices import Priced
 from exchange.gateway.auth import create_key, list_keys, revoke_key
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import EventFlag, HaltCause, Mode, TradingState
@@ -71,7 +73,13 @@ class Operations:
                 case requests.State():
                     return self.state()
                 case requests.Settle():
-                    return await self._settle(request)
+                    return await self._settle()
+                case requests.ProposePrice():
+                    return await self._propose_price(request)
+                case requests.ApprovePrice():
+                    return await self._put(msgspec.structs.asdict(request), "approve_price")
+                case requests.PutRecord():
+                    return await self._put_record(request.record, request.request_id)
                 case requests.OpenDay():
                     return await self._open_day(request)
                 case requests.Halt():
@@ -109,6 +117,8 @@ class Operations:
                     return await self._record_fixing(request)
                 case requests.RecordFactors():
                     return await self._record_factors(request)
+                case requests.AdoptMargin():
+                    return await self._adopt_margin(request)
                 case requests.SetMode():
                     mode = Mode[request.mode.upper()]
                     await self._desk.perform([wishes.set_mode(mode, "operator")])
@@ -250,6 +260,25 @@ class Operations:
             "recorded_before": bool(event.flags & EventFlag.DUPLICATE),
         }
 
+    async def _adopt_margin(self, request: requests.AdoptMargin) -> dict[str, Any]:
+        """Journal a version of the margin parameters; at once in force, it moves the rates."""
+        desk, parameters = self._desk, margin.read(request.parameters)
+        await self.cleared()
+        new = margin.judge(parameters, self._clearing, desk.terms, desk.business_date)
+        if new:
+            await desk.perform([wishes.adopt_margin(parameters)])
+            await self.cleared()
+            if parameters.effective <= desk.business_date:
+                await desk.perform(self._rates(wishes.as_date(desk.business_date)))
+        adopted = self._clearing.margin_versions()
+        return {
+            "version": parameters.version,
+            "effective": parameters.effective,
+            "inputs_hash": parameters.inputs_hash,
+            "adopted": parameters in adopted,
+            "adopted_before": not new,
+        }
+
     async def _open_day(self, request: requests.OpenDay) -> dict[str, Any]:
         """Open a business date: new expiries, limits around the last settlement, trading."""
         desk = self._desk
@@ -257,7 +286,8 @@ class Operations:
             raise RequestRefused(f"business date {desk.business_date} is open; settle it first")
         number = request.date or self._next_date()
         day = wishes.as_date(number)
-        todo = self._relimit(day)
+        await self.cleared()  # which margin parameters are in force is clearing's to say
+        todo = [*self._relimit(), *self._rates(day)]
         todo += self._list_missing(day)
         await desk.perform([*todo, wishes.open_day(number)])
         closed = [
@@ -274,17 +304,25 @@ class Operations:
             today = max(today, wishes.as_date(self._desk.business_date) + timedelta(days=1))
         return wishes.as_number(today)
 
-    def _relimit(self, day: date) -> list[Wish]:
-        """Limits and margin rates of the listed instruments, around their settlement prices."""
-        todo = []
+    def _relimit(self) -> list[Wish]:
+        """Price limits of the listed instruments, around their settlement prices."""
+        return [wishes.limits(terms, listed.id, price) for listed, terms, price in self._settled()]
+
+    def _rates(self, day: date) -> list[Wish]:
+        """Margin rates of the listed instruments, by the margin parameters of that day."""
+        parameters = self._clearing.margin_parameters(wishes.as_number(day))
+        return [
+            wishes.risk(terms, listed.id, price, day, parameters)
+            for listed, terms, price in self._settled()
+        ]
+
+    def _settled(self) -> Iterator[tuple[Instrument, Terms, int]]:
+        """What is listed and has not expired, its terms, and its last settlement price."""
         for listed in self._desk.instruments.by_id.values():
             terms = self._desk.terms.get(listed.code)
-            if terms is None or listed.state == TradingState.EXPIRED:
-                continue
-            price = listed.mark if listed.settlement_price is None else listed.settlement_price
-            todo.append(wishes.limits(terms, listed.id, price))
-            todo.append(wishes.risk(terms, listed.id, price, day))
-        return todo
+            if terms is not None and listed.state != TradingState.EXPIRED:
+                price = listed.mark if listed.settlement_price is None else listed.settlement_price
+                yield listed, terms, price
 
     def _list_missing(self, day: date) -> list[Wish]:
         """Listings of the expiries to be opened on ``day`` that are not listed yet.
@@ -294,6 +332,7 @@ class Operations:
         an assumed slope (contracts/data/prices_2026.toml).
         """
         todo: list[Wish] = []
+        parameters = self._clearing.margin_parameters(wishes.as_number(day))
         number = len(self._desk.instruments.by_id)
         place: dict[str, int] = {}
         try:
@@ -312,7 +351,7 @@ class Operations:
                     f"{terms.code} cannot be listed: {terms.product} has no price figures"
                     " in contracts/data/"
                 ) from None
-            todo += wishes.listing(terms, number, mark, day)
+            todo += wishes.listing(terms, number, mark, day, parameters)
             number += 1
         return todo
 
@@ -332,15 +371,12 @@ class Operations:
             fields,
         )
 
-    async def _settle(self, request: requests.Settle) -> dict[str, Any]:
+    async def _settle(self) -> dict[str, Any]:
         """Close the day, settle every instrument once, and compare engine and clearing.
 
         Can be asked again after a crash in the middle: what is settled already is left alone.
         """
         desk = self._desk
-        given = {
-            desk.instrument(code).id: wishes.micros(price) for code, price in request.prices.items()
-        }
         listed = [i for i in desk.instruments.by_id.values() if i.state != TradingState.EXPIRED]
         trading = [i for i in listed if i.state == TradingState.CONTINUOUS]
         closing = [wishes.set_state(i.code, i.id, TradingState.CLOSED) for i in trading]
@@ -353,24 +389,76 @@ class Operations:
             for line in self._clearing.open_interest()
             if line.settlement_date == desk.business_date
         }
-        due = [i for i in listed if i.id not in settled]
+        approved = self._clearing.approved()
+        due = {i.id: i.code for i in listed if i.id not in settled or i.id in approved}
         if not due:
-            raise RequestRefused(f"business date {desk.business_date} is settled already")
-        quotes = await desk.quotes.read()
-        price = {
-            i.id: given[i.id] if i.id in given else self._proposal(i, quotes.get(i.id, NO_QUOTE))
-            for i in due
-        }
-        await desk.perform(
-            [*(wishes.settle(i.code, i.id, price[i.id]) for i in due), wishes.checkpoint()]
-        )
+            raise RequestRefused(
+                f"business date {desk.business_date} is settled already; another price needs a"
+                " correction that two persons want: hourbook clear propose-price --correction"
+            )
+        found = self._clearing.settlement_prices(await desk.quotes.read())
+        prices = [priced for priced in found if priced.instrument in due]
+        settling = [
+            wishes.settle(p.code, p.instrument, p.price, approved.get(p.instrument, (0, 1))[1])
+            for p in prices
+        ]
+        await desk.perform([*settling, wishes.checkpoint()])
         await self.cleared()
+        await self._perform_dues()
         return {
             "business_date": desk.business_date,
-            "settlement_prices": {i.code: micros_text(price[i.id]) for i in due},
+            "settlement_prices": {p.code: micros_text(p.price) for p in prices},
+            "inputs": [_inputs(p) for p in prices],
             "divergences": len(self._clearing.divergences),
         }
 
-    def _proposal(self, listed: Instrument, quote: Quote) -> int:
-        bid, ask = quote
-        return self._clearing.propose(listed.id, bid=bid, ask=ask).price
+    async def _propose_price(self, request: requests.ProposePrice) -> dict[str, Any]:
+        """Put one person's settlement price before the clearing house."""
+        listed, approved = self._desk.instrument(request.code), self._clearing.cycles()
+        facts = {
+            "instrument": listed.id,
+            "business_date": self._desk.business_date,
+            "cycle": approved.get(listed.id, 0) + 1,
+            "price": wishes.micros(request.price),
+            "person": request.person,
+            "reason": request.reason,
+            "correction": request.correction,
+        }
+        return await self._put(facts, "propose_price")
+
+    async def _put(self, facts: dict[str, Any], operation: str) -> dict[str, Any]:
+        return await self._put_record(
+            msgspec.json.encode({"operation": operation, **facts}).decode()
+        )
+
+    async def _put_record(self, text: str, request_id: str = "") -> dict[str, Any]:
+        """Journal a record, and say what the clearing house ruled; perform what it asks for.
+
+        RequestRefused with the name and the figures of a refusal.
+        """
+        (outcome,) = await self._desk.perform([wishes.put_record(text, request_id)])
+        event = outcome.events[0]
+        await self.cleared()
+        rulings = self._clearing.rulings(event.sequence)
+        for ruling in rulings[:1]:
+            if ruling["outcome"] != ACCEPTED:
+                raise RequestRefused(f"refused {ruling['outcome']}: {ruling['facts']}")
+        await self._perform_dues()
+        return {"sequence": event.sequence, "rulings": rulings}
+
+    async def _perform_dues(self) -> None:
+        """Do what clearing asks for, each in its own command: one refused holds up no other."""
+        for asked in self._clearing.dues():
+            try:
+                await self._desk.perform([wishes.due(asked)])
+            except WishRejected as rejected:
+                _log.error("clearing asks for %s, and %s", asked.id, rejected)
+        await self.cleared()
+
+
+def _inputs(priced: Priced) -> dict[str, Any]:
+    """A settlement price with its tier and all it rests on; prices as decimal strings."""
+    facts = asdict(priced) | {"rule": priced.rule}
+    for name in ("price", "prior", "last", "bid", "ask", "preceding_change", "proposed"):
+        facts[name] = None if facts[name] is None else micros_text(facts[name])
+    return facts

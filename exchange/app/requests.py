@@ -97,9 +97,37 @@ class OpenDay(Request, frozen=True, kw_only=True, tag="open_day"):
 
 
 class Settle(Request, frozen=True, kw_only=True, tag="settle"):
-    """Closes the open day and settles it, at clearing's proposals or at ``prices`` by code."""
+    """Closes the open day and settles it, at the prices clearing finds or two persons approved."""
 
-    prices: dict[str, str] = {}
+
+class ProposePrice(Request, frozen=True, kw_only=True, tag="propose_price"):
+    """One person's settlement price of an instrument; it counts once another approves it.
+
+    Of a date that is settled it must be a ``correction``, which the next ``settle`` books.
+    """
+
+    code: str
+    price: str
+    person: str
+    reason: str
+    correction: bool = False
+
+
+class ApprovePrice(Request, frozen=True, kw_only=True, tag="approve_price"):
+    """A second person approves the proposal of that number."""
+
+    proposal: int
+    person: str
+
+
+class PutRecord(Request, frozen=True, kw_only=True, tag="put_record"):
+    """Puts a record before the clearing house: a JSON object tagged ``operation``.
+
+    A repeated ``request_id`` is recorded once; the repeat has no rulings of its own.
+    """
+
+    record: str
+    request_id: str = ""
 
 
 class Bust(Request, frozen=True, kw_only=True, tag="bust"):
@@ -158,6 +186,15 @@ class RecordFactors(Request, frozen=True, kw_only=True, tag="record_factors"):
     table: str  # JSON, as `hourbook goodput factors` writes it
 
 
+class AdoptMargin(Request, frozen=True, kw_only=True, tag="adopt_margin"):
+    """Adopts the next version of the margin parameters, from the business date it names on.
+
+    A repeat of the same parameters is answered, not adopted again.
+    """
+
+    parameters: str  # JSON, as `hourbook clear calibrate` writes it
+
+
 class State(Request, frozen=True, kw_only=True, tag="state"):
     """Asks how the market stands."""
 
@@ -179,8 +216,12 @@ AnyRequest: TypeAlias = (
     | Adjust
     | Approve
     | ListProposals
+    | ProposePrice
+    | ApprovePrice
+    | PutRecord
     | RecordFixing
     | RecordFactors
+    | AdoptMargin
     | State
 )
 

@@ -15,6 +15,10 @@ from contracts.decimal_text import DecimalTextError, parse_price
 from contracts.grades.table import FactorTable
 from contracts.spec import Instrument
 from exchange.app.requests import Deposit, OpenAccount, RecordFixing, SetAccount, Withdraw
+from exchange.clearing.margin.matter import AdoptMargin
+from exchange.clearing.margin.parameters import MarginParameters, lot_rates
+from exchange.clearing.matters import Due
+from exchange.clearing.records import kinds, write
 from exchange.messages import (
     COMMAND,
     HOUSE_ACCOUNT,
@@ -89,7 +93,13 @@ def as_date(number: int) -> date:
         raise RequestRefused(f"{number} is not a date of the form yyyymmdd") from error
 
 
-def listing(instrument: Instrument, number: int, mark_micros: int, day: date) -> list[Wish]:
+def listing(
+    instrument: Instrument,
+    number: int,
+    mark_micros: int,
+    day: date,
+    margin: MarginParameters | None = None,
+) -> list[Wish]:
     """Lists an instrument under its dense number at a first mark, with limits and risk figures."""
     low, high = instrument.limits(settlement_micros=mark_micros)
     command = Command(
@@ -103,15 +113,29 @@ def listing(instrument: Instrument, number: int, mark_micros: int, day: date) ->
         target_lo=low & _U64,
         target_hi=high & _U64,
     )
-    return [Wish(command, instrument.to_json()), risk(instrument, number, mark_micros, day)]
+    return [Wish(command, instrument.to_json()), risk(instrument, number, mark_micros, day, margin)]
 
 
-def risk(instrument: Instrument, number: int, price_micros: int, day: date) -> Wish:
-    """Sets the margin rate that a price asks for on a day, and the instrument's limits and fees."""
+def risk(
+    instrument: Instrument,
+    number: int,
+    price_micros: int,
+    day: date,
+    margin: MarginParameters | None = None,
+) -> Wish:
+    """Sets the margin rate that a price asks for on a day, and the instrument's limits and fees.
+
+    The rate is the contract's own least margin, or what the margin parameters ask for a lot if
+    they cover the product and ask for more.
+    """
+    rate = instrument.margin_rate(price_micros=price_micros, on=day)
+    if margin is not None and margin.covers(instrument.code):
+        lot = lot_rates(margin, instrument.code, instrument.multiplier, price_micros, day)
+        rate = max(rate, lot.hold)
     command = Command(
         kind=CommandKind.SET_RISK,
         instrument=number,
-        price=instrument.margin_rate(price_micros=price_micros, on=day),
+        price=rate,
         quantity=instrument.position_limit_on(day),
         session=instrument.max_order,
         target_lo=instrument.maker_fee & _U64,
@@ -196,6 +220,33 @@ def set_account(request: SetAccount) -> Wish:
         quantity=request.max_order,
     )
     return Wish(command, note("set_account", account=request.account, killed=request.killed))
+
+
+def put_record(text: str, request_id: str = "") -> Wish:
+    """Puts a record before the clearing house; its text says all. RequestRefused if it is none."""
+    try:
+        facts = msgspec.json.decode(text, type=dict[str, object])
+    except msgspec.DecodeError as error:
+        raise RequestRefused(f"a record is a JSON object with an operation: {error}") from error
+    operation = facts.pop("operation", None)
+    if not isinstance(operation, str) or operation not in kinds():
+        raise RequestRefused(f"operation {operation!a} is none of {', '.join(sorted(kinds()))}")
+    facts.pop("nonce", None)
+    if not request_id.isascii():
+        raise RequestRefused("request_id must be ASCII")
+    key_lo, key_hi = digest(f"record {request_id or secrets.token_hex(8)}", b"request")
+    command = Command(kind=CommandKind.RECORD, account=HOUSE_ACCOUNT, key_lo=key_lo, key_hi=key_hi)
+    return Wish(command, note(operation, **facts))
+
+
+def due(asked: Due) -> Wish:
+    """The command that a due asks for, under its id: it happens once."""
+    kind = CommandKind[asked.kind.upper()]
+    key_lo, key_hi = asked.key
+    command = Command(
+        kind=kind, account=asked.account, price=asked.amount, key_lo=key_lo, key_hi=key_hi
+    )
+    return Wish(command, note("due", id=asked.id, kind=asked.kind, account=asked.account))
 
 
 def record_fixing(request: RecordFixing) -> Wish:
@@ -293,6 +344,27 @@ def _correction(kind: CommandKind, trade: Trade, target_hi: int, key_lo: int = 0
         target_hi=target_hi,
         key_lo=key_lo,
     )
+
+
+def adopt_margin(parameters: MarginParameters) -> Wish:
+    """Records a version of the margin parameters: its number, half the hash of its inputs, it.
+
+    Its request id is of all it says, so that the same is never recorded twice.
+    """
+    inputs = bytes.fromhex(parameters.inputs_hash)
+    content = blake2b(parameters.to_json().encode(), digest_size=_HASH_BYTES).hexdigest()
+    key_lo, key_hi = digest(f"margin {parameters.version} {content}", b"request")
+    command = Command(
+        kind=CommandKind.RECORD,
+        account=HOUSE_ACCOUNT,
+        quantity=parameters.version,
+        target_lo=int.from_bytes(inputs[:8], "little"),
+        target_hi=int.from_bytes(inputs[8:16], "little"),
+        key_lo=key_lo,
+        key_hi=key_hi,
+    )
+    record = AdoptMargin(nonce=secrets.token_hex(8), parameters=parameters)
+    return Wish(command, write(record))
 
 
 def move_cash(request: Deposit | Withdraw) -> Wish:

@@ -1,16 +1,26 @@
 """The clearing house: applies the released stream to its store and answers about it."""
 
+import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from exchange.clearing import statements
 from exchange.clearing.ledger import Ledger
+from exchange.clearing.margin.matter import MarginVersions
+from exchange.clearing.margin.parameters import MarginParameters, root_of
+from exchange.clearing.matters import Due, Dues
+from exchange.clearing.prices import WINDOW_NS, Month, Priced, Traded, is_spread, settle_day
+from exchange.clearing.pricing import Prices
 from exchange.clearing.projection import Frame, Projection, totals
-from exchange.clearing.settlement import DailyPrice, daily_price
 from exchange.clearing.state import Divergence, Point, Trading
 from exchange.clearing.store import Store, audit
+from exchange.messages import INDEX_BITS
+
+if TYPE_CHECKING:
+    from exchange.clearing.margin.book import Requirement
 
 REBUILD_FRAMES: Final = 512  # frames per transaction while rebuilding
 
@@ -158,23 +168,102 @@ class Clearing:
         with self._lock:
             return statements.open_interest(self._state)
 
-    def propose(
-        self, instrument: int, *, bid: int | None = None, ask: int | None = None
-    ) -> DailyPrice:
-        """The day's settlement price as the day's trades support it (settlement.daily_price).
+    def margin_parameters(self, business_date: int = 0) -> MarginParameters | None:
+        """The margin parameters of a business date, or of the present one; None if there are none.
 
-        ``bid`` and ``ask``: the best of the book in price ticks. The window is the whole day.
-        KeyError: no such instrument.
+        ``yyyymmdd``; a date to come may have a version of its own already.
         """
         with self._lock:
-            listed = self._state.instruments[instrument]
-            day = self._state.trading.get(instrument, Trading())
-            scale = listed.tick_scale
-            return daily_price(
-                listed.settlement_price,
-                day.value * scale,
-                day.volume,
-                tick=listed.price_step * scale,
-                bid=None if bid is None else bid * scale,
-                ask=None if ask is None else ask * scale,
+            on = business_date or self._state.business_date
+            return self._state.matters.get(MarginVersions).in_force(on)
+
+    def margin_versions(self) -> tuple[MarginParameters, ...]:
+        """The versions adopted: the one in force, and those that wait for their date."""
+        with self._lock:
+            return self._state.matters.get(MarginVersions).adopted
+
+    def margins(
+        self, advance: Callable[[int, int], object] = lambda done, total: None
+    ) -> list["Requirement"]:
+        """What every account with positions must have, at the last settlement prices.
+
+        LookupError without margin parameters, or if they do not cover a position. ``advance`` is
+        told how many of how many positions are done.
+        """
+        from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only for who asks
+
+        with self._lock:
+            parameters, number = self.margin_parameters(), self._state.business_date
+            if parameters is None:
+                raise LookupError(f"no margin parameters are in force on {number}")
+            on = date(number // 10_000, number // 100 % 100, number % 100)
+            return book.requirements(self._state, parameters, on, advance)
+
+    def daily_volumes(self, days: int) -> dict[str, int]:
+        """Lots a business date by product, the mean of the last ``days`` dates with any trade,
+        rounded down and at least 1; a product that never traded is absent."""
+        query = "select business_date, instrument, volume from trading order by business_date"
+        with self._lock:
+            rows = [row for row in self._store.rows(query) if row["business_date"]]
+            dates = sorted({row["business_date"] for row in rows})[-days:]
+            total: dict[str, int] = {}
+            for row in rows:
+                root = root_of(self._state.instruments[row["instrument"]].code)
+                if root and row["business_date"] in dates:
+                    total[root] = total.get(root, 0) + row["volume"]
+        return {root: max(1, lots // len(dates)) for root, lots in sorted(total.items())}
+
+    def settlement_prices(
+        self, quotes: Mapping[int, tuple[int | None, int | None]] | None = None
+    ) -> list[Priced]:
+        """The price of every instrument that has not expired, with its tier and inputs.
+
+        ``quotes``: best bid and ask in price ticks when the date closed. Of an open date the window
+        ends with the last trade.
+        """
+        with self._lock:
+            state, quotes = self._state, quotes or {}
+            traded = self._store.window(
+                state.business_date, state.matters.get(Prices).closed, WINDOW_NS
             )
+            months, spreads = [], {}
+            for number, listed in sorted(state.instruments.items()):
+                day = state.trading.get(number, Trading())
+                if is_spread(listed.code):
+                    spreads[listed.code] = Traded(day.trades, day.volume, day.value)
+                elif not listed.expired:
+                    bid, ask = quotes.get(number, (None, None))
+                    months.append(
+                        Month(
+                            number, listed.code, listed.settlement_price,
+                            listed.price_step * listed.tick_scale, listed.tick_scale,
+                            Traded(*traded.get(number, ())), day.last_price if day.trades else None,
+                            bid, ask,
+                        )
+                    )  # fmt: skip
+            return settle_day(months, spreads, {i: p for i, (p, _) in self.approved().items()})
+
+    def approved(self) -> dict[int, tuple[int, int]]:
+        """(price, cycle) that two persons approved and that wait to be settled, by instrument."""
+        with self._lock:
+            return self._state.matters.get(Prices).approved()
+
+    def cycles(self) -> dict[int, int]:
+        """The last settlement cycle of the business date, by instrument."""
+        with self._lock:
+            return dict(self._state.matters.get(Prices).cycles)
+
+    def rulings(self, sequence: int) -> list[dict[str, object]]:
+        """What was decided on the command of a sequence, in order: operation, outcome, facts."""
+        first, query = sequence << INDEX_BITS, (
+            "select operation, outcome, facts from rulings where number >= ? and number < ?"
+            " order by number, line"
+        )  # fmt: skip
+        with self._lock:
+            rows = list(self._store.rows(query, (first, first + (1 << INDEX_BITS))))
+        return [row | {"facts": json.loads(row["facts"])} for row in rows]
+
+    def dues(self) -> list[Due]:
+        """Commands that clearing asks for and has not seen yet, oldest first."""
+        with self._lock:
+            return list(self._state.matters.get(Dues).open.values())

@@ -7,7 +7,7 @@ reports every difference as a Divergence.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from exchange.clearing.ledger import (
@@ -23,6 +23,7 @@ from exchange.clearing.ledger import (
     cash_of,
     transfer,
 )
+from exchange.clearing.matters import At, Ruling
 from exchange.clearing.settlement import Settlement
 from exchange.clearing.state import Changes, Divergence, Instrument, State, Trading
 from exchange.messages import (
@@ -43,6 +44,8 @@ _TRADE: Final = int(EventKind.TRADE)
 _KIND: Final = 12  # offset of the kind byte in an event
 _INDEX: Final = (1 << INDEX_BITS) - 1
 _MASK: Final = (1 << 64) - 1
+# Shown to matters once the settlement they begin is booked.
+_SETTLING: Final = (EventKind.INSTRUMENT_SETTLED, EventKind.INSTRUMENT_EXPIRED)
 
 
 class Frame(Protocol):
@@ -76,9 +79,10 @@ class Projection:
         self.state = state
         self.changes = Changes()
         self._settling: Settlement | None = None
+        self._settling_event: Event | None = None
         self._stamp = 0
         self._texts: Sequence[tuple[int, str]] = ()
-        self._handlers = {
+        self._handlers: dict[int, Callable[[Event], None]] = {
             EventKind.INSTRUMENT_LISTED: self._listed,
             EventKind.MARKED: self._marked,
             EventKind.INSTRUMENT_SETTLED: self._settlement_begun,
@@ -92,8 +96,10 @@ class Projection:
             EventKind.CHECKPOINTED: self._checkpointed,
             EventKind.TRADE_BUSTED: self._corrected,
             EventKind.TRADE_ADJUSTED: self._corrected,
+            EventKind.RECORDED: self._recorded,
         }
-        kinds = bytes([EventKind.TRADE, *self._handlers])
+        self._watched = state.matters.watched
+        kinds = bytes(sorted({EventKind.TRADE, *self._handlers, *self._watched}))
         self._wanted = re.compile(b"[%b]" % re.escape(kinds)).finditer
 
     def apply(self, frame: Frame) -> None:
@@ -109,6 +115,10 @@ class Projection:
         assert last[3] & EventFlag.LAST_IN_COMMAND, "a frame holds whole commands"
         assert frame.epoch >= epoch, f"epoch {frame.epoch} after {epoch}"
         self._stamp, self._texts = frame.stamp, frame.texts
+        if frame.first_sequence > sequence:
+            state.book.advance(frame.stamp)
+            passed = state.matters.passed(frame.stamp, frame.first_sequence, state)
+            self._note(frame.first_sequence << INDEX_BITS, passed)
         for found in self._wanted(events[_KIND::EVENT_BYTES]):
             row, (kind,) = found.start(), found[0]
             layout = TRADE if kind == _TRADE else EVENT
@@ -123,7 +133,10 @@ class Projection:
                 self._traded(fields)
             else:
                 event = Event(**dict(zip(EVENT_FIELDS, fields, strict=True)))
-                self._handlers[EventKind(kind)](event)
+                if kind in self._handlers:
+                    self._handlers[kind](event)
+                if kind in self._watched and kind not in _SETTLING:
+                    self._saw(event)
         if self._settling is not None:
             self._settlement_ended(self._settling)
         state.point = (frame.epoch, *last[:2])
@@ -223,7 +236,33 @@ class Projection:
         self._book(number, kind, [(debit, credit, event.price)], buyer=account)
         self._compare(number, "cash", self.state.ledger.cash(account), event.b, account)
 
+    def _recorded(self, event: Event) -> None:
+        text = dict(self._texts).get(event.sequence)
+        if text is not None:
+            ruling = self.state.matters.rule(text, self._at(event), self.state)
+            self._note(_number(event), [] if ruling is None else [ruling])
+
+    def _saw(self, event: Event) -> None:
+        """Show an event to the matters that watch for it."""
+        self._note(_number(event), self.state.matters.saw(event, self._at(event), self.state))
+
+    def _at(self, event: Event) -> At:
+        text = dict(self._texts).get(event.sequence, "")
+        return At(_number(event), self._stamp, self.state.business_date, event.account, text)
+
+    def _note(self, number: int, rulings: Sequence[Ruling]) -> None:
+        """Keep rulings; several causes of one number (a frame's time, its first event) add up."""
+        changes, date = self.changes, self.state.business_date
+        for ruling in rulings:
+            line = changes.lines[number]
+            changes.lines[number] += 1
+            changes.rulings.append(
+                (number, line, self._stamp, date, ruling.operation, ruling.outcome,
+                 json.dumps(ruling.facts, separators=(",", ":")))
+            )  # fmt: skip
+
     def _settlement_begun(self, event: Event) -> None:
+        self._settling_event = event
         expiry = event.kind == EventKind.INSTRUMENT_EXPIRED
         self._settling = Settlement(
             _number(event), event.instrument, event.price, event.quantity, expiry
@@ -272,6 +311,9 @@ class Projection:
         listed.expired = int(settling.expiry)
         self.changes.instruments.add(instrument)
         self.changes.positions.update((account, instrument) for account in held)
+        assert self._settling_event is not None
+        if self._settling_event.kind in self._watched:
+            self._saw(self._settling_event)
 
     def _listed(self, event: Event) -> None:
         self.state.instruments[event.instrument] = Instrument(

@@ -4,8 +4,9 @@ Integer arithmetic throughout; prices are clearing units (millionths of a dollar
 or any other unit, as long as one call uses one unit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import lcm
 from typing import NamedTuple
 
 from exchange.clearing.novation import Position
@@ -61,6 +62,60 @@ def daily_price(
     if last_trade is not None or (bid is not None and ask is not None):
         return DailyPrice(2, clamp(prior if last_trade is None else last_trade, bid, ask))
     return DailyPrice(3, clamp(prior + preceding_month_change, bid, ask))
+
+
+class SpreadPrice(NamedTuple):
+    """What a calendar spread says of its far month: the near month's settlement less its price.
+
+    ``value`` = sum of (implied price x lots), so ``value / lots`` is the price implied.
+    """
+
+    value: int
+    lots: int
+    months_apart: int
+
+
+def spread_blend(spreads: Sequence[SpreadPrice], *, tick: int = 1, prior: int = 0) -> int | None:
+    """The far month's price by all spreads, weighted by volume over the months between their legs.
+
+    None without a lot. Rounded as ``nearest_tick``; once, over the exact sum.
+    """
+    common = lcm(*(spread.months_apart for spread in spreads))
+    value = sum(s.value * (common // s.months_apart) for s in spreads)
+    weight = sum(s.lots * (common // s.months_apart) for s in spreads)
+    return nearest_tick(value, weight, tick, prior) if weight else None
+
+
+class Implied(NamedTuple):
+    """A price that one spread implies, and its volume."""
+
+    price: int
+    volume: int
+
+
+def weighted_85_15(
+    one_month: Implied | None,
+    two_month: Implied | None,
+    min_volume: int,
+    *,
+    tick: int = 1,
+    prior: int = 0,
+) -> int | None:
+    """85 % of what the one-month spread implies, 15 % of the two-month spread.
+
+    Only those that reach ``min_volume`` count; one alone counts fully; none: None.
+    """
+    counted = [
+        (implied.price, weight)
+        for implied, weight in ((one_month, 85), (two_month, 15))
+        if implied is not None and implied.volume >= min_volume
+    ]
+    weight = sum(weight for _, weight in counted)
+    return (
+        nearest_tick(sum(price * w for price, w in counted), weight, tick, prior)
+        if weight
+        else None
+    )
 
 
 @dataclass(slots=True)

@@ -5,8 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from exchange.clearing.docket import MATTERS
 from exchange.clearing.ledger import Entry, Ledger, movement
+from exchange.clearing.matters import Matters
 from exchange.clearing.novation import Positions
+from exchange.clearing.transfers import Book
 
 Point = tuple[int, int, int]  # (epoch, sequence, index) of the last event applied
 START: Final[Point] = (0, 0, 0)
@@ -72,6 +75,8 @@ class State:
     instruments: dict[int, Instrument] = field(default_factory=dict)
     trading: dict[int, Trading] = field(default_factory=dict)  # of the business date
     divergences: list[Divergence] = field(default_factory=list)
+    matters: Matters = field(default_factory=lambda: Matters(MATTERS))
+    book: Book = field(default_factory=Book)  # fund, escrow and GPU-seconds: outside the engine
 
     def unrealized(self, account: int) -> Iterator[tuple[Instrument, int, int]]:
         """(instrument, net, gain at the mark since the last settlement) of an account."""
@@ -94,6 +99,8 @@ class Changes:
     )  # by business date and entry kind: what each ledger account was credited
     trading: dict[tuple[int, int], Trading] = field(default_factory=dict)
     divergences: list[Divergence] = field(default_factory=list)
+    rulings: list[tuple[Any, ...]] = field(default_factory=list)
+    lines: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))  # by number
 
     def book(self, entry: Entry, digest: bytes) -> None:
         """Add a posted entry."""

@@ -18,6 +18,8 @@ from typing import Any, Final
 from sqlite_utils import Database
 from sqlite_utils.db import Table
 
+from exchange.clearing import transfer_store
+from exchange.clearing.docket import MATTERS
 from exchange.clearing.ledger import (
     GENESIS,
     Entry,
@@ -26,10 +28,12 @@ from exchange.clearing.ledger import (
     ledger_name,
     link,
 )
+from exchange.clearing.matters import Matters
 from exchange.clearing.state import Changes, Divergence, Instrument, Point, State, Trading, gather
+from exchange.clearing.transfers import Book
 from exchange.messages import HOUSE_ACCOUNT, AccountKind
 
-STORE_VERSION: Final = 1
+STORE_VERSION: Final = 3
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -71,6 +75,12 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
          "ours": int, "engine": int},
         (),
     ),
+    "rulings": (
+        {"number": int, "line": int, "stamp": int, "business_date": int, "operation": str,
+         "outcome": str, "facts": str},
+        ("number", "line"),
+    ),
+    "matters": ({"name": str, "state": str}, ("name",)),
 }  # fmt: skip
 
 _VIEWS: Final = {
@@ -99,6 +109,8 @@ _WRITES: Final = {
     " set amount = amount + excluded.amount",
     "trading": "insert or replace into trading values (?, ?, ?, ?, ?, ?)",
     "divergences": "insert into divergences values (?, ?, ?, ?, ?, ?, ?)",
+    "rulings": "insert into rulings values (?, ?, ?, ?, ?, ?, ?)",
+    "matters": "insert or replace into matters values (?, ?)",
 }
 
 
@@ -129,7 +141,8 @@ class Store:
             table.create(columns, pk=key or None, not_null=set(columns), strict=True)
         for name, query in _VIEWS.items():
             self.database.create_view(name, query)
-        for table_name in ("journal", "postings"):
+        transfer_store.create(self._connection)
+        for table_name in ("journal", "postings", "rulings"):
             for verb in ("update", "delete"):
                 self._connection.execute(
                     f"create trigger {table_name}_{verb} before {verb} on {table_name}"
@@ -178,12 +191,37 @@ class Store:
                 row["trades"], row["volume"], row["value"], row["last_price"]
             )
         state.divergences = self.divergences()
+        matters = {row["name"]: row["state"] for row in self.rows("select * from matters")}
+        state.matters = Matters(MATTERS, matters)
+        state.book = self.book()
         return state
+
+    def book(self) -> Book:
+        """The transfers' book, folded from its rows. AssertionError if they contradict it."""
+        return transfer_store.load(self._connection, Book())
 
     def point(self) -> Point:
         """The stored position: the last event of the last committed batch."""
         row = next(self.rows("select epoch, sequence, event_index from progress"))
         return row["epoch"], row["sequence"], row["event_index"]
+
+    def window(self, date: int, closed: int, length: int) -> dict[int, tuple[int, int, int]]:
+        """(trades, lots, sum of price ticks x lots) by instrument, of a date's last ``length`` ns.
+
+        ``closed`` is the stamp of its close; 0 counts back from the date's last entry.
+        """
+        found: dict[int, tuple[int, int, int]] = {}
+        for kind, stamp, day, instrument, price, lots in self._connection.execute(
+            "select kind, stamp, business_date, instrument, price, quantity from journal"
+            " order by number desc"
+        ):
+            closed = closed or stamp
+            if day != date or stamp < closed - length:
+                break
+            if kind == EntryKind.TRADE and stamp <= closed:
+                trades, total, value = found.get(instrument, (0, 0, 0))
+                found[instrument] = (trades + 1, total + lots, value + price * lots)
+        return found
 
     def balances(self) -> defaultdict[int, int]:
         """Every ledger account's balance."""
@@ -217,6 +255,7 @@ class Store:
             for name, rows in _rows(state, changes):
                 if rows:
                     self._connection.executemany(_WRITES[name], rows)
+            transfer_store.write(self._connection, state.book, state.point[1])
             execute("commit")
         except BaseException:
             if self._connection.in_transaction:
@@ -265,6 +304,8 @@ def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any,
     yield "movements", [(*key, amount) for key, amount in changes.movements().items()]
     yield "trading", [(*key, *astuple(t)) for key, t in changes.trading.items()]
     yield "divergences", [astuple(d) for d in changes.divergences]
+    yield "rulings", changes.rulings
+    yield "matters", state.matters.encoded()
 
 
 def audit(store: Store, state: State) -> None:
@@ -290,6 +331,9 @@ def audit(store: Store, state: State) -> None:
     assert not any(lines.values()), "movements are not the sum of the postings"
     for row in store.rows("select instrument, sum(net) as net from positions group by instrument"):
         assert row["net"] == 0, f"positions of instrument {row['instrument']}"
+    book = store.book()
+    book.check()
+    assert (book.head, book.count) == (state.book.head, state.book.count), "head of the transfers"
     assert not list(store.rows(_POSITIONS_DIFFER)), "positions are not the sum of the cleared legs"
 
 

@@ -16,6 +16,7 @@ from exchange.cli import (
     goodput,
     index,
     log,
+    margin,
     market,
     operator,
     records,
@@ -46,6 +47,7 @@ app.add_typer(archive.heads, name="heads")
 app.add_typer(contracts.app, name="contracts")
 app.add_typer(goodput.app, name="goodput")
 app.add_typer(index.app, name="index")
+clear.app.add_typer(margin.app)  # its commands stand among those of `clear`
 app.add_typer(clear.app, name="clear")
 app.add_typer(operator.keys, name="keys")
 app.add_typer(operator.admin, name="admin")

@@ -84,6 +84,12 @@ def contracts(context: typer.Context, as_json: Json = False) -> None:
     _run("contracts", context.args, as_json)
 
 
+@app.command("margin", context_settings=PASS_ON)
+def margin(context: typer.Context, as_json: Json = False) -> None:
+    """Time the margin of a million positions in sixteen scenarios, on one core."""
+    _run("margin", context.args, as_json)
+
+
 @app.command("soak", context_settings=PASS_ON)
 def soak(context: typer.Context, as_json: Json = False) -> None:
     """Serve under a steady rate of orders for an hour, and judge that memory stays flat."""

@@ -4,14 +4,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
-from exchange.cli.output import Exit, fail, show_json
+from exchange.cli.access import (
+    DEFAULT_DATA,
+    Data,
+    Json,
+    KeyFile,
+    Url,
+    market_command,
+    operate,
+)
+from exchange.cli.output import Exit, fail, show_json, show_table
 
 if TYPE_CHECKING:
+    from exchange.app import requests
     from exchange.clearing import Clearing
 
 app = typer.Typer(help="Settlement and the ledger.", no_args_is_help=True, rich_markup_mode=None)
@@ -20,10 +29,6 @@ app = typer.Typer(help="Settlement and the ledger.", no_args_is_help=True, rich_
 @app.command("settle")
 def settle(
     data: Data = DEFAULT_DATA,
-    price: Annotated[
-        list[str] | None,
-        typer.Option("--price", help="CODE=PRICE in place of the proposed price; repeatable."),
-    ] = None,
     url: Url = "",
     key: KeyFile = None,
     as_json: Json = False,
@@ -31,27 +36,91 @@ def settle(
     """Close the open business date and settle every instrument once."""
     from exchange.app import requests  # noqa: PLC0415
 
-    prices = {}
-    for given in price or []:
-        code, equals, text = given.partition("=")
-        if not equals:
-            fail(f"--price {given}: write CODE=PRICE, as in H100Z26=2.650", Exit.USAGE)
-        prices[code] = text
-    result = operate(requests.Settle(prices=prices), data, url, key)
+    result = operate(requests.Settle(), data, url, key)
     if as_json:
         show_json(result)
     else:
         print(f"business date {result['business_date']} settled")
-        for code, settled in result["settlement_prices"].items():
-            print(f"  {code:<10} {settled}")
+        heads = (
+            "instrument",
+            "tier",
+            "settlement",
+            "prior",
+            "lots in window",
+            "last",
+            "bid",
+            "ask",
+        )
+        names = ("price", "prior", "window_lots", "last", "bid", "ask")
+        rows = [
+            (p["code"], f"{p['tier']} {p['rule']}", *("" if p[n] is None else str(p[n])
+                                                      for n in names))
+            for p in result["inputs"]
+        ]  # fmt: skip
+        show_table(heads, rows, left=2)
     if result["divergences"]:
         fail("clearing differs from the engine: the market is cancel-only; keep its directory")
+
+
+def _show_rulings(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(result)
+        return
+    for ruling in result["rulings"]:
+        facts = ", ".join(f"{name} {value}" for name, value in ruling["facts"].items())
+        print(f"{ruling['operation']} {ruling['outcome']}: {facts}")
+
+
+@market_command(app, "propose-price", show=_show_rulings)
+def propose_price(
+    code: str,
+    price: Annotated[str, typer.Argument(help="Dollars per GPU-hour, as 2.650.")],
+    person: Annotated[str, typer.Option(help="Who proposes it.")],
+    reason: Annotated[str, typer.Option(help="Why the computed price will not do.")],
+    correction: Annotated[
+        bool, typer.Option("--correction", help="Of a date that is settled already.")
+    ] = False,
+) -> "requests.ProposePrice":
+    """Propose a settlement price; it counts once another person approves it within 10 minutes."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.ProposePrice(
+        code=code, price=price, person=person, reason=reason, correction=correction
+    )
+
+
+@market_command(app, "approve-price", show=_show_rulings)
+def approve_price(
+    proposal: Annotated[int, typer.Argument(help="The number that `propose-price` printed.")],
+    person: Annotated[str, typer.Option(help="Who approves it: not who proposed it.")],
+) -> "requests.ApprovePrice":
+    """Approve a proposed settlement price; the next `settle` takes it."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.ApprovePrice(proposal=proposal, person=person)
+
+
+@market_command(app, "record", show=_show_rulings)
+def record(
+    file: Annotated[Path, typer.Argument(metavar="FILE.json", help="One record.")],
+    request_id: Annotated[
+        str, typer.Option("--request-id", help="Makes a repeat harmless: it is recorded once.")
+    ] = "",
+) -> "requests.PutRecord":
+    """Put a record before the clearing house and print what it ruled."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{file}: {error}", Exit.USAGE)
+    return requests.PutRecord(record=text, request_id=request_id)
 
 
 @app.command("trial-balance")
 def trial_balance(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """Print every ledger account's balance; debits equal credits or the exit code is 1."""
-    with _ledger(data) as clearing:
+    with ledger(data) as clearing:
         balance = clearing.trial_balance()
     show_json(asdict(balance)) if as_json else print(balance.text())
     if balance.debits != balance.credits:
@@ -68,7 +137,7 @@ def statement(
     as_json: Json = False,
 ) -> None:
     """Print an account's statement."""
-    with _ledger(data) as clearing:
+    with ledger(data) as clearing:
         try:
             found = clearing.statement(account, day)
         except KeyError:
@@ -77,7 +146,7 @@ def statement(
 
 
 @contextmanager
-def _ledger(data: Path) -> "Iterator[Clearing]":
+def ledger(data: Path) -> "Iterator[Clearing]":
     """The ledger, read beside whoever serves it; a missing one is rebuilt from the log."""
     from exchange.app import requests  # noqa: PLC0415
     from exchange.app.market import LEDGER_NAME  # noqa: PLC0415

@@ -19,6 +19,7 @@ app = typer.Typer(help="Ask a market's log.", no_args_is_help=True, rich_markup_
 app.command("audit")(reports.audit)
 app.command("bulletin")(reports.bulletin)
 app.command("large-traders")(reports.large_traders)
+app.command("surveillance")(reports.surveillance)
 app.command("tape")(archive.tape)
 
 

@@ -1,4 +1,5 @@
-"""``hourbook log audit``, ``bulletin`` and ``large-traders``: what a regulator asks for."""
+"""``hourbook log audit``, ``bulletin``, ``large-traders``, ``surveillance``: what a regulator asks
+for."""
 
 import csv
 from pathlib import Path
@@ -81,6 +82,39 @@ def large_traders(
     _show_rows([{n: v for n, v in row.items() if n != "business_date"} for row in rows])
     print("\nper cent of the open interest")
     _show_rows(shares)
+
+
+def surveillance(
+    directory: Directory,
+    pattern: Annotated[
+        list[str] | None, typer.Option(help="One of the patterns; repeatable. All if absent.")
+    ] = None,
+    file: CsvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Patterns of abuse: round trips, spoofing, marking the close, stuffing.
+
+    docs/reference/audit.md defines each. Exit code 1 if anything was found.
+    """
+    from exchange.history.surveillance import PATTERNS, Surveillance  # noqa: PLC0415
+    from exchange.history.walk import walk  # noqa: PLC0415
+
+    wanted = tuple(pattern or PATTERNS)
+    if not set(wanted) <= set(PATTERNS):
+        fail(f"the patterns are {', '.join(PATTERNS)}", Exit.USAGE)
+    watch = Surveillance()
+    with progress("reading") as bar:
+        walk(directory, watch.take, progress=bar)
+    watch.finish()
+    rows = watch.rows(wanted)
+    if file is not None:
+        _write_csv(file, rows)
+    if as_json:
+        show_json({"patterns": wanted, "findings": rows})
+    else:
+        _show_rows(rows)
+    if rows:
+        raise typer.Exit(Exit.NO)
 
 
 def _day(directory: Path, date: int | None) -> "tuple[Bulletin, Day]":

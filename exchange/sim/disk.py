@@ -4,8 +4,10 @@ A file has two faces: what a reader sees now (the page cache), and what the plat
 after the power has gone. They differ by the writes since the last sync. A process that is killed
 leaves the first; a power cut leaves the second, and of the writes between them any choice of
 sectors. A sync that fails leaves its writes in the first face alone, and later syncs do not try
-them again. Reads draw their faults from where they read, not from when, since a replay reads in
-threads.
+them again. A sector of the log that lands elsewhere in its file destroys two places: one that was
+durable, and its own. What a single disk lost so can only be found, by name, at the next look; the
+bytes come back from a copy (``restore``). Reads draw their faults from where they read, not from
+when, since a replay reads in threads.
 """
 
 import errno
@@ -21,6 +23,7 @@ from exchange.sim.loop import PROCESS, Killed, Process
 
 SECTOR_BYTES: Final = 512
 LOG_FOLDER: Final = "log/"
+PROOF_SYNCS: Final = 4  # the mark of a sync stands in the second frame after its own
 
 
 class DiskFaults(msgspec.Struct, frozen=True):
@@ -30,6 +33,7 @@ class DiskFaults(msgspec.Struct, frozen=True):
     sync_ppm: int = 0  # a sync fails
     read_ppm: int = 0  # a read of the log at a start fails
     misdirect_ppm: int = 0  # it returns what stands elsewhere in the file
+    astray_ppm: int = 0  # a sector of an append to the log lands elsewhere in the file
     torn_percent: int = 90  # sectors that a power cut tears out of the writes not yet synced
 
 
@@ -42,6 +46,15 @@ class _Write(msgspec.Struct, frozen=True):
     data: bytes | None
 
 
+class _Astray(msgspec.Struct):
+    """A sector of the log that lands elsewhere, once what follows proves that it is missing."""
+
+    content: "_Content"
+    offset: int
+    size: int
+    original: list[_Write] = []  # what stood in both places; empty while nothing shows
+
+
 class _Content(msgspec.Struct):
     """One file: both its faces."""
 
@@ -50,6 +63,12 @@ class _Content(msgspec.Struct):
     dirty: list[_Write] = []
     end: int = 0  # of what was appended; room reserved lies behind
     synced_ends: list[int] = []  # where the file ended at the last syncs that were good
+
+    @property
+    def proven(self) -> int:
+        """Up to where later frames prove what is missing: the very end of a log on a single disk
+        cannot be told from a log that was cut off there."""
+        return self.synced_ends[0] if len(self.synced_ends) == PROOF_SYNCS else 0
 
 
 class SimDisk:
@@ -67,6 +86,7 @@ class SimDisk:
         self._salt = random.getrandbits(32)
         self._files: dict[str, _Content] = {}
         self._holder: Process | None = None
+        self._astray: list[_Astray] = []
 
     # Faults
 
@@ -123,11 +143,50 @@ class SimDisk:
                     put(content.safe, at, part)
                 at = following
 
+    def misplace(self, content: _Content, offset: int, size: int) -> None:
+        """A sector of that append, one of its own choice, goes astray."""
+        sector = self._random.randrange(-(-size // SECTOR_BYTES)) * SECTOR_BYTES
+        part = min(size - sector, SECTOR_BYTES)
+        self._astray.append(_Astray(content, offset + sector, part))
+
+    def show_astray(self, content: _Content) -> None:
+        """Have the sectors show of which later frames prove that they are missing."""
+        proven = content.proven
+        for one in self._astray:
+            stop = one.offset + one.size
+            if one.content is not content or one.original or stop > proven or one.offset == 0:
+                continue
+            wrong = self._random.randrange(one.offset)
+            data = bytes(content.seen[one.offset : stop])
+            size = min(one.size, one.offset - wrong)
+            for at, new in ((wrong, data[:size]), (one.offset, bytes(one.size))):
+                old = bytes(content.seen[at : at + len(new)])
+                one.original.append(_Write(at, old))
+                put(content.seen, at, new)
+                put(content.safe, at, new)
+            self.count("write went astray")
+
+    @property
+    def damaged(self) -> bool:
+        """Whether anything that went astray shows."""
+        return any(one.original for one in self._astray)
+
+    def restore(self) -> None:
+        """Put back from a copy what went astray, as an operator does from a standby's disk."""
+        for one in reversed(self._astray):
+            for write in reversed(one.original):
+                assert write.data is not None
+                put(one.content.seen, write.offset, write.data)
+                put(one.content.safe, write.offset, write.data)
+        self.count("log restored")
+        self._astray = [one for one in self._astray if not one.original]
+
     def settle(self) -> None:
         """The process is gone: its lock is free; what it had reserved stands as zeros."""
         self._holder = None
         self.starts += 1
         self.crash_in = 0
+        self._astray = [one for one in self._astray if one.original]
         for content in self._files.values():
             content.end = len(content.seen)
 
@@ -225,15 +284,10 @@ class SimDisk:
         drawn = Random(f"{self._salt}/{self.starts}/{name}/{offset}/{size}")
         if drawn.randrange(1_000_000) < faults.read_ppm:
             raise OSError(errno.EIO, "the disk failed", name)
-        # Only where later frames prove what is missing: a single disk that misreads its very end
-        # cannot be told from one that was cut off there.
-        proven = content.synced_ends[0] if len(content.synced_ends) == PROOF_SYNCS else 0
+        proven = content.proven
         if offset + SECTOR_BYTES < proven and drawn.randrange(1_000_000) < faults.misdirect_ppm:
             return drawn.randrange(proven - SECTOR_BYTES)
         return offset
-
-
-PROOF_SYNCS: Final = 4  # the mark of a sync stands in the second frame after its own
 
 
 def put(into: bytearray, offset: int, data: bytes) -> None:
@@ -281,6 +335,8 @@ class SimFile:
             disk.count("append failed")
             raise OSError(errno.EIO, "the disk failed", self._name)
         self._write(at, bytes(data))
+        if self._name.startswith(LOG_FOLDER) and data and disk.chance(disk.faults.astray_ppm):
+            disk.misplace(content, at, len(data))
 
     def _write(self, at: int, data: bytes) -> None:
         content = self._content
@@ -318,6 +374,7 @@ class SimFile:
                 put(content.safe, write.offset, write.data)
         content.dirty = []
         content.synced_ends = [*content.synced_ends[1 - PROOF_SYNCS :], content.end]
+        disk.show_astray(content)
 
     def read_into(self, offset: int, buffer: memoryview) -> int:
         """Fill the buffer; fewer bytes at the end of the file."""

@@ -19,7 +19,7 @@ import msgspec
 from exchange.app import Market
 from exchange.app.market import LEDGER_NAME
 from exchange.gateway.server import Gateway, Link
-from exchange.journal.errors import JournalError
+from exchange.journal.errors import DamagedLog, JournalError
 from exchange.journal.head import read_head
 from exchange.journal.syncer import Done
 from exchange.sim.disk import SimDisk
@@ -173,6 +173,8 @@ class Host:
         if error is not None:
             self.refusals.append(f"{type(error).__name__}: {error}")
             self.note(self.refusals[-1])
+        if isinstance(error, DamagedLog) and self.disk.damaged:
+            self.disk.restore()
 
     def _bury(self, process: Process) -> None:
         """What the kernel does for the dead, or the power cut to all."""

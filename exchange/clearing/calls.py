@@ -1,0 +1,22 @@
+"""Margin calls: when money is asked for, and to which level. Integers only."""
+
+from typing import Final, Literal, NamedTuple
+
+Policy = Literal["to_initial", "to_maintenance"]
+POLICY: Final[Policy] = "to_initial"  # what a call of this house refills
+
+
+class Required(NamedTuple):
+    """What an account must hold: to open positions, and to keep them."""
+
+    initial: int
+    maintenance: int
+
+
+def margin_call(balance: int, required: Required, policy: Policy = POLICY) -> int:
+    """What is called: nothing at or above maintenance; below it, what is missing to the level of
+    the policy."""
+    if balance >= required.maintenance:
+        return 0
+    level = required.initial if policy == "to_initial" else required.maintenance
+    return level - balance

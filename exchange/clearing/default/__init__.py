@@ -1,0 +1,1 @@
+"""A member's default: the fund, the auction of its book, and who bears the loss."""

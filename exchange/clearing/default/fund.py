@@ -1,0 +1,114 @@
+"""The size of the default fund: the losses beyond margin of the largest members, under stress.
+
+A scenario moves every product by a share of its price; a member's loss is what its whole book
+loses, rounded up. The fund must hold, in the worst scenario, the sum of the ``cover`` largest
+losses beyond margin (Cover-2: two). Contributions are shared by initial margin, largest remainder.
+
+The scenarios are judgements, stated here and changed only with SCENARIOS_VERSION. A generation
+shock moves the generations apart: a successor that makes an old chip's hour worth its power, or a
+shortage in which old hours hold and the newest fall.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from exchange.clearing.sharing import Id, share
+
+E4: Final = 10_000
+COVER: Final = 2
+SCENARIOS_VERSION: Final = 1
+
+
+class Scenario(NamedTuple):
+    """Price moves of a stressed week at 1e-4 of the price, by product; ``other`` for the rest."""
+
+    name: str
+    moves: Mapping[str, int]
+    other: int = 0
+
+    def move(self, product: str) -> int:
+        """The move of a product; a physical one (H100P) moves with its cash twin (H100)."""
+        return self.moves.get(product.removesuffix("P"), self.other)
+
+
+SCENARIOS: Final = (
+    Scenario("week_fall_40", {}, -4_000),
+    Scenario("week_rise_40", {}, 4_000),
+    Scenario(
+        "generation_shock",
+        {"A100": -6_000, "H100": -4_500, "H200": -4_000, "MI300": -4_000, "B200": -1_500,
+         "GB200": 1_000},
+        -4_000,
+    ),
+    Scenario(
+        "old_hours_hold",
+        {"A100": 2_500, "H100": 1_500, "H200": 1_000, "MI300": 0, "B200": -2_500, "GB200": -3_000},
+        0,
+    ),
+)  # fmt: skip
+
+
+class Exposure(NamedTuple):
+    """One member's position in one instrument: signed lots at a clearing price."""
+
+    product: str
+    net: int
+    price: int
+    multiplier: int
+
+
+def stress_loss(book: Sequence[Exposure], scenario: Scenario) -> int:
+    """Micro-dollars that a book loses in a scenario, rounded up; 0 if it gains."""
+    change = sum(
+        line.net * line.price * line.multiplier * scenario.move(line.product) for line in book
+    )
+    return max(0, -(change // E4))
+
+
+def fund_size(
+    scenarios: Sequence[Mapping[Id, int]], margin: Mapping[Id, int], cover: int = COVER
+) -> int:
+    """The worst scenario's sum of the ``cover`` largest losses beyond margin.
+
+    ``scenarios``: each member's loss, one mapping a scenario. A member without margin has none.
+    """
+    worst = 0
+    for losses in scenarios:
+        beyond = sorted(
+            (max(0, loss - margin.get(m, 0)) for m, loss in losses.items()), reverse=True
+        )
+        worst = max(worst, sum(beyond[:cover]))
+    return worst
+
+
+class FundSize(NamedTuple):
+    """A fund by stress: its size, the scenario that made it, and everybody's contribution."""
+
+    size: int
+    scenario: str
+    uncovered: dict[str, int]  # by scenario
+    contributions: dict[int, int]
+
+
+def size_by_stress(
+    books: Mapping[int, Sequence[Exposure]],
+    margin: Mapping[int, int],
+    scenarios: Sequence[Scenario] = SCENARIOS,
+    cover: int = COVER,
+) -> FundSize:
+    """The fund that members' books and margins ask for, in micro-dollars.
+
+    Contributions by margin; by nobody's margin, in equal parts.
+    """
+    uncovered = {
+        scenario.name: fund_size(
+            [{member: stress_loss(book, scenario) for member, book in books.items()}], margin, cover
+        )
+        for scenario in scenarios
+    }
+    worst = max(uncovered, key=lambda name: uncovered[name], default="")
+    size = uncovered.get(worst, 0)
+    weights = {member: margin.get(member, 0) for member in books}
+    if not sum(weights.values()):
+        weights = dict.fromkeys(books, 1)
+    return FundSize(size, worst, uncovered, share(size, weights) if weights else {})

@@ -1,0 +1,69 @@
+"""What is recorded of the default fund and of defaults. Amounts are micro-dollars."""
+
+import msgspec
+
+from exchange.clearing.records import Record
+
+
+class PayCapital(Record, frozen=True, kw_only=True, tag="pay_capital"):
+    """The owner pays in, or with a negative amount takes out, the house's own capital at risk."""
+
+    amount: int
+    person: str
+
+
+class SizeFund(Record, frozen=True, kw_only=True, tag="size_fund"):
+    """Size the default fund by the stress scenarios now, and call or return the differences."""
+
+    person: str
+
+
+class DeclareDefault(Record, frozen=True, kw_only=True, tag="declare_default"):
+    """A member does not pay. One person may say so: it only freezes."""
+
+    member: int
+    person: str
+    reason: str
+
+
+class PortClient(Record, frozen=True, kw_only=True, tag="port_client"):
+    """A client of the defaulter goes to a member that accepts it, positions and collateral."""
+
+    default: int
+    account: int
+    member: int
+    person: str
+
+
+class OpenAuction(Record, frozen=True, kw_only=True, tag="open_auction"):
+    """The defaulter's own position in an instrument is auctioned until a log time."""
+
+    default: int
+    instrument: int
+    deadline: int
+    person: str
+
+
+class AuctionBid(Record, frozen=True, kw_only=True, tag="auction_bid"):
+    """An offer to take lots over at a clearing price."""
+
+    auction: int
+    account: int
+    lots: int
+    price: int
+
+
+class ProposeAllocation(Record, frozen=True, kw_only=True, tag="propose_allocation"):
+    """The book is closed: share the loss. ``gains`` by account is what haircuts may take."""
+
+    default: int
+    person: str
+    gains: dict[int, int] = msgspec.field(default_factory=dict)
+    assessment_cap_pct: int = 275
+
+
+class ApproveAllocation(Record, frozen=True, kw_only=True, tag="approve_allocation"):
+    """A second person approves the last proposal, within its time."""
+
+    default: int
+    person: str

@@ -1,0 +1,133 @@
+"""Who bears a default: the layers in order, each emptied before the next is touched.
+
+    defaulter's margin > defaulter's fund > the house's own capital > survivors' fund >
+    survivors' assessments > gains haircut > what nothing covers (contracts are torn up for it)
+
+Survivors' fund: junior members (poor bidders of the auction) first, pro rata among themselves; then
+the others pro rata. Assessments: pro rata to their caps (fund x cap %, floored). Haircuts: pro rata
+to the gains of the day. All by largest remainder (exchange.clearing.sharing). Asserted:
+
+    loss = sum of all layers        each layer is within what was there
+"""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from typing import Final, Generic
+
+from exchange.clearing.sharing import Id, mapped, share
+
+PERCENT: Final = 100
+ASSESSMENT_CAP_PCT: Final = 275  # of a member's fund contribution, for one default
+ASSESSMENT_CAP_MANY_PCT: Final = 550  # for several within the period
+
+
+@dataclass(frozen=True, slots=True)
+class Waterfall(Generic[Id]):
+    """What each layer bears of a loss, in one unit of money."""
+
+    loss: int
+    defaulter_margin: int
+    defaulter_fund: int
+    own_capital: int
+    survivors_fund: dict[Id, int]
+    assessments: dict[Id, int]
+    haircuts: dict[int, int]  # by account
+    uncovered: int
+
+    def layers(self) -> list[tuple[str, int]]:
+        """(name, what it bears), in order."""
+        return [
+            ("defaulter_margin", self.defaulter_margin),
+            ("defaulter_fund", self.defaulter_fund),
+            ("own_capital", self.own_capital),
+            ("survivors_fund", sum(self.survivors_fund.values())),
+            ("assessments", sum(self.assessments.values())),
+            ("haircuts", sum(self.haircuts.values())),
+            ("uncovered", self.uncovered),
+        ]
+
+
+def waterfall(
+    loss: int,
+    *,
+    defaulter_margin: int,
+    defaulter_fund: int,
+    own_capital: int,
+    survivors_fund: Mapping[Id, int],
+    assessment_cap_pct: int = ASSESSMENT_CAP_PCT,
+    junior: AbstractSet[Id] = frozenset(),
+    gains: Mapping[int, int] | None = None,
+) -> Waterfall[Id]:
+    """Share a loss of 0 or more. ``gains``: what haircuts may take, by account; none if absent.
+
+    ``junior`` names members whose fund is used before the other survivors'.
+    """
+    left = loss
+    own = []
+    for there in (defaulter_margin, defaulter_fund, own_capital):
+        own.append(taken := min(left, there))
+        left -= taken
+    fund = mapped(survivors_fund)
+    for members in (junior, survivors_fund.keys() - junior):
+        some = {member: survivors_fund[member] for member in members if member in fund}
+        taken = min(left, sum(some.values()))
+        fund.update(share(taken, some))
+        left -= taken
+    caps = {
+        member: there * assessment_cap_pct // PERCENT for member, there in survivors_fund.items()
+    }
+    called = min(left, sum(caps.values()))
+    left -= called
+    won = gains or {}
+    cut = min(left, sum(won.values()))
+    found = Waterfall(
+        loss=loss,
+        defaulter_margin=own[0],
+        defaulter_fund=own[1],
+        own_capital=own[2],
+        survivors_fund=fund,
+        assessments=share(called, caps),
+        haircuts=share(cut, won),
+        uncovered=left - cut,
+    )
+    assert sum(taken for _, taken in found.layers()) == loss, "the layers are not the loss"
+    assert all(fund[member] <= survivors_fund[member] for member in fund), "more than was there"
+    assert all(found.assessments[member] <= caps[member] for member in caps), "above its cap"
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """What a loser owes, and what there is of it."""
+
+    owed: int
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class LossSharing(Generic[Id]):
+    """A settlement in which losers cannot pay all: what was collected and who gets how much."""
+
+    collected: int
+    insurance_used: int
+    payouts: dict[Id, int] = field(default_factory=dict)
+    haircuts: dict[Id, int] = field(default_factory=dict)
+
+
+def share_losses(
+    losers: Mapping[Id, Owed], gains: Mapping[Id, int], insurance: int = 0
+) -> LossSharing[Id]:
+    """Collect min(owed, available), add insurance up to the gap, share the pot by gain.
+
+    ValueError unless what is owed is what is gained.
+    """
+    due, gained = sum(loser.owed for loser in losers.values()), sum(gains.values())
+    if due != gained:
+        raise ValueError(f"losers owe {due} and winners gain {gained}: not one settlement")
+    collected = sum(min(loser.owed, loser.available) for loser in losers.values())
+    used = min(insurance, gained - collected)
+    payouts = share(collected + used, gains)
+    haircuts = {winner: gains[winner] - paid for winner, paid in payouts.items()}
+    assert all(cut >= 0 for cut in haircuts.values()), "nobody is paid more than the gain"
+    return LossSharing(collected, used, payouts, haircuts)

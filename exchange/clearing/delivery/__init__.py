@@ -1,0 +1,1 @@
+"""Delivery of physical contracts: intent, assignment, invoice, daily slices, true-up, buy-in."""

@@ -1,0 +1,128 @@
+"""Who delivers to whom: intents judged, and the oldest longs assigned in whole delivery units.
+
+Longs are ranked by the date they were opened, oldest first, then in the order given. A unit is so
+many lots of one account, and its age is that of its oldest lot: an account's lots are taken oldest
+first, and what is left over after its whole units, its youngest lots, is odd. Tenders are served in
+their order, each from the front of the line.
+
+    cash-settled: odd lots, lots of accounts that may not receive, units that no tender reached
+    assigned + unassigned = tendered        assigned + left = longs        per account and in sum
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import NamedTuple
+
+from exchange.clearing.refusals import Denial
+
+
+class Long(NamedTuple):
+    """Lots of one account that were opened on one day."""
+
+    account: int | str
+    lots: int
+    day: int
+
+
+class Round(NamedTuple):
+    """What one tender came to: (account, lots) in the order of age, and lots nobody takes."""
+
+    assigned: list[tuple[int | str, int]]
+    unassigned: int
+
+
+class Assignment(NamedTuple):
+    """All tenders' rounds, and the lots of each account that stay for cash."""
+
+    rounds: list[Round]
+    left: dict[int | str, int]
+
+
+def denied(
+    lots: int,
+    at: int,
+    factor_version: int,
+    *,
+    open_short: int,
+    cutoff: int,
+    published_version: int,
+    unit: int = 1,
+) -> tuple[Denial, int, int] | None:
+    """Why an intent to deliver is refused, with limit and observed value; None if it stands.
+
+    ``open_short``: lots that the account is short and has not given notice of. ``at`` and
+    ``cutoff`` in one unit of time; at the cutoff itself is in time.
+    """
+    if at > cutoff:
+        return Denial.LATE, cutoff, at
+    if lots > open_short:
+        return Denial.EXCEEDS_SHORT, open_short, lots
+    if factor_version != published_version:
+        return Denial.FACTOR_VERSION, published_version, factor_version
+    if lots <= 0 or lots % unit:
+        return Denial.DELIVERY_UNIT, unit, lots
+    return None
+
+
+def assign(
+    longs: Sequence[Long],
+    tenders: Sequence[int],
+    *,
+    unit: int = 1,
+    ineligible: AbstractSet[int | str] = frozenset(),
+) -> Assignment:
+    """Assign tenders of whole units to the oldest eligible longs."""
+    ranked = sorted(longs, key=lambda long: long.day)  # stable: then the order given
+    left: defaultdict[int | str, int] = defaultdict(int)
+    for long in ranked:
+        left[long.account] += long.lots
+    line = _units(ranked, unit, ineligible)
+    rounds, at = [], 0
+    for tendered in tenders:
+        taken = line[at : at + tendered // unit]
+        at += len(taken)
+        assigned: list[tuple[int | str, int]] = []
+        for account in taken:
+            left[account] -= unit
+            if assigned and assigned[-1][0] == account:
+                assigned[-1] = account, assigned[-1][1] + unit
+            else:
+                assigned.append((account, unit))
+        rounds.append(Round(assigned, tendered - unit * len(taken)))
+    given = sum(lots for found in rounds for _, lots in found.assigned)
+    assert given + sum(left.values()) == sum(long.lots for long in longs), "lots are lost"
+    assert all(lots >= 0 for lots in left.values()), "more assigned than held"
+    return Assignment(rounds, {account: lots for account, lots in left.items() if lots})
+
+
+def _units(
+    ranked: Sequence[Long], unit: int, ineligible: AbstractSet[int | str]
+) -> list[int | str]:
+    """The accounts of all whole units, by the age of each unit's oldest lot."""
+    part: defaultdict[int | str, int] = defaultdict(int)  # lots of the account's unfinished unit
+    begun: list[tuple[int | str, int]] = []  # (account, which of its units), in order of age
+    units: defaultdict[int | str, int] = defaultdict(int)
+    for account, lots, _ in ranked:
+        if account in ineligible:
+            continue
+        held = part[account] + lots
+        first = units[account] + (part[account] > 0)
+        units[account] += held // unit
+        part[account] = held % unit
+        begun += [(account, n) for n in range(first, units[account] + (part[account] > 0))]
+    return [account for account, number in begun if number < units[account]]
+
+
+def aged(longs: Sequence[tuple[int, int]], net: int, day: int) -> list[tuple[int, int]]:
+    """(day, lots) of a long after a day that left it at ``net``; a reduction takes the oldest."""
+    held = sum(lots for _, lots in longs)
+    if net > held:
+        return [*longs, (day, net - held)]
+    close, kept = held - max(net, 0), []
+    for opened, lots in longs:
+        gone = min(lots, close)
+        close -= gone
+        if lots > gone:
+            kept.append((opened, lots - gone))
+    return kept

@@ -1,0 +1,332 @@
+"""The course of one delivery: escrow, days, weeks, its end. Every stage has its deadline.
+
+    assigned    > invoiced      the contract expired: price, invoice, the buyer's escrow is due
+    invoiced    > delivering    the escrow came in        > unpaid   it did not before the month
+    delivering  > delivered     every day settled, true-up       > alternative   both sides signed
+    delivering  > failing       no hours for FAIL_DAYS days running, or goodput under the floor
+    failing     > failed        bought in at the next fixing, with the penalty
+
+A day is settled once seller and buyer agree within a hundredth of it, or ATTEST_DAYS after it ended
+on the seller's word (the buyer's if the seller said nothing; no word, no hours). Where they
+differ the hold is voided and the house decides; ARBITER_DAYS later the buyer's figure stands.
+"""
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from contracts import grades
+from contracts.grades.delivery import invoice_cents
+from exchange.clearing.delivery import dvp
+from exchange.clearing.delivery.records import Day
+from exchange.clearing.delivery.slices import (
+    DAY_HOURS,
+    DAY_S,
+    Slice,
+    buy_in,
+    quality,
+    settle_day,
+    sliced,
+    week_days,
+    week_of,
+)
+from exchange.clearing.delivery.terms import DAY_NS, Terms
+from exchange.clearing.matters import At, Due, Dues, Ruling
+from exchange.clearing.moves import MICROS_A_CENT, ask, pay, take
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+ATTEST_DAYS: Final = 2
+ARBITER_DAYS: Final = 5
+FAIL_DAYS: Final = 3
+DISAGREEMENT_PART: Final = 100  # one part in so many of a day may lie between the two sides
+PERCENT: Final = 100
+ENDED: Final = frozenset({"delivered", "unpaid", "alternative", "failed"})
+
+
+class Delivery(msgspec.Struct):
+    """One assignment: so many lots from a seller's site to a buyer. Amounts are cents."""
+
+    id: int
+    instrument: int
+    seller: int
+    buyer: int
+    lots: int
+    grade: str
+    provider: str
+    facility: str
+    factor_e4: int
+    fixed_e4: int
+    factor_version: int
+    stage: str = "assigned"
+    price: int = 0
+    invoice: int = 0
+    parts: list[int] = []
+    slices: list[Slice] = []
+    days: dict[int, Day] = {}
+    holds: dict[int, str] = {}  # by day: the tag of its hold
+    attempts: int = 0
+    lost: int = 0  # GPU-seconds within what was available
+    weeks: int = 0  # paid
+    signed: list[int] = []  # who agreed to an alternative delivery
+    failed_on: int = 0  # yyyymmdd
+    missing_hours: int = 0  # of one lot: to be bought in
+    refund: int = 0  # cents that a delivery under the floor must give back
+
+    @property
+    def next_day(self) -> int:
+        """The day to be settled next."""
+        return len(self.slices) + 1
+
+    def escrow_due(self) -> Due:
+        """What the buyer pays in before the month."""
+        amount = self.invoice * MICROS_A_CENT
+        return Due(f"delivery {self.id} escrow", "withdraw", self.buyer, amount)
+
+
+def told(delivery: Delivery, outcome: str, **facts: Any) -> Ruling:
+    """A stage of a delivery."""
+    return Ruling("delivery", outcome, {"delivery": delivery.id, **facts})
+
+
+def invoice(delivery: Delivery, terms: Terms, price: int, state: "State") -> Ruling:
+    """The contract has expired at ``price``: one invoice, one rounding; the escrow is asked for."""
+    delivery.price, delivery.stage = price, "invoiced"
+    delivery.invoice = invoice_cents(
+        price_micros=price, hours=terms.hours, lots=delivery.lots, factor_e4=delivery.factor_e4
+    )
+    delivery.parts = sliced(delivery.invoice, terms.days)
+    ask(state, delivery.escrow_due())
+    fee, id = delivery.lots * terms.fee, f"delivery {delivery.id}"
+    ask(state, *take(f"{id} seller", delivery.seller, fee))
+    ask(state, *take(f"{id} buyer", delivery.buyer, fee))
+    return told(
+        delivery, "invoiced", seller=delivery.seller, buyer=delivery.buyer, lots=delivery.lots,
+        price=price, hours=terms.hours, factor=delivery.factor_e4,
+        factor_version=delivery.factor_version, cents=delivery.invoice, fee=fee,
+        deadline=terms.begin_ns,
+    )  # fmt: skip
+
+
+def escrowed(delivery: Delivery, at: At, state: "State") -> Ruling:
+    """The buyer's money has come; what comes too late goes back."""
+    if delivery.stage != "invoiced":
+        ask(state, _deposit(f"delivery {delivery.id} late", delivery.buyer, delivery.invoice))
+        return told(delivery, "escrow_returned", cents=delivery.invoice)
+    dvp.begin(state.book, delivery.id, delivery.buyer)
+    amount = delivery.invoice * MICROS_A_CENT
+    outcome = dvp.move(
+        state.book, f"escrow {delivery.id}", dvp.MARKET, f"escrow/{delivery.id}", amount, at.stamp
+    )
+    assert not outcome, f"escrow of delivery {delivery.id}: {outcome!r}"
+    delivery.stage = "delivering"
+    return told(delivery, "escrowed", cents=delivery.invoice)
+
+
+def deadline(delivery: Delivery, terms: Terms) -> int:
+    """Log time at which something happens to the delivery by itself; 0: never."""
+    if delivery.stage == "invoiced":
+        return terms.begin_ns
+    if delivery.stage != "delivering":
+        return 0
+    day = delivery.days.get(delivery.next_day)
+    wait = ARBITER_DAYS if day is not None and day.disputed else ATTEST_DAYS
+    return terms.day_end_ns(delivery.next_day) + wait * DAY_NS
+
+
+def is_agreed(delivery: Delivery) -> bool:
+    """Whether the next day can be settled at once: both sides have spoken and do not differ."""
+    day = delivery.days.get(delivery.next_day, Day())
+    spoken = day.seller is not None and day.buyer is not None
+    return delivery.stage == "delivering" and spoken and not day.disputed
+
+
+def advance(delivery: Delivery, terms: Terms, at: At, state: "State") -> list[Ruling]:
+    """Do what log time and the figures that came allow."""
+    if delivery.stage == "invoiced" and at.stamp >= terms.begin_ns:
+        return [_unpaid(delivery, terms, state)]
+    rulings: list[Ruling] = []
+    while delivery.stage == "delivering":
+        counts = _counts(delivery, terms, at)
+        if counts is None:
+            break
+        rulings += _settle(delivery, terms, counts, at, state)
+    return rulings
+
+
+def attested(
+    delivery: Delivery, day: int, side: str, figure: tuple[int, int], at: At, state: "State"
+) -> str:
+    """Take a side's figure of a day: ``held``, ``agreed``, ``disputed``, ``noted`` or ``decided``.
+
+    The seller's holds cash and hours until the buyer speaks or the deadline passes.
+    """
+    seen = delivery.days.setdefault(day, Day())
+    if side == "house":
+        _void(delivery, day, at, state)
+        seen.seller = seen.buyer = figure
+        seen.disputed = False
+        return "decided"
+    if side == "seller":
+        seen.seller = figure
+        _hold(delivery, day, figure[0], at, state)
+    else:
+        seen.buyer = figure
+    if seen.seller is None or seen.buyer is None:
+        return "held" if side == "seller" else "noted"
+    apart = abs(seen.seller[0] - seen.seller[1] - seen.buyer[0] + seen.buyer[1])
+    if apart * DISAGREEMENT_PART <= delivery.lots * DAY_S:
+        return "agreed"
+    seen.disputed = True
+    _void(delivery, day, at, state)
+    return "disputed"
+
+
+def _counts(delivery: Delivery, terms: Terms, at: At) -> tuple[int, int] | None:
+    """The figure of the next day that counts; None while it is open."""
+    number = delivery.next_day
+    day = delivery.days.get(number, Day())
+    late = at.stamp >= deadline(delivery, terms)
+    if day.seller is not None and day.buyer is not None:
+        if not day.disputed:
+            return day.seller
+        return day.buyer if late else None
+    return (day.seller or day.buyer or (0, 0)) if late else None
+
+
+def _hold(delivery: Delivery, day: int, seconds: int, at: At, state: "State") -> Slice:
+    """Hold a day's cash and hours."""
+    found = settle_day(day, delivery.parts[day - 1], seconds, delivery.lots)
+    delivery.attempts += 1
+    tag = f"{delivery.id}.{day}.{delivery.attempts}"
+    amounts = found.payable * MICROS_A_CENT, found.returned * MICROS_A_CENT, seconds
+    done = dvp.hold(state.book, delivery.id, tag, delivery.buyer, amounts, at.stamp)
+    assert done, f"the escrow of delivery {delivery.id} holds every day's slice"
+    delivery.holds[day] = tag
+    return found
+
+
+def _void(delivery: Delivery, day: int, at: At, state: "State") -> None:
+    """Free what is held for a day: cash and hours."""
+    tag = delivery.holds.pop(day, "")
+    assert not tag or dvp.end(state.book, tag, at.stamp, post=False), f"hold {tag} is open"
+
+
+def _settle(
+    delivery: Delivery, terms: Terms, counts: tuple[int, int], at: At, state: "State"
+) -> list[Ruling]:
+    """Deliver the next day against payment; then its week, and the month."""
+    day = delivery.next_day
+    seen = delivery.days.pop(day, Day())
+    if day in delivery.holds and seen.seller != counts:
+        _void(delivery, day, at, state)
+    if day not in delivery.holds:
+        _hold(delivery, day, counts[0], at, state)
+    tag = delivery.holds.pop(day)
+    assert dvp.end(state.book, tag, at.stamp, post=True), f"hold {tag} is open"
+    found = settle_day(day, delivery.parts[day - 1], counts[0], delivery.lots)
+    delivery.slices.append(found)
+    delivery.lost += counts[1]
+    rulings = [told(delivery, "slice", **found._asdict(), lost_s=counts[1])]
+    if day == week_days(week_of(day), terms.days)[-1]:
+        rulings.append(_pay_week(delivery, terms.days, at, state))
+    absent = delivery.slices[-FAIL_DAYS:]
+    if len(absent) == FAIL_DAYS and not any(one.attested_s for one in absent):
+        hours = (terms.days - day + FAIL_DAYS) * DAY_HOURS
+        rulings.append(_failing(delivery, hours, 0, at, state))
+    elif day == terms.days:
+        rulings.append(_finish(delivery, terms, at, state))
+    return rulings
+
+
+def _pay_week(delivery: Delivery, days: int, at: At, state: "State") -> Ruling:
+    """Pay the seller what the unpaid days earned, and the buyer back what they did not."""
+    first = week_days(delivery.weeks, days)[0]
+    due = delivery.slices[first - 1 :]
+    paid, back = sum(one.payable for one in due), sum(one.returned for one in due)
+    id = f"delivery {delivery.id} week {delivery.weeks + 1}"
+    _out(state, f"{id} earned", f"payable/{delivery.id}", delivery.seller, paid, at)
+    _out(state, f"{id} back", f"returned/{delivery.id}", delivery.buyer, back, at)
+    delivery.weeks += 1
+    return told(delivery, "week_paid", week=delivery.weeks, cents=paid, returned=back)
+
+
+def _out(state: "State", id: str, source: str, account: int, cents: int, at: At) -> None:
+    """Pay money of the delivery out to a trading account."""
+    if cents:
+        outcome = dvp.move(state.book, id, source, dvp.MARKET, cents * MICROS_A_CENT, at.stamp)
+        assert not outcome, f"{id}: {outcome!r}"
+        ask(state, _deposit(id, account, cents))
+
+
+def _deposit(id: str, account: int, cents: int) -> Due:
+    return Due(id, "deposit", account, cents * MICROS_A_CENT)
+
+
+def _finish(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
+    """All days are settled: the true-up, or the failure of a month under the floor."""
+    found = quality(
+        delivery.slices, delivery.lost, price_micros=delivery.price, factor_e4=delivery.factor_e4,
+        fixed_e4=delivery.fixed_e4, rules=grades.load().rules_of(terms.expiry),
+    )  # fmt: skip
+    if found.failed:
+        paid = sum(one.payable for one in delivery.slices)
+        return _failing(delivery, terms.hours, paid, at, state)
+    owed = found.cents * MICROS_A_CENT
+    id = f"delivery {delivery.id} true-up"
+    ask(state, *pay(id, delivery.seller, delivery.buyer, owed))
+    delivery.stage = "delivered"
+    return told(delivery, "delivered", realized_e6=found.realized_e6, true_up=found.cents)
+
+
+def _failing(delivery: Delivery, hours: int, refund: int, at: At, state: "State") -> Ruling:
+    """The seller has failed: the rest of the escrow goes back, the next fixing prices the hours."""
+    end(delivery, at, state)
+    delivery.stage, delivery.refund, delivery.missing_hours = "failing", refund, hours
+    delivery.failed_on = at.business_date
+    return told(delivery, "failing", hours=hours, refund=refund)
+
+
+def end(delivery: Delivery, at: At, state: "State") -> None:
+    """No day is settled any more: pay what is earned, give back all that is left in escrow."""
+    for day in sorted(delivery.holds):
+        _void(delivery, day, at, state)
+    escrow = f"escrow/{delivery.id}"
+    rest = dvp.balance(state.book, escrow)
+    if rest:
+        back = f"returned/{delivery.id}"
+        outcome = dvp.move(state.book, f"rest {delivery.id}", escrow, back, rest, at.stamp)
+        assert not outcome, f"rest of delivery {delivery.id}: {outcome!r}"
+    for source, account in (("payable", delivery.seller), ("returned", delivery.buyer)):
+        cents = dvp.balance(state.book, f"{source}/{delivery.id}") // MICROS_A_CENT
+        id = f"delivery {delivery.id} end {source}"
+        _out(state, id, f"{source}/{delivery.id}", account, cents, at)
+
+
+def bought_in(delivery: Delivery, terms: Terms, fixing: int, state: "State") -> Ruling:
+    """The next fixing is there: the seller pays what the hours cost above the price, a penalty,
+    and back what it was paid for hours that do not count.
+    """
+    found = buy_in(
+        price_micros=delivery.price, fixing_micros=fixing, hours=delivery.missing_hours,
+        lots=delivery.lots, factor_e4=delivery.factor_e4, penalty_percent=terms.penalty_percent,
+    )  # fmt: skip
+    owed = delivery.refund + found.dearer + found.penalty
+    id = f"delivery {delivery.id} buy-in"
+    ask(state, *pay(id, delivery.seller, delivery.buyer, owed * MICROS_A_CENT))
+    delivery.stage = "failed"
+    return told(
+        delivery, "bought_in", fixing=fixing, dearer=found.dearer, penalty=found.penalty,
+        refund=delivery.refund,
+    )  # fmt: skip
+
+
+def _unpaid(delivery: Delivery, terms: Terms, state: "State") -> Ruling:
+    """The buyer has not paid in before the month: no delivery, and the penalty to the seller."""
+    state.matters.get(Dues).open.pop(delivery.escrow_due().id, None)
+    delivery.stage = "unpaid"
+    penalty = delivery.invoice * terms.penalty_percent // PERCENT
+    id = f"delivery {delivery.id} unpaid"
+    ask(state, *pay(id, delivery.buyer, delivery.seller, penalty * MICROS_A_CENT))
+    return told(delivery, "unpaid", penalty=penalty)

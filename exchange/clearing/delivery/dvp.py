@@ -1,0 +1,80 @@
+"""Delivery versus payment: cash out of escrow and GPU-seconds to the buyer, both or neither.
+
+Two ledgers, one linked chain: a day's hold takes its cash from the buyer's escrow (to the seller,
+and back to the buyer for what was not there) and its GPU-seconds from the site. Posting ends all
+three holds at once, voiding frees all three. A chain of which one leg fails leaves no trace.
+
+    escrow/ID      USD    what the buyer paid in and no day has used      never overdrawn
+    payable/ID     USD    earned by the seller, paid out by the week
+    returned/ID    USD    not earned, back to the buyer by the week
+    site/ID        GPU-s  the source of the hours; what it gave is what the buyer got
+    hours/ACCOUNT  GPU-s  delivered to an account
+"""
+
+from typing import Final
+
+from exchange.clearing.outcomes import Outcome, Transfer, TransferKind
+from exchange.clearing.transfers import Account, Book
+
+MARKET: Final = "market"  # money on the engine's side: what came out of it and went back
+USD: Final = "USD"
+GPU_SECONDS: Final = "GPU-s"
+_LEGS: Final = ("earned", "back", "hours")
+
+
+def begin(book: Book, delivery: int, buyer: int) -> None:
+    """Open the accounts of a delivery."""
+    book.open(Account(MARKET, USD))
+    book.open(Account(f"escrow/{delivery}", USD, "debits"))
+    book.open(Account(f"payable/{delivery}", USD, "debits"))
+    book.open(Account(f"returned/{delivery}", USD, "debits"))
+    book.open(Account(f"site/{delivery}", GPU_SECONDS))
+    book.open(Account(f"hours/{buyer}", GPU_SECONDS))
+
+
+def move(book: Book, id: str, debit: str, credit: str, amount: int, stamp: int) -> Outcome:
+    """One plain transfer."""
+    (outcome,) = book.apply([Transfer(id=id, debit=debit, credit=credit, amount=amount)], stamp)
+    return outcome
+
+
+def hold(
+    book: Book, delivery: int, tag: str, buyer: int, amounts: tuple[int, int, int], stamp: int
+) -> bool:
+    """Hold a day's micro-dollars earned and returned, and its GPU-seconds; False: nothing held.
+
+    ``tag`` names the attempt, so that a day that was voided may be held again.
+    """
+    escrow = f"escrow/{delivery}"
+    sides = (
+        (escrow, f"payable/{delivery}"),
+        (escrow, f"returned/{delivery}"),
+        (f"site/{delivery}", f"hours/{buyer}"),
+    )
+    chain = [
+        Transfer(
+            id=f"dvp {tag} {leg}", debit=debit, credit=credit, amount=amount,
+            kind=TransferKind.PENDING, linked=leg != _LEGS[-1],
+        )
+        for leg, (debit, credit), amount in zip(_LEGS, sides, amounts, strict=True)
+    ]  # fmt: skip
+    return not any(book.apply(chain, stamp))
+
+
+def end(book: Book, tag: str, stamp: int, *, post: bool) -> bool:
+    """Post all three legs of a hold, or void all three; False if neither was possible."""
+    verb, kind = ("post", TransferKind.POST) if post else ("void", TransferKind.VOID)
+    chain = [
+        Transfer(
+            id=f"{verb} {tag} {leg}", pending_id=f"dvp {tag} {leg}", kind=kind,
+            linked=leg != _LEGS[-1],
+        )
+        for leg in _LEGS
+    ]  # fmt: skip
+    return not any(book.apply(chain, stamp))
+
+
+def balance(book: Book, account: str) -> int:
+    """Posted credits less posted debits; 0 of an account that was never opened."""
+    found = book.accounts.get(account)
+    return 0 if found is None else found.credits_posted - found.debits_posted

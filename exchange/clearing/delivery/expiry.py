@@ -1,0 +1,86 @@
+"""A physical contract until its positions are gone: who is long since when, who gave notice.
+
+Shorts that have not tendered their whole units by the last notice pay the penalty of a failed
+delivery to the longs that no tender reached.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from contracts.grades.delivery import invoice_cents
+from exchange.clearing.delivery.assignment import aged
+from exchange.clearing.delivery.terms import Terms
+from exchange.clearing.matters import At, Due, Ruling
+from exchange.clearing.moves import MICROS_A_CENT, ask, take
+from exchange.clearing.sharing import share
+from exchange.messages import HOUSE_ACCOUNT
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+PERCENT: Final = 100
+
+
+class Factors(msgspec.Struct):
+    """A published table: its version, and (factor, fixed goodput) at 1e-4 by site."""
+
+    version: int
+    sites: dict[str, tuple[int, int]]
+
+
+class Notice(msgspec.Struct, frozen=True):
+    """A tender that stands."""
+
+    account: int
+    lots: int
+    grade: str
+    provider: str
+    facility: str
+    factor_e4: int
+    fixed_e4: int
+    factor_version: int
+
+
+class Expiry(msgspec.Struct):
+    """One listed physical contract until its positions are gone."""
+
+    terms: Terms
+    longs: dict[int, list[tuple[int, int]]] = {}  # (date, lots) by account
+    notices: list[Notice] = []
+    assigned: bool = False
+    expired: bool = False
+    untendered: dict[int, int] = {}  # lots by short
+    unassigned: dict[int, int] = {}  # whole units' lots by long, no tender reached
+
+
+def age(expiry: Expiry, number: int, at: At, state: "State") -> None:
+    """Bring the dates of all longs up to the positions as they stand."""
+    for account, position in sorted(state.positions.of_instrument(number).items()):
+        if position.net > 0 or account in expiry.longs:
+            held = aged(expiry.longs.get(account, ()), position.net, at.business_date)
+            if held:
+                expiry.longs[account] = held
+            else:
+                expiry.longs.pop(account, None)
+
+
+def penalties(number: int, expiry: Expiry, price: int, state: "State") -> list[Ruling]:
+    """Shorts that tendered nothing pay the longs that therefore get nothing, by lots."""
+    if not expiry.untendered or not expiry.unassigned:
+        return []
+    terms, total = expiry.terms, 0
+    for account, lots in expiry.untendered.items():
+        cents = (
+            invoice_cents(price_micros=price, hours=terms.hours, lots=lots)
+            * terms.penalty_percent // PERCENT
+        )  # fmt: skip
+        total += cents
+        id = f"penalty {number} of {account}"
+        ask(state, *take(id, account, cents * MICROS_A_CENT))
+    ask(state, Due(f"penalty {number} out", "withdraw", HOUSE_ACCOUNT, total * MICROS_A_CENT))
+    shares = share(total, expiry.unassigned)
+    for account, cents in shares.items():
+        ask(state, Due(f"penalty {number} to {account}", "deposit", account, cents * MICROS_A_CENT))
+    paid = {str(account): cents for account, cents in shares.items()}
+    return [Ruling("assignment", "penalties", {"instrument": number, "paid": paid})]

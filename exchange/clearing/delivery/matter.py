@@ -1,0 +1,342 @@
+"""Deliveries: tenders until the last notice, assignment, and then each delivery's own course.
+
+What is not delivered is settled in cash, by the contract's expiry: odd lots, lots of accounts that
+may not receive, units that no tender reached, and shorts' odd lots. A short that has not tendered
+its whole units by the last notice pays the penalty of a failed delivery to the longs left over.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import msgspec
+
+from contracts.grades import Jurisdiction, eligibility
+from contracts.grades import table as factors
+from contracts.grades.eligibility import Consignee
+from contracts.hardware import gpu_class
+from contracts.refusals import Refused
+from exchange.clearing.delivery import course
+from exchange.clearing.delivery.assignment import Long, assign, denied
+from exchange.clearing.delivery.course import Delivery, told
+from exchange.clearing.delivery.expiry import Expiry, Factors, Notice, age, penalties
+from exchange.clearing.delivery.records import (
+    Alternative,
+    Attest,
+    FactorsRecorded,
+    NameConsignee,
+    SetJurisdiction,
+    Tender,
+)
+from exchange.clearing.delivery.slices import DAY_S
+from exchange.clearing.delivery.terms import Terms, terms_of
+from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
+from exchange.clearing.moves import refused
+from exchange.clearing.records import Record
+from exchange.clearing.refusals import Denial
+from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+_NOW: Final = 1  # a deadline that has passed: done with the next frame
+
+
+class Deliveries(Matter):
+    """All physical contracts and deliveries of a market."""
+
+    name: ClassVar[str] = "deliveries"
+    records: ClassVar[tuple[type[Record], ...]] = (
+        Tender, Attest, Alternative, NameConsignee, SetJurisdiction, FactorsRecorded,
+    )  # fmt: skip
+    watches: ClassVar[tuple[EventKind, ...]] = (
+        EventKind.INSTRUMENT_LISTED,
+        EventKind.DAY_CLOSED,
+        EventKind.INSTRUMENT_EXPIRED,
+        EventKind.WITHDRAWN,
+    )
+    expiries: dict[int, Expiry] = msgspec.field(default_factory=dict)
+    factors: dict[str, Factors] = msgspec.field(default_factory=dict)  # by grade and expiry
+    consignees: dict[int, Consignee] = msgspec.field(default_factory=dict)
+    jurisdiction: Jurisdiction = Jurisdiction()
+    deliveries: list[Delivery] = msgspec.field(default_factory=list)
+    deadline: int = 0  # log time of the next one; 0: none
+
+    def rule(self, record: Any, at: At, state: "State") -> Ruling:
+        """Decide on a record."""
+        operation = str(type(record).__struct_config__.tag)
+        speaker = getattr(record, "account", HOUSE_ACCOUNT)
+        if at.account not in (HOUSE_ACCOUNT, speaker):
+            return refused(operation, Denial.NOT_YOURS, at.account, speaker)
+        match record:
+            case Tender():
+                ruling = self._tender(record, at, state)
+            case Attest():
+                ruling = self._attest(record, at, state)
+            case Alternative():
+                ruling = self._alternative(record, at, state)
+            case NameConsignee():
+                self.consignees[record.account] = msgspec.convert(
+                    {k: getattr(record, k) for k in Consignee.__struct_fields__}, Consignee
+                )
+                ruling = Ruling(operation, ACCEPTED, {"account": record.account})
+            case SetJurisdiction():
+                self.jurisdiction = msgspec.convert(
+                    {k: getattr(record, k) for k in Jurisdiction.__struct_fields__}, Jurisdiction
+                )
+                ruling = Ruling(operation, ACCEPTED, {"enabled": record.enabled})
+            case FactorsRecorded():
+                ruling = self._factors(record)
+        self._plan()
+        return ruling
+
+    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
+        """Listings, closed days, expiries and the escrows' money."""
+        rulings: list[Ruling] = []
+        match event.kind:
+            case EventKind.INSTRUMENT_LISTED:
+                terms = terms_of(at.text)
+                if terms is not None:
+                    self.expiries[event.instrument] = Expiry(terms)
+            case EventKind.DAY_CLOSED:
+                for number, expiry in self.expiries.items():
+                    if not expiry.assigned:
+                        age(expiry, number, at, state)
+            case EventKind.INSTRUMENT_EXPIRED:
+                if event.instrument in self.expiries:
+                    rulings = self._expired(event.instrument, event.price, state)
+            case EventKind.WITHDRAWN:
+                rulings = self._withdrawn((event.key_lo, event.key_hi), at, state)
+        self._plan()
+        return rulings
+
+    def passed(self, at: At, state: "State") -> Sequence[Ruling]:
+        """Assign what the last notice has passed for, and move the deliveries on."""
+        if not self.deadline or at.stamp < self.deadline:
+            return ()
+        rulings: list[Ruling] = []
+        for number, expiry in self.expiries.items():
+            if not expiry.assigned and at.stamp > expiry.terms.cutoff_ns:
+                rulings += self._assign(number, expiry, at, state)
+        for delivery in self.deliveries:
+            if delivery.stage not in course.ENDED:
+                rulings += course.advance(delivery, self._terms(delivery), at, state)
+        self._plan()
+        return rulings
+
+    def _terms(self, delivery: Delivery) -> Terms:
+        return self.expiries[delivery.instrument].terms
+
+    def _plan(self) -> None:
+        """Find the next deadline."""
+        times = [e.terms.cutoff_ns + 1 for e in self.expiries.values() if not e.assigned]
+        times += [
+            _NOW if course.is_agreed(delivery) else course.deadline(delivery, self._terms(delivery))
+            for delivery in self.deliveries
+        ]
+        self.deadline = min((time for time in times if time), default=0)
+
+    # Notice and assignment
+
+    def _tender(self, record: Tender, at: At, state: "State") -> Ruling:
+        """A short's intent; checks in the order of docs/reference/clearing.md."""
+        if record.instrument not in state.instruments:
+            return refused("tender", Denial.UNKNOWN_INSTRUMENT, 0, record.instrument)
+        expiry = self.expiries.get(record.instrument)
+        if expiry is None:
+            return refused("tender", Denial.NOT_PHYSICAL, 0, record.instrument)
+        terms = expiry.terms
+        if at.stamp < terms.notice_from_ns:
+            return refused("tender", Denial.EARLY, terms.notice_from_ns, at.stamp)
+        noticed = sum(n.lots for n in expiry.notices if n.account == record.account)
+        short = max(0, -state.positions.get(record.account, record.instrument).net)
+        table = self.factors.get(f"{record.grade}/{terms.month}")
+        found = denied(
+            record.lots, at.stamp, record.factor_version, open_short=short - noticed,
+            cutoff=terms.cutoff_ns, published_version=0 if table is None else table.version,
+            unit=terms.unit,
+        )  # fmt: skip
+        if found is not None:
+            return refused("tender", *found)
+        site = None if table is None else table.sites.get(f"{record.provider}/{record.facility}")
+        if site is None or record.grade not in terms.grades:
+            return refused("tender", Denial.FACTOR_BOUNDS, observed=record.facility)
+        expiry.notices.append(
+            Notice(record.account, record.lots, record.grade, record.provider, record.facility,
+                   *site, record.factor_version)
+        )  # fmt: skip
+        facts = {"account": record.account, "lots": record.lots, "deadline": terms.cutoff_ns}
+        return Ruling("tender", ACCEPTED, facts)
+
+    def _assign(self, number: int, expiry: Expiry, at: At, state: "State") -> list[Ruling]:
+        """The last notice has passed: the oldest eligible longs take the tenders in their order."""
+        expiry.assigned = True
+        age(expiry, number, at, state)
+        unit = expiry.terms.unit
+        longs = [
+            Long(account, lots, day)
+            for account, held in sorted(expiry.longs.items())
+            for day, lots in held
+        ]
+        barred = {a for a in expiry.longs if self._barred(a, expiry, unit)}
+        found = assign(longs, [n.lots for n in expiry.notices], unit=unit, ineligible=barred)
+        rulings = []
+        for notice, one in zip(expiry.notices, found.rounds, strict=True):
+            for account, lots in one.assigned:
+                rulings.append(self._begin(number, notice, int(account), lots, expiry.terms))
+        expiry.unassigned = {
+            int(account): lots // unit * unit
+            for account, lots in found.left.items()
+            if account not in barred and lots >= unit
+        }
+        expiry.untendered = self._untendered(number, expiry, state)
+        cash = {str(account): lots for account, lots in found.left.items()}
+        facts = {"instrument": number, "cash": cash, "barred": sorted(barred),
+                 "untendered": {str(a): n for a, n in expiry.untendered.items()}}  # fmt: skip
+        return [*rulings, Ruling("assignment", "assigned", facts)]
+
+    def _untendered(self, number: int, expiry: Expiry, state: "State") -> dict[int, int]:
+        """Whole units of the shorts that no notice was given of."""
+        noticed: dict[int, int] = {}
+        for notice in expiry.notices:
+            noticed[notice.account] = noticed.get(notice.account, 0) + notice.lots
+        unit, missing = expiry.terms.unit, {}
+        for account, position in sorted(state.positions.of_instrument(number).items()):
+            lots = (-position.net - noticed.get(account, 0)) // unit * unit
+            if lots > 0:
+                missing[account] = lots
+        return missing
+
+    def _barred(self, account: int, expiry: Expiry, unit: int) -> bool:
+        """Whether the law in force keeps an account from all that it would be delivered."""
+        if not self.jurisdiction.enabled:
+            return False
+        consignee = self.consignees.get(account)
+        if consignee is None:
+            return True
+        lots = sum(lots for _, lots in expiry.longs[account]) // unit * unit
+        return bool(
+            eligibility.may_receive(consignee, expiry.terms.hardware, lots, self.jurisdiction)
+        )
+
+    def _begin(self, number: int, notice: Notice, buyer: int, lots: int, terms: Terms) -> Ruling:
+        """A delivery is assigned; what its buyer has received counts from now on."""
+        delivery = Delivery(
+            len(self.deliveries) + 1, number, notice.account, buyer, lots, notice.grade,
+            notice.provider, notice.facility, notice.factor_e4, notice.fixed_e4,
+            notice.factor_version,
+        )  # fmt: skip
+        self.deliveries.append(delivery)
+        consignee = self.consignees.get(buyer)
+        if consignee is not None:
+            received = consignee.tpp_received + gpu_class(terms.hardware).tpp * lots
+            self.consignees[buyer] = msgspec.structs.replace(consignee, tpp_received=received)
+        return told(
+            delivery, "assigned", instrument=number, seller=notice.account, buyer=buyer, lots=lots
+        )
+
+    def _expired(self, number: int, price: int, state: "State") -> list[Ruling]:
+        """The contract is settled: deliveries are invoiced at its price, the rest was cash."""
+        expiry = self.expiries[number]
+        expiry.expired = True
+        if not expiry.assigned:
+            expiry.assigned = True
+            facts = {"instrument": number, "notices": len(expiry.notices)}
+            return [Ruling("assignment", "settled_in_cash", facts)]
+        rulings = [
+            course.invoice(delivery, expiry.terms, price, state)
+            for delivery in self.deliveries
+            if delivery.instrument == number and delivery.stage == "assigned"
+        ]
+        return [*rulings, *penalties(number, expiry, price, state)]
+
+    # The course of deliveries
+
+    def _find(self, number: int) -> Delivery | None:
+        return self.deliveries[number - 1] if 1 <= number <= len(self.deliveries) else None
+
+    def _attest(self, record: Attest, at: At, state: "State") -> Ruling:
+        """One side's figure of a day."""
+        delivery = self._find(record.delivery)
+        if delivery is None:
+            return refused("attest", Denial.UNKNOWN_DELIVERY, len(self.deliveries), record.delivery)
+        sides = {delivery.seller: "seller", delivery.buyer: "buyer", HOUSE_ACCOUNT: "house"}
+        side = sides.get(record.account)
+        if side is None:
+            return refused("attest", Denial.NOT_YOURS, delivery.seller, record.account)
+        if delivery.stage != "delivering":
+            return refused("attest", Denial.DELIVERY_STATE, "delivering", delivery.stage)
+        terms = self._terms(delivery)
+        ended = (at.stamp - terms.begin_ns) // (terms.day_end_ns(1) - terms.begin_ns)
+        last = min(ended, terms.days)
+        if not delivery.next_day <= record.day <= last:
+            return refused("attest", Denial.DAY_RANGE, last, record.day)
+        seen = delivery.days.get(record.day)
+        spoken = seen is not None and {"seller": seen.seller, "buyer": seen.buyer}.get(side)
+        if spoken:
+            return refused("attest", Denial.DUPLICATE, record.day, record.available)
+        most = delivery.lots * DAY_S
+        if not 0 <= record.lost <= record.available <= most:
+            return refused("attest", Denial.HOURS_RANGE, most, record.available)
+        figure = record.available, record.lost
+        said = course.attested(delivery, record.day, side, figure, at, state)
+        facts = {
+            "delivery": delivery.id, "day": record.day, "said": said, "side": side,
+            "available": record.available, "lost": record.lost, "digest": record.digest,
+        }  # fmt: skip
+        return Ruling("attest", ACCEPTED, facts)
+
+    def _alternative(self, record: Alternative, at: At, state: "State") -> Ruling:
+        """One signature under another way to deliver; the second ends the delivery here."""
+        operation, delivery = "alternative_delivery", self._find(record.delivery)
+        if delivery is None:
+            return refused(
+                operation, Denial.UNKNOWN_DELIVERY, len(self.deliveries), record.delivery
+            )
+        if record.account not in (delivery.seller, delivery.buyer):
+            return refused(operation, Denial.NOT_YOURS, delivery.seller, record.account)
+        if delivery.stage not in ("assigned", "delivering"):
+            return refused(operation, Denial.DELIVERY_STATE, "delivering", delivery.stage)
+        if record.account in delivery.signed:
+            return refused(operation, Denial.DUPLICATE, observed=record.account)
+        delivery.signed.append(record.account)
+        if len(delivery.signed) == 1:
+            return Ruling(operation, ACCEPTED, {"delivery": delivery.id, "signed": delivery.signed})
+        if delivery.stage == "delivering":
+            course.end(delivery, at, state)
+        delivery.stage = "alternative"
+        facts = {"stage": "agreed", "delivery": delivery.id, "terms": record.agreement}
+        return Ruling(operation, ACCEPTED, facts)
+
+    def _withdrawn(self, key: tuple[int, int], at: At, state: "State") -> list[Ruling]:
+        """Money has left an account: an escrow, if the key is one's."""
+        return [
+            course.escrowed(delivery, at, state)
+            for delivery in self.deliveries
+            if delivery.stage in ("invoiced", "unpaid") and delivery.escrow_due().key == key
+        ]
+
+    def _factors(self, record: FactorsRecorded) -> Ruling:
+        """The latest factors of a grade and expiry; the desk has verified the signature."""
+        try:
+            table = factors.read(record.table.encode())
+        except Refused as wrong:
+            return Ruling("record_factors", "malformed", {"why": str(wrong)})
+        self.factors[f"{table.grade}/{table.expiry}"] = Factors(
+            table.version,
+            {
+                f"{row.provider}/{row.facility}": (row.factor_e4, row.fixed_e4)
+                for row in table.rows
+                if row.factor_e4 is not None
+            },
+        )
+        facts = {"grade": table.grade, "expiry": table.expiry, "version": table.version}
+        return Ruling("record_factors", ACCEPTED, facts)
+
+    def fixed(self, index: str, date: int, price: int, state: "State") -> list[Ruling]:
+        """A fixing buys in what failed on its day or before."""
+        rulings = []
+        for delivery in self.deliveries:
+            terms = self._terms(delivery)
+            if delivery.stage == "failing" and terms.index == index and delivery.failed_on <= date:
+                rulings.append(course.bought_in(delivery, terms, price, state))
+        return rulings

@@ -1,0 +1,81 @@
+"""What a physical contract says of its delivery, as it was listed: dates become log times."""
+
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from contracts import calendar
+from contracts.calendar import Month
+from contracts.spec import PHYSICAL, Instrument
+
+SECOND_NS: Final = 10**9
+DAY_NS: Final = 86_400 * SECOND_NS
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SECOND: Final = timedelta(seconds=1)
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """One listed physical expiry. ``_ns``: log time."""
+
+    code: str
+    month: str
+    days: int
+    hours: int
+    hardware: str
+    unit: int  # lots of one delivery
+    grades: tuple[str, ...]
+    index: str
+    penalty_percent: int
+    fee: int  # micro-dollars a lot, of each side
+    notice_from_ns: int
+    cutoff_ns: int  # the last moment of notice; then tenders are assigned
+    begin_ns: int  # of the delivery month; by then the buyer's money is in escrow
+
+    def day_end_ns(self, day: int) -> int:
+        """The first moment after a day of the month."""
+        return self.begin_ns + day * DAY_NS
+
+    @property
+    def expiry(self) -> Month:
+        """The delivery month."""
+        return Month.parse(self.month)
+
+
+def terms_of(text: str) -> Terms | None:
+    """The terms in a listing's text; None if it lists nothing that is delivered."""
+    try:
+        listed = Instrument.from_json(text)
+    except msgspec.DecodeError:
+        return None
+    if listed.settlement != PHYSICAL or listed.first_notice_day is None:
+        return None
+    assert listed.last_notice_day is not None, "a first notice day has a last one"
+    zone = calendar.load(listed.calendar).time_zone
+    month = Month.parse(listed.expiry)
+    return Terms(
+        code=listed.code,
+        month=listed.expiry,
+        days=month.days,
+        hours=month.hours,
+        hardware=listed.hardware,
+        unit=listed.delivery_step,
+        grades=listed.grades,
+        index=listed.index,
+        penalty_percent=listed.failure_percent,
+        fee=listed.final_fee,
+        notice_from_ns=moment(listed.first_notice_day, time(0), "UTC"),
+        cutoff_ns=moment(listed.last_notice_day, time.fromisoformat(listed.notice_cutoff), zone),
+        begin_ns=since_epoch(listed.delivery_start),
+    )
+
+
+def moment(day: date, clock: time, zone: str) -> int:
+    """Log time of a local time of day."""
+    return since_epoch(datetime.combine(day, clock, ZoneInfo(zone)))
+
+
+def since_epoch(there: datetime) -> int:
+    """Log time of a moment, whole seconds."""
+    return (there - _EPOCH) // _SECOND * SECOND_NS

@@ -1,0 +1,25 @@
+"""Which matters a market has, in the order in which they are told of time and events."""
+
+from typing import Final
+
+from exchange.clearing.default.matter import Defaults
+from exchange.clearing.delivery.matter import Deliveries
+from exchange.clearing.expiry import Fixings
+from exchange.clearing.margin.matter import MarginVersions
+from exchange.clearing.matters import Dues, Matter
+from exchange.clearing.members.offbook import OffBook
+from exchange.clearing.members.registry import Registry
+from exchange.clearing.pricing import Prices
+from exchange.clearing.transferring import Transferring
+
+MATTERS: Final[tuple[type[Matter], ...]] = (
+    Dues,
+    Transferring,
+    Prices,
+    MarginVersions,
+    Registry,
+    Deliveries,
+    Defaults,
+    OffBook,
+    Fixings,
+)

@@ -1,0 +1,93 @@
+"""The final settlement price: of cash contracts the mean of their month's fixings, by the log.
+
+Fixings enter by records; each counts from the stamp of its record on, so the price of a month is a
+function of the log. The ladder for withheld days is the index's own (contracts.index.settlement).
+A physical contract's final settlement price is its last settlement price.
+"""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import msgspec
+
+from contracts.calendar import Month
+from contracts.decimal_text import DecimalTextError, parse_price
+from contracts.index import methodology
+from contracts.index.settlement import FinalPrice, final_price
+from exchange.clearing.delivery.matter import Deliveries
+from exchange.clearing.matters import ACCEPTED, MALFORMED, At, Matter, Ruling
+from exchange.clearing.moves import refused
+from exchange.clearing.records import Record
+from exchange.clearing.refusals import Denial
+from exchange.messages import HOUSE_ACCOUNT
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+PRICE_DECIMALS: Final = 6
+
+
+class FixingRecorded(Record, frozen=True, kw_only=True, tag="record_fixing"):
+    """An index's fixing of a day; ``price`` is dollars, empty if it was withheld."""
+
+    index: str
+    date: int
+    revision: int
+    state: str
+    reason: str = ""
+    price: str = ""
+    inputs_hash: str = ""
+    tape_hash: str = ""
+
+
+class Fixing(msgspec.Struct, frozen=True):
+    """A fixing as the log knows it."""
+
+    date: date
+    revision: int
+    price_micros: int | None
+    inputs_hash: str
+    known_ns: int
+
+
+class Fixings(Matter):
+    """Every fixing recorded, by index."""
+
+    name: ClassVar[str] = "fixings"
+    records: ClassVar[tuple[type[Record], ...]] = (FixingRecorded,)
+    by_index: dict[str, list[Fixing]] = msgspec.field(default_factory=dict)
+
+    def rule(self, record: Any, at: At, state: "State") -> Ruling:
+        """Take a fixing in; what failed deliveries wait for it are bought in."""
+        assert isinstance(record, FixingRecorded)
+        if at.account != HOUSE_ACCOUNT:
+            return refused("record_fixing", Denial.NOT_YOURS, at.account, HOUSE_ACCOUNT)
+        number = record.date
+        try:
+            day = date(number // 10_000, number // 100 % 100, number % 100)
+            price = parse_price(record.price, PRICE_DECIMALS) if record.price else None
+        except (ValueError, DecimalTextError) as wrong:
+            return Ruling("record_fixing", MALFORMED, {"why": str(wrong)})
+        fixing = Fixing(day, record.revision, price, record.inputs_hash, at.stamp)
+        self.by_index.setdefault(record.index, []).append(fixing)
+        done: list[Ruling] = []
+        if price is not None:
+            done = state.matters.get(Deliveries).fixed(record.index, number, price, state)
+            if done:
+                state.matters.touch(Deliveries)
+        facts = {"index": record.index, "date": number, "bought_in": [r.facts for r in done]}
+        return Ruling("record_fixing", ACCEPTED, facts)
+
+    def fixing(self, index: str, day: date, known_ns: int) -> Fixing | None:
+        """The highest revision of a day that was recorded by then."""
+        found = [
+            f for f in self.by_index.get(index, ()) if f.date == day and f.known_ns <= known_ns
+        ]
+        return max(found, key=lambda fixing: fixing.revision, default=None)
+
+    def final(self, index: str, month: str, market_micros: Sequence[int]) -> FinalPrice:
+        """The final settlement price of a month by its index; ``market_micros`` as in
+        ``final_price``. MonthIncomplete if a day lacks; KeyError: no such index.
+        """
+        return final_price(methodology.load().index(index), Month.parse(month), self, market_micros)

@@ -1,0 +1,182 @@
+"""The margin of a market: clearing's positions, the parameters in force and a business date in,
+what every account must have out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from exchange.clearing.margin import rules
+from exchange.clearing.margin.parameters import LotRates, MarginParameters, lot_rates, root_of
+from exchange.clearing.margin.scan import Credit, Ints, Margins, Rates, margins
+from exchange.clearing.state import Instrument, State
+
+PART_NAMES: Final = ("scan", "calendar", "delivery", "liquidity", "concentration")
+
+
+@dataclass(frozen=True, slots=True)
+class ProductPart:
+    """What one product of an account asks for; micro-dollars."""
+
+    product: str
+    scan: int
+    worst_scenario: int
+    calendar: int
+    delivery: int
+    liquidity: int
+    concentration: int
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """What one account must have; micro-dollars.
+
+    ``requirement`` is the sum of the parts less ``credit``. ``hold`` is what the engine asks for
+    the same positions at its rates of the day, working orders apart; ``covered`` whether cash
+    less the loss since the last settlement reaches the requirement.
+    """
+
+    account: int
+    parts: list[ProductPart]
+    credit: int
+    requirement: int
+    hold: int
+    cash: int
+    loss: int
+
+    @property
+    def excess(self) -> int:
+        """What is left after the requirement; below zero is what a margin call asks for."""
+        return self.cash - self.loss - self.requirement
+
+
+class Priced(NamedTuple):
+    """Every instrument's rates on a day, and the products they belong to."""
+
+    products: tuple[str, ...]
+    lots: dict[int, LotRates]  # by instrument
+    rates: Rates  # by instrument number and by place in ``products``
+
+
+def price(instruments: Mapping[int, Instrument], parameters: MarginParameters, on: date) -> Priced:
+    """The rates of all expiries that are listed, at their settlement prices.
+
+    KeyError if a product is not covered by the parameters. What is no single expiry has no rates.
+    """
+    root = {n: root_of(i.code) for n, i in sorted(instruments.items()) if not i.expired}
+    root = {n: product for n, product in root.items() if product}
+    live = {n: instruments[n] for n in root}
+    lots = {
+        n: lot_rates(parameters, i.code, i.multiplier, i.settlement_price, on)
+        for n, i in live.items()
+    }
+    products = tuple(sorted(set(root.values())))
+    place = {product: at for at, product in enumerate(products)}
+    of = {p: [lots[n] for n in live if root[n] == p] for p in products}
+    size = 1 + max(instruments, default=-1)
+
+    def each(take: Callable[[LotRates], int]) -> Ints:
+        column = [0] * size
+        for number, lot in lots.items():
+            column[number] = take(lot)
+        return np.array(column, dtype=np.int64)
+
+    def whole(take: Callable[[Sequence[LotRates]], int]) -> Ints:
+        return np.array([take(of[p]) for p in products], dtype=np.int64)
+
+    in_product = np.zeros(size, dtype=np.int64)
+    for number in live:
+        in_product[number] = place[root[number]]
+    terms = [parameters.of(p) for p in products]
+    rates = Rates(
+        product=in_product,
+        scan_range=each(lambda lot: lot.scan_range),
+        liquidity=each(lambda lot: lot.liquidity),
+        spot=each(lambda lot: int(lot.spot)),
+        delivery=each(lambda lot: lot.delivery),
+        # The dearest expiry's charge, so that nobody has to say which lots pair with which; but
+        # no more than any leg's own scan, or the engine's hold might be short of it.
+        spread=whole(lambda of: min(max(x.spread for x in of), min(x.scan_whole for x in of))),
+        relief=whole(lambda of: min((x.relief for x in of if x.spot), default=0)),
+        daily_volume=np.array([t.daily_volume for t in terms], dtype=np.int64),
+        participation=np.array([t.participation_percent for t in terms], dtype=np.int64),
+        credits=tuple(
+            Credit(place[o.a], place[o.b], o.ratio_a, o.ratio_b, o.percent)
+            for o in parameters.offsets
+            if o.a in place and o.b in place
+        ),
+    )
+    return Priced(products, lots, rates)
+
+
+def requirements(
+    state: State,
+    parameters: MarginParameters,
+    on: date,
+    advance: Callable[[int, int], object] = lambda done, total: None,
+) -> list[Requirement]:
+    """What every account must have on a business date, by account; flat accounts are left out.
+
+    ``advance`` is told how many of how many positions are done. KeyError for a position in
+    what has no rates.
+    """
+    priced = price(state.instruments, parameters, on)
+    rows = [
+        (account, number, position.net)
+        for number in state.positions.instruments()
+        for account, position in state.positions.of_instrument(number).items()
+        if position.net
+    ]
+    held: dict[int, int] = {}
+    for who, number, lots in rows:
+        if number not in priced.lots:
+            raise KeyError(f"no margin is known for {state.instruments[number].code}")
+        held[who] = held.get(who, 0) + abs(lots) * priced.lots[number].hold
+    account, instrument, net = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    done = 0
+
+    def count(more: int) -> None:
+        nonlocal done
+        done += more
+        advance(done, len(rows))
+
+    found = margins(account, instrument, net, priced.rates, count)
+    return _named(state, found, priced.products, held)
+
+
+def _named(
+    state: State, found: Margins, products: Sequence[str], held: Mapping[int, int]
+) -> list[Requirement]:
+    parts: dict[int, list[ProductPart]] = {}
+    for row in zip(*(column.tolist() for column in found.parts), strict=True):
+        who, place, *figures = row
+        parts.setdefault(who, []).append(ProductPart(products[place], *figures))
+    answer = []
+    columns = (column.tolist() for column in found[:3])
+    for who, credit, total in zip(*columns, strict=True):
+        loss = max(0, -sum(gain for _, _, gain in state.unrealized(who)))
+        answer.append(
+            Requirement(
+                account=who, parts=parts[who], credit=credit, requirement=total, hold=held[who],
+                cash=state.ledger.cash(who), loss=loss,
+            )
+        )  # fmt: skip
+    return answer
+
+
+def bound(parameters: MarginParameters, product: str, lots: int, limit_percent: int) -> int:
+    """By how much, at 1e-4 of the hold, a requirement may pass it: the bound that is stated.
+
+    For one product of at most ``lots`` lots a side, settled at most ``limit_percent`` away from the
+    price at which the hold's rate was set (docs/reference/margin.md proves it).
+    """
+    terms = parameters.of(product)
+    base = rules.BP * 10**8
+    concentrated = base + rules.concentration(
+        base, lots, terms.daily_volume, terms.participation_percent
+    )
+    moved = rules.up(concentrated * (rules.PERCENT + limit_percent), rules.PERCENT)
+    return rules.up(moved - base, 10**8)

@@ -1,0 +1,63 @@
+"""The margin parameters of a market: which version is in force, a function of the log."""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from exchange.clearing.margin.parameters import MarginParameters, fault, root_of
+from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
+from exchange.clearing.records import Record
+from exchange.messages import HOUSE_ACCOUNT
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+NOT_AN_OPERATOR = "not_an_operator"
+
+
+class AdoptMargin(Record, frozen=True, kw_only=True, tag="adopt_margin"):
+    """An operator adopts a set of margin parameters."""
+
+    parameters: MarginParameters
+
+
+class MarginVersions(Matter):
+    """Adopted versions: those that are or were in force, and those that wait for their date.
+
+    Versions that a later one replaced before the present business date are dropped: rulings and
+    the log keep them.
+    """
+
+    name: ClassVar[str] = "margin"
+    records: ClassVar[tuple[type[Record], ...]] = (AdoptMargin,)
+    adopted: tuple[MarginParameters, ...] = ()
+
+    def rule(self, record: Any, at: At, state: "State") -> Ruling:
+        """Adopt the next version, or say by name why not; what was adopted stays in force."""
+        new: MarginParameters = record.parameters
+        facts: dict[str, Any] = {"version": new.version, "effective": new.effective}
+        if at.account != HOUSE_ACCOUNT:
+            return Ruling("adopt_margin", NOT_AN_OPERATOR, facts | {"account": at.account})
+        found = fault(new, self.version, at.business_date, products(state))
+        if found is not None:
+            limit = {"what": found.what, "limit": found.limit, "seen": found.seen}
+            facts |= {"fault": int(found.fault)} | limit
+            return Ruling("adopt_margin", found.fault.name.lower(), facts)
+        kept = self.in_force(at.business_date)
+        waiting = [a for a in self.adopted if at.business_date < a.effective < new.effective]
+        self.adopted = (*(() if kept is None else (kept,)), *waiting, new)
+        return Ruling("adopt_margin", ACCEPTED, facts | {"inputs_hash": new.inputs_hash})
+
+    @property
+    def version(self) -> int:
+        """The last version adopted, in force or not yet; 0 before the first."""
+        return self.adopted[-1].version if self.adopted else 0
+
+    def in_force(self, business_date: int) -> MarginParameters | None:
+        """The version of a business date (yyyymmdd); None before the first one's."""
+        found = [one for one in self.adopted if one.effective <= business_date]
+        return found[-1] if found else None
+
+
+def products(state: "State") -> set[str]:
+    """The products of the expiries that are listed and have not expired."""
+    roots = (root_of(listed.code) for listed in state.instruments.values() if not listed.expired)
+    return {root for root in roots if root}

@@ -1,0 +1,186 @@
+"""Matters: what clearing decides by itself, each a pure function of the released stream.
+
+A matter is a Struct whose fields are all it knows. It rules on the records it names, may watch
+events, and is told the log's time so that its deadlines pass by the log and by nothing else. A
+ruling is a row that an auditor reads; ``number`` names the event that caused it.
+
+What moves cash is the engine's to do: a matter leaves a ``Due``, the desk turns it into a command
+with the due's id, and the due is done when the event of that command comes back.
+"""
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from exchange.clearing.records import Malformed, Record, read
+from exchange.messages import HOUSE_ACCOUNT, INDEX_BITS, Event, EventKind
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+ACCEPTED: Final = "accepted"
+MALFORMED: Final = "malformed"
+
+
+class At(NamedTuple):
+    """Where in the log something is decided."""
+
+    number: int  # the causing event: sequence << INDEX_BITS | index
+    stamp: int  # log time, nanoseconds
+    business_date: int
+    account: int = HOUSE_ACCOUNT  # that sent the command; the house: an operator
+    text: str = ""  # that came with the command
+
+
+class Ruling(NamedTuple):
+    """What was decided: ``accepted``, a named event, or a named refusal, and its facts."""
+
+    operation: str
+    outcome: str
+    facts: dict[str, Any]
+
+
+class Due(msgspec.Struct, frozen=True):
+    """A command that clearing asks for. ``id`` makes it happen once."""
+
+    id: str
+    kind: Literal["deposit", "withdraw", "fee"]
+    account: int
+    amount: int  # micro-dollars, > 0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """The request key of its command, by which its event is known again."""
+        digest = blake2b(self.id.encode("ascii"), digest_size=16, person=b"request").digest()
+        return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
+
+
+class Matter(msgspec.Struct):
+    """One subject. Subclasses: mutable Structs of plain data, all fields with defaults."""
+
+    name: ClassVar[str] = ""
+    records: ClassVar[tuple[type[Record], ...]] = ()
+    watches: ClassVar[tuple[EventKind, ...]] = ()
+
+    def rule(self, record: Any, at: At, state: "State") -> Ruling:
+        """Decide on a record of one of ``records``."""
+        raise NotImplementedError(f"{self.name} names records and does not rule on them")
+
+    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
+        """An event of one of ``watches``, after it was booked."""
+        return ()
+
+    def passed(self, at: At, state: "State") -> Sequence[Ruling]:
+        """Log time has come to ``at.stamp``; called before the events of that stamp."""
+        return ()
+
+
+AMatter = TypeVar("AMatter", bound=Matter)
+
+
+class Dues(Matter):
+    """Commands asked for and not done yet, by id."""
+
+    name: ClassVar[str] = "dues"
+    watches: ClassVar[tuple[EventKind, ...]] = (
+        EventKind.DEPOSITED,
+        EventKind.WITHDRAWN,
+        EventKind.FEE_CHARGED,
+    )
+    open: dict[str, Due] = {}
+    done: int = 0
+
+    def ask(self, due: Due) -> None:
+        """Add a due; one that is open already must be the same."""
+        assert due.amount > 0, f"a due of nothing: {due}"
+        assert self.open.setdefault(due.id, due) == due, f"another due of the id {due.id}"
+
+    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
+        """A due's event has come: it is done. One that the engine refuses stays open."""
+        key = event.key_lo, event.key_hi
+        found = next((due for due in self.open.values() if due.key == key), None)
+        if found is None:
+            return ()
+        del self.open[found.id]
+        self.done += 1
+        return (Ruling("due", "done", {"id": found.id}),)
+
+
+class Matters:
+    """All matters of a market, in the order in which they are told of time and events.
+
+    ``rows`` are what ``encoded`` gave when the state was stored; a matter without one begins anew.
+    TRADE events are shown to nobody: positions tell of them.
+    """
+
+    def __init__(
+        self, types: Sequence[type[Matter]], rows: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        matters = [
+            msgspec.json.decode(rows[kind.name], type=kind) if kind.name in rows else kind()
+            for kind in types
+        ]
+        self.all = {matter.name: matter for matter in matters}
+        assert len(self.all) == len(matters), "two matters of one name"
+        self.changed: set[str] = set()
+        self._of_record = {kind: matter for matter in matters for kind in matter.records}
+        self._of_event: dict[int, list[Matter]] = {}
+        for matter in matters:
+            for kind in matter.watches:
+                self._of_event.setdefault(int(kind), []).append(matter)
+        self._timed = [m for m in matters if type(m).passed is not Matter.passed]
+
+    def get(self, kind: type[AMatter]) -> AMatter:
+        """The market's matter of a type."""
+        found = self.all[kind.name]
+        assert isinstance(found, kind)
+        return found
+
+    def touch(self, kind: type[Matter]) -> None:
+        """Say that a matter was changed by another one."""
+        self.changed.add(kind.name)
+
+    @property
+    def watched(self) -> frozenset[int]:
+        """Kinds of events that some matter wants to see."""
+        return frozenset(self._of_event)
+
+    def rule(self, text: str, at: At, state: "State") -> Ruling | None:
+        """Decide on a record's text; None if no matter names its operation."""
+        record = read(text)
+        if isinstance(record, Malformed):
+            return Ruling(record.operation, MALFORMED, {"why": record.why})
+        matter = None if record is None else self._of_record.get(type(record))
+        if record is None or matter is None:
+            return None
+        self.changed.add(matter.name)
+        return matter.rule(record, at, state)
+
+    def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
+        """Show an event to the matters that watch its kind."""
+        rulings: list[Ruling] = []
+        for matter in self._of_event.get(event.kind, ()):
+            found = matter.saw(event, at, state)
+            self.changed.add(matter.name)
+            rulings += found
+        return rulings
+
+    def passed(self, stamp: int, sequence: int, state: "State") -> list[Ruling]:
+        """Tell the matters that have deadlines what time it is."""
+        at = At(sequence << INDEX_BITS, stamp, state.business_date)
+        rulings: list[Ruling] = []
+        for matter in self._timed:
+            found = matter.passed(at, state)
+            if found:
+                self.changed.add(matter.name)
+                rulings += found
+        return rulings
+
+    def encoded(self) -> list[tuple[str, str]]:
+        """(name, JSON) of every matter that changed since the last call."""
+        rows = [(n, msgspec.json.encode(self.all[n]).decode()) for n in sorted(self.changed)]
+        self.changed.clear()
+        return rows

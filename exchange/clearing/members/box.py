@@ -1,0 +1,83 @@
+"""A lender's view of a box: what it holds, what it is worth, how long its margin lasts. Read only.
+
+A box is an account of kind BOX: the vehicle that holds take-or-pay contract, GPUs and hedge. Its
+lender may look and not touch (an API key of scope read). Money is micro-dollars.
+
+    coverage     = cash / margin, in per cent: below 100 the hedge may be closed
+    liquidity    = cash + unrealized - margin: what may leave, or is missing
+    worst_move   = the adverse move of every price, at 1e-4, that would use the liquidity up
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from exchange.clearing.members.registry import Registry
+from exchange.clearing.statements import Holding, dollars, table
+from exchange.messages import AccountKind
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+E4: Final = 10_000
+PERCENT: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """One box at one point of the stream. None where a ratio has nothing under it."""
+
+    account: int
+    member: int
+    sequence: int
+    business_date: int
+    cash: int
+    unrealized: int
+    margin: int
+    liquidity: int
+    coverage_percent: int | None
+    exposure: int  # what one per cent of every price is worth, x 100: sum of net x mark x hours
+    worst_move_e4: int | None
+    holdings: list[Holding]
+
+    def text(self) -> str:
+        """The view as two tables."""
+        money = ("cash", "unrealized", "margin", "liquidity", "exposure")
+        rows = [(name, dollars(getattr(self, name))) for name in money]
+        cover = "-" if self.coverage_percent is None else f"{self.coverage_percent:,} %"
+        move = "-" if self.worst_move_e4 is None else f"{self.worst_move_e4 / PERCENT:,.2f} %"
+        rows += [("coverage", cover), ("adverse move it survives", move)]
+        first = table((f"box {self.account} of member {self.member}", "USD"), rows)
+        held = [
+            (h.code, f"{h.net:,}", dollars(h.mark), dollars(h.unrealized)) for h in self.holdings
+        ]
+        if not held:
+            return first
+        return f"{first}\n\n{table(('instrument', 'lots', 'mark', 'unrealized USD'), held)}"
+
+
+def box(state: "State", account: int) -> Box:
+    """The view of a box. KeyError: no such account; ValueError: it is of another kind."""
+    member, kind = state.members[account]
+    if kind != AccountKind.BOX:
+        raise ValueError(f"account {account} is no box but of kind {AccountKind(kind).name}")
+    registry = state.matters.get(Registry)
+    lines = list(state.unrealized(account))
+    holdings = [Holding(i.code, net, i.mark, gain) for i, net, gain in lines if net or gain]
+    unrealized = sum(gain for _, _, gain in lines)
+    exposure = sum(net * listed.mark * listed.multiplier for listed, net, _ in lines)
+    cash, margin = state.ledger.cash(account), registry.margin(account, state)
+    liquidity = cash + unrealized - margin
+    return Box(
+        account=account,
+        member=registry.ported.get(account, member),
+        sequence=state.point[1],
+        business_date=state.business_date,
+        cash=cash,
+        unrealized=unrealized,
+        margin=margin,
+        liquidity=liquidity,
+        coverage_percent=cash * PERCENT // margin if margin else None,
+        exposure=exposure,
+        worst_move_e4=max(0, liquidity) * E4 // abs(exposure) if exposure else None,
+        holdings=holdings,
+    )

@@ -1,0 +1,204 @@
+"""Positions that change hands off the book: give-ups, block trades, exchanges for physical.
+
+    give-up    the executing account asks; its clearing member and the taker's must both accept
+    block      one side registers, the other signs, within SIGN_NS; at least BLOCK_LOTS
+    efp        the same at any size, with the physical deal it is exchanged for
+
+The last signature makes it final; one refusal, or the deadline, ends it. Either way it is decided
+once: a transfer is ``open`` until it is ``final``, ``refused`` or ``expired``, and no state leads
+back, so no lot is ever moved twice. A final one is a ``Move``: the lots at the price, from one
+account to the other, sum zero. None of it is a trade of the book: settlement prices and last prices
+do not see it, volumes are told apart.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+
+import msgspec
+
+from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
+from exchange.clearing.members.records import GiveUp, Register, Sign
+from exchange.clearing.members.registry import Registry
+from exchange.clearing.moves import refused
+from exchange.clearing.records import Record
+from exchange.clearing.refusals import Denial
+from exchange.messages import HOUSE_ACCOUNT, Limit
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+SIGN_NS: Final = 900 * 10**9  # to sign a registered trade
+GIVE_UP_NS: Final = 86_400 * 10**9  # to accept a give-up
+BLOCK_LOTS: Final = 50
+FAIR_PERCENT: Final = 10  # how far from the mark the price of a block may be
+PERCENT: Final = 100
+
+Kind = Literal["give_up", "block", "efp"]
+
+
+class Move(msgspec.Struct, frozen=True):
+    """Lots at a clearing price: ``to`` gains them, ``source`` loses them."""
+
+    id: int
+    kind: Kind
+    instrument: int
+    source: int
+    to: int
+    lots: int  # > 0
+    price: int
+
+
+class Transfer(msgspec.Struct):
+    """One change of hands and who has signed it."""
+
+    move: Move
+    deadline: int
+    needed: list[int]  # accounts that must sign
+    signed: list[int] = []
+    stage: str = "open"
+    related: str = ""
+    match_number: int = 0
+
+
+class OffBook(Matter):
+    """All transfers of positions of a market."""
+
+    name: ClassVar[str] = "offbook"
+    records: ClassVar[tuple[type[Record], ...]] = (GiveUp, Register, Sign)
+    transfers: list[Transfer] = msgspec.field(default_factory=list)
+
+    def rule(self, record: Any, at: At, state: "State") -> Ruling:
+        """Decide on a record."""
+        operation = str(type(record).__struct_config__.tag)
+        if at.account not in (HOUSE_ACCOUNT, record.account):
+            return refused(operation, Denial.NOT_YOURS, at.account, record.account)
+        match record:
+            case GiveUp():
+                return self._give_up(record, at, state)
+            case Register():
+                return self._register(record, at, state)
+            case Sign():
+                return self._sign(record, at)
+        raise AssertionError(f"{operation} is named and not ruled on")
+
+    def passed(self, at: At, state: "State") -> Sequence[Ruling]:
+        """End what was not signed in time."""
+        rulings = []
+        for transfer in self.transfers:
+            if transfer.stage == "open" and at.stamp >= transfer.deadline:
+                transfer.stage = "expired"
+                rulings.append(Ruling("transfer", "expired", {"transfer": transfer.move.id}))
+        return rulings
+
+    def final(self) -> list[Move]:
+        """What was agreed, in order."""
+        return [transfer.move for transfer in self.transfers if transfer.stage == "final"]
+
+    def _give_up(self, record: GiveUp, at: At, state: "State") -> Ruling:
+        operation, taker = "give_up", record.taker
+        wrong = _senseless(record.account, taker, record.instrument, record.lots, state)
+        if wrong is not None:
+            return refused(operation, *wrong)
+        held = state.positions.get(record.account, record.instrument).net
+        open_lots = sum(
+            t.move.lots
+            for t in self.transfers
+            if t.stage in ("open", "final") and t.match_number == record.match_number
+        )
+        if open_lots or held * record.lots <= 0 or abs(record.lots) > abs(held):
+            return refused(operation, Denial.QUANTITY, held, record.lots)
+        registry = state.matters.get(Registry)
+        members = [registry.member_of(account, state) for account in (record.account, taker)]
+        needed = sorted({registry.own(member, state)[0] for member in members})
+        return self._begin(
+            operation, self._move("give_up", record.instrument, record.account, taker,
+                                  record.lots, record.price),
+            needed, at.stamp + GIVE_UP_NS, record.account, match_number=record.match_number,
+        )  # fmt: skip
+
+    def _register(self, record: Register, at: At, state: "State") -> Ruling:
+        operation, other = "register_trade", record.other
+        wrong = _senseless(record.account, other, record.instrument, record.lots, state)
+        if wrong is not None:
+            return refused(operation, *wrong)
+        if record.kind == "block" and abs(record.lots) < BLOCK_LOTS:
+            return refused(operation, Denial.QUANTITY, BLOCK_LOTS, abs(record.lots))
+        if record.kind == "efp" and not record.related:
+            return refused(operation, Denial.OPEN_POSITION, "the physical deal", "")
+        registry = state.matters.get(Registry)
+        if registry.member_of(record.account, state) == registry.member_of(other, state):
+            return refused(operation, Denial.SAME_OWNER, record.account, other)
+        mark = state.instruments[record.instrument].mark
+        if abs(record.price - mark) * PERCENT > mark * FAIR_PERCENT:
+            return refused(operation, Denial.PRICE_RANGE, mark, record.price)
+        move = self._move(record.kind, record.instrument, other, record.account, record.lots,
+                          record.price)  # fmt: skip
+        return self._begin(
+            operation, move, sorted((record.account, other)), at.stamp + SIGN_NS, record.account,
+            related=record.related,
+        )  # fmt: skip
+
+    def _move(
+        self, kind: Kind, instrument: int, source: int, to: int, lots: int, price: int
+    ) -> Move:
+        """Lots below 0 go the other way."""
+        ends = (source, to) if lots > 0 else (to, source)
+        return Move(len(self.transfers) + 1, kind, instrument, *ends, abs(lots), price)
+
+    def _begin(
+        self, operation: str, move: Move, needed: list[int], deadline: int, by: int,
+        *, related: str = "", match_number: int = 0,
+    ) -> Ruling:  # fmt: skip
+        transfer = Transfer(move, deadline, needed, related=related, match_number=match_number)
+        self.transfers.append(transfer)
+        if by in needed:
+            transfer.signed.append(by)
+        stage = self._stage(transfer)
+        facts = {
+            "stage": stage, "transfer": move.id, "needed": needed, "signed": transfer.signed,
+            "deadline": deadline,
+        }  # fmt: skip
+        return Ruling(operation, ACCEPTED, facts)
+
+    def _sign(self, record: Sign, at: At) -> Ruling:
+        operation = "sign_transfer"
+        if not 1 <= record.transfer <= len(self.transfers):
+            return refused(operation, Denial.UNKNOWN_PROPOSAL, len(self.transfers), record.transfer)
+        transfer = self.transfers[record.transfer - 1]
+        if transfer.stage != "open":
+            return refused(operation, Denial.PROPOSAL_STATE, "open", transfer.stage)
+        if record.account not in transfer.needed:
+            return refused(operation, Denial.NOT_YOURS, transfer.needed, record.account)
+        if record.account in transfer.signed and record.accept:
+            return refused(operation, Denial.DUPLICATE, 0, record.account)
+        if not record.accept:
+            transfer.stage = "refused"
+            return Ruling(operation, ACCEPTED, {"stage": "refused", "transfer": record.transfer})
+        transfer.signed.append(record.account)
+        move = msgspec.to_builtins(transfer.move)
+        stage = self._stage(transfer)
+        facts = {"stage": stage, "move": move, "related": transfer.related}
+        return Ruling(operation, ACCEPTED, facts)
+
+    def _stage(self, transfer: Transfer) -> str:
+        """``final`` once everybody has signed."""
+        if set(transfer.needed) <= set(transfer.signed):
+            transfer.stage = "final"
+        return transfer.stage
+
+
+def _senseless(
+    account: int, other: int, instrument: int, lots: int, state: "State"
+) -> tuple[Denial, object, object] | None:
+    """Why nothing of this kind can change hands."""
+    listed = state.instruments.get(instrument)
+    if listed is None or listed.expired:
+        return Denial.UNKNOWN_INSTRUMENT, len(state.instruments), instrument
+    for one in (account, other):
+        if one not in state.members or one == HOUSE_ACCOUNT:
+            return Denial.UNKNOWN_ACCOUNT, 0, one
+    if account == other:
+        return Denial.SAME_OWNER, account, other
+    if not 0 < abs(lots) <= Limit.QUANTITY:
+        return Denial.QUANTITY, int(Limit.QUANTITY), lots
+    return None

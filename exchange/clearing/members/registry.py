@@ -1,0 +1,96 @@
+"""Whose account is whose: members, their own accounts and their clients', margin gross by client.
+
+A member's own accounts (kind HOUSE) net with nothing but themselves; each client (kind CLIENT) is
+margined alone, and the member's call is the sum: one client's long never pays for another's short.
+
+    margin of an account = sum over instruments of rate x |net|        of a member = sum of accounts
+
+The rate is the engine's (RISK_CHANGED), so the sum is what the engine holds for positions alone.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from exchange.clearing.default.fund import Exposure
+from exchange.clearing.matters import At, Matter, Ruling
+from exchange.messages import HOUSE_ACCOUNT, AccountKind, Event, EventKind
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+
+class Registry(Matter):
+    """What the stream says of members beyond the opening of their accounts."""
+
+    name: ClassVar[str] = "registry"
+    watches: ClassVar[tuple[EventKind, ...]] = (
+        EventKind.RISK_CHANGED,
+        EventKind.ACCOUNT_CHANGED,
+    )
+    rates: dict[int, int] = msgspec.field(default_factory=dict)  # micro-dollars a lot
+    killed: set[int] = msgspec.field(default_factory=set)  # accounts
+    ported: dict[int, int] = msgspec.field(default_factory=dict)  # account -> member it is now of
+
+    def saw(self, event: Event, at: At, state: "State") -> tuple[Ruling, ...]:
+        """Rates and kill switches."""
+        if event.kind == EventKind.RISK_CHANGED:
+            self.rates[event.instrument] = event.price
+        elif event.leaves:
+            self.killed.add(event.account)
+        else:
+            self.killed.discard(event.account)
+        return ()
+
+    def member_of(self, account: int, state: "State") -> int:
+        """The member that answers for an account now."""
+        return self.ported.get(account, state.members[account][0])
+
+    def accounts(self, member: int, state: "State") -> list[int]:
+        """All accounts of a member, in order; the clearing house's own is nobody's."""
+        return [
+            account
+            for account in sorted(state.members)
+            if account != HOUSE_ACCOUNT and self.member_of(account, state) == member
+        ]
+
+    def own(self, member: int, state: "State") -> list[int]:
+        """A member's own accounts: those of kind HOUSE, or, where it has none, its first."""
+        accounts = self.accounts(member, state)
+        own = [a for a in accounts if state.members[a][1] == AccountKind.HOUSE]
+        return own or accounts[:1]
+
+    def clients(self, member: int, state: "State") -> list[int]:
+        """A member's other accounts."""
+        own = self.own(member, state)
+        return [account for account in self.accounts(member, state) if account not in own]
+
+    def members(self, state: "State") -> list[int]:
+        """Every member with an account, in order."""
+        return sorted({self.member_of(a, state) for a in state.members if a != HOUSE_ACCOUNT})
+
+    def margin(self, account: int, state: "State") -> int:
+        """Micro-dollars of initial margin on an account's positions."""
+        return sum(
+            self.rates.get(number, 0) * abs(position.net)
+            for number, position in state.positions.of_account(account)
+        )
+
+    def gross_margin(self, member: int, state: "State") -> int:
+        """A member's margin: the sum over its accounts, nothing netted between them."""
+        return sum(self.margin(account, state) for account in self.accounts(member, state))
+
+    def exposures(self, account: int, state: "State") -> Iterator[Exposure]:
+        """What a stress moves: the account's open positions at their marks."""
+        for number, position in state.positions.of_account(account):
+            if position.net:
+                listed = state.instruments[number]
+                yield Exposure(
+                    product_of(listed.code), position.net, listed.mark, listed.multiplier
+                )
+
+
+def product_of(code: str) -> str:
+    """The product of an expiry's code: ``H100`` of ``H100Z26``."""
+    return code[:-3]

@@ -1,0 +1,172 @@
+"""The day's settlement prices: every month's tier, and the figures that it rests on.
+
+Months of a product are settled in time order, since a back month may rest on the month before:
+
+    tier 1   trades in the window before the close: their average
+    tier 4   no such trade, but calendar spreads whose far leg the month is, and whose near leg is
+             settled already: the blend of what they imply, moved into the month's own quote
+    tier 2   a trade today or a two-sided quote: the last trade, or else the prior price, moved into
+             the quote
+    tier 3   neither: the prior price plus the preceding month's change
+    tier 0   two persons said so: an approved price stands in place of the computed one
+
+Prices are clearing units. Pure integer arithmetic.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from contracts import symbol
+from exchange.clearing.settlement import SpreadPrice, clamp, daily_price, spread_blend
+
+WINDOW_NS: Final = 300 * 1_000_000_000  # before the close; five minutes, as thin products have
+OVERRIDDEN: Final = 0
+BLENDED: Final = 4
+TIERS: Final = {
+    OVERRIDDEN: "approved by two",
+    1: "window average",
+    2: "last or prior, in the quote",
+    3: "preceding month",
+    BLENDED: "spreads",
+}
+
+
+class Traded(NamedTuple):
+    """Trades of one instrument in the window: ``value`` = sum of price ticks x lots."""
+
+    trades: int = 0
+    lots: int = 0
+    value: int = 0
+
+
+NONE_TRADED: Final = Traded()
+
+
+@dataclass(frozen=True, slots=True)
+class Month:
+    """What is known of one instrument when the day has closed. ``bid`` and ``ask`` in ticks."""
+
+    instrument: int
+    code: str
+    prior: int
+    tick: int  # smallest step of a price, clearing units
+    scale: int  # clearing units per price tick
+    window: Traded = NONE_TRADED
+    last: int | None = None  # the day's last trade, in ticks
+    bid: int | None = None
+    ask: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    """A settlement price, its tier and its inputs, all in clearing units."""
+
+    instrument: int
+    code: str
+    tier: int
+    price: int
+    prior: int
+    window_trades: int
+    window_lots: int
+    last: int | None
+    bid: int | None
+    ask: int | None
+    preceding_change: int
+    spreads: list[str] = field(default_factory=list)  # codes of the spreads that counted
+    proposed: int | None = None  # what the rule gives, where an approved price replaced it
+
+    @property
+    def rule(self) -> str:
+        """The tier in words."""
+        return TIERS[self.tier]
+
+
+def settle_day(
+    months: Sequence[Month],
+    spreads: Mapping[str, Traded] | None = None,
+    approved: Mapping[int, int] | None = None,
+) -> list[Priced]:
+    """A price for every month, by product in time order. ``spreads``: the day's trades by code,
+    in ticks of their months; ``approved``: prices of two persons, by instrument."""
+    found: list[Priced] = []
+    for group in _by_product(months):
+        settled: dict[str, int] = {}
+        change = 0
+        for month in group:
+            priced = _price(month, _implied(month, settled, spreads or {}), change)
+            if approved and month.instrument in approved:
+                priced = _override(priced, approved[month.instrument])
+            found.append(priced)
+            settled[month.code] = priced.price
+            change = priced.price - month.prior
+    return found
+
+
+def is_spread(code: str) -> bool:
+    """Whether a code is a calendar spread's."""
+    try:
+        return isinstance(symbol.parse(code), symbol.Spread)
+    except symbol.CodeError:
+        return False
+
+
+def _by_product(months: Sequence[Month]) -> Iterator[list[Month]]:
+    """Months of each product in time order; what has no month's code stands alone."""
+    groups: dict[str, list[tuple[symbol.Outright, Month]]] = {}
+    alone = []
+    for month in months:
+        try:
+            code = symbol.parse_outright(month.code)
+        except symbol.CodeError:
+            alone.append([month])
+            continue
+        groups.setdefault(code.root, []).append((code, month))
+    for _, group in sorted(groups.items()):
+        yield [month for _, month in sorted(group, key=lambda pair: pair[0].expiry)]
+    yield from sorted(alone, key=lambda group: group[0].instrument)
+
+
+def _implied(
+    month: Month, settled: Mapping[str, int], spreads: Mapping[str, Traded]
+) -> dict[str, SpreadPrice]:
+    """What traded spreads say of a month, by code; those with the month as near leg do not."""
+    found = {}
+    for code, traded in sorted(spreads.items()):
+        near, _, far = code.partition("-")
+        if far == month.code and near in settled and traded.lots:
+            legs = symbol.parse(code).legs
+            apart = _months(legs[1]) - _months(legs[0])
+            value = settled[near] * traded.lots - traded.value * month.scale
+            found[code] = SpreadPrice(value, traded.lots, apart)
+    return found
+
+
+def _months(leg: symbol.Outright) -> int:
+    return leg.expiry.year * 12 + leg.expiry.month
+
+
+def _price(month: Month, implied: Mapping[str, SpreadPrice], change: int) -> Priced:
+    scale = month.scale
+    last, bid, ask = (None if t is None else t * scale for t in (month.last, month.bid, month.ask))
+    blend = spread_blend(list(implied.values()), tick=month.tick, prior=month.prior)
+    if blend is not None and not month.window.lots:
+        tier, price = BLENDED, clamp(blend, bid, ask)
+    else:
+        implied = {}
+        tier, price = daily_price(
+            month.prior, month.window.value * scale, month.window.lots, tick=month.tick,
+            last_trade=last, bid=bid, ask=ask, preceding_month_change=change,
+        )  # fmt: skip
+    return Priced(
+        month.instrument, month.code, tier, price, month.prior, month.window.trades,
+        month.window.lots, last, bid, ask, change, list(implied),
+    )  # fmt: skip
+
+
+def _override(priced: Priced, price: int) -> Priced:
+    return Priced(
+        priced.instrument, priced.code, OVERRIDDEN, price, priced.prior, priced.window_trades,
+        priced.window_lots, priced.last, priced.bid, priced.ask, priced.preceding_change,
+        priced.spreads, priced.price,
+    )  # fmt: skip

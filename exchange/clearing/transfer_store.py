@@ -1,0 +1,166 @@
+"""Transfers made durable: rows, account totals and the chain of batches in SQLite.
+
+One SQLite transaction per batch holds its rows, the totals they leave, the hash that chains the
+batch to all before it and the sequence that caused it: after a crash all of it is there or none.
+The rows alone are the truth; ``load`` folds them and holds the rest against the fold.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from exchange.clearing.outcomes import Outcome, Transfer
+from exchange.clearing.transfers import AMOUNT_MAX, GENESIS, Account, Book, Row
+
+_SCHEMA: Final = (
+    "create table transfer_accounts (id text primary key, ledger text not null,"
+    " bound text not null, debits_pending integer not null, debits_posted integer not null,"
+    " credits_pending integer not null, credits_posted integer not null) strict",
+    "create table transfers (number integer primary key, stamp integer not null,"
+    " outcome integer not null, kind integer not null, flags integer not null,"
+    " id text unique not null, debit text not null, credit text not null,"
+    " amount integer not null, pending_id text not null, timeout integer not null,"
+    " ledger text not null) strict",
+    "create table transfer_batches (last integer primary key, sequence integer not null,"
+    " hash blob not null) strict",
+)
+_APPEND_ONLY: Final = tuple(
+    f"create trigger {table}_{verb} before {verb} on {table}"
+    f" begin select raise(abort, '{table} is append-only'); end"
+    for table in ("transfers", "transfer_batches")
+    for verb in ("update", "delete")
+)
+INSERT_ROW: Final = "insert into transfers values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_ACCOUNT: Final = "insert or replace into transfer_accounts values (?, ?, ?, ?, ?, ?, ?)"
+INSERT_BATCH: Final = "insert into transfer_batches values (?, ?, ?)"
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables, inside the caller's transaction."""
+    for statement in (*_SCHEMA, *_APPEND_ONLY):
+        connection.execute(statement)
+
+
+def write(connection: sqlite3.Connection, book: Book, sequence: int) -> None:
+    """Write what ``book`` gathered since the last call, inside the caller's transaction."""
+    rows, accounts, sealed = book.take()
+    put(connection, rows, accounts)
+    connection.executemany(INSERT_BATCH, [(last, sequence, head) for last, head in sealed])
+
+
+def put(connection: sqlite3.Connection, rows: Sequence[Row], accounts: Iterable[Account]) -> None:
+    """Write rows and the totals of accounts."""
+    connection.executemany(INSERT_ROW, rows)
+    totals = [(a.id, a.ledger, a.limit, *a.totals()) for a in accounts]
+    connection.executemany(PUT_ACCOUNT, totals)
+
+
+def batches(connection: sqlite3.Connection) -> Iterator[tuple[list[Row], int, bytes]]:
+    """(rows, sequence, hash) of every batch, in order."""
+    rows = connection.execute(
+        "select t.*, (select min(last) from transfer_batches where last >= t.number) as batch"
+        " from transfers t order by number"
+    )
+    heads = {
+        last: (sequence, head)
+        for last, sequence, head in connection.execute("select * from transfer_batches")
+    }
+    for last, group in groupby(rows, key=lambda row: row[-1]):
+        yield [Row._make(row[:-1]) for row in group], *heads[last]
+
+
+def load(connection: sqlite3.Connection, book: Book) -> Book:
+    """Fold the stored rows into an empty book. AssertionError: the store contradicts itself."""
+    stored = list(connection.execute("select * from transfer_accounts order by rowid"))
+    for id, ledger, limit, *_ in stored:
+        book.open(Account(id, ledger, limit))
+    for rows, _, head in batches(connection):
+        book.replay(rows)
+        assert book.head == head, f"hash of the batch that ends with transfer {rows[-1].number}"
+    for id, _, _, *totals in stored:
+        found = book.accounts[id].totals()
+        assert found == tuple(totals), f"totals of {id}: {totals}, rows say {found}"
+    book.take()
+    return book
+
+
+class Transfers:
+    """An open file of transfers. Its methods may be called from any thread."""
+
+    book_type: type[Book] = Book
+
+    def __init__(self, path: Path | str, *, amount_max: int = AMOUNT_MAX) -> None:
+        self._amount_max = amount_max
+        self.connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self.connection.execute("pragma journal_mode = wal")
+        self.connection.execute("pragma synchronous = full")
+        self._lock = threading.Lock()
+        named = "select count(*) from sqlite_master where name = 'transfers'"
+        if not self.connection.execute(named).fetchone()[0]:
+            self.connection.execute("begin immediate")
+            self._create()
+            self.connection.execute("commit")
+        self.book = self._load()
+
+    def _create(self) -> None:
+        create(self.connection)
+
+    def _load(self) -> Book:
+        return load(self.connection, self.book_type(amount_max=self._amount_max))
+
+    def close(self) -> None:
+        """Close the file."""
+        self.connection.close()
+
+    @property
+    def sequence(self) -> int:
+        """The sequence that caused the last batch; 0 before the first."""
+        row = self.connection.execute("select max(sequence) from transfer_batches").fetchone()
+        return row[0] or 0
+
+    @property
+    def head(self) -> bytes:
+        """Hash of the last batch; it covers all before it."""
+        return self.book.head if self.book.count else GENESIS
+
+    def open(self, *accounts: Account) -> None:
+        """Open accounts; those that are open already stay as they are."""
+        with self._lock:
+            for account in accounts:
+                self.book.open(account)
+            self._commit(0)
+
+    def apply(self, batch: Sequence[Transfer], stamp: int, sequence: int = 0) -> list[Outcome]:
+        """Judge a batch; when this returns, what it did is durable.
+
+        On an error of SQLite nothing of the batch has happened and the book is read again.
+        """
+        with self._lock:
+            outcomes = self.book.apply(batch, stamp)
+            self._commit(sequence)
+            return outcomes
+
+    def advance(self, stamp: int, sequence: int = 0) -> list[Row]:
+        """Release the holds whose time is over at ``stamp``."""
+        with self._lock:
+            rows = self.book.advance(stamp)
+            self._commit(sequence)
+            return rows
+
+    def _commit(self, sequence: int) -> None:
+        execute = self.connection.execute
+        execute("begin immediate")
+        try:
+            self._write(sequence)
+            execute("commit")
+        except BaseException:
+            if self.connection.in_transaction:
+                execute("rollback")
+            self.book = self._load()
+            raise
+
+    def _write(self, sequence: int) -> None:
+        write(self.connection, self.book, sequence)

@@ -1,0 +1,250 @@
+"""``hourbook clear margin`` and what belongs to it: calibrate, adopt, backtest."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
+from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+
+if TYPE_CHECKING:
+    from contracts.history import History
+    from exchange.clearing.margin.backtest import Verdict
+    from exchange.clearing.margin.book import Requirement
+    from exchange.clearing.margin.calibrate import Calibration
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+VOLUME_DAYS: Final = 20  # business dates whose mean is a product's daily volume
+Prices = Annotated[
+    Path | None,
+    typer.Option("--prices", help="A price history (TOML); the one that ships if absent."),
+]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Draw what was found: FILE.svg or .png.")]
+
+
+@app.command("margin")
+def margin(
+    data: Data = DEFAULT_DATA,
+    account: Annotated[
+        list[int] | None, typer.Option("--account", help="Only this account; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what every account with positions must have, and of what parts; 1 if one is short."""
+    from exchange.cli.clear import ledger  # noqa: PLC0415
+
+    with ledger(data) as clearing, progress("margin") as advance:
+        try:
+            found = clearing.margins(advance or _quiet)
+        except LookupError as error:
+            fail(f"{error.args[0]}; `hourbook clear calibrate` and `adopt` put some into the log")
+        parameters = clearing.margin_parameters()
+    chosen = [r for r in found if account is None or r.account in account]
+    assert parameters is not None
+    if as_json:
+        rows = [asdict(r) | {"excess": r.excess} for r in chosen]
+        show_json({"version": parameters.version, "accounts": rows})
+    else:
+        _show_margins(chosen, parameters.version)
+    short = [r.account for r in chosen if r.excess < 0]
+    if short:
+        fail(f"accounts short of their margin: {', '.join(map(str, short))}")
+
+
+@app.command("calibrate")
+def calibrate(
+    effective: Annotated[
+        datetime | None,
+        typer.Option("--effective", formats=["%Y-%m-%d"], help="Business date; today if absent."),
+    ] = None,
+    prices: Prices = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A market: its last version and its volumes.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Write the parameters there, for `adopt`.")
+    ] = None,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Propose margin parameters from price history: integers, with the figures behind them."""
+    from contracts import registry  # noqa: PLC0415
+    from exchange.clearing.margin import calibrate as calibration  # noqa: PLC0415
+
+    on = effective.date() if effective else datetime.now(UTC).date()
+    content, history = _history(prices)
+    found = registry.load()
+    specs = {product: found.spec(product, on) for product in found.products}
+    before, volumes = None, dict[str, int]()
+    if data is not None:
+        from exchange.cli.clear import ledger  # noqa: PLC0415
+
+        with ledger(data) as clearing:
+            adopted = clearing.margin_versions()
+            before = adopted[-1] if adopted else None
+            volumes = clearing.daily_volumes(VOLUME_DAYS)
+    result = calibration.calibrate(
+        specs, history, content, effective=_number(on), before=before, volumes=volumes
+    )
+    if output is not None:
+        output.write_text(result.parameters.to_json() + "\n")
+    if plot is not None:
+        _drawing().calibration(result, history, plot)
+    if as_json:
+        show_json({
+            "parameters": result.parameters,
+            "proposals": [proposal._asdict() for proposal in result.proposals],
+            "pairs": [pair._asdict() for pair in result.pairs],
+            "chosen": calibration.CHOSEN,
+        })  # fmt: skip
+    else:
+        _show_calibration(result, history)
+
+
+@app.command("adopt")
+def adopt(
+    file: Annotated[Path, typer.Argument(help="Parameters as `hourbook clear calibrate` writes.")],
+    data: Data = DEFAULT_DATA,
+    url: Url = "",
+    key: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Adopt margin parameters: they enter the log, and the engine's rates follow them."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{file} cannot be read: {error}", Exit.USAGE)
+    show_facts(operate(requests.AdoptMargin(parameters=text), data, url, key), as_json)
+
+
+@app.command("backtest")
+def backtest(
+    prices: Prices = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=0, max=1_000, help="Made-up series to test on as well.")
+    ] = 20,
+    plot: Plot = None,
+    as_json: Json = False,
+) -> None:
+    """Test the margin model on the moves that came after: coverage, independence, and the power."""
+    from exchange.clearing.margin import study  # noqa: PLC0415
+
+    _, history = _history(prices)
+    with progress("backtest") as advance:
+        verdicts = list(study.run(history, seeds, advance or _quiet))
+        swings = study.procyclicality()
+    if plot is not None:
+        _drawing().backtest(history, plot)
+    if as_json:
+        rows = [v._asdict() | {"passed": v.passed} for v in verdicts]
+        show_json({"backtests": rows, "swings": [swing._asdict() for swing in swings]})
+    else:
+        _show_verdicts(verdicts)
+        for line in study.summary(verdicts):
+            print(line)
+        print()
+        shown = [(s.name, f"{s.days}", f"x {s.steepest:.2f}") for s in swings]
+        show_table(("steepest rise of a made-up series' margin", "days", ""), shown)
+
+
+def _number(day: date) -> int:
+    return day.year * 10_000 + day.month * 100 + day.day
+
+
+def _quiet(done: int, total: int) -> None:
+    """Nobody watches."""
+
+
+def _history(path: Path | None) -> tuple[bytes, "History"]:
+    """A price history's text, and it as read; the one that ships if there is no path."""
+    import msgspec  # noqa: PLC0415
+
+    from contracts import history  # noqa: PLC0415
+
+    try:
+        content = history.shipped() if path is None else path.read_bytes()
+        return content, history.read(content)
+    except (OSError, msgspec.DecodeError) as error:
+        fail(f"{path} is no price history: {error}", Exit.USAGE)
+
+
+def _drawing() -> Any:
+    """The pictures' module; they need a library that a market does not."""
+    import exchange.cli.plot as plot  # noqa: PLC0415
+
+    try:
+        plot.library()
+    except ImportError:
+        fail("--plot needs matplotlib: `pip install 'hourbook[plot]'`", Exit.USAGE)
+    return plot
+
+
+def _dollars(micros: int) -> str:
+    from exchange.clearing.statements import dollars  # noqa: PLC0415
+
+    return dollars(micros)
+
+
+def _percent(bp: int) -> str:
+    return f"{bp // 100}.{bp % 100:02d} %"
+
+
+def _show_margins(found: Sequence["Requirement"], version: int) -> None:
+    print(f"margin parameters {version}; USD")
+    heads = ("account", "product", "scan", "calendar", "delivery", "liquidity", "concentration")
+    rows = []
+    for one in found:
+        for part in one.parts:
+            money = (part.scan, part.calendar, part.delivery, part.liquidity, part.concentration)
+            rows.append((f"{one.account}", part.product, *map(_dollars, money)))
+    show_table(heads, rows, left=2)
+    print()
+    rows = [
+        (f"{one.account}", *map(_dollars, (
+            one.credit, one.requirement, one.hold, one.cash, one.loss, one.excess
+        )))
+        for one in found
+    ]  # fmt: skip
+    heads = ("account", "credit", "requirement", "engine's hold", "cash", "loss", "excess")
+    show_table(heads, rows)
+
+
+def _show_calibration(result: "Calibration", history: "History") -> None:
+    parameters = result.parameters
+    print(f"version {parameters.version}, in force from {parameters.effective}")
+    print(f"inputs  {parameters.inputs_hash}\n")
+    heads = ("product", "history", "weeks", "long run", "filtered", "stress", "blended", "floor",
+             "model", "charged")  # fmt: skip
+    rows = [
+        (p.product, p.source or "the largest", f"{p.weeks}", *map(_percent, p[3:]))
+        for p in result.proposals
+    ]
+    show_table(heads, rows, left=2)
+    print()
+    pairs = [
+        (f"{p.a}, {p.b}", f"{p.correlation:+.2f}", f"{p.least:.2f}", f"{p.percent} %")
+        for p in result.pairs
+    ]
+    show_table(("weekly correlation of", "measured", "at least", "credit"), pairs)
+    print(f"\n{history.daily.attribution}\n{history.hourly.attribution}")
+
+
+def _show_verdicts(verdicts: "Sequence[Verdict]") -> None:
+    heads = ("series", "moves", "beyond", "expected", "coverage p", "independence p", "both p",
+             "power", "")  # fmt: skip
+    rows = [
+        (
+            v.name, f"{v.observations:,}", f"{v.exceedances}", f"{v.expected:.1f}",
+            f"{v.coverage_p:.3f}", f"{v.independence_p:.3f}", f"{v.both_p:.3f}", f"{v.power:.2f}",
+            "" if v.passed else "rejected",
+        )
+        for v in verdicts
+    ]  # fmt: skip
+    show_table(heads, rows)

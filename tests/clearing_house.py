@@ -1,0 +1,147 @@
+"""A clearing house behind a real engine, for the tests of deliveries, defaults and members."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from clearing_market import HIGH, LOW, TestMarket, signed
+
+from contracts import registry
+from contracts.spec import Instrument
+from exchange.clearing import Clearing
+from exchange.clearing.matters import ACCEPTED, Due, Dues
+from exchange.clearing.records import Record, write
+from exchange.messages import (
+    EVENT,
+    Command,
+    CommandKind,
+    EventKind,
+    Side,
+    TimeInForce,
+    TradingState,
+)
+
+RATE = 150_000_000  # micro-dollars of margin a lot
+PRICE = 2_500_000  # first mark, clearing price
+_KINDS = {
+    "deposit": CommandKind.DEPOSIT,
+    "withdraw": CommandKind.WITHDRAW,
+    "fee": CommandKind.FEE,
+}
+
+
+@dataclass
+class House:
+    """Every command goes to the engine, every event to clearing; dues go back as commands."""
+
+    clearing: Clearing
+    market: TestMarket = field(default_factory=TestMarket)
+
+    def __post_init__(self) -> None:
+        self.clearing._store._connection.execute("pragma synchronous = off")  # a test may lose it
+
+    def send(self, *commands: Command, texts: list[tuple[int, str]] | None = None) -> bytes:
+        """One batch; AssertionError if the engine refuses any of it."""
+        events = self.market.apply(*commands, texts=texts or [])
+        self.clearing.apply(self.market.frames[-1:])
+        for row in EVENT.iter_unpack(events):
+            assert row[2] != EventKind.REJECTED, f"rejected {row[4]}: {commands}"
+        return events
+
+    def reopen(self) -> None:
+        """Close the store and open it again: nothing that clearing knows was in memory alone."""
+        path = self.clearing._store.path
+        self.clearing.close()
+        self.clearing = Clearing.open(path)
+        self.__post_init__()
+
+    def at(self, stamp: int) -> None:
+        """Let log time pass to ``stamp`` at least, and be seen."""
+        self.market.stamp = max(self.market.stamp, stamp - 1_000_000)
+        self.send(Command(kind=CommandKind.ADVANCE_TIME))
+
+    def record(self, record: Record, account: int = 0) -> tuple[str, dict[str, Any]]:
+        """Record it; the facts of its ruling, and their stage, or else the outcome."""
+        command = Command(kind=CommandKind.RECORD, account=account, key_lo=self.market.key())
+        self.send(command, texts=[(0, write(record))])
+        operation = str(type(record).__struct_config__.tag)
+        found = self.rulings(operation, newest=1)
+        assert found, f"nobody ruled on {record}"
+        _, outcome, facts = found[-1]
+        return (facts.get("stage", outcome) if outcome == ACCEPTED else outcome), facts
+
+    def rulings(self, operation: str, newest: int = -1) -> list[tuple[str, str, dict[str, Any]]]:
+        """(operation, outcome, facts) of the rulings on an operation, oldest first."""
+        query = (
+            f"select * from rulings where operation = '{operation}'"
+            f" order by number desc, line desc limit {newest}"
+        )
+        rows = list(self.clearing._store.rows(query))
+        return [(r["operation"], r["outcome"], json.loads(r["facts"])) for r in reversed(rows)]
+
+    def dues(self) -> list[Due]:
+        """What clearing asks for now."""
+        return list(self.clearing._state.matters.get(Dues).open.values())
+
+    def pay(self, *, but: tuple[str, ...] = ()) -> None:
+        """Carry out all dues, but those whose id begins with one of ``but``."""
+        while todo := [due for due in self.dues() if not due.id.startswith(but or ("\0",))]:
+            for due in todo:
+                lo, hi = due.key
+                self.send(
+                    Command(kind=_KINDS[due.kind], account=due.account, price=due.amount,
+                            key_lo=lo, key_hi=hi)
+                )  # fmt: skip
+
+    def open(self, account: int, member: int, kind: int, deposit: int) -> None:
+        """Open an account and pay it in."""
+        opened = Command(
+            kind=CommandKind.OPEN_ACCOUNT, account=account, instrument=member, session=account,
+            tif=kind, quantity=1_000, target_hi=1,
+        )  # fmt: skip
+        self.send(opened, self.market.money(CommandKind.DEPOSIT, account, deposit))
+
+    def list(self, number: int, code: str, on: date) -> Instrument:
+        """List a contract of the registry, with margin and open for trading; its terms."""
+        terms = registry.load().instrument(code, on)
+        self.send(
+            Command(
+                kind=CommandKind.LIST, instrument=number, price=PRICE, quantity=terms.multiplier,
+                session=terms.tick_scale, account=1, operator=1, target_lo=signed(LOW),
+                target_hi=signed(HIGH),
+            ),
+            Command(
+                kind=CommandKind.SET_RISK, instrument=number, price=RATE, quantity=100_000,
+                session=10_000,
+            ),
+            Command(
+                kind=CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS
+            ),
+            texts=[(0, terms.to_json())],
+        )  # fmt: skip
+        return terms
+
+    def trade(self, buyer: int, seller: int, lots: int, ticks: int, number: int = 0) -> None:
+        """``seller`` rests, ``buyer`` takes."""
+        self.send(self.market.enter(seller, Side.SELL, ticks, lots, instrument=number))
+        self.send(
+            self.market.enter(buyer, Side.BUY, ticks, lots, instrument=number, tif=TimeInForce.IOC)
+        )
+
+    def day(self, number: int) -> None:
+        """Open a business date."""
+        self.send(self.market.open_day(number))
+
+    def close(self, number: int) -> None:
+        """Close it."""
+        self.send(Command(kind=CommandKind.CLOSE_DAY, quantity=number))
+
+    def agree(self) -> None:
+        """Engine and clearing hold the same, and every ledger balances."""
+        self.send(Command(kind=CommandKind.CHECKPOINT))
+        assert self.clearing.divergences == ()
+        assert self.clearing.is_balanced()
+        self.clearing._state.book.check()
+        for account in self.clearing._state.members:
+            assert self.clearing.cash(account) == self.market.engine.account(account)["cash"]

@@ -1,0 +1,261 @@
+"""The ledger's rules: the vectors, the precedence, and random batches against a slow oracle."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from oracle_ledger import Oracle
+
+from exchange.clearing.outcomes import SPENDS_ID, Outcome, Transfer, TransferKind
+from exchange.clearing.transfers import SECOND, TRANSFERS_MAX, Account, Book
+
+TABLE = Path(__file__).parent / "tables" / "ledger.json"
+CASES = json.loads(TABLE.read_text())["cases"]
+START = 1_800_000_000 * SECOND
+TOTALS = ("debits_pending", "debits_posted", "credits_pending", "credits_posted")
+
+
+def transfer(given: dict[str, Any]) -> Transfer:
+    """A vector's transfer."""
+    fields = dict(given)
+    kind = TransferKind[fields.pop("kind", "plain").upper()]
+    if fields.get("balancing"):
+        fields["balancing"] = "debit"
+    return Transfer(**fields, kind=int(kind))
+
+
+def shown(book: Book) -> dict[str, dict[str, int]]:
+    return {
+        id: dict(zip(TOTALS, account.totals(), strict=True))
+        for id, account in book.accounts.items()
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
+def test_vectors(case: dict[str, Any]) -> None:
+    inputs, stamp = case["inputs"], START
+    results: list[Any] = []
+    book = Book(amount_max=inputs.get("amount_max", 1 << 60))
+    for a in inputs["accounts"]:
+        limit = "debits" if a.get("no_overdraft") else ""
+        assert book.open(Account(a["id"], a.get("currency", "USD"), limit))
+    for step in inputs["steps"]:
+        if "batch" in step:
+            outcomes = book.apply([transfer(t) for t in step["batch"]], stamp)
+            results.append([outcome.name.lower() for outcome in outcomes])
+        else:
+            stamp += step["advance_s"] * SECOND
+            book.advance(stamp)
+            results.append(shown(book))
+        book.check()
+    assert results == case["expected"]["results"]
+    assert shown(book) == case["expected"]["final"]
+
+
+def test_the_table_is_the_vectors(shared: Path) -> None:
+    vectors = json.loads((shared / "vectors/ledger.json").read_text())
+    assert [c["id"] for c in CASES] == [c["id"] for c in vectors["cases"]]
+    for case, vector in zip(CASES, vectors["cases"], strict=True):
+        assert case.items() <= vector.items()
+
+
+# Precedence: whatever is wrong further down, the first thing wrong is what is answered.
+
+O = Outcome  # noqa: E741 - read on every line
+POST, VOID, REVERSE = (int(kind) for kind in (TransferKind.POST, TransferKind.VOID,
+                                              TransferKind.REVERSE))  # fmt: skip
+LONG = "x" * 65
+
+
+def precedence_book() -> Book:
+    """A book whose limits are all near: 900 of 1,000 are posted, 50 held."""
+    book = Book(amount_max=1_000)
+    for account in (Account("A", limit="debits"), Account("B"), Account("C", limit="credits"),
+                    Account("G", "GPUH"), Account("BK")):  # fmt: skip
+        book.open(account)
+    done = book.apply(
+        [
+            Transfer("f", "BK", "A", 900),
+            Transfer("d", "B", "A", 20),
+            Transfer("h", "A", "B", 50, kind=1),
+            Transfer("v", "A", "B", 5, kind=1),
+            Transfer("e", "A", "B", 5, kind=1, timeout=1),
+            Transfer("p", "A", "B", 5, kind=1),
+            Transfer("p-post", kind=POST, pending_id="p"),
+            Transfer("v-void", kind=VOID, pending_id="v"),
+            Transfer("r", kind=REVERSE, pending_id="d"),
+        ],
+        START,
+    )
+    assert done == [O.OK] * 9
+    assert book.apply([Transfer("spent", "ZZ", "B", 1)], START + 2 * SECOND) == [
+        O.DEBIT_ACCOUNT_NOT_FOUND
+    ]
+    return book
+
+
+@pytest.mark.parametrize(
+    ("asked", "outcome"),
+    [
+        (Transfer("", "A", "A", -1), O.ID_FORMAT),
+        (Transfer(LONG, "A", "A", -1), O.ID_FORMAT),
+        (Transfer("é", "A", "A", -1), O.ID_FORMAT),
+        (Transfer("spent", "A", "A", -1, kind=1), O.ID_ALREADY_FAILED),
+        (Transfer("f", "A", "A", -1, kind=1, pending_id="h", timeout=1),
+         O.EXISTS_WITH_DIFFERENT_FLAGS),
+        (Transfer("f", "A", "B", 1, pending_id="h", timeout=1),
+         O.EXISTS_WITH_DIFFERENT_PENDING_ID),
+        (Transfer("f", "A", "B", 1, timeout=1), O.EXISTS_WITH_DIFFERENT_DEBIT_ACCOUNT_ID),
+        (Transfer("f", "BK", "B", 1, timeout=1), O.EXISTS_WITH_DIFFERENT_CREDIT_ACCOUNT_ID),
+        (Transfer("f", "BK", "A", 1, timeout=1), O.EXISTS_WITH_DIFFERENT_AMOUNT),
+        (Transfer("f", "BK", "A", 900, timeout=1), O.EXISTS_WITH_DIFFERENT_TIMEOUT),
+        (Transfer("f", "BK", "A", 900), O.EXISTS),
+        (Transfer("p-post", "B", "A", kind=POST, pending_id="p"),
+         O.EXISTS_WITH_DIFFERENT_DEBIT_ACCOUNT_ID),
+        (Transfer("p-post", kind=POST, pending_id="p", amount=5), O.EXISTS),
+        (Transfer("n", "A", "A", -1, pending_id="h", timeout=1), O.PENDING_ID_MUST_NOT_BE_GIVEN),
+        (Transfer("n", amount=-1, kind=POST, balancing="debit"), O.PENDING_ID_MUST_BE_GIVEN),
+        (Transfer("n", amount=-1, kind=POST, balancing="debit", pending_id="n"),
+         O.PENDING_ID_MUST_BE_DIFFERENT),
+        (Transfer("n", amount=-1, kind=VOID, balancing="debit", pending_id="h"),
+         O.FLAGS_COMBINATION),
+        (Transfer("n", amount=1, kind=REVERSE, pending_id="f"), O.FLAGS_COMBINATION),
+        (Transfer("n", "A", "A", -1, timeout=1), O.AMOUNT_RANGE),
+        (Transfer("n", "A", "A", 1_001, timeout=1), O.AMOUNT_RANGE),
+        (Transfer("n", "A", "A", timeout=1), O.AMOUNT_RANGE),
+        (Transfer("n", "ZZ", "ZZ", 1, timeout=1), O.ACCOUNTS_MUST_BE_DIFFERENT),
+        (Transfer("n", "ZZ", "YY", 1, timeout=1), O.TIMEOUT_RESERVED_FOR_PENDING_TRANSFER),
+        (Transfer("n", kind=POST, pending_id="zz", timeout=1),
+         O.TIMEOUT_RESERVED_FOR_PENDING_TRANSFER),
+        (Transfer("n", "ZZ", "YY", 999), O.DEBIT_ACCOUNT_NOT_FOUND),
+        (Transfer("n", "G", "YY", 999), O.CREDIT_ACCOUNT_NOT_FOUND),
+        (Transfer("n", "A", "G", 999), O.ACCOUNTS_MUST_HAVE_THE_SAME_LEDGER),
+        (Transfer("n", "B", "A", 999, kind=POST, pending_id="zz"), O.PENDING_TRANSFER_NOT_FOUND),
+        (Transfer("n", kind=POST, pending_id="spent"), O.PENDING_TRANSFER_NOT_FOUND),
+        (Transfer("n", "B", "A", 999, kind=POST, pending_id="f"), O.PENDING_TRANSFER_NOT_PENDING),
+        (Transfer("n", "B", "A", 999, kind=POST, pending_id="p"),
+         O.PENDING_TRANSFER_HAS_DIFFERENT_DEBIT_ACCOUNT_ID),
+        (Transfer("n", "A", "A", 999, kind=POST, pending_id="p"),
+         O.PENDING_TRANSFER_HAS_DIFFERENT_CREDIT_ACCOUNT_ID),
+        (Transfer("n", "A", "B", 6, kind=VOID, pending_id="p"), O.EXCEEDS_PENDING_TRANSFER_AMOUNT),
+        (Transfer("n", amount=4, kind=VOID, pending_id="p"),
+         O.PENDING_TRANSFER_HAS_DIFFERENT_AMOUNT),
+        (Transfer("n", kind=VOID, pending_id="p"), O.PENDING_TRANSFER_ALREADY_POSTED),
+        (Transfer("n", kind=POST, pending_id="v"), O.PENDING_TRANSFER_ALREADY_VOIDED),
+        (Transfer("n", kind=POST, pending_id="e"), O.PENDING_TRANSFER_EXPIRED),
+        (Transfer("n", kind=REVERSE, pending_id="zz"), O.REVERSED_TRANSFER_NOT_FOUND),
+        (Transfer("n", kind=REVERSE, pending_id="h"), O.REVERSED_TRANSFER_NOT_POSTED),
+        (Transfer("n", kind=REVERSE, pending_id="d"), O.TRANSFER_ALREADY_REVERSED),
+        (Transfer("n", kind=REVERSE, pending_id="f"), O.EXCEEDS_CREDITS),
+        (Transfer("n", "A", "C", 960, kind=1, timeout=1 << 31), O.OVERFLOWS_DEBITS_PENDING),
+        (Transfer("n", "G", "B", 960, kind=1), O.ACCOUNTS_MUST_HAVE_THE_SAME_LEDGER),
+        (Transfer("n", "BK", "B", 960, kind=1), O.OVERFLOWS_CREDITS_PENDING),
+        (Transfer("n", "BK", "C", 101), O.OVERFLOWS_DEBITS_POSTED),
+        (Transfer("n", "B", "A", 101), O.OVERFLOWS_CREDITS_POSTED),
+        (Transfer("n", "A", "C", 940), O.OVERFLOWS_DEBITS),
+        (Transfer("n", "C", "B", 950), O.OVERFLOWS_CREDITS),
+        (Transfer("n", "A", "C", 860, kind=1, timeout=1 << 31), O.OVERFLOWS_TIMEOUT),
+        (Transfer("n", "A", "C", 860), O.EXCEEDS_CREDITS),
+        (Transfer("n", "B", "C", 5), O.EXCEEDS_DEBITS),
+    ],
+)  # fmt: skip
+def test_precedence(asked: Transfer, outcome: Outcome) -> None:
+    book = precedence_book()
+    before = shown(book)
+    (found,) = book.apply([asked], START + 3 * SECOND)
+    assert found.name == outcome.name
+    assert shown(book) == before
+    (again,) = book.apply([asked], START + 4 * SECOND)
+    assert again == (O.ID_ALREADY_FAILED if outcome in SPENDS_ID else outcome)
+
+
+def test_a_full_ledger_says_so() -> None:
+    book = Book(transfers_max=1)
+    book.open(Account("A"))
+    book.open(Account("B"))
+    batch = [Transfer("a", "A", "B", 1), Transfer("b", "A", "B", 1), Transfer("a", "A", "B", 1)]
+    assert book.apply(batch, START) == [O.OK, O.LEDGER_FULL, O.EXISTS]
+    assert TRANSFERS_MAX > 1_000_000
+
+
+def test_delivery_against_payment_moves_both_or_neither() -> None:
+    """Hours against dollars: one chain over two ledgers."""
+    book = Book()
+    for account in (Account("usd/buyer", limit="debits"), Account("usd/seller"),
+                    Account("usd/bank"), Account("gpuh/buyer", "GPUH"),
+                    Account("gpuh/seller", "GPUH", "debits"),
+                    Account("gpuh/plant", "GPUH")):  # fmt: skip
+        book.open(account)
+    book.apply([Transfer("pay in", "usd/bank", "usd/buyer", 1_000),
+                Transfer("attested", "gpuh/plant", "gpuh/seller", 24)], START)  # fmt: skip
+
+    def slice_(day: int, hours: int, price: int) -> list[Outcome]:
+        return book.apply(
+            [Transfer(f"hours {day}", "gpuh/seller", "gpuh/buyer", hours, linked=True),
+             Transfer(f"money {day}", "usd/buyer", "usd/seller", price)], START)  # fmt: skip
+
+    assert slice_(1, 24, 600) == [O.OK, O.OK]
+    before = shown(book)
+    assert slice_(2, 24, 100) == [O.EXCEEDS_CREDITS, O.LINKED_EVENT_FAILED]  # no hours left
+    assert shown(book) == before
+    book.apply([Transfer("attested 3", "gpuh/plant", "gpuh/seller", 24)], START)
+    assert slice_(3, 24, 401) == [O.LINKED_EVENT_FAILED, O.EXCEEDS_CREDITS]  # no money left
+    assert book.accounts["gpuh/seller"].free == 24
+    assert book.accounts["usd/seller"].credits_posted == 600
+    book.check()
+
+
+def test_a_repeated_chain_is_answered_and_not_applied_again() -> None:
+    book = Book()
+    book.open(Account("A"))
+    book.open(Account("B"))
+    chain = [Transfer("a", "A", "B", 1, linked=True), Transfer("b", "A", "B", 2)]
+    assert book.apply(chain, START) == [O.OK, O.OK]
+    assert book.apply(chain, START) == [O.EXISTS, O.EXISTS]
+    assert book.accounts["B"].credits_posted == 3
+
+
+# Random batches, judged by both.
+
+NAMES = {"A": ("USD", "debits"), "B": ("USD", ""), "C": ("USD", "credits"), "D": ("USD", "debits"),
+         "G": ("GPUH", ""), "H": ("GPUH", "debits")}  # fmt: skip
+
+
+def random_transfer(draw: random.Random, ids: int) -> Transfer:
+    """One of a small world: few accounts, few ids, small amounts, so that rules meet."""
+    kind = draw.choices(range(5), (8, 6, 4, 2, 2))[0]
+    id, other = f"t{draw.randrange(ids)}", f"t{draw.randrange(ids)}"
+    linked = draw.random() < 0.25
+    if kind > TransferKind.PENDING:
+        amount = draw.choice((None, None, draw.randrange(30))) if kind != REVERSE else None
+        return Transfer(id, amount=amount, kind=kind, pending_id=other, linked=linked)
+    debit, credit = draw.choices([*NAMES, "Z"], (9, 9, 4, 4, 2, 2, 0.3), k=2)
+    timeout = draw.choice((0, 0, 1, 3)) if kind == TransferKind.PENDING else 0
+    balancing = draw.choices(("", "debit", "credit"), (8, 1, 1))[0]
+    return Transfer(
+        id, debit, credit, draw.randrange(40), kind, "", timeout, linked,
+        balancing,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_batches_agree_with_the_oracle(seed: int) -> None:
+    draw = random.Random(seed)
+    book, oracle = Book(amount_max=150), Oracle(dict(NAMES), 150)
+    for id, (ledger, limit) in NAMES.items():
+        book.open(Account(id, ledger, limit))
+    seen: set[Outcome] = set()
+    for stamp in range(START, START + 40 * SECOND, SECOND // 2):
+        batch = [random_transfer(draw, 90) for _ in range(draw.randrange(1, 6))]
+        outcomes = book.apply(batch, stamp)
+        assert [o.name for o in outcomes] == [o.name for o in oracle.apply(batch, stamp)], batch
+        assert {id: a.totals() for id, a in book.accounts.items()} == {
+            id: oracle.totals(id) for id in NAMES
+        }
+        book.check()
+        seen.update(outcomes)
+    assert len(seen) > 12
+    rows, _, _ = book.take()
+    assert [row.number for row in rows] == list(range(1, book.count + 1))

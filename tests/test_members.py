@@ -1,0 +1,138 @@
+"""Members: who may sign what, positions that change hands once or never, a lender's box."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from clearing_house import RATE, House
+
+from exchange.clearing import Clearing
+from exchange.clearing.members.box import box
+from exchange.clearing.members.offbook import GIVE_UP_NS, SIGN_NS, Move, OffBook
+from exchange.clearing.members.records import GiveUp, Register, Sign
+from exchange.messages import AccountKind, Command, CommandKind
+
+BROKER, CLIENT, CLEARER, BOX = 10, 11, 20, 30  # of members 1, 2 (with CLEARER as its own), 2, 3
+DEPOSIT = 50_000_000_000
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = House(Clearing.open(tmp_path / "clearing.db"))
+    made.open(BROKER, 1, AccountKind.HOUSE, DEPOSIT)
+    made.open(CLIENT, 2, AccountKind.CLIENT, DEPOSIT)
+    made.open(CLEARER, 2, AccountKind.HOUSE, DEPOSIT)
+    made.open(BOX, 3, AccountKind.BOX, DEPOSIT)
+    made.list(0, "H100Z26", date(2026, 11, 2))
+    made.day(20261118)
+    made.trade(BROKER, BOX, 60, 2_500)
+    yield made
+    made.clearing.close()
+
+
+def give_up(**changes: Any) -> GiveUp:
+    plain = GiveUp(
+        account=BROKER, taker=CLIENT, instrument=0, lots=20, price=2_500_000, match_number=7
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def block(**changes: Any) -> Register:
+    plain = Register(account=BROKER, other=BOX, instrument=0, lots=50, price=2_510_000)
+    return msgspec.structs.replace(plain, **changes)
+
+
+def final(house: House) -> list[Move]:
+    return house.clearing._state.matters.get(OffBook).final()
+
+
+def sign(house: House, account: int, transfer: int = 1, *, accept: bool = True) -> str:
+    record = Sign(account=account, transfer=transfer, accept=accept)
+    return house.record(record, account)[0]
+
+
+def test_a_give_up_needs_both_clearing_members(house: House) -> None:
+    """The broker clears for itself, so its asking is its member's word; the taker's is CLEARER."""
+    outcome, facts = house.record(give_up(), BROKER)
+    assert (outcome, facts["needed"], facts["signed"]) == ("open", [BROKER, CLEARER], [BROKER])
+    assert sign(house, CLIENT) == "not_yours"
+    assert final(house) == []
+    assert sign(house, CLEARER) == "final"
+    assert final(house) == [Move(1, "give_up", 0, BROKER, CLIENT, 20, 2_500_000)]
+    assert sign(house, CLEARER) == "proposal_state"
+    assert len(final(house)) == 1
+
+
+@pytest.mark.parametrize("end", ["refused", "expired"])
+def test_a_give_up_refused_or_timed_out_moves_nothing_ever(house: House, end: str) -> None:
+    house.record(give_up(), BROKER)
+    if end == "refused":
+        assert sign(house, CLEARER, accept=False) == "refused"
+    else:
+        house.at(house.market.stamp + GIVE_UP_NS)
+        assert house.rulings("transfer")[-1][1] == "expired"
+    assert sign(house, CLEARER) == "proposal_state"
+    house.reopen()
+    assert sign(house, CLEARER) == "proposal_state"
+    assert final(house) == []
+    assert house.record(give_up(), BROKER)[0] == "open"  # it may be asked for anew
+
+
+def test_a_give_up_of_lots_that_are_given_or_not_there_is_refused(house: House) -> None:
+    assert house.record(give_up(lots=61))[0] == "quantity"
+    assert house.record(give_up(lots=-5))[0] == "quantity"  # the broker is long
+    assert house.record(give_up(lots=0))[0] == "quantity"
+    assert house.record(give_up(taker=99))[0] == "unknown_account"
+    assert house.record(give_up(taker=BROKER))[0] == "same_owner"
+    assert house.record(give_up(instrument=4))[0] == "unknown_instrument"
+    assert house.record(give_up(), CLIENT)[0] == "not_yours"
+    house.record(give_up())
+    sign(house, CLEARER)
+    assert house.record(give_up())[0] == "quantity"  # the same trade's lots, a second time
+    assert len(final(house)) == 1
+
+
+def test_a_block_needs_the_other_sides_signature_in_time(house: House) -> None:
+    assert house.record(block(), BROKER)[0] == "open"
+    assert sign(house, BROKER) == "duplicate"
+    assert sign(house, BOX) == "final"
+    assert house.record(block(lots=-50))[0] == "open"
+    house.at(house.market.stamp + SIGN_NS)
+    assert sign(house, BOX, 2) == "proposal_state"
+    assert final(house) == [Move(1, "block", 0, BOX, BROKER, 50, 2_510_000)]
+    (priced,) = house.clearing.settlement_prices()
+    assert priced.price == 2_500_000  # what was made off the book is in no settlement price
+    assert house.clearing.open_interest()[0].volume == 60
+
+
+def test_a_block_too_small_unfair_or_with_oneself_is_refused(house: House) -> None:
+    assert house.record(block(lots=49))[0] == "quantity"
+    assert house.record(block(price=2_750_001))[0] == "price_range"
+    assert house.record(block(account=CLIENT, other=CLEARER))[0] == "same_owner"
+    assert house.record(block(kind="efp", lots=8))[0] == "open_position"
+    small = block(kind="efp", lots=8, related="8 GPUs at alpha/one, December")
+    assert house.record(small)[0] == "open"
+    assert sign(house, BOX) == "final"
+    assert final(house)[0].kind == "efp"
+
+
+def test_a_lender_sees_a_box_and_nothing_of_others(house: House) -> None:
+    house.send(Command(kind=CommandKind.MARK, instrument=0, price=2_450_000))
+    seen = box(house.clearing._state, BOX)
+    hours, gain = 744, 60 * 50_000 * 744
+    assert (seen.cash, seen.margin, seen.unrealized) == (DEPOSIT, 60 * RATE, gain)
+    assert seen.liquidity == DEPOSIT + gain - 60 * RATE
+    assert seen.coverage_percent == DEPOSIT * 100 // (60 * RATE)
+    assert seen.exposure == -60 * 2_450_000 * hours
+    assert seen.worst_move_e4 == seen.liquidity * 10_000 // (60 * 2_450_000 * hours)
+    assert [h.net for h in seen.holdings] == [-60]
+    assert "H100Z26" in seen.text()
+    assert asdict(seen)["member"] == 3
+    with pytest.raises(ValueError, match="no box"):
+        box(house.clearing._state, BROKER)
+    with pytest.raises(KeyError):
+        box(house.clearing._state, 99)
