@@ -397,7 +397,7 @@ class Limit(IntEnum):
     ICEBERGS = 256  # live orders of one instrument that show a part of their lots
     REFILLS = 63  # of one iceberg: each makes two events (keeps index below 2**20)
     ELECTIONS = 1024  # stops of one instrument that come in under one command
-    ELECTION_NS = 1_000_000  # log time until the next of them
+    ELECTION_NS = 500_000  # log time until the next of them
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
