@@ -44,13 +44,23 @@ class Submit(Protocol):
 
 
 class _Recorded(msgspec.Struct):
-    """What the desk reads of a record's text."""
+    """What kind of record a text is; those of clearing say nothing to the desk."""
 
-    operation: str
-    grade: str = ""
-    expiry: str = ""
-    table: str = ""
-    proposal: str = ""
+    operation: str = ""
+
+
+class _Factors(msgspec.Struct):
+    """A table of conversion factors, as its record has it."""
+
+    grade: str
+    expiry: str
+    table: str
+
+
+class _Approved(msgspec.Struct):
+    """Which proposal a second person approved."""
+
+    proposal: str
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -198,14 +208,15 @@ class Desk:
 
     def _recorded(self, text: str) -> None:
         """Keep the latest factor tables as they came; other records say nothing to the desk."""
-        note = msgspec.json.decode(text, type=_Recorded)
-        if note.operation == RECORD_FACTORS:
-            self.factors[note.grade, note.expiry] = note.table
-        elif note.operation == PROPOSE:
+        operation = msgspec.json.decode(text, type=_Recorded).operation
+        if operation == RECORD_FACTORS:
+            factors = msgspec.json.decode(text, type=_Factors)
+            self.factors[factors.grade, factors.expiry] = factors.table
+        elif operation == PROPOSE:
             proposal = msgspec.json.decode(text, type=Proposal)
             self.proposals[proposal.proposal] = proposal
-        elif note.operation == APPROVED:
-            self.proposals.pop(note.proposal, None)
+        elif operation == APPROVED:
+            self.proposals.pop(msgspec.json.decode(text, type=_Approved).proposal, None)
 
     def _account_opened(self, row: Row) -> None:
         self.accounts.add(row[6])
