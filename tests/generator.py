@@ -31,7 +31,8 @@ WIDTHS: Final = dict(zip(COMMAND_FIELDS, "BBBBIIIqIHBBQQQQ", strict=True))
 SECOND_NS: Final = 1_000_000_000
 START_NS: Final = 1_800_000_000 * SECOND_NS
 REMEMBERED: Final = 400  # more than the window, so that forgotten ids are asked for too
-INSTRUMENTS_MAX: Final = 4  # trading at a time
+INSTRUMENTS_MAX: Final = 4  # outrights trading at a time
+COMBINATIONS_MAX: Final = 4
 ACCOUNTS_MAX: Final = 9
 
 # How often each kind of step comes, unless a test draws its own weights.
@@ -41,6 +42,7 @@ MIXED: Final[Mapping[str, int]] = {
     "limits": 12, "risk": 6, "state": 30, "mark": 15, "settle": 8, "expire": 1, "list": 3,
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
     "churn": 1, "recovered": 1, "correct": 10, "mass_cancel": 6, "kill": 3, "resume": 8,
+    "combine": 3,
 }  # fmt: skip
 
 
@@ -83,6 +85,9 @@ class Generator:
         self.accounts = [0]
         self.listed = 0
         self.trading: list[int] = []  # listed and not expired
+        self.outrights: list[int] = []  # of these
+        self.centres: dict[int, int] = {}  # of a price, by instrument
+        self.traded_in: dict[int, int] = {}  # instrument by order id
         self.centre = self.random.choice((0, 100, 100, 2650))
         self.spread = self.random.choice((2, 6, 20))
         self.step = self.random.choice((1, 1, 1, 5))
@@ -109,6 +114,10 @@ class Generator:
             self.listed = number
             out.append(self._list())
         out.append(pack(CommandKind.OPEN_DAY, quantity=self.date))
+        if self.random.random() < 0.6:
+            outrights = list(range(number + 1))
+            self.listed = number + 1
+            out.append(self._combination(outrights))
         return b"".join(out)
 
     def batch(self, count: int) -> bytes:
@@ -128,6 +137,7 @@ class Generator:
                 name = account, order_id, event[11], event[12]
                 self.seen.append(name)
                 self.working[order_id] = name
+                self.traded_in[order_id] = instrument
             elif kind == EventKind.ORDER_CANCELLED or (kind == EventKind.TRADE and not event[10]):
                 self.working.pop(order_id, None)
             elif kind == EventKind.SESSION_OPENED:
@@ -140,8 +150,17 @@ class Generator:
             elif kind == EventKind.INSTRUMENT_LISTED:
                 self.listed = instrument + 1
                 self.trading.append(instrument)
-            elif kind == EventKind.INSTRUMENT_EXPIRED:
+                self.outrights.append(instrument)
+                low, high = event[13] // self.step, event[14] // self.step
+                self.centres[instrument] = (low + high) // 2 * self.step
+            elif kind == EventKind.LEG_LISTED and event[9] == 1:
+                self.outrights.remove(instrument)
+            elif kind == EventKind.INSTRUMENT_EXPIRED or (
+                kind == EventKind.STATE_CHANGED and event[9] == TradingState.EXPIRED
+            ):
                 self.trading.remove(instrument)
+                if instrument in self.outrights:
+                    self.outrights.remove(instrument)
             if kind == EventKind.TRADE:
                 self.trades.append(event)
             if kind == EventKind.TRADE and not event[12] >> 32:
@@ -168,9 +187,9 @@ class Generator:
     def _amount(self) -> int:
         return self.random.randint(1, self.wealth)
 
-    def _price(self) -> int:
+    def _price(self, instrument: int) -> int:
         ticks = round(self.random.gauss(0, self.spread))
-        price = self.centre + ticks * self.step
+        price = self.centres.get(instrument, self.centre) + ticks * self.step
         return price + (self.random.random() < 0.02)
 
     def _lots(self) -> int:
@@ -209,18 +228,21 @@ class Generator:
         if market and draw() < 0.6:
             tif = TimeInForce.IOC
         price = self.random.randrange(-1, 9) * self.step if protected else 0
+        instrument = self._instrument()
         bounded = draw() < 0.06 and (not post_only or draw() < 0.1)
         target = self.random.randint(1, 12) if bounded else 0
-        features, target = self._features(target)
+        features = 0
+        if instrument in self.outrights or draw() < 0.05:
+            features, target = self._features(target, instrument)
         record = pack(
             CommandKind.ENTER,
             side=self.random.randrange(2),
             tif=tif,
             flags=flags,
-            instrument=self._instrument(),
+            instrument=instrument,
             account=account,
             session=self._session_of(account),
-            price=price if market else self._price(),
+            price=price if market else self._price(instrument),
             quantity=self._lots(),
             operator=7,
             stp=self.random.randrange(4),
@@ -232,11 +254,11 @@ class Generator:
         )
         return self._sent(record)
 
-    def _features(self, target: int) -> tuple[int, int]:
+    def _features(self, target: int, instrument: int) -> tuple[int, int]:
         """What is special about an order, and the ``target_hi`` that goes with it."""
         draw = self.random.random()
         if draw < self.stops:
-            return int(OrderFeature.STOP), self._price()
+            return int(OrderFeature.STOP), self._price(instrument)
         if draw < self.stops + self.icebergs:
             display = self.random.choice((1, 1, 2, 3, 6)) * self.lot_step
             return int(OrderFeature.ICEBERG), display + (self.random.random() < 0.02)
@@ -291,7 +313,7 @@ class Generator:
         fields["flags"] |= CommandFlag.POST_ONLY if self.random.random() < 0.1 else 0
         record = pack(
             CommandKind.REPLACE,
-            price=self._price(),
+            price=self._price(self.traded_in.get(fields["target_lo"], -1)),
             quantity=self._lots(),
             stp=self.random.randrange(4),
             key_lo=key,
@@ -415,14 +437,14 @@ class Generator:
     def _list(self) -> bytes:
         """List the next instrument and open it."""
         number = self.listed
-        if len(self.trading) >= INSTRUMENTS_MAX:
+        if len(self.outrights) >= INSTRUMENTS_MAX:
             number = self.random.choice((0, number + 1))
         half = self.spread * 3 * self.step
         listing = pack(
             CommandKind.LIST,
             instrument=number,
             price=self.centre * self.tick_scale,
-            quantity=self.multiplier,
+            quantity=self.multiplier + number % 2 * (self.multiplier // 30),
             session=self.tick_scale,
             account=self.step,
             operator=self.lot_step,
@@ -436,15 +458,54 @@ class Generator:
     def _product(self) -> int:
         return self.random.choice((0, 1, 1, 2))
 
+    def _combine(self) -> bytes:
+        """List a combination of what trades and open it."""
+        if len(self.trading) - len(self.outrights) >= COMBINATIONS_MAX:
+            return self._state()
+        return self._combination(self.outrights)
+
+    def _combination(self, outrights: list[int]) -> bytes:
+        draw, number = self.random, self.listed
+        ratios = draw.choice(((1, -1), (1, -1), (1, 1), (1, -2, 1), (1, 1, 1), (2, -1), (-1, 3)))
+        rule = all(ratio > 0 for ratio in ratios) and draw.random() < 0.9
+        legs = draw.sample(outrights, min(len(outrights), len(ratios)))
+        if draw.random() < 0.03:
+            legs = [draw.randrange(self.listed + 1) for _ in ratios]
+        centre = self.centre * (1 if rule else sum(ratios[: len(legs)]))
+        half = self.spread * 3 * self.step
+        numbers = sum(leg << 16 * place for place, leg in enumerate(legs))
+        words = [(ratio & 15) << 4 * place for place, ratio in enumerate(ratios[: len(legs)])]
+        listing = pack(
+            CommandKind.LIST_COMBINATION,
+            instrument=number,
+            tif=rule,
+            quantity=sum(words),
+            key_lo=numbers,
+            target_lo=centre - half,
+            target_hi=centre + half,
+        )
+        risk = pack(
+            CommandKind.SET_RISK,
+            instrument=number,
+            price=draw.choice((0, 10, 100)),
+            quantity=draw.choice((20, 60, 200, 1 << 20)),
+            session=draw.choice((15, 30)),
+        )
+        return listing + risk + pack(
+            CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS
+        )  # fmt: skip
+
     def _limits(self) -> bytes:
         shift = round(self.random.gauss(0, self.spread)) * self.step
         half = self.random.choice((1, 2, 3, 3, 3, 4)) * self.spread * self.step
         odd = self.random.random() < 0.03
+        instrument = self._instrument()
+        centre = self.centres.get(instrument, self.centre)
         return pack(
             CommandKind.SET_LIMITS,
-            instrument=self._instrument(),
-            target_lo=self.centre + shift - half + odd,
-            target_hi=self.centre + shift + half,
+            instrument=instrument,
+            target_lo=centre + shift - half + odd,
+            target_hi=centre + shift + half,
         )
 
     def _risk(self, instrument: int = -1) -> bytes:
@@ -496,10 +557,10 @@ class Generator:
             instrument=row[5],
             account=row[6],
             session=self._account() if draw.random() < 0.02 else row[12] & MASK["I"],
-            price=row[8] if draw.random() < 0.97 else self._price(),
+            price=row[8] if draw.random() < 0.97 else self._price(row[5]),
             quantity=row[9],
             target_lo=row[0] << INDEX_BITS | row[1],
-            target_hi=row[13] if bust else self._price(),
+            target_hi=row[13] if bust else self._price(row[5]),
             key_lo=row[14] & MASK["Q"] if bust else 0,
         )
 

@@ -19,10 +19,12 @@ from oracle_accounts import (
     record,
     set_account,
 )
+from oracle_combinations import mark_of
 from oracle_corrections import adjust, bust
 from oracle_instruments import (
     change_state,
     expire,
+    list_combination,
     list_instrument,
     mark,
     set_limits,
@@ -33,7 +35,7 @@ from oracle_instruments import (
 from oracle_mass import is_stopped, kill, mass_cancel, resume
 from oracle_matching import cancel_order
 from oracle_orders import cancel, enter, reduce, replace
-from oracle_risk import account_hold, hold, required, side_lots, unrealized, working
+from oracle_risk import account_hold, hold, required, unrealized, working
 from oracle_state import (
     U64,
     WORKING,
@@ -168,6 +170,7 @@ EFFECTS: dict[int, Callable[[Market, Record], None]] = {
     CommandKind.CHECKPOINT: checkpoint,
     CommandKind.BUST: bust,
     CommandKind.ADJUST: adjust,
+    CommandKind.LIST_COMBINATION: list_combination,
 }
 
 
@@ -264,13 +267,15 @@ class Oracle:
         position = Position()
         if account_id in m.accounts:
             position = m.position(account_id, instrument_id)
-        bound = 0
-        if position.net or position.orders:
-            bound = hold(m.instruments[instrument_id], position.net, working(position))
+        bound, orders = 0, []
+        if account_id in m.accounts:
+            orders = working(m, m.accounts[account_id], instrument_id)
+        if position.net or orders:
+            bound = hold(m, m.instruments[instrument_id], position.net, orders)
         return {
             "net": position.net,
-            "working_buy": side_lots(position, Side.BUY),
-            "working_sell": side_lots(position, Side.SELL),
+            "working_buy": sum(lots for side, lots, _ in orders if side == Side.BUY),
+            "working_sell": sum(lots for side, lots, _ in orders if side == Side.SELL),
             "hold": bound,
             "cost": position.cost,
         }
@@ -290,7 +295,8 @@ class Oracle:
             "rate", "position_limit", "max_order", "maker_fee", "taker_fee", "last_settled",
             "product",
         )  # fmt: skip
-        return {name: int(getattr(instrument, name)) for name in names}
+        figures = {name: int(getattr(instrument, name)) for name in names}
+        return {**figures, "mark": mark_of(self.market, instrument)}
 
     def counts(self) -> dict[str, int]:
         """Sizes and the state of the whole market."""

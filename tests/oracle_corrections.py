@@ -1,6 +1,6 @@
 """The oracle's corrections: a trade of the open day taken back, or given another price."""
 
-from oracle_instruments import living, notional_fits, price_fits
+from oracle_instruments import living, notional_fits, outright, price_fits
 from oracle_risk import review, side_lots
 from oracle_state import Instrument, Market, Position, Record, Rejected, signed
 
@@ -12,6 +12,7 @@ FEE_MAX = 1 << 32
 def trade_of(m: Market, c: Record) -> tuple[Instrument, Position, Position]:
     """The instrument and both sides' positions of the trade that the command says there was."""
     instrument = living(m, c)
+    outright(instrument)
     if not m.day_open:
         raise Rejected(Reason.DAY_STATE, m.business_date)
     match, sequence = c.target_lo, c.target_lo >> INDEX_BITS
@@ -32,9 +33,11 @@ def trade_of(m: Market, c: Record) -> tuple[Instrument, Position, Position]:
     return instrument, taker, maker
 
 
-def furthest(position: Position, side: int) -> int:
-    """Lots of a side that the position and all its orders could come to."""
-    return (position.net if side == Side.BUY else -position.net) + side_lots(position, side)
+def furthest(m: Market, number: int, instrument: Instrument, side: int) -> int:
+    """Lots of a side that an account's position and all its orders could come to."""
+    account = m.accounts[number]
+    net = account.positions[instrument.number].net
+    return (net if side == Side.BUY else -net) + side_lots(m, account, instrument.number, side)
 
 
 def say(
@@ -62,7 +65,9 @@ def bust(m: Market, c: Record) -> None:
     cash, maker_cash = signed(c.target_hi), signed(c.key_lo)
     lots, other = c.quantity, 1 - c.side
     bound = max(
-        instrument.bound, furthest(taker, other) + lots, furthest(maker, c.side) + lots
+        instrument.bound,
+        furthest(m, c.account, instrument, other) + lots,
+        furthest(m, c.session, instrument, c.side) + lots,
     )  # fmt: skip
     if (
         max(abs(cash), abs(maker_cash)) > lots * FEE_MAX

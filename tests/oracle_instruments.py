@@ -1,5 +1,6 @@
 """The oracle's instruments: list, limits, risk parameters, states, marks, settlement, expiry."""
 
+from oracle_combinations import decode, made_of, mark_of, sound, weight
 from oracle_matching import cancel_order
 from oracle_orders import return_dormant
 from oracle_risk import review
@@ -23,6 +24,7 @@ MOVES = {
 RATE_MAX = 1 << 40
 FEE_MAX = 1 << 32
 CYCLES = range(1, 100)
+U32 = (1 << 32) - 1
 
 
 def ladder_fits(m: Market, low: int, high: int, step: int) -> bool:
@@ -70,7 +72,10 @@ def list_instrument(m: Market, c: Record) -> None:
     ):
         raise Rejected(Reason.PARAMETER_RANGE)
     m.instruments.append(
-        Instrument(c.instrument, c.price, multiplier, scale, step, lot_step, low, high, c.key_lo)
+        Instrument(
+            c.instrument, c.price, multiplier, scale, step, lot_step, low, high, c.key_lo,
+            anchor=c.price,
+        )  # fmt: skip
     )
     m.emit(
         EventKind.INSTRUMENT_LISTED,
@@ -107,13 +112,15 @@ def set_risk(m: Market, c: Record) -> None:
     instrument = living(m, c)
     rate, maker, taker = c.price, signed(c.target_lo), signed(c.target_hi)
     bound = max(instrument.bound, c.quantity, c.session)
+    ratios = [abs(ratio) for _, ratio in instrument.legs]
     if (
-        not 0 <= rate <= RATE_MAX
+        (ratios and (maker or taker or c.session * max(ratios) > Limit.QUANTITY))
+        or not 0 <= rate <= RATE_MAX
         or max(abs(maker), abs(taker)) > FEE_MAX
         or maker + taker < 0
         or c.session > Limit.QUANTITY
         or not notional_fits(instrument.low, instrument.high, instrument.tick_value, bound)
-        or not price_fits(instrument.mark, instrument.multiplier, bound)
+        or not price_fits(mark_of(m, instrument), instrument.multiplier, bound)
         or rate * bound > Limit.MONEY
     ):
         raise Rejected(Reason.PARAMETER_RANGE)
@@ -129,6 +136,70 @@ def set_risk(m: Market, c: Record) -> None:
         b=taker,
     )
     review(m, m.holders(instrument.number))
+
+
+def list_combination(m: Market, c: Record) -> None:
+    low, high = signed(c.target_lo), signed(c.target_hi)
+    if len(m.instruments) >= Limit.INSTRUMENTS:
+        raise Rejected(Reason.INSTRUMENTS_FULL, Limit.INSTRUMENTS, len(m.instruments))
+    if c.instrument != len(m.instruments):
+        raise Rejected(Reason.STATE, len(m.instruments), c.instrument)
+    legs = decode(c)
+    if not sound(m, c, legs):
+        raise Rejected(Reason.PARAMETER_RANGE)
+    found = [(m.instruments[number], ratio) for number, ratio in legs]
+    hours, first = weight(c.tif, found), found[0][0]
+    made = Instrument(
+        c.instrument, 0, 1, hours * first.tick_scale, first.price_step, first.lot_step, low, high,
+        rule=c.tif, legs=legs,
+    )  # fmt: skip
+    if (
+        hours > U32
+        or not ladder_fits(m, low, high, first.price_step)
+        or not notional_fits(low, high, made.tick_value, 1)
+        or not price_fits(mark_of(m, made), 1, 1)
+    ):
+        raise Rejected(Reason.PARAMETER_RANGE)
+    m.instruments.append(made)
+    m.emit(
+        EventKind.INSTRUMENT_LISTED,
+        instrument=c.instrument,
+        price=mark_of(m, made),
+        quantity=hours,
+        leaves=first.tick_scale,
+        order_id=first.price_step,
+        reason=first.lot_step,
+        a=low,
+        b=high,
+    )
+    for place, (number, ratio) in enumerate(legs, 1):
+        m.emit(
+            EventKind.LEG_LISTED,
+            instrument=c.instrument,
+            order_id=number,
+            price=ratio,
+            quantity=place,
+            leaves=len(legs),
+            reason=c.tif,
+        )
+
+
+def outright(instrument: Instrument) -> None:
+    """Raises NOT_OUTRIGHT."""
+    if instrument.legs:
+        raise Rejected(Reason.NOT_OUTRIGHT, 0, len(instrument.legs))
+
+
+def mark_fits(m: Market, instrument: Instrument, price: int, settles: bool) -> bool:
+    """Whether a mark fits an instrument and all that is made of it."""
+    if not price_fits(price, instrument.multiplier, instrument.bound):
+        return False
+    before = instrument.mark, instrument.anchor
+    instrument.mark = price
+    instrument.anchor = price if settles else instrument.anchor
+    fits = all(price_fits(mark_of(m, one), 1, one.bound) for one in made_of(m, instrument.number))
+    instrument.mark, instrument.anchor = before
+    return fits
 
 
 def change_state(m: Market, instrument: Instrument, state: int, cause: HaltCause) -> None:
@@ -149,11 +220,15 @@ def set_state(m: Market, c: Record) -> None:
     halts = c.tif == TradingState.HALTED
     change_state(m, instrument, c.tif, HaltCause.OPERATOR if halts else HaltCause.NONE)
     return_dormant(m, instrument)
+    if c.tif == TradingState.CONTINUOUS:
+        for combination in made_of(m, instrument.number):
+            return_dormant(m, combination)
 
 
 def mark(m: Market, c: Record) -> None:
     instrument = living(m, c)
-    if not price_fits(c.price, instrument.multiplier, instrument.bound):
+    outright(instrument)
+    if not mark_fits(m, instrument, c.price, settles=False):
         raise Rejected(Reason.PARAMETER_RANGE)
     instrument.mark = c.price
     m.emit(EventKind.MARKED, instrument=instrument.number, price=c.price)
@@ -162,7 +237,7 @@ def mark(m: Market, c: Record) -> None:
 
 def settle_positions(m: Market, instrument: Instrument, price: int) -> None:
     """Unrealized profit becomes cash; the variations of all accounts sum to zero."""
-    instrument.mark = price
+    instrument.mark = instrument.anchor = price
     total = 0
     for number in m.holders(instrument.number):
         account = m.accounts[number]
@@ -188,9 +263,10 @@ def settle_positions(m: Market, instrument: Instrument, price: int) -> None:
 
 def settle(m: Market, c: Record) -> None:
     instrument = living(m, c)
+    outright(instrument)
     if not m.business_date:
         raise Rejected(Reason.DAY_STATE)
-    fits = price_fits(c.price, instrument.multiplier, instrument.bound)
+    fits = mark_fits(m, instrument, c.price, settles=True)
     if not fits or c.quantity not in CYCLES:
         raise Rejected(Reason.PARAMETER_RANGE)
     this = m.business_date * 100 + c.quantity
@@ -208,17 +284,25 @@ def settle(m: Market, c: Record) -> None:
     review(m, m.holders(instrument.number))
 
 
+def cancel_orders_of(m: Market, instrument: Instrument) -> None:
+    for order in m.orders_by_slot():
+        if order.instrument == instrument.number:
+            cancel_order(m, order, CancelReason.INSTRUMENT_EXPIRED)
+
+
 def expire(m: Market, c: Record) -> None:
     instrument = living(m, c)
+    outright(instrument)
     if instrument.state == TradingState.CONTINUOUS:
         raise Rejected(Reason.STATE, TradingState.HALTED, TradingState.CONTINUOUS)
     if not price_fits(c.price, instrument.multiplier, instrument.bound):
         raise Rejected(Reason.PARAMETER_RANGE)
-    instrument.state = TradingState.EXPIRED
     m.emit(EventKind.INSTRUMENT_EXPIRED, instrument=instrument.number, price=c.price)
-    for order in m.orders_by_slot():
-        if order.instrument == instrument.number:
-            cancel_order(m, order, CancelReason.INSTRUMENT_EXPIRED)
+    cancel_orders_of(m, instrument)
+    for combination in made_of(m, instrument.number):
+        change_state(m, combination, TradingState.EXPIRED, HaltCause.NONE)
+        cancel_orders_of(m, combination)
+    instrument.state = TradingState.EXPIRED
     settle_positions(m, instrument, c.price)
     for number in m.holders(instrument.number):
         position = m.accounts[number].positions[instrument.number]

@@ -1,5 +1,6 @@
 """The oracle's matching: how an incoming order trades, rests or is cancelled."""
 
+from oracle_combinations import trade_legs
 from oracle_icebergs import hide, levels_of, refill, take_hidden
 from oracle_state import (
     Market,
@@ -75,7 +76,11 @@ def lose(m: Market, order: Order, lots: int, some: CancelReason, everything: Can
 
 
 def book_side(m: Market, order: Order, lots: int, price: int, fee: int) -> None:
-    """One side of a trade in its position and cash."""
+    """One side of a trade in its position and cash; a combination has neither."""
+    order.leaves -= lots
+    order.executed += lots
+    if m.instruments[order.instrument].legs:
+        return
     value = m.instruments[order.instrument].tick_value
     change = lots if order.side == Side.BUY else -lots
     position = position_of(m, order)
@@ -83,8 +88,6 @@ def book_side(m: Market, order: Order, lots: int, price: int, fee: int) -> None:
     position.cost += change * price * value
     m.accounts[order.account].pay(-fee)
     m.accounts[0].pay(fee)
-    order.leaves -= lots
-    order.executed += lots
 
 
 def trade(m: Market, incoming: Order, resting: Order) -> None:
@@ -96,6 +99,7 @@ def trade(m: Market, incoming: Order, resting: Order) -> None:
     m.emit(
         EventKind.TRADE,
         flags=EventFlag.SELL if incoming.side == Side.SELL else 0,
+        reason=len(instrument.legs),
         instrument=instrument.number,
         account=incoming.account,
         order_id=incoming.order_id,
@@ -106,6 +110,8 @@ def trade(m: Market, incoming: Order, resting: Order) -> None:
         a=-taker_fee,
         b=-maker_fee,
     )
+    if instrument.legs:
+        trade_legs(m, incoming, resting, lots, len(m.rows) - 1)
     for order in (resting, incoming):
         if order.leaves == 0:
             take_out(m, order, Place.FILLED)

@@ -1,5 +1,6 @@
 """The oracle's order commands: known ids, guards, enter, cancel, reduce, replace."""
 
+from oracle_combinations import effects, judge_legs_open, open_legs
 from oracle_icebergs import judge_display, judge_room, take_hidden
 from oracle_matching import RESTS, cancel_order, lose, send, take_out
 from oracle_risk import judge_margin, judge_position
@@ -167,6 +168,7 @@ def judge_open(m: Market, c: Record, account: Account, instrument: Instrument) -
     """Trading state, mode, throttle. Raises NOT_TRADING, CANCEL_ONLY, THROTTLED."""
     if instrument.state != TradingState.CONTINUOUS:
         raise Rejected(Reason.NOT_TRADING, TradingState.CONTINUOUS, instrument.state)
+    judge_legs_open(m, instrument)
     if m.mode == Mode.CANCEL_ONLY:
         raise Rejected(Reason.CANCEL_ONLY)
     arrival = max(account.tat, m.stamp)
@@ -243,11 +245,12 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
         judge_trigger(c, instrument)
     if c.spare & ICEBERG:
         judge_display(m, c.quantity, c.target_hi, instrument)
+    if c.spare and instrument.legs:
+        raise Rejected(Reason.NOT_OUTRIGHT, 0, len(instrument.legs))
     if account.open_orders() >= account.max_open:
         raise Rejected(Reason.OPEN_ORDERS, account.max_open, account.open_orders())
     limit, _ = limit_of(c, instrument)
-    position = m.position(c.account, c.instrument)
-    judge_position(instrument, position, c.side, c.quantity, None)
+    judge_position(m, account, instrument, c.side, c.quantity, None)
     judge_margin(m, account, instrument, (c.side, c.quantity, limit), None)
     orders = sum(o.instrument == instrument.number for o in m.orders_by_slot())
     if orders >= Limit.BOOK_ORDERS:
@@ -255,7 +258,9 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
     if m.slots_full():
         raise Rejected(Reason.ORDERS_FULL, Limit.ORDERS, Limit.ORDERS)
     known = sum(len(other.positions) for other in m.accounts.values())
-    if c.instrument not in account.positions and known >= Limit.POSITIONS - 1:
+    new = [number for number, _, _ in effects(instrument, c.side, 1)
+           if number not in account.positions]  # fmt: skip
+    if new and known + len(new) > Limit.POSITIONS - 1:
         raise Rejected(Reason.POSITIONS_FULL, Limit.POSITIONS, Limit.POSITIONS)
     judge_room(m, c, instrument)
     return instrument
@@ -286,7 +291,8 @@ def enter(m: Market, c: Record) -> None:
     if repeated(m, c):
         return
     instrument = judge_enter(m, c, account)
-    account.positions.setdefault(c.instrument, Position())
+    for number, _, _ in effects(instrument, c.side, 1):
+        account.positions.setdefault(number, Position())
     limit, rests = limit_of(c, instrument)
     order = new_order(m, c, instrument.number, c.side, c.tif, limit)
     order.minimum = minimum_of(c)
@@ -379,8 +385,7 @@ def replace(m: Market, c: Record) -> None:
     judge_post_only(c, order.side, instrument)
     if order.display and order.display * (Limit.REFILLS + 1) < leaves:
         raise Rejected(Reason.DISPLAY, -(-leaves // (Limit.REFILLS + 1)), order.display)
-    position = account.positions[instrument.number]
-    judge_position(instrument, position, order.side, leaves, order)
+    judge_position(m, account, instrument, order.side, leaves, order)
     if new_id or not keeps_place(order, c, leaves):
         judge_margin(m, account, instrument, (order.side, leaves, c.price), order)
     need_slot(m, c)
@@ -442,7 +447,7 @@ def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
 
 def return_dormant(m: Market, instrument: Instrument) -> None:
     """One pass over the dormant list: orders inside the limits come in again."""
-    if instrument.state != TradingState.CONTINUOUS:
+    if instrument.state != TradingState.CONTINUOUS or not open_legs(m, instrument):
         return
     first = len(m.rows)
     for order in list(instrument.dormant):

@@ -2,27 +2,43 @@
 
 from collections.abc import Iterable
 
+from oracle_combinations import effects, mark_of
 from oracle_state import Account, Instrument, Market, Order, Position, Rejected
 
 from exchange.messages import EventKind, Reason, Side
 
-Working = tuple[int, int, int]  # side, leaves, price
+Working = tuple[int, int, int | None]  # side, leaves, price; in a leg no price of its own
 
 
-def working(position: Position, without: Order | None = None) -> list[Working]:
-    return [(o.side, o.leaves, o.price) for o in position.orders.values() if o is not without]
+def working(
+    m: Market, account: Account, number: int, without: Order | None = None
+) -> list[Working]:
+    """What works in an instrument: its own orders, and those of combinations it is a leg of."""
+    found: list[Working] = []
+    for own, position in account.positions.items():
+        instrument = m.instruments[own]
+        if own != number and all(leg != number for leg, _ in instrument.legs):
+            continue
+        for order in position.orders.values():
+            if order is not without:
+                found += [
+                    (side, lots, order.price if at == own else None)
+                    for at, side, lots in effects(instrument, order.side, order.leaves)
+                    if at == number
+                ]
+    return found
 
 
-def side_lots(position: Position, side: int) -> int:
-    return sum(o.leaves for o in position.orders.values() if o.side == side)
+def side_lots(m: Market, account: Account, number: int, side: int) -> int:
+    return sum(lots for of, lots, _ in working(m, account, number) if of == side)
 
 
-def hold(instrument: Instrument, net: int, orders: list[Working]) -> int:
+def hold(m: Market, instrument: Instrument, net: int, orders: list[Working]) -> int:
     """Micro-dollars that a position and its working orders bind."""
     buys = sells = adverse = 0
-    scale, mark = instrument.tick_scale, instrument.mark
+    scale, mark = instrument.tick_scale, mark_of(m, instrument)
     for side, leaves, price in orders:
-        distance = price * scale - mark
+        distance = 0 if price is None else price * scale - mark
         if side == Side.BUY:
             buys += leaves
             adverse += leaves * max(0, distance)
@@ -35,7 +51,7 @@ def hold(instrument: Instrument, net: int, orders: list[Working]) -> int:
 
 def account_hold(m: Market, account: Account) -> int:
     return sum(
-        hold(m.instruments[number], position.net, working(position))
+        hold(m, m.instruments[number], position.net, working(m, account, number))
         for number, position in account.positions.items()
     )
 
@@ -62,16 +78,34 @@ def member_figures(m: Market, member: int) -> tuple[int, int]:
 
 
 def judge_position(
-    instrument: Instrument, position: Position, side: int, lots: int, old: Order | None
+    m: Market, account: Account, instrument: Instrument, side: int, lots: int, old: Order | None
 ) -> None:
     """``lots`` would work on ``side`` in place of ``old``. Raises POSITION_LIMIT."""
     rise = lots - (old.leaves if old else 0)
     if old and rise <= 0:
         return
-    net = position.net if side == Side.BUY else -position.net
-    total = net + side_lots(position, side) + rise
-    if total > instrument.position_limit:
-        raise Rejected(Reason.POSITION_LIMIT, instrument.position_limit, total)
+    for number, way, more in effects(instrument, side, rise):
+        net = (account.positions.get(number) or Position()).net
+        limit = m.instruments[number].position_limit
+        total = (net if way == Side.BUY else -net) + side_lots(m, account, number, way) + more
+        if total > limit:
+            raise Rejected(Reason.POSITION_LIMIT, limit, total)
+
+
+def reduces(
+    m: Market, account: Account, instrument: Instrument, wish: Working, old: Order | None
+) -> bool:
+    """Whether an order could only make positions smaller: of a combination, each of its legs."""
+    side, lots, _ = wish
+    for number, way, more in effects(instrument, side, lots):
+        if m.instruments[number].legs:
+            continue
+        net = (account.positions.get(number) or Position()).net
+        opposite = net < 0 if way == Side.BUY else net > 0
+        after = sum(lot for s, lot, _ in working(m, account, number, old) if s == way) + more
+        if not opposite or after > abs(net):
+            return False
+    return True
 
 
 def judge_margin(
@@ -82,16 +116,16 @@ def judge_margin(
     old: Order | None,
 ) -> None:
     """Would the collateral still cover it? Raises MARGIN, MEMBER_MARGIN."""
-    position = account.positions.get(instrument.number) or Position()
-    side, lots, _ = wish
-    now = hold(instrument, position.net, working(position))
-    then = hold(instrument, position.net, [*working(position, without=old), wish])
-    rise = then - now
+    rise = 0
+    for number, side, lots in effects(instrument, wish[0], wish[1]):
+        one = m.instruments[number]
+        net = (account.positions.get(number) or Position()).net
+        price = wish[2] if number == instrument.number else None
+        then = [*working(m, account, number, without=old), (side, lots, price)]
+        rise += hold(m, one, net, then) - hold(m, one, net, working(m, account, number))
     need = required(m, account)
     if need > account.cash:
-        opposite = position.net < 0 if side == Side.BUY else position.net > 0
-        after = side_lots(position, side) - (old.leaves if old else 0) + lots
-        if opposite and after <= abs(position.net):
+        if reduces(m, account, instrument, wish, old):
             return
         raise Rejected(Reason.MARGIN, account.cash, need + max(0, rise))
     if rise <= 0:

@@ -217,6 +217,10 @@ class Instrument:
     bound: int = 1  # most lots any rule has ever allowed: keeps products inside 64 bits
     last_settled: int = 0  # business date x 100 + cycle
     due: int = 0  # stamp at which the next elected stops come in, if there are any
+    anchor: int = 0  # the last settlement price, or the first mark
+    rule: int = 0  # of a combination
+    legs: tuple[tuple[int, int], ...] = ()  # instrument, ratio; of a combination, else none
+    implied: bool = False
     bids: list[Order] = field(default_factory=list)  # best first, then oldest first
     asks: list[Order] = field(default_factory=list)
     dormant: list[Order] = field(default_factory=list)

@@ -2,6 +2,7 @@
 
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.book cimport slot_of
+from exchange.engine.combinations cimport bad_legs_risk, charge_legs
 from exchange.engine.expiry cimport expiry_of
 from exchange.engine.extras cimport queue_of, stops_of, take_hidden
 from exchange.engine.guards cimport (
@@ -16,9 +17,9 @@ from exchange.engine.orders cimport Terms, accept_plain, accept_special
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.stops cimport start_waiting, wait_elected
 from exchange.engine.state cimport (
-    AT_MARKET, Command, ELECTED, Event, Extra, Instrument, Market, Order, PROTECTED_BY, Position, WAITING, WORKING,
-    account_of, emit, i32, i64, instrument_of, is_featured, is_live, is_simple, likely, lots_of,
-    order_id_of, set_order_state, side_of, state_of, tif_stp_of,
+    AT_MARKET, COMBINED, Command, ELECTED, Event, Extra, Instrument, Market, Order, PROTECTED_BY,
+    Position, WAITING, WORKING, account_of, emit, i32, i64, instrument_of, is_featured, is_live,
+    is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_stp_of,
     u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -165,8 +166,12 @@ cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position
     p.exposure[side_of(o)] -= before
     p.adverse -= adverse
     terms.adverse = leaves * adverse_per_lot(book, side_of(o), c.price)
-    refused = bad_risk(m, c, book, p, p.owner, side_of(o), terms.adverse, leaves, before,
-                       &terms.rise)
+    if unlikely((o.traits >> 24) & COMBINED):
+        refused = bad_legs_risk(m, c, p, p.owner, side_of(o), terms.adverse, leaves, before,
+                                instrument_of(p))
+    else:
+        refused = bad_risk(m, c, book, p, p.owner, side_of(o), terms.adverse, leaves, before,
+                           &terms.rise)
     p.exposure[side_of(o)] += before
     p.adverse += adverse
     return refused
@@ -252,6 +257,8 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
     if kept:
         book.levels[at].quantity -= o.leaves - leaves
         release(m, book, p, side_of(o), o.price, o.leaves - leaves)
+        if unlikely((o.traits >> 24) & COMBINED):
+            charge_legs(m, p)
         o.leaves = leaves
         return
     withdraw(m, book, p, slot)

@@ -1,13 +1,15 @@
 """The full self-check: every invariant from first principles, slowly. AssertionError names it."""
 
 from exchange.engine.book cimport occupied_above, price_of, slot_of
+from exchange.engine.combinations cimport side_in, times
 from exchange.engine.ids cimport find_key, owner_of
 from exchange.engine.instruments cimport lowest
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
 from exchange.engine.state cimport (
-    Account, DORMANT, ELECTED, EXPIRES, Extra, FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    RECEIPT, Stops, WAITING, WATCH_HIDDEN, WATCH_STOPS, WORKING, account_of, i32, i64,
-    instrument_of, is_aged, is_featured, is_live, lots_of, side_of, state_of,
+    Account, COMBINED, Composite, DORMANT, ELECTED, EXPIRES, Extra, FREE, Instrument, Level,
+    Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, WAITING, WATCH_HIDDEN, WATCH_STOPS,
+    WORKING, account_of, i32, i64, instrument_of, is_aged, is_featured, is_live, lots_of, side_of,
+    state_of,
     tif_stp_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
@@ -16,6 +18,19 @@ from exchange.engine.vocabulary cimport *
 cdef int ensure(bint holds, str invariant, object where) except -1:
     if not holds:
         raise AssertionError(f"{invariant}: {where}")
+    return 0
+
+
+cdef int check_legs(Market* m, Order* o, Position* p, dict sums, u32 slot) except -1:
+    """An order of a combination is marked so; its lots join the sums of its legs' positions."""
+    cdef Composite* made = &m.composites[instrument_of(p)]
+    cdef u32 i, at
+    ensure(((o.traits >> 24) & COMBINED != 0) == (made.legs != 0), "COMBINED orders", slot)
+    for i in range(made.legs):
+        at = position_of(p.owner, made.leg[i])
+        ensure(at != 0, "a combination's order has positions in its legs", slot)
+        working = sums.setdefault(at, [0, 0, 0])
+        working[side_in(side_of(o), made.ratio[i])] += o.leaves * times(made.ratio[i])
     return 0
 
 
@@ -38,6 +53,7 @@ cdef u32 check_queue(Market* m, Level* level, u8 state, dict sums, object where)
         working = sums.setdefault(o.position, [0, 0, 0])
         working[side_of(o)] += lots_of(m, slot)
         working[2] += lots_of(m, slot) * adverse_per_lot(book, side_of(o), o.price)
+        check_legs(m, o, p, sums, slot)
         lots += o.leaves
         count += 1
         before = slot
@@ -172,6 +188,9 @@ cdef int check_positions(Market* m, dict sums) except -1:
         book = &m.instruments[instrument_of(p)]
         working = sums.get(k, [0, 0, 0])
         ensure([working_of(p, 0), working_of(p, 1), p.adverse] == working, "working sums", k)
+        if m.composites[instrument_of(p)].legs:
+            ensure(m.charged[k].lots[0] == working[0] and m.charged[k].lots[1] == working[1]
+                   and p.net == 0, "legs are charged what works in a combination", k)
         longest = max(abs(p.exposure[0]), abs(p.exposure[1]))
         ensure(p.hold == book.rate * longest + p.adverse, "hold = its formula", k)
         found = position_of(&m.accounts[account_of(p)], instrument_of(p))

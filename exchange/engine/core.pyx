@@ -14,6 +14,7 @@ from exchange.engine.book cimport occupied_above, occupied_below, price_of
 from exchange.engine.changes cimport cancel, reduce_order, replace
 from exchange.engine.corrections cimport adjust, bust
 from exchange.engine.check cimport check_market
+from exchange.engine.combinations cimport list_combination
 from exchange.engine.ids cimport reserve_ids
 from exchange.engine.image cimport image_of
 from exchange.engine.instruments cimport (
@@ -91,6 +92,8 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
         bust(m, c)
     elif kind == COMMAND_KIND_ADJUST:
         adjust(m, c)
+    elif kind == COMMAND_KIND_LIST_COMBINATION:
+        list_combination(m, c)
     else:
         reject(m, c, REASON_UNKNOWN_COMMAND, 0, kind)
 

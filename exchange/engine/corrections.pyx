@@ -9,7 +9,7 @@ with the sign turned: net positions and costs of both sides still sum to zero, a
 from libc.string cimport memmove
 
 from exchange.engine.accounts cimport compare_deficit
-from exchange.engine.instruments cimport exceeds, exceeds_bound, refuse_instrument
+from exchange.engine.instruments cimport exceeds, exceeds_bound, refuse_outright
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport charge, execute, position_of
 from exchange.engine.state cimport (
@@ -49,7 +49,7 @@ cdef bint refuse_trade(Market* m, Command* c, u32* taker, u32* maker) noexcept n
     """
     cdef u64 sequence = c.target_lo >> INDEX_BITS
     cdef u32 at
-    if refuse_instrument(m, c):
+    if refuse_outright(m, c):
         return True
     if not m.day_open:
         reject(m, c, REASON_DAY_STATE, m.business_date, 0)

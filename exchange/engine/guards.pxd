@@ -25,6 +25,8 @@ cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protecte
 cdef void refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil
 cdef void refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil
+cdef void refuse_combined_margin(Market* m, Command* c, Account* account,
+                                 i64 rise) noexcept nogil
 cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8 side, i64 lots,
                         i64 rise) noexcept nogil
 

@@ -1,5 +1,7 @@
 """What the guards say when one fires: off the hot path, in precedence order."""
 
+from exchange.engine.state cimport Composite
+
 
 cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
     """UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED; False if the command has no session and
@@ -33,11 +35,24 @@ cdef inline bint is_killed_session(Session* s, Command* c) noexcept nogil:
             and s.standing == standing(c.session, SESSION_ONLINE))
 
 
+cdef u32 closed_leg(Market* m, u32 instrument) noexcept nogil:
+    """The first leg of a combination that is not CONTINUOUS; LIMIT_INSTRUMENTS if none."""
+    cdef Composite* made = &m.composites[instrument]
+    cdef u32 i
+    for i in range(made.legs):
+        if m.instruments[made.leg[i]].state != TRADING_STATE_CONTINUOUS:
+            return made.leg[i]
+    return LIMIT_INSTRUMENTS
+
+
 cdef void refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil:
     """One of NOT_TRADING, CANCEL_ONLY, THROTTLED."""
     cdef Account* account = &m.accounts[c.account]
+    cdef u32 leg = closed_leg(m, <u32>(book - m.instruments))
     if book.state != TRADING_STATE_CONTINUOUS:
         reject(m, c, REASON_NOT_TRADING, TRADING_STATE_CONTINUOUS, book.state)
+    elif leg < m.instrument_count:
+        reject(m, c, REASON_NOT_TRADING, TRADING_STATE_CONTINUOUS, m.instruments[leg].state)
     elif m.mode != MODE_NORMAL:
         reject(m, c, REASON_CANCEL_ONLY, 0, 0)
     else:
@@ -159,18 +174,24 @@ cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protecte
 cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8 side, i64 lots,
                         i64 rise) noexcept nogil:
     """MARGIN or MEMBER_MARGIN, unless the order reduces in an account that is in DEFICIT."""
-    cdef i64 required = required_of(account)
     cdef bint in_deficit = account.excess < 0
     cdef bint reducing = p.net > 0 if side else p.net < 0
     if rise <= 0 and not in_deficit:
         return False
     if in_deficit and reducing and working_of(p, side) + lots <= absolute(p.net):
         return False
-    if in_deficit and rise < 0:
+    refuse_combined_margin(m, c, account, rise)
+    return True
+
+
+cdef void refuse_combined_margin(Market* m, Command* c, Account* account,
+                                 i64 rise) noexcept nogil:
+    """MARGIN or MEMBER_MARGIN: what is required would rise by `rise`."""
+    cdef i64 required = required_of(account)
+    if account.excess < 0 and rise < 0:
         rise = 0
     if required + rise > account.cash:
         reject(m, c, REASON_MARGIN, account.cash, required + rise)
     else:
         reject(m, c, REASON_MEMBER_MARGIN, account.member.cash,
                account.member.cash - account.member.excess + rise)
-    return True

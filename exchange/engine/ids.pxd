@@ -2,11 +2,13 @@
 # window of remembered ids. Open addressing, linear probing, at most half full, backward-shift
 # delete; a cell's tag is the upper half of its hash, so probing rarely touches the slab.
 
+from exchange.engine.combinations cimport charge_legs
 from exchange.engine.expiry cimport stop_expiry
 from exchange.engine.extras cimport forget_extra
 from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
-    AGED, Account, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT, account_of, ensure,
+    AGED, Account, COMBINED, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT,
+    account_of, ensure,
     is_aged, is_live, is_marked, likely, prefetch, set_order_state, state_of, u32, u64, u8,
     unlikely,
 )
@@ -105,6 +107,8 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
             stop_expiry(m, slot)
         if (o.traits >> 24) & FEATURED:
             forget_extra(m, slot)
+        if (o.traits >> 24) & COMBINED:
+            charge_legs(m, &m.positions[o.position])
         if is_aged(o):
             free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
 

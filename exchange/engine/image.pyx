@@ -9,8 +9,8 @@ from libc.string cimport memcpy
 
 from exchange.engine.risk cimport hold_of
 from exchange.engine.state cimport (
-    Account, Extra, FREE, Instrument, Market, Member, Order, Position, Session, Stops, Timer, account_of,
-    i64, instrument_of, is_featured, state_of, u32, u64, working_of,
+    Account, Composite, Extra, FREE, Instrument, Market, Member, Order, Position, Session, Stops,
+    Timer, account_of, i64, instrument_of, is_featured, state_of, u32, u64, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -62,6 +62,12 @@ cdef bytes image_of_instrument(Instrument* i):
 cdef bytes image_of_stops(Stops* stops):
     return numbers((stops.waiting.head, stops.waiting.tail, stops.elected.head,
                     stops.elected.tail, stops.due))
+
+
+cdef bytes image_of_composite(Composite* made):
+    cdef u32 k
+    return numbers((made.anchor, made.legs, made.rule, made.implied)) + b"".join(
+        [numbers((made.leg[k], made.ratio[k])) for k in range(made.legs)])
 
 
 cdef bytes image_of_account(Account* a, bint buckets):
@@ -121,6 +127,7 @@ cdef bytes after_orders(Market* m, bint buckets):
     for k in range(m.instrument_count):
         parts.append(image_of_instrument(&m.instruments[k]))
         parts.append(image_of_stops(&m.stops[k]))
+        parts.append(image_of_composite(&m.composites[k]))
     for k in range(m.account_top):
         if m.accounts[k].is_open:
             parts.append(numbers((k,)) + image_of_account(&m.accounts[k], buckets))

@@ -7,13 +7,17 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from exchange.engine.accounts cimport compare_deficits
+from exchange.engine.combinations cimport (
+    bad_made_marks, expire_made, move_made_marks, return_made, times,
+)
 from exchange.engine.book cimport append, occupied_above, occupied_below, rest, slot_of
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.changes cimport return_dormant
 from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
 from exchange.engine.state cimport (
-    Account, Command, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    blank, ctz, emit, i32, i64, lots_of, order_id_of, put_state, set_order_state, side_of, u16, u32,
+    Account, Command, Composite, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order,
+    Position, blank, ctz, emit, i32, i64, legs_open, lots_of, order_id_of, put_state,
+    set_order_state, side_of, u16, u32,
     u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -59,14 +63,29 @@ cdef i32 lowest(Instrument* book) noexcept nogil:
     return 0 if book.bits[0] & 1 else occupied_above(book, 0)
 
 
+cdef void outline(Instrument* book, i64 low, i64 high, i64 step, u32 lot_step) noexcept nogil:
+    """A new instrument's grid; everything else of it is zero."""
+    cdef u64 odd
+    cdef int i
+    memset(book, 0, sizeof(Instrument))
+    book.low = low
+    book.high = high
+    book.price_step = step
+    book.lot_step = lot_step
+    book.step_shift = ctz(<u64>step)
+    odd = <u64>step >> book.step_shift
+    book.step_inverse = odd
+    for i in range(5):  # Newton: 3 right bits at first, each round doubles them
+        book.step_inverse *= 2 - odd * book.step_inverse
+    book.bound = 1
+
+
 cdef void list_instrument(Market* m, Command* c) noexcept nogil:
     cdef i64 low = <i64>c.target_lo
     cdef i64 high = <i64>c.target_hi
     cdef i64 tick_value = <i64>c.quantity * c.session
     cdef Instrument* book
     cdef Event* e
-    cdef u64 odd
-    cdef int i
     if m.instrument_count >= m.instrument_capacity:
         reject(m, c, REASON_INSTRUMENTS_FULL, m.instrument_capacity, m.instrument_count)
         return
@@ -79,22 +98,13 @@ cdef void list_instrument(Market* m, Command* c) noexcept nogil:
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
     book = &m.instruments[c.instrument]
-    memset(book, 0, sizeof(Instrument))
-    book.low = low
-    book.high = high
-    book.price_step = c.account
-    book.step_shift = ctz(<u64>c.account)
-    odd = <u64>c.account >> book.step_shift
-    book.step_inverse = odd
-    for i in range(5):  # Newton: 3 right bits at first, each round doubles them
-        book.step_inverse *= 2 - odd * book.step_inverse
+    outline(book, low, high, c.account, c.operator)
     book.multiplier = c.quantity
     book.tick_scale = c.session
     book.tick_value = tick_value
-    book.lot_step = c.operator
     book.mark = c.price
-    book.bound = 1
     book.product = <u32>c.key_lo
+    m.composites[c.instrument].anchor = c.price
     if not build_ladder(m, book):
         return
     m.instrument_count += 1
@@ -179,8 +189,27 @@ cdef void set_limits(Market* m, Command* c) noexcept nogil:
         at = occupied_above(&old, at)
     free(old.levels)
     free(old.bits)
-    if book.state == TRADING_STATE_CONTINUOUS:
+    if book.state == TRADING_STATE_CONTINUOUS and legs_open(m, c.instrument):
         return_dormant(m, book)
+
+
+cdef bint bad_combined_risk(Composite* made, Command* c) noexcept nogil:
+    """A combination has no fees of its own, and lots of a leg fit an order's quantity."""
+    cdef u32 i
+    for i in range(made.legs):
+        if c.target_lo or c.target_hi or c.session * times(made.ratio[i]) > LIMIT_QUANTITY:
+            return True
+    return False
+
+
+cdef bint refuse_outright(Market* m, Command* c) noexcept nogil:
+    """UNKNOWN_INSTRUMENT, STATE (expired), NOT_OUTRIGHT."""
+    if refuse_instrument(m, c):
+        return True
+    if m.composites[c.instrument].legs:
+        reject(m, c, REASON_NOT_OUTRIGHT, 0, m.composites[c.instrument].legs)
+        return True
+    return False
 
 
 cdef void set_risk(Market* m, Command* c) noexcept nogil:
@@ -202,7 +231,8 @@ cdef void set_risk(Market* m, Command* c) noexcept nogil:
     if (c.price < 0 or c.price > <i64>1 << 40 or c.session > LIMIT_QUANTITY
             or maker_fee > most_fee or maker_fee < -most_fee or taker_fee > most_fee
             or taker_fee < -most_fee or maker_fee + taker_fee < 0
-            or exceeds_bound(book, c.price, bound)):
+            or exceeds_bound(book, c.price, bound)
+            or bad_combined_risk(&m.composites[c.instrument], c)):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
     book.bound = bound
@@ -252,7 +282,9 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
     e.leaves = book.state
     put_state(m, book, c.tif)
     if c.tif == TRADING_STATE_CONTINUOUS:
-        return_dormant(m, book)
+        if legs_open(m, c.instrument):
+            return_dormant(m, book)
+        return_made(m, c.instrument)
 
 
 cdef void count_adverse(Market* m, Instrument* book, Level* level) noexcept nogil:
@@ -296,13 +328,15 @@ cdef void move_mark(Market* m, u32 instrument, i64 price) noexcept nogil:
 
 cdef void mark(Market* m, Command* c) noexcept nogil:
     cdef Instrument* book
-    if refuse_instrument(m, c):
+    if refuse_outright(m, c):
         return
     book = &m.instruments[c.instrument]
-    if bad_mark(c.price, book.multiplier, book.bound):
+    if (bad_mark(c.price, book.multiplier, book.bound)
+            or bad_made_marks(m, c.instrument, c.price, False)):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
     move_mark(m, c.instrument, c.price)
+    move_made_marks(m, c.instrument)
     blank(m, EVENT_KIND_MARKED, 0, 0, c.instrument, 0).price = c.price
     compare_deficits(m, c.instrument)
 
@@ -346,13 +380,14 @@ cdef void settle(Market* m, Command* c) noexcept nogil:
     cdef Instrument* book
     cdef Event* e
     cdef u64 cycle = <u64>m.business_date * 100 + c.quantity
-    if refuse_instrument(m, c):
+    if refuse_outright(m, c):
         return
     if m.business_date == 0:
         reject(m, c, REASON_DAY_STATE, 0, 0)
         return
     book = &m.instruments[c.instrument]
-    if bad_mark(c.price, book.multiplier, book.bound) or c.quantity < 1 or c.quantity > 99:
+    if (bad_mark(c.price, book.multiplier, book.bound) or c.quantity < 1 or c.quantity > 99
+            or bad_made_marks(m, c.instrument, c.price, True)):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
     if cycle <= book.last_settled:
@@ -363,7 +398,9 @@ cdef void settle(Market* m, Command* c) noexcept nogil:
     e.price = c.price
     e.quantity = c.quantity
     e.leaves = m.business_date
+    m.composites[c.instrument].anchor = c.price
     move_mark(m, c.instrument, c.price)
+    move_made_marks(m, c.instrument)
     pay_variation(m, c.instrument, False)
     compare_deficits(m, c.instrument)
 
@@ -371,7 +408,7 @@ cdef void settle(Market* m, Command* c) noexcept nogil:
 cdef void expire(Market* m, Command* c) noexcept nogil:
     """The last settlement: orders are cancelled, positions are paid out and gone."""
     cdef Instrument* book
-    if refuse_instrument(m, c):
+    if refuse_outright(m, c):
         return
     book = &m.instruments[c.instrument]
     if book.state == TRADING_STATE_CONTINUOUS:
@@ -382,6 +419,8 @@ cdef void expire(Market* m, Command* c) noexcept nogil:
         return
     blank(m, EVENT_KIND_INSTRUMENT_EXPIRED, 0, 0, c.instrument, 0).price = c.price
     cancel_all_of(m, c.instrument, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
+    expire_made(m, c.instrument)
+    m.composites[c.instrument].anchor = c.price
     move_mark(m, c.instrument, c.price)
     pay_variation(m, c.instrument, True)
     put_state(m, book, TRADING_STATE_EXPIRED)

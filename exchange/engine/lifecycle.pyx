@@ -3,10 +3,11 @@
 from exchange.engine.ids cimport (
     fill_cell, find_cell, find_key, fingerprint, remember, tag_of, take_slot,
 )
+from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport leave_queue, queue_of, take_hidden
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.state cimport (
-    RECEIPT, blank, event_of, is_featured, is_live, lots_of, tif_stp_of, traits_of,
+    COMBINED, RECEIPT, blank, event_of, is_featured, is_live, lots_of, tif_stp_of, traits_of,
 )
 
 
@@ -125,6 +126,8 @@ cdef void shrink(Market* m, u32 slot, u32 lots, u32 reason) noexcept nogil:
     say_gone(e, o, order_id_of(m, slot), lots, lots_of(m, slot))
     e.b = hidden
     release(m, book, p, side_of(o), o.price, lots)
+    if (o.traits >> 24) & COMBINED:
+        charge_legs(m, p)
 
 
 cdef void withdraw(Market* m, Instrument* book, Position* p, u32 slot) noexcept nogil:

@@ -1,6 +1,8 @@
 # An incoming order's way through the book. See matching.pyx.
 
-from exchange.engine.state cimport Instrument, Market, i32, i64, u16, u32, u64, u8
+from exchange.engine.state cimport (
+    Instrument, Level, Market, Order, Position, i32, i64, u16, u32, u64, u8,
+)
 
 cdef struct Incoming:  # the caller sets slot, limit, need and order_id; `run` the rest
     u32 slot
@@ -18,3 +20,6 @@ cdef struct Incoming:  # the caller sets slot, limit, need and order_id; `run` t
 cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder) noexcept nogil
 cdef void run_special(Market* m, Instrument* book, Incoming* t, u32 head,
                       u16 remainder) noexcept nogil
+cdef void meet_head(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil
+cdef void meet_own(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil
+cdef void settle_head(Market* m, Instrument* book, i32 at) noexcept nogil

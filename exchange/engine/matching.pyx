@@ -7,14 +7,16 @@ orders need is compiled apart (`special`), so that plain ones in a plain book do
 from exchange.engine.book cimport (
     append, next_best, occupied_above, occupied_below, price_of, reaches, rest, unlink, vacate,
 )
+from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport hide
 from exchange.engine.ids cimport retire
+from exchange.engine.legs cimport match_watched
 from exchange.engine.lifecycle cimport cancel_for, say_gone, shrink
 from exchange.engine.risk cimport adverse_per_lot, charge, execute, rehold
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    WORKING, account_of, emit, event_of, i32, i64, is_featured, likely, lots_of, order_id_of,
-    set_order_state, side_of,
+    WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32, i64, is_featured, likely,
+    lots_of, order_id_of, set_order_state, side_of,
     tif_stp_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -170,6 +172,45 @@ cdef inline void match(Market* m, Instrument* book, Incoming* t, bint special) n
                 break
 
 
+# --- one resting order at a time: for who looks elsewhere between two
+
+cdef void settle_head(Market* m, Instrument* book, i32 at) noexcept nogil:
+    """The oldest order of a level has traded: if all that it shows is gone, so is its place."""
+    cdef Level* level = &book.levels[at]
+    cdef u32 slot = level.head
+    cdef Order* maker = &m.orders[slot]
+    cdef u8 side = side_of(maker)
+    if is_featured(maker) and was_iceberg(m, level, slot):
+        return
+    if maker.leaves:
+        return
+    level.head = maker.next
+    m.positions[maker.position].owner.open_orders -= 1
+    book.working_orders -= 1
+    retire(m, slot, FILLED)
+    if level.head == 0:
+        level.tail = 0
+        vacate(book, at)
+        if book.best[side] == at:
+            next_best(book, side, at)
+    else:
+        m.orders[level.head].prev = 0
+
+
+cdef void meet_own(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil:
+    """`prevent_self_trade` with the oldest order of a level."""
+    prevent_self_trade(m, book.levels[at].head, t)
+
+
+cdef void meet_head(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil:
+    """One trade with the oldest order of a level, which is nobody's own."""
+    cdef Level* level = &book.levels[at]
+    cdef Order* maker = &m.orders[level.head]
+    trade(m, book, level, t, maker, &m.positions[maker.position], order_id_of(m, level.head),
+          price_of(book, at))
+    settle_head(m, book, at)
+
+
 cdef void finish(Market* m, Incoming* t, u16 remainder) noexcept nogil:
     """The incoming order does not rest: its remainder is cancelled, its slot retired."""
     cdef Order* o = &m.orders[t.slot]
@@ -199,7 +240,10 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
     t.house = 0
     t.done = False
     if t.need == 0 or reachable(m, book, t, t.need) >= t.need:
-        match(m, book, t, special)
+        if special and book.watched & (WATCH_LEGS | WATCH_IMPLIED):
+            match_watched(m, book, t)
+        else:
+            match(m, book, t, special)
     elif remainder != CANCEL_REASON_FOK_UNFILLED:
         remainder = CANCEL_REASON_MINIMUM_UNFILLED
     o.executed += <u32>t.lots
@@ -214,7 +258,10 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
         rest(m, book, t.slot, t.side, t.limit)
     else:
         finish(m, t, remainder)
-    if t.lots:
+    if special and book.watched & WATCH_LEGS:  # the legs have been executed
+        rehold(m, book, p)
+        charge_legs(m, p)
+    elif t.lots:
         execute(m, book, p, t.side, t.lots, t.value, t.fees)
         if t.house:
             charge(m, &m.accounts[0], 0, 0, t.house)

@@ -5,6 +5,7 @@ from libc.string cimport memset
 
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.book cimport has_opposite, price_of, reaches, rest
+from exchange.engine.combinations cimport bad_legs_risk, missing_positions
 from exchange.engine.expiry cimport start_expiry
 from exchange.engine.extras cimport put_extra, stops_of
 from exchange.engine.guards cimport (
@@ -19,9 +20,9 @@ from exchange.engine.matching cimport Incoming, run, run_special
 from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold
 from exchange.engine.stops cimport start_waiting
 from exchange.engine.state cimport (
-    AT_MARKET, Account, Command, Event, Instrument, Market, Order, PROTECTED_BY, Position, WORKING, emit, i64,
-    likely,
-    order_id_of, pair, traits_of, u16, u32, u64, u8, unlikely, what,
+    AT_MARKET, Account, COMBINED, Command, Composite, Event, Instrument, Market, Order,
+    PROTECTED_BY, Position, WATCH_IMPLIED, WATCH_LEGS, WORKING, emit, i64, likely, order_id_of,
+    pair, traits_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -82,10 +83,10 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
     return False
 
 
-cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 at) noexcept nogil:
-    """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL."""
+cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 missing) noexcept nogil:
+    """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL for `missing` records more."""
     if likely(book.working_orders < LIMIT_BOOK_ORDERS and slots_left(m)
-              and (at != 0 or m.position_top < m.position_capacity)):
+              and (missing == 0 or m.position_top + missing <= m.position_capacity)):
         return False
     if book.working_orders >= LIMIT_BOOK_ORDERS:
         reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, book.working_orders)
@@ -146,13 +147,16 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     e.b = terms.tif | <i64>c.stp << 8
     if not plain and terms.expiry != 0:
         start_expiry(m, slot, terms.expiry)
+    if not plain and book.watched & WATCH_LEGS:
+        o.traits |= <u32>COMBINED << 24
     if not plain and terms.extra.features != 0:
         make_special(m, e, slot, &terms.extra)
         if terms.extra.features & ORDER_FEATURE_STOP:
             e.leaves = 0
             start_waiting(m, book, slot)
             return
-    if likely((plain or terms.rests) and not reaches(side, terms.slot, book.best[1 - side])):
+    if likely((plain or (terms.rests and not book.watched & (WATCH_LEGS | WATCH_IMPLIED)))
+              and not reaches(side, terms.slot, book.best[1 - side])):
         # nothing to trade with: what the guards foresaw is what happens
         e.leaves = c.quantity
         book.working_orders += 1
@@ -227,6 +231,32 @@ cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
         terms.rests = terms.need == 0 and c.spare == 0
 
 
+cdef void enter_combined(Market* m, Command* c, Instrument* book, Account* account,
+                         Terms* terms) noexcept nogil:
+    """ENTER in a combination from OPEN_ORDERS on: its lots work in every leg."""
+    cdef Composite* made = &m.composites[c.instrument]
+    cdef u32 i
+    if c.spare:
+        reject(m, c, REASON_NOT_OUTRIGHT, 0, made.legs)
+        return
+    if account.open_orders >= account.max_open_orders:
+        reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)
+        return
+    terms.at = position_of(account, c.instrument)
+    terms.adverse = c.quantity * adverse_per_lot(book, c.side, terms.price)
+    if (bad_legs_risk(m, c, &m.positions[terms.at], account, c.side, terms.adverse, c.quantity, 0,
+                      c.instrument)
+            or bad_capacity(m, c, book, missing_positions(m, account, c.instrument))):
+        return
+    if terms.at == 0:
+        terms.at = open_position(m, c.account, c.instrument)
+    for i in range(made.legs):
+        if position_of(account, made.leg[i]) == 0:
+            open_position(m, c.account, made.leg[i])
+    specify(c, book, terms)
+    accept_special(m, c, book, account, terms)
+
+
 cdef void enter(Market* m, Command* c) noexcept nogil:
     cdef Account* account
     cdef Instrument* book
@@ -250,6 +280,7 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
         reject(m, c, REASON_UNKNOWN_INSTRUMENT, m.instrument_count, c.instrument)
         return
     book = &m.instruments[c.instrument]
+    special |= book.watched != 0
     account = &m.accounts[c.account]
     if bad_time(m, c, book, account) or bad_grid(m, c, book, account, &terms.slot):
         return
@@ -263,6 +294,10 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
             price = price_of(book, terms.slot)
         if bad_post_only(m, c, book, c.side, terms.slot) or refuse_extent(m, c, book):
             return
+        if book.watched & WATCH_LEGS:
+            terms.price = price
+            enter_combined(m, c, book, account, &terms)
+            return
     if unlikely(account.open_orders >= account.max_open_orders):
         reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)
         return
@@ -272,11 +307,11 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     if bad_risk(m, c, book, &m.positions[terms.at], account, c.side, terms.adverse, c.quantity, 0,
                 &terms.rise):
         return
-    if bad_capacity(m, c, book, terms.at) or (special and bad_room(m, c, book)):
+    if bad_capacity(m, c, book, terms.at == 0) or (special and bad_room(m, c, book)):
         return
     if unlikely(terms.at == 0):
         terms.at = open_position(m, c.account, c.instrument)
-    if likely(not special and not book.watched):
+    if likely(not special):
         accept(m, c, book, account, &terms, True)
         return
     terms.price = price

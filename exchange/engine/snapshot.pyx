@@ -14,11 +14,12 @@ from libc.string cimport memcpy, memset
 
 from exchange.engine.book cimport occupy, on_step, slot_of
 from exchange.engine.instruments cimport build_ladder
+from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
-    Account, Cell, ELECTED, Expiry, Extra, FREE, Instrument, Level, Market, Member, Order, Position,
-    Protection, RECEIPT, Session, Stops, Timer, WAITING, WORKING, account_of, i32, instrument_of,
-    is_featured, market_free, market_new,
-    side_of, state_of, u32, u64, u8,
+    Account, Cell, Composite, ELECTED, Expiry, Extra, FREE, Instrument, Level, Market, Member,
+    Order, Position, Protection, RECEIPT, Session, Stops, Timer, WAITING, WORKING, account_of, i32,
+    instrument_of, is_featured, market_free, market_new, side_of, state_of, u32, u64, u8,
+    working_of,
 )
 from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
@@ -64,11 +65,11 @@ cdef struct Walk:
 
 cdef u64 layout() noexcept:
     """What must be equal for an image to be this build's: the sources, and sizes as compiled."""
-    cdef u64[16] facts = [
+    cdef u64[17] facts = [
         sizeof(Market), sizeof(Order), sizeof(Cell), sizeof(Position), sizeof(Instrument),
         sizeof(Account), sizeof(Member), sizeof(Session), sizeof(Timer), sizeof(Level),
         LIMIT_ORDERS, VERSION_SCHEMA, sizeof(Expiry), sizeof(Extra), sizeof(Protection),
-        sizeof(Stops),
+        sizeof(Stops), sizeof(Composite),
     ]
     cdef u64 fold = SOURCES
     cdef u64 fact
@@ -115,6 +116,9 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.picked = of.picked
     m.picked_capacity = of.picked_capacity
     m.picked_count = 0
+    m.composites = of.composites
+    m.combined = of.combined
+    m.charged = of.charged
     m.sessions = of.sessions
     m.timers = of.timers
     m.expiries = of.expiries
@@ -157,6 +161,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.position_top > m.position_capacity
         or m.instrument_capacity != fresh.instrument_capacity
         or m.instrument_count > m.instrument_capacity
+        or m.combined_count > m.instrument_count
         or m.account_capacity != fresh.account_capacity or m.account_top < 1
         or m.account_top > m.account_capacity
         or m.session_capacity != fresh.session_capacity or m.session_top < 1
@@ -201,6 +206,8 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
     carry(w, m.orders, <u64>m.order_top * sizeof(Order))
     carry_extras(m, w)
     carry(w, m.cells, (<u64>m.cell_mask + 1) * sizeof(Cell))
+    carry(w, m.composites, <u64>m.instrument_count * sizeof(Composite))
+    carry(w, m.combined, <u64>m.combined_count * sizeof(u32))
     carry(w, m.members, <u64>LIMIT_MEMBERS * sizeof(Member))
     carry(w, m.members_killed, LIMIT_MEMBERS)
     carry(w, m.sessions, <u64>m.session_top * sizeof(Session))
@@ -281,6 +288,35 @@ cdef int adopt_positions(Market* m) noexcept nogil:
         p.owner = &m.accounts[account_of(p)]
         if not p.owner.is_open:
             return OWNERS
+    return NONE
+
+
+cdef int adopt_combined(Market* m) noexcept nogil:
+    """Legs that are there, with a position wherever their combination has one; what is charged."""
+    cdef Composite* made
+    cdef Position* p
+    cdef u32 i, k
+    for i in range(m.instrument_count):
+        made = &m.composites[i]
+        if made.legs > LIMIT_LEGS or made.spreads > LIMIT_LEG_SPREADS:
+            return TABLES
+        for k in range(made.legs):
+            if made.leg[k] >= m.instrument_count or made.ratio[k] == 0:
+                return TABLES
+        for k in range(made.spreads):
+            if made.spread[k] >= m.instrument_count or m.composites[made.spread[k]].legs < 2:
+                return TABLES
+    for i in range(m.combined_count):
+        if m.combined[i] >= m.instrument_count or m.composites[m.combined[i]].legs < 2:
+            return TABLES
+    for i in range(1, m.position_top):
+        p = &m.positions[i]
+        made = &m.composites[instrument_of(p)]
+        for k in range(made.legs):
+            if position_of(p.owner, made.leg[k]) == 0:
+                return OWNERS
+        m.charged[i].lots[0] = working_of(p, 0) if made.legs else 0
+        m.charged[i].lots[1] = working_of(p, 1) if made.legs else 0
     return NONE
 
 
@@ -420,6 +456,8 @@ cdef int adopt(Market* m) noexcept nogil:
     cdef int fault = adopt_accounts(m)
     if not fault:
         fault = adopt_positions(m)
+    if not fault:
+        fault = adopt_combined(m)
     if not fault:
         fault = check_small(m)
     if not fault:

@@ -3,7 +3,9 @@
 # Invariants (see check.pyx): an order's slot never moves; slot 0, position 0 and session slot 0
 # stand for "none"; both sides of a book share one array of levels because it is never crossed.
 
-from exchange.engine.vocabulary cimport MODE_NORMAL, TRADING_STATE_CONTINUOUS
+from exchange.engine.vocabulary cimport (
+    LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL, TRADING_STATE_CONTINUOUS,
+)
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 ctypedef uint8_t u8
@@ -66,6 +68,7 @@ cdef enum OrderFlag:
     AGED = 1  # left the account's window while it still worked
     EXPIRES = 2  # in the heap of expiries
     FEATURED = 4  # its Extra says more
+    COMBINED = 8  # of a combination: it works in its legs too
 
 cdef struct Order:  # 64 bytes: one cache line
     u32 prev, next  # FIFO of the level or of the dormant list; next: free list
@@ -193,6 +196,20 @@ cdef enum Watch:
     WATCH_IMPLIED = 8  # combinations with implied prices
     WATCH_AUCTION = 16  # no continuous matching now
     WATCH_HIDDEN = 32  # icebergs
+    WATCH_LEGS = 1024  # a combination
+
+cdef struct Composite:  # of an instrument: what it is made of, and what is made of it
+    u32 legs  # 0: an outright
+    u32 rule
+    u32 implied  # its prices imply others, and others its own
+    u32 spreads  # combinations with implied prices in which it is a leg
+    u32[LIMIT_LEGS] leg
+    i32[LIMIT_LEGS] ratio
+    u32[LIMIT_LEG_SPREADS] spread  # their numbers, rising
+    i64 anchor  # the last settlement price, or the first mark
+
+cdef struct Charged:  # of a position in a combination: lots that its legs count as working
+    i64[2] lots
 
 cdef enum SessionState:
     SESSION_FREE = 0
@@ -238,6 +255,10 @@ cdef struct Market:
     Instrument* instruments
     Stops* stops
     u32 instrument_capacity, instrument_count
+    Composite* composites  # by instrument
+    u32* combined  # the numbers of combinations, rising
+    u32 combined_count
+    Charged* charged  # by position
     Account* accounts
     u32 account_capacity, account_top
     Member* members
@@ -276,12 +297,16 @@ cdef extern from *:
 cdef Market* market_new() except NULL
 cdef void market_free(Market* m) noexcept
 cdef Event* grow_events(Market* m) noexcept nogil
+cdef bint legs_open(Market* m, u32 instrument) noexcept nogil
+cdef void refresh_combined(Market* m) noexcept nogil
 
 
 cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogil:
     """Give an instrument its state, and say whether orders may come in."""
     book.state = state
     book.trades = state == TRADING_STATE_CONTINUOUS and m.mode == MODE_NORMAL
+    if m.combined_count:
+        refresh_combined(m)
 
 
 cdef inline u32 standing(u32 session, u32 state) noexcept nogil:
@@ -348,8 +373,8 @@ cdef inline bint is_featured(Order* o) noexcept nogil:
 
 
 cdef inline bint is_simple(Order* o) noexcept nogil:
-    """WORKING and not FEATURED, in one test."""
-    return o.traits & (<u32>FEATURED << 24 | <u32>0xFF0000) == <u32>WORKING << 16
+    """WORKING and neither FEATURED nor COMBINED, in one test."""
+    return o.traits & (<u32>(FEATURED | COMBINED) << 24 | <u32>0xFF0000) == <u32>WORKING << 16
 
 
 cdef inline u32 lots_of(Market* m, u32 slot) noexcept nogil:

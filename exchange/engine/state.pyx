@@ -42,6 +42,9 @@ cdef Market* market_new() except NULL:
     m.stops = <Stops*>reserve(m.instrument_capacity * sizeof(Stops))
     m.sessions = <Session*>reserve(m.session_capacity * sizeof(Session))
     m.timers = <Timer*>reserve(m.session_capacity * sizeof(Timer))
+    m.composites = <Composite*>reserve(m.instrument_capacity * sizeof(Composite))
+    m.combined = <u32*>reserve(m.instrument_capacity * sizeof(u32))
+    m.charged = <Charged*>reserve(m.position_capacity * sizeof(Charged))
     m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
     m.members_killed = <u8*>reserve(LIMIT_MEMBERS)
     m.protection_heads = <u32*>reserve(m.account_capacity * sizeof(u32))
@@ -88,6 +91,7 @@ cdef void market_free(Market* m) noexcept:
     for block in (<size_t>m.orders, <size_t>m.extras, <size_t>m.positions, <size_t>m.accounts,
                   <size_t>m.instruments, <size_t>m.stops, <size_t>m.sessions, <size_t>m.timers,
                   <size_t>m.members, <size_t>m.expiries, <size_t>m.expiry_at,
+                  <size_t>m.composites, <size_t>m.combined, <size_t>m.charged,
                   <size_t>m.corrected,
                   <size_t>m.stands, <size_t>m.members_killed, <size_t>m.protection_heads,
                   <size_t>m.protections):
@@ -109,3 +113,23 @@ cdef Event* grow_events(Market* m) noexcept nogil:
     m.events = grown
     m.end_event = grown + 2 * count
     return grown + count
+
+
+cdef bint legs_open(Market* m, u32 instrument) noexcept nogil:
+    """Whether every leg of a combination is CONTINUOUS."""
+    cdef Composite* made = &m.composites[instrument]
+    cdef u32 i
+    for i in range(made.legs):
+        if m.instruments[made.leg[i]].state != TRADING_STATE_CONTINUOUS:
+            return False
+    return True
+
+
+cdef void refresh_combined(Market* m) noexcept nogil:
+    """A state has changed: a combination takes orders while its legs trade too."""
+    cdef Instrument* book
+    cdef u32 k
+    for k in range(m.combined_count):
+        book = &m.instruments[m.combined[k]]
+        book.trades = (book.state == TRADING_STATE_CONTINUOUS and m.mode == MODE_NORMAL
+                       and legs_open(m, m.combined[k]))

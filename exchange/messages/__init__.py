@@ -79,6 +79,7 @@ class CommandKind(IntEnum):
     CHECKPOINT = 45
     BUST = 55
     ADJUST = 56
+    LIST_COMBINATION = 60
 
 
 class EventKind(IntEnum):
@@ -128,6 +129,17 @@ class EventKind(IntEnum):
     ORDER_REFILLED = 52
     TRADE_BUSTED = 60
     TRADE_ADJUSTED = 61
+    LEG_TRADE = 70
+    RESIDUAL_POSTED = 71
+    LEG_LISTED = 72
+
+
+class CombinationRule(IntEnum):
+    """What the price of a combination is of its legs' prices: the sum of ratio x price, or the
+    average weighted by ratio x hours."""
+
+    DIFFERENCE = 0
+    AVERAGE = 1
 
 
 class Side(IntEnum):
@@ -313,6 +325,7 @@ class Reason(IntEnum):
     NOT_TRADING = 402
     STATE = 403
     CANCEL_ONLY = 404
+    NOT_OUTRIGHT = 410
 
     THROTTLED = 501
     QUANTITY_RANGE = 502
@@ -398,6 +411,8 @@ class Limit(IntEnum):
     REFILLS = 63  # of one iceberg: each makes two events (keeps index below 2**20)
     ELECTIONS = 1024  # stops of one instrument that come in under one command
     ELECTION_NS = 500_000  # log time until the next of them
+    LEGS = 12  # of one combination
+    LEG_SPREADS = 16  # combinations with implied prices in which one instrument is a leg
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

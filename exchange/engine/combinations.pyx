@@ -1,0 +1,283 @@
+"""Combinations: several instruments traded together at one price, all legs or none.
+
+A combination holds no position: its orders work in each of its legs, its trades are trades of the
+legs. Its tick scale is the micro-dollars of a tick and a lot, its multiplier 1, its mark what a lot
+is worth at its legs' marks in micro-dollars: exact, whatever the hours of the months.
+
+Invariant: `charged` of a position in a combination is what works in it, and the exposure of its
+legs has that many lots times the ratio more.
+"""
+
+from libc.string cimport memset
+
+from exchange.engine.changes cimport return_dormant
+from exchange.engine.guards cimport refuse_combined_margin
+from exchange.engine.instruments cimport bad_limits, bad_mark, build_ladder, move_mark, outline
+from exchange.engine.lifecycle cimport cancel_all_of, reject
+from exchange.engine.risk cimport position_of, rehold
+from exchange.engine.state cimport (
+    Event, WATCH_LEGS, blank, i128, i32, instrument_of, legs_open, put_state, u16, u64, working_of,
+)
+from exchange.engine.vocabulary cimport *
+
+cdef void charge_legs(Market* m, Position* p) noexcept nogil:
+    """Bring the legs in line with what works in the combination."""
+    cdef u32 at = <u32>(p - m.positions)
+    cdef Composite* made = &m.composites[instrument_of(p)]
+    cdef Position* q
+    cdef i64 change
+    cdef u32 i
+    cdef u8 side
+    for side in range(2):
+        change = working_of(p, side) - m.charged[at].lots[side]
+        if change == 0:
+            continue
+        m.charged[at].lots[side] += change
+        for i in range(made.legs):
+            q = &m.positions[position_of(p.owner, made.leg[i])]
+            q.exposure[side_in(side, made.ratio[i])] += change * times(made.ratio[i])
+            rehold(m, &m.instruments[made.leg[i]], q)
+
+
+# --- listing
+
+cdef bint bad_legs(Market* m, Command* c, Composite* made) noexcept nogil:
+    """Read the legs of LIST_COMBINATION; whether they cannot be one combination."""
+    cdef u64 ratios = c.quantity | <u64>c.session << 32
+    cdef u64[3] numbers
+    cdef Instrument* leg
+    cdef Instrument* first
+    cdef u32 i
+    cdef i32 ratio
+    numbers[0] = c.key_lo
+    numbers[1] = c.key_hi
+    numbers[2] = <u64>c.price
+    memset(made, 0, sizeof(Composite))
+    made.rule = c.tif
+    for i in range(LIMIT_LEGS):
+        ratio = <i32>(ratios >> (4 * i) & 15)
+        if ratio == 0:
+            break
+        made.ratio[i] = ratio - 16 if ratio > 7 else ratio
+        made.leg[i] = <u32>(numbers[i >> 2] >> (16 * (i & 3)) & 0xFFFF)
+        if contains(made, made.leg[i]) or ratio == 8 or made.leg[i] >= m.instrument_count:
+            return True
+        made.legs += 1
+        leg = &m.instruments[made.leg[i]]
+        first = &m.instruments[made.leg[0]]
+        if (m.composites[made.leg[i]].legs or leg.state == TRADING_STATE_EXPIRED
+                or leg.tick_scale != first.tick_scale or leg.price_step != first.price_step
+                or leg.lot_step != first.lot_step
+                or (c.tif == COMBINATION_RULE_AVERAGE and ratio > 7)):
+            return True
+    return made.legs < 2 or c.tif > COMBINATION_RULE_AVERAGE
+
+
+cdef i64 weight_of(Market* m, Composite* made) noexcept nogil:
+    """GPU-hours that a tick of the price counts for."""
+    cdef i64 hours = 0
+    cdef u32 i
+    if made.rule == COMBINATION_RULE_DIFFERENCE:
+        return m.instruments[made.leg[made.legs - 1]].multiplier
+    for i in range(made.legs):
+        hours += made.ratio[i] * m.instruments[made.leg[i]].multiplier
+    return hours
+
+
+cdef i128 value_at_marks(Market* m, Composite* made, u32 instrument, i64 mark,
+                         bint settles) noexcept nogil:
+    """Micro-dollars of a lot at its legs' marks. One leg, `instrument`, may be looked at as if its
+    mark were `mark`, and its anchor too if it `settles`; LIMIT_INSTRUMENTS for none."""
+    cdef i128 value = 0
+    cdef i64 last = m.instruments[made.leg[made.legs - 1]].multiplier
+    cdef i64 at, anchor
+    cdef Instrument* leg
+    cdef u32 i
+    for i in range(made.legs):
+        leg = &m.instruments[made.leg[i]]
+        at = leg.mark
+        anchor = m.composites[made.leg[i]].anchor
+        if made.leg[i] == instrument:
+            at = mark
+            anchor = mark if settles else anchor
+        value += <i128>made.ratio[i] * leg.multiplier * at
+        if made.rule == COMBINATION_RULE_DIFFERENCE and i + 1 < made.legs:
+            value -= <i128>made.ratio[i] * anchor * (leg.multiplier - last)
+    return value
+
+
+cdef inline bint bad_value(i128 value, i64 bound) noexcept nogil:
+    if value > <i64>LIMIT_PRICE or value < -<i64>LIMIT_PRICE:
+        return True
+    return bad_mark(<i64>value, 1, bound)
+
+
+cdef void list_combination(Market* m, Command* c) noexcept nogil:
+    cdef Composite made
+    cdef Instrument* first
+    cdef Instrument* book
+    cdef Event* e
+    cdef i64 hours
+    cdef i128 value
+    cdef u32 i
+    if m.instrument_count >= m.instrument_capacity:
+        reject(m, c, REASON_INSTRUMENTS_FULL, m.instrument_capacity, m.instrument_count)
+        return
+    if c.instrument != m.instrument_count:
+        reject(m, c, REASON_STATE, m.instrument_count, c.instrument)
+        return
+    if bad_legs(m, c, &made):
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return
+    first = &m.instruments[made.leg[0]]
+    hours = weight_of(m, &made)
+    value = value_at_marks(m, &made, LIMIT_INSTRUMENTS, 0, False)
+    if (hours > <i64>0xFFFFFFFF or bad_value(value, 1)
+            or bad_limits(<i64>c.target_lo, <i64>c.target_hi, first.price_step,
+                          hours * first.tick_scale, 1)):
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return
+    book = &m.instruments[c.instrument]
+    outline(book, <i64>c.target_lo, <i64>c.target_hi, first.price_step, first.lot_step)
+    book.multiplier = 1
+    book.tick_scale = hours * first.tick_scale
+    book.tick_value = book.tick_scale
+    book.mark = <i64>value
+    book.watched = WATCH_LEGS
+    if not build_ladder(m, book):
+        return
+    m.composites[c.instrument] = made
+    m.combined[m.combined_count] = c.instrument
+    m.combined_count += 1
+    m.instrument_count += 1
+    e = blank(m, EVENT_KIND_INSTRUMENT_LISTED, 0, <u16>first.lot_step, c.instrument, 0)
+    e.price = book.mark
+    e.quantity = <u32>hours
+    e.leaves = <u32>first.tick_scale
+    e.order_id = <u64>first.price_step
+    e.a = book.low
+    e.b = book.high
+    for i in range(made.legs):
+        e = blank(m, EVENT_KIND_LEG_LISTED, 0, c.tif, c.instrument, 0)
+        e.order_id = made.leg[i]
+        e.price = made.ratio[i]
+        e.quantity = i + 1
+        e.leaves = made.legs
+
+
+# --- what happens to a leg happens to what is made of it
+
+cdef inline bint lives(Market* m, u32 combination, u32 instrument) noexcept nogil:
+    """Whether a combination has not expired and has this leg."""
+    return (m.instruments[combination].state != TRADING_STATE_EXPIRED
+            and contains(&m.composites[combination], instrument))
+
+
+cdef bint bad_made_marks(Market* m, u32 instrument, i64 mark, bint settles) noexcept nogil:
+    """Whether a new mark of a leg gives a combination one that is out of range."""
+    cdef u32 k, number
+    for k in range(m.combined_count):
+        number = m.combined[k]
+        if lives(m, number, instrument) and bad_value(
+                value_at_marks(m, &m.composites[number], instrument, mark, settles),
+                m.instruments[number].bound):
+            return True
+    return False
+
+
+cdef void move_made_marks(Market* m, u32 instrument) noexcept nogil:
+    cdef u32 k, number
+    for k in range(m.combined_count):
+        number = m.combined[k]
+        if lives(m, number, instrument):
+            move_mark(m, number, <i64>value_at_marks(m, &m.composites[number], LIMIT_INSTRUMENTS,
+                                                     0, False))
+
+
+cdef void expire_made(Market* m, u32 instrument) noexcept nogil:
+    """A leg's last day is its combinations': their orders go."""
+    cdef Instrument* book
+    cdef Event* e
+    cdef u32 k, number
+    for k in range(m.combined_count):
+        number = m.combined[k]
+        if lives(m, number, instrument):
+            book = &m.instruments[number]
+            e = blank(m, EVENT_KIND_STATE_CHANGED, 0, HALT_CAUSE_NONE, number, 0)
+            e.quantity = TRADING_STATE_EXPIRED
+            e.leaves = book.state
+            put_state(m, book, TRADING_STATE_EXPIRED)
+            book.halt_cause = HALT_CAUSE_NONE
+            cancel_all_of(m, number, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
+            move_mark(m, number, 0)
+
+
+cdef void return_made(Market* m, u32 instrument) noexcept nogil:
+    """A leg trades again: dormant orders of its combinations may come back."""
+    cdef u32 k, number
+    for k in range(m.combined_count):
+        number = m.combined[k]
+        if (lives(m, number, instrument) and legs_open(m, number)
+                and m.instruments[number].state == TRADING_STATE_CONTINUOUS):
+            return_dormant(m, &m.instruments[number])
+
+
+# --- the guards of an order
+
+cdef u32 missing_positions(Market* m, Account* account, u32 instrument) noexcept nogil:
+    """Records that an account would need for an order of the combination."""
+    cdef Composite* made = &m.composites[instrument]
+    cdef u32 count = position_of(account, instrument) == 0
+    cdef u32 i
+    for i in range(made.legs):
+        count += position_of(account, made.leg[i]) == 0
+    return count
+
+
+cdef bint reduces(Market* m, Composite* made, Account* account, u8 side, i64 more) noexcept nogil:
+    """Whether `more` lots could only make the positions in all legs smaller."""
+    cdef Position* q
+    cdef u8 way
+    cdef u32 i
+    for i in range(made.legs):
+        q = &m.positions[position_of(account, made.leg[i])]
+        way = side_in(side, made.ratio[i])
+        if not (q.net > 0 if way else q.net < 0):
+            return False
+        if working_of(q, way) + more * times(made.ratio[i]) > (q.net if way else -q.net):
+            return False
+    return True
+
+
+cdef bint bad_legs_risk(Market* m, Command* c, Position* p, Account* account, u8 side,
+                        i64 adverse, i64 lots, i64 before, u32 instrument) noexcept nogil:
+    """POSITION_LIMIT, MARGIN, MEMBER_MARGIN of `lots` in place of `before`, which the caller has
+    taken out of the combination's own position but not of its legs."""
+    cdef Composite* made = &m.composites[instrument]
+    cdef Instrument* book = &m.instruments[instrument]
+    cdef Position* q
+    cdef i64 worst = p.exposure[side] + lots
+    cdef i64 other = p.exposure[1 - side]
+    cdef i64 rise = book.rate * (worst if worst > other else other) + p.adverse + adverse - p.hold
+    cdef u8 way
+    cdef u32 i
+    if worst > book.position_limit and lots > before:
+        reject(m, c, REASON_POSITION_LIMIT, book.position_limit, worst)
+        return True
+    for i in range(made.legs):
+        book = &m.instruments[made.leg[i]]
+        q = &m.positions[position_of(account, made.leg[i])]
+        way = side_in(side, made.ratio[i])
+        worst = q.exposure[way] + (lots - before) * times(made.ratio[i])
+        other = q.exposure[1 - way]
+        if worst > book.position_limit and lots > before:
+            reject(m, c, REASON_POSITION_LIMIT, book.position_limit, worst)
+            return True
+        rise += book.rate * (worst if worst > other else other) + q.adverse - q.hold
+    if account.excess >= 0 and (rise <= 0 or (rise <= account.excess
+                                              and rise <= account.member.excess)):
+        return False
+    if account.excess < 0 and reduces(m, made, account, side, lots - before):
+        return False
+    refuse_combined_margin(m, c, account, rise)
+    return True

@@ -1,0 +1,178 @@
+"""How combinations trade: one price agreed, a trade of every leg, and what these leave of it.
+
+The sums that must be zero, per trade: lots of each leg over both accounts, cash over both accounts
+and the house, the value agreed less what the legs and the residual come to.
+"""
+
+from exchange.engine.book cimport price_of, reaches
+from exchange.engine.combinations cimport charge_legs, contains, side_in, times
+from exchange.engine.matching cimport meet_head, meet_own, settle_head
+from exchange.engine.risk cimport adverse_per_lot, charge, execute, position_of, rehold
+from exchange.engine.state cimport (
+    Account, Composite, Event, Level, Order, Position, WATCH_LEGS, account_of, emit, event_of,
+    i128, i32, i64, instrument_of, order_id_of, u16, u32, u64, u8, what,
+)
+from exchange.engine.vocabulary cimport *
+
+cdef struct Party:  # one side of a trade of legs
+    Account* account
+    u64 order_id
+    u32 number
+    bint resting
+
+
+cdef inline i128 floor_div(i128 a, i128 b) noexcept nogil:
+    cdef i128 q = a / b
+    return q - 1 if (a % b != 0 and (a < 0) != (b < 0)) else q
+
+
+cdef i128 leg_prices(Market* m, Composite* made, i64 price, i64 weight, i64* prices) noexcept nogil:
+    """Clearing prices of the legs of a lot traded at `price` ticks, within their limits; returns
+    the micro-dollars that its buyer owes besides. `weight` is the micro-dollars of a tick."""
+    cdef u32 last = made.legs - 1
+    cdef i64 scale = m.instruments[made.leg[0]].tick_scale
+    cdef i128 total = <i128>price * weight
+    cdef i128 paid = 0
+    cdef i128 wanted, rest, shift
+    cdef Instrument* leg
+    cdef u32 i
+    rest = <i128>price * scale
+    shift = total
+    for i in range(made.legs):
+        leg = &m.instruments[made.leg[i]]
+        shift -= <i128>made.ratio[i] * leg.multiplier * m.composites[made.leg[i]].anchor
+        if i < last:
+            rest -= <i128>made.ratio[i] * m.composites[made.leg[i]].anchor
+    shift = floor_div(shift, weight / scale)
+    if made.rule == COMBINATION_RULE_DIFFERENCE:
+        total = rest * m.instruments[made.leg[last]].multiplier
+    for i in range(made.legs):
+        leg = &m.instruments[made.leg[i]]
+        wanted = m.composites[made.leg[i]].anchor
+        if made.rule == COMBINATION_RULE_AVERAGE:
+            wanted += shift
+        elif i == last:
+            wanted = floor_div(rest, made.ratio[i])
+        else:
+            total += <i128>made.ratio[i] * leg.multiplier * <i64>wanted
+        if wanted < <i128>leg.low * scale:
+            wanted = <i128>leg.low * scale
+        elif wanted > <i128>leg.high * scale:
+            wanted = <i128>leg.high * scale
+        prices[i] = <i64>wanted
+        paid += <i128>made.ratio[i] * leg.multiplier * <i64>wanted
+    return total - paid
+
+
+cdef void trade_leg(Market* m, u32 number, Party* one, Party* other, u8 side, i64 lots, i64 price,
+                    u32 parent, u16 place) noexcept nogil:
+    """LEG_TRADE: `side` of the first party, the other opposite, at a clearing price."""
+    cdef Instrument* leg = &m.instruments[number]
+    cdef i64 value = lots * (price * leg.multiplier)
+    cdef i64 fee = lots * (leg.maker_fee if one.resting else leg.taker_fee)
+    cdef i64 other_fee = lots * leg.maker_fee
+    cdef Event* e = emit(m, what(EVENT_KIND_LEG_TRADE, side << 1, place),
+                         <u64>one.number << 32 | number)
+    e.order_id = one.order_id
+    e.price = price
+    e.quantity = <u32>lots
+    e.leaves = parent
+    e.key_lo = other.order_id
+    e.key_hi = other.number
+    e.a = -fee
+    e.b = -other_fee
+    execute(m, leg, &m.positions[position_of(one.account, number)], side, lots, value, fee)
+    execute(m, leg, &m.positions[position_of(other.account, number)], 1 - side, lots, value,
+            other_fee)
+    if fee + other_fee:
+        charge(m, m.accounts, 0, 0, fee + other_fee)
+
+
+cdef void post_residual(Market* m, Instrument* book, Party* taker, Party* maker, u8 side, u32 lots,
+                        i64 price, i128 residual, u32 parent) noexcept nogil:
+    """RESIDUAL_POSTED: what the legs leave of the price agreed moves in cash."""
+    cdef i128 owed = (-residual if side else residual) * lots
+    cdef Event* e
+    if owed > <i64>LIMIT_MONEY or owed < -<i64>LIMIT_MONEY:
+        m.broken = 2
+        return
+    e = emit(m, what(EVENT_KIND_RESIDUAL_POSTED, side << 1, 0),
+             <u64>taker.number << 32 | <u32>(book - m.instruments))
+    e.order_id = taker.order_id
+    e.price = price
+    e.quantity = lots
+    e.leaves = parent
+    e.key_lo = maker.order_id
+    e.key_hi = maker.number
+    e.a = -<i64>owed
+    e.b = <i64>owed
+    charge(m, taker.account, 0, 0, -<i64>owed)
+    charge(m, maker.account, 0, 0, <i64>owed)
+
+
+cdef void meet_combined(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil:
+    """One trade with the oldest order of a level of a combination, in all its legs."""
+    cdef Level* level = &book.levels[at]
+    cdef Order* o = &m.orders[level.head]
+    cdef Position* p = &m.positions[o.position]
+    cdef Composite* made = &m.composites[instrument_of(p)]
+    cdef u32 lots = t.leaves if t.leaves < o.leaves else o.leaves
+    cdef u32 parent = m.index
+    cdef i64 price = price_of(book, at)
+    cdef i64[LIMIT_LEGS] prices
+    cdef i128 residual
+    cdef Party taker, maker
+    cdef Event* e = emit(m, what(EVENT_KIND_TRADE, t.side << 1, made.legs), t.who)
+    cdef u32 i
+    maker.account = p.owner
+    maker.order_id = order_id_of(m, level.head)
+    maker.number = account_of(p)
+    maker.resting = True
+    taker.account = m.positions[t.position].owner
+    taker.order_id = t.order_id
+    taker.number = <u32>(t.who >> 32)
+    taker.resting = False
+    t.leaves -= lots
+    t.lots += lots
+    o.leaves -= lots
+    o.executed += lots
+    level.quantity -= lots
+    e.order_id = t.order_id
+    e.price = price
+    e.quantity = lots
+    e.leaves = t.leaves
+    e.key_lo = maker.order_id
+    e.key_hi = <u64>o.leaves << 32 | maker.number
+    e.a = 0
+    e.b = 0
+    p.exposure[1 - t.side] -= lots
+    p.adverse -= lots * adverse_per_lot(book, 1 - t.side, price)
+    rehold(m, book, p)
+    charge_legs(m, p)
+    residual = leg_prices(m, made, price, book.tick_value, prices)
+    for i in range(made.legs):
+        trade_leg(m, made.leg[i], &taker, &maker, side_in(t.side, made.ratio[i]),
+                  lots * times(made.ratio[i]), prices[i], parent, <u16>(made.legs << 8 | (i + 1)))
+    if residual:
+        post_residual(m, book, &taker, &maker, t.side, lots, price, residual, parent)
+    settle_head(m, book, at)
+
+
+cdef void match_watched(Market* m, Instrument* book, Incoming* t) noexcept nogil:
+    """Trade until the incoming order is done or nothing within its limit is left."""
+    cdef u8 other = 1 - t.side
+    cdef Position* p
+    cdef i32 at
+    while t.leaves:
+        at = book.best[other]
+        if not reaches(t.side, t.limit, at):
+            return
+        p = &m.positions[m.orders[book.levels[at].head].position]
+        if p.owner.group == t.group:
+            meet_own(m, book, t, at)
+            if book.watched & WATCH_LEGS:
+                charge_legs(m, p)
+        elif book.watched & WATCH_LEGS:
+            meet_combined(m, book, t, at)
+        else:
+            meet_head(m, book, t, at)
