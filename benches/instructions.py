@@ -44,10 +44,20 @@ def instructions_per_command(
     path: Path, skip: int, commands: int = COMMANDS, keep: Path | None = None
 ) -> float:
     """Run the flow under callgrind. Raises RuntimeError if valgrind is missing or fails."""
+    commands = min(commands, path.stat().st_size // RAW_BYTES - skip)
+    run = ["-m", "benches.instructions", str(path.resolve())]
+    run += ["--counted", "--skip", str(skip), "--commands", str(commands)]
+    return count(run, keep) / commands
+
+
+def count(run: Sequence[str], keep: Path | None = None) -> int:
+    """The instructions inside ``apply_all`` of Python called with these arguments.
+
+    Raises RuntimeError if valgrind is missing or fails, or if ``apply_all`` was not called.
+    """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise RuntimeError("valgrind is not installed")
-    commands = min(commands, path.stat().st_size // RAW_BYTES - skip)
     with tempfile.TemporaryDirectory() as folder:
         counts = Path(folder) / "callgrind.out"
         done = subprocess.run(
@@ -57,8 +67,7 @@ def instructions_per_command(
                 "--collect-atstart=no",
                 f"--toggle-collect={COUNTED}",
                 f"--callgrind-out-file={counts}",
-                *(sys.executable, "-m", "benches.instructions", str(path.resolve())),
-                *("--counted", "--skip", str(skip), "--commands", str(commands)),
+                *(sys.executable, *run),
             ],
             cwd=Path(__file__).parents[1],
             env=os.environ | {"GLIBC_TUNABLES": TUNABLES, "PYTHONHASHSEED": "0"},
@@ -77,7 +86,7 @@ def instructions_per_command(
             shutil.copyfile(counts, keep)
     if total == 0:
         raise RuntimeError(f"nothing was counted: no function is called {COUNTED}")
-    return total / commands
+    return total
 
 
 def _run_counted(path: Path, skip: int, commands: int) -> None:

@@ -36,6 +36,12 @@ def path(context: typer.Context, as_json: Json = False) -> None:
     _run("path", context.args, as_json)
 
 
+@app.command("features", context_settings=PASS_ON)
+def features(context: typer.Context, as_json: Json = False) -> None:
+    """Count what each feature of the core costs in instructions."""
+    _run("features", context.args, as_json)
+
+
 @app.command("replay", context_settings=PASS_ON)
 def replay(context: typer.Context, as_json: Json = False) -> None:
     """Time a replay from the log."""
