@@ -14,6 +14,7 @@ from clearing_house import House, factors
 from exchange.clearing import Clearing
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.delivery.matter import Deliveries
+from exchange.clearing.delivery.records import Tender
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.expiry import Fixings
 from exchange.clearing.members.offbook import OffBook
@@ -92,6 +93,11 @@ def test_no_record_stops_clearing_or_loses_a_cent(tmp_path: Path, seed: int) -> 
     times = [terms.notice_from_ns, terms.cutoff_ns + 1]
     times += [terms.begin_ns + n * DAY_NS for n in range(40)]
     house.at(times.pop(0))
+    for account in ACCOUNTS:  # whoever is short
+        house.record(
+            Tender(account=account, instrument=0, lots=8, grade="H100-NODE", provider="alpha",
+                   facility="one", factor_version=1)
+        )  # fmt: skip
     for step in range(250):
         record = any_record(house, draw)
         text = write(record)

@@ -80,7 +80,7 @@ class Desk:
     def __init__(self, submit: Submit, tape: Tape, view: View | None = None) -> None:
         """``view``: what is known of the stream already; it is followed from there."""
         self._submit = submit
-        self._tape = tape
+        self.tape = tape
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
         self.instruments = Instruments()
         self.quotes = Quotes(tape)
@@ -112,7 +112,7 @@ class Desk:
         """Follow the stream until it is closed; set ``ready`` once ``upto`` has been read."""
         if upto == 0:
             ready.set()
-        async for released in self._tape.follow(self._begin, patient=True):
+        async for released in self.tape.follow(self._begin, patient=True):
             self._take(released)
             if released.last_sequence >= upto:
                 ready.set()

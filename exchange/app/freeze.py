@@ -18,14 +18,14 @@ _GONE = frozenset({EventKind.ORDER_CANCELLED})
 _BACK_IN = frozenset({EventKind.ORDER_REPLACED, EventKind.ORDER_RETURNED})
 
 
-async def freeze(accounts: Sequence[int], desk: Desk, tape: Tape) -> int:
+async def freeze(accounts: Sequence[int], desk: Desk) -> int:
     """Freeze the accounts; how many orders were cancelled."""
     kills = [
         wishes.set_account(requests.SetAccount(account=account, killed=True))
         for account in accounts
     ]
     await desk.perform(kills)
-    orders = await asyncio.to_thread(working_orders, tape, frozenset(accounts))
+    orders = await asyncio.to_thread(working_orders, desk.tape, frozenset(accounts))
     await desk.perform([_cancel(account, order_id) for account, order_id in orders])
     return len(orders)
 

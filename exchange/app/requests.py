@@ -130,6 +130,13 @@ class PutRecord(Request, frozen=True, kw_only=True, tag="put_record"):
     request_id: str = ""
 
 
+class Expire(Request, frozen=True, kw_only=True, tag="expire"):
+    """Ends an instrument at its final settlement price: every order and position is gone."""
+
+    code: str
+    at_settlement: bool = False  # at the last settlement price, where the index has no price
+
+
 class RecordFixing(Request, frozen=True, kw_only=True, tag="record_fixing"):
     """Puts an index's fixing of a day into the log: its price, and the hash of its inputs.
 
@@ -185,6 +192,7 @@ AnyRequest: TypeAlias = (
     | ProposePrice
     | ApprovePrice
     | PutRecord
+    | Expire
     | RecordFixing
     | RecordFactors
     | AdoptMargin

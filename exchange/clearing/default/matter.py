@@ -148,6 +148,11 @@ class Defaults(Matter):
                 rulings.append(Ruling("allocation", "expired", {"default": default.id}))
         return rulings
 
+    def deadlines(self) -> list[int]:
+        """Log times at which something is decided by itself."""
+        times = [auction.deadline for auction in self.auctions if not auction.closed]
+        return times + [d.proposal.deadline for d in self.defaults if d.proposal is not None]
+
     # The fund
 
     def fund(self, state: "State") -> dict[int, int]:
