@@ -112,6 +112,7 @@ def test_no_record_stops_clearing_or_loses_a_cent(tmp_path: Path, seed: int) -> 
                 Command(kind=CommandKind.SET_STATE, instrument=0),
                 Command(kind=CommandKind.EXPIRE, instrument=0, price=2_450_000),
             )
+            house.pay_what_is_there()
         if step % 25 == 24:
             house.pay_what_is_there()
         if step == 150:

@@ -11,7 +11,8 @@ import msgspec
 
 from contracts.index.settlement import FinalPrice
 from exchange.clearing import beancount, statements
-from exchange.clearing.default.matter import Defaults
+from exchange.clearing.default.matter import CAPITAL, Defaults
+from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
 from exchange.clearing.ledger import Ledger
@@ -296,6 +297,11 @@ class Clearing:
         """Micro-dollars of every member in the default fund."""
         with self._lock:
             return self._state.matters.get(Defaults).fund(self._state)
+
+    def capital(self) -> int:
+        """Micro-dollars of the house's own capital at risk."""
+        with self._lock:
+            return dvp.balance(self._state.book, CAPITAL)
 
     def is_assigned(self, instrument: int) -> bool:
         """Whether a physical contract's last notice has passed, so that it may expire."""
