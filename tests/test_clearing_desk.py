@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from live import CODE, Live
+from live import CODE, Live, clock_ns, until
 
 from contracts.calendar import Month
 from exchange.app import Market, requests
@@ -48,6 +48,54 @@ async def test_a_default_freezes_the_member_and_cancels_its_orders(live: Live) -
     assert isinstance(refused, wire.Rejected) and refused.name == "ACCOUNT_KILLED"
     with pytest.raises(RequestRefused, match="duplicate"):
         await operations.perform(declared)
+
+
+async def test_a_default_is_closed_out_and_shared_on_a_market(live: Live) -> None:
+    """Declared, auctioned, awarded on the book, settled, allocated: every step a command."""
+    loser, other = await live.client(1), await live.client(2)
+    await live.client(3)
+    market, operations = live.market, live.market.operations
+    listed = market.desk.instruments.by_code[CODE]
+    price = listed.mark // listed.tick_scale
+    await other.enter(CODE, "sell", 20, price)
+    await loser.enter(CODE, "buy", 20, price)
+    await operations.perform(record("pay_capital", amount=10**9, person="owner"))
+    await operations.perform(record("declare_default", member=1, person="ann", reason="unpaid"))
+    deadline = clock_ns() + 10**9
+    await operations.perform(
+        record("open_auction", default=1, instrument=listed.id, deadline=deadline, person="ann")
+    )
+    bids = [(3, 15, (price - 10) * listed.tick_scale), (2, 20, (price - 20) * listed.tick_scale)]
+    for account, lots, micros in bids:
+        await operations.perform(
+            record("auction_bid", auction=1, account=account, lots=lots, price=micros)
+        )
+    with pytest.raises(RequestRefused, match="not closed"):
+        await operations.perform(requests.Liquidate(auction=1))
+    await until(lambda: clock_ns() > deadline)
+    await operations.checkpoint()
+    mark = listed.mark
+    result = await operations.perform(requests.Liquidate(auction=1))
+    assert (result["lots"], result["left"]) == (20, 0)
+    again = await operations.perform(requests.Liquidate(auction=1))
+    assert (again["lots"], again["left"]) == (0, 0)
+    await operations.cleared()
+    assert [market.clearing.net(account, listed.id) for account in (1, 2, 3)] == [0, -15, 15]
+    assert (market.desk.instruments.by_code[CODE].mark, working(live)) == (mark, [])
+    refused = await loser.enter(CODE, "buy", 1, price)
+    assert isinstance(refused, wire.Rejected) and refused.name == "ACCOUNT_KILLED"
+    await operations.perform(requests.Settle())
+    await operations.perform(record("propose_allocation", default=1, person="ann"))
+    result = await operations.perform(record("approve_allocation", default=1, person="bob"))
+    (ruling,) = [r for r in result["rulings"] if r["operation"] == "approve_allocation"]
+    hours = market.desk.terms[CODE].multiplier
+    lost = (15 * 10 + 5 * 20) * listed.tick_scale * hours + 20 * market.desk.terms[CODE].taker_fee
+    assert ruling["facts"]["loss"] == ruling["facts"]["layers"]["defaulter_margin"] == lost
+    assert market.clearing.capital() == 10**9
+
+
+def working(live: Live) -> list[tuple[int, int]]:
+    return working_orders(live.market.tape, frozenset({1, 2, 3}))
 
 
 async def test_capital_and_fund_move_by_commands_with_ids(live: Live) -> None:

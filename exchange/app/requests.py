@@ -137,6 +137,12 @@ class Expire(Request, frozen=True, kw_only=True, tag="expire"):
     at_settlement: bool = False  # at the last settlement price, where the index has no price
 
 
+class Liquidate(Request, frozen=True, kw_only=True, tag="liquidate"):
+    """Carries the awards of a defaulter's closed auction out on the book."""
+
+    auction: int
+
+
 class RecordFixing(Request, frozen=True, kw_only=True, tag="record_fixing"):
     """Puts an index's fixing of a day into the log: its price, and the hash of its inputs.
 
@@ -193,6 +199,7 @@ AnyRequest: TypeAlias = (
     | ApprovePrice
     | PutRecord
     | Expire
+    | Liquidate
     | RecordFixing
     | RecordFactors
     | AdoptMargin

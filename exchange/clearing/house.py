@@ -1,5 +1,6 @@
 """The clearing house: applies the released stream to its store and answers about it."""
 
+import copy
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ import msgspec
 
 from contracts.index.settlement import FinalPrice
 from exchange.clearing import beancount, statements
-from exchange.clearing.default.matter import CAPITAL, Defaults
+from exchange.clearing.default.matter import CAPITAL, Auction, Defaults
 from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
@@ -292,6 +293,16 @@ class Clearing:
         """All that a matter knows, as plain data: ``deliveries``, ``defaults``, ``offbook``."""
         with self._lock:
             return msgspec.to_builtins(self._state.matters.all[name], str_keys=True)
+
+    def auction(self, number: int) -> tuple[Auction, list[int]] | None:
+        """A default's auction and the defaulter's own accounts; None if there is none."""
+        with self._lock:
+            matter = self._state.matters.get(Defaults)
+            for auction in matter.auctions:
+                if auction.id == number:
+                    accounts = matter.defaults[auction.default - 1].accounts
+                    return copy.deepcopy(auction), list(accounts)
+        return None
 
     def fund(self) -> dict[int, int]:
         """Micro-dollars of every member in the default fund."""

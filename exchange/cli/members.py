@@ -30,6 +30,16 @@ def expire(
     return requests.Expire(code=code, at_settlement=at_settlement)
 
 
+@market_command(app, "liquidate")
+def liquidate(
+    auction: Annotated[int, typer.Argument(help="Its number; `defaults` shows it.")],
+) -> "requests.Liquidate":
+    """Carry the awards of a defaulter's closed auction out on the book."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Liquidate(auction=auction)
+
+
 @app.command("deliveries")
 def deliveries(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """List every delivery: who to whom, its stage, days settled, paid and returned."""
