@@ -30,6 +30,7 @@ from exchange.clearing.store import Store, audit
 from exchange.messages import INDEX_BITS
 
 if TYPE_CHECKING:
+    from contracts.history import Panel
     from exchange.clearing.margin.book import Requirement
 
 REBUILD_FRAMES: Final = 512  # frames per transaction while rebuilding
@@ -214,6 +215,17 @@ class Clearing:
                 raise LookupError(f"no margin parameters are in force on {number}")
             on = date(number // 10_000, number // 100 % 100, number % 100)
             return book.requirements(self._state, parameters, on, advance)
+
+    def historical_losses(self, history: "Panel", steps: int, confidence_bp: int) -> dict[int, int]:
+        """What every account with positions would lose in the filtered weeks of a history, at the
+        confidence: a float model's figure, to be held beside its requirement."""
+        from exchange.clearing.margin import book, historical  # noqa: PLC0415 - numpy
+
+        with self._lock:
+            held = book.exposures(self._state)
+        moves = historical.weeks(history, steps)
+        losses = historical.shortfall(held.values(), moves, confidence_bp)
+        return dict(zip(held, losses, strict=True))
 
     def daily_volumes(self, days: int) -> dict[str, int]:
         """Lots a business date by product, the mean of the last ``days`` dates with any trade,
