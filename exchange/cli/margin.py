@@ -266,9 +266,9 @@ def _show_margins(found: Sequence["Requirement"], losses: Mapping[int, int], ver
         )))
         for one in found
     ]  # fmt: skip
-    heads = ("account", "credit", "requirement", "99 % week", "engine's hold", "cash", "loss",
-             "excess")  # fmt: skip
-    show_table(heads, totals)
+    columns = ("account", "credit", "requirement", "99 % week", "engine's hold", "cash", "loss",
+               "excess")  # fmt: skip
+    show_table(columns, totals)
 
 
 def _show_calibration(result: "Calibration", history: "History") -> None:
