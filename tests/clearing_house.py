@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
+import msgspec
+from attested import key_of, roster, rules, site
 from clearing_market import HIGH, LOW, TestMarket, signed
 
-from contracts import registry
+from contracts import grades, registry
+from contracts.grades import table
 from contracts.spec import Instrument
 from exchange.clearing import Clearing
+from exchange.clearing.delivery.records import FactorsRecorded
 from exchange.clearing.matters import ACCEPTED, Due, Dues
 from exchange.clearing.records import Record, write
 from exchange.messages import (
@@ -22,6 +26,7 @@ from exchange.messages import (
     TradingState,
 )
 
+FACTOR = 9_620
 RATE = 150_000_000  # micro-dollars of margin a lot
 PRICE = 2_500_000  # first mark, clearing price
 _KINDS = {
@@ -29,6 +34,17 @@ _KINDS = {
     "withdraw": CommandKind.WITHDRAW,
     "fee": CommandKind.FEE,
 }
+
+
+def factors(version: int = 1) -> FactorsRecorded:
+    """A signed table of one site, alpha/one."""
+    made = table.make(roster(site("alpha")), [], grades.load().grade("H100-NODE"), rules())
+    row = msgspec.structs.replace(made.rows[0], factor_e4=FACTOR, fixed_e4=9_750)
+    published = table.sign(msgspec.structs.replace(made, rows=(row,), version=version), key_of("x"))
+    return FactorsRecorded(
+        grade=published.grade, expiry=published.expiry, digest=published.digest,
+        table=msgspec.json.encode(published).decode(),
+    )  # fmt: skip
 
 
 @dataclass
@@ -93,6 +109,16 @@ class House:
                     Command(kind=_KINDS[due.kind], account=due.account, price=due.amount,
                             key_lo=lo, key_hi=hi)
                 )  # fmt: skip
+
+    def pay_what_is_there(self) -> None:
+        """Try every due once; one that the engine refuses stays open."""
+        for due in self.dues():
+            lo, hi = due.key
+            command = Command(
+                kind=_KINDS[due.kind], account=due.account, price=due.amount, key_lo=lo, key_hi=hi
+            )
+            self.market.apply(command)
+            self.clearing.apply(self.market.frames[-1:])
 
     def open(self, account: int, member: int, kind: int, deposit: int) -> None:
         """Open an account and pay it in."""

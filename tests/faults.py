@@ -68,10 +68,19 @@ FAULTS: Final[dict[str, str | tuple[str, ...]]] = {
     # clearing and ledger
     "F35": "test_clearing::test_killed_at_any_moment_it_goes_on_where_it_was",
     "F36": "test_app::test_the_day_is_settled_once_and_the_next_one_opens",
-    "F37": "not: default management is not built; a member that cannot pay is in DEFICIT",
+    "F37": (
+        "test_defaults::test_a_default_from_the_declaration_to_the_last_cent",
+        "test_defaults::test_whatever_the_loss_its_layers_are_the_loss",
+    ),
     "F38": "not: trades cannot be busted yet",
-    "F39": "not: give-ups are not built",
-    "F40": "not: delivery is not built",
+    "F39": (
+        "test_members::test_a_give_up_needs_both_clearing_members",
+        "test_members::test_a_give_up_refused_or_timed_out_moves_nothing_ever",
+    ),
+    "F40": (
+        "test_deliveries::test_a_leg_that_fails_takes_the_other_with_it",
+        "test_deliveries::test_where_the_sides_differ_the_hold_is_voided_and_the_house_decides",
+    ),
     "F41": "test_sequencer::test_a_restart_by_replay_is_the_same_market",  # SET_RISK is a command
     "F42": "test_app::test_a_deleted_ledger_is_rebuilt_to_the_same_balances",
     "F43": "test_engine_rules::test_money_beyond_64_bits_stops_the_machine",

@@ -8,11 +8,8 @@ from typing import Final
 
 import msgspec
 import pytest
-from attested import key_of, roster, rules, site
-from clearing_house import House
+from clearing_house import FACTOR, House, factors
 
-from contracts import grades
-from contracts.grades import table
 from contracts.grades.delivery import invoice_cents
 from exchange.clearing import Clearing
 from exchange.clearing.delivery import dvp
@@ -20,7 +17,6 @@ from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.delivery.records import (
     Alternative,
     Attest,
-    FactorsRecorded,
     NameConsignee,
     SetJurisdiction,
     Tender,
@@ -35,20 +31,8 @@ SHORT, OLD, NEW, OTHER = 1, 2, 3, 4
 DEPOSIT: Final = 10**12
 LAST: Final = 2_612_000  # the last settlement price
 LOTS: Final = 8
-FACTOR: Final = 9_620
 WHOLE: Final = LOTS * DAY_S
 MONTH_DAYS: Final = 31
-
-
-def factors(version: int = 1) -> FactorsRecorded:
-    """A signed table of one site, alpha/one."""
-    made = table.make(roster(site("alpha")), [], grades.load().grade("H100-NODE"), rules())
-    row = msgspec.structs.replace(made.rows[0], factor_e4=FACTOR, fixed_e4=9_750)
-    signed = table.sign(msgspec.structs.replace(made, rows=(row,), version=version), key_of("x"))
-    return FactorsRecorded(
-        grade=signed.grade, expiry=signed.expiry, digest=signed.digest,
-        table=msgspec.json.encode(signed).decode(),
-    )  # fmt: skip
 
 
 def tender(lots: int = LOTS, account: int = SHORT, version: int = 1) -> Tender:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import replace
 
 from exchange.clearing.outcomes import Outcome, Transfer, TransferKind
 from exchange.clearing.transfer_store import Transfers, batches, create
@@ -411,7 +412,7 @@ class WallClock(Subject):
         def _movement(self, t: Transfer, stamp: int) -> Row | Outcome:
             found = super()._movement(t, stamp)
             if isinstance(found, Row) and t.id == "plain":  # the clock was set back meanwhile
-                found = found._replace(stamp=found.stamp - 3_600 * SECOND)
+                found = replace(found, stamp=found.stamp - 3_600 * SECOND)
             return found
 
 

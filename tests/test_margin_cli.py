@@ -139,6 +139,15 @@ def test_margin_is_shown_with_its_parts(tmp_path: Path) -> None:
     assert [(a["account"], a["requirement"]) for a in shown] == [
         (r.account, r.requirement) for r in requirements
     ]
+    assert all(0 < a["historical"] < a["requirement"] for a in shown)
+    done = hourbook("clear", "limits", "--data", tmp_path, "--supply", "H100F27=4003", "--json")
+    limits = {row["code"]: row for row in json.loads(done.stdout)}
+    assert limits["H100F27"] == {
+        "code": "H100F27", "open_interest": 10, "limit": 1, "spot_limit": 1_000,
+    }  # fmt: skip
+    assert limits["H100G27"]["spot_limit"] is None
+    assert hourbook("clear", "limits", "--data", tmp_path, "--supply", "X=1").returncode == 2
+    assert hourbook("clear", "limits", "--data", tmp_path, "--supply", "X").returncode == 2
     done = hourbook("clear", "margin", "--data", tmp_path, "--account", "1")
     assert done.returncode == 0
     assert "concentration" in done.stdout and f"{requirements[0].requirement % 10**6:06d}" in (

@@ -2,6 +2,7 @@
 requirement may pass what the engine held (docs/reference/margin.md states and proves it).
 """
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 
 from contracts import history, registry, symbol
 from exchange.clearing import Clearing
-from exchange.clearing.margin import book, calibrate, rules
+from exchange.clearing.margin import book, calibrate, model, rules
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.margin.parameters import (
     Band,
@@ -158,7 +159,7 @@ def test_every_fault_has_a_name_a_limit_and_what_was_seen(
 ) -> None:
     found = fault(version(**changed), 0, DATE, {"H100"})
     assert found is not None
-    assert (found.fault, found.limit, found.seen) == right
+    assert (found.fault, found.limit, found.observed) == right
 
 
 def test_of_several_faults_the_lowest_number_is_named() -> None:
@@ -238,6 +239,15 @@ def test_versions_come_by_the_log_and_into_force_on_their_date(
     market.adopt(version(3, DATE + 1, products=(product("H100"),)))  # two are not covered
     clearing.apply(market.frames)
     assert [one.version for one in clearing.margin_versions()] == [1, 2]
+    rulings = [one for frame in market.frames for one in clearing.rulings(frame.first_sequence)]
+    assert [(r["outcome"], r["facts"].get("number")) for r in rulings] == [
+        ("accepted", None),
+        ("accepted", None),
+        ("version", 2301),
+        ("not_yours", 2201),
+        ("effective", 2302),
+        ("product_missing", 2305),
+    ]
     in_force = [clearing.margin_parameters(DATE + n) for n in range(4)]
     assert [one.version if one else 0 for one in in_force] == [1, 1, 2, 2]
     assert clearing.margin_parameters(DATE - 1) is None
@@ -289,6 +299,30 @@ def test_requirements_of_a_small_market(clearing: Clearing) -> None:
     # 300 lots are three days of a quarter of 400: the root of three, rounded up
     assert (whole - 1) ** 2 < 3 * base**2 <= whole**2
     assert outright.excess == 10**12 - outright.requirement
+
+
+def test_the_filtered_weeks_of_a_book_are_their_sum(clearing: Clearing) -> None:
+    """A spread loses nothing, an outright its value's 99 % week, a chip without history the worst
+    of the others' on either side; and no requirement is below it today."""
+    market = MarginMarket()
+    z26, f27, _, _, b26, _ = market.open(version(), 10**12)
+    market.adopt(version())
+    market.trade(z26, 1, 2, 10, 2_500)
+    market.trade(f27, 2, 1, 10, 2_500)  # as many hours: no value is left
+    market.trade(b26, 3, 4, 10, 6_500)
+    clearing.apply(market.frames)
+    panel = history.load().daily
+    losses = clearing.historical_losses(panel, 7, 9_900)
+    moves = model.filtered(model.changes(panel.products["B200"].levels), 7)
+    value = 10 * b26.multiplier * b26.mark
+    worst = {3: 1 - math.exp(moves.min()), 4: math.exp(moves.max()) - 1}
+    assert (losses[1], losses[2]) == (0, 0)
+    for account, share in worst.items():
+        assert losses[account] == pytest.approx(value * share, rel=1e-9)
+    assert all(losses[r.account] <= r.requirement for r in clearing.margins())
+    unknown = {name: s for name, s in panel.products.items() if name != "B200"}
+    losses = clearing.historical_losses(msgspec.structs.replace(panel, products=unknown), 7, 9_900)
+    assert losses[3] == losses[4] > 0
 
 
 # The engine's hold and the requirement.

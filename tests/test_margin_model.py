@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,3 +241,34 @@ def test_stress_and_buffer_take_the_edge_off_the_swings() -> None:
         assert swings["charged", days] < swings["stressed", days] < swings["model", days]
     assert backtest.steepest([100, 90, 80], 1) == 1.0
     assert backtest.steepest([100, 110, 121], 2) == 1.21
+
+
+def test_the_figures_of_the_page_are_the_models() -> None:
+    """docs/concepts/margin.md: what is charged and why, correlations, and the backtests' counts."""
+    page = (Path(__file__).parents[1] / "docs/concepts/margin.md").read_text()
+    result = calibrated()
+    for p in result.proposals:
+        if p.source == p.product:
+            shown = (p.filtered_bp, p.plain_bp, p.stress_bp, p.blended_bp)
+            cells = " | ".join(f"{bp / 100:.2f} %" for bp in shown)
+            row = f"| {p.product} | {cells} | {p.floor_bp // 100} % | {p.charged_bp / 100:.2f} % |"
+            assert row in page
+    measured = {(pair.a, pair.b): pair.correlation for pair in result.pairs}
+    found = [measured["B200", "H100"], measured["H100", "H200"], measured["B200", "H200"]]
+    assert [f"{one:.2f}" for one in found] == ["0.41", "0.16", "-0.11"]
+    rows = list(study.run(history.load(), 0, lambda done, total: None))
+    for step in ("hours", "days"):
+        ours = [v for v in rows if f" {step} " in v.name]
+        beyond, expected = sum(v.exceedances for v in ours), sum(v.expected for v in ours)
+        assert f"| 95 % | {beyond} | {expected:.0f} | none of 8 | {ours[0].power:.2f} each" in page
+    charged = {p.product: p.charged_bp for p in result.proposals}
+    for panel, steps, count in ((history.load().daily, 7, "160"), (history.load().hourly, 168, "")):
+        weeks = beyond = 0
+        for name, series in panel.products.items():
+            moves = model.over(model.changes(series.levels), steps)
+            sides = (model.losses_bp(moves, long=side) for side in (True, False))
+            worst = [max(both) for both in zip(*sides, strict=True)]
+            weeks += len(worst)
+            beyond += sum(loss > charged[name] for loss in worst)
+        told = f"each of the {count}" if count else f"{beyond:,} of {weeks:,} such weeks"
+        assert told in page and (not count or (beyond, f"{weeks}") == (0, count))

@@ -356,7 +356,8 @@ class Market:
             self.alarms.look()
             try:
                 await self._judge_clearing(limits.clearing_lag_commands_max)
-                if time.monotonic() >= checkpoint_due and self.desk.sequence > compared:
+                late = not self._apart and 0 < self.clearing.deadline() <= self._clock()
+                if late or (time.monotonic() >= checkpoint_due and self.desk.sequence > compared):
                     await self.operations.checkpoint()
                     compared = self.desk.sequence
                     checkpoint_due = time.monotonic() + limits.checkpoint_seconds

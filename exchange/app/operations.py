@@ -22,6 +22,9 @@ from contracts.spec import Instrument as Terms
 from exchange.app import margin, requests, wishes
 from exchange.app.approvals import SOCKET_PERSON, Approvals
 from exchange.app.desk import Desk, WishRejected
+from exchange.app.expiry import final_price
+from exchange.app.freeze import freeze
+from exchange.app.liquidate import liquidate
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
 from exchange.clearing.matters import ACCEPTED
@@ -80,6 +83,11 @@ class Operations:
                     return await self._put(msgspec.structs.asdict(request), "approve_price")
                 case requests.PutRecord():
                     return await self._put_record(request.record, request.request_id)
+                case requests.Expire():
+                    return await self._expire(request)
+                case requests.Liquidate():
+                    await self.cleared()
+                    return await liquidate(request.auction, self._desk, self._clearing)
                 case requests.OpenDay():
                     return await self._open_day(request)
                 case requests.Halt():
@@ -145,8 +153,11 @@ class Operations:
             await self._open_day(requests.OpenDay())
 
     async def checkpoint(self) -> None:
-        """Have engine and clearing compared at this point of the log."""
+        """Have engine and clearing compared at this point of the log; do what clearing asks for."""
         await self._desk.perform([wishes.checkpoint()])
+        async with self._one_at_a_time:
+            if self._clearing.dues():
+                await self._perform_dues()
 
     async def cleared(self) -> None:
         """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
@@ -439,12 +450,34 @@ class Operations:
         (outcome,) = await self._desk.perform([wishes.put_record(text, request_id)])
         event = outcome.events[0]
         await self.cleared()
-        rulings = self._clearing.rulings(event.sequence)
-        for ruling in rulings[:1]:
+        operation = msgspec.json.decode(text)["operation"]
+        rulings = self._clearing.rulings(event.sequence)  # what log time brought is there too
+        result: dict[str, Any] = {"sequence": event.sequence, "rulings": rulings}
+        for ruling in (ruling for ruling in rulings if ruling["operation"] == operation):
             if ruling["outcome"] != ACCEPTED:
                 raise RequestRefused(f"refused {ruling['outcome']}: {ruling['facts']}")
+            if accounts := ruling["facts"].get("freeze"):
+                result["orders_cancelled"] = await freeze(accounts, self._desk)
         await self._perform_dues()
-        return {"sequence": event.sequence, "rulings": rulings}
+        return result
+
+    async def _expire(self, request: requests.Expire) -> dict[str, Any]:
+        """End an instrument at its final settlement price, and do what clearing then asks for."""
+        desk, listed = self._desk, self._desk.instrument(request.code)
+        terms = desk.terms.get(request.code)
+        if terms is None or listed.state == TradingState.EXPIRED:
+            raise RequestRefused(f"{request.code} has expired, or was listed without its terms")
+        if wishes.as_date(desk.business_date) < terms.last_trading_day:
+            raise RequestRefused(f"{request.code} trades until {terms.last_trading_day}")
+        await self.cleared()
+        price, facts = final_price(listed, terms, self._clearing, request.at_settlement)
+        todo = [wishes.expire(listed.code, listed.id, price), wishes.checkpoint()]
+        if listed.state == TradingState.CONTINUOUS:
+            todo.insert(0, wishes.set_state(listed.code, listed.id, TradingState.CLOSED))
+        await desk.perform(todo)
+        await self.cleared()
+        await self._perform_dues()
+        return {"code": listed.code, "price": micros_text(price), **facts}
 
     async def _perform_dues(self) -> None:
         """Do what clearing asks for, each in its own command: one refused holds up no other."""

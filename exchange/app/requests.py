@@ -160,6 +160,19 @@ class ListProposals(Request, frozen=True, kw_only=True, tag="proposals"):
     """Asks which proposals wait for a second person."""
 
 
+class Expire(Request, frozen=True, kw_only=True, tag="expire"):
+    """Ends an instrument at its final settlement price: every order and position is gone."""
+
+    code: str
+    at_settlement: bool = False  # at the last settlement price, where the index has no price
+
+
+class Liquidate(Request, frozen=True, kw_only=True, tag="liquidate"):
+    """Carries the awards of a defaulter's closed auction out on the book."""
+
+    auction: int
+
+
 class RecordFixing(Request, frozen=True, kw_only=True, tag="record_fixing"):
     """Puts an index's fixing of a day into the log: its price, and the hash of its inputs.
 
@@ -219,6 +232,8 @@ AnyRequest: TypeAlias = (
     | ProposePrice
     | ApprovePrice
     | PutRecord
+    | Expire
+    | Liquidate
     | RecordFixing
     | RecordFactors
     | AdoptMargin

@@ -170,6 +170,12 @@ def settle(code: str, number: int, price_micros: int, cycle: int = 1) -> Wish:
     return Wish(command, note("settle", code=code))
 
 
+def expire(code: str, number: int, price_micros: int) -> Wish:
+    """Ends an instrument at its final settlement price."""
+    command = Command(kind=CommandKind.EXPIRE, instrument=number, price=price_micros)
+    return Wish(command, note("expire", code=code))
+
+
 def open_day(number: int) -> Wish:
     """Opens a business date."""
     return Wish(Command(kind=CommandKind.OPEN_DAY, quantity=number), note("open_day", date=number))

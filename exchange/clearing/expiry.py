@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import msgspec
 
 from contracts.calendar import Month
-from contracts.decimal_text import DecimalTextError, parse_price
+from contracts.decimal_text import parse_price
 from contracts.index import methodology
 from contracts.index.settlement import FinalPrice, final_price
 from exchange.clearing.delivery.matter import Deliveries
@@ -67,7 +67,7 @@ class Fixings(Matter):
         try:
             day = date(number // 10_000, number // 100 % 100, number % 100)
             price = parse_price(record.price, PRICE_DECIMALS) if record.price else None
-        except (ValueError, DecimalTextError) as wrong:
+        except (ValueError, OverflowError) as wrong:
             return Ruling("record_fixing", MALFORMED, {"why": str(wrong)})
         fixing = Fixing(day, record.revision, price, record.inputs_hash, at.stamp)
         self.by_index.setdefault(record.index, []).append(fixing)

@@ -1,17 +1,27 @@
 """The clearing house: applies the released stream to its store and answers about it."""
 
+import copy
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from exchange.clearing import statements
+import msgspec
+
+from contracts.index.settlement import FinalPrice
+from exchange.clearing import beancount, statements
+from exchange.clearing.default.matter import CAPITAL, Auction, Defaults
+from exchange.clearing.delivery import dvp
+from exchange.clearing.delivery.matter import Deliveries
+from exchange.clearing.expiry import Fixings
 from exchange.clearing.ledger import Ledger
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.margin.parameters import MarginParameters, root_of
 from exchange.clearing.matters import Due, Dues
+from exchange.clearing.members.box import Box, box
+from exchange.clearing.members.offbook import OffBook
 from exchange.clearing.prices import WINDOW_NS, Month, Priced, Traded, is_spread, settle_day
 from exchange.clearing.pricing import Prices
 from exchange.clearing.projection import Frame, Projection, totals
@@ -20,6 +30,7 @@ from exchange.clearing.store import Store, audit
 from exchange.messages import INDEX_BITS
 
 if TYPE_CHECKING:
+    from contracts.history import Panel
     from exchange.clearing.margin.book import Requirement
 
 REBUILD_FRAMES: Final = 512  # frames per transaction while rebuilding
@@ -152,6 +163,12 @@ class Clearing:
         with self._lock:
             return statements.trial_balance(self._state)
 
+    def beancount(self) -> Iterator[str]:
+        """The whole ledger as lines of a beancount file (exchange.clearing.beancount)."""
+        with self._lock:
+            rows = self._store.transfers()
+            yield from beancount.lines(self._state, self._store.entries(), rows)
+
     def is_balanced(self) -> bool:
         """Whether debits equal credits and nothing lies in suspense or in vm_clearing."""
         with self._lock:
@@ -198,6 +215,17 @@ class Clearing:
                 raise LookupError(f"no margin parameters are in force on {number}")
             on = date(number // 10_000, number // 100 % 100, number % 100)
             return book.requirements(self._state, parameters, on, advance)
+
+    def historical_losses(self, history: "Panel", steps: int, confidence_bp: int) -> dict[int, int]:
+        """What every account with positions would lose in the filtered weeks of a history, at the
+        confidence: a float model's figure, to be held beside its requirement."""
+        from exchange.clearing.margin import book, historical  # noqa: PLC0415 - numpy
+
+        with self._lock:
+            held = book.exposures(self._state)
+        moves = historical.weeks(history, steps)
+        losses = historical.shortfall(held.values(), moves, confidence_bp)
+        return dict(zip(held, losses, strict=True))
 
     def daily_volumes(self, days: int) -> dict[str, int]:
         """Lots a business date by product, the mean of the last ``days`` dates with any trade,
@@ -253,7 +281,7 @@ class Clearing:
         with self._lock:
             return dict(self._state.matters.get(Prices).cycles)
 
-    def rulings(self, sequence: int) -> list[dict[str, object]]:
+    def rulings(self, sequence: int) -> list[dict[str, Any]]:
         """What was decided on the command of a sequence, in order: operation, outcome, facts."""
         first, query = sequence << INDEX_BITS, (
             "select operation, outcome, facts from rulings where number >= ? and number < ?"
@@ -267,3 +295,59 @@ class Clearing:
         """Commands that clearing asks for and has not seen yet, oldest first."""
         with self._lock:
             return list(self._state.matters.get(Dues).open.values())
+
+    def box(self, account: int) -> Box:
+        """A lender's view of a box. KeyError: no such account; ValueError: it is no box."""
+        with self._lock:
+            return box(self._state, account)
+
+    def matter(self, name: str) -> Any:
+        """All that a matter knows, as plain data: ``deliveries``, ``defaults``, ``offbook``."""
+        with self._lock:
+            return msgspec.to_builtins(self._state.matters.all[name], str_keys=True)
+
+    def auction(self, number: int) -> tuple[Auction, list[int]] | None:
+        """A default's auction and the defaulter's own accounts; None if there is none."""
+        with self._lock:
+            matter = self._state.matters.get(Defaults)
+            for auction in matter.auctions:
+                if auction.id == number:
+                    accounts = matter.defaults[auction.default - 1].accounts
+                    return copy.deepcopy(auction), list(accounts)
+        return None
+
+    def fund(self) -> dict[int, int]:
+        """Micro-dollars of every member in the default fund."""
+        with self._lock:
+            return self._state.matters.get(Defaults).fund(self._state)
+
+    def capital(self) -> int:
+        """Micro-dollars of the house's own capital at risk."""
+        with self._lock:
+            return dvp.balance(self._state.book, CAPITAL)
+
+    def is_assigned(self, instrument: int) -> bool:
+        """Whether a physical contract's last notice has passed, so that it may expire."""
+        with self._lock:
+            expiry = self._state.matters.get(Deliveries).expiries.get(instrument)
+            return expiry is not None and expiry.assigned
+
+    def final_price(self, instrument: int, index: str, month: str) -> FinalPrice:
+        """A cash contract's final settlement price, by the fixings in the log and its own last
+        settlement prices. MonthIncomplete, KeyError.
+        """
+        query = (
+            "select price from settlement_prices where instrument = ?"
+            " group by business_date having cycle = max(cycle) order by business_date"
+        )
+        with self._lock:
+            market = [row["price"] for row in self._store.rows(query, (instrument,))]
+            return self._state.matters.get(Fixings).final(index, month, market)
+
+    def deadline(self) -> int:
+        """Log time at which clearing decides something by itself next; 0: never."""
+        with self._lock:
+            times = [self._state.matters.get(Deliveries).deadline]
+            times += self._state.matters.get(Defaults).deadlines()
+            times += self._state.matters.get(OffBook).deadlines()
+            return min((time for time in times if time), default=0)

@@ -30,7 +30,7 @@ from exchange.clearing.ledger import (
 )
 from exchange.clearing.matters import Matters
 from exchange.clearing.state import Changes, Divergence, Instrument, Point, State, Trading, gather
-from exchange.clearing.transfers import Book
+from exchange.clearing.transfers import Book, Row
 from exchange.messages import HOUSE_ACCOUNT, AccountKind
 
 STORE_VERSION: Final = 3
@@ -199,6 +199,11 @@ class Store:
     def book(self) -> Book:
         """The transfers' book, folded from its rows. AssertionError if they contradict it."""
         return transfer_store.load(self._connection, Book())
+
+    def transfers(self) -> Iterator[Row]:
+        """Every row of the transfers, in order."""
+        for rows, _, _ in transfer_store.batches(self._connection):
+            yield from rows
 
     def point(self) -> Point:
         """The stored position: the last event of the last committed batch."""

@@ -12,13 +12,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import astuple
+
 from exchange.clearing.outcomes import Outcome, Transfer
 from exchange.clearing.transfers import AMOUNT_MAX, GENESIS, Account, Book, Row
 
 _SCHEMA: Final = (
     "create table transfer_accounts (id text primary key, ledger text not null,"
     " bound text not null, debits_pending integer not null, debits_posted integer not null,"
-    " credits_pending integer not null, credits_posted integer not null) strict",
+    " credits_pending integer not null, credits_posted integer not null) strict, without rowid",
     "create table transfers (number integer primary key, stamp integer not null,"
     " outcome integer not null, kind integer not null, flags integer not null,"
     " id text unique not null, debit text not null, credit text not null,"
@@ -53,9 +55,15 @@ def write(connection: sqlite3.Connection, book: Book, sequence: int) -> None:
 
 def put(connection: sqlite3.Connection, rows: Sequence[Row], accounts: Iterable[Account]) -> None:
     """Write rows and the totals of accounts."""
-    connection.executemany(INSERT_ROW, rows)
-    totals = [(a.id, a.ledger, a.limit, *a.totals()) for a in accounts]
-    connection.executemany(PUT_ACCOUNT, totals)
+    connection.executemany(INSERT_ROW, map(astuple, rows))
+    connection.executemany(
+        PUT_ACCOUNT,
+        [
+            (a.id, a.ledger, a.limit, a.debits_pending, a.debits_posted, a.credits_pending,
+             a.credits_posted)
+            for a in accounts
+        ],
+    )  # fmt: skip
 
 
 def batches(connection: sqlite3.Connection) -> Iterator[tuple[list[Row], int, bytes]]:
@@ -69,12 +77,12 @@ def batches(connection: sqlite3.Connection) -> Iterator[tuple[list[Row], int, by
         for last, sequence, head in connection.execute("select * from transfer_batches")
     }
     for last, group in groupby(rows, key=lambda row: row[-1]):
-        yield [Row._make(row[:-1]) for row in group], *heads[last]
+        yield [Row(*row[:-1]) for row in group], *heads[last]
 
 
 def load(connection: sqlite3.Connection, book: Book) -> Book:
     """Fold the stored rows into an empty book. AssertionError: the store contradicts itself."""
-    stored = list(connection.execute("select * from transfer_accounts order by rowid"))
+    stored = list(connection.execute("select * from transfer_accounts order by id"))
     for id, ledger, limit, *_ in stored:
         book.open(Account(id, ledger, limit))
     for rows, _, head in batches(connection):

@@ -15,7 +15,7 @@ Invariants, each held by a test and a mutant (tests/test_ledger_invariants.py):
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from heapq import heappop, heappush
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -35,6 +35,7 @@ _VOID: Final = int(TransferKind.VOID)
 _REVERSE: Final = int(TransferKind.REVERSE)
 _EXPIRE: Final = int(TransferKind.EXPIRE)
 _OK: Final = int(Outcome.OK)
+OK: Final = Outcome.OK  # an attribute of an enumeration is looked up slowly
 _STATE_OF: Final = {_POST: "posted", _VOID: "voided", _EXPIRE: "expired"}
 _RESOLVED: Final = {
     "posted": Outcome.PENDING_TRANSFER_ALREADY_POSTED,
@@ -76,7 +77,7 @@ class Account:
         return max(self.debits_posted - self.credits_posted - self.credits_pending, 0)
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One line of the transfers' journal: what was applied, or an id that a refusal spent."""
 
     number: int  # 1, 2, 3, ...
@@ -91,9 +92,6 @@ class Row(NamedTuple):
     pending_id: str
     timeout: int
     ledger: str
-
-
-_row: Final = tuple.__new__  # half the price of a call of Row
 
 
 class Book:
@@ -177,8 +175,10 @@ class Book:
         """What a store has to write: rows, accounts and sealed batches since the last call."""
         rows, opened, sealed = self.fresh, self.opened, self.sealed
         self.fresh, self.opened, self.sealed = [], [], []
-        moved = {id for row in rows if row.outcome == _OK for id in (row.debit, row.credit)}
-        return rows, [*opened, *(self.accounts[id] for id in sorted(moved))], sealed
+        moved = dict.fromkeys([row.debit for row in rows])
+        moved.update(dict.fromkeys([row.credit for row in rows]))
+        accounts = self.accounts
+        return rows, [*opened, *(accounts[id] for id in moved if id in accounts)], sealed
 
     def check(self) -> None:
         """AssertionError unless every ledger balances and no total is negative."""
@@ -198,24 +198,24 @@ class Book:
     def _judge(self, t: Transfer, stamp: int, fresh: list[Row]) -> Outcome:
         """Judge one transfer and, if nothing speaks against it, enter its row."""
         kind = t.kind
-        if not (0 < len(t.id) <= ID_CHARS and t.id.isascii()):
+        id = t.id
+        if not (0 < len(id) <= ID_CHARS and id.isascii()):
             return Outcome.ID_FORMAT
-        known = self._rows.get(t.id)
+        known = self._rows.get(id)
         if known is not None:
             return self._known(t, known)
         if self.count >= self._transfers_max:
             return Outcome.LEDGER_FULL
-        if kind in (_PLAIN, _PENDING):
+        if kind <= _PENDING:
             found = self._movement(t, stamp)
         elif kind == _REVERSE:
             found = self._reversal(t, stamp)
         else:
             found = self._resolution(t, stamp)
-        if type(found) is not Row:
-            assert isinstance(found, Outcome)
+        if isinstance(found, Outcome):
             return found
         self._enter(found, fresh)
-        return Outcome.OK
+        return OK
 
     def _movement(self, t: Transfer, stamp: int) -> Row | Outcome:
         """A plain or pending transfer."""
@@ -252,9 +252,8 @@ class Book:
             credit.debits_posted - credit.credits_posted - credit.credits_pending
         ):
             return Outcome.EXCEEDS_DEBITS
-        fields = (self.count + 1, stamp, _OK, kind, t.flags, t.id, t.debit, t.credit, amount, "",
-                  timeout, debit.ledger)  # fmt: skip
-        return _row(Row, fields)
+        return Row(self.count + 1, stamp, _OK, kind, t.flags, t.id, t.debit, t.credit, amount, "",
+                   timeout, debit.ledger)  # fmt: skip
 
     def _resolution(self, t: Transfer, stamp: int) -> Row | Outcome:
         """The end of a hold: it is posted, all or part of it, or voided."""

@@ -18,6 +18,7 @@ from exchange.cli import (
     log,
     margin,
     market,
+    members,
     operator,
     records,
     replay,
@@ -48,6 +49,7 @@ app.add_typer(contracts.app, name="contracts")
 app.add_typer(goodput.app, name="goodput")
 app.add_typer(index.app, name="index")
 clear.app.add_typer(margin.app)  # its commands stand among those of `clear`
+clear.app.add_typer(members.app)
 app.add_typer(clear.app, name="clear")
 app.add_typer(operator.keys, name="keys")
 app.add_typer(operator.admin, name="admin")

@@ -54,6 +54,12 @@ def journal(context: typer.Context, as_json: Json = False) -> None:
     _run("journal", context.args, as_json)
 
 
+@app.command("ledger", context_settings=PASS_ON)
+def ledger(context: typer.Context, as_json: Json = False) -> None:
+    """Time durable transfers against raw SQLite; `--day` ends a day of a million positions."""
+    _run("ledger", context.args, as_json)
+
+
 @app.command("questions", context_settings=PASS_ON)
 def questions(context: typer.Context, as_json: Json = False) -> None:
     """Time questions to a log against a plain replay of it."""

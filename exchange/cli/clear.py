@@ -17,7 +17,7 @@ from exchange.cli.access import (
     market_command,
     operate,
 )
-from exchange.cli.output import Exit, fail, show_json, show_table
+from exchange.cli.output import Exit, fail, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -125,6 +125,27 @@ def trial_balance(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     show_json(asdict(balance)) if as_json else print(balance.text())
     if balance.debits != balance.credits:
         fail("debits and credits differ: the ledger is broken; keep its directory")
+
+
+@app.command("export")
+def export(
+    file: Annotated[Path, typer.Argument(metavar="FILE.beancount", help="Where it goes.")],
+    data: Data = DEFAULT_DATA,
+    as_json: Json = False,
+) -> None:
+    """Write the whole ledger as a beancount file, which `bean-check` adds up on its own."""
+    beside, count = file.with_name(f"{file.name}.part"), 0
+    try:
+        with ledger(data) as clearing, open(beside, "w", encoding="utf-8") as out:
+            for line in clearing.beancount():
+                out.write(line + "\n")
+                count += 1
+        beside.replace(file)
+    except OSError as error:
+        fail(f"{file}: {error}", Exit.USAGE)
+    finally:
+        beside.unlink(missing_ok=True)
+    show_facts({"file": str(file), "lines": count}, as_json)
 
 
 @app.command("statement")

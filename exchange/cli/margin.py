@@ -1,6 +1,6 @@
 """``hourbook clear margin`` and what belongs to it: calibrate, adopt, backtest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,12 +13,14 @@ from exchange.cli.output import Exit, fail, progress, show_facts, show_json, sho
 
 if TYPE_CHECKING:
     from contracts.history import History
+    from exchange.clearing import Clearing
     from exchange.clearing.margin.backtest import Verdict
     from exchange.clearing.margin.book import Requirement
     from exchange.clearing.margin.calibrate import Calibration
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
+_LOTS_DIGITS: Final = 15
 VOLUME_DAYS: Final = 20  # business dates whose mean is a product's daily volume
 Prices = Annotated[
     Path | None,
@@ -44,16 +46,59 @@ def margin(
         except LookupError as error:
             fail(f"{error.args[0]}; `hourbook clear calibrate` and `adopt` put some into the log")
         parameters = clearing.margin_parameters()
+        losses = _historical(clearing)
     chosen = [r for r in found if account is None or r.account in account]
     assert parameters is not None
     if as_json:
-        rows = [asdict(r) | {"excess": r.excess} for r in chosen]
+        rows = [
+            asdict(r) | {"excess": r.excess, "historical": losses.get(r.account, 0)} for r in chosen
+        ]
         show_json({"version": parameters.version, "accounts": rows})
     else:
-        _show_margins(chosen, parameters.version)
+        _show_margins(chosen, losses, parameters.version)
     short = [r.account for r in chosen if r.excess < 0]
     if short:
         fail(f"accounts short of their margin: {', '.join(map(str, short))}")
+
+
+@app.command("limits")
+def limits(
+    data: Data = DEFAULT_DATA,
+    supply: Annotated[
+        list[str] | None,
+        typer.Option("--supply", help="CODE=LOTS that can be delivered; repeatable."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what one account may hold by open interest, or of a deliverable supply, per expiry."""
+    from exchange.clearing.margin import rules  # noqa: PLC0415
+    from exchange.cli.clear import ledger  # noqa: PLC0415
+
+    supplies = {}
+    for given in supply or []:
+        code, equals, lots = given.partition("=")
+        if not equals or not lots.isdecimal() or len(lots) > _LOTS_DIGITS:
+            fail(f"--supply {given}: write CODE=LOTS, as in H100PZ26=4003", Exit.USAGE)
+        supplies[code] = int(lots)
+    with ledger(data) as clearing:
+        interest = {line.code: line.open_interest for line in clearing.open_interest()}
+    unknown = sorted(supplies.keys() - interest.keys())
+    if unknown:
+        fail(f"not listed: {', '.join(unknown)}", Exit.USAGE)
+    rows = [
+        {
+            "code": code,
+            "open_interest": lots,
+            "limit": rules.position_limit(lots),
+            "spot_limit": rules.spot_limit(supplies[code]) if code in supplies else None,
+        }
+        for code, lots in interest.items()
+    ]
+    if as_json:
+        show_json(rows)
+    else:
+        cells = [["" if cell is None else f"{cell}" for cell in row.values()] for row in rows]
+        show_table(("expiry", "open interest", "limit", "spot month"), cells)
 
 
 @app.command("calibrate")
@@ -196,7 +241,15 @@ def _percent(bp: int) -> str:
     return f"{bp // 100}.{bp % 100:02d} %"
 
 
-def _show_margins(found: Sequence["Requirement"], version: int) -> None:
+def _historical(clearing: "Clearing") -> dict[int, int]:
+    """Every book's loss in the filtered weeks of the history that ships."""
+    from contracts import history  # noqa: PLC0415
+    from exchange.clearing.margin.calibrate import CONFIDENCE_BP, WEEK_DAYS  # noqa: PLC0415
+
+    return clearing.historical_losses(history.load().daily, WEEK_DAYS, CONFIDENCE_BP)
+
+
+def _show_margins(found: Sequence["Requirement"], losses: Mapping[int, int], version: int) -> None:
     print(f"margin parameters {version}; USD")
     heads = ("account", "product", "scan", "calendar", "delivery", "liquidity", "concentration")
     rows = []
@@ -206,14 +259,16 @@ def _show_margins(found: Sequence["Requirement"], version: int) -> None:
             rows.append((f"{one.account}", part.product, *map(_dollars, money)))
     show_table(heads, rows, left=2)
     print()
-    rows = [
+    totals = [
         (f"{one.account}", *map(_dollars, (
-            one.credit, one.requirement, one.hold, one.cash, one.loss, one.excess
+            one.credit, one.requirement, losses.get(one.account, 0), one.hold, one.cash,
+            one.loss, one.excess,
         )))
         for one in found
     ]  # fmt: skip
-    heads = ("account", "credit", "requirement", "engine's hold", "cash", "loss", "excess")
-    show_table(heads, rows)
+    columns = ("account", "credit", "requirement", "99 % week", "engine's hold", "cash", "loss",
+               "excess")  # fmt: skip
+    show_table(columns, totals)
 
 
 def _show_calibration(result: "Calibration", history: "History") -> None:

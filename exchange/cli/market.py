@@ -68,14 +68,14 @@ def serve(
 
 
 async def _serve(settings: "Settings") -> None:
-    from exchange.app import Market  # noqa: PLC0415
-    from exchange.app.collector import calm_collector, short_turns  # noqa: PLC0415
+    from exchange.app import Market, collector  # noqa: PLC0415
 
+    collector.give_back_tables()
     stopped, serve = stop_signal(), settings.serve
     with progress("replaying the log") as advance:
         market = await Market.start(Path(serve.data), progress=advance, settings=settings)
-    calm_collector()
-    short_turns()
+    collector.calm_collector()
+    collector.short_turns()
     try:
         addresses = await market.listen(serve.host, serve.port)
         _log.info("serving", extra={"facts": msgspec.to_builtins(addresses)})

@@ -38,7 +38,7 @@ from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
 from exchange.clearing.sharing import share
 from exchange.clearing.transfers import Account
-from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
+from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, Limit
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -148,6 +148,11 @@ class Defaults(Matter):
                 rulings.append(Ruling("allocation", "expired", {"default": default.id}))
         return rulings
 
+    def deadlines(self) -> list[int]:
+        """Log times at which something is decided by itself."""
+        times = [auction.deadline for auction in self.auctions if not auction.closed]
+        return times + [d.proposal.deadline for d in self.defaults if d.proposal is not None]
+
     # The fund
 
     def fund(self, state: "State") -> dict[int, int]:
@@ -162,7 +167,9 @@ class Defaults(Matter):
         state.book.open(Account(OUTSIDE))
         state.book.open(Account(CAPITAL, "USD", "debits"))
         way = (OUTSIDE, CAPITAL) if record.amount > 0 else (CAPITAL, OUTSIDE)
-        _move(state, f"capital {at.number}", *way, abs(record.amount), at)
+        id = f"capital {at.number}"
+        if dvp.move(state.book, id, *way, abs(record.amount), at.stamp):  # past all bounds
+            return refused("pay_capital", Denial.AMOUNT, int(Limit.MONEY), record.amount)
         return Ruling("pay_capital", ACCEPTED, {"capital": held + record.amount})
 
     def _size(self, at: At, state: "State") -> Ruling:
@@ -278,8 +285,10 @@ class Defaults(Matter):
             return refused("auction_bid", Denial.UNKNOWN_ACCOUNT, 0, record.account)
         if not 0 < record.lots <= abs(auction.net):
             return refused("auction_bid", Denial.QUANTITY, abs(auction.net), record.lots)
-        if record.price <= 0:
-            return refused("auction_bid", Denial.PRICE_RANGE, 1, record.price)
+        listed = state.instruments[auction.instrument]
+        step = listed.tick_scale * listed.price_step
+        if not 0 < record.price <= Limit.PRICE or record.price % step:
+            return refused("auction_bid", Denial.PRICE_RANGE, step, record.price)
         member = state.matters.get(Registry).member_of(record.account, state)
         auction.bids.append(Bid(at.number, member, record.account, record.lots, record.price))
         return Ruling("auction_bid", ACCEPTED, {"auction": auction.id, "lots": record.lots})
@@ -308,8 +317,9 @@ class Defaults(Matter):
         wrong = self._not_ready(default, state)
         if wrong is not None:
             return refused(operation, *wrong)
-        if record.assessment_cap_pct < 0 or any(gain < 0 for gain in record.gains.values()):
-            return refused(operation, Denial.AMOUNT, 0, record.assessment_cap_pct)
+        strange = record.gains.keys() - (state.members.keys() - set(default.accounts))
+        if strange:
+            return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, min(strange))
         default.proposal = Proposal(
             record.person, at.stamp + APPROVAL_NS, record.gains, record.assessment_cap_pct
         )

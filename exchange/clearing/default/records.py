@@ -1,8 +1,15 @@
 """What is recorded of the default fund and of defaults. Amounts are micro-dollars."""
 
-import msgspec
+from typing import Annotated, TypeAlias
 
+import msgspec
+from msgspec import Meta
+
+from exchange.clearing.default.waterfall import ASSESSMENT_CAP_MANY_PCT, ASSESSMENT_CAP_PCT
 from exchange.clearing.records import Record
+from exchange.messages import Limit
+
+Money: TypeAlias = Annotated[int, Meta(ge=0, le=int(Limit.MONEY))]
 
 
 class PayCapital(Record, frozen=True, kw_only=True, tag="pay_capital"):
@@ -58,8 +65,8 @@ class ProposeAllocation(Record, frozen=True, kw_only=True, tag="propose_allocati
 
     default: int
     person: str
-    gains: dict[int, int] = msgspec.field(default_factory=dict)
-    assessment_cap_pct: int = 275
+    gains: dict[int, Money] = msgspec.field(default_factory=dict)
+    assessment_cap_pct: Annotated[int, Meta(ge=0, le=ASSESSMENT_CAP_MANY_PCT)] = ASSESSMENT_CAP_PCT
 
 
 class ApproveAllocation(Record, frozen=True, kw_only=True, tag="approve_allocation"):

@@ -1,6 +1,9 @@
 """What is recorded of deliveries. Times of a delivery are GPU-seconds, its days count from 1."""
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from exchange.clearing.records import Record
 
@@ -47,7 +50,7 @@ class NameConsignee(Record, frozen=True, kw_only=True, tag="consignee"):
     country: str
     parent_country: str
     end_use: str = ""
-    tpp_received: int = 0
+    tpp_received: Annotated[int, Meta(ge=0)] = 0
 
 
 class SetJurisdiction(Record, frozen=True, kw_only=True, tag="jurisdiction"):
@@ -56,7 +59,7 @@ class SetJurisdiction(Record, frozen=True, kw_only=True, tag="jurisdiction"):
     enabled: bool
     denied_countries: tuple[str, ...] = ()
     denied_end_uses: tuple[str, ...] = ()
-    tpp_per_consignee: int = 0
+    tpp_per_consignee: Annotated[int, Meta(ge=0)] = 0
 
 
 class FactorsRecorded(Record, frozen=True, kw_only=True, tag="record_factors"):

@@ -167,6 +167,19 @@ def _named(
     return answer
 
 
+def exposures(state: State) -> dict[int, dict[str, int]]:
+    """The signed value of every account's positions by product, at the settlement prices."""
+    found: dict[int, dict[str, int]] = {}
+    for number in state.positions.instruments():
+        listed = state.instruments[number]
+        value, product = listed.settlement_price * listed.multiplier, root_of(listed.code)
+        for account, position in state.positions.of_instrument(number).items():
+            if position.net and product:
+                held = found.setdefault(account, {})
+                held[product] = held.get(product, 0) + position.net * value
+    return found
+
+
 def bound(parameters: MarginParameters, product: str, lots: int, limit_percent: int) -> int:
     """By how much, at 1e-4 of the hold, a requirement may pass it: the bound that is stated.
 

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from exchange.clearing.margin.parameters import MarginParameters, fault, root_of
 from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
+from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
+from exchange.clearing.refusals import Denial
 from exchange.messages import HOUSE_ACCOUNT
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
-
-NOT_AN_OPERATOR = "not_an_operator"
 
 
 class AdoptMargin(Record, frozen=True, kw_only=True, tag="adopt_margin"):
@@ -35,11 +35,11 @@ class MarginVersions(Matter):
         new: MarginParameters = record.parameters
         facts: dict[str, Any] = {"version": new.version, "effective": new.effective}
         if at.account != HOUSE_ACCOUNT:
-            return Ruling("adopt_margin", NOT_AN_OPERATOR, facts | {"account": at.account})
+            return refused("adopt_margin", Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
         found = fault(new, self.version, at.business_date, products(state))
         if found is not None:
-            limit = {"what": found.what, "limit": found.limit, "seen": found.seen}
-            facts |= {"fault": int(found.fault)} | limit
+            facts |= {"number": int(found.fault), "what": found.what}
+            facts |= {"limit": found.limit, "observed": found.observed}
             return Ruling("adopt_margin", found.fault.name.lower(), facts)
         kept = self.in_force(at.business_date)
         waiting = [a for a in self.adopted if at.business_date < a.effective < new.effective]

@@ -112,16 +112,16 @@ class MarginFault(IntEnum):
 
 
 class Found(NamedTuple):
-    """A fault: what it is about, the limit and what was seen."""
+    """A fault: what it is about, the limit and the observed value."""
 
     fault: MarginFault
     what: str
     limit: int
-    seen: int
+    observed: int
 
     def __str__(self) -> str:
         name = f"{self.fault.name} ({int(self.fault)})"
-        return f"{name}: {self.what} (limit {self.limit}, seen {self.seen})"
+        return f"{name}: {self.what} (limit {self.limit}, observed {self.observed})"
 
 
 def fault(

@@ -90,6 +90,10 @@ class OffBook(Matter):
                 rulings.append(Ruling("transfer", "expired", {"transfer": transfer.move.id}))
         return rulings
 
+    def deadlines(self) -> list[int]:
+        """Log times at which something is decided by itself."""
+        return [transfer.deadline for transfer in self.transfers if transfer.stage == "open"]
+
     def final(self) -> list[Move]:
         """What was agreed, in order."""
         return [transfer.move for transfer in self.transfers if transfer.stage == "final"]

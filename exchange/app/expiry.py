@@ -1,0 +1,49 @@
+"""The price at which an instrument expires, and what it rests on."""
+
+from typing import Any
+
+from contracts.index.settlement import MonthIncomplete, Step
+from contracts.spec import PHYSICAL
+from contracts.spec import Instrument as Terms
+from exchange.app.wishes import RequestRefused
+from exchange.clearing import Clearing
+from exchange.marketdata.instruments import Instrument
+
+
+def final_price(
+    listed: Instrument, terms: Terms, clearing: Clearing, at_settlement: bool = False
+) -> tuple[int, dict[str, Any]]:
+    """The clearing price an instrument expires at, and what it rests on. RequestRefused.
+
+    Cash: the mean of its month's fixings in the log, by the index's ladder; where that ends without
+    a price, the last settlement price if ``at_settlement``. Physical: the last settlement price,
+    once the last notice has passed and its tenders are assigned.
+    """
+    code = listed.code
+    physical = terms.settlement == PHYSICAL
+    if physical and not clearing.is_assigned(listed.id):
+        raise RequestRefused(
+            f"{code} expires after its last notice, {terms.last_notice_day} at"
+            f" {terms.notice_cutoff}: until then it is not assigned who delivers to whom"
+        )
+    last = listed.mark if listed.settlement_price is None else listed.settlement_price
+    if physical:
+        return last, {"rule": "last settlement price"}
+    try:
+        found = clearing.final_price(listed.id, terms.index, terms.expiry)
+    except KeyError:
+        raise RequestRefused(f"{code} names the index {terms.index}, which is not known") from None
+    except MonthIncomplete as lacks:
+        raise RequestRefused(f"{code}: {lacks}; `hourbook index record` puts them there") from lacks
+    if found.price_micros is None and at_settlement:
+        return last, {"rule": "last settlement price", "index": found.index}
+    if found.price_micros is None:
+        raise RequestRefused(
+            f"{code}: {found.index} of {found.month} is {Step(found.step).name}: too few fixings"
+            " and too few settlement prices; two persons must settle it at a price"
+            " (clear propose-price, approve-price), then --at-settlement expires it there"
+        )
+    return found.price_micros, {
+        "rule": Step(found.step).name, "index": found.index, "fixings": found.published_days,
+        "withheld": [str(day) for day in found.withheld], "inputs_hash": found.inputs_hash,
+    }  # fmt: skip

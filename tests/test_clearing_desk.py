@@ -1,0 +1,149 @@
+"""The clearing house's records, expiries and defaults as an operator of a market meets them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from live import CODE, Live, clock_ns, until
+
+from contracts.calendar import Month
+from exchange.app import Market, requests
+from exchange.app.freeze import working_orders
+from exchange.app.wishes import RequestRefused
+from exchange.messages import TradingState, wire
+
+MONTH = Month(2026, 11)
+START = datetime(2026, 11, 2, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[Live]:
+    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
+        yield opened
+
+
+def record(operation: str, **fields: object) -> requests.PutRecord:
+    return requests.PutRecord(record=json.dumps({"operation": operation, **fields}))
+
+
+async def test_a_default_freezes_the_member_and_cancels_its_orders(live: Live) -> None:
+    loser, other = await live.client(1), await live.client(2)
+    listed = live.market.desk.instruments.by_code[CODE]
+    price = listed.mark // listed.tick_scale
+    await loser.enter(CODE, "buy", 3, price - 5)
+    await loser.enter(CODE, "sell", 2, price + 5)
+    await other.enter(CODE, "buy", 1, price - 6)
+    operations = live.market.operations
+    declared = record("declare_default", member=1, person="ann", reason="unpaid")
+    result = await operations.perform(declared)
+    assert result["orders_cancelled"] == 2
+    (ruling,) = result["rulings"]
+    assert ruling["facts"]["freeze"] == [1]
+    assert working_orders(live.market.tape, frozenset({1})) == []
+    assert len(working_orders(live.market.tape, frozenset({2}))) == 1
+    refused = await loser.enter(CODE, "buy", 1, price)
+    assert isinstance(refused, wire.Rejected) and refused.name == "ACCOUNT_KILLED"
+    with pytest.raises(RequestRefused, match="duplicate"):
+        await operations.perform(declared)
+
+
+async def test_a_default_is_closed_out_and_shared_on_a_market(live: Live) -> None:
+    """Declared, auctioned, awarded on the book, settled, allocated: every step a command."""
+    loser, other = await live.client(1), await live.client(2)
+    await live.client(3)
+    market, operations = live.market, live.market.operations
+    listed = market.desk.instruments.by_code[CODE]
+    price = listed.mark // listed.tick_scale
+    await other.enter(CODE, "sell", 20, price)
+    await loser.enter(CODE, "buy", 20, price)
+    await operations.perform(record("pay_capital", amount=10**9, person="owner"))
+    await operations.perform(record("declare_default", member=1, person="ann", reason="unpaid"))
+    deadline = clock_ns() + 10**9
+    await operations.perform(
+        record("open_auction", default=1, instrument=listed.id, deadline=deadline, person="ann")
+    )
+    bids = [(3, 15, (price - 10) * listed.tick_scale), (2, 20, (price - 20) * listed.tick_scale)]
+    for account, lots, micros in bids:
+        await operations.perform(
+            record("auction_bid", auction=1, account=account, lots=lots, price=micros)
+        )
+    with pytest.raises(RequestRefused, match="not closed"):
+        await operations.perform(requests.Liquidate(auction=1))
+    await until(lambda: clock_ns() > deadline)
+    await operations.checkpoint()
+    mark = listed.mark
+    result = await operations.perform(requests.Liquidate(auction=1))
+    assert (result["lots"], result["left"]) == (20, 0)
+    again = await operations.perform(requests.Liquidate(auction=1))
+    assert (again["lots"], again["left"]) == (0, 0)
+    await operations.cleared()
+    assert [market.clearing.net(account, listed.id) for account in (1, 2, 3)] == [0, -15, 15]
+    assert (market.desk.instruments.by_code[CODE].mark, working(live)) == (mark, [])
+    refused = await loser.enter(CODE, "buy", 1, price)
+    assert isinstance(refused, wire.Rejected) and refused.name == "ACCOUNT_KILLED"
+    await operations.perform(requests.Settle())
+    await operations.perform(record("propose_allocation", default=1, person="ann"))
+    result = await operations.perform(record("approve_allocation", default=1, person="bob"))
+    (ruling,) = [r for r in result["rulings"] if r["operation"] == "approve_allocation"]
+    hours = market.desk.terms[CODE].multiplier
+    lost = (15 * 10 + 5 * 20) * listed.tick_scale * hours + 20 * market.desk.terms[CODE].taker_fee
+    assert ruling["facts"]["loss"] == ruling["facts"]["layers"]["defaulter_margin"] == lost
+    assert market.clearing.capital() == 10**9
+
+
+def working(live: Live) -> list[tuple[int, int]]:
+    return working_orders(live.market.tape, frozenset({1, 2, 3}))
+
+
+async def test_capital_and_fund_move_by_commands_with_ids(live: Live) -> None:
+    await live.client(1)
+    operations = live.market.operations
+    await operations.perform(record("pay_capital", amount=5_000_000, person="owner"))
+    assert live.market.clearing.capital() == 5_000_000
+    with pytest.raises(RequestRefused, match="amount"):
+        await operations.perform(record("pay_capital", amount=-5_000_001, person="owner"))
+    with pytest.raises(RequestRefused, match="none of"):
+        await operations.perform(record("pay_capitol"))
+
+
+@pytest.fixture
+async def market(tmp_path: Path) -> AsyncIterator[Market]:
+    stamp = int(START.timestamp()) * 10**9
+    opened = await Market.start(tmp_path, clock=lambda: stamp)
+    yield opened
+    await opened.stop()
+
+
+async def test_a_cash_contract_expires_at_the_mean_of_its_fixings(market: Market) -> None:
+    operations = market.operations
+    with pytest.raises(RequestRefused, match="trades until 2026-11-30"):
+        await operations.perform(requests.Expire(code="H100X26"))
+    await operations.perform(requests.Settle())
+    await operations.perform(requests.OpenDay(date=20261130))
+    days = [MONTH.first_day + timedelta(days=n) for n in range(MONTH.days)]
+    for n, day in enumerate(days):
+        if n == len(days) - 1:
+            with pytest.raises(RequestRefused, match="no fixing of 2026-11-30"):
+                await operations.perform(requests.Expire(code="H100X26"))
+        await operations.perform(
+            requests.RecordFixing(
+                index="HBX-H100",
+                date=_number(day),
+                state="PUBLISHED",
+                price="2.500000" if n % 2 else "2.600000",
+                inputs_hash="ab" * 32,
+                tape_hash="cd" * 32,
+            )
+        )
+    result = await operations.perform(requests.Expire(code="H100X26"))
+    assert (result["price"], result["rule"], result["fixings"]) == ("2.550000", "MEAN", 30)
+    assert market.desk.instruments.by_code["H100X26"].state == TradingState.EXPIRED
+    with pytest.raises(RequestRefused, match="has expired"):
+        await operations.perform(requests.Expire(code="H100X26"))
+
+
+def _number(day: date) -> int:
+    return day.year * 10_000 + day.month * 100 + day.day
