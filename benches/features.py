@@ -3,7 +3,7 @@
 The flow ``single`` (docs/reference/benchmarks.md) once as it is, then once for each feature: with
 every new order changed to use it, or with the market prepared so that it is on and watches. The
 difference to the plain flow is the price of the feature; callgrind counts, so load does not matter.
-``--table FILE`` writes the table that stands in docs/concepts/speed.md.
+``--table FILE`` renews the table between the two marks in that page: docs/concepts/speed.md.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from exchange.sim.flow import START_NS, Flow, fill_books, prepare
 from exchange.sim.flow_records import apply_all
 
 COMMANDS: Final = 60_000
+MARKS: Final = ("<!-- features -->\n", "<!-- end of features -->\n")
 FAR_NS: Final = START_NS + 86_400 * 10**9
 STOPS: Final = 1_000
 SESSION: Final = 1 << 16 | 1
@@ -156,7 +157,7 @@ def table(measured: list[Row]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="hourbook bench features", description=__doc__)
     parser.add_argument("features", nargs="*", help=f"of {', '.join(FEATURES)}; all if absent")
-    parser.add_argument("--table", type=Path, help="write the table there")
+    parser.add_argument("--table", type=Path, help="a page with the two marks: renew its table")
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
     parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
     parser.add_argument("--counted", help=argparse.SUPPRESS)
@@ -170,7 +171,9 @@ def main() -> int:
     measured = list(rows(["plain", *(n for n in options.features or FEATURES if n != "plain")]))
     publish(measured, as_json=options.json, record=options.record)
     if options.table:
-        options.table.write_text(table(measured))
+        head, rest = options.table.read_text().split(MARKS[0])
+        tail = rest.split(MARKS[1])[1]
+        options.table.write_text(head + MARKS[0] + table(measured) + MARKS[1] + tail)
     return 0
 
 
