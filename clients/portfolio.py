@@ -14,6 +14,7 @@ from exchange.messages.wire import (
     Corrected,
     Dormant,
     Execution,
+    LegTraded,
     OrderReport,
     Orders,
     Reduced,
@@ -81,6 +82,12 @@ class Portfolio:
             lots = read_quantity(report.quantity)
             self._shift(report.instrument, -lots if report.side == "buy" else lots)
 
+    def take_leg(self, report: LegTraded) -> None:
+        """Take a leg of a combination's trade in: it moves the position in its month."""
+        if report.sequence > self._positions_as_of:
+            lots = read_quantity(report.quantity)
+            self._shift(report.instrument, lots if report.side == "buy" else -lots)
+
     def apply(self, report: OrderReport) -> None:
         """Take one report in, each once and in stream order."""
         if isinstance(report, Execution) and report.sequence > self._positions_as_of:
@@ -129,6 +136,8 @@ class Portfolio:
             order.dormant = isinstance(report, Dormant)
 
     def _trade(self, report: Execution) -> None:
+        if report.legs:  # a combination holds no position
+            return
         lots = read_quantity(report.quantity)
         self._shift(report.instrument, lots if report.side == "buy" else -lots)
 

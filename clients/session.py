@@ -36,6 +36,7 @@ from exchange.messages.wire import (
     Heartbeat,
     Instruments,
     InstrumentState,
+    LegTraded,
     ListInstruments,
     LoggedOn,
     Logon,
@@ -45,6 +46,7 @@ from exchange.messages.wire import (
     Reduced,
     Rejected,
     Replaced,
+    ResidualPosted,
     Returned,
     Settled,
     Subscribe,
@@ -58,7 +60,9 @@ Key: TypeAlias = tuple[str, str]  # "order" or "request", and the id
 AnyOrderReport: TypeAlias = (
     Accepted | Execution | Cancelled | Reduced | Replaced | Dormant | Returned
 )
-AnyReport: TypeAlias = AnyOrderReport | Corrected | Settled | CashMoved | Deficit
+AnyReport: TypeAlias = (
+    AnyOrderReport | Corrected | LegTraded | ResidualPosted | Settled | CashMoved | Deficit
+)
 _ANSWERS: Final = (Subscribed, Unsubscribed, Instruments, AccountReport, Orders)
 PENDING_MAX: Final = 16_384  # commands and queries without an answer
 QUIET_BEATS: Final = 1.5  # heartbeats missed before the server is asked for one
@@ -263,6 +267,8 @@ class Session:
             return Received(message, self._settle(_answered_by(message)))
         if isinstance(message, Corrected):
             self.portfolio.correct(message)
+        elif isinstance(message, LegTraded):
+            self.portfolio.take_leg(message)
         return Received(message)
 
     def _rejected(self, message: Rejected, now_ns: int) -> Received:

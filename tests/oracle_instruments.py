@@ -73,7 +73,15 @@ def list_instrument(m: Market, c: Record) -> None:
         raise Rejected(Reason.PARAMETER_RANGE)
     m.instruments.append(
         Instrument(
-            c.instrument, c.price, multiplier, scale, step, lot_step, low, high, c.key_lo,
+            c.instrument,
+            c.price,
+            multiplier,
+            scale,
+            step,
+            lot_step,
+            low,
+            high,
+            c.key_lo,
             anchor=c.price,
         )  # fmt: skip
     )

@@ -29,16 +29,28 @@ from exchange.messages.wire import (
     Deficit,
     Dormant,
     Execution,
+    LegTraded,
     Reduced,
     Rejected,
     Replaced,
+    ResidualPosted,
     Response,
     Returned,
     Settled,
     SideText,
 )
 
-CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
+CORRECTIONS: Final = frozenset(
+    map(
+        int,
+        (
+            EventKind.TRADE_BUSTED,
+            EventKind.TRADE_ADJUSTED,
+            EventKind.LEG_TRADE,
+            EventKind.RESIDUAL_POSTED,
+        ),
+    )
+)  # laid out as a trade, the other account in ``maker_account``, and of no order
 FEES_REMEMBERED: Final = 4096
 _STP_TEXT: Final = tuple(mode.name.lower() for mode in SelfTrade)
 _TIF_TEXT: Final = tuple(tif.name for tif in TimeInForce)
@@ -81,6 +93,8 @@ class Reports:
             EventKind.POSITION_SETTLED: self._settled,
             EventKind.TRADE_BUSTED: self._corrected,
             EventKind.TRADE_ADJUSTED: self._corrected,
+            EventKind.LEG_TRADE: self._leg,
+            EventKind.RESIDUAL_POSTED: self._residual,
             EventKind.DEPOSITED: self._cash,
             EventKind.WITHDRAWN: self._cash,
             EventKind.FEE_CHARGED: self._cash,
@@ -132,6 +146,7 @@ class Reports:
             str(row[10]),
             "taker",
             _fee_text(row[13]),
+            row[4],
         )
 
     def made(self, row: Row, time: int) -> Execution:
@@ -151,14 +166,51 @@ class Reports:
             str(maker_of(row[12])[1]),
             "maker",
             _fee_text(row[14]),
+            row[4],
         )
 
     def _corrected(self, row: Row, time: int, text: str | None) -> Corrected:
         return self._correction(row, time, _side(row[3]), row[13])
 
-    def other(self, row: Row, time: int) -> Corrected:
-        """Return the resting side's report of a trade busted or adjusted."""
-        return self._correction(row, time, "buy" if row[3] & SELL else "sell", row[14])
+    def other(self, row: Row, time: int) -> Corrected | LegTraded | ResidualPosted:
+        """Return the other account's report of an event of two accounts and no order."""
+        side: SideText = "buy" if row[3] & SELL else "sell"
+        if row[2] == EventKind.LEG_TRADE:
+            return self._leg_of(row, time, side, row[14])
+        if row[2] == EventKind.RESIDUAL_POSTED:
+            return self._residual_of(row, time, row[14])
+        return self._correction(row, time, side, row[14])
+
+    def _leg(self, row: Row, time: int, text: str | None) -> LegTraded:
+        return self._leg_of(row, time, _side(row[3]), row[13])
+
+    def _leg_of(self, row: Row, time: int, side: SideText, cash: int) -> LegTraded:
+        return LegTraded(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            match_number=str(row[0] << INDEX_BITS | row[10]),
+            place=row[4] & 0xFF,
+            legs=row[4] >> 8,
+            instrument=self._instruments.by_id[row[5]].code,
+            side=side,
+            quantity=str(row[9]),
+            price=micros_text(row[8]),
+            fee=_fee_text(cash),
+        )
+
+    def _residual(self, row: Row, time: int, text: str | None) -> ResidualPosted:
+        return self._residual_of(row, time, row[13])
+
+    def _residual_of(self, row: Row, time: int, cash: int) -> ResidualPosted:
+        return ResidualPosted(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            match_number=str(row[0] << INDEX_BITS | row[10]),
+            instrument=self._instruments.by_id[row[5]].code,
+            cash=micros_text(cash),
+        )
 
     def _correction(self, row: Row, time: int, side: SideText, cash: int) -> Corrected:
         instrument = self._instruments.by_id[row[5]]

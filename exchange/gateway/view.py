@@ -44,6 +44,8 @@ _PASSING: Final = bytes(
         EventKind.CHECKPOINTED,
         EventKind.TRADE_BUSTED,
         EventKind.TRADE_ADJUSTED,
+        EventKind.LEG_TRADE,
+        EventKind.RESIDUAL_POSTED,
     }
 )
 _MODULES: Final = (accounts_module, resume, depth, feed, instruments)

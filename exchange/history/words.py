@@ -223,6 +223,8 @@ def event_line(row: EventRow, picture: Picture) -> str:
         return _order_line(row, picture)
     if kind in CORRECTIONS:
         return _correction_line(row, picture)
+    if kind in (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED, EventKind.LEG_LISTED):
+        return _leg_line(row, picture)
     if kind < EventKind.INSTRUMENT_LISTED:
         return _session_line(row)
     if kind < EventKind.ACCOUNT_OPENED:
@@ -238,6 +240,24 @@ def _trade_line(row: EventRow, picture: Picture) -> str:
         f" {picture.price(row[5], row[8])}: order {order} with resting order {row[11]} of account"
         f" {maker}, match {row[0] << INDEX_BITS | row[1]}, fees {money(-row[13])} and"
         f" {money(-row[14])} USD"
+    )
+
+
+def _leg_line(row: EventRow, picture: Picture) -> str:
+    start = f"{member_name(EventKind, row[2])} {picture.code(row[5])}"
+    if row[2] == EventKind.LEG_LISTED:
+        return f"{start}: leg {row[9]} of {row[10]}, {row[8]:+} x {picture.code(row[7])}"
+    match = f"match {row[0] << INDEX_BITS | row[10]}"
+    if row[2] == EventKind.RESIDUAL_POSTED:
+        return (
+            f"{start}: {money(row[13])} USD to account {row[6]}, {money(row[14])} USD to account"
+            f" {row[12]}, {match}"
+        )
+    verb = "sold" if row[3] & EventFlag.SELL else "bought"
+    return (
+        f"{start}: account {row[6]} {verb} {row[9]:,} of account {row[12]} at"
+        f" {clearing_price(row[8])}, leg {row[4] & 0xFF} of {row[4] >> 8} of {match}, fees"
+        f" {money(-row[13])} and {money(-row[14])} USD"
     )
 
 

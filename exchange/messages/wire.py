@@ -261,6 +261,7 @@ class Execution(OrderReport, frozen=True, gc=False, tag="execution"):
     leaves_quantity: str
     liquidity: Literal["maker", "taker"]
     fee: str  # dollars; negative is a rebate
+    legs: int = 0  # of a combination: that many leg reports follow, and it moves no position
 
 
 class Cancelled(OrderReport, frozen=True, gc=False, tag="cancelled"):
@@ -328,6 +329,33 @@ class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
     price: str
     previous_price: str | None = None
     fee: str
+
+
+class LegTraded(Response, frozen=True, kw_only=True, tag="leg"):
+    """One leg of a combination's trade, at a clearing price: what moves the position."""
+
+    sequence: int
+    index: int
+    time: int
+    match_number: str
+    place: int
+    legs: int
+    instrument: str
+    side: SideText
+    quantity: str
+    price: str
+    fee: str
+
+
+class ResidualPosted(Response, frozen=True, kw_only=True, tag="residual"):
+    """What the legs of a combination's trade leave of its price, in cash."""
+
+    sequence: int
+    index: int
+    time: int
+    match_number: str
+    instrument: str
+    cash: str
 
 
 class Settled(Response, frozen=True, kw_only=True, tag="settled"):
@@ -540,6 +568,8 @@ AnyResponse: TypeAlias = (
     | Dormant
     | Returned
     | Corrected
+    | LegTraded
+    | ResidualPosted
     | Settled
     | CashMoved
     | Deficit
