@@ -47,6 +47,7 @@ def take_out(m: Market, order: Order, place: Place) -> None:
         instrument.dormant.remove(order)
     elif order.place is Place.WAITING:
         (instrument.stops if order in instrument.stops else instrument.elected).remove(order)
+        instrument.due = instrument.due if instrument.elected else 0
     position_of(m, order).orders.pop(order.order_id, None)
     order.place = place
     if place is Place.INCOMING:

@@ -428,7 +428,7 @@ def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
     if keeps:
         return row
     instrument = m.instruments[order.instrument]
-    elected = order in instrument.elected
+    elected, due = order in instrument.elected, instrument.due
     take_out(m, order, Place.INCOMING)
     order.price = order.limit = c.price
     order.leaves = leaves
@@ -440,6 +440,7 @@ def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
     if elected:
         wait(m, order, order.age)
         instrument.elected.append(instrument.stops.pop())
+        instrument.due = due
     else:
         begin_waiting(m, order)
     return row

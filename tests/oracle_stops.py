@@ -108,7 +108,7 @@ def aftermath(m: Market, instrument: Instrument, first: int) -> None:
         first = len(m.rows)
         for price in prints:
             elect(m, instrument, price)
-        if not instrument.elected:
+        if not instrument.elected or instrument.due > m.stamp:
             return
         if count == Limit.ELECTIONS or not trades_now(m, instrument):
             instrument.due = m.stamp + Limit.ELECTION_NS

@@ -32,7 +32,7 @@ cdef void aftermath(Market* m, Instrument* book, u32 first) noexcept nogil:
         if book.watched & WATCH_STOPS:
             elect_by_trades(m, book, first)
         first = heard
-        if stops_of(m, book).elected.head == 0:
+        if stops_of(m, book).elected.head == 0 or stops_of(m, book).due > m.stamp:
             return
         if elections == LIMIT_ELECTIONS or not book.trades:
             stops_of(m, book).due = m.stamp + <long long>LIMIT_ELECTION_NS
