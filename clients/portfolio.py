@@ -13,6 +13,7 @@ from exchange.messages.wire import (
     Cancelled,
     Corrected,
     Dormant,
+    Elected,
     Execution,
     LegTraded,
     OrderReport,
@@ -21,6 +22,7 @@ from exchange.messages.wire import (
     Replaced,
     Returned,
     SideText,
+    Waiting,
 )
 
 
@@ -37,6 +39,7 @@ class Order(msgspec.Struct, kw_only=True):
     quantity: int
     leaves_quantity: int
     dormant: bool = False
+    waiting: bool = False  # a stop that no trade has elected
 
     @property
     def executed_quantity(self) -> int:
@@ -66,6 +69,7 @@ class Portfolio:
                 quantity=read_quantity(order.quantity),
                 leaves_quantity=read_quantity(order.leaves_quantity),
                 dormant=order.dormant,
+                waiting=order.waiting,
             )
             for order in answer.orders
         }
@@ -134,6 +138,10 @@ class Portfolio:
             order.dormant = False
         elif isinstance(report, Dormant | Returned):
             order.dormant = isinstance(report, Dormant)
+        elif isinstance(report, Waiting):
+            order.waiting = True
+        elif isinstance(report, Elected):  # one at the market gets its limit now
+            order.waiting, order.price = False, report.price
 
     def _trade(self, report: Execution) -> None:
         if report.legs:  # a combination holds no position

@@ -31,6 +31,7 @@ from exchange.messages.wire import (
     DepthDelta,
     DepthSnapshot,
     Dormant,
+    Elected,
     Enter,
     Execution,
     Heartbeat,
@@ -44,6 +45,7 @@ from exchange.messages.wire import (
     Ping,
     Position,
     Reduced,
+    Refilled,
     Rejected,
     Replaced,
     ResidualPosted,
@@ -53,12 +55,22 @@ from exchange.messages.wire import (
     Subscribed,
     Unsubscribe,
     Unsubscribed,
+    Waiting,
     signed_text,
 )
 
 Key: TypeAlias = tuple[str, str]  # "order" or "request", and the id
 AnyOrderReport: TypeAlias = (
-    Accepted | Execution | Cancelled | Reduced | Replaced | Dormant | Returned
+    Accepted
+    | Execution
+    | Cancelled
+    | Reduced
+    | Replaced
+    | Dormant
+    | Returned
+    | Waiting
+    | Elected
+    | Refilled
 )
 AnyReport: TypeAlias = (
     AnyOrderReport | Corrected | LegTraded | ResidualPosted | Settled | CashMoved | Deficit

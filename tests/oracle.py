@@ -365,8 +365,8 @@ def _account_state(number: int, account: Account, buckets: bool) -> tuple[object
 
 
 def _instrument_state(instrument: Instrument) -> tuple[object, ...]:
-    queues = (instrument.bids, instrument.asks, instrument.dormant, instrument.stops)
-    queues += (instrument.elected,)
+    books = [instrument.bids, instrument.asks, instrument.dormant]
+    queues = [*books, instrument.stops, instrument.elected]
     return (
         *_fields(instrument)[: -len(queues)],
         *([order.order_id for order in queue] for queue in queues),

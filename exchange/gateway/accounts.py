@@ -42,6 +42,7 @@ class Order(msgspec.Struct, gc=False):
     leaves: int
     tif: int
     dormant: bool = False
+    waiting: bool = False  # a stop that no trade has elected
 
 
 class Holding:
@@ -129,6 +130,11 @@ class Accounts:
             order.dormant = False
         elif kind == EventKind.ORDER_DORMANT or kind == EventKind.ORDER_RETURNED:
             self.orders[row[7]].dormant = kind == EventKind.ORDER_DORMANT
+        elif kind == EventKind.ORDER_WAITING:
+            self.orders[row[7]].waiting = True
+        elif kind == EventKind.ORDER_ELECTED:  # one at the market gets its limit now
+            order = self.orders[row[7]]
+            order.waiting, order.price = False, row[8]
         else:
             self._account(row)
 

@@ -18,6 +18,7 @@ from exchange.messages import (
     CancelReason,
     EventFlag,
     EventKind,
+    OrderFeature,
     SelfTrade,
     TimeInForce,
 )
@@ -28,9 +29,11 @@ from exchange.messages.wire import (
     Corrected,
     Deficit,
     Dormant,
+    Elected,
     Execution,
     LegTraded,
     Reduced,
+    Refilled,
     Rejected,
     Replaced,
     ResidualPosted,
@@ -38,6 +41,7 @@ from exchange.messages.wire import (
     Returned,
     Settled,
     SideText,
+    Waiting,
 )
 
 CORRECTIONS: Final = frozenset(
@@ -63,6 +67,9 @@ MARKET: Final = int(EventFlag.MARKET)
 POST_ONLY: Final = int(EventFlag.POST_ONLY)
 RESTING: Final = int(EventFlag.RESTING)
 DUPLICATE: Final = int(EventFlag.DUPLICATE)
+# In `b` of ORDER_ACCEPTED.
+STOP: Final = int(OrderFeature.STOP) << 16
+ICEBERG: Final = int(OrderFeature.ICEBERG) << 16
 
 
 @lru_cache(FEES_REMEMBERED)
@@ -90,6 +97,9 @@ class Reports:
             EventKind.ORDER_REPLACED: self._replaced,
             EventKind.ORDER_DORMANT: self._dormant,
             EventKind.ORDER_RETURNED: self._returned,
+            EventKind.ORDER_WAITING: self._waiting,
+            EventKind.ORDER_ELECTED: self._elected,
+            EventKind.ORDER_REFILLED: self._refilled,
             EventKind.POSITION_SETTLED: self._settled,
             EventKind.TRADE_BUSTED: self._corrected,
             EventKind.TRADE_ADJUSTED: self._corrected,
@@ -123,6 +133,8 @@ class Reports:
             _STP_TEXT[terms >> 8 & 0xFF],  # type: ignore[arg-type]
             row[13],
             flags & DUPLICATE != 0,
+            terms & STOP != 0,
+            str(terms >> 32) if terms & ICEBERG else None,
         )
 
     def _rejected(self, row: Row, time: int, text: str | None) -> Rejected:
@@ -272,7 +284,7 @@ class Reports:
 
     def _dormant(self, row: Row, time: int, text: str | None) -> Dormant:
         return Dormant(
-            **self._order(row, time), price=self._price(row), leaves_quantity=str(row[10])
+            **self._order(row, time), price=self._price(row), leaves_quantity=str(row[9])
         )
 
     def _returned(self, row: Row, time: int, text: str | None) -> Returned:
@@ -282,6 +294,34 @@ class Reports:
             quantity=str(row[9]),
             leaves_quantity=str(row[10]),
         )
+
+    def _waiting(self, row: Row, time: int, text: str | None) -> Waiting:
+        return Waiting(
+            **self._order(row, time),
+            price=self._price(row),
+            quantity=str(row[9]),
+            stop_price=self._trigger(row),
+        )
+
+    def _elected(self, row: Row, time: int, text: str | None) -> Elected:
+        return Elected(
+            **self._order(row, time),
+            price=self._price(row),
+            quantity=str(row[9]),
+            leaves_quantity=str(row[10]),
+            stop_price=self._trigger(row),
+        )
+
+    def _refilled(self, row: Row, time: int, text: str | None) -> Refilled:
+        return Refilled(
+            **self._order(row, time),
+            price=self._price(row),
+            leaves_quantity=str(row[9]),
+            shown_quantity=str(row[10]),
+        )
+
+    def _trigger(self, row: Row) -> str:
+        return self._instruments.by_id[row[5]].price_text(row[14])
 
     def _order(self, row: Row, time: int) -> dict[str, Any]:
         """Return the fields that every report of one order has."""

@@ -28,6 +28,9 @@ _KIND: Final = 12  # offset of the kind byte in an event
 _PASSING: Final = bytes(
     {
         *range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED),
+        EventKind.ORDER_WAITING,
+        EventKind.ORDER_ELECTED,
+        EventKind.ORDER_REFILLED,
         EventKind.SESSION_OPENED,
         EventKind.SESSION_LOST,
         EventKind.SESSION_ENDED,
