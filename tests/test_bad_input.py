@@ -103,7 +103,7 @@ FRAMES: Final[list[tuple[str, Any, Reason, str | None]]] = [
     ("", text(minimum_quantity="x"), R.SYNTAX, "minimum_quantity"),
     ("", text(stop_price="x"), R.SYNTAX, "stop_price"),
     ("", text(stop_price="2.6505"), R.TICK, "stop_price"),
-    ("", text(display_quantity="-1"), R.SYNTAX, "display_quantity"),
+    ("", text(display_quantity="x"), R.SYNTAX, "display_quantity"),
     ("", text(stop_price="2.7", display_quantity="1"), R.COMBINATION, "stop_price"),
     ("", text(minimum_quantity="1", display_quantity="1"), R.COMBINATION, "display_quantity"),
     ("B70", text(account=THIRD), R.UNKNOWN_FIELD, "account"),
