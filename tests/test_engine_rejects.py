@@ -53,6 +53,7 @@ from exchange.messages import (
     CommandFlag,
     CommandKind,
     Limit,
+    OrderFeature,
     Reason,
     TimeInForce,
     TradingState,
@@ -63,6 +64,7 @@ MONEY, PRICE = int(Limit.MONEY), int(Limit.PRICE)
 POST_ONLY, MARKET, NEW_ID, PROTECTED = (
     int(CommandFlag[n]) for n in ("POST_ONLY", "MARKET", "NEW_ID", "PROTECTED")
 )
+STOP, ICEBERG = int(OrderFeature.STOP), int(OrderFeature.ICEBERG)
 IOC, FOK, GTD = (int(TimeInForce[n]) for n in ("IOC", "FOK", "GTD"))
 OPEN, SHUT, EXPIRED = (int(TradingState[n]) for n in ("CONTINUOUS", "CLOSED", "EXPIRED"))
 HALTED = int(TradingState.HALTED)
@@ -119,6 +121,12 @@ def of_enter() -> Iterator[Case]:
     yield b"", enter(target_hi=99), Reason.MINIMUM, 4, 99
     yield b"", enter(tif=GTD, target_lo=SECOND), Reason.EXPIRY, STAMP, SECOND
     yield b"", enter(tif=GTD, target_lo=1 << 63), Reason.EXPIRY, STAMP, -(1 << 63)
+    yield b"", enter(spare=STOP, target_hi=307), Reason.TRIGGER, 5, 307
+    yield b"", enter(spare=STOP, target_hi=5000), Reason.TRIGGER, 1000, 5000
+    yield b"", enter(spare=STOP, target_hi=-5), Reason.TRIGGER, 0, -5
+    for display, limit in ((6, 4), (1, 2), (0, 1)):
+        yield b"", enter(spare=ICEBERG, target_hi=display), Reason.DISPLAY, limit, display
+    yield b"", enter(spare=STOP | ICEBERG), Reason.COMBINATION, 0, 0
     yield b"", enter(key_lo=WORKING, target_hi=2), Reason.DUPLICATE_DIFFERENT, 0, 0
     yield b"", enter(key_lo=WORKING, price=305), Reason.DUPLICATE_DIFFERENT, 0, 0
     yield b"", enter(instrument=3), Reason.UNKNOWN_INSTRUMENT, 3, 3
@@ -299,8 +307,8 @@ CASES: list[Case] = [
 
 KINDS = set(CommandKind)
 # What the capacity tests cover (test_engine_capacity.py), those of mass acts (test_engine_mass.py,
-# test_engine_groups.py, test_engine_quotes.py) and of corrections (test_engine_corrections.py), and
-# SETTLE before the first day below.
+# test_engine_groups.py, test_engine_quotes.py), of icebergs (test_engine_icebergs.py) and of
+# corrections (test_engine_corrections.py), and SETTLE before the first day below.
 ELSEWHERE = {
     (CommandKind.ENTER, Reason.SESSION_KILLED),
     (CommandKind.ENTER, Reason.MEMBER_KILLED),
@@ -308,6 +316,7 @@ ELSEWHERE = {
     *((kind, Reason.ORDERS_FULL) for kind in (CommandKind.ENTER, CommandKind.CANCEL)),
     (CommandKind.ENTER, Reason.BOOK_FULL),
     (CommandKind.ENTER, Reason.POSITIONS_FULL),
+    (CommandKind.ENTER, Reason.ICEBERGS_FULL),
     (CommandKind.LOGON, Reason.SESSIONS_FULL),
     (CommandKind.LIST, Reason.INSTRUMENTS_FULL),
     (CommandKind.SETTLE, Reason.DAY_STATE),
