@@ -42,7 +42,7 @@ MIXED: Final[Mapping[str, int]] = {
     "limits": 12, "risk": 6, "state": 30, "mark": 15, "settle": 8, "expire": 1, "list": 3,
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
     "churn": 1, "recovered": 1, "correct": 10, "mass_cancel": 6, "kill": 3, "resume": 8,
-    "combine": 3,
+    "combine": 3, "call": 8, "uncross": 8, "indicate": 12,
 }  # fmt: skip
 
 
@@ -218,7 +218,7 @@ class Generator:
         account = self._account()
         key = self._key()
         market = draw() < 0.06
-        tif = self.random.choices(list(TimeInForce), (64, 10, 12, 8, 6))[0]
+        tif = self.random.choices(list(TimeInForce), (64, 10, 12, 8, 6, 4))[0]
         post_only = draw() < 0.08 and not market and (tif < TimeInForce.IOC or draw() < 0.1)
         flags = CommandFlag.MARKET if market else 0
         flags |= CommandFlag.POST_ONLY if post_only else 0
@@ -226,7 +226,7 @@ class Generator:
         protected = draw() < (0.4 if market else 0.003)
         flags |= CommandFlag.PROTECTED if protected else 0
         if market and draw() < 0.6:
-            tif = TimeInForce.IOC
+            tif = self.random.choice((TimeInForce.IOC, TimeInForce.IOC, TimeInForce.GFA))
         price = self.random.randrange(-1, 9) * self.step if protected else 0
         instrument = self._instrument()
         bounded = draw() < 0.06 and (not post_only or draw() < 0.1)
@@ -247,7 +247,7 @@ class Generator:
             operator=7,
             stp=self.random.randrange(4),
             target_lo=self._expiry() if tif == TimeInForce.GTD else 0,
-            spare=features,
+            spare=features | (OrderFeature.ALL_OR_NONE if draw() < 0.01 else 0),
             target_hi=target,
             key_lo=key,
             key_hi=key % 3,
@@ -524,6 +524,20 @@ class Generator:
         states = (TradingState.CONTINUOUS, TradingState.HALTED, TradingState.CLOSED)
         state = self.random.choices((*states, self.random.randrange(7)), (86, 6, 5, 3))[0]
         return pack(CommandKind.SET_STATE, instrument=self._instrument(), tif=state)
+
+    def _call(self) -> bytes:
+        """Orders are collected for an auction."""
+        state = self.random.choice((TradingState.PRE_OPEN, TradingState.AUCTION))
+        cause = self.random.choice((0, 0, 10, 11, 12, 12, self.random.randrange(14)))
+        number = self._instrument()
+        return pack(CommandKind.SET_STATE, instrument=number, tif=state, quantity=cause)
+
+    def _uncross(self) -> bytes:
+        state = self.random.choices((TradingState.CONTINUOUS, TradingState.CLOSED), (9, 1))[0]
+        return pack(CommandKind.SET_STATE, instrument=self._instrument(), tif=state)
+
+    def _indicate(self) -> bytes:
+        return pack(CommandKind.INDICATE, instrument=self._instrument())
 
     def _clearing_price(self) -> int:
         ticks = self.centre + round(self.random.gauss(0, self.spread)) * self.step

@@ -1,10 +1,12 @@
 """The oracle's instruments: list, limits, risk parameters, states, marks, settlement, expiry."""
 
+from oracle_auction import COLLECTING, uncross
 from oracle_combinations import decode, made_of, mark_of, sound, weight
 from oracle_matching import cancel_order
 from oracle_orders import return_dormant
 from oracle_risk import review
 from oracle_state import Instrument, Market, Place, Record, Rejected, signed
+from oracle_stops import aftermath
 
 from exchange.messages import (
     CancelReason,
@@ -13,14 +15,26 @@ from exchange.messages import (
     HaltCause,
     Limit,
     Reason,
+    Side,
     TradingState,
 )
 
 MOVES = {
-    TradingState.CLOSED: (TradingState.CONTINUOUS,),
-    TradingState.CONTINUOUS: (TradingState.HALTED, TradingState.CLOSED),
-    TradingState.HALTED: (TradingState.CONTINUOUS, TradingState.CLOSED),
-}
+    TradingState.CLOSED: (TradingState.PRE_OPEN, TradingState.AUCTION, TradingState.CONTINUOUS),
+    TradingState.PRE_OPEN: (
+        TradingState.AUCTION, TradingState.CONTINUOUS, TradingState.HALTED, TradingState.CLOSED,
+    ),
+    TradingState.AUCTION: (
+        TradingState.PRE_OPEN, TradingState.CONTINUOUS, TradingState.HALTED, TradingState.CLOSED,
+    ),
+    TradingState.CONTINUOUS: (
+        TradingState.PRE_OPEN, TradingState.AUCTION, TradingState.HALTED, TradingState.CLOSED,
+    ),
+    TradingState.HALTED: (
+        TradingState.PRE_OPEN, TradingState.AUCTION, TradingState.CONTINUOUS, TradingState.CLOSED,
+    ),
+}  # fmt: skip
+CAUSES = (0, HaltCause.OPENING, HaltCause.CLOSING, HaltCause.VOLATILITY)
 RATE_MAX = 1 << 40
 FEE_MAX = 1 << 32
 CYCLES = range(1, 100)
@@ -113,6 +127,10 @@ def set_limits(m: Market, c: Record) -> None:
             instrument.side(order.side).remove(order)
             instrument.dormant.append(order)
             order.place = Place.DORMANT
+    far = instrument.high, instrument.low
+    for side in (Side.BUY, Side.SELL):
+        for order in [o for o in instrument.market if o.side == side and o.price != far[side]]:
+            cancel_order(m, order, CancelReason.LIMITS_MOVED)
     return_dormant(m, instrument)
 
 
@@ -223,10 +241,24 @@ def change_state(m: Market, instrument: Instrument, state: int, cause: HaltCause
 
 def set_state(m: Market, c: Record) -> None:
     instrument = listed(m, c)
-    if c.tif not in MOVES.get(TradingState(instrument.state), ()):
+    gathers = instrument.legs and c.tif in COLLECTING
+    if gathers or c.tif not in MOVES.get(TradingState(instrument.state), ()):
         raise Rejected(Reason.STATE, instrument.state, c.tif)
+    collecting = c.tif in COLLECTING
+    if c.quantity not in (CAUSES if collecting else (0,)):
+        raise Rejected(
+            Reason.PARAMETER_RANGE, HaltCause.VOLATILITY if collecting else 0, c.quantity
+        )
     halts = c.tif == TradingState.HALTED
-    change_state(m, instrument, c.tif, HaltCause.OPERATOR if halts else HaltCause.NONE)
+    cause = HaltCause.OPERATOR if halts else HaltCause(c.quantity)
+    ended = instrument.state == TradingState.AUCTION and c.tif == TradingState.CLOSED
+    first = len(m.rows)
+    change_state(m, instrument, c.tif, cause)
+    if collecting:
+        instrument.collected = True
+    elif ended or c.tif == TradingState.CONTINUOUS:
+        uncross(m, instrument)
+        aftermath(m, instrument, first)
     return_dormant(m, instrument)
     if c.tif == TradingState.CONTINUOUS:
         for combination in made_of(m, instrument.number):
@@ -307,6 +339,7 @@ def expire(m: Market, c: Record) -> None:
         raise Rejected(Reason.PARAMETER_RANGE)
     m.emit(EventKind.INSTRUMENT_EXPIRED, instrument=instrument.number, price=c.price)
     cancel_orders_of(m, instrument)
+    instrument.collected = False
     for combination in made_of(m, instrument.number):
         change_state(m, combination, TradingState.EXPIRED, HaltCause.NONE)
         cancel_orders_of(m, combination)

@@ -1,5 +1,6 @@
 """The oracle's order commands: known ids, guards, enter, cancel, reduce, replace."""
 
+from oracle_auction import COLLECTING
 from oracle_combinations import effects, judge_legs_open, open_legs
 from oracle_icebergs import judge_display, judge_room, take_hidden
 from oracle_matching import RESTS, cancel_order, lose, send, take_out
@@ -47,7 +48,7 @@ ENTER_FLAGS = int(
     CommandFlag.POST_ONLY | CommandFlag.MARKET | CommandFlag.MANUAL | CommandFlag.PROTECTED
 )
 STOP, ICEBERG = OrderFeature.STOP, OrderFeature.ICEBERG
-ENTER_FEATURES = int(STOP | ICEBERG)
+ENTER_FEATURES = int(STOP | ICEBERG | OrderFeature.ALL_OR_NONE)
 TARGET_FEATURES = int(STOP | ICEBERG)  # they say what ``target_hi`` is; else it is a minimum
 TARGET_FLAGS = int(CommandFlag.BY_CLIENT_ID | CommandFlag.MANUAL)
 REPLACE_FLAGS = TARGET_FLAGS | int(CommandFlag.POST_ONLY | CommandFlag.NEW_ID)
@@ -166,7 +167,7 @@ def find_target(m: Market, c: Record) -> Order:
 
 def judge_open(m: Market, c: Record, account: Account, instrument: Instrument) -> None:
     """Trading state, mode, throttle. Raises NOT_TRADING, CANCEL_ONLY, THROTTLED."""
-    if instrument.state != TradingState.CONTINUOUS:
+    if instrument.state != TradingState.CONTINUOUS and instrument.state not in COLLECTING:
         raise Rejected(Reason.NOT_TRADING, TradingState.CONTINUOUS, instrument.state)
     judge_legs_open(m, instrument)
     if m.mode == Mode.CANCEL_ONLY:
@@ -200,6 +201,17 @@ def judge_fields(c: Record, account: Account, instrument: Instrument) -> None:
         raise Rejected(Reason.PRICE_LIMIT, instrument.high, c.price)
 
 
+def judge_auction(c: Record, instrument: Instrument) -> None:
+    """What an auction does not take. Raises NOT_IN_AUCTION."""
+    at_once = (
+        c.kind == CommandKind.ENTER
+        and not c.spare & STOP
+        and (c.tif not in RESTS or c.flags & CommandFlag.PROTECTED or minimum_of(c))
+    )
+    if instrument.collected and (at_once or c.flags & CommandFlag.POST_ONLY):
+        raise Rejected(Reason.NOT_IN_AUCTION, 0, instrument.state)
+
+
 def judge_post_only(c: Record, side: int, instrument: Instrument) -> None:
     book = instrument.side(1 - side)
     if not c.flags & CommandFlag.POST_ONLY or not book:
@@ -215,6 +227,8 @@ def limit_of(c: Record, instrument: Instrument) -> tuple[int, bool]:
         return c.price, c.tif in RESTS
     if c.spare & STOP:  # it may trade at any price of the day
         return far_limit(instrument, c.side), True
+    if instrument.collected:
+        return far_limit(instrument, c.side), False
     return market_limit(instrument, c.side, c.tif, ticks_of(c))
 
 
@@ -236,11 +250,14 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
     instrument = m.instruments[c.instrument]
     judge_open(m, c, account, instrument)
     judge_fields(c, account, instrument)
+    judge_auction(c, instrument)
     judge_post_only(c, c.side, instrument)
     if minimum_of(c) > c.quantity:
         raise Rejected(Reason.MINIMUM, c.quantity, signed(c.target_hi))
     if c.tif == TimeInForce.GTD and signed(c.target_lo) <= m.stamp:
         raise Rejected(Reason.EXPIRY, m.stamp, signed(c.target_lo))
+    if c.tif == TimeInForce.GFA and not instrument.collected:
+        raise Rejected(Reason.AUCTION_ONLY, TradingState.AUCTION, instrument.state)
     if c.spare & STOP:
         judge_trigger(c, instrument)
     if c.spare & ICEBERG:
@@ -270,7 +287,7 @@ def enter(m: Market, c: Record) -> None:
     account = common(m, c)
     market = bool(c.flags & CommandFlag.MARKET)
     protected = bool(c.flags & CommandFlag.PROTECTED)
-    if c.side > 1 or c.tif > TimeInForce.GTD or c.stp > 3 or c.flags & ~ENTER_FLAGS:
+    if c.side > 1 or c.tif > TimeInForce.GFA or c.stp > 3 or c.flags & ~ENTER_FLAGS:
         raise Rejected(Reason.SYNTAX)
     if c.spare & ~ENTER_FEATURES:
         raise Rejected(Reason.SYNTAX)
@@ -284,10 +301,12 @@ def enter(m: Market, c: Record) -> None:
         or (market and c.tif == TimeInForce.FOK)
         or (protected and not market)
         or (minimum_of(c) and (post_only or c.tif == TimeInForce.FOK))
-        or (c.spare & STOP and (post_only or c.spare & ICEBERG))
+        or (c.spare & STOP and (post_only or c.spare & ICEBERG or c.tif == TimeInForce.GFA))
         or (c.spare & ICEBERG and c.tif not in RESTS)
     ):
         raise Rejected(Reason.COMBINATION)
+    if c.spare & OrderFeature.ALL_OR_NONE:
+        raise Rejected(Reason.ALL_OR_NONE)
     if repeated(m, c):
         return
     instrument = judge_enter(m, c, account)
@@ -297,7 +316,7 @@ def enter(m: Market, c: Record) -> None:
     order = new_order(m, c, instrument.number, c.side, c.tif, limit)
     order.minimum = minimum_of(c)
     order.expiry = c.target_lo
-    order.price = limit if rests or not market else 0
+    order.price = limit if rests or not market or instrument.collected else 0
     order.features = c.spare
     if c.spare & STOP:
         order.trigger, order.market = signed(c.target_hi), market
@@ -382,6 +401,7 @@ def replace(m: Market, c: Record) -> None:
         need_slot(m, c)
         keep_receipt(m, c, cancel_order(m, order, CancelReason.REDUCED))
         return
+    judge_auction(c, instrument)
     judge_post_only(c, order.side, instrument)
     if order.display and order.display * (Limit.REFILLS + 1) < leaves:
         raise Rejected(Reason.DISPLAY, -(-leaves // (Limit.REFILLS + 1)), order.display)
@@ -448,7 +468,8 @@ def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
 
 def return_dormant(m: Market, instrument: Instrument) -> None:
     """One pass over the dormant list: orders inside the limits come in again."""
-    if instrument.state != TradingState.CONTINUOUS or not open_legs(m, instrument):
+    takes = instrument.state == TradingState.CONTINUOUS or instrument.state in COLLECTING
+    if not takes or not open_legs(m, instrument):
         return
     first = len(m.rows)
     for order in list(instrument.dormant):

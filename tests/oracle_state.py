@@ -102,11 +102,12 @@ class Place(Enum):
     BOOK = "book"
     DORMANT = "dormant"
     WAITING = "waiting"  # a stop
+    MARKET = "market"  # waits for an auction, at any price
     FILLED = "filled"
     CANCELLED = "cancelled"
 
 
-WORKING = (Place.BOOK, Place.DORMANT, Place.WAITING)
+WORKING = (Place.BOOK, Place.DORMANT, Place.WAITING, Place.MARKET)
 
 
 @dataclass(slots=True, eq=False)
@@ -221,11 +222,13 @@ class Instrument:
     rule: int = 0  # of a combination
     legs: tuple[tuple[int, int], ...] = ()  # instrument, ratio; of a combination, else none
     implied: bool = False
+    collected: bool = False  # for an auction: bids and asks may be crossed
     bids: list[Order] = field(default_factory=list)  # best first, then oldest first
     asks: list[Order] = field(default_factory=list)
     dormant: list[Order] = field(default_factory=list)
     stops: list[Order] = field(default_factory=list)  # they wait for a price
     elected: list[Order] = field(default_factory=list)  # first to come in first
+    market: list[Order] = field(default_factory=list)  # for an auction, oldest first
 
     @property
     def tick_value(self) -> int:
@@ -293,7 +296,7 @@ class Market:
     def tell(self, kind: EventKind, order: Order, quantity: int, **fields: int) -> Row:
         """An event of one order, with the fields that all of them share."""
         flags = (EventFlag.SELL if order.side == Side.SELL else 0) | fields.pop("flags", 0)
-        if order.place is Place.BOOK:
+        if order.place in (Place.BOOK, Place.MARKET):
             flags |= EventFlag.RESTING
         row = Row(
             kind,

@@ -1,6 +1,7 @@
 """Cancel, reduce, replace: guards in documented precedence, then the effect; dormant returns."""
 
 from exchange.engine.aftermath cimport aftermath
+from exchange.engine.auction cimport join
 from exchange.engine.book cimport slot_of
 from exchange.engine.combinations cimport bad_legs_risk, charge_legs
 from exchange.engine.expiry cimport expiry_of
@@ -17,10 +18,10 @@ from exchange.engine.orders cimport Terms, accept_plain, accept_special
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.stops cimport start_waiting, wait_elected
 from exchange.engine.state cimport (
-    AT_MARKET, COMBINED, Command, ELECTED, Event, Extra, Instrument, Market, Order, PROTECTED_BY,
-    Position, WAITING, WORKING, account_of, emit, i32, i64, instrument_of, is_featured, is_live,
-    is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_stp_of,
-    u32, u64, u8, unlikely, what,
+    AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
+    PROTECTED_BY, Position, UNPRICED, WAITING, WORKING, account_of, collects, emit, i32, i64,
+    instrument_of, is_featured, is_live, is_seen, is_simple, likely, lots_of, order_id_of,
+    set_order_state, side_of, state_of, tif_stp_of, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -138,7 +139,7 @@ cdef void reduce_special(Market* m, u32 slot, u32 lots) noexcept nogil:
 cdef inline bint keeps_place(Command* c, Order* o, i64 leaves, i64 before) noexcept nogil:
     """Whether a REPLACE only makes its order smaller, which has `before` lots."""
     return (c.price == o.price and leaves <= before
-            and (state_of(o) == WORKING or state_of(o) == WAITING)
+            and state_of(o) != DORMANT and state_of(o) != UNPRICED
             and not c.flags & COMMAND_FLAG_NEW_ID)
 
 
@@ -234,7 +235,7 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
     """ORDER_REPLACED under the same id: in place, or out of the book and in again."""
     cdef bint kept = keeps_place(c, o, leaves, before)
     cdef u32 first = m.index
-    cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if state_of(o) == WORKING else 0)
+    cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if is_seen(o) else 0)
     cdef Incoming t
     cdef Event* e = emit(m, what(EVENT_KIND_ORDER_REPLACED, flags, kept), p.who)
     t.order_id = order_id_of(m, slot)
@@ -255,7 +256,10 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
             wait_again(m, c, book, p, slot, leaves)
             return
     if kept:
-        book.levels[at].quantity -= o.leaves - leaves
+        if likely(state_of(o) == WORKING):
+            book.levels[at].quantity -= o.leaves - leaves
+        else:
+            queue_of(m, book, slot).quantity -= o.leaves - leaves
         release(m, book, p, side_of(o), o.price, o.leaves - leaves)
         if unlikely((o.traits >> 24) & COMBINED):
             charge_legs(m, p)
@@ -271,7 +275,10 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
     if likely(not book.watched):
         run(m, book, &t, m.index - 1, 0)
         return
-    run_special(m, book, &t, m.index - 1, 0)
+    if collects(book):
+        e.leaves = join(m, book, slot, False)
+    else:
+        run_special(m, book, &t, m.index - 1, 0)
     aftermath(m, book, first)
 
 
@@ -280,12 +287,8 @@ cdef void keep_special(Market* m, Event* e, Instrument* book, Position* p, u32 s
     """Its place kept, a special order has `lots` fewer: of those first that nobody sees."""
     cdef Order* o = &m.orders[slot]
     cdef u32 hidden = take_hidden(m, slot, lots) if lots else 0
-    if state_of(o) == WORKING:
-        e.leaves = o.leaves
-        book.levels[slot_of(book, o.price)].quantity -= lots - hidden
-    else:
-        e.leaves = 0
-        queue_of(m, book, slot).quantity -= lots - hidden
+    e.leaves = o.leaves if is_seen(o) else 0
+    queue_of(m, book, slot).quantity -= lots - hidden
     release(m, book, p, side_of(o), o.price, lots)
 
 
@@ -348,10 +351,13 @@ cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
             e.key_hi = o.key_hi
             e.a = o.session
             e.b = 0
-            t.slot = slot
-            t.limit = slot_of(book, o.price)
-            t.need = 0
-            run_special(m, book, &t, m.index - 1, 0)
+            if collects(book):
+                e.leaves = join(m, book, slot, False)
+            else:
+                t.slot = slot
+                t.limit = slot_of(book, o.price)
+                t.need = 0
+                run_special(m, book, &t, m.index - 1, 0)
         slot = following
     if book.watched:
         aftermath(m, book, first)

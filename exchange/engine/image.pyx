@@ -138,6 +138,9 @@ cdef bytes after_orders(Market* m, bint buckets):
     killed = [k for k in range(LIMIT_MEMBERS) if m.members_killed[k]]
     if killed:
         parts.append(numbers((len(killed), *killed)))
+    gathering = [k for k in range(m.instrument_count) if m.auctions[k] != NULL]
+    if gathering:  # the rest follows from the orders: where each waits, and behind whom
+        parts.append(numbers((-1, len(gathering), *gathering)))
     if m.expiry_count:
         due = sorted([(m.expiries[k].due, m.expiries[k].slot) for k in range(m.expiry_count)])
         parts.append(numbers((m.expiry_count,)))

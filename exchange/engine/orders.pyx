@@ -4,6 +4,7 @@ from libc.stdlib cimport realloc
 from libc.string cimport memset
 
 from exchange.engine.aftermath cimport aftermath
+from exchange.engine.auction cimport join
 from exchange.engine.book cimport has_opposite, price_of, reaches, rest
 from exchange.engine.combinations cimport bad_legs_risk, missing_positions
 from exchange.engine.expiry cimport start_expiry
@@ -21,8 +22,8 @@ from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold
 from exchange.engine.stops cimport start_waiting
 from exchange.engine.state cimport (
     AT_MARKET, Account, COMBINED, Command, Composite, Event, Instrument, Market, Order,
-    PROTECTED_BY, Position, WATCH_IMPLIED, WATCH_LEGS, WORKING, emit, i64, likely, order_id_of,
-    pair, traits_of, u16, u32, u64, u8, unlikely, what,
+    PROTECTED_BY, Position, WATCH_IMPLIED, WATCH_LEGS, WORKING, collects, emit, i64, likely,
+    order_id_of, pair, traits_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -31,7 +32,7 @@ cdef enum:
     ENTER_FORM = 0x78F8FE00
     # what is zero in a plain limit order, GTC or DAY: also tif > 1, all flags but MANUAL
     PLAIN_FORM = 0xFBFEFE00
-    ENTER_FEATURES = 12  # STOP ICEBERG
+    ENTER_FEATURES = 28  # STOP ICEBERG ALL_OR_NONE
 
 
 cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil:
@@ -58,12 +59,12 @@ cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil
 
 
 cdef bint bad_form(Market* m, Command* c) noexcept nogil:
-    """SYNTAX, ID_FORMAT, COMBINATION: when a cheap test found something unusual."""
+    """SYNTAX, ID_FORMAT, COMBINATION, ALL_OR_NONE: when a cheap test found something unusual."""
     cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
     cdef bint protected = (c.flags & COMMAND_FLAG_PROTECTED) != 0
     cdef bint post_only = (c.flags & COMMAND_FLAG_POST_ONLY) != 0
     cdef u8 shared = c.spare & TARGET_FEATURES
-    if ((<u32*>c)[0] & <u32>ENTER_FORM or c.tif > TIME_IN_FORCE_GTD
+    if ((<u32*>c)[0] & <u32>ENTER_FORM or c.tif > TIME_IN_FORCE_GFA
             or c.stp > SELF_TRADE_DECREMENT or c.spare & ~ENTER_FEATURES
             or (market and not protected and c.price != 0)
             or (c.tif != TIME_IN_FORCE_GTD and c.target_lo != 0)):
@@ -76,9 +77,12 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
             or (protected and not market)
             or (minimum_of(c) and (post_only or c.tif == TIME_IN_FORCE_FOK))
             or shared & (shared - 1)  # more than one of them
-            or (c.spare & ORDER_FEATURE_STOP and post_only)
+            or (c.spare & ORDER_FEATURE_STOP and (post_only or c.tif == TIME_IN_FORCE_GFA))
             or (c.spare & ORDER_FEATURE_ICEBERG and not rests(c.tif))):
         reject(m, c, REASON_COMBINATION, 0, 0)
+        return True
+    if c.spare & ORDER_FEATURE_ALL_OR_NONE:
+        reject(m, c, REASON_ALL_OR_NONE, 0, 0)
         return True
     return False
 
@@ -155,6 +159,9 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
             e.leaves = 0
             start_waiting(m, book, slot)
             return
+    if not plain and unlikely(collects(book)):
+        e.leaves = join(m, book, slot, c.flags & COMMAND_FLAG_MARKET)
+        return
     if likely((plain or (terms.rests and not book.watched & (WATCH_LEGS | WATCH_IMPLIED)))
               and not reaches(side, terms.slot, book.best[1 - side])):
         # nothing to trade with: what the guards foresaw is what happens
@@ -215,7 +222,7 @@ cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
     terms.need = <u32>minimum_of(c)
     if c.tif == TIME_IN_FORCE_GTD:
         terms.expiry = <i64>c.target_lo
-    if c.spare & ORDER_FEATURE_STOP:
+    if c.spare & ORDER_FEATURE_STOP or collects(book):
         return
     if c.flags & COMMAND_FLAG_MARKET:
         if not rests(c.tif) or not has_opposite(book, c.side):
@@ -267,8 +274,7 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
         return
     # one test of two bytes: the self-trade mode, and features above it
     special = ((<u32*>c)[0] & <u32>PLAIN_FORM or (<u16*>&c.stp)[0] > SELF_TRADE_DECREMENT
-               or c.key_lo == 0
-               or c.target_lo | c.target_hi)
+               or c.key_lo == 0 or c.target_lo | c.target_hi)
     if unlikely(special) and bad_form(m, c):
         return
     terms.tag = tag_of(c.account, c.key_lo)

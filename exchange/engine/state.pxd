@@ -60,9 +60,11 @@ cdef enum OrderState:
     WORKING = 1  # in the book
     DORMANT = 2  # outside the day's limits, in the instrument's dormant list
     WAITING = 3  # a stop, in one of the instrument's two lists of them
-    FILLED = 4  # finished, its id still remembered
-    CANCELLED = 5
-    RECEIPT = 6  # no order: an accepted request, remembered for its id
+    COLLECTED = 4  # a sell order in the second ladder of an instrument that collects for an auction
+    UNPRICED = 5  # a market order that waits for an auction; its price is the day's far limit
+    FILLED = 6  # finished, its id still remembered
+    CANCELLED = 7
+    RECEIPT = 8  # no order: an accepted request, remembered for its id
 
 cdef enum OrderFlag:
     AGED = 1  # left the account's window while it still worked
@@ -211,6 +213,12 @@ cdef struct Composite:  # of an instrument: what it is made of, and what is made
 cdef struct Charged:  # of a position in a combination: lots that its legs count as working
     i64[2] lots
 
+cdef struct Auction:  # of an instrument that collects: buys on its own ladder, sells on this one
+    Instrument asks  # of it only what a ladder needs
+    Level[2] market  # UNPRICED orders by side, oldest first
+    u32 good_for  # there may be GFA orders
+    u32 spare
+
 cdef enum SessionState:
     SESSION_FREE = 0
     SESSION_ONLINE = 1
@@ -259,6 +267,7 @@ cdef struct Market:
     u32* combined  # the numbers of combinations, rising
     u32 combined_count
     Charged* charged  # by position
+    Auction** auctions  # by instrument; NULL of one that does not collect
     Account* accounts
     u32 account_capacity, account_top
     Member* members
@@ -309,6 +318,15 @@ cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogi
         refresh_combined(m)
 
 
+cdef inline bint collects(Instrument* book) noexcept nogil:
+    """Whether its orders are kept for an auction, on two ladders."""
+    return (book.watched & WATCH_AUCTION) != 0
+
+
+cdef inline Auction* auction_of(Market* m, Instrument* book) noexcept nogil:
+    return m.auctions[book - m.instruments]
+
+
 cdef inline u32 standing(u32 session, u32 state) noexcept nogil:
     """`standing` of the session with this id in this state."""
     return (session & <u32>0xFFFF0000) | state
@@ -355,8 +373,13 @@ cdef inline u8 state_of(Order* o) noexcept nogil:
 
 
 cdef inline bint is_live(Order* o) noexcept nogil:
-    """WORKING, DORMANT or WAITING."""
-    return <u8>((o.traits >> 16) - 1) < WAITING
+    """WORKING, DORMANT, WAITING, COLLECTED or UNPRICED."""
+    return <u8>((o.traits >> 16) - 1) < UNPRICED
+
+
+cdef inline bint is_seen(Order* o) noexcept nogil:
+    """WORKING, COLLECTED or UNPRICED: the depth has it."""
+    return state_of(o) == WORKING or state_of(o) >= COLLECTED
 
 
 cdef inline bint is_aged(Order* o) noexcept nogil:

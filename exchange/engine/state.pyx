@@ -40,6 +40,7 @@ cdef Market* market_new() except NULL:
     m.accounts = <Account*>reserve(m.account_capacity * sizeof(Account))
     m.instruments = <Instrument*>reserve(m.instrument_capacity * sizeof(Instrument))
     m.stops = <Stops*>reserve(m.instrument_capacity * sizeof(Stops))
+    m.auctions = <Auction**>reserve(m.instrument_capacity * sizeof(void*))
     m.sessions = <Session*>reserve(m.session_capacity * sizeof(Session))
     m.timers = <Timer*>reserve(m.session_capacity * sizeof(Timer))
     m.composites = <Composite*>reserve(m.instrument_capacity * sizeof(Composite))
@@ -85,6 +86,10 @@ cdef void market_free(Market* m) noexcept:
     for i in range(m.instrument_count):
         free(m.instruments[i].levels)
         free(m.instruments[i].bits)
+        if m.auctions[i] != NULL:
+            free(m.auctions[i].asks.levels)
+            free(m.auctions[i].asks.bits)
+            free(m.auctions[i])
     for i in range(m.account_top):
         free(m.accounts[i].ring)
         free(m.accounts[i].positions)
@@ -94,7 +99,7 @@ cdef void market_free(Market* m) noexcept:
                   <size_t>m.composites, <size_t>m.combined, <size_t>m.charged,
                   <size_t>m.corrected,
                   <size_t>m.stands, <size_t>m.members_killed, <size_t>m.protection_heads,
-                  <size_t>m.protections):
+                  <size_t>m.protections, <size_t>m.auctions):
         release_block(<void*><size_t>block)
     free(m.cells)
     free(m.picked)

@@ -106,18 +106,35 @@ cdef void fall_dormant(Market* m, Instrument* book, u32 slot) noexcept nogil:
     work_aside(m, book, slot)
 
 
+cdef void say_elected(Market* m, u32 slot) noexcept nogil:
+    """A stop that is nowhere now is the order of its other fields: ORDER_ELECTED."""
+    cdef Order* o = &m.orders[slot]
+    cdef Extra* extra = &m.extras[slot]
+    cdef Event* e = emit(m, what(EVENT_KIND_ORDER_ELECTED, side_of(o) << 1, 0),
+                         m.positions[o.position].who)
+    e.order_id = order_id_of(m, slot)
+    e.price = o.price
+    e.quantity = o.leaves
+    e.leaves = 0
+    e.key_lo = o.key_lo
+    e.key_hi = o.key_hi
+    e.a = o.session
+    e.b = extra.trigger
+    extra.features &= ~<u32>(ORDER_FEATURE_STOP | AT_MARKET | PROTECTED_BY)
+    if extra.features == 0:
+        forget_extra(m, slot)
+
+
 cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil:
     """An elected stop is the order of its other fields, and enters now: ORDER_ELECTED."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Extra* extra = &m.extras[slot]
     cdef u32 features = extra.features
-    cdef i64 trigger = extra.trigger
     cdef i64 limit = o.price
     cdef u8 tif = tif_stp_of(o) & 15
     cdef bint stays = rests(tif)
     cdef u16 remainder = 0
-    cdef Event* e
     cdef Incoming t
     withdraw(m, book, p, slot)
     if features & AT_MARKET:
@@ -129,20 +146,9 @@ cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil:
     elif not stays:
         remainder = (CANCEL_REASON_FOK_UNFILLED if tif == TIME_IN_FORCE_FOK
                      else CANCEL_REASON_IOC_REMAINDER)
-    extra.features &= ~<u32>(ORDER_FEATURE_STOP | AT_MARKET | PROTECTED_BY)
-    if extra.features == 0:
-        forget_extra(m, slot)
+    say_elected(m, slot)
     set_order_state(o, WORKING)
     t.order_id = order_id_of(m, slot)
-    e = emit(m, what(EVENT_KIND_ORDER_ELECTED, side_of(o) << 1, 0), p.who)
-    e.order_id = t.order_id
-    e.price = o.price
-    e.quantity = o.leaves
-    e.leaves = 0
-    e.key_lo = o.key_lo
-    e.key_hi = o.key_hi
-    e.a = o.session
-    e.b = trigger
     if stays and not book.low <= limit <= book.high:
         fall_dormant(m, book, slot)
         return

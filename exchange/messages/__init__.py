@@ -77,6 +77,7 @@ class CommandKind(IntEnum):
     SET_MODE = 43
     RECORD = 44
     CHECKPOINT = 45
+    INDICATE = 50
     BUST = 55
     ADJUST = 56
     LIST_COMBINATION = 60
@@ -127,6 +128,9 @@ class EventKind(IntEnum):
     ORDER_WAITING = 50
     ORDER_ELECTED = 51
     ORDER_REFILLED = 52
+    AUCTION_UNCROSSED = 55
+    AUCTION_INDICATED = 56
+    LEVEL_TAKEN = 57  # what an auction's trades took off one level
     TRADE_BUSTED = 60
     TRADE_ADJUSTED = 61
     LEG_TRADE = 70
@@ -151,14 +155,15 @@ class Side(IntEnum):
 
 
 class TimeInForce(IntEnum):
-    """How long an order works: until cancelled, until the day closes, now, all now or never, or
-    until a time."""
+    """How long an order works: until cancelled, until the day closes, now, all now or never,
+    until a time, or for the auction that is being collected."""
 
     GTC = 0
     DAY = 1
     IOC = 2
     FOK = 3
     GTD = 4
+    GFA = 5
 
 
 class SelfTrade(IntEnum):
@@ -191,7 +196,7 @@ class OrderFeature(IntFlag):
     GROUPED = 2  # ``target_hi`` is another working order: a trade of one cancels the other
     STOP = 4  # ``target_hi`` is the trade price that elects it, as a signed number of ticks
     ICEBERG = 8  # ``target_hi``: most lots it shows at a time
-    ALL_OR_NONE = 16
+    ALL_OR_NONE = 16  # refused by name
     QUOTE = 32  # one side of a MASS_QUOTE; no ENTER may ask for it
 
 
@@ -221,10 +226,12 @@ class EventFlag(IntFlag):
     RESTING = 8  # the order was in the book when this took lots off it
     POST_ONLY = 16
     MARKET = 32
+    AUCTION = 64  # TRADE: of an auction; both orders were in the book, nobody was incoming
 
 
 class TradingState(IntEnum):
-    """State of one instrument. Orders match in CONTINUOUS alone; cancels work in every state."""
+    """State of one instrument. Orders match in CONTINUOUS alone, and are collected for an auction
+    in PRE_OPEN and AUCTION; cancels work in every state."""
 
     CLOSED = 0
     PRE_OPEN = 1
@@ -235,11 +242,14 @@ class TradingState(IntEnum):
 
 
 class HaltCause(IntEnum):
-    """Why an instrument is HALTED: ``reason`` of its STATE_CHANGED event."""
+    """Why an instrument is HALTED, or what its auction is: ``reason`` of STATE_CHANGED."""
 
     NONE = 0
     OPERATOR = 1
     RECOVERY = 2
+    OPENING = 10
+    CLOSING = 11
+    VOLATILITY = 12
 
 
 class Mode(IntEnum):
@@ -284,6 +294,8 @@ class CancelReason(IntEnum):
     REDUCE_ONLY = 16  # there is no longer a position to reduce
     QUOTE = 17  # the next quote has none of this side, or begins anew
     PROTECTION = 18  # the account's quotes traded more than it allows
+    AUCTION_ENDED = 25
+    LIMITS_MOVED = 26
 
 
 class Reason(IntEnum):
@@ -342,6 +354,9 @@ class Reason(IntEnum):
     CROSSED = 513
     TRIGGER = 515
     DISPLAY = 516
+    AUCTION_ONLY = 520
+    NOT_IN_AUCTION = 521
+    ALL_OR_NONE = 522
 
     OPEN_ORDERS = 601
     POSITION_LIMIT = 602
@@ -410,6 +425,7 @@ class Limit(IntEnum):
     ICEBERGS = 256  # live orders of one instrument that show a part of their lots
     REFILLS = 63  # of one iceberg: each makes two events (keeps index below 2**20)
     ELECTIONS = 1024  # stops of one instrument that come in under one command
+    AUCTION_ROUNDS = 64  # times that an auction elects stops and looks for its price again
     ELECTION_NS = 500_000  # log time until the next of them
     LEGS = 12  # of one combination
     LEG_SPREADS = 16  # combinations with implied prices in which one instrument is a leg
