@@ -42,7 +42,7 @@ MIXED: Final[Mapping[str, int]] = {
     "limits": 12, "risk": 6, "state": 30, "mark": 15, "settle": 8, "expire": 1, "list": 3,
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
     "churn": 1, "recovered": 1, "correct": 10, "mass_cancel": 6, "kill": 3, "resume": 8,
-    "combine": 3, "call": 8, "uncross": 8, "indicate": 12,
+    "combine": 3, "call": 4, "uncross": 8, "indicate": 6,
 }  # fmt: skip
 
 
