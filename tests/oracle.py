@@ -28,6 +28,7 @@ from oracle_instruments import (
     list_combination,
     list_instrument,
     mark,
+    protect,
     set_limits,
     set_risk,
     set_state,
@@ -36,6 +37,7 @@ from oracle_instruments import (
 from oracle_mass import is_stopped, kill, mass_cancel, resume
 from oracle_matching import cancel_order
 from oracle_orders import cancel, enter, reduce, replace
+from oracle_protections import count_losses_from_now, set_feature
 from oracle_risk import account_hold, hold, required, unrealized, working
 from oracle_state import (
     U64,
@@ -92,6 +94,8 @@ def open_day(m: Market, c: Record) -> None:
         raise Rejected(Reason.DAY_STATE, m.business_date, c.quantity)
     m.day_open, m.business_date = True, c.quantity
     m.day_first, m.corrected = m.sequence, set()
+    for account in m.accounts.values():
+        count_losses_from_now(m, account)
     m.emit(EventKind.DAY_OPENED, quantity=c.quantity)
 
 
@@ -172,6 +176,9 @@ EFFECTS: dict[int, Callable[[Market, Record], None]] = {
     CommandKind.INDICATE: indicate,
     CommandKind.BUST: bust,
     CommandKind.ADJUST: adjust,
+    CommandKind.SET_PROTECTIONS: protect,
+    CommandKind.SET_BREAKER: protect,
+    CommandKind.SET_FEATURE: set_feature,
     CommandKind.LIST_COMBINATION: list_combination,
 }
 
@@ -235,6 +242,7 @@ class Oracle:
         m = self.market
         parts = [
             ("market", m.stops, m.business_date, m.day_open, m.mode, m.rules_version, m.deposited),
+            ("off", sorted(m.features_off)),
             ("corrected", m.day_first, sorted(m.corrected)),
             ("killed", m.killed, sorted(m.killed_members)),
             ("slots", m.generations, m.free_slots),

@@ -4,12 +4,14 @@ from oracle_auction import COLLECTING, uncross
 from oracle_combinations import decode, made_of, mark_of, sound, weight
 from oracle_matching import cancel_order
 from oracle_orders import return_dormant
+from oracle_protections import set_breaker, set_protections
 from oracle_risk import review
 from oracle_state import Instrument, Market, Place, Record, Rejected, signed
 from oracle_stops import aftermath
 
 from exchange.messages import (
     CancelReason,
+    CommandKind,
     EventFlag,
     EventKind,
     HaltCause,
@@ -230,6 +232,7 @@ def mark_fits(m: Market, instrument: Instrument, price: int, settles: bool) -> b
 
 def change_state(m: Market, instrument: Instrument, state: int, cause: HaltCause) -> None:
     before, instrument.state = instrument.state, state
+    instrument.resume_at = 0
     m.emit(
         EventKind.STATE_CHANGED,
         instrument=instrument.number,
@@ -263,6 +266,22 @@ def set_state(m: Market, c: Record) -> None:
     if c.tif == TradingState.CONTINUOUS:
         for combination in made_of(m, instrument.number):
             return_dormant(m, combination)
+
+
+def protect(m: Market, c: Record) -> None:
+    """SET_PROTECTIONS, SET_BREAKER."""
+    effect = set_protections if c.kind == CommandKind.SET_PROTECTIONS else set_breaker
+    instrument = living(m, c)
+    outright(instrument)
+    effect(m, c, instrument)
+
+
+def resume(m: Market, instrument: Instrument) -> None:
+    """A halt ends by itself."""
+    change_state(m, instrument, TradingState.CONTINUOUS, HaltCause.NONE)
+    return_dormant(m, instrument)
+    for combination in made_of(m, instrument.number):
+        return_dormant(m, combination)
 
 
 def mark(m: Market, c: Record) -> None:
@@ -313,6 +332,7 @@ def settle(m: Market, c: Record) -> None:
     if this <= instrument.last_settled:
         raise Rejected(Reason.ALREADY_SETTLED, instrument.last_settled, this)
     instrument.last_settled = this
+    instrument.last = None
     m.emit(
         EventKind.INSTRUMENT_SETTLED,
         instrument=instrument.number,
@@ -337,6 +357,7 @@ def expire(m: Market, c: Record) -> None:
         raise Rejected(Reason.STATE, TradingState.HALTED, TradingState.CONTINUOUS)
     if not price_fits(c.price, instrument.multiplier, instrument.bound):
         raise Rejected(Reason.PARAMETER_RANGE)
+    instrument.resume_at = 0
     m.emit(EventKind.INSTRUMENT_EXPIRED, instrument=instrument.number, price=c.price)
     cancel_orders_of(m, instrument)
     instrument.collected = False

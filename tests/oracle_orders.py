@@ -4,6 +4,16 @@ from oracle_auction import COLLECTING
 from oracle_combinations import effects, judge_legs_open, open_legs
 from oracle_icebergs import judge_display, judge_room, take_hidden
 from oracle_matching import RESTS, cancel_order, lose, send, take_out
+from oracle_protections import (
+    bound_by_band,
+    is_on,
+    judge_all_months,
+    judge_band,
+    judge_features,
+    judge_loss,
+    judge_through,
+    judge_value,
+)
 from oracle_risk import judge_margin, judge_position
 from oracle_state import (
     NO_KEY,
@@ -34,6 +44,7 @@ from exchange.messages import (
     CommandKind,
     EventFlag,
     EventKind,
+    Feature,
     Limit,
     Mode,
     OrderFeature,
@@ -141,6 +152,8 @@ def common(m: Market, c: Record) -> Account:
             raise Rejected(Reason.ACCOUNT_KILLED)
         if c.session and m.sessions[c.session].killed:
             raise Rejected(Reason.SESSION_KILLED, 0, c.session)
+        if is_on(m, Feature.LOSS_LIMIT):
+            judge_loss(m, c)
         if account.member in m.killed_members:
             raise Rejected(Reason.MEMBER_KILLED, 0, account.member)
         if m.killed:
@@ -221,7 +234,7 @@ def judge_post_only(c: Record, side: int, instrument: Instrument) -> None:
         raise Rejected(Reason.POST_ONLY, best, c.price)
 
 
-def limit_of(c: Record, instrument: Instrument) -> tuple[int, bool]:
+def limit_of(m: Market, c: Record, instrument: Instrument) -> tuple[int, bool]:
     """The price an ENTER may trade up to, and whether what is left of it may rest there."""
     if not c.flags & CommandFlag.MARKET:
         return c.price, c.tif in RESTS
@@ -229,7 +242,8 @@ def limit_of(c: Record, instrument: Instrument) -> tuple[int, bool]:
         return far_limit(instrument, c.side), True
     if instrument.collected:
         return far_limit(instrument, c.side), False
-    return market_limit(instrument, c.side, c.tif, ticks_of(c))
+    limit, rests = market_limit(instrument, c.side, c.tif, ticks_of(c))
+    return bound_by_band(m, instrument, c.side, limit), rests
 
 
 def minimum_of(c: Record) -> int:
@@ -249,7 +263,10 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
         raise Rejected(Reason.UNKNOWN_INSTRUMENT, len(m.instruments), c.instrument)
     instrument = m.instruments[c.instrument]
     judge_open(m, c, account, instrument)
+    judge_value(m, c, account, instrument)
     judge_fields(c, account, instrument)
+    judge_features(m, c)
+    judge_through(m, c, instrument)
     judge_auction(c, instrument)
     judge_post_only(c, c.side, instrument)
     if minimum_of(c) > c.quantity:
@@ -266,7 +283,8 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
         raise Rejected(Reason.NOT_OUTRIGHT, 0, len(instrument.legs))
     if account.open_orders() >= account.max_open:
         raise Rejected(Reason.OPEN_ORDERS, account.max_open, account.open_orders())
-    limit, _ = limit_of(c, instrument)
+    judge_all_months(m, account, instrument, c.side, c.quantity)
+    limit, _ = limit_of(m, c, instrument)
     judge_position(m, account, instrument, c.side, c.quantity, None)
     judge_margin(m, account, instrument, (c.side, c.quantity, limit), None)
     orders = sum(o.instrument == instrument.number for o in m.orders_by_slot())
@@ -312,7 +330,7 @@ def enter(m: Market, c: Record) -> None:
     instrument = judge_enter(m, c, account)
     for number, _, _ in effects(instrument, c.side, 1):
         account.positions.setdefault(number, Position())
-    limit, rests = limit_of(c, instrument)
+    limit, rests = limit_of(m, c, instrument)
     order = new_order(m, c, instrument.number, c.side, c.tif, limit)
     order.minimum = minimum_of(c)
     order.expiry = c.target_lo
@@ -395,12 +413,17 @@ def replace(m: Market, c: Record) -> None:
     order = find_target(m, c)
     instrument = m.instruments[order.instrument]
     judge_open(m, c, account, instrument)
+    judge_value(m, c, account, instrument)
     judge_fields(c, account, instrument)
     leaves = c.quantity if new_id else c.quantity - order.executed
     if leaves <= 0:
         need_slot(m, c)
         keep_receipt(m, c, cancel_order(m, order, CancelReason.REDUCED))
         return
+    if new_id or not keeps_place(order, c, leaves):
+        if order.place is not Place.WAITING:
+            judge_band(m, instrument, order.side, c.price)
+        judge_all_months(m, account, instrument, order.side, leaves - order.leaves)
     judge_auction(c, instrument)
     judge_post_only(c, order.side, instrument)
     if order.display and order.display * (Limit.REFILLS + 1) < leaves:

@@ -16,6 +16,7 @@ from exchange.messages import (
     AccountKind,
     EventFlag,
     EventKind,
+    Feature,
     Limit,
     Reason,
     Side,
@@ -167,6 +168,7 @@ class Position:
 
     net: int = 0
     cost: int = 0
+    accountable: bool = False  # beyond the level of accountability, as was told
     orders: dict[int, Order] = field(default_factory=dict)  # working and dormant, by order id
 
 
@@ -184,6 +186,9 @@ class Account:
     max_order: int = 0
     killed: bool = False  # by SET_ACCOUNT
     stopped: bool = False  # by KILL
+    loss_limit: int = 0
+    loss_base: int = 0  # cash and unrealized amount that the day's loss is counted from
+    loss_reached: bool = False
     in_deficit: bool = False  # as the last DEFICIT event said
     positions: dict[int, Position] = field(default_factory=dict)
     window: deque[Order | Receipt] = field(default_factory=deque)  # oldest accepted first
@@ -196,6 +201,17 @@ class Account:
 
     def open_orders(self) -> int:
         return sum(len(position.orders) for position in self.positions.values())
+
+
+@dataclass(slots=True, eq=False)
+class Window:
+    """Trades of the last ``span`` ns as (part of time, price); ``variation`` 0: it is not used."""
+
+    variation: int = 0
+    span: int = 0
+    halt: int = 0
+    whole_product: bool = False
+    trades: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -223,6 +239,13 @@ class Instrument:
     legs: tuple[tuple[int, int], ...] = ()  # instrument, ratio; of a combination, else none
     implied: bool = False
     collected: bool = False  # for an auction: bids and asks may be crossed
+    band: int = 0
+    order_value: int = 0
+    all_months: int = 0
+    accountability: int = 0
+    last: int | None = None  # price of the last trade since settled
+    resume_at: int = 0  # stamp at which a halt ends by itself
+    windows: list[Window] = field(default_factory=lambda: [Window(), Window()])
     bids: list[Order] = field(default_factory=list)  # best first, then oldest first
     asks: list[Order] = field(default_factory=list)
     dormant: list[Order] = field(default_factory=list)
@@ -282,6 +305,7 @@ class Market:
         self.stops = 0  # ever made to wait
         self.stamp = 0
         self.sequence = 0  # of the command in hand
+        self.features_off: frozenset[Feature] = frozenset()
         self.day_first = 0  # of the command that opened the day
         self.corrected: set[int] = set()  # match numbers busted or adjusted since then
         self.rows: list[Row] = []

@@ -17,7 +17,9 @@ from exchange.engine.matching cimport Incoming, run, run_special
 from exchange.engine.orders cimport Terms, accept_plain, accept_special
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.stops cimport start_waiting, wait_elected
+from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
+    WATCH_BREAKER, WATCH_LIMITS,
     AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
     PROTECTED_BY, Position, UNPRICED, WAITING, WORKING, account_of, collects, emit, i32, i64,
     instrument_of, is_featured, is_live, is_seen, is_simple, likely, lots_of, order_id_of,
@@ -152,12 +154,26 @@ cdef bint bad_display(Market* m, Command* c, Instrument* book, Order* o,
             and refuse_display(m, c, book, <u64>leaves, display))
 
 
+cdef bint refuse_protected(Market* m, Command* c, Instrument* book, Position* p, Order* o,
+                           i64 leaves, i64 before) noexcept nogil:
+    """PRICE_BAND (not of a stop that waits), ALL_MONTHS_LIMIT; neither of what keeps its place."""
+    if keeps_place(c, o, leaves, before):
+        return False
+    if (book.watched & WATCH_BREAKER and state_of(o) != WAITING
+            and refuse_band(m, c, book, side_of(o), c.price)):
+        return True
+    return (book.watched & WATCH_LIMITS
+            and refuse_all_months(m, c, book, p.owner, side_of(o), leaves - before))
+
+
 cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o,
                                i64 leaves, i64 before, Terms* terms) noexcept nogil:
     """POST_ONLY, DISPLAY, then the risk of `leaves` at the new price in place of what the order
     holds."""
     cdef i64 adverse = before * adverse_per_lot(book, side_of(o), o.price) if p.adverse else 0
     cdef bint refused
+    if unlikely(book.watched) and refuse_protected(m, c, book, p, o, leaves, before):
+        return True
     if bad_post_only(m, c, book, side_of(o), terms.slot):
         return True
     if unlikely(is_featured(o)) and bad_display(m, c, book, o, leaves):
@@ -195,7 +211,9 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
     o = &m.orders[slot]
     p = &m.positions[o.position]
     book = &m.instruments[instrument_of(p)]
-    if bad_time(m, c, book, p.owner) or bad_grid(m, c, book, p.owner, &terms.slot):
+    if (bad_time(m, c, book, p.owner)
+            or (unlikely(book.watched & WATCH_LIMITS) and refuse_value(m, c, book, p.owner))
+            or bad_grid(m, c, book, p.owner, &terms.slot)):
         return
     leaves = <i64>c.quantity - (0 if new_id else o.executed)
     if leaves <= 0:

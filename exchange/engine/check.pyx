@@ -5,7 +5,9 @@ from exchange.engine.combinations cimport side_in, times
 from exchange.engine.ids cimport find_key, owner_of
 from exchange.engine.ladder cimport lowest
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
+from exchange.engine.safety cimport watch_of
 from exchange.engine.state cimport (
+    WATCH_BREAKER, WATCH_LIMITS,
     Account, Auction, COLLECTED, COMBINED, Composite, DORMANT, ELECTED, EXPIRES, Extra, FREE,
     Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED, WAITING,
     WATCH_HIDDEN, WATCH_STOPS, WORKING, account_of, collects, i32, i64, instrument_of, is_aged,
@@ -306,6 +308,13 @@ cdef int check_market(Market* m) except -1:
     for k in range(1, m.timer_count):
         ensure((m.timers[k - 1].due, m.timers[k - 1].session)
                < (m.timers[k].due, m.timers[k].session), "timers sorted", k)
+    ensure(m.halt_count == sum([m.safety[k].resume_at != 0 for k in range(m.instrument_count)]),
+           "halts that end by themselves counted", m.halt_count)
+    for k in range(m.instrument_count):
+        ensure(m.safety[k].resume_at == 0 or m.instruments[k].state == TRADING_STATE_HALTED,
+               "what resumes is halted", k)
+        ensure((m.instruments[k].watched & (WATCH_BREAKER | WATCH_LIMITS)) == watch_of(m, k),
+               "an instrument with protections is watched", k)
     for k in range(1, m.corrected_count):
         ensure(m.corrected[k - 1] < m.corrected[k], "a trade is corrected once", k)
     return 0

@@ -24,11 +24,14 @@ from exchange.engine.instruments cimport (
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.mass cimport kill, mass_cancel, resume
 from exchange.engine.orders cimport enter
+from exchange.engine.protections cimport set_breaker, set_feature, set_protections
 from exchange.engine.risk cimport hold_of, position_of, required_of
+from exchange.engine.safety cimport next_resume
 from exchange.engine.snapshot cimport image_in, image_out
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.stops cimport next_slice
 from exchange.engine.state cimport (
+    LOSS_REACHED,
     Account, Cell, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Position,
     auction_of, blank, collects, i32, i64, market_free, market_new, u32, u64, u8, working_of,
 )
@@ -97,6 +100,12 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
         adjust(m, c)
     elif kind == COMMAND_KIND_LIST_COMBINATION:
         list_combination(m, c)
+    elif kind == COMMAND_KIND_SET_PROTECTIONS:
+        set_protections(m, c)
+    elif kind == COMMAND_KIND_SET_BREAKER:
+        set_breaker(m, c)
+    elif kind == COMMAND_KIND_SET_FEATURE:
+        set_feature(m, c)
     else:
         reject(m, c, REASON_UNKNOWN_COMMAND, 0, kind)
 
@@ -180,6 +189,9 @@ cdef class Engine:
             due = m.expiries[0].due
         if book != NULL and (due == 0 or m.stops[book - m.instruments].due < due):
             due = m.stops[book - m.instruments].due
+        book = next_resume(m)
+        if book != NULL and (due == 0 or m.safety[book - m.instruments].resume_at < due):
+            due = m.safety[book - m.instruments].resume_at
         return due
 
     def state_bytes(self, bint buckets=True):
@@ -214,7 +226,8 @@ cdef class Engine:
         return {
             "cash": a.cash, "hold": hold_of(a), "unrealized": a.unrealized,
             "required": required_of(a), "open_orders": a.open_orders, "member": a.member_id,
-            "group": a.group, "kind": a.kind, "currency": a.currency, "killed": bool(a.killed),
+            "group": a.group, "kind": a.kind, "currency": a.currency, "killed": bool(a.killed & ~LOSS_REACHED),
+            "loss_reached": bool(a.killed & LOSS_REACHED),
             "in_deficit": bool(a.in_deficit), "max_open_orders": a.max_open_orders,
             "max_order": 0 if a.max_order == LIMIT_QUANTITY else a.max_order,
         }

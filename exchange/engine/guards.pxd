@@ -6,6 +6,7 @@ from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, adverse_per_lot, required_of
 from exchange.engine.state cimport (
     Account, CANCELLED, Command, DORMANT, FILLED, Instrument, KILLED_ACCOUNT, KILLED_BY_SETTING,
+    LOSS_REACHED,
     KILLED_MEMBER, Market, Order, Position,
     SESSION_ONLINE, Session, WORKING, account_of, collects, i128, i32, i64, likely, side_of,
     standing,

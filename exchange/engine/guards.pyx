@@ -1,6 +1,7 @@
 """What the guards say when one fires: off the hot path, in precedence order."""
 
 from exchange.engine.state cimport Composite
+from exchange.engine.safety cimport refuse_loss
 
 
 cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
@@ -20,9 +21,11 @@ cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept n
             reject(m, c, REASON_ACCOUNT_KILLED, 0, 0)
         elif c.session and s.killed:
             reject(m, c, REASON_SESSION_KILLED, 0, c.session)
+        elif killed & LOSS_REACHED and refuse_loss(m, c):
+            return True
         elif killed & KILLED_MEMBER:
             reject(m, c, REASON_MEMBER_KILLED, 0, m.accounts[c.account].member_id)
-        elif killed:
+        elif killed & ~<u32>LOSS_REACHED:
             reject(m, c, REASON_EXCHANGE_KILLED, 0, 0)
         else:
             return False

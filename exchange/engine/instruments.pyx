@@ -17,6 +17,7 @@ from exchange.engine.ladder cimport build_ladder, lowest
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.changes cimport return_dormant
 from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
+from exchange.engine.safety cimport forget_halt
 from exchange.engine.state cimport (
     Account, Auction, Command, Composite, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID,
     Order, Position, auction_of, blank, collects, ctz, emit, i32, i64, legs_open, lots_of,
@@ -278,7 +279,7 @@ cdef void move_state(Market* m, Instrument* book, u8 state, u16 cause) noexcept 
         uncross(m, book)
         if book.watched:
             aftermath(m, book, first)
-    if takes_orders(state) and legs_open(m, <u32>(book - m.instruments)):
+    if takes_orders(<u8>book.state) and legs_open(m, <u32>(book - m.instruments)):
         return_dormant(m, book)
     if state == TRADING_STATE_CONTINUOUS:
         return_made(m, <u32>(book - m.instruments))
@@ -299,9 +300,16 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
         reject(m, c, REASON_PARAMETER_RANGE,
                HALT_CAUSE_VOLATILITY if gathers(c.tif) else 0, cause)
         return
+    forget_halt(m, book)
     if c.tif == TRADING_STATE_HALTED:
         cause = HALT_CAUSE_OPERATOR
     move_state(m, book, c.tif, <u16>cause)
+
+
+cdef void resume(Market* m, Instrument* book) noexcept nogil:
+    """A halt that ends by itself: trading goes on, and dormant orders return."""
+    forget_halt(m, book)
+    move_state(m, book, TRADING_STATE_CONTINUOUS, HALT_CAUSE_NONE)
 
 
 cdef void count_adverse(Market* m, Instrument* book, Level* level) noexcept nogil:
@@ -424,6 +432,8 @@ cdef void settle(Market* m, Command* c) noexcept nogil:
         reject(m, c, REASON_ALREADY_SETTLED, <i64>book.last_settled, <i64>cycle)
         return
     book.last_settled = cycle
+    m.safety[c.instrument].traded = 0
+    m.safety[c.instrument].last = 0
     e = blank(m, EVENT_KIND_INSTRUMENT_SETTLED, 0, 0, c.instrument, 0)
     e.price = c.price
     e.quantity = c.quantity
@@ -447,6 +457,7 @@ cdef void expire(Market* m, Command* c) noexcept nogil:
     if bad_mark(c.price, book.multiplier, book.bound):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
+    forget_halt(m, book)
     blank(m, EVENT_KIND_INSTRUMENT_EXPIRED, 0, 0, c.instrument, 0).price = c.price
     cancel_all_of(m, c.instrument, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
     stop_collecting(m, book)

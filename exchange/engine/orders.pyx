@@ -5,7 +5,7 @@ from libc.string cimport memset
 
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.auction cimport join
-from exchange.engine.book cimport has_opposite, price_of, reaches, rest
+from exchange.engine.book cimport has_opposite, price_of, reaches, rest, slot_toward
 from exchange.engine.combinations cimport bad_legs_risk, missing_positions
 from exchange.engine.expiry cimport start_expiry
 from exchange.engine.extras cimport put_extra, stops_of
@@ -20,7 +20,9 @@ from exchange.engine.lifecycle cimport answer_again, reject
 from exchange.engine.matching cimport Incoming, run, run_special
 from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold
 from exchange.engine.stops cimport start_waiting
+from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value, within_band
 from exchange.engine.state cimport (
+    WATCH_BREAKER, WATCH_LIMITS,
     AT_MARKET, Account, COMBINED, Command, Composite, Event, Instrument, Market, Order,
     PROTECTED_BY, Position, WATCH_IMPLIED, WATCH_LEGS, WORKING, collects, emit, i64, likely,
     order_id_of, pair, traits_of, u16, u32, u64, u8, unlikely, what,
@@ -264,6 +266,30 @@ cdef void enter_combined(Market* m, Command* c, Instrument* book, Account* accou
     accept_special(m, c, book, account, terms)
 
 
+cdef bint refuse_feature(Market* m, Command* c) noexcept nogil:
+    """FEATURE_OFF: the order asks for what is turned off."""
+    cdef u32 off = c.spare & m.features_off
+    if off:
+        reject(m, c, REASON_FEATURE_OFF, 0, off)
+    return off != 0
+
+
+cdef bint refuse_through(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """PRICE_BAND, but for stops, which wait, and MARKET orders, which the band binds."""
+    if c.spare & ORDER_FEATURE_STOP or c.flags & COMMAND_FLAG_MARKET:
+        return False
+    return refuse_band(m, c, book, c.side, c.price)
+
+
+cdef void bind_market(Market* m, Command* c, Instrument* book, Terms* terms) noexcept nogil:
+    """A MARKET order trades no further than the price band."""
+    cdef i64 limit
+    if not book.watched & WATCH_BREAKER:
+        return
+    limit = within_band(m, book, c.side, price_of(book, terms.slot))
+    terms.slot = slot_toward(book, c.side, limit)
+
+
 cdef void enter(Market* m, Command* c) noexcept nogil:
     cdef Account* account
     cdef Instrument* book
@@ -288,7 +314,10 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     book = &m.instruments[c.instrument]
     special |= book.watched != 0
     account = &m.accounts[c.account]
-    if bad_time(m, c, book, account) or bad_grid(m, c, book, account, &terms.slot):
+    if (bad_time(m, c, book, account)
+            or (unlikely(special) and book.watched & WATCH_LIMITS
+                and refuse_value(m, c, book, account))
+            or bad_grid(m, c, book, account, &terms.slot)):
         return
     terms.side = c.side
     terms.tif = c.tif
@@ -297,7 +326,11 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
         if c.flags & COMMAND_FLAG_MARKET:
             if c.spare & ORDER_FEATURE_STOP:  # it may trade at any price of the day
                 terms.slot = 0 if c.side else book.slots - 1
+            else:
+                bind_market(m, c, book, &terms)
             price = price_of(book, terms.slot)
+        if refuse_feature(m, c) or (book.watched & WATCH_BREAKER and refuse_through(m, c, book)):
+            return
         if bad_post_only(m, c, book, c.side, terms.slot) or refuse_extent(m, c, book):
             return
         if book.watched & WATCH_LEGS:
@@ -306,6 +339,8 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
             return
     if unlikely(account.open_orders >= account.max_open_orders):
         reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)
+        return
+    if unlikely(special) and refuse_all_months(m, c, book, account, c.side, c.quantity):
         return
     terms.at = position_of(account, c.instrument)
     terms.adverse = c.quantity * adverse_per_lot(book, c.side, price)

@@ -17,6 +17,7 @@ from exchange.engine.auction cimport collect
 from exchange.engine.ladder cimport build_ladder
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
+    Losses, Safety,
     Account, Auction, COLLECTED, Cell, Composite, ELECTED, Expiry, Extra, FREE, Instrument, Level,
     Market, Member, Order, Position, Protection, RECEIPT, Session, Stops, Timer, UNPRICED, WAITING,
     WATCH_AUCTION, WORKING, account_of, auction_of, collects, i32, instrument_of, is_featured,
@@ -126,6 +127,9 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.expiry_at = of.expiry_at
     m.corrected = of.corrected
     m.auctions = of.auctions
+    m.safety = of.safety
+    m.losses = of.losses
+    m.accountable = of.accountable
 
 
 cdef void blank_positions(Position* p, u32 count) noexcept nogil:
@@ -170,6 +174,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.session_top > m.session_capacity or m.session_free_head >= m.session_top
         or m.session_free_tail >= m.session_top or m.timer_count > m.session_capacity
         or m.expiry_count > m.order_capacity or m.corrected_count > LIMIT_CORRECTIONS
+        or m.halt_count > m.instrument_count
         or m.extra_count >= m.order_top
         or m.timer_capacity != fresh.timer_capacity
         or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
@@ -215,6 +220,9 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
     carry(w, m.sessions, <u64>m.session_top * sizeof(Session))
     carry(w, m.timers, <u64>m.timer_count * sizeof(Timer))
     carry(w, m.expiries, <u64>m.expiry_count * sizeof(Expiry))
+    carry(w, m.safety, <u64>m.instrument_count * sizeof(Safety))
+    carry(w, m.losses, <u64>m.account_top * sizeof(Losses))
+    carry(w, m.accountable, m.position_top)
     carry(w, m.corrected, <u64>m.corrected_count * sizeof(u64))
     blank_positions(<Position*>carry(w, m.positions, <u64>m.position_top * sizeof(Position)),
                     m.position_top)

@@ -141,6 +141,7 @@ cdef enum KillBit:  # why an account may not trade
     KILLED_ACCOUNT = 2
     KILLED_MEMBER = 4
     KILLED_EXCHANGE = 8
+    LOSS_REACHED = 128  # only what reduces may come in
 
 cdef struct Stand:  # what only special orders need of a position, by position
     u32 reducing_head, reducing_tail  # its REDUCE_ONLY orders
@@ -199,6 +200,7 @@ cdef enum Watch:
     WATCH_AUCTION = 16  # no continuous matching now
     WATCH_HIDDEN = 32  # icebergs
     WATCH_LEGS = 1024  # a combination
+    WATCH_LIMITS = 2048  # a most value of an order, a limit over all months
 
 cdef struct Composite:  # of an instrument: what it is made of, and what is made of it
     u32 legs  # 0: an outright
@@ -218,6 +220,29 @@ cdef struct Auction:  # of an instrument that collects: buys on its own ladder, 
     Level[2] market  # UNPRICED orders by side, oldest first
     u32 good_for  # there may be GFA orders
     u32 spare
+
+cdef struct Window:  # of an instrument's trade prices over the last `span`, in parts of time
+    i64 variation  # ticks between a trade and the window's other end that trip it; 0 = off
+    i64 span, halt  # ns; 0 = until an operator resumes
+    i64 part  # number of the latest part, counted from the epoch
+    i64 low[16]  # of the trades of a part; above `high`: it has none
+    i64 high[16]
+    u32 whole_product, spare
+
+cdef struct Safety:  # of an instrument: what its orders and trades are held against
+    i64 band  # ticks; 0 = none, as of all of these
+    i64 order_value  # micro-dollars
+    i64 all_months  # lots of an account over all instruments of the product
+    i64 last  # price of the last trade since settled, if `traded`
+    i64 resume_at  # stamp at which a halt ends by itself; 0 = it does not
+    u32 accountability  # lots
+    u32 traded
+    Window windows[2]  # by Breaker
+
+cdef struct Losses:  # of an account
+    i64 limit  # micro-dollars a day; 0 = none
+    i64 base  # cash and unrealized amount that the loss is counted from
+    u32 reached, spare
 
 cdef enum SessionState:
     SESSION_FREE = 0
@@ -292,6 +317,11 @@ cdef struct Market:
     u64 seen_sequence  # of the command whose events aftermath has seen up to seen_index
     u32 seen_index, spare
     i64 deposits  # net of withdrawals: the sum of all cash
+    Safety* safety  # by instrument
+    Losses* losses  # by account
+    u8* accountable  # by position: it is beyond the level, and that was told
+    u32 halt_count  # instruments with a stamp to resume at
+    u32 features_off  # bits by Feature
     u64 day_first  # sequence of the command that opened the day
     u64* corrected  # match numbers of trades of the day that were busted or adjusted, ascending
     u32 corrected_count

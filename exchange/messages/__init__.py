@@ -80,6 +80,9 @@ class CommandKind(IntEnum):
     INDICATE = 50
     BUST = 55
     ADJUST = 56
+    SET_PROTECTIONS = 57
+    SET_BREAKER = 58
+    SET_FEATURE = 59
     LIST_COMBINATION = 60
 
 
@@ -133,6 +136,11 @@ class EventKind(IntEnum):
     LEVEL_TAKEN = 57  # what an auction's trades took off one level
     TRADE_BUSTED = 60
     TRADE_ADJUSTED = 61
+    PROTECTIONS_CHANGED = 62
+    BREAKER_CHANGED = 63
+    FEATURE_CHANGED = 64
+    ACCOUNTABILITY_PASSED = 65
+    LOSS_LIMIT_REACHED = 66
     LEG_TRADE = 70
     RESIDUAL_POSTED = 71
     LEG_LISTED = 72
@@ -247,9 +255,34 @@ class HaltCause(IntEnum):
     NONE = 0
     OPERATOR = 1
     RECOVERY = 2
+    CIRCUIT_BREAKER = 3
+    VELOCITY = 4
     OPENING = 10
     CLOSING = 11
     VOLATILITY = 12
+
+
+class Breaker(IntEnum):
+    """Which window of an instrument's prices: the long one halts, the short one reserves."""
+
+    CIRCUIT = 0
+    VELOCITY = 1
+
+
+class Feature(IntEnum):
+    """What SET_FEATURE turns off and on again. The first are those of OrderFeature, by bit."""
+
+    REDUCE_ONLY = 0
+    GROUPS = 1
+    STOPS = 2
+    ICEBERGS = 3
+    BANDS = 8
+    CIRCUIT_BREAKER = 9
+    VELOCITY = 10
+    ACCOUNTABILITY = 11
+    ORDER_VALUE = 12
+    ALL_MONTHS_LIMIT = 13
+    LOSS_LIMIT = 14
 
 
 class Mode(IntEnum):
@@ -296,6 +329,7 @@ class CancelReason(IntEnum):
     PROTECTION = 18  # the account's quotes traded more than it allows
     AUCTION_ENDED = 25
     LIMITS_MOVED = 26
+    LOSS_LIMIT = 30
 
 
 class Reason(IntEnum):
@@ -357,12 +391,17 @@ class Reason(IntEnum):
     AUCTION_ONLY = 520
     NOT_IN_AUCTION = 521
     ALL_OR_NONE = 522
+    FEATURE_OFF = 525
+    PRICE_BAND = 526
+    ORDER_VALUE = 527
 
     OPEN_ORDERS = 601
     POSITION_LIMIT = 602
     MARGIN = 603
     MEMBER_MARGIN = 604
     FUNDS = 605
+    ALL_MONTHS_LIMIT = 606
+    LOSS_LIMIT = 607
 
     QUEUE_FULL = 701
     ORDERS_FULL = 702
@@ -421,6 +460,7 @@ class Limit(IntEnum):
     FRAME_BYTES = 16_384  # one WebSocket message from a client
     CLIENT_ID_CHARS = 36
     SUBSCRIPTIONS = 256  # channels of one connection
+    WINDOW_PARTS = 16  # of a breaker's span of time
     CORRECTIONS = 4096  # trades busted or adjusted in one business day
     ICEBERGS = 256  # live orders of one instrument that show a part of their lots
     REFILLS = 63  # of one iceberg: each makes two events (keeps index below 2**20)
