@@ -211,6 +211,8 @@ class AsyncClient:
         expires_ms: int | None = None,
         minimum_quantity: Number | None = None,
         protection: Number | None = None,
+        stop_price: Number | None = None,
+        display_quantity: Number | None = None,
     ) -> EnterOutcome:
         """Enter a limit order, or without a price a market order.
 
@@ -219,6 +221,8 @@ class AsyncClient:
         With ``GTD`` goes ``expires_ms``, milliseconds since the epoch. ``minimum_quantity`` must
         trade at once, or all is cancelled. A market order with a time in force that rests takes
         the best opposite price for its limit; ``protection`` puts the limit that far beyond it.
+        ``stop_price`` makes it a stop: it waits for a trade at that price or through it.
+        ``display_quantity`` makes it an iceberg, which shows that many lots at a time.
         Raises ValueRefused, NotConnected, OutcomeUnknown.
         """
         request = self._build.enter(
@@ -234,6 +238,8 @@ class AsyncClient:
             expires_ms=expires_ms,
             minimum_quantity=minimum_quantity,
             protection=protection,
+            stop_price=stop_price,
+            display_quantity=display_quantity,
         )
         answer = await self._link.ask(request)
         if isinstance(answer, Accepted | Rejected):

@@ -13,13 +13,16 @@ from exchange.messages.wire import (
     Cancelled,
     Corrected,
     Dormant,
+    Elected,
     Execution,
+    LegTraded,
     OrderReport,
     Orders,
     Reduced,
     Replaced,
     Returned,
     SideText,
+    Waiting,
 )
 
 
@@ -36,6 +39,7 @@ class Order(msgspec.Struct, kw_only=True):
     quantity: int
     leaves_quantity: int
     dormant: bool = False
+    waiting: bool = False  # a stop that no trade has elected
 
     @property
     def executed_quantity(self) -> int:
@@ -65,6 +69,7 @@ class Portfolio:
                 quantity=read_quantity(order.quantity),
                 leaves_quantity=read_quantity(order.leaves_quantity),
                 dormant=order.dormant,
+                waiting=order.waiting,
             )
             for order in answer.orders
         }
@@ -80,6 +85,12 @@ class Portfolio:
         if report.kind == "bust" and report.sequence > self._positions_as_of:
             lots = read_quantity(report.quantity)
             self._shift(report.instrument, -lots if report.side == "buy" else lots)
+
+    def take_leg(self, report: LegTraded) -> None:
+        """Take a leg of a combination's trade in: it moves the position in its month."""
+        if report.sequence > self._positions_as_of:
+            lots = read_quantity(report.quantity)
+            self._shift(report.instrument, lots if report.side == "buy" else -lots)
 
     def apply(self, report: OrderReport) -> None:
         """Take one report in, each once and in stream order."""
@@ -127,8 +138,14 @@ class Portfolio:
             order.dormant = False
         elif isinstance(report, Dormant | Returned):
             order.dormant = isinstance(report, Dormant)
+        elif isinstance(report, Waiting):
+            order.waiting = True
+        elif isinstance(report, Elected):  # one at the market gets its limit now
+            order.waiting, order.price = False, report.price
 
     def _trade(self, report: Execution) -> None:
+        if report.legs:  # a combination holds no position
+            return
         lots = read_quantity(report.quantity)
         self._shift(report.instrument, lots if report.side == "buy" else -lots)
 

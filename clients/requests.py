@@ -49,6 +49,8 @@ class Requests:
         expires_ms: int | None = None,
         minimum_quantity: Number | None = None,
         protection: Number | None = None,
+        stop_price: Number | None = None,
+        display_quantity: Number | None = None,
     ) -> Enter:
         """A limit order, or a market order if there is no price; see ``AsyncClient.enter``."""
         return Enter(
@@ -65,6 +67,8 @@ class Requests:
             expires_ms=expires_ms,
             minimum_quantity=None if minimum_quantity is None else quantity_text(minimum_quantity),
             protection=None if protection is None else self._price(instrument, protection),
+            stop_price=None if stop_price is None else self._price(instrument, stop_price),
+            display_quantity=None if display_quantity is None else quantity_text(display_quantity),
         )
 
     def cancel(

@@ -31,11 +31,13 @@ from exchange.messages.wire import (
     DepthDelta,
     DepthSnapshot,
     Dormant,
+    Elected,
     Enter,
     Execution,
     Heartbeat,
     Instruments,
     InstrumentState,
+    LegTraded,
     ListInstruments,
     LoggedOn,
     Logon,
@@ -43,22 +45,36 @@ from exchange.messages.wire import (
     Ping,
     Position,
     Reduced,
+    Refilled,
     Rejected,
     Replaced,
+    ResidualPosted,
     Returned,
     Settled,
     Subscribe,
     Subscribed,
     Unsubscribe,
     Unsubscribed,
+    Waiting,
     signed_text,
 )
 
 Key: TypeAlias = tuple[str, str]  # "order" or "request", and the id
 AnyOrderReport: TypeAlias = (
-    Accepted | Execution | Cancelled | Reduced | Replaced | Dormant | Returned
+    Accepted
+    | Execution
+    | Cancelled
+    | Reduced
+    | Replaced
+    | Dormant
+    | Returned
+    | Waiting
+    | Elected
+    | Refilled
 )
-AnyReport: TypeAlias = AnyOrderReport | Corrected | Settled | CashMoved | Deficit
+AnyReport: TypeAlias = (
+    AnyOrderReport | Corrected | LegTraded | ResidualPosted | Settled | CashMoved | Deficit
+)
 _ANSWERS: Final = (Subscribed, Unsubscribed, Instruments, AccountReport, Orders)
 PENDING_MAX: Final = 16_384  # commands and queries without an answer
 QUIET_BEATS: Final = 1.5  # heartbeats missed before the server is asked for one
@@ -263,6 +279,8 @@ class Session:
             return Received(message, self._settle(_answered_by(message)))
         if isinstance(message, Corrected):
             self.portfolio.correct(message)
+        elif isinstance(message, LegTraded):
+            self.portfolio.take_leg(message)
         return Received(message)
 
     def _rejected(self, message: Rejected, now_ns: int) -> Received:

@@ -18,6 +18,7 @@ from exchange.messages import (
     CommandKind,
     EventFlag,
     EventKind,
+    Feature,
     KillScope,
     OrderFeature,
     Selection,
@@ -41,8 +42,8 @@ MIXED: Final[Mapping[str, int]] = {
     "altered": 20, "wild": 25, "noise": 5, "money": 25, "session": 25, "clock": 10,
     "limits": 12, "risk": 6, "state": 30, "mark": 15, "settle": 8, "expire": 1, "list": 3,
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
-    "churn": 1, "recovered": 1, "correct": 10, "mass_cancel": 6, "kill": 3, "resume": 8,
-    "combine": 3,
+    "churn": 1, "recovered": 1, "correct": 10, "protect": 7, "feature": 2,
+    "mass_cancel": 6, "kill": 3, "resume": 8, "combine": 3, "call": 4, "uncross": 8, "indicate": 6,
 }  # fmt: skip
 
 
@@ -58,6 +59,7 @@ def pack(kind: int, **fields: int) -> bytes:
 TAMEABLE: Final = (
     "enter", "enter", "cancel", "reduce", "replace", "renew", "money", "session",
     "limits", "risk", "state", "mark", "settle", "open_account", "other", "correct",
+    "protect", "set_account",
     "mass_cancel", "kill",
 )  # fmt: skip
 
@@ -218,7 +220,7 @@ class Generator:
         account = self._account()
         key = self._key()
         market = draw() < 0.06
-        tif = self.random.choices(list(TimeInForce), (64, 10, 12, 8, 6))[0]
+        tif = self.random.choices(list(TimeInForce), (64, 10, 12, 8, 6, 4))[0]
         post_only = draw() < 0.08 and not market and (tif < TimeInForce.IOC or draw() < 0.1)
         flags = CommandFlag.MARKET if market else 0
         flags |= CommandFlag.POST_ONLY if post_only else 0
@@ -226,7 +228,7 @@ class Generator:
         protected = draw() < (0.4 if market else 0.003)
         flags |= CommandFlag.PROTECTED if protected else 0
         if market and draw() < 0.6:
-            tif = TimeInForce.IOC
+            tif = self.random.choice((TimeInForce.IOC, TimeInForce.IOC, TimeInForce.GFA))
         price = self.random.randrange(-1, 9) * self.step if protected else 0
         instrument = self._instrument()
         bounded = draw() < 0.06 and (not post_only or draw() < 0.1)
@@ -247,7 +249,7 @@ class Generator:
             operator=7,
             stp=self.random.randrange(4),
             target_lo=self._expiry() if tif == TimeInForce.GTD else 0,
-            spare=features,
+            spare=features | (OrderFeature.ALL_OR_NONE if draw() < 0.01 else 0),
             target_hi=target,
             key_lo=key,
             key_hi=key % 3,
@@ -525,6 +527,20 @@ class Generator:
         state = self.random.choices((*states, self.random.randrange(7)), (86, 6, 5, 3))[0]
         return pack(CommandKind.SET_STATE, instrument=self._instrument(), tif=state)
 
+    def _call(self) -> bytes:
+        """Orders are collected for an auction."""
+        state = self.random.choice((TradingState.PRE_OPEN, TradingState.AUCTION))
+        cause = self.random.choice((0, 0, 10, 11, 12, 12, self.random.randrange(14)))
+        number = self._instrument()
+        return pack(CommandKind.SET_STATE, instrument=number, tif=state, quantity=cause)
+
+    def _uncross(self) -> bytes:
+        state = self.random.choices((TradingState.CONTINUOUS, TradingState.CLOSED), (9, 1))[0]
+        return pack(CommandKind.SET_STATE, instrument=self._instrument(), tif=state)
+
+    def _indicate(self) -> bytes:
+        return pack(CommandKind.INDICATE, instrument=self._instrument())
+
     def _clearing_price(self) -> int:
         ticks = self.centre + round(self.random.gauss(0, self.spread)) * self.step
         return ticks * self.tick_scale + self.random.randrange(2)
@@ -542,6 +558,34 @@ class Generator:
     def _expire(self) -> bytes:
         price = self._clearing_price()
         return pack(CommandKind.EXPIRE, instrument=self._instrument(), price=price)
+
+    def _protect(self) -> bytes:
+        """Bands and breakers so tight that they bite, mostly; now and then none."""
+        draw, step = self.random, self.step
+        number = self._instrument()
+        if draw.random() < 0.5:
+            return pack(
+                CommandKind.SET_PROTECTIONS,
+                instrument=number,
+                price=draw.choice((0, 0, 1, self.spread, 2 * self.spread)) * step,
+                quantity=draw.choice((0, 5, 15, 60)),
+                target_lo=draw.choice((0, 0, self.wealth // 40, self.wealth // 10)),
+                target_hi=draw.choice((0, 0, 30, 100)),
+            )
+        return pack(
+            CommandKind.SET_BREAKER,
+            instrument=number,
+            tif=draw.randrange(2),
+            price=draw.choice((0, 0, 1, self.spread, 3 * self.spread)) * step,
+            quantity=draw.random() < 0.3,
+            target_lo=draw.choice((16, 1_000, SECOND_NS, 100 * SECOND_NS)),
+            target_hi=draw.choice((0, 1, 1, 5_000_000, 5_000_000, SECOND_NS, 90 * SECOND_NS)),
+        )
+
+    def _feature(self) -> bytes:
+        feature = self.random.choice((*Feature, 31))
+        on = self.random.random() < 0.7
+        return pack(CommandKind.SET_FEATURE, tif=feature, quantity=on)
 
     def _correct(self) -> bytes:
         """Bust or adjust a trade, mostly a recent one; now and then one that never was."""
@@ -585,7 +629,14 @@ class Generator:
     def _set_account(self) -> bytes:
         killed = CommandFlag.KILLED if self.random.random() < 0.07 else 0
         lots = self.random.choice((0, 0, 0, 8, 20))
-        return pack(CommandKind.SET_ACCOUNT, account=self._account(), flags=killed, quantity=lots)
+        loss = self.random.choice((*[0] * 20, self.wealth // 200, self.wealth // 20))
+        return pack(
+            CommandKind.SET_ACCOUNT,
+            account=self._account(),
+            flags=killed,
+            quantity=lots,
+            price=loss,
+        )
 
     def _day(self) -> bytes:
         if self.random.random() < 0.5:

@@ -19,6 +19,7 @@ from oracle_accounts import (
     record,
     set_account,
 )
+from oracle_auction import indicate
 from oracle_combinations import mark_of
 from oracle_corrections import adjust, bust
 from oracle_instruments import (
@@ -27,6 +28,7 @@ from oracle_instruments import (
     list_combination,
     list_instrument,
     mark,
+    protect,
     set_limits,
     set_risk,
     set_state,
@@ -35,6 +37,7 @@ from oracle_instruments import (
 from oracle_mass import is_stopped, kill, mass_cancel, resume
 from oracle_matching import cancel_order
 from oracle_orders import cancel, enter, reduce, replace
+from oracle_protections import count_losses_from_now, set_feature
 from oracle_risk import account_hold, hold, required, unrealized, working
 from oracle_state import (
     U64,
@@ -91,6 +94,8 @@ def open_day(m: Market, c: Record) -> None:
         raise Rejected(Reason.DAY_STATE, m.business_date, c.quantity)
     m.day_open, m.business_date = True, c.quantity
     m.day_first, m.corrected = m.sequence, set()
+    for account in m.accounts.values():
+        count_losses_from_now(m, account)
     m.emit(EventKind.DAY_OPENED, quantity=c.quantity)
 
 
@@ -168,8 +173,12 @@ EFFECTS: dict[int, Callable[[Market, Record], None]] = {
     CommandKind.SET_MODE: set_mode,
     CommandKind.RECORD: record,
     CommandKind.CHECKPOINT: checkpoint,
+    CommandKind.INDICATE: indicate,
     CommandKind.BUST: bust,
     CommandKind.ADJUST: adjust,
+    CommandKind.SET_PROTECTIONS: protect,
+    CommandKind.SET_BREAKER: protect,
+    CommandKind.SET_FEATURE: set_feature,
     CommandKind.LIST_COMBINATION: list_combination,
 }
 
@@ -233,6 +242,7 @@ class Oracle:
         m = self.market
         parts = [
             ("market", m.stops, m.business_date, m.day_open, m.mode, m.rules_version, m.deposited),
+            ("off", sorted(m.features_off)),
             ("corrected", m.day_first, sorted(m.corrected)),
             ("killed", m.killed, sorted(m.killed_members)),
             ("slots", m.generations, m.free_slots),
@@ -283,7 +293,9 @@ class Oracle:
     def book(self, instrument_id: int, levels: int = 0) -> tuple[list[Depth], list[Depth]]:
         """Bids and asks, best first, as (price_ticks, lots, orders); 0 levels means all."""
         instrument = self.market.instruments[instrument_id]
-        return _depth(instrument.bids, levels), _depth(instrument.asks, levels)
+        buys = [order for order in instrument.market if order.side == Side.BUY]
+        sells = [order for order in instrument.market if order.side == Side.SELL]
+        return _depth(buys + instrument.bids, levels), _depth(sells + instrument.asks, levels)
 
     def instrument(self, instrument_id: int) -> dict[str, int]:
         """Figures and parameters of an instrument. Raises KeyError."""
@@ -365,8 +377,8 @@ def _account_state(number: int, account: Account, buckets: bool) -> tuple[object
 
 
 def _instrument_state(instrument: Instrument) -> tuple[object, ...]:
-    queues = (instrument.bids, instrument.asks, instrument.dormant, instrument.stops)
-    queues += (instrument.elected,)
+    books = [instrument.bids, instrument.asks, instrument.dormant]
+    queues = [*books, instrument.stops, instrument.elected, instrument.market]
     return (
         *_fields(instrument)[: -len(queues)],
         *([order.order_id for order in queue] for queue in queues),
@@ -384,11 +396,14 @@ def _depth(orders: list[Order], levels: int) -> list[Depth]:
 
 def _check_book(m: Market, instrument: Instrument) -> None:
     bids, asks = instrument.bids, instrument.asks
-    assert not (bids and asks) or bids[0].price < asks[0].price, "no crossed book"
+    assert not (bids and asks) or instrument.collected or bids[0].price < asks[0].price, (
+        "no crossed book"
+    )
     prices = [order.price for order in bids], [order.price for order in asks]
     assert prices[0] == sorted(prices[0], reverse=True), "bids stand best first"
     assert prices[1] == sorted(prices[1]), "asks stand best first"
-    waiting = [*instrument.stops, *instrument.elected]
+    assert instrument.collected or not instrument.market, "market orders wait for auctions alone"
+    waiting = [*instrument.stops, *instrument.elected, *instrument.market]
     for order in [*bids, *asks, *instrument.dormant, *waiting]:
         assert order.shown > 0, "a working order has leaves"
         assert order.place in WORKING, "an order knows where it is"

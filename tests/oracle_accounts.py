@@ -1,7 +1,9 @@
 """The oracle's accounts: opening, money in and out, sessions and their timers."""
 
+from oracle_instruments import resume
 from oracle_matching import cancel_order
 from oracle_orders import keep_receipt, need_slot, repeated
+from oracle_protections import count_losses_from_now
 from oracle_risk import member_figures, required, review
 from oracle_state import Account, Market, Order, Record, Rejected, Session
 from oracle_stops import aftermath, trades_now
@@ -19,7 +21,7 @@ from exchange.messages import (
 
 THROTTLE_MAX = 1 << 50
 SESSION_SLOT_BITS = 16
-SESSIONS, ORDERS, STOPS = 0, 1, 2  # which comes first of what is due at the same stamp
+SESSIONS, ORDERS, STOPS, HALTS = 0, 1, 2, 3  # which comes first of what is due at the same stamp
 
 
 def open_account(m: Market, c: Record) -> None:
@@ -100,6 +102,7 @@ def move_money(m: Market, c: Record) -> None:
         m.accounts[0].cash += c.price
     else:
         m.deposited += change
+        account.loss_base += change
     kind = MONEY_EVENTS[CommandKind(c.kind)]
     row = m.emit(kind, account=c.account, price=c.price, key=c.key, a=change, b=account.cash)
     review(m, [c.account])
@@ -108,11 +111,16 @@ def move_money(m: Market, c: Record) -> None:
 
 def set_account(m: Market, c: Record) -> None:
     account = known_account(m, c)
+    if not 0 <= c.price <= Limit.MONEY:
+        raise Rejected(Reason.PARAMETER_RANGE, Limit.MONEY, c.price)
     account.killed = bool(c.flags & CommandFlag.KILLED)
     account.max_order = c.quantity
+    account.loss_limit, account.loss_reached = c.price, False
+    count_losses_from_now(m, account)
     m.emit(
         EventKind.ACCOUNT_CHANGED,
         account=c.account,
+        price=c.price,
         quantity=c.quantity,
         leaves=int(account.killed),
     )
@@ -198,7 +206,8 @@ def next_due(m: Market) -> tuple[int, int, int] | None:
     lost = [(s.due, SESSIONS, s.session_id) for s in m.sessions.values() if not s.online]
     orders = [(o.expiry, ORDERS, o.slot) for o in m.orders_by_slot() if o.expiry]
     stops = [(i.due, STOPS, i.number) for i in m.instruments if i.elected and trades_now(m, i)]
-    return min(lost + orders + stops, default=None)
+    halts = [(i.resume_at, HALTS, i.number) for i in m.instruments if i.resume_at]
+    return min(lost + orders + stops + halts, default=None)
 
 
 def end_grace(m: Market, session: Session) -> None:
@@ -217,6 +226,8 @@ def fire_timers(m: Market) -> None:
             end_grace(m, m.sessions[due[2]])
         elif due[1] == STOPS:
             aftermath(m, m.instruments[due[2]], len(m.rows))
+        elif due[1] == HALTS:
+            resume(m, m.instruments[due[2]])
         else:
             order = m.slots[due[2]]
             assert isinstance(order, Order)

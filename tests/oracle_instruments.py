@@ -1,26 +1,42 @@
 """The oracle's instruments: list, limits, risk parameters, states, marks, settlement, expiry."""
 
+from oracle_auction import COLLECTING, uncross
 from oracle_combinations import decode, made_of, mark_of, sound, weight
 from oracle_matching import cancel_order
 from oracle_orders import return_dormant
+from oracle_protections import set_breaker, set_protections
 from oracle_risk import review
 from oracle_state import Instrument, Market, Place, Record, Rejected, signed
+from oracle_stops import aftermath
 
 from exchange.messages import (
     CancelReason,
+    CommandKind,
     EventFlag,
     EventKind,
     HaltCause,
     Limit,
     Reason,
+    Side,
     TradingState,
 )
 
 MOVES = {
-    TradingState.CLOSED: (TradingState.CONTINUOUS,),
-    TradingState.CONTINUOUS: (TradingState.HALTED, TradingState.CLOSED),
-    TradingState.HALTED: (TradingState.CONTINUOUS, TradingState.CLOSED),
-}
+    TradingState.CLOSED: (TradingState.PRE_OPEN, TradingState.AUCTION, TradingState.CONTINUOUS),
+    TradingState.PRE_OPEN: (
+        TradingState.AUCTION, TradingState.CONTINUOUS, TradingState.HALTED, TradingState.CLOSED,
+    ),
+    TradingState.AUCTION: (
+        TradingState.PRE_OPEN, TradingState.CONTINUOUS, TradingState.HALTED, TradingState.CLOSED,
+    ),
+    TradingState.CONTINUOUS: (
+        TradingState.PRE_OPEN, TradingState.AUCTION, TradingState.HALTED, TradingState.CLOSED,
+    ),
+    TradingState.HALTED: (
+        TradingState.PRE_OPEN, TradingState.AUCTION, TradingState.CONTINUOUS, TradingState.CLOSED,
+    ),
+}  # fmt: skip
+CAUSES = (0, HaltCause.OPENING, HaltCause.CLOSING, HaltCause.VOLATILITY)
 RATE_MAX = 1 << 40
 FEE_MAX = 1 << 32
 CYCLES = range(1, 100)
@@ -73,7 +89,15 @@ def list_instrument(m: Market, c: Record) -> None:
         raise Rejected(Reason.PARAMETER_RANGE)
     m.instruments.append(
         Instrument(
-            c.instrument, c.price, multiplier, scale, step, lot_step, low, high, c.key_lo,
+            c.instrument,
+            c.price,
+            multiplier,
+            scale,
+            step,
+            lot_step,
+            low,
+            high,
+            c.key_lo,
             anchor=c.price,
         )  # fmt: skip
     )
@@ -105,6 +129,10 @@ def set_limits(m: Market, c: Record) -> None:
             instrument.side(order.side).remove(order)
             instrument.dormant.append(order)
             order.place = Place.DORMANT
+    far = instrument.high, instrument.low
+    for side in (Side.BUY, Side.SELL):
+        for order in [o for o in instrument.market if o.side == side and o.price != far[side]]:
+            cancel_order(m, order, CancelReason.LIMITS_MOVED)
     return_dormant(m, instrument)
 
 
@@ -204,6 +232,7 @@ def mark_fits(m: Market, instrument: Instrument, price: int, settles: bool) -> b
 
 def change_state(m: Market, instrument: Instrument, state: int, cause: HaltCause) -> None:
     before, instrument.state = instrument.state, state
+    instrument.resume_at = 0
     m.emit(
         EventKind.STATE_CHANGED,
         instrument=instrument.number,
@@ -215,14 +244,44 @@ def change_state(m: Market, instrument: Instrument, state: int, cause: HaltCause
 
 def set_state(m: Market, c: Record) -> None:
     instrument = listed(m, c)
-    if c.tif not in MOVES.get(TradingState(instrument.state), ()):
+    gathers = instrument.legs and c.tif in COLLECTING
+    if gathers or c.tif not in MOVES.get(TradingState(instrument.state), ()):
         raise Rejected(Reason.STATE, instrument.state, c.tif)
+    collecting = c.tif in COLLECTING
+    if c.quantity not in (CAUSES if collecting else (0,)):
+        raise Rejected(
+            Reason.PARAMETER_RANGE, HaltCause.VOLATILITY if collecting else 0, c.quantity
+        )
     halts = c.tif == TradingState.HALTED
-    change_state(m, instrument, c.tif, HaltCause.OPERATOR if halts else HaltCause.NONE)
+    cause = HaltCause.OPERATOR if halts else HaltCause(c.quantity)
+    ended = instrument.state == TradingState.AUCTION and c.tif == TradingState.CLOSED
+    first = len(m.rows)
+    change_state(m, instrument, c.tif, cause)
+    if collecting:
+        instrument.collected = True
+    elif ended or c.tif == TradingState.CONTINUOUS:
+        uncross(m, instrument)
+        aftermath(m, instrument, first)
     return_dormant(m, instrument)
     if c.tif == TradingState.CONTINUOUS:
         for combination in made_of(m, instrument.number):
             return_dormant(m, combination)
+
+
+def protect(m: Market, c: Record) -> None:
+    """SET_PROTECTIONS, SET_BREAKER."""
+    effect = set_protections if c.kind == CommandKind.SET_PROTECTIONS else set_breaker
+    instrument = living(m, c)
+    outright(instrument)
+    effect(m, c, instrument)
+
+
+def resume(m: Market, instrument: Instrument) -> None:
+    """A halt ends by itself."""
+    change_state(m, instrument, TradingState.CONTINUOUS, HaltCause.NONE)
+    return_dormant(m, instrument)
+    for combination in made_of(m, instrument.number):
+        return_dormant(m, combination)
 
 
 def mark(m: Market, c: Record) -> None:
@@ -273,6 +332,7 @@ def settle(m: Market, c: Record) -> None:
     if this <= instrument.last_settled:
         raise Rejected(Reason.ALREADY_SETTLED, instrument.last_settled, this)
     instrument.last_settled = this
+    instrument.last = None
     m.emit(
         EventKind.INSTRUMENT_SETTLED,
         instrument=instrument.number,
@@ -297,8 +357,10 @@ def expire(m: Market, c: Record) -> None:
         raise Rejected(Reason.STATE, TradingState.HALTED, TradingState.CONTINUOUS)
     if not price_fits(c.price, instrument.multiplier, instrument.bound):
         raise Rejected(Reason.PARAMETER_RANGE)
+    instrument.resume_at = 0
     m.emit(EventKind.INSTRUMENT_EXPIRED, instrument=instrument.number, price=c.price)
     cancel_orders_of(m, instrument)
+    instrument.collected = False
     for combination in made_of(m, instrument.number):
         change_state(m, combination, TradingState.EXPIRED, HaltCause.NONE)
         cancel_orders_of(m, combination)

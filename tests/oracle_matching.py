@@ -19,7 +19,7 @@ from exchange.messages import (
     TimeInForce,
 )
 
-RESTS = (TimeInForce.GTC, TimeInForce.DAY, TimeInForce.GTD)
+RESTS = (TimeInForce.GTC, TimeInForce.DAY, TimeInForce.GTD, TimeInForce.GFA)
 
 
 def reaches(order: Order, price: int) -> bool:
@@ -47,6 +47,9 @@ def take_out(m: Market, order: Order, place: Place) -> None:
         instrument.dormant.remove(order)
     elif order.place is Place.WAITING:
         (instrument.stops if order in instrument.stops else instrument.elected).remove(order)
+        instrument.due = instrument.due if instrument.elected else 0
+    elif order.place is Place.MARKET:
+        instrument.market.remove(order)
     position_of(m, order).orders.pop(order.order_id, None)
     order.place = place
     if place is Place.INCOMING:
@@ -57,6 +60,18 @@ def put_in(m: Market, order: Order) -> None:
     hide(order)
     m.instruments[order.instrument].rest(order)
     position_of(m, order).orders[order.order_id] = order
+
+
+def collect(m: Market, order: Order, row: Row, market: bool) -> None:
+    """An incoming order waits for the auction, at its limit or at any price."""
+    if market:
+        order.place = Place.MARKET
+        m.instruments[order.instrument].market.append(order)
+        position_of(m, order).orders[order.order_id] = order
+        hide(order)
+    else:
+        put_in(m, order)
+    row.leaves = order.shown
 
 
 def cancel_order(m: Market, order: Order, reason: CancelReason) -> Row:
@@ -155,6 +170,9 @@ def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
 
     ``market``: what is left of it does not rest, whatever its time in force.
     """
+    if m.instruments[order.instrument].collected:
+        collect(m, order, row, market)
+        return
     if order.tif == TimeInForce.FOK and not can_fill(m, order, order.leaves):
         cancel_order(m, order, CancelReason.FOK_UNFILLED)
         return

@@ -1,8 +1,19 @@
 """The oracle's order commands: known ids, guards, enter, cancel, reduce, replace."""
 
+from oracle_auction import COLLECTING
 from oracle_combinations import effects, judge_legs_open, open_legs
 from oracle_icebergs import judge_display, judge_room, take_hidden
 from oracle_matching import RESTS, cancel_order, lose, send, take_out
+from oracle_protections import (
+    bound_by_band,
+    is_on,
+    judge_all_months,
+    judge_band,
+    judge_features,
+    judge_loss,
+    judge_through,
+    judge_value,
+)
 from oracle_risk import judge_margin, judge_position
 from oracle_state import (
     NO_KEY,
@@ -33,6 +44,7 @@ from exchange.messages import (
     CommandKind,
     EventFlag,
     EventKind,
+    Feature,
     Limit,
     Mode,
     OrderFeature,
@@ -47,7 +59,7 @@ ENTER_FLAGS = int(
     CommandFlag.POST_ONLY | CommandFlag.MARKET | CommandFlag.MANUAL | CommandFlag.PROTECTED
 )
 STOP, ICEBERG = OrderFeature.STOP, OrderFeature.ICEBERG
-ENTER_FEATURES = int(STOP | ICEBERG)
+ENTER_FEATURES = int(STOP | ICEBERG | OrderFeature.ALL_OR_NONE)
 TARGET_FEATURES = int(STOP | ICEBERG)  # they say what ``target_hi`` is; else it is a minimum
 TARGET_FLAGS = int(CommandFlag.BY_CLIENT_ID | CommandFlag.MANUAL)
 REPLACE_FLAGS = TARGET_FLAGS | int(CommandFlag.POST_ONLY | CommandFlag.NEW_ID)
@@ -140,6 +152,8 @@ def common(m: Market, c: Record) -> Account:
             raise Rejected(Reason.ACCOUNT_KILLED)
         if c.session and m.sessions[c.session].killed:
             raise Rejected(Reason.SESSION_KILLED, 0, c.session)
+        if is_on(m, Feature.LOSS_LIMIT):
+            judge_loss(m, c)
         if account.member in m.killed_members:
             raise Rejected(Reason.MEMBER_KILLED, 0, account.member)
         if m.killed:
@@ -166,7 +180,7 @@ def find_target(m: Market, c: Record) -> Order:
 
 def judge_open(m: Market, c: Record, account: Account, instrument: Instrument) -> None:
     """Trading state, mode, throttle. Raises NOT_TRADING, CANCEL_ONLY, THROTTLED."""
-    if instrument.state != TradingState.CONTINUOUS:
+    if instrument.state != TradingState.CONTINUOUS and instrument.state not in COLLECTING:
         raise Rejected(Reason.NOT_TRADING, TradingState.CONTINUOUS, instrument.state)
     judge_legs_open(m, instrument)
     if m.mode == Mode.CANCEL_ONLY:
@@ -200,6 +214,17 @@ def judge_fields(c: Record, account: Account, instrument: Instrument) -> None:
         raise Rejected(Reason.PRICE_LIMIT, instrument.high, c.price)
 
 
+def judge_auction(c: Record, instrument: Instrument) -> None:
+    """What an auction does not take. Raises NOT_IN_AUCTION."""
+    at_once = (
+        c.kind == CommandKind.ENTER
+        and not c.spare & STOP
+        and (c.tif not in RESTS or c.flags & CommandFlag.PROTECTED or minimum_of(c))
+    )
+    if instrument.collected and (at_once or c.flags & CommandFlag.POST_ONLY):
+        raise Rejected(Reason.NOT_IN_AUCTION, 0, instrument.state)
+
+
 def judge_post_only(c: Record, side: int, instrument: Instrument) -> None:
     book = instrument.side(1 - side)
     if not c.flags & CommandFlag.POST_ONLY or not book:
@@ -209,13 +234,16 @@ def judge_post_only(c: Record, side: int, instrument: Instrument) -> None:
         raise Rejected(Reason.POST_ONLY, best, c.price)
 
 
-def limit_of(c: Record, instrument: Instrument) -> tuple[int, bool]:
+def limit_of(m: Market, c: Record, instrument: Instrument) -> tuple[int, bool]:
     """The price an ENTER may trade up to, and whether what is left of it may rest there."""
     if not c.flags & CommandFlag.MARKET:
         return c.price, c.tif in RESTS
     if c.spare & STOP:  # it may trade at any price of the day
         return far_limit(instrument, c.side), True
-    return market_limit(instrument, c.side, c.tif, ticks_of(c))
+    if instrument.collected:
+        return far_limit(instrument, c.side), False
+    limit, rests = market_limit(instrument, c.side, c.tif, ticks_of(c))
+    return bound_by_band(m, instrument, c.side, limit), rests
 
 
 def minimum_of(c: Record) -> int:
@@ -235,12 +263,18 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
         raise Rejected(Reason.UNKNOWN_INSTRUMENT, len(m.instruments), c.instrument)
     instrument = m.instruments[c.instrument]
     judge_open(m, c, account, instrument)
+    judge_value(m, c, account, instrument)
     judge_fields(c, account, instrument)
+    judge_features(m, c)
+    judge_through(m, c, instrument)
+    judge_auction(c, instrument)
     judge_post_only(c, c.side, instrument)
     if minimum_of(c) > c.quantity:
         raise Rejected(Reason.MINIMUM, c.quantity, signed(c.target_hi))
     if c.tif == TimeInForce.GTD and signed(c.target_lo) <= m.stamp:
         raise Rejected(Reason.EXPIRY, m.stamp, signed(c.target_lo))
+    if c.tif == TimeInForce.GFA and not instrument.collected:
+        raise Rejected(Reason.AUCTION_ONLY, TradingState.AUCTION, instrument.state)
     if c.spare & STOP:
         judge_trigger(c, instrument)
     if c.spare & ICEBERG:
@@ -249,7 +283,8 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
         raise Rejected(Reason.NOT_OUTRIGHT, 0, len(instrument.legs))
     if account.open_orders() >= account.max_open:
         raise Rejected(Reason.OPEN_ORDERS, account.max_open, account.open_orders())
-    limit, _ = limit_of(c, instrument)
+    judge_all_months(m, account, instrument, c.side, c.quantity)
+    limit, _ = limit_of(m, c, instrument)
     judge_position(m, account, instrument, c.side, c.quantity, None)
     judge_margin(m, account, instrument, (c.side, c.quantity, limit), None)
     orders = sum(o.instrument == instrument.number for o in m.orders_by_slot())
@@ -270,7 +305,7 @@ def enter(m: Market, c: Record) -> None:
     account = common(m, c)
     market = bool(c.flags & CommandFlag.MARKET)
     protected = bool(c.flags & CommandFlag.PROTECTED)
-    if c.side > 1 or c.tif > TimeInForce.GTD or c.stp > 3 or c.flags & ~ENTER_FLAGS:
+    if c.side > 1 or c.tif > TimeInForce.GFA or c.stp > 3 or c.flags & ~ENTER_FLAGS:
         raise Rejected(Reason.SYNTAX)
     if c.spare & ~ENTER_FEATURES:
         raise Rejected(Reason.SYNTAX)
@@ -284,20 +319,22 @@ def enter(m: Market, c: Record) -> None:
         or (market and c.tif == TimeInForce.FOK)
         or (protected and not market)
         or (minimum_of(c) and (post_only or c.tif == TimeInForce.FOK))
-        or (c.spare & STOP and (post_only or c.spare & ICEBERG))
+        or (c.spare & STOP and (post_only or c.spare & ICEBERG or c.tif == TimeInForce.GFA))
         or (c.spare & ICEBERG and c.tif not in RESTS)
     ):
         raise Rejected(Reason.COMBINATION)
+    if c.spare & OrderFeature.ALL_OR_NONE:
+        raise Rejected(Reason.ALL_OR_NONE)
     if repeated(m, c):
         return
     instrument = judge_enter(m, c, account)
     for number, _, _ in effects(instrument, c.side, 1):
         account.positions.setdefault(number, Position())
-    limit, rests = limit_of(c, instrument)
+    limit, rests = limit_of(m, c, instrument)
     order = new_order(m, c, instrument.number, c.side, c.tif, limit)
     order.minimum = minimum_of(c)
     order.expiry = c.target_lo
-    order.price = limit if rests or not market else 0
+    order.price = limit if rests or not market or instrument.collected else 0
     order.features = c.spare
     if c.spare & STOP:
         order.trigger, order.market = signed(c.target_hi), market
@@ -376,12 +413,18 @@ def replace(m: Market, c: Record) -> None:
     order = find_target(m, c)
     instrument = m.instruments[order.instrument]
     judge_open(m, c, account, instrument)
+    judge_value(m, c, account, instrument)
     judge_fields(c, account, instrument)
     leaves = c.quantity if new_id else c.quantity - order.executed
     if leaves <= 0:
         need_slot(m, c)
         keep_receipt(m, c, cancel_order(m, order, CancelReason.REDUCED))
         return
+    if new_id or not keeps_place(order, c, leaves):
+        if order.place is not Place.WAITING:
+            judge_band(m, instrument, order.side, c.price)
+        judge_all_months(m, account, instrument, order.side, leaves - order.leaves)
+    judge_auction(c, instrument)
     judge_post_only(c, order.side, instrument)
     if order.display and order.display * (Limit.REFILLS + 1) < leaves:
         raise Rejected(Reason.DISPLAY, -(-leaves // (Limit.REFILLS + 1)), order.display)
@@ -428,7 +471,7 @@ def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
     if keeps:
         return row
     instrument = m.instruments[order.instrument]
-    elected = order in instrument.elected
+    elected, due = order in instrument.elected, instrument.due
     take_out(m, order, Place.INCOMING)
     order.price = order.limit = c.price
     order.leaves = leaves
@@ -440,6 +483,7 @@ def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
     if elected:
         wait(m, order, order.age)
         instrument.elected.append(instrument.stops.pop())
+        instrument.due = due
     else:
         begin_waiting(m, order)
     return row
@@ -447,7 +491,8 @@ def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
 
 def return_dormant(m: Market, instrument: Instrument) -> None:
     """One pass over the dormant list: orders inside the limits come in again."""
-    if instrument.state != TradingState.CONTINUOUS or not open_legs(m, instrument):
+    takes = instrument.state == TradingState.CONTINUOUS or instrument.state in COLLECTING
+    if not takes or not open_legs(m, instrument):
         return
     first = len(m.rows)
     for order in list(instrument.dormant):

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 
 from oracle_combinations import effects, mark_of
+from oracle_matching import cancel_order
 from oracle_state import Account, Instrument, Market, Order, Position, Rejected
 
-from exchange.messages import EventKind, Reason, Side
+from exchange.messages import CancelReason, EventKind, Feature, Reason, Side
 
 Working = tuple[int, int, int | None]  # side, leaves, price; in a leg no price of its own
 
@@ -142,8 +143,21 @@ def review(m: Market, accounts: Iterable[int]) -> None:
     for number in accounts:
         account = m.accounts[number]
         need = required(m, account)
-        if (need > account.cash) == account.in_deficit:
-            continue
-        account.in_deficit = not account.in_deficit
-        kind = EventKind.DEFICIT_STARTED if account.in_deficit else EventKind.DEFICIT_ENDED
-        m.emit(kind, account=number, a=need, b=account.cash)
+        if (need > account.cash) != account.in_deficit:
+            account.in_deficit = not account.in_deficit
+            kind = EventKind.DEFICIT_STARTED if account.in_deficit else EventKind.DEFICIT_ENDED
+            m.emit(kind, account=number, a=need, b=account.cash)
+        review_loss(m, number, account)
+
+
+def review_loss(m: Market, number: int, account: Account) -> None:
+    """Once the day's loss reaches the limit: orders go, and only what reduces may come in."""
+    loss = account.loss_base - account.cash - unrealized(m, account)
+    off = Feature.LOSS_LIMIT in m.features_off
+    if not account.loss_limit or account.loss_reached or loss < account.loss_limit or off:
+        return
+    account.loss_reached = True
+    m.emit(EventKind.LOSS_LIMIT_REACHED, account=number, a=account.loss_limit, b=loss)
+    for order in m.orders_by_slot():
+        if order.account == number:
+            cancel_order(m, order, CancelReason.LOSS_LIMIT)

@@ -16,6 +16,7 @@ from exchange.messages import (
     AccountKind,
     EventFlag,
     EventKind,
+    Feature,
     Limit,
     Reason,
     Side,
@@ -102,11 +103,12 @@ class Place(Enum):
     BOOK = "book"
     DORMANT = "dormant"
     WAITING = "waiting"  # a stop
+    MARKET = "market"  # waits for an auction, at any price
     FILLED = "filled"
     CANCELLED = "cancelled"
 
 
-WORKING = (Place.BOOK, Place.DORMANT, Place.WAITING)
+WORKING = (Place.BOOK, Place.DORMANT, Place.WAITING, Place.MARKET)
 
 
 @dataclass(slots=True, eq=False)
@@ -166,6 +168,7 @@ class Position:
 
     net: int = 0
     cost: int = 0
+    accountable: bool = False  # beyond the level of accountability, as was told
     orders: dict[int, Order] = field(default_factory=dict)  # working and dormant, by order id
 
 
@@ -183,6 +186,9 @@ class Account:
     max_order: int = 0
     killed: bool = False  # by SET_ACCOUNT
     stopped: bool = False  # by KILL
+    loss_limit: int = 0
+    loss_base: int = 0  # cash and unrealized amount that the day's loss is counted from
+    loss_reached: bool = False
     in_deficit: bool = False  # as the last DEFICIT event said
     positions: dict[int, Position] = field(default_factory=dict)
     window: deque[Order | Receipt] = field(default_factory=deque)  # oldest accepted first
@@ -195,6 +201,17 @@ class Account:
 
     def open_orders(self) -> int:
         return sum(len(position.orders) for position in self.positions.values())
+
+
+@dataclass(slots=True, eq=False)
+class Window:
+    """Trades of the last ``span`` ns as (part of time, price); ``variation`` 0: it is not used."""
+
+    variation: int = 0
+    span: int = 0
+    halt: int = 0
+    whole_product: bool = False
+    trades: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -221,11 +238,20 @@ class Instrument:
     rule: int = 0  # of a combination
     legs: tuple[tuple[int, int], ...] = ()  # instrument, ratio; of a combination, else none
     implied: bool = False
+    collected: bool = False  # for an auction: bids and asks may be crossed
+    band: int = 0
+    order_value: int = 0
+    all_months: int = 0
+    accountability: int = 0
+    last: int | None = None  # price of the last trade since settled
+    resume_at: int = 0  # stamp at which a halt ends by itself
+    windows: list[Window] = field(default_factory=lambda: [Window(), Window()])
     bids: list[Order] = field(default_factory=list)  # best first, then oldest first
     asks: list[Order] = field(default_factory=list)
     dormant: list[Order] = field(default_factory=list)
     stops: list[Order] = field(default_factory=list)  # they wait for a price
     elected: list[Order] = field(default_factory=list)  # first to come in first
+    market: list[Order] = field(default_factory=list)  # for an auction, oldest first
 
     @property
     def tick_value(self) -> int:
@@ -279,6 +305,7 @@ class Market:
         self.stops = 0  # ever made to wait
         self.stamp = 0
         self.sequence = 0  # of the command in hand
+        self.features_off: frozenset[Feature] = frozenset()
         self.day_first = 0  # of the command that opened the day
         self.corrected: set[int] = set()  # match numbers busted or adjusted since then
         self.rows: list[Row] = []
@@ -293,7 +320,7 @@ class Market:
     def tell(self, kind: EventKind, order: Order, quantity: int, **fields: int) -> Row:
         """An event of one order, with the fields that all of them share."""
         flags = (EventFlag.SELL if order.side == Side.SELL else 0) | fields.pop("flags", 0)
-        if order.place is Place.BOOK:
+        if order.place in (Place.BOOK, Place.MARKET):
             flags |= EventFlag.RESTING
         row = Row(
             kind,

@@ -1,6 +1,7 @@
 """The oracle's stops: they wait for a trade price, are elected by it, and come in one by one."""
 
 from oracle_matching import RESTS, position_of, send, take_out
+from oracle_protections import bound_by_band, look_at_trades
 from oracle_state import Instrument, Market, Order, Place, Record, Rejected, signed
 
 from exchange.messages import (
@@ -83,6 +84,7 @@ def come_in(m: Market, order: Order) -> None:
     if order.market:
         order.limit, rests = market_limit(instrument, order.side, order.tif, order.ticks)
         worst = min if order.side == Side.BUY else max
+        order.limit = bound_by_band(m, instrument, order.side, order.limit)
         order.limit = worst(order.limit, order.price)  # its hold is for no worse a price
         if rests:
             order.price = order.limit
@@ -105,10 +107,11 @@ def aftermath(m: Market, instrument: Instrument, first: int) -> None:
             for row in m.rows[first:]
             if row.kind == EventKind.TRADE and row.instrument == instrument.number
         ]
-        first = len(m.rows)
+        rows, first = m.rows[first:], len(m.rows)
+        look_at_trades(m, instrument, rows)
         for price in prints:
             elect(m, instrument, price)
-        if not instrument.elected:
+        if not instrument.elected or instrument.due > m.stamp:
             return
         if count == Limit.ELECTIONS or not trades_now(m, instrument):
             instrument.due = m.stamp + Limit.ELECTION_NS

@@ -101,6 +101,11 @@ FRAMES: Final[list[tuple[str, Any, Reason, str | None]]] = [
       for bad in (-1, 1 << 62, 1.5, "9000")),
     ("", text(protection="0.010"), R.COMBINATION, "protection"),
     ("", text(minimum_quantity="x"), R.SYNTAX, "minimum_quantity"),
+    ("", text(stop_price="x"), R.SYNTAX, "stop_price"),
+    ("", text(stop_price="2.6505"), R.TICK, "stop_price"),
+    ("", text(display_quantity="x"), R.SYNTAX, "display_quantity"),
+    ("", text(stop_price="2.7", display_quantity="1"), R.COMBINATION, "stop_price"),
+    ("", text(minimum_quantity="1", display_quantity="1"), R.COMBINATION, "display_quantity"),
     ("B70", text(account=THIRD), R.UNKNOWN_FIELD, "account"),
     ("B71", text(operator=9), R.UNKNOWN_FIELD, "operator"),
     ("B12", '{"op":"halt","instrument":"H100Z26"}', R.UNKNOWN_COMMAND, "op"),
@@ -148,6 +153,9 @@ ENGINE: Final[list[tuple[str, dict[str, Any], Reason, str | None, str | None]]] 
     ("B64", {"post_only": True, "time_in_force": "FOK"}, R.COMBINATION, None, None),
     ("B63", {"time_in_force": "GTD", "expires_ms": 9_000}, R.EXPIRY, "1800000000000", "9000"),
     ("", {"quantity": "5", "minimum_quantity": "9"}, R.MINIMUM, "5", "9"),
+    ("", {"stop_price": "9.000"}, R.TRIGGER, "3.300", "9.000"),
+    ("", {"quantity": "5", "display_quantity": "9"}, R.DISPLAY, "5", "9"),
+    ("", {"stop_price": "2.700", "post_only": True}, R.COMBINATION, None, None),
     ("B89", {"price": "1.000", "quantity": "610000"}, R.QUANTITY_RANGE, "1000", "610000"),
 ]
 

@@ -19,6 +19,7 @@ import oracle_matching
 import oracle_orders
 import oracle_risk
 import oracle_state
+import oracle_stops
 import pytest
 from differences import Machine, Step, command_in_words, difference, first_difference, shrink
 from generator import ACCOUNTS_MAX, MIXED, Generator
@@ -116,6 +117,10 @@ MUTANTS: list[tuple[object, str, object]] = [
     (oracle_orders, "judge_post_only", lambda *_: None),
     (oracle_orders, "judge_position", lambda *_: None),
     (oracle_orders, "judge_margin", lambda *_: None),
+    (oracle_matching, "hide", lambda *_: None),
+    (oracle_orders, "judge_display", lambda *_: None),
+    (oracle_orders, "judge_trigger", lambda *_: None),
+    (oracle_stops, "elect", lambda *_: None),
     (oracle_instruments, "return_dormant", lambda *_: None),
     (oracle_instruments, "review", lambda *_: None),
     (oracle_accounts, "review", lambda *_: None),

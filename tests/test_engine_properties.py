@@ -72,7 +72,9 @@ class Depth:
             self.lots[*here, event.a] -= event.b & LOTS
         if event.kind in BOOK_KINDS:
             self.lots[*here, event.price] += event.leaves
-        elif event.kind == EventKind.TRADE:
+        elif event.kind == EventKind.LEVEL_TAKEN:
+            self.lots[*here, event.price] -= event.a
+        elif event.kind == EventKind.TRADE and not event.flags & EventFlag.AUCTION:
             self.lots[event.instrument, 1 - side, event.price] -= event.quantity
         elif event.kind in TAKEN and resting:
             self.lots[*here, event.price] -= event.quantity - event.b

@@ -53,6 +53,7 @@ from exchange.messages import (
     CommandFlag,
     CommandKind,
     Limit,
+    OrderFeature,
     Reason,
     TimeInForce,
     TradingState,
@@ -63,6 +64,7 @@ MONEY, PRICE = int(Limit.MONEY), int(Limit.PRICE)
 POST_ONLY, MARKET, NEW_ID, PROTECTED = (
     int(CommandFlag[n]) for n in ("POST_ONLY", "MARKET", "NEW_ID", "PROTECTED")
 )
+STOP, ICEBERG = int(OrderFeature.STOP), int(OrderFeature.ICEBERG)
 IOC, FOK, GTD = (int(TimeInForce[n]) for n in ("IOC", "FOK", "GTD"))
 OPEN, SHUT, EXPIRED = (int(TradingState[n]) for n in ("CONTINUOUS", "CLOSED", "EXPIRED"))
 HALTED = int(TradingState.HALTED)
@@ -102,7 +104,7 @@ def of_every_order_command() -> Iterator[Case]:
 
 def of_enter() -> Iterator[Case]:
     wrongs: tuple[dict[str, int], ...] = (
-        {"side": 2}, {"tif": 5}, {"flags": 8}, {"flags": MARKET, "tif": IOC}, {"target_lo": 1},
+        {"side": 2}, {"tif": 6}, {"flags": 8}, {"flags": MARKET, "tif": IOC}, {"target_lo": 1},
     )  # fmt: skip
     for wrong in wrongs:
         yield b"", enter(**wrong), Reason.SYNTAX, 0, 0
@@ -119,6 +121,12 @@ def of_enter() -> Iterator[Case]:
     yield b"", enter(target_hi=99), Reason.MINIMUM, 4, 99
     yield b"", enter(tif=GTD, target_lo=SECOND), Reason.EXPIRY, STAMP, SECOND
     yield b"", enter(tif=GTD, target_lo=1 << 63), Reason.EXPIRY, STAMP, -(1 << 63)
+    yield b"", enter(spare=STOP, target_hi=307), Reason.TRIGGER, 5, 307
+    yield b"", enter(spare=STOP, target_hi=5000), Reason.TRIGGER, 1000, 5000
+    yield b"", enter(spare=STOP, target_hi=-5), Reason.TRIGGER, 0, -5
+    for display, limit in ((6, 4), (1, 2), (0, 1)):
+        yield b"", enter(spare=ICEBERG, target_hi=display), Reason.DISPLAY, limit, display
+    yield b"", enter(spare=STOP | ICEBERG), Reason.COMBINATION, 0, 0
     yield b"", enter(key_lo=WORKING, target_hi=2), Reason.DUPLICATE_DIFFERENT, 0, 0
     yield b"", enter(key_lo=WORKING, price=305), Reason.DUPLICATE_DIFFERENT, 0, 0
     yield b"", enter(instrument=3), Reason.UNKNOWN_INSTRUMENT, 3, 3
@@ -138,6 +146,27 @@ def of_enter() -> Iterator[Case]:
     yield POOR, enter(price=520), Reason.MARGIN, 60, 180
     brother = open_account(account=4) + fee(account=4, price=900)
     yield brother, enter(), Reason.MEMBER_MARGIN, -100, 100
+
+
+def of_auctions() -> Iterator[Case]:
+    call = pack(CommandKind.SET_STATE, tif=TradingState.AUCTION)
+    gathering = int(TradingState.AUCTION)
+    for wrong in ({"tif": IOC}, {"tif": FOK}, {"flags": POST_ONLY}, {"target_hi": 2}):
+        yield call, enter(**wrong), Reason.NOT_IN_AUCTION, 0, gathering
+    for flags in (MARKET | PROTECTED, MARKET):
+        yield call, enter(flags=flags, price=0, tif=IOC), Reason.NOT_IN_AUCTION, 0, gathering
+    yield call, replace(flags=int(BY_KEY) | POST_ONLY), Reason.NOT_IN_AUCTION, 0, gathering
+    yield b"", enter(tif=int(TimeInForce.GFA)), Reason.AUCTION_ONLY, gathering, OPEN
+    yield b"", enter(spare=int(OrderFeature.ALL_OR_NONE)), Reason.ALL_OR_NONE, 0, 0
+    stop = {"spare": int(OrderFeature.STOP), "target_hi": 400, "tif": int(TimeInForce.GFA)}
+    yield call, enter(**stop), Reason.COMBINATION, 0, 0
+    for number, state in ((0, OPEN), (1, SHUT)):
+        asked = pack(CommandKind.INDICATE, instrument=number)
+        yield b"", asked, Reason.STATE, gathering, state
+    yield b"", pack(CommandKind.INDICATE, instrument=9), Reason.UNKNOWN_INSTRUMENT, 3, 9
+    for state, cause, most in ((TradingState.HALTED, 10, 0), (TradingState.AUCTION, 9, 12)):
+        moved = pack(CommandKind.SET_STATE, tif=state, quantity=cause)
+        yield b"", moved, Reason.PARAMETER_RANGE, most, cause
 
 
 def of_named_orders() -> Iterator[Case]:
@@ -224,9 +253,9 @@ def of_parameters() -> Iterator[Case]:
         yield b"", set_risk(**changes), out_of_range, 0, 0
     wide = list_instrument(quantity=1 << 20, session=1 << 10)
     yield wide, set_risk(instrument=3, session=1 << 22), out_of_range, 0, 0
-    for state in (SHUT, HALTED, 1, 2, EXPIRED, 6, 255):
+    for state in (SHUT, HALTED, EXPIRED, 6, 255):
         yield b"", set_state(state, instrument=1), Reason.STATE, SHUT, state
-    for state in (OPEN, 1, EXPIRED, 7):
+    for state in (OPEN, EXPIRED, 7):
         yield b"", set_state(state), Reason.STATE, OPEN, state
         yield b"", set_state(state, instrument=2), Reason.STATE, EXPIRED, state
     for command in (mark, settle, expire):
@@ -288,6 +317,7 @@ def of_the_market() -> Iterator[Case]:
 CASES: list[Case] = [
     *of_every_order_command(),
     *of_enter(),
+    *of_auctions(),
     *of_named_orders(),
     *of_replace(),
     *of_sessions(),
@@ -299,8 +329,8 @@ CASES: list[Case] = [
 
 KINDS = set(CommandKind)
 # What the capacity tests cover (test_engine_capacity.py), those of mass acts (test_engine_mass.py,
-# test_engine_groups.py, test_engine_quotes.py) and of corrections (test_engine_corrections.py), and
-# SETTLE before the first day below.
+# test_engine_groups.py, test_engine_quotes.py), of icebergs (test_engine_icebergs.py) and of
+# corrections (test_engine_corrections.py), and SETTLE before the first day below.
 ELSEWHERE = {
     (CommandKind.ENTER, Reason.SESSION_KILLED),
     (CommandKind.ENTER, Reason.MEMBER_KILLED),
@@ -308,6 +338,7 @@ ELSEWHERE = {
     *((kind, Reason.ORDERS_FULL) for kind in (CommandKind.ENTER, CommandKind.CANCEL)),
     (CommandKind.ENTER, Reason.BOOK_FULL),
     (CommandKind.ENTER, Reason.POSITIONS_FULL),
+    (CommandKind.ENTER, Reason.ICEBERGS_FULL),
     (CommandKind.LOGON, Reason.SESSIONS_FULL),
     (CommandKind.LIST, Reason.INSTRUMENTS_FULL),
     (CommandKind.SETTLE, Reason.DAY_STATE),

@@ -360,6 +360,9 @@ def test_stops_elected_when_trading_ends_wait_for_it(machine: type[Machine]) -> 
     assert desk.machine.next_deadline() == START + Limit.ELECTION_NS
     desk.do(pack(CommandKind.SET_MODE, tif=Mode.CANCEL_ONLY))
     assert desk.machine.next_deadline() == 0
+    desk.do(pack(CommandKind.SET_MODE, tif=Mode.NORMAL))
+    assert elected(desk.print_at(105)) == []  # not before they are due
+    desk.do(pack(CommandKind.SET_MODE, tif=Mode.CANCEL_ONLY))
     desk.stamp += SECOND
     assert elected(desk.do(pack(CommandKind.ADVANCE_TIME))) == []
     desk.name(CommandKind.CANCEL, 8, orders[-1])

@@ -132,6 +132,47 @@ async def test_an_order_until_a_time_and_one_with_a_minimum(venue: Venue) -> Non
     assert isinstance(told[1], wire.Cancelled) and told[1].reason == "MINIMUM_UNFILLED"
 
 
+async def test_a_stop_waits_unseen_and_says_when_it_is_elected(venue: Venue) -> None:
+    seller, buyer, reader = await venue.trader(RICH), await venue.trader(THIRD), venue.connect()
+    channels = {"op": "subscribe", "request_id": "s", "channels": [f"depth.{CODE}"]}
+    await venue.say(reader, channels)
+    told = await venue.say(buyer, enter("stop", stop_price="2.651", price="2.652"))
+    assert types(told) == ["accepted", "waiting"]
+    accepted, waiting = told
+    assert isinstance(accepted, wire.Accepted) and isinstance(waiting, wire.Waiting)
+    assert (accepted.stop, accepted.leaves_quantity) == (True, "0")
+    assert (waiting.stop_price, waiting.price, waiting.quantity) == ("2.651", "2.652", "10")
+    (orders,) = await venue.say(buyer, {"op": "orders", "request_id": "o"})
+    assert isinstance(orders, wire.Orders) and orders.orders[0].waiting
+    assert not [m for m in venue.heard(reader) if isinstance(m, wire.DepthDelta)]
+    await venue.say(seller, enter("s", side="sell", price="2.651", quantity="4"))
+    told = await venue.say(buyer, enter("b", price="2.651", quantity="1"))
+    assert types(told) == ["accepted", "execution", "elected", "execution"]
+    elected = told[2]
+    assert isinstance(elected, wire.Elected)
+    assert (elected.quantity, elected.leaves_quantity) == ("10", "7")
+    (orders,) = await venue.say(buyer, {"op": "orders", "request_id": "o2"})
+    assert isinstance(orders, wire.Orders) and not orders.orders[0].waiting
+    await check_accounts(venue, seller, buyer)
+
+
+async def test_an_iceberg_shows_a_part_and_is_refilled(venue: Venue) -> None:
+    seller, buyer = await venue.trader(RICH), await venue.trader(THIRD)
+    (accepted,) = await venue.say(seller, enter("i", side="sell", display_quantity="3"))
+    assert isinstance(accepted, wire.Accepted)
+    assert (accepted.leaves_quantity, accepted.display_quantity) == ("3", "3")
+    await venue.say(buyer, enter("b", quantity="5"))
+    told = venue.heard(seller)
+    assert types(told) == ["execution", "refilled", "execution"]
+    first, refilled, _ = told
+    assert isinstance(first, wire.Execution) and isinstance(refilled, wire.Refilled)
+    assert first.leaves_quantity == "7"
+    assert (refilled.leaves_quantity, refilled.shown_quantity) == ("7", "3")
+    await check_accounts(venue, seller, buyer)
+    (gone,) = await venue.say(seller, {"op": "cancel", "request_id": "c", "client_order_id": "i"})
+    assert isinstance(gone, wire.Cancelled) and gone.quantity == "5"
+
+
 async def test_two_connections_of_one_account_hear_the_same(venue: Venue) -> None:
     one, two = await venue.trader(RICH), await venue.trader(RICH, MSGPACK)
     told = await venue.say(one, enter("x"))

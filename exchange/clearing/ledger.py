@@ -51,6 +51,8 @@ class EntryKind(IntEnum):
     EXPIRY = 6
     BUST = 7
     ADJUSTMENT = 8
+    LEG = 9  # of a combination's trade; its price is a clearing price
+    RESIDUAL = 10
 
 
 class Movement(IntEnum):
@@ -96,6 +98,8 @@ _MOVEMENT: Final = (
     int(Movement.VARIATION),  # an expiry's
     int(Movement.FEES),  # a bust's: those of its trade, back
     int(Movement.FEES),  # an adjustment's: none
+    int(Movement.FEES),  # a leg's
+    int(Movement.VARIATION),  # a residual: what the prices of legs leave of the one agreed
 )  # by EntryKind
 _FEES_EARNED: Final = int(Movement.FEES_EARNED)
 

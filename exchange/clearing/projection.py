@@ -96,6 +96,8 @@ class Projection:
             EventKind.CHECKPOINTED: self._checkpointed,
             EventKind.TRADE_BUSTED: self._corrected,
             EventKind.TRADE_ADJUSTED: self._corrected,
+            EventKind.LEG_TRADE: self._leg_traded,
+            EventKind.RESIDUAL_POSTED: self._residual_posted,
             EventKind.RECORDED: self._recorded,
         }
         self._watched = state.matters.watched
@@ -172,15 +174,16 @@ class Projection:
             self.changes.divergences.append(found)
 
     def _traded(self, fields: tuple[Any, ...]) -> None:
-        (sequence, index, _, flags, _, instrument, account, _, price, quantity, _, _,
+        (sequence, index, _, flags, legs, instrument, account, _, price, quantity, _, _,
          maker, _, cash, maker_cash) = fields  # fmt: skip
         state, changes = self.state, self.changes
         buyer, seller = (maker, account) if flags & _SELL else (account, maker)
         value = price * quantity
         tick_value = state.instruments[instrument].tick_value
-        state.positions.trade(instrument, buyer, seller, quantity, value * tick_value)
-        changes.positions.add((buyer, instrument))
-        changes.positions.add((seller, instrument))
+        if not legs:  # a combination holds no position: its legs do
+            state.positions.trade(instrument, buyer, seller, quantity, value * tick_value)
+            changes.positions.add((buyer, instrument))
+            changes.positions.add((seller, instrument))
         day = state.trading.get(instrument)
         if day is None:
             day = state.trading[instrument] = Trading()
@@ -198,6 +201,34 @@ class Projection:
         )  # fmt: skip
         state.entries += 1
         changes.book(entry, state.ledger.post(entry))
+
+    def _leg_traded(self, event: Event) -> None:
+        """A leg of a combination's trade, at a clearing price: positions and fees of a trade. It
+        is no trade of the leg's book, so neither volume nor a price of its day."""
+        state, changes = self.state, self.changes
+        instrument, account, maker = event.instrument, event.account, event.key_hi
+        buyer, seller = (maker, account) if event.flags & _SELL else (account, maker)
+        value = event.quantity * event.price * state.instruments[instrument].multiplier
+        state.positions.trade(instrument, buyer, seller, event.quantity, value)
+        changes.positions.add((buyer, instrument))
+        changes.positions.add((seller, instrument))
+        postings = transfer(CASH | account, HOUSE_FEES, -event.a)
+        postings += transfer(CASH | maker, HOUSE_FEES, -event.b)
+        self._book(
+            _number(event), EntryKind.LEG, postings, instrument=instrument, price=event.price,
+            quantity=event.quantity, buyer=buyer, seller=seller,
+        )  # fmt: skip
+
+    def _residual_posted(self, event: Event) -> None:
+        """What a combination's legs leave of the price agreed goes from one side to the other."""
+        account, maker = event.account, event.key_hi
+        self._book(
+            _number(event), EntryKind.RESIDUAL, transfer(CASH | account, CASH | maker, -event.a),
+            instrument=event.instrument, price=event.price, quantity=event.quantity,
+            buyer=maker if event.flags & _SELL else account,
+            seller=account if event.flags & _SELL else maker,
+        )  # fmt: skip
+        self._compare(_number(event), "residual", -event.a, event.b, account, event.instrument)
 
     def _corrected(self, event: Event) -> None:
         """A trade of the day taken back, or given another price: its two legs the other way round,

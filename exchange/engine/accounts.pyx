@@ -6,9 +6,11 @@ The sum that must be zero: cash of all accounts − (deposits − withdrawals).
 from libc.stdlib cimport calloc
 
 from exchange.engine.ids cimport slots_left
-from exchange.engine.lifecycle cimport answered, cancel_all_of, keep_receipt, reject
+from exchange.engine.lifecycle cimport answered, cancel_all_of, keep_receipt, reject, cancel_for
 from exchange.engine.risk cimport add_overflows, charge, position_of, required_of
+from exchange.engine.safety cimport is_on
 from exchange.engine.state cimport (
+    LOSS_REACHED, Losses, is_live,
     Account, Cell, Command, Event, KILLED_BY_SETTING, Market, Member, Position,
     account_of, blank,
     i64, put_state, u16, u32,
@@ -29,12 +31,37 @@ cdef void compare_deficit(Market* m, u32 account) noexcept nogil:
     cdef Account* a = &m.accounts[account]
     cdef u8 now = a.excess < 0
     cdef Event* e
-    if now == a.in_deficit:
+    if now != a.in_deficit:
+        a.in_deficit = now
+        e = blank(m, EVENT_KIND_DEFICIT_STARTED if now else EVENT_KIND_DEFICIT_ENDED, 0, 0, 0,
+                  account)
+        e.a = required_of(a)
+        e.b = a.cash
+    if m.losses[account].limit:
+        compare_loss(m, account)
+
+
+cdef void compare_loss(Market* m, u32 account) noexcept nogil:
+    """LOSS_LIMIT_REACHED, once: its orders go, in slot order, and only what reduces may come in."""
+    cdef Account* a = &m.accounts[account]
+    cdef Losses* losses = &m.losses[account]
+    cdef i64 loss = losses.base - a.cash - a.unrealized
+    cdef u32 slot
+    cdef Event* e
+    if losses.reached or loss < losses.limit or not is_on(m, FEATURE_LOSS_LIMIT):
         return
-    a.in_deficit = now
-    e = blank(m, EVENT_KIND_DEFICIT_STARTED if now else EVENT_KIND_DEFICIT_ENDED, 0, 0, 0, account)
-    e.a = required_of(a)
-    e.b = a.cash
+    losses.reached = 1
+    a.killed |= LOSS_REACHED
+    e = blank(m, EVENT_KIND_LOSS_LIMIT_REACHED, 0, 0, 0, account)
+    e.a = losses.limit
+    e.b = loss
+    for slot in range(1, m.order_top):
+        if is_live(&m.orders[slot]) and account_of(&m.positions[m.orders[slot].position]) == account:
+            cancel_for(m, slot, CANCEL_REASON_LOSS_LIMIT)
+
+
+cdef inline void count_losses_from_now(Market* m, u32 account) noexcept nogil:
+    m.losses[account].base = m.accounts[account].cash + m.accounts[account].unrealized
 
 
 cdef void compare_deficits(Market* m, u32 instrument) noexcept nogil:
@@ -132,6 +159,8 @@ cdef void move_money(Market* m, Command* c) noexcept nogil:
     a = &m.accounts[c.account]
     if refuse_money(m, c, a):
         return
+    if c.kind != COMMAND_KIND_FEE:  # money that comes or goes is no loss
+        m.losses[c.account].base += amount if c.kind == COMMAND_KIND_DEPOSIT else -amount
     if c.kind == COMMAND_KIND_DEPOSIT:
         m.deposits += amount
     else:
@@ -149,8 +178,8 @@ cdef void move_money(Market* m, Command* c) noexcept nogil:
     e.key_hi = c.key_hi
     e.a = amount
     e.b = a.cash
-    keep_receipt(m, c, c.account, first)
     compare_deficit(m, c.account)
+    keep_receipt(m, c, c.account, first)
 
 
 cdef void set_account(Market* m, Command* c) noexcept nogil:
@@ -158,12 +187,19 @@ cdef void set_account(Market* m, Command* c) noexcept nogil:
     cdef Event* e
     if unknown_account(m, c):
         return
+    if c.price < 0 or c.price > <i64>LIMIT_MONEY:
+        reject(m, c, REASON_PARAMETER_RANGE, <i64>LIMIT_MONEY, c.price)
+        return
     a = &m.accounts[c.account]
-    a.killed &= ~<u8>KILLED_BY_SETTING
+    m.losses[c.account].limit = c.price
+    m.losses[c.account].reached = 0
+    count_losses_from_now(m, c.account)
+    a.killed &= ~<u8>(KILLED_BY_SETTING | LOSS_REACHED)
     if c.flags & COMMAND_FLAG_KILLED:
         a.killed |= KILLED_BY_SETTING
     a.max_order = c.quantity if c.quantity else LIMIT_QUANTITY
     e = blank(m, EVENT_KIND_ACCOUNT_CHANGED, 0, 0, 0, c.account)
+    e.price = c.price
     e.quantity = c.quantity
     e.leaves = a.killed & KILLED_BY_SETTING
 
@@ -184,6 +220,7 @@ cdef void record(Market* m, Command* c) noexcept nogil:
 
 
 cdef void open_day(Market* m, Command* c) noexcept nogil:
+    cdef u32 i
     if m.day_open or c.quantity <= m.business_date:
         reject(m, c, REASON_DAY_STATE, m.business_date, c.quantity)
         return
@@ -191,6 +228,8 @@ cdef void open_day(Market* m, Command* c) noexcept nogil:
     m.business_date = c.quantity
     m.day_first = m.sequence
     m.corrected_count = 0
+    for i in range(m.account_top):
+        count_losses_from_now(m, i)
     blank(m, EVENT_KIND_DAY_OPENED, 0, 0, 0, 0).quantity = c.quantity
 
 

@@ -7,7 +7,8 @@ next round looks at. So nothing here recurs, and a round ends with a whole book 
 """
 
 from exchange.engine.extras cimport stops_of
-from exchange.engine.state cimport Event, WATCH_STOPS, event_of
+from exchange.engine.safety cimport look_at_trades
+from exchange.engine.state cimport Event, WATCH_BREAKER, WATCH_STOPS, event_of
 from exchange.engine.stops cimport come_in, elect
 from exchange.engine.vocabulary cimport EVENT_KIND_TRADE, LIMIT_ELECTIONS, LIMIT_ELECTION_NS
 
@@ -29,10 +30,12 @@ cdef void aftermath(Market* m, Instrument* book, u32 first) noexcept nogil:
     cdef u32 heard
     while True:
         heard = m.index
+        if book.watched & WATCH_BREAKER:
+            look_at_trades(m, book, first)
         if book.watched & WATCH_STOPS:
             elect_by_trades(m, book, first)
         first = heard
-        if stops_of(m, book).elected.head == 0:
+        if stops_of(m, book).elected.head == 0 or stops_of(m, book).due > m.stamp:
             return
         if elections == LIMIT_ELECTIONS or not book.trades:
             stops_of(m, book).due = m.stamp + <long long>LIMIT_ELECTION_NS

@@ -20,6 +20,19 @@ cdef inline i64 price_of(Instrument* book, i32 slot) noexcept nogil:
     return book.low + slot * book.price_step
 
 
+cdef inline i32 slot_toward(Instrument* book, u8 side, i64 limit) noexcept nogil:
+    """The slot of the last price on the step and the ladder that an order may trade at; its end if
+    there is none."""
+    cdef i64 steps
+    if side:
+        steps = (limit - book.low + book.price_step - 1) / book.price_step if limit > book.low else 0
+        return <i32>(steps if steps < book.slots else book.slots - 1)
+    if limit < book.low:
+        return 0
+    steps = (limit - book.low) / book.price_step
+    return <i32>(steps if steps < book.slots else book.slots - 1)
+
+
 cdef inline bint on_step(Instrument* book, i64 price) noexcept nogil:
     """Whether a price within the limits is on the step: an exact division and its check."""
     return price_of(book, slot_of(book, price)) == price

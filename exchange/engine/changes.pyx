@@ -1,6 +1,7 @@
 """Cancel, reduce, replace: guards in documented precedence, then the effect; dormant returns."""
 
 from exchange.engine.aftermath cimport aftermath
+from exchange.engine.auction cimport join
 from exchange.engine.book cimport slot_of
 from exchange.engine.combinations cimport bad_legs_risk, charge_legs
 from exchange.engine.expiry cimport expiry_of
@@ -16,11 +17,13 @@ from exchange.engine.matching cimport Incoming, run, run_special
 from exchange.engine.orders cimport Terms, accept_plain, accept_special
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.stops cimport start_waiting, wait_elected
+from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
-    AT_MARKET, COMBINED, Command, ELECTED, Event, Extra, Instrument, Market, Order, PROTECTED_BY,
-    Position, WAITING, WORKING, account_of, emit, i32, i64, instrument_of, is_featured, is_live,
-    is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_stp_of,
-    u32, u64, u8, unlikely, what,
+    WATCH_BREAKER, WATCH_LIMITS,
+    AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
+    PROTECTED_BY, Position, UNPRICED, WAITING, WORKING, account_of, collects, emit, i32, i64,
+    instrument_of, is_featured, is_live, is_seen, is_simple, likely, lots_of, order_id_of,
+    set_order_state, side_of, state_of, tif_stp_of, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -138,7 +141,7 @@ cdef void reduce_special(Market* m, u32 slot, u32 lots) noexcept nogil:
 cdef inline bint keeps_place(Command* c, Order* o, i64 leaves, i64 before) noexcept nogil:
     """Whether a REPLACE only makes its order smaller, which has `before` lots."""
     return (c.price == o.price and leaves <= before
-            and (state_of(o) == WORKING or state_of(o) == WAITING)
+            and state_of(o) != DORMANT and state_of(o) != UNPRICED
             and not c.flags & COMMAND_FLAG_NEW_ID)
 
 
@@ -151,12 +154,26 @@ cdef bint bad_display(Market* m, Command* c, Instrument* book, Order* o,
             and refuse_display(m, c, book, <u64>leaves, display))
 
 
+cdef bint refuse_protected(Market* m, Command* c, Instrument* book, Position* p, Order* o,
+                           i64 leaves, i64 before) noexcept nogil:
+    """PRICE_BAND (not of a stop that waits), ALL_MONTHS_LIMIT; neither of what keeps its place."""
+    if keeps_place(c, o, leaves, before):
+        return False
+    if (book.watched & WATCH_BREAKER and state_of(o) != WAITING
+            and refuse_band(m, c, book, side_of(o), c.price)):
+        return True
+    return (book.watched & WATCH_LIMITS
+            and refuse_all_months(m, c, book, p.owner, side_of(o), leaves - before))
+
+
 cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o,
                                i64 leaves, i64 before, Terms* terms) noexcept nogil:
     """POST_ONLY, DISPLAY, then the risk of `leaves` at the new price in place of what the order
     holds."""
     cdef i64 adverse = before * adverse_per_lot(book, side_of(o), o.price) if p.adverse else 0
     cdef bint refused
+    if unlikely(book.watched) and refuse_protected(m, c, book, p, o, leaves, before):
+        return True
     if bad_post_only(m, c, book, side_of(o), terms.slot):
         return True
     if unlikely(is_featured(o)) and bad_display(m, c, book, o, leaves):
@@ -194,7 +211,9 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
     o = &m.orders[slot]
     p = &m.positions[o.position]
     book = &m.instruments[instrument_of(p)]
-    if bad_time(m, c, book, p.owner) or bad_grid(m, c, book, p.owner, &terms.slot):
+    if (bad_time(m, c, book, p.owner)
+            or (unlikely(book.watched & WATCH_LIMITS) and refuse_value(m, c, book, p.owner))
+            or bad_grid(m, c, book, p.owner, &terms.slot)):
         return
     leaves = <i64>c.quantity - (0 if new_id else o.executed)
     if leaves <= 0:
@@ -234,7 +253,7 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
     """ORDER_REPLACED under the same id: in place, or out of the book and in again."""
     cdef bint kept = keeps_place(c, o, leaves, before)
     cdef u32 first = m.index
-    cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if state_of(o) == WORKING else 0)
+    cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if is_seen(o) else 0)
     cdef Incoming t
     cdef Event* e = emit(m, what(EVENT_KIND_ORDER_REPLACED, flags, kept), p.who)
     t.order_id = order_id_of(m, slot)
@@ -255,7 +274,10 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
             wait_again(m, c, book, p, slot, leaves)
             return
     if kept:
-        book.levels[at].quantity -= o.leaves - leaves
+        if likely(state_of(o) == WORKING):
+            book.levels[at].quantity -= o.leaves - leaves
+        else:
+            queue_of(m, book, slot).quantity -= o.leaves - leaves
         release(m, book, p, side_of(o), o.price, o.leaves - leaves)
         if unlikely((o.traits >> 24) & COMBINED):
             charge_legs(m, p)
@@ -271,7 +293,10 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
     if likely(not book.watched):
         run(m, book, &t, m.index - 1, 0)
         return
-    run_special(m, book, &t, m.index - 1, 0)
+    if collects(book):
+        e.leaves = join(m, book, slot, False)
+    else:
+        run_special(m, book, &t, m.index - 1, 0)
     aftermath(m, book, first)
 
 
@@ -280,12 +305,8 @@ cdef void keep_special(Market* m, Event* e, Instrument* book, Position* p, u32 s
     """Its place kept, a special order has `lots` fewer: of those first that nobody sees."""
     cdef Order* o = &m.orders[slot]
     cdef u32 hidden = take_hidden(m, slot, lots) if lots else 0
-    if state_of(o) == WORKING:
-        e.leaves = o.leaves
-        book.levels[slot_of(book, o.price)].quantity -= lots - hidden
-    else:
-        e.leaves = 0
-        queue_of(m, book, slot).quantity -= lots - hidden
+    e.leaves = o.leaves if is_seen(o) else 0
+    queue_of(m, book, slot).quantity -= lots - hidden
     release(m, book, p, side_of(o), o.price, lots)
 
 
@@ -348,10 +369,13 @@ cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
             e.key_hi = o.key_hi
             e.a = o.session
             e.b = 0
-            t.slot = slot
-            t.limit = slot_of(book, o.price)
-            t.need = 0
-            run_special(m, book, &t, m.index - 1, 0)
+            if collects(book):
+                e.leaves = join(m, book, slot, False)
+            else:
+                t.slot = slot
+                t.limit = slot_of(book, o.price)
+                t.need = 0
+                run_special(m, book, &t, m.index - 1, 0)
         slot = following
     if book.watched:
         aftermath(m, book, first)

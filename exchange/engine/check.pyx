@@ -3,14 +3,15 @@
 from exchange.engine.book cimport occupied_above, price_of, slot_of
 from exchange.engine.combinations cimport side_in, times
 from exchange.engine.ids cimport find_key, owner_of
-from exchange.engine.instruments cimport lowest
+from exchange.engine.ladder cimport lowest
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
+from exchange.engine.safety cimport watch_of
 from exchange.engine.state cimport (
-    Account, COMBINED, Composite, DORMANT, ELECTED, EXPIRES, Extra, FREE, Instrument, Level,
-    Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, WAITING, WATCH_HIDDEN, WATCH_STOPS,
-    WORKING, account_of, i32, i64, instrument_of, is_aged, is_featured, is_live, lots_of, side_of,
-    state_of,
-    tif_stp_of, u32, u64, u8, working_of,
+    WATCH_BREAKER, WATCH_LIMITS,
+    Account, Auction, COLLECTED, COMBINED, Composite, DORMANT, ELECTED, EXPIRES, Extra, FREE,
+    Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED, WAITING,
+    WATCH_HIDDEN, WATCH_STOPS, WORKING, account_of, collects, i32, i64, instrument_of, is_aged,
+    is_featured, is_live, lots_of, side_of, state_of, tif_stp_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -63,8 +64,9 @@ cdef u32 check_queue(Market* m, Level* level, u8 state, dict sums, object where)
     return count
 
 
-cdef int check_book(Market* m, u32 number, dict sums) except -1:
-    cdef Instrument* book = &m.instruments[number]
+cdef u32 check_ladder(Market* m, Instrument* book, u32 number, u8 state,
+                      dict sums) except? 0xFFFFFFFF:
+    """One ladder: sides and prices of its levels, bitset, best prices; the orders in it."""
     cdef i32 at = lowest(book)
     cdef i32 best_bid = NO_BID
     cdef i32 best_ask = NO_ASK
@@ -82,7 +84,7 @@ cdef int check_book(Market* m, u32 number, dict sums) except -1:
             ensure(side_of(&m.orders[slot]) == side and m.orders[slot].price == price_of(book, at),
                    "a level has one side and one price", (number, at))
             slot = m.orders[slot].next
-        orders += check_queue(m, &book.levels[at], WORKING, sums, (number, at))
+        orders += check_queue(m, &book.levels[at], state, sums, (number, at))
         at = occupied_above(book, at)
     ensure(best_bid < best_ask, "no crossed book", number)
     ensure(book.best[0] == best_bid and book.best[1] == best_ask, "best prices true", number)
@@ -90,6 +92,25 @@ cdef int check_book(Market* m, u32 number, dict sums) except -1:
     filled = sum([book.levels[k].head != 0 for k in range(book.slots)]) \
         if book.slots < 100_000 else occupied
     ensure(occupied == filled, "bitset = levels", number)
+    return orders
+
+
+cdef int check_book(Market* m, u32 number, dict sums) except -1:
+    cdef Instrument* book = &m.instruments[number]
+    cdef Auction* a = m.auctions[number]
+    cdef u32 orders = check_ladder(m, book, number, WORKING, sums)
+    ensure((a != NULL) == collects(book), "collected orders have their places", number)
+    gathers = book.state in (TRADING_STATE_PRE_OPEN, TRADING_STATE_AUCTION)
+    ensure(collects(book) or not gathers, "PRE_OPEN and AUCTION collect", number)
+    ensure(book.state != TRADING_STATE_CONTINUOUS or not collects(book),
+           "CONTINUOUS does not collect", number)
+    if a != NULL:
+        ensure(book.best[1] == NO_ASK, "buys on their ladder", number)
+        ensure(a.asks.best[0] == NO_BID, "sells on their ladder", number)
+        ensure(a.asks.low == book.low and a.asks.high == book.high, "equal ladders", number)
+        orders += check_ladder(m, &a.asks, number, COLLECTED, sums)
+        for side in range(2):
+            orders += check_queue(m, &a.market[side], UNPRICED, sums, (number, "market", side))
     orders += check_queue(m, &book.dormant, DORMANT, sums, (number, "dormant"))
     orders += check_queue(m, &m.stops[number].waiting, WAITING, sums, (number, "waiting"))
     orders += check_queue(m, &m.stops[number].elected, WAITING, sums, (number, "elected"))
@@ -287,6 +308,13 @@ cdef int check_market(Market* m) except -1:
     for k in range(1, m.timer_count):
         ensure((m.timers[k - 1].due, m.timers[k - 1].session)
                < (m.timers[k].due, m.timers[k].session), "timers sorted", k)
+    ensure(m.halt_count == sum([m.safety[k].resume_at != 0 for k in range(m.instrument_count)]),
+           "halts that end by themselves counted", m.halt_count)
+    for k in range(m.instrument_count):
+        ensure(m.safety[k].resume_at == 0 or m.instruments[k].state == TRADING_STATE_HALTED,
+               "what resumes is halted", k)
+        ensure((m.instruments[k].watched & (WATCH_BREAKER | WATCH_LIMITS)) == watch_of(m, k),
+               "an instrument with protections is watched", k)
     for k in range(1, m.corrected_count):
         ensure(m.corrected[k - 1] < m.corrected[k], "a trade is corrected once", k)
     return 0

@@ -12,7 +12,8 @@ from libc.string cimport memset
 
 from exchange.engine.changes cimport return_dormant
 from exchange.engine.guards cimport refuse_combined_margin
-from exchange.engine.instruments cimport bad_limits, bad_mark, build_ladder, move_mark, outline
+from exchange.engine.instruments cimport bad_limits, bad_mark, move_mark, outline
+from exchange.engine.ladder cimport build_ladder
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.risk cimport position_of, rehold
 from exchange.engine.state cimport (

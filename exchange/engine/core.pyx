@@ -10,6 +10,7 @@ from exchange.engine.accounts cimport (
     checkpoint, close_day, move_money, open_account, open_day, record, set_account, set_mode,
     upgrade,
 )
+from exchange.engine.auction cimport indicate
 from exchange.engine.book cimport occupied_above, occupied_below, price_of
 from exchange.engine.changes cimport cancel, reduce_order, replace
 from exchange.engine.corrections cimport adjust, bust
@@ -18,18 +19,21 @@ from exchange.engine.combinations cimport list_combination
 from exchange.engine.ids cimport reserve_ids
 from exchange.engine.image cimport image_of
 from exchange.engine.instruments cimport (
-    expire, list_instrument, lowest, mark, set_limits, set_risk, set_state, settle,
+    expire, list_instrument, mark, set_limits, set_risk, set_state, settle,
 )
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.mass cimport kill, mass_cancel, resume
 from exchange.engine.orders cimport enter
+from exchange.engine.protections cimport set_breaker, set_feature, set_protections
 from exchange.engine.risk cimport hold_of, position_of, required_of
+from exchange.engine.safety cimport next_resume
 from exchange.engine.snapshot cimport image_in, image_out
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.stops cimport next_slice
 from exchange.engine.state cimport (
-    Account, Cell, Command, Event, Instrument, Market, NO_ASK, NO_BID, Position, blank, i32, i64,
-    market_free, market_new, u32, u64, u8, working_of,
+    LOSS_REACHED,
+    Account, Cell, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Position,
+    auction_of, blank, collects, i32, i64, market_free, market_new, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -88,12 +92,20 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
         record(m, c)
     elif kind == COMMAND_KIND_CHECKPOINT:
         checkpoint(m)
+    elif kind == COMMAND_KIND_INDICATE:
+        indicate(m, c)
     elif kind == COMMAND_KIND_BUST:
         bust(m, c)
     elif kind == COMMAND_KIND_ADJUST:
         adjust(m, c)
     elif kind == COMMAND_KIND_LIST_COMBINATION:
         list_combination(m, c)
+    elif kind == COMMAND_KIND_SET_PROTECTIONS:
+        set_protections(m, c)
+    elif kind == COMMAND_KIND_SET_BREAKER:
+        set_breaker(m, c)
+    elif kind == COMMAND_KIND_SET_FEATURE:
+        set_feature(m, c)
     else:
         reject(m, c, REASON_UNKNOWN_COMMAND, 0, kind)
 
@@ -177,6 +189,9 @@ cdef class Engine:
             due = m.expiries[0].due
         if book != NULL and (due == 0 or m.stops[book - m.instruments].due < due):
             due = m.stops[book - m.instruments].due
+        book = next_resume(m)
+        if book != NULL and (due == 0 or m.safety[book - m.instruments].resume_at < due):
+            due = m.safety[book - m.instruments].resume_at
         return due
 
     def state_bytes(self, bint buckets=True):
@@ -211,7 +226,8 @@ cdef class Engine:
         return {
             "cash": a.cash, "hold": hold_of(a), "unrealized": a.unrealized,
             "required": required_of(a), "open_orders": a.open_orders, "member": a.member_id,
-            "group": a.group, "kind": a.kind, "currency": a.currency, "killed": bool(a.killed),
+            "group": a.group, "kind": a.kind, "currency": a.currency, "killed": bool(a.killed & ~LOSS_REACHED),
+            "loss_reached": bool(a.killed & LOSS_REACHED),
             "in_deficit": bool(a.in_deficit), "max_open_orders": a.max_open_orders,
             "max_order": 0 if a.max_order == LIMIT_QUANTITY else a.max_order,
         }
@@ -252,18 +268,34 @@ cdef class Engine:
         return self._side(i, 0, levels), self._side(i, 1, levels)
 
     cdef list _side(self, Instrument* i, int side, u32 levels):
-        cdef i32 at = i.best[side]
-        cdef u32 slot, orders
+        cdef Instrument* ladder = i
+        cdef Level* market
+        cdef Level* level
+        cdef i32 at
         cdef list out = []
-        while NO_BID < at < NO_ASK and (levels == 0 or len(out) < levels):
-            orders = 0
-            slot = i.levels[at].head
-            while slot:
-                orders += 1
-                slot = self.m.orders[slot].next
-            out.append((price_of(i, at), i.levels[at].quantity, orders))
-            at = occupied_above(i, at) if side else occupied_below(i, at)
-        return out
+        if collects(i):
+            market = &auction_of(self.m, i).market[side]
+            ladder = &auction_of(self.m, i).asks if side else i
+            if market.head:  # they stand at the day's far limit
+                out.append((i.low if side else i.high, market.quantity, self._count(market)))
+        at = ladder.best[side]
+        while NO_BID < at < NO_ASK and (levels == 0 or len(out) <= levels):
+            level = &ladder.levels[at]
+            price, lots, orders = price_of(i, at), level.quantity, self._count(level)
+            if out and out[-1][0] == price:
+                _, more_lots, more_orders = out.pop()
+                lots, orders = lots + more_lots, orders + more_orders
+            out.append((price, lots, orders))
+            at = occupied_above(ladder, at) if side else occupied_below(ladder, at)
+        return out[:levels] if levels else out
+
+    cdef u32 _count(self, Level* level):
+        cdef u32 slot = level.head
+        cdef u32 orders = 0
+        while slot:
+            orders += 1
+            slot = self.m.orders[slot].next
+        return orders
 
     def counts(self):
         """How much of everything there is, and the day."""

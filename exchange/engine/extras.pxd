@@ -1,7 +1,9 @@
 # What only special orders have, and the lists of those that are not in the book. See extras.pyx.
 
+from exchange.engine.book cimport slot_of
 from exchange.engine.state cimport (
-    DORMANT, ELECTED, Extra, Instrument, Level, Market, Order, Stops, state_of, u32,
+    COLLECTED, DORMANT, ELECTED, Extra, Instrument, Level, Market, Order, Stops, UNPRICED, WORKING,
+    auction_of, side_of, state_of, u32, u8,
 )
 
 cdef void put_extra(Market* m, u32 slot, Extra* extra) noexcept nogil
@@ -16,9 +18,17 @@ cdef inline Stops* stops_of(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef inline Level* queue_of(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """The list that a live order which is not in the book is in."""
-    if state_of(&m.orders[slot]) == DORMANT:
+    """The level or list that a live order is in."""
+    cdef Order* o = &m.orders[slot]
+    cdef u8 state = state_of(o)
+    if state == WORKING:
+        return &book.levels[slot_of(book, o.price)]
+    if state == DORMANT:
         return &book.dormant
+    if state == COLLECTED:
+        return &auction_of(m, book).asks.levels[slot_of(book, o.price)]
+    if state == UNPRICED:
+        return &auction_of(m, book).market[side_of(o)]
     if m.extras[slot].features & ELECTED:
         return &stops_of(m, book).elected
     return &stops_of(m, book).waiting

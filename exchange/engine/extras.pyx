@@ -6,9 +6,9 @@ but in an iceberg that rests or is dormant; a book's `watched` says what its spe
 
 from libc.string cimport memset
 
-from exchange.engine.book cimport unlink
+from exchange.engine.book cimport slot_of, take_out, unlink
 from exchange.engine.state cimport (
-    FEATURED, WATCH_HIDDEN, WATCH_STOPS, ensure, instrument_of, is_featured, is_live,
+    COLLECTED, FEATURED, WAITING, WATCH_HIDDEN, WATCH_STOPS, auction_of, ensure, instrument_of, is_featured, is_live,
 )
 from exchange.engine.triggers cimport remove_trigger
 from exchange.engine.vocabulary cimport *
@@ -62,12 +62,15 @@ cdef u32 take_hidden(Market* m, u32 slot, u32 lots) noexcept nogil:
 
 
 cdef void leave_queue(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """A dormant or waiting order leaves its list."""
+    """A live order that is not WORKING leaves its list, or the sells' own ladder."""
     cdef Stops* stops = stops_of(m, book)
     cdef Extra* extra = &m.extras[slot]
     cdef Order* o = &m.orders[slot]
+    if state_of(o) == COLLECTED:
+        take_out(m, &auction_of(m, book).asks, o, slot_of(book, o.price))
+        return
     unlink(m, queue_of(m, book, slot), o)
-    if state_of(o) == DORMANT:
+    if state_of(o) != WAITING:
         return
     if extra.features & ELECTED:
         extra.features &= ~<u32>ELECTED

@@ -6,8 +6,10 @@ from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, adverse_per_lot, required_of
 from exchange.engine.state cimport (
     Account, CANCELLED, Command, DORMANT, FILLED, Instrument, KILLED_ACCOUNT, KILLED_BY_SETTING,
+    LOSS_REACHED,
     KILLED_MEMBER, Market, Order, Position,
-    SESSION_ONLINE, Session, WORKING, account_of, i128, i32, i64, likely, side_of, standing,
+    SESSION_ONLINE, Session, WORKING, account_of, collects, i128, i32, i64, likely, side_of,
+    standing,
     state_of, u32, u64, u8, unlikely, working_of,
 )
 from exchange.engine.vocabulary cimport *
@@ -22,9 +24,10 @@ cdef bint refuse_extent(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_display(Market* m, Command* c, Instrument* book, u64 quantity,
                          u64 display) noexcept nogil
 cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protected) noexcept nogil
+cdef bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side, i32 at) noexcept nogil
 cdef void refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil
-cdef void refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil
+cdef bint refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef void refuse_combined_margin(Market* m, Command* c, Account* account,
                                  i64 rise) noexcept nogil
 cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8 side, i64 lots,
@@ -33,7 +36,7 @@ cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8
 
 cdef inline bint rests(u8 tif) noexcept nogil:
     """Whether what cannot trade at once waits in the book."""
-    return tif <= TIME_IN_FORCE_DAY or tif == TIME_IN_FORCE_GTD
+    return tif <= TIME_IN_FORCE_DAY or tif >= TIME_IN_FORCE_GTD
 
 
 cdef inline u64 minimum_of(Command* c) noexcept nogil:
@@ -58,8 +61,7 @@ cdef inline bint bad_time(Market* m, Command* c, Instrument* book,
     if likely(book.trades and tat - now <= account.tolerance):
         account.tat = tat + account.interval
         return False
-    refuse_untimely(m, c, book)
-    return True
+    return refuse_untimely(m, c, book)
 
 
 cdef inline bint bad_grid(Market* m, Command* c, Instrument* book, Account* account,
@@ -90,11 +92,10 @@ cdef inline bint bad_grid(Market* m, Command* c, Instrument* book, Account* acco
 
 cdef inline bint bad_post_only(Market* m, Command* c, Instrument* book, u8 side,
                                i32 at) noexcept nogil:
-    if likely(not c.flags & COMMAND_FLAG_POST_ONLY
-              or not reaches(side, at, book.best[1 - side])):
+    """NOT_IN_AUCTION, POST_ONLY of a post-only order."""
+    if likely(not c.flags & COMMAND_FLAG_POST_ONLY):
         return False
-    reject(m, c, REASON_POST_ONLY, price_of(book, book.best[1 - side]), c.price)
-    return True
+    return refuse_post_only(m, c, book, side, at)
 
 
 cdef inline bint bad_risk(Market* m, Command* c, Instrument* book, Position* p, Account* account,

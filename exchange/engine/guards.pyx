@@ -1,6 +1,7 @@
 """What the guards say when one fires: off the hot path, in precedence order."""
 
 from exchange.engine.state cimport Composite
+from exchange.engine.safety cimport refuse_loss
 
 
 cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
@@ -20,9 +21,11 @@ cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept n
             reject(m, c, REASON_ACCOUNT_KILLED, 0, 0)
         elif c.session and s.killed:
             reject(m, c, REASON_SESSION_KILLED, 0, c.session)
+        elif killed & LOSS_REACHED and refuse_loss(m, c):
+            return True
         elif killed & KILLED_MEMBER:
             reject(m, c, REASON_MEMBER_KILLED, 0, m.accounts[c.account].member_id)
-        elif killed:
+        elif killed & ~<u32>LOSS_REACHED:
             reject(m, c, REASON_EXCHANGE_KILLED, 0, 0)
         else:
             return False
@@ -45,18 +48,25 @@ cdef u32 closed_leg(Market* m, u32 instrument) noexcept nogil:
     return LIMIT_INSTRUMENTS
 
 
-cdef void refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """One of NOT_TRADING, CANCEL_ONLY, THROTTLED."""
+cdef bint refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """One of NOT_TRADING, CANCEL_ONLY, THROTTLED; False while orders are collected."""
     cdef Account* account = &m.accounts[c.account]
+    cdef i64 tat = account.tat if account.tat > m.stamp else m.stamp
     cdef u32 leg = closed_leg(m, <u32>(book - m.instruments))
-    if book.state != TRADING_STATE_CONTINUOUS:
+    cdef bint collecting = (book.state == TRADING_STATE_PRE_OPEN
+                            or book.state == TRADING_STATE_AUCTION)
+    if book.state != TRADING_STATE_CONTINUOUS and not collecting:
         reject(m, c, REASON_NOT_TRADING, TRADING_STATE_CONTINUOUS, book.state)
     elif leg < m.instrument_count:
         reject(m, c, REASON_NOT_TRADING, TRADING_STATE_CONTINUOUS, m.instruments[leg].state)
     elif m.mode != MODE_NORMAL:
         reject(m, c, REASON_CANCEL_ONLY, 0, 0)
+    elif tat - m.stamp > account.tolerance:
+        reject(m, c, REASON_THROTTLED, account.burst, tat - m.stamp - account.tolerance)
     else:
-        reject(m, c, REASON_THROTTLED, account.burst, account.tat - m.stamp - account.tolerance)
+        account.tat = tat + account.interval
+        return False
+    return True
 
 
 cdef void refuse_target(Market* m, Command* c, u32 slot) noexcept nogil:
@@ -112,6 +122,18 @@ cdef bint refuse_distance(Market* m, Command* c, Instrument* book) noexcept nogi
     return True
 
 
+cdef bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side,
+                           i32 at) noexcept nogil:
+    """NOT_IN_AUCTION, POST_ONLY."""
+    if collects(book):
+        reject(m, c, REASON_NOT_IN_AUCTION, 0, book.state)
+    elif reaches(side, at, book.best[1 - side]):
+        reject(m, c, REASON_POST_ONLY, price_of(book, book.best[1 - side]), c.price)
+    else:
+        return False
+    return True
+
+
 cdef bint refuse_display(Market* m, Command* c, Instrument* book, u64 quantity,
                          u64 display) noexcept nogil:
     """DISPLAY: more than the order, off the lot step, or so little that it is refilled too often."""
@@ -142,11 +164,16 @@ cdef bint refuse_trigger(Market* m, Command* c, Instrument* book) noexcept nogil
 
 
 cdef bint refuse_extent(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """MINIMUM, EXPIRY, TRIGGER, DISPLAY."""
-    if minimum_of(c) > c.quantity:
+    """NOT_IN_AUCTION, MINIMUM, EXPIRY, AUCTION_ONLY, TRIGGER, DISPLAY."""
+    if collects(book) and not c.spare & ORDER_FEATURE_STOP and (
+            not rests(c.tif) or c.flags & COMMAND_FLAG_PROTECTED or minimum_of(c)):
+        reject(m, c, REASON_NOT_IN_AUCTION, 0, book.state)
+    elif minimum_of(c) > c.quantity:
         reject(m, c, REASON_MINIMUM, c.quantity, <i64>c.target_hi)
     elif c.tif == TIME_IN_FORCE_GTD and <i64>c.target_lo <= m.stamp:
         reject(m, c, REASON_EXPIRY, m.stamp, <i64>c.target_lo)
+    elif c.tif == TIME_IN_FORCE_GFA and not collects(book):
+        reject(m, c, REASON_AUCTION_ONLY, TRADING_STATE_AUCTION, book.state)
     elif c.spare & ORDER_FEATURE_STOP:
         return refuse_trigger(m, c, book)
     elif c.spare & ORDER_FEATURE_ICEBERG:
@@ -162,7 +189,7 @@ cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protecte
     cdef i64 far = 0 if side else book.slots - 1
     cdef i64 best = book.best[1 - side]
     cdef i64 steps = ticks / book.price_step
-    if not has_opposite(book, side) or not (protected or rests(tif)):
+    if collects(book) or not has_opposite(book, side) or not (protected or rests(tif)):
         return <i32>far
     if steps > book.slots:
         return <i32>far

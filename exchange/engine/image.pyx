@@ -9,6 +9,7 @@ from libc.string cimport memcpy
 
 from exchange.engine.risk cimport hold_of
 from exchange.engine.state cimport (
+    Safety, Window,
     Account, Composite, Extra, FREE, Instrument, Market, Member, Order, Position, Session, Stops,
     Timer, account_of, i64, instrument_of, is_featured, state_of, u32, u64, working_of,
 )
@@ -121,6 +122,31 @@ cdef bytes image_of(Market* m, bint buckets):
     return out
 
 
+cdef bytes image_of_window(Window* w):
+    cdef u32 k
+    if w.variation == 0:
+        return numbers((0,))
+    parts = [(w.low[k], w.high[k]) for k in range(LIMIT_WINDOW_PARTS)]
+    return numbers((w.variation, w.span, w.halt, w.part, w.whole_product)
+                   + tuple([price for pair in parts for price in pair]))
+
+
+cdef bytes image_of_protections(Market* m):
+    cdef Safety* s
+    cdef u32 k
+    cdef list parts = [numbers((m.features_off,))]
+    for k in range(m.instrument_count):
+        s = &m.safety[k]
+        parts.append(numbers((s.band, s.order_value, s.all_months, s.last, s.resume_at,
+                              s.accountability, s.traded)))
+        parts.append(image_of_window(&s.windows[0]) + image_of_window(&s.windows[1]))
+    for k in range(m.account_top):
+        if m.losses[k].limit:
+            parts.append(numbers((k, m.losses[k].limit, m.losses[k].base, m.losses[k].reached)))
+    told = [k for k in range(1, m.position_top) if m.accountable[k]]
+    return b"".join(parts) + numbers((len(told), *told))
+
+
 cdef bytes after_orders(Market* m, bint buckets):
     cdef list parts = [positions_of(m)]
     cdef u32 k
@@ -138,10 +164,14 @@ cdef bytes after_orders(Market* m, bint buckets):
     killed = [k for k in range(LIMIT_MEMBERS) if m.members_killed[k]]
     if killed:
         parts.append(numbers((len(killed), *killed)))
+    gathering = [k for k in range(m.instrument_count) if m.auctions[k] != NULL]
+    if gathering:  # the rest follows from the orders: where each waits, and behind whom
+        parts.append(numbers((-1, len(gathering), *gathering)))
     if m.expiry_count:
         due = sorted([(m.expiries[k].due, m.expiries[k].slot) for k in range(m.expiry_count)])
         parts.append(numbers((m.expiry_count,)))
         parts.extend([numbers(one) for one in due])
+    parts.append(image_of_protections(m))
     if m.corrected_count:
         parts.append(numbers((m.corrected_count,)))
         parts.append((<char*>m.corrected)[:m.corrected_count * sizeof(u64)])

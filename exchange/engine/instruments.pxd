@@ -1,13 +1,11 @@
 # An instrument's life: list, limits, risk, state, mark, settle, expire. See instruments.pyx.
 
 from exchange.engine.risk cimport absolute
-from exchange.engine.state cimport Command, Instrument, Market, i128, i32, i64, u32
+from exchange.engine.state cimport Command, Instrument, Market, i128, i64, u16, u32, u8
 from exchange.engine.vocabulary cimport LIMIT_MONEY
 
-cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil
 cdef bint refuse_instrument(Market* m, Command* c) noexcept nogil
 cdef bint refuse_outright(Market* m, Command* c) noexcept nogil
-cdef i32 lowest(Instrument* book) noexcept nogil
 cdef bint bad_limits(i64 low, i64 high, i64 step, i64 tick_value, i64 bound) noexcept nogil
 cdef bint bad_mark(i64 price, i64 multiplier, i64 bound) noexcept nogil
 cdef void outline(Instrument* book, i64 low, i64 high, i64 step, u32 lot_step) noexcept nogil
@@ -15,7 +13,9 @@ cdef void move_mark(Market* m, u32 instrument, i64 price) noexcept nogil
 cdef void list_instrument(Market* m, Command* c) noexcept nogil
 cdef void set_limits(Market* m, Command* c) noexcept nogil
 cdef void set_risk(Market* m, Command* c) noexcept nogil
+cdef void move_state(Market* m, Instrument* book, u8 state, u16 cause) noexcept nogil
 cdef void set_state(Market* m, Command* c) noexcept nogil
+cdef void resume(Market* m, Instrument* book) noexcept nogil
 cdef void mark(Market* m, Command* c) noexcept nogil
 cdef void settle(Market* m, Command* c) noexcept nogil
 cdef void expire(Market* m, Command* c) noexcept nogil

@@ -3,22 +3,25 @@
 Variation margin moves only between positions: the sum over accounts is zero, asserted in `settle`.
 """
 
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 from exchange.engine.accounts cimport compare_deficits
+from exchange.engine.aftermath cimport aftermath
+from exchange.engine.auction cimport cancel_unpriced, collect, stop_collecting, uncross
 from exchange.engine.combinations cimport (
     bad_made_marks, expire_made, move_made_marks, return_made, times,
 )
 from exchange.engine.book cimport append, occupied_above, occupied_below, rest, slot_of
+from exchange.engine.ladder cimport build_ladder, lowest
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.changes cimport return_dormant
 from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
+from exchange.engine.safety cimport forget_halt
 from exchange.engine.state cimport (
-    Account, Command, Composite, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order,
-    Position, blank, ctz, emit, i32, i64, legs_open, lots_of, order_id_of, put_state,
-    set_order_state, side_of, u16, u32,
-    u64, u8, what,
+    Account, Auction, Command, Composite, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID,
+    Order, Position, auction_of, blank, collects, ctz, emit, i32, i64, legs_open, lots_of,
+    order_id_of, put_state, set_order_state, side_of, u16, u32, u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -35,32 +38,6 @@ cdef bint bad_limits(i64 low, i64 high, i64 step, i64 tick_value, i64 bound) noe
 cdef bint bad_mark(i64 price, i64 multiplier, i64 bound) noexcept nogil:
     cdef i64 most = LIMIT_PRICE
     return price < -most or price > most or exceeds(price, multiplier, bound)
-
-
-cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil:
-    """Empty levels over [low, high] of a book whose old ones the caller still holds."""
-    cdef u64 slots = <u64>((book.high - book.low) / book.price_step) + 1
-    cdef u64 words = (slots + 63) // 64
-    cdef u64 summaries = (words + 63) // 64
-    cdef u64 tops = (summaries + 63) // 64
-    book.levels = <Level*>calloc(slots, sizeof(Level))
-    book.bits = <u64*>calloc(words + summaries + tops, sizeof(u64))
-    if book.levels == NULL or book.bits == NULL:
-        m.broken = 1
-        return False
-    book.summary = book.bits + words
-    book.top = book.summary + summaries
-    book.top_words = <u32>tops
-    book.range = <u64>book.high - <u64>book.low
-    book.slots = <u32>slots
-    book.best[0] = NO_BID
-    book.best[1] = NO_ASK
-    return True
-
-
-cdef i32 lowest(Instrument* book) noexcept nogil:
-    """The lowest occupied slot, NO_ASK if the book is empty."""
-    return 0 if book.bits[0] & 1 else occupied_above(book, 0)
 
 
 cdef void outline(Instrument* book, i64 low, i64 high, i64 step, u32 lot_step) noexcept nogil:
@@ -129,7 +106,8 @@ cdef bint refuse_instrument(Market* m, Command* c) noexcept nogil:
     return False
 
 
-cdef void carry_level(Market* m, Instrument* book, Level* level) noexcept nogil:
+cdef void carry_level(Market* m, Instrument* book, Instrument* ladder,
+                      Level* level) noexcept nogil:
     """Orders of an old level go to the new ladder, or dormant; oldest first, place kept."""
     cdef u32 slot = level.head
     cdef u32 following
@@ -140,7 +118,7 @@ cdef void carry_level(Market* m, Instrument* book, Level* level) noexcept nogil:
         o = &m.orders[slot]
         following = o.next
         if book.low <= o.price <= book.high:
-            rest(m, book, slot, side_of(o), slot_of(book, o.price))
+            rest(m, ladder, slot, side_of(o), slot_of(book, o.price))
         else:
             set_order_state(o, DORMANT)
             append(m, &book.dormant, slot)
@@ -158,13 +136,32 @@ cdef void carry_level(Market* m, Instrument* book, Level* level) noexcept nogil:
         slot = following
 
 
+cdef void rebase(Market* m, Instrument* book, Instrument* ladder, i64 low,
+                 i64 high) noexcept nogil:
+    """A ladder of an instrument gets new limits; orders outside them go dormant."""
+    cdef Instrument old = ladder[0]
+    cdef i32 at
+    ladder.low = low
+    ladder.high = high
+    if not build_ladder(m, ladder):
+        return
+    at = old.best[0]
+    while at != NO_BID:
+        carry_level(m, book, ladder, &old.levels[at])
+        at = occupied_below(&old, at)
+    at = old.best[1]
+    while at != NO_ASK:
+        carry_level(m, book, ladder, &old.levels[at])
+        at = occupied_above(&old, at)
+    free(old.levels)
+    free(old.bits)
+
+
 cdef void set_limits(Market* m, Command* c) noexcept nogil:
     cdef i64 low = <i64>c.target_lo
     cdef i64 high = <i64>c.target_hi
     cdef Instrument* book
-    cdef Instrument old
     cdef Event* e
-    cdef i32 at
     if refuse_instrument(m, c):
         return
     book = &m.instruments[c.instrument]
@@ -174,22 +171,11 @@ cdef void set_limits(Market* m, Command* c) noexcept nogil:
     e = blank(m, EVENT_KIND_LIMITS_CHANGED, 0, 0, c.instrument, 0)
     e.a = low
     e.b = high
-    old = book[0]
-    book.low = low
-    book.high = high
-    if not build_ladder(m, book):
-        return
-    at = old.best[0]
-    while at != NO_BID:
-        carry_level(m, book, &old.levels[at])
-        at = occupied_below(&old, at)
-    at = old.best[1]
-    while at != NO_ASK:
-        carry_level(m, book, &old.levels[at])
-        at = occupied_above(&old, at)
-    free(old.levels)
-    free(old.bits)
-    if book.state == TRADING_STATE_CONTINUOUS and legs_open(m, c.instrument):
+    rebase(m, book, book, low, high)
+    if collects(book):
+        rebase(m, book, &auction_of(m, book).asks, low, high)
+        cancel_unpriced(m, book)
+    if takes_orders(book.state) and legs_open(m, c.instrument):
         return_dormant(m, book)
 
 
@@ -254,37 +240,76 @@ cdef void set_risk(Market* m, Command* c) noexcept nogil:
     compare_deficits(m, c.instrument)
 
 
+cdef inline bint gathers(u8 state) noexcept nogil:
+    """Whether orders are collected in this state."""
+    return state == TRADING_STATE_PRE_OPEN or state == TRADING_STATE_AUCTION
+
+
+cdef inline bint takes_orders(u8 state) noexcept nogil:
+    return state == TRADING_STATE_CONTINUOUS or gathers(state)
+
+
 cdef bint may_follow(u8 present, u8 wished) noexcept nogil:
-    if present == TRADING_STATE_CLOSED:
-        return wished == TRADING_STATE_CONTINUOUS
-    if present == TRADING_STATE_CONTINUOUS:
-        return wished == TRADING_STATE_HALTED or wished == TRADING_STATE_CLOSED
-    if present == TRADING_STATE_HALTED:
-        return wished == TRADING_STATE_CONTINUOUS or wished == TRADING_STATE_CLOSED
-    return False
+    """CLOSED to what takes orders; what takes orders, or is HALTED, to any but EXPIRED."""
+    if wished > TRADING_STATE_HALTED or wished == present or present == TRADING_STATE_EXPIRED:
+        return False
+    return present != TRADING_STATE_CLOSED or wished != TRADING_STATE_HALTED
+
+
+cdef bint bad_cause(u8 state, u32 cause) noexcept nogil:
+    """Whether a state may not be entered for this HaltCause."""
+    return cause != 0 and (not gathers(state) or cause < HALT_CAUSE_OPENING
+                           or cause > HALT_CAUSE_VOLATILITY)
+
+
+cdef void move_state(Market* m, Instrument* book, u8 state, u16 cause) noexcept nogil:
+    """STATE_CHANGED, then what follows: orders are collected, or trade at the auction's price."""
+    cdef u8 before = <u8>book.state
+    cdef u32 first = m.index
+    cdef Event* e = blank(m, EVENT_KIND_STATE_CHANGED, 0, cause, <u32>(book - m.instruments), 0)
+    e.quantity = state
+    e.leaves = before
+    book.halt_cause = cause
+    put_state(m, book, state)
+    if gathers(state):
+        if not collect(m, book):
+            return
+    elif state == TRADING_STATE_CONTINUOUS or (state == TRADING_STATE_CLOSED
+                                               and before == TRADING_STATE_AUCTION):
+        uncross(m, book)
+        if book.watched:
+            aftermath(m, book, first)
+    if takes_orders(<u8>book.state) and legs_open(m, <u32>(book - m.instruments)):
+        return_dormant(m, book)
+    if state == TRADING_STATE_CONTINUOUS:
+        return_made(m, <u32>(book - m.instruments))
 
 
 cdef void set_state(Market* m, Command* c) noexcept nogil:
     cdef Instrument* book
-    cdef Event* e
+    cdef u32 cause = c.quantity
     if c.instrument >= m.instrument_count:
         reject(m, c, REASON_UNKNOWN_INSTRUMENT, m.instrument_count, c.instrument)
         return
     book = &m.instruments[c.instrument]
-    if not may_follow(book.state, c.tif):
+    if not may_follow(book.state, c.tif) or (gathers(c.tif)
+                                             and m.composites[c.instrument].legs):
         reject(m, c, REASON_STATE, book.state, c.tif)
         return
-    book.halt_cause = HALT_CAUSE_NONE
+    if bad_cause(c.tif, cause):
+        reject(m, c, REASON_PARAMETER_RANGE,
+               HALT_CAUSE_VOLATILITY if gathers(c.tif) else 0, cause)
+        return
+    forget_halt(m, book)
     if c.tif == TRADING_STATE_HALTED:
-        book.halt_cause = HALT_CAUSE_OPERATOR
-    e = blank(m, EVENT_KIND_STATE_CHANGED, 0, book.halt_cause, c.instrument, 0)
-    e.quantity = c.tif
-    e.leaves = book.state
-    put_state(m, book, c.tif)
-    if c.tif == TRADING_STATE_CONTINUOUS:
-        if legs_open(m, c.instrument):
-            return_dormant(m, book)
-        return_made(m, c.instrument)
+        cause = HALT_CAUSE_OPERATOR
+    move_state(m, book, c.tif, <u16>cause)
+
+
+cdef void resume(Market* m, Instrument* book) noexcept nogil:
+    """A halt that ends by itself: trading goes on, and dormant orders return."""
+    forget_halt(m, book)
+    move_state(m, book, TRADING_STATE_CONTINUOUS, HALT_CAUSE_NONE)
 
 
 cdef void count_adverse(Market* m, Instrument* book, Level* level) noexcept nogil:
@@ -297,6 +322,17 @@ cdef void count_adverse(Market* m, Instrument* book, Level* level) noexcept nogi
         lots = lots_of(m, slot)
         m.positions[o.position].adverse += lots * adverse_per_lot(book, side_of(o), o.price)
         slot = o.next
+
+
+cdef void count_collected(Market* m, Instrument* book) noexcept nogil:
+    """The same for the orders that wait for an auction beside the book's own ladder."""
+    cdef Auction* a = auction_of(m, book)
+    cdef i32 level = a.asks.best[1]
+    while level != NO_ASK:
+        count_adverse(m, book, &a.asks.levels[level])
+        level = occupied_above(&a.asks, level)
+    count_adverse(m, book, &a.market[0])
+    count_adverse(m, book, &a.market[1])
 
 
 cdef void move_mark(Market* m, u32 instrument, i64 price) noexcept nogil:
@@ -318,6 +354,8 @@ cdef void move_mark(Market* m, u32 instrument, i64 price) noexcept nogil:
     count_adverse(m, book, &book.dormant)
     count_adverse(m, book, &m.stops[instrument].waiting)
     count_adverse(m, book, &m.stops[instrument].elected)
+    if collects(book):
+        count_collected(m, book)
     for i in range(m.account_top):
         at = position_of(&m.accounts[i], instrument)
         if at:
@@ -394,6 +432,8 @@ cdef void settle(Market* m, Command* c) noexcept nogil:
         reject(m, c, REASON_ALREADY_SETTLED, <i64>book.last_settled, <i64>cycle)
         return
     book.last_settled = cycle
+    m.safety[c.instrument].traded = 0
+    m.safety[c.instrument].last = 0
     e = blank(m, EVENT_KIND_INSTRUMENT_SETTLED, 0, 0, c.instrument, 0)
     e.price = c.price
     e.quantity = c.quantity
@@ -417,8 +457,10 @@ cdef void expire(Market* m, Command* c) noexcept nogil:
     if bad_mark(c.price, book.multiplier, book.bound):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
+    forget_halt(m, book)
     blank(m, EVENT_KIND_INSTRUMENT_EXPIRED, 0, 0, c.instrument, 0).price = c.price
     cancel_all_of(m, c.instrument, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
+    stop_collecting(m, book)
     expire_made(m, c.instrument)
     m.composites[c.instrument].anchor = c.price
     move_mark(m, c.instrument, c.price)

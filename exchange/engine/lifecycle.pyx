@@ -7,7 +7,8 @@ from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport leave_queue, queue_of, take_hidden
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.state cimport (
-    COMBINED, RECEIPT, blank, event_of, is_featured, is_live, lots_of, tif_stp_of, traits_of,
+    COMBINED, RECEIPT, blank, event_of, is_featured, is_live, is_seen, lots_of, tif_stp_of,
+    traits_of,
 )
 
 
@@ -101,7 +102,7 @@ cdef void take_away_special(Market* m, u32 slot, u32 reason) noexcept nogil:
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     cdef u32 lots = lots_of(m, slot)
-    cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if state_of(o) == WORKING else 0)
+    cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if is_seen(o) else 0)
     cdef Event* e = emit(m, what(EVENT_KIND_ORDER_CANCELLED, flags, reason), p.who)
     say_gone(e, o, order_id_of(m, slot), lots, 0)
     e.b = lots - o.leaves
@@ -114,14 +115,10 @@ cdef void shrink(Market* m, u32 slot, u32 lots, u32 reason) noexcept nogil:
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
-    cdef u32 flags = side_of(o) << 1
+    cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if is_seen(o) else 0)
     cdef u32 hidden = take_hidden(m, slot, lots)
     cdef Event* e
-    if state_of(o) == WORKING:
-        flags |= EVENT_FLAG_RESTING
-        book.levels[slot_of(book, o.price)].quantity -= lots - hidden
-    else:
-        queue_of(m, book, slot).quantity -= lots - hidden
+    queue_of(m, book, slot).quantity -= lots - hidden
     e = emit(m, what(EVENT_KIND_ORDER_REDUCED, flags, reason), p.who)
     say_gone(e, o, order_id_of(m, slot), lots, lots_of(m, slot))
     e.b = hidden

@@ -10,12 +10,13 @@ from libc.stdlib cimport qsort, realloc
 from exchange.engine.book cimport occupied_above
 from exchange.engine.guards cimport bad_owner
 from exchange.engine.ids cimport slots_left
-from exchange.engine.instruments cimport lowest
+from exchange.engine.ladder cimport lowest
 from exchange.engine.lifecycle cimport answered, cancel_for, keep_receipt, reject
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
     Account, Command, Event, Instrument, KILLED_ACCOUNT, KILLED_EXCHANGE, KILLED_MEMBER, Level,
     Market, NO_ASK, Order, Position, SESSION_FREE, SESSION_ONLINE, Session, account_of, blank,
+    collects,
     event_of, is_live, side_of, standing, u16, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
@@ -60,6 +61,15 @@ cdef void pick_from(Market* m, Level* level, Choice* wanted) noexcept nogil:
         slot = o.next
 
 
+cdef void pick_from_ladder(Market* m, Instrument* ladder, Choice* wanted) noexcept nogil:
+    cdef int level = lowest(ladder)
+    while level != NO_ASK:
+        if wanted.side == SIDE_UNSTATED or wanted.side == side_of(
+                &m.orders[ladder.levels[level].head]):
+            pick_from(m, &ladder.levels[level], wanted)
+        level = occupied_above(ladder, level)
+
+
 cdef inline bint is_chosen(Market* m, u32 instrument, Choice* wanted) noexcept nogil:
     if wanted.selection & SELECTION_INSTRUMENT:
         return instrument == wanted.number
@@ -78,7 +88,6 @@ cdef void gather(Market* m, Choice* wanted) noexcept nogil:
     cdef Instrument* book
     cdef Position* p
     cdef u32 i, at
-    cdef int level
     m.picked_count = 0
     for i in range(a.positions_length):
         at = position_of(a, i)
@@ -88,15 +97,14 @@ cdef void gather(Market* m, Choice* wanted) noexcept nogil:
         if working_of(p, SIDE_BUY) == 0 and working_of(p, SIDE_SELL) == 0:
             continue
         book = &m.instruments[i]
-        level = lowest(book)
-        while level != NO_ASK:
-            if wanted.side == SIDE_UNSTATED or wanted.side == side_of(
-                    &m.orders[book.levels[level].head]):
-                pick_from(m, &book.levels[level], wanted)
-            level = occupied_above(book, level)
+        pick_from_ladder(m, book, wanted)
         pick_from(m, &book.dormant, wanted)
         pick_from(m, &m.stops[i].waiting, wanted)
         pick_from(m, &m.stops[i].elected, wanted)
+        if collects(book):
+            pick_from_ladder(m, &m.auctions[i].asks, wanted)
+            pick_from(m, &m.auctions[i].market[0], wanted)
+            pick_from(m, &m.auctions[i].market[1], wanted)
     if m.picked_count > 1:
         qsort(m.picked, m.picked_count, sizeof(u32), in_slot_order)
 

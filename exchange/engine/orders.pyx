@@ -4,7 +4,8 @@ from libc.stdlib cimport realloc
 from libc.string cimport memset
 
 from exchange.engine.aftermath cimport aftermath
-from exchange.engine.book cimport has_opposite, price_of, reaches, rest
+from exchange.engine.auction cimport join
+from exchange.engine.book cimport has_opposite, price_of, reaches, rest, slot_toward
 from exchange.engine.combinations cimport bad_legs_risk, missing_positions
 from exchange.engine.expiry cimport start_expiry
 from exchange.engine.extras cimport put_extra, stops_of
@@ -19,10 +20,12 @@ from exchange.engine.lifecycle cimport answer_again, reject
 from exchange.engine.matching cimport Incoming, run, run_special
 from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold
 from exchange.engine.stops cimport start_waiting
+from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value, within_band
 from exchange.engine.state cimport (
+    WATCH_BREAKER, WATCH_LIMITS,
     AT_MARKET, Account, COMBINED, Command, Composite, Event, Instrument, Market, Order,
-    PROTECTED_BY, Position, WATCH_IMPLIED, WATCH_LEGS, WORKING, emit, i64, likely, order_id_of,
-    pair, traits_of, u16, u32, u64, u8, unlikely, what,
+    PROTECTED_BY, Position, WATCH_IMPLIED, WATCH_LEGS, WORKING, collects, emit, i64, likely,
+    order_id_of, pair, traits_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -31,7 +34,7 @@ cdef enum:
     ENTER_FORM = 0x78F8FE00
     # what is zero in a plain limit order, GTC or DAY: also tif > 1, all flags but MANUAL
     PLAIN_FORM = 0xFBFEFE00
-    ENTER_FEATURES = 12  # STOP ICEBERG
+    ENTER_FEATURES = 28  # STOP ICEBERG ALL_OR_NONE
 
 
 cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil:
@@ -58,12 +61,12 @@ cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil
 
 
 cdef bint bad_form(Market* m, Command* c) noexcept nogil:
-    """SYNTAX, ID_FORMAT, COMBINATION: when a cheap test found something unusual."""
+    """SYNTAX, ID_FORMAT, COMBINATION, ALL_OR_NONE: when a cheap test found something unusual."""
     cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
     cdef bint protected = (c.flags & COMMAND_FLAG_PROTECTED) != 0
     cdef bint post_only = (c.flags & COMMAND_FLAG_POST_ONLY) != 0
     cdef u8 shared = c.spare & TARGET_FEATURES
-    if ((<u32*>c)[0] & <u32>ENTER_FORM or c.tif > TIME_IN_FORCE_GTD
+    if ((<u32*>c)[0] & <u32>ENTER_FORM or c.tif > TIME_IN_FORCE_GFA
             or c.stp > SELF_TRADE_DECREMENT or c.spare & ~ENTER_FEATURES
             or (market and not protected and c.price != 0)
             or (c.tif != TIME_IN_FORCE_GTD and c.target_lo != 0)):
@@ -76,9 +79,12 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
             or (protected and not market)
             or (minimum_of(c) and (post_only or c.tif == TIME_IN_FORCE_FOK))
             or shared & (shared - 1)  # more than one of them
-            or (c.spare & ORDER_FEATURE_STOP and post_only)
+            or (c.spare & ORDER_FEATURE_STOP and (post_only or c.tif == TIME_IN_FORCE_GFA))
             or (c.spare & ORDER_FEATURE_ICEBERG and not rests(c.tif))):
         reject(m, c, REASON_COMBINATION, 0, 0)
+        return True
+    if c.spare & ORDER_FEATURE_ALL_OR_NONE:
+        reject(m, c, REASON_ALL_OR_NONE, 0, 0)
         return True
     return False
 
@@ -155,6 +161,9 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
             e.leaves = 0
             start_waiting(m, book, slot)
             return
+    if not plain and unlikely(collects(book)):
+        e.leaves = join(m, book, slot, c.flags & COMMAND_FLAG_MARKET)
+        return
     if likely((plain or (terms.rests and not book.watched & (WATCH_LEGS | WATCH_IMPLIED)))
               and not reaches(side, terms.slot, book.best[1 - side])):
         # nothing to trade with: what the guards foresaw is what happens
@@ -215,7 +224,7 @@ cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
     terms.need = <u32>minimum_of(c)
     if c.tif == TIME_IN_FORCE_GTD:
         terms.expiry = <i64>c.target_lo
-    if c.spare & ORDER_FEATURE_STOP:
+    if c.spare & ORDER_FEATURE_STOP or collects(book):
         return
     if c.flags & COMMAND_FLAG_MARKET:
         if not rests(c.tif) or not has_opposite(book, c.side):
@@ -257,6 +266,30 @@ cdef void enter_combined(Market* m, Command* c, Instrument* book, Account* accou
     accept_special(m, c, book, account, terms)
 
 
+cdef bint refuse_feature(Market* m, Command* c) noexcept nogil:
+    """FEATURE_OFF: the order asks for what is turned off."""
+    cdef u32 off = c.spare & m.features_off
+    if off:
+        reject(m, c, REASON_FEATURE_OFF, 0, off)
+    return off != 0
+
+
+cdef bint refuse_through(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """PRICE_BAND, but for stops, which wait, and MARKET orders, which the band binds."""
+    if c.spare & ORDER_FEATURE_STOP or c.flags & COMMAND_FLAG_MARKET:
+        return False
+    return refuse_band(m, c, book, c.side, c.price)
+
+
+cdef void bind_market(Market* m, Command* c, Instrument* book, Terms* terms) noexcept nogil:
+    """A MARKET order trades no further than the price band."""
+    cdef i64 limit
+    if not book.watched & WATCH_BREAKER:
+        return
+    limit = within_band(m, book, c.side, price_of(book, terms.slot))
+    terms.slot = slot_toward(book, c.side, limit)
+
+
 cdef void enter(Market* m, Command* c) noexcept nogil:
     cdef Account* account
     cdef Instrument* book
@@ -267,8 +300,7 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
         return
     # one test of two bytes: the self-trade mode, and features above it
     special = ((<u32*>c)[0] & <u32>PLAIN_FORM or (<u16*>&c.stp)[0] > SELF_TRADE_DECREMENT
-               or c.key_lo == 0
-               or c.target_lo | c.target_hi)
+               or c.key_lo == 0 or c.target_lo | c.target_hi)
     if unlikely(special) and bad_form(m, c):
         return
     terms.tag = tag_of(c.account, c.key_lo)
@@ -282,7 +314,10 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     book = &m.instruments[c.instrument]
     special |= book.watched != 0
     account = &m.accounts[c.account]
-    if bad_time(m, c, book, account) or bad_grid(m, c, book, account, &terms.slot):
+    if (bad_time(m, c, book, account)
+            or (unlikely(special) and book.watched & WATCH_LIMITS
+                and refuse_value(m, c, book, account))
+            or bad_grid(m, c, book, account, &terms.slot)):
         return
     terms.side = c.side
     terms.tif = c.tif
@@ -291,7 +326,11 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
         if c.flags & COMMAND_FLAG_MARKET:
             if c.spare & ORDER_FEATURE_STOP:  # it may trade at any price of the day
                 terms.slot = 0 if c.side else book.slots - 1
+            else:
+                bind_market(m, c, book, &terms)
             price = price_of(book, terms.slot)
+        if refuse_feature(m, c) or (book.watched & WATCH_BREAKER and refuse_through(m, c, book)):
+            return
         if bad_post_only(m, c, book, c.side, terms.slot) or refuse_extent(m, c, book):
             return
         if book.watched & WATCH_LEGS:
@@ -300,6 +339,8 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
             return
     if unlikely(account.open_orders >= account.max_open_orders):
         reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)
+        return
+    if unlikely(special) and refuse_all_months(m, c, book, account, c.side, c.quantity):
         return
     terms.at = position_of(account, c.instrument)
     terms.adverse = c.quantity * adverse_per_lot(book, c.side, price)

@@ -6,6 +6,8 @@ A session id is slot | generation << 16. Timers are kept sorted by (due, session
 from libc.string cimport memmove
 
 from exchange.engine.lifecycle cimport cancel_all_of, cancel_for, reject
+from exchange.engine.instruments cimport resume
+from exchange.engine.safety cimport next_resume
 from exchange.engine.state cimport (
     Command, Event, Instrument, Market, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session, Timer, blank,
     i64, put_state, standing, u32, u64,
@@ -80,13 +82,26 @@ cdef void lose_session(Market* m, u32 slot) noexcept nogil:
         end_session(m, slot)
 
 
+cdef bint resumes_now(Market* m, Instrument* book) noexcept nogil:
+    """Whether its halt ends at the present stamp, and before all else that is due."""
+    cdef i64 due = m.safety[book - m.instruments].resume_at
+    cdef Instrument* other = next_slice(m)
+    return (due <= m.stamp and (m.expiry_count == 0 or due < m.expiries[0].due)
+            and (m.timer_count == 0 or due < m.timers[0].due)
+            and (other == NULL or due < m.stops[other - m.instruments].due))
+
+
 cdef void fire_due(Market* m) noexcept nogil:
     """What is due at the present stamp: sessions whose grace is over end, orders that worked until
-    a time are cancelled, elected stops come in; by (due, in this order, id)."""
+    a time are cancelled, elected stops come in, halts end; by (due, in this order, id)."""
     cdef u32 session
     cdef i64 due
     cdef Instrument* book
     while True:
+        book = next_resume(m)
+        if book != NULL and resumes_now(m, book):
+            resume(m, book)
+            continue
         book = next_slice(m)
         if book != NULL and m.stops[book - m.instruments].due <= m.stamp:
             due = m.stops[book - m.instruments].due

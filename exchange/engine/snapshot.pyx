@@ -13,13 +13,15 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from exchange.engine.book cimport occupy, on_step, slot_of
-from exchange.engine.instruments cimport build_ladder
+from exchange.engine.auction cimport collect
+from exchange.engine.ladder cimport build_ladder
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
-    Account, Cell, Composite, ELECTED, Expiry, Extra, FREE, Instrument, Level, Market, Member,
-    Order, Position, Protection, RECEIPT, Session, Stops, Timer, WAITING, WORKING, account_of, i32,
-    instrument_of, is_featured, market_free, market_new, side_of, state_of, u32, u64, u8,
-    working_of,
+    Losses, Safety,
+    Account, Auction, COLLECTED, Cell, Composite, ELECTED, Expiry, Extra, FREE, Instrument, Level,
+    Market, Member, Order, Position, Protection, RECEIPT, Session, Stops, Timer, UNPRICED, WAITING,
+    WATCH_AUCTION, WORKING, account_of, auction_of, collects, i32, instrument_of, is_featured,
+    market_free, market_new, side_of, state_of, tif_stp_of, u32, u64, u8, working_of,
 )
 from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
@@ -124,6 +126,10 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.expiries = of.expiries
     m.expiry_at = of.expiry_at
     m.corrected = of.corrected
+    m.auctions = of.auctions
+    m.safety = of.safety
+    m.losses = of.losses
+    m.accountable = of.accountable
 
 
 cdef void blank_positions(Position* p, u32 count) noexcept nogil:
@@ -168,6 +174,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.session_top > m.session_capacity or m.session_free_head >= m.session_top
         or m.session_free_tail >= m.session_top or m.timer_count > m.session_capacity
         or m.expiry_count > m.order_capacity or m.corrected_count > LIMIT_CORRECTIONS
+        or m.halt_count > m.instrument_count
         or m.extra_count >= m.order_top
         or m.timer_capacity != fresh.timer_capacity
         or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
@@ -213,6 +220,9 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
     carry(w, m.sessions, <u64>m.session_top * sizeof(Session))
     carry(w, m.timers, <u64>m.timer_count * sizeof(Timer))
     carry(w, m.expiries, <u64>m.expiry_count * sizeof(Expiry))
+    carry(w, m.safety, <u64>m.instrument_count * sizeof(Safety))
+    carry(w, m.losses, <u64>m.account_top * sizeof(Losses))
+    carry(w, m.accountable, m.position_top)
     carry(w, m.corrected, <u64>m.corrected_count * sizeof(u64))
     blank_positions(<Position*>carry(w, m.positions, <u64>m.position_top * sizeof(Position)),
                     m.position_top)
@@ -361,6 +371,10 @@ cdef int build_ladders(Market* m) noexcept nogil:
         m.stops[i].root[1] = 0
         if not build_ladder(m, book):
             return NO_MEMORY
+        if book.watched & WATCH_AUCTION:
+            book.watched &= ~<u32>WATCH_AUCTION
+            if not collect(m, book):
+                return NO_MEMORY
     return NONE
 
 
@@ -388,6 +402,40 @@ cdef inline int put_on_ladder(Market* m, u32 slot, Instrument* book) noexcept no
         occupy(book, at)
         if (at < book.best[1]) if side else (at > book.best[0]):
             book.best[side] = at
+    return NONE
+
+
+cdef inline int put_aside(Market* m, u32 slot, Instrument* book, u8 state) noexcept nogil:
+    """A COLLECTED or UNPRICED order back at its place; a GFA order is noted."""
+    cdef Order* o = &m.orders[slot]
+    cdef u8 side = side_of(o)
+    cdef Auction* a
+    cdef Level* queue
+    if not collects(book) or side > 1 or (state == COLLECTED and side == 0):
+        return LADDERS
+    a = auction_of(m, book)
+    if state == COLLECTED:
+        return put_on_ladder(m, slot, &a.asks)
+    queue = &a.market[side]
+    queue.quantity += o.leaves
+    if (o.next == 0 and queue.tail) or (o.prev == 0 and queue.head):
+        return LADDERS
+    if o.next == 0:
+        queue.tail = slot
+    if o.prev == 0:
+        queue.head = slot
+    return NONE
+
+
+cdef inline int put_in_place(Market* m, u32 slot, u8 state) noexcept nogil:
+    """A live order back where it waits."""
+    cdef Instrument* book = &m.instruments[instrument_of(&m.positions[m.orders[slot].position])]
+    if collects(book) and tif_stp_of(&m.orders[slot]) & 15 == TIME_IN_FORCE_GFA:
+        auction_of(m, book).good_for = True
+    if state == WORKING:
+        return put_on_ladder(m, slot, book)
+    if state == COLLECTED or state == UNPRICED:
+        return put_aside(m, slot, book, state)
     return NONE
 
 
@@ -420,10 +468,9 @@ cdef int adopt_orders(Market* m) noexcept nogil:
                 return ORDERS
         if state == WAITING and not adopt_stop(m, slot):
             return ORDERS
-        if state == WORKING:
-            fault = put_on_ladder(m, slot, &m.instruments[instrument_of(&m.positions[o.position])])
-            if fault:
-                return fault
+        fault = put_in_place(m, slot, state)
+        if fault:
+            return fault
     return check_free(m, free_slots) if extras == m.extra_count else ORDERS
 
 

@@ -60,9 +60,11 @@ cdef enum OrderState:
     WORKING = 1  # in the book
     DORMANT = 2  # outside the day's limits, in the instrument's dormant list
     WAITING = 3  # a stop, in one of the instrument's two lists of them
-    FILLED = 4  # finished, its id still remembered
-    CANCELLED = 5
-    RECEIPT = 6  # no order: an accepted request, remembered for its id
+    COLLECTED = 4  # a sell order in the second ladder of an instrument that collects for an auction
+    UNPRICED = 5  # a market order that waits for an auction; its price is the day's far limit
+    FILLED = 6  # finished, its id still remembered
+    CANCELLED = 7
+    RECEIPT = 8  # no order: an accepted request, remembered for its id
 
 cdef enum OrderFlag:
     AGED = 1  # left the account's window while it still worked
@@ -139,6 +141,7 @@ cdef enum KillBit:  # why an account may not trade
     KILLED_ACCOUNT = 2
     KILLED_MEMBER = 4
     KILLED_EXCHANGE = 8
+    LOSS_REACHED = 128  # only what reduces may come in
 
 cdef struct Stand:  # what only special orders need of a position, by position
     u32 reducing_head, reducing_tail  # its REDUCE_ONLY orders
@@ -197,6 +200,7 @@ cdef enum Watch:
     WATCH_AUCTION = 16  # no continuous matching now
     WATCH_HIDDEN = 32  # icebergs
     WATCH_LEGS = 1024  # a combination
+    WATCH_LIMITS = 2048  # a most value of an order, a limit over all months
 
 cdef struct Composite:  # of an instrument: what it is made of, and what is made of it
     u32 legs  # 0: an outright
@@ -210,6 +214,35 @@ cdef struct Composite:  # of an instrument: what it is made of, and what is made
 
 cdef struct Charged:  # of a position in a combination: lots that its legs count as working
     i64[2] lots
+
+cdef struct Auction:  # of an instrument that collects: buys on its own ladder, sells on this one
+    Instrument asks  # of it only what a ladder needs
+    Level[2] market  # UNPRICED orders by side, oldest first
+    u32 good_for  # there may be GFA orders
+    u32 spare
+
+cdef struct Window:  # of an instrument's trade prices over the last `span`, in parts of time
+    i64 variation  # ticks between a trade and the window's other end that trip it; 0 = off
+    i64 span, halt  # ns; 0 = until an operator resumes
+    i64 part  # number of the latest part, counted from the epoch
+    i64 low[16]  # of the trades of a part; above `high`: it has none
+    i64 high[16]
+    u32 whole_product, spare
+
+cdef struct Safety:  # of an instrument: what its orders and trades are held against
+    i64 band  # ticks; 0 = none, as of all of these
+    i64 order_value  # micro-dollars
+    i64 all_months  # lots of an account over all instruments of the product
+    i64 last  # price of the last trade since settled, if `traded`
+    i64 resume_at  # stamp at which a halt ends by itself; 0 = it does not
+    u32 accountability  # lots
+    u32 traded
+    Window windows[2]  # by Breaker
+
+cdef struct Losses:  # of an account
+    i64 limit  # micro-dollars a day; 0 = none
+    i64 base  # cash and unrealized amount that the loss is counted from
+    u32 reached, spare
 
 cdef enum SessionState:
     SESSION_FREE = 0
@@ -259,6 +292,7 @@ cdef struct Market:
     u32* combined  # the numbers of combinations, rising
     u32 combined_count
     Charged* charged  # by position
+    Auction** auctions  # by instrument; NULL of one that does not collect
     Account* accounts
     u32 account_capacity, account_top
     Member* members
@@ -283,6 +317,11 @@ cdef struct Market:
     u64 seen_sequence  # of the command whose events aftermath has seen up to seen_index
     u32 seen_index, spare
     i64 deposits  # net of withdrawals: the sum of all cash
+    Safety* safety  # by instrument
+    Losses* losses  # by account
+    u8* accountable  # by position: it is beyond the level, and that was told
+    u32 halt_count  # instruments with a stamp to resume at
+    u32 features_off  # bits by Feature
     u64 day_first  # sequence of the command that opened the day
     u64* corrected  # match numbers of trades of the day that were busted or adjusted, ascending
     u32 corrected_count
@@ -307,6 +346,15 @@ cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogi
     book.trades = state == TRADING_STATE_CONTINUOUS and m.mode == MODE_NORMAL
     if m.combined_count:
         refresh_combined(m)
+
+
+cdef inline bint collects(Instrument* book) noexcept nogil:
+    """Whether its orders are kept for an auction, on two ladders."""
+    return (book.watched & WATCH_AUCTION) != 0
+
+
+cdef inline Auction* auction_of(Market* m, Instrument* book) noexcept nogil:
+    return m.auctions[book - m.instruments]
 
 
 cdef inline u32 standing(u32 session, u32 state) noexcept nogil:
@@ -355,8 +403,13 @@ cdef inline u8 state_of(Order* o) noexcept nogil:
 
 
 cdef inline bint is_live(Order* o) noexcept nogil:
-    """WORKING, DORMANT or WAITING."""
-    return <u8>((o.traits >> 16) - 1) < WAITING
+    """WORKING, DORMANT, WAITING, COLLECTED or UNPRICED."""
+    return <u8>((o.traits >> 16) - 1) < UNPRICED
+
+
+cdef inline bint is_seen(Order* o) noexcept nogil:
+    """WORKING, COLLECTED or UNPRICED: the depth has it."""
+    return state_of(o) == WORKING or state_of(o) >= COLLECTED
 
 
 cdef inline bint is_aged(Order* o) noexcept nogil:

@@ -40,6 +40,7 @@ cdef Market* market_new() except NULL:
     m.accounts = <Account*>reserve(m.account_capacity * sizeof(Account))
     m.instruments = <Instrument*>reserve(m.instrument_capacity * sizeof(Instrument))
     m.stops = <Stops*>reserve(m.instrument_capacity * sizeof(Stops))
+    m.auctions = <Auction**>reserve(m.instrument_capacity * sizeof(void*))
     m.sessions = <Session*>reserve(m.session_capacity * sizeof(Session))
     m.timers = <Timer*>reserve(m.session_capacity * sizeof(Timer))
     m.composites = <Composite*>reserve(m.instrument_capacity * sizeof(Composite))
@@ -51,6 +52,9 @@ cdef Market* market_new() except NULL:
     m.protections = <Protection*>reserve(m.protection_capacity * sizeof(Protection))
     m.expiries = <Expiry*>reserve(m.order_capacity * sizeof(Expiry))
     m.expiry_at = <u32*>reserve(m.order_capacity * sizeof(u32))
+    m.safety = <Safety*>reserve(m.instrument_capacity * sizeof(Safety))
+    m.losses = <Losses*>reserve(m.account_capacity * sizeof(Losses))
+    m.accountable = <u8*>reserve(m.position_capacity)
     m.corrected = <u64*>reserve(LIMIT_CORRECTIONS * sizeof(u64))
     m.cell_shift = 32 - 14
     m.cell_mask = (1 << 14) - 1
@@ -85,6 +89,10 @@ cdef void market_free(Market* m) noexcept:
     for i in range(m.instrument_count):
         free(m.instruments[i].levels)
         free(m.instruments[i].bits)
+        if m.auctions[i] != NULL:
+            free(m.auctions[i].asks.levels)
+            free(m.auctions[i].asks.bits)
+            free(m.auctions[i])
     for i in range(m.account_top):
         free(m.accounts[i].ring)
         free(m.accounts[i].positions)
@@ -92,9 +100,10 @@ cdef void market_free(Market* m) noexcept:
                   <size_t>m.instruments, <size_t>m.stops, <size_t>m.sessions, <size_t>m.timers,
                   <size_t>m.members, <size_t>m.expiries, <size_t>m.expiry_at,
                   <size_t>m.composites, <size_t>m.combined, <size_t>m.charged,
-                  <size_t>m.corrected,
+                  <size_t>m.corrected, <size_t>m.safety, <size_t>m.losses,
+                  <size_t>m.accountable,
                   <size_t>m.stands, <size_t>m.members_killed, <size_t>m.protection_heads,
-                  <size_t>m.protections):
+                  <size_t>m.protections, <size_t>m.auctions):
         release_block(<void*><size_t>block)
     free(m.cells)
     free(m.picked)

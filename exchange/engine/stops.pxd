@@ -5,5 +5,6 @@ from exchange.engine.state cimport Instrument, Market, i64, u32
 cdef void start_waiting(Market* m, Instrument* book, u32 slot) noexcept nogil
 cdef void wait_elected(Market* m, Instrument* book, u32 slot) noexcept nogil
 cdef void elect(Market* m, Instrument* book, i64 price) noexcept nogil
+cdef void say_elected(Market* m, u32 slot) noexcept nogil
 cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil
 cdef Instrument* next_slice(Market* m) noexcept nogil

@@ -4,14 +4,15 @@ Invariants: a WAITING order is in one list of its instrument, `waiting` or `elec
 margin; those in `waiting` are in the heap of their side; the older of two is before the other.
 """
 
-from exchange.engine.book cimport append, has_opposite, price_of, slot_of, unlink
+from exchange.engine.book cimport append, has_opposite, price_of, slot_of, slot_toward, unlink
 from exchange.engine.extras cimport forget_extra, stops_of
 from exchange.engine.guards cimport market_slot, rests
 from exchange.engine.lifecycle cimport work_aside, withdraw
 from exchange.engine.matching cimport Incoming, run_special
+from exchange.engine.safety cimport within_band
 from exchange.engine.state cimport (
     AT_MARKET, DORMANT, ELECTED, Event, Extra, Order, PROTECTED_BY, Position, Stops, WAITING,
-    WATCH_STOPS, WORKING, emit, i32, order_id_of, set_order_state, side_of, tif_stp_of, u16, u8,
+    WATCH_BREAKER, WATCH_STOPS, WORKING, emit, i32, order_id_of, set_order_state, side_of, tif_stp_of, u16, u8,
     what,
 )
 from exchange.engine.triggers cimport add_trigger, remove_trigger
@@ -69,10 +70,13 @@ cdef void elect(Market* m, Instrument* book, i64 price) noexcept nogil:
         elect_first(m, stops, stops.root[1])
 
 
-cdef inline i64 limit_at_market(Instrument* book, Order* o, i64 ticks, bint protected) noexcept nogil:
+cdef i64 limit_at_market(Market* m, Instrument* book, Order* o, i64 ticks, bint protected) noexcept nogil:
     """How far an elected MARKET order may trade: no further than what its hold was taken for."""
     cdef i64 limit = price_of(book, market_slot(
         book, side_of(o), tif_stp_of(o) & 15, ticks, protected))
+    if book.watched & WATCH_BREAKER:
+        limit = price_of(book, slot_toward(book, side_of(o), within_band(
+            m, book, side_of(o), limit)))
     if side_of(o):
         return limit if limit > o.price else o.price
     return limit if limit < o.price else o.price
@@ -106,22 +110,39 @@ cdef void fall_dormant(Market* m, Instrument* book, u32 slot) noexcept nogil:
     work_aside(m, book, slot)
 
 
+cdef void say_elected(Market* m, u32 slot) noexcept nogil:
+    """A stop that is nowhere now is the order of its other fields: ORDER_ELECTED."""
+    cdef Order* o = &m.orders[slot]
+    cdef Extra* extra = &m.extras[slot]
+    cdef Event* e = emit(m, what(EVENT_KIND_ORDER_ELECTED, side_of(o) << 1, 0),
+                         m.positions[o.position].who)
+    e.order_id = order_id_of(m, slot)
+    e.price = o.price
+    e.quantity = o.leaves
+    e.leaves = 0
+    e.key_lo = o.key_lo
+    e.key_hi = o.key_hi
+    e.a = o.session
+    e.b = extra.trigger
+    extra.features &= ~<u32>(ORDER_FEATURE_STOP | AT_MARKET | PROTECTED_BY)
+    if extra.features == 0:
+        forget_extra(m, slot)
+
+
 cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil:
     """An elected stop is the order of its other fields, and enters now: ORDER_ELECTED."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Extra* extra = &m.extras[slot]
     cdef u32 features = extra.features
-    cdef i64 trigger = extra.trigger
     cdef i64 limit = o.price
     cdef u8 tif = tif_stp_of(o) & 15
     cdef bint stays = rests(tif)
     cdef u16 remainder = 0
-    cdef Event* e
     cdef Incoming t
     withdraw(m, book, p, slot)
     if features & AT_MARKET:
-        limit = limit_at_market(book, o, extra.ticks, (features & PROTECTED_BY) != 0)
+        limit = limit_at_market(m, book, o, extra.ticks, (features & PROTECTED_BY) != 0)
         stays = stays and has_opposite(book, side_of(o))
         remainder = 0 if stays else CANCEL_REASON_MARKET_REMAINDER
         if stays:
@@ -129,20 +150,9 @@ cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil:
     elif not stays:
         remainder = (CANCEL_REASON_FOK_UNFILLED if tif == TIME_IN_FORCE_FOK
                      else CANCEL_REASON_IOC_REMAINDER)
-    extra.features &= ~<u32>(ORDER_FEATURE_STOP | AT_MARKET | PROTECTED_BY)
-    if extra.features == 0:
-        forget_extra(m, slot)
+    say_elected(m, slot)
     set_order_state(o, WORKING)
     t.order_id = order_id_of(m, slot)
-    e = emit(m, what(EVENT_KIND_ORDER_ELECTED, side_of(o) << 1, 0), p.who)
-    e.order_id = t.order_id
-    e.price = o.price
-    e.quantity = o.leaves
-    e.leaves = 0
-    e.key_lo = o.key_lo
-    e.key_hi = o.key_hi
-    e.a = o.session
-    e.b = trigger
     if stays and not book.low <= limit <= book.high:
         fall_dormant(m, book, slot)
         return

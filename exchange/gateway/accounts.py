@@ -42,6 +42,7 @@ class Order(msgspec.Struct, gc=False):
     leaves: int
     tif: int
     dormant: bool = False
+    waiting: bool = False  # a stop that no trade has elected
 
 
 class Holding:
@@ -75,6 +76,13 @@ class Exposure:
 
     def __init__(self) -> None:
         self.net = self.cost = self.working_buy = self.working_sell = self.adverse = 0
+
+    def work(self, sell: bool, lots: int) -> None:
+        """Add lots of a working order."""
+        if sell:
+            self.working_sell += lots
+        else:
+            self.working_buy += lots
 
 
 class Accounts:
@@ -122,6 +130,11 @@ class Accounts:
             order.dormant = False
         elif kind == EventKind.ORDER_DORMANT or kind == EventKind.ORDER_RETURNED:
             self.orders[row[7]].dormant = kind == EventKind.ORDER_DORMANT
+        elif kind == EventKind.ORDER_WAITING:
+            self.orders[row[7]].waiting = True
+        elif kind == EventKind.ORDER_ELECTED:  # one at the market gets its limit now
+            order = self.orders[row[7]]
+            order.waiting, order.price = False, row[8]
         else:
             self._account(row)
 
@@ -151,6 +164,15 @@ class Accounts:
                 self.by_id[HOUSE_ACCOUNT].cash += row[8]
         elif kind == EventKind.TRADE_BUSTED or kind == EventKind.TRADE_ADJUSTED:
             self._correct(row)
+        elif kind == EventKind.LEG_TRADE:
+            lots = -row[9] if row[3] & _SELL else row[9]
+            value = lots * row[8] * self._instruments.by_id[row[5]].multiplier
+            self._book(row[6], row[5], lots, value, row[13])
+            self._book(row[12], row[5], -lots, -value, row[14])
+            self.by_id[HOUSE_ACCOUNT].cash -= row[13] + row[14]
+        elif kind == EventKind.RESIDUAL_POSTED:
+            self.by_id[row[6]].cash += row[13]
+            self.by_id[row[12]].cash += row[14]
         elif kind == EventKind.ACCOUNT_OPENED:
             self.by_id[row[6]] = Account(row[5])
         elif kind == EventKind.ACCOUNT_CHANGED:
@@ -174,6 +196,8 @@ class Accounts:
         value = lots * row[8] * self._instruments.by_id[row[5]].tick_value
         self._leave(row[7], row[10])
         self._leave(row[11], maker_leaves)
+        if row[4]:  # of a combination: what it moves is said leg by leg
+            return
         self._book(row[6], row[5], lots, value, row[13])
         self._book(maker_id, row[5], -lots, -value, row[14])
         fees = row[13] + row[14]
@@ -228,13 +252,12 @@ class Accounts:
         for order in account.orders.values():
             exposure = found.setdefault(order.instrument, Exposure())
             instrument = self._instruments.by_id[order.instrument]
-            beyond = order.price * instrument.tick_scale - instrument.mark
-            if order.sell:
-                exposure.working_sell += order.leaves
-            else:
-                exposure.working_buy += order.leaves
-            adverse = max(0, -beyond if order.sell else beyond)
-            exposure.adverse += order.leaves * instrument.multiplier * adverse
+            beyond = order.price * instrument.tick_value - self._instruments.value(instrument)
+            exposure.work(order.sell, order.leaves)
+            exposure.adverse += order.leaves * max(0, -beyond if order.sell else beyond)
+            for number, ratio in instrument.legs:
+                leg = found.setdefault(number, Exposure())
+                leg.work(order.sell == (ratio > 0), order.leaves * abs(ratio))
         return found
 
     def hold(self, number: int, exposure: Exposure) -> int:

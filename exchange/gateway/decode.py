@@ -16,7 +16,15 @@ import msgspec
 
 from contracts.decimal_text import DecimalTextError, OffTickError, parse_price, parse_quantity
 from exchange.marketdata.instruments import Instrument, Instruments
-from exchange.messages import CommandFlag, CommandKind, Limit, Reason, Side, TimeInForce
+from exchange.messages import (
+    CommandFlag,
+    CommandKind,
+    Limit,
+    OrderFeature,
+    Reason,
+    Side,
+    TimeInForce,
+)
 from exchange.messages.wire import (
     SELF_TRADES,
     SIDES,
@@ -45,7 +53,8 @@ UNSTATED: Final = int(Side.UNSTATED)
 MARKET: Final = int(CommandFlag.MARKET)
 POST_ONLY: Final = int(CommandFlag.POST_ONLY)
 PROTECTED: Final = int(CommandFlag.PROTECTED)
-EXTENT: Final = Layout("<QQ")  # an ENTER's target: expiry, minimum
+EXTENT: Final = Layout("<QQ")  # an ENTER's target: expiry; minimum, display or trigger
+STOP, ICEBERG = int(OrderFeature.STOP), int(OrderFeature.ICEBERG)
 NANOSECONDS_PER_MS: Final = 1_000_000
 EXPIRES_MS_MAX: Final = (1 << 63) // NANOSECONDS_PER_MS - 1
 MANUAL: Final = int(CommandFlag.MANUAL)
@@ -255,22 +264,40 @@ class Recorder:
             if tif == TimeInForce.GTD:
                 raise Refused(Reason.MISSING_FIELD, "expires_ms", "GTD needs it")
             raise Refused(Reason.COMBINATION, "expires_ms", "only GTD has one")
-        plain = request.expires_ms is None and request.minimum_quantity is None
+        features, extent = 0, NO_ID
+        if not (
+            request.expires_ms is None
+            and request.minimum_quantity is None
+            and request.stop_price is None
+            and request.display_quantity is None
+        ):
+            features, extent = self._extent(request, instrument)
         return RECORD.pack(
             ENTER, SIDES[request.side], tif, flags, instrument.id, account, session,
-            price, lots, 0, SELF_TRADES[request.self_trade], 0,
-            NO_ID if plain else self._extent(request), digest(client_order_id, ORDER),
+            price, lots, 0, SELF_TRADES[request.self_trade], features,
+            extent, digest(client_order_id, ORDER),
         )  # fmt: skip
 
-    def _extent(self, request: Enter) -> bytes:
-        """Return an order's end of life in nanoseconds and its minimum in lots; raises Refused."""
-        expires, lots = request.expires_ms, 0
+    def _extent(self, request: Enter, instrument: Instrument) -> tuple[int, bytes]:
+        """Return an order's features; its end of life in nanoseconds, and its minimum or display in
+        lots or its trigger in ticks, of which it has one; raises Refused."""
+        expires, stop, display = request.expires_ms, request.stop_price, request.display_quantity
+        minimum, second = request.minimum_quantity, 0
         if expires is not None and not 0 <= expires <= EXPIRES_MS_MAX:
             told = f"milliseconds since the epoch, up to {EXPIRES_MS_MAX}"
             raise Refused(Reason.SYNTAX, "expires_ms", told)
-        if request.minimum_quantity is not None:
-            lots = self._lots(request.minimum_quantity, "minimum_quantity")
-        return EXTENT.pack((expires or 0) * NANOSECONDS_PER_MS, lots)
+        if [stop, display, minimum].count(None) < 2:
+            field = "display_quantity" if stop is None else "stop_price"
+            told = "one of stop_price, display_quantity and minimum_quantity"
+            raise Refused(Reason.COMBINATION, field, told)
+        features = 0
+        if minimum is not None:
+            second = self._lots(minimum, "minimum_quantity")
+        elif display is not None:
+            features, second = ICEBERG, self._lots(display, "display_quantity")
+        elif stop is not None:
+            features, second = STOP, self._price(instrument, stop, "stop_price") & U64_MAX
+        return features, EXTENT.pack((expires or 0) * NANOSECONDS_PER_MS, second)
 
     def cancel(self, request: Cancel, account: int, session: int) -> bytes:
         """Return the record of a CANCEL; raises Refused."""
@@ -345,22 +372,22 @@ class Recorder:
             raise Refused(Reason.QUANTITY_RANGE, field, limit=limit, observed=text)
         return lots
 
-    def _price(self, instrument: Instrument, text: str) -> int:
+    def _price(self, instrument: Instrument, text: str, field: str = "price") -> int:
         """Return the ticks of a price not yet in ``_ticks``, and remember them."""
         try:
             units = parse_price(text, instrument.decimals)
         except OffTickError as error:
             tick = instrument.data.tick
-            raise Refused(Reason.TICK, "price", str(error), limit=tick, observed=text) from None
+            raise Refused(Reason.TICK, field, str(error), limit=tick, observed=text) from None
         except DecimalTextError as error:
-            raise Refused(Reason.SYNTAX, "price", str(error)) from None
+            raise Refused(Reason.SYNTAX, field, str(error)) from None
         ticks, rest = divmod(units, instrument.tick_units)
         if rest:
-            raise Refused(Reason.TICK, "price", limit=instrument.data.tick, observed=text)
+            raise Refused(Reason.TICK, field, limit=instrument.data.tick, observed=text)
         if abs(ticks) > Limit.PRICE:
             beyond = instrument.low_ticks if ticks < 0 else instrument.high_ticks
             limit = instrument.price_text(beyond)
-            raise Refused(Reason.PRICE_LIMIT, "price", limit=limit, observed=text)
+            raise Refused(Reason.PRICE_LIMIT, field, limit=limit, observed=text)
         if len(self._ticks) >= PRICES_REMEMBERED:
             self._ticks.clear()
         self._ticks[instrument.id, text] = ticks

@@ -79,6 +79,7 @@ class Queries:
                     leaves_quantity=str(order.leaves),
                     time_in_force=TimeInForce(order.tif).name,  # type: ignore[arg-type]
                     dormant=order.dormant,
+                    waiting=order.waiting,
                 )
             )
         return Orders(

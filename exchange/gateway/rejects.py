@@ -9,7 +9,9 @@ from exchange.messages import RETRYABLE, Reason, TradingState
 from exchange.messages.wire import Rejected
 
 NANOSECONDS_PER_MS: Final = 1_000_000
-_PRICES: Final = frozenset({Reason.TICK, Reason.PRICE_LIMIT, Reason.POST_ONLY, Reason.CROSSED})
+_PRICES: Final = frozenset(
+    {Reason.TICK, Reason.PRICE_LIMIT, Reason.POST_ONLY, Reason.CROSSED, Reason.TRIGGER}
+)
 _MONEY: Final = frozenset({Reason.MARGIN, Reason.MEMBER_MARGIN, Reason.FUNDS, Reason.NOTIONAL})
 _PLAIN: Final = frozenset(
     {
@@ -22,6 +24,8 @@ _PLAIN: Final = frozenset(
         Reason.BOOK_FULL,
         Reason.REDUCE_ONLY,
         Reason.QUOTES_BLOCKED,
+        Reason.DISPLAY,
+        Reason.ICEBERGS_FULL,
     }
 )
 # A queue is emptied within a batch; a disk by a person, and looked at once a second.
@@ -42,6 +46,9 @@ FIELD: Final[dict[int, str]] = {
     Reason.POST_ONLY: "price",
     Reason.MINIMUM: "minimum_quantity",
     Reason.EXPIRY: "expires_ms",
+    Reason.TRIGGER: "stop_price",
+    Reason.DISPLAY: "display_quantity",
+    Reason.ICEBERGS_FULL: "display_quantity",
     Reason.REDUCE_ONLY: "quantity",
     Reason.GROUP: "group_with",
     Reason.CROSSED: "bid_price",

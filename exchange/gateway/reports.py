@@ -18,6 +18,7 @@ from exchange.messages import (
     CancelReason,
     EventFlag,
     EventKind,
+    OrderFeature,
     SelfTrade,
     TimeInForce,
 )
@@ -28,17 +29,32 @@ from exchange.messages.wire import (
     Corrected,
     Deficit,
     Dormant,
+    Elected,
     Execution,
+    LegTraded,
     Reduced,
+    Refilled,
     Rejected,
     Replaced,
+    ResidualPosted,
     Response,
     Returned,
     Settled,
     SideText,
+    Waiting,
 )
 
-CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
+CORRECTIONS: Final = frozenset(
+    map(
+        int,
+        (
+            EventKind.TRADE_BUSTED,
+            EventKind.TRADE_ADJUSTED,
+            EventKind.LEG_TRADE,
+            EventKind.RESIDUAL_POSTED,
+        ),
+    )
+)  # laid out as a trade, the other account in ``maker_account``, and of no order
 FEES_REMEMBERED: Final = 4096
 _STP_TEXT: Final = tuple(mode.name.lower() for mode in SelfTrade)
 _TIF_TEXT: Final = tuple(tif.name for tif in TimeInForce)
@@ -51,6 +67,9 @@ MARKET: Final = int(EventFlag.MARKET)
 POST_ONLY: Final = int(EventFlag.POST_ONLY)
 RESTING: Final = int(EventFlag.RESTING)
 DUPLICATE: Final = int(EventFlag.DUPLICATE)
+# In `b` of ORDER_ACCEPTED.
+STOP: Final = int(OrderFeature.STOP) << 16
+ICEBERG: Final = int(OrderFeature.ICEBERG) << 16
 
 
 @lru_cache(FEES_REMEMBERED)
@@ -78,9 +97,14 @@ class Reports:
             EventKind.ORDER_REPLACED: self._replaced,
             EventKind.ORDER_DORMANT: self._dormant,
             EventKind.ORDER_RETURNED: self._returned,
+            EventKind.ORDER_WAITING: self._waiting,
+            EventKind.ORDER_ELECTED: self._elected,
+            EventKind.ORDER_REFILLED: self._refilled,
             EventKind.POSITION_SETTLED: self._settled,
             EventKind.TRADE_BUSTED: self._corrected,
             EventKind.TRADE_ADJUSTED: self._corrected,
+            EventKind.LEG_TRADE: self._leg,
+            EventKind.RESIDUAL_POSTED: self._residual,
             EventKind.DEPOSITED: self._cash,
             EventKind.WITHDRAWN: self._cash,
             EventKind.FEE_CHARGED: self._cash,
@@ -109,6 +133,8 @@ class Reports:
             _STP_TEXT[terms >> 8 & 0xFF],  # type: ignore[arg-type]
             row[13],
             flags & DUPLICATE != 0,
+            terms & STOP != 0,
+            str(terms >> 32) if terms & ICEBERG else None,
         )
 
     def _rejected(self, row: Row, time: int, text: str | None) -> Rejected:
@@ -132,6 +158,7 @@ class Reports:
             str(row[10]),
             "taker",
             _fee_text(row[13]),
+            row[4],
         )
 
     def made(self, row: Row, time: int) -> Execution:
@@ -151,14 +178,51 @@ class Reports:
             str(maker_of(row[12])[1]),
             "maker",
             _fee_text(row[14]),
+            row[4],
         )
 
     def _corrected(self, row: Row, time: int, text: str | None) -> Corrected:
         return self._correction(row, time, _side(row[3]), row[13])
 
-    def other(self, row: Row, time: int) -> Corrected:
-        """Return the resting side's report of a trade busted or adjusted."""
-        return self._correction(row, time, "buy" if row[3] & SELL else "sell", row[14])
+    def other(self, row: Row, time: int) -> Corrected | LegTraded | ResidualPosted:
+        """Return the other account's report of an event of two accounts and no order."""
+        side: SideText = "buy" if row[3] & SELL else "sell"
+        if row[2] == EventKind.LEG_TRADE:
+            return self._leg_of(row, time, side, row[14])
+        if row[2] == EventKind.RESIDUAL_POSTED:
+            return self._residual_of(row, time, row[14])
+        return self._correction(row, time, side, row[14])
+
+    def _leg(self, row: Row, time: int, text: str | None) -> LegTraded:
+        return self._leg_of(row, time, _side(row[3]), row[13])
+
+    def _leg_of(self, row: Row, time: int, side: SideText, cash: int) -> LegTraded:
+        return LegTraded(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            match_number=str(row[0] << INDEX_BITS | row[10]),
+            place=row[4] & 0xFF,
+            legs=row[4] >> 8,
+            instrument=self._instruments.by_id[row[5]].code,
+            side=side,
+            quantity=str(row[9]),
+            price=micros_text(row[8]),
+            fee=_fee_text(cash),
+        )
+
+    def _residual(self, row: Row, time: int, text: str | None) -> ResidualPosted:
+        return self._residual_of(row, time, row[13])
+
+    def _residual_of(self, row: Row, time: int, cash: int) -> ResidualPosted:
+        return ResidualPosted(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            match_number=str(row[0] << INDEX_BITS | row[10]),
+            instrument=self._instruments.by_id[row[5]].code,
+            cash=micros_text(cash),
+        )
 
     def _correction(self, row: Row, time: int, side: SideText, cash: int) -> Corrected:
         instrument = self._instruments.by_id[row[5]]
@@ -220,7 +284,7 @@ class Reports:
 
     def _dormant(self, row: Row, time: int, text: str | None) -> Dormant:
         return Dormant(
-            **self._order(row, time), price=self._price(row), leaves_quantity=str(row[10])
+            **self._order(row, time), price=self._price(row), leaves_quantity=str(row[9])
         )
 
     def _returned(self, row: Row, time: int, text: str | None) -> Returned:
@@ -230,6 +294,34 @@ class Reports:
             quantity=str(row[9]),
             leaves_quantity=str(row[10]),
         )
+
+    def _waiting(self, row: Row, time: int, text: str | None) -> Waiting:
+        return Waiting(
+            **self._order(row, time),
+            price=self._price(row),
+            quantity=str(row[9]),
+            stop_price=self._trigger(row),
+        )
+
+    def _elected(self, row: Row, time: int, text: str | None) -> Elected:
+        return Elected(
+            **self._order(row, time),
+            price=self._price(row),
+            quantity=str(row[9]),
+            leaves_quantity=str(row[10]),
+            stop_price=self._trigger(row),
+        )
+
+    def _refilled(self, row: Row, time: int, text: str | None) -> Refilled:
+        return Refilled(
+            **self._order(row, time),
+            price=self._price(row),
+            leaves_quantity=str(row[9]),
+            shown_quantity=str(row[10]),
+        )
+
+    def _trigger(self, row: Row) -> str:
+        return self._instruments.by_id[row[5]].price_text(row[14])
 
     def _order(self, row: Row, time: int) -> dict[str, Any]:
         """Return the fields that every report of one order has."""

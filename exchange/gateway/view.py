@@ -28,6 +28,9 @@ _KIND: Final = 12  # offset of the kind byte in an event
 _PASSING: Final = bytes(
     {
         *range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED),
+        EventKind.ORDER_WAITING,
+        EventKind.ORDER_ELECTED,
+        EventKind.ORDER_REFILLED,
         EventKind.SESSION_OPENED,
         EventKind.SESSION_LOST,
         EventKind.SESSION_ENDED,
@@ -44,6 +47,8 @@ _PASSING: Final = bytes(
         EventKind.CHECKPOINTED,
         EventKind.TRADE_BUSTED,
         EventKind.TRADE_ADJUSTED,
+        EventKind.LEG_TRADE,
+        EventKind.RESIDUAL_POSTED,
     }
 )
 _MODULES: Final = (accounts_module, resume, depth, feed, instruments)

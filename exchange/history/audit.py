@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from exchange.history.picture import Picture
-from exchange.history.records import CORRECTIONS, EventRow, event_row
+from exchange.history.records import CORRECTIONS, SPECIAL, EventRow, event_row
 from exchange.history.walk import NS, time_text
 from exchange.history.words import Names, key_text
 from exchange.journal.frame import Frame, unpack_texts
@@ -253,12 +253,12 @@ class Trail:
         if kind in CORRECTIONS:
             self._correction(event)
             return
-        owned = kind <= _LAST_OF_SESSIONS or kind in _ACCOUNTS
+        owned = kind <= _LAST_OF_SESSIONS or kind in _ACCOUNTS or kind in SPECIAL
         row = self._row("OUT", event[0], event[1], event[6] if owned else None)
         row[RECORD_TYPE] = _EVENT_KINDS[kind]
         if kind == _REJECTED:
             self._rejected(row, event, command)
-        elif kind <= _LAST_OF_ORDERS:
+        elif kind <= _LAST_OF_ORDERS or kind in SPECIAL:
             self._order(row, event)
         elif kind in _CASH:
             self._moved(row, event)
@@ -341,8 +341,8 @@ class Trail:
             self._flows[order_id] = self._flows.get(self._replaced, self._replaced)
             self._replaced = 0
         self._orders[order_id] = _Order(
-            event[13], _TIFS[terms & 0xFF], _MODES[terms >> 8], key_text(event[11], event[12]),
-            event[5], bool(event[3] & _AT_MARKET),
+            event[13], _TIFS[terms & 0xFF], _MODES[terms >> 8 & 0xFF],
+            key_text(event[11], event[12]), event[5], bool(event[3] & _AT_MARKET),
         )  # fmt: skip
 
     def _end(self, order_id: int) -> None:

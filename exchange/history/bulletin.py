@@ -65,6 +65,8 @@ class Bulletin:
         for number, kind in enumerate(kinds):
             if kind == TRADE:
                 self._traded(event_row(events, number))
+            elif kind == EventKind.LEG_TRADE:
+                self._leg(event_row(events, number))
             elif kind in CORRECTIONS:
                 self._corrected(event_row(events, number), kind)
             elif kind in _TOLD:
@@ -94,6 +96,14 @@ class Bulletin:
         line.trades += 1
         line.volume += lots
         line.prices[row[0] << INDEX_BITS | row[1]] = price
+        if not row[4]:  # a combination holds no position
+            self._move(instrument, buyer, seller, lots)
+
+    def _leg(self, row: EventRow) -> None:
+        """A leg of a combination's trade moves open interest and is no trade of its book."""
+        instrument, taker, maker, lots = row[5], row[6], row[12], row[9]
+        buyer, seller = (maker, taker) if row[3] & EventFlag.SELL else (taker, maker)
+        self._line(instrument)
         self._move(instrument, buyer, seller, lots)
 
     def _corrected(self, row: EventRow, kind: int) -> None:
@@ -232,6 +242,7 @@ _TOLD: Final = frozenset(
     {
         TRADE,
         *CORRECTIONS,
+        EventKind.LEG_TRADE,
         EventKind.DAY_OPENED,
         EventKind.INSTRUMENT_SETTLED,
         EventKind.INSTRUMENT_EXPIRED,

@@ -16,6 +16,7 @@ from exchange.history.picture import Picture
 from exchange.history.records import (
     COMMAND_PLACES,
     EVENT_PLACES,
+    SPECIAL,
     EventRow,
     command_at,
     event_column,
@@ -38,10 +39,16 @@ STEPS_MAX: Final = 500  # steps shown; the figures count all of them
 _ORDER_AT: Final = (EVENT_PLACES["order_id"], EVENT_PLACES["maker_order_id"])
 _KEY_AT: Final = (COMMAND_PLACES["key_lo"], COMMAND_PLACES["target_lo"])
 _ORDER_EVENTS: Final = frozenset(
-    k for k in EventKind if EventKind.ORDER_ACCEPTED <= k < EventKind.SESSION_OPENED
+    k for k in EventKind if k < EventKind.SESSION_OPENED or k in SPECIAL
 )
 _RESTS: Final = frozenset(
-    {EventKind.ORDER_ACCEPTED, EventKind.ORDER_REPLACED, EventKind.ORDER_RETURNED}
+    {
+        EventKind.ORDER_ACCEPTED,
+        EventKind.ORDER_REPLACED,
+        EventKind.ORDER_RETURNED,
+        EventKind.ORDER_ELECTED,
+        EventKind.ORDER_REFILLED,
+    }
 )
 _TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 

@@ -47,6 +47,10 @@ EVENT_PLACES: Final = _places(EVENT, EVENT_FIELDS) | {
 TRADE: Final = int(EventKind.TRADE)
 # Events laid out as a trade, with an account on either side.
 CORRECTIONS: Final = frozenset({int(EventKind.TRADE_BUSTED), int(EventKind.TRADE_ADJUSTED)})
+# Events of stops and icebergs: of one order each, as those before SESSION_OPENED.
+SPECIAL: Final = frozenset(
+    map(int, (EventKind.ORDER_WAITING, EventKind.ORDER_ELECTED, EventKind.ORDER_REFILLED))
+)
 TWO_SIDED: Final = CORRECTIONS | {TRADE}
 
 EventRow = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from exchange.history.order import Life, Step
 from exchange.history.picture import Picture, money
-from exchange.history.records import EventRow
+from exchange.history.records import SPECIAL, EventRow
 from exchange.history.walk import time_text
 from exchange.history.words import (
     CANCELS,
@@ -28,6 +28,7 @@ from exchange.messages import (
 PRIORITY: Final = "engine.md, Price-time priority"
 IDENTITY: Final = "engine.md, Orders and slots"
 DORMANT: Final = "engine.md, Dormant orders"
+SPECIAL_ORDERS: Final = "engine.md, What is special about an order"
 RISK: Final = "engine.md, Risk"
 COMMANDS: Final = "engine.md, Commands"
 REJECTS: Final = "rejects.md"
@@ -106,10 +107,37 @@ def _event(row: EventRow, step: Step, life: Life, picture: Picture) -> Told:
             " and returns when they reach it again",
             "rule": DORMANT,
         }
+    if kind in SPECIAL:
+        return _special(row, step, picture)
     return {
         "what": f"returned to the market with {row[9]:,} lots, {row[10]:,} rest",
         "why": f"the limits reach its price again; {_queue(row, step, picture)}",
         "rule": DORMANT,
+    }
+
+
+def _special(row: EventRow, step: Step, picture: Picture) -> Told:
+    """A stop that waits or comes in, an iceberg that shows its next part."""
+    price = picture.price(row[5], row[8])
+    if row[2] == EventKind.ORDER_REFILLED:
+        return {
+            "what": f"shows {row[10]:,} of its {row[9]:,} lots at {price}",
+            "why": "all that it showed has traded: the next part stands behind all of its price",
+            "rule": SPECIAL_ORDERS,
+        }
+    trigger = picture.price(row[5], row[14])
+    direction = "at or below" if row[3] & EventFlag.SELL else "at or above"
+    if row[2] == EventKind.ORDER_WAITING:
+        return {
+            "what": f"{row[9]:,} lots wait for a trade {direction} {trigger}, limit {price}",
+            "why": "a stop is in no book until a trade elects it; it keeps its hold",
+            "rule": SPECIAL_ORDERS,
+        }
+    rests = f", {row[10]:,} rest, {_queue(row, step, picture)}" if row[10] else ""
+    return {
+        "what": f"came in with {row[9]:,} lots at {price}{rests}",
+        "why": f"a trade {direction} its trigger {trigger} elected it",
+        "rule": SPECIAL_ORDERS,
     }
 
 
@@ -187,7 +215,7 @@ def _replaced(row: EventRow, step: Step, picture: Picture) -> Told:
     )
     return {
         "what": f"now {row[9]:,} lots in all at {picture.price(row[5], row[8])}, {row[10]:,} rest"
-        f" (was {row[14]:,} left at {old})",
+        f" (was {(row[14] & 0xFFFF_FFFF) + (row[14] >> 32):,} left at {old})",
         "why": why,
         "rule": PRIORITY,
     }

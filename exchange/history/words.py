@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from exchange.history.picture import Picture, clearing_price, money
-from exchange.history.records import CORRECTIONS, EventRow
+from exchange.history.records import CORRECTIONS, SPECIAL, EventRow
 from exchange.marketdata.stream import signed
 from exchange.messages import (
     INDEX_BITS,
@@ -28,7 +28,9 @@ from exchange.messages import (
 _MONEY: Final = frozenset(
     {Reason.NOTIONAL, Reason.MARGIN, Reason.MEMBER_MARGIN, Reason.FUNDS, Reason.MONEY_RANGE}
 )
-_PRICE: Final = frozenset({Reason.PRICE_LIMIT, Reason.POST_ONLY, Reason.TICK, Reason.CROSSED})
+_PRICE: Final = frozenset(
+    {Reason.PRICE_LIMIT, Reason.POST_ONLY, Reason.TICK, Reason.CROSSED, Reason.TRIGGER}
+)
 
 # Why the engine says no. {limit} and {observed} are the event's own figures, in the reason's unit.
 RULES: Final[dict[Reason, str]] = {
@@ -63,6 +65,8 @@ RULES: Final[dict[Reason, str]] = {
     Reason.POST_ONLY: "at {observed} it would trade at once with {limit}, which post-only forbids",
     Reason.MINIMUM: "a minimum of {observed} lots is more than the {limit} lots ordered",
     Reason.EXPIRY: "it would end at {observed}, and {limit} has come already",
+    Reason.TRIGGER: "the trigger {observed} is off the price step or beyond a limit: {limit}",
+    Reason.DISPLAY: "it would show {observed} lots; the rule that this breaks has {limit}",
     Reason.REDUCE_ONLY: "{observed} lots, of which {limit} would reduce the position",
     Reason.QUOTES_BLOCKED: "its quotes traded {observed} lots, the protection allows {limit}: it"
     " blocks until it is set again",
@@ -77,6 +81,7 @@ RULES: Final[dict[Reason, str]] = {
     Reason.ACCOUNTS_FULL: "account {observed}; numbers go up to {limit}",
     Reason.INSTRUMENTS_FULL: "instrument {observed}; numbers go up to {limit}",
     Reason.BOOK_FULL: "the instrument has {observed} working orders; {limit} is the most",
+    Reason.ICEBERGS_FULL: "the instrument has {limit} orders that show a part, the most",
     Reason.SESSIONS_FULL: "every one of {limit} sessions is taken",
     Reason.ALREADY_SETTLED: "settled already: last {limit}, asked {observed} (date and cycle)",
     Reason.DAY_STATE: "the business date is {limit}, the command says {observed}",
@@ -219,10 +224,12 @@ def event_line(row: EventRow, picture: Picture) -> str:
     kind = row[2]
     if kind == EventKind.TRADE:
         return _trade_line(row, picture)
-    if EventKind.ORDER_ACCEPTED <= kind <= EventKind.ORDER_RETURNED:
+    if EventKind.ORDER_ACCEPTED <= kind <= EventKind.ORDER_RETURNED or kind in SPECIAL:
         return _order_line(row, picture)
     if kind in CORRECTIONS:
         return _correction_line(row, picture)
+    if kind in (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED, EventKind.LEG_LISTED):
+        return _leg_line(row, picture)
     if kind < EventKind.INSTRUMENT_LISTED:
         return _session_line(row)
     if kind < EventKind.ACCOUNT_OPENED:
@@ -238,6 +245,24 @@ def _trade_line(row: EventRow, picture: Picture) -> str:
         f" {picture.price(row[5], row[8])}: order {order} with resting order {row[11]} of account"
         f" {maker}, match {row[0] << INDEX_BITS | row[1]}, fees {money(-row[13])} and"
         f" {money(-row[14])} USD"
+    )
+
+
+def _leg_line(row: EventRow, picture: Picture) -> str:
+    start = f"{member_name(EventKind, row[2])} {picture.code(row[5])}"
+    if row[2] == EventKind.LEG_LISTED:
+        return f"{start}: leg {row[9]} of {row[10]}, {row[8]:+} x {picture.code(row[7])}"
+    match = f"match {row[0] << INDEX_BITS | row[10]}"
+    if row[2] == EventKind.RESIDUAL_POSTED:
+        return (
+            f"{start}: {money(row[13])} USD to account {row[6]}, {money(row[14])} USD to account"
+            f" {row[12]}, {match}"
+        )
+    verb = "sold" if row[3] & EventFlag.SELL else "bought"
+    return (
+        f"{start}: account {row[6]} {verb} {row[9]:,} of account {row[12]} at"
+        f" {clearing_price(row[8])}, leg {row[4] & 0xFF} of {row[4] >> 8} of {match}, fees"
+        f" {money(-row[13])} and {money(-row[14])} USD"
     )
 
 

@@ -2,11 +2,13 @@
 
 The rule is that of docs/reference/engine.md: an accepted, replaced, returned, elected or refilled
 order adds its ``leaves`` at its price, which are the lots it shows; trades, and cancels and
-reductions of resting orders, take theirs off, but for the lots that nobody saw.
+reductions of resting orders, take theirs off, but for the lots that nobody saw. What an auction's
+trades took off a level is said level by level.
 A repeated answer (DUPLICATE) changes nothing. Between the events of one command the depth may
 be crossed for a moment, so it is read between batches only.
 
-Invariants: no level holds zero or less between batches; the book is not crossed.
+Invariants: no level holds zero or less between batches; the book is not crossed but while orders
+are collected for an auction.
 """
 
 import struct
@@ -23,6 +25,7 @@ from exchange.messages.wire import CHECKSUM_LEVELS
 BUY: Final = 0
 SELL: Final = 1
 # Plain integers: an enumeration's own operators cost more than all else done per event.
+_AUCTION: Final = int(EventFlag.AUCTION)
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _RESTING: Final = int(EventFlag.RESTING)
 _SELL: Final = int(EventFlag.SELL)
@@ -36,10 +39,12 @@ _RETURNED: Final = int(EventKind.ORDER_RETURNED)
 _ELECTED: Final = int(EventKind.ORDER_ELECTED)
 _REFILLED: Final = int(EventKind.ORDER_REFILLED)
 _SHOWN: Final = (1 << 32) - 1  # of a replaced order's `b`; above it what was not
+_LEVEL_TAKEN: Final = int(EventKind.LEVEL_TAKEN)
 # All that may move depth.
 MOVING_KINDS: Final = frozenset(
-    (_ACCEPTED, _TRADE, _CANCELLED, _REDUCED, _REPLACED, _DORMANT, _RETURNED, _ELECTED, _REFILLED)
-)
+    (_ACCEPTED, _TRADE, _CANCELLED, _REDUCED, _REPLACED, _DORMANT, _RETURNED, _ELECTED, _REFILLED,
+     _LEVEL_TAKEN)
+)  # fmt: skip
 _LEVEL: Final = struct.Struct("<qq")  # price in ticks, quantity in lots
 
 
@@ -62,7 +67,10 @@ class Depth:
         elif kind in (_CANCELLED, _REDUCED):
             lots = row[14] - row[9] if flags & _RESTING else 0
         elif kind == _TRADE:
-            sell, lots = 1 - sell, -row[9]
+            # an auction's trades have no incoming side: LEVEL_TAKEN says what they took
+            sell, lots = 1 - sell, 0 if flags & _AUCTION else -row[9]
+        elif kind == _LEVEL_TAKEN:
+            lots = -row[13]
         elif kind in (_RETURNED, _ELECTED, _REFILLED):
             lots = row[10]
         elif kind == _REPLACED:

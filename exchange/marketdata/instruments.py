@@ -7,7 +7,7 @@ millionths of a dollar per GPU-hour. Both become exact decimal strings, never fl
 from typing import Final
 
 from exchange.marketdata.stream import Row
-from exchange.messages import EventKind, HaltCause, TradingState
+from exchange.messages import CombinationRule, EventKind, HaltCause, TradingState
 from exchange.messages.wire import InstrumentData, read_listing
 
 MICRO_DIGITS: Final = 6  # decimals of a clearing price and of money
@@ -53,7 +53,9 @@ class Instrument:
         self.price_step = row[7]
         self.lot_step = row[4]
         self.low_ticks, self.high_ticks = row[13], row[14]
-        self.mark = row[8]
+        self.mark = self.anchor = row[8]  # of a combination: not kept, see Instruments.value
+        self.legs: list[tuple[int, int]] = []  # instrument id, ratio; of a combination
+        self.rule = CombinationRule.DIFFERENCE
         self.state = TradingState.CLOSED
         self.cause = HaltCause.NONE
         self.rate = 0  # micro-dollars of hold per lot
@@ -111,6 +113,20 @@ class Instruments:
         self.by_code: dict[str, Instrument] = {}
         self.business_date: int | None = None
 
+    def value(self, instrument: Instrument) -> int:
+        """Return what a lot is worth at the mark, of a combination at its legs', in micro-dollars.
+
+        docs/reference/engine.md says why a difference of unequal months counts its anchors.
+        """
+        if not instrument.legs:
+            return instrument.mark * instrument.multiplier
+        legs = [(self.by_id[number], ratio) for number, ratio in instrument.legs]
+        worth = sum(ratio * leg.multiplier * leg.mark for leg, ratio in legs)
+        if instrument.rule == CombinationRule.DIFFERENCE:
+            last = legs[-1][0].multiplier
+            worth -= sum(r * leg.anchor * (leg.multiplier - last) for leg, r in legs[:-1])
+        return worth
+
     def apply(self, row: Row, text: str | None) -> Instrument | None:
         """Take one event in; return the instrument it changed, if any."""
         kind = row[2]
@@ -127,6 +143,9 @@ class Instruments:
         instrument = self.by_id[row[5]]
         if kind == EventKind.LIMITS_CHANGED:
             instrument.low_ticks, instrument.high_ticks = row[13], row[14]
+        elif kind == EventKind.LEG_LISTED:
+            instrument.legs.append((row[7], row[8]))
+            instrument.rule = CombinationRule(row[4])
         elif kind == EventKind.RISK_CHANGED:
             instrument.rate, instrument.max_order = row[8], row[10]
         elif kind == EventKind.STATE_CHANGED:
@@ -134,7 +153,7 @@ class Instruments:
         else:
             instrument.mark = row[8]
             if kind != EventKind.MARKED:
-                instrument.settlement_price = row[8]
+                instrument.settlement_price = instrument.anchor = row[8]
             if kind == EventKind.INSTRUMENT_EXPIRED:
                 instrument.state = TradingState.EXPIRED
         return instrument
@@ -143,6 +162,7 @@ class Instruments:
 _CHANGES: Final = frozenset(
     {
         EventKind.LIMITS_CHANGED,
+        EventKind.LEG_LISTED,
         EventKind.RISK_CHANGED,
         EventKind.STATE_CHANGED,
         EventKind.MARKED,

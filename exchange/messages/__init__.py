@@ -77,8 +77,12 @@ class CommandKind(IntEnum):
     SET_MODE = 43
     RECORD = 44
     CHECKPOINT = 45
+    INDICATE = 50
     BUST = 55
     ADJUST = 56
+    SET_PROTECTIONS = 57
+    SET_BREAKER = 58
+    SET_FEATURE = 59
     LIST_COMBINATION = 60
 
 
@@ -127,8 +131,16 @@ class EventKind(IntEnum):
     ORDER_WAITING = 50
     ORDER_ELECTED = 51
     ORDER_REFILLED = 52
+    AUCTION_UNCROSSED = 55
+    AUCTION_INDICATED = 56
+    LEVEL_TAKEN = 57  # what an auction's trades took off one level
     TRADE_BUSTED = 60
     TRADE_ADJUSTED = 61
+    PROTECTIONS_CHANGED = 62
+    BREAKER_CHANGED = 63
+    FEATURE_CHANGED = 64
+    ACCOUNTABILITY_PASSED = 65
+    LOSS_LIMIT_REACHED = 66
     LEG_TRADE = 70
     RESIDUAL_POSTED = 71
     LEG_LISTED = 72
@@ -151,14 +163,15 @@ class Side(IntEnum):
 
 
 class TimeInForce(IntEnum):
-    """How long an order works: until cancelled, until the day closes, now, all now or never, or
-    until a time."""
+    """How long an order works: until cancelled, until the day closes, now, all now or never,
+    until a time, or for the auction that is being collected."""
 
     GTC = 0
     DAY = 1
     IOC = 2
     FOK = 3
     GTD = 4
+    GFA = 5
 
 
 class SelfTrade(IntEnum):
@@ -191,7 +204,7 @@ class OrderFeature(IntFlag):
     GROUPED = 2  # ``target_hi`` is another working order: a trade of one cancels the other
     STOP = 4  # ``target_hi`` is the trade price that elects it, as a signed number of ticks
     ICEBERG = 8  # ``target_hi``: most lots it shows at a time
-    ALL_OR_NONE = 16
+    ALL_OR_NONE = 16  # refused by name
     QUOTE = 32  # one side of a MASS_QUOTE; no ENTER may ask for it
 
 
@@ -221,10 +234,12 @@ class EventFlag(IntFlag):
     RESTING = 8  # the order was in the book when this took lots off it
     POST_ONLY = 16
     MARKET = 32
+    AUCTION = 64  # TRADE: of an auction; both orders were in the book, nobody was incoming
 
 
 class TradingState(IntEnum):
-    """State of one instrument. Orders match in CONTINUOUS alone; cancels work in every state."""
+    """State of one instrument. Orders match in CONTINUOUS alone, and are collected for an auction
+    in PRE_OPEN and AUCTION; cancels work in every state."""
 
     CLOSED = 0
     PRE_OPEN = 1
@@ -235,11 +250,39 @@ class TradingState(IntEnum):
 
 
 class HaltCause(IntEnum):
-    """Why an instrument is HALTED: ``reason`` of its STATE_CHANGED event."""
+    """Why an instrument is HALTED, or what its auction is: ``reason`` of STATE_CHANGED."""
 
     NONE = 0
     OPERATOR = 1
     RECOVERY = 2
+    CIRCUIT_BREAKER = 3
+    VELOCITY = 4
+    OPENING = 10
+    CLOSING = 11
+    VOLATILITY = 12
+
+
+class Breaker(IntEnum):
+    """Which window of an instrument's prices: the long one halts, the short one reserves."""
+
+    CIRCUIT = 0
+    VELOCITY = 1
+
+
+class Feature(IntEnum):
+    """What SET_FEATURE turns off and on again. The first are those of OrderFeature, by bit."""
+
+    REDUCE_ONLY = 0
+    GROUPS = 1
+    STOPS = 2
+    ICEBERGS = 3
+    BANDS = 8
+    CIRCUIT_BREAKER = 9
+    VELOCITY = 10
+    ACCOUNTABILITY = 11
+    ORDER_VALUE = 12
+    ALL_MONTHS_LIMIT = 13
+    LOSS_LIMIT = 14
 
 
 class Mode(IntEnum):
@@ -284,6 +327,9 @@ class CancelReason(IntEnum):
     REDUCE_ONLY = 16  # there is no longer a position to reduce
     QUOTE = 17  # the next quote has none of this side, or begins anew
     PROTECTION = 18  # the account's quotes traded more than it allows
+    AUCTION_ENDED = 25
+    LIMITS_MOVED = 26
+    LOSS_LIMIT = 30
 
 
 class Reason(IntEnum):
@@ -342,12 +388,20 @@ class Reason(IntEnum):
     CROSSED = 513
     TRIGGER = 515
     DISPLAY = 516
+    AUCTION_ONLY = 520
+    NOT_IN_AUCTION = 521
+    ALL_OR_NONE = 522
+    FEATURE_OFF = 525
+    PRICE_BAND = 526
+    ORDER_VALUE = 527
 
     OPEN_ORDERS = 601
     POSITION_LIMIT = 602
     MARGIN = 603
     MEMBER_MARGIN = 604
     FUNDS = 605
+    ALL_MONTHS_LIMIT = 606
+    LOSS_LIMIT = 607
 
     QUEUE_FULL = 701
     ORDERS_FULL = 702
@@ -406,10 +460,12 @@ class Limit(IntEnum):
     FRAME_BYTES = 16_384  # one WebSocket message from a client
     CLIENT_ID_CHARS = 36
     SUBSCRIPTIONS = 256  # channels of one connection
+    WINDOW_PARTS = 16  # of a breaker's span of time
     CORRECTIONS = 4096  # trades busted or adjusted in one business day
     ICEBERGS = 256  # live orders of one instrument that show a part of their lots
     REFILLS = 63  # of one iceberg: each makes two events (keeps index below 2**20)
     ELECTIONS = 1024  # stops of one instrument that come in under one command
+    AUCTION_ROUNDS = 64  # times that an auction elects stops and looks for its price again
     ELECTION_NS = 500_000  # log time until the next of them
     LEGS = 12  # of one combination
     LEG_SPREADS = 16  # combinations with implied prices in which one instrument is a leg

@@ -76,6 +76,7 @@ class Enter(Request, frozen=True, kw_only=True, tag="enter"):
 
     A market order with a time in force that rests is market-to-limit: it takes the best opposite
     price for its limit. With ``protection`` its limit is that far beyond the best opposite price.
+    With ``stop_price`` it waits until it is elected by a trade, and is then entered as it is.
     """
 
     client_order_id: str
@@ -91,6 +92,8 @@ class Enter(Request, frozen=True, kw_only=True, tag="enter"):
     expires_ms: int | None = None  # with GTD: the end of its life, milliseconds since the epoch
     minimum_quantity: str | None = None  # lots that must trade at once, or it is cancelled
     protection: str | None = None  # of a market order, dollars beyond the best opposite price
+    stop_price: str | None = None  # a stop: it waits for a trade at this price or through it
+    display_quantity: str | None = None  # an iceberg: lots that it shows at a time
 
 
 class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
@@ -250,6 +253,8 @@ class Accepted(OrderReport, frozen=True, gc=False, tag="accepted"):
     self_trade: SelfTradeText = "cancel_newest"
     session: int = 0
     duplicate: bool = False  # the first answer to a repeated id; nothing new happened
+    stop: bool = False  # it waits for its trigger: ``waiting`` follows
+    display_quantity: str | None = None  # of an iceberg
 
 
 class Execution(OrderReport, frozen=True, gc=False, tag="execution"):
@@ -261,6 +266,7 @@ class Execution(OrderReport, frozen=True, gc=False, tag="execution"):
     leaves_quantity: str
     liquidity: Literal["maker", "taker"]
     fee: str  # dollars; negative is a rebate
+    legs: int = 0  # of a combination: that many leg reports follow, and it moves no position
 
 
 class Cancelled(OrderReport, frozen=True, gc=False, tag="cancelled"):
@@ -311,6 +317,31 @@ class Returned(OrderReport, frozen=True, kw_only=True, tag="returned"):
     leaves_quantity: str
 
 
+class Waiting(OrderReport, frozen=True, kw_only=True, tag="waiting"):
+    """A stop waits, unseen, for a trade at its ``stop_price`` or through it."""
+
+    price: str  # its limit; of one at the market the day's far limit when it was accepted
+    quantity: str
+    stop_price: str
+
+
+class Elected(OrderReport, frozen=True, kw_only=True, tag="elected"):
+    """A stop came in; ``leaves_quantity`` rests when it is done."""
+
+    price: str
+    quantity: str
+    leaves_quantity: str
+    stop_price: str
+
+
+class Refilled(OrderReport, frozen=True, kw_only=True, tag="refilled"):
+    """All that an iceberg showed has traded: it shows its next part, behind all of its price."""
+
+    price: str
+    leaves_quantity: str  # all its lots
+    shown_quantity: str
+
+
 class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
     """A trade of the account was taken back (``bust``) or got another price (``adjustment``).
 
@@ -328,6 +359,33 @@ class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
     price: str
     previous_price: str | None = None
     fee: str
+
+
+class LegTraded(Response, frozen=True, kw_only=True, tag="leg"):
+    """One leg of a combination's trade, at a clearing price: what moves the position."""
+
+    sequence: int
+    index: int
+    time: int
+    match_number: str
+    place: int
+    legs: int
+    instrument: str
+    side: SideText
+    quantity: str
+    price: str
+    fee: str
+
+
+class ResidualPosted(Response, frozen=True, kw_only=True, tag="residual"):
+    """What the legs of a combination's trade leave of its price, in cash."""
+
+    sequence: int
+    index: int
+    time: int
+    match_number: str
+    instrument: str
+    cash: str
 
 
 class Settled(Response, frozen=True, kw_only=True, tag="settled"):
@@ -510,6 +568,7 @@ class WorkingOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     leaves_quantity: str
     time_in_force: TimeInForceText = "GTC"
     dormant: bool = False
+    waiting: bool = False  # a stop that no trade has elected
 
 
 class Orders(Response, frozen=True, kw_only=True, tag="orders"):
@@ -539,7 +598,12 @@ AnyResponse: TypeAlias = (
     | Replaced
     | Dormant
     | Returned
+    | Waiting
+    | Elected
+    | Refilled
     | Corrected
+    | LegTraded
+    | ResidualPosted
     | Settled
     | CashMoved
     | Deficit

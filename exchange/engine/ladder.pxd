@@ -1,0 +1,6 @@
+# The memory of a ladder. See ladder.pyx.
+
+from exchange.engine.state cimport Instrument, Market, i32
+
+cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil
+cdef i32 lowest(Instrument* book) noexcept nogil

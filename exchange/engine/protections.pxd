@@ -1,0 +1,7 @@
+# The commands that set what safety.pyx holds orders and trades against. See protections.pyx.
+
+from exchange.engine.state cimport Command, Market
+
+cdef void set_protections(Market* m, Command* c) noexcept nogil
+cdef void set_breaker(Market* m, Command* c) noexcept nogil
+cdef void set_feature(Market* m, Command* c) noexcept nogil

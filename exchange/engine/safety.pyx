@@ -1,0 +1,270 @@
+"""Bands, order values, limits over months and of losses, windows of trade prices, accountability.
+
+All of it is off the plain path: an instrument that has any of it is `watched`. A window is kept in
+LIMIT_WINDOW_PARTS parts of time, each with the lowest and highest trade in it, so its memory is
+bounded whatever trades; a part leaves it as a whole.
+"""
+
+from exchange.engine.book cimport has_opposite, price_of
+from exchange.engine.lifecycle cimport reject
+from exchange.engine.risk cimport absolute, position_of
+from exchange.engine.state cimport (
+    Event, NO_ASK, NO_BID, Position, WATCH_BREAKER, WATCH_LIMITS, Window, blank, collects,
+    event_of, i128, put_state, working_of,
+)
+from exchange.engine.vocabulary cimport *
+
+cdef inline bint is_armed(Market* m, Safety* s, u32 which) noexcept nogil:
+    """Whether a window, by Breaker, is set and on."""
+    return s.windows[which].variation and is_on(m, FEATURE_CIRCUIT_BREAKER + which)
+
+
+cdef u32 watch_of(Market* m, u32 instrument) noexcept nogil:
+    """The bits of `watched` that the protections which are set and on ask for."""
+    cdef Safety* s = &m.safety[instrument]
+    cdef u32 bits = 0
+    if ((s.band and is_on(m, FEATURE_BANDS))
+            or is_armed(m, s, 0) or is_armed(m, s, 1)
+            or (s.accountability and is_on(m, FEATURE_ACCOUNTABILITY))):
+        bits |= WATCH_BREAKER
+    if ((s.order_value and is_on(m, FEATURE_ORDER_VALUE))
+            or (s.all_months and is_on(m, FEATURE_ALL_MONTHS_LIMIT))):
+        bits |= WATCH_LIMITS
+    return bits
+
+
+# --- orders
+
+cdef bint refuse_value(Market* m, Command* c, Instrument* book, Account* account) noexcept nogil:
+    """ORDER_VALUE, unless something that comes before it is wrong, too: that is told later."""
+    cdef Safety* s = safety_of(m, book)
+    cdef i128 value = <i128>c.price * book.tick_value * c.quantity
+    if value < 0:
+        value = -value
+    if (s.order_value == 0 or not is_on(m, FEATURE_ORDER_VALUE) or value <= s.order_value
+            or value > <i64>LIMIT_MONEY or c.flags & COMMAND_FLAG_MARKET
+            or c.quantity == 0 or c.quantity > book.max_order or c.quantity > account.max_order):
+        return False
+    reject(m, c, REASON_ORDER_VALUE, s.order_value, <i64>value)
+    return True
+
+
+cdef i64 reference_of(Market* m, Instrument* book) noexcept nogil:
+    """The last trade since settled, else the mark's tick; moved into the best bid and ask."""
+    cdef Safety* s = safety_of(m, book)
+    cdef i64 reference = s.last
+    if not s.traded:
+        reference = book.mark / book.tick_scale
+        if book.mark % book.tick_scale < 0:
+            reference -= 1
+    if book.best[0] != NO_BID and price_of(book, book.best[0]) > reference:
+        return price_of(book, book.best[0])
+    if book.best[1] != NO_ASK and price_of(book, book.best[1]) < reference:
+        return price_of(book, book.best[1])
+    return reference
+
+
+cdef i64 within_band(Market* m, Instrument* book, u8 side, i64 limit) noexcept nogil:
+    """How far an order with this limit may trade: no further than the band through the
+    reference."""
+    cdef Safety* s = safety_of(m, book)
+    cdef i64 most
+    if s.band == 0 or collects(book) or not is_on(m, FEATURE_BANDS):
+        return limit
+    if side:
+        most = reference_of(m, book) - s.band
+        return limit if limit > most else most
+    most = reference_of(m, book) + s.band
+    return limit if limit < most else most
+
+
+cdef bint refuse_band(Market* m, Command* c, Instrument* book, u8 side, i64 price) noexcept nogil:
+    """PRICE_BAND."""
+    cdef i64 most = within_band(m, book, side, price)
+    if most == price:
+        return False
+    reject(m, c, REASON_PRICE_BAND, most, price)
+    return True
+
+
+cdef bint refuse_all_months(Market* m, Command* c, Instrument* book, Account* account, u8 side,
+                            i64 rise) noexcept nogil:
+    """ALL_MONTHS_LIMIT: net and working lots of the side over the instruments of the product, if
+    `rise` more were working."""
+    cdef Safety* s = safety_of(m, book)
+    cdef Position* p
+    cdef i64 total = rise
+    cdef u32 i
+    if s.all_months == 0 or rise <= 0 or not is_on(m, FEATURE_ALL_MONTHS_LIMIT):
+        return False
+    for i in range(account.positions_length):
+        if (account.positions[i] and m.instruments[i].product == book.product
+                and m.composites[i].legs == 0):  # its orders work in its legs
+            total += m.positions[account.positions[i]].exposure[side]
+    if total <= s.all_months:
+        return False
+    reject(m, c, REASON_ALL_MONTHS_LIMIT, s.all_months, total)
+    return True
+
+
+cdef bint refuse_loss(Market* m, Command* c) noexcept nogil:
+    """LOSS_LIMIT: of an account that reached it, all but an ENTER that only reduces."""
+    cdef Account* account = &m.accounts[c.account]
+    cdef Position* p
+    if not is_on(m, FEATURE_LOSS_LIMIT):
+        return False
+    if c.kind == COMMAND_KIND_ENTER and c.side <= SIDE_SELL and c.instrument < m.instrument_count:
+        p = &m.positions[position_of(account, c.instrument)]
+        if ((p.net > 0 if c.side else p.net < 0)
+                and working_of(p, c.side) + c.quantity <= absolute(p.net)):
+            return False
+    reject(m, c, REASON_LOSS_LIMIT, m.losses[c.account].limit,
+           m.losses[c.account].base - account.cash - account.unrealized)
+    return True
+
+
+# --- trades
+
+cdef void clear_windows(Safety* s) noexcept nogil:
+    cdef u32 k
+    for k in range(LIMIT_WINDOW_PARTS):
+        s.windows[0].low[k] = 0
+        s.windows[0].high[k] = -1
+        s.windows[1].low[k] = 0
+        s.windows[1].high[k] = -1
+
+
+cdef void enter_part(Window* w, i64 stamp) noexcept nogil:
+    """Parts that a new stamp leaves behind are emptied."""
+    cdef i64 part = stamp / (w.span / LIMIT_WINDOW_PARTS)
+    cdef i64 k = w.part + 1
+    if part - w.part > LIMIT_WINDOW_PARTS:
+        k = part - LIMIT_WINDOW_PARTS + 1
+    while k <= part:
+        w.low[k & (LIMIT_WINDOW_PARTS - 1)] = 0
+        w.high[k & (LIMIT_WINDOW_PARTS - 1)] = -1
+        k += 1
+    w.part = part
+
+
+cdef bint trips(Window* w, i64 stamp, i64 price, i64* limit) noexcept nogil:
+    """Whether a trade is further from the window's other end than may be; else it joins it."""
+    cdef i64 low = price
+    cdef i64 high = price
+    cdef u32 k
+    enter_part(w, stamp)
+    for k in range(LIMIT_WINDOW_PARTS):
+        if w.low[k] <= w.high[k]:
+            low = w.low[k] if w.low[k] < low else low
+            high = w.high[k] if w.high[k] > high else high
+    if price - low > w.variation:
+        limit[0] = low + w.variation
+        return True
+    if high - price > w.variation:
+        limit[0] = high - w.variation
+        return True
+    k = w.part & (LIMIT_WINDOW_PARTS - 1)
+    if w.low[k] > w.high[k]:
+        w.low[k] = price
+        w.high[k] = price
+    w.low[k] = price if price < w.low[k] else w.low[k]
+    w.high[k] = price if price > w.high[k] else w.high[k]
+    return False
+
+
+cdef void halt(Market* m, Instrument* book, u32 cause, i64 price, i64 limit,
+               i64 wait) noexcept nogil:
+    """STATE_CHANGED to HALTED, for `wait` ns or until an operator resumes; windows begin anew."""
+    cdef Safety* s = safety_of(m, book)
+    cdef Event* e = blank(m, EVENT_KIND_STATE_CHANGED, 0, cause, <u32>(book - m.instruments), 0)
+    e.price = price
+    e.quantity = TRADING_STATE_HALTED
+    e.leaves = book.state
+    e.a = limit
+    e.b = m.stamp + wait if wait else 0
+    s.resume_at = e.b
+    m.halt_count += wait != 0
+    put_state(m, book, TRADING_STATE_HALTED)
+    book.halt_cause = cause
+    clear_windows(s)
+
+
+cdef void halt_all(Market* m, Instrument* book, Window* w, u32 cause, i64 price,
+                   i64 limit) noexcept nogil:
+    """Halt the book, or, if its window says so, every instrument of its product that trades."""
+    cdef u32 k
+    halt(m, book, cause, price, limit, w.halt)
+    if not w.whole_product:
+        return
+    for k in range(m.instrument_count):
+        if (m.instruments[k].product == book.product and m.composites[k].legs == 0
+                and m.instruments[k].state == TRADING_STATE_CONTINUOUS):
+            halt(m, &m.instruments[k], cause, price, limit, w.halt)
+
+
+cdef void tell_level(Market* m, Instrument* book, u32 account) noexcept nogil:
+    """ACCOUNTABILITY_PASSED when a position comes to be beyond the level."""
+    cdef u32 number = <u32>(book - m.instruments)
+    cdef u32 at = position_of(&m.accounts[account], number)
+    cdef i64 net = m.positions[at].net
+    cdef bint beyond = absolute(net) > safety_of(m, book).accountability
+    cdef Event* e
+    if beyond == m.accountable[at]:
+        return
+    m.accountable[at] = beyond
+    if beyond:
+        e = blank(m, EVENT_KIND_ACCOUNTABILITY_PASSED, EVENT_FLAG_SELL if net < 0 else 0, 0,
+                  number, account)
+        e.a = safety_of(m, book).accountability
+        e.b = net
+
+
+cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
+    """Every trade of this book among the command's events from index `first` on, in order: the last
+    price; levels, once per side; then the windows, the long one first, until one trips."""
+    cdef Safety* s = safety_of(m, book)
+    cdef u32 number = <u32>(book - m.instruments)
+    cdef u32 last = m.index
+    cdef u32 i, which
+    cdef i64 price
+    cdef i64 limit = 0
+    cdef Event* e
+    for i in range(first, last):
+        e = event_of(m, i)
+        if <u8>e.what != EVENT_KIND_TRADE or <u32>e.who != number:
+            continue
+        price = e.price
+        s.last = price
+        s.traded = 1
+        if s.accountability and is_on(m, FEATURE_ACCOUNTABILITY):
+            tell_level(m, book, <u32>(e.who >> 32))
+            e = event_of(m, i)
+            tell_level(m, book, <u32>e.key_hi)
+        for which in range(2):
+            if (book.state == TRADING_STATE_CONTINUOUS and is_armed(m, s, which)
+                    and trips(&s.windows[which], m.stamp, price, &limit)):
+                halt_all(m, book, &s.windows[which], HALT_CAUSE_CIRCUIT_BREAKER + which, price,
+                         limit)
+
+
+# --- halts that end by themselves
+
+cdef void forget_halt(Market* m, Instrument* book) noexcept nogil:
+    """The state is changed by somebody: nothing resumes by itself."""
+    cdef Safety* s = safety_of(m, book)
+    if s.resume_at:
+        s.resume_at = 0
+        m.halt_count -= 1
+
+
+cdef Instrument* next_resume(Market* m) noexcept nogil:
+    """The instrument that resumes first, the lowest number of those; NULL if none does."""
+    cdef Instrument* found = NULL
+    cdef u32 k
+    if m.halt_count == 0:
+        return NULL
+    for k in range(m.instrument_count):
+        if m.safety[k].resume_at and (
+                found == NULL or m.safety[k].resume_at < safety_of(m, found).resume_at):
+            found = &m.instruments[k]
+    return found

@@ -1,0 +1,185 @@
+"""The acceptance vectors of auctions: the rule by itself, and whole auctions of orders.
+
+Names inside the table are the table's own. Its market orders that stay market orders are
+Hourbook's GFA market orders: what is left of them is cancelled.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from differences import Machine
+from generator import pack
+from oracle import Oracle
+from oracle_auction import Call, clear
+from test_matching_vectors import SIDES, Desk
+
+from exchange.engine import Engine
+from exchange.engine.call import clearing_price
+from exchange.messages import (
+    CancelReason,
+    CommandFlag,
+    CommandKind,
+    Event,
+    EventKind,
+    SelfTrade,
+    TimeInForce,
+    TradingState,
+)
+
+TABLE = Path(__file__).parent / "tables" / "auctions.json"
+Case = dict[str, Any]
+CASES: list[Case] = json.loads(TABLE.read_text())["cases"]
+# One market's variant, in which the reference is a candidate, changes what these expect.
+OTHER_RULE = ("E1a", "E1b", "E3")
+
+
+def test_table_is_the_shared_one(shared: Path) -> None:
+    assert TABLE.read_bytes() == (shared / "vectors" / TABLE.name).read_bytes()
+
+
+def call_of(given: Case) -> Call:
+    """What a case gives the rule; orders without a price are market orders."""
+    variant = given["reference"], given["reference_is_candidate"], given["pressure_band_bp"]
+    if "orders" not in given:
+        bids, asks = ([tuple(level) for level in given[side]] for side in ("bids", "asks"))
+        return Call(bids, asks, given["market_buy"], given["market_sell"], *variant)
+    sides = [[o for o in given["orders"] if o["side"] == side] for side in ("buy", "sell")]
+    priced = [[(o["price"], o["qty"]) for o in s if o["price"] is not None] for s in sides]
+    market = [sum(o["qty"] for o in s if o["price"] is None) for s in sides]
+    return Call(*priced, *market, *variant)
+
+
+def with_stops(case: Case, rule: Any) -> tuple[tuple[int | None, int, int], list[str]]:
+    """The rule, and again with every stop that its price elects, at the stop's limit."""
+    call = call_of(case["inputs"])
+    waiting, elected = list(case["inputs"].get("stops", [])), []
+    while True:
+        found = tuple(rule(call))
+        reached = [
+            stop
+            for stop in waiting
+            if found[0] is not None
+            and (
+                found[0] >= stop["trigger"]
+                if stop["side"] == "buy"
+                else found[0] <= stop["trigger"]
+            )
+        ]
+        if not reached:
+            return found, elected
+        for stop in reached:
+            waiting.remove(stop)
+            elected.append(stop["id"])
+            side = call.bids if stop["side"] == "buy" else call.asks
+            side.append((stop["limit"], stop["qty"]))
+
+
+@pytest.mark.parametrize("rule", [clear, lambda call: clearing_price(*call)], ids=["slow", "fast"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
+def test_price(rule: Any, case: Case) -> None:
+    found, elected = with_stops(case, rule)
+    expected = case["expected"]
+    assert found == (expected["price"], expected["executed"], expected["surplus"])
+    assert elected == expected.get("elected", [])
+
+
+class Hall:
+    """One instrument whose orders are collected, an account of its own for every order."""
+
+    def __init__(self, machine: Machine, reference: int | None) -> None:
+        self.desk = Desk(machine, high=4000)
+        self.desk.do(
+            pack(CommandKind.MARK, price=reference or 0),
+            pack(CommandKind.SET_STATE, tif=TradingState.AUCTION),
+        )
+        self.names: dict[int, str] = {}
+
+    def enter(self, name: str, side: str, kind: str, price: int | None, lots: int) -> None:
+        account = len(self.names) + 1
+        self.desk.open(account, 1 << 50)
+        tif = TimeInForce.GFA if kind == "market" else TimeInForce.GTC
+        accepted = self.desk.do(
+            pack(
+                CommandKind.ENTER, side=SIDES[side], account=account, price=price or 0,
+                quantity=lots, flags=0 if kind == "limit" else CommandFlag.MARKET, tif=tif,
+                stp=SelfTrade.CANCEL_NEWEST, key_lo=account,
+            )
+        )[0]  # fmt: skip
+        assert accepted.kind == EventKind.ORDER_ACCEPTED
+        assert accepted.leaves == lots
+        self.names[accepted.order_id] = name
+
+    def uncross(self) -> list[Event]:
+        state = int(TradingState.CONTINUOUS)
+        return self.desk.do(pack(CommandKind.SET_STATE, tif=state))
+
+
+def outcome(events: list[Event]) -> tuple[int | None, int, int]:
+    told = next(e for e in events if e.kind == EventKind.AUCTION_UNCROSSED)
+    return told.price if told.leaves else None, told.a, told.b
+
+
+def without_markers(case: Case) -> bool:
+    """Whether an engine can be given it: no variant, no candidates without orders, no stops."""
+    given, call = case["inputs"], call_of(case["inputs"])
+    rule = given["pressure_band_bp"] is None and case["id"] not in OTHER_RULE
+    priced = {price for price, lots in [*call.bids, *call.asks] if lots}
+    empty = {price for price, lots in [*call.bids, *call.asks] if not lots}
+    return rule and empty <= priced and "stops" not in given
+
+
+PLAIN = [case for case in CASES if without_markers(case)]
+
+
+@pytest.mark.parametrize("machine", [Oracle, Engine])
+@pytest.mark.parametrize("case", PLAIN, ids=lambda case: case["id"])
+def test_auction(machine: type[Machine], case: Case) -> None:
+    given, expected = case["inputs"], case["expected"]
+    hall = Hall(machine(), given["reference"])
+    if "orders" in given:
+        for o in given["orders"]:
+            hall.enter(o["id"], o["side"], o["type"], o["price"], o["qty"])
+    else:
+        for side, levels in (("buy", given["bids"]), ("sell", given["asks"])):
+            for price, lots in levels:
+                if lots:
+                    hall.enter(f"{side}{price}", side, "limit", price, lots)
+            if market := given[f"market_{side}"]:
+                hall.enter(f"{side} market", side, "market", None, market)
+    indicated = hall.desk.do(pack(CommandKind.INDICATE))[0]
+    events = hall.uncross()
+    assert outcome(events) == (expected["price"], expected["executed"], expected["surplus"])
+    assert (indicated.price, indicated.a, indicated.b) == (
+        expected["price"] or 0, expected["executed"], expected["surplus"],
+    )  # fmt: skip
+    trades = [
+        [hall.names[e.order_id], hall.names[e.key_lo], e.quantity]
+        for e in events
+        if e.kind == EventKind.TRADE
+    ]
+    assert sum(lots for *_, lots in trades) == expected["executed"]
+    assert all(e.price == expected["price"] for e in events if e.kind == EventKind.TRADE)
+    if "trades" in expected:
+        assert trades == expected["trades"]
+        assert left(hall, events) == by_level(expected["rest"])
+
+
+def by_level(rest: list[list[Any]]) -> list[list[Any]]:
+    """The table's remainders, market orders first, one entry for a price."""
+    levels: dict[tuple[str, int | None], int] = {}
+    for _, kind, price, lots in sorted(rest, key=lambda one: one[1] != "market"):
+        levels[kind, price] = levels.get((kind, price), 0) + lots
+    return [[kind, price, lots] for (kind, price), lots in levels.items()]
+
+
+def left(hall: Hall, events: list[Event]) -> list[list[Any]]:
+    """What is left, in the table's words and order: market orders, bids, asks."""
+    gone = [
+        ["market", None, e.quantity]
+        for e in events
+        if e.kind == EventKind.ORDER_CANCELLED and e.reason == CancelReason.AUCTION_ENDED
+    ]
+    bids, asks = hall.desk.machine.book(0)
+    return [*gone, *(["limit", price, lots] for price, lots, _ in [*bids, *asks])]

@@ -1,0 +1,104 @@
+"""Combinations in what follows the engine: the ledger, the private view and its requirement."""
+
+import pytest
+from generator import MIXED, Generator, pack
+from test_engine_combinations import BUY, SELL, SPREAD, STRIP, Desk
+
+from exchange.clearing.ledger import SUSPENSE, EntryKind
+from exchange.clearing.projection import Projection
+from exchange.clearing.state import State
+from exchange.engine import Engine
+from exchange.gateway.reports import Reports
+from exchange.gateway.view import View
+from exchange.journal.tape import Released
+from exchange.messages import COMMAND_BYTES, CommandKind, EventKind
+from exchange.messages.wire import LegTraded, ResidualPosted
+
+TRADING = (
+    "enter", "cancel", "reduce", "replace", "renew", "state", "mark", "settle", "limits", "risk",
+)  # fmt: skip
+
+
+class Followed:
+    """An engine whose events clearing and the gateway read as they come."""
+
+    def __init__(self) -> None:
+        self.engine, self.state, self.view = Engine(), State(), View()
+        self.entries: list[int] = []
+
+    def apply(self, commands: bytes, first_sequence: int, stamp_ns: int) -> bytes:
+        events = self.engine.apply(commands, first_sequence, stamp_ns)
+        count = len(commands) // COMMAND_BYTES
+        projection = Projection(self.state)
+        projection.apply(Released(1, first_sequence, count, stamp_ns, events, []))
+        projection.changes.check()
+        self.entries += [entry[1] for entry in projection.changes.journal]
+        self.view.take(1, stamp_ns, events, {})
+        return events
+
+    def check(self) -> None:
+        """Cash and positions of all accounts are the engine's, and so is what is required."""
+        self.engine.check()
+        assert not self.state.divergences
+        assert not self.state.ledger.balances[SUSPENSE]
+        for number, account in self.view.accounts.by_id.items():
+            figures = self.engine.account(number)
+            assert self.state.ledger.cash(number) == figures["cash"] == account.cash
+            exposures = self.view.accounts.exposures(account).items()
+            hold = sum(self.view.accounts.hold(at, one) for at, one in exposures)
+            assert hold == figures["hold"]
+            for instrument in self.view.feed.instruments.by_id:
+                net = self.engine.position(number, instrument)["net"]
+                held = account.holdings.get(instrument)
+                assert self.state.positions.get(number, instrument).net == net
+                assert (held.net if held else 0) == net
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.engine, name)
+
+
+def test_legs_and_residual_are_booked_and_reported() -> None:
+    followed = Followed()
+    desk = Desk(followed)
+    desk.do(_settle(1, 2_651_001))
+    for number, price in ((SPREAD, -40), (STRIP, 2660)):
+        desk.enter(2, number, SELL, 2, price)
+        events = desk.enter(1, number, BUY, 2, price)
+    assert followed.entries.count(EntryKind.LEG) == 5
+    assert followed.entries.count(EntryKind.RESIDUAL) == 1
+    reports = Reports(followed.view.feed.instruments, followed.view.accounts)
+    rows = [(*vars_of(event),) for event in events]
+    legs = [reports.kinds[row[2]](row, 0, None) for row in rows if row[2] == EventKind.LEG_TRADE]
+    match = str(rows[1][0] << 20 | rows[1][1])
+    assert [(leg.place, leg.legs, leg.match_number) for leg in legs] == [
+        (1, 3, match), (2, 3, match), (3, 3, match),
+    ]  # fmt: skip
+    other = reports.other(rows[2], 0)
+    assert isinstance(other, LegTraded) and other.side == "sell" and other.fee == "0.000020"
+    posted = [reports.other(row, 0) for row in rows if row[2] == EventKind.RESIDUAL_POSTED]
+    assert isinstance(posted[0], ResidualPosted) and not posted[0].cash.startswith("-")
+
+
+def vars_of(event: object) -> list[int]:
+    return [getattr(event, name) for name in event.__struct_fields__]  # type: ignore[attr-defined]
+
+
+def _settle(instrument: int, price: int) -> bytes:
+    return pack(CommandKind.SETTLE, instrument=instrument, price=price, quantity=1)
+
+
+@pytest.mark.parametrize("seed", [1, 5, 6])
+def test_drawn_markets_are_followed(seed: int) -> None:
+    weights = {name: MIXED[name] for name in TRADING} | {"combine": 12}
+    generator, followed, sequence = Generator(seed, weights), Followed(), 1
+    generator.tick_scale, generator.multiplier = 1000, 744  # a price has six decimals here
+    generator.wealth, legs = 1 << 44, 0
+    batch = generator.opening()
+    for number in range(40):
+        generator.learn(followed.apply(batch, sequence, generator.stamp))
+        if number % 8 == 0:
+            followed.check()
+        sequence += len(batch) // COMMAND_BYTES
+        batch = generator.batch(64)
+        legs = followed.entries.count(EntryKind.LEG)
+    assert legs > 3
