@@ -401,6 +401,20 @@ class Operations:
             "settlement_prices": {p.code: micros_text(p.price) for p in prices},
             "inputs": [_inputs(p) for p in prices],
             "divergences": len(self._clearing.divergences),
+            **await self._call_margin(),
+        }
+
+    async def _call_margin(self) -> dict[str, Any]:
+        """Call what accounts are short of after a settlement. That it cannot be known undoes no
+        settlement: it is said."""
+        try:
+            answer = await self._put({}, "call_margin")
+        except RequestRefused as refused:
+            _log.error("no margin was called: %s", refused)
+            return {"margin_calls": {}, "margin_calls_refused": str(refused)}
+        calls = answer["rulings"][0]["facts"]["calls"]
+        return {
+            "margin_calls": {account: micros_text(missing) for account, missing in calls.items()}
         }
 
     async def _propose_price(self, request: requests.ProposePrice) -> dict[str, Any]:

@@ -39,3 +39,4 @@ class Denial(IntEnum):
     AMOUNT = 2228
     BOOK_NOT_EMPTY = 2230
     SETTLED = 2240  # that date or cycle; another price needs a correction, of the next cycle
+    ASSET_MISMATCH = 2241  # collateral of another asset than the house takes

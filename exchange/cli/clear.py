@@ -41,16 +41,7 @@ def settle(
         show_json(result)
     else:
         print(f"business date {result['business_date']} settled")
-        heads = (
-            "instrument",
-            "tier",
-            "settlement",
-            "prior",
-            "lots in window",
-            "last",
-            "bid",
-            "ask",
-        )
+        heads = ("instrument", "tier", "settlement", "prior", "window", "last", "bid", "ask")
         names = ("price", "prior", "window_lots", "last", "bid", "ask")
         rows = [
             (p["code"], f"{p['tier']} {p['rule']}", *("" if p[n] is None else str(p[n])
@@ -58,6 +49,8 @@ def settle(
             for p in result["inputs"]
         ]  # fmt: skip
         show_table(heads, rows, left=2)
+        for account, missing in result["margin_calls"].items():
+            print(f"margin call: account {account} is short of {missing} USD")
     if result["divergences"]:
         fail("clearing differs from the engine: the market is cancel-only; keep its directory")
 
