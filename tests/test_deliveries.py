@@ -24,6 +24,8 @@ from exchange.clearing.delivery.records import (
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.expiry import FixingRecorded
+from exchange.clearing.outcomes import Transfer, TransferKind
+from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
 from exchange.clearing.transfers import Account
 from exchange.messages import Command, CommandKind, TradingState
 
@@ -312,6 +314,22 @@ def test_a_leg_that_fails_takes_the_other_with_it(house: House) -> None:
     assert dvp.end(book, "y", house.market.stamp, post=False)
     assert book.accounts["escrow/1"].totals() == escrow
     book.check()
+
+
+def test_nobody_else_moves_what_is_in_escrow(house: House) -> None:
+    """Accounts and ids of clearing's own are no operator's to use, before or after it does."""
+    begun(house)
+    taken = (
+        Transfer(id="t", debit="escrow/1", credit="mine", amount=1),
+        Transfer(id="t", debit="mine", credit="fund/7", amount=1),
+        Transfer(id="dvp 1.1.1 earned", debit="mine", credit="yours", amount=1),
+        Transfer(id="t", pending_id="dvp 1.1.1 earned", kind=TransferKind.VOID),
+    )
+    before = house.clearing._state.book.head
+    for transfer in taken:
+        assert house.record(MakeTransfers(batch=[transfer]))[0] == "not_yours"
+    assert house.record(OpenLedgerAccount(id="escrow/2"))[0] == "not_yours"
+    assert house.clearing._state.book.head == before
 
 
 def test_a_seller_that_stops_is_bought_in_at_the_next_fixing(house: House) -> None:
