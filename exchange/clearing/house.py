@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from contracts.index.settlement import FinalPrice
-from exchange.clearing import beancount, statements
+from exchange.clearing import beancount, pages, statements
 from exchange.clearing.default.matter import CAPITAL, Auction, Defaults
 from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.matter import Deliveries
@@ -179,6 +179,19 @@ class Clearing:
         """An account's statement of one business date, or of its whole life. KeyError: unknown."""
         with self._lock:
             return statements.statement(self._state, self._store, account, business_date)
+
+    def statement_page(self, account: int, business_date: int | None = None) -> str:
+        """The same as an HTML page with a chart of every date. KeyError: unknown."""
+        with self._lock:
+            found = statements.statement(self._state, self._store, account, business_date)
+            days = statements.days(self._store, account)
+            return pages.page(found, days, statements.profits(self._state, self._store, account))
+
+    def roll_forward(self, business_date: int | None = None) -> list[statements.Roll]:
+        """How each instrument's open interest came of the date before; the last date if None."""
+        with self._lock:
+            date = business_date or self._state.business_date
+            return statements.roll_forward(self._state, self._store, date)
 
     def open_interest(self) -> list[statements.Interest]:
         """Open interest and the day's volume per instrument."""

@@ -148,15 +148,38 @@ def statement(
     day: Annotated[
         int | None, typer.Option("--date", help="Business date yyyymmdd; all if absent.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page with a chart there.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print an account's statement."""
     with ledger(data) as clearing:
         try:
             found = clearing.statement(account, day)
+            if html is not None:
+                html.write_text(clearing.statement_page(account, day), encoding="utf-8")
         except KeyError:
             fail(f"account {account} was never opened")
     show_json(asdict(found)) if as_json else print(found.text())
+
+
+@app.command("roll-forward")
+def roll_forward(
+    data: Data = DEFAULT_DATA,
+    day: Annotated[
+        int | None, typer.Option("--date", help="Business date yyyymmdd; the last if absent.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print how each instrument's open interest came of the date before."""
+    with ledger(data) as clearing:
+        rolls = [asdict(roll) for roll in clearing.roll_forward(day)]
+    if as_json:
+        show_json(rolls)
+        return
+    heads = ("code", "before", "opened", "closed", "expired", "after")
+    show_table(heads, [tuple(str(roll[name]) for name in heads) for roll in rolls])
 
 
 @contextmanager
