@@ -84,6 +84,8 @@ class Operations:
                     return await liquidate(request.auction, self._desk, self._clearing)
                 case requests.OpenDay():
                     return await self._open_day(request)
+                case requests.ListContract():
+                    return await self._list(request)
                 case requests.Halt():
                     return await self._halt(request.code)
                 case requests.Resume():
@@ -284,10 +286,44 @@ class Operations:
         closed = [
             wishes.set_state(listed.code, listed.id, TradingState.CONTINUOUS)
             for listed in desk.instruments.by_id.values()
-            if listed.state == TradingState.CLOSED
+            if listed.state == TradingState.CLOSED and self._trades(listed.code, day)
         ]
         await desk.perform(closed)
         return {"business_date": number, "opened": len(closed)}
+
+    async def _list(self, request: requests.ListContract) -> dict[str, Any]:
+        """List one expiry of the cycle, a physical one say; with the day open it trades at once."""
+        desk = self._desk
+        if request.code in desk.instruments.by_code:
+            raise RequestRefused(f"{request.code} is listed already")
+        day = wishes.as_date(desk.business_date)
+        cycle = {terms.code: terms for terms in registry.load().listing(day)}
+        terms = cycle.get(request.code)
+        if terms is None:
+            raise RequestRefused(
+                f"{request.code} is not in the listing cycle of {day}; `hourbook contracts list`"
+                " shows what is"
+            )
+        await self.cleared()
+        number, price = len(desk.instruments.by_id), wishes.micros(request.price)
+        parameters = self._clearing.margin_parameters(desk.business_date)
+        try:
+            todo = wishes.listing(terms, number, price, day, parameters)
+        except ValueError as error:
+            raise RequestRefused(str(error)) from error
+        if desk.day_open and self._trades(request.code, day, terms):
+            todo.append(wishes.set_state(terms.code, number, TradingState.CONTINUOUS))
+        await desk.perform(todo)
+        return {
+            "code": terms.code,
+            "instrument": number,
+            "last_trading_day": terms.last_trading_day.isoformat(),
+        }
+
+    def _trades(self, code: str, day: date, terms: Terms | None = None) -> bool:
+        """Whether a contract may trade on a day: its last trading day is not over."""
+        terms = terms or self._desk.terms.get(code)
+        return terms is None or day <= terms.last_trading_day
 
     def _next_date(self) -> int:
         today = self._today()

@@ -96,6 +96,13 @@ class OpenDay(Request, frozen=True, kw_only=True, tag="open_day"):
     date: int | None = None  # the next one after the last, or today if that is later
 
 
+class ListContract(Request, frozen=True, kw_only=True, tag="list_contract"):
+    """Lists an expiry of the listing cycle that a market does not list by itself."""
+
+    code: str
+    price: str  # the first mark: dollars per GPU-hour
+
+
 class Settle(Request, frozen=True, kw_only=True, tag="settle"):
     """Closes the open day and settles it, at the prices clearing finds or two persons approved."""
 
@@ -194,6 +201,7 @@ AnyRequest: TypeAlias = (
     | Resume
     | SetMode
     | OpenDay
+    | ListContract
     | Settle
     | ProposePrice
     | ApprovePrice
