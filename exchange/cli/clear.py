@@ -132,7 +132,7 @@ def export(
         with ledger(data) as clearing, open(beside, "w", encoding="utf-8") as out:
             for line in clearing.beancount():
                 out.write(line + "\n")
-                count += 1
+                count += line.count("\n") + 1
         beside.replace(file)
     except OSError as error:
         fail(f"{file}: {error}", Exit.USAGE)
