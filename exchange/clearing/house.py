@@ -362,5 +362,5 @@ class Clearing:
         with self._lock:
             times = [self._state.matters.get(Deliveries).deadline]
             times += self._state.matters.get(Defaults).deadlines()
-            times += self._state.matters.get(OffBook).deadlines()
+            times.append(self._state.matters.get(OffBook).soonest)
             return min((time for time in times if time), default=0)

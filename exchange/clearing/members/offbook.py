@@ -66,6 +66,7 @@ class OffBook(Matter):
     name: ClassVar[str] = "offbook"
     records: ClassVar[tuple[type[Record], ...]] = (GiveUp, Register, Sign)
     transfers: list[Transfer] = msgspec.field(default_factory=list)
+    soonest: int = 0  # deadline of those that are open; 0: none is
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """Decide on a record."""
@@ -83,16 +84,20 @@ class OffBook(Matter):
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
         """End what was not signed in time."""
+        if not self.soonest or at.stamp < self.soonest:
+            return ()
         rulings = []
         for transfer in self.transfers:
             if transfer.stage == "open" and at.stamp >= transfer.deadline:
                 transfer.stage = "expired"
                 rulings.append(Ruling("transfer", "expired", {"transfer": transfer.move.id}))
+        self._plan()
         return rulings
 
-    def deadlines(self) -> list[int]:
-        """Log times at which something is decided by itself."""
-        return [transfer.deadline for transfer in self.transfers if transfer.stage == "open"]
+    def _plan(self) -> None:
+        """Find the next deadline."""
+        times = [transfer.deadline for transfer in self.transfers if transfer.stage == "open"]
+        self.soonest = min(times, default=0)
 
     def final(self) -> list[Move]:
         """What was agreed, in order."""
@@ -177,6 +182,7 @@ class OffBook(Matter):
             return refused(operation, Denial.DUPLICATE, 0, record.account)
         if not record.accept:
             transfer.stage = "refused"
+            self._plan()
             return Ruling(operation, ACCEPTED, {"stage": "refused", "transfer": record.transfer})
         transfer.signed.append(record.account)
         move = msgspec.to_builtins(transfer.move)
@@ -188,6 +194,7 @@ class OffBook(Matter):
         """``final`` once everybody has signed."""
         if set(transfer.needed) <= set(transfer.signed):
             transfer.stage = "final"
+        self._plan()
         return transfer.stage
 
 
