@@ -261,8 +261,9 @@ class Operations:
         if new:
             await desk.perform([wishes.adopt_margin(parameters)])
             await self.cleared()
-            if parameters.effective <= desk.business_date:
-                await desk.perform(self._rates(wishes.as_date(desk.business_date)))
+        if desk.business_date and parameters == self._clearing.margin_parameters():
+            # Also after a repeat: a crash may have come between the record and the rates.
+            await desk.perform(self._rates(wishes.as_date(desk.business_date)))
         adopted = self._clearing.margin_versions()
         return {
             "version": parameters.version,
