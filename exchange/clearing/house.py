@@ -12,7 +12,8 @@ import msgspec
 
 from contracts.index.settlement import FinalPrice
 from exchange.clearing import beancount, pages, statements
-from exchange.clearing.default.matter import CAPITAL, Auction, Defaults
+from exchange.clearing.default.matter import Auction, Defaults
+from exchange.clearing.default.payout import CAPITAL
 from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings

@@ -38,6 +38,7 @@ from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
 if TYPE_CHECKING:
     from exchange.clearing.state import State
 
+NOTICES_MAX: Final = 1 << 14  # tenders of one expiry
 _NOW: Final = 1  # a deadline that has passed: done with the next frame
 
 
@@ -160,6 +161,8 @@ class Deliveries(Matter):
         site = None if table is None else table.sites.get(f"{record.provider}/{record.facility}")
         if site is None or record.grade not in terms.grades:
             return refused("tender", Denial.FACTOR_BOUNDS, observed=record.facility)
+        if len(expiry.notices) >= NOTICES_MAX:
+            return refused("tender", Denial.FULL, NOTICES_MAX, len(expiry.notices))
         expiry.notices.append(
             Notice(record.account, record.lots, record.grade, record.provider, record.facility,
                    *site, record.factor_version)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SIGN_NS: Final = 900 * 10**9  # to sign a registered trade
 GIVE_UP_NS: Final = 86_400 * 10**9  # to accept a give-up
 BLOCK_LOTS: Final = 50
+TRANSFERS_MAX: Final = 1 << 16  # of a market's life
 FAIR_PERCENT: Final = 10  # how far from the mark the price of a block may be
 PERCENT: Final = 100
 
@@ -158,6 +159,8 @@ class OffBook(Matter):
         self, operation: str, move: Move, needed: list[int], deadline: int, by: int,
         *, related: str = "", match_number: int = 0,
     ) -> Ruling:  # fmt: skip
+        if len(self.transfers) >= TRANSFERS_MAX:
+            return refused(operation, Denial.FULL, TRANSFERS_MAX, len(self.transfers))
         transfer = Transfer(move, deadline, needed, related=related, match_number=match_number)
         self.transfers.append(transfer)
         if by in needed:
