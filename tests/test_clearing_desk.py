@@ -63,11 +63,20 @@ async def test_a_default_is_closed_out_and_shared_on_a_market(live: Live) -> Non
     await loser.enter(CODE, "buy", 20, price)
     await operations.perform(record("pay_capital", amount=10**9, person="owner"))
     await operations.perform(record("declare_default", member=1, person="ann", reason="unpaid"))
+    await other.enter(CODE, "buy", 2, price - 1)
+    hedged = await operations.perform(
+        requests.Hedge(default=1, code=CODE, side="sell", lots=4, price=str((price - 5) / 1000))
+    )
+    assert (hedged["account"], hedged["lots"]) == (1, 2)  # what nobody bids for is cancelled
+    with pytest.raises(RequestRefused, match="no default 2"):
+        await operations.perform(
+            requests.Hedge(default=2, code=CODE, side="sell", lots=4, price="2.5")
+        )
     deadline = clock_ns() + 10**9
     await operations.perform(
         record("open_auction", default=1, instrument=listed.id, deadline=deadline, person="ann")
     )
-    bids = [(3, 15, (price - 10) * listed.tick_scale), (2, 20, (price - 20) * listed.tick_scale)]
+    bids = [(3, 15, (price - 10) * listed.tick_scale), (2, 18, (price - 20) * listed.tick_scale)]
     for account, lots, micros in bids:
         await operations.perform(
             record("auction_bid", auction=1, account=account, lots=lots, price=micros)
@@ -78,7 +87,7 @@ async def test_a_default_is_closed_out_and_shared_on_a_market(live: Live) -> Non
     await operations.checkpoint()
     mark = listed.mark
     result = await operations.perform(requests.Liquidate(auction=1))
-    assert (result["lots"], result["left"]) == (20, 0)
+    assert (result["lots"], result["left"]) == (18, 0)
     again = await operations.perform(requests.Liquidate(auction=1))
     assert (again["lots"], again["left"]) == (0, 0)
     await operations.cleared()
@@ -91,7 +100,8 @@ async def test_a_default_is_closed_out_and_shared_on_a_market(live: Live) -> Non
     result = await operations.perform(record("approve_allocation", default=1, person="bob"))
     (ruling,) = [r for r in result["rulings"] if r["operation"] == "approve_allocation"]
     hours = market.desk.terms[CODE].multiplier
-    lost = (15 * 10 + 5 * 20) * listed.tick_scale * hours + 20 * market.desk.terms[CODE].taker_fee
+    ticks = 15 * 10 + 3 * 20 + 2 * 1  # awards at their bids, the hedge a tick below
+    lost = ticks * listed.tick_scale * hours + 20 * market.desk.terms[CODE].taker_fee
     assert ruling["facts"]["loss"] == ruling["facts"]["layers"]["defaulter_margin"] == lost
     assert market.clearing.capital() == 10**9
 

@@ -23,7 +23,7 @@ from exchange.app import margin, requests, wishes
 from exchange.app.desk import Desk, WishRejected
 from exchange.app.expiry import final_price
 from exchange.app.freeze import freeze
-from exchange.app.liquidate import liquidate
+from exchange.app.liquidate import hedge, liquidate
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
 from exchange.clearing.matters import ACCEPTED
@@ -79,6 +79,8 @@ class Operations:
                     return await self._put_record(request.record, request.request_id)
                 case requests.Expire():
                     return await self._expire(request)
+                case requests.Hedge():
+                    return await hedge(request, self._desk, self._clearing)
                 case requests.Liquidate():
                     await self.cleared()
                     return await liquidate(request.auction, self._desk, self._clearing)

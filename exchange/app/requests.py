@@ -144,6 +144,16 @@ class Expire(Request, frozen=True, kw_only=True, tag="expire"):
     at_settlement: bool = False  # at the last settlement price, where the index has no price
 
 
+class Hedge(Request, frozen=True, kw_only=True, tag="hedge"):
+    """The manager of a default trades its book: what does not trade at once is cancelled."""
+
+    default: int
+    code: str
+    side: Literal["buy", "sell"]
+    lots: int
+    price: str  # the limit: dollars per GPU-hour
+
+
 class Liquidate(Request, frozen=True, kw_only=True, tag="liquidate"):
     """Carries the awards of a defaulter's closed auction out on the book."""
 
@@ -207,6 +217,7 @@ AnyRequest: TypeAlias = (
     | ApprovePrice
     | PutRecord
     | Expire
+    | Hedge
     | Liquidate
     | RecordFixing
     | RecordFactors

@@ -330,6 +330,12 @@ class Clearing:
                     return copy.deepcopy(auction), list(accounts)
         return None
 
+    def defaulter(self, default: int) -> list[int]:
+        """The own accounts of the member of a default; empty if there is none of that number."""
+        with self._lock:
+            found = self._state.matters.get(Defaults).defaults
+            return list(found[default - 1].accounts) if 1 <= default <= len(found) else []
+
     def fund(self) -> dict[int, int]:
         """Micro-dollars of every member in the default fund."""
         with self._lock:
