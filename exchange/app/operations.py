@@ -458,11 +458,11 @@ class Operations:
 
     async def _propose_price(self, request: requests.ProposePrice) -> dict[str, Any]:
         """Put one person's settlement price before the clearing house."""
-        listed, approved = self._desk.instrument(request.code), self._clearing.cycles()
+        listed, done = self._desk.instrument(request.code), self._clearing.cycles()
         facts = {
             "instrument": listed.id,
             "business_date": self._desk.business_date,
-            "cycle": approved.get(listed.id, 0) + 1,
+            "cycle": done.get(listed.id, 0) + 1,
             "price": wishes.micros(request.price),
             "person": request.person,
             "reason": request.reason,

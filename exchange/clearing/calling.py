@@ -113,12 +113,13 @@ class Calls(Matter):
 
     def passed(self, at: At, state: "State") -> list[Ruling]:
         """Calls whose deadline is over are missed, once."""
-        rulings = []
-        for account, call in sorted(self.open.items()):
-            if not call.missed and call.deadline <= at.stamp:
-                self.open[account] = msgspec.structs.replace(call, missed=True)
-                missing = call.level - self.balance(account, state)
-                rulings.append(_about("missed", account, missing, call))
+        rulings: list[Ruling] = []
+        due = [a for a, c in self.open.items() if c.deadline <= at.stamp and not c.missed]
+        for account in sorted(due):
+            call = self.open[account]
+            self.open[account] = msgspec.structs.replace(call, missed=True)
+            missing = call.level - self.balance(account, state)
+            rulings.append(_about("missed", account, missing, call))
         return rulings
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:

@@ -1,6 +1,6 @@
 """Transfers as a matter of the stream: what an operator moves between accounts of the book."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -9,23 +9,36 @@ from exchange.clearing.moves import refused
 from exchange.clearing.outcomes import Transfer
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
-from exchange.clearing.transfers import Account
+from exchange.clearing.transfers import ID_CHARS, Account
 from exchange.messages import HOUSE_ACCOUNT
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
 
 OWN_ACCOUNTS: Final = frozenset(
-    {"market", "outside", "capital", "fund", "escrow", "payable", "returned", "site", "hours"}
+    {
+        "market",
+        "outside",
+        "capital",
+        "fund",
+        "escrow",
+        "payable",
+        "returned",
+        "site",
+        "hours",
+        "custody",
+        "pledged",
+    }
 )
-BATCH_MAX = 8_190  # transfers of one record
+BATCH_MAX: Final = 8_190  # transfers of one record
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARS, pattern=r"^[ -~]+$")]
 
 
 class OpenLedgerAccount(Record, frozen=True, kw_only=True, tag="open_ledger_account"):
     """Opens an account of the book. ``limit``: "debits" forbids an overdraft."""
 
-    id: str
-    ledger: str = "USD"
+    id: Name
+    ledger: Name = "USD"
     limit: Literal["", "debits", "credits"] = ""
 
 
