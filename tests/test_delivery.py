@@ -14,7 +14,6 @@ from contracts import grades
 from contracts.calendar import Month
 from contracts.grades.delivery import invoice_cents
 from exchange.clearing.delivery.assignment import Long, aged, assign, denied
-from exchange.clearing.refusals import Denial
 from exchange.clearing.delivery.slices import (
     DAY_S,
     BuyIn,
@@ -26,6 +25,7 @@ from exchange.clearing.delivery.slices import (
     week_days,
     week_of,
 )
+from exchange.clearing.refusals import Denial
 
 RULES = grades.load().rules_of(Month(2026, 12))
 RESULTS = {

@@ -19,8 +19,8 @@ from exchange.clearing.default.fund import (
     size_by_stress,
     stress_loss,
 )
-from exchange.clearing.sharing import share
 from exchange.clearing.default.waterfall import Owed, share_losses, waterfall
+from exchange.clearing.sharing import share
 
 AMOUNTS = st.dictionaries(st.integers(1, 30), st.integers(0, 10**12), max_size=6)
 
