@@ -166,7 +166,7 @@ class Calls(Matter):
             spare = self.balance(account, state) - self.required(state).get(account, 0)
             if less > max(spare, 0):
                 return refused(operation, Denial.AMOUNT, max(spare, 0), less)
-        asked = Transfer(record.id, debit, credit, record.units)
+        asked = Transfer(f"{operation} {record.id}", debit, credit, record.units)
         (outcome,) = state.book.apply([asked], at.stamp)
         if outcome not in (Outcome.OK, Outcome.EXISTS):
             return refused(operation, Denial.AMOUNT, record.units, outcome.name.lower())
