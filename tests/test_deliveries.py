@@ -169,6 +169,21 @@ def test_the_oldest_long_is_assigned_and_the_rest_is_cash(house: House) -> None:
     house.agree()
 
 
+def test_who_buys_back_after_its_notice_delivers_what_it_is_still_short(house: House) -> None:
+    noticed(house)
+    assert house.record(tender(16))[0] == "accepted"
+    assert house.record(tender(8))[0] == "accepted"
+    house.day(20261124)
+    house.trade(SHORT, NEW, 19, 2_500)  # 28 short become 9
+    house.close(20261124)
+    cut_off(house)
+    found = deliveries(house)
+    assert [(d.seller, d.buyer, d.lots) for d in found.deliveries] == [(SHORT, OLD, 8)]
+    assert found.expiries[0].untendered == {}
+    (row,) = [facts for _, outcome, facts in house.rulings("assignment")]
+    assert row["cash"] == {str(NEW): 1}
+
+
 def test_a_short_that_does_not_tender_pays_the_longs_left_over(house: House) -> None:
     assigned(house, 16)
     (row,) = [facts for _, outcome, facts in house.rulings("assignment") if outcome == "penalties"]

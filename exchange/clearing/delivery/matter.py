@@ -18,7 +18,14 @@ from contracts.refusals import Refused
 from exchange.clearing.delivery import course
 from exchange.clearing.delivery.assignment import Long, assign, denied
 from exchange.clearing.delivery.course import Delivery, told
-from exchange.clearing.delivery.expiry import Expiry, Factors, Notice, age, penalties
+from exchange.clearing.delivery.expiry import (
+    Expiry,
+    Factors,
+    Notice,
+    age,
+    penalties,
+    tenders,
+)
 from exchange.clearing.delivery.records import (
     Alternative,
     Attest,
@@ -181,7 +188,8 @@ class Deliveries(Matter):
             for day, lots in held
         ]
         barred = {a for a in expiry.longs if self._barred(a, expiry, unit)}
-        found = assign(longs, [n.lots for n in expiry.notices], unit=unit, ineligible=barred)
+        tendered, expiry.untendered = tenders(expiry, state.positions.of_instrument(number))
+        found = assign(longs, tendered, unit=unit, ineligible=barred)
         rulings = []
         for notice, one in zip(expiry.notices, found.rounds, strict=True):
             for account, lots in one.assigned:
@@ -191,23 +199,10 @@ class Deliveries(Matter):
             for account, lots in found.left.items()
             if account not in barred and lots >= unit
         }
-        expiry.untendered = self._untendered(number, expiry, state)
         cash = {str(account): lots for account, lots in found.left.items()}
         facts = {"instrument": number, "cash": cash, "barred": sorted(barred),
                  "untendered": {str(a): n for a, n in expiry.untendered.items()}}  # fmt: skip
         return [*rulings, Ruling("assignment", "assigned", facts)]
-
-    def _untendered(self, number: int, expiry: Expiry, state: "State") -> dict[int, int]:
-        """Whole units of the shorts that no notice was given of."""
-        noticed: dict[int, int] = {}
-        for notice in expiry.notices:
-            noticed[notice.account] = noticed.get(notice.account, 0) + notice.lots
-        unit, missing = expiry.terms.unit, {}
-        for account, position in sorted(state.positions.of_instrument(number).items()):
-            lots = (-position.net - noticed.get(account, 0)) // unit * unit
-            if lots > 0:
-                missing[account] = lots
-        return missing
 
     def _barred(self, account: int, expiry: Expiry, unit: int) -> bool:
         """Whether the law in force keeps an account from all that it would be delivered."""
