@@ -422,6 +422,18 @@ def test_a_buyer_that_does_not_pay_in_pays_the_penalty_and_gets_late_money_back(
     house.agree()
 
 
+def test_an_invoice_that_comes_late_leaves_the_buyer_a_day(house: House) -> None:
+    noticed(house)
+    house.record(tender())
+    late = deliveries(house).expiries[0].terms.begin_ns + DAY_NS
+    house.at(late)
+    expire(house)
+    house.at(late + DAY_NS // 2)
+    assert deliveries(house).deliveries[0].stage == "invoiced"
+    house.at(late + 2 * DAY_NS)
+    assert deliveries(house).deliveries[0].stage == "unpaid"
+
+
 def test_both_sides_may_agree_to_deliver_otherwise(house: House) -> None:
     begin = begun(house)
     for day in (1, 2):

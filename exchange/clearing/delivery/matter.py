@@ -111,7 +111,7 @@ class Deliveries(Matter):
                         age(expiry, number, at, state)
             case EventKind.INSTRUMENT_EXPIRED:
                 if event.instrument in self.expiries:
-                    rulings = self._expired(event.instrument, event.price, state)
+                    rulings = self._expired(event.instrument, event.price, at, state)
             case EventKind.WITHDRAWN:
                 rulings = self._withdrawn((event.key_lo, event.key_hi), at, state)
         self._plan()
@@ -232,7 +232,7 @@ class Deliveries(Matter):
             delivery, "assigned", instrument=number, seller=notice.account, buyer=buyer, lots=lots
         )
 
-    def _expired(self, number: int, price: int, state: "State") -> list[Ruling]:
+    def _expired(self, number: int, price: int, at: At, state: "State") -> list[Ruling]:
         """The contract is settled: deliveries are invoiced at its price, the rest was cash."""
         expiry = self.expiries[number]
         expiry.expired = True
@@ -241,7 +241,7 @@ class Deliveries(Matter):
             facts = {"instrument": number, "notices": len(expiry.notices)}
             return [Ruling("assignment", "settled_in_cash", facts)]
         rulings = [
-            course.invoice(delivery, expiry.terms, price, state)
+            course.invoice(delivery, expiry.terms, price, at, state)
             for delivery in self.deliveries
             if delivery.instrument == number and delivery.stage == "assigned"
         ]
