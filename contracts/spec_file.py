@@ -29,6 +29,9 @@ from contracts.spec import CASH, PAR_FACTOR, PHYSICAL, ContractSpec, Schedule, t
 
 _LOTS_MAX: Final = (1 << 31) - 1  # one order's quantity in the engine
 _FEE_MAX: Final = 1 << 32
+_MONEY_MAX: Final = 1 << 60  # micro-dollars of one amount in the engine
+_PRICE_MAX: Final = 1_000_000_000  # clearing units, far above what any GPU-hour ever cost
+_HOURS_MAX: Final = 744  # of a month
 _GPUS_MAX: Final = 1_000_000
 _DAYS_MAX: Final = 20  # business days before delivery
 _COMBINATIONS: Final = ("spread", "quarter", "year")
@@ -168,6 +171,9 @@ _PAIRS: Final[list[tuple[str, str, Keeps, str]]] = [
      "must be a multiple of lot_step"),
     ("spot_month_limit", "position_limit", _at_most, "must not be above position_limit"),
     ("position_limit", "all_months_limit", _at_most, "must not be above all_months_limit"),
+    ("contract_size", "position_limit",
+     lambda size, lots: size * lots * _HOURS_MAX * _PRICE_MAX <= _MONEY_MAX,
+     "must keep a position of position_limit at $1,000 a GPU-hour within 2**60 micro-dollars"),
     ("band_percent", "limit_percent", _at_most, "must not be above limit_percent"),
     ("margin_percent", "spot_margin_percent", _at_most, "must not be above spot_margin_percent"),
     ("maker_fee", "taker_fee", lambda maker, taker: maker + taker >= 0,

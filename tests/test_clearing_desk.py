@@ -7,13 +7,15 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from clearing_house import factors
 from live import CODE, Live, clock_ns, until
 
 from contracts.calendar import Month
-from exchange.app import Market, requests
+from exchange.app import Market, requests, wishes
 from exchange.app.freeze import working_orders
-from exchange.app.wishes import RequestRefused
-from exchange.messages import TradingState, wire
+from exchange.app.wishes import RequestRefused, Wish
+from exchange.clearing.records import write
+from exchange.messages import Command, CommandKind, Side, TradingState, wire
 
 MONTH = Month(2026, 11)
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
@@ -61,11 +63,20 @@ async def test_a_default_is_closed_out_and_shared_on_a_market(live: Live) -> Non
     await loser.enter(CODE, "buy", 20, price)
     await operations.perform(record("pay_capital", amount=10**9, person="owner"))
     await operations.perform(record("declare_default", member=1, person="ann", reason="unpaid"))
+    await other.enter(CODE, "buy", 2, price - 1)
+    hedged = await operations.perform(
+        requests.Hedge(default=1, code=CODE, side="sell", lots=4, price=str((price - 5) / 1000))
+    )
+    assert (hedged["account"], hedged["lots"]) == (1, 2)  # what nobody bids for is cancelled
+    with pytest.raises(RequestRefused, match="no default 2"):
+        await operations.perform(
+            requests.Hedge(default=2, code=CODE, side="sell", lots=4, price="2.5")
+        )
     deadline = clock_ns() + 10**9
     await operations.perform(
         record("open_auction", default=1, instrument=listed.id, deadline=deadline, person="ann")
     )
-    bids = [(3, 15, (price - 10) * listed.tick_scale), (2, 20, (price - 20) * listed.tick_scale)]
+    bids = [(3, 15, (price - 10) * listed.tick_scale), (2, 18, (price - 20) * listed.tick_scale)]
     for account, lots, micros in bids:
         await operations.perform(
             record("auction_bid", auction=1, account=account, lots=lots, price=micros)
@@ -76,7 +87,7 @@ async def test_a_default_is_closed_out_and_shared_on_a_market(live: Live) -> Non
     await operations.checkpoint()
     mark = listed.mark
     result = await operations.perform(requests.Liquidate(auction=1))
-    assert (result["lots"], result["left"]) == (20, 0)
+    assert (result["lots"], result["left"]) == (18, 0)
     again = await operations.perform(requests.Liquidate(auction=1))
     assert (again["lots"], again["left"]) == (0, 0)
     await operations.cleared()
@@ -89,7 +100,8 @@ async def test_a_default_is_closed_out_and_shared_on_a_market(live: Live) -> Non
     result = await operations.perform(record("approve_allocation", default=1, person="bob"))
     (ruling,) = [r for r in result["rulings"] if r["operation"] == "approve_allocation"]
     hours = market.desk.terms[CODE].multiplier
-    lost = (15 * 10 + 5 * 20) * listed.tick_scale * hours + 20 * market.desk.terms[CODE].taker_fee
+    ticks = 15 * 10 + 3 * 20 + 2 * 1  # awards at their bids, the hedge a tick below
+    lost = ticks * listed.tick_scale * hours + 20 * market.desk.terms[CODE].taker_fee
     assert ruling["facts"]["loss"] == ruling["facts"]["layers"]["defaulter_margin"] == lost
     assert market.clearing.capital() == 10**9
 
@@ -143,6 +155,77 @@ async def test_a_cash_contract_expires_at_the_mean_of_its_fixings(market: Market
     assert market.desk.instruments.by_code["H100X26"].state == TradingState.EXPIRED
     with pytest.raises(RequestRefused, match="has expired"):
         await operations.perform(requests.Expire(code="H100X26"))
+
+
+class Clock:
+    """Log time that a test sets."""
+
+    def __init__(self, start: datetime) -> None:
+        self.now = int(start.timestamp()) * 10**9
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def order(account: int, side: Side, price: int, lots: int, number: int) -> Wish:
+    name = f"order-{account}"
+    lo, hi = wishes.digest(name, b"order")
+    command = Command(
+        kind=CommandKind.ENTER, account=account, side=side, price=price, quantity=lots,
+        instrument=number, key_lo=lo, key_hi=hi,
+    )  # fmt: skip
+    return Wish(command, name)
+
+
+async def test_a_physical_contract_from_its_listing_to_the_last_week(tmp_path: Path) -> None:
+    """The market's own clock passes every deadline; cash and hours meet day by day."""
+    clock = Clock(datetime(2026, 11, 25, 12, tzinfo=UTC))
+    market = await Market.start(tmp_path, clock=clock)
+    operations, clearing = market.operations, market.clearing
+    for account in (7, 8):
+        await operations.perform(requests.Deposit(account=account, amount="1000000"))
+    with pytest.raises(RequestRefused, match="not in the listing cycle"):
+        await operations.perform(requests.ListContract(code="H100PZ20", price="2.5"))
+    result = await operations.perform(requests.ListContract(code="H100PZ26", price="2.500"))
+    number = result["instrument"]
+    table = factors()
+    await market.desk.perform([order(7, Side.SELL, 2_500, 8, number)])
+    await market.desk.perform([order(8, Side.BUY, 2_500, 8, number)])
+    await operations.perform(requests.Settle())
+    await operations.perform(requests.PutRecord(record=write(table)))
+    offer = record(
+        "tender", account=7, instrument=number, lots=8, grade="H100-NODE", provider="alpha",
+        facility="one", factor_version=1,
+    )  # fmt: skip
+    await operations.perform(offer)
+    with pytest.raises(RequestRefused, match="after its last notice"):
+        await operations.perform(requests.OpenDay(date=20261127))
+        await operations.perform(requests.Expire(code="H100PZ26"))
+    assert market.desk.instruments.by_code["H100PZ26"].state == TradingState.CLOSED
+    clock.now = clearing.deadline()
+    await operations.checkpoint()
+    await operations.cleared()
+    assert clearing.is_assigned(number)
+    await operations.perform(requests.Expire(code="H100PZ26"))
+    (delivery,) = clearing.matter("deliveries")["deliveries"]
+    assert delivery["stage"] == "delivering"  # the escrow was withdrawn and has come in
+    begin = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * 10**9
+    for day in range(1, 8):
+        clock.now = begin + day * 86_400 * 10**9
+        for account in (7, 8):
+            await operations.perform(
+                record("attest", account=account, delivery=1, day=day, available=8 * 86_400)
+            )
+    before = clearing.cash(7)
+    for _ in range(2):  # the first brings the days about, the second pays for them
+        await operations.checkpoint()
+        await operations.cleared()
+    (delivery,) = clearing.matter("deliveries")["deliveries"]
+    week = sum(delivery["parts"][:7])
+    assert (delivery["weeks"], len(delivery["slices"])) == (1, 7)
+    assert clearing.cash(7) - before == week * 10_000
+    assert clearing.divergences == () and clearing.is_balanced()
+    await market.stop()
 
 
 def _number(day: date) -> int:

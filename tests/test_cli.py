@@ -172,6 +172,13 @@ def test_a_market_nobody_serves_is_operated_through_its_log(tmp_path: Path) -> N
     assert balance["debits"] == balance["credits"] == 100_000_000
     assert result("clear", "statement", "5", *data)["closing"] == 100_000_000
     assert "cash/5" in hourbook("clear", "trial-balance", *data)
+    page, beans, asked = (tmp_path / name for name in ("5.html", "ledger.beancount", "call.json"))
+    hourbook("clear", "statement", "5", "--html", page, *data)
+    assert "Account 5" in page.read_text()
+    assert result("clear", "export", beans, *data)["lines"] == len(beans.read_text().splitlines())
+    assert result("clear", "roll-forward", *data) == []
+    asked.write_text('{"operation": "call_margin"}')
+    assert "call_margin accepted" in hourbook("clear", "record", asked, *data)
     assert "closing" in hourbook("clear", "statement", "5", *data)
     assert "never opened" in hourbook("clear", "statement", "77", *data, code=1)
     replayed = result("replay", tmp_path, "--verify", "--until", "100")

@@ -146,6 +146,13 @@ def test_one_bad_value_refuses_all_files(field: str, value: str) -> None:
     assert len(more) == (field.startswith("factor") and value in ('"1.0001"', '"0.99"'))
 
 
+def test_the_largest_position_at_the_largest_price_fits_in_an_amount() -> None:
+    read({**spec_files(), "h100.toml": edited("contract_size", "77")})
+    (fault,) = refusal({**spec_files(), "h100.toml": edited("contract_size", "78")})
+    assert "contract_size = 78 must keep a position of position_limit" in fault
+    assert 77 * 20_000 * 744 * 10**9 <= 2**60 < 78 * 20_000 * 744 * 10**9
+
+
 BAD_DELIVERIES = [
     ("grades", "[]", "must name a grade that can be delivered"),
     ("factors_published", "5", "must be fewer days than factors_published"),

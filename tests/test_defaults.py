@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exchange.clearing import Clearing
-from exchange.clearing.default.matter import APPROVAL_NS, CAPITAL, Defaults
+from exchange.clearing.default.matter import APPROVAL_NS, Defaults
+from exchange.clearing.default.payout import CAPITAL
 from exchange.clearing.default.records import (
     ApproveAllocation,
     AuctionBid,
@@ -195,7 +196,7 @@ def test_a_default_from_the_declaration_to_the_last_cent(house: House) -> None:
     )  # fmt: skip
     (gone,) = EVENT.iter_unpack(events)
     assert (gone[2], gone[4]) == (EventKind.ORDER_CANCELLED, CancelReason.REQUESTED)
-    port = PortClient(default=1, account=CLIENT, member=2, person="risk")
+    port = PortClient(default=1, account=CLIENT, member=2, person="risk", accepted_by="two")
     assert house.record(port)[0] == "ported"
     owed = -house.clearing.cash(LOSER)
     sold = auction(house, [(SAFE, 60, 1_500_000), (RICH, 100, 1_480_000)])
@@ -248,7 +249,7 @@ def test_a_loss_within_the_margin_costs_nobody_else(house: House) -> None:
 
 
 def test_steps_out_of_order_are_refused_by_name(house: House) -> None:
-    port = PortClient(default=1, account=CLIENT, member=2, person="risk")
+    port = PortClient(default=1, account=CLIENT, member=2, person="risk", accepted_by="two")
     assert house.record(port)[0] == "unknown_default"
     assert bid(house, SAFE, 1, 1) == "unknown_proposal"
     assert house.record(PayCapital(amount=-CAPITAL_PAID - 1, person="owner"))[0] == "amount"
@@ -261,8 +262,12 @@ def test_steps_out_of_order_are_refused_by_name(house: House) -> None:
     for account, member, why in (
         (LOSER, 2, "unknown_account"), (CLIENT, 1, "unknown_member"), (CLIENT, 9, "unknown_member"),
     ):  # fmt: skip
-        wrong = PortClient(default=1, account=account, member=member, person="risk")
+        wrong = PortClient(
+            default=1, account=account, member=member, person="risk", accepted_by="two"
+        )
         assert house.record(wrong)[0] == why
+    alone = PortClient(default=1, account=CLIENT, member=2, person="risk", accepted_by="risk")
+    assert house.record(alone)[0] == "four_eyes"
     past = OpenAuction(default=1, instrument=0, deadline=1, person="risk")
     assert house.record(past)[0] == "expired"
     sold = auction(house, [(SAFE, 100, 1_500_000)])
@@ -287,7 +292,7 @@ def test_a_bid_is_its_accounts_own(house: House) -> None:
     declare(house)
     deadline = house.market.stamp + SECOND
     house.record(OpenAuction(default=1, instrument=0, deadline=deadline, person="risk"))
-    own = AuctionBid(auction=1, account=SAFE, lots=1, price=1)
+    own = AuctionBid(auction=1, account=SAFE, lots=1, price=1_000)
     assert house.record(own, RICH)[0] == "not_yours"
     assert house.record(own, SAFE)[0] == "accepted"
     assert bid(house, LOSER, 1, 1) == "unknown_account"

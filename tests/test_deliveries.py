@@ -24,6 +24,8 @@ from exchange.clearing.delivery.records import (
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.expiry import FixingRecorded
+from exchange.clearing.outcomes import Transfer, TransferKind
+from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
 from exchange.clearing.transfers import Account
 from exchange.messages import Command, CommandKind, TradingState
 
@@ -165,6 +167,21 @@ def test_the_oldest_long_is_assigned_and_the_rest_is_cash(house: House) -> None:
     assert house.market.engine.position(OLD, 0)["net"] == 0
     house.pay()
     house.agree()
+
+
+def test_who_buys_back_after_its_notice_delivers_what_it_is_still_short(house: House) -> None:
+    noticed(house)
+    assert house.record(tender(16))[0] == "accepted"
+    assert house.record(tender(8))[0] == "accepted"
+    house.day(20261124)
+    house.trade(SHORT, NEW, 19, 2_500)  # 28 short become 9
+    house.close(20261124)
+    cut_off(house)
+    found = deliveries(house)
+    assert [(d.seller, d.buyer, d.lots) for d in found.deliveries] == [(SHORT, OLD, 8)]
+    assert found.expiries[0].untendered == {}
+    (row,) = [facts for _, outcome, facts in house.rulings("assignment")]
+    assert row["cash"] == {str(NEW): 1}
 
 
 def test_a_short_that_does_not_tender_pays_the_longs_left_over(house: House) -> None:
@@ -314,6 +331,22 @@ def test_a_leg_that_fails_takes_the_other_with_it(house: House) -> None:
     book.check()
 
 
+def test_nobody_else_moves_what_is_in_escrow(house: House) -> None:
+    """Accounts and ids of clearing's own are no operator's to use, before or after it does."""
+    begun(house)
+    taken = (
+        Transfer(id="t", debit="escrow/1", credit="mine", amount=1),
+        Transfer(id="t", debit="mine", credit="fund/7", amount=1),
+        Transfer(id="dvp 1.1.1 earned", debit="mine", credit="yours", amount=1),
+        Transfer(id="t", pending_id="dvp 1.1.1 earned", kind=TransferKind.VOID),
+    )
+    before = house.clearing._state.book.head
+    for transfer in taken:
+        assert house.record(MakeTransfers(batch=[transfer]))[0] == "not_yours"
+    assert house.record(OpenLedgerAccount(id="escrow/2"))[0] == "not_yours"
+    assert house.clearing._state.book.head == before
+
+
 def test_a_seller_that_stops_is_bought_in_at_the_next_fixing(house: House) -> None:
     before = cash(house)
     begin = begun(house)
@@ -387,6 +420,18 @@ def test_a_buyer_that_does_not_pay_in_pays_the_penalty_and_gets_late_money_back(
     house.pay()
     assert cash(house)[OLD] == now[OLD]
     house.agree()
+
+
+def test_an_invoice_that_comes_late_leaves_the_buyer_a_day(house: House) -> None:
+    noticed(house)
+    house.record(tender())
+    late = deliveries(house).expiries[0].terms.begin_ns + DAY_NS
+    house.at(late)
+    expire(house)
+    house.at(late + DAY_NS // 2)
+    assert deliveries(house).deliveries[0].stage == "invoiced"
+    house.at(late + 2 * DAY_NS)
+    assert deliveries(house).deliveries[0].stage == "unpaid"
 
 
 def test_both_sides_may_agree_to_deliver_otherwise(house: House) -> None:

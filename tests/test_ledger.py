@@ -9,6 +9,7 @@ import pytest
 from oracle_ledger import Oracle
 
 from exchange.clearing.outcomes import SPENDS_ID, Outcome, Transfer, TransferKind
+from exchange.clearing.transfer_store import Transfers
 from exchange.clearing.transfers import SECOND, TRANSFERS_MAX, Account, Book
 
 TABLE = Path(__file__).parent / "tables" / "ledger.json"
@@ -122,6 +123,8 @@ def precedence_book() -> Book:
         (Transfer("n", amount=-1, kind=VOID, balancing="debit", pending_id="h"),
          O.FLAGS_COMBINATION),
         (Transfer("n", amount=1, kind=REVERSE, pending_id="f"), O.FLAGS_COMBINATION),
+        (Transfer("n", "A", "B", 1, kind=5), O.FLAGS_COMBINATION),
+        (Transfer("n", "A", "B", 1, kind=-1), O.FLAGS_COMBINATION),
         (Transfer("n", "A", "A", -1, timeout=1), O.AMOUNT_RANGE),
         (Transfer("n", "A", "A", 1_001, timeout=1), O.AMOUNT_RANGE),
         (Transfer("n", "A", "A", timeout=1), O.AMOUNT_RANGE),
@@ -169,6 +172,28 @@ def test_precedence(asked: Transfer, outcome: Outcome) -> None:
     assert shown(book) == before
     (again,) = book.apply([asked], START + 4 * SECOND)
     assert again == (O.ID_ALREADY_FAILED if outcome in SPENDS_ID else outcome)
+
+
+def test_what_no_database_could_hold_is_refused_and_kept_short(tmp_path: Path) -> None:
+    """Ids like an expiry's own, numbers beyond 64 bits, names without end: all are answered."""
+    ledger = Transfers(tmp_path / "t.db")
+    ledger.open(Account("A"), Account("B"))
+    assert ledger.apply([Transfer("h" * 64, "A", "B", 5, 1, timeout=1)], START) == [O.OK]
+    batch = [
+        Transfer("§3", "A", "B", 1),
+        Transfer("big", "A", "B", 1 << 70),
+        Transfer("late", "Z" * 9_999, "B", 1, 1, timeout=1 << 99),
+        Transfer("later", "A", "B", 1, 1, timeout=1 << 99),
+        Transfer("expiry of h", "A", "B", 1),
+    ]
+    assert ledger.apply(batch, START + 2 * SECOND) == [
+        O.ID_FORMAT, O.AMOUNT_RANGE, O.DEBIT_ACCOUNT_NOT_FOUND, O.OVERFLOWS_TIMEOUT, O.OK,
+    ]  # fmt: skip
+    ledger.close()
+    again = Transfers(tmp_path / "t.db")
+    assert (again.book.count, again.head) == (ledger.book.count, ledger.book.head)
+    assert again.apply([batch[2]], START + 3 * SECOND) == [O.ID_ALREADY_FAILED]
+    again.close()
 
 
 def test_a_full_ledger_says_so() -> None:

@@ -25,15 +25,15 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 
 def test_beancount_agrees_with_every_balance(house: House) -> None:
-    for id, ledger in (("escrow/1", "USD"), ("fund/1", "USD"), ("gpuh/a", "GPUH"),
+    for id, ledger in (("till/1", "USD"), ("reserve/1", "USD"), ("gpuh/a", "GPUH"),
                        ("gpuh/b", "GPUH"), ("Gpuh/b", "GPUH")):  # fmt: skip
         assert house.record(OpenLedgerAccount(id=id, ledger=ledger))[0] == "accepted"
     assert house.record(OpenLedgerAccount(id="gpuh/b"))[0] == "duplicate"
     batch = [
-        Transfer("m1", "escrow/1", "fund/1", 1_234_567),
+        Transfer("m1", "till/1", "reserve/1", 1_234_567),
         Transfer("h1", "gpuh/a", "gpuh/b", 720),
         Transfer("hold", "gpuh/a", "Gpuh/b", 9, kind=1),
-        Transfer("no", "gpuh/a", "fund/1", 1),
+        Transfer("no", "gpuh/a", "reserve/1", 1),
         Transfer("x", kind=2, pending_id="hold", amount=4),
     ]
     outcome, facts = house.record(MakeTransfers(batch=batch))

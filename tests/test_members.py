@@ -120,6 +120,15 @@ def test_a_block_too_small_unfair_or_with_oneself_is_refused(house: House) -> No
     assert final(house)[0].kind == "efp"
 
 
+def test_there_are_so_many_transfers_and_no_more(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exchange.clearing.members.offbook.TRANSFERS_MAX", 1)
+    assert house.record(block())[0] == "open"
+    outcome, facts = house.record(block())
+    assert (outcome, facts["limit"], facts["observed"]) == ("full", 1, 1)
+
+
 def test_a_lender_sees_a_box_and_nothing_of_others(house: House) -> None:
     house.send(Command(kind=CommandKind.MARK, instrument=0, price=2_450_000))
     seen = box(house.clearing._state, BOX)

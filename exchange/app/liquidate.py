@@ -1,4 +1,4 @@
-"""The awards of a defaulter's auction, taken to the book by the manager of the default.
+"""The manager of a default: its hedges, and the awards of its auction, taken to the book.
 
 Award by award, at the price that was bid: the instrument is marked there, the winner's order
 rests, the defaulter's lots hit it at once, and what of the winner's order is left is cancelled.
@@ -51,6 +51,30 @@ async def liquidate(auction_number: int, desk: Desk, clearing: Clearing) -> dict
         await desk.perform([_mark(listed.id, mark)])
     left = sum(map(abs, held.values()))
     return {"auction": auction_number, "code": listed.code, "lots": before - left, "left": left}
+
+
+async def hedge(request: requests.Hedge, desk: Desk, clearing: Clearing) -> dict[str, Any]:
+    """One order of the manager's on a defaulter's own first account: at once or not at all.
+
+    RequestRefused where there is no such default; WishRejected with the engine's reason.
+    """
+    accounts = clearing.defaulter(request.default)
+    if not accounts:
+        raise RequestRefused(f"no default {request.default}; `clear defaults` lists them")
+    listed, account = desk.instrument(request.code), accounts[0]
+    price, off = divmod(wishes.micros(request.price), listed.tick_scale)
+    if off:
+        raise RequestRefused(f"price {request.price} is not on {request.code}'s tick")
+    side = Side[request.side.upper()]
+    name = f"hedge-{request.default}-{desk.sequence}"
+    entered = _enter(name, account, side, listed.id, price, request.lots, TimeInForce.IOC)
+    await desk.perform([_kill(account, killed=False)])
+    try:
+        (outcome,) = await desk.perform([entered])
+    finally:
+        await desk.perform([_kill(account, killed=True)])
+    traded = sum(e.quantity for e in outcome.events if e.kind == EventKind.TRADE)
+    return {"default": request.default, "code": request.code, "account": account, "lots": traded}
 
 
 async def _award(

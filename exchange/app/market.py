@@ -357,7 +357,8 @@ class Market:
             try:
                 await self._judge_clearing(limits.clearing_lag_commands_max)
                 late = not self._apart and 0 < self.clearing.deadline() <= self._clock()
-                if late or (time.monotonic() >= checkpoint_due and self.desk.sequence > compared):
+                news = self.desk.sequence > compared or bool(self.clearing.dues())
+                if late or (time.monotonic() >= checkpoint_due and news):
                     await self.operations.checkpoint()
                     compared = self.desk.sequence
                     checkpoint_due = time.monotonic() + limits.checkpoint_seconds

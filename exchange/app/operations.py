@@ -24,7 +24,7 @@ from exchange.app.approvals import SOCKET_PERSON, Approvals
 from exchange.app.desk import Desk, WishRejected
 from exchange.app.expiry import final_price
 from exchange.app.freeze import freeze
-from exchange.app.liquidate import liquidate
+from exchange.app.liquidate import hedge, liquidate
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
 from exchange.clearing.matters import ACCEPTED
@@ -85,11 +85,15 @@ class Operations:
                     return await self._put_record(request.record, request.request_id)
                 case requests.Expire():
                     return await self._expire(request)
+                case requests.Hedge():
+                    return await hedge(request, self._desk, self._clearing)
                 case requests.Liquidate():
                     await self.cleared()
                     return await liquidate(request.auction, self._desk, self._clearing)
                 case requests.OpenDay():
                     return await self._open_day(request)
+                case requests.ListContract():
+                    return await self._list(request)
                 case requests.Halt():
                     return await self._halt(request.code)
                 case requests.Resume():
@@ -279,8 +283,9 @@ class Operations:
         if new:
             await desk.perform([wishes.adopt_margin(parameters)])
             await self.cleared()
-            if parameters.effective <= desk.business_date:
-                await desk.perform(self._rates(wishes.as_date(desk.business_date)))
+        if desk.business_date and parameters == self._clearing.margin_parameters():
+            # Also after a repeat: a crash may have come between the record and the rates.
+            await desk.perform(self._rates(wishes.as_date(desk.business_date)))
         adopted = self._clearing.margin_versions()
         return {
             "version": parameters.version,
@@ -304,10 +309,44 @@ class Operations:
         closed = [
             wishes.set_state(listed.code, listed.id, TradingState.CONTINUOUS)
             for listed in desk.instruments.by_id.values()
-            if listed.state == TradingState.CLOSED
+            if listed.state == TradingState.CLOSED and self._trades(listed.code, day)
         ]
         await desk.perform(closed)
         return {"business_date": number, "opened": len(closed)}
+
+    async def _list(self, request: requests.ListContract) -> dict[str, Any]:
+        """List one expiry of the cycle, a physical one say; with the day open it trades at once."""
+        desk = self._desk
+        if request.code in desk.instruments.by_code:
+            raise RequestRefused(f"{request.code} is listed already")
+        day = wishes.as_date(desk.business_date)
+        cycle = {terms.code: terms for terms in registry.load().listing(day)}
+        terms = cycle.get(request.code)
+        if terms is None:
+            raise RequestRefused(
+                f"{request.code} is not in the listing cycle of {day}; `hourbook contracts list`"
+                " shows what is"
+            )
+        await self.cleared()
+        number, price = len(desk.instruments.by_id), wishes.micros(request.price)
+        parameters = self._clearing.margin_parameters(desk.business_date)
+        try:
+            todo = wishes.listing(terms, number, price, day, parameters)
+        except ValueError as error:
+            raise RequestRefused(str(error)) from error
+        if desk.day_open and self._trades(request.code, day, terms):
+            todo.append(wishes.set_state(terms.code, number, TradingState.CONTINUOUS))
+        await desk.perform(todo)
+        return {
+            "code": terms.code,
+            "instrument": number,
+            "last_trading_day": terms.last_trading_day.isoformat(),
+        }
+
+    def _trades(self, code: str, day: date, terms: Terms | None = None) -> bool:
+        """Whether a contract may trade on a day: its last trading day is not over."""
+        terms = terms or self._desk.terms.get(code)
+        return terms is None or day <= terms.last_trading_day
 
     def _next_date(self) -> int:
         today = self._today()
@@ -421,15 +460,29 @@ class Operations:
             "settlement_prices": {p.code: micros_text(p.price) for p in prices},
             "inputs": [_inputs(p) for p in prices],
             "divergences": len(self._clearing.divergences),
+            **await self._call_margin(),
+        }
+
+    async def _call_margin(self) -> dict[str, Any]:
+        """Call what accounts are short of after a settlement. That it cannot be known undoes no
+        settlement: it is said."""
+        try:
+            answer = await self._put({}, "call_margin")
+        except RequestRefused as refused:
+            _log.error("no margin was called: %s", refused)
+            return {"margin_calls": {}, "margin_calls_refused": str(refused)}
+        calls = answer["rulings"][0]["facts"]["calls"]
+        return {
+            "margin_calls": {account: micros_text(missing) for account, missing in calls.items()}
         }
 
     async def _propose_price(self, request: requests.ProposePrice) -> dict[str, Any]:
         """Put one person's settlement price before the clearing house."""
-        listed, approved = self._desk.instrument(request.code), self._clearing.cycles()
+        listed, done = self._desk.instrument(request.code), self._clearing.cycles()
         facts = {
             "instrument": listed.id,
             "business_date": self._desk.business_date,
-            "cycle": approved.get(listed.id, 0) + 1,
+            "cycle": done.get(listed.id, 0) + 1,
             "price": wishes.micros(request.price),
             "person": request.person,
             "reason": request.reason,

@@ -96,6 +96,13 @@ class OpenDay(Request, frozen=True, kw_only=True, tag="open_day"):
     date: int | None = None  # the next one after the last, or today if that is later
 
 
+class ListContract(Request, frozen=True, kw_only=True, tag="list_contract"):
+    """Lists an expiry of the listing cycle that a market does not list by itself."""
+
+    code: str
+    price: str  # the first mark: dollars per GPU-hour
+
+
 class Settle(Request, frozen=True, kw_only=True, tag="settle"):
     """Closes the open day and settles it, at the prices clearing finds or two persons approved."""
 
@@ -167,6 +174,16 @@ class Expire(Request, frozen=True, kw_only=True, tag="expire"):
     at_settlement: bool = False  # at the last settlement price, where the index has no price
 
 
+class Hedge(Request, frozen=True, kw_only=True, tag="hedge"):
+    """The manager of a default trades its book: what does not trade at once is cancelled."""
+
+    default: int
+    code: str
+    side: Literal["buy", "sell"]
+    lots: int
+    price: str  # the limit: dollars per GPU-hour
+
+
 class Liquidate(Request, frozen=True, kw_only=True, tag="liquidate"):
     """Carries the awards of a defaulter's closed auction out on the book."""
 
@@ -224,6 +241,7 @@ AnyRequest: TypeAlias = (
     | Resume
     | SetMode
     | OpenDay
+    | ListContract
     | Settle
     | Bust
     | Adjust
@@ -233,6 +251,7 @@ AnyRequest: TypeAlias = (
     | ApprovePrice
     | PutRecord
     | Expire
+    | Hedge
     | Liquidate
     | RecordFixing
     | RecordFactors

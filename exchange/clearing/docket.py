@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from exchange.clearing.calling import Calls, Interest
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
@@ -17,6 +18,8 @@ MATTERS: Final[tuple[type[Matter], ...]] = (
     Transferring,
     Prices,
     MarginVersions,
+    Calls,
+    Interest,
     Registry,
     Deliveries,
     Defaults,

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from contracts.index.settlement import FinalPrice
-from exchange.clearing import beancount, statements
-from exchange.clearing.default.matter import CAPITAL, Auction, Defaults
+from exchange.clearing import beancount, pages, statements
+from exchange.clearing.default.matter import Auction, Defaults
+from exchange.clearing.default.payout import CAPITAL
 from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
@@ -180,6 +181,19 @@ class Clearing:
         with self._lock:
             return statements.statement(self._state, self._store, account, business_date)
 
+    def statement_page(self, account: int, business_date: int | None = None) -> str:
+        """The same as an HTML page with a chart of every date. KeyError: unknown."""
+        with self._lock:
+            found = statements.statement(self._state, self._store, account, business_date)
+            days = statements.days(self._store, account)
+            return pages.page(found, days, statements.profits(self._state, self._store, account))
+
+    def roll_forward(self, business_date: int | None = None) -> list[statements.Roll]:
+        """How each instrument's open interest came of the date before; the last date if None."""
+        with self._lock:
+            date = business_date or self._state.business_date
+            return statements.roll_forward(self._state, self._store, date)
+
     def open_interest(self) -> list[statements.Interest]:
         """Open interest and the day's volume per instrument."""
         with self._lock:
@@ -316,6 +330,12 @@ class Clearing:
                     return copy.deepcopy(auction), list(accounts)
         return None
 
+    def defaulter(self, default: int) -> list[int]:
+        """The own accounts of the member of a default; empty if there is none of that number."""
+        with self._lock:
+            found = self._state.matters.get(Defaults).defaults
+            return list(found[default - 1].accounts) if 1 <= default <= len(found) else []
+
     def fund(self) -> dict[int, int]:
         """Micro-dollars of every member in the default fund."""
         with self._lock:
@@ -349,5 +369,5 @@ class Clearing:
         with self._lock:
             times = [self._state.matters.get(Deliveries).deadline]
             times += self._state.matters.get(Defaults).deadlines()
-            times += self._state.matters.get(OffBook).deadlines()
+            times.append(self._state.matters.get(OffBook).soonest)
             return min((time for time in times if time), default=0)

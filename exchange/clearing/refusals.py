@@ -38,4 +38,6 @@ class Denial(IntEnum):
     PRICE_RANGE = 2227
     AMOUNT = 2228
     BOOK_NOT_EMPTY = 2230
+    FULL = 2231
     SETTLED = 2240  # that date or cycle; another price needs a correction, of the next cycle
+    ASSET_MISMATCH = 2241  # collateral of another asset than the house takes

@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exchange.clearing.ledger import Movement, ledger_name
+from exchange.clearing.ledger import EntryKind, Movement, ledger_name
+from exchange.clearing.profit import AverageCost
 from exchange.clearing.state import State, Trading
 from exchange.clearing.store import Store
 
@@ -201,3 +202,118 @@ def open_interest_text(lines: Sequence[Interest]) -> str:
         for line in lines
     ]  # fmt: skip
     return table(("instrument", "settlement", "trades", "volume", "open interest"), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One business date of an account; micro-dollars. 0 is the time before the first date."""
+
+    business_date: int
+    variation: int
+    fees: int
+    paid_in: int  # deposits less withdrawals
+    closing: int
+
+
+@dataclass(frozen=True, slots=True)
+class Profit:
+    """One instrument by average cost, for reading alone: lots, and micro-dollars."""
+
+    code: str
+    net: int
+    realized: int
+    unrealized: int
+
+
+@dataclass(frozen=True, slots=True)
+class Roll:
+    """One instrument's open interest over a date: before + opened - closed - expired = after.
+
+    A buyer's new long lots open, a seller's long lots sold close.
+    """
+
+    instrument: int
+    code: str
+    before: int
+    opened: int
+    closed: int
+    expired: int
+    after: int
+
+
+def days(store: Store, account: int) -> list[Day]:
+    """An account's dates with any movement, oldest first."""
+    query = "select business_date, kind, amount from movements where account = ?"
+    moved: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for row in store.rows(query, (account,)):
+        moved[row["business_date"]][row["kind"]] += row["amount"]
+    found, closing = [], 0
+    for date, kinds in sorted(moved.items()):
+        closing += sum(kinds.values())
+        found.append(
+            Day(
+                date,
+                kinds[Movement.VARIATION],
+                kinds[Movement.FEES] + kinds[Movement.FEES_EARNED],
+                kinds[Movement.DEPOSITS] + kinds[Movement.WITHDRAWALS],
+                closing,
+            )
+        )
+    return found
+
+
+def profits(state: State, store: Store, account: int) -> list[Profit]:
+    """An account's instruments by average cost of its cleared trades, by instrument."""
+    query = (
+        "select instrument, lots, price_ticks from cleared_legs where account = ?"
+        " order by match_number"
+    )
+    held: dict[int, AverageCost] = {}
+    for row in store.rows(query, (account,)):
+        held.setdefault(row["instrument"], AverageCost()).trade(row["lots"], row["price_ticks"])
+    found = []
+    for number, average in sorted(held.items()):
+        listed = state.instruments[number]
+        value, mark = listed.tick_value, listed.mark
+        gain = average.net * mark * listed.multiplier - average.cost * value
+        realized = average.realized * value
+        if listed.expired:
+            found.append(Profit(listed.code, 0, realized + gain, 0))
+        else:
+            found.append(Profit(listed.code, average.net, realized, gain))
+    return found
+
+
+def roll_forward(state: State, store: Store, date: int) -> list[Roll]:
+    """Open interest of every instrument over a business date, by instrument; from the journal."""
+    nets: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
+    rolls: dict[int, list[int]] = {}
+    query = (
+        "select number, kind, business_date, instrument, quantity, buyer, seller from journal"
+        f" where kind in ({EntryKind.TRADE:d}, {EntryKind.EXPIRY:d}) and business_date <= ?"
+        " order by number"
+    )
+    for row in store.rows(query, (date,)):
+        net = nets[row["instrument"]]
+        roll = rolls.setdefault(row["instrument"], [0, 0, 0, 0])
+        today = row["business_date"] == date
+        if row["kind"] == EntryKind.EXPIRY:
+            delta = [0, 0, sum(max(lots, 0) for lots in net.values())]
+            net.clear()
+        else:
+            lots, buyer, seller = row["quantity"], row["buyer"], row["seller"]
+            opened = max(net[buyer] + lots, 0) - max(net[buyer], 0)
+            net[buyer] += lots
+            closed = max(net[seller], 0) - max(net[seller] - lots, 0)
+            net[seller] -= lots
+            delta = [opened, closed, 0]
+        if today:
+            roll[1:] = [a + b for a, b in zip(roll[1:], delta, strict=True)]
+        else:
+            roll[0] += delta[0] - delta[1] - delta[2]
+    found = []
+    for number, (before, opened, closed, expired) in sorted(rolls.items()):
+        after = before + opened - closed - expired
+        code = state.instruments[number].code
+        found.append(Roll(number, code, before, opened, closed, expired, after))
+    return found

@@ -1,6 +1,6 @@
 """Transfers as a matter of the stream: what an operator moves between accounts of the book."""
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
 
@@ -9,20 +9,36 @@ from exchange.clearing.moves import refused
 from exchange.clearing.outcomes import Transfer
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
-from exchange.clearing.transfers import Account
+from exchange.clearing.transfers import ID_CHARS, Account
 from exchange.messages import HOUSE_ACCOUNT
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
 
-BATCH_MAX = 8_190  # transfers of one record
+OWN_ACCOUNTS: Final = frozenset(
+    {
+        "market",
+        "outside",
+        "capital",
+        "fund",
+        "escrow",
+        "payable",
+        "returned",
+        "site",
+        "hours",
+        "custody",
+        "pledged",
+    }
+)
+BATCH_MAX: Final = 8_190  # transfers of one record
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARS, pattern=r"^[ -~]+$")]
 
 
 class OpenLedgerAccount(Record, frozen=True, kw_only=True, tag="open_ledger_account"):
     """Opens an account of the book. ``limit``: "debits" forbids an overdraft."""
 
-    id: str
-    ledger: str = "USD"
+    id: Name
+    ledger: Name = "USD"
     limit: Literal["", "debits", "credits"] = ""
 
 
@@ -44,10 +60,27 @@ class Transferring(Matter):
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
         if isinstance(record, OpenLedgerAccount):
+            if _is_own(record.id):
+                return refused(operation, Denial.NOT_YOURS, "the clearing house's own", record.id)
             if not state.book.open(Account(record.id, record.ledger, record.limit)):
                 return refused(operation, Denial.DUPLICATE, 1, record.id)
             return Ruling(operation, ACCEPTED, msgspec.structs.asdict(record))
+        taken = next((name for t in record.batch for name in _names(t) if _is_own(name)), None)
+        if taken is not None:
+            return refused(operation, Denial.NOT_YOURS, "the clearing house's own", taken)
         if len(record.batch) > BATCH_MAX:
             return refused(operation, Denial.QUANTITY, BATCH_MAX, len(record.batch))
         outcomes = state.book.apply(record.batch, at.stamp)
         return Ruling(operation, ACCEPTED, {"outcomes": [o.name.lower() for o in outcomes]})
+
+
+def _names(transfer: Transfer) -> tuple[str, ...]:
+    return transfer.id, transfer.pending_id, transfer.debit, transfer.credit
+
+
+def _is_own(name: str) -> bool:
+    """Whether clearing keeps the name for itself: its accounts, and every id with a space.
+
+    What deliveries and defaults hold in the book nobody else may move or name before them.
+    """
+    return " " in name or name.partition("/")[0] in OWN_ACCOUNTS

@@ -206,12 +206,14 @@ class Book:
             return self._known(t, known)
         if self.count >= self._transfers_max:
             return Outcome.LEDGER_FULL
-        if kind <= _PENDING:
+        if 0 <= kind <= _PENDING:
             found = self._movement(t, stamp)
         elif kind == _REVERSE:
             found = self._reversal(t, stamp)
-        else:
+        elif kind in (_POST, _VOID):
             found = self._resolution(t, stamp)
+        else:
+            return Outcome.FLAGS_COMBINATION
         if isinstance(found, Outcome):
             return found
         self._enter(found, fresh)
@@ -384,8 +386,8 @@ class Book:
 
     def _spend(self, t: Transfer, outcome: Outcome, stamp: int, fresh: list[Row]) -> None:
         """Keep the id of a refusal that another day might not have met."""
-        row = Row(self.count + 1, stamp, int(outcome), t.kind, t.flags, t.id, t.debit, t.credit,
-                  0, t.pending_id, t.timeout, "")  # fmt: skip
+        row = Row(self.count + 1, stamp, int(outcome), t.kind, t.flags, t.id, t.debit[:ID_CHARS],
+                  t.credit[:ID_CHARS], 0, t.pending_id[:ID_CHARS], 0, "")  # fmt: skip
         self._enter(row, fresh)
 
     def _expire(self, stamp: int) -> list[Row]:
@@ -395,7 +397,7 @@ class Book:
             _, number, id = heappop(self._deadlines)
             hold = self._rows.get(id)
             if hold is not None and hold.number == number and self._holds.get(id) == "":
-                row = Row(self.count + 1, stamp, _OK, _EXPIRE, 0, f"expiry of {id}"[:ID_CHARS],
+                row = Row(self.count + 1, stamp, _OK, _EXPIRE, 0, f"§{self.count + 1}",
                           hold.debit, hold.credit, 0, id, 0, hold.ledger)  # fmt: skip
                 self._enter(row, rows)
         return rows

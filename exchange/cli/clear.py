@@ -41,16 +41,7 @@ def settle(
         show_json(result)
     else:
         print(f"business date {result['business_date']} settled")
-        heads = (
-            "instrument",
-            "tier",
-            "settlement",
-            "prior",
-            "lots in window",
-            "last",
-            "bid",
-            "ask",
-        )
+        heads = ("instrument", "tier", "settlement", "prior", "window", "last", "bid", "ask")
         names = ("price", "prior", "window_lots", "last", "bid", "ask")
         rows = [
             (p["code"], f"{p['tier']} {p['rule']}", *("" if p[n] is None else str(p[n])
@@ -58,6 +49,8 @@ def settle(
             for p in result["inputs"]
         ]  # fmt: skip
         show_table(heads, rows, left=2)
+        for account, missing in result["margin_calls"].items():
+            print(f"margin call: account {account} is short of {missing} USD")
     if result["divergences"]:
         fail("clearing differs from the engine: the market is cancel-only; keep its directory")
 
@@ -139,7 +132,7 @@ def export(
         with ledger(data) as clearing, open(beside, "w", encoding="utf-8") as out:
             for line in clearing.beancount():
                 out.write(line + "\n")
-                count += 1
+                count += line.count("\n") + 1
         beside.replace(file)
     except OSError as error:
         fail(f"{file}: {error}", Exit.USAGE)
@@ -155,15 +148,38 @@ def statement(
     day: Annotated[
         int | None, typer.Option("--date", help="Business date yyyymmdd; all if absent.")
     ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page with a chart there.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Print an account's statement."""
     with ledger(data) as clearing:
         try:
             found = clearing.statement(account, day)
+            if html is not None:
+                html.write_text(clearing.statement_page(account, day), encoding="utf-8")
         except KeyError:
             fail(f"account {account} was never opened")
     show_json(asdict(found)) if as_json else print(found.text())
+
+
+@app.command("roll-forward")
+def roll_forward(
+    data: Data = DEFAULT_DATA,
+    day: Annotated[
+        int | None, typer.Option("--date", help="Business date yyyymmdd; the last if absent.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print how each instrument's open interest came of the date before."""
+    with ledger(data) as clearing:
+        rolls = [asdict(roll) for roll in clearing.roll_forward(day)]
+    if as_json:
+        show_json(rolls)
+        return
+    heads = ("code", "before", "opened", "closed", "expired", "after")
+    show_table(heads, [tuple(str(roll[name]) for name in heads) for roll in rolls])
 
 
 @contextmanager

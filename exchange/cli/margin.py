@@ -261,13 +261,13 @@ def _show_margins(found: Sequence["Requirement"], losses: Mapping[int, int], ver
     print()
     totals = [
         (f"{one.account}", *map(_dollars, (
-            one.credit, one.requirement, losses.get(one.account, 0), one.hold, one.cash,
-            one.loss, one.excess,
+            one.credit, one.requirement, one.maintenance, losses.get(one.account, 0), one.hold,
+            one.cash, one.loss, one.excess, one.call,
         )))
         for one in found
     ]  # fmt: skip
-    columns = ("account", "credit", "requirement", "99 % week", "engine's hold", "cash", "loss",
-               "excess")  # fmt: skip
+    columns = ("account", "credit", "requirement", "maintenance", "99 % week", "engine's hold",
+               "cash", "loss", "excess", "call")  # fmt: skip
     show_table(columns, totals)
 
 

@@ -1,7 +1,7 @@
 """Under ``hourbook clear``: expiry, deliveries, the default fund, defaults, a lender's box."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,20 @@ def expire(
     from exchange.app import requests  # noqa: PLC0415
 
     return requests.Expire(code=code, at_settlement=at_settlement)
+
+
+@market_command(app, "hedge")
+def hedge(
+    default: Annotated[int, typer.Argument(help="Its number; `defaults` shows it.")],
+    code: str,
+    side: Annotated[Literal["buy", "sell"], typer.Argument()],
+    lots: int,
+    price: Annotated[str, typer.Argument(help="The limit, dollars per GPU-hour, as 2.650.")],
+) -> "requests.Hedge":
+    """Trade a defaulter's book by one order; what does not trade at once is cancelled."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Hedge(default=default, code=code, side=side, lots=lots, price=price)
 
 
 @market_command(app, "liquidate")

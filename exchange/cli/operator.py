@@ -214,6 +214,17 @@ def open_day(
     return requests.OpenDay(date=day)
 
 
+@market_command(admin, "list")
+def list_contract(
+    code: str,
+    price: Annotated[str, typer.Argument(help="The first mark: dollars per GPU-hour, as 2.650.")],
+) -> "requests.ListContract":
+    """List a contract of the cycle that a market does not list by itself, a physical one say."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.ListContract(code=code, price=price)
+
+
 @market_command(admin, "state", show=_show_state)
 def state() -> "requests.State":
     """Show how the market stands."""

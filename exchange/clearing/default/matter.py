@@ -19,6 +19,15 @@ import msgspec
 
 from exchange.clearing.default.auction import Award, Bid, award, juniors
 from exchange.clearing.default.fund import SCENARIOS_VERSION, size_by_stress
+from exchange.clearing.default.payout import (
+    CAPITAL,
+    OUTSIDE,
+    fund_of,
+    move,
+    named,
+    open_fund,
+    pay_layers,
+)
 from exchange.clearing.default.records import (
     ApproveAllocation,
     AuctionBid,
@@ -33,10 +42,9 @@ from exchange.clearing.default.waterfall import Waterfall, waterfall
 from exchange.clearing.delivery import dvp
 from exchange.clearing.matters import ACCEPTED, At, Due, Matter, Ruling
 from exchange.clearing.members.registry import Registry
-from exchange.clearing.moves import ask, refused, take
+from exchange.clearing.moves import ask, refused
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
-from exchange.clearing.sharing import share
 from exchange.clearing.transfers import Account
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, Limit
 
@@ -44,9 +52,8 @@ if TYPE_CHECKING:
     from exchange.clearing.state import State
 
 APPROVAL_NS: Final = 600 * 10**9
+BIDS_MAX: Final = 1 << 12  # of one auction
 AUCTION_NS_MAX: Final = 7 * 86_400 * 10**9
-OUTSIDE: Final = "outside"  # money of the owner's, before it is paid in
-CAPITAL: Final = "capital"
 
 
 class Auction(msgspec.Struct):
@@ -130,8 +137,8 @@ class Defaults(Matter):
         for due, member in self.calls:
             if due.key == key:
                 self.calls.remove((due, member))
-                _open(state, member)
-                _move(state, f"in {due.id}", dvp.MARKET, fund_of(member), due.amount, at)
+                open_fund(state, member)
+                move(state, f"in {due.id}", dvp.MARKET, fund_of(member), due.amount, at)
                 facts = {"member": member, "amount": due.amount}
                 return (Ruling("default_fund", "contributed", facts),)
         return ()
@@ -202,7 +209,7 @@ class Defaults(Matter):
                 called[str(member)] = missing
             elif wanted < there[member]:
                 back = there[member] - wanted
-                _move(state, f"back {id}", fund_of(member), dvp.MARKET, back, at)
+                move(state, f"back {id}", fund_of(member), dvp.MARKET, back, at)
                 ask(state, Due(id, "deposit", account, back))
                 returned[str(member)] = back
         facts = {
@@ -240,6 +247,8 @@ class Defaults(Matter):
         registry = state.matters.get(Registry)
         if record.account not in registry.clients(default.member, state):
             return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, record.account)
+        if record.person == record.accepted_by:
+            return refused(operation, Denial.FOUR_EYES, record.person, record.accepted_by)
         gone = {other.member for other in self.defaults}
         if record.member in gone or record.member not in registry.members(state):
             return refused(operation, Denial.UNKNOWN_MEMBER, 0, record.member)
@@ -289,6 +298,8 @@ class Defaults(Matter):
         step = listed.tick_scale * listed.price_step
         if not 0 < record.price <= Limit.PRICE or record.price % step:
             return refused("auction_bid", Denial.PRICE_RANGE, step, record.price)
+        if len(auction.bids) >= BIDS_MAX:
+            return refused("auction_bid", Denial.FULL, BIDS_MAX, len(auction.bids))
         member = state.matters.get(Registry).member_of(record.account, state)
         auction.bids.append(Bid(at.number, member, record.account, record.lots, record.price))
         return Ruling("auction_bid", ACCEPTED, {"auction": auction.id, "lots": record.lots})
@@ -342,12 +353,12 @@ class Defaults(Matter):
         if wrong is not None:
             return refused(operation, *wrong)
         found = self._waterfall(default, proposal, state)
-        self._allocate(default, found, at, state)
+        pay_layers(default.id, default.member, default.accounts, found, at, state)
         default.stage, default.proposal = "allocated", None
         facts = {
             "default": default.id, "loss": found.loss, "layers": dict(found.layers()),
-            "survivors_fund": _named(found.survivors_fund),
-            "assessments": _named(found.assessments), "haircuts": _named(found.haircuts),
+            "survivors_fund": named(found.survivors_fund),
+            "assessments": named(found.assessments), "haircuts": named(found.haircuts),
             "junior": default.junior,
         }  # fmt: skip
         return Ruling(operation, ACCEPTED, {"stage": "allocated", **facts})
@@ -378,51 +389,3 @@ class Defaults(Matter):
             junior=frozenset(default.junior),
             gains=proposal.gains,
         )
-
-    def _allocate(self, default: Default, found: Waterfall[int], at: At, state: "State") -> None:
-        """Pay what each layer bears into the defaulter's accounts, until they are at zero."""
-        cash = {account: state.ledger.cash(account) for account in default.accounts}
-        if sum(cash.values()) >= 0:  # its margin has paid, and the rest is its own
-            return
-        id, registry = f"default {default.id}", state.matters.get(Registry)
-        funds = {default.member: found.defaulter_fund, **found.survivors_fund}
-        sources = {fund_of(member): amount for member, amount in funds.items()}
-        sources[CAPITAL] = found.own_capital
-        for source, amount in sources.items():
-            if amount:
-                _move(state, f"{id} {source}", source, dvp.MARKET, amount, at)
-        into = sum(sources.values())
-        charged: list[tuple[int, int, str]] = []
-        for member, amount in found.assessments.items():
-            charged.append((registry.own(member, state)[0], amount, "assessment"))
-        charged += [(account, cut, "haircut") for account, cut in found.haircuts.items()]
-        charged += [(account, held, "estate") for account, held in cash.items() if held > 0]
-        for account, amount, why in charged:
-            ask(state, *take(f"{id} {why} {account}", account, amount))
-        through = sum(amount for _, amount, _ in charged)
-        ask(state, Due(f"{id} out", "withdraw", HOUSE_ACCOUNT, through))
-        short = {account: -held for account, held in cash.items() if held < 0}
-        paid = share(into + through, short)
-        assert sum(short.values()) == into + through + found.uncovered, "what is short is covered"
-        for account, amount in paid.items():
-            ask(state, Due(f"{id} in {account}", "deposit", account, amount))
-
-
-def fund_of(member: int) -> str:
-    """The fund account of a member."""
-    return f"fund/{member}"
-
-
-def _open(state: "State", member: int) -> None:
-    state.book.open(Account(dvp.MARKET))
-    state.book.open(Account(fund_of(member), "USD", "debits"))
-
-
-def _move(state: "State", id: str, debit: str, credit: str, amount: int, at: At) -> None:
-    state.book.open(Account(dvp.MARKET))
-    outcome = dvp.move(state.book, id, debit, credit, amount, at.stamp)
-    assert not outcome, f"{id}: {outcome!r}"
-
-
-def _named(amounts: dict[int, int]) -> dict[str, int]:
-    return {str(who): amount for who, amount in amounts.items() if amount}

@@ -34,12 +34,16 @@ class DeclareDefault(Record, frozen=True, kw_only=True, tag="declare_default"):
 
 
 class PortClient(Record, frozen=True, kw_only=True, tag="port_client"):
-    """A client of the defaulter goes to a member that accepts it, positions and collateral."""
+    """A client of the defaulter goes to a member, positions and collateral.
+
+    ``accepted_by`` is who takes it on for that member: not who asks.
+    """
 
     default: int
     account: int
     member: int
     person: str
+    accepted_by: str
 
 
 class OpenAuction(Record, frozen=True, kw_only=True, tag="open_auction"):

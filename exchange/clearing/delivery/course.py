@@ -62,6 +62,7 @@ class Delivery(msgspec.Struct):
     stage: str = "assigned"
     price: int = 0
     invoice: int = 0
+    escrow_by: int = 0  # log time: the month's begin, but a day after the invoice at the least
     parts: list[int] = []
     slices: list[Slice] = []
     days: dict[int, Day] = {}
@@ -90,9 +91,10 @@ def told(delivery: Delivery, outcome: str, **facts: Any) -> Ruling:
     return Ruling("delivery", outcome, {"delivery": delivery.id, **facts})
 
 
-def invoice(delivery: Delivery, terms: Terms, price: int, state: "State") -> Ruling:
+def invoice(delivery: Delivery, terms: Terms, price: int, at: At, state: "State") -> Ruling:
     """The contract has expired at ``price``: one invoice, one rounding; the escrow is asked for."""
     delivery.price, delivery.stage = price, "invoiced"
+    delivery.escrow_by = max(terms.begin_ns, at.stamp + DAY_NS)
     delivery.invoice = invoice_cents(
         price_micros=price, hours=terms.hours, lots=delivery.lots, factor_e4=delivery.factor_e4
     )
@@ -105,7 +107,7 @@ def invoice(delivery: Delivery, terms: Terms, price: int, state: "State") -> Rul
         delivery, "invoiced", seller=delivery.seller, buyer=delivery.buyer, lots=delivery.lots,
         price=price, hours=terms.hours, factor=delivery.factor_e4,
         factor_version=delivery.factor_version, cents=delivery.invoice, fee=fee,
-        deadline=terms.begin_ns,
+        deadline=delivery.escrow_by,
     )  # fmt: skip
 
 
@@ -127,7 +129,7 @@ def escrowed(delivery: Delivery, at: At, state: "State") -> Ruling:
 def deadline(delivery: Delivery, terms: Terms) -> int:
     """Log time at which something happens to the delivery by itself; 0: never."""
     if delivery.stage == "invoiced":
-        return terms.begin_ns
+        return delivery.escrow_by
     if delivery.stage != "delivering":
         return 0
     day = delivery.days.get(delivery.next_day)
@@ -144,7 +146,7 @@ def is_agreed(delivery: Delivery) -> bool:
 
 def advance(delivery: Delivery, terms: Terms, at: At, state: "State") -> list[Ruling]:
     """Do what log time and the figures that came allow."""
-    if delivery.stage == "invoiced" and at.stamp >= terms.begin_ns:
+    if delivery.stage == "invoiced" and at.stamp >= delivery.escrow_by:
         return [_unpaid(delivery, terms, state)]
     rulings: list[Ruling] = []
     while delivery.stage == "delivering":

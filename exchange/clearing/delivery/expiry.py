@@ -4,6 +4,7 @@ Shorts that have not tendered their whole units by the last notice pay the penal
 delivery to the longs that no tender reached.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -13,6 +14,7 @@ from exchange.clearing.delivery.assignment import aged
 from exchange.clearing.delivery.terms import Terms
 from exchange.clearing.matters import At, Due, Ruling
 from exchange.clearing.moves import MICROS_A_CENT, ask, take
+from exchange.clearing.novation import Position
 from exchange.clearing.sharing import share
 from exchange.messages import HOUSE_ACCOUNT
 
@@ -63,6 +65,20 @@ def age(expiry: Expiry, number: int, at: At, state: "State") -> None:
                 expiry.longs[account] = held
             else:
                 expiry.longs.pop(account, None)
+
+
+def tenders(expiry: Expiry, positions: Mapping[int, Position]) -> tuple[list[int], dict[int, int]]:
+    """Lots of every notice, and whole units of shorts that no notice was given of, by account.
+
+    Who bought back after its notice delivers what it is still short, in whole units.
+    """
+    unit, tendered = expiry.terms.unit, []
+    short = {account: max(0, -held.net) for account, held in sorted(positions.items())}
+    for notice in expiry.notices:
+        lots = min(notice.lots, short.get(notice.account, 0) // unit * unit)
+        short[notice.account] = short.get(notice.account, 0) - lots
+        tendered.append(lots)
+    return tendered, {a: lots // unit * unit for a, lots in short.items() if lots >= unit}
 
 
 def penalties(number: int, expiry: Expiry, price: int, state: "State") -> list[Ruling]:

@@ -18,7 +18,14 @@ from contracts.refusals import Refused
 from exchange.clearing.delivery import course
 from exchange.clearing.delivery.assignment import Long, assign, denied
 from exchange.clearing.delivery.course import Delivery, told
-from exchange.clearing.delivery.expiry import Expiry, Factors, Notice, age, penalties
+from exchange.clearing.delivery.expiry import (
+    Expiry,
+    Factors,
+    Notice,
+    age,
+    penalties,
+    tenders,
+)
 from exchange.clearing.delivery.records import (
     Alternative,
     Attest,
@@ -38,6 +45,7 @@ from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
 if TYPE_CHECKING:
     from exchange.clearing.state import State
 
+NOTICES_MAX: Final = 1 << 14  # tenders of one expiry
 _NOW: Final = 1  # a deadline that has passed: done with the next frame
 
 
@@ -103,7 +111,7 @@ class Deliveries(Matter):
                         age(expiry, number, at, state)
             case EventKind.INSTRUMENT_EXPIRED:
                 if event.instrument in self.expiries:
-                    rulings = self._expired(event.instrument, event.price, state)
+                    rulings = self._expired(event.instrument, event.price, at, state)
             case EventKind.WITHDRAWN:
                 rulings = self._withdrawn((event.key_lo, event.key_hi), at, state)
         self._plan()
@@ -160,6 +168,8 @@ class Deliveries(Matter):
         site = None if table is None else table.sites.get(f"{record.provider}/{record.facility}")
         if site is None or record.grade not in terms.grades:
             return refused("tender", Denial.FACTOR_BOUNDS, observed=record.facility)
+        if len(expiry.notices) >= NOTICES_MAX:
+            return refused("tender", Denial.FULL, NOTICES_MAX, len(expiry.notices))
         expiry.notices.append(
             Notice(record.account, record.lots, record.grade, record.provider, record.facility,
                    *site, record.factor_version)
@@ -178,7 +188,8 @@ class Deliveries(Matter):
             for day, lots in held
         ]
         barred = {a for a in expiry.longs if self._barred(a, expiry, unit)}
-        found = assign(longs, [n.lots for n in expiry.notices], unit=unit, ineligible=barred)
+        tendered, expiry.untendered = tenders(expiry, state.positions.of_instrument(number))
+        found = assign(longs, tendered, unit=unit, ineligible=barred)
         rulings = []
         for notice, one in zip(expiry.notices, found.rounds, strict=True):
             for account, lots in one.assigned:
@@ -188,23 +199,10 @@ class Deliveries(Matter):
             for account, lots in found.left.items()
             if account not in barred and lots >= unit
         }
-        expiry.untendered = self._untendered(number, expiry, state)
         cash = {str(account): lots for account, lots in found.left.items()}
         facts = {"instrument": number, "cash": cash, "barred": sorted(barred),
                  "untendered": {str(a): n for a, n in expiry.untendered.items()}}  # fmt: skip
         return [*rulings, Ruling("assignment", "assigned", facts)]
-
-    def _untendered(self, number: int, expiry: Expiry, state: "State") -> dict[int, int]:
-        """Whole units of the shorts that no notice was given of."""
-        noticed: dict[int, int] = {}
-        for notice in expiry.notices:
-            noticed[notice.account] = noticed.get(notice.account, 0) + notice.lots
-        unit, missing = expiry.terms.unit, {}
-        for account, position in sorted(state.positions.of_instrument(number).items()):
-            lots = (-position.net - noticed.get(account, 0)) // unit * unit
-            if lots > 0:
-                missing[account] = lots
-        return missing
 
     def _barred(self, account: int, expiry: Expiry, unit: int) -> bool:
         """Whether the law in force keeps an account from all that it would be delivered."""
@@ -234,7 +232,7 @@ class Deliveries(Matter):
             delivery, "assigned", instrument=number, seller=notice.account, buyer=buyer, lots=lots
         )
 
-    def _expired(self, number: int, price: int, state: "State") -> list[Ruling]:
+    def _expired(self, number: int, price: int, at: At, state: "State") -> list[Ruling]:
         """The contract is settled: deliveries are invoiced at its price, the rest was cash."""
         expiry = self.expiries[number]
         expiry.expired = True
@@ -243,7 +241,7 @@ class Deliveries(Matter):
             facts = {"instrument": number, "notices": len(expiry.notices)}
             return [Ruling("assignment", "settled_in_cash", facts)]
         rulings = [
-            course.invoice(delivery, expiry.terms, price, state)
+            course.invoice(delivery, expiry.terms, price, at, state)
             for delivery in self.deliveries
             if delivery.instrument == number and delivery.stage == "assigned"
         ]

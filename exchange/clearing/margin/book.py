@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from exchange.clearing.calls import Required, margin_call
 from exchange.clearing.margin import rules
 from exchange.clearing.margin.parameters import LotRates, MarginParameters, lot_rates, root_of
 from exchange.clearing.margin.scan import Credit, Ints, Margins, Rates, margins
@@ -29,28 +30,41 @@ class ProductPart:
     liquidity: int
     concentration: int
 
+    @property
+    def total(self) -> int:
+        """The sum of the parts."""
+        return self.scan + self.calendar + self.delivery + self.liquidity + self.concentration
+
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
     """What one account must have; micro-dollars.
 
-    ``requirement`` is the sum of the parts less ``credit``. ``hold`` is what the engine asks for
-    the same positions at its rates of the day, working orders apart; ``covered`` whether cash
-    less the loss since the last settlement reaches the requirement.
+    ``requirement`` is the sum of the parts less ``credit``; ``maintenance`` the share of it below
+    which a margin call follows. ``hold`` is what the engine asks for the same positions at its
+    rates of the day, working orders apart; ``loss`` the loss since the last settlement.
     """
 
     account: int
     parts: list[ProductPart]
     credit: int
     requirement: int
+    maintenance: int
     hold: int
     cash: int
     loss: int
 
     @property
     def excess(self) -> int:
-        """What is left after the requirement; below zero is what a margin call asks for."""
+        """What is left after the requirement; below zero no order may raise it."""
         return self.cash - self.loss - self.requirement
+
+    @property
+    def call(self) -> int:
+        """What a margin call asks for now: nothing down to maintenance, below it all that is
+        missing to the requirement."""
+        required = Required(self.requirement, self.maintenance)
+        return margin_call(self.cash - self.loss, required)
 
 
 class Priced(NamedTuple):
@@ -69,6 +83,8 @@ def price(instruments: Mapping[int, Instrument], parameters: MarginParameters, o
     root = {n: root_of(i.code) for n, i in sorted(instruments.items()) if not i.expired}
     root = {n: product for n, product in root.items() if product}
     live = {n: instruments[n] for n in root}
+    if not live:
+        raise KeyError("no expiry is listed that could be margined")
     lots = {
         n: lot_rates(parameters, i.code, i.multiplier, i.settlement_price, on)
         for n, i in live.items()
@@ -99,8 +115,8 @@ def price(instruments: Mapping[int, Instrument], parameters: MarginParameters, o
         delivery=each(lambda lot: lot.delivery),
         # The dearest expiry's charge, so that nobody has to say which lots pair with which; but
         # no more than any leg's own scan, or the engine's hold might be short of it.
-        spread=whole(lambda of: min(max(x.spread for x in of), min(x.scan_whole for x in of))),
-        relief=whole(lambda of: min((x.relief for x in of if x.spot), default=0)),
+        spread=whole(lambda ls: min(max(x.spread for x in ls), min(x.scan_whole for x in ls))),
+        relief=whole(lambda ls: min((x.relief for x in ls if x.spot), default=0)),
         daily_volume=np.array([t.daily_volume for t in terms], dtype=np.int64),
         participation=np.array([t.participation_percent for t in terms], dtype=np.int64),
         credits=tuple(
@@ -123,13 +139,15 @@ def requirements(
     ``advance`` is told how many of how many positions are done. KeyError for a position in
     what has no rates.
     """
-    priced = price(state.instruments, parameters, on)
     rows = [
         (account, number, position.net)
         for number in state.positions.instruments()
         for account, position in state.positions.of_instrument(number).items()
         if position.net
     ]
+    if not rows:
+        return []
+    priced = price(state.instruments, parameters, on)
     held: dict[int, int] = {}
     for who, number, lots in rows:
         if number not in priced.lots:
@@ -144,12 +162,15 @@ def requirements(
         advance(done, len(rows))
 
     found = margins(account, instrument, net, priced.rates, count)
-    return _named(state, found, priced.products, held)
+    percent = {p: parameters.of(p).maintenance_percent for p in priced.products}
+    return _named(state, found, percent, held)
 
 
 def _named(
-    state: State, found: Margins, products: Sequence[str], held: Mapping[int, int]
+    state: State, found: Margins, percent: Mapping[str, int], held: Mapping[int, int]
 ) -> list[Requirement]:
+    """``percent``: maintenance of the requirement by product, in the order of their places."""
+    products = list(percent)
     parts: dict[int, list[ProductPart]] = {}
     for row in zip(*(column.tolist() for column in found.parts), strict=True):
         who, place, *figures = row
@@ -158,9 +179,11 @@ def _named(
     columns = (column.tolist() for column in found[:3])
     for who, credit, total in zip(*columns, strict=True):
         loss = max(0, -sum(gain for _, _, gain in state.unrealized(who)))
+        kept = sum(rules.up(p.total * percent[p.product], rules.PERCENT) for p in parts[who])
         answer.append(
             Requirement(
-                account=who, parts=parts[who], credit=credit, requirement=total, hold=held[who],
+                account=who, parts=parts[who], credit=credit, requirement=total,
+                maintenance=max(0, kept - credit), hold=held[who],
                 cash=state.ledger.cash(who), loss=loss,
             )
         )  # fmt: skip

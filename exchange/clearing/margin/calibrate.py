@@ -175,6 +175,7 @@ def _margin(spec: ContractSpec, proposal: Proposal, volume: int) -> ProductMargi
         liquidity_bp=spec.limit_percent * one // _LIQUIDITY_SHARE,
         daily_volume=volume or spec.position_limit,
         participation_percent=_PARTICIPATION,
+        maintenance_percent=spec.maintenance_percent or rules.PERCENT,
         notice_days=NOTICE_DAYS if spec.physical else 0,
         averaged=not spec.physical,
     )

@@ -50,6 +50,7 @@ class ProductMargin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     liquidity_bp: Bp  # closing a lot
     daily_volume: Lots  # lots that trade in a day
     participation_percent: Share  # of these a close-out may be
+    maintenance_percent: Share = PERCENT  # of the requirement: below it a margin call follows
     notice_days: Days = 0  # calendar days before the delivery month at which it is the spot month
     averaged: bool = False  # settled on the average of its month: what is averaged cannot move
 

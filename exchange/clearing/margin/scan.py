@@ -12,7 +12,7 @@ and per account the sum of these less the credits between products. Units: lots,
 a lot. Integers throughout and never a rounded product: where 64 bits might not hold a book, the
 same code runs on Python's own integers.
 
-Invariants (asserted): every part >= 0; credit <= scan; for a flat position every part is zero.
+Invariants: every part >= 0; credit <= the scans it is for (asserted); nothing held, nothing asked.
 """
 
 from collections.abc import Callable, Sequence

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SIGN_NS: Final = 900 * 10**9  # to sign a registered trade
 GIVE_UP_NS: Final = 86_400 * 10**9  # to accept a give-up
 BLOCK_LOTS: Final = 50
+TRANSFERS_MAX: Final = 1 << 16  # of a market's life
 FAIR_PERCENT: Final = 10  # how far from the mark the price of a block may be
 PERCENT: Final = 100
 
@@ -66,6 +67,7 @@ class OffBook(Matter):
     name: ClassVar[str] = "offbook"
     records: ClassVar[tuple[type[Record], ...]] = (GiveUp, Register, Sign)
     transfers: list[Transfer] = msgspec.field(default_factory=list)
+    soonest: int = 0  # deadline of those that are open; 0: none is
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """Decide on a record."""
@@ -83,16 +85,20 @@ class OffBook(Matter):
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
         """End what was not signed in time."""
+        if not self.soonest or at.stamp < self.soonest:
+            return ()
         rulings = []
         for transfer in self.transfers:
             if transfer.stage == "open" and at.stamp >= transfer.deadline:
                 transfer.stage = "expired"
                 rulings.append(Ruling("transfer", "expired", {"transfer": transfer.move.id}))
+        self._plan()
         return rulings
 
-    def deadlines(self) -> list[int]:
-        """Log times at which something is decided by itself."""
-        return [transfer.deadline for transfer in self.transfers if transfer.stage == "open"]
+    def _plan(self) -> None:
+        """Find the next deadline."""
+        times = [transfer.deadline for transfer in self.transfers if transfer.stage == "open"]
+        self.soonest = min(times, default=0)
 
     def final(self) -> list[Move]:
         """What was agreed, in order."""
@@ -153,6 +159,8 @@ class OffBook(Matter):
         self, operation: str, move: Move, needed: list[int], deadline: int, by: int,
         *, related: str = "", match_number: int = 0,
     ) -> Ruling:  # fmt: skip
+        if len(self.transfers) >= TRANSFERS_MAX:
+            return refused(operation, Denial.FULL, TRANSFERS_MAX, len(self.transfers))
         transfer = Transfer(move, deadline, needed, related=related, match_number=match_number)
         self.transfers.append(transfer)
         if by in needed:
@@ -177,6 +185,7 @@ class OffBook(Matter):
             return refused(operation, Denial.DUPLICATE, 0, record.account)
         if not record.accept:
             transfer.stage = "refused"
+            self._plan()
             return Ruling(operation, ACCEPTED, {"stage": "refused", "transfer": record.transfer})
         transfer.signed.append(record.account)
         move = msgspec.to_builtins(transfer.move)
@@ -188,6 +197,7 @@ class OffBook(Matter):
         """``final`` once everybody has signed."""
         if set(transfer.needed) <= set(transfer.signed):
             transfer.stage = "final"
+        self._plan()
         return transfer.stage
 
 

@@ -1,0 +1,271 @@
+"""Collateral, margin calls and interest, as matters of the stream.
+
+Collateral other than cash lies in the book of transfers, each asset a ledger of its own, and counts
+at its price less a haircut. It counts in a margin call; the engine's hold before a trade looks at
+cash alone. A call asks for what an account is short of, with a deadline on the log's clock: met by
+a deposit or a pledge, or missed, which is what a declaration of default rests on.
+"""
+
+from datetime import date
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+import msgspec
+
+from exchange.clearing.calls import POLICY, Required, margin_call
+from exchange.clearing.margin.matter import MarginVersions
+from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
+from exchange.clearing.moves import ask, pay, refused, take
+from exchange.clearing.outcomes import Outcome, Transfer
+from exchange.clearing.records import Record
+from exchange.clearing.refusals import Denial
+from exchange.clearing.transfers import AMOUNT_MAX, SECOND, Account
+from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+CALL_SECONDS: Final = 7_200  # what a call gives where its record names nothing else
+RATE_MAX: Final = 10_000  # basis points a year
+DAYS_MAX: Final = 366
+YEAR_DAYS: Final = 360
+_BP: Final = 10_000
+
+
+class ValueAsset(Record, frozen=True, kw_only=True, tag="value_asset"):
+    """Lists an asset as collateral, or changes its price (micro-dollars a unit) and haircut."""
+
+    asset: str
+    price: int
+    haircut_bp: int
+
+
+class Pledge(Record, frozen=True, kw_only=True, tag="pledge"):
+    """Units of an asset arrive as an account's collateral. ``id`` makes it happen once."""
+
+    id: str
+    account: int
+    asset: str
+    units: int
+
+
+class Release(Record, frozen=True, kw_only=True, tag="release"):
+    """Units go back, as far as the requirement does not need them."""
+
+    id: str
+    account: int
+    asset: str
+    units: int
+
+
+class CallMargin(Record, frozen=True, kw_only=True, tag="call_margin"):
+    """Looks at every account and calls what is missing."""
+
+    within_seconds: int = CALL_SECONDS
+
+
+class AccrueInterest(Record, frozen=True, kw_only=True, tag="accrue_interest"):
+    """Pays interest on cash and charges it on receivables, once a business date; basis points."""
+
+    credit_bp: int
+    debit_bp: int
+    days: int = 1
+
+
+class Valued(msgspec.Struct, frozen=True):
+    """What a unit of an asset counts for."""
+
+    price: int
+    haircut_bp: int
+
+
+class Call(msgspec.Struct, frozen=True):
+    """An open call: ``level`` is what cash and collateral must reach by ``deadline``."""
+
+    amount: int
+    level: int
+    stamp: int
+    deadline: int
+    missed: bool = False
+
+
+class Calls(Matter):
+    """Assets and what they count for, and the calls that are open, by account."""
+
+    name: ClassVar[str] = "calls"
+    records: ClassVar[tuple[type[Record], ...]] = (ValueAsset, Pledge, Release, CallMargin)
+    watches: ClassVar[tuple[EventKind, ...]] = (EventKind.DEPOSITED,)
+    assets: dict[str, Valued] = msgspec.field(default_factory=dict)
+    open: dict[int, Call] = msgspec.field(default_factory=dict)
+
+    def rule(self, record: Any, at: At, state: "State") -> Ruling:
+        """All four are the operator's."""
+        operation = str(record.__struct_config__.tag)
+        if at.account != HOUSE_ACCOUNT:
+            return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
+        if isinstance(record, ValueAsset):
+            return self._value(record, operation, state)
+        try:
+            if isinstance(record, CallMargin):
+                return self._call(record, at, state)
+            return self._move(record, operation, at, state)
+        except KeyError as uncovered:  # a position that the margin parameters do not know
+            return refused(operation, Denial.UNKNOWN_INSTRUMENT, 0, str(uncovered))
+
+    def passed(self, at: At, state: "State") -> list[Ruling]:
+        """Calls whose deadline is over are missed, once."""
+        rulings: list[Ruling] = []
+        due = [a for a, c in self.open.items() if c.deadline <= at.stamp and not c.missed]
+        for account in sorted(due):
+            call = self.open[account]
+            self.open[account] = msgspec.structs.replace(call, missed=True)
+            missing = call.level - self.balance(account, state)
+            rulings.append(_about("missed", account, missing, call))
+        return rulings
+
+    def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
+        """Money has come: is the account's call met?"""
+        return self._met(event.account, state)
+
+    def collateral(self, account: int, state: "State") -> int:
+        """Micro-dollars that an account's pledged units count for, each asset rounded down."""
+        total = 0
+        for asset, valued in sorted(self.assets.items()):
+            held = state.book.accounts.get(_pledged(account, asset))
+            if held is not None:
+                units = held.credits_posted - held.debits_posted
+                total += units * valued.price * (_BP - valued.haircut_bp) // _BP
+        return total
+
+    def balance(self, account: int, state: "State") -> int:
+        """Cash and collateral of an account."""
+        return state.ledger.cash(account) + self.collateral(account, state)
+
+    def _value(self, record: ValueAsset, operation: str, state: "State") -> Ruling:
+        if not 0 < record.price <= AMOUNT_MAX:
+            return refused(operation, Denial.PRICE_RANGE, AMOUNT_MAX, record.price)
+        if not 0 <= record.haircut_bp <= _BP:
+            return refused(operation, Denial.AMOUNT, _BP, record.haircut_bp)
+        self.assets[record.asset] = Valued(record.price, record.haircut_bp)
+        state.book.open(Account(_custody(record.asset), record.asset))
+        return Ruling(operation, ACCEPTED, msgspec.structs.asdict(self.assets[record.asset]))
+
+    def _move(self, record: Pledge | Release, operation: str, at: At, state: "State") -> Ruling:
+        """Units come from custody to the account's pledge, or back."""
+        account, asset, valued = record.account, record.asset, self.assets.get(record.asset)
+        if account not in state.members:
+            return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, account)
+        if valued is None:
+            return refused(operation, Denial.ASSET_MISMATCH, sorted(self.assets), asset)
+        if not 0 < record.units <= AMOUNT_MAX:
+            return refused(operation, Denial.QUANTITY, AMOUNT_MAX, record.units)
+        pledged, custody = _pledged(account, asset), _custody(asset)
+        state.book.open(Account(pledged, asset, "debits"))
+        debit, credit = (custody, pledged) if isinstance(record, Pledge) else (pledged, custody)
+        if isinstance(record, Release):
+            less = record.units * valued.price * (_BP - valued.haircut_bp) // _BP
+            spare = self.balance(account, state) - self.required(state).get(account, 0)
+            if less > max(spare, 0):
+                return refused(operation, Denial.AMOUNT, max(spare, 0), less)
+        asked = Transfer(f"{operation} {record.id}", debit, credit, record.units)
+        (outcome,) = state.book.apply([asked], at.stamp)
+        if outcome not in (Outcome.OK, Outcome.EXISTS):
+            return refused(operation, Denial.AMOUNT, record.units, outcome.name.lower())
+        self._met(account, state)
+        facts = {"account": account, "collateral": self.collateral(account, state)}
+        return Ruling(operation, ACCEPTED, facts | {"outcome": outcome.name.lower()})
+
+    def required(self, state: "State") -> dict[int, int]:
+        """What each account with positions must have; nothing is asked without parameters."""
+        parameters = state.matters.get(MarginVersions).in_force(state.business_date)
+        if parameters is None or not any(state.positions.instruments()):
+            held = [state.positions.of_instrument(n) for n in state.positions.instruments()]
+            return dict.fromkeys((a for book in held for a, p in book.items() if p.net), 0)
+        from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only when asked
+
+        day = state.business_date
+        on = date(day // 10_000, day // 100 % 100, day % 100)
+        return {
+            r.account: int(r.requirement) + int(r.loss)
+            for r in book.requirements(state, parameters, on)
+        }
+
+    def _call(self, record: CallMargin, at: At, state: "State") -> Ruling:
+        """Call what is missing. A call that is open keeps its deadline and takes the new level."""
+        required, deadline = self.required(state), at.stamp + record.within_seconds * SECOND
+        owing = {a: 0 for a in state.members if a != HOUSE_ACCOUNT and state.ledger.cash(a) < 0}
+        calls: dict[int, int] = {}
+        for account, level in sorted((owing | required).items()):
+            missing = margin_call(self.balance(account, state), Required(level, level), POLICY)
+            if missing:
+                before = self.open.get(account)
+                kept = deadline if before is None else before.deadline
+                missed = before is not None and before.missed
+                self.open[account] = Call(missing, level, at.stamp, kept, missed)
+                calls[account] = missing
+        closed = sorted(set(self.open) - set(calls))
+        for account in closed:
+            del self.open[account]
+        return Ruling("call_margin", ACCEPTED, {"calls": calls, "closed": closed})
+
+    def _met(self, account: int, state: "State") -> list[Ruling]:
+        call = self.open.get(account)
+        if call is None or self.balance(account, state) < call.level:
+            return []
+        del self.open[account]
+        return [_about("met", account, 0, call)]
+
+
+class Interest(Matter):
+    """The last business date that interest was paid for."""
+
+    name: ClassVar[str] = "interest"
+    records: ClassVar[tuple[type[Record], ...]] = (AccrueInterest,)
+    paid: int = 0
+
+    def rule(self, record: Any, at: At, state: "State") -> Ruling:
+        """Ask for what the date's cash earns and owes; the house pays and receives it."""
+        operation = "accrue_interest"
+        if at.account != HOUSE_ACCOUNT:
+            return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
+        for rate in (record.credit_bp, record.debit_bp):
+            if not 0 <= rate <= RATE_MAX:
+                return refused(operation, Denial.AMOUNT, RATE_MAX, rate)
+        if not 1 <= record.days <= DAYS_MAX:
+            return refused(operation, Denial.QUANTITY, DAYS_MAX, record.days)
+        if self.paid >= at.business_date:
+            return refused(operation, Denial.DUPLICATE, self.paid, at.business_date)
+        self.paid = at.business_date
+        paid = charged = 0
+        for account in sorted(state.members):
+            cash = state.ledger.cash(account)
+            if account == HOUSE_ACCOUNT or not cash:
+                continue
+            rate = record.credit_bp if cash > 0 else record.debit_bp
+            amount = interest(abs(cash), rate, record.days)
+            id = f"interest {at.business_date} {account}"
+            if cash > 0:
+                ask(state, *pay(id, HOUSE_ACCOUNT, account, amount))
+                paid += amount
+            else:
+                ask(state, *take(id, account, amount))
+                charged += amount
+        return Ruling(operation, ACCEPTED, {"paid": paid, "charged": charged})
+
+
+def interest(cash: int, rate_bp: int, days: int) -> int:
+    """Micro-dollars on ``cash`` for ``days`` of a year of 360, rounded down."""
+    return cash * rate_bp * days // (_BP * YEAR_DAYS)
+
+
+def _custody(asset: str) -> str:
+    return f"custody/{asset}"
+
+
+def _pledged(account: int, asset: str) -> str:
+    return f"pledged/{account}/{asset}"
+
+
+def _about(outcome: str, account: int, missing: int, call: Call) -> Ruling:
+    facts = {"account": account, "missing": missing, "level": call.level, "called": call.amount,
+             "deadline": call.deadline}  # fmt: skip
+    return Ruling("margin_call", outcome, facts)

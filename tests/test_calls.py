@@ -1,0 +1,123 @@
+"""Margin calls with deadlines, collateral with haircuts, interest: by the log alone."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clearing_house import House
+from clearing_market import DAY, MULTIPLIER, TestMarket
+
+from exchange.clearing import Clearing
+from exchange.clearing.calling import (
+    AccrueInterest,
+    CallMargin,
+    Calls,
+    Pledge,
+    Release,
+    ValueAsset,
+    interest,
+)
+from exchange.clearing.transfers import SECOND
+from exchange.messages import CommandKind, Side
+
+DEPOSIT = 2_000_000_000
+DROP = 300_000  # clearing units: 10 lots of it are 2,160 dollars
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """Account 2 is long ten lots against account 1, and the price has fallen too far for it."""
+    market = TestMarket()
+    opened = House(Clearing.open(tmp_path / "clearing.db"), market)
+    for account in (1, 2):
+        market.open_account(account, DEPOSIT)
+    market.list_instrument(0, (0, 0))
+    market.apply(market.open_day(DAY))
+    opened.clearing.apply(market.frames)
+    opened.send(market.enter(1, Side.SELL, 2_500, 10))
+    opened.send(market.enter(2, Side.BUY, 2_500, 10))
+    opened.send(market.settle(0, 2_500_000 - DROP))
+    yield opened
+    opened.clearing.close()
+
+
+SHORT = 10 * DROP * MULTIPLIER - DEPOSIT  # what account 2 then owes
+
+
+def calls(house: House) -> Calls:
+    return house.clearing._state.matters.get(Calls)
+
+
+def test_a_shortfall_is_a_receivable_and_a_call(house: House) -> None:
+    assert house.clearing.cash(2) == -SHORT < 0
+    assert house.clearing.cash(1) == DEPOSIT + 10 * DROP * MULTIPLIER  # the market was paid
+    assert house.record(CallMargin())[1] == {"calls": {"2": SHORT}, "closed": []}
+    house.send(house.market.money(CommandKind.DEPOSIT, 2, SHORT - 1))
+    assert 2 in calls(house).open
+    house.send(house.market.money(CommandKind.DEPOSIT, 2, 1))
+    assert house.rulings("margin_call")[-1][1] == "met"
+    assert calls(house).open == {}
+    house.agree()
+
+
+def test_a_deadline_is_missed_once_by_the_logs_clock(house: House) -> None:
+    house.record(CallMargin(within_seconds=60))
+    deadline = calls(house).open[2].deadline
+    house.at(deadline - 2_000_000)
+    assert house.rulings("margin_call") == []
+    house.reopen()
+    house.at(deadline + 1)
+    house.at(deadline + SECOND)
+    ((_, outcome, facts),) = house.rulings("margin_call")
+    assert (outcome, facts["account"], facts["missing"]) == ("missed", 2, SHORT)
+    house.record(CallMargin(within_seconds=9_999))  # a later look gives no new time
+    assert calls(house).open[2].deadline == deadline
+
+
+def test_collateral_counts_less_its_haircut(house: House) -> None:
+    house.record(CallMargin())
+    bill: Any = {"asset": "T-BILL", "units": 1}
+    assert house.record(Pledge(id="p", account=2, **bill))[0] == "asset_mismatch"
+    assert house.record(ValueAsset(asset="T-BILL", price=99_999_999, haircut_bp=10_001))[0] == (
+        "amount"
+    )
+    house.record(ValueAsset(asset="T-BILL", price=99_999_999, haircut_bp=200))
+    assert house.record(Pledge(id="p", account=77, **bill))[0] == "unknown_account"
+    outcome, facts = house.record(Pledge(id="p", account=2, **bill))
+    assert (outcome, facts["collateral"]) == ("accepted", 99_999_999 * 9_800 // 10_000)
+    again = house.record(Pledge(id="p", account=2, **bill))[1]
+    assert (again["outcome"], again["collateral"]) == ("exists", facts["collateral"])
+    assert 2 in calls(house).open
+    house.record(Pledge(id="more", account=2, asset="T-BILL", units=1))
+    assert calls(house).open == {}  # 196 dollars for the 160 that were missing
+    assert house.record(Release(id="r", account=2, **bill))[0] == "amount"
+    house.send(house.market.money(CommandKind.DEPOSIT, 2, SHORT))
+    assert house.record(Release(id="r2", account=2, **bill))[0] == "accepted"
+    assert house.record(Release(id="r3", account=2, asset="T-BILL", units=2))[0] == "amount"
+    house.reopen()
+    assert calls(house).collateral(2, house.clearing._state) == facts["collateral"]
+    house.clearing.audit()
+    house.agree()
+
+
+def test_interest_is_paid_once_a_date_and_sums_to_zero(house: House) -> None:
+    house.send(house.market.money(CommandKind.DEPOSIT, 0, 10**9))
+    before = {account: house.clearing.cash(account) for account in (0, 1, 2)}
+    assert house.record(AccrueInterest(credit_bp=400, debit_bp=10_001))[0] == "amount"
+    assert house.record(AccrueInterest(credit_bp=400, debit_bp=900, days=0))[0] == "quantity"
+    _, facts = house.record(AccrueInterest(credit_bp=400, debit_bp=900))
+    assert facts == {"paid": interest(before[1], 400, 1), "charged": interest(SHORT, 900, 1)}
+    house.reopen()
+    house.pay()
+    after = {account: house.clearing.cash(account) for account in (0, 1, 2)}
+    assert after[1] - before[1] == facts["paid"] == 462_222
+    assert before[2] - after[2] == facts["charged"] == 40_000
+    assert sum(after.values()) == sum(before.values())
+    assert house.record(AccrueInterest(credit_bp=400, debit_bp=900))[0] == "duplicate"
+    house.agree()
+
+
+def test_only_the_operator_may(house: House) -> None:
+    for record in (CallMargin(), AccrueInterest(credit_bp=1, debit_bp=1)):
+        assert house.record(record, account=2)[0] == "not_yours"

@@ -1,0 +1,85 @@
+"""What people read of their accounts: the page with its chart, profit, and open interest rolled."""
+
+import random
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from clearing_market import ACCOUNTS, DAY, open_market, random_day
+
+from exchange.clearing import Clearing
+from exchange.messages import Command, CommandKind
+
+
+@pytest.fixture
+def clearing(tmp_path: Path) -> Clearing:
+    market, draw = open_market(), random.Random(21)
+    for _ in range(3):
+        random_day(market, draw, batches=25)
+    market.apply(Command(kind=CommandKind.SET_STATE, instrument=2, tif=0),
+                 Command(kind=CommandKind.EXPIRE, instrument=2, price=2_500_000))  # fmt: skip
+    opened = Clearing.open(tmp_path / "clearing.db")
+    opened.apply(market.frames)
+    return opened
+
+
+class Tags(HTMLParser):
+    """Every opened tag is closed, in order; counts them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_a_statement_is_a_page_with_a_chart(clearing: Clearing) -> None:
+    text = clearing.statement_page(1)
+    tags = Tags()
+    tags.feed(text)
+    assert tags.open == []
+    assert tags.seen.count("rect") == tags.seen.count("circle") == 5  # with before, and the expiry
+    assert "http" not in text  # it needs nothing else
+    whole = clearing.statement(1)
+    assert f"{whole.closing / 1e6:,.6f}" in text
+    assert "Nothing has moved" in clearing.statement_page(0) or "cash" in text
+    with pytest.raises(KeyError):
+        clearing.statement_page(77)
+    clearing.close()
+
+
+def test_average_cost_and_variation_say_the_same_in_sum(clearing: Clearing) -> None:
+    """Of instruments that were held to the end: realized + unrealized = all variation so far."""
+    from exchange.clearing import statements  # noqa: PLC0415
+
+    for account in ACCOUNTS:
+        state, store = clearing._state, clearing._store
+        profits = statements.profits(state, store, account)
+        unrealized = sum(gain for _, _, gain in state.unrealized(account))
+        made = sum(p.realized + p.unrealized for p in profits)
+        assert made == clearing.statement(account).variation + unrealized
+    clearing.close()
+
+
+def test_open_interest_rolls_from_date_to_date(clearing: Clearing) -> None:
+    before: dict[int, int] = {}
+    for date in range(DAY, DAY + 4):
+        rolls = clearing.roll_forward(date)
+        for roll in rolls:
+            assert roll.before == before.get(roll.instrument, 0)
+            assert roll.before + roll.opened - roll.closed - roll.expired == roll.after
+            before[roll.instrument] = roll.after
+    held = {line.instrument: line.open_interest for line in clearing.open_interest()}
+    assert before == held
+    assert rolls[2].expired > 0 == rolls[2].after
+    clearing.close()
