@@ -345,6 +345,17 @@ ELSEWHERE = {
     (CommandKind.BUST, Reason.TRADE_UNKNOWN),
     (CommandKind.BUST, Reason.ALREADY_CORRECTED),
     (CommandKind.BUST, Reason.CORRECTIONS_FULL),
+    # test_engine_protections.py
+    *(
+        (CommandKind.ENTER, reason)
+        for reason in (
+            Reason.FEATURE_OFF,
+            Reason.PRICE_BAND,
+            Reason.ORDER_VALUE,
+            Reason.ALL_MONTHS_LIMIT,
+            Reason.LOSS_LIMIT,
+        )
+    ),
 }
 
 

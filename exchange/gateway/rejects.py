@@ -10,9 +10,25 @@ from exchange.messages.wire import Rejected
 
 NANOSECONDS_PER_MS: Final = 1_000_000
 _PRICES: Final = frozenset(
-    {Reason.TICK, Reason.PRICE_LIMIT, Reason.POST_ONLY, Reason.CROSSED, Reason.TRIGGER}
+    {
+        Reason.TICK,
+        Reason.PRICE_LIMIT,
+        Reason.POST_ONLY,
+        Reason.CROSSED,
+        Reason.TRIGGER,
+        Reason.PRICE_BAND,
+    }
 )
-_MONEY: Final = frozenset({Reason.MARGIN, Reason.MEMBER_MARGIN, Reason.FUNDS, Reason.NOTIONAL})
+_MONEY: Final = frozenset(
+    {
+        Reason.MARGIN,
+        Reason.MEMBER_MARGIN,
+        Reason.FUNDS,
+        Reason.NOTIONAL,
+        Reason.ORDER_VALUE,
+        Reason.LOSS_LIMIT,
+    }
+)
 _PLAIN: Final = frozenset(
     {
         Reason.QUANTITY_RANGE,
@@ -43,6 +59,9 @@ FIELD: Final[dict[int, str]] = {
     Reason.POSITION_LIMIT: "quantity",
     Reason.TICK: "price",
     Reason.PRICE_LIMIT: "price",
+    Reason.PRICE_BAND: "price",
+    Reason.ORDER_VALUE: "quantity",
+    Reason.ALL_MONTHS_LIMIT: "quantity",
     Reason.POST_ONLY: "price",
     Reason.MINIMUM: "minimum_quantity",
     Reason.EXPIRY: "expires_ms",

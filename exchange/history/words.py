@@ -8,12 +8,14 @@ from exchange.history.records import CORRECTIONS, SPECIAL, EventRow
 from exchange.marketdata.stream import signed
 from exchange.messages import (
     INDEX_BITS,
+    Breaker,
     CancelReason,
     Command,
     CommandFlag,
     CommandKind,
     EventFlag,
     EventKind,
+    Feature,
     HaltCause,
     KillScope,
     Mode,
@@ -26,10 +28,25 @@ from exchange.messages import (
 )
 
 _MONEY: Final = frozenset(
-    {Reason.NOTIONAL, Reason.MARGIN, Reason.MEMBER_MARGIN, Reason.FUNDS, Reason.MONEY_RANGE}
+    {
+        Reason.NOTIONAL,
+        Reason.MARGIN,
+        Reason.MEMBER_MARGIN,
+        Reason.FUNDS,
+        Reason.MONEY_RANGE,
+        Reason.ORDER_VALUE,
+        Reason.LOSS_LIMIT,
+    }
 )
 _PRICE: Final = frozenset(
-    {Reason.PRICE_LIMIT, Reason.POST_ONLY, Reason.TICK, Reason.CROSSED, Reason.TRIGGER}
+    {
+        Reason.PRICE_LIMIT,
+        Reason.POST_ONLY,
+        Reason.TICK,
+        Reason.CROSSED,
+        Reason.TRIGGER,
+        Reason.PRICE_BAND,
+    }
 )
 
 # Why the engine says no. {limit} and {observed} are the event's own figures, in the reason's unit.
@@ -90,6 +107,15 @@ RULES: Final[dict[Reason, str]] = {
     Reason.PARAMETER_RANGE: "a parameter is out of its range: limit {limit}, observed {observed}",
     Reason.ACCOUNT_EXISTS: "the account is open already",
     Reason.MONEY_RANGE: "a balance would pass {limit} USD",
+    Reason.TRADE_UNKNOWN: "the open day, from sequence {limit}, has no such trade",
+    Reason.ALREADY_CORRECTED: "the trade was busted or adjusted before",
+    Reason.CORRECTIONS_FULL: "{limit} trades were corrected today, and no more may be",
+    Reason.FEATURE_OFF: "what the order asks for is turned off",
+    Reason.PRICE_BAND: "the price {observed} is beyond the price band, which ends at {limit}",
+    Reason.ORDER_VALUE: "the order is worth {observed} USD, and {limit} is the most",
+    Reason.ALL_MONTHS_LIMIT: "the product's months together would come to {observed} lots of"
+    " {limit}",
+    Reason.LOSS_LIMIT: "the account lost {observed} USD today of {limit} that it may",
 }
 
 # Why lots left an order without trading.
@@ -112,6 +138,7 @@ CANCELS: Final[dict[CancelReason, str]] = {
     CancelReason.GROUP: "the other order of its group traded",
     CancelReason.REDUCE_ONLY: "there is no longer as much of a position for it to reduce",
     CancelReason.QUOTE: "the next quote has none of this side, or begins anew",
+    CancelReason.LOSS_LIMIT: "its account lost as much today as it may",
     CancelReason.PROTECTION: "its owner's quotes traded more than the protection allows",
 }
 
@@ -226,6 +253,8 @@ def event_line(row: EventRow, picture: Picture) -> str:
         return _trade_line(row, picture)
     if EventKind.ORDER_ACCEPTED <= kind <= EventKind.ORDER_RETURNED or kind in SPECIAL:
         return _order_line(row, picture)
+    if EventKind.PROTECTIONS_CHANGED <= kind <= EventKind.LOSS_LIMIT_REACHED:
+        return _protection_line(row, picture)
     if kind in CORRECTIONS:
         return _correction_line(row, picture)
     if kind in (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED, EventKind.LEG_LISTED):
@@ -307,6 +336,26 @@ def _session_line(row: EventRow) -> str:
     if row[2] in (EventKind.SESSION_OPENED, EventKind.SESSION_LOST, EventKind.SESSION_ENDED):
         return f"{name} session {row[7]}, account {row[6]}"
     return f"{name} epoch {row[9]}" if row[2] == EventKind.RECOVERED else name
+
+
+def _protection_line(row: EventRow, picture: Picture) -> str:
+    kind, number, start = row[2], row[5], member_name(EventKind, row[2])
+    if kind == EventKind.FEATURE_CHANGED:
+        return f"{start} {member_name(Feature, row[4])} {'on' if row[9] else 'off'}"
+    if kind == EventKind.LOSS_LIMIT_REACHED:
+        return f"{start} account {row[6]}: lost {money(row[14])} of {money(row[13])} USD"
+    start += f" {picture.code(number)}"
+    if kind == EventKind.ACCOUNTABILITY_PASSED:
+        return f"{start} account {row[6]}: {row[14]:+,} lots, level {row[13]:,}"
+    if kind == EventKind.BREAKER_CHANGED:
+        return (
+            f"{start} {member_name(Breaker, row[4])}: {picture.price(number, row[8])} within"
+            f" {row[13]:,} ns halts {'the product' if row[9] else 'it'} for {row[14]:,} ns"
+        )
+    return (
+        f"{start}: band {picture.price(number, row[8])}, accountability {row[9]:,} lots, orders up"
+        f" to {money(row[13])} USD, all months {row[14]:,} lots"
+    )
 
 
 def _mass_line(row: EventRow) -> str:
