@@ -36,6 +36,12 @@ def path(context: typer.Context, as_json: Json = False) -> None:
     _run("path", context.args, as_json)
 
 
+@app.command("auction", context_settings=PASS_ON)
+def auction(context: typer.Context, as_json: Json = False) -> None:
+    """Time the uncross of 100,000 orders against sorting their prices."""
+    _run("auction", context.args, as_json)
+
+
 @app.command("features", context_settings=PASS_ON)
 def features(context: typer.Context, as_json: Json = False) -> None:
     """Count what each feature of the core costs in instructions."""

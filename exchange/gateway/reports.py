@@ -67,6 +67,8 @@ MARKET: Final = int(EventFlag.MARKET)
 POST_ONLY: Final = int(EventFlag.POST_ONLY)
 RESTING: Final = int(EventFlag.RESTING)
 DUPLICATE: Final = int(EventFlag.DUPLICATE)
+AUCTION: Final = int(EventFlag.AUCTION)
+_REPRICED: Final = 2  # ORDER_REPLACED: by an auction, not by a request
 # In `b` of ORDER_ACCEPTED.
 STOP: Final = int(OrderFeature.STOP) << 16
 ICEBERG: Final = int(OrderFeature.ICEBERG) << 16
@@ -156,7 +158,7 @@ class Reports:
             instrument.price_texts[row[8]],
             str(row[9]),
             str(row[10]),
-            "taker",
+            "auction" if row[3] & AUCTION else "taker",
             _fee_text(row[13]),
             row[4],
         )
@@ -176,7 +178,7 @@ class Reports:
             instrument.price_texts[row[8]],
             str(row[9]),
             str(maker_of(row[12])[1]),
-            "maker",
+            "auction" if row[3] & AUCTION else "maker",
             _fee_text(row[14]),
             row[4],
         )
@@ -278,7 +280,7 @@ class Reports:
             quantity=str(row[9]),
             leaves_quantity=str(row[10]),
             priority_kept=row[4] == 1,
-            request_id=text,
+            request_id=None if row[4] == _REPRICED else text,
             duplicate=bool(row[3] & DUPLICATE),
         )
 

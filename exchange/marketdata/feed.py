@@ -25,6 +25,7 @@ from exchange.messages.wire import (
 DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
 _TRADE: Final = int(EventKind.TRADE)
 _SELL: Final = int(EventFlag.SELL)
+_AUCTION: Final = int(EventFlag.AUCTION)
 _CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
 
 
@@ -160,7 +161,7 @@ class Feed:
             match_number=str(row[0] << INDEX_BITS | row[1]),
             price=instrument.price_text(row[8]),
             quantity=str(row[9]),
-            aggressor="sell" if row[3] & _SELL else "buy",
+            aggressor=None if row[3] & _AUCTION else "sell" if row[3] & _SELL else "buy",
         )
 
     def _correction(self, instrument: Instrument, row: Row) -> PublicCorrection:

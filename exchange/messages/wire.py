@@ -30,7 +30,7 @@ CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 SideText: TypeAlias = Literal["buy", "sell"]
 CorrectionText: TypeAlias = Literal["bust", "adjustment"]
 OrderTypeText: TypeAlias = Literal["limit", "market"]
-TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD"]
+TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD", "GFA"]
 SelfTradeText: TypeAlias = Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement"]
 Scope: TypeAlias = Literal["read", "trade"]
 Level: TypeAlias = tuple[str, str]  # price, quantity
@@ -264,7 +264,7 @@ class Execution(OrderReport, frozen=True, gc=False, tag="execution"):
     price: str
     quantity: str
     leaves_quantity: str
-    liquidity: Literal["maker", "taker"]
+    liquidity: Literal["maker", "taker", "auction"]
     fee: str  # dollars; negative is a rebate
     legs: int = 0  # of a combination: that many leg reports follow, and it moves no position
 
@@ -465,7 +465,7 @@ class DepthDelta(Response, frozen=True, kw_only=True, tag="depth"):
 
 
 class PublicTrade(Response, frozen=True, kw_only=True, tag="trade"):
-    """One trade. ``aggressor`` is the incoming order's side."""
+    """One trade. ``aggressor`` is the incoming order's side; of an auction's there is none."""
 
     instrument: str
     sequence: int
@@ -474,7 +474,7 @@ class PublicTrade(Response, frozen=True, kw_only=True, tag="trade"):
     match_number: str
     price: str
     quantity: str
-    aggressor: SideText
+    aggressor: SideText | None
 
 
 class PublicCorrection(Response, frozen=True, kw_only=True, tag="trade_corrected"):

@@ -1,0 +1,126 @@
+"""What an auction costs: 100,000 crossed orders traded at one price, against sorting their prices.
+
+    hourbook bench auction [--json] [--record]
+
+Each round collects the orders in a fresh engine, times the one command that uncrosses them, and
+times NumPy's sort of the same prices. Figures are medians over rounds; both sides of a ratio saw
+the same machine. Owners, holds, fees and every event are on.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from statistics import median
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benches.rows import Row, publish, row
+from exchange.engine import Engine
+from exchange.messages import (
+    COMMAND,
+    COMMAND_FIELDS,
+    EVENT,
+    CommandKind,
+    EventKind,
+    TradingState,
+)
+
+ORDERS: Final = 100_000
+ACCOUNTS: Final = 64  # of each side
+ROUNDS: Final = 7
+CENTRE: Final = 3_000
+SEED: Final = 20261121
+BATCH: Final = 4_000
+
+
+def record(kind: int, **fields: int) -> bytes:
+    return COMMAND.pack(kind, *(fields.get(name, 0) for name in COMMAND_FIELDS[1:]))
+
+
+def opening() -> bytes:
+    """One instrument that collects, and accounts with money."""
+    out = [
+        record(CommandKind.LIST, price=CENTRE, quantity=1, session=1, account=1, operator=1,
+               target_hi=2 * CENTRE),
+        record(CommandKind.SET_RISK, price=10, quantity=1 << 30, session=1 << 20, target_hi=2),
+    ]  # fmt: skip
+    for account in range(1, 2 * ACCOUNTS + 1):
+        out.append(
+            record(CommandKind.OPEN_ACCOUNT, account=account, instrument=account, session=account,
+                   quantity=1 << 20, target_hi=1)
+        )  # fmt: skip
+        out.append(record(CommandKind.DEPOSIT, account=account, price=1 << 45))
+    out.append(record(CommandKind.SET_STATE, tif=TradingState.AUCTION))
+    return b"".join(out)
+
+
+def crossed(count: int, spread: float) -> tuple[bytes, NDArray[np.int64]]:
+    """Orders around one price, buys a little above it and sells below; and their prices."""
+    draw = np.random.default_rng(SEED)
+    sells = draw.integers(0, 2, count)
+    drift = np.where(sells == 1, -spread / 4, spread / 4)
+    prices = np.clip(np.rint(CENTRE + drift + draw.normal(0, spread, count)), 0, 2 * CENTRE)
+    lots = draw.integers(1, 20, count)
+    owner = draw.integers(1, ACCOUNTS + 1, count)
+    out = [
+        record(CommandKind.ENTER, side=int(sell), account=int(who) + (ACCOUNTS if sell else 0),
+               price=int(price), quantity=int(size), key_lo=key)
+        for key, (sell, who, price, size) in enumerate(
+            zip(sells, owner, prices, lots, strict=True), start=1)
+    ]  # fmt: skip
+    return b"".join(out), prices.astype(np.int64)
+
+
+def collected(orders: bytes) -> tuple[Engine, int]:
+    """An engine that has collected them, and its next sequence."""
+    engine, sequence = Engine(), 1
+    start = opening()
+    engine.apply(start, sequence, 1)
+    sequence += len(start) // COMMAND.size
+    for at in range(0, len(orders), BATCH * COMMAND.size):
+        batch = orders[at : at + BATCH * COMMAND.size]
+        engine.apply(batch, sequence, 1)
+        sequence += len(batch) // COMMAND.size
+    return engine, sequence
+
+
+def uncrossed(orders: bytes, prices: NDArray[np.int64]) -> tuple[float, float, bytes]:
+    """Seconds of the uncross and of the sort, and the events of the uncross."""
+    engine, sequence = collected(orders)
+    if engine.counts()["orders"] != ORDERS:
+        raise RuntimeError("not every order was collected")
+    command = record(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)
+    begin = time.perf_counter()
+    events = engine.apply(command, sequence, 2)
+    traded = time.perf_counter() - begin
+    begin = time.perf_counter()
+    np.sort(prices)
+    return traded, time.perf_counter() - begin, events
+
+
+def rows(spreads: tuple[float, ...] = (20.0, 400.0)) -> Iterator[Row]:
+    for spread in spreads:
+        orders, prices = crossed(ORDERS, spread)
+        rounds = [uncrossed(orders, prices) for _ in range(ROUNDS)]
+        kinds = [event[2] for event in EVENT.iter_unpack(rounds[0][2])]
+        trades = kinds.count(EventKind.TRADE)
+        name = f"auction.{len(set(prices.tolist()))}_prices"
+        ratio = median(traded / sort for traded, sort, _ in rounds)
+        value = median(traded for traded, _, _ in rounds) / ORDERS * 1e9
+        yield Row(f"{name}.uncross", float(f"{value:.4g}"), "ns an order",
+                  float(f"{ratio:.4g}"), "numpy.sort of the prices")  # fmt: skip
+        yield row(f"{name}.trades", trades, "trades")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="one object a row")
+    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    options = parser.parse_args()
+    publish(rows(), as_json=options.json, record=options.record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""Auctions by the rules of docs/reference/engine.md, on the engine and on the oracle."""
+
+import pytest
+from differences import Machine
+from generator import pack
+from oracle import Oracle
+from test_matching_vectors import Desk
+
+from exchange.engine import Engine
+from exchange.messages import (
+    CancelReason,
+    CommandFlag,
+    CommandKind,
+    Event,
+    EventFlag,
+    EventKind,
+    OrderFeature,
+    SelfTrade,
+    TimeInForce,
+    TradingState,
+)
+
+machines = pytest.mark.parametrize("machine", [Oracle, Engine])
+BUY, SELL = 0, 1
+REPRICED = 2
+
+
+class Floor(Desk):
+    """A desk whose instrument collects; accounts 1 to 4, of which 1 and 4 are one group."""
+
+    def __init__(self, machine: Machine, state: TradingState = TradingState.AUCTION) -> None:
+        super().__init__(machine, rate=10)
+        self.keys = 0
+        for account in range(1, 5):
+            group = 1 if account == 4 else account
+            self.do(
+                pack(CommandKind.OPEN_ACCOUNT, account=account, instrument=account, session=group,
+                     quantity=1000, target_hi=1),
+                pack(CommandKind.DEPOSIT, account=account, price=1 << 40),
+            )  # fmt: skip
+        self.do(pack(CommandKind.SET_STATE, tif=state))
+
+    def enter(self, account: int, side: int, price: int, lots: int, **fields: int) -> Event:
+        self.keys += 1
+        command = {"account": account, "side": side, "price": price, "quantity": lots, **fields}
+        return self.do(pack(CommandKind.ENTER, key_lo=self.keys, **command))[0]
+
+    def move(self, state: TradingState) -> list[Event]:
+        events = self.do(pack(CommandKind.SET_STATE, tif=state))
+        self.machine.check()
+        return events
+
+
+def told(events: list[Event], kind: EventKind) -> list[Event]:
+    return [event for event in events if event.kind == kind]
+
+
+@machines
+def test_orders_cross_and_then_trade_at_one_price(machine: type[Machine]) -> None:
+    floor = Floor(machine(), TradingState.PRE_OPEN)
+    floor.enter(1, BUY, 105, 5)
+    floor.enter(2, SELL, 95, 3)
+    assert floor.machine.book(0) == ([(105, 5, 1)], [(95, 3, 1)])
+    events = floor.move(TradingState.CONTINUOUS)
+    assert [event.kind for event in events] == [
+        EventKind.STATE_CHANGED, EventKind.AUCTION_UNCROSSED, EventKind.TRADE,
+        EventKind.LEVEL_TAKEN, EventKind.LEVEL_TAKEN,
+    ]  # fmt: skip
+    trade = events[2]
+    assert (trade.price, trade.quantity, trade.flags) == (105, 3, EventFlag.AUCTION)
+    assert floor.machine.book(0) == ([(105, 2, 1)], [])
+    assert floor.machine.position(1, 0)["net"] == 3
+    assert floor.machine.position(2, 0)["net"] == -3
+
+
+@machines
+def test_a_closing_auction_trades_and_closes(machine: type[Machine]) -> None:
+    floor = Floor(machine())
+    floor.enter(1, BUY, 105, 5)
+    floor.enter(2, SELL, 95, 5)
+    assert told(floor.move(TradingState.CLOSED), EventKind.TRADE)
+    assert floor.machine.instrument(0)["state"] == TradingState.CLOSED
+
+
+@machines
+@pytest.mark.parametrize("state", [TradingState.CLOSED, TradingState.HALTED])
+def test_what_was_collected_stays_through_a_pause(
+    machine: type[Machine], state: TradingState
+) -> None:
+    floor = Floor(machine(), TradingState.PRE_OPEN)
+    floor.enter(1, BUY, 105, 5)
+    floor.enter(2, SELL, 95, 5)
+    assert not told(floor.move(state), EventKind.TRADE)
+    cancel = pack(CommandKind.CANCEL, account=1, side=2, flags=CommandFlag.BY_CLIENT_ID,
+                  target_lo=1)  # fmt: skip
+    assert floor.do(cancel)[0].kind == EventKind.ORDER_CANCELLED
+    floor.move(TradingState.CONTINUOUS)
+    assert floor.machine.book(0) == ([], [(95, 5, 1)])
+
+
+@machines
+def test_cash_fees_and_holds_after_an_auction(machine: type[Machine]) -> None:
+    floor = Floor(machine())
+    floor.do(pack(CommandKind.SET_RISK, price=10, quantity=1000, session=1000, target_lo=1,
+                  target_hi=2))  # fmt: skip
+    floor.enter(1, BUY, 105, 5)
+    floor.enter(2, SELL, 95, 5)
+    trade = told(floor.move(TradingState.CONTINUOUS), EventKind.TRADE)[0]
+    assert (trade.a, trade.b) == (-8, -7)  # 5 lots at 1 + 2, the odd one is the buyer's
+    assert floor.machine.account(0)["cash"] == 15
+    assert floor.machine.position(1, 0)["hold"] == floor.machine.position(2, 0)["hold"] == 50
+
+
+@machines
+@pytest.mark.parametrize("mode", list(SelfTrade))
+def test_one_group_loses_the_lots_and_the_rest_trades(
+    machine: type[Machine], mode: SelfTrade
+) -> None:
+    floor = Floor(machine())
+    floor.enter(1, BUY, 105, 5, stp=mode)
+    floor.enter(4, SELL, 95, 3, stp=mode)
+    floor.enter(2, SELL, 96, 4, stp=mode)
+    events = floor.move(TradingState.CONTINUOUS)
+    lost = [(e.order_id & 0xFF, e.quantity, e.leaves, e.reason) for e in events
+            if e.kind in (EventKind.ORDER_REDUCED, EventKind.ORDER_CANCELLED)]  # fmt: skip
+    assert lost == [(1, 3, 2, CancelReason.SELF_TRADE), (2, 3, 0, CancelReason.SELF_TRADE)]
+    assert [(e.quantity, e.leaves) for e in told(events, EventKind.TRADE)] == [(2, 0)]
+    assert floor.machine.book(0) == ([], [(96, 2, 1)])
+
+
+@machines
+def test_good_for_auction_ends_with_it(machine: type[Machine]) -> None:
+    floor = Floor(machine())
+    floor.enter(1, BUY, 90, 5, tif=TimeInForce.GFA)
+    floor.enter(2, SELL, 110, 5)
+    gone = told(floor.move(TradingState.CONTINUOUS), EventKind.ORDER_CANCELLED)
+    assert [(e.reason, e.quantity) for e in gone] == [(CancelReason.AUCTION_ENDED, 5)]
+    assert floor.machine.book(0) == ([], [(110, 5, 1)])
+
+
+@machines
+def test_market_orders_go_first_and_their_rest_becomes_a_limit(machine: type[Machine]) -> None:
+    floor = Floor(machine())
+    floor.enter(1, BUY, 105, 5)
+    market = floor.enter(2, BUY, 0, 8, flags=CommandFlag.MARKET)
+    assert market.price == 2000  # held and shown at the far limit
+    floor.enter(3, SELL, 95, 6)
+    events = floor.move(TradingState.CONTINUOUS)
+    assert [e.account for e in told(events, EventKind.TRADE)] == [2]
+    again = told(events, EventKind.ORDER_REPLACED)[0]
+    assert (again.price, again.leaves, again.reason) == (105, 2, REPRICED)
+    assert floor.machine.book(0) == ([(105, 7, 2)], [])
+
+
+@machines
+def test_limits_that_move_cancel_market_orders(machine: type[Machine]) -> None:
+    floor = Floor(machine())
+    floor.enter(1, BUY, 0, 8, flags=CommandFlag.MARKET)
+    events = floor.do(pack(CommandKind.SET_LIMITS, target_hi=1500))
+    assert events[-1].reason == CancelReason.LIMITS_MOVED
+
+
+@machines
+def test_an_iceberg_counts_whole_and_keeps_showing_a_part(machine: type[Machine]) -> None:
+    floor = Floor(machine())
+    floor.enter(1, BUY, 428, 100, spare=OrderFeature.ICEBERG, target_hi=10)
+    floor.enter(2, BUY, 428, 20)
+    floor.enter(3, SELL, 427, 60)
+    events = floor.move(TradingState.CONTINUOUS)
+    assert [(e.account, e.quantity) for e in told(events, EventKind.TRADE)] == [(1, 60)]
+    assert floor.machine.book(0) == ([(428, 30, 2)], [])
+    assert [e.a for e in told(events, EventKind.LEVEL_TAKEN)] == [60]  # the seller's alone
+
+
+@machines
+@pytest.mark.parametrize(("mark", "price"), [(428, 429), (427, 427)])
+def test_a_stop_that_is_reached_joins(machine: type[Machine], mark: int, price: int) -> None:
+    floor = Floor(machine())
+    floor.do(pack(CommandKind.MARK, price=mark))
+    floor.enter(1, BUY, 428, 60)
+    floor.enter(2, SELL, 427, 60)
+    floor.enter(2, SELL, 429, 20)
+    floor.enter(3, BUY, 430, 60, spare=OrderFeature.STOP, target_hi=428)
+    events = floor.move(TradingState.CONTINUOUS)
+    assert {e.price for e in told(events, EventKind.TRADE)} == {price}
+    assert bool(told(events, EventKind.ORDER_ELECTED)) == (mark == 428)
+
+
+@machines
+def test_a_volatile_market_is_collected_with_what_rests(machine: type[Machine]) -> None:
+    floor = Floor(machine(), TradingState.PRE_OPEN)
+    floor.move(TradingState.CONTINUOUS)
+    floor.enter(1, BUY, 95, 5)
+    floor.enter(2, SELL, 105, 5)
+    volatile = pack(CommandKind.SET_STATE, tif=TradingState.AUCTION, quantity=12)
+    assert floor.do(volatile)[0].reason == 12
+    floor.enter(3, BUY, 106, 2)
+    shown = floor.do(pack(CommandKind.INDICATE))[0]
+    assert (shown.leaves, shown.price, shown.a, shown.b) == (1, 105, 2, -3)
+    assert [e.price for e in told(floor.move(TradingState.CONTINUOUS), EventKind.TRADE)] == [105]
+    assert floor.machine.book(0) == ([(95, 5, 1)], [(105, 3, 1)])
+
+
+def test_an_image_of_a_crossed_book() -> None:
+    floor = Floor(engine := Engine())
+    floor.enter(1, BUY, 105, 5, tif=TimeInForce.GFA)
+    floor.enter(2, SELL, 95, 3)
+    floor.enter(3, SELL, 0, 4, flags=CommandFlag.MARKET)
+    other = Engine()
+    other.restore(engine.snapshot())
+    other.check()
+    assert other.state_bytes() == engine.state_bytes()
+    assert other.book(0) == engine.book(0)
+    state = pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)
+    assert other.apply(state, 999, 1) == engine.apply(state, 999, 1)
