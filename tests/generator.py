@@ -44,6 +44,7 @@ MIXED: Final[Mapping[str, int]] = {
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
     "churn": 1, "recovered": 1, "correct": 10, "protect": 7, "feature": 2,
     "mass_cancel": 6, "kill": 3, "resume": 8, "combine": 3, "call": 4, "uncross": 8, "indicate": 6,
+    "imply": 3,
 }  # fmt: skip
 
 
@@ -466,6 +467,13 @@ class Generator:
             return self._state()
         return self._combination(self.outrights)
 
+    def _imply(self) -> bytes:
+        """Switch implied prices: mostly on, mostly of a combination."""
+        whole = [number for number in self.trading if number not in self.outrights]
+        number = self.random.choice(whole) if whole else self._instrument()
+        on = self.random.choices((1, 0, 2), (80, 15, 5))[0]
+        return pack(CommandKind.SET_IMPLIED, instrument=number, tif=on)
+
     def _combination(self, outrights: list[int]) -> bytes:
         draw, number = self.random, self.listed
         ratios = draw.choice(((1, -1), (1, -1), (1, 1), (1, -2, 1), (1, 1, 1), (2, -1), (-1, 3)))
@@ -495,7 +503,7 @@ class Generator:
         )
         return listing + risk + pack(
             CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS
-        )  # fmt: skip
+        ) + pack(CommandKind.SET_IMPLIED, instrument=number, tif=1)  # fmt: skip
 
     def _limits(self) -> bytes:
         shift = round(self.random.gauss(0, self.spread)) * self.step

@@ -21,6 +21,7 @@ from oracle_accounts import (
 )
 from oracle_auction import indicate
 from oracle_combinations import mark_of
+from oracle_implied import set_implied
 from oracle_corrections import adjust, bust
 from oracle_instruments import (
     change_state,
@@ -180,6 +181,7 @@ EFFECTS: dict[int, Callable[[Market, Record], None]] = {
     CommandKind.SET_BREAKER: protect,
     CommandKind.SET_FEATURE: set_feature,
     CommandKind.LIST_COMBINATION: list_combination,
+    CommandKind.SET_IMPLIED: set_implied,
 }
 
 

@@ -363,6 +363,7 @@ def expire(m: Market, c: Record) -> None:
     instrument.collected = False
     for combination in made_of(m, instrument.number):
         change_state(m, combination, TradingState.EXPIRED, HaltCause.NONE)
+        combination.implied = False
         cancel_orders_of(m, combination)
     instrument.state = TradingState.EXPIRED
     settle_positions(m, instrument, c.price)

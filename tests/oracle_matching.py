@@ -2,6 +2,7 @@
 
 from oracle_combinations import trade_legs
 from oracle_icebergs import hide, levels_of, refill, take_hidden
+from oracle_implied import best_source, trade_implied
 from oracle_state import (
     Market,
     Order,
@@ -165,6 +166,23 @@ def can_fill(m: Market, incoming: Order, wanted: int) -> bool:
     return lots >= wanted
 
 
+def meet_implied(m: Market, incoming: Order) -> bool:
+    """Trade once with an implied price that is better than every order it could trade with."""
+    instrument = m.instruments[incoming.instrument]
+    source = best_source(m, instrument, incoming.side, incoming.leaves, incoming.account)
+    if source is None or not reaches(incoming, source.price):
+        return False
+    better = 1 if incoming.side == Side.BUY else -1
+    for real in opposite(m, incoming)[:1]:
+        if better * (real.price - source.price) <= 0:
+            return False
+    for order in [*trade_implied(m, incoming, source), incoming]:
+        if order.leaves == 0:
+            take_out(m, order, Place.FILLED)
+            m.forget_if_finished(order)
+    return True
+
+
 def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
     """An incoming order trades, then rests or is cancelled; ``row`` is told what rests.
 
@@ -177,11 +195,16 @@ def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
         cancel_order(m, order, CancelReason.FOK_UNFILLED)
         return
     minimum, order.minimum = order.minimum, 0
+    implied = not minimum and order.tif != TimeInForce.FOK
     if not can_fill(m, order, minimum):
         cancel_order(m, order, CancelReason.MINIMUM_UNFILLED)
         return
     resting = opposite(m, order)
-    while order.leaves and resting and reaches(order, resting[0].price):
+    while order.leaves:
+        if implied and meet_implied(m, order):
+            continue
+        if not resting or not reaches(order, resting[0].price):
+            break
         if own(m, order, resting[0]):
             meet_own(m, order, resting[0])
         else:

@@ -3,6 +3,7 @@
 from oracle_auction import COLLECTING
 from oracle_combinations import effects, judge_legs_open, open_legs
 from oracle_icebergs import judge_display, judge_room, take_hidden
+from oracle_implied import best_source
 from oracle_matching import RESTS, cancel_order, lose, send, take_out
 from oracle_protections import (
     bound_by_band,
@@ -225,13 +226,15 @@ def judge_auction(c: Record, instrument: Instrument) -> None:
         raise Rejected(Reason.NOT_IN_AUCTION, 0, instrument.state)
 
 
-def judge_post_only(c: Record, side: int, instrument: Instrument) -> None:
-    book = instrument.side(1 - side)
-    if not c.flags & CommandFlag.POST_ONLY or not book:
+def judge_post_only(m: Market, c: Record, side: int, instrument: Instrument) -> None:
+    if not c.flags & CommandFlag.POST_ONLY:
         return
-    best = book[0].price
-    if c.price >= best if side == Side.BUY else c.price <= best:
-        raise Rejected(Reason.POST_ONLY, best, c.price)
+    prices = [order.price for order in instrument.side(1 - side)[:1]]
+    source = best_source(m, instrument, side, c.quantity, c.account)
+    prices += [source.price] if source else []
+    for best in prices:
+        if c.price >= best if side == Side.BUY else c.price <= best:
+            raise Rejected(Reason.POST_ONLY, best, c.price)
 
 
 def limit_of(m: Market, c: Record, instrument: Instrument) -> tuple[int, bool]:
@@ -268,7 +271,7 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
     judge_features(m, c)
     judge_through(m, c, instrument)
     judge_auction(c, instrument)
-    judge_post_only(c, c.side, instrument)
+    judge_post_only(m, c, c.side, instrument)
     if minimum_of(c) > c.quantity:
         raise Rejected(Reason.MINIMUM, c.quantity, signed(c.target_hi))
     if c.tif == TimeInForce.GTD and signed(c.target_lo) <= m.stamp:
@@ -425,7 +428,7 @@ def replace(m: Market, c: Record) -> None:
             judge_band(m, instrument, order.side, c.price)
         judge_all_months(m, account, instrument, order.side, leaves - order.leaves)
     judge_auction(c, instrument)
-    judge_post_only(c, order.side, instrument)
+    judge_post_only(m, c, order.side, instrument)
     if order.display and order.display * (Limit.REFILLS + 1) < leaves:
         raise Rejected(Reason.DISPLAY, -(-leaves // (Limit.REFILLS + 1)), order.display)
     judge_position(m, account, instrument, order.side, leaves, order)

@@ -12,6 +12,7 @@ from libc.string cimport memset
 
 from exchange.engine.changes cimport return_dormant
 from exchange.engine.guards cimport refuse_combined_margin
+from exchange.engine.implied cimport end_implied
 from exchange.engine.instruments cimport bad_limits, bad_mark, move_mark, outline
 from exchange.engine.ladder cimport build_ladder
 from exchange.engine.lifecycle cimport cancel_all_of, reject
@@ -208,6 +209,7 @@ cdef void expire_made(Market* m, u32 instrument) noexcept nogil:
             e.quantity = TRADING_STATE_EXPIRED
             e.leaves = book.state
             put_state(m, book, TRADING_STATE_EXPIRED)
+            end_implied(m, number)
             book.halt_cause = HALT_CAUSE_NONE
             cancel_all_of(m, number, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
             move_mark(m, number, 0)

@@ -17,6 +17,7 @@ from exchange.engine.corrections cimport adjust, bust
 from exchange.engine.check cimport check_market
 from exchange.engine.combinations cimport list_combination
 from exchange.engine.ids cimport reserve_ids
+from exchange.engine.implied cimport set_implied
 from exchange.engine.image cimport image_of
 from exchange.engine.instruments cimport (
     expire, list_instrument, mark, set_limits, set_risk, set_state, settle,
@@ -106,6 +107,8 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
         set_breaker(m, c)
     elif kind == COMMAND_KIND_SET_FEATURE:
         set_feature(m, c)
+    elif kind == COMMAND_KIND_SET_IMPLIED:
+        set_implied(m, c)
     else:
         reject(m, c, REASON_UNKNOWN_COMMAND, 0, kind)
 

@@ -1,6 +1,14 @@
 # How combinations trade, and implied prices. See legs.pyx.
 
 from exchange.engine.matching cimport Incoming
-from exchange.engine.state cimport Instrument, Market
+from exchange.engine.state cimport Account, Instrument, Market, i64, u16, u32, u64, u8
+
+cdef struct Party:  # one side of a trade of legs
+    Account* account
+    u64 order_id
+    u32 number
+    bint resting
 
 cdef void match_watched(Market* m, Instrument* book, Incoming* t) noexcept nogil
+cdef void trade_leg(Market* m, u32 number, Party* one, Party* other, u8 side, i64 lots, i64 price,
+                    u32 parent, u16 place) noexcept nogil

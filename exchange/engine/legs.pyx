@@ -6,20 +6,14 @@ and the house, the value agreed less what the legs and the residual come to.
 
 from exchange.engine.book cimport price_of, reaches
 from exchange.engine.combinations cimport charge_legs, contains, side_in, times
+from exchange.engine.implied cimport Source, find_source, trade_implied
 from exchange.engine.matching cimport meet_head, meet_own, settle_head
 from exchange.engine.risk cimport adverse_per_lot, charge, execute, position_of, rehold
 from exchange.engine.state cimport (
-    Account, Composite, Event, Level, Order, Position, WATCH_LEGS, account_of, emit, event_of,
+    Composite, Event, Level, NO_ASK, NO_BID, Order, Position, WATCH_IMPLIED, WATCH_LEGS, account_of, emit, event_of,
     i128, i32, i64, instrument_of, order_id_of, u16, u32, u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
-
-cdef struct Party:  # one side of a trade of legs
-    Account* account
-    u64 order_id
-    u32 number
-    bint resting
-
 
 cdef inline i128 floor_div(i128 a, i128 b) noexcept nogil:
     cdef i128 q = a / b
@@ -158,13 +152,47 @@ cdef void meet_combined(Market* m, Instrument* book, Incoming* t, i32 at) noexce
     settle_head(m, book, at)
 
 
+cdef void book_trades(Market* m, Instrument* book, Incoming* t) noexcept nogil:
+    """What the incoming order has traded so far, in its position and cash now."""
+    execute(m, book, &m.positions[t.position], t.side, t.lots, t.value, t.fees)
+    if t.house:
+        charge(m, m.accounts, 0, 0, t.house)
+    m.orders[t.slot].executed += <u32>t.lots
+    t.lots = 0
+    t.value = 0
+    t.fees = 0
+    t.house = 0
+
+
+cdef bint meet_implied(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil:
+    """Trade once with an implied price that is better than every order it could trade with."""
+    cdef Source s
+    cdef i64 limit = price_of(book, t.limit)
+    cdef i64 real
+    if not find_source(m, book, m.positions[t.position].owner, t.side, t.leaves, &s):
+        return False
+    if s.price < limit if t.side else s.price > limit:
+        return False
+    if at != NO_BID and at != NO_ASK:
+        real = price_of(book, at)
+        if s.price <= real if t.side else s.price >= real:
+            return False
+    trade_implied(m, book, t, &s)
+    return True
+
+
 cdef void match_watched(Market* m, Instrument* book, Incoming* t) noexcept nogil:
     """Trade until the incoming order is done or nothing within its limit is left."""
     cdef u8 other = 1 - t.side
     cdef Position* p
     cdef i32 at
+    cdef bint implied = book.watched & WATCH_IMPLIED and t.need == 0
+    if implied:
+        rehold(m, book, &m.positions[t.position])  # what follows looks at what is free
     while t.leaves:
         at = book.best[other]
+        if implied and meet_implied(m, book, t, at):
+            continue
         if not reaches(t.side, t.limit, at):
             return
         p = &m.positions[m.orders[book.levels[at].head].position]
@@ -176,3 +204,5 @@ cdef void match_watched(Market* m, Instrument* book, Incoming* t) noexcept nogil
             meet_combined(m, book, t, at)
         else:
             meet_head(m, book, t, at)
+            if implied:
+                book_trades(m, book, t)

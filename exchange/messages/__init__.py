@@ -84,6 +84,7 @@ class CommandKind(IntEnum):
     SET_BREAKER = 58
     SET_FEATURE = 59
     LIST_COMBINATION = 60
+    SET_IMPLIED = 61
 
 
 class EventKind(IntEnum):
@@ -144,6 +145,8 @@ class EventKind(IntEnum):
     LEG_TRADE = 70
     RESIDUAL_POSTED = 71
     LEG_LISTED = 72
+    ORDER_EXECUTED = 73
+    IMPLIED_CHANGED = 74
 
 
 class CombinationRule(IntEnum):
@@ -372,6 +375,7 @@ class Reason(IntEnum):
     STATE = 403
     CANCEL_ONLY = 404
     NOT_OUTRIGHT = 410
+    NOT_IMPLIED = 411
 
     THROTTLED = 501
     QUANTITY_RANGE = 502
@@ -413,6 +417,7 @@ class Reason(IntEnum):
     SUBSCRIPTIONS_FULL = 708
     LOG_FULL = 709
     ICEBERGS_FULL = 710
+    SPREADS_FULL = 711
 
     ALREADY_SETTLED = 801
     DAY_STATE = 802
