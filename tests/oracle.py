@@ -21,8 +21,8 @@ from oracle_accounts import (
 )
 from oracle_auction import indicate
 from oracle_combinations import mark_of
-from oracle_implied import set_implied
 from oracle_corrections import adjust, bust
+from oracle_implied import set_implied
 from oracle_instruments import (
     change_state,
     expire,

@@ -131,7 +131,7 @@ def trade_implied(m: Market, incoming: Order, source: Source) -> list[Order]:
     first, second, side = source.first, source.second, incoming.side
     lots = min(order.leaves for order in (incoming, first, second))
     parent = len(m.rows)
-    for order in (incoming, first, second):
+    for place, order in enumerate((incoming, first, second)):
         order.leaves -= lots
         order.executed += lots
         m.tell(
@@ -140,6 +140,7 @@ def trade_implied(m: Market, incoming: Order, source: Source) -> list[Order]:
             lots,
             price=source.price if order is incoming else order.price,
             leaves=order.leaves,
+            reason=place,
             b=source.combination.number,
         )
     here = m.instruments[incoming.instrument]

@@ -16,6 +16,7 @@ from exchange.messages.wire import LegTraded, ResidualPosted
 
 TRADING = (
     "enter", "cancel", "reduce", "replace", "renew", "state", "mark", "settle", "limits", "risk",
+    "imply",
 )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def combine(number: int, legs: dict[int, int], rule: CombinationRule, **more: in
 class Desk:
     """Accounts 1 to 4 with 10,000 dollars each, of their own groups and members."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, near: int = 0, far: int = 1) -> None:
         self.machine, self.sequence, self.key = machine, 1, 100
         for number in range(1, 5):
             self.do(
@@ -67,7 +67,7 @@ class Desk:
                 self.state(number, TradingState.CONTINUOUS),
             )  # fmt: skip
         self.do(
-            combine(SPREAD, {0: 1, 1: -1}, CombinationRule.DIFFERENCE),
+            combine(SPREAD, {near: 1, far: -1}, CombinationRule.DIFFERENCE),
             combine(STRIP, {0: 1, 1: 1, 2: 1}, CombinationRule.AVERAGE),
             combine(FLY, {0: 1, 1: -2, 2: 1}, CombinationRule.DIFFERENCE),
             pack(CommandKind.OPEN_DAY, quantity=20261121),

@@ -78,6 +78,8 @@ class Depth:
             self.lots[event.instrument, 1 - side, event.price] -= event.quantity
         elif event.kind in TAKEN and resting:
             self.lots[*here, event.price] -= event.quantity - event.b
+        elif event.kind == EventKind.ORDER_EXECUTED and resting:
+            self.lots[*here, event.price] -= event.quantity
         elif event.kind == EventKind.ORDER_DORMANT:
             self.lots[*here, event.price] -= event.leaves
 
@@ -124,6 +126,10 @@ def test_every_lot_of_an_order_is_accounted_for(seed: int) -> None:
                     leaves[side] -= event.quantity
                     executed[side] += event.quantity
                     assert leaves[side] == left
+            elif event.kind == EventKind.ORDER_EXECUTED:
+                leaves[order] -= event.quantity
+                executed[order] += event.quantity
+                assert leaves[order] == event.leaves
             elif event.kind in TAKEN:
                 leaves[order] -= event.quantity
                 assert leaves[order] == event.leaves

@@ -208,8 +208,8 @@ cdef bint refuse_implied(Market* m, Command* c, Instrument* book, u8 side) noexc
 # --- the trade
 
 cdef void say_executed(Market* m, Order* o, u64 order_id, u32 flags, i64 price, u32 lots,
-                       u32 leaves, u32 combination) noexcept nogil:
-    cdef Event* e = emit(m, what(EVENT_KIND_ORDER_EXECUTED, flags | side_of(o) << 1, 0),
+                       u32 leaves, u32 combination, u16 place) noexcept nogil:
+    cdef Event* e = emit(m, what(EVENT_KIND_ORDER_EXECUTED, flags | side_of(o) << 1, place),
                          m.positions[o.position].who)
     e.order_id = order_id
     e.price = price
@@ -235,7 +235,8 @@ cdef void give(Market* m, Source* s, int i, u32 lots, Party* party) noexcept nog
     party.number = account_of(p)
     party.order_id = order_id_of(m, slot)
     party.resting = True
-    say_executed(m, o, party.order_id, EVENT_FLAG_RESTING, o.price, lots, o.leaves, s.combination)
+    say_executed(m, o, party.order_id, EVENT_FLAG_RESTING, o.price, lots, o.leaves, s.combination,
+                 <u16>(i + 1))
     p.exposure[side] -= lots
     if p.adverse:
         p.adverse -= lots * adverse_per_lot(book, side, o.price)
@@ -266,7 +267,7 @@ cdef void trade_implied(Market* m, Instrument* book, Incoming* t, Source* s) noe
     me.number = <u32>(t.who >> 32)
     me.order_id = t.order_id
     me.resting = False
-    say_executed(m, o, t.order_id, 0, s.price, lots, t.leaves, s.combination)
+    say_executed(m, o, t.order_id, 0, s.price, lots, t.leaves, s.combination, 0)
     give(m, s, 0, lots, &a)
     give(m, s, 1, lots, &b)
     if book == &m.instruments[s.combination]:

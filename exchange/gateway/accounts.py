@@ -119,6 +119,8 @@ class Accounts:
             self._trade(row)
         elif kind == _CANCELLED:
             self._finish(row[7])
+        elif kind == EventKind.ORDER_EXECUTED:  # with an implied price: legs move the rest
+            self._leave(row[7], row[10])
         elif kind == EventKind.ORDER_REDUCED:
             order = self.orders[row[7]]
             order.quantity -= row[9]

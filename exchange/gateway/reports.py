@@ -56,6 +56,7 @@ CORRECTIONS: Final = frozenset(
     )
 )  # laid out as a trade, the other account in ``maker_account``, and of no order
 FEES_REMEMBERED: Final = 4096
+IMPLIED_LEGS: Final = 2  # of a trade with an implied price
 _STP_TEXT: Final = tuple(mode.name.lower() for mode in SelfTrade)
 _TIF_TEXT: Final = tuple(tif.name for tif in TimeInForce)
 _REASON_TEXT: Final = {int(reason): reason.name for reason in CancelReason}
@@ -106,6 +107,7 @@ class Reports:
             EventKind.TRADE_BUSTED: self._corrected,
             EventKind.TRADE_ADJUSTED: self._corrected,
             EventKind.LEG_TRADE: self._leg,
+            EventKind.ORDER_EXECUTED: self._executed,
             EventKind.RESIDUAL_POSTED: self._residual,
             EventKind.DEPOSITED: self._cash,
             EventKind.WITHDRAWN: self._cash,
@@ -241,6 +243,26 @@ class Reports:
             price=instrument.price_text(row[8]),
             previous_price=None if busted else instrument.price_text(signed(row[11])),
             fee=micros_text(cash),
+        )
+
+    def _executed(self, row: Row, time: int, text: str | None) -> Execution:
+        """An order's side of a trade with an implied price: fees and positions are its legs'."""
+        order_id, instrument = row[7], self._instruments.by_id[row[5]]
+        return Execution(
+            row[0],
+            row[1],
+            time,
+            str(order_id),
+            self._accounts.text_of(order_id),
+            instrument.code,
+            _side(row[3]),
+            str(row[0] << INDEX_BITS | row[1] - row[4]),
+            instrument.price_texts[row[8]],
+            str(row[9]),
+            str(row[10]),
+            "maker" if row[3] & RESTING else "taker",
+            _fee_text(0),
+            IMPLIED_LEGS,
         )
 
     def _cancelled(self, row: Row, time: int, text: str | None) -> Cancelled:

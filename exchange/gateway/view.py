@@ -48,6 +48,7 @@ _PASSING: Final = bytes(
         EventKind.TRADE_BUSTED,
         EventKind.TRADE_ADJUSTED,
         EventKind.LEG_TRADE,
+        EventKind.ORDER_EXECUTED,
         EventKind.RESIDUAL_POSTED,
     }
 )

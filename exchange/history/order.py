@@ -48,6 +48,7 @@ _RESTS: Final = frozenset(
         EventKind.ORDER_RETURNED,
         EventKind.ORDER_ELECTED,
         EventKind.ORDER_REFILLED,
+        EventKind.ORDER_EXECUTED,
     }
 )
 _TARGETED: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
@@ -191,7 +192,7 @@ def _count(life: Life, row: EventRow) -> None:
     if kind == EventKind.ORDER_ACCEPTED:
         life.order_id, life.instrument = row[7], row[5]
         life.sell, life.quantity, life.leaves = bool(flags & EventFlag.SELL), quantity, quantity
-    elif kind == EventKind.TRADE:
+    elif kind in (EventKind.TRADE, EventKind.ORDER_EXECUTED):
         life.executed += quantity
         life.leaves -= quantity
     elif kind in (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED):

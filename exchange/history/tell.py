@@ -28,6 +28,7 @@ from exchange.messages import (
 PRIORITY: Final = "engine.md, Price-time priority"
 IDENTITY: Final = "engine.md, Orders and slots"
 DORMANT: Final = "engine.md, Dormant orders"
+IMPLIED: Final = "engine.md, Combinations"
 SPECIAL_ORDERS: Final = "engine.md, What is special about an order"
 RISK: Final = "engine.md, Risk"
 COMMANDS: Final = "engine.md, Commands"
@@ -100,6 +101,13 @@ def _event(row: EventRow, step: Step, life: Life, picture: Picture) -> Told:
         return _replaced(row, step, picture)
     if kind in (EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED):
         return _cancelled(row, step)
+    if kind == EventKind.ORDER_EXECUTED:
+        return {
+            "what": f"{row[9]:,} lots at {picture.price(row[5], row[8])}, {row[10]:,} left",
+            "why": f"prices of {picture.code(row[14])} and of its legs imply one that is better"
+            " than any order of the book has",
+            "rule": IMPLIED,
+        }
     if kind == EventKind.ORDER_DORMANT:
         return {
             "what": f"{row[10]:,} lots wait outside the book",

@@ -259,6 +259,11 @@ def event_line(row: EventRow, picture: Picture) -> str:
         return _correction_line(row, picture)
     if kind in (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED, EventKind.LEG_LISTED):
         return _leg_line(row, picture)
+    if kind == EventKind.ORDER_EXECUTED:
+        return f"{_order_line(row, picture)}, with prices implied by {picture.code(row[14])}"
+    if kind == EventKind.IMPLIED_CHANGED:
+        on = "on" if row[9] else "off"
+        return f"{member_name(EventKind, kind)} {picture.code(row[5])}: {on}"
     if kind < EventKind.INSTRUMENT_LISTED:
         return _session_line(row)
     if kind < EventKind.ACCOUNT_OPENED:

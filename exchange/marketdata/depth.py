@@ -38,12 +38,13 @@ _DORMANT: Final = int(EventKind.ORDER_DORMANT)
 _RETURNED: Final = int(EventKind.ORDER_RETURNED)
 _ELECTED: Final = int(EventKind.ORDER_ELECTED)
 _REFILLED: Final = int(EventKind.ORDER_REFILLED)
+_EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # with an implied price
 _SHOWN: Final = (1 << 32) - 1  # of a replaced order's `b`; above it what was not
 _LEVEL_TAKEN: Final = int(EventKind.LEVEL_TAKEN)
 # All that may move depth.
 MOVING_KINDS: Final = frozenset(
     (_ACCEPTED, _TRADE, _CANCELLED, _REDUCED, _REPLACED, _DORMANT, _RETURNED, _ELECTED, _REFILLED,
-     _LEVEL_TAKEN)
+     _LEVEL_TAKEN, _EXECUTED)
 )  # fmt: skip
 _LEVEL: Final = struct.Struct("<qq")  # price in ticks, quantity in lots
 
@@ -66,6 +67,8 @@ class Depth:
             lots = row[10]
         elif kind in (_CANCELLED, _REDUCED):
             lots = row[14] - row[9] if flags & _RESTING else 0
+        elif kind == _EXECUTED:
+            lots = -row[9] if flags & _RESTING else 0
         elif kind == _TRADE:
             # an auction's trades have no incoming side: LEVEL_TAKEN says what they took
             sell, lots = 1 - sell, 0 if flags & _AUCTION else -row[9]
