@@ -2,7 +2,6 @@
 
 from oracle_combinations import trade_legs
 from oracle_icebergs import hide, levels_of, refill, take_hidden
-from oracle_implied import best_source, trade_implied
 from oracle_state import (
     Market,
     Order,
@@ -168,6 +167,8 @@ def can_fill(m: Market, incoming: Order, wanted: int) -> bool:
 
 def meet_implied(m: Market, incoming: Order) -> bool:
     """Trade once with an implied price that is better than every order it could trade with."""
+    from oracle_implied import best_source, trade_implied  # it needs what this file has
+
     instrument = m.instruments[incoming.instrument]
     source = best_source(m, instrument, incoming.side, incoming.leaves, incoming.account)
     if source is None or not reaches(incoming, source.price):

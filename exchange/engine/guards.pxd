@@ -2,7 +2,6 @@
 
 from exchange.engine.book cimport has_opposite, on_step, price_of, reaches, slot_of
 from exchange.engine.ids cimport find_key
-from exchange.engine.implied cimport refuse_implied
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, adverse_per_lot, required_of
 from exchange.engine.state cimport (

@@ -1,6 +1,7 @@
 """What the guards say when one fires: off the hot path, in precedence order."""
 
-from exchange.engine.state cimport Composite
+from exchange.engine.implied cimport refuse_implied
+from exchange.engine.state cimport Composite, WATCH_IMPLIED
 from exchange.engine.safety cimport refuse_loss
 
 
@@ -130,7 +131,7 @@ cdef bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side,
     elif reaches(side, at, book.best[1 - side]):
         reject(m, c, REASON_POST_ONLY, price_of(book, book.best[1 - side]), c.price)
     else:
-        return False
+        return book.watched & WATCH_IMPLIED and refuse_implied(m, c, book, side)
     return True
 
 
