@@ -51,11 +51,23 @@ from exchange.messages.wire import (
     Unsubscribe,
     Unsubscribed,
 )
+from exchange.messages.wire_mass import (
+    Killed,
+    KillText,
+    MassCancelled,
+    Protection,
+    Quoted,
+    QuoteTimeText,
+)
 
 EnterOutcome: TypeAlias = Accepted | Rejected
 CancelOutcome: TypeAlias = Cancelled | Rejected
 ReduceOutcome: TypeAlias = Reduced | Cancelled | Rejected
 ReplaceOutcome: TypeAlias = Replaced | Cancelled | Rejected
+MassCancelOutcome: TypeAlias = MassCancelled | Rejected
+KillOutcome: TypeAlias = Killed | Rejected
+QuoteOutcome: TypeAlias = Quoted | Rejected
+ProtectOutcome: TypeAlias = Protection | Rejected
 
 CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 10.0
@@ -213,6 +225,8 @@ class AsyncClient:
         protection: Number | None = None,
         stop_price: Number | None = None,
         display_quantity: Number | None = None,
+        reduce_only: bool = False,
+        group_with: str | None = None,
     ) -> EnterOutcome:
         """Enter a limit order, or without a price a market order.
 
@@ -223,6 +237,8 @@ class AsyncClient:
         the best opposite price for its limit; ``protection`` puts the limit that far beyond it.
         ``stop_price`` makes it a stop: it waits for a trade at that price or through it.
         ``display_quantity`` makes it an iceberg, which shows that many lots at a time.
+        ``reduce_only`` orders give way when there is less to reduce. With ``group_with``, another
+        order's id, a trade of one of the two cancels the other.
         Raises ValueRefused, NotConnected, OutcomeUnknown.
         """
         request = self._build.enter(
@@ -240,6 +256,8 @@ class AsyncClient:
             protection=protection,
             stop_price=stop_price,
             display_quantity=display_quantity,
+            reduce_only=reduce_only,
+            group_with=group_with,
         )
         answer = await self._link.ask(request)
         if isinstance(answer, Accepted | Rejected):
@@ -304,6 +322,76 @@ class AsyncClient:
         )
         answer = await self._link.ask(request)
         if isinstance(answer, Replaced | Cancelled | Rejected):
+            return answer
+        raise _astray(request, answer)
+
+    async def mass_cancel(
+        self,
+        *,
+        instrument: str | None = None,
+        product: str | None = None,
+        side: SideText | None = None,
+        session: int | None = None,
+        request_id: str | None = None,
+    ) -> MassCancelOutcome:
+        """Cancel all of the account's orders, or those that every choice given means, at once.
+
+        A report of each follows the answer. Raises as ``enter`` does.
+        """
+        request = self._build.mass_cancel(
+            instrument=instrument,
+            product=product,
+            side=side,
+            session=session,
+            request_id=request_id,
+        )
+        answer = await self._link.ask(request)
+        if isinstance(answer, MassCancelled | Rejected):
+            return answer
+        raise _astray(request, answer)
+
+    async def kill(
+        self, scope: KillText = "session", *, request_id: str | None = None
+    ) -> KillOutcome:
+        """Throw the kill switch of this session or of the account: orders are cancelled, and only
+        an operator lets it trade again. Raises as ``enter`` does."""
+        request = self._build.kill(scope, request_id=request_id)
+        answer = await self._link.ask(request)
+        if isinstance(answer, Killed | Rejected):
+            return answer
+        raise _astray(request, answer)
+
+    async def quote(
+        self,
+        instrument: str,
+        *,
+        bid: tuple[Number, Number] | None = None,
+        ask: tuple[Number, Number] | None = None,
+        time_in_force: QuoteTimeText = "DAY",
+        request_id: str | None = None,
+    ) -> QuoteOutcome:
+        """Say both sides of the quote in an instrument, each (price, quantity) or None for none.
+
+        A side that is as it was keeps its place. It never takes. Raises as ``enter`` does.
+        """
+        request = self._build.quote(
+            instrument, bid=bid, ask=ask, time_in_force=time_in_force, request_id=request_id
+        )
+        answer = await self._link.ask(request)
+        if isinstance(answer, Quoted | Rejected):
+            return answer
+        raise _astray(request, answer)
+
+    async def protect(
+        self, product: str, quantity: Number, window_ms: int, *, request_id: str | None = None
+    ) -> ProtectOutcome:
+        """Bound the lots that the quotes in a product may trade within a window; 0 and 0: not.
+
+        Once they have, quotes are refused until this is called again. Raises as ``enter`` does.
+        """
+        request = self._build.protect(product, quantity, window_ms, request_id=request_id)
+        answer = await self._link.ask(request)
+        if isinstance(answer, Protection | Rejected):
             return answer
         raise _astray(request, answer)
 

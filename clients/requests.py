@@ -22,12 +22,20 @@ from exchange.messages.wire import (
     SideText,
     TimeInForceText,
 )
+from exchange.messages.wire_mass import (
+    Kill,
+    KillText,
+    MassCancel,
+    Protect,
+    Quote,
+    QuoteTimeText,
+)
 
 _ID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{Limit.CLIENT_ID_CHARS}}}")
 
 
 class Requests:
-    """The four requests that change orders."""
+    """The requests that change orders."""
 
     def __init__(self, feed: Feed, portfolio: Portfolio, next_id: Callable[[], str]) -> None:
         self._feed = feed
@@ -51,6 +59,8 @@ class Requests:
         protection: Number | None = None,
         stop_price: Number | None = None,
         display_quantity: Number | None = None,
+        reduce_only: bool = False,
+        group_with: str | None = None,
     ) -> Enter:
         """A limit order, or a market order if there is no price; see ``AsyncClient.enter``."""
         return Enter(
@@ -69,6 +79,8 @@ class Requests:
             protection=None if protection is None else self._price(instrument, protection),
             stop_price=None if stop_price is None else self._price(instrument, stop_price),
             display_quantity=None if display_quantity is None else quantity_text(display_quantity),
+            reduce_only=reduce_only,
+            group_with=group_with,
         )
 
     def cancel(
@@ -126,6 +138,59 @@ class Requests:
             order_id=order_id,
             client_order_id=client_order_id,
             post_only=post_only,
+        )
+
+    def mass_cancel(
+        self,
+        *,
+        instrument: str | None = None,
+        product: str | None = None,
+        side: SideText | None = None,
+        session: int | None = None,
+        request_id: str | None = None,
+    ) -> MassCancel:
+        """Take out all of the account's orders, or those that every choice given means."""
+        return MassCancel(
+            request_id=self._id(request_id),
+            instrument=instrument,
+            product=product,
+            side=side,
+            session=session,
+        )
+
+    def kill(self, scope: KillText, *, request_id: str | None = None) -> Kill:
+        """Throw the kill switch of this session or of the account."""
+        return Kill(request_id=self._id(request_id), scope=scope)
+
+    def quote(
+        self,
+        instrument: str,
+        *,
+        bid: tuple[Number, Number] | None = None,
+        ask: tuple[Number, Number] | None = None,
+        time_in_force: QuoteTimeText = "DAY",
+        request_id: str | None = None,
+    ) -> Quote:
+        """Both sides of a quote, each (price, quantity) or None to have none."""
+        return Quote(
+            request_id=self._id(request_id),
+            instrument=instrument,
+            bid_price=None if bid is None else self._price(instrument, bid[0]),
+            bid_quantity=None if bid is None else quantity_text(bid[1]),
+            ask_price=None if ask is None else self._price(instrument, ask[0]),
+            ask_quantity=None if ask is None else quantity_text(ask[1]),
+            time_in_force=time_in_force,
+        )
+
+    def protect(
+        self, product: str, quantity: Number, window_ms: int, *, request_id: str | None = None
+    ) -> Protect:
+        """Bound the lots that the quotes in a product may trade within a window."""
+        return Protect(
+            request_id=self._id(request_id),
+            product=product,
+            quantity=quantity_text(quantity) if quantity else "0",
+            window_ms=window_ms,
         )
 
     def _id(self, text: str | None) -> str:

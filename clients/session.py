@@ -58,6 +58,12 @@ from exchange.messages.wire import (
     Waiting,
     signed_text,
 )
+from exchange.messages.wire_mass import (
+    Killed,
+    MassCancelled,
+    Protection,
+    Quoted,
+)
 
 Key: TypeAlias = tuple[str, str]  # "order" or "request", and the id
 AnyOrderReport: TypeAlias = (
@@ -72,8 +78,16 @@ AnyOrderReport: TypeAlias = (
     | Elected
     | Refilled
 )
+AnyMassReport: TypeAlias = MassCancelled | Killed | Quoted | Protection
 AnyReport: TypeAlias = (
-    AnyOrderReport | Corrected | LegTraded | ResidualPosted | Settled | CashMoved | Deficit
+    AnyOrderReport
+    | AnyMassReport
+    | Corrected
+    | LegTraded
+    | ResidualPosted
+    | Settled
+    | CashMoved
+    | Deficit
 )
 _ANSWERS: Final = (Subscribed, Unsubscribed, Instruments, AccountReport, Orders)
 PENDING_MAX: Final = 16_384  # commands and queries without an answer
@@ -277,6 +291,9 @@ class Session:
         if isinstance(message, AnyOrderReport):
             self.portfolio.apply(message)
             return Received(message, self._settle(_answered_by(message)))
+        if isinstance(message, AnyMassReport):
+            key = None if message.request_id is None else ("request", message.request_id)
+            return Received(message, self._settle(key))
         if isinstance(message, Corrected):
             self.portfolio.correct(message)
         elif isinstance(message, LegTraded):

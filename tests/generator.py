@@ -6,8 +6,13 @@ ids from the events of what it sent, so the same seed and weights always give th
 
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 from typing import Final
+
+from generator_mass import MASS_ACTS, product_of
+from packing import MASK
+from packing import pack as pack
 
 from exchange.messages import (
     COMMAND,
@@ -19,15 +24,12 @@ from exchange.messages import (
     EventFlag,
     EventKind,
     Feature,
-    KillScope,
     OrderFeature,
-    Selection,
     Side,
     TimeInForce,
     TradingState,
 )
 
-MASK: Final = {"B": 0xFF, "H": 0xFFFF, "I": 0xFFFFFFFF, "Q": (1 << 64) - 1}
 WIDTHS: Final = dict(zip(COMMAND_FIELDS, "BBBBIIIqIHBBQQQQ", strict=True))
 SECOND_NS: Final = 1_000_000_000
 START_NS: Final = 1_800_000_000 * SECOND_NS
@@ -42,18 +44,10 @@ MIXED: Final[Mapping[str, int]] = {
     "altered": 20, "wild": 25, "noise": 5, "money": 25, "session": 25, "clock": 10,
     "limits": 12, "risk": 6, "state": 30, "mark": 15, "settle": 8, "expire": 1, "list": 3,
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
-    "churn": 1, "recovered": 1, "correct": 10, "protect": 7, "feature": 2,
-    "mass_cancel": 6, "kill": 3, "resume": 8, "combine": 3, "call": 4, "uncross": 8, "indicate": 6,
-    "imply": 3,
+    "churn": 1, "recovered": 1, "correct": 10, "protect": 7, "feature": 2, "mass_cancel": 6,
+    "kill": 1, "resume": 8, "combine": 3, "call": 4, "uncross": 8, "indicate": 6, "imply": 3,
+    "quote": 60, "shield": 4,
 }  # fmt: skip
-
-
-def pack(kind: int, **fields: int) -> bytes:
-    """One command record; a negative target is written as its two's complement."""
-    values = [kind, *(fields.get(name, 0) for name in COMMAND_FIELDS[1:])]
-    for index in (12, 13):
-        values[index] &= MASK["Q"]
-    return COMMAND.pack(*values)
 
 
 # The steps whose commands may have a field put at an edge.
@@ -75,11 +69,14 @@ class Generator:
         wanted = {name: weight for name, weight in weights.items() if weight > 0} or {"enter": 1}
         self.names, self.weights = list(wanted), list(wanted.values())
         self.steps: dict[str, Callable[[], bytes]] = {
-            name: getattr(self, "_" + name) for name in MIXED
+            name: partial(MASS_ACTS[name], self) if name in MASS_ACTS else getattr(self, "_" + name)
+            for name in MIXED
         }
         self.stamp = START_NS
         self.next_key = 1
         self.working: dict[int, OrderName] = {}  # by order id
+        self.nets: dict[tuple[int, int], int] = {}  # by account and instrument
+        self.quoted: dict[tuple[int, int], tuple[int, ...]] = {}  # by account and instrument
         self.seen: deque[OrderName] = deque(maxlen=REMEMBERED)  # whatever became of them
         self.trades: deque[tuple[int, ...]] = deque(maxlen=REMEMBERED)  # rows of TRADE events
         self.sent: deque[bytes] = deque(maxlen=REMEMBERED)  # commands that may be repeated
@@ -137,7 +134,7 @@ class Generator:
         for event in EVENT.iter_unpack(events):
             kind, instrument, account, order_id = event[2], event[5], event[6], event[7]
             if kind == EventKind.ORDER_ACCEPTED:
-                name = account, order_id, event[11], event[12]
+                name = account, order_id, event[11], event[12]  # a quote has its request's id
                 self.seen.append(name)
                 self.working[order_id] = name
                 self.traded_in[order_id] = instrument
@@ -166,8 +163,16 @@ class Generator:
                     self.outrights.remove(instrument)
             if kind == EventKind.TRADE:
                 self.trades.append(event)
-            if kind == EventKind.TRADE and not event[12] >> 32:
-                self.working.pop(event[11], None)
+                self._learn_position(event)
+                if not event[12] >> 32:
+                    self.working.pop(event[11], None)
+
+    def _learn_position(self, event: tuple[int, ...]) -> None:
+        """Of a trade: roughly who holds what, for orders that may only reduce it."""
+        lots = -event[9] if event[3] & EventFlag.SELL else event[9]
+        for account, change in ((event[6], lots), (event[12] & MASK["I"], -lots)):
+            held = account, event[5]
+            self.nets[held] = self.nets.get(held, 0) + change
 
     # --- draws
 
@@ -235,18 +240,23 @@ class Generator:
         bounded = draw() < 0.06 and (not post_only or draw() < 0.1)
         target = self.random.randint(1, 12) if bounded else 0
         features = 0
+        side, lots = self.random.randrange(2), self._lots()
         if instrument in self.outrights or draw() < 0.05:
-            features, target = self._features(target, instrument)
+            features, target = self._features(account, target, instrument)
+        held = [key for key, net in self.nets.items() if net and key[0] == account]
+        if features & OrderFeature.REDUCE_ONLY and held and draw() < 0.8:
+            instrument, net = held[-1][1], self.nets[held[-1]]
+            side, lots = int(net > 0), max(1, min(lots, abs(net)))
         record = pack(
             CommandKind.ENTER,
-            side=self.random.randrange(2),
+            side=side,
             tif=tif,
             flags=flags,
             instrument=instrument,
             account=account,
             session=self._session_of(account),
             price=price if market else self._price(instrument),
-            quantity=self._lots(),
+            quantity=lots,
             operator=7,
             stp=self.random.randrange(4),
             target_lo=self._expiry() if tif == TimeInForce.GTD else 0,
@@ -257,9 +267,18 @@ class Generator:
         )
         return self._sent(record)
 
-    def _features(self, target: int, instrument: int) -> tuple[int, int]:
+    def _features(self, account: int, target: int, instrument: int) -> tuple[int, int]:
         """What is special about an order, and the ``target_hi`` that goes with it."""
         draw = self.random.random()
+        reduces = OrderFeature.REDUCE_ONLY if self.random.random() < 0.08 else 0
+        if self.working and self.random.random() < 0.06:
+            own = [order_id for order_id, name in self.working.items() if name[0] == account]
+            other = self.random.choice(own if own and draw < 0.98 else list(self.working))
+            return int(OrderFeature.GROUPED | reduces), other + (draw > 0.99)
+        features, target = self._one_feature(draw, target, instrument)
+        return features | reduces, target
+
+    def _one_feature(self, draw: float, target: int, instrument: int) -> tuple[int, int]:
         if draw < self.stops:
             return int(OrderFeature.STOP), self._price(instrument)
         if draw < self.stops + self.icebergs:
@@ -362,41 +381,6 @@ class Generator:
         kind = self.random.choice((0, 49, 14, 19, 27, 46, 99, 255, *range(1, 5)))
         return bytes([kind]) + self.random.randbytes(63)
 
-    # --- mass acts
-
-    def _mass_cancel(self) -> bytes:
-        """Mostly a part of what an account has: one side, product, instrument or session."""
-        draw, account, key = self.random.random, self._account(), self._request()
-        by = self.random.choice((0, 1, 2, 2, 3, 4, 5, 6)) if draw() < 0.9 else 1
-        number = self._product() if by & Selection.PRODUCT else self._instrument()
-        session = self.random.choice(self.sessions)[1] if self.sessions and draw() < 0.7 else 0
-        record = pack(
-            CommandKind.MASS_CANCEL,
-            side=self.random.choice((0, 1, 2)),
-            tif=by,
-            instrument=number,
-            account=account,
-            session=self._session_of(account),
-            target_lo=session if by & Selection.SESSION else 0,
-            key_lo=key,
-            key_hi=key % 3,
-        )
-        return self._sent(record)
-
-    def _kill(self, kind: CommandKind = CommandKind.KILL) -> bytes:
-        scope = self.random.choices(list(KillScope), (4, 4, 2, 1))[0]
-        account, session = self._account(), 0
-        if scope == KillScope.SESSION and self.sessions:
-            account, session = self.random.choice(self.sessions)
-        number = self.random.randrange(4)
-        return pack(kind, tif=scope, account=account, session=session, quantity=number)
-
-    def _resume(self) -> bytes:
-        """Of every scope: most of what was killed trades again soon."""
-        return b"".join(self._kill(CommandKind.RESUME) for _ in range(4)) + pack(
-            CommandKind.RESUME, tif=KillScope.EXCHANGE
-        )
-
     # --- money, sessions, time
 
     def _money(self) -> bytes:
@@ -453,13 +437,10 @@ class Generator:
             operator=self.lot_step,
             target_lo=self.centre - half,
             target_hi=self.centre + half,
-            key_lo=self._product(),
+            key_lo=product_of(self),
         )
         opening = pack(CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS)
         return listing + self._risk(number) + opening
-
-    def _product(self) -> int:
-        return self.random.choice((0, 1, 1, 2))
 
     def _combine(self) -> bytes:
         """List a combination of what trades and open it."""

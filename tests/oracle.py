@@ -39,6 +39,7 @@ from oracle_mass import is_stopped, kill, mass_cancel, resume
 from oracle_matching import cancel_order
 from oracle_orders import cancel, enter, reduce, replace
 from oracle_protections import count_losses_from_now, set_feature
+from oracle_quotes import mass_quote, set_protection
 from oracle_risk import account_hold, hold, required, unrealized, working
 from oracle_state import (
     U64,
@@ -66,6 +67,7 @@ from exchange.messages import (
     HaltCause,
     Limit,
     Mode,
+    OrderFeature,
     Reason,
     Side,
     TimeInForce,
@@ -152,6 +154,8 @@ EFFECTS: dict[int, Callable[[Market, Record], None]] = {
     CommandKind.MASS_CANCEL: mass_cancel,
     CommandKind.KILL: kill,
     CommandKind.RESUME: resume,
+    CommandKind.MASS_QUOTE: mass_quote,
+    CommandKind.SET_PROTECTION: set_protection,
     CommandKind.LOGON: logon,
     CommandKind.LOGOFF: logoff,
     CommandKind.ADVANCE_TIME: advance_time,
@@ -190,6 +194,7 @@ def unknown(m: Market, c: Record) -> None:
 
 
 def reject(m: Market, c: Record, why: Rejected) -> None:
+    c = why.told or c
     named = c.kind in TARGETED and not c.flags & CommandFlag.BY_CLIENT_ID
     m.emit(
         EventKind.REJECTED,
@@ -351,7 +356,11 @@ def _fields(thing: object) -> tuple[object, ...]:
 
 
 def _entry_state(entry: Order | Receipt) -> tuple[object, ...]:
-    return _fields(entry)
+    if isinstance(entry, Receipt):
+        return _fields(entry)
+    bound = 0 if entry.partner is None else entry.partner.order_id
+    names = [name for name in entry.__slots__ if name not in ("partner", "serial")]
+    return "Order", bound, *(getattr(entry, name) for name in names)
 
 
 def _account_state(number: int, account: Account, buckets: bool) -> tuple[object, ...]:
@@ -369,6 +378,7 @@ def _account_state(number: int, account: Account, buckets: bool) -> tuple[object
         account.cash,
         account.tat if buckets else 0,
         account.max_order,
+        sorted((n, *_fields(one)) for n, one in account.protections.items()),
         account.killed,
         account.stopped,
         account.in_deficit,
@@ -409,7 +419,9 @@ def _check_book(m: Market, instrument: Instrument) -> None:
     for order in [*bids, *asks, *instrument.dormant, *waiting]:
         assert order.shown > 0, "a working order has leaves"
         assert order.place in WORKING, "an order knows where it is"
-        assert m.accounts[order.account].known[order.key] is order, "found by its key"
+        quote = order.features & OrderFeature.QUOTE
+        found = None if quote else m.accounts[order.account].known[order.key]
+        assert quote or found is order, "found by its key"
         assert m.slots[order.slot] is order, "found by its id"
         held = m.accounts[order.account].positions[order.instrument].orders
         assert held[order.order_id] is order, "held by its position"

@@ -3,8 +3,18 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from oracle_matching import RESTS, book_side, cancel_order, collect, lose, own, put_in, take_out
-from oracle_state import Instrument, Market, Order, Place, Record, Rejected
+from oracle_matching import (
+    RESTS,
+    book_side,
+    cancel_order,
+    collect,
+    count_quote,
+    lose,
+    own,
+    put_in,
+    take_out,
+)
+from oracle_state import WORKING, Instrument, Market, Order, Place, Record, Rejected
 from oracle_stops import elect
 
 from exchange.messages import (
@@ -202,6 +212,7 @@ def trade(m: Market, buy: Order, sell: Order, price: int) -> None:
 def pair(m: Market, instrument: Instrument, price: int) -> None:
     """Buyers and sellers in their order; those of one self-trade group both lose the lots."""
     queues = [Queue(m, instrument, side, price) for side in (Side.BUY, Side.SELL)]
+    parted: list[Order] = []
     while True:
         buy, sell = queues[0].head(), queues[1].head()
         if buy is None or sell is None:
@@ -211,12 +222,19 @@ def pair(m: Market, instrument: Instrument, price: int) -> None:
             for order in (buy, sell):
                 lose(m, order, lots, CancelReason.SELF_TRADE, CancelReason.SELF_TRADE)
         else:
-            shown = buy.shown, sell.shown
+            shown, lots = (buy.shown, sell.shown), min(buy.leaves, sell.leaves)
+            others = [buy.part(), sell.part()]
+            parted += [other for other in others if other is not None]
             trade(m, buy, sell, price)
+            count_quote(m, buy, lots)
+            count_quote(m, sell, lots)
             for queue, order, before in zip(queues, (buy, sell), shown, strict=True):
                 queue.taken += before - order.shown
     for queue in queues:
         queue.tell()
+    for other in parted:  # of groups
+        if other.place in WORKING:
+            cancel_order(m, other, CancelReason.GROUP)
 
 
 def reprice(m: Market, order: Order, price: int) -> None:

@@ -1,5 +1,6 @@
 """The oracle's corrections: a trade of the open day taken back, or given another price."""
 
+from oracle_features import follow
 from oracle_instruments import living, notional_fits, outright, price_fits
 from oracle_risk import review, side_lots
 from oracle_state import Instrument, Market, Position, Record, Rejected, signed
@@ -86,7 +87,9 @@ def bust(m: Market, c: Record) -> None:
         position.cost -= change * c.price * instrument.tick_value
         m.accounts[number].pay(-paid)
     m.accounts[0].pay(cash + maker_cash)
+    first = len(m.rows)
     say(m, c, EventKind.TRADE_BUSTED, c.price, 0, -cash, -maker_cash)
+    follow(m, first)
 
 
 def adjust(m: Market, c: Record) -> None:

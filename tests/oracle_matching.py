@@ -14,6 +14,7 @@ from exchange.messages import (
     CancelReason,
     EventFlag,
     EventKind,
+    OrderFeature,
     SelfTrade,
     Side,
     TimeInForce,
@@ -77,6 +78,7 @@ def collect(m: Market, order: Order, row: Row, market: bool) -> None:
 def cancel_order(m: Market, order: Order, reason: CancelReason) -> Row:
     row = m.tell(EventKind.ORDER_CANCELLED, order, order.leaves, reason=reason, b=order.hidden)
     take_out(m, order, Place.CANCELLED)
+    order.part()
     order.leaves = order.hidden = 0
     m.forget_if_finished(order)
     return row
@@ -127,12 +129,35 @@ def trade(m: Market, incoming: Order, resting: Order) -> None:
     )
     if instrument.legs:
         trade_legs(m, incoming, resting, lots, len(m.rows) - 1)
-    for order in (resting, incoming):
-        if order.leaves == 0:
-            take_out(m, order, Place.FILLED)
-            m.forget_if_finished(order)
     if resting.leaves and not resting.shown:
         refill(m, resting)
+    count_quote(m, resting, lots)
+    tell_group(m, resting)
+    fill(m, resting)
+
+
+def count_quote(m: Market, order: Order, lots: int) -> None:
+    """Lots of a quote have traded."""
+    product = m.instruments[order.instrument].product
+    one = m.accounts[order.account].protections.get(product)
+    if not order.features & OrderFeature.QUOTE or one is None or not one.lots:
+        return
+    if m.stamp - one.start >= one.window:
+        one.start, one.traded = m.stamp, 0
+    one.traded += lots
+
+
+def tell_group(m: Market, order: Order) -> None:
+    """The order traded: the other one of its group is cancelled."""
+    other = order.part()
+    if other is not None:
+        cancel_order(m, other, CancelReason.GROUP)
+
+
+def fill(m: Market, order: Order) -> None:
+    if order.leaves == 0:
+        take_out(m, order, Place.FILLED)
+        m.forget_if_finished(order)
 
 
 def meet_own(m: Market, incoming: Order, resting: Order) -> None:
@@ -200,7 +225,7 @@ def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
     if not can_fill(m, order, minimum):
         cancel_order(m, order, CancelReason.MINIMUM_UNFILLED)
         return
-    resting = opposite(m, order)
+    resting, before = opposite(m, order), order.executed
     while order.leaves:
         if implied and meet_implied(m, order):
             continue
@@ -210,6 +235,10 @@ def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
             meet_own(m, order, resting[0])
         else:
             trade(m, order, resting[0])
+    if order.executed > before:
+        tell_group(m, order)
+    if order.place is Place.INCOMING:
+        fill(m, order)
     if not order.leaves:
         return
     if order.tif in RESTS and not market:

@@ -2,6 +2,15 @@
 
 from oracle_auction import COLLECTING
 from oracle_combinations import effects, judge_legs_open, open_legs
+from oracle_features import (
+    find_partner,
+    follow,
+    join,
+    judge_reduction,
+    room,
+    shared,
+    shared_by,
+)
 from oracle_icebergs import judge_display, judge_room, take_hidden
 from oracle_implied import best_source
 from oracle_matching import RESTS, cancel_order, lose, send, take_out
@@ -60,8 +69,9 @@ ENTER_FLAGS = int(
     CommandFlag.POST_ONLY | CommandFlag.MARKET | CommandFlag.MANUAL | CommandFlag.PROTECTED
 )
 STOP, ICEBERG = OrderFeature.STOP, OrderFeature.ICEBERG
-ENTER_FEATURES = int(STOP | ICEBERG | OrderFeature.ALL_OR_NONE)
-TARGET_FEATURES = int(STOP | ICEBERG)  # they say what ``target_hi`` is; else it is a minimum
+REDUCE_ONLY, GROUPED = OrderFeature.REDUCE_ONLY, OrderFeature.GROUPED
+ENTER_FEATURES = int(REDUCE_ONLY | GROUPED | STOP | ICEBERG | OrderFeature.ALL_OR_NONE)
+TARGET_FEATURES = int(GROUPED | STOP | ICEBERG)  # what ``target_hi`` is; else a minimum
 TARGET_FLAGS = int(CommandFlag.BY_CLIENT_ID | CommandFlag.MANUAL)
 REPLACE_FLAGS = TARGET_FLAGS | int(CommandFlag.POST_ONLY | CommandFlag.NEW_ID)
 I64_MAX = (1 << 63) - 1
@@ -284,6 +294,10 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
         judge_display(m, c.quantity, c.target_hi, instrument)
     if c.spare and instrument.legs:
         raise Rejected(Reason.NOT_OUTRIGHT, 0, len(instrument.legs))
+    partner = find_partner(m, c)
+    if c.spare & REDUCE_ONLY:
+        left = room(m, c.account, c.instrument, c.side)
+        judge_reduction(left, c.quantity, shared(partner, c.account, c.instrument, c.side))
     if account.open_orders() >= account.max_open:
         raise Rejected(Reason.OPEN_ORDERS, account.max_open, account.open_orders())
     judge_all_months(m, account, instrument, c.side, c.quantity)
@@ -322,8 +336,9 @@ def enter(m: Market, c: Record) -> None:
         or (market and c.tif == TimeInForce.FOK)
         or (protected and not market)
         or (minimum_of(c) and (post_only or c.tif == TimeInForce.FOK))
-        or (c.spare & STOP and (post_only or c.spare & ICEBERG or c.tif == TimeInForce.GFA))
-        or (c.spare & ICEBERG and c.tif not in RESTS)
+        or (c.spare & TARGET_FEATURES) not in (0, GROUPED, STOP, ICEBERG)
+        or (c.spare & STOP and (post_only or c.tif == TimeInForce.GFA))
+        or (c.spare & (GROUPED | ICEBERG) and c.tif not in RESTS)
     ):
         raise Rejected(Reason.COMBINATION)
     if c.spare & OrderFeature.ALL_OR_NONE:
@@ -339,6 +354,7 @@ def enter(m: Market, c: Record) -> None:
     order.expiry = c.target_lo
     order.price = limit if rests or not market or instrument.collected else 0
     order.features = c.spare
+    join(order, find_partner(m, c))
     if c.spare & STOP:
         order.trigger, order.market = signed(c.target_hi), market
         order.ticks = ticks_of(c)
@@ -348,9 +364,10 @@ def enter(m: Market, c: Record) -> None:
 
 
 def new_order(m: Market, c: Record, instrument: int, side: int, tif: int, limit: int) -> Order:
+    m.accepted += 1
     return Order(
         m.take_slot(), c.account, instrument, side, limit, c.quantity, tif, c.stp, c.session,
-        c.key, fingerprint(c), limit,
+        c.key, fingerprint(c), limit, serial=m.accepted,
     )  # fmt: skip
 
 
@@ -415,6 +432,8 @@ def replace(m: Market, c: Record) -> None:
         return
     order = find_target(m, c)
     instrument = m.instruments[order.instrument]
+    if order.features & OrderFeature.QUOTE:
+        raise Rejected(Reason.QUOTE)
     judge_open(m, c, account, instrument)
     judge_value(m, c, account, instrument)
     judge_fields(c, account, instrument)
@@ -431,17 +450,21 @@ def replace(m: Market, c: Record) -> None:
     judge_post_only(m, c, order.side, instrument)
     if order.display and order.display * (Limit.REFILLS + 1) < leaves:
         raise Rejected(Reason.DISPLAY, -(-leaves // (Limit.REFILLS + 1)), order.display)
+    if order.features & REDUCE_ONLY and (new_id or not keeps_place(order, c, leaves)):
+        left = room(m, order.account, order.instrument, order.side, order)
+        judge_reduction(left, leaves, shared_by(order))
     judge_position(m, account, instrument, order.side, leaves, order)
     if new_id or not keeps_place(order, c, leaves):
         judge_margin(m, account, instrument, (order.side, leaves, c.price), order)
     need_slot(m, c)
     if new_id:
-        features = order.features
+        features, partner = order.features, order.partner
         cancel_order(m, order, CancelReason.REPLACED)
         new = new_order(m, c, instrument.number, order.side, order.tif, c.price)
         new.expiry = order.expiry
         new.display, new.trigger = order.display, order.trigger
         new.features = features
+        join(new, partner)
         accept(m, c, new, market=False)
     else:
         keep_receipt(m, c, change(m, order, c, leaves))
@@ -499,7 +522,9 @@ def return_dormant(m: Market, instrument: Instrument) -> None:
         return
     first = len(m.rows)
     for order in list(instrument.dormant):
-        if instrument.low <= order.price <= instrument.high:
+        if order.place is Place.DORMANT and instrument.low <= order.price <= instrument.high:
+            begun = len(m.rows)
             take_out(m, order, Place.INCOMING)
             send(m, order, m.tell(EventKind.ORDER_RETURNED, order, order.leaves))
+            follow(m, begun)
     aftermath(m, instrument, first)

@@ -18,6 +18,7 @@ from exchange.messages import (
     EventKind,
     Feature,
     Limit,
+    OrderFeature,
     Reason,
     Side,
     TradingState,
@@ -69,6 +70,7 @@ class Rejected(Exception):
     def __init__(self, reason: Reason, a: int = 0, b: int = 0) -> None:
         super().__init__(reason.name, a, b)
         self.reason, self.a, self.b = reason, a, b
+        self.told: Record | None = None  # what it is told of, where that is not the whole command
 
 
 @dataclass(slots=True)
@@ -138,8 +140,17 @@ class Order:
     display: int = 0  # of an iceberg: most lots it shows
     hidden: int = 0  # of an iceberg in the book: lots of ``leaves`` that it does not show
     executed: int = 0
+    partner: "Order | None" = None  # the other order of its group
+    serial: int = 0  # which of all orders it is
     place: Place = Place.INCOMING
     in_window: bool = True
+
+    def part(self) -> "Order | None":
+        """Neither is bound to the other any more; gives the other."""
+        other, self.partner = self.partner, None
+        if other is not None:
+            other.partner = None
+        return other
 
     @property
     def slot(self) -> int:
@@ -172,6 +183,17 @@ class Position:
     orders: dict[int, Order] = field(default_factory=dict)  # working and dormant, by order id
 
 
+@dataclass(slots=True)
+class Protection:
+    """Lots that the quotes of an account may trade in a product within a window of log time."""
+
+    lots: int  # 0 = any
+    window: int
+    start: int = 0
+    traded: int = 0
+    blocked: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class Account:
     member: int
@@ -191,6 +213,7 @@ class Account:
     loss_reached: bool = False
     in_deficit: bool = False  # as the last DEFICIT event said
     positions: dict[int, Position] = field(default_factory=dict)
+    protections: dict[int, Protection] = field(default_factory=dict)  # by product
     window: deque[Order | Receipt] = field(default_factory=deque)  # oldest accepted first
     known: dict[Key, Order | Receipt] = field(default_factory=dict)
 
@@ -298,6 +321,7 @@ class Market:
         self.business_date = 0
         self.day_open = False
         self.mode = 0
+        self.accepted = 0  # orders so far
         self.killed = False
         self.killed_members: set[int] = set()
         self.rules_version = int(RULES_VERSION)
@@ -368,7 +392,8 @@ class Market:
         if entry.in_window or (isinstance(entry, Order) and entry.place in WORKING):
             return
         slot = entry.order_id & ((1 << SLOT_BITS) - 1)
-        del self.accounts[entry.account].known[entry.key]
+        if not (isinstance(entry, Order) and entry.features & OrderFeature.QUOTE):
+            del self.accounts[entry.account].known[entry.key]
         del self.slots[slot]
         self.free_slots.append(slot)
 

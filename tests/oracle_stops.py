@@ -1,5 +1,6 @@
 """The oracle's stops: they wait for a trade price, are elected by it, and come in one by one."""
 
+from oracle_features import follow
 from oracle_matching import RESTS, position_of, send, take_out
 from oracle_protections import bound_by_band, look_at_trades
 from oracle_state import Instrument, Market, Order, Place, Record, Rejected, signed
@@ -102,6 +103,7 @@ def aftermath(m: Market, instrument: Instrument, first: int) -> None:
     """What follows from the trades among this command's events from number ``first`` on."""
     count = 0
     while True:
+        follow(m, first)
         prints = [
             row.price
             for row in m.rows[first:]

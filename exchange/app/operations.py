@@ -111,6 +111,8 @@ class Operations:
                     return await self._approvals.approve(request.proposal, person)
                 case requests.ListProposals():
                     return {"proposals": self._approvals.waiting()}
+                case requests.Kill():
+                    return await self._kill(request)
                 case requests.CreateKey():
                     if request.scope == "admin" and person != SOCKET_PERSON:
                         raise RequestRefused(
@@ -215,6 +217,17 @@ class Operations:
         listed = self._desk.instrument(code)
         await self._desk.perform([wishes.set_state(code, listed.id, TradingState.CONTINUOUS)])
         return {"code": code, "state": TradingState.CONTINUOUS.name}
+
+    async def _kill(self, request: requests.Kill) -> dict[str, Any]:
+        """Throw or lift a kill switch, and say how many orders it took."""
+        (outcome,) = await self._desk.perform([wishes.switch(request, on=not request.lift)])
+        event = outcome.events[0]
+        return {
+            "scope": request.scope,
+            "killed": not request.lift,
+            "orders": event.quantity,
+            "sequence": event.sequence,
+        }
 
     async def _open_account(self, request: requests.OpenAccount) -> dict[str, Any]:
         opened = not (request.if_missing and request.account in self._desk.accounts)
@@ -385,6 +398,7 @@ class Operations:
         parameters = self._clearing.margin_parameters(wishes.as_number(day))
         number = len(self._desk.instruments.by_id)
         place: dict[str, int] = {}
+        products = dict(self._desk.instruments.products)  # numbers by name, from 1
         try:
             opening = registry.load().opening(day)
         except CalendarError as error:
@@ -401,7 +415,8 @@ class Operations:
                     f"{terms.code} cannot be listed: {terms.product} has no price figures"
                     " in contracts/data/"
                 ) from None
-            todo += wishes.listing(terms, number, mark, day, parameters)
+            product = products.setdefault(terms.product, len(products) + 1)
+            todo += wishes.listing(terms, number, mark, day, parameters, product=product)
             number += 1
         return todo
 

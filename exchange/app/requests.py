@@ -39,6 +39,17 @@ class SetAccount(Request, frozen=True, kw_only=True, tag="set_account"):
     max_order: int = 0
 
 
+class Kill(Request, frozen=True, kw_only=True, tag="kill"):
+    """Throws a kill switch: what it stops is cancelled, and may only cancel and reduce, until it
+    is lifted (``lift``), which nothing else does."""
+
+    scope: Literal["account", "session", "member", "exchange"] = "account"
+    account: int = 0  # of scope account or session
+    session: int = 0
+    member: int = 0
+    lift: bool = False
+
+
 class CreateKey(Request, frozen=True, kw_only=True, tag="create_key"):
     """Makes an API key for an account, which is opened if need be."""
 
@@ -232,6 +243,7 @@ class State(Request, frozen=True, kw_only=True, tag="state"):
 AnyRequest: TypeAlias = (
     OpenAccount
     | SetAccount
+    | Kill
     | CreateKey
     | ListKeys
     | RevokeKey

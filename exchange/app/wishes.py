@@ -14,7 +14,7 @@ import msgspec
 from contracts.decimal_text import DecimalTextError, parse_price
 from contracts.grades.table import FactorTable
 from contracts.spec import Instrument
-from exchange.app.requests import Deposit, OpenAccount, RecordFixing, SetAccount, Withdraw
+from exchange.app.requests import Deposit, Kill, OpenAccount, RecordFixing, SetAccount, Withdraw
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.margin.parameters import MarginParameters, lot_rates
 from exchange.clearing.matters import Due
@@ -28,6 +28,7 @@ from exchange.messages import (
     CommandFlag,
     CommandKind,
     EventFlag,
+    KillScope,
     Limit,
     Mode,
     Side,
@@ -99,6 +100,8 @@ def listing(
     mark_micros: int,
     day: date,
     margin: MarginParameters | None = None,
+    *,
+    product: int = 0,
 ) -> list[Wish]:
     """Lists an instrument under its dense number at a first mark, with limits and risk figures."""
     low, high = instrument.limits(settlement_micros=mark_micros)
@@ -112,6 +115,7 @@ def listing(
         operator=instrument.lot_step,
         target_lo=low & _U64,
         target_hi=high & _U64,
+        key_lo=product,
     )
     return [Wish(command, instrument.to_json()), risk(instrument, number, mark_micros, day, margin)]
 
@@ -253,6 +257,22 @@ def due(asked: Due) -> Wish:
         kind=kind, account=asked.account, price=asked.amount, key_lo=key_lo, key_hi=key_hi
     )
     return Wish(command, note("due", id=asked.id, kind=asked.kind, account=asked.account))
+
+
+def switch(request: Kill, *, on: bool) -> Wish:
+    """Throws or lifts a kill switch: of an account, one of its sessions, a member, or all."""
+    scope = KillScope[request.scope.upper()]
+    if not 0 <= request.member < Limit.MEMBERS:
+        raise RequestRefused(f"member {request.member} is out of range, 0 to {Limit.MEMBERS - 1}")
+    command = Command(
+        kind=CommandKind.KILL if on else CommandKind.RESUME,
+        tif=scope,
+        account=request.account,
+        session=request.session,
+        quantity=request.member,
+    )
+    facts = msgspec.structs.asdict(request)
+    return Wish(command, note("kill" if on else "lift", **facts))
 
 
 def record_fixing(request: RecordFixing) -> Wish:

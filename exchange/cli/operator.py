@@ -131,13 +131,23 @@ def account_(
 
 @market_command(admin, "kill")
 def kill(
-    account: int,
-    lift: Annotated[bool, typer.Option("--lift", help="Let the account trade again.")] = False,
-) -> "requests.SetAccount":
-    """Throw an account's kill switch: it may cancel and reduce, and nothing else."""
+    account: Annotated[int | None, typer.Argument(help="The account to stop.")] = None,
+    session: Annotated[int, typer.Option(help="This session of the account alone.")] = 0,
+    member: Annotated[int | None, typer.Option(help="All accounts of a member.")] = None,
+    exchange: Annotated[bool, typer.Option("--exchange", help="Everybody.")] = False,
+    lift: Annotated[bool, typer.Option("--lift", help="Let them trade again.")] = False,
+) -> "requests.Kill":
+    """Throw a kill switch: orders are cancelled; only cancels and reductions pass until --lift."""
     from exchange.app import requests  # noqa: PLC0415
 
-    return requests.SetAccount(account=account, killed=not lift)
+    if (account is not None) + (member is not None) + exchange != 1 or (session and not account):
+        raise typer.BadParameter("state one of ACCOUNT, --member and --exchange")
+    if exchange:
+        return requests.Kill(scope="exchange", lift=lift)
+    if member is not None:
+        return requests.Kill(scope="member", member=member, lift=lift)
+    scope: Literal["account", "session"] = "session" if session else "account"
+    return requests.Kill(scope=scope, account=account or 0, session=session, lift=lift)
 
 
 @market_command(admin, "halt")

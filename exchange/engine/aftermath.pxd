@@ -3,3 +3,4 @@
 from exchange.engine.state cimport Instrument, Market, u32
 
 cdef void aftermath(Market* m, Instrument* book, u32 first) noexcept nogil
+cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil

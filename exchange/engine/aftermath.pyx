@@ -2,15 +2,23 @@
 
 Called at the end of every command that may trade in a watched book, never from inside a match: the
 book is whole. The order of what follows is part of the rules (docs/reference/engine.md): each round
-looks at the trades since the last one, then lets at most one elected stop come in, whose trades the
-next round looks at. So nothing here recurs, and a round ends with a whole book as it began.
+looks at the events since the last one, first for what may only reduce, then for stops, and lets at
+most one elected stop come in, whose trades the next round looks at. So nothing here recurs, and a
+round ends with a whole book as it began.
 """
 
 from exchange.engine.extras cimport stops_of
+from exchange.engine.groups cimport room_to_reduce
+from exchange.engine.lifecycle cimport cancel_for, shrink
+from exchange.engine.protection cimport protect
+from exchange.engine.risk cimport position_of
 from exchange.engine.safety cimport look_at_trades
-from exchange.engine.state cimport Event, WATCH_BREAKER, WATCH_STOPS, event_of
+from exchange.engine.state cimport (
+    Event, Position, WATCH_BREAKER, WATCH_IMPLIED, WATCH_LEGS, WATCH_QUOTES, WATCH_STOPS,
+    event_of, i64, lots_of, side_of, u8,
+)
 from exchange.engine.stops cimport come_in, elect
-from exchange.engine.vocabulary cimport EVENT_KIND_TRADE, LIMIT_ELECTIONS, LIMIT_ELECTION_NS
+from exchange.engine.vocabulary cimport *
 
 
 cdef void elect_by_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
@@ -24,11 +32,63 @@ cdef void elect_by_trades(Market* m, Instrument* book, u32 first) noexcept nogil
             elect(m, book, e.price)
 
 
+cdef void trim(Market* m, u32 account, u32 instrument) noexcept nogil:
+    """REDUCE_ONLY orders give way, the newest first, until all that works would only reduce."""
+    cdef u32 at = position_of(&m.accounts[account], instrument)
+    cdef u32 slot = m.stands[at].reducing_tail
+    cdef Position* p = &m.positions[at]
+    cdef u32 before
+    cdef i64 room
+    while slot:
+        before = m.extras[slot].prev
+        room = room_to_reduce(m, p, at, side_of(&m.orders[slot]), 0)
+        if room < 0:
+            if -room >= lots_of(m, slot):
+                cancel_for(m, slot, CANCEL_REASON_REDUCE_ONLY)
+            else:
+                shrink(m, slot, <u32>-room, CANCEL_REASON_REDUCE_ONLY)
+        slot = before
+
+
+cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil:
+    """Quotes that the events from index `first` on have traded too much of, then everyone whose
+    position or working lots they have changed."""
+    cdef Event* e
+    cdef u32 i, k, account, maker, instrument
+    cdef u32 end = m.index
+    cdef u8 kind
+    for i in range(first, end):
+        e = event_of(m, i)
+        if <u8>e.what == EVENT_KIND_TRADE:
+            maker = <u32>e.key_hi
+            instrument = <u32>e.who
+            protect(m, <u32>(e.who >> 32), m.instruments[instrument].product)
+            protect(m, maker, m.instruments[instrument].product)
+    for i in range(first, end):
+        e = event_of(m, i)
+        kind = <u8>e.what
+        account = <u32>(e.who >> 32)
+        instrument = <u32>e.who
+        if (kind == EVENT_KIND_TRADE or kind == EVENT_KIND_TRADE_BUSTED
+                or kind == EVENT_KIND_LEG_TRADE):
+            maker = <u32>e.key_hi
+            trim(m, account, instrument)
+            trim(m, maker, instrument)
+        elif kind <= EVENT_KIND_ORDER_RETURNED or kind == EVENT_KIND_ORDER_ELECTED:
+            trim(m, account, instrument)
+            for k in range(m.composites[instrument].legs):
+                trim(m, account, m.composites[instrument].leg[k])
+    if stops_of(m, book).followed == 0:
+        book.watched &= ~<u32>WATCH_QUOTES
+
+
 cdef void aftermath(Market* m, Instrument* book, u32 first) noexcept nogil:
     """What follows from the trades among the command's events from index `first` on."""
     cdef u32 elections = 0
     cdef u32 heard
     while True:
+        if book.watched & (WATCH_QUOTES | WATCH_LEGS | WATCH_IMPLIED):
+            follow(m, book, first)
         heard = m.index
         if book.watched & WATCH_BREAKER:
             look_at_trades(m, book, first)

@@ -16,14 +16,16 @@ from exchange.engine.book cimport (
 from exchange.engine.call cimport Found, find_price
 from exchange.engine.extras cimport hide, stops_of
 from exchange.engine.guards cimport rests
+from exchange.engine.groups cimport part
 from exchange.engine.ids cimport retire
 from exchange.engine.ladder cimport build_ladder
-from exchange.engine.lifecycle cimport cancel_for, reject, shrink, withdraw, work_aside
+from exchange.engine.lifecycle cimport cancel_for, reject, shrink, withdraw, work_aside, pick
+from exchange.engine.protection cimport count_quote
 from exchange.engine.risk cimport adverse_per_lot, charge, execute, rehold
 from exchange.engine.state cimport (
     AT_MARKET, Auction, COLLECTED, Command, Event, FILLED, Instrument, Level, Market, NO_ASK,
     NO_BID, Order, Position, UNPRICED, WATCH_AUCTION, WATCH_STOPS, WORKING, account_of, auction_of,
-    blank, collects, emit, ensure, event_of, i32, i64, is_featured, lots_of, order_id_of,
+    blank, collects, emit, ensure, event_of, i32, i64, is_featured, is_live, lots_of, order_id_of,
     set_order_state, side_of, tif_stp_of, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.stops cimport elect, say_elected
@@ -237,6 +239,23 @@ cdef bint lose(Market* m, Instrument* book, Party* t, u32 lots) noexcept nogil:
     return True
 
 
+cdef void take_special(Market* m, u32 slot, u32 lots) noexcept nogil:
+    """A special order has traded: the other of its group is cancelled after the pass."""
+    cdef u32 other = part(m, slot)
+    if other:
+        pick(m, other)
+    if m.extras[slot].features & ORDER_FEATURE_QUOTE:
+        count_quote(m, slot, lots)
+
+
+cdef void cancel_parted(Market* m) noexcept nogil:
+    """What traded in the same pass is left alone if nothing of it is left."""
+    cdef u32 i
+    for i in range(m.picked_count):
+        if is_live(&m.orders[m.picked[i]]):
+            cancel_for(m, m.picked[i], CANCEL_REASON_GROUP)
+
+
 cdef inline void take(Market* m, Party* t, u32 lots, i64 value, i64 fee) noexcept nogil:
     """A trade takes lots off the order in hand, first those that nobody sees."""
     cdef u32 shown = lots
@@ -250,6 +269,7 @@ cdef inline void take(Market* m, Party* t, u32 lots, i64 value, i64 fee) noexcep
         hidden = hidden if hidden < lots else lots
         m.extras[t.slot].hidden -= hidden
         shown -= hidden
+        take_special(m, t.slot, lots)
     t.order.leaves -= shown
     t.queue.quantity -= shown
     t.taken += shown
@@ -291,6 +311,7 @@ cdef void pair_off(Market* m, Instrument* book, i64 price) noexcept nogil:
     cdef Party buy, sell
     cdef i64 house = 0
     cdef u32 lots, offered
+    m.picked_count = 0
     start(m, book, &buy, 0, limit)
     start(m, book, &sell, 1, limit)
     while buy.order != NULL and sell.order != NULL:
@@ -314,6 +335,7 @@ cdef void pair_off(Market* m, Instrument* book, i64 price) noexcept nogil:
     tell_level(m, book, &sell)
     if house:
         charge(m, &m.accounts[0], 0, 0, house)
+    cancel_parted(m)
 
 
 # --- what is left

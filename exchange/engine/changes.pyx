@@ -1,17 +1,19 @@
 """Cancel, reduce, replace: guards in documented precedence, then the effect; dormant returns."""
 
-from exchange.engine.aftermath cimport aftermath
+from exchange.engine.aftermath cimport aftermath, follow
 from exchange.engine.auction cimport join
 from exchange.engine.book cimport slot_of
 from exchange.engine.combinations cimport bad_legs_risk, charge_legs
 from exchange.engine.expiry cimport expiry_of
 from exchange.engine.extras cimport queue_of, stops_of, take_hidden
+from exchange.engine.groups cimport features_of, partner_of, room_to_reduce, shared_lots
 from exchange.engine.guards cimport (
     bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, refuse_display, refuse_target,
 )
 from exchange.engine.ids cimport find_cell, find_key, slots_left, tag_of
 from exchange.engine.lifecycle cimport (
-    answered, cancel_order, keep_receipt, reject, say_gone, shrink, take_away, withdraw,
+    answered, cancel_order, keep_receipt, pick, reject, say_gone, shrink, take_away,
+    withdraw,
 )
 from exchange.engine.matching cimport Incoming, run, run_special
 from exchange.engine.orders cimport Terms, accept_plain, accept_special
@@ -21,9 +23,9 @@ from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
     WATCH_BREAKER, WATCH_LIMITS,
     AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
-    PROTECTED_BY, Position, UNPRICED, WAITING, WORKING, account_of, collects, emit, i32, i64,
-    instrument_of, is_featured, is_live, is_seen, is_simple, likely, lots_of, order_id_of,
-    set_order_state, side_of, state_of, tif_stp_of, u32, u64, u8, unlikely, what,
+    PROTECTED_BY, Position, UNPRICED, WAITING, WATCH_QUOTES, WORKING, account_of, collects, emit,
+    i32, i64, instrument_of, is_featured, is_live, is_seen, is_simple, likely, lots_of,
+    order_id_of, set_order_state, side_of, state_of, tif_stp_of, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -166,6 +168,20 @@ cdef bint refuse_protected(Market* m, Command* c, Instrument* book, Position* p,
             and refuse_all_months(m, c, book, p.owner, side_of(o), leaves - before))
 
 
+cdef bint bad_reduction(Market* m, Command* c, Position* p, Order* o, i64 leaves) noexcept nogil:
+    """REDUCE_ONLY: with its new lots the order would no longer only reduce."""
+    cdef u32 slot = o - m.orders
+    cdef i64 room, shared
+    if not features_of(m, slot) & ORDER_FEATURE_REDUCE_ONLY:
+        return False
+    room = room_to_reduce(m, p, o.position, side_of(o), slot)
+    shared = shared_lots(m, partner_of(m, slot), o.position, side_of(o))
+    if room >= 0 and leaves <= room + shared:
+        return False
+    reject(m, c, REASON_REDUCE_ONLY, 0 if room < 0 else room + shared, leaves)
+    return True
+
+
 cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o,
                                i64 leaves, i64 before, Terms* terms) noexcept nogil:
     """POST_ONLY, DISPLAY, then the risk of `leaves` at the new price in place of what the order
@@ -180,6 +196,8 @@ cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position
         return True
     if keeps_place(c, o, leaves, before):
         return False
+    if unlikely(is_featured(o)) and bad_reduction(m, c, p, o, leaves):
+        return True
     p.exposure[side_of(o)] -= before
     p.adverse -= adverse
     terms.adverse = leaves * adverse_per_lot(book, side_of(o), c.price)
@@ -211,6 +229,9 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
     o = &m.orders[slot]
     p = &m.positions[o.position]
     book = &m.instruments[instrument_of(p)]
+    if unlikely(is_featured(o)) and features_of(m, slot) & ORDER_FEATURE_QUOTE:
+        reject(m, c, REASON_QUOTE, 0, 0)
+        return
     if (bad_time(m, c, book, p.owner)
             or (unlikely(book.watched & WATCH_LIMITS) and refuse_value(m, c, book, p.owner))
             or bad_grid(m, c, book, p.owner, &terms.slot)):
@@ -342,40 +363,52 @@ cdef void inherit(Market* m, u32 slot, Terms* terms) noexcept nogil:
     terms.rests = False
 
 
-cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
-    """One pass over the dormant list: orders inside the limits come back as incoming ones."""
-    cdef u32 slot = book.dormant.head
-    cdef u32 last = book.dormant.tail
-    cdef u32 first = m.index
-    cdef u32 following
-    cdef Order* o
-    cdef Position* p
+cdef void return_one(Market* m, Instrument* book, u32 slot) noexcept nogil:
+    """A dormant order comes back as an incoming one: ORDER_RETURNED, then its trades."""
+    cdef Order* o = &m.orders[slot]
+    cdef Position* p = &m.positions[o.position]
     cdef Event* e
     cdef Incoming t
+    withdraw(m, book, p, slot)
+    set_order_state(o, WORKING)
+    e = emit(m, what(EVENT_KIND_ORDER_RETURNED, side_of(o) << 1, 0), p.who)
+    t.order_id = order_id_of(m, slot)
+    e.order_id = t.order_id
+    e.price = o.price
+    e.quantity = o.leaves
+    e.leaves = 0
+    e.key_lo = o.key_lo
+    e.key_hi = o.key_hi
+    e.a = o.session
+    e.b = 0
+    if collects(book):
+        e.leaves = join(m, book, slot, False)
+        return
+    t.slot = slot
+    t.limit = slot_of(book, o.price)
+    t.need = 0
+    run_special(m, book, &t, m.index - 1, 0)
+
+
+cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
+    """One pass over the dormant list: orders inside the limits come back as incoming ones.
+
+    What one trades may cancel others, so the list is copied first.
+    """
+    cdef u32 slot = book.dormant.head
+    cdef u32 first = m.index
+    cdef u32 i, before
+    cdef Order* o
+    m.picked_count = 0
     while slot:
-        o = &m.orders[slot]
-        following = o.next if slot != last else 0
-        if book.low <= o.price <= book.high:
-            p = &m.positions[o.position]
-            withdraw(m, book, p, slot)
-            set_order_state(o, WORKING)
-            e = emit(m, what(EVENT_KIND_ORDER_RETURNED, side_of(o) << 1, 0), p.who)
-            t.order_id = order_id_of(m, slot)
-            e.order_id = t.order_id
-            e.price = o.price
-            e.quantity = o.leaves
-            e.leaves = 0
-            e.key_lo = o.key_lo
-            e.key_hi = o.key_hi
-            e.a = o.session
-            e.b = 0
-            if collects(book):
-                e.leaves = join(m, book, slot, False)
-            else:
-                t.slot = slot
-                t.limit = slot_of(book, o.price)
-                t.need = 0
-                run_special(m, book, &t, m.index - 1, 0)
-        slot = following
+        pick(m, slot)
+        slot = m.orders[slot].next
+    for i in range(m.picked_count):
+        o = &m.orders[m.picked[i]]
+        if state_of(o) == DORMANT and book.low <= o.price <= book.high:
+            before = m.index
+            return_one(m, book, m.picked[i])
+            if book.watched & WATCH_QUOTES:
+                follow(m, book, before)
     if book.watched:
         aftermath(m, book, first)

@@ -2,6 +2,9 @@
 
 from exchange.engine.book cimport occupied_above, price_of, slot_of
 from exchange.engine.combinations cimport side_in, times
+from exchange.engine.groups cimport (
+    FOLLOWED_FEATURES, features_of, partner_of, room_to_reduce,
+)
 from exchange.engine.ids cimport find_key, owner_of
 from exchange.engine.ladder cimport lowest
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
@@ -10,8 +13,9 @@ from exchange.engine.state cimport (
     WATCH_BREAKER, WATCH_LIMITS,
     Account, Auction, COLLECTED, COMBINED, Composite, DORMANT, ELECTED, EXPIRES, Extra, FREE,
     Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED, WAITING,
-    WATCH_HIDDEN, WATCH_STOPS, WORKING, account_of, collects, i32, i64, instrument_of, is_aged,
-    is_featured, is_live, lots_of, side_of, state_of, tif_stp_of, u32, u64, u8, working_of,
+    WATCH_HIDDEN, WATCH_QUOTES, WATCH_STOPS, WORKING, account_of, collects, i32, i64,
+    instrument_of, is_aged, is_featured, is_live, lots_of, side_of, state_of, tif_stp_of, u32,
+    u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -50,7 +54,11 @@ cdef u32 check_queue(Market* m, Level* level, u8 state, dict sums, object where)
         book = &m.instruments[instrument_of(p)]
         ensure(o.prev == before and state_of(o) == state, "FIFO links whole", (where, slot))
         ensure(o.leaves > 0, "a live order has leaves", (where, slot))
-        ensure(find_key(m, account_of(p), o.key_lo, o.key_hi) == slot, "every order is found", slot)
+        if features_of(m, slot) & ORDER_FEATURE_QUOTE:
+            ensure(m.stands[o.position].quotes[side_of(o)] == slot, "every quote is found", slot)
+        else:
+            ensure(find_key(m, account_of(p), o.key_lo, o.key_hi) == slot, "every order is found",
+                   slot)
         working = sums.setdefault(o.position, [0, 0, 0])
         working[side_of(o)] += lots_of(m, slot)
         working[2] += lots_of(m, slot) * adverse_per_lot(book, side_of(o), o.price)
@@ -253,6 +261,7 @@ cdef int check_slots(Market* m) except -1:
     cdef u32 slot = m.order_free
     cdef u32 free_slots = 0
     cdef u32 known = 0
+    cdef u32 quotes = 0
     cdef u32 k, i
     cdef Order* o
     open_orders = {}
@@ -268,11 +277,14 @@ cdef int check_slots(Market* m) except -1:
         o = &m.orders[slot]
         if state_of(o) == FREE:
             continue
-        known += 1
         if is_live(o):
             account = owner_of(m, o)
             open_orders[account] = open_orders.get(account, 0) + 1
-        else:
+        if features_of(m, slot) & ORDER_FEATURE_QUOTE:
+            quotes += 1
+            continue
+        known += 1
+        if not is_live(o):
             ensure(slot in remembered, "a finished order's slot is remembered", slot)
         ensure(is_aged(o) == (slot not in remembered), "aged = out of the window", slot)
         ensure(find_key(m, owner_of(m, o), o.key_lo, o.key_hi) == slot, "ids are found", slot)
@@ -289,9 +301,31 @@ cdef int check_slots(Market* m) except -1:
     ensure(expiring == until and len(until) == m.expiry_count, "GTD orders expire", until)
     cells = sum([m.cells[k].slot != 0 for k in range(m.cell_mask + 1)])
     ensure(known == cells, "ids counted", (known, cells))
-    ensure(known + free_slots == m.order_top - 1, "every slot accounted for", known)
+    ensure(known + quotes + free_slots == m.order_top - 1, "every slot accounted for", known)
     for k in range(m.account_top):
         ensure(m.accounts[k].open_orders == open_orders.get(k, 0), "open orders counted", k)
+    return 0
+
+
+cdef int check_groups(Market* m) except -1:
+    """Partners name each other; what may only reduce does; a book knows how many it has of them."""
+    cdef u32 slot, partner, k
+    cdef Order* o
+    cdef Position* p
+    books = {}
+    for slot in range(1, m.order_top):
+        o = &m.orders[slot]
+        if state_of(o) == FREE or not features_of(m, slot) & FOLLOWED_FEATURES:
+            continue
+        p = &m.positions[o.position]
+        books[instrument_of(p)] = books.get(instrument_of(p), 0) + 1
+        partner = partner_of(m, slot)
+        ensure(partner == 0 or partner_of(m, partner) == slot, "partners name each other", slot)
+        if features_of(m, slot) & ORDER_FEATURE_REDUCE_ONLY:
+            ensure(room_to_reduce(m, p, o.position, side_of(o), 0) >= 0, "it only reduces", slot)
+    for k in range(m.instrument_count):
+        ensure(m.stops[k].followed == books.get(k, 0), "what is followed is counted", k)
+        ensure(m.stops[k].followed == 0 or m.instruments[k].watched & WATCH_QUOTES, "watched", k)
     return 0
 
 
@@ -305,6 +339,7 @@ cdef int check_market(Market* m) except -1:
     check_positions(m, sums)
     check_slots(m)
     check_extras(m)
+    check_groups(m)
     for k in range(1, m.timer_count):
         ensure((m.timers[k - 1].due, m.timers[k - 1].session)
                < (m.timers[k].due, m.timers[k].session), "timers sorted", k)

@@ -26,6 +26,8 @@ from exchange.engine.lifecycle cimport reject
 from exchange.engine.mass cimport kill, mass_cancel, resume
 from exchange.engine.orders cimport enter
 from exchange.engine.protections cimport set_breaker, set_feature, set_protections
+from exchange.engine.protection cimport set_protection
+from exchange.engine.quotes cimport mass_quote
 from exchange.engine.risk cimport hold_of, position_of, required_of
 from exchange.engine.safety cimport next_resume
 from exchange.engine.snapshot cimport image_in, image_out
@@ -49,6 +51,10 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
     cdef u8 kind = c.kind
     if kind == COMMAND_KIND_MASS_CANCEL:
         mass_cancel(m, c)
+    elif kind == COMMAND_KIND_MASS_QUOTE:
+        mass_quote(m, c)
+    elif kind == COMMAND_KIND_SET_PROTECTION:
+        set_protection(m, c)
     elif kind == COMMAND_KIND_KILL:
         kill(m, c)
     elif kind == COMMAND_KIND_RESUME:

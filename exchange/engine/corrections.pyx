@@ -8,12 +8,13 @@ with the sign turned: net positions and costs of both sides still sum to zero, a
 
 from libc.string cimport memmove
 
+from exchange.engine.aftermath cimport follow
 from exchange.engine.accounts cimport compare_deficit
 from exchange.engine.instruments cimport exceeds, exceeds_bound, refuse_outright
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport charge, execute, position_of
 from exchange.engine.state cimport (
-    Command, Event, Instrument, Market, Position, emit, i64, pair, u32, u64, u8, what,
+    Command, Event, Instrument, Market, Position, WATCH_QUOTES, emit, i64, pair, u32, u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -113,7 +114,7 @@ cdef void bust(Market* m, Command* c) noexcept nogil:
     cdef Instrument* book
     cdef Position* taker
     cdef Position* maker
-    cdef u32 taker_at, maker_at
+    cdef u32 taker_at, maker_at, first
     cdef i64 bound, value
     cdef u8 side = c.side
     if refuse_trade(m, c, &taker_at, &maker_at):
@@ -134,7 +135,10 @@ cdef void bust(Market* m, Command* c) noexcept nogil:
     execute(m, book, maker, 1 - side, -lots, -value, maker_cash)
     charge(m, &m.accounts[0], 0, 0, cash + maker_cash)
     note(m, c.target_lo)
+    first = m.index
     say(m, c, EVENT_KIND_TRADE_BUSTED, c.price, 0, -cash, -maker_cash)
+    if book.watched & WATCH_QUOTES:
+        follow(m, book, first)
 
 
 cdef void adjust(Market* m, Command* c) noexcept nogil:

@@ -7,7 +7,7 @@ from exchange.engine.state cimport (
 )
 
 cdef void put_extra(Market* m, u32 slot, Extra* extra) noexcept nogil
-cdef void forget_extra(Market* m, u32 slot) noexcept nogil
+cdef bint forget_extra(Market* m, u32 slot) noexcept nogil
 cdef u32 hide(Market* m, u32 slot) noexcept nogil
 cdef u32 take_hidden(Market* m, u32 slot, u32 lots) noexcept nogil
 cdef void leave_queue(Market* m, Instrument* book, u32 slot) noexcept nogil

@@ -10,6 +10,7 @@ from exchange.engine.book cimport slot_of, take_out, unlink
 from exchange.engine.state cimport (
     COLLECTED, FEATURED, WAITING, WATCH_HIDDEN, WATCH_STOPS, auction_of, ensure, instrument_of, is_featured, is_live,
 )
+from exchange.engine.groups cimport FOLLOWED_FEATURES, leave_special
 from exchange.engine.triggers cimport remove_trigger
 from exchange.engine.vocabulary cimport *
 
@@ -25,17 +26,21 @@ cdef void put_extra(Market* m, u32 slot, Extra* extra) noexcept nogil:
         m.instruments[instrument].watched |= WATCH_HIDDEN
 
 
-cdef void forget_extra(Market* m, u32 slot) noexcept nogil:
-    """The order is finished, or no longer special."""
+cdef bint forget_extra(Market* m, u32 slot) noexcept nogil:
+    """The order is finished, or no longer special. Whether it was one side of a quote."""
+    cdef bint quote = m.extras[slot].features & ORDER_FEATURE_QUOTE
     cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
     cdef Stops* stops = &m.stops[instrument]
     if m.extras[slot].features & ORDER_FEATURE_ICEBERG:
         stops.icebergs -= 1
         if stops.icebergs == 0:
             m.instruments[instrument].watched &= ~<u32>WATCH_HIDDEN
+    if m.extras[slot].features & FOLLOWED_FEATURES:
+        leave_special(m, slot)
     memset(&m.extras[slot], 0, sizeof(Extra))
     m.orders[slot].traits &= ~(<u32>FEATURED << 24)
     m.extra_count -= 1
+    return quote
 
 
 cdef u32 hide(Market* m, u32 slot) noexcept nogil:

@@ -15,7 +15,7 @@ from exchange.engine.state cimport (
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
-    TARGET_FEATURES = 12  # STOP ICEBERG: they say what target_hi is
+    TARGET_FEATURES = 14  # GROUPED STOP ICEBERG: they say what target_hi is
 
 cdef void refuse_target(Market* m, Command* c, u32 slot) noexcept nogil
 cdef void refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogil

@@ -95,6 +95,13 @@ cdef inline void free_slot(Market* m, u32 slot, u32 tag) noexcept nogil:
     m.order_free = slot
 
 
+cdef inline void free_quote(Market* m, u32 slot) noexcept nogil:
+    """A side of a quote has no id that anyone would ask for again."""
+    m.orders[slot].traits = 0  # FREE
+    m.orders[slot].next = m.order_free
+    m.order_free = slot
+
+
 cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     """An order is FILLED or CANCELLED: its slot stays while its id is remembered."""
     cdef Order* o = &m.orders[slot]
@@ -105,8 +112,9 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     if unlikely(is_marked(o)):
         if (o.traits >> 24) & EXPIRES:
             stop_expiry(m, slot)
-        if (o.traits >> 24) & FEATURED:
-            forget_extra(m, slot)
+        if (o.traits >> 24) & FEATURED and forget_extra(m, slot):
+            free_quote(m, slot)
+            return
         if (o.traits >> 24) & COMBINED:
             charge_legs(m, &m.positions[o.position])
         if is_aged(o):

@@ -10,8 +10,9 @@ from libc.string cimport memcpy
 from exchange.engine.risk cimport hold_of
 from exchange.engine.state cimport (
     Safety, Window,
-    Account, Composite, Extra, FREE, Instrument, Market, Member, Order, Position, Session, Stops,
-    Timer, account_of, i64, instrument_of, is_featured, state_of, u32, u64, working_of,
+    Account, Composite, Extra, FREE, Instrument, Market, Member, Order, Position, Protection,
+    Session, Stops, Timer, account_of, i64, instrument_of, is_featured, state_of, u32, u64,
+    working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -69,6 +70,12 @@ cdef bytes image_of_composite(Composite* made):
     cdef u32 k
     return numbers((made.anchor, made.legs, made.rule, made.implied)) + b"".join(
         [numbers((made.leg[k], made.ratio[k])) for k in range(made.legs)])
+
+
+cdef bytes image_of_protection(Protection* one):
+    return numbers((
+        one.account, one.product, one.lots, one.blocked, one.traded, one.window, one.start,
+    ))
 
 
 cdef bytes image_of_account(Account* a, bint buckets):
@@ -161,6 +168,8 @@ cdef bytes after_orders(Market* m, bint buckets):
         parts.append((<char*>&m.sessions[k].account)[:sizeof(Session) - sizeof(u64)])
     for k in range(m.timer_count):
         parts.append(numbers((m.timers[k].due, m.timers[k].session)))
+    for k in range(1, m.protection_top):
+        parts.append(image_of_protection(&m.protections[k]))
     killed = [k for k in range(LIMIT_MEMBERS) if m.members_killed[k]]
     if killed:
         parts.append(numbers((len(killed), *killed)))

@@ -18,6 +18,8 @@ cdef void shrink(Market* m, u32 slot, u32 lots, u32 reason) noexcept nogil
 cdef void withdraw(Market* m, Instrument* book, Position* p, u32 slot) noexcept nogil
 cdef void work_aside(Market* m, Instrument* book, u32 slot) noexcept nogil
 cdef void cancel_for(Market* m, u32 slot, u32 reason) noexcept nogil
+cdef void pick(Market* m, u32 slot) noexcept nogil
+cdef void tell_group(Market* m, u32 slot) noexcept nogil
 cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u32 reason) noexcept nogil
 
 

@@ -1,5 +1,8 @@
 """What every order command shares: rejects, repeated answers, receipts, and an order's end."""
 
+from libc.stdlib cimport realloc
+
+from exchange.engine.groups cimport part
 from exchange.engine.ids cimport (
     fill_cell, find_cell, find_key, fingerprint, remember, tag_of, take_slot,
 )
@@ -156,6 +159,30 @@ cdef void work_aside(Market* m, Instrument* book, u32 slot) noexcept nogil:
 cdef void cancel_for(Market* m, u32 slot, u32 reason) noexcept nogil:
     """`cancel_order`, out of line: for who cancels rarely."""
     cancel_order(m, slot, reason)
+
+
+cdef void pick(Market* m, u32 slot) noexcept nogil:
+    """Put a slot on the list that the command in hand is gathering."""
+    cdef u32 room = m.picked_capacity
+    cdef u32* grown
+    if m.picked_count == room:
+        room = 2 * room if room else 1024
+        grown = <u32*>realloc(m.picked, <u64>room * sizeof(u32))
+        if grown == NULL:
+            m.broken = 1
+            return
+        m.picked = grown
+        m.picked_capacity = room
+    m.picked[m.picked_count] = slot
+    m.picked_count += 1
+
+
+cdef void tell_group(Market* m, u32 slot) noexcept nogil:
+    """A FEATURED order has traded: the other order of its group is cancelled. Whoever makes an
+    order trade calls it after each trade of a resting one, and once for the incoming one."""
+    cdef u32 other = part(m, slot)
+    if other:
+        cancel_for(m, other, CANCEL_REASON_GROUP)
 
 
 cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u32 reason) noexcept nogil:

@@ -5,13 +5,13 @@ lots; those of a member or of all, by passing over the slots. Nothing of it is k
 order's way.
 """
 
-from libc.stdlib cimport qsort, realloc
+from libc.stdlib cimport qsort
 
 from exchange.engine.book cimport occupied_above
 from exchange.engine.guards cimport bad_owner
 from exchange.engine.ids cimport slots_left
 from exchange.engine.ladder cimport lowest
-from exchange.engine.lifecycle cimport answered, cancel_for, keep_receipt, reject
+from exchange.engine.lifecycle cimport answered, cancel_for, keep_receipt, pick, reject
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
     Account, Command, Event, Instrument, KILLED_ACCOUNT, KILLED_EXCHANGE, KILLED_MEMBER, Level,
@@ -31,21 +31,6 @@ cdef struct Choice:  # which orders of an account
     u8 selection
     u32 number  # of the instrument or product
     u32 session
-
-
-cdef void pick(Market* m, u32 slot) noexcept nogil:
-    cdef u32 room = m.picked_capacity
-    cdef u32* grown
-    if m.picked_count == room:
-        room = 2 * room if room else 1024
-        grown = <u32*>realloc(m.picked, <u64>room * sizeof(u32))
-        if grown == NULL:
-            m.broken = 1
-            return
-        m.picked = grown
-        m.picked_capacity = room
-    m.picked[m.picked_count] = slot
-    m.picked_count += 1
 
 
 cdef void pick_from(Market* m, Level* level, Choice* wanted) noexcept nogil:

@@ -11,7 +11,8 @@ from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport hide
 from exchange.engine.ids cimport retire
 from exchange.engine.legs cimport match_watched
-from exchange.engine.lifecycle cimport cancel_for, say_gone, shrink
+from exchange.engine.lifecycle cimport cancel_for, say_gone, shrink, tell_group
+from exchange.engine.protection cimport count_quote
 from exchange.engine.risk cimport adverse_per_lot, charge, execute, rehold
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
@@ -128,6 +129,17 @@ cdef bint was_iceberg(Market* m, Level* level, u32 slot) noexcept nogil:
     return True
 
 
+cdef bint after_special(Market* m, Level* level, u32 slot) noexcept nogil:
+    """The resting order that has just traded is special: whether it is back for more. It leads its
+    level still, whatever is cancelled."""
+    cdef u32 lots = (m.next_event - 1).quantity
+    cdef bint again = was_iceberg(m, level, slot)
+    if m.extras[slot].features & ORDER_FEATURE_QUOTE:
+        count_quote(m, slot, lots)
+    tell_group(m, slot)
+    return again
+
+
 cdef inline void match(Market* m, Instrument* book, Incoming* t, bint special) noexcept nogil:
     """Trade until the incoming order is done or nothing within its limit is left."""
     cdef u8 other = 1 - t.side
@@ -151,7 +163,7 @@ cdef inline void match(Market* m, Instrument* book, Incoming* t, bint special) n
                 prevent_self_trade(m, slot, t)
                 break  # the level may be gone
             trade(m, book, level, t, maker, p, order_id_of(m, slot), price)
-            if special and is_featured(maker) and was_iceberg(m, level, slot):
+            if special and is_featured(maker) and after_special(m, level, slot):
                 if t.leaves == 0:
                     break
                 continue
@@ -180,7 +192,7 @@ cdef void settle_head(Market* m, Instrument* book, i32 at) noexcept nogil:
     cdef u32 slot = level.head
     cdef Order* maker = &m.orders[slot]
     cdef u8 side = side_of(maker)
-    if is_featured(maker) and was_iceberg(m, level, slot):
+    if is_featured(maker) and after_special(m, level, slot):
         return
     if maker.leaves:
         return
@@ -246,6 +258,8 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
             match(m, book, t, special)
     elif remainder != CANCEL_REASON_FOK_UNFILLED:
         remainder = CANCEL_REASON_MINIMUM_UNFILLED
+    if special and t.lots and is_featured(o):
+        tell_group(m, t.slot)
     o.executed += <u32>t.lots
     o.leaves = t.leaves
     if t.leaves and remainder == 0:

@@ -12,10 +12,12 @@ cdef struct Terms:  # what a new order is made of, once its guards have passed
     u32 need  # lots it must be able to trade at once
     i64 price  # it would rest at; 0 if it does not
     i64 expiry
+    u32 partner  # the slot of the other order of its group
     i64 adverse, rise  # of the hold
     Extra extra  # of a special order
 
 
+cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil
 cdef void enter(Market* m, Command* c) noexcept nogil
 cdef void accept_plain(Market* m, Command* c, Instrument* book, Account* account,
                        Terms* terms) noexcept nogil

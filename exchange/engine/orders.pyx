@@ -9,6 +9,9 @@ from exchange.engine.book cimport has_opposite, price_of, reaches, rest, slot_to
 from exchange.engine.combinations cimport bad_legs_risk, missing_positions
 from exchange.engine.expiry cimport start_expiry
 from exchange.engine.extras cimport put_extra, stops_of
+from exchange.engine.groups cimport (
+    FOLLOWED_FEATURES, features_of, join_special, partner_of, room_to_reduce, shared_lots,
+)
 from exchange.engine.guards cimport (
     TARGET_FEATURES, bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, minimum_of,
     refuse_extent, rests,
@@ -24,8 +27,9 @@ from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
     WATCH_BREAKER, WATCH_LIMITS,
     AT_MARKET, Account, COMBINED, Command, Composite, Event, Instrument, Market, Order,
-    PROTECTED_BY, Position, WATCH_IMPLIED, WATCH_LEGS, WORKING, collects, emit, i64, likely,
-    order_id_of, pair, traits_of, u16, u32, u64, u8, unlikely, what,
+    PROTECTED_BY, Position, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, collects, emit, i64,
+    instrument_of, is_live, likely, order_id_of, pair, traits_of, u16, u32, u64, u8, unlikely,
+    what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -34,7 +38,7 @@ cdef enum:
     ENTER_FORM = 0x78F8FE00
     # what is zero in a plain limit order, GTC or DAY: also tif > 1, all flags but MANUAL
     PLAIN_FORM = 0xFBFEFE00
-    ENTER_FEATURES = 28  # STOP ICEBERG ALL_OR_NONE
+    ENTER_FEATURES = 31  # REDUCE_ONLY GROUPED STOP ICEBERG ALL_OR_NONE
 
 
 cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil:
@@ -80,7 +84,7 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
             or (minimum_of(c) and (post_only or c.tif == TIME_IN_FORCE_FOK))
             or shared & (shared - 1)  # more than one of them
             or (c.spare & ORDER_FEATURE_STOP and (post_only or c.tif == TIME_IN_FORCE_GFA))
-            or (c.spare & ORDER_FEATURE_ICEBERG and not rests(c.tif))):
+            or (c.spare & (ORDER_FEATURE_GROUPED | ORDER_FEATURE_ICEBERG) and not rests(c.tif))):
         reject(m, c, REASON_COMBINATION, 0, 0)
         return True
     if c.spare & ORDER_FEATURE_ALL_OR_NONE:
@@ -114,6 +118,8 @@ cdef bint bad_room(Market* m, Command* c, Instrument* book) noexcept nogil:
 cdef void make_special(Market* m, Event* accepted, u32 slot, Extra* extra) noexcept nogil:
     """A new order, not yet in any book, has features: its event says which."""
     put_extra(m, slot, extra)
+    if extra.features & FOLLOWED_FEATURES:
+        join_special(m, slot, extra.partner)
     accepted.b |= <i64>(extra.features & 0xFF) << 16 | <i64>extra.display << 32
 
 
@@ -213,11 +219,43 @@ cdef void specify_extra(Command* c, Extra* extra) noexcept nogil:
             extra.ticks = c.price
 
 
+cdef u32 find_partner(Market* m, Command* c) noexcept nogil:
+    """The slot of the live order of this account that is in no group yet; 0 if there is none."""
+    cdef u32 slot = <u32>c.target_hi
+    cdef Order* o = &m.orders[slot]
+    if (slot == 0 or slot >= m.order_top or o.generation != c.target_hi >> 32 or not is_live(o)
+            or account_of(&m.positions[o.position]) != c.account):
+        return 0
+    if (features_of(m, slot) & ORDER_FEATURE_QUOTE or partner_of(m, slot)
+            or m.composites[instrument_of(&m.positions[o.position])].legs):
+        return 0
+    return slot
+
+
+cdef bint refuse_features(Market* m, Command* c, Account* account, Terms* terms) noexcept nogil:
+    """GROUP, REDUCE_ONLY. Finds the other order of a group."""
+    cdef u32 at = position_of(account, c.instrument)
+    cdef i64 shared, room
+    if c.spare & ORDER_FEATURE_GROUPED:
+        terms.partner = find_partner(m, c)
+        if terms.partner == 0:
+            reject(m, c, REASON_GROUP, 0, 0)
+            return True
+    if c.spare & ORDER_FEATURE_REDUCE_ONLY:
+        room = room_to_reduce(m, &m.positions[at], at, c.side, 0)
+        shared = shared_lots(m, terms.partner, at, c.side)
+        if room < 0 or c.quantity > room + shared:
+            reject(m, c, REASON_REDUCE_ONLY, 0 if room < 0 else room + shared, c.quantity)
+            return True
+    return False
+
+
 cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
     """What is not plain in an order: what becomes of its remainder, and what it asks for."""
     terms.extra.features = c.spare
     if c.spare:
         specify_extra(c, &terms.extra)
+        terms.extra.partner = terms.partner
     terms.rests = False
     terms.expiry = 0
     terms.remainder = 0
@@ -333,9 +371,12 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
             return
         if bad_post_only(m, c, book, c.side, terms.slot) or refuse_extent(m, c, book):
             return
+        terms.partner = 0
         if book.watched & WATCH_LEGS:
             terms.price = price
             enter_combined(m, c, book, account, &terms)
+            return
+        if c.spare and refuse_features(m, c, account, &terms):
             return
     if unlikely(account.open_orders >= account.max_open_orders):
         reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)

@@ -19,9 +19,9 @@ from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
     Losses, Safety,
     Account, Auction, COLLECTED, Cell, Composite, ELECTED, Expiry, Extra, FREE, Instrument, Level,
-    Market, Member, Order, Position, Protection, RECEIPT, Session, Stops, Timer, UNPRICED, WAITING,
-    WATCH_AUCTION, WORKING, account_of, auction_of, collects, i32, instrument_of, is_featured,
-    market_free, market_new, side_of, state_of, tif_stp_of, u32, u64, u8, working_of,
+    Market, Member, Order, Position, Protection, RECEIPT, Session, Stand, Stops, Timer, UNPRICED,
+    WAITING, WATCH_AUCTION, WORKING, account_of, auction_of, collects, i32, instrument_of,
+    is_featured, market_free, market_new, side_of, state_of, tif_stp_of, u32, u64, u8, working_of,
 )
 from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
@@ -176,6 +176,8 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.expiry_count > m.order_capacity or m.corrected_count > LIMIT_CORRECTIONS
         or m.halt_count > m.instrument_count
         or m.extra_count >= m.order_top
+        or m.protection_top < 1 or m.protection_top > m.protection_capacity
+        or m.protection_capacity != fresh.protection_capacity
         or m.timer_capacity != fresh.timer_capacity
         or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
         or m.cell_room * <u64>2 != cells or cells << m.cell_shift != <u64>1 << 32
@@ -217,6 +219,8 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
     carry(w, m.combined, <u64>m.combined_count * sizeof(u32))
     carry(w, m.members, <u64>LIMIT_MEMBERS * sizeof(Member))
     carry(w, m.members_killed, LIMIT_MEMBERS)
+    carry(w, m.protections, <u64>m.protection_top * sizeof(Protection))
+    carry(w, m.protection_heads, <u64>m.account_top * sizeof(u32))
     carry(w, m.sessions, <u64>m.session_top * sizeof(Session))
     carry(w, m.timers, <u64>m.timer_count * sizeof(Timer))
     carry(w, m.expiries, <u64>m.expiry_count * sizeof(Expiry))
@@ -339,6 +343,12 @@ cdef int check_small(Market* m) noexcept nogil:
             return TABLES
     for i in range(m.timer_count):
         if m.timers[i].session & 0xFFFF >= m.session_top:
+            return TABLES
+    for i in range(m.account_top):
+        if m.protection_heads[i] >= m.protection_top:
+            return TABLES
+    for i in range(1, m.protection_top):  # each was made after the one it leads to
+        if m.protections[i].next >= i or m.protections[i].account >= m.account_top:
             return TABLES
     for i in range(m.expiry_count):
         if m.expiries[i].slot >= m.order_top:
@@ -466,6 +476,7 @@ cdef int adopt_orders(Market* m) noexcept nogil:
             extras += 1
             if extras > m.extra_count or bad_extra(m, slot):
                 return ORDERS
+            adopt_extra(m, slot)
         if state == WAITING and not adopt_stop(m, slot):
             return ORDERS
         fault = put_in_place(m, slot, state)
@@ -477,7 +488,23 @@ cdef int adopt_orders(Market* m) noexcept nogil:
 cdef inline bint bad_extra(Market* m, u32 slot) noexcept nogil:
     """An iceberg that shows nothing would be refilled for ever."""
     cdef Extra* extra = &m.extras[slot]
+    if (extra.partner >= m.order_top or extra.prev >= m.order_top or extra.next >= m.order_top
+            or side_of(&m.orders[slot]) > 1):
+        return True
     return (extra.features & ORDER_FEATURE_ICEBERG or extra.hidden) and extra.display == 0
+
+
+cdef void adopt_extra(Market* m, u32 slot) noexcept nogil:
+    """The order's position knows again that it only reduces, or is one side of a quote."""
+    cdef Extra* extra = &m.extras[slot]
+    cdef Stand* stand = &m.stands[m.orders[slot].position]
+    if extra.features & ORDER_FEATURE_QUOTE:
+        stand.quotes[side_of(&m.orders[slot])] = slot
+    if extra.features & ORDER_FEATURE_REDUCE_ONLY:
+        if extra.prev == 0:
+            stand.reducing_head = slot
+        if extra.next == 0:
+            stand.reducing_tail = slot
 
 
 cdef inline bint adopt_stop(Market* m, u32 slot) noexcept nogil:

@@ -99,7 +99,7 @@ cdef struct Extra:  # 64 bytes; what only special orders have, by slot: of a liv
     u32 features  # OrderFeature, ExtraFlag
     u32 partner  # GROUPED: the slot of the other order; 0 once that one has ended
     u32 prev, next  # REDUCE_ONLY: the position's others, oldest first
-    u32 counted  # QUOTE: lots executed that its protection has counted
+    u32 spare
     u32 display  # of an iceberg: most lots it shows
     u32 hidden  # of an iceberg: lots that are not in its leaves
     u32 child, sibling, before  # in the heap of triggers: see triggers.pyx
@@ -113,7 +113,8 @@ cdef struct Stops:  # of an instrument, what its special orders need
     Level waiting  # oldest first; its orders are WAITING
     Level elected  # first elected first; its orders are WAITING
     i64 due  # when the next of the elected come in, 0 if there are none
-    u32 icebergs, spare  # live orders that have a display
+    u32 icebergs  # live orders that have a display
+    u32 followed  # live orders that only reduce, are grouped or quotes
 
 cdef struct Cell:  # of the id hash
     u32 tag, slot
@@ -189,7 +190,7 @@ cdef struct Instrument:  # 256 bytes
     u32 state, halt_cause
     u32 trades  # CONTINUOUS, and the market's mode NORMAL
     u32 watched  # Watch: what has to be looked at after its orders traded
-    u32 product, featured  # its number; how many of its orders keep WATCH_QUOTES
+    u32 product, spare  # its number
     u64 spares[3]
 
 cdef enum Watch:
@@ -311,11 +312,8 @@ cdef struct Market:
     # the day
     u32 business_date, rules_version
     u8 day_open, mode, killed
-    u32 bereaved  # the partner of a grouped order that has just been filled
     u32* picked  # slots gathered for a mass cancel
     u32 picked_count, picked_capacity
-    u64 seen_sequence  # of the command whose events aftermath has seen up to seen_index
-    u32 seen_index, spare
     i64 deposits  # net of withdrawals: the sum of all cash
     Safety* safety  # by instrument
     Losses* losses  # by account

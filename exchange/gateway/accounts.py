@@ -13,17 +13,30 @@ import msgspec
 
 from exchange.marketdata.instruments import Instruments
 from exchange.marketdata.stream import Row, maker_of, signed
-from exchange.messages import HOUSE_ACCOUNT, EventFlag, EventKind, KillScope, TradingState
+from exchange.messages import (
+    HOUSE_ACCOUNT,
+    EventFlag,
+    EventKind,
+    KillScope,
+    OrderFeature,
+    TradingState,
+)
 
 FINISHED_ORDERS: Final = 1 << 17
 EXCHANGE: Final = -1  # in ``Accounts.stopped``: every member
 _BY_SETTING, _BY_KILL = 1, 2
+_QUOTE: Final = int(OrderFeature.QUOTE)
 # Plain integers: an enumeration's own operators cost more than all else done per event.
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _SELL: Final = int(EventFlag.SELL)
 _ACCEPTED: Final = int(EventKind.ORDER_ACCEPTED)
 _TRADE: Final = int(EventKind.TRADE)
 _CANCELLED: Final = int(EventKind.ORDER_CANCELLED)
+
+
+def quote_name(code: str, sell: bool) -> str:
+    """Return what stands for the client order id of one side of a quote, which has none."""
+    return f"quote.{code}.{'sell' if sell else 'buy'}"
 
 
 class Order(msgspec.Struct, gc=False):
@@ -143,6 +156,8 @@ class Accounts:
     def _accept(self, row: Row, text: str) -> None:
         order_id, account_id, quantity = row[7], row[6], row[9]
         sell, tif = row[3] & _SELL != 0, row[14] & 0xFF
+        if row[14] >> 16 & _QUOTE:
+            text = quote_name(self._instruments.by_id[row[5]].code, sell)
         order = Order(order_id, account_id, row[5], text, sell, row[8], quantity, quantity, tif)
         self.orders[order_id] = order
         account = self.by_id[account_id]

@@ -53,7 +53,9 @@ UNSTATED: Final = int(Side.UNSTATED)
 MARKET: Final = int(CommandFlag.MARKET)
 POST_ONLY: Final = int(CommandFlag.POST_ONLY)
 PROTECTED: Final = int(CommandFlag.PROTECTED)
-EXTENT: Final = Layout("<QQ")  # an ENTER's target: expiry; minimum, display or trigger
+REDUCE_ONLY: Final = int(OrderFeature.REDUCE_ONLY)
+GROUPED: Final = int(OrderFeature.GROUPED)
+EXTENT: Final = Layout("<QQ")  # an ENTER's target: expiry; minimum, display, trigger or partner
 STOP, ICEBERG = int(OrderFeature.STOP), int(OrderFeature.ICEBERG)
 NANOSECONDS_PER_MS: Final = 1_000_000
 EXPIRES_MS_MAX: Final = (1 << 63) // NANOSECONDS_PER_MS - 1
@@ -244,7 +246,7 @@ class Recorder:
         if market != (request.price is None):
             told = "has no price" if market else "needs a price"
             raise Refused(Reason.SYNTAX, "price", f"a {request.type} order {told}")
-        lots = self._lots(request.quantity)
+        lots = self.lots(request.quantity)
         price = 0
         if text is not None:
             known = self._ticks.get((instrument.id, text))
@@ -270,8 +272,11 @@ class Recorder:
             and request.minimum_quantity is None
             and request.stop_price is None
             and request.display_quantity is None
+            and request.group_with is None
         ):
             features, extent = self._extent(request, instrument)
+        if request.reduce_only:
+            features |= REDUCE_ONLY
         return RECORD.pack(
             ENTER, SIDES[request.side], tif, flags, instrument.id, account, session,
             price, lots, 0, SELF_TRADES[request.self_trade], features,
@@ -282,21 +287,25 @@ class Recorder:
         """Return an order's features; its end of life in nanoseconds, and its minimum or display in
         lots or its trigger in ticks, of which it has one; raises Refused."""
         expires, stop, display = request.expires_ms, request.stop_price, request.display_quantity
-        minimum, second = request.minimum_quantity, 0
+        minimum, group, second = request.minimum_quantity, request.group_with, 0
         if expires is not None and not 0 <= expires <= EXPIRES_MS_MAX:
             told = f"milliseconds since the epoch, up to {EXPIRES_MS_MAX}"
             raise Refused(Reason.SYNTAX, "expires_ms", told)
-        if [stop, display, minimum].count(None) < 2:
+        if [stop, display, minimum, group].count(None) < 3:
             field = "display_quantity" if stop is None else "stop_price"
-            told = "one of stop_price, display_quantity and minimum_quantity"
+            if stop is None and display is None:
+                field = "group_with"
+            told = "one of stop_price, display_quantity, minimum_quantity and group_with"
             raise Refused(Reason.COMBINATION, field, told)
         features = 0
         if minimum is not None:
-            second = self._lots(minimum, "minimum_quantity")
+            second = self.lots(minimum, "minimum_quantity")
         elif display is not None:
-            features, second = ICEBERG, self._lots(display, "display_quantity")
+            features, second = ICEBERG, self.lots(display, "display_quantity")
         elif stop is not None:
             features, second = STOP, self._price(instrument, stop, "stop_price") & U64_MAX
+        elif group is not None:
+            features, second = GROUPED, read_order_id(group, "group_with")
         return features, EXTENT.pack((expires or 0) * NANOSECONDS_PER_MS, second)
 
     def cancel(self, request: Cancel, account: int, session: int) -> bytes:
@@ -305,7 +314,7 @@ class Recorder:
 
     def reduce(self, request: Reduce, account: int, session: int) -> bytes:
         """Return the record of a REDUCE; raises Refused."""
-        lots = self._lots(request.quantity)
+        lots = self.lots(request.quantity)
         return self._target(CommandKind.REDUCE, request, account, session, 0, lots, 0)
 
     def replace(
@@ -316,9 +325,9 @@ class Recorder:
         ``instrument`` is the known target's; None if no such order is known yet, and then the
         request must name it, because a price is read on its instrument's tick.
         """
-        lots = self._lots(request.quantity)
+        lots = self.lots(request.quantity)
         if request.instrument is not None:
-            named = self._instrument(request.instrument)
+            named = self.instrument(request.instrument)
             if instrument is not None and named is not instrument:
                 raise Refused(Reason.COMBINATION, "instrument", "the order is in another")
             instrument = named
@@ -353,13 +362,14 @@ class Recorder:
             target, digest(request_id, REQUEST),
         )  # fmt: skip
 
-    def _instrument(self, code: str) -> Instrument:
+    def instrument(self, code: str) -> Instrument:
+        """Return the listed instrument of that code; raises Refused."""
         instrument = self._instruments.by_code.get(code)
         if instrument is None:
             raise _unknown(code)
         return instrument
 
-    def _lots(self, text: str, field: str = "quantity") -> int:
+    def lots(self, text: str, field: str = "quantity") -> int:
         few = _FEW.get(text)
         if few is not None:
             return few
@@ -371,6 +381,11 @@ class Recorder:
             limit = str(Limit.QUANTITY.value)
             raise Refused(Reason.QUANTITY_RANGE, field, limit=limit, observed=text)
         return lots
+
+    def price(self, instrument: Instrument, text: str) -> int:
+        """Return a price in ticks; raises Refused."""
+        known = self._ticks.get((instrument.id, text))
+        return self._price(instrument, text) if known is None else known
 
     def _price(self, instrument: Instrument, text: str, field: str = "price") -> int:
         """Return the ticks of a price not yet in ``_ticks``, and remember them."""
@@ -415,9 +430,14 @@ def target_of(request: Cancel | Reduce | Replace) -> tuple[bytes, bool]:
         return digest(checked_id(request.client_order_id, "client_order_id"), ORDER), True
     if request.order_id is None:
         raise Refused(Reason.MISSING_FIELD, "order_id", "order_id or client_order_id")
-    if ORDER_ID.fullmatch(request.order_id) is None:
-        raise Refused(Reason.ID_FORMAT, "order_id", "not an order id")
-    order_id = int(request.order_id)
+    return read_order_id(request.order_id, "order_id").to_bytes(16, "little"), False
+
+
+def read_order_id(text: str, field: str) -> int:
+    """Return an order id; raises Refused."""
+    if ORDER_ID.fullmatch(text) is None:
+        raise Refused(Reason.ID_FORMAT, field, "not an order id")
+    order_id = int(text)
     if order_id > U64_MAX:
-        raise Refused(Reason.NOT_FOUND, "order_id", observed=request.order_id)
-    return order_id.to_bytes(16, "little"), False
+        raise Refused(Reason.NOT_FOUND, field, observed=text)
+    return order_id

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from exchange.gateway.auth import Key, Keys
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
+from exchange.gateway.mass import MassRecorder
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.queries import Queries
 from exchange.gateway.rejects import full_reason
@@ -82,6 +83,7 @@ class Hub:
         self.metrics: Metrics | None = None  # set once what was released before is read
         self.feed, self.accounts = view.feed, view.accounts
         self.recorder = Recorder(self.feed.instruments)
+        self.mass = MassRecorder(self.feed.instruments, self.recorder)
         self.reports = Reports(self.feed.instruments, self.accounts)
         self.queries = Queries(self.feed, self.accounts)
         self._begin = view.position

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
 
-from exchange.gateway.accounts import Accounts
+from exchange.gateway.accounts import Accounts, quote_name
+from exchange.gateway.mass import MassReports
 from exchange.gateway.rejects import from_event
 from exchange.marketdata.instruments import Instruments, micros_text
 from exchange.marketdata.stream import Row, maker_of, signed
@@ -64,6 +65,7 @@ _ASKED: Final = frozenset((0, int(CancelReason.REQUESTED), int(CancelReason.REDU
 REQUESTED_TEXT: Final = CancelReason.REQUESTED.name
 # Plain integers: an enumeration's own operators cost more than the rest of a report.
 SELL: Final = int(EventFlag.SELL)
+QUOTE: Final = int(OrderFeature.QUOTE)
 MARKET: Final = int(EventFlag.MARKET)
 POST_ONLY: Final = int(EventFlag.POST_ONLY)
 RESTING: Final = int(EventFlag.RESTING)
@@ -109,6 +111,7 @@ class Reports:
             EventKind.LEG_TRADE: self._leg,
             EventKind.ORDER_EXECUTED: self._executed,
             EventKind.RESIDUAL_POSTED: self._residual,
+            **MassReports(instruments).kinds,
             EventKind.DEPOSITED: self._cash,
             EventKind.WITHDRAWN: self._cash,
             EventKind.FEE_CHARGED: self._cash,
@@ -120,6 +123,8 @@ class Reports:
         flags, terms = row[3], row[14]
         market = flags & MARKET
         instrument = self._instruments.by_id[row[5]]
+        if terms >> 16 & QUOTE:
+            text = quote_name(instrument.code, flags & SELL != 0)
         return Accepted(
             row[0],
             row[1],

@@ -41,6 +41,12 @@ from exchange.messages.wire import (
     encode_json,
     encode_msgpack,
 )
+from exchange.messages.wire_mass import (
+    Kill,
+    MassCancel,
+    Protect,
+    Quote,
+)
 
 if TYPE_CHECKING:
     from exchange.gateway.hub import Hub
@@ -109,6 +115,10 @@ class Session:
             Cancel: self._cancel,
             Reduce: self._reduce,
             Replace: self._replace,
+            MassCancel: self._mass,
+            Kill: self._mass,
+            Quote: self._mass,
+            Protect: self._mass,
             Logon: self._logon,
             Subscribe: self._subscribe,
             Unsubscribe: self._unsubscribe,
@@ -185,6 +195,11 @@ class Session:
         account = self._trader()
         target = self._target_instrument(request, account)
         record = self._recorder.replace(request, account, self.engine_session, target)
+        self._submit(record, ingress_ns, request.request_id)
+
+    def _mass(self, request: MassCancel | Kill | Quote | Protect, ingress_ns: int) -> None:
+        account = self._trader()
+        record = self.hub.mass.record(request, account, self.engine_session)
         self._submit(record, ingress_ns, request.request_id)
 
     def _target_instrument(self, request: Replace, account: int) -> Instrument | None:

@@ -50,6 +50,7 @@ class Instrument:
         self.multiplier = row[9]
         self.tick_scale = row[10]  # clearing units per tick
         self.tick_value = self.multiplier * self.tick_scale  # micro-dollars of a tick per lot
+        self.product = row[11]  # its number
         self.price_step = row[7]
         self.lot_step = row[4]
         self.low_ticks, self.high_ticks = row[13], row[14]
@@ -112,6 +113,8 @@ class Instruments:
         self.by_id: dict[int, Instrument] = {}
         self.by_code: dict[str, Instrument] = {}
         self.business_date: int | None = None
+        self.products: dict[str, int] = {}  # numbers by name
+        self.product_names: dict[int, str] = {}
 
     def value(self, instrument: Instrument) -> int:
         """Return what a lot is worth at the mark, of a combination at its legs', in micro-dollars.
@@ -134,6 +137,9 @@ class Instruments:
             instrument = Instrument(row, text)
             self.by_id[instrument.id] = instrument
             self.by_code[instrument.code] = instrument
+            if instrument.data.product:
+                self.products.setdefault(instrument.data.product, instrument.product)
+                self.product_names.setdefault(instrument.product, instrument.data.product)
             return instrument
         if kind == EventKind.DAY_OPENED:
             self.business_date = row[9]

@@ -10,8 +10,7 @@ may pass 2**53 (order ids, match numbers) are strings of digits. ``time`` is the
 nanoseconds since the epoch. (``sequence``, ``index``) is the place of the event in the released
 stream; a response without it comes from the gateway alone and is on no tape.
 
-Requests refuse unknown fields. Responses may gain fields, and a client must ignore those that it
-does not know.
+Requests refuse unknown fields. Responses may gain fields; a client ignores what it does not know.
 """
 
 from collections.abc import Callable
@@ -20,6 +19,19 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from exchange.messages import SelfTrade, Side, TimeInForce
+from exchange.messages.wire_base import Request as Request
+from exchange.messages.wire_base import Response as Response
+from exchange.messages.wire_base import SideText as SideText
+from exchange.messages.wire_mass import (
+    Kill,
+    Killed,
+    MassCancel,
+    MassCancelled,
+    Protect,
+    Protection,
+    Quote,
+    Quoted,
+)
 
 PROTOCOL_VERSION: Final = 1
 JSON_PROTOCOL: Final = "hourbook.json"  # WebSocket subprotocols; JSON when none is asked for
@@ -27,7 +39,6 @@ MSGPACK_PROTOCOL: Final = "hourbook.msgpack"
 HEARTBEAT_MS: Final = 5_000  # the gateway is never silent for longer
 CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 
-SideText: TypeAlias = Literal["buy", "sell"]
 CorrectionText: TypeAlias = Literal["bust", "adjustment"]
 OrderTypeText: TypeAlias = Literal["limit", "market"]
 TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD", "GFA"]
@@ -46,12 +57,6 @@ class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     epoch: int
     sequence: int
     index: int
-
-
-class Request(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="op", forbid_unknown_fields=True
-):
-    """What every request has: the tag ``op``."""
 
 
 class Logon(Request, frozen=True, kw_only=True, tag="logon"):
@@ -94,6 +99,8 @@ class Enter(Request, frozen=True, kw_only=True, tag="enter"):
     protection: str | None = None  # of a market order, dollars beyond the best opposite price
     stop_price: str | None = None  # a stop: it waits for a trade at this price or through it
     display_quantity: str | None = None  # an iceberg: lots that it shows at a time
+    reduce_only: bool = False  # it only ever brings the position nearer to zero
+    group_with: str | None = None  # order id of another one: a trade of one cancels the other
 
 
 class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
@@ -171,22 +178,9 @@ class Ping(Request, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 AnyRequest: TypeAlias = (
-    Logon
-    | Enter
-    | Cancel
-    | Reduce
-    | Replace
-    | Subscribe
-    | Unsubscribe
-    | ListInstruments
-    | QueryAccount
-    | QueryOrders
-    | Ping
-)
-
-
-class Response(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
-    """What every response has: the tag ``type``."""
+    Logon | Enter | Cancel | Reduce | Replace | MassCancel | Kill | Quote | Protect | Subscribe |
+    Unsubscribe | ListInstruments | QueryAccount | QueryOrders | Ping
+)  # fmt: skip
 
 
 class LoggedOn(Response, frozen=True, kw_only=True, tag="logged_on"):
@@ -460,8 +454,8 @@ class DepthDelta(Response, frozen=True, kw_only=True, tag="depth"):
     previous_sequence: int
     time: int
     checksum: int
-    bids: list[Level] = []
-    asks: list[Level] = []
+    bids: list[Level] = msgspec.field(default_factory=list)
+    asks: list[Level] = msgspec.field(default_factory=list)
 
 
 class PublicTrade(Response, frozen=True, kw_only=True, tag="trade"):
@@ -589,36 +583,12 @@ class Heartbeat(Response, frozen=True, kw_only=True, tag="heartbeat"):
 
 
 AnyResponse: TypeAlias = (
-    LoggedOn
-    | Rejected
-    | Accepted
-    | Execution
-    | Cancelled
-    | Reduced
-    | Replaced
-    | Dormant
-    | Returned
-    | Waiting
-    | Elected
-    | Refilled
-    | Corrected
-    | LegTraded
-    | ResidualPosted
-    | Settled
-    | CashMoved
-    | Deficit
-    | Subscribed
-    | Unsubscribed
-    | DepthSnapshot
-    | DepthDelta
-    | PublicTrade
-    | PublicCorrection
-    | InstrumentState
-    | Instruments
-    | AccountReport
-    | Orders
-    | Heartbeat
-)
+    LoggedOn | Rejected | Accepted | Execution | Cancelled | Reduced | Replaced | Dormant |
+    Returned | Waiting | Elected | Refilled | MassCancelled | Killed | Quoted | Protection |
+    Corrected | LegTraded | ResidualPosted | Settled | CashMoved | Deficit | Subscribed |
+    Unsubscribed | DepthSnapshot | DepthDelta | PublicTrade | PublicCorrection | InstrumentState |
+    Instruments | AccountReport | Orders | Heartbeat
+)  # fmt: skip
 
 encode_json: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
 read_listing: Final[Callable[[str], InstrumentData]] = msgspec.json.Decoder(InstrumentData).decode

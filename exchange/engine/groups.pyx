@@ -1,0 +1,105 @@
+"""Orders that only reduce a position, groups of two, the sides of quotes: who belongs together.
+
+Invariants: partners name each other; a position's list of REDUCE_ONLY orders is in the order of
+their acceptance; all that works on their side of the position together only reduces it, of two that
+are grouped the larger counted. Nothing here cancels or tells anything.
+"""
+
+from exchange.engine.risk cimport absolute
+from exchange.engine.state cimport (
+    Extra, FEATURED, Stand, WATCH_QUOTES, instrument_of, is_live, lots_of, side_of, working_of,
+)
+
+
+cdef void count_special(Market* m, u32 slot) noexcept nogil:
+    """One more order of the book that `aftermath` has to look after."""
+    cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
+    m.stops[instrument].followed += 1
+    m.instruments[instrument].watched |= WATCH_QUOTES
+
+
+cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil:
+    """A new order, FEATURED already, takes its place beside others; `partner` may be 0."""
+    cdef Extra* x = &m.extras[slot]
+    cdef Stand* stand = &m.stands[m.orders[slot].position]
+    count_special(m, slot)
+    x.prev = 0
+    x.next = 0
+    x.partner = partner
+    if x.features & ORDER_FEATURE_REDUCE_ONLY:
+        x.prev = stand.reducing_tail
+        if x.prev:
+            m.extras[x.prev].next = slot
+        else:
+            stand.reducing_head = slot
+        stand.reducing_tail = slot
+    if partner:
+        if not is_featured(&m.orders[partner]):
+            m.orders[partner].traits |= <u32>FEATURED << 24
+            m.extra_count += 1
+        if not m.extras[partner].features & FOLLOWED_FEATURES:
+            count_special(m, partner)
+        m.extras[partner].features |= ORDER_FEATURE_GROUPED
+        m.extras[partner].partner = slot
+
+
+cdef u32 part(Market* m, u32 slot) noexcept nogil:
+    """Neither of a group is bound to the other any more; the slot of the other, 0 if none."""
+    cdef u32 partner = partner_of(m, slot)
+    if partner:
+        m.extras[slot].partner = 0
+        m.extras[partner].partner = 0
+    return partner
+
+
+cdef void leave_special(Market* m, u32 slot) noexcept nogil:
+    """The order is finished; its Extra still says what it was. `aftermath` ends the watch."""
+    cdef Extra* x = &m.extras[slot]
+    cdef Order* o = &m.orders[slot]
+    cdef Stand* stand = &m.stands[o.position]
+    part(m, slot)
+    m.stops[instrument_of(&m.positions[o.position])].followed -= 1
+    if x.features & ORDER_FEATURE_QUOTE:
+        stand.quotes[side_of(o)] = 0
+    if not x.features & ORDER_FEATURE_REDUCE_ONLY:
+        return
+    if x.prev:
+        m.extras[x.prev].next = x.next
+    else:
+        stand.reducing_head = x.next
+    if x.next:
+        m.extras[x.next].prev = x.prev
+    else:
+        stand.reducing_tail = x.prev
+
+
+cdef i64 shared_lots(Market* m, u32 partner, u32 at, u8 side) noexcept nogil:
+    """Lots of a partner that are of the same position and side: only one of the two trades."""
+    cdef Order* o = &m.orders[partner]
+    if partner == 0 or o.position != at or side_of(o) != side or not is_live(o):
+        return 0
+    return lots_of(m, partner)
+
+
+cdef i64 room_to_reduce(Market* m, Position* p, u32 at, u8 side, u32 without) noexcept nogil:
+    """Lots of a side that would still only reduce, beyond all that work there, one order left out.
+
+    Of two that are grouped, the larger one counts.
+    """
+    cdef i64 room = -working_of(p, side)
+    cdef u32 slot = m.stands[at].reducing_head
+    cdef u32 partner
+    cdef i64 lots, shared
+    if (p.net > 0) == (side == 1):
+        room += absolute(p.net)
+    if without:
+        room += lots_of(m, without)
+    while slot:
+        partner = partner_of(m, slot)
+        if side_of(&m.orders[slot]) == side and slot != without and partner != without:
+            lots = lots_of(m, slot)
+            shared = shared_lots(m, partner, at, side)
+            if not (features_of(m, partner) & ORDER_FEATURE_REDUCE_ONLY and partner < slot):
+                room += lots if lots < shared else shared
+        slot = m.extras[slot].next
+    return room

@@ -1,0 +1,95 @@
+"""Market makers' protection: how many lots an account's quotes may trade in a window.
+
+One per (account, product). The window begins with the first lot traded after the last one has
+passed; what is traded in it only rises, and one that has reached its lots blocks until it is set
+again.
+"""
+
+from exchange.engine.guards cimport bad_owner
+from exchange.engine.lifecycle cimport cancel_for, reject
+from exchange.engine.risk cimport position_of
+from exchange.engine.state cimport (
+    Account, Event, Position, account_of, blank, i64, instrument_of,
+)
+from exchange.engine.vocabulary cimport *
+
+
+cdef Protection* protection_of(Market* m, u32 account, u32 product) noexcept nogil:
+    """NULL if the account has none in the product."""
+    cdef u32 at = m.protection_heads[account]
+    while at:
+        if m.protections[at].product == product:
+            return &m.protections[at]
+        at = m.protections[at].next
+    return NULL
+
+
+cdef void count_quote(Market* m, u32 slot, u32 lots) noexcept nogil:
+    """Lots of a quote have traded."""
+    cdef Position* p = &m.positions[m.orders[slot].position]
+    cdef Protection* one = protection_of(
+        m, account_of(p), m.instruments[instrument_of(p)].product)
+    if one == NULL or one.lots == 0:
+        return
+    if m.stamp - one.start >= one.window:
+        one.start = m.stamp
+        one.traded = 0
+    one.traded += lots
+
+
+cdef void tell(Market* m, Protection* one) noexcept nogil:
+    cdef Event* e = blank(m, EVENT_KIND_PROTECTION_CHANGED, 0, 0, one.product, one.account)
+    e.quantity = one.lots
+    e.leaves = one.blocked
+    e.a = one.window
+    e.b = one.traded
+
+
+cdef void protect(Market* m, u32 account, u32 product) noexcept nogil:
+    """If the account's quotes have traded their lots: all of them in the product are cancelled, by
+    instrument, bid before ask, and it quotes no more until the protection is set again."""
+    cdef Protection* one = protection_of(m, account, product)
+    cdef Account* a = &m.accounts[account]
+    cdef u32 i, at, slot
+    cdef int side
+    if one == NULL or one.lots == 0 or one.blocked or one.traded < one.lots:
+        return
+    one.blocked = 1
+    tell(m, one)
+    for i in range(a.positions_length):
+        at = position_of(a, i)
+        if at == 0 or m.instruments[i].product != product:
+            continue
+        for side in range(2):
+            slot = m.stands[at].quotes[side]
+            if slot:
+                cancel_for(m, slot, CANCEL_REASON_PROTECTION)
+
+
+cdef void set_protection(Market* m, Command* c) noexcept nogil:
+    """Set it anew: nothing is counted yet, and quoting is no longer blocked."""
+    cdef i64 window = <i64>c.target_lo
+    cdef Protection* one
+    if bad_owner(m, c, False):
+        return
+    if (c.instrument >= LIMIT_PRODUCTS or c.quantity > LIMIT_QUANTITY or window < 0
+            or window > <i64>1 << 50 or (c.quantity == 0) != (window == 0)):
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return
+    one = protection_of(m, c.account, c.instrument)
+    if one == NULL:
+        if m.protection_top >= m.protection_capacity:
+            reject(m, c, REASON_PROTECTIONS_FULL, m.protection_capacity, m.protection_capacity)
+            return
+        one = &m.protections[m.protection_top]
+        one.account = c.account
+        one.product = c.instrument
+        one.next = m.protection_heads[c.account]
+        m.protection_heads[c.account] = m.protection_top
+        m.protection_top += 1
+    one.lots = c.quantity
+    one.window = window
+    one.blocked = 0
+    one.traded = 0
+    one.start = 0
+    tell(m, one)

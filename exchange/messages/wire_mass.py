@@ -1,0 +1,105 @@
+"""Mass acts in the native protocol: mass cancel, kill, quotes, protection; see ``wire``."""
+
+from typing import Literal, TypeAlias
+
+from exchange.messages.wire_base import Request, Response, SideText
+
+KillText: TypeAlias = Literal["session", "account"]
+QuoteTimeText: TypeAlias = Literal["GTC", "DAY"]
+
+
+class MassCancel(Request, frozen=True, kw_only=True, tag="mass_cancel"):
+    """Takes out all of the account's orders, or those that every field given chooses."""
+
+    request_id: str
+    instrument: str | None = None
+    product: str | None = None
+    side: SideText | None = None
+    session: int | None = None  # those entered in it
+    manual: bool = False
+
+
+class Kill(Request, frozen=True, kw_only=True, tag="kill"):
+    """Throws the kill switch of this session or of the whole account: every order that it stops is
+    cancelled, and only cancels and reductions pass until an operator lifts it."""
+
+    request_id: str
+    scope: KillText = "session"
+
+
+class Quote(Request, frozen=True, kw_only=True, tag="quote"):
+    """Says both sides of the account's quote in an instrument: a side left out is taken back, one
+    that is as it was keeps its place. It never takes: what would trade at once is refused."""
+
+    request_id: str
+    instrument: str
+    bid_price: str | None = None
+    bid_quantity: str | None = None
+    ask_price: str | None = None
+    ask_quantity: str | None = None
+    time_in_force: QuoteTimeText = "DAY"
+
+
+class Protect(Request, frozen=True, kw_only=True, tag="protect"):
+    """Bounds the lots that the account's quotes in a product may trade within a window.
+
+    When they reach it all of them are cancelled, and quotes are refused until this is sent again.
+    """
+
+    request_id: str
+    product: str
+    quantity: str  # lots; "0": no protection, and then window_ms is 0
+    window_ms: int
+
+
+class MassCancelled(Response, frozen=True, kw_only=True, tag="mass_cancelled"):
+    """A mass cancel is done: ``orders`` reports of cancelled orders follow it."""
+
+    sequence: int
+    index: int
+    time: int
+    orders: int
+    request_id: str | None = None
+    duplicate: bool = False
+
+
+class Killed(Response, frozen=True, kw_only=True, tag="killed"):
+    """A kill switch was thrown, or lifted (``active`` false); ``orders`` were cancelled."""
+
+    sequence: int
+    index: int
+    time: int
+    scope: str  # session, account, member or exchange
+    active: bool
+    orders: int = 0
+    session: int | None = None
+    request_id: str | None = None
+
+
+class Quoted(Response, frozen=True, kw_only=True, tag="quoted"):
+    """The account's quote in an instrument as asked; reports of the orders that changed follow."""
+
+    sequence: int
+    index: int
+    time: int
+    instrument: str
+    bid_price: str | None = None
+    bid_quantity: str | None = None
+    ask_price: str | None = None
+    ask_quantity: str | None = None
+    request_id: str | None = None
+    duplicate: bool = False
+
+
+class Protection(Response, frozen=True, kw_only=True, tag="protection"):
+    """The protection of the account's quotes in a product was set, or has ``blocked`` them."""
+
+    sequence: int
+    index: int
+    time: int
+    product: str
+    quantity: str
+    window_ms: int
+    traded: str
+    blocked: bool
+    request_id: str | None = None
