@@ -239,6 +239,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
                               bint special) noexcept nogil:
     cdef Order* o = &m.orders[t.slot]
     cdef Position* p = &m.positions[o.position]
+    cdef u32 before = o.executed  # implied trades add to it at once
     t.who = p.who
     t.group = p.owner.group
     t.position = o.position
@@ -258,7 +259,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
             match(m, book, t, special)
     elif remainder != CANCEL_REASON_FOK_UNFILLED:
         remainder = CANCEL_REASON_MINIMUM_UNFILLED
-    if special and t.lots and is_featured(o):
+    if special and is_featured(o) and (t.lots or o.executed != before):
         tell_group(m, t.slot)
     o.executed += <u32>t.lots
     o.leaves = t.leaves
