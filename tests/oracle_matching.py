@@ -192,7 +192,7 @@ def can_fill(m: Market, incoming: Order, wanted: int) -> bool:
 
 def meet_implied(m: Market, incoming: Order) -> bool:
     """Trade once with an implied price that is better than every order it could trade with."""
-    from oracle_implied import best_source, trade_implied  # it needs what this file has
+    from oracle_implied import best_source, trade_implied  # noqa: PLC0415
 
     instrument = m.instruments[incoming.instrument]
     source = best_source(m, instrument, incoming.side, incoming.leaves, incoming.account)

@@ -10,7 +10,8 @@ from exchange.engine.implied cimport Source, find_source, trade_implied
 from exchange.engine.matching cimport meet_head, meet_own, settle_head
 from exchange.engine.risk cimport adverse_per_lot, charge, execute, position_of, rehold
 from exchange.engine.state cimport (
-    Composite, Event, Level, NO_ASK, NO_BID, Order, Position, WATCH_IMPLIED, WATCH_LEGS, account_of, emit, event_of,
+    Composite, Event, Level, NO_ASK, NO_BID, Order, Position, WATCH_IMPLIED, WATCH_LEGS,
+    account_of, emit, event_of,
     i128, i32, i64, instrument_of, order_id_of, u16, u32, u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
