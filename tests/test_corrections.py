@@ -332,3 +332,14 @@ async def test_both_accounts_and_the_public_are_told(corrected: tuple[Path, int,
         holding = known.holdings[number]
         assert known.cash == money["cash"]
         assert (holding.net, holding.cost) == (position["net"], position["cost"])
+
+
+async def test_the_terms_bands_hold_until_they_are_turned_off(tmp_path: Path) -> None:
+    async with running(tmp_path, Clock()) as m:
+        reference = await prepared(m)
+        assert (await m.operations.perform(requests.Protect()))["protected"] == 48
+        with pytest.raises(RequestRefused, match="PRICE_BAND"):
+            await trade(m, reference * 110 // 100)
+        await m.operations.perform(requests.SetFeature(feature="bands"))
+        await m.operations.perform(requests.SetFeature(feature="all_months_limit"))
+        assert await trade(m, reference * 110 // 100)

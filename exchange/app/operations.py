@@ -105,6 +105,16 @@ class Operations:
                 case requests.SetAccount():
                     await self._desk.perform([wishes.set_account(request)])
                     return {"account": request.account, "killed": request.killed}
+                case requests.Protect():
+                    todo = [
+                        wishes.protect(terms, listed.id, price, on=request.on)
+                        for listed, terms, price in self._settled()
+                    ]
+                    await self._desk.perform(todo)
+                    return {"protected": len(todo) if request.on else 0}
+                case requests.SetFeature():
+                    await self._desk.perform([wishes.set_feature(request)])
+                    return {"feature": request.feature, "on": request.on}
                 case requests.Bust() | requests.Adjust():
                     return await self._approvals.propose(request, person)
                 case requests.Approve():

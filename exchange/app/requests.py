@@ -101,6 +101,22 @@ class SetMode(Request, frozen=True, kw_only=True, tag="mode"):
     mode: Literal["normal", "cancel_only"]
 
 
+class Protect(Request, frozen=True, kw_only=True, tag="protect"):
+    """Holds every instrument to the price band and the limit over all months of its terms."""
+
+    on: bool = True
+
+
+class SetFeature(Request, frozen=True, kw_only=True, tag="feature"):
+    """Turns one feature of the whole market off, or on again, without a restart."""
+
+    feature: Literal[
+        "reduce_only", "groups", "stops", "icebergs", "bands", "circuit_breaker", "velocity",
+        "accountability", "order_value", "all_months_limit", "loss_limit",
+    ]  # fmt: skip
+    on: bool = False
+
+
 class OpenDay(Request, frozen=True, kw_only=True, tag="open_day"):
     """Opens a business date (yyyymmdd): lists new expiries, sets limits, starts trading."""
 
@@ -255,6 +271,8 @@ AnyRequest: TypeAlias = (
     | OpenDay
     | ListContract
     | Settle
+    | Protect
+    | SetFeature
     | Bust
     | Adjust
     | Approve

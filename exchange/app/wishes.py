@@ -14,7 +14,15 @@ import msgspec
 from contracts.decimal_text import DecimalTextError, parse_price
 from contracts.grades.table import FactorTable
 from contracts.spec import Instrument
-from exchange.app.requests import Deposit, Kill, OpenAccount, RecordFixing, SetAccount, Withdraw
+from exchange.app.requests import (
+    Deposit,
+    Kill,
+    OpenAccount,
+    RecordFixing,
+    SetAccount,
+    SetFeature,
+    Withdraw,
+)
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.margin.parameters import MarginParameters, lot_rates
 from exchange.clearing.matters import Due
@@ -28,6 +36,7 @@ from exchange.messages import (
     CommandFlag,
     CommandKind,
     EventFlag,
+    Feature,
     KillScope,
     Limit,
     Mode,
@@ -164,6 +173,26 @@ def set_state(code: str, number: int, state: TradingState) -> Wish:
     """Changes an instrument's trading state."""
     command = Command(kind=CommandKind.SET_STATE, instrument=number, tif=state)
     return Wish(command, note("state", code=code, state=state.name))
+
+
+def protect(terms: Instrument, number: int, price_micros: int, *, on: bool) -> Wish:
+    """Holds an instrument to its terms' price band around a price, and to the limit over all
+    months; or to neither."""
+    ticks = abs(price_micros) // terms.tick_scale * terms.band_percent // 100
+    command = Command(
+        kind=CommandKind.SET_PROTECTIONS,
+        instrument=number,
+        price=ticks // terms.price_step * terms.price_step if on else 0,
+        target_hi=terms.all_months_limit if on else 0,
+    )
+    return Wish(command, note("protect", code=terms.code, on=on))
+
+
+def set_feature(request: SetFeature) -> Wish:
+    """Turns a feature of the whole market on or off."""
+    feature = Feature[request.feature.upper()]
+    command = Command(kind=CommandKind.SET_FEATURE, tif=feature, quantity=int(request.on))
+    return Wish(command, note("feature", feature=feature.name, on=request.on))
 
 
 def settle(code: str, number: int, price_micros: int, cycle: int = 1) -> Wish:

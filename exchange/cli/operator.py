@@ -166,6 +166,34 @@ def resume(code: str) -> "requests.Resume":
     return requests.Resume(code=code)
 
 
+@market_command(admin, "protect")
+def protect(
+    off: Annotated[bool, typer.Option("--off", help="Hold them to nothing of it.")] = False,
+) -> "requests.Protect":
+    """Hold every instrument to the price band and the all-months limit of its terms."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Protect(on=not off)
+
+
+@market_command(admin, "feature")
+def feature(
+    name: Annotated[str, typer.Argument(help="Its name, as in the admin protocol.")],
+    on: Annotated[bool, typer.Option("--on", help="Turn it on again.")] = False,
+) -> "requests.SetFeature":
+    """Turn a feature of the whole market off without a restart."""
+    import msgspec  # noqa: PLC0415
+
+    from exchange.app import requests  # noqa: PLC0415
+
+    try:
+        return msgspec.convert(
+            {"operation": "feature", "feature": name, "on": on}, requests.SetFeature
+        )
+    except msgspec.ValidationError as error:
+        raise typer.BadParameter(f"no feature {name}: {error}") from error
+
+
 @market_command(admin, "bust")
 def bust(
     match_number: MatchNumber, reason: Reason, malfunction: Malfunction = False
