@@ -41,9 +41,7 @@ class Prices(Matter):
         EventKind.INSTRUMENT_SETTLED,
     )
     closed: int = 0  # stamp of the date's close; 0 while it is open
-    proposals: dict[int, Proposed] = msgspec.field(
-        default_factory=dict
-    )  # by event number
+    proposals: dict[int, Proposed] = msgspec.field(default_factory=dict)  # by event number
     cycles: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> last settled
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
