@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benches import contracts, core, journal, path, questions, replay, rivals
+from benches import contracts, core, end_of_day, journal, ledger, path, questions, replay, rivals
 from benches.core import Subject, floor_table, flow_rows, given_subjects, own_subjects
 from benches.memory import measure
 from benches.rows import Row, publish, row
@@ -103,6 +103,16 @@ def test_the_journal_syncs_as_often_as_bare_appends(tmp_path: Path) -> None:
     assert rows[-1].ratio == 1.0
     commands, syncs = asyncio.run(journal.group_commit(tmp_path, records))
     assert commands == 300 > 10 * syncs
+
+
+def test_the_ledger_writes_what_raw_sqlite_writes(tmp_path: Path) -> None:
+    ours, raw = ledger.time_round(tmp_path, size=7, count=50, number=0)
+    assert ours > 0 < raw
+
+
+def test_a_day_ends_and_clearing_agrees_with_the_engine(tmp_path: Path) -> None:
+    rows = list(end_of_day.rows(20, 6, tmp_path))
+    assert [one.unit for one in rows] == ["MiB peak", *["positions/s"] * 5, "MiB peak"]
 
 
 def test_questions_are_compared_with_the_replay() -> None:
