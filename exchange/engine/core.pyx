@@ -291,7 +291,7 @@ cdef class Engine:
         while NO_BID < at < NO_ASK and (levels == 0 or len(out) <= levels):
             level = &ladder.levels[at]
             price, lots, orders = price_of(i, at), level.quantity, self._count(level)
-            if out and out[-1][0] == price:
+            if out and out[len(out) - 1][0] == price:  # no index wraps here
                 _, more_lots, more_orders = out.pop()
                 lots, orders = lots + more_lots, orders + more_orders
             out.append((price, lots, orders))
