@@ -1,6 +1,7 @@
 """The oracle's transfers: lots that change hands off the book, at a price agreed elsewhere."""
 
 from oracle_corrections import furthest
+from oracle_features import follow
 from oracle_instruments import living, notional_fits, outright, price_fits
 from oracle_orders import keep_receipt, need_slot, repeated
 from oracle_protections import judge_all_months
@@ -119,6 +120,7 @@ def transfer(m: Market, c: Record) -> None:
         position.net += change
         position.cost += change * c.price * instrument.multiplier
     nets = [m.accounts[n].positions[instrument.number].net for n in (c.account, giver)]
+    first = len(m.rows)
     row = m.emit(
         EventKind.LOTS_TRANSFERRED,
         flags=EventFlag.SELL if c.side == Side.SELL else 0,
@@ -134,6 +136,7 @@ def transfer(m: Market, c: Record) -> None:
     )
     review(m, [c.account])
     review(m, [giver])
+    follow(m, first)
     keep_receipt(m, c, row)
 
 

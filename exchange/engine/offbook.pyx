@@ -6,7 +6,8 @@ and no price of the book knows of it.
 """
 
 from exchange.engine.accounts cimport compare_deficit
-from exchange.engine.guards cimport bad_risk, refuse_margin
+from exchange.engine.aftermath cimport follow
+from exchange.engine.guards cimport bad_risk
 from exchange.engine.ids cimport slots_left
 from exchange.engine.instruments cimport bad_mark, exceeds, exceeds_bound, refuse_outright
 from exchange.engine.lifecycle cimport answered, keep_receipt, reject
@@ -14,7 +15,8 @@ from exchange.engine.orders cimport open_position
 from exchange.engine.risk cimport execute, position_of
 from exchange.engine.safety cimport refuse_all_months
 from exchange.engine.state cimport (
-    Account, Command, Event, Instrument, Market, Position, emit, i64, pair, u32, u64, u8, what,
+    Account, Command, Event, Instrument, Market, Position, WATCH_QUOTES, emit, i64, pair, u32, u64, u8,
+    what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -156,4 +158,6 @@ cdef void transfer_lots(Market* m, Command* c) noexcept nogil:
     move_lots(m, c, book, giver)
     compare_deficit(m, c.account)
     compare_deficit(m, giver)
+    if book.watched & WATCH_QUOTES:
+        follow(m, book, first)
     keep_receipt(m, c, c.account, first)
