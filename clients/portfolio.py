@@ -22,6 +22,7 @@ from exchange.messages.wire import (
     Replaced,
     Returned,
     SideText,
+    Transferred,
     Waiting,
 )
 
@@ -86,8 +87,8 @@ class Portfolio:
             lots = read_quantity(report.quantity)
             self._shift(report.instrument, -lots if report.side == "buy" else lots)
 
-    def take_leg(self, report: LegTraded) -> None:
-        """Take a leg of a combination's trade in: it moves the position in its month."""
+    def take_leg(self, report: LegTraded | Transferred) -> None:
+        """Take a leg of a combination's trade in, or lots off the book: positions move."""
         if report.sequence > self._positions_as_of:
             lots = read_quantity(report.quantity)
             self._shift(report.instrument, lots if report.side == "buy" else -lots)

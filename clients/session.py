@@ -53,6 +53,7 @@ from exchange.messages.wire import (
     Settled,
     Subscribe,
     Subscribed,
+    Transferred,
     Unsubscribe,
     Unsubscribed,
     Waiting,
@@ -85,6 +86,7 @@ AnyReport: TypeAlias = (
     | Corrected
     | LegTraded
     | ResidualPosted
+    | Transferred
     | Settled
     | CashMoved
     | Deficit
@@ -296,7 +298,7 @@ class Session:
             return Received(message, self._settle(key))
         if isinstance(message, Corrected):
             self.portfolio.correct(message)
-        elif isinstance(message, LegTraded):
+        elif isinstance(message, LegTraded | Transferred):
             self.portfolio.take_leg(message)
         return Received(message)
 

@@ -46,14 +46,14 @@ MIXED: Final[Mapping[str, int]] = {
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
     "churn": 1, "recovered": 1, "correct": 10, "protect": 7, "feature": 2, "mass_cancel": 6,
     "kill": 1, "resume": 8, "combine": 3, "call": 4, "uncross": 8, "indicate": 6, "imply": 3,
-    "quote": 60, "shield": 4,
+    "quote": 60, "shield": 4, "transfer": 12,
 }  # fmt: skip
 
 
 # The steps whose commands may have a field put at an edge.
 TAMEABLE: Final = (
     "enter", "enter", "cancel", "reduce", "replace", "renew", "money", "session",
-    "limits", "risk", "state", "mark", "settle", "open_account", "other", "correct",
+    "limits", "risk", "state", "mark", "settle", "open_account", "other", "correct", "transfer",
     "protect", "set_account",
     "mass_cancel", "kill",
 )  # fmt: skip
@@ -595,6 +595,21 @@ class Generator:
             target_lo=row[0] << INDEX_BITS | row[1],
             target_hi=row[13] if bust else self._price(row[5]),
             key_lo=row[14] & MASK["Q"] if bust else 0,
+        )
+
+    def _transfer(self) -> bytes:
+        """Lots off the book, at about the price of a trade; now and then to oneself."""
+        draw, number = self.random, self._instrument()
+        return pack(
+            CommandKind.TRANSFER,
+            tif=draw.choice((1, 1, 2, 2, 3, 4, 4, draw.randrange(6))),
+            side=draw.randrange(2),
+            instrument=number,
+            account=self._account() or self._account(),
+            target_lo=self._account() or self._account() or draw.randrange(12),
+            price=self._price(number) * self.tick_scale + draw.randrange(2),
+            quantity=self._lots(),
+            key_lo=self._request(),
         )
 
     # --- accounts and the market

@@ -37,6 +37,7 @@ from oracle_instruments import (
 )
 from oracle_mass import is_stopped, kill, mass_cancel, resume
 from oracle_matching import cancel_order
+from oracle_offbook import transfer
 from oracle_orders import cancel, enter, reduce, replace
 from oracle_protections import count_losses_from_now, set_feature
 from oracle_quotes import mass_quote, set_protection
@@ -181,6 +182,7 @@ EFFECTS: dict[int, Callable[[Market, Record], None]] = {
     CommandKind.INDICATE: indicate,
     CommandKind.BUST: bust,
     CommandKind.ADJUST: adjust,
+    CommandKind.TRANSFER: transfer,
     CommandKind.SET_PROTECTIONS: protect,
     CommandKind.SET_BREAKER: protect,
     CommandKind.SET_FEATURE: set_feature,

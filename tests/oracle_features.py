@@ -121,6 +121,9 @@ def follow(m: Market, first: int) -> None:
         if row.kind in (EventKind.TRADE, EventKind.TRADE_BUSTED, EventKind.LEG_TRADE):
             trim(m, row.account, row.instrument)
             trim(m, row.key[1] & 0xFFFFFFFF, row.instrument)
+        elif row.kind == EventKind.LOTS_TRANSFERRED:
+            trim(m, row.account, row.instrument)
+            trim(m, row.order_id, row.instrument)
         elif row.kind in OF_AN_ORDER:
             trim(m, row.account, row.instrument)
             for number, _ in m.instruments[row.instrument].legs:

@@ -124,9 +124,14 @@ def judge_margin(
         price = wish[2] if number == instrument.number else None
         then = [*working(m, account, number, without=old), (side, lots, price)]
         rise += hold(m, one, net, then) - hold(m, one, net, working(m, account, number))
+    judge_rise(m, account, rise, reduces(m, account, instrument, wish, old))
+
+
+def judge_rise(m: Market, account: Account, rise: int, reducing: bool) -> None:
+    """The requirement would rise by so much; in a deficit only what reduces passes."""
     need = required(m, account)
     if need > account.cash:
-        if reduces(m, account, instrument, wish, old):
+        if reducing:
             return
         raise Rejected(Reason.MARGIN, account.cash, need + max(0, rise))
     if rise <= 0:

@@ -351,6 +351,8 @@ ELSEWHERE = {
     (CommandKind.BUST, Reason.TRADE_UNKNOWN),
     (CommandKind.BUST, Reason.ALREADY_CORRECTED),
     (CommandKind.BUST, Reason.CORRECTIONS_FULL),
+    (CommandKind.TRANSFER, Reason.NOT_HELD),  # test_engine_offbook.py
+    (CommandKind.TRANSFER, Reason.HOUSE_ACCOUNT),
     # test_engine_protections.py
     *(
         (CommandKind.ENTER, reason)

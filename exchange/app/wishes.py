@@ -282,9 +282,23 @@ def due(asked: Due) -> Wish:
     """The command that a due asks for, under its id: it happens once."""
     kind = CommandKind[asked.kind.upper()]
     key_lo, key_hi = asked.key
-    command = Command(
-        kind=kind, account=asked.account, price=asked.amount, key_lo=key_lo, key_hi=key_hi
-    )
+    if asked.lots is None:
+        command = Command(
+            kind=kind, account=asked.account, price=asked.amount, key_lo=key_lo, key_hi=key_hi
+        )
+    else:
+        command = Command(
+            kind=kind,
+            tif=asked.lots.kind,
+            side=Side.SELL if asked.lots.sells else Side.BUY,
+            instrument=asked.lots.instrument,
+            account=asked.account,
+            price=asked.lots.price,
+            quantity=asked.amount,
+            target_lo=asked.lots.other,
+            key_lo=key_lo,
+            key_hi=key_hi,
+        )
     return Wish(command, note("due", id=asked.id, kind=asked.kind, account=asked.account))
 
 

@@ -53,6 +53,7 @@ class EntryKind(IntEnum):
     ADJUSTMENT = 8
     LEG = 9  # of a combination's trade; its price is a clearing price
     RESIDUAL = 10
+    TRANSFER = 11  # off the book; its price is a clearing price
 
 
 class Movement(IntEnum):
@@ -100,6 +101,7 @@ _MOVEMENT: Final = (
     int(Movement.FEES),  # an adjustment's: none
     int(Movement.FEES),  # a leg's
     int(Movement.VARIATION),  # a residual: what the prices of legs leave of the one agreed
+    int(Movement.FEES),  # a transfer's: none
 )  # by EntryKind
 _FEES_EARNED: Final = int(Movement.FEES_EARNED)
 
@@ -124,8 +126,8 @@ class Entry(NamedTuple):
 
     ``number`` is the causing event: sequence << INDEX_BITS | index; of a trade it is the match
     number. ``quantity`` is lots of a trade and the cycle of a settlement. ``buyer`` and ``seller``
-    are the two cleared legs of a trade, or of one busted or adjusted; every other kind names its
-    one account in ``buyer``.
+    are the two cleared legs of a trade, of one busted or adjusted, or of a transfer; every other
+    kind names its one account in ``buyer``.
     """
 
     number: int

@@ -43,13 +43,24 @@ class Ruling(NamedTuple):
     facts: dict[str, Any]
 
 
+class Lots(msgspec.Struct, frozen=True):
+    """What a transfer moves besides its lots: see TRANSFER in docs/reference/engine.md."""
+
+    kind: int  # TransferKind
+    other: int  # account
+    sells: bool  # the account that takes them
+    instrument: int
+    price: int  # clearing price
+
+
 class Due(msgspec.Struct, frozen=True):
     """A command that clearing asks for. ``id`` makes it happen once."""
 
     id: str
-    kind: Literal["deposit", "withdraw", "fee"]
+    kind: Literal["deposit", "withdraw", "fee", "transfer"]
     account: int
-    amount: int  # micro-dollars, > 0
+    amount: int  # micro-dollars, or lots of a transfer; > 0
+    lots: "Lots | None" = None  # of a transfer, which ``account`` takes
 
     @property
     def key(self) -> tuple[int, int]:
@@ -89,6 +100,7 @@ class Dues(Matter):
         EventKind.DEPOSITED,
         EventKind.WITHDRAWN,
         EventKind.FEE_CHARGED,
+        EventKind.LOTS_TRANSFERRED,
     )
     open: dict[str, Due] = {}
     done: int = 0

@@ -98,6 +98,7 @@ class Projection:
             EventKind.TRADE_ADJUSTED: self._corrected,
             EventKind.LEG_TRADE: self._leg_traded,
             EventKind.RESIDUAL_POSTED: self._residual_posted,
+            EventKind.LOTS_TRANSFERRED: self._transferred,
             EventKind.RECORDED: self._recorded,
         }
         self._watched = state.matters.watched
@@ -229,6 +230,22 @@ class Projection:
             seller=account if event.flags & _SELL else maker,
         )  # fmt: skip
         self._compare(_number(event), "residual", -event.a, event.b, account, event.instrument)
+
+    def _transferred(self, event: Event) -> None:
+        """Lots off the book, at a clearing price: positions alone. No cash, no volume, no price."""
+        state, changes, number = self.state, self.changes, _number(event)
+        instrument, taker, giver = event.instrument, event.account, event.order_id
+        buyer, seller = (giver, taker) if event.flags & _SELL else (taker, giver)
+        value = event.quantity * event.price * state.instruments[instrument].multiplier
+        state.positions.trade(instrument, buyer, seller, event.quantity, value)
+        changes.positions.update({(buyer, instrument), (seller, instrument)})
+        self._book(
+            number, EntryKind.TRANSFER, [], instrument=instrument, price=event.price,
+            quantity=event.quantity, buyer=buyer, seller=seller,
+        )  # fmt: skip
+        for account, net in ((taker, event.a), (giver, event.b)):
+            ours = state.positions.get(account, instrument).net
+            self._compare(number, "position", ours, net, account, instrument)
 
     def _corrected(self, event: Event) -> None:
         """A trade of the day taken back, or given another price: its two legs the other way round,

@@ -74,6 +74,9 @@ cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil:
             maker = <u32>e.key_hi
             trim(m, account, instrument)
             trim(m, maker, instrument)
+        elif kind == EVENT_KIND_LOTS_TRANSFERRED:
+            trim(m, account, instrument)
+            trim(m, <u32>e.order_id, instrument)
         elif kind <= EVENT_KIND_ORDER_RETURNED or kind == EVENT_KIND_ORDER_ELECTED:
             trim(m, account, instrument)
             for k in range(m.composites[instrument].legs):

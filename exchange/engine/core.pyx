@@ -24,6 +24,7 @@ from exchange.engine.instruments cimport (
 )
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.mass cimport kill, mass_cancel, resume
+from exchange.engine.offbook cimport transfer_lots
 from exchange.engine.orders cimport enter
 from exchange.engine.protections cimport set_breaker, set_feature, set_protections
 from exchange.engine.protection cimport set_protection
@@ -107,6 +108,8 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
         adjust(m, c)
     elif kind == COMMAND_KIND_LIST_COMBINATION:
         list_combination(m, c)
+    elif kind == COMMAND_KIND_TRANSFER:
+        transfer_lots(m, c)
     elif kind == COMMAND_KIND_SET_PROTECTIONS:
         set_protections(m, c)
     elif kind == COMMAND_KIND_SET_BREAKER:

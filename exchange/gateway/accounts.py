@@ -187,6 +187,11 @@ class Accounts:
             self._book(row[6], row[5], lots, value, row[13])
             self._book(row[12], row[5], -lots, -value, row[14])
             self.by_id[HOUSE_ACCOUNT].cash -= row[13] + row[14]
+        elif kind == EventKind.LOTS_TRANSFERRED:
+            lots = -row[9] if row[3] & _SELL else row[9]
+            value = lots * row[8] * self._instruments.by_id[row[5]].multiplier
+            self._book(row[6], row[5], lots, value, 0)
+            self._book(row[7], row[5], -lots, -value, 0)
         elif kind == EventKind.RESIDUAL_POSTED:
             self.by_id[row[6]].cash += row[13]
             self.by_id[row[12]].cash += row[14]

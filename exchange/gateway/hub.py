@@ -16,7 +16,7 @@ from exchange.gateway.mass import MassRecorder
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.queries import Queries
 from exchange.gateway.rejects import full_reason
-from exchange.gateway.reports import CORRECTIONS, Reports
+from exchange.gateway.reports import CORRECTIONS, DUPLICATE, TRANSFERRED, Reports
 from exchange.gateway.resume import LOGON_MARK, Resume, check_position
 from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage, elements
 from exchange.gateway.view import View
@@ -307,6 +307,10 @@ class Hub:
                 account = row[12]
                 if account in by_account:
                     reports[account].append(self.reports.other(row, stamp))
+            elif kind == TRANSFERRED and not row[3] & DUPLICATE:
+                for account in (row[6], row[7]):
+                    if account in by_account:
+                        reports[account].append(self.reports.transferred(row, stamp, account))
             elif row[12] == LOGON_MARK:
                 self._tell(reports, told)
                 self._answer_logon(row, stamp)

@@ -42,6 +42,8 @@ from exchange.messages.wire import (
     Returned,
     Settled,
     SideText,
+    Transferred,
+    TransferText,
     Waiting,
 )
 
@@ -56,6 +58,8 @@ CORRECTIONS: Final = frozenset(
         ),
     )
 )  # laid out as a trade, the other account in ``maker_account``, and of no order
+TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)  # of two accounts: the other in ``order_id``
+_TRANSFER_TEXT: Final[tuple[TransferText, ...]] = ("give_up", "block", "efp", "porting")
 FEES_REMEMBERED: Final = 4096
 IMPLIED_LEGS: Final = 2  # of a trade with an implied price
 _STP_TEXT: Final = tuple(mode.name.lower() for mode in SelfTrade)
@@ -201,6 +205,22 @@ class Reports:
         if row[2] == EventKind.RESIDUAL_POSTED:
             return self._residual_of(row, time, row[14])
         return self._correction(row, time, side, row[14])
+
+    def transferred(self, row: Row, time: int, account: int) -> Transferred:
+        """Return the report of lots off the book to one of the two accounts."""
+        took = account == row[6]
+        side: SideText = "buy" if took == (not row[3] & SELL) else "sell"
+        return Transferred(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            kind=_TRANSFER_TEXT[row[4] - 1],
+            instrument=self._instruments.by_id[row[5]].code,
+            side=side,
+            quantity=str(row[9]),
+            price=micros_text(row[8]),
+            other_account=row[7] if took else row[6],
+        )
 
     def _leg(self, row: Row, time: int, text: str | None) -> LegTraded:
         return self._leg_of(row, time, _side(row[3]), row[13])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, Protocol
 
 from exchange.gateway.decode import Refused
-from exchange.gateway.reports import CORRECTIONS, Reports
+from exchange.gateway.reports import CORRECTIONS, DUPLICATE, TRANSFERRED, Reports
 from exchange.gateway.session import ENCODERS, STALE_BYTES, Session
 from exchange.marketdata.stream import Released, Row, maker_of
 from exchange.messages import EVENT, EventKind, Reason
@@ -122,6 +122,8 @@ class Resume:
         self, row: Row, reports: Reports, stamp: int, texts: Mapping[int, str]
     ) -> Iterator[Response]:
         """Yield the reports that one event means to the account."""
+        if row[2] == TRANSFERRED and self._account in (row[6], row[7]) and not row[3] & DUPLICATE:
+            yield reports.transferred(row, stamp, self._account)
         build = reports.kinds.get(row[2])
         if build is None or (row[12] == LOGON_MARK and row[2] == _REJECTED):
             return

@@ -50,6 +50,7 @@ _PASSING: Final = bytes(
         EventKind.LEG_TRADE,
         EventKind.ORDER_EXECUTED,
         EventKind.RESIDUAL_POSTED,
+        EventKind.LOTS_TRANSFERRED,
     }
 )
 _MODULES: Final = (accounts_module, resume, depth, feed, instruments)

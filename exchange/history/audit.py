@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from exchange.history.picture import Picture
-from exchange.history.records import CORRECTIONS, SPECIAL, EventRow, event_row
+from exchange.history.records import CORRECTIONS, SPECIAL, TRANSFERRED, EventRow, event_row
 from exchange.history.walk import NS, time_text
 from exchange.history.words import Names, key_text
 from exchange.journal.frame import Frame, unpack_texts
@@ -29,6 +29,7 @@ from exchange.messages import (
     SelfTrade,
     Side,
     TimeInForce,
+    TransferKind,
 )
 
 FIELDS: Final = (
@@ -66,6 +67,7 @@ _MONEY: Final = frozenset(map(int, (CommandKind.DEPOSIT, CommandKind.WITHDRAW, C
 _PRICED: Final = frozenset(
     map(int, (CommandKind.MARK, CommandKind.SETTLE, CommandKind.EXPIRE, CommandKind.LIST))
 )
+_TRANSFERS: Final = {int(kind): kind.name for kind in TransferKind}
 _CORRECTING: Final = frozenset(map(int, (CommandKind.BUST, CommandKind.ADJUST)))
 # Other commands use the account's field for something else, or not at all.
 _OWNED: Final = frozenset(
@@ -75,6 +77,7 @@ _OWNED: Final = frozenset(
         *range(CommandKind.OPEN_ACCOUNT, CommandKind.SET_ACCOUNT + 1),
         int(CommandKind.RECORD),
         *_CORRECTING,
+        int(CommandKind.TRANSFER),
     }
 )
 _TRADE, _REJECTED, _ACCEPTED = (
@@ -209,6 +212,9 @@ class Trail:
         elif kind in _PRICED:
             row[INSTRUMENT] = self.picture.code(command[4])
             row[PRICE] = decimal_text(command[7], 6)
+        elif kind == CommandKind.TRANSFER:
+            row[INSTRUMENT], row[SIDE] = self.picture.code(command[4]), _SIDES[command[1]]
+            row[PRICE], row[QUANTITY] = decimal_text(command[7], 6), command[8]
         elif _LIST < kind < _OPEN_ACCOUNT:
             row[INSTRUMENT] = self.picture.code(command[4])
 
@@ -253,6 +259,9 @@ class Trail:
         if kind in CORRECTIONS:
             self._correction(event)
             return
+        if kind == TRANSFERRED:
+            self._transfer(event)
+            return
         owned = kind <= _LAST_OF_SESSIONS or kind in _ACCOUNTS or kind in SPECIAL
         row = self._row("OUT", event[0], event[1], event[6] if owned else None)
         row[RECORD_TYPE] = _EVENT_KINDS[kind]
@@ -281,6 +290,21 @@ class Trail:
             row[LAST_PRICE], row[LAST_QUANTITY] = self.picture.price(event[5], event[8]), event[9]
             row[AGGRESSOR] = "Y" if incoming else "N"
             row[FEE] = decimal_text(-cash, 6)
+            self._put(row)
+
+    def _transfer(self, event: EventRow) -> None:
+        """Two rows, one for each side of lots that changed hands off the book."""
+        sell = bool(event[3] & _SELL)
+        for account, sold, taker in ((event[6], sell, True), (event[7], not sell, False)):
+            row = self._row("OUT", event[0], event[1], account)
+            row[RECORD_TYPE], row[MSG_TYPE] = _EVENT_KINDS[event[2]], "8"
+            row[INSTRUMENT] = self.picture.code(event[5])
+            row[SIDE], row[LAST_QUANTITY] = "SELL" if sold else "BUY", event[9]
+            row[LAST_PRICE] = decimal_text(event[8], 6)
+            row[EXECUTION_ID] = f"{event[0]}-{event[1]}-{'T' if taker else 'M'}"
+            if event[3] & _DUPLICATE:
+                row[EXECUTION_ID] = ""
+            row[WHY] = _TRANSFERS.get(event[4], "")
             self._put(row)
 
     def _moved(self, row: Row, event: EventRow) -> None:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from exchange.history.picture import Picture, clearing_price
-from exchange.history.records import CORRECTIONS, TRADE, EventRow, event_row, kinds_of
+from exchange.history.records import CORRECTIONS, TRADE, TRANSFERRED, EventRow, event_row, kinds_of
 from exchange.journal.frame import Frame
-from exchange.messages import INDEX_BITS, EventFlag, EventKind
+from exchange.messages import INDEX_BITS, EventFlag, EventKind, TransferKind
 
 LARGE_LOTS: Final = 25
 SHARES: Final = (4, 8)  # concentration: the part of the largest holders
@@ -27,6 +27,8 @@ class Line:
 
     trades: int = 0
     volume: int = 0
+    block_volume: int = 0
+    efp_volume: int = 0
     busted: int = 0
     adjusted: int = 0
     prices: dict[int, int] = field(default_factory=dict)  # that stand, by match number, in order
@@ -67,6 +69,8 @@ class Bulletin:
                 self._traded(event_row(events, number))
             elif kind == EventKind.LEG_TRADE:
                 self._leg(event_row(events, number))
+            elif kind == TRANSFERRED:
+                self._transferred(event_row(events, number))
             elif kind in CORRECTIONS:
                 self._corrected(event_row(events, number), kind)
             elif kind in _TOLD:
@@ -104,6 +108,17 @@ class Bulletin:
         instrument, taker, maker, lots = row[5], row[6], row[12], row[9]
         buyer, seller = (maker, taker) if row[3] & EventFlag.SELL else (taker, maker)
         self._line(instrument)
+        self._move(instrument, buyer, seller, lots)
+
+    def _transferred(self, row: EventRow) -> None:
+        """Lots off the book move open interest; blocks and exchanges have volumes of their own."""
+        if row[3] & EventFlag.DUPLICATE:
+            return
+        instrument, taker, giver, lots = row[5], row[6], row[7], row[9]
+        buyer, seller = (giver, taker) if row[3] & EventFlag.SELL else (taker, giver)
+        line = self._line(instrument)
+        line.block_volume += lots if row[4] == TransferKind.BLOCK else 0
+        line.efp_volume += lots if row[4] == TransferKind.EFP else 0
         self._move(instrument, buyer, seller, lots)
 
     def _corrected(self, row: EventRow, kind: int) -> None:
@@ -176,8 +191,8 @@ class Bulletin:
                     "instrument": price.code,
                     "trades": line.trades,
                     "volume": line.volume,
-                    "block_volume": 0,
-                    "efp_volume": 0,
+                    "block_volume": line.block_volume,
+                    "efp_volume": line.efp_volume,
                     "busted": line.busted,
                     "adjusted": line.adjusted,
                     "open": ticks(next(iter(line.prices.values()), None)),
@@ -241,6 +256,7 @@ class Bulletin:
 _TOLD: Final = frozenset(
     {
         TRADE,
+        TRANSFERRED,
         *CORRECTIONS,
         EventKind.LEG_TRADE,
         EventKind.DAY_OPENED,

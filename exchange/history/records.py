@@ -51,6 +51,7 @@ CORRECTIONS: Final = frozenset({int(EventKind.TRADE_BUSTED), int(EventKind.TRADE
 SPECIAL: Final = frozenset(
     map(int, (EventKind.ORDER_WAITING, EventKind.ORDER_ELECTED, EventKind.ORDER_REFILLED))
 )
+TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)  # the other account in ``order_id``
 TWO_SIDED: Final = CORRECTIONS | {TRADE}
 
 EventRow = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]

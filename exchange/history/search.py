@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from exchange.history.picture import Picture
 from exchange.history.records import (
     CORRECTIONS,
+    TRANSFERRED,
     TWO_SIDED,
     EventRow,
     command_column,
@@ -22,6 +23,7 @@ _INSTRUMENT_KINDS = frozenset(
         *(k for k in EventKind if EventKind.ORDER_ACCEPTED <= k < EventKind.SESSION_OPENED),
         *(k for k in EventKind if EventKind.INSTRUMENT_LISTED <= k < EventKind.ACCOUNT_OPENED),
         *CORRECTIONS,
+        EventKind.LOTS_TRANSFERRED,
     }
 )
 _TAKEN = frozenset({EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED})
@@ -72,10 +74,13 @@ class Query:
             wanted = self.account
             owners = event_column(events, "account").tolist()
             makers = event_column(events, "maker_account").tolist()
+            orders = event_column(events, "order_id").tolist()
             numbers = [
                 n
                 for n in numbers
-                if owners[n] == wanted or (makers[n] == wanted and kinds[n] in TWO_SIDED)
+                if owners[n] == wanted
+                or (makers[n] == wanted and kinds[n] in TWO_SIDED)
+                or (orders[n] == wanted and kinds[n] == TRANSFERRED)
             ]
         if self.code is not None:
             listed = self.picture.instruments.by_code.get(self.code)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from exchange.history.picture import Picture, clearing_price, money
-from exchange.history.records import CORRECTIONS, SPECIAL, EventRow
+from exchange.history.records import CORRECTIONS, SPECIAL, TRANSFERRED, EventRow
 from exchange.marketdata.stream import signed
 from exchange.messages import (
     INDEX_BITS,
@@ -25,6 +25,7 @@ from exchange.messages import (
     Side,
     TimeInForce,
     TradingState,
+    TransferKind,
 )
 
 _MONEY: Final = frozenset(
@@ -110,6 +111,8 @@ RULES: Final[dict[Reason, str]] = {
     Reason.TRADE_UNKNOWN: "the open day, from sequence {limit}, has no such trade",
     Reason.ALREADY_CORRECTED: "the trade was busted or adjusted before",
     Reason.CORRECTIONS_FULL: "{limit} trades were corrected today, and no more may be",
+    Reason.NOT_HELD: "{observed} lots are to be handed on by an account that holds {limit}",
+    Reason.HOUSE_ACCOUNT: "the clearing house's own account takes and gives no lots",
     Reason.FEATURE_OFF: "what the order asks for is turned off",
     Reason.PRICE_BAND: "the price {observed} is beyond the price band, which ends at {limit}",
     Reason.ORDER_VALUE: "the order is worth {observed} USD, and {limit} is the most",
@@ -243,6 +246,13 @@ def command_line(command: Command, picture: Picture, instrument: int | None = No
             f"{kind} match {command.target_lo}: {command.quantity:,}"
             f" {picture.code(command.instrument)} at {where}{to}"
         )
+    if command.kind == CommandKind.TRANSFER:
+        verb = "sells to" if command.side == Side.SELL else "buys of"
+        return (
+            f"{kind} {member_name(TransferKind, command.tif)}: {account} {verb} account"
+            f" {command.target_lo} {command.quantity:,} {picture.code(command.instrument)} at"
+            f" {clearing_price(command.price)}"
+        )
     return kind
 
 
@@ -257,6 +267,8 @@ def event_line(row: EventRow, picture: Picture) -> str:
         return _protection_line(row, picture)
     if kind in CORRECTIONS:
         return _correction_line(row, picture)
+    if kind == TRANSFERRED:
+        return _transfer_line(row, picture)
     if kind in (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED, EventKind.LEG_LISTED):
         return _leg_line(row, picture)
     if kind == EventKind.ORDER_EXECUTED:
@@ -297,6 +309,16 @@ def _leg_line(row: EventRow, picture: Picture) -> str:
         f"{start}: account {row[6]} {verb} {row[9]:,} of account {row[12]} at"
         f" {clearing_price(row[8])}, leg {row[4] & 0xFF} of {row[4] >> 8} of {match}, fees"
         f" {money(-row[13])} and {money(-row[14])} USD"
+    )
+
+
+def _transfer_line(row: EventRow, picture: Picture) -> str:
+    verb = "sold" if row[3] & EventFlag.SELL else "bought"
+    again = row[3] & EventFlag.DUPLICATE  # a first answer again has no kind
+    what = "the first answer again" if again else member_name(TransferKind, row[4])
+    return (
+        f"LOTS_TRANSFERRED {what}: account {row[6]} {verb} {row[9]:,} {picture.code(row[5])} of"
+        f" account {row[7]} at {clearing_price(row[8])}"
     )
 
 

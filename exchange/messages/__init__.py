@@ -85,6 +85,7 @@ class CommandKind(IntEnum):
     SET_FEATURE = 59
     LIST_COMBINATION = 60
     SET_IMPLIED = 61
+    TRANSFER = 65
 
 
 class EventKind(IntEnum):
@@ -147,6 +148,16 @@ class EventKind(IntEnum):
     LEG_LISTED = 72
     ORDER_EXECUTED = 73
     IMPLIED_CHANGED = 74
+    LOTS_TRANSFERRED = 80
+
+
+class TransferKind(IntEnum):
+    """Why lots change hands off the book: ``tif`` of TRANSFER, ``reason`` of LOTS_TRANSFERRED."""
+
+    GIVE_UP = 1
+    BLOCK = 2
+    EFP = 3  # exchange for physical
+    PORTING = 4
 
 
 class CombinationRule(IntEnum):
@@ -430,6 +441,8 @@ class Reason(IntEnum):
     TRADE_UNKNOWN = 808
     ALREADY_CORRECTED = 809
     CORRECTIONS_FULL = 810
+    NOT_HELD = 820
+    HOUSE_ACCOUNT = 821
 
 
 RETRYABLE: Final = frozenset(

@@ -40,6 +40,7 @@ HEARTBEAT_MS: Final = 5_000  # the gateway is never silent for longer
 CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 
 CorrectionText: TypeAlias = Literal["bust", "adjustment"]
+TransferText: TypeAlias = Literal["give_up", "block", "efp", "porting"]
 OrderTypeText: TypeAlias = Literal["limit", "market"]
 TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD", "GFA"]
 SelfTradeText: TypeAlias = Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement"]
@@ -355,6 +356,23 @@ class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
     fee: str
 
 
+class Transferred(Response, frozen=True, kw_only=True, tag="transferred"):
+    """Lots changed hands off the book, at a clearing price: what moves the position.
+
+    ``side``: of the account told, which bought of ``other_account`` or sold to it.
+    """
+
+    sequence: int
+    index: int
+    time: int
+    kind: TransferText
+    instrument: str
+    side: SideText
+    quantity: str
+    price: str
+    other_account: int
+
+
 class LegTraded(Response, frozen=True, kw_only=True, tag="leg"):
     """One leg of a combination's trade, at a clearing price: what moves the position."""
 
@@ -585,9 +603,9 @@ class Heartbeat(Response, frozen=True, kw_only=True, tag="heartbeat"):
 AnyResponse: TypeAlias = (
     LoggedOn | Rejected | Accepted | Execution | Cancelled | Reduced | Replaced | Dormant |
     Returned | Waiting | Elected | Refilled | MassCancelled | Killed | Quoted | Protection |
-    Corrected | LegTraded | ResidualPosted | Settled | CashMoved | Deficit | Subscribed |
-    Unsubscribed | DepthSnapshot | DepthDelta | PublicTrade | PublicCorrection | InstrumentState |
-    Instruments | AccountReport | Orders | Heartbeat
+    Corrected | LegTraded | ResidualPosted | Transferred | Settled | CashMoved | Deficit |
+    Subscribed | Unsubscribed | DepthSnapshot | DepthDelta | PublicTrade | PublicCorrection |
+    InstrumentState | Instruments | AccountReport | Orders | Heartbeat
 )  # fmt: skip
 
 encode_json: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode

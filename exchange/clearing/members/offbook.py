@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import msgspec
 
-from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
+from exchange.clearing.matters import ACCEPTED, At, Due, Lots, Matter, Ruling
 from exchange.clearing.members.records import GiveUp, Register, Sign
 from exchange.clearing.members.registry import Registry
-from exchange.clearing.moves import refused
+from exchange.clearing.moves import ask, refused
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
-from exchange.messages import HOUSE_ACCOUNT, Limit
+from exchange.messages import HOUSE_ACCOUNT, Limit, TransferKind
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -59,6 +59,7 @@ class Transfer(msgspec.Struct):
     stage: str = "open"
     related: str = ""
     match_number: int = 0
+    taker: int = 0  # of a give-up: who takes over; of a trade, who registered it
 
 
 class OffBook(Matter):
@@ -80,7 +81,7 @@ class OffBook(Matter):
             case Register():
                 return self._register(record, at, state)
             case Sign():
-                return self._sign(record, at)
+                return self._sign(record, at, state)
         raise AssertionError(f"{operation} is named and not ruled on")
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
@@ -123,7 +124,8 @@ class OffBook(Matter):
         return self._begin(
             operation, self._move("give_up", record.instrument, record.account, taker,
                                   record.lots, record.price),
-            needed, at.stamp + GIVE_UP_NS, record.account, match_number=record.match_number,
+            needed, at.stamp + GIVE_UP_NS, record.account, state, taker=taker,
+            match_number=record.match_number,
         )  # fmt: skip
 
     def _register(self, record: Register, at: At, state: "State") -> Ruling:
@@ -145,7 +147,7 @@ class OffBook(Matter):
                           record.price)  # fmt: skip
         return self._begin(
             operation, move, sorted((record.account, other)), at.stamp + SIGN_NS, record.account,
-            related=record.related,
+            state, taker=record.account, related=record.related,
         )  # fmt: skip
 
     def _move(
@@ -157,22 +159,24 @@ class OffBook(Matter):
 
     def _begin(
         self, operation: str, move: Move, needed: list[int], deadline: int, by: int,
-        *, related: str = "", match_number: int = 0,
+        state: "State", *, taker: int, related: str = "", match_number: int = 0,
     ) -> Ruling:  # fmt: skip
         if len(self.transfers) >= TRANSFERS_MAX:
             return refused(operation, Denial.FULL, TRANSFERS_MAX, len(self.transfers))
-        transfer = Transfer(move, deadline, needed, related=related, match_number=match_number)
+        transfer = Transfer(
+            move, deadline, needed, related=related, match_number=match_number, taker=taker
+        )
         self.transfers.append(transfer)
         if by in needed:
             transfer.signed.append(by)
-        stage = self._stage(transfer)
+        stage = self._stage(transfer, state)
         facts = {
             "stage": stage, "transfer": move.id, "needed": needed, "signed": transfer.signed,
             "deadline": deadline,
         }  # fmt: skip
         return Ruling(operation, ACCEPTED, facts)
 
-    def _sign(self, record: Sign, at: At) -> Ruling:
+    def _sign(self, record: Sign, at: At, state: "State") -> Ruling:
         operation = "sign_transfer"
         if not 1 <= record.transfer <= len(self.transfers):
             return refused(operation, Denial.UNKNOWN_PROPOSAL, len(self.transfers), record.transfer)
@@ -189,14 +193,19 @@ class OffBook(Matter):
             return Ruling(operation, ACCEPTED, {"stage": "refused", "transfer": record.transfer})
         transfer.signed.append(record.account)
         move = msgspec.to_builtins(transfer.move)
-        stage = self._stage(transfer)
+        stage = self._stage(transfer, state)
         facts = {"stage": stage, "move": move, "related": transfer.related}
         return Ruling(operation, ACCEPTED, facts)
 
-    def _stage(self, transfer: Transfer) -> str:
-        """``final`` once everybody has signed."""
+    def _stage(self, transfer: Transfer, state: "State") -> str:
+        """``final`` once everybody has signed: the engine is asked to move the lots, once."""
         if set(transfer.needed) <= set(transfer.signed):
             transfer.stage = "final"
+            move, taker = transfer.move, transfer.taker
+            sells = taker == move.source
+            kind = TransferKind[move.kind.upper()]
+            lots = Lots(kind, move.to if sells else move.source, sells, move.instrument, move.price)
+            ask(state, Due(f"transfer {move.id}", "transfer", taker, move.lots, lots))
         self._plan()
         return transfer.stage
 

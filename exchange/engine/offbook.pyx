@@ -1,0 +1,163 @@
+"""Transfer: lots change hands off the book at a price that both sides have signed elsewhere.
+
+`account` takes the lots on `side`, the account in `target_lo` has the other side. Nets and costs of
+both move by the same amounts, so their sums stay zero; no cash moves, no fee is due, and no volume
+and no price of the book knows of it.
+"""
+
+from exchange.engine.accounts cimport compare_deficit
+from exchange.engine.aftermath cimport follow
+from exchange.engine.guards cimport bad_risk
+from exchange.engine.ids cimport slots_left
+from exchange.engine.instruments cimport bad_mark, exceeds, exceeds_bound, refuse_outright
+from exchange.engine.lifecycle cimport answered, keep_receipt, reject
+from exchange.engine.orders cimport open_position
+from exchange.engine.risk cimport execute, position_of
+from exchange.engine.safety cimport refuse_all_months
+from exchange.engine.state cimport (
+    Account, Command, Event, Instrument, Market, Position, WATCH_QUOTES, emit, i64, pair, u32, u64, u8,
+    what,
+)
+from exchange.engine.vocabulary cimport *
+
+
+cdef inline bint is_open(Market* m, u64 account) noexcept nogil:
+    return account < m.account_top and m.accounts[account].is_open
+
+
+cdef inline bint is_agreed(u8 kind) noexcept nogil:
+    """Whether both sides make the trade: neither only hands on what it has."""
+    return kind == TRANSFER_KIND_BLOCK or kind == TRANSFER_KIND_EFP
+
+
+cdef bint refuse_terms(Market* m, Command* c, Instrument* book) noexcept nogil:
+    """PARAMETER_RANGE: no such transfer can be meant."""
+    if (c.side <= SIDE_SELL and TRANSFER_KIND_GIVE_UP <= c.tif <= TRANSFER_KIND_PORTING
+            and c.target_lo != c.account and 1 <= c.quantity <= LIMIT_QUANTITY
+            and not bad_mark(c.price, book.multiplier, max(book.bound, <i64>c.quantity))
+            and not exceeds(book.mark, book.multiplier, c.quantity)):
+        return False
+    reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+    return True
+
+
+cdef bint refuse_side(Market* m, Command* c, Instrument* book, u32 number, u8 side,
+                      i64* rise) noexcept nogil:
+    """ALL_MONTHS_LIMIT to MEMBER_MARGIN, as for an order of that account that trades at once."""
+    cdef Account* account = &m.accounts[number]
+    cdef Position* p = &m.positions[position_of(account, c.instrument)]
+    cdef i64 adverse = c.price - book.mark
+    cdef i64 lots = c.quantity
+    adverse = lots * book.multiplier * max(<i64>0, -adverse if side else adverse)
+    return (refuse_all_months(m, c, book, account, side, lots)
+            or bad_risk(m, c, book, p, account, side, adverse, lots, 0, rise))
+
+
+cdef bint refuse_giver(Market* m, Command* c, Instrument* book, u32 giver) noexcept nogil:
+    """NOT_HELD, PARAMETER_RANGE of who hands lots on: it must have them. Raises `bound`."""
+    cdef Position* p = &m.positions[position_of(&m.accounts[giver], c.instrument)]
+    cdef i64 held = -p.net if c.side else p.net
+    cdef i64 bound = max(book.bound, p.exposure[1 - c.side] + c.quantity)
+    if held < c.quantity:
+        reject(m, c, REASON_NOT_HELD, held, c.quantity)
+        return True
+    # orders of the other side may work still: without the lots they weigh more
+    if exceeds_bound(book, book.rate, bound):
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return True
+    return False
+
+
+cdef bint refuse_both(Market* m, Command* c, Instrument* book, u32 giver) noexcept nogil:
+    """What the taker, and of a trade agreed the other side too, may not take on."""
+    cdef Account* taker = &m.accounts[c.account]
+    cdef Account* other = &m.accounts[giver]
+    cdef i64 rise = 0
+    cdef i64 more = 0
+    if refuse_side(m, c, book, c.account, c.side, &rise):
+        return True
+    if not is_agreed(c.tif):
+        return False
+    if refuse_side(m, c, book, giver, 1 - c.side, &more):
+        return True
+    # each fits alone: of one member, both together must
+    if taker.member != other.member or rise <= 0 or more <= 0:
+        return False
+    if rise + more <= taker.member.excess:
+        return False
+    reject(m, c, REASON_MEMBER_MARGIN, taker.member.cash,
+           taker.member.cash - taker.member.excess + rise + more)
+    return True
+
+
+cdef bint refuse_room(Market* m, Command* c, u32 giver) noexcept nogil:
+    """ORDERS_FULL, POSITIONS_FULL."""
+    cdef u32 missing = ((position_of(&m.accounts[c.account], c.instrument) == 0)
+                        + (position_of(&m.accounts[giver], c.instrument) == 0))
+    if (c.key_lo or c.key_hi) and not slots_left(m):
+        reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
+    elif missing and m.position_top + missing > m.position_capacity:
+        reject(m, c, REASON_POSITIONS_FULL, m.position_capacity, m.position_capacity)
+    else:
+        return False
+    return True
+
+
+cdef inline u32 record_of(Market* m, u32 account, u32 instrument) noexcept nogil:
+    cdef u32 at = position_of(&m.accounts[account], instrument)
+    return at if at else open_position(m, account, instrument)
+
+
+cdef void move_lots(Market* m, Command* c, Instrument* book, u32 giver) noexcept nogil:
+    """Both positions, and LOTS_TRANSFERRED."""
+    cdef i64 value = c.quantity * c.price * book.multiplier
+    cdef u32 taker_at = record_of(m, c.account, c.instrument)
+    cdef u32 giver_at = record_of(m, giver, c.instrument)
+    cdef Position* p = &m.positions[giver_at]
+    cdef Event* e
+    if taker_at == 0 or giver_at == 0:  # no memory: the engine stops
+        return
+    book.bound = max(book.bound, p.exposure[1 - c.side] + c.quantity)
+    execute(m, book, &m.positions[taker_at], c.side, c.quantity, value, 0)
+    execute(m, book, p, 1 - c.side, c.quantity, value, 0)
+    e = emit(m, what(EVENT_KIND_LOTS_TRANSFERRED, c.side << 1, c.tif),
+             pair(c.instrument, c.account))
+    e.order_id = giver
+    e.price = c.price
+    e.quantity = c.quantity
+    e.leaves = 0
+    e.key_lo = c.key_lo
+    e.key_hi = c.key_hi
+    e.a = m.positions[taker_at].net
+    e.b = p.net
+
+
+cdef void transfer_lots(Market* m, Command* c) noexcept nogil:
+    """TRANSFER: a give-up, a block trade, an exchange for physical, or porting."""
+    cdef u32 first = m.index
+    cdef u32 giver = <u32>c.target_lo
+    cdef Instrument* book
+    if not is_open(m, c.account):
+        reject(m, c, REASON_UNKNOWN_ACCOUNT, 0, 0)
+        return
+    if answered(m, c, c.account):
+        return
+    if not is_open(m, c.target_lo):
+        reject(m, c, REASON_UNKNOWN_ACCOUNT, 0, <i64>c.target_lo)
+        return
+    if c.account == 0 or giver == 0:
+        reject(m, c, REASON_HOUSE_ACCOUNT, 0, 0)
+        return
+    if refuse_outright(m, c):
+        return
+    book = &m.instruments[c.instrument]
+    if (refuse_terms(m, c, book)
+            or (not is_agreed(c.tif) and refuse_giver(m, c, book, giver))
+            or refuse_both(m, c, book, giver) or refuse_room(m, c, giver)):
+        return
+    move_lots(m, c, book, giver)
+    compare_deficit(m, c.account)
+    compare_deficit(m, giver)
+    if book.watched & WATCH_QUOTES:
+        follow(m, book, first)
+    keep_receipt(m, c, c.account, first)
