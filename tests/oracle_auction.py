@@ -114,7 +114,7 @@ def find(instrument: Instrument) -> Found:
         market[order.side] += order.leaves
     bids = [(o.price, o.leaves) for o in instrument.bids]
     asks = [(o.price, o.leaves) for o in instrument.asks]
-    return clear(Call(bids, asks, *market, reference_of(instrument)))
+    return clear(Call(bids, asks, market[0], market[1], reference_of(instrument)))
 
 
 def tell_found(m: Market, instrument: Instrument, kind: EventKind, found: Found) -> None:

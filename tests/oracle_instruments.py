@@ -89,18 +89,10 @@ def list_instrument(m: Market, c: Record) -> None:
         raise Rejected(Reason.PARAMETER_RANGE)
     m.instruments.append(
         Instrument(
-            c.instrument,
-            c.price,
-            multiplier,
-            scale,
-            step,
-            lot_step,
-            low,
-            high,
-            c.key_lo,
+            c.instrument, c.price, multiplier, scale, step, lot_step, low, high, c.key_lo,
             anchor=c.price,
-        )  # fmt: skip
-    )
+        )
+    )  # fmt: skip
     m.emit(
         EventKind.INSTRUMENT_LISTED,
         instrument=c.instrument,

@@ -48,13 +48,15 @@ def call_of(given: Case) -> Call:
     sides = [[o for o in given["orders"] if o["side"] == side] for side in ("buy", "sell")]
     priced = [[(o["price"], o["qty"]) for o in s if o["price"] is not None] for s in sides]
     market = [sum(o["qty"] for o in s if o["price"] is None) for s in sides]
-    return Call(*priced, *market, *variant)
+    (bids, asks), (market_buy, market_sell) = priced, market
+    return Call(bids, asks, market_buy, market_sell, *variant)
 
 
 def with_stops(case: Case, rule: Any) -> tuple[tuple[int | None, int, int], list[str]]:
     """The rule, and again with every stop that its price elects, at the stop's limit."""
     call = call_of(case["inputs"])
-    waiting, elected = list(case["inputs"].get("stops", [])), []
+    waiting = list(case["inputs"].get("stops", []))
+    elected: list[str] = []
     while True:
         found = tuple(rule(call))
         reached = [

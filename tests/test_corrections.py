@@ -313,8 +313,9 @@ async def test_both_accounts_and_the_public_are_told(corrected: tuple[Path, int,
         for row in rows:
             if row[2] in CORRECTIONS:
                 taken = reports.kinds[row[2]](row, batch.stamp, None)
-                assert isinstance(taken, Corrected)
-                private += [(row[6], taken), (row[12], reports.other(row, batch.stamp))]
+                given = reports.other(row, batch.stamp)
+                assert isinstance(taken, Corrected) and isinstance(given, Corrected)
+                private += [(row[6], taken), (row[12], given)]
     assert [(n, r.kind, r.side, r.match_number) for n, r in private] == [
         (2, "bust", "buy", str(busted)), (1, "bust", "sell", str(busted)),
         (2, "adjustment", "buy", str(adjusted)), (1, "adjustment", "sell", str(adjusted)),

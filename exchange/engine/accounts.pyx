@@ -56,7 +56,9 @@ cdef void compare_loss(Market* m, u32 account) noexcept nogil:
     e.a = losses.limit
     e.b = loss
     for slot in range(1, m.order_top):
-        if is_live(&m.orders[slot]) and account_of(&m.positions[m.orders[slot].position]) == account:
+        if is_live(&m.orders[slot]) and account_of(
+            &m.positions[m.orders[slot].position]
+        ) == account:
             cancel_for(m, slot, CANCEL_REASON_LOSS_LIMIT)
 
 

@@ -424,8 +424,8 @@ cdef Found find_with_stops(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef bint join_elected(Market* m, Instrument* book) noexcept nogil:
-    """Elected stops that rest at a limit of the day join the auction, in their order: ORDER_ELECTED.
-    Whether there was one."""
+    """Elected stops that rest at a limit of the day join the auction, in their order:
+    ORDER_ELECTED. Whether there was one."""
     cdef u32 slot = stops_of(m, book).elected.head
     cdef u32 following
     cdef bint joined = False

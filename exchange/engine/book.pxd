@@ -25,7 +25,9 @@ cdef inline i32 slot_toward(Instrument* book, u8 side, i64 limit) noexcept nogil
     there is none."""
     cdef i64 steps
     if side:
-        steps = (limit - book.low + book.price_step - 1) / book.price_step if limit > book.low else 0
+        steps = (
+            (limit - book.low + book.price_step - 1) / book.price_step if limit > book.low else 0
+        )
         return <i32>(steps if steps < book.slots else book.slots - 1)
     if limit < book.low:
         return 0

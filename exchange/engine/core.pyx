@@ -238,8 +238,8 @@ cdef class Engine:
         return {
             "cash": a.cash, "hold": hold_of(a), "unrealized": a.unrealized,
             "required": required_of(a), "open_orders": a.open_orders, "member": a.member_id,
-            "group": a.group, "kind": a.kind, "currency": a.currency, "killed": bool(a.killed & ~LOSS_REACHED),
-            "loss_reached": bool(a.killed & LOSS_REACHED),
+            "group": a.group, "kind": a.kind, "currency": a.currency,
+            "killed": bool(a.killed & ~LOSS_REACHED), "loss_reached": bool(a.killed & LOSS_REACHED),
             "in_deficit": bool(a.in_deficit), "max_open_orders": a.max_open_orders,
             "max_order": 0 if a.max_order == LIMIT_QUANTITY else a.max_order,
         }

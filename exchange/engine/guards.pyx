@@ -137,7 +137,8 @@ cdef bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side,
 
 cdef bint refuse_display(Market* m, Command* c, Instrument* book, u64 quantity,
                          u64 display) noexcept nogil:
-    """DISPLAY: more than the order, off the lot step, or so little that it is refilled too often."""
+    """DISPLAY: more than the order, off the lot step, or so little that it is refilled too
+    often."""
     cdef u64 parts = LIMIT_REFILLS + 1
     if display > quantity:
         reject(m, c, REASON_DISPLAY, <i64>quantity, <i64>display)

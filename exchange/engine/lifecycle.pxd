@@ -5,7 +5,8 @@ from exchange.engine.ids cimport retire
 from exchange.engine.risk cimport put_back, rehold
 from exchange.engine.state cimport (
     CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, emit, i64,
-    instrument_of, is_simple, likely, order_id_of, side_of, state_of, u16, u32, u64, u8, unlikely, what,
+    instrument_of, is_simple, likely, order_id_of, side_of, state_of, u16, u32, u64, u8, unlikely,
+    what,
 )
 from exchange.engine.vocabulary cimport *
 

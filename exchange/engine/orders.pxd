@@ -1,6 +1,8 @@
 # Enter an order. See orders.pyx.
 
-from exchange.engine.state cimport Account, Command, Extra, Instrument, Market, i32, i64, u16, u32, u8
+from exchange.engine.state cimport (
+    Account, Command, Extra, Instrument, Market, i32, i64, u16, u32, u8,
+)
 
 cdef struct Terms:  # what a new order is made of, once its guards have passed
     u32 at  # position

@@ -352,9 +352,8 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     book = &m.instruments[c.instrument]
     special |= book.watched != 0
     account = &m.accounts[c.account]
-    if (bad_time(m, c, book, account)
-            or (unlikely(special) and book.watched & WATCH_LIMITS
-                and refuse_value(m, c, book, account))
+    if (bad_time(m, c, book, account) or (unlikely(special) and book.watched & WATCH_LIMITS
+                                          and refuse_value(m, c, book, account))
             or bad_grid(m, c, book, account, &terms.slot)):
         return
     terms.side = c.side

@@ -17,7 +17,9 @@ from exchange.engine.lifecycle cimport (
 )
 from exchange.engine.orders cimport open_position
 from exchange.engine.protection cimport protection_of
-from exchange.engine.risk cimport absolute, adverse_per_lot, position_of, rehold, release, required_of
+from exchange.engine.risk cimport (
+    absolute, adverse_per_lot, position_of, rehold, release, required_of,
+)
 from exchange.engine.state cimport (
     Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, blank, emit, i32,
     i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8, what, working_of,

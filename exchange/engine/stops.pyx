@@ -12,8 +12,8 @@ from exchange.engine.matching cimport Incoming, run_special
 from exchange.engine.safety cimport within_band
 from exchange.engine.state cimport (
     AT_MARKET, DORMANT, ELECTED, Event, Extra, Order, PROTECTED_BY, Position, Stops, WAITING,
-    WATCH_BREAKER, WATCH_STOPS, WORKING, emit, i32, order_id_of, set_order_state, side_of, tif_stp_of, u16, u8,
-    what,
+    WATCH_BREAKER, WATCH_STOPS, WORKING, emit, i32, order_id_of, set_order_state, side_of,
+    tif_stp_of, u16, u8, what,
 )
 from exchange.engine.triggers cimport add_trigger, remove_trigger
 from exchange.engine.vocabulary cimport *
@@ -70,7 +70,8 @@ cdef void elect(Market* m, Instrument* book, i64 price) noexcept nogil:
         elect_first(m, stops, stops.root[1])
 
 
-cdef i64 limit_at_market(Market* m, Instrument* book, Order* o, i64 ticks, bint protected) noexcept nogil:
+cdef i64 limit_at_market(Market* m, Instrument* book, Order* o, i64 ticks,
+                         bint protected) noexcept nogil:
     """How far an elected MARKET order may trade: no further than what its hold was taken for."""
     cdef i64 limit = price_of(book, market_slot(
         book, side_of(o), tif_stp_of(o) & 15, ticks, protected))
