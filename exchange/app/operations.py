@@ -536,7 +536,8 @@ class Operations:
                 raise RequestRefused(f"refused {ruling['outcome']}: {ruling['facts']}")
             if accounts := ruling["facts"].get("freeze"):
                 result["orders_cancelled"] = await freeze(accounts, self._desk)
-        await self._perform_dues()
+        if refused := await self._perform_dues():
+            result["dues_refused"] = refused
         return result
 
     async def _expire(self, request: requests.Expire) -> dict[str, Any]:
@@ -557,14 +558,20 @@ class Operations:
         await self._perform_dues()
         return {"code": listed.code, "price": micros_text(price), **facts}
 
-    async def _perform_dues(self) -> None:
-        """Do what clearing asks for, each in its own command: one refused holds up no other."""
+    async def _perform_dues(self) -> dict[str, str]:
+        """Do what clearing asks for, each in its own command: one refused holds up no other.
+
+        Why, by the due's id; what was refused is asked for again with the next of these.
+        """
+        refused = {}
         for asked in self._clearing.dues():
             try:
                 await self._desk.perform([wishes.due(asked)])
             except WishRejected as rejected:
                 _log.error("clearing asks for %s, and %s", asked.id, rejected)
+                refused[asked.id] = str(rejected)
         await self.cleared()
+        return refused
 
 
 def _inputs(priced: Priced) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from exchange.engine.orders cimport open_position
 from exchange.engine.risk cimport execute, position_of
 from exchange.engine.safety cimport refuse_all_months
 from exchange.engine.state cimport (
-    Account, Command, Event, Instrument, Market, Position, WATCH_QUOTES, emit, i64, pair, u32, u64, u8,
-    what,
+    Account, Command, Event, Instrument, Market, Position, WATCH_QUOTES, emit, i64, pair, u32, u64,
+    u8, what,
 )
 from exchange.engine.vocabulary cimport *
 

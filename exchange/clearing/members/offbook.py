@@ -7,8 +7,8 @@
 The last signature makes it final; one refusal, or the deadline, ends it. Either way it is decided
 once: a transfer is ``open`` until it is ``final``, ``refused`` or ``expired``, and no state leads
 back, so no lot is ever moved twice. A final one is a ``Move``: the lots at the price, from one
-account to the other, sum zero. None of it is a trade of the book: settlement prices and last prices
-do not see it, volumes are told apart.
+account to the other, sum zero; a due asks the engine for it. None of it is a trade of the book:
+settlement prices and last prices do not see it, volumes are told apart.
 """
 
 from collections.abc import Sequence
