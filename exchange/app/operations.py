@@ -106,12 +106,7 @@ class Operations:
                     await self._desk.perform([wishes.set_account(request)])
                     return {"account": request.account, "killed": request.killed}
                 case requests.Protect():
-                    todo = [
-                        wishes.protect(terms, listed.id, price, on=request.on)
-                        for listed, terms, price in self._settled()
-                    ]
-                    await self._desk.perform(todo)
-                    return {"protected": len(todo) if request.on else 0}
+                    return await self._protect(request)
                 case requests.SetFeature():
                     await self._desk.perform([wishes.set_feature(request)])
                     return {"feature": request.feature, "on": request.on}
@@ -124,15 +119,7 @@ class Operations:
                 case requests.Kill():
                     return await self._kill(request)
                 case requests.CreateKey():
-                    if request.scope == "admin" and person != SOCKET_PERSON:
-                        raise RequestRefused(
-                            "an admin key is made on the market's own machine: `hourbook keys"
-                            " create ACCOUNT --scope admin --data DIR`"
-                        )
-                    opening = requests.OpenAccount(account=request.account, if_missing=True)
-                    await self._open_account(opening)
-                    key_id, secret = create_key(self._directory, request.account, request.scope)
-                    return {"key_id": key_id, "secret": secret}
+                    return await self._create_key(request, person)
                 case requests.ListKeys():
                     return {"keys": msgspec.to_builtins(list_keys(self._directory))}
                 case requests.RevokeKey():
@@ -147,6 +134,26 @@ class Operations:
                     mode = Mode[request.mode.upper()]
                     await self._desk.perform([wishes.set_mode(mode, "operator")])
                     return {"mode": mode.name}
+
+    async def _protect(self, request: requests.Protect) -> dict[str, Any]:
+        """Set the bands and limits of the terms, or take them off."""
+        todo = [
+            wishes.protect(terms, listed.id, price, on=request.on)
+            for listed, terms, price in self._settled()
+        ]
+        await self._desk.perform(todo)
+        return {"protected": len(todo) if request.on else 0}
+
+    async def _create_key(self, request: requests.CreateKey, person: str) -> dict[str, Any]:
+        """Make a key; RequestRefused for an admin key that is asked for from elsewhere."""
+        if request.scope == "admin" and person != SOCKET_PERSON:
+            raise RequestRefused(
+                "an admin key is made on the market's own machine: `hourbook keys create ACCOUNT"
+                " --scope admin --data DIR`"
+            )
+        await self._open_account(requests.OpenAccount(account=request.account, if_missing=True))
+        key_id, secret = create_key(self._directory, request.account, request.scope)
+        return {"key_id": key_id, "secret": secret}
 
     async def prepare(self) -> None:
         """Make the market ready to trade after a start.

@@ -47,8 +47,8 @@ BROKEN = {1: "out of memory", 2: "money overflowed", 3: "cash is not deposits le
           4: "a settlement's variations do not sum to zero", 5: "an invariant of the checked build"}
 
 
-cdef void operate(Market* m, Command* c) noexcept nogil:
-    """Every command that is not an order."""
+cdef void operate_orders(Market* m, Command* c) noexcept nogil:
+    """What acts on many orders at once, on trades that were, and on how orders are watched."""
     cdef u8 kind = c.kind
     if kind == COMMAND_KIND_MASS_CANCEL:
         mass_cancel(m, c)
@@ -60,7 +60,32 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
         kill(m, c)
     elif kind == COMMAND_KIND_RESUME:
         resume(m, c)
-    elif kind == COMMAND_KIND_LOGON:
+    elif kind == COMMAND_KIND_INDICATE:
+        indicate(m, c)
+    elif kind == COMMAND_KIND_BUST:
+        bust(m, c)
+    elif kind == COMMAND_KIND_ADJUST:
+        adjust(m, c)
+    elif kind == COMMAND_KIND_LIST_COMBINATION:
+        list_combination(m, c)
+    elif kind == COMMAND_KIND_TRANSFER:
+        transfer_lots(m, c)
+    elif kind == COMMAND_KIND_SET_PROTECTIONS:
+        set_protections(m, c)
+    elif kind == COMMAND_KIND_SET_BREAKER:
+        set_breaker(m, c)
+    elif kind == COMMAND_KIND_SET_FEATURE:
+        set_feature(m, c)
+    elif kind == COMMAND_KIND_SET_IMPLIED:
+        set_implied(m, c)
+    else:
+        reject(m, c, REASON_UNKNOWN_COMMAND, 0, kind)
+
+
+cdef void operate(Market* m, Command* c) noexcept nogil:
+    """Every command that is not an order."""
+    cdef u8 kind = c.kind
+    if kind == COMMAND_KIND_LOGON:
         logon(m, c)
     elif kind == COMMAND_KIND_LOGOFF:
         logoff(m, c)
@@ -100,26 +125,8 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
         record(m, c)
     elif kind == COMMAND_KIND_CHECKPOINT:
         checkpoint(m)
-    elif kind == COMMAND_KIND_INDICATE:
-        indicate(m, c)
-    elif kind == COMMAND_KIND_BUST:
-        bust(m, c)
-    elif kind == COMMAND_KIND_ADJUST:
-        adjust(m, c)
-    elif kind == COMMAND_KIND_LIST_COMBINATION:
-        list_combination(m, c)
-    elif kind == COMMAND_KIND_TRANSFER:
-        transfer_lots(m, c)
-    elif kind == COMMAND_KIND_SET_PROTECTIONS:
-        set_protections(m, c)
-    elif kind == COMMAND_KIND_SET_BREAKER:
-        set_breaker(m, c)
-    elif kind == COMMAND_KIND_SET_FEATURE:
-        set_feature(m, c)
-    elif kind == COMMAND_KIND_SET_IMPLIED:
-        set_implied(m, c)
     else:
-        reject(m, c, REASON_UNKNOWN_COMMAND, 0, kind)
+        operate_orders(m, c)
 
 
 cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 stamp) noexcept nogil:
