@@ -14,11 +14,6 @@ from exchange.journal.tape import Released
 from exchange.messages import COMMAND_BYTES, CommandKind, EventKind
 from exchange.messages.wire import LegTraded, ResidualPosted
 
-TRADING = (
-    "enter", "cancel", "reduce", "replace", "renew", "state", "mark", "settle", "limits", "risk",
-    "imply",
-)  # fmt: skip
-
 
 class Followed:
     """An engine whose events clearing and the gateway read as they come."""
@@ -90,16 +85,20 @@ def _settle(instrument: int, price: int) -> bytes:
 
 @pytest.mark.parametrize("seed", [1, 5, 6])
 def test_drawn_markets_are_followed(seed: int) -> None:
-    weights = {name: MIXED[name] for name in TRADING} | {"combine": 12}
-    generator, followed, sequence = Generator(seed, weights), Followed(), 1
+    """The whole mix, what trades on the house account and moves its cash included."""
+    generator, followed, sequence = Generator(seed, {**MIXED, "combine": 12}), Followed(), 1
     generator.tick_scale, generator.multiplier = 1000, 744  # a price has six decimals here
     generator.wealth, legs = 1 << 44, 0
     batch = generator.opening()
     for number in range(40):
         generator.learn(followed.apply(batch, sequence, generator.stamp))
+        checkpoint = pack(CommandKind.CHECKPOINT, quantity=1)
+        sequence += len(batch) // COMMAND_BYTES
+        generator.learn(followed.apply(checkpoint, sequence, generator.stamp))
         if number % 8 == 0:
             followed.check()
-        sequence += len(batch) // COMMAND_BYTES
+        sequence += 1
         batch = generator.batch(64)
         legs = followed.entries.count(EntryKind.LEG)
+    followed.check()
     assert legs > 3

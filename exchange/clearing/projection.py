@@ -30,6 +30,7 @@ from exchange.messages import (
     EVENT,
     EVENT_BYTES,
     EVENT_FIELDS,
+    HOUSE_ACCOUNT,
     INDEX_BITS,
     TRADE,
     Event,
@@ -430,7 +431,7 @@ def _mix(x: int) -> int:
 def totals(state: State) -> tuple[int, int]:
     """Sum of cash, and the fold of cash and positions (docs/reference/engine.md)."""
     cash = fold = 0
-    for account in state.members:
+    for account in {HOUSE_ACCOUNT, *state.members}:  # the house is open from the start
         amount = state.ledger.cash(account)
         cash += amount
         fold += _mix(_mix(1 << 56 | account) + amount)
