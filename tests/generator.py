@@ -10,6 +10,7 @@ from functools import partial
 from random import Random
 from typing import Final
 
+from generator_acts import ACTS, combination
 from generator_mass import MASS_ACTS, product_of
 from packing import MASK
 from packing import pack as pack
@@ -18,12 +19,10 @@ from exchange.messages import (
     COMMAND,
     COMMAND_FIELDS,
     EVENT,
-    INDEX_BITS,
     CommandFlag,
     CommandKind,
     EventFlag,
     EventKind,
-    Feature,
     OrderFeature,
     Side,
     TimeInForce,
@@ -35,7 +34,6 @@ SECOND_NS: Final = 1_000_000_000
 START_NS: Final = 1_800_000_000 * SECOND_NS
 REMEMBERED: Final = 400  # more than the window, so that forgotten ids are asked for too
 INSTRUMENTS_MAX: Final = 4  # outrights trading at a time
-COMBINATIONS_MAX: Final = 4
 ACCOUNTS_MAX: Final = 9
 
 # How often each kind of step comes, unless a test draws its own weights.
@@ -68,8 +66,9 @@ class Generator:
         self.random = Random(seed)
         wanted = {name: weight for name, weight in weights.items() if weight > 0} or {"enter": 1}
         self.names, self.weights = list(wanted), list(wanted.values())
+        acts = {**ACTS, **MASS_ACTS}
         self.steps: dict[str, Callable[[], bytes]] = {
-            name: partial(MASS_ACTS[name], self) if name in MASS_ACTS else getattr(self, "_" + name)
+            name: partial(acts[name], self) if name in acts else getattr(self, "_" + name)
             for name in MIXED
         }
         self.stamp = START_NS
@@ -117,7 +116,7 @@ class Generator:
         if self.random.random() < 0.6:
             outrights = list(range(number + 1))
             self.listed = number + 1
-            out.append(self._combination(outrights))
+            out.append(combination(self, outrights))
         return b"".join(out)
 
     def batch(self, count: int) -> bytes:
@@ -442,50 +441,6 @@ class Generator:
         opening = pack(CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS)
         return listing + self._risk(number) + opening
 
-    def _combine(self) -> bytes:
-        """List a combination of what trades and open it."""
-        if len(self.trading) - len(self.outrights) >= COMBINATIONS_MAX:
-            return self._state()
-        return self._combination(self.outrights)
-
-    def _imply(self) -> bytes:
-        """Switch implied prices: mostly on, mostly of a combination."""
-        whole = [number for number in self.trading if number not in self.outrights]
-        number = self.random.choice(whole) if whole else self._instrument()
-        on = self.random.choices((1, 0, 2), (80, 15, 5))[0]
-        return pack(CommandKind.SET_IMPLIED, instrument=number, tif=on)
-
-    def _combination(self, outrights: list[int]) -> bytes:
-        draw, number = self.random, self.listed
-        ratios = draw.choice(((1, -1), (1, -1), (1, 1), (1, -2, 1), (1, 1, 1), (2, -1), (-1, 3)))
-        rule = all(ratio > 0 for ratio in ratios) and draw.random() < 0.9
-        legs = draw.sample(outrights, min(len(outrights), len(ratios)))
-        if draw.random() < 0.03:
-            legs = [draw.randrange(self.listed + 1) for _ in ratios]
-        centre = self.centre * (1 if rule else sum(ratios[: len(legs)]))
-        half = self.spread * 3 * self.step
-        numbers = sum(leg << 16 * place for place, leg in enumerate(legs))
-        words = [(ratio & 15) << 4 * place for place, ratio in enumerate(ratios[: len(legs)])]
-        listing = pack(
-            CommandKind.LIST_COMBINATION,
-            instrument=number,
-            tif=rule,
-            quantity=sum(words),
-            key_lo=numbers,
-            target_lo=centre - half,
-            target_hi=centre + half,
-        )
-        risk = pack(
-            CommandKind.SET_RISK,
-            instrument=number,
-            price=draw.choice((0, 10, 100)),
-            quantity=draw.choice((20, 60, 200, 1 << 20)),
-            session=draw.choice((15, 30)),
-        )
-        return listing + risk + pack(
-            CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS
-        ) + pack(CommandKind.SET_IMPLIED, instrument=number, tif=1)  # fmt: skip
-
     def _limits(self) -> bytes:
         shift = round(self.random.gauss(0, self.spread)) * self.step
         half = self.random.choice((1, 2, 3, 3, 3, 4)) * self.spread * self.step
@@ -547,70 +502,6 @@ class Generator:
     def _expire(self) -> bytes:
         price = self._clearing_price()
         return pack(CommandKind.EXPIRE, instrument=self._instrument(), price=price)
-
-    def _protect(self) -> bytes:
-        """Bands and breakers so tight that they bite, mostly; now and then none."""
-        draw, step = self.random, self.step
-        number = self._instrument()
-        if draw.random() < 0.5:
-            return pack(
-                CommandKind.SET_PROTECTIONS,
-                instrument=number,
-                price=draw.choice((0, 0, 1, self.spread, 2 * self.spread)) * step,
-                quantity=draw.choice((0, 5, 15, 60)),
-                target_lo=draw.choice((0, 0, self.wealth // 40, self.wealth // 10)),
-                target_hi=draw.choice((0, 0, 30, 100)),
-            )
-        return pack(
-            CommandKind.SET_BREAKER,
-            instrument=number,
-            tif=draw.randrange(2),
-            price=draw.choice((0, 0, 1, self.spread, 3 * self.spread)) * step,
-            quantity=draw.random() < 0.3,
-            target_lo=draw.choice((16, 1_000, SECOND_NS, 100 * SECOND_NS)),
-            target_hi=draw.choice((0, 1, 1, 5_000_000, 5_000_000, SECOND_NS, 90 * SECOND_NS)),
-        )
-
-    def _feature(self) -> bytes:
-        feature = self.random.choice((*Feature, 31))
-        on = self.random.random() < 0.7
-        return pack(CommandKind.SET_FEATURE, tif=feature, quantity=on)
-
-    def _correct(self) -> bytes:
-        """Bust or adjust a trade, mostly a recent one; now and then one that never was."""
-        if not self.trades:
-            return self._clock()
-        draw = self.random
-        row = self.trades[-1 - min(draw.randrange(40) // draw.randint(1, 20), len(self.trades) - 1)]
-        kind = draw.choice((CommandKind.BUST, CommandKind.ADJUST))
-        bust = kind == CommandKind.BUST
-        return pack(
-            kind,
-            side=1 if row[3] & EventFlag.SELL else 0,
-            instrument=row[5],
-            account=row[6],
-            session=self._account() if draw.random() < 0.02 else row[12] & MASK["I"],
-            price=row[8] if draw.random() < 0.97 else self._price(row[5]),
-            quantity=row[9],
-            target_lo=row[0] << INDEX_BITS | row[1],
-            target_hi=row[13] if bust else self._price(row[5]),
-            key_lo=row[14] & MASK["Q"] if bust else 0,
-        )
-
-    def _transfer(self) -> bytes:
-        """Lots off the book, at about the price of a trade; now and then to oneself."""
-        draw, number = self.random, self._instrument()
-        return pack(
-            CommandKind.TRANSFER,
-            tif=draw.choice((1, 1, 2, 2, 3, 4, 4, draw.randrange(6))),
-            side=draw.randrange(2),
-            instrument=number,
-            account=self._account() or self._account(),
-            target_lo=self._account() or self._account() or draw.randrange(12),
-            price=self._price(number) * self.tick_scale + draw.randrange(2),
-            quantity=self._lots(),
-            key_lo=self._request(),
-        )
 
     # --- accounts and the market
 

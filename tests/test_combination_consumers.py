@@ -1,6 +1,9 @@
 """Combinations in what follows the engine: the ledger, the private view and its requirement."""
 
+from typing import Any, cast
+
 import pytest
+from differences import Machine
 from generator import MIXED, Generator, pack
 from test_engine_combinations import BUY, SELL, SPREAD, STRIP, Desk
 
@@ -49,13 +52,13 @@ class Followed:
                 assert self.state.positions.get(number, instrument).net == net
                 assert (held.net if held else 0) == net
 
-    def __getattr__(self, name: str) -> object:
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
 
 
 def test_legs_and_residual_are_booked_and_reported() -> None:
     followed = Followed()
-    desk = Desk(followed)
+    desk = Desk(cast(Machine, followed))
     desk.do(_settle(1, 2_651_001))
     for number, price in ((SPREAD, -40), (STRIP, 2660)):
         desk.enter(2, number, SELL, 2, price)
@@ -63,8 +66,11 @@ def test_legs_and_residual_are_booked_and_reported() -> None:
     assert followed.entries.count(EntryKind.LEG) == 5
     assert followed.entries.count(EntryKind.RESIDUAL) == 1
     reports = Reports(followed.view.feed.instruments, followed.view.accounts)
-    rows = [(*vars_of(event),) for event in events]
-    legs = [reports.kinds[row[2]](row, 0, None) for row in rows if row[2] == EventKind.LEG_TRADE]
+    rows: list[Any] = [(*vars_of(event),) for event in events]
+    legs: list[Any] = [
+        reports.kinds[row[2]](row, 0, None) for row in rows if row[2] == EventKind.LEG_TRADE
+    ]
+    assert all(isinstance(leg, LegTraded) for leg in legs)
     match = str(rows[1][0] << 20 | rows[1][1])
     assert [(leg.place, leg.legs, leg.match_number) for leg in legs] == [
         (1, 3, match), (2, 3, match), (3, 3, match),

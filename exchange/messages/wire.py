@@ -32,6 +32,12 @@ from exchange.messages.wire_mass import (
     Quote,
     Quoted,
 )
+from exchange.messages.wire_moves import Corrected as Corrected
+from exchange.messages.wire_moves import CorrectionText as CorrectionText
+from exchange.messages.wire_moves import LegTraded as LegTraded
+from exchange.messages.wire_moves import ResidualPosted as ResidualPosted
+from exchange.messages.wire_moves import Transferred as Transferred
+from exchange.messages.wire_moves import TransferText as TransferText
 
 PROTOCOL_VERSION: Final = 1
 JSON_PROTOCOL: Final = "hourbook.json"  # WebSocket subprotocols; JSON when none is asked for
@@ -39,8 +45,6 @@ MSGPACK_PROTOCOL: Final = "hourbook.msgpack"
 HEARTBEAT_MS: Final = 5_000  # the gateway is never silent for longer
 CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 
-CorrectionText: TypeAlias = Literal["bust", "adjustment"]
-TransferText: TypeAlias = Literal["give_up", "block", "efp", "porting"]
 OrderTypeText: TypeAlias = Literal["limit", "market"]
 TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD", "GFA"]
 SelfTradeText: TypeAlias = Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement"]
@@ -335,69 +339,6 @@ class Refilled(OrderReport, frozen=True, kw_only=True, tag="refilled"):
     price: str
     leaves_quantity: str  # all its lots
     shown_quantity: str
-
-
-class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
-    """A trade of the account was taken back (``bust``) or got another price (``adjustment``).
-
-    ``side`` is the account's own in the trade; ``fee`` is what came back of it.
-    """
-
-    sequence: int
-    index: int
-    time: int
-    kind: CorrectionText
-    match_number: str
-    instrument: str
-    side: SideText
-    quantity: str
-    price: str
-    previous_price: str | None = None
-    fee: str
-
-
-class Transferred(Response, frozen=True, kw_only=True, tag="transferred"):
-    """Lots changed hands off the book, at a clearing price: what moves the position.
-
-    ``side``: of the account told, which bought of ``other_account`` or sold to it.
-    """
-
-    sequence: int
-    index: int
-    time: int
-    kind: TransferText
-    instrument: str
-    side: SideText
-    quantity: str
-    price: str
-    other_account: int
-
-
-class LegTraded(Response, frozen=True, kw_only=True, tag="leg"):
-    """One leg of a combination's trade, at a clearing price: what moves the position."""
-
-    sequence: int
-    index: int
-    time: int
-    match_number: str
-    place: int
-    legs: int
-    instrument: str
-    side: SideText
-    quantity: str
-    price: str
-    fee: str
-
-
-class ResidualPosted(Response, frozen=True, kw_only=True, tag="residual"):
-    """What the legs of a combination's trade leave of its price, in cash."""
-
-    sequence: int
-    index: int
-    time: int
-    match_number: str
-    instrument: str
-    cash: str
 
 
 class Settled(Response, frozen=True, kw_only=True, tag="settled"):

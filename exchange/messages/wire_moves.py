@@ -1,0 +1,71 @@
+"""The native protocol's reports of lots and cash that move beside an order's own trades."""
+
+from typing import Literal, TypeAlias
+
+from exchange.messages.wire_base import Response, SideText
+
+CorrectionText: TypeAlias = Literal["bust", "adjustment"]
+TransferText: TypeAlias = Literal["give_up", "block", "efp", "porting"]
+
+
+class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
+    """A trade of the account was taken back (``bust``) or got another price (``adjustment``).
+
+    ``side`` is the account's own in the trade; ``fee`` is what came back of it.
+    """
+
+    sequence: int
+    index: int
+    time: int
+    kind: CorrectionText
+    match_number: str
+    instrument: str
+    side: SideText
+    quantity: str
+    price: str
+    previous_price: str | None = None
+    fee: str
+
+
+class Transferred(Response, frozen=True, kw_only=True, tag="transferred"):
+    """Lots changed hands off the book, at a clearing price: what moves the position.
+
+    ``side``: of the account told, which bought of ``other_account`` or sold to it.
+    """
+
+    sequence: int
+    index: int
+    time: int
+    kind: TransferText
+    instrument: str
+    side: SideText
+    quantity: str
+    price: str
+    other_account: int
+
+
+class LegTraded(Response, frozen=True, kw_only=True, tag="leg"):
+    """One leg of a combination's trade, at a clearing price: what moves the position."""
+
+    sequence: int
+    index: int
+    time: int
+    match_number: str
+    place: int
+    legs: int
+    instrument: str
+    side: SideText
+    quantity: str
+    price: str
+    fee: str
+
+
+class ResidualPosted(Response, frozen=True, kw_only=True, tag="residual"):
+    """What the legs of a combination's trade leave of its price, in cash."""
+
+    sequence: int
+    index: int
+    time: int
+    match_number: str
+    instrument: str
+    cash: str

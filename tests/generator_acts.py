@@ -1,0 +1,139 @@
+"""Steps of the generator apart: combinations, protections, corrections, transfers."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from packing import MASK, pack
+
+from exchange.messages import INDEX_BITS, CommandKind, EventFlag, Feature, TradingState
+
+if TYPE_CHECKING:
+    from generator import Generator
+
+SECOND_NS: Final = 1_000_000_000
+COMBINATIONS_MAX: Final = 4
+
+
+def combine(g: "Generator") -> bytes:
+    """List a combination of what trades and open it."""
+    if len(g.trading) - len(g.outrights) >= COMBINATIONS_MAX:
+        return g._state()
+    return combination(g, g.outrights)
+
+
+def imply(g: "Generator") -> bytes:
+    """Switch implied prices: mostly on, mostly of a combination."""
+    whole = [number for number in g.trading if number not in g.outrights]
+    number = g.random.choice(whole) if whole else g._instrument()
+    on = g.random.choices((1, 0, 2), (80, 15, 5))[0]
+    return pack(CommandKind.SET_IMPLIED, instrument=number, tif=on)
+
+
+def combination(g: "Generator", outrights: list[int]) -> bytes:
+    draw, number = g.random, g.listed
+    ratios = draw.choice(((1, -1), (1, -1), (1, 1), (1, -2, 1), (1, 1, 1), (2, -1), (-1, 3)))
+    rule = all(ratio > 0 for ratio in ratios) and draw.random() < 0.9
+    legs = draw.sample(outrights, min(len(outrights), len(ratios)))
+    if draw.random() < 0.03:
+        legs = [draw.randrange(g.listed + 1) for _ in ratios]
+    centre = g.centre * (1 if rule else sum(ratios[: len(legs)]))
+    half = g.spread * 3 * g.step
+    numbers = sum(leg << 16 * place for place, leg in enumerate(legs))
+    words = [(ratio & 15) << 4 * place for place, ratio in enumerate(ratios[: len(legs)])]
+    listing = pack(
+        CommandKind.LIST_COMBINATION,
+        instrument=number,
+        tif=rule,
+        quantity=sum(words),
+        key_lo=numbers,
+        target_lo=centre - half,
+        target_hi=centre + half,
+    )
+    risk = pack(
+        CommandKind.SET_RISK,
+        instrument=number,
+        price=draw.choice((0, 10, 100)),
+        quantity=draw.choice((20, 60, 200, 1 << 20)),
+        session=draw.choice((15, 30)),
+    )
+    return listing + risk + pack(
+        CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS
+    ) + pack(CommandKind.SET_IMPLIED, instrument=number, tif=1)  # fmt: skip
+
+
+def protect(g: "Generator") -> bytes:
+    """Bands and breakers so tight that they bite, mostly; now and then none."""
+    draw, step = g.random, g.step
+    number = g._instrument()
+    if draw.random() < 0.5:
+        return pack(
+            CommandKind.SET_PROTECTIONS,
+            instrument=number,
+            price=draw.choice((0, 0, 1, g.spread, 2 * g.spread)) * step,
+            quantity=draw.choice((0, 5, 15, 60)),
+            target_lo=draw.choice((0, 0, g.wealth // 40, g.wealth // 10)),
+            target_hi=draw.choice((0, 0, 30, 100)),
+        )
+    return pack(
+        CommandKind.SET_BREAKER,
+        instrument=number,
+        tif=draw.randrange(2),
+        price=draw.choice((0, 0, 1, g.spread, 3 * g.spread)) * step,
+        quantity=draw.random() < 0.3,
+        target_lo=draw.choice((16, 1_000, SECOND_NS, 100 * SECOND_NS)),
+        target_hi=draw.choice((0, 1, 1, 5_000_000, 5_000_000, SECOND_NS, 90 * SECOND_NS)),
+    )
+
+
+def feature(g: "Generator") -> bytes:
+    feature = g.random.choice((*Feature, 31))
+    on = g.random.random() < 0.7
+    return pack(CommandKind.SET_FEATURE, tif=feature, quantity=on)
+
+
+def correct(g: "Generator") -> bytes:
+    """Bust or adjust a trade, mostly a recent one; now and then one that never was."""
+    if not g.trades:
+        return g._clock()
+    draw = g.random
+    row = g.trades[-1 - min(draw.randrange(40) // draw.randint(1, 20), len(g.trades) - 1)]
+    kind = draw.choice((CommandKind.BUST, CommandKind.ADJUST))
+    bust = kind == CommandKind.BUST
+    return pack(
+        kind,
+        side=1 if row[3] & EventFlag.SELL else 0,
+        instrument=row[5],
+        account=row[6],
+        session=g._account() if draw.random() < 0.02 else row[12] & MASK["I"],
+        price=row[8] if draw.random() < 0.97 else g._price(row[5]),
+        quantity=row[9],
+        target_lo=row[0] << INDEX_BITS | row[1],
+        target_hi=row[13] if bust else g._price(row[5]),
+        key_lo=row[14] & MASK["Q"] if bust else 0,
+    )
+
+
+def transfer(g: "Generator") -> bytes:
+    """Lots off the book, at about the price of a trade; now and then to oneself."""
+    draw, number = g.random, g._instrument()
+    return pack(
+        CommandKind.TRANSFER,
+        tif=draw.choice((1, 1, 2, 2, 3, 4, 4, draw.randrange(6))),
+        side=draw.randrange(2),
+        instrument=number,
+        account=g._account() or g._account(),
+        target_lo=g._account() or g._account() or draw.randrange(12),
+        price=g._price(number) * g.tick_scale + draw.randrange(2),
+        quantity=g._lots(),
+        key_lo=g._request(),
+    )
+
+
+ACTS: Final[Mapping[str, Callable[["Generator"], bytes]]] = {
+    "combine": combine,
+    "imply": imply,
+    "protect": protect,
+    "feature": feature,
+    "correct": correct,
+    "transfer": transfer,
+}
