@@ -17,7 +17,7 @@ from exchange.journal.frame import Frame
 from exchange.messages import CancelReason, EventFlag, EventKind
 
 # Why an order left the book because its owner wished it.
-WITHDRAWN: Final = frozenset({CancelReason.REQUESTED})
+WITHDRAWN: Final = frozenset({CancelReason.REQUESTED, CancelReason.MASS_CANCELLED})
 PATTERNS: Final = ("round_trip", "spoofing", "marking_the_close", "stuffing")
 
 
