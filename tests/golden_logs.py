@@ -31,7 +31,7 @@ from exchange.messages import RULES_VERSION, SCHEMA_VERSION
 FOLDER: Final = Path(__file__).parent / "golden"
 VOCABULARY: Final = FOLDER / "vocabulary.json"
 EXPECTED_NAME: Final = "expected.json"
-RANDOM_BATCHES: Final = 60
+RANDOM_BATCHES: Final = 120
 
 
 async def busy(directory: Path) -> None:
@@ -46,7 +46,10 @@ async def random(directory: Path) -> None:
     """Every kind of command, accepted and refused, with timers. None that a later build may know
     better: numbers that mean nothing today stay out.
     """
-    drawn, clock = Generator(20_261_121, dict(MIXED) | {"wild": 0, "noise": 0}), Clock(START_NS)
+    drawn, clock = (
+        Generator(20_261_121, dict(MIXED) | {"wild": 0, "noise": 0, "expire": 4, "correct": 30}),
+        Clock(START_NS),
+    )
     async with running(directory, Engine(), clock=clock) as sequencer:
         batch = drawn.opening()
         for _ in range(RANDOM_BATCHES):

@@ -30,6 +30,8 @@ ACCOUNTS: Final = range(1, 7)
 POOR: Final = 6
 CODES: Final = ("H100Z26", "H200Z26")
 DAYS: Final = (20261201, 20261202)
+# Those that continuous trading takes with no more than an order's price and lots.
+TIFS: Final = (TimeInForce.GTC, TimeInForce.DAY, TimeInForce.IOC, TimeInForce.FOK)
 MULTIPLIER, TICK_SCALE, MARK = 744, 1_000, 2_500
 LISTING: Final = (
     '{{"code":"{code}","product":"{product}","expiry":"2026-12","multiplier":744,'
@@ -131,7 +133,7 @@ class Script:
         price = round(draw.gauss(MARK, 8))
         chance = draw.random()
         if chance < 0.62 or not self.working:
-            tif = draw.choice((TimeInForce.GTC,) * 6 + tuple(TimeInForce))
+            tif = draw.choice((TimeInForce.GTC,) * 6 + TIFS)
             flags = draw.choice((0, 0, 0, CommandFlag.MANUAL))
             if chance < 0.05:
                 tif, flags, price = TimeInForce.IOC, CommandFlag.MARKET, 0

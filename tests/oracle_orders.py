@@ -512,6 +512,7 @@ def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
         instrument.due = due
     else:
         begin_waiting(m, order)
+    follow(m, first)
     return row
 
 

@@ -259,7 +259,8 @@ def set_breaker(m: Market, c: Record, instrument: Instrument) -> None:
         or not 0 <= wait <= SPAN_MAX
     ):
         raise Rejected(Reason.PARAMETER_RANGE)
-    instrument.windows[c.tif] = Window(c.price, span, wait, bool(c.quantity))
+    on = Window(c.price, span, wait, bool(c.quantity))
+    instrument.windows[c.tif] = on if c.price else Window()  # one that is off says no more
     for window in instrument.windows:
         window.trades = []
     m.emit(

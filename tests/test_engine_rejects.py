@@ -5,6 +5,7 @@ A row is (what is done first, the command, reason, a, b).
 
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,9 +48,11 @@ from reject_market import (
     settle,
     withdraw,
 )
+from test_engine_combinations import combine
 
 from exchange.engine import Engine
 from exchange.messages import (
+    CombinationRule,
     CommandFlag,
     CommandKind,
     Limit,
@@ -314,6 +317,32 @@ def of_the_market() -> Iterator[Case]:
         yield b"", pack(kind), Reason.UNKNOWN_COMMAND, 0, kind
 
 
+def of_combinations() -> Iterator[Case]:
+    spread = combine(3, {0: 1, 1: -1}, CombinationRule.DIFFERENCE)
+    for command in (mark, settle, expire):
+        yield spread, command(instrument=3), Reason.NOT_OUTRIGHT, 0, 2
+    quote = pack(CommandKind.MASS_QUOTE, instrument=3, account=1, key_lo=NEW)
+    yield spread, quote, Reason.NOT_OUTRIGHT, 0, 2
+    for kind in (CommandKind.SET_PROTECTIONS, CommandKind.SET_BREAKER):
+        yield spread, pack(kind, instrument=3), Reason.NOT_OUTRIGHT, 0, 2
+    moved = pack(CommandKind.TRANSFER, instrument=3, account=1, target_lo=2, tif=2, key_lo=NEW)
+    yield spread, moved, Reason.NOT_OUTRIGHT, 0, 2
+    trading = set_state(OPEN, instrument=1) + spread + set_risk(instrument=3, price=0)
+    trading += set_state(OPEN, instrument=3)
+    for feature, value in ((STOP, 400), (ICEBERG, 2)):
+        special = enter(instrument=3, spare=feature, target_hi=value)
+        yield trading, special, Reason.NOT_OUTRIGHT, 0, 2
+    imply = partial(pack, CommandKind.SET_IMPLIED, tif=1)
+    strip = combine(3, {0: 1, 1: 1}, CombinationRule.AVERAGE, target_lo=0)
+    yield b"", imply(instrument=0), Reason.NOT_IMPLIED, 0, 0
+    yield strip, imply(instrument=3), Reason.NOT_IMPLIED, 0, 2
+    most = int(Limit.LEG_SPREADS)
+    numbers = range(3, 3 + most)
+    many = [combine(n, {0: 1, 1: -1}, CombinationRule.DIFFERENCE) for n in (*numbers, 3 + most)]
+    full = b"".join([*many, *(imply(instrument=n) for n in numbers)])
+    yield full, imply(instrument=3 + most), Reason.SPREADS_FULL, most, most
+
+
 CASES: list[Case] = [
     *of_every_order_command(),
     *of_enter(),
@@ -325,6 +354,7 @@ CASES: list[Case] = [
     *of_parameters(),
     *of_accounts(),
     *of_the_market(),
+    *of_combinations(),
 ]
 
 KINDS = set(CommandKind)

@@ -126,8 +126,9 @@ def test_the_less_urgent_leave_room_for_the_more_urgent() -> None:
     for kind in CommandKind:
         least = next((at for at in (0.0, 0.25, 0.5, 9.0) if admits(kind, needed + int(
             at * RESERVE), 0)), None)  # fmt: skip
-        expected = {"CANCEL": 0.0, "REDUCE": 0.0, "SET_STATE": 0.0, "SET_MODE": 0.0,
-                    "SET_ACCOUNT": 0.0, "LOGOFF": 0.25, "LOGON": 0.5}  # fmt: skip
+        expected = {"CANCEL": 0.0, "REDUCE": 0.0, "MASS_CANCEL": 0.0, "KILL": 0.0, "RESUME": 0.0,
+                    "SET_STATE": 0.0, "SET_MODE": 0.0, "SET_ACCOUNT": 0.0,
+                    "LOGOFF": 0.25, "LOGON": 0.5}  # fmt: skip
         assert least == expected.get(kind.name), kind
     assert not admits(CommandKind.CANCEL, needed - 1, 0)
     assert not admits(CommandKind.CANCEL, needed, 1)

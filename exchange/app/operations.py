@@ -131,9 +131,11 @@ class Operations:
                 case requests.AdoptMargin():
                     return await self._adopt_margin(request)
                 case requests.SetMode():
-                    mode = Mode[request.mode.upper()]
-                    await self._desk.perform([wishes.set_mode(mode, "operator")])
-                    return {"mode": mode.name}
+                    return await self._set_mode(Mode[request.mode.upper()])
+
+    async def _set_mode(self, mode: Mode) -> dict[str, Any]:
+        await self._desk.perform([wishes.set_mode(mode, "operator")])
+        return {"mode": mode.name}
 
     async def _protect(self, request: requests.Protect) -> dict[str, Any]:
         """Set the bands and limits of the terms, or take them off."""

@@ -1,6 +1,6 @@
 """Cancel, reduce, replace: guards in documented precedence, then the effect; dormant returns."""
 
-from exchange.engine.aftermath cimport aftermath, follow
+from exchange.engine.aftermath cimport aftermath, follow, follow
 from exchange.engine.auction cimport join
 from exchange.engine.book cimport slot_of
 from exchange.engine.combinations cimport bad_legs_risk, charge_legs
@@ -293,6 +293,8 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
             return
         if state_of(o) == WAITING:
             wait_again(m, c, book, p, slot, leaves)
+            if book.watched & WATCH_QUOTES:
+                follow(m, book, first)
             return
     if kept:
         if likely(state_of(o) == WORKING):

@@ -50,6 +50,8 @@ _PRICE: Final = frozenset(
     }
 )
 
+_STATE: Final = frozenset({Reason.NOT_TRADING, Reason.AUCTION_ONLY, Reason.NOT_IN_AUCTION})
+
 # Why the engine says no. {limit} and {observed} are the event's own figures, in the reason's unit.
 RULES: Final[dict[Reason, str]] = {
     Reason.SESSION_LIVE: "session {observed} is online; it can be taken up once it is not",
@@ -73,6 +75,10 @@ RULES: Final[dict[Reason, str]] = {
     Reason.NOT_TRADING: "orders match in CONTINUOUS alone; the instrument is {observed}",
     Reason.STATE: "the instrument's state forbids it",
     Reason.CANCEL_ONLY: "the whole market takes cancels and reductions only",
+    Reason.NOT_OUTRIGHT: "a combination ({observed} legs) has no such thing: its legs do, each by"
+    " itself",
+    Reason.NOT_IMPLIED: "only a calendar spread of two legs, 1 and -1, by difference implies"
+    " prices; this has {observed} legs",
     Reason.THROTTLED: "the account's tokens ({limit}) are spent; the next comes in {observed} ns",
     Reason.QUANTITY_RANGE: "{observed} lots; an order has 1 to {limit}",
     Reason.ACCOUNT_MAX_QUANTITY: "{observed} lots; the account's own bound is {limit}",
@@ -88,6 +94,7 @@ RULES: Final[dict[Reason, str]] = {
     Reason.REDUCE_ONLY: "{observed} lots, of which {limit} would reduce the position",
     Reason.QUOTES_BLOCKED: "its quotes traded {observed} lots, the protection allows {limit}: it"
     " blocks until it is set again",
+    Reason.PROTECTIONS_FULL: "every one of {limit} protection records is taken",
     Reason.CROSSED: "the bid, {observed}, is not below the ask, {limit}",
     Reason.OPEN_ORDERS: "the account has {observed} working orders; {limit} is the most",
     Reason.POSITION_LIMIT: "net and working lots of the side would be {observed}, above {limit}",
@@ -100,6 +107,8 @@ RULES: Final[dict[Reason, str]] = {
     Reason.INSTRUMENTS_FULL: "instrument {observed}; numbers go up to {limit}",
     Reason.BOOK_FULL: "the instrument has {observed} working orders; {limit} is the most",
     Reason.ICEBERGS_FULL: "the instrument has {limit} orders that show a part, the most",
+    Reason.SPREADS_FULL: "a leg stands in {observed} combinations with implied prices; {limit} is"
+    " the most",
     Reason.SESSIONS_FULL: "every one of {limit} sessions is taken",
     Reason.ALREADY_SETTLED: "settled already: last {limit}, asked {observed} (date and cycle)",
     Reason.DAY_STATE: "the business date is {limit}, the command says {observed}",
@@ -113,6 +122,11 @@ RULES: Final[dict[Reason, str]] = {
     Reason.CORRECTIONS_FULL: "{limit} trades were corrected today, and no more may be",
     Reason.NOT_HELD: "{observed} lots are to be handed on by an account that holds {limit}",
     Reason.HOUSE_ACCOUNT: "the clearing house's own account takes and gives no lots",
+    Reason.AUCTION_ONLY: "good for auction, while no orders are collected: the instrument is"
+    " {observed}",
+    Reason.NOT_IN_AUCTION: "the instrument is {observed}: while orders are collected none can"
+    " trade at once, be post-only, protected or have a minimum",
+    Reason.ALL_OR_NONE: "all-or-none orders are not taken; a minimum or fill or kill is",
     Reason.FEATURE_OFF: "what the order asks for is turned off",
     Reason.PRICE_BAND: "the price {observed} is beyond the price band, which ends at {limit}",
     Reason.ORDER_VALUE: "the order is worth {observed} USD, and {limit} is the most",
@@ -141,6 +155,8 @@ CANCELS: Final[dict[CancelReason, str]] = {
     CancelReason.GROUP: "the other order of its group traded",
     CancelReason.REDUCE_ONLY: "there is no longer as much of a position for it to reduce",
     CancelReason.QUOTE: "the next quote has none of this side, or begins anew",
+    CancelReason.AUCTION_ENDED: "good for auction, and the auction is over",
+    CancelReason.LIMITS_MOVED: "it waited for an auction at any price, and the day's limits moved",
     CancelReason.LOSS_LIMIT: "its account lost as much today as it may",
     CancelReason.PROTECTION: "its owner's quotes traded more than the protection allows",
 }
@@ -181,7 +197,7 @@ def figure(reason: Reason, value: int, instrument: int | None, picture: Picture)
         return money(value)
     if reason in _PRICE:
         return f"{value} ticks" if instrument is None else picture.price(instrument, value)
-    if reason == Reason.NOT_TRADING:
+    if reason in _STATE:
         return member_name(TradingState, value)
     if reason == Reason.SIDE_MISMATCH:
         return member_name(Side, value)
