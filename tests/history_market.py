@@ -30,8 +30,7 @@ ACCOUNTS: Final = range(1, 7)
 POOR: Final = 6
 CODES: Final = ("H100Z26", "H200Z26")
 DAYS: Final = (20261201, 20261202)
-# Those that continuous trading takes with no more than an order's price and lots.
-TIFS: Final = (TimeInForce.GTC, TimeInForce.DAY, TimeInForce.IOC, TimeInForce.FOK)
+TIFS: Final = tuple(tif for tif in TimeInForce if tif != TimeInForce.GFA)  # no auction here
 MULTIPLIER, TICK_SCALE, MARK = 744, 1_000, 2_500
 LISTING: Final = (
     '{{"code":"{code}","product":"{product}","expiry":"2026-12","multiplier":744,'
