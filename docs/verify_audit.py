@@ -49,13 +49,16 @@ def main(trail, bulletin=None):
             check(order["executed"] == int(row["cumulative"]), place, "cumulative is off")
             if row["aggressor"] == "Y":
                 volume[row["business_date"], row["instrument"]] += int(row["last_quantity"])
+        elif kind == "ORDER_EXECUTED":  # through an implied price
+            order["executed"] += int(row["last_quantity"])
+            check(order["executed"] == int(row["cumulative"]), place, "cumulative is off")
         elif kind == "ORDER_ACCEPTED":
             order["entered"] = int(lots)
         elif kind in ("ORDER_CANCELLED", "ORDER_REDUCED"):
             order["cancelled"] += int(lots)
         elif kind == "ORDER_REPLACED":  # a new total, executed lots included
             order["entered"] = int(lots) + order["cancelled"]
-        if kind in ("TRADE", "ORDER_CANCELLED", "ORDER_REDUCED"):
+        if kind in ("TRADE", "ORDER_EXECUTED", "ORDER_CANCELLED", "ORDER_REDUCED"):
             left = order["entered"] - order["executed"] - order["cancelled"]
             check(left == int(row["leaves"]), place, f"{left} lots should be left")
     for match, rows in matches.items():

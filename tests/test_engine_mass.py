@@ -10,6 +10,7 @@ from test_engine_rules import BUY, SELL, Desk, words
 
 from exchange.engine import Engine
 from exchange.messages import (
+    EVENT,
     CommandFlag,
     CommandKind,
     Event,
@@ -270,3 +271,19 @@ def test_a_killed_market_is_restored_killed() -> None:
         (event,) = desk.enter(1, BUY, 1, 90, session=desk.first)
         assert event.reason == KILLED[scope]
         desk.switch(CommandKind.RESUME, scope)
+
+
+@both
+def test_a_request_is_not_an_order_to_be_named(machine: type[Machine]) -> None:
+    """What a mass cancel keeps of itself stands in a slot, with a number that is no position."""
+    engine = machine()
+    engine.apply(
+        pack(CommandKind.OPEN_ACCOUNT, account=1, instrument=1, session=1, tif=1, quantity=9,
+             target_hi=1)
+        + pack(CommandKind.MASS_CANCEL, account=1, instrument=0xFFFFFFFF, side=2, key_lo=5),
+        1, 10**12,
+    )  # fmt: skip
+    for number, kind in enumerate((CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE)):
+        wish = pack(kind, account=1, side=2, quantity=1, target_lo=1 << 32 | 1, key_lo=6 + number)
+        row = EVENT.unpack(engine.apply(wish, 3 + number, 10**12))
+        assert (row[2], row[4]) == (EventKind.REJECTED, Reason.NOT_FOUND)

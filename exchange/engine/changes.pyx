@@ -1,6 +1,6 @@
 """Cancel, reduce, replace: guards in documented precedence, then the effect; dormant returns."""
 
-from exchange.engine.aftermath cimport aftermath, follow, follow
+from exchange.engine.aftermath cimport aftermath, follow
 from exchange.engine.auction cimport join
 from exchange.engine.book cimport slot_of
 from exchange.engine.combinations cimport bad_legs_risk, charge_legs
@@ -21,10 +21,9 @@ from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.stops cimport start_waiting, wait_elected
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
-    WATCH_BREAKER, WATCH_LIMITS,
     AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
-    PROTECTED_BY, Position, UNPRICED, WAITING, WATCH_QUOTES, WORKING, account_of, collects, emit,
-    i32, i64, instrument_of, is_featured, is_live, is_seen, is_simple, likely, lots_of,
+    PROTECTED_BY, Position, RECEIPT, UNPRICED, WAITING, WATCH_BREAKER, WATCH_LIMITS, WATCH_QUOTES,
+    WORKING, account_of, collects, emit, i32, i64, instrument_of, is_featured, is_live, is_seen, is_simple, likely, lots_of,
     order_id_of, set_order_state, side_of, state_of, tif_stp_of, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -60,7 +59,9 @@ cdef inline u32 target_of(Market* m, Command* c) noexcept nogil:
     else:
         slot = <u32>c.target_lo
         o = &m.orders[slot]
+        # a RECEIPT has no position: what stands there is not one of ours
         if unlikely(slot >= m.order_top or o.generation != c.target_lo >> 32
+                    or state_of(o) == RECEIPT
                     or account_of(&m.positions[o.position]) != c.account):
             slot = 0
             o = m.orders

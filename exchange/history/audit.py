@@ -83,6 +83,7 @@ _OWNED: Final = frozenset(
 _TRADE, _REJECTED, _ACCEPTED = (
     int(EventKind.TRADE), int(EventKind.REJECTED), int(EventKind.ORDER_ACCEPTED),
 )  # fmt: skip
+_EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # traded through an implied price
 _CANCELLED, _REDUCED = int(EventKind.ORDER_CANCELLED), int(EventKind.ORDER_REDUCED)
 _FEE, _SETTLED = int(EventKind.FEE_CHARGED), int(EventKind.POSITION_SETTLED)
 _LAST_OF_ORDERS, _LAST_OF_SESSIONS = int(EventKind.ORDER_RETURNED), int(EventKind.SESSION_ENDED)
@@ -262,12 +263,13 @@ class Trail:
         if kind == TRANSFERRED:
             self._transfer(event)
             return
-        owned = kind <= _LAST_OF_SESSIONS or kind in _ACCOUNTS or kind in SPECIAL
+        of_order = kind <= _LAST_OF_ORDERS or kind in SPECIAL or kind == _EXECUTED
+        owned = of_order or kind <= _LAST_OF_SESSIONS or kind in _ACCOUNTS
         row = self._row("OUT", event[0], event[1], event[6] if owned else None)
         row[RECORD_TYPE] = _EVENT_KINDS[kind]
         if kind == _REJECTED:
             self._rejected(row, event, command)
-        elif kind <= _LAST_OF_ORDERS or kind in SPECIAL:
+        elif of_order:
             self._order(row, event)
         elif kind in _CASH:
             self._moved(row, event)
@@ -349,10 +351,15 @@ class Trail:
         row[QUANTITY], row[LEAVES] = event[9], event[10]
         if kind in (_CANCELLED, _REDUCED):
             row[WHY] = _CANCEL_REASONS[event[4]]
+        elif kind == _EXECUTED:
+            row[QUANTITY], row[LAST_QUANTITY] = "", event[9]
+            self._executed[order_id] = self._executed.get(order_id, 0) + event[9]
         if order is not None:
             self._known(row, order, order_id)
         if kind == _CANCELLED and not duplicate:
             self._replaced = order_id if event[4] == _REPLACED else 0
+            self._end(order_id)
+        elif kind == _EXECUTED and not event[10]:
             self._end(order_id)
 
     def _known(self, row: Row, order: _Order, order_id: int) -> None:
