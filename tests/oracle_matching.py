@@ -3,6 +3,7 @@
 from oracle_combinations import trade_legs
 from oracle_icebergs import hide, levels_of, refill, take_hidden
 from oracle_state import (
+    WORKING,
     Market,
     Order,
     Place,
@@ -160,8 +161,11 @@ def fill(m: Market, order: Order) -> None:
         m.forget_if_finished(order)
 
 
-def meet_own(m: Market, incoming: Order, resting: Order) -> None:
-    """The incoming order's mode decides; the resting order's event comes first."""
+def meet_own(m: Market, incoming: Order, resting: Order, *, traded: bool) -> None:
+    """The incoming order's mode decides; the resting order's event comes first.
+
+    ``traded``: it has traded on its way here, and so the other of its group goes before it does.
+    """
     reason = CancelReason.SELF_TRADE
     if incoming.stp == SelfTrade.DECREMENT:
         lots = min(incoming.leaves, resting.leaves)
@@ -171,6 +175,8 @@ def meet_own(m: Market, incoming: Order, resting: Order) -> None:
     if incoming.stp in (SelfTrade.CANCEL_OLDEST, SelfTrade.CANCEL_BOTH):
         cancel_order(m, resting, reason)
     if incoming.stp in (SelfTrade.CANCEL_NEWEST, SelfTrade.CANCEL_BOTH):
+        if traded:
+            tell_group(m, incoming)
         cancel_order(m, incoming, reason)
 
 
@@ -225,17 +231,21 @@ def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
     if not can_fill(m, order, minimum):
         cancel_order(m, order, CancelReason.MINIMUM_UNFILLED)
         return
-    resting, before = opposite(m, order), order.executed
+    resting, before, bound = opposite(m, order), order.executed, order.partner
     while order.leaves:
         if implied and meet_implied(m, order):
             continue
         if not resting or not reaches(order, resting[0].price):
             break
         if own(m, order, resting[0]):
-            meet_own(m, order, resting[0])
+            meet_own(m, order, resting[0], traded=order.executed > before)
         else:
             trade(m, order, resting[0])
     if order.executed > before:
+        decremented = order.place is Place.CANCELLED and order.stp == SelfTrade.DECREMENT
+        if decremented and bound is not None and bound.place in WORKING:
+            bound.partner = order  # the last of it was decremented, which parted the two
+            order.partner = bound
         tell_group(m, order)
     if order.place is Place.INCOMING:
         fill(m, order)
