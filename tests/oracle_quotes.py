@@ -204,7 +204,8 @@ def take_back(m: Market, c: Record, order: Order | None) -> tuple[Order | None, 
     )
     if not stays:
         take_out(m, order, Place.INCOMING)
-    order.price, order.leaves = c.price, c.quantity
+    order.price = order.limit = c.price
+    order.leaves = c.quantity
     return order, stays
 
 
