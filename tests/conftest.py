@@ -29,10 +29,6 @@ def pytest_configure(config: pytest.Config) -> None:
     stale = stale_binaries(CHECKOUT)
     if stale and os.environ.get("HOURBOOK_STALE") != "allow":
         pytest.exit(f"older than its source: {', '.join(stale)}; run `make build`", returncode=2)
-    # Hundreds of engines come and go: their slabs are to be pages of their own, taken when touched.
-    from exchange.app.collector import give_back_tables  # noqa: PLC0415
-
-    give_back_tables()
 
 
 _skipped_for_shared: list[str] = []

@@ -23,8 +23,9 @@ from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
     AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
     PROTECTED_BY, Position, RECEIPT, UNPRICED, WAITING, WATCH_BREAKER, WATCH_LIMITS, WATCH_QUOTES,
-    WORKING, account_of, collects, emit, i32, i64, instrument_of, is_featured, is_live, is_seen, is_simple, likely, lots_of,
-    order_id_of, set_order_state, side_of, state_of, tif_stp_of, u32, u64, u8, unlikely, what,
+    WORKING, account_of, collects, emit, i32, i64, instrument_of, is_featured, is_live, is_seen,
+    is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_stp_of, u32,
+    u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 

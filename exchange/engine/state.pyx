@@ -1,25 +1,40 @@
 """Memory of a market. Slabs are reserved whole, so no slot ever moves; the system commits their
-pages only when they are touched."""
+pages only when they are touched, and has them back when they are released."""
 
 from libc.stdlib cimport calloc, free, realloc
 
 from exchange.engine.vocabulary cimport *
 
+cdef extern from "<sys/mman.h>" nogil:
+    void* mmap(void* address, size_t size, int protection, int flags, int file, long offset)
+    int munmap(void* address, size_t size)
+    void* MAP_FAILED
+    int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
+
+cdef enum:
+    SLAB_HEAD = 64  # the block's size stands in it; what follows is on a cache-line boundary
+
 
 cdef void* reserve(size_t bytes) except NULL:
-    """Zeroed memory on a cache-line boundary; the raw pointer stands just before it."""
-    cdef char* raw = <char*>calloc(1, bytes + 128)
-    cdef char* aligned
-    if raw == NULL:
+    """Zeroed memory on a cache-line boundary.
+
+    Pages of its own: the C library would take a slab from its heap now and then, and zero it by
+    hand, which commits all of it.
+    """
+    cdef size_t size = bytes + SLAB_HEAD
+    cdef void* block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    if block == MAP_FAILED:
         raise MemoryError(f"{bytes} bytes for the engine's slabs")
-    aligned = <char*>((<size_t>raw + 127) & ~<size_t>63)
-    (<void**>aligned - 1)[0] = raw
-    return aligned
+    (<size_t*>block)[0] = size
+    return <char*>block + SLAB_HEAD
 
 
 cdef void release_block(void* aligned) noexcept:
-    if aligned != NULL:
-        free((<void**>aligned - 1)[0])
+    cdef char* block
+    if aligned == NULL:
+        return
+    block = <char*>aligned - SLAB_HEAD
+    munmap(block, (<size_t*>block)[0])
 
 
 cdef Market* market_new() except NULL:
