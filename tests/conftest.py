@@ -10,6 +10,7 @@ import pytest
 
 CHECKOUT = Path(__file__).parents[1]
 SHARED = CHECKOUT.parent / "shared"
+AGREED = "commands that agreed"  # a test's property: of its random commands
 SHARED_ABSENT = "../shared is absent: it is not part of the project"
 
 
@@ -45,6 +46,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if os.environ.get("CI") == "true" and SHARED.is_dir() and _skipped_for_shared:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         print(f"\n../shared is there, yet these skipped for want of it: {_skipped_for_shared}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many random commands were compared, over all tests that count them."""
+    passed = terminalreporter.stats.get("passed", [])
+    counts = [n for report in passed for name, n in report.user_properties if name == AGREED]
+    if counts:
+        terminalreporter.write_line(f"{sum(counts):,} random commands: oracle and engine agreed")
 
 
 @pytest.fixture(scope="session")

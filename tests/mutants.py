@@ -3,8 +3,9 @@
     python tests/mutants.py exchange/engine/matching.pyx [--first N] [--count N] [--json FILE]
 
 The tools of the field (mutmut, cosmic-ray) change Python's syntax tree and cannot read Cython, so
-this one changes lines: comparisons, signs, conjunctions, and statements left out. Every mutant is
-built with the core's checks on, in a copy of the checkout, and meets TESTS in order until one
+this one changes lines: comparisons, signs, conjunctions, and statements left out. All mutants of a
+file are compiled at once, each behind a switch (a mutant schema), with the core's checks on, in a
+copy of the checkout. Then each has a process of its own, which meets TESTS in order until one
 fails. Exit code 1 if any survives. What survives and why: docs/concepts/testing.md.
 """
 
@@ -13,35 +14,59 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Final
 
+import differences
+import oracle  # noqa: F401  loaded once, for the children of all mutants
+import pytest
+
 CHECKOUT: Final = Path(__file__).parents[1]
-TESTS: Final = (
-    "tests/test_matching_vectors.py",
+TESTS: Final = (  # the random comparison first: most die of it within a second
+    "tests/test_engine.py::test_a_million_commands[0]",
+    "tests/test_engine.py::test_a_million_commands[1]",
     "tests/test_engine_rules.py",
-    "tests/test_engine_properties.py",
-    "tests/test_engine.py::test_batches_do_not_matter",
+    "tests/test_auction_vectors.py",
+    "tests/test_engine_auctions.py",
+    "tests/test_engine_stops.py",
+    "tests/test_engine_icebergs.py",
+    "tests/test_engine_defects.py",
+    "tests/test_matching_vectors.py",
+    "tests/test_engine.py::test_a_million_commands[2]",
+    "tests/test_engine.py::test_a_million_commands[3]",
 )
-SECONDS_MAX: Final = 180  # of one mutant's tests; a loop without an end is a failure too
+CPU_SECONDS: Final = 20  # of one test; a loop without an end is a failure too
+MODULE: Final = "--inside"  # how the runner calls itself in the copy
 SWAPS: Final = (
     (" < ", " <= "), (" <= ", " < "), (" > ", " >= "), (" >= ", " > "), (" == ", " != "),
     (" != ", " == "), (" + ", " - "), (" - ", " + "), (" += ", " -= "), (" -= ", " += "),
     (" and ", " or "), (" or ", " and "), ("not ", ""), (" * ", " + "),
 )  # fmt: skip
-STATEMENT: Final = re.compile(
-    r"^ +(?!cdef|return|if|elif|else|while|for|break|pass|\"|#)[\w.\[\]&]+.*$"
-)
+HEADER: Final = re.compile(r"(?P<head> +(?:if|elif|while) )(?P<body>.*)(?P<tail>:)", re.DOTALL)
+VALUE: Final = re.compile(r"(?P<head> +(?:return|cdef [\w*]+ \w+ =) )(?P<body>.*)", re.DOTALL)
+CALL: Final = re.compile(r" +(?!cdef|return|if|elif|else|while|for|break|pass|continue|global)\S")
+UNCHANGED: Final = -1
+SWITCH: Final = f"""
+
+cdef int hourbook_mutant = {UNCHANGED}
+
+
+def choose_mutant(int number):
+    global hourbook_mutant
+    hourbook_mutant = number
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change of one line."""
+    """One change of one statement."""
 
     file: str
     line: int
@@ -58,93 +83,197 @@ class Outcome:
     by: str
 
 
-def code_lines(text: str) -> Iterator[tuple[int, str]]:
-    """Numbered lines inside functions, without docstrings, comments and continued statements."""
-    inside, quoted, depth = False, False, 0
-    for number, line in enumerate(text.splitlines(), 1):
-        opened = depth
-        depth += line.count("(") - line.count(")")
-        if '"""' in line:
-            quoted ^= line.count('"""') == 1
-            continue
-        if re.match(r"c?p?def |cdef inline", line):
-            inside = True
-        elif line and not line.startswith(" "):
-            inside = False
-        header = re.match(r"cdef .*\(|  +.* noexcept nogil:$", line)
-        if inside and not quoted and line.strip() and not header:
-            yield (number if opened == 0 and depth == 0 else -number), line
+def statements(text: str) -> Iterator[tuple[int, int, str]]:
+    """Of each statement inside a function: first line, lines, and the code without comments."""
+    lines, at, inside = text.splitlines(), 0, False
+    while at < len(lines):
+        first, code, depth, quoted = at, [], 0, False
+        while True:
+            line = lines[at]
+            quoted ^= line.count('"""') % 2 == 1
+            bare = re.sub(r"(^|  )#.*", "", line)
+            depth += len(re.findall(r"[([]", bare)) - len(re.findall(r"[)\]]", bare))
+            code.append(bare.rstrip())
+            at += 1
+            if not (quoted or depth):
+                break
+        whole = "\n".join(code)
+        if re.match(r"\S", whole):
+            inside = re.match(r"(cdef|cpdef|def) [^\n]*\(", whole) is not None
+        elif inside and whole.strip() and '"""' not in whole:
+            yield first, at - first, whole
+
+
+def changes(code: str) -> Iterator[str]:
+    """Every change of one statement that the schema can switch."""
+    if HEADER.fullmatch(code) or VALUE.fullmatch(code) or CALL.match(code):
+        for old, new in SWAPS:
+            for match in re.finditer(re.escape(old), code):
+                yield code[: match.start()] + new + code[match.end() :]
+    if CALL.match(code):
+        yield code[: len(code) - len(code.lstrip())] + "pass"
 
 
 def mutants(file: str) -> Iterator[Mutant]:
     """Every change of the file, in the order of its lines."""
-    for number, line in code_lines((CHECKOUT / file).read_text()):
-        code, hash_sign, comment = line.partition("  #")
-        if code.lstrip().startswith("#"):
-            continue
-        for old, new in SWAPS:
-            for match in re.finditer(re.escape(old), code):
-                changed = code[: match.start()] + new + code[match.end() :]
-                yield Mutant(file, abs(number), line, changed + hash_sign + comment)
-        if number > 0 and STATEMENT.match(code):
-            indent = len(code) - len(code.lstrip())
-            yield Mutant(file, number, line, " " * indent + "pass")
+    for first, _, code in statements((CHECKOUT / file).read_text()):
+        for changed in changes(code):
+            yield Mutant(file, first + 1, code, changed)
 
 
-def judge(copy: Path, mutant: Mutant) -> Outcome:
-    """Build the mutant in the copy and run the tests; the file is put back."""
-    path = copy / mutant.file
-    original = path.read_text()
-    lines = original.splitlines(keepends=True)
-    lines[mutant.line - 1] = mutant.after + "\n"
-    path.write_text("".join(lines))
-    environment = os.environ | {"HOURBOOK_CHECKED": "1", "HOURBOOK_STALE": "allow"}
-    try:
-        build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-        done = subprocess.run(build, cwd=copy, env=environment, capture_output=True, check=False)
-        if done.returncode:
-            return Outcome(mutant, True, "the compiler")
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TESTS]
-        tested = subprocess.run(
-            command, cwd=copy, env=environment, capture_output=True, text=True,
-            timeout=SECONDS_MAX, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return Outcome(mutant, True, "a loop without an end")
-    finally:
-        path.write_text(original)
-    failed = re.search(r"^FAILED (\S+)", tested.stdout, re.MULTILINE)
-    by = failed[1] if failed else "a crash" if tested.returncode else ""
-    return Outcome(mutant, tested.returncode != 0, by)
+def switched(code: str, changed: dict[int, str]) -> str:
+    """One statement with its mutants beside it; what none of them chooses is as it was."""
+    chosen = [f"hourbook_mutant == {number}" for number in changed]
+    if shape := HEADER.fullmatch(code) or VALUE.fullmatch(code):
+        wrap = "not not ({})" if HEADER.fullmatch(code) else "({})"
+        bodies = [shape.re.fullmatch(one)["body"] for one in changed.values()]  # type: ignore[index]
+        cases = [f"{wrap.format(b)} if {c} else" for b, c in zip(bodies, chosen, strict=True)]
+        body = "\n".join([*cases, wrap.format(shape["body"])])
+        return f"{shape['head']}({body}){shape.groupdict().get('tail') or ''}"
+    indent = code[: len(code) - len(code.lstrip())]
+    shifted = [one.replace("\n", "\n    ") for one in (*changed.values(), code)]
+    heads = [f"{indent}{'el' * (i > 0)}if {c}:" for i, c in enumerate(chosen)] + [f"{indent}else:"]
+    return "\n".join(f"{head}\n    {one}" for head, one in zip(heads, shifted, strict=True))
+
+
+def schema(text: str, without: set[int]) -> str:
+    """The source with its mutants behind ``choose_mutant``, but those that do not compile."""
+    lines, number = text.splitlines(), 0
+    for first, count, code in statements(text):
+        changed = dict(enumerate(changes(code), number))
+        number += len(changed)
+        kept = {n: one for n, one in changed.items() if n not in without}
+        if kept:
+            lines[first : first + count] = [switched(code, kept)] + [""] * (count - 1)
+    return "\n".join(lines) + SWITCH
+
+
+class Witness:
+    """Remembers the first test that failed, and bounds the time of each."""
+
+    failed = ""
+
+    def pytest_runtest_setup(self) -> None:
+        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+
+    def pytest_runtest_logreport(self, report: object) -> None:
+        if report.failed and not self.failed:  # type: ignore[attr-defined]
+            self.failed = report.nodeid  # type: ignore[attr-defined]
+
+
+def meet_tests(number: int, choose: Callable[[int], None], told: int) -> int:
+    """In a child: the mutant runs, the tests meet it; the failing one is written to ``told``."""
+    signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    choose(number)
+    witness = Witness()
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore"]
+    code = pytest.main([*options, *TESTS], plugins=[witness])
+    os.write(told, witness.failed.encode())
+    return int(code)
+
+
+def verdict(number: int, choose: Callable[[int], None]) -> str:
+    """What stopped one mutant; empty if it survived."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os._exit(meet_tests(number, choose, write))
+    os.close(write)
+    with os.fdopen(read) as answer:
+        failed = answer.read()
+    status = os.waitpid(child, 0)[1]
+    if os.WIFSIGNALED(status):
+        return "a loop without an end" if os.WTERMSIG(status) == signal.SIGVTALRM else "a crash"
+    return failed or ("a crash" if status else "")
+
+
+def inside(module: str, numbers: list[int]) -> None:
+    """In the copy: judge the mutants of one module, a line of JSON each."""
+    differences.shrink = lambda steps, differs: list(steps)  # nobody reads the shortest list
+    choose = import_module(module).choose_mutant
+    if failed := verdict(UNCHANGED, choose):
+        raise RuntimeError(f"without any mutant: {failed}")
+    for number in numbers:
+        print(json.dumps([number, verdict(number, choose)]), flush=True)
+
+
+def build(copy: Path, file: str) -> set[int]:
+    """Compile the file's schema; gives the mutants that the compiler refused."""
+    path = copy / file
+    original, refused = path.read_text(), set[int]()
+    command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    while True:
+        path.write_text(schema(original, refused))
+        done = subprocess.run(
+            command, cwd=copy, env=surroundings(copy), capture_output=True, text=True, check=False
+        )
+        if not done.returncode:
+            path.write_text(original)
+            return refused
+        lines = path.read_text().splitlines()
+        found = re.findall(rf"{re.escape(file)}:(\d+):", done.stderr)
+        before = ["\n".join(lines[: int(number)]) for number in found]
+        bad = {int(re.findall(r"hourbook_mutant == (\d+)", text)[-1]) for text in before}
+        if not bad - refused:
+            raise RuntimeError(done.stderr)
+        refused |= bad
+
+
+def surroundings(copy: Path) -> dict[str, str]:
+    """The environment in which the copy is built and tested: with the core's checks on."""
+    paths = f"{copy}{os.pathsep}{copy / 'tests'}"
+    return os.environ | {"HOURBOOK_CHECKED": "1", "HOURBOOK_STALE": "allow", "PYTHONPATH": paths}
+
+
+def judge(copy: Path, file: str, numbers: range) -> Iterator[tuple[int, str]]:
+    """Build the file's schema in the copy and run the tests against each mutant."""
+    refused = build(copy, file)
+    yield from ((number, "the compiler") for number in sorted(refused & set(numbers)))
+    module = file.removesuffix(".pyx").replace("/", ".")
+    called = [sys.executable, "tests/mutants.py", MODULE, module]
+    called += [str(number) for number in numbers if number not in refused]
+    with subprocess.Popen(
+        called, cwd=copy, env=surroundings(copy), stdout=subprocess.PIPE
+    ) as running:
+        for line in running.stdout or ():
+            number, failed = json.loads(line)
+            yield number, failed
 
 
 def main() -> int:
+    if sys.argv[1:2] == [MODULE]:
+        inside(sys.argv[2], [int(number) for number in sys.argv[3:]])
+        return 0
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", help="relative to the checkout")
-    parser.add_argument("--first", type=int, default=0, help="begin with this mutant")
-    parser.add_argument("--count", type=int, help="judge so many")
+    parser.add_argument("--first", type=int, default=0, help="begin with this mutant of each file")
+    parser.add_argument("--count", type=int, help="judge so many of each file")
     parser.add_argument("--json", type=Path, help="append every outcome, a line each")
     options = parser.parse_args()
-    chosen = [mutant for file in options.files for mutant in mutants(file)][options.first :]
-    chosen = chosen[: options.count]
-    survivors = 0
+    judged = survivors = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "hourbook"
         shutil.copytree(CHECKOUT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build"))
-        build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace", "--force"]
-        checked = os.environ | {"HOURBOOK_CHECKED": "1"}
-        subprocess.run(build, cwd=copy, env=checked, capture_output=True, check=True)
-        for number, mutant in enumerate(chosen, options.first):
-            outcome = judge(copy, mutant)
-            survivors += not outcome.killed
-            told = outcome.by or "SURVIVED"
-            print(f"{number} {mutant.file}:{mutant.line} {told}", file=sys.stderr, flush=True)
-            if not outcome.killed:
-                print(f"{mutant.file}:{mutant.line}\n- {mutant.before}\n+ {mutant.after}")
-            if options.json:
-                with open(options.json, "a") as out:
-                    out.write(json.dumps(asdict(outcome)) + "\n")
-    print(f"{len(chosen)} mutants, {survivors} survived")
+        for file in options.files:
+            known = list(mutants(file))
+            stop = min(len(known), options.first + (options.count or len(known)))
+            for number, failed in judge(copy, file, range(options.first, stop)):
+                outcome = Outcome(known[number], bool(failed), failed)
+                judged += 1
+                survivors += not failed
+                told = failed or "SURVIVED"
+                print(f"{number}/{len(known)} {file}:{outcome.mutant.line} {told}", file=sys.stderr)
+                if not failed:
+                    print(
+                        f"{file}:{outcome.mutant.line}\n-{outcome.mutant.before}\n+{outcome.mutant.after}"
+                    )
+                if options.json:
+                    with open(options.json, "a") as out:
+                        out.write(json.dumps(asdict(outcome)) + "\n")
+    print(f"{judged} mutants, {judged - survivors} killed, {survivors} survived")
     return int(survivors > 0)
 
 

@@ -101,6 +101,8 @@ def test_an_order_may_be_worth_so_much(machine: type[Machine]) -> None:
     assert reason(desk.enter(1, BUY, 10, 101)) == (Reason.ORDER_VALUE, 20_000, 20_200)
     assert reason(desk.enter(1, BUY, 501, 101))[0] == Reason.QUANTITY_RANGE  # comes first
     assert reason(desk.enter(1, BUY, 11, 200))[0] == Reason.ORDER_VALUE  # before PRICE_LIMIT
+    wild = desk.enter(1, BUY, (1 << 32) - 1, -(1 << 62))  # a value beyond all words
+    assert reason(wild)[0] == Reason.QUANTITY_RANGE
     turn(desk, Feature.ORDER_VALUE, on=False)
     desk.rest(1, BUY, 11, 100)
 

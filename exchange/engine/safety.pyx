@@ -38,12 +38,14 @@ cdef u32 watch_of(Market* m, u32 instrument) noexcept nogil:
 cdef bint refuse_value(Market* m, Command* c, Instrument* book, Account* account) noexcept nogil:
     """ORDER_VALUE, unless something that comes before it is wrong, too: that is told later."""
     cdef Safety* s = safety_of(m, book)
-    cdef i128 value = <i128>c.price * book.tick_value * c.quantity
+    cdef i128 value
+    if (s.order_value == 0 or not is_on(m, FEATURE_ORDER_VALUE) or c.flags & COMMAND_FLAG_MARKET
+            or c.quantity == 0 or c.quantity > book.max_order or c.quantity > account.max_order):
+        return False
+    value = <i128>c.price * book.tick_value * c.quantity  # of a sound quantity: no overflow
     if value < 0:
         value = -value
-    if (s.order_value == 0 or not is_on(m, FEATURE_ORDER_VALUE) or value <= s.order_value
-            or value > <i64>LIMIT_MONEY or c.flags & COMMAND_FLAG_MARKET
-            or c.quantity == 0 or c.quantity > book.max_order or c.quantity > account.max_order):
+    if value <= s.order_value or value > <i64>LIMIT_MONEY:
         return False
     reject(m, c, REASON_ORDER_VALUE, s.order_value, <i64>value)
     return True
