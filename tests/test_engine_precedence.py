@@ -66,6 +66,7 @@ BLOCKED = (
     + set_account(account=4, flags=CommandFlag.KILLED, quantity=2)
     + set_risk(quantity=10)
     + CANCEL_ONLY
+    + pack(CommandKind.SET_PROTECTIONS, price=5)
 )
 WAIT = b""  # every attempt waits for a token; a walk waits only from its THROTTLED on
 NORMAL = pack(CommandKind.SET_MODE)
@@ -78,6 +79,7 @@ FIELDS: list[tuple[Reason, Fix]] = [
     (Reason.TICK, {"price": 1200}),
     (Reason.LOT, {"quantity": 20}),
     (Reason.PRICE_LIMIT, {"price": 600}),
+    (Reason.PRICE_BAND, pack(CommandKind.SET_PROTECTIONS)),
 ]
 MONEY_IN: list[tuple[Reason, Fix]] = [
     (Reason.POSITION_LIMIT, set_risk(quantity=40)),
