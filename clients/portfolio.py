@@ -82,8 +82,10 @@ class Portfolio:
         self.positions = {instrument: lots for instrument, lots in net if lots}
 
     def correct(self, report: Corrected) -> None:
-        """Take a bust in: the lots of its trade go back. An adjustment moves none."""
-        if report.kind == "bust" and report.sequence > self._positions_as_of:
+        """Take a bust in: the lots of its trade go back. An adjustment moves none, and a
+        combination's trade only those of its legs."""
+        whole = report.legs and not report.place
+        if report.kind == "bust" and not whole and report.sequence > self._positions_as_of:
             lots = read_quantity(report.quantity)
             self._shift(report.instrument, -lots if report.side == "buy" else lots)
 

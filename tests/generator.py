@@ -160,11 +160,19 @@ class Generator:
                 self.trading.remove(instrument)
                 if instrument in self.outrights:
                     self.outrights.remove(instrument)
+            if kind in (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED):
+                self._learn_cash(event)
             if kind == EventKind.TRADE:
                 self.trades.append(event)
                 self._learn_position(event)
                 if not event[12] >> 32:
                     self.working.pop(event[11], None)
+
+    def _learn_cash(self, event: tuple[int, ...]) -> None:
+        """Of a trade of a combination, the last one: what its legs and residual moved."""
+        if self.trades and self.trades[-1][:2] == (event[0], event[10]):
+            trade = self.trades[-1]
+            self.trades[-1] = (*trade[:13], trade[13] + event[13], trade[14] + event[14])
 
     def _learn_position(self, event: tuple[int, ...]) -> None:
         """Of a trade: roughly who holds what, for orders that may only reduce it."""

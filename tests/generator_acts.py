@@ -102,6 +102,7 @@ def correct(g: "Generator") -> bytes:
     return pack(
         kind,
         side=1 if row[3] & EventFlag.SELL else 0,
+        spare=draw.random() < 0.02,
         instrument=row[5],
         account=row[6],
         session=g._account() if draw.random() < 0.02 else row[12] & MASK["I"],

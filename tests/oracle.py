@@ -98,6 +98,7 @@ def open_day(m: Market, c: Record) -> None:
         raise Rejected(Reason.DAY_STATE, m.business_date, c.quantity)
     m.day_open, m.business_date = True, c.quantity
     m.day_first, m.corrected = m.sequence, set()
+    m.legs_known, m.leg_changes = m.sequence, []
     for account in m.accounts.values():
         count_losses_from_now(m, account)
     m.emit(EventKind.DAY_OPENED, quantity=c.quantity)
@@ -253,6 +254,7 @@ class Oracle:
             ("market", m.stops, m.business_date, m.day_open, m.mode, m.rules_version, m.deposited),
             ("off", sorted(m.features_off)),
             ("corrected", m.day_first, sorted(m.corrected)),
+            ("legs", m.legs_known, m.leg_changes),
             ("killed", m.killed, sorted(m.killed_members)),
             ("slots", m.generations, m.free_slots),
             ("sessions", m.session_generations, list(m.ended_slots)),

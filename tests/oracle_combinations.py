@@ -7,7 +7,7 @@ of the price agreed moves in cash in the same command.
 
 from collections.abc import Iterator
 
-from oracle_state import Instrument, Market, Order, Record, Rejected
+from oracle_state import Instrument, LegTerms, Market, Order, Record, Rejected
 
 from exchange.messages import (
     CombinationRule,
@@ -65,18 +65,32 @@ def mark_of(m: Market, instrument: Instrument) -> int:
     return value_at_marks(m, instrument) if instrument.legs else instrument.mark
 
 
-def clamped(leg: Instrument, price: int) -> int:
-    low, high = leg.low * leg.tick_scale, leg.high * leg.tick_scale
-    return min(max(price, low), high)
+def terms_of(m: Market, leg: Instrument) -> LegTerms:
+    """What a leg trades by now."""
+    return LegTerms(
+        m.sequence, leg.number, leg.anchor, leg.low, leg.high, leg.maker_fee, leg.taker_fee
+    )
 
 
-def leg_prices(m: Market, combination: Instrument, price: int) -> tuple[list[int], int]:
+def note_change(m: Market, leg: Instrument) -> None:
+    """What a leg traded by is about to change: trades of its combinations may yet be taken back.
+    Where too many changes would have to be remembered all are forgotten."""
+    if not m.day_open or not made_of(m, leg.number):
+        return
+    if len(m.leg_changes) >= Limit.LEG_CHANGES:
+        m.leg_changes, m.legs_known = [], m.sequence
+    m.leg_changes.append(terms_of(m, leg))
+
+
+def leg_prices(
+    m: Market, combination: Instrument, price: int, terms: list[LegTerms]
+) -> tuple[list[int], int]:
     """Clearing prices of the legs of a lot traded at ``price`` ticks, within their limits, and the
     micro-dollars that its buyer owes besides."""
     legs = legs_of(m, combination)
     scale = legs[0][0].tick_scale
     total = price * combination.tick_value
-    anchors = [leg.anchor for leg, _ in legs]
+    anchors = [one.anchor for one in terms]
     if combination.rule == CombinationRule.AVERAGE:
         hours = weight(combination.rule, legs)
         anchored = sum(r * leg.multiplier * a for (leg, r), a in zip(legs, anchors, strict=True))
@@ -85,9 +99,12 @@ def leg_prices(m: Market, combination: Instrument, price: int) -> tuple[list[int
         last, ratio = legs[-1]
         rest = price * scale - sum(r * a for (_, r), a in zip(legs[:-1], anchors, strict=False))
         wanted = [*anchors[:-1], rest // ratio]
-        total = sum(r * leg.multiplier * leg.anchor for leg, r in legs[:-1])
+        total = sum(r * leg.multiplier * a for (leg, r), a in zip(legs[:-1], anchors, strict=False))
         total += last.multiplier * rest
-    prices = [clamped(leg, at) for (leg, _), at in zip(legs, wanted, strict=True)]
+    prices = [
+        min(max(at, one.low * scale), one.high * scale)
+        for one, at in zip(terms, wanted, strict=True)
+    ]
     paid = sum(r * leg.multiplier * p for (leg, r), p in zip(legs, prices, strict=True))
     return prices, total - paid
 
@@ -152,8 +169,9 @@ def leg_trade(
 def trade_legs(m: Market, taker: Order, maker: Order, lots: int, parent: int) -> None:
     """The legs of a trade of a combination, then what they leave of its price."""
     combination = m.instruments[taker.instrument]
-    prices, residual = leg_prices(m, combination, maker.price)
     legs = legs_of(m, combination)
+    terms = [terms_of(m, leg) for leg, _ in legs]
+    prices, residual = leg_prices(m, combination, maker.price, terms)
     for place, ((leg, ratio), price) in enumerate(zip(legs, prices, strict=True), 1):
         side = taker.side if ratio > 0 else 1 - taker.side
         of = place | len(legs) << 8

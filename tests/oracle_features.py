@@ -6,6 +6,9 @@ from oracle_state import WORKING, Market, Order, Protection, Record, Rejected
 
 from exchange.messages import CancelReason, EventKind, OrderFeature, Reason, Side
 
+OF_TWO = (
+    EventKind.TRADE, EventKind.TRADE_BUSTED, EventKind.LEG_TRADE, EventKind.LEG_BUSTED,
+)  # fmt: skip
 OF_AN_ORDER = (*range(EventKind.ORDER_ACCEPTED, 9), EventKind.ORDER_ELECTED)
 
 
@@ -118,7 +121,7 @@ def follow(m: Market, first: int) -> None:
             for account in (row.account, row.key[1] & 0xFFFFFFFF):
                 protect(m, account, m.instruments[row.instrument].product)
     for row in rows:
-        if row.kind in (EventKind.TRADE, EventKind.TRADE_BUSTED, EventKind.LEG_TRADE):
+        if row.kind in OF_TWO:
             trim(m, row.account, row.instrument)
             trim(m, row.key[1] & 0xFFFFFFFF, row.instrument)
         elif row.kind == EventKind.LOTS_TRANSFERRED:

@@ -1,7 +1,7 @@
 """The oracle's instruments: list, limits, risk parameters, states, marks, settlement, expiry."""
 
 from oracle_auction import COLLECTING, uncross
-from oracle_combinations import decode, made_of, mark_of, sound, weight
+from oracle_combinations import decode, made_of, mark_of, note_change, sound, weight
 from oracle_matching import cancel_order
 from oracle_orders import return_dormant
 from oracle_protections import set_breaker, set_protections
@@ -113,6 +113,7 @@ def set_limits(m: Market, c: Record) -> None:
     fits = ladder_fits(m, low, high, instrument.price_step)
     if not fits or not notional_fits(low, high, instrument.tick_value, instrument.bound):
         raise Rejected(Reason.PARAMETER_RANGE)
+    note_change(m, instrument)
     m.emit(EventKind.LIMITS_CHANGED, instrument=instrument.number, a=low, b=high)
     instrument.low, instrument.high = low, high
     for order in [*instrument.bids, *instrument.asks]:
@@ -144,6 +145,7 @@ def set_risk(m: Market, c: Record) -> None:
         or rate * bound > Limit.MONEY
     ):
         raise Rejected(Reason.PARAMETER_RANGE)
+    note_change(m, instrument)
     instrument.rate, instrument.position_limit, instrument.max_order = rate, c.quantity, c.session
     instrument.maker_fee, instrument.taker_fee, instrument.bound = maker, taker, bound
     m.emit(
@@ -323,6 +325,7 @@ def settle(m: Market, c: Record) -> None:
     this = m.business_date * 100 + c.quantity
     if this <= instrument.last_settled:
         raise Rejected(Reason.ALREADY_SETTLED, instrument.last_settled, this)
+    note_change(m, instrument)
     instrument.last_settled = this
     instrument.last = None
     m.emit(

@@ -290,6 +290,18 @@ class Instrument:
         insort(self.side(order.side), order, key=lambda other: sign * other.price)
 
 
+class LegTerms(NamedTuple):
+    """What a leg of a combination trades by, until the command with this sequence changed it."""
+
+    sequence: int
+    number: int
+    anchor: int
+    low: int
+    high: int
+    maker_fee: int
+    taker_fee: int
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     session_id: int
@@ -332,6 +344,8 @@ class Market:
         self.features_off: frozenset[Feature] = frozenset()
         self.day_first = 0  # of the command that opened the day
         self.corrected: set[int] = set()  # match numbers busted or adjusted since then
+        self.leg_changes: list[LegTerms] = []  # since then, or since too many were forgotten
+        self.legs_known = 0  # sequence after which all changes are there
         self.rows: list[Row] = []
 
     # --- events

@@ -15,22 +15,34 @@ import pytest
 
 from clients.portfolio import Portfolio
 from exchange.app import Market, admin, requests
+from exchange.app.desk import SOURCE
 from exchange.app.wishes import RequestRefused, Wish, note
 from exchange.gateway.auth import create_key
 from exchange.gateway.reports import CORRECTIONS, Reports
 from exchange.gateway.view import View
 from exchange.history import walk
-from exchange.history.audit import FIELDS, Trail
+from exchange.history.audit import FIELDS, MATCH_NUMBER, RECORD_TYPE, Row, Trail
 from exchange.history.bulletin import Bulletin
 from exchange.history.search import Query
 from exchange.history.words import event_line
 from exchange.marketdata.feed import Feed
-from exchange.messages import EVENT, INDEX_BITS, Command, CommandKind, EventKind, Side
+from exchange.messages import (
+    COMMAND,
+    EVENT,
+    INDEX_BITS,
+    Command,
+    CommandKind,
+    EventKind,
+    Side,
+    TradingState,
+)
 from exchange.messages.wire import Corrected, PublicCorrection
 
 NOON_NS = int(datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()) * 10**9
 CODE = "H100Z26"
 CHECKOUT = Path(__file__).parents[1]
+OF_LEGS = (EventKind.LEG_TRADE, EventKind.LEG_BUSTED)
+U64 = (1 << 64) - 1
 REASON = "fat finger of account 2"
 
 
@@ -344,3 +356,61 @@ async def test_the_terms_bands_hold_until_they_are_turned_off(tmp_path: Path) ->
         await m.operations.perform(requests.SetFeature(feature="bands"))
         await m.operations.perform(requests.SetFeature(feature="all_months_limit"))
         assert await trade(m, reference * 110 // 100)
+
+
+async def combined(market: Market, near: str, far: str) -> int:
+    """A spread of two months that trades, and its number."""
+    book = market.desk.instruments
+    number, legs = len(book.by_id), [book.by_code[code] for code in (near, far)]
+    command = Command(
+        kind=CommandKind.LIST_COMBINATION, instrument=number, quantity=0xF1,
+        key_lo=legs[0].id | legs[1].id << 16, target_lo=-5000 & U64, target_hi=5000,
+    )  # fmt: skip
+    risk = Command(kind=CommandKind.SET_RISK, instrument=number, quantity=1000, session=500)
+    opened = Command(kind=CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS)
+    listed = COMMAND.pack(*msgspec.structs.astuple(command))
+    market.sequencer.submit(SOURCE, listed)  # a listing without text: it is called by its number
+    await market.desk.perform([Wish(risk, note("risk")), Wish(opened, note("open"))])
+    return number
+
+
+async def test_a_spread_is_busted_whole_and_a_leg_never_alone(tmp_path: Path) -> None:
+    async with running(tmp_path, Clock()) as m:
+        await prepared(m)
+        number = await combined(m, CODE, "H100F27")
+        await m.operations.cleared()
+        before = [books(m), [m.engine.position(n, number) for n in (1, 2)]]
+        for account, side in ((1, Side.SELL), (2, Side.BUY)):
+            command = Command(
+                kind=CommandKind.ENTER, account=account, side=side, price=400, quantity=5,
+                instrument=number, key_lo=m.desk.sequence + 1,
+            )  # fmt: skip
+            (outcome,) = await m.desk.perform([Wish(command, note("enter"))])
+        match = outcome.events[1].sequence << INDEX_BITS | outcome.events[1].index
+        leg = requests.Bust(match_number=match + 2, reason=REASON)
+        assert f"LEG_ALONE: it is a leg of match {match}" in await refused(m, leg, "anne")
+        request = requests.Bust(match_number=match, reason=REASON)
+        proposed = await m.operations.perform(request, "anne")
+        assert proposed["code"] == m.desk.instruments.by_id[number].code
+        approve = requests.Approve(proposal=proposed["proposal"])
+        await m.operations.perform(approve, "bert")
+        await m.operations.checkpoint()
+        await m.operations.cleared()
+        assert [books(m), [m.engine.position(n, number) for n in (1, 2)]] == before
+        assert not m.clearing.divergences and m.clearing.is_balanced()
+        m.clearing.audit()
+    lines: list[str] = []
+    query = Query(account=1, event_kinds=frozenset(map(int, OF_LEGS)))
+    walk.walk(
+        tmp_path,
+        lambda frame, events: query.search(
+            frame, events, lambda _, row: lines.append(event_line(row, query.picture))
+        ),
+    )
+    assert len(lines) == 4 and all(f"of match {match}" in line for line in lines)
+    rows: list[Row] = []
+    walk.walk(tmp_path, Trail(rows.append).take)
+    named = [row[RECORD_TYPE] for row in rows if row[MATCH_NUMBER] == match]
+    made = ["TRADE"] * 2 + ["LEG_TRADE"] * 4 + ["RESIDUAL_POSTED"] * 2
+    taken_back = ["TRADE_BUSTED"] * 2 + ["LEG_BUSTED"] * 4 + ["RESIDUAL_CORRECTED"] * 2
+    assert named == [*made, "BUST", *taken_back]

@@ -381,6 +381,9 @@ ELSEWHERE = {
     (CommandKind.BUST, Reason.TRADE_UNKNOWN),
     (CommandKind.BUST, Reason.ALREADY_CORRECTED),
     (CommandKind.BUST, Reason.CORRECTIONS_FULL),
+    (CommandKind.BUST, Reason.LEG_ALONE),  # test_engine_whole.py
+    (CommandKind.BUST, Reason.TRADE_DIFFERENT),
+    (CommandKind.BUST, Reason.LEGS_FORGOTTEN),
     (CommandKind.TRANSFER, Reason.NOT_HELD),  # test_engine_offbook.py
     (CommandKind.TRANSFER, Reason.HOUSE_ACCOUNT),
     # test_engine_protections.py

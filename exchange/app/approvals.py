@@ -15,7 +15,7 @@ import msgspec
 
 from exchange.app import requests, wishes
 from exchange.app.desk import Desk, Proposal
-from exchange.app.trades import Found, find_trade
+from exchange.app.trades import Found, LegAlone, find_trade
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.messages import INDEX_BITS
 from exchange.messages.wire import Position
@@ -115,7 +115,10 @@ class Approvals:
         opening = desk.epochs.place(Position(epoch=0, sequence=desk.day_first, index=0))
         found = None
         if desk.day_first < match_number >> INDEX_BITS <= desk.sequence:
-            found = await asyncio.to_thread(find_trade, desk.tape, opening, match_number)
+            try:
+                found = await asyncio.to_thread(find_trade, desk.tape, opening, match_number)
+            except LegAlone as leg:
+                raise RequestRefused(_alone(leg.whole)) from None
         if found is None:
             raise RequestRefused(f"no trade of the open day has match number {match_number}")
         return found
@@ -124,16 +127,29 @@ class Approvals:
         """The price in ticks that a trade is held against, and how far from it a trade stands.
 
         The reference is the trade before in the same instrument, else the mark; the no-bust range
-        is half the price band of the contract's terms, rounded down to the price step.
+        is half the price band of the contract's terms, rounded down to the price step. That of a
+        combination, whose price may be zero, is its last leg's at that leg's mark.
         """
         desk, trade = self._desk, found.trade
-        listed = desk.instruments.by_id[trade.instrument]
-        mark = listed.mark // listed.tick_scale
-        reference = mark if found.before is None else found.before
-        terms = desk.terms.get(listed.code)
+        listed = priced = desk.instruments.by_id[trade.instrument]
+        reference = found.before
+        if reference is None:
+            reference = desk.instruments.value(listed) // listed.tick_value
+        base = reference
+        if listed.legs:
+            priced = desk.instruments.by_id[listed.legs[-1][0]]
+            base = priced.mark // priced.tick_scale
+        terms = desk.terms.get(priced.code)
         percent = 0 if terms is None else terms.band_percent
         step = listed.price_step
-        return reference, abs(reference) * percent // (2 * _PERCENT) // step * step
+        return reference, abs(base) * percent // (2 * _PERCENT) // step * step
+
+
+def _alone(whole: int) -> str:
+    """Why a leg is not corrected: ``whole`` is the match number of its trade, 0 if none is one."""
+    if not whole:
+        return "LEG_ALONE: a leg of a trade with an implied price is not corrected"
+    return f"LEG_ALONE: it is a leg of match {whole}, which is corrected whole"
 
 
 def _time(stamp: int) -> str:

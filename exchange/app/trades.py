@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from exchange.journal.tape import Position, Tape
+from exchange.journal.tape import Position, Released, Tape
 from exchange.messages import (
     EVENT_BYTES,
     INDEX_BITS,
@@ -14,6 +14,15 @@ from exchange.messages import (
 
 _KIND: Final = 12  # offset of the kind byte in an event
 _TRADE: Final = int(EventKind.TRADE)
+_OF_WHOLE: Final = frozenset(map(int, (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED)))
+
+
+class LegAlone(Exception):
+    """The number is that of a leg: what names the whole trade is in ``whole``, 0 if nothing can."""
+
+    def __init__(self, whole: int) -> None:
+        super().__init__(whole)
+        self.whole = whole
 
 
 class Found(NamedTuple):
@@ -24,7 +33,10 @@ class Found(NamedTuple):
 
 
 def find_trade(tape: Tape, opening: Position, match_number: int) -> Found | None:
-    """Look for a trade after the day's ``opening``; None if there is none of that number."""
+    """Look for a trade after the day's ``opening``; None if there is none of that number.
+
+    The cash of a combination's trade is what its legs and its residual moved. Raises LegAlone.
+    """
     wanted = match_number >> INDEX_BITS, match_number & (1 << INDEX_BITS) - 1
     last: dict[int, int] = {}  # price by instrument
     for released in tape.read(*opening):
@@ -35,8 +47,31 @@ def find_trade(tape: Tape, opening: Position, match_number: int) -> Found | None
         while at >= 0:
             fields = TRADE.unpack_from(released.events, at * EVENT_BYTES)
             if fields[:2] == wanted:
-                trade = Trade(**dict(zip(TRADE_FIELDS, fields, strict=True)))
-                return Found(trade, last.get(trade.instrument))
+                return Found(_whole(released, at, fields), last.get(fields[5]))
             last[fields[5]] = fields[8]
             at = kinds.find(_TRADE, at + 1)
+        if released.first_sequence <= wanted[0] < released.first_sequence + released.count:
+            _refuse_leg(released, wanted)
     return None
+
+
+def _whole(released: Released, at: int, fields: tuple[int, ...]) -> Trade:
+    """The trade at an event, with the cash of its legs if it has any."""
+    trade, cash = dict(zip(TRADE_FIELDS, fields, strict=True)), [fields[14], fields[15]]
+    for place in range(1, fields[4] + 2 if fields[4] else 1):
+        if (at + place) * EVENT_BYTES == len(released.events):
+            break
+        part = TRADE.unpack_from(released.events, (at + place) * EVENT_BYTES)
+        if part[0] == fields[0] and part[2] in _OF_WHOLE and part[10] == fields[1]:
+            cash = [cash[0] + part[14], cash[1] + part[15]]
+    return Trade(**{**trade, "cash": cash[0], "maker_cash": cash[1]})
+
+
+def _refuse_leg(released: Released, wanted: tuple[int, int]) -> None:
+    for at, kind in enumerate(released.events[_KIND::EVENT_BYTES]):
+        if kind in _OF_WHOLE:
+            fields = TRADE.unpack_from(released.events, at * EVENT_BYTES)
+            if fields[:2] == wanted:
+                parent = at - (wanted[1] - fields[10])
+                traded = released.events[parent * EVENT_BYTES + _KIND] == _TRADE
+                raise LegAlone(wanted[0] << INDEX_BITS | fields[10] if traded else 0)

@@ -54,6 +54,8 @@ class EntryKind(IntEnum):
     LEG = 9  # of a combination's trade; its price is a clearing price
     RESIDUAL = 10
     TRANSFER = 11  # off the book; its price is a clearing price
+    LEG_BUST = 12  # of a combination's trade that was taken back; its price is a clearing price
+    LEG_ADJUSTMENT = 13
 
 
 class Movement(IntEnum):
@@ -102,6 +104,8 @@ _MOVEMENT: Final = (
     int(Movement.FEES),  # a leg's
     int(Movement.VARIATION),  # a residual: what the prices of legs leave of the one agreed
     int(Movement.FEES),  # a transfer's: none
+    int(Movement.FEES),  # a leg's, back
+    int(Movement.FEES),  # an adjusted leg's: none
 )  # by EntryKind
 _FEES_EARNED: Final = int(Movement.FEES_EARNED)
 

@@ -99,6 +99,9 @@ class Projection:
             EventKind.TRADE_ADJUSTED: self._corrected,
             EventKind.LEG_TRADE: self._leg_traded,
             EventKind.RESIDUAL_POSTED: self._residual_posted,
+            EventKind.LEG_BUSTED: self._leg_corrected,
+            EventKind.LEG_ADJUSTED: self._leg_corrected,
+            EventKind.RESIDUAL_CORRECTED: self._residual_posted,
             EventKind.LOTS_TRANSFERRED: self._transferred,
             EventKind.RECORDED: self._recorded,
         }
@@ -222,7 +225,8 @@ class Projection:
         )  # fmt: skip
 
     def _residual_posted(self, event: Event) -> None:
-        """What a combination's legs leave of the price agreed goes from one side to the other."""
+        """What a combination's legs leave of the price agreed goes from one side to the other; of
+        a trade corrected, what they left of it goes back."""
         account, maker = event.account, event.key_hi
         self._book(
             _number(event), EntryKind.RESIDUAL, transfer(CASH | account, CASH | maker, -event.a),
@@ -251,26 +255,44 @@ class Projection:
     def _corrected(self, event: Event) -> None:
         """A trade of the day taken back, or given another price: its two legs the other way round,
         or the difference in cost. The sums stay zero as they do for a trade."""
-        state, changes, number = self.state, self.changes, _number(event)
+        state, changes = self.state, self.changes
         busted = event.kind == EventKind.TRADE_BUSTED
-        account, maker = event.account, event.key_hi
-        buyer, seller = (maker, account) if event.flags & _SELL else (account, maker)
         lots = -event.quantity if busted else 0
         price = event.price if busted else event.price - _signed(event.key_lo)
         value = (lots or event.quantity) * price
-        tick_value = state.instruments[event.instrument].tick_value
-        state.positions.trade(event.instrument, buyer, seller, lots, value * tick_value)
-        changes.positions.update({(buyer, event.instrument), (seller, event.instrument)})
+        if not event.reason:  # else of a combination: its legs follow
+            tick_value = state.instruments[event.instrument].tick_value
+            self._move_back(event, lots, value * tick_value)
         day = state.trading[event.instrument]
         day.trades -= int(busted)
         day.volume += lots
         day.value += value
         changes.trading[state.business_date, event.instrument] = day
-        postings = transfer(HOUSE_FEES, CASH | account, event.a)
-        postings += transfer(HOUSE_FEES, CASH | maker, event.b)
-        kind = EntryKind.BUST if busted else EntryKind.ADJUSTMENT
+        self._book_correction(event, EntryKind.BUST if busted else EntryKind.ADJUSTMENT)
+
+    def _leg_corrected(self, event: Event) -> None:
+        """A leg of a combination's trade, corrected with it: as a trade is, at clearing prices."""
+        busted = event.kind == EventKind.LEG_BUSTED
+        lots = -event.quantity if busted else 0
+        price = event.price if busted else event.price - _signed(event.key_lo)
+        value = (lots or event.quantity) * price
+        multiplier = self.state.instruments[event.instrument].multiplier
+        self._move_back(event, lots, value * multiplier)
+        self._book_correction(event, EntryKind.LEG_BUST if busted else EntryKind.LEG_ADJUSTMENT)
+
+    def _move_back(self, event: Event, lots: int, value: int) -> None:
+        """Positions of both sides of a corrected trade."""
+        buyer, seller = _sides(event)
+        self.state.positions.trade(event.instrument, buyer, seller, lots, value)
+        self.changes.positions.update({(buyer, event.instrument), (seller, event.instrument)})
+
+    def _book_correction(self, event: Event, kind: EntryKind) -> None:
+        """What comes back of the fees of both sides."""
+        buyer, seller = _sides(event)
+        postings = transfer(HOUSE_FEES, CASH | event.account, event.a)
+        postings += transfer(HOUSE_FEES, CASH | event.key_hi, event.b)
         self._book(
-            number, kind, postings, instrument=event.instrument, price=event.price,
+            _number(event), kind, postings, instrument=event.instrument, price=event.price,
             quantity=event.quantity, buyer=buyer, seller=seller,
         )  # fmt: skip
 
@@ -400,6 +422,12 @@ class Projection:
 
 def _number(event: Event) -> int:
     return event.sequence << INDEX_BITS | event.index
+
+
+def _sides(event: Event) -> tuple[int, int]:
+    """Buyer and seller of a correction, which is laid out as its trade."""
+    sold = event.flags & _SELL
+    return (event.key_hi, event.account) if sold else (event.account, event.key_hi)
 
 
 def _signed(word: int) -> int:

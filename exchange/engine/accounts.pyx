@@ -230,6 +230,8 @@ cdef void open_day(Market* m, Command* c) noexcept nogil:
     m.business_date = c.quantity
     m.day_first = m.sequence
     m.corrected_count = 0
+    m.leg_change_count = 0
+    m.legs_known = m.sequence
     for i in range(m.account_top):
         count_losses_from_now(m, i)
     blank(m, EVENT_KIND_DAY_OPENED, 0, 0, 0, 0).quantity = c.quantity

@@ -70,7 +70,7 @@ cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil:
         account = <u32>(e.who >> 32)
         instrument = <u32>e.who
         if (kind == EVENT_KIND_TRADE or kind == EVENT_KIND_TRADE_BUSTED
-                or kind == EVENT_KIND_LEG_TRADE):
+                or kind == EVENT_KIND_LEG_TRADE or kind == EVENT_KIND_LEG_BUSTED):
             maker = <u32>e.key_hi
             trim(m, account, instrument)
             trim(m, maker, instrument)

@@ -352,4 +352,7 @@ cdef int check_market(Market* m) except -1:
                "an instrument with protections is watched", k)
     for k in range(1, m.corrected_count):
         ensure(m.corrected[k - 1] < m.corrected[k], "a trade is corrected once", k)
+    for k in range(m.leg_change_count):
+        ensure(m.leg_changes[k].sequence >= (m.leg_changes[k - 1].sequence if k else m.legs_known),
+               "changes of legs are known in order", k)
     return 0

@@ -6,6 +6,7 @@ from exchange.engine.state cimport (
 
 cdef void charge_legs(Market* m, Position* p) noexcept nogil
 cdef void list_combination(Market* m, Command* c) noexcept nogil
+cdef bint has_living(Market* m, u32 instrument) noexcept nogil
 cdef bint bad_made_marks(Market* m, u32 instrument, i64 mark, bint settles) noexcept nogil
 cdef void move_made_marks(Market* m, u32 instrument) noexcept nogil
 cdef void expire_made(Market* m, u32 instrument) noexcept nogil

@@ -175,6 +175,15 @@ cdef inline bint lives(Market* m, u32 combination, u32 instrument) noexcept nogi
             and contains(&m.composites[combination], instrument))
 
 
+cdef bint has_living(Market* m, u32 instrument) noexcept nogil:
+    """Whether an instrument is a leg of a combination that has not expired."""
+    cdef u32 k
+    for k in range(m.combined_count):
+        if lives(m, m.combined[k], instrument):
+            return True
+    return False
+
+
 cdef bint bad_made_marks(Market* m, u32 instrument, i64 mark, bint settles) noexcept nogil:
     """Whether a new mark of a leg gives a combination one that is out of range."""
     cdef u32 k, number

@@ -4,22 +4,35 @@ The engine keeps no trades, so the command says what the trade was. What a bust 
 with the sign turned: net positions and costs of both sides still sum to zero, and
 
     cash back to the taker + cash back to the maker + what the house gives = 0.
+
+A trade of a combination is corrected whole: its legs' prices and fees and its residual follow from
+what the legs traded by then (legterms.pyx), and what they come to must be what the command says.
 """
 
 from libc.string cimport memmove
 
 from exchange.engine.aftermath cimport follow
 from exchange.engine.accounts cimport compare_deficit
-from exchange.engine.instruments cimport exceeds, exceeds_bound, refuse_outright
+from exchange.engine.combinations cimport side_in, times
+from exchange.engine.instruments cimport exceeds, exceeds_bound, refuse_instrument
+from exchange.engine.legs cimport leg_prices
+from exchange.engine.legterms cimport terms_then
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport charge, execute, position_of
 from exchange.engine.state cimport (
-    Command, Event, Instrument, Market, Position, WATCH_QUOTES, emit, i64, pair, u32, u64, u8, what,
+    Command, Composite, Event, Instrument, LegTerms, Market, Position, WATCH_QUOTES, emit, i128,
+    i64, pair, u32, u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
     INDEX_BITS = 20  # match number = sequence << INDEX_BITS | index
+
+
+cdef struct Whole:  # what a combination's trade was, all lots of it
+    LegTerms[LIMIT_LEGS] terms
+    i64[LIMIT_LEGS] prices
+    i64 owed  # by the taker to the maker: the residual
 
 
 cdef inline u32 place_of(Market* m, u64 match) noexcept nogil:
@@ -50,7 +63,10 @@ cdef bint refuse_trade(Market* m, Command* c, u32* taker, u32* maker) noexcept n
     """
     cdef u64 sequence = c.target_lo >> INDEX_BITS
     cdef u32 at
-    if refuse_outright(m, c):
+    if refuse_instrument(m, c):
+        return True
+    if c.spare:
+        reject(m, c, REASON_LEG_ALONE, 0, c.spare)
         return True
     if not m.day_open:
         reject(m, c, REASON_DAY_STATE, m.business_date, 0)
@@ -85,8 +101,9 @@ cdef inline void note(Market* m, u64 match) noexcept nogil:
 
 cdef void say(Market* m, Command* c, u8 kind, i64 price, i64 replaced, i64 cash,
               i64 maker_cash) noexcept nogil:
-    """TRADE_BUSTED or TRADE_ADJUSTED, laid out as a TRADE, then who came into DEFICIT or out."""
-    cdef Event* e = emit(m, what(kind, c.side << 1, 0), pair(c.instrument, c.account))
+    """TRADE_BUSTED or TRADE_ADJUSTED, laid out as a TRADE."""
+    cdef u32 legs = m.composites[c.instrument].legs
+    cdef Event* e = emit(m, what(kind, c.side << 1, legs), pair(c.instrument, c.account))
     e.order_id = c.target_lo
     e.price = price
     e.quantity = c.quantity
@@ -95,6 +112,10 @@ cdef void say(Market* m, Command* c, u8 kind, i64 price, i64 replaced, i64 cash,
     e.key_hi = c.session
     e.a = cash
     e.b = maker_cash
+
+
+cdef void compare_sides(Market* m, Command* c) noexcept nogil:
+    """Who came into DEFICIT or out."""
     compare_deficit(m, c.account)
     compare_deficit(m, c.session)
 
@@ -104,6 +125,18 @@ cdef bint refuse_cash(i64 cash, i64 maker_cash, i64 lots) noexcept nogil:
     cdef i64 most = lots << 32
     return (cash > most or cash < -most or maker_cash > most or maker_cash < -most
             or cash + maker_cash > 0)
+
+
+cdef i64 bound_without(Position* taker, Position* maker, Instrument* book, u8 side,
+                       i64 lots) noexcept nogil:
+    """The instrument's bound once lots of the taker's `side` are taken back; -1 if that is too far.
+
+    Who bought comes to be shorter, who sold longer, whatever the limits say.
+    """
+    cdef i64 bound = book.bound
+    bound = max(bound, taker.exposure[1 - side] + lots)
+    bound = max(bound, maker.exposure[side] + lots)
+    return -1 if exceeds_bound(book, book.rate, bound) else bound
 
 
 cdef void bust(Market* m, Command* c) noexcept nogil:
@@ -119,14 +152,14 @@ cdef void bust(Market* m, Command* c) noexcept nogil:
     cdef u8 side = c.side
     if refuse_trade(m, c, &taker_at, &maker_at):
         return
+    if m.composites[c.instrument].legs:
+        bust_whole(m, c)
+        return
     book = &m.instruments[c.instrument]
     taker = &m.positions[taker_at]
     maker = &m.positions[maker_at]
-    # who bought comes to be shorter, who sold longer, whatever the limits say
-    bound = book.bound
-    bound = max(bound, taker.exposure[1 - side] + lots)
-    bound = max(bound, maker.exposure[side] + lots)
-    if refuse_cash(cash, maker_cash, lots) or exceeds_bound(book, book.rate, bound):
+    bound = bound_without(taker, maker, book, side, lots)
+    if refuse_cash(cash, maker_cash, lots) or bound < 0:
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
     book.bound = bound
@@ -137,6 +170,7 @@ cdef void bust(Market* m, Command* c) noexcept nogil:
     note(m, c.target_lo)
     first = m.index
     say(m, c, EVENT_KIND_TRADE_BUSTED, c.price, 0, -cash, -maker_cash)
+    compare_sides(m, c)
     if book.watched & WATCH_QUOTES:
         follow(m, book, first)
 
@@ -159,8 +193,175 @@ cdef void adjust(Market* m, Command* c) noexcept nogil:
     if exceeds(price, book.tick_value, c.quantity):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
+    if m.composites[c.instrument].legs:
+        adjust_whole(m, c, price)
+        return
     change = c.quantity * (price - c.price) * book.tick_value
     execute(m, book, &m.positions[taker_at], c.side, 0, change, 0)
     execute(m, book, &m.positions[maker_at], 1 - c.side, 0, change, 0)
     note(m, c.target_lo)
     say(m, c, EVENT_KIND_TRADE_ADJUSTED, price, c.price, 0, 0)
+    compare_sides(m, c)
+
+
+# --- a combination, whole
+
+cdef inline Position* held(Market* m, u32 account, u32 instrument) noexcept nogil:
+    return &m.positions[position_of(&m.accounts[account], instrument)]
+
+
+cdef bint refuse_legs(Market* m, Command* c, i64 price, Whole* whole) noexcept nogil:
+    """LEGS_FORGOTTEN, PARAMETER_RANGE; sets what the legs of a trade at `price` were."""
+    cdef Composite* made = &m.composites[c.instrument]
+    cdef u64 sequence = c.target_lo >> INDEX_BITS
+    cdef i128 owed
+    cdef i64 lots
+    cdef u32 i
+    if sequence < m.legs_known:
+        reject(m, c, REASON_LEGS_FORGOTTEN, <i64>m.legs_known, <i64>sequence)
+        return True
+    for i in range(made.legs):
+        whole.terms[i] = terms_then(m, made.leg[i], sequence)
+    owed = leg_prices(m, made, whole.terms, price, m.instruments[c.instrument].tick_value,
+                      whole.prices) * c.quantity
+    for i in range(made.legs):
+        lots = c.quantity * times(made.ratio[i])
+        if lots > LIMIT_QUANTITY or exceeds(whole.prices[i],
+                                            m.instruments[made.leg[i]].multiplier, lots):
+            reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+            return True
+    if owed > <i64>LIMIT_MONEY or owed < -<i64>LIMIT_MONEY:
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+        return True
+    whole.owed = -<i64>owed if c.side else <i64>owed
+    return False
+
+
+cdef bint refuse_moved(Market* m, Command* c, Whole* whole) noexcept nogil:
+    """PARAMETER_RANGE, TRADE_DIFFERENT: the cash that the trade moved is not what was said."""
+    cdef Composite* made = &m.composites[c.instrument]
+    cdef i128 cash = -<i128>whole.owed
+    cdef i128 maker_cash = whole.owed
+    cdef i64 most = LIMIT_MONEY
+    cdef i64 lots
+    cdef u32 i
+    for i in range(made.legs):
+        lots = c.quantity * times(made.ratio[i])
+        cash -= <i128>lots * whole.terms[i].taker_fee
+        maker_cash -= <i128>lots * whole.terms[i].maker_fee
+    if cash > most or cash < -most or maker_cash > most or maker_cash < -most:
+        reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+    elif cash != <i64>c.target_hi:
+        reject(m, c, REASON_TRADE_DIFFERENT, <i64>cash, <i64>c.target_hi)
+    elif maker_cash != <i64>c.key_lo:
+        reject(m, c, REASON_TRADE_DIFFERENT, <i64>maker_cash, <i64>c.key_lo)
+    else:
+        return False
+    return True
+
+
+cdef void say_leg(Market* m, Command* c, u8 kind, u32 place, i64 price, i64 replaced, i64 cash,
+                  i64 maker_cash, u32 parent) noexcept nogil:
+    """LEG_BUSTED or LEG_ADJUSTED, laid out as the LEG_TRADE."""
+    cdef Composite* made = &m.composites[c.instrument]
+    cdef u8 side = side_in(c.side, made.ratio[place])
+    cdef Event* e = emit(m, what(kind, side << 1, made.legs << 8 | (place + 1)),
+                         pair(made.leg[place], c.account))
+    e.order_id = c.target_lo + place + 1
+    e.price = price
+    e.quantity = <u32>(c.quantity * times(made.ratio[place]))
+    e.leaves = parent
+    e.key_lo = <u64>replaced
+    e.key_hi = c.session
+    e.a = cash
+    e.b = maker_cash
+
+
+cdef void return_residual(Market* m, Command* c, i64 price, i64 cash, u32 parent) noexcept nogil:
+    """RESIDUAL_CORRECTED: cash that the taker gets of the maker."""
+    cdef Event* e
+    charge(m, &m.accounts[c.account], 0, 0, cash)
+    charge(m, &m.accounts[c.session], 0, 0, -cash)
+    e = emit(m, what(EVENT_KIND_RESIDUAL_CORRECTED, c.side << 1, 0),
+             pair(c.instrument, c.account))
+    e.order_id = c.target_lo
+    e.price = price
+    e.quantity = c.quantity
+    e.leaves = parent
+    e.key_lo = 0
+    e.key_hi = c.session
+    e.a = cash
+    e.b = -cash
+
+
+cdef void bust_leg(Market* m, Command* c, Whole* whole, u32 place, u32 parent) noexcept nogil:
+    cdef Composite* made = &m.composites[c.instrument]
+    cdef Instrument* leg = &m.instruments[made.leg[place]]
+    cdef LegTerms* terms = &whole.terms[place]
+    cdef i64 lots = c.quantity * times(made.ratio[place])
+    cdef i64 value = lots * (whole.prices[place] * leg.multiplier)
+    cdef i64 fee = lots * terms.taker_fee
+    cdef i64 maker_fee = lots * terms.maker_fee
+    cdef u8 side = side_in(c.side, made.ratio[place])
+    execute(m, leg, held(m, c.account, made.leg[place]), side, -lots, -value, -fee)
+    execute(m, leg, held(m, c.session, made.leg[place]), 1 - side, -lots, -value, -maker_fee)
+    charge(m, &m.accounts[0], 0, 0, -fee - maker_fee)
+    say_leg(m, c, EVENT_KIND_LEG_BUSTED, place, whole.prices[place], 0, fee, maker_fee, parent)
+
+
+cdef void bust_whole(Market* m, Command* c) noexcept nogil:
+    """All legs of a combination's trade, and what they left of its price."""
+    cdef Composite* made = &m.composites[c.instrument]
+    cdef i64[LIMIT_LEGS] bounds
+    cdef Whole whole
+    cdef u32 first = m.index
+    cdef u32 i
+    if refuse_legs(m, c, c.price, &whole):
+        return
+    for i in range(made.legs):
+        bounds[i] = bound_without(
+            held(m, c.account, made.leg[i]), held(m, c.session, made.leg[i]),
+            &m.instruments[made.leg[i]], side_in(c.side, made.ratio[i]),
+            c.quantity * times(made.ratio[i]))
+        if bounds[i] < 0:
+            reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
+            return
+    if refuse_moved(m, c, &whole):
+        return
+    note(m, c.target_lo)
+    say(m, c, EVENT_KIND_TRADE_BUSTED, c.price, 0, 0, 0)
+    for i in range(made.legs):
+        m.instruments[made.leg[i]].bound = bounds[i]
+        bust_leg(m, c, &whole, i, first)
+    if whole.owed:
+        return_residual(m, c, c.price, whole.owed, first)
+    compare_sides(m, c)
+    follow(m, &m.instruments[c.instrument], first)
+
+
+cdef void adjust_whole(Market* m, Command* c, i64 price) noexcept nogil:
+    """Each leg of a combination's trade at the price that it would have had."""
+    cdef Composite* made = &m.composites[c.instrument]
+    cdef Whole before, after
+    cdef u32 parent = m.index
+    cdef Instrument* leg
+    cdef i64 change
+    cdef u32 i
+    cdef u8 side
+    if refuse_legs(m, c, c.price, &before) or refuse_legs(m, c, price, &after):
+        return
+    note(m, c.target_lo)
+    say(m, c, EVENT_KIND_TRADE_ADJUSTED, price, c.price, 0, 0)
+    for i in range(made.legs):
+        if after.prices[i] == before.prices[i]:
+            continue
+        leg = &m.instruments[made.leg[i]]
+        side = side_in(c.side, made.ratio[i])
+        change = (c.quantity * times(made.ratio[i])
+                  * ((after.prices[i] - before.prices[i]) * leg.multiplier))
+        execute(m, leg, held(m, c.account, made.leg[i]), side, 0, change, 0)
+        execute(m, leg, held(m, c.session, made.leg[i]), 1 - side, 0, change, 0)
+        say_leg(m, c, EVENT_KIND_LEG_ADJUSTED, i, after.prices[i], before.prices[i], 0, 0, parent)
+    if after.owed != before.owed:
+        return_residual(m, c, price, before.owed - after.owed, parent)
+    compare_sides(m, c)

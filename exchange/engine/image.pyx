@@ -10,8 +10,8 @@ from libc.string cimport memcpy
 from exchange.engine.risk cimport hold_of
 from exchange.engine.state cimport (
     Safety, Window,
-    Account, Composite, Extra, FREE, Instrument, Market, Member, Order, Position, Protection,
-    Session, Stops, Timer, account_of, i64, instrument_of, is_featured, state_of, u32, u64,
+    Account, Composite, Extra, FREE, Instrument, LegTerms, Market, Member, Order, Position,
+    Protection, Session, Stops, Timer, account_of, i64, instrument_of, is_featured, state_of, u32, u64,
     working_of,
 )
 from exchange.engine.vocabulary cimport *
@@ -184,4 +184,7 @@ cdef bytes after_orders(Market* m, bint buckets):
     if m.corrected_count:
         parts.append(numbers((m.corrected_count,)))
         parts.append((<char*>m.corrected)[:m.corrected_count * sizeof(u64)])
+    if m.leg_change_count:
+        parts.append(numbers((-2, <i64>m.legs_known, m.leg_change_count)))
+        parts.append((<char*>m.leg_changes)[:m.leg_change_count * sizeof(LegTerms)])
     return b"".join(parts)

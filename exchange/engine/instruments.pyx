@@ -14,6 +14,7 @@ from exchange.engine.combinations cimport (
 )
 from exchange.engine.book cimport append, occupied_above, occupied_below, rest, slot_of
 from exchange.engine.ladder cimport build_ladder, lowest
+from exchange.engine.legterms cimport note_change
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.changes cimport return_dormant
 from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
@@ -168,6 +169,7 @@ cdef void set_limits(Market* m, Command* c) noexcept nogil:
     if bad_limits(low, high, book.price_step, book.tick_value, book.bound):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
+    note_change(m, c.instrument)
     e = blank(m, EVENT_KIND_LIMITS_CHANGED, 0, 0, c.instrument, 0)
     e.a = low
     e.b = high
@@ -221,6 +223,7 @@ cdef void set_risk(Market* m, Command* c) noexcept nogil:
             or bad_combined_risk(&m.composites[c.instrument], c)):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
+    note_change(m, c.instrument)
     book.bound = bound
     book.rate = c.price
     book.position_limit = c.quantity
@@ -431,6 +434,7 @@ cdef void settle(Market* m, Command* c) noexcept nogil:
     if cycle <= book.last_settled:
         reject(m, c, REASON_ALREADY_SETTLED, <i64>book.last_settled, <i64>cycle)
         return
+    note_change(m, c.instrument)
     book.last_settled = cycle
     m.safety[c.instrument].traded = 0
     m.safety[c.instrument].last = 0

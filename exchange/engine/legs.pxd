@@ -1,7 +1,9 @@
 # How combinations trade, and implied prices. See legs.pyx.
 
 from exchange.engine.matching cimport Incoming
-from exchange.engine.state cimport Account, Instrument, Market, i64, u16, u32, u64, u8
+from exchange.engine.state cimport (
+    Account, Composite, Instrument, LegTerms, Market, i128, i64, u16, u32, u64, u8,
+)
 
 cdef struct Party:  # one side of a trade of legs
     Account* account
@@ -9,6 +11,8 @@ cdef struct Party:  # one side of a trade of legs
     u32 number
     bint resting
 
+cdef i128 leg_prices(Market* m, Composite* made, LegTerms* terms, i64 price, i64 weight,
+                     i64* prices) noexcept nogil
 cdef void match_watched(Market* m, Instrument* book, Incoming* t) noexcept nogil
 cdef void trade_leg(Market* m, u32 number, Party* one, Party* other, u8 side, i64 lots, i64 price,
                     u32 parent, u16 place) noexcept nogil

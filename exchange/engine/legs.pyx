@@ -7,10 +7,11 @@ and the house, the value agreed less what the legs and the residual come to.
 from exchange.engine.book cimport price_of, reaches
 from exchange.engine.combinations cimport charge_legs, contains, side_in, times
 from exchange.engine.implied cimport Source, find_source, trade_implied
+from exchange.engine.legterms cimport terms_now
 from exchange.engine.matching cimport meet_head, meet_own, settle_head
 from exchange.engine.risk cimport adverse_per_lot, charge, execute, position_of, rehold
 from exchange.engine.state cimport (
-    Composite, Event, Level, NO_ASK, NO_BID, Order, Position, WATCH_IMPLIED, WATCH_LEGS,
+    Composite, Event, LegTerms, Level, NO_ASK, NO_BID, Order, Position, WATCH_IMPLIED, WATCH_LEGS,
     account_of, emit, event_of,
     i128, i32, i64, instrument_of, order_id_of, u16, u32, u64, u8, what,
 )
@@ -21,7 +22,8 @@ cdef inline i128 floor_div(i128 a, i128 b) noexcept nogil:
     return q - 1 if (a % b != 0 and (a < 0) != (b < 0)) else q
 
 
-cdef i128 leg_prices(Market* m, Composite* made, i64 price, i64 weight, i64* prices) noexcept nogil:
+cdef i128 leg_prices(Market* m, Composite* made, LegTerms* terms, i64 price, i64 weight,
+                     i64* prices) noexcept nogil:
     """Clearing prices of the legs of a lot traded at `price` ticks, within their limits; returns
     the micro-dollars that its buyer owes besides. `weight` is the micro-dollars of a tick."""
     cdef u32 last = made.legs - 1
@@ -35,25 +37,25 @@ cdef i128 leg_prices(Market* m, Composite* made, i64 price, i64 weight, i64* pri
     shift = total
     for i in range(made.legs):
         leg = &m.instruments[made.leg[i]]
-        shift -= <i128>made.ratio[i] * leg.multiplier * m.composites[made.leg[i]].anchor
+        shift -= <i128>made.ratio[i] * leg.multiplier * terms[i].anchor
         if i < last:
-            rest -= <i128>made.ratio[i] * m.composites[made.leg[i]].anchor
+            rest -= <i128>made.ratio[i] * terms[i].anchor
     shift = floor_div(shift, weight / scale)
     if made.rule == COMBINATION_RULE_DIFFERENCE:
         total = rest * m.instruments[made.leg[last]].multiplier
     for i in range(made.legs):
         leg = &m.instruments[made.leg[i]]
-        wanted = m.composites[made.leg[i]].anchor
+        wanted = terms[i].anchor
         if made.rule == COMBINATION_RULE_AVERAGE:
             wanted += shift
         elif i == last:
             wanted = floor_div(rest, made.ratio[i])
         else:
             total += <i128>made.ratio[i] * leg.multiplier * <i64>wanted
-        if wanted < <i128>leg.low * scale:
-            wanted = <i128>leg.low * scale
-        elif wanted > <i128>leg.high * scale:
-            wanted = <i128>leg.high * scale
+        if wanted < <i128>terms[i].low * scale:
+            wanted = <i128>terms[i].low * scale
+        elif wanted > <i128>terms[i].high * scale:
+            wanted = <i128>terms[i].high * scale
         prices[i] = <i64>wanted
         paid += <i128>made.ratio[i] * leg.multiplier * <i64>wanted
     return total - paid
@@ -115,6 +117,7 @@ cdef void meet_combined(Market* m, Instrument* book, Incoming* t, i32 at) noexce
     cdef u32 parent = m.index
     cdef i64 price = price_of(book, at)
     cdef i64[LIMIT_LEGS] prices
+    cdef LegTerms[LIMIT_LEGS] terms
     cdef i128 residual
     cdef Party taker, maker
     cdef Event* e = emit(m, what(EVENT_KIND_TRADE, t.side << 1, made.legs), t.who)
@@ -144,7 +147,9 @@ cdef void meet_combined(Market* m, Instrument* book, Incoming* t, i32 at) noexce
     p.adverse -= lots * adverse_per_lot(book, 1 - t.side, price)
     rehold(m, book, p)
     charge_legs(m, p)
-    residual = leg_prices(m, made, price, book.tick_value, prices)
+    for i in range(made.legs):
+        terms[i] = terms_now(m, made.leg[i])
+    residual = leg_prices(m, made, terms, price, book.tick_value, prices)
     for i in range(made.legs):
         trade_leg(m, made.leg[i], &taker, &maker, side_in(t.side, made.ratio[i]),
                   lots * times(made.ratio[i]), prices[i], parent, <u16>(made.legs << 8 | (i + 1)))

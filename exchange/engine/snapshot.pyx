@@ -18,10 +18,10 @@ from exchange.engine.ladder cimport build_ladder
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
     Losses, Safety,
-    Account, Auction, COLLECTED, Cell, Composite, ELECTED, Expiry, Extra, FREE, Instrument, Level,
-    Market, Member, Order, Position, Protection, RECEIPT, Session, Stand, Stops, Timer, UNPRICED,
-    WAITING, WATCH_AUCTION, WORKING, account_of, auction_of, collects, i32, instrument_of,
-    is_featured, market_free, market_new, side_of, state_of, tif_stp_of, u32, u64, u8, working_of,
+    Account, Auction, COLLECTED, Cell, Composite, ELECTED, Expiry, Extra, FREE, Instrument,
+    LegTerms, Level, Market, Member, Order, Position, Protection, RECEIPT, Session, Stand, Stops,
+    Timer, UNPRICED, WAITING, WATCH_AUCTION, WORKING, account_of, auction_of, collects, i32,
+    instrument_of, is_featured, market_free, market_new, side_of, state_of, tif_stp_of, u32, u64, u8, working_of,
 )
 from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
@@ -126,6 +126,7 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.expiries = of.expiries
     m.expiry_at = of.expiry_at
     m.corrected = of.corrected
+    m.leg_changes = of.leg_changes
     m.auctions = of.auctions
     m.safety = of.safety
     m.losses = of.losses
@@ -174,6 +175,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.session_top > m.session_capacity or m.session_free_head >= m.session_top
         or m.session_free_tail >= m.session_top or m.timer_count > m.session_capacity
         or m.expiry_count > m.order_capacity or m.corrected_count > LIMIT_CORRECTIONS
+        or m.leg_change_count > LIMIT_LEG_CHANGES
         or m.halt_count > m.instrument_count
         or m.extra_count >= m.order_top
         or m.protection_top < 1 or m.protection_top > m.protection_capacity
@@ -228,6 +230,7 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
     carry(w, m.losses, <u64>m.account_top * sizeof(Losses))
     carry(w, m.accountable, m.position_top)
     carry(w, m.corrected, <u64>m.corrected_count * sizeof(u64))
+    carry(w, m.leg_changes, <u64>m.leg_change_count * sizeof(LegTerms))
     blank_positions(<Position*>carry(w, m.positions, <u64>m.position_top * sizeof(Position)),
                     m.position_top)
     blank_instruments(<Instrument*>carry(w, m.instruments,

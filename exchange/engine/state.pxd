@@ -213,6 +213,11 @@ cdef struct Composite:  # of an instrument: what it is made of, and what is made
     u32[LIMIT_LEG_SPREADS] spread  # their numbers, rising
     i64 anchor  # the last settlement price, or the first mark
 
+cdef struct LegTerms:  # 56 bytes: what a leg of a combination trades by, before `sequence`
+    u64 sequence
+    u32 instrument, spare
+    i64 anchor, low, high, maker_fee, taker_fee
+
 cdef struct Charged:  # of a position in a combination: lots that its legs count as working
     i64[2] lots
 
@@ -323,6 +328,9 @@ cdef struct Market:
     u64 day_first  # sequence of the command that opened the day
     u64* corrected  # match numbers of trades of the day that were busted or adjusted, ascending
     u32 corrected_count
+    u32 leg_change_count
+    LegTerms* leg_changes  # of the day, in order: see legterms.pyx
+    u64 legs_known  # sequence since which none of them is forgotten
     int broken  # a violated invariant: the engine has stopped
 
 

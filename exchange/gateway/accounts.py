@@ -180,7 +180,10 @@ class Accounts:
             if kind == EventKind.FEE_CHARGED and row[6] != HOUSE_ACCOUNT:
                 self.by_id[HOUSE_ACCOUNT].cash += row[8]
         elif kind == EventKind.TRADE_BUSTED or kind == EventKind.TRADE_ADJUSTED:
-            self._correct(row)
+            if not row[4]:  # else of a combination: see _trade
+                self._correct(row, self._instruments.by_id[row[5]].tick_value)
+        elif kind == EventKind.LEG_BUSTED or kind == EventKind.LEG_ADJUSTED:
+            self._correct(row, self._instruments.by_id[row[5]].multiplier)
         elif kind == EventKind.LEG_TRADE:
             lots = -row[9] if row[3] & _SELL else row[9]
             value = lots * row[8] * self._instruments.by_id[row[5]].multiplier
@@ -192,7 +195,7 @@ class Accounts:
             value = lots * row[8] * self._instruments.by_id[row[5]].multiplier
             self._book(row[6], row[5], lots, value, 0)
             self._book(row[7], row[5], -lots, -value, 0)
-        elif kind == EventKind.RESIDUAL_POSTED:
+        elif kind == EventKind.RESIDUAL_POSTED or kind == EventKind.RESIDUAL_CORRECTED:
             self.by_id[row[6]].cash += row[13]
             self.by_id[row[12]].cash += row[14]
         elif kind == EventKind.ACCOUNT_OPENED:
@@ -226,13 +229,14 @@ class Accounts:
         if fees:
             self.by_id[HOUSE_ACCOUNT].cash -= fees
 
-    def _correct(self, row: Row) -> None:
-        """A trade was taken back, or got another price: see _trade."""
-        busted = row[2] == EventKind.TRADE_BUSTED
+    def _correct(self, row: Row, unit: int) -> None:
+        """A trade, or a leg of one, was taken back or got another price in units of ``unit``
+        micro-dollars a lot: see _trade."""
+        busted = row[2] == EventKind.TRADE_BUSTED or row[2] == EventKind.LEG_BUSTED
         bought = -row[9] if row[3] & _SELL else row[9]
         lots = -bought if busted else 0
-        ticks = -bought * row[8] if busted else bought * (row[8] - signed(row[11]))
-        value = ticks * self._instruments.by_id[row[5]].tick_value
+        value = -bought * row[8] if busted else bought * (row[8] - signed(row[11]))
+        value *= unit
         self._book(row[6], row[5], lots, value, row[13])
         self._book(row[12], row[5], -lots, -value, row[14])
         self.by_id[HOUSE_ACCOUNT].cash -= row[13] + row[14]

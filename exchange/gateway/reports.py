@@ -55,6 +55,9 @@ CORRECTIONS: Final = frozenset(
             EventKind.TRADE_ADJUSTED,
             EventKind.LEG_TRADE,
             EventKind.RESIDUAL_POSTED,
+            EventKind.LEG_BUSTED,
+            EventKind.LEG_ADJUSTED,
+            EventKind.RESIDUAL_CORRECTED,
         ),
     )
 )  # laid out as a trade, the other account in ``maker_account``, and of no order
@@ -115,6 +118,9 @@ class Reports:
             EventKind.LEG_TRADE: self._leg,
             EventKind.ORDER_EXECUTED: self._executed,
             EventKind.RESIDUAL_POSTED: self._residual,
+            EventKind.LEG_BUSTED: self._corrected,
+            EventKind.LEG_ADJUSTED: self._corrected,
+            EventKind.RESIDUAL_CORRECTED: self._residual,
             **MassReports(instruments).kinds,
             EventKind.DEPOSITED: self._cash,
             EventKind.WITHDRAWN: self._cash,
@@ -202,7 +208,7 @@ class Reports:
         side: SideText = "buy" if row[3] & SELL else "sell"
         if row[2] == EventKind.LEG_TRADE:
             return self._leg_of(row, time, side, row[14])
-        if row[2] == EventKind.RESIDUAL_POSTED:
+        if row[2] in (EventKind.RESIDUAL_POSTED, EventKind.RESIDUAL_CORRECTED):
             return self._residual_of(row, time, row[14])
         return self._correction(row, time, side, row[14])
 
@@ -244,30 +250,36 @@ class Reports:
         return self._residual_of(row, time, row[13])
 
     def _residual_of(self, row: Row, time: int, cash: int) -> ResidualPosted:
+        traded = row[2] == EventKind.RESIDUAL_POSTED
         return ResidualPosted(
             sequence=row[0],
             index=row[1],
             time=time,
-            match_number=str(row[0] << INDEX_BITS | row[10]),
+            match_number=str(row[0] << INDEX_BITS | row[10] if traded else row[7]),
             instrument=self._instruments.by_id[row[5]].code,
             cash=micros_text(cash),
         )
 
     def _correction(self, row: Row, time: int, side: SideText, cash: int) -> Corrected:
         instrument = self._instruments.by_id[row[5]]
-        busted = row[2] == EventKind.TRADE_BUSTED
+        busted = row[2] in (EventKind.TRADE_BUSTED, EventKind.LEG_BUSTED)
+        whole = row[2] in (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)
+        place = 0 if whole else row[4] & 0xFF
+        price_text = instrument.price_text if whole else micros_text  # of a leg a clearing price
         return Corrected(
             sequence=row[0],
             index=row[1],
             time=time,
             kind="bust" if busted else "adjustment",
-            match_number=str(row[7]),
+            match_number=str(row[7] - place),
             instrument=instrument.code,
             side=side,
             quantity=str(row[9]),
-            price=instrument.price_text(row[8]),
-            previous_price=None if busted else instrument.price_text(signed(row[11])),
+            price=price_text(row[8]),
+            previous_price=None if busted else price_text(signed(row[11])),
             fee=micros_text(cash),
+            place=place,
+            legs=row[4] if whole else row[4] >> 8,
         )
 
     def _executed(self, row: Row, time: int, text: str | None) -> Execution:

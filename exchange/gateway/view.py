@@ -50,6 +50,9 @@ _PASSING: Final = bytes(
         EventKind.LEG_TRADE,
         EventKind.ORDER_EXECUTED,
         EventKind.RESIDUAL_POSTED,
+        EventKind.LEG_BUSTED,
+        EventKind.LEG_ADJUSTED,
+        EventKind.RESIDUAL_CORRECTED,
         EventKind.LOTS_TRANSFERRED,
     }
 )

@@ -8,7 +8,15 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from exchange.history.picture import Picture
-from exchange.history.records import CORRECTIONS, SPECIAL, TRANSFERRED, EventRow, event_row
+from exchange.history.records import (
+    CORRECTIONS,
+    LEGS,
+    RESIDUALS,
+    SPECIAL,
+    TRANSFERRED,
+    EventRow,
+    event_row,
+)
 from exchange.history.walk import NS, time_text
 from exchange.history.words import Names, key_text
 from exchange.journal.frame import Frame, unpack_texts
@@ -84,6 +92,7 @@ _TRADE, _REJECTED, _ACCEPTED = (
     int(EventKind.TRADE), int(EventKind.REJECTED), int(EventKind.ORDER_ACCEPTED),
 )  # fmt: skip
 _EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # traded through an implied price
+_LEG_TRADE, _RESIDUAL = int(EventKind.LEG_TRADE), int(EventKind.RESIDUAL_POSTED)
 _CANCELLED, _REDUCED = int(EventKind.ORDER_CANCELLED), int(EventKind.ORDER_REDUCED)
 _FEE, _SETTLED = int(EventKind.FEE_CHARGED), int(EventKind.POSITION_SETTLED)
 _LAST_OF_ORDERS, _LAST_OF_SESSIONS = int(EventKind.ORDER_RETURNED), int(EventKind.SESSION_ENDED)
@@ -257,8 +266,8 @@ class Trail:
         if kind == _TRADE:
             self._trade(event)
             return
-        if kind in CORRECTIONS:
-            self._correction(event)
+        if kind in CORRECTIONS or kind in LEGS or kind in RESIDUALS:
+            self._two_sided(event)
             return
         if kind == TRANSFERRED:
             self._transfer(event)
@@ -279,19 +288,24 @@ class Trail:
             row[SESSION] = event[7]
         self._put(row)
 
-    def _correction(self, event: EventRow) -> None:
-        """Two rows, one for each side: the match number joins them to the trade's own two."""
-        sell = bool(event[3] & _SELL)
+    def _two_sided(self, event: EventRow) -> None:
+        """Two rows, one for each side of a correction, of a combination's leg or its residual: the
+        match number joins them to the trade's own two."""
+        sell, of_leg, residual = bool(event[3] & _SELL), event[2] in LEGS, event[2] in RESIDUALS
+        match = event[7] - (event[4] & 0xFF if of_leg else 0)
+        if event[2] in (_LEG_TRADE, _RESIDUAL):
+            match = event[0] << INDEX_BITS | event[10]
+        price = decimal_text(event[8], 6) if of_leg else self.picture.price(event[5], event[8])
         sides = ((event[6], event[13], sell, True), (event[12], event[14], not sell, False))
         for account, cash, sold, incoming in sides:
             row = self._row("OUT", event[0], event[1], account)
             row[RECORD_TYPE], row[MSG_TYPE] = _EVENT_KINDS[event[2]], "8"
             row[EXECUTION_ID] = f"{event[0]}-{event[1]}-{'T' if incoming else 'M'}"
-            row[MATCH_NUMBER], row[INSTRUMENT] = event[7], self.picture.code(event[5])
+            row[MATCH_NUMBER], row[INSTRUMENT] = match, self.picture.code(event[5])
             row[SIDE] = "SELL" if sold else "BUY"
-            row[LAST_PRICE], row[LAST_QUANTITY] = self.picture.price(event[5], event[8]), event[9]
+            row[LAST_PRICE], row[LAST_QUANTITY] = price, event[9]
             row[AGGRESSOR] = "Y" if incoming else "N"
-            row[FEE] = decimal_text(-cash, 6)
+            row[CASH if residual else FEE] = decimal_text(cash if residual else -cash, 6)
             self._put(row)
 
     def _transfer(self, event: EventRow) -> None:

@@ -67,7 +67,7 @@ class Bulletin:
         for number, kind in enumerate(kinds):
             if kind == TRADE:
                 self._traded(event_row(events, number))
-            elif kind == EventKind.LEG_TRADE:
+            elif kind == EventKind.LEG_TRADE or kind == EventKind.LEG_BUSTED:
                 self._leg(event_row(events, number))
             elif kind == TRANSFERRED:
                 self._transferred(event_row(events, number))
@@ -106,7 +106,8 @@ class Bulletin:
     def _leg(self, row: EventRow) -> None:
         """A leg of a combination's trade moves open interest and is no trade of its book."""
         instrument, taker, maker, lots = row[5], row[6], row[12], row[9]
-        buyer, seller = (maker, taker) if row[3] & EventFlag.SELL else (taker, maker)
+        sold = bool(row[3] & EventFlag.SELL) != (row[2] == EventKind.LEG_BUSTED)  # back if busted
+        buyer, seller = (maker, taker) if sold else (taker, maker)
         self._line(instrument)
         self._move(instrument, buyer, seller, lots)
 
@@ -134,7 +135,8 @@ class Bulletin:
         line.trades -= 1
         line.volume -= lots
         del line.prices[row[7]]
-        self._move(instrument, seller, buyer, lots)
+        if not row[4]:  # a combination holds no position
+            self._move(instrument, seller, buyer, lots)
 
     def _move(self, instrument: int, buyer: int, seller: int, lots: int) -> None:
         """Lots go from one account to another: what that opens and closes on the long side."""
@@ -259,6 +261,7 @@ _TOLD: Final = frozenset(
         TRANSFERRED,
         *CORRECTIONS,
         EventKind.LEG_TRADE,
+        EventKind.LEG_BUSTED,
         EventKind.DAY_OPENED,
         EventKind.INSTRUMENT_SETTLED,
         EventKind.INSTRUMENT_EXPIRED,

@@ -47,12 +47,16 @@ EVENT_PLACES: Final = _places(EVENT, EVENT_FIELDS) | {
 TRADE: Final = int(EventKind.TRADE)
 # Events laid out as a trade, with an account on either side.
 CORRECTIONS: Final = frozenset({int(EventKind.TRADE_BUSTED), int(EventKind.TRADE_ADJUSTED)})
+LEGS: Final = frozenset(
+    map(int, (EventKind.LEG_TRADE, EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED))
+)
+RESIDUALS: Final = frozenset(map(int, (EventKind.RESIDUAL_POSTED, EventKind.RESIDUAL_CORRECTED)))
 # Events of stops and icebergs: of one order each, as those before SESSION_OPENED.
 SPECIAL: Final = frozenset(
     map(int, (EventKind.ORDER_WAITING, EventKind.ORDER_ELECTED, EventKind.ORDER_REFILLED))
 )
 TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)  # the other account in ``order_id``
-TWO_SIDED: Final = CORRECTIONS | {TRADE}
+TWO_SIDED: Final = CORRECTIONS | LEGS | RESIDUALS | {TRADE}
 
 EventRow = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
 

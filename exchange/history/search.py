@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from exchange.history.picture import Picture
 from exchange.history.records import (
-    CORRECTIONS,
+    TRADE,
     TRANSFERRED,
     TWO_SIDED,
     EventRow,
@@ -22,7 +22,7 @@ _INSTRUMENT_KINDS = frozenset(
     {
         *(k for k in EventKind if EventKind.ORDER_ACCEPTED <= k < EventKind.SESSION_OPENED),
         *(k for k in EventKind if EventKind.INSTRUMENT_LISTED <= k < EventKind.ACCOUNT_OPENED),
-        *CORRECTIONS,
+        *(TWO_SIDED - {TRADE}),
         EventKind.LOTS_TRANSFERRED,
     }
 )

@@ -4,7 +4,14 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from exchange.history.picture import Picture, clearing_price, money
-from exchange.history.records import CORRECTIONS, SPECIAL, TRANSFERRED, EventRow
+from exchange.history.records import (
+    CORRECTIONS,
+    LEGS,
+    RESIDUALS,
+    SPECIAL,
+    TRANSFERRED,
+    EventRow,
+)
 from exchange.marketdata.stream import signed
 from exchange.messages import (
     INDEX_BITS,
@@ -37,6 +44,7 @@ _MONEY: Final = frozenset(
         Reason.MONEY_RANGE,
         Reason.ORDER_VALUE,
         Reason.LOSS_LIMIT,
+        Reason.TRADE_DIFFERENT,
     }
 )
 _PRICE: Final = frozenset(
@@ -285,7 +293,7 @@ def event_line(row: EventRow, picture: Picture) -> str:
         return _correction_line(row, picture)
     if kind == TRANSFERRED:
         return _transfer_line(row, picture)
-    if kind in (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED, EventKind.LEG_LISTED):
+    if kind in LEGS or kind in RESIDUALS or kind == EventKind.LEG_LISTED:
         return _leg_line(row, picture)
     if kind == EventKind.ORDER_EXECUTED:
         return f"{_order_line(row, picture)}, with prices implied by {picture.code(row[14])}"
@@ -314,17 +322,25 @@ def _leg_line(row: EventRow, picture: Picture) -> str:
     start = f"{member_name(EventKind, row[2])} {picture.code(row[5])}"
     if row[2] == EventKind.LEG_LISTED:
         return f"{start}: leg {row[9]} of {row[10]}, {row[8]:+} x {picture.code(row[7])}"
-    match = f"match {row[0] << INDEX_BITS | row[10]}"
-    if row[2] == EventKind.RESIDUAL_POSTED:
+    traded = row[2] in (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED)
+    whole = row[7] if row[2] in RESIDUALS else row[7] - (row[4] & 0xFF)
+    match = f"match {row[0] << INDEX_BITS | row[10] if traded else whole}"
+    if row[2] in RESIDUALS:
         return (
             f"{start}: {money(row[13])} USD to account {row[6]}, {money(row[14])} USD to account"
             f" {row[12]}, {match}"
         )
     verb = "sold" if row[3] & EventFlag.SELL else "bought"
+    line = f"{start}: account {row[6]} {verb} {row[9]:,} of account {row[12]} at"
+    leg = f"leg {row[4] & 0xFF} of {row[4] >> 8} of {match}"
+    if row[2] == EventKind.LEG_ADJUSTED:
+        was, now = clearing_price(signed(row[11])), clearing_price(row[8])
+        return f"{line} {was}, now at {now}, {leg}"
+    fees = (-row[13], -row[14]) if traded else (row[13], row[14])
+    back = "" if traded else " back"
     return (
-        f"{start}: account {row[6]} {verb} {row[9]:,} of account {row[12]} at"
-        f" {clearing_price(row[8])}, leg {row[4] & 0xFF} of {row[4] >> 8} of {match}, fees"
-        f" {money(-row[13])} and {money(-row[14])} USD"
+        f"{line} {clearing_price(row[8])}, {leg}, fees {money(fees[0])} and {money(fees[1])}"
+        f" USD{back}"
     )
 
 

@@ -149,6 +149,9 @@ class EventKind(IntEnum):
     ORDER_EXECUTED = 73
     IMPLIED_CHANGED = 74
     LOTS_TRANSFERRED = 80
+    LEG_BUSTED = 81
+    LEG_ADJUSTED = 82
+    RESIDUAL_CORRECTED = 83
 
 
 class TransferKind(IntEnum):
@@ -387,6 +390,7 @@ class Reason(IntEnum):
     CANCEL_ONLY = 404
     NOT_OUTRIGHT = 410
     NOT_IMPLIED = 411
+    LEG_ALONE = 415
 
     THROTTLED = 501
     QUANTITY_RANGE = 502
@@ -443,6 +447,8 @@ class Reason(IntEnum):
     CORRECTIONS_FULL = 810
     NOT_HELD = 820
     HOUSE_ACCOUNT = 821
+    TRADE_DIFFERENT = 822
+    LEGS_FORGOTTEN = 823
 
 
 RETRYABLE: Final = frozenset(
@@ -488,6 +494,7 @@ class Limit(IntEnum):
     ELECTION_NS = 500_000  # log time until the next of them
     LEGS = 12  # of one combination
     LEG_SPREADS = 16  # combinations with implied prices in which one instrument is a leg
+    LEG_CHANGES = 4096  # of anchors, limits and fees of legs, remembered for a business day
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,8 @@ TransferText: TypeAlias = Literal["give_up", "block", "efp", "porting"]
 class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
     """A trade of the account was taken back (``bust``) or got another price (``adjustment``).
 
-    ``side`` is the account's own in the trade; ``fee`` is what came back of it.
+    ``side`` is the account's own in the trade; ``fee`` is what came back of it. Of a combination's
+    trade one comes for the whole, which moved no position, and one for each of its ``legs``.
     """
 
     sequence: int
@@ -25,6 +26,8 @@ class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
     price: str
     previous_price: str | None = None
     fee: str
+    place: int = 0
+    legs: int = 0
 
 
 class Transferred(Response, frozen=True, kw_only=True, tag="transferred"):
