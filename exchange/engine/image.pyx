@@ -11,8 +11,8 @@ from exchange.engine.risk cimport hold_of
 from exchange.engine.state cimport (
     Safety, Window,
     Account, Composite, Extra, FREE, Instrument, LegTerms, Market, Member, Order, Position,
-    Protection, Session, Stops, Timer, account_of, i64, instrument_of, is_featured, state_of, u32, u64,
-    working_of,
+    Protection, Session, Stops, Timer, account_of, i64, instrument_of, is_featured, state_of, u32,
+    u64, working_of,
 )
 from exchange.engine.vocabulary cimport *
 

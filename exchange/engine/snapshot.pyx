@@ -21,7 +21,8 @@ from exchange.engine.state cimport (
     Account, Auction, COLLECTED, Cell, Composite, ELECTED, Expiry, Extra, FREE, Instrument,
     LegTerms, Level, Market, Member, Order, Position, Protection, RECEIPT, Session, Stand, Stops,
     Timer, UNPRICED, WAITING, WATCH_AUCTION, WORKING, account_of, auction_of, collects, i32,
-    instrument_of, is_featured, market_free, market_new, side_of, state_of, tif_stp_of, u32, u64, u8, working_of,
+    instrument_of, is_featured, market_free, market_new, side_of, state_of, tif_stp_of, u32, u64,
+    u8, working_of,
 )
 from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
