@@ -22,24 +22,33 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
+from random import Random
 from typing import Final
 
-import differences
 import pytest
+from differences import Machine, Views
+from generator import MIXED, Generator
+from oracle import Oracle
+
+from exchange.engine import Engine
+from exchange.messages import COMMAND_BYTES
 
 CHECKOUT: Final = Path(__file__).parents[1]
-TESTS: Final = (  # the random comparison first: most die of it within a second
-    "tests/test_engine.py::test_a_million_commands[0]",
+MARKETS: Final = 48  # random ones that are recorded
+MARKET_COMMANDS: Final = 4_000
+TESTS: Final = (
     "tests/test_engine_rules.py",
     "tests/test_auction_vectors.py",
     "tests/test_engine_auctions.py",
     "tests/test_engine_stops.py",
     "tests/test_engine_icebergs.py",
     "tests/test_engine_defects.py",
+    "tests/test_engine_protections.py",
+    "tests/test_engine_groups.py",
     "tests/test_matching_vectors.py",
-    *(f"tests/test_engine.py::test_a_million_commands[{shard}]" for shard in (1, 2, 3)),
 )
-QUIET: Final = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore")
+QUIET: Final = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore",
+                "-k", "not Oracle")  # fmt: skip
 CPU_SECONDS: Final = 15  # of one test; a loop without an end is a failure too
 MODULE: Final = "--inside"  # how the runner calls itself in the copy
 SWAPS: Final = (
@@ -146,6 +155,48 @@ def schema(text: str, without: set[int]) -> str:
     return "\n".join(lines) + SWITCH
 
 
+Recording = list[tuple[int, bytes, bytes, Views]]  # stamp, commands, events, and figures after
+
+
+def figures(machine: Machine, names: Views | None = None) -> Views:
+    """Counts, instruments and books; of an engine those figures that the oracle has, ``names``."""
+    found = {f"counts {name}": n for name, n in machine.counts().items()}
+    for number in range(machine.counts()["instruments"]):
+        found |= {f"{number} {name}": n for name, n in machine.instrument(number).items()}
+        found[f"{number} book"] = hash(str(machine.book(number)))
+    return {name: n for name, n in found.items() if names is None or name in names}
+
+
+def record(seed: int) -> Recording:
+    """What a random market does on the oracle."""
+    random, sequence = Random(seed), 1
+    weights = MIXED if seed % 2 else {name: random.randint(0, 20) for name in MIXED}
+    size, generator, slow = (1, 7, 64, 500)[seed // 2 % 4], Generator(seed, weights), Oracle()
+    batch, told = generator.opening(), Recording()
+    while sequence <= MARKET_COMMANDS:
+        events = slow.apply(batch, sequence, generator.stamp)
+        looks = len(told) % max(1, 256 // size) == 0
+        told.append((generator.stamp, batch, events, figures(slow) if looks else {}))
+        generator.learn(events)
+        sequence += len(batch) // COMMAND_BYTES
+        batch = generator.batch(size)
+    return told
+
+
+def replay(recording: Recording) -> bool:
+    """Whether the engine does the same."""
+    engine, sequence = Engine(), 1
+    for stamp, batch, events, expected in recording:
+        if engine.apply(batch, sequence, stamp) != events:
+            return False
+        sequence += len(batch) // COMMAND_BYTES
+        if expected:
+            engine.check()
+            if figures(engine, expected) != expected:
+                return False
+    return True
+
+
 class Witness:
     """Remembers the first test that failed, and bounds the time of each."""
 
@@ -154,34 +205,41 @@ class Witness:
     def pytest_runtest_setup(self) -> None:
         signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
 
-    def pytest_runtest_logreport(self, report: object) -> None:
-        if report.failed and not self.failed:  # type: ignore[attr-defined]
-            self.failed = report.nodeid  # type: ignore[attr-defined]
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
 
 
-def meet_tests(number: int, choose: Callable[[int], None], told: int) -> int:
-    """In a child: the mutant runs, the tests meet it; the failing one is written to ``told``."""
+def meet_tests(recordings: list[Recording]) -> str:
+    """In a child: what first differs or fails; empty if nothing does."""
     signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
-    os.dup2(1, 2)
-    choose(number)
+    for number, recording in enumerate(recordings):
+        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+        try:
+            if not replay(recording):
+                return f"the random market {number}"
+        except Exception as error:  # of the engine's own checks, whatever they are
+            return f"the random market {number}: {error}"
     witness = Witness()
     code = pytest.main([*QUIET, *TESTS], plugins=[witness])
-    os.write(told, witness.failed.encode())
-    return int(code)
+    return witness.failed or (f"pytest: {code}" if code else "")
 
 
-def verdict(number: int, choose: Callable[[int], None]) -> str:
+def verdict(recordings: list[Recording], number: int, choose: Callable[[int], None]) -> str:
     """What stopped one mutant; empty if it survived."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        os._exit(meet_tests(number, choose, write))
+        os.dup2(1, 2)
+        choose(number)
+        os.write(write, meet_tests(recordings).encode())
+        os._exit(0)
     os.close(write)
     with os.fdopen(read) as answer:
         failed = answer.read()
     status = os.waitpid(child, 0)[1]
-    if os.WIFSIGNALED(status):
-        return "a loop without an end" if os.WTERMSIG(status) == signal.SIGVTALRM else "a crash"
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGVTALRM:
+        return "a loop without an end"
     return failed or ("a crash" if status else "")
 
 
@@ -189,13 +247,14 @@ def inside(module: str, numbers: list[int]) -> None:
     """In the copy: judge the mutants of one module, a line of JSON each."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the tests print is no answer
-    differences.shrink = lambda steps, differs: list(steps)  # nobody reads the shortest list
-    pytest.main([*QUIET, "--collect-only", "-qq", *TESTS])  # imported once, for all children
     choose = import_module(module).choose_mutant
-    if failed := verdict(UNCHANGED, choose):
+    pytest.main([*QUIET, "--collect-only", "-qq", *TESTS])  # imported once, for all children
+    recordings = [record(seed) for seed in range(MARKETS)]
+    if failed := verdict(recordings, UNCHANGED, choose):
         raise RuntimeError(f"without any mutant: {failed}")
     for number in numbers:
-        print(json.dumps([number, verdict(number, choose)]), file=answers, flush=True)
+        answer = number, verdict(recordings, number, choose)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 def build(copy: Path, file: str) -> set[int]:
