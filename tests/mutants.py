@@ -49,7 +49,7 @@ TESTS: Final = (
 )
 QUIET: Final = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore",
                 "-k", "not Oracle")  # fmt: skip
-CPU_SECONDS: Final = 15  # of one test; a loop without an end is a failure too
+CPU_SECONDS: Final = 8  # of one test or market; a loop without an end is a failure too
 MODULE: Final = "--inside"  # how the runner calls itself in the copy
 SWAPS: Final = (
     (" < ", " <= "), (" <= ", " < "), (" > ", " >= "), (" >= ", " > "), (" == ", " != "),
