@@ -49,7 +49,8 @@ TESTS: Final = (
 )
 QUIET: Final = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore",
                 "-k", "not Oracle")  # fmt: skip
-CPU_SECONDS: Final = 8  # of one test or market; a loop without an end is a failure too
+CPU_SECONDS: Final = 8  # of one test; a loop without an end is a failure too
+MARKET_CPU_SECONDS: Final = 2  # of one random market
 MODULE: Final = "--inside"  # how the runner calls itself in the copy
 SWAPS: Final = (
     (" < ", " <= "), (" <= ", " < "), (" > ", " >= "), (" >= ", " > "), (" == ", " != "),
@@ -214,7 +215,7 @@ def meet_tests(recordings: list[Recording]) -> str:
     """In a child: what first differs or fails; empty if nothing does."""
     signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
     for number, recording in enumerate(recordings):
-        signal.setitimer(signal.ITIMER_VIRTUAL, CPU_SECONDS)
+        signal.setitimer(signal.ITIMER_VIRTUAL, MARKET_CPU_SECONDS)
         try:
             if not replay(recording):
                 return f"the random market {number}"

@@ -10,6 +10,7 @@ from oracle_orders import (
     need_slot,
     repeated,
 )
+from oracle_protections import judge_all_months, judge_band, judge_value
 from oracle_risk import hold, judge_position, member_figures, reduces, required, working
 from oracle_state import (
     Account,
@@ -61,10 +62,15 @@ def judge_prices(
 ) -> None:
     for c in sides:
         if c.quantity:
+            with_side(c, judge_value, m, c, account, instrument)
             with_side(c, judge_fields, c, account, instrument)
     bid, ask = sides
     if bid.quantity and ask.quantity and bid.price >= ask.price:
         raise Rejected(Reason.CROSSED, ask.price, bid.price)
+    for c in sides:
+        old = quote_of(position, c.side)
+        if c.quantity and not (old and keeps(old, c)):
+            with_side(c, judge_band, m, instrument, c.side, c.price)
     for c in sides:
         own = quote_of(position, 1 - c.side)
         book = [order for order in instrument.side(1 - c.side) if order is not own]
@@ -91,9 +97,12 @@ def with_side(c: Record, judge: object, *given: object) -> None:
 def judge_extent(
     m: Market, account: Account, instrument: Instrument, position: Position, sides: Sides
 ) -> None:
-    """Raises POSITION_LIMIT of a side, MARGIN and MEMBER_MARGIN of both together."""
+    """Raises ALL_MONTHS_LIMIT and POSITION_LIMIT of a side, MARGIN and MEMBER_MARGIN of both."""
     old = [quote_of(position, c.side) for c in sides]
     number, net = instrument.number, position.net
+    for c, order in zip(sides, old, strict=True):
+        rise = c.quantity - (order.leaves if order else 0)
+        with_side(c, judge_all_months, m, account, instrument, c.side, rise)
     for c, order in zip(sides, old, strict=True):
         if c.quantity > (order.leaves if order else 0):
             with_side(c, judge_position, m, account, instrument, c.side, c.quantity, order)

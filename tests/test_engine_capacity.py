@@ -21,6 +21,7 @@ from exchange.messages import (
     CommandKind,
     EventKind,
     Limit,
+    OrderFeature,
     Reason,
     TradingState,
 )
@@ -110,7 +111,19 @@ def test_orders_and_a_book() -> None:
     ]
     for wish in wishes:
         assert bulk.do(wish) == [(Reason.ORDERS_FULL, ORDERS, ORDERS)]
+    full_book = pack(CommandKind.ENTER, instrument=1, price=3, quantity=1, key_lo=1 << 40)
+    assert bulk.do(full_book) == [(Reason.BOOK_FULL, BOOK_ORDERS, BOOK_ORDERS)]  # that one first
     assert bulk.machine.state_bytes(buckets=False) == before
+    # an account without money is told so before it is told of the book
+    poor = pack(CommandKind.OPEN_ACCOUNT, account=1, instrument=1, quantity=1, target_hi=1)
+    poor += pack(CommandKind.OPEN_ACCOUNT, account=2, instrument=1, quantity=1, target_hi=1)
+    assert bulk.do(poor, pack(CommandKind.FEE, account=2, price=9)) == []
+    dear = pack(CommandKind.ENTER, account=1, instrument=1, price=10, quantity=1, key_lo=1)
+    assert bulk.do(dear)[0][0] == Reason.MARGIN
+    assert (
+        bulk.do(pack(CommandKind.DEPOSIT, account=1, price=5), dear)[0][0] == Reason.MEMBER_MARGIN
+    )
+    assert bulk.do(pack(CommandKind.DEPOSIT, account=2, price=9), dear)[0][0] == Reason.BOOK_FULL
     # without a request id a cancel needs no slot; the newest order's id is still in the window
     assert bulk.do(pack(CommandKind.CANCEL, **last)) == []
     first = {**last, "target_lo": 1}  # it has left the window: its slot is free at once
@@ -139,6 +152,15 @@ def test_positions() -> None:
     assert bulk.do(wish) == [(Reason.POSITIONS_FULL, pairs, pairs)]
     known = pack(CommandKind.ENTER, instrument=0, price=3, quantity=1, key_lo=1 << 40)
     assert bulk.do(known) == []
+    # the last account has no record in the last instrument, which has all the icebergs it may
+    last = {"instrument": instruments - 1, "price": 3, "spare": int(OrderFeature.ICEBERG)}
+    last |= {"quantity": 2, "target_hi": 1}
+    most = int(Limit.ICEBERGS)
+    icebergs = {**last, "account": np.arange(most), "key_lo": 1 << 41}
+    assert bulk.many(CommandKind.ENTER, most, **icebergs) == []
+    for account, reason in ((accounts - 1, Reason.POSITIONS_FULL), (0, Reason.ICEBERGS_FULL)):
+        wish = pack(CommandKind.ENTER, account=account, key_lo=1 << 42, **last)
+        assert bulk.do(wish)[0][0] == reason
     bulk.machine.check()
 
 

@@ -13,6 +13,7 @@ from exchange.messages import (
     CommandFlag,
     CommandKind,
     Event,
+    EventFlag,
     EventKind,
     OrderFeature,
     Reason,
@@ -305,3 +306,71 @@ def test_quotes_are_restored() -> None:
     batch += pack(CommandKind.ENTER, side=BUY, quantity=6, price=101, account=3, key_lo=5)
     batch += pack(CommandKind.MASS_QUOTE, **fields)
     assert copy.apply(batch, 900, 1) == desk.machine.apply(batch, 900, 1)
+
+
+@both
+def test_a_side_beyond_the_band_is_refused_unless_it_stands(machine: type[Machine]) -> None:
+    """A quote never takes, but whoever hits it would trade at its price."""
+    desk = Maker(machine())
+    quoted = desk.quote(99, 5, 120, 5)
+    desk.do(pack(CommandKind.SET_PROTECTIONS, price=5))
+    (event,) = desk.quote(106, 5, 120, 5)
+    assert (event.kind, event.reason, event.a, event.b) == (
+        EventKind.REJECTED, Reason.PRICE_BAND, 105, 106,
+    )  # fmt: skip
+    (event,) = desk.quote(90, 5, 93, 5)
+    assert (event.reason, event.a, event.b) == (Reason.PRICE_BAND, 95, 93)
+    assert event.flags & EventFlag.SELL
+    assert len(desk.quote(99, 5, 120, 4)) == 2  # far away is not its concern
+    desk.do(pack(CommandKind.SET_PROTECTIONS))
+    assert len(desk.quote(110, 5, 120, 4)) == 2
+    desk.do(pack(CommandKind.CANCEL, account=1, side=2, target_lo=quoted[2].order_id))
+    desk.do(pack(CommandKind.SET_PROTECTIONS, price=5), pack(CommandKind.MARK, price=80))
+    assert len(desk.quote(110, 4, 0, 0)) == 2  # it keeps its place
+
+
+@both
+def test_a_side_counts_for_order_value_and_all_months(machine: type[Machine]) -> None:
+    desk = Maker(machine())
+    desk.do(pack(CommandKind.SET_PROTECTIONS, target_lo=20_000))
+    (event,) = desk.quote(99, 10, 101, 10)
+    assert (event.reason, event.a, event.b) == (Reason.ORDER_VALUE, 20_000, 20_200)
+    assert event.flags & EventFlag.SELL and event.quantity == 10
+    desk.do(pack(CommandKind.SET_PROTECTIONS, target_hi=12))
+    desk.quote(99, 10, 101, 10)
+    (event,) = desk.quote(99, 13, 101, 10)
+    assert (event.reason, event.a, event.b) == (Reason.ALL_MONTHS_LIMIT, 12, 13)
+    desk.do(pack(CommandKind.SET_PROTECTIONS, target_hi=5))
+    assert len(desk.quote(99, 9, 101, 10)) == 2  # no rise, though above it still
+
+
+@both
+@pytest.mark.parametrize("state", [TradingState.PRE_OPEN, TradingState.AUCTION])
+def test_while_orders_are_collected_a_quote_is_refused_and_taken_back(
+    machine: type[Machine], state: TradingState
+) -> None:
+    """The sides that stand are collected as they are; to take them back is no quote."""
+    desk = Maker(machine())
+    desk.quote(99, 5, 101, 6)
+    desk.do(pack(CommandKind.SET_STATE, tif=state))
+    (event,) = desk.quote(98, 5, 102, 6)
+    assert (event.reason, event.a, event.b) == (
+        Reason.NOT_TRADING, TradingState.CONTINUOUS, state,
+    )  # fmt: skip
+    desk.enter(3, BUY, 4, 103)
+    cancelled = desk.quote(0, 0, 0, 0)
+    assert [event.kind for event in cancelled[1:]] == [EventKind.ORDER_CANCELLED] * 2
+    uncrossed = desk.do(pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS))
+    assert EventKind.TRADE not in [event.kind for event in uncrossed]
+
+
+@both
+def test_a_quote_that_stands_trades_in_the_auction(machine: type[Machine]) -> None:
+    desk = Maker(machine())
+    _, _, ask = desk.quote(99, 5, 101, 6)
+    desk.do(pack(CommandKind.SET_STATE, tif=TradingState.AUCTION))
+    desk.enter(3, BUY, 4, 103)
+    events = desk.do(pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS))
+    trades = [event for event in events if event.kind == EventKind.TRADE]
+    assert [(e.key_lo, e.quantity) for e in trades] == [(ask.order_id, 4)]
+    assert len(desk.quote(99, 5, 101, 2)) == 1  # two lots are left, as they are

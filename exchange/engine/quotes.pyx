@@ -20,9 +20,11 @@ from exchange.engine.protection cimport protection_of
 from exchange.engine.risk cimport (
     absolute, adverse_per_lot, position_of, rehold, release, required_of,
 )
+from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
     Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, blank, emit, i32,
     i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8, what, working_of,
+    WATCH_BREAKER, WATCH_LIMITS,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -71,17 +73,25 @@ cdef inline bint keeps_queue(Market* m, Quote* q) noexcept nogil:
 
 cdef bint bad_prices(Market* m, Command* c, Instrument* book, Account* account,
                      Quote* sides) noexcept nogil:
-    """QUANTITY_RANGE to PRICE_LIMIT of each side, CROSSED, POST_ONLY of each side."""
+    """ORDER_VALUE and QUANTITY_RANGE to PRICE_LIMIT of each side, CROSSED, PRICE_BAND of each side
+    that moves, POST_ONLY of each side."""
     cdef Quote* q
     cdef i32 best
     cdef u32 own
     cdef int s
     for s in range(2):
-        if sides[s].c.quantity and bad_grid(m, &sides[s].c, book, account, &sides[s].at):
+        q = &sides[s]
+        if q.c.quantity and ((book.watched & WATCH_LIMITS and refuse_value(m, &q.c, book, account))
+                             or bad_grid(m, &q.c, book, account, &q.at)):
             return True
     if sides[0].c.quantity and sides[1].c.quantity and sides[0].c.price >= sides[1].c.price:
         reject(m, c, REASON_CROSSED, sides[1].c.price, sides[0].c.price)
         return True
+    for s in range(2):
+        q = &sides[s]
+        if (q.c.quantity and book.watched & WATCH_BREAKER and not keeps_queue(m, q)
+                and refuse_band(m, &q.c, book, s, q.c.price)):
+            return True
     for s in range(2):
         q = &sides[s]
         best = book.best[1 - s]
@@ -97,12 +107,18 @@ cdef bint bad_prices(Market* m, Command* c, Instrument* book, Account* account,
 
 cdef bint bad_extent(Market* m, Command* c, Instrument* book, Position* p, Account* account,
                      Quote* sides) noexcept nogil:
-    """POSITION_LIMIT of each side, then MARGIN and MEMBER_MARGIN of both together."""
+    """ALL_MONTHS_LIMIT of each side, POSITION_LIMIT of each side, then MARGIN and MEMBER_MARGIN of
+    both together."""
     cdef i64 exposure[2]
     cdef i64 adverse = p.adverse
     cdef i64 rise
     cdef Quote* q
     cdef int s
+    for s in range(2):
+        q = &sides[s]
+        if book.watched & WATCH_LIMITS and refuse_all_months(
+                m, &q.c, book, account, s, <i64>q.c.quantity - q.before):
+            return True
     for s in range(2):
         q = &sides[s]
         exposure[s] = p.exposure[s] - q.before + q.c.quantity
