@@ -1,12 +1,12 @@
-"""The oracle's implied prices: what two orders of a calendar spread and its legs make together.
+"""The oracle's implied prices: what orders of a combination and its legs make together.
 
-First generation: of three books that a spread and its two legs are, resting orders at the top of
-two imply a price in the third, and an incoming order there may trade with both at once.
+First generation: of the books that a combination and its legs are, resting orders at the top of all
+but one imply a price in that one, and an incoming order there may trade with all of them at once.
 """
 
 from typing import NamedTuple
 
-from oracle_combinations import leg_trade, legs_of, made_of, open_legs
+from oracle_combinations import leg_trade, legs_of, made_of, open_legs, weight
 from oracle_risk import member_figures, required
 from oracle_state import Instrument, Market, Order, Place, Record, Rejected
 
@@ -14,12 +14,15 @@ from exchange.messages import CombinationRule, EventKind, Limit, Mode, Reason, S
 
 
 class Source(NamedTuple):
-    """Two resting orders that imply ``price``; ``first`` is the combination's, if it is theirs."""
+    """Resting orders that imply ``price``, the combination's first if it is one of them; ``legs``
+    are the prices of all legs, ``side`` is that of who trades ``lots`` of the whole."""
 
     price: int
     combination: Instrument
-    first: Order
-    second: Order
+    parts: list[Order]
+    legs: list[int]
+    side: int
+    lots: int
 
 
 def set_implied(m: Market, c: Record) -> None:
@@ -28,9 +31,8 @@ def set_implied(m: Market, c: Record) -> None:
     combination = m.instruments[c.instrument]
     if combination.state == TradingState.EXPIRED:
         raise Rejected(Reason.STATE, 0, TradingState.EXPIRED)
-    ratios = [ratio for _, ratio in combination.legs]
-    if ratios != [1, -1] or combination.rule != CombinationRule.DIFFERENCE:
-        raise Rejected(Reason.NOT_IMPLIED, 0, len(ratios))
+    if not combination.legs:
+        raise Rejected(Reason.NOT_IMPLIED)
     if c.tif > 1:
         raise Rejected(Reason.PARAMETER_RANGE)
     for number, _ in combination.legs:
@@ -49,50 +51,73 @@ def covered(m: Market, number: int, need: int) -> bool:
     return free >= need
 
 
-def affordable(
-    m: Market, source: Source, instrument: Instrument, side: int, lots: int, account: int
-) -> bool:
+def affordable(m: Market, source: Source, incoming: bool, account: int) -> bool:
     """Months of unequal hours are not priced from their anchors here: whether the side of the
-    spread that this could cost more than its hold has that much besides."""
-    (near, _), (far, _) = legs_of(m, source.combination)
-    if near.multiplier == far.multiplier:
+    combination that this could cost more than its hold has that much besides."""
+    combination = source.combination
+    if combination.rule == CombinationRule.AVERAGE:
         return True
-    whole = instrument is source.combination
-    who, way = (account, side) if whole else (source.first.account, source.first.side)
-    sign = 1 if way == Side.BUY else -1
-    price = source.price if near is instrument else (source.first if whole else source.second).price
-    other = source.price if far is instrument else source.second.price
-    at, off = price * near.tick_scale, other * far.tick_scale
-    need = sign * (near.multiplier - far.multiplier) * (at - near.anchor)
+    sign = 1 if source.side == Side.BUY else -1
+    legs = legs_of(m, combination)
+    last = legs[-1][0].multiplier
+    need = loss = rates = 0
+    for (leg, ratio), ticks in zip(legs, source.legs, strict=True):
+        price = ticks * leg.tick_scale
+        need += sign * ratio * (leg.multiplier - last) * (price - leg.anchor)
+        loss += sign * ratio * leg.multiplier * (price - leg.mark)
+        rates += abs(ratio) * leg.rate
     if need <= 0:
         return True
-    if whole:
-        loss = near.multiplier * (at - near.mark) - far.multiplier * (off - far.mark)
-        need = near.rate + far.rate + max(0, sign * loss)
-    return covered(m, who, need * lots)
+    if incoming:
+        need = rates + max(0, loss)
+    return covered(m, account, need * source.lots)
+
+
+def quotient(value: int, by: int, step: int, side: int) -> int:
+    """On the grid of prices: rounded up for who buys, down for who sells."""
+    whole = value // (by * step) if side == Side.SELL else -(-value // (by * step))
+    return whole * step
+
+
+def other_side(side: int, ratio: int) -> int:
+    """The side of a leg's order that trades with who has ``side`` of the whole."""
+    return 1 - side if ratio > 0 else side
 
 
 def source_of(
-    m: Market, combination: Instrument, instrument: Instrument, side: int
+    m: Market, combination: Instrument, instrument: Instrument, side: int, lots: int
 ) -> Source | None:
-    """The oldest orders at the best prices of the two other books, if both are there."""
-    (near, _), (far, _) = legs_of(m, combination)
-    if instrument is combination:
-        books = near.side(1 - side), far.side(side)
-    elif instrument is near:
-        books = combination.side(1 - side), far.side(1 - side)
-    else:
-        books = combination.side(side), near.side(1 - side)
-    if not all(books):
+    """The oldest orders at the best prices of all other books, if they are there, and the most
+    lots of the whole that they and the incoming order have."""
+    legs = legs_of(m, combination)
+    average = combination.rule == CombinationRule.AVERAGE
+    whole = weight(combination.rule, legs) if average else 1
+    way, own = side, 0
+    for leg, ratio in legs:
+        if leg is instrument:
+            way, own = other_side(side, ratio), ratio
+    books = [] if instrument is combination else [(combination, way, 1)]
+    books += [(leg, other_side(way, r), abs(r)) for leg, r in legs if leg is not instrument]
+    if not all(book.side(of) for book, of, _ in books):
         return None
-    first, second = books[0][0], books[1][0]
+    parts = [book.side(of)[0] for book, of, _ in books]
+    counts = [part.leaves // times for part, (_, _, times) in zip(parts, books, strict=True)]
+    count = min(lots // abs(own or 1), *counts)
+    weights = [ratio * leg.multiplier if average else ratio for leg, ratio in legs]
+    prices = {part.instrument: part.price for part in parts}
+    known = sum(
+        w * prices[leg.number]
+        for (leg, _), w in zip(legs, weights, strict=True)
+        if leg is not instrument
+    )
     if instrument is combination:
-        price = first.price - second.price
-    elif instrument is near:
-        price = first.price + second.price
+        price = quotient(known, whole, instrument.price_step, side)
     else:
-        price = second.price - first.price
-    return Source(price, combination, first, second)
+        by = next(w for (leg, _), w in zip(legs, weights, strict=True) if leg is instrument)
+        rest = whole * prices[combination.number] - known
+        price = quotient(rest, by, instrument.price_step, side)
+    told = [prices.get(leg.number, price) for leg, _ in legs]
+    return Source(price, combination, parts, told, way, count - count % instrument.lot_step)
 
 
 def best_source(
@@ -107,17 +132,17 @@ def best_source(
     for combination in made:
         if combination.state != TradingState.CONTINUOUS or not open_legs(m, combination):
             continue
-        source = source_of(m, combination, instrument, side)
-        if source is None or m.mode != Mode.NORMAL:
+        source = source_of(m, combination, instrument, side, lots)
+        if source is None or not source.lots or m.mode != Mode.NORMAL:
             continue
-        orders = source.first, source.second
-        groups = {m.accounts[n].group for n in (account, *(o.account for o in orders))}
-        if len(groups) < 3 or any(order.features for order in orders):
+        groups = {m.accounts[n].group for n in (account, *(o.account for o in source.parts))}
+        if len(groups) <= len(source.parts) or any(order.features for order in source.parts):
             continue
         if not instrument.low <= source.price <= instrument.high:
             continue
-        count = min(lots, *(order.leaves for order in orders))
-        if not affordable(m, source, instrument, side, count, account):
+        incoming = instrument is combination
+        owner = account if incoming else source.parts[0].account
+        if not affordable(m, source, incoming, owner):
             continue
         better = -1 if side == Side.BUY else 1
         if found is None or better * (source.price - found.price) > 0:
@@ -126,12 +151,14 @@ def best_source(
 
 
 def trade_implied(m: Market, incoming: Order, source: Source) -> list[Order]:
-    """The three orders trade, then the two legs; gives the resting orders."""
-    (near, _), (far, _) = legs_of(m, source.combination)
-    first, second, side = source.first, source.second, incoming.side
-    lots = min(order.leaves for order in (incoming, first, second))
+    """All orders trade, then every leg: who trades the whole with who trades the leg. Gives the
+    resting orders."""
+    legs = legs_of(m, source.combination)
+    ratios = {leg.number: abs(ratio) for leg, ratio in legs}
     parent = len(m.rows)
-    for place, order in enumerate((incoming, first, second)):
+    by_book = {order.instrument: order for order in (incoming, *source.parts)}
+    for place, order in enumerate((incoming, *source.parts)):
+        lots = source.lots * ratios.get(order.instrument, 1)
         order.leaves -= lots
         order.executed += lots
         m.tell(
@@ -143,19 +170,13 @@ def trade_implied(m: Market, incoming: Order, source: Source) -> list[Order]:
             reason=place,
             b=source.combination.number,
         )
-    here = m.instruments[incoming.instrument]
-    if here is source.combination:
-        legs = [(incoming, first, side, first.price), (incoming, second, 1 - side, second.price)]
-    elif here is near:
-        legs = [
-            (incoming, first, side, source.price),
-            (first, second, 1 - first.side, second.price),
-        ]
-    else:
-        legs = [(first, second, first.side, second.price), (incoming, first, side, source.price)]
-    for place, (leg, (one, other, way, price)) in enumerate(zip((near, far), legs, strict=True), 1):
+    for place, ((leg, ratio), price) in enumerate(zip(legs, source.legs, strict=True), 1):
+        one, other = by_book[source.combination.number], by_book[leg.number]
+        side = source.side if ratio > 0 else 1 - source.side
+        if other is incoming:
+            one, other, side = other, one, incoming.side
         leg_trade(
-            m, one, other, leg, way, lots, price * leg.tick_scale, parent, place | 2 << 8,
-            taker_rests=one.place is Place.BOOK,
+            m, one, other, leg, side, source.lots * abs(ratio), price * leg.tick_scale, parent,
+            place | len(legs) << 8, taker_rests=one.place is Place.BOOK,
         )  # fmt: skip
-    return [first, second]
+    return source.parts

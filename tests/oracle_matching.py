@@ -15,6 +15,7 @@ from exchange.messages import (
     CancelReason,
     EventFlag,
     EventKind,
+    Limit,
     OrderFeature,
     SelfTrade,
     Side,
@@ -227,13 +228,14 @@ def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
         cancel_order(m, order, CancelReason.FOK_UNFILLED)
         return
     minimum, order.minimum = order.minimum, 0
-    implied = not minimum and order.tif != TimeInForce.FOK
+    implied = 0 if minimum or order.tif == TimeInForce.FOK else Limit.IMPLIED_TRADES
     if not can_fill(m, order, minimum):
         cancel_order(m, order, CancelReason.MINIMUM_UNFILLED)
         return
     resting, before, bound = opposite(m, order), order.executed, order.partner
     while order.leaves:
         if implied and meet_implied(m, order):
+            implied -= 1
             continue
         if not resting or not reaches(order, resting[0].price):
             break

@@ -1,19 +1,35 @@
-"""Implied prices by example and by vector, on engine and oracle."""
-
-import json
-from pathlib import Path
-from typing import Any
+"""Implied prices by example, on engine and oracle; by vector: test_implied_vectors.py."""
 
 import pytest
 from differences import Machine
 from generator import pack
-from test_engine_combinations import BUY, SELL, SPREAD, Desk, both, kinds, rejects
+from test_engine_combinations import (
+    BUY,
+    FLY,
+    SELL,
+    SPREAD,
+    STRIP,
+    Desk,
+    both,
+    combine,
+    kinds,
+    rejects,
+)
 
-from exchange.messages import CommandFlag, CommandKind, EventKind, Reason, TimeInForce
+from exchange.messages import (
+    CombinationRule,
+    CommandFlag,
+    CommandKind,
+    Event,
+    EventFlag,
+    EventKind,
+    Limit,
+    Reason,
+    TimeInForce,
+)
 from exchange.messages import TradingState as State
 
 BOOKS = {"near": 0, "far": 2, "spread": SPREAD}  # months of equal hours
-SIDES = {"bid": BUY, "ask": SELL}
 
 
 def desk_of(machine: type[Machine], on: bool = True) -> Desk:
@@ -22,41 +38,6 @@ def desk_of(machine: type[Machine], on: bool = True) -> Desk:
     if on:
         desk.do(pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1))
     return desk
-
-
-def cases(shared: Path) -> list[dict[str, Any]]:
-    read = json.loads((shared / "vectors" / "implied.json").read_text())
-    return [case for case in read["cases"] if case["kind"] == "implied_quote"]
-
-
-@both
-def test_the_vectors(machine: type[Machine], shared: Path) -> None:
-    """Each implied quote as what an order that takes it gets: its price and lots, no more."""
-    looked_at = 0
-    for case in cases(shared):
-        for name, (price, lots) in case["expected"]["implied"].items():
-            desk = desk_of(machine)
-            for number in range(3):
-                desk.do(
-                    pack(
-                        CommandKind.SET_LIMITS, instrument=number, target_lo=0, target_hi=90_000
-                    )
-                )  # fmt: skip
-            for account in range(1, 5):
-                desk.do(pack(CommandKind.DEPOSIT, account=account, price=1 << 50))
-            book, _, side = name.partition("_")
-            for quote, (at, most) in case["inputs"].items():
-                where, _, way = quote.partition("_")
-                if where != book:
-                    owner = 2 + list(BOOKS).index(where)
-                    assert not rejects(desk.enter(owner, BOOKS[where], SIDES[way], most, at))
-            events = desk.enter(
-                1, BOOKS[book], 1 - SIDES[side], lots + 7, price, tif=TimeInForce.IOC
-            )  # fmt: skip
-            mine = [e for e in events if e.kind == EventKind.ORDER_EXECUTED and e.account == 1]
-            assert [(e.price, e.quantity) for e in mine] == [(price, lots)], case
-            looked_at += 1
-    assert looked_at == 9
 
 
 @both
@@ -120,11 +101,153 @@ def test_post_only_sees_what_is_implied(machine: type[Machine]) -> None:
 
 
 @both
-def test_the_switch_is_for_calendar_spreads(machine: type[Machine]) -> None:
+def test_the_switch_is_of_combinations(machine: type[Machine]) -> None:
     desk = desk_of(machine)
-    for number, legs in ((0, 0), (4, 3), (5, 3)):
-        command = pack(CommandKind.SET_IMPLIED, instrument=number, tif=1)
-        assert rejects(desk.do(command)) == [(Reason.NOT_IMPLIED, 0, legs)]
+    on = pack(CommandKind.SET_IMPLIED, instrument=0, tif=1)
+    assert rejects(desk.do(on)) == [(Reason.NOT_IMPLIED, 0, 0)]
     assert rejects(desk.do(pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=2))) == [
         (Reason.PARAMETER_RANGE, 0, 0)
     ]
+
+
+def executions(events: list[Event]) -> list[tuple[int, int, int, int]]:
+    """Account, instrument, price and lots of each order's part."""
+    executed = [event for event in events if event.kind == EventKind.ORDER_EXECUTED]
+    return [(e.account, e.instrument, e.price, e.quantity) for e in executed]
+
+
+def leg_trades(events: list[Event]) -> list[tuple[int, int, int, int, int]]:
+    """Instrument, who buys, who sells, clearing price and lots of each leg."""
+    out = []
+    for e in events:
+        if e.kind == EventKind.LEG_TRADE:
+            sides = (e.account, e.key_hi) if not e.flags & EventFlag.SELL else (e.key_hi, e.account)
+            out.append((e.instrument, *sides, e.price, e.quantity))
+    return out
+
+
+def implied_in(machine: type[Machine], number: int) -> Desk:
+    """A market whose only implied prices are those of one combination."""
+    desk = Desk(machine())
+    desk.do(pack(CommandKind.SET_IMPLIED, instrument=number, tif=1))
+    return desk
+
+
+@both
+def test_three_legs_make_a_butterfly(machine: type[Machine]) -> None:
+    """One lot of it is two of the middle month; a lot too few of those stays in the book."""
+    desk = implied_in(machine, FLY)
+    desk.enter(2, 0, SELL, 9, 2640)
+    desk.enter(3, 1, BUY, 5, 2630)
+    desk.enter(4, 2, SELL, 9, 2660)
+    events = desk.enter(1, FLY, BUY, 4, 50)
+    assert executions(events) == [
+        (1, FLY, 40, 2),
+        (2, 0, 2640, 2),
+        (3, 1, 2630, 4),
+        (4, 2, 2660, 2),
+    ]
+    assert leg_trades(events) == [
+        (0, 1, 2, 2_640_000, 2), (1, 3, 1, 2_630_000, 4), (2, 1, 4, 2_660_000, 2),
+    ]  # fmt: skip
+    assert EventKind.RESIDUAL_POSTED not in {event.kind for event in events}
+    assert (events[0].leaves, desk.machine.book(1)[0]) == (2, [(2630, 1, 1)])
+
+
+@both
+@pytest.mark.parametrize("price, side, told", [(25, BUY, 2638), (25, SELL, 2637), (26, BUY, 2637)])
+def test_a_price_between_ticks_is_rounded_against_who_comes(
+    machine: type[Machine], price: int, side: int, told: int
+) -> None:
+    """The middle month of a butterfly is half of what the others leave: bids down, asks up. Who
+    trades the butterfly gets the better of it."""
+    desk = implied_in(machine, FLY)
+    desk.enter(2, FLY, side, 3, price)
+    desk.enter(3, 0, 1 - side, 3, 2640)
+    desk.enter(4, 2, 1 - side, 3, 2660)
+    assert desk.enter(1, 1, side, 1, told)[1:] == []  # half a lot of it does not trade
+    desk.do(pack(CommandKind.MASS_CANCEL, account=1, side=2))
+    events = desk.enter(1, 1, side, 4, told)
+    assert executions(events)[:2] == [(1, 1, told, 4), (2, FLY, price, 2)]
+    paid = sum(
+        price * lots * (1 if buyer == 2 else -1)
+        for _, buyer, seller, price, lots in leg_trades(events)
+        if 2 in (buyer, seller)
+    )
+    agreed = price * 1000 * 2 * (1 if side == BUY else -1)
+    assert agreed - paid in (0, 2000)
+    assert desk.held(2) == ([2, -4, 2] if side == BUY else [-2, 4, -2])
+
+
+@both
+def test_a_strip_and_its_months(machine: type[Machine]) -> None:
+    """Weighted by hours, flat price up for the buyer; the months pay what was quoted, no more."""
+    desk = implied_in(machine, STRIP)
+    for account, number, price in ((2, 0, 2640), (3, 1, 2650), (4, 2, 2661)):
+        desk.enter(account, number, SELL, 5, price)
+    hours = [744, 720, 744]
+    flat = -(-sum(h * p for h, p in zip(hours, (2640, 2650, 2661), strict=True)) // sum(hours))
+    assert rejects(desk.enter(1, STRIP, BUY, 1, flat - 1)) == []
+    desk.do(pack(CommandKind.MASS_CANCEL, account=1, side=2))
+    events = desk.enter(1, STRIP, BUY, 2, flat)
+    assert executions(events)[0] == (1, STRIP, flat, 2)
+    assert [leg[3] for leg in leg_trades(events)] == [2_640_000, 2_650_000, 2_661_000]
+    desk.do(pack(CommandKind.MASS_CANCEL, account=4, side=2))
+    desk.enter(4, STRIP, BUY, 2, 2655)
+    rest = 2655 * sum(hours) - 2640 * 744 - 2650 * 720
+    events = desk.enter(1, 2, SELL, 1, rest // 744)
+    assert executions(events)[:2] == [(1, 2, rest // 744, 1), (4, STRIP, 2655, 1)]
+
+
+@both
+def test_a_ratio_spread_between_generations(machine: type[Machine]) -> None:
+    """Two of one for three of the other, and both ways out of it."""
+    desk = Desk(machine())
+    ratio = 6
+    desk.do(
+        combine(ratio, {0: 2, 2: -3}, CombinationRule.DIFFERENCE),
+        desk.risk(ratio, price=0), desk.state(ratio, State.CONTINUOUS),
+        pack(CommandKind.SET_IMPLIED, instrument=ratio, tif=1),
+    )  # fmt: skip
+    desk.enter(2, 0, SELL, 7, 2650)
+    desk.enter(3, 2, BUY, 7, 2600)
+    events = desk.enter(1, ratio, BUY, 5, -2500)
+    assert executions(events) == [(1, ratio, -2500, 2), (2, 0, 2650, 4), (3, 2, 2600, 6)]
+    desk.do(*[pack(CommandKind.MASS_CANCEL, account=n, side=2) for n in (1, 2, 3)])
+    desk.enter(2, ratio, SELL, 2, -2500)
+    desk.enter(3, 0, BUY, 4, 2650)
+    events = desk.enter(1, 2, SELL, 7, 2600)
+    assert executions(events) == [(1, 2, 2600, 6), (2, ratio, -2500, 2), (3, 0, 2650, 4)]
+    assert desk.held(1) == [4, 0, -12] and desk.held(2) == [-8, 0, 6] and events[0].leaves == 1
+
+
+@both
+def test_own_orders_imply_nothing_among_many(machine: type[Machine]) -> None:
+    """Any two of the four of one self-trade group, and there is no such price."""
+    for owners in ((1, 3, 4), (2, 2, 4), (2, 3, 3), (2, 3, 1)):
+        desk = implied_in(machine, FLY)
+        for owner, number, side, price in zip(
+            owners, (0, 1, 2), (SELL, BUY, SELL), (2640, 2630, 2660), strict=True
+        ):
+            desk.enter(owner, number, side, 4, price)
+        assert executions(desk.enter(1, FLY, BUY, 1, 100)) == []
+
+
+@both
+def test_an_order_trades_so_often_with_implied_prices(machine: type[Machine]) -> None:
+    """Then what is left of it rests; the next one takes what still implies a price."""
+    desk, most = desk_of(machine), int(Limit.IMPLIED_TRADES)
+    for number in (0, 2, SPREAD):
+        desk.do(desk.risk(number, quantity=1 << 20, session=1 << 20, price=0))
+    desk.enter(2, SPREAD, SELL, 2 * most, -40)
+    fields = {"instrument": 2, "side": SELL, "price": 2690, "quantity": 1}
+    desk.do(
+        *[
+            pack(CommandKind.ENTER, account=3 + number % 2, key_lo=1000 + number, **fields)
+            for number in range(most + 1)
+        ]
+    )
+    events = desk.enter(1, 0, BUY, most + 1, 2650)
+    assert len(executions(events)) == 3 * most and events[0].leaves == 1
+    assert [lots for _, lots, _ in desk.machine.book(2)[1]] == [1]
+    assert len(executions(desk.enter(1, 0, BUY, 1, 2650))) == 3

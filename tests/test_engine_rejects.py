@@ -333,9 +333,7 @@ def of_combinations() -> Iterator[Case]:
         special = enter(instrument=3, spare=feature, target_hi=value)
         yield trading, special, Reason.NOT_OUTRIGHT, 0, 2
     imply = partial(pack, CommandKind.SET_IMPLIED, tif=1)
-    strip = combine(3, {0: 1, 1: 1}, CombinationRule.AVERAGE, target_lo=0)
     yield b"", imply(instrument=0), Reason.NOT_IMPLIED, 0, 0
-    yield strip, imply(instrument=3), Reason.NOT_IMPLIED, 0, 2
     most = int(Limit.LEG_SPREADS)
     numbers = range(3, 3 + most)
     many = [combine(n, {0: 1, 1: -1}, CombinationRule.DIFFERENCE) for n in (*numbers, 3 + most)]

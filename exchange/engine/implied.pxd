@@ -2,13 +2,19 @@
 
 from exchange.engine.matching cimport Incoming
 from exchange.engine.state cimport Account, Command, Instrument, Market, Order, i32, i64, u32, u8
+from exchange.engine.vocabulary cimport LIMIT_LEGS
 
-cdef struct Source:  # two resting orders that imply a price
+cdef struct Source:  # resting orders that imply a price
     i64 price
     u32 combination
-    Instrument* books[2]  # the combination's first, if it is one of them; else near, far
-    i32 at[2]  # ladder slots
-    u32 lots  # that it could trade
+    u32 own  # place of the leg that it is a price of; LIMIT_LEGS: of the combination
+    u32 side  # of who trades the whole combination
+    u32 lots  # of the whole that it could trade
+    u32 parts
+    Instrument* books[LIMIT_LEGS]  # the combination's first, if it is one of them; then legs'
+    i32[LIMIT_LEGS] at  # ladder slots
+    u32[LIMIT_LEGS + 1] groups  # the incoming order's, then those of the parts
+    i64[LIMIT_LEGS] prices  # of the legs, in ticks
 
 cdef void set_implied(Market* m, Command* c) noexcept nogil
 cdef void end_implied(Market* m, u32 combination) noexcept nogil

@@ -1,19 +1,23 @@
-"""Implied prices, first generation: of the three books that a calendar spread and its two legs are,
-resting orders at the top of two imply a price in the third, and an incoming order there may trade
-with both at once. Only resting orders imply: an implied price never makes another.
+"""Implied prices, first generation: of the books that a combination and its legs are, resting
+orders at the top of all but one imply a price in that one, and an incoming order there may trade
+with all of them at once. Only resting orders imply: an implied price never makes another.
+
+With weights w of the legs (their ratios, of an average ratio × hours) and W of the whole, prices
+obey W × whole = Σ w × leg. A quotient is rounded against the incoming order; what that leaves is
+the gain of who trades the whole, as its legs trade at the prices told. So there is no residual.
 
 The sums that must be zero: lots and cash of each leg, as of any trade of legs.
 """
 
 from exchange.engine.book cimport price_of
-from exchange.engine.combinations cimport charge_legs
-from exchange.engine.legs cimport Party, trade_leg
+from exchange.engine.combinations cimport charge_legs, side_in, times
+from exchange.engine.legs cimport Party, floor_div, trade_leg
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.matching cimport settle_head
 from exchange.engine.risk cimport adverse_per_lot, rehold
 from exchange.engine.state cimport (
     Composite, Event, NO_ASK, NO_BID, Position, WATCH_IMPLIED, account_of, blank,
-    emit, is_featured, order_id_of, side_of, u16, u64, what,
+    emit, i128, is_featured, order_id_of, side_of, u16, u64, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -51,7 +55,7 @@ cdef void end_implied(Market* m, u32 combination) noexcept nogil:
         return
     made.implied = 0
     m.instruments[combination].watched &= ~<u32>WATCH_IMPLIED
-    for i in range(2):
+    for i in range(made.legs):
         leg = made.leg[i]
         unlink_spread(&m.composites[leg], combination)
         if m.composites[leg].spreads == 0:
@@ -69,14 +73,13 @@ cdef void set_implied(Market* m, Command* c) noexcept nogil:
         reject(m, c, REASON_STATE, 0, TRADING_STATE_EXPIRED)
         return
     made = &m.composites[c.instrument]
-    if (made.legs != 2 or made.ratio[0] != 1 or made.ratio[1] != -1
-            or made.rule != COMBINATION_RULE_DIFFERENCE):
-        reject(m, c, REASON_NOT_IMPLIED, 0, made.legs)
+    if made.legs == 0:
+        reject(m, c, REASON_NOT_IMPLIED, 0, 0)
         return
     if c.tif > 1:
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
-    for i in range(2):
+    for i in range(made.legs):
         leg = made.leg[i]
         if c.tif and not made.implied and m.composites[leg].spreads >= LIMIT_LEG_SPREADS:
             reject(m, c, REASON_SPREADS_FULL, LIMIT_LEG_SPREADS, m.composites[leg].spreads)
@@ -86,7 +89,7 @@ cdef void set_implied(Market* m, Command* c) noexcept nogil:
     elif not made.implied:
         made.implied = 1
         m.instruments[c.instrument].watched |= WATCH_IMPLIED
-        for i in range(2):
+        for i in range(made.legs):
             link_spread(&m.composites[made.leg[i]], c.instrument)
             m.instruments[made.leg[i]].watched |= WATCH_IMPLIED
     blank(m, EVENT_KIND_IMPLIED_CHANGED, 0, 0, c.instrument, 0).quantity = c.tif
@@ -94,86 +97,120 @@ cdef void set_implied(Market* m, Command* c) noexcept nogil:
 
 # --- which price is implied
 
-cdef inline bint covered(Account* account, i64 need) noexcept nogil:
+cdef inline i64 weight(Market* m, Composite* made, u32 place) noexcept nogil:
+    if made.rule == COMBINATION_RULE_DIFFERENCE:
+        return made.ratio[place]
+    return made.ratio[place] * m.instruments[made.leg[place]].multiplier
+
+
+cdef inline i128 quotient(i128 value, i64 by, i64 step, u8 side) noexcept nogil:
+    """On the grid of prices: rounded up for who buys, down for who sells."""
+    cdef i128 unit = <i128>by * step
+    if by < 0:
+        value = -value
+        unit = -unit
+    return (floor_div(value, unit) if side else -floor_div(-value, unit)) * step
+
+
+cdef bint affordable(Market* m, Account* account, Source* s) noexcept nogil:
+    """Months of unequal hours are not priced from their anchors here: whether the side of the
+    combination that this could cost more than its hold has that much besides."""
+    cdef Composite* made = &m.composites[s.combination]
+    cdef i64 last = m.instruments[made.leg[made.legs - 1]].multiplier
+    cdef i128 need = 0
+    cdef i128 loss = 0
+    cdef i128 rates = 0
+    cdef i64 ratio, price
+    cdef Instrument* leg
+    cdef u32 i
+    if made.rule != COMBINATION_RULE_DIFFERENCE:
+        return True
+    for i in range(made.legs):
+        leg = &m.instruments[made.leg[i]]
+        ratio = -made.ratio[i] if s.side else made.ratio[i]
+        price = s.prices[i] * leg.tick_scale
+        need += <i128>(ratio * (leg.multiplier - last)) * (price - m.composites[made.leg[i]].anchor)
+        loss += <i128>(ratio * leg.multiplier) * (price - leg.mark)
+        rates += <i128>times(made.ratio[i]) * leg.rate
+    if need <= 0:
+        return True
+    if s.own == LIMIT_LEGS:  # the incoming order holds nothing yet
+        need = rates + (loss if loss > 0 else 0)
+    need *= s.lots
     return account.excess >= need and account.member.excess >= need
 
 
-cdef bint affordable(Market* m, Instrument* book, Account* account, u8 side,
-                     Source* s) noexcept nogil:
-    """Months of unequal hours are not priced from their anchors here: whether the side of the
-    spread that this could cost more than its hold has that much besides."""
-    cdef Composite* made = &m.composites[s.combination]
-    cdef Instrument* near = &m.instruments[made.leg[0]]
-    cdef Instrument* far = &m.instruments[made.leg[1]]
-    cdef bint whole = book == &m.instruments[s.combination]
-    cdef i64 first = price_of(s.books[0], s.at[0])
-    cdef i64 second = price_of(s.books[1], s.at[1])
-    cdef i64 at, off, need, loss
-    if near.multiplier == far.multiplier:
-        return True
-    at = (s.price if near == book else first if whole else second) * near.tick_scale
-    off = (s.price if far == book else second) * far.tick_scale
-    if not whole:
-        side = side if far == book else 1 - side
-        account = m.positions[m.orders[s.books[0].levels[s.at[0]].head].position].owner
-    need = (near.multiplier - far.multiplier) * (at - m.composites[made.leg[0]].anchor)
-    if side:
-        need = -need
-    if need <= 0:
-        return True
-    if whole:
-        loss = near.multiplier * (at - near.mark) - far.multiplier * (off - far.mark)
-        if side:
-            loss = -loss
-        need = near.rate + far.rate + (loss if loss > 0 else 0)
-    return covered(account, need * s.lots)
+cdef Account* take_part(Market* m, Source* s, Instrument* book, u8 side, i64 ratio) noexcept nogil:
+    """The oldest order at the best price of a side becomes a part, unless there is none or none
+    that implies: then NULL, else its account. `lots` falls to what it has for this ratio."""
+    cdef i32 at = book.best[side]
+    cdef Account* owner
+    cdef Order* o
+    cdef u32 i
+    if at == NO_BID or at == NO_ASK:
+        return NULL
+    o = &m.orders[book.levels[at].head]
+    owner = m.positions[o.position].owner
+    if is_featured(o):
+        return NULL
+    for i in range(s.parts + 1):
+        if s.groups[i] == owner.group:
+            return NULL
+    if o.leaves < s.lots * ratio:
+        s.lots = <u32>(o.leaves / ratio)
+    s.books[s.parts] = book
+    s.at[s.parts] = at
+    s.parts += 1
+    s.groups[s.parts] = owner.group
+    return owner
 
 
 cdef bint look_at(Market* m, u32 number, Instrument* book, Account* account, u8 side, u32 lots,
                   Source* s) noexcept nogil:
     """The price that one combination implies for an order of `side` in `book`, if it does."""
     cdef Composite* made = &m.composites[number]
-    cdef Instrument* near = &m.instruments[made.leg[0]]
-    cdef Instrument* far = &m.instruments[made.leg[1]]
-    cdef u8[2] sides
-    cdef Order* o
-    cdef Account* owner
-    cdef u32 group = account.group
-    cdef u32 others = 0
-    cdef i64 first, second
-    cdef int i
-    if not m.instruments[number].trades:
+    cdef Instrument* combination = &m.instruments[number]
+    cdef Instrument* leg
+    cdef i64 by = combination.tick_value / m.instruments[made.leg[0]].tick_scale
+    cdef i128 value = 0
+    cdef u32 i
+    if not combination.trades:
         return False
+    if made.rule == COMBINATION_RULE_DIFFERENCE:
+        by = 1
     s.combination = number
+    s.own = LIMIT_LEGS
+    s.side = side
     s.lots = lots
-    s.books[0] = &m.instruments[number]
-    s.books[1] = far if book == near else near
-    sides[0] = side if book == far else 1 - side
-    sides[1] = 1 - side
-    if book == s.books[0]:
-        s.books[0] = near
-        s.books[1] = far
-        sides[1] = side
-    for i in range(2):
-        s.at[i] = s.books[i].best[sides[i]]
-        if s.at[i] == NO_BID or s.at[i] == NO_ASK:
+    s.parts = 0
+    s.groups[0] = account.group
+    if book != combination:
+        s.own = 0
+        while &m.instruments[made.leg[s.own]] != book:
+            s.own += 1
+        s.side = side_in(1 - side, made.ratio[s.own])
+        s.lots = <u32>(lots / times(made.ratio[s.own]))
+        account = take_part(m, s, combination, s.side, 1)
+        if account == NULL:
             return False
-        o = &m.orders[s.books[i].levels[s.at[i]].head]
-        owner = m.positions[o.position].owner
-        if is_featured(o) or owner.group == group or (i == 1 and owner.group == others):
+        value = -<i128>by * price_of(combination, s.at[0])
+        by = -weight(m, made, s.own)
+    for i in range(made.legs):
+        if i == s.own:
+            continue
+        leg = &m.instruments[made.leg[i]]
+        if take_part(m, s, leg, 1 - side_in(s.side, made.ratio[i]), times(made.ratio[i])) == NULL:
             return False
-        others = owner.group
-        if o.leaves < s.lots:
-            s.lots = o.leaves
-    first = price_of(s.books[0], s.at[0])
-    second = price_of(s.books[1], s.at[1])
-    if book == near:
-        s.price = first + second
-    elif book == far:
-        s.price = second - first
-    else:
-        s.price = first - second
-    return book.low <= s.price <= book.high and affordable(m, book, account, side, s)
+        s.prices[i] = price_of(leg, s.at[s.parts - 1])
+        value += <i128>weight(m, made, i) * s.prices[i]
+    s.lots -= s.lots % book.lot_step
+    value = quotient(value, by, book.price_step, side)
+    if s.lots == 0 or value < book.low or value > book.high:
+        return False
+    s.price = <i64>value
+    if s.own < LIMIT_LEGS:
+        s.prices[s.own] = s.price
+    return affordable(m, account, s)
 
 
 cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots,
@@ -221,22 +258,22 @@ cdef void say_executed(Market* m, Order* o, u64 order_id, u32 flags, i64 price, 
     e.b = combination
 
 
-cdef void give(Market* m, Source* s, int i, u32 lots, Party* party) noexcept nogil:
+cdef void give(Market* m, Source* s, u32 part, u32 lots, Party* party) noexcept nogil:
     """A resting order's part: its lots leave its level and what works of it."""
-    cdef Instrument* book = s.books[i]
-    cdef u32 slot = book.levels[s.at[i]].head
+    cdef Instrument* book = s.books[part]
+    cdef u32 slot = book.levels[s.at[part]].head
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef u8 side = side_of(o)
     o.leaves -= lots
     o.executed += lots
-    book.levels[s.at[i]].quantity -= lots
+    book.levels[s.at[part]].quantity -= lots
     party.account = p.owner
     party.number = account_of(p)
     party.order_id = order_id_of(m, slot)
     party.resting = True
     say_executed(m, o, party.order_id, EVENT_FLAG_RESTING, o.price, lots, o.leaves, s.combination,
-                 <u16>(i + 1))
+                 <u16>(part + 1))
     p.exposure[side] -= lots
     if p.adverse:
         p.adverse -= lots * adverse_per_lot(book, side, o.price)
@@ -246,21 +283,20 @@ cdef void give(Market* m, Source* s, int i, u32 lots, Party* party) noexcept nog
 
 
 cdef void trade_implied(Market* m, Instrument* book, Incoming* t, Source* s) noexcept nogil:
-    """The three orders trade, then the two legs."""
+    """All orders trade, then every leg: who trades the whole with who trades the leg."""
     cdef Composite* made = &m.composites[s.combination]
-    cdef u32 near = made.leg[0]
-    cdef u32 far = made.leg[1]
-    cdef i64 scale = m.instruments[near].tick_scale
-    cdef i64 first = price_of(s.books[0], s.at[0]) * scale
-    cdef i64 second = price_of(s.books[1], s.at[1]) * scale
-    cdef i64 price = s.price * scale
-    cdef u32 lots = s.lots
-    cdef u32 parent = m.index
     cdef Order* o = &m.orders[t.slot]
-    cdef u8 side = t.side
-    cdef u16 one = 1 | 2 << 8
-    cdef u16 two = 2 | 2 << 8
-    cdef Party me, a, b
+    cdef u32 parent = m.index
+    cdef u32 lots = s.lots
+    cdef i64 scale = m.instruments[made.leg[0]].tick_scale
+    cdef u32 i, part
+    cdef u8 side
+    cdef Party me
+    cdef Party[LIMIT_LEGS] parties
+    cdef Party* one
+    cdef Party* other
+    if s.own < LIMIT_LEGS:
+        lots *= <u32>times(made.ratio[s.own])
     t.leaves -= lots
     o.executed += lots
     me.account = m.positions[t.position].owner
@@ -268,16 +304,24 @@ cdef void trade_implied(Market* m, Instrument* book, Incoming* t, Source* s) noe
     me.order_id = t.order_id
     me.resting = False
     say_executed(m, o, t.order_id, 0, s.price, lots, t.leaves, s.combination, 0)
-    give(m, s, 0, lots, &a)
-    give(m, s, 1, lots, &b)
-    if book == &m.instruments[s.combination]:
-        trade_leg(m, near, &me, &a, side, lots, first, parent, one)
-        trade_leg(m, far, &me, &b, 1 - side, lots, second, parent, two)
-    elif book == &m.instruments[near]:
-        trade_leg(m, near, &me, &a, side, lots, price, parent, one)
-        trade_leg(m, far, &a, &b, side, lots, second, parent, two)
-    else:
-        trade_leg(m, near, &a, &b, side, lots, second, parent, one)
-        trade_leg(m, far, &me, &a, side, lots, price, parent, two)
-    settle_head(m, s.books[0], s.at[0])
-    settle_head(m, s.books[1], s.at[1])
+    part = 0
+    if s.own < LIMIT_LEGS:
+        give(m, s, 0, s.lots, &parties[0])
+        part = 1
+    for i in range(made.legs):
+        if i != s.own:
+            give(m, s, part, s.lots * <u32>times(made.ratio[i]), &parties[part])
+            part += 1
+    part = 0 if s.own == LIMIT_LEGS else 1
+    for i in range(made.legs):
+        one = &me
+        other = &parties[0]
+        if i != s.own:
+            one = &me if s.own == LIMIT_LEGS else &parties[0]
+            other = &parties[part]
+            part += 1
+        side = t.side if i == s.own else side_in(s.side, made.ratio[i])
+        trade_leg(m, made.leg[i], one, other, side, s.lots * times(made.ratio[i]),
+                  s.prices[i] * scale, parent, <u16>(made.legs << 8 | (i + 1)))
+    for i in range(s.parts):
+        settle_head(m, s.books[i], s.at[i])

@@ -16,3 +16,8 @@ cdef i128 leg_prices(Market* m, Composite* made, LegTerms* terms, i64 price, i64
 cdef void match_watched(Market* m, Instrument* book, Incoming* t) noexcept nogil
 cdef void trade_leg(Market* m, u32 number, Party* one, Party* other, u8 side, i64 lots, i64 price,
                     u32 parent, u16 place) noexcept nogil
+
+
+cdef inline i128 floor_div(i128 a, i128 b) noexcept nogil:
+    cdef i128 q = a / b
+    return q - 1 if (a % b != 0 and (a < 0) != (b < 0)) else q

@@ -17,11 +17,6 @@ from exchange.engine.state cimport (
 )
 from exchange.engine.vocabulary cimport *
 
-cdef inline i128 floor_div(i128 a, i128 b) noexcept nogil:
-    cdef i128 q = a / b
-    return q - 1 if (a % b != 0 and (a < 0) != (b < 0)) else q
-
-
 cdef i128 leg_prices(Market* m, Composite* made, LegTerms* terms, i64 price, i64 weight,
                      i64* prices) noexcept nogil:
     """Clearing prices of the legs of a lot traded at `price` ticks, within their limits; returns
@@ -193,11 +188,13 @@ cdef void match_watched(Market* m, Instrument* book, Incoming* t) noexcept nogil
     cdef Position* p
     cdef i32 at
     cdef bint implied = book.watched & WATCH_IMPLIED and t.need == 0
+    cdef u32 left = LIMIT_IMPLIED_TRADES if implied else 0
     if implied:
         rehold(m, book, &m.positions[t.position])  # what follows looks at what is free
     while t.leaves:
         at = book.best[other]
-        if implied and meet_implied(m, book, t, at):
+        if left and meet_implied(m, book, t, at):
+            left -= 1
             continue
         if not reaches(t.side, t.limit, at):
             return

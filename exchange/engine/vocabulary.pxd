@@ -362,6 +362,7 @@ cdef enum Limit:
     LIMIT_ELECTION_NS = 500000
     LIMIT_LEGS = 12
     LIMIT_LEG_SPREADS = 16
+    LIMIT_IMPLIED_TRADES = 1024
     LIMIT_LEG_CHANGES = 4096
 
 cdef enum Version:

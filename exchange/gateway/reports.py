@@ -64,7 +64,6 @@ CORRECTIONS: Final = frozenset(
 TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)  # of two accounts: the other in ``order_id``
 _TRANSFER_TEXT: Final[tuple[TransferText, ...]] = ("give_up", "block", "efp", "porting")
 FEES_REMEMBERED: Final = 4096
-IMPLIED_LEGS: Final = 2  # of a trade with an implied price
 _STP_TEXT: Final = tuple(mode.name.lower() for mode in SelfTrade)
 _TIF_TEXT: Final = tuple(tif.name for tif in TimeInForce)
 _REASON_TEXT: Final = {int(reason): reason.name for reason in CancelReason}
@@ -299,7 +298,7 @@ class Reports:
             str(row[10]),
             "maker" if row[3] & RESTING else "taker",
             _fee_text(0),
-            IMPLIED_LEGS,
+            len(self._instruments.by_id[row[14]].legs),
         )
 
     def _cancelled(self, row: Row, time: int, text: str | None) -> Cancelled:

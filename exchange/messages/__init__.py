@@ -494,6 +494,7 @@ class Limit(IntEnum):
     ELECTION_NS = 500_000  # log time until the next of them
     LEGS = 12  # of one combination
     LEG_SPREADS = 16  # combinations with implied prices in which one instrument is a leg
+    IMPLIED_TRADES = 1024  # of one incoming order with implied prices (keeps index below 2**20)
     LEG_CHANGES = 4096  # of anchors, limits and fees of legs, remembered for a business day
 
 
