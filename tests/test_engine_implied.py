@@ -239,8 +239,8 @@ def test_an_order_trades_so_often_with_implied_prices(machine: type[Machine]) ->
     desk, most = desk_of(machine), int(Limit.IMPLIED_TRADES)
     for number in (0, 2, SPREAD):
         desk.do(desk.risk(number, quantity=1 << 20, session=1 << 20, price=0))
-    desk.enter(2, SPREAD, SELL, 2 * most, -40)
-    fields = {"instrument": 2, "side": SELL, "price": 2690, "quantity": 1}
+    desk.enter(2, SPREAD, SELL, 2 * most, 0)
+    fields = {"instrument": 2, "side": SELL, "price": 2650, "quantity": 1}
     desk.do(
         *[
             pack(CommandKind.ENTER, account=3 + number % 2, key_lo=1000 + number, **fields)
