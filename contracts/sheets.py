@@ -162,8 +162,10 @@ def _combination_rows(listed: Combination) -> list[Row]:
         (f"leg {place}", f"{signs[leg.code]} {leg.code}, {leg.multiplier} GPU-hours")
         for place, leg in enumerate(listed.legs, start=1)
     ]
-    rule = "one flat price for every hour of the months"
-    if listed.kind == "spread":
+    rule = "sum of the legs' prices times their lots, sold ones negative; may be negative"
+    if listed.averaged:
+        rule = "one flat price for every hour of the months"
+    elif listed.kind == "spread":
         rule = "price of the near month less price of the far month; may be negative"
     step = format_price(listed.price_step, listed.decimals)
     return [
