@@ -282,7 +282,9 @@ def due(asked: Due) -> Wish:
     """The command that a due asks for, under its id: it happens once."""
     kind = CommandKind[asked.kind.upper()]
     key_lo, key_hi = asked.key
-    if asked.lots is None:
+    if kind == CommandKind.KILL:
+        command = Command(kind=kind, tif=KillScope.ACCOUNT, account=asked.account)
+    elif asked.lots is None:
         command = Command(
             kind=kind, account=asked.account, price=asked.amount, key_lo=key_lo, key_hi=key_hi
         )
