@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,7 @@ from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
 from exchange.engine import Engine
 from exchange.gateway import observe
+from exchange.gateway.access import Key
 from exchange.gateway.auth import Keys, create_key
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
@@ -82,6 +84,20 @@ def admin_key(directory: Path) -> Path:
         with open(handle, "wb") as file:
             file.write(msgspec.json.encode({"key_id": key_id, "secret": secret}) + b"\n")
     return path
+
+
+def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    """What serves TLS 1.2 and later with a certificate chain and its key, two PEM files.
+
+    Raises RequestRefused with what is wrong with them.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # SSLError is one
+        raise RequestRefused(f"no TLS with {certificate!r} and {key!r}: {error}") from error
+    return context
 
 
 class Market:
@@ -195,13 +211,15 @@ class Market:
             await self._while_running(asyncio.sleep(POLL_SECONDS))
         figures.add(self.metrics, self)
         self.hub.metrics = self.metrics
-        port = await self.gateway.start(host, port)
+        files = (serve.tls_certificate, serve.tls_key)
+        tls = tls_context(*files) if any(files) else None
+        port = await self.gateway.start(host, port, tls)
         socket = await self._exits.enter_async_context(
             admin.serving(self.directory, self.operations)
         )
         return Addresses(
-            ws=f"ws://{host}:{port}/ws",
-            http=f"http://{host}:{port}/api/v1",
+            ws=f"ws{'s' if tls else ''}://{host}:{port}/ws",
+            http=f"http{'s' if tls else ''}://{host}:{port}/api/v1",
             admin=str(socket),
             data=str(self.directory),
             admin_key=str(key),
@@ -295,8 +313,8 @@ class Market:
                 part.result()
         await task
 
-    async def _answer_operator(self, body: bytes, key_id: str) -> bytes:
-        return msgspec.json.encode(await admin.answer_line(body, self.operations, key_id))
+    async def _answer_operator(self, body: bytes, key: Key) -> bytes:
+        return msgspec.json.encode(await admin.answer_signed(body, self.operations, key))
 
     def _timed_syncer(self, sync: Callable[[], None]) -> SyncThread:
         """A thread that makes batches durable and times it."""

@@ -29,7 +29,7 @@ from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
 from exchange.clearing.matters import ACCEPTED
 from exchange.clearing.prices import Priced
-from exchange.gateway.auth import create_key, list_keys, revoke_key
+from exchange.gateway.auth import create_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import EventFlag, HaltCause, Mode, TradingState
 
@@ -122,6 +122,8 @@ class Operations:
                     return await self._create_key(request, person)
                 case requests.ListKeys():
                     return {"keys": msgspec.to_builtins(list_keys(self._directory))}
+                case requests.RotateKey():
+                    return self._rotate_key(request, person)
                 case requests.RevokeKey():
                     return self._revoke_key(request.key_id)
                 case requests.RecordFixing():
@@ -148,14 +150,39 @@ class Operations:
 
     async def _create_key(self, request: requests.CreateKey, person: str) -> dict[str, Any]:
         """Make a key; RequestRefused for an admin key that is asked for from elsewhere."""
-        if request.scope == "admin" and person != SOCKET_PERSON:
+        self._check_admin_key(request.scope, person)
+        await self._open_account(requests.OpenAccount(account=request.account, if_missing=True))
+        try:
+            made = create_key(
+                self._directory, request.account, request.scope,
+                addresses=request.addresses, public_key=request.public_key,
+            )  # fmt: skip
+        except ValueError as error:
+            raise RequestRefused(f"no such key can be: {error}") from None
+        return _shown(*made)
+
+    def _check_admin_key(self, scope: str, person: str) -> None:
+        if scope == "admin" and person != SOCKET_PERSON:
             raise RequestRefused(
                 "an admin key is made on the market's own machine: `hourbook keys create ACCOUNT"
                 " --scope admin --data DIR`"
             )
-        await self._open_account(requests.OpenAccount(account=request.account, if_missing=True))
-        key_id, secret = create_key(self._directory, request.account, request.scope)
-        return {"key_id": key_id, "secret": secret}
+
+    def _rotate_key(self, request: requests.RotateKey, person: str) -> dict[str, Any]:
+        until_ms = self._clock() // 1_000_000 + request.overlap_seconds * 1_000
+        for key in list_keys(self._directory):
+            if key.key_id == request.key_id:
+                self._check_admin_key(key.scope, person)
+        try:
+            made = rotate_key(
+                self._directory, request.key_id, until_ms, public_key=request.public_key
+            )
+        except LookupError:
+            raise _no_key(request.key_id) from None
+        except ValueError as error:
+            raise RequestRefused(f"no such key can be: {error}") from None
+        self._key_revoked()
+        return {**_shown(*made), "replaces": request.key_id, "replaced_until_ms": until_ms}
 
     async def prepare(self) -> None:
         """Make the market ready to trade after a start.
@@ -223,7 +250,7 @@ class Operations:
         try:
             revoke_key(self._directory, key_id)
         except LookupError:
-            raise RequestRefused(f"no key {key_id}; `hourbook keys list` shows them") from None
+            raise _no_key(key_id) from None
         self._key_revoked()
         return {"key_id": key_id, "revoked": True}
 
@@ -589,3 +616,12 @@ def _inputs(priced: Priced) -> dict[str, Any]:
     for name in ("price", "prior", "last", "bid", "ask", "preceding_change", "proposed"):
         facts[name] = None if facts[name] is None else micros_text(facts[name])
     return facts
+
+
+def _no_key(key_id: str) -> RequestRefused:
+    return RequestRefused(f"no key {key_id}; `hourbook keys list` shows them")
+
+
+def _shown(key_id: str, secret: str) -> dict[str, Any]:
+    """A new key as it is shown, this once; that of a public key has no secret."""
+    return {"key_id": key_id, "secret": secret} if secret else {"key_id": key_id}

@@ -4,13 +4,18 @@ One JSON object a line, tagged ``operation``; the answer is one line too (docs/r
 Money and prices are decimal strings: dollars, and dollars per GPU-hour.
 """
 
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+from exchange.messages.access import Scope
 
 MAX_OPEN_ORDERS: Final = 10_000
 THROTTLE_INTERVAL_NS: Final = 100_000  # one order every 0.1 ms in the long run
 THROTTLE_BURST: Final = 10_000
+OVERLAP_SECONDS: Final = 86_400
+OVERLAP_SECONDS_MAX: Final = 90 * 86_400
 
 
 class Request(
@@ -51,10 +56,23 @@ class Kill(Request, frozen=True, kw_only=True, tag="kill"):
 
 
 class CreateKey(Request, frozen=True, kw_only=True, tag="create_key"):
-    """Makes an API key for an account, which is opened if need be."""
+    """Makes an API key for an account, which is opened if need be.
+
+    With ``public_key``, an Ed25519 one in hexadecimal, there is no secret to hand out.
+    """
 
     account: int
-    scope: Literal["read", "trade", "admin"] = "trade"
+    scope: Scope = "trade"
+    addresses: tuple[str, ...] = ()  # networks that it may be used from; none: any
+    public_key: str = ""
+
+
+class RotateKey(Request, frozen=True, kw_only=True, tag="rotate_key"):
+    """Makes a key like another one, which stays good for ``overlap_seconds`` more."""
+
+    key_id: str
+    overlap_seconds: Annotated[int, Meta(ge=0, le=OVERLAP_SECONDS_MAX)] = OVERLAP_SECONDS
+    public_key: str = ""
 
 
 class ListKeys(Request, frozen=True, kw_only=True, tag="list_keys"):
@@ -262,6 +280,7 @@ AnyRequest: TypeAlias = (
     | Kill
     | CreateKey
     | ListKeys
+    | RotateKey
     | RevokeKey
     | Deposit
     | Withdraw
@@ -291,3 +310,9 @@ AnyRequest: TypeAlias = (
 
 # What one person alone may not do: it waits for another's approval.
 TwoPersons: TypeAlias = Bust | Adjust
+
+# What a key of scope clear may ask over HTTP; all else is for scope admin.
+ClearingDesk: TypeAlias = (
+    Settle | ProposePrice | PutRecord | Expire | Hedge | Liquidate | RecordFixing | RecordFactors |
+    AdoptMargin | State
+)  # fmt: skip

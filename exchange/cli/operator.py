@@ -3,12 +3,14 @@
 Each function here makes the request of one command; ``market_command`` does the rest.
 """
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from exchange.cli.access import market_command
-from exchange.cli.output import show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -30,6 +32,12 @@ Member = Annotated[
 ]
 
 
+PublicKey = Annotated[
+    Path | None,
+    typer.Option("--public-key", help="PEM file of an Ed25519 public key: no secret is made."),
+]
+
+
 def _as_json(result: dict[str, Any], as_json: bool) -> None:
     """Show a secret: one line that a script can keep, whatever was asked for."""
     show_json(result)
@@ -39,8 +47,34 @@ def _show_keys(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(result)
         return
-    rows = [(key["key_id"], str(key["account"]), key["scope"]) for key in result["keys"]]
-    show_table(("key", "account", "scope"), rows)
+    rows = [
+        (
+            key["key_id"],
+            str(key["account"]),
+            key["scope"],
+            key["algorithm"],
+            " ".join(key["addresses"]) or "any",
+            "never" if key["expires_ms"] is None else _when(key["expires_ms"]),
+        )
+        for key in result["keys"]
+    ]
+    show_table(("key", "account", "scope", "algorithm", "from", "expires"), rows)
+
+
+def _when(stamp_ms: int) -> str:
+    return f"{datetime.fromtimestamp(stamp_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def _public_key(file: Path | None) -> str:
+    """The Ed25519 key of a PEM file, in hexadecimal; empty without one."""
+    if file is None:
+        return ""
+    from exchange.gateway.auth import read_public_key  # noqa: PLC0415
+
+    try:
+        return read_public_key(file.read_bytes())
+    except ValueError as error:
+        fail(f"{file} holds no Ed25519 public key: {error}", Exit.UNUSABLE)
 
 
 def _show_proposals(result: dict[str, Any], as_json: bool) -> None:
@@ -74,13 +108,40 @@ def _show_state(result: dict[str, Any], as_json: bool) -> None:
 def create(
     account: int,
     scope: Annotated[
-        Literal["read", "trade", "admin"], typer.Option(help="What the key may do.")
+        Literal["read", "trade", "cancel_only", "clear", "admin"],
+        typer.Option(help="What the key may do."),
     ] = "trade",
+    address: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or network that it may be used from; repeat for more."),
+    ] = None,
+    public_key: PublicKey = None,
 ) -> "requests.CreateKey":
     """Make an API key and print it as JSON, this once. Opens the account if need be."""
     from exchange.app import requests  # noqa: PLC0415
 
-    return requests.CreateKey(account=account, scope=scope)
+    return requests.CreateKey(
+        account=account,
+        scope=scope,
+        addresses=tuple(address or ()),
+        public_key=_public_key(public_key),
+    )
+
+
+@market_command(keys, "rotate", show=_as_json)
+def rotate(
+    key_id: str,
+    overlap: Annotated[
+        int, typer.Option(min=0, max=7_776_000, help="Seconds that the old key stays good.")
+    ] = 86_400,
+    public_key: PublicKey = None,
+) -> "requests.RotateKey":
+    """Make a key that takes another one's place and print it, this once; the old one ends later."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.RotateKey(
+        key_id=key_id, overlap_seconds=overlap, public_key=_public_key(public_key)
+    )
 
 
 @market_command(keys, "list", show=_show_keys)

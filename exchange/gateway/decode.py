@@ -25,6 +25,7 @@ from exchange.messages import (
     Side,
     TimeInForce,
 )
+from exchange.messages.access import AnyReason
 from exchange.messages.wire import (
     SELF_TRADES,
     SIDES,
@@ -81,7 +82,7 @@ class Refused(Exception):
 
     def __init__(
         self,
-        reason: Reason,
+        reason: AnyReason,
         field: str | None = None,
         detail: str | None = None,
         *,

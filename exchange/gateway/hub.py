@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final, Protocol
 
-from exchange.gateway.auth import Key, Keys
+from exchange.gateway.access import Key
+from exchange.gateway.auth import Keys
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
 from exchange.gateway.mass import MassRecorder
 from exchange.gateway.metrics import Metrics
@@ -22,6 +23,7 @@ from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage, el
 from exchange.gateway.view import View
 from exchange.marketdata.stream import Released, Row
 from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Reason
+from exchange.messages.access import GatewayReason, Right
 from exchange.messages.wire import (
     HEARTBEAT_MS,
     Heartbeat,
@@ -30,6 +32,7 @@ from exchange.messages.wire import (
     Response,
 )
 
+KEY_CONNECTIONS: Final = 16  # logged on under one key at a time
 TRADE: Final = int(EventKind.TRADE)
 REJECTED: Final = int(EventKind.REJECTED)
 ACCOUNT_MASK: Final = 0xFFFF_FFFF  # of a trade's key_hi: maker_of, without the call
@@ -119,10 +122,10 @@ class Hub:
 
     # Connections
 
-    def connect(self, codec: int, wake: Callable[[], None]) -> Session:
-        """Return the state machine of a new connection."""
+    def connect(self, codec: int, wake: Callable[[], None], address: str = "") -> Session:
+        """Return the state machine of a new connection from that peer."""
         self._connections += 1
-        session = Session(self, self._connections, codec, wake)
+        session = Session(self, self._connections, codec, wake, address)
         self.sessions[session.number] = session
         return session
 
@@ -142,12 +145,16 @@ class Hub:
         session.stage, session.trading_account = Stage.CLOSED, -1
 
     def log_on(self, session: Session, key: Key, logon: Logon) -> None:
-        """Ask the engine for a session; a key that only reads needs none. Raises Refused."""
+        """Ask the engine for a session; a key that may not cancel needs none. Raises Refused."""
+        mates = sum(1 for one in self.sessions.values() if one.key and one.key.key_id == key.key_id)
+        if mates >= KEY_CONNECTIONS:
+            limit, now = str(KEY_CONNECTIONS), str(mates + 1)
+            raise Refused(GatewayReason.CONNECTIONS_FULL, "key_id", limit=limit, observed=now)
         if key.account not in self.accounts.by_id:
             raise Refused(Reason.UNKNOWN_ACCOUNT)
         if logon.after is not None:
             check_position(self._tape, self._epochs.place(logon.after), self._no_such_position)
-        if key.scope != "trade":
+        if not key.may(Right.CANCEL):
             session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
             self._ready(session, 0, (self.sequence + 1, 0))
             self._resume_all()
@@ -183,7 +190,7 @@ class Hub:
         """Close the connections whose key was revoked since they logged on."""
         keyed = {s.number: s.key.key_id for s in self.sessions.values() if s.key is not None}
         if keyed:
-            gone = self.keys.revoked(set(keyed.values()))
+            gone = self.keys.revoked(set(keyed.values()), self.now_ms())
             for number, key_id in keyed.items():
                 if key_id in gone:
                     self.sessions[number].close(CLOSE_REVOKED, "the key was revoked")
@@ -355,7 +362,7 @@ class Hub:
         logged_on = LoggedOn(
             account=key.account,
             session=engine_session,
-            scope="trade" if engine_session else "read",
+            scope=key.scope,
             epoch=self.epoch,
             sequence=place[0] if engine_session else self.sequence,
             index=place[1],

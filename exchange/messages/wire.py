@@ -19,6 +19,7 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from exchange.messages import SelfTrade, Side, TimeInForce
+from exchange.messages.access import Scope as Scope
 from exchange.messages.wire_base import Request as Request
 from exchange.messages.wire_base import Response as Response
 from exchange.messages.wire_base import SideText as SideText
@@ -48,7 +49,6 @@ CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 OrderTypeText: TypeAlias = Literal["limit", "market"]
 TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD", "GFA"]
 SelfTradeText: TypeAlias = Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement"]
-Scope: TypeAlias = Literal["read", "trade"]
 Level: TypeAlias = tuple[str, str]  # price, quantity
 
 SIDES: Final[dict[str, Side]] = {"buy": Side.BUY, "sell": Side.SELL}
@@ -67,8 +67,8 @@ class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 class Logon(Request, frozen=True, kw_only=True, tag="logon"):
     """Names the key of a connection and opens or resumes an engine session.
 
-    ``signature`` is the lower-case hex HMAC-SHA256 under the key's secret of
-    ``f"{timestamp_ms}\\n{nonce}\\n{key_id}\\n{resume_session}"``; see ``signed_text``.
+    ``signature`` is in lower-case hex the HMAC-SHA256 under the key's secret, or the Ed25519
+    signature, of ``f"{timestamp_ms}\\n{nonce}\\n{key_id}\\n{resume_session}"``.
     """
 
     key_id: str
@@ -192,7 +192,7 @@ class LoggedOn(Response, frozen=True, kw_only=True, tag="logged_on"):
     """The logon is done. Reports asked for by ``after`` came before it, in stream order."""
 
     account: int
-    session: int  # 0 for a key of scope read
+    session: int  # 0 for a key that may not cancel
     scope: Scope
     epoch: int
     sequence: int
