@@ -45,6 +45,7 @@ def steps(spec: Terms | Combination, days: Calendar, day: date) -> list[Step]:
     session = days.session(day)
     if isinstance(spec, Combination):
         return [
+            Step(session.pre_opens, spec.product, Phase.CLOSED),
             Step(session.opens, spec.product, Phase.CONTINUOUS),
             Step(session.closing_auction, spec.product, Phase.CLOSED),
         ]

@@ -76,6 +76,7 @@ def test_which_session_has_begun(now: str, day: str) -> None:
 def test_a_combination_is_not_collected() -> None:
     spread = SPECS.find("H100Z26-H100F27", MONDAY)
     assert states(steps(spread, US, MONDAY)) == [
+        ("22T22:30", "closed"),
         ("22T23:00", "continuous"),
         ("23T21:55", "closed"),
     ]

@@ -45,6 +45,9 @@ _PASSING: Final = bytes(
         EventKind.DEFICIT_STARTED,
         EventKind.DEFICIT_ENDED,
         EventKind.CHECKPOINTED,
+        EventKind.AUCTION_UNCROSSED,
+        EventKind.AUCTION_INDICATED,
+        EventKind.LEVEL_TAKEN,
         EventKind.TRADE_BUSTED,
         EventKind.TRADE_ADJUSTED,
         EventKind.LEG_TRADE,
@@ -66,6 +69,7 @@ class _Packed(msgspec.Struct, array_like=True):
     epochs: list[tuple[int, int]]
     events: bytes
     texts: list[tuple[int, str]]
+    stamps: list[tuple[int, int]]
     # id, member, cash, killed, holdings
     accounts: list[tuple[int, int, int, int, list[tuple[int, int, int]]]]
     stopped: list[int]
@@ -89,7 +93,7 @@ class View:
     """Instruments, depth, accounts, orders and epochs; ``position`` is of the last event taken in.
 
     ``events`` and ``texts`` are those of the stream so far that were not of passing interest: what
-    was listed, opened, changed, recorded.
+    was listed, opened, changed, recorded. ``stamps`` are log times by sequence, of those events.
     """
 
     def __init__(self) -> None:
@@ -99,6 +103,7 @@ class View:
         self.epochs = Epochs()
         self.events = bytearray()
         self.texts: dict[int, str] = {}
+        self.stamps: dict[int, int] = {}
 
     def take(self, epoch: int, stamp: int, events: bytes, texts: Mapping[int, str]) -> None:
         """Take one released batch in, as the hub does with nobody connected."""
@@ -111,12 +116,13 @@ class View:
             apply(row, text_of(row[0]))
         self.position = (epoch, rows[-1][0], rows[-1][1])
         if events[_KIND::EVENT_BYTES].translate(None, _PASSING):
-            self._keep(rows, events, texts)
+            self._keep(rows, stamp, events, texts)
 
-    def _keep(self, rows: list[Row], events: bytes, texts: Mapping[int, str]) -> None:
+    def _keep(self, rows: list[Row], stamp: int, events: bytes, texts: Mapping[int, str]) -> None:
         for number, row in enumerate(rows):
             if row[2] not in _PASSING:
                 self.events += events[number * EVENT_BYTES : (number + 1) * EVENT_BYTES]
+                self.stamps[row[0]] = stamp
                 if row[0] in texts:
                     self.texts[row[0]] = texts[row[0]]
 
@@ -137,6 +143,7 @@ class View:
             self.epochs.first,
             bytes(self.events),
             list(self.texts.items()),
+            list(self.stamps.items()),
             [
                 (number, one.member, one.cash, one.killed, _held(one))
                 for number, one in accounts.by_id.items()
@@ -158,6 +165,7 @@ class View:
         view.position, view.feed.time = packed.position, packed.time
         view.epochs.first = packed.epochs
         view.events, view.texts = bytearray(packed.events), dict(packed.texts)
+        view.stamps = dict(packed.stamps)
         for row in EVENT.iter_unpack(packed.events):
             view.feed.instruments.apply(row, view.texts.get(row[0]))
         for number, sequence, sent, bids, asks in packed.depths:

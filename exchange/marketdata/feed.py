@@ -9,12 +9,15 @@ from collections.abc import Container, Mapping, Sequence
 from typing import Final
 
 from exchange.marketdata.depth import MOVING_KINDS, Depth
-from exchange.marketdata.instruments import Instrument, Instruments, micros_text
+from exchange.marketdata.instruments import Instrument, Instruments, Window, micros_text
 from exchange.marketdata.stream import Row
-from exchange.messages import INDEX_BITS, EventFlag, EventKind
+from exchange.messages import INDEX_BITS, Breaker, EventFlag, EventKind
 from exchange.messages.wire import (
+    AuctionResult,
+    BreakerData,
     DepthDelta,
     DepthSnapshot,
+    IndicativePrice,
     InstrumentState,
     Level,
     PublicCorrection,
@@ -23,10 +26,15 @@ from exchange.messages.wire import (
 )
 
 DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
+_MS: Final = 1_000_000
 _TRADE: Final = int(EventKind.TRADE)
 _SELL: Final = int(EventFlag.SELL)
 _AUCTION: Final = int(EventFlag.AUCTION)
 _CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
+_AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
+    EventKind.AUCTION_INDICATED: IndicativePrice,
+    EventKind.AUCTION_UNCROSSED: AuctionResult,
+}
 
 
 class Feed:
@@ -62,6 +70,10 @@ class Feed:
                 instrument = self.instruments.by_id[row[5]]
                 if instrument.channels[TRADES] in wanted:
                     out.append((instrument.channels[TRADES], self._correction(instrument, row)))
+            if kind in _AUCTIONS:
+                instrument = self.instruments.by_id[row[5]]
+                if instrument.channels[STATE] in wanted:
+                    out.append((instrument.channels[STATE], self._auction(instrument, row)))
             changed = self.instruments.apply(row, texts.get(row[0]))
             if changed is not None:
                 self.depths.setdefault(changed.id, Depth())
@@ -139,6 +151,7 @@ class Feed:
 
     def _state(self, instrument: Instrument, sequence: int) -> InstrumentState:
         settlement = instrument.settlement_price
+        band = instrument.protections.band
         return InstrumentState(
             instrument=instrument.code,
             sequence=sequence,
@@ -147,9 +160,24 @@ class Feed:
             cause=instrument.cause.name,
             low_limit=instrument.price_text(instrument.low_ticks),
             high_limit=instrument.price_text(instrument.high_ticks),
-            mark=micros_text(instrument.mark),
+            mark=micros_text(self.instruments.mark(instrument)),
             settlement_price=None if settlement is None else micros_text(settlement),
             business_date=self.instruments.business_date,
+            resumes=instrument.resumes or None,
+            band=instrument.price_text(band) if band else None,
+            circuit_breaker=_breaker(instrument, Breaker.CIRCUIT),
+            velocity=_breaker(instrument, Breaker.VELOCITY),
+        )
+
+    def _auction(self, instrument: Instrument, row: Row) -> Response:
+        return _AUCTIONS[row[2]](
+            instrument=instrument.code,
+            sequence=row[0],
+            index=row[1],
+            time=self.time,
+            quantity=str(row[13]),
+            surplus=str(row[14]),
+            price=instrument.price_text(row[8]) if row[10] else None,
         )
 
     def _trade(self, instrument: Instrument, row: Row) -> PublicTrade:
@@ -178,6 +206,18 @@ class Feed:
 
 
 _KINDS: Final = frozenset({"depth", "trades", "state"})
+
+
+def _breaker(instrument: Instrument, which: Breaker) -> BreakerData | None:
+    window = instrument.breakers.get(which, Window())
+    if not window.variation:
+        return None
+    return BreakerData(
+        variation=instrument.price_text(window.variation),
+        span_ms=window.span_ns // _MS,
+        halt_ms=window.halt_ns // _MS,
+        product=window.product,
+    )
 
 
 def _levels(instrument: Instrument, levels: list[tuple[int, int]]) -> list[Level]:

@@ -20,6 +20,11 @@ import msgspec
 
 from exchange.messages import SelfTrade, Side, TimeInForce
 from exchange.messages.access import Scope as Scope
+from exchange.messages.wire_auction import AuctionResult as AuctionResult
+from exchange.messages.wire_auction import BreakerData as BreakerData
+from exchange.messages.wire_auction import IndicativePrice as IndicativePrice
+from exchange.messages.wire_auction import LegData as LegData
+from exchange.messages.wire_auction import RuleText
 from exchange.messages.wire_base import Request as Request
 from exchange.messages.wire_base import Response as Response
 from exchange.messages.wire_base import SideText as SideText
@@ -456,6 +461,10 @@ class InstrumentState(Response, frozen=True, kw_only=True, tag="state"):
     mark: str
     settlement_price: str | None = None
     business_date: int | None = None  # yyyymmdd
+    resumes: int | None = None  # of a breaker's halt: the log time at which it ends by itself
+    band: str | None = None  # how far through the reference price an order may be priced
+    circuit_breaker: BreakerData | None = None
+    velocity: BreakerData | None = None
 
 
 class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -463,8 +472,8 @@ class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     code: str
     product: str
-    expiry: str
-    multiplier: int  # hours of the delivery month
+    expiry: str = ""  # of a combination there is none
+    multiplier: int = 0  # GPU-hours of one lot; of a combination those that its price counts
     tick: str
     decimals: int
     name: str = ""
@@ -473,6 +482,9 @@ class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     lot_step: int = 1
     max_order: int = 0
     state: str = "CLOSED"
+    legs: list[LegData] = msgspec.field(default_factory=list)  # of a combination
+    price_rule: RuleText | None = None  # of a combination
+    implied: bool = False  # its prices and its legs' imply each other
 
 
 class Instruments(Response, frozen=True, kw_only=True, tag="instruments"):
@@ -546,7 +558,8 @@ AnyResponse: TypeAlias = (
     Returned | Waiting | Elected | Refilled | MassCancelled | Killed | Quoted | Protection |
     Corrected | LegTraded | ResidualPosted | Transferred | Settled | CashMoved | Deficit |
     Subscribed | Unsubscribed | DepthSnapshot | DepthDelta | PublicTrade | PublicCorrection |
-    InstrumentState | Instruments | AccountReport | Orders | Heartbeat
+    InstrumentState | IndicativePrice | AuctionResult | Instruments | AccountReport | Orders |
+    Heartbeat
 )  # fmt: skip
 
 encode_json: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
