@@ -12,6 +12,7 @@ import time
 import types
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from ssl import SSLContext
 from typing import Any, Final, Protocol
 
@@ -22,6 +23,7 @@ from exchange.gateway.decode import Refused
 from exchange.gateway.http import answer_refused, json_answer
 from exchange.gateway.hub import Hub
 from exchange.gateway.session import CLOSE_POLICY, JSON, MSGPACK, Session
+from exchange.marketdata.stream import Released
 from exchange.messages import Limit
 from exchange.messages.access import GatewayReason
 from exchange.messages.wire import (
@@ -71,6 +73,8 @@ class Gateway:
         self._addresses: Counter[str] = Counter()  # connections, by peer's address
         self._links: set[Link] = set()
         self._runner: web.AppRunner | None = None
+        # Told of each released batch, once the hub has taken it in and before anything is sent.
+        self.watchers: list[Callable[[Released], None]] = []
         self.app = web.Application(client_max_size=Limit.FRAME_BYTES)
         self.app.router.add_get("/ws", self._websocket)
         self.app.router.add_get("/api/v1/instruments", self._instruments)
@@ -92,6 +96,8 @@ class Gateway:
             batches = 0
             async for released in self._hub.follow():
                 self._hub.release(released)
+                for watch in self.watchers:
+                    watch(released)
                 batches += 1
                 if batches % BATCHES_IN_ONE_GO == 0:
                     await asyncio.sleep(0)  # a long stream from disk must not starve the sockets
@@ -120,9 +126,11 @@ class Gateway:
     # Handlers
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if origin is not None and origin not in self._origins:
-            raise web.HTTPForbidden(text="this origin is not let in")
+        return await self.upgrade(request, partial(Link, self._hub))
+
+    async def upgrade(self, request: web.Request, link_of: "LinkOf") -> web.StreamResponse:
+        """Serve a WebSocket by the link that ``link_of`` makes of it, if it is let in."""
+        self.check_origin(request)
         if self._hub.draining:
             raise web.HTTPServiceUnavailable(text="the market is stopping")
         address = request.remote or ""
@@ -132,13 +140,15 @@ class Gateway:
             return answer_refused(Refused(full, limit=str(most), observed=str(now)))
         self._addresses[address] += 1
         try:
-            return await self._converse(request, address)
+            return await self._converse(request, address, link_of)
         finally:
             self._addresses[address] -= 1
             if not self._addresses[address]:
                 del self._addresses[address]
 
-    async def _converse(self, request: web.Request, address: str) -> web.WebSocketResponse:
+    async def _converse(
+        self, request: web.Request, address: str, link_of: "LinkOf"
+    ) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(
             protocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
             max_msg_size=Limit.FRAME_BYTES + 1,  # aiohttp refuses from this size on
@@ -153,13 +163,19 @@ class Gateway:
             if request.transport is not None:
                 request.transport.abort()
 
-        link = Link(self._hub, socket, abort, address)
+        link = link_of(socket, abort, address)
         self._links.add(link)
         try:
             await link.serve()
         finally:
             self._links.discard(link)
         return socket
+
+    def check_origin(self, request: web.Request) -> None:
+        """Refuse a browser whose page is of an origin that is not let in."""
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in self._origins:
+            raise web.HTTPForbidden(text="this origin is not let in")
 
     async def _instruments(self, request: web.Request) -> web.Response:
         hub = self._hub
@@ -303,6 +319,9 @@ class Link:
     def _cut(self) -> None:
         self._abort_socket()
         self._closed.set()
+
+
+LinkOf = Callable[[web.WebSocketResponse, Callable[[], None], str], Link]
 
 
 @types.coroutine
