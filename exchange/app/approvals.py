@@ -1,8 +1,9 @@
 """What takes two people: one proposes, another approves within ten minutes, and both are logged.
 
-A person is the admin key that a request came under; whoever uses the market's own socket is one
-person, too. A proposal is a record in the log, so it outlives a restart; so is its approval, and
-what was proposed follows in the same breath, with both names and the reason in its text.
+A person is the admin key that a request came under; who comes by the market's own socket has none,
+and is neither of the two. A proposal is a record in the log, so it outlives a restart; so is its
+approval, and what was proposed follows in the same breath, with both names and the reason in its
+text. Trades are corrected so, and whatever clearing takes from two alone.
 """
 
 import asyncio
@@ -14,15 +15,19 @@ from typing import Any, Final
 import msgspec
 
 from exchange.app import requests, wishes
+from exchange.app.clerk import Clerk
 from exchange.app.desk import Desk, Proposal
 from exchange.app.trades import Found, find_trade
 from exchange.app.wishes import RequestRefused, Wish
+from exchange.clearing.records import SetPrice, write
+from exchange.marketdata.instruments import micros_text
 from exchange.messages import INDEX_BITS
 from exchange.messages.wire import Position
 
 SOCKET_PERSON: Final = "socket"
 EXPIRY_NS: Final = 600 * 1_000_000_000
 PROPOSALS_MAX: Final = 1_000  # waiting at a time
+SET_PRICE: Final = str(SetPrice.__struct_config__.tag)
 _PERCENT: Final = 100
 
 _decode = msgspec.json.Decoder(requests.TwoPersons).decode
@@ -31,12 +36,14 @@ _decode = msgspec.json.Decoder(requests.TwoPersons).decode
 class Approvals:
     """Proposals on a desk; ``clock`` gives nanoseconds since the epoch."""
 
-    def __init__(self, desk: Desk, clock: Callable[[], int]) -> None:
+    def __init__(self, desk: Desk, clerk: Clerk, clock: Callable[[], int]) -> None:
         self._desk = desk
+        self._clerk = clerk
         self._clock = clock
 
     async def propose(self, request: requests.TwoPersons, person: str) -> dict[str, Any]:
         """Record what ``person`` proposes, once it is sure that it could be done now."""
+        _has_key(person)
         if not request.reason.strip():
             raise RequestRefused("state the reason: it goes into the log")
         if len(self.waiting()) >= PROPOSALS_MAX:
@@ -49,6 +56,7 @@ class Approvals:
 
     async def approve(self, number: str, person: str) -> dict[str, Any]:
         """Do what another person proposed."""
+        _has_key(person)
         proposal = self._desk.proposals.get(number)
         if proposal is None:
             raise RequestRefused(f"no proposal {number} waits; `hourbook admin proposals`")
@@ -63,8 +71,11 @@ class Approvals:
             request, proposal=number, proposed_by=proposal.by, approved_by=person
         )
         *_, outcome = await self._desk.perform([wishes.approve(number, person), wish])
-        done = {"proposal": number, "proposed_by": proposal.by, "approved_by": person}
-        return {**done, **about, "sequence": outcome.events[0].sequence}
+        done = {"proposal": number, "proposed_by": proposal.by, "approved_by": person, **about}
+        sequence = outcome.events[0].sequence
+        if isinstance(request, requests.ProposePrice | requests.ByTwo):
+            return {**done, **await self._clerk.ruled(sequence, str(about["operation"]))}
+        return {**done, "sequence": sequence}
 
     def waiting(self) -> list[dict[str, Any]]:
         """The proposals that may still be approved, oldest first."""
@@ -75,6 +86,42 @@ class Approvals:
         self, request: requests.TwoPersons, **names: str
     ) -> tuple[Wish, dict[str, object]]:
         """The command that a request becomes, and what to say of it."""
+        if isinstance(request, requests.ProposePrice):
+            return await self._price(request, **names)
+        if isinstance(request, requests.ByTwo):
+            return await self._record(request, **names)
+        return await self._correction(request, **names)
+
+    async def _price(
+        self, request: requests.ProposePrice, proposal: str = "", **names: str
+    ) -> tuple[Wish, dict[str, object]]:
+        """A settlement price as the record that clearing rules on."""
+        listed = self._desk.instrument(request.code)
+        price = SetPrice(
+            instrument=listed.id,
+            business_date=self._desk.business_date,
+            price=wishes.micros(request.price),
+            reason=request.reason,
+            correction=request.correction,
+            **names,
+        )
+        wish = wishes.put_record(write(price))
+        facts = await self._clerk.would(write(price))
+        return wish, {"operation": SET_PRICE, **facts, "price": micros_text(price.price),
+                      "reason": request.reason}  # fmt: skip
+
+    async def _record(
+        self, request: requests.ByTwo, proposal: str = "", **names: str
+    ) -> tuple[Wish, dict[str, object]]:
+        """Any other record by two, and what it would come to now."""
+        operation, wish = self._clerk.by_two(request.record, **names)
+        facts = await self._clerk.would(wish.text)
+        return wish, {"operation": operation, **facts, "reason": request.reason}
+
+    async def _correction(
+        self, request: requests.Bust | requests.Adjust, **names: str
+    ) -> tuple[Wish, dict[str, object]]:
+        """A bust or an adjustment, if the rules of corrections allow it."""
         found = await self._find(request.match_number)
         trade, desk = found.trade, self._desk
         listed = desk.instruments.by_id[trade.instrument]
@@ -134,6 +181,14 @@ class Approvals:
         percent = 0 if terms is None else terms.band_percent
         step = listed.price_step
         return reference, abs(reference) * percent // (2 * _PERCENT) // step * step
+
+
+def _has_key(person: str) -> None:
+    if person == SOCKET_PERSON:
+        raise RequestRefused(
+            "this takes two people, each under an admin key of their own: --url URL --key FILE"
+            " (`hourbook keys create 0 --scope admin` makes one)"
+        )
 
 
 def _time(stamp: int) -> str:

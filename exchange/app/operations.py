@@ -6,10 +6,9 @@ Nothing here changes the market by itself; every change goes through the desk in
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -21,20 +20,15 @@ from contracts.refusals import Refusal, Refused
 from contracts.spec import Instrument as Terms
 from exchange.app import margin, requests, wishes
 from exchange.app.approvals import SOCKET_PERSON, Approvals
-from exchange.app.desk import Desk, WishRejected
-from exchange.app.expiry import final_price
-from exchange.app.freeze import freeze
-from exchange.app.liquidate import hedge, liquidate
+from exchange.app.clerk import Clerk
+from exchange.app.desk import Desk
+from exchange.app.hedge import hedge
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
-from exchange.clearing.matters import ACCEPTED
-from exchange.clearing.prices import Priced
 from exchange.gateway.auth import create_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import EventFlag, HaltCause, Mode, TradingState
 
-CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
-_POLL_SECONDS: Final = 0.005
 _log = logging.getLogger(__name__)
 
 
@@ -60,7 +54,8 @@ class Operations:
         self._directory = directory
         self._key_revoked = key_revoked
         self._clock = clock
-        self._approvals = Approvals(desk, clock)
+        self._house = Clerk(desk, clearing)
+        self._approvals = Approvals(desk, self._house, clock)
         self._one_at_a_time = asyncio.Lock()
 
     async def perform(
@@ -76,20 +71,14 @@ class Operations:
                 case requests.State():
                     return self.state()
                 case requests.Settle():
-                    return await self._settle()
-                case requests.ProposePrice():
-                    return await self._propose_price(request)
-                case requests.ApprovePrice():
-                    return await self._put(msgspec.structs.asdict(request), "approve_price")
+                    return await self._house.settle()
                 case requests.PutRecord():
-                    return await self._put_record(request.record, request.request_id)
+                    return await self._house.put_record(request.record, request.request_id)
                 case requests.Expire():
-                    return await self._expire(request)
+                    return await self._house.expire(request)
                 case requests.Hedge():
-                    return await hedge(request, self._desk, self._clearing)
-                case requests.Liquidate():
                     await self.cleared()
-                    return await liquidate(request.auction, self._desk, self._clearing)
+                    return await hedge(request, self._desk, self._clearing, self._house)
                 case requests.OpenDay():
                     return await self._open_day(request)
                 case requests.ListContract():
@@ -110,7 +99,12 @@ class Operations:
                 case requests.SetFeature():
                     await self._desk.perform([wishes.set_feature(request)])
                     return {"feature": request.feature, "on": request.on}
-                case requests.Bust() | requests.Adjust():
+                case (
+                    requests.Bust()
+                    | requests.Adjust()
+                    | requests.ProposePrice()
+                    | requests.ByTwo()
+                ):
                     return await self._approvals.propose(request, person)
                 case requests.Approve():
                     return await self._approvals.approve(request.proposal, person)
@@ -208,16 +202,11 @@ class Operations:
         """Have engine and clearing compared at this point of the log; do what clearing asks for."""
         await self._desk.perform([wishes.checkpoint()])
         async with self._one_at_a_time:
-            if self._clearing.dues():
-                await self._perform_dues()
+            await self._house.perform_dues()
 
     async def cleared(self) -> None:
         """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
-        sequence = self._desk.sequence
-        async with asyncio.timeout(CLEARING_SECONDS):
-            while self._clearing.position[1] < sequence:
-                await asyncio.sleep(_POLL_SECONDS)
-        self._clearing.refresh()
+        await self._house.cleared()
 
     def state(self) -> dict[str, Any]:
         """How the market stands."""
@@ -481,141 +470,6 @@ class Operations:
             terms.code,
             fields,
         )
-
-    async def _settle(self) -> dict[str, Any]:
-        """Close the day, settle every instrument once, and compare engine and clearing.
-
-        Can be asked again after a crash in the middle: what is settled already is left alone.
-        """
-        desk = self._desk
-        listed = [i for i in desk.instruments.by_id.values() if i.state != TradingState.EXPIRED]
-        trading = [i for i in listed if i.state == TradingState.CONTINUOUS]
-        closing = [wishes.set_state(i.code, i.id, TradingState.CLOSED) for i in trading]
-        if desk.day_open:
-            closing.append(wishes.close_day(desk.business_date))
-        await desk.perform(closing)
-        await self.cleared()
-        settled = {
-            line.instrument
-            for line in self._clearing.open_interest()
-            if line.settlement_date == desk.business_date
-        }
-        approved = self._clearing.approved()
-        due = {i.id: i.code for i in listed if i.id not in settled or i.id in approved}
-        if not due:
-            raise RequestRefused(
-                f"business date {desk.business_date} is settled already; another price needs a"
-                " correction that two persons want: hourbook clear propose-price --correction"
-            )
-        found = self._clearing.settlement_prices(await desk.quotes.read())
-        prices = [priced for priced in found if priced.instrument in due]
-        settling = [
-            wishes.settle(p.code, p.instrument, p.price, approved.get(p.instrument, (0, 1))[1])
-            for p in prices
-        ]
-        await desk.perform([*settling, wishes.checkpoint()])
-        await self.cleared()
-        await self._perform_dues()
-        return {
-            "business_date": desk.business_date,
-            "settlement_prices": {p.code: micros_text(p.price) for p in prices},
-            "inputs": [_inputs(p) for p in prices],
-            "divergences": len(self._clearing.divergences),
-            **await self._call_margin(),
-        }
-
-    async def _call_margin(self) -> dict[str, Any]:
-        """Call what accounts are short of after a settlement. That it cannot be known undoes no
-        settlement: it is said."""
-        try:
-            answer = await self._put({}, "call_margin")
-        except RequestRefused as refused:
-            _log.error("no margin was called: %s", refused)
-            return {"margin_calls": {}, "margin_calls_refused": str(refused)}
-        calls = answer["rulings"][0]["facts"]["calls"]
-        return {
-            "margin_calls": {account: micros_text(missing) for account, missing in calls.items()}
-        }
-
-    async def _propose_price(self, request: requests.ProposePrice) -> dict[str, Any]:
-        """Put one person's settlement price before the clearing house."""
-        listed, done = self._desk.instrument(request.code), self._clearing.cycles()
-        facts = {
-            "instrument": listed.id,
-            "business_date": self._desk.business_date,
-            "cycle": done.get(listed.id, 0) + 1,
-            "price": wishes.micros(request.price),
-            "person": request.person,
-            "reason": request.reason,
-            "correction": request.correction,
-        }
-        return await self._put(facts, "propose_price")
-
-    async def _put(self, facts: dict[str, Any], operation: str) -> dict[str, Any]:
-        return await self._put_record(
-            msgspec.json.encode({"operation": operation, **facts}).decode()
-        )
-
-    async def _put_record(self, text: str, request_id: str = "") -> dict[str, Any]:
-        """Journal a record, and say what the clearing house ruled; perform what it asks for.
-
-        RequestRefused with the name and the figures of a refusal.
-        """
-        (outcome,) = await self._desk.perform([wishes.put_record(text, request_id)])
-        event = outcome.events[0]
-        await self.cleared()
-        operation = msgspec.json.decode(text)["operation"]
-        rulings = self._clearing.rulings(event.sequence)  # what log time brought is there too
-        result: dict[str, Any] = {"sequence": event.sequence, "rulings": rulings}
-        for ruling in (ruling for ruling in rulings if ruling["operation"] == operation):
-            if ruling["outcome"] != ACCEPTED:
-                raise RequestRefused(f"refused {ruling['outcome']}: {ruling['facts']}")
-            if accounts := ruling["facts"].get("freeze"):
-                result["orders_cancelled"] = await freeze(accounts, self._desk)
-        if refused := await self._perform_dues():
-            result["dues_refused"] = refused
-        return result
-
-    async def _expire(self, request: requests.Expire) -> dict[str, Any]:
-        """End an instrument at its final settlement price, and do what clearing then asks for."""
-        desk, listed = self._desk, self._desk.instrument(request.code)
-        terms = desk.terms.get(request.code)
-        if terms is None or listed.state == TradingState.EXPIRED:
-            raise RequestRefused(f"{request.code} has expired, or was listed without its terms")
-        if wishes.as_date(desk.business_date) < terms.last_trading_day:
-            raise RequestRefused(f"{request.code} trades until {terms.last_trading_day}")
-        await self.cleared()
-        price, facts = final_price(listed, terms, self._clearing, request.at_settlement)
-        todo = [wishes.expire(listed.code, listed.id, price), wishes.checkpoint()]
-        if listed.state == TradingState.CONTINUOUS:
-            todo.insert(0, wishes.set_state(listed.code, listed.id, TradingState.CLOSED))
-        await desk.perform(todo)
-        await self.cleared()
-        await self._perform_dues()
-        return {"code": listed.code, "price": micros_text(price), **facts}
-
-    async def _perform_dues(self) -> dict[str, str]:
-        """Do what clearing asks for, each in its own command: one refused holds up no other.
-
-        Why, by the due's id; what was refused is asked for again with the next of these.
-        """
-        refused = {}
-        for asked in self._clearing.dues():
-            try:
-                await self._desk.perform([wishes.due(asked)])
-            except WishRejected as rejected:
-                _log.error("clearing asks for %s, and %s", asked.id, rejected)
-                refused[asked.id] = str(rejected)
-        await self.cleared()
-        return refused
-
-
-def _inputs(priced: Priced) -> dict[str, Any]:
-    """A settlement price with its tier and all it rests on; prices as decimal strings."""
-    facts = asdict(priced) | {"rule": priced.rule}
-    for name in ("price", "prior", "last", "bid", "ask", "preceding_change", "proposed"):
-        facts[name] = None if facts[name] is None else micros_text(facts[name])
-    return facts
 
 
 def _no_key(key_id: str) -> RequestRefused:

@@ -153,23 +153,13 @@ class Settle(Request, frozen=True, kw_only=True, tag="settle"):
 
 
 class ProposePrice(Request, frozen=True, kw_only=True, tag="propose_price"):
-    """One person's settlement price of an instrument; it counts once another approves it.
-
-    Of a date that is settled it must be a ``correction``, which the next ``settle`` books.
-    """
+    """A settlement price of an instrument in place of the computed one; the next ``settle`` takes
+    it. Needs a second person: the answer is a proposal. Of a settled date: a ``correction``."""
 
     code: str
     price: str
-    person: str
     reason: str
     correction: bool = False
-
-
-class ApprovePrice(Request, frozen=True, kw_only=True, tag="approve_price"):
-    """A second person approves the proposal of that number."""
-
-    proposal: int
-    person: str
 
 
 class PutRecord(Request, frozen=True, kw_only=True, tag="put_record"):
@@ -229,10 +219,11 @@ class Hedge(Request, frozen=True, kw_only=True, tag="hedge"):
     price: str  # the limit: dollars per GPU-hour
 
 
-class Liquidate(Request, frozen=True, kw_only=True, tag="liquidate"):
-    """Carries the awards of a defaulter's closed auction out on the book."""
+class ByTwo(Request, frozen=True, kw_only=True, tag="by_two"):
+    """Puts a record before the clearing house that takes two people: the answer is a proposal."""
 
-    auction: int
+    record: str
+    reason: str
 
 
 class RecordFixing(Request, frozen=True, kw_only=True, tag="record_fixing"):
@@ -297,11 +288,10 @@ AnyRequest: TypeAlias = (
     | Approve
     | ListProposals
     | ProposePrice
-    | ApprovePrice
     | PutRecord
     | Expire
     | Hedge
-    | Liquidate
+    | ByTwo
     | RecordFixing
     | RecordFactors
     | AdoptMargin
@@ -309,10 +299,10 @@ AnyRequest: TypeAlias = (
 )
 
 # What one person alone may not do: it waits for another's approval.
-TwoPersons: TypeAlias = Bust | Adjust
+TwoPersons: TypeAlias = Bust | Adjust | ProposePrice | ByTwo
 
 # What a key of scope clear may ask over HTTP; all else is for scope admin.
 ClearingDesk: TypeAlias = (
-    Settle | ProposePrice | PutRecord | Expire | Hedge | Liquidate | RecordFixing | RecordFactors |
+    Settle | ProposePrice | PutRecord | Expire | Hedge | ByTwo | RecordFixing | RecordFactors |
     AdoptMargin | State
 )  # fmt: skip

@@ -1,6 +1,5 @@
 """The clearing house: applies the released stream to its store and answers about it."""
 
-import copy
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,15 +11,16 @@ import msgspec
 
 from contracts.index.settlement import FinalPrice
 from exchange.clearing import beancount, pages, statements
-from exchange.clearing.default.matter import Auction, Defaults
+from exchange.clearing.default.fund import FundSize
+from exchange.clearing.default.matter import Defaults
 from exchange.clearing.default.payout import CAPITAL
 from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
-from exchange.clearing.ledger import Ledger
+from exchange.clearing.ledger import Ledger, Movement
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.margin.parameters import MarginParameters, root_of
-from exchange.clearing.matters import Due, Dues
+from exchange.clearing.matters import At, Due, Dues, Ruling
 from exchange.clearing.members.box import Box, box
 from exchange.clearing.members.offbook import OffBook
 from exchange.clearing.prices import WINDOW_NS, Month, Priced, Traded, is_spread, settle_day
@@ -83,7 +83,8 @@ class Clearing:
         """Apply frames in one SQLite transaction; events already applied are skipped.
 
         All or nothing: on an error (ValueError: a gap in the sequence; sqlite3.Error; an
-        AssertionError of an invariant) memory and store stay at the last applied point.
+        AssertionError of an invariant) memory and store agree on ``position``, which only an error
+        of the commit itself may find after the frames.
         """
         with self._lock:
             before = self._state.point
@@ -283,17 +284,25 @@ class Clearing:
                             bid, ask,
                         )
                     )  # fmt: skip
-            return settle_day(months, spreads, {i: p for i, (p, _) in self.approved().items()})
+            return settle_day(months, spreads, state.matters.get(Prices).approved)
 
-    def approved(self) -> dict[int, tuple[int, int]]:
-        """(price, cycle) that two persons approved and that wait to be settled, by instrument."""
+    def settled(self) -> frozenset[int]:
+        """Instruments that were settled since the business date closed, and have no new price."""
         with self._lock:
-            return self._state.matters.get(Prices).approved()
+            prices = self._state.matters.get(Prices)
+            return frozenset(prices.final - prices.approved.keys())
 
-    def cycles(self) -> dict[int, int]:
-        """The last settlement cycle of the business date, by instrument."""
+    def next_cycle(self, instrument: int) -> int:
+        """The number of an instrument's next settlement cycle of the business date."""
         with self._lock:
-            return dict(self._state.matters.get(Prices).cycles)
+            return self._state.matters.get(Prices).cycles.get(instrument, 0) + 1
+
+    def would(self, text: str) -> Ruling:
+        """What would become of a record by two, approved now."""
+        with self._lock:
+            number = self._state.point[1] << INDEX_BITS
+            at = At(number, 0, self._state.business_date)
+            return self._state.matters.would(text, at, self._state)
 
     def rulings(self, sequence: int) -> list[dict[str, Any]]:
         """What was decided on the command of a sequence, in order: operation, outcome, facts."""
@@ -320,21 +329,40 @@ class Clearing:
         with self._lock:
             return msgspec.to_builtins(self._state.matters.all[name], str_keys=True)
 
-    def auction(self, number: int) -> tuple[Auction, list[int]] | None:
-        """A default's auction and the defaulter's own accounts; None if there is none."""
+    def codes(self) -> dict[int, str]:
+        """The code of every instrument ever listed, by number."""
         with self._lock:
-            matter = self._state.matters.get(Defaults)
-            for auction in matter.auctions:
-                if auction.id == number:
-                    accounts = matter.defaults[auction.default - 1].accounts
-                    return copy.deepcopy(auction), list(accounts)
-        return None
+            return {number: one.code for number, one in self._state.instruments.items()}
 
     def defaulter(self, default: int) -> list[int]:
         """The own accounts of the member of a default; empty if there is none of that number."""
         with self._lock:
             found = self._state.matters.get(Defaults).defaults
             return list(found[default - 1].accounts) if 1 <= default <= len(found) else []
+
+    def gains(self, default: int) -> dict[int, int]:
+        """What variation has paid each account since a default's business date, dates on which it
+        took left out, the defaulter's own accounts too: what a haircut may take back.
+
+        LookupError: no such default.
+        """
+        query = (
+            "select account, sum(amount) as gained from movements where kind = ? and amount > 0"
+            " and business_date >= ? group by account order by account"
+        )
+        with self._lock:
+            defaults = self._state.matters.get(Defaults).defaults
+            if not 1 <= default <= len(defaults):
+                raise LookupError(f"no default {default}")
+            found = defaults[default - 1]
+            rows = list(self._store.rows(query, (int(Movement.VARIATION), found.date)))
+        return {row["account"]: row["gained"] for row in rows
+                if row["account"] not in found.accounts}  # fmt: skip
+
+    def sizing(self) -> FundSize:
+        """The default fund that today's books ask for, scenario by scenario."""
+        with self._lock:
+            return self._state.matters.get(Defaults).sizing(self._state)
 
     def fund(self) -> dict[int, int]:
         """Micro-dollars of every member in the default fund."""

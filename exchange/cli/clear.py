@@ -55,45 +55,34 @@ def settle(
         fail("clearing differs from the engine: the market is cancel-only; keep its directory")
 
 
-def _show_rulings(result: dict[str, Any], as_json: bool) -> None:
+def show_rulings(result: dict[str, Any], as_json: bool) -> None:
+    """Show what the clearing house ruled, and what the engine refused of it."""
     if as_json:
         show_json(result)
         return
     for ruling in result["rulings"]:
         facts = ", ".join(f"{name} {value}" for name, value in ruling["facts"].items())
         print(f"{ruling['operation']} {ruling['outcome']}: {facts}")
+    for id, why in result.get("dues_refused", {}).items():
+        print(f"not done yet: {id}: {why}")
 
 
-@market_command(app, "propose-price", show=_show_rulings)
+@market_command(app, "propose-price")
 def propose_price(
     code: str,
     price: Annotated[str, typer.Argument(help="Dollars per GPU-hour, as 2.650.")],
-    person: Annotated[str, typer.Option(help="Who proposes it.")],
     reason: Annotated[str, typer.Option(help="Why the computed price will not do.")],
     correction: Annotated[
         bool, typer.Option("--correction", help="Of a date that is settled already.")
     ] = False,
 ) -> "requests.ProposePrice":
-    """Propose a settlement price; it counts once another person approves it within 10 minutes."""
+    """Propose a settlement price; another person approves it: hourbook admin approve."""
     from exchange.app import requests  # noqa: PLC0415
 
-    return requests.ProposePrice(
-        code=code, price=price, person=person, reason=reason, correction=correction
-    )
+    return requests.ProposePrice(code=code, price=price, reason=reason, correction=correction)
 
 
-@market_command(app, "approve-price", show=_show_rulings)
-def approve_price(
-    proposal: Annotated[int, typer.Argument(help="The number that `propose-price` printed.")],
-    person: Annotated[str, typer.Option(help="Who approves it: not who proposed it.")],
-) -> "requests.ApprovePrice":
-    """Approve a proposed settlement price; the next `settle` takes it."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.ApprovePrice(proposal=proposal, person=person)
-
-
-@market_command(app, "record", show=_show_rulings)
+@market_command(app, "record", show=show_rulings)
 def record(
     file: Annotated[Path, typer.Argument(metavar="FILE.json", help="One record.")],
     request_id: Annotated[
