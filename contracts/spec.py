@@ -59,6 +59,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     grades: tuple[str, ...] = ()  # deliverable, the par grade first
     # Protection
     band_percent: int = 0  # an order further than this through the reference price is refused
+    order_value_limit: int = 0  # most dollars of one order
+    accountability_level: int = 0  # lots of one account in one expiry that are reported
     all_months_limit: int = 0  # lots of one account over all expiries
     spot_month_limit: int = 0  # lots of one account in the spot month
     spot_supply_percent: int = 0  # and at most this share of the attested deliverable supply
