@@ -1,5 +1,6 @@
 """Keys and proofs: every case of the vectors, scopes, addresses, rotation, lockouts, secrets."""
 
+import re
 import stat
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from exchange.messages import Reason
 from exchange.messages.access import SCOPES, GatewayReason, Right, Scope
 from exchange.messages.wire import AnyRequest
 
+DOCS: Final = Path(__file__).parents[1] / "docs" / "reference"
 NOW: Final = 1_800_000_000_000
 TEXT: Final = b"whatever a protocol signs"
 R = Reason
@@ -167,9 +169,10 @@ def test_every_request_of_a_session_has_its_right() -> None:
 def test_scopes_and_their_rights(tmp_path: Path) -> None:
     assert set(SCOPES) == set(get_args(Scope))
     granted = {
-        scope: "".join(right.name[0] for right in Right if access.Key("k", 1, scope).may(right))
+        scope: "".join(
+            (right.name or "")[0] for right in Right if access.Key("k", 1, scope).may(right)
+        )
         for scope in SCOPES
-        if all(right.name for right in Right)
     }
     assert granted == {"read": "R", "trade": "RCT", "cancel_only": "RC", "clear": "RC",
                        "admin": "RCA"}  # fmt: skip
@@ -182,6 +185,17 @@ def test_scopes_and_their_rights(tmp_path: Path) -> None:
 def test_the_gateways_own_numbers_are_nobody_elses() -> None:
     assert {r.value for r in GatewayReason}.isdisjoint(r.value for r in Reason)
     assert {r.name for r in GatewayReason}.isdisjoint(r.name for r in Reason)
+
+
+def test_the_page_has_the_scopes_and_the_numbers() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([A-Z ]+) \|", (DOCS / "keys.md").read_text(), re.MULTILINE)
+    told = {
+        scope: " ".join(right.name or "" for right in rights) for scope, rights in SCOPES.items()
+    }
+    assert dict(rows) == told
+    page = (DOCS / "rejects.md").read_text()
+    for reason in GatewayReason:
+        assert f"| {reason.value} | {reason.name} |" in page
 
 
 # Addresses

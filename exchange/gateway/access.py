@@ -95,6 +95,9 @@ class Proof(msgspec.Struct, frozen=True):
     nonce: int | None
     address: str = ""
 
+    def __repr__(self) -> str:
+        return f"Proof({self.key_id!r}, {self.address!r})"
+
 
 def sign(secret: str, text: bytes) -> str:
     """Return a text's signature under a secret: lower-case hexadecimal HMAC-SHA256."""

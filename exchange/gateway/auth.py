@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Set
 from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -125,7 +125,7 @@ def list_keys(directory: Path) -> list[Key]:
         return [_key(row) for row in rows]
 
 
-def _key(row: tuple[str, int, Scope, Algorithm, str, int | None]) -> Key:
+def _key(row: tuple[Any, ...]) -> Key:
     key_id, account, scope, algorithm, addresses, expires_ms = row
     return Key(key_id, account, scope, algorithm, tuple(addresses.split()), expires_ms)
 

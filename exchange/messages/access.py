@@ -8,7 +8,7 @@ from enum import IntEnum, IntFlag
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
 
-from exchange.messages import Reason
+from exchange.messages import RETRYABLE, Reason
 
 Scope: TypeAlias = Literal["read", "trade", "cancel_only", "clear", "admin"]
 
@@ -44,6 +44,7 @@ class GatewayReason(IntEnum):
 
 
 AnyReason: TypeAlias = Reason | GatewayReason
+RETRYABLES: Final[frozenset[AnyReason]] = RETRYABLE | {GatewayReason.REQUESTS_FULL}
 
 
 def signed_request(
