@@ -29,6 +29,7 @@ from exchange.messages.wire import (
     Heartbeat,
     LoggedOn,
     Logon,
+    Position,
     Response,
 )
 
@@ -246,6 +247,15 @@ class Hub:
     def follow(self) -> AsyncIterator[Released]:
         """Return the released stream behind what is known; each batch is for ``release``."""
         return self._tape.follow(self._begin)
+
+    def read_back(self, commands: int) -> Iterator[Released]:
+        """Yield what was released by the last so many commands, up to where the hub stands."""
+        after = max(0, self.sequence - commands)
+        place = self._epochs.place(Position(self.epoch, after, 0))
+        for released in self._tape.read(*place):
+            if released.first_sequence > self.sequence:
+                return
+            yield released
 
     def release(self, released: Released) -> None:
         """Take one released batch in and queue all that it means to every connection."""
