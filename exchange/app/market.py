@@ -33,6 +33,7 @@ from exchange.engine import Engine
 from exchange.gateway import observe
 from exchange.gateway.access import Key
 from exchange.gateway.auth import Keys, create_key
+from exchange.gateway.dialects.deribit.room import Room
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.operator import add_route
@@ -206,6 +207,8 @@ class Market:
             ready=self.ready,
             metrics_for=serve.metrics,
         )
+        if serve.deribit:
+            Room(self.gateway, self.hub)
         self._run(self.gateway.run(), "gateway")
         while self.hub.sequence < self.tape.last[1]:
             await self._while_running(asyncio.sleep(POLL_SECONDS))

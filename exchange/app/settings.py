@@ -41,6 +41,9 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["loopback", "any", "off"],
         Meta(description="whom /metrics answers: this machine, anybody, nobody"),
     ] = "loopback"
+    deribit: Annotated[
+        bool, Meta(description="serve the Deribit dialect too, under /api/v2 and /ws/api/v2")
+    ] = False
     heads: Annotated[
         str, Meta(description="directory for signed heads, on another disk; empty: none are signed")
     ] = ""
