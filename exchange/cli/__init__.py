@@ -13,6 +13,7 @@ from exchange.cli import (
     clear,
     config,
     contracts,
+    default,
     goodput,
     index,
     log,
@@ -50,6 +51,7 @@ app.add_typer(goodput.app, name="goodput")
 app.add_typer(index.app, name="index")
 clear.app.add_typer(margin.app)  # its commands stand among those of `clear`
 clear.app.add_typer(members.app)
+clear.app.add_typer(default.app, name="default")
 app.add_typer(clear.app, name="clear")
 app.add_typer(operator.keys, name="keys")
 app.add_typer(operator.admin, name="admin")

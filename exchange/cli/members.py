@@ -1,7 +1,7 @@
-"""Under ``hourbook clear``: expiry, deliveries, the default fund, defaults, a lender's box."""
+"""Under ``hourbook clear``: expiry, deliveries, a lender's box."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,30 +30,6 @@ def expire(
     return requests.Expire(code=code, at_settlement=at_settlement)
 
 
-@market_command(app, "hedge")
-def hedge(
-    default: Annotated[int, typer.Argument(help="Its number; `defaults` shows it.")],
-    code: str,
-    side: Annotated[Literal["buy", "sell"], typer.Argument()],
-    lots: int,
-    price: Annotated[str, typer.Argument(help="The limit, dollars per GPU-hour, as 2.650.")],
-) -> "requests.Hedge":
-    """Trade a defaulter's book by one order; what does not trade at once is cancelled."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.Hedge(default=default, code=code, side=side, lots=lots, price=price)
-
-
-@market_command(app, "liquidate")
-def liquidate(
-    auction: Annotated[int, typer.Argument(help="Its number; `defaults` shows it.")],
-) -> "requests.Liquidate":
-    """Carry the awards of a defaulter's closed auction out on the book."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.Liquidate(auction=auction)
-
-
 @app.command("deliveries")
 def deliveries(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     """List every delivery: who to whom, its stage, days settled, paid and returned."""
@@ -73,27 +49,6 @@ def deliveries(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
         for one in found
     ]  # fmt: skip
     show_table(heads, rows, left=2) if rows else print("nothing was ever delivered")
-
-
-@app.command("defaults")
-def defaults(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
-    """Show the default fund, the house's capital, and every default with its auctions."""
-    from exchange.cli.clear import ledger  # noqa: PLC0415
-
-    with ledger(data) as clearing:
-        fund, capital, matter = clearing.fund(), clearing.capital(), clearing.matter("defaults")
-    if as_json:
-        show_json({"fund": fund, "capital": capital, **matter})
-        return
-    rows = [(f"member {member}", _dollars(amount)) for member, amount in fund.items()]
-    show_table(("default fund", "USD"), [*rows, ("own capital", _dollars(capital))])
-    for one in matter["defaults"]:
-        print(f"\ndefault {one['id']}: member {one['member']}, {one['stage']}")
-        print(f"  margin at the declaration {_dollars(one['margin'])} USD, junior {one['junior']}")
-        for auction in matter["auctions"]:
-            if auction["default"] == one["id"]:
-                state = "closed" if auction["closed"] else f"open until {auction['deadline']}"
-                print(f"  auction {auction['id']}: {auction['net']} lots, {state}")
 
 
 @app.command("box")
@@ -120,9 +75,3 @@ def _matter(data: Data, name: str) -> Any:
 
 def _cents(amount: int) -> str:
     return f"{amount // 100:,}.{amount % 100:02d}"
-
-
-def _dollars(micros: int) -> str:
-    from exchange.clearing.statements import dollars  # noqa: PLC0415
-
-    return dollars(micros)

@@ -129,13 +129,15 @@ def close(
 def refuse_tear_up(
     default: Default, auctions: list[Auction], record: TearUp, state: "State"
 ) -> Ruling | None:
-    """Why contracts may not be torn up: only what an auction has left."""
+    """Why contracts may not be torn up: only what an auction has left, once its awards moved."""
     operation, number = "tear_up", record.instrument
     if default.stage != "declared":
         return refused(operation, Denial.DEFAULT_STATE, "declared", default.stage)
     own = [a for a in auctions if a.default == default.id and a.instrument == number]
     if not own or not own[-1].closed:
         return refused(operation, Denial.PROPOSAL_STATE, "auctioned", "open" if own else "no")
+    if waiting := _awards(own, number, state):
+        return refused(operation, Denial.PROPOSAL_STATE, "moved", waiting[0])
     if not sum(default.held(number, state).values()):
         return refused(operation, Denial.OPEN_POSITION, 1, 0)
     return None
@@ -152,11 +154,8 @@ def torn(default: Default, instrument: int, state: "State") -> dict[int, int]:
     return {account: lots for account, lots in share(abs(net), others).items() if lots}
 
 
-def tear_up(
-    default: Default, auctions: list[Auction], instrument: int, at: At, state: "State"
-) -> None:
+def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
     """End what an auction left: those on the other side lose as many lots, at the mark."""
-    drop(auctions, instrument, state)
     held = default.held(instrument, state)
     net, place = sum(held.values()), 0
     mark, givers = state.instruments[instrument].mark, _parts(held, net)
@@ -171,11 +170,15 @@ def tear_up(
 def drop(auctions: list[Auction], instrument: int, state: "State") -> None:
     """Awards of an instrument that the engine would not move are asked for no more."""
     dues = state.matters.get(Dues)
-    for auction in auctions:
-        if auction.instrument == instrument:
-            for id in [id for id in dues.open if id.startswith(f"award {auction.id} ")]:
-                del dues.open[id]
+    for id in _awards(auctions, instrument, state):
+        del dues.open[id]
     state.matters.touch(Dues)
+
+
+def _awards(auctions: list[Auction], instrument: int, state: "State") -> list[str]:
+    """Ids of the awards of an instrument that have not moved."""
+    names = tuple(f"award {one.id} " for one in auctions if one.instrument == instrument)
+    return [id for id in state.matters.get(Dues).open if id.startswith(names)]
 
 
 def _parts(held: Mapping[int, int], net: int) -> list[list[int]]:

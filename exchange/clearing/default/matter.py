@@ -41,7 +41,7 @@ from exchange.clearing.default.records import (
 from exchange.clearing.default.stages import DAY, Auction, Default
 from exchange.clearing.default.waterfall import Waterfall, waterfall
 from exchange.clearing.delivery import dvp
-from exchange.clearing.matters import ACCEPTED, At, Due, Matter, Ruling
+from exchange.clearing.matters import ACCEPTED, At, Due, Dues, Matter, Ruling
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.moves import ask, refused
 from exchange.clearing.records import Record
@@ -130,7 +130,7 @@ class Defaults(Matter):
     def _by_two(self, default: Default, record: TearUp | Allocate, at: At, state: "State") -> None:
         """Do what two persons want."""
         if isinstance(record, TearUp):
-            closing.tear_up(default, self.auctions, record.instrument, at, state)
+            closing.tear_up(default, record.instrument, at, state)
             return
         found = self._waterfall(default, record, state)
         pay_layers(default.id, default.member, default.accounts, found, at, state)
@@ -274,8 +274,11 @@ class Defaults(Matter):
             return refused("declare_default", Denial.DUPLICATE, 0, record.member)
         own = registry.own(record.member, state)
         cash = sum(state.ledger.cash(account) for account in own)
-        default = Default(len(self.defaults) + 1, record.member, own, max(0, cash))
+        default = Default(
+            len(self.defaults) + 1, record.member, own, max(0, cash), at.business_date
+        )
         self.defaults.append(default)
+        self._call_off(record.member, state)
         for account in own:
             ask(state, closing.freeze(f"default {default.id} {account}", account))
         default.note("declared", at)
@@ -285,6 +288,14 @@ class Defaults(Matter):
             "cash": cash, "reason": record.reason, **default.begin(at, "port", "close"),
         }  # fmt: skip
         return Ruling("declare_default", ACCEPTED, {"stage": "declared", **facts})
+
+    def _call_off(self, member: int, state: "State") -> None:
+        """A member in default is called no more: what it has is its margin."""
+        dues = state.matters.get(Dues)
+        for call in [call for call in self.calls if call.member == member]:
+            self.calls.remove(call)
+            dues.open.pop(call.due.id, None)
+        state.matters.touch(Dues)
 
     def _bid(self, record: AuctionBid, at: At, state: "State") -> Ruling:
         if not 1 <= record.auction <= len(self.auctions):

@@ -74,6 +74,7 @@ class Default(msgspec.Struct):
     member: int
     accounts: list[int]
     margin: int
+    date: int  # business date of the declaration
     stage: str = "declared"
     steps: dict[Step, int] = {}  # deadlines of what is to be done; 0: said to be overdue
     junior: list[int] = []

@@ -1,0 +1,35 @@
+"""Records as people write them: codes and dollars become the numbers that the log holds."""
+
+from typing import Any, Final
+
+import msgspec
+
+from exchange.app import wishes
+from exchange.app.desk import Desk
+from exchange.app.wishes import RequestRefused
+from exchange.clearing import Clearing
+
+VARIATION: Final = "variation"  # of ``gains``: what variation has paid since the default
+
+
+def resolve(text: str, desk: Desk, clearing: Clearing) -> str:
+    """The record with its ``instrument`` as a number where it is a code, its ``price`` and
+    ``amount`` in micro-dollars where they are text, its ``gains`` where they are "variation".
+
+    RequestRefused for what is no JSON object, and for a name or a figure that nobody knows.
+    """
+    try:
+        facts = msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise RequestRefused(f"a record is a JSON object with an operation: {error}") from error
+    if isinstance(facts.get("instrument"), str):
+        facts["instrument"] = desk.instrument(facts["instrument"]).id
+    for name in ("price", "amount"):
+        if isinstance(facts.get(name), str):
+            facts[name] = wishes.micros(facts[name])
+    if facts.get("gains") == VARIATION:
+        try:
+            facts["gains"] = clearing.gains(int(facts.get("default", 0)))
+        except (LookupError, TypeError, ValueError):
+            raise RequestRefused("no such default; `clear default show` lists them") from None
+    return msgspec.json.encode(facts).decode()
