@@ -3,19 +3,20 @@
 A person is the admin key that a request came under; who comes by the market's own socket has none,
 and is neither of the two. A proposal is a record in the log, so it outlives a restart; so is its
 approval, and what was proposed follows in the same breath, with both names and the reason in its
-text. Trades are corrected so, and whatever clearing takes from two alone.
+text. Trades are corrected so, a breaker's halt is ended so, and whatever clearing takes from two
+alone is recorded so.
 """
 
 import asyncio
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from exchange.app import requests, wishes
-from exchange.app.clerk import Clerk
+from exchange.app.clerk import Clerk, stamp_text
+from exchange.app.conduct import Conduct
 from exchange.app.desk import Desk, Proposal
 from exchange.app.trades import Found, find_trade
 from exchange.app.wishes import RequestRefused, Wish
@@ -36,9 +37,12 @@ _decode = msgspec.json.Decoder(requests.TwoPersons).decode
 class Approvals:
     """Proposals on a desk; ``clock`` gives nanoseconds since the epoch."""
 
-    def __init__(self, desk: Desk, clerk: Clerk, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, desk: Desk, clerk: Clerk, conduct: Conduct, clock: Callable[[], int]
+    ) -> None:
         self._desk = desk
         self._clerk = clerk
+        self._conduct = conduct
         self._clock = clock
 
     async def propose(self, request: requests.TwoPersons, person: str) -> dict[str, Any]:
@@ -52,7 +56,7 @@ class Approvals:
         proposal, expires = secrets.token_hex(8), self._clock() + EXPIRY_NS
         text = msgspec.json.encode(request).decode()
         await self._desk.perform([wishes.propose(proposal, person, expires, text, about)])
-        return {"proposal": proposal, "by": person, "expires": _time(expires), **about}
+        return {"proposal": proposal, "by": person, "expires": stamp_text(expires), **about}
 
     async def approve(self, number: str, person: str) -> dict[str, Any]:
         """Do what another person proposed."""
@@ -62,15 +66,15 @@ class Approvals:
             raise RequestRefused(f"no proposal {number} waits; `hourbook admin proposals`")
         if self._clock() >= proposal.expires:
             raise RequestRefused(
-                f"proposal {number} expired at {_time(proposal.expires)}; propose it again"
+                f"proposal {number} expired at {stamp_text(proposal.expires)}; propose it again"
             )
         if proposal.by == person:
             raise RequestRefused(f"{person} proposed this: another person must approve it")
         request = _decode(proposal.request)
-        wish, about = await self._plan(
+        todo, about = await self._plan(
             request, proposal=number, proposed_by=proposal.by, approved_by=person
         )
-        *_, outcome = await self._desk.perform([wishes.approve(number, person), wish])
+        *_, outcome = await self._desk.perform([wishes.approve(number, person), *todo])
         done = {"proposal": number, "proposed_by": proposal.by, "approved_by": person, **about}
         sequence = outcome.events[0].sequence
         if isinstance(request, requests.ProposePrice | requests.ByTwo):
@@ -84,13 +88,18 @@ class Approvals:
 
     async def _plan(
         self, request: requests.TwoPersons, **names: str
-    ) -> tuple[Wish, dict[str, object]]:
-        """The command that a request becomes, and what to say of it."""
-        if isinstance(request, requests.ProposePrice):
-            return await self._price(request, **names)
-        if isinstance(request, requests.ByTwo):
-            return await self._record(request, **names)
-        return await self._correction(request, **names)
+    ) -> tuple[list[Wish], dict[str, object]]:
+        """The commands that a request becomes, and what to say of it."""
+        match request:
+            case requests.Resume():
+                return self._conduct.resumption(request, **names)
+            case requests.ProposePrice():
+                wish, about = await self._price(request, **names)
+            case requests.ByTwo():
+                wish, about = await self._record(request, **names)
+            case _:
+                wish, about = await self._correction(request, **names)
+        return [wish], about
 
     async def _price(
         self, request: requests.ProposePrice, proposal: str = "", **names: str
@@ -191,14 +200,10 @@ def _has_key(person: str) -> None:
         )
 
 
-def _time(stamp: int) -> str:
-    return datetime.fromtimestamp(stamp // 1_000_000_000, UTC).isoformat()
-
-
 def _shown(proposal: Proposal) -> dict[str, Any]:
     return {
         "proposal": proposal.proposal,
         "by": proposal.by,
-        "expires": _time(proposal.expires),
+        "expires": stamp_text(proposal.expires),
         "request": msgspec.json.decode(proposal.request),
     }

@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -132,6 +133,18 @@ class Clerk:
             )
         return await self._pay_variation(prices)
 
+    async def run_cycle(self) -> dict[str, Any]:
+        """Carry the intraday cycle out that is due, or what a crash has left of it."""
+        await self.cleared()
+        prices = self._clearing.cycle_prices()
+        if not prices:
+            deadline = self._clearing.cycles().deadline
+            following = (
+                f"the next one is at {stamp_text(deadline)}" if deadline else "none is to come"
+            )
+            raise RequestRefused(f"no intraday cycle is due; {following}")
+        return await self._pay_variation(prices)
+
     async def _pay_variation(self, prices: Sequence[Priced]) -> dict[str, Any]:
         """Settle instruments at prices, each as its next cycle; compare; call what is short."""
         next_cycle = self._clearing.next_cycle
@@ -180,6 +193,11 @@ class Clerk:
         await self.cleared()
         await self.perform_dues()
         return {"code": listed.code, "price": micros_text(price), **facts}
+
+
+def stamp_text(stamp: int) -> str:
+    """A stamp as ISO 8601, to the second."""
+    return datetime.fromtimestamp(stamp // 1_000_000_000, UTC).isoformat()
 
 
 def _inputs(priced: Priced) -> dict[str, Any]:

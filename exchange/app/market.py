@@ -21,11 +21,13 @@ from typing import Any, Final, Self
 import msgspec
 
 from contracts import registry
-from exchange.app import admin, bookkeeping, figures, standby, wishes
+from exchange.app import admin, bookkeeping, figures, requests, standby, wishes
 from exchange.app.alarms import STALL_SECONDS_MAX, Alarms
 from exchange.app.bookkeeping import LEDGER_NAME as LEDGER_NAME
 from exchange.app.desk import Desk
 from exchange.app.operations import Operations
+from exchange.app.reads import Books
+from exchange.app.schedule import Schedule
 from exchange.app.settings import DEFAULTS, Settings
 from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
@@ -37,6 +39,7 @@ from exchange.gateway.dialects.deribit.room import Room
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.operator import add_route
+from exchange.gateway.rest import Rest
 from exchange.gateway.server import Gateway
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.frame import EXCHANGE_ID_BYTES
@@ -146,6 +149,7 @@ class Market:
             directory=directory,
             key_revoked=lambda: self.hub.drop_revoked(),
             clock=self._clock,
+            scheduled=settings.schedule.follow,
         )
         self.hub = Hub(
             self.sequencer.submit,
@@ -188,11 +192,19 @@ class Market:
         try:
             await market._while_running(ready.wait())
             await market._while_running(market.operations.prepare())
+            if settings.schedule.follow:
+                await market._follow_calendar(settings.schedule.settle)
         except BaseException:
             await market.stop()
             raise
         market._run(market._watch(), "watch")
         return market
+
+    async def _follow_calendar(self, settles: bool) -> None:
+        """Have everything in the state that its session says, now and from now on."""
+        schedule = Schedule(self.desk, self.operations, self._clock, settles=settles)
+        await self._while_running(schedule.look())
+        self._run(schedule.run(), "schedule")
 
     async def listen(self, host: str, port: int) -> Addresses:
         """Serve clients on a TCP port (0: a free one) and operators on the admin socket."""
@@ -200,6 +212,10 @@ class Market:
         serve = self.settings.serve
         self.gateway = Gateway(self.hub, origins=frozenset(serve.origins))
         add_route(self.gateway.app, self.hub.keys, self.hub.now_ms, self._answer_operator)
+        books = Books(self.clearing, self.directory / LEDGER_NAME)
+        rest = Rest(self.hub, self.tape, books)
+        rest.add_routes(self.gateway.app)
+        self._exits.callback(rest.close)
         observe.add_routes(
             self.gateway.app,
             self.metrics,
@@ -268,7 +284,7 @@ class Market:
         if self.gateway is not None:
             await self._drain(self.gateway)
         for task in self._tasks:
-            if task.get_name() == "watch":
+            if task.get_name() in ("watch", "schedule"):
                 task.cancel()
         try:
             await self.sequencer.close()
@@ -371,18 +387,26 @@ class Market:
         """Take checkpoints, and make the market cancel-only if clearing lags or disagrees."""
         limits = self.settings.limits
         checkpoint_due = time.monotonic() + limits.checkpoint_seconds
-        compared = 0
+        loop, compared = asyncio.get_running_loop(), 0
+        tried: frozenset[str] = frozenset()  # what clearing asked for at the last checkpoint
         while True:
             await asyncio.sleep(limits.watch_seconds)
             self.alarms.look()
             try:
                 await self._judge_clearing(limits.clearing_lag_commands_max)
-                late = not self._apart and 0 < self.clearing.deadline() <= self._clock()
-                news = self.desk.sequence > compared or bool(self.clearing.dues())
-                if late or (time.monotonic() >= checkpoint_due and news):
+                await loop.run_in_executor(self._booking, self.clearing.recall)
+                late = 0 < self.clearing.deadline() <= self._clock()
+                asked = frozenset(due.id for due in self.clearing.dues())
+                news = self.desk.sequence > compared or bool(asked)
+                if late or asked - tried or (time.monotonic() >= checkpoint_due and news):
+                    tried = asked
                     await self.operations.checkpoint()
                     compared = self.desk.sequence
                     checkpoint_due = time.monotonic() + limits.checkpoint_seconds
+                if self.clearing.cycles().due is not None:
+                    await self.operations.perform(requests.RunCycle())
+            except RequestRefused as refused:
+                _log.error("the intraday cycle stays due: %s", refused)
             except (QueueFull, TimeoutError) as error:
                 _log.warning("the market is too busy to be watched, trying again: %s", error)
 

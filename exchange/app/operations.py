@@ -12,15 +12,16 @@ from typing import Any
 
 import msgspec
 
-from contracts import grades, prices, registry
+from contracts import calendar, grades, prices, registry
 from contracts.calendar import CalendarError, Month
 from contracts.compare import differences
 from contracts.grades import table as factors
 from contracts.refusals import Refusal, Refused
 from contracts.spec import Instrument as Terms
-from exchange.app import margin, requests, wishes
+from exchange.app import margin, requests, wishes, wishes_market
 from exchange.app.approvals import SOCKET_PERSON, Approvals
 from exchange.app.clerk import Clerk
+from exchange.app.conduct import Conduct, combines, describe
 from exchange.app.desk import Desk
 from exchange.app.hedge import hedge
 from exchange.app.wishes import RequestRefused, Wish
@@ -37,7 +38,8 @@ class Operations:
 
     API keys are those of ``directory``; ``key_revoked`` is called after one was deleted.
     ``clock`` gives nanoseconds since the epoch: for the date that a request leaves open, and for
-    how long a proposal waits.
+    how long a proposal waits. In a ``scheduled`` market an opened day starts no trading: the
+    schedule does.
     """
 
     def __init__(
@@ -48,15 +50,18 @@ class Operations:
         directory: Path,
         key_revoked: Callable[[], None],
         clock: Callable[[], int],
+        scheduled: bool = False,
     ) -> None:
         self._desk = desk
         self._clearing = clearing
         self._directory = directory
         self._key_revoked = key_revoked
         self._clock = clock
+        self._scheduled = scheduled
         self._house = Clerk(desk, clearing)
-        self._approvals = Approvals(desk, self._house, clock)
-        self._one_at_a_time = asyncio.Lock()
+        self._conduct = Conduct(desk)
+        self._approvals = Approvals(desk, self._house, self._conduct, clock)
+        self.one_at_a_time = asyncio.Lock()
 
     async def perform(
         self, request: requests.AnyRequest, person: str = SOCKET_PERSON
@@ -66,10 +71,12 @@ class Operations:
         ``person`` is the key id of a request that came under a key. Raises RequestRefused with
         the reason, TimeoutError when the market does not answer.
         """
-        async with self._one_at_a_time:
+        async with self.one_at_a_time:
             match request:
                 case requests.State():
                     return self.state()
+                case requests.RunCycle():
+                    return await self._house.run_cycle()
                 case requests.Settle():
                     return await self._house.settle()
                 case requests.PutRecord():
@@ -83,10 +90,22 @@ class Operations:
                     return await self._open_day(request)
                 case requests.ListContract():
                     return await self._list(request)
-                case requests.Halt():
-                    return await self._halt(request.code)
-                case requests.Resume():
-                    return await self._resume(request.code)
+                case requests.Resume() if self._conduct.takes_two(request):
+                    return await self._approvals.propose(request, person)
+                case requests.Protect() | requests.SetBreaker() | requests.SetLimits():
+                    return await self._conduct.protect(request)
+                case (
+                    requests.Halt()
+                    | requests.Resume()
+                    | requests.PreOpen()
+                    | requests.Auction()
+                    | requests.Close()
+                ):
+                    return await self._conduct.change_state(request)
+                case requests.Indicate():
+                    return await self._conduct.indicate(request)
+                case requests.SetImplied():
+                    return await self._conduct.set_implied(request)
                 case requests.Deposit() | requests.Withdraw():
                     return await self._move_cash(request)
                 case requests.OpenAccount():
@@ -94,16 +113,11 @@ class Operations:
                 case requests.SetAccount():
                     await self._desk.perform([wishes.set_account(request)])
                     return {"account": request.account, "killed": request.killed}
-                case requests.Protect():
-                    return await self._protect(request)
                 case requests.SetFeature():
                     await self._desk.perform([wishes.set_feature(request)])
                     return {"feature": request.feature, "on": request.on}
                 case (
-                    requests.Bust()
-                    | requests.Adjust()
-                    | requests.ProposePrice()
-                    | requests.ByTwo()
+                    requests.Bust() | requests.Adjust() | requests.ProposePrice() | requests.ByTwo()
                 ):
                     return await self._approvals.propose(request, person)
                 case requests.Approve():
@@ -132,15 +146,6 @@ class Operations:
     async def _set_mode(self, mode: Mode) -> dict[str, Any]:
         await self._desk.perform([wishes.set_mode(mode, "operator")])
         return {"mode": mode.name}
-
-    async def _protect(self, request: requests.Protect) -> dict[str, Any]:
-        """Set the bands and limits of the terms, or take them off."""
-        todo = [
-            wishes.protect(terms, listed.id, price, on=request.on)
-            for listed, terms, price in self._settled()
-        ]
-        await self._desk.perform(todo)
-        return {"protected": len(todo) if request.on else 0}
 
     async def _create_key(self, request: requests.CreateKey, person: str) -> dict[str, Any]:
         """Make a key; RequestRefused for an admin key that is asked for from elsewhere."""
@@ -182,11 +187,14 @@ class Operations:
         """Make the market ready to trade after a start.
 
         An empty one opens its first day. Instruments that the restart halted reopen; those that
-        an operator halted do not. A closed day stays closed until its date has passed.
+        an operator halted do not. A closed day stays closed until its date has passed. In a
+        scheduled market all but the first day is the schedule's.
         """
         desk = self._desk
         if not desk.instruments.by_id:
             await self._open_day(requests.OpenDay())
+            return
+        if self._scheduled:
             return
         await desk.perform(
             [
@@ -195,13 +203,13 @@ class Operations:
                 if listed.state == TradingState.HALTED and listed.cause == HaltCause.RECOVERY
             ]
         )
-        if not desk.day_open and wishes.as_number(self._today()) > desk.business_date:
+        if not desk.day_open and wishes.as_number(self._now().date()) > desk.business_date:
             await self._open_day(requests.OpenDay())
 
     async def checkpoint(self) -> None:
         """Have engine and clearing compared at this point of the log; do what clearing asks for."""
         await self._desk.perform([wishes.checkpoint()])
-        async with self._one_at_a_time:
+        async with self.one_at_a_time:
             await self._house.perform_dues()
 
     async def cleared(self) -> None:
@@ -226,14 +234,15 @@ class Operations:
                     "cause": listed.cause.name,
                     "low_limit": listed.price_text(listed.low_ticks),
                     "high_limit": listed.price_text(listed.high_ticks),
-                    "mark": micros_text(listed.mark),
+                    "mark": micros_text(desk.instruments.mark(listed)),
+                    **describe(listed),
                 }
                 for listed in desk.instruments.by_id.values()
             ],
         }
 
-    def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC).date()
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC)
 
     def _revoke_key(self, key_id: str) -> dict[str, Any]:
         try:
@@ -242,16 +251,6 @@ class Operations:
             raise _no_key(key_id) from None
         self._key_revoked()
         return {"key_id": key_id, "revoked": True}
-
-    async def _halt(self, code: str) -> dict[str, Any]:
-        listed = self._desk.instrument(code)
-        await self._desk.perform([wishes.set_state(code, listed.id, TradingState.HALTED)])
-        return {"code": code, "state": TradingState.HALTED.name}
-
-    async def _resume(self, code: str) -> dict[str, Any]:
-        listed = self._desk.instrument(code)
-        await self._desk.perform([wishes.set_state(code, listed.id, TradingState.CONTINUOUS)])
-        return {"code": code, "state": TradingState.CONTINUOUS.name}
 
     async def _kill(self, request: requests.Kill) -> dict[str, Any]:
         """Throw or lift a kill switch, and say how many orders it took."""
@@ -309,7 +308,7 @@ class Operations:
                 loaded = grades.load()
                 month = Month.parse(table.expiry)
                 rules, grade = loaded.rules_of(month), loaded.grade(table.grade, month)
-                factors.check_publication(table, before, rules, grade, self._today())
+                factors.check_publication(table, before, rules, grade, self._now().date())
         except Refused as refused:
             raise RequestRefused(str(refused)) from refused
         (outcome,) = await self._desk.perform([wishes.record_factors(table, request.table)])
@@ -351,13 +350,16 @@ class Operations:
         number = request.date or self._next_date()
         day = wishes.as_date(number)
         await self.cleared()  # which margin parameters are in force is clearing's to say
-        todo = [*self._relimit(), *self._rates(day)]
+        todo = [*self._relimit(), *self._rates(day), *self._protections()]
         todo += self._list_missing(day)
         await desk.perform([*todo, wishes.open_day(number)])
+        await desk.perform(self._conduct.relimit_combinations())  # around their legs' new ones
         closed = [
             wishes.set_state(listed.code, listed.id, TradingState.CONTINUOUS)
             for listed in desk.instruments.by_id.values()
-            if listed.state == TradingState.CLOSED and self._trades(listed.code, day)
+            if listed.state == TradingState.CLOSED
+            and self._conduct.may_trade(listed)
+            and not self._scheduled
         ]
         await desk.perform(closed)
         return {"business_date": number, "opened": len(closed)}
@@ -367,6 +369,8 @@ class Operations:
         desk = self._desk
         if request.code in desk.instruments.by_code:
             raise RequestRefused(f"{request.code} is listed already")
+        if combines(request.code):
+            return await self._conduct.list_combination(request.code)
         day = wishes.as_date(desk.business_date)
         cycle = {terms.code: terms for terms in registry.load().listing(day)}
         terms = cycle.get(request.code)
@@ -379,10 +383,12 @@ class Operations:
         number, price = len(desk.instruments.by_id), wishes.micros(request.price)
         parameters = self._clearing.margin_parameters(desk.business_date)
         try:
-            todo = wishes.listing(terms, number, price, day, parameters)
+            product = desk.instruments.products.get(terms.product, 0)
+            product = product or max(desk.instruments.product_names, default=0) + 1
+            todo = wishes_market.listing(terms, number, price, day, parameters, product=product)
         except ValueError as error:
             raise RequestRefused(str(error)) from error
-        if desk.day_open and self._trades(request.code, day, terms):
+        if desk.day_open and not self._scheduled and day <= terms.last_trading_day:
             todo.append(wishes.set_state(terms.code, number, TradingState.CONTINUOUS))
         await desk.perform(todo)
         return {
@@ -391,26 +397,37 @@ class Operations:
             "last_trading_day": terms.last_trading_day.isoformat(),
         }
 
-    def _trades(self, code: str, day: date, terms: Terms | None = None) -> bool:
-        """Whether a contract may trade on a day: its last trading day is not over."""
-        terms = terms or self._desk.terms.get(code)
-        return terms is None or day <= terms.last_trading_day
-
     def _next_date(self) -> int:
-        today = self._today()
+        today = self._now().date()
+        if self._scheduled:
+            today = calendar.load().date_on(
+                datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC)
+            )
         if self._desk.business_date:
             today = max(today, wishes.as_date(self._desk.business_date) + timedelta(days=1))
         return wishes.as_number(today)
 
     def _relimit(self) -> list[Wish]:
         """Price limits of the listed instruments, around their settlement prices."""
-        return [wishes.limits(terms, listed.id, price) for listed, terms, price in self._settled()]
+        return [
+            wishes_market.limits(terms, listed.id, price)
+            for listed, terms, price in self._settled()
+        ]
+
+    def _protections(self) -> list[Wish]:
+        """Protections of the listed instruments by their terms, bands around settlement prices."""
+        return [
+            wishes_market.protect(
+                listed.code, listed.id, wishes_market.protections_of(terms, price)
+            )
+            for listed, terms, price in self._settled()
+        ]
 
     def _rates(self, day: date) -> list[Wish]:
         """Margin rates of the listed instruments, by the margin parameters of that day."""
         parameters = self._clearing.margin_parameters(wishes.as_number(day))
         return [
-            wishes.risk(terms, listed.id, price, day, parameters)
+            wishes_market.risk(terms, listed.id, price, day, parameters)
             for listed, terms, price in self._settled()
         ]
 
@@ -451,7 +468,7 @@ class Operations:
                     " in contracts/data/"
                 ) from None
             product = products.setdefault(terms.product, len(products) + 1)
-            todo += wishes.listing(terms, number, mark, day, parameters, product=product)
+            todo += wishes_market.listing(terms, number, mark, day, parameters, product=product)
             number += 1
         return todo
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from exchange.clearing.calling import Calls, Interest
+from exchange.clearing.cycles import Cycles
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
@@ -17,6 +18,7 @@ MATTERS: Final[tuple[type[Matter], ...]] = (
     Dues,
     Transferring,
     Prices,
+    Cycles,
     MarginVersions,
     Calls,
     Interest,

@@ -1,16 +1,19 @@
 """The clearing house: applies the released stream to its store and answers about it."""
 
+import copy
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from contracts.index.settlement import FinalPrice
-from exchange.clearing import beancount, pages, statements
+from exchange.clearing import beancount, day, pages, statements
+from exchange.clearing.cycles import Cycles
 from exchange.clearing.default.fund import FundSize
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.default.payout import CAPITAL
@@ -23,10 +26,10 @@ from exchange.clearing.margin.parameters import MarginParameters, root_of
 from exchange.clearing.matters import At, Due, Dues, Ruling
 from exchange.clearing.members.box import Box, box
 from exchange.clearing.members.offbook import OffBook
-from exchange.clearing.prices import WINDOW_NS, Month, Priced, Traded, is_spread, settle_day
+from exchange.clearing.prices import Priced
 from exchange.clearing.pricing import Prices
 from exchange.clearing.projection import Frame, Projection, totals
-from exchange.clearing.state import Divergence, Point, Trading
+from exchange.clearing.state import Divergence, Point
 from exchange.clearing.store import Store, audit
 from exchange.messages import INDEX_BITS
 
@@ -107,6 +110,12 @@ class Clearing:
             with self._lock:
                 self._state.divergences[:] = self._store.divergences()
                 self._position = self._store.point()
+
+    def recall(self) -> None:
+        """Beside a writer: read again what its matters know, deadlines and dues say. Cheap."""
+        if self._read_only:
+            with self._lock:
+                self._state.matters = self._store.matters()
 
     def refresh(self) -> None:
         """Beside a writer: read all that it has committed, for the queries to answer of."""
@@ -256,35 +265,24 @@ class Clearing:
                     total[root] = total.get(root, 0) + row["volume"]
         return {root: max(1, lots // len(dates)) for root, lots in sorted(total.items())}
 
-    def settlement_prices(
-        self, quotes: Mapping[int, tuple[int | None, int | None]] | None = None
-    ) -> list[Priced]:
+    def settlement_prices(self, quotes: day.Quotes = MappingProxyType({})) -> list[Priced]:
         """The price of every instrument that has not expired, with its tier and inputs.
 
         ``quotes``: best bid and ask in price ticks when the date closed. Of an open date the window
         ends with the last trade.
         """
         with self._lock:
-            state, quotes = self._state, quotes or {}
-            traded = self._store.window(
-                state.business_date, state.matters.get(Prices).closed, WINDOW_NS
-            )
-            months, spreads = [], {}
-            for number, listed in sorted(state.instruments.items()):
-                day = state.trading.get(number, Trading())
-                if is_spread(listed.code):
-                    spreads[listed.code] = Traded(day.trades, day.volume, day.value)
-                elif not listed.expired:
-                    bid, ask = quotes.get(number, (None, None))
-                    months.append(
-                        Month(
-                            number, listed.code, listed.settlement_price,
-                            listed.price_step * listed.tick_scale, listed.tick_scale,
-                            Traded(*traded.get(number, ())), day.last_price if day.trades else None,
-                            bid, ask,
-                        )
-                    )  # fmt: skip
-            return settle_day(months, spreads, state.matters.get(Prices).approved)
+            return day.closing(self._state, self._store, quotes)
+
+    def cycle_prices(self) -> list[Priced]:
+        """The prices of the intraday cycle that is due, of what it has left; none: none is."""
+        with self._lock:
+            return day.intraday(self._state, self._store)
+
+    def cycles(self) -> Cycles:
+        """The schedule of intraday cycles, and the one that is due."""
+        with self._lock:
+            return copy.deepcopy(self._state.matters.get(Cycles))
 
     def settled(self) -> frozenset[int]:
         """Instruments that were settled since the business date closed, and have no new price."""
@@ -398,4 +396,5 @@ class Clearing:
             times = [self._state.matters.get(Deliveries).deadline]
             times += self._state.matters.get(Defaults).deadlines()
             times.append(self._state.matters.get(OffBook).soonest)
+            times.append(self._state.matters.get(Cycles).deadline)
             return min((time for time in times if time), default=0)

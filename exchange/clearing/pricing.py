@@ -5,7 +5,7 @@ settled stays settled: another price for it must say that it is a correction, an
 next cycle of that date. This matter also knows when a date closed and which cycles were settled.
 """
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import msgspec
 
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
     from exchange.clearing.state import State
 
 
+CORRECTIONS: Final = (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)
+
+
+class Corrected(NamedTuple):
+    """What became of a trade: its new price in ticks, or None if it was taken back."""
+
+    number: int  # the event
+    price: int | None
+
+
 class Prices(Matter):
     """Approved prices of the business date, the cycles settled, and when the date closed."""
 
@@ -27,11 +37,14 @@ class Prices(Matter):
         EventKind.DAY_CLOSED,
         EventKind.DAY_OPENED,
         EventKind.INSTRUMENT_SETTLED,
+        EventKind.TRADE_BUSTED,
+        EventKind.TRADE_ADJUSTED,
     )
     closed: int = 0  # stamp of the date's close; 0 while it is open
     approved: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> price
     cycles: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> last settled
     final: set[int] = msgspec.field(default_factory=set)  # instruments settled since the close
+    corrected: dict[int, Corrected] = msgspec.field(default_factory=dict)  # by match number
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
         """Keep the close, forget the day before, and use up what a settlement has used.
@@ -42,6 +55,10 @@ class Prices(Matter):
             self.closed = at.stamp
         elif event.kind == EventKind.DAY_OPENED:
             self.closed, self.approved, self.cycles, self.final = 0, {}, {}, set()
+            self.corrected = {}
+        elif event.kind in CORRECTIONS:
+            price = None if event.kind == EventKind.TRADE_BUSTED else event.price
+            self.corrected[event.order_id] = Corrected(at.number, price)
         else:
             self.cycles[event.instrument] = event.quantity
             if self.closed:

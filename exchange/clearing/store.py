@@ -191,10 +191,14 @@ class Store:
                 row["trades"], row["volume"], row["value"], row["last_price"]
             )
         state.divergences = self.divergences()
-        matters = {row["name"]: row["state"] for row in self.rows("select * from matters")}
-        state.matters = Matters(MATTERS, matters)
+        state.matters = self.matters()
         state.book = self.book()
         return state
+
+    def matters(self) -> Matters:
+        """What each matter knew when the last batch was committed."""
+        rows = {row["name"]: row["state"] for row in self.rows("select * from matters")}
+        return Matters(MATTERS, rows)
 
     def book(self) -> Book:
         """The transfers' book, folded from its rows. AssertionError if they contradict it."""
@@ -210,23 +214,20 @@ class Store:
         row = next(self.rows("select epoch, sequence, event_index from progress"))
         return row["epoch"], row["sequence"], row["event_index"]
 
-    def window(self, date: int, closed: int, length: int) -> dict[int, tuple[int, int, int]]:
-        """(trades, lots, sum of price ticks x lots) by instrument, of a date's last ``length`` ns.
+    def trades(self, date: int, upto: int = 0) -> Iterator[tuple[int, int, int, int, int]]:
+        """(match number, stamp, instrument, price ticks, lots) of a date, the last trade first.
 
-        ``closed`` is the stamp of its close; 0 counts back from the date's last entry.
+        ``upto``: a stamp that none is later than; 0: any.
         """
-        found: dict[int, tuple[int, int, int]] = {}
-        for kind, stamp, day, instrument, price, lots in self._connection.execute(
-            "select kind, stamp, business_date, instrument, price, quantity from journal"
+        query = (
+            "select kind, number, stamp, business_date, instrument, price, quantity from journal"
             " order by number desc"
-        ):
-            closed = closed or stamp
-            if day != date or stamp < closed - length:
-                break
-            if kind == EntryKind.TRADE and stamp <= closed:
-                trades, total, value = found.get(instrument, (0, 0, 0))
-                found[instrument] = (trades + 1, total + lots, value + price * lots)
-        return found
+        )
+        for kind, number, stamp, day, instrument, price, lots in self._connection.execute(query):
+            if day != date:
+                return
+            if kind == EntryKind.TRADE and (not upto or stamp <= upto):
+                yield number, stamp, instrument, price, lots
 
     def balances(self) -> defaultdict[int, int]:
         """Every ledger account's balance."""
@@ -339,13 +340,23 @@ def audit(store: Store, state: State) -> None:
     book = store.book()
     book.check()
     assert (book.head, book.count) == (state.book.head, state.book.count), "head of the transfers"
-    assert not list(store.rows(_POSITIONS_DIFFER)), "positions are not the sum of the cleared legs"
+    assert not list(store.rows(_POSITIONS_DIFFER)), "positions are not the sum of what was cleared"
 
 
+# A combination's trade moves no position: its legs do.
 _POSITIONS_DIFFER: Final = f"""
+    with moved as (
+        select instrument, buyer, seller,
+               iif(kind = {EntryKind.BUST:d}, -quantity, quantity) as lots
+        from journal
+        where kind in ({EntryKind.TRADE:d}, {EntryKind.BUST:d}, {EntryKind.LEG:d},
+                       {EntryKind.TRANSFER:d})
+              and instrument in (select instrument from positions)
+              and instrument not in
+                  (select instrument from journal where kind = {EntryKind.EXPIRY:d})
+    )
     select account, instrument, sum(net) from (
         select account, instrument, net from positions
-        union all
-        select account, instrument, -lots from cleared_legs where instrument not in
-            (select instrument from journal where kind = {EntryKind.EXPIRY:d})
+        union all select buyer, instrument, -lots from moved
+        union all select seller, instrument, lots from moved
     ) group by account, instrument having sum(net) != 0"""

@@ -36,7 +36,23 @@ def settle(
     """Close the open business date and settle every instrument once."""
     from exchange.app import requests  # noqa: PLC0415
 
-    result = operate(requests.Settle(), data, url, key)
+    _show_settled(operate(requests.Settle(), data, url, key), as_json)
+
+
+@app.command("cycle")
+def cycle(
+    data: Data = DEFAULT_DATA,
+    url: Url = "",
+    key: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Pay the variation of the intraday cycle that is due, if the market has not done so."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    _show_settled(operate(requests.RunCycle(), data, url, key), as_json)
+
+
+def _show_settled(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(result)
     else:
@@ -65,6 +81,20 @@ def show_rulings(result: dict[str, Any], as_json: bool) -> None:
         print(f"{ruling['operation']} {ruling['outcome']}: {facts}")
     for id, why in result.get("dues_refused", {}).items():
         print(f"not done yet: {id}: {why}")
+
+
+@market_command(app, "schedule", show=show_rulings)
+def schedule(
+    times: Annotated[
+        list[str] | None, typer.Argument(help="HH:MM, UTC; none at all ends the schedule.")
+    ] = None,
+) -> "requests.PutRecord":
+    """Set the times of the day at which variation is paid besides the day's settlement."""
+    from exchange.app import requests  # noqa: PLC0415
+    from exchange.clearing.cycles import ScheduleCycles  # noqa: PLC0415
+    from exchange.clearing.records import write  # noqa: PLC0415
+
+    return requests.PutRecord(record=write(ScheduleCycles(times=tuple(times or ()))))
 
 
 @market_command(app, "propose-price")
