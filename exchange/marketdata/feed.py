@@ -6,12 +6,12 @@ A snapshot is made in band, between two batches, so the next delta follows it wi
 """
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from exchange.marketdata.depth import MOVING_KINDS, Depth
 from exchange.marketdata.instruments import Instrument, Instruments, Window, micros_text
 from exchange.marketdata.stream import Row
-from exchange.messages import INDEX_BITS, Breaker, EventFlag, EventKind
+from exchange.messages import INDEX_BITS, Breaker, EventFlag, EventKind, TransferKind
 from exchange.messages.wire import (
     AuctionResult,
     BreakerData,
@@ -22,6 +22,7 @@ from exchange.messages.wire import (
     Level,
     PublicCorrection,
     PublicTrade,
+    PublicTransfer,
     Response,
 )
 
@@ -30,6 +31,13 @@ _MS: Final = 1_000_000
 _TRADE: Final = int(EventKind.TRADE)
 _SELL: Final = int(EventFlag.SELL)
 _AUCTION: Final = int(EventFlag.AUCTION)
+_TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
+_DUPLICATE: Final = int(EventFlag.DUPLICATE)
+_AGREED: Final[dict[int, Literal["give_up", "block", "efp"]]] = {
+    int(TransferKind.GIVE_UP): "give_up",
+    int(TransferKind.BLOCK): "block",
+    int(TransferKind.EFP): "efp",
+}  # what is told to all; who is ported from whom is not
 _CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
 _AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
     EventKind.AUCTION_INDICATED: IndicativePrice,
@@ -64,12 +72,16 @@ class Feed:
                     instrument = self.instruments.by_id[row[5]]
                     channel = instrument.channels[TRADES]
                     if channel in wanted:
-                        out.append((channel, self._trade(instrument, row)))
+                        out.append((channel, trade_of(instrument, row, stamp)))
                 continue
+            if kind == _TRANSFERRED and row[4] in _AGREED and not row[3] & _DUPLICATE:
+                instrument = self.instruments.by_id[row[5]]
+                if instrument.channels[TRADES] in wanted:
+                    out.append((instrument.channels[TRADES], transfer_of(instrument, row, stamp)))
             if kind in _CORRECTIONS:
                 instrument = self.instruments.by_id[row[5]]
                 if instrument.channels[TRADES] in wanted:
-                    out.append((instrument.channels[TRADES], self._correction(instrument, row)))
+                    out.append((instrument.channels[TRADES], correction_of(instrument, row, stamp)))
             if kind in _AUCTIONS:
                 instrument = self.instruments.by_id[row[5]]
                 if instrument.channels[STATE] in wanted:
@@ -180,30 +192,6 @@ class Feed:
             price=instrument.price_text(row[8]) if row[10] else None,
         )
 
-    def _trade(self, instrument: Instrument, row: Row) -> PublicTrade:
-        return PublicTrade(
-            instrument=instrument.code,
-            sequence=row[0],
-            index=row[1],
-            time=self.time,
-            match_number=str(row[0] << INDEX_BITS | row[1]),
-            price=instrument.price_text(row[8]),
-            quantity=str(row[9]),
-            aggressor=None if row[3] & _AUCTION else "sell" if row[3] & _SELL else "buy",
-        )
-
-    def _correction(self, instrument: Instrument, row: Row) -> PublicCorrection:
-        return PublicCorrection(
-            instrument=instrument.code,
-            sequence=row[0],
-            index=row[1],
-            time=self.time,
-            kind="bust" if row[2] == EventKind.TRADE_BUSTED else "adjustment",
-            match_number=str(row[7]),
-            price=instrument.price_text(row[8]),
-            quantity=str(row[9]),
-        )
-
 
 _KINDS: Final = frozenset({"depth", "trades", "state"})
 
@@ -222,3 +210,44 @@ def _breaker(instrument: Instrument, which: Breaker) -> BreakerData | None:
 
 def _levels(instrument: Instrument, levels: list[tuple[int, int]]) -> list[Level]:
     return [(instrument.price_text(price), str(lots)) for price, lots in levels]
+
+
+def trade_of(instrument: Instrument, row: Row, time: int) -> PublicTrade:
+    """Return the public message of a TRADE."""
+    return PublicTrade(
+        instrument=instrument.code,
+        sequence=row[0],
+        index=row[1],
+        time=time,
+        match_number=str(row[0] << INDEX_BITS | row[1]),
+        price=instrument.price_text(row[8]),
+        quantity=str(row[9]),
+        aggressor=None if row[3] & _AUCTION else "sell" if row[3] & _SELL else "buy",
+    )
+
+
+def correction_of(instrument: Instrument, row: Row, time: int) -> PublicCorrection:
+    """Return the public message of what busts or adjusts a trade."""
+    return PublicCorrection(
+        instrument=instrument.code,
+        sequence=row[0],
+        index=row[1],
+        time=time,
+        kind="bust" if row[2] == EventKind.TRADE_BUSTED else "adjustment",
+        match_number=str(row[7]),
+        price=instrument.price_text(row[8]),
+        quantity=str(row[9]),
+    )
+
+
+def transfer_of(instrument: Instrument, row: Row, time: int) -> PublicTransfer:
+    """Return the public message of lots that changed hands off the book."""
+    return PublicTransfer(
+        instrument=instrument.code,
+        sequence=row[0],
+        index=row[1],
+        time=time,
+        kind=_AGREED[row[4]],
+        price=micros_text(row[8]),
+        quantity=str(row[9]),
+    )

@@ -41,6 +41,7 @@ from exchange.messages.wire_mass import (
 from exchange.messages.wire_moves import Corrected as Corrected
 from exchange.messages.wire_moves import CorrectionText as CorrectionText
 from exchange.messages.wire_moves import LegTraded as LegTraded
+from exchange.messages.wire_moves import PublicTransfer as PublicTransfer
 from exchange.messages.wire_moves import ResidualPosted as ResidualPosted
 from exchange.messages.wire_moves import Transferred as Transferred
 from exchange.messages.wire_moves import TransferText as TransferText
@@ -558,8 +559,8 @@ AnyResponse: TypeAlias = (
     Returned | Waiting | Elected | Refilled | MassCancelled | Killed | Quoted | Protection |
     Corrected | LegTraded | ResidualPosted | Transferred | Settled | CashMoved | Deficit |
     Subscribed | Unsubscribed | DepthSnapshot | DepthDelta | PublicTrade | PublicCorrection |
-    InstrumentState | IndicativePrice | AuctionResult | Instruments | AccountReport | Orders |
-    Heartbeat
+    PublicTransfer | InstrumentState | IndicativePrice | AuctionResult | Instruments |
+    AccountReport | Orders | Heartbeat
 )  # fmt: skip
 
 encode_json: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
