@@ -196,6 +196,11 @@ class Calendar(msgspec.Struct, frozen=True):
             day = self.before(day, 1)
         return session
 
+    def date_on(self, now: datetime) -> date:
+        """The business date of the session that is on at a moment; between two, the next one's."""
+        session = self.begun(now)
+        return session.day if now < session.closes else self.after(session.day, 1)
+
     def _moment(self, day: date, clock: time) -> datetime:
         return datetime.combine(day, clock, ZoneInfo(self.time_zone)).astimezone(UTC)
 

@@ -83,11 +83,24 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 5.0
 
 
+class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether a market follows the calendar."""
+
+    follow: Annotated[
+        bool,
+        Meta(description="follow the sessions of the calendar; else trade whenever it is served"),
+    ] = False
+    settle: Annotated[
+        bool, Meta(description="settle each day once its session has closed; else an operator does")
+    ] = True
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that may be set."""
 
     serve: Serve = Serve()
     limits: Limits = Limits()
+    schedule: Schedule = Schedule()
 
 
 DEFAULTS: Final = Settings()
@@ -107,7 +120,11 @@ class Entry(NamedTuple):
     text: str
 
 
-_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {"serve": Serve, "limits": Limits}
+_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
+    "serve": Serve,
+    "limits": Limits,
+    "schedule": Schedule,
+}
 
 
 def _fields() -> dict[str, tuple[Any, Any, str]]:
@@ -166,7 +183,8 @@ def load(
         section, _, key = name.partition(".")
         values[section][key] = _checked(name, value, source)
     sources = {name: given[name][1] if name in given else DEFAULT for name in FIELDS}
-    return Effective(Settings(Serve(**values["serve"]), Limits(**values["limits"])), sources)  # type: ignore[arg-type]
+    made = {section: kind(**values[section]) for section, kind in _SECTIONS.items()}
+    return Effective(Settings(**made), sources)  # type: ignore[arg-type]
 
 
 def _from_file(path: Path) -> Iterator[tuple[str, object]]:
