@@ -100,8 +100,9 @@ def _show_state(result: dict[str, Any], as_json: bool) -> None:
     instruments = result.pop("instruments")
     show_facts(result, False)
     print()
-    heads = ("code", "state", "cause", "low limit", "high limit", "mark")
-    show_table(heads, [tuple(instrument.values()) for instrument in instruments])
+    names = ("code", "state", "cause", "low_limit", "high_limit", "mark", "band")
+    rows = [tuple(instrument[name] or "none" for name in names) for instrument in instruments]
+    show_table([name.replace("_", " ") for name in names], rows)
 
 
 @market_command(keys, "create", create=True, show=_as_json)
@@ -211,50 +212,6 @@ def kill(
     return requests.Kill(scope=scope, account=account or 0, session=session, lift=lift)
 
 
-@market_command(admin, "halt")
-def halt(code: str) -> "requests.Halt":
-    """Stop trading in an instrument; its orders stay and may be cancelled."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.Halt(code=code)
-
-
-@market_command(admin, "resume")
-def resume(code: str) -> "requests.Resume":
-    """Start trading in a halted or closed instrument again."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.Resume(code=code)
-
-
-@market_command(admin, "protect")
-def protect(
-    off: Annotated[bool, typer.Option("--off", help="Hold them to nothing of it.")] = False,
-) -> "requests.Protect":
-    """Hold every instrument to the price band and the all-months limit of its terms."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.Protect(on=not off)
-
-
-@market_command(admin, "feature")
-def feature(
-    name: Annotated[str, typer.Argument(help="Its name, as in the admin protocol.")],
-    on: Annotated[bool, typer.Option("--on", help="Turn it on again.")] = False,
-) -> "requests.SetFeature":
-    """Turn a feature of the whole market off without a restart."""
-    import msgspec  # noqa: PLC0415
-
-    from exchange.app import requests  # noqa: PLC0415
-
-    try:
-        return msgspec.convert(
-            {"operation": "feature", "feature": name, "on": on}, requests.SetFeature
-        )
-    except msgspec.ValidationError as error:
-        raise typer.BadParameter(f"no feature {name}: {error}") from error
-
-
 @market_command(admin, "bust")
 def bust(
     match_number: MatchNumber, reason: Reason, malfunction: Malfunction = False
@@ -311,17 +268,6 @@ def open_day(
     from exchange.app import requests  # noqa: PLC0415
 
     return requests.OpenDay(date=day)
-
-
-@market_command(admin, "list")
-def list_contract(
-    code: str,
-    price: Annotated[str, typer.Argument(help="The first mark: dollars per GPU-hour, as 2.650.")],
-) -> "requests.ListContract":
-    """List a contract of the cycle that a market does not list by itself, a physical one say."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.ListContract(code=code, price=price)
 
 
 @market_command(admin, "state", show=_show_state)
