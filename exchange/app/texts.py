@@ -8,6 +8,7 @@ from exchange.app import wishes
 from exchange.app.desk import Desk
 from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
+from exchange.clearing.records import kinds
 
 VARIATION: Final = "variation"  # of ``gains``: what variation has paid since the default
 
@@ -22,10 +23,14 @@ def resolve(text: str, desk: Desk, clearing: Clearing) -> str:
         facts = msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise RequestRefused(f"a record is a JSON object with an operation: {error}") from error
-    if isinstance(facts.get("instrument"), str):
-        facts["instrument"] = desk.instrument(facts["instrument"]).id
-    for name in ("price", "amount"):
-        if isinstance(facts.get(name), str):
+    kind = kinds().get(str(facts.get("operation")))
+    fields = () if kind is None else msgspec.structs.fields(kind)
+    for name in (field.name for field in fields if field.type is int):
+        if not isinstance(facts.get(name), str):
+            continue
+        if name == "instrument":
+            facts[name] = desk.instrument(facts[name]).id
+        elif name in ("price", "amount"):
             facts[name] = wishes.micros(facts[name])
     if facts.get("gains") == VARIATION:
         try:
