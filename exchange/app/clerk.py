@@ -4,6 +4,7 @@ What clearing decides it decides of the log; the clerk brings it there and reads
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,13 +19,14 @@ from exchange.app.expiry import final_price
 from exchange.app.texts import resolve
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
-from exchange.clearing.matters import ACCEPTED
+from exchange.clearing.matters import ACCEPTED, Due
 from exchange.clearing.prices import Priced
 from exchange.clearing.records import takes_two
 from exchange.marketdata.instruments import micros_text
 from exchange.messages import TradingState
 
 CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
+DUES_AT_ONCE: Final = 256  # deposits on their way to the engine
 _POLL_SECONDS: Final = 0.005
 _log = logging.getLogger(__name__)
 
@@ -92,18 +94,32 @@ class Clerk:
         return ruling.facts
 
     async def perform_dues(self) -> dict[str, str]:
-        """Do what clearing asks for, each in its own command: one refused holds up no other.
+        """Do what clearing asks for, each in its own command: one refused holds up no other, but
+        what the house could not take out (``... out``) nobody is given.
 
         Why, by the due's id; what was refused is asked for again with the next of these.
         """
-        refused = {}
-        dues = self._clearing.dues()
-        for asked in dues:
+        refused: dict[str, str] = {}
+        lacking: list[str] = []  # how the ids begin of what there is no money for
+
+        async def perform(asked: Due) -> None:
             try:
                 await self._desk.perform([wishes.due(asked)])
             except WishRejected as rejected:
                 _log.error("clearing asks for %s, and %s", asked.id, rejected)
                 refused[asked.id] = str(rejected)
+                if asked.id.endswith(" out"):
+                    lacking.append(asked.id.removesuffix("out"))
+
+        dues = self._clearing.dues()
+        for deposits, group in itertools.groupby(dues, key=lambda due: due.kind == "deposit"):
+            if deposits:  # these can only be refused each for itself: in few batches
+                given = [due for due in group if not due.id.startswith(tuple(lacking))]
+                for at in range(0, len(given), DUES_AT_ONCE):
+                    await asyncio.gather(*map(perform, given[at : at + DUES_AT_ONCE]))
+            else:
+                for asked in group:
+                    await perform(asked)
         if dues:
             await self.cleared()
         return refused

@@ -7,6 +7,7 @@ from exchange.clearing.cycles import Cycles
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
+from exchange.clearing.fees import Fees
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.matters import Dues, Matter
 from exchange.clearing.members.offbook import OffBook
@@ -22,6 +23,7 @@ MATTERS: Final[tuple[type[Matter], ...]] = (
     MarginVersions,
     Calls,
     Interest,
+    Fees,
     Registry,
     Deliveries,
     Defaults,

@@ -18,8 +18,10 @@ from exchange.clearing.default.fund import FundSize
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.default.payout import CAPITAL
 from exchange.clearing.delivery import dvp
+from exchange.clearing.delivery.course import deadline
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
+from exchange.clearing.fees import Fees
 from exchange.clearing.ledger import Ledger, Movement
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.margin.parameters import MarginParameters, root_of
@@ -31,6 +33,7 @@ from exchange.clearing.pricing import Prices
 from exchange.clearing.projection import Frame, Projection, totals
 from exchange.clearing.state import Divergence, Point
 from exchange.clearing.store import Store, audit
+from exchange.clearing.trial import TrialBalance, trial_balance
 from exchange.messages import INDEX_BITS
 
 if TYPE_CHECKING:
@@ -169,10 +172,10 @@ class Clearing:
         with self._lock:
             return self._state.positions.get(account, instrument).net
 
-    def trial_balance(self) -> statements.TrialBalance:
-        """Every ledger account's balance."""
+    def trial_balance(self) -> TrialBalance:
+        """Every account's balance, of the ledger and of the book."""
         with self._lock:
-            return statements.trial_balance(self._state)
+            return trial_balance(self._state)
 
     def beancount(self) -> Iterator[str]:
         """The whole ledger as lines of a beancount file (exchange.clearing.beancount)."""
@@ -279,6 +282,11 @@ class Clearing:
         with self._lock:
             return day.intraday(self._state, self._store)
 
+    def fees(self) -> Fees:
+        """The fee tiers adopted, and everybody's lots by month."""
+        with self._lock:
+            return copy.deepcopy(self._state.matters.get(Fees))
+
     def cycles(self) -> Cycles:
         """The schedule of intraday cycles, and the one that is due."""
         with self._lock:
@@ -326,6 +334,27 @@ class Clearing:
         """All that a matter knows, as plain data: ``deliveries``, ``defaults``, ``offbook``."""
         with self._lock:
             return msgspec.to_builtins(self._state.matters.all[name], str_keys=True)
+
+    def delivery(self, number: int) -> dict[str, Any] | None:
+        """A delivery as plain data: what it is, its ``terms``, all its ``events`` in order (stamp,
+        operation, outcome, facts), and its next ``deadline``; None if there is none."""
+        query = (
+            "select stamp, operation, outcome, facts from rulings where operation in"
+            " ('delivery', 'attest', 'alternative_delivery')"
+            " and json_extract(facts, '$.delivery') = ? order by number, line"
+        )
+        with self._lock:
+            matter = self._state.matters.get(Deliveries)
+            if not 1 <= number <= len(matter.deliveries):
+                return None
+            found = matter.deliveries[number - 1]
+            terms = matter.expiries[found.instrument].terms
+            rows = [row | {"facts": json.loads(row["facts"])}
+                    for row in self._store.rows(query, (number,))]  # fmt: skip
+            return {
+                **msgspec.to_builtins(found, str_keys=True), "terms": msgspec.to_builtins(terms),
+                "events": rows, "deadline": deadline(found, terms),
+            }  # fmt: skip
 
     def codes(self) -> dict[int, str]:
         """The code of every instrument ever listed, by number."""

@@ -104,7 +104,7 @@ class Matter(msgspec.Struct):
 AMatter = TypeVar("AMatter", bound=Matter)
 
 
-class Dues(Matter):
+class Dues(Matter, dict=True):
     """Commands asked for and not done yet, by id."""
 
     name: ClassVar[str] = "dues"
@@ -122,19 +122,32 @@ class Dues(Matter):
         """Add a due; one that is open already must be the same."""
         assert due.amount > 0, f"a due of nothing: {due}"
         assert self.open.setdefault(due.id, due) == due, f"another due of the id {due.id}"
+        self._by_key()[due.key] = due.id
+
+    def of(self, event: Event) -> Due | None:
+        """The open due that an event is the doing of."""
+        id = self._by_key().get((event.key_lo, event.key_hi)) if self.open else None
+        return None if id is None else self.open.get(id)
+
+    def _by_key(self) -> dict[tuple[int, int], str]:
+        """Ids by request key: made of what is open, and no part of what is stored."""
+        if "by_key" not in self.__dict__:
+            self.__dict__["by_key"] = {due.key: id for id, due in self.open.items()}
+        found: dict[tuple[int, int], str] = self.__dict__["by_key"]
+        return found
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
         """A due's event has come: it is done. One that the engine refuses stays open."""
-        key = event.key_lo, event.key_hi
         if event.kind == EventKind.KILLED:  # has no key: throwing a switch twice changes nothing
             of_account = event.reason == KillScope.ACCOUNT
             dues = [d for d in self.open.values() if d.kind == "kill" and of_account]
             found = next((due for due in dues if due.account == event.account), None)
         else:
-            found = next((due for due in self.open.values() if due.key == key), None)
+            found = self.of(event)
         if found is None:
             return ()
         del self.open[found.id]
+        self._by_key().pop(found.key, None)
         self.done += 1
         return (Ruling("due", "done", {"id": found.id}),)
 

@@ -14,6 +14,7 @@ from exchange.clearing.ledger import (
     BANK,
     CASH,
     HOUSE_FEES,
+    PURPOSES,
     SUSPENSE,
     TRADE_ENTRY,
     VM_CLEARING,
@@ -23,9 +24,9 @@ from exchange.clearing.ledger import (
     cash_of,
     transfer,
 )
-from exchange.clearing.matters import At, Ruling
+from exchange.clearing.matters import At, Dues, Ruling
 from exchange.clearing.settlement import Settlement
-from exchange.clearing.state import Changes, Divergence, Instrument, State, Trading
+from exchange.clearing.state import Activity, Changes, Divergence, Instrument, State, Trading
 from exchange.messages import (
     EVENT,
     EVENT_BYTES,
@@ -194,6 +195,8 @@ class Projection:
         day.value += value
         day.last_price = price
         changes.trading[state.business_date, instrument] = day
+        self._active(account, 0 if legs else quantity, 0, -cash)
+        self._active(maker, 0 if legs else quantity, -maker_cash, 0)
         # What a trade pays is minus its fee; a rebate comes back out of the house's fees.
         postings = transfer(CASH | account, HOUSE_FEES, -cash)
         postings += transfer(CASH | maker, HOUSE_FEES, -maker_cash)
@@ -203,6 +206,18 @@ class Projection:
         )  # fmt: skip
         state.entries += 1
         changes.book(entry, state.ledger.post(entry))
+
+    def _active(self, account: int, lots: int, maker_fee: int, taker_fee: int) -> None:
+        """Count lots and fees of an account's day; below zero they are taken back by a bust."""
+        done = self.state.activity.get(account)
+        if done is None:
+            done = self.state.activity[account] = Activity()
+        done.lots += lots
+        if (maker_fee > 0) == (lots >= 0):
+            done.maker_fees += maker_fee
+        if (taker_fee > 0) == (lots >= 0):
+            done.taker_fees += taker_fee
+        self.changes.activity[self.state.business_date, account] = done
 
     def _leg_traded(self, event: Event) -> None:
         """A leg of a combination's trade, at a clearing price: positions and fees of a trade. It
@@ -214,6 +229,8 @@ class Projection:
         state.positions.trade(instrument, buyer, seller, event.quantity, value)
         changes.positions.add((buyer, instrument))
         changes.positions.add((seller, instrument))
+        self._active(account, event.quantity, 0, -event.a)
+        self._active(maker, event.quantity, -event.b, 0)
         postings = transfer(CASH | account, HOUSE_FEES, -event.a)
         postings += transfer(CASH | maker, HOUSE_FEES, -event.b)
         self._book(
@@ -266,11 +283,13 @@ class Projection:
         day.volume += lots
         day.value += value
         changes.trading[state.business_date, event.instrument] = day
+        self._active(account, lots, 0, -event.a)
+        self._active(maker, lots, -event.b, 0)
         postings = transfer(HOUSE_FEES, CASH | account, event.a)
         postings += transfer(HOUSE_FEES, CASH | maker, event.b)
         kind = EntryKind.BUST if busted else EntryKind.ADJUSTMENT
         self._book(
-            number, kind, postings, instrument=event.instrument, price=event.price,
+            number, kind, postings, instrument=event.instrument, price=price,
             quantity=event.quantity, buyer=buyer, seller=seller,
         )  # fmt: skip
 
@@ -281,7 +300,9 @@ class Projection:
             EventKind.WITHDRAWN: (EntryKind.WITHDRAWAL, cash, BANK),
             EventKind.FEE_CHARGED: (EntryKind.FEE, cash, HOUSE_FEES),
         }[EventKind(event.kind)]
-        number = _number(event)
+        number, due = _number(event), self.state.matters.get(Dues).of(event)
+        if due is not None:
+            kind = PURPOSES.get(due.id.partition(" ")[0], kind)
         self._book(number, kind, [(debit, credit, event.price)], buyer=account)
         self._compare(number, "cash", self.state.ledger.cash(account), event.b, account)
 
@@ -387,6 +408,7 @@ class Projection:
     def _day_opened(self, event: Event) -> None:
         self.state.business_date = event.quantity
         self.state.trading.clear()
+        self.state.activity.clear()
 
     def _checkpointed(self, event: Event) -> None:
         number, state = _number(event), self.state

@@ -29,11 +29,20 @@ from exchange.clearing.ledger import (
     link,
 )
 from exchange.clearing.matters import Matters
-from exchange.clearing.state import Changes, Divergence, Instrument, Point, State, Trading, gather
+from exchange.clearing.state import (
+    Activity,
+    Changes,
+    Divergence,
+    Instrument,
+    Point,
+    State,
+    Trading,
+    gather,
+)
 from exchange.clearing.transfers import Book, Row
 from exchange.messages import HOUSE_ACCOUNT, AccountKind
 
-STORE_VERSION: Final = 3
+STORE_VERSION: Final = 4
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -70,6 +79,10 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
          "last_price": int},
         ("business_date", "instrument"),
     ),
+    "activity": (
+        {"business_date": int, "account": int, "lots": int, "maker_fees": int, "taker_fees": int},
+        ("business_date", "account"),
+    ),
     "divergences": (
         {"sequence": int, "event_index": int, "what": str, "account": int, "instrument": int,
          "ours": int, "engine": int},
@@ -84,15 +97,23 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
 }  # fmt: skip
 
 _VIEWS: Final = {
+    # What changed hands, at clearing prices; of a combination both its own trade and its legs. An
+    # adjustment moves no lots: its price is the change, of ``adjusted`` lots.
     "cleared_legs": f"""
-        select number as match_number, business_date, buyer as account, instrument,
-               iif(kind = {EntryKind.TRADE:d}, quantity, -quantity) as lots,
-               price as price_ticks
-        from journal where kind in ({EntryKind.TRADE:d}, {EntryKind.BUST:d})
+        with legs as (
+            select number, business_date, buyer, seller, instrument,
+                   case kind when {EntryKind.BUST:d} then -quantity
+                             when {EntryKind.ADJUSTMENT:d} then 0 else quantity end as lots,
+                   iif(kind = {EntryKind.ADJUSTMENT:d}, quantity, 0) as adjusted,
+                   iif(kind in ({EntryKind.LEG:d}, {EntryKind.TRANSFER:d}), price,
+                       price * tick_scale) as price
+            from journal join instruments using (instrument)
+            where kind in ({EntryKind.TRADE:d}, {EntryKind.BUST:d}, {EntryKind.ADJUSTMENT:d},
+                           {EntryKind.LEG:d}, {EntryKind.TRANSFER:d}))
+        select number as match_number, business_date, buyer as account, instrument, lots, adjusted,
+               price from legs
         union all
-        select number, business_date, seller, instrument,
-               iif(kind = {EntryKind.TRADE:d}, -quantity, quantity), price
-        from journal where kind in ({EntryKind.TRADE:d}, {EntryKind.BUST:d})""",
+        select number, business_date, seller, instrument, -lots, -adjusted, price from legs""",
     "settlement_prices": f"""
         select business_date, instrument, quantity as cycle, price
         from journal where kind in ({EntryKind.SETTLEMENT:d}, {EntryKind.EXPIRY:d})""",
@@ -108,6 +129,7 @@ _WRITES: Final = {
     "movements": "insert into movements values (?, ?, ?, ?) on conflict do update"
     " set amount = amount + excluded.amount",
     "trading": "insert or replace into trading values (?, ?, ?, ?, ?, ?)",
+    "activity": "insert or replace into activity values (?, ?, ?, ?, ?)",
     "divergences": "insert into divergences values (?, ?, ?, ?, ?, ?, ?)",
     "rulings": "insert into rulings values (?, ?, ?, ?, ?, ?, ?)",
     "matters": "insert or replace into matters values (?, ?)",
@@ -189,6 +211,10 @@ class Store:
         for row in self.rows("select * from trading where business_date = ?", (date,)):
             state.trading[row["instrument"]] = Trading(
                 row["trades"], row["volume"], row["value"], row["last_price"]
+            )
+        for row in self.rows("select * from activity where business_date = ?", (date,)):
+            state.activity[row["account"]] = Activity(
+                row["lots"], row["maker_fees"], row["taker_fees"]
             )
         state.divergences = self.divergences()
         state.matters = self.matters()
@@ -309,6 +335,7 @@ def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any,
     yield "positions", [(account, key, p.net, p.cost) for account, key, p in held]
     yield "movements", [(*key, amount) for key, amount in changes.movements().items()]
     yield "trading", [(*key, *astuple(t)) for key, t in changes.trading.items()]
+    yield "activity", [(date, a, *astuple(done)) for (date, a), done in changes.activity.items()]
     yield "divergences", [astuple(d) for d in changes.divergences]
     yield "rulings", changes.rulings
     yield "matters", state.matters.encoded()

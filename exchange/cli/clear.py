@@ -131,11 +131,11 @@ def record(
 
 @app.command("trial-balance")
 def trial_balance(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
-    """Print every ledger account's balance; debits equal credits or the exit code is 1."""
+    """Print every account's balance, ledger and book; debits equal credits or the code is 1."""
     with ledger(data) as clearing:
         balance = clearing.trial_balance()
     show_json(asdict(balance)) if as_json else print(balance.text())
-    if balance.debits != balance.credits:
+    if not balance.is_balanced:
         fail("debits and credits differ: the ledger is broken; keep its directory")
 
 
