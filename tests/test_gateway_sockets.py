@@ -8,7 +8,6 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
-import venue as market
 from sockets import ORIGIN, House, hear, running
 from venue import CODE, RICH, THIRD, enter
 
@@ -128,10 +127,7 @@ async def test_a_reader_that_stops_is_evicted_and_others_are_not_b30(
     assert (await house.say(trader, enter("a")))[0]["type"] == "accepted"
 
 
-async def test_instruments_and_health_over_http(house: House) -> None:
-    async with house.client.get(f"{house.url}/api/v1/instruments") as answer:
-        told = await answer.json()
-    assert [listed["code"] for listed in told["instruments"]] == [CODE, market.OTHER]
+async def test_health_over_http(house: House) -> None:
     async with house.client.get(f"{house.url}/api/v1/health") as answer:
         health = await answer.json()
     assert health["sequence"] == house.venue.hub.sequence

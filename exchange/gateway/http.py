@@ -4,6 +4,7 @@ The parts of the signature travel in four headers, so that no secret is ever in 
 to a refused request is the reject of the WebSocket, and its status follows from the reason alone.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -42,6 +43,13 @@ STATUS: Final[dict[AnyReason, int]] = {
 }
 
 
+_OF_HTTP: Final[dict[int, AnyReason]] = {
+    404: Reason.NOT_FOUND,
+    405: Reason.UNKNOWN_COMMAND,
+    413: GatewayReason.BODY_TOO_LARGE,
+}
+
+
 def json_answer(body: bytes, status: int = 200) -> web.Response:
     """Return an answer in JSON."""
     return web.Response(body=body, status=status, content_type="application/json")
@@ -55,6 +63,21 @@ def answer_refused(refused: Refused, headers: dict[str, str] | None = None) -> w
     if told.retry_after_ms is not None:
         answer.headers["Retry-After"] = str(-(-told.retry_after_ms // 1_000))
     return answer
+
+
+@web.middleware
+async def name_refusals(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Give what the HTTP library itself refuses under ``/api/v1`` its name and number, too."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        reason = _OF_HTTP.get(error.status)
+        if reason is None or not request.path.startswith("/api/v1"):
+            raise
+        allowed = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        return answer_refused(Refused(reason, None, error.reason), allowed)
 
 
 def admit(request: web.Request, body: bytes, keys: Keys, now_ms: int) -> Key:

@@ -80,7 +80,7 @@ class Hub:
         view = view or View()
         self.put = self._submit = submit
         self.queue_full = queue_full
-        self._no_such_position = no_such_position
+        self.no_such_position = no_such_position
         self.keys = keys
         self.now_ms = now_ms
         self.draining = False
@@ -99,7 +99,7 @@ class Hub:
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
         self._logoffs: list[tuple[int, bytes]] = []  # refused by a full queue, tried again
         self._connections = 0
-        self._epochs = view.epochs
+        self.epochs = view.epochs
         self._resumes: dict[int, Resume] = {}  # not live yet, by connection number
 
     def submit(self, source: int, record: bytes, ingress_ns: int, text: str | None) -> bool:
@@ -154,7 +154,7 @@ class Hub:
         if key.account not in self.accounts.by_id:
             raise Refused(Reason.UNKNOWN_ACCOUNT)
         if logon.after is not None:
-            check_position(self._tape, self._epochs.place(logon.after), self._no_such_position)
+            check_position(self._tape, self.epochs.place(logon.after), self.no_such_position)
         if not key.may(Right.CANCEL):
             session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
             self._ready(session, 0, (self.sequence + 1, 0))
@@ -251,7 +251,7 @@ class Hub:
     def read_back(self, commands: int) -> Iterator[Released]:
         """Yield what was released by the last so many commands, up to where the hub stands."""
         after = max(0, self.sequence - commands)
-        place = self._epochs.place(Position(self.epoch, after, 0))
+        place = self.epochs.place(Position(self.epoch, after, 0))
         for released in self._tape.read(*place):
             if released.first_sequence > self.sequence:
                 return
@@ -263,7 +263,7 @@ class Hub:
         rows: list[Row] = list(EVENT.iter_unpack(released.events))
         texts = dict(released.texts)
         if released.epoch != self.epoch:
-            self._epochs.note(released.epoch, released.first_sequence)
+            self.epochs.note(released.epoch, released.first_sequence)
         self.epoch = released.epoch
         self.sequence = released.first_sequence + released.count - 1
         readers: dict[int, Session] = {}
@@ -386,7 +386,7 @@ class Hub:
             session.send(logged_on)
             self._by_account.setdefault(key.account, []).append(session)
         else:
-            start = self._epochs.place(logon.after)
+            start = self.epochs.place(logon.after)
             resume = Resume(session, key.account, start, place, logged_on)
             self._resumes[session.number] = resume
 

@@ -18,14 +18,18 @@ from typing import Any, Final, Protocol
 
 from aiohttp import WSMessage, WSMsgType, web
 
+from exchange.gateway import openapi
 from exchange.gateway.access import peer
 from exchange.gateway.decode import Refused
-from exchange.gateway.http import answer_refused, json_answer
+from exchange.gateway.http import answer_refused, json_answer, name_refusals
 from exchange.gateway.hub import Hub
+from exchange.gateway.openapi import OPENAPI_PATH
+from exchange.gateway.rest import PREFIX
 from exchange.gateway.session import CLOSE_POLICY, JSON, MSGPACK, Session
 from exchange.marketdata.stream import Released
 from exchange.messages import Limit
 from exchange.messages.access import GatewayReason
+from exchange.messages.rest import Health
 from exchange.messages.wire import (
     HEARTBEAT_MS,
     JSON_PROTOCOL,
@@ -39,6 +43,7 @@ SILENT_SECONDS: Final = 5.0  # a connection that has neither logged on nor subsc
 CLOSE_SECONDS: Final = 2.0
 BATCHES_IN_ONE_GO: Final = 64
 CLOSE_IDLE: Final = 4000
+BODY_BYTES: Final = 1 << 20  # of an HTTP request, as sent and inflated
 PINGS_A_SECOND: Final = 32  # of one connection, pongs included
 ADDRESS_CONNECTIONS: Final = 32
 LOOPBACK_CONNECTIONS: Final = 4_096
@@ -73,12 +78,13 @@ class Gateway:
         self._addresses: Counter[str] = Counter()  # connections, by peer's address
         self._links: set[Link] = set()
         self._runner: web.AppRunner | None = None
+        self._document = openapi.encoded()
         # Told of each released batch, once the hub has taken it in and before anything is sent.
         self.watchers: list[Callable[[Released], None]] = []
-        self.app = web.Application(client_max_size=Limit.FRAME_BYTES)
+        self.app = web.Application(client_max_size=BODY_BYTES, middlewares=[name_refusals])
         self.app.router.add_get("/ws", self._websocket)
-        self.app.router.add_get("/api/v1/instruments", self._instruments)
-        self.app.router.add_get("/api/v1/health", self._health)
+        self.app.router.add_get(f"{PREFIX}/health", self._health, allow_head=False)
+        self.app.router.add_get(OPENAPI_PATH, self._openapi, allow_head=False)
 
     async def start(self, host: str, port: int, tls: SSLContext | None = None) -> int:
         """Listen, for TLS alone if there is a context; return the port, a free one if it was 0."""
@@ -177,19 +183,18 @@ class Gateway:
         if origin is not None and origin not in self._origins:
             raise web.HTTPForbidden(text="this origin is not let in")
 
-    async def _instruments(self, request: web.Request) -> web.Response:
-        hub = self._hub
-        return json_answer(encode_json(hub.queries.instruments(hub.sequence)))
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return json_answer(self._document)
 
     async def _health(self, request: web.Request) -> web.Response:
         hub = self._hub
-        health = {
-            "epoch": hub.epoch,
-            "sequence": hub.sequence,
-            "time": hub.feed.time,
-            "connections": len(self._links),
-            "protocol_version": PROTOCOL_VERSION,
-        }
+        health = Health(
+            epoch=hub.epoch,
+            sequence=hub.sequence,
+            time=hub.feed.time,
+            connections=len(self._links),
+            protocol_version=PROTOCOL_VERSION,
+        )
         return json_answer(encode_json(health))
 
 
