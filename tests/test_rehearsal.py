@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -116,7 +116,7 @@ def state_of(data: Path) -> dict[str, Any]:
 
 
 def run(
-    page: Path, url: str, at: Path, meanwhile: dict[str, Callable[[], object]]
+    page: Path, url: str, at: Path, meanwhile: Mapping[str, Callable[[], object]]
 ) -> dict[str, str]:
     """The page's commands, in order: what each said; the first that fails is an AssertionError.
 
