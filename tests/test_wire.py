@@ -15,7 +15,13 @@ from exchange.messages.access import RETRYABLES, GatewayReason
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
 REQUESTS = get_args(wire.AnyRequest)
 RESPONSES = get_args(wire.AnyResponse)
-PARTS = (wire.InstrumentData, wire.PositionReport, wire.WorkingOrder)
+PARTS = (
+    wire.InstrumentData,
+    wire.PositionReport,
+    wire.WorkingOrder,
+    wire.LegData,
+    wire.BreakerData,
+)
 ROW = re.compile(r"^\| ([a-z_]+) \| (\w+) \| (.+) \|$", re.MULTILINE)
 
 
