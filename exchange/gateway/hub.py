@@ -307,6 +307,7 @@ class Hub:
     ) -> None:
         """Apply the events and queue their reports, each account's encoded in one go."""
         by_account, build, made = self._by_account, self.reports.kinds.get, self.reports.made
+        self.accounts.now = stamp
         apply, text_of = self.accounts.apply, texts.get
         reports: defaultdict[int, list[Response]] = defaultdict(list)
         for row in rows:

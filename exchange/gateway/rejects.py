@@ -105,7 +105,9 @@ def from_refused(refused: Refused, op: str | None = None) -> Rejected:
     )
 
 
-def from_event(row: Row, time: int, text: str | None, instrument: Instrument | None) -> Rejected:
+def from_event(
+    row: Row, time: int, text: str | None, instrument: Instrument | None, tokens: int | None
+) -> Rejected:
     """Return the reject that a REJECTED event tells of; ``text`` came with its command."""
     reason = Reason(row[4])
     key = row[11].to_bytes(8, "little") + row[12].to_bytes(8, "little")
@@ -127,6 +129,7 @@ def from_event(row: Row, time: int, text: str | None, instrument: Instrument | N
         sequence=row[0],
         index=row[1],
         time=time,
+        tokens=tokens,
     )
 
 

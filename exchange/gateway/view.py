@@ -12,8 +12,9 @@ from typing import Final
 import msgspec
 
 from exchange.gateway import accounts as accounts_module
-from exchange.gateway import resume
+from exchange.gateway import buckets, resume
 from exchange.gateway.accounts import Account, Accounts, Holding, Order
+from exchange.gateway.buckets import Bucket
 from exchange.gateway.resume import Epochs, Place
 from exchange.marketdata import depth, feed, instruments
 from exchange.marketdata.depth import BUY, SELL, Depth
@@ -56,8 +57,9 @@ _PASSING: Final = bytes(
         EventKind.LOTS_TRANSFERRED,
     }
 )
-_MODULES: Final = (accounts_module, resume, depth, feed, instruments)
+_MODULES: Final = (accounts_module, buckets, resume, depth, feed, instruments)
 
+Throttle = tuple[int, int, int]  # interval, burst, tat
 Levels = list[tuple[int, int]]  # price in ticks, lots
 
 
@@ -70,8 +72,8 @@ class _Packed(msgspec.Struct, array_like=True):
     events: bytes
     texts: list[tuple[int, str]]
     stamps: list[tuple[int, int]]
-    # id, member, cash, killed, holdings
-    accounts: list[tuple[int, int, int, int, list[tuple[int, int, int]]]]
+    # id, member, cash, killed, throttle, holdings
+    accounts: list[tuple[int, int, int, int, Throttle, list[tuple[int, int, int]]]]
     stopped: list[int]
     orders: list[Order]
     finished: list[int]
@@ -111,6 +113,7 @@ class View:
         if epoch != self.position[0]:
             self.epochs.note(epoch, rows[0][0])
         self.feed.apply(rows, stamp, texts, ())
+        self.accounts.now = stamp
         apply, text_of = self.accounts.apply, texts.get
         for row in rows:
             apply(row, text_of(row[0]))
@@ -145,7 +148,7 @@ class View:
             list(self.texts.items()),
             list(self.stamps.items()),
             [
-                (number, one.member, one.cash, one.killed, _held(one))
+                (number, one.member, one.cash, one.killed, _throttle(one), _held(one))
                 for number, one in accounts.by_id.items()
             ],
             sorted(accounts.stopped),
@@ -176,6 +179,11 @@ class View:
         return view
 
 
+def _throttle(account: Account) -> Throttle:
+    bucket = account.bucket
+    return (bucket.interval, bucket.burst, bucket.tat)
+
+
 def _held(account: Account) -> list[tuple[int, int, int]]:
     return [(number, one.net, one.cost) for number, one in account.holdings.items()]
 
@@ -183,8 +191,9 @@ def _held(account: Account) -> list[tuple[int, int, int]]:
 def _fill(accounts: Accounts, packed: _Packed) -> None:
     by_id, orders = accounts.by_id, accounts.orders
     accounts.stopped = set(packed.stopped)
-    for number, member, cash, killed, holdings in packed.accounts:
-        account = by_id[number] = Account(member)
+    accounts.now = packed.time
+    for number, member, cash, killed, throttle, holdings in packed.accounts:
+        account = by_id[number] = Account(member, Bucket(*throttle))
         account.cash, account.killed = cash, killed
         for instrument, net, cost in holdings:
             holding = account.holdings[instrument] = Holding()

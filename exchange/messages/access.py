@@ -33,6 +33,11 @@ SCOPES: Final[dict[Scope, Right]] = {
 }
 
 
+# Tokens of the account's throttle that a request spends, by ``op``; one that is not named is free.
+# A quote that only takes back is free, too.
+COSTS: Final = {"enter": 1, "replace": 1, "quote": 1}
+
+
 class GatewayReason(IntEnum):
     """Rejects that the gateway alone gives; the engine's vocabulary has none of them. In the bands
     of ``Reason``, whose numbers they never repeat."""

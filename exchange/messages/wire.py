@@ -228,6 +228,7 @@ class Rejected(Response, frozen=True, kw_only=True, tag="rejected"):
     sequence: int | None = None
     index: int | None = None
     time: int | None = None
+    tokens: int | None = None  # as in ``accepted``
 
 
 class OrderReport(Response, frozen=True, gc=False):
@@ -260,6 +261,7 @@ class Accepted(OrderReport, frozen=True, gc=False, tag="accepted"):
     duplicate: bool = False  # the first answer to a repeated id; nothing new happened
     stop: bool = False  # it waits for its trigger: ``waiting`` follows
     display_quantity: str | None = None  # of an iceberg
+    tokens: int | None = None  # what the account's throttle has left; absent in a replay
 
 
 class Execution(OrderReport, frozen=True, gc=False, tag="execution"):
@@ -305,6 +307,7 @@ class Replaced(OrderReport, frozen=True, kw_only=True, tag="replaced"):
     priority_kept: bool
     request_id: str | None = None
     duplicate: bool = False
+    tokens: int | None = None  # as in ``accepted``
 
 
 class Dormant(OrderReport, frozen=True, kw_only=True, tag="dormant"):
@@ -520,6 +523,9 @@ class AccountReport(Response, frozen=True, kw_only=True, tag="account"):
     open_orders: int
     positions: list[PositionReport]
     killed: bool = False
+    tokens: int | None = None  # what the throttle had left at ``time``
+    burst: int = 1  # what it holds when full
+    interval_ns: int = 0  # log time in which it gets one
 
 
 class WorkingOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
