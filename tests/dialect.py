@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import itertools
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -68,8 +69,11 @@ class Rpc:
 class Venue:
     """A serving market, its accounts' keys, and connections to it."""
 
-    def __init__(self, market: Market, addresses: Addresses, exits: AsyncExitStack) -> None:
+    def __init__(
+        self, market: Market, addresses: Addresses, exits: AsyncExitStack, trusted: Path | None
+    ) -> None:
         self.market = market
+        self._tls: Any = ssl.create_default_context(cafile=trusted) if trusted else True
         self.ws = addresses.ws.removesuffix("/ws")
         self.http = addresses.http.removesuffix("/api/v1")
         self._exits = exits
@@ -82,7 +86,7 @@ class Venue:
     async def rpc(self, key: tuple[str, str] | None = None) -> Rpc:
         """Return a connection, logged on if there is a key."""
         session = await self._exits.enter_async_context(aiohttp.ClientSession())
-        made = session.ws_connect(f"{self.ws}/ws/api/v2")
+        made = session.ws_connect(f"{self.ws}/ws/api/v2", ssl=self._tls)
         rpc = Rpc(await self._exits.enter_async_context(made))
         if key is not None:
             await rpc.call("public/auth", **signature(*key, self.market.hub.now_ms()))
@@ -94,13 +98,18 @@ class Venue:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, directory: Path, **serve: Any) -> AsyncIterator[Self]:
-        """A market on loopback, by the machine's own clock, which clients sign with."""
+    async def open(
+        cls, directory: Path, trusted: Path | None = None, **serve: Any
+    ) -> AsyncIterator[Self]:
+        """A market on loopback, by the machine's own clock, which clients sign with.
+
+        ``trusted`` is the certificate of one that serves TLS.
+        """
         settings = Settings(serve=Serve(deribit=True, **serve))
         market = await Market.start(directory, settings=settings)
         try:
             async with AsyncExitStack() as exits:
-                yield cls(market, await market.listen("127.0.0.1", 0), exits)
+                yield cls(market, await market.listen("127.0.0.1", 0), exits, trusted)
         finally:
             await market.stop()
 
