@@ -36,6 +36,7 @@ _SATURDAY: Final = 5
 _DAY: Final = timedelta(days=1)
 _YEAR_LOW: Final = 2000
 _YEAR_HIGH: Final = 2099
+_MINUTES_HIGH: Final = 720
 
 
 class Month(msgspec.Struct, frozen=True, order=True):
@@ -100,9 +101,12 @@ class Session(msgspec.Struct, frozen=True):
     """The trading session of one business day: moments in UTC, ``closes`` not included."""
 
     day: date
+    pre_opens: datetime
+    opening_auction: datetime
     opens: datetime
     settlement_from: datetime
     settlement_to: datetime
+    closing_auction: datetime
     closes: datetime
 
 
@@ -120,6 +124,10 @@ class Calendar(msgspec.Struct, frozen=True):
     closes: time
     settlement_from: time
     settlement_to: time
+    pre_open_minutes: int  # before ``opens``: orders are collected
+    opening_auction_minutes: int  # before ``opens``, within the pre-open
+    closing_auction_minutes: int  # before ``closes``
+    indicate_seconds: int  # between two indicative prices while orders are collected
     first_year: int
     last_year: int
     holidays: dict[date, str]
@@ -168,13 +176,30 @@ class Calendar(msgspec.Struct, frozen=True):
         if not self.is_business_day(day):
             why = self.holidays.get(day, "a weekend")
             raise CalendarError(f"{day} has no session: {why}")
+        opens = self._moment(day - _DAY, self.opens)
+        closes = self._moment(day, self.closes)
         return Session(
             day=day,
-            opens=self._moment(day - _DAY, self.opens),
+            pre_opens=opens - timedelta(minutes=self.pre_open_minutes),
+            opening_auction=opens - timedelta(minutes=self.opening_auction_minutes),
+            opens=opens,
             settlement_from=self._moment(day, self.settlement_from),
             settlement_to=self._moment(day, self.settlement_to),
-            closes=self._moment(day, self.closes),
+            closing_auction=closes - timedelta(minutes=self.closing_auction_minutes),
+            closes=closes,
         )
+
+    def begun(self, now: datetime) -> Session:
+        """The last session whose pre-open has come by a moment; it may have closed since."""
+        day = self.at_or_before(now.date() + _DAY)  # one that opens the evening before
+        while (session := self.session(day)).pre_opens > now:
+            day = self.before(day, 1)
+        return session
+
+    def date_on(self, now: datetime) -> date:
+        """The business date of the session that is on at a moment; between two, the next one's."""
+        session = self.begun(now)
+        return session.day if now < session.closes else self.after(session.day, 1)
 
     def _moment(self, day: date, clock: time) -> datetime:
         return datetime.combine(day, clock, ZoneInfo(self.time_zone)).astimezone(UTC)
@@ -225,6 +250,10 @@ _RULES: Final = {
     "closes": _CLOCK_RULE,
     "settlement_from": _CLOCK_RULE,
     "settlement_to": _CLOCK_RULE,
+    "pre_open_minutes": number(2, _MINUTES_HIGH),
+    "opening_auction_minutes": number(1, _MINUTES_HIGH),
+    "closing_auction_minutes": number(1, _MINUTES_HIGH),
+    "indicate_seconds": number(1, 60 * _MINUTES_HIGH),
     "first_year": number(_YEAR_LOW, _YEAR_HIGH),
     "last_year": number(_YEAR_LOW, _YEAR_HIGH),
 }
@@ -284,10 +313,24 @@ def _joint_faults(
     file: str, place: str, values: dict[str, Any], holidays: dict[date, str]
 ) -> list[Fault]:
     """Faults between fields that keep their own rules."""
-    faults = []
-    if not values["settlement_from"] < values["settlement_to"] <= values["closes"]:
-        rule = "must be after settlement_from and not after closes"
-        faults.append(Fault(file, f"{place}.settlement_to", f"{values['settlement_to']}", rule))
+    settled, closes = _minutes(values["settlement_to"]), _minutes(values["closes"])
+    collected = values["pre_open_minutes"]
+    rules = [
+        ("settlement_to", values["settlement_from"] < values["settlement_to"] and settled <= closes,
+         "must be after settlement_from and not after closes"),
+        ("opening_auction_minutes", values["opening_auction_minutes"] < collected,
+         "must be below pre_open_minutes: it is the pre-open's last part"),
+        ("closing_auction_minutes",
+         values["closing_auction_minutes"] <= max(closes - settled, 0) or settled > closes,
+         "must begin no sooner than settlement_to"),
+        ("pre_open_minutes", closes <= _minutes(values["opens"]) - collected,
+         "must begin no sooner than closes"),
+    ]  # fmt: skip
+    faults = [
+        Fault(file, f"{place}.{field}", f"{values[field]}", rule)
+        for field, holds, rule in rules
+        if not holds
+    ]
     first, last = values["first_year"], values["last_year"]
     faults += [
         Fault(file, f"{place}.holiday", f"{day}", f"must lie within {first} to {last}")
@@ -295,3 +338,7 @@ def _joint_faults(
         if not first <= day.year <= last
     ]
     return faults
+
+
+def _minutes(clock: time) -> int:
+    return clock.hour * 60 + clock.minute

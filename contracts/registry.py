@@ -156,7 +156,7 @@ class Registry(msgspec.Struct, frozen=True):
         return found
 
 
-def _combinations(codes: list[str]) -> Iterator[symbol.Spread | symbol.Strip]:
+def _combinations(codes: list[str]) -> Iterator[symbol.Combined]:
     """Every combination that begins with one of the months, in the order of the listing."""
     months = [symbol.parse_outright(code) for code in codes]
     yield from (symbol.spread(near) for near in months)

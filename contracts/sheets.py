@@ -142,6 +142,7 @@ def protection_rows(terms: Terms) -> list[Row]:
     return [
         ("daily limits", f"{terms.limit_percent} % either side of the last settlement price"),
         ("price band", f"{terms.band_percent} % through the reference price"),
+        ("order value", f"at most ${terms.order_value_limit:,}"),
         ("initial margin", f"at least {terms.margin_percent} % of the contract's value,"
          f" {terms.spot_margin_percent} % in the spot month"),
         ("maintenance", f"{terms.maintenance_percent} % of initial margin"),
@@ -149,6 +150,7 @@ def protection_rows(terms: Terms) -> list[Row]:
         ("position limits", f"{terms.position_limit:,} lots an expiry,"
          f" {terms.all_months_limit:,} over all, {terms.spot_month_limit:,} in the spot month,"
          f" there at most {terms.spot_supply_percent} % of attested supply"),
+        ("accountability", f"{terms.accountability_level:,} lots an expiry are reported"),
         ("fees a lot", f"{dollars(terms.maker_fee)} to rest, {dollars(terms.taker_fee)} to take,"
          f" {dollars(terms.final_fee)} {ending}"),
     ]  # fmt: skip
@@ -162,8 +164,10 @@ def _combination_rows(listed: Combination) -> list[Row]:
         (f"leg {place}", f"{signs[leg.code]} {leg.code}, {leg.multiplier} GPU-hours")
         for place, leg in enumerate(listed.legs, start=1)
     ]
-    rule = "one flat price for every hour of the months"
-    if listed.kind == "spread":
+    rule = "sum of the legs' prices times their lots, sold ones negative; may be negative"
+    if listed.averaged:
+        rule = "one flat price for every hour of the months"
+    elif listed.kind == "spread":
         rule = "price of the near month less price of the far month; may be negative"
     step = format_price(listed.price_step, listed.decimals)
     return [

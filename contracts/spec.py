@@ -26,7 +26,7 @@ CASH: Final = "cash"
 PHYSICAL: Final = "physical"
 _PERCENT: Final = 100
 
-CombinationKind: TypeAlias = Literal["spread", "quarter", "year"]
+CombinationKind: TypeAlias = Literal["spread", "quarter", "year", "butterfly", "ratio"]
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +59,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     grades: tuple[str, ...] = ()  # deliverable, the par grade first
     # Protection
     band_percent: int = 0  # an order further than this through the reference price is refused
+    order_value_limit: int = 0  # most dollars of one order
+    accountability_level: int = 0  # lots of one account in one expiry that are reported
     all_months_limit: int = 0  # lots of one account over all expiries
     spot_month_limit: int = 0  # lots of one account in the spot month
     spot_supply_percent: int = 0  # and at most this share of the attested deliverable supply
@@ -241,10 +243,11 @@ class Leg(msgspec.Struct, frozen=True):
 
 
 class Combination(msgspec.Struct, frozen=True, kw_only=True):
-    """Expiries of one product traded together at one price, all legs or none.
+    """Expiries traded together at one price, all legs or none; of one product but for a ratio.
 
-    A spread's price is the near month's less the far month's. A strip's price is flat: the same
-    for every hour of its months, so its legs' cash is weighted by their hours.
+    A strip's price is flat: the same for every hour of its months, so its legs' cash is weighted
+    by their hours. Any other's is the sum of its legs' prices times their ratios: the near month's
+    less the far month's of a spread, and it may be negative.
     """
 
     code: str
@@ -264,6 +267,11 @@ class Combination(msgspec.Struct, frozen=True, kw_only=True):
     last_trading_day: date  # when its first leg leaves
 
     @property
+    def averaged(self) -> bool:
+        """Whether its price is the same for every hour of its legs, and not their difference."""
+        return self.kind in ("quarter", "year")
+
+    @property
     def net_hours(self) -> int:
         """GPU-hours that one lot buys, less those it sells."""
         return sum(leg.ratio * leg.multiplier for leg in self.legs)
@@ -281,27 +289,28 @@ class Combination(msgspec.Struct, frozen=True, kw_only=True):
 Listed: TypeAlias = Instrument | Combination
 
 
-def combination(code: symbol.Spread | symbol.Strip, legs: list[Instrument]) -> Combination:
+def combination(code: symbol.Combined, legs: list[Instrument]) -> Combination:
     """The combination of a code over its legs, in their order, which share a price grid."""
     first = legs[0]
-    kind: CombinationKind = "spread"
-    if isinstance(code, symbol.Strip):
-        kind = "year" if code.months == symbol.YEAR_MONTHS else "quarter"
-    ratios = (1, -1) if kind == "spread" else (1,) * len(legs)
+    kind = _kind(code)
     return Combination(
         code=str(code),
         kind=kind,
         product=first.product,
-        name=f"{first.product} {_PERIODS[kind]} {legs[0].expiry} to {legs[-1].expiry}",
+        name=f"{' to '.join(dict.fromkeys(leg.product for leg in legs))} {_NAMES[kind]}"
+        f" {' to '.join(dict.fromkeys((first.expiry, legs[-1].expiry)))}",
         legs=tuple(
-            Leg(leg.code, ratio, leg.multiplier) for leg, ratio in zip(legs, ratios, strict=True)
+            Leg(leg.code, ratio, leg.multiplier)
+            for leg, ratio in zip(legs, code.ratios, strict=True)
         ),
         tick=first.tick,
         tick_scale=first.tick_scale,
         decimals=first.decimals,
         price_step=first.price_step,
         lot_step=first.lot_step,
-        max_order=min(leg.max_order for leg in legs),
+        max_order=min(
+            leg.max_order // abs(ratio) for leg, ratio in zip(legs, code.ratios, strict=True)
+        ),
         calendar=first.calendar,
         version=max(leg.version for leg in legs),
         listed_on=max(leg.listed_on or leg.version for leg in legs),
@@ -309,7 +318,24 @@ def combination(code: symbol.Spread | symbol.Strip, legs: list[Instrument]) -> C
     )
 
 
-_PERIODS: Final = {"spread": "calendar spread", "quarter": "quarter", "year": "calendar year"}
+_NAMES: Final[dict[CombinationKind, str]] = {
+    "spread": "calendar spread",
+    "quarter": "quarter",
+    "year": "calendar year",
+    "butterfly": "butterfly",
+    "ratio": "ratio spread",
+}
+
+
+def _kind(code: symbol.Combined) -> CombinationKind:
+    match code:
+        case symbol.Spread():
+            return "spread"
+        case symbol.Butterfly():
+            return "butterfly"
+        case symbol.Ratio():
+            return "ratio"
+    return "year" if code.months == symbol.YEAR_MONTHS else "quarter"
 
 
 def tick_decimals(tick: str) -> int:

@@ -126,6 +126,8 @@ _GROUPS: Final = {
     "protection": {
         "limit_percent": number(1, 99),
         "band_percent": number(1, 99),
+        "order_value_limit": number(1, _MONEY_MAX // 1_000_000),
+        "accountability_level": number(1, _LOTS_MAX),
         "position_limit": number(1, _LOTS_MAX),
         "all_months_limit": number(1, _LOTS_MAX),
         "spot_month_limit": number(1, _LOTS_MAX),
@@ -171,6 +173,7 @@ _PAIRS: Final[list[tuple[str, str, Keeps, str]]] = [
      "must be a multiple of lot_step"),
     ("spot_month_limit", "position_limit", _at_most, "must not be above position_limit"),
     ("position_limit", "all_months_limit", _at_most, "must not be above all_months_limit"),
+    ("accountability_level", "position_limit", _at_most, "must not be above position_limit"),
     ("contract_size", "position_limit",
      lambda size, lots: size * lots * _HOURS_MAX * _PRICE_MAX <= _MONEY_MAX,
      "must keep a position of position_limit at $1,000 a GPU-hour within 2**60 micro-dollars"),

@@ -5,12 +5,16 @@
     spread     H100Z26-H100F27  near month minus far month
     quarter    H100-1Q27        January, February and March 2027
     year       H100-CAL27       the twelve months of 2027
+    butterfly  H100Z26-H100F27-H100G27  the wings, less twice the middle month
+    ratio      2H100Z26-1B200Z26        so many lots less so many, of any two expiries
 
 Upper case, ASCII, years 2000 to 2099. Exactly one code names one thing: ``str(parse(text))`` is
 ``text`` again.
 """
 
 import re
+from itertools import pairwise
+from math import gcd
 from typing import Final
 
 import msgspec
@@ -23,12 +27,14 @@ PRODUCTS: Final = tuple(f"{root}{end}" for root in ROOTS for end in ("", PHYSICA
 QUARTER_MONTHS: Final = 3
 YEAR_MONTHS: Final = 12
 MONTH_LETTERS: Final = "FGHJKMNQUVXZ"  # January to December
-CODE_CHARS_MAX: Final = 24
+CODE_CHARS_MAX: Final = 29
 _CENTURY: Final = 2000
 
 _ROOT: Final = rf"({'|'.join(ROOTS)})(P?)"
+_PLAIN: Final = rf"(?:{'|'.join(ROOTS)})P?[{MONTH_LETTERS}][0-9]{{2}}"
 _OUTRIGHT: Final = re.compile(rf"{_ROOT}([{MONTH_LETTERS}])([0-9]{{2}})")
 _QUARTER: Final = re.compile(rf"{_ROOT}-([1-4])Q([0-9]{{2}})")
+_RATIO: Final = re.compile(rf"([1-7])({_PLAIN})-([1-7])({_PLAIN})")
 _YEAR: Final = re.compile(rf"{_ROOT}-CAL([0-9]{{2}})")
 
 
@@ -70,6 +76,49 @@ class Spread(msgspec.Struct, frozen=True, order=True):
     def legs(self) -> tuple[Outright, ...]:
         return (self.near, self.far)
 
+    @property
+    def ratios(self) -> tuple[int, ...]:
+        return (1, -1)
+
+
+class Butterfly(msgspec.Struct, frozen=True, order=True):
+    """The near and the far month bought and the middle one sold twice, all of one product."""
+
+    near: Outright
+    middle: Outright
+    far: Outright
+
+    def __str__(self) -> str:
+        return f"{self.near}-{self.middle}-{self.far}"
+
+    @property
+    def legs(self) -> tuple[Outright, ...]:
+        return (self.near, self.middle, self.far)
+
+    @property
+    def ratios(self) -> tuple[int, ...]:
+        return (1, -2, 1)
+
+
+class Ratio(msgspec.Struct, frozen=True, order=True):
+    """So many lots of one expiry bought and so many of another sold, of two generations say."""
+
+    bought: Outright
+    bought_lots: int
+    sold: Outright
+    sold_lots: int
+
+    def __str__(self) -> str:
+        return f"{self.bought_lots}{self.bought}-{self.sold_lots}{self.sold}"
+
+    @property
+    def legs(self) -> tuple[Outright, ...]:
+        return (self.bought, self.sold)
+
+    @property
+    def ratios(self) -> tuple[int, ...]:
+        return (self.bought_lots, -self.sold_lots)
+
 
 class Strip(msgspec.Struct, frozen=True, order=True):
     """Consecutive months bought together: a calendar quarter (3) or a calendar year (12)."""
@@ -91,8 +140,13 @@ class Strip(msgspec.Struct, frozen=True, order=True):
             Outright(self.product, self.physical, self.first.plus(n)) for n in range(self.months)
         )
 
+    @property
+    def ratios(self) -> tuple[int, ...]:
+        return (1,) * self.months
 
-Code = Outright | Spread | Strip
+
+Combined = Spread | Strip | Butterfly | Ratio
+Code = Outright | Combined
 
 
 def code(product: str, expiry: Month) -> str:
@@ -133,11 +187,14 @@ def parse(text: str) -> Code:
         return Strip(match[1], match[2] == "P", first, QUARTER_MONTHS)
     if match := _YEAR.fullmatch(text):
         return Strip(match[1], match[2] == "P", Month(_CENTURY + int(match[3]), 1), YEAR_MONTHS)
-    near, _, far = text.partition("-")
-    near_match, far_match = _OUTRIGHT.fullmatch(near), _OUTRIGHT.fullmatch(far)
-    if near_match is None or far_match is None:
+    if match := _RATIO.fullmatch(text):
+        return _ratio(text, match)
+    months = [_OUTRIGHT.fullmatch(part) for part in text.split("-")]
+    found = [_outright(month) for month in months if month is not None]
+    if len(found) < len(months) or len(found) not in (2, 3):
         raise CodeError(f"not a code: {text!a}")
-    return _spread(text, _outright(near_match), _outright(far_match))
+    _check_months(text, found)
+    return Spread(*found) if len(found) == 2 else Butterfly(*found)
 
 
 def parse_outright(text: str) -> Outright:
@@ -148,12 +205,19 @@ def parse_outright(text: str) -> Outright:
     return parsed
 
 
-def _spread(text: str, near: Outright, far: Outright) -> Spread:
-    if (near.product, near.physical) != (far.product, far.physical):
-        raise CodeError(f"a spread has two months of one product: {text!a}")
-    if near.expiry >= far.expiry:
+def _check_months(text: str, months: list[Outright]) -> None:
+    if len({(month.product, month.physical) for month in months}) > 1:
+        raise CodeError(f"a spread has months of one product: {text!a}")
+    if any(near.expiry >= far.expiry for near, far in pairwise(months)):
         raise CodeError(f"a spread names the near month first: {text!a}")
-    return Spread(near, far)
+
+
+def _ratio(text: str, match: re.Match[str]) -> Ratio:
+    bought, sold = parse_outright(match[2]), parse_outright(match[4])
+    ratio = Ratio(bought, int(match[1]), sold, int(match[3]))
+    if bought == sold or gcd(ratio.bought_lots, ratio.sold_lots) > 1:
+        raise CodeError(f"a ratio spread has two expiries, and lots in lowest terms: {text!a}")
+    return ratio
 
 
 def _outright(match: re.Match[str]) -> Outright:

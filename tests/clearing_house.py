@@ -12,6 +12,7 @@ from clearing_market import HIGH, LOW, TestMarket, signed
 from contracts import grades, registry
 from contracts.grades import table
 from contracts.spec import Instrument
+from exchange.app import wishes
 from exchange.clearing import Clearing
 from exchange.clearing.delivery.records import FactorsRecorded
 from exchange.clearing.matters import ACCEPTED, Due, Dues
@@ -29,11 +30,6 @@ from exchange.messages import (
 FACTOR = 9_620
 RATE = 150_000_000  # micro-dollars of margin a lot
 PRICE = 2_500_000  # first mark, clearing price
-_KINDS = {
-    "deposit": CommandKind.DEPOSIT,
-    "withdraw": CommandKind.WITHDRAW,
-    "fee": CommandKind.FEE,
-}
 
 
 def factors(version: int = 1) -> FactorsRecorded:
@@ -104,20 +100,12 @@ class House:
         """Carry out all dues, but those whose id begins with one of ``but``."""
         while todo := [due for due in self.dues() if not due.id.startswith(but or ("\0",))]:
             for due in todo:
-                lo, hi = due.key
-                self.send(
-                    Command(kind=_KINDS[due.kind], account=due.account, price=due.amount,
-                            key_lo=lo, key_hi=hi)
-                )  # fmt: skip
+                self.send(wishes.due(due).command)
 
     def pay_what_is_there(self) -> None:
         """Try every due once; one that the engine refuses stays open."""
         for due in self.dues():
-            lo, hi = due.key
-            command = Command(
-                kind=_KINDS[due.kind], account=due.account, price=due.amount, key_lo=lo, key_hi=hi
-            )
-            self.market.apply(command)
+            self.market.apply(wishes.due(due).command)
             self.clearing.apply(self.market.frames[-1:])
 
     def open(self, account: int, member: int, kind: int, deposit: int) -> None:
@@ -126,7 +114,8 @@ class House:
             kind=CommandKind.OPEN_ACCOUNT, account=account, instrument=member, session=account,
             tif=kind, quantity=1_000, target_hi=1,
         )  # fmt: skip
-        self.send(opened, self.market.money(CommandKind.DEPOSIT, account, deposit))
+        paid = [self.market.money(CommandKind.DEPOSIT, account, deposit)] if deposit else []
+        self.send(opened, *paid)
 
     def list(self, number: int, code: str, on: date) -> Instrument:
         """List a contract of the registry, with margin and open for trading; its terms."""

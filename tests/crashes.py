@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-import msgspec
 from linearizable import check, frames_of
 from nursery import Child, Nursery
 
@@ -26,7 +25,7 @@ from exchange.journal.reader import LogReader
 from exchange.messages.wire import Position
 from exchange.sequencer import replay
 from exchange.sim.history import History
-from exchange.sim.trader import Habits, Trader, is_report
+from exchange.sim.trader import Habits, Trader, encoded_report, is_report
 
 ACCOUNTS = 3
 CASH = "50000000"
@@ -129,7 +128,7 @@ class Supervisor:
         stream = newcomer.events()
         await newcomer.connect()
         await newcomer.close()
-        told = [msgspec.json.encode(event) async for event in stream if is_report(event)]
+        told = [encoded_report(event) async for event in stream if is_report(event)]
         await trader.close()
         assert trader.reports == told
 

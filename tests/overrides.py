@@ -6,10 +6,6 @@ from exchange.app.operations import Operations
 
 async def override(operations: Operations, code: str, price: str, correction: bool = False) -> None:
     """Propose a price and approve it by somebody else."""
-    proposed = await operations.perform(
-        requests.ProposePrice(
-            code=code, price=price, person="ann", reason="a test", correction=correction
-        )
-    )
-    number = proposed["rulings"][0]["facts"]["proposal"]
-    await operations.perform(requests.ApprovePrice(proposal=number, person="bob"))
+    request = requests.ProposePrice(code=code, price=price, reason="a test", correction=correction)
+    proposed = await operations.perform(request, "ann")
+    await operations.perform(requests.Approve(proposal=proposed["proposal"]), "bob")

@@ -81,7 +81,7 @@ async def test_a_deposit_opens_its_account_and_is_booked_once(tmp_path: Path) ->
         requests.Deposit(account=7, amount="-1"),
         requests.OpenAccount(account=5000),
         requests.OpenDay(date=20261121),
-        requests.ProposePrice(code="H100Z26", price="cheap", person="a", reason=""),
+        requests.ProposePrice(code="H100Z26", price="cheap", reason="of no key"),
         requests.PutRecord(record="[]"),
         requests.PutRecord(record='{"operation": "dance"}'),
     ],
@@ -103,6 +103,13 @@ async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) ->
         await override(m.operations, "H100Z26", "3.1")
         settled = await perform(m, requests.Settle())
         assert settled["settlement_prices"]["H100Z26"] == "3.100000"
+        price = requests.ProposePrice(code="H100Z26", price="3.2", reason="a test")
+        with pytest.raises(RequestRefused, match="each under an admin key of their own"):
+            await perform(m, price)
+        with pytest.raises(RequestRefused, match="settled"):  # without saying that it corrects
+            await m.operations.perform(price, "ann")
+        with pytest.raises(RequestRefused, match="set_price takes two people"):
+            await perform(m, requests.PutRecord(record='{"operation": "set_price"}'))
         assert set(states(m).values()) == {"CLOSED"}
         with pytest.raises(RequestRefused, match="settled already"):
             await perform(m, requests.Settle())

@@ -206,6 +206,16 @@ def test_what_is_no_calendar_file() -> None:
     assert faults('settlement_to = "16:00"', 'settlement_to = "17:01"') == [
         f"{place}.settlement_to = 17:01:00 must be after settlement_from and not after closes"
     ]
+    assert faults("opening_auction_minutes = 5", "opening_auction_minutes = 30") == [
+        f"{place}.opening_auction_minutes = 30 must be below pre_open_minutes: it is the"
+        " pre-open's last part"
+    ]
+    assert faults("closing_auction_minutes = 5", "closing_auction_minutes = 61") == [
+        f"{place}.closing_auction_minutes = 61 must begin no sooner than settlement_to"
+    ]
+    assert faults("pre_open_minutes = 30", "pre_open_minutes = 61") == [
+        f"{place}.pre_open_minutes = 61 must begin no sooner than closes"
+    ]
     assert faults("first_year = 2025 ", "first_year = 2026 ")[0] == (
         f"{place}.holiday = 2025-01-01 must lie within 2026 to 2040"
     )

@@ -144,7 +144,7 @@ def test_a_trade_is_two_legs_against_the_house(clearing: Clearing, tmp_path: Pat
     assert clearing.cash(2) == DEPOSIT - 10 * 2_500_000
     assert clearing.cash(HOUSE_ACCOUNT) == 35_000_000
     rows = sqlite3.connect(tmp_path / "clearing.db")
-    legs = rows.execute("select match_number, account, lots, price_ticks from cleared_legs")
+    legs = rows.execute("select match_number, account, lots, price / 1000 from cleared_legs")
     trade = events_of(market.frames, EventKind.TRADE)[0]
     match_number = trade[0] << INDEX_BITS | trade[1]
     assert sorted(legs) == [(match_number, 1, -10, 2_500), (match_number, 2, 10, 2_500)]

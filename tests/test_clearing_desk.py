@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from clearing_house import factors
-from live import CODE, Live, clock_ns, until
+from live import CODE, Live, until
 
 from contracts.calendar import Month
 from exchange.app import Market, requests, wishes
-from exchange.app.freeze import working_orders
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing.records import write
 from exchange.messages import Command, CommandKind, Side, TradingState, wire
@@ -41,19 +40,29 @@ async def test_a_default_freezes_the_member_and_cancels_its_orders(live: Live) -
     operations = live.market.operations
     declared = record("declare_default", member=1, person="ann", reason="unpaid")
     result = await operations.perform(declared)
-    assert result["orders_cancelled"] == 2
     (ruling,) = result["rulings"]
-    assert ruling["facts"]["freeze"] == [1]
-    assert working_orders(live.market.tape, frozenset({1})) == []
-    assert len(working_orders(live.market.tape, frozenset({2}))) == 1
+    assert ruling["facts"]["frozen"] == [1]
+    await until(lambda: not loser.orders)
+    assert len(other.orders) == 1
     refused = await loser.enter(CODE, "buy", 1, price)
     assert isinstance(refused, wire.Rejected) and refused.name == "ACCOUNT_KILLED"
     with pytest.raises(RequestRefused, match="duplicate"):
         await operations.perform(declared)
+    await other.enter(CODE, "sell", 1, price)
+    hedged = await operations.perform(
+        requests.Hedge(default=1, code=CODE, side="buy", lots=1, price=str(price / 1000))
+    )
+    assert (hedged["account"], hedged["lots"]) == (1, 1)
+    refused = await loser.enter(CODE, "sell", 1, price)  # the switch was thrown again
+    assert isinstance(refused, wire.Rejected) and refused.name == "ACCOUNT_KILLED"
+    with pytest.raises(RequestRefused, match="no default 2"):
+        await operations.perform(
+            requests.Hedge(default=2, code=CODE, side="sell", lots=4, price="2.5")
+        )
 
 
-async def test_a_default_is_closed_out_and_shared_on_a_market(live: Live) -> None:
-    """Declared, auctioned, awarded on the book, settled, allocated: every step a command."""
+async def test_an_auction_closes_and_moves_its_lots_by_itself(live: Live) -> None:
+    """Nobody asks for it: the deadline passes, the awards are there, the mark has not moved."""
     loser, other = await live.client(1), await live.client(2)
     await live.client(3)
     market, operations = live.market, live.market.operations
@@ -61,53 +70,18 @@ async def test_a_default_is_closed_out_and_shared_on_a_market(live: Live) -> Non
     price = listed.mark // listed.tick_scale
     await other.enter(CODE, "sell", 20, price)
     await loser.enter(CODE, "buy", 20, price)
-    await operations.perform(record("pay_capital", amount=10**9, person="owner"))
     await operations.perform(record("declare_default", member=1, person="ann", reason="unpaid"))
-    await other.enter(CODE, "buy", 2, price - 1)
-    hedged = await operations.perform(
-        requests.Hedge(default=1, code=CODE, side="sell", lots=4, price=str((price - 5) / 1000))
-    )
-    assert (hedged["account"], hedged["lots"]) == (1, 2)  # what nobody bids for is cancelled
-    with pytest.raises(RequestRefused, match="no default 2"):
-        await operations.perform(
-            requests.Hedge(default=2, code=CODE, side="sell", lots=4, price="2.5")
-        )
-    deadline = clock_ns() + 10**9
-    await operations.perform(
-        record("open_auction", default=1, instrument=listed.id, deadline=deadline, person="ann")
-    )
-    bids = [(3, 15, (price - 10) * listed.tick_scale), (2, 18, (price - 20) * listed.tick_scale)]
-    for account, lots, micros in bids:
-        await operations.perform(
-            record("auction_bid", auction=1, account=account, lots=lots, price=micros)
-        )
-    with pytest.raises(RequestRefused, match="not closed"):
-        await operations.perform(requests.Liquidate(auction=1))
-    await until(lambda: clock_ns() > deadline)
-    await operations.checkpoint()
-    mark = listed.mark
-    result = await operations.perform(requests.Liquidate(auction=1))
-    assert (result["lots"], result["left"]) == (18, 0)
-    again = await operations.perform(requests.Liquidate(auction=1))
-    assert (again["lots"], again["left"]) == (0, 0)
-    await operations.cleared()
-    assert [market.clearing.net(account, listed.id) for account in (1, 2, 3)] == [0, -15, 15]
-    assert (market.desk.instruments.by_code[CODE].mark, working(live)) == (mark, [])
-    refused = await loser.enter(CODE, "buy", 1, price)
-    assert isinstance(refused, wire.Rejected) and refused.name == "ACCOUNT_KILLED"
-    await operations.perform(requests.Settle())
-    await operations.perform(record("propose_allocation", default=1, person="ann"))
-    result = await operations.perform(record("approve_allocation", default=1, person="bob"))
-    (ruling,) = [r for r in result["rulings"] if r["operation"] == "approve_allocation"]
-    hours = market.desk.terms[CODE].multiplier
-    ticks = 15 * 10 + 3 * 20 + 2 * 1  # awards at their bids, the hedge a tick below
-    lost = ticks * listed.tick_scale * hours + 20 * market.desk.terms[CODE].taker_fee
-    assert ruling["facts"]["loss"] == ruling["facts"]["layers"]["defaulter_margin"] == lost
-    assert market.clearing.capital() == 10**9
-
-
-def working(live: Live) -> list[tuple[int, int]]:
-    return working_orders(live.market.tape, frozenset({1, 2, 3}))
+    offered = record("open_auction", default=1, instrument=CODE, within_seconds=1, person="ann")
+    await operations.perform(offered)
+    for account, lots, ticks in ((3, 15, price - 10), (2, 18, price - 20)):
+        bid = record("auction_bid", auction=1, account=account, lots=lots, price=f"{ticks / 1000}")
+        await operations.perform(bid)
+    await until(lambda: market.clearing.net(1, listed.id) == 0)
+    assert [market.clearing.net(account, listed.id) for account in (2, 3)] == [-15, 15]
+    assert listed.mark == price * listed.tick_scale
+    assert market.clearing.divergences == ()
+    with pytest.raises(RequestRefused, match="takes two people"):
+        await operations.perform(record("allocate", default=1))
 
 
 async def test_capital_and_fund_move_by_commands_with_ids(live: Live) -> None:

@@ -14,6 +14,7 @@ from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from clients.events import Connected, Disconnected, EventStream
 from exchange.messages import wire
+from exchange.sim.trader import encoded_report
 
 SIDES: Final[tuple[wire.SideText, wire.SideText]] = ("buy", "sell")
 
@@ -181,10 +182,10 @@ async def test_under_many_cuts_no_report_is_lost_or_doubled(live: Live) -> None:
     }
 
 
-def reports(events: list[object]) -> list[object]:
+def reports(events: list[object]) -> list[bytes]:
     """The account's own stream, without the second answers to repeated requests."""
     kept = (wire.OrderReport, wire.Settled, wire.CashMoved)
-    return [event for event in events if isinstance(event, kept)]
+    return [encoded_report(event) for event in events if isinstance(event, kept)]
 
 
 async def test_a_client_resumes_where_another_one_stopped(live: Live) -> None:

@@ -4,6 +4,7 @@ import json
 from calendar import monthrange
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
+from math import gcd
 
 import msgspec
 import pytest
@@ -77,13 +78,17 @@ def test_what_is_no_month(text: str) -> None:
         ("H100-1Q27", "H100F27", 3),
         ("B200P-4Q27", "B200PV27", 3),
         ("H100-CAL27", "H100F27", 12),
+        ("GB200PX26-GB200PZ26-GB200PF27", "GB200PX26", 3),
+        ("2H100Z26-1B200Z26", "H100Z26", 2),
+        ("1H100Z26-3H100F27", "H100Z26", 2),
     ],
 )
 def test_codes(text: str, first: str, legs: int) -> None:
     parsed = symbol.parse(text)
     assert str(parsed) == text
     assert (str(parsed.legs[0]), len(parsed.legs)) == (first, legs)
-    assert all(near.expiry < far.expiry for near, far in pairwise(parsed.legs))
+    if not isinstance(parsed, symbol.Ratio):
+        assert all(near.expiry < far.expiry for near, far in pairwise(parsed.legs))
 
 
 outrights = st.builds(symbol.Outright, st.sampled_from(symbol.ROOTS), st.booleans(), months)
@@ -102,8 +107,12 @@ spreads = st.builds(
     months,
 ).filter(lambda spread: spread.near.expiry < spread.far.expiry)
 
+ratios = st.builds(symbol.Ratio, outrights, st.integers(1, 7), outrights, st.integers(1, 7)).filter(
+    lambda one: one.bought != one.sold and gcd(one.bought_lots, one.sold_lots) == 1
+)
 
-@given(st.one_of(outrights, spreads, strips))
+
+@given(st.one_of(outrights, spreads, strips, ratios))
 def test_codes_round_trip(named: symbol.Code) -> None:
     assert symbol.parse(str(named)) == named
 
@@ -121,7 +130,9 @@ def test_a_text_is_its_own_code_or_none(text: str) -> None:
     "text",
     ["", "h100z26", "H100Z2026", "H100A26", "H100Z\uff126", "H100Z26\n", " H100Z26", "H100",
      "X100Z26", "H100F27-H100Z26", "H100Z26-H100Z26", "H100Z26-H200F27", "H100Z26-H100PF27",
-     "H100-5Q27", "H100-CAL2027", "H100Z26-", "H100Z26-H100F27-H100G27", "__proto__",
+     "H100-5Q27", "H100-CAL2027", "H100Z26-", "H100Z26-H100F27-H100F27", "__proto__",
+     "H100Z26-H100F27-H200G27", "H100Z26-H100F27-H100G27-H100H27", "H100Z26-2H100F27",
+     "2H100Z26-2B200Z26", "1H100Z26-1H100Z26", "8H100Z26-1B200Z26", "0H100Z26-1B200Z26",
      "'; DROP TABLE"],
 )  # fmt: skip
 def test_what_is_no_code(text: str) -> None:

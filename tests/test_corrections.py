@@ -112,7 +112,7 @@ async def test_a_bust_takes_two_people_and_puts_the_books_back(tmp_path: Path) -
         reference = await prepared(m)
         await m.operations.cleared()
         before = books(m)
-        match = await trade(m, reference * 110 // 100)
+        match = await trade(m, reference * 1025 // 1000)
         request = requests.Bust(match_number=match, reason=REASON)
         proposed = await m.operations.perform(request, "anne")
         assert proposed["by"] == "anne" and proposed["code"] == CODE
@@ -156,7 +156,7 @@ async def test_a_trade_inside_the_range_stands_unless_the_market_failed(tmp_path
 async def test_an_adjustment_ends_inside_the_range(tmp_path: Path) -> None:
     async with running(tmp_path, Clock()) as m:
         reference = await prepared(m)
-        match = await trade(m, reference * 110 // 100)
+        match = await trade(m, reference * 1025 // 1000)
         listed = m.desk.instruments.by_code[CODE]
         edge = reference + reference * 3 // 200
         ask = requests.Adjust(match_number=match, price=listed.price_text(edge + 1), reason=REASON)
@@ -174,7 +174,7 @@ async def test_an_adjustment_ends_inside_the_range(tmp_path: Path) -> None:
 async def test_a_proposal_outlives_a_restart_and_expires(tmp_path: Path) -> None:
     clock = Clock()
     async with running(tmp_path, clock) as m:
-        match = await trade(m, await prepared(m) * 110 // 100)
+        match = await trade(m, await prepared(m) * 1025 // 1000)
         request = requests.Bust(match_number=match, reason=REASON)
         first = (await m.operations.perform(request, "anne"))["proposal"]
     async with running(tmp_path, clock) as m:
@@ -190,7 +190,7 @@ async def test_a_proposal_outlives_a_restart_and_expires(tmp_path: Path) -> None
 async def test_a_key_is_a_person_and_makes_no_second_one(tmp_path: Path) -> None:
     started = await Market.start(tmp_path)  # the signature's time window wants the real clock
     try:
-        match = await trade(started, await prepared(started) * 110 // 100)
+        match = await trade(started, await prepared(started) * 1025 // 1000)
         url = (await started.listen("127.0.0.1", 0)).http
         files = []
         for name in ("anne", "bert"):
@@ -220,11 +220,11 @@ def corrected(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, int]
     async def make() -> tuple[int, int]:
         async with running(directory, Clock()) as m:
             reference = await prepared(m)
-            busted = await trade(m, reference * 110 // 100, 7)
+            busted = await trade(m, reference * 1025 // 1000, 7)
             # against the trade before, which was busted, this one is far off as well
             adjusted = await trade(m, reference, 3)
             listed = m.desk.instruments.by_code[CODE]
-            price = listed.price_text(reference * 110 // 100)
+            price = listed.price_text(reference * 1025 // 1000)
             for request in (
                 requests.Bust(match_number=busted, reason=REASON),
                 requests.Adjust(match_number=adjusted, price=price, reason="another"),
@@ -351,11 +351,12 @@ async def test_the_terms_bands_hold_until_they_are_turned_off(tmp_path: Path) ->
     async with running(tmp_path, Clock()) as m:
         reference = await prepared(m)
         assert (await m.operations.perform(requests.Protect()))["protected"] == 48
+        far = reference * 110 // 100
         with pytest.raises(RequestRefused, match="PRICE_BAND"):
-            await trade(m, reference * 110 // 100)
+            await trade(m, far)
         await m.operations.perform(requests.SetFeature(feature="bands"))
         await m.operations.perform(requests.SetFeature(feature="all_months_limit"))
-        assert await trade(m, reference * 110 // 100)
+        assert await trade(m, far)
 
 
 async def combined(market: Market, near: str, far: str) -> int:

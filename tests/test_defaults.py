@@ -12,18 +12,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exchange.clearing import Clearing
-from exchange.clearing.default.matter import APPROVAL_NS, Defaults
+from exchange.clearing.default.matter import Defaults
 from exchange.clearing.default.payout import CAPITAL
 from exchange.clearing.default.records import (
-    ApproveAllocation,
+    Allocate,
     AuctionBid,
     DeclareDefault,
     OpenAuction,
     PayCapital,
     PortClient,
-    ProposeAllocation,
     SizeFund,
+    TearUp,
 )
+from exchange.clearing.default.stages import TIMES
 from exchange.clearing.delivery import dvp
 from exchange.clearing.members.registry import Registry
 from exchange.messages import (
@@ -31,15 +32,13 @@ from exchange.messages import (
     AccountKind,
     CancelReason,
     Command,
-    CommandFlag,
     CommandKind,
     EventKind,
     Side,
-    TimeInForce,
 )
 
-LOSER, CLIENT, SAFE, RICH, POOR = 10, 11, 20, 30, 40  # accounts of members 1, 1, 2, 3, 4
-MEMBERS: Final = {LOSER: 1, CLIENT: 1, SAFE: 2, RICH: 3, POOR: 4}
+LOSER, CLIENT, SAFE, HAVEN, RICH, POOR = 10, 11, 20, 21, 30, 40
+MEMBERS: Final = {LOSER: 1, CLIENT: 1, SAFE: 2, HAVEN: 2, RICH: 3, POOR: 4}
 DEPOSIT: Final = 60_000_000_000
 CAPITAL_PAID: Final = 5_000_000_000
 HOURS: Final = 744
@@ -51,8 +50,8 @@ def start(path: Path, lots: int = 100) -> House:
     """LOSER is long ``lots`` of H100Z26 at 2.500, RICH short; CLIENT long 10; the fund is paid."""
     house = House(Clearing.open(path))
     for account, member in MEMBERS.items():
-        kind = AccountKind.CLIENT if account == CLIENT else AccountKind.HOUSE
-        house.open(account, member, kind, DEPOSIT)
+        kind = AccountKind.CLIENT if account in (CLIENT, HAVEN) else AccountKind.HOUSE
+        house.open(account, member, kind, 0 if account == HAVEN else DEPOSIT)
     house.list(0, "H100Z26", date(2026, 11, 2))
     house.day(DAY)
     house.trade(LOSER, RICH, lots, 2_500)
@@ -84,16 +83,10 @@ def crash(house: House, price: int = 1_500_000) -> None:
     house.send(house.market.settle(0, price))
 
 
-def kill(house: House, account: int, *, killed: bool) -> None:
-    flags = CommandFlag.KILLED if killed else 0
-    house.send(Command(kind=CommandKind.SET_ACCOUNT, account=account, flags=flags))
-
-
 def declare(house: House) -> dict[str, Any]:
     outcome, facts = house.record(DeclareDefault(member=1, person="risk", reason="unpaid"))
     assert outcome == "declared"
-    for account in facts["freeze"]:
-        kill(house, account, killed=True)
+    house.pay(but=("fund",))
     return facts
 
 
@@ -103,30 +96,13 @@ def bid(house: House, account: int, lots: int, price: int) -> str:
 
 def auction(house: House, bids: list[tuple[int, int, int]]) -> dict[str, Any]:
     """Open it for LOSER's position, take sealed bids, close it by time; the closing's facts."""
-    deadline = house.market.stamp + 3_600 * SECOND
-    record = OpenAuction(default=1, instrument=0, deadline=deadline, person="risk")
-    assert house.record(record)[0] == "opened"
+    outcome, facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))
+    assert outcome == "opened"
     for one in bids:
         assert bid(house, *one) == "accepted"
-    house.at(deadline)
+    house.at(facts["deadline"])
+    house.pay()
     return house.rulings("auction")[-1][2]
-
-
-def execute(house: House, facts: dict[str, Any]) -> None:
-    """The manager takes the awards to the book: each winner rests, the defaulter's lots hit it.
-
-    Marked to the award first, so that the distance to the mark is a loss and not a hold: a book
-    that is in deficit may always be reduced, one that is not might lack the margin for it.
-    """
-    kill(house, LOSER, killed=False)  # its keys stay revoked: only the manager trades it
-    sell = facts["net"] > 0
-    ours, theirs = (Side.SELL, Side.BUY) if sell else (Side.BUY, Side.SELL)
-    for won in facts["awards"]:
-        ticks = won["price"] // 1_000
-        house.send(Command(kind=CommandKind.MARK, instrument=0, price=won["price"]))
-        house.send(house.market.enter(won["account"], theirs, ticks, won["lots"]))
-        house.send(house.market.enter(LOSER, ours, ticks, won["lots"], tif=TimeInForce.IOC))
-    kill(house, LOSER, killed=True)
 
 
 def settle(house: House, price: int) -> None:
@@ -135,11 +111,20 @@ def settle(house: House, price: int) -> None:
 
 
 def allocate(house: House, **more: Any) -> dict[str, Any]:
-    outcome, facts = house.record(ProposeAllocation(default=1, person="risk", **more))
-    assert outcome == "proposed", facts
-    outcome, facts = house.record(ApproveAllocation(default=1, person="chief"))
-    assert outcome == "allocated"
+    outcome, facts = house.record(
+        Allocate(default=1, proposed_by="risk", approved_by="chief", **more)
+    )
+    assert outcome == "allocated", facts
     return facts
+
+
+def tear_up(house: House) -> tuple[str, dict[str, Any]]:
+    both = {"proposed_by": "risk", "approved_by": "chief"}
+    return house.record(TearUp(default=1, instrument=0, **both))
+
+
+def port(to: int = HAVEN, account: int = CLIENT, by: str = "two") -> PortClient:
+    return PortClient(default=1, account=account, to=to, person="risk", accepted_by=by)
 
 
 # The fund
@@ -187,24 +172,17 @@ def test_a_default_from_the_declaration_to_the_last_cent(house: House) -> None:
     crash(house)
     assert house.clearing.cash(LOSER) < 0
     facts = declare(house)
-    assert (facts["freeze"], facts["clients"], facts["margin"]) == ([LOSER], [CLIENT], 0)
-    events = house.send(  # cancels pass a kill switch
-        Command(
-            kind=CommandKind.CANCEL, account=LOSER, side=Side.UNSTATED,
-            flags=CommandFlag.BY_CLIENT_ID, target_lo=resting.key_lo, key_lo=house.market.key(),
-        )
-    )  # fmt: skip
-    (gone,) = EVENT.iter_unpack(events)
-    assert (gone[2], gone[4]) == (EventKind.ORDER_CANCELLED, CancelReason.REQUESTED)
-    port = PortClient(default=1, account=CLIENT, member=2, person="risk", accepted_by="two")
-    assert house.record(port)[0] == "ported"
+    assert (facts["frozen"], facts["clients"], facts["margin"]) == ([LOSER], [CLIENT], 0)
+    assert facts["close_by"] - facts["port_by"] == TIMES["close"] - TIMES["port"]
+    assert cancelled(house) == [(LOSER, CancelReason.KILLED)]
     owed = -house.clearing.cash(LOSER)
     sold = auction(house, [(SAFE, 60, 1_500_000), (RICH, 100, 1_480_000)])
     assert [(a["account"], a["lots"]) for a in sold["awards"]] == [(SAFE, 60), (RICH, 40)]
     assert sold["junior"] == [4]  # POOR did not bid
-    assert house.record(ProposeAllocation(default=1, person="risk"))[0] == "book_not_empty"
-    execute(house, sold)
+    assert [house.clearing.net(a, 0) for a in (LOSER, SAFE, RICH)] == [0, 80, -70]
+    assert house.record(by_two(Allocate))[0] == "book_not_empty"  # 40 lots are unsettled
     settle(house, 1_500_000)
+    assert house.rulings("default")[-1][1] == "closed"
     held, whole = fund(house), house.clearing._state.ledger
     loss = owed + 40 * 20_000 * HOURS
     assert -house.clearing.cash(LOSER) == loss
@@ -228,16 +206,138 @@ def test_a_default_from_the_declaration_to_the_last_cent(house: House) -> None:
         == loss
     )
     house.agree()
-    called = house.record(SizeFund(person="risk"))[1]["called"]  # replenish
-    assert "1" not in called
-    assert "2" in called  # CLIENT stands behind member 2 now
+    facts = house.record(SizeFund(person="risk"))[1]
+    assert facts["replenishes"] == [1]
+    assert "1" not in facts["called"]
+    assert [one.stage for one in defaults(house).defaults[0].history] == [
+        "declared", "auction opened", "auction closed", "closed", "allocated", "replenished",
+    ]  # fmt: skip
+
+
+def by_two(kind: type[Allocate] | type[TearUp], **fields: Any) -> Allocate | TearUp:
+    return kind(default=1, proposed_by="risk", approved_by="chief", **fields)
+
+
+def cancelled(house: House) -> list[tuple[int, int]]:
+    """(account, reason) of every order that was cancelled."""
+    events = (row for frame in house.market.frames for row in EVENT.iter_unpack(frame.events))
+    return [(row[6], row[4]) for row in events if row[2] == EventKind.ORDER_CANCELLED]
+
+
+def test_a_client_goes_to_another_member_with_positions_and_cash(house: House) -> None:
+    """Frozen, its cash, its lots; what the settlement after it still brings follows."""
+    house.send(house.market.enter(CLIENT, Side.SELL, 3_900, 1))
+    declare(house)
+    before, margin = house.clearing.cash(CLIENT), house.market.engine.account(CLIENT)["hold"]
+    assert margin > 0
+    outcome, facts = house.record(port())
+    assert (outcome, facts["lots"], facts["cash"]) == ("ported", {"H100Z26": 10}, before)
+    house.pay()
+    assert cancelled(house) == [(CLIENT, CancelReason.KILLED)]
+    assert [house.clearing.net(a, 0) for a in (CLIENT, HAVEN)] == [0, 10]
+    assert [house.clearing.cash(a) for a in (CLIENT, HAVEN)] == [0, before]
+    registry = house.clearing._state.matters.get(Registry)
+    assert registry.gross_margin(2, house.clearing._state) == 30 * RATE
+    # it traded at 2,500 and is settled at 2,600: the first part of that came at the old account
+    house.send(house.market.settle(0, 2_600_000))
+    house.pay()
+    moved = 10 * 100_000 * HOURS
+    assert [house.clearing.cash(a) for a in (CLIENT, HAVEN)] == [0, before + moved]
+    house.agree()
+    assert house.record(port())[0] == "duplicate"
+    house.clearing.rebuild(house.market.frames)
+    assert house.clearing.net(HAVEN, 0) == 10
+
+
+def test_what_was_traded_since_the_settlement_follows_the_client(house: House) -> None:
+    """Bought below the settlement price: the gain is paid at the old account, then moved."""
+    house.send(house.market.settle(0, 2_500_000))
+    house.trade(CLIENT, RICH, 5, 2_400)
+    declare(house)
+    before = house.clearing.cash(CLIENT)
+    house.record(port())
+    house.pay()
+    house.send(house.market.settle(0, 2_450_000, cycle=2))
+    gain = 5 * 100_000 * HOURS  # of the trade, up to the price the lots were moved at
+    assert house.clearing.cash(CLIENT) == gain
+    house.pay()
+    assert house.clearing.cash(CLIENT) == 0
+    moved = before + gain - 15 * 50_000 * HOURS
+    assert house.clearing.cash(HAVEN) == moved
+    (rest,) = [facts for _, outcome, facts in house.rulings("port_client") if outcome == "rest"]
+    assert rest == {"account": CLIENT, "to": HAVEN, "cash": gain}
+    assert "port" not in defaults(house).defaults[0].steps
+    house.agree()
+
+
+def test_what_nobody_bids_for_is_torn_up_by_lots(house: House) -> None:
+    """One bid for 30 of 100 lots; the shorts, 110 and 20, lose 59 and 11 of the other 70."""
+    crash(house)
+    declare(house)
+    assert tear_up(house)[0] == "proposal_state"  # nobody was asked
+    sold = auction(house, [(SAFE, 30, 1_450_000)])
+    assert (sold["unsold"], house.clearing.net(LOSER, 0)) == (70, 70)
+    cash = {account: house.clearing.cash(account) for account in MEMBERS}
+    outcome, facts = tear_up(house)
+    assert (outcome, facts["torn"]) == ("torn_up", {str(RICH): 59, str(POOR): 11})
+    house.pay()
+    assert [house.clearing.net(a, 0) for a in (LOSER, RICH, POOR)] == [0, -51, -9]
+    assert {account: house.clearing.cash(account) for account in MEMBERS} == cash
+    assert tear_up(house)[0] == "open_position"
+    settle(house, 1_500_000)
+    found = allocate(house)
+    assert sum(found["layers"].values()) == found["loss"]
+    house.pay()
+    house.agree()
+
+
+def test_a_winner_without_the_margin_gets_nothing_and_the_lots_are_offered_again(
+    house: House,
+) -> None:
+    crash(house)
+    declare(house)
+    house.record(OpenAuction(default=1, instrument=0, within_seconds=60, person="risk"))
+    for account, lots in ((POOR, 100), (SAFE, 100)):
+        assert bid(house, account, lots, 1_500_000) == "accepted"
+    spare = house.market.engine.account(POOR)["cash"] - 25 * RATE
+    house.send(
+        house.market.money(CommandKind.WITHDRAW, POOR, spare - 20 * 1_000_000 * HOURS // 744)
+    )
+    house.at(house.market.stamp + 60 * SECOND)
+    house.pay_what_is_there()
+    assert house.clearing.net(LOSER, 0) == 100
+    assert [due.id for due in house.dues()] == ["award 1 1"]
+    outcome, facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))
+    assert (outcome, house.dues()) == ("opened", [])
+    again = AuctionBid(auction=2, account=SAFE, lots=100, price=1_490_000)
+    assert house.record(again)[0] == "accepted"
+    house.at(facts["deadline"])
+    house.pay()
+    assert [house.clearing.net(a, 0) for a in (LOSER, SAFE)] == [0, 120]
+    house.agree()
+
+
+def test_own_accounts_are_netted_and_a_short_book_is_bought_in(tmp_path: Path) -> None:
+    """Two own accounts, short 60 and long 20: 40 are on offer, the lowest bid wins."""
+    house = start(tmp_path / "clearing.db")
+    house.trade(RICH, LOSER, 160, 2_500)
+    second = 12
+    house.open(second, 1, AccountKind.HOUSE, DEPOSIT)
+    house.trade(second, RICH, 20, 2_500)
+    declare(house)
+    sold = auction(house, [(RICH, 40, 2_520_000), (SAFE, 40, 2_510_000)])
+    assert (sold["net"], [(a["account"], a["lots"]) for a in sold["awards"]]) == (-40, [(SAFE, 40)])
+    assert [house.clearing.net(a, 0) for a in (LOSER, second, SAFE)] == [0, 0, -20]
+    settle(house, 2_500_000)
+    assert allocate(house)["loss"] == 40 * 10_000 * HOURS
+    house.agree()
+    house.clearing.close()
 
 
 def test_a_loss_within_the_margin_costs_nobody_else(house: House) -> None:
     declare(house)
     margin = house.clearing.cash(LOSER)
-    sold = auction(house, [(SAFE, 100, 2_400_000)])
-    execute(house, sold)
+    auction(house, [(SAFE, 100, 2_400_000)])
     settle(house, 2_450_000)
     before = fund(house)
     found = allocate(house)
@@ -245,12 +345,51 @@ def test_a_loss_within_the_margin_costs_nobody_else(house: House) -> None:
     assert house.dues() == []
     assert fund(house) == before
     assert house.clearing.cash(LOSER) == margin - found["loss"]
-    assert house.record(ApproveAllocation(default=1, person="x"))[0] == "proposal_state"
+    assert house.record(by_two(Allocate))[0] == "default_state"
+
+
+def test_what_is_paid_in_after_the_declaration_is_margin(house: House) -> None:
+    """The estate sells collateral, say: the loss is the same, its margin bears more of it."""
+    crash(house)
+    declare(house)
+    owed = -house.clearing.cash(LOSER)
+    house.send(house.market.money(CommandKind.DEPOSIT, LOSER, 3_000_000))
+    auction(house, [(SAFE, 100, 1_500_000)])
+    settle(house, 1_500_000)
+    layers = allocate(house)["layers"]
+    assert (sum(layers.values()), layers["defaulter_margin"]) == (owed, 3_000_000)
+    house.pay()
+    assert house.clearing.cash(LOSER) == 0
+
+
+def test_every_step_says_when_it_is_overdue(house: House) -> None:
+    facts = declare(house)
+    house.at(facts["port_by"])
+    house.at(facts["close_by"])
+    found = [row for _, outcome, row in house.rulings("default") if outcome == "overdue"]
+    assert [(row["step"], row["deadline"]) for row in found] == [
+        ("port", facts["port_by"]), ("close", facts["close_by"]),
+    ]  # fmt: skip
+    assert house.clearing.deadline() == 0
+    assert auction(house, [(SAFE, 100, 2_400_000)])["unsold"] == 0  # it may still be done
+
+
+def test_a_defaulter_that_somebody_lets_trade_is_frozen_again(house: House) -> None:
+    """As for a hedge: the switch is lifted, and clearing asks for it to be thrown."""
+    declare(house)
+    house.send(Command(kind=CommandKind.RESUME, account=LOSER))
+    assert [due.kind for due in house.dues()] == ["kill"]
+    house.trade(RICH, LOSER, 10, 2_500)
+    house.pay()
+    refused = house.market.apply(house.market.enter(LOSER, Side.SELL, 2_500, 1))
+    (row,) = EVENT.iter_unpack(refused)
+    assert row[2] == EventKind.REJECTED
+    assert house.clearing.net(LOSER, 0) == 90
 
 
 def test_steps_out_of_order_are_refused_by_name(house: House) -> None:
-    port = PortClient(default=1, account=CLIENT, member=2, person="risk", accepted_by="two")
-    assert house.record(port)[0] == "unknown_default"
+    assert house.record(port())[0] == "unknown_default"
+    assert house.record(by_two(Allocate))[0] == "unknown_default"
     assert bid(house, SAFE, 1, 1) == "unknown_proposal"
     assert house.record(PayCapital(amount=-CAPITAL_PAID - 1, person="owner"))[0] == "amount"
     record = DeclareDefault(member=9, person="risk", reason="")
@@ -259,39 +398,38 @@ def test_steps_out_of_order_are_refused_by_name(house: House) -> None:
     declare(house)
     again = DeclareDefault(member=1, person="risk", reason="")
     assert house.record(again)[0] == "duplicate"
-    for account, member, why in (
-        (LOSER, 2, "unknown_account"), (CLIENT, 1, "unknown_member"), (CLIENT, 9, "unknown_member"),
-    ):  # fmt: skip
-        wrong = PortClient(
-            default=1, account=account, member=member, person="risk", accepted_by="two"
-        )
+    assert house.record(port(), CLIENT)[0] == "not_yours"
+    for wrong, why in (
+        (port(account=LOSER), "unknown_account"),
+        (port(to=99), "unknown_account"),
+        (port(to=CLIENT), "unknown_member"),
+        (port(by="risk"), "four_eyes"),
+    ):
         assert house.record(wrong)[0] == why
-    alone = PortClient(default=1, account=CLIENT, member=2, person="risk", accepted_by="risk")
-    assert house.record(alone)[0] == "four_eyes"
-    past = OpenAuction(default=1, instrument=0, deadline=1, person="risk")
-    assert house.record(past)[0] == "expired"
-    sold = auction(house, [(SAFE, 100, 1_500_000)])
+    long = OpenAuction(default=1, instrument=0, within_seconds=10**9, person="risk")
+    assert house.record(long)[0] == "expired"
+    house.record(OpenAuction(default=1, instrument=0, person="risk"))
+    assert house.record(OpenAuction(default=1, instrument=0, person="risk"))[0] == "duplicate"
+    assert tear_up(house)[0] == "proposal_state"
+    assert bid(house, SAFE, 100, 1_500_000) == "accepted"
+    house.at(defaults(house).auctions[0].deadline)
+    house.pay()
     assert bid(house, RICH, 1, 1) == "expired"
-    execute(house, sold)
-    empty = OpenAuction(
-        default=1, instrument=0, deadline=house.market.stamp + SECOND, person="risk"
-    )
-    assert house.record(empty)[0] == "open_position"
+    empty = OpenAuction(default=1, instrument=0, person="risk")
+    assert house.record(empty)[0] == "default_state"
     settle(house, 1_500_000)
-    assert house.record(ProposeAllocation(default=1, person="risk"))[0] == "proposed"
-    outcome, facts = house.record(ApproveAllocation(default=1, person="risk"))
+    alone = Allocate(default=1, proposed_by="risk", approved_by="risk")
+    outcome, facts = house.record(alone)
     assert (outcome, facts["number"]) == ("four_eyes", 2219)
-    house.at(house.market.stamp + APPROVAL_NS)
-    assert house.rulings("allocation")[-1][1] == "expired"
-    assert house.record(ApproveAllocation(default=1, person="chief"))[0] == "proposal_state"
     assert fund(house)[1] > 0
+    stranger = by_two(Allocate, gains={LOSER: 1})
+    assert house.record(stranger)[0] == "unknown_account"
 
 
 def test_a_bid_is_its_accounts_own(house: House) -> None:
     crash(house)
     declare(house)
-    deadline = house.market.stamp + SECOND
-    house.record(OpenAuction(default=1, instrument=0, deadline=deadline, person="risk"))
+    house.record(OpenAuction(default=1, instrument=0, person="risk"))
     own = AuctionBid(auction=1, account=SAFE, lots=1, price=1_000)
     assert house.record(own, RICH)[0] == "not_yours"
     assert house.record(own, SAFE)[0] == "accepted"
@@ -305,18 +443,23 @@ def test_a_bid_is_its_accounts_own(house: House) -> None:
 def test_whatever_the_loss_its_layers_are_the_loss(
     tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
-    """Every depth of the waterfall, and a rebuild from the stream comes to the same."""
+    """Every depth of the waterfall, bids or none, and a rebuild from the stream: the same."""
     draw = random.Random(seed)
     path = tmp_path_factory.mktemp("default") / "clearing.db"
     house = start(path, draw.randint(60, 105))
     price = draw.choice((2_300_000, 1_700_000, 1_200_000, 1_000_000))
     crash(house, price)
     declare(house)
+    if draw.random() < 0.5:
+        house.record(port())
+        house.pay()
     lots = house.clearing.net(LOSER, 0)
     asked = max(1_000, price // 1_000 - draw.randint(0, 900)) * 1_000
-    sold = auction(house, [(SAFE, lots, asked)])
-    execute(house, sold)
+    auction(house, [(SAFE, draw.randint(1, lots), asked)])
+    tear_up(house)
+    house.pay()
     settle(house, price)
+    house.pay()
     gains = {RICH: draw.choice((0, 10**9, 10**12))}
     state = house.clearing._state
     margin = defaults(house).defaults[0].margin
@@ -334,10 +477,11 @@ def test_whatever_the_loss_its_layers_are_the_loss(
     assert held - left == spent
     assert sum(house.clearing.cash(account) for account in (0, *MEMBERS)) - cash == spent
     house.agree()
-    rulings = [house.rulings(name) for name in ("approve_allocation", "auction", "size_fund")]
+    rulings = [house.rulings(name) for name in ("allocate", "auction", "size_fund", "default")]
     entries, head = state.entries, house.clearing.ledger_hash
     house.clearing.rebuild(house.market.frames)
-    assert [house.rulings(n) for n in ("approve_allocation", "auction", "size_fund")] == rulings
+    again = [house.rulings(name) for name in ("allocate", "auction", "size_fund", "default")]
+    assert again == rulings
     assert (house.clearing._state.entries, house.clearing.ledger_hash) == (entries, head)
     assert house.dues() == []
     house.clearing.close()

@@ -3,85 +3,16 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
-import venue as market
-from msgspec.structs import astuple
-from venue import CODE, RICH, THIRD, Venue, enter
+from sockets import ORIGIN, House, hear, running
+from venue import CODE, RICH, THIRD, enter
 
 from exchange.gateway import server
-from exchange.gateway.server import Gateway
-from exchange.messages import COMMAND, Limit, wire
-
-Socket = aiohttp.ClientWebSocketResponse
-ORIGIN = "https://desk.example"
-
-
-class House:
-    """A venue behind a listening gateway, and a client to reach it."""
-
-    def __init__(self, venue: Venue, gateway: Gateway, url: str) -> None:
-        self.venue, self.gateway, self.url = venue, gateway, url
-        self.client = aiohttp.ClientSession()
-        self.sockets: list[Socket] = []
-
-    async def connect(self, *protocols: str, **options: Any) -> Socket:
-        url = f"{self.url}/ws"
-        socket: Socket = await self.client.ws_connect(url, protocols=protocols, **options)
-        self.sockets.append(socket)
-        return socket
-
-    async def close(self) -> None:
-        for socket in self.sockets:
-            await socket.close()
-        await self.client.close()
-
-    async def trader(self, account: int, *protocols: str) -> Socket:
-        socket = await self.connect(*protocols)
-        told = await self.say(socket, self.venue.logon(account))
-        assert told[-1]["type"] == "logged_on"
-        return socket
-
-    async def say(self, socket: Socket, request: Any) -> Any:
-        packed = socket.protocol == wire.MSGPACK_PROTOCOL
-        if packed:
-            await socket.send_bytes(msgspec.msgpack.encode(request))
-        else:
-            await socket.send_str(request if isinstance(request, str) else json.dumps(request))
-        return await hear(socket)
-
-
-async def hear(socket: Socket) -> Any:
-    message = await socket.receive(timeout=10)
-    if message.type is aiohttp.WSMsgType.TEXT:
-        return json.loads(message.data)
-    if message.type is aiohttp.WSMsgType.BINARY:
-        return msgspec.msgpack.decode(message.data)
-    return message
-
-
-@asynccontextmanager
-async def running(directory: Path) -> AsyncIterator[House]:
-    venue = Venue(directory)
-    gateway = Gateway(venue.hub, origins=frozenset({ORIGIN}))
-    port = await gateway.start("127.0.0.1", 0)
-    tasks = [asyncio.create_task(venue.sequencer.run()), asyncio.create_task(gateway.run())]
-    house = House(venue, gateway, f"http://127.0.0.1:{port}")
-    try:
-        for command, text in market.opening():
-            venue.submit(0, COMMAND.pack(*astuple(command)), text=text)
-        await venue.settle()
-        yield house
-    finally:
-        await house.close()
-        await gateway.close()
-        await venue.sequencer.close()
-        await asyncio.gather(*tasks)
+from exchange.messages import Limit, wire
 
 
 @pytest.fixture
@@ -196,10 +127,7 @@ async def test_a_reader_that_stops_is_evicted_and_others_are_not_b30(
     assert (await house.say(trader, enter("a")))[0]["type"] == "accepted"
 
 
-async def test_instruments_and_health_over_http(house: House) -> None:
-    async with house.client.get(f"{house.url}/api/v1/instruments") as answer:
-        told = await answer.json()
-    assert [listed["code"] for listed in told["instruments"]] == [CODE, market.OTHER]
+async def test_health_over_http(house: House) -> None:
     async with house.client.get(f"{house.url}/api/v1/health") as answer:
         health = await answer.json()
     assert health["sequence"] == house.venue.hub.sequence

@@ -10,10 +10,12 @@ import pytest
 from live import CODE, Live, until
 
 from exchange.app import requests
-from exchange.app.wishes import due
+from exchange.app.wishes import RequestRefused, due
 from exchange.clearing.matters import Due, Lots
 from exchange.history import walk
 from exchange.history.bulletin import Bulletin
+from exchange.marketdata.instruments import micros_text
+from exchange.messages.wire import PublicTrade, PublicTransfer
 
 
 @pytest.fixture
@@ -90,6 +92,51 @@ async def test_what_margin_forbids_is_refused_by_name_and_done_once_it_can_be(li
     assert nets(live, listed.id) == [50, -50, 0]
 
 
+async def test_the_public_sees_them_flagged_and_outside_the_book(live: Live) -> None:
+    """A block, an exchange for physical and a give-up: on the channel of trades, in no depth, no
+    last price and no settlement price."""
+    seller, buyer, watcher = [await live.client(n) for n in (1, 2, 3)]
+    market = live.market
+    listed = market.desk.instruments.by_code[CODE]
+    ticks = listed.mark // listed.tick_scale
+    await watcher.subscribe(f"trades.{CODE}", f"depth.{CODE}")
+    seen = watcher.events()
+    await seller.enter(CODE, "sell", 60, ticks)
+    await buyer.enter(CODE, "buy", 55, ticks)
+    await until(lambda: watcher.book(CODE).best_ask == (ticks, 5))
+    terms = {"instrument": CODE, "price": micros_text(listed.mark * 105 // 100)}
+    await put(live, "register_trade", account=1, other=3, lots=50, **terms)
+    await put(live, "sign_transfer", account=3, transfer=1)
+    swap = {"account": 3, "other": 2, "lots": 8, "kind": "efp", **terms}
+    with pytest.raises(RequestRefused, match="open_position"):  # the physical deal is not named
+        await put(live, "register_trade", **swap)
+    registered = await put(live, "register_trade", **swap, related="PO 7: 8 GPUs, December")
+    facts = registered["rulings"][0]["facts"]
+    assert (facts["needed"], facts["signed"], facts["stage"]) == ([2, 3], [3], "open")
+    with pytest.raises(RequestRefused, match="not_yours"):
+        await put(live, "sign_transfer", account=1, transfer=2)
+    signed = await put(live, "sign_transfer", account=2, transfer=2)
+    assert signed["rulings"][0]["facts"]["related"] == "PO 7: 8 GPUs, December"
+    given = {"account": 2, "taker": 3, "lots": 5, "match_number": 7, **terms}
+    await put(live, "give_up", **given)
+    await put(live, "sign_transfer", account=3, transfer=3)
+    assert nets(live, listed.id) == [-5, 42, -37]
+    await buyer.enter(CODE, "buy", 1, ticks)  # a trade behind them all
+    told: list[PublicTrade | PublicTransfer] = []
+    async for event in seen:
+        if isinstance(event, PublicTrade | PublicTransfer):
+            told.append(event)
+        if isinstance(event, PublicTrade) and event.quantity == "1":
+            break
+    kinds = [(t.kind, t.quantity) for t in told if isinstance(t, PublicTransfer)]
+    assert kinds == [("block", "50"), ("efp", "8"), ("give_up", "5")]
+    assert [t.quantity for t in told if isinstance(t, PublicTrade)] == ["55", "1"]
+    await until(lambda: watcher.book(CODE).best_ask == (ticks, 4))
+    await market.operations.cleared()
+    (priced,) = [p for p in market.clearing.settlement_prices() if p.code == CODE]
+    assert (priced.price, priced.window_lots) == (listed.mark, 56)
+
+
 async def test_the_bulletin_has_the_blocks_volume(tmp_path: Path) -> None:
     async with Live.open(tmp_path) as live:
         await live.client(1), await live.client(2)
@@ -104,4 +151,5 @@ async def test_the_bulletin_has_the_blocks_volume(tmp_path: Path) -> None:
     bulletin.finish()
     (line,) = [row for row in bulletin.rows(bulletin.day()) if row["instrument"] == CODE]
     assert (line["block_volume"], line["efp_volume"], line["volume"]) == (50, 0, 0)
+    assert (line["give_up_volume"], line["ported"]) == (0, 0)
     assert (line["open_interest"], line["settlement_price"]) == (50, None)

@@ -9,12 +9,19 @@ import msgspec
 import pytest
 
 from exchange.gateway.auth import sign
-from exchange.messages import RETRYABLE, CancelReason, HaltCause, Reason, TradingState, wire
+from exchange.messages import CancelReason, HaltCause, Reason, TradingState, wire
+from exchange.messages.access import RETRYABLES, GatewayReason
 
 PAGES = Path(__file__).parents[1] / "docs" / "reference"
 REQUESTS = get_args(wire.AnyRequest)
 RESPONSES = get_args(wire.AnyResponse)
-PARTS = (wire.InstrumentData, wire.PositionReport, wire.WorkingOrder)
+PARTS = (
+    wire.InstrumentData,
+    wire.PositionReport,
+    wire.WorkingOrder,
+    wire.LegData,
+    wire.BreakerData,
+)
 ROW = re.compile(r"^\| ([a-z_]+) \| (\w+) \| (.+) \|$", re.MULTILINE)
 
 
@@ -45,11 +52,11 @@ def test_every_reason_is_documented_once_under_its_number() -> None:
     page = (PAGES / "rejects.md").read_text()
     rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \| ([GE ]+) \| (.+)$", page, re.MULTILINE)
     assert [(int(number), name) for number, name, _, _ in rows] == [
-        (reason.value, reason.name) for reason in Reason
+        (reason.value, reason.name) for reason in sorted([*Reason, *GatewayReason])
     ]
     for _, name, _, rest in rows:
         assert rest.count("|") == 4, name
-        assert ("retryable" in rest) == (Reason[name] in RETRYABLE), name
+        assert ("retryable" in rest) == (name in {reason.name for reason in RETRYABLES}), name
 
 
 def test_enumerations_are_documented() -> None:

@@ -51,7 +51,8 @@ class Hedge(msgspec.Struct):
 
 def plan(client: AsyncClient, product: str, hours: int, months: int = MONTHS) -> Strip:
     """The strip of the product's next ``months`` listed months."""
-    listed = [data for data in client.instruments.values() if data.product == product]
+    every = client.instruments.values()
+    listed = [data for data in every if data.product == product and not data.legs]
     listed.sort(key=lambda data: data.expiry)
     return split(hours, {data.code: data.multiplier for data in listed[:months]})
 

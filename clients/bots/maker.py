@@ -115,6 +115,10 @@ class _Quoter:
         for side in reversed(SIDES) if rising else SIDES:
             try:
                 rejected = await self._stand(side, wished.get(side))
+                if rejected is not None and rejected.name == "PRICE_BAND" and rejected.limit:
+                    # As far as the band lets it: from there the reference follows.
+                    edge = self._client.scale(self.instrument).read(rejected.limit)
+                    rejected = await self._stand(side, edge)
             except (NotConnected, OutcomeUnknown):
                 return  # what became of it shows in client.orders when the connection is back
             if rejected is not None and rejected.retry_after_ms:

@@ -19,18 +19,14 @@ import msgspec
 
 from exchange.app.approvals import SOCKET_PERSON
 from exchange.app.operations import Operations
-from exchange.app.requests import AnyRequest
+from exchange.app.requests import AnyRequest, ClearingDesk
 from exchange.app.wishes import RequestRefused
-from exchange.gateway.auth import sign
-from exchange.gateway.operator import (
-    ADMIN_PATH,
-    KEY_HEADER,
-    NONCE_HEADER,
-    SIGNATURE_HEADER,
-    TIMESTAMP_HEADER,
-    body_number,
-)
-from exchange.messages.wire import signed_text
+from exchange.gateway.access import Key, sign
+from exchange.gateway.decode import Refused
+from exchange.gateway.http import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from exchange.gateway.operator import ADMIN_PATH
+from exchange.messages import Reason
+from exchange.messages.access import Right, signed_request
 from exchange.sequencer import Closed, QueueFull
 
 SOCKET_NAME: Final = "admin.sock"
@@ -95,6 +91,18 @@ async def answer_line(line: bytes, operations: Operations, person: str) -> Answe
     return await answer(request, operations, person)
 
 
+async def answer_signed(body: bytes, operations: Operations, key: Key) -> Answer:
+    """As ``answer_line``, for a request under a key; raises Refused for one beyond its scope."""
+    try:
+        request = _decode_request(body)
+    except msgspec.MsgspecError as error:
+        request, answered = None, Answer(False, error=f"not a request: {error}")
+    right = Right.CLEAR if isinstance(request, ClearingDesk) else Right.ADMIN
+    if not key.may(right):
+        raise Refused(Reason.SCOPE, None, f"the key's scope is {key.scope}")
+    return answered if request is None else await answer(request, operations, key.key_id)
+
+
 async def ask(directory: Path, request: AnyRequest) -> Answer | None:
     """Put one request to the market that serves ``directory``; None if none does."""
     try:
@@ -122,7 +130,7 @@ def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
     body = msgspec.json.encode(request)
     nonce = time.time_ns()
     timestamp_ms = nonce // 1_000_000
-    text = signed_text(timestamp_ms, nonce, key["key_id"], body_number(body))
+    text = signed_request(timestamp_ms, nonce, key["key_id"], "POST", ADMIN_PATH, body)
     headers = {
         KEY_HEADER: key["key_id"],
         TIMESTAMP_HEADER: str(timestamp_ms),

@@ -1,28 +1,34 @@
 """What takes two people: one proposes, another approves within ten minutes, and both are logged.
 
-A person is the admin key that a request came under; whoever uses the market's own socket is one
-person, too. A proposal is a record in the log, so it outlives a restart; so is its approval, and
-what was proposed follows in the same breath, with both names and the reason in its text.
+A person is the admin key that a request came under; who comes by the market's own socket has none,
+and is neither of the two. A proposal is a record in the log, so it outlives a restart; so is its
+approval, and what was proposed follows in the same breath, with both names and the reason in its
+text. Trades are corrected so, a breaker's halt is ended so, and whatever clearing takes from two
+alone is recorded so.
 """
 
 import asyncio
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 
 from exchange.app import requests, wishes
+from exchange.app.clerk import Clerk, stamp_text
+from exchange.app.conduct import Conduct
 from exchange.app.desk import Desk, Proposal
 from exchange.app.trades import Found, LegAlone, find_trade
 from exchange.app.wishes import RequestRefused, Wish
+from exchange.clearing.records import SetPrice, write
+from exchange.marketdata.instruments import micros_text
 from exchange.messages import INDEX_BITS
 from exchange.messages.wire import Position
 
 SOCKET_PERSON: Final = "socket"
 EXPIRY_NS: Final = 600 * 1_000_000_000
 PROPOSALS_MAX: Final = 1_000  # waiting at a time
+SET_PRICE: Final = str(SetPrice.__struct_config__.tag)
 _PERCENT: Final = 100
 
 _decode = msgspec.json.Decoder(requests.TwoPersons).decode
@@ -31,12 +37,17 @@ _decode = msgspec.json.Decoder(requests.TwoPersons).decode
 class Approvals:
     """Proposals on a desk; ``clock`` gives nanoseconds since the epoch."""
 
-    def __init__(self, desk: Desk, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, desk: Desk, clerk: Clerk, conduct: Conduct, clock: Callable[[], int]
+    ) -> None:
         self._desk = desk
+        self._clerk = clerk
+        self._conduct = conduct
         self._clock = clock
 
     async def propose(self, request: requests.TwoPersons, person: str) -> dict[str, Any]:
         """Record what ``person`` proposes, once it is sure that it could be done now."""
+        _has_key(person)
         if not request.reason.strip():
             raise RequestRefused("state the reason: it goes into the log")
         if len(self.waiting()) >= PROPOSALS_MAX:
@@ -45,26 +56,30 @@ class Approvals:
         proposal, expires = secrets.token_hex(8), self._clock() + EXPIRY_NS
         text = msgspec.json.encode(request).decode()
         await self._desk.perform([wishes.propose(proposal, person, expires, text, about)])
-        return {"proposal": proposal, "by": person, "expires": _time(expires), **about}
+        return {"proposal": proposal, "by": person, "expires": stamp_text(expires), **about}
 
     async def approve(self, number: str, person: str) -> dict[str, Any]:
         """Do what another person proposed."""
+        _has_key(person)
         proposal = self._desk.proposals.get(number)
         if proposal is None:
             raise RequestRefused(f"no proposal {number} waits; `hourbook admin proposals`")
         if self._clock() >= proposal.expires:
             raise RequestRefused(
-                f"proposal {number} expired at {_time(proposal.expires)}; propose it again"
+                f"proposal {number} expired at {stamp_text(proposal.expires)}; propose it again"
             )
         if proposal.by == person:
             raise RequestRefused(f"{person} proposed this: another person must approve it")
         request = _decode(proposal.request)
-        wish, about = await self._plan(
+        todo, about = await self._plan(
             request, proposal=number, proposed_by=proposal.by, approved_by=person
         )
-        *_, outcome = await self._desk.perform([wishes.approve(number, person), wish])
-        done = {"proposal": number, "proposed_by": proposal.by, "approved_by": person}
-        return {**done, **about, "sequence": outcome.events[0].sequence}
+        *_, outcome = await self._desk.perform([wishes.approve(number, person), *todo])
+        done = {"proposal": number, "proposed_by": proposal.by, "approved_by": person, **about}
+        sequence = outcome.events[0].sequence
+        if isinstance(request, requests.ProposePrice | requests.ByTwo):
+            return {**done, **await self._clerk.ruled(sequence, str(about["operation"]))}
+        return {**done, "sequence": sequence}
 
     def waiting(self) -> list[dict[str, Any]]:
         """The proposals that may still be approved, oldest first."""
@@ -73,8 +88,49 @@ class Approvals:
 
     async def _plan(
         self, request: requests.TwoPersons, **names: str
+    ) -> tuple[list[Wish], dict[str, object]]:
+        """The commands that a request becomes, and what to say of it."""
+        match request:
+            case requests.Resume():
+                return self._conduct.resumption(request, **names)
+            case requests.ProposePrice():
+                wish, about = await self._price(request, **names)
+            case requests.ByTwo():
+                wish, about = await self._record(request, **names)
+            case _:
+                wish, about = await self._correction(request, **names)
+        return [wish], about
+
+    async def _price(
+        self, request: requests.ProposePrice, proposal: str = "", **names: str
     ) -> tuple[Wish, dict[str, object]]:
-        """The command that a request becomes, and what to say of it."""
+        """A settlement price as the record that clearing rules on."""
+        listed = self._desk.instrument(request.code)
+        price = SetPrice(
+            instrument=listed.id,
+            business_date=self._desk.business_date,
+            price=wishes.micros(request.price),
+            reason=request.reason,
+            correction=request.correction,
+            **names,
+        )
+        wish = wishes.put_record(write(price))
+        facts = await self._clerk.would(write(price))
+        return wish, {"operation": SET_PRICE, **facts, "price": micros_text(price.price),
+                      "reason": request.reason}  # fmt: skip
+
+    async def _record(
+        self, request: requests.ByTwo, proposal: str = "", **names: str
+    ) -> tuple[Wish, dict[str, object]]:
+        """Any other record by two, and what it would come to now."""
+        operation, wish = self._clerk.by_two(request.record, **names)
+        facts = await self._clerk.would(wish.text)
+        return wish, {"operation": operation, **facts, "reason": request.reason}
+
+    async def _correction(
+        self, request: requests.Bust | requests.Adjust, **names: str
+    ) -> tuple[Wish, dict[str, object]]:
+        """A bust or an adjustment, if the rules of corrections allow it."""
         found = await self._find(request.match_number)
         trade, desk = found.trade, self._desk
         listed = desk.instruments.by_id[trade.instrument]
@@ -152,14 +208,18 @@ def _alone(whole: int) -> str:
     return f"LEG_ALONE: it is a leg of match {whole}, which is corrected whole"
 
 
-def _time(stamp: int) -> str:
-    return datetime.fromtimestamp(stamp // 1_000_000_000, UTC).isoformat()
+def _has_key(person: str) -> None:
+    if person == SOCKET_PERSON:
+        raise RequestRefused(
+            "this takes two people, each under an admin key of their own: --url URL --key FILE"
+            " (`hourbook keys create 0 --scope admin` makes one)"
+        )
 
 
 def _shown(proposal: Proposal) -> dict[str, Any]:
     return {
         "proposal": proposal.proposal,
         "by": proposal.by,
-        "expires": _time(proposal.expires),
+        "expires": stamp_text(proposal.expires),
         "request": msgspec.json.decode(proposal.request),
     }

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from contracts.spec import Combination
 from contracts.spec import Instrument as Terms
 from exchange.app.quotes import Quotes
 from exchange.app.wishes import APPROVED, PROPOSE, RECORD_FACTORS, RequestRefused, Wish
@@ -27,6 +28,7 @@ from exchange.messages import (
     EventKind,
     Mode,
     Reason,
+    TradingState,
 )
 
 SOURCE: Final = 0  # the desk's number among the sequencer's sources; connections count from 1
@@ -106,6 +108,9 @@ class Desk:
         self.instruments = Instruments()
         self.quotes = Quotes(tape)
         self.terms: dict[str, Terms] = {}
+        self.combinations: dict[str, Combination] = {}
+        self.changed: dict[int, int] = {}  # stamp of an instrument's last change of state
+        self.indicated = 0  # stamp of the last indicative price, or of the last start after it
         self.factors: dict[tuple[str, str], str] = {}  # the latest table by grade and expiry
         self.accounts = {HOUSE_ACCOUNT}
         self.proposals: dict[str, Proposal] = {}  # by id, those not done yet
@@ -128,7 +133,7 @@ class Desk:
     def _know(self, view: View) -> None:
         """Take in what the stream said up to the view's position."""
         for row in EVENT.iter_unpack(view.events):
-            self._picture(row, view.texts)
+            self._picture(row, view.stamps[row[0]], view.texts)
         self.epochs.first.extend(view.epochs.first)
         self.sequence = view.position[1]
         self.quotes.begin(view.position, view.depths())
@@ -173,6 +178,17 @@ class Desk:
             raise RequestRefused(f"{code} is not listed; `hourbook contracts list` shows what is")
         return found
 
+    def named(self, code: str) -> list[Instrument]:
+        """The instrument of that code, or all of a product that have not expired. RequestRefused
+        if there is none."""
+        if code not in self.instruments.products:
+            return [self.instrument(code)]
+        return [
+            listed
+            for listed in self.instruments.by_id.values()
+            if listed.data.product == code and listed.state != TradingState.EXPIRED
+        ]
+
     def _take(self, released: Released) -> None:
         """Read one batch: what changes the desk's picture, and the answers awaited."""
         self.sequence = released.last_sequence
@@ -186,7 +202,7 @@ class Desk:
         events: dict[int, list[Event]] = {number: [] for number in answers}
         for row in EVENT.iter_unpack(released.events):
             if row[2] >= EventKind.SESSION_OPENED:
-                self._picture(row, texts)
+                self._picture(row, released.stamp, texts)
             if row[0] in events:
                 events[row[0]].append(Event(**dict(zip(EVENT_FIELDS, row, strict=True))))
         for number, text in answers.items():
@@ -194,17 +210,27 @@ class Desk:
             if not future.done():
                 future.set_result(Outcome(tuple(events[number])))
 
-    def _picture(self, row: Row, texts: dict[int, str]) -> None:
+    def _picture(self, row: Row, stamp: int, texts: dict[int, str]) -> None:
         kind = EventKind(row[2])
         text = texts.get(row[0])
         listed = self.instruments.apply(row, text)
-        if listed is not None and kind == EventKind.INSTRUMENT_LISTED and text is not None:
-            self.terms[listed.code] = Terms.from_json(text)
+        if kind == EventKind.INSTRUMENT_LISTED and listed is not None and text is not None:
+            self._listed(listed, text)
+        elif kind == EventKind.STATE_CHANGED:
+            self.changed[row[5]] = stamp
+        elif kind in (EventKind.AUCTION_INDICATED, EventKind.RECOVERED):
+            self.indicated = stamp
         if kind == EventKind.RECORDED and text is not None:
             self._recorded(text)
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(row)
+
+    def _listed(self, listed: Instrument, text: str) -> None:
+        if listed.data.legs:
+            self.combinations[listed.code] = Combination.from_json(text)
+        else:
+            self.terms[listed.code] = Terms.from_json(text)
 
     def _recorded(self, text: str) -> None:
         """Keep the latest factor tables as they came; other records say nothing to the desk."""

@@ -41,7 +41,7 @@ def final_price(
         raise RequestRefused(
             f"{code}: {found.index} of {found.month} is {Step(found.step).name}: too few fixings"
             " and too few settlement prices; two persons must settle it at a price"
-            " (clear propose-price, approve-price), then --at-settlement expires it there"
+            " (clear propose-price), then --at-settlement expires it there"
         )
     return found.price_micros, {
         "rule": Step(found.step).name, "index": found.index, "fixings": found.published_days,

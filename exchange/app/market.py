@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -20,20 +21,25 @@ from typing import Any, Final, Self
 import msgspec
 
 from contracts import registry
-from exchange.app import admin, bookkeeping, figures, standby, wishes
+from exchange.app import admin, bookkeeping, figures, requests, standby, wishes
 from exchange.app.alarms import STALL_SECONDS_MAX, Alarms
 from exchange.app.bookkeeping import LEDGER_NAME as LEDGER_NAME
 from exchange.app.desk import Desk
 from exchange.app.operations import Operations
+from exchange.app.reads import Books
+from exchange.app.schedule import Schedule
 from exchange.app.settings import DEFAULTS, Settings
 from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
 from exchange.engine import Engine
 from exchange.gateway import observe
+from exchange.gateway.access import Key
 from exchange.gateway.auth import Keys, create_key
+from exchange.gateway.dialects.deribit.room import Room
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.operator import add_route
+from exchange.gateway.rest import Rest
 from exchange.gateway.server import Gateway
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.frame import EXCHANGE_ID_BYTES
@@ -84,6 +90,20 @@ def admin_key(directory: Path) -> Path:
     return path
 
 
+def tls_context(certificate: str, key: str) -> ssl.SSLContext:
+    """What serves TLS 1.2 and later with a certificate chain and its key, two PEM files.
+
+    Raises RequestRefused with what is wrong with them.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # SSLError is one
+        raise RequestRefused(f"no TLS with {certificate!r} and {key!r}: {error}") from error
+    return context
+
+
 class Market:
     """A running market. ``start`` and ``listen`` make one, ``stop`` ends it.
 
@@ -129,6 +149,7 @@ class Market:
             directory=directory,
             key_revoked=lambda: self.hub.drop_revoked(),
             clock=self._clock,
+            scheduled=settings.schedule.follow,
         )
         self.hub = Hub(
             self.sequencer.submit,
@@ -171,11 +192,19 @@ class Market:
         try:
             await market._while_running(ready.wait())
             await market._while_running(market.operations.prepare())
+            if settings.schedule.follow:
+                await market._follow_calendar(settings.schedule.settle)
         except BaseException:
             await market.stop()
             raise
         market._run(market._watch(), "watch")
         return market
+
+    async def _follow_calendar(self, settles: bool) -> None:
+        """Have everything in the state that its session says, now and from now on."""
+        schedule = Schedule(self.desk, self.operations, self._clock, settles=settles)
+        await self._while_running(schedule.look())
+        self._run(schedule.run(), "schedule")
 
     async def listen(self, host: str, port: int) -> Addresses:
         """Serve clients on a TCP port (0: a free one) and operators on the admin socket."""
@@ -183,6 +212,10 @@ class Market:
         serve = self.settings.serve
         self.gateway = Gateway(self.hub, origins=frozenset(serve.origins))
         add_route(self.gateway.app, self.hub.keys, self.hub.now_ms, self._answer_operator)
+        books = Books(self.clearing, self.directory / LEDGER_NAME)
+        rest = Rest(self.hub, self.tape, books)
+        rest.add_routes(self.gateway.app)
+        self._exits.callback(rest.close)
         observe.add_routes(
             self.gateway.app,
             self.metrics,
@@ -190,18 +223,22 @@ class Market:
             ready=self.ready,
             metrics_for=serve.metrics,
         )
+        if serve.deribit:
+            Room(self.gateway, self.hub)
         self._run(self.gateway.run(), "gateway")
         while self.hub.sequence < self.tape.last[1]:
             await self._while_running(asyncio.sleep(POLL_SECONDS))
         figures.add(self.metrics, self)
         self.hub.metrics = self.metrics
-        port = await self.gateway.start(host, port)
+        files = (serve.tls_certificate, serve.tls_key)
+        tls = tls_context(*files) if any(files) else None
+        port = await self.gateway.start(host, port, tls)
         socket = await self._exits.enter_async_context(
             admin.serving(self.directory, self.operations)
         )
         return Addresses(
-            ws=f"ws://{host}:{port}/ws",
-            http=f"http://{host}:{port}/api/v1",
+            ws=f"ws{'s' if tls else ''}://{host}:{port}/ws",
+            http=f"http{'s' if tls else ''}://{host}:{port}/api/v1",
             admin=str(socket),
             data=str(self.directory),
             admin_key=str(key),
@@ -247,7 +284,7 @@ class Market:
         if self.gateway is not None:
             await self._drain(self.gateway)
         for task in self._tasks:
-            if task.get_name() == "watch":
+            if task.get_name() in ("watch", "schedule"):
                 task.cancel()
         try:
             await self.sequencer.close()
@@ -295,8 +332,8 @@ class Market:
                 part.result()
         await task
 
-    async def _answer_operator(self, body: bytes, key_id: str) -> bytes:
-        return msgspec.json.encode(await admin.answer_line(body, self.operations, key_id))
+    async def _answer_operator(self, body: bytes, key: Key) -> bytes:
+        return msgspec.json.encode(await admin.answer_signed(body, self.operations, key))
 
     def _timed_syncer(self, sync: Callable[[], None]) -> SyncThread:
         """A thread that makes batches durable and times it."""
@@ -350,18 +387,26 @@ class Market:
         """Take checkpoints, and make the market cancel-only if clearing lags or disagrees."""
         limits = self.settings.limits
         checkpoint_due = time.monotonic() + limits.checkpoint_seconds
-        compared = 0
+        loop, compared = asyncio.get_running_loop(), 0
+        tried: frozenset[str] = frozenset()  # what clearing asked for at the last checkpoint
         while True:
             await asyncio.sleep(limits.watch_seconds)
             self.alarms.look()
             try:
                 await self._judge_clearing(limits.clearing_lag_commands_max)
-                late = not self._apart and 0 < self.clearing.deadline() <= self._clock()
-                news = self.desk.sequence > compared or bool(self.clearing.dues())
-                if late or (time.monotonic() >= checkpoint_due and news):
+                await loop.run_in_executor(self._booking, self.clearing.recall)
+                late = 0 < self.clearing.deadline() <= self._clock()
+                asked = frozenset(due.id for due in self.clearing.dues())
+                news = self.desk.sequence > compared or bool(asked)
+                if late or asked - tried or (time.monotonic() >= checkpoint_due and news):
+                    tried = asked
                     await self.operations.checkpoint()
                     compared = self.desk.sequence
                     checkpoint_due = time.monotonic() + limits.checkpoint_seconds
+                if self.clearing.cycles().due is not None:
+                    await self.operations.perform(requests.RunCycle())
+            except RequestRefused as refused:
+                _log.error("the intraday cycle stays due: %s", refused)
             except (QueueFull, TimeoutError) as error:
                 _log.warning("the market is too busy to be watched, trying again: %s", error)
 

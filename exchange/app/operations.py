@@ -6,35 +6,30 @@ Nothing here changes the market by itself; every change goes through the desk in
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from contracts import grades, prices, registry
+from contracts import calendar, grades, prices, registry
 from contracts.calendar import CalendarError, Month
 from contracts.compare import differences
 from contracts.grades import table as factors
 from contracts.refusals import Refusal, Refused
 from contracts.spec import Instrument as Terms
-from exchange.app import margin, requests, wishes
+from exchange.app import margin, requests, wishes, wishes_market
 from exchange.app.approvals import SOCKET_PERSON, Approvals
-from exchange.app.desk import Desk, WishRejected
-from exchange.app.expiry import final_price
-from exchange.app.freeze import freeze
-from exchange.app.liquidate import hedge, liquidate
+from exchange.app.clerk import Clerk
+from exchange.app.conduct import Conduct, combines, describe
+from exchange.app.desk import Desk
+from exchange.app.hedge import hedge
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
-from exchange.clearing.matters import ACCEPTED
-from exchange.clearing.prices import Priced
-from exchange.gateway.auth import create_key, list_keys, revoke_key
+from exchange.gateway.auth import create_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import EventFlag, HaltCause, Mode, TradingState
 
-CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
-_POLL_SECONDS: Final = 0.005
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +38,8 @@ class Operations:
 
     API keys are those of ``directory``; ``key_revoked`` is called after one was deleted.
     ``clock`` gives nanoseconds since the epoch: for the date that a request leaves open, and for
-    how long a proposal waits.
+    how long a proposal waits. In a ``scheduled`` market an opened day starts no trading: the
+    schedule does.
     """
 
     def __init__(
@@ -54,14 +50,18 @@ class Operations:
         directory: Path,
         key_revoked: Callable[[], None],
         clock: Callable[[], int],
+        scheduled: bool = False,
     ) -> None:
         self._desk = desk
         self._clearing = clearing
         self._directory = directory
         self._key_revoked = key_revoked
         self._clock = clock
-        self._approvals = Approvals(desk, clock)
-        self._one_at_a_time = asyncio.Lock()
+        self._scheduled = scheduled
+        self._house = Clerk(desk, clearing)
+        self._conduct = Conduct(desk)
+        self._approvals = Approvals(desk, self._house, self._conduct, clock)
+        self.one_at_a_time = asyncio.Lock()
 
     async def perform(
         self, request: requests.AnyRequest, person: str = SOCKET_PERSON
@@ -71,33 +71,41 @@ class Operations:
         ``person`` is the key id of a request that came under a key. Raises RequestRefused with
         the reason, TimeoutError when the market does not answer.
         """
-        async with self._one_at_a_time:
+        async with self.one_at_a_time:
             match request:
                 case requests.State():
                     return self.state()
+                case requests.RunCycle():
+                    return await self._house.run_cycle()
                 case requests.Settle():
-                    return await self._settle()
-                case requests.ProposePrice():
-                    return await self._propose_price(request)
-                case requests.ApprovePrice():
-                    return await self._put(msgspec.structs.asdict(request), "approve_price")
+                    return await self._house.settle()
                 case requests.PutRecord():
-                    return await self._put_record(request.record, request.request_id)
+                    return await self._house.put_record(request.record, request.request_id)
                 case requests.Expire():
-                    return await self._expire(request)
+                    return await self._house.expire(request)
                 case requests.Hedge():
-                    return await hedge(request, self._desk, self._clearing)
-                case requests.Liquidate():
                     await self.cleared()
-                    return await liquidate(request.auction, self._desk, self._clearing)
+                    return await hedge(request, self._desk, self._clearing, self._house)
                 case requests.OpenDay():
                     return await self._open_day(request)
                 case requests.ListContract():
                     return await self._list(request)
-                case requests.Halt():
-                    return await self._halt(request.code)
-                case requests.Resume():
-                    return await self._resume(request.code)
+                case requests.Resume() if self._conduct.takes_two(request):
+                    return await self._approvals.propose(request, person)
+                case requests.Protect() | requests.SetBreaker() | requests.SetLimits():
+                    return await self._conduct.protect(request)
+                case (
+                    requests.Halt()
+                    | requests.Resume()
+                    | requests.PreOpen()
+                    | requests.Auction()
+                    | requests.Close()
+                ):
+                    return await self._conduct.change_state(request)
+                case requests.Indicate():
+                    return await self._conduct.indicate(request)
+                case requests.SetImplied():
+                    return await self._conduct.set_implied(request)
                 case requests.Deposit() | requests.Withdraw():
                     return await self._move_cash(request)
                 case requests.OpenAccount():
@@ -105,12 +113,12 @@ class Operations:
                 case requests.SetAccount():
                     await self._desk.perform([wishes.set_account(request)])
                     return {"account": request.account, "killed": request.killed}
-                case requests.Protect():
-                    return await self._protect(request)
                 case requests.SetFeature():
                     await self._desk.perform([wishes.set_feature(request)])
                     return {"feature": request.feature, "on": request.on}
-                case requests.Bust() | requests.Adjust():
+                case (
+                    requests.Bust() | requests.Adjust() | requests.ProposePrice() | requests.ByTwo()
+                ):
                     return await self._approvals.propose(request, person)
                 case requests.Approve():
                     return await self._approvals.approve(request.proposal, person)
@@ -122,6 +130,8 @@ class Operations:
                     return await self._create_key(request, person)
                 case requests.ListKeys():
                     return {"keys": msgspec.to_builtins(list_keys(self._directory))}
+                case requests.RotateKey():
+                    return self._rotate_key(request, person)
                 case requests.RevokeKey():
                     return self._revoke_key(request.key_id)
                 case requests.RecordFixing():
@@ -137,35 +147,54 @@ class Operations:
         await self._desk.perform([wishes.set_mode(mode, "operator")])
         return {"mode": mode.name}
 
-    async def _protect(self, request: requests.Protect) -> dict[str, Any]:
-        """Set the bands and limits of the terms, or take them off."""
-        todo = [
-            wishes.protect(terms, listed.id, price, on=request.on)
-            for listed, terms, price in self._settled()
-        ]
-        await self._desk.perform(todo)
-        return {"protected": len(todo) if request.on else 0}
-
     async def _create_key(self, request: requests.CreateKey, person: str) -> dict[str, Any]:
         """Make a key; RequestRefused for an admin key that is asked for from elsewhere."""
-        if request.scope == "admin" and person != SOCKET_PERSON:
+        self._check_admin_key(request.scope, person)
+        await self._open_account(requests.OpenAccount(account=request.account, if_missing=True))
+        try:
+            made = create_key(
+                self._directory, request.account, request.scope,
+                addresses=request.addresses, public_key=request.public_key,
+            )  # fmt: skip
+        except ValueError as error:
+            raise RequestRefused(f"no such key can be: {error}") from None
+        return _shown(*made)
+
+    def _check_admin_key(self, scope: str, person: str) -> None:
+        if scope == "admin" and person != SOCKET_PERSON:
             raise RequestRefused(
                 "an admin key is made on the market's own machine: `hourbook keys create ACCOUNT"
                 " --scope admin --data DIR`"
             )
-        await self._open_account(requests.OpenAccount(account=request.account, if_missing=True))
-        key_id, secret = create_key(self._directory, request.account, request.scope)
-        return {"key_id": key_id, "secret": secret}
+
+    def _rotate_key(self, request: requests.RotateKey, person: str) -> dict[str, Any]:
+        until_ms = self._clock() // 1_000_000 + request.overlap_seconds * 1_000
+        for key in list_keys(self._directory):
+            if key.key_id == request.key_id:
+                self._check_admin_key(key.scope, person)
+        try:
+            made = rotate_key(
+                self._directory, request.key_id, until_ms, public_key=request.public_key
+            )
+        except LookupError:
+            raise _no_key(request.key_id) from None
+        except ValueError as error:
+            raise RequestRefused(f"no such key can be: {error}") from None
+        self._key_revoked()
+        return {**_shown(*made), "replaces": request.key_id, "replaced_until_ms": until_ms}
 
     async def prepare(self) -> None:
         """Make the market ready to trade after a start.
 
         An empty one opens its first day. Instruments that the restart halted reopen; those that
-        an operator halted do not. A closed day stays closed until its date has passed.
+        an operator halted do not. A closed day stays closed until its date has passed. In a
+        scheduled market all but the first day is the schedule's.
         """
         desk = self._desk
         if not desk.instruments.by_id:
             await self._open_day(requests.OpenDay())
+            return
+        if self._scheduled:
             return
         await desk.perform(
             [
@@ -174,23 +203,18 @@ class Operations:
                 if listed.state == TradingState.HALTED and listed.cause == HaltCause.RECOVERY
             ]
         )
-        if not desk.day_open and wishes.as_number(self._today()) > desk.business_date:
+        if not desk.day_open and wishes.as_number(self._now().date()) > desk.business_date:
             await self._open_day(requests.OpenDay())
 
     async def checkpoint(self) -> None:
         """Have engine and clearing compared at this point of the log; do what clearing asks for."""
         await self._desk.perform([wishes.checkpoint()])
-        async with self._one_at_a_time:
-            if self._clearing.dues():
-                await self._perform_dues()
+        async with self.one_at_a_time:
+            await self._house.perform_dues()
 
     async def cleared(self) -> None:
         """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
-        sequence = self._desk.sequence
-        async with asyncio.timeout(CLEARING_SECONDS):
-            while self._clearing.position[1] < sequence:
-                await asyncio.sleep(_POLL_SECONDS)
-        self._clearing.refresh()
+        await self._house.cleared()
 
     def state(self) -> dict[str, Any]:
         """How the market stands."""
@@ -210,32 +234,23 @@ class Operations:
                     "cause": listed.cause.name,
                     "low_limit": listed.price_text(listed.low_ticks),
                     "high_limit": listed.price_text(listed.high_ticks),
-                    "mark": micros_text(listed.mark),
+                    "mark": micros_text(desk.instruments.mark(listed)),
+                    **describe(listed),
                 }
                 for listed in desk.instruments.by_id.values()
             ],
         }
 
-    def _today(self) -> date:
-        return datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC).date()
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC)
 
     def _revoke_key(self, key_id: str) -> dict[str, Any]:
         try:
             revoke_key(self._directory, key_id)
         except LookupError:
-            raise RequestRefused(f"no key {key_id}; `hourbook keys list` shows them") from None
+            raise _no_key(key_id) from None
         self._key_revoked()
         return {"key_id": key_id, "revoked": True}
-
-    async def _halt(self, code: str) -> dict[str, Any]:
-        listed = self._desk.instrument(code)
-        await self._desk.perform([wishes.set_state(code, listed.id, TradingState.HALTED)])
-        return {"code": code, "state": TradingState.HALTED.name}
-
-    async def _resume(self, code: str) -> dict[str, Any]:
-        listed = self._desk.instrument(code)
-        await self._desk.perform([wishes.set_state(code, listed.id, TradingState.CONTINUOUS)])
-        return {"code": code, "state": TradingState.CONTINUOUS.name}
 
     async def _kill(self, request: requests.Kill) -> dict[str, Any]:
         """Throw or lift a kill switch, and say how many orders it took."""
@@ -293,7 +308,7 @@ class Operations:
                 loaded = grades.load()
                 month = Month.parse(table.expiry)
                 rules, grade = loaded.rules_of(month), loaded.grade(table.grade, month)
-                factors.check_publication(table, before, rules, grade, self._today())
+                factors.check_publication(table, before, rules, grade, self._now().date())
         except Refused as refused:
             raise RequestRefused(str(refused)) from refused
         (outcome,) = await self._desk.perform([wishes.record_factors(table, request.table)])
@@ -335,13 +350,16 @@ class Operations:
         number = request.date or self._next_date()
         day = wishes.as_date(number)
         await self.cleared()  # which margin parameters are in force is clearing's to say
-        todo = [*self._relimit(), *self._rates(day)]
+        todo = [*self._relimit(), *self._rates(day), *self._protections()]
         todo += self._list_missing(day)
         await desk.perform([*todo, wishes.open_day(number)])
+        await desk.perform(self._conduct.relimit_combinations())  # around their legs' new ones
         closed = [
             wishes.set_state(listed.code, listed.id, TradingState.CONTINUOUS)
             for listed in desk.instruments.by_id.values()
-            if listed.state == TradingState.CLOSED and self._trades(listed.code, day)
+            if listed.state == TradingState.CLOSED
+            and self._conduct.may_trade(listed)
+            and not self._scheduled
         ]
         await desk.perform(closed)
         return {"business_date": number, "opened": len(closed)}
@@ -351,6 +369,8 @@ class Operations:
         desk = self._desk
         if request.code in desk.instruments.by_code:
             raise RequestRefused(f"{request.code} is listed already")
+        if combines(request.code):
+            return await self._conduct.list_combination(request.code)
         day = wishes.as_date(desk.business_date)
         cycle = {terms.code: terms for terms in registry.load().listing(day)}
         terms = cycle.get(request.code)
@@ -363,10 +383,12 @@ class Operations:
         number, price = len(desk.instruments.by_id), wishes.micros(request.price)
         parameters = self._clearing.margin_parameters(desk.business_date)
         try:
-            todo = wishes.listing(terms, number, price, day, parameters)
+            product = desk.instruments.products.get(terms.product, 0)
+            product = product or max(desk.instruments.product_names, default=0) + 1
+            todo = wishes_market.listing(terms, number, price, day, parameters, product=product)
         except ValueError as error:
             raise RequestRefused(str(error)) from error
-        if desk.day_open and self._trades(request.code, day, terms):
+        if desk.day_open and not self._scheduled and day <= terms.last_trading_day:
             todo.append(wishes.set_state(terms.code, number, TradingState.CONTINUOUS))
         await desk.perform(todo)
         return {
@@ -375,26 +397,37 @@ class Operations:
             "last_trading_day": terms.last_trading_day.isoformat(),
         }
 
-    def _trades(self, code: str, day: date, terms: Terms | None = None) -> bool:
-        """Whether a contract may trade on a day: its last trading day is not over."""
-        terms = terms or self._desk.terms.get(code)
-        return terms is None or day <= terms.last_trading_day
-
     def _next_date(self) -> int:
-        today = self._today()
+        today = self._now().date()
+        if self._scheduled:
+            today = calendar.load().date_on(
+                datetime.fromtimestamp(self._clock() // 1_000_000_000, UTC)
+            )
         if self._desk.business_date:
             today = max(today, wishes.as_date(self._desk.business_date) + timedelta(days=1))
         return wishes.as_number(today)
 
     def _relimit(self) -> list[Wish]:
         """Price limits of the listed instruments, around their settlement prices."""
-        return [wishes.limits(terms, listed.id, price) for listed, terms, price in self._settled()]
+        return [
+            wishes_market.limits(terms, listed.id, price)
+            for listed, terms, price in self._settled()
+        ]
+
+    def _protections(self) -> list[Wish]:
+        """Protections of the listed instruments by their terms, bands around settlement prices."""
+        return [
+            wishes_market.protect(
+                listed.code, listed.id, wishes_market.protections_of(terms, price)
+            )
+            for listed, terms, price in self._settled()
+        ]
 
     def _rates(self, day: date) -> list[Wish]:
         """Margin rates of the listed instruments, by the margin parameters of that day."""
         parameters = self._clearing.margin_parameters(wishes.as_number(day))
         return [
-            wishes.risk(terms, listed.id, price, day, parameters)
+            wishes_market.risk(terms, listed.id, price, day, parameters)
             for listed, terms, price in self._settled()
         ]
 
@@ -435,7 +468,7 @@ class Operations:
                     " in contracts/data/"
                 ) from None
             product = products.setdefault(terms.product, len(products) + 1)
-            todo += wishes.listing(terms, number, mark, day, parameters, product=product)
+            todo += wishes_market.listing(terms, number, mark, day, parameters, product=product)
             number += 1
         return todo
 
@@ -455,137 +488,11 @@ class Operations:
             fields,
         )
 
-    async def _settle(self) -> dict[str, Any]:
-        """Close the day, settle every instrument once, and compare engine and clearing.
 
-        Can be asked again after a crash in the middle: what is settled already is left alone.
-        """
-        desk = self._desk
-        listed = [i for i in desk.instruments.by_id.values() if i.state != TradingState.EXPIRED]
-        trading = [i for i in listed if i.state == TradingState.CONTINUOUS]
-        closing = [wishes.set_state(i.code, i.id, TradingState.CLOSED) for i in trading]
-        if desk.day_open:
-            closing.append(wishes.close_day(desk.business_date))
-        await desk.perform(closing)
-        await self.cleared()
-        settled = {
-            line.instrument
-            for line in self._clearing.open_interest()
-            if line.settlement_date == desk.business_date
-        }
-        approved = self._clearing.approved()
-        due = {i.id: i.code for i in listed if i.id not in settled or i.id in approved}
-        if not due:
-            raise RequestRefused(
-                f"business date {desk.business_date} is settled already; another price needs a"
-                " correction that two persons want: hourbook clear propose-price --correction"
-            )
-        found = self._clearing.settlement_prices(await desk.quotes.read())
-        prices = [priced for priced in found if priced.instrument in due]
-        settling = [
-            wishes.settle(p.code, p.instrument, p.price, approved.get(p.instrument, (0, 1))[1])
-            for p in prices
-        ]
-        await desk.perform([*settling, wishes.checkpoint()])
-        await self.cleared()
-        await self._perform_dues()
-        return {
-            "business_date": desk.business_date,
-            "settlement_prices": {p.code: micros_text(p.price) for p in prices},
-            "inputs": [_inputs(p) for p in prices],
-            "divergences": len(self._clearing.divergences),
-            **await self._call_margin(),
-        }
-
-    async def _call_margin(self) -> dict[str, Any]:
-        """Call what accounts are short of after a settlement. That it cannot be known undoes no
-        settlement: it is said."""
-        try:
-            answer = await self._put({}, "call_margin")
-        except RequestRefused as refused:
-            _log.error("no margin was called: %s", refused)
-            return {"margin_calls": {}, "margin_calls_refused": str(refused)}
-        calls = answer["rulings"][0]["facts"]["calls"]
-        return {
-            "margin_calls": {account: micros_text(missing) for account, missing in calls.items()}
-        }
-
-    async def _propose_price(self, request: requests.ProposePrice) -> dict[str, Any]:
-        """Put one person's settlement price before the clearing house."""
-        listed, done = self._desk.instrument(request.code), self._clearing.cycles()
-        facts = {
-            "instrument": listed.id,
-            "business_date": self._desk.business_date,
-            "cycle": done.get(listed.id, 0) + 1,
-            "price": wishes.micros(request.price),
-            "person": request.person,
-            "reason": request.reason,
-            "correction": request.correction,
-        }
-        return await self._put(facts, "propose_price")
-
-    async def _put(self, facts: dict[str, Any], operation: str) -> dict[str, Any]:
-        return await self._put_record(
-            msgspec.json.encode({"operation": operation, **facts}).decode()
-        )
-
-    async def _put_record(self, text: str, request_id: str = "") -> dict[str, Any]:
-        """Journal a record, and say what the clearing house ruled; perform what it asks for.
-
-        RequestRefused with the name and the figures of a refusal.
-        """
-        (outcome,) = await self._desk.perform([wishes.put_record(text, request_id)])
-        event = outcome.events[0]
-        await self.cleared()
-        operation = msgspec.json.decode(text)["operation"]
-        rulings = self._clearing.rulings(event.sequence)  # what log time brought is there too
-        result: dict[str, Any] = {"sequence": event.sequence, "rulings": rulings}
-        for ruling in (ruling for ruling in rulings if ruling["operation"] == operation):
-            if ruling["outcome"] != ACCEPTED:
-                raise RequestRefused(f"refused {ruling['outcome']}: {ruling['facts']}")
-            if accounts := ruling["facts"].get("freeze"):
-                result["orders_cancelled"] = await freeze(accounts, self._desk)
-        if refused := await self._perform_dues():
-            result["dues_refused"] = refused
-        return result
-
-    async def _expire(self, request: requests.Expire) -> dict[str, Any]:
-        """End an instrument at its final settlement price, and do what clearing then asks for."""
-        desk, listed = self._desk, self._desk.instrument(request.code)
-        terms = desk.terms.get(request.code)
-        if terms is None or listed.state == TradingState.EXPIRED:
-            raise RequestRefused(f"{request.code} has expired, or was listed without its terms")
-        if wishes.as_date(desk.business_date) < terms.last_trading_day:
-            raise RequestRefused(f"{request.code} trades until {terms.last_trading_day}")
-        await self.cleared()
-        price, facts = final_price(listed, terms, self._clearing, request.at_settlement)
-        todo = [wishes.expire(listed.code, listed.id, price), wishes.checkpoint()]
-        if listed.state == TradingState.CONTINUOUS:
-            todo.insert(0, wishes.set_state(listed.code, listed.id, TradingState.CLOSED))
-        await desk.perform(todo)
-        await self.cleared()
-        await self._perform_dues()
-        return {"code": listed.code, "price": micros_text(price), **facts}
-
-    async def _perform_dues(self) -> dict[str, str]:
-        """Do what clearing asks for, each in its own command: one refused holds up no other.
-
-        Why, by the due's id; what was refused is asked for again with the next of these.
-        """
-        refused = {}
-        for asked in self._clearing.dues():
-            try:
-                await self._desk.perform([wishes.due(asked)])
-            except WishRejected as rejected:
-                _log.error("clearing asks for %s, and %s", asked.id, rejected)
-                refused[asked.id] = str(rejected)
-        await self.cleared()
-        return refused
+def _no_key(key_id: str) -> RequestRefused:
+    return RequestRefused(f"no key {key_id}; `hourbook keys list` shows them")
 
 
-def _inputs(priced: Priced) -> dict[str, Any]:
-    """A settlement price with its tier and all it rests on; prices as decimal strings."""
-    facts = asdict(priced) | {"rule": priced.rule}
-    for name in ("price", "prior", "last", "bid", "ask", "preceding_change", "proposed"):
-        facts[name] = None if facts[name] is None else micros_text(facts[name])
-    return facts
+def _shown(key_id: str, secret: str) -> dict[str, Any]:
+    """A new key as it is shown, this once; that of a public key has no secret."""
+    return {"key_id": key_id, "secret": secret} if secret else {"key_id": key_id}

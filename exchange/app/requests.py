@@ -4,19 +4,31 @@ One JSON object a line, tagged ``operation``; the answer is one line too (docs/r
 Money and prices are decimal strings: dollars, and dollars per GPU-hour.
 """
 
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
-import msgspec
+from msgspec import Meta
+
+from exchange.app.requests_base import Request
+from exchange.app.requests_market import Auction as Auction
+from exchange.app.requests_market import Close as Close
+from exchange.app.requests_market import Halt as Halt
+from exchange.app.requests_market import Indicate as Indicate
+from exchange.app.requests_market import ListContract as ListContract
+from exchange.app.requests_market import MarketRequest
+from exchange.app.requests_market import PreOpen as PreOpen
+from exchange.app.requests_market import Protect as Protect
+from exchange.app.requests_market import Resume as Resume
+from exchange.app.requests_market import SetBreaker as SetBreaker
+from exchange.app.requests_market import SetFeature as SetFeature
+from exchange.app.requests_market import SetImplied as SetImplied
+from exchange.app.requests_market import SetLimits as SetLimits
+from exchange.messages.access import Scope
 
 MAX_OPEN_ORDERS: Final = 10_000
 THROTTLE_INTERVAL_NS: Final = 100_000  # one order every 0.1 ms in the long run
 THROTTLE_BURST: Final = 10_000
-
-
-class Request(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="operation", forbid_unknown_fields=True
-):
-    """What every request has: the tag ``operation``."""
+OVERLAP_SECONDS: Final = 86_400
+OVERLAP_SECONDS_MAX: Final = 90 * 86_400
 
 
 class OpenAccount(Request, frozen=True, kw_only=True, tag="open_account"):
@@ -51,10 +63,23 @@ class Kill(Request, frozen=True, kw_only=True, tag="kill"):
 
 
 class CreateKey(Request, frozen=True, kw_only=True, tag="create_key"):
-    """Makes an API key for an account, which is opened if need be."""
+    """Makes an API key for an account, which is opened if need be.
+
+    With ``public_key``, an Ed25519 one in hexadecimal, there is no secret to hand out.
+    """
 
     account: int
-    scope: Literal["read", "trade", "admin"] = "trade"
+    scope: Scope = "trade"
+    addresses: tuple[str, ...] = ()  # networks that it may be used from; none: any
+    public_key: str = ""
+
+
+class RotateKey(Request, frozen=True, kw_only=True, tag="rotate_key"):
+    """Makes a key like another one, which stays good for ``overlap_seconds`` more."""
+
+    key_id: str
+    overlap_seconds: Annotated[int, Meta(ge=0, le=OVERLAP_SECONDS_MAX)] = OVERLAP_SECONDS
+    public_key: str = ""
 
 
 class ListKeys(Request, frozen=True, kw_only=True, tag="list_keys"):
@@ -83,38 +108,10 @@ class Withdraw(Request, frozen=True, kw_only=True, tag="withdraw"):
     request_id: str = ""
 
 
-class Halt(Request, frozen=True, kw_only=True, tag="halt"):
-    """Stops trading in an instrument; orders stay and may be cancelled."""
-
-    code: str
-
-
-class Resume(Request, frozen=True, kw_only=True, tag="resume"):
-    """Starts trading in a halted or closed instrument again."""
-
-    code: str
-
-
 class SetMode(Request, frozen=True, kw_only=True, tag="mode"):
     """Makes the whole market cancel-only, or normal again."""
 
     mode: Literal["normal", "cancel_only"]
-
-
-class Protect(Request, frozen=True, kw_only=True, tag="protect"):
-    """Holds every instrument to the price band and the limit over all months of its terms."""
-
-    on: bool = True
-
-
-class SetFeature(Request, frozen=True, kw_only=True, tag="feature"):
-    """Turns one feature of the whole market off, or on again, without a restart."""
-
-    feature: Literal[
-        "reduce_only", "groups", "stops", "icebergs", "bands", "circuit_breaker", "velocity",
-        "accountability", "order_value", "all_months_limit", "loss_limit",
-    ]  # fmt: skip
-    on: bool = False
 
 
 class OpenDay(Request, frozen=True, kw_only=True, tag="open_day"):
@@ -123,35 +120,22 @@ class OpenDay(Request, frozen=True, kw_only=True, tag="open_day"):
     date: int | None = None  # the next one after the last, or today if that is later
 
 
-class ListContract(Request, frozen=True, kw_only=True, tag="list_contract"):
-    """Lists an expiry of the listing cycle that a market does not list by itself."""
-
-    code: str
-    price: str  # the first mark: dollars per GPU-hour
-
-
 class Settle(Request, frozen=True, kw_only=True, tag="settle"):
     """Closes the open day and settles it, at the prices clearing finds or two persons approved."""
 
 
-class ProposePrice(Request, frozen=True, kw_only=True, tag="propose_price"):
-    """One person's settlement price of an instrument; it counts once another approves it.
+class RunCycle(Request, frozen=True, kw_only=True, tag="run_cycle"):
+    """Carries the intraday cycle that is due out; a market does so by itself."""
 
-    Of a date that is settled it must be a ``correction``, which the next ``settle`` books.
-    """
+
+class ProposePrice(Request, frozen=True, kw_only=True, tag="propose_price"):
+    """A settlement price of an instrument in place of the computed one; the next ``settle`` takes
+    it. Needs a second person: the answer is a proposal. Of a settled date: a ``correction``."""
 
     code: str
     price: str
-    person: str
     reason: str
     correction: bool = False
-
-
-class ApprovePrice(Request, frozen=True, kw_only=True, tag="approve_price"):
-    """A second person approves the proposal of that number."""
-
-    proposal: int
-    person: str
 
 
 class PutRecord(Request, frozen=True, kw_only=True, tag="put_record"):
@@ -211,10 +195,11 @@ class Hedge(Request, frozen=True, kw_only=True, tag="hedge"):
     price: str  # the limit: dollars per GPU-hour
 
 
-class Liquidate(Request, frozen=True, kw_only=True, tag="liquidate"):
-    """Carries the awards of a defaulter's closed auction out on the book."""
+class ByTwo(Request, frozen=True, kw_only=True, tag="by_two"):
+    """Puts a record before the clearing house that takes two people: the answer is a proposal."""
 
-    auction: int
+    record: str
+    reason: str
 
 
 class RecordFixing(Request, frozen=True, kw_only=True, tag="record_fixing"):
@@ -262,27 +247,24 @@ AnyRequest: TypeAlias = (
     | Kill
     | CreateKey
     | ListKeys
+    | RotateKey
     | RevokeKey
     | Deposit
     | Withdraw
-    | Halt
-    | Resume
+    | MarketRequest
     | SetMode
     | OpenDay
-    | ListContract
     | Settle
-    | Protect
-    | SetFeature
+    | RunCycle
     | Bust
     | Adjust
     | Approve
     | ListProposals
     | ProposePrice
-    | ApprovePrice
     | PutRecord
     | Expire
     | Hedge
-    | Liquidate
+    | ByTwo
     | RecordFixing
     | RecordFactors
     | AdoptMargin
@@ -290,4 +272,10 @@ AnyRequest: TypeAlias = (
 )
 
 # What one person alone may not do: it waits for another's approval.
-TwoPersons: TypeAlias = Bust | Adjust
+TwoPersons: TypeAlias = Bust | Adjust | ProposePrice | ByTwo | Resume
+
+# What a key of scope clear may ask over HTTP; all else is for scope admin.
+ClearingDesk: TypeAlias = (
+    Settle | RunCycle | ProposePrice | PutRecord | Expire | Hedge | ByTwo | RecordFixing |
+    RecordFactors | AdoptMargin | State
+)  # fmt: skip

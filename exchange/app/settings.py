@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from exchange.gateway import resume, server
+from exchange.gateway import access, hub, resume, server
 from exchange.gateway import session as gateway_session
 from exchange.journal import segments, tape
 from exchange.messages import Limit, wire
@@ -29,6 +29,10 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: Annotated[str, Meta(description="the market's data directory")] = "market"
     host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port; 0: a free one")] = 8000
+    tls_certificate: Annotated[
+        str, Meta(description="PEM file of a certificate chain: TLS alone is served; empty: none")
+    ] = ""
+    tls_key: Annotated[str, Meta(description="PEM file of its key")] = ""
     origins: Annotated[
         tuple[str, ...],
         Meta(description="browser origins let in; in the environment separated by commas"),
@@ -37,6 +41,9 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["loopback", "any", "off"],
         Meta(description="whom /metrics answers: this machine, anybody, nobody"),
     ] = "loopback"
+    deribit: Annotated[
+        bool, Meta(description="serve the Deribit dialect too, under /api/v2 and /ws/api/v2")
+    ] = False
     heads: Annotated[
         str, Meta(description="directory for signed heads, on another disk; empty: none are signed")
     ] = ""
@@ -76,11 +83,24 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 5.0
 
 
+class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether a market follows the calendar."""
+
+    follow: Annotated[
+        bool,
+        Meta(description="follow the sessions of the calendar; else trade whenever it is served"),
+    ] = False
+    settle: Annotated[
+        bool, Meta(description="settle each day once its session has closed; else an operator does")
+    ] = True
+
+
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that may be set."""
 
     serve: Serve = Serve()
     limits: Limits = Limits()
+    schedule: Schedule = Schedule()
 
 
 DEFAULTS: Final = Settings()
@@ -100,7 +120,11 @@ class Entry(NamedTuple):
     text: str
 
 
-_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {"serve": Serve, "limits": Limits}
+_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
+    "serve": Serve,
+    "limits": Limits,
+    "schedule": Schedule,
+}
 
 
 def _fields() -> dict[str, tuple[Any, Any, str]]:
@@ -159,7 +183,8 @@ def load(
         section, _, key = name.partition(".")
         values[section][key] = _checked(name, value, source)
     sources = {name: given[name][1] if name in given else DEFAULT for name in FIELDS}
-    return Effective(Settings(Serve(**values["serve"]), Limits(**values["limits"])), sources)  # type: ignore[arg-type]
+    made = {section: kind(**values[section]) for section, kind in _SECTIONS.items()}
+    return Effective(Settings(**made), sources)  # type: ignore[arg-type]
 
 
 def _from_file(path: Path) -> Iterator[tuple[str, object]]:
@@ -225,6 +250,12 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.silent_seconds", server.SILENT_SECONDS, "without logon or subscription; 4000"),
         ("gateway.ping_seconds", server.PING_SECONDS, "between two pings of a connection"),
         ("gateway.close_seconds", server.CLOSE_SECONDS, "for a close to be answered"),
+        ("gateway.pings_a_second", server.PINGS_A_SECOND, "of a connection; more: close 1008"),
+        ("gateway.address_connections", server.ADDRESS_CONNECTIONS, "of one peer's address"),
+        ("gateway.loopback_connections", server.LOOPBACK_CONNECTIONS, "of this machine itself"),
+        ("gateway.key_connections", hub.KEY_CONNECTIONS, "logged on under one key"),
+        ("gateway.bad_signatures", access.BAD_LIMIT, "in a row; a key is locked for an address"),
+        ("gateway.lock_ms", access.LOCK_MS, "for so long"),
         ("gateway.heartbeat_ms", wire.HEARTBEAT_MS, "between two heartbeats"),
         ("gateway.resume_slice_events", resume.SLICE_EVENTS, "read at a time for one who was away"),
     ]  # fmt: skip

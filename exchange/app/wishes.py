@@ -13,7 +13,6 @@ import msgspec
 
 from contracts.decimal_text import DecimalTextError, parse_price
 from contracts.grades.table import FactorTable
-from contracts.spec import Instrument
 from exchange.app.requests import (
     Deposit,
     Kill,
@@ -24,7 +23,7 @@ from exchange.app.requests import (
     Withdraw,
 )
 from exchange.clearing.margin.matter import AdoptMargin
-from exchange.clearing.margin.parameters import MarginParameters, lot_rates
+from exchange.clearing.margin.parameters import MarginParameters
 from exchange.clearing.matters import Due
 from exchange.clearing.records import kinds, write
 from exchange.messages import (
@@ -37,6 +36,7 @@ from exchange.messages import (
     CommandKind,
     EventFlag,
     Feature,
+    HaltCause,
     KillScope,
     Limit,
     Mode,
@@ -103,89 +103,16 @@ def as_date(number: int) -> date:
         raise RequestRefused(f"{number} is not a date of the form yyyymmdd") from error
 
 
-def listing(
-    instrument: Instrument,
+def set_state(
+    code: str,
     number: int,
-    mark_micros: int,
-    day: date,
-    margin: MarginParameters | None = None,
-    *,
-    product: int = 0,
-) -> list[Wish]:
-    """Lists an instrument under its dense number at a first mark, with limits and risk figures."""
-    low, high = instrument.limits(settlement_micros=mark_micros)
-    command = Command(
-        kind=CommandKind.LIST,
-        instrument=number,
-        price=mark_micros,
-        quantity=instrument.multiplier,
-        session=instrument.tick_scale,
-        account=instrument.price_step,
-        operator=instrument.lot_step,
-        target_lo=low & _U64,
-        target_hi=high & _U64,
-        key_lo=product,
-    )
-    return [Wish(command, instrument.to_json()), risk(instrument, number, mark_micros, day, margin)]
-
-
-def risk(
-    instrument: Instrument,
-    number: int,
-    price_micros: int,
-    day: date,
-    margin: MarginParameters | None = None,
+    state: TradingState,
+    cause: HaltCause = HaltCause.NONE,
+    **facts: object,
 ) -> Wish:
-    """Sets the margin rate that a price asks for on a day, and the instrument's limits and fees.
-
-    The rate is the contract's own least margin, or what the margin parameters ask for a lot if
-    they cover the product and ask for more.
-    """
-    rate = instrument.margin_rate(price_micros=price_micros, on=day)
-    if margin is not None and margin.covers(instrument.code):
-        lot = lot_rates(margin, instrument.code, instrument.multiplier, price_micros, day)
-        rate = max(rate, lot.hold)
-    command = Command(
-        kind=CommandKind.SET_RISK,
-        instrument=number,
-        price=rate,
-        quantity=instrument.position_limit_on(day),
-        session=instrument.max_order,
-        target_lo=instrument.maker_fee & _U64,
-        target_hi=instrument.taker_fee & _U64,
-    )
-    return Wish(command, note("risk", code=instrument.code))
-
-
-def limits(instrument: Instrument, number: int, settlement_micros: int) -> Wish:
-    """Moves the price limits to stand around a settlement price."""
-    low, high = instrument.limits(settlement_micros=settlement_micros)
-    command = Command(
-        kind=CommandKind.SET_LIMITS,
-        instrument=number,
-        target_lo=low & _U64,
-        target_hi=high & _U64,
-    )
-    return Wish(command, note("limits", code=instrument.code))
-
-
-def set_state(code: str, number: int, state: TradingState) -> Wish:
-    """Changes an instrument's trading state."""
-    command = Command(kind=CommandKind.SET_STATE, instrument=number, tif=state)
-    return Wish(command, note("state", code=code, state=state.name))
-
-
-def protect(terms: Instrument, number: int, price_micros: int, *, on: bool) -> Wish:
-    """Holds an instrument to its terms' price band around a price, and to the limit over all
-    months; or to neither."""
-    ticks = abs(price_micros) // terms.tick_scale * terms.band_percent // 100
-    command = Command(
-        kind=CommandKind.SET_PROTECTIONS,
-        instrument=number,
-        price=ticks // terms.price_step * terms.price_step if on else 0,
-        target_hi=terms.all_months_limit if on else 0,
-    )
-    return Wish(command, note("protect", code=terms.code, on=on))
+    """Changes an instrument's trading state; ``cause`` is what an auction is for."""
+    command = Command(kind=CommandKind.SET_STATE, instrument=number, tif=state, quantity=cause)
+    return Wish(command, note("state", code=code, state=state.name, **facts))
 
 
 def set_feature(request: SetFeature) -> Wish:
@@ -282,7 +209,9 @@ def due(asked: Due) -> Wish:
     """The command that a due asks for, under its id: it happens once."""
     kind = CommandKind[asked.kind.upper()]
     key_lo, key_hi = asked.key
-    if asked.lots is None:
+    if kind == CommandKind.KILL:
+        command = Command(kind=kind, tif=KillScope.ACCOUNT, account=asked.account)
+    elif asked.lots is None:
         command = Command(
             kind=kind, account=asked.account, price=asked.amount, key_lo=key_lo, key_hi=key_hi
         )

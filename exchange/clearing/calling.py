@@ -6,6 +6,7 @@ cash alone. A call asks for what an account is short of, with a deadline on the 
 a deposit or a pledge, or missed, which is what a declaration of default rests on.
 """
 
+from collections.abc import Iterator
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -13,8 +14,8 @@ import msgspec
 
 from exchange.clearing.calls import POLICY, Required, margin_call
 from exchange.clearing.margin.matter import MarginVersions
-from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
-from exchange.clearing.moves import ask, pay, refused, take
+from exchange.clearing.matters import ACCEPTED, At, Due, Matter, Ruling
+from exchange.clearing.moves import ask, refused, take
 from exchange.clearing.outcomes import Outcome, Transfer
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
@@ -128,13 +129,15 @@ class Calls(Matter):
 
     def collateral(self, account: int, state: "State") -> int:
         """Micro-dollars that an account's pledged units count for, each asset rounded down."""
-        total = 0
+        return sum(counts for *_, counts in self.pledges(account, state))
+
+    def pledges(self, account: int, state: "State") -> Iterator[tuple[str, Valued, int, int]]:
+        """(asset, what a unit counts for, units, what they count for) of an account."""
         for asset, valued in sorted(self.assets.items()):
             held = state.book.accounts.get(_pledged(account, asset))
-            if held is not None:
-                units = held.credits_posted - held.debits_posted
-                total += units * valued.price * (_BP - valued.haircut_bp) // _BP
-        return total
+            units = 0 if held is None else held.credits_posted - held.debits_posted
+            if units:
+                yield asset, valued, units, units * valued.price * (_BP - valued.haircut_bp) // _BP
 
     def balance(self, account: int, state: "State") -> int:
         """Cash and collateral of an account."""
@@ -174,6 +177,10 @@ class Calls(Matter):
         facts = {"account": account, "collateral": self.collateral(account, state)}
         return Ruling(operation, ACCEPTED, facts | {"outcome": outcome.name.lower()})
 
+    def asks(self, state: "State") -> bool:
+        """Whether margin parameters are in force, so that positions ask for something."""
+        return state.matters.get(MarginVersions).in_force(state.business_date) is not None
+
     def required(self, state: "State") -> dict[int, int]:
         """What each account with positions must have; nothing is asked without parameters."""
         parameters = state.matters.get(MarginVersions).in_force(state.business_date)
@@ -205,7 +212,9 @@ class Calls(Matter):
         closed = sorted(set(self.open) - set(calls))
         for account in closed:
             del self.open[account]
-        return Ruling("call_margin", ACCEPTED, {"calls": calls, "closed": closed})
+        deadlines = {account: self.open[account].deadline for account in calls}
+        facts = {"calls": calls, "deadlines": deadlines, "closed": closed}
+        return Ruling("call_margin", ACCEPTED, facts)
 
     def _met(self, account: int, state: "State") -> list[Ruling]:
         call = self.open.get(account)
@@ -235,20 +244,21 @@ class Interest(Matter):
         if self.paid >= at.business_date:
             return refused(operation, Denial.DUPLICATE, self.paid, at.business_date)
         self.paid = at.business_date
-        paid = charged = 0
+        due: list[Due] = []
+        charged, id = 0, f"interest {at.business_date}"
         for account in sorted(state.members):
             cash = state.ledger.cash(account)
             if account == HOUSE_ACCOUNT or not cash:
                 continue
             rate = record.credit_bp if cash > 0 else record.debit_bp
             amount = interest(abs(cash), rate, record.days)
-            id = f"interest {at.business_date} {account}"
             if cash > 0:
-                ask(state, *pay(id, HOUSE_ACCOUNT, account, amount))
-                paid += amount
+                due.append(Due(f"{id} {account}", "deposit", account, amount))
             else:
-                ask(state, *take(id, account, amount))
+                ask(state, *take(f"{id} {account}", account, amount))
                 charged += amount
+        paid = sum(one.amount for one in due)
+        ask(state, Due(f"{id} out", "withdraw", HOUSE_ACCOUNT, paid), *due)
         return Ruling(operation, ACCEPTED, {"paid": paid, "charged": charged})
 
 

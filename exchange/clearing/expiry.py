@@ -15,7 +15,6 @@ from contracts.calendar import Month
 from contracts.decimal_text import parse_price
 from contracts.index import methodology
 from contracts.index.settlement import FinalPrice, final_price
-from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.matters import ACCEPTED, MALFORMED, At, Matter, Ruling
 from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
@@ -59,7 +58,7 @@ class Fixings(Matter):
     by_index: dict[str, list[Fixing]] = msgspec.field(default_factory=dict)
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
-        """Take a fixing in; what failed deliveries wait for it are bought in."""
+        """Take a fixing in."""
         assert isinstance(record, FixingRecorded)
         if at.account != HOUSE_ACCOUNT:
             return refused("record_fixing", Denial.NOT_YOURS, at.account, HOUSE_ACCOUNT)
@@ -71,12 +70,7 @@ class Fixings(Matter):
             return Ruling("record_fixing", MALFORMED, {"why": str(wrong)})
         fixing = Fixing(day, record.revision, price, record.inputs_hash, at.stamp)
         self.by_index.setdefault(record.index, []).append(fixing)
-        done: list[Ruling] = []
-        if price is not None:
-            done = state.matters.get(Deliveries).fixed(record.index, number, price, state)
-            if done:
-                state.matters.touch(Deliveries)
-        facts = {"index": record.index, "date": number, "bought_in": [r.facts for r in done]}
+        facts = {"index": record.index, "date": number}
         return Ruling("record_fixing", ACCEPTED, facts)
 
     def fixing(self, index: str, day: date, known_ns: int) -> Fixing | None:
@@ -85,6 +79,11 @@ class Fixings(Matter):
             f for f in self.by_index.get(index, ()) if f.date == day and f.known_ns <= known_ns
         ]
         return max(found, key=lambda fixing: fixing.revision, default=None)
+
+    def since(self, index: str, day: date) -> Fixing | None:
+        """The latest revision of the first day published on or after ``day``; None if none is."""
+        found = [f for f in self.by_index.get(index, ()) if f.date >= day and f.price_micros]
+        return min(found, key=lambda fixing: (fixing.date, -fixing.revision), default=None)
 
     def final(self, index: str, month: str, market_micros: Sequence[int]) -> FinalPrice:
         """The final settlement price of a month by its index; ``market_micros`` as in

@@ -3,31 +3,37 @@
 import copy
 import json
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from contracts.index.settlement import FinalPrice
-from exchange.clearing import beancount, pages, statements
-from exchange.clearing.default.matter import Auction, Defaults
+from exchange.clearing import beancount, day, pages, statements
+from exchange.clearing.cycles import Cycles
+from exchange.clearing.default.fund import FundSize
+from exchange.clearing.default.matter import Defaults
 from exchange.clearing.default.payout import CAPITAL
 from exchange.clearing.delivery import dvp
+from exchange.clearing.delivery.course import deadline
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
-from exchange.clearing.ledger import Ledger
+from exchange.clearing.fees import Fees
+from exchange.clearing.ledger import Ledger, Movement
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.margin.parameters import MarginParameters, root_of
-from exchange.clearing.matters import Due, Dues
+from exchange.clearing.matters import At, Due, Dues, Ruling
 from exchange.clearing.members.box import Box, box
 from exchange.clearing.members.offbook import OffBook
-from exchange.clearing.prices import WINDOW_NS, Month, Priced, Traded, is_spread, settle_day
+from exchange.clearing.prices import Priced
 from exchange.clearing.pricing import Prices
 from exchange.clearing.projection import Frame, Projection, totals
-from exchange.clearing.state import Divergence, Point, Trading
+from exchange.clearing.state import Divergence, Point
 from exchange.clearing.store import Store, audit
+from exchange.clearing.trial import TrialBalance, trial_balance
 from exchange.messages import INDEX_BITS
 
 if TYPE_CHECKING:
@@ -83,7 +89,8 @@ class Clearing:
         """Apply frames in one SQLite transaction; events already applied are skipped.
 
         All or nothing: on an error (ValueError: a gap in the sequence; sqlite3.Error; an
-        AssertionError of an invariant) memory and store stay at the last applied point.
+        AssertionError of an invariant) memory and store agree on ``position``, which only an error
+        of the commit itself may find after the frames.
         """
         with self._lock:
             before = self._state.point
@@ -106,6 +113,12 @@ class Clearing:
             with self._lock:
                 self._state.divergences[:] = self._store.divergences()
                 self._position = self._store.point()
+
+    def recall(self) -> None:
+        """Beside a writer: read again what its matters know, deadlines and dues say. Cheap."""
+        if self._read_only:
+            with self._lock:
+                self._state.matters = self._store.matters()
 
     def refresh(self) -> None:
         """Beside a writer: read all that it has committed, for the queries to answer of."""
@@ -159,10 +172,10 @@ class Clearing:
         with self._lock:
             return self._state.positions.get(account, instrument).net
 
-    def trial_balance(self) -> statements.TrialBalance:
-        """Every ledger account's balance."""
+    def trial_balance(self) -> TrialBalance:
+        """Every account's balance, of the ledger and of the book."""
         with self._lock:
-            return statements.trial_balance(self._state)
+            return trial_balance(self._state)
 
     def beancount(self) -> Iterator[str]:
         """The whole ledger as lines of a beancount file (exchange.clearing.beancount)."""
@@ -255,45 +268,47 @@ class Clearing:
                     total[root] = total.get(root, 0) + row["volume"]
         return {root: max(1, lots // len(dates)) for root, lots in sorted(total.items())}
 
-    def settlement_prices(
-        self, quotes: Mapping[int, tuple[int | None, int | None]] | None = None
-    ) -> list[Priced]:
+    def settlement_prices(self, quotes: day.Quotes = MappingProxyType({})) -> list[Priced]:
         """The price of every instrument that has not expired, with its tier and inputs.
 
         ``quotes``: best bid and ask in price ticks when the date closed. Of an open date the window
         ends with the last trade.
         """
         with self._lock:
-            state, quotes = self._state, quotes or {}
-            traded = self._store.window(
-                state.business_date, state.matters.get(Prices).closed, WINDOW_NS
-            )
-            months, spreads = [], {}
-            for number, listed in sorted(state.instruments.items()):
-                day = state.trading.get(number, Trading())
-                if is_spread(listed.code):
-                    spreads[listed.code] = Traded(day.trades, day.volume, day.value)
-                elif not listed.expired:
-                    bid, ask = quotes.get(number, (None, None))
-                    months.append(
-                        Month(
-                            number, listed.code, listed.settlement_price,
-                            listed.price_step * listed.tick_scale, listed.tick_scale,
-                            Traded(*traded.get(number, ())), day.last_price if day.trades else None,
-                            bid, ask,
-                        )
-                    )  # fmt: skip
-            return settle_day(months, spreads, {i: p for i, (p, _) in self.approved().items()})
+            return day.closing(self._state, self._store, quotes)
 
-    def approved(self) -> dict[int, tuple[int, int]]:
-        """(price, cycle) that two persons approved and that wait to be settled, by instrument."""
+    def cycle_prices(self) -> list[Priced]:
+        """The prices of the intraday cycle that is due, of what it has left; none: none is."""
         with self._lock:
-            return self._state.matters.get(Prices).approved()
+            return day.intraday(self._state, self._store)
 
-    def cycles(self) -> dict[int, int]:
-        """The last settlement cycle of the business date, by instrument."""
+    def fees(self) -> Fees:
+        """The fee tiers adopted, and everybody's lots by month."""
         with self._lock:
-            return dict(self._state.matters.get(Prices).cycles)
+            return copy.deepcopy(self._state.matters.get(Fees))
+
+    def cycles(self) -> Cycles:
+        """The schedule of intraday cycles, and the one that is due."""
+        with self._lock:
+            return copy.deepcopy(self._state.matters.get(Cycles))
+
+    def settled(self) -> frozenset[int]:
+        """Instruments that were settled since the business date closed, and have no new price."""
+        with self._lock:
+            prices = self._state.matters.get(Prices)
+            return frozenset(prices.final - prices.approved.keys())
+
+    def next_cycle(self, instrument: int) -> int:
+        """The number of an instrument's next settlement cycle of the business date."""
+        with self._lock:
+            return self._state.matters.get(Prices).cycles.get(instrument, 0) + 1
+
+    def would(self, text: str) -> Ruling:
+        """What would become of a record by two, approved now."""
+        with self._lock:
+            number = self._state.point[1] << INDEX_BITS
+            at = At(number, 0, self._state.business_date)
+            return self._state.matters.would(text, at, self._state)
 
     def rulings(self, sequence: int) -> list[dict[str, Any]]:
         """What was decided on the command of a sequence, in order: operation, outcome, facts."""
@@ -320,21 +335,61 @@ class Clearing:
         with self._lock:
             return msgspec.to_builtins(self._state.matters.all[name], str_keys=True)
 
-    def auction(self, number: int) -> tuple[Auction, list[int]] | None:
-        """A default's auction and the defaulter's own accounts; None if there is none."""
+    def delivery(self, number: int) -> dict[str, Any] | None:
+        """A delivery as plain data: what it is, its ``terms``, all its ``events`` in order (stamp,
+        operation, outcome, facts), and its next ``deadline``; None if there is none."""
+        query = (
+            "select stamp, operation, outcome, facts from rulings where operation in"
+            " ('delivery', 'attest', 'alternative_delivery')"
+            " and json_extract(facts, '$.delivery') = ? order by number, line"
+        )
         with self._lock:
-            matter = self._state.matters.get(Defaults)
-            for auction in matter.auctions:
-                if auction.id == number:
-                    accounts = matter.defaults[auction.default - 1].accounts
-                    return copy.deepcopy(auction), list(accounts)
-        return None
+            matter = self._state.matters.get(Deliveries)
+            if not 1 <= number <= len(matter.deliveries):
+                return None
+            found = matter.deliveries[number - 1]
+            terms = matter.expiries[found.instrument].terms
+            rows = [row | {"facts": json.loads(row["facts"])}
+                    for row in self._store.rows(query, (number,))]  # fmt: skip
+            return {
+                **msgspec.to_builtins(found, str_keys=True), "terms": msgspec.to_builtins(terms),
+                "events": rows, "deadline": deadline(found, terms),
+            }  # fmt: skip
+
+    def codes(self) -> dict[int, str]:
+        """The code of every instrument ever listed, by number."""
+        with self._lock:
+            return {number: one.code for number, one in self._state.instruments.items()}
 
     def defaulter(self, default: int) -> list[int]:
         """The own accounts of the member of a default; empty if there is none of that number."""
         with self._lock:
             found = self._state.matters.get(Defaults).defaults
             return list(found[default - 1].accounts) if 1 <= default <= len(found) else []
+
+    def gains(self, default: int) -> dict[int, int]:
+        """What variation has paid each account since a default's business date, dates on which it
+        took left out, the defaulter's own accounts too: what a haircut may take back.
+
+        LookupError: no such default.
+        """
+        query = (
+            "select account, sum(amount) as gained from movements where kind = ? and amount > 0"
+            " and business_date >= ? group by account order by account"
+        )
+        with self._lock:
+            defaults = self._state.matters.get(Defaults).defaults
+            if not 1 <= default <= len(defaults):
+                raise LookupError(f"no default {default}")
+            found = defaults[default - 1]
+            rows = list(self._store.rows(query, (int(Movement.VARIATION), found.date)))
+        return {row["account"]: row["gained"] for row in rows
+                if row["account"] not in found.accounts}  # fmt: skip
+
+    def sizing(self) -> FundSize:
+        """The default fund that today's books ask for, scenario by scenario."""
+        with self._lock:
+            return self._state.matters.get(Defaults).sizing(self._state)
 
     def fund(self) -> dict[int, int]:
         """Micro-dollars of every member in the default fund."""
@@ -370,4 +425,5 @@ class Clearing:
             times = [self._state.matters.get(Deliveries).deadline]
             times += self._state.matters.get(Defaults).deadlines()
             times.append(self._state.matters.get(OffBook).soonest)
+            times.append(self._state.matters.get(Cycles).deadline)
             return min((time for time in times if time), default=0)

@@ -54,8 +54,21 @@ class EntryKind(IntEnum):
     LEG = 9  # of a combination's trade; its price is a clearing price
     RESIDUAL = 10
     TRANSFER = 11  # off the book; its price is a clearing price
-    LEG_BUST = 12  # of a combination's trade that was taken back; its price is a clearing price
-    LEG_ADJUSTMENT = 13
+    # Cash that clearing has moved by deposits, withdrawals and fees of its own, by what for:
+    INTEREST = 12
+    DISCOUNT = 13  # of fees, by tier
+    DELIVERY = 14
+    DEFAULT = 15  # default fund, and the layers of a default
+    LEG_BUST = 16  # of a combination's trade that was taken back; its price is a clearing price
+    LEG_ADJUSTMENT = 17
+
+
+# Entries that move lots, the ones that take them back, and those that change a price alone.
+MOVING: Final = (
+    EntryKind.TRADE, EntryKind.BUST, EntryKind.LEG, EntryKind.LEG_BUST, EntryKind.TRANSFER,
+)  # fmt: skip
+TAKEN_BACK: Final = (EntryKind.BUST, EntryKind.LEG_BUST)
+ADJUSTING: Final = (EntryKind.ADJUSTMENT, EntryKind.LEG_ADJUSTMENT)
 
 
 class Movement(IntEnum):
@@ -66,6 +79,20 @@ class Movement(IntEnum):
     FEES = 3
     FEES_EARNED = 4
     VARIATION = 5
+    INTEREST = 6
+    FEE_DISCOUNTS = 7
+    DELIVERY = 8
+    DEFAULT_FUND = 9
+
+
+PURPOSES: Final = {
+    "interest": EntryKind.INTEREST,
+    "discount": EntryKind.DISCOUNT,
+    "delivery": EntryKind.DELIVERY,
+    "penalty": EntryKind.DELIVERY,
+    "fund": EntryKind.DEFAULT,
+    "default": EntryKind.DEFAULT,
+}  # by the first word of a due's id
 
 
 Posting = tuple[int, int, int]  # (debit, credit, amount): ledger account ids and micro-dollars > 0
@@ -104,6 +131,10 @@ _MOVEMENT: Final = (
     int(Movement.FEES),  # a leg's
     int(Movement.VARIATION),  # a residual: what the prices of legs leave of the one agreed
     int(Movement.FEES),  # a transfer's: none
+    int(Movement.INTEREST),
+    int(Movement.FEE_DISCOUNTS),
+    int(Movement.DELIVERY),
+    int(Movement.DEFAULT_FUND),
     int(Movement.FEES),  # a leg's, back
     int(Movement.FEES),  # an adjusted leg's: none
 )  # by EntryKind
@@ -167,7 +198,7 @@ def movement(kind: int, account: int) -> tuple[int, int] | None:
     None if it touches no trading account.
     """
     if account == HOUSE_FEES:
-        return HOUSE_ACCOUNT, _FEES_EARNED
+        return HOUSE_ACCOUNT, _FEES_EARNED if kind < EntryKind.INTEREST else _MOVEMENT[kind]
     if account >> OWNER_BITS == _CASH_CODE:
         return account & _OWNER, _MOVEMENT[kind]
     return None

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, NamedTuple, Typ
 
 import msgspec
 
-from exchange.clearing.records import Malformed, Record, read
-from exchange.messages import HOUSE_ACCOUNT, INDEX_BITS, Event, EventKind
+from exchange.clearing.records import ByTwo, Malformed, Record, read
+from exchange.clearing.refusals import Denial
+from exchange.messages import HOUSE_ACCOUNT, INDEX_BITS, Event, EventKind, KillScope
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -43,6 +44,12 @@ class Ruling(NamedTuple):
     facts: dict[str, Any]
 
 
+def refused(operation: str, denial: Denial, limit: object = 0, observed: object = 0) -> Ruling:
+    """The ruling that a record does not stand: number and name, limit and what was seen."""
+    facts: dict[str, Any] = {"number": int(denial), "limit": limit, "observed": observed}
+    return Ruling(operation, denial.name.lower(), facts)
+
+
 class Lots(msgspec.Struct, frozen=True):
     """What a transfer moves besides its lots: see TRANSFER in docs/reference/engine.md."""
 
@@ -57,9 +64,9 @@ class Due(msgspec.Struct, frozen=True):
     """A command that clearing asks for. ``id`` makes it happen once."""
 
     id: str
-    kind: Literal["deposit", "withdraw", "fee", "transfer"]
+    kind: Literal["deposit", "withdraw", "fee", "transfer", "kill"]
     account: int
-    amount: int  # micro-dollars, or lots of a transfer; > 0
+    amount: int  # micro-dollars, or lots of a transfer; > 0; of a kill 1
     lots: "Lots | None" = None  # of a transfer, which ``account`` takes
 
     @property
@@ -80,6 +87,11 @@ class Matter(msgspec.Struct):
         """Decide on a record of one of ``records``."""
         raise NotImplementedError(f"{self.name} names records and does not rule on them")
 
+    def would(self, record: Any, at: At, state: "State") -> Ruling:
+        """What ``rule`` would decide now; nothing changes. Of records by two, which are looked at
+        when one proposes them."""
+        raise NotImplementedError(f"{self.name} has no record by two")
+
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
         """An event of one of ``watches``, after it was booked."""
         return ()
@@ -92,7 +104,7 @@ class Matter(msgspec.Struct):
 AMatter = TypeVar("AMatter", bound=Matter)
 
 
-class Dues(Matter):
+class Dues(Matter, dict=True):
     """Commands asked for and not done yet, by id."""
 
     name: ClassVar[str] = "dues"
@@ -101,6 +113,7 @@ class Dues(Matter):
         EventKind.WITHDRAWN,
         EventKind.FEE_CHARGED,
         EventKind.LOTS_TRANSFERRED,
+        EventKind.KILLED,
     )
     open: dict[str, Due] = {}
     done: int = 0
@@ -109,14 +122,32 @@ class Dues(Matter):
         """Add a due; one that is open already must be the same."""
         assert due.amount > 0, f"a due of nothing: {due}"
         assert self.open.setdefault(due.id, due) == due, f"another due of the id {due.id}"
+        self._by_key()[due.key] = due.id
+
+    def of(self, event: Event) -> Due | None:
+        """The open due that an event is the doing of."""
+        id = self._by_key().get((event.key_lo, event.key_hi)) if self.open else None
+        return None if id is None else self.open.get(id)
+
+    def _by_key(self) -> dict[tuple[int, int], str]:
+        """Ids by request key: made of what is open, and no part of what is stored."""
+        if "by_key" not in self.__dict__:
+            self.__dict__["by_key"] = {due.key: id for id, due in self.open.items()}
+        found: dict[tuple[int, int], str] = self.__dict__["by_key"]
+        return found
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
         """A due's event has come: it is done. One that the engine refuses stays open."""
-        key = event.key_lo, event.key_hi
-        found = next((due for due in self.open.values() if due.key == key), None)
+        if event.kind == EventKind.KILLED:  # has no key: throwing a switch twice changes nothing
+            of_account = event.reason == KillScope.ACCOUNT
+            dues = [d for d in self.open.values() if d.kind == "kill" and of_account]
+            found = next((due for due in dues if due.account == event.account), None)
+        else:
+            found = self.of(event)
         if found is None:
             return ()
         del self.open[found.id]
+        self._by_key().pop(found.key, None)
         self.done += 1
         return (Ruling("due", "done", {"id": found.id}),)
 
@@ -168,8 +199,21 @@ class Matters:
         matter = None if record is None else self._of_record.get(type(record))
         if record is None or matter is None:
             return None
+        if isinstance(record, ByTwo):
+            persons = {record.proposed_by, record.approved_by} - {""}
+            if len(persons) != 2:
+                operation = str(record.__struct_config__.tag)
+                return refused(operation, Denial.FOUR_EYES, 2, len(persons))
         self.changed.add(matter.name)
         return matter.rule(record, at, state)
+
+    def would(self, text: str, at: At, state: "State") -> Ruling:
+        """What would become of a record by two if it were approved now; nothing changes."""
+        record = read(text)
+        if isinstance(record, Malformed):
+            return Ruling(record.operation, MALFORMED, {"why": record.why})
+        assert isinstance(record, ByTwo), "a record by two"
+        return self._of_record[type(record)].would(record, at, state)
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
         """Show an event to the matters that watch its kind."""

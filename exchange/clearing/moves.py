@@ -5,10 +5,10 @@ zero, which is its receivable. So a payment of one account to another is three d
 a fee from the payer to the house, out of the house's account, into the payee's. They sum to zero.
 """
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from exchange.clearing.matters import Due, Dues, Ruling
-from exchange.clearing.refusals import Denial
+from exchange.clearing.matters import Due, Dues
+from exchange.clearing.matters import refused as refused
 from exchange.messages import HOUSE_ACCOUNT
 
 if TYPE_CHECKING:
@@ -40,9 +40,3 @@ def pay(id: str, payer: int, payee: int, amount: int) -> list[Due]:
         Due(f"{id} out", "withdraw", HOUSE_ACCOUNT, amount),
         Due(f"{id} in", "deposit", payee, amount),
     ]
-
-
-def refused(operation: str, denial: Denial, limit: object = 0, observed: object = 0) -> Ruling:
-    """The ruling that a record does not stand: number and name, limit and what was seen."""
-    facts: dict[str, Any] = {"number": int(denial), "limit": limit, "observed": observed}
-    return Ruling(operation, denial.name.lower(), facts)

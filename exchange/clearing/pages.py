@@ -1,110 +1,203 @@
 """An account's statement as a page: one HTML file that needs nothing else, with a chart.
 
-The chart has a bar per business date for the variation paid, above or below the zero line, and a
-line for the cash at its end. It is drawn as SVG text; colours have names in one place.
+The chart has two panels over the same dates: cash at their end as a line, and below it what each
+date's variation and fees came to, as bars from the zero line. It is drawn as SVG text; colours have
+names in one place, a light and a dark set.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Final
 
-from exchange.clearing.statements import MICROS, Day, Profit, Statement, dollars
+from exchange.clearing.statements import (
+    HOLDING_HEADS,
+    MICROS,
+    Day,
+    Profit,
+    Statement,
+    dollars,
+    holding_rows,
+    standing_tables,
+)
 
-WIDTH: Final = 720
-HEIGHT: Final = 240
-_MARGIN: Final = 24
+WIDTH: Final = 760
+PANEL: Final = 150  # height of one of the two
+GAP: Final = 34
+LEFT: Final = 92  # room for the figures of an axis
+RIGHT: Final = 12
+TOP: Final = 24
+HEIGHT: Final = TOP + 2 * PANEL + GAP + 30
+LABELS_MAX: Final = 8  # dates written below
 _STYLE: Final = """
-:root { --ink: #1d2733; --soft: #66727f; --rule: #d9dee4; --gain: #2a7f62; --loss: #b4442f;
-        --cash: #2f5d9b; --paper: #ffffff; }
+:root { --ink: #1d2733; --soft: #5d6975; --rule: #dfe4e9; --gain: #2a7f62; --loss: #b4442f;
+        --cash: #2f5d9b; --paper: #ffffff; --panel: #f6f8fa; --alarm: #fbeae6; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6eaee; --soft: #9aa6b2; --rule: #36414d; --gain: #5fbf9b; --loss: #e07a63;
-          --cash: #84aee6; --paper: #151b22; } }
-body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper);
-       max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.3rem; } h2 { font-size: 1rem; margin-top: 2rem; } .soft { color: var(--soft); }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .5rem; text-align: right; border-bottom: 1px solid var(--rule); }
-th:first-child, td:first-child { text-align: left; } tr:last-child td { font-weight: 600; }
-svg { width: 100%; height: auto; } .gain { fill: var(--gain); } .loss { fill: var(--loss); }
-.cash { fill: none; stroke: var(--cash); stroke-width: 2; } .dot { fill: var(--cash); }
-.axis { stroke: var(--rule); } text { fill: var(--soft); font-size: 11px; }
+  :root { --ink: #e6eaee; --soft: #9aa6b2; --rule: #323d48; --gain: #5fbf9b; --loss: #e07a63;
+          --cash: #84aee6; --paper: #151b22; --panel: #1b232c; --alarm: #3a231e; } }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
+       max-width: 52rem; margin: 2.5rem auto; padding: 0 1.25rem; }
+h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.02rem; margin: 2.2rem 0 .5rem; }
+.soft { color: var(--soft); margin: .1rem 0 1.4rem; }
+.figures { display: flex; flex-wrap: wrap; gap: .75rem; margin: 0 0 1.5rem; padding: 0; }
+.figures div { flex: 1 1 9rem; background: var(--panel); border-radius: .4rem;
+               padding: .6rem .8rem; }
+.figures dt { color: var(--soft); font-size: .8rem; }
+.figures dd { margin: 0; font-size: 1.1rem; font-weight: 600;
+              font-variant-numeric: tabular-nums; }
+.figures .alarm { background: var(--alarm); }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums;
+        font-size: .92rem; }
+th { color: var(--soft); font-weight: 500; }
+th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--rule); }
+th:first-child, td:first-child { text-align: left; padding-left: 0; }
+.sum tr:last-child td { font-weight: 600; border-bottom: 0; }
+figure { margin: 0; } svg { width: 100%; height: auto; display: block; }
+.gain { fill: var(--gain); } .loss { fill: var(--loss); }
+.cash { fill: none; stroke: var(--cash); stroke-width: 2; stroke-linejoin: round; }
+.dot { fill: var(--cash); } .axis { stroke: var(--rule); } .zero { stroke: var(--soft); }
+text { fill: var(--soft); font: 11px system-ui, sans-serif; } .name { font-weight: 600; }
+.end { text-anchor: end; } .middle { text-anchor: middle; }
+@media print { body { margin: 0; max-width: none; } h2 { break-after: avoid; } }
 """
 
 
 def page(found: Statement, days: Sequence[Day], profits: Sequence[Profit]) -> str:
     """The statement as HTML."""
     date = "all dates" if found.business_date is None else _date(found.business_date)
-    lines = ("opening", "deposits", "withdrawals", "fees", "fees_earned", "variation", "closing")
-    cash = [(line.replace("_", " "), dollars(getattr(found, line))) for line in lines]
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>Account {found.account}, {escape(date)}</title><style>{_STYLE}</style></head>",
-        f"<body><h1>Account {found.account}</h1>",
+        f"<body><h1>Statement of account {found.account}</h1>",
         f'<p class="soft">{escape(date)} · as of sequence {found.sequence:,} · US dollars</p>',
+        _figures(found),
         chart(days),
         "<h2>Cash</h2>",
-        _table(("", "USD"), cash),
+        _table(("", "USD"), found.cash_rows()),
     ]
     if found.holdings:
-        held = [
-            (h.code, f"{h.net:,}", dollars(h.mark), dollars(h.unrealized)) for h in found.holdings
-        ]
-        parts += ["<h2>Positions</h2>", _table(("instrument", "lots", "mark", "unrealized"), held)]
+        parts += ["<h2>Positions</h2>", _table(HOLDING_HEADS, holding_rows(found.holdings))]
+    if found.standing is not None:
+        for heads, rows in standing_tables(found.standing):
+            title = heads[0][:1].upper() + heads[0][1:]
+            parts += [f"<h2>{escape(title)}</h2>", _table(("", *heads[1:]), rows)]
     if profits:
         rows = [(p.code, f"{p.net:,}", dollars(p.realized), dollars(p.unrealized)) for p in profits]
         heads = ("instrument", "lots", "realized", "unrealized")
         parts += ["<h2>Profit by average cost, for reading alone</h2>", _table(heads, rows)]
     if days:
         dates = [
-            (_date(d.business_date), dollars(d.paid_in), dollars(d.fees), dollars(d.variation),
-             dollars(d.closing))
+            (_date(d.business_date), dollars(d.paid_in), dollars(d.variation), dollars(d.fees),
+             dollars(d.interest), dollars(d.other), dollars(d.closing))
             for d in days
         ]  # fmt: skip
-        names = ("date", "paid in", "fees", "variation", "closing")
+        names = ("date", "paid in", "variation", "fees", "interest", "other", "closing")
         parts += ["<h2>By date</h2>", _table(names, dates)]
     return "\n".join([*parts, "</body></html>", ""])
 
 
+def _figures(found: Statement) -> str:
+    """What one looks for first, large."""
+    shown = [("Closing cash", found.closing, found.closing < 0), ("Profit", found.profit, False)]
+    stands = found.standing
+    if stands is not None:
+        if stands.collateral_value:
+            shown.append(("Collateral", stands.collateral_value, False))
+        if stands.required is not None and stands.liquidity is not None:
+            shown.append(("Margin required", stands.required, False))
+            shown.append(("Liquidity", stands.liquidity, stands.liquidity < 0))
+        if stands.call:
+            shown.append(("Margin call", stands.call, True))
+    boxes = "".join(
+        f"<div{' class=alarm' if alarm else ''}><dt>{name}</dt><dd>{_cents(amount)}</dd></div>"
+        for name, amount, alarm in shown
+    )
+    return f'<dl class="figures">{boxes}</dl>'
+
+
 def chart(days: Sequence[Day]) -> str:
-    """The bars and the line as SVG; a note where there is no date yet."""
+    """Both panels as SVG; a note where there is no date yet."""
     if not days:
         return '<p class="soft">Nothing has moved yet.</p>'
-    top = max(*(abs(d.variation) for d in days), 1)
-    cash = [d.closing for d in days]
-    low, high = min(cash), max(cash)
-    inner, middle = HEIGHT - 2 * _MARGIN, HEIGHT / 2
-    step = (WIDTH - 2 * _MARGIN) / len(days)
-    bars, points = [], []
-    for place, day in enumerate(days):
-        tall = abs(day.variation) * inner / 2 / top
-        left, name = _MARGIN + place * step, "gain" if day.variation >= 0 else "loss"
-        y = middle - tall if day.variation >= 0 else middle
-        label = f"{_date(day.business_date)}: variation {dollars(day.variation)}, " \
-                f"closing {dollars(day.closing)}"  # fmt: skip
-        bars.append(
-            f'<rect class="{name}" x="{left + step * 0.2:.1f}" y="{y:.1f}"'
-            f' width="{step * 0.6:.1f}" height="{tall:.1f}"><title>{escape(label)}</title></rect>'
-        )
-        share = (day.closing - low) / (high - low) if high > low else 0.5
-        points.append((left + step / 2, HEIGHT - _MARGIN - share * inner))
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    dots = [f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in points]
+    step = (WIDTH - LEFT - RIGHT) / len(days)
+    middles = [LEFT + step * (place + 0.5) for place in range(len(days))]
+    every = -(-len(days) // LABELS_MAX)
+    labels = [
+        f'<text class="middle" x="{x:.1f}" y="{HEIGHT - 8}">{_short_date(day.business_date)}</text>'
+        for place, (x, day) in enumerate(zip(middles, days, strict=True))
+        if place % every == 0
+    ]
     return "\n".join(
         [
-            f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
-            ' aria-label="variation by date as bars, cash as a line">',
-            f'<line class="axis" x1="{_MARGIN}" x2="{WIDTH - _MARGIN}" y1="{middle}"'
-            f' y2="{middle}"/>',
-            *bars,
-            f'<polyline class="cash" points="{line}"/>',
-            *dots,
-            f'<text x="{_MARGIN}" y="14">bars: variation, up to {_short(top)} a date'
-            f" · line: cash, {_short(low)} to {_short(high)}</text>",
-            "</svg>",
+            f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
+            ' aria-label="cash by date as a line, variation and fees by date as bars">',
+            *_cash_panel(days, middles),
+            *_change_panel(days, middles, min(step * 0.6, 42)),
+            *labels,
+            "</svg></figure>",
         ]
     )
+
+
+def _cash_panel(days: Sequence[Day], middles: Sequence[float]) -> list[str]:
+    low, high = _span([day.closing for day in days])
+    place = _scale(low, high, TOP)
+    points = [(x, place(day.closing)) for x, day in zip(middles, days, strict=True)]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    dots = [
+        f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{_date(day.business_date)}:'
+        f" closing {dollars(day.closing)}</title></circle>"
+        for (x, y), day in zip(points, days, strict=True)
+    ]
+    return [*_axis("Cash at the end of the date", low, high, TOP),
+            f'<polyline class="cash" points="{line}"/>', *dots]  # fmt: skip
+
+
+def _change_panel(days: Sequence[Day], middles: Sequence[float], wide: float) -> list[str]:
+    top = TOP + PANEL + GAP
+    changes = [day.variation + day.fees for day in days]
+    low, high = _span([*changes, 0])
+    place = _scale(low, high, top)
+    zero = place(0)
+    bars = []
+    for x, day, change in zip(middles, days, changes, strict=True):
+        y, name = place(change), "gain" if change >= 0 else "loss"
+        label = f"{_date(day.business_date)}: variation {dollars(day.variation)}, fees" \
+                f" {dollars(day.fees)}"  # fmt: skip
+        bars.append(
+            f'<rect class="{name}" x="{x - wide / 2:.1f}" y="{min(y, zero):.1f}"'
+            f' width="{wide:.1f}" height="{abs(y - zero):.1f}" rx="1">'
+            f"<title>{label}</title></rect>"
+        )
+    return [
+        *_axis("Variation and fees of the date", low, high, top),
+        *bars,
+        f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>',
+    ]
+
+
+def _span(amounts: Sequence[int]) -> tuple[int, int]:
+    """The least and the most, with some air where they are the same."""
+    low, high = min(amounts), max(amounts)
+    return (low, high) if low < high else (low - MICROS, high + MICROS)
+
+
+def _scale(low: int, high: int, top: int) -> Callable[[int], float]:
+    return lambda amount: top + PANEL - (amount - low) / (high - low) * PANEL
+
+
+def _axis(name: str, low: int, high: int, top: int) -> list[str]:
+    """A panel's name, and a line with its figure at the top, the middle and the bottom."""
+    lines = [f'<text class="name" x="0" y="{top - 10}">{name}, USD</text>']
+    for share in (0, 1, 2):
+        y, amount = top + PANEL - share * PANEL / 2, low + (high - low) * share // 2
+        lines += [
+            f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>',
+            f'<text class="end" x="{LEFT - 8}" y="{y + 4}">{_whole(amount)}</text>',
+        ]
+    return lines
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -121,5 +214,15 @@ def _date(number: int) -> str:
     return f"{number // 10_000}-{number // 100 % 100:02d}-{number % 100:02d}"
 
 
-def _short(amount: int) -> str:
-    return f"{amount // MICROS:,} USD"
+def _short_date(number: int) -> str:
+    return _date(number)[5:] if number else "before"
+
+
+def _whole(amount: int) -> str:
+    return f"{amount // MICROS:,}"
+
+
+def _cents(amount: int) -> str:
+    """To the cent, for a glance; the tables have every decimal."""
+    whole, cents = divmod((abs(amount) + MICROS // 200) * 100 // MICROS, 100)
+    return f"{'-' if amount < 0 else ''}{whole:,}.{cents:02d}"

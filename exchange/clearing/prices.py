@@ -105,10 +105,20 @@ def settle_day(
 
 def is_spread(code: str) -> bool:
     """Whether a code is a calendar spread's."""
+    return isinstance(_parsed(code), symbol.Spread)
+
+
+def is_combination(code: str) -> bool:
+    """Whether a code is that of several months together, which have no settlement of their own."""
+    found = _parsed(code)
+    return found is not None and not isinstance(found, symbol.Outright)
+
+
+def _parsed(code: str) -> symbol.Code | None:
     try:
-        return isinstance(symbol.parse(code), symbol.Spread)
+        return symbol.parse(code)
     except symbol.CodeError:
-        return False
+        return None
 
 
 def _by_product(months: Sequence[Month]) -> Iterator[list[Month]]:

@@ -27,6 +27,10 @@ class AverageCost:
         self.net += lots
         self.cost += lots * price
 
+    def adjust(self, lots: int, change: int) -> None:
+        """Signed lots of an earlier trade turn out to have cost ``change`` more each."""
+        self.realized -= lots * change
+
     def unrealized(self, price: int) -> int:
         """What the lots held gain at ``price``."""
         return self.net * price - self.cost

@@ -14,6 +14,7 @@ from exchange.clearing.ledger import (
     BANK,
     CASH,
     HOUSE_FEES,
+    PURPOSES,
     SUSPENSE,
     TRADE_ENTRY,
     VM_CLEARING,
@@ -23,9 +24,9 @@ from exchange.clearing.ledger import (
     cash_of,
     transfer,
 )
-from exchange.clearing.matters import At, Ruling
+from exchange.clearing.matters import At, Dues, Ruling
 from exchange.clearing.settlement import Settlement
-from exchange.clearing.state import Changes, Divergence, Instrument, State, Trading
+from exchange.clearing.state import Activity, Changes, Divergence, Instrument, State, Trading
 from exchange.messages import (
     EVENT,
     EVENT_BYTES,
@@ -197,6 +198,8 @@ class Projection:
         day.value += value
         day.last_price = price
         changes.trading[state.business_date, instrument] = day
+        self._active(account, 0 if legs else quantity, 0, -cash)
+        self._active(maker, 0 if legs else quantity, -maker_cash, 0)
         # What a trade pays is minus its fee; a rebate comes back out of the house's fees.
         postings = transfer(CASH | account, HOUSE_FEES, -cash)
         postings += transfer(CASH | maker, HOUSE_FEES, -maker_cash)
@@ -206,6 +209,19 @@ class Projection:
         )  # fmt: skip
         state.entries += 1
         changes.book(entry, state.ledger.post(entry))
+
+    def _active(
+        self, account: int, lots: int, maker_fee: int, taker_fee: int, sign: int = 1
+    ) -> None:
+        """Count lots and fees of an account's day; rebates do not count. ``sign`` -1 takes the
+        fees of a bust back."""
+        done = self.state.activity.get(account)
+        if done is None:
+            done = self.state.activity[account] = Activity()
+        done.lots += lots
+        done.maker_fees += sign * max(maker_fee, 0)
+        done.taker_fees += sign * max(taker_fee, 0)
+        self.changes.activity[self.state.business_date, account] = done
 
     def _leg_traded(self, event: Event) -> None:
         """A leg of a combination's trade, at a clearing price: positions and fees of a trade. It
@@ -217,6 +233,8 @@ class Projection:
         state.positions.trade(instrument, buyer, seller, event.quantity, value)
         changes.positions.add((buyer, instrument))
         changes.positions.add((seller, instrument))
+        self._active(account, event.quantity, 0, -event.a)
+        self._active(maker, event.quantity, -event.b, 0)
         postings = transfer(CASH | account, HOUSE_FEES, -event.a)
         postings += transfer(CASH | maker, HOUSE_FEES, -event.b)
         self._book(
@@ -268,7 +286,7 @@ class Projection:
         day.volume += lots
         day.value += value
         changes.trading[state.business_date, event.instrument] = day
-        self._book_correction(event, EntryKind.BUST if busted else EntryKind.ADJUSTMENT)
+        self._book_correction(event, EntryKind.BUST if busted else EntryKind.ADJUSTMENT, price)
 
     def _leg_corrected(self, event: Event) -> None:
         """A leg of a combination's trade, corrected with it: as a trade is, at clearing prices."""
@@ -278,21 +296,26 @@ class Projection:
         value = (lots or event.quantity) * price
         multiplier = self.state.instruments[event.instrument].multiplier
         self._move_back(event, lots, value * multiplier)
-        self._book_correction(event, EntryKind.LEG_BUST if busted else EntryKind.LEG_ADJUSTMENT)
+        kind = EntryKind.LEG_BUST if busted else EntryKind.LEG_ADJUSTMENT
+        self._book_correction(event, kind, price)
 
     def _move_back(self, event: Event, lots: int, value: int) -> None:
-        """Positions of both sides of a corrected trade."""
+        """Positions of both sides of a corrected trade, and what counted as their activity."""
         buyer, seller = _sides(event)
         self.state.positions.trade(event.instrument, buyer, seller, lots, value)
         self.changes.positions.update({(buyer, event.instrument), (seller, event.instrument)})
+        self._active(event.account, lots, 0, 0)
+        self._active(event.key_hi, lots, 0, 0)
 
-    def _book_correction(self, event: Event, kind: EntryKind) -> None:
-        """What comes back of the fees of both sides."""
+    def _book_correction(self, event: Event, kind: EntryKind, price: int) -> None:
+        """What comes back of the fees of both sides. ``price``: the trade's, or the change."""
         buyer, seller = _sides(event)
+        self._active(event.account, 0, 0, event.a, -1)
+        self._active(event.key_hi, 0, event.b, 0, -1)
         postings = transfer(HOUSE_FEES, CASH | event.account, event.a)
         postings += transfer(HOUSE_FEES, CASH | event.key_hi, event.b)
         self._book(
-            _number(event), kind, postings, instrument=event.instrument, price=event.price,
+            _number(event), kind, postings, instrument=event.instrument, price=price,
             quantity=event.quantity, buyer=buyer, seller=seller,
         )  # fmt: skip
 
@@ -303,7 +326,9 @@ class Projection:
             EventKind.WITHDRAWN: (EntryKind.WITHDRAWAL, cash, BANK),
             EventKind.FEE_CHARGED: (EntryKind.FEE, cash, HOUSE_FEES),
         }[EventKind(event.kind)]
-        number = _number(event)
+        number, due = _number(event), self.state.matters.get(Dues).of(event)
+        if due is not None:
+            kind = PURPOSES.get(due.id.partition(" ")[0], kind)
         self._book(number, kind, [(debit, credit, event.price)], buyer=account)
         self._compare(number, "cash", self.state.ledger.cash(account), event.b, account)
 
@@ -409,6 +434,7 @@ class Projection:
     def _day_opened(self, event: Event) -> None:
         self.state.business_date = event.quantity
         self.state.trading.clear()
+        self.state.activity.clear()
 
     def _checkpointed(self, event: Event) -> None:
         number, state = _number(event), self.state

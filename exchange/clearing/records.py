@@ -25,23 +25,21 @@ class Malformed(msgspec.Struct, frozen=True):
     why: str
 
 
-class ProposePrice(Record, frozen=True, kw_only=True, tag="propose_price"):
-    """A person proposes a settlement price in place of the computed one; another must approve."""
+class ByTwo(Record, frozen=True, kw_only=True):
+    """A record that two people stand behind, by their keys: without both it is FOUR_EYES."""
+
+    proposed_by: str = ""
+    approved_by: str = ""
+
+
+class SetPrice(ByTwo, frozen=True, kw_only=True, tag="set_price"):
+    """A settlement price in place of the computed one; the next settlement takes it."""
 
     instrument: int
     business_date: int
-    cycle: int = 1
     price: int
-    person: str
     reason: str
     correction: bool = False  # of a date that is settled already
-
-
-class ApprovePrice(Record, frozen=True, kw_only=True, tag="approve_price"):
-    """A second person approves the proposal that the event ``proposal`` (a number) recorded."""
-
-    proposal: int
-    person: str
 
 
 class _Tag(msgspec.Struct):
@@ -51,7 +49,8 @@ class _Tag(msgspec.Struct):
 @cache
 def kinds() -> dict[str, type[Record]]:
     """Every type of record by its operation; a matter's own file may define its records."""
-    return {str(kind.__struct_config__.tag): kind for kind in Record.__subclasses__()}
+    found = [*Record.__subclasses__(), *ByTwo.__subclasses__()]
+    return {str(kind.__struct_config__.tag): kind for kind in found if kind is not ByTwo}
 
 
 def read(text: str) -> Record | Malformed | None:
@@ -67,6 +66,11 @@ def read(text: str) -> Record | Malformed | None:
         return msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError as error:
         return Malformed(operation, str(error))
+
+
+def takes_two(operation: str) -> bool:
+    """Whether a record of this operation needs a second person."""
+    return issubclass(kinds().get(operation, Record), ByTwo)
 
 
 def write(record: Record) -> str:

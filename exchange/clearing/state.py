@@ -63,6 +63,16 @@ class Trading:
 
 
 @dataclass(slots=True)
+class Activity:
+    """One account's trades of one business date: lots, and what it paid in fees as listed, less
+    what busts gave back. Rebates are no fees."""
+
+    lots: int = 0
+    maker_fees: int = 0
+    taker_fees: int = 0
+
+
+@dataclass(slots=True)
 class State:
     """Everything clearing holds in memory; the store holds the same, plus the journal."""
 
@@ -74,6 +84,7 @@ class State:
     members: dict[int, tuple[int, int]] = field(default_factory=dict)  # account -> member, kind
     instruments: dict[int, Instrument] = field(default_factory=dict)
     trading: dict[int, Trading] = field(default_factory=dict)  # of the business date
+    activity: dict[int, Activity] = field(default_factory=dict)  # of the business date, by account
     divergences: list[Divergence] = field(default_factory=list)
     matters: Matters = field(default_factory=lambda: Matters(MATTERS))
     book: Book = field(default_factory=Book)  # fund, escrow and GPU-seconds: outside the engine
@@ -98,6 +109,7 @@ class Changes:
         default_factory=lambda: defaultdict(lambda: defaultdict(int))
     )  # by business date and entry kind: what each ledger account was credited
     trading: dict[tuple[int, int], Trading] = field(default_factory=dict)
+    activity: dict[tuple[int, int], Activity] = field(default_factory=dict)
     divergences: list[Divergence] = field(default_factory=list)
     rulings: list[tuple[Any, ...]] = field(default_factory=list)
     lines: defaultdict[int, int] = field(default_factory=lambda: defaultdict(int))  # by number

@@ -1,15 +1,18 @@
-"""What people read: trial balance, account statement, open interest.
+"""What people read: account statement, open interest and how it came about.
 
 Each is a value with plain fields (``dataclasses.asdict`` gives JSON) and a ``text()`` table.
 Money is integer micro-dollars in the values and dollars in the text.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
 
-from exchange.clearing.ledger import EntryKind, Movement, ledger_name
+from exchange.clearing.ledger import MOVING, TAKEN_BACK, EntryKind, Movement
 from exchange.clearing.profit import AverageCost
+from exchange.clearing.standing import Standing, standing
 from exchange.clearing.state import State, Trading
 from exchange.clearing.store import Store
 
@@ -36,32 +39,6 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class TrialBalance:
-    """All ledger accounts. ``debits`` = ``credits`` or the ledger is broken."""
-
-    sequence: int
-    business_date: int
-    accounts: list[tuple[str, int]]  # (name, balance, debit-positive), by ledger account id
-    debits: int
-    credits: int
-    entries: int
-    ledger_hash: str
-
-    def text(self) -> str:
-        """The balance as a table with its two sums."""
-        rows = [
-            (
-                name,
-                dollars(balance) if balance > 0 else "",
-                dollars(-balance) if balance < 0 else "",
-            )
-            for name, balance in self.accounts
-        ]
-        rows.append(("total", dollars(self.debits), dollars(self.credits)))
-        return table(("account", "debit USD", "credit USD"), rows)
-
-
-@dataclass(frozen=True, slots=True)
 class Holding:
     """One open position in a statement."""
 
@@ -71,14 +48,31 @@ class Holding:
     unrealized: int
 
 
+# The lines of cash between opening and closing, in the order in which people read them.
+CASH_LINES: Final = {
+    "deposits": Movement.DEPOSITS,
+    "withdrawals": Movement.WITHDRAWALS,
+    "variation": Movement.VARIATION,
+    "fees": Movement.FEES,
+    "fees_earned": Movement.FEES_EARNED,
+    "fee_discounts": Movement.FEE_DISCOUNTS,
+    "interest": Movement.INTEREST,
+    "delivery": Movement.DELIVERY,
+    "default_fund": Movement.DEFAULT_FUND,
+}
+FEE_MOVEMENTS: Final = (Movement.FEES, Movement.FEES_EARNED, Movement.FEE_DISCOUNTS)
+EARNED: Final = ("variation", "fees", "fees_earned", "fee_discounts", "interest")
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """An account's cash from ``opening`` to ``closing``, and what it holds.
+    """An account's cash from ``opening`` to ``closing``, what it holds, and how it stands.
 
-    ``opening`` plus the five lines is ``closing``. ``profit`` = variation + fees + fees earned +
-    unrealized: everything but money paid in and out. ``business_date`` None is the whole life, 0
-    the time before the first date. Of a past date the holdings are empty and unrealized is zero,
-    since those are known for now alone.
+    ``opening`` plus the nine lines is ``closing``. ``profit`` = variation, fees, discounts,
+    interest and unrealized: everything but money paid in and out, for deliveries or the default
+    fund. ``business_date`` None is the whole life, 0 the time before the first date. Of a past
+    date the holdings are empty, unrealized is zero and ``standing`` is None, since those are known
+    for now alone.
     """
 
     account: int
@@ -87,26 +81,93 @@ class Statement:
     opening: int
     deposits: int
     withdrawals: int
+    variation: int
     fees: int
     fees_earned: int
-    variation: int
+    fee_discounts: int
+    interest: int
+    delivery: int
+    default_fund: int
     closing: int
     unrealized: int
     profit: int
     holdings: list[Holding]
+    standing: Standing | None
+
+    def cash_rows(self) -> list[tuple[str, str]]:
+        """Opening, every line that is not zero, closing; named as people read them."""
+        shown = [name for name in CASH_LINES if getattr(self, name)]
+        names = ("opening", *shown, "closing", "unrealized", "profit")
+        return [(name.replace("_", " "), dollars(getattr(self, name))) for name in names]
 
     def text(self) -> str:
-        """The statement as two tables."""
-        lines = ("opening", "deposits", "withdrawals", "fees", "fees_earned", "variation",
-                 "closing", "unrealized", "profit")  # fmt: skip
-        rows = [(line.replace("_", " "), dollars(getattr(self, line))) for line in lines]
-        cash = table((f"account {self.account}", "USD"), rows)
-        if not self.holdings:
-            return cash
-        held = [
-            (h.code, f"{h.net:,}", dollars(h.mark), dollars(h.unrealized)) for h in self.holdings
-        ]
-        return f"{cash}\n\n{table(('instrument', 'lots', 'mark', 'unrealized USD'), held)}"
+        """The statement as tables."""
+        parts = [table((f"account {self.account}", "USD"), self.cash_rows())]
+        if self.holdings:
+            parts.append(table(HOLDING_HEADS, holding_rows(self.holdings)))
+        if self.standing is not None:
+            parts += [table(heads, rows) for heads, rows in standing_tables(self.standing)]
+        return "\n\n".join(parts)
+
+
+HOLDING_HEADS: Final = ("instrument", "lots", "mark", "unrealized USD")
+
+
+def holding_rows(holdings: Sequence[Holding]) -> list[tuple[str, ...]]:
+    """Positions as rows of a table."""
+    return [(h.code, f"{h.net:,}", dollars(h.mark), dollars(h.unrealized)) for h in holdings]
+
+
+Rows = Sequence[Sequence[str]]
+
+
+def standing_tables(found: Standing) -> Iterator[tuple[tuple[str, ...], Rows]]:
+    """(heads, rows) of margin, collateral, calls and fee tier; what is empty is left out."""
+    margin = [("collateral, less haircuts", dollars(found.collateral_value))]
+    if found.required is not None and found.liquidity is not None:
+        margin += [("required", dollars(found.required)), ("liquidity", dollars(found.liquidity))]
+    if found.call:
+        margin.append((f"called, by {moment(found.call_deadline)}", dollars(found.call)))
+    if found.required is not None or found.collateral or found.call:
+        yield ("margin", "USD"), margin
+    if found.collateral:
+        yield (
+            ("collateral", "units", "price", "haircut", "counts USD"),
+            [
+                (p.asset, f"{p.units:,}", dollars(p.price), percent(p.haircut_bp),
+                 dollars(p.counts))
+                for p in found.collateral
+            ],
+        )  # fmt: skip
+    if found.calls:
+        yield (
+            ("margin call", "", "missing USD", "deadline"),
+            [
+                (moment(c.stamp), c.step, dollars(c.missing) if c.missing else "",
+                 moment(c.deadline) if c.deadline else "")
+                for c in found.calls
+            ],
+        )  # fmt: skip
+    if found.fee_version:
+        yield (
+            (f"fee tier, version {found.fee_version}", ""),
+            [
+                ("lots last month, which make the tier", f"{found.lots_last_month:,}"),
+                ("lots this month", f"{found.lots_this_month:,}"),
+                ("of a maker's fee given back", percent(found.maker_discount_bp)),
+                ("of a taker's fee given back", percent(found.taker_discount_bp)),
+            ],
+        )
+
+
+def percent(basis_points: int) -> str:
+    """``250`` as ``2.50 %``."""
+    return f"{basis_points // 100}.{basis_points % 100:02d} %"
+
+
+def moment(stamp: int) -> str:
+    """A stamp in UTC, to the minute."""
+    return f"{datetime.fromtimestamp(stamp // 1_000_000_000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +181,6 @@ class Interest:
     trades: int
     volume: int
     open_interest: int
-
-
-def trial_balance(state: State) -> TrialBalance:
-    """Every ledger account's balance."""
-    balances = sorted(state.ledger.balances.items())
-    return TrialBalance(
-        sequence=state.point[1],
-        business_date=state.business_date,
-        accounts=[(ledger_name(account), balance) for account, balance in balances],
-        debits=sum(balance for _, balance in balances if balance > 0),
-        credits=-sum(balance for _, balance in balances if balance < 0),
-        entries=state.entries,
-        ledger_hash=state.ledger.head.hex(),
-    )
 
 
 def statement(
@@ -157,21 +204,19 @@ def statement(
             if net or gain
         ]
     unrealized = sum(holding.unrealized for holding in held)
-    earned = moved[Movement.FEES] + moved[Movement.FEES_EARNED] + moved[Movement.VARIATION]
+    lines = {name: moved[kind] for name, kind in CASH_LINES.items()}
+    now = business_date in (None, state.business_date)
     return Statement(
         account=account,
         sequence=state.point[1],
         business_date=business_date,
         opening=opening,
-        deposits=moved[Movement.DEPOSITS],
-        withdrawals=moved[Movement.WITHDRAWALS],
-        fees=moved[Movement.FEES],
-        fees_earned=moved[Movement.FEES_EARNED],
-        variation=moved[Movement.VARIATION],
+        **lines,
         closing=opening + sum(moved.values()),
         unrealized=unrealized,
-        profit=earned + unrealized,
+        profit=sum(lines[name] for name in EARNED) + unrealized,
         holdings=held,
+        standing=standing(state, store, account) if now else None,
     )
 
 
@@ -210,8 +255,10 @@ class Day:
 
     business_date: int
     variation: int
-    fees: int
+    fees: int  # earned and given back ones, too
+    interest: int
     paid_in: int  # deposits less withdrawals
+    other: int  # deliveries and the default fund
     closing: int
 
 
@@ -253,10 +300,12 @@ def days(store: Store, account: int) -> list[Day]:
         found.append(
             Day(
                 date,
-                kinds[Movement.VARIATION],
-                kinds[Movement.FEES] + kinds[Movement.FEES_EARNED],
-                kinds[Movement.DEPOSITS] + kinds[Movement.WITHDRAWALS],
-                closing,
+                variation=kinds[Movement.VARIATION],
+                fees=sum(kinds[kind] for kind in FEE_MOVEMENTS),
+                interest=kinds[Movement.INTEREST],
+                paid_in=kinds[Movement.DEPOSITS] + kinds[Movement.WITHDRAWALS],
+                other=kinds[Movement.DELIVERY] + kinds[Movement.DEFAULT_FUND],
+                closing=closing,
             )
         )
     return found
@@ -265,18 +314,21 @@ def days(store: Store, account: int) -> list[Day]:
 def profits(state: State, store: Store, account: int) -> list[Profit]:
     """An account's instruments by average cost of its cleared trades, by instrument."""
     query = (
-        "select instrument, lots, price_ticks from cleared_legs where account = ?"
+        "select instrument, lots, adjusted, price from cleared_legs where account = ?"
         " order by match_number"
     )
+    own = set(state.positions.instruments())  # a combination's trade is none: its legs are
     held: dict[int, AverageCost] = {}
     for row in store.rows(query, (account,)):
-        held.setdefault(row["instrument"], AverageCost()).trade(row["lots"], row["price_ticks"])
+        if row["instrument"] in own:
+            average = held.setdefault(row["instrument"], AverageCost())
+            average.trade(row["lots"], row["price"])
+            average.adjust(row["adjusted"], row["price"])
     found = []
     for number, average in sorted(held.items()):
         listed = state.instruments[number]
-        value, mark = listed.tick_value, listed.mark
-        gain = average.net * mark * listed.multiplier - average.cost * value
-        realized = average.realized * value
+        hours = listed.multiplier
+        gain, realized = average.unrealized(listed.mark) * hours, average.realized * hours
         if listed.expired:
             found.append(Profit(listed.code, 0, realized + gain, 0))
         else:
@@ -288,12 +340,16 @@ def roll_forward(state: State, store: Store, date: int) -> list[Roll]:
     """Open interest of every instrument over a business date, by instrument; from the journal."""
     nets: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
     rolls: dict[int, list[int]] = {}
+    moving = (*MOVING, EntryKind.EXPIRY)
+    own = set(state.positions.instruments())
     query = (
         "select number, kind, business_date, instrument, quantity, buyer, seller from journal"
-        f" where kind in ({EntryKind.TRADE:d}, {EntryKind.EXPIRY:d}) and business_date <= ?"
+        f" where kind in ({', '.join(f'{kind:d}' for kind in moving)}) and business_date <= ?"
         " order by number"
     )
     for row in store.rows(query, (date,)):
+        if row["instrument"] not in own:
+            continue
         net = nets[row["instrument"]]
         roll = rolls.setdefault(row["instrument"], [0, 0, 0, 0])
         today = row["business_date"] == date
@@ -302,6 +358,8 @@ def roll_forward(state: State, store: Store, date: int) -> list[Roll]:
             net.clear()
         else:
             lots, buyer, seller = row["quantity"], row["buyer"], row["seller"]
+            if row["kind"] in TAKEN_BACK:
+                buyer, seller = seller, buyer
             opened = max(net[buyer] + lots, 0) - max(net[buyer], 0)
             net[buyer] += lots
             closed = max(net[seller], 0) - max(net[seller] - lots, 0)

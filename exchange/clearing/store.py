@@ -10,7 +10,7 @@ sqlite-utils makes the schema and answers queries; the hot path is sqlite3 itsel
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,10 @@ from sqlite_utils.db import Table
 from exchange.clearing import transfer_store
 from exchange.clearing.docket import MATTERS
 from exchange.clearing.ledger import (
+    ADJUSTING,
     GENESIS,
+    MOVING,
+    TAKEN_BACK,
     Entry,
     EntryKind,
     Ledger,
@@ -29,11 +32,20 @@ from exchange.clearing.ledger import (
     link,
 )
 from exchange.clearing.matters import Matters
-from exchange.clearing.state import Changes, Divergence, Instrument, Point, State, Trading, gather
+from exchange.clearing.state import (
+    Activity,
+    Changes,
+    Divergence,
+    Instrument,
+    Point,
+    State,
+    Trading,
+    gather,
+)
 from exchange.clearing.transfers import Book, Row
 from exchange.messages import HOUSE_ACCOUNT, AccountKind
 
-STORE_VERSION: Final = 3
+STORE_VERSION: Final = 4
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -70,6 +82,10 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
          "last_price": int},
         ("business_date", "instrument"),
     ),
+    "activity": (
+        {"business_date": int, "account": int, "lots": int, "maker_fees": int, "taker_fees": int},
+        ("business_date", "account"),
+    ),
     "divergences": (
         {"sequence": int, "event_index": int, "what": str, "account": int, "instrument": int,
          "ours": int, "engine": int},
@@ -83,16 +99,29 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "matters": ({"name": str, "state": str}, ("name",)),
 }  # fmt: skip
 
+
+def _listed(kinds: Iterable[EntryKind]) -> str:
+    """Kinds as SQL has a list."""
+    return f"({', '.join(f'{kind:d}' for kind in kinds)})"
+
+
+AT_TICKS: Final = (EntryKind.TRADE, EntryKind.BUST, EntryKind.ADJUSTMENT)  # others: clearing prices
 _VIEWS: Final = {
+    # What changed hands, at clearing prices; of a combination both its own trade and its legs. An
+    # adjustment moves no lots: its price is the change, of ``adjusted`` lots.
     "cleared_legs": f"""
-        select number as match_number, business_date, buyer as account, instrument,
-               iif(kind = {EntryKind.TRADE:d}, quantity, -quantity) as lots,
-               price as price_ticks
-        from journal where kind in ({EntryKind.TRADE:d}, {EntryKind.BUST:d})
+        with legs as (
+            select number, business_date, buyer, seller, instrument,
+                   case when kind in {_listed(TAKEN_BACK)} then -quantity
+                        when kind in {_listed(ADJUSTING)} then 0 else quantity end as lots,
+                   iif(kind in {_listed(ADJUSTING)}, quantity, 0) as adjusted,
+                   iif(kind in {_listed(AT_TICKS)}, price * tick_scale, price) as price
+            from journal join instruments using (instrument)
+            where kind in {_listed(MOVING + ADJUSTING)})
+        select number as match_number, business_date, buyer as account, instrument, lots, adjusted,
+               price from legs
         union all
-        select number, business_date, seller, instrument,
-               iif(kind = {EntryKind.TRADE:d}, -quantity, quantity), price
-        from journal where kind in ({EntryKind.TRADE:d}, {EntryKind.BUST:d})""",
+        select number, business_date, seller, instrument, -lots, -adjusted, price from legs""",
     "settlement_prices": f"""
         select business_date, instrument, quantity as cycle, price
         from journal where kind in ({EntryKind.SETTLEMENT:d}, {EntryKind.EXPIRY:d})""",
@@ -108,6 +137,7 @@ _WRITES: Final = {
     "movements": "insert into movements values (?, ?, ?, ?) on conflict do update"
     " set amount = amount + excluded.amount",
     "trading": "insert or replace into trading values (?, ?, ?, ?, ?, ?)",
+    "activity": "insert or replace into activity values (?, ?, ?, ?, ?)",
     "divergences": "insert into divergences values (?, ?, ?, ?, ?, ?, ?)",
     "rulings": "insert into rulings values (?, ?, ?, ?, ?, ?, ?)",
     "matters": "insert or replace into matters values (?, ?)",
@@ -190,11 +220,19 @@ class Store:
             state.trading[row["instrument"]] = Trading(
                 row["trades"], row["volume"], row["value"], row["last_price"]
             )
+        for row in self.rows("select * from activity where business_date = ?", (date,)):
+            state.activity[row["account"]] = Activity(
+                row["lots"], row["maker_fees"], row["taker_fees"]
+            )
         state.divergences = self.divergences()
-        matters = {row["name"]: row["state"] for row in self.rows("select * from matters")}
-        state.matters = Matters(MATTERS, matters)
+        state.matters = self.matters()
         state.book = self.book()
         return state
+
+    def matters(self) -> Matters:
+        """What each matter knew when the last batch was committed."""
+        rows = {row["name"]: row["state"] for row in self.rows("select * from matters")}
+        return Matters(MATTERS, rows)
 
     def book(self) -> Book:
         """The transfers' book, folded from its rows. AssertionError if they contradict it."""
@@ -210,23 +248,20 @@ class Store:
         row = next(self.rows("select epoch, sequence, event_index from progress"))
         return row["epoch"], row["sequence"], row["event_index"]
 
-    def window(self, date: int, closed: int, length: int) -> dict[int, tuple[int, int, int]]:
-        """(trades, lots, sum of price ticks x lots) by instrument, of a date's last ``length`` ns.
+    def trades(self, date: int, upto: int = 0) -> Iterator[tuple[int, int, int, int, int]]:
+        """(match number, stamp, instrument, price ticks, lots) of a date, the last trade first.
 
-        ``closed`` is the stamp of its close; 0 counts back from the date's last entry.
+        ``upto``: a stamp that none is later than; 0: any.
         """
-        found: dict[int, tuple[int, int, int]] = {}
-        for kind, stamp, day, instrument, price, lots in self._connection.execute(
-            "select kind, stamp, business_date, instrument, price, quantity from journal"
+        query = (
+            "select kind, number, stamp, business_date, instrument, price, quantity from journal"
             " order by number desc"
-        ):
-            closed = closed or stamp
-            if day != date or stamp < closed - length:
-                break
-            if kind == EntryKind.TRADE and stamp <= closed:
-                trades, total, value = found.get(instrument, (0, 0, 0))
-                found[instrument] = (trades + 1, total + lots, value + price * lots)
-        return found
+        )
+        for kind, number, stamp, day, instrument, price, lots in self._connection.execute(query):
+            if day != date:
+                return
+            if kind == EntryKind.TRADE and (not upto or stamp <= upto):
+                yield number, stamp, instrument, price, lots
 
     def balances(self) -> defaultdict[int, int]:
         """Every ledger account's balance."""
@@ -308,6 +343,7 @@ def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any,
     yield "positions", [(account, key, p.net, p.cost) for account, key, p in held]
     yield "movements", [(*key, amount) for key, amount in changes.movements().items()]
     yield "trading", [(*key, *astuple(t)) for key, t in changes.trading.items()]
+    yield "activity", [(date, a, *astuple(done)) for (date, a), done in changes.activity.items()]
     yield "divergences", [astuple(d) for d in changes.divergences]
     yield "rulings", changes.rulings
     yield "matters", state.matters.encoded()
@@ -339,13 +375,22 @@ def audit(store: Store, state: State) -> None:
     book = store.book()
     book.check()
     assert (book.head, book.count) == (state.book.head, state.book.count), "head of the transfers"
-    assert not list(store.rows(_POSITIONS_DIFFER)), "positions are not the sum of the cleared legs"
+    assert not list(store.rows(_POSITIONS_DIFFER)), "positions are not the sum of what was cleared"
 
 
+# A combination's trade moves no position: its legs do.
 _POSITIONS_DIFFER: Final = f"""
+    with moved as (
+        select instrument, buyer, seller,
+               iif(kind in {_listed(TAKEN_BACK)}, -quantity, quantity) as lots
+        from journal
+        where kind in {_listed(MOVING)}
+              and instrument in (select instrument from positions)
+              and instrument not in
+                  (select instrument from journal where kind = {EntryKind.EXPIRY:d})
+    )
     select account, instrument, sum(net) from (
         select account, instrument, net from positions
-        union all
-        select account, instrument, -lots from cleared_legs where instrument not in
-            (select instrument from journal where kind = {EntryKind.EXPIRY:d})
+        union all select buyer, instrument, -lots from moved
+        union all select seller, instrument, lots from moved
     ) group by account, instrument having sum(net) != 0"""

@@ -11,8 +11,11 @@ from exchange.cli import (
     archive,
     bench,
     clear,
+    conduct,
     config,
     contracts,
+    default,
+    delivery,
     goodput,
     index,
     log,
@@ -50,8 +53,11 @@ app.add_typer(goodput.app, name="goodput")
 app.add_typer(index.app, name="index")
 clear.app.add_typer(margin.app)  # its commands stand among those of `clear`
 clear.app.add_typer(members.app)
+clear.app.add_typer(delivery.app)
+clear.app.add_typer(default.app, name="default")
 app.add_typer(clear.app, name="clear")
 app.add_typer(operator.keys, name="keys")
+operator.admin.add_typer(conduct.app)
 app.add_typer(operator.admin, name="admin")
 app.add_typer(config.app, name="config")
 app.add_typer(bench.app, name="bench")

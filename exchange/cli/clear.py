@@ -36,7 +36,23 @@ def settle(
     """Close the open business date and settle every instrument once."""
     from exchange.app import requests  # noqa: PLC0415
 
-    result = operate(requests.Settle(), data, url, key)
+    _show_settled(operate(requests.Settle(), data, url, key), as_json)
+
+
+@app.command("cycle")
+def cycle(
+    data: Data = DEFAULT_DATA,
+    url: Url = "",
+    key: KeyFile = None,
+    as_json: Json = False,
+) -> None:
+    """Pay the variation of the intraday cycle that is due, if the market has not done so."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    _show_settled(operate(requests.RunCycle(), data, url, key), as_json)
+
+
+def _show_settled(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(result)
     else:
@@ -55,45 +71,48 @@ def settle(
         fail("clearing differs from the engine: the market is cancel-only; keep its directory")
 
 
-def _show_rulings(result: dict[str, Any], as_json: bool) -> None:
+def show_rulings(result: dict[str, Any], as_json: bool) -> None:
+    """Show what the clearing house ruled, and what the engine refused of it."""
     if as_json:
         show_json(result)
         return
     for ruling in result["rulings"]:
         facts = ", ".join(f"{name} {value}" for name, value in ruling["facts"].items())
         print(f"{ruling['operation']} {ruling['outcome']}: {facts}")
+    for id, why in result.get("dues_refused", {}).items():
+        print(f"not done yet: {id}: {why}")
 
 
-@market_command(app, "propose-price", show=_show_rulings)
+@market_command(app, "schedule", show=show_rulings)
+def schedule(
+    times: Annotated[
+        list[str] | None, typer.Argument(help="HH:MM, UTC; none at all ends the schedule.")
+    ] = None,
+) -> "requests.PutRecord":
+    """Set the times of the day at which variation is paid besides the day's settlement."""
+    from exchange.app import requests  # noqa: PLC0415
+    from exchange.clearing.cycles import ScheduleCycles  # noqa: PLC0415
+    from exchange.clearing.records import write  # noqa: PLC0415
+
+    return requests.PutRecord(record=write(ScheduleCycles(times=tuple(times or ()))))
+
+
+@market_command(app, "propose-price")
 def propose_price(
     code: str,
     price: Annotated[str, typer.Argument(help="Dollars per GPU-hour, as 2.650.")],
-    person: Annotated[str, typer.Option(help="Who proposes it.")],
     reason: Annotated[str, typer.Option(help="Why the computed price will not do.")],
     correction: Annotated[
         bool, typer.Option("--correction", help="Of a date that is settled already.")
     ] = False,
 ) -> "requests.ProposePrice":
-    """Propose a settlement price; it counts once another person approves it within 10 minutes."""
+    """Propose a settlement price; another person approves it: hourbook admin approve."""
     from exchange.app import requests  # noqa: PLC0415
 
-    return requests.ProposePrice(
-        code=code, price=price, person=person, reason=reason, correction=correction
-    )
+    return requests.ProposePrice(code=code, price=price, reason=reason, correction=correction)
 
 
-@market_command(app, "approve-price", show=_show_rulings)
-def approve_price(
-    proposal: Annotated[int, typer.Argument(help="The number that `propose-price` printed.")],
-    person: Annotated[str, typer.Option(help="Who approves it: not who proposed it.")],
-) -> "requests.ApprovePrice":
-    """Approve a proposed settlement price; the next `settle` takes it."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.ApprovePrice(proposal=proposal, person=person)
-
-
-@market_command(app, "record", show=_show_rulings)
+@market_command(app, "record", show=show_rulings)
 def record(
     file: Annotated[Path, typer.Argument(metavar="FILE.json", help="One record.")],
     request_id: Annotated[
@@ -112,11 +131,11 @@ def record(
 
 @app.command("trial-balance")
 def trial_balance(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
-    """Print every ledger account's balance; debits equal credits or the exit code is 1."""
+    """Print every account's balance, ledger and book; debits equal credits or the code is 1."""
     with ledger(data) as clearing:
         balance = clearing.trial_balance()
     show_json(asdict(balance)) if as_json else print(balance.text())
-    if balance.debits != balance.credits:
+    if not balance.is_balanced:
         fail("debits and credits differ: the ledger is broken; keep its directory")
 
 

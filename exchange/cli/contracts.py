@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
+from zoneinfo import ZoneInfo
 
 import msgspec
 import typer
@@ -85,6 +86,48 @@ def show(code: str, on: On = None, as_json: Json = False) -> None:
         print(product_sheet(specs, code, day), end="")
     else:
         print(sheet(found, specs.calendars[found.calendar]), end="")  # type: ignore[arg-type]
+
+
+@app.command("schedule")
+def schedule(
+    code: str,
+    on: Annotated[
+        datetime | None,
+        typer.Option("--date", formats=["%Y-%m-%d"], help="The business date; today if absent."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the session of an instrument, a combination or a product on a business date."""
+    from contracts import registry, sessions  # noqa: PLC0415
+
+    specs, day = registry.load(), _day(on)
+    found = _find(specs, code, day)
+    days = specs.calendars[found.calendar]
+    if day > getattr(found, "last_trading_day", day):
+        fail(f"{code} traded until {getattr(found, 'last_trading_day', day)}")
+    with _known_days():
+        every = sessions.steps(found, days, day)
+    steps = [step for step in every if step.phase is not sessions.Phase.INDICATE]
+    indicated = len(every) > len(steps)
+    if as_json:
+        show_json(
+            {
+                "code": code,
+                "date": day,
+                "calendar": days.code,
+                "indicate_seconds": days.indicate_seconds if indicated else None,
+                "steps": [{"at": step.at, "phase": step.phase} for step in steps],
+            }
+        )
+        return
+    zone = ZoneInfo(days.time_zone)
+    rows = [
+        (f"{step.at:%Y-%m-%d %H:%M}", f"{step.at.astimezone(zone):%Y-%m-%d %H:%M}",
+         step.phase.value) for step in steps
+    ]  # fmt: skip
+    show_table(("UTC", days.time_zone, "state from then on"), rows, left=3)
+    if indicated:
+        print(f"an indicative price every {days.indicate_seconds} seconds while collected")
 
 
 @app.command("check")

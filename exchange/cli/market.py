@@ -29,6 +29,14 @@ def serve(
     port: Annotated[
         int | None, typer.Option(help="Port to listen on; 0: a free one. [default: 8000]")
     ] = None,
+    tls: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="CERT KEY", help="Serve TLS alone, with these two PEM files."),
+    ] = None,
+    deribit: Annotated[
+        bool | None,
+        typer.Option("--deribit/--no-deribit", help="Serve the Deribit dialect too. [default: no]"),
+    ] = None,
     heads: Annotated[
         str | None, typer.Option(help="Directory for signed heads, on another disk.")
     ] = None,
@@ -53,6 +61,9 @@ def serve(
         "serve.data": data,
         "serve.host": host,
         "serve.port": port,
+        "serve.tls_certificate": tls and tls[0],
+        "serve.tls_key": tls and tls[1],
+        "serve.deribit": deribit,
         "serve.heads": heads,
         "serve.log_format": log_format,
         "serve.log_level": log_level,

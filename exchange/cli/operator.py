@@ -3,12 +3,14 @@
 Each function here makes the request of one command; ``market_command`` does the rest.
 """
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from exchange.cli.access import market_command
-from exchange.cli.output import show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -30,6 +32,12 @@ Member = Annotated[
 ]
 
 
+PublicKey = Annotated[
+    Path | None,
+    typer.Option("--public-key", help="PEM file of an Ed25519 public key: no secret is made."),
+]
+
+
 def _as_json(result: dict[str, Any], as_json: bool) -> None:
     """Show a secret: one line that a script can keep, whatever was asked for."""
     show_json(result)
@@ -39,8 +47,34 @@ def _show_keys(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_json(result)
         return
-    rows = [(key["key_id"], str(key["account"]), key["scope"]) for key in result["keys"]]
-    show_table(("key", "account", "scope"), rows)
+    rows = [
+        (
+            key["key_id"],
+            str(key["account"]),
+            key["scope"],
+            key["algorithm"],
+            " ".join(key["addresses"]) or "any",
+            "never" if key["expires_ms"] is None else _when(key["expires_ms"]),
+        )
+        for key in result["keys"]
+    ]
+    show_table(("key", "account", "scope", "algorithm", "from", "expires"), rows)
+
+
+def _when(stamp_ms: int) -> str:
+    return f"{datetime.fromtimestamp(stamp_ms / 1000, UTC):%Y-%m-%d %H:%M:%SZ}"
+
+
+def _public_key(file: Path | None) -> str:
+    """The Ed25519 key of a PEM file, in hexadecimal; empty without one."""
+    if file is None:
+        return ""
+    from exchange.gateway.auth import read_public_key  # noqa: PLC0415
+
+    try:
+        return read_public_key(file.read_bytes())
+    except ValueError as error:
+        fail(f"{file} holds no Ed25519 public key: {error}", Exit.UNUSABLE)
 
 
 def _show_proposals(result: dict[str, Any], as_json: bool) -> None:
@@ -66,21 +100,49 @@ def _show_state(result: dict[str, Any], as_json: bool) -> None:
     instruments = result.pop("instruments")
     show_facts(result, False)
     print()
-    heads = ("code", "state", "cause", "low limit", "high limit", "mark")
-    show_table(heads, [tuple(instrument.values()) for instrument in instruments])
+    names = ("code", "state", "cause", "low_limit", "high_limit", "mark", "band")
+    rows = [tuple(instrument[name] or "none" for name in names) for instrument in instruments]
+    show_table([name.replace("_", " ") for name in names], rows)
 
 
 @market_command(keys, "create", create=True, show=_as_json)
 def create(
     account: int,
     scope: Annotated[
-        Literal["read", "trade", "admin"], typer.Option(help="What the key may do.")
+        Literal["read", "trade", "cancel_only", "clear", "admin"],
+        typer.Option(help="What the key may do."),
     ] = "trade",
+    address: Annotated[
+        list[str] | None,
+        typer.Option(help="Address or network that it may be used from; repeat for more."),
+    ] = None,
+    public_key: PublicKey = None,
 ) -> "requests.CreateKey":
     """Make an API key and print it as JSON, this once. Opens the account if need be."""
     from exchange.app import requests  # noqa: PLC0415
 
-    return requests.CreateKey(account=account, scope=scope)
+    return requests.CreateKey(
+        account=account,
+        scope=scope,
+        addresses=tuple(address or ()),
+        public_key=_public_key(public_key),
+    )
+
+
+@market_command(keys, "rotate", show=_as_json)
+def rotate(
+    key_id: str,
+    overlap: Annotated[
+        int, typer.Option(min=0, max=7_776_000, help="Seconds that the old key stays good.")
+    ] = 86_400,
+    public_key: PublicKey = None,
+) -> "requests.RotateKey":
+    """Make a key that takes another one's place and print it, this once; the old one ends later."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.RotateKey(
+        key_id=key_id, overlap_seconds=overlap, public_key=_public_key(public_key)
+    )
 
 
 @market_command(keys, "list", show=_show_keys)
@@ -150,50 +212,6 @@ def kill(
     return requests.Kill(scope=scope, account=account or 0, session=session, lift=lift)
 
 
-@market_command(admin, "halt")
-def halt(code: str) -> "requests.Halt":
-    """Stop trading in an instrument; its orders stay and may be cancelled."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.Halt(code=code)
-
-
-@market_command(admin, "resume")
-def resume(code: str) -> "requests.Resume":
-    """Start trading in a halted or closed instrument again."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.Resume(code=code)
-
-
-@market_command(admin, "protect")
-def protect(
-    off: Annotated[bool, typer.Option("--off", help="Hold them to nothing of it.")] = False,
-) -> "requests.Protect":
-    """Hold every instrument to the price band and the all-months limit of its terms."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.Protect(on=not off)
-
-
-@market_command(admin, "feature")
-def feature(
-    name: Annotated[str, typer.Argument(help="Its name, as in the admin protocol.")],
-    on: Annotated[bool, typer.Option("--on", help="Turn it on again.")] = False,
-) -> "requests.SetFeature":
-    """Turn a feature of the whole market off without a restart."""
-    import msgspec  # noqa: PLC0415
-
-    from exchange.app import requests  # noqa: PLC0415
-
-    try:
-        return msgspec.convert(
-            {"operation": "feature", "feature": name, "on": on}, requests.SetFeature
-        )
-    except msgspec.ValidationError as error:
-        raise typer.BadParameter(f"no feature {name}: {error}") from error
-
-
 @market_command(admin, "bust")
 def bust(
     match_number: MatchNumber, reason: Reason, malfunction: Malfunction = False
@@ -250,17 +268,6 @@ def open_day(
     from exchange.app import requests  # noqa: PLC0415
 
     return requests.OpenDay(date=day)
-
-
-@market_command(admin, "list")
-def list_contract(
-    code: str,
-    price: Annotated[str, typer.Argument(help="The first mark: dollars per GPU-hour, as 2.650.")],
-) -> "requests.ListContract":
-    """List a contract of the cycle that a market does not list by itself, a physical one say."""
-    from exchange.app import requests  # noqa: PLC0415
-
-    return requests.ListContract(code=code, price=price)
 
 
 @market_command(admin, "state", show=_show_state)

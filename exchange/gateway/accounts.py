@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from exchange.gateway.buckets import Bucket, spends
 from exchange.marketdata.instruments import Instruments
 from exchange.marketdata.stream import Row, maker_of, signed
 from exchange.messages import (
@@ -32,6 +33,10 @@ _SELL: Final = int(EventFlag.SELL)
 _ACCEPTED: Final = int(EventKind.ORDER_ACCEPTED)
 _TRADE: Final = int(EventKind.TRADE)
 _CANCELLED: Final = int(EventKind.ORDER_CANCELLED)
+_SPENDING: Final = frozenset(
+    {_ACCEPTED, _CANCELLED, int(EventKind.ORDER_REPLACED), int(EventKind.QUOTED),
+     int(EventKind.REJECTED)}
+)  # fmt: skip
 
 
 def quote_name(code: str, sell: bool) -> str:
@@ -71,9 +76,10 @@ class Holding:
 class Account:
     """What one account has; money in micro-dollars. ``orders`` are those that work."""
 
-    __slots__ = ("cash", "holdings", "ids", "killed", "member", "orders")
+    __slots__ = ("bucket", "cash", "holdings", "ids", "killed", "member", "orders")
 
-    def __init__(self, member: int = 0) -> None:
+    def __init__(self, member: int = 0, bucket: Bucket | None = None) -> None:
+        self.bucket = bucket or Bucket()  # its throttle
         self.cash = 0
         self.member = member
         self.killed = 0  # bits: its kill switch by SET_ACCOUNT, by KILL
@@ -106,7 +112,12 @@ class Accounts:
         self.orders: dict[int, Order] = {}  # those that work and those in ``finished``
         self.finished: deque[Order] = deque()  # oldest first
         self.stopped: set[int] = set()  # members whose kill switch is on, EXCHANGE for all
+        self.now = 0  # stamp of the batch that is being taken in, or was last
         self._instruments = instruments
+
+    def tokens(self, account: int, stamp: int) -> int | None:
+        """Return what an account's throttle has left; None of a stamp that has passed."""
+        return self.by_id[account].bucket.left(stamp) if stamp == self.now else None
 
     def is_killed(self, account: Account) -> bool:
         """Return whether a kill switch stops the account, that of a session left aside."""
@@ -126,6 +137,8 @@ class Accounts:
         kind = row[2]
         if row[3] & _DUPLICATE:
             return
+        if kind in _SPENDING and spends(row, text):
+            self.by_id[row[6]].bucket.spend(self.now)
         if kind == _ACCEPTED:
             self._accept(row, text or "")
         elif kind == _TRADE:
@@ -199,7 +212,7 @@ class Accounts:
             self.by_id[row[6]].cash += row[13]
             self.by_id[row[12]].cash += row[14]
         elif kind == EventKind.ACCOUNT_OPENED:
-            self.by_id[row[6]] = Account(row[5])
+            self.by_id[row[6]] = Account(row[5], Bucket(row[13], row[14]))
         elif kind == EventKind.ACCOUNT_CHANGED:
             self._switch(self.by_id[row[6]], _BY_SETTING, row[10] != 0)
         elif kind == EventKind.KILLED or kind == EventKind.RESUMED:

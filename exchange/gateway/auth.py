@@ -1,153 +1,203 @@
-"""API keys and the logon check.
+"""API keys: where they are kept, and the check of a proof against them.
 
 Keys live in ``DIR/keys.db``, outside the log: a secret never enters it. A key belongs to one
-account and has one scope. An unknown key is answered exactly as a bad signature is, down to the
-arithmetic done and the lockout, so the answer does not tell which keys exist.
+account and has one scope; ``exchange.gateway.access`` has the rules by which a proof is judged.
 """
 
-import hmac
+import logging
 import os
 import secrets
 import sqlite3
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Set
-from contextlib import closing, contextmanager
+import weakref
+from collections.abc import Set
+from contextlib import closing
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from exchange.messages import Reason
+from exchange.gateway.access import Algorithm, Judge, Key, Proof, Stored, networks
+from exchange.gateway.access import sign as sign
+from exchange.messages.access import SCOPES, AnyReason, Scope
 from exchange.messages.wire import Logon, signed_text
 
 FILE: Final = "keys.db"
-SCOPES: Final = ("read", "trade", "admin")
-AHEAD_MS: Final = 1_000  # a timestamp must be less than this ahead of the gateway's clock
-WINDOW_MS: Final = 5_000  # and at most this behind it
-BAD_LIMIT: Final = 5  # bad signatures in a row that lock a key
-NONCE_MAX: Final = (1 << 64) - 1
-STRANGERS: Final = 4_096  # unknown key ids whose failures are counted
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS keys (
     key_id TEXT PRIMARY KEY, secret TEXT NOT NULL, account INTEGER NOT NULL,
-    scope TEXT NOT NULL, created INTEGER NOT NULL,
-    nonce TEXT NOT NULL DEFAULT '-1', failures INTEGER NOT NULL DEFAULT 0
+    scope TEXT NOT NULL, created INTEGER NOT NULL, nonce TEXT NOT NULL DEFAULT '-1',
+    algorithm TEXT NOT NULL DEFAULT 'hmac-sha256', addresses TEXT NOT NULL DEFAULT '',
+    expires_ms INTEGER
 ) STRICT
-"""  # a nonce may pass SQLite's signed 64 bits, so it is kept as text
+"""  # a nonce may pass SQLite's signed 64 bits, so it is kept as text; a public key is no secret
+_COLUMNS: Final = "key_id, account, scope, algorithm, addresses, expires_ms"
+_log = logging.getLogger(__name__)
 
 
-class Key(msgspec.Struct, frozen=True):
-    """Whose key it is and what it may do."""
-
-    key_id: str
-    account: int
-    scope: str
-
-
-def sign(secret: str, logon_text: bytes) -> str:
-    """Return the signature of a logon's text: lower-case hex HMAC-SHA256 under the secret."""
-    return hmac.new(secret.encode(), logon_text, "sha256").hexdigest()
-
-
-def create_key(directory: Path, account: int, scope: str) -> tuple[str, str]:
+def create_key(
+    directory: Path,
+    account: int,
+    scope: Scope,
+    *,
+    addresses: tuple[str, ...] = (),
+    public_key: str = "",
+) -> tuple[str, str]:
     """Make a key and return (key_id, secret); the secret is shown this once.
 
-    Raises ValueError for a scope outside SCOPES.
+    With ``public_key``, an Ed25519 one in hexadecimal, the secret is its owner's and "" is
+    returned. Raises ValueError for an unknown scope, address or public key.
     """
     if scope not in SCOPES:
         raise ValueError(f"scope must be one of {', '.join(SCOPES)}")
-    key_id, secret = secrets.token_hex(8), secrets.token_hex(32)
-    with _database(directory) as database:
-        database.execute(
-            "INSERT INTO keys (key_id, secret, account, scope, created) VALUES (?, ?, ?, ?, ?)",
-            (key_id, secret, account, scope, int(time.time())),
-        )
+    with closing(_open(directory)) as database:
+        return _insert(database, account, scope, networks(addresses), public_key)
+
+
+def _insert(
+    database: sqlite3.Connection,
+    account: int,
+    scope: str,
+    addresses: tuple[str, ...],
+    public_key: str,
+) -> tuple[str, str]:
+    algorithm: Algorithm = "ed25519" if public_key else "hmac-sha256"
+    if public_key:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
+    key_id = secrets.token_hex(8)
+    secret = "" if public_key else secrets.token_hex(32)
+    database.execute(
+        "INSERT INTO keys (key_id, secret, account, scope, created, algorithm, addresses)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            key_id, public_key or secret, account, scope, int(time.time()), algorithm,
+            " ".join(addresses),
+        ),
+    )  # fmt: skip
     return key_id, secret
+
+
+def read_public_key(pem: bytes) -> str:
+    """Return an Ed25519 public key of a PEM file in hexadecimal. Raises ValueError."""
+    found = load_pem_public_key(pem)
+    if not isinstance(found, Ed25519PublicKey):
+        raise ValueError("it is a key of another kind")
+    return found.public_bytes_raw().hex()
+
+
+def rotate_key(
+    directory: Path, key_id: str, until_ms: int, *, public_key: str = ""
+) -> tuple[str, str]:
+    """Make a key like another, which ends at ``until_ms``: both are good until then.
+
+    Returns (key_id, secret) of the new one. Raises LookupError for an unknown key, ValueError for
+    an Ed25519 one without a public key to follow it.
+    """
+    with closing(_open(directory)) as database, database:
+        database.execute("BEGIN IMMEDIATE")
+        query = f"SELECT {_COLUMNS} FROM keys WHERE key_id = ?"
+        row = database.execute(query, (key_id,)).fetchone()
+        if row is None:
+            raise LookupError(f"no key {key_id}")
+        key = _key(row)
+        if key.algorithm == "ed25519" and not public_key:
+            raise ValueError("an Ed25519 key is followed by another: name its public key")
+        made = _insert(database, key.account, key.scope, key.addresses, public_key)
+        database.execute(
+            "UPDATE keys SET expires_ms = min(coalesce(expires_ms, ?1), ?1) WHERE key_id = ?2",
+            (until_ms, key_id),
+        )
+    return made
 
 
 def revoke_key(directory: Path, key_id: str) -> None:
     """Delete a key. Raises LookupError if there is none of that id."""
-    with _database(directory) as database:
+    with closing(_open(directory)) as database:
         if database.execute("DELETE FROM keys WHERE key_id = ?", (key_id,)).rowcount == 0:
             raise LookupError(f"no key {key_id}")
 
 
 def list_keys(directory: Path) -> list[Key]:
     """Return every key, without its secret, oldest first."""
-    with _database(directory) as database:
-        rows = database.execute("SELECT key_id, account, scope FROM keys ORDER BY created, rowid")
-        return [Key(*row) for row in rows]
+    with closing(_open(directory)) as database:
+        rows = database.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY created, rowid")
+        return [_key(row) for row in rows]
 
 
-@contextmanager
-def _database(directory: Path) -> Iterator[sqlite3.Connection]:
-    """Open the key file, made with mode 0600 before SQLite writes to it; commit at the end."""
+def _key(row: tuple[Any, ...]) -> Key:
+    key_id, account, scope, algorithm, addresses, expires_ms = row
+    return Key(key_id, account, scope, algorithm, tuple(addresses.split()), expires_ms)
+
+
+def _open(directory: Path) -> sqlite3.Connection:
+    """Open the key file, made with mode 0600 before SQLite writes to it; each statement commits.
+
+    With a write-ahead log a used nonce costs no wait for the disk: what a loss of power takes
+    back is older than the time window by the time anybody can log on again.
+    """
     path = directory / FILE
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute(_SCHEMA)
-        yield database
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = NORMAL")
+    database.execute(_SCHEMA)
+    return database
+
+
+def logon_proof(logon: Logon, address: str) -> Proof:
+    """Return the proof that a logon of the native protocol brings."""
+    text = signed_text(logon.timestamp_ms, logon.nonce, logon.key_id, logon.resume_session)
+    return Proof(logon.key_id, text, logon.signature, logon.timestamp_ms, logon.nonce, address)
 
 
 class Keys:
-    """Judges logons. Every call reads the file, so a revoked key fails at its next logon; the
+    """Checks proofs. Every call reads the file, so a revoked key fails at its next use; the
     gateway asks with every beat which keys of its connections are gone.
     """
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._strangers: OrderedDict[str, int] = OrderedDict()  # key id -> failures
+        self._database = _open(directory)
+        weakref.finalize(self, self._database.close)
+        self._judge = Judge()
+        # In the place of an unknown key's row: what follows is the same work.
+        self._nobody = ("", 0, "read", "hmac-sha256", "", None, secrets.token_hex(32), "-1")
 
-    def check(self, logon: Logon, now_ms: int) -> Key | Reason:
-        """Return the key that signed the logon, or why it is refused.
+    def check(self, proof: Proof, now_ms: int) -> Key | AnyReason:
+        """Return the key that made the proof, or why it is refused.
 
-        Order: signature (or lockout), time window, nonce. A good signature clears the count of
-        bad ones and an accepted nonce is spent, whatever becomes of the logon afterwards.
+        A good signature clears the count of bad ones, and an accepted nonce is spent, whatever
+        becomes of the request afterwards.
         """
-        with _database(self._directory) as database:
-            row = database.execute(
-                "SELECT secret, account, scope, nonce, failures FROM keys WHERE key_id = ?",
-                (logon.key_id,),
-            ).fetchone()
-            if row is None:
-                return self._refuse_stranger(logon)
-            secret, account, scope, nonce, failures = row
-            good = _is_signed(secret, logon)
-            if failures >= BAD_LIMIT:
-                return Reason.KEY_LOCKED
-            if not good:
-                self._update(database, logon.key_id, "failures", failures + 1)
-                return Reason.BAD_SIGNATURE
-            if failures:
-                self._update(database, logon.key_id, "failures", 0)
-            if not (-WINDOW_MS <= logon.timestamp_ms - now_ms < AHEAD_MS):
-                return Reason.TIMESTAMP
-            if not int(nonce) < logon.nonce <= NONCE_MAX:
-                return Reason.NONCE
-            self._update(database, logon.key_id, "nonce", str(logon.nonce))
-        return Key(logon.key_id, account, scope)
+        stored = self._stored(proof.key_id, now_ms)
+        reason, locked = self._judge.judge(proof, stored, now_ms)
+        if locked:
+            _log.warning("key %r is locked for address %r", proof.key_id[:40], proof.address)
+        if reason is not None:
+            return reason
+        if proof.nonce is not None:
+            self._database.execute(
+                "UPDATE keys SET nonce = ? WHERE key_id = ?", (str(proof.nonce), proof.key_id)
+            )
+        return stored.key
 
-    def revoked(self, key_ids: Set[str]) -> Set[str]:
-        """Return those of the keys that are there no longer."""
-        return key_ids - {key.key_id for key in list_keys(self._directory)}
+    def revoked(self, key_ids: Set[str], now_ms: int) -> Set[str]:
+        """Return those of the keys that are there no longer, or have expired."""
+        query = "SELECT key_id FROM keys WHERE expires_ms IS NULL OR expires_ms > ?"
+        return key_ids - {key_id for (key_id,) in self._database.execute(query, (now_ms,))}
 
-    def _update(
-        self, database: sqlite3.Connection, key_id: str, column: str, value: int | str
-    ) -> None:
-        database.execute(f"UPDATE keys SET {column} = ? WHERE key_id = ?", (value, key_id))
+    def of_account(self, account: int) -> list[Key]:
+        """Return the account's keys, oldest first."""
+        query = f"SELECT {_COLUMNS} FROM keys WHERE account = ? ORDER BY created, rowid"
+        return [_key(row) for row in self._database.execute(query, (account,))]
 
-    def _refuse_stranger(self, logon: Logon) -> Reason:
-        """Answer an unknown key as a known one with a bad signature would be."""
-        _is_signed(secrets.token_hex(32), logon)
-        failures = self._strangers.pop(logon.key_id, 0)
-        self._strangers[logon.key_id] = min(failures + 1, BAD_LIMIT)
-        if len(self._strangers) > STRANGERS:
-            self._strangers.popitem(last=False)
-        return Reason.KEY_LOCKED if failures >= BAD_LIMIT else Reason.BAD_SIGNATURE
-
-
-def _is_signed(secret: str, logon: Logon) -> bool:
-    text = signed_text(logon.timestamp_ms, logon.nonce, logon.key_id, logon.resume_session)
-    return hmac.compare_digest(sign(secret, text).encode(), logon.signature.encode())
+    def _stored(self, key_id: str, now_ms: int) -> Stored:
+        """Return the key of that id; nobody's if there is none or it has expired."""
+        row = self._database.execute(
+            f"SELECT {_COLUMNS}, secret, nonce FROM keys WHERE key_id = ?1"
+            " AND (expires_ms IS NULL OR expires_ms > ?2)",
+            (key_id, now_ms),
+        ).fetchone()
+        found = row or self._nobody
+        return Stored(_key(found[:6]), found[6], int(found[7]))

@@ -25,6 +25,7 @@ from exchange.messages import (
     Side,
     TimeInForce,
 )
+from exchange.messages.access import AnyReason
 from exchange.messages.wire import (
     SELF_TRADES,
     SIDES,
@@ -81,7 +82,7 @@ class Refused(Exception):
 
     def __init__(
         self,
-        reason: Reason,
+        reason: AnyReason,
         field: str | None = None,
         detail: str | None = None,
         *,
@@ -133,7 +134,7 @@ def read_msgpack(data: bytes) -> AnyRequest:
     try:
         request = _typed_msgpack(data)
     except UNREADABLE as error:
-        refused = _explain(error)
+        refused = explain(error)
         refused.seen = _seen(_lenient_msgpack(data))
         raise refused from None
     if len(_any_msgpack(data)) != _map_length(data):
@@ -196,7 +197,7 @@ def _explain_json(text: str, error: Exception) -> Refused:
         field = next((key for key in _ID_FIELDS if not _is_text(value.get(key, ""))), None)
         refused = Refused(Reason.ID_FORMAT if field else Reason.SYNTAX, field)
     else:
-        refused = _explain(error)
+        refused = explain(error)
     refused.seen = _seen(value)
     return refused
 
@@ -209,7 +210,7 @@ def _is_text(value: object) -> bool:
     return True
 
 
-def _explain(error: Exception) -> Refused:
+def explain(error: Exception) -> Refused:
     """Turn msgspec's message into a reason and the field that it names."""
     message = str(error)
     for pattern, reason in ((_MISSING, Reason.MISSING_FIELD), (_UNKNOWN, Reason.UNKNOWN_FIELD)):

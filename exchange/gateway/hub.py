@@ -10,7 +10,8 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final, Protocol
 
-from exchange.gateway.auth import Key, Keys
+from exchange.gateway.access import Key
+from exchange.gateway.auth import Keys
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
 from exchange.gateway.mass import MassRecorder
 from exchange.gateway.metrics import Metrics
@@ -22,14 +23,17 @@ from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage, el
 from exchange.gateway.view import View
 from exchange.marketdata.stream import Released, Row
 from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Reason
+from exchange.messages.access import GatewayReason, Right
 from exchange.messages.wire import (
     HEARTBEAT_MS,
     Heartbeat,
     LoggedOn,
     Logon,
+    Position,
     Response,
 )
 
+KEY_CONNECTIONS: Final = 16  # logged on under one key at a time
 TRADE: Final = int(EventKind.TRADE)
 REJECTED: Final = int(EventKind.REJECTED)
 ACCOUNT_MASK: Final = 0xFFFF_FFFF  # of a trade's key_hi: maker_of, without the call
@@ -76,7 +80,7 @@ class Hub:
         view = view or View()
         self.put = self._submit = submit
         self.queue_full = queue_full
-        self._no_such_position = no_such_position
+        self.no_such_position = no_such_position
         self.keys = keys
         self.now_ms = now_ms
         self.draining = False
@@ -95,7 +99,7 @@ class Hub:
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
         self._logoffs: list[tuple[int, bytes]] = []  # refused by a full queue, tried again
         self._connections = 0
-        self._epochs = view.epochs
+        self.epochs = view.epochs
         self._resumes: dict[int, Resume] = {}  # not live yet, by connection number
 
     def submit(self, source: int, record: bytes, ingress_ns: int, text: str | None) -> bool:
@@ -119,10 +123,10 @@ class Hub:
 
     # Connections
 
-    def connect(self, codec: int, wake: Callable[[], None]) -> Session:
-        """Return the state machine of a new connection."""
+    def connect(self, codec: int, wake: Callable[[], None], address: str = "") -> Session:
+        """Return the state machine of a new connection from that peer."""
         self._connections += 1
-        session = Session(self, self._connections, codec, wake)
+        session = Session(self, self._connections, codec, wake, address)
         self.sessions[session.number] = session
         return session
 
@@ -142,12 +146,16 @@ class Hub:
         session.stage, session.trading_account = Stage.CLOSED, -1
 
     def log_on(self, session: Session, key: Key, logon: Logon) -> None:
-        """Ask the engine for a session; a key that only reads needs none. Raises Refused."""
+        """Ask the engine for a session; a key that may not cancel needs none. Raises Refused."""
+        mates = sum(1 for one in self.sessions.values() if one.key and one.key.key_id == key.key_id)
+        if mates >= KEY_CONNECTIONS:
+            limit, now = str(KEY_CONNECTIONS), str(mates + 1)
+            raise Refused(GatewayReason.CONNECTIONS_FULL, "key_id", limit=limit, observed=now)
         if key.account not in self.accounts.by_id:
             raise Refused(Reason.UNKNOWN_ACCOUNT)
         if logon.after is not None:
-            check_position(self._tape, self._epochs.place(logon.after), self._no_such_position)
-        if key.scope != "trade":
+            check_position(self._tape, self.epochs.place(logon.after), self.no_such_position)
+        if not key.may(Right.CANCEL):
             session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
             self._ready(session, 0, (self.sequence + 1, 0))
             self._resume_all()
@@ -183,7 +191,7 @@ class Hub:
         """Close the connections whose key was revoked since they logged on."""
         keyed = {s.number: s.key.key_id for s in self.sessions.values() if s.key is not None}
         if keyed:
-            gone = self.keys.revoked(set(keyed.values()))
+            gone = self.keys.revoked(set(keyed.values()), self.now_ms())
             for number, key_id in keyed.items():
                 if key_id in gone:
                     self.sessions[number].close(CLOSE_REVOKED, "the key was revoked")
@@ -240,13 +248,22 @@ class Hub:
         """Return the released stream behind what is known; each batch is for ``release``."""
         return self._tape.follow(self._begin)
 
+    def read_back(self, commands: int) -> Iterator[Released]:
+        """Yield what was released by the last so many commands, up to where the hub stands."""
+        after = max(0, self.sequence - commands)
+        place = self.epochs.place(Position(self.epoch, after, 0))
+        for released in self._tape.read(*place):
+            if released.first_sequence > self.sequence:
+                return
+            yield released
+
     def release(self, released: Released) -> None:
         """Take one released batch in and queue all that it means to every connection."""
         begun_ns = time.time_ns()
         rows: list[Row] = list(EVENT.iter_unpack(released.events))
         texts = dict(released.texts)
         if released.epoch != self.epoch:
-            self._epochs.note(released.epoch, released.first_sequence)
+            self.epochs.note(released.epoch, released.first_sequence)
         self.epoch = released.epoch
         self.sequence = released.first_sequence + released.count - 1
         readers: dict[int, Session] = {}
@@ -290,6 +307,7 @@ class Hub:
     ) -> None:
         """Apply the events and queue their reports, each account's encoded in one go."""
         by_account, build, made = self._by_account, self.reports.kinds.get, self.reports.made
+        self.accounts.now = stamp
         apply, text_of = self.accounts.apply, texts.get
         reports: defaultdict[int, list[Response]] = defaultdict(list)
         for row in rows:
@@ -355,7 +373,7 @@ class Hub:
         logged_on = LoggedOn(
             account=key.account,
             session=engine_session,
-            scope="trade" if engine_session else "read",
+            scope=key.scope,
             epoch=self.epoch,
             sequence=place[0] if engine_session else self.sequence,
             index=place[1],
@@ -369,7 +387,7 @@ class Hub:
             session.send(logged_on)
             self._by_account.setdefault(key.account, []).append(session)
         else:
-            start = self._epochs.place(logon.after)
+            start = self.epochs.place(logon.after)
             resume = Resume(session, key.account, start, place, logged_on)
             self._resumes[session.number] = resume
 

@@ -6,6 +6,7 @@ Requests become command records, events the reports of the account they name.
 from collections.abc import Callable
 from typing import Final
 
+from exchange.gateway.accounts import Accounts
 from exchange.gateway.decode import (
     MANUAL,
     NO_ID,
@@ -137,8 +138,9 @@ def _key(request_id: str) -> bytes:
 class MassReports:
     """Builds the reports of mass acts; ``kinds`` maps an event kind to what builds its report."""
 
-    def __init__(self, instruments: Instruments) -> None:
+    def __init__(self, instruments: Instruments, accounts: Accounts) -> None:
         self._instruments = instruments
+        self._accounts = accounts
         self.kinds: dict[int, Callable[[Row, int, str | None], Response]] = {
             EventKind.MASS_CANCELLED: self._mass_cancelled,
             EventKind.KILLED: self._killed,
@@ -185,6 +187,7 @@ class MassReports:
             ask_price=instrument.price_text(row[13]) if ask else None,
             ask_quantity=str(ask) if ask else None,
             duplicate=again,
+            tokens=self._accounts.tokens(row[6], time),
         )
 
     def _protection(self, row: Row, time: int, text: str | None) -> Protection:

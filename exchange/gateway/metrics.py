@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 
 from exchange.messages import EVENT, EVENT_BYTES, EventKind, Reason
+from exchange.messages.access import AnyReason
 
 SAMPLE_NS: Final = 10_000_000  # log time between two requests that are followed
 SECONDS: Final = (
@@ -91,9 +92,9 @@ class Metrics:
 
     # Called while the market runs
 
-    def rejected(self, reason: int) -> None:
+    def rejected(self, reason: AnyReason) -> None:
         """Count a reject."""
-        self._rejects.labels(Reason(reason).name).inc()
+        self._rejects.labels(reason.name).inc()
 
     def closed(self, code: int) -> None:
         """Count a connection that the gateway ended."""
@@ -116,7 +117,7 @@ class Metrics:
         if _REJECTED in kinds:
             for row in EVENT.iter_unpack(events):
                 if row[2] == _REJECTED:
-                    self.rejected(row[4])
+                    self.rejected(Reason(row[4]))
 
     def reported(self, texts: Mapping[int, str], stamp: int, begun_ns: int, now_ns: int) -> None:
         """Note that the reports of a batch are queued; it was taken up at ``begun_ns``."""

@@ -6,6 +6,7 @@ from exchange.gateway.decode import ORDER, Refused, digest
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.marketdata.stream import Row
 from exchange.messages import RETRYABLE, Reason, TradingState
+from exchange.messages.access import RETRYABLES, GatewayReason
 from exchange.messages.wire import Rejected
 
 NANOSECONDS_PER_MS: Final = 1_000_000
@@ -45,7 +46,11 @@ _PLAIN: Final = frozenset(
     }
 )
 # A queue is emptied within a batch; a disk by a person, and looked at once a second.
-RETRY_MS: Final[dict[int, int]] = {Reason.QUEUE_FULL: 1, Reason.LOG_FULL: 1_000}
+RETRY_MS: Final[dict[int, int]] = {
+    Reason.QUEUE_FULL: 1,
+    Reason.LOG_FULL: 1_000,
+    GatewayReason.REQUESTS_FULL: 1_000,
+}
 FIELD: Final[dict[int, str]] = {
     Reason.SESSION_UNKNOWN: "resume_session",
     Reason.SESSION_LIVE: "resume_session",
@@ -95,12 +100,14 @@ def from_refused(refused: Refused, op: str | None = None) -> Rejected:
         detail=refused.detail,
         limit=refused.limit,
         observed=refused.observed,
-        retryable=reason in RETRYABLE,
+        retryable=reason in RETRYABLES,
         retry_after_ms=RETRY_MS.get(reason),
     )
 
 
-def from_event(row: Row, time: int, text: str | None, instrument: Instrument | None) -> Rejected:
+def from_event(
+    row: Row, time: int, text: str | None, instrument: Instrument | None, tokens: int | None
+) -> Rejected:
     """Return the reject that a REJECTED event tells of; ``text`` came with its command."""
     reason = Reason(row[4])
     key = row[11].to_bytes(8, "little") + row[12].to_bytes(8, "little")
@@ -122,6 +129,7 @@ def from_event(row: Row, time: int, text: str | None, instrument: Instrument | N
         sequence=row[0],
         index=row[1],
         time=time,
+        tokens=tokens,
     )
 
 

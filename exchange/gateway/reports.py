@@ -120,7 +120,7 @@ class Reports:
             EventKind.LEG_BUSTED: self._corrected,
             EventKind.LEG_ADJUSTED: self._corrected,
             EventKind.RESIDUAL_CORRECTED: self._residual,
-            **MassReports(instruments).kinds,
+            **MassReports(instruments, accounts).kinds,
             EventKind.DEPOSITED: self._cash,
             EventKind.WITHDRAWN: self._cash,
             EventKind.FEE_CHARGED: self._cash,
@@ -153,12 +153,16 @@ class Reports:
             flags & DUPLICATE != 0,
             terms & STOP != 0,
             str(terms >> 32) if terms & ICEBERG else None,
+            self._accounts.tokens(row[6], time),
         )
 
     def _rejected(self, row: Row, time: int, text: str | None) -> Rejected:
         known = self._accounts.known(row[7]) if row[7] else None
         number = row[5] if known is None else known.instrument
-        return from_event(row, time, text, self._instruments.by_id.get(number))
+        listed, tokens = self._instruments.by_id.get(number), None
+        if row[6] in self._accounts.by_id:
+            tokens = self._accounts.tokens(row[6], time)
+        return from_event(row, time, text, listed, tokens)
 
     def _taken(self, row: Row, time: int, text: str | None) -> Execution:
         order_id, instrument = row[7], self._instruments.by_id[row[5]]
@@ -340,6 +344,7 @@ class Reports:
             priority_kept=row[4] == 1,
             request_id=None if row[4] == _REPRICED else text,
             duplicate=bool(row[3] & DUPLICATE),
+            tokens=None if row[4] == _REPRICED else self._accounts.tokens(row[6], time),
         )
 
     def _dormant(self, row: Row, time: int, text: str | None) -> Dormant:

@@ -5,7 +5,7 @@ the connection takes them: nobody else waits for one who was away for long.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final, Protocol
 
 from exchange.gateway.decode import Refused
@@ -106,7 +106,8 @@ class Resume:
         for row in rows:
             if row[:2] >= self._logon:
                 self._answer()
-            for message in self._reports_of(row, reports, released.stamp, texts):
+            text = texts.get(row[0])
+            for message in self._reports_of(row, reports, released.stamp, text):
                 self.session.push(encode(message))
         self._at = (released.epoch, *rows[-1][:2])
         return len(rows)
@@ -119,20 +120,27 @@ class Resume:
             self.session.push(ENCODERS[self.session.codec](answer))
 
     def _reports_of(
-        self, row: Row, reports: Reports, stamp: int, texts: Mapping[int, str]
+        self, row: Row, reports: Reports, stamp: int, text: str | None
     ) -> Iterator[Response]:
-        """Yield the reports that one event means to the account."""
-        if row[2] == TRANSFERRED and self._account in (row[6], row[7]) and not row[3] & DUPLICATE:
-            yield reports.transferred(row, stamp, self._account)
-        build = reports.kinds.get(row[2])
-        if build is None or (row[12] == LOGON_MARK and row[2] == _REJECTED):
-            return
-        if row[6] == self._account:
-            yield build(row, stamp, texts.get(row[0]))
-        if row[2] == _TRADE and maker_of(row[12])[0] == self._account:
-            yield reports.made(row, stamp)
-        elif row[2] in CORRECTIONS and row[12] == self._account:
-            yield reports.other(row, stamp)
+        """Yield the reports that one event means to the connection's account."""
+        return reports_of(row, self._account, reports, stamp, text)
+
+
+def reports_of(
+    row: Row, account: int, reports: Reports, stamp: int, text: str | None
+) -> Iterator[Response]:
+    """Yield the reports that one event means to an account; ``text`` came with its command."""
+    if row[2] == TRANSFERRED and account in (row[6], row[7]) and not row[3] & DUPLICATE:
+        yield reports.transferred(row, stamp, account)
+    build = reports.kinds.get(row[2])
+    if build is None or (row[12] == LOGON_MARK and row[2] == _REJECTED):
+        return
+    if row[6] == account:
+        yield build(row, stamp, text)
+    if row[2] == _TRADE and maker_of(row[12])[0] == account:
+        yield reports.made(row, stamp)
+    elif row[2] in CORRECTIONS and row[12] == account:
+        yield reports.other(row, stamp)
 
 
 def check_position(tape: Reader, place: Place, no_such_position: type[Exception]) -> None:

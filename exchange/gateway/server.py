@@ -10,14 +10,26 @@ import contextlib
 import logging
 import time
 import types
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
+from ssl import SSLContext
 from typing import Any, Final, Protocol
 
 from aiohttp import WSMessage, WSMsgType, web
 
+from exchange.gateway import openapi
+from exchange.gateway.access import peer
+from exchange.gateway.decode import Refused
+from exchange.gateway.http import answer_refused, json_answer, name_refusals
 from exchange.gateway.hub import Hub
-from exchange.gateway.session import JSON, MSGPACK, Session
+from exchange.gateway.openapi import OPENAPI_PATH
+from exchange.gateway.rest import PREFIX
+from exchange.gateway.session import CLOSE_POLICY, JSON, MSGPACK, Session
+from exchange.marketdata.stream import Released
 from exchange.messages import Limit
+from exchange.messages.access import GatewayReason
+from exchange.messages.rest import Health
 from exchange.messages.wire import (
     HEARTBEAT_MS,
     JSON_PROTOCOL,
@@ -31,29 +43,54 @@ SILENT_SECONDS: Final = 5.0  # a connection that has neither logged on nor subsc
 CLOSE_SECONDS: Final = 2.0
 BATCHES_IN_ONE_GO: Final = 64
 CLOSE_IDLE: Final = 4000
+BODY_BYTES: Final = 1 << 20  # of an HTTP request, as sent and inflated
+PINGS_A_SECOND: Final = 32  # of one connection, pongs included
+ADDRESS_CONNECTIONS: Final = 32
+LOOPBACK_CONNECTIONS: Final = 4_096
+_CONTROL: Final = (WSMsgType.PING, WSMsgType.PONG)
 _OPCODE: Final = (WSMsgType.TEXT, WSMsgType.BINARY)  # by codec
 _log = logging.getLogger(__name__)
+
+
+def connections_allowed(address: str) -> int:
+    """Return how many connections an address may have: this machine's own are many programs'."""
+    found = peer(address)
+    return LOOPBACK_CONNECTIONS if found is not None and found.is_loopback else ADDRESS_CONNECTIONS
 
 
 class Gateway:
     """The HTTP and WebSocket server over a Hub. ``start``, then ``run`` until ``close``."""
 
-    def __init__(self, hub: Hub, *, origins: frozenset[str] = frozenset()) -> None:
-        """``origins`` are the browser origins let in; a client without Origin is no browser."""
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        origins: frozenset[str] = frozenset(),
+        connections: Callable[[str], int] = connections_allowed,
+    ) -> None:
+        """``origins`` are the browser origins let in; a client without Origin is no browser.
+
+        ``connections``: how many a peer's address may have at a time.
+        """
         self._hub = hub
         self._origins = origins
+        self._connections_allowed = connections
+        self._addresses: Counter[str] = Counter()  # connections, by peer's address
         self._links: set[Link] = set()
         self._runner: web.AppRunner | None = None
-        self.app = web.Application(client_max_size=Limit.FRAME_BYTES)
+        self._document = openapi.encoded()
+        # Told of each released batch, once the hub has taken it in and before anything is sent.
+        self.watchers: list[Callable[[Released], None]] = []
+        self.app = web.Application(client_max_size=BODY_BYTES, middlewares=[name_refusals])
         self.app.router.add_get("/ws", self._websocket)
-        self.app.router.add_get("/api/v1/instruments", self._instruments)
-        self.app.router.add_get("/api/v1/health", self._health)
+        self.app.router.add_get(f"{PREFIX}/health", self._health, allow_head=False)
+        self.app.router.add_get(OPENAPI_PATH, self._openapi, allow_head=False)
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; return the port, which is a free one if ``port`` was 0."""
+    async def start(self, host: str, port: int, tls: SSLContext | None = None) -> int:
+        """Listen, for TLS alone if there is a context; return the port, a free one if it was 0."""
         self._runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=CLOSE_SECONDS)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
+        site = web.TCPSite(self._runner, host, port, ssl_context=tls)
         await site.start()
         listening: int = self._runner.addresses[0][1]
         return listening
@@ -65,6 +102,8 @@ class Gateway:
             batches = 0
             async for released in self._hub.follow():
                 self._hub.release(released)
+                for watch in self.watchers:
+                    watch(released)
                 batches += 1
                 if batches % BATCHES_IN_ONE_GO == 0:
                     await asyncio.sleep(0)  # a long stream from disk must not starve the sockets
@@ -93,16 +132,35 @@ class Gateway:
     # Handlers
 
     async def _websocket(self, request: web.Request) -> web.StreamResponse:
-        origin = request.headers.get("Origin")
-        if origin is not None and origin not in self._origins:
-            raise web.HTTPForbidden(text="this origin is not let in")
+        return await self.upgrade(request, partial(Link, self._hub))
+
+    async def upgrade(self, request: web.Request, link_of: "LinkOf") -> web.StreamResponse:
+        """Serve a WebSocket by the link that ``link_of`` makes of it, if it is let in."""
+        self.check_origin(request)
         if self._hub.draining:
             raise web.HTTPServiceUnavailable(text="the market is stopping")
+        address = request.remote or ""
+        most, now = self._connections_allowed(address), self._addresses[address] + 1
+        if now > most:
+            full = GatewayReason.CONNECTIONS_FULL
+            return answer_refused(Refused(full, limit=str(most), observed=str(now)))
+        self._addresses[address] += 1
+        try:
+            return await self._converse(request, address, link_of)
+        finally:
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+
+    async def _converse(
+        self, request: web.Request, address: str, link_of: "LinkOf"
+    ) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(
             protocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
             max_msg_size=Limit.FRAME_BYTES + 1,  # aiohttp refuses from this size on
             compress=False,
             heartbeat=PING_SECONDS,
+            autoping=False,  # the link answers, and counts
             timeout=CLOSE_SECONDS,
         )
         await socket.prepare(request)
@@ -111,7 +169,7 @@ class Gateway:
             if request.transport is not None:
                 request.transport.abort()
 
-        link = Link(self._hub, socket, abort)
+        link = link_of(socket, abort, address)
         self._links.add(link)
         try:
             await link.serve()
@@ -119,20 +177,25 @@ class Gateway:
             self._links.discard(link)
         return socket
 
-    async def _instruments(self, request: web.Request) -> web.Response:
-        hub = self._hub
-        return _json(encode_json(hub.queries.instruments(hub.sequence)))
+    def check_origin(self, request: web.Request) -> None:
+        """Refuse a browser whose page is of an origin that is not let in."""
+        origin = request.headers.get("Origin")
+        if origin is not None and origin not in self._origins:
+            raise web.HTTPForbidden(text="this origin is not let in")
+
+    async def _openapi(self, request: web.Request) -> web.Response:
+        return json_answer(self._document)
 
     async def _health(self, request: web.Request) -> web.Response:
         hub = self._hub
-        health = {
-            "epoch": hub.epoch,
-            "sequence": hub.sequence,
-            "time": hub.feed.time,
-            "connections": len(self._links),
-            "protocol_version": PROTOCOL_VERSION,
-        }
-        return _json(encode_json(health))
+        health = Health(
+            epoch=hub.epoch,
+            sequence=hub.sequence,
+            time=hub.feed.time,
+            connections=len(self._links),
+            protocol_version=PROTOCOL_VERSION,
+        )
+        return json_answer(encode_json(health))
 
 
 class Socket(Protocol):
@@ -142,22 +205,26 @@ class Socket(Protocol):
     def ws_protocol(self) -> str | None: ...
     async def receive(self) -> WSMessage: ...
     def send_frame(self, message: bytes, opcode: WSMsgType) -> Coroutine[Any, Any, None]: ...
+    async def pong(self, message: bytes) -> None: ...
     async def close(self, *, code: int, message: bytes) -> bool: ...
 
 
 class Link:
     """One WebSocket and its session. ``abort`` ends the connection without another word."""
 
-    def __init__(self, hub: Hub, socket: Socket, abort: Callable[[], None]) -> None:
+    def __init__(
+        self, hub: Hub, socket: Socket, abort: Callable[[], None], address: str = ""
+    ) -> None:
         self._hub = hub
         self._socket = socket
         self._abort_socket = abort
         self._work = asyncio.Event()
+        self._pinged_second = self._pings = 0
         codec = MSGPACK if socket.ws_protocol == MSGPACK_PROTOCOL else JSON
         self._closed = asyncio.Event()  # the writer has sent the close, or given up
         self._abort: asyncio.TimerHandle | None = None
         self._begun: Awaitable[None] | None = None  # a frame that the socket has not taken whole
-        self.session: Session = hub.connect(codec, self._wake)
+        self.session: Session = hub.connect(codec, self._wake, address)
         self.session.send_now = self._send_now
 
     async def serve(self) -> None:
@@ -187,9 +254,23 @@ class Link:
         while session.closing is None:
             message = await receive()
             if message.type not in _OPCODE:
-                return
+                if message.type not in _CONTROL:
+                    return
+                await self._answer_ping(message)
+                continue
             session.receive(message.data, now())
         await self._closed.wait()
+
+    async def _answer_ping(self, message: WSMessage) -> None:
+        """Answer a ping, as many a second as anybody needs; more are a flood."""
+        second = time.monotonic_ns() // 1_000_000_000
+        if second != self._pinged_second:
+            self._pinged_second, self._pings = second, 0
+        self._pings += 1
+        if self._pings > PINGS_A_SECOND:
+            self.session.close(CLOSE_POLICY, "too many pings")
+        elif message.type is WSMsgType.PING:
+            await self._socket.pong(message.data)
 
     async def _write(self) -> None:
         session, opcode = self.session, _OPCODE[self.session.codec]
@@ -245,6 +326,9 @@ class Link:
         self._closed.set()
 
 
+LinkOf = Callable[[web.WebSocketResponse, Callable[[], None], str], Link]
+
+
 @types.coroutine
 def _rest_of(
     begun: Coroutine[Any, Any, None], waits_for: Any
@@ -255,7 +339,3 @@ def _rest_of(
         yield from begun
     finally:
         begun.close()
-
-
-def _json(body: bytes) -> web.Response:
-    return web.Response(body=body, content_type="application/json")

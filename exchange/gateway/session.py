@@ -10,7 +10,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from exchange.gateway.auth import Key
+from exchange.gateway.access import NEEDS, Key
+from exchange.gateway.auth import logon_proof
 from exchange.gateway.decode import (
     ORDER_ID,
     U32_MAX,
@@ -22,6 +23,7 @@ from exchange.gateway.decode import (
 from exchange.gateway.rejects import from_refused, full_reason
 from exchange.marketdata.instruments import Instrument
 from exchange.messages import Limit, Reason
+from exchange.messages.access import Right
 from exchange.messages.wire import (
     AnyRequest,
     Cancel,
@@ -88,8 +90,11 @@ class Session:
     where there is one, sends it without a turn of the sender's and tells whether it could.
     """
 
-    def __init__(self, hub: "Hub", number: int, codec: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, hub: "Hub", number: int, codec: int, wake: Callable[[], None], address: str
+    ) -> None:
         self.hub = hub
+        self.address = address  # of the peer itself, whatever a header says
         self._recorder = hub.recorder
         self.number = number
         self.codec = codec
@@ -142,6 +147,10 @@ class Session:
         """Take private requests from now on: the logon is done."""
         assert self.key is not None, "admitted without a key"
         self.stage = Stage.READY
+        self._handlers = {
+            kind: handler if self.key.may(NEEDS.get(kind, Right.TRADE)) else self._beyond_scope
+            for kind, handler in self._handlers.items()
+        }
         if self.engine_session:
             self.trading_account = self.key.account
 
@@ -172,6 +181,10 @@ class Session:
             self._malformed += 1
             if self._malformed >= MALFORMED_LIMIT:
                 self.close(CLOSE_POLICY, "too many malformed messages")
+
+    def _beyond_scope(self, request: AnyRequest, ingress_ns: int) -> None:
+        assert self.key is not None, "only a key has a scope"
+        raise Refused(Reason.SCOPE, None, f"the key's scope is {self.key.scope}")
 
     def _enter(self, request: Enter, ingress_ns: int) -> None:
         account = self.trading_account
@@ -227,8 +240,7 @@ class Session:
     def _trader(self) -> int:
         """Return the account that may enter commands here; raises Refused."""
         account = self._reader()
-        if self.engine_session == 0:
-            raise Refused(Reason.SCOPE, None, "this key may only read")
+        assert self.engine_session, "a key that may cancel has an engine session"
         return account
 
     def _reader(self) -> int:
@@ -254,8 +266,8 @@ class Session:
             raise Refused(Reason.PARAMETER_RANGE, None, limit=str(U32_MAX))
         if request.after is not None and max(_numbers(request)) > STREAM_MAX:
             raise Refused(Reason.PARAMETER_RANGE, "after", limit=str(STREAM_MAX))
-        verdict = self.hub.keys.check(request, self.hub.now_ms())
-        if isinstance(verdict, Reason):
+        verdict = self.hub.keys.check(logon_proof(request, self.address), self.hub.now_ms())
+        if not isinstance(verdict, Key):
             raise Refused(verdict)
         self.hub.log_on(self, verdict, request)
 

@@ -12,8 +12,9 @@ from typing import Final
 import msgspec
 
 from exchange.gateway import accounts as accounts_module
-from exchange.gateway import resume
+from exchange.gateway import buckets, resume
 from exchange.gateway.accounts import Account, Accounts, Holding, Order
+from exchange.gateway.buckets import Bucket
 from exchange.gateway.resume import Epochs, Place
 from exchange.marketdata import depth, feed, instruments
 from exchange.marketdata.depth import BUY, SELL, Depth
@@ -45,6 +46,9 @@ _PASSING: Final = bytes(
         EventKind.DEFICIT_STARTED,
         EventKind.DEFICIT_ENDED,
         EventKind.CHECKPOINTED,
+        EventKind.AUCTION_UNCROSSED,
+        EventKind.AUCTION_INDICATED,
+        EventKind.LEVEL_TAKEN,
         EventKind.TRADE_BUSTED,
         EventKind.TRADE_ADJUSTED,
         EventKind.LEG_TRADE,
@@ -56,8 +60,9 @@ _PASSING: Final = bytes(
         EventKind.LOTS_TRANSFERRED,
     }
 )
-_MODULES: Final = (accounts_module, resume, depth, feed, instruments)
+_MODULES: Final = (accounts_module, buckets, resume, depth, feed, instruments)
 
+Throttle = tuple[int, int, int]  # interval, burst, tat
 Levels = list[tuple[int, int]]  # price in ticks, lots
 
 
@@ -69,8 +74,9 @@ class _Packed(msgspec.Struct, array_like=True):
     epochs: list[tuple[int, int]]
     events: bytes
     texts: list[tuple[int, str]]
-    # id, member, cash, killed, holdings
-    accounts: list[tuple[int, int, int, int, list[tuple[int, int, int]]]]
+    stamps: list[tuple[int, int]]
+    # id, member, cash, killed, throttle, holdings
+    accounts: list[tuple[int, int, int, int, Throttle, list[tuple[int, int, int]]]]
     stopped: list[int]
     orders: list[Order]
     finished: list[int]
@@ -92,7 +98,7 @@ class View:
     """Instruments, depth, accounts, orders and epochs; ``position`` is of the last event taken in.
 
     ``events`` and ``texts`` are those of the stream so far that were not of passing interest: what
-    was listed, opened, changed, recorded.
+    was listed, opened, changed, recorded. ``stamps`` are log times by sequence, of those events.
     """
 
     def __init__(self) -> None:
@@ -102,6 +108,7 @@ class View:
         self.epochs = Epochs()
         self.events = bytearray()
         self.texts: dict[int, str] = {}
+        self.stamps: dict[int, int] = {}
 
     def take(self, epoch: int, stamp: int, events: bytes, texts: Mapping[int, str]) -> None:
         """Take one released batch in, as the hub does with nobody connected."""
@@ -109,17 +116,19 @@ class View:
         if epoch != self.position[0]:
             self.epochs.note(epoch, rows[0][0])
         self.feed.apply(rows, stamp, texts, ())
+        self.accounts.now = stamp
         apply, text_of = self.accounts.apply, texts.get
         for row in rows:
             apply(row, text_of(row[0]))
         self.position = (epoch, rows[-1][0], rows[-1][1])
         if events[_KIND::EVENT_BYTES].translate(None, _PASSING):
-            self._keep(rows, events, texts)
+            self._keep(rows, stamp, events, texts)
 
-    def _keep(self, rows: list[Row], events: bytes, texts: Mapping[int, str]) -> None:
+    def _keep(self, rows: list[Row], stamp: int, events: bytes, texts: Mapping[int, str]) -> None:
         for number, row in enumerate(rows):
             if row[2] not in _PASSING:
                 self.events += events[number * EVENT_BYTES : (number + 1) * EVENT_BYTES]
+                self.stamps[row[0]] = stamp
                 if row[0] in texts:
                     self.texts[row[0]] = texts[row[0]]
 
@@ -140,8 +149,9 @@ class View:
             self.epochs.first,
             bytes(self.events),
             list(self.texts.items()),
+            list(self.stamps.items()),
             [
-                (number, one.member, one.cash, one.killed, _held(one))
+                (number, one.member, one.cash, one.killed, _throttle(one), _held(one))
                 for number, one in accounts.by_id.items()
             ],
             sorted(accounts.stopped),
@@ -161,6 +171,7 @@ class View:
         view.position, view.feed.time = packed.position, packed.time
         view.epochs.first = packed.epochs
         view.events, view.texts = bytearray(packed.events), dict(packed.texts)
+        view.stamps = dict(packed.stamps)
         for row in EVENT.iter_unpack(packed.events):
             view.feed.instruments.apply(row, view.texts.get(row[0]))
         for number, sequence, sent, bids, asks in packed.depths:
@@ -171,6 +182,11 @@ class View:
         return view
 
 
+def _throttle(account: Account) -> Throttle:
+    bucket = account.bucket
+    return (bucket.interval, bucket.burst, bucket.tat)
+
+
 def _held(account: Account) -> list[tuple[int, int, int]]:
     return [(number, one.net, one.cost) for number, one in account.holdings.items()]
 
@@ -178,8 +194,9 @@ def _held(account: Account) -> list[tuple[int, int, int]]:
 def _fill(accounts: Accounts, packed: _Packed) -> None:
     by_id, orders = accounts.by_id, accounts.orders
     accounts.stopped = set(packed.stopped)
-    for number, member, cash, killed, holdings in packed.accounts:
-        account = by_id[number] = Account(member)
+    accounts.now = packed.time
+    for number, member, cash, killed, throttle, holdings in packed.accounts:
+        account = by_id[number] = Account(member, Bucket(*throttle))
         account.cash, account.killed = cash, killed
         for instrument, net, cost in holdings:
             holding = account.holdings[instrument] = Holding()

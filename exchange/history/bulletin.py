@@ -29,6 +29,8 @@ class Line:
     volume: int = 0
     block_volume: int = 0
     efp_volume: int = 0
+    give_up_volume: int = 0
+    ported: int = 0
     busted: int = 0
     adjusted: int = 0
     prices: dict[int, int] = field(default_factory=dict)  # that stand, by match number, in order
@@ -112,7 +114,7 @@ class Bulletin:
         self._move(instrument, buyer, seller, lots)
 
     def _transferred(self, row: EventRow) -> None:
-        """Lots off the book move open interest; blocks and exchanges have volumes of their own."""
+        """Lots off the book move open interest; each kind has a volume of its own."""
         if row[3] & EventFlag.DUPLICATE:
             return
         instrument, taker, giver, lots = row[5], row[6], row[7], row[9]
@@ -120,6 +122,8 @@ class Bulletin:
         line = self._line(instrument)
         line.block_volume += lots if row[4] == TransferKind.BLOCK else 0
         line.efp_volume += lots if row[4] == TransferKind.EFP else 0
+        line.give_up_volume += lots if row[4] == TransferKind.GIVE_UP else 0
+        line.ported += lots if row[4] == TransferKind.PORTING else 0
         self._move(instrument, buyer, seller, lots)
 
     def _corrected(self, row: EventRow, kind: int) -> None:
@@ -195,6 +199,8 @@ class Bulletin:
                     "volume": line.volume,
                     "block_volume": line.block_volume,
                     "efp_volume": line.efp_volume,
+                    "give_up_volume": line.give_up_volume,
+                    "ported": line.ported,
                     "busted": line.busted,
                     "adjusted": line.adjusted,
                     "open": ticks(next(iter(line.prices.values()), None)),

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import weakref
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -351,6 +351,18 @@ class Tape:
         first, offset = self._resume((epoch, sequence, index))
         if first is not None:
             yield first
+        yield from self._onwards(offset)
+
+    def since(self, stamp: int) -> Iterator[Released]:
+        """Yield the batches of that stamp and of later ones, up to the end of now."""
+        offsets = self._mark_offsets
+        found = bisect_left(offsets, stamp, key=lambda offset: self._head(offset).stamp)
+        offset = offsets[max(0, found - 1)] if offsets else self.end
+        while offset < self.end and (head := self._head(offset)).stamp < stamp:
+            offset += head.length
+        yield from self._onwards(offset)
+
+    def _onwards(self, offset: int) -> Iterator[Released]:
         end = self.end
         while offset < end:
             recent = self._recent.get(offset)

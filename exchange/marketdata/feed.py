@@ -6,27 +6,43 @@ A snapshot is made in band, between two batches, so the next delta follows it wi
 """
 
 from collections.abc import Container, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from exchange.marketdata.depth import MOVING_KINDS, Depth
-from exchange.marketdata.instruments import Instrument, Instruments, micros_text
+from exchange.marketdata.instruments import Instrument, Instruments, Window, micros_text
 from exchange.marketdata.stream import Row
-from exchange.messages import INDEX_BITS, EventFlag, EventKind
+from exchange.messages import INDEX_BITS, Breaker, EventFlag, EventKind, TransferKind
 from exchange.messages.wire import (
+    AuctionResult,
+    BreakerData,
     DepthDelta,
     DepthSnapshot,
+    IndicativePrice,
     InstrumentState,
     Level,
     PublicCorrection,
     PublicTrade,
+    PublicTransfer,
     Response,
 )
 
 DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
+_MS: Final = 1_000_000
 _TRADE: Final = int(EventKind.TRADE)
 _SELL: Final = int(EventFlag.SELL)
 _AUCTION: Final = int(EventFlag.AUCTION)
+_TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
+_DUPLICATE: Final = int(EventFlag.DUPLICATE)
+_AGREED: Final[dict[int, Literal["give_up", "block", "efp"]]] = {
+    int(TransferKind.GIVE_UP): "give_up",
+    int(TransferKind.BLOCK): "block",
+    int(TransferKind.EFP): "efp",
+}  # what is told to all; who is ported from whom is not
 _CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
+_AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
+    EventKind.AUCTION_INDICATED: IndicativePrice,
+    EventKind.AUCTION_UNCROSSED: AuctionResult,
+}
 
 
 class Feed:
@@ -56,12 +72,20 @@ class Feed:
                     instrument = self.instruments.by_id[row[5]]
                     channel = instrument.channels[TRADES]
                     if channel in wanted:
-                        out.append((channel, self._trade(instrument, row)))
+                        out.append((channel, trade_of(instrument, row, stamp)))
                 continue
+            if kind == _TRANSFERRED and row[4] in _AGREED and not row[3] & _DUPLICATE:
+                instrument = self.instruments.by_id[row[5]]
+                if instrument.channels[TRADES] in wanted:
+                    out.append((instrument.channels[TRADES], transfer_of(instrument, row, stamp)))
             if kind in _CORRECTIONS:
                 instrument = self.instruments.by_id[row[5]]
                 if instrument.channels[TRADES] in wanted:
-                    out.append((instrument.channels[TRADES], self._correction(instrument, row)))
+                    out.append((instrument.channels[TRADES], correction_of(instrument, row, stamp)))
+            if kind in _AUCTIONS:
+                instrument = self.instruments.by_id[row[5]]
+                if instrument.channels[STATE] in wanted:
+                    out.append((instrument.channels[STATE], self._auction(instrument, row)))
             changed = self.instruments.apply(row, texts.get(row[0]))
             if changed is not None:
                 self.depths.setdefault(changed.id, Depth())
@@ -139,6 +163,7 @@ class Feed:
 
     def _state(self, instrument: Instrument, sequence: int) -> InstrumentState:
         settlement = instrument.settlement_price
+        band = instrument.protections.band
         return InstrumentState(
             instrument=instrument.code,
             sequence=sequence,
@@ -147,38 +172,82 @@ class Feed:
             cause=instrument.cause.name,
             low_limit=instrument.price_text(instrument.low_ticks),
             high_limit=instrument.price_text(instrument.high_ticks),
-            mark=micros_text(instrument.mark),
+            mark=micros_text(self.instruments.mark(instrument)),
             settlement_price=None if settlement is None else micros_text(settlement),
             business_date=self.instruments.business_date,
+            resumes=instrument.resumes or None,
+            band=instrument.price_text(band) if band else None,
+            circuit_breaker=_breaker(instrument, Breaker.CIRCUIT),
+            velocity=_breaker(instrument, Breaker.VELOCITY),
         )
 
-    def _trade(self, instrument: Instrument, row: Row) -> PublicTrade:
-        return PublicTrade(
+    def _auction(self, instrument: Instrument, row: Row) -> Response:
+        return _AUCTIONS[row[2]](
             instrument=instrument.code,
             sequence=row[0],
             index=row[1],
             time=self.time,
-            match_number=str(row[0] << INDEX_BITS | row[1]),
-            price=instrument.price_text(row[8]),
-            quantity=str(row[9]),
-            aggressor=None if row[3] & _AUCTION else "sell" if row[3] & _SELL else "buy",
-        )
-
-    def _correction(self, instrument: Instrument, row: Row) -> PublicCorrection:
-        return PublicCorrection(
-            instrument=instrument.code,
-            sequence=row[0],
-            index=row[1],
-            time=self.time,
-            kind="bust" if row[2] == EventKind.TRADE_BUSTED else "adjustment",
-            match_number=str(row[7]),
-            price=instrument.price_text(row[8]),
-            quantity=str(row[9]),
+            quantity=str(row[13]),
+            surplus=str(row[14]),
+            price=instrument.price_text(row[8]) if row[10] else None,
         )
 
 
 _KINDS: Final = frozenset({"depth", "trades", "state"})
 
 
+def _breaker(instrument: Instrument, which: Breaker) -> BreakerData | None:
+    window = instrument.breakers.get(which, Window())
+    if not window.variation:
+        return None
+    return BreakerData(
+        variation=instrument.price_text(window.variation),
+        span_ms=window.span_ns // _MS,
+        halt_ms=window.halt_ns // _MS,
+        product=window.product,
+    )
+
+
 def _levels(instrument: Instrument, levels: list[tuple[int, int]]) -> list[Level]:
     return [(instrument.price_text(price), str(lots)) for price, lots in levels]
+
+
+def trade_of(instrument: Instrument, row: Row, time: int) -> PublicTrade:
+    """Return the public message of a TRADE."""
+    return PublicTrade(
+        instrument=instrument.code,
+        sequence=row[0],
+        index=row[1],
+        time=time,
+        match_number=str(row[0] << INDEX_BITS | row[1]),
+        price=instrument.price_text(row[8]),
+        quantity=str(row[9]),
+        aggressor=None if row[3] & _AUCTION else "sell" if row[3] & _SELL else "buy",
+    )
+
+
+def correction_of(instrument: Instrument, row: Row, time: int) -> PublicCorrection:
+    """Return the public message of what busts or adjusts a trade."""
+    return PublicCorrection(
+        instrument=instrument.code,
+        sequence=row[0],
+        index=row[1],
+        time=time,
+        kind="bust" if row[2] == EventKind.TRADE_BUSTED else "adjustment",
+        match_number=str(row[7]),
+        price=instrument.price_text(row[8]),
+        quantity=str(row[9]),
+    )
+
+
+def transfer_of(instrument: Instrument, row: Row, time: int) -> PublicTransfer:
+    """Return the public message of lots that changed hands off the book."""
+    return PublicTransfer(
+        instrument=instrument.code,
+        sequence=row[0],
+        index=row[1],
+        time=time,
+        kind=_AGREED[row[4]],
+        price=micros_text(row[8]),
+        quantity=str(row[9]),
+    )

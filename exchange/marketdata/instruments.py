@@ -4,11 +4,12 @@ Units: ``price_ticks`` counts the instrument's ticks; a clearing price (mark, se
 millionths of a dollar per GPU-hour. Both become exact decimal strings, never floats.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from exchange.marketdata.stream import Row
-from exchange.messages import CombinationRule, EventKind, HaltCause, TradingState
+from exchange.messages import Breaker, CombinationRule, EventKind, HaltCause, TradingState
 from exchange.messages.wire import InstrumentData, read_listing
+from exchange.messages.wire_auction import RuleText
 
 MICRO_DIGITS: Final = 6  # decimals of a clearing price and of money
 CACHE_ENTRIES: Final = 65_536  # prices remembered as text per instrument
@@ -42,6 +43,34 @@ class _PriceTexts(dict[int, str]):
         return text
 
 
+class Protections(NamedTuple):
+    """What an instrument's orders are held to; 0: nothing of it."""
+
+    band: int = 0  # ticks through the reference price
+    accountability: int = 0  # lots
+    order_value: int = 0  # micro-dollars
+    all_months: int = 0  # lots
+
+
+class Window(NamedTuple):
+    """A breaker's window of prices; a variation of 0 is none."""
+
+    variation: int = 0  # ticks
+    product: bool = False  # the whole product halts
+    span_ns: int = 0
+    halt_ns: int = 0  # 0: until an operator resumes
+
+
+class Risk(NamedTuple):
+    """The figures of a SET_RISK, in its order."""
+
+    rate: int = 0  # micro-dollars of hold per lot
+    position_limit: int = 0
+    max_order: int = 0
+    maker_fee: int = 0
+    taker_fee: int = 0
+
+
 class Instrument:
     """One listed instrument: what the listing said and where it stands now."""
 
@@ -59,8 +88,11 @@ class Instrument:
         self.rule = CombinationRule.DIFFERENCE
         self.state = TradingState.CLOSED
         self.cause = HaltCause.NONE
-        self.rate = 0  # micro-dollars of hold per lot
-        self.max_order = 0
+        self.resumes = 0  # stamp at which its halt ends by itself; 0 if none does
+        self.risk = Risk()
+        self.protections = Protections()
+        self.breakers: dict[Breaker, Window] = {}
+        self.implied = False
         self.settlement_price: int | None = None
         self.data = read_listing(text) if text else self._unnamed()
         self.code = self.data.code
@@ -101,9 +133,17 @@ class Instrument:
             last_trading_day=data.last_trading_day,
             instrument_id=self.id,
             lot_step=self.lot_step,
-            max_order=self.max_order,
+            max_order=self.risk.max_order,
             state=self.state.name,
+            legs=data.legs,
+            price_rule=_RULES[self.rule] if self.legs else None,
+            implied=self.implied,
         )
+
+    @property
+    def rate(self) -> int:
+        """Micro-dollars of hold per lot."""
+        return self.risk.rate
 
 
 class Instruments:
@@ -130,6 +170,15 @@ class Instruments:
             worth -= sum(r * leg.anchor * (leg.multiplier - last) for leg, r in legs[:-1])
         return worth
 
+    def mark(self, instrument: Instrument) -> int:
+        """Return the mark as a clearing price, of a combination at its legs' marks."""
+        if not instrument.legs:
+            return instrument.mark
+        legs = [(self.by_id[number], ratio) for number, ratio in instrument.legs]
+        if instrument.rule == CombinationRule.DIFFERENCE:
+            return sum(ratio * leg.mark for leg, ratio in legs)
+        return self.value(instrument) // instrument.multiplier
+
     def apply(self, row: Row, text: str | None) -> Instrument | None:
         """Take one event in; return the instrument it changed, if any."""
         kind = row[2]
@@ -153,9 +202,17 @@ class Instruments:
             instrument.legs.append((row[7], row[8]))
             instrument.rule = CombinationRule(row[4])
         elif kind == EventKind.RISK_CHANGED:
-            instrument.rate, instrument.max_order = row[8], row[10]
+            instrument.risk = Risk(row[8], row[9], row[10], row[13], row[14])
         elif kind == EventKind.STATE_CHANGED:
             instrument.state, instrument.cause = TradingState(row[9]), HaltCause(row[4])
+            instrument.resumes = row[14] if instrument.state == TradingState.HALTED else 0
+        elif kind == EventKind.PROTECTIONS_CHANGED:
+            instrument.protections = Protections(row[8], row[9], row[13], row[14])
+        elif kind == EventKind.BREAKER_CHANGED:
+            window = Window(row[8], bool(row[9]), row[13], row[14])
+            instrument.breakers[Breaker(row[4])] = window
+        elif kind == EventKind.IMPLIED_CHANGED:
+            instrument.implied = bool(row[9])
         else:
             instrument.mark = row[8]
             if kind != EventKind.MARKED:
@@ -165,12 +222,19 @@ class Instruments:
         return instrument
 
 
+_RULES: Final[dict[CombinationRule, RuleText]] = {
+    CombinationRule.DIFFERENCE: "difference",
+    CombinationRule.AVERAGE: "average",
+}
 _CHANGES: Final = frozenset(
     {
         EventKind.LIMITS_CHANGED,
         EventKind.LEG_LISTED,
         EventKind.RISK_CHANGED,
         EventKind.STATE_CHANGED,
+        EventKind.PROTECTIONS_CHANGED,
+        EventKind.BREAKER_CHANGED,
+        EventKind.IMPLIED_CHANGED,
         EventKind.MARKED,
         EventKind.INSTRUMENT_SETTLED,
         EventKind.INSTRUMENT_EXPIRED,

@@ -19,6 +19,12 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from exchange.messages import SelfTrade, Side, TimeInForce
+from exchange.messages.access import Scope as Scope
+from exchange.messages.wire_auction import AuctionResult as AuctionResult
+from exchange.messages.wire_auction import BreakerData as BreakerData
+from exchange.messages.wire_auction import IndicativePrice as IndicativePrice
+from exchange.messages.wire_auction import LegData as LegData
+from exchange.messages.wire_auction import RuleText
 from exchange.messages.wire_base import Request as Request
 from exchange.messages.wire_base import Response as Response
 from exchange.messages.wire_base import SideText as SideText
@@ -35,6 +41,7 @@ from exchange.messages.wire_mass import (
 from exchange.messages.wire_moves import Corrected as Corrected
 from exchange.messages.wire_moves import CorrectionText as CorrectionText
 from exchange.messages.wire_moves import LegTraded as LegTraded
+from exchange.messages.wire_moves import PublicTransfer as PublicTransfer
 from exchange.messages.wire_moves import ResidualPosted as ResidualPosted
 from exchange.messages.wire_moves import Transferred as Transferred
 from exchange.messages.wire_moves import TransferText as TransferText
@@ -48,7 +55,6 @@ CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 OrderTypeText: TypeAlias = Literal["limit", "market"]
 TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD", "GFA"]
 SelfTradeText: TypeAlias = Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement"]
-Scope: TypeAlias = Literal["read", "trade"]
 Level: TypeAlias = tuple[str, str]  # price, quantity
 
 SIDES: Final[dict[str, Side]] = {"buy": Side.BUY, "sell": Side.SELL}
@@ -67,8 +73,8 @@ class Position(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 class Logon(Request, frozen=True, kw_only=True, tag="logon"):
     """Names the key of a connection and opens or resumes an engine session.
 
-    ``signature`` is the lower-case hex HMAC-SHA256 under the key's secret of
-    ``f"{timestamp_ms}\\n{nonce}\\n{key_id}\\n{resume_session}"``; see ``signed_text``.
+    ``signature`` is in lower-case hex the HMAC-SHA256 under the key's secret, or the Ed25519
+    signature, of ``f"{timestamp_ms}\\n{nonce}\\n{key_id}\\n{resume_session}"``.
     """
 
     key_id: str
@@ -192,7 +198,7 @@ class LoggedOn(Response, frozen=True, kw_only=True, tag="logged_on"):
     """The logon is done. Reports asked for by ``after`` came before it, in stream order."""
 
     account: int
-    session: int  # 0 for a key of scope read
+    session: int  # 0 for a key that may not cancel
     scope: Scope
     epoch: int
     sequence: int
@@ -222,6 +228,7 @@ class Rejected(Response, frozen=True, kw_only=True, tag="rejected"):
     sequence: int | None = None
     index: int | None = None
     time: int | None = None
+    tokens: int | None = None  # as in ``accepted``
 
 
 class OrderReport(Response, frozen=True, gc=False):
@@ -254,6 +261,7 @@ class Accepted(OrderReport, frozen=True, gc=False, tag="accepted"):
     duplicate: bool = False  # the first answer to a repeated id; nothing new happened
     stop: bool = False  # it waits for its trigger: ``waiting`` follows
     display_quantity: str | None = None  # of an iceberg
+    tokens: int | None = None  # what the account's throttle has left; absent in a replay
 
 
 class Execution(OrderReport, frozen=True, gc=False, tag="execution"):
@@ -299,6 +307,7 @@ class Replaced(OrderReport, frozen=True, kw_only=True, tag="replaced"):
     priority_kept: bool
     request_id: str | None = None
     duplicate: bool = False
+    tokens: int | None = None  # as in ``accepted``
 
 
 class Dormant(OrderReport, frozen=True, kw_only=True, tag="dormant"):
@@ -456,6 +465,10 @@ class InstrumentState(Response, frozen=True, kw_only=True, tag="state"):
     mark: str
     settlement_price: str | None = None
     business_date: int | None = None  # yyyymmdd
+    resumes: int | None = None  # of a breaker's halt: the log time at which it ends by itself
+    band: str | None = None  # how far through the reference price an order may be priced
+    circuit_breaker: BreakerData | None = None
+    velocity: BreakerData | None = None
 
 
 class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -463,8 +476,8 @@ class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     code: str
     product: str
-    expiry: str
-    multiplier: int  # hours of the delivery month
+    expiry: str = ""  # of a combination there is none
+    multiplier: int = 0  # GPU-hours of one lot; of a combination those that its price counts
     tick: str
     decimals: int
     name: str = ""
@@ -473,6 +486,9 @@ class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     lot_step: int = 1
     max_order: int = 0
     state: str = "CLOSED"
+    legs: list[LegData] = msgspec.field(default_factory=list)  # of a combination
+    price_rule: RuleText | None = None  # of a combination
+    implied: bool = False  # its prices and its legs' imply each other
 
 
 class Instruments(Response, frozen=True, kw_only=True, tag="instruments"):
@@ -507,6 +523,9 @@ class AccountReport(Response, frozen=True, kw_only=True, tag="account"):
     open_orders: int
     positions: list[PositionReport]
     killed: bool = False
+    tokens: int | None = None  # what the throttle had left at ``time``
+    burst: int = 1  # what it holds when full
+    interval_ns: int = 0  # log time in which it gets one
 
 
 class WorkingOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -546,7 +565,8 @@ AnyResponse: TypeAlias = (
     Returned | Waiting | Elected | Refilled | MassCancelled | Killed | Quoted | Protection |
     Corrected | LegTraded | ResidualPosted | Transferred | Settled | CashMoved | Deficit |
     Subscribed | Unsubscribed | DepthSnapshot | DepthDelta | PublicTrade | PublicCorrection |
-    InstrumentState | Instruments | AccountReport | Orders | Heartbeat
+    PublicTransfer | InstrumentState | IndicativePrice | AuctionResult | Instruments |
+    AccountReport | Orders | Heartbeat
 )  # fmt: skip
 
 encode_json: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode

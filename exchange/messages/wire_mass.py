@@ -89,6 +89,7 @@ class Quoted(Response, frozen=True, kw_only=True, tag="quoted"):
     ask_quantity: str | None = None
     request_id: str | None = None
     duplicate: bool = False
+    tokens: int | None = None  # as in ``accepted``
 
 
 class Protection(Response, frozen=True, kw_only=True, tag="protection"):

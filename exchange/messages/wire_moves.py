@@ -47,6 +47,18 @@ class Transferred(Response, frozen=True, kw_only=True, tag="transferred"):
     other_account: int
 
 
+class PublicTransfer(Response, frozen=True, kw_only=True, tag="off_book"):
+    """Lots that two sides agreed on off the book: no trade of it, and no price of it either."""
+
+    instrument: str
+    sequence: int
+    index: int
+    time: int
+    kind: Literal["give_up", "block", "efp"]
+    price: str
+    quantity: str
+
+
 class LegTraded(Response, frozen=True, kw_only=True, tag="leg"):
     """One leg of a combination's trade, at a clearing price: what moves the position."""
 

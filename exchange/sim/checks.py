@@ -9,8 +9,6 @@ log replays to the same state.
 import contextlib
 from typing import Any, Final
 
-import msgspec
-
 from clients.errors import OutcomeUnknown
 from exchange.app import Market
 from exchange.engine import Engine
@@ -20,7 +18,7 @@ from exchange.journal.replay import Replayer
 from exchange.messages.wire import Position
 from exchange.sim.host import Host
 from exchange.sim.operator import Operator
-from exchange.sim.trader import Trader, is_report
+from exchange.sim.trader import Trader, encoded_report, is_report
 
 MICROS: Final = 1_000_000
 
@@ -82,7 +80,7 @@ class Checker:
             with contextlib.suppress(OutcomeUnknown):  # it is impatient, as the trader's others
                 await newcomer.connect()
                 await newcomer.close()
-                return [msgspec.json.encode(event) async for event in stream if is_report(event)]
+                return [encoded_report(event) async for event in stream if is_report(event)]
 
     def _clearing(self) -> None:
         market = self._market

@@ -170,6 +170,9 @@ class ServerSocket:
         down.put(message.decode() if opcode == WSMsgType.TEXT else message)
         await down.room()
 
+    async def pong(self, message: bytes) -> None:
+        """Pings do not cross a simulated network."""
+
     async def close(self, *, code: int, message: bytes) -> bool:
         """Say the last word; the other end's answer ends this direction too."""
         self._connection.down.put(None)

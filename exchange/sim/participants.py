@@ -74,17 +74,19 @@ def roles() -> list[Role]:
 
 
 def fair_ticks(product: str, month: int, permille: int) -> int:
-    """What the ``month``-th expiry is worth at that time of day: curve times the day's shape."""
+    """What the ``month``-th expiry is worth at that time of day: curve times the day's shape, which
+    begins at the curve."""
     path = prices.path(product)
     half_hours, rest = divmod(permille * (len(path) - 1), 1000)
     here, there = path[half_hours], path[min(half_hours + 1, len(path) - 1)]
     ratio = here * (1000 - rest) + there * rest
-    return prices.forward_curve(product, month + 1)[month] * ratio // (1000 * prices.RATIO_ONE)
+    return prices.forward_curve(product, month + 1)[month] * ratio // (1000 * path[0])
 
 
 def months_of(client: AsyncClient, product: str) -> list[str]:
     """The product's codes, nearest expiry first."""
-    listed = [data for data in client.instruments.values() if data.product == product]
+    every = client.instruments.values()
+    listed = [data for data in every if data.product == product and not data.legs]
     return [data.code for data in sorted(listed, key=lambda data: data.expiry)]
 
 

@@ -28,7 +28,9 @@ from exchange.messages.wire import (
     AnyResponse,
     Position,
     Rejected,
+    Replaced,
 )
+from exchange.messages.wire_mass import Quoted
 from exchange.sim.history import History, Operation
 
 KINDS: Final = ("enter", "cancel", "reduce", "replace", "orders", "account")
@@ -102,7 +104,7 @@ class Trader:
         with contextlib.suppress(ConnectionLost, LogonRefused):
             async for event in stream:
                 if is_report(event):
-                    self.reports.append(msgspec.json.encode(event))
+                    self.reports.append(encoded_report(event))
 
     async def _join(self) -> None:
         names = [f"{kind}.{code}" for code in self.habits.codes for kind in ("depth", "trades")]
@@ -258,6 +260,13 @@ def is_report(event: object) -> bool:
     if isinstance(event, Rejected):
         return event.sequence is not None
     return isinstance(event, AnyReport)
+
+
+def encoded_report(event: object) -> bytes:
+    """A report's bytes without the tokens left, which are the moment's and in no replay."""
+    if isinstance(event, Rejected | Accepted | Replaced | Quoted):
+        event = msgspec.structs.replace(event, tokens=None)
+    return msgspec.json.encode(event)
 
 
 async def send(client: AsyncClient, operation: Operation) -> AnyResponse:

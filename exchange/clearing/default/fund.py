@@ -88,6 +88,8 @@ class FundSize(NamedTuple):
     scenario: str
     uncovered: dict[str, int]  # by scenario
     contributions: dict[int, int]
+    margin: dict[int, int]
+    losses: dict[str, dict[int, int]]  # of every member's whole book, by scenario
 
 
 def size_by_stress(
@@ -100,15 +102,15 @@ def size_by_stress(
 
     Contributions by margin; by nobody's margin, in equal parts.
     """
-    uncovered = {
-        scenario.name: fund_size(
-            [{member: stress_loss(book, scenario) for member, book in books.items()}], margin, cover
-        )
+    losses = {
+        scenario.name: {member: stress_loss(book, scenario) for member, book in books.items()}
         for scenario in scenarios
     }
+    uncovered = {name: fund_size([by], margin, cover) for name, by in losses.items()}
     worst = max(uncovered, key=lambda name: uncovered[name], default="")
     size = uncovered.get(worst, 0)
     weights = {member: margin.get(member, 0) for member in books}
     if not sum(weights.values()):
         weights = dict.fromkeys(books, 1)
-    return FundSize(size, worst, uncovered, share(size, weights) if weights else {})
+    contributions = share(size, weights) if weights else {}
+    return FundSize(size, worst, uncovered, contributions, dict(margin), losses)

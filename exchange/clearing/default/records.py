@@ -1,14 +1,15 @@
 """What is recorded of the default fund and of defaults. Amounts are micro-dollars."""
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
 from exchange.clearing.default.waterfall import ASSESSMENT_CAP_MANY_PCT, ASSESSMENT_CAP_PCT
-from exchange.clearing.records import Record
+from exchange.clearing.records import ByTwo, Record
 from exchange.messages import Limit
 
+AUCTION_SECONDS: Final = 3_600
 Money: TypeAlias = Annotated[int, Meta(ge=0, le=int(Limit.MONEY))]
 
 
@@ -34,24 +35,24 @@ class DeclareDefault(Record, frozen=True, kw_only=True, tag="declare_default"):
 
 
 class PortClient(Record, frozen=True, kw_only=True, tag="port_client"):
-    """A client of the defaulter goes to a member, positions and collateral.
+    """A client of the defaulter goes to an account of another member, positions and cash.
 
     ``accepted_by`` is who takes it on for that member: not who asks.
     """
 
     default: int
     account: int
-    member: int
+    to: int
     person: str
     accepted_by: str
 
 
 class OpenAuction(Record, frozen=True, kw_only=True, tag="open_auction"):
-    """The defaulter's own position in an instrument is auctioned until a log time."""
+    """The defaulter's own position in an instrument is auctioned, for so long on the log's time."""
 
     default: int
     instrument: int
-    deadline: int
+    within_seconds: int = AUCTION_SECONDS
     person: str
 
 
@@ -64,17 +65,16 @@ class AuctionBid(Record, frozen=True, kw_only=True, tag="auction_bid"):
     price: int
 
 
-class ProposeAllocation(Record, frozen=True, kw_only=True, tag="propose_allocation"):
+class TearUp(ByTwo, frozen=True, kw_only=True, tag="tear_up"):
+    """What nobody bid for ends: those on the other side lose their contracts, at the mark."""
+
+    default: int
+    instrument: int
+
+
+class Allocate(ByTwo, frozen=True, kw_only=True, tag="allocate"):
     """The book is closed: share the loss. ``gains`` by account is what haircuts may take."""
 
     default: int
-    person: str
     gains: dict[int, Money] = msgspec.field(default_factory=dict)
     assessment_cap_pct: Annotated[int, Meta(ge=0, le=ASSESSMENT_CAP_MANY_PCT)] = ASSESSMENT_CAP_PCT
-
-
-class ApproveAllocation(Record, frozen=True, kw_only=True, tag="approve_allocation"):
-    """A second person approves the last proposal, within its time."""
-
-    default: int
-    person: str

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 ATTEST_DAYS: Final = 2
 ARBITER_DAYS: Final = 5
 FAIL_DAYS: Final = 3
+FIX_DAYS: Final = 5  # for the fixing that buys in
 DISAGREEMENT_PART: Final = 100  # one part in so many of a day may lie between the two sides
 PERCENT: Final = 100
 ENDED: Final = frozenset({"delivered", "unpaid", "alternative", "failed"})
@@ -72,6 +73,7 @@ class Delivery(msgspec.Struct):
     weeks: int = 0  # paid
     signed: list[int] = []  # who agreed to an alternative delivery
     failed_on: int = 0  # yyyymmdd
+    fix_by: int = 0  # log time: the fixing that buys in should have come; 0: said to be overdue
     missing_hours: int = 0  # of one lot: to be bought in
     refund: int = 0  # cents that a delivery under the floor must give back
 
@@ -111,7 +113,7 @@ def invoice(delivery: Delivery, terms: Terms, price: int, at: At, state: "State"
     )  # fmt: skip
 
 
-def escrowed(delivery: Delivery, at: At, state: "State") -> Ruling:
+def escrowed(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
     """The buyer's money has come; what comes too late goes back."""
     if delivery.stage != "invoiced":
         ask(state, _deposit(f"delivery {delivery.id} late", delivery.buyer, delivery.invoice))
@@ -123,13 +125,15 @@ def escrowed(delivery: Delivery, at: At, state: "State") -> Ruling:
     )
     assert not outcome, f"escrow of delivery {delivery.id}: {outcome!r}"
     delivery.stage = "delivering"
-    return told(delivery, "escrowed", cents=delivery.invoice)
+    return told(delivery, "escrowed", cents=delivery.invoice, deadline=deadline(delivery, terms))
 
 
 def deadline(delivery: Delivery, terms: Terms) -> int:
     """Log time at which something happens to the delivery by itself; 0: never."""
     if delivery.stage == "invoiced":
         return delivery.escrow_by
+    if delivery.stage == "failing":
+        return delivery.fix_by
     if delivery.stage != "delivering":
         return 0
     day = delivery.days.get(delivery.next_day)
@@ -148,6 +152,9 @@ def advance(delivery: Delivery, terms: Terms, at: At, state: "State") -> list[Ru
     """Do what log time and the figures that came allow."""
     if delivery.stage == "invoiced" and at.stamp >= delivery.escrow_by:
         return [_unpaid(delivery, terms, state)]
+    if delivery.stage == "failing" and 0 < delivery.fix_by <= at.stamp:
+        late, delivery.fix_by = delivery.fix_by, 0
+        return [told(delivery, "overdue", step="fixing", deadline=late)]
     rulings: list[Ruling] = []
     while delivery.stage == "delivering":
         counts = _counts(delivery, terms, at)
@@ -230,7 +237,8 @@ def _settle(
     found = settle_day(day, delivery.parts[day - 1], counts[0], delivery.lots)
     delivery.slices.append(found)
     delivery.lost += counts[1]
-    rulings = [told(delivery, "slice", **found._asdict(), lost_s=counts[1])]
+    rest = {"deadline": deadline(delivery, terms)} if day < terms.days else {}
+    rulings = [told(delivery, "slice", **found._asdict(), lost_s=counts[1], **rest)]
     if day == week_days(week_of(day), terms.days)[-1]:
         rulings.append(_pay_week(delivery, terms.days, at, state))
     absent = delivery.slices[-FAIL_DAYS:]
@@ -287,7 +295,8 @@ def _failing(delivery: Delivery, hours: int, refund: int, at: At, state: "State"
     end(delivery, at, state)
     delivery.stage, delivery.refund, delivery.missing_hours = "failing", refund, hours
     delivery.failed_on = at.business_date
-    return told(delivery, "failing", hours=hours, refund=refund)
+    delivery.fix_by = at.stamp + FIX_DAYS * DAY_NS
+    return told(delivery, "failing", hours=hours, refund=refund, deadline=delivery.fix_by)
 
 
 def end(delivery: Delivery, at: At, state: "State") -> None:

@@ -6,6 +6,7 @@ its whole units by the last notice pays the penalty of a failed delivery to the 
 """
 
 from collections.abc import Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
@@ -36,6 +37,7 @@ from exchange.clearing.delivery.records import (
 )
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import Terms, terms_of
+from exchange.clearing.expiry import Fixings
 from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
 from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
@@ -61,6 +63,7 @@ class Deliveries(Matter):
         EventKind.DAY_CLOSED,
         EventKind.INSTRUMENT_EXPIRED,
         EventKind.WITHDRAWN,
+        EventKind.RECORDED,
     )
     expiries: dict[int, Expiry] = msgspec.field(default_factory=dict)
     factors: dict[str, Factors] = msgspec.field(default_factory=dict)  # by grade and expiry
@@ -98,7 +101,7 @@ class Deliveries(Matter):
         return ruling
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
-        """Listings, closed days, expiries and the escrows' money."""
+        """Listings, closed days, expiries, the escrows' money, and fixings."""
         rulings: list[Ruling] = []
         match event.kind:
             case EventKind.INSTRUMENT_LISTED:
@@ -114,6 +117,8 @@ class Deliveries(Matter):
                     rulings = self._expired(event.instrument, event.price, at, state)
             case EventKind.WITHDRAWN:
                 rulings = self._withdrawn((event.key_lo, event.key_hi), at, state)
+            case EventKind.RECORDED:
+                rulings = self._buy_in(state)
         self._plan()
         return rulings
 
@@ -229,8 +234,9 @@ class Deliveries(Matter):
             received = consignee.tpp_received + gpu_class(terms.hardware).tpp * lots
             self.consignees[buyer] = msgspec.structs.replace(consignee, tpp_received=received)
         return told(
-            delivery, "assigned", instrument=number, seller=notice.account, buyer=buyer, lots=lots
-        )
+            delivery, "assigned", instrument=number, seller=notice.account, buyer=buyer, lots=lots,
+            deadline=terms.begin_ns,
+        )  # fmt: skip
 
     def _expired(self, number: int, price: int, at: At, state: "State") -> list[Ruling]:
         """The contract is settled: deliveries are invoiced at its price, the rest was cash."""
@@ -308,7 +314,7 @@ class Deliveries(Matter):
     def _withdrawn(self, key: tuple[int, int], at: At, state: "State") -> list[Ruling]:
         """Money has left an account: an escrow, if the key is one's."""
         return [
-            course.escrowed(delivery, at, state)
+            course.escrowed(delivery, self._terms(delivery), at, state)
             for delivery in self.deliveries
             if delivery.stage in ("invoiced", "unpaid") and delivery.escrow_due().key == key
         ]
@@ -330,11 +336,15 @@ class Deliveries(Matter):
         facts = {"grade": table.grade, "expiry": table.expiry, "version": table.version}
         return Ruling("record_factors", ACCEPTED, facts)
 
-    def fixed(self, index: str, date: int, price: int, state: "State") -> list[Ruling]:
-        """A fixing buys in what failed on its day or before."""
+    def _buy_in(self, state: "State") -> list[Ruling]:
+        """What has failed is bought in at the first fixing of that day or after."""
         rulings = []
         for delivery in self.deliveries:
-            terms = self._terms(delivery)
-            if delivery.stage == "failing" and terms.index == index and delivery.failed_on <= date:
-                rulings.append(course.bought_in(delivery, terms, price, state))
+            if delivery.stage == "failing":
+                terms, number = self._terms(delivery), delivery.failed_on
+                day = date(number // 10_000, number // 100 % 100, number % 100)
+                fixing = state.matters.get(Fixings).since(terms.index, day)
+                if fixing is not None and fixing.price_micros is not None:
+                    price = fixing.price_micros
+                    rulings.append(course.bought_in(delivery, terms, price, state))
         return rulings

@@ -69,7 +69,7 @@ def box(state: "State", account: int) -> Box:
     liquidity = cash + unrealized - margin
     return Box(
         account=account,
-        member=registry.ported.get(account, member),
+        member=member,
         sequence=state.point[1],
         business_date=state.business_date,
         cash=cash,

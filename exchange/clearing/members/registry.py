@@ -22,30 +22,20 @@ if TYPE_CHECKING:
 
 
 class Registry(Matter):
-    """What the stream says of members beyond the opening of their accounts."""
+    """Who answers for whom, and the margin rates of the stream."""
 
     name: ClassVar[str] = "registry"
-    watches: ClassVar[tuple[EventKind, ...]] = (
-        EventKind.RISK_CHANGED,
-        EventKind.ACCOUNT_CHANGED,
-    )
+    watches: ClassVar[tuple[EventKind, ...]] = (EventKind.RISK_CHANGED,)
     rates: dict[int, int] = msgspec.field(default_factory=dict)  # micro-dollars a lot
-    killed: set[int] = msgspec.field(default_factory=set)  # accounts
-    ported: dict[int, int] = msgspec.field(default_factory=dict)  # account -> member it is now of
 
     def saw(self, event: Event, at: At, state: "State") -> tuple[Ruling, ...]:
-        """Rates and kill switches."""
-        if event.kind == EventKind.RISK_CHANGED:
-            self.rates[event.instrument] = event.price
-        elif event.leaves:
-            self.killed.add(event.account)
-        else:
-            self.killed.discard(event.account)
+        """Rates."""
+        self.rates[event.instrument] = event.price
         return ()
 
     def member_of(self, account: int, state: "State") -> int:
-        """The member that answers for an account now."""
-        return self.ported.get(account, state.members[account][0])
+        """The member that answers for an account."""
+        return state.members[account][0]
 
     def accounts(self, member: int, state: "State") -> list[int]:
         """All accounts of a member, in order; the clearing house's own is nobody's."""

@@ -1,0 +1,68 @@
+"""What a site's attestation logs of one UTC day come to, in GPU-seconds of a delivery.
+
+    available  the time of each log but what the seller was gone, x its GPUs, floored
+    lost       of that, what the seller lost otherwise, x its GPUs, rounded up
+
+Time that no log covers was not there. A day has at most its own seconds of each GPU, so no GPU may
+be in two logs of one moment; more GPUs than were sold count for no more than were sold.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final, NamedTuple
+
+from contracts.goodput import Computed
+from contracts.goodput.events import Bucket
+from contracts.grades.roster import Entry
+from contracts.refusals import Refusal, Refused
+
+SECOND_NS: Final = 10**9
+_GONE: Final = Bucket.UNAVAILABLE.name
+
+
+class Present(NamedTuple):
+    """GPU-seconds of a day, and the digest of the logs that say so."""
+
+    available: int
+    lost: int
+    digest: str
+
+
+def present(
+    logs: Sequence[Computed], site: Entry, window_ns: tuple[int, int], gpus: int
+) -> Present:
+    """The day of a site that delivers ``gpus`` GPUs. Refused: a log that is not of its nodes and
+    GPUs, not within the day, or that counts a GPU twice.
+    """
+    pledged = {node.node: node for node in site.nodes}
+    there = lost = 0
+    until: dict[str, int] = {}
+    for computed in sorted(logs, key=lambda one: (one.account.from_ns, one.account.node)):
+        account = computed.account
+        node = pledged.get(account.node)
+        if node is None or account.provider != site.provider:
+            raise Refused(Refusal.UNKNOWN_NODE, "not pledged by the site", seen=account.node)
+        if account.key != node.key:
+            raise Refused(Refusal.WRONG_KEY, "not the key it was pledged with", seen=account.node)
+        if not window_ns[0] <= account.from_ns or account.to_ns > window_ns[1]:
+            raise Refused(
+                Refusal.STALE, "outside the day", limit=f"{window_ns[0]} to {window_ns[1]}",
+                seen=f"{account.from_ns} to {account.to_ns}",
+            )  # fmt: skip
+        for gpu in account.gpus:
+            if gpu not in node.gpus:
+                raise Refused(Refusal.UNKNOWN_GPU, "not pledged for this node", seen=gpu)
+            if until.get(gpu, 0) > account.from_ns:
+                raise Refused(Refusal.GPU_TWICE, "in two logs at once", seen=gpu)
+            until[gpu] = account.to_ns
+        gone = account.losses[_GONE].seller_ns if _GONE in account.losses else 0
+        there += (account.elapsed_ns - gone) * len(account.gpus)
+        lost += (account.seller_ns - gone) * len(account.gpus)
+    most = gpus * (window_ns[1] - window_ns[0])
+    if there > most:  # the GPUs beyond those that were sold: none of their losses is the buyer's
+        lost, there = lost * most // there, most
+    digest = blake2b(digest_size=32)
+    for said in sorted(one.digest for one in logs):
+        digest.update(said.encode())
+    available = there // SECOND_NS
+    return Present(available, min(available, -(-lost // SECOND_NS)), digest.hexdigest())

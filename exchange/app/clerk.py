@@ -1,0 +1,224 @@
+"""The clearing house's clerk at the operator's desk: settles, puts records, does what is due.
+
+What clearing decides it decides of the log; the clerk brings it there and reads the answer.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from exchange.app import requests, wishes
+from exchange.app.desk import Desk, WishRejected
+from exchange.app.expiry import final_price
+from exchange.app.texts import resolve
+from exchange.app.wishes import RequestRefused, Wish
+from exchange.clearing import Clearing
+from exchange.clearing.matters import ACCEPTED, Due
+from exchange.clearing.prices import Priced
+from exchange.clearing.records import takes_two
+from exchange.marketdata.instruments import micros_text
+from exchange.messages import TradingState
+
+CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
+DUES_AT_ONCE: Final = 256  # deposits on their way to the engine
+_POLL_SECONDS: Final = 0.005
+_log = logging.getLogger(__name__)
+
+
+class Clerk:
+    """Works on a desk and the clearing house behind it, one request at a time."""
+
+    def __init__(self, desk: Desk, clearing: Clearing) -> None:
+        self._desk = desk
+        self._clearing = clearing
+
+    async def cleared(self) -> None:
+        """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
+        sequence = self._desk.sequence
+        async with asyncio.timeout(CLEARING_SECONDS):
+            while self._clearing.position[1] < sequence:
+                await asyncio.sleep(_POLL_SECONDS)
+        self._clearing.refresh()
+
+    # Records
+
+    async def put_record(self, text: str, request_id: str = "") -> dict[str, Any]:
+        """Journal a record, and say what the clearing house ruled; do what it asks for.
+
+        RequestRefused with the name and the figures of a refusal, or for a record by two.
+        """
+        text = resolve(text, self._desk, self._clearing)
+        wish = wishes.put_record(text, request_id)
+        operation = msgspec.json.decode(text)["operation"]
+        if takes_two(operation):
+            raise RequestRefused(f"{operation} takes two people: one proposes, another approves")
+        (outcome,) = await self._desk.perform([wish])
+        return await self.ruled(outcome.events[0].sequence, operation)
+
+    def by_two(self, text: str, **names: str) -> tuple[str, Wish]:
+        """(operation, command) of a record that takes two people, and names them.
+
+        RequestRefused for any other.
+        """
+        facts = msgspec.json.decode(resolve(text, self._desk, self._clearing))
+        operation = str(facts.get("operation"))
+        if not takes_two(operation):
+            raise RequestRefused(f"{operation!a} is no record that takes two people")
+        text = msgspec.json.encode({**facts, **names}).decode()
+        return operation, wishes.put_record(text)
+
+    async def ruled(self, sequence: int, operation: str) -> dict[str, Any]:
+        """What the clearing house ruled on the record of a sequence; do what it asks for."""
+        await self.cleared()
+        rulings = self._clearing.rulings(sequence)  # what log time brought is there too
+        result: dict[str, Any] = {"sequence": sequence, "rulings": rulings}
+        for ruling in (ruling for ruling in rulings if ruling["operation"] == operation):
+            if ruling["outcome"] != ACCEPTED:
+                raise RequestRefused(f"refused {ruling['outcome']}: {ruling['facts']}")
+        if refused := await self.perform_dues():
+            result["dues_refused"] = refused
+        return result
+
+    async def would(self, text: str) -> dict[str, Any]:
+        """What a record by two would come to now; RequestRefused if it would be refused."""
+        await self.cleared()
+        ruling = self._clearing.would(text)
+        if ruling.outcome != ACCEPTED:
+            raise RequestRefused(f"refused {ruling.outcome}: {ruling.facts}")
+        return ruling.facts
+
+    async def perform_dues(self) -> dict[str, str]:
+        """Do what clearing asks for, each in its own command: one refused holds up no other, but
+        what the house could not take out (``... out``) nobody is given.
+
+        Why, by the due's id; what was refused is asked for again with the next of these.
+        """
+        refused: dict[str, str] = {}
+        lacking: list[str] = []  # how the ids begin of what there is no money for
+
+        async def perform(asked: Due) -> None:
+            try:
+                await self._desk.perform([wishes.due(asked)])
+            except WishRejected as rejected:
+                _log.error("clearing asks for %s, and %s", asked.id, rejected)
+                refused[asked.id] = str(rejected)
+                if asked.id.endswith(" out"):
+                    lacking.append(asked.id.removesuffix("out"))
+
+        dues = self._clearing.dues()
+        for deposits, group in itertools.groupby(dues, key=lambda due: due.kind == "deposit"):
+            if deposits:  # these can only be refused each for itself: in few batches
+                given = [due for due in group if not due.id.startswith(tuple(lacking))]
+                for at in range(0, len(given), DUES_AT_ONCE):
+                    await asyncio.gather(*map(perform, given[at : at + DUES_AT_ONCE]))
+            else:
+                for asked in group:
+                    await perform(asked)
+        if dues:
+            await self.cleared()
+        return refused
+
+    # The day
+
+    async def settle(self) -> dict[str, Any]:
+        """Close the day, settle every instrument once, and compare engine and clearing.
+
+        Can be asked again after a crash in the middle: what is settled already is left alone.
+        """
+        desk = self._desk
+        listed = desk.instruments.by_id.values()
+        trading = [i for i in listed if i.state == TradingState.CONTINUOUS]
+        closing = [wishes.set_state(i.code, i.id, TradingState.CLOSED) for i in trading]
+        if desk.day_open:
+            closing.append(wishes.close_day(desk.business_date))
+        await desk.perform(closing)
+        await self.cleared()
+        settled = self._clearing.settled()
+        found = self._clearing.settlement_prices(await desk.quotes.read())
+        prices = [priced for priced in found if priced.instrument not in settled]
+        if not prices:
+            raise RequestRefused(
+                f"business date {desk.business_date} is settled already; another price needs a"
+                " correction that two persons want: hourbook clear propose-price --correction"
+            )
+        return await self._pay_variation(prices)
+
+    async def run_cycle(self) -> dict[str, Any]:
+        """Carry the intraday cycle out that is due, or what a crash has left of it."""
+        await self.cleared()
+        prices = self._clearing.cycle_prices()
+        if not prices:
+            deadline = self._clearing.cycles().deadline
+            following = (
+                f"the next one is at {stamp_text(deadline)}" if deadline else "none is to come"
+            )
+            raise RequestRefused(f"no intraday cycle is due; {following}")
+        return await self._pay_variation(prices)
+
+    async def _pay_variation(self, prices: Sequence[Priced]) -> dict[str, Any]:
+        """Settle instruments at prices, each as its next cycle; compare; call what is short."""
+        next_cycle = self._clearing.next_cycle
+        settling = [
+            wishes.settle(p.code, p.instrument, p.price, next_cycle(p.instrument)) for p in prices
+        ]
+        await self._desk.perform([*settling, wishes.checkpoint()])
+        await self.cleared()
+        await self.perform_dues()
+        return {
+            "business_date": self._desk.business_date,
+            "settlement_prices": {p.code: micros_text(p.price) for p in prices},
+            "inputs": [_inputs(p) for p in prices],
+            "divergences": len(self._clearing.divergences),
+            **await self._call_margin(),
+        }
+
+    async def _call_margin(self) -> dict[str, Any]:
+        """Call what accounts are short of after a settlement. That it cannot be known undoes no
+        settlement: it is said."""
+        try:
+            answer = await self.put_record('{"operation":"call_margin"}')
+        except RequestRefused as refused:
+            _log.error("no margin was called: %s", refused)
+            return {"margin_calls": {}, "margin_calls_refused": str(refused)}
+        (called,) = (r for r in answer["rulings"] if r["operation"] == "call_margin")
+        calls = called["facts"]["calls"]
+        return {
+            "margin_calls": {account: micros_text(missing) for account, missing in calls.items()}
+        }
+
+    async def expire(self, request: requests.Expire) -> dict[str, Any]:
+        """End an instrument at its final settlement price, and do what clearing then asks for."""
+        desk, listed = self._desk, self._desk.instrument(request.code)
+        terms = desk.terms.get(request.code)
+        if terms is None or listed.state == TradingState.EXPIRED:
+            raise RequestRefused(f"{request.code} has expired, or was listed without its terms")
+        if wishes.as_date(desk.business_date) < terms.last_trading_day:
+            raise RequestRefused(f"{request.code} trades until {terms.last_trading_day}")
+        await self.cleared()
+        price, facts = final_price(listed, terms, self._clearing, request.at_settlement)
+        todo = [wishes.expire(listed.code, listed.id, price), wishes.checkpoint()]
+        if listed.state == TradingState.CONTINUOUS:
+            todo.insert(0, wishes.set_state(listed.code, listed.id, TradingState.CLOSED))
+        await desk.perform(todo)
+        await self.cleared()
+        await self.perform_dues()
+        return {"code": listed.code, "price": micros_text(price), **facts}
+
+
+def stamp_text(stamp: int) -> str:
+    """A stamp as ISO 8601, to the second."""
+    return datetime.fromtimestamp(stamp // 1_000_000_000, UTC).isoformat()
+
+
+def _inputs(priced: Priced) -> dict[str, Any]:
+    """A settlement price with its tier and all it rests on; prices as decimal strings."""
+    facts = asdict(priced) | {"rule": priced.rule}
+    for name in ("price", "prior", "last", "bid", "ask", "preceding_change", "proposed"):
+        facts[name] = None if facts[name] is None else micros_text(facts[name])
+    return facts

@@ -1,0 +1,295 @@
+"""The operator's acts on instruments: their states, auctions, combinations and protections."""
+
+from typing import Any, Final
+
+from contracts import registry, symbol
+from contracts.registry import UnknownContractError
+from contracts.spec import Combination
+from exchange.app import requests_market as requests
+from exchange.app import wishes, wishes_market
+from exchange.app.desk import Desk
+from exchange.app.wishes import RequestRefused, Wish
+from exchange.marketdata.instruments import Instrument, Protections, Window, micros_text
+from exchange.messages import Breaker, HaltCause, TradingState
+
+BREAKER_HALTS: Final = (HaltCause.CIRCUIT_BREAKER, HaltCause.VELOCITY)
+_MS: Final = 1_000_000
+_TRADING: Final = (TradingState.CONTINUOUS, TradingState.PRE_OPEN, TradingState.AUCTION)
+_COLLECTED: Final = (TradingState.PRE_OPEN, TradingState.AUCTION)
+
+
+class Conduct:
+    """What one person may do with the instruments of a desk; ``resumption`` is what takes two."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    # States
+
+    def takes_two(self, request: requests.Resume) -> bool:
+        """Whether a request ends the halt of a breaker."""
+        return any(self._by_breaker(listed) for listed in self._desk.named(request.code))
+
+    async def change_state(self, request: requests.StateRequest) -> dict[str, Any]:
+        """Move an instrument, or all of a product, to another trading state."""
+        state, cause = _wished(request)
+        chosen = self._chosen(request.code, state)
+        for listed in chosen:
+            if self._by_breaker(listed):
+                raise RequestRefused(
+                    f"{listed.code} was halted by {listed.cause.name}: two people let it go on, by"
+                    f" `hourbook admin resume {request.code} --reason TEXT` and `approve`"
+                )
+        await self._desk.perform(_to_state(chosen, state, cause))
+        return _told(request.code, state, chosen)
+
+    def resumption(
+        self, request: requests.Resume, **names: str
+    ) -> tuple[list[Wish], dict[str, object]]:
+        """What lets go on what a breaker halted, and what to say of it. RequestRefused."""
+        state, cause = _wished(request)
+        chosen = [one for one in self._desk.named(request.code) if self._by_breaker(one)]
+        if not chosen:
+            raise RequestRefused(f"nothing of {request.code} is halted by a breaker any more")
+        facts = {"reason": request.reason, **names}
+        about = {"operation": "resume", **_told(request.code, state, chosen), **facts}
+        return _to_state(chosen, state, cause, **facts), about
+
+    def _chosen(self, code: str, state: TradingState) -> list[Instrument]:
+        """Whom a change of state means: an instrument, or what of a product can be changed so."""
+        named = self._desk.named(code)
+        if code in self._desk.instruments.by_code:
+            return named
+        if state == TradingState.HALTED:
+            named = [listed for listed in named if listed.state in _TRADING]
+        if state in _COLLECTED:
+            named = [listed for listed in named if not listed.legs]
+        chosen = [
+            one for one in named
+            if one.state != state and (state == TradingState.CLOSED or self.may_trade(one))
+        ]  # fmt: skip
+        if not chosen:
+            raise RequestRefused(f"nothing of {code} can be {state.name} now")
+        return chosen
+
+    def may_trade(self, listed: Instrument) -> bool:
+        """Whether a contract may trade on the business date: its last trading day is not over."""
+        terms = self._desk.terms.get(listed.code) or self._desk.combinations.get(listed.code)
+        return terms is None or self._desk.business_date <= wishes.as_number(terms.last_trading_day)
+
+    @staticmethod
+    def _by_breaker(listed: Instrument) -> bool:
+        return listed.state == TradingState.HALTED and listed.cause in BREAKER_HALTS
+
+    async def indicate(self, request: requests.Indicate) -> dict[str, Any]:
+        """Publish indicative prices now, and say them."""
+        named = self._desk.named(request.code)
+        if request.code in self._desk.instruments.products:
+            named = [listed for listed in named if listed.state in _COLLECTED]
+        outcomes = await self._desk.perform(
+            [wishes_market.indicate(listed.code, listed.id) for listed in named]
+        )
+        found = zip(named, (outcome.events[0] for outcome in outcomes), strict=True)
+        return {
+            "indicative": [
+                {
+                    "code": listed.code,
+                    "price": listed.price_text(event.price) if event.leaves else None,
+                    "quantity": event.a,
+                    "surplus": event.b,
+                }
+                for listed, event in found
+            ]
+        }
+
+    # Combinations
+
+    async def list_combination(self, code: str) -> dict[str, Any]:
+        """List a combination of expiries that are listed; it trades at once if they do."""
+        desk = self._desk
+        combination = self._combination(code)
+        legs = desk.instruments.by_code
+        missing = [leg.code for leg in combination.legs if leg.code not in legs]
+        if missing:
+            raise RequestRefused(f"{code} needs {', '.join(missing)}, which is not listed")
+        number = len(desk.instruments.by_id)
+        todo = wishes_market.list_combination(combination, number, legs)
+        states = {legs[leg.code].state for leg in combination.legs}
+        if states == {TradingState.CONTINUOUS}:
+            todo.append(wishes.set_state(code, number, TradingState.CONTINUOUS))
+        await desk.perform(todo)
+        return {
+            "code": code,
+            "instrument": number,
+            "kind": combination.kind,
+            "legs": {leg.code: leg.ratio for leg in combination.legs},
+            "last_trading_day": combination.last_trading_day.isoformat(),
+        }
+
+    def _combination(self, code: str) -> Combination:
+        try:
+            found = registry.load().find(code, wishes.as_date(self._desk.business_date))
+        except (symbol.CodeError, UnknownContractError) as error:
+            raise RequestRefused(str(error)) from error
+        assert isinstance(found, Combination), "its code is not an expiry's"
+        return found
+
+    def relimit_combinations(self) -> list[Wish]:
+        """Price limits of the combinations around those that their legs have now."""
+        legs = self._desk.instruments.by_code
+        return [
+            wishes_market.set_limits(
+                code, legs[code].id, *wishes_market.combined_limits(combination, legs)
+            )
+            for code, combination in self._desk.combinations.items()
+            if legs[code].state != TradingState.EXPIRED
+        ]
+
+    async def set_implied(self, request: requests.SetImplied) -> dict[str, Any]:
+        """Switch implied prices of one calendar spread, or of all."""
+        if request.code:
+            chosen = [self._desk.instrument(request.code)]
+        else:
+            by_code, spreads = self._desk.instruments.by_code, self._desk.combinations.items()
+            listed = [by_code[code] for code, one in spreads if one.kind == "spread"]
+            chosen = [one for one in listed if one.state != TradingState.EXPIRED]
+        await self._desk.perform(
+            [wishes_market.set_implied(one.code, one.id, on=request.on) for one in chosen]
+        )
+        return {"implied": request.on, "changed": [one.code for one in chosen]}
+
+    # Protections
+
+    async def protect(
+        self, request: requests.Protect | requests.SetBreaker | requests.SetLimits
+    ) -> dict[str, Any]:
+        """Set what instruments are held to."""
+        match request:
+            case requests.Protect():
+                return await self._set_protections(request)
+            case requests.SetBreaker():
+                return await self._set_breaker(request)
+        return await self._set_limits(request)
+
+    async def _set_protections(self, request: requests.Protect) -> dict[str, Any]:
+        """Hold instruments to their terms' protections, to what is asked instead, or to none."""
+        desk = self._desk
+        named = desk.named(request.code) if request.code else desk.instruments.by_id.values()
+        todo = []
+        for listed in named:
+            terms = desk.terms.get(listed.code)
+            if terms is None or listed.state == TradingState.EXPIRED:
+                continue
+            price = listed.mark if listed.settlement_price is None else listed.settlement_price
+            held_to = wishes_market.protections_of(terms, price) if request.on else Protections()
+            todo.append(
+                wishes_market.protect(listed.code, listed.id, _asked(request, listed, held_to))
+            )
+        await desk.perform(todo)
+        return {"protected": len(todo) if request.on else 0}
+
+    async def _set_breaker(self, request: requests.SetBreaker) -> dict[str, Any]:
+        """Set a breaker of an instrument, or of all outrights of a product."""
+        named = [listed for listed in self._desk.named(request.code) if not listed.legs]
+        which = Breaker[request.window.upper()]
+        todo = []
+        for listed in named:
+            variation = _ticks(listed, request.variation)
+            span, halt = request.span_ms * _MS, request.halt_ms * _MS
+            window = Window(variation, request.product, span, halt)
+            todo.append(wishes_market.set_breaker(listed.code, listed.id, which, window))
+        await self._desk.perform(todo)
+        return {"window": request.window, "variation": request.variation,
+                "changed": [listed.code for listed in named]}  # fmt: skip
+
+    async def _set_limits(self, request: requests.SetLimits) -> dict[str, Any]:
+        """Move one instrument's price limits, or what one account or one order may have."""
+        listed = self._desk.instrument(request.code)
+        todo = []
+        low = listed.low_ticks if request.low is None else _ticks(listed, request.low)
+        high = listed.high_ticks if request.high is None else _ticks(listed, request.high)
+        if (low, high) != (listed.low_ticks, listed.high_ticks):
+            todo.append(wishes_market.set_limits(listed.code, listed.id, low, high))
+        risk = listed.risk
+        if request.position_limit is not None:
+            risk = risk._replace(position_limit=request.position_limit)
+        if request.max_order is not None:
+            risk = risk._replace(max_order=request.max_order)
+        if risk != listed.risk:
+            todo.append(wishes_market.set_risk(listed.code, listed.id, risk))
+        if not todo:
+            raise RequestRefused(f"{request.code}: state a limit that is another than now")
+        await self._desk.perform(todo)
+        return {"code": listed.code, "low_limit": listed.price_text(low),
+                "high_limit": listed.price_text(high), "position_limit": risk.position_limit,
+                "max_order": risk.max_order}  # fmt: skip
+
+
+def combines(code: str) -> bool:
+    """Whether a code is a combination's."""
+    try:
+        return not isinstance(symbol.parse(code), symbol.Outright)
+    except symbol.CodeError:
+        return False
+
+
+def describe(listed: Instrument) -> dict[str, Any]:
+    """What an instrument is held to, as ``state`` tells it."""
+    held = listed.protections
+    return {
+        "band": listed.price_text(held.band) if held.band else None,
+        "order_value": micros_text(held.order_value) if held.order_value else None,
+        "accountability": held.accountability or None,
+        "all_months": held.all_months or None,
+        "breakers": {
+            which.name.lower(): listed.price_text(window.variation)
+            for which, window in sorted(listed.breakers.items())
+            if window.variation
+        },
+        "implied": listed.implied,
+        "legs": {leg.code: leg.ratio for leg in listed.data.legs},
+    }
+
+
+def _wished(request: requests.StateRequest) -> tuple[TradingState, HaltCause]:
+    match request:
+        case requests.Halt():
+            return TradingState.HALTED, HaltCause.NONE
+        case requests.Close():
+            return TradingState.CLOSED, HaltCause.NONE
+        case requests.PreOpen():
+            return TradingState.PRE_OPEN, HaltCause.OPENING
+        case requests.Auction():
+            return TradingState.AUCTION, HaltCause[request.cause.upper()]
+        case requests.Resume(auction=True):
+            return TradingState.AUCTION, HaltCause.VOLATILITY
+    return TradingState.CONTINUOUS, HaltCause.NONE
+
+
+def _to_state(
+    chosen: list[Instrument], state: TradingState, cause: HaltCause, **facts: object
+) -> list[Wish]:
+    return [wishes.set_state(one.code, one.id, state, cause, **facts) for one in chosen]
+
+
+def _told(code: str, state: TradingState, chosen: list[Instrument]) -> dict[str, Any]:
+    return {"code": code, "state": state.name, "changed": [listed.code for listed in chosen]}
+
+
+def _asked(request: requests.Protect, listed: Instrument, held_to: Protections) -> Protections:
+    """The protections with what the request states in place of them."""
+    stated: dict[str, int | None] = {
+        "band": None if request.band is None else _ticks(listed, request.band),
+        "order_value": None if request.order_value is None else wishes.micros(request.order_value),
+        "accountability": request.accountability,
+        "all_months": request.all_months,
+    }
+    return held_to._replace(**{name: n for name, n in stated.items() if n is not None})
+
+
+def _ticks(listed: Instrument, text: str) -> int:
+    """A price in ticks; RequestRefused off the tick."""
+    ticks, rest = divmod(wishes.micros(text), listed.tick_scale)
+    if rest:
+        raise RequestRefused(f"{text} is no multiple of the tick of {listed.code}")
+    return ticks

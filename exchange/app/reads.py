@@ -1,0 +1,57 @@
+"""What HTTP reads of clearing: its store's pages, and an account's statement in the wire's form."""
+
+from pathlib import Path
+
+from exchange.clearing import Clearing
+from exchange.clearing.reading import Candle, Price, Reading
+from exchange.clearing.statements import Statement
+from exchange.marketdata.instruments import micros_text
+from exchange.messages.rest import StatementHolding, StatementReport
+
+_MONEY = (
+    "opening", "deposits", "withdrawals", "fees", "fees_earned", "variation", "closing",
+    "unrealized", "profit",
+)  # fmt: skip
+
+
+class Books:
+    """Clearing as a reader sees it; in a thread that is neither the loop's nor clearing's own."""
+
+    def __init__(self, clearing: Clearing, ledger: Path) -> None:
+        self._clearing = clearing
+        self._reading = Reading(ledger)
+
+    def candles(
+        self, instrument: int, seconds: int, start: int, most: int
+    ) -> tuple[list[Candle], int | None]:
+        """As ``Reading.candles``."""
+        return self._reading.candles(instrument, seconds, start, most)
+
+    def prices(
+        self, instrument: int | None, dates: tuple[int, int], after: int, most: int
+    ) -> list[Price]:
+        """As ``Reading.prices``."""
+        return self._reading.prices(instrument, dates, after, most)
+
+    def statement(self, account: int, date: int | None) -> StatementReport:
+        """An account's statement. KeyError: clearing does not know the account yet."""
+        self._clearing.refresh()  # where another process books
+        return _report(self._clearing.statement(account, date))
+
+
+def _report(found: Statement) -> StatementReport:
+    return StatementReport(
+        account=found.account,
+        sequence=found.sequence,
+        business_date=found.business_date,
+        holdings=[
+            StatementHolding(
+                instrument=held.code,
+                net=str(held.net),
+                mark=micros_text(held.mark),
+                unrealized=micros_text(held.unrealized),
+            )
+            for held in found.holdings
+        ],
+        **{name: micros_text(getattr(found, name)) for name in _MONEY},
+    )

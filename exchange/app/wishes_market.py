@@ -1,0 +1,198 @@
+"""Wishes about instruments: listings, auctions, combinations, protections. Pure, as ``wishes``."""
+
+from collections.abc import Mapping
+from datetime import date
+from typing import Final
+
+from contracts.spec import Combination
+from contracts.spec import Instrument as Terms
+from exchange.app.wishes import Wish, note
+from exchange.clearing.margin.parameters import MarginParameters, lot_rates
+from exchange.marketdata.instruments import Instrument, Protections, Risk, Window
+from exchange.messages import Breaker, CombinationRule, Command, CommandKind
+
+MICROS: Final = 1_000_000
+_U32: Final = (1 << 32) - 1
+_U64: Final = (1 << 64) - 1
+_PERCENT: Final = 100
+
+
+def listing(
+    instrument: Terms,
+    number: int,
+    mark_micros: int,
+    day: date,
+    margin: MarginParameters | None = None,
+    *,
+    product: int = 0,
+) -> list[Wish]:
+    """Lists an instrument under its dense number at a first mark, with limits, risk figures and
+    protections."""
+    low, high = instrument.limits(settlement_micros=mark_micros)
+    command = Command(
+        kind=CommandKind.LIST,
+        instrument=number,
+        price=mark_micros,
+        quantity=instrument.multiplier,
+        session=instrument.tick_scale,
+        account=instrument.price_step,
+        operator=instrument.lot_step,
+        target_lo=low & _U64,
+        target_hi=high & _U64,
+        key_lo=product,
+    )
+    return [
+        Wish(command, instrument.to_json()),
+        risk(instrument, number, mark_micros, day, margin),
+        protect(instrument.code, number, protections_of(instrument, mark_micros)),
+    ]
+
+
+def risk(
+    instrument: Terms,
+    number: int,
+    price_micros: int,
+    day: date,
+    margin: MarginParameters | None = None,
+) -> Wish:
+    """Sets the margin rate that a price asks for on a day, and the instrument's limits and fees.
+
+    The rate is the contract's own least margin, or what the margin parameters ask for a lot if
+    they cover the product and ask for more.
+    """
+    rate = instrument.margin_rate(price_micros=price_micros, on=day)
+    if margin is not None and margin.covers(instrument.code):
+        lot = lot_rates(margin, instrument.code, instrument.multiplier, price_micros, day)
+        rate = max(rate, lot.hold)
+    figures = Risk(
+        rate,
+        instrument.position_limit_on(day),
+        instrument.max_order,
+        instrument.maker_fee,
+        instrument.taker_fee,
+    )
+    return set_risk(instrument.code, number, figures)
+
+
+def limits(instrument: Terms, number: int, settlement_micros: int) -> Wish:
+    """Moves the price limits to stand around a settlement price."""
+    return set_limits(
+        instrument.code, number, *instrument.limits(settlement_micros=settlement_micros)
+    )
+
+
+def indicate(code: str, number: int) -> Wish:
+    """Publishes what the orders collected in an instrument would do now."""
+    command = Command(kind=CommandKind.INDICATE, instrument=number)
+    return Wish(command, note("indicate", code=code))
+
+
+def set_implied(code: str, number: int, *, on: bool) -> Wish:
+    """Switches the implied prices of a calendar spread and its legs."""
+    command = Command(kind=CommandKind.SET_IMPLIED, instrument=number, tif=int(on))
+    return Wish(command, note("implied", code=code, on=on))
+
+
+def protections_of(terms: Terms, price_micros: int) -> Protections:
+    """What an instrument's terms hold its orders to, its band around a settlement price."""
+    ticks = abs(price_micros) // terms.tick_scale * terms.band_percent // _PERCENT
+    return Protections(
+        band=ticks // terms.price_step * terms.price_step,
+        accountability=terms.accountability_level,
+        order_value=terms.order_value_limit * MICROS,
+        all_months=terms.all_months_limit,
+    )
+
+
+def protect(code: str, number: int, held_to: Protections) -> Wish:
+    """Holds an instrument to protections; to nothing of what is 0."""
+    command = Command(
+        kind=CommandKind.SET_PROTECTIONS,
+        instrument=number,
+        price=held_to.band,
+        quantity=held_to.accountability,
+        target_lo=held_to.order_value,
+        target_hi=held_to.all_months,
+    )
+    return Wish(command, note("protect", code=code, **held_to._asdict()))
+
+
+def set_breaker(code: str, number: int, which: Breaker, window: Window) -> Wish:
+    """Sets one of an instrument's breakers, or takes it off with a variation of 0."""
+    command = Command(
+        kind=CommandKind.SET_BREAKER,
+        instrument=number,
+        tif=which,
+        price=window.variation,
+        quantity=int(window.product),
+        target_lo=window.span_ns,
+        target_hi=window.halt_ns,
+    )
+    return Wish(command, note("breaker", code=code, window=which.name, **window._asdict()))
+
+
+def set_limits(code: str, number: int, low_ticks: int, high_ticks: int) -> Wish:
+    """Moves an instrument's price limits."""
+    command = Command(
+        kind=CommandKind.SET_LIMITS,
+        instrument=number,
+        target_lo=low_ticks & _U64,
+        target_hi=high_ticks & _U64,
+    )
+    return Wish(command, note("limits", code=code))
+
+
+def set_risk(code: str, number: int, figures: Risk) -> Wish:
+    """Sets an instrument's margin rate, limits and fees."""
+    command = Command(
+        kind=CommandKind.SET_RISK,
+        instrument=number,
+        price=figures.rate,
+        quantity=figures.position_limit,
+        session=figures.max_order,
+        target_lo=figures.maker_fee & _U64,
+        target_hi=figures.taker_fee & _U64,
+    )
+    return Wish(command, note("risk", code=code))
+
+
+def list_combination(
+    combination: Combination, number: int, legs: Mapping[str, Instrument]
+) -> list[Wish]:
+    """Lists a combination of listed legs. It costs what its legs cost: no rate, no fees."""
+    ratios = numbers = 0
+    for place, leg in enumerate(combination.legs):
+        ratios |= (leg.ratio & 15) << 4 * place
+        numbers |= legs[leg.code].id << 16 * place
+    low, high = combined_limits(combination, legs)
+    price = numbers >> 128
+    command = Command(
+        kind=CommandKind.LIST_COMBINATION,
+        instrument=number,
+        tif=CombinationRule.AVERAGE if combination.averaged else CombinationRule.DIFFERENCE,
+        quantity=ratios & _U32,
+        session=ratios >> 32,
+        key_lo=numbers & _U64,
+        key_hi=numbers >> 64 & _U64,
+        price=price - (1 << 64) if price >> 63 else price,
+        target_lo=low & _U64,
+        target_hi=high & _U64,
+    )
+    most = min(legs[leg.code].risk.position_limit // abs(leg.ratio) for leg in combination.legs)
+    figures = Risk(position_limit=most, max_order=combination.max_order)
+    return [
+        Wish(command, combination.to_json()),
+        set_risk(combination.code, number, figures),
+    ]
+
+
+def combined_limits(combination: Combination, legs: Mapping[str, Instrument]) -> tuple[int, int]:
+    """The lowest and highest price in ticks that a combination's legs can make within theirs."""
+    low = high = 0
+    for leg in combination.legs:
+        weight = leg.ratio * (leg.multiplier if combination.averaged else 1)
+        ends = (weight * legs[leg.code].low_ticks, weight * legs[leg.code].high_ticks)
+        low, high = low + min(ends), high + max(ends)
+    hours = combination.net_hours if combination.averaged else 1
+    step = combination.price_step
+    return -(-low // (hours * step)) * step, high // (hours * step) * step

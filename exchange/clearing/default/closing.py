@@ -1,0 +1,207 @@
+"""The defaulter's book is closed: auctioned, and torn up where nobody bids.
+
+Lots move by the engine's TRANSFER, of the kind PORTING, each under an id of its own, so that no
+crash and no repeat moves them twice. No price of the book is made or used but the mark:
+
+    own accounts that are long and short of one instrument are netted at the mark
+    awards change hands at the price bid        a winner without the margin for it gets nothing
+    what is torn up is shared by those on the other side, by lots, largest remainder, at the mark
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from exchange.clearing.default.auction import Bid, award, juniors
+from exchange.clearing.default.records import AuctionBid, OpenAuction, TearUp
+from exchange.clearing.default.stages import (
+    AUCTION_SECONDS_MAX,
+    BIDS_MAX,
+    SECOND,
+    Auction,
+    Default,
+)
+from exchange.clearing.matters import ACCEPTED, At, Due, Dues, Lots, Ruling
+from exchange.clearing.members.registry import Registry
+from exchange.clearing.moves import ask, refused
+from exchange.clearing.refusals import Denial
+from exchange.clearing.sharing import share
+from exchange.messages import Limit, TransferKind
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+
+def transfer(
+    id: str, giver: int, taker: int, instrument: int, lots: int, price: int, *, sells: bool
+) -> Due:
+    """Lots of ``giver`` go to ``taker``, who thereby buys them, or sells."""
+    moved = Lots(int(TransferKind.PORTING), giver, sells, instrument, price)
+    return Due(id, "transfer", taker, lots, moved)
+
+
+def freeze(id: str, account: int) -> Due:
+    """Stop an account: its kill switch, which cancels all that it has working in one event."""
+    return Due(f"{id} freeze", "kill", account, 1)
+
+
+def open_auction(
+    default: Default, auctions: list[Auction], record: OpenAuction, at: At, state: "State"
+) -> Ruling:
+    """Put a position on offer; what an auction before it awarded and did not move is off."""
+    operation, number = "open_auction", record.instrument
+    if default.stage != "declared":
+        return refused(operation, Denial.DEFAULT_STATE, "declared", default.stage)
+    if not 0 < record.within_seconds <= AUCTION_SECONDS_MAX:
+        return refused(operation, Denial.EXPIRED, AUCTION_SECONDS_MAX, record.within_seconds)
+    held = default.held(number, state)
+    net = sum(held.values())
+    if not held:
+        return refused(operation, Denial.OPEN_POSITION, 1, 0)
+    if any(not a.closed and a.instrument == number for a in auctions):
+        return refused(operation, Denial.DUPLICATE, 0, number)
+    drop(auctions, number, state)
+    mark = state.instruments[number].mark
+    deadline = at.stamp + record.within_seconds * SECOND
+    auction = Auction(len(auctions) + 1, default.id, number, net, mark, deadline)
+    auctions.append(auction)
+    for place, (long, short, lots) in enumerate(_offsets(held), start=1):
+        id = f"offset {auction.id} {place}"
+        ask(state, transfer(id, long, short, number, lots, mark, sells=False))
+    default.note("auction opened", at)
+    facts = {"auction": auction.id, "instrument": number, "net": net, "reference": mark,
+             "deadline": deadline}  # fmt: skip
+    return Ruling(operation, ACCEPTED, {"stage": "opened", **facts})
+
+
+def bid(default: Default, auction: Auction, record: AuctionBid, at: At, state: "State") -> Ruling:
+    """Take a sealed bid."""
+    operation = "auction_bid"
+    if auction.closed:
+        return refused(operation, Denial.EXPIRED, auction.deadline, at.stamp)
+    if record.account not in state.members or record.account in default.accounts:
+        return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, record.account)
+    if not 0 < record.lots <= abs(auction.net):
+        return refused(operation, Denial.QUANTITY, abs(auction.net), record.lots)
+    listed = state.instruments[auction.instrument]
+    step = listed.tick_scale * listed.price_step
+    if not 0 < record.price <= Limit.PRICE or record.price % step:
+        return refused(operation, Denial.PRICE_RANGE, step, record.price)
+    if len(auction.bids) >= BIDS_MAX:
+        return refused(operation, Denial.FULL, BIDS_MAX, len(auction.bids))
+    member = state.matters.get(Registry).member_of(record.account, state)
+    auction.bids.append(Bid(at.number, member, record.account, record.lots, record.price))
+    return Ruling(operation, ACCEPTED, {"auction": auction.id, "lots": record.lots})
+
+
+def close(
+    default: Default, auction: Auction, fund: Mapping[int, int], at: At, state: "State"
+) -> Ruling:
+    """The bids are opened: awards, and who bid too little or too far off.
+
+    What was traded away since the opening is no longer awarded.
+    """
+    auction.closed = True
+    held = default.held(auction.instrument, state)
+    now = sum(held.values())
+    net = min(now, auction.net, key=abs) if now * auction.net > 0 else 0
+    auction.awards, auction.unsold = award(net, auction.bids)
+    able = {member: there for member, there in fund.items() if member != default.member}
+    poor = juniors(auction.net, auction.reference, auction.bids, able)
+    auction.junior = sorted(poor)
+    default.junior = sorted({*default.junior, *poor})
+    givers = _parts(held, net)
+    place = 0
+    for won in auction.awards:
+        for giver, lots in _take(givers, won.lots):
+            place += 1
+            id = f"award {auction.id} {place}"
+            ask(state, transfer(id, giver, won.account, auction.instrument, lots, won.price,
+                                sells=net < 0))  # fmt: skip
+    default.note("auction closed", at)
+    facts = {
+        "auction": auction.id, "instrument": auction.instrument, "net": net,
+        "awards": [a._asdict() for a in auction.awards], "unsold": auction.unsold,
+        "junior": auction.junior,
+    }  # fmt: skip
+    return Ruling("auction", "closed", facts)
+
+
+def refuse_tear_up(
+    default: Default, auctions: list[Auction], record: TearUp, state: "State"
+) -> Ruling | None:
+    """Why contracts may not be torn up: only what an auction has left, once its awards moved."""
+    operation, number = "tear_up", record.instrument
+    if default.stage != "declared":
+        return refused(operation, Denial.DEFAULT_STATE, "declared", default.stage)
+    own = [a for a in auctions if a.default == default.id and a.instrument == number]
+    if not own or not own[-1].closed:
+        return refused(operation, Denial.PROPOSAL_STATE, "auctioned", "open" if own else "no")
+    if waiting := _awards(own, number, state):
+        return refused(operation, Denial.PROPOSAL_STATE, "moved", waiting[0])
+    if not sum(default.held(number, state).values()):
+        return refused(operation, Denial.OPEN_POSITION, 1, 0)
+    return None
+
+
+def torn(default: Default, instrument: int, state: "State") -> dict[int, int]:
+    """Lots that each account on the other side loses."""
+    net = sum(default.held(instrument, state).values())
+    others = {
+        account: abs(position.net)
+        for account, position in state.positions.of_instrument(instrument).items()
+        if position.net * net < 0 and account not in default.accounts
+    }
+    return {account: lots for account, lots in share(abs(net), others).items() if lots}
+
+
+def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
+    """End what an auction left: those on the other side lose as many lots, at the mark."""
+    held = default.held(instrument, state)
+    net, place = sum(held.values()), 0
+    mark, givers = state.instruments[instrument].mark, _parts(held, net)
+    for account, gone in torn(default, instrument, state).items():
+        for giver, lots in _take(givers, gone):
+            place += 1
+            id = f"tear-up {default.id} {at.number} {place}"
+            ask(state, transfer(id, giver, account, instrument, lots, mark, sells=net < 0))
+    default.note("torn up", at)
+
+
+def drop(auctions: list[Auction], instrument: int, state: "State") -> None:
+    """Awards of an instrument that the engine would not move are asked for no more."""
+    dues = state.matters.get(Dues)
+    for id in _awards(auctions, instrument, state):
+        del dues.open[id]
+    state.matters.touch(Dues)
+
+
+def _awards(auctions: list[Auction], instrument: int, state: "State") -> list[str]:
+    """Ids of the awards of an instrument that have not moved."""
+    names = tuple(f"award {one.id} " for one in auctions if one.instrument == instrument)
+    return [id for id in state.matters.get(Dues).open if id.startswith(names)]
+
+
+def _parts(held: Mapping[int, int], net: int) -> list[list[int]]:
+    """[account, lots] of the accounts on the net's side, by account."""
+    return [[account, abs(lots)] for account, lots in sorted(held.items()) if lots * net > 0]
+
+
+def _take(givers: list[list[int]], lots: int) -> Iterator[tuple[int, int]]:
+    """(account, lots) until ``lots`` are together; what is taken is gone from ``givers``."""
+    while lots:
+        account, there = givers[0]
+        part = min(there, lots)
+        lots -= part
+        givers[0][1] -= part
+        if not givers[0][1]:
+            givers.pop(0)
+        yield account, part
+
+
+def _offsets(held: Mapping[int, int]) -> Iterator[tuple[int, int, int]]:
+    """(long account, short account, lots) that net own accounts against each other."""
+    longs, shorts = _parts(held, 1), _parts(held, -1)
+    for short, owed in shorts:
+        left = min(owed, sum(lots for _, lots in longs))
+        for long, lots in _take(longs, left):
+            yield long, short, lots

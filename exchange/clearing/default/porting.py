@@ -1,0 +1,89 @@
+"""A defaulter's client goes to another member: frozen, its cash moved, then its positions.
+
+The cash goes first, as the account that takes the positions must have the margin for them; the
+positions go at their last settlement price. What the next settlement still pays or takes, of moves
+since then, follows once the client's old account is flat. Nothing is netted, nobody else pays.
+"""
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING
+
+from exchange.clearing.default.closing import freeze, transfer
+from exchange.clearing.default.records import PortClient
+from exchange.clearing.default.stages import Default, Port
+from exchange.clearing.matters import ACCEPTED, At, Due, Dues, Ruling
+from exchange.clearing.members.registry import Registry
+from exchange.clearing.moves import ask, pay, refused
+from exchange.clearing.refusals import Denial
+from exchange.messages import HOUSE_ACCOUNT
+
+if TYPE_CHECKING:
+    from exchange.clearing.state import State
+
+
+def port(
+    default: Default, gone: AbstractSet[int], record: PortClient, at: At, state: "State"
+) -> Ruling:
+    """Move a client; ``gone``: members in default, which take nobody."""
+    operation, account, to = "port_client", record.account, record.to
+    registry, cash = state.matters.get(Registry), state.ledger.cash(record.account)
+    if account not in registry.clients(default.member, state):
+        return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, account)
+    if any(one.account == account for one in default.ported):
+        return refused(operation, Denial.DUPLICATE, 0, account)
+    if record.person == record.accepted_by:
+        return refused(operation, Denial.FOUR_EYES, record.person, record.accepted_by)
+    if to not in state.members or to == HOUSE_ACCOUNT:
+        return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, to)
+    if registry.member_of(to, state) in gone:
+        return refused(operation, Denial.UNKNOWN_MEMBER, 0, registry.member_of(to, state))
+    if cash < 0:
+        return refused(operation, Denial.AMOUNT, 0, cash)
+    id, lots = f"port {default.id} {account}", {}
+    ask(state, freeze(id, account), *pay(f"{id} cash", account, to, cash))
+    for number, position in state.positions.of_account(account):
+        if position.net:
+            listed = state.instruments[number]
+            lots[listed.code] = position.net
+            ask(state, transfer(f"{id} {number}", account, to, number, abs(position.net),
+                                listed.settlement_price, sells=position.net < 0))  # fmt: skip
+    default.ported.append(Port(account, to))
+    default.note("client ported", at)
+    facts = {"default": default.id, "account": account, "to": to, "cash": cash, "lots": lots,
+             "member": registry.member_of(to, state)}  # fmt: skip
+    return Ruling(operation, ACCEPTED, {"stage": "ported", **facts})
+
+
+def follow(default: Default, state: "State") -> list[Ruling]:
+    """What has come to a client's old account since: it follows once nothing is held there."""
+    rulings = []
+    for one in default.ported:
+        cash, id = state.ledger.cash(one.account), f"port {default.id} {one.account}"
+        held = (p.net or p.cost for _, p in state.positions.of_account(one.account))
+        if cash and not any(held) and not _is_moving(id, state):
+            one.rests += 1
+            rest = f"{id} rest {one.rests}"
+            dues: Sequence[Due]
+            if cash > 0:
+                dues = pay(rest, one.account, one.to, cash)
+            else:
+                dues = pay(rest, one.to, one.account, -cash)
+            ask(state, *dues)
+            facts = {"account": one.account, "to": one.to, "cash": cash}
+            rulings.append(Ruling("port_client", "rest", facts))
+    return rulings
+
+
+def left(default: Default, state: "State") -> list[int]:
+    """Clients that still have something with the defaulter."""
+    return [
+        account
+        for account in state.matters.get(Registry).clients(default.member, state)
+        if state.ledger.cash(account)
+        or any(p.net or p.cost for _, p in state.positions.of_account(account))
+    ]
+
+
+def _is_moving(id: str, state: "State") -> bool:
+    return any(due.startswith(f"{id} ") for due in state.matters.get(Dues).open)

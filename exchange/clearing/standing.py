@@ -1,0 +1,115 @@
+"""How an account stands with the house: collateral, margin, calls and their course, fee tier."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from exchange.clearing.calling import Calls
+from exchange.clearing.fees import Fees
+from exchange.clearing.state import State
+from exchange.clearing.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Pledged:
+    """Units of an asset, and what they count for."""
+
+    asset: str
+    units: int
+    price: int
+    haircut_bp: int
+    counts: int
+
+
+@dataclass(frozen=True, slots=True)
+class CallStep:
+    """One step in the course of a margin call: ``called``, ``raised`` (another amount, the same
+    deadline), ``met``, ``closed`` (a later look found nothing missing), ``missed``, ``default``."""
+
+    stamp: int
+    business_date: int
+    step: str
+    missing: int
+    deadline: int  # 0: the step has none
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Micro-dollars. ``liquidity`` = cash + collateral - required: what is spare, or missing.
+
+    ``required`` is the requirement of the margin parameters with the loss since the last
+    settlement; None while no parameters are in force or they do not cover a position. Collateral
+    counts here and in calls; a withdrawal and an order look at cash alone, in the engine.
+    """
+
+    collateral: list[Pledged]
+    collateral_value: int
+    required: int | None
+    liquidity: int | None
+    call: int  # what is called now; 0: nothing
+    call_deadline: int
+    calls: list[CallStep]
+    fee_version: int  # 0: none is in force
+    maker_discount_bp: int
+    taker_discount_bp: int
+    lots_last_month: int
+    lots_this_month: int
+
+
+def standing(state: State, store: Store, account: int) -> Standing:
+    """How an account stands now; its calls from the first on."""
+    matter, fees = state.matters.get(Calls), state.matters.get(Fees)
+    pledged = [
+        Pledged(asset, units, valued.price, valued.haircut_bp, counts)
+        for asset, valued, units, counts in matter.pledges(account, state)
+    ]
+    value = sum(line.counts for line in pledged)
+    try:
+        required = matter.required(state).get(account, 0) if matter.asks(state) else None
+    except KeyError:  # a position that the parameters do not know
+        required = None
+    call, date = matter.open.get(account), state.business_date
+    tier, version = fees.tier(account, date), fees.in_force(date)
+    before, this = fees.months(account, date)
+    active = state.activity.get(account)
+    return Standing(
+        collateral=pledged,
+        collateral_value=value,
+        required=required,
+        liquidity=None if required is None else state.ledger.cash(account) + value - required,
+        call=0 if call is None else call.amount,
+        call_deadline=0 if call is None else call.deadline,
+        calls=list(_course(store, account)),
+        fee_version=0 if version is None else version.version,
+        maker_discount_bp=tier.maker_bp,
+        taker_discount_bp=tier.taker_bp,
+        lots_last_month=before,
+        lots_this_month=this + (active.lots if active is not None and fees.counted < date else 0),
+    )
+
+
+def _course(store: Store, account: int) -> Iterator[CallStep]:
+    """Every step of an account's calls, by the rulings."""
+    query = (
+        "select stamp, business_date, operation, outcome, facts from rulings where operation in"
+        " ('call_margin', 'margin_call', 'declare_default') order by number, line"
+    )
+    name, called = str(account), False
+    for row in store.rows(query):
+        facts: dict[str, Any] = json.loads(row["facts"])
+        step, missing, deadline = "", 0, 0
+        if row["operation"] == "margin_call":
+            if facts["account"] == account:
+                step, missing = row["outcome"], facts["missing"]
+        elif row["operation"] == "declare_default":
+            if row["outcome"] == "accepted" and account in facts.get("freeze", ()):
+                step = "default"
+        elif name in facts.get("calls", {}):
+            step, missing = "raised" if called else "called", facts["calls"][name]
+            deadline = facts.get("deadlines", {}).get(name, 0)
+        elif called and account in facts.get("closed", ()):
+            step = "closed"
+        if step:
+            called = step in ("called", "raised") or (called and step == "missed")
+            yield CallStep(row["stamp"], row["business_date"], step, missing, deadline)

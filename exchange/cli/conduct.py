@@ -1,0 +1,222 @@
+"""``hourbook admin``: what an operator may do with instruments: states, auctions, protections.
+
+As in ``operator``, each function makes the request of one command.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from exchange.cli.access import market_command
+from exchange.cli.output import show_facts, show_json, show_table
+
+if TYPE_CHECKING:
+    from exchange.app import requests
+
+app = typer.Typer()  # its commands stand among those of `admin`
+
+Target = Annotated[
+    str,
+    typer.Argument(metavar="CODE", help="An instrument, H100Z26; or a product, H100: all of it."),
+]
+Off = Annotated[bool, typer.Option("--off", help="Take it off again.")]
+_MS_PER_SECOND = 1_000
+
+
+def _show_changed(result: dict[str, Any], as_json: bool) -> None:
+    if not as_json:
+        result = result | {"changed": " ".join(result["changed"])}
+    show_facts(result, as_json)
+
+
+def _show_resumed(result: dict[str, Any], as_json: bool) -> None:
+    """Show a state, or the proposal that it takes."""
+    _show_changed(result, as_json)
+    if "proposal" in result and not as_json:
+        print("another person has to approve it: hourbook admin approve", result["proposal"])
+
+
+def _show_indicative(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        show_json(result)
+        return
+    rows = [
+        (one["code"], one["price"] or "none", str(one["quantity"]), str(one["surplus"]))
+        for one in result["indicative"]
+    ]
+    show_table(("code", "price", "lots", "surplus"), rows)
+
+
+@market_command(app, "halt", show=_show_changed)
+def halt(code: Target) -> "requests.Halt":
+    """Stop trading; orders stay and may be cancelled."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Halt(code=code)
+
+
+@market_command(app, "resume", show=_show_resumed)
+def resume(
+    code: Target,
+    reason: Annotated[str, typer.Option(help="Why a breaker's halt may end: for the log.")] = "",
+    auction: Annotated[
+        bool, typer.Option("--auction", help="Collect orders for a volatility auction first.")
+    ] = False,
+) -> "requests.Resume":
+    """Start trading in what is closed, halted or collected. A breaker's halt takes two people."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Resume(code=code, reason=reason, auction=auction)
+
+
+@market_command(app, "pre-open", show=_show_changed)
+def pre_open(code: Target) -> "requests.PreOpen":
+    """Collect orders for an opening auction."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.PreOpen(code=code)
+
+
+@market_command(app, "auction", show=_show_changed)
+def auction(
+    code: Target,
+    cause: Annotated[
+        Literal["opening", "closing", "volatility"], typer.Option(help="What it is for.")
+    ] = "volatility",
+) -> "requests.Auction":
+    """Collect orders for an auction; `resume` or `close` trades them at one price."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Auction(code=code, cause=cause)
+
+
+@market_command(app, "close", show=_show_changed)
+def close(code: Target) -> "requests.Close":
+    """End trading; what an auction has collected trades at its price."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Close(code=code)
+
+
+@market_command(app, "indicate", show=_show_indicative)
+def indicate(code: Target) -> "requests.Indicate":
+    """Publish what the orders collected would do if the auction ended now."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Indicate(code=code)
+
+
+@market_command(app, "list")
+def list_contract(
+    code: str,
+    price: Annotated[
+        str, typer.Argument(help="First mark of an expiry: dollars per GPU-hour, as 2.650.")
+    ] = "",
+) -> "requests.ListContract":
+    """List an expiry of the cycle, a physical one say, or a combination of listed expiries."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.ListContract(code=code, price=price)
+
+
+@market_command(app, "implied", show=_show_changed)
+def implied(
+    code: Annotated[str, typer.Argument(help="A calendar spread; every one if absent.")] = "",
+    off: Off = False,
+) -> "requests.SetImplied":
+    """Let a calendar spread and its legs imply each other's prices."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.SetImplied(code=code, on=not off)
+
+
+@market_command(app, "protect")
+def protect(
+    code: Annotated[str, typer.Argument(help="An instrument or a product; all if absent.")] = "",
+    band: Annotated[str | None, typer.Option(help="Dollars through the reference price.")] = None,
+    order_value: Annotated[str | None, typer.Option(help="Most dollars of one order.")] = None,
+    accountability: Annotated[
+        int | None, typer.Option(help="Lots of an account in an expiry that are reported.")
+    ] = None,
+    all_months: Annotated[
+        int | None, typer.Option(help="Lots of an account over all expiries.")
+    ] = None,
+    off: Off = False,
+) -> "requests.Protect":
+    """Hold instruments to the protections of their terms, or to those stated instead."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Protect(
+        code=code,
+        on=not off,
+        band=band,
+        order_value=order_value,
+        accountability=accountability,
+        all_months=all_months,
+    )
+
+
+@market_command(app, "breaker", show=_show_changed)
+def breaker(
+    code: Target,
+    variation: Annotated[
+        str, typer.Argument(help="Dollars that its price may move within the span; 0: any.")
+    ],
+    window: Annotated[
+        Literal["circuit", "velocity"], typer.Option(help="Which of its two windows.")
+    ] = "circuit",
+    span: Annotated[float, typer.Option(help="Seconds that the window looks back.")] = 60.0,
+    halt: Annotated[
+        float, typer.Option(help="Seconds until it goes on by itself; 0: two people resume it.")
+    ] = 0.0,
+    product: Annotated[
+        bool, typer.Option("--product", help="Every outright of the product halts with it.")
+    ] = False,
+) -> "requests.SetBreaker":
+    """Halt an instrument whose price moves too far within a span of time."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.SetBreaker(
+        code=code,
+        window=window,
+        variation=variation,
+        span_ms=round(span * _MS_PER_SECOND),
+        halt_ms=round(halt * _MS_PER_SECOND),
+        product=product,
+    )
+
+
+@market_command(app, "limits")
+def limits(
+    code: str,
+    low: Annotated[str | None, typer.Option(help="Lowest price of an order, dollars.")] = None,
+    high: Annotated[str | None, typer.Option(help="Highest price of an order, dollars.")] = None,
+    position: Annotated[
+        int | None, typer.Option(help="Lots of one account, working orders counted.")
+    ] = None,
+    order: Annotated[int | None, typer.Option(help="Lots of one order.")] = None,
+) -> "requests.SetLimits":
+    """Move an instrument's limits of price, position or order until the next business day."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.SetLimits(
+        code=code, low=low, high=high, position_limit=position, max_order=order
+    )
+
+
+@market_command(app, "feature")
+def feature(
+    name: Annotated[str, typer.Argument(help="Its name, as in the admin protocol.")],
+    on: Annotated[bool, typer.Option("--on", help="Turn it on again.")] = False,
+) -> "requests.SetFeature":
+    """Turn a feature of the whole market off without a restart."""
+    import msgspec  # noqa: PLC0415
+
+    from exchange.app import requests  # noqa: PLC0415
+
+    try:
+        return msgspec.convert(
+            {"operation": "feature", "feature": name, "on": on}, requests.SetFeature
+        )
+    except msgspec.ValidationError as error:
+        raise typer.BadParameter(f"no feature {name}: {error}") from error

@@ -1,0 +1,210 @@
+"""``hourbook clear default``: a member does not pay, and the loss is shared to the cent."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import msgspec
+import typer
+
+from exchange.cli.access import DEFAULT_DATA, Data, Json, market_command
+from exchange.cli.clear import ledger, show_rulings
+from exchange.cli.output import Exit, fail, show_json, show_table
+
+if TYPE_CHECKING:
+    from exchange.app import requests
+
+app = typer.Typer(
+    help="The default fund, and a member's default.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Number = Annotated[int, typer.Argument(metavar="DEFAULT", help="Its number; `show` lists them.")]
+Person = Annotated[str, typer.Option(help="Who does it: it goes into the log.")]
+Reason = Annotated[str, typer.Option(help="Why: it goes into the log.")]
+
+
+def _put(operation: str, **facts: object) -> "requests.PutRecord":
+    from exchange.app import requests  # noqa: PLC0415
+
+    text = msgspec.json.encode({"operation": operation, **facts}).decode()
+    return requests.PutRecord(record=text)
+
+
+def _by_two(operation: str, reason: str, **facts: object) -> "requests.ByTwo":
+    from exchange.app import requests  # noqa: PLC0415
+
+    text = msgspec.json.encode({"operation": operation, **facts}).decode()
+    return requests.ByTwo(record=text, reason=reason)
+
+
+@market_command(app, "capital", show=show_rulings)
+def capital(
+    usd: Annotated[str, typer.Argument(help="Dollars; below 0: out.")], person: Person
+) -> "requests.PutRecord":
+    """Pay the house's own capital at risk in, or out."""
+    return _put("pay_capital", amount=usd, person=person)
+
+
+@market_command(app, "size-fund", show=show_rulings)
+def size_fund(person: Person) -> "requests.PutRecord":
+    """Size the fund by the stress scenarios; call or give back the differences. Replenishes."""
+    return _put("size_fund", person=person)
+
+
+@market_command(app, "declare", show=show_rulings)
+def declare(member: int, person: Person, reason: Reason) -> "requests.PutRecord":
+    """Declare a member's default: its own accounts are frozen, their orders cancelled."""
+    return _put("declare_default", member=member, person=person, reason=reason)
+
+
+@market_command(app, "port", show=show_rulings)
+def port(
+    default: Number,
+    account: Annotated[int, typer.Argument(help="The client's account.")],
+    to: Annotated[int, typer.Argument(help="The account of another member that takes it.")],
+    person: Person,
+    accepted_by: Annotated[str, typer.Option(help="Who accepts it for that member.")],
+) -> "requests.PutRecord":
+    """Move a client's cash and positions to another member."""
+    return _put("port_client", default=default, account=account, to=to, person=person,
+                accepted_by=accepted_by)  # fmt: skip
+
+
+@market_command(app, "hedge")
+def hedge(
+    default: Number,
+    code: str,
+    side: Annotated[Literal["buy", "sell"], typer.Argument()],
+    lots: int,
+    price: Annotated[str, typer.Argument(help="The limit, dollars per GPU-hour, as 2.650.")],
+) -> "requests.Hedge":
+    """Trade a defaulter's book by one order; what does not trade at once is cancelled."""
+    from exchange.app import requests  # noqa: PLC0415
+
+    return requests.Hedge(default=default, code=code, side=side, lots=lots, price=price)
+
+
+@market_command(app, "auction", show=show_rulings)
+def auction(
+    default: Number,
+    code: str,
+    person: Person,
+    seconds: Annotated[int, typer.Option(min=1, help="Until the bids are opened.")] = 3_600,
+) -> "requests.PutRecord":
+    """Offer a defaulter's position in an instrument to the members."""
+    return _put(
+        "open_auction", default=default, instrument=code, within_seconds=seconds, person=person
+    )
+
+
+@market_command(app, "bid", show=show_rulings)
+def bid(
+    number: Annotated[int, typer.Argument(metavar="AUCTION", help="`show` lists them.")],
+    account: int,
+    lots: int,
+    price: Annotated[str, typer.Argument(help="Dollars per GPU-hour, as 2.650.")],
+) -> "requests.PutRecord":
+    """Put a member's sealed bid in. The best price wins; everybody pays the price bid."""
+    return _put("auction_bid", auction=number, account=account, lots=lots, price=price)
+
+
+@market_command(app, "tear-up")
+def tear_up(default: Number, code: str, reason: Reason) -> "requests.ByTwo":
+    """Propose to end what nobody bid for, against those on the other side; another approves."""
+    return _by_two("tear_up", reason, default=default, instrument=code)
+
+
+@market_command(app, "allocate")
+def allocate(
+    default: Number,
+    reason: Reason,
+    haircut: Annotated[
+        bool, typer.Option("--haircut", help="Take back gains, where nothing else is left.")
+    ] = False,
+    assessment: Annotated[
+        int, typer.Option(min=0, max=550, help="Most per cent of a fund contribution assessed.")
+    ] = 275,
+) -> "requests.ByTwo":
+    """Propose to share the loss, and see the layers; another person approves."""
+    gains: object = "variation" if haircut else {}
+    return _by_two("allocate", reason, default=default, gains=gains, assessment_cap_pct=assessment)
+
+
+@app.command("fund")
+def fund(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
+    """Show the fund that today's books ask for: every scenario, who loses what beyond margin."""
+    with ledger(data) as clearing:
+        found, there = clearing.sizing(), clearing.fund()
+    if as_json:
+        show_json({**found._asdict(), "fund": there})
+        return
+    print(f"size {_dollars(found.size)} USD by {found.scenario or 'no scenario'}\n")
+    heads = ("member", *(f"{name} USD" for name in found.losses), "margin USD", "share USD",
+             "paid USD")  # fmt: skip
+    rows = [
+        (
+            str(member), *(_dollars(by[member]) for by in found.losses.values()),
+            _dollars(margin), _dollars(found.contributions.get(member, 0)),
+            _dollars(there.get(member, 0)),
+        )
+        for member, margin in found.margin.items()
+    ]  # fmt: skip
+    beyond = ("beyond", *(_dollars(found.uncovered[name]) for name in found.losses), "", "", "")
+    show_table(heads, [*rows, beyond])
+    print("\nlosses of whole books; beyond: the two largest losses beyond margin together")
+
+
+@app.command("show")
+def show(
+    default: Annotated[
+        int | None, typer.Argument(metavar="[DEFAULT]", help="Its number; all if absent.")
+    ] = None,
+    data: Data = DEFAULT_DATA,
+    as_json: Json = False,
+) -> None:
+    """Show the fund, the house's capital, and every default: stages, deadlines, auctions."""
+    with ledger(data) as clearing:
+        there, capital, matter = clearing.fund(), clearing.capital(), clearing.matter("defaults")
+        codes = clearing.codes()
+    found = [one for one in matter["defaults"] if default in (None, one["id"])]
+    if default is not None and not found:
+        fail(f"no default {default}; there are {len(matter['defaults'])}", Exit.NO)
+    auctions = [one for one in matter["auctions"] if default in (None, one["default"])]
+    if as_json:
+        show_json({"fund": there, "capital": capital, "calls": matter["calls"], "defaults": found,
+                   "auctions": auctions})  # fmt: skip
+        return
+    rows = [(f"member {member}", _dollars(amount)) for member, amount in there.items()]
+    show_table(("default fund", "USD"), [*rows, ("own capital", _dollars(capital))])
+    for one in found:
+        _show_default(one, [a for a in auctions if a["default"] == one["id"]], codes)
+
+
+def _show_default(
+    one: dict[str, Any], auctions: list[dict[str, Any]], codes: dict[int, str]
+) -> None:
+    print(f"\ndefault {one['id']}: member {one['member']}, {one['stage']}; margin"
+          f" {_dollars(one['margin'])} USD")  # fmt: skip
+    for stage in one["history"]:
+        print(f"  {_time(stage['stamp'])}  {stage['stage']}")
+    for step, deadline in one["steps"].items():
+        print(f"  {_time(deadline) if deadline else 'overdue':<20}  {step} by then")
+    for client in one["ported"]:
+        print(f"  client {client['account']} went to account {client['to']}")
+    for auction in auctions:
+        state = f"until {_time(auction['deadline'])}, {len(auction['bids'])} bids"
+        if auction["closed"]:
+            sold = sum(lots for _, _, lots, _ in auction["awards"])
+            state = f"{sold} awarded, {auction['unsold']} unsold, junior {auction['junior']}"
+        code = codes[auction["instrument"]]
+        print(f"  auction {auction['id']}: {auction['net']:+,} {code}, {state}")
+
+
+def _time(stamp: int) -> str:
+    from exchange.history.walk import time_text  # noqa: PLC0415
+
+    return time_text(stamp)[:19]
+
+
+def _dollars(micros: int) -> str:
+    from exchange.clearing.statements import dollars  # noqa: PLC0415
+
+    return dollars(micros)

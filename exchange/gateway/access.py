@@ -1,0 +1,217 @@
+"""The judgement of a proof: signatures, the time window, lockouts, address lists. Sans-IO.
+
+No file, socket or clock is here: ``Judge`` is given the stored key, the address and the time, and
+every protocol of the gateway asks it. An unknown key takes the very steps of a known one: it is
+judged by a decoy's secret, so neither the answer nor the work done tells which keys exist.
+"""
+
+import hmac
+import secrets
+from collections import OrderedDict
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from typing import Final, Literal, TypeAlias
+
+import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from exchange.messages import Reason
+from exchange.messages.access import SCOPES, AnyReason, GatewayReason, Right, Scope
+from exchange.messages.wire import (
+    Cancel,
+    Enter,
+    ListInstruments,
+    Logon,
+    Ping,
+    QueryAccount,
+    QueryOrders,
+    Reduce,
+    Replace,
+    Subscribe,
+    Unsubscribe,
+)
+from exchange.messages.wire_mass import Kill, MassCancel, Protect, Quote
+
+AHEAD_MS: Final = 1_000  # a timestamp must be less than this ahead of the gateway's clock
+WINDOW_MS: Final = 5_000  # and at most this behind it
+BAD_LIMIT: Final = 5  # bad signatures in a row that lock a key for an address
+LOCK_MS: Final = 15 * 60 * 1_000
+PAIRS_COUNTED: Final = 65_536  # (key, address) pairs whose failures are counted, the latest
+NONCE_MAX: Final = (1 << 64) - 1
+ED25519_DIGITS: Final = 128  # hexadecimal digits of a signature; HMAC-SHA256 has 64
+
+# The right that each request of a session needs; a test asks for every one of them.
+NEEDS: Final[dict[type, Right]] = {
+    Logon: Right.PUBLIC, Subscribe: Right.PUBLIC, Unsubscribe: Right.PUBLIC,
+    ListInstruments: Right.PUBLIC, Ping: Right.PUBLIC,
+    QueryAccount: Right.READ, QueryOrders: Right.READ,
+    Cancel: Right.CANCEL, Reduce: Right.CANCEL, MassCancel: Right.CANCEL, Kill: Right.CANCEL,
+    Enter: Right.TRADE, Replace: Right.TRADE, Quote: Right.TRADE, Protect: Right.TRADE,
+}  # fmt: skip
+
+Algorithm: TypeAlias = Literal["hmac-sha256", "ed25519"]
+
+
+class Key(msgspec.Struct, frozen=True):
+    """Whose key it is and what it may do; nothing of it is secret."""
+
+    key_id: str
+    account: int
+    scope: Scope
+    algorithm: Algorithm = "hmac-sha256"
+    addresses: tuple[str, ...] = ()  # networks that it may be used from; none: any
+    expires_ms: int | None = None
+
+    def may(self, right: Right) -> bool:
+        """Whether the key's scope has that right. The one place where a scope is read."""
+        return right in SCOPES[self.scope]
+
+
+NOBODY: Final = Key("", 0, "read")  # in the place of a key that there is not: no id
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A key with what verifies it: an HMAC secret or a public key, which no ``repr`` shows."""
+
+    key: Key
+    material: str
+    nonce: int = -1  # the last one used
+
+    def __repr__(self) -> str:
+        return f"Stored({self.key!r})"
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """What a client brings: ``text`` signed under a key, in hexadecimal.
+
+    ``nonce`` None asks for the time window alone. A protocol in which the secret itself is
+    presented signs any text with it and brings that.
+    """
+
+    key_id: str
+    text: bytes
+    signature: str
+    timestamp_ms: int
+    nonce: int | None
+    address: str = ""
+
+    def __repr__(self) -> str:
+        return f"Proof({self.key_id!r}, {self.address!r})"
+
+
+def sign(secret: str, text: bytes) -> str:
+    """Return a text's signature under a secret: lower-case hexadecimal HMAC-SHA256."""
+    return hmac.new(secret.encode(), text, "sha256").hexdigest()
+
+
+def is_signed(algorithm: Algorithm, material: str, text: bytes, signature: str) -> bool:
+    """Return whether the signature is good, comparing in constant time."""
+    given = signature.encode("utf-8", "replace")
+    if algorithm == "hmac-sha256":
+        return hmac.compare_digest(sign(material, text).encode(), given)
+    try:
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(material))
+        raw = bytes.fromhex(signature)
+        key.verify(raw, text)
+    except (InvalidSignature, ValueError):
+        return False
+    return raw.hex().encode() == given  # one spelling alone, as of an HMAC
+
+
+def is_timely(timestamp_ms: int, now_ms: int) -> bool:
+    """Return whether a timestamp is inside the window around the gateway's clock."""
+    return -WINDOW_MS <= timestamp_ms - now_ms < AHEAD_MS
+
+
+def is_fresh(nonce: int, last: int) -> bool:
+    """Return whether a nonce rises; the largest is the last that a key can use."""
+    return last < nonce <= NONCE_MAX
+
+
+def networks(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Return addresses and networks in their canonical form. ValueError for what is neither."""
+    return tuple(str(ip_network(text)) for text in texts)
+
+
+def peer(address: str) -> IPv4Address | IPv6Address | None:
+    """Return a peer's address; None if it is none. An IPv4 address in IPv6 form is an IPv4 one."""
+    try:
+        found = ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = getattr(found, "ipv4_mapped", None)
+    return found if mapped is None else mapped
+
+
+def is_allowed(address: str, allowed: tuple[str, ...]) -> bool:
+    """Return whether a peer's address is in one of the networks; none of them: any is."""
+    if not allowed:
+        return True
+    found = peer(address)
+    return found is not None and any(found in ip_network(network) for network in allowed)
+
+
+class Lockouts:
+    """Failures in a row of each (key id, address). A lock is that pair's alone and ends by itself,
+    so nobody locks an owner out from elsewhere; a live session is never touched."""
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
+
+    def is_locked(self, who: tuple[str, str], now_ms: int) -> bool:
+        """Whether the pair is locked now."""
+        count, last_ms = self._failures.get(who, (0, 0))
+        return count >= BAD_LIMIT and now_ms - last_ms < LOCK_MS
+
+    def fail(self, who: tuple[str, str], now_ms: int) -> bool:
+        """Count a failure; return whether it locks the pair."""
+        count, last_ms = self._failures.pop(who, (0, 0))
+        if count >= BAD_LIMIT and now_ms - last_ms >= LOCK_MS:
+            count = 0
+        self._failures[who] = (count + 1, now_ms)
+        if len(self._failures) > PAIRS_COUNTED:
+            self._failures.popitem(last=False)
+        return count + 1 == BAD_LIMIT
+
+    def clear(self, who: tuple[str, str]) -> None:
+        """Forget the failures of a pair: a good signature came."""
+        self._failures.pop(who, None)
+
+
+class Judge:
+    """Judges proofs against stored keys."""
+
+    def __init__(self) -> None:
+        self._lockouts = Lockouts()
+        public = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
+        self._decoys: dict[Algorithm, Stored] = {
+            "hmac-sha256": Stored(NOBODY, secrets.token_hex(32)),
+            "ed25519": Stored(NOBODY, public),
+        }
+
+    def judge(self, proof: Proof, stored: Stored, now_ms: int) -> tuple[AnyReason | None, bool]:
+        """Return why the proof is refused, None if it is good; and whether it locked the key.
+
+        ``stored`` is the key that the proof names, or one without an id.
+
+        Order: lockout, signature, address, time window, nonce. A locked pair's failures are not
+        counted, so its lock ends ``LOCK_MS`` after it began.
+        """
+        algorithm: Algorithm = (
+            "ed25519" if len(proof.signature) == ED25519_DIGITS else "hmac-sha256"
+        )
+        held = stored if stored.key.algorithm == algorithm else self._decoys[algorithm]
+        good = is_signed(algorithm, held.material, proof.text, proof.signature)
+        who = (proof.key_id, proof.address)
+        if self._lockouts.is_locked(who, now_ms):
+            return Reason.KEY_LOCKED, False
+        if not good or not held.key.key_id:
+            return Reason.BAD_SIGNATURE, self._lockouts.fail(who, now_ms)
+        self._lockouts.clear(who)
+        if not is_allowed(proof.address, held.key.addresses):
+            return GatewayReason.ADDRESS, False
+        if not is_timely(proof.timestamp_ms, now_ms):
+            return Reason.TIMESTAMP, False
+        if proof.nonce is not None and not is_fresh(proof.nonce, held.nonce):
+            return Reason.NONCE, False
+        return None, False

@@ -1,0 +1,79 @@
+"""The accounts' throttles as the released stream tells them: how many tokens each has left.
+
+The engine decides, on log time (docs/reference/engine.md); this repeats its arithmetic so that a
+reply can say what remains. One case cannot be told apart in the stream and counts as free: a
+replace at price 0 that is rejected for its quantity, which looks as a reduce does.
+"""
+
+from typing import Final
+
+from exchange.gateway.decode import ORDER, digest
+from exchange.marketdata.stream import Row
+from exchange.messages import CancelReason, EventKind, OrderFeature, Reason
+
+_QUOTE: Final = int(OrderFeature.QUOTE)
+_REPRICED: Final = 2  # ORDER_REPLACED: by an auction, not by a request
+_BEHIND: Final = frozenset(  # rejects that come after THROTTLED in the engine's precedence
+    map(
+        int,
+        (
+            Reason.QUANTITY_RANGE, Reason.ACCOUNT_MAX_QUANTITY, Reason.ORDER_VALUE,
+            Reason.NOTIONAL, Reason.TICK, Reason.LOT, Reason.PRICE_LIMIT, Reason.FEATURE_OFF,
+            Reason.PRICE_BAND, Reason.NOT_IN_AUCTION, Reason.POST_ONLY, Reason.MINIMUM,
+            Reason.EXPIRY, Reason.AUCTION_ONLY, Reason.TRIGGER, Reason.DISPLAY,
+            Reason.NOT_OUTRIGHT, Reason.GROUP, Reason.REDUCE_ONLY, Reason.QUOTES_BLOCKED,
+            Reason.CROSSED, Reason.OPEN_ORDERS, Reason.ALL_MONTHS_LIMIT, Reason.POSITION_LIMIT,
+            Reason.MARGIN, Reason.MEMBER_MARGIN, Reason.BOOK_FULL, Reason.ORDERS_FULL,
+            Reason.POSITIONS_FULL, Reason.ICEBERGS_FULL,
+        ),
+    )
+)  # fmt: skip
+_OF_REDUCE: Final = frozenset({int(Reason.QUANTITY_RANGE), int(Reason.LOT)})
+
+
+class Bucket:
+    """One account's: ``tat`` is when it would be full but for one token, in log time."""
+
+    __slots__ = ("burst", "interval", "tat")
+
+    def __init__(self, interval: int = 0, burst: int = 1, tat: int = 0) -> None:
+        self.interval, self.burst, self.tat = interval, burst, tat
+
+    def spend(self, now: int) -> None:
+        """Take one token."""
+        self.tat = max(self.tat, now) + self.interval
+
+    def left(self, now: int) -> int:
+        """Return the whole tokens that are there."""
+        ahead = self.tat - now
+        if ahead <= 0 or not self.interval:
+            return self.burst
+        return self.burst - -(-ahead // self.interval)
+
+
+def spends(row: Row, text: str | None) -> bool:
+    """Return whether an event, not a duplicate's, says that its command spent a token.
+
+    ``text`` came with the command. The first event of a command alone says so.
+    """
+    kind = row[2]
+    if row[1]:
+        return False
+    if kind == EventKind.ORDER_ACCEPTED:
+        return not row[14] >> 16 & _QUOTE
+    if kind == EventKind.ORDER_REPLACED:
+        return row[4] != _REPRICED
+    if kind == EventKind.ORDER_CANCELLED:
+        return row[4] == CancelReason.REPLACED
+    if kind == EventKind.QUOTED:
+        return row[9] > 0 or row[10] > 0
+    return kind == EventKind.REJECTED and row[4] in _BEHIND and _is_dear(row, text)
+
+
+def _is_dear(row: Row, text: str | None) -> bool:
+    """Whether a reject that may have spent a token is of a request that does."""
+    if text is not None:
+        key = row[11].to_bytes(8, "little") + row[12].to_bytes(8, "little")
+        if key == digest(text, ORDER):
+            return True
+    return row[4] != Reason.NOT_OUTRIGHT and (row[8] != 0 or row[4] not in _OF_REDUCE)

@@ -1,0 +1,221 @@
+"""The methods that change nothing: market data, and an account's orders, trades and money."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from exchange.gateway.accounts import Exposure
+from exchange.gateway.dialects.deribit import instruments as names
+from exchange.gateway.dialects.deribit.blotter import Blotter
+from exchange.gateway.dialects.deribit.numbers import milliseconds
+from exchange.gateway.dialects.deribit.params import (
+    COUNT_MAX,
+    DEPTH_MAX,
+    Book,
+    Labelled,
+    Listed,
+    Nothing,
+    OneInstrument,
+    OneOrder,
+    Slice,
+    limited,
+)
+from exchange.gateway.dialects.deribit.portray import Portrayer, label_of
+from exchange.gateway.dialects.deribit.rpc import wrong_param
+from exchange.gateway.dialects.deribit.trading import Trading
+from exchange.gateway.hub import Hub
+from exchange.marketdata.instruments import Instrument
+from exchange.messages import Reason
+
+_T = TypeVar("_T")
+
+
+class Market:
+    """Answers about the market."""
+
+    def __init__(self, hub: Hub, blotter: Blotter, portrayer: Portrayer) -> None:
+        self._hub = hub
+        self._blotter = blotter
+        self._portrayer = portrayer
+
+    def time(self, query: Nothing) -> int:
+        """The gateway's clock."""
+        return self._hub.now_ms()
+
+    def test(self, query: Nothing) -> dict[str, str]:
+        """That the gateway lives."""
+        return {"version": "hourbook"}
+
+    def status(self, query: Nothing) -> dict[str, Any]:
+        """Whether anything is locked: nothing ever is but by the rules of a market's states."""
+        return {"locked": "false", "locked_indices": []}
+
+    def currencies(self, query: Nothing) -> list[dict[str, Any]]:
+        """USD, in which all money is, and what the futures are on."""
+        return [
+            {"currency": name, "currency_long": name, "coin_type": name, "withdrawal_fee": 0}
+            for name in names.currencies(self._hub.feed.instruments)
+        ]
+
+    def instruments(self, query: Listed) -> list[dict[str, Any]]:
+        """Every instrument of a currency and kind."""
+        return [self._describe(one) for one in self._chosen(query)]
+
+    def instrument(self, query: OneInstrument) -> dict[str, Any]:
+        """One instrument."""
+        return self._describe(self._find(query.instrument_name))
+
+    def book(self, query: Book) -> dict[str, Any]:
+        """The best levels of an instrument, and its ticker."""
+        depth = limited(query.depth, DEPTH_MAX, "depth")
+        instrument = self._find(query.instrument_name)
+        shown = self._portrayer
+        return {
+            **shown.ticker(instrument),
+            **shown.levels(instrument, depth),
+            "change_id": shown.change_id(instrument),
+        }
+
+    def ticker(self, query: OneInstrument) -> dict[str, Any]:
+        """Where an instrument stands."""
+        return self._portrayer.ticker(self._find(query.instrument_name))
+
+    def contract_size(self, query: OneInstrument) -> dict[str, int]:
+        """GPU-hours of one contract."""
+        return {"contract_size": self._find(query.instrument_name).multiplier}
+
+    def summaries(self, query: Listed) -> list[dict[str, Any]]:
+        """Every instrument in a few figures."""
+        return [self._portrayer.summary(one) for one in self._chosen(query)]
+
+    def trades(self, query: Slice) -> dict[str, Any]:
+        """The newest trades of an instrument, or of all of a currency."""
+        if query.instrument_name:
+            wanted = [self._find(query.instrument_name)]
+        else:
+            wanted = names.chosen(self._hub.feed.instruments, query.currency, query.kind)
+        prints = [shown for one in wanted for shown in self._blotter.prints.get(one.id, ())]
+        prints.sort(key=lambda shown: int(shown.trade.match_number))
+        taken, more = pick(prints, query, lambda shown: shown.trade.time)
+        return {"trades": [self._portrayer.print(shown) for shown in taken], "has_more": more}
+
+    def _chosen(self, query: Listed) -> list[Instrument]:
+        if query.instrument_name:
+            return [self._find(query.instrument_name)]
+        return names.chosen(self._hub.feed.instruments, query.currency, query.kind)
+
+    def _find(self, name: str) -> Instrument:
+        return names.find(self._hub.feed.instruments, name)
+
+    def _describe(self, instrument: Instrument) -> dict[str, Any]:
+        listed = milliseconds(self._blotter.listed.get(instrument.id, 0))
+        return names.describe(instrument, self._hub.feed.instruments, listed)
+
+
+class Own:
+    """Answers about an account."""
+
+    def __init__(self, hub: Hub, blotter: Blotter, portrayer: Portrayer, trading: Trading) -> None:
+        self._hub = hub
+        self._blotter = blotter
+        self._portrayer = portrayer
+        self._trading = trading
+
+    def order(self, account: int, query: OneOrder) -> dict[str, Any]:
+        """One order, working or ended."""
+        return self._portrayer.order(self._trading.own(account, query.order_id))
+
+    def open_orders(self, account: int, query: Listed) -> list[dict[str, Any]]:
+        """The orders that work."""
+        wanted = self._wanted(query.instrument_name, query.currency, query.kind)
+        working = self._blotter.working(account)
+        return [self._portrayer.order(one) for one in working if one.instrument in wanted]
+
+    def open_labelled(self, account: int, query: Labelled) -> list[dict[str, Any]]:
+        """The orders of a label that work."""
+        working = self._blotter.working(account)
+        return [self._portrayer.order(one) for one in working if label_of(one.text) == query.label]
+
+    def history(self, account: int, query: Slice) -> list[dict[str, Any]]:
+        """The orders that ended, newest first."""
+        wanted = self._wanted(query.instrument_name, query.currency, query.kind)
+        ended = [
+            ticket
+            for ticket in self._blotter.of_account(account)
+            if not ticket.leaves and ticket.instrument in wanted
+        ]
+        ended.sort(key=lambda ticket: ticket.updated)
+        taken, _ = pick(ended, query, lambda ticket: ticket.updated)
+        return [self._portrayer.order(ticket) for ticket in taken]
+
+    def trades(self, account: int, query: Slice) -> dict[str, Any]:
+        """The newest trades of the account."""
+        taken, more = self._fills(account, query)
+        return {"trades": taken, "has_more": more}
+
+    def trades_of_order(self, account: int, query: Slice) -> list[dict[str, Any]]:
+        """The trades of one order."""
+        self._trading.own(account, query.order_id)
+        return self._fills(account, query)[0]
+
+    def _fills(self, account: int, query: Slice) -> tuple[list[dict[str, Any]], bool]:
+        wanted = {
+            self._hub.feed.instruments.by_id[number].code
+            for number in self._wanted(query.instrument_name, query.currency, query.kind)
+        }
+        fills = [
+            fill
+            for fill in self._blotter.fills.get(account, ())
+            if fill.instrument in wanted and query.order_id in ("", fill.order_id)
+        ]
+        taken, more = pick(fills, query, lambda fill: fill.time)
+        return [self._portrayer.fill(fill) for fill in taken], more
+
+    def positions(self, account: int, query: Listed) -> list[dict[str, Any]]:
+        """The positions that are not zero."""
+        wanted = self._wanted(query.instrument_name, query.currency, query.kind)
+        exposures = self._hub.accounts.exposures(self._hub.accounts.by_id[account])
+        return [
+            self._portrayer.position(self._hub.feed.instruments.by_id[number], exposure)
+            for number, exposure in sorted(exposures.items())
+            if exposure.net and number in wanted
+        ]
+
+    def position(self, account: int, query: OneInstrument) -> dict[str, Any]:
+        """The position in an instrument, zero or not."""
+        instrument = names.find(self._hub.feed.instruments, query.instrument_name)
+        exposures = self._hub.accounts.exposures(self._hub.accounts.by_id[account])
+        exposure = exposures.get(instrument.id) or Exposure()
+        return self._portrayer.position(instrument, exposure)
+
+    def summary(self, account: int, query: Listed) -> dict[str, Any]:
+        """The account's money."""
+        if query.currency not in ("any", names.CURRENCY):
+            raise wrong_param("currency", Reason.NOT_FOUND, "all money is in USD")
+        return self._portrayer.account(self._hub.accounts.by_id[account])
+
+    def summaries(self, account: int, query: Nothing) -> dict[str, Any]:
+        """The account's money, as a list of its one currency."""
+        return {"id": account, "type": "main", "summaries": [self.summary(account, Listed())]}
+
+    def _wanted(self, name: str, currency: str, kind: str) -> set[int]:
+        if name:
+            return {names.find(self._hub.feed.instruments, name).id}
+        return {one.id for one in names.chosen(self._hub.feed.instruments, currency, kind)}
+
+
+def pick(items: Sequence[_T], query: Slice, time_of: Callable[[_T], int]) -> tuple[list[_T], bool]:
+    """Return the part of a list, oldest first, that a query asks for, and whether there is more.
+
+    From the newest on, unless it says where to start or how to sort.
+    """
+    count = limited(query.count, COUNT_MAX, "count")
+    if query.offset < 0:
+        raise wrong_param("offset", Reason.PARAMETER_RANGE, "not negative")
+    begin, end = query.start_timestamp, query.end_timestamp
+    inside: Iterable[_T] = (one for one in items if begin <= milliseconds(time_of(one)) <= end)
+    found = list(inside)
+    rising = query.sorting == "asc" or (query.sorting == "default" and query.start_timestamp > 0)
+    if not rising:
+        found.reverse()
+    chosen = found[query.offset : query.offset + count]
+    return chosen, len(found) > query.offset + count

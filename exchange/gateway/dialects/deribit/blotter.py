@@ -1,0 +1,288 @@
+"""Orders and trades as the dialect's answers need them, kept from released events.
+
+The native protocol has no question for an order that has ended or for the trades of last week; its
+clients keep the reports. Deribit's clients ask. This is a bounded projection of the stream: the
+newest of everything, from at most ``HISTORY_COMMANDS`` before the gateway's start.
+
+Invariant: it is applied right after the hub has taken the same batch in, so it knows all that any
+report still to be sent tells of.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from exchange.gateway.hub import Hub
+from exchange.marketdata.stream import Released, Row, maker_of
+from exchange.messages import (
+    EVENT,
+    INDEX_BITS,
+    CancelReason,
+    EventFlag,
+    EventKind,
+    OrderFeature,
+    TimeInForce,
+)
+from exchange.messages.wire import Execution, PublicTrade
+
+HISTORY_COMMANDS: Final = 200_000  # read back at the start
+TRADES_KEPT: Final = 1_000  # of each instrument, and of each account
+ENDED_KEPT: Final = 100_000  # orders of all accounts
+OPEN, FILLED, CANCELLED, UNTRIGGERED = "open", "filled", "cancelled", "untriggered"
+_DUPLICATE: Final = int(EventFlag.DUPLICATE)
+_SELL: Final = int(EventFlag.SELL)
+
+
+class Ticket(msgspec.Struct, gc=False):
+    """One order: its terms, what became of it so far, and when."""
+
+    id: int
+    account: int
+    instrument: int
+    text: str
+    sell: bool
+    price: int  # ticks
+    quantity: int
+    tif: int
+    market: bool
+    post_only: bool
+    reduce_only: bool
+    stop: bool
+    display: int  # lots; of an iceberg
+    created: int  # log time, as is the next
+    updated: int
+    leaves: int
+    filled: int = 0
+    value: int = 0  # ticks x lots of what filled
+    trigger: int = 0  # ticks; of a stop
+    state: str = OPEN
+    replaced: bool = False
+    why: str = ""  # name of the CancelReason
+
+
+class Print(msgspec.Struct, gc=False):
+    """A public trade with what Deribit adds to it."""
+
+    trade: PublicTrade
+    direction: int  # 0 up, 1 level after up, 2 down, 3 level after down
+    mark: int  # clearing units
+
+
+class Day:
+    """One instrument's trades of the business day, in ticks, lots and micro-dollars."""
+
+    def __init__(self) -> None:
+        self.high = self.low = self.last = self.first = 0
+        self.volume = self.notional = 0
+
+
+class Blotter:
+    """The newest orders and trades."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._instruments = hub.feed.instruments
+        self.orders: dict[int, Ticket] = {}
+        self.prints: defaultdict[int, deque[Print]] = defaultdict(lambda: deque(maxlen=TRADES_KEPT))
+        self.fills: defaultdict[int, deque[Execution]] = defaultdict(
+            lambda: deque(maxlen=TRADES_KEPT)
+        )
+        self.days: defaultdict[int, Day] = defaultdict(Day)
+        self.last: dict[int, int] = {}  # price of the last trade in ticks, by instrument
+        self.listed: dict[int, int] = {}  # when, by instrument
+        self._by_account: defaultdict[int, dict[int, Ticket]] = defaultdict(dict)
+        self._ended: deque[Ticket] = deque()
+        self._kinds: dict[int, Callable[[Row, int, str | None], None]] = {
+            EventKind.ORDER_ACCEPTED: self._accept,
+            EventKind.TRADE: self._trade,
+            EventKind.ORDER_EXECUTED: self._execute,
+            EventKind.ORDER_CANCELLED: self._cancel,
+            EventKind.ORDER_REDUCED: self._reduce,
+            EventKind.ORDER_REPLACED: self._replace,
+            EventKind.ORDER_WAITING: self._wait,
+            EventKind.ORDER_ELECTED: self._elect,
+            EventKind.INSTRUMENT_LISTED: self._list,
+            EventKind.DAY_OPENED: self._open_day,
+            EventKind.TRADE_BUSTED: self._correct,
+            EventKind.TRADE_ADJUSTED: self._correct,
+        }
+
+    def read_back(self) -> None:
+        """Take in what was released before, up to where the hub stands."""
+        for released in self._hub.read_back(HISTORY_COMMANDS):
+            self.take(released)
+
+    def take(self, released: Released) -> None:
+        """Take one batch in."""
+        texts = dict(released.texts)
+        kinds = self._kinds
+        for row in EVENT.iter_unpack(released.events):
+            apply = kinds.get(row[2])
+            if apply is not None and not row[3] & _DUPLICATE:
+                apply(row, released.stamp, texts.get(row[0]))
+
+    def of_account(self, account: int) -> list[Ticket]:
+        """Return an account's orders, working and ended, oldest first."""
+        return list(self._by_account.get(account, {}).values())
+
+    def working(self, account: int) -> list[Ticket]:
+        """Return an account's orders that work, oldest first."""
+        known = self._hub.accounts.by_id.get(account)
+        found = () if known is None else (self.orders.get(number) for number in known.orders)
+        return [ticket for ticket in found if ticket is not None]
+
+    # Events
+
+    def _accept(self, row: Row, stamp: int, text: str | None) -> None:
+        flags, terms = row[3], row[14]
+        features = terms >> 16 & 0xFF
+        ticket = Ticket(
+            id=row[7],
+            account=row[6],
+            instrument=row[5],
+            text=self._hub.accounts.text_of(row[7]) or text or "",
+            sell=bool(flags & _SELL),
+            price=row[8],
+            quantity=row[9],
+            tif=terms & 0xFF,
+            market=bool(flags & EventFlag.MARKET),
+            post_only=bool(flags & EventFlag.POST_ONLY),
+            reduce_only=bool(features & OrderFeature.REDUCE_ONLY),
+            stop=bool(features & OrderFeature.STOP),
+            display=terms >> 32 if features & OrderFeature.ICEBERG else 0,
+            created=stamp,
+            updated=stamp,
+            leaves=row[9],
+        )
+        self.orders[ticket.id] = ticket
+        self._by_account[ticket.account][ticket.id] = ticket
+
+    def _trade(self, row: Row, stamp: int, text: str | None) -> None:
+        self._print(row, stamp)
+        maker_account, maker_leaves = maker_of(row[12])
+        reports = self._hub.reports
+        taken = reports.kinds[EventKind.TRADE](row, stamp, text)
+        made = reports.made(row, stamp)
+        for order, account, leaves, report in (
+            (row[7], row[6], row[10], taken),
+            (row[11], maker_account, maker_leaves, made),
+        ):
+            assert isinstance(report, Execution)
+            self.fills[account].append(report)
+            self._fill(order, row[8], row[9], leaves, stamp)
+
+    def _execute(self, row: Row, stamp: int, text: str | None) -> None:
+        report = self._hub.reports.kinds[EventKind.ORDER_EXECUTED](row, stamp, text)
+        assert isinstance(report, Execution)
+        self.fills[row[6]].append(report)
+        self._fill(row[7], row[8], row[9], row[10], stamp)
+
+    def _fill(self, order: int, price: int, lots: int, leaves: int, stamp: int) -> None:
+        ticket = self.orders.get(order)
+        if ticket is None:
+            return
+        ticket.filled += lots
+        ticket.value += price * lots
+        ticket.leaves, ticket.updated = leaves, stamp
+        if not leaves:
+            self._end(ticket, FILLED)
+
+    def _print(self, row: Row, stamp: int) -> None:
+        number, price, lots = row[5], row[8], row[9]
+        instrument, prints = self._instruments.by_id[number], self.prints[number]
+        before = prints[-1].direction if prints else 1
+        last = self.last.get(number, price)
+        direction = (1 if before < 2 else 3) if price == last else 0 if price > last else 2
+        auction = row[3] & EventFlag.AUCTION
+        trade = PublicTrade(
+            instrument=instrument.code,
+            sequence=row[0],
+            index=row[1],
+            time=stamp,
+            match_number=str(row[0] << INDEX_BITS | row[1]),
+            price=instrument.price_text(price),
+            quantity=str(lots),
+            aggressor=None if auction else "sell" if row[3] & _SELL else "buy",
+        )
+        prints.append(Print(trade, direction, instrument.mark))
+        self.last[number] = price
+        day = self.days[number]
+        if not day.volume:
+            day.high = day.low = day.first = price
+        day.high, day.low = max(day.high, price), min(day.low, price)
+        day.last = price
+        day.volume += lots
+        day.notional += lots * price * instrument.tick_value
+
+    def _cancel(self, row: Row, stamp: int, text: str | None) -> None:
+        ticket = self.orders.get(row[7])
+        if ticket is not None:
+            ticket.leaves, ticket.updated = 0, stamp
+            ticket.why = CancelReason(row[4]).name
+            self._end(ticket, CANCELLED)
+
+    def _reduce(self, row: Row, stamp: int, text: str | None) -> None:
+        ticket = self.orders.get(row[7])
+        if ticket is not None:
+            ticket.quantity -= row[9]
+            ticket.leaves, ticket.updated = row[10], stamp
+
+    def _replace(self, row: Row, stamp: int, text: str | None) -> None:
+        ticket = self.orders.get(row[7])
+        if ticket is not None:
+            ticket.price, ticket.quantity = row[8], row[9]
+            ticket.leaves = row[9] - ticket.filled
+            ticket.updated, ticket.replaced = stamp, True
+
+    def _wait(self, row: Row, stamp: int, text: str | None) -> None:
+        ticket = self.orders.get(row[7])
+        if ticket is not None:
+            ticket.state, ticket.trigger = UNTRIGGERED, row[14]
+
+    def _elect(self, row: Row, stamp: int, text: str | None) -> None:
+        ticket = self.orders.get(row[7])
+        if ticket is not None:
+            ticket.state, ticket.price, ticket.updated = OPEN, row[8], stamp
+
+    def _list(self, row: Row, stamp: int, text: str | None) -> None:
+        self.listed[row[5]] = stamp
+
+    def _open_day(self, row: Row, stamp: int, text: str | None) -> None:
+        self.days.clear()
+
+    def _correct(self, row: Row, stamp: int, text: str | None) -> None:
+        """A trade that was taken back, or got another price, is no longer shown as it was."""
+        match = str(row[7])
+        prints = self.prints[row[5]]
+        for shown in [one for one in prints if one.trade.match_number == match]:
+            prints.remove(shown)
+        for account in (row[6], row[12]):
+            fills = self.fills[account]
+            for fill in [one for one in fills if one.match_number == match]:
+                fills.remove(fill)
+
+    def _end(self, ticket: Ticket, state: str) -> None:
+        ticket.state = state
+        self._ended.append(ticket)
+        if len(self._ended) > ENDED_KEPT:
+            oldest = self._ended.popleft()
+            if self.orders.get(oldest.id) is oldest:
+                del self.orders[oldest.id]
+                self._by_account[oldest.account].pop(oldest.id, None)
+
+
+def tif_name(tif: int) -> str:
+    """Return a time in force as Deribit names it; those that it has not, in its manner."""
+    return _TIFS.get(tif, TimeInForce(tif).name.lower())
+
+
+_TIFS: Final[dict[int, str]] = {
+    TimeInForce.GTC: "good_til_cancelled",
+    TimeInForce.DAY: "good_til_day",
+    TimeInForce.IOC: "immediate_or_cancel",
+    TimeInForce.FOK: "fill_or_kill",
+    TimeInForce.GTD: "good_til_date",
+    TimeInForce.GFA: "good_for_auction",
+}

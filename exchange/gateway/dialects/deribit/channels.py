@@ -1,0 +1,332 @@
+"""Channels: what a subscriber is told, made from native messages.
+
+A channel takes native messages in and says what there is to send, no more often than its interval
+allows: ``raw`` after every native frame.
+"""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any, Final
+
+from exchange.gateway.dialects.deribit.instruments import CURRENCY, KINDS, base_of, find, kind_of
+from exchange.gateway.dialects.deribit.numbers import exact, milliseconds
+from exchange.gateway.dialects.deribit.portray import Portrayer
+from exchange.gateway.dialects.deribit.rpc import Failure, wrong_param
+from exchange.gateway.hub import Hub
+from exchange.marketdata.instruments import Instrument
+from exchange.messages import Reason
+from exchange.messages.wire import (
+    DepthDelta,
+    DepthSnapshot,
+    Execution,
+    InstrumentState,
+    OrderReport,
+    PublicTrade,
+    Response,
+)
+
+RAW: Final = "raw"
+PERIODS: Final = {RAW: 0.0, "100ms": 0.1, "agg2": 1.0}  # seconds
+DEPTHS: Final = ("1", "10", "20")  # of a grouped book
+PRIVATE_PREFIX: Final = "user."
+
+
+class Channel:
+    """One subscription. ``feeds`` are the native channels that it needs."""
+
+    def __init__(self, name: str, feeds: Iterable[str], interval: str = RAW) -> None:
+        self.name = name
+        self.feeds = tuple(feeds)
+        self.period = PERIODS[interval]
+        self.due = 0.0  # on the loop's clock: not before, so that raw is always due
+
+    def take(self, message: Response) -> None:
+        """Take a native message in."""
+
+    def tell(self) -> list[Any]:
+        """Return the data of the notifications that are due, and begin anew."""
+        raise NotImplementedError
+
+
+class Book(Channel):
+    """The whole book as changes, each of which names the one before.
+
+    A native snapshot in the middle, which a slow reader gets, becomes the change that leads to it,
+    so that the chain of ``change_id`` never breaks.
+    """
+
+    def __init__(self, name: str, instrument: Instrument, interval: str) -> None:
+        super().__init__(name, (f"depth.{instrument.code}",), interval)
+        self._code = instrument.code
+        self._now: tuple[dict[str, str], dict[str, str]] = ({}, {})  # bids, asks: price, amount
+        self._told: tuple[dict[str, str], dict[str, str]] | None = None  # what the reader has
+        self._touched: tuple[set[str], set[str]] = (set(), set())
+        self._change = self._told_change = self._time = 0
+        self._begun = False
+
+    def take(self, message: Response) -> None:
+        if not isinstance(message, DepthSnapshot | DepthDelta) or message.instrument != self._code:
+            return
+        fresh = isinstance(message, DepthSnapshot)
+        if not fresh and not self._begun:
+            return  # of before the subscription
+        self._begun = True
+        self._change, self._time = message.sequence, message.time
+        for place, levels in enumerate((message.bids, message.asks)):
+            now, touched = self._now[place], self._touched[place]
+            if fresh:
+                touched.update(now)
+                now.clear()
+            for price, quantity in levels:
+                touched.add(price)
+                if quantity == "0":
+                    now.pop(price, None)
+                else:
+                    now[price] = quantity
+
+    def tell(self) -> list[Any]:
+        if not self._begun or (self._change == self._told_change and self._told is not None):
+            return []
+        data: dict[str, Any] = {
+            "type": "snapshot" if self._told is None else "change",
+            "timestamp": milliseconds(self._time),
+            "instrument_name": self._code,
+            "change_id": self._change,
+        }
+        if self._told is None:
+            self._told = ({}, {})
+        else:
+            data["prev_change_id"] = self._told_change
+        data["bids"], data["asks"] = self._difference(0), self._difference(1)
+        self._told_change = self._change
+        return [data]
+
+    def _difference(self, place: int) -> list[Any]:
+        """Return one side's changes since they were last told, and note that they are."""
+        assert self._told is not None, "told from here on"
+        now, told, touched = self._now[place], self._told[place], self._touched[place]
+        changes: list[Any] = []
+        for price in sorted(touched, key=Decimal, reverse=place == 0):
+            amount, before = now.get(price), told.get(price)
+            if amount == before:
+                continue
+            if amount is None:
+                del told[price]
+                changes.append(("delete", exact(price), 0))
+            else:
+                told[price] = amount
+                action = "new" if before is None else "change"
+                changes.append((action, exact(price), exact(amount)))
+        touched.clear()
+        return changes
+
+
+class State(Channel):
+    """What is told whole whenever it may have changed: ticker, quote, grouped book."""
+
+    def __init__(
+        self, name: str, instrument: Instrument, portrayer: Portrayer, interval: str, depth: int
+    ) -> None:
+        """``depth`` levels of a grouped book; 0: the top alone; -1: the ticker."""
+        kinds = ("depth", "trades", "state") if depth < 0 else ("depth",)
+        super().__init__(name, [f"{kind}.{instrument.code}" for kind in kinds], interval)
+        self._instrument = instrument
+        self._portrayer = portrayer
+        self._depth = depth
+        self._due = True
+
+    def take(self, message: Response) -> None:
+        if isinstance(message, DepthSnapshot | DepthDelta | PublicTrade | InstrumentState):
+            self._due |= message.instrument == self._instrument.code
+
+    def tell(self) -> list[Any]:
+        if not self._due:
+            return []
+        self._due = False
+        instrument, shown = self._instrument, self._portrayer
+        ticker = shown.ticker(instrument)
+        if self._depth < 0:
+            return [ticker]
+        whose = {"instrument_name": instrument.code, "timestamp": ticker["timestamp"]}
+        if not self._depth:
+            return [whose | shown.top(instrument)]
+        levels = shown.levels(instrument, self._depth)
+        return [whose | {"change_id": shown.change_id(instrument)} | levels]
+
+
+class Trades(Channel):
+    """Public trades of some instruments."""
+
+    def __init__(
+        self, name: str, instruments: Iterable[Instrument], portrayer: Portrayer, interval: str
+    ) -> None:
+        codes = [one.code for one in instruments]
+        super().__init__(name, [f"trades.{code}" for code in codes], interval)
+        self._codes = frozenset(codes)
+        self._portrayer = portrayer
+        self._waiting: list[Any] = []
+
+    def take(self, message: Response) -> None:
+        if isinstance(message, PublicTrade) and message.instrument in self._codes:
+            self._waiting.append(self._portrayer.told(message))
+
+    def tell(self) -> list[Any]:
+        waiting, self._waiting = self._waiting, []
+        return [waiting] if waiting else []
+
+
+class Own(Channel):
+    """An account's own orders, trades, or both with the positions that they leave."""
+
+    def __init__(self, name: str, chooser: "Chooser", what: str, interval: str) -> None:
+        super().__init__(name, (), interval)
+        self._what = what
+        self._chooser = chooser
+        self._orders: dict[str, str] = {}  # id to code, in the order in which they changed
+        self._fills: list[Execution] = []
+
+    def take(self, message: Response) -> None:
+        if isinstance(message, OrderReport) and self._chooser.wants(message.instrument):
+            self._orders.pop(message.order_id, None)
+            self._orders[message.order_id] = message.instrument
+            if isinstance(message, Execution):
+                self._fills.append(message)
+
+    def tell(self) -> list[Any]:
+        orders, self._orders = self._orders, {}
+        fills, self._fills = self._fills, []
+        shown = self._chooser.portrayer
+        found = (self._chooser.portray(order_id) for order_id in orders)
+        told = [] if self._what == "trades" else [order for order in found if order is not None]
+        traded = [] if self._what == "orders" else [shown.fill(fill) for fill in fills]
+        if self._what == "orders":
+            return told if not self.period else [told] if told else []
+        if self._what == "trades":
+            return [traded] if traded else []
+        return self._changes(orders, told, traded)
+
+    def _changes(self, orders: dict[str, str], told: list[Any], traded: list[Any]) -> list[Any]:
+        """Return orders, trades and positions, an instrument at a time."""
+        data = []
+        for code in dict.fromkeys(orders.values()):
+            mine = [one for one in traded if one["instrument_name"] == code]
+            data.append(
+                {
+                    "instrument_name": code,
+                    "orders": [one for one in told if one["instrument_name"] == code],
+                    "trades": mine,
+                    "positions": [self._chooser.position(code)] if mine else [],
+                }
+            )
+        return data
+
+
+class Portfolio(Channel):
+    """An account's money, whenever one of its reports may have moved it."""
+
+    def __init__(self, name: str, chooser: "Chooser") -> None:
+        super().__init__(name, (), "100ms")
+        self._chooser = chooser
+        self._due = True
+
+    def take(self, message: Response) -> None:
+        self._due |= not isinstance(
+            message, DepthSnapshot | DepthDelta | PublicTrade | InstrumentState
+        )
+
+    def tell(self) -> list[Any]:
+        due, self._due = self._due, False
+        return [self._chooser.account()] if due else []
+
+
+class Chooser:
+    """Which instruments of an account a channel is about, and how its orders are shown."""
+
+    def __init__(
+        self, hub: Hub, portrayer: Portrayer, account: int, codes: frozenset[str] | None
+    ) -> None:
+        self._hub = hub
+        self.portrayer = portrayer
+        self._account = account
+        self._codes = codes
+
+    def wants(self, code: str) -> bool:
+        """Whether the channel is about an instrument."""
+        return self._codes is None or code in self._codes
+
+    def portray(self, order_id: str) -> Any:
+        """Return an order of the account as it is now; None if it ended too long ago."""
+        return self.portrayer.known_order(int(order_id))
+
+    def position(self, code: str) -> Any:
+        """Return the account's position in an instrument."""
+        instrument = self._hub.feed.instruments.by_code[code]
+        account = self._hub.accounts.by_id[self._account]
+        exposure = self._hub.accounts.exposures(account)[instrument.id]
+        return self.portrayer.position(instrument, exposure)
+
+    def account(self) -> Any:
+        """Return the account's money."""
+        return self.portrayer.account(self._hub.accounts.by_id[self._account])
+
+
+def open_channel(name: str, hub: Hub, portrayer: Portrayer, account: int | None) -> Channel:
+    """Return the channel of a name; raises Failure. ``account``: the caller's, once known."""
+    kind, *parts = name.split(".")
+    instruments = hub.feed.instruments
+    if kind == "user":
+        if account is None:
+            raise Failure(13009, "unauthorized", {"reason": Reason.AUTH_REQUIRED.name})
+        return _own(name, parts, hub, portrayer, account)
+    if kind == "quote" and len(parts) == 1:
+        return State(name, find(instruments, parts[0]), portrayer, RAW, 0)
+    if kind == "trades" and len(parts) in (2, 3):
+        interval = _interval(name, parts[-1])
+        return Trades(name, _chosen(name, hub, parts[:-1]), portrayer, interval)
+    if kind == "ticker" and len(parts) == 2:
+        return State(name, find(instruments, parts[0]), portrayer, _interval(name, parts[1]), -1)
+    if kind == "book" and len(parts) == 2:
+        return Book(name, find(instruments, parts[0]), _interval(name, parts[1]))
+    if kind == "book" and len(parts) == 4 and parts[1] == "none" and parts[2] in DEPTHS:
+        interval, depth = _interval(name, parts[3]), int(parts[2])
+        return State(name, find(instruments, parts[0]), portrayer, interval, depth)
+    raise _no_channel(name)
+
+
+def _own(name: str, parts: list[str], hub: Hub, portrayer: Portrayer, account: int) -> Channel:
+    what, *rest = parts
+    if what == "portfolio" and rest in (["any"], [CURRENCY], [CURRENCY.lower()]):
+        return Portfolio(name, Chooser(hub, portrayer, account, None))
+    if what not in ("orders", "trades", "changes") or len(rest) not in (2, 3):
+        raise _no_channel(name)
+    interval = _interval(name, rest[-1])
+    codes = None
+    if rest[:-1] != ["any", "any"]:
+        codes = frozenset(one.code for one in _chosen(name, hub, rest[:-1]))
+    return Own(name, Chooser(hub, portrayer, account, codes), what, interval)
+
+
+def _chosen(name: str, hub: Hub, parts: list[str]) -> list[Instrument]:
+    """Return the instruments that ``CODE`` or ``KIND.CURRENCY`` chooses."""
+    instruments = hub.feed.instruments
+    if len(parts) == 1:
+        return [find(instruments, parts[0])]
+    kind, currency = parts
+    if kind not in KINDS:
+        raise _no_channel(name)
+    return [
+        one
+        for one in instruments.by_id.values()
+        if kind in ("any", kind_of(one))
+        and currency in ("any", CURRENCY, base_of(one, instruments))
+    ]
+
+
+def _interval(name: str, text: str) -> str:
+    if text not in PERIODS:
+        raise _no_channel(name)
+    return text
+
+
+def _no_channel(name: str) -> Failure:
+    return wrong_param("channels", Reason.NOT_FOUND, "no such channel", ascii(name[:80])[1:-1])

@@ -1,0 +1,126 @@
+"""Who calls: credentials, signatures and tokens, to a native key.
+
+A proof is judged by the native rules: lockout, signature, address, time window. Nonces are not
+asked to rise, because the venue's clients do not make them so; a native logon asks.
+"""
+
+import secrets
+from base64 import b64decode
+from binascii import Error as NotBase64
+from collections import OrderedDict
+from typing import Any, Final, NamedTuple
+
+from exchange.gateway.access import Key, Proof, sign
+from exchange.gateway.dialects.deribit.codes import refusal
+from exchange.gateway.dialects.deribit.params import Auth
+from exchange.gateway.hub import Hub
+from exchange.messages import Reason
+from exchange.messages.access import Right
+
+TOKEN_MS: Final = 900_000  # an access token is good for
+REFRESH_MS: Final = 86_400_000
+TOKENS_KEPT: Final = 8_192  # of both kinds, the newest
+SIGNED_SCHEME, BEARER, BASIC = "deri-hmac-sha256", "bearer", "basic"
+DIGITS_MAX: Final = 16  # of a timestamp
+SCOPE_TEXT: Final = "account:{0} trade:{1} wallet:none block_trade:none custody:none"
+
+
+class Token(NamedTuple):
+    """What a token stands for."""
+
+    key: Key
+    until_ms: int
+    refreshes: bool
+
+
+class Gate:
+    """Knows callers, and gives them tokens. Tokens live in memory: a restart ends them all."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._tokens: OrderedDict[str, Token] = OrderedDict()
+
+    def grant(self, auth: Auth, address: str) -> Key:
+        """Return the key of a ``public/auth``; raises Failure."""
+        if auth.grant_type == "client_credentials":
+            return self._by_secret(auth.client_id, auth.client_secret, address)
+        if auth.grant_type == "refresh_token":
+            return self._by_token(auth.refresh_token, refreshes=True)
+        text = f"{auth.timestamp}\n{auth.nonce}\n{auth.data}".encode()
+        proof = Proof(auth.client_id, text, auth.signature.lower(), auth.timestamp, None, address)
+        return self._judged(proof)
+
+    def admit(self, header: str, signed: str, body: bytes, address: str) -> Key:
+        """Return the key of an HTTP request by its Authorization header; raises Failure.
+
+        ``signed`` is the request's method and target, a line each.
+        """
+        scheme, _, rest = header.partition(" ")
+        scheme = scheme.lower()
+        if scheme == SIGNED_SCHEME:
+            return self._by_header(rest, signed, body, address)
+        if scheme == BEARER:
+            return self._by_token(rest.strip(), refreshes=False)
+        if scheme == BASIC:
+            try:
+                key_id, _, secret = b64decode(rest, validate=True).decode().partition(":")
+            except (NotBase64, ValueError):
+                raise refusal(Reason.SYNTAX, "not Base64") from None
+            return self._by_secret(key_id, secret, address)
+        raise refusal(Reason.AUTH_REQUIRED, f"schemes: {SIGNED_SCHEME}, {BEARER}, {BASIC}")
+
+    def issue(self, key: Key) -> dict[str, Any]:
+        """Return the tokens of a key, as ``public/auth`` answers."""
+        now = self._hub.now_ms()
+        write = "read_write" if key.may(Right.TRADE) else "read"
+        return {
+            "access_token": self._keep(Token(key, now + TOKEN_MS, refreshes=False)),
+            "refresh_token": self._keep(Token(key, now + REFRESH_MS, refreshes=True)),
+            "expires_in": TOKEN_MS // 1_000,
+            "token_type": BEARER,
+            "scope": SCOPE_TEXT.format("read", write),
+        }
+
+    def _keep(self, token: Token) -> str:
+        text = secrets.token_urlsafe(32)
+        self._tokens[text] = token
+        if len(self._tokens) > TOKENS_KEPT:
+            self._tokens.popitem(last=False)
+        return text
+
+    def _by_token(self, text: str, *, refreshes: bool) -> Key:
+        token = self._tokens.get(text)
+        now = self._hub.now_ms()
+        if token is None or token.refreshes != refreshes or token.until_ms <= now:
+            raise refusal(Reason.AUTH_REQUIRED, "no such token, or it has ended")
+        if self._hub.keys.revoked({token.key.key_id}, now):
+            raise refusal(Reason.AUTH_REQUIRED, "the key is gone")
+        if refreshes:
+            del self._tokens[text]
+        return token.key
+
+    def _by_secret(self, key_id: str, secret: str, address: str) -> Key:
+        now = self._hub.now_ms()
+        text = f"{now}\n{key_id}".encode()
+        return self._judged(Proof(key_id, text, sign(secret, text), now, None, address))
+
+    def _by_header(self, parts: str, signed: str, body: bytes, address: str) -> Key:
+        pairs = (part.strip().partition("=") for part in parts.split(","))
+        said = {name: value for name, _, value in pairs}
+        stamp = said.get("ts", "")
+        if not {"id", "ts", "sig", "nonce"} <= said.keys() or not is_time(stamp):
+            raise refusal(Reason.SYNTAX, f"{SIGNED_SCHEME} id=,ts=,sig=,nonce=")
+        text = f"{stamp}\n{said['nonce']}\n{signed}\n".encode() + body + b"\n"
+        proof = Proof(said["id"], text, said["sig"].lower(), int(stamp), None, address)
+        return self._judged(proof)
+
+    def _judged(self, proof: Proof) -> Key:
+        judged = self._hub.keys.check(proof, self._hub.now_ms())
+        if isinstance(judged, Key):
+            return judged
+        raise refusal(judged)
+
+
+def is_time(text: str) -> bool:
+    """Whether text is a number of milliseconds."""
+    return len(text) <= DIGITS_MAX and text.isascii() and text.isdigit()

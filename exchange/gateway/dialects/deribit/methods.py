@@ -1,0 +1,121 @@
+"""Every method by its name: what it takes, which right it needs, what answers it."""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from exchange.gateway.access import Key
+from exchange.gateway.dialects.deribit import params as take
+from exchange.gateway.dialects.deribit.answers import Market, Own
+from exchange.gateway.dialects.deribit.blotter import Blotter
+from exchange.gateway.dialects.deribit.codes import refusal
+from exchange.gateway.dialects.deribit.gate import Gate
+from exchange.gateway.dialects.deribit.portray import Portrayer
+from exchange.gateway.dialects.deribit.rpc import Call, Failure, unknown_method
+from exchange.gateway.dialects.deribit.trading import CancelAll, Trading
+from exchange.gateway.hub import Hub
+from exchange.messages import Reason
+from exchange.messages.access import Right
+
+PUBLIC, PRIVATE = "public/", "private/"
+# Of one connection; ``peer`` has them.
+CONNECTION_METHODS: Final = frozenset(
+    {
+        "public/subscribe",
+        "public/unsubscribe",
+        "public/unsubscribe_all",
+        "public/set_heartbeat",
+        "public/disable_heartbeat",
+        "private/subscribe",
+        "private/unsubscribe",
+        "private/unsubscribe_all",
+        "private/logout",
+    }
+)
+
+
+class Method(NamedTuple):
+    """One method. ``answer`` takes the caller's account, if the method needs a right, and what
+    ``takes`` says."""
+
+    takes: type[msgspec.Struct]
+    answer: Callable[..., Any]
+    right: Right = Right.PUBLIC
+
+
+class Methods:
+    """The methods that any caller may use, over HTTP or a WebSocket."""
+
+    def __init__(self, hub: Hub, blotter: Blotter) -> None:
+        self.hub = hub
+        self.blotter = blotter
+        self.portrayer = Portrayer(hub, blotter)
+        self.gate = Gate(hub)
+        trading = Trading(hub, blotter, self.portrayer)
+        market = Market(hub, blotter, self.portrayer)
+        own = Own(hub, blotter, self.portrayer, trading)
+        read, trade, cancel = Right.READ, Right.TRADE, Right.CANCEL
+        self.known: dict[str, Method] = {
+            "public/get_time": Method(take.Nothing, market.time),
+            "public/test": Method(take.Nothing, market.test),
+            "public/hello": Method(take.Nothing, market.test),
+            "public/status": Method(take.Nothing, market.status),
+            "public/get_currencies": Method(take.Nothing, market.currencies),
+            "public/get_instruments": Method(take.Listed, market.instruments),
+            "public/get_instrument": Method(take.OneInstrument, market.instrument),
+            "public/get_contract_size": Method(take.OneInstrument, market.contract_size),
+            "public/get_order_book": Method(take.Book, market.book),
+            "public/ticker": Method(take.OneInstrument, market.ticker),
+            "public/get_book_summary_by_currency": Method(take.Listed, market.summaries),
+            "public/get_book_summary_by_instrument": Method(take.Listed, market.summaries),
+            "public/get_last_trades_by_instrument": Method(take.Slice, market.trades),
+            "public/get_last_trades_by_instrument_and_time": Method(take.Slice, market.trades),
+            "public/get_last_trades_by_currency": Method(take.Slice, market.trades),
+            "public/get_last_trades_by_currency_and_time": Method(take.Slice, market.trades),
+            "private/buy": Method(take.Order, trading.buy, trade),
+            "private/sell": Method(take.Order, trading.sell, trade),
+            "private/edit": Method(take.Edit, trading.edit, trade),
+            "private/cancel": Method(take.CancelOne, trading.cancel, cancel),
+            "private/cancel_all": Method(CancelAll, trading.cancel_all, cancel),
+            "private/cancel_all_by_instrument": Method(CancelAll, trading.cancel_all, cancel),
+            "private/cancel_all_by_currency": Method(CancelAll, trading.cancel_all, cancel),
+            "private/get_order_state": Method(take.OneOrder, own.order, read),
+            "private/get_open_orders": Method(take.Listed, own.open_orders, read),
+            "private/get_open_orders_by_currency": Method(take.Listed, own.open_orders, read),
+            "private/get_open_orders_by_instrument": Method(take.Listed, own.open_orders, read),
+            "private/get_open_orders_by_label": Method(take.Labelled, own.open_labelled, read),
+            "private/get_order_history_by_currency": Method(take.Slice, own.history, read),
+            "private/get_order_history_by_instrument": Method(take.Slice, own.history, read),
+            "private/get_user_trades_by_currency": Method(take.Slice, own.trades, read),
+            "private/get_user_trades_by_currency_and_time": Method(take.Slice, own.trades, read),
+            "private/get_user_trades_by_instrument": Method(take.Slice, own.trades, read),
+            "private/get_user_trades_by_instrument_and_time": Method(take.Slice, own.trades, read),
+            "private/get_user_trades_by_order": Method(take.Slice, own.trades_of_order, read),
+            "private/get_positions": Method(take.Listed, own.positions, read),
+            "private/get_position": Method(take.OneInstrument, own.position, read),
+            "private/get_account_summary": Method(take.Listed, own.summary, read),
+            "private/get_account_summaries": Method(take.Nothing, own.summaries, read),
+        }  # fmt: skip
+
+    def answer(self, call: Call, key: Key | None) -> Any:
+        """Return a call's result, or the Wish that it is; raises Failure."""
+        method = self.known.get(call.method)
+        if method is None:
+            if call.method in CONNECTION_METHODS:
+                raise Failure(10030, "must_be_websocket_request")
+            raise unknown_method(call.method)
+        if method.right is Right.PUBLIC:
+            return method.answer(take.convert(call.params, method.takes))
+        account = self.permitted(key, method.right).account
+        return method.answer(account, take.convert(call.params, method.takes))
+
+    def permitted(self, key: Key | None, right: Right) -> Key:
+        """Return the caller's key if it has a right; raises Failure."""
+        if key is None:
+            raise refusal(Reason.AUTH_REQUIRED, "public/auth first, or sign the request")
+        if not key.may(right):
+            raise refusal(Reason.SCOPE, f"the key's scope is {key.scope}")
+        if key.account not in self.hub.accounts.by_id:
+            raise refusal(Reason.UNKNOWN_ACCOUNT)
+        return key

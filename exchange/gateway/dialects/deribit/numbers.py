@@ -1,0 +1,59 @@
+"""Numbers as Deribit's clients write and read them, and exact decimal text, both ways.
+
+No float is made here: a JSON number is read from its digits and written as the digits that the
+native protocol has.
+"""
+
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from exchange.gateway.dialects.deribit.rpc import wrong_param
+from exchange.messages import Reason
+
+DIGITS_MAX: Final = 40  # before and behind the point
+NANOSECONDS_PER_MS: Final = 1_000_000
+
+
+def exact(text: str) -> msgspec.Raw:
+    """Return decimal text as a JSON number with the same digits."""
+    return msgspec.Raw(text.encode())
+
+
+def plain(value: object, param: str) -> str:
+    """Return a parameter's number as decimal text without an exponent or needless zeros.
+
+    A client may send it as a JSON number (``2.65``, ``8e-7``) or as text. Raises Failure.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | str | Decimal):
+        raise wrong_param(param, Reason.SYNTAX, "not a number")
+    if isinstance(value, str) and not (value.isascii() and set(value) <= _NUMBER):
+        raise wrong_param(param, Reason.SYNTAX, "not a number")
+    try:
+        number = Decimal(value)
+    except ArithmeticError:
+        raise wrong_param(param, Reason.SYNTAX, "not a number") from None
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int):
+        raise wrong_param(param, Reason.SYNTAX, "not a number")
+    if max(number.adjusted(), -exponent) > DIGITS_MAX:
+        raise wrong_param(param, Reason.SYNTAX, f"more than {DIGITS_MAX} digits")
+    text = format(number, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+_NUMBER: Final = frozenset("0123456789.eE+-")
+
+
+def milliseconds(time_ns: int) -> int:
+    """Return log time as the clients' timestamps count it."""
+    return time_ns // NANOSECONDS_PER_MS
+
+
+def half_even(dividend: int, divisor: int) -> int:
+    """Return a quotient of integers, rounded to the nearest, a half to the even one."""
+    whole, rest = divmod(dividend, divisor)
+    twice = 2 * rest
+    up = twice > divisor or (twice == divisor and whole % 2 == 1)
+    return whole + up

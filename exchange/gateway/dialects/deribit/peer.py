@@ -1,0 +1,300 @@
+"""One WebSocket of the dialect: JSON-RPC on its outer side, a native session's frames on its inner.
+
+To the link it is a socket. What a client asks is answered here or passed on as a native request;
+what the session says answers those requests and feeds the channels.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from secrets import token_hex
+from typing import Any, Final
+
+import msgspec
+
+from exchange.gateway.access import Key
+from exchange.gateway.decode import Refused
+from exchange.gateway.dialects.deribit import codes, rpc
+from exchange.gateway.dialects.deribit import params as take
+from exchange.gateway.dialects.deribit.calls import LOGON, Pending, Wish
+from exchange.gateway.dialects.deribit.channels import Channel, open_channel
+from exchange.gateway.dialects.deribit.methods import PRIVATE, Methods
+from exchange.gateway.dialects.deribit.rpc import Call, Failure, wrong_param
+from exchange.gateway.frames import WSMessage, WSMsgType
+from exchange.gateway.rejects import from_refused
+from exchange.gateway.server import CLOSE_IDLE, Link, Socket
+from exchange.gateway.session import (
+    CLOSE_POLICY,
+    LOGON_LIMIT,
+    MALFORMED_LIMIT,
+    Session,
+    Stage,
+)
+from exchange.messages import Limit, Reason
+from exchange.messages.access import Right
+from exchange.messages.wire import (
+    MSGPACK_PROTOCOL,
+    AnyResponse,
+    Logon,
+    Subscribe,
+    Unsubscribe,
+    encode_msgpack,
+)
+from exchange.messages.wire_base import Request
+
+TICK_SECONDS: Final = 0.1  # between two looks at what is due
+HEARTBEAT_SECONDS_MIN: Final = 10
+HEARTBEAT_SECONDS_MAX: Final = 3_600
+CLOSE_NORMAL: Final = 1000
+read_frame: Final = msgspec.msgpack.Decoder(list[AnyResponse]).decode
+
+
+class PeerLink(Link):
+    """The link of a peer, and the peer's own clock."""
+
+    def __init__(
+        self, methods: Methods, socket: Socket, abort: Callable[[], None], address: str
+    ) -> None:
+        self._peer = Peer(methods, socket, address)
+        super().__init__(methods.hub, self._peer, abort, address)
+        self._peer.attend(self.session)
+
+    async def serve(self) -> None:
+        """As any link does, with the clock running."""
+        beating = asyncio.create_task(self._peer.beat())
+        try:
+            await super().serve()
+        finally:
+            beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await beating
+
+
+class Peer:
+    """See above. ``attend`` tells it its session, once there is one."""
+
+    ws_protocol: str | None = MSGPACK_PROTOCOL
+    _session: Session
+
+    def __init__(self, methods: Methods, socket: Socket, address: str) -> None:
+        self._methods = methods
+        self._socket = socket
+        self._address = address
+        self._pending = Pending()
+        self._channels: dict[str, Channel] = {}
+        self._out: list[bytes] = []  # answers that are to be sent
+        self._sending = asyncio.Lock()  # what a channel says leaves in the order in which it does
+        self._malformed = self._bad_logons = 0
+        self._heartbeat = 0.0  # seconds; 0: none
+        self._beat_due = 0.0
+        self._heard = True  # since the last heartbeat
+        self._asked = False  # whether it lives
+        self._own: dict[str, Callable[[Call], Any]] = {
+            "public/auth": self._auth,
+            "public/subscribe": self._subscribe,
+            "private/subscribe": self._subscribe,
+            "public/unsubscribe": self._unsubscribe,
+            "private/unsubscribe": self._unsubscribe,
+            "public/unsubscribe_all": self._unsubscribe_all,
+            "private/unsubscribe_all": self._unsubscribe_all,
+            "public/set_heartbeat": self._set_heartbeat,
+            "public/disable_heartbeat": self._disable_heartbeat,
+            "private/logout": self._logout,
+        }
+
+    def attend(self, session: Session) -> None:
+        """Speak for a session. Its frames are the writer's: translating takes its time."""
+        self._session = session
+        session.send_now = None
+
+    # What the link asks of a socket
+
+    async def receive(self) -> WSMessage:
+        """Return the next native request, or whatever is no request."""
+        while True:
+            message = await self._socket.receive()
+            if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+                return message
+            self._heard, self._asked = True, False
+            request = self._take(message.data)
+            await self._flush()
+            if request is not None:
+                return WSMessage(WSMsgType.BINARY, encode_msgpack(request), None)
+            if self._session.closing is not None:
+                return WSMessage(WSMsgType.CLOSED, None, None)
+
+    async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
+        """Send what a native frame means to the client: answers, then notifications."""
+        for told in read_frame(message):
+            self._pending.settle(told)
+            for channel in self._channels.values():
+                channel.take(told)
+        await self._flush()
+
+    async def pong(self, message: bytes) -> None:
+        """Answer a ping."""
+        await self._socket.pong(message)
+
+    async def close(self, *, code: int, message: bytes) -> bool:
+        """Close the client's socket."""
+        return await self._socket.close(code=code, message=message)
+
+    # The clock
+
+    async def beat(self) -> None:
+        """Send what comes due, until cancelled or the connection ends."""
+        with suppress(ConnectionResetError):
+            while True:
+                await asyncio.sleep(TICK_SECONDS)
+                self._beat_heart()
+                await self._flush()
+
+    def _beat_heart(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self._heartbeat or now < self._beat_due:
+            return
+        self._beat_due = now + self._heartbeat
+        if self._heard:
+            self._out.append(rpc.heartbeat("heartbeat"))
+        elif self._asked:
+            self._session.close(CLOSE_IDLE, "a test request was not answered")
+        else:
+            self._out.append(rpc.heartbeat("test_request"))
+            self._asked = True
+        self._heard = False
+
+    async def _flush(self) -> None:
+        """Send the answers and what the channels that are due have to say."""
+        async with self._sending:
+            frames, self._out = self._out, []
+            now = asyncio.get_running_loop().time()
+            for channel in list(self._channels.values()):
+                if now >= channel.due:
+                    told = channel.tell()
+                    frames += [rpc.notification(channel.name, data) for data in told]
+                    if told:
+                        channel.due = now + channel.period
+            for frame in frames:
+                await self._socket.send_frame(frame, WSMsgType.TEXT)
+
+    # Calls
+
+    def _take(self, data: str | bytes) -> Request | None:
+        """Answer a frame, or return the native request that will bring its answer."""
+        taken, value = rpc.now_us(), None
+        try:
+            if isinstance(data, bytes):
+                raise rpc.not_text()
+            value = rpc.read(data)
+            call = rpc.call_of(value, taken)
+        except Failure as failure:
+            self._out.append(rpc.error(rpc.id_of(value), taken, failure))
+            self._malformed += 1
+            if self._malformed >= MALFORMED_LIMIT:
+                self._session.close(CLOSE_POLICY, "too many malformed messages")
+            return None
+        try:
+            outcome = self._answer(call)
+        except Failure as failure:
+            outcome = failure
+        if not isinstance(outcome, Wish):
+            self._reply(call, outcome)
+            return None
+        self._pending.add(outcome, lambda result: self._reply(call, result))
+        return outcome.request
+
+    def _answer(self, call: Call) -> Any:
+        own = self._own.get(call.method)
+        if own is None:
+            return self._methods.answer(call, self._key)
+        if call.method.startswith(PRIVATE):
+            self._methods.permitted(self._key, Right.READ)
+        return own(call)
+
+    def _reply(self, call: Call, outcome: Any) -> None:
+        if isinstance(outcome, Failure):
+            self._out.append(rpc.error(call.id, call.taken_us, outcome))
+        else:
+            self._out.append(rpc.answer(call.id, call.taken_us, outcome))
+
+    @property
+    def _key(self) -> Key | None:
+        return self._session.key if self._session.stage is Stage.READY else None
+
+    def _auth(self, call: Call) -> Any:
+        """Log the connection on; once it is, give new tokens to the same key."""
+        methods, session = self._methods, self._session
+        try:
+            key = methods.gate.grant(take.convert(call.params, take.Auth), self._address)
+        except Failure:
+            self._bad_logons += 1
+            if self._bad_logons >= LOGON_LIMIT:
+                session.close(CLOSE_POLICY, "too many refused logons")
+            raise
+        if session.key is not None:
+            if session.stage is Stage.READY and session.key.key_id == key.key_id:
+                return methods.gate.issue(key)
+            raise codes.refusal(Reason.SESSION_LIVE, "this connection has another logon")
+        logon = Logon(key_id=key.key_id, timestamp_ms=methods.hub.now_ms(), nonce=0, signature="")
+        try:
+            methods.hub.log_on(session, key, logon)
+        except Refused as refused:
+            raise codes.failure(from_refused(refused)) from None
+        return Wish(LOGON, None, lambda _: methods.gate.issue(key))
+
+    def _subscribe(self, call: Call) -> Any:
+        names = list(dict.fromkeys(take.convert(call.params, take.Channels).channels))
+        account = None if self._key is None else self._key.account
+        if len(self._channels.keys() | set(names)) > Limit.SUBSCRIPTIONS:
+            told = f"{Limit.SUBSCRIPTIONS.value} channels"
+            raise codes.refusal(Reason.SUBSCRIPTIONS_FULL, told)
+        hub, portrayer = self._methods.hub, self._methods.portrayer
+        opened = {
+            name: open_channel(name, hub, portrayer, account)
+            for name in names
+            if name not in self._channels
+        }
+        self._channels |= opened
+        feeds = sorted({feed for channel in opened.values() for feed in channel.feeds})
+        if not feeds:
+            return names
+        request = Subscribe(request_id=token_hex(12), channels=feeds)
+        if len(self._session.channels.union(feeds)) > Limit.SUBSCRIPTIONS:
+            for name in opened:  # the session will refuse it
+                del self._channels[name]
+        return Wish(request.request_id, request, lambda _: names)
+
+    def _unsubscribe(self, call: Call) -> Any:
+        names = take.convert(call.params, take.Channels).channels
+        return self._leave([name for name in dict.fromkeys(names) if name in self._channels])
+
+    def _unsubscribe_all(self, call: Call) -> Any:
+        left = self._leave(list(self._channels))
+        return "ok" if not isinstance(left, Wish) else Wish(left.id, left.request, lambda _: "ok")
+
+    def _leave(self, names: list[str]) -> Any:
+        for name in names:
+            del self._channels[name]
+        needed = {feed for channel in self._channels.values() for feed in channel.feeds}
+        feeds = sorted(self._session.channels - needed)
+        if not feeds:
+            return names
+        request = Unsubscribe(request_id=token_hex(12), channels=feeds)
+        return Wish(request.request_id, request, lambda _: names)
+
+    def _set_heartbeat(self, call: Call) -> str:
+        interval = take.convert(call.params, take.Heartbeat).interval
+        if not HEARTBEAT_SECONDS_MIN <= interval <= HEARTBEAT_SECONDS_MAX:
+            told = f"{HEARTBEAT_SECONDS_MIN} to {HEARTBEAT_SECONDS_MAX}"
+            raise wrong_param("interval", Reason.PARAMETER_RANGE, told, str(interval))
+        self._heartbeat = float(interval)
+        self._beat_due = asyncio.get_running_loop().time() + interval
+        return "ok"
+
+    def _disable_heartbeat(self, call: Call) -> str:
+        self._heartbeat = 0.0
+        return "ok"
+
+    def _logout(self, call: Call) -> str:
+        self._session.close(CLOSE_NORMAL, "logged out")
+        return "ok"

@@ -1,0 +1,292 @@
+"""Orders, trades, positions and balances as Deribit's clients read them."""
+
+from base64 import b32encode
+from decimal import Decimal
+from secrets import token_bytes
+from typing import Any, Final
+
+from exchange.gateway.accounts import Account, Exposure
+from exchange.gateway.dialects.deribit.blotter import Blotter, Day, Print, Ticket, tif_name
+from exchange.gateway.dialects.deribit.instruments import (
+    CURRENCY,
+    base_of,
+    book_state,
+    kind_of,
+    mark_text,
+)
+from exchange.gateway.dialects.deribit.numbers import exact, half_even, milliseconds
+from exchange.gateway.hub import Hub
+from exchange.marketdata.depth import BUY, SELL
+from exchange.marketdata.instruments import Instrument, micros_text
+from exchange.messages import Limit
+from exchange.messages.wire import Execution, PublicTrade
+
+ID_START: Final = "drb"
+ID_CHARS: Final = 15  # ID_START and sixty random bits; "_" and the label follow
+LABEL_CHARS: Final = Limit.CLIENT_ID_CHARS - ID_CHARS - 1
+
+
+def side_name(sell: bool) -> str:
+    """Return a direction."""
+    return "sell" if sell else "buy"
+
+
+def label_of(text: str) -> str:
+    """Return the label that a client order id of the dialect was made from; others as they are."""
+    head, mark, label = text.partition("_")
+    return label if mark and len(head) == ID_CHARS and head.startswith(ID_START) else text
+
+
+def client_order_id(label: str) -> str:
+    """Return a client order id of its own for an order with a label; labels need not differ."""
+    return f"{ID_START}{b32encode(token_bytes(10)).decode()[:12]}_{label}"
+
+
+class Portrayer:
+    """Makes answers from what the hub and the blotter know."""
+
+    def __init__(self, hub: Hub, blotter: Blotter) -> None:
+        self._hub = hub
+        self._blotter = blotter
+        self._instruments = hub.feed.instruments
+
+    def known_order(self, order_id: int) -> dict[str, Any] | None:
+        """Return an order by its id; None if it ended too long ago."""
+        ticket = self._blotter.orders.get(order_id)
+        return None if ticket is None else self.order(ticket)
+
+    def order(self, ticket: Ticket) -> dict[str, Any]:
+        """Return an order."""
+        instrument = self._instruments.by_id[ticket.instrument]
+        average = "0"
+        if ticket.filled:
+            average = micros_text(half_even(ticket.value * instrument.tick_scale, ticket.filled))
+        kind = "market" if ticket.market else "limit"
+        waiting = ticket.stop and not ticket.filled and ticket.state == "untriggered"
+        shown: dict[str, Any] = {
+            "order_id": str(ticket.id),
+            "order_state": ticket.state,
+            "order_type": f"stop_{kind}" if ticket.stop else kind,
+            "instrument_name": instrument.code,
+            "direction": side_name(ticket.sell),
+            "price": exact(instrument.price_text(ticket.price)),
+            "amount": ticket.quantity,
+            "contracts": ticket.quantity,
+            "filled_amount": ticket.filled,
+            "average_price": exact(average),
+            "max_show": ticket.display or ticket.quantity,
+            "time_in_force": tif_name(ticket.tif),
+            "post_only": ticket.post_only,
+            "reject_post_only": ticket.post_only,
+            "reduce_only": ticket.reduce_only,
+            "replaced": ticket.replaced,
+            "label": label_of(ticket.text),
+            "creation_timestamp": milliseconds(ticket.created),
+            "last_update_timestamp": milliseconds(ticket.updated),
+            "api": True,
+            "web": False,
+            "mmp": False,
+            "is_liquidation": False,
+        }
+        if ticket.market and not ticket.price:
+            shown["price"] = "market_price"
+        if ticket.stop:
+            shown["trigger"] = "last_price"
+            shown["trigger_price"] = exact(instrument.price_text(ticket.trigger))
+            shown["triggered"] = not waiting
+        if ticket.why:
+            shown["cancel_reason"] = ticket.why.lower()
+        return shown
+
+    def fill(self, execution: Execution) -> dict[str, Any]:
+        """Return an account's side of a trade."""
+        ticket = self._blotter.orders.get(int(execution.order_id))
+        instrument = self._instruments.by_code[execution.instrument]
+        market = ticket is not None and ticket.market
+        mark = exact(mark_text(instrument, self._instruments))
+        return {
+            "trade_id": execution.match_number,
+            "trade_seq": int(execution.match_number),
+            "timestamp": milliseconds(execution.time),
+            "instrument_name": execution.instrument,
+            "order_id": execution.order_id,
+            "order_type": "market" if market else "limit",
+            "direction": execution.side,
+            "price": exact(execution.price),
+            "amount": exact(execution.quantity),
+            "contracts": exact(execution.quantity),
+            "fee": exact(execution.fee),
+            "fee_currency": CURRENCY,
+            "liquidity": "M" if execution.liquidity == "maker" else "T",
+            "state": "filled" if execution.leaves_quantity == "0" else "open",
+            "label": label_of(execution.client_order_id),
+            "post_only": ticket is not None and ticket.post_only,
+            "reduce_only": ticket is not None and ticket.reduce_only,
+            "tick_direction": 1,
+            "mark_price": mark,
+            "index_price": mark,
+            "self_trade": False,
+            "matching_id": None,
+            "api": True,
+            "mmp": False,
+        }
+
+    def print(self, shown: Print) -> dict[str, Any]:
+        """Return a public trade; an auction's, which has no aggressor, by the tick rule."""
+        trade = shown.trade
+        direction = trade.aggressor or side_name(shown.direction > 1)
+        mark = exact(micros_text(shown.mark))
+        return {
+            "trade_id": trade.match_number,
+            "trade_seq": int(trade.match_number),
+            "timestamp": milliseconds(trade.time),
+            "instrument_name": trade.instrument,
+            "direction": direction,
+            "price": exact(trade.price),
+            "amount": exact(trade.quantity),
+            "contracts": exact(trade.quantity),
+            "tick_direction": shown.direction,
+            "mark_price": mark,
+            "index_price": mark,
+        }
+
+    def told(self, trade: PublicTrade) -> dict[str, Any]:
+        """Return a public trade that the feed tells of."""
+        number = self._instruments.by_code[trade.instrument].id
+        for shown in reversed(self._blotter.prints[number]):
+            if shown.trade.match_number == trade.match_number:
+                return self.print(shown)
+        return self.print(Print(trade, 1, self._instruments.by_id[number].mark))
+
+    def top(self, instrument: Instrument) -> dict[str, Any]:
+        """Return the best price and amount of each side; null where there is none."""
+        shown: dict[str, Any] = {}
+        depth = self._hub.feed.depths[instrument.id]
+        for name, side, place in (("bid", BUY, -1), ("ask", SELL, 0)):
+            levels = depth.sides[side]
+            best = levels.peekitem(place) if levels else None
+            shown[f"best_{name}_price"] = best and exact(instrument.price_text(best[0]))
+            shown[f"best_{name}_amount"] = best[1] if best else 0
+        return shown
+
+    def levels(self, instrument: Instrument, depth: int) -> dict[str, Any]:
+        """Return the best levels of both sides, best first, as ``[price, amount]``."""
+        known = self._hub.feed.depths[instrument.id]
+        return {
+            name: [[exact(instrument.price_text(price)), lots] for price, lots in side[:depth]]
+            for name, side in (("bids", known.bids()), ("asks", known.asks()))
+        }
+
+    def change_id(self, instrument: Instrument) -> int:
+        """Return the sequence that a book of now has, as its channel's messages count."""
+        return self._hub.feed.sent.get(instrument.id, 0)
+
+    def ticker(self, instrument: Instrument) -> dict[str, Any]:
+        """Return where an instrument stands."""
+        mark = exact(mark_text(instrument, self._instruments))
+        last = self._blotter.last.get(instrument.id)
+        settled = instrument.settlement_price
+        return {
+            "instrument_name": instrument.code,
+            "timestamp": milliseconds(self._hub.feed.time),
+            "state": book_state(instrument),
+            "last_price": None if last is None else exact(instrument.price_text(last)),
+            "mark_price": mark,
+            "index_price": mark,
+            "estimated_delivery_price": mark,
+            "settlement_price": None if settled is None else exact(micros_text(settled)),
+            "min_price": exact(instrument.price_text(instrument.low_ticks)),
+            "max_price": exact(instrument.price_text(instrument.high_ticks)),
+            "open_interest": self.open_interest(instrument),
+            "stats": self.stats(instrument),
+            **self.top(instrument),
+        }
+
+    def open_interest(self, instrument: Instrument) -> int:
+        """Return the lots that are held long."""
+        accounts = self._hub.accounts.by_id.values()
+        held = (account.holdings.get(instrument.id) for account in accounts)
+        return sum(max(0, holding.net) for holding in held if holding is not None)
+
+    def stats(self, instrument: Instrument) -> dict[str, Any]:
+        """Return the trades of the business day in figures."""
+        day = self._blotter.days.get(instrument.id) or Day()
+        traded = day.volume > 0
+        change = 100 * Decimal(day.last - day.first) / abs(day.first) if day.first else None
+        return {
+            "volume": day.volume,
+            "volume_notional": exact(micros_text(day.notional)),
+            "volume_usd": exact(micros_text(day.notional)),
+            "high": exact(instrument.price_text(day.high)) if traded else None,
+            "low": exact(instrument.price_text(day.low)) if traded else None,
+            "price_change": None if change is None else exact(f"{change:.4f}"),
+        }
+
+    def summary(self, instrument: Instrument) -> dict[str, Any]:
+        """Return what a list of instruments shows of each."""
+        top, ticker = self.top(instrument), self.ticker(instrument)
+        bid, ask = top["best_bid_price"], top["best_ask_price"]
+        return {
+            "instrument_name": instrument.code,
+            "base_currency": base_of(instrument, self._instruments),
+            "quote_currency": CURRENCY,
+            "creation_timestamp": ticker["timestamp"],
+            "bid_price": bid,
+            "ask_price": ask,
+            "last": ticker["last_price"],
+            "mark_price": ticker["mark_price"],
+            "open_interest": ticker["open_interest"],
+            **ticker["stats"],
+        }
+
+    def position(self, instrument: Instrument, exposure: Exposure) -> dict[str, Any]:
+        """Return a position; ``average_price`` is since it was last settled."""
+        accounts, net = self._hub.accounts, exposure.net
+        hold = exact(micros_text(accounts.hold(instrument.id, exposure)))
+        gain = exact(micros_text(accounts.unrealized(instrument.id, exposure)))
+        average = 0
+        if net:
+            sign = 1 if net > 0 else -1
+            average = half_even(sign * exposure.cost, abs(net) * instrument.multiplier)
+        settled = instrument.settlement_price
+        mark = exact(mark_text(instrument, self._instruments))
+        return {
+            "instrument_name": instrument.code,
+            "kind": kind_of(instrument),
+            "direction": "zero" if not net else side_name(net < 0),
+            "size": net,
+            "size_currency": net * instrument.multiplier,
+            "average_price": exact(micros_text(average)),
+            "mark_price": mark,
+            "index_price": mark,
+            "settlement_price": None if settled is None else exact(micros_text(settled)),
+            "floating_profit_loss": gain,
+            "total_profit_loss": gain,
+            "realized_profit_loss": 0,
+            "initial_margin": hold,
+            "maintenance_margin": hold,
+            "delta": net * instrument.multiplier,
+        }
+
+    def account(self, account: Account) -> dict[str, Any]:
+        """Return an account's money in USD."""
+        exposures = self._hub.accounts.exposures(account)
+        required = self._hub.queries.required(account, exposures)
+        gain = sum(self._hub.accounts.unrealized(*item) for item in exposures.items())
+        margin = exact(micros_text(required))
+        free = exact(micros_text(account.cash - required))
+        equity = exact(micros_text(account.cash + gain))
+        return {
+            "currency": CURRENCY,
+            "balance": exact(micros_text(account.cash)),
+            "equity": equity,
+            "margin_balance": equity,
+            "available_funds": free,
+            "available_withdrawal_funds": free,
+            "initial_margin": margin,
+            "maintenance_margin": margin,
+            "futures_session_upl": exact(micros_text(gain)),
+            "session_upl": exact(micros_text(gain)),
+            "total_pl": exact(micros_text(gain)),
+            "portfolio_margining_enabled": False,
+        }

@@ -1,0 +1,196 @@
+"""The private methods that change orders, as native requests."""
+
+import re
+from secrets import token_hex
+from typing import Any, Final, Literal
+
+from exchange.gateway.dialects.deribit.blotter import Blotter, Ticket
+from exchange.gateway.dialects.deribit.calls import Wish
+from exchange.gateway.dialects.deribit.codes import TIMED_OUT, refusal
+from exchange.gateway.dialects.deribit.instruments import CURRENCY, find
+from exchange.gateway.dialects.deribit.numbers import plain
+from exchange.gateway.dialects.deribit.params import Act, CancelOne, Edit, Order
+from exchange.gateway.dialects.deribit.portray import (
+    LABEL_CHARS,
+    Portrayer,
+    client_order_id,
+)
+from exchange.gateway.dialects.deribit.rpc import Failure, wrong_param
+from exchange.gateway.hub import Hub
+from exchange.messages import Reason
+from exchange.messages.wire import (
+    Accepted,
+    Cancel,
+    Enter,
+    OrderReport,
+    Replace,
+    SideText,
+    TimeInForceText,
+)
+from exchange.messages.wire_mass import MassCancel, MassCancelled
+
+_LABEL: Final = re.compile(rf"[A-Za-z0-9._-]{{0,{LABEL_CHARS}}}")
+_TIMES: Final[dict[str, TimeInForceText]] = {
+    "good_til_cancelled": "GTC",
+    "good_til_day": "DAY",
+    "immediate_or_cancel": "IOC",
+    "fill_or_kill": "FOK",
+}
+
+
+class CancelAll(Act, frozen=True, kw_only=True):
+    """Which orders are to be cancelled."""
+
+    instrument_name: str | None = None
+    currency: str = CURRENCY
+    kind: Literal["any", "future"] = "any"
+    type: Literal["all"] = "all"
+    detailed: Literal[False] = False
+
+
+class Trading:
+    """Makes wishes; what a record can carry is the engine's to judge."""
+
+    def __init__(self, hub: Hub, blotter: Blotter, portrayer: Portrayer) -> None:
+        self._hub = hub
+        self._blotter = blotter
+        self._portrayer = portrayer
+
+    def buy(self, account: int, order: Order) -> Wish:
+        """Enter an order to buy."""
+        return self._enter(account, order, "buy")
+
+    def sell(self, account: int, order: Order) -> Wish:
+        """Enter an order to sell."""
+        return self._enter(account, order, "sell")
+
+    def _enter(self, account: int, order: Order, side: SideText) -> Wish:
+        instrument = find(self._hub.feed.instruments, order.instrument_name)
+        self._check_time(order.valid_until)
+        if _LABEL.fullmatch(order.label) is None:
+            raise wrong_param("label", Reason.ID_FORMAT, f"not {_LABEL.pattern}")
+        market = order.type in ("market", "market_limit", "stop_market")
+        if market and order.price is not None:
+            raise wrong_param("price", Reason.COMBINATION, f"a {order.type} order has no price")
+        if (order.trigger_price is not None) != order.type.startswith("stop_"):
+            told = "a stop order has a trigger_price, and no other order"
+            raise wrong_param("trigger_price", Reason.COMBINATION, told)
+        tif: TimeInForceText | None = _TIMES[order.time_in_force]
+        if market and order.type != "market_limit" and tif in ("GTC", "DAY"):
+            tif = None  # such an order never rests
+        text = client_order_id(order.label)
+        request = Enter(
+            client_order_id=text,
+            instrument=instrument.code,
+            side=side,
+            quantity=_amount(order.amount, order.contracts),
+            price=None if market else _needed(order.price, "price"),
+            type="market" if market else "limit",
+            time_in_force=tif,
+            post_only=order.post_only,
+            stop_price=_optional(order.trigger_price, "trigger_price"),
+            display_quantity=_optional(order.max_show, "max_show"),
+            reduce_only=order.reduce_only,
+        )
+
+        def result(accepted: Accepted) -> Any:
+            return self._done(account, accepted)
+
+        return Wish(text, request, result)
+
+    def edit(self, account: int, edit: Edit) -> Wish:
+        """Give an order another price, another total amount, or both."""
+        self._check_time(edit.valid_until)
+        ticket = self.own(account, edit.order_id)
+        instrument = self._hub.feed.instruments.by_id[ticket.instrument]
+        amount = edit.amount if edit.contracts is None else edit.contracts
+        request = Replace(
+            request_id=token_hex(12),
+            order_id=edit.order_id,
+            instrument=instrument.code,
+            price=_optional(edit.price, "price") or instrument.price_text(ticket.price),
+            quantity=str(ticket.quantity) if amount is None else _amount(
+                edit.amount, edit.contracts
+            ),
+            post_only=edit.post_only,
+        )  # fmt: skip
+
+        def result(report: OrderReport) -> Any:
+            return self._done(account, report)
+
+        return Wish(request.request_id, request, result)
+
+    def cancel(self, account: int, cancel: CancelOne) -> Wish:
+        """Take an order out."""
+        self.own(account, cancel.order_id)
+        request = Cancel(request_id=token_hex(12), order_id=cancel.order_id)
+
+        def result(report: OrderReport) -> Any:
+            return self._portrayer.order(self.own(account, report.order_id))
+
+        return Wish(request.request_id, request, result)
+
+    def cancel_all(self, account: int, cancel: CancelAll) -> Wish:
+        """Take all orders out, or those of an instrument or a product; the result is how many."""
+        product = None
+        if cancel.currency not in ("any", CURRENCY):
+            product = cancel.currency
+            if product not in self._hub.feed.instruments.products:
+                raise wrong_param("currency", Reason.NOT_FOUND, "no such currency")
+        if cancel.instrument_name is not None:
+            find(self._hub.feed.instruments, cancel.instrument_name)
+        request = MassCancel(
+            request_id=token_hex(12), instrument=cancel.instrument_name, product=product
+        )
+
+        def result(cancelled: MassCancelled) -> Any:
+            return cancelled.orders
+
+        return Wish(request.request_id, request, result)
+
+    def own(self, account: int, order_id: str) -> Ticket:
+        """Return an order of the account; raises Failure, the same for another's and for none."""
+        known = order_id.isascii() and order_id.isdigit() and len(order_id) <= 20
+        ticket = self._blotter.orders.get(int(order_id)) if known else None
+        if ticket is None or ticket.account != account:
+            raise refusal(Reason.NOT_FOUND)
+        return ticket
+
+    def _done(self, account: int, report: OrderReport) -> dict[str, Any]:
+        """Return an order as its command left it, with the trades that it made."""
+        trades = [
+            self._portrayer.fill(fill)
+            for fill in self._blotter.fills.get(account, ())
+            if fill.sequence == report.sequence and fill.order_id == report.order_id
+        ]
+        order = self._portrayer.order(self.own(account, report.order_id))
+        return {"order": order, "trades": trades}
+
+    def _check_time(self, valid_until: int) -> None:
+        if valid_until and self._hub.now_ms() > valid_until:
+            code, message = TIMED_OUT
+            data = {"reason": Reason.TIMESTAMP.name, "param": "valid_until", "outcome": "not_done"}
+            raise Failure(code, message, data)
+
+
+def _amount(amount: object, contracts: object) -> str:
+    """Return the lots, which either parameter may say; raises Failure."""
+    said = [plain(v, name) for v, name in ((amount, "amount"), (contracts, "contracts"))
+            if v is not None]  # fmt: skip
+    if not said:
+        raise wrong_param("amount", Reason.MISSING_FIELD)
+    if len(set(said)) > 1:
+        raise wrong_param("contracts", Reason.COMBINATION, "amount and contracts differ")
+    if "." in said[0]:
+        raise refusal(Reason.LOT, "amount counts whole contracts")
+    return said[0]
+
+
+def _needed(value: object, param: str) -> str:
+    if value is None:
+        raise wrong_param(param, Reason.MISSING_FIELD)
+    return plain(value, param)
+
+
+def _optional(value: object, param: str) -> str | None:
+    return None if value is None else plain(value, param)

@@ -1,0 +1,103 @@
+"""What every HTTP request of the gateway goes through: its signature, and a reject as its answer.
+
+The parts of the signature travel in four headers, so that no secret is ever in a URL. The answer
+to a refused request is the reject of the WebSocket, and its status follows from the reason alone.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+from exchange.gateway.access import Key, Proof
+from exchange.gateway.auth import Keys
+from exchange.gateway.decode import ID, Refused
+from exchange.gateway.rejects import from_refused
+from exchange.messages import Reason
+from exchange.messages.access import AnyReason, GatewayReason, signed_request
+from exchange.messages.wire import encode_json
+
+KEY_HEADER: Final = "Hourbook-Key"
+TIMESTAMP_HEADER: Final = "Hourbook-Timestamp"
+NONCE_HEADER: Final = "Hourbook-Nonce"
+SIGNATURE_HEADER: Final = "Hourbook-Signature"
+DIGITS_MAX: Final = 20  # of a number in a header
+BAD_REQUEST: Final = 400
+STATUS: Final[dict[AnyReason, int]] = {
+    Reason.AUTH_REQUIRED: 401,
+    Reason.BAD_SIGNATURE: 401,
+    Reason.TIMESTAMP: 401,
+    Reason.NONCE: 401,
+    Reason.KEY_LOCKED: 401,
+    Reason.SCOPE: 403,
+    GatewayReason.ADDRESS: 403,
+    Reason.NOT_FOUND: 404,
+    Reason.UNKNOWN_INSTRUMENT: 404,
+    Reason.UNKNOWN_ACCOUNT: 404,
+    Reason.UNKNOWN_COMMAND: 405,
+    GatewayReason.BODY_TOO_LARGE: 413,
+    GatewayReason.CONNECTIONS_FULL: 429,
+    GatewayReason.REQUESTS_FULL: 429,
+    Reason.QUEUE_FULL: 503,
+    Reason.LOG_FULL: 503,
+}
+
+
+_OF_HTTP: Final[dict[int, AnyReason]] = {
+    404: Reason.NOT_FOUND,
+    405: Reason.UNKNOWN_COMMAND,
+    413: GatewayReason.BODY_TOO_LARGE,
+}
+
+
+def json_answer(body: bytes, status: int = 200) -> web.Response:
+    """Return an answer in JSON."""
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def answer_refused(refused: Refused, headers: dict[str, str] | None = None) -> web.Response:
+    """Return the reject that a refusal is, with the status of its reason."""
+    told = from_refused(refused)
+    answer = json_answer(encode_json(told), STATUS.get(refused.reason, BAD_REQUEST))
+    answer.headers.update(headers or {})
+    if told.retry_after_ms is not None:
+        answer.headers["Retry-After"] = str(-(-told.retry_after_ms // 1_000))
+    return answer
+
+
+@web.middleware
+async def name_refusals(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Give what the HTTP library itself refuses under ``/api/v1`` its name and number, too."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        reason = _OF_HTTP.get(error.status)
+        if reason is None or not request.path.startswith("/api/v1"):
+            raise
+        allowed = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+        return answer_refused(Refused(reason, None, error.reason), allowed)
+
+
+def admit(request: web.Request, body: bytes, keys: Keys, now_ms: int) -> Key:
+    """Return the key that signed a request; raises Refused."""
+    headers = request.headers
+    key_id, signature = headers.get(KEY_HEADER, ""), headers.get(SIGNATURE_HEADER, "")
+    numbers = [headers.get(name, "") for name in (TIMESTAMP_HEADER, NONCE_HEADER)]
+    if ID.fullmatch(key_id) is None or not all(map(_is_number, numbers)):
+        told = f"sign the request: {KEY_HEADER}, {TIMESTAMP_HEADER}, {NONCE_HEADER}"
+        raise Refused(Reason.AUTH_REQUIRED, None, f"{told}, {SIGNATURE_HEADER}")
+    timestamp_ms, nonce = map(int, numbers)
+    text = signed_request(
+        timestamp_ms, nonce, key_id, request.method, request.rel_url.raw_path_qs, body
+    )
+    proof = Proof(key_id, text, signature, timestamp_ms, nonce, request.remote or "")
+    judged = keys.check(proof, now_ms)
+    if not isinstance(judged, Key):
+        raise Refused(judged)
+    return judged
+
+
+def _is_number(text: str) -> bool:
+    return len(text) <= DIGITS_MAX and text.isascii() and text.isdigit()

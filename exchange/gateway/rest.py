@@ -1,0 +1,367 @@
+"""HTTP for what is asked rarely: one table of routes, and one way through for all of them.
+
+Every request is judged in the same order: flood, signature, right, query. What is at hand answers
+at once; what must be read from disk is read in a thread, in bounded pages, and a bounded number of
+requests may wait for it: the market's own loop is never held up.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from contracts import registry
+from exchange.gateway import archive
+from exchange.gateway.access import Key, peer
+from exchange.gateway.decode import Refused, explain
+from exchange.gateway.http import admit, answer_refused, json_answer
+from exchange.gateway.hub import Hub
+from exchange.gateway.reports import CORRECTIONS
+from exchange.gateway.resume import reports_of
+from exchange.marketdata.feed import correction_of, trade_of
+from exchange.marketdata.instruments import Instrument, decimal_text
+from exchange.marketdata.stream import Row, maker_of
+from exchange.messages import INDEX_BITS, EventKind, Reason, rest, wire
+from exchange.messages.access import GatewayReason, Right
+
+PREFIX: Final = "/api/v1"
+REQUESTS_A_SECOND: Final = 100  # of one address
+LOOPBACK_REQUESTS_A_SECOND: Final = 2_000
+READS: Final = 16  # of all that may wait for the disk
+ADDRESS_READS: Final = 4
+NANOSECONDS_PER_MS: Final = 1_000_000
+MICRO_DIGITS: Final = 6
+_TRADE: Final = int(EventKind.TRADE)
+_PUBLIC_CORRECTIONS: Final = frozenset({int(EventKind.TRADE_BUSTED), int(EventKind.TRADE_ADJUSTED)})
+_FILLS: Final = frozenset({_TRADE, int(EventKind.LEG_TRADE), int(EventKind.ORDER_EXECUTED)})
+_FILL_TYPES: Final = (wire.Execution, wire.LegTraded, wire.Corrected)
+Q = TypeVar("Q", bound=rest.Query)
+T = TypeVar("T")
+
+
+class Books(Protocol):
+    """What clearing has booked; called in a thread. TimeoutError where it takes too long."""
+
+    def candles(
+        self, instrument: int, seconds: int, start: int, most: int
+    ) -> tuple[Sequence[tuple[int, int, int, int, int, int, int]], int | None]:
+        """(start in ns, open, high, low, close in ticks, lots, trades), and where to go on."""
+        ...
+
+    def prices(
+        self, instrument: int | None, dates: tuple[int, int], after: int, most: int
+    ) -> Sequence[tuple[int, int, int, int, int]]:
+        """(number, instrument, business date, cycle, price in clearing units)."""
+        ...
+
+    def statement(self, account: int, date: int | None) -> rest.StatementReport:
+        """An account's statement. KeyError: clearing does not know the account."""
+        ...
+
+
+class Asked(NamedTuple):
+    """An admitted request."""
+
+    query: Any  # of the route's type
+    key: Key | None
+    address: str
+    code: str  # of the path; empty if it has none
+
+
+class Route(NamedTuple):
+    """One path, what it needs and what it gives. The OpenAPI document is made of these."""
+
+    path: str
+    right: Right
+    query: type[rest.Query]
+    answer: type
+    handler: Callable[["Rest", Asked], Awaitable[Any]]
+    summary: str
+
+
+class Rest:
+    """Answers every route over a hub. ``close`` ends its thread."""
+
+    def __init__(self, hub: Hub, stream: archive.Stream, books: Books) -> None:
+        self._hub = hub
+        self._stream = stream
+        self._books = books
+        self._contracts = registry.load()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reads")
+        self._reads: Counter[str] = Counter()  # that wait for the disk, by address
+        self._requests: Counter[str] = Counter()  # of this second, by address
+        self._second = 0
+
+    def add_routes(self, application: web.Application) -> None:
+        """Serve every route."""
+        for route in ROUTES:
+            application.router.add_get(route.path, self._handler(route), allow_head=False)
+
+    def close(self) -> None:
+        """Let what is being read end."""
+        self._thread.shutdown()
+
+    def _handler(self, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
+        async def serve(request: web.Request) -> web.Response:
+            try:
+                asked = await self._admit(route, request)
+                return json_answer(wire.encode_json(await route.handler(self, asked)))
+            except Refused as refused:
+                if self._hub.metrics is not None:
+                    self._hub.metrics.rejected(refused.reason)
+                return answer_refused(refused)
+
+        return serve
+
+    async def _admit(self, route: Route, request: web.Request) -> Asked:
+        address, key = request.remote or "", None
+        self._count(address)
+        if route.right:
+            key = admit(request, await request.read(), self._hub.keys, self._hub.now_ms())
+            if not key.may(route.right):
+                raise Refused(Reason.SCOPE, None, f"the key's scope is {key.scope}")
+        query = read_query(request, route.query)
+        return Asked(query, key, address, request.match_info.get("code", ""))
+
+    def _count(self, address: str) -> None:
+        second = time.monotonic_ns() // 1_000_000_000
+        if second != self._second:
+            self._second = second
+            self._requests.clear()
+        self._requests[address] += 1
+        found = peer(address)
+        local = found is not None and found.is_loopback
+        most = LOOPBACK_REQUESTS_A_SECOND if local else REQUESTS_A_SECOND
+        if self._requests[address] > most:
+            raise Refused(GatewayReason.REQUESTS_FULL, None, "a second", limit=str(most))
+
+    async def _read(self, address: str, work: Callable[[], T]) -> T:
+        """Do what reads from disk in the thread; raises Refused if too much waits for it."""
+        reads = self._reads
+        for most, now in ((ADDRESS_READS, reads[address]), (READS, reads.total())):
+            if now >= most:
+                full = GatewayReason.REQUESTS_FULL
+                raise Refused(full, None, "waiting for the disk", limit=str(most))
+        reads[address] += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except TimeoutError as error:
+            raise Refused(GatewayReason.REQUESTS_FULL, None, f"{error}: ask for less") from None
+        finally:
+            reads[address] -= 1
+            if not reads[address]:
+                del reads[address]
+
+    def _instrument(self, code: str) -> Instrument:
+        return self._hub.recorder.instrument(code)
+
+    # What is at hand
+
+    async def contracts(self, asked: Asked) -> rest.Contracts:
+        day = str(self._hub.feed.instruments.business_date or "")
+        on = (
+            date.fromisoformat(day)
+            if day
+            else datetime.fromtimestamp(self._hub.now_ms() // 1_000, UTC).date()
+        )
+        return rest.Contracts(contracts=list(products(self._contracts, on)))
+
+    async def instruments(self, asked: Asked) -> wire.Instruments:
+        return self._hub.queries.instruments(self._hub.sequence)
+
+    async def account(self, asked: Asked) -> wire.AccountReport:
+        return self._hub.queries.account(self._account(asked), self._hub.sequence, "")
+
+    async def positions(self, asked: Asked) -> rest.Positions:
+        told = await self.account(asked)
+        return rest.Positions(sequence=told.sequence, time=told.time, positions=told.positions)
+
+    async def orders(self, asked: Asked) -> wire.Orders:
+        return self._hub.queries.orders(self._account(asked), self._hub.sequence, "")
+
+    async def keys(self, asked: Asked) -> rest.KeyReports:
+        return rest.KeyReports(
+            keys=[
+                rest.KeyReport(
+                    key_id=key.key_id,
+                    scope=key.scope,
+                    algorithm=key.algorithm,
+                    addresses=list(key.addresses),
+                    expires_ms=key.expires_ms,
+                )
+                for key in self._hub.keys.of_account(self._account(asked))
+            ]
+        )
+
+    def _account(self, asked: Asked) -> int:
+        assert asked.key is not None, "the route needs a right"
+        if asked.key.account not in self._hub.accounts.by_id:
+            raise Refused(Reason.UNKNOWN_ACCOUNT)
+        return asked.key.account
+
+    # What is read
+
+    async def trades(self, asked: Asked) -> rest.Trades:
+        instrument = self._instrument(asked.code)
+        number = instrument.id
+
+        def select(row: Row) -> bool:
+            return row[5] == number and (row[2] == _TRADE or row[2] in _PUBLIC_CORRECTIONS)
+
+        found = await self._scan(asked, select)
+        return rest.Trades(
+            trades=[
+                (trade_of if row[2] == _TRADE else correction_of)(instrument, row, stamp)
+                for row, stamp in found.rows
+            ],
+            next=archive.cursor_text(found.next),
+        )
+
+    async def fills(self, asked: Asked) -> rest.Fills:
+        account = self._account(asked)
+
+        def select(row: Row) -> bool:
+            if row[2] not in _FILLS and row[2] not in CORRECTIONS:
+                return False
+            other = maker_of(row[12])[0] if row[2] == _TRADE else row[12]
+            return account in (row[6], other)
+
+        found = await self._scan(asked, select)
+        told = [
+            report
+            for row, stamp in found.rows
+            for report in reports_of(row, account, self._hub.reports, stamp, None)
+        ]
+        fills = [report for report in told if isinstance(report, _FILL_TYPES)]
+        return rest.Fills(fills=fills, next=archive.cursor_text(found.next))
+
+    async def _scan(self, asked: Asked, select: archive.Select) -> archive.Found:
+        query: rest.OfHistory = asked.query
+        after = archive.place_of(query.after, self._hub.epochs) if query.after else None
+        try:
+            return await self._read(
+                asked.address, lambda: archive.scan(self._stream, query, after, select)
+            )
+        except self._hub.no_such_position as error:
+            raise Refused(Reason.NOT_FOUND, "after", str(error)) from None
+
+    async def candles(self, asked: Asked) -> rest.Candles:
+        instrument, query = self._instrument(asked.code), asked.query
+        seconds, start = rest.INTERVALS[query.interval], query.from_ms * NANOSECONDS_PER_MS
+        rows, more = await self._read(
+            asked.address,
+            lambda: self._books.candles(instrument.id, seconds, start, query.limit),
+        )
+        price = instrument.price_text
+        return rest.Candles(
+            interval=query.interval,
+            candles=[
+                rest.Candle(
+                    start_ms=begun // NANOSECONDS_PER_MS,
+                    open=price(first),
+                    high=price(high),
+                    low=price(low),
+                    close=price(last),
+                    volume=str(volume),
+                    trades=trades,
+                )
+                for begun, first, high, low, last, volume, trades in rows
+            ],
+            next=None if more is None else more // NANOSECONDS_PER_MS,
+        )
+
+    async def settlement_prices(self, asked: Asked) -> rest.SettlementPrices:
+        query: rest.OfPrices = asked.query
+        one = self._instrument(query.code).id if query.code else None
+        after = _number(*map(int, query.after.split("."))) if query.after else 0
+        rows = await self._read(
+            asked.address,
+            lambda: self._books.prices(one, (query.from_date, query.to_date), after, query.limit),
+        )
+        by_id = self._hub.feed.instruments.by_id
+        return rest.SettlementPrices(
+            prices=[
+                rest.SettlementPrice(
+                    instrument=by_id[number].code,
+                    business_date=day,
+                    cycle=cycle,
+                    price=decimal_text(price, MICRO_DIGITS),
+                )
+                for _, number, day, cycle, price in rows
+            ],
+            next=_entry_cursor(rows[-1][0]) if len(rows) == query.limit else None,
+        )
+
+    async def statement(self, asked: Asked) -> rest.StatementReport:
+        account, day = self._account(asked), asked.query.date or None
+        try:
+            return await self._read(asked.address, lambda: self._books.statement(account, day))
+        except KeyError:
+            told = "clearing has booked nothing of it yet"
+            raise Refused(Reason.NOT_FOUND, None, told) from None
+
+
+def products(contracts: registry.Registry, on: date) -> Iterator[rest.Product]:
+    """Yield the terms in force on a day, by product."""
+    for product in contracts.products:
+        try:
+            terms = contracts.spec(product, on)
+        except registry.UnknownContractError:
+            continue
+        fields = rest.Product.__struct_fields__
+        named: dict[str, Any] = {name: getattr(terms, name, "") for name in fields}
+        yield rest.Product(**{**named, "code": product, "effective": str(terms.effective)})
+
+
+def read_query(request: web.Request, kind: type[Q]) -> Q:
+    """Return what stands behind the question mark; raises Refused."""
+    given: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in given:
+            raise Refused(Reason.DUPLICATE_FIELD, ascii(name[:40])[1:-1])
+        given[name] = value
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise explain(error) from None
+
+
+def _number(epoch: int, sequence: int, index: int) -> int:
+    """Return the number of a journal entry, which is that of its event."""
+    return sequence << INDEX_BITS | index
+
+
+def _entry_cursor(number: int) -> str:
+    return f"0.{number >> INDEX_BITS}.{number & (1 << INDEX_BITS) - 1}"
+
+
+ROUTES: Final = (
+    Route(f"{PREFIX}/contracts", Right.PUBLIC, rest.Query, rest.Contracts, Rest.contracts,
+          "The products and their terms"),
+    Route(f"{PREFIX}/instruments", Right.PUBLIC, rest.Query, wire.Instruments, Rest.instruments,
+          "Every listed instrument"),
+    Route(f"{PREFIX}/trades/{{code}}", Right.PUBLIC, rest.OfHistory, rest.Trades, Rest.trades,
+          "An instrument's trades"),
+    Route(f"{PREFIX}/candles/{{code}}", Right.PUBLIC, rest.OfCandles, rest.Candles, Rest.candles,
+          "An instrument's candles"),
+    Route(f"{PREFIX}/settlement-prices", Right.PUBLIC, rest.OfPrices, rest.SettlementPrices,
+          Rest.settlement_prices, "Settlement prices"),
+    Route(f"{PREFIX}/account", Right.READ, rest.Query, wire.AccountReport, Rest.account,
+          "The account's cash, margin and positions"),
+    Route(f"{PREFIX}/positions", Right.READ, rest.Query, rest.Positions, Rest.positions,
+          "The account's positions"),
+    Route(f"{PREFIX}/orders", Right.READ, rest.Query, wire.Orders, Rest.orders,
+          "The account's working orders"),
+    Route(f"{PREFIX}/fills", Right.READ, rest.OfHistory, rest.Fills, Rest.fills,
+          "The account's executions"),
+    Route(f"{PREFIX}/statement", Right.READ, rest.OfStatement, rest.StatementReport, Rest.statement,
+          "The account's statement"),
+    Route(f"{PREFIX}/keys", Right.READ, rest.Query, rest.KeyReports, Rest.keys,
+          "The account's keys"),
+)  # fmt: skip

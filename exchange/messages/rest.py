@@ -1,0 +1,216 @@
+"""HTTP: what may be asked for with GET under ``/api/v1``, and what answers.
+
+Answers are those of the WebSocket where it has them, else the types here: each is an object whose
+``type`` names it. Pages of history carry ``next``, a cursor for ``after`` of the next request; a
+page may have less than ``limit``, even nothing, and still have a next one, because a request reads
+a bounded part of the log. Times are nanoseconds since the epoch, ``*_ms`` milliseconds.
+"""
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from exchange.messages.wire import Execution, PositionReport, PublicCorrection, PublicTrade
+from exchange.messages.wire_base import Response
+from exchange.messages.wire_moves import Corrected, LegTraded
+
+PAGE_MOST: Final = 500
+MS_MAX: Final = (1 << 63) // 1_000_000 - 1
+# Epoch, sequence and index; sequence and index together stay within 63 bits.
+CURSOR_PATTERN: Final = r"^(0|[1-9][0-9]{0,9})\.(0|[1-9][0-9]{0,11})\.(0|[1-9][0-9]{0,6})$"
+DATE_LEAST, DATE_MOST = 19_700_101, 99_991_231
+INTERVALS: Final = {"1m": 60, "5m": 300, "1h": 3_600, "1d": 86_400}  # seconds
+
+Code: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,36}$", description="code of an instrument or contract")
+]
+Milliseconds: TypeAlias = Annotated[
+    int, Meta(ge=0, le=MS_MAX, description="milliseconds since the epoch, on the log's clock")
+]
+Cursor: TypeAlias = Annotated[
+    str, Meta(pattern=CURSOR_PATTERN, description="`next` of the page before")
+]
+Most: TypeAlias = Annotated[int, Meta(ge=1, le=PAGE_MOST, description="most items of the page")]
+BusinessDate: TypeAlias = Annotated[
+    int, Meta(ge=DATE_LEAST, le=DATE_MOST, description="business date, yyyymmdd")
+]
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may stand behind the question mark: nothing. A default that breaks the field's own
+    pattern or range stands for what was not said."""
+
+
+class OfHistory(Query, frozen=True, kw_only=True):
+    """A stretch of the log: from ``from_ms``, or behind ``after``, until before ``to_ms``."""
+
+    from_ms: Milliseconds = 0
+    to_ms: Milliseconds = MS_MAX
+    after: Cursor = ""
+    limit: Most = 100
+
+
+class OfCandles(Query, frozen=True, kw_only=True):
+    """Candles of ``limit`` intervals, from the first trade at or after ``from_ms`` on."""
+
+    interval: Literal["1m", "5m", "1h", "1d"] = "1h"
+    from_ms: Milliseconds = 0
+    limit: Most = 100
+
+
+class OfPrices(Query, frozen=True, kw_only=True):
+    """Settlement prices of one instrument or all, of business dates from one to another."""
+
+    code: Code = ""
+    from_date: BusinessDate = DATE_LEAST
+    to_date: BusinessDate = DATE_MOST
+    after: Cursor = ""
+    limit: Most = 100
+
+
+class OfStatement(Query, frozen=True, kw_only=True):
+    """The statement of a business date, or of the account's whole life."""
+
+    date: BusinessDate = 0
+
+
+class Product(msgspec.Struct, frozen=True, kw_only=True):
+    """The terms of a product that are in force: its template, not an expiry."""
+
+    code: str
+    name: str
+    settlement: str
+    hardware: str
+    fabric: str
+    contract_size: int
+    tick: str
+    lot_step: int
+    max_order: int
+    position_limit: int
+    limit_percent: int
+    margin_percent: int
+    effective: str
+
+
+class Contracts(Response, frozen=True, kw_only=True, tag="contracts"):
+    """Every product whose terms are in force on the open business date."""
+
+    contracts: list[Product]
+
+
+class Positions(Response, frozen=True, kw_only=True, tag="positions"):
+    """The account's positions as of ``sequence``."""
+
+    sequence: int
+    time: int
+    positions: list[PositionReport]
+
+
+class Trades(Response, frozen=True, kw_only=True, tag="trades"):
+    """Trades of one instrument and what corrected them, oldest first."""
+
+    trades: list[PublicTrade | PublicCorrection]
+    next: str | None
+
+
+class Fills(Response, frozen=True, kw_only=True, tag="fills"):
+    """The account's executions, leg trades and corrections, oldest first, as they were reported."""
+
+    fills: list[Execution | LegTraded | Corrected]
+    next: str | None
+
+
+class Candle(msgspec.Struct, frozen=True, kw_only=True):
+    """What was traded in one interval; intervals without a trade have none."""
+
+    start_ms: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    trades: int
+
+
+class Candles(Response, frozen=True, kw_only=True, tag="candles"):
+    """Candles of an instrument, oldest first, of trades as they happened, corrections left aside.
+
+    ``next`` is the ``from_ms`` of the next page. Of trades that clearing has booked.
+    """
+
+    interval: str
+    candles: list[Candle]
+    next: int | None
+
+
+class SettlementPrice(msgspec.Struct, frozen=True, kw_only=True):
+    """What an instrument settled at, in one cycle of a business date."""
+
+    instrument: str
+    business_date: int
+    cycle: int
+    price: str
+
+
+class SettlementPrices(Response, frozen=True, kw_only=True, tag="settlement_prices"):
+    """Settlement prices in the order in which they were booked."""
+
+    prices: list[SettlementPrice]
+    next: str | None
+
+
+class StatementHolding(msgspec.Struct, frozen=True, kw_only=True):
+    """One open position of a statement; ``mark`` in dollars per GPU-hour."""
+
+    instrument: str
+    net: str
+    mark: str
+    unrealized: str
+
+
+class StatementReport(Response, frozen=True, kw_only=True, tag="statement"):
+    """The account's cash from ``opening`` to ``closing``, in dollars, as clearing has booked it.
+
+    ``opening`` plus the five lines is ``closing``.
+    """
+
+    account: int
+    sequence: int
+    business_date: int | None
+    opening: str
+    deposits: str
+    withdrawals: str
+    fees: str
+    fees_earned: str
+    variation: str
+    closing: str
+    unrealized: str
+    profit: str
+    holdings: list[StatementHolding]
+
+
+class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A key of the account; nothing of it is secret."""
+
+    key_id: str
+    scope: str
+    algorithm: str
+    addresses: list[str]
+    expires_ms: int | None
+
+
+class KeyReports(Response, frozen=True, kw_only=True, tag="keys"):
+    """The account's keys, oldest first."""
+
+    keys: list[KeyReport]
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the gateway is; ``time`` is the stamp of the last batch."""
+
+    epoch: int
+    sequence: int
+    time: int
+    connections: int
+    protocol_version: int

@@ -1,0 +1,49 @@
+"""The native protocol's public messages of an auction, and the parts that instruments have."""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from exchange.messages.wire_base import Response
+
+RuleText: TypeAlias = Literal["difference", "average"]
+
+
+class IndicativePrice(Response, frozen=True, kw_only=True, tag="indicative"):
+    """What the orders collected would do if the auction ended now; nothing has traded."""
+
+    instrument: str
+    sequence: int
+    index: int
+    time: int
+    quantity: str
+    surplus: str  # lots that would buy at the price less those that would sell
+    price: str | None = None
+
+
+class AuctionResult(Response, frozen=True, kw_only=True, tag="auction"):
+    """An auction ended: its trades are on the channel of trades, all at this price."""
+
+    instrument: str
+    sequence: int
+    index: int
+    time: int
+    quantity: str
+    surplus: str
+    price: str | None = None
+
+
+class BreakerData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A window of prices that halts an instrument: see ``messages.Breaker``."""
+
+    variation: str
+    span_ms: int
+    halt_ms: int  # 0: until an operator resumes
+    product: bool = False  # every outright of the product halts with it
+
+
+class LegData(msgspec.Struct, frozen=True, kw_only=True):
+    """One leg of a combination: ``ratio`` lots of ``code`` for a lot, sold if below 0."""
+
+    code: str
+    ratio: int

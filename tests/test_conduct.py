@@ -1,0 +1,273 @@
+"""What an operator does with instruments, on a market that runs, and what its users see of it.
+
+Budget: 15 seconds.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from live import CODE, Live, until
+
+from clients.aio import AsyncClient
+from clients.events import AnyEvent
+from exchange.app import requests
+from exchange.app.wishes import RequestRefused
+from exchange.messages import HaltCause, TradingState
+from exchange.messages.wire import (
+    Accepted,
+    AuctionResult,
+    IndicativePrice,
+    InstrumentState,
+    LegTraded,
+    PublicTrade,
+    Rejected,
+)
+
+SPREAD, FLY, STRIP, RATIO = (
+    "H100Z26-H100F27", "H100Z26-H100F27-H100G27", "H100-1Q27", "2H100Z26-1B200Z26",
+)  # fmt: skip
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[Live]:
+    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
+        yield opened
+
+
+async def do(live: Live, request: requests.AnyRequest, person: str = "anne") -> dict[str, Any]:
+    return await live.market.operations.perform(request, person)
+
+
+async def refused(live: Live, request: requests.AnyRequest, person: str = "anne") -> str:
+    with pytest.raises(RequestRefused) as why:
+        await do(live, request, person)
+    return str(why.value)
+
+
+def states(live: Live, product: str = "H100") -> set[str]:
+    listed = live.market.desk.instruments.by_id.values()
+    return {one.state.name for one in listed if one.data.product == product}
+
+
+def mark_ticks(live: Live, code: str = CODE) -> int:
+    listed = live.market.desk.instruments.by_code[code]
+    return live.market.desk.instruments.mark(listed) // listed.tick_scale
+
+
+class Heard:
+    """What a client was told of one kind, in order."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.events: list[AnyEvent] = []
+        self._task = asyncio.create_task(self._listen(client))
+
+    async def _listen(self, client: AsyncClient) -> None:
+        async for event in client.events():
+            self.events.append(event)
+
+    def of(self, kind: type) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def at_least(self, kind: type, count: int) -> list[Any]:
+        await until(lambda: len(self.of(kind)) >= count)
+        return self.of(kind)
+
+
+async def test_an_auction_by_hand_is_told_to_everybody(live: Live) -> None:
+    maker, taker = await live.client(1), await live.client(2)
+    heard = Heard(taker)
+    await taker.subscribe(f"state.{CODE}", f"trades.{CODE}")
+    done = await do(live, requests.PreOpen(code=CODE))
+    assert done == {"code": CODE, "state": "PRE_OPEN", "changed": [CODE]}
+    price = mark_ticks(live)
+    await maker.enter(CODE, "sell", 7, price)
+    await taker.enter(CODE, "buy", 5, price + 2)
+    (found,) = (await do(live, requests.Indicate(code=CODE)))["indicative"]
+    assert (found["quantity"], found["surplus"]) == (5, -2)
+    (told,) = await heard.at_least(IndicativePrice, 1)
+    assert (told.instrument, told.price, told.quantity, told.surplus) == (
+        CODE, found["price"], "5", "-2",
+    )  # fmt: skip
+    await do(live, requests.Auction(code=CODE, cause="opening"))
+    await do(live, requests.Resume(code=CODE))
+    (result,) = await heard.at_least(AuctionResult, 1)
+    assert (result.price, result.quantity, result.surplus) == (found["price"], "5", "-2")
+    trades = await heard.at_least(PublicTrade, 1)
+    assert {trade.price for trade in trades} == {result.price}
+    shown = [(one.state, one.cause) for one in await heard.at_least(InstrumentState, 4)]
+    assert shown == [
+        ("CONTINUOUS", "NONE"), ("PRE_OPEN", "OPENING"), ("AUCTION", "OPENING"),
+        ("CONTINUOUS", "NONE"),
+    ]  # fmt: skip
+    assert "STATE" in await refused(live, requests.Indicate(code=CODE))
+    assert "nothing" not in await refused(live, requests.Resume(code="X100"))
+
+
+async def test_a_product_moves_as_one(live: Live) -> None:
+    await do(live, requests.ListContract(code=SPREAD))
+    halted = await do(live, requests.Halt(code="H100"))
+    assert len(halted["changed"]) == 13 and states(live) == {"HALTED"}
+    assert states(live, "B200") == {"CONTINUOUS"}
+    assert len((await do(live, requests.PreOpen(code="H100")))["changed"]) == 12
+    indicated = await do(live, requests.Indicate(code="H100"))
+    assert [one["price"] for one in indicated["indicative"]] == [None] * 12
+    await do(live, requests.Resume(code="H100"))
+    assert states(live) == {"CONTINUOUS"}
+    await do(live, requests.Close(code="H100"))
+    assert states(live) == {"CLOSED"}
+    assert "nothing of H100 can be CLOSED" in await refused(live, requests.Close(code="H100"))
+
+
+async def test_combinations_are_listed_by_their_codes_and_trade(live: Live) -> None:
+    legs = {
+        SPREAD: {"H100Z26": 1, "H100F27": -1},
+        FLY: {"H100Z26": 1, "H100F27": -2, "H100G27": 1},
+        STRIP: {"H100F27": 1, "H100G27": 1, "H100H27": 1},
+        RATIO: {"H100Z26": 2, "B200Z26": -1},
+    }
+    for code, wanted in legs.items():
+        done = await do(live, requests.ListContract(code=code))
+        assert done["legs"] == wanted
+    assert "listed already" in await refused(live, requests.ListContract(code=SPREAD))
+    assert "H100Z28" in await refused(live, requests.ListContract(code="H100Z28-H100F29"))
+    maker, taker = await live.client(1), await live.client(2)
+    shown = {data.code: data for data in (await taker.query_instruments()).instruments}
+    for code, wanted in legs.items():
+        data = shown[code]
+        assert {leg.code: leg.ratio for leg in data.legs} == wanted
+        assert data.state == "CONTINUOUS" and data.max_order > 0
+        assert data.price_rule == ("average" if code == STRIP else "difference")
+        heard, price = Heard(taker), mark_ticks(live, code)
+        assert isinstance(await maker.enter(code, "sell", 1, price), Accepted)
+        assert isinstance(await taker.enter(code, "buy", 1, price), Accepted)
+        traded = await heard.at_least(LegTraded, len(wanted))
+        assert {leg.instrument for leg in traded} == set(wanted)
+    await live.market.operations.checkpoint()
+    await do(live, requests.Settle())
+    assert not live.market.clearing.divergences
+    before = live.market.desk.instruments.by_code[SPREAD].low_ticks
+    await do(live, requests.OpenDay())
+    listed = live.market.desk.instruments.by_code
+    near, far = listed["H100Z26"], listed["H100F27"]
+    assert listed[SPREAD].low_ticks == near.low_ticks - far.high_ticks
+    assert listed[SPREAD].state == TradingState.CONTINUOUS and before
+
+
+async def test_implied_prices_are_switched_by_spread_and_for_all(live: Live) -> None:
+    await do(live, requests.ListContract(code=SPREAD))
+    await do(live, requests.ListContract(code="H100F27-H100G27"))
+    await do(live, requests.ListContract(code=FLY))
+    taker, far, third = [await live.client(account) for account in (2, 3, 4)]
+    price = mark_ticks(live)
+    await far.enter("H100F27", "sell", 1, mark_ticks(live, "H100F27"))
+    spread = price - mark_ticks(live, "H100F27")
+    await third.enter(SPREAD, "sell", 1, spread)
+    assert (await do(live, requests.SetImplied()))["changed"] == [SPREAD, "H100F27-H100G27"]
+    heard = Heard(taker)
+    await taker.enter(CODE, "buy", 1, price, time_in_force="IOC")
+    assert await heard.at_least(LegTraded, 1)
+    assert live.market.desk.instruments.by_code[SPREAD].implied
+    off = await do(live, requests.SetImplied(code=SPREAD, on=False))
+    assert off == {"implied": False, "changed": [SPREAD]}
+    assert "NOT_IMPLIED" in await refused(live, requests.SetImplied(code=FLY))
+
+
+async def test_protections_hold_from_the_listing_on_and_can_be_moved(live: Live) -> None:
+    market, client = live.market, await live.client(1)
+    listed = market.desk.instruments.by_code[CODE]
+    terms = market.desk.terms[CODE]
+    band = mark_ticks(live) * terms.band_percent // 100
+    assert listed.protections == (band, 10_000, 10_000_000 * 10**6, 40_000)
+    far = await client.enter(CODE, "buy", 1, mark_ticks(live) + band + 1)
+    assert isinstance(far, Rejected) and far.name == "PRICE_BAND"
+    heard = Heard(client)
+    await client.subscribe(f"state.{CODE}")
+    assert (await heard.at_least(InstrumentState, 1))[0].band == listed.price_text(band)
+    await do(live, requests.Protect(code=CODE, band="0.010", order_value="5000"))
+    assert listed.protections == (10, 10_000, 5_000 * 10**6, 40_000)
+    assert (await heard.at_least(InstrumentState, 2))[1].band == "0.010"
+    dear = await client.enter(CODE, "buy", 3, mark_ticks(live))
+    assert isinstance(dear, Rejected) and dear.name == "ORDER_VALUE"
+    low = listed.price_text(mark_ticks(live) - 5)
+    moved = await do(live, requests.SetLimits(code=CODE, low=low, max_order=2, position_limit=9))
+    assert moved["low_limit"] == low and (moved["max_order"], moved["position_limit"]) == (2, 9)
+    many = await client.enter(CODE, "buy", 3, mark_ticks(live))
+    assert isinstance(many, Rejected) and many.name == "QUANTITY_RANGE"
+    assert "another than now" in await refused(live, requests.SetLimits(code=CODE, low=low))
+    assert "no multiple of the tick" in await refused(
+        live, requests.SetLimits(code=CODE, low="1.0001")
+    )
+    assert (await do(live, requests.Protect(on=False)))["protected"] == 0
+    assert not any(listed.protections)
+    await do(live, requests.Settle())
+    await do(live, requests.OpenDay())
+    assert listed.protections.band and listed.risk.max_order == terms.max_order
+    shown = {one["code"]: one for one in (await do(live, requests.State()))["instruments"]}
+    assert shown[CODE]["band"] == listed.price_text(listed.protections.band)
+
+
+async def test_a_breaker_halts_and_two_people_let_it_go_on(live: Live) -> None:
+    maker, taker = await live.client(1), await live.client(2)
+    heard = Heard(taker)
+    await taker.subscribe(f"state.{CODE}")
+    breaker = requests.SetBreaker(code="H100", variation="0.020", product=True)
+    assert len((await do(live, breaker))["changed"]) == 12
+    told = (await heard.at_least(InstrumentState, 2))[1].circuit_breaker
+    assert (told.variation, told.span_ms, told.halt_ms, told.product) == ("0.020", 60_000, 0, True)
+    price = mark_ticks(live)
+    for step in (0, 21):
+        await maker.enter(CODE, "sell", 1, price + step)
+        await taker.enter(CODE, "buy", 1, price + step)
+    await until(lambda: states(live) == {"HALTED"})
+    halted = (await heard.at_least(InstrumentState, 3))[2]
+    assert (halted.state, halted.cause, halted.resumes) == ("HALTED", "CIRCUIT_BREAKER", None)
+    for request in (requests.Auction(code=CODE), requests.Close(code=CODE)):
+        assert "two people let it go on" in await refused(live, request)
+    resume = requests.Resume(code="H100", reason="news", auction=True)
+    assert "under an admin key" in await refused(live, resume, "socket")
+    assert "state the reason" in await refused(live, requests.Resume(code="H100"))
+    proposed = await do(live, resume, "anne")
+    assert len(proposed["changed"]) == 12 and states(live) == {"HALTED"}
+    approve = requests.Approve(proposal=proposed["proposal"])
+    assert "another person" in await refused(live, approve, "anne")
+    done = await do(live, approve, "bert")
+    assert (done["proposed_by"], done["approved_by"]) == ("anne", "bert")
+    listed = live.market.desk.instruments.by_code[CODE]
+    assert (listed.state, listed.cause) == (TradingState.AUCTION, HaltCause.VOLATILITY)
+    assert len((await do(live, requests.Resume(code="H100"), "anne"))["changed"]) == 12
+    assert states(live) == {"CONTINUOUS"}
+    again = await do(live, requests.SetBreaker(code=CODE))
+    assert again["changed"] == [CODE]
+    assert (await heard.at_least(InstrumentState, 6))[-1].circuit_breaker is None
+
+
+async def test_a_velocity_halt_ends_by_itself_and_says_when(live: Live) -> None:
+    maker, taker = await live.client(1), await live.client(2)
+    heard = Heard(taker)
+    await taker.subscribe(f"state.{CODE}")
+    await do(live, requests.SetBreaker(
+        code=CODE, window="velocity", variation="0.005", span_ms=1_000, halt_ms=200,
+    ))  # fmt: skip
+    price = mark_ticks(live)
+    for step in (0, 6):
+        await maker.enter(CODE, "sell", 1, price + step)
+        await taker.enter(CODE, "buy", 1, price + step)
+    shown = await heard.at_least(InstrumentState, 4)
+    assert [one.state for one in shown[2:4]] == ["HALTED", "CONTINUOUS"]
+    assert shown[2].cause == "VELOCITY" and shown[2].resumes - shown[2].time == 200 * 10**6
+    assert shown[3].resumes is None
+
+
+async def test_a_restart_knows_what_instruments_are_held_to(tmp_path: Path) -> None:
+    async with Live.open(tmp_path) as live:
+        await do(live, requests.ListContract(code=SPREAD))
+        await do(live, requests.SetImplied(code=SPREAD))
+        await do(live, requests.SetBreaker(code=CODE, variation="0.020"))
+        before = {one["code"]: one for one in (await do(live, requests.State()))["instruments"]}
+    async with Live.open(tmp_path) as live:
+        after = {one["code"]: one for one in (await do(live, requests.State()))["instruments"]}
+        assert after == before
+        assert after[SPREAD]["implied"] and after[CODE]["breakers"] == {"circuit": "0.020"}

@@ -1,0 +1,169 @@
+"""Fee tiers: by last month's lots, from a schedule in the log, and the sum is zero."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clearing_house import House
+from clearing_market import TestMarket, signed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exchange.clearing import Clearing
+from exchange.clearing.fees import NO_TIER, AdoptFees, Tier, month_before
+from exchange.clearing.ledger import Movement
+from exchange.messages import (
+    EVENT,
+    INDEX_BITS,
+    Command,
+    CommandKind,
+    EventKind,
+    Side,
+    TimeInForce,
+)
+
+MAKER, TAKER = 100_000, 700_000  # micro-dollars a lot
+TIERS = (Tier(0, 0, 0), Tier(10, 2_500, 1_000), Tier(100, 10_000, 3_333))
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """Four accounts and two instruments; of the second one the maker gets a rebate."""
+    market = TestMarket()
+    opened = House(Clearing.open(tmp_path / "clearing.db"), market)
+    for account in (1, 2, 3, 4):
+        market.open_account(account, 10**12)
+    market.list_instrument(0, (MAKER, TAKER))
+    market.list_instrument(1, (-MAKER, TAKER))
+    opened.clearing.apply(market.frames)
+    yield opened
+    opened.clearing.close()
+
+
+def adopt(version: int = 1, effective: int = 20261201, tiers: Any = TIERS) -> AdoptFees:
+    return AdoptFees(version=version, effective=effective, tiers=tiers)
+
+
+def trade(house: House, buyer: int, seller: int, lots: int, instrument: int = 0) -> bytes:
+    """``seller`` is the maker; the taker's match."""
+    market = house.market
+    house.send(market.enter(seller, Side.SELL, 2_500, lots, instrument=instrument))
+    return house.send(
+        market.enter(buyer, Side.BUY, 2_500, lots, instrument=instrument, tif=TimeInForce.IOC)
+    )
+
+
+def lines(house: House, kind: Movement) -> dict[int, int]:
+    query = "select account, sum(amount) as paid from movements where kind = ? group by account"
+    return {r["account"]: r["paid"] for r in house.clearing._store.rows(query, (int(kind),))}
+
+
+def test_a_tier_is_of_last_months_lots_and_pays_back_its_share(house: House) -> None:
+    assert house.record(adopt())[0] == "accepted"
+    house.day(20261130)
+    trade(house, 1, 2, 50)  # 1 takes, 2 makes
+    trade(house, 1, 2, 10)
+    trade(house, 1, 3, 40, 1)
+    house.close(20261130)
+    assert house.dues() == []  # November has no version, and October no lots
+    house.day(20261201)
+    fees = house.clearing.fees()
+    assert [fees.tier(a, 20261201).from_lots for a in (1, 2, 3, 4)] == [100, 10, 10, 0]
+    trade(house, 2, 1, 7)  # 2 takes: 10 %; 1 makes: all back
+    trade(house, 3, 4, 5, 1)  # 3 takes: 10 %; 4 makes: a rebate, and no tier
+    house.close(20261201)
+    house.reopen()
+    back = {1: 7 * MAKER, 2: 7 * TAKER // 10, 3: 5 * TAKER // 10}
+    assert [(due.id, due.amount) for due in house.dues()] == [
+        ("discount 20261201 out", sum(back.values())),
+        *((f"discount 20261201 {account}", share) for account, share in back.items()),
+    ]
+    before = {a: house.clearing.cash(a) for a in range(5)}
+    house.pay()
+    paid = {a: house.clearing.cash(a) - before[a] for a in range(5)}
+    assert paid == {0: -sum(back.values()), **back, 4: 0}
+    assert lines(house, Movement.FEE_DISCOUNTS) == {0: -sum(back.values()), **back}
+    assert house.clearing.statement(2).fee_discounts == back[2]
+    house.clearing.audit()
+    house.agree()
+
+
+def test_fees_of_a_busted_trade_are_not_discounted(house: House) -> None:
+    house.record(adopt(tiers=(Tier(0, 5_000, 5_000),)))
+    house.day(20261201)
+    (match,) = [r for r in EVENT.iter_unpack(trade(house, 1, 2, 8)) if r[2] == EventKind.TRADE]
+    trade(house, 1, 2, 3)
+    busted = Command(
+        kind=CommandKind.BUST, instrument=0, account=1, session=2, side=Side.BUY, price=2_500,
+        quantity=8, target_lo=match[0] << INDEX_BITS | match[1], target_hi=signed(-8 * TAKER),
+        key_lo=signed(-8 * MAKER),
+    )  # fmt: skip
+    house.send(busted)
+    (maker, taker), cash = (3 * MAKER, 3 * TAKER), house.clearing.cash
+    before = cash(1), cash(2)
+    done = house.clearing._state.activity
+    assert (done[1].taker_fees, done[2].maker_fees) == (taker, maker)
+    assert {a: done[a].lots for a in done} == {1: 3, 2: 3}
+    house.close(20261201)
+    house.pay()
+    assert (cash(1) - before[0], cash(2) - before[1]) == (taker // 2, maker // 2)
+    assert house.clearing.fees().lots == {202612: {1: 3, 2: 3}}
+    house.day(20261202)
+    assert house.clearing._state.activity == {}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "outcome"),
+    [
+        ({"version": 2}, "duplicate"),
+        ({"effective": 20261130}, "late"),
+        ({"tiers": ()}, "quantity"),
+        ({"tiers": (Tier(5, 0, 0),)}, "quantity"),
+        ({"tiers": (Tier(0, 0, 0), Tier(9, 0, 0), Tier(8, 0, 0))}, "quantity"),
+        ({"tiers": (Tier(0, 0, 10_001),)}, "malformed"),
+        ({"tiers": (Tier(0, 0, 0),) * 17}, "malformed"),
+    ],
+)
+def test_a_senseless_schedule_is_refused(house: House, wrong: dict[str, Any], outcome: str) -> None:
+    house.day(20261130)
+    assert house.record(adopt(**wrong))[0] == outcome
+    assert house.record(adopt(), account=1)[0] == "not_yours"
+    assert house.clearing.fees().adopted == []
+
+
+def test_versions_follow_one_another_by_their_dates(house: House) -> None:
+    house.day(20261130)
+    house.record(adopt(1, 20261201))
+    assert house.record(adopt(2, 20261201))[0] == "late"
+    house.record(adopt(2, 20270101, (Tier(0, 1, 1),)))
+    fees = house.clearing.fees()
+    found = [fees.in_force(day) for day in (20261130, 20261201, 20261231, 20270101)]
+    assert [one and one.version for one in found] == [None, 1, 1, 2]
+    assert fees.tier(1, 20261130) == NO_TIER
+    house.close(20261130)
+    house.day(20270104)
+    assert house.record(adopt(3, 20270201))[0] == "accepted"
+    assert [one.version for one in house.clearing.fees().adopted] == [2, 3]
+
+
+def test_what_the_house_cannot_pay_stays_due(house: House) -> None:
+    """Its fees are gone: the withdrawal is refused, and nothing is lost."""
+    house.record(adopt(tiers=(Tier(0, 10_000, 10_000),)))
+    house.day(20261201)
+    trade(house, 1, 2, 3)
+    earned = house.clearing.cash(0)
+    house.send(house.market.money(CommandKind.WITHDRAW, 0, earned))
+    house.close(20261201)
+    house.pay_what_is_there()
+    assert "discount 20261201 out" in [due.id for due in house.dues()]
+    house.clearing.audit()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(200_001, 999_912))
+def test_the_month_before(drawn: int) -> None:
+    month = drawn - drawn % 100 + drawn % 12 + 1
+    found = month_before(month)
+    assert 1 <= found % 100 <= 12
+    assert found // 100 * 12 + found % 100 == month // 100 * 12 + month % 100 - 1

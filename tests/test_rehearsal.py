@@ -1,0 +1,139 @@
+"""The rehearsal of a default: its page's commands, in order, on a server process of its own."""
+
+import asyncio
+import json
+import re
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pytest
+from served import CHECKOUT, serving
+from test_docs import blocks
+from typer.testing import CliRunner
+
+from clients.sync import Client
+from exchange.app import admin, requests
+from exchange.app.bookkeeping import LEDGER_NAME
+from exchange.clearing import Clearing
+from exchange.cli import app
+
+PAGE: Final = CHECKOUT / "docs" / "howto" / "manage-a-default.md"
+CODE: Final = "H100Z26"
+OWN, ITS, SAFE, HAVEN, RICH, POOR = 10, 11, 20, 21, 30, 40
+ACCOUNTS: Final[dict[int, tuple[int, Literal["house", "client"]]]] = {
+    OWN: (10, "house"), ITS: (10, "client"), SAFE: (20, "house"), HAVEN: (20, "client"),
+    RICH: (30, "house"), POOR: (40, "house"),
+}  # fmt: skip
+CASH: Final = {OWN: "100000", ITS: "30000", SAFE: "500000", RICH: "500000", POOR: "100000"}
+SAID: Final = re.compile(r'"\$\(jq -r \.(\w+) (\S+)\)"')  # the only shell that the page needs
+
+
+def operate(data: Path, *wanted: requests.AnyRequest) -> list[dict[str, Any]]:
+    """What an operator at the socket asks for, and the answers."""
+
+    async def ask_all() -> list[dict[str, Any]]:
+        answers = [await admin.ask(data, one) for one in wanted]
+        assert all(answer is not None and answer.ok for answer in answers), answers
+        return [answer.result for answer in answers if answer is not None]
+
+    return asyncio.run(ask_all())
+
+
+def set_up(data: Path, at: Path) -> dict[int, dict[str, str]]:
+    """Accounts with money, two people with admin keys; the accounts' own keys."""
+    for account, (member, kind) in ACCOUNTS.items():
+        operate(data, requests.OpenAccount(account=account, member=member, kind=kind))
+    for account, usd in CASH.items():
+        operate(data, requests.Deposit(account=account, amount=usd))
+    for person in ("ann", "bob"):
+        (made,) = operate(data, requests.CreateKey(account=0, scope="admin"))
+        (at / f"{person}.json").write_text(json.dumps(made))
+    return {account: operate(data, requests.CreateKey(account=account))[0] for account in CASH}
+
+
+def test_the_page_of_a_default_is_rehearsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last cent: the layers are the loss, and a rebuilt ledger says the same."""
+    data = tmp_path / "market"
+    with serving(data) as server, ExitStack() as stack:
+        clients = {
+            account: stack.enter_context(Client(server.ready["ws"], key["key_id"], key["secret"]))
+            for account, key in set_up(data, tmp_path).items()
+        }
+        clients[OWN].subscribe(f"state.{CODE}")
+        mark = clients[OWN].states[CODE].mark
+        for buyer, seller, lots in ((OWN, RICH, 100), (ITS, RICH, 10), (SAFE, POOR, 20)):
+            clients[seller].enter(CODE, "sell", lots, mark)
+            clients[buyer].enter(CODE, "buy", lots, mark)
+        clients[OWN].enter(CODE, "buy", 1, mark)  # it rests, until its member is frozen
+        monkeypatch.chdir(tmp_path)
+        meanwhile = {"hedge": lambda: clients[SAFE].enter(CODE, "buy", 15, "0.990")}
+        said = run(PAGE, server.ready["http"].removesuffix("/api/v1"), tmp_path, meanwhile)
+        server.stop()
+    judge(said, data)
+
+
+def judge(said: dict[str, str], data: Path) -> None:
+    """The loss is the layers, nobody owes anything, and a rebuilt ledger says the same."""
+    (loss,) = [json.loads(text) for name, text in said.items() if " allocate " in name]
+    assert sum(loss["layers"].values()) == loss["loss"] > 0
+    assert loss["layers"]["own_capital"] == 2_000_000_000
+    assert loss["junior"] == [30, 40]  # 30 bid for too little, 40 for nothing
+    assert "lots     15" in next(text for name, text in said.items() if " hedge " in name)
+    (torn,) = [json.loads(text) for name, text in said.items() if " tear-up " in name]
+    assert sum(torn["torn"].values()) == 100 - 15 - 30 - 20
+    assert "replenished" in said["clear default show 1"]
+    before = state_of(data)
+    assert before["cash"][OWN] == before["cash"][ITS] == 0
+    assert before["nets"] == {SAFE: 65, HAVEN: 10, RICH: -61, POOR: -14}
+    (data / LEDGER_NAME).unlink()
+    assert CliRunner().invoke(app, ["clear", "trial-balance"]).exit_code == 0  # it is rebuilt
+    assert state_of(data) == before
+
+
+def state_of(data: Path) -> dict[str, Any]:
+    """What clearing holds, and the hash of how it came to it."""
+    clearing = Clearing.open(data / LEDGER_NAME)
+    try:
+        assert clearing.is_balanced() and not clearing.divergences
+        clearing.audit()
+        (number,) = [n for n, code in clearing.codes().items() if code == CODE]
+        nets = {account: clearing.net(account, number) for account in ACCOUNTS}
+        return {
+            "cash": {account: clearing.cash(account) for account in ACCOUNTS},
+            "nets": {account: net for account, net in nets.items() if net},
+            "fund": clearing.fund(),
+            "defaults": clearing.matter("defaults"),
+            "head": clearing.ledger_hash,
+        }
+    finally:
+        clearing.close()
+
+
+def run(
+    page: Path, url: str, at: Path, meanwhile: Mapping[str, Callable[[], object]]
+) -> dict[str, str]:
+    """The page's commands, in order: what each said; the first that fails is an AssertionError.
+
+    ``meanwhile``: what others do just before the command of that name.
+    """
+    said = {}
+    for line in filter(None, "\n".join(blocks(page, "sh")).splitlines()):
+        line = SAID.sub(lambda m: json.loads((at / m[2]).read_text())[m[1]], line)
+        words = shlex.split(line.replace("$URL", url))
+        if words[0] == "sleep":
+            time.sleep(float(words[1]))
+            continue
+        meanwhile.get(words[3] if len(words) > 3 else "", lambda: None)()
+        arguments, _, file = " ".join(map(shlex.quote, words[1:])).partition(" '>' ")
+        done = CliRunner().invoke(app, shlex.split(arguments))
+        assert done.exit_code == 0, (line, done.output, done.exception)
+        said[arguments] = done.stdout
+        if file:
+            (at / file).write_text(done.stdout)
+    return said

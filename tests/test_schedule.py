@@ -1,0 +1,260 @@
+"""A market that follows its calendar: one whole day on a virtual clock, killed on the way.
+
+Budget: 20 seconds.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from exchange.app import Market, requests, wishes
+from exchange.app.settings import Limits, Schedule, Settings
+from exchange.app.wishes import Wish, note
+from exchange.messages import EVENT, Command, CommandKind, EventKind, HaltCause, Side, TradingState
+from exchange.sim.disk import SimDisk
+from exchange.sim.host import Host, HostFaults
+from exchange.sim.loop import NS, SimLoop
+from exchange.sim.net import Network, Weather
+from exchange.sim.virtual import virtual
+
+CODE = "H100Z26"
+MARKET = Settings(
+    limits=Limits(watch_seconds=60, checkpoint_seconds=3_600, clearing_pause_seconds=1.0),
+    schedule=Schedule(follow=True),
+)
+PRE_OPEN, AUCTION, CONTINUOUS, HALTED, CLOSED = (
+    TradingState.PRE_OPEN, TradingState.AUCTION, TradingState.CONTINUOUS, TradingState.HALTED,
+    TradingState.CLOSED,
+)  # fmt: skip
+
+
+def stamp(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * NS
+
+
+EVE = stamp("2026-11-22T22:00")  # Sunday; Monday's session begins at 22:30
+KILLS = ("22T22:40:07", "22T22:59:59.990", "23T12:00", "23T21:57", "23T22:00:00.004")
+
+
+class Happened(NamedTuple):
+    """One event and its log time."""
+
+    stamp: int
+    kind: int
+    instrument: int
+    quantity: int
+    reason: int
+    a: int
+
+
+class Day:
+    """A simulated market, and what is in its log in the end."""
+
+    def __init__(self, folder: Path, settings: Settings = MARKET, epoch: int = EVE) -> None:
+        self.loop, disk = SimLoop(Random(1)), SimDisk(Random(2))
+        self.net = Network(self.loop, Random(3), Weather())
+        self.epoch = epoch
+        self.host = Host(
+            self.loop, disk, self.net, folder, Random(4), epoch, {"settings": settings}
+        )
+        self.host.faults = HostFaults(restart_ms=50)
+        self.events: list[Happened] = []
+
+    async def until(self, at: int) -> None:
+        """Wait for a moment."""
+        await asyncio.sleep(max(0, at - self.epoch - self.loop.now_ns) / NS)
+
+    async def market(self) -> Market:
+        """The market that serves, once one does."""
+        host = self.host
+        while host.market is None or host.process is None or not host.process.alive:
+            await asyncio.sleep(0.01)
+        return host.market
+
+    async def ask(self, request: requests.AnyRequest) -> None:
+        market = await self.market()
+        await self.host.ask(market.operations.perform(request), 30)
+
+    async def enter(self, account: int, side: Side, over_mark: int, lots: int = 5) -> None:
+        market = await self.market()
+        listed = market.desk.instruments.by_code[CODE]
+        command = Command(
+            kind=CommandKind.ENTER, account=account, side=side, quantity=lots,
+            instrument=listed.id, price=listed.mark // listed.tick_scale + over_mark,
+            key_lo=market.desk.sequence + 1,
+        )  # fmt: skip
+        await self.host.ask(market.desk.perform([Wish(command, note("enter"))]), 30)
+
+    async def end(self, living: asyncio.Task[None]) -> None:
+        """Keep what the log says, and stop."""
+        market = await self.market()
+        await self.host.ask(market.operations.cleared(), 30)
+        assert not market.clearing.divergences
+        self.events = [
+            Happened(one.stamp, row[2], row[5], row[9], row[4], row[13])
+            for one in market.tape.read(0, 0, 0)
+            for row in EVENT.iter_unpack(one.events)
+        ]
+        await self.host.stop()
+        await living
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it to its end on the virtual clock."""
+        with virtual(self.host.clock_ns, Random(5)), self.host.files.tracked():
+            try:
+                self.loop.run_until_complete(work)
+            finally:
+                self.loop.close()
+
+    def of(self, *kinds: EventKind) -> list[Happened]:
+        return [one for one in self.events if one.kind in kinds]
+
+    def states(self) -> dict[int, list[Happened]]:
+        """Changes of state by instrument, without those that a restart brought and took back."""
+        found: defaultdict[int, list[Happened]] = defaultdict(list)
+        for one in self.of(EventKind.STATE_CHANGED):
+            if one.quantity == HALTED and one.reason == HaltCause.RECOVERY:
+                continue
+            before = found[one.instrument][-1:]
+            if before and (before[0].quantity, before[0].reason) == (one.quantity, one.reason):
+                continue  # reopened
+            found[one.instrument].append(one)
+        return found
+
+
+def test_a_whole_day_with_kills_between_its_transitions(tmp_path: Path) -> None:
+    day = Day(tmp_path)
+
+    async def main() -> None:
+        living = asyncio.create_task(day.host.run())
+        for account in (1, 2):
+            await day.ask(requests.Deposit(account=account, amount="5000000"))
+        for kill in KILLS:
+            at = int(datetime.fromisoformat(f"2026-11-{kill}+00:00").timestamp() * 1000)
+            if kill == KILLS[1]:
+                await day.enter(1, Side.SELL, 0)
+                await day.enter(2, Side.BUY, 2)
+            if kill == KILLS[4]:
+                await day.enter(1, Side.SELL, 3, 7)
+                await day.enter(2, Side.BUY, 3, 7)
+            await day.until(at * 1_000_000)
+            await day.market()
+            day.host.kill("between two transitions")
+        await day.until(stamp("2026-11-23T22:05"))
+        await day.end(living)
+
+    day.run(main())
+    assert day.host.lives == len(KILLS) + 1
+    wanted = [
+        (PRE_OPEN, HaltCause.OPENING, "22T22:30"), (AUCTION, HaltCause.OPENING, "22T22:55"),
+        (CONTINUOUS, HaltCause.NONE, "22T23:00"), (AUCTION, HaltCause.CLOSING, "23T21:55"),
+        (CLOSED, HaltCause.NONE, "23T22:00"),
+    ]  # fmt: skip
+    states = day.states()
+    assert len(states) == 48
+    for changes in states.values():
+        assert [(one.quantity, one.reason) for one in changes] == [w[:2] for w in wanted]
+        for one, (*_, at) in zip(changes, wanted, strict=True):
+            assert 0 <= one.stamp - stamp(f"2026-11-{at}") < NS
+    assert [one.quantity for one in day.of(EventKind.DAY_OPENED)] == [20261123]
+    assert [one.quantity for one in day.of(EventKind.DAY_CLOSED)] == [20261123]
+    settled = [one.instrument for one in day.of(EventKind.INSTRUMENT_SETTLED)]
+    assert sorted(settled) == sorted(states)
+    auctions = [one.a for one in day.of(EventKind.AUCTION_UNCROSSED) if one.a]
+    assert auctions == [5, 7]
+
+
+def test_indicative_prices_tick_once_each(tmp_path: Path) -> None:
+    day = Day(tmp_path, epoch=stamp("2026-11-23T21:50"))
+
+    async def main() -> None:
+        living = asyncio.create_task(day.host.run())
+        for kill in ("21:56", "21:57:00.003", "21:58:15.001"):
+            at = datetime.fromisoformat(f"2026-11-23T{kill}+00:00").timestamp()
+            await day.until(int(at * 1000) * 1_000_000)
+            await day.market()
+            day.host.kill("around a tick")
+        await day.until(stamp("2026-11-23T22:01"))
+        await day.end(living)
+
+    day.run(main())
+    by_instrument = defaultdict(list)
+    for one in day.of(EventKind.AUCTION_INDICATED):
+        by_instrument[one.instrument].append(one.stamp // (15 * NS))
+    assert len(by_instrument) == 48
+    for ticks in by_instrument.values():
+        assert all(before < after for before, after in pairwise(ticks))
+        assert 15 <= len(ticks) <= 19
+
+
+def test_a_restart_on_another_day_settles_the_old_one_first(tmp_path: Path) -> None:
+    day = Day(tmp_path, epoch=stamp("2026-11-23T21:00"))
+
+    async def main() -> None:
+        living = asyncio.create_task(day.host.run())
+        await day.market()
+        day.host.faults = HostFaults(restart_ms=1)
+        day.host.jump_ns = 20 * 3_600 * NS  # it is down over the close and the next open
+        day.host.kill("for a day")
+        await day.until(stamp("2026-11-23T21:00:10"))
+        await day.end(living)
+
+    day.run(main())
+    opened = [one.quantity for one in day.of(EventKind.DAY_OPENED)]
+    assert opened == [20261123, 20261124]
+    kinds = [one.kind for one in day.events]
+    last_settled = len(kinds) - kinds[::-1].index(EventKind.INSTRUMENT_SETTLED)
+    assert last_settled < len(kinds) - kinds[::-1].index(EventKind.DAY_OPENED)
+    for changes in day.states().values():
+        assert changes[-1].quantity == CLOSED or changes[-1].quantity == CONTINUOUS
+
+
+def test_an_operators_halt_holds_and_an_unsettled_day_keeps_the_next_one_out(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(limits=MARKET.limits, schedule=Schedule(follow=True, settle=False))
+    day = Day(tmp_path, settings, stamp("2026-11-23T21:50"))
+    seen: list[TradingState] = []
+
+    async def look() -> None:
+        seen.append((await day.market()).desk.instruments.by_code[CODE].state)
+
+    async def main() -> None:
+        living = asyncio.create_task(day.host.run())
+        await day.ask(requests.Halt(code=CODE))
+        await day.until(stamp("2026-11-23T21:56"))
+        await look()  # still halted
+        await day.ask(requests.Resume(code=CODE))
+        await day.until(stamp("2026-11-23T22:00:30"))
+        await look()  # closed by the next step
+        await day.until(stamp("2026-11-23T22:31"))
+        await look()  # nobody has settled
+        await day.ask(requests.Settle())
+        await day.until(stamp("2026-11-23T22:31:30"))
+        await look()  # late, but in the pre-open
+        await day.end(living)
+
+    day.run(main())
+    assert seen == [HALTED, CLOSED, CLOSED, PRE_OPEN]
+    assert [one.quantity for one in day.of(EventKind.DAY_OPENED)] == [20261123, 20261124]
+
+
+def test_a_market_made_on_a_weekend_waits_for_its_session(tmp_path: Path) -> None:
+    day = Day(tmp_path, epoch=stamp("2026-11-21T12:00"))
+
+    async def main() -> None:
+        living = asyncio.create_task(day.host.run())
+        market = await day.market()
+        assert market.desk.business_date == 20261123 and market.desk.day_open
+        assert {one.state for one in market.desk.instruments.by_id.values()} == {CLOSED}
+        assert wishes.as_date(market.desk.business_date).weekday() == 0
+        await day.until(stamp("2026-11-21T12:01"))
+        await day.end(living)
+
+    day.run(main())
+    assert not day.of(EventKind.STATE_CHANGED)
