@@ -28,8 +28,11 @@ from exchange.messages import (
     CommandFlag,
     CommandKind,
     EventKind,
+    Limit,
     OrderFeature,
+    Side,
     TimeInForce,
+    TradingState,
 )
 from exchange.sim.flow import START_NS, Flow, fill_books, prepare
 from exchange.sim.flow_records import apply_all
@@ -38,6 +41,11 @@ COMMANDS: Final = 60_000
 MARKS: Final = ("<!-- features -->\n", "<!-- end of features -->\n")
 FAR_NS: Final = START_NS + 86_400 * 10**9
 STOPS: Final = 1_000
+MONTHS: Final = 24  # of a curve
+SPREADS: Final = range(MONTHS, MONTHS + Limit.LEG_SPREADS)
+LOTS: Final = 1_000_000
+OF_A_MONTH: Final = (CommandKind.LIST, CommandKind.SET_RISK, CommandKind.SET_STATE)
+U64: Final = (1 << 64) - 1
 SESSION: Final = 1 << 16 | 1
 KEY: Final = 1 << 60  # apart from the flow's
 Change = Callable[[dict[str, int]], None]
@@ -93,6 +101,50 @@ def stops(flow: Flow) -> list[Command]:
     ]  # fmt: skip
 
 
+def curve(flow: Flow) -> list[Command]:
+    """A curve of months, and calendar spreads of the flow's with as many of them as may imply. Each
+    has an order on either side, as has its far month: what both imply is at the day's limits."""
+    setup = [
+        Command(**dict(zip(COMMAND_FIELDS, row, strict=True)))
+        for batch in flow.setup
+        for row in COMMAND.iter_unpack(batch)
+    ]
+    months = [c for c in setup if c.kind in OF_A_MONTH]
+    low, high, step = months[0].target_lo, months[0].target_hi, months[0].account
+    centre = (low + high) // 2 // step * step
+    out = [
+        msgspec.structs.replace(command, instrument=month)
+        for month in range(1, MONTHS)
+        for command in months
+    ]
+    for far, number in enumerate(SPREADS, 1):
+        spread = {"instrument": number}
+        ends = {"target_lo": (low - high) & U64, "target_hi": high - low, "key_lo": far << 16}
+        out += [
+            Command(kind=CommandKind.LIST_COMBINATION, quantity=0xF1, **spread, **ends),
+            Command(kind=CommandKind.SET_RISK, quantity=LOTS, session=LOTS, **spread),
+            Command(kind=CommandKind.SET_STATE, tif=TradingState.CONTINUOUS, **spread),
+        ]
+        quotes = (
+            (number, Side.BUY, low - centre + step), (number, Side.SELL, high - centre - step),
+            (far, Side.BUY, centre - step), (far, Side.SELL, centre + step),
+        )  # fmt: skip
+        out += [
+            Command(
+                kind=CommandKind.ENTER, account=1 + (book == far), instrument=book, side=side,
+                price=price, quantity=1, key_lo=KEY + 4 * far + place,
+            )
+            for place, (book, side, price) in enumerate(quotes)
+        ]  # fmt: skip
+    return out
+
+
+def implied(flow: Flow) -> list[Command]:
+    """The same, and the switches are on."""
+    on = [Command(kind=CommandKind.SET_IMPLIED, instrument=n, tif=1) for n in SPREADS]
+    return curve(flow) + on
+
+
 FEATURES: Final = {
     "plain": Feature("limit orders, cancels, reductions, replacements, IOC and market orders"),
     "post_only": Feature("every order that rests is post-only", post_only),
@@ -100,6 +152,13 @@ FEATURES: Final = {
     "minimum": Feature("every order that rests asks for one lot at once", minimum),
     "iceberg": Feature("every order that rests shows a quarter of itself", iceberg),
     "stops_wait": Feature(f"{STOPS:,} stops wait in the book; none is elected", before=stops),
+    "curve": Feature(
+        f"{MONTHS} months and {Limit.LEG_SPREADS} spreads, implied prices off", before=curve
+    ),
+    "implied": Feature(
+        f"the same, implied prices on: {Limit.LEG_SPREADS} looked at on either side, none better",
+        before=implied,
+    ),
 }
 
 
