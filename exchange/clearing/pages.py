@@ -22,7 +22,7 @@ from exchange.clearing.statements import (
 
 WIDTH: Final = 760
 PANEL: Final = 150  # height of one of the two
-GAP: Final = 34
+GAP: Final = 48
 LEFT: Final = 92  # room for the figures of an axis
 RIGHT: Final = 12
 TOP: Final = 24
@@ -51,7 +51,6 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th { color: var(--soft); font-weight: 500; }
 th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.sum tr:last-child td { font-weight: 600; border-bottom: 0; }
 figure { margin: 0; } svg { width: 100%; height: auto; display: block; }
 .gain { fill: var(--gain); } .loss { fill: var(--loss); }
 .cash { fill: none; stroke: var(--cash); stroke-width: 2; stroke-linejoin: round; }
@@ -179,9 +178,15 @@ def _change_panel(days: Sequence[Day], middles: Sequence[float], wide: float) ->
 
 
 def _span(amounts: Sequence[int]) -> tuple[int, int]:
-    """The least and the most, with some air where they are the same."""
+    """Round figures around the least and the most, an even number of round steps apart."""
     low, high = min(amounts), max(amounts)
-    return (low, high) if low < high else (low - MICROS, high + MICROS)
+    least = max((high - low) // 4, MICROS)
+    power = 10 ** (len(str(least)) - 1)
+    step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= least)
+    low, high = low // step * step, -(-high // step) * step
+    if low == high or (high - low) // step % 2:
+        high += step if low < high else 2 * step
+    return low, high
 
 
 def _scale(low: int, high: int, top: int) -> Callable[[int], float]:
@@ -190,7 +195,7 @@ def _scale(low: int, high: int, top: int) -> Callable[[int], float]:
 
 def _axis(name: str, low: int, high: int, top: int) -> list[str]:
     """A panel's name, and a line with its figure at the top, the middle and the bottom."""
-    lines = [f'<text class="name" x="0" y="{top - 10}">{name}, USD</text>']
+    lines = [f'<text class="name" x="0" y="{top - 13}">{name}, USD</text>']
     for share in (0, 1, 2):
         y, amount = top + PANEL - share * PANEL / 2, low + (high - low) * share // 2
         lines += [

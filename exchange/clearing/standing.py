@@ -103,7 +103,7 @@ def _course(store: Store, account: int) -> Iterator[CallStep]:
             if facts["account"] == account:
                 step, missing = row["outcome"], facts["missing"]
         elif row["operation"] == "declare_default":
-            if row["outcome"] == "accepted" and account in facts.get("freeze", ()):
+            if row["outcome"] == "accepted" and account in facts.get("frozen", ()):
                 step = "default"
         elif name in facts.get("calls", {}):
             step, missing = "raised" if called else "called", facts["calls"][name]
