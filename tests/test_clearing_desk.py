@@ -84,6 +84,29 @@ async def test_an_auction_closes_and_moves_its_lots_by_itself(live: Live) -> Non
         await operations.perform(record("allocate", default=1))
 
 
+async def test_a_default_that_a_crash_cuts_short_is_frozen_by_the_restart(tmp_path: Path) -> None:
+    """The record is durable and nothing that follows of it has been done: all of it is, once."""
+    async with Live.open(tmp_path) as live:
+        client = await live.client(1)
+        listed = live.market.desk.instruments.by_code[CODE]
+        await client.enter(CODE, "buy", 3, listed.mark // listed.tick_scale - 5)
+        facts = {"operation": "declare_default", "member": 1, "person": "ann", "reason": "unpaid"}
+        await live.market.desk.perform([wishes.put_record(json.dumps(facts))])
+        await live.market.operations.cleared()
+        live.market.operations.checkpoint = nothing_more  # type: ignore[method-assign]
+        assert [due.kind for due in live.market.clearing.dues()] == ["kill"]
+    async with Live.open(tmp_path) as live:
+        await until(lambda: not live.market.clearing.dues())
+        assert live.market.engine.account(1)["killed"]
+        assert live.market.engine.account(1)["open_orders"] == 0
+        (default,) = live.market.clearing.matter("defaults")["defaults"]
+        assert default["stage"] == "declared"
+
+
+async def nothing_more() -> None:
+    """As in a process that is gone."""
+
+
 async def test_capital_and_fund_move_by_commands_with_ids(live: Live) -> None:
     await live.client(1)
     operations = live.market.operations

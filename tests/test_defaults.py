@@ -27,6 +27,7 @@ from exchange.clearing.default.records import (
 from exchange.clearing.default.stages import TIMES
 from exchange.clearing.delivery import dvp
 from exchange.clearing.members.registry import Registry
+from exchange.clearing.sharing import share
 from exchange.messages import (
     EVENT,
     AccountKind,
@@ -372,6 +373,43 @@ def test_every_step_says_when_it_is_overdue(house: House) -> None:
     ]  # fmt: skip
     assert house.clearing.deadline() == 0
     assert auction(house, [(SAFE, 100, 2_400_000)])["unsold"] == 0  # it may still be done
+
+
+def test_gains_since_the_declaration_may_be_cut_where_nothing_else_is_left(house: House) -> None:
+    crash(house)
+    declare(house)
+    auction(house, [(SAFE, 100, 500_000)])
+    settle(house, 1_500_000)
+    gains = house.clearing.gains(1)
+    assert set(gains) == {SAFE, RICH, POOR}  # CLIENT and LOSER only paid
+    assert gains[RICH] == 110 * 1_000_000 * HOURS
+    with pytest.raises(LookupError):
+        house.clearing.gains(2)
+    loss = allocate(house, gains=gains, assessment_cap_pct=0)
+    cut = loss["layers"]["haircuts"]
+    assert cut > 0 and loss["layers"]["uncovered"] == 0
+    assert loss["haircuts"] == {str(a): n for a, n in share(cut, gains).items()}
+    house.pay()
+    assert house.clearing.cash(LOSER) == 0
+    house.agree()
+
+
+def test_a_contribution_that_does_not_come_is_overdue_and_called_off_by_a_default(
+    house: House,
+) -> None:
+    house.trade(LOSER, RICH, 5, 2_500)
+    for account in (LOSER, RICH, SAFE, POOR):
+        free = house.market.engine.account(account)
+        house.send(house.market.money(CommandKind.WITHDRAW, account, free["cash"] - free["hold"]))
+    house.record(SizeFund(person="risk"))
+    house.pay_what_is_there()
+    (sized,) = house.rulings("size_fund", newest=1)
+    assert sized[2]["called"] and len(house.dues()) == len(sized[2]["called"])
+    house.at(sized[2]["deadline"])
+    overdue = [facts for _, outcome, facts in house.rulings("default_fund") if outcome == "overdue"]
+    assert {str(row["member"]): row["amount"] for row in overdue} == sized[2]["called"]
+    house.record(DeclareDefault(member=1, person="risk", reason="fund unpaid"))
+    assert not any(due.id.endswith(" 1") for due in house.dues() if due.id.startswith("fund"))
 
 
 def test_a_defaulter_that_somebody_lets_trade_is_frozen_again(house: House) -> None:

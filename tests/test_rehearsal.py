@@ -88,12 +88,24 @@ def judge(said: dict[str, str], data: Path) -> None:
     (torn,) = [json.loads(text) for name, text in said.items() if " tear-up " in name]
     assert sum(torn["torn"].values()) == 100 - 15 - 30 - 20
     assert "replenished" in said["clear default show 1"]
+    judge_fund()
     before = state_of(data)
     assert before["cash"][OWN] == before["cash"][ITS] == 0
     assert before["nets"] == {SAFE: 65, HAVEN: 10, RICH: -61, POOR: -14}
     (data / LEDGER_NAME).unlink()
     assert CliRunner().invoke(app, ["clear", "trial-balance"]).exit_code == 0  # it is rebuilt
     assert state_of(data) == before
+
+
+def judge_fund() -> None:
+    """The fund covers the two largest losses beyond margin of its worst scenario, shown."""
+    told = CliRunner().invoke(app, ["clear", "default", "fund", "--json"]).stdout
+    fund = json.loads(told)
+    assert {"week_fall_40", "generation_shock"} <= fund["losses"].keys()
+    for name, losses in fund["losses"].items():
+        beyond = sorted(max(0, loss - fund["margin"][member]) for member, loss in losses.items())
+        assert fund["uncovered"][name] == sum(beyond[-2:])
+    assert fund["size"] == max(fund["uncovered"].values()) == sum(fund["contributions"].values())
 
 
 def state_of(data: Path) -> dict[str, Any]:
