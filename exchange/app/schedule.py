@@ -30,7 +30,7 @@ from exchange.sequencer import QueueFull
 LOOK_SECONDS: Final = 30.0  # at the latest: clocks are set, days are settled late
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_STATES: Final = {
+STATES: Final = {
     Phase.PRE_OPEN: (TradingState.PRE_OPEN, HaltCause.OPENING),
     Phase.OPENING_AUCTION: (TradingState.AUCTION, HaltCause.OPENING),
     Phase.CONTINUOUS: (TradingState.CONTINUOUS, HaltCause.NONE),
@@ -98,7 +98,7 @@ class Schedule:
         async with self._operations.one_at_a_time:
             await self._desk.perform(
                 [
-                    wishes.set_state(listed.code, listed.id, *_STATES[step.phase], session=step.at)
+                    wishes.set_state(listed.code, listed.id, *STATES[step.phase], session=step.at)
                     for listed, step in self._due(stands)
                 ]
             )
@@ -202,7 +202,7 @@ class Schedule:
         return desk.day_open and desk.business_date >= wishes.as_number(session.day)
 
     def _is_due(self, listed: Instrument, step: Step) -> bool:
-        state, cause = _STATES[step.phase]
+        state, cause = STATES[step.phase]
         if listed.state == state and cause in (listed.cause, HaltCause.NONE):
             return False
         if listed.state == TradingState.HALTED:
