@@ -274,7 +274,7 @@ def open_channel(name: str, hub: Hub, portrayer: Portrayer, account: int | None)
     """Return the channel of a name; raises Failure. ``account``: the caller's, once known."""
     kind, *parts = name.split(".")
     instruments = hub.feed.instruments
-    if kind == "user":
+    if kind == "user" and parts:
         if account is None:
             raise Failure(13009, "unauthorized", {"reason": Reason.AUTH_REQUIRED.name})
         return _own(name, parts, hub, portrayer, account)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from exchange.gateway.access import Key
 from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit.calls import LOGON, Pending, Wish
-from exchange.gateway.dialects.deribit.codes import TIMED_OUT, failure, refusal
+from exchange.gateway.dialects.deribit.codes import TIMED_OUT, UNKNOWN, failure, refusal
 from exchange.gateway.dialects.deribit.peer import read_frame
 from exchange.gateway.dialects.deribit.rpc import Failure
 from exchange.gateway.hub import Hub
@@ -82,7 +82,7 @@ class Line:
         except TimeoutError:
             self._pending.drop(wish)
             code, message = TIMED_OUT
-            raise Failure(code, message, {"outcome": "unknown"}) from None
+            raise Failure(code, message, {"outcome": UNKNOWN}) from None
         if isinstance(outcome, Failure):
             raise outcome
         return outcome

@@ -115,13 +115,13 @@ class Peer:
             message = await self._socket.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return message
+            if self._session.closing is not None:
+                continue  # until the writer has closed the socket
             self._heard, self._asked = True, False
             request = self._take(message.data)
             await self._flush()
             if request is not None:
                 return WSMessage(WSMsgType.BINARY, encode_msgpack(request), None)
-            if self._session.closing is not None:
-                return WSMessage(WSMsgType.CLOSED, None, None)
 
     async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
         """Send what a native frame means to the client: answers, then notifications."""
