@@ -318,6 +318,43 @@ def test_a_winner_without_the_margin_gets_nothing_and_the_lots_are_offered_again
     house.agree()
 
 
+def test_a_second_default_falls_on_those_still_there(house: House) -> None:
+    """The first takes RICH's bid; then RICH defaults too. No defaulter bids, pays or is junior."""
+    crash(house)
+    declare(house)
+    auction(house, [(RICH, 100, 1_500_000)])
+    settle(house, 1_500_000)
+    allocate(house)
+    house.pay()
+    house.record(SizeFund(person="risk"))
+    house.pay_what_is_there()
+    house.trade(POOR, RICH, 200, 1_500)
+    house.send(house.market.settle(0, 2_800_000, cycle=3))
+    second = DeclareDefault(member=3, person="risk", reason="unpaid")
+    assert house.record(second)[1]["default"] == 2
+    house.pay(but=("fund",))
+    record = OpenAuction(default=2, instrument=0, person="risk")
+    deadline = house.record(record)[1]["deadline"]
+    for account, said in ((LOSER, "unknown_account"), (RICH, "unknown_account"),
+                          (SAFE, "accepted")):  # fmt: skip
+        bought = AuctionBid(auction=2, account=account, lots=210, price=2_900_000)
+        assert house.record(bought)[0] == said
+    house.at(deadline)
+    house.pay(but=("fund",))
+    assert house.rulings("auction")[-1][2]["junior"] == [4]
+    house.send(house.market.settle(0, 2_800_000, cycle=4))
+    held = defaults(house).survivors(house.clearing._state)
+    assert set(held) == {2, 4}
+    outcome, found = house.record(
+        Allocate(default=2, proposed_by="risk", approved_by="chief", assessment_cap_pct=550)
+    )
+    assert outcome == "allocated"
+    assert sum(found["layers"].values()) == found["loss"] > 0
+    assert set(found["survivors_fund"]) | set(found["assessments"]) <= {"2", "4"}
+    house.pay(but=("fund",))
+    house.agree()
+
+
 def test_own_accounts_are_netted_and_a_short_book_is_bought_in(tmp_path: Path) -> None:
     """Two own accounts, short 60 and long 20: 40 are on offer, the lowest bid wins."""
     house = start(tmp_path / "clearing.db")

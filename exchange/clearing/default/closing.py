@@ -73,13 +73,11 @@ def open_auction(
     return Ruling(operation, ACCEPTED, {"stage": "opened", **facts})
 
 
-def bid(default: Default, auction: Auction, record: AuctionBid, at: At, state: "State") -> Ruling:
-    """Take a sealed bid."""
+def bid(auction: Auction, record: AuctionBid, at: At, state: "State") -> Ruling:
+    """Take a sealed bid of a member that is not in default."""
     operation = "auction_bid"
     if auction.closed:
         return refused(operation, Denial.EXPIRED, auction.deadline, at.stamp)
-    if record.account not in state.members or record.account in default.accounts:
-        return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, record.account)
     if not 0 < record.lots <= abs(auction.net):
         return refused(operation, Denial.QUANTITY, abs(auction.net), record.lots)
     listed = state.instruments[auction.instrument]
@@ -96,7 +94,7 @@ def bid(default: Default, auction: Auction, record: AuctionBid, at: At, state: "
 def close(
     default: Default, auction: Auction, fund: Mapping[int, int], at: At, state: "State"
 ) -> Ruling:
-    """The bids are opened: awards, and who bid too little or too far off.
+    """The bids are opened: awards, and who of the ``fund`` bid too little or too far off.
 
     What was traded away since the opening is no longer awarded.
     """
@@ -105,8 +103,7 @@ def close(
     now = sum(held.values())
     net = min(now, auction.net, key=abs) if now * auction.net > 0 else 0
     auction.awards, auction.unsold = award(net, auction.bids)
-    able = {member: there for member, there in fund.items() if member != default.member}
-    poor = juniors(auction.net, auction.reference, auction.bids, able)
+    poor = juniors(auction.net, auction.reference, auction.bids, fund)
     auction.junior = sorted(poor)
     default.junior = sorted({*default.junior, *poor})
     givers = _parts(held, net)
