@@ -42,7 +42,7 @@ ELSEWHERE: Final = {  # case -> file and test, and why not here
     "B72": ("test_bad_clearing.py", "test_b72_money_of_another_asset", "no client names an asset"),
     "B86": ("test_surveillance.py", "test_stuffing", "found in the log, afterwards"),
     "B87": ("test_surveillance.py", "test_spoofing_is_found", "found in the log, afterwards"),
-    "B103": ("test_refusals.py", "test_the_goodput_reports_of_the_bad_inputs", "files, not frames"),
+    "B103": ("test_index_input.py", "test_a_stamp_far_in_the_future_moves_no_clock", "a file"),
 }
 # A part of a case that the gateway does not meet, and why.
 LEFT: Final = {
