@@ -57,9 +57,12 @@ def open_auction(
     net = sum(held.values())
     if not held:
         return refused(operation, Denial.OPEN_POSITION, 1, 0)
-    if any(not a.closed and a.instrument == number for a in auctions):
+    own = [a for a in auctions if a.default == default.id and a.instrument == number]
+    if any(not auction.closed for auction in own):
         return refused(operation, Denial.DUPLICATE, 0, number)
-    drop(auctions, number, state)
+    if waiting := _waiting([_torn(default, number)], state):
+        return refused(operation, Denial.PROPOSAL_STATE, "moved", waiting[0])
+    _drop(own, state)
     mark = state.instruments[number].mark
     deadline = at.stamp + record.within_seconds * SECOND
     auction = Auction(len(auctions) + 1, default.id, number, net, mark, deadline)
@@ -111,7 +114,7 @@ def close(
     for won in auction.awards:
         for giver, lots in _take(givers, won.lots):
             place += 1
-            id = f"award {auction.id} {place}"
+            id = f"{_awarded(auction)}{place}"
             ask(state, transfer(id, giver, won.account, auction.instrument, lots, won.price,
                                 sells=net < 0))  # fmt: skip
     default.note("auction closed", at)
@@ -133,7 +136,8 @@ def refuse_tear_up(
     own = [a for a in auctions if a.default == default.id and a.instrument == number]
     if not own or not own[-1].closed:
         return refused(operation, Denial.PROPOSAL_STATE, "auctioned", "open" if own else "no")
-    if waiting := _awards(own, number, state):
+    names = [*map(_awarded, own), _torn(default, number)]
+    if waiting := _waiting(names, state):
         return refused(operation, Denial.PROPOSAL_STATE, "moved", waiting[0])
     if not sum(default.held(number, state).values()):
         return refused(operation, Denial.OPEN_POSITION, 1, 0)
@@ -159,23 +163,32 @@ def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
     for account, gone in torn(default, instrument, state).items():
         for giver, lots in _take(givers, gone):
             place += 1
-            id = f"tear-up {default.id} {at.number} {place}"
+            id = f"{_torn(default, instrument)}{at.number} {place}"
             ask(state, transfer(id, giver, account, instrument, lots, mark, sells=net < 0))
     default.note("torn up", at)
 
 
-def drop(auctions: list[Auction], instrument: int, state: "State") -> None:
-    """Awards of an instrument that the engine would not move are asked for no more."""
+def _drop(auctions: list[Auction], state: "State") -> None:
+    """Awards that the engine would not move are asked for no more."""
     dues = state.matters.get(Dues)
-    for id in _awards(auctions, instrument, state):
+    for id in _waiting([_awarded(auction) for auction in auctions], state):
         del dues.open[id]
     state.matters.touch(Dues)
 
 
-def _awards(auctions: list[Auction], instrument: int, state: "State") -> list[str]:
-    """Ids of the awards of an instrument that have not moved."""
-    names = tuple(f"award {one.id} " for one in auctions if one.instrument == instrument)
-    return [id for id in state.matters.get(Dues).open if id.startswith(names)]
+def _awarded(auction: Auction) -> str:
+    """How the ids of an auction's awards begin."""
+    return f"award {auction.id} "
+
+
+def _torn(default: Default, instrument: int) -> str:
+    """How the ids of what is torn up begin."""
+    return f"tear-up {default.id} {instrument} "
+
+
+def _waiting(names: list[str], state: "State") -> list[str]:
+    """Ids that begin so of what the engine has not moved."""
+    return [id for id in state.matters.get(Dues).open if id.startswith(tuple(names))]
 
 
 def _parts(held: Mapping[int, int], net: int) -> list[list[int]]:
