@@ -121,7 +121,7 @@ async def manage_orders(one: Any, two: Any, symbol: str, price: float, tick: flo
 async def test_where_ccxt_asks_for_a_currency_it_is_told_ours(venue: Venue) -> None:
     one = await client(venue, 1, code="USD", currencies=["USD"])
     async with asyncio.timeout(SECONDS):
-        assert (await one.watch_balance())["USD"]["total"] == float(CASH)
+        assert (await one.watch_balance())["USD"]["total"]["USD"] == float(CASH)
     assert await one.fetch_open_orders() == await one.fetch_my_trades() == []
     tickers = await one.fetch_tickers(params={"code": "H100"})
     assert tickers and all(symbol.startswith("H100") for symbol in tickers)
