@@ -10,10 +10,11 @@ from exchange.app import wishes, wishes_market
 from exchange.app.desk import Desk
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.marketdata.instruments import Instrument, Protections, Window, micros_text
-from exchange.messages import Breaker, HaltCause, TradingState
+from exchange.messages import Breaker, HaltCause, Limit, TradingState
 
 BREAKER_HALTS: Final = (HaltCause.CIRCUIT_BREAKER, HaltCause.VELOCITY)
 _MS: Final = 1_000_000
+_MS_MAX: Final = 7 * 86_400_000  # of a breaker's span or halt
 _TRADING: Final = (TradingState.CONTINUOUS, TradingState.PRE_OPEN, TradingState.AUCTION)
 _COLLECTED: Final = (TradingState.PRE_OPEN, TradingState.AUCTION)
 
@@ -195,7 +196,8 @@ class Conduct:
         todo = []
         for listed in named:
             variation = _ticks(listed, request.variation)
-            span, halt = request.span_ms * _MS, request.halt_ms * _MS
+            span = _bounded("a span in milliseconds", request.span_ms, _MS_MAX) * _MS
+            halt = _bounded("a halt in milliseconds", request.halt_ms, _MS_MAX) * _MS
             window = Window(variation, request.product, span, halt)
             todo.append(wishes_market.set_breaker(listed.code, listed.id, which, window))
         await self._desk.perform(todo)
@@ -212,14 +214,17 @@ class Conduct:
             todo.append(wishes_market.set_limits(listed.code, listed.id, low, high))
         risk = listed.risk
         if request.position_limit is not None:
-            risk = risk._replace(position_limit=request.position_limit)
+            most = _bounded("a position limit", request.position_limit, Limit.QUANTITY)
+            risk = risk._replace(position_limit=most)
         if request.max_order is not None:
-            risk = risk._replace(max_order=request.max_order)
+            most = _bounded("an order's limit", request.max_order, Limit.QUANTITY)
+            risk = risk._replace(max_order=most)
         if risk != listed.risk:
             todo.append(wishes_market.set_risk(listed.code, listed.id, risk))
         if not todo:
             raise RequestRefused(f"{request.code}: state a limit that is another than now")
-        await self._desk.perform(todo)
+        for wish in todo:  # one refused leaves the other undone
+            await self._desk.perform([wish])
         return {"code": listed.code, "low_limit": listed.price_text(low),
                 "high_limit": listed.price_text(high), "position_limit": risk.position_limit,
                 "max_order": risk.max_order}  # fmt: skip
@@ -278,18 +283,32 @@ def _told(code: str, state: TradingState, chosen: list[Instrument]) -> dict[str,
 
 def _asked(request: requests.Protect, listed: Instrument, held_to: Protections) -> Protections:
     """The protections with what the request states in place of them."""
-    stated: dict[str, int | None] = {
-        "band": None if request.band is None else _ticks(listed, request.band),
-        "order_value": None if request.order_value is None else wishes.micros(request.order_value),
-        "accountability": request.accountability,
-        "all_months": request.all_months,
-    }
-    return held_to._replace(**{name: n for name, n in stated.items() if n is not None})
+    asked = held_to
+    if request.band is not None:
+        asked = asked._replace(band=_ticks(listed, request.band))
+    if request.order_value is not None:
+        value = _bounded("an order's value", wishes.micros(request.order_value), Limit.MONEY)
+        asked = asked._replace(order_value=value)
+    if request.accountability is not None:
+        lots = _bounded("an accountability level", request.accountability, Limit.QUANTITY)
+        asked = asked._replace(accountability=lots)
+    if request.all_months is not None:
+        lots = _bounded("a limit over all months", request.all_months, Limit.POSITION)
+        asked = asked._replace(all_months=lots)
+    return asked
+
+
+def _bounded(name: str, number: int, most: int) -> int:
+    if not 0 <= number <= most:
+        raise RequestRefused(f"{name} is from 0 to {most}, not {number}")
+    return number
 
 
 def _ticks(listed: Instrument, text: str) -> int:
-    """A price in ticks; RequestRefused off the tick."""
+    """A price in ticks; RequestRefused off the tick, or beyond any price."""
     ticks, rest = divmod(wishes.micros(text), listed.tick_scale)
+    if abs(ticks) > Limit.PRICE:
+        raise RequestRefused(f"{text} is no price: a tick count is at most {Limit.PRICE}")
     if rest:
         raise RequestRefused(f"{text} is no multiple of the tick of {listed.code}")
     return ticks

@@ -379,6 +379,8 @@ class Operations:
                 f"{request.code} is not in the listing cycle of {day}; `hourbook contracts list`"
                 " shows what is"
             )
+        if not request.price:
+            raise RequestRefused(f"state the first mark of {request.code}: dollars, as in 2.650")
         await self.cleared()
         number, price = len(desk.instruments.by_id), wishes.micros(request.price)
         parameters = self._clearing.margin_parameters(desk.business_date)
