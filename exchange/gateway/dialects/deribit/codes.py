@@ -3,7 +3,9 @@
 from decimal import Decimal
 from typing import Any, Final
 
+from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit.rpc import INVALID_PARAMS, Failure
+from exchange.gateway.rejects import from_refused
 from exchange.messages import Reason
 from exchange.messages.access import GatewayReason
 from exchange.messages.wire import Rejected
@@ -99,6 +101,11 @@ def failure(rejected: Rejected) -> Failure:
 def refusal(reason: Reason | GatewayReason, detail: str | None = None) -> Failure:
     """Return the error of a call that the dialect itself refuses."""
     return failure(Rejected(number=int(reason), name=reason.name, detail=detail))
+
+
+def refused_by(refused: Refused) -> Failure:
+    """Return the error of a call that the gateway refuses, whatever the protocol."""
+    return failure(from_refused(refused))
 
 
 def _is_low(rejected: Rejected) -> bool:
