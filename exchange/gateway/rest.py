@@ -23,7 +23,7 @@ from exchange.gateway.http import Flood, admit, answer_refused, json_answer
 from exchange.gateway.hub import Hub
 from exchange.gateway.reports import CORRECTIONS
 from exchange.gateway.resume import reports_of
-from exchange.marketdata.feed import correction_of, trade_of
+from exchange.marketdata.feed import correction_of, is_agreed, trade_of, transfer_of
 from exchange.marketdata.instruments import Instrument, decimal_text
 from exchange.marketdata.stream import Row, maker_of
 from exchange.messages import INDEX_BITS, EventKind, Reason, rest, wire
@@ -37,7 +37,13 @@ ADDRESS_READS: Final = 4
 NANOSECONDS_PER_MS: Final = 1_000_000
 MICRO_DIGITS: Final = 6
 _TRADE: Final = int(EventKind.TRADE)
-_PUBLIC_CORRECTIONS: Final = frozenset({int(EventKind.TRADE_BUSTED), int(EventKind.TRADE_ADJUSTED)})
+_TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
+_PUBLIC: Final[dict[int, Callable[[Instrument, Row, int], rest.PublicRow]]] = {
+    _TRADE: trade_of,
+    int(EventKind.TRADE_BUSTED): correction_of,
+    int(EventKind.TRADE_ADJUSTED): correction_of,
+    _TRANSFERRED: transfer_of,
+}
 _FILLS: Final = frozenset({_TRADE, int(EventKind.LEG_TRADE), int(EventKind.ORDER_EXECUTED)})
 _FILL_TYPES: Final = (wire.Execution, wire.LegTraded, wire.Corrected)
 Q = TypeVar("Q", bound=rest.Query)
@@ -205,14 +211,12 @@ class Rest:
         number = instrument.id
 
         def select(row: Row) -> bool:
-            return row[5] == number and (row[2] == _TRADE or row[2] in _PUBLIC_CORRECTIONS)
+            told = row[5] == number and row[2] in _PUBLIC
+            return told and (row[2] != _TRANSFERRED or is_agreed(row))
 
         found = await self._scan(asked, select)
         return rest.Trades(
-            trades=[
-                (trade_of if row[2] == _TRADE else correction_of)(instrument, row, stamp)
-                for row, stamp in found.rows
-            ],
+            trades=[_PUBLIC[row[2]](instrument, row, stamp) for row, stamp in found.rows],
             next=archive.cursor_text(found.next),
         )
 
