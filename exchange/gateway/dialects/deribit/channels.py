@@ -261,9 +261,7 @@ class Chooser:
     def position(self, code: str) -> Any:
         """Return the account's position in an instrument."""
         instrument = self._hub.feed.instruments.by_code[code]
-        account = self._hub.accounts.by_id[self._account]
-        exposure = self._hub.accounts.exposures(account)[instrument.id]
-        return self.portrayer.position(instrument, exposure)
+        return self.portrayer.position_in(instrument, self._account)
 
     def account(self) -> Any:
         """Return the account's money."""
