@@ -89,12 +89,26 @@ def judge(said: dict[str, str], data: Path) -> None:
     assert sum(torn["torn"].values()) == 100 - 15 - 30 - 20
     assert "replenished" in said["clear default show 1"]
     judge_fund()
+    assert CliRunner().invoke(app, ["clear", "default", "show", "9"]).exit_code == 1
     before = state_of(data)
     assert before["cash"][OWN] == before["cash"][ITS] == 0
     assert before["nets"] == {SAFE: 65, HAVEN: 10, RICH: -61, POOR: -14}
     (data / LEDGER_NAME).unlink()
     assert CliRunner().invoke(app, ["clear", "trial-balance"]).exit_code == 0  # it is rebuilt
     assert state_of(data) == before
+
+
+def test_what_makes_no_sense_ends_with_its_code(tmp_path: Path) -> None:
+    data = ["--data", str(tmp_path / "market")]
+    for arguments, code in (
+        (["declare", "10"], 2),  # no person, no reason
+        (["port", "1", "11", "21", "--person", "ann"], 2),
+        (["hedge", "1", CODE, "hold", "1", "3"], 2),
+        (["show", *data], 1),  # no market
+        (["allocate", "1", "--help"], 0),
+    ):
+        done = CliRunner().invoke(app, ["clear", "default", *arguments])
+        assert done.exit_code == code, (arguments, done.output)
 
 
 def judge_fund() -> None:
