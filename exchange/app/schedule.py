@@ -28,6 +28,7 @@ from exchange.messages import HaltCause, TradingState
 from exchange.sequencer import QueueFull
 
 LOOK_SECONDS: Final = 30.0  # at the latest: clocks are set, days are settled late
+RETRY_SECONDS: Final = 1.0  # after a look that was refused or came too late
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 STATES: Final = {
@@ -75,6 +76,7 @@ class Schedule:
         self._operations = operations
         self._clock = clock
         self._settles = settles
+        self.looked = asyncio.Event()  # set once the first look is over
         self._settled = 0  # a business date known to need no settlement
         self._complained = 0  # a business date that somebody was told to settle
 
@@ -86,7 +88,8 @@ class Schedule:
                 pause = self._until_next()
             except (RequestRefused, QueueFull, TimeoutError, CalendarError) as error:
                 _log.warning("the schedule is held up, trying again: %s", error)
-                pause = LOOK_SECONDS
+                pause = RETRY_SECONDS
+            self.looked.set()
             await asyncio.sleep(pause)
 
     async def look(self) -> None:
