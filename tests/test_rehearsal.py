@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any, Final, Literal
 
 import pytest
@@ -72,9 +73,19 @@ def test_the_page_of_a_default_is_rehearsed(
             clients[buyer].enter(CODE, "buy", lots, mark)
         clients[OWN].enter(CODE, "buy", 1, mark)  # it rests, until its member is frozen
         monkeypatch.chdir(tmp_path)
-        meanwhile = {"hedge": lambda: clients[SAFE].enter(CODE, "buy", 15, "0.990")}
-        said = run(PAGE, server.ready["http"].removesuffix("/api/v1"), tmp_path, meanwhile)
-        server.stop()
+        servers = [server]
+
+        def crash() -> None:
+            """The process is killed with the book half closed, and another one goes on."""
+            servers[-1].stop(SIGKILL)
+            servers.append(stack.enter_context(serving(data)))
+
+        meanwhile: dict[str, Callable[[], object]] = {
+            "hedge": lambda: clients[SAFE].enter(CODE, "buy", 15, "0.990"),
+            "auction": crash,
+        }
+        said = run(PAGE, lambda: servers[-1].ready["http"], tmp_path, meanwhile)
+        servers[-1].stop()
     judge(said, data)
 
 
@@ -142,7 +153,7 @@ def state_of(data: Path) -> dict[str, Any]:
 
 
 def run(
-    page: Path, url: str, at: Path, meanwhile: Mapping[str, Callable[[], object]]
+    page: Path, url: Callable[[], str], at: Path, meanwhile: Mapping[str, Callable[[], object]]
 ) -> dict[str, str]:
     """The page's commands, in order: what each said; the first that fails is an AssertionError.
 
@@ -151,7 +162,7 @@ def run(
     said = {}
     for line in filter(None, "\n".join(blocks(page, "sh")).splitlines()):
         line = SAID.sub(lambda m: json.loads((at / m[2]).read_text())[m[1]], line)
-        words = shlex.split(line.replace("$URL", url))
+        words = shlex.split(line.replace("$URL", url().removesuffix("/api/v1")))
         if words[0] == "sleep":
             time.sleep(float(words[1]))
             continue
