@@ -31,6 +31,7 @@ FACTOR = 9_620
 RATE = 150_000_000  # micro-dollars of margin a lot
 PRICE = 2_500_000  # first mark, clearing price
 
+
 def factors(version: int = 1) -> FactorsRecorded:
     """A signed table of one site, alpha/one."""
     made = table.make(roster(site("alpha")), [], grades.load().grade("H100-NODE"), rules())
