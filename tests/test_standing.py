@@ -93,7 +93,7 @@ def test_the_course_of_a_call_to_the_default(house: House) -> None:
     left = call.call - 1_000_000
     assert steps == [
         ("called", call.call, call.call_deadline),
-        ("raised", left, call.call_deadline),
+        ("changed", left, call.call_deadline),
         ("missed", left, 0),
         ("default", 0, 0),
     ]
