@@ -25,13 +25,31 @@ class Conduct:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
+    async def perform(self, request: requests.ConductRequest) -> dict[str, Any]:
+        """Do what one person asks of instruments, and say what came of it. RequestRefused."""
+        match request:
+            case requests.Indicate():
+                return await self._indicate(request)
+            case requests.SetImplied():
+                return await self._set_implied(request)
+            case requests.Protect():
+                return await self._protect(request)
+            case requests.SetBreaker():
+                return await self._set_breaker(request)
+            case requests.SetLimits():
+                return await self._set_limits(request)
+            case requests.SetFeature():
+                await self._desk.perform([wishes.set_feature(request)])
+                return {"feature": request.feature, "on": request.on}
+        return await self._change_state(request)
+
     # States
 
     def takes_two(self, request: requests.Resume) -> bool:
         """Whether a request ends the halt of a breaker."""
         return any(self._by_breaker(listed) for listed in self._desk.named(request.code))
 
-    async def change_state(self, request: requests.StateRequest) -> dict[str, Any]:
+    async def _change_state(self, request: requests.StateRequest) -> dict[str, Any]:
         """Move an instrument, or all of a product, to another trading state."""
         state, cause = _wished(request)
         chosen = self._chosen(request.code, state)
@@ -82,7 +100,7 @@ class Conduct:
     def _by_breaker(listed: Instrument) -> bool:
         return listed.state == TradingState.HALTED and listed.cause in BREAKER_HALTS
 
-    async def indicate(self, request: requests.Indicate) -> dict[str, Any]:
+    async def _indicate(self, request: requests.Indicate) -> dict[str, Any]:
         """Publish indicative prices now, and say them."""
         named = self._desk.named(request.code)
         if request.code in self._desk.instruments.products:
@@ -146,7 +164,7 @@ class Conduct:
             if legs[code].state != TradingState.EXPIRED
         ]
 
-    async def set_implied(self, request: requests.SetImplied) -> dict[str, Any]:
+    async def _set_implied(self, request: requests.SetImplied) -> dict[str, Any]:
         """Switch implied prices of one calendar spread, or of all."""
         if request.code:
             chosen = [self._desk.instrument(request.code)]
@@ -161,18 +179,7 @@ class Conduct:
 
     # Protections
 
-    async def protect(
-        self, request: requests.Protect | requests.SetBreaker | requests.SetLimits
-    ) -> dict[str, Any]:
-        """Set what instruments are held to."""
-        match request:
-            case requests.Protect():
-                return await self._set_protections(request)
-            case requests.SetBreaker():
-                return await self._set_breaker(request)
-        return await self._set_limits(request)
-
-    async def _set_protections(self, request: requests.Protect) -> dict[str, Any]:
+    async def _protect(self, request: requests.Protect) -> dict[str, Any]:
         """Hold instruments to their terms' protections, to what is asked instead, or to none."""
         desk = self._desk
         named = desk.named(request.code) if request.code else desk.instruments.by_id.values()
