@@ -5,7 +5,8 @@
 
 A batch counts once it is durable: SQLite's write-ahead log with synchronous FULL on both sides. Raw
 SQLite writes the same rows, account totals and batch marks, judged beforehand. Both take turns
-batch by batch on the same disk.
+batch by batch on the same disk. ``core`` is the ledger alone by the time of one core, which no
+neighbour on the machine and no disk can take from it.
 """
 
 import argparse
@@ -93,8 +94,9 @@ def judged(batches: Sequence[Sequence[Transfer]]) -> list[Written]:
     return made
 
 
-def time_round(folder: Path, size: int, count: int, number: int) -> tuple[float, float]:
-    """Seconds of the ledger and of raw SQLite for the same transfers.
+def time_round(folder: Path, size: int, count: int, number: int) -> tuple[float, float, float]:
+    """Seconds of the ledger and of raw SQLite for the same transfers, and the ledger's own of a
+    core.
 
     RuntimeError if the two files do not end with the same rows.
     """
@@ -103,12 +105,14 @@ def time_round(folder: Path, size: int, count: int, number: int) -> tuple[float,
     rows = judged(batches)
     ours, raw = Transfers(folder / f"ours{size}-{number}"), Raw(folder / f"raw{size}-{number}")
     ours.open(*accounts())
-    took = [0.0, 0.0]
+    took, core = [0.0, 0.0], 0.0
     for turn, (batch, written) in enumerate(zip(batches, rows, strict=True)):
         for which in (turn % 2, 1 - turn % 2):
             started = time.perf_counter()
             if which == 0:
+                worked = time.process_time()
                 ours.apply(batch, STAMP)
+                core += time.process_time() - worked
             else:
                 raw.write(written)
             took[which] += time.perf_counter() - started
@@ -119,7 +123,7 @@ def time_round(folder: Path, size: int, count: int, number: int) -> tuple[float,
         raise RuntimeError(f"the ledger wrote {found}, not {count} transfers as raw SQLite did")
     ours.close()
     raw.connection.close()
-    return took[0], took[1]
+    return took[0], took[1], core
 
 
 def transfer_rows(options: argparse.Namespace) -> Iterator[Row]:
@@ -129,11 +133,13 @@ def transfer_rows(options: argparse.Namespace) -> Iterator[Row]:
             count = max(size, PER_BATCH_SIZE.get(size, 100 * size) // options.divide)
             done = [time_round(Path(name), size, count, n) for n in range(options.rounds)]
             raw = f"ledger.{size}_a_batch.raw_sqlite"
-            yield row(raw, median(count / theirs for _, theirs in done), "transfers/s")
-            ratio = median(theirs / ours for ours, theirs in done)
-            rate = median(count / ours for ours, _ in done)
+            yield row(raw, median(count / theirs for _, theirs, _ in done), "transfers/s")
+            ratio = median(theirs / ours for ours, theirs, _ in done)
+            rate = median(count / ours for ours, _, _ in done)
             yield Row(f"ledger.{size}_a_batch.durable", float(f"{rate:.6g}"), "transfers/s",
                       round(ratio, 4), raw)  # fmt: skip
+            core = median(count / worked for *_, worked in done)
+            yield row(f"ledger.{size}_a_batch.core", core, "transfers / s of a core")
 
 
 def peak_mib() -> float:

@@ -105,7 +105,7 @@ class Venue:
 
         ``trusted`` is the certificate of one that serves TLS.
         """
-        settings = Settings(serve=Serve(deribit=True, **serve))
+        settings = Settings(serve=Serve(**{"deribit": True, **serve}))
         market = await Market.start(directory, settings=settings)
         try:
             async with AsyncExitStack() as exits:

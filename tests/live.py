@@ -13,6 +13,7 @@ from clients.backoff import Backoff
 from exchange.app import Addresses, Market
 from exchange.app.requests import Deposit
 from exchange.gateway.auth import create_key
+from exchange.messages.access import Scope
 
 CODE = "H100Z26"
 START_NS = 1_795_176_000 * 1_000_000_000  # 20 November 2026, noon: the codes here are listed
@@ -95,7 +96,7 @@ class Live:
         """The TCP port that the market listens on."""
         return urlsplit(self.addresses.ws).port or 0
 
-    async def fund(self, account: int, scope: str = "trade") -> tuple[str, str]:
+    async def fund(self, account: int, scope: Scope = "trade") -> tuple[str, str]:
         """Open and fund an account; return (key_id, secret)."""
         await self.market.operations.perform(Deposit(account=account, amount=CASH))
         return create_key(self.market.directory, account, scope)

@@ -17,8 +17,8 @@ STOP_SECONDS: Final = 30
 class Server:
     """A serving process and what it said when it was ready."""
 
-    def __init__(self, data: Path) -> None:
-        command = [*COMMAND, "serve", "--data", str(data), "--port", "0"]
+    def __init__(self, data: Path, *flags: str) -> None:
+        command = [*COMMAND, "serve", "--data", str(data), "--port", "0", *flags]
         self.process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.ready: dict[str, str] = json.loads(self.process.stdout.readline())
@@ -31,9 +31,9 @@ class Server:
 
 
 @contextmanager
-def serving(data: Path) -> Iterator[Server]:
+def serving(data: Path, *flags: str) -> Iterator[Server]:
     """A served market, killed at the end if it still runs."""
-    server = Server(data)
+    server = Server(data, *flags)
     try:
         yield server
     finally:

@@ -17,19 +17,23 @@ import pytest
 import venue as market
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
 )
 from sockets import House, hear, running
+from typer.testing import CliRunner
 from venue import CODE, RICH, Venue, enter, reject
 
 from exchange.app import Market, admin, requests
 from exchange.app.logs import JsonLines
 from exchange.app.settings import Serve, Settings
 from exchange.app.wishes import RequestRefused
+from exchange.cli import app
 from exchange.gateway import access, auth, hub, server, session
 from exchange.gateway.decode import Refused
 from exchange.messages import Reason, wire
@@ -266,3 +270,43 @@ async def test_no_secret_is_in_a_log_a_traceback_or_an_address(
     for path in tmp_path.rglob("*"):  # the log and the tape, too: it is in its own file alone
         if path.is_file() and not path.name.startswith(auth.FILE):
             assert key[1].encode() not in path.read_bytes(), path
+
+
+# The command line
+
+
+def test_keys_are_made_listed_and_rotated_by_hand(tmp_path: Path) -> None:
+    data, pem = ["--data", str(tmp_path / "market")], tmp_path / "public.pem"
+    public = Ed25519PrivateKey.generate().public_key()
+    pem.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+
+    def hourbook(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(app, [*arguments, *data])
+        return done.exit_code, done.output
+
+    guard = ["keys", "create", "1", "--scope", "cancel_only", "--address", "10.0.0.0/8"]
+    made = json.loads(hourbook(*guard, "--address", "::1")[1])
+    signed = json.loads(hourbook("keys", "create", "2", "--public-key", str(pem))[1])
+    assert set(made) == {"key_id", "secret"} and set(signed) == {"key_id"}
+    code, told = hourbook("keys", "rotate", made["key_id"], "--overlap", "60")
+    follower = json.loads(told)
+    assert code == 0 and follower["replaces"] == made["key_id"] and follower["secret"]
+    listed = json.loads(hourbook("keys", "list", "--json")[1])["keys"]
+    assert [key["algorithm"] for key in listed] == ["hmac-sha256", "ed25519", "hmac-sha256"]
+    assert listed[0]["addresses"] == listed[2]["addresses"] == ["10.0.0.0/8", "::1/128"]
+    assert listed[0]["expires_ms"] == follower["replaced_until_ms"]
+    assert made["secret"] not in hourbook("keys", "list")[1]
+    for wrong in (
+        ["keys", "rotate", signed["key_id"]],
+        ["keys", "rotate", "none"],
+        ["keys", "create", "1", "--address", "10.0.0.0/99"],
+        ["keys", "create", "1", "--public-key", str(tmp_path / "none.pem")],
+    ):
+        assert hourbook(*wrong)[0] != 0, wrong
+
+
+def test_tls_is_one_flag(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["serve", "--tls", "chain.pem", "key.pem", "--show-config"])
+    assert done.exit_code == 0
+    for name, value in (("serve.tls_certificate", "chain.pem"), ("serve.tls_key", "key.pem")):
+        assert any(name in line and value in line for line in done.output.splitlines())

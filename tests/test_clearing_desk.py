@@ -4,19 +4,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from clearing_house import factors
 from live import CODE, Live, until
 
 from contracts.calendar import Month
+from contracts.index import methodology
 from exchange.app import Market, requests, wishes
-from exchange.app.wishes import RequestRefused, Wish
-from exchange.clearing.records import write
-from exchange.messages import Command, CommandKind, Side, TradingState, wire
+from exchange.app.wishes import RequestRefused
+from exchange.messages import TradingState, wire
 
 MONTH = Month(2026, 11)
+DAYS = [MONTH.first_day + timedelta(days=n) for n in range(MONTH.days)]
 START = datetime(2026, 11, 2, 12, tzinfo=UTC)
 
 
@@ -84,6 +85,29 @@ async def test_an_auction_closes_and_moves_its_lots_by_itself(live: Live) -> Non
         await operations.perform(record("allocate", default=1))
 
 
+async def test_a_default_that_a_crash_cuts_short_is_frozen_by_the_restart(tmp_path: Path) -> None:
+    """The record is durable and nothing that follows of it has been done: all of it is, once."""
+    async with Live.open(tmp_path) as live:
+        client = await live.client(1)
+        listed = live.market.desk.instruments.by_code[CODE]
+        await client.enter(CODE, "buy", 3, listed.mark // listed.tick_scale - 5)
+        facts = {"operation": "declare_default", "member": 1, "person": "ann", "reason": "unpaid"}
+        await live.market.desk.perform([wishes.put_record(json.dumps(facts))])
+        await live.market.operations.cleared()
+        live.market.operations.checkpoint = nothing_more  # type: ignore[method-assign]
+        assert [due.kind for due in live.market.clearing.dues()] == ["kill"]
+    async with Live.open(tmp_path) as live:
+        await until(lambda: not live.market.clearing.dues())
+        assert live.market.engine.account(1)["killed"]
+        assert live.market.engine.account(1)["open_orders"] == 0
+        (default,) = live.market.clearing.matter("defaults")["defaults"]
+        assert default["stage"] == "declared"
+
+
+async def nothing_more() -> None:
+    """As in a process that is gone."""
+
+
 async def test_capital_and_fund_move_by_commands_with_ids(live: Live) -> None:
     await live.client(1)
     operations = live.market.operations
@@ -107,28 +131,48 @@ async def test_a_cash_contract_expires_at_the_mean_of_its_fixings(market: Market
     operations = market.operations
     with pytest.raises(RequestRefused, match="trades until 2026-11-30"):
         await operations.perform(requests.Expire(code="H100X26"))
-    await operations.perform(requests.Settle())
-    await operations.perform(requests.OpenDay(date=20261130))
-    days = [MONTH.first_day + timedelta(days=n) for n in range(MONTH.days)]
-    for n, day in enumerate(days):
-        if n == len(days) - 1:
+    await last_day(market)
+    for n, day in enumerate(DAYS):
+        if n == len(DAYS) - 1:
             with pytest.raises(RequestRefused, match="no fixing of 2026-11-30"):
                 await operations.perform(requests.Expire(code="H100X26"))
-        await operations.perform(
-            requests.RecordFixing(
-                index="HBX-H100",
-                date=_number(day),
-                state="PUBLISHED",
-                price="2.500000" if n % 2 else "2.600000",
-                inputs_hash="ab" * 32,
-                tape_hash="cd" * 32,
-            )
-        )
+        await operations.perform(fixing(day, "2.500000" if n % 2 else "2.600000"))
     result = await operations.perform(requests.Expire(code="H100X26"))
     assert (result["price"], result["rule"], result["fixings"]) == ("2.550000", "MEAN", 30)
     assert market.desk.instruments.by_code["H100X26"].state == TradingState.EXPIRED
     with pytest.raises(RequestRefused, match="has expired"):
         await operations.perform(requests.Expire(code="H100X26"))
+
+
+async def test_withheld_fixings_follow_the_ladder_of_the_index(market: Market) -> None:
+    """Too few: the mean of what there is, then nothing until two people set a price."""
+    operations, short = (
+        market.operations,
+        methodology.load().index("HBX-H100").settlement.short_days,
+    )
+    await last_day(market)
+    for n, day in enumerate(DAYS):
+        await operations.perform(fixing(day, "2.600000" if n < short - 1 else ""))
+    with pytest.raises(RequestRefused, match="UNDETERMINED"):
+        await operations.perform(requests.Expire(code="H100X26"))
+    await operations.perform(fixing(DAYS[-1], "2.900000", revision=1))
+    result = await operations.perform(requests.Expire(code="H100X26"))
+    assert (result["rule"], result["fixings"]) == ("SHORT_MEAN", short)
+    assert len(result["withheld"]) == len(DAYS) - short
+    mean = Fraction(2_600_000 * (short - 1) + 2_900_000, short)
+    assert result["price"] == f"{round(mean) / 1_000_000:.6f}"
+
+
+async def last_day(market: Market) -> None:
+    await market.operations.perform(requests.Settle())
+    await market.operations.perform(requests.OpenDay(date=20261130))
+
+
+def fixing(day: date, price: str, revision: int = 0) -> requests.RecordFixing:
+    return requests.RecordFixing(
+        index="HBX-H100", date=_number(day), state="PUBLISHED" if price else "WITHHELD",
+        price=price, revision=revision, inputs_hash="ab" * 32, tape_hash="cd" * 32,
+    )  # fmt: skip
 
 
 class Clock:
@@ -139,67 +183,6 @@ class Clock:
 
     def __call__(self) -> int:
         return self.now
-
-
-def order(account: int, side: Side, price: int, lots: int, number: int) -> Wish:
-    name = f"order-{account}"
-    lo, hi = wishes.digest(name, b"order")
-    command = Command(
-        kind=CommandKind.ENTER, account=account, side=side, price=price, quantity=lots,
-        instrument=number, key_lo=lo, key_hi=hi,
-    )  # fmt: skip
-    return Wish(command, name)
-
-
-async def test_a_physical_contract_from_its_listing_to_the_last_week(tmp_path: Path) -> None:
-    """The market's own clock passes every deadline; cash and hours meet day by day."""
-    clock = Clock(datetime(2026, 11, 25, 12, tzinfo=UTC))
-    market = await Market.start(tmp_path, clock=clock)
-    operations, clearing = market.operations, market.clearing
-    for account in (7, 8):
-        await operations.perform(requests.Deposit(account=account, amount="1000000"))
-    with pytest.raises(RequestRefused, match="not in the listing cycle"):
-        await operations.perform(requests.ListContract(code="H100PZ20", price="2.5"))
-    result = await operations.perform(requests.ListContract(code="H100PZ26", price="2.500"))
-    number = result["instrument"]
-    table = factors()
-    await market.desk.perform([order(7, Side.SELL, 2_500, 8, number)])
-    await market.desk.perform([order(8, Side.BUY, 2_500, 8, number)])
-    await operations.perform(requests.Settle())
-    await operations.perform(requests.PutRecord(record=write(table)))
-    offer = record(
-        "tender", account=7, instrument=number, lots=8, grade="H100-NODE", provider="alpha",
-        facility="one", factor_version=1,
-    )  # fmt: skip
-    await operations.perform(offer)
-    with pytest.raises(RequestRefused, match="after its last notice"):
-        await operations.perform(requests.OpenDay(date=20261127))
-        await operations.perform(requests.Expire(code="H100PZ26"))
-    assert market.desk.instruments.by_code["H100PZ26"].state == TradingState.CLOSED
-    clock.now = clearing.deadline()
-    await operations.checkpoint()
-    await operations.cleared()
-    assert clearing.is_assigned(number)
-    await operations.perform(requests.Expire(code="H100PZ26"))
-    (delivery,) = clearing.matter("deliveries")["deliveries"]
-    assert delivery["stage"] == "delivering"  # the escrow was withdrawn and has come in
-    begin = int(datetime(2026, 12, 1, tzinfo=UTC).timestamp()) * 10**9
-    for day in range(1, 8):
-        clock.now = begin + day * 86_400 * 10**9
-        for account in (7, 8):
-            await operations.perform(
-                record("attest", account=account, delivery=1, day=day, available=8 * 86_400)
-            )
-    before = clearing.cash(7)
-    for _ in range(2):  # the first brings the days about, the second pays for them
-        await operations.checkpoint()
-        await operations.cleared()
-    (delivery,) = clearing.matter("deliveries")["deliveries"]
-    week = sum(delivery["parts"][:7])
-    assert (delivery["weeks"], len(delivery["slices"])) == (1, 7)
-    assert clearing.cash(7) - before == week * 10_000
-    assert clearing.divergences == () and clearing.is_balanced()
-    await market.stop()
 
 
 def _number(day: date) -> int:

@@ -209,6 +209,37 @@ async def test_protections_hold_from_the_listing_on_and_can_be_moved(live: Live)
     assert shown[CODE]["band"] == listed.price_text(listed.protections.band)
 
 
+SENSELESS: list[tuple[requests.AnyRequest, str]] = [
+    (requests.Protect(code=CODE, band="-0.001"), "PARAMETER_RANGE"),
+    (requests.Protect(code=CODE, order_value="-1"), "an order's value is from 0"),
+    (requests.Protect(code=CODE, accountability=-1), "an accountability level is from 0"),
+    (requests.Protect(code=CODE, all_months=1 << 64), "a limit over all months is from 0"),
+    (requests.Protect(code=CODE, band="1e3"), "1e3"),
+    (requests.SetBreaker(code=CODE, variation="-1"), "PARAMETER_RANGE"),
+    (requests.SetBreaker(code=CODE, variation="0.0001"), "no multiple of the tick"),
+    (requests.SetBreaker(code=CODE, span_ms=-1), "a span in milliseconds is from 0"),
+    (requests.SetBreaker(code=CODE, halt_ms=1 << 60), "a halt in milliseconds is from 0"),
+    (requests.SetBreaker(code=CODE, span_ms=0), "PARAMETER_RANGE"),
+    (requests.SetLimits(code=CODE, low="9" * 24), "is no price"),
+    (requests.SetLimits(code=CODE, low="3.000", high="2.000"), "PARAMETER_RANGE"),
+    (requests.SetLimits(code=CODE, position_limit=-1), "a position limit is from 0"),
+    (requests.SetLimits(code=CODE, max_order=1 << 32), "an order's limit is from 0"),
+    (requests.SetLimits(code=CODE), "another than now"),
+    (requests.SetLimits(code="H100"), "not listed"),
+    (requests.ListContract(code="H100PF27"), "state the first mark"),
+    (requests.ListContract(code="2H100Z26-2B200Z26"), "not in the listing cycle"),
+    (requests.SetImplied(code=CODE), "NOT_IMPLIED"),
+    (requests.PreOpen(code="__proto__"), "not listed"),
+]
+
+
+async def test_what_makes_no_sense_is_refused_by_name(live: Live) -> None:
+    before = live.market.engine.state_bytes()
+    for request, why in SENSELESS:
+        assert why in await refused(live, request)
+    assert live.market.engine.state_bytes() == before
+
+
 async def test_a_breaker_halts_and_two_people_let_it_go_on(live: Live) -> None:
     maker, taker = await live.client(1), await live.client(2)
     heard = Heard(taker)

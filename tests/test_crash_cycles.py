@@ -140,6 +140,15 @@ def a_delivery_that_is_agreed_otherwise(house: House) -> None:
     house.pay()
 
 
+def a_buyer_that_does_not_pay_in(house: House) -> None:
+    """And shorts that tender nothing: penalties to those who get nothing."""
+    house.trade(delivery.NEW, delivery.SHORT, 16, 2_550)
+    delivery.assigned(house)
+    house.pay(but=("delivery 1 escrow",))
+    house.at(delivery.deliveries(house).expiries[0].terms.begin_ns)
+    house.pay()
+
+
 def changes_of_hands(house: House) -> None:
     """A give-up, a block and an exchange for physical: signed by both, moved once."""
     for account in (20, 30, 40):
@@ -173,6 +182,7 @@ CYCLES: Final[list[tuple[Callable[[Path], House], Callable[[House], None]]]] = [
     (default.start, a_default),
     (physical, a_delivery_that_fails),
     (physical, a_delivery_that_is_agreed_otherwise),
+    (physical, a_buyer_that_does_not_pay_in),
     (default.start, changes_of_hands),
 ]
 

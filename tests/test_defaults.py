@@ -27,6 +27,7 @@ from exchange.clearing.default.records import (
 from exchange.clearing.default.stages import TIMES
 from exchange.clearing.delivery import dvp
 from exchange.clearing.members.registry import Registry
+from exchange.clearing.sharing import share
 from exchange.messages import (
     EVENT,
     AccountKind,
@@ -280,6 +281,9 @@ def test_what_nobody_bids_for_is_torn_up_by_lots(house: House) -> None:
     cash = {account: house.clearing.cash(account) for account in MEMBERS}
     outcome, facts = tear_up(house)
     assert (outcome, facts["torn"]) == ("torn_up", {str(RICH): 59, str(POOR): 11})
+    assert tear_up(house)[0] == "proposal_state"  # it has not moved yet
+    offer = OpenAuction(default=1, instrument=0, person="risk")
+    assert house.record(offer)[0] == "proposal_state"
     house.pay()
     assert [house.clearing.net(a, 0) for a in (LOSER, RICH, POOR)] == [0, -51, -9]
     assert {account: house.clearing.cash(account) for account in MEMBERS} == cash
@@ -314,6 +318,43 @@ def test_a_winner_without_the_margin_gets_nothing_and_the_lots_are_offered_again
     house.at(facts["deadline"])
     house.pay()
     assert [house.clearing.net(a, 0) for a in (LOSER, SAFE)] == [0, 120]
+    house.agree()
+
+
+def test_a_second_default_falls_on_those_still_there(house: House) -> None:
+    """The first takes RICH's bid; then RICH defaults too. No defaulter bids, pays or is junior."""
+    crash(house)
+    declare(house)
+    auction(house, [(RICH, 100, 1_500_000)])
+    settle(house, 1_500_000)
+    allocate(house)
+    house.pay()
+    house.record(SizeFund(person="risk"))
+    house.pay_what_is_there()
+    house.trade(POOR, RICH, 200, 1_500)
+    house.send(house.market.settle(0, 2_800_000, cycle=3))
+    second = DeclareDefault(member=3, person="risk", reason="unpaid")
+    assert house.record(second)[1]["default"] == 2
+    house.pay(but=("fund",))
+    record = OpenAuction(default=2, instrument=0, person="risk")
+    deadline = house.record(record)[1]["deadline"]
+    for account, said in ((LOSER, "unknown_account"), (RICH, "unknown_account"),
+                          (SAFE, "accepted")):  # fmt: skip
+        bought = AuctionBid(auction=2, account=account, lots=210, price=2_900_000)
+        assert house.record(bought)[0] == said
+    house.at(deadline)
+    house.pay(but=("fund",))
+    assert house.rulings("auction")[-1][2]["junior"] == [4]
+    house.send(house.market.settle(0, 2_800_000, cycle=4))
+    held = defaults(house).survivors(house.clearing._state)
+    assert set(held) == {2, 4}
+    outcome, found = house.record(
+        Allocate(default=2, proposed_by="risk", approved_by="chief", assessment_cap_pct=550)
+    )
+    assert outcome == "allocated"
+    assert sum(found["layers"].values()) == found["loss"] > 0
+    assert set(found["survivors_fund"]) | set(found["assessments"]) <= {"2", "4"}
+    house.pay(but=("fund",))
     house.agree()
 
 
@@ -372,6 +413,43 @@ def test_every_step_says_when_it_is_overdue(house: House) -> None:
     ]  # fmt: skip
     assert house.clearing.deadline() == 0
     assert auction(house, [(SAFE, 100, 2_400_000)])["unsold"] == 0  # it may still be done
+
+
+def test_gains_since_the_declaration_may_be_cut_where_nothing_else_is_left(house: House) -> None:
+    crash(house)
+    declare(house)
+    auction(house, [(SAFE, 100, 500_000)])
+    settle(house, 1_500_000)
+    gains = house.clearing.gains(1)
+    assert set(gains) == {SAFE, RICH, POOR}  # CLIENT and LOSER only paid
+    assert gains[RICH] == 110 * 1_000_000 * HOURS
+    with pytest.raises(LookupError):
+        house.clearing.gains(2)
+    loss = allocate(house, gains=gains, assessment_cap_pct=0)
+    cut = loss["layers"]["haircuts"]
+    assert cut > 0 and loss["layers"]["uncovered"] == 0
+    assert loss["haircuts"] == {str(a): n for a, n in share(cut, gains).items()}
+    house.pay()
+    assert house.clearing.cash(LOSER) == 0
+    house.agree()
+
+
+def test_a_contribution_that_does_not_come_is_overdue_and_called_off_by_a_default(
+    house: House,
+) -> None:
+    house.trade(LOSER, RICH, 5, 2_500)
+    for account in (LOSER, RICH, SAFE, POOR):
+        free = house.market.engine.account(account)
+        house.send(house.market.money(CommandKind.WITHDRAW, account, free["cash"] - free["hold"]))
+    house.record(SizeFund(person="risk"))
+    house.pay_what_is_there()
+    (sized,) = house.rulings("size_fund", newest=1)
+    assert sized[2]["called"] and len(house.dues()) == len(sized[2]["called"])
+    house.at(sized[2]["deadline"])
+    overdue = [facts for _, outcome, facts in house.rulings("default_fund") if outcome == "overdue"]
+    assert {str(row["member"]): row["amount"] for row in overdue} == sized[2]["called"]
+    house.record(DeclareDefault(member=1, person="risk", reason="fund unpaid"))
+    assert not any(due.id.endswith(" 1") for due in house.dues() if due.id.startswith("fund"))
 
 
 def test_a_defaulter_that_somebody_lets_trade_is_frozen_again(house: House) -> None:

@@ -23,7 +23,7 @@ from contracts.grades.delivery import invoice_cents
 from contracts.grades.present import Present, present
 from contracts.refusals import Refusal, Refused
 from exchange.app import Market, requests, wishes
-from exchange.app.wishes import Wish
+from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import records
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.cli import app
@@ -119,6 +119,8 @@ async def assigned(operator: Operator) -> None:
     operations = operator.market.operations
     for account in (SELLER, *NODES):
         await operations.perform(requests.Deposit(account=account, amount="1000000"))
+    with pytest.raises(RequestRefused, match="not in the listing cycle"):
+        await operations.perform(requests.ListContract(code="H100PZ20", price="2.5"))
     listed = await operations.perform(requests.ListContract(code=CODE, price="2.500"))
     assert listed["last_trading_day"] == "2026-11-25"
     for day, buyer in ((20, WHOLE), (23, LEFT), (24, OTHER)):
@@ -129,6 +131,8 @@ async def assigned(operator: Operator) -> None:
     await operator.put("tender", **tender)
     await operations.perform(requests.OpenDay(date=20261125))
     await operations.perform(requests.Settle())
+    with pytest.raises(RequestRefused, match="after its last notice"):
+        await operations.perform(requests.Expire(code=CODE))
     await operator.at(operator.market.clearing.deadline())  # the last notice has passed
     assert [operator.delivery(n)["buyer"] for n in (1, 2, 3)] == [WHOLE, LEFT, OTHER]
     assert operator.delivery(1)["events"][0]["facts"]["deadline"] == BEGIN

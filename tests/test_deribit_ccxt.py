@@ -17,10 +17,10 @@ async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
         yield opened
 
 
-async def client(venue: Venue, account: int) -> Any:
+async def client(venue: Venue, account: int, **options: Any) -> Any:
     """ccxt's class with a key and our addresses."""
     key_id, secret = await venue.key(account)
-    made = ccxt.deribit({"apiKey": key_id, "secret": secret})
+    made = ccxt.deribit({"apiKey": key_id, "secret": secret, "options": options})
     made.urls["api"] = {"rest": venue.http, "ws": f"{venue.ws}/ws/api/v2"}
     await venue.closing(made)
     return made
@@ -116,3 +116,12 @@ async def manage_orders(one: Any, two: Any, symbol: str, price: float, tick: flo
     assert await one.fetch_open_orders(symbol) == []
     ended = await one.fetch_closed_orders(symbol)
     assert [order["status"] for order in ended] == ["canceled"] * 3
+
+
+async def test_where_ccxt_asks_for_a_currency_it_is_told_ours(venue: Venue) -> None:
+    one = await client(venue, 1, code="USD", currencies=["USD"])
+    async with asyncio.timeout(SECONDS):
+        assert (await one.watch_balance())["USD"]["total"]["USD"] == float(CASH)
+    assert await one.fetch_open_orders() == await one.fetch_my_trades() == []
+    tickers = await one.fetch_tickers(params={"code": "H100"})
+    assert tickers and all(symbol.startswith("H100") for symbol in tickers)

@@ -147,7 +147,8 @@ async def test_the_feed_follows_finds_a_gap_and_begins_anew(tmp_path: Path) -> N
         async def enter(places: list[int]) -> int:
             for place in places:
                 await maker.call("private/buy", price=round(price - place / 1000, 3), **order)
-            return (await truth())["change_id"]
+            change: int = (await truth())["change_id"]
+            return change
 
         async def truth() -> Any:
             return await maker.call("public/get_order_book", instrument_name=code, depth=100)

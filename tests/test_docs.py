@@ -49,7 +49,7 @@ def test_python_blocks_run_against_a_live_market(page: Path, tmp_path: Path) -> 
     key = subprocess.run(created, cwd=CHECKOUT, capture_output=True, check=True).stdout
     (tmp_path / "key.json").write_bytes(key)
     assert set(json.loads(key)) == {"key_id", "secret"}
-    with serving(data) as server:
+    with serving(data, "--deribit") as server:
         address = server.ready["ws"].removesuffix("/ws")
         script = "\n".join(blocks(page, "python")).replace(WRITTEN_ADDRESS, address)
         done = subprocess.run(

@@ -79,6 +79,20 @@ def test_a_month_without_all_its_days_has_no_price_yet(house: House) -> None:
         fixings(house).final(INDEX, str(MONTH), ())
 
 
+def test_a_day_withheld_is_not_averaged_until_a_revision_fixes_it(house: House) -> None:
+    """Margin counts on the days that have a fixing; of physical contracts nothing is averaged."""
+    house.list(0, "H100X26", date(2026, 11, 2))
+    house.list(1, "H100PZ26", date(2026, 11, 2))
+    house.list(2, "H100Z26", date(2026, 11, 2))
+    for n, day in enumerate(DAYS[:6]):
+        fix(house, day, "" if n % 2 else "2.500000")
+    house.reopen()
+    assert fixings(house).withheld(DAYS[5]) == {0: 3}
+    assert fixings(house).withheld(DAYS[2]) == {0: 1}
+    fix(house, DAYS[1], "2.500000", revision=1)
+    assert fixings(house).withheld(DAYS[5]) == {0: 2}
+
+
 def test_a_fixing_that_cannot_be_read_or_is_not_the_houses_changes_nothing(house: House) -> None:
     house.open(1, 1, 1, 10**9)
     bad = FixingRecorded(index=INDEX, date=20261301, revision=0, state="PUBLISHED", price="2.5")

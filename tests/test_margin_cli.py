@@ -164,7 +164,7 @@ def test_a_spread_costs_no_more_than_either_leg(tmp_path: Path) -> None:
     terms = msgspec.structs.replace(terms, products=(dear,))
     near = Instrument(0, "H100F27", 744, 1_000, 1, 0, 2_500_000)
     far = replace(near, instrument=1, code="H100G27", multiplier=672, settlement_price=500_000)
-    priced = book.price({0: near, 1: far}, terms, DAY)
+    priced = book.price({0: near, 1: far}, terms, DAY, {})
     assert priced.lots[0].spread > priced.lots[1].scan_whole
     assert priced.rates.spread.tolist() == [priced.lots[1].scan_whole]
 

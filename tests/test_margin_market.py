@@ -191,6 +191,13 @@ def test_a_lot_of_each_expiry() -> None:
     assert spot.hold == spot.scan_whole + spot.delivery + value * 50 // 10_000
     last = lot_rates(terms, "H100Z26", 744, 2_500_000, date(2026, 12, 31))
     assert last.scan_range == 0 < last.scan_whole  # all of the month is averaged
+    # of the ten days past four have no fixing: each that is left weighs one in twenty-seven
+    thin = lot_rates(terms, "H100Z26", 744, 2_500_000, DAY, withheld=4)
+    assert thin.scan_range == -(-value * 1_250 * 21 // (10_000 * 27)) > spot.scan_range
+    never = lot_rates(terms, "H100Z26", 744, 2_500_000, DAY, withheld=10)
+    assert never.scan_range == never.scan_whole
+    over = lot_rates(terms, "H100Z26", 744, 2_500_000, date(2026, 12, 31), withheld=31)
+    assert over.scan_range == over.scan_whole  # the ladder's last steps may still move
     physical = lot_rates(terms, "H100PF27", 744, 2_500_000, DAY)
     assert physical.spot and physical.scan_range == physical.scan_whole  # nothing is averaged
 

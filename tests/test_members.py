@@ -11,6 +11,7 @@ import pytest
 from clearing_house import RATE, House
 
 from exchange.clearing import Clearing
+from exchange.clearing.calling import Pledge, ValueAsset
 from exchange.clearing.members.box import box
 from exchange.clearing.members.offbook import GIVE_UP_NS, SIGN_NS, Move, OffBook
 from exchange.clearing.members.records import GiveUp, Register, Sign
@@ -139,6 +140,10 @@ def test_a_lender_sees_a_box_and_nothing_of_others(house: House) -> None:
     assert seen.exposure == -60 * 2_450_000 * hours
     assert seen.worst_move_e4 == seen.liquidity * 10_000 // (60 * 2_450_000 * hours)
     assert [h.net for h in seen.holdings] == [-60]
+    house.record(ValueAsset(asset="T-BILL", price=10**9, haircut_bp=100))
+    house.record(Pledge(id="p", account=BOX, asset="T-BILL", units=2))
+    richer = box(house.clearing._state, BOX)
+    assert (richer.collateral, richer.liquidity - seen.liquidity) == (1_980_000_000,) * 2
     assert "H100Z26" in seen.text()
     assert asdict(seen)["member"] == 3
     with pytest.raises(ValueError, match="no box"):

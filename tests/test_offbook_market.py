@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from live import CODE, Live, until
 
@@ -132,6 +133,12 @@ async def test_the_public_sees_them_flagged_and_outside_the_book(live: Live) -> 
     assert kinds == [("block", "50"), ("efp", "8"), ("give_up", "5")]
     assert [t.quantity for t in told if isinstance(t, PublicTrade)] == ["55", "1"]
     await until(lambda: watcher.book(CODE).best_ask == (ticks, 4))
+    async with aiohttp.ClientSession() as http:
+        address = f"{live.addresses.http}/trades/{CODE}"
+        history = (await (await http.get(address)).json())["trades"]
+    assert [(row["type"], row["quantity"]) for row in history] == [
+        ("trade", "55"), ("off_book", "50"), ("off_book", "8"), ("off_book", "5"), ("trade", "1"),
+    ]  # fmt: skip
     await market.operations.cleared()
     (priced,) = [p for p in market.clearing.settlement_prices() if p.code == CODE]
     assert (priced.price, priced.window_lots) == (listed.mark, 56)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any, Final, Literal
 
 import pytest
@@ -72,9 +73,19 @@ def test_the_page_of_a_default_is_rehearsed(
             clients[buyer].enter(CODE, "buy", lots, mark)
         clients[OWN].enter(CODE, "buy", 1, mark)  # it rests, until its member is frozen
         monkeypatch.chdir(tmp_path)
-        meanwhile = {"hedge": lambda: clients[SAFE].enter(CODE, "buy", 15, "0.990")}
-        said = run(PAGE, server.ready["http"].removesuffix("/api/v1"), tmp_path, meanwhile)
-        server.stop()
+        servers = [server]
+
+        def crash() -> None:
+            """The process is killed with the book half closed, and another one goes on."""
+            servers[-1].stop(SIGKILL)
+            servers.append(stack.enter_context(serving(data)))
+
+        meanwhile: dict[str, Callable[[], object]] = {
+            "hedge": lambda: clients[SAFE].enter(CODE, "buy", 15, "0.990"),
+            "auction": crash,
+        }
+        said = run(PAGE, lambda: servers[-1].ready["http"], tmp_path, meanwhile)
+        servers[-1].stop()
     judge(said, data)
 
 
@@ -88,12 +99,38 @@ def judge(said: dict[str, str], data: Path) -> None:
     (torn,) = [json.loads(text) for name, text in said.items() if " tear-up " in name]
     assert sum(torn["torn"].values()) == 100 - 15 - 30 - 20
     assert "replenished" in said["clear default show 1"]
+    judge_fund()
+    assert CliRunner().invoke(app, ["clear", "default", "show", "9"]).exit_code == 1
     before = state_of(data)
     assert before["cash"][OWN] == before["cash"][ITS] == 0
     assert before["nets"] == {SAFE: 65, HAVEN: 10, RICH: -61, POOR: -14}
     (data / LEDGER_NAME).unlink()
     assert CliRunner().invoke(app, ["clear", "trial-balance"]).exit_code == 0  # it is rebuilt
     assert state_of(data) == before
+
+
+def test_what_makes_no_sense_ends_with_its_code(tmp_path: Path) -> None:
+    data = ["--data", str(tmp_path / "market")]
+    for arguments, code in (
+        (["declare", "10"], 2),  # no person, no reason
+        (["port", "1", "11", "21", "--person", "ann"], 2),
+        (["hedge", "1", CODE, "hold", "1", "3"], 2),
+        (["show", *data], 1),  # no market
+        (["allocate", "1", "--help"], 0),
+    ):
+        done = CliRunner().invoke(app, ["clear", "default", *arguments])
+        assert done.exit_code == code, (arguments, done.output)
+
+
+def judge_fund() -> None:
+    """The fund covers the two largest losses beyond margin of its worst scenario, shown."""
+    told = CliRunner().invoke(app, ["clear", "default", "fund", "--json"]).stdout
+    fund = json.loads(told)
+    assert {"week_fall_40", "generation_shock"} <= fund["losses"].keys()
+    for name, losses in fund["losses"].items():
+        beyond = sorted(max(0, loss - fund["margin"][member]) for member, loss in losses.items())
+        assert fund["uncovered"][name] == sum(beyond[-2:])
+    assert fund["size"] == max(fund["uncovered"].values()) == sum(fund["contributions"].values())
 
 
 def state_of(data: Path) -> dict[str, Any]:
@@ -116,7 +153,7 @@ def state_of(data: Path) -> dict[str, Any]:
 
 
 def run(
-    page: Path, url: str, at: Path, meanwhile: Mapping[str, Callable[[], object]]
+    page: Path, url: Callable[[], str], at: Path, meanwhile: Mapping[str, Callable[[], object]]
 ) -> dict[str, str]:
     """The page's commands, in order: what each said; the first that fails is an AssertionError.
 
@@ -125,7 +162,7 @@ def run(
     said = {}
     for line in filter(None, "\n".join(blocks(page, "sh")).splitlines()):
         line = SAID.sub(lambda m: json.loads((at / m[2]).read_text())[m[1]], line)
-        words = shlex.split(line.replace("$URL", url))
+        words = shlex.split(line.replace("$URL", url().removesuffix("/api/v1")))
         if words[0] == "sleep":
             time.sleep(float(words[1]))
             continue

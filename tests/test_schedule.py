@@ -4,6 +4,9 @@ Budget: 20 seconds.
 """
 
 import asyncio
+import json
+import signal
+import subprocess
 from collections import defaultdict
 from collections.abc import Coroutine
 from datetime import UTC, datetime
@@ -12,7 +15,12 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+from served import COMMAND
+
+from contracts import calendar, registry
+from contracts.sessions import in_force, steps
 from exchange.app import Market, requests, wishes
+from exchange.app.schedule import STATES
 from exchange.app.settings import Limits, Schedule, Settings
 from exchange.app.wishes import Wish, note
 from exchange.messages import EVENT, Command, CommandKind, EventKind, HaltCause, Side, TradingState
@@ -258,3 +266,32 @@ def test_a_market_made_on_a_weekend_waits_for_its_session(tmp_path: Path) -> Non
 
     day.run(main())
     assert not day.of(EventKind.STATE_CHANGED)
+
+
+def test_a_served_market_follows_its_calendar_if_its_settings_say_so(tmp_path: Path) -> None:
+    data, config = tmp_path / "market", tmp_path / "hourbook.toml"
+    config.write_text("[schedule]\nfollow = true\n")
+
+    def asked(*arguments: str) -> Any:
+        command = [*COMMAND, *arguments, "--data", str(data), "--json"]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    serve = [*COMMAND, "serve", "--data", str(data), "--port", "0", "--config", str(config)]
+    with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        json.loads(process.stdout.readline())
+        state = asked("admin", "state")
+        days, now = calendar.load(), datetime.now(UTC)
+        number = wishes.as_number(days.date_on(now))
+        assert (state["business_date"], state["day_open"]) == (number, True)
+        spec = registry.load().spec("H100", now.date())
+        step = in_force(steps(spec, days, days.begun(now).day), now)
+        assert step is not None
+        wanted = STATES[step.phase][0].name
+        first, second = [i for i in state["instruments"] if i["code"].startswith("H100")][1:3]
+        assert {first["state"], second["state"]} == {wanted}
+        listed = asked("admin", "list", f"{first['code']}-{second['code']}")
+        assert listed["legs"] == {first["code"]: 1, second["code"]: -1}
+        assert asked("admin", "protect", first["code"], "--band", "0.050")["protected"] == 1
+        process.send_signal(signal.SIGTERM)
+        assert json.loads(process.stdout.readline())["stopped"] is True

@@ -9,10 +9,19 @@ from typing import Any
 
 import pytest
 from clearing_house import House
-from clearing_market import ACCOUNTS, DAY, INSTRUMENTS, MULTIPLIER, open_market, random_day
+from clearing_market import (
+    ACCOUNTS,
+    DAY,
+    INSTRUMENTS,
+    MULTIPLIER,
+    open_market,
+    random_day,
+    signed,
+)
 
 from exchange.clearing import Clearing
 from exchange.clearing.calls import Required, margin_call
+from exchange.clearing.ledger import EntryKind
 from exchange.clearing.novation import Positions
 from exchange.clearing.prices import Month, Traded, settle_day
 from exchange.clearing.pricing import Prices
@@ -25,7 +34,7 @@ from exchange.clearing.settlement import (
     spread_blend,
     weighted_85_15,
 )
-from exchange.messages import EVENT, EventKind, Reason
+from exchange.messages import EVENT, INDEX_BITS, Command, CommandKind, EventKind, Reason, Side
 
 TABLE = Path(__file__).parent / "tables" / "settlement.json"
 
@@ -331,3 +340,56 @@ def test_the_intraday_cycle_pays_what_the_end_of_day_then_need_not(house: House)
         assert night[a] - noon[a] == held[a] * (at_night - at_noon) * MULTIPLIER
     assert sum(night.values()) == sum(start.values())
     house.agree()
+
+
+def busted_market(path: Path, *, with_trade: bool) -> House:
+    """Three trades, the last far off; an intraday cycle; the last taken back; the date's end."""
+    market = open_market()
+    made = House(Clearing.open(path), market)
+    made.clearing.apply(market.frames)
+    sides = {"maker": 3, "taker": 4}
+
+    def trade(ticks: int, lots: int) -> int:
+        made.send(market.enter(sides["maker"], Side.SELL, ticks, lots))
+        events = made.send(market.enter(sides["taker"], Side.BUY, ticks, lots))
+        (match,) = [r for r in EVENT.iter_unpack(events) if r[2] == EventKind.TRADE]
+        number: int = match[0] << INDEX_BITS | match[1]
+        return number
+
+    trade(2_500, 3)
+    trade(2_510, 1)
+    far = trade(2_900, 2) if with_trade else 0
+    made.send(market.settle(0, 2_550_000))
+    if with_trade:
+        before = made.clearing.settlement_prices()[0]
+        assert (before.window_lots, before.last) == (6, 2_900_000)
+        bust = Command(
+            kind=CommandKind.BUST, instrument=0, account=4, session=3, side=Side.BUY, price=2_900,
+            quantity=2, target_lo=far, target_hi=signed(-2 * 700_000), key_lo=2 * 200_000,
+        )  # fmt: skip
+        made.send(bust)
+    made.close(DAY)
+    return made
+
+
+def test_a_trade_busted_after_a_cycle_leaves_its_entries_and_nothing_else(tmp_path: Path) -> None:
+    """Positions, cash, fees and the settlement price are those of a market without the trade."""
+    with_bust = busted_market(tmp_path / "bust.db", with_trade=True)
+    without = busted_market(tmp_path / "none.db", with_trade=False)
+    found = [made.clearing.settlement_prices()[0] for made in (with_bust, without)]
+    assert found[0] == found[1]
+    assert (found[0].window_lots, found[0].last) == (4, 2_510_000)
+    for made in (with_bust, without):
+        made.send(made.market.settle(0, found[0].price, cycle=2))
+        made.agree()
+        made.clearing.audit()
+    for account in (0, *ACCOUNTS):
+        assert with_bust.clearing.cash(account) == without.clearing.cash(account)
+        assert with_bust.clearing.net(account, 0) == without.clearing.net(account, 0)
+    (rolled,), (right,) = (made.clearing.roll_forward(DAY) for made in (with_bust, without))
+    assert rolled.after == right.after == with_bust.clearing.open_interest()[0].open_interest
+    kinds = [row["kind"] for row in with_bust.clearing._store.rows("select kind from journal")]
+    assert (kinds.count(EntryKind.TRADE), kinds.count(EntryKind.BUST)) == (3, 1)
+    assert with_bust.clearing.ledger_hash != without.clearing.ledger_hash
+    for made in (with_bust, without):
+        made.clearing.close()

@@ -27,6 +27,7 @@ from exchange.messages import (
     TradingState,
     wire,
 )
+from exchange.messages.access import Scope
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
 CODE: Final = "H100Z26"
@@ -176,7 +177,7 @@ class Venue:
             return []
         return _responses_msgpack(frame) if session.codec == MSGPACK else _responses(frame)
 
-    def logon(self, account: int, scope: str = "trade", **fields: Any) -> dict[str, Any]:
+    def logon(self, account: int, scope: Scope = "trade", **fields: Any) -> dict[str, Any]:
         """A signed logon of the account's key of that scope, made when first asked for."""
         if (account, scope) not in self._secrets:
             key = auth.create_key(self.directory, account, scope)

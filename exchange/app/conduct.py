@@ -10,10 +10,11 @@ from exchange.app import wishes, wishes_market
 from exchange.app.desk import Desk
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.marketdata.instruments import Instrument, Protections, Window, micros_text
-from exchange.messages import Breaker, HaltCause, TradingState
+from exchange.messages import Breaker, HaltCause, Limit, TradingState
 
 BREAKER_HALTS: Final = (HaltCause.CIRCUIT_BREAKER, HaltCause.VELOCITY)
 _MS: Final = 1_000_000
+_MS_MAX: Final = 7 * 86_400_000  # of a breaker's span or halt
 _TRADING: Final = (TradingState.CONTINUOUS, TradingState.PRE_OPEN, TradingState.AUCTION)
 _COLLECTED: Final = (TradingState.PRE_OPEN, TradingState.AUCTION)
 
@@ -24,13 +25,31 @@ class Conduct:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
+    async def perform(self, request: requests.ConductRequest) -> dict[str, Any]:
+        """Do what one person asks of instruments, and say what came of it. RequestRefused."""
+        match request:
+            case requests.Indicate():
+                return await self._indicate(request)
+            case requests.SetImplied():
+                return await self._set_implied(request)
+            case requests.Protect():
+                return await self._protect(request)
+            case requests.SetBreaker():
+                return await self._set_breaker(request)
+            case requests.SetLimits():
+                return await self._set_limits(request)
+            case requests.SetFeature():
+                await self._desk.perform([wishes.set_feature(request)])
+                return {"feature": request.feature, "on": request.on}
+        return await self._change_state(request)
+
     # States
 
     def takes_two(self, request: requests.Resume) -> bool:
         """Whether a request ends the halt of a breaker."""
         return any(self._by_breaker(listed) for listed in self._desk.named(request.code))
 
-    async def change_state(self, request: requests.StateRequest) -> dict[str, Any]:
+    async def _change_state(self, request: requests.StateRequest) -> dict[str, Any]:
         """Move an instrument, or all of a product, to another trading state."""
         state, cause = _wished(request)
         chosen = self._chosen(request.code, state)
@@ -81,7 +100,7 @@ class Conduct:
     def _by_breaker(listed: Instrument) -> bool:
         return listed.state == TradingState.HALTED and listed.cause in BREAKER_HALTS
 
-    async def indicate(self, request: requests.Indicate) -> dict[str, Any]:
+    async def _indicate(self, request: requests.Indicate) -> dict[str, Any]:
         """Publish indicative prices now, and say them."""
         named = self._desk.named(request.code)
         if request.code in self._desk.instruments.products:
@@ -145,7 +164,7 @@ class Conduct:
             if legs[code].state != TradingState.EXPIRED
         ]
 
-    async def set_implied(self, request: requests.SetImplied) -> dict[str, Any]:
+    async def _set_implied(self, request: requests.SetImplied) -> dict[str, Any]:
         """Switch implied prices of one calendar spread, or of all."""
         if request.code:
             chosen = [self._desk.instrument(request.code)]
@@ -160,18 +179,7 @@ class Conduct:
 
     # Protections
 
-    async def protect(
-        self, request: requests.Protect | requests.SetBreaker | requests.SetLimits
-    ) -> dict[str, Any]:
-        """Set what instruments are held to."""
-        match request:
-            case requests.Protect():
-                return await self._set_protections(request)
-            case requests.SetBreaker():
-                return await self._set_breaker(request)
-        return await self._set_limits(request)
-
-    async def _set_protections(self, request: requests.Protect) -> dict[str, Any]:
+    async def _protect(self, request: requests.Protect) -> dict[str, Any]:
         """Hold instruments to their terms' protections, to what is asked instead, or to none."""
         desk = self._desk
         named = desk.named(request.code) if request.code else desk.instruments.by_id.values()
@@ -195,7 +203,8 @@ class Conduct:
         todo = []
         for listed in named:
             variation = _ticks(listed, request.variation)
-            span, halt = request.span_ms * _MS, request.halt_ms * _MS
+            span = _bounded("a span in milliseconds", request.span_ms, _MS_MAX) * _MS
+            halt = _bounded("a halt in milliseconds", request.halt_ms, _MS_MAX) * _MS
             window = Window(variation, request.product, span, halt)
             todo.append(wishes_market.set_breaker(listed.code, listed.id, which, window))
         await self._desk.perform(todo)
@@ -212,14 +221,17 @@ class Conduct:
             todo.append(wishes_market.set_limits(listed.code, listed.id, low, high))
         risk = listed.risk
         if request.position_limit is not None:
-            risk = risk._replace(position_limit=request.position_limit)
+            most = _bounded("a position limit", request.position_limit, Limit.QUANTITY)
+            risk = risk._replace(position_limit=most)
         if request.max_order is not None:
-            risk = risk._replace(max_order=request.max_order)
+            most = _bounded("an order's limit", request.max_order, Limit.QUANTITY)
+            risk = risk._replace(max_order=most)
         if risk != listed.risk:
             todo.append(wishes_market.set_risk(listed.code, listed.id, risk))
         if not todo:
             raise RequestRefused(f"{request.code}: state a limit that is another than now")
-        await self._desk.perform(todo)
+        for wish in todo:  # one refused leaves the other undone
+            await self._desk.perform([wish])
         return {"code": listed.code, "low_limit": listed.price_text(low),
                 "high_limit": listed.price_text(high), "position_limit": risk.position_limit,
                 "max_order": risk.max_order}  # fmt: skip
@@ -278,18 +290,32 @@ def _told(code: str, state: TradingState, chosen: list[Instrument]) -> dict[str,
 
 def _asked(request: requests.Protect, listed: Instrument, held_to: Protections) -> Protections:
     """The protections with what the request states in place of them."""
-    stated: dict[str, int | None] = {
-        "band": None if request.band is None else _ticks(listed, request.band),
-        "order_value": None if request.order_value is None else wishes.micros(request.order_value),
-        "accountability": request.accountability,
-        "all_months": request.all_months,
-    }
-    return held_to._replace(**{name: n for name, n in stated.items() if n is not None})
+    asked = held_to
+    if request.band is not None:
+        asked = asked._replace(band=_ticks(listed, request.band))
+    if request.order_value is not None:
+        value = _bounded("an order's value", wishes.micros(request.order_value), Limit.MONEY)
+        asked = asked._replace(order_value=value)
+    if request.accountability is not None:
+        lots = _bounded("an accountability level", request.accountability, Limit.QUANTITY)
+        asked = asked._replace(accountability=lots)
+    if request.all_months is not None:
+        lots = _bounded("a limit over all months", request.all_months, Limit.POSITION)
+        asked = asked._replace(all_months=lots)
+    return asked
+
+
+def _bounded(name: str, number: int, most: int) -> int:
+    if not 0 <= number <= most:
+        raise RequestRefused(f"{name} is from 0 to {most}, not {number}")
+    return number
 
 
 def _ticks(listed: Instrument, text: str) -> int:
-    """A price in ticks; RequestRefused off the tick."""
+    """A price in ticks; RequestRefused off the tick, or beyond any price."""
     ticks, rest = divmod(wishes.micros(text), listed.tick_scale)
+    if abs(ticks) > Limit.PRICE:
+        raise RequestRefused(f"{text} is no price: a tick count is at most {Limit.PRICE}")
     if rest:
         raise RequestRefused(f"{text} is no multiple of the tick of {listed.code}")
     return ticks

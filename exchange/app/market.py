@@ -203,8 +203,8 @@ class Market:
     async def _follow_calendar(self, settles: bool) -> None:
         """Have everything in the state that its session says, now and from now on."""
         schedule = Schedule(self.desk, self.operations, self._clock, settles=settles)
-        await self._while_running(schedule.look())
         self._run(schedule.run(), "schedule")
+        await self._while_running(schedule.looked.wait())
 
     async def listen(self, host: str, port: int) -> Addresses:
         """Serve clients on a TCP port (0: a free one) and operators on the admin socket."""

@@ -24,6 +24,7 @@ from exchange.app.clerk import Clerk
 from exchange.app.conduct import Conduct, combines, describe
 from exchange.app.desk import Desk
 from exchange.app.hedge import hedge
+from exchange.app.requests_market import ConductRequest
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
 from exchange.gateway.auth import create_key, list_keys, revoke_key, rotate_key
@@ -92,20 +93,8 @@ class Operations:
                     return await self._list(request)
                 case requests.Resume() if self._conduct.takes_two(request):
                     return await self._approvals.propose(request, person)
-                case requests.Protect() | requests.SetBreaker() | requests.SetLimits():
-                    return await self._conduct.protect(request)
-                case (
-                    requests.Halt()
-                    | requests.Resume()
-                    | requests.PreOpen()
-                    | requests.Auction()
-                    | requests.Close()
-                ):
-                    return await self._conduct.change_state(request)
-                case requests.Indicate():
-                    return await self._conduct.indicate(request)
-                case requests.SetImplied():
-                    return await self._conduct.set_implied(request)
+                case _ if isinstance(request, ConductRequest):
+                    return await self._conduct.perform(request)
                 case requests.Deposit() | requests.Withdraw():
                     return await self._move_cash(request)
                 case requests.OpenAccount():
@@ -113,9 +102,6 @@ class Operations:
                 case requests.SetAccount():
                     await self._desk.perform([wishes.set_account(request)])
                     return {"account": request.account, "killed": request.killed}
-                case requests.SetFeature():
-                    await self._desk.perform([wishes.set_feature(request)])
-                    return {"feature": request.feature, "on": request.on}
                 case (
                     requests.Bust() | requests.Adjust() | requests.ProposePrice() | requests.ByTwo()
                 ):
@@ -379,6 +365,8 @@ class Operations:
                 f"{request.code} is not in the listing cycle of {day}; `hourbook contracts list`"
                 " shows what is"
             )
+        if not request.price:
+            raise RequestRefused(f"state the first mark of {request.code}: dollars, as in 2.650")
         await self.cleared()
         number, price = len(desk.instruments.by_id), wishes.micros(request.price)
         parameters = self._clearing.margin_parameters(desk.business_date)

@@ -116,13 +116,7 @@ class SetFeature(Request, frozen=True, kw_only=True, tag="feature"):
 
 
 StateRequest: TypeAlias = Halt | Resume | PreOpen | Auction | Close
-MarketRequest: TypeAlias = (
-    StateRequest
-    | Indicate
-    | ListContract
-    | SetImplied
-    | Protect
-    | SetBreaker
-    | SetLimits
-    | SetFeature
+ConductRequest: TypeAlias = (
+    StateRequest | Indicate | SetImplied | Protect | SetBreaker | SetLimits | SetFeature
 )
+MarketRequest: TypeAlias = ConductRequest | ListContract

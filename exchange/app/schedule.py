@@ -28,9 +28,10 @@ from exchange.messages import HaltCause, TradingState
 from exchange.sequencer import QueueFull
 
 LOOK_SECONDS: Final = 30.0  # at the latest: clocks are set, days are settled late
+RETRY_SECONDS: Final = 1.0  # after a look that was refused or came too late
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_STATES: Final = {
+STATES: Final = {
     Phase.PRE_OPEN: (TradingState.PRE_OPEN, HaltCause.OPENING),
     Phase.OPENING_AUCTION: (TradingState.AUCTION, HaltCause.OPENING),
     Phase.CONTINUOUS: (TradingState.CONTINUOUS, HaltCause.NONE),
@@ -75,6 +76,7 @@ class Schedule:
         self._operations = operations
         self._clock = clock
         self._settles = settles
+        self.looked = asyncio.Event()  # set once the first look is over
         self._settled = 0  # a business date known to need no settlement
         self._complained = 0  # a business date that somebody was told to settle
 
@@ -86,7 +88,8 @@ class Schedule:
                 pause = self._until_next()
             except (RequestRefused, QueueFull, TimeoutError, CalendarError) as error:
                 _log.warning("the schedule is held up, trying again: %s", error)
-                pause = LOOK_SECONDS
+                pause = RETRY_SECONDS
+            self.looked.set()
             await asyncio.sleep(pause)
 
     async def look(self) -> None:
@@ -98,7 +101,7 @@ class Schedule:
         async with self._operations.one_at_a_time:
             await self._desk.perform(
                 [
-                    wishes.set_state(listed.code, listed.id, *_STATES[step.phase], session=step.at)
+                    wishes.set_state(listed.code, listed.id, *STATES[step.phase], session=step.at)
                     for listed, step in self._due(stands)
                 ]
             )
@@ -202,7 +205,7 @@ class Schedule:
         return desk.day_open and desk.business_date >= wishes.as_number(session.day)
 
     def _is_due(self, listed: Instrument, step: Step) -> bool:
-        state, cause = _STATES[step.phase]
+        state, cause = STATES[step.phase]
         if listed.state == state and cause in (listed.cause, HaltCause.NONE):
             return False
         if listed.state == TradingState.HALTED:

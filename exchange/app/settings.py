@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from exchange.gateway import access, hub, resume, server
+from exchange.gateway import access, hub, rest, resume, server
 from exchange.gateway import session as gateway_session
 from exchange.journal import segments, tape
 from exchange.messages import Limit, wire
@@ -248,6 +248,11 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.malformed", gateway_session.MALFORMED_LIMIT, "malformed messages; then 1008"),
         ("gateway.refused_logons", gateway_session.LOGON_LIMIT, "refused logons; then 1008"),
         ("gateway.silent_seconds", server.SILENT_SECONDS, "without logon or subscription; 4000"),
+        ("gateway.handshake_seconds", server.HANDSHAKE_SECONDS, "for a connection's first request"),
+        ("gateway.keepalive_seconds", server.KEEPALIVE_SECONDS, "between two HTTP requests"),
+        ("gateway.body_bytes", server.BODY_BYTES, "of an HTTP request, as sent and inflated"),
+        ("gateway.requests_a_second", rest.REQUESTS_A_SECOND, "over HTTP, of one address"),
+        ("gateway.reads", rest.READS, "HTTP requests that may wait for the disk"),
         ("gateway.ping_seconds", server.PING_SECONDS, "between two pings of a connection"),
         ("gateway.close_seconds", server.CLOSE_SECONDS, "for a close to be answered"),
         ("gateway.pings_a_second", server.PINGS_A_SECOND, "of a connection; more: close 1008"),

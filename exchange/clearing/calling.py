@@ -184,7 +184,7 @@ class Calls(Matter):
     def required(self, state: "State") -> dict[int, int]:
         """What each account with positions must have; nothing is asked without parameters."""
         parameters = state.matters.get(MarginVersions).in_force(state.business_date)
-        if parameters is None or not any(state.positions.instruments()):
+        if parameters is None or not state.positions.instruments():
             held = [state.positions.of_instrument(n) for n in state.positions.instruments()]
             return dict.fromkeys((a for book in held for a, p in book.items() if p.net), 0)
         from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only when asked

@@ -15,11 +15,12 @@ from contracts.calendar import Month
 from contracts.decimal_text import parse_price
 from contracts.index import methodology
 from contracts.index.settlement import FinalPrice, final_price
+from contracts.spec import PHYSICAL, Instrument
 from exchange.clearing.matters import ACCEPTED, MALFORMED, At, Matter, Ruling
 from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
-from exchange.messages import HOUSE_ACCOUNT
+from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -50,12 +51,31 @@ class Fixing(msgspec.Struct, frozen=True):
     known_ns: int
 
 
+class Average(msgspec.Struct, frozen=True):
+    """What a listed contract settles on: an index's mean over a month."""
+
+    index: str
+    month: str
+
+
 class Fixings(Matter):
-    """Every fixing recorded, by index."""
+    """Every fixing recorded, by index, and which listed contracts settle on which."""
 
     name: ClassVar[str] = "fixings"
     records: ClassVar[tuple[type[Record], ...]] = (FixingRecorded,)
+    watches: ClassVar[tuple[EventKind, ...]] = (EventKind.INSTRUMENT_LISTED,)
     by_index: dict[str, list[Fixing]] = msgspec.field(default_factory=dict)
+    averages: dict[int, Average] = msgspec.field(default_factory=dict)  # by instrument, of cash
+
+    def saw(self, event: Event, at: At, state: "State") -> tuple[Ruling, ...]:
+        """A listing says what the contract settles on."""
+        try:
+            listed = Instrument.from_json(at.text)
+        except msgspec.DecodeError:
+            return ()
+        if listed.settlement != PHYSICAL:
+            self.averages[event.instrument] = Average(listed.index, listed.expiry)
+        return ()
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """Take a fixing in."""
@@ -79,6 +99,22 @@ class Fixings(Matter):
             f for f in self.by_index.get(index, ()) if f.date == day and f.known_ns <= known_ns
         ]
         return max(found, key=lambda fixing: fixing.revision, default=None)
+
+    def withheld(self, on: date) -> dict[int, int]:
+        """Days up to ``on`` of each contract's month whose latest fixing has no price."""
+        latest: dict[str, dict[date, Fixing]] = {}
+        for index, fixings in self.by_index.items():
+            days = latest.setdefault(index, {})
+            for fixing in sorted(fixings, key=lambda one: one.revision):
+                days[fixing.date] = fixing
+        found = {
+            number: sum(
+                day <= on and fixing.price_micros is None and str(Month.of(day)) == average.month
+                for day, fixing in latest.get(average.index, {}).items()
+            )
+            for number, average in self.averages.items()
+        }
+        return {number: count for number, count in found.items() if count}
 
     def since(self, index: str, day: date) -> Fixing | None:
         """The latest revision of the first day published on or after ``day``; None if none is."""

@@ -103,6 +103,7 @@ def ledger_account(code: Code, owner: int = 0) -> int:
     return code << OWNER_BITS | owner
 
 
+@cache
 def ledger_name(account: int) -> str:
     """The name an auditor reads: ``bank``, ``cash/7``."""
     code, owner = Code(account >> OWNER_BITS), account & _OWNER

@@ -101,7 +101,9 @@ class Transfer(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     @property
     def flags(self) -> int:
         """What a repeat of the id must have in common, as one number."""
-        return self.kind | self.linked << 3 | _BALANCING[self.balancing]
+        if self.linked or self.balancing:
+            return self.kind | self.linked << 3 | _BALANCING[self.balancing]
+        return self.kind
 
 
 _BALANCING: Final = {"": 0, "debit": 1 << 4, "credit": 1 << 5}

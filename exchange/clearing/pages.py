@@ -22,7 +22,7 @@ from exchange.clearing.statements import (
 
 WIDTH: Final = 760
 PANEL: Final = 150  # height of one of the two
-GAP: Final = 34
+GAP: Final = 48
 LEFT: Final = 92  # room for the figures of an axis
 RIGHT: Final = 12
 TOP: Final = 24
@@ -51,7 +51,6 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th { color: var(--soft); font-weight: 500; }
 th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-.sum tr:last-child td { font-weight: 600; border-bottom: 0; }
 figure { margin: 0; } svg { width: 100%; height: auto; display: block; }
 .gain { fill: var(--gain); } .loss { fill: var(--loss); }
 .cash { fill: none; stroke: var(--cash); stroke-width: 2; stroke-linejoin: round; }
@@ -142,7 +141,7 @@ def chart(days: Sequence[Day]) -> str:
 
 
 def _cash_panel(days: Sequence[Day], middles: Sequence[float]) -> list[str]:
-    low, high = _span([day.closing for day in days])
+    low, high, step = _span([day.closing for day in days])
     place = _scale(low, high, TOP)
     points = [(x, place(day.closing)) for x, day in zip(middles, days, strict=True)]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
@@ -151,14 +150,14 @@ def _cash_panel(days: Sequence[Day], middles: Sequence[float]) -> list[str]:
         f" closing {dollars(day.closing)}</title></circle>"
         for (x, y), day in zip(points, days, strict=True)
     ]
-    return [*_axis("Cash at the end of the date", low, high, TOP),
+    return [*_axis("Cash at the end of the date", range(low, high + 1, step), place, TOP),
             f'<polyline class="cash" points="{line}"/>', *dots]  # fmt: skip
 
 
 def _change_panel(days: Sequence[Day], middles: Sequence[float], wide: float) -> list[str]:
     top = TOP + PANEL + GAP
     changes = [day.variation + day.fees for day in days]
-    low, high = _span([*changes, 0])
+    low, high, step = _span([*changes, 0])
     place = _scale(low, high, top)
     zero = place(0)
     bars = []
@@ -172,30 +171,35 @@ def _change_panel(days: Sequence[Day], middles: Sequence[float], wide: float) ->
             f"<title>{label}</title></rect>"
         )
     return [
-        *_axis("Variation and fees of the date", low, high, top),
+        *_axis("Variation and fees of the date", range(low, high + 1, step), place, top),
         *bars,
         f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>',
     ]
 
 
-def _span(amounts: Sequence[int]) -> tuple[int, int]:
-    """The least and the most, with some air where they are the same."""
+def _span(amounts: Sequence[int]) -> tuple[int, int, int]:
+    """Round figures around the least and the most, and the round step between the lines of an
+    axis: two to six of them."""
     low, high = min(amounts), max(amounts)
-    return (low, high) if low < high else (low - MICROS, high + MICROS)
+    least = max((high - low) // 4, MICROS)
+    power = 10 ** (len(str(least)) - 1)
+    step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= least)
+    low, high = low // step * step, -(-high // step) * step
+    return low, max(high, low + step), step
 
 
 def _scale(low: int, high: int, top: int) -> Callable[[int], float]:
     return lambda amount: top + PANEL - (amount - low) / (high - low) * PANEL
 
 
-def _axis(name: str, low: int, high: int, top: int) -> list[str]:
-    """A panel's name, and a line with its figure at the top, the middle and the bottom."""
-    lines = [f'<text class="name" x="0" y="{top - 10}">{name}, USD</text>']
-    for share in (0, 1, 2):
-        y, amount = top + PANEL - share * PANEL / 2, low + (high - low) * share // 2
+def _axis(name: str, amounts: Sequence[int], place: Callable[[int], float], top: int) -> list[str]:
+    """A panel's name, and a line with its figure at every round amount."""
+    lines = [f'<text class="name" x="0" y="{top - 13}">{name}, USD</text>']
+    for amount in amounts:
+        y = place(amount)
         lines += [
-            f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>',
-            f'<text class="end" x="{LEFT - 8}" y="{y + 4}">{_whole(amount)}</text>',
+            f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>',
+            f'<text class="end" x="{LEFT - 8}" y="{y + 4:.1f}">{amount // MICROS:,}</text>',
         ]
     return lines
 
@@ -216,10 +220,6 @@ def _date(number: int) -> str:
 
 def _short_date(number: int) -> str:
     return _date(number)[5:] if number else "before"
-
-
-def _whole(amount: int) -> str:
-    return f"{amount // MICROS:,}"
 
 
 def _cents(amount: int) -> str:

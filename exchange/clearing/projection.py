@@ -25,6 +25,7 @@ from exchange.clearing.ledger import (
     transfer,
 )
 from exchange.clearing.matters import At, Dues, Ruling
+from exchange.clearing.novation import Position
 from exchange.clearing.settlement import Settlement
 from exchange.clearing.state import Activity, Changes, Divergence, Instrument, State, Trading
 from exchange.messages import (
@@ -43,6 +44,7 @@ from exchange.messages import (
 _SELL: Final = int(EventFlag.SELL)
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _TRADE: Final = int(EventKind.TRADE)
+_POSITION_SETTLED: Final = int(EventKind.POSITION_SETTLED)
 _KIND: Final = 12  # offset of the kind byte in an event
 _INDEX: Final = (1 << INDEX_BITS) - 1
 _MASK: Final = (1 << 64) - 1
@@ -89,7 +91,6 @@ class Projection:
             EventKind.MARKED: self._marked,
             EventKind.INSTRUMENT_SETTLED: self._settlement_begun,
             EventKind.INSTRUMENT_EXPIRED: self._settlement_begun,
-            EventKind.POSITION_SETTLED: self._position_settled,
             EventKind.ACCOUNT_OPENED: self._account_opened,
             EventKind.DEPOSITED: self._cash_moved,
             EventKind.WITHDRAWN: self._cash_moved,
@@ -107,7 +108,7 @@ class Projection:
             EventKind.RECORDED: self._recorded,
         }
         self._watched = state.matters.watched
-        kinds = bytes(sorted({EventKind.TRADE, *self._handlers, *self._watched}))
+        kinds = bytes(sorted({_TRADE, _POSITION_SETTLED, *self._handlers, *self._watched}))
         self._wanted = re.compile(b"[%b]" % re.escape(kinds)).finditer
 
     def apply(self, frame: Frame) -> None:
@@ -139,6 +140,8 @@ class Projection:
                 self._settlement_ended(self._settling)
             if kind == _TRADE:
                 self._traded(fields)
+            elif kind == _POSITION_SETTLED:
+                self._position_settled(fields)
             else:
                 event = Event(**dict(zip(EVENT_FIELDS, fields, strict=True)))
                 if kind in self._handlers:
@@ -361,21 +364,26 @@ class Projection:
         self._settling_event = event
         expiry = event.kind == EventKind.INSTRUMENT_EXPIRED
         self._settling = Settlement(
-            _number(event), event.instrument, event.price, event.quantity, expiry
-        )
+            _number(event), event.instrument, event.price, event.quantity, expiry,
+            self.state.instruments[event.instrument].multiplier,
+            self.state.positions.of_instrument(event.instrument),
+        )  # fmt: skip
 
-    def _position_settled(self, event: Event) -> None:
-        settling, state = self._settling, self.state
+    def _position_settled(self, fields: tuple[Any, ...]) -> None:
+        (sequence, index, _, flags, _, instrument, account, _, _, quantity, _, _, _, due,
+         cash) = fields  # fmt: skip
+        settling = self._settling
         assert settling is not None, "POSITION_SETTLED outside a settlement"
-        number, account, instrument = _number(event), event.account, event.instrument
-        position = state.positions.get(account, instrument)
-        net = -event.quantity if event.flags & _SELL else event.quantity
-        due = position.variation(settling.price, state.instruments[instrument].multiplier)
-        cash = state.ledger.cash(account) + event.a
-        self._compare(number, "position", position.net, net, account, instrument)
-        self._compare(number, "variation", due, event.a, account, instrument)
-        self._compare(number, "cash", cash, event.b, account, instrument)
-        settling.paid[account] = event.a
+        position = settling.held.get(account) or Position()
+        net = -quantity if flags & _SELL else quantity
+        ours = position.variation(settling.price, settling.multiplier)
+        left = self.state.ledger.cash(account) + due
+        if (position.net, ours, left) != (net, due, cash):
+            number = sequence << INDEX_BITS | index
+            self._compare(number, "position", position.net, net, account, instrument)
+            self._compare(number, "variation", ours, due, account, instrument)
+            self._compare(number, "cash", left, cash, account, instrument)
+        settling.paid[account] = due
 
     def _settlement_ended(self, settling: Settlement) -> None:
         """Book the settlement as one entry: losers pay into vm_clearing, winners are paid from it.
@@ -384,7 +392,7 @@ class Projection:
         """
         self._settling = None
         state, number, instrument = self.state, settling.number, settling.instrument
-        listed, held = state.instruments[instrument], state.positions.of_instrument(instrument)
+        listed, held = state.instruments[instrument], settling.held
         postings: list[Posting] = []
         for account, variation in settling.paid.items():
             postings += transfer(VM_CLEARING, cash_of(account), variation)
@@ -397,7 +405,7 @@ class Projection:
         )  # fmt: skip
         assert not state.ledger.balances.get(VM_CLEARING, 0), "vm_clearing keeps a residual"
         self._compare(number, "sum of variation", 0, residual, 0, instrument)
-        for account in settling.passed_over(held):
+        for account in settling.passed_over():
             due = held[account].variation(settling.price, listed.multiplier)
             self._compare(number, "position", held[account].net, 0, account, instrument)
             self._compare(number, "variation", due, 0, account, instrument)

@@ -127,12 +127,14 @@ class Settlement:
     price: int
     cycle: int
     expiry: bool
+    multiplier: int
+    held: Mapping[int, Position]  # by account
     paid: dict[int, int] = field(default_factory=dict)  # account -> variation, micro-dollars
 
-    def passed_over(self, held: Mapping[int, Position]) -> list[int]:
+    def passed_over(self) -> list[int]:
         """Accounts whose position should have been settled, but no event came for it."""
         return [
             account
-            for account, position in held.items()
+            for account, position in self.held.items()
             if account not in self.paid and (position.net or position.cost)
         ]

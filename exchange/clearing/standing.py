@@ -24,8 +24,11 @@ class Pledged:
 
 @dataclass(frozen=True, slots=True)
 class CallStep:
-    """One step in the course of a margin call: ``called``, ``raised`` (another amount, the same
-    deadline), ``met``, ``closed`` (a later look found nothing missing), ``missed``, ``default``."""
+    """One step in the course of a margin call.
+
+    ``called``, ``changed`` (another amount, the same deadline), ``met``, ``closed`` (a later look
+    found nothing missing), ``missed``, ``default``.
+    """
 
     stamp: int
     business_date: int
@@ -103,13 +106,13 @@ def _course(store: Store, account: int) -> Iterator[CallStep]:
             if facts["account"] == account:
                 step, missing = row["outcome"], facts["missing"]
         elif row["operation"] == "declare_default":
-            if row["outcome"] == "accepted" and account in facts.get("freeze", ()):
+            if row["outcome"] == "accepted" and account in facts.get("frozen", ()):
                 step = "default"
         elif name in facts.get("calls", {}):
-            step, missing = "raised" if called else "called", facts["calls"][name]
+            step, missing = "changed" if called else "called", facts["calls"][name]
             deadline = facts.get("deadlines", {}).get(name, 0)
         elif called and account in facts.get("closed", ()):
             step = "closed"
         if step:
-            called = step in ("called", "raised") or (called and step == "missed")
+            called = step in ("called", "changed") or (called and step == "missed")
             yield CallStep(row["stamp"], row["business_date"], step, missing, deadline)

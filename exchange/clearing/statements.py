@@ -141,7 +141,7 @@ def standing_tables(found: Standing) -> Iterator[tuple[tuple[str, ...], Rows]]:
         )  # fmt: skip
     if found.calls:
         yield (
-            ("margin call", "", "missing USD", "deadline"),
+            ("margin call", "step", "missing USD", "deadline"),
             [
                 (moment(c.stamp), c.step, dollars(c.missing) if c.missing else "",
                  moment(c.deadline) if c.deadline else "")

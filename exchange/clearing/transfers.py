@@ -425,6 +425,11 @@ def _overflow(
     debit: Account, credit: Account, amount: int, kind: int, limit: int
 ) -> Outcome | None:
     """Which total would pass the limit: pending, posted, then their sum; debit side first."""
+    if (
+        debit.debits_pending + debit.debits_posted + amount <= limit
+        and credit.credits_pending + credit.credits_posted + amount <= limit
+    ):
+        return None  # no total is negative: what holds for the sums holds for their parts
     if kind == _PENDING:
         if debit.debits_pending + amount > limit:
             return Outcome.OVERFLOWS_DEBITS_PENDING

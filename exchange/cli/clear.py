@@ -57,11 +57,12 @@ def _show_settled(result: dict[str, Any], as_json: bool) -> None:
         show_json(result)
     else:
         print(f"business date {result['business_date']} settled")
-        heads = ("instrument", "tier", "settlement", "prior", "window", "last", "bid", "ask")
-        names = ("price", "prior", "window_lots", "last", "bid", "ask")
+        heads = ("instrument", "tier", "settlement", "prior", "window", "last", "bid", "ask",
+                 "month before", "spreads")  # fmt: skip
+        names = ("price", "prior", "window_lots", "last", "bid", "ask", "preceding_change")
         rows = [
-            (p["code"], f"{p['tier']} {p['rule']}", *("" if p[n] is None else str(p[n])
-                                                      for n in names))
+            (p["code"], f"{p['tier']} {p['rule']}",
+             *("" if p[n] is None else str(p[n]) for n in names), " ".join(p["spreads"]))
             for p in result["inputs"]
         ]  # fmt: skip
         show_table(heads, rows, left=2)

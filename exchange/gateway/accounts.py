@@ -16,6 +16,7 @@ from exchange.marketdata.instruments import Instruments
 from exchange.marketdata.stream import Row, maker_of, signed
 from exchange.messages import (
     HOUSE_ACCOUNT,
+    CancelReason,
     EventFlag,
     EventKind,
     KillScope,
@@ -33,10 +34,9 @@ _SELL: Final = int(EventFlag.SELL)
 _ACCEPTED: Final = int(EventKind.ORDER_ACCEPTED)
 _TRADE: Final = int(EventKind.TRADE)
 _CANCELLED: Final = int(EventKind.ORDER_CANCELLED)
-_SPENDING: Final = frozenset(
-    {_ACCEPTED, _CANCELLED, int(EventKind.ORDER_REPLACED), int(EventKind.QUOTED),
-     int(EventKind.REJECTED)}
-)  # fmt: skip
+_REPLACED_AWAY: Final = int(CancelReason.REPLACED)
+_REPRICED: Final = 2  # ORDER_REPLACED: by an auction, not by a request
+_ASKED: Final = frozenset((int(EventKind.REJECTED), int(EventKind.QUOTED)))
 
 
 def quote_name(code: str, sell: bool) -> str:
@@ -137,13 +137,13 @@ class Accounts:
         kind = row[2]
         if row[3] & _DUPLICATE:
             return
-        if kind in _SPENDING and spends(row, text):
-            self.by_id[row[6]].bucket.spend(self.now)
         if kind == _ACCEPTED:
             self._accept(row, text or "")
         elif kind == _TRADE:
             self._trade(row)
         elif kind == _CANCELLED:
+            if row[4] == _REPLACED_AWAY and not row[1]:
+                self.by_id[row[6]].bucket.spend(self.now)
             self._finish(row[7])
         elif kind == EventKind.ORDER_EXECUTED:  # with an implied price: legs move the rest
             self._leave(row[7], row[10])
@@ -156,6 +156,8 @@ class Accounts:
             executed = order.quantity - order.leaves
             order.price, order.quantity, order.leaves = row[8], row[9], row[9] - executed
             order.dormant = False
+            if row[4] != _REPRICED and not row[1]:
+                self.by_id[row[6]].bucket.spend(self.now)
         elif kind == EventKind.ORDER_DORMANT or kind == EventKind.ORDER_RETURNED:
             self.orders[row[7]].dormant = kind == EventKind.ORDER_DORMANT
         elif kind == EventKind.ORDER_WAITING:
@@ -164,6 +166,8 @@ class Accounts:
             order = self.orders[row[7]]
             order.waiting, order.price = False, row[8]
         else:
+            if kind in _ASKED and spends(row, text):
+                self.by_id[row[6]].bucket.spend(self.now)
             self._account(row)
 
     def _accept(self, row: Row, text: str) -> None:
@@ -176,6 +180,8 @@ class Accounts:
         account = self.by_id[account_id]
         account.orders[order_id] = order
         account.ids[text] = order_id
+        if not row[1] and not row[14] >> 16 & _QUOTE:
+            account.bucket.spend(self.now)
 
     def _account(self, row: Row) -> None:
         kind = row[2]

@@ -9,10 +9,9 @@ from typing import Final
 
 from exchange.gateway.decode import ORDER, digest
 from exchange.marketdata.stream import Row
-from exchange.messages import CancelReason, EventKind, OrderFeature, Reason
+from exchange.messages import EventKind, Reason
 
-_QUOTE: Final = int(OrderFeature.QUOTE)
-_REPRICED: Final = 2  # ORDER_REPLACED: by an auction, not by a request
+_REJECTED: Final = int(EventKind.REJECTED)
 _BEHIND: Final = frozenset(  # rejects that come after THROTTLED in the engine's precedence
     map(
         int,
@@ -41,7 +40,7 @@ class Bucket:
 
     def spend(self, now: int) -> None:
         """Take one token."""
-        self.tat = max(self.tat, now) + self.interval
+        self.tat = (self.tat if self.tat > now else now) + self.interval
 
     def left(self, now: int) -> int:
         """Return the whole tokens that are there."""
@@ -52,22 +51,13 @@ class Bucket:
 
 
 def spends(row: Row, text: str | None) -> bool:
-    """Return whether an event, not a duplicate's, says that its command spent a token.
+    """Return whether a REJECTED or QUOTED, not a duplicate, says that its command spent a token.
 
-    ``text`` came with the command. The first event of a command alone says so.
+    ``text`` came with the command.
     """
-    kind = row[2]
-    if row[1]:
-        return False
-    if kind == EventKind.ORDER_ACCEPTED:
-        return not row[14] >> 16 & _QUOTE
-    if kind == EventKind.ORDER_REPLACED:
-        return row[4] != _REPRICED
-    if kind == EventKind.ORDER_CANCELLED:
-        return row[4] == CancelReason.REPLACED
-    if kind == EventKind.QUOTED:
-        return row[9] > 0 or row[10] > 0
-    return kind == EventKind.REJECTED and row[4] in _BEHIND and _is_dear(row, text)
+    if row[2] == _REJECTED:
+        return row[4] in _BEHIND and _is_dear(row, text)
+    return row[9] > 0 or row[10] > 0
 
 
 def _is_dear(row: Row, text: str | None) -> bool:

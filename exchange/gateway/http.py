@@ -4,6 +4,8 @@ The parts of the signature travel in four headers, so that no secret is ever in 
 to a refused request is the reject of the WebSocket, and its status follows from the reason alone.
 """
 
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -48,6 +50,24 @@ _OF_HTTP: Final[dict[int, AnyReason]] = {
     405: Reason.UNKNOWN_COMMAND,
     413: GatewayReason.BODY_TOO_LARGE,
 }
+
+
+class Flood:
+    """The requests of this second, by address."""
+
+    def __init__(self) -> None:
+        self._requests: Counter[str] = Counter()
+        self._second = 0
+
+    def count(self, address: str, most: int) -> None:
+        """Count a request; raises Refused if its address has made more than it may."""
+        second = time.monotonic_ns() // 1_000_000_000
+        if second != self._second:
+            self._second = second
+            self._requests.clear()
+        self._requests[address] += 1
+        if self._requests[address] > most:
+            raise Refused(GatewayReason.REQUESTS_FULL, None, "a second", limit=str(most))
 
 
 def json_answer(body: bytes, status: int = 200) -> web.Response:

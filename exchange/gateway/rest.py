@@ -6,7 +6,6 @@ requests may wait for it: the market's own loop is never held up.
 """
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +19,11 @@ from contracts import registry
 from exchange.gateway import archive
 from exchange.gateway.access import Key, peer
 from exchange.gateway.decode import Refused, explain
-from exchange.gateway.http import admit, answer_refused, json_answer
+from exchange.gateway.http import Flood, admit, answer_refused, json_answer
 from exchange.gateway.hub import Hub
 from exchange.gateway.reports import CORRECTIONS
 from exchange.gateway.resume import reports_of
-from exchange.marketdata.feed import correction_of, trade_of
+from exchange.marketdata.feed import correction_of, is_agreed, trade_of, transfer_of
 from exchange.marketdata.instruments import Instrument, decimal_text
 from exchange.marketdata.stream import Row, maker_of
 from exchange.messages import INDEX_BITS, EventKind, Reason, rest, wire
@@ -38,7 +37,13 @@ ADDRESS_READS: Final = 4
 NANOSECONDS_PER_MS: Final = 1_000_000
 MICRO_DIGITS: Final = 6
 _TRADE: Final = int(EventKind.TRADE)
-_PUBLIC_CORRECTIONS: Final = frozenset({int(EventKind.TRADE_BUSTED), int(EventKind.TRADE_ADJUSTED)})
+_TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
+_PUBLIC: Final[dict[int, Callable[[Instrument, Row, int], rest.PublicRow]]] = {
+    _TRADE: trade_of,
+    int(EventKind.TRADE_BUSTED): correction_of,
+    int(EventKind.TRADE_ADJUSTED): correction_of,
+    _TRANSFERRED: transfer_of,
+}
 _FILLS: Final = frozenset({_TRADE, int(EventKind.LEG_TRADE), int(EventKind.ORDER_EXECUTED)})
 _FILL_TYPES: Final = (wire.Execution, wire.LegTraded, wire.Corrected)
 Q = TypeVar("Q", bound=rest.Query)
@@ -85,6 +90,13 @@ class Route(NamedTuple):
     summary: str
 
 
+def requests_allowed(address: str) -> int:
+    """Return how many requests a second an address may make: this machine's are many programs'."""
+    found = peer(address)
+    local = found is not None and found.is_loopback
+    return LOOPBACK_REQUESTS_A_SECOND if local else REQUESTS_A_SECOND
+
+
 class Rest:
     """Answers every route over a hub. ``close`` ends its thread."""
 
@@ -95,8 +107,7 @@ class Rest:
         self._contracts = registry.load()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reads")
         self._reads: Counter[str] = Counter()  # that wait for the disk, by address
-        self._requests: Counter[str] = Counter()  # of this second, by address
-        self._second = 0
+        self._flood = Flood()
 
     def add_routes(self, application: web.Application) -> None:
         """Serve every route."""
@@ -121,25 +132,13 @@ class Rest:
 
     async def _admit(self, route: Route, request: web.Request) -> Asked:
         address, key = request.remote or "", None
-        self._count(address)
+        self._flood.count(address, requests_allowed(address))
         if route.right:
             key = admit(request, await request.read(), self._hub.keys, self._hub.now_ms())
             if not key.may(route.right):
                 raise Refused(Reason.SCOPE, None, f"the key's scope is {key.scope}")
         query = read_query(request, route.query)
         return Asked(query, key, address, request.match_info.get("code", ""))
-
-    def _count(self, address: str) -> None:
-        second = time.monotonic_ns() // 1_000_000_000
-        if second != self._second:
-            self._second = second
-            self._requests.clear()
-        self._requests[address] += 1
-        found = peer(address)
-        local = found is not None and found.is_loopback
-        most = LOOPBACK_REQUESTS_A_SECOND if local else REQUESTS_A_SECOND
-        if self._requests[address] > most:
-            raise Refused(GatewayReason.REQUESTS_FULL, None, "a second", limit=str(most))
 
     async def _read(self, address: str, work: Callable[[], T]) -> T:
         """Do what reads from disk in the thread; raises Refused if too much waits for it."""
@@ -212,14 +211,12 @@ class Rest:
         number = instrument.id
 
         def select(row: Row) -> bool:
-            return row[5] == number and (row[2] == _TRADE or row[2] in _PUBLIC_CORRECTIONS)
+            told = row[5] == number and row[2] in _PUBLIC
+            return told and (row[2] != _TRANSFERRED or is_agreed(row))
 
         found = await self._scan(asked, select)
         return rest.Trades(
-            trades=[
-                (trade_of if row[2] == _TRADE else correction_of)(instrument, row, stamp)
-                for row, stamp in found.rows
-            ],
+            trades=[_PUBLIC[row[2]](instrument, row, stamp) for row, stamp in found.rows],
             next=archive.cursor_text(found.next),
         )
 

@@ -41,6 +41,8 @@ from exchange.messages.wire import (
 PING_SECONDS: Final = 15.0  # a peer that answers no ping for half of this is gone
 SILENT_SECONDS: Final = 5.0  # a connection that has neither logged on nor subscribed by then goes
 CLOSE_SECONDS: Final = 2.0
+HANDSHAKE_SECONDS: Final = 5.0  # for the first request's headers, TLS included
+KEEPALIVE_SECONDS: Final = 15.0  # between two HTTP requests of a connection
 BATCHES_IN_ONE_GO: Final = 64
 CLOSE_IDLE: Final = 4000
 BODY_BYTES: Final = 1 << 20  # of an HTTP request, as sent and inflated
@@ -49,6 +51,7 @@ ADDRESS_CONNECTIONS: Final = 32
 LOOPBACK_CONNECTIONS: Final = 4_096
 _CONTROL: Final = (WSMsgType.PING, WSMsgType.PONG)
 _OPCODE: Final = (WSMsgType.TEXT, WSMsgType.BINARY)  # by codec
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
 
 
@@ -78,22 +81,54 @@ class Gateway:
         self._addresses: Counter[str] = Counter()  # connections, by peer's address
         self._links: set[Link] = set()
         self._runner: web.AppRunner | None = None
+        self._listening: asyncio.Server | None = None
+        self._awaited: dict[web.RequestHandler, asyncio.TimerHandle] = {}  # no request made yet
         self._document = openapi.encoded()
         # Told of each released batch, once the hub has taken it in and before anything is sent.
         self.watchers: list[Callable[[Released], None]] = []
-        self.app = web.Application(client_max_size=BODY_BYTES, middlewares=[name_refusals])
+        self.app = web.Application(
+            client_max_size=BODY_BYTES, middlewares=[self._note, name_refusals]
+        )
         self.app.router.add_get("/ws", self._websocket)
         self.app.router.add_get(f"{PREFIX}/health", self._health, allow_head=False)
         self.app.router.add_get(OPENAPI_PATH, self._openapi, allow_head=False)
 
     async def start(self, host: str, port: int, tls: SSLContext | None = None) -> int:
         """Listen, for TLS alone if there is a context; return the port, a free one if it was 0."""
-        self._runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=CLOSE_SECONDS)
+        self._runner = web.AppRunner(
+            self.app,
+            access_log=None,
+            shutdown_timeout=CLOSE_SECONDS,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+        )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, ssl_context=tls)
-        await site.start()
-        listening: int = self._runner.addresses[0][1]
+        loop = asyncio.get_running_loop()
+        hello = HANDSHAKE_SECONDS if tls else None
+        self._listening = await loop.create_server(
+            self._greet, host, port, ssl=tls, ssl_handshake_timeout=hello
+        )
+        listening: int = self._listening.sockets[0].getsockname()[1]
         return listening
+
+    def _greet(self) -> asyncio.BaseProtocol:
+        """Take a connection in; it goes unless it has made a whole request in time."""
+        assert self._runner is not None and self._runner.server is not None, "set up"
+        protocol = self._runner.server()
+        loop = asyncio.get_running_loop()
+        self._awaited[protocol] = loop.call_later(HANDSHAKE_SECONDS, self._give_up, protocol)
+        return protocol
+
+    def _give_up(self, protocol: web.RequestHandler) -> None:
+        del self._awaited[protocol]
+        if protocol.transport is not None:
+            protocol.transport.abort()
+
+    @web.middleware
+    async def _note(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        awaited = self._awaited.pop(request.protocol, None)
+        if awaited is not None:
+            awaited.cancel()
+        return await handler(request)
 
     async def run(self) -> None:
         """Follow the released stream, and beat, until cancelled or the stream ends."""
@@ -126,6 +161,10 @@ class Gateway:
         """Close every connection and stop listening."""
         for link in list(self._links):
             link.session.close(1001, "the gateway is stopping")
+        if self._listening is not None:
+            self._listening.close()
+        for waiting in self._awaited.values():
+            waiting.cancel()
         if self._runner is not None:
             await self._runner.cleanup()
 

@@ -74,7 +74,7 @@ class Feed:
                     if channel in wanted:
                         out.append((channel, trade_of(instrument, row, stamp)))
                 continue
-            if kind == _TRANSFERRED and row[4] in _AGREED and not row[3] & _DUPLICATE:
+            if kind == _TRANSFERRED and is_agreed(row):
                 instrument = self.instruments.by_id[row[5]]
                 if instrument.channels[TRADES] in wanted:
                     out.append((instrument.channels[TRADES], transfer_of(instrument, row, stamp)))
@@ -238,6 +238,11 @@ def correction_of(instrument: Instrument, row: Row, time: int) -> PublicCorrecti
         price=instrument.price_text(row[8]),
         quantity=str(row[9]),
     )
+
+
+def is_agreed(row: Row) -> bool:
+    """Whether a LOTS_TRANSFERRED is for the public: two sides agreed on it, and it is no repeat."""
+    return row[4] in _AGREED and not row[3] & _DUPLICATE
 
 
 def transfer_of(instrument: Instrument, row: Row, time: int) -> PublicTransfer:

@@ -186,7 +186,7 @@ class Instruments:
             instrument = Instrument(row, text)
             self.by_id[instrument.id] = instrument
             self.by_code[instrument.code] = instrument
-            if instrument.data.product:
+            if instrument.data.product and not instrument.data.legs:
                 self.products.setdefault(instrument.data.product, instrument.product)
                 self.product_names.setdefault(instrument.product, instrument.data.product)
             return instrument

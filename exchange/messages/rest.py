@@ -11,7 +11,13 @@ from typing import Annotated, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from exchange.messages.wire import Execution, PositionReport, PublicCorrection, PublicTrade
+from exchange.messages.wire import (
+    Execution,
+    PositionReport,
+    PublicCorrection,
+    PublicTrade,
+    PublicTransfer,
+)
 from exchange.messages.wire_base import Response
 from exchange.messages.wire_moves import Corrected, LegTraded
 
@@ -107,10 +113,13 @@ class Positions(Response, frozen=True, kw_only=True, tag="positions"):
     positions: list[PositionReport]
 
 
-class Trades(Response, frozen=True, kw_only=True, tag="trades"):
-    """Trades of one instrument and what corrected them, oldest first."""
+PublicRow: TypeAlias = PublicTrade | PublicCorrection | PublicTransfer
 
-    trades: list[PublicTrade | PublicCorrection]
+
+class Trades(Response, frozen=True, kw_only=True, tag="trades"):
+    """Trades of an instrument, what corrected them, and lots off the book, oldest first."""
+
+    trades: list[PublicRow]
     next: str | None
 
 

@@ -57,9 +57,12 @@ def open_auction(
     net = sum(held.values())
     if not held:
         return refused(operation, Denial.OPEN_POSITION, 1, 0)
-    if any(not a.closed and a.instrument == number for a in auctions):
+    own = [a for a in auctions if a.default == default.id and a.instrument == number]
+    if any(not auction.closed for auction in own):
         return refused(operation, Denial.DUPLICATE, 0, number)
-    drop(auctions, number, state)
+    if waiting := _waiting([_torn(default, number)], state):
+        return refused(operation, Denial.PROPOSAL_STATE, "moved", waiting[0])
+    _drop(own, state)
     mark = state.instruments[number].mark
     deadline = at.stamp + record.within_seconds * SECOND
     auction = Auction(len(auctions) + 1, default.id, number, net, mark, deadline)
@@ -73,13 +76,11 @@ def open_auction(
     return Ruling(operation, ACCEPTED, {"stage": "opened", **facts})
 
 
-def bid(default: Default, auction: Auction, record: AuctionBid, at: At, state: "State") -> Ruling:
-    """Take a sealed bid."""
+def bid(auction: Auction, record: AuctionBid, at: At, state: "State") -> Ruling:
+    """Take a sealed bid of a member that is not in default."""
     operation = "auction_bid"
     if auction.closed:
         return refused(operation, Denial.EXPIRED, auction.deadline, at.stamp)
-    if record.account not in state.members or record.account in default.accounts:
-        return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, record.account)
     if not 0 < record.lots <= abs(auction.net):
         return refused(operation, Denial.QUANTITY, abs(auction.net), record.lots)
     listed = state.instruments[auction.instrument]
@@ -96,7 +97,7 @@ def bid(default: Default, auction: Auction, record: AuctionBid, at: At, state: "
 def close(
     default: Default, auction: Auction, fund: Mapping[int, int], at: At, state: "State"
 ) -> Ruling:
-    """The bids are opened: awards, and who bid too little or too far off.
+    """The bids are opened: awards, and who of the ``fund`` bid too little or too far off.
 
     What was traded away since the opening is no longer awarded.
     """
@@ -105,8 +106,7 @@ def close(
     now = sum(held.values())
     net = min(now, auction.net, key=abs) if now * auction.net > 0 else 0
     auction.awards, auction.unsold = award(net, auction.bids)
-    able = {member: there for member, there in fund.items() if member != default.member}
-    poor = juniors(auction.net, auction.reference, auction.bids, able)
+    poor = juniors(auction.net, auction.reference, auction.bids, fund)
     auction.junior = sorted(poor)
     default.junior = sorted({*default.junior, *poor})
     givers = _parts(held, net)
@@ -114,7 +114,7 @@ def close(
     for won in auction.awards:
         for giver, lots in _take(givers, won.lots):
             place += 1
-            id = f"award {auction.id} {place}"
+            id = f"{_awarded(auction)}{place}"
             ask(state, transfer(id, giver, won.account, auction.instrument, lots, won.price,
                                 sells=net < 0))  # fmt: skip
     default.note("auction closed", at)
@@ -136,7 +136,8 @@ def refuse_tear_up(
     own = [a for a in auctions if a.default == default.id and a.instrument == number]
     if not own or not own[-1].closed:
         return refused(operation, Denial.PROPOSAL_STATE, "auctioned", "open" if own else "no")
-    if waiting := _awards(own, number, state):
+    names = [*map(_awarded, own), _torn(default, number)]
+    if waiting := _waiting(names, state):
         return refused(operation, Denial.PROPOSAL_STATE, "moved", waiting[0])
     if not sum(default.held(number, state).values()):
         return refused(operation, Denial.OPEN_POSITION, 1, 0)
@@ -162,23 +163,32 @@ def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
     for account, gone in torn(default, instrument, state).items():
         for giver, lots in _take(givers, gone):
             place += 1
-            id = f"tear-up {default.id} {at.number} {place}"
+            id = f"{_torn(default, instrument)}{at.number} {place}"
             ask(state, transfer(id, giver, account, instrument, lots, mark, sells=net < 0))
     default.note("torn up", at)
 
 
-def drop(auctions: list[Auction], instrument: int, state: "State") -> None:
-    """Awards of an instrument that the engine would not move are asked for no more."""
+def _drop(auctions: list[Auction], state: "State") -> None:
+    """Awards that the engine would not move are asked for no more."""
     dues = state.matters.get(Dues)
-    for id in _awards(auctions, instrument, state):
+    for id in _waiting([_awarded(auction) for auction in auctions], state):
         del dues.open[id]
     state.matters.touch(Dues)
 
 
-def _awards(auctions: list[Auction], instrument: int, state: "State") -> list[str]:
-    """Ids of the awards of an instrument that have not moved."""
-    names = tuple(f"award {one.id} " for one in auctions if one.instrument == instrument)
-    return [id for id in state.matters.get(Dues).open if id.startswith(names)]
+def _awarded(auction: Auction) -> str:
+    """How the ids of an auction's awards begin."""
+    return f"award {auction.id} "
+
+
+def _torn(default: Default, instrument: int) -> str:
+    """How the ids of what is torn up begin."""
+    return f"tear-up {default.id} {instrument} "
+
+
+def _waiting(names: list[str], state: "State") -> list[str]:
+    """Ids that begin so of what the engine has not moved."""
+    return [id for id in state.matters.get(Dues).open if id.startswith(tuple(names))]
 
 
 def _parts(held: Mapping[int, int], net: int) -> list[list[int]]:

@@ -158,7 +158,7 @@ class Defaults(Matter):
         for auction in self.auctions:
             if not auction.closed and at.stamp >= auction.deadline:
                 default = self.defaults[auction.default - 1]
-                rulings.append(closing.close(default, auction, self.fund(state), at, state))
+                rulings.append(closing.close(default, auction, self.survivors(state), at, state))
         for default in self.defaults:
             for step, deadline in default.steps.items():
                 if 0 < deadline <= at.stamp:
@@ -189,6 +189,10 @@ class Defaults(Matter):
         """What each member has in the fund."""
         members = state.matters.get(Registry).members(state)
         return {member: dvp.balance(state.book, fund_of(member)) for member in members}
+
+    def survivors(self, state: "State") -> dict[int, int]:
+        """The same of those who are not in default."""
+        return {m: there for m, there in self.fund(state).items() if m not in self.gone}
 
     def _pay_capital(self, record: PayCapital, at: At, state: "State") -> Ruling:
         held = dvp.balance(state.book, CAPITAL)
@@ -301,7 +305,10 @@ class Defaults(Matter):
         if not 1 <= record.auction <= len(self.auctions):
             return refused("auction_bid", Denial.UNKNOWN_PROPOSAL, 0, record.auction)
         auction = self.auctions[record.auction - 1]
-        return closing.bid(self.defaults[auction.default - 1], auction, record, at, state)
+        member = state.members.get(record.account, (None,))[0]
+        if member is None or member in self.gone:
+            return refused("auction_bid", Denial.UNKNOWN_ACCOUNT, 0, record.account)
+        return closing.bid(auction, record, at, state)
 
     def _paid_in(self, event: Event) -> None:
         """What comes into a defaulter's accounts before the loss is shared is its margin."""
@@ -363,7 +370,7 @@ class Defaults(Matter):
             defaulter_margin=default.margin,
             defaulter_fund=fund.get(default.member, 0),
             own_capital=dvp.balance(state.book, CAPITAL),
-            survivors_fund={m: there for m, there in fund.items() if m not in self.gone},
+            survivors_fund=self.survivors(state),
             assessment_cap_pct=record.assessment_cap_pct,
             junior=frozenset(default.junior),
             gains=record.gains,

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from exchange.clearing.calls import Required, margin_call
+from exchange.clearing.expiry import Fixings
 from exchange.clearing.margin import rules
 from exchange.clearing.margin.parameters import LotRates, MarginParameters, lot_rates, root_of
 from exchange.clearing.margin.scan import Credit, Ints, Margins, Rates, margins
@@ -75,9 +76,15 @@ class Priced(NamedTuple):
     rates: Rates  # by instrument number and by place in ``products``
 
 
-def price(instruments: Mapping[int, Instrument], parameters: MarginParameters, on: date) -> Priced:
+def price(
+    instruments: Mapping[int, Instrument],
+    parameters: MarginParameters,
+    on: date,
+    withheld: Mapping[int, int],
+) -> Priced:
     """The rates of all expiries that are listed, at their settlement prices.
 
+    ``withheld``: days of its month without a fixing, by instrument that has any.
     KeyError if a product is not covered by the parameters. What is no single expiry has no rates.
     """
     root = {n: root_of(i.code) for n, i in sorted(instruments.items()) if not i.expired}
@@ -86,7 +93,7 @@ def price(instruments: Mapping[int, Instrument], parameters: MarginParameters, o
     if not live:
         raise KeyError("no expiry is listed that could be margined")
     lots = {
-        n: lot_rates(parameters, i.code, i.multiplier, i.settlement_price, on)
+        n: lot_rates(parameters, i.code, i.multiplier, i.settlement_price, on, withheld.get(n, 0))
         for n, i in live.items()
     }
     products = tuple(sorted(set(root.values())))
@@ -147,7 +154,8 @@ def requirements(
     ]
     if not rows:
         return []
-    priced = price(state.instruments, parameters, on)
+    withheld = state.matters.get(Fixings).withheld(on)
+    priced = price(state.instruments, parameters, on, withheld)
     held: dict[int, int] = {}
     for who, number, lots in rows:
         if number not in priced.lots:

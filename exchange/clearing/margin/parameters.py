@@ -199,10 +199,16 @@ class LotRates(NamedTuple):
 
 
 def lot_rates(
-    parameters: MarginParameters, code: str, multiplier: int, price: int, on: date
+    parameters: MarginParameters,
+    code: str,
+    multiplier: int,
+    price: int,
+    on: date,
+    withheld: int = 0,
 ) -> LotRates:
     """The rates of the expiry ``code`` at a clearing price on a business date.
 
+    ``withheld``: days of its month so far that have no fixing; each day left weighs the more.
     KeyError if its product is not covered, symbol.CodeError if it is not one of one expiry.
     """
     outright = symbol.parse_outright(code)
@@ -216,7 +222,10 @@ def lot_rates(
 
     scan_bp, left, days = terms.scan_bp(months), 1, 1
     if terms.averaged and months <= 0:
-        left, days = (expiry.days - on.day if months == 0 else 0), expiry.days
+        left, days = (expiry.days - on.day if months == 0 else 0), expiry.days - withheld
+        if withheld and left == days == 0:  # the month is over and was never fixed
+            left = days = 1
+        assert 0 <= left <= days, f"{withheld} days withheld by {on}"
     return LotRates(
         scan_range=part(scan_bp, left, days),
         scan_whole=part(scan_bp),

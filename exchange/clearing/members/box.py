@@ -3,14 +3,17 @@
 A box is an account of kind BOX: the vehicle that holds take-or-pay contract, GPUs and hedge. Its
 lender may look and not touch (an API key of scope read). Money is micro-dollars.
 
-    coverage     = cash / margin, in per cent: below 100 the hedge may be closed
-    liquidity    = cash + unrealized - margin: what may leave, or is missing
+    balance      = cash + collateral, less its haircuts
+    coverage     = balance / margin, in per cent: below 100 the hedge may be closed
+    liquidity    = balance + unrealized - margin: what is spare, or missing. Of it at most the cash
+                   may leave: a withdrawal looks at cash alone
     worst_move   = the adverse move of every price, at 1e-4, that would use the liquidity up
 """
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from exchange.clearing.calling import Calls
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.statements import Holding, dollars, table
 from exchange.messages import AccountKind
@@ -31,6 +34,7 @@ class Box:
     sequence: int
     business_date: int
     cash: int
+    collateral: int
     unrealized: int
     margin: int
     liquidity: int
@@ -41,7 +45,7 @@ class Box:
 
     def text(self) -> str:
         """The view as two tables."""
-        money = ("cash", "unrealized", "margin", "liquidity", "exposure")
+        money = ("cash", "collateral", "unrealized", "margin", "liquidity", "exposure")
         rows = [(name, dollars(getattr(self, name))) for name in money]
         cover = "-" if self.coverage_percent is None else f"{self.coverage_percent:,} %"
         move = "-" if self.worst_move_e4 is None else f"{self.worst_move_e4 / PERCENT:,.2f} %"
@@ -66,17 +70,19 @@ def box(state: "State", account: int) -> Box:
     unrealized = sum(gain for _, _, gain in lines)
     exposure = sum(net * listed.mark * listed.multiplier for listed, net, _ in lines)
     cash, margin = state.ledger.cash(account), registry.margin(account, state)
-    liquidity = cash + unrealized - margin
+    collateral = state.matters.get(Calls).collateral(account, state)
+    liquidity = cash + collateral + unrealized - margin
     return Box(
         account=account,
         member=member,
         sequence=state.point[1],
         business_date=state.business_date,
         cash=cash,
+        collateral=collateral,
         unrealized=unrealized,
         margin=margin,
         liquidity=liquidity,
-        coverage_percent=cash * PERCENT // margin if margin else None,
+        coverage_percent=(cash + collateral) * PERCENT // margin if margin else None,
         exposure=exposure,
         worst_move_e4=max(0, liquidity) * E4 // abs(exposure) if exposure else None,
         holdings=holdings,

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from exchange.gateway.accounts import Exposure
 from exchange.gateway.dialects.deribit import instruments as names
 from exchange.gateway.dialects.deribit.blotter import Blotter
 from exchange.gateway.dialects.deribit.numbers import milliseconds
@@ -183,9 +182,7 @@ class Own:
     def position(self, account: int, query: OneInstrument) -> dict[str, Any]:
         """The position in an instrument, zero or not."""
         instrument = names.find(self._hub.feed.instruments, query.instrument_name)
-        exposures = self._hub.accounts.exposures(self._hub.accounts.by_id[account])
-        exposure = exposures.get(instrument.id) or Exposure()
-        return self._portrayer.position(instrument, exposure)
+        return self._portrayer.position_in(instrument, account)
 
     def summary(self, account: int, query: Listed) -> dict[str, Any]:
         """The account's money."""

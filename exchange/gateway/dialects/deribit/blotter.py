@@ -15,10 +15,10 @@ from typing import Final
 import msgspec
 
 from exchange.gateway.hub import Hub
+from exchange.marketdata.feed import trade_of
 from exchange.marketdata.stream import Released, Row, maker_of
 from exchange.messages import (
     EVENT,
-    INDEX_BITS,
     CancelReason,
     EventFlag,
     EventKind,
@@ -195,17 +195,7 @@ class Blotter:
         before = prints[-1].direction if prints else 1
         last = self.last.get(number, price)
         direction = (1 if before < 2 else 3) if price == last else 0 if price > last else 2
-        auction = row[3] & EventFlag.AUCTION
-        trade = PublicTrade(
-            instrument=instrument.code,
-            sequence=row[0],
-            index=row[1],
-            time=stamp,
-            match_number=str(row[0] << INDEX_BITS | row[1]),
-            price=instrument.price_text(price),
-            quantity=str(lots),
-            aggressor=None if auction else "sell" if row[3] & _SELL else "buy",
-        )
+        trade = trade_of(instrument, row, stamp)
         prints.append(Print(trade, direction, instrument.mark))
         self.last[number] = price
         day = self.days[number]

@@ -261,9 +261,7 @@ class Chooser:
     def position(self, code: str) -> Any:
         """Return the account's position in an instrument."""
         instrument = self._hub.feed.instruments.by_code[code]
-        account = self._hub.accounts.by_id[self._account]
-        exposure = self._hub.accounts.exposures(account)[instrument.id]
-        return self.portrayer.position(instrument, exposure)
+        return self.portrayer.position_in(instrument, self._account)
 
     def account(self) -> Any:
         """Return the account's money."""
@@ -274,7 +272,7 @@ def open_channel(name: str, hub: Hub, portrayer: Portrayer, account: int | None)
     """Return the channel of a name; raises Failure. ``account``: the caller's, once known."""
     kind, *parts = name.split(".")
     instruments = hub.feed.instruments
-    if kind == "user":
+    if kind == "user" and parts:
         if account is None:
             raise Failure(13009, "unauthorized", {"reason": Reason.AUTH_REQUIRED.name})
         return _own(name, parts, hub, portrayer, account)

@@ -3,13 +3,16 @@
 from decimal import Decimal
 from typing import Any, Final
 
+from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit.rpc import INVALID_PARAMS, Failure
+from exchange.gateway.rejects import from_refused
 from exchange.messages import Reason
 from exchange.messages.access import GatewayReason
 from exchange.messages.wire import Rejected
 
 OTHER: Final = (11030, "other_reject")
 TIMED_OUT: Final = (13888, "timed_out")
+UNKNOWN, NOT_DONE = "unknown", "not_done"  # ``outcome`` of a call that timed out
 _PRICE_TOO_LOW: Final = (10005, "price_too_low")
 _INVALID: Final = (INVALID_PARAMS, "Invalid params")
 _LOCKED: Final = (10019, "locked_by_admin")
@@ -100,21 +103,12 @@ def refusal(reason: Reason | GatewayReason, detail: str | None = None) -> Failur
     return failure(Rejected(number=int(reason), name=reason.name, detail=detail))
 
 
+def refused_by(refused: Refused) -> Failure:
+    """Return the error of a call that the gateway refuses, whatever the protocol."""
+    return failure(from_refused(refused))
+
+
 def _is_low(rejected: Rejected) -> bool:
     if rejected.limit is None or rejected.observed is None:
         return False
     return Decimal(rejected.observed) < Decimal(rejected.limit)
-
-
-STATUS: Final[dict[int, int]] = {
-    13009: 401,
-    13004: 401,
-    13021: 403,
-    10028: 429,
-    10047: 503,
-    10040: 503,
-    11051: 503,
-    13888: 504,
-    -32601: 404,
-    13020: 404,
-}  # HTTP status by code; 400 for the others

@@ -7,11 +7,10 @@ from typing import Any, Final
 from exchange.gateway.access import Key
 from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit.calls import LOGON, Pending, Wish
-from exchange.gateway.dialects.deribit.codes import TIMED_OUT, failure, refusal
+from exchange.gateway.dialects.deribit.codes import TIMED_OUT, UNKNOWN, refusal, refused_by
 from exchange.gateway.dialects.deribit.peer import read_frame
 from exchange.gateway.dialects.deribit.rpc import Failure
 from exchange.gateway.hub import Hub
-from exchange.gateway.rejects import from_refused
 from exchange.gateway.session import MSGPACK
 from exchange.messages import Reason
 from exchange.messages.wire import Logon, encode_msgpack
@@ -64,7 +63,7 @@ class Line:
             hub.log_on(self._session, key, logon)
         except Refused as refused:
             self.end()
-            raise failure(from_refused(refused)) from None
+            raise refused_by(refused) from None
         self._pending.add(Wish(LOGON, None, lambda _: None), self._admit)
 
     async def carry_out(self, wish: Wish) -> Any:
@@ -82,7 +81,7 @@ class Line:
         except TimeoutError:
             self._pending.drop(wish)
             code, message = TIMED_OUT
-            raise Failure(code, message, {"outcome": "unknown"}) from None
+            raise Failure(code, message, {"outcome": UNKNOWN}) from None
         if isinstance(outcome, Failure):
             raise outcome
         return outcome

@@ -21,7 +21,6 @@ from exchange.gateway.dialects.deribit.channels import Channel, open_channel
 from exchange.gateway.dialects.deribit.methods import PRIVATE, Methods
 from exchange.gateway.dialects.deribit.rpc import Call, Failure, wrong_param
 from exchange.gateway.frames import WSMessage, WSMsgType
-from exchange.gateway.rejects import from_refused
 from exchange.gateway.server import CLOSE_IDLE, Link, Socket
 from exchange.gateway.session import (
     CLOSE_POLICY,
@@ -115,13 +114,13 @@ class Peer:
             message = await self._socket.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return message
+            if self._session.closing is not None:
+                continue  # until the writer has closed the socket
             self._heard, self._asked = True, False
             request = self._take(message.data)
             await self._flush()
             if request is not None:
                 return WSMessage(WSMsgType.BINARY, encode_msgpack(request), None)
-            if self._session.closing is not None:
-                return WSMessage(WSMsgType.CLOSED, None, None)
 
     async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
         """Send what a native frame means to the client: answers, then notifications."""
@@ -239,7 +238,7 @@ class Peer:
         try:
             methods.hub.log_on(session, key, logon)
         except Refused as refused:
-            raise codes.failure(from_refused(refused)) from None
+            raise codes.refused_by(refused) from None
         return Wish(LOGON, None, lambda _: methods.gate.issue(key))
 
     def _subscribe(self, call: Call) -> Any:

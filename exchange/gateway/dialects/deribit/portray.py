@@ -268,6 +268,12 @@ class Portrayer:
             "delta": net * instrument.multiplier,
         }
 
+    def position_in(self, instrument: Instrument, account: int) -> dict[str, Any]:
+        """Return an account's position in an instrument, zero or not."""
+        accounts = self._hub.accounts
+        exposures = accounts.exposures(accounts.by_id[account])
+        return self.position(instrument, exposures.get(instrument.id) or Exposure())
+
     def account(self, account: Account) -> dict[str, Any]:
         """Return an account's money in USD."""
         exposures = self._hub.accounts.exposures(account)

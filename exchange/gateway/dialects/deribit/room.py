@@ -6,24 +6,26 @@ from typing import Any, Final
 from aiohttp import web
 
 from exchange.gateway.access import Key
+from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit import params as take
 from exchange.gateway.dialects.deribit import rpc
 from exchange.gateway.dialects.deribit.blotter import Blotter
 from exchange.gateway.dialects.deribit.calls import Wish
-from exchange.gateway.dialects.deribit.codes import STATUS, refusal
+from exchange.gateway.dialects.deribit.codes import TIMED_OUT, UNKNOWN, refusal, refused_by
 from exchange.gateway.dialects.deribit.lines import Lines
 from exchange.gateway.dialects.deribit.methods import PRIVATE, Methods
 from exchange.gateway.dialects.deribit.peer import PeerLink
 from exchange.gateway.dialects.deribit.rpc import Call, Failure
-from exchange.gateway.http import json_answer
+from exchange.gateway.http import BAD_REQUEST, STATUS, Flood, json_answer
 from exchange.gateway.hub import Hub
+from exchange.gateway.rest import requests_allowed
 from exchange.gateway.server import Gateway
-from exchange.messages import Limit, Reason
-from exchange.messages.access import GatewayReason
+from exchange.messages import Reason
 
 API: Final = "/api/v2"
 WS: Final = "/ws/api/v2"
-BAD_REQUEST: Final = 400
+GATEWAY_TIMEOUT: Final = 504
+_BY_NAME: Final = {reason.name: status for reason, status in STATUS.items()}
 
 
 class Room:
@@ -36,6 +38,7 @@ class Room:
         gateway.watchers.append(blotter.take)
         self._methods = Methods(hub, blotter)
         self._lines = Lines(hub)
+        self._flood = Flood()
         router = gateway.app.router
         router.add_get(WS, self._websocket)
         for path in (API, API + "/{method:.*}"):
@@ -67,9 +70,7 @@ class Room:
                 value.setdefault("method", request.match_info["method"])
             call = rpc.call_of(value, taken)
         except web.HTTPRequestEntityTooLarge:
-            told = f"more than {Limit.FRAME_BYTES.value} bytes"
-            too_large = refusal(GatewayReason.BODY_TOO_LARGE, told)
-            return self._failed(Call(None, "", {}, taken), too_large)
+            return self._failed(Call(None, "", {}, taken), rpc.too_large())
         except Failure as failure:
             return self._failed(Call(rpc.id_of(value), "", {}, taken), failure)
         return await self._serve(request, call, body)
@@ -84,6 +85,10 @@ class Room:
 
     async def _answer(self, request: web.Request, call: Call, body: bytes) -> Any:
         methods, address = self._methods, request.remote or ""
+        try:
+            self._flood.count(address, requests_allowed(address))
+        except Refused as refused:
+            raise refused_by(refused) from None
         if call.method == "public/auth":
             granted = methods.gate.grant(take.convert(call.params, take.Auth), address)
             return methods.gate.issue(granted)
@@ -98,5 +103,8 @@ class Room:
         return outcome
 
     def _failed(self, call: Call, failure: Failure) -> web.Response:
-        status = STATUS.get(failure.code, BAD_REQUEST)
+        told = failure.data or {}
+        status = _BY_NAME.get(told.get("reason", ""), BAD_REQUEST)
+        if failure.code == TIMED_OUT[0]:
+            status = GATEWAY_TIMEOUT if told["outcome"] == UNKNOWN else BAD_REQUEST
         return json_answer(rpc.error(call.id, call.taken_us, failure), status)

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 import msgspec
 
 from exchange.messages import Limit, Reason
-from exchange.messages.access import AnyReason
+from exchange.messages.access import AnyReason, GatewayReason
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND = -32700, -32600, -32601
 INVALID_PARAMS: Final = -32602
@@ -54,7 +54,7 @@ def now_us() -> int:
 def read(text: str | bytes) -> Any:
     """Return what a JSON text holds, its fractions as Decimal; raises Failure."""
     if len(text) > Limit.FRAME_BYTES:
-        raise _unparsed(Reason.SYNTAX, f"more than {Limit.FRAME_BYTES.value} bytes")
+        raise too_large()
     try:
         msgspec.json.decode(text)  # refuses the lone surrogates that json lets pass
         return json.loads(
@@ -131,16 +131,22 @@ def _envelope(told: dict[str, Any], taken_us: int) -> bytes:
     )
 
 
+def too_large() -> Failure:
+    """Return the failure of a body that is not read."""
+    told = f"more than {Limit.FRAME_BYTES.value} bytes"
+    return _unparsed(GatewayReason.BODY_TOO_LARGE, told)
+
+
 def not_text() -> Failure:
     """Return the failure of a frame of bytes."""
     return _unparsed(Reason.SYNTAX, "text frames alone")
 
 
-def _named(reason: Reason, detail: str) -> dict[str, Any]:
+def _named(reason: AnyReason, detail: str) -> dict[str, Any]:
     return {"reason": reason.name, "number": int(reason), "detail": detail}
 
 
-def _unparsed(reason: Reason, detail: str) -> Failure:
+def _unparsed(reason: AnyReason, detail: str) -> Failure:
     return Failure(PARSE_ERROR, "Parse error", _named(reason, detail))
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from exchange.gateway.dialects.deribit.blotter import Blotter, Ticket
 from exchange.gateway.dialects.deribit.calls import Wish
-from exchange.gateway.dialects.deribit.codes import TIMED_OUT, refusal
+from exchange.gateway.dialects.deribit.codes import NOT_DONE, TIMED_OUT, refusal
 from exchange.gateway.dialects.deribit.instruments import CURRENCY, find
 from exchange.gateway.dialects.deribit.numbers import plain
 from exchange.gateway.dialects.deribit.params import Act, CancelOne, Edit, Order
@@ -169,7 +169,7 @@ class Trading:
     def _check_time(self, valid_until: int) -> None:
         if valid_until and self._hub.now_ms() > valid_until:
             code, message = TIMED_OUT
-            data = {"reason": Reason.TIMESTAMP.name, "param": "valid_until", "outcome": "not_done"}
+            data = {"reason": Reason.TIMESTAMP.name, "param": "valid_until", "outcome": NOT_DONE}
             raise Failure(code, message, data)
 
 

@@ -1,0 +1,80 @@
+"""The dialect's own projection, held against the gateway's accounts on random command streams."""
+
+import json
+from typing import Any, cast
+
+import msgspec
+import pytest
+from generator import MIXED, Generator
+
+from exchange.engine import Engine
+from exchange.gateway.dialects.deribit.blotter import CANCELLED, FILLED, Blotter
+from exchange.gateway.dialects.deribit.instruments import describe
+from exchange.gateway.dialects.deribit.portray import Portrayer
+from exchange.gateway.hub import Hub
+from exchange.journal.errors import NoSuchPosition
+from exchange.journal.tape import Released
+from exchange.messages import COMMAND_BYTES, CommandKind
+
+BATCHES = 40
+
+
+@pytest.mark.parametrize("seed", [6, 8, 9, 10, 13, 14])  # markets that trade
+def test_the_blotter_knows_what_the_accounts_know(seed: int) -> None:
+    combinations = {**MIXED, "combine": 12}
+    generator, engine, sequence = Generator(seed, combinations if seed % 2 else MIXED), Engine(), 1
+    generator.wealth = 1 << 44
+    hub = Hub(
+        lambda *_, **__: None,
+        cast(Any, None),
+        cast(Any, None),
+        queue_full=(OverflowError,),
+        no_such_position=NoSuchPosition,
+    )
+    blotter = Blotter(hub)
+    data = generator.opening()
+    for _ in range(BATCHES):
+        events, count = engine.apply(data, sequence, generator.stamp), len(data) // COMMAND_BYTES
+        generator.learn(events)
+        kinds = enumerate(data[::COMMAND_BYTES], sequence)
+        texts = [(n, f"c{n}") for n, kind in kinds if kind <= CommandKind.REPLACE]
+        released = Released(1, sequence, count, generator.stamp, events, texts)
+        hub.release(released)
+        blotter.take(released)
+        check(hub, blotter)
+        sequence += count
+        data = generator.batch(60)
+    assert sum(len(fills) for fills in blotter.fills.values()) > 0
+    portray(hub, blotter)
+
+
+def check(hub: Hub, blotter: Blotter) -> None:
+    """Every order that works is the accounts' own, and lots are neither lost nor made."""
+    for number, account in hub.accounts.by_id.items():
+        working = blotter.working(number)
+        assert [ticket.id for ticket in working] == list(account.orders)
+        for ticket, order in zip(working, account.orders.values(), strict=True):
+            assert (ticket.price, ticket.quantity, ticket.leaves, ticket.sell, ticket.text) == (
+                order.price, order.quantity, order.leaves, order.sell, order.text,
+            )  # fmt: skip
+            assert ticket.leaves + ticket.filled == ticket.quantity
+            assert (ticket.state == "untriggered") == order.waiting
+    for ticket in blotter.orders.values():
+        ended = ticket.state in (FILLED, CANCELLED)
+        assert ended == (ticket.id not in hub.accounts.by_id[ticket.account].orders)
+        assert (ticket.filled == ticket.quantity) == (ticket.state == FILLED)
+        assert bool(ticket.why) == (ticket.state == CANCELLED)
+
+
+def portray(hub: Hub, blotter: Blotter) -> None:
+    """Everything there is can be shown, as JSON whose numbers any reader takes."""
+    shown, instruments = Portrayer(hub, blotter), hub.feed.instruments
+    told: list[Any] = [shown.order(ticket) for ticket in blotter.orders.values()]
+    told += [shown.fill(fill) for fills in blotter.fills.values() for fill in fills]
+    told += [shown.print(one) for prints in blotter.prints.values() for one in prints]
+    for instrument in instruments.by_id.values():
+        told += [describe(instrument, instruments, 0), shown.ticker(instrument)]
+        told += [shown.summary(instrument), shown.levels(instrument, 20)]
+        told += [shown.position_in(instrument, number) for number in hub.accounts.by_id]
+    told += [shown.account(account) for account in hub.accounts.by_id.values()]
+    json.loads(msgspec.json.encode(told))

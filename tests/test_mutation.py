@@ -1,0 +1,126 @@
+"""Byte mutation of valid frames: every one is read or refused by name, none raises, costs memory
+or changes what it should not. HOURBOOK_MUTATIONS asks for more. Budget: 30 seconds."""
+
+import os
+import resource
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+import pytest
+from bad_wire import BINARY, TEXT
+from mutation import mutated
+from sockets import hear, running
+from venue import RICH, listing
+
+from exchange.gateway import decode, server
+from exchange.gateway.mass import MassRecorder
+from exchange.marketdata.instruments import Instruments
+from exchange.messages import COMMAND_BYTES, EVENT_FIELDS, EventKind, Limit, Reason, wire
+from exchange.messages.wire_mass import Kill, MassCancel, Protect, Quote
+
+COUNT: Final = int(os.environ.get("HOURBOOK_MUTATIONS", "200000"))
+SOCKET_COUNT: Final = COUNT // 200
+GROWTH_KIB: Final = 32 << 10
+LISTED: Final = {
+    "kind": EventKind.INSTRUMENT_LISTED, "price": 2_500_000, "quantity": 744, "leaves": 1_000,
+    "reason": 1, "order_id": 1, "a": 2_000, "b": 3_000,
+}  # fmt: skip
+
+
+class Decoder:
+    """The way from a frame to a command's record, as a connection that has logged on goes it."""
+
+    def __init__(self) -> None:
+        instruments = Instruments()
+        row: Any = tuple(int(LISTED.get(name, 0)) for name in EVENT_FIELDS)
+        instruments.apply(row, listing("H100Z26"))
+        self._orders = decode.Recorder(instruments)
+        self._mass = MassRecorder(instruments, self._orders)
+
+    def take(self, data: bytes, *, packed: bool) -> str:
+        """Return what became of a frame: a reason, or what was made of it."""
+        try:
+            if packed:
+                request = decode.read_msgpack(data)
+            else:
+                request = decode.read_json(data.decode("utf-8", "surrogateescape"))
+            record = self._record(request)
+        except decode.Refused as refused:
+            assert refused.reason in Reason and all(map(str.isascii, refused.seen.values()))
+            return refused.reason.name
+        assert record is None or len(record) == COMMAND_BYTES
+        return "read" if record is None else "record"
+
+    def _record(self, request: wire.AnyRequest) -> bytes | None:
+        orders = self._orders
+        if isinstance(request, wire.Enter):
+            return orders.enter(request, 1, 65_537)
+        if isinstance(request, wire.Cancel):
+            return orders.cancel(request, 1, 65_537)
+        if isinstance(request, wire.Reduce):
+            return orders.reduce(request, 1, 65_537)
+        if isinstance(request, wire.Replace):
+            return orders.replace(request, 1, 65_537, None)
+        if isinstance(request, MassCancel | Kill | Quote | Protect):
+            return self._mass.record(request, 1, 65_537)
+        return None
+
+
+def peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mutated_frames_against_the_decoder(packed: bool) -> None:
+    decoder = Decoder()
+    outcomes: dict[str, int] = {}
+    before = 0
+    for number, data in enumerate(mutated(1, COUNT // 2, packed=packed)):
+        outcome = decoder.take(data, packed=packed)
+        outcomes[outcome] = outcomes.get(outcome, 0) + 1
+        if number == COUNT // 20:
+            before = peak_kib()
+    assert peak_kib() - before < GROWTH_KIB
+    met = {"SYNTAX", "DUPLICATE_FIELD", "UNKNOWN_FIELD", "MISSING_FIELD", "ID_FORMAT", "read",
+           "UNKNOWN_COMMAND", "record", "UNKNOWN_INSTRUMENT"}  # fmt: skip
+    if packed:  # a pair more than the map announces is no pair
+        met.discard("DUPLICATE_FIELD")
+    assert met <= set(outcomes), outcomes
+
+
+@pytest.mark.parametrize("packed", [False, True])
+async def test_mutated_frames_over_a_socket(
+    tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is answered, or closes its own connection with a code; a reject changes nothing."""
+    monkeypatch.setattr(server, "HEARTBEAT_MS", 10**9)  # nothing unasked
+    protocols = (wire.MSGPACK_PROTOCOL,) if packed else ()
+    async with running(tmp_path) as house:
+        socket = await house.trader(RICH, *protocols)
+        rejects = closes = 0
+        for data in mutated(2, SOCKET_COUNT // 2, packed=packed):
+            if socket.closed:
+                socket = await house.trader(RICH, *protocols)
+            assert len(data) <= Limit.FRAME_BYTES
+            before = house.venue.hash()
+            await socket.send_frame(data, aiohttp.WSMsgType(BINARY if packed else TEXT))
+            told = await hear(socket)
+            if isinstance(told, aiohttp.WSMessage):
+                assert told.data in (1007, 1008), told
+                closes += 1
+                await house.venue.settle()
+            elif told[0]["type"] == "rejected":
+                rejects += 1
+                assert house.venue.hash() == before, data
+        house.venue.engine.check()
+        assert rejects > SOCKET_COUNT // 4 and (closes or packed)
+
+
+def test_what_is_sent_is_what_was_meant() -> None:
+    """The frames before mutation are good: a change of theirs is the cause of a reject."""
+    decoder = Decoder()
+    for packed in (False, True):
+        assert list(mutated(1, 50, packed=packed)) == list(mutated(1, 50, packed=packed))
+    assert decoder.take(msgspec.json.encode({"op": "heartbeat"}), packed=False) == "read"

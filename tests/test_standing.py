@@ -1,0 +1,145 @@
+"""How an account stands, as its statement says: collateral, margin, calls and their course; and the
+trial balance of ledger and book.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+
+import pytest
+from clearing_house import RATE, House
+from test_margin_market import version
+
+from exchange.clearing import Clearing
+from exchange.clearing.calling import AccrueInterest, CallMargin, Pledge, ValueAsset
+from exchange.clearing.default.records import DeclareDefault
+from exchange.clearing.ledger import Movement
+from exchange.clearing.margin.matter import AdoptMargin
+from exchange.clearing.standing import Standing
+from exchange.clearing.statements import CASH_LINES, Statement
+from exchange.clearing.transfers import SECOND
+from exchange.messages import AccountKind, CommandKind
+
+LONG, SHORT = 1, 2
+CASH = 30 * RATE
+LOTS = 10
+DATE = 20261118
+HOURS = 744
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """Account 1 is long ten lots of account 2's, margined by parameters in force."""
+    made = House(Clearing.open(tmp_path / "clearing.db"))
+    for account in (LONG, SHORT):
+        made.open(account, account, AccountKind.HOUSE, CASH)
+    made.list(0, "H100Z26", date(2026, 11, 2))
+    made.record(AdoptMargin(parameters=version(1, DATE)))
+    made.day(DATE)
+    made.trade(LONG, SHORT, LOTS, 2_500)
+    yield made
+    made.clearing.close()
+
+
+def stands(house: House, account: int = LONG) -> Standing:
+    found = house.clearing.statement(account).standing
+    assert found is not None
+    return found
+
+
+def test_liquidity_is_cash_and_collateral_less_what_is_required(house: House) -> None:
+    required = {r.account: int(r.requirement) + int(r.loss) for r in house.clearing.margins()}
+    before = stands(house)
+    assert before.required == required[LONG] > 0
+    assert before.liquidity == CASH - required[LONG]
+    assert (before.collateral, before.collateral_value) == ([], 0)
+    house.record(ValueAsset(asset="T-BILL", price=990_000_001, haircut_bp=150))
+    house.record(Pledge(id="p", account=LONG, asset="T-BILL", units=3))
+    after = stands(house)
+    (line,) = after.collateral
+    assert line.counts == after.collateral_value == 3 * 990_000_001 * 9_850 // 10_000
+    assert after.liquidity == before.liquidity + line.counts
+    # The engine's own guard looks at cash alone: what is spare by collateral cannot be withdrawn.
+    house.market.apply(house.market.money(CommandKind.WITHDRAW, LONG, CASH))
+    house.clearing.apply(house.market.frames[-1:])
+    assert house.clearing.cash(LONG) == CASH
+    assert "T-BILL" in house.clearing.statement(LONG).text()
+    assert "T-BILL" in house.clearing.statement_page(LONG)
+    assert house.clearing.statement(LONG, 20260101).standing is None  # known for now alone
+
+
+def test_without_parameters_nothing_is_required(tmp_path: Path) -> None:
+    house = House(Clearing.open(tmp_path / "clearing.db"))
+    house.open(LONG, LONG, AccountKind.CLIENT, CASH)
+    found = stands(house)
+    assert (found.required, found.liquidity, found.fee_version) == (None, None, 0)
+    house.clearing.close()
+
+
+def test_the_course_of_a_call_to_the_default(house: House) -> None:
+    """Called, looked at again, missed, and declared: each step with its stamp and deadline."""
+    house.close(DATE)
+    house.send(house.market.settle(0, 2_500_000 - 600_000))
+    house.record(CallMargin(within_seconds=600))
+    call = stands(house)
+    assert call.call == -(call.liquidity or 0) > 0
+    house.send(house.market.money(CommandKind.DEPOSIT, LONG, 1_000_000))
+    house.record(CallMargin(within_seconds=9_000))
+    house.at(call.call_deadline + SECOND)
+    house.record(DeclareDefault(member=LONG, person="ann", reason="unpaid"))
+    found = stands(house)
+    steps = [(step.step, step.missing, step.deadline) for step in found.calls]
+    left = call.call - 1_000_000
+    assert steps == [
+        ("called", call.call, call.call_deadline),
+        ("changed", left, call.call_deadline),
+        ("missed", left, 0),
+        ("default", 0, 0),
+    ]
+    assert [s.stamp for s in found.calls] == sorted({s.stamp for s in found.calls})
+    assert stands(house, SHORT).calls == []
+    text, page = house.clearing.statement(LONG).text(), house.clearing.statement_page(LONG)
+    for shown in ("called", "missed", "default"):
+        assert shown in text and f"<td>{shown}</td>" in page
+    assert "class=alarm" in page and asdict(found)["calls"][2]["step"] == "missed"
+
+
+def test_a_call_that_is_met_says_so(house: House) -> None:
+    house.close(DATE)
+    house.send(house.market.settle(0, 2_500_000 - 600_000))
+    house.record(CallMargin())
+    house.send(house.market.money(CommandKind.DEPOSIT, LONG, stands(house).call))
+    assert [step.step for step in stands(house).calls] == ["called", "met"]
+    assert stands(house).call == 0
+
+
+def test_every_cash_line_adds_up_and_interest_sums_to_zero(house: House) -> None:
+    house.send(house.market.money(CommandKind.DEPOSIT, 0, CASH))
+    house.close(DATE)
+    house.send(house.market.settle(0, 2_480_000))
+    house.record(AccrueInterest(credit_bp=400, debit_bp=900))
+    house.pay()
+    whole = [house.clearing.statement(account) for account in (0, LONG, SHORT)]
+    for found in whole:
+        assert found.opening + sum(getattr(found, line) for line in CASH_LINES) == found.closing
+    assert [found.interest > 0 for found in whole] == [False, True, True]
+    assert sum(found.interest for found in whole) == sum(found.variation for found in whole) == 0
+    assert whole[1].variation == -LOTS * 20_000 * HOURS
+    assert isinstance(whole[1], Statement) and "interest" in whole[1].text()
+    kinds = {Movement(row["kind"]) for row in house.clearing._store.rows("select * from movements")}
+    assert Movement.INTEREST in kinds
+    house.clearing.audit()
+
+
+def test_the_trial_balance_has_every_unit_of_the_book_and_each_sums_to_zero(house: House) -> None:
+    house.record(ValueAsset(asset="T-BILL", price=990_000_000, haircut_bp=150))
+    house.record(Pledge(id="p", account=LONG, asset="T-BILL", units=3))
+    found = house.clearing.trial_balance()
+    assert ("pledged/1/T-BILL", "T-BILL", -3) in found.book
+    assert ("custody/T-BILL", "T-BILL", 3) in found.book
+    assert set(found.book_sums) == {ledger for _, ledger, _ in found.book} >= {"T-BILL"}
+    assert found.is_balanced and not any(found.book_sums.values())
+    assert "book, T-BILL" in found.text() and found.book_hash != found.ledger_hash
+    house.clearing._state.book.accounts["custody/T-BILL"].debits_posted += 1  # a broken book
+    assert not house.clearing.trial_balance().is_balanced
