@@ -178,7 +178,9 @@ async def finished(directory: Path, clock: Clock) -> tuple[list[Any], list[int]]
         await market.operations.checkpoint()
         await market.operations.cleared()
         assert not market.clearing.divergences and market.clearing.is_balanced()
-        with pytest.raises(RequestRefused, match=r"no intraday cycle is due; the next one is at 2026-"):
+        with pytest.raises(
+            RequestRefused, match=r"no intraday cycle is due; the next one is at 2026-"
+        ):
             await market.operations.perform(requests.RunCycle())
         return paid(market), [market.clearing.cash(account) for account in (1, 2)]
 
