@@ -522,8 +522,8 @@ async def plain_speech_where_tls_is_due(house: House) -> None:
 
 @pytest.fixture
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setattr(server, "SILENT_SECONDS", 1.0)
-    monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 1.5)
     monkeypatch.setattr(server, "CLOSE_SECONDS", 0.2)
     monkeypatch.setattr(server, "HEARTBEAT_MS", 10**9)  # nothing unasked
     async with running(tmp_path) as opened:
