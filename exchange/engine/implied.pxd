@@ -13,12 +13,11 @@ cdef struct Source:  # resting orders that imply a price
     u32 parts
     Instrument* books[LIMIT_LEGS]  # the combination's first, if it is one of them; then legs'
     i32[LIMIT_LEGS] at  # ladder slots
-    u32[LIMIT_LEGS + 1] groups  # the incoming order's, then those of the parts
     i64[LIMIT_LEGS] prices  # of the legs, in ticks
 
 cdef void set_implied(Market* m, Command* c) noexcept nogil
 cdef void end_implied(Market* m, u32 combination) noexcept nogil
-cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots,
+cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots, i64 worst,
                       Source* best) noexcept nogil
 cdef bint refuse_implied(Market* m, Command* c, Instrument* book, u8 side) noexcept nogil
 cdef void trade_implied(Market* m, Instrument* book, Incoming* t, Source* source) noexcept nogil

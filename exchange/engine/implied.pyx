@@ -140,58 +140,26 @@ cdef bint affordable(Market* m, Account* account, Source* s) noexcept nogil:
     return account.excess >= need and account.member.excess >= need
 
 
-cdef Account* take_part(Market* m, Source* s, Instrument* book, u8 side, i64 ratio) noexcept nogil:
-    """The oldest order at the best price of a side becomes a part, unless there is none or none
-    that implies: then NULL, else its account. `lots` falls to what it has for this ratio."""
+cdef inline bint has_top(Source* s, Instrument* book, u8 side) noexcept nogil:
+    """The best level of a side becomes a part, if there is one."""
     cdef i32 at = book.best[side]
-    cdef Account* owner
-    cdef Order* o
-    cdef u32 i
-    if at == NO_BID or at == NO_ASK:
-        return NULL
-    o = &m.orders[book.levels[at].head]
-    owner = m.positions[o.position].owner
-    if is_featured(o):
-        return NULL
-    for i in range(s.parts + 1):
-        if s.groups[i] == owner.group:
-            return NULL
-    if o.leaves < s.lots * ratio:
-        s.lots = <u32>(o.leaves / ratio)
     s.books[s.parts] = book
     s.at[s.parts] = at
     s.parts += 1
-    s.groups[s.parts] = owner.group
-    return owner
+    return at != NO_BID and at != NO_ASK
 
 
-cdef bint look_at(Market* m, u32 number, Instrument* book, Account* account, u8 side, u32 lots,
-                  Source* s) noexcept nogil:
-    """The price that one combination implies for an order of `side` in `book`, if it does."""
-    cdef Composite* made = &m.composites[number]
-    cdef Instrument* combination = &m.instruments[number]
-    cdef Instrument* leg
-    cdef i64 by = combination.tick_value / m.instruments[made.leg[0]].tick_scale
+cdef bint price_for(Market* m, Instrument* book, u8 side, i64 worst, Source* s) noexcept nogil:
+    """The price that the best levels of all other books imply, if it is none beyond `worst`."""
+    cdef Composite* made = &m.composites[s.combination]
+    cdef Instrument* combination = &m.instruments[s.combination]
+    cdef bint average = made.rule == COMBINATION_RULE_AVERAGE
+    cdef i64 by = combination.tick_value / m.instruments[made.leg[0]].tick_scale if average else 1
     cdef i128 value = 0
+    cdef Instrument* leg
     cdef u32 i
-    if not combination.trades:
-        return False
-    if made.rule == COMBINATION_RULE_DIFFERENCE:
-        by = 1
-    s.combination = number
-    s.own = LIMIT_LEGS
-    s.side = side
-    s.lots = lots
-    s.parts = 0
-    s.groups[0] = account.group
-    if book != combination:
-        s.own = 0
-        while &m.instruments[made.leg[s.own]] != book:
-            s.own += 1
-        s.side = side_in(1 - side, made.ratio[s.own])
-        s.lots = <u32>(lots / times(made.ratio[s.own]))
-        account = take_part(m, s, combination, s.side, 1)
-        if account == NULL:
+    if s.own < LIMIT_LEGS:
+        if not has_top(s, combination, <u8>s.side):
             return False
         value = -<i128>by * price_of(combination, s.at[0])
         by = -weight(m, made, s.own)
@@ -199,44 +167,104 @@ cdef bint look_at(Market* m, u32 number, Instrument* book, Account* account, u8 
         if i == s.own:
             continue
         leg = &m.instruments[made.leg[i]]
-        if take_part(m, s, leg, 1 - side_in(s.side, made.ratio[i]), times(made.ratio[i])) == NULL:
+        if not has_top(s, leg, 1 - side_in(<u8>s.side, made.ratio[i])):
             return False
         s.prices[i] = price_of(leg, s.at[s.parts - 1])
         value += <i128>weight(m, made, i) * s.prices[i]
-    s.lots -= s.lots % book.lot_step
-    value = quotient(value, by, book.price_step, side)
-    if s.lots == 0 or value < book.low or value > book.high:
+    if by == 1 or by == -1:
+        value *= by  # a sum of prices is on their grid
+    else:
+        value = quotient(value, by, book.price_step, side)
+    if value < book.low or value > book.high or (value < worst if side else value > worst):
         return False
     s.price = <i64>value
     if s.own < LIMIT_LEGS:
         s.prices[s.own] = s.price
-    return affordable(m, account, s)
+    return True
 
 
-cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots,
+cdef Account* take_parts(Market* m, Account* account, Source* s) noexcept nogil:
+    """Whether the oldest orders of those levels may imply: who trades the whole then, else NULL.
+    `lots` falls to what all of them have."""
+    cdef Composite* made = &m.composites[s.combination]
+    cdef u32[LIMIT_LEGS + 1] groups
+    cdef i64 ratio
+    cdef Order* o
+    cdef Account* owner
+    cdef u32 part, k, leg
+    leg = 0
+    groups[0] = account.group
+    for part in range(s.parts):
+        o = &m.orders[s.books[part].levels[s.at[part]].head]
+        owner = m.positions[o.position].owner
+        if is_featured(o):
+            return NULL
+        for k in range(part + 1):
+            if groups[k] == owner.group:
+                return NULL
+        groups[part + 1] = owner.group
+        ratio = 1
+        if part == 0 and s.own < LIMIT_LEGS:
+            account = owner
+        else:
+            leg += leg == s.own
+            ratio = times(made.ratio[leg])
+            leg += 1
+        if o.leaves < s.lots * ratio:
+            s.lots = <u32>(o.leaves / ratio)
+    return account
+
+
+cdef bint look_at(Market* m, u32 number, Instrument* book, Account* account, u8 side, u32 lots,
+                  i64 worst, Source* s) noexcept nogil:
+    """The price that one combination implies for an order of `side` in `book`, if it does and it
+    is none beyond `worst`. Prices come first: most are not good enough, and no order is touched."""
+    cdef Composite* made = &m.composites[number]
+    if not m.instruments[number].trades:
+        return False
+    s.combination = number
+    s.own = LIMIT_LEGS
+    s.side = side
+    s.lots = lots
+    s.parts = 0
+    if book != &m.instruments[number]:
+        s.own = 0
+        while &m.instruments[made.leg[s.own]] != book:
+            s.own += 1
+        s.side = side_in(1 - side, made.ratio[s.own])
+        s.lots = <u32>(lots / times(made.ratio[s.own]))
+    if not price_for(m, book, side, worst, s):
+        return False
+    account = take_parts(m, account, s)
+    if account == NULL:
+        return False
+    s.lots -= s.lots % book.lot_step
+    return s.lots != 0 and affordable(m, account, s)
+
+
+cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots, i64 worst,
                       Source* best) noexcept nogil:
-    """The best implied price that an order may trade with; of equal ones the first listed."""
+    """The best implied price that an order may trade with, none beyond `worst`; of equal ones the
+    first listed."""
     cdef u32 number = <u32>(book - m.instruments)
     cdef Composite* made = &m.composites[number]
     cdef Source s
     cdef bint found = False
     cdef u32 i
     if made.legs:
-        return made.implied and look_at(m, number, book, account, side, lots, best)
+        return made.implied and look_at(m, number, book, account, side, lots, worst, best)
     for i in range(made.spreads):
-        if look_at(m, made.spread[i], book, account, side, lots, &s):
-            if not found or (s.price > best.price if side else s.price < best.price):
-                best[0] = s
-                found = True
+        if look_at(m, made.spread[i], book, account, side, lots, worst, &s):
+            best[0] = s
+            found = True
+            worst = s.price + 1 if side else s.price - 1
     return found
 
 
 cdef bint refuse_implied(Market* m, Command* c, Instrument* book, u8 side) noexcept nogil:
     """POST_ONLY: the order would trade with an implied price at once."""
     cdef Source s
-    if not find_source(m, book, &m.accounts[c.account], side, c.quantity, &s):
-        return False
-    if c.price > s.price if side else c.price < s.price:
+    if not find_source(m, book, &m.accounts[c.account], side, c.quantity, c.price, &s):
         return False
     reject(m, c, REASON_POST_ONLY, s.price, c.price)
     return True

@@ -168,16 +168,13 @@ cdef void book_trades(Market* m, Instrument* book, Incoming* t) noexcept nogil:
 cdef bint meet_implied(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil:
     """Trade once with an implied price that is better than every order it could trade with."""
     cdef Source s
-    cdef i64 limit = price_of(book, t.limit)
+    cdef i64 worst = price_of(book, t.limit)
     cdef i64 real
-    if not find_source(m, book, m.positions[t.position].owner, t.side, t.leaves, &s):
-        return False
-    if s.price < limit if t.side else s.price > limit:
-        return False
     if at != NO_BID and at != NO_ASK:
         real = price_of(book, at)
-        if s.price <= real if t.side else s.price >= real:
-            return False
+        worst = max(worst, real + 1) if t.side else min(worst, real - 1)
+    if not find_source(m, book, m.positions[t.position].owner, t.side, t.leaves, worst, &s):
+        return False
     trade_implied(m, book, t, &s)
     return True
 
