@@ -1,0 +1,133 @@
+"""The rule of an auction's price where the vectors do not go: random calls, negative prices, width.
+
+The compiled rule is held against the oracle's, and both machines against arithmetic of the page.
+"""
+
+from random import Random
+
+import pytest
+from differences import Machine
+from generator import pack
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import Oracle
+from oracle_auction import Call, clear
+
+from exchange.engine import Engine
+from exchange.engine.call import clearing_price
+from exchange.messages import (
+    EVENT,
+    CommandFlag,
+    CommandKind,
+    Event,
+    EventKind,
+    TimeInForce,
+    TradingState,
+)
+
+NAMES = Event.__struct_fields__
+both = pytest.mark.parametrize("machine", [Oracle, Engine])
+STAMP = 1_000_000_000_000
+CALLS = 400  # of one drawn seed
+
+
+def random_call(random: Random) -> Call:
+    """Few prices on either side of zero, few lots, so that ties are common."""
+    centre = random.choice((-30, 0, 0, 200))
+    sides = [
+        [(centre + random.randint(-4, 4), random.choice((0, 1, 1, 2, 3, 5))) for _ in range(n)]
+        for n in (random.randint(0, 5), random.randint(0, 5))
+    ]
+    market = [random.choice((0, 0, 0, 1, 3)) for _ in range(2)]
+    reference = centre + random.randint(-8, 8)
+    band = random.choice((None, None, 0, 37, 500, 2_500, 9_999))
+    return Call(*sides, *market, reference, random.random() < 0.2, band)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_the_compiled_rule_is_the_oracles(seed: int) -> None:
+    random = Random(seed)
+    for _ in range(CALLS):
+        call = random_call(random)
+        assert clearing_price(*call) == clear(call), call
+
+
+class Hall:
+    """An instrument of any grid, collecting; account 1 buys and account 2 sells."""
+
+    def __init__(self, machine: Machine, **listing: int) -> None:
+        self.machine, self.sequence, self.key = machine, 1, 0
+        grid = {"quantity": 1, "session": 1, "account": 1, "operator": 1, **listing}
+        for account in (1, 2):
+            self.do(
+                CommandKind.OPEN_ACCOUNT, account=account, instrument=account, session=account,
+                quantity=100, target_hi=1,
+            )  # fmt: skip
+            self.do(CommandKind.DEPOSIT, account=account, price=1 << 50)
+        self.do(CommandKind.LIST, **grid)
+        self.do(CommandKind.SET_RISK, quantity=1 << 20, session=1_000)
+        self.move(TradingState.AUCTION)
+
+    def do(self, kind: CommandKind, **fields: int) -> list[Event]:
+        events = self.machine.apply(pack(kind, **fields), self.sequence, STAMP)
+        self.sequence += 1
+        told = [Event(**dict(zip(NAMES, e, strict=True))) for e in EVENT.iter_unpack(events)]
+        assert told[0].kind != EventKind.REJECTED, told
+        return told
+
+    def move(self, state: TradingState) -> list[Event]:
+        return self.do(CommandKind.SET_STATE, tif=state)
+
+    def enter(self, side: int, price: int | None, lots: int = 1) -> list[Event]:
+        self.key += 1
+        terms = {"price": price or 0, "quantity": lots, "key_lo": self.key}
+        if price is None:
+            terms |= {"flags": CommandFlag.MARKET, "tif": TimeInForce.GFA}
+        return self.do(CommandKind.ENTER, side=side, account=1 + side, **terms)
+
+
+def nearest(mark: int, unit: int) -> int:
+    """The multiple of ``unit`` nearest to a mark, halves up."""
+    return (2 * mark + unit) // (2 * unit)
+
+
+@both
+@pytest.mark.parametrize(("scale", "step"), [(1, 1), (2, 1), (1, 4), (10, 3)])
+def test_the_reference_is_the_mark_to_the_nearest_step(
+    machine: type[Machine], scale: int, step: int
+) -> None:
+    """With market orders alone it is the price: halves up, on either side of zero, clamped."""
+    low, high = -12 * step, 12 * step
+    hall = Hall(machine(), session=scale, account=step, target_lo=low, target_hi=high)
+    for side in (0, 1):
+        hall.enter(side, None)
+    unit = scale * step
+    for mark in range(-14 * unit, 14 * unit + 1):
+        hall.do(CommandKind.MARK, price=mark)
+        (told,) = hall.do(CommandKind.INDICATE)
+        expected = max(low, min(high, nearest(mark, unit) * step))
+        assert (told.price, told.leaves, told.a, told.b) == (expected, 1, 1, 0), mark
+
+
+@both
+@pytest.mark.parametrize("first", [0, 262_143, 262_144, 524_288])
+def test_a_ladder_as_wide_as_its_bitset_is_deep(machine: type[Machine], first: int) -> None:
+    """Levels more than 64 x 64 x 64 apart are found from each other, collected and trading."""
+    hall = Hall(machine(), target_hi=600_000)
+    last = 600_000
+    for price in (first, last):
+        hall.enter(1, price)
+    hall.enter(0, last, 2)
+    hall.enter(0, first, 1)
+    (told,) = hall.do(CommandKind.INDICATE)
+    assert (told.price, told.a, told.b) == (last, 2, 0)
+    trades = [e for e in hall.move(TradingState.CONTINUOUS) if e.kind == EventKind.TRADE]
+    assert [e.quantity for e in trades] == [1, 1]
+    assert hall.machine.book(0) == ([(first, 1, 1)], [])
+    hall.do(CommandKind.SET_LIMITS, target_lo=0, target_hi=first + 10)
+    hall.do(CommandKind.SET_LIMITS, target_lo=0, target_hi=last)  # built again, wider
+    hall.enter(0, first + 1)
+    swept = hall.enter(1, first, 3)
+    assert [e.price for e in swept if e.kind == EventKind.TRADE] == [first + 1, first]
+    hall.machine.check()
