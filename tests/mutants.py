@@ -39,6 +39,7 @@ MARKET_COMMANDS: Final = 4_000
 TESTS: Final = (
     "tests/test_engine_rules.py",
     "tests/test_auction_vectors.py",
+    "tests/test_auction_rule.py",
     "tests/test_engine_auctions.py",
     "tests/test_engine_stops.py",
     "tests/test_engine_icebergs.py",

@@ -87,6 +87,43 @@ class Hall:
         return self.do(CommandKind.ENTER, side=side, account=1 + side, **terms)
 
 
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_an_engine_finds_the_price_of_what_it_collected(seed: int) -> None:
+    """Limit orders within a few ticks and market orders, the mark among them."""
+    random = Random(seed)
+    hall = Hall(Engine(), target_lo=-8, target_hi=9)
+    for _ in range(60):
+        reference = random.randint(-10, 10)
+        hall.do(CommandKind.MARK, price=reference)
+        sides: list[list[tuple[int, int]]] = [[], []]
+        market = [0, 0]
+        for _ in range(random.randint(0, 9)):
+            side, lots = random.randrange(2), random.choice((1, 1, 2, 3))
+            price = None if random.random() < 0.15 else random.randint(-8, 9)
+            hall.enter(side, price, lots)
+            if price is None:
+                market[side] += lots
+            else:
+                sides[side].append((price, lots))
+        (told,) = hall.do(CommandKind.INDICATE)
+        found = clear(Call(*sides, *market, max(-8, min(9, reference))))
+        expected = (found.price or 0, int(found.price is not None), *found[1:])
+        assert (told.price, told.leaves, told.a, told.b) == expected, (sides, market, reference)
+        for account in (1, 2):
+            hall.do(CommandKind.MASS_CANCEL, account=account, side=2)
+
+
+def test_tied_prices_without_a_reference_are_an_error() -> None:
+    """Balanced from 1 to 3 there is no telling which; where one price is left none is needed."""
+    assert clearing_price([(1, 5)], [(1, 5)], 0, 0) == (1, 5, 0)
+    for tied in ({}, {"band_bp": 100}):
+        with pytest.raises(ValueError, match="reference"):
+            clearing_price([(3, 5)], [(1, 5)], 0, 0, **tied)
+    with pytest.raises(ValueError, match="reference"):
+        clearing_price([(3, 5)], [(3, 1)], 0, 0, band_bp=100)
+
+
 def nearest(mark: int, unit: int) -> int:
     """The multiple of ``unit`` nearest to a mark, halves up."""
     return (2 * mark + unit) // (2 * unit)
