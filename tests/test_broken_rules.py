@@ -34,7 +34,8 @@ from exchange.messages import COMMAND_BYTES
 
 SEEDS = 24
 SPREADS = {**MIXED, "combine": 20, "imply": 20}
-MIXES = (MIXED, SPREADS, {**MIXED, "protect": 40, "set_account": 30}, {**MIXED, "call": 20})
+LEGS = {**SPREADS, "correct": 80, "mark": 60, "limits": 80, "state": 80}
+MIXES = (MIXED, SPREADS, LEGS, {**MIXED, "protect": 40, "set_account": 30}, {**MIXED, "call": 20})
 Row = tuple[object, str, object]
 
 

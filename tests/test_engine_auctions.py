@@ -213,3 +213,63 @@ def test_an_image_of_a_crossed_book() -> None:
     assert other.book(0) == engine.book(0)
     state = pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)
     assert other.apply(state, 999, 1) == engine.apply(state, 999, 1)
+
+
+GTD, DAY, MARKET = TimeInForce.GTD, TimeInForce.DAY, CommandFlag.MARKET
+
+
+@machines
+def test_what_was_good_till_a_time_ends_while_it_is_collected(machine: type[Machine]) -> None:
+    """A limit order, a market order and a stop; none of them is in the auction."""
+    floor = Floor(machine())
+    due = floor.stamp + 1_000
+    life = {"tif": GTD, "target_lo": due}
+    stop = {"spare": OrderFeature.STOP, "target_hi": 90}
+    ends = [
+        floor.enter(1, BUY, 105, 5, **life),
+        floor.enter(2, SELL, 0, 4, flags=MARKET, **life),
+        floor.enter(2, SELL, 80, 3, **stop, **life),
+    ]
+    floor.enter(3, SELL, 95, 2)
+    assert floor.machine.next_deadline() == due
+    floor.stamp = due
+    gone = told(floor.do(pack(CommandKind.INDICATE)), EventKind.ORDER_CANCELLED)
+    assert [e.order_id for e in gone] == [order.order_id for order in ends]
+    assert {e.reason for e in gone} == {CancelReason.TIME_EXPIRED}
+    assert [bool(e.flags & EventFlag.RESTING) for e in gone] == [True, True, False]
+    assert not told(floor.move(TradingState.CONTINUOUS), EventKind.TRADE)
+    assert floor.machine.book(0) == ([], [(95, 2, 1)])
+    assert floor.machine.next_deadline() == 0
+
+
+@machines
+def test_what_a_market_order_has_left_keeps_its_time(machine: type[Machine]) -> None:
+    """It rests at the auction's price, and ends when the order was to end."""
+    floor = Floor(machine())
+    due = floor.stamp + 1_000
+    market = floor.enter(1, BUY, 0, 8, flags=MARKET, tif=GTD, target_lo=due)
+    floor.enter(2, SELL, 95, 6)
+    floor.move(TradingState.CONTINUOUS)
+    assert floor.machine.book(0) == ([(95, 2, 1)], [])
+    floor.stamp = due
+    (gone,) = told(floor.do(pack(CommandKind.ADVANCE_TIME)), EventKind.ORDER_CANCELLED)
+    assert (gone.order_id, gone.quantity) == (market.order_id, 2)
+    assert gone.reason == CancelReason.TIME_EXPIRED
+
+
+@machines
+@pytest.mark.parametrize("state", [TradingState.PRE_OPEN, TradingState.AUCTION])
+def test_the_days_orders_end_with_it_while_they_are_collected(
+    machine: type[Machine], state: TradingState
+) -> None:
+    floor = Floor(machine(), state)
+    floor.do(pack(CommandKind.OPEN_DAY, quantity=20261121))
+    limit = floor.enter(1, BUY, 105, 5, tif=DAY)
+    market = floor.enter(2, SELL, 0, 4, flags=MARKET, tif=DAY)
+    floor.enter(3, SELL, 95, 2)  # good till it is cancelled
+    gone = floor.do(pack(CommandKind.CLOSE_DAY, quantity=20261121))[1:]
+    assert [(e.order_id, e.reason) for e in gone] == [
+        (limit.order_id, CancelReason.DAY_ENDED), (market.order_id, CancelReason.DAY_ENDED),
+    ]  # fmt: skip
+    assert not told(floor.move(TradingState.CONTINUOUS), EventKind.TRADE)
+    assert floor.machine.book(0) == ([], [(95, 2, 1)])
