@@ -3,6 +3,8 @@
 The compiled rule is held against the oracle's, and both machines against arithmetic of the page.
 """
 
+import os
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -28,6 +30,7 @@ from exchange.messages import (
 NAMES = Event.__struct_fields__
 both = pytest.mark.parametrize("machine", [Oracle, Engine])
 STAMP = 1_000_000_000_000
+CALLED = TradingState.AUCTION
 CALLS = 400  # of one drawn seed
 
 
@@ -41,7 +44,7 @@ def random_call(random: Random) -> Call:
     market = [random.choice((0, 0, 0, 1, 3)) for _ in range(2)]
     reference = centre + random.randint(-8, 8)
     band = random.choice((None, None, 0, 37, 500, 2_500, 9_999))
-    return Call(*sides, *market, reference, random.random() < 0.2, band)
+    return Call(sides[0], sides[1], market[0], market[1], reference, random.random() < 0.2, band)
 
 
 @settings(max_examples=20, deadline=None)
@@ -107,7 +110,8 @@ def test_an_engine_finds_the_price_of_what_it_collected(seed: int) -> None:
             else:
                 sides[side].append((price, lots))
         (told,) = hall.do(CommandKind.INDICATE)
-        found = clear(Call(*sides, *market, max(-8, min(9, reference))))
+        moved = max(-8, min(9, reference))
+        found = clear(Call(sides[0], sides[1], market[0], market[1], moved))
         expected = (found.price or 0, int(found.price is not None), *found[1:])
         assert (told.price, told.leaves, told.a, told.b) == expected, (sides, market, reference)
         for account in (1, 2):
@@ -117,9 +121,9 @@ def test_an_engine_finds_the_price_of_what_it_collected(seed: int) -> None:
 def test_tied_prices_without_a_reference_are_an_error() -> None:
     """Balanced from 1 to 3 there is no telling which; where one price is left none is needed."""
     assert clearing_price([(1, 5)], [(1, 5)], 0, 0) == (1, 5, 0)
-    for tied in ({}, {"band_bp": 100}):
+    for band in (None, 100):
         with pytest.raises(ValueError, match="reference"):
-            clearing_price([(3, 5)], [(1, 5)], 0, 0, **tied)
+            clearing_price([(3, 5)], [(1, 5)], 0, 0, band_bp=band)
     with pytest.raises(ValueError, match="reference"):
         clearing_price([(3, 5)], [(3, 1)], 0, 0, band_bp=100)
 
@@ -168,3 +172,28 @@ def test_a_ladder_as_wide_as_its_bitset_is_deep(machine: type[Machine], first: i
     swept = hall.enter(1, first, 3)
     assert [e.price for e in swept if e.kind == EventKind.TRADE] == [first + 1, first]
     hall.machine.check()
+
+
+STATM = Path("/proc/self/statm")
+
+
+def mapped() -> int:
+    """Bytes that are mapped, touched or not."""
+    return int(STATM.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="no /proc to read memory from")
+@pytest.mark.parametrize(("levels", "auctions"), [(4_000_000, 40), (10, 20_000)])
+def test_an_auction_gives_back_what_it_took(levels: int, auctions: int) -> None:
+    """Its second ladder, the bits of that, and what it knows of itself."""
+    hall = Hall(Engine(), target_hi=levels)
+    states = [pack(CommandKind.SET_STATE, tif=s) for s in (TradingState.CONTINUOUS, CALLED)]
+    batch = b"".join(states) * (auctions // 4)
+
+    def run() -> int:
+        hall.machine.apply(batch, hall.sequence, STAMP)
+        hall.sequence += auctions // 2
+        return mapped()
+
+    first = run()
+    assert max(run() for _ in range(3)) - first < 1 << 21

@@ -273,3 +273,15 @@ def test_the_days_orders_end_with_it_while_they_are_collected(
     ]  # fmt: skip
     assert not told(floor.move(TradingState.CONTINUOUS), EventKind.TRADE)
     assert floor.machine.book(0) == ([], [(95, 2, 1)])
+
+
+@machines
+@pytest.mark.parametrize("market", [0, 8])
+def test_good_for_auction_ends_where_nothing_else_was_collected(
+    machine: type[Machine], market: int
+) -> None:
+    floor = Floor(machine())
+    floor.enter(1, BUY, 0 if market else 90, 5, tif=TimeInForce.GFA, flags=market and MARKET)
+    (gone,) = told(floor.move(TradingState.CONTINUOUS), EventKind.ORDER_CANCELLED)
+    assert (gone.reason, gone.quantity) == (CancelReason.AUCTION_ENDED, 5)
+    assert floor.machine.book(0) == ([], [])
