@@ -50,7 +50,7 @@ TESTS: Final = (
 )
 QUIET: Final = ("-x", "-q", "--tb=no", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore",
                 "-k", "not Oracle")  # fmt: skip
-CPU_SECONDS: Final = 8  # of one test; a loop without an end is a failure too
+CPU_SECONDS: Final = 12  # of one test; a loop without an end is a failure too
 MARKET_CPU_SECONDS: Final = 2  # of one random market
 MODULE: Final = "--inside"  # how the runner calls itself in the copy
 SWAPS: Final = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from differences import Machine
+from differences import Machine, first_difference
 from generator import pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,11 +18,13 @@ from oracle_auction import Call, clear
 from exchange.engine import Engine
 from exchange.engine.call import clearing_price
 from exchange.messages import (
+    COMMAND_BYTES,
     EVENT,
     CommandFlag,
     CommandKind,
     Event,
     EventKind,
+    OrderFeature,
     TimeInForce,
     TradingState,
 )
@@ -197,3 +199,73 @@ def test_an_auction_gives_back_what_it_took(levels: int, auctions: int) -> None:
 
     first = run()
     assert max(run() for _ in range(3)) - first < 1 << 21
+
+
+def collected(random: Random, key: int) -> bytes:
+    """An order for an auction of prices 0 to 40: any kind that one takes, on four accounts."""
+    draw = random.random
+    side, price, lots = random.randrange(2), random.randint(10, 30), random.randint(1, 9)
+    fields = {"side": side, "account": random.randint(1, 4), "quantity": lots, "key_lo": key}
+    fields |= {"stp": random.randrange(4), "tif": random.choice((0, 0, 1, 2, int(TimeInForce.GFA)))}
+    if fields["tif"] == TimeInForce.GTD:
+        fields["target_lo"] = STAMP + 1_000_000
+    if draw() < 0.35:
+        return pack(CommandKind.ENTER, flags=CommandFlag.MARKET, **fields)
+    if draw() < 0.25:
+        market = int(draw() < 0.3)
+        fields |= {"tif": random.choice((0, int(TimeInForce.IOC)))}
+        fields.pop("target_lo", None)
+        limit = 0 if market else random.choice((0, 40, price))
+        return pack(
+            CommandKind.ENTER, price=limit, flags=market and CommandFlag.MARKET,
+            spare=OrderFeature.STOP, target_hi=random.randint(14, 26), **fields,
+        )  # fmt: skip
+    if draw() < 0.2 and fields["tif"] != TimeInForce.GFA:
+        fields |= {"spare": int(OrderFeature.ICEBERG), "target_hi": random.randint(1, lots)}
+    return pack(CommandKind.ENTER, price=price, **fields)
+
+
+def one_auction(random: Random, key: int) -> bytes:
+    """Quotes and a little trading, then orders are collected and the auction held; all goes."""
+    quotes = [
+        pack(CommandKind.MASS_QUOTE, account=n, price=19, quantity=5, target_lo=21, target_hi=5)
+        for n in (2, 3)
+    ]
+    orders = [collected(random, key + i) for i in range(random.randint(0, 16))]
+    called, then = random.randint(0, 3), random.choice((TradingState.CLOSED, *[None] * 9))
+    last = TradingState.CONTINUOUS if then is None else then
+    return b"".join([
+        pack(CommandKind.SET_PROTECTION, account=2, quantity=4, target_lo=1 << 40),
+        pack(CommandKind.MARK, price=random.randint(12, 28)),
+        *quotes, *orders[:called],
+        pack(CommandKind.SET_STATE, tif=TradingState.AUCTION),
+        *orders[called:],
+        pack(CommandKind.INDICATE),
+        pack(CommandKind.SET_STATE, tif=last),
+        *([] if then is None else [pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)]),
+        *(pack(CommandKind.MASS_CANCEL, account=n, side=2) for n in range(1, 5)),
+    ])  # fmt: skip
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 1 << 32))
+def test_whole_auctions_are_the_oracles(seed: int) -> None:
+    """Market orders and what is left of them, stops that join, quotes, icebergs, own orders."""
+    random, machines = Random(seed), (Oracle(), Engine())
+    opening = [
+        pack(CommandKind.LIST, quantity=1, session=1, account=1, operator=1, target_hi=40),
+        pack(CommandKind.SET_RISK, price=3, quantity=1 << 20, session=100, target_lo=1, target_hi=2),
+        *(
+            pack(kind, account=n, instrument=n % 3, session=n % 3, quantity=500, target_hi=1,
+                 price=(kind == CommandKind.DEPOSIT) << 40)
+            for n in range(1, 5) for kind in (CommandKind.OPEN_ACCOUNT, CommandKind.DEPOSIT)
+        ),
+        pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS),
+    ]  # fmt: skip
+    batch, sequence = b"".join(opening), 1
+    for number in range(120):
+        slow, fast = (machine.apply(batch, sequence, STAMP) for machine in machines)
+        assert slow == fast, first_difference(batch, sequence, slow, fast)
+        machines[1].check()
+        sequence += len(batch) // COMMAND_BYTES
+        batch = one_auction(random, 100 * number + 1)
