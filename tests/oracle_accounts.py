@@ -114,7 +114,7 @@ def set_account(m: Market, c: Record) -> None:
     if not 0 <= c.price <= Limit.MONEY:
         raise Rejected(Reason.PARAMETER_RANGE, Limit.MONEY, c.price)
     account.killed = bool(c.flags & CommandFlag.KILLED)
-    account.max_order = c.quantity
+    account.max_order = c.quantity if c.quantity != Limit.QUANTITY else 0  # binds nobody
     account.loss_limit, account.loss_reached = c.price, False
     count_losses_from_now(m, account)
     m.emit(

@@ -51,7 +51,7 @@ def random_call(random: Random) -> Call:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1 << 32))
-def test_the_compiled_rule_is_the_oracles(seed: int) -> None:
+def test_the_compiled_rule_agrees(seed: int) -> None:
     random = Random(seed)
     for _ in range(CALLS):
         call = random_call(random)
@@ -249,7 +249,7 @@ def one_auction(random: Random, key: int) -> bytes:
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 1 << 32))
-def test_whole_auctions_are_the_oracles(seed: int) -> None:
+def test_whole_auctions_agree(seed: int) -> None:
     """Market orders and what is left of them, stops that join, quotes, icebergs, own orders."""
     random, machines = Random(seed), (Oracle(), Engine())
     opening = [

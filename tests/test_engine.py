@@ -15,7 +15,7 @@ from random import Random
 import pytest
 from conftest import AGREED
 from differences import Machine, Step, command_in_words, difference, first_difference, shrink
-from generator import ACCOUNTS_MAX, MIXED, Generator
+from generator import ACCOUNTS_MAX, MIXED, Generator, pack
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as draws_from
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ from oracle import Oracle
 
 from exchange import messages
 from exchange.engine import Engine
-from exchange.messages import COMMAND_BYTES, EVENT, SCHEMA_VERSION, EventKind
+from exchange.messages import COMMAND_BYTES, EVENT, SCHEMA_VERSION, CommandKind, EventKind
 
 # The budget: a million commands, about a minute and a half on one core (most of it the oracle).
 SHARDS = 20
@@ -231,6 +231,15 @@ def test_the_generator_reaches_every_event() -> None:
         if seen == expected:
             break
     assert seen == expected
+
+
+@pytest.mark.parametrize("most", [0, 1, (1 << 31) - 1, 1 << 31, (1 << 32) - 1])
+def test_a_bound_that_binds_nobody_is_none(most: int) -> None:
+    """Of an account's largest order: what no order can pass is no bound, in the views as well."""
+    slow, fast = Oracle(), Engine()
+    command = pack(CommandKind.SET_ACCOUNT, quantity=most)
+    assert slow.apply(command, 1, 1) == fast.apply(command, 1, 1)
+    compare_views(slow, fast)
 
 
 def test_whole_records_only() -> None:
