@@ -120,6 +120,16 @@ def test_an_engine_finds_the_price_of_what_it_collected(seed: int) -> None:
             hall.do(CommandKind.MASS_CANCEL, account=account, side=2)
 
 
+@both
+def test_a_reference_between_tied_prices_counts_the_orders_there(machine: type[Machine]) -> None:
+    """At 10 a buyer is over, at 11 and 12 a seller: of these the mark's, with its own surplus."""
+    hall = Hall(machine(), target_hi=20, price=11)
+    for side, price in ((0, 10), (0, 12), (1, 10), (1, 11)):
+        hall.enter(side, price)
+    (told,) = hall.do(CommandKind.INDICATE)
+    assert (told.price, told.a, told.b) == (11, 1, -1)
+
+
 def test_tied_prices_without_a_reference_are_an_error() -> None:
     """Balanced from 1 to 3 there is no telling which; where one price is left none is needed."""
     assert clearing_price([(1, 5)], [(1, 5)], 0, 0) == (1, 5, 0)
