@@ -7,6 +7,7 @@ from exchange.engine.vocabulary cimport (
     LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL, TRADING_STATE_CONTINUOUS,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 ctypedef uint8_t u8
 ctypedef uint16_t u16
@@ -26,7 +27,14 @@ cdef extern from *:
     #define HB_ENSURE(m, holds) ((void)0)
     #endif
     typedef __int128 hb_i128;
+    #include <string.h>
+    static inline uint64_t hb_word(const void* at) {
+        uint64_t word;
+        memcpy(&word, at, sizeof word);
+        return word;
+    }
     """
+    u64 word_at "hb_word"(const void*) noexcept nogil  # two neighbouring fields of four bytes
     bint likely "HB_LIKELY"(bint) noexcept nogil
     bint unlikely "HB_UNLIKELY"(bint) noexcept nogil
     void prefetch "HB_PREFETCH"(const void*) noexcept nogil
@@ -354,6 +362,11 @@ cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogi
         refresh_combined(m)
 
 
+cdef inline bint trades_plainly(Instrument* book) noexcept nogil:
+    """Orders may come in, and nothing watches: `trades` and `watched` in one test."""
+    return word_at(&book.trades) == 1
+
+
 cdef inline bint collects(Instrument* book) noexcept nogil:
     """Whether its orders are kept for an auction, on two ladders."""
     return (book.watched & WATCH_AUCTION) != 0
@@ -444,6 +457,11 @@ cdef inline u32 lots_of(Market* m, u32 slot) noexcept nogil:
 
 cdef inline void set_order_state(Order* o, u8 state) noexcept nogil:
     o.traits = (o.traits & <u32>0xFF00FFFF) | <u32>state << 16
+
+
+cdef inline void copy_key(u64* to, const u64* of) noexcept nogil:
+    """Both halves of a key at once."""
+    memcpy(to, of, 16)
 
 
 cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
