@@ -17,12 +17,12 @@ from exchange.engine.lifecycle cimport reject
 from exchange.engine.mass cimport kill, mass_cancel, resume
 from exchange.engine.offbook cimport transfer_lots
 from exchange.engine.orders cimport enter
-from exchange.engine.plain cimport cancel_plain, enter_plain, replace_plain
+from exchange.engine.plain cimport cancel_plain, enter_plain, reduce_plain, replace_plain
 from exchange.engine.protection cimport set_protection
 from exchange.engine.protections cimport set_breaker, set_feature, set_protections
 from exchange.engine.quotes cimport mass_quote
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
-from exchange.engine.state cimport Command, Market, blank, i64, u64, u8, unlikely
+from exchange.engine.state cimport Command, Market, blank, i64, likely, u64, u8, unlikely
 from exchange.engine.vocabulary cimport *
 
 
@@ -119,17 +119,18 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
     reserve_ids(m, count)
     fire_due(m)
     while c != end:
-        if c.kind == COMMAND_KIND_ENTER:
+        if likely(c.kind == COMMAND_KIND_ENTER):
             if unlikely(not enter_plain(m, c)):
                 enter(m, c)
-        elif c.kind == COMMAND_KIND_CANCEL:
+        elif likely(c.kind == COMMAND_KIND_CANCEL):
             if unlikely(not cancel_plain(m, c)):
                 cancel(m, c)
-        elif c.kind == COMMAND_KIND_REPLACE:
+        elif likely(c.kind == COMMAND_KIND_REPLACE):
             if unlikely(not replace_plain(m, c)):
                 replace(m, c)
-        elif c.kind == COMMAND_KIND_REDUCE:
-            reduce_order(m, c)
+        elif likely(c.kind == COMMAND_KIND_REDUCE):
+            if unlikely(not reduce_plain(m, c)):
+                reduce_order(m, c)
         else:
             operate(m, c)
         (m.next_event - 1).what |= EVENT_FLAG_LAST_IN_COMMAND << 8

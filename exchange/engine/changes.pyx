@@ -12,7 +12,7 @@ from exchange.engine.guards cimport (
 )
 from exchange.engine.ids cimport find_cell, find_key, slots_left, tag_of
 from exchange.engine.lifecycle cimport (
-    answered, cancel_order, keep_receipt, pick, reject, say_gone, shrink, take_away,
+    answered, cancel_order, keep_receipt, lessen, pick, reject, say_gone, shrink, take_away,
     withdraw,
 )
 from exchange.engine.matching cimport Incoming, run, run_special
@@ -119,19 +119,8 @@ cdef void reduce_order(Market* m, Command* c) noexcept nogil:
     elif c.quantity >= o.leaves:
         cancel_order(m, slot, CANCEL_REASON_REDUCED)
     else:
-        lessen(m, book, p, o, slot, c.quantity)
+        lessen(m, book, p, o, slot, c.quantity, side_of(o))
     keep_receipt(m, c, c.account, first)
-
-
-cdef inline void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 slot,
-                        u32 lots) noexcept nogil:
-    """Take lots off a plain working order that keeps its place: ORDER_REDUCED."""
-    cdef u32 flags = side_of(o) << 1 | EVENT_FLAG_RESTING
-    o.leaves -= lots
-    book.levels[slot_of(book, o.price)].quantity -= lots
-    say_gone(emit(m, what(EVENT_KIND_ORDER_REDUCED, flags, CANCEL_REASON_REQUESTED), p.who), o,
-             order_id_of(m, slot), lots, o.leaves)
-    release(m, book, p, side_of(o), o.price, lots)
 
 
 cdef void reduce_special(Market* m, u32 slot, u32 lots) noexcept nogil:

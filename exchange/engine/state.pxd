@@ -464,18 +464,23 @@ cdef inline void copy_key(u64* to, const u64* of) noexcept nogil:
     memcpy(to, of, 16)
 
 
-cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
-    """The next event with its first 24 bytes; the caller writes every other field."""
+cdef inline Event* emit_as(Market* m, u32 index, u32 what, u64 who) noexcept nogil:
+    """`emit` where it is known how many events the command has had."""
     cdef Event* e = m.next_event
     if unlikely(e == m.end_event):
         e = grow_events(m)
     m.next_event = e + 1
     e.sequence = m.sequence
-    e.index = m.index
-    m.index += 1
+    e.index = index
+    m.index = index + 1
     e.what = what
     e.who = who
     return e
+
+
+cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
+    """The next event with its first 24 bytes; the caller writes every other field."""
+    return emit_as(m, m.index, what, who)
 
 
 cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrument,

@@ -72,9 +72,9 @@ cdef Market* market_new() except NULL:
     m.accountable = <u8*>reserve(m.position_capacity)
     m.corrected = <u64*>reserve(LIMIT_CORRECTIONS * sizeof(u64))
     m.leg_changes = <LegTerms*>reserve(LIMIT_LEG_CHANGES * sizeof(LegTerms))
-    m.cell_shift = 32 - 14
-    m.cell_mask = (1 << 14) - 1
-    m.cell_room = 1 << 13
+    m.cell_shift = 32 - 17  # a small market never has to grow it
+    m.cell_mask = (1 << 17) - 1
+    m.cell_room = 1 << 16
     m.cells = <Cell*>calloc(<size_t>m.cell_mask + 1, sizeof(Cell))
     m.events = <Event*>calloc(4096, sizeof(Event))
     m.next_event = m.events
