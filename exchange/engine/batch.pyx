@@ -22,7 +22,7 @@ from exchange.engine.protection cimport set_protection
 from exchange.engine.protections cimport set_breaker, set_feature, set_protections
 from exchange.engine.quotes cimport mass_quote
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
-from exchange.engine.state cimport Command, Market, blank, i64, likely, u64, u8, unlikely
+from exchange.engine.state cimport Command, Market, blank, end_command, i64, likely, u64, u8
 from exchange.engine.vocabulary cimport *
 
 
@@ -62,9 +62,17 @@ cdef void operate_orders(Market* m, Command* c) noexcept nogil:
 
 
 cdef void operate(Market* m, Command* c) noexcept nogil:
-    """Every command that is not an order."""
+    """A command by the ladder of its guards."""
     cdef u8 kind = c.kind
-    if kind == COMMAND_KIND_LOGON:
+    if kind == COMMAND_KIND_ENTER:
+        enter(m, c)
+    elif kind == COMMAND_KIND_CANCEL:
+        cancel(m, c)
+    elif kind == COMMAND_KIND_REDUCE:
+        reduce_order(m, c)
+    elif kind == COMMAND_KIND_REPLACE:
+        replace(m, c)
+    elif kind == COMMAND_KIND_LOGON:
         logon(m, c)
     elif kind == COMMAND_KIND_LOGOFF:
         logoff(m, c)
@@ -108,6 +116,17 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
         operate_orders(m, c)
 
 
+cdef inline bint do_plainly(Market* m, Command* c) noexcept nogil:
+    """Whether the command was a plain order's, and is done."""
+    if likely(c.kind == COMMAND_KIND_ENTER):
+        return enter_plain(m, c)
+    if likely(c.kind == COMMAND_KIND_CANCEL):
+        return cancel_plain(m, c)
+    if likely(c.kind == COMMAND_KIND_REPLACE):
+        return replace_plain(m, c)
+    return c.kind == COMMAND_KIND_REDUCE and reduce_plain(m, c)
+
+
 cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 stamp) noexcept nogil:
     cdef Command* c = <Command*>records
     cdef Command* end = c + count
@@ -119,21 +138,8 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
     reserve_ids(m, count)
     fire_due(m)
     while c != end:
-        if likely(c.kind == COMMAND_KIND_ENTER):
-            if unlikely(not enter_plain(m, c)):
-                enter(m, c)
-        elif likely(c.kind == COMMAND_KIND_CANCEL):
-            if unlikely(not cancel_plain(m, c)):
-                cancel(m, c)
-        elif likely(c.kind == COMMAND_KIND_REPLACE):
-            if unlikely(not replace_plain(m, c)):
-                replace(m, c)
-        elif likely(c.kind == COMMAND_KIND_REDUCE):
-            if unlikely(not reduce_plain(m, c)):
-                reduce_order(m, c)
-        else:
+        if not do_plainly(m, c):
             operate(m, c)
-        (m.next_event - 1).what |= EVENT_FLAG_LAST_IN_COMMAND << 8
+            end_command(m)
         m.sequence += 1
-        m.index = 0
         c += 1

@@ -4,6 +4,8 @@ Rules: docs/reference/engine.md. One call is one batch; it runs without the GIL.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 
 from exchange.engine.batch cimport apply_batch
 from exchange.engine.book cimport occupied_above, occupied_below, price_of
@@ -15,12 +17,17 @@ from exchange.engine.snapshot cimport image_in, image_out
 from exchange.engine.stops cimport next_slice
 from exchange.engine.state cimport (
     LOSS_REACHED,
-    Account, Cell, Command, Instrument, Level, Market, NO_ASK, NO_BID, Position,
+    Account, Cell, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Position,
     auction_of, collects, i32, i64, market_free, market_new, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW, LIMIT_QUANTITY
 
 import cython
+
+cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char*, Py_ssize_t)
+    int resize_bytes "_PyBytes_Resize"(PyObject**, Py_ssize_t)
+    char* bytes_of "PyBytes_AS_STRING"(PyObject*)
 
 BROKEN = {1: "out of memory", 2: "money overflowed", 3: "cash is not deposits less withdrawals",
           4: "a settlement's variations do not sum to zero", 5: "an invariant of the checked build"}
@@ -62,12 +69,34 @@ cdef class Engine:
         if <size_t>records % sizeof(u64):  # a slice at an odd place: records are read by the word
             aligned = PyBytes_FromStringAndSize(<const char*>records, count * sizeof(Command))
             records = <const u8*><const char*>aligned
+        return self._apply(records, count, first_sequence, stamp_ns)
+
+    cdef bytes _apply(self, const u8* records, u64 count, u64 first, i64 stamp):
+        """Events are written into the bytes that are returned, unless they are many."""
+        cdef Market* m = self.m
+        cdef u64 room = 3 * count + 13
+        cdef PyObject* lent = new_bytes(NULL, room * sizeof(Event))
+        cdef Py_ssize_t size
+        if lent == NULL:
+            raise MemoryError("the events of a batch")
+        m.events = <Event*>bytes_of(lent)
+        m.end_event = m.events + room
         with nogil:
-            apply_batch(m, records, count, first_sequence, stamp_ns)
+            apply_batch(m, records, count, first, stamp)
+        size = <char*>m.next_event - <char*>m.events
+        if m.events == m.spare_events:
+            Py_DECREF(<object>lent)
+            lent = new_bytes(<char*>m.events, size)
+        else:
+            resize_bytes(&lent, size)
+        m.events = m.next_event = m.end_event = NULL
+        if lent == NULL:
+            raise MemoryError("the events of a batch")
+        out = <bytes>lent
+        Py_DECREF(out)  # what made it had counted once already
         if m.broken:
             raise AssertionError(f"the engine has stopped: {BROKEN[m.broken]}")
-        return PyBytes_FromStringAndSize(
-            <char*>m.events, <char*>m.next_event - <char*>m.events)
+        return out
 
     def next_deadline(self):
         """The stamp at which the next timer is due, 0 if none runs."""

@@ -14,8 +14,8 @@ from exchange.engine.matching cimport Incoming, run
 from exchange.engine.risk cimport adverse_per_lot, position_of, put_back, rehold
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WORKING,
-    account_of, copy_key, emit_as, i32, i64, instrument_of, is_aged, is_simple, likely,
-    order_id_of, set_order_state, side_of, tif_stp_of, trades_plainly, u16, u32, u64, u8, unlikely,
+    account_of, copy_key, end_command, i32, i64, instrument_of, is_aged, is_simple, likely,
+    order_id_of, set_order_state, side_of, tif_stp_of, new_event, trades_plainly, u16, u32, u64, u8, unlikely,
     what,
 )
 from exchange.engine.vocabulary cimport *
@@ -35,6 +35,7 @@ cdef struct Move:  # what a plain order is made of, once its guards have passed
     Account* account
     Position* p
     u32 position, tif
+    u32 slot
     u32 cell, tag  # where its key goes
     i32 at  # slot of the ladder
     i64 price  # of that slot; 0 of a market order in what is said of it
@@ -85,7 +86,8 @@ cdef inline bint is_on_grid(Command* c, Instrument* book, i32* at) noexcept nogi
 
 
 cdef inline bint is_covered(Move* to, u8 side, i64 gone, i64 adverse_gone, i64 lots) noexcept nogil:
-    """Position limit and margin, when `lots` come in for the `gone`; sets the hold's rise."""
+    """Position limit and margin, when `lots` come in for the `gone`, if any; sets the hold's rise,
+    which is not negative if there are none."""
     cdef Position* p = to.p
     cdef i64 worst = p.exposure[side] - gone + lots
     cdef i64 other = p.exposure[1 - side]
@@ -93,7 +95,7 @@ cdef inline bint is_covered(Move* to, u8 side, i64 gone, i64 adverse_gone, i64 l
         return False
     to.rise = (to.book.rate * (worst if worst > other else other)
                + p.adverse - adverse_gone + to.adverse - p.hold)
-    return likely(to.account.excess >= 0 and to.rise <= to.account.excess
+    return likely((gone == 0 or to.account.excess >= 0) and to.rise <= to.account.excess
                   and to.rise <= to.account.member.excess)
 
 
@@ -104,13 +106,13 @@ cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
     return likely(m.cells[to.cell].slot == 0)
 
 
-cdef inline Event* admit(Market* m, Command* c, Move* to, u8 side, u32 index, u32 flags,
-                         Incoming* t) noexcept nogil:
-    """ORDER_ACCEPTED, its leaves still to come, of an order that is in no book yet."""
+cdef inline Event* admit(Market* m, Command* c, Move* to, u8 side, u32 tif,
+                         u32 index) noexcept nogil:
+    """ORDER_ACCEPTED, but for its flags and leaves, of an order that is in no book yet."""
     cdef u32 slot = take_slot(m)
     cdef Order* o = &m.orders[slot]
-    cdef u64 order_id = order_id_of(m, slot)
     cdef Event* e
+    to.slot = slot
     o.leaves = c.quantity
     o.executed = 0
     o.position = to.position
@@ -118,43 +120,53 @@ cdef inline Event* admit(Market* m, Command* c, Move* to, u8 side, u32 index, u3
     o.price = to.price
     o.fingerprint = fingerprint_of(c, index != 0)
     o.session = c.session
-    o.traits = side | to.tif << 8 | <u32>c.stp << 12 | <u32>WORKING << 16
+    o.traits = side | tif << 8 | <u32>c.stp << 12 | <u32>WORKING << 16
     fill_cell(m, to.cell, to.tag, slot)
     remember(m, to.account, to.tag, slot)
-    e = emit_as(m, index, what(EVENT_KIND_ORDER_ACCEPTED, <u32>side << 1 | flags, 0), to.p.who)
-    e.order_id = order_id
+    e = new_event(m, index, to.p.who)
+    e.order_id = order_id_of(m, slot)
     e.price = to.price
     e.quantity = c.quantity
     copy_key(&e.key_lo, &c.key_lo)
     e.a = c.session
-    e.b = to.tif | <u64>c.stp << 8
-    t.slot = slot
-    t.order_id = order_id
+    e.b = tif | <u64>c.stp << 8
+    return e
+
+
+cdef inline void trade_through(Market* m, Move* to, Event* e, u32 flags, u32 index,
+                               u16 remainder) noexcept nogil:
+    """An admitted order meets the book. `index`: that of its event."""
+    cdef Incoming t
+    e.what = what(EVENT_KIND_ORDER_ACCEPTED, flags, 0)
+    e.leaves = 0
+    m.index = index + 1
+    t.slot = to.slot
+    t.order_id = e.order_id
     t.limit = to.at
     t.need = 0
-    return e
+    run(m, to.book, &t, index, remainder)
+    end_command(m)
 
 
 cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noexcept nogil:
     """A limit order comes in: it rests, or first trades."""
     cdef Instrument* book = to.book
     cdef Position* p = to.p
-    cdef u32 lots = c.quantity
-    cdef Incoming t
-    cdef Event* e = admit(m, c, to, side, index, 0, &t)
+    cdef u32 flags = <u32>side << 1
+    cdef Event* e = admit(m, c, to, side, to.tif if index else c.tif, index)
     if (unlikely(to.at <= book.best[0]) if side else unlikely(to.at >= book.best[1])):
-        e.leaves = 0
-        run(m, book, &t, index, 0)
+        trade_through(m, to, e, flags, index, 0)
         return
-    e.leaves = lots
+    e.what = what(EVENT_KIND_ORDER_ACCEPTED, flags | EVENT_FLAG_LAST_IN_COMMAND, 0)
+    e.leaves = c.quantity
     book.working_orders += 1
     to.account.open_orders += 1
-    p.exposure[side] += lots
+    p.exposure[side] += c.quantity
     p.adverse += to.adverse
     p.hold += to.rise  # which is at most what is in excess: nothing overflows
     to.account.excess -= to.rise
     to.account.member.excess -= to.rise
-    rest(m, book, t.slot, side, to.at)
+    rest(m, book, to.slot, side, to.at)
 
 
 cdef inline bint may_enter(Market* m, Command* c, Account* account, Move* to) noexcept nogil:
@@ -174,7 +186,6 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noe
     if unlikely(not may_enter(m, c, account, &to) or not is_on_grid(c, to.book, &to.at)):
         return False
     to.price = c.price
-    to.tif = c.tif
     to.adverse = c.quantity * adverse_per_lot(to.book, side, to.price)
     if unlikely(not is_covered(&to, side, 0, 0, c.quantity) or not is_new(m, c, &to)):
         return False
@@ -186,18 +197,16 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noe
 cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noexcept nogil:
     cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
     cdef u16 remainder = CANCEL_REASON_IOC_REMAINDER
-    cdef u32 flags = 0
-    cdef Incoming t
+    cdef u32 flags = <u32>side << 1
     cdef Move to
     if unlikely(not may_enter(m, c, account, &to)):
         return False
     to.price = c.price
-    to.tif = TIME_IN_FORCE_IOC
     if market:
         to.at = 0 if side else to.book.slots - 1
         to.price = price_of(to.book, to.at)
         remainder = CANCEL_REASON_MARKET_REMAINDER
-        flags = EVENT_FLAG_MARKET
+        flags |= EVENT_FLAG_MARKET
     elif not is_on_grid(c, to.book, &to.at):
         return False
     to.adverse = c.quantity * adverse_per_lot(to.book, side, to.price)
@@ -207,8 +216,7 @@ cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noe
     if market:
         to.price = 0
     spend_token(m, account)
-    admit(m, c, &to, side, 0, flags, &t).leaves = 0
-    run(m, to.book, &t, 0, remainder)
+    trade_through(m, &to, admit(m, c, &to, side, TIME_IN_FORCE_IOC, 0), flags, 0, remainder)
     return True
 
 
@@ -235,16 +243,13 @@ cdef inline bint enter_plain(Market* m, Command* c) noexcept nogil:
     return rest_side(m, c, account, 0)
 
 
-cdef inline u32 named_by_client(Market* m, Command* c) noexcept nogil:
-    """The slot of what could be the order that a command names by client id, 0 if there is none."""
-    cdef u32 tag = tag_of(c.account, c.target_lo)
+cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
+    """The slot of the first key with this tag, 0 if there is none."""
     cdef u32 i = tag >> m.cell_shift
     cdef Cell* cells = m.cells
-    cdef Order* o
     while cells[i].tag != tag and cells[i].slot:
         i = (i + 1) & m.cell_mask
-    o = &m.orders[cells[i].slot]
-    return cells[i].slot if likely(o.key_lo == c.target_lo and o.key_hi == c.target_hi) else 0
+    return cells[i].slot
 
 
 cdef inline u32 named(Market* m, Command* c) noexcept nogil:
@@ -252,8 +257,10 @@ cdef inline u32 named(Market* m, Command* c) noexcept nogil:
     cdef u32 slot
     cdef Order* o
     if likely(c.flags & COMMAND_FLAG_BY_CLIENT_ID):
-        slot = named_by_client(m, c)
+        slot = first_tagged(m, tag_of(c.account, c.target_lo))
         o = &m.orders[slot]
+        if unlikely(o.key_lo != c.target_lo or o.key_hi != c.target_hi):
+            return 0
     else:
         slot = <u32>c.target_lo
         o = &m.orders[slot]
@@ -273,14 +280,15 @@ cdef inline u32 named_plainly(Market* m, Command* c) noexcept nogil:
     return named(m, c)
 
 
-cdef inline void remove(Market* m, Instrument* book, Position* p, u32 slot, u8 side,
+cdef inline void remove(Market* m, Instrument* book, Position* p, u32 slot, u32 flags, u8 side,
                         u32 reason) noexcept nogil:
     """ORDER_CANCELLED, a command's first event: out of everything but the hold and the window."""
     cdef Order* o = &m.orders[slot]
-    cdef u32 flags = <u32>side << 1 | EVENT_FLAG_RESTING
     cdef u32 lots = o.leaves
-    say_gone(emit_as(m, 0, what(EVENT_KIND_ORDER_CANCELLED, flags, reason), p.who), o,
-             order_id_of(m, slot), lots, 0)
+    cdef Event* e = new_event(m, 0, p.who)
+    flags |= <u32>side << 1 | EVENT_FLAG_RESTING
+    e.what = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
+    say_gone(e, o, order_id_of(m, slot), lots, 0)
     take_out(m, book, o, slot_of(book, o.price))
     put_back(m, book, p, side, o.price, lots)
     book.working_orders -= 1
@@ -296,7 +304,7 @@ cdef inline void remove(Market* m, Instrument* book, Position* p, u32 slot, u8 s
 cdef inline bint cancel_side(Market* m, u32 slot, u8 side) noexcept nogil:
     cdef Position* p = &m.positions[m.orders[slot].position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
-    remove(m, book, p, slot, side, CANCEL_REASON_REQUESTED)
+    remove(m, book, p, slot, EVENT_FLAG_LAST_IN_COMMAND, side, CANCEL_REASON_REQUESTED)
     rehold(m, book, p)
     return True
 
@@ -318,6 +326,7 @@ cdef inline bint reduce_side(Market* m, u32 slot, u32 lots, u8 side) noexcept no
     if unlikely(lots - 1 >= o.leaves - 1 or book.lot_step != 1):
         return False
     lessen(m, book, p, o, slot, lots, side)
+    end_command(m)
     return True
 
 
@@ -353,7 +362,7 @@ cdef inline bint replace_side(Market* m, Command* c, u32 slot, Account* account,
     if unlikely(not is_covered(&to, side, o.leaves, adverse, c.quantity) or not is_new(m, c, &to)):
         return False
     spend_token(m, account)
-    remove(m, to.book, to.p, slot, side, CANCEL_REASON_REPLACED)
+    remove(m, to.book, to.p, slot, 0, side, CANCEL_REASON_REPLACED)
     if unlikely(aged):  # its key has left the hash, and others have moved
         to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
     place(m, c, &to, side, 1)

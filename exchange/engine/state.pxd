@@ -4,7 +4,7 @@
 # stand for "none"; both sides of a book share one array of levels because it is never crossed.
 
 from exchange.engine.vocabulary cimport (
-    LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL, TRADING_STATE_CONTINUOUS,
+    EVENT_FLAG_LAST_IN_COMMAND, LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL, TRADING_STATE_CONTINUOUS,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -199,7 +199,7 @@ cdef struct Instrument:  # 256 bytes
     u32 trades  # CONTINUOUS, and the market's mode NORMAL
     u32 watched  # Watch: what has to be looked at after its orders traded
     u32 product, spare  # its number
-    u64 spares[3]
+    u64 spares[4]
 
 cdef enum Watch:
     WATCH_STOPS = 1  # orders wait for a price
@@ -280,7 +280,7 @@ cdef struct Expiry:  # 16 bytes
 
 cdef struct Market:
     # what the current command writes
-    Event* events  # the buffer; it may move when it grows
+    Event* events  # the buffer: what the caller will be given, or, of more, the spare one
     Event* next_event
     Event* end_event
     u64 sequence
@@ -334,6 +334,8 @@ cdef struct Market:
     u32 halt_count  # instruments with a stamp to resume at
     u32 features_off  # bits by Feature
     u64 day_first  # sequence of the command that opened the day
+    Event* spare_events
+    u64 spare_room  # events
     u64* corrected  # match numbers of trades of the day that were busted or adjusted, ascending
     u32 corrected_count
     u32 leg_change_count
@@ -464,23 +466,31 @@ cdef inline void copy_key(u64* to, const u64* of) noexcept nogil:
     memcpy(to, of, 16)
 
 
-cdef inline Event* emit_as(Market* m, u32 index, u32 what, u64 who) noexcept nogil:
-    """`emit` where it is known how many events the command has had."""
+cdef inline Event* new_event(Market* m, u32 index, u64 who) noexcept nogil:
+    """The event of this index in its command; the caller writes all but these 20 bytes."""
     cdef Event* e = m.next_event
     if unlikely(e == m.end_event):
         e = grow_events(m)
     m.next_event = e + 1
     e.sequence = m.sequence
     e.index = index
-    m.index = index + 1
-    e.what = what
     e.who = who
     return e
 
 
 cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
     """The next event with its first 24 bytes; the caller writes every other field."""
-    return emit_as(m, m.index, what, who)
+    cdef u32 index = m.index
+    cdef Event* e = new_event(m, index, who)
+    m.index = index + 1
+    e.what = what
+    return e
+
+
+cdef inline void end_command(Market* m) noexcept nogil:
+    """What was said last is the last that the command says."""
+    (m.next_event - 1).what |= EVENT_FLAG_LAST_IN_COMMAND << 8
+    m.index = 0
 
 
 cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrument,
