@@ -16,7 +16,7 @@ from exchange.engine.lifecycle cimport (
     withdraw,
 )
 from exchange.engine.matching cimport Incoming, run, run_special
-from exchange.engine.orders cimport Terms, accept_plain, accept_special
+from exchange.engine.orders cimport Terms, accept
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.stops cimport start_waiting, wait_elected
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
@@ -254,10 +254,7 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
     take_away(m, slot, CANCEL_REASON_REPLACED)  # `rise` is from the hold with the old order
     terms.tag = tag_of(c.account, c.key_lo)
     terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
-    if likely(terms.tif <= TIME_IN_FORCE_DAY and terms.extra.features == 0 and not book.watched):
-        accept_plain(m, c, book, p.owner, &terms)
-    else:
-        accept_special(m, c, book, p.owner, &terms)
+    accept(m, c, book, p.owner, &terms)
 
 
 cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o, u32 slot,

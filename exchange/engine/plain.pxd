@@ -69,8 +69,8 @@ cdef inline void spend_token(Market* m, Account* account) noexcept nogil:
 
 cdef inline bint is_amount(Command* c, Instrument* book, Account* account) noexcept nogil:
     """The quantity may stand."""
-    return likely(c.quantity - 1 < book.max_order and c.quantity <= account.max_order
-                  and book.lot_step == 1)
+    return (likely(c.quantity - 1 < book.max_order and c.quantity <= account.max_order)
+            and (likely(book.lot_step == 1) or c.quantity % book.lot_step == 0))
 
 
 cdef inline bint is_on_grid(Command* c, Instrument* book, i32* at) noexcept nogil:
