@@ -137,6 +137,11 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
         m.stamp = stamp
     reserve_ids(m, count)
     fire_due(m)
+    if m.index:  # timers have spoken first, under the first command's sequence
+        operate(m, c)
+        end_command(m)
+        m.sequence += 1
+        c += 1
     while c != end:
         if not do_plainly(m, c):
             operate(m, c)

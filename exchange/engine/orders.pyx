@@ -1,6 +1,7 @@
 """Enter: guards in documented precedence, then the effect. Other order commands: changes.pyx.
 
-What a plain order is asked and does is said again, shorter, in plain.pxd: it comes here on any doubt.
+What a plain order is asked and does is said again, shorter, in plain.pxd: it comes here on any
+doubt.
 """
 
 from libc.stdlib cimport realloc

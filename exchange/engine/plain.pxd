@@ -1,9 +1,9 @@
 # The plain order's way: limit and market orders where nothing watches, and their cancels.
 #
 # Each function does its command whole and says so, or changes nothing and leaves it to the ladder
-# of guards (orders.pyx, changes.pyx), which says what is wrong: here every guard is a bare test, and
-# any doubt is enough. What they do is what the ladder would. Both sides are compiled apart, so that
-# `side` is a constant in each.
+# of guards (orders.pyx, changes.pyx), which says what is wrong: here every guard is a bare test,
+# and any doubt is enough. What they do is what the ladder would. Both sides are compiled apart, so that
+# `side` is a constant in each. None is called when the command in hand has had an event already.
 
 from exchange.engine.book cimport on_step, price_of, rest, slot_of, take_out
 from exchange.engine.ids cimport (
@@ -15,8 +15,8 @@ from exchange.engine.risk cimport adverse_per_lot, position_of, put_back, rehold
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WORKING,
     account_of, copy_key, end_command, i32, i64, instrument_of, is_aged, is_simple, likely,
-    order_id_of, set_order_state, side_of, tif_stp_of, new_event, trades_plainly, u16, u32, u64, u8, unlikely,
-    what,
+    new_event, order_id_of, set_order_state, side_of, tif_stp_of, trades_plainly, u16, u32, u64, u8,
+    unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -4,7 +4,8 @@
 # stand for "none"; both sides of a book share one array of levels because it is never crossed.
 
 from exchange.engine.vocabulary cimport (
-    EVENT_FLAG_LAST_IN_COMMAND, LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL, TRADING_STATE_CONTINUOUS,
+    EVENT_FLAG_LAST_IN_COMMAND, LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL,
+    TRADING_STATE_CONTINUOUS,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
