@@ -7,7 +7,7 @@
 
 from exchange.engine.book cimport on_step, price_of, rest, slot_of, take_out
 from exchange.engine.ids cimport (
-    fill_cell, find_cell, fingerprint_of, free_slot, remember, tag_of, take_slot,
+    fill_cell, find_cell, fingerprint_of, remember, retire, tag_of, take_slot,
 )
 from exchange.engine.lifecycle cimport lessen, say_gone
 from exchange.engine.matching cimport Incoming, run
@@ -15,8 +15,7 @@ from exchange.engine.risk cimport adverse_per_lot, position_of, put_back, rehold
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WORKING,
     account_of, copy_key, end_command, i32, i64, instrument_of, is_aged, is_simple, likely,
-    new_event, order_id_of, set_order_state, side_of, tif_stp_of, trades_plainly, u16, u32, u64, u8,
-    unlikely, what,
+    new_event, order_id_of, side_of, tif_stp_of, trades_plainly, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -293,12 +292,7 @@ cdef inline void remove(Market* m, Instrument* book, Position* p, u32 slot, u32 
     put_back(m, book, p, side, o.price, lots)
     book.working_orders -= 1
     p.owner.open_orders -= 1
-    o.prev = 0
-    o.next = 0
-    o.leaves = 0
-    set_order_state(o, CANCELLED)
-    if unlikely(is_aged(o)):
-        free_slot(m, slot, tag_of(account_of(p), o.key_lo))
+    retire(m, slot, CANCELLED)
 
 
 cdef inline bint cancel_side(Market* m, u32 slot, u8 side) noexcept nogil:
