@@ -2,8 +2,9 @@
 #
 # Each function does its command whole and says so, or changes nothing and leaves it to the ladder
 # of guards (orders.pyx, changes.pyx), which says what is wrong: here every guard is a bare test,
-# and any doubt is enough. What they do is what the ladder would. Both sides are compiled apart, so that
-# `side` is a constant in each. None is called when the command in hand has had an event already.
+# and any doubt is enough. What they do is what the ladder would. Both sides are compiled apart, so
+# that `side` is a constant in each. None is called when the command in hand has had an event
+# already.
 
 from exchange.engine.book cimport on_step, price_of, rest, slot_of, take_out
 from exchange.engine.ids cimport (
