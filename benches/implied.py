@@ -47,7 +47,7 @@ def listed(record: Record, mode: str) -> list[Record]:
     half = max(record["target_hi"] - MIDDLE, MIDDLE - record["target_lo"])
     spread = dict.fromkeys(COMMAND_FIELDS, 0) | {
         "kind": CommandKind.LIST_COMBINATION, "instrument": number, "quantity": 0xF1,  # 1, -1
-        "key_lo": near | near + 1 << 16, "target_lo": -half, "target_hi": half,
+        "key_lo": near | near + 1 << 16, "target_lo": -half & (1 << 64) - 1, "target_hi": half,
     }  # fmt: skip
     switch = dict.fromkeys(COMMAND_FIELDS, 0) | {
         "kind": CommandKind.SET_IMPLIED, "instrument": number, "tif": int(mode == "on"),
