@@ -1,6 +1,6 @@
 """The core's speed: seeded flows through ``Engine.apply``, with rivals and floors in the same run.
 
-    hourbook bench core [--json] [--flow DIR] [--rival PATH]
+    hourbook bench core [--json] [--flow DIR] [--rival PATH] [--instructions]
 
 Every round times, one after another, the floor, the core in batches, in slices of 64 and one
 command a call, and the rival. A figure is the median over the rounds; a ratio is the median of
@@ -166,8 +166,13 @@ def flow_rows(
     yield compared(f"{name}.slices_of_64", done, "sliced", "part", f"{name}.batch")
     yield compared(f"{name}.one_a_call", done, "single", "part", f"{name}.batch")
     if count_instructions:
-        count_of = instructions_per_command(subject.path, subject.skip)
-        yield row(f"{name}.instructions", count_of, "instructions/command")
+        yield instruction_row(subject)
+
+
+def instruction_row(subject: Subject) -> Row:
+    """What callgrind counts of a flow. Raises RuntimeError without valgrind."""
+    value = instructions_per_command(subject.path, subject.skip)
+    return row(f"{subject.name}.instructions", value, "instructions/command")
 
 
 def package_rows(subject: Subject) -> Iterator[Row]:
@@ -191,6 +196,9 @@ def all_rows(options: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         subjects = list(own_subjects(Path(folder), options.workloads, options.commands))
         given = [] if options.flow is None else list(given_subjects(options.flow))
+        if options.instructions:
+            yield from map(instruction_row, (*subjects, *given))
+            return
         for subject in (*subjects, *given):
             counted = shutil.which("valgrind") is not None
             yield from flow_rows(subject, options.rounds, options.rival, count_instructions=counted)
@@ -203,6 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="one JSON object per row")
     parser.add_argument("--flow", type=Path, help="a folder of raw flow files to time as well")
     parser.add_argument("--rival", type=Path, help="an external engine: PATH FLOW 1 --skip N")
+    parser.add_argument("--instructions", action="store_true", help="count them, time nothing")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--commands", type=int, default=COMMANDS)
     parser.add_argument("--workloads", nargs="+", choices=PROFILES, default=list(PROFILES))

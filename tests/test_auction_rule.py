@@ -264,9 +264,7 @@ def test_whole_auctions_agree(seed: int) -> None:
     random, machines = Random(seed), (Oracle(), Engine())
     opening = [
         pack(CommandKind.LIST, quantity=1, session=1, account=1, operator=1, target_hi=40),
-        pack(
-            CommandKind.SET_RISK, price=3, quantity=1 << 20, session=100, target_lo=1, target_hi=2
-        ),
+        pack(CommandKind.SET_RISK, price=3, quantity=1 << 20, session=99, target_lo=1, target_hi=2),
         *(
             pack(kind, account=n, instrument=n % 3, session=n % 3, quantity=500, target_hi=1,
                  price=(kind == CommandKind.DEPOSIT) << 40)

@@ -221,8 +221,10 @@ def test_a_minimum_trades_at_once_or_nothing_does(machine: type[Machine], tif: i
 
 @both
 def test_what_is_due_ends_before_the_commands_of_its_stamp(machine: type[Machine]) -> None:
-    """By (due, slot); an order that was cancelled or filled has nothing left to end."""
+    """By (due, slot); an order that was cancelled or filled has nothing left to end. They are the
+    first events of the first command, were it the plainest."""
     desk = Desk(machine())
+    session = desk.do(pack(CommandKind.LOGON, account=2))[0].order_id
     due = desk.stamp + SECOND
     later, sooner = desk.rest_until(1, due + 1), desk.rest_until(1, due)
     gone = desk.rest_until(1, due)
@@ -231,7 +233,7 @@ def test_what_is_due_ends_before_the_commands_of_its_stamp(machine: type[Machine
     desk.stamp = due - 1
     assert len(desk.enter(2, BUY, 1, 80)) == 1
     desk.stamp = due + SECOND
-    first, second, accepted = desk.enter(2, BUY, 1, 80)
+    first, second, accepted = desk.enter(2, BUY, 1, 80, session=session)
     assert [first.order_id, second.order_id] == [sooner, later]
     assert first.reason == second.reason == CancelReason.TIME_EXPIRED
     assert (accepted.kind, accepted.index) == (EventKind.ORDER_ACCEPTED, 2)

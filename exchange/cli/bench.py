@@ -42,6 +42,12 @@ def auction(context: typer.Context, as_json: Json = False) -> None:
     _run("auction", context.args, as_json)
 
 
+@app.command("implied", context_settings=PASS_ON)
+def implied(context: typer.Context, as_json: Json = False) -> None:
+    """Count what implied prices cost on a curve of 24 months, in instructions."""
+    _run("implied", context.args, as_json)
+
+
 @app.command("features", context_settings=PASS_ON)
 def features(context: typer.Context, as_json: Json = False) -> None:
     """Count what each feature of the core costs in instructions."""

@@ -26,7 +26,7 @@ from exchange.engine.state cimport (
     AT_MARKET, Auction, COLLECTED, Command, Event, FILLED, Instrument, Level, Market, NO_ASK,
     NO_BID, Order, Position, UNPRICED, WATCH_AUCTION, WATCH_STOPS, WORKING, account_of, auction_of,
     blank, collects, emit, ensure, event_of, i32, i64, is_featured, is_live, lots_of, order_id_of,
-    set_order_state, side_of, tif_stp_of, u32, u64, u8, unlikely, what,
+    prefetch, set_order_state, side_of, tif_stp_of, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.stops cimport elect, say_elected
 from exchange.engine.vocabulary cimport *
@@ -160,6 +160,7 @@ cdef void take_hand(Market* m, Party* t) noexcept nogil:
     t.slot = t.queue.head
     t.order = &m.orders[t.slot]
     t.position = &m.positions[t.order.position]
+    prefetch(&m.orders[t.order.next])
     t.lots = 0
     t.value = 0
     t.fees = 0

@@ -12,11 +12,11 @@ from exchange.engine.guards cimport (
 )
 from exchange.engine.ids cimport find_cell, find_key, slots_left, tag_of
 from exchange.engine.lifecycle cimport (
-    answered, cancel_order, keep_receipt, pick, reject, say_gone, shrink, take_away,
+    answered, cancel_order, keep_receipt, lessen, pick, reject, say_gone, shrink, take_away,
     withdraw,
 )
 from exchange.engine.matching cimport Incoming, run, run_special
-from exchange.engine.orders cimport Terms, accept_plain, accept_special
+from exchange.engine.orders cimport Terms, accept
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.stops cimport start_waiting, wait_elected
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
@@ -119,19 +119,8 @@ cdef void reduce_order(Market* m, Command* c) noexcept nogil:
     elif c.quantity >= o.leaves:
         cancel_order(m, slot, CANCEL_REASON_REDUCED)
     else:
-        lessen(m, book, p, o, slot, c.quantity)
+        lessen(m, book, p, o, slot, c.quantity, side_of(o))
     keep_receipt(m, c, c.account, first)
-
-
-cdef inline void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 slot,
-                        u32 lots) noexcept nogil:
-    """Take lots off a plain working order that keeps its place: ORDER_REDUCED."""
-    cdef u32 flags = side_of(o) << 1 | EVENT_FLAG_RESTING
-    o.leaves -= lots
-    book.levels[slot_of(book, o.price)].quantity -= lots
-    say_gone(emit(m, what(EVENT_KIND_ORDER_REDUCED, flags, CANCEL_REASON_REQUESTED), p.who), o,
-             order_id_of(m, slot), lots, o.leaves)
-    release(m, book, p, side_of(o), o.price, lots)
 
 
 cdef void reduce_special(Market* m, u32 slot, u32 lots) noexcept nogil:
@@ -265,10 +254,7 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
     take_away(m, slot, CANCEL_REASON_REPLACED)  # `rise` is from the hold with the old order
     terms.tag = tag_of(c.account, c.key_lo)
     terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
-    if likely(terms.tif <= TIME_IN_FORCE_DAY and terms.extra.features == 0 and not book.watched):
-        accept_plain(m, c, book, p.owner, &terms)
-    else:
-        accept_special(m, c, book, p.owner, &terms)
+    accept(m, c, book, p.owner, &terms)
 
 
 cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o, u32 slot,

@@ -4,156 +4,33 @@ Rules: docs/reference/engine.md. One call is one batch; it runs without the GIL.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.string cimport memset
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
 
-from exchange.engine.accounts cimport (
-    checkpoint, close_day, move_money, open_account, open_day, record, set_account, set_mode,
-    upgrade,
-)
-from exchange.engine.auction cimport indicate
+from exchange.engine.batch cimport apply_batch
 from exchange.engine.book cimport occupied_above, occupied_below, price_of
-from exchange.engine.changes cimport cancel, reduce_order, replace
-from exchange.engine.corrections cimport adjust, bust
 from exchange.engine.check cimport check_market
-from exchange.engine.combinations cimport list_combination
-from exchange.engine.ids cimport reserve_ids
-from exchange.engine.implied cimport set_implied
 from exchange.engine.image cimport image_of
-from exchange.engine.instruments cimport (
-    expire, list_instrument, mark, set_limits, set_risk, set_state, settle,
-)
-from exchange.engine.lifecycle cimport reject
-from exchange.engine.mass cimport kill, mass_cancel, resume
-from exchange.engine.offbook cimport transfer_lots
-from exchange.engine.orders cimport enter
-from exchange.engine.protections cimport set_breaker, set_feature, set_protections
-from exchange.engine.protection cimport set_protection
-from exchange.engine.quotes cimport mass_quote
 from exchange.engine.risk cimport hold_of, position_of, required_of
 from exchange.engine.safety cimport next_resume
 from exchange.engine.snapshot cimport image_in, image_out
-from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.stops cimport next_slice
 from exchange.engine.state cimport (
     LOSS_REACHED,
     Account, Cell, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Position,
-    auction_of, blank, collects, i32, i64, market_free, market_new, u32, u64, u8, working_of,
+    auction_of, collects, i32, i64, market_free, market_new, u32, u64, u8, working_of,
 )
-from exchange.engine.vocabulary cimport *
+from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW, LIMIT_QUANTITY
 
 import cython
 
+cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char*, Py_ssize_t)
+    int resize_bytes "_PyBytes_Resize"(PyObject**, Py_ssize_t)
+    char* bytes_of "PyBytes_AS_STRING"(PyObject*)
+
 BROKEN = {1: "out of memory", 2: "money overflowed", 3: "cash is not deposits less withdrawals",
           4: "a settlement's variations do not sum to zero", 5: "an invariant of the checked build"}
-
-
-cdef void operate_orders(Market* m, Command* c) noexcept nogil:
-    """What acts on many orders at once, on trades that were, and on how orders are watched."""
-    cdef u8 kind = c.kind
-    if kind == COMMAND_KIND_MASS_CANCEL:
-        mass_cancel(m, c)
-    elif kind == COMMAND_KIND_MASS_QUOTE:
-        mass_quote(m, c)
-    elif kind == COMMAND_KIND_SET_PROTECTION:
-        set_protection(m, c)
-    elif kind == COMMAND_KIND_KILL:
-        kill(m, c)
-    elif kind == COMMAND_KIND_RESUME:
-        resume(m, c)
-    elif kind == COMMAND_KIND_INDICATE:
-        indicate(m, c)
-    elif kind == COMMAND_KIND_BUST:
-        bust(m, c)
-    elif kind == COMMAND_KIND_ADJUST:
-        adjust(m, c)
-    elif kind == COMMAND_KIND_LIST_COMBINATION:
-        list_combination(m, c)
-    elif kind == COMMAND_KIND_TRANSFER:
-        transfer_lots(m, c)
-    elif kind == COMMAND_KIND_SET_PROTECTIONS:
-        set_protections(m, c)
-    elif kind == COMMAND_KIND_SET_BREAKER:
-        set_breaker(m, c)
-    elif kind == COMMAND_KIND_SET_FEATURE:
-        set_feature(m, c)
-    elif kind == COMMAND_KIND_SET_IMPLIED:
-        set_implied(m, c)
-    else:
-        reject(m, c, REASON_UNKNOWN_COMMAND, 0, kind)
-
-
-cdef void operate(Market* m, Command* c) noexcept nogil:
-    """Every command that is not an order."""
-    cdef u8 kind = c.kind
-    if kind == COMMAND_KIND_LOGON:
-        logon(m, c)
-    elif kind == COMMAND_KIND_LOGOFF:
-        logoff(m, c)
-    elif kind == COMMAND_KIND_ADVANCE_TIME:
-        blank(m, EVENT_KIND_TIME_ADVANCED, 0, 0, 0, 0).a = m.stamp
-    elif kind == COMMAND_KIND_RECOVERED:
-        recovered(m, c)
-    elif kind == COMMAND_KIND_LIST:
-        list_instrument(m, c)
-    elif kind == COMMAND_KIND_SET_LIMITS:
-        set_limits(m, c)
-    elif kind == COMMAND_KIND_SET_RISK:
-        set_risk(m, c)
-    elif kind == COMMAND_KIND_SET_STATE:
-        set_state(m, c)
-    elif kind == COMMAND_KIND_MARK:
-        mark(m, c)
-    elif kind == COMMAND_KIND_SETTLE:
-        settle(m, c)
-    elif kind == COMMAND_KIND_EXPIRE:
-        expire(m, c)
-    elif kind == COMMAND_KIND_OPEN_ACCOUNT:
-        open_account(m, c)
-    elif COMMAND_KIND_DEPOSIT <= kind <= COMMAND_KIND_FEE:
-        move_money(m, c)
-    elif kind == COMMAND_KIND_SET_ACCOUNT:
-        set_account(m, c)
-    elif kind == COMMAND_KIND_OPEN_DAY:
-        open_day(m, c)
-    elif kind == COMMAND_KIND_CLOSE_DAY:
-        close_day(m, c)
-    elif kind == COMMAND_KIND_UPGRADE:
-        upgrade(m, c)
-    elif kind == COMMAND_KIND_SET_MODE:
-        set_mode(m, c)
-    elif kind == COMMAND_KIND_RECORD:
-        record(m, c)
-    elif kind == COMMAND_KIND_CHECKPOINT:
-        checkpoint(m)
-    else:
-        operate_orders(m, c)
-
-
-cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 stamp) noexcept nogil:
-    cdef Command* c = <Command*>records
-    cdef Command* end = c + count
-    m.next_event = m.events
-    m.sequence = first
-    m.index = 0
-    if stamp > m.stamp:
-        m.stamp = stamp
-    reserve_ids(m, count)
-    fire_due(m)
-    while c != end:
-        if c.kind == COMMAND_KIND_ENTER:
-            enter(m, c)
-        elif c.kind == COMMAND_KIND_CANCEL:
-            cancel(m, c)
-        elif c.kind == COMMAND_KIND_REDUCE:
-            reduce_order(m, c)
-        elif c.kind == COMMAND_KIND_REPLACE:
-            replace(m, c)
-        else:
-            operate(m, c)
-        (m.next_event - 1).what |= EVENT_FLAG_LAST_IN_COMMAND << 8
-        m.sequence += 1
-        m.index = 0
-        c += 1
 
 
 @cython.final
@@ -192,12 +69,34 @@ cdef class Engine:
         if <size_t>records % sizeof(u64):  # a slice at an odd place: records are read by the word
             aligned = PyBytes_FromStringAndSize(<const char*>records, count * sizeof(Command))
             records = <const u8*><const char*>aligned
+        return self._apply(records, count, first_sequence, stamp_ns)
+
+    cdef bytes _apply(self, const u8* records, u64 count, u64 first, i64 stamp):
+        """Events are written into the bytes that are returned, unless they are many."""
+        cdef Market* m = self.m
+        cdef u64 room = 3 * count + 13
+        cdef PyObject* lent = new_bytes(NULL, room * sizeof(Event))
+        cdef Py_ssize_t size
+        if lent == NULL:
+            raise MemoryError("the events of a batch")
+        m.events = <Event*>bytes_of(lent)
+        m.end_event = m.events + room
         with nogil:
-            apply_batch(m, records, count, first_sequence, stamp_ns)
+            apply_batch(m, records, count, first, stamp)
+        size = <char*>m.next_event - <char*>m.events
+        if m.events == m.spare_events:
+            Py_DECREF(<object>lent)
+            lent = new_bytes(<char*>m.events, size)
+        else:
+            resize_bytes(&lent, size)
+        m.events = m.next_event = m.end_event = NULL
+        if lent == NULL:
+            raise MemoryError("the events of a batch")
+        out = <bytes>lent
+        Py_DECREF(out)  # what made it had counted once already
         if m.broken:
             raise AssertionError(f"the engine has stopped: {BROKEN[m.broken]}")
-        return PyBytes_FromStringAndSize(
-            <char*>m.events, <char*>m.next_event - <char*>m.events)
+        return out
 
     def next_deadline(self):
         """The stamp at which the next timer is due, 0 if none runs."""

@@ -141,13 +141,18 @@ cdef inline void remember(Market* m, Account* account, u32 tag, u32 slot) noexce
             free_slot(m, oldest, oldest_tag)
 
 
-cdef inline u64 fingerprint(Command* c) noexcept nogil:
-    """Of what a repeat must have equal: kind, side, tif, flags but MANUAL, instrument; price;
-    quantity, self-trade mode, features; target. Multilinear in the words of the record."""
+cdef inline u64 fingerprint_of(Command* c, bint targets) noexcept nogil:
+    """`fingerprint`; `targets`: the command's target may not be zero."""
     cdef u64* words = <u64*>c
     cdef u64 h = ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) * <u64>0x9E3779B97F4A7C15
                   + words[2] * <u64>0xBF58476D1CE4E5B9
                   + (words[3] & <u64>0xFFFF0000FFFFFFFF) * <u64>0x94D049BB133111EB)
-    if unlikely(words[4] | words[5]):
+    if targets:
         h += words[4] * <u64>0xD6E8FEB86659FD93 + words[5] * <u64>0xC2B2AE3D27D4EB4F
     return h
+
+
+cdef inline u64 fingerprint(Command* c) noexcept nogil:
+    """Of what a repeat must have equal: kind, side, tif, flags but MANUAL, instrument; price;
+    quantity, self-trade mode, features; target. Multilinear in the words of the record."""
+    return fingerprint_of(c, True)

@@ -9,7 +9,7 @@ from exchange.engine.combinations cimport charge_legs, contains, side_in, times
 from exchange.engine.implied cimport Source, find_source, trade_implied
 from exchange.engine.legterms cimport terms_now
 from exchange.engine.matching cimport meet_head, meet_own, settle_head
-from exchange.engine.risk cimport adverse_per_lot, charge, execute, position_of, rehold
+from exchange.engine.risk cimport adverse_per_lot, charge, execute, pay_house, position_of, rehold
 from exchange.engine.state cimport (
     Composite, Event, LegTerms, Level, NO_ASK, NO_BID, Order, Position, WATCH_IMPLIED, WATCH_LEGS,
     account_of, emit, event_of,
@@ -155,14 +155,11 @@ cdef void meet_combined(Market* m, Instrument* book, Incoming* t, i32 at) noexce
 
 cdef void book_trades(Market* m, Instrument* book, Incoming* t) noexcept nogil:
     """What the incoming order has traded so far, in its position and cash now."""
-    execute(m, book, &m.positions[t.position], t.side, t.lots, t.value, t.fees)
-    if t.house:
-        charge(m, m.accounts, 0, 0, t.house)
+    execute(m, book, &m.positions[t.position], t.side, t.lots, t.value, t.lots * book.taker_fee)
+    pay_house(m, book, t.lots)
     m.orders[t.slot].executed += <u32>t.lots
     t.lots = 0
     t.value = 0
-    t.fees = 0
-    t.house = 0
 
 
 cdef bint meet_implied(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil:

@@ -2,7 +2,7 @@
 
 from exchange.engine.book cimport slot_of, take_out
 from exchange.engine.ids cimport retire
-from exchange.engine.risk cimport put_back, rehold
+from exchange.engine.risk cimport put_back, rehold, release
 from exchange.engine.state cimport (
     CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, emit, i64,
     instrument_of, is_simple, likely, order_id_of, side_of, state_of, u16, u32, u64, u8, unlikely,
@@ -41,6 +41,17 @@ cdef inline void say_gone(Event* e, Order* o, u64 order_id, u32 lots,
     e.key_hi = o.key_hi
     e.a = o.session
     e.b = 0
+
+
+cdef inline void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 slot,
+                        u32 lots, u8 side) noexcept nogil:
+    """Take lots off a plain working order that keeps its place: ORDER_REDUCED."""
+    cdef u32 flags = <u32>side << 1 | EVENT_FLAG_RESTING
+    o.leaves -= lots
+    book.levels[slot_of(book, o.price)].quantity -= lots
+    say_gone(emit(m, what(EVENT_KIND_ORDER_REDUCED, flags, CANCEL_REASON_REQUESTED), p.who), o,
+             order_id_of(m, slot), lots, o.leaves)
+    release(m, book, p, side, o.price, lots)
 
 
 cdef inline void take_away(Market* m, u32 slot, u32 reason) noexcept nogil:

@@ -12,8 +12,7 @@ cdef struct Incoming:  # the caller sets slot, limit, need and order_id; `run` t
     u32 position, group, leaves
     u32 need  # lots it must be able to trade at once, or nothing happens
     u32 self_cancelled  # lots the self-trade rule took off it at the end
-    i64 lots, value, fees  # executed so far: lots, micro-dollars traded for, fees to pay
-    i64 house  # fees of both sides so far
+    i64 lots, value  # executed so far: lots, micro-dollars traded for
     u8 side, stp
     bint done  # cancelled whole by the self-trade rule DECREMENT
 

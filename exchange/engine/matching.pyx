@@ -13,7 +13,7 @@ from exchange.engine.ids cimport retire
 from exchange.engine.legs cimport match_watched
 from exchange.engine.lifecycle cimport cancel_for, say_gone, shrink, tell_group
 from exchange.engine.protection cimport count_quote
-from exchange.engine.risk cimport adverse_per_lot, charge, execute, rehold
+from exchange.engine.risk cimport adverse_per_lot, execute, pay_house, rehold
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
     WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32, i64, is_featured, likely,
@@ -74,19 +74,16 @@ cdef void prevent_self_trade(Market* m, u32 resting, Incoming* t) noexcept nogil
         t.leaves = 0
 
 
-cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, Order* maker,
-                       Position* p, u64 order_id, i64 price) noexcept nogil:
+cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u8 side,
+                       Order* maker, Position* p, u64 order_id, i64 price) noexcept nogil:
     """One match: the event, the resting side's books; the incoming side is summed in `t`."""
     cdef u32 lots = t.leaves if t.leaves < maker.leaves else maker.leaves
     cdef i64 value = lots * (price * book.tick_value)
     cdef i64 fee = lots * book.maker_fee
-    cdef i64 taker_fee = lots * book.taker_fee
-    cdef Event* e = emit(m, what(EVENT_KIND_TRADE, t.side << 1, 0), t.who)
+    cdef Event* e = emit(m, what(EVENT_KIND_TRADE, <u32>side << 1, 0), t.who)
     t.leaves -= lots
     t.lots += lots
     t.value += value
-    t.fees += taker_fee
-    t.house += fee + taker_fee
     maker.leaves -= lots
     maker.executed += lots
     level.quantity -= lots
@@ -96,12 +93,12 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, O
     e.leaves = t.leaves
     e.key_lo = order_id
     e.key_hi = <u64>maker.leaves << 32 | account_of(p)
-    e.a = -taker_fee
+    e.a = -<i64>lots * book.taker_fee
     e.b = -fee
     if p.adverse:  # else no order of the position has any
-        p.adverse -= lots * adverse_per_lot(book, 1 - t.side, price)
-    p.exposure[1 - t.side] -= lots  # they worked; `execute` adds them to net
-    execute(m, book, p, 1 - t.side, lots, value, fee)
+        p.adverse -= lots * adverse_per_lot(book, 1 - side, price)
+    p.exposure[1 - side] -= lots  # they worked; `execute` adds them to net
+    execute(m, book, p, 1 - side, lots, value, fee)
 
 
 cdef void refill(Market* m, Level* level, u32 slot) noexcept nogil:
@@ -140,18 +137,19 @@ cdef bint after_special(Market* m, Level* level, u32 slot) noexcept nogil:
     return again
 
 
-cdef inline void match(Market* m, Instrument* book, Incoming* t, bint special) noexcept nogil:
+cdef inline void match(Market* m, Instrument* book, Incoming* t, u8 side,
+                       bint special) noexcept nogil:
     """Trade until the incoming order is done or nothing within its limit is left."""
-    cdef u8 other = 1 - t.side
+    cdef u8 other = 1 - side
     cdef i32 at
     cdef i64 price
-    cdef u32 slot
+    cdef u32 slot, retired
     cdef Level* level
     cdef Order* maker
     cdef Position* p
     while t.leaves:
         at = book.best[other]
-        if not reaches(t.side, t.limit, at):
+        if not reaches(side, t.limit, at):
             return
         level = &book.levels[at]
         price = price_of(book, at)
@@ -162,18 +160,19 @@ cdef inline void match(Market* m, Instrument* book, Incoming* t, bint special) n
             if unlikely(p.owner.group == t.group):
                 prevent_self_trade(m, slot, t)
                 break  # the level may be gone
-            trade(m, book, level, t, maker, p, order_id_of(m, slot), price)
+            trade(m, book, level, t, side, maker, p, order_id_of(m, slot), price)
             if special and is_featured(maker) and after_special(m, level, slot):
                 if t.leaves == 0:
                     break
                 continue
             if maker.leaves:
                 break
-            slot = maker.next
-            level.head = slot
             p.owner.open_orders -= 1
             book.working_orders -= 1
-            retire(m, maker - m.orders, FILLED)
+            retired = slot
+            slot = maker.next
+            level.head = slot
+            retire(m, retired, FILLED)
             if slot == 0:
                 level.tail = 0
                 vacate(book, at)
@@ -218,8 +217,8 @@ cdef void meet_head(Market* m, Instrument* book, Incoming* t, i32 at) noexcept n
     """One trade with the oldest order of a level, which is nobody's own."""
     cdef Level* level = &book.levels[at]
     cdef Order* maker = &m.orders[level.head]
-    trade(m, book, level, t, maker, &m.positions[maker.position], order_id_of(m, level.head),
-          price_of(book, at))
+    trade(m, book, level, t, t.side, maker, &m.positions[maker.position],
+          order_id_of(m, level.head), price_of(book, at))
     settle_head(m, book, at)
 
 
@@ -236,7 +235,7 @@ cdef void finish(Market* m, Incoming* t, u16 remainder) noexcept nogil:
 
 
 cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder,
-                              bint special) noexcept nogil:
+                              u8 side, bint special) noexcept nogil:
     cdef Order* o = &m.orders[t.slot]
     cdef Position* p = &m.positions[o.position]
     cdef u32 before = o.executed  # implied trades add to it at once
@@ -244,19 +243,17 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
     t.group = p.owner.group
     t.position = o.position
     t.leaves = o.leaves
-    t.side = side_of(o)
+    t.side = side
     t.stp = tif_stp_of(o) >> 4
     t.self_cancelled = 0
     t.lots = 0
     t.value = 0
-    t.fees = 0
-    t.house = 0
     t.done = False
     if t.need == 0 or reachable(m, book, t, t.need) >= t.need:
         if special and book.watched & (WATCH_LEGS | WATCH_IMPLIED):
             match_watched(m, book, t)
         else:
-            match(m, book, t, special)
+            match(m, book, t, side, special)
     elif remainder != CANCEL_REASON_FOK_UNFILLED:
         remainder = CANCEL_REASON_MINIMUM_UNFILLED
     if special and is_featured(o) and (t.lots or o.executed != before):
@@ -268,18 +265,17 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
         event_of(m, head).leaves = hide(m, t.slot) if special and is_featured(o) else t.leaves
         book.working_orders += 1
         p.owner.open_orders += 1
-        p.exposure[t.side] += t.leaves
-        p.adverse += t.leaves * adverse_per_lot(book, t.side, o.price)
-        rest(m, book, t.slot, t.side, t.limit)
+        p.exposure[side] += t.leaves
+        p.adverse += t.leaves * adverse_per_lot(book, side, o.price)
+        rest(m, book, t.slot, side, t.limit)
     else:
         finish(m, t, remainder)
     if special and book.watched & WATCH_LEGS:  # the legs have been executed
         rehold(m, book, p)
         charge_legs(m, p)
     elif t.lots:
-        execute(m, book, p, t.side, t.lots, t.value, t.fees)
-        if t.house:
-            charge(m, &m.accounts[0], 0, 0, t.house)
+        execute(m, book, p, side, t.lots, t.value, t.lots * book.taker_fee)
+        pay_house(m, book, t.lots)
     else:
         rehold(m, book, p)
 
@@ -290,10 +286,13 @@ cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder)
     `head` is the index of the event that announced the order: its leaves become what rests.
     Neither the order nor the book is special.
     """
-    pass_through(m, book, t, head, remainder, False)
+    if side_of(&m.orders[t.slot]):
+        pass_through(m, book, t, head, remainder, 1, False)
+    else:
+        pass_through(m, book, t, head, remainder, 0, False)
 
 
 cdef void run_special(Market* m, Instrument* book, Incoming* t, u32 head,
                       u16 remainder) noexcept nogil:
     """`run` where the order or the book may be special."""
-    pass_through(m, book, t, head, remainder, True)
+    pass_through(m, book, t, head, remainder, side_of(&m.orders[t.slot]), True)

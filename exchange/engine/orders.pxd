@@ -21,7 +21,5 @@ cdef struct Terms:  # what a new order is made of, once its guards have passed
 
 cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil
 cdef void enter(Market* m, Command* c) noexcept nogil
-cdef void accept_plain(Market* m, Command* c, Instrument* book, Account* account,
-                       Terms* terms) noexcept nogil
-cdef void accept_special(Market* m, Command* c, Instrument* book, Account* account,
-                         Terms* terms) noexcept nogil
+cdef void accept(Market* m, Command* c, Instrument* book, Account* account,
+                 Terms* terms) noexcept nogil

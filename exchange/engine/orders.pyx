@@ -1,4 +1,8 @@
-"""Enter: guards in documented precedence, then the effect. Other order commands: changes.pyx."""
+"""Enter: guards in documented precedence, then the effect. Other order commands: changes.pyx.
+
+What a plain order is asked and does is said again, shorter, in plain.pxd: it comes here on any
+doubt.
+"""
 
 from libc.stdlib cimport realloc
 from libc.string cimport memset
@@ -20,7 +24,7 @@ from exchange.engine.ids cimport (
     fill_cell, find_cell, fingerprint, remember, slots_left, tag_of, take_slot,
 )
 from exchange.engine.lifecycle cimport answer_again, reject
-from exchange.engine.matching cimport Incoming, run, run_special
+from exchange.engine.matching cimport Incoming, run_special
 from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold
 from exchange.engine.stops cimport start_waiting
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value, within_band
@@ -123,12 +127,9 @@ cdef void make_special(Market* m, Event* accepted, u32 slot, Extra* extra) noexc
     accepted.b |= <i64>(extra.features & 0xFF) << 16 | <i64>extra.display << 32
 
 
-cdef inline void accept(Market* m, Command* c, Instrument* book, Account* account,
-                        Terms* terms, bint plain) noexcept nogil:
-    """A new order under the command's key: ORDER_ACCEPTED, its trades, its rest or its end.
-
-    `plain`: a limit order, GTC or DAY, of which `terms` says nothing more.
-    """
+cdef void place(Market* m, Command* c, Instrument* book, Account* account,
+                Terms* terms) noexcept nogil:
+    """A new order under the command's key: ORDER_ACCEPTED, its trades, its rest or its end."""
     cdef Position* p = &m.positions[terms.at]
     cdef u32 slot = take_slot(m)
     cdef Order* o = &m.orders[slot]
@@ -142,7 +143,7 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     o.position = terms.at
     o.key_lo = c.key_lo
     o.key_hi = c.key_hi
-    o.price = c.price if plain else terms.price
+    o.price = terms.price
     o.fingerprint = fingerprint(c)
     o.session = c.session
     o.traits = traits_of(side, terms.tif | c.stp << 4, WORKING)
@@ -157,21 +158,21 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     e.key_hi = c.key_hi
     e.a = c.session
     e.b = terms.tif | <i64>c.stp << 8
-    if not plain and terms.expiry != 0:
+    if terms.expiry != 0:
         start_expiry(m, slot, terms.expiry)
-    if not plain and book.watched & WATCH_LEGS:
+    if book.watched & WATCH_LEGS:
         o.traits |= <u32>COMBINED << 24
-    if not plain and terms.extra.features != 0:
+    if terms.extra.features != 0:
         make_special(m, e, slot, &terms.extra)
         if terms.extra.features & ORDER_FEATURE_STOP:
             e.leaves = 0
             start_waiting(m, book, slot)
             return
-    if not plain and unlikely(collects(book)):
+    if unlikely(collects(book)):
         e.leaves = join(m, book, slot, c.flags & COMMAND_FLAG_MARKET)
         return
-    if likely((plain or (terms.rests and not book.watched & (WATCH_LEGS | WATCH_IMPLIED)))
-              and not reaches(side, terms.slot, book.best[1 - side])):
+    if (terms.rests and not book.watched & (WATCH_LEGS | WATCH_IMPLIED)
+            and not reaches(side, terms.slot, book.best[1 - side])):
         # nothing to trade with: what the guards foresaw is what happens
         e.leaves = c.quantity
         book.working_orders += 1
@@ -184,23 +185,16 @@ cdef inline void accept(Market* m, Command* c, Instrument* book, Account* accoun
     e.leaves = 0
     t.slot = slot
     t.limit = terms.slot
-    t.need = 0 if plain else terms.need
-    if plain:
-        run(m, book, &t, m.index - 1, 0)
-    else:
-        run_special(m, book, &t, m.index - 1, terms.remainder)
+    t.need = terms.need
+    run_special(m, book, &t, m.index - 1, terms.remainder)
 
 
-cdef void accept_plain(Market* m, Command* c, Instrument* book, Account* account,
-                       Terms* terms) noexcept nogil:
-    accept(m, c, book, account, terms, True)
-
-
-cdef void accept_special(Market* m, Command* c, Instrument* book, Account* account,
-                         Terms* terms) noexcept nogil:
+cdef void accept(Market* m, Command* c, Instrument* book, Account* account,
+                 Terms* terms) noexcept nogil:
+    """`place`, and what follows from its trades."""
     cdef u32 first = m.index
-    accept(m, c, book, account, terms, False)
-    if unlikely(book.watched):
+    place(m, c, book, account, terms)
+    if book.watched:
         aftermath(m, book, first)
 
 
@@ -301,7 +295,7 @@ cdef void enter_combined(Market* m, Command* c, Instrument* book, Account* accou
         if position_of(account, made.leg[i]) == 0:
             open_position(m, c.account, made.leg[i])
     specify(c, book, terms)
-    accept_special(m, c, book, account, terms)
+    accept(m, c, book, account, terms)
 
 
 cdef bint refuse_feature(Market* m, Command* c) noexcept nogil:
@@ -392,9 +386,6 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
         return
     if unlikely(terms.at == 0):
         terms.at = open_position(m, c.account, c.instrument)
-    if likely(not special):
-        accept(m, c, book, account, &terms, True)
-        return
     terms.price = price
     specify(c, book, &terms)
-    accept_special(m, c, book, account, &terms)
+    accept(m, c, book, account, &terms)

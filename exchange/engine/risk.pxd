@@ -122,3 +122,10 @@ cdef inline void execute(Market* m, Instrument* i, Position* p, u8 side, i64 lot
     hold = hold_for(i, p) + p.adverse
     charge(m, p.owner, hold - p.hold, unrealized, -fee)
     p.hold = hold
+
+
+cdef inline void pay_house(Market* m, Instrument* i, i64 lots) noexcept nogil:
+    """The house's account has what both sides pay for traded lots."""
+    cdef i64 fees = lots * (i.maker_fee + i.taker_fee)
+    if fees:
+        charge(m, m.accounts, 0, 0, fees)

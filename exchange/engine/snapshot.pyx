@@ -104,6 +104,8 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.events = of.events
     m.next_event = of.next_event
     m.end_event = of.end_event
+    m.spare_events = of.spare_events
+    m.spare_room = of.spare_room
     m.orders = of.orders
     m.extras = of.extras
     m.cells = of.cells

@@ -4,9 +4,11 @@
 # stand for "none"; both sides of a book share one array of levels because it is never crossed.
 
 from exchange.engine.vocabulary cimport (
-    LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL, TRADING_STATE_CONTINUOUS,
+    EVENT_FLAG_LAST_IN_COMMAND, LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL,
+    TRADING_STATE_CONTINUOUS,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 ctypedef uint8_t u8
 ctypedef uint16_t u16
@@ -26,7 +28,14 @@ cdef extern from *:
     #define HB_ENSURE(m, holds) ((void)0)
     #endif
     typedef __int128 hb_i128;
+    #include <string.h>
+    static inline uint64_t hb_word(const void* at) {
+        uint64_t word;
+        memcpy(&word, at, sizeof word);
+        return word;
+    }
     """
+    u64 word_at "hb_word"(const void*) noexcept nogil  # two neighbouring fields of four bytes
     bint likely "HB_LIKELY"(bint) noexcept nogil
     bint unlikely "HB_UNLIKELY"(bint) noexcept nogil
     void prefetch "HB_PREFETCH"(const void*) noexcept nogil
@@ -191,7 +200,7 @@ cdef struct Instrument:  # 256 bytes
     u32 trades  # CONTINUOUS, and the market's mode NORMAL
     u32 watched  # Watch: what has to be looked at after its orders traded
     u32 product, spare  # its number
-    u64 spares[3]
+    u64 spares[4]
 
 cdef enum Watch:
     WATCH_STOPS = 1  # orders wait for a price
@@ -272,7 +281,7 @@ cdef struct Expiry:  # 16 bytes
 
 cdef struct Market:
     # what the current command writes
-    Event* events  # the buffer; it may move when it grows
+    Event* events  # the buffer: what the caller will be given, or, of more, the spare one
     Event* next_event
     Event* end_event
     u64 sequence
@@ -326,6 +335,8 @@ cdef struct Market:
     u32 halt_count  # instruments with a stamp to resume at
     u32 features_off  # bits by Feature
     u64 day_first  # sequence of the command that opened the day
+    Event* spare_events
+    u64 spare_room  # events
     u64* corrected  # match numbers of trades of the day that were busted or adjusted, ascending
     u32 corrected_count
     u32 leg_change_count
@@ -352,6 +363,11 @@ cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogi
     book.trades = state == TRADING_STATE_CONTINUOUS and m.mode == MODE_NORMAL
     if m.combined_count:
         refresh_combined(m)
+
+
+cdef inline bint trades_plainly(Instrument* book) noexcept nogil:
+    """Orders may come in, and nothing watches: `trades` and `watched` in one test."""
+    return word_at(&book.trades) == 1
 
 
 cdef inline bint collects(Instrument* book) noexcept nogil:
@@ -446,18 +462,36 @@ cdef inline void set_order_state(Order* o, u8 state) noexcept nogil:
     o.traits = (o.traits & <u32>0xFF00FFFF) | <u32>state << 16
 
 
-cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
-    """The next event with its first 24 bytes; the caller writes every other field."""
+cdef inline void copy_key(u64* to, const u64* of) noexcept nogil:
+    """Both halves of a key at once."""
+    memcpy(to, of, 16)
+
+
+cdef inline Event* new_event(Market* m, u32 index, u64 who) noexcept nogil:
+    """The event of this index in its command; the caller writes all but these 20 bytes."""
     cdef Event* e = m.next_event
     if unlikely(e == m.end_event):
         e = grow_events(m)
     m.next_event = e + 1
     e.sequence = m.sequence
-    e.index = m.index
-    m.index += 1
-    e.what = what
+    e.index = index
     e.who = who
     return e
+
+
+cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
+    """The next event with its first 24 bytes; the caller writes every other field."""
+    cdef u32 index = m.index
+    cdef Event* e = new_event(m, index, who)
+    m.index = index + 1
+    e.what = what
+    return e
+
+
+cdef inline void end_command(Market* m) noexcept nogil:
+    """What was said last is the last that the command says."""
+    (m.next_event - 1).what |= EVENT_FLAG_LAST_IN_COMMAND << 8
+    m.index = 0
 
 
 cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrument,

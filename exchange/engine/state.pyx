@@ -2,6 +2,7 @@
 pages only when they are touched, and has them back when they are released."""
 
 from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy
 
 from exchange.engine.vocabulary cimport *
 
@@ -72,14 +73,11 @@ cdef Market* market_new() except NULL:
     m.accountable = <u8*>reserve(m.position_capacity)
     m.corrected = <u64*>reserve(LIMIT_CORRECTIONS * sizeof(u64))
     m.leg_changes = <LegTerms*>reserve(LIMIT_LEG_CHANGES * sizeof(LegTerms))
-    m.cell_shift = 32 - 14
-    m.cell_mask = (1 << 14) - 1
-    m.cell_room = 1 << 13
+    m.cell_shift = 32 - 17  # a small market never has to grow it
+    m.cell_mask = (1 << 17) - 1
+    m.cell_room = 1 << 16
     m.cells = <Cell*>calloc(<size_t>m.cell_mask + 1, sizeof(Cell))
-    m.events = <Event*>calloc(4096, sizeof(Event))
-    m.next_event = m.events
-    m.end_event = m.events + 4096
-    if m.cells == NULL or m.events == NULL:
+    if m.cells == NULL:
         raise MemoryError("the engine's state")
     m.order_top = 1
     m.position_top = 1
@@ -123,21 +121,28 @@ cdef void market_free(Market* m) noexcept:
         release_block(<void*><size_t>block)
     free(m.cells)
     free(m.picked)
-    free(m.events)
+    free(m.spare_events)
     free(m)
 
 
 cdef Event* grow_events(Market* m) noexcept nogil:
-    """Twice the event buffer; its next free event. Without memory the engine cannot tell what it
-    did: it stops."""
+    """More room for events, in the spare buffer; the next free one. Without memory the engine
+    cannot tell what it did: it stops."""
     cdef u64 count = m.end_event - m.events
-    cdef Event* grown = <Event*>realloc(m.events, 2 * count * sizeof(Event))
-    if grown == NULL:
-        m.broken = 1
-        return m.end_event - 1
-    m.events = grown
-    m.end_event = grown + 2 * count
-    return grown + count
+    cdef bint moves = m.events != m.spare_events
+    cdef Event* grown
+    if m.spare_room < 2 * count:
+        grown = <Event*>realloc(m.spare_events, 2 * count * sizeof(Event))
+        if grown == NULL:
+            m.broken = 1
+            return m.end_event - 1
+        m.spare_events = grown
+        m.spare_room = 2 * count
+    if moves:
+        memcpy(m.spare_events, m.events, count * sizeof(Event))
+    m.events = m.spare_events
+    m.end_event = m.events + m.spare_room
+    return m.events + count
 
 
 cdef bint legs_open(Market* m, u32 instrument) noexcept nogil:

@@ -1,0 +1,155 @@
+"""``hourbook bench implied``: what implied prices cost on a curve of 24 months.
+
+A seeded flow of new orders, cancels, replacements, IOC and market orders over 24 monthly futures
+and the 23 calendar spreads between neighbours, each book holding about a hundred orders. Callgrind
+counts instructions a command: of the months' commands alone, where no spread is listed; of all
+commands, with implied prices off; and of all, with them on, so that each may trade through three
+books. Load does not matter.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from benches.instructions import count
+from benches.rows import Row, publish, row
+from benches.workloads import MIDDLE, Draw, Profile
+from exchange.engine import Engine
+from exchange.messages import (
+    COMMAND,
+    COMMAND_BYTES,
+    COMMAND_FIELDS,
+    EVENT,
+    CommandFlag,
+    CommandKind,
+    EventKind,
+)
+from exchange.sim.flow import START_NS, Flow, fill_books, prepare
+from exchange.sim.flow_records import apply_all
+
+MONTHS: Final = 24
+BOOKS: Final = 2 * MONTHS - 1  # spread MONTHS + i is of the months i and i + 1
+CURVE: Final = Profile(20, (45, 40, 5, 5, 3, 2), 100 * BOOKS, 300, symbols=BOOKS)
+COMMANDS: Final = 60_000
+MODES: Final = ("outright", "off", "on")
+Record = dict[str, int]
+
+
+def listed(record: Record, mode: str) -> list[Record]:
+    """The command as it is, or what makes a spread of the book that it lists."""
+    number, kind = record["instrument"], record["kind"]
+    if number < MONTHS or kind not in (CommandKind.LIST, CommandKind.SET_RISK):
+        return [record]
+    if kind == CommandKind.SET_RISK:
+        return [record | {"price": 0, "target_lo": 0, "target_hi": 0}]  # its legs hold and pay
+    near = number - MONTHS
+    half = max(record["target_hi"] - MIDDLE, MIDDLE - record["target_lo"])
+    spread = dict.fromkeys(COMMAND_FIELDS, 0) | {
+        "kind": CommandKind.LIST_COMBINATION, "instrument": number, "quantity": 0xF1,  # 1, -1
+        "key_lo": near | near + 1 << 16, "target_lo": -half & (1 << 64) - 1, "target_hi": half,
+    }  # fmt: skip
+    switch = dict.fromkeys(COMMAND_FIELDS, 0) | {
+        "kind": CommandKind.SET_IMPLIED, "instrument": number, "tif": int(mode == "on"),
+    }  # fmt: skip
+    return [spread, switch]
+
+
+def ordered(record: Record) -> Record:
+    """An order's command; a spread's price lies around zero."""
+    named = record["kind"] in (CommandKind.CANCEL, CommandKind.REDUCE)
+    if record["instrument"] < MONTHS or named or record["flags"] & CommandFlag.MARKET:
+        return record
+    return record | {"price": record["price"] - MIDDLE}
+
+
+def changed(batches: list[bytes], mode: str) -> list[bytes]:
+    """The batches as a mode has them."""
+    out = []
+    for batch in batches:
+        records = [
+            dict(zip(COMMAND_FIELDS, fields, strict=True)) for fields in COMMAND.iter_unpack(batch)
+        ]
+        if mode == "outright":
+            records = [record for record in records if record["instrument"] < MONTHS]
+        else:
+            records = [ordered(record) for record in records]
+        out.append(b"".join(COMMAND.pack(*record.values()) for record in records))
+    return out
+
+
+def opened(batches: list[bytes], mode: str) -> list[bytes]:
+    """The setup as a mode has it."""
+    out = []
+    for batch in batches:
+        for fields in COMMAND.iter_unpack(batch):
+            record = dict(zip(COMMAND_FIELDS, fields, strict=True))
+            account = record["kind"] in (CommandKind.OPEN_ACCOUNT, CommandKind.LOGON)
+            if mode == "outright" and not account and record["instrument"] >= MONTHS:
+                continue
+            parts = [record] if account else listed(record, mode)
+            out += [COMMAND.pack(*part.values()) for part in parts]
+    return [b"".join(out)]
+
+
+def flow_of(mode: str) -> Flow:
+    raw = b"".join(Draw(CURVE, CURVE.seed).records(COMMANDS))
+    flow = prepare(raw, CURVE.resting)
+    timed = changed(flow.timed, mode)
+    return Flow(
+        setup=opened(flow.setup, mode),
+        prefix=changed(flow.prefix, mode),
+        timed=timed,
+        commands=0,
+        timed_commands=sum(map(len, timed)) // COMMAND_BYTES,
+    )
+
+
+def run(mode: str) -> None:
+    """What callgrind watches."""
+    flow = flow_of(mode)
+    engine = Engine()
+    apply_all(engine.apply, flow.timed, fill_books(flow, engine), START_NS)
+
+
+def implied_trades(flow: Flow) -> int:
+    """How many trades went through an implied price. Raises RuntimeError if none did."""
+    engine = Engine()
+    sequence = fill_books(flow, engine)
+    found = 0
+    for batch in flow.timed:
+        events = engine.apply(batch, sequence, START_NS)
+        executed = [e for e in EVENT.iter_unpack(events) if e[2] == EventKind.ORDER_EXECUTED]
+        found += len(executed) // 3
+        sequence += len(batch) // COMMAND_BYTES
+    if found == 0:
+        raise RuntimeError("nothing traded through an implied price")
+    return found
+
+
+def rows() -> Iterator[Row]:
+    base = 0.0
+    for mode in MODES:
+        flow = flow_of(mode)
+        value = count(["-m", "benches.implied", "--counted", mode]) / flow.timed_commands
+        base = base or value
+        yield row(f"implied.{mode}", value, "instructions/command", base, "implied.outright")
+        if mode == "on":
+            yield row("implied.trades", implied_trades(flow), "trades through an implied price")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="hourbook bench implied", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="one JSON object a row")
+    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    parser.add_argument("--counted", choices=MODES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.counted:
+        run(options.counted)
+        return 0
+    publish(rows(), as_json=options.json, record=options.record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

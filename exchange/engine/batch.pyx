@@ -1,0 +1,150 @@
+"""A batch of commands, one after another: who does each."""
+
+from exchange.engine.accounts cimport (
+    checkpoint, close_day, move_money, open_account, open_day, record, set_account, set_mode,
+    upgrade,
+)
+from exchange.engine.auction cimport indicate
+from exchange.engine.changes cimport cancel, reduce_order, replace
+from exchange.engine.combinations cimport list_combination
+from exchange.engine.corrections cimport adjust, bust
+from exchange.engine.ids cimport reserve_ids
+from exchange.engine.implied cimport set_implied
+from exchange.engine.instruments cimport (
+    expire, list_instrument, mark, set_limits, set_risk, set_state, settle,
+)
+from exchange.engine.lifecycle cimport reject
+from exchange.engine.mass cimport kill, mass_cancel, resume
+from exchange.engine.offbook cimport transfer_lots
+from exchange.engine.orders cimport enter
+from exchange.engine.plain cimport cancel_plain, enter_plain, reduce_plain, replace_plain
+from exchange.engine.protection cimport set_protection
+from exchange.engine.protections cimport set_breaker, set_feature, set_protections
+from exchange.engine.quotes cimport mass_quote
+from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
+from exchange.engine.state cimport Command, Market, blank, end_command, i64, likely, u64, u8
+from exchange.engine.vocabulary cimport *
+
+
+cdef void operate_orders(Market* m, Command* c) noexcept nogil:
+    """What acts on many orders at once, on trades that were, and on how orders are watched."""
+    cdef u8 kind = c.kind
+    if kind == COMMAND_KIND_MASS_CANCEL:
+        mass_cancel(m, c)
+    elif kind == COMMAND_KIND_MASS_QUOTE:
+        mass_quote(m, c)
+    elif kind == COMMAND_KIND_SET_PROTECTION:
+        set_protection(m, c)
+    elif kind == COMMAND_KIND_KILL:
+        kill(m, c)
+    elif kind == COMMAND_KIND_RESUME:
+        resume(m, c)
+    elif kind == COMMAND_KIND_INDICATE:
+        indicate(m, c)
+    elif kind == COMMAND_KIND_BUST:
+        bust(m, c)
+    elif kind == COMMAND_KIND_ADJUST:
+        adjust(m, c)
+    elif kind == COMMAND_KIND_LIST_COMBINATION:
+        list_combination(m, c)
+    elif kind == COMMAND_KIND_TRANSFER:
+        transfer_lots(m, c)
+    elif kind == COMMAND_KIND_SET_PROTECTIONS:
+        set_protections(m, c)
+    elif kind == COMMAND_KIND_SET_BREAKER:
+        set_breaker(m, c)
+    elif kind == COMMAND_KIND_SET_FEATURE:
+        set_feature(m, c)
+    elif kind == COMMAND_KIND_SET_IMPLIED:
+        set_implied(m, c)
+    else:
+        reject(m, c, REASON_UNKNOWN_COMMAND, 0, kind)
+
+
+cdef void operate(Market* m, Command* c) noexcept nogil:
+    """A command by the ladder of its guards."""
+    cdef u8 kind = c.kind
+    if kind == COMMAND_KIND_ENTER:
+        enter(m, c)
+    elif kind == COMMAND_KIND_CANCEL:
+        cancel(m, c)
+    elif kind == COMMAND_KIND_REDUCE:
+        reduce_order(m, c)
+    elif kind == COMMAND_KIND_REPLACE:
+        replace(m, c)
+    elif kind == COMMAND_KIND_LOGON:
+        logon(m, c)
+    elif kind == COMMAND_KIND_LOGOFF:
+        logoff(m, c)
+    elif kind == COMMAND_KIND_ADVANCE_TIME:
+        blank(m, EVENT_KIND_TIME_ADVANCED, 0, 0, 0, 0).a = m.stamp
+    elif kind == COMMAND_KIND_RECOVERED:
+        recovered(m, c)
+    elif kind == COMMAND_KIND_LIST:
+        list_instrument(m, c)
+    elif kind == COMMAND_KIND_SET_LIMITS:
+        set_limits(m, c)
+    elif kind == COMMAND_KIND_SET_RISK:
+        set_risk(m, c)
+    elif kind == COMMAND_KIND_SET_STATE:
+        set_state(m, c)
+    elif kind == COMMAND_KIND_MARK:
+        mark(m, c)
+    elif kind == COMMAND_KIND_SETTLE:
+        settle(m, c)
+    elif kind == COMMAND_KIND_EXPIRE:
+        expire(m, c)
+    elif kind == COMMAND_KIND_OPEN_ACCOUNT:
+        open_account(m, c)
+    elif COMMAND_KIND_DEPOSIT <= kind <= COMMAND_KIND_FEE:
+        move_money(m, c)
+    elif kind == COMMAND_KIND_SET_ACCOUNT:
+        set_account(m, c)
+    elif kind == COMMAND_KIND_OPEN_DAY:
+        open_day(m, c)
+    elif kind == COMMAND_KIND_CLOSE_DAY:
+        close_day(m, c)
+    elif kind == COMMAND_KIND_UPGRADE:
+        upgrade(m, c)
+    elif kind == COMMAND_KIND_SET_MODE:
+        set_mode(m, c)
+    elif kind == COMMAND_KIND_RECORD:
+        record(m, c)
+    elif kind == COMMAND_KIND_CHECKPOINT:
+        checkpoint(m)
+    else:
+        operate_orders(m, c)
+
+
+cdef inline bint do_plainly(Market* m, Command* c) noexcept nogil:
+    """Whether the command was a plain order's, and is done."""
+    if likely(c.kind == COMMAND_KIND_ENTER):
+        return enter_plain(m, c)
+    if likely(c.kind == COMMAND_KIND_CANCEL):
+        return cancel_plain(m, c)
+    if likely(c.kind == COMMAND_KIND_REPLACE):
+        return replace_plain(m, c)
+    return c.kind == COMMAND_KIND_REDUCE and reduce_plain(m, c)
+
+
+cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 stamp) noexcept nogil:
+    cdef Command* c = <Command*>records
+    cdef Command* end = c + count
+    m.next_event = m.events
+    m.sequence = first
+    m.index = 0
+    if stamp > m.stamp:
+        m.stamp = stamp
+    reserve_ids(m, count)
+    fire_due(m)
+    if m.index:  # timers have spoken first, under the first command's sequence
+        operate(m, c)
+        end_command(m)
+        m.sequence += 1
+        c += 1
+    while c != end:
+        if not do_plainly(m, c):
+            operate(m, c)
+            end_command(m)
+        m.sequence += 1
+        c += 1
