@@ -242,6 +242,19 @@ def test_what_is_due_ends_before_the_commands_of_its_stamp(machine: type[Machine
 
 
 @both
+def test_a_cancelled_order_takes_its_end_along(machine: type[Machine]) -> None:
+    """On the plain order's way as on the other: nothing is due any more."""
+    for logged_on in (False, True):
+        desk = Desk(machine())
+        session = desk.do(pack(CommandKind.LOGON, account=1))[0].order_id if logged_on else 0
+        order = desk.rest_until(1, desk.stamp + SECOND)
+        (gone,) = desk.name(CommandKind.CANCEL, 1, order, session=session)
+        assert gone.kind == EventKind.ORDER_CANCELLED
+        assert desk.machine.next_deadline() == 0
+        desk.machine.check()
+
+
+@both
 def test_a_replaced_order_keeps_its_end(machine: type[Machine]) -> None:
     desk = Desk(machine())
     due = desk.stamp + SECOND
