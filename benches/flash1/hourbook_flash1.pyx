@@ -15,13 +15,8 @@ from benches.flash1.abi cimport (
     CANCEL_ACK, CANCEL_REJECT, MODIFY_ACK, MODIFY_REJECT, ORDER_ACK, TRADE, cancel_t, me_msg_t,
     me_report_t, me_transport_t, modify_t, new_order_t,
 )
-from exchange.engine.accounts cimport move_money, open_account, open_day
+from exchange.engine.batch cimport apply_batch
 from exchange.engine.book cimport price_of
-from exchange.engine.changes cimport cancel, replace
-from exchange.engine.ids cimport reserve_ids
-from exchange.engine.instruments cimport list_instrument, set_risk, set_state
-from exchange.engine.orders cimport enter
-from exchange.engine.sessions cimport logon
 from exchange.engine.state cimport (
     Command, Event, Instrument, Market, NO_ASK, NO_BID, Order, i32, i64, is_live, market_free,
     market_new, side_of, u32, u64, u8,
@@ -37,6 +32,7 @@ cdef enum:
     ACCOUNTS_PER_SIDE = 64
     HIGH = 1 << 22  # ticks of half a cent: more than twenty thousand dollars
     LOTS_MAX = 1 << 30
+    EVENTS = 4096  # room for those of one command, which grows
 
 cdef struct Known:  # what an id of the benchmark's stands for
     u64 order_id
@@ -49,31 +45,10 @@ cdef const me_transport_t* transport = NULL
 cdef void* sink = NULL
 
 
-cdef void obey(Command* c) noexcept nogil:
-    """One command of the setup."""
-    start()
-    if c.kind == COMMAND_KIND_OPEN_DAY:
-        open_day(m, c)
-    elif c.kind == COMMAND_KIND_OPEN_ACCOUNT:
-        open_account(m, c)
-    elif c.kind == COMMAND_KIND_DEPOSIT:
-        move_money(m, c)
-    elif c.kind == COMMAND_KIND_LOGON:
-        logon(m, c)
-    elif c.kind == COMMAND_KIND_LIST:
-        list_instrument(m, c)
-    elif c.kind == COMMAND_KIND_SET_RISK:
-        set_risk(m, c)
-    else:
-        set_state(m, c)
-
-
-cdef inline void start() noexcept nogil:
-    """Before every command: its events go where the last one's were."""
-    m.next_event = m.events
-    m.sequence += 1
-    m.index = 0
-    reserve_ids(m, 1)
+cdef inline void do(Command* c) noexcept nogil:
+    """A batch of one command: its events go where the last one's were."""
+    apply_batch(m, <const u8*>c, 1, m.sequence + 1, 0)
+    m.sequence -= 1  # a batch leaves the number of the next command
 
 
 cdef public int hourbook_begin() except -1 with gil:
@@ -81,10 +56,16 @@ cdef public int hourbook_begin() except -1 with gil:
     global m, known, known_count
     cdef bytes record
     m = market_new()
+    m.spare_events = <Event*>calloc(EVENTS, sizeof(Event))
+    if m.spare_events == NULL:
+        raise MemoryError("the events of a command")
+    m.spare_room = EVENTS
+    m.events = m.spare_events
+    m.end_event = m.events + EVENTS
     for command in opening_commands([(0, HIGH, 1, LOTS_MAX)]):
         record = COMMAND.pack(*msgspec.structs.astuple(command))
         assert len(record) == COMMAND_BYTES == sizeof(Command)
-        obey(<Command*><char*>record)
+        do(<Command*><char*>record)
         if <u8>m.events.what == EVENT_KIND_REJECTED:
             raise RuntimeError(f"the engine refused its setup: {command}")
     known_count = 1 << 20
@@ -179,8 +160,7 @@ cdef public void engine_on_new_order(const new_order_t* order) noexcept nogil:
         c.tif = TIME_IN_FORCE_IOC
     c.key_lo = order.order_id + 1
     c.key_hi = k.uses
-    start()
-    enter(m, &c)
+    do(&c)
     if <u8>m.events.what != EVENT_KIND_ORDER_ACCEPTED:
         return
     k.order_id = m.events.order_id
@@ -207,8 +187,7 @@ cdef public void engine_on_cancel(const cancel_t* order) noexcept nogil:
     if is_resting(k):
         fill(&c, COMMAND_KIND_CANCEL, order.order_id, side_of(&m.orders[<u32>k.order_id]))
         c.target_lo = k.order_id
-        start()
-        cancel(m, &c)
+        do(&c)
         if <u8>m.events.what == EVENT_KIND_ORDER_CANCELLED:
             r.type = CANCEL_ACK
             r.side = c.side
@@ -230,8 +209,7 @@ cdef public void engine_on_modify(const modify_t* order) noexcept nogil:
         c.target_lo = k.order_id
         c.price = order.new_price_ticks
         c.quantity = order.new_quantity + m.orders[<u32>k.order_id].executed
-        start()
-        replace(m, &c)
+        do(&c)
         if <u8>m.events.what == EVENT_KIND_ORDER_REPLACED:
             r.type = MODIFY_ACK
             r.side = c.side
