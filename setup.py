@@ -31,9 +31,9 @@ INLINE = {
     "large-function-insns": 100_000,
 }
 # Two fields are stored faster as two words than gathered into a vector first.
-SPEED = ["-O3", "-fno-semantic-interposition", "-fno-tree-slp-vectorize"]
-SPEED += [flag for name, value in INLINE.items() for flag in ("--param", f"{name}={value}")]
-FLAGS = CHECKS if CHECKED else SPEED
+PLAIN = ["-O3", "-g0", "-fno-semantic-interposition", "-fno-tree-slp-vectorize"]
+SPEED = PLAIN + [flag for name, value in INLINE.items() for flag in ("--param", f"{name}={value}")]
+SELDOM = {"check", "image", "snapshot", "flow_records"}  # run once in a while: compiled sooner
 LINK = ["-fsanitize=undefined"] if CHECKED else []
 
 # An engine's memory image is read back by a build of the same sources alone: any change of them
@@ -46,7 +46,7 @@ extensions = [
     Extension(
         str(path.with_suffix("")).replace(os.sep, "."),
         [str(path)],
-        extra_compile_args=FLAGS,
+        extra_compile_args=CHECKS if CHECKED else PLAIN if path.stem in SELDOM else SPEED,
         extra_link_args=LINK,
         define_macros=MACROS,
         depends=list(map(str, SOURCES)) if path.stem == "snapshot" else [],
