@@ -60,7 +60,7 @@ FAULTS: Final[dict[str, str | tuple[str, ...]]] = {
     "F30": "test_clients_book::test_whatever_the_wire_does_a_live_book_is_true",
     "F31": (
         "not: no test opens a thousand connections at once; bad logons are counted and throttled",
-        "test_gateway_keys::test_time_window_nonces_and_lockout_as_the_vectors_have_them",
+        "test_auth::test_a_lock_is_of_one_address_and_ends",
     ),
     "F32": "test_gateway_sockets::test_many_orders_in_flight_come_back_in_order",
     "F33": "test_operations::test_a_stop_reports_what_was_queued_and_refuses_the_rest",

@@ -2,6 +2,7 @@
 
 import re
 import stat
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -301,3 +302,14 @@ def test_nothing_that_verifies_is_in_a_repr(tmp_path: Path, client: Client) -> N
     assert stored.material == client.secret
     for shown in (stored, keys, client.proof(), *auth.list_keys(tmp_path)):
         assert client.secret not in repr(shown)
+
+
+def test_keys_made_beside_an_open_gateway_are_known_to_it(tmp_path: Path) -> None:
+    """By this process or by another: the file is one, and nobody's locks on it are lost."""
+    keys = auth.Keys(tmp_path)
+    code = "import pathlib, sys; from exchange.gateway.auth import create_key as make; "
+    code += "make(pathlib.Path(sys.argv[1]), 1, 'trade')"
+    for count in range(1, 4):
+        auth.create_key(tmp_path, 1, "trade")
+        subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+        assert len(keys.of_account(1)) == 2 * count

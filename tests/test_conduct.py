@@ -165,14 +165,14 @@ async def test_implied_prices_are_switched_by_spread_and_for_all(live: Live) -> 
     await far.enter("H100F27", "sell", 1, mark_ticks(live, "H100F27"))
     spread = price - mark_ticks(live, "H100F27")
     await third.enter(SPREAD, "sell", 1, spread)
-    assert (await do(live, requests.SetImplied()))["changed"] == [SPREAD, "H100F27-H100G27"]
+    assert (await do(live, requests.SetImplied()))["changed"] == [SPREAD, "H100F27-H100G27", FLY]
     heard = Heard(taker)
     await taker.enter(CODE, "buy", 1, price, time_in_force="IOC")
     assert await heard.at_least(LegTraded, 1)
     assert live.market.desk.instruments.by_code[SPREAD].implied
     off = await do(live, requests.SetImplied(code=SPREAD, on=False))
     assert off == {"implied": False, "changed": [SPREAD]}
-    assert "NOT_IMPLIED" in await refused(live, requests.SetImplied(code=FLY))
+    assert "NOT_IMPLIED" in await refused(live, requests.SetImplied(code=CODE))
 
 
 async def test_protections_hold_from_the_listing_on_and_can_be_moved(live: Live) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import pytest
 import requests
-from hypothesis import Phase, settings
+from hypothesis import Phase, given, settings
 from served import CHECKOUT, COMMAND, serving
 
 from contracts import registry
@@ -35,6 +35,7 @@ def unguarded() -> dict[str, Any]:
 
 
 SCHEMA: Final = schemathesis.openapi.from_dict(unguarded())
+POSITIVE, NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
 STATUSES: Final[Counter[int]] = Counter()
 EXAMPLES: Final = 40  # of each operation
 
@@ -69,18 +70,27 @@ class Signature(requests.auth.AuthBase):
         return request
 
 
-@SCHEMA.parametrize()  # type: ignore[untyped-decorator]
-@settings(max_examples=EXAMPLES, deadline=None, derandomize=True, phases=(Phase.generate,))
-def test_the_answers_are_as_the_document_says(case: Any, market: tuple[str, Any]) -> None:
+# Each operation has a name of its own, which its own parametrization would not give it.
+OPERATIONS: Final = [found.ok() for found in SCHEMA.get_all_operations()]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.path)
+def test_the_answers_are_as_the_document_says(operation: Any, market: tuple[str, Any]) -> None:
     base, key = market
-    answer = case.call(base_url=base, auth=Signature(key))
-    STATUSES[answer.status_code] += 1
-    case.validate_response(answer)
-    if "x-right" in case.operation.definition.raw:
-        unsigned = case.call(base_url=base)
-        STATUSES[unsigned.status_code] += 1
-        case.validate_response(unsigned)
-        assert unsigned.status_code == 401
+
+    @given(case=operation.as_strategy(POSITIVE) | operation.as_strategy(NEGATIVE))
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, phases=(Phase.generate,))
+    def ask(case: Any) -> None:
+        answer = case.call(base_url=base, auth=Signature(key))
+        STATUSES[answer.status_code] += 1
+        case.validate_response(answer)
+        if "x-right" in operation.definition.raw:
+            unsigned = case.call(base_url=base)
+            STATUSES[unsigned.status_code] += 1
+            case.validate_response(unsigned)
+            assert unsigned.status_code == 401
+
+    ask()
 
 
 def test_what_was_drawn_was_answered_and_refused() -> None:

@@ -165,12 +165,12 @@ class Conduct:
         ]
 
     async def _set_implied(self, request: requests.SetImplied) -> dict[str, Any]:
-        """Switch implied prices of one calendar spread, or of all."""
+        """Switch implied prices of one combination, or of all."""
         if request.code:
             chosen = [self._desk.instrument(request.code)]
         else:
-            by_code, spreads = self._desk.instruments.by_code, self._desk.combinations.items()
-            listed = [by_code[code] for code, one in spreads if one.kind == "spread"]
+            by_code = self._desk.instruments.by_code
+            listed = [by_code[code] for code in self._desk.combinations]
             chosen = [one for one in listed if one.state != TradingState.EXPIRED]
         await self._desk.perform(
             [wishes_market.set_implied(one.code, one.id, on=request.on) for one in chosen]

@@ -61,7 +61,7 @@ class ListContract(Request, frozen=True, kw_only=True, tag="list_contract"):
 
 
 class SetImplied(Request, frozen=True, kw_only=True, tag="implied"):
-    """Switches implied prices of a calendar spread, or of all that are listed, on or off."""
+    """Switches implied prices of a combination, or of all that are listed, on or off."""
 
     code: str = ""
     on: bool = True

@@ -88,7 +88,7 @@ def indicate(code: str, number: int) -> Wish:
 
 
 def set_implied(code: str, number: int, *, on: bool) -> Wish:
-    """Switches the implied prices of a calendar spread and its legs."""
+    """Switches the implied prices of a combination and its legs."""
     command = Command(kind=CommandKind.SET_IMPLIED, instrument=number, tif=int(on))
     return Wish(command, note("implied", code=code, on=on))
 

@@ -121,10 +121,10 @@ def list_contract(
 
 @market_command(app, "implied", show=_show_changed)
 def implied(
-    code: Annotated[str, typer.Argument(help="A calendar spread; every one if absent.")] = "",
+    code: Annotated[str, typer.Argument(help="A combination; every one if absent.")] = "",
     off: Off = False,
 ) -> "requests.SetImplied":
-    """Let a calendar spread and its legs imply each other's prices."""
+    """Let a combination and its legs imply each other's prices."""
     from exchange.app import requests  # noqa: PLC0415
 
     return requests.SetImplied(code=code, on=not off)

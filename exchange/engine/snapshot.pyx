@@ -17,12 +17,11 @@ from exchange.engine.auction cimport collect
 from exchange.engine.ladder cimport build_ladder
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
-    Losses, Safety,
-    Account, Auction, COLLECTED, Cell, Composite, ELECTED, Expiry, Extra, FREE, Instrument,
-    LegTerms, Level, Market, Member, Order, Position, Protection, RECEIPT, Session, Stand, Stops,
-    Timer, UNPRICED, WAITING, WATCH_AUCTION, WORKING, account_of, auction_of, collects, i32,
-    instrument_of, is_featured, market_free, market_new, side_of, state_of, tif_stp_of, u32, u64,
-    u8, working_of,
+    Account, Auction, Cell, COLLECTED, Composite, ELECTED, Expiry, Extra, FREE, Instrument,
+    LegTerms, Level, Losses, Market, Member, Order, Position, Protection, RECEIPT, Safety, Session,
+    Stand, Stops, Timer, UNPRICED, WAITING, WATCH_AUCTION, WORKING, account_of, auction_of,
+    collects, i32, instrument_of, is_featured, market_free, market_new, side_of, state_of,
+    tif_stp_of, u32, u64, u8, working_of,
 )
 from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
@@ -39,8 +38,6 @@ cdef enum:
     MEASURE = 0
     SAVE = 1
     LOAD = 2
-
-cdef enum:
     HEADER_WORDS = 4
 
 cdef u64 MAGIC = <u64>0x314547414D494248  # HBIMAGE1

@@ -135,10 +135,16 @@ def _open(directory: Path) -> sqlite3.Connection:
 
     With a write-ahead log a used nonce costs no wait for the disk: what a loss of power takes
     back is older than the time window by the time anybody can log on again.
+
+    A file that is there is not opened beside SQLite: to close it would take away the locks of
+    every connection of this process, and the next process to close its own would take the
+    write-ahead log from under them.
     """
     path = directory / FILE
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    path.chmod(0o600)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        path.chmod(0o600)
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")

@@ -85,8 +85,11 @@ RULES: Final[dict[Reason, str]] = {
     Reason.CANCEL_ONLY: "the whole market takes cancels and reductions only",
     Reason.NOT_OUTRIGHT: "a combination ({observed} legs) has no such thing: its legs do, each by"
     " itself",
-    Reason.NOT_IMPLIED: "only a calendar spread of two legs, 1 and -1, by difference implies"
-    " prices; this has {observed} legs",
+    Reason.NOT_IMPLIED: "an outright implies no price by itself: a combination does, with its legs",
+    Reason.LEG_ALONE: "it is leg {observed} of a combination's trade, which is corrected whole",
+    Reason.TRADE_DIFFERENT: "the trade as described moved {limit} micro-dollars, not {observed}",
+    Reason.LEGS_FORGOTTEN: "what the legs were at sequence {observed} is forgotten: known since"
+    " {limit}",
     Reason.THROTTLED: "the account's tokens ({limit}) are spent; the next comes in {observed} ns",
     Reason.QUANTITY_RANGE: "{observed} lots; an order has 1 to {limit}",
     Reason.ACCOUNT_MAX_QUANTITY: "{observed} lots; the account's own bound is {limit}",
