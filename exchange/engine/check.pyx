@@ -13,7 +13,7 @@ from exchange.engine.state cimport (
     WATCH_BREAKER, WATCH_LIMITS,
     Account, Auction, COLLECTED, COMBINED, Composite, DORMANT, ELECTED, EXPIRES, Extra, FREE,
     Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED, WAITING,
-    WATCH_HIDDEN, WATCH_QUOTES, WATCH_STOPS, WORKING, account_of, collects, i32, i64,
+    WATCH_HIDDEN, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, WORKING, account_of, collects, i32, i64,
     instrument_of, is_aged, is_featured, is_live, lots_of, side_of, state_of, tif_stp_of, u32,
     u64, u8, working_of,
 )
@@ -107,6 +107,11 @@ cdef int check_book(Market* m, u32 number, dict sums) except -1:
     cdef Instrument* book = &m.instruments[number]
     cdef Auction* a = m.auctions[number]
     cdef u32 orders = check_ladder(m, book, number, WORKING, sums)
+    ensure(bool(book.watched & WATCH_STEPS) == (book.price_step != 1 or book.lot_step != 1),
+           "a book in steps is watched", number)
+    ensure(adverse_per_lot(book, 0, book.fair[0]) == 0 < adverse_per_lot(book, 0, book.fair[0] + 1)
+           and adverse_per_lot(book, 1, book.fair[1]) == 0
+           and 0 < adverse_per_lot(book, 1, book.fair[1] - 1), "fair prices are the mark's", number)
     ensure((a != NULL) == collects(book), "collected orders have their places", number)
     gathers = book.state in (TRADING_STATE_PRE_OPEN, TRADING_STATE_AUCTION)
     ensure(collects(book) or not gathers, "PRE_OPEN and AUCTION collect", number)

@@ -16,7 +16,7 @@ from exchange.engine.implied cimport end_implied
 from exchange.engine.instruments cimport bad_limits, bad_mark, move_mark, outline
 from exchange.engine.ladder cimport build_ladder
 from exchange.engine.lifecycle cimport cancel_all_of, reject
-from exchange.engine.risk cimport position_of, rehold
+from exchange.engine.risk cimport position_of, rehold, set_mark
 from exchange.engine.state cimport (
     Event, WATCH_LEGS, blank, i128, i32, instrument_of, legs_open, put_state, u16, u64, working_of,
 )
@@ -144,8 +144,8 @@ cdef void list_combination(Market* m, Command* c) noexcept nogil:
     book.multiplier = 1
     book.tick_scale = hours * first.tick_scale
     book.tick_value = book.tick_scale
-    book.mark = <i64>value
-    book.watched = WATCH_LEGS
+    set_mark(book, <i64>value)
+    book.watched |= WATCH_LEGS
     if not build_ladder(m, book):
         return
     m.composites[c.instrument] = made

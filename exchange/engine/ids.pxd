@@ -8,17 +8,16 @@ from exchange.engine.extras cimport forget_extra
 from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
     AGED, Account, COMBINED, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT,
-    account_of, ensure,
-    is_aged, is_live, is_marked, likely, prefetch, set_order_state, state_of, u32, u64, u8,
-    unlikely,
+    UNPRICED, account_of, ensure, is_aged, is_live, is_marked, likely, prefetch, set_order_state,
+    state_of, u32, u64, u8, unlikely,
 )
 
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
 
 
 cdef inline u32 tag_of(u32 account, u64 key_lo) noexcept nogil:
-    """The upper half of a Fibonacci hash; keys are digests, so half of one is enough."""
-    return <u32>(((key_lo + (<u64>account << 40)) * <u64>0x9E3779B97F4A7C15) >> 32)
+    """A Fibonacci hash of 32 bits; keys are digests, so a quarter of one is enough."""
+    return <u32>key_lo * <u32>0x9E3779B1 + account * <u32>0x85EBCA77
 
 
 cdef inline u32 owner_of(Market* m, Order* o) noexcept nogil:
@@ -73,16 +72,23 @@ cdef inline bint slots_left(Market* m) noexcept nogil:
     return m.order_free != 0 or m.order_top < m.order_capacity
 
 
+cdef inline u32 find_slot(Market* m) noexcept nogil:
+    """A slot, taken, whose generation is still to be raised; 0 if there is none."""
+    cdef u32 slot = m.order_free
+    if likely(slot != 0):
+        m.order_free = m.orders[slot].next
+        return slot
+    slot = m.order_top
+    if slot >= m.order_capacity:
+        return 0
+    m.order_top = slot + 1
+    return slot
+
+
 cdef inline u32 take_slot(Market* m) noexcept nogil:
     """A slot with its generation raised; the caller has asked `slots_left`."""
-    cdef u32 free_slot = m.order_free
-    cdef u32 slot = free_slot if likely(free_slot != 0) else m.order_top
-    cdef Order* o = &m.orders[slot]
-    if likely(free_slot != 0):
-        m.order_free = o.next
-    else:
-        m.order_top = slot + 1
-    o.generation += 1
+    cdef u32 slot = find_slot(m)
+    m.orders[slot].generation += 1
     return slot
 
 
@@ -135,7 +141,7 @@ cdef inline void remember(Market* m, Account* account, u32 tag, u32 slot) noexce
     prefetch(&m.orders[account.ring[head].slot])
     if likely(oldest != 0):
         o = &m.orders[oldest]
-        if is_live(o):
+        if state_of(o) <= UNPRICED:  # it is live, as no FREE slot is remembered
             o.traits |= <u32>AGED << 24
         else:
             free_slot(m, oldest, oldest_tag)
@@ -144,9 +150,8 @@ cdef inline void remember(Market* m, Account* account, u32 tag, u32 slot) noexce
 cdef inline u64 fingerprint_of(Command* c, bint targets) noexcept nogil:
     """`fingerprint`; `targets`: the command's target may not be zero."""
     cdef u64* words = <u64*>c
-    cdef u64 h = ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) * <u64>0x9E3779B97F4A7C15
-                  + words[2] * <u64>0xBF58476D1CE4E5B9
-                  + (words[3] & <u64>0xFFFF0000FFFFFFFF) * <u64>0x94D049BB133111EB)
+    cdef u64 h = ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) + words[2] * <u64>0x6E789E6B
+                  + (words[3] & <u64>0xFFFF0000FFFFFFFF) * <u64>0x5851F42D)
     if targets:
         h += words[4] * <u64>0xD6E8FEB86659FD93 + words[5] * <u64>0xC2B2AE3D27D4EB4F
     return h

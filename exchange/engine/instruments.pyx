@@ -17,12 +17,14 @@ from exchange.engine.ladder cimport build_ladder, lowest
 from exchange.engine.legterms cimport note_change
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.changes cimport return_dormant
-from exchange.engine.risk cimport absolute, adverse_per_lot, charge, position_of, rehold
+from exchange.engine.risk cimport (
+    absolute, adverse_per_lot, charge, position_of, rehold, set_mark,
+)
 from exchange.engine.safety cimport forget_halt
 from exchange.engine.state cimport (
     Account, Auction, Command, Composite, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID,
-    Order, Position, auction_of, blank, collects, ctz, emit, i32, i64, legs_open, lots_of,
-    order_id_of, put_state, set_order_state, side_of, u16, u32, u64, u8, what,
+    Order, Position, WATCH_STEPS, auction_of, blank, collects, ctz, emit, i32, i64, legs_open,
+    lots_of, order_id_of, put_state, set_order_state, side_of, u16, u32, u64, u8, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -56,6 +58,7 @@ cdef void outline(Instrument* book, i64 low, i64 high, i64 step, u32 lot_step) n
     for i in range(5):  # Newton: 3 right bits at first, each round doubles them
         book.step_inverse *= 2 - odd * book.step_inverse
     book.bound = 1
+    book.watched = 0 if step == 1 and lot_step == 1 else WATCH_STEPS
 
 
 cdef void list_instrument(Market* m, Command* c) noexcept nogil:
@@ -80,7 +83,7 @@ cdef void list_instrument(Market* m, Command* c) noexcept nogil:
     book.multiplier = c.quantity
     book.tick_scale = c.session
     book.tick_value = tick_value
-    book.mark = c.price
+    set_mark(book, c.price)
     book.product = <u32>c.key_lo
     m.composites[c.instrument].anchor = c.price
     if not build_ladder(m, book):
@@ -345,7 +348,7 @@ cdef void move_mark(Market* m, u32 instrument, i64 price) noexcept nogil:
     cdef Position* p
     cdef u32 i, at
     cdef i32 level
-    book.mark = price
+    set_mark(book, price)
     for i in range(m.account_top):
         at = position_of(&m.accounts[i], instrument)
         if at:

@@ -4,7 +4,7 @@ from exchange.engine.book cimport slot_of, take_out
 from exchange.engine.ids cimport retire
 from exchange.engine.risk cimport put_back, rehold, release
 from exchange.engine.state cimport (
-    CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, emit, i64,
+    CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, copy_key, emit, i64,
     instrument_of, is_simple, likely, order_id_of, side_of, state_of, u16, u32, u64, u8, unlikely,
     what,
 )
@@ -37,8 +37,7 @@ cdef inline void say_gone(Event* e, Order* o, u64 order_id, u32 lots,
     e.price = o.price
     e.quantity = lots
     e.leaves = leaves
-    e.key_lo = o.key_lo
-    e.key_hi = o.key_hi
+    copy_key(&e.key_lo, &o.key_lo)
     e.a = o.session
     e.b = 0
 

@@ -6,16 +6,16 @@
 # that `side` is a constant in each. None is called when the command in hand has had an event
 # already.
 
-from exchange.engine.book cimport on_step, price_of, rest, slot_of, take_out
+from exchange.engine.book cimport price_of, rest, slot_of, take_out
 from exchange.engine.ids cimport (
-    fill_cell, find_cell, fingerprint_of, remember, retire, tag_of, take_slot,
+    fill_cell, find_cell, find_slot, fingerprint_of, remember, retire, slots_left, tag_of,
 )
 from exchange.engine.lifecycle cimport lessen, say_gone
 from exchange.engine.matching cimport Incoming, run
-from exchange.engine.risk cimport adverse_per_lot, position_of, put_back, rehold
+from exchange.engine.risk cimport adverse_per_lot, is_adverse, position_of, put_back, rehold
 from exchange.engine.state cimport (
-    Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WORKING,
-    account_of, copy_key, end_command, i32, i64, instrument_of, is_aged, is_simple, likely,
+    Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WATCH_STEPS,
+    WORKING, account_of, copy_key, end_command, i32, i64, instrument_of, is_aged, is_simple, likely,
     new_event, order_id_of, side_of, tif_stp_of, trades_plainly, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -54,35 +54,42 @@ cdef inline bint is_free_to_enter(Market* m, Command* c, Account* account) noexc
                   and c.target_lo | c.target_hi == 0 and is_entitled(m, c) and not account.killed)
 
 
-cdef inline bint has_slot(Market* m) noexcept nogil:
-    return likely(m.order_free != 0) or m.order_top < m.order_capacity
+cdef inline bint take_token(Market* m, Account* account) noexcept nogil:
+    """The throttle had one; the last guard but for room, since it changes the account."""
+    cdef i64 now = m.stamp
+    cdef i64 tat = account.tat if account.tat > now else now
+    if unlikely(tat - now > account.tolerance):
+        return False
+    account.tat = tat + account.interval
+    return True
 
 
-cdef inline bint is_in_time(Market* m, Account* account) noexcept nogil:
-    """The throttle has a token."""
-    return account.tat - m.stamp <= account.tolerance
-
-
-cdef inline void spend_token(Market* m, Account* account) noexcept nogil:
-    account.tat = (account.tat if account.tat > m.stamp else m.stamp) + account.interval
+cdef inline bint take_room(Market* m, Move* to) noexcept nogil:
+    """A slot and a token were left: the last guard, since it takes both or neither."""
+    cdef i64 tat = to.account.tat
+    if unlikely(not take_token(m, to.account)):
+        return False
+    to.slot = find_slot(m)
+    if unlikely(to.slot == 0):
+        to.account.tat = tat
+    return likely(to.slot != 0)
 
 
 cdef inline bint is_amount(Command* c, Instrument* book, Account* account) noexcept nogil:
     """The quantity may stand."""
-    return (likely(c.quantity - 1 < book.max_order and c.quantity <= account.max_order)
-            and (likely(book.lot_step == 1) or c.quantity % book.lot_step == 0))
+    return likely(c.quantity - 1 < book.max_order and c.quantity <= account.max_order)
 
 
 cdef inline bint is_on_grid(Command* c, Instrument* book, i32* at) noexcept nogil:
     """The price may stand; `at` is its place on the ladder."""
     cdef u64 offset = <u64>c.price - <u64>book.low
-    if unlikely(offset > book.range):
-        return False
     at[0] = <i32>offset
-    if likely(book.price_step == 1):
-        return True
-    at[0] = slot_of(book, c.price)
-    return on_step(book, c.price)
+    return likely(offset <= book.range)
+
+
+cdef inline i64 adverse_of(Instrument* book, u8 side, i64 price, i64 lots) noexcept nogil:
+    """Of `lots` that work at `price`."""
+    return lots * adverse_per_lot(book, side, price) if is_adverse(book, side, price) else 0
 
 
 cdef inline bint is_covered(Move* to, u8 side, i64 gone, i64 adverse_gone, i64 lots) noexcept nogil:
@@ -108,28 +115,33 @@ cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
 
 cdef inline Event* admit(Market* m, Command* c, Move* to, u8 side, u32 tif,
                          u32 index) noexcept nogil:
-    """ORDER_ACCEPTED, but for its flags and leaves, of an order that is in no book yet."""
-    cdef u32 slot = take_slot(m)
+    """ORDER_ACCEPTED, but for its flags and leaves, of an order that is in no book yet. What the
+    order and its event share is read once."""
+    cdef u32 slot = to.slot
     cdef Order* o = &m.orders[slot]
-    cdef Event* e
-    to.slot = slot
-    o.leaves = c.quantity
+    cdef Event* e = new_event(m, index, to.p.who)
+    cdef u64 generation = <u64>o.generation + 1
+    cdef u32 lots = c.quantity
+    cdef u32 session = c.session
+    cdef u32 stp = c.stp
+    cdef i64 price = to.price
+    o.generation = <u32>generation
+    e.order_id = generation << 32 | slot
+    o.leaves = lots
+    e.quantity = lots
     o.executed = 0
     o.position = to.position
-    copy_key(&o.key_lo, &c.key_lo)
-    o.price = to.price
+    o.price = price
+    e.price = price
+    o.session = session
+    e.a = session
+    o.traits = side | tif << 8 | stp << 12 | <u32>WORKING << 16
+    e.b = tif | stp << 8
     o.fingerprint = fingerprint_of(c, index != 0)
-    o.session = c.session
-    o.traits = side | tif << 8 | <u32>c.stp << 12 | <u32>WORKING << 16
+    copy_key(&o.key_lo, &c.key_lo)
+    copy_key(&e.key_lo, &c.key_lo)
     fill_cell(m, to.cell, to.tag, slot)
     remember(m, to.account, to.tag, slot)
-    e = new_event(m, index, to.p.who)
-    e.order_id = order_id_of(m, slot)
-    e.price = to.price
-    e.quantity = c.quantity
-    copy_key(&e.key_lo, &c.key_lo)
-    e.a = c.session
-    e.b = tif | <u64>c.stp << 8
     return e
 
 
@@ -178,7 +190,7 @@ cdef inline bint may_enter(Market* m, Command* c, Account* account, Move* to) no
     return likely(to.position != 0 and trades_plainly(to.book)
                   and account.open_orders < account.max_open_orders
                   and to.book.working_orders < LIMIT_BOOK_ORDERS
-                  and is_amount(c, to.book, account) and has_slot(m) and is_in_time(m, account))
+                  and is_amount(c, to.book, account))
 
 
 cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noexcept nogil:
@@ -186,10 +198,10 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noe
     if unlikely(not may_enter(m, c, account, &to) or not is_on_grid(c, to.book, &to.at)):
         return False
     to.price = c.price
-    to.adverse = c.quantity * adverse_per_lot(to.book, side, to.price)
-    if unlikely(not is_covered(&to, side, 0, 0, c.quantity) or not is_new(m, c, &to)):
+    to.adverse = adverse_of(to.book, side, to.price, c.quantity)
+    if unlikely(not is_covered(&to, side, 0, 0, c.quantity) or not is_new(m, c, &to)
+                or not take_room(m, &to)):
         return False
-    spend_token(m, account)
     place(m, c, &to, side, 0)
     return True
 
@@ -209,13 +221,12 @@ cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noe
         flags |= EVENT_FLAG_MARKET
     elif not is_on_grid(c, to.book, &to.at):
         return False
-    to.adverse = c.quantity * adverse_per_lot(to.book, side, to.price)
+    to.adverse = adverse_of(to.book, side, to.price, c.quantity)
     if unlikely((market and c.price != 0) or not is_covered(&to, side, 0, 0, c.quantity)
-                or not is_new(m, c, &to)):
+                or not is_new(m, c, &to) or not take_room(m, &to)):
         return False
     if market:
         to.price = 0
-    spend_token(m, account)
     trade_through(m, &to, admit(m, c, &to, side, TIME_IN_FORCE_IOC, 0), flags, 0, remainder)
     return True
 
@@ -252,32 +263,32 @@ cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
     return cells[i].slot
 
 
-cdef inline u32 named(Market* m, Command* c) noexcept nogil:
-    """The slot of the account's plain order in the book that a command names; 0 on any doubt."""
+cdef inline bint is_named(Market* m, Command* c, u32* at) noexcept nogil:
+    """The command names the account's plain order in the book, which is `at`."""
     cdef u32 slot
     cdef Order* o
     if likely(c.flags & COMMAND_FLAG_BY_CLIENT_ID):
         slot = first_tagged(m, tag_of(c.account, c.target_lo))
         o = &m.orders[slot]
         if unlikely(o.key_lo != c.target_lo or o.key_hi != c.target_hi):
-            return 0
+            return False
     else:
         slot = <u32>c.target_lo
         o = &m.orders[slot]
         if unlikely(slot >= m.order_top or o.generation != c.target_lo >> 32):
-            return 0
+            return False
     if unlikely(not is_simple(o) or account_of(&m.positions[o.position]) != c.account):
-        return 0
+        return False
     if unlikely(c.side != side_of(o)) and c.side != SIDE_UNSTATED:
-        return 0
-    return slot
+        return False
+    at[0] = slot
+    return True
 
 
-cdef inline u32 named_plainly(Market* m, Command* c) noexcept nogil:
-    """`named`, for a command without a request id."""
-    if unlikely((<u32*>c)[0] & <u32>NAMED_FORM or c.key_lo | c.key_hi or not is_entitled(m, c)):
-        return 0
-    return named(m, c)
+cdef inline bint is_named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
+    """`is_named`, for a command without a request id."""
+    return likely((<u32*>c)[0] & <u32>NAMED_FORM == 0 and c.key_lo | c.key_hi == 0
+                  and is_entitled(m, c) and is_named(m, c, at))
 
 
 cdef inline void remove(Market* m, Instrument* book, Position* p, u32 slot, u32 flags, u8 side,
@@ -306,8 +317,8 @@ cdef inline bint cancel_side(Market* m, u32 slot, u8 side) noexcept nogil:
 
 cdef inline bint cancel_plain(Market* m, Command* c) noexcept nogil:
     """CANCEL, without a request id, of a limit order in the book."""
-    cdef u32 slot = named_plainly(m, c)
-    if unlikely(slot == 0):
+    cdef u32 slot
+    if unlikely(not is_named_plainly(m, c, &slot)):
         return False
     if side_of(&m.orders[slot]):
         return cancel_side(m, slot, 1)
@@ -318,7 +329,7 @@ cdef inline bint reduce_side(Market* m, u32 slot, u32 lots, u8 side) noexcept no
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
-    if unlikely(lots - 1 >= o.leaves - 1 or book.lot_step != 1):
+    if unlikely(lots - 1 >= o.leaves - 1 or book.watched & WATCH_STEPS):
         return False
     lessen(m, book, p, o, slot, lots, side)
     end_command(m)
@@ -327,8 +338,8 @@ cdef inline bint reduce_side(Market* m, u32 slot, u32 lots, u8 side) noexcept no
 
 cdef inline bint reduce_plain(Market* m, Command* c) noexcept nogil:
     """REDUCE, without a request id, of a limit order in the book, by less than all of it."""
-    cdef u32 slot = named_plainly(m, c)
-    if unlikely(slot == 0):
+    cdef u32 slot
+    if unlikely(not is_named_plainly(m, c, &slot)):
         return False
     if side_of(&m.orders[slot]):
         return reduce_side(m, slot, c.quantity, 1)
@@ -347,17 +358,17 @@ cdef inline bint replace_side(Market* m, Command* c, u32 slot, Account* account,
     to.book = &m.instruments[instrument_of(to.p)]
     to.tif = tif_stp_of(o) & 15
     if unlikely(to.tif > TIME_IN_FORCE_DAY or not trades_plainly(to.book)
-                or not is_amount(c, to.book, account) or not is_on_grid(c, to.book, &to.at)
-                or not has_slot(m) or not is_in_time(m, account)):
+                or not is_amount(c, to.book, account) or not is_on_grid(c, to.book, &to.at)):
         return False
     to.price = c.price
     if to.p.adverse:  # else no order of the position has any
-        adverse = o.leaves * adverse_per_lot(to.book, side, o.price)
-    to.adverse = c.quantity * adverse_per_lot(to.book, side, to.price)
-    if unlikely(not is_covered(&to, side, o.leaves, adverse, c.quantity) or not is_new(m, c, &to)):
+        adverse = adverse_of(to.book, side, o.price, o.leaves)
+    to.adverse = adverse_of(to.book, side, to.price, c.quantity)
+    if unlikely(not is_covered(&to, side, o.leaves, adverse, c.quantity) or not is_new(m, c, &to)
+                or not slots_left(m) or not take_token(m, account)):
         return False
-    spend_token(m, account)
     remove(m, to.book, to.p, slot, 0, side, CANCEL_REASON_REPLACED)
+    to.slot = find_slot(m)  # the one just left, if it was
     if unlikely(aged):  # its key has left the hash, and others have moved
         to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
     place(m, c, &to, side, 1)
@@ -371,8 +382,7 @@ cdef inline bint replace_plain(Market* m, Command* c) noexcept nogil:
     if unlikely((<u32*>c)[0] & <u32>NAMED_FORM != NAMED_NEW_ID or c.stp > SELF_TRADE_DECREMENT
                 or c.key_lo == 0 or not is_entitled(m, c) or account.killed):
         return False
-    slot = named(m, c)
-    if unlikely(slot == 0):
+    if unlikely(not is_named(m, c, &slot)):
         return False
     if side_of(&m.orders[slot]):
         return replace_side(m, c, slot, account, 1)

@@ -41,6 +41,20 @@ cdef inline i64 hold_of(Account* account) noexcept nogil:
     return required_of(account) - loss_of(account.unrealized)
 
 
+cdef inline void set_mark(Instrument* i, i64 mark) noexcept nogil:
+    """Give an instrument its mark; positions in it are still to follow."""
+    cdef i64 whole = mark / i.tick_scale
+    cdef i64 part = mark % i.tick_scale
+    i.mark = mark
+    i.fair[0] = whole - (part < 0)
+    i.fair[1] = whole + (part > 0)
+
+
+cdef inline bint is_adverse(Instrument* i, u8 side, i64 price) noexcept nogil:
+    """A lot executed at `price` would at once be under the mark."""
+    return price < i.fair[1] if side else price > i.fair[0]
+
+
 cdef inline i64 adverse_per_lot(Instrument* i, u8 side, i64 price) noexcept nogil:
     """Micro-dollars a lot executed at `price` would at once be under the mark."""
     cdef i64 distance = price * i.tick_scale - i.mark

@@ -200,7 +200,8 @@ cdef struct Instrument:  # 256 bytes
     u32 trades  # CONTINUOUS, and the market's mode NORMAL
     u32 watched  # Watch: what has to be looked at after its orders traded
     u32 product, spare  # its number
-    u64 spares[4]
+    i64 fair[2]  # the highest price of a buy, the lowest of a sell, that is not adverse
+    u64 spares[2]
 
 cdef enum Watch:
     WATCH_STOPS = 1  # orders wait for a price
@@ -211,6 +212,7 @@ cdef enum Watch:
     WATCH_HIDDEN = 32  # icebergs
     WATCH_LEGS = 1024  # a combination
     WATCH_LIMITS = 2048  # a most value of an order, a limit over all months
+    WATCH_STEPS = 4096  # prices or lots in steps of more than one
 
 cdef struct Composite:  # of an instrument: what it is made of, and what is made of it
     u32 legs  # 0: an outright
