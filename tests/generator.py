@@ -44,7 +44,7 @@ MIXED: Final[Mapping[str, int]] = {
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
     "churn": 1, "recovered": 1, "correct": 10, "protect": 7, "feature": 2, "mass_cancel": 6,
     "kill": 1, "resume": 8, "combine": 3, "call": 4, "uncross": 8, "indicate": 6, "imply": 3,
-    "quote": 60, "shield": 4, "transfer": 12,
+    "quote": 60, "shield": 4, "transfer": 12, "credit": 6,
 }  # fmt: skip
 
 
@@ -85,6 +85,7 @@ class Generator:
         self.listed = 0
         self.trading: list[int] = []  # listed and not expired
         self.outrights: list[int] = []  # of these
+        self.products: dict[int, int] = {}  # by instrument
         self.centres: dict[int, int] = {}  # of a price, by instrument
         self.traded_in: dict[int, int] = {}  # instrument by order id
         self.centre = self.random.choice((0, 100, 100, 2650))
@@ -150,6 +151,7 @@ class Generator:
                 self.listed = instrument + 1
                 self.trading.append(instrument)
                 self.outrights.append(instrument)
+                self.products[instrument] = event[11]
                 low, high = event[13] // self.step, event[14] // self.step
                 self.centres[instrument] = (low + high) // 2 * self.step
             elif kind == EventKind.LEG_LISTED and event[9] == 1:

@@ -1,6 +1,7 @@
 """Steps of the generator apart: combinations, protections, corrections, transfers."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from packing import MASK, pack
@@ -29,11 +30,28 @@ def imply(g: "Generator") -> bytes:
     return pack(CommandKind.SET_IMPLIED, instrument=number, tif=on)
 
 
+def credit(g: "Generator") -> bytes:
+    """Another credit, mostly of a spread; now and then more than a leg's rate."""
+    whole = [number for number in g.trading if number not in g.outrights]
+    number = g.random.choice(whole) if whole else g._instrument()
+    return pack(
+        CommandKind.SET_RISK,
+        instrument=number,
+        price=g.random.choice((0, 0, 10)),
+        quantity=g.random.choice((60, 200, 1 << 20)),
+        session=g.random.choice((15, 30)),
+        key_lo=g.random.choice((0, 5, 7, 10, 10, 60, 100, 1000, 1001)),
+    )
+
+
 def combination(g: "Generator", outrights: list[int]) -> bytes:
     draw, number = g.random, g.listed
     ratios = draw.choice(((1, -1), (1, -1), (1, 1), (1, -2, 1), (1, 1, 1), (2, -1), (-1, 3)))
     rule = all(ratio > 0 for ratio in ratios) and draw.random() < 0.9
     legs = draw.sample(outrights, min(len(outrights), len(ratios)))
+    if ratios == (1, -1) and draw.random() < 0.8:  # months of one product: it may have a credit
+        months = [one for one in outrights if g.products.get(one) == g.products.get(legs[0])]
+        legs = draw.sample(months, 2) if len(months) > 1 else legs
     if draw.random() < 0.03:
         legs = [draw.randrange(g.listed + 1) for _ in ratios]
     centre = g.centre * (1 if rule else sum(ratios[: len(legs)]))
@@ -49,14 +67,16 @@ def combination(g: "Generator", outrights: list[int]) -> bytes:
         target_lo=centre - half,
         target_hi=centre + half,
     )
-    risk = pack(
+    risk = partial(
+        pack,
         CommandKind.SET_RISK,
         instrument=number,
         price=draw.choice((0, 10, 100)),
         quantity=draw.choice((20, 60, 200, 1 << 20)),
         session=draw.choice((15, 30)),
     )
-    return listing + risk + pack(
+    spared = risk(key_lo=draw.choice((0, 7, 10, 100))) if ratios == (1, -1) else b""
+    return listing + risk() + spared + pack(
         CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS
     ) + pack(CommandKind.SET_IMPLIED, instrument=number, tif=1)  # fmt: skip
 
@@ -132,6 +152,7 @@ def transfer(g: "Generator") -> bytes:
 
 ACTS: Final[Mapping[str, Callable[["Generator"], bytes]]] = {
     "combine": combine,
+    "credit": credit,
     "imply": imply,
     "protect": protect,
     "feature": feature,

@@ -41,7 +41,7 @@ from oracle_offbook import transfer
 from oracle_orders import cancel, enter, reduce, replace
 from oracle_protections import count_losses_from_now, set_feature
 from oracle_quotes import mass_quote, set_protection
-from oracle_risk import account_hold, hold, required, unrealized, working
+from oracle_risk import account_hold, credit, hold, required, unrealized, working
 from oracle_state import (
     U64,
     WORKING,
@@ -271,6 +271,7 @@ class Oracle:
         return {
             "cash": account.cash,
             "hold": account_hold(self.market, account),
+            "credit": credit(self.market, account),
             "unrealized": unrealized(self.market, account),
             "required": required(self.market, account),
             "open_orders": account.open_orders(),
@@ -316,7 +317,7 @@ class Oracle:
         names = (
             "state", "mark", "low", "high", "multiplier", "tick_scale", "price_step", "lot_step",
             "rate", "position_limit", "max_order", "maker_fee", "taker_fee", "last_settled",
-            "product",
+            "product", "credit",
         )  # fmt: skip
         figures = {name: int(getattr(instrument, name)) for name in names}
         return {**figures, "mark": mark_of(self.market, instrument)}

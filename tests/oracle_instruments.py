@@ -129,6 +129,23 @@ def set_limits(m: Market, c: Record) -> None:
     return_dormant(m, instrument)
 
 
+def judge_credit(m: Market, c: Record, instrument: Instrument) -> None:
+    """A spread's credit: of two months of one product, at most what the cheaper holds. Raises
+    PARAMETER_RANGE, CREDITS_FULL."""
+    if not instrument.legs or not c.key_lo:
+        return
+    legs = [m.instruments[number] for number, _ in instrument.legs]
+    if (
+        sorted(ratio for _, ratio in instrument.legs) != [-1, 1]
+        or legs[0].product != legs[1].product
+        or c.key_lo > min(leg.rate for leg in legs)
+    ):
+        raise Rejected(Reason.PARAMETER_RANGE)
+    others = sum(one.credit > 0 for one in m.instruments if one is not instrument)
+    if others >= Limit.CREDITS:
+        raise Rejected(Reason.CREDITS_FULL, Limit.CREDITS, others)
+
+
 def set_risk(m: Market, c: Record) -> None:
     instrument = living(m, c)
     rate, maker, taker = c.price, signed(c.target_lo), signed(c.target_hi)
@@ -145,7 +162,12 @@ def set_risk(m: Market, c: Record) -> None:
         or rate * bound > Limit.MONEY
     ):
         raise Rejected(Reason.PARAMETER_RANGE)
+    judge_credit(m, c, instrument)
     note_change(m, instrument)
+    touched = [instrument.number]
+    if instrument.legs and (c.key_lo or instrument.credit):
+        touched += [number for number, _ in instrument.legs]
+        instrument.credit = c.key_lo
     instrument.rate, instrument.position_limit, instrument.max_order = rate, c.quantity, c.session
     instrument.maker_fee, instrument.taker_fee, instrument.bound = maker, taker, bound
     m.emit(
@@ -154,10 +176,11 @@ def set_risk(m: Market, c: Record) -> None:
         price=rate,
         quantity=c.quantity,
         leaves=c.session,
+        key=(instrument.credit, 0),
         a=maker,
         b=taker,
     )
-    review(m, m.holders(instrument.number))
+    review(m, sorted({account for number in touched for account in m.holders(number)}))
 
 
 def list_combination(m: Market, c: Record) -> None:
@@ -359,6 +382,7 @@ def expire(m: Market, c: Record) -> None:
     for combination in made_of(m, instrument.number):
         change_state(m, combination, TradingState.EXPIRED, HaltCause.NONE)
         combination.implied = False
+        combination.credit = 0
         cancel_orders_of(m, combination)
     instrument.state = TradingState.EXPIRED
     settle_positions(m, instrument, c.price)

@@ -6,6 +6,7 @@ from oracle_instruments import living, notional_fits, outright, price_fits
 from oracle_orders import keep_receipt, need_slot, repeated
 from oracle_protections import judge_all_months
 from oracle_risk import (
+    credit,
     hold,
     judge_position,
     judge_rise,
@@ -40,6 +41,7 @@ def judge_side(m: Market, c: Record, instrument: Instrument, number: int, side: 
     adverse = max(0, distance if side == Side.BUY else -distance) * lots * instrument.multiplier
     rise = hold(m, instrument, net, [*now, (side, lots, None)]) + adverse
     rise -= hold(m, instrument, net, now)
+    rise -= credit(m, account, [(instrument.number, side, lots)]) - credit(m, account)
     reducing = reduces(m, account, instrument, (side, lots, None), None)
     judge_rise(m, account, rise, reducing)
     return rise

@@ -11,7 +11,7 @@ from oracle_orders import (
     repeated,
 )
 from oracle_protections import judge_all_months, judge_band, judge_value
-from oracle_risk import hold, judge_position, member_figures, reduces, required, working
+from oracle_risk import credit, hold, judge_position, member_figures, reduces, required, working
 from oracle_state import (
     Account,
     Instrument,
@@ -112,6 +112,9 @@ def judge_extent(
         if order is not None:
             then.remove((order.side, order.leaves, order.price))
     rise = hold(m, instrument, net, then) - hold(m, instrument, net, works)
+    changes = [(number, c.side, c.quantity) for c in sides]
+    changes += [(number, order.side, -order.leaves) for order in old if order is not None]
+    rise -= credit(m, account, changes) - credit(m, account)
     need = required(m, account)
     if need > account.cash:
         for c, order in zip(sides, old, strict=True):

@@ -1,8 +1,8 @@
 """The oracle's risk: every figure from first principles, from orders and net positions."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from oracle_combinations import effects, mark_of
+from oracle_combinations import Effect, effects, mark_of
 from oracle_matching import cancel_order
 from oracle_state import Account, Instrument, Market, Order, Position, Rejected
 
@@ -50,11 +50,51 @@ def hold(m: Market, instrument: Instrument, net: int, orders: list[Working]) -> 
     return instrument.rate * worst + adverse * instrument.multiplier
 
 
+def spreads(m: Market) -> list[tuple[int, int, int]]:
+    """Credit of a pair and both legs of every spread that has one, the largest credit first."""
+    found = []
+    for one in m.instruments:
+        if one.credit:
+            legs = [number for number, _ in one.legs]
+            amount = min(one.credit, *(m.instruments[number].rate for number in legs))
+            found.append((-amount, one.number, *legs))
+    return [(-amount, one, other) for amount, _, one, other in sorted(found)]
+
+
+def leaning(m: Market, account: Account, number: int, changes: Sequence[Effect]) -> int:
+    """Most lots that a position could come to be long, less most that it could come to be short,
+    with ``changes`` of what works."""
+    net = (account.positions.get(number) or Position()).net
+    lots = [side_lots(m, account, number, side) for side in (Side.BUY, Side.SELL)]
+    for at, side, more in changes:
+        lots[side] += more if at == number else 0
+    return max(0, net + lots[Side.BUY]) - max(0, lots[Side.SELL] - net)
+
+
+def credit(m: Market, account: Account, changes: Sequence[Effect] = ()) -> int:
+    """What lots long in one leg of a spread and short in the other need not hold. Each lot is in
+    one pair at most: the spread with the largest credit takes what it can, then the next."""
+    left: dict[int, int] = {}
+    total = 0
+    for amount, *legs in spreads(m):
+        for leg in legs:
+            if leg not in left:
+                left[leg] = leaning(m, account, leg, changes)
+        one, other = (left[leg] for leg in legs)
+        if one * other < 0:
+            pairs = min(abs(one), abs(other))
+            total += pairs * amount
+            left[legs[0]] -= pairs if one > 0 else -pairs
+            left[legs[1]] += pairs if one > 0 else -pairs
+    return total
+
+
 def account_hold(m: Market, account: Account) -> int:
-    return sum(
+    holds = sum(
         hold(m, m.instruments[number], position.net, working(m, account, number))
         for number, position in account.positions.items()
     )
+    return holds - credit(m, account)
 
 
 def unrealized(m: Market, account: Account) -> int:
@@ -124,6 +164,9 @@ def judge_margin(
         price = wish[2] if number == instrument.number else None
         then = [*working(m, account, number, without=old), (side, lots, price)]
         rise += hold(m, one, net, then) - hold(m, one, net, working(m, account, number))
+    changes = [*effects(instrument, wish[0], wish[1])]
+    changes += effects(instrument, old.side, -old.leaves) if old else ()
+    rise -= credit(m, account, changes) - credit(m, account)
     judge_rise(m, account, rise, reduces(m, account, instrument, wish, old))
 
 

@@ -261,6 +261,7 @@ class Instrument:
     rule: int = 0  # of a combination
     legs: tuple[tuple[int, int], ...] = ()  # instrument, ratio; of a combination, else none
     implied: bool = False
+    credit: int = 0  # of a spread: micro-dollars a pair need not hold
     collected: bool = False  # for an auction: bids and asks may be crossed
     band: int = 0
     order_value: int = 0

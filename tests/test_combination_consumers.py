@@ -43,9 +43,10 @@ class Followed:
         for number, account in self.view.accounts.by_id.items():
             figures = self.engine.account(number)
             assert self.state.ledger.cash(number) == figures["cash"] == account.cash
-            exposures = self.view.accounts.exposures(account).items()
-            hold = sum(self.view.accounts.hold(at, one) for at, one in exposures)
-            assert hold == figures["hold"]
+            exposures = self.view.accounts.exposures(account)
+            hold = sum(self.view.accounts.hold(at, one) for at, one in exposures.items())
+            credit = self.view.accounts.credit(exposures)
+            assert (hold - credit, credit) == (figures["hold"], figures["credit"])
             for instrument in self.view.feed.instruments.by_id:
                 net = self.engine.position(number, instrument)["net"]
                 held = account.holdings.get(instrument)
@@ -92,7 +93,7 @@ def _settle(instrument: int, price: int) -> bytes:
 @pytest.mark.parametrize("seed", [1, 5, 6])
 def test_drawn_markets_are_followed(seed: int) -> None:
     """The whole mix, what trades on the house account and moves its cash included."""
-    generator, followed, sequence = Generator(seed, {**MIXED, "combine": 12}), Followed(), 1
+    generator, followed, sequence = Generator(seed, {**MIXED, "combine": 12, "credit": 40}), Followed(), 1
     generator.tick_scale, generator.multiplier = 1000, 744  # a price has six decimals here
     generator.wealth, legs = 1 << 44, 0
     batch = generator.opening()

@@ -5,6 +5,7 @@ Budget: 15 seconds.
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,26 @@ async def test_implied_prices_are_switched_by_spread_and_for_all(live: Live) -> 
     assert "NOT_IMPLIED" in await refused(live, requests.SetImplied(code=CODE))
 
 
+async def test_a_spread_is_given_a_credit_and_an_account_shows_it(live: Live) -> None:
+    await do(live, requests.ListContract(code=SPREAD))
+    client = await live.client(1)
+    difference = mark_ticks(live) - mark_ticks(live, "H100F27")
+    await client.enter(SPREAD, "buy", 2, difference)
+    gross = Decimal((await client.query_account()).required)
+    told = await do(live, requests.SetLimits(code=SPREAD, credit="40.5"))
+    assert told["credit"] == "40.500000"
+    report = await client.query_account()
+    assert (report.credit, gross - Decimal(report.required)) == ("81.000000", 81)
+    assert Decimal(report.free) == Decimal(report.cash) - Decimal(report.required)
+    await do(live, requests.SetLimits(code=SPREAD, max_order=7))
+    assert live.market.desk.instruments.by_code[SPREAD].risk.credit == 40_500_000
+    for credit in ("-1", "100000"):
+        beyond = requests.SetLimits(code=SPREAD, credit=credit)
+        assert "what a lot of the cheaper leg holds" in await refused(live, beyond)
+    ended = await do(live, requests.SetLimits(code=SPREAD, credit="0"))
+    assert ended["credit"] == (await client.query_account()).credit == "0.000000"
+
+
 async def test_protections_hold_from_the_listing_on_and_can_be_moved(live: Live) -> None:
     market, client = live.market, await live.client(1)
     listed = market.desk.instruments.by_code[CODE]
@@ -225,6 +246,7 @@ SENSELESS: list[tuple[requests.AnyRequest, str]] = [
     (requests.SetLimits(code=CODE, position_limit=-1), "a position limit is from 0"),
     (requests.SetLimits(code=CODE, max_order=1 << 32), "an order's limit is from 0"),
     (requests.SetLimits(code=CODE), "another than now"),
+    (requests.SetLimits(code=CODE, credit="1"), "no spread of two months"),
     (requests.SetLimits(code="H100"), "not listed"),
     (requests.ListContract(code="H100PF27"), "state the first mark"),
     (requests.ListContract(code="2H100Z26-2B200Z26"), "not in the listing cycle"),

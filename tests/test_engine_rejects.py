@@ -339,6 +339,13 @@ def of_combinations() -> Iterator[Case]:
     many = [combine(n, {0: 1, 1: -1}, CombinationRule.DIFFERENCE) for n in (*numbers, 3 + most)]
     full = b"".join([*many, *(imply(instrument=n) for n in numbers)])
     yield full, imply(instrument=3 + most), Reason.SPREADS_FULL, most, most
+    most = int(Limit.CREDITS)
+    numbers = range(3, 3 + most)
+    many = [combine(n, {0: 1, 1: -1}, CombinationRule.DIFFERENCE) for n in (*numbers, 3 + most)]
+    spared = b"".join([*many, *(set_risk(instrument=n, price=0, key_lo=1) for n in numbers)])
+    another = set_risk(instrument=3 + most, price=0, key_lo=1)
+    yield spared, another, Reason.CREDITS_FULL, most, most
+    yield spread, set_risk(instrument=3, price=0, key_lo=11), Reason.PARAMETER_RANGE, 0, 0
 
 
 CASES: list[Case] = [

@@ -212,7 +212,8 @@ class Conduct:
                 "changed": [listed.code for listed in named]}  # fmt: skip
 
     async def _set_limits(self, request: requests.SetLimits) -> dict[str, Any]:
-        """Move one instrument's price limits, or what one account or one order may have."""
+        """Move one instrument's price limits, what one account or one order may have, or a
+        spread's credit."""
         listed = self._desk.instrument(request.code)
         todo = []
         low = listed.low_ticks if request.low is None else _ticks(listed, request.low)
@@ -226,6 +227,8 @@ class Conduct:
         if request.max_order is not None:
             most = _bounded("an order's limit", request.max_order, Limit.QUANTITY)
             risk = risk._replace(max_order=most)
+        if request.credit is not None:
+            risk = risk._replace(credit=self._credit(listed, request.credit))
         if risk != listed.risk:
             todo.append(wishes_market.set_risk(listed.code, listed.id, risk))
         if not todo:
@@ -234,7 +237,21 @@ class Conduct:
             await self._desk.perform([wish])
         return {"code": listed.code, "low_limit": listed.price_text(low),
                 "high_limit": listed.price_text(high), "position_limit": risk.position_limit,
-                "max_order": risk.max_order}  # fmt: skip
+                "max_order": risk.max_order, "credit": micros_text(risk.credit)}  # fmt: skip
+
+    def _credit(self, spread: Instrument, text: str) -> int:
+        """A spread's credit in micro-dollars, at most what a lot of either leg holds."""
+        credit = wishes.micros(text)
+        legs = [self._desk.instruments.by_id[number] for number, _ in spread.legs]
+        months = sorted(ratio for _, ratio in spread.legs) == [-1, 1]
+        if not months or legs[0].product != legs[1].product:
+            raise RequestRefused(f"{spread.code} is no spread of two months of one product")
+        most = min(leg.rate for leg in legs)
+        if not 0 <= credit <= most:
+            raise RequestRefused(
+                f"a credit is from 0 to what a lot of the cheaper leg holds, {micros_text(most)}"
+            )
+        return credit
 
 
 def combines(code: str) -> bool:

@@ -93,9 +93,10 @@ class SetBreaker(Request, frozen=True, kw_only=True, tag="breaker"):
 
 
 class SetLimits(Request, frozen=True, kw_only=True, tag="limits"):
-    """Moves an instrument's daily price limits, or what one account or one order may have.
+    """Moves an instrument's daily price limits, what one account or one order may have, or what a
+    spread's pairs need not hold.
 
-    What is not stated stays. The next business day begins with those of its terms.
+    What is not stated stays. The next business day begins with those of its terms; a credit stays.
     """
 
     code: str
@@ -103,6 +104,7 @@ class SetLimits(Request, frozen=True, kw_only=True, tag="limits"):
     high: str | None = None
     position_limit: int | None = None
     max_order: int | None = None
+    credit: str | None = None  # of a calendar spread: dollars a pair, 0 for none
 
 
 class SetFeature(Request, frozen=True, kw_only=True, tag="feature"):

@@ -143,7 +143,7 @@ def set_limits(code: str, number: int, low_ticks: int, high_ticks: int) -> Wish:
 
 
 def set_risk(code: str, number: int, figures: Risk) -> Wish:
-    """Sets an instrument's margin rate, limits and fees."""
+    """Sets an instrument's margin rate, limits, fees and credit."""
     command = Command(
         kind=CommandKind.SET_RISK,
         instrument=number,
@@ -152,6 +152,7 @@ def set_risk(code: str, number: int, figures: Risk) -> Wish:
         session=figures.max_order,
         target_lo=figures.maker_fee & _U64,
         target_hi=figures.taker_fee & _U64,
+        key_lo=figures.credit,
     )
     return Wish(command, note("risk", code=code))
 

@@ -195,12 +195,16 @@ def limits(
         int | None, typer.Option(help="Lots of one account, working orders counted.")
     ] = None,
     order: Annotated[int | None, typer.Option(help="Lots of one order.")] = None,
+    credit: Annotated[
+        str | None, typer.Option(help="Dollars a pair of a calendar spread need not hold.")
+    ] = None,
 ) -> "requests.SetLimits":
-    """Move an instrument's limits of price, position or order until the next business day."""
+    """Move an instrument's limits of price, position or order until the next business day, or
+    give a calendar spread a credit of margin, which stays."""
     from exchange.app import requests  # noqa: PLC0415
 
     return requests.SetLimits(
-        code=code, low=low, high=high, position_limit=position, max_order=order
+        code=code, low=low, high=high, position_limit=position, max_order=order, credit=credit
     )
 
 

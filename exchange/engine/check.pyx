@@ -11,11 +11,11 @@ from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_o
 from exchange.engine.safety cimport watch_of
 from exchange.engine.state cimport (
     WATCH_BREAKER, WATCH_LIMITS,
-    Account, Auction, COLLECTED, COMBINED, Composite, DORMANT, ELECTED, EXPIRES, Extra, FREE,
-    Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED, WAITING,
-    WATCH_HIDDEN, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, WORKING, account_of, collects, i32, i64,
-    instrument_of, is_aged, is_featured, is_live, lots_of, side_of, state_of, tif_stp_of, u32,
-    u64, u8, working_of,
+    Account, Auction, COLLECTED, COMBINED, CREDITED, Composite, DORMANT, ELECTED, EXPIRES, Extra,
+    FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED,
+    WAITING, WATCH_CREDIT, WATCH_HIDDEN, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, WORKING,
+    account_of, collects, i32, i64, instrument_of, is_aged, is_featured, is_live, lots_of, side_of,
+    state_of, tif_stp_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -210,6 +210,70 @@ cdef int check_extras(Market* m) except -1:
     return 0
 
 
+cdef dict spreads_of(Market* m):
+    """(-credit of a pair, number) of every spread that has one, to its legs."""
+    cdef Composite* made
+    cdef u32 k
+    found = {}
+    for k in range(m.instrument_count):
+        made = &m.composites[k]
+        if made.credit:
+            rates = [m.instruments[made.leg[i]].rate for i in range(made.legs)]
+            ensure(made.legs == 2 and m.instruments[k].state != TRADING_STATE_EXPIRED,
+                   "a living spread has the credit", k)
+            found[-min(made.credit, *rates), k] = (made.leg[0], made.leg[1])
+    return found
+
+
+cdef object credit_of(dict spreads, dict leaning):
+    """What lots that lean to opposite sides of spreads are spared."""
+    left = dict(leaning)
+    total = 0
+    for credit, number in sorted(spreads):
+        one, other = spreads[credit, number]
+        if left.get(one, 0) < 0:
+            one, other = other, one
+        pairs = max(0, min(left.get(one, 0), -left.get(other, 0)))
+        left[one] = left.get(one, 0) - pairs
+        left[other] = left.get(other, 0) + pairs
+        total -= credit * pairs
+    return total
+
+
+cdef int check_credits(Market* m) except -1:
+    """Each account's credit from scratch, and no requirement below that of its positions alone;
+    who is watched and whose orders are CREDITED."""
+    cdef Position* p
+    cdef Order* o
+    cdef u32 k
+    spreads = spreads_of(m)
+    legs = {leg for pair in spreads.values() for leg in pair}
+    ensure(m.credit_count == len(spreads) and m.credited_count == len(legs), "spreads", spreads)
+    for k in range(m.instrument_count):
+        ensure((m.instruments[k].watched & WATCH_CREDIT != 0) == (k in legs), "legs watched", k)
+    for k in range(1, m.order_top):
+        o = &m.orders[k]
+        if is_live(o) and not is_featured(o):
+            ensure(((o.traits >> 24) & CREDITED != 0)
+                   == (instrument_of(&m.positions[o.position]) in legs), "CREDITED orders", k)
+    leaning = {}
+    nets = {}
+    beyond = {}
+    for k in range(1, m.position_top):
+        p = &m.positions[k]
+        account, leg = account_of(p), instrument_of(p)
+        leaning.setdefault(account, {})[leg] = max(0, p.exposure[0]) - max(0, p.exposure[1])
+        nets.setdefault(account, {})[leg] = p.net
+        beyond[account] = (beyond.get(account, 0) + p.hold - p.adverse
+                           - m.instruments[leg].rate * absolute(p.net))
+    for k in range(m.account_top):
+        credit = credit_of(spreads, leaning.get(k, {}))
+        ensure(m.accounts[k].credit == credit, "credit = its formula", (k, credit))
+        ensure(beyond.get(k, 0) - credit >= -credit_of(spreads, nets.get(k, {})),
+               "required covers the positions alone", k)
+    return 0
+
+
 cdef int check_positions(Market* m, dict sums) except -1:
     cdef Position* p
     cdef Instrument* book
@@ -247,7 +311,7 @@ cdef int check_money(Market* m, dict hold, dict unrealized) except -1:
         a = &m.accounts[k]
         if not a.is_open:
             continue
-        ensure(hold_of(a) == hold.get(k, 0), "account hold = sum of its holds", k)
+        ensure(hold_of(a) == hold.get(k, 0) - a.credit, "account hold = its holds - credit", k)
         ensure(a.unrealized == unrealized.get(k, 0), "unrealized = sum of its positions", k)
         total += a.cash
         cash[a.member_id] = cash.get(a.member_id, 0) + a.cash
@@ -342,6 +406,7 @@ cdef int check_market(Market* m) except -1:
     for k in range(m.instrument_count):
         check_book(m, k, sums)
     check_positions(m, sums)
+    check_credits(m)
     check_slots(m)
     check_extras(m)
     check_groups(m)

@@ -11,6 +11,7 @@ legs has that many lots times the ratio more.
 from libc.string cimport memset
 
 from exchange.engine.changes cimport return_dormant
+from exchange.engine.credits cimport credit_gain, end_credit
 from exchange.engine.guards cimport refuse_combined_margin
 from exchange.engine.implied cimport end_implied
 from exchange.engine.instruments cimport bad_limits, bad_mark, move_mark, outline
@@ -18,7 +19,8 @@ from exchange.engine.ladder cimport build_ladder
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.risk cimport position_of, rehold, set_mark
 from exchange.engine.state cimport (
-    Event, WATCH_LEGS, blank, i128, i32, instrument_of, legs_open, put_state, u16, u64, working_of,
+    Event, WATCH_CREDIT, WATCH_LEGS, blank, i128, i32, instrument_of, legs_open, put_state, u16,
+    u64, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -222,6 +224,7 @@ cdef void expire_made(Market* m, u32 instrument) noexcept nogil:
             book.halt_cause = HALT_CAUSE_NONE
             cancel_all_of(m, number, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
             move_mark(m, number, 0)
+            end_credit(m, number)
 
 
 cdef void return_made(Market* m, u32 instrument) noexcept nogil:
@@ -271,6 +274,7 @@ cdef bint bad_legs_risk(Market* m, Command* c, Position* p, Account* account, u8
     cdef i64 worst = p.exposure[side] + lots
     cdef i64 other = p.exposure[1 - side]
     cdef i64 rise = book.rate * (worst if worst > other else other) + p.adverse + adverse - p.hold
+    cdef u32 watched = 0
     cdef u8 way
     cdef u32 i
     if worst > book.position_limit and lots > before:
@@ -286,6 +290,9 @@ cdef bint bad_legs_risk(Market* m, Command* c, Position* p, Account* account, u8
             reject(m, c, REASON_POSITION_LIMIT, book.position_limit, worst)
             return True
         rise += book.rate * (worst if worst > other else other) + q.adverse - q.hold
+        watched |= book.watched
+    if watched & WATCH_CREDIT:
+        rise -= credit_gain(m, account, instrument, side, lots - before)
     if account.excess >= 0 and (rise <= 0 or (rise <= account.excess
                                               and rise <= account.member.excess)):
         return False

@@ -142,7 +142,7 @@ cdef class Engine:
             raise KeyError(account_id)
         a = &self.m.accounts[account_id]
         return {
-            "cash": a.cash, "hold": hold_of(a), "unrealized": a.unrealized,
+            "cash": a.cash, "hold": hold_of(a), "credit": a.credit, "unrealized": a.unrealized,
             "required": required_of(a), "open_orders": a.open_orders, "member": a.member_id,
             "group": a.group, "kind": a.kind, "currency": a.currency,
             "killed": bool(a.killed & ~LOSS_REACHED), "loss_reached": bool(a.killed & LOSS_REACHED),
@@ -174,7 +174,7 @@ cdef class Engine:
             "position_limit": i.position_limit, "max_order": i.max_order,
             "maker_fee": i.maker_fee, "taker_fee": i.taker_fee,
             "working_orders": i.working_orders, "last_settled": i.last_settled,
-            "product": i.product,
+            "product": i.product, "credit": self.m.composites[instrument_id].credit,
         }
 
     def book(self, u32 instrument_id, u32 levels=0):

@@ -1,6 +1,7 @@
 # The guards of the order commands, in their documented precedence. Each says its own reject.
 
 from exchange.engine.book cimport has_opposite, on_step, price_of, reaches, slot_of
+from exchange.engine.credits cimport credit_gain
 from exchange.engine.ids cimport find_key
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, adverse_per_lot, required_of
@@ -8,8 +9,8 @@ from exchange.engine.state cimport (
     Account, CANCELLED, Command, DORMANT, FILLED, Instrument, KILLED_ACCOUNT, KILLED_BY_SETTING,
     LOSS_REACHED,
     KILLED_MEMBER, Market, Order, Position,
-    SESSION_ONLINE, Session, WORKING, account_of, collects, i128, i32, i64, likely, side_of,
-    standing,
+    SESSION_ONLINE, Session, WATCH_CREDIT, WORKING, account_of, collects, i128, i32, i64, likely,
+    side_of, standing,
     state_of, u32, u64, u8, unlikely, working_of,
 )
 from exchange.engine.vocabulary cimport *
@@ -101,8 +102,8 @@ cdef inline bint bad_post_only(Market* m, Command* c, Instrument* book, u8 side,
 cdef inline bint bad_risk(Market* m, Command* c, Instrument* book, Position* p, Account* account,
                           u8 side, i64 adverse, i64 lots, i64 working, i64* rise) noexcept nogil:
     """POSITION_LIMIT, MARGIN, MEMBER_MARGIN for `lots` with `adverse` in place of `working` lots
-    that the caller has taken out of the position (but not out of its hold). Sets the rise of the
-    hold."""
+    that the caller has taken out of the position (but not out of its hold). Sets the rise of what
+    is required."""
     cdef i64 worst = p.exposure[side] + lots
     cdef i64 other = p.exposure[1 - side]
     cdef i64 more
@@ -110,6 +111,8 @@ cdef inline bint bad_risk(Market* m, Command* c, Instrument* book, Position* p, 
         reject(m, c, REASON_POSITION_LIMIT, book.position_limit, worst)
         return True
     more = book.rate * (worst if worst > other else other) + p.adverse + adverse - p.hold
+    if unlikely(book.watched & WATCH_CREDIT):
+        more -= credit_gain(m, account, <u32>(book - m.instruments), side, lots)
     rise[0] = more
     if likely(account.excess >= 0 and more <= account.excess and more <= account.member.excess):
         return False

@@ -187,4 +187,9 @@ cdef bytes after_orders(Market* m, bint buckets):
     if m.leg_change_count:
         parts.append(numbers((-2, <i64>m.legs_known, m.leg_change_count)))
         parts.append((<char*>m.leg_changes)[:m.leg_change_count * sizeof(LegTerms)])
+    credited = [(m.combined[k], m.composites[m.combined[k]].credit)
+                for k in range(m.combined_count) if m.composites[m.combined[k]].credit]
+    if credited:
+        parts.append(numbers((-3, len(credited))))
+        parts.extend([numbers(one) for one in credited])
     return b"".join(parts)

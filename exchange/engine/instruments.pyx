@@ -13,6 +13,7 @@ from exchange.engine.combinations cimport (
     bad_made_marks, expire_made, move_made_marks, return_made, times,
 )
 from exchange.engine.book cimport append, occupied_above, occupied_below, rest, slot_of
+from exchange.engine.credits cimport compare_spread, refuse_credit, set_credit
 from exchange.engine.ladder cimport build_ladder, lowest
 from exchange.engine.legterms cimport note_change
 from exchange.engine.lifecycle cimport cancel_all_of, reject
@@ -211,6 +212,7 @@ cdef void set_risk(Market* m, Command* c) noexcept nogil:
     cdef Instrument* book
     cdef Event* e
     cdef u32 i, at
+    cdef bint credited
     if refuse_instrument(m, c):
         return
     book = &m.instruments[c.instrument]
@@ -226,6 +228,8 @@ cdef void set_risk(Market* m, Command* c) noexcept nogil:
             or bad_combined_risk(&m.composites[c.instrument], c)):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
+    if refuse_credit(m, c):
+        return
     note_change(m, c.instrument)
     book.bound = bound
     book.rate = c.price
@@ -233,6 +237,7 @@ cdef void set_risk(Market* m, Command* c) noexcept nogil:
     book.max_order = c.session
     book.maker_fee = maker_fee
     book.taker_fee = taker_fee
+    credited = set_credit(m, c.instrument, c.key_lo)
     for i in range(m.account_top):
         at = position_of(&m.accounts[i], c.instrument)
         if at:
@@ -241,9 +246,13 @@ cdef void set_risk(Market* m, Command* c) noexcept nogil:
     e.price = c.price
     e.quantity = c.quantity
     e.leaves = c.session
+    e.key_lo = <u64>m.composites[c.instrument].credit
     e.a = maker_fee
     e.b = taker_fee
-    compare_deficits(m, c.instrument)
+    if credited:
+        compare_spread(m, c.instrument)
+    else:
+        compare_deficits(m, c.instrument)
 
 
 cdef inline bint gathers(u8 state) noexcept nogil:

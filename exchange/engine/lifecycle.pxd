@@ -2,7 +2,7 @@
 
 from exchange.engine.book cimport slot_of, take_out
 from exchange.engine.ids cimport retire
-from exchange.engine.risk cimport put_back, rehold, release
+from exchange.engine.risk cimport put_back, rehold, rehold_plainly
 from exchange.engine.state cimport (
     CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, copy_key, emit, i64,
     instrument_of, is_simple, likely, order_id_of, side_of, state_of, u16, u32, u64, u8, unlikely,
@@ -50,7 +50,8 @@ cdef inline void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 
     book.levels[slot_of(book, o.price)].quantity -= lots
     say_gone(emit(m, what(EVENT_KIND_ORDER_REDUCED, flags, CANCEL_REASON_REQUESTED), p.who), o,
              order_id_of(m, slot), lots, o.leaves)
-    release(m, book, p, side, o.price, lots)
+    put_back(m, book, p, side, o.price, lots)
+    rehold_plainly(m, book, p)
 
 
 cdef inline void take_away(Market* m, u32 slot, u32 reason) noexcept nogil:
@@ -75,5 +76,9 @@ cdef inline void take_away(Market* m, u32 slot, u32 reason) noexcept nogil:
 cdef inline void cancel_order(Market* m, u32 slot, u32 reason) noexcept nogil:
     """Take a live order out of everything it is in."""
     cdef Position* p = &m.positions[m.orders[slot].position]
+    cdef bint simple = is_simple(&m.orders[slot])
     take_away(m, slot, reason)
-    rehold(m, &m.instruments[instrument_of(p)], p)
+    if likely(simple):
+        rehold_plainly(m, &m.instruments[instrument_of(p)], p)
+    else:
+        rehold(m, &m.instruments[instrument_of(p)], p)

@@ -13,7 +13,9 @@ from exchange.engine.ids cimport retire
 from exchange.engine.legs cimport match_watched
 from exchange.engine.lifecycle cimport cancel_for, say_gone, shrink, tell_group
 from exchange.engine.protection cimport count_quote
-from exchange.engine.risk cimport adverse_per_lot, execute, pay_house, rehold
+from exchange.engine.risk cimport (
+    adverse_per_lot, execute, execute_plainly, pay_house, rehold, rehold_plainly,
+)
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
     WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32, i64, is_featured, likely,
@@ -75,7 +77,8 @@ cdef void prevent_self_trade(Market* m, u32 resting, Incoming* t) noexcept nogil
 
 
 cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u8 side,
-                       Order* maker, Position* p, u64 order_id, i64 price) noexcept nogil:
+                       Order* maker, Position* p, u64 order_id, i64 price,
+                       bint special) noexcept nogil:
     """One match: the event, the resting side's books; the incoming side is summed in `t`."""
     cdef u32 lots = t.leaves if t.leaves < maker.leaves else maker.leaves
     cdef i64 value = lots * (price * book.tick_value)
@@ -98,7 +101,10 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u
     if p.adverse:  # else no order of the position has any
         p.adverse -= lots * adverse_per_lot(book, 1 - side, price)
     p.exposure[1 - side] -= lots  # they worked; `execute` adds them to net
-    execute(m, book, p, 1 - side, lots, value, fee)
+    if special:
+        execute(m, book, p, 1 - side, lots, value, fee)
+    else:
+        execute_plainly(m, book, p, 1 - side, lots, value, fee)
 
 
 cdef void refill(Market* m, Level* level, u32 slot) noexcept nogil:
@@ -160,7 +166,7 @@ cdef inline void match(Market* m, Instrument* book, Incoming* t, u8 side,
             if unlikely(p.owner.group == t.group):
                 prevent_self_trade(m, slot, t)
                 break  # the level may be gone
-            trade(m, book, level, t, side, maker, p, order_id_of(m, slot), price)
+            trade(m, book, level, t, side, maker, p, order_id_of(m, slot), price, special)
             if special and is_featured(maker) and after_special(m, level, slot):
                 if t.leaves == 0:
                     break
@@ -218,7 +224,7 @@ cdef void meet_head(Market* m, Instrument* book, Incoming* t, i32 at) noexcept n
     cdef Level* level = &book.levels[at]
     cdef Order* maker = &m.orders[level.head]
     trade(m, book, level, t, t.side, maker, &m.positions[maker.position],
-          order_id_of(m, level.head), price_of(book, at))
+          order_id_of(m, level.head), price_of(book, at), True)
     settle_head(m, book, at)
 
 
@@ -274,10 +280,15 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
         rehold(m, book, p)
         charge_legs(m, p)
     elif t.lots:
-        execute(m, book, p, side, t.lots, t.value, t.lots * book.taker_fee)
+        if special:
+            execute(m, book, p, side, t.lots, t.value, t.lots * book.taker_fee)
+        else:
+            execute_plainly(m, book, p, side, t.lots, t.value, t.lots * book.taker_fee)
         pay_house(m, book, t.lots)
-    else:
+    elif special:
         rehold(m, book, p)
+    else:
+        rehold_plainly(m, book, p)
 
 
 cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder) noexcept nogil:

@@ -30,10 +30,10 @@ from exchange.engine.stops cimport start_waiting
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value, within_band
 from exchange.engine.state cimport (
     WATCH_BREAKER, WATCH_LIMITS,
-    AT_MARKET, Account, COMBINED, Command, Composite, Event, Instrument, Market, Order,
-    PROTECTED_BY, Position, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, collects, emit, i64,
-    instrument_of, is_live, likely, order_id_of, pair, traits_of, u16, u32, u64, u8, unlikely,
-    what,
+    AT_MARKET, Account, COMBINED, CREDITED, Command, Composite, Event, Instrument, Market, Order,
+    PROTECTED_BY, Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, collects,
+    emit, i64, instrument_of, is_live, likely, order_id_of, pair, traits_of, u16, u32, u64, u8,
+    unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -162,6 +162,8 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
         start_expiry(m, slot, terms.expiry)
     if book.watched & WATCH_LEGS:
         o.traits |= <u32>COMBINED << 24
+    elif book.watched & WATCH_CREDIT:
+        o.traits |= <u32>CREDITED << 24
     if terms.extra.features != 0:
         make_special(m, e, slot, &terms.extra)
         if terms.extra.features & ORDER_FEATURE_STOP:
@@ -171,7 +173,7 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
     if unlikely(collects(book)):
         e.leaves = join(m, book, slot, c.flags & COMMAND_FLAG_MARKET)
         return
-    if (terms.rests and not book.watched & (WATCH_LEGS | WATCH_IMPLIED)
+    if (terms.rests and not book.watched & (WATCH_LEGS | WATCH_IMPLIED | WATCH_CREDIT)
             and not reaches(side, terms.slot, book.best[1 - side])):
         # nothing to trade with: what the guards foresaw is what happens
         e.leaves = c.quantity

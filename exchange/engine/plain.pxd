@@ -12,7 +12,9 @@ from exchange.engine.ids cimport (
 )
 from exchange.engine.lifecycle cimport lessen, say_gone
 from exchange.engine.matching cimport Incoming, run
-from exchange.engine.risk cimport adverse_per_lot, is_adverse, position_of, put_back, rehold
+from exchange.engine.risk cimport (
+    adverse_per_lot, is_adverse, position_of, put_back, rehold_plainly,
+)
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WATCH_STEPS,
     WORKING, account_of, copy_key, end_command, i32, i64, instrument_of, is_aged, is_simple, likely,
@@ -311,7 +313,7 @@ cdef inline bint cancel_side(Market* m, u32 slot, u8 side) noexcept nogil:
     cdef Position* p = &m.positions[m.orders[slot].position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     remove(m, book, p, slot, EVENT_FLAG_LAST_IN_COMMAND, side, CANCEL_REASON_REQUESTED)
-    rehold(m, book, p)
+    rehold_plainly(m, book, p)
     return True
 
 

@@ -8,6 +8,7 @@ from exchange.engine.aftermath cimport aftermath
 from exchange.engine.book cimport (
     occupied_above, occupied_below, price_of, reaches, rest, slot_of,
 )
+from exchange.engine.credits cimport credit_with
 from exchange.engine.extras cimport put_extra
 from exchange.engine.groups cimport join_special
 from exchange.engine.guards cimport bad_grid, bad_owner, bad_time
@@ -24,7 +25,7 @@ from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
     Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, blank, emit, i32,
     i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8, what, working_of,
-    WATCH_BREAKER, WATCH_LIMITS,
+    WATCH_BREAKER, WATCH_CREDIT, WATCH_LIMITS,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -129,6 +130,10 @@ cdef bint bad_extent(Market* m, Command* c, Instrument* book, Position* p, Accou
             reject(m, &q.c, REASON_POSITION_LIMIT, book.position_limit, exposure[s])
             return True
     rise = book.rate * max(exposure[0], exposure[1]) + adverse - p.hold
+    if book.watched & WATCH_CREDIT:
+        rise += account.credit - credit_with(
+            m, account, c.instrument, <i64>sides[0].c.quantity - sides[0].before,
+            <i64>sides[1].c.quantity - sides[1].before)
     if account.excess < 0:
         for s in range(2):
             if not reduces(m, p, &sides[s]):

@@ -2,11 +2,15 @@
 # docs/reference/engine.md.
 #
 # Invariants: a position's hold equals its formula after every command; an account's hold and
-# unrealized are the sums over its positions; a member's cash and required over its accounts.
+# unrealized are the sums over its positions, the hold less the credit of its spreads (credits.pyx);
+# a member's cash and required over its accounts.
+#
+# What is called plain is of a book that nothing watches: no credit depends on it.
 
+from exchange.engine.credits cimport recredit
 from exchange.engine.state cimport (
-    Account, Instrument, Market, Member, Position, ensure, i64, likely, u32, u64, u8, unlikely,
-    working_of,
+    Account, Instrument, Market, Member, Position, WATCH_CREDIT, ensure, i64, likely, u32, u64, u8,
+    unlikely, working_of,
 )
 
 cdef extern from *:
@@ -37,7 +41,7 @@ cdef inline i64 required_of(Account* account) noexcept nogil:
 
 
 cdef inline i64 hold_of(Account* account) noexcept nogil:
-    """The sum of its positions' holds."""
+    """The sum of its positions' holds, less its credit."""
     return required_of(account) - loss_of(account.unrealized)
 
 
@@ -99,9 +103,16 @@ cdef inline void raise_hold(Market* m, Position* p, i64 change) noexcept nogil:
         m.broken = 2
 
 
-cdef inline void rehold(Market* m, Instrument* i, Position* p) noexcept nogil:
+cdef inline void rehold_plainly(Market* m, Instrument* i, Position* p) noexcept nogil:
     """Bring a position's hold in line after its working lots or adverse changed."""
     raise_hold(m, p, hold_for(i, p) + p.adverse - p.hold)
+
+
+cdef inline void rehold(Market* m, Instrument* i, Position* p) noexcept nogil:
+    """The same, and its owner's credit."""
+    rehold_plainly(m, i, p)
+    if unlikely(i.watched & WATCH_CREDIT):
+        recredit(m, p.owner)
 
 
 cdef inline void put_back(Market* m, Instrument* i, Position* p, u8 side, i64 price,
@@ -120,8 +131,8 @@ cdef inline void release(Market* m, Instrument* i, Position* p, u8 side, i64 pri
     rehold(m, i, p)
 
 
-cdef inline void execute(Market* m, Instrument* i, Position* p, u8 side, i64 lots,
-                         i64 value, i64 fee) noexcept nogil:
+cdef inline void execute_plainly(Market* m, Instrument* i, Position* p, u8 side, i64 lots,
+                                 i64 value, i64 fee) noexcept nogil:
     """`lots` traded for `value` micro-dollars in all; working and adverse were adjusted before."""
     cdef i64 unrealized = lots * (i.mark * i.multiplier) - value
     cdef i64 hold
@@ -136,6 +147,14 @@ cdef inline void execute(Market* m, Instrument* i, Position* p, u8 side, i64 lot
     hold = hold_for(i, p) + p.adverse
     charge(m, p.owner, hold - p.hold, unrealized, -fee)
     p.hold = hold
+
+
+cdef inline void execute(Market* m, Instrument* i, Position* p, u8 side, i64 lots,
+                         i64 value, i64 fee) noexcept nogil:
+    """The same, and its owner's credit."""
+    execute_plainly(m, i, p, side, lots, value, fee)
+    if unlikely(i.watched & WATCH_CREDIT):
+        recredit(m, p.owner)
 
 
 cdef inline void pay_house(Market* m, Instrument* i, i64 lots) noexcept nogil:

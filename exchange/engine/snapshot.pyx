@@ -14,6 +14,7 @@ from libc.string cimport memcpy, memset
 
 from exchange.engine.book cimport occupy, on_step, slot_of
 from exchange.engine.auction cimport collect
+from exchange.engine.credits cimport arrange
 from exchange.engine.ladder cimport build_ladder
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
@@ -127,6 +128,8 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.expiry_at = of.expiry_at
     m.corrected = of.corrected
     m.leg_changes = of.leg_changes
+    m.credits = of.credits
+    m.credited = of.credited
     m.auctions = of.auctions
     m.safety = of.safety
     m.losses = of.losses
@@ -309,9 +312,11 @@ cdef int adopt_positions(Market* m) noexcept nogil:
 
 
 cdef int adopt_combined(Market* m) noexcept nogil:
-    """Legs that are there, with a position wherever their combination has one; what is charged."""
+    """Legs that are there, with a position wherever their combination has one; what is charged, and
+    which spreads have a credit."""
     cdef Composite* made
     cdef Position* p
+    cdef u32 credits = 0
     cdef u32 i, k
     for i in range(m.instrument_count):
         made = &m.composites[i]
@@ -320,12 +325,19 @@ cdef int adopt_combined(Market* m) noexcept nogil:
         for k in range(made.legs):
             if made.leg[k] >= m.instrument_count or made.ratio[k] == 0:
                 return TABLES
+        if made.credit and made.legs != 2:
+            return TABLES
         for k in range(made.spreads):
             if made.spread[k] >= m.instrument_count or m.composites[made.spread[k]].legs < 2:
                 return TABLES
     for i in range(m.combined_count):
         if m.combined[i] >= m.instrument_count or m.composites[m.combined[i]].legs < 2:
             return TABLES
+        credits += m.composites[m.combined[i]].credit != 0
+    if credits > LIMIT_CREDITS:
+        return TABLES
+    m.credited_count = 0
+    arrange(m)
     for i in range(1, m.position_top):
         p = &m.positions[i]
         made = &m.composites[instrument_of(p)]

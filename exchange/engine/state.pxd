@@ -80,6 +80,7 @@ cdef enum OrderFlag:
     EXPIRES = 2  # in the heap of expiries
     FEATURED = 4  # its Extra says more
     COMBINED = 8  # of a combination: it works in its legs too
+    CREDITED = 16  # it works in a leg of a spread that has a credit
 
 cdef struct Order:  # 64 bytes: one cache line
     u32 prev, next  # FIFO of the level or of the dormant list; next: free list
@@ -133,7 +134,7 @@ cdef struct Member:
 
 cdef struct Account:  # 128 bytes
     i64 cash, unrealized
-    i64 excess  # of cash over what is required: its holds and its unrealized loss
+    i64 excess  # of cash over what is required: its holds less credit, its unrealized loss
     i64 tat, interval, tolerance, burst  # throttle: theoretical arrival, ns a token, ns, tokens
     Member* member
     u32* positions  # by instrument, 0 = none
@@ -144,7 +145,7 @@ cdef struct Account:  # 128 bytes
     u32 ring_head
     u8 is_open, killed, kind, currency
     u8 in_deficit
-    u64 spare
+    i64 credit  # of its spreads: what its holds are more than it has to have
 
 cdef enum KillBit:  # why an account may not trade
     KILLED_BY_SETTING = 1  # SET_ACCOUNT
@@ -213,6 +214,7 @@ cdef enum Watch:
     WATCH_LEGS = 1024  # a combination
     WATCH_LIMITS = 2048  # a most value of an order, a limit over all months
     WATCH_STEPS = 4096  # prices or lots in steps of more than one
+    WATCH_CREDIT = 8192  # a leg of a spread that has a credit
 
 cdef struct Composite:  # of an instrument: what it is made of, and what is made of it
     u32 legs  # 0: an outright
@@ -223,6 +225,11 @@ cdef struct Composite:  # of an instrument: what it is made of, and what is made
     i32[LIMIT_LEGS] ratio
     u32[LIMIT_LEG_SPREADS] spread  # their numbers, rising
     i64 anchor  # the last settlement price, or the first mark
+    i64 credit  # micro-dollars that a pair of its legs need not hold, if the rates allow
+
+cdef struct Credit:  # of a spread: what follows from its composite and the rates of its legs
+    i64 amount  # micro-dollars a pair
+    u32[2] place  # of its legs, in `credited`
 
 cdef struct LegTerms:  # 56 bytes: what a leg of a combination trades by, before `sequence`
     u64 sequence
@@ -344,6 +351,9 @@ cdef struct Market:
     u32 leg_change_count
     LegTerms* leg_changes  # of the day, in order: see legterms.pyx
     u64 legs_known  # sequence since which none of them is forgotten
+    Credit* credits  # the largest first
+    u32* credited  # numbers of their legs
+    u32 credit_count, credited_count
     int broken  # a violated invariant: the engine has stopped
 
 
@@ -441,7 +451,7 @@ cdef inline bint is_aged(Order* o) noexcept nogil:
 
 
 cdef inline bint is_marked(Order* o) noexcept nogil:
-    """AGED, EXPIRES or FEATURED."""
+    """It has a flag."""
     return o.traits >> 24 != 0
 
 
@@ -450,8 +460,9 @@ cdef inline bint is_featured(Order* o) noexcept nogil:
 
 
 cdef inline bint is_simple(Order* o) noexcept nogil:
-    """WORKING and neither FEATURED nor COMBINED, in one test."""
-    return o.traits & (<u32>(FEATURED | COMBINED) << 24 | <u32>0xFF0000) == <u32>WORKING << 16
+    """WORKING and neither FEATURED, COMBINED nor CREDITED, in one test."""
+    cdef u32 flags = <u32>(FEATURED | COMBINED | CREDITED) << 24
+    return o.traits & (flags | <u32>0xFF0000) == <u32>WORKING << 16
 
 
 cdef inline u32 lots_of(Market* m, u32 slot) noexcept nogil:

@@ -103,6 +103,10 @@ class Exposure:
         else:
             self.working_buy += lots
 
+    def leaning(self) -> int:
+        """Return most lots it could come to be long, less most it could come to be short."""
+        return max(0, self.net + self.working_buy) - max(0, self.working_sell - self.net)
+
 
 class Accounts:
     """Every account with its working orders, and these and the ones that ended lately by id."""
@@ -310,6 +314,12 @@ class Accounts:
         buys = abs(exposure.net + exposure.working_buy)
         sells = abs(exposure.net - exposure.working_sell)
         return self._instruments.by_id[number].rate * max(buys, sells) + exposure.adverse
+
+    def credit(self, exposures: dict[int, Exposure]) -> int:
+        """Return what an account's pairs of lots in spreads need not hold, in micro-dollars."""
+        return self._instruments.credit(
+            {number: exposure.leaning() for number, exposure in exposures.items()}
+        )
 
     def unrealized(self, number: int, exposure: Exposure) -> int:
         """Return the gain since last settled at the mark, in micro-dollars."""

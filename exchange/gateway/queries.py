@@ -33,7 +33,7 @@ class Queries:
         """Return the account's requirement in micro-dollars."""
         hold = sum(self._accounts.hold(*item) for item in exposures.items())
         gain = sum(self._accounts.unrealized(*item) for item in exposures.items())
-        return hold + max(0, -gain)
+        return hold - self._accounts.credit(exposures) + max(0, -gain)
 
     def account(self, number: int, sequence: int, request_id: str) -> AccountReport:
         """Return an account's money and positions."""
@@ -54,6 +54,7 @@ class Queries:
             tokens=account.bucket.left(self._feed.time),
             burst=account.bucket.burst,
             interval_ns=account.bucket.interval,
+            credit=micros_text(self._accounts.credit(exposures)),
         )
 
     def _position(self, number: int, exposure: Exposure) -> PositionReport:

@@ -66,6 +66,7 @@ def account(engine: Engine, picture: Picture, number: int) -> dict[str, Any]:
         "member_required": money(sum(one["required"] for one in members)),
         "free": money(stands["cash"] - stands["required"]),
         "hold": money(stands["hold"]),
+        "credit": money(stands["credit"]),
         "unrealized": money(stands["unrealized"]),
         "in_deficit": bool(stands["in_deficit"]),
         "killed": bool(stands["killed"]),

@@ -155,6 +155,7 @@ class WhatIf:
             return msgspec.structs.replace(
                 command,
                 price=command.price if rate is None else -(-command.price * rate // PERCENT),
+                key_lo=command.key_lo if rate is None else command.key_lo * rate // PERCENT,
                 quantity=command.quantity if limit is None else limit,
             )
         percent = _chosen(self.changes.limits, code)

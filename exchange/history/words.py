@@ -120,6 +120,7 @@ RULES: Final[dict[Reason, str]] = {
     Reason.ICEBERGS_FULL: "the instrument has {limit} orders that show a part, the most",
     Reason.SPREADS_FULL: "a leg stands in {observed} combinations with implied prices; {limit} is"
     " the most",
+    Reason.CREDITS_FULL: "{observed} spreads have a credit; {limit} is the most",
     Reason.SESSIONS_FULL: "every one of {limit} sessions is taken",
     Reason.ALREADY_SETTLED: "settled already: last {limit}, asked {observed} (date and cycle)",
     Reason.DAY_STATE: "the business date is {limit}, the command says {observed}",
@@ -443,9 +444,10 @@ def _instrument_line(row: EventRow, picture: Picture) -> str:
         low, high = (picture.price(number, value) for value in row[13:15])
         return f"{start}: {low} to {high}"
     if kind == EventKind.RISK_CHANGED:
+        spared = f", credit {money(row[11])} USD a pair" if row[11] else ""
         return (
             f"{start}: {money(row[8])} USD a lot, position limit {row[9]:,}, orders up to"
-            f" {row[10]:,} lots, fees {money(row[13])} and {money(row[14])} USD a lot"
+            f" {row[10]:,} lots, fees {money(row[13])} and {money(row[14])} USD a lot{spared}"
         )
     if kind == EventKind.STATE_CHANGED:
         before, after = member_name(TradingState, row[10]), member_name(TradingState, row[9])

@@ -4,6 +4,7 @@ Units: ``price_ticks`` counts the instrument's ticks; a clearing price (mark, se
 millionths of a dollar per GPU-hour. Both become exact decimal strings, never floats.
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from exchange.marketdata.stream import Row
@@ -69,6 +70,7 @@ class Risk(NamedTuple):
     max_order: int = 0
     maker_fee: int = 0
     taker_fee: int = 0
+    credit: int = 0  # of a spread: micro-dollars that a pair of its legs need not hold
 
 
 class Instrument:
@@ -179,6 +181,30 @@ class Instruments:
             return sum(ratio * leg.mark for leg, ratio in legs)
         return self.value(instrument) // instrument.multiplier
 
+    def credit(self, leaning: Mapping[int, int]) -> int:
+        """Return what lots that lean to opposite sides of spreads need not hold, in micro-dollars.
+
+        ``leaning`` is by instrument; docs/reference/engine.md has the rule.
+        """
+        left, total = dict(leaning), 0
+        for amount, _, one, other in sorted(self._credits()):
+            if left.get(one, 0) < 0:
+                one, other = other, one
+            pairs = min(left.get(one, 0), -left.get(other, 0))
+            if pairs > 0:
+                left[one] -= pairs
+                left[other] += pairs
+                total -= amount * pairs
+        return total
+
+    def _credits(self) -> Iterator[tuple[int, int, int, int]]:
+        """Give (-credit of a pair, number, both legs) of every living spread that has one."""
+        for spread in self.by_id.values():
+            if spread.risk.credit and spread.state != TradingState.EXPIRED:
+                legs = [self.by_id[number] for number, _ in spread.legs]
+                amount = min(spread.risk.credit, *(leg.rate for leg in legs))
+                yield -amount, spread.id, legs[0].id, legs[1].id
+
     def apply(self, row: Row, text: str | None) -> Instrument | None:
         """Take one event in; return the instrument it changed, if any."""
         kind = row[2]
@@ -202,7 +228,7 @@ class Instruments:
             instrument.legs.append((row[7], row[8]))
             instrument.rule = CombinationRule(row[4])
         elif kind == EventKind.RISK_CHANGED:
-            instrument.risk = Risk(row[8], row[9], row[10], row[13], row[14])
+            instrument.risk = Risk(row[8], row[9], row[10], row[13], row[14], row[11])
         elif kind == EventKind.STATE_CHANGED:
             instrument.state, instrument.cause = TradingState(row[9]), HaltCause(row[4])
             instrument.resumes = row[14] if instrument.state == TradingState.HALTED else 0

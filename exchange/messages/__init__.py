@@ -434,6 +434,7 @@ class Reason(IntEnum):
     LOG_FULL = 709
     ICEBERGS_FULL = 710
     SPREADS_FULL = 711
+    CREDITS_FULL = 712
 
     ALREADY_SETTLED = 801
     DAY_STATE = 802
@@ -496,6 +497,7 @@ class Limit(IntEnum):
     LEG_SPREADS = 16  # combinations with implied prices in which one instrument is a leg
     IMPLIED_TRADES = 1024  # of one incoming order with implied prices (keeps index below 2**20)
     LEG_CHANGES = 4096  # of anchors, limits and fees of legs, remembered for a business day
+    CREDITS = 256  # spreads that have one
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

@@ -526,6 +526,7 @@ class AccountReport(Response, frozen=True, kw_only=True, tag="account"):
     tokens: int | None = None  # what the throttle had left at ``time``
     burst: int = 1  # what it holds when full
     interval_ns: int = 0  # log time in which it gets one
+    credit: str = "0.000000"  # of the account's spreads: ``required`` is less by it
 
 
 class WorkingOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

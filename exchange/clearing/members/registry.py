@@ -5,7 +5,8 @@ margined alone, and the member's call is the sum: one client's long never pays f
 
     margin of an account = sum over instruments of rate x |net|        of a member = sum of accounts
 
-The rate is the engine's (RISK_CHANGED), so the sum is what the engine holds for positions alone.
+The rate is the engine's (RISK_CHANGED), so the sum is what the engine holds for positions alone,
+before the credits of spreads.
 """
 
 from collections.abc import Iterator
