@@ -248,7 +248,7 @@ cdef int check_credits(Market* m) except -1:
     cdef u32 k
     spreads = spreads_of(m)
     legs = {leg for pair in spreads.values() for leg in pair}
-    ensure(m.credit_count == len(spreads) and m.credited_count == len(legs), "spreads", spreads)
+    ensure(m.credits.count == len(spreads) and m.credits.legs == len(legs), "spreads", spreads)
     for k in range(m.instrument_count):
         ensure((m.instruments[k].watched & WATCH_CREDIT != 0) == (k in legs), "legs watched", k)
     for k in range(1, m.order_top):

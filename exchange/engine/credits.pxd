@@ -9,7 +9,7 @@ cdef bint refuse_credit(Market* m, Command* c) noexcept nogil
 cdef bint set_credit(Market* m, u32 instrument, u64 credit) noexcept nogil
 cdef void end_credit(Market* m, u32 combination) noexcept nogil
 cdef void compare_spread(Market* m, u32 combination) noexcept nogil
-cdef void arrange(Market* m) noexcept nogil
+cdef bint adopt_credits(Market* m) noexcept nogil
 
 
 cdef inline i64 credit_gain(Market* m, Account* account, u32 instrument, u8 side,

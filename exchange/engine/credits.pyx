@@ -16,8 +16,8 @@ from exchange.engine.combinations cimport times
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport add_overflows, position_of
 from exchange.engine.state cimport (
-    CREDITED, Composite, Credit, Instrument, Order, Position, WATCH_CREDIT, ensure, instrument_of,
-    is_featured, is_live,
+    CREDITED, Composite, Credit, Credits, Instrument, Order, Position, WATCH_CREDIT, ensure,
+    instrument_of, is_featured, is_live,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -51,11 +51,11 @@ cdef i64 credit_with(Market* m, Account* account, u32 instrument, i64 buys,
     cdef i64 total = 0
     cdef i64 pairs
     cdef u32 k
-    for k in range(m.credited_count):
-        left[k] = leaning(m, account, m.credited[k], instrument, buys, sells)
-    for k in range(m.credit_count):
-        one = &left[m.credits[k].place[0]]
-        other = &left[m.credits[k].place[1]]
+    for k in range(m.credits.legs):
+        left[k] = leaning(m, account, m.credits.leg[k], instrument, buys, sells)
+    for k in range(m.credits.count):
+        one = &left[m.credits.spread[k].place[0]]
+        other = &left[m.credits.spread[k].place[1]]
         if one[0] < 0:
             one, other = other, one
         if one[0] <= 0 or other[0] >= 0:
@@ -63,7 +63,7 @@ cdef i64 credit_with(Market* m, Account* account, u32 instrument, i64 buys,
         pairs = min(one[0], -other[0])
         one[0] -= pairs
         other[0] += pairs
-        total += pairs * m.credits[k].amount
+        total += pairs * m.credits.spread[k].amount
     return total
 
 
@@ -82,14 +82,15 @@ cdef void recredit(Market* m, Account* account) noexcept nogil:
 
 cdef u32 place_of(Market* m, u32 leg) noexcept nogil:
     """Where a leg is among those of spreads with a credit; it joins them if it is new."""
+    cdef Credits* all = m.credits
     cdef u32 k
-    for k in range(m.credited_count):
-        if m.credited[k] == leg:
+    for k in range(all.legs):
+        if all.leg[k] == leg:
             return k
-    m.credited[m.credited_count] = leg
-    m.credited_count += 1
+    all.leg[all.legs] = leg
+    all.legs += 1
     m.instruments[leg].watched |= WATCH_CREDIT
-    return m.credited_count - 1
+    return all.legs - 1
 
 
 cdef inline i64 worth(Market* m, Composite* made) noexcept nogil:
@@ -99,13 +100,14 @@ cdef inline i64 worth(Market* m, Composite* made) noexcept nogil:
 
 cdef void arrange(Market* m) noexcept nogil:
     """List the spreads that have a credit, the largest first, of equal ones the lower number."""
+    cdef Credits* all = m.credits
     cdef Composite* made
     cdef Credit one
     cdef u32 k, at
-    for k in range(m.credited_count):
-        m.instruments[m.credited[k]].watched &= ~<u32>WATCH_CREDIT
-    m.credited_count = 0
-    m.credit_count = 0
+    for k in range(all.legs):
+        m.instruments[all.leg[k]].watched &= ~<u32>WATCH_CREDIT
+    all.legs = 0
+    all.count = 0
     for k in range(m.combined_count):
         made = &m.composites[m.combined[k]]
         if made.credit == 0:
@@ -113,12 +115,26 @@ cdef void arrange(Market* m) noexcept nogil:
         one.amount = worth(m, made)
         one.place[0] = place_of(m, made.leg[0])
         one.place[1] = place_of(m, made.leg[1])
-        at = m.credit_count
-        while at > 0 and m.credits[at - 1].amount < one.amount:
-            m.credits[at] = m.credits[at - 1]
+        at = all.count
+        while at > 0 and all.spread[at - 1].amount < one.amount:
+            all.spread[at] = all.spread[at - 1]
             at -= 1
-        m.credits[at] = one
-        m.credit_count += 1
+        all.spread[at] = one
+        all.count += 1
+
+
+cdef bint adopt_credits(Market* m) noexcept nogil:
+    """`arrange` of a market that was loaded, if its credits are of spreads and no more than may
+    be."""
+    cdef u32 count = 0
+    cdef u32 k
+    for k in range(m.combined_count):
+        if m.composites[m.combined[k]].credit:
+            count += 1
+            if m.composites[m.combined[k]].legs != 2 or count > LIMIT_CREDITS:
+                return False
+    arrange(m)
+    return True
 
 
 cdef void mark_orders(Market* m) noexcept nogil:
@@ -170,7 +186,7 @@ cdef bint refuse_credit(Market* m, Command* c) noexcept nogil:
             or c.key_lo > <u64>one.rate or c.key_lo > <u64>other.rate):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return True
-    others = m.credit_count - (made.credit != 0)
+    others = m.credits.count - (made.credit != 0)
     if others >= LIMIT_CREDITS:
         reject(m, c, REASON_CREDITS_FULL, LIMIT_CREDITS, others)
         return True

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 
 from exchange.engine.book cimport occupy, on_step, slot_of
 from exchange.engine.auction cimport collect
-from exchange.engine.credits cimport arrange
+from exchange.engine.credits cimport adopt_credits
 from exchange.engine.ladder cimport build_ladder
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
@@ -129,7 +129,6 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.corrected = of.corrected
     m.leg_changes = of.leg_changes
     m.credits = of.credits
-    m.credited = of.credited
     m.auctions = of.auctions
     m.safety = of.safety
     m.losses = of.losses
@@ -178,8 +177,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.session_top > m.session_capacity or m.session_free_head >= m.session_top
         or m.session_free_tail >= m.session_top or m.timer_count > m.session_capacity
         or m.expiry_count > m.order_capacity or m.corrected_count > LIMIT_CORRECTIONS
-        or m.leg_change_count > LIMIT_LEG_CHANGES
-        or m.halt_count > m.instrument_count
+        or m.leg_change_count > LIMIT_LEG_CHANGES or m.halt_count > m.instrument_count
         or m.extra_count >= m.order_top
         or m.protection_top < 1 or m.protection_top > m.protection_capacity
         or m.protection_capacity != fresh.protection_capacity
@@ -312,11 +310,9 @@ cdef int adopt_positions(Market* m) noexcept nogil:
 
 
 cdef int adopt_combined(Market* m) noexcept nogil:
-    """Legs that are there, with a position wherever their combination has one; what is charged, and
-    which spreads have a credit."""
+    """Legs that are there, with a position wherever their combination has one; what is charged."""
     cdef Composite* made
     cdef Position* p
-    cdef u32 credits = 0
     cdef u32 i, k
     for i in range(m.instrument_count):
         made = &m.composites[i]
@@ -325,19 +321,12 @@ cdef int adopt_combined(Market* m) noexcept nogil:
         for k in range(made.legs):
             if made.leg[k] >= m.instrument_count or made.ratio[k] == 0:
                 return TABLES
-        if made.credit and made.legs != 2:
-            return TABLES
         for k in range(made.spreads):
             if made.spread[k] >= m.instrument_count or m.composites[made.spread[k]].legs < 2:
                 return TABLES
     for i in range(m.combined_count):
         if m.combined[i] >= m.instrument_count or m.composites[m.combined[i]].legs < 2:
             return TABLES
-        credits += m.composites[m.combined[i]].credit != 0
-    if credits > LIMIT_CREDITS:
-        return TABLES
-    m.credited_count = 0
-    arrange(m)
     for i in range(1, m.position_top):
         p = &m.positions[i]
         made = &m.composites[instrument_of(p)]
@@ -346,7 +335,7 @@ cdef int adopt_combined(Market* m) noexcept nogil:
                 return OWNERS
         m.charged[i].lots[0] = working_of(p, 0) if made.legs else 0
         m.charged[i].lots[1] = working_of(p, 1) if made.legs else 0
-    return NONE
+    return NONE if adopt_credits(m) else TABLES
 
 
 cdef int check_small(Market* m) noexcept nogil:

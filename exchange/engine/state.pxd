@@ -4,7 +4,7 @@
 # stand for "none"; both sides of a book share one array of levels because it is never crossed.
 
 from exchange.engine.vocabulary cimport (
-    EVENT_FLAG_LAST_IN_COMMAND, LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL,
+    EVENT_FLAG_LAST_IN_COMMAND, LIMIT_CREDITS, LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL,
     TRADING_STATE_CONTINUOUS,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -229,7 +229,12 @@ cdef struct Composite:  # of an instrument: what it is made of, and what is made
 
 cdef struct Credit:  # of a spread: what follows from its composite and the rates of its legs
     i64 amount  # micro-dollars a pair
-    u32[2] place  # of its legs, in `credited`
+    u32[2] place  # of its legs, in `leg`
+
+cdef struct Credits:
+    u32 count, legs
+    Credit[LIMIT_CREDITS] spread  # the largest first
+    u32[2 * LIMIT_CREDITS] leg  # numbers of their legs
 
 cdef struct LegTerms:  # 56 bytes: what a leg of a combination trades by, before `sequence`
     u64 sequence
@@ -351,9 +356,7 @@ cdef struct Market:
     u32 leg_change_count
     LegTerms* leg_changes  # of the day, in order: see legterms.pyx
     u64 legs_known  # sequence since which none of them is forgotten
-    Credit* credits  # the largest first
-    u32* credited  # numbers of their legs
-    u32 credit_count, credited_count
+    Credits* credits
     int broken  # a violated invariant: the engine has stopped
 
 

@@ -73,8 +73,7 @@ cdef Market* market_new() except NULL:
     m.accountable = <u8*>reserve(m.position_capacity)
     m.corrected = <u64*>reserve(LIMIT_CORRECTIONS * sizeof(u64))
     m.leg_changes = <LegTerms*>reserve(LIMIT_LEG_CHANGES * sizeof(LegTerms))
-    m.credits = <Credit*>reserve(LIMIT_CREDITS * sizeof(Credit))
-    m.credited = <u32*>reserve(2 * LIMIT_CREDITS * sizeof(u32))
+    m.credits = <Credits*>reserve(sizeof(Credits))
     m.cell_shift = 32 - 17  # a small market never has to grow it
     m.cell_mask = (1 << 17) - 1
     m.cell_room = 1 << 16
@@ -116,7 +115,7 @@ cdef void market_free(Market* m) noexcept:
                   <size_t>m.instruments, <size_t>m.stops, <size_t>m.sessions, <size_t>m.timers,
                   <size_t>m.members, <size_t>m.expiries, <size_t>m.expiry_at,
                   <size_t>m.composites, <size_t>m.combined, <size_t>m.charged,
-                  <size_t>m.credits, <size_t>m.credited,
+                  <size_t>m.credits,
                   <size_t>m.corrected, <size_t>m.leg_changes, <size_t>m.safety, <size_t>m.losses,
                   <size_t>m.accountable,
                   <size_t>m.stands, <size_t>m.members_killed, <size_t>m.protection_heads,
