@@ -93,7 +93,11 @@ def _settle(instrument: int, price: int) -> bytes:
 @pytest.mark.parametrize("seed", [1, 5, 6])
 def test_drawn_markets_are_followed(seed: int) -> None:
     """The whole mix, what trades on the house account and moves its cash included."""
-    generator, followed, sequence = Generator(seed, {**MIXED, "combine": 12, "credit": 40}), Followed(), 1
+    generator, followed, sequence = (
+        Generator(seed, {**MIXED, "combine": 12, "credit": 40}),
+        Followed(),
+        1,
+    )
     generator.tick_scale, generator.multiplier = 1000, 744  # a price has six decimals here
     generator.wealth, legs = 1 << 44, 0
     batch = generator.opening()

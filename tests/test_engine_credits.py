@@ -11,10 +11,8 @@ from differences import Machine
 from generator import pack
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from oracle import Oracle
 from test_engine_combinations import (
     BUY,
-    HOURS,
     MARK,
     RATE,
     SCALE,
@@ -31,7 +29,6 @@ from test_engine_combinations import (
 
 from exchange.engine import Engine
 from exchange.messages import (
-    EVENT,
     CombinationRule,
     CommandFlag,
     CommandKind,
