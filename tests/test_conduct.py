@@ -185,7 +185,7 @@ async def test_a_spread_is_given_a_credit_and_an_account_shows_it(live: Live) ->
     told = await do(live, requests.SetLimits(code=SPREAD, credit="40.5"))
     assert told["credit"] == "40.500000"
     report = await client.query_account()
-    assert (report.credit, gross - Decimal(report.required)) == ("81.000000", 81)
+    assert (report.credit, gross - Decimal(report.required)) == ("81.000000", Decimal(81))
     assert Decimal(report.free) == Decimal(report.cash) - Decimal(report.required)
     await do(live, requests.SetLimits(code=SPREAD, max_order=7))
     assert live.market.desk.instruments.by_code[SPREAD].risk.credit == 40_500_000
