@@ -145,6 +145,15 @@ def implied(flow: Flow) -> list[Command]:
     return curve(flow) + on
 
 
+def credits(flow: Flow) -> list[Command]:
+    """The curve with implied prices off, and each spread has a credit."""
+    spared = [
+        Command(kind=CommandKind.SET_RISK, instrument=n, quantity=LOTS, session=LOTS, key_lo=n)
+        for n in SPREADS
+    ]
+    return curve(flow) + spared
+
+
 FEATURES: Final = {
     "plain": Feature("limit orders, cancels, reductions, replacements, IOC and market orders"),
     "post_only": Feature("every order that rests is post-only", post_only),
@@ -158,6 +167,10 @@ FEATURES: Final = {
     "implied": Feature(
         f"the same, implied prices on: {Limit.LEG_SPREADS} looked at on either side, none better",
         before=implied,
+    ),
+    "credits": Feature(
+        f"the same, implied prices off: {Limit.LEG_SPREADS} spreads with a credit of margin",
+        before=credits,
     ),
 }
 

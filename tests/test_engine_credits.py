@@ -172,6 +172,31 @@ def test_an_order_that_could_turn_a_leg_over_is_asked_for_its_credit(
 
 
 @both
+def test_the_worked_example(machine: type[Machine]) -> None:
+    """The table of docs/concepts/margin.md, in dollars."""
+    desk = Desk(machine())
+    for month in (0, 1):
+        desk.do(desk.risk(month, price=150))
+    spared(desk, 100)
+    told = []
+
+    def then(account: int, number: int, side: int, lots: int, price: int) -> None:
+        assert not rejects(desk.enter(account, number, side, lots, price))
+        figures = desk.machine.account(TRADER)
+        told.append((figures["hold"] + figures["credit"], figures["credit"], figures["hold"]))
+
+    then(TRADER, SPREAD, BUY, 5, 0)
+    then(OTHER, SPREAD, SELL, 5, 0)
+    then(TRADER, 0, SELL, 5, AT)
+    then(TRADER, 0, SELL, 3, AT)
+    then(OTHER, 0, BUY, 8, AT)
+    assert told == [
+        (1500, 500, 1000), (1500, 500, 1000), (1500, 500, 1000), (1500, 200, 1300),
+        (1200, 0, 1200),
+    ]  # fmt: skip
+
+
+@both
 def test_a_member_is_credited_with_its_accounts(machine: type[Machine]) -> None:
     desk = Desk(machine())
     desk.do(
