@@ -44,7 +44,7 @@ MIXED: Final[Mapping[str, int]] = {
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
     "churn": 1, "recovered": 1, "correct": 10, "protect": 7, "feature": 2, "mass_cancel": 6,
     "kill": 1, "resume": 8, "combine": 3, "call": 4, "uncross": 8, "indicate": 6, "imply": 3,
-    "quote": 60, "shield": 4, "transfer": 12, "credit": 6,
+    "quote": 60, "shield": 4, "transfer": 12, "credit": 6, "correct_legs": 6,
 }  # fmt: skip
 
 
@@ -78,6 +78,8 @@ class Generator:
         self.quoted: dict[tuple[int, int], tuple[int, ...]] = {}  # by account and instrument
         self.seen: deque[OrderName] = deque(maxlen=REMEMBERED)  # whatever became of them
         self.trades: deque[tuple[int, ...]] = deque(maxlen=REMEMBERED)  # rows of TRADE events
+        # of trades with an implied price: the row of what came in, then those of the legs
+        self.chains: deque[list[tuple[int, ...]]] = deque(maxlen=REMEMBERED)
         self.sent: deque[bytes] = deque(maxlen=REMEMBERED)  # commands that may be repeated
         self.sessions: deque[tuple[int, int]] = deque(maxlen=12)  # account, session id
         self.online: dict[int, int] = {}  # account by session
@@ -162,8 +164,14 @@ class Generator:
                 self.trading.remove(instrument)
                 if instrument in self.outrights:
                     self.outrights.remove(instrument)
+            elif kind == EventKind.ORDER_EXECUTED and event[4] == 0:
+                self.chains.append([event])
             if kind in (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED):
                 self._learn_cash(event)
+            if kind == EventKind.LEG_TRADE and self.chains:
+                first = self.chains[-1][0]
+                if first[:2] == (event[0], event[10]):
+                    self.chains[-1].append(event)
             if kind == EventKind.TRADE:
                 self.trades.append(event)
                 self._learn_position(event)

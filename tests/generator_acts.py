@@ -134,6 +134,37 @@ def correct(g: "Generator") -> bytes:
     )
 
 
+def correct_legs(g: "Generator") -> bytes:
+    """The legs of a trade with an implied price, in order; now and then one is missing or wrong."""
+    if not g.chains:
+        return correct(g)
+    draw = g.random
+    first, *legs = g.chains[-1 - min(draw.randrange(30), len(g.chains) - 1)]
+    kind = draw.choice((CommandKind.BUST, CommandKind.ADJUST))
+    out = []
+    for row in legs:
+        new = g._price(row[5]) if draw.random() < 0.7 else row[8] // g.tick_scale
+        out.append(
+            pack(
+                kind if draw.random() < 0.97 else CommandKind.BUST,
+                side=1 if row[3] & EventFlag.SELL else 0,
+                spare=row[4] & 0xFF,
+                instrument=row[5],
+                account=row[6],
+                session=row[12] & MASK["I"],
+                price=row[8] // g.tick_scale,
+                quantity=row[9] if draw.random() < 0.97 else g._lots(),
+                target_lo=first[0] << INDEX_BITS | first[1],
+                target_hi=row[13] if kind == CommandKind.BUST else new,
+                key_lo=row[14] & MASK["Q"] if kind == CommandKind.BUST else 0,
+                key_hi=first[14] if draw.random() < 0.97 else draw.randrange(g.listed + 2),
+            )
+        )
+    if draw.random() < 0.1:
+        out.pop(draw.randrange(len(out)))
+    return b"".join(out)
+
+
 def transfer(g: "Generator") -> bytes:
     """Lots off the book, at about the price of a trade; now and then to oneself."""
     draw, number = g.random, g._instrument()
@@ -157,5 +188,6 @@ ACTS: Final[Mapping[str, Callable[["Generator"], bytes]]] = {
     "protect": protect,
     "feature": feature,
     "correct": correct,
+    "correct_legs": correct_legs,
     "transfer": transfer,
 }

@@ -21,7 +21,6 @@ from oracle_accounts import (
 )
 from oracle_auction import indicate
 from oracle_combinations import mark_of
-from oracle_corrections import adjust, bust
 from oracle_implied import set_implied
 from oracle_instruments import (
     change_state,
@@ -35,6 +34,7 @@ from oracle_instruments import (
     set_state,
     settle,
 )
+from oracle_legwise import adjust, bust
 from oracle_mass import is_stopped, kill, mass_cancel, resume
 from oracle_matching import cancel_order
 from oracle_offbook import transfer
@@ -98,7 +98,7 @@ def open_day(m: Market, c: Record) -> None:
         raise Rejected(Reason.DAY_STATE, m.business_date, c.quantity)
     m.day_open, m.business_date = True, c.quantity
     m.day_first, m.corrected = m.sequence, set()
-    m.legs_known, m.leg_changes = m.sequence, []
+    m.legs_known, m.leg_changes, m.stated = m.sequence, [], None
     for account in m.accounts.values():
         count_losses_from_now(m, account)
     m.emit(EventKind.DAY_OPENED, quantity=c.quantity)
@@ -254,7 +254,7 @@ class Oracle:
             ("market", m.stops, m.business_date, m.day_open, m.mode, m.rules_version, m.deposited),
             ("off", sorted(m.features_off)),
             ("corrected", m.day_first, sorted(m.corrected)),
-            ("legs", m.legs_known, m.leg_changes),
+            ("legs", m.legs_known, m.leg_changes, m.stated),
             ("killed", m.killed, sorted(m.killed_members)),
             ("slots", m.generations, m.free_slots),
             ("sessions", m.session_generations, list(m.ended_slots)),

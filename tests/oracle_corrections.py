@@ -9,16 +9,30 @@ from oracle_instruments import living, notional_fits, price_fits
 from oracle_risk import review, side_lots
 from oracle_state import Instrument, LegTerms, Market, Position, Record, Rejected, signed
 
-from exchange.messages import INDEX_BITS, EventFlag, EventKind, Limit, Reason, Side
+from exchange.messages import INDEX_BITS, EventFlag, EventKind, Limit, Reason, Side, TradingState
 
 FEE_MAX = 1 << 32
+
+
+def combination_of(m: Market, c: Record) -> Instrument:
+    """Of a leg of a trade with an implied price: the living combination that has it at its place,
+    if all legs before it have been stated. Raises LEG_ALONE."""
+    number, place, stated = c.key_hi, c.spare, m.stated
+    begun = stated and (stated.match, stated.kind, stated.combination, len(stated.legs))
+    if number < len(m.instruments):
+        one = m.instruments[number]
+        fits = place <= len(one.legs) and one.legs[place - 1][0] == c.instrument
+        follows = place == 1 or begun == (c.target_lo, c.kind, number, place - 1)
+        if fits and follows and one.state != TradingState.EXPIRED:
+            return one
+    raise Rejected(Reason.LEG_ALONE, 0, place)
 
 
 def trade_of(m: Market, c: Record) -> tuple[Instrument, Position, Position]:
     """The instrument and both sides' positions of the trade that the command says there was."""
     instrument = living(m, c)
     if c.spare:
-        raise Rejected(Reason.LEG_ALONE, 0, c.spare)
+        combination_of(m, c)
     if not m.day_open:
         raise Rejected(Reason.DAY_STATE, m.business_date)
     match, sequence = c.target_lo, c.target_lo >> INDEX_BITS
@@ -151,12 +165,12 @@ def legs_then(m: Market, c: Record, combination: Instrument, price: int) -> tupl
 
 
 def say_leg(
-    m: Market, c: Record, kind: EventKind, leg: Leg, place: int, parent: int, **more: int
+    m: Market, c: Record, kind: EventKind, leg: Leg, place: int, legs: int, parent: int, **more: int
 ) -> None:
     m.emit(
         kind,
         flags=EventFlag.SELL if leg.side == Side.SELL else 0,
-        reason=place | len(m.instruments[c.instrument].legs) << 8,
+        reason=place | legs << 8,
         instrument=leg.instrument.number,
         account=c.account,
         order_id=c.target_lo + place,
@@ -207,7 +221,7 @@ def bust_whole(m: Market, c: Record, combination: Instrument) -> None:
         fee, maker_fee = leg.lots * leg.terms.taker_fee, leg.lots * leg.terms.maker_fee
         for number, paid in ((c.account, fee), (c.session, maker_fee), (0, -fee - maker_fee)):
             m.accounts[number].pay(paid)
-        say_leg(m, c, EventKind.LEG_BUSTED, leg, place, parent, a=fee, b=maker_fee)
+        say_leg(m, c, EventKind.LEG_BUSTED, leg, place, len(legs), parent, a=fee, b=maker_fee)
     if owed:
         say_residual(m, c, c.price, parent, owed)
     review(m, [c.account])
@@ -225,7 +239,9 @@ def adjust_whole(m: Market, c: Record, combination: Instrument, price: int) -> N
         if now.price == leg.price:
             continue
         move_cost(m, c, leg.instrument, leg.side, leg.lots * (now.price - leg.price))
-        say_leg(m, c, EventKind.LEG_ADJUSTED, now, place, parent, replaced=leg.price)
+        say_leg(
+            m, c, EventKind.LEG_ADJUSTED, now, place, len(before), parent, replaced=leg.price
+        )
     if owed != owed_now:
         say_residual(m, c, price, parent, owed - owed_now)
 
@@ -237,7 +253,8 @@ def move_cost(m: Market, c: Record, instrument: Instrument, side: int, units: in
     m.accounts[c.session].positions[instrument.number].cost -= change
 
 
-def adjust(m: Market, c: Record) -> None:
+def adjusted(m: Market, c: Record) -> tuple[Instrument, int]:
+    """The instrument and the new price. Raises what trade_of does, then of the price."""
     instrument, _, _ = trade_of(m, c)
     price = signed(c.target_hi)
     if price % instrument.price_step:
@@ -247,6 +264,11 @@ def adjust(m: Market, c: Record) -> None:
         raise Rejected(Reason.PRICE_LIMIT, limit, price)
     if abs(price) * c.quantity * instrument.tick_value > Limit.MONEY:
         raise Rejected(Reason.PARAMETER_RANGE)
+    return instrument, price
+
+
+def adjust(m: Market, c: Record) -> None:
+    instrument, price = adjusted(m, c)
     if instrument.legs:
         adjust_whole(m, c, instrument, price)
     else:

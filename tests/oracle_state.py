@@ -303,6 +303,16 @@ class LegTerms(NamedTuple):
     taker_fee: int
 
 
+class Correction(NamedTuple):
+    """Of a trade with an implied price, as far as the commands for its legs have come."""
+
+    match: int
+    kind: int
+    combination: int
+    lots: int
+    legs: list[Record]
+
+
 @dataclass(slots=True, eq=False)
 class Session:
     session_id: int
@@ -347,6 +357,7 @@ class Market:
         self.corrected: set[int] = set()  # match numbers busted or adjusted since then
         self.leg_changes: list[LegTerms] = []  # since then, or since too many were forgotten
         self.legs_known = 0  # sequence after which all changes are there
+        self.stated: Correction | None = None  # whose last leg has not been stated
         self.rows: list[Row] = []
 
     # --- events

@@ -22,7 +22,7 @@ from exchange.app.trades import Found, LegAlone, find_trade
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing.records import SetPrice, write
 from exchange.marketdata.instruments import micros_text
-from exchange.messages import INDEX_BITS
+from exchange.messages import INDEX_BITS, CombinationRule
 from exchange.messages.wire import Position
 
 SOCKET_PERSON: Final = "socket"
@@ -98,7 +98,7 @@ class Approvals:
             case requests.ByTwo():
                 wish, about = await self._record(request, **names)
             case _:
-                wish, about = await self._correction(request, **names)
+                return await self._correction(request, **names)
         return [wish], about
 
     async def _price(
@@ -129,7 +129,7 @@ class Approvals:
 
     async def _correction(
         self, request: requests.Bust | requests.Adjust, **names: str
-    ) -> tuple[Wish, dict[str, object]]:
+    ) -> tuple[list[Wish], dict[str, object]]:
         """A bust or an adjustment, if the rules of corrections allow it."""
         found = await self._find(request.match_number)
         trade, desk = found.trade, self._desk
@@ -153,7 +153,7 @@ class Approvals:
             )
         facts = {"reason": request.reason, "malfunction": request.malfunction, **names}
         if isinstance(request, requests.Bust):
-            return wishes.bust(trade, **facts), about
+            return self._commands(found, None, **facts), about
         price, rest = divmod(wishes.micros(request.price), listed.tick_scale)
         if rest:
             raise RequestRefused(f"{request.price} is no multiple of the tick")
@@ -162,7 +162,38 @@ class Approvals:
                 f"{request.price} is not within {about['no_bust_range']} of {about['reference']}"
             )
         about["new_price"] = listed.price_text(price)
-        return wishes.adjust(trade, price, **facts), about
+        return self._commands(found, price, **facts), about
+
+    def _commands(self, found: Found, price: int | None, **facts: object) -> list[Wish]:
+        """What takes a trade back, or gives it a ``price`` in ticks: of one with an implied price
+        a command a leg."""
+        trade = found.trade
+        if not found.legs and price is None:
+            return [wishes.bust(trade, **facts)]
+        if not found.legs and price is not None:
+            return [wishes.adjust(trade, price, **facts)]
+        book = self._desk.instruments
+        prices = [leg.price // book.by_id[leg.instrument].tick_scale for leg in found.legs]
+        moved = [None] * len(prices) if price is None else self._moved(found, prices, price)
+        number = trade.sequence << INDEX_BITS | trade.index
+        return [
+            wishes.correct_leg(leg, place, number, found.combination, old, new, **facts)
+            for place, (leg, old, new) in enumerate(zip(found.legs, prices, moved, strict=True), 1)
+        ]
+
+    def _moved(self, found: Found, prices: list[int], price: int) -> list[int | None]:
+        """The legs' new prices where the order that came in is to have traded at ``price``: the leg
+        that it is moves alone; of a combination all months of an average, else the last leg."""
+        trade, change = found.trade, price - found.trade.price
+        combination = self._desk.instruments.by_id[found.combination]
+        shifts = [change * (leg.instrument == trade.instrument) for leg in found.legs]
+        if trade.instrument == found.combination and combination.rule == CombinationRule.AVERAGE:
+            shifts = [change] * len(prices)
+        elif trade.instrument == found.combination:
+            shifts[-1], rest = divmod(change, combination.legs[-1][1])
+            if rest:
+                raise RequestRefused(f"a change of {change} ticks is not one of its last leg's")
+        return [old + shift for old, shift in zip(prices, shifts, strict=True)]
 
     async def _find(self, match_number: int) -> Found:
         desk = self._desk
@@ -202,9 +233,7 @@ class Approvals:
 
 
 def _alone(whole: int) -> str:
-    """Why a leg is not corrected: ``whole`` is the match number of its trade, 0 if none is one."""
-    if not whole:
-        return "LEG_ALONE: a leg of a trade with an implied price is not corrected"
+    """Why a leg is not corrected: ``whole`` is the match number of its trade."""
     return f"LEG_ALONE: it is a leg of match {whole}, which is corrected whole"
 
 

@@ -1,4 +1,7 @@
-"""A trade of the open day, found on the tape by its match number, and what was traded before it."""
+"""A trade of the open day, found on the tape by its match number, and what was traded before it.
+
+One with an implied price is the execution of the order that came in, and the trades of its legs.
+"""
 
 from typing import Final, NamedTuple
 
@@ -13,12 +16,13 @@ from exchange.messages import (
 )
 
 _KIND: Final = 12  # offset of the kind byte in an event
-_TRADE: Final = int(EventKind.TRADE)
+_TRADE, _EXECUTED = int(EventKind.TRADE), int(EventKind.ORDER_EXECUTED)
+_LEG_TRADE: Final = int(EventKind.LEG_TRADE)
 _OF_WHOLE: Final = frozenset(map(int, (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED)))
 
 
 class LegAlone(Exception):
-    """The number is that of a leg: what names the whole trade is in ``whole``, 0 if nothing can."""
+    """The number is that of a leg: what names the whole trade is in ``whole``."""
 
     def __init__(self, whole: int) -> None:
         super().__init__(whole)
@@ -26,10 +30,16 @@ class LegAlone(Exception):
 
 
 class Found(NamedTuple):
-    """A trade, and the price in ticks of the one before it in its instrument; None if the first."""
+    """A trade, and the price in ticks of the one before it in its instrument; None if the first.
+
+    Of one with an implied price ``trade`` is what came in, with the number of the combination in
+    ``combination``; its legs' prices count clearing units.
+    """
 
     trade: Trade
     before: int | None
+    legs: tuple[Trade, ...] = ()
+    combination: int = 0
 
 
 def find_trade(tape: Tape, opening: Position, match_number: int) -> Found | None:
@@ -51,7 +61,7 @@ def find_trade(tape: Tape, opening: Position, match_number: int) -> Found | None
             last[fields[5]] = fields[8]
             at = kinds.find(_TRADE, at + 1)
         if released.first_sequence <= wanted[0] < released.first_sequence + released.count:
-            _refuse_leg(released, wanted)
+            return _chain(released, wanted, last)
     return None
 
 
@@ -67,11 +77,19 @@ def _whole(released: Released, at: int, fields: tuple[int, ...]) -> Trade:
     return Trade(**{**trade, "cash": cash[0], "maker_cash": cash[1]})
 
 
-def _refuse_leg(released: Released, wanted: tuple[int, int]) -> None:
+def _chain(released: Released, wanted: tuple[int, int], last: dict[int, int]) -> Found | None:
+    """The trade with an implied price of that number, if it is one. Raises LegAlone."""
+    legs, head = [], None
     for at, kind in enumerate(released.events[_KIND::EVENT_BYTES]):
-        if kind in _OF_WHOLE:
-            fields = TRADE.unpack_from(released.events, at * EVENT_BYTES)
-            if fields[:2] == wanted:
-                parent = at - (wanted[1] - fields[10])
-                traded = released.events[parent * EVENT_BYTES + _KIND] == _TRADE
-                raise LegAlone(wanted[0] << INDEX_BITS | fields[10] if traded else 0)
+        if kind != _EXECUTED and kind not in _OF_WHOLE:
+            continue
+        fields = TRADE.unpack_from(released.events, at * EVENT_BYTES)
+        if fields[:2] == wanted and kind in _OF_WHOLE:
+            raise LegAlone(wanted[0] << INDEX_BITS | fields[10])
+        if fields[:2] == wanted and fields[4] == 0:
+            head = Trade(**dict(zip(TRADE_FIELDS, fields, strict=True)))
+        elif head and kind == _LEG_TRADE and (fields[0], fields[10]) == wanted:
+            legs.append(Trade(**dict(zip(TRADE_FIELDS, fields, strict=True))))
+    if head is None:
+        return None
+    return Found(head, last.get(head.instrument), tuple(legs), head.maker_cash)

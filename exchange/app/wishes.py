@@ -329,6 +329,26 @@ def adjust(trade: Trade, price_ticks: int, **facts: object) -> Wish:
     return Wish(command, note("adjust", match_number=command.target_lo, **facts))
 
 
+def correct_leg(
+    leg: Trade, place: int, match_number: int, combination: int, price: int, new_price: int | None,
+    **facts: object,
+) -> Wish:  # fmt: skip
+    """One leg of a trade with an implied price, which is corrected with the last of them.
+
+    ``price`` and ``new_price`` are in ticks; without a new one the leg is taken back.
+    """
+    kind = CommandKind.BUST if new_price is None else CommandKind.ADJUST
+    moved = (leg.cash, leg.maker_cash) if new_price is None else (new_price, 0)
+    command = msgspec.structs.replace(
+        _correction(kind, leg, moved[0] & _U64, moved[1] & _U64),
+        spare=place,
+        price=price,
+        target_lo=match_number,
+        key_hi=combination,
+    )
+    return Wish(command, note(kind.name.lower(), match_number=match_number, **facts))
+
+
 def _correction(kind: CommandKind, trade: Trade, target_hi: int, key_lo: int = 0) -> Command:
     return Command(
         kind=kind,

@@ -232,6 +232,7 @@ cdef void open_day(Market* m, Command* c) noexcept nogil:
     m.corrected_count = 0
     m.leg_change_count = 0
     m.legs_known = m.sequence
+    m.stated.count = 0
     for i in range(m.account_top):
         count_losses_from_now(m, i)
     blank(m, EVENT_KIND_DAY_OPENED, 0, 0, 0, 0).quantity = c.quantity

@@ -7,6 +7,7 @@ with the sign turned: net positions and costs of both sides still sum to zero, a
 
 A trade of a combination is corrected whole: its legs' prices and fees and its residual follow from
 what the legs traded by then (legterms.pyx), and what they come to must be what the command says.
+One with an implied price is stated leg by leg (legwise.pyx).
 """
 
 from libc.string cimport memmove
@@ -16,6 +17,7 @@ from exchange.engine.accounts cimport compare_deficit
 from exchange.engine.combinations cimport side_in, times
 from exchange.engine.instruments cimport exceeds, exceeds_bound, refuse_instrument
 from exchange.engine.legs cimport leg_prices
+from exchange.engine.legwise cimport is_next_leg, state_leg
 from exchange.engine.legterms cimport terms_then
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport charge, execute, position_of
@@ -65,7 +67,7 @@ cdef bint refuse_trade(Market* m, Command* c, u32* taker, u32* maker) noexcept n
     cdef u32 at
     if refuse_instrument(m, c):
         return True
-    if c.spare:
+    if c.spare and not is_next_leg(m, c):
         reject(m, c, REASON_LEG_ALONE, 0, c.spare)
         return True
     if not m.day_open:
@@ -91,7 +93,7 @@ cdef bint refuse_trade(Market* m, Command* c, u32* taker, u32* maker) noexcept n
     return False
 
 
-cdef inline void note(Market* m, u64 match) noexcept nogil:
+cdef void note(Market* m, u64 match) noexcept nogil:
     """This trade is corrected: never again."""
     cdef u32 at = place_of(m, match)
     memmove(&m.corrected[at + 1], &m.corrected[at], (m.corrected_count - at) * sizeof(u64))
@@ -155,6 +157,9 @@ cdef void bust(Market* m, Command* c) noexcept nogil:
     if m.composites[c.instrument].legs:
         bust_whole(m, c)
         return
+    if c.spare:
+        state_leg(m, c, c.price)
+        return
     book = &m.instruments[c.instrument]
     taker = &m.positions[taker_at]
     maker = &m.positions[maker_at]
@@ -196,6 +201,9 @@ cdef void adjust(Market* m, Command* c) noexcept nogil:
     if m.composites[c.instrument].legs:
         adjust_whole(m, c, price)
         return
+    if c.spare:
+        state_leg(m, c, price)
+        return
     change = c.quantity * (price - c.price) * book.tick_value
     execute(m, book, &m.positions[taker_at], c.side, 0, change, 0)
     execute(m, book, &m.positions[maker_at], 1 - c.side, 0, change, 0)
@@ -206,7 +214,7 @@ cdef void adjust(Market* m, Command* c) noexcept nogil:
 
 # --- a combination, whole
 
-cdef inline Position* held(Market* m, u32 account, u32 instrument) noexcept nogil:
+cdef Position* held(Market* m, u32 account, u32 instrument) noexcept nogil:
     return &m.positions[position_of(&m.accounts[account], instrument)]
 
 

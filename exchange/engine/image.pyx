@@ -11,6 +11,7 @@ from exchange.engine.risk cimport hold_of
 from exchange.engine.state cimport (
     Safety, Window,
     Account, Composite, Extra, FREE, Instrument, LegTerms, Market, Member, Order, Position,
+    Stated,
     Protection, Session, Stops, Timer, account_of, i64, instrument_of, is_featured, state_of, u32,
     u64, working_of,
 )
@@ -192,4 +193,8 @@ cdef bytes after_orders(Market* m, bint buckets):
     if credited:
         parts.append(numbers((-3, len(credited))))
         parts.extend([numbers(one) for one in credited])
+    if m.stated.count:
+        parts.append(numbers((-4, <i64>m.stated.match, m.stated.combination, m.stated.kind,
+                              m.stated.lots, m.stated.count)))
+        parts.append((<char*>m.stated.legs)[:m.stated.count * sizeof(Stated)])
     return b"".join(parts)

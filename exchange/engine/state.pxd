@@ -241,6 +241,17 @@ cdef struct LegTerms:  # 56 bytes: what a leg of a combination trades by, before
     u32 instrument, spare
     i64 anchor, low, high, maker_fee, taker_fee
 
+cdef struct Stated:  # a leg of a trade with an implied price, as its correction says that it was
+    u32 account, other, side, lots
+    i64 price, now  # in ticks: what it was, what it is to be
+    i64 cash, other_cash  # of a bust
+
+cdef struct Correction:  # of such a trade, whose last leg has not been stated yet
+    u64 match
+    u32 combination, kind, lots
+    u32 count  # of the legs stated; 0 = none is begun
+    Stated[LIMIT_LEGS] legs
+
 cdef struct Charged:  # of a position in a combination: lots that its legs count as working
     i64[2] lots
 
@@ -357,6 +368,7 @@ cdef struct Market:
     LegTerms* leg_changes  # of the day, in order: see legterms.pyx
     u64 legs_known  # sequence since which none of them is forgotten
     Credits* credits
+    Correction stated
     int broken  # a violated invariant: the engine has stopped
 
 

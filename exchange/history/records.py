@@ -48,7 +48,15 @@ TRADE: Final = int(EventKind.TRADE)
 # Events laid out as a trade, with an account on either side.
 CORRECTIONS: Final = frozenset({int(EventKind.TRADE_BUSTED), int(EventKind.TRADE_ADJUSTED)})
 LEGS: Final = frozenset(
-    map(int, (EventKind.LEG_TRADE, EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED))
+    map(
+        int,
+        (
+            EventKind.LEG_TRADE,
+            EventKind.LEG_BUSTED,
+            EventKind.LEG_ADJUSTED,
+            EventKind.LEG_STATED,
+        ),
+    )
 )
 RESIDUALS: Final = frozenset(map(int, (EventKind.RESIDUAL_POSTED, EventKind.RESIDUAL_CORRECTED)))
 # Events of stops and icebergs: of one order each, as those before SESSION_OPENED.

@@ -340,6 +340,8 @@ def _leg_line(row: EventRow, picture: Picture) -> str:
     if row[2] == EventKind.LEG_ADJUSTED:
         was, now = clearing_price(signed(row[11])), clearing_price(row[8])
         return f"{line} {was}, now at {now}, {leg}"
+    if row[2] == EventKind.LEG_STATED:
+        return f"{line} {clearing_price(row[8])}, {leg}, corrected with the last"
     fees = (-row[13], -row[14]) if traded else (row[13], row[14])
     back = "" if traded else " back"
     return (

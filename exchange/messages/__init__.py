@@ -152,6 +152,7 @@ class EventKind(IntEnum):
     LEG_BUSTED = 81
     LEG_ADJUSTED = 82
     RESIDUAL_CORRECTED = 83
+    LEG_STATED = 84  # of a correction that has more legs
 
 
 class TransferKind(IntEnum):

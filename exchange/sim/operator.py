@@ -1,4 +1,4 @@
-"""An operator who goes on through crashes: deposits that count once, halts, days."""
+"""An operator who goes on through crashes: deposits that count once, halts, sessions, days."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from typing import Any, Final
 from exchange.app import requests
 from exchange.app.wishes import RequestRefused
 from exchange.journal.errors import JournalError
-from exchange.messages import Mode
+from exchange.messages import Mode, TradingState
 from exchange.sequencer import Closed, QueueFull
 from exchange.sim.host import Host
 
@@ -16,13 +16,18 @@ ASK_SECONDS: Final = 40.0
 AGAIN_SECONDS: Final = 0.5
 ACTS: Final = ("deposit", "checkpoint", "halt", "day")
 WEIGHTS: Final = (40, 30, 20, 10)
+SESSION_ACTS: Final = ("auction", "session", "breaker")
+SESSION_WEIGHTS: Final = (40, 20, 30)
+VARIATIONS: Final = ("0", "0.002", "0.005", "0.010")  # dollars; 0: no breaker
 
 
 class Operator:
     """Asks the market that serves at the moment; what must be done is asked until it is."""
 
-    def __init__(self, host: Host, random: Random, code: str) -> None:
+    def __init__(self, host: Host, random: Random, code: str, *, sessions: bool) -> None:
         self._host, self._random, self._code = host, random, code
+        self._acts = ACTS + SESSION_ACTS if sessions else ACTS
+        self._weights = WEIGHTS + SESSION_WEIGHTS if sessions else WEIGHTS
         self._count = 0
         self.deposited: dict[int, int] = {}  # dollars, by account
 
@@ -61,18 +66,50 @@ class Operator:
         """Act until ``stop``; an act that was begun is finished."""
         while not stop.is_set():
             await asyncio.sleep(self._random.expovariate(1 / pause_mean))
-            match self._random.choices(ACTS, WEIGHTS)[0]:
+            match self._random.choices(self._acts, self._weights)[0]:
                 case "deposit":
                     account = self._random.randint(1, max(self.deposited))
                     await self.deposit(account, str(self._random.randint(1, 1_000)))
                 case "checkpoint":
                     await self._checkpoint()
                 case "halt":
-                    await self.insist(requests.Halt(code=self._code))
-                    await asyncio.sleep(self._random.random())
-                    await self.insist(requests.Resume(code=self._code))
+                    await self._pass_through(requests.Halt(code=self._code))
+                case "auction":
+                    await self._pass_through(requests.Auction(code=self._code))
+                case "session":
+                    closing = requests.Auction(code=self._code, cause="closing")
+                    opening = requests.PreOpen(code=self._code)
+                    await self._pass_through(closing, requests.Close(code=self._code), opening)
+                case "breaker":
+                    await self._set_breaker()
                 case "day":
                     await self.turn_day()
+
+    async def _pass_through(self, *states: requests.AnyRequest) -> None:
+        """Move the instrument through states, a moment in each, and back to trading."""
+        for state in states:
+            await self.insist(state)
+            await asyncio.sleep(self._random.random())
+            await self.insist(requests.Indicate(code=self._code))  # refused if none are collected
+        await self.insist(requests.Resume(code=self._code))
+
+    async def _set_breaker(self) -> None:
+        """One that trips easily and goes on by itself."""
+        draw = self._random
+        await self.insist(
+            requests.SetBreaker(
+                code=self._code,
+                window=draw.choice(("circuit", "velocity")),
+                variation=draw.choice(VARIATIONS),
+                span_ms=draw.choice((100, 2_000)),
+                halt_ms=draw.randint(100, 2_000),
+            )
+        )
+
+    async def list_spread(self, code: str) -> None:
+        """List a combination, with implied prices."""
+        await self.insist(requests.ListContract(code=code))
+        await self.insist(requests.SetImplied(code=code))
 
     async def _checkpoint(self) -> None:
         market = self._host.market
@@ -87,6 +124,13 @@ class Operator:
         await self.insist(requests.Settle())
         await self.insist(requests.OpenDay())
 
+    def _trades(self) -> bool:
+        market = self._host.market
+        if market is None:
+            return False
+        listed = market.desk.instruments.by_code[self._code]
+        return listed.state == TradingState.CONTINUOUS
+
     async def finish(self) -> None:
         """After the storm: everything open, normal and compared."""
         await self.insist(requests.SetMode(mode="normal"))
@@ -95,7 +139,9 @@ class Operator:
             state = await self.insist(requests.State())
         if not state["day_open"]:
             await self.turn_day()
-        await self.insist(requests.Resume(code=self._code))
+        while not self._trades():  # a breaker's halt ends by itself
+            await self.insist(requests.Resume(code=self._code))
+            await asyncio.sleep(AGAIN_SECONDS)
         market = self._host.market
         assert market is not None and market.desk.mode == Mode.NORMAL, "the market is open again"
         await self._host.ask(market.operations.checkpoint(), ASK_SECONDS)

@@ -56,6 +56,9 @@ class Ranges(msgspec.Struct, frozen=True):
     jumps: int  # and in which the server's clock jumps
     jump_ms: int
     operator_mean: float  # seconds between two acts of the operator
+    sessions: bool = False  # it calls auctions, closes, opens, and sets breakers
+    spread: bool = False  # a second month and the spread of the two, with implied prices
+    stops: int = 0  # percent of the orders
 
     @classmethod
     def draw(cls, random: Random) -> "Ranges":
@@ -82,7 +85,14 @@ class Ranges(msgspec.Struct, frozen=True):
         # from what was drawn, so that the seeds of older failures keep their storms
         astray = 0 if calm_disk else Random(repr(drawn)).choice((0, 0, 1_000, 10_000))
         disk = msgspec.structs.replace(drawn.disk, astray_ppm=astray)
-        return msgspec.structs.replace(drawn, disk=disk)
+        day = Random(f"{drawn!r}/day")
+        return msgspec.structs.replace(
+            drawn,
+            disk=disk,
+            sessions=day.randrange(4) > 0,
+            spread=day.randrange(3) > 0,
+            stops=day.choice((0, 10, 25)),
+        )
 
 
 def _weather(random: Random) -> Weather:

@@ -2,7 +2,8 @@
 
 While it blows, the host dies at any step and in the middle of disk operations, the power goes,
 disks fail and fill up, paths stand still, connections end or only seem to live, clients die, clocks
-jump, and traders and an operator go on asking. Then every fault stops, and *liveness* is asserted:
+jump, and traders and an operator go on asking, through auctions, breakers' halts and trades of
+combinations and with implied prices. Then every fault stops, and *liveness* is asserted:
 every wish is answered, every report was delivered exactly once, all books agree, and the ledger
 balances.
 
@@ -13,6 +14,7 @@ import asyncio
 import contextlib
 import gc
 import tempfile
+from collections import Counter
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
@@ -27,7 +29,9 @@ import exchange.journal.room as room
 import exchange.sequencer as sequencer
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
+from exchange.app.conduct import BREAKER_HALTS
 from exchange.gateway.auth import create_key
+from exchange.messages import EVENT, EventKind, HaltCause
 from exchange.messages.wire import Position
 from exchange.sim.bugs import BUGS
 from exchange.sim.checks import Checker
@@ -43,6 +47,11 @@ from exchange.sim.virtual import virtual
 
 EPOCH_NS: Final = 1_795_176_000 * NS  # 20 November 2026, noon
 CODES: Final = ("H100Z26", "A100Z26")
+SPREAD: Final = ("H100F27", "H100Z26-H100F27")  # another month, and both as one
+SIGHTS: Final = (
+    EventKind.AUCTION_UNCROSSED, EventKind.ORDER_EXECUTED, EventKind.LEG_TRADE,
+    EventKind.ORDER_WAITING, EventKind.ORDER_ELECTED,
+)  # fmt: skip
 CASH: Final = "50000000"
 TICK_SECONDS: Final = 0.1
 LIVENESS_SECONDS: Final = 600.0  # virtual: by then everybody is served
@@ -85,6 +94,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     deaths: dict[str, int]
     refusals: list[str]  # why a start or a life ended by itself
     trouble: dict[str, int]  # faults of the disk that happened
+    sights: dict[str, int]  # events of the market that not every storm sees
 
 
 class Simulation:
@@ -108,7 +118,9 @@ class Simulation:
             {"segment_bytes": self.ranges.limits.segment_bytes},
         )  # fmt: skip
         self.host.note = self.trace
-        self.operator = Operator(self.host, Random(f"{seed}/operator"), CODES[0])
+        self.operator = Operator(
+            self.host, Random(f"{seed}/operator"), CODES[0], sessions=self.ranges.sessions
+        )
 
     # Clocks
 
@@ -206,6 +218,9 @@ class Simulation:
             await asyncio.sleep(TICK_SECONDS)
         ranges = self.ranges
         codes = list(CODES[: ranges.instruments])
+        if ranges.spread:
+            await self.operator.list_spread(SPREAD[-1])
+            codes += SPREAD
         for account in range(1, ranges.traders + 1):
             await self.operator.deposit(account, CASH)
             key = create_key(self.directory, account, "trade")
@@ -220,9 +235,9 @@ class Simulation:
         grace_ms = random.choice((0, 2_000))
         market = self.host.market
         assert market is not None
+        book = market.desk.instruments
         marks = {
-            code: market.desk.instruments.by_code[code].mark // market.desk.terms[code].tick_scale
-            for code in codes
+            code: book.value(book.by_code[code]) // book.by_code[code].tick_value for code in codes
         }
 
         def make(after: Position | None) -> AsyncClient:
@@ -236,6 +251,7 @@ class Simulation:
             marks=marks,
             workers=self.ranges.workers,
             pause_mean=self.ranges.pause_mean,
+            stops=self.ranges.stops,
         )
         return Trader(name, account, make, habits, self.history, random, lambda: self.loop.now_ns)
 
@@ -340,7 +356,19 @@ class Simulation:
             deaths=deaths,
             refusals=self.host.refusals,
             trouble=self.disk.trouble,
+            sights=sights_of(checker.tape_events),
         )
+
+
+def sights_of(events: bytes) -> dict[str, int]:
+    """How often what not every storm sees happened; a breaker's halts under the breaker's name."""
+    found: Counter[str] = Counter()
+    for row in EVENT.iter_unpack(events):
+        if row[2] in SIGHTS:
+            found[EventKind(row[2]).name] += 1
+        elif row[2] == EventKind.STATE_CHANGED and row[4] in BREAKER_HALTS:
+            found[HaltCause(row[4]).name] += 1
+    return dict(sorted(found.items()))
 
 
 class Found(AssertionError):

@@ -23,6 +23,7 @@ from clients.errors import (
 )
 from clients.events import EventStream
 from clients.session import AnyReport
+from exchange.marketdata.instruments import decimal_text
 from exchange.messages.wire import (
     Accepted,
     AnyResponse,
@@ -37,7 +38,8 @@ KINDS: Final = ("enter", "cancel", "reduce", "replace", "orders", "account")
 AGAIN_SECONDS: Final = 0.2  # before what could not be sent is tried again
 LOTS_MAX: Final = 9
 SPREAD_TICKS: Final = 12
-TICKS_PER_DOLLAR: Final = 1_000
+TICK_DIGITS: Final = 3
+TIMES_IN_FORCE: Final = ("GTC", "GTC", "GTC", "GTC", "IOC", "FOK", "GFA")
 
 _Answer = TypeVar("_Answer")
 Make = Callable[[Position | None], AsyncClient]
@@ -53,6 +55,7 @@ class Habits(msgspec.Struct, frozen=True):
     weights: tuple[int, ...] = (50, 20, 6, 12, 8, 4)  # of KINDS
     repeat: int = 10  # answered enters that are sent again
     forsake: int = 10  # unanswered operations that are given up
+    stops: int = 0  # enters that wait for a price
 
 
 class Trader:
@@ -197,29 +200,36 @@ class Trader:
         if kind in ("orders", "account"):
             return {}
         code = random.choice(self.habits.codes)
-        ticks = self.habits.marks[code] + random.randint(-SPREAD_TICKS, SPREAD_TICKS)
-        price = f"{ticks // TICKS_PER_DOLLAR}.{ticks % TICKS_PER_DOLLAR:03}"
         if kind == "enter":
-            tif = random.choice(("GTC", "GTC", "GTC", "IOC", "FOK"))
-            return {
+            tif = random.choice(TIMES_IN_FORCE)
+            fields = {
                 "instrument": code,
                 "side": random.choice(("buy", "sell")),
                 "quantity": random.randint(1, LOTS_MAX),
-                "price": price,
+                "price": self._price(code),
                 "time_in_force": tif,
                 "post_only": tif == "GTC" and random.randrange(8) == 0,
             }
+            if random.randrange(100) < self.habits.stops:
+                fields |= {"stop_price": self._price(code), "post_only": False}
+            return fields
         target = {"client_order_id": random.choice(self._ids[-8:])}
         if kind == "cancel":
             return target
         if kind == "reduce":
             return {**target, "quantity": random.randint(1, 3)}
+        code = self._code_of(target["client_order_id"])
         return {
             **target,
-            "instrument": self._code_of(target["client_order_id"]),
+            "instrument": code,
             "quantity": random.randint(1, LOTS_MAX),
-            "price": price,
+            "price": self._price(code),
         }
+
+    def _price(self, code: str) -> str:
+        """About the mark."""
+        ticks = self.habits.marks[code] + self._random.randint(-SPREAD_TICKS, SPREAD_TICKS)
+        return decimal_text(ticks, TICK_DIGITS)
 
     def _code_of(self, client_order_id: str) -> str:
         for operation in reversed(self._history.operations):
