@@ -239,9 +239,7 @@ def adjust_whole(m: Market, c: Record, combination: Instrument, price: int) -> N
         if now.price == leg.price:
             continue
         move_cost(m, c, leg.instrument, leg.side, leg.lots * (now.price - leg.price))
-        say_leg(
-            m, c, EventKind.LEG_ADJUSTED, now, place, len(before), parent, replaced=leg.price
-        )
+        say_leg(m, c, EventKind.LEG_ADJUSTED, now, place, len(before), parent, replaced=leg.price)
     if owed != owed_now:
         say_residual(m, c, price, parent, owed - owed_now)
 

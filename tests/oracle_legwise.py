@@ -79,7 +79,9 @@ def conclude(m: Market, combination: Instrument, legs: list[Record]) -> None:
     busts = legs[0].kind == CommandKind.BUST
     books = [m.instruments[c.instrument] for c in legs]
     if busts:
-        bounds = [exposed(m, c, leg, c.side, c.quantity) for c, leg in zip(legs, books, strict=True)]
+        bounds = [
+            exposed(m, c, leg, c.side, c.quantity) for c, leg in zip(legs, books, strict=True)
+        ]
         for leg, bound in zip(books, bounds, strict=True):
             leg.bound = bound
     m.corrected.add(legs[0].target_lo)
