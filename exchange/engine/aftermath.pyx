@@ -90,7 +90,9 @@ cdef void aftermath(Market* m, Instrument* book, u32 first) noexcept nogil:
     cdef u32 elections = 0
     cdef u32 heard
     while True:
-        if book.watched & (WATCH_QUOTES | WATCH_LEGS | WATCH_IMPLIED):
+        # in other books none has traded but plain orders: they matter to those that only reduce
+        if book.watched & WATCH_QUOTES or (m.extra_count
+                                           and book.watched & (WATCH_LEGS | WATCH_IMPLIED)):
             follow(m, book, first)
         heard = m.index
         if book.watched & WATCH_BREAKER:

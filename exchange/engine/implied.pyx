@@ -98,8 +98,7 @@ cdef void set_implied(Market* m, Command* c) noexcept nogil:
 # --- which price is implied
 
 cdef inline i64 weight(Market* m, Composite* made, u32 place) noexcept nogil:
-    if made.rule == COMBINATION_RULE_DIFFERENCE:
-        return made.ratio[place]
+    """GPU-hours of a leg in an average."""
     return made.ratio[place] * m.instruments[made.leg[place]].multiplier
 
 
@@ -149,20 +148,12 @@ cdef inline bint has_top(Source* s, Instrument* book, u8 side) noexcept nogil:
     return at != NO_BID and at != NO_ASK
 
 
-cdef bint price_for(Market* m, Instrument* book, u8 side, i64 worst, Source* s) noexcept nogil:
-    """The price that the best levels of all other books imply, if it is none beyond `worst`."""
-    cdef Composite* made = &m.composites[s.combination]
-    cdef Instrument* combination = &m.instruments[s.combination]
-    cdef bint average = made.rule == COMBINATION_RULE_AVERAGE
-    cdef i64 by = combination.tick_value / m.instruments[made.leg[0]].tick_scale if average else 1
-    cdef i128 value = 0
+cdef inline bint take_tops(Market* m, Composite* made, Source* s) noexcept nogil:
+    """The best levels of all other books become the parts, and give their prices."""
     cdef Instrument* leg
     cdef u32 i
-    if s.own < LIMIT_LEGS:
-        if not has_top(s, combination, <u8>s.side):
-            return False
-        value = -<i128>by * price_of(combination, s.at[0])
-        by = -weight(m, made, s.own)
+    if s.own < LIMIT_LEGS and not has_top(s, &m.instruments[s.combination], <u8>s.side):
+        return False
     for i in range(made.legs):
         if i == s.own:
             continue
@@ -170,11 +161,53 @@ cdef bint price_for(Market* m, Instrument* book, u8 side, i64 worst, Source* s) 
         if not has_top(s, leg, 1 - side_in(<u8>s.side, made.ratio[i])):
             return False
         s.prices[i] = price_of(leg, s.at[s.parts - 1])
-        value += <i128>weight(m, made, i) * s.prices[i]
+    return True
+
+
+cdef i128 average_price(Market* m, Composite* made, Instrument* book, u8 side,
+                        Source* s) noexcept nogil:
+    """What an average and its legs' other prices leave."""
+    cdef Instrument* combination = &m.instruments[s.combination]
+    cdef i64 by = combination.tick_value / m.instruments[made.leg[0]].tick_scale
+    cdef i128 value = 0
+    cdef u32 i
+    for i in range(made.legs):
+        if i != s.own:
+            value += <i128>weight(m, made, i) * s.prices[i]
+    if s.own < LIMIT_LEGS:
+        value = <i128>by * price_of(combination, s.at[0]) - value
+        by = weight(m, made, s.own)
+    return quotient(value, by, book.price_step, side)
+
+
+cdef inline i128 difference_price(Market* m, Composite* made, Instrument* book, u8 side,
+                                  Source* s) noexcept nogil:
+    """What a difference and its legs' other prices leave: no sum of them passes 64 bits."""
+    cdef i64 value = 0
+    cdef i64 by
+    cdef u32 i
+    for i in range(made.legs):
+        if i != s.own:
+            value += made.ratio[i] * s.prices[i]
+    if s.own == LIMIT_LEGS:
+        return value
+    value = price_of(&m.instruments[s.combination], s.at[0]) - value
+    by = made.ratio[s.own]
     if by == 1 or by == -1:
-        value *= by  # a sum of prices is on their grid
+        return value * by  # a sum of prices is on their grid
+    return quotient(value, by, book.price_step, side)
+
+
+cdef bint price_for(Market* m, Instrument* book, u8 side, i64 worst, Source* s) noexcept nogil:
+    """The price that the best levels of all other books imply, if it is none beyond `worst`."""
+    cdef Composite* made = &m.composites[s.combination]
+    cdef i128 value
+    if not take_tops(m, made, s):
+        return False
+    if made.rule == COMBINATION_RULE_AVERAGE:
+        value = average_price(m, made, book, side, s)
     else:
-        value = quotient(value, by, book.price_step, side)
+        value = difference_price(m, made, book, side, s)
     if value < book.low or value > book.high or (value < worst if side else value > worst):
         return False
     s.price = <i64>value

@@ -10,7 +10,7 @@ from libc.string cimport memset
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.auction cimport join
 from exchange.engine.book cimport has_opposite, price_of, reaches, rest, slot_toward
-from exchange.engine.combinations cimport bad_legs_risk, missing_positions
+from exchange.engine.combinations cimport bad_legs_risk, charge_legs, missing_positions
 from exchange.engine.expiry cimport start_expiry
 from exchange.engine.extras cimport put_extra, stops_of
 from exchange.engine.groups cimport (
@@ -23,9 +23,10 @@ from exchange.engine.guards cimport (
 from exchange.engine.ids cimport (
     fill_cell, find_cell, fingerprint, remember, slots_left, tag_of, take_slot,
 )
+from exchange.engine.implied cimport Source, find_source
 from exchange.engine.lifecycle cimport answer_again, reject
 from exchange.engine.matching cimport Incoming, run_special
-from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold
+from exchange.engine.risk cimport adverse_per_lot, position_of, rehold
 from exchange.engine.stops cimport start_waiting
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value, within_band
 from exchange.engine.state cimport (
@@ -127,6 +128,18 @@ cdef void make_special(Market* m, Event* accepted, u32 slot, Extra* extra) noexc
     accepted.b |= <i64>(extra.features & 0xFF) << 16 | <i64>extra.display << 32
 
 
+cdef inline bint rests_at_once(Market* m, Instrument* book, Position* p, Terms* terms,
+                               u32 lots) noexcept nogil:
+    """Nothing to trade with, real or implied."""
+    cdef Source s
+    if not terms.rests or reaches(terms.side, terms.slot, book.best[1 - terms.side]):
+        return False
+    if not book.watched & WATCH_IMPLIED:
+        return True
+    rehold(m, book, p)  # what follows looks at what is free
+    return not find_source(m, book, p.owner, terms.side, lots, terms.price, &s)
+
+
 cdef void place(Market* m, Command* c, Instrument* book, Account* account,
                 Terms* terms) noexcept nogil:
     """A new order under the command's key: ORDER_ACCEPTED, its trades, its rest or its end."""
@@ -173,15 +186,15 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
     if unlikely(collects(book)):
         e.leaves = join(m, book, slot, c.flags & COMMAND_FLAG_MARKET)
         return
-    if (terms.rests and not book.watched & (WATCH_LEGS | WATCH_IMPLIED | WATCH_CREDIT)
-            and not reaches(side, terms.slot, book.best[1 - side])):
-        # nothing to trade with: what the guards foresaw is what happens
+    if rests_at_once(m, book, p, terms, c.quantity):
         e.leaves = c.quantity
         book.working_orders += 1
         account.open_orders += 1
         p.exposure[side] += c.quantity
         p.adverse += terms.adverse
-        raise_hold(m, p, terms.rise)
+        rehold(m, book, p)
+        if book.watched & WATCH_LEGS:
+            charge_legs(m, p)
         rest(m, book, slot, side, terms.slot)
         return
     e.leaves = 0
