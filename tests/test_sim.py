@@ -84,17 +84,21 @@ def test_the_storms_were_storms(reports: dict[int, Report]) -> None:
     if len(reports) < len(SEEDS):
         pytest.skip("only some of the seeds were run")
     deaths, trouble, outcomes = Counter[str](), Counter[str](), Counter[str]()
+    sights = Counter[str]()
     for report in reports.values():
         deaths.update(report.deaths)
         trouble.update(report.trouble)
         outcomes.update(report.operations)
+        sights.update(report.sights)
     refusals = Counter(why.split(":")[0] for r in reports.values() for why in r.refusals)
-    print(dict(deaths), dict(trouble), dict(outcomes), dict(refusals))
+    print(dict(deaths), dict(trouble), dict(outcomes), dict(refusals), dict(sights))
     assert {"killed between two steps", "killed in the middle of a disk operation"} <= set(deaths)
     kinds = {"power cut", "sync failed", "append failed", "sync stalled", "disk full"}
     assert kinds | {"ledger lost"} <= set(trouble)
     assert {"SyncFailed", "WriteFailed", "OSError", "DamagedLog"} <= set(refusals)
     assert outcomes["ok"] > 1_000 and outcomes["fail"] > 100 and outcomes["unknown"] > 50
+    seen = {"AUCTION_UNCROSSED", "ORDER_EXECUTED", "LEG_TRADE", "ORDER_WAITING", "ORDER_ELECTED"}
+    assert seen | {"CIRCUIT_BREAKER", "VELOCITY"} <= set(sights)
     assert len({report.trace_hash for report in reports.values()}) == len(reports)
 
 

@@ -17,8 +17,8 @@ AGAIN_SECONDS: Final = 0.5
 ACTS: Final = ("deposit", "checkpoint", "halt", "day")
 WEIGHTS: Final = (40, 30, 20, 10)
 SESSION_ACTS: Final = ("auction", "session", "breaker")
-SESSION_WEIGHTS: Final = (40, 20, 30)
-VARIATIONS: Final = ("0", "0.002", "0.005", "0.010")  # dollars; 0: no breaker
+SESSION_WEIGHTS: Final = (40, 20, 60)
+VARIATIONS: Final = ("0", "0.001", "0.002", "0.004")  # dollars; 0: no breaker
 
 
 class Operator:
@@ -64,6 +64,8 @@ class Operator:
 
     async def work(self, stop: asyncio.Event, pause_mean: float) -> None:
         """Act until ``stop``; an act that was begun is finished."""
+        if self._acts is not ACTS:
+            await self._set_breaker()
         while not stop.is_set():
             await asyncio.sleep(self._random.expovariate(1 / pause_mean))
             match self._random.choices(self._acts, self._weights)[0]:
@@ -101,7 +103,7 @@ class Operator:
                 code=self._code,
                 window=draw.choice(("circuit", "velocity")),
                 variation=draw.choice(VARIATIONS),
-                span_ms=draw.choice((100, 2_000)),
+                span_ms=draw.choice((1_000, 60_000)),
                 halt_ms=draw.randint(100, 2_000),
             )
         )

@@ -220,7 +220,7 @@ class Simulation:
         codes = list(CODES[: ranges.instruments])
         if ranges.spread:
             await self.operator.list_spread(SPREAD[-1])
-            codes += SPREAD
+            codes = [CODES[0], *SPREAD]
         for account in range(1, ranges.traders + 1):
             await self.operator.deposit(account, CASH)
             key = create_key(self.directory, account, "trade")
