@@ -41,9 +41,9 @@ PAST = {
 # bug: (first seed, within so many)
 CANARIES = {
     "early-release": (1, 10),
-    "ignored-sync-failure": (15, 10),
+    "ignored-sync-failure": (265, 10),
     "skipped-report": (1, 10),
-    "doubled-deposit": (94, 10),
+    "doubled-deposit": (73, 10),
 }
 
 

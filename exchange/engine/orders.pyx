@@ -26,7 +26,7 @@ from exchange.engine.ids cimport (
 from exchange.engine.implied cimport Source, find_source
 from exchange.engine.lifecycle cimport answer_again, reject
 from exchange.engine.matching cimport Incoming, run_special
-from exchange.engine.risk cimport adverse_per_lot, position_of, rehold
+from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold, rehold
 from exchange.engine.stops cimport start_waiting
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value, within_band
 from exchange.engine.state cimport (
@@ -192,7 +192,10 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
         account.open_orders += 1
         p.exposure[side] += c.quantity
         p.adverse += terms.adverse
-        rehold(m, book, p)
+        if book.watched:
+            rehold(m, book, p)
+        else:  # what the guards foresaw is what happens
+            raise_hold(m, p, terms.rise)
         if book.watched & WATCH_LEGS:
             charge_legs(m, p)
         rest(m, book, slot, side, terms.slot)
