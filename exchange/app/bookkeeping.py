@@ -30,11 +30,11 @@ class ClearingDied(Exception):
 
 
 async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pause: float) -> None:
-    """Run the child until the stream ends; ``clearing`` is the ledger, opened to be read.
+    """Run the child until the stream ends, which is served already; ``clearing`` is the ledger,
+    opened to be read.
 
     Raises ClearingDied.
     """
-    server = await stream.serve(tape, directory / STREAM_NAME)
     run = f"import sys; from {__name__} import main; main(*sys.argv[1:])"
     arguments = ("-c", run, str(directory), str(frames), str(pause))
     child = await asyncio.create_subprocess_exec(
@@ -50,8 +50,6 @@ async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pau
         if child.returncode is None:
             child.kill()
             await child.wait()
-        server.close()
-        (directory / STREAM_NAME).unlink(missing_ok=True)
     if child.returncode != 0 or clearing.position[1] < tape.last[1]:
         raise ClearingDied(f"the clearing process ended with exit code {child.returncode}")
 

@@ -51,6 +51,10 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["thread", "process"],
         Meta(description="where clearing runs: a thread of the server, or a process of its own"),
     ] = "thread"
+    gateways: Annotated[
+        int,
+        Meta(ge=0, le=64, description="processes that serve the clients; 0: the market's own does"),
+    ] = 0
     log_format: Annotated[
         Literal["text", "json"], Meta(description="form of the lines on stderr")
     ] = "text"

@@ -8,11 +8,13 @@ frame. No task is made per message and none is awaited for a single one but by i
 import asyncio
 import contextlib
 import logging
+import os
 import time
 import types
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
+from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Final, Protocol
 
@@ -81,7 +83,7 @@ class Gateway:
         self._addresses: Counter[str] = Counter()  # connections, by peer's address
         self._links: set[Link] = set()
         self._runner: web.AppRunner | None = None
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
         self._awaited: dict[web.RequestHandler, asyncio.TimerHandle] = {}  # no request made yet
         self._document = openapi.encoded()
         # Told of each released batch, once the hub has taken it in and before anything is sent.
@@ -93,8 +95,34 @@ class Gateway:
         self.app.router.add_get(f"{PREFIX}/health", self._health, allow_head=False)
         self.app.router.add_get(OPENAPI_PATH, self._openapi, allow_head=False)
 
-    async def start(self, host: str, port: int, tls: SSLContext | None = None) -> int:
-        """Listen, for TLS alone if there is a context; return the port, a free one if it was 0."""
+    async def start(
+        self, host: str, port: int, tls: SSLContext | None = None, *, shared: bool = False
+    ) -> int:
+        """Listen, for TLS alone if there is a context; return the port, a free one if it was 0.
+
+        ``shared``: other processes may listen on the same port; the kernel deals connections out.
+        """
+        loop = asyncio.get_running_loop()
+        hello = HANDSHAKE_SECONDS if tls else None
+        await self._set_up()
+        server = await loop.create_server(
+            self._greet, host, port, ssl=tls, ssl_handshake_timeout=hello, reuse_port=shared
+        )
+        self._listening.append(server)
+        listening: int = server.sockets[0].getsockname()[1]
+        return listening
+
+    async def start_unix(self, path: Path) -> None:
+        """Listen on a Unix socket too, of mode 0600; one that was left there goes."""
+        path.unlink(missing_ok=True)
+        mask = os.umask(0o177)
+        try:
+            loop = asyncio.get_running_loop()
+            self._listening.append(await loop.create_unix_server(self._greet, path))
+        finally:
+            os.umask(mask)
+
+    async def _set_up(self) -> None:
         self._runner = web.AppRunner(
             self.app,
             access_log=None,
@@ -102,13 +130,6 @@ class Gateway:
             keepalive_timeout=KEEPALIVE_SECONDS,
         )
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        hello = HANDSHAKE_SECONDS if tls else None
-        self._listening = await loop.create_server(
-            self._greet, host, port, ssl=tls, ssl_handshake_timeout=hello
-        )
-        listening: int = self._listening.sockets[0].getsockname()[1]
-        return listening
 
     def _greet(self) -> asyncio.BaseProtocol:
         """Take a connection in; it goes unless it has made a whole request in time."""
@@ -161,8 +182,8 @@ class Gateway:
         """Close every connection and stop listening."""
         for link in list(self._links):
             link.session.close(1001, "the gateway is stopping")
-        if self._listening is not None:
-            self._listening.close()
+        for server in self._listening:
+            server.close()
         for waiting in self._awaited.values():
             waiting.cancel()
         if self._runner is not None:
