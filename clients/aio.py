@@ -8,9 +8,10 @@ client logs on, gets what it missed, joins its channels and repeats what was not
 the same ids. Every event is delivered once.
 """
 
+import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias, TypeVar
 
 from clients.backoff import Backoff
@@ -21,11 +22,15 @@ from clients.errors import (
     RequestRefused,
 )
 from clients.events import EventStream
+from clients.keys import Key
 from clients.link import Link
-from clients.portfolio import Order
+from clients.portfolio import Margin, Order, margin_of
 from clients.requests import Requests
+from clients.rest import AsyncRest
 from clients.session import Session
+from clients.strip import Strip
 from clients.transport import Connect, Transport, websocket_url
+from exchange.messages.rest import StatementReport
 from exchange.messages.wire import (
     Accepted,
     AccountReport,
@@ -81,7 +86,7 @@ class AsyncClient:
     def __init__(
         self,
         url: str,
-        key_id: str = "",
+        key: Key | str = "",
         secret: str = "",
         *,
         msgpack: bool = False,
@@ -94,14 +99,16 @@ class AsyncClient:
         chance: Callable[[], float] = random.random,
         connect: Connect = Transport.open,
     ) -> None:
-        """``after`` is the ``position`` at which an earlier client of this account stopped: what
+        """``key`` is a ``Key``, or the id of one with ``secret``; none: public data only.
+
+        ``after`` is the ``position`` at which an earlier client of this account stopped: what
         came since is delivered first. ``grace_ms`` is how long the exchange waits for a
         reconnect before it cancels, with ``cancel_on_disconnect``, the session's orders.
         ``connect`` opens each connection: a WebSocket, unless a simulation brings its own.
         """
         self.url = websocket_url(url)
         self._session = Session(
-            key_id,
+            key,
             secret,
             started_ns=clock_ns(),
             cancel_on_disconnect=cancel_on_disconnect,
@@ -109,7 +116,8 @@ class AsyncClient:
             after=after,
         )
         self._build = Requests(self._session.feed, self._session.portfolio, self._session.next_id)
-        self._has_key = bool(key_id)
+        #: What is asked over HTTP: history, statements, keys. It connects when it is used.
+        self.rest = AsyncRest(url, self._session.key or "", clock_ns=clock_ns, chance=chance)
         self._link = Link(
             self.url,
             self._session,
@@ -205,6 +213,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Disconnect for good; harmless to repeat. Streams end."""
         await self._link.close()
+        await self.rest.close()
 
     # --- requests ---
 
@@ -418,10 +427,53 @@ class AsyncClient:
         request = ListInstruments(request_id=self._session.next_id())
         return await self._query(request, Instruments)
 
+    async def margin(self) -> Margin:
+        """The account's money: what it has, what its orders and positions hold, what is free."""
+        return margin_of(await self.query_account())
+
+    async def statement(self, date: int = 0) -> StatementReport:
+        """The statement of a business date (yyyymmdd), or of the account's whole life.
+
+        It comes over HTTP, as clearing has booked it. Raises as ``clients.rest`` does.
+        """
+        return await self.rest.statement(date)
+
+    async def enter_strip(
+        self,
+        strip: Strip,
+        side: SideText,
+        prices: Mapping[str, Number] | None = None,
+        *,
+        strip_id: str | None = None,
+        time_in_force: TimeInForceText | None = None,
+    ) -> dict[str, EnterOutcome]:
+        """Enter all months of a strip at once: an order of each leg's lots at its price in
+        ``prices``, at the market for one that is not named. The outcome of each, by instrument.
+
+        Called again with the same ``strip_id`` it is a retry: each order exists once.
+        Raises as ``enter`` does; after OutcomeUnknown retry.
+        """
+        known = strip_id if strip_id is not None else self.next_id()
+        legs = [leg for leg in strip.legs if leg.lots]
+        outcomes = await asyncio.gather(
+            *(
+                self.enter(
+                    leg.instrument,
+                    side,
+                    leg.lots,
+                    (prices or {}).get(leg.instrument),
+                    client_order_id=f"{known}.{leg.instrument}",
+                    time_in_force=time_in_force,
+                )
+                for leg in legs
+            )
+        )
+        return {leg.instrument: outcome for leg, outcome in zip(legs, outcomes, strict=True)}
+
     async def refresh(self) -> None:
         """Learn instruments and, with a key, positions and working orders from the exchange."""
         await self.query_instruments()
-        if self._has_key:
+        if self._session.key is not None:
             await self.query_account()
             await self.query_orders()
 

@@ -8,7 +8,6 @@ position, so the exchange first sends what was missed, and then every command th
 waits for is sent again under its old id, which the exchange answers once.
 """
 
-import hmac
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -16,6 +15,8 @@ import msgspec
 
 from clients.errors import LogonRefused, NotConnected, TooMany, ValueRefused
 from clients.feed import Feed
+from clients.keys import Key as ApiKey
+from clients.keys import key_of as api_key_of
 from clients.portfolio import Portfolio
 from exchange.messages import Reason
 from exchange.messages.wire import (
@@ -141,7 +142,7 @@ class Session:
 
     def __init__(
         self,
-        key_id: str = "",
+        key: ApiKey | str = "",
         secret: str = "",
         *,
         started_ns: int,
@@ -156,10 +157,9 @@ class Session:
         self.portfolio = Portfolio()
         self.feed = Feed(self.next_id)
         self.pending: dict[Key, Pending] = {}
-        self._key_id, self._secret = key_id, secret
+        self.key = api_key_of(key, secret)
         self._cancel_on_disconnect, self._grace_ms = cancel_on_disconnect, grace_ms
         self._prefix, self._ids = f"{started_ns:x}", 0
-        self._nonce = 0
         self._connection = 0  # the number of the present one
         self._heard_ns = self._pinged_ns = started_ns
         self._beat_ns = HEARTBEAT_MS * 1_000_000
@@ -176,9 +176,9 @@ class Session:
         """A transport is up. Return what to send first."""
         self._connection += 1
         self._heard_ns = self._pinged_ns = now_ns
-        if self._key_id:
+        if self.key is not None:
             self.state = State.LOGGING_ON
-            return [self._logon(now_ns)]
+            return [self._logon(self.key, now_ns)]
         self.state = State.READY
         return self._resume()
 
@@ -199,15 +199,15 @@ class Session:
             return Health.QUIET
         return Health.ALIVE
 
-    def _logon(self, now_ns: int) -> Logon:
-        self._nonce = max(self._nonce + 1, now_ns)
+    def _logon(self, key: ApiKey, now_ns: int) -> Logon:
+        nonce = key.next_nonce(now_ns)
         timestamp_ms = now_ns // 1_000_000
-        text = signed_text(timestamp_ms, self._nonce, self._key_id, self.session_id)
+        text = signed_text(timestamp_ms, nonce, key.key_id, self.session_id)
         return Logon(
-            key_id=self._key_id,
+            key_id=key.key_id,
             timestamp_ms=timestamp_ms,
-            nonce=self._nonce,
-            signature=hmac.new(self._secret.encode(), text, "sha256").hexdigest(),
+            nonce=nonce,
+            signature=key.sign(text),
             cancel_on_disconnect=self._cancel_on_disconnect,
             grace_ms=self._grace_ms,
             resume_session=self.session_id,
@@ -326,9 +326,9 @@ class Session:
         return not is_named and not is_new
 
     def _logon_refused(self, message: Rejected, now_ns: int) -> Received:
-        if message.number == Reason.SESSION_UNKNOWN and self.session_id:
+        if message.number == Reason.SESSION_UNKNOWN and self.session_id and self.key is not None:
             self.session_id = 0  # it ended meanwhile: open a new one
-            return Received(send=[self._logon(now_ns)])
+            return Received(send=[self._logon(self.key, now_ns)])
         again = message.retryable or message.number in LOGON_AGAIN
         raise LogonRefused(message.name, message.detail or "", retryable=again)
 

@@ -9,7 +9,6 @@ Every call waits for its answer and raises what the async one raises. What ``ord
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from copy import deepcopy
 from functools import wraps
@@ -17,8 +16,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from clients.aio import AsyncClient
 from clients.book import BookState
-from clients.errors import NotConnected
 from clients.events import AnyEvent, EventStream
+from clients.keys import Key
+from clients.loop import LoopThread
 from clients.portfolio import Order
 from exchange.messages.wire import InstrumentData, InstrumentState, Position
 
@@ -56,19 +56,20 @@ class Client:
     query_orders = _blocking(AsyncClient.query_orders)
     query_instruments = _blocking(AsyncClient.query_instruments)
     refresh = _blocking(AsyncClient.refresh)
+    margin = _blocking(AsyncClient.margin)
+    statement = _blocking(AsyncClient.statement)
+    enter_strip = _blocking(AsyncClient.enter_strip)
 
-    def __init__(self, url: str, key_id: str = "", secret: str = "", **options: Any) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="hourbook", daemon=True)
-        self._thread.start()
+    def __init__(self, url: str, key: Key | str = "", secret: str = "", **options: Any) -> None:
+        self._loop = LoopThread()
 
         async def make() -> AsyncClient:
-            return AsyncClient(url, key_id, secret, **options)
+            return AsyncClient(url, key, secret, **options)
 
         try:
             self.asynchronous = self.wait(make())
         except BaseException:
-            self._stop()
+            self._loop.stop()
             raise
 
     def __enter__(self) -> "Client":
@@ -80,29 +81,21 @@ class Client:
 
     def wait(self, work: Coroutine[Any, Any, _R]) -> _R:
         """Run a coroutine in the client's loop and wait for its end."""
-        if not self._thread.is_alive():
-            work.close()
-            raise NotConnected("the client is closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return self._loop.wait(work)
 
     def connect(self) -> None:
         """Connect and log on; raises as ``AsyncClient.connect``, and is then closed."""
         try:
             self.wait(self.asynchronous.connect())
         except BaseException:
-            self._stop()
+            self._loop.stop()
             raise
 
     def close(self) -> None:
         """Disconnect for good; harmless to repeat."""
-        if self._thread.is_alive():
+        if self._loop.is_running:
             self.wait(self.asynchronous.close())
-            self._stop()
-
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+            self._loop.stop()
 
     @property
     def position(self) -> Position | None:
@@ -147,7 +140,7 @@ class Client:
         try:
             yield Events(self, stream)
         finally:
-            if self._thread.is_alive():
+            if self._loop.is_running:
                 self._read(lambda _: stream.close())
 
     def _read(self, look: Callable[[AsyncClient], _R]) -> _R:

@@ -41,6 +41,12 @@ def websocket_url(url: str) -> str:
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
 
 
+def http_url(url: str) -> str:
+    """Where the market of any of its addresses answers HTTP: ``http://host:port``."""
+    parts = urlsplit(websocket_url(url))
+    return urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, "", "", ""))
+
+
 def read_frame(data: str | bytes) -> list[AnyResponse]:
     """The messages of a frame, text being JSON and bytes MessagePack. Types that this client does
     not know are left out. ProtocolError if the frame is not an array of messages.
