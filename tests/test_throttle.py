@@ -46,6 +46,8 @@ FREE: Final[dict[str, dict[str, Any]]] = {
     "reduce": {"request_id": "1", "client_order_id": "x", "quantity": "1"},
     "cancel": {"request_id": "2", "client_order_id": "x"},
     "mass_cancel": {"request_id": "3"},
+    "cancel_after": {"request_id": "7", "timeout_ms": 1000},
+    "preview": {"request_id": "8", "order": enter("z")},
 }  # fmt: skip
 DEAR: Final[dict[str, dict[str, Any]]] = {
     "enter": {name: value for name, value in enter("y", quantity="2").items() if name != "op"},

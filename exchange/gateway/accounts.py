@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 
 from exchange.gateway.buckets import Bucket, spends
-from exchange.marketdata.instruments import Instruments
+from exchange.gateway.decode import ORDER_ID
+from exchange.marketdata.instruments import Instrument, Instruments
 from exchange.marketdata.stream import Row, maker_of, signed
 from exchange.messages import (
     HOUSE_ACCOUNT,
@@ -23,6 +24,7 @@ from exchange.messages import (
     OrderFeature,
     TradingState,
 )
+from exchange.messages.wire import Replace
 
 FINISHED_ORDERS: Final = 1 << 17
 EXCHANGE: Final = -1  # in ``Accounts.stopped``: every member
@@ -131,6 +133,18 @@ class Accounts:
     def known(self, order_id: int) -> Order | None:
         """Return an order that works or ended lately."""
         return self.orders.get(order_id)
+
+    def target_instrument(self, request: Replace, account: int) -> Instrument | None:
+        """Return the instrument of the order that a replace names, if that is the account's."""
+        order_id = -1
+        if request.client_order_id is not None:
+            order_id = self.by_id[account].ids.get(request.client_order_id, -1)
+        elif request.order_id is not None and ORDER_ID.fullmatch(request.order_id):
+            order_id = int(request.order_id)
+        order = self.known(order_id)
+        if order is None or order.account != account:
+            return None
+        return self._instruments.by_id[order.instrument]
 
     def apply(self, row: Row, text: str | None) -> None:
         """Take one event in; ``text`` came with its command."""

@@ -12,9 +12,11 @@ from typing import Final, Protocol
 
 from exchange.gateway.access import Key
 from exchange.gateway.auth import Keys
+from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
 from exchange.gateway.mass import MassRecorder
 from exchange.gateway.metrics import Metrics
+from exchange.gateway.previews import Previews, WhatIf
 from exchange.gateway.queries import Queries
 from exchange.gateway.rejects import full_reason
 from exchange.gateway.reports import CORRECTIONS, DUPLICATE, TRANSFERRED, Reports
@@ -34,6 +36,7 @@ from exchange.messages.wire import (
 )
 
 KEY_CONNECTIONS: Final = 16  # logged on under one key at a time
+OWN_SOURCE: Final = 0  # of commands of no connection
 TRADE: Final = int(EventKind.TRADE)
 REJECTED: Final = int(EventKind.REJECTED)
 ACCOUNT_MASK: Final = 0xFFFF_FFFF  # of a trade's key_hi: maker_of, without the call
@@ -72,6 +75,7 @@ class Hub:
         no_such_position: type[Exception],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         view: View | None = None,
+        what_if: WhatIf | None = None,
     ) -> None:
         """``queue_full`` are what ``submit`` raises, ``no_such_position`` is what ``tape.read``
         does: their rooms are not this one's to import. ``view`` is what is known already: the
@@ -90,6 +94,8 @@ class Hub:
         self.mass = MassRecorder(self.feed.instruments, self.recorder)
         self.reports = Reports(self.feed.instruments, self.accounts)
         self.queries = Queries(self.feed, self.accounts)
+        self.deadlines = Deadlines()
+        self.previews = Previews(self.recorder, self.accounts, what_if)
         self._begin = view.position
         self.epoch, self.sequence, _ = view.position  # of the last released batch
         self.sessions: dict[int, Session] = {}  # by connection number
@@ -187,6 +193,12 @@ class Hub:
             if not self.submit(source, record, 0, None):
                 self._logoffs.append((source, record))
 
+    def expire(self) -> None:
+        """Cancel the orders of sessions whose dead man's switch is due."""
+        for due in self.deadlines.take_due(self.now_ms()):
+            if not self.submit(OWN_SOURCE, due.record, 0, due.text):
+                self.deadlines.put_back(due)
+
     def drop_revoked(self) -> None:
         """Close the connections whose key was revoked since they logged on."""
         keyed = {s.number: s.key.key_id for s in self.sessions.values() if s.key is not None}
@@ -281,6 +293,7 @@ class Hub:
             else:  # behind those readers, whose senders were woken before
                 session.wake()
         self._resume_all()
+        self.previews.release(self.sequence)
         if self._logoffs:
             self.retry()
         if self.metrics is not None:

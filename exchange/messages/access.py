@@ -43,9 +43,11 @@ class GatewayReason(IntEnum):
     of ``Reason``, whose numbers they never repeat."""
 
     ADDRESS = 120
+    LATE = 590
     CONNECTIONS_FULL = 720
     REQUESTS_FULL = 721
     BODY_TOO_LARGE = 722
+    BATCH_TOO_LARGE = 723
 
 
 AnyReason: TypeAlias = Reason | GatewayReason

@@ -1,8 +1,9 @@
 """The native protocol's messages: what a client may send and what the gateway answers.
 
-A frame from a client holds one request, an object whose ``op`` names it. A frame from the
-gateway holds an array of responses, objects whose ``type`` names them. docs/reference/wire.md
-has a table per message and says how a connection is resumed and a checksum recomputed.
+A frame from a client holds one request, an object whose ``op`` names it, or an array of commands,
+at most ``BATCH_REQUESTS``. A frame from the gateway holds an array of responses, objects whose
+``type`` names them. docs/reference/wire.md has a table per message and says how a connection is
+resumed and a checksum recomputed.
 
 Prices, quantities and money are decimal strings, never numbers: a price in dollars per GPU-hour
 on the instrument's tick, a quantity in whole lots, money in dollars with six decimals. Ids that
@@ -25,6 +26,8 @@ from exchange.messages.wire_auction import BreakerData as BreakerData
 from exchange.messages.wire_auction import IndicativePrice as IndicativePrice
 from exchange.messages.wire_auction import LegData as LegData
 from exchange.messages.wire_auction import RuleText
+from exchange.messages.wire_base import Level as Level
+from exchange.messages.wire_base import Rejected as Rejected
 from exchange.messages.wire_base import Request as Request
 from exchange.messages.wire_base import Response as Response
 from exchange.messages.wire_base import SideText as SideText
@@ -45,6 +48,18 @@ from exchange.messages.wire_moves import PublicTransfer as PublicTransfer
 from exchange.messages.wire_moves import ResidualPosted as ResidualPosted
 from exchange.messages.wire_moves import Transferred as Transferred
 from exchange.messages.wire_moves import TransferText as TransferText
+from exchange.messages.wire_orders import BATCH_REQUESTS as BATCH_REQUESTS
+from exchange.messages.wire_orders import Cancel as Cancel
+from exchange.messages.wire_orders import CancelAfter as CancelAfter
+from exchange.messages.wire_orders import CancelAfterSet as CancelAfterSet
+from exchange.messages.wire_orders import Enter as Enter
+from exchange.messages.wire_orders import OrderTypeText as OrderTypeText
+from exchange.messages.wire_orders import Preview as Preview
+from exchange.messages.wire_orders import Previewed as Previewed
+from exchange.messages.wire_orders import Reduce as Reduce
+from exchange.messages.wire_orders import Replace as Replace
+from exchange.messages.wire_orders import SelfTradeText as SelfTradeText
+from exchange.messages.wire_orders import TimeInForceText as TimeInForceText
 
 PROTOCOL_VERSION: Final = 1
 JSON_PROTOCOL: Final = "hourbook.json"  # WebSocket subprotocols; JSON when none is asked for
@@ -52,10 +67,6 @@ MSGPACK_PROTOCOL: Final = "hourbook.msgpack"
 HEARTBEAT_MS: Final = 5_000  # the gateway is never silent for longer
 CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 
-OrderTypeText: TypeAlias = Literal["limit", "market"]
-TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD", "GFA"]
-SelfTradeText: TypeAlias = Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement"]
-Level: TypeAlias = tuple[str, str]  # price, quantity
 
 SIDES: Final[dict[str, Side]] = {"buy": Side.BUY, "sell": Side.SELL}
 TIMES_IN_FORCE: Final[dict[str, TimeInForce]] = {tif.name: tif for tif in TimeInForce}
@@ -87,85 +98,6 @@ class Logon(Request, frozen=True, kw_only=True, tag="logon"):
     after: Position | None = None
 
 
-class Enter(Request, frozen=True, kw_only=True, tag="enter"):
-    """Enters an order. A limit order has a price; a market order has none and is IOC.
-
-    A market order with a time in force that rests is market-to-limit: it takes the best opposite
-    price for its limit. With ``protection`` its limit is that far beyond the best opposite price.
-    With ``stop_price`` it waits until it is elected by a trade, and is then entered as it is.
-    """
-
-    client_order_id: str
-    instrument: str
-    side: SideText
-    quantity: str
-    price: str | None = None
-    type: OrderTypeText = "limit"
-    time_in_force: TimeInForceText | None = None  # GTC for a limit order, IOC for a market order
-    post_only: bool = False
-    self_trade: SelfTradeText = "cancel_newest"
-    manual: bool = False  # a person entered it; recorded, read by no rule
-    expires_ms: int | None = None  # with GTD: the end of its life, milliseconds since the epoch
-    minimum_quantity: str | None = None  # lots that must trade at once, or it is cancelled
-    protection: str | None = None  # of a market order, dollars beyond the best opposite price
-    stop_price: str | None = None  # a stop: it waits for a trade at this price or through it
-    display_quantity: str | None = None  # an iceberg: lots that it shows at a time
-    reduce_only: bool = False  # it only ever brings the position nearer to zero
-    group_with: str | None = None  # order id of another one: a trade of one cancels the other
-
-
-class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
-    """Takes an order out, named by exactly one of ``order_id`` and ``client_order_id``."""
-
-    request_id: str
-    order_id: str | None = None
-    client_order_id: str | None = None
-    side: SideText | None = None
-    manual: bool = False
-
-
-class Reduce(Request, frozen=True, kw_only=True, tag="reduce"):
-    """Takes ``quantity`` lots off an order, which keeps its place."""
-
-    request_id: str
-    quantity: str
-    order_id: str | None = None
-    client_order_id: str | None = None
-    side: SideText | None = None
-    manual: bool = False
-
-
-class Replace(Request, frozen=True, kw_only=True, tag="replace"):
-    """Gives an order a new price and a new total quantity, executed lots included.
-
-    ``instrument`` may be left out once the order's ``accepted`` has been seen.
-    """
-
-    request_id: str
-    price: str
-    quantity: str
-    instrument: str | None = None
-    order_id: str | None = None
-    client_order_id: str | None = None
-    side: SideText | None = None
-    post_only: bool = False
-    manual: bool = False
-
-
-class Subscribe(Request, frozen=True, kw_only=True, tag="subscribe"):
-    """Joins public channels: ``depth.CODE``, ``trades.CODE``, ``state.CODE``."""
-
-    request_id: str
-    channels: list[str]
-
-
-class Unsubscribe(Request, frozen=True, kw_only=True, tag="unsubscribe"):
-    """Leaves public channels."""
-
-    request_id: str
-    channels: list[str]
-
-
 class ListInstruments(Request, frozen=True, kw_only=True, tag="instruments"):
     """Asks for every listed instrument."""
 
@@ -188,9 +120,11 @@ class Ping(Request, frozen=True, kw_only=True, tag="heartbeat"):
     """Asks for a heartbeat now."""
 
 
+# What becomes a command of the log: these may come many in one frame.
+AnyCommand: TypeAlias = Enter | Cancel | Reduce | Replace | MassCancel | Kill | Quote | Protect
 AnyRequest: TypeAlias = (
-    Logon | Enter | Cancel | Reduce | Replace | MassCancel | Kill | Quote | Protect | Subscribe |
-    Unsubscribe | ListInstruments | QueryAccount | QueryOrders | Ping
+    Logon | AnyCommand | CancelAfter | Preview | Subscribe | Unsubscribe | ListInstruments |
+    QueryAccount | QueryOrders | Ping
 )  # fmt: skip
 
 
@@ -207,28 +141,6 @@ class LoggedOn(Response, frozen=True, kw_only=True, tag="logged_on"):
     heartbeat_ms: int
     cancel_on_disconnect: bool = False
     grace_ms: int = 0
-
-
-class Rejected(Response, frozen=True, kw_only=True, tag="rejected"):
-    """A request changed nothing. Without ``sequence`` it never reached the sequencer."""
-
-    number: int
-    name: str
-    op: str | None = None
-    client_order_id: str | None = None
-    request_id: str | None = None
-    order_id: str | None = None
-    instrument: str | None = None
-    field: str | None = None
-    detail: str | None = None
-    limit: str | None = None
-    observed: str | None = None
-    retryable: bool = False
-    retry_after_ms: int | None = None
-    sequence: int | None = None
-    index: int | None = None
-    time: int | None = None
-    tokens: int | None = None  # as in ``accepted``
 
 
 class OrderReport(Response, frozen=True, gc=False):
@@ -566,7 +478,7 @@ AnyResponse: TypeAlias = (
     Corrected | LegTraded | ResidualPosted | Transferred | Settled | CashMoved | Deficit |
     Subscribed | Unsubscribed | DepthSnapshot | DepthDelta | PublicTrade | PublicCorrection |
     PublicTransfer | InstrumentState | IndicativePrice | AuctionResult | Instruments |
-    AccountReport | Orders | Heartbeat
+    AccountReport | Orders | CancelAfterSet | Previewed | Heartbeat
 )  # fmt: skip
 
 encode_json: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
