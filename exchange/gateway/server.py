@@ -39,6 +39,7 @@ from exchange.messages.wire import (
     PROTOCOL_VERSION,
     encode_json,
 )
+from exchange.messages.wire_market import PERIOD_MS
 
 PING_SECONDS: Final = 15.0  # a peer that answers no ping for half of this is gone
 SILENT_SECONDS: Final = 5.0  # a connection that has neither logged on nor subscribed by then goes
@@ -169,9 +170,15 @@ class Gateway:
                 await beating
 
     async def _beat(self) -> None:
+        """Let the conflated channels speak, and every so often all of them."""
+        now = asyncio.get_running_loop().time
+        due = now() + HEARTBEAT_MS / 1000
         while True:
-            await asyncio.sleep(HEARTBEAT_MS / 1000)
-            self._hub.beat()
+            await asyncio.sleep(PERIOD_MS / 1000)
+            self._hub.tick()
+            if now() >= due:
+                due += HEARTBEAT_MS / 1000
+                self._hub.beat()
 
     @property
     def idle(self) -> bool:

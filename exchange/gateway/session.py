@@ -60,7 +60,7 @@ JSON: Final = 0
 MSGPACK: Final = 1
 ENCODERS: Final = (encode_json, encode_msgpack)
 BACKLOG_BYTES: Final = 1 << 22  # more than this unsent and the connection is evicted
-STALE_BYTES: Final = 1 << 18  # more than this unsent and depth waits for a fresh snapshot
+STALE_BYTES: Final = 1 << 18  # more than this unsent and pictures wait for a fresh snapshot
 MALFORMED_LIMIT: Final = 64  # frames outside the grammar that close a connection
 LOGON_LIMIT: Final = 5  # refused logons that close a connection
 STREAM_MAX: Final = (1 << 63) - 1
@@ -110,11 +110,12 @@ class Session:
         self.engine_session = 0
         self.trading_account = -1  # the key's account while commands may be entered
         self.channels: set[str] = set()
-        self.stale: set[str] = set()  # depth channels that skipped a delta
+        self.stale: set[str] = set()  # channels that skipped a picture's delta
         self.closing: tuple[int, str] | None = None  # close code and reason, once decided
         self.sending_bytes = 0  # taken and not yet handed to the socket
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        self._granted_bytes = 0  # of snapshots, since nothing waited
         self._waiting_count = 0  # messages in ``_waiting``
         self._encode = ENCODERS[codec]
         self._malformed = 0
@@ -328,12 +329,9 @@ class Session:
         if wanted > Limit.SUBSCRIPTIONS:
             limit = str(Limit.SUBSCRIPTIONS.value)
             raise Refused(Reason.SUBSCRIPTIONS_FULL, "channels", limit=limit, observed=str(wanted))
-        snapshots = [self.hub.snapshot(name) for name in names]
-        self.hub.subscribe(self, names)
-        self.send(Subscribed(request_id=request.request_id, channels=names))
-        for snapshot in snapshots:
-            if snapshot is not None:
-                self.send(snapshot)
+        resumed, first = self.hub.subscribe(self, names, request.after)
+        self.send(Subscribed(request_id=request.request_id, channels=names, resumed=resumed))
+        self._send_snapshot(first)
 
     def _unsubscribe(self, request: Unsubscribe, ingress_ns: int) -> None:
         checked_id(request.request_id, "request_id")
@@ -386,19 +384,36 @@ class Session:
             self._waiting_bytes = self._waiting_count = 0
             self.close(CLOSE_SLOW, "slow reader")
 
-    def push_depth(self, channel: str, encoded: bytes) -> None:
-        """Queue a depth delta, unless the reader is behind: then a snapshot will follow."""
-        if channel in self.stale or self.backlog_bytes > STALE_BYTES:
+    def push_picture(self, channel: str, encoded: bytes) -> None:
+        """Queue a picture's delta, unless the reader is behind: then a snapshot will follow."""
+        if not self.backlog_bytes:
+            self._granted_bytes = 0
+        if channel in self.stale or self.backlog_bytes > STALE_BYTES + self._granted_bytes:
             self.stale.add(channel)
         else:
             self.push(encoded)
 
+    def _send_snapshot(self, messages: list[Response]) -> None:
+        """Queue messages that make no reader late, however long they are."""
+        for message in messages:
+            encoded = self._encode(message)
+            self._granted_bytes += len(encoded)
+            self.push(encoded)
+        self.wake()
+
+    def _refresh(self) -> None:
+        """Queue the pictures of now for a reader that was behind and has caught up."""
+        stale, self.stale = sorted(self.stale), set()
+        try:
+            for channel in stale:
+                self._send_snapshot(self.hub.snapshot(channel))
+        except Refused:
+            self.close(CLOSE_SLOW, "slow reader of a long queue")
+
     def take(self) -> bytes:
         """Return all that waits as one frame, empty if nothing does; the caller sends it."""
         if self.stale and self._waiting_bytes == 0:
-            for channel in self.stale:
-                self.push(self._encode(self.hub.snapshot(channel)))
-            self.stale.clear()
+            self._refresh()
         waiting = self._waiting
         if not waiting:
             return b""

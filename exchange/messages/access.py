@@ -48,6 +48,7 @@ class GatewayReason(IntEnum):
     REQUESTS_FULL = 721
     BODY_TOO_LARGE = 722
     BATCH_TOO_LARGE = 723
+    QUEUE_TOO_LONG = 724
 
 
 AnyReason: TypeAlias = Reason | GatewayReason

@@ -31,6 +31,25 @@ from exchange.messages.wire_base import Rejected as Rejected
 from exchange.messages.wire_base import Request as Request
 from exchange.messages.wire_base import Response as Response
 from exchange.messages.wire_base import SideText as SideText
+from exchange.messages.wire_market import CHECKSUM_LEVELS as CHECKSUM_LEVELS
+from exchange.messages.wire_market import ChannelMark as ChannelMark
+from exchange.messages.wire_market import DepthDelta as DepthDelta
+from exchange.messages.wire_market import DepthSnapshot as DepthSnapshot
+from exchange.messages.wire_market import FactorData as FactorData
+from exchange.messages.wire_market import FactorsPublished as FactorsPublished
+from exchange.messages.wire_market import IndexFixing as IndexFixing
+from exchange.messages.wire_market import InstrumentState as InstrumentState
+from exchange.messages.wire_market import InstrumentStatistics as InstrumentStatistics
+from exchange.messages.wire_market import PublicCorrection as PublicCorrection
+from exchange.messages.wire_market import PublicTrade as PublicTrade
+from exchange.messages.wire_market import QueueDelta as QueueDelta
+from exchange.messages.wire_market import QueueSnapshot as QueueSnapshot
+from exchange.messages.wire_market import SettlementPrice as SettlementPrice
+from exchange.messages.wire_market import Subscribe as Subscribe
+from exchange.messages.wire_market import Subscribed as Subscribed
+from exchange.messages.wire_market import TopOfBook as TopOfBook
+from exchange.messages.wire_market import Unsubscribe as Unsubscribe
+from exchange.messages.wire_market import Unsubscribed as Unsubscribed
 from exchange.messages.wire_mass import (
     Kill,
     Killed,
@@ -65,7 +84,6 @@ PROTOCOL_VERSION: Final = 1
 JSON_PROTOCOL: Final = "hourbook.json"  # WebSocket subprotocols; JSON when none is asked for
 MSGPACK_PROTOCOL: Final = "hourbook.msgpack"
 HEARTBEAT_MS: Final = 5_000  # the gateway is never silent for longer
-CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 
 
 SIDES: Final[dict[str, Side]] = {"buy": Side.BUY, "sell": Side.SELL}
@@ -297,92 +315,6 @@ class Deficit(Response, frozen=True, kw_only=True, tag="deficit"):
     cash: str
 
 
-class Subscribed(Response, frozen=True, kw_only=True, tag="subscribed"):
-    """The channels are joined; their snapshots follow in the same frame."""
-
-    request_id: str
-    channels: list[str]
-
-
-class Unsubscribed(Response, frozen=True, kw_only=True, tag="unsubscribed"):
-    """The channels are left; nothing more comes from them."""
-
-    request_id: str
-    channels: list[str]
-
-
-class DepthSnapshot(Response, frozen=True, kw_only=True, tag="depth_snapshot"):
-    """The whole depth as of ``sequence``; the next delta's ``previous_sequence`` equals it."""
-
-    instrument: str
-    sequence: int
-    time: int
-    bids: list[Level]  # best first
-    asks: list[Level]  # best first
-    checksum: int
-
-
-class DepthDelta(Response, frozen=True, kw_only=True, tag="depth"):
-    """Levels that changed since ``previous_sequence``; quantity ``"0"`` removes the level.
-
-    Without levels, ``previous_sequence`` = ``sequence``: the channel's heartbeat.
-    ``checksum`` is of the book after the delta.
-    """
-
-    instrument: str
-    sequence: int
-    previous_sequence: int
-    time: int
-    checksum: int
-    bids: list[Level] = msgspec.field(default_factory=list)
-    asks: list[Level] = msgspec.field(default_factory=list)
-
-
-class PublicTrade(Response, frozen=True, kw_only=True, tag="trade"):
-    """One trade. ``aggressor`` is the incoming order's side; of an auction's there is none."""
-
-    instrument: str
-    sequence: int
-    index: int
-    time: int
-    match_number: str
-    price: str
-    quantity: str
-    aggressor: SideText | None
-
-
-class PublicCorrection(Response, frozen=True, kw_only=True, tag="trade_corrected"):
-    """A trade of before was taken back (``bust``) or got another price (``adjustment``)."""
-
-    instrument: str
-    sequence: int
-    index: int
-    time: int
-    kind: CorrectionText
-    match_number: str
-    price: str
-    quantity: str
-
-
-class InstrumentState(Response, frozen=True, kw_only=True, tag="state"):
-    """Where an instrument stands, whole: sent on subscribing and whenever a field changes."""
-
-    instrument: str
-    sequence: int
-    time: int
-    state: str  # name of messages.TradingState
-    cause: str  # name of messages.HaltCause
-    low_limit: str
-    high_limit: str
-    mark: str
-    settlement_price: str | None = None
-    business_date: int | None = None  # yyyymmdd
-    resumes: int | None = None  # of a breaker's halt: the log time at which it ends by itself
-    band: str | None = None  # how far through the reference price an order may be priced
-    circuit_breaker: BreakerData | None = None
-    velocity: BreakerData | None = None
-
-
 class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a client must know to trade an instrument; the text of its listing."""
 
@@ -477,7 +409,9 @@ AnyResponse: TypeAlias = (
     Returned | Waiting | Elected | Refilled | MassCancelled | Killed | Quoted | Protection |
     Corrected | LegTraded | ResidualPosted | Transferred | Settled | CashMoved | Deficit |
     Subscribed | Unsubscribed | DepthSnapshot | DepthDelta | PublicTrade | PublicCorrection |
-    PublicTransfer | InstrumentState | IndicativePrice | AuctionResult | Instruments |
+    PublicTransfer | TopOfBook | QueueSnapshot | QueueDelta | InstrumentStatistics |
+    SettlementPrice | IndexFixing | FactorsPublished | ChannelMark | InstrumentState |
+    IndicativePrice | AuctionResult | Instruments |
     AccountReport | Orders | CancelAfterSet | Previewed | Heartbeat
 )  # fmt: skip
 
