@@ -9,7 +9,14 @@ import msgspec
 from clients.aio import AsyncClient, EnterOutcome
 from clients.decimals import Number, quantity_text, read_quantity
 from clients.errors import NotConnected, OutcomeUnknown
-from exchange.messages.wire import Cancelled, Execution, Reduced, Rejected, SideText
+from exchange.messages.wire import (
+    Cancelled,
+    Execution,
+    LegTraded,
+    Reduced,
+    Rejected,
+    SideText,
+)
 
 ATTEMPTS: Final = 10  # at entering one order
 AGAIN_SECONDS: Final = 0.5
@@ -56,10 +63,14 @@ async def take(
         if isinstance(outcome, Rejected):
             fill.reject = outcome
             return fill
-        while left:
+        legs: dict[str, int] = {}  # reports to come of a combination's trade, by match number
+        while left or any(legs.values()):
             event = await anext(events, None)
             if event is None:
                 raise NotConnected("the client was closed before the order was done")
+            if isinstance(event, LegTraded) and event.match_number in legs:
+                legs[event.match_number] -= 1
+                fill.fee += Decimal(event.fee)
             if not isinstance(event, Execution | Cancelled | Reduced):
                 continue
             if event.client_order_id != client_order_id:
@@ -67,6 +78,7 @@ async def take(
             lots = read_quantity(event.quantity)
             left -= lots
             if isinstance(event, Execution):
+                legs[event.match_number] = event.legs
                 fill.executed_quantity += lots
                 fill.value += lots * Decimal(event.price)
                 fill.fee += Decimal(event.fee)

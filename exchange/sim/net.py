@@ -152,6 +152,7 @@ class ServerSocket:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.client = connection.client
         self.ws_protocol: str | None = connection.protocol
 
     async def receive(self) -> WSMessage:
