@@ -12,6 +12,7 @@ from venue import RICH, THIRD, Venue, enter
 from exchange.gateway import deadlines
 from exchange.gateway.session import Session
 from exchange.messages import EVENT, EventKind, wire
+from exchange.messages.wire_mass import MassCancelled
 
 MS = 1_000_000
 
@@ -49,7 +50,7 @@ async def test_the_orders_of_the_session_go_and_no_others(venue: Venue) -> None:
     assert venue.heard(trader) == []
     await pass_time(venue, 1)
     head, *gone = venue.heard(trader)
-    assert isinstance(head, wire.MassCancelled) and head.orders == 2
+    assert isinstance(head, MassCancelled) and head.orders == 2
     assert head.request_id == f"after.{trader.engine_session}.{held.due_ms}"
     assert told(gone) == ["cancelled a", "cancelled b"]
     await pass_time(venue, 60_000)

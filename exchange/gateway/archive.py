@@ -7,14 +7,16 @@ is. Nothing here keeps a place between two pages: a cursor names the last event 
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
 
+from exchange.gateway.reports import CORRECTIONS, TRANSFERRED
 from exchange.gateway.resume import Epochs, Place
-from exchange.marketdata.stream import Released, Row
-from exchange.messages import EVENT
+from exchange.marketdata.stream import Released, Row, maker_of
+from exchange.messages import EVENT, EventKind
 from exchange.messages.rest import OfHistory
 from exchange.messages.wire import Position
 
 SCAN_EVENTS: Final = 65_536  # of one page; more begin the next
 NANOSECONDS_PER_MS: Final = 1_000_000
+_TRADE: Final = int(EventKind.TRADE)
 Select = Callable[[Row], bool]
 
 
@@ -26,9 +28,10 @@ class Stream(Protocol):
 
 
 class Found(NamedTuple):
-    """What a page holds: events with their batch's stamp, and where to go on."""
+    """What a page holds: events with their batch's stamp and the text that came with each
+    command, and where to go on."""
 
-    rows: list[tuple[Row, int]]
+    rows: list[tuple[Row, int, str | None]]
     next: Place | None
 
 
@@ -43,6 +46,15 @@ def place_of(cursor: str, epochs: Epochs) -> Place:
     return epochs.place(Position(epoch, sequence, index))
 
 
+def parties(row: Row) -> tuple[int, ...]:
+    """Return the accounts that an event is about."""
+    if row[2] == _TRADE:
+        return row[6], maker_of(row[12])[0]
+    if row[2] == TRANSFERRED:
+        return row[6], row[7]
+    return (row[6], row[12]) if row[2] in CORRECTIONS else (row[6],)
+
+
 def scan(stream: Stream, query: OfHistory, after: Place | None, select: Select) -> Found:
     """Return the events of the query's stretch that are selected, and the next page's place.
 
@@ -51,16 +63,17 @@ def scan(stream: Stream, query: OfHistory, after: Place | None, select: Select) 
     until = query.to_ms * NANOSECONDS_PER_MS
     start = query.from_ms * NANOSECONDS_PER_MS
     records = stream.since(start) if after is None else stream.read(*after)
-    rows: list[tuple[Row, int]] = []
+    rows: list[tuple[Row, int, str | None]] = []
     seen = 0
     for released in records:
         if released.stamp >= until:
             break
         if released.stamp < start:
             continue
+        texts = dict(released.texts)
         for row in EVENT.iter_unpack(released.events):
             if select(row):
-                rows.append((row, released.stamp))
+                rows.append((row, released.stamp, texts.get(row[0])))
                 if len(rows) == query.limit:
                     return Found(rows, (released.epoch, row[0], row[1]))
         seen += len(released.events)

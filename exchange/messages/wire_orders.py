@@ -2,8 +2,6 @@
 
 from typing import Final, Literal, TypeAlias
 
-import msgspec
-
 from exchange.messages.wire_base import Level, Rejected, Request, Response, SideText
 
 BATCH_REQUESTS: Final = 100  # commands of one frame
@@ -113,11 +111,11 @@ class Previewed(Response, frozen=True, kw_only=True, tag="previewed"):
     time: int
     refused: Rejected | None = None
     duplicate: bool = False  # its id is known: it would get its first answer again
-    executions: list[Level] = msgspec.field(default_factory=list)  # at once, by price
-    executed_quantity: str = "0"
-    leaves_quantity: str = "0"  # lots that would work on
+    executions: list[Level]  # what would trade at once, by price
+    executed_quantity: str
+    leaves_quantity: str  # lots that would work on
     cash: str
-    cash_change: str = "0.000000"  # minus fees; of a combination also what its legs leave
+    cash_change: str  # minus fees; of a combination also what its legs leave
     required: str
     required_before: str
     free: str
