@@ -14,9 +14,10 @@ from typing import Final, TypeAlias
 import msgspec
 
 from clients.errors import LogonRefused, NotConnected, TooMany, ValueRefused
-from clients.feed import Feed
+from clients.feed import AnyPublic, Feed
 from clients.keys import Key as ApiKey
 from clients.keys import key_of as api_key_of
+from clients.marks import Missed
 from clients.portfolio import Portfolio
 from exchange.messages import Reason
 from exchange.messages.wire import (
@@ -29,15 +30,12 @@ from exchange.messages.wire import (
     CashMoved,
     Corrected,
     Deficit,
-    DepthDelta,
-    DepthSnapshot,
     Dormant,
     Elected,
     Enter,
     Execution,
     Heartbeat,
     Instruments,
-    InstrumentState,
     LegTraded,
     ListInstruments,
     LoggedOn,
@@ -132,7 +130,7 @@ class Pending(msgspec.Struct, eq=False):
 class Received(msgspec.Struct, frozen=True):
     """What one message led to: an event to deliver, a request answered, requests to send."""
 
-    event: AnyResponse | None = None
+    event: AnyResponse | Missed | None = None
     answered: Key | None = None
     send: list[AnyRequest] = []
 
@@ -263,8 +261,9 @@ class Session:
             return self._report(message)
         if isinstance(message, Rejected):
             return self._rejected(message, now_ns)
-        if isinstance(message, DepthSnapshot | DepthDelta):
-            return Received(message, send=self.feed.depth(message))
+        if isinstance(message, AnyPublic):
+            event, send = self.feed.take(message)
+            return Received(event, send=send)
         if isinstance(message, LoggedOn):
             return self._logged_on(message)
         if isinstance(message, Heartbeat):
@@ -272,11 +271,10 @@ class Session:
             # the logon is done it may be ahead of the reports that were missed.
             if self.state is State.READY and message.sequence:
                 self._advance(message.epoch, message.sequence, 0)
+            self.feed.sequence = max(self.feed.sequence, message.sequence)
             return Received()
         if isinstance(message, _ANSWERS):
             return self._answer(message)
-        if isinstance(message, InstrumentState):
-            self.feed.states[message.instrument] = message
         return Received(message)
 
     def _logged_on(self, message: LoggedOn) -> Received:
@@ -314,7 +312,7 @@ class Session:
             key = ("request", message.request_id)
         elif message.client_order_id is not None:
             key = ("order", message.client_order_id)
-        return Received(message, self._settle(key))
+        return Received(message, self._settle(key), self.feed.refused(message.request_id))
 
     def _is_about_logon(self, message: Rejected) -> bool:
         if message.op is not None or self.state is not State.LOGGING_ON:
