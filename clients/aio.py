@@ -11,13 +11,14 @@ the same ids. Every event is delivered once.
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from clients.backoff import Backoff
 from clients.book import Book
 from clients.decimals import Number, PriceScale
 from clients.errors import (
+    OutcomeUnknown,
     ProtocolError,
     RequestRefused,
 )
@@ -34,19 +35,26 @@ from exchange.messages.rest import StatementReport
 from exchange.messages.wire import (
     Accepted,
     AccountReport,
+    AnyCommand,
     AnyRequest,
     AnyResponse,
+    CancelAfter,
+    CancelAfterSet,
     Cancelled,
+    Enter,
     InstrumentData,
     Instruments,
     InstrumentState,
     ListInstruments,
     Orders,
     Position,
+    Preview,
+    Previewed,
     QueryAccount,
     QueryOrders,
     Reduced,
     Rejected,
+    Replace,
     Replaced,
     SelfTradeText,
     SideText,
@@ -73,6 +81,7 @@ MassCancelOutcome: TypeAlias = MassCancelled | Rejected
 KillOutcome: TypeAlias = Killed | Rejected
 QuoteOutcome: TypeAlias = Quoted | Rejected
 ProtectOutcome: TypeAlias = Protection | Rejected
+BatchOutcome: TypeAlias = AnyResponse | OutcomeUnknown
 
 CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 10.0
@@ -182,6 +191,11 @@ class AsyncClient:
         """A client order id or request id never used before."""
         return self._session.next_id()
 
+    @property
+    def build(self) -> Requests:
+        """Makes requests without sending them, for ``send_batch`` and ``preview``."""
+        return self._build
+
     def events(self) -> EventStream:
         """Everything that arrives from now on, in order: reports, public data, connections.
 
@@ -236,6 +250,7 @@ class AsyncClient:
         display_quantity: Number | None = None,
         reduce_only: bool = False,
         group_with: str | None = None,
+        valid_until_ms: int | None = None,
     ) -> EnterOutcome:
         """Enter a limit order, or without a price a market order.
 
@@ -247,8 +262,8 @@ class AsyncClient:
         ``stop_price`` makes it a stop: it waits for a trade at that price or through it.
         ``display_quantity`` makes it an iceberg, which shows that many lots at a time.
         ``reduce_only`` orders give way when there is less to reduce. With ``group_with``, another
-        order's id, a trade of one of the two cancels the other.
-        Raises ValueRefused, NotConnected, OutcomeUnknown.
+        order's id, a trade of one of the two cancels the other. After ``valid_until_ms`` the
+        exchange drops it: LATE. Raises ValueRefused, NotConnected, OutcomeUnknown.
         """
         request = self._build.enter(
             instrument,
@@ -267,6 +282,7 @@ class AsyncClient:
             display_quantity=display_quantity,
             reduce_only=reduce_only,
             group_with=group_with,
+            valid_until_ms=valid_until_ms,
         )
         answer = await self._link.ask(request)
         if isinstance(answer, Accepted | Rejected):
@@ -403,6 +419,29 @@ class AsyncClient:
         if isinstance(answer, Protection | Rejected):
             return answer
         raise _astray(request, answer)
+
+    async def send_batch(self, requests: Sequence[AnyCommand]) -> list[BatchOutcome]:
+        """Send many commands, made by ``build``, in as few frames as may be; the outcome of each.
+
+        A bad one spoils itself alone. OutcomeUnknown stands where no answer came: send that one
+        again. Raises NotConnected, TooMany, and ValueRefused if an id is pending otherwise.
+        """
+        return await self._link.ask_many(requests)
+
+    async def preview(self, order: Enter | Replace) -> Previewed:
+        """What an order made by ``build`` would do if it were sent now; nothing happens.
+
+        Raises RequestRefused, NotConnected, OutcomeUnknown.
+        """
+        request = Preview(request_id=self._session.next_id(), order=order)
+        return await self._query(request, Previewed)
+
+    async def cancel_after(self, timeout_ms: int) -> CancelAfterSet:
+        """Have the exchange cancel this session's orders unless this is called again in time;
+        0 takes that back. Raises as ``preview`` does.
+        """
+        request = CancelAfter(request_id=self._session.next_id(), timeout_ms=timeout_ms)
+        return await self._query(request, CancelAfterSet)
 
     async def subscribe(self, *channels: str) -> None:
         """Join ``depth.CODE``, ``trades.CODE`` or ``state.CODE``. Raises RequestRefused."""

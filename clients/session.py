@@ -26,6 +26,7 @@ from exchange.messages.wire import (
     AccountReport,
     AnyRequest,
     AnyResponse,
+    CancelAfterSet,
     Cancelled,
     CashMoved,
     Corrected,
@@ -43,6 +44,7 @@ from exchange.messages.wire import (
     Orders,
     Ping,
     Position,
+    Previewed,
     Reduced,
     Refilled,
     Rejected,
@@ -241,6 +243,12 @@ class Session:
         pending = self.pending[key] = Pending(key, request, now_ns)
         return pending
 
+    def drop(self, asked: list[Pending]) -> None:
+        """Forget those that were never sent."""
+        for one in asked:
+            if not one.connection:
+                self.pending.pop(one.key, None)
+
     def sends(self, pending: Pending) -> bool:
         """Whether a request is to be sent now: somebody waits for it, and it is not under way.
 
@@ -273,6 +281,8 @@ class Session:
                 self._advance(message.epoch, message.sequence, 0)
             self.feed.sequence = max(self.feed.sequence, message.sequence)
             return Received()
+        if isinstance(message, Previewed | CancelAfterSet):
+            return Received(answered=self._settle(("request", message.request_id)))
         if isinstance(message, _ANSWERS):
             return self._answer(message)
         return Received(message)

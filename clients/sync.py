@@ -20,6 +20,7 @@ from clients.events import AnyEvent, EventStream
 from clients.keys import Key
 from clients.loop import LoopThread
 from clients.portfolio import Order
+from clients.requests import Requests
 from exchange.messages.wire import InstrumentData, InstrumentState, Position
 
 Levels = list[tuple[int, int]]  # (price_ticks, lots), best first
@@ -50,6 +51,9 @@ class Client:
     kill = _blocking(AsyncClient.kill)
     quote = _blocking(AsyncClient.quote)
     protect = _blocking(AsyncClient.protect)
+    send_batch = _blocking(AsyncClient.send_batch)
+    preview = _blocking(AsyncClient.preview)
+    cancel_after = _blocking(AsyncClient.cancel_after)
     subscribe = _blocking(AsyncClient.subscribe)
     unsubscribe = _blocking(AsyncClient.unsubscribe)
     query_account = _blocking(AsyncClient.query_account)
@@ -96,6 +100,11 @@ class Client:
         if self._loop.is_running:
             self.wait(self.asynchronous.close())
             self._loop.stop()
+
+    @property
+    def build(self) -> Requests:
+        """Makes requests without sending them, for ``send_batch`` and ``preview``."""
+        return self.asynchronous.build
 
     @property
     def position(self) -> Position | None:

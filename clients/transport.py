@@ -11,6 +11,7 @@ from clients.errors import ConnectionLost, ProtocolError, ValueRefused
 from exchange.messages.wire import (
     JSON_PROTOCOL,
     MSGPACK_PROTOCOL,
+    AnyCommand,
     AnyRequest,
     AnyResponse,
     encode_json,
@@ -77,8 +78,8 @@ def _read_known(data: str | bytes) -> list[AnyResponse]:
 class AnyTransport(Protocol):
     """What a link needs of an open connection, whatever carries it."""
 
-    async def send(self, request: AnyRequest) -> None:
-        """Send one request. ConnectionLost if the connection is gone."""
+    async def send(self, request: AnyRequest | list[AnyCommand]) -> None:
+        """Send one frame: a request, or many. ConnectionLost if the connection is gone."""
 
     def frames(self) -> AsyncIterator[list[AnyResponse]]:
         """Each frame's messages until the connection ends. ProtocolError for a bad frame."""
@@ -125,8 +126,8 @@ class Transport:
             raise
         return cls(http, socket)
 
-    async def send(self, request: AnyRequest) -> None:
-        """Send one request. ConnectionLost if the connection is gone."""
+    async def send(self, request: AnyRequest | list[AnyCommand]) -> None:
+        """Send one frame: a request, or many. ConnectionLost if the connection is gone."""
         try:
             if self._socket.protocol == MSGPACK_PROTOCOL:
                 await self._socket.send_bytes(encode_msgpack(request))

@@ -9,9 +9,14 @@ Level: TypeAlias = tuple[str, str]  # price, quantity
 
 
 class Request(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="op", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="op",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
-    """What every request has: the tag ``op``."""
+    """What every request has: the tag ``op``. What is as by default need not be sent."""
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
