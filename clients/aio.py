@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from clients.backoff import Backoff
-from clients.book import Book
+from clients.book import Book, QueueBook, TopBook
 from clients.decimals import Number, PriceScale
 from clients.errors import (
     OutcomeUnknown,
@@ -24,6 +24,7 @@ from clients.errors import (
 )
 from clients.events import EventStream
 from clients.keys import Key
+from clients.feed import Feed
 from clients.link import Link
 from clients.portfolio import Margin, Order, margin_of
 from clients.requests import Requests
@@ -175,9 +176,23 @@ class AsyncClient:
         """Net lots by instrument, as of the last report; flat instruments are absent."""
         return self._session.portfolio.positions
 
-    def book(self, instrument: str) -> Book:
-        """The local book, live while its ``depth`` channel is joined."""
-        return self._session.feed.book(instrument)
+    @property
+    def feed(self) -> Feed:
+        """All public data that was joined: books of each channel, statistics, prints."""
+        return self._session.feed
+
+    def book(self, instrument: str, cut: str = "") -> Book:
+        """The local book, live while its ``depth`` channel is joined; ``cut`` is the rest of that
+        channel's name, ``top10.100ms`` for one. ``queue`` and ``top`` are likewise."""
+        return self._session.feed.book(instrument, cut)
+
+    def queue(self, instrument: str, cut: str = "") -> QueueBook:
+        """Every order of the book at its rank, live while its ``queue`` channel is joined."""
+        return self._session.feed.queue(instrument, cut)
+
+    def top(self, instrument: str, cut: str = "") -> TopBook:
+        """The best level of each side, live while its ``top`` channel is joined."""
+        return self._session.feed.top(instrument, cut)
 
     def scale(self, instrument: str) -> PriceScale:
         """Ticks to and from text for a listed instrument. KeyError if it is not listed."""
@@ -444,7 +459,9 @@ class AsyncClient:
         return await self._query(request, CancelAfterSet)
 
     async def subscribe(self, *channels: str) -> None:
-        """Join ``depth.CODE``, ``trades.CODE`` or ``state.CODE``. Raises RequestRefused."""
+        """Join public channels: ``top.CODE``, ``depth.CODE``, ``queue.CODE``, ``trades.CODE``,
+        ``state.CODE``, ``statistics.CODE``, ``settlements``, ``fixings``, ``factors``, and cuts of
+        them. Raises RequestRefused."""
         request = Subscribe(request_id=self._session.next_id(), channels=list(channels))
         await self._query(request, Subscribed)
 
