@@ -23,8 +23,8 @@ from clients.errors import (
     RequestRefused,
 )
 from clients.events import EventStream
-from clients.keys import Key
 from clients.feed import Feed
+from clients.keys import Key
 from clients.link import Link
 from clients.portfolio import Margin, Order, margin_of
 from clients.requests import Requests
