@@ -52,6 +52,7 @@ class Peer:
         self._path = directory / OWN_NAME.format(gateway)
         self._key = key
         self.reports: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any]] = []  # to this connection alone
         self.logged_on: dict[str, Any] = {}
         self.epoch = 0
         self.socket: Any = None  # aiohttp.ClientWebSocketResponse, once connected
@@ -61,9 +62,9 @@ class Peer:
         self._client = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(self._path)))
         self.socket = await self._client.ws_connect("http://gateway/ws")
         await self.say(**_logon(*self._key, options))
-        await self.until(lambda: self.logged_on or self.of("rejected"))
+        await self.until(lambda: self.logged_on or self.answers or self.of("rejected"))
         if not self.logged_on:
-            raise LogonRefused(self.reports[-1]["name"])
+            raise LogonRefused([*self.answers, *self.reports][0]["name"])
         self.epoch = self.logged_on["epoch"]
         return self
 
@@ -97,13 +98,15 @@ class Peer:
         for message in frame:
             if message["type"] == "logged_on":
                 self.logged_on = message
-            elif message["type"] != "heartbeat":
+            elif "index" in message:
                 self.reports.append(message)
+            elif message["type"] != "heartbeat":
+                self.answers.append(message)
 
     @property
     def places(self) -> list[Place]:
         """Of the reports so far."""
-        return [(report["sequence"], report.get("index", 0)) for report in self.reports]
+        return [(report["sequence"], report["index"]) for report in self.reports]
 
     @property
     def last(self) -> tuple[int, int, int]:

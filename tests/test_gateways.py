@@ -225,6 +225,34 @@ async def test_both_gateways_serve_one_port_and_operators_through_it(house: Hous
     assert json.loads(told.stdout)["mode"] == "NORMAL"
 
 
+async def test_a_switch_set_at_one_gateway_is_held_at_another_and_previews_work(
+    house: House, crowd: Crowd
+) -> None:
+    data, away = house.data, house.away
+    key = create_key(data, HEDGER, "trade")
+    first = await crowd.join(key, 0, cancel_on_disconnect=True, grace_ms=60_000)
+    await first.enter("d.0", "buy", away)
+    await first.say(op="cancel_after", request_id="d.1", timeout_ms=1_000)
+    await first.until(lambda: first.answers)
+    order = {
+        "op": "enter", "client_order_id": "d.2", "instrument": CODE, "side": "buy",
+        "quantity": "1", "price": away,
+    }  # fmt: skip
+    await first.say(op="preview", request_id="d.3", order=order)
+    await first.until(lambda: len(first.answers) == 2)
+    assert first.answers[1]["leaves_quantity"] == "1"
+    session = first.logged_on["session"]
+    await first.socket.close()
+    second = await crowd.join(key, 1, resume_session=session, after=first.last)
+    await second.say(op="cancel_after", request_id="d.4", timeout_ms=0)
+    await asyncio.sleep(1.5)
+    await second.enter("d.5", "buy", away)
+    await second.until(lambda: "d.5" in second.of("accepted"))
+    assert second.of("cancelled") == []  # what was set at the first gateway was taken back here
+    await second.say(op="cancel_after", request_id="d.6", timeout_ms=1_000)
+    await second.until(lambda: {"d.0", "d.5"} <= set(second.of("cancelled")))
+
+
 class _Gateway:
     """The end of a gateway that dies on its own terms."""
 

@@ -13,6 +13,7 @@ import msgspec
 from exchange.app.admin import Answer
 from exchange.app.requests import AnyRequest
 from exchange.app.settings import Settings
+from exchange.gateway.previews import Tried
 from exchange.journal.errors import JournalError
 from exchange.journal.tape import Standing
 from exchange.messages import COMMAND_BYTES
@@ -62,21 +63,32 @@ class Status(Message, frozen=True):
 
 
 class Ask(Message, frozen=True):
-    """A question that only the market answers; of an operator if there is a request."""
+    """A question that only the market answers: an operator's, a preview, or how it stands."""
 
     number: int
-    what: Literal["healthy", "ready", "metrics", "perform"]
+    what: Literal["healthy", "ready", "metrics", "perform", "try"]
     request: AnyRequest | None = None
     person: str = ""
+    account: int = 0
+    record: bytes = b""  # of what is to be tried
 
 
 class Told(Message, frozen=True):
-    """Its answer, of one of the three kinds."""
+    """Its answer, of one of these kinds."""
 
     number: int
     checks: dict[str, bool] | None = None
     text: bytes = b""
     answer: Answer | None = None
+    tried: Tried | None = None  # None: there was no time for it
+
+
+class Held(Message, frozen=True):
+    """A session's dead man's switch was set; due in milliseconds since the epoch, 0: never."""
+
+    session: int
+    due_ms: int
+    account: int
 
 
 class TurnedBack(Message, frozen=True):
@@ -111,6 +123,7 @@ AnyMessage = (
     | Status
     | Ask
     | Told
+    | Held
     | TurnedBack
     | KeysGone
     | Drain

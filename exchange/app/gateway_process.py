@@ -7,7 +7,7 @@ answer (an operator's wish, figures, fitness) it asks for.
 import asyncio
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from exchange.app.gateway_link import (
     Close,
     Drain,
     Drained,
+    Held,
     Hello,
     KeysGone,
     Listening,
@@ -35,13 +36,16 @@ from exchange.app.gateways import LIFE_BITS
 from exchange.app.requests import AnyRequest
 from exchange.clearing import Clearing
 from exchange.gateway.auth import Keys
+from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.decode import Refused
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Tally
+from exchange.gateway.previews import Outcome
 from exchange.journal.copy import Copy
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.storage import LocalStorage
 from exchange.messages import Limit, Reason
+from exchange.messages.access import GatewayReason
 from exchange.sequencer import Closed, QueueFull
 
 STATUS_SECONDS: Final = 0.5
@@ -54,6 +58,18 @@ class MarketGone(Exception):
     """The market's process ended, or answers no more."""
 
 
+class FarDeadlines(Deadlines):
+    """Dead man's switches that the market's own process throws."""
+
+    def __init__(self, say: Callable[[Held], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def put(self, session: int, due_ms: int, account: int) -> None:
+        """Have the market know."""
+        self._say(Held(session, due_ms, account))
+
+
 class Ward:
     """The wire to the market: commands go, questions are answered, and orders are heard."""
 
@@ -62,6 +78,7 @@ class Ward:
         self._wire: Wire | None = None
         self._asked: dict[int, asyncio.Future[Told]] = {}
         self._numbers = itertools.count(1)
+        self._trials: set[asyncio.Task[None]] = set()
         self.welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
         self.closing = asyncio.Event()
         self.draining = False
@@ -117,6 +134,18 @@ class Ward:
         """Have the market do what an operator asks."""
         told = await self._ask(Ask(next(self._numbers), "perform", request, person))
         return told.answer or Answer(False, error="the market did not answer")
+
+    def what_if(self, account: int, record: bytes, tell: Callable[[Outcome], None]) -> None:
+        """Have a command tried on a copy of the market."""
+        question = Ask(next(self._numbers), "try", account=account, record=record)
+
+        async def put() -> None:
+            refused = Refused(GatewayReason.REQUESTS_FULL, None, "previews")
+            tell((await self._ask(question)).tried or refused)
+
+        task = asyncio.create_task(put())
+        self._trials.add(task)
+        task.add_done_callback(self._trials.discard)
 
     async def _ask(self, question: Ask) -> Told:
         answer: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
@@ -179,8 +208,10 @@ async def serve(directory: Path, number: int) -> None:
         queue_full=(QueueFull, Closed),
         no_such_position=NoSuchPosition,
         view=standby.recover_view(LocalStorage(directory), copy),
+        what_if=ward.what_if,
         first_connection=welcome.life << LIFE_BITS,
     )
+    hub.deadlines = FarDeadlines(ward.say)
     clearing = Clearing.open(directory / LEDGER_NAME, read_only=True)
     door = Door(hub, copy, clearing, directory, ward, settings)
     following = asyncio.create_task(door.gateway.run())

@@ -25,6 +25,7 @@ from exchange.app.gateway_link import (
     Close,
     Drain,
     Drained,
+    Held,
     Hello,
     KeysGone,
     Listening,
@@ -34,7 +35,8 @@ from exchange.app.gateway_link import (
     Welcome,
     Wire,
 )
-from exchange.gateway.decode import NO_ID, RECORD
+from exchange.gateway.deadlines import Deadlines
+from exchange.gateway.decode import NO_ID, RECORD, Refused
 from exchange.gateway.rejects import full_reason
 from exchange.gateway.resume import LOGON_MARK
 from exchange.messages import EVENT, EVENT_BYTES, CommandKind, EventKind
@@ -48,7 +50,7 @@ BACKOFF_SECONDS: Final = 0.1  # before a gateway is started again; doubled each 
 BACKOFF_SECONDS_MAX: Final = 5.0
 STEADY_SECONDS: Final = 10.0  # one that served so long begins again with the shortest
 END_SECONDS: Final = 5.0  # for a gateway to end once it is told to
-RETRY_SECONDS: Final = 0.05  # between two tries to log sessions off when the queue is full
+RETRY_SECONDS: Final = 0.05  # between two looks at what is due, and what a full queue refused
 _KIND: Final = 12  # offset of the kind byte in an event
 _OPENED: Final = int(EventKind.SESSION_OPENED)
 _ENDED: Final = (int(EventKind.SESSION_LOST), int(EventKind.SESSION_ENDED))
@@ -80,6 +82,7 @@ class Gateways:
         self._lives: dict[Wire, Life] = {}  # those that are connected
         self._owners: dict[int, tuple[int, int]] = {}  # engine session -> life, account; online
         self._known_lives = 0
+        self._deadlines = Deadlines()  # outlive the gateway that was told
         self._logoffs: list[bytes] = []  # of sessions whose gateway died; the queue was full
         self._address = ("", 0)
         self._has_address = asyncio.Event()
@@ -166,18 +169,19 @@ class Gateways:
         finally:
             os.umask(mask)
         following = asyncio.create_task(self._follow())
+        expiring = asyncio.create_task(self._expire())
         self._tasks = {asyncio.create_task(self._keep(n)) for n in range(self._count)}
         try:
             done, _ = await asyncio.wait(
-                [following, *self._tasks], return_when=asyncio.FIRST_EXCEPTION
+                [following, expiring, *self._tasks], return_when=asyncio.FIRST_EXCEPTION
             )
             for task in done:
                 if not task.cancelled():
                     task.result()
         finally:
-            for task in (following, *self._tasks):
+            for task in (following, expiring, *self._tasks):
                 task.cancel()
-            await asyncio.gather(following, *self._tasks, return_exceptions=True)
+            await asyncio.gather(following, expiring, *self._tasks, return_exceptions=True)
             server.close()
             path.unlink(missing_ok=True)
 
@@ -234,6 +238,8 @@ class Gateways:
                 self._market.metrics.add(message.rejects, message.closed)
             case Drained():
                 life.drained = True
+            case Held():
+                self._deadlines.put(message.session, message.due_ms, message.account)
             case Ask():
                 task = asyncio.create_task(self._answer(wire, message))
                 self._tasks.add(task)
@@ -291,6 +297,14 @@ class Gateways:
                 assert ask.request is not None, "an operator's question has a request"
                 answer = await admin.answer(ask.request, market.operations, ask.person)
                 wire.say(Told(ask.number, answer=answer))
+            case "try":
+                market.trial(
+                    ask.account,
+                    ask.record,
+                    lambda told: wire.say(
+                        Told(ask.number, tried=None if isinstance(told, Refused) else told)
+                    ),
+                )
 
     # The stream
 
@@ -305,6 +319,17 @@ class Gateways:
                     self._note(row)
             if self._logoffs:
                 self._retry()
+
+    async def _expire(self) -> None:
+        """Throw the dead man's switches that are due."""
+        market, deadlines = self._market, self._deadlines
+        while not self._closing:
+            for due in deadlines.take_due(time.time_ns() // 1_000_000):
+                try:
+                    market.sequencer.submit(0, due.record, text=due.text)
+                except (QueueFull, Closed):
+                    deadlines.put_back(due)
+            await asyncio.sleep(RETRY_SECONDS)
 
     def _note(self, row: tuple[int, ...]) -> None:
         """Take in whose a session is, or that it is nobody's."""

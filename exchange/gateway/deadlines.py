@@ -44,7 +44,7 @@ class Deadlines:
         checked_id(request.request_id, "request_id")
         timeout_ms = request.timeout_ms
         if timeout_ms == 0:
-            self._due.pop(session, None)
+            self.put(session, 0, account)
             return CancelAfterSet(request_id=request.request_id)
         if not TIMEOUT_MS_LEAST <= timeout_ms <= TIMEOUT_MS_MOST:
             limit = TIMEOUT_MS_LEAST if timeout_ms < TIMEOUT_MS_LEAST else TIMEOUT_MS_MOST
@@ -53,9 +53,16 @@ class Deadlines:
         if session not in self._due and len(self._due) >= SWITCHES:
             raise Refused(Reason.SESSIONS_FULL, limit=str(SWITCHES), observed=str(SWITCHES))
         due_ms = now_ms + timeout_ms
-        self._due[session] = due_ms, account
-        self._first = min(self._first or due_ms, due_ms)
+        self.put(session, due_ms, account)
         return CancelAfterSet(request_id=request.request_id, due_ms=due_ms)
+
+    def put(self, session: int, due_ms: int, account: int) -> None:
+        """Have a session's switch due at a time; 0: never."""
+        if due_ms == 0:
+            self._due.pop(session, None)
+        else:
+            self._due[session] = due_ms, account
+            self._first = min(self._first or due_ms, due_ms)
 
     def take_due(self, now_ms: int) -> list[Due]:
         """Return the switches that are due, oldest first, and forget them."""
