@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -268,6 +268,13 @@ class Peer:
         before = self._cpu()
         found = await rate(self.links, requests, self._answered)
         return Timed(found, (self._cpu() - before) / sum(map(len, requests)))
+
+    async def timed(self, work: Awaitable[None], requests: int) -> Timed:
+        """Time what sends so many requests and waits for their answers."""
+        before, started = self._cpu(), time.perf_counter()
+        await work
+        seconds = time.perf_counter() - started
+        return Timed(requests / seconds, (self._cpu() - before) / requests)
 
     def _cpu(self) -> float:
         """CPU seconds of the server so far, where the system tells; else 0."""

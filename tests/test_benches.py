@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benches import contracts, core, end_of_day, journal, ledger, path, questions, replay, rivals
+from benches import batches, contracts, core, end_of_day, journal, ledger, path, questions, replay, rivals
 from benches.core import Subject, floor_table, flow_rows, given_subjects, own_subjects
 from benches.memory import measure
 from benches.rows import Row, publish, row
@@ -147,3 +147,18 @@ def test_every_ratio_says_to_what(tmp_path: Path) -> None:
     (subject,) = own_subjects(tmp_path, ["single"], 300)
     rows: list[Row] = [one for one in flow_rows(subject, 1, None, count_instructions=False)]
     assert all((one.ratio is None) == (one.ratio_to is None) for one in rows)
+
+
+def test_batches_send_the_same_three_ways() -> None:
+    requests = [f"r{number}" for number in range(120)]
+    single, pipelined, frames = (batches.frames_of(requests, way) for way in batches.WAYS)
+    assert single == [[request] for request in requests]
+    assert [len(turn) for turn in pipelined] == [50, 50, 20]
+    assert [turn[0] for turn in frames] == [f"[{','.join(turn)}]" for turn in pipelined]
+
+
+def test_batches_print_what_they_compare() -> None:
+    rows = list(batches.batch_rows(200, 1))
+    names = [one.name for one in rows if not one.name.endswith(".cpu")]
+    assert names == [f"batches.{n}.{way}" for n in batches.CONNECTIONS for way in batches.WAYS]
+    assert all(one.value > 0 for one in rows)
