@@ -208,7 +208,8 @@ def judge_pages(one: dict[str, Any], two: dict[str, Any], three: dict[str, Any])
         assert drawn.count("GPU-hours were there") >= DAYS
         for line in lines:
             assert f"day {line.day}, {line.state}:" in drawn
-    assert story.owed(two).keys() == {"dearer", "penalty"}
+        assert sum(line.earned + line.returned for line in lines) == found["invoice"]
+    assert story.owed(two).keys() == {"buy-in", "penalty"}
     assert ">penalty</text>" in page.page(two) and "penalty" not in page.page(one)
 
 

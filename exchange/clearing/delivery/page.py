@@ -18,8 +18,8 @@ _BAR: Final = 0.7  # of a day's width
 _CENT: Final = 10_000  # micro-dollars
 _SECOND_AXIS: Final = pages.TOP + pages.PANEL + pages.GAP
 _LEGEND: Final = (
-    ("gain", "there, paid"), ("held", "attested or settled, not paid yet"),
-    ("loss", "lost by the seller; owed"), ("open", "disputed"), ("idle", "not there, returned"),
+    ("gain", "there, paid"), ("held", "not paid yet"), ("loss", "lost, owed"),
+    ("open", "disputed"), ("idle", "not there, returned"),
 )  # fmt: skip
 # State of a day -> how its hours and its earnings are painted.
 _PAINT: Final = {
@@ -59,13 +59,12 @@ def _figures(
         ("Earned", cents_text(sum(line.earned for line in lines)), False),
         ("Returned", cents_text(sum(line.returned for line in lines)), False),
     ]
-    names = ((name, name.replace("_", "-").capitalize()) for name in owed)
-    return shown + [(text, cents_text(owed[name]), True) for name, text in names]
+    return shown + [(name.capitalize(), cents_text(cents), True) for name, cents in owed.items()]
 
 
 def chart(found: Mapping[str, Any], lines: Sequence[DayLine], owed: Mapping[str, int]) -> str:
     """Both panels as SVG."""
-    places = len(lines) + (len(owed) + 1 if owed else 0)
+    places = len(lines) + 2 * len(owed)  # room for a name above each
     step = (pages.WIDTH - pages.LEFT - pages.RIGHT) / places
     xs = [pages.LEFT + step * (place + (1 - _BAR) / 2) for place in range(places)]
     bottom = pages.HEIGHT - 8
@@ -129,12 +128,11 @@ def _money_panel(
         paint = _PAINT.get(line.state, "idle")
         yield from _bar(paint, x, wide, place(0), place(earned), told)
         yield from _bar("idle", x, wide, place(earned), place(both), told)
-    for (name, cents), x in zip(owed.items(), xs[len(lines) + 1 :], strict=True):
-        label = name.replace("_", "-")
-        told = f"{label}: {cents_text(cents)} USD"
-        yield from _bar("loss", x, wide, place(0), place(cents * _CENT), told)
-        y = place(cents * _CENT) - 4
-        yield f'<text class="end" x="{x + wide:.1f}" y="{y:.1f}">{label}</text>'
+    for (name, cents), x in zip(owed.items(), xs[len(lines) + 1 :: 2], strict=True):
+        top = place(cents * _CENT)
+        yield from _bar("loss", x, wide, place(0), top, f"{name}: {cents_text(cents)} USD")
+        middle = x + wide / 2
+        yield f'<text class="middle" x="{middle:.1f}" y="{top - 4:.1f}">{name}</text>'
 
 
 def _bar(paint: str, x: float, wide: float, low: float, high: float, told: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from exchange.clearing.delivery.slices import DAY_S, week_of
 
 HEADS: Final = ("time", "stage", "deadline", "what")
-OWED: Final = ("true_up", "refund", "dearer", "penalty")  # what a side owes when the month ends
+OWED: Final = {"true_up": "true-up", "refund": "refund", "dearer": "buy-in", "penalty": "penalty"}
 _SHOWN: Final = ("week", "hours", "fixing", "side", "step", "terms")
 _CENTS: Final = ("cents", "returned", *OWED)
 
@@ -28,7 +28,7 @@ class DayLine(NamedTuple):
     there_s: int  # attested, of a day not settled yet by whoever spoke first
     lost_s: int  # within these
     earned: int
-    returned: int
+    returned: int  # of a day that will not come: with the rest of the escrow
 
 
 def days(found: Mapping[str, Any]) -> list[DayLine]:
@@ -40,7 +40,7 @@ def days(found: Mapping[str, Any]) -> list[DayLine]:
     }
     after = {"failing": "failed", "failed": "failed", "alternative": "ended", "unpaid": "ended"}
     unsettled = after.get(found["stage"], "to come")
-    paid_out = unsettled != "to come" or found["stage"] == "delivered"
+    paid_out = found["stage"] in ("delivered", "failing", "failed", "alternative")
     lines = []
     for day, there, earned, returned in found["slices"]:
         paid = paid_out or week_of(day) < found["weeks"]
@@ -49,7 +49,8 @@ def days(found: Mapping[str, Any]) -> list[DayLine]:
     for day in range(len(lines) + 1, found["terms"]["days"] + 1):
         seen = found["days"].get(str(day)) if unsettled == "to come" else None
         if seen is None:
-            lines.append(DayLine(day, unsettled, 0, 0, 0, 0))
+            back = found["parts"][day - 1] if paid_out and found["parts"] else 0
+            lines.append(DayLine(day, unsettled, 0, 0, 0, back))
             continue
         there, lost_s = seen["seller"] or seen["buyer"]
         state = "disputed" if seen["disputed"] else "attested"
@@ -58,9 +59,9 @@ def days(found: Mapping[str, Any]) -> list[DayLine]:
 
 
 def owed(found: Mapping[str, Any]) -> dict[str, int]:
-    """Cents that a side owes the other when the month ends: true-up, refund, buy-in, penalty."""
+    """Cents that a side owes the other when the month ends, by what for."""
     rows = [row["facts"] for row in found["events"] if row["operation"] == "delivery"]
-    return {name: facts[name] for facts in rows for name in OWED if facts.get(name)}
+    return {text: facts[name] for facts in rows for name, text in OWED.items() if facts.get(name)}
 
 
 def stages(found: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
