@@ -173,4 +173,4 @@ def test_batches_print_what_they_compare(monkeypatch: pytest.MonkeyPatch) -> Non
     rows = list(batches.batch_rows(200, 1))
     names = [one.name for one in rows if not one.name.endswith(".cpu")]
     assert names == [f"batches.1.{way}" for way in batches.WAYS]
-    assert all(one.value > 0 for one in rows)
+    assert all(one.value > 0 for one in rows if not one.name.endswith(".cpu"))
