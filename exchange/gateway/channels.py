@@ -11,6 +11,7 @@ from typing import Final
 from exchange.gateway.decode import Refused
 from exchange.gateway.session import ENCODERS, Session
 from exchange.marketdata.feed import Feed
+from exchange.marketdata.pictures import is_pictured
 from exchange.messages import Reason
 from exchange.messages.access import GatewayReason
 from exchange.messages.wire import Response
@@ -56,10 +57,10 @@ class Channels:
         """Refuse names that are no channels', and more pictures than there may be."""
         feed = self._feed
         try:
-            kinds = {name: feed.named(name).kind for name in names}
+            found = {name: feed.named(name) for name in names}
         except KeyError:
             raise Refused(Reason.NOT_FOUND, "channels", "no such channel") from None
-        wanted = sum(1 for name in kinds if feed.pictured(name) and name not in feed.pictures)
+        wanted = sum(name not in feed.pictures and is_pictured(one) for name, one in found.items())
         if wanted and len(feed.pictures) + wanted > PICTURES:
             now = str(len(feed.pictures) + wanted)
             whose = "of all connections"

@@ -414,6 +414,11 @@ _KINDS: Final[dict[str, type[Picture]]] = {"top": Top, "queue": Queue, "statisti
 PICTURED: Final = frozenset({"depth", *_KINDS})
 
 
+def is_pictured(name: Name) -> bool:
+    """Whether a channel has a picture of its own: raw depth that is not cut needs none."""
+    return name.kind in _KINDS or (name.kind == "depth" and (name.top or name.period) > 0)
+
+
 def picture_of(channel: str, name: Name, source: Source) -> Picture | None:
     """Return a channel's picture; None of a channel that needs none. KeyError if its instrument,
     or the whole channel, does not exist.
