@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from exchange.gateway.faults import Rates
 
 PORT: Final = 8000
-SECONDS: Final = 300
 FAULTS_HELP: Final = "Faults by chance: drop, delay, duplicate and gap in thousandths of frames."
 ASK_SECONDS: Final = 10.0
 
@@ -29,11 +28,14 @@ def sandbox(
     seed: Annotated[int, typer.Option(min=0, help="Seeds makers, takers and faults.")] = 1,
     bot: Annotated[str, typer.Option(help="With --clock virtual: a bot and its arguments.")] = "",
     seconds: Annotated[
-        int, typer.Option(min=0, help="How long; 0: until stopped, virtual 300.")
+        int, typer.Option(min=0, help="How long; 0: until stopped, virtual 300 or the tape.")
     ] = 0,
     faults: Annotated[str, typer.Option(metavar="drop=2,gap=5", help=FAULTS_HELP)] = "",
     product: Annotated[
         list[str] | None, typer.Option(help="Made a market in; repeat for more. [default: H100]")
+    ] = None,
+    tape: Annotated[
+        Path | None, typer.Option(help="With --clock virtual: a recorded day, not makers.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Keep the market in this new directory.")
@@ -64,7 +66,7 @@ def sandbox(
     rates = _rates(faults, delay_ms)
     with _folder(data) as folder:
         if clock == "virtual":
-            _run(bot, seconds or SECONDS, folder, seed, product, rates, as_json)
+            _run(bot, seconds, folder, seed, product, rates, tape, as_json)
         else:
             asyncio.run(_serve(folder, seed, product, rates, host, port, seconds))
 
@@ -106,17 +108,19 @@ def _run(
     seed: int,
     products: list[str] | None,
     rates: "Rates",
+    tape: Path | None,
     as_json: bool,
 ) -> None:
     from clients.bots import options  # noqa: PLC0415
     from clients.errors import HourbookError  # noqa: PLC0415
+    from exchange.sim.recorded import Tape  # noqa: PLC0415
     from exchange.sim.sandbox import VirtualSandbox  # noqa: PLC0415
 
     try:
-        bot = options.load(command)
+        bot, day = options.load(command), None if tape is None else Tape.load(tape)
     except HourbookError as error:
         fail(str(error), Exit.USAGE)
-    box = VirtualSandbox(folder, seed=seed, scene=_scene(products), rates=rates)
+    box = VirtualSandbox(folder, seed=seed, scene=_scene(products), rates=rates, tape=day)
     # What the bot prints is not the answer, where that is to be read by a program.
     said: Any = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     try:

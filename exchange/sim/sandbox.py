@@ -29,10 +29,11 @@ from exchange.gateway.auth import create_key
 from exchange.gateway.faults import FaultySocket, Kind, Rates, Trouble
 from exchange.gateway.relay import Relay
 from exchange.gateway.server import Gateway, Link
-from exchange.sim.crowd import Crowd, Scene
+from exchange.sim.crowd import Crowd, Perform, Scene
 from exchange.sim.host import SimSyncer
 from exchange.sim.loop import NS, SimLoop
 from exchange.sim.net import ClientTransport, Network, ServerSocket, Weather
+from exchange.sim.recorded import Replay, Tape
 from exchange.sim.virtual import virtual
 
 HOST: Final = "127.0.0.1"
@@ -41,6 +42,7 @@ VISITOR_USD: Final = "5000000"
 KEY_NAME: Final = "key.json"
 START_NS: Final = 1_795_176_000 * NS  # 20 November 2026, noon: where virtual time begins
 POLL_SECONDS: Final = 0.001
+SECONDS: Final = 300  # of a run, if not said
 SYNC_SECONDS: Final = 0.002  # mean time of a virtual sync
 END_SECONDS: Final = 30.0  # for a bot to end once it was asked to
 QUICK: Final = Backoff(first_s=0.05, most_s=1.0)
@@ -79,26 +81,33 @@ class VirtualSandbox:
         seed: int = 1,
         scene: Scene | None = None,
         rates: Rates | None = None,
-        start_ns: int = START_NS,
+        tape: Tape | None = None,
     ) -> None:
+        """With a ``tape`` its day is played in place of the scene's makers."""
         self.seed = seed
         self.directory = directory
         self.loop = SimLoop(Random(f"{seed}/loop"))
         self.net = Network(self.loop, Random(f"{seed}/net"), WEATHER)
         self.trouble = Trouble(Random(f"{seed}/faults"), rates)
         self._scene = scene if scene is not None else Scene()
-        self._start_ns = start_ns
+        self._tape = tape
+        self._start_ns = START_NS if tape is None else tape.start_ns
         self._random = Random(f"{seed}/host")
         self._exits = contextlib.AsyncExitStack()
-        self._market: Market | None = None
+        self.market: Market | None = None
         self.on_second: Callable[[int, int], None] | None = None  # seconds done, of all
 
     def clock_ns(self) -> int:
         """The time, of the market and of everybody in it."""
         return self._start_ns + self.loop.now_ns
 
-    def run(self, bot: Run, seconds: float) -> Report:
-        """Let a bot trade for so many virtual seconds, or until it ends; raises what it raises."""
+    def run(self, bot: Run, seconds: float = 0) -> Report:
+        """Let a bot trade for so many virtual seconds, or until it ends; raises what it raises.
+
+        0 seconds are the whole tape, or ``SECONDS`` without one.
+        """
+        if not seconds:
+            seconds = SECONDS if self._tape is None else self._tape.seconds
         with virtual(self.clock_ns, Random(f"{self.seed}/secrets")):
             try:
                 report = self.loop.run_until_complete(self._main(bot, seconds))
@@ -109,7 +118,7 @@ class VirtualSandbox:
                 self.loop.close()
 
     async def _main(self, bot: Run, seconds: float) -> Report:
-        self._market = market = await Market.start(
+        self.market = market = await Market.start(
             self.directory,
             clock=self.clock_ns,
             settings=SETTINGS,
@@ -129,8 +138,8 @@ class VirtualSandbox:
 
     async def _trade(self, bot: Run, seconds: float) -> "_Money":
         """Open the doors, have everybody trade, and see what the visitor has in the end."""
-        assert self._market is not None, "started"
-        crowd = Crowd(self.seed, self._scene, self._market.operations.perform, self._connect)
+        assert self.market is not None, "started"
+        crowd = self._crowd(self.market.operations.perform)
         await crowd.open()
         visitor = await self._connect(VISITOR, VISITOR_USD)
         over, stop = asyncio.Event(), asyncio.Event()
@@ -154,15 +163,20 @@ class VirtualSandbox:
         margin = await visitor.margin()
         return _Money(visitor.positions, margin.cash, sum(margin.unrealized.values(), Decimal(0)))
 
+    def _crowd(self, perform: Perform) -> Crowd | Replay:
+        if self._tape is not None:
+            return Replay(self._tape, perform, self._connect, self.clock_ns)
+        return Crowd(self.seed, self._scene, perform, self._connect)
+
     async def _connect(self, account: int, usd: str) -> AsyncClient:
         """Open and fund an account, and connect its client over the virtual network."""
-        assert self._market is not None, "started"
-        await self._market.operations.perform(requests.Deposit(account=account, amount=usd))
+        assert self.market is not None, "started"
+        await self.market.operations.perform(requests.Deposit(account=account, amount=usd))
         key = Key.hmac(*create_key(self.directory, account, "trade"))
         client = AsyncClient(
             "ws://sandbox",
             key,
-            connect=partial(self._dial, str(account)),
+            connect=partial(self.dial, str(account)),
             clock_ns=self.clock_ns,
             chance=Random(f"{self.seed}/{account}").random,
             backoff=QUICK,
@@ -171,28 +185,29 @@ class VirtualSandbox:
         )
         return await self._exits.enter_async_context(client)
 
-    async def _dial(self, name: str, url: str, *, msgpack: bool) -> ClientTransport:
+    async def dial(self, name: str, url: str, *, msgpack: bool) -> ClientTransport:
+        """Open a connection over the virtual network; faults meet the visitor's name alone."""
         return await self.net.connect(name, msgpack=msgpack)
 
     async def _attend(self, socket: ServerSocket) -> None:
         """Serve one connection; what a visitor is told meets the faults."""
-        assert self._market is not None, "started"
+        assert self.market is not None, "started"
         if socket.client == str(VISITOR):
             faulty = FaultySocket(self.trouble, socket, socket.abort)
-            await Link(self._market.hub, faulty, socket.abort).serve()
+            await Link(self.market.hub, faulty, socket.abort).serve()
         else:
-            await Link(self._market.hub, socket, socket.abort).serve()
+            await Link(self.market.hub, socket, socket.abort).serve()
 
     def _sync_seconds(self) -> float:
         return self._random.expovariate(1 / SYNC_SECONDS)
 
     def _report(self, money: "_Money", state_hash: str) -> Report:
-        assert self._market is not None, "started"
+        assert self.market is not None, "started"
         profit = money.cash + money.unrealized - Decimal(VISITOR_USD)
         return Report(
             seed=self.seed,
             virtual_seconds=self.loop.time(),
-            commands=self._market.desk.sequence,
+            commands=self.market.desk.sequence,
             log_hash=log_hash(self.directory),
             state_hash=state_hash,
             faults=self.trouble.told.met,
