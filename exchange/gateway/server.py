@@ -23,6 +23,7 @@ from aiohttp import WSMessage, WSMsgType, web
 from exchange.gateway import openapi
 from exchange.gateway.access import peer
 from exchange.gateway.decode import Refused
+from exchange.gateway.frames import MaskedSocket
 from exchange.gateway.http import answer_refused, json_answer, name_refusals
 from exchange.gateway.hub import Hub
 from exchange.gateway.openapi import OPENAPI_PATH
@@ -222,7 +223,7 @@ class Gateway:
     async def _converse(
         self, request: web.Request, address: str, link_of: "LinkOf"
     ) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(
+        socket = MaskedSocket(
             protocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
             max_msg_size=Limit.FRAME_BYTES + 1,  # aiohttp refuses from this size on
             compress=False,
