@@ -17,6 +17,7 @@ from exchange.marketdata.pictures import (
     Picture,
     Queue,
     Sides,
+    is_pictured,
     level_texts,
     parse,
     picture_of,
@@ -239,8 +240,8 @@ class Feed:
     def join(self, channel: str) -> None:
         """Have a channel's picture from now on, if it needs one. KeyError as ``named``."""
         name = self.named(channel)
-        picture = None if channel in self.pictures else picture_of(channel, name, self)
-        if picture is not None:
+        if is_pictured(name) and channel not in self.pictures:
+            picture = picture_of(channel, name, self)
             self.pictures[channel] = picture
             self._pictures.setdefault(picture.instrument.id, []).append(picture)
             self._watch(picture.instrument.id)
@@ -264,8 +265,8 @@ class Feed:
         ``sequence`` is that of the last released command, which a state is true for.
         """
         name = self.named(channel)
-        picture = self.pictures.get(channel) or picture_of(channel, name, self)
-        if picture is not None:
+        if is_pictured(name):
+            picture = self.pictures.get(channel) or picture_of(channel, name, self)
             return picture.snapshot()
         if name.kind == "depth":
             return [self._snapshot(self.instruments.by_code[name.code])]

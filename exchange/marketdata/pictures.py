@@ -419,14 +419,8 @@ def is_pictured(name: Name) -> bool:
     return name.kind in _KINDS or (name.kind == "depth" and (name.top or name.period) > 0)
 
 
-def picture_of(channel: str, name: Name, source: Source) -> Picture | None:
-    """Return a channel's picture; None of a channel that needs none. KeyError if its instrument,
-    or the whole channel, does not exist.
-    """
-    source.instruments.by_code[name.code]
+def picture_of(channel: str, name: Name, source: Source) -> Picture:
+    """Return the picture of a channel that has one."""
     if name.kind != "depth":
-        kind = _KINDS.get(name.kind)
-        return None if kind is None else kind(channel, name, source)
-    if name.top:
-        return Window(channel, name, source)
-    return Full(channel, name, source) if name.period else None
+        return _KINDS[name.kind](channel, name, source)
+    return Window(channel, name, source) if name.top else Full(channel, name, source)
