@@ -11,7 +11,8 @@ __all__ = ["MaskedSocket", "Masks", "WSMessage", "WSMsgType"]
 
 MASKED: Final = 0x80
 _LENGTH: Final = 0x7F
-_WIDTHS: Final = {126: 2, 127: 8}  # bytes of a length that the second byte cannot hold
+_WIDE, _WIDEST = 126, MASKED | 127
+_WIDTHS: Final = {_WIDE: 2, 127: 8}  # bytes of a length that the second byte cannot hold
 _HEAD: Final = 6  # two bytes, and four of the mask
 
 
@@ -24,6 +25,12 @@ class Masks:
 
     def are_on(self, data: bytes) -> bool:
         """Whether every frame that begins in these bytes is masked."""
+        if not self._left and not self._head and len(data) >= _HEAD and data[1] >= MASKED:
+            length, width = data[1] - MASKED, 0  # mostly one whole frame comes at a time
+            if length == _WIDE:
+                length, width = data[2] << 8 | data[3], 2
+            if length + width + _HEAD == len(data) and data[1] != _WIDEST:
+                return True
         if self._head:
             data, self._head = self._head + data, b""
         at, size = self._left, len(data)
