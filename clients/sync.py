@@ -24,6 +24,8 @@ from clients.requests import Requests
 from exchange.messages.wire import InstrumentData, InstrumentState, Position
 
 Levels = list[tuple[int, int]]  # (price_ticks, lots), best first
+Orders = list[tuple[int, int, int]]  # (rank, price_ticks, lots), first to trade first
+Best = tuple[int, int, int] | None  # (price_ticks, lots, orders)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -139,6 +141,26 @@ class Client:
             if book.state is not BookState.LIVE:
                 return None
             return book.bids(count), book.asks(count)
+
+        return self._read(read)
+
+    def queue(self, instrument: str, count: int | None = None) -> tuple[Orders, Orders] | None:
+        """The first bids and asks of the local queue as (rank, price_ticks, lots); None if it is
+        not live now."""
+
+        def read(client: AsyncClient) -> tuple[Orders, Orders] | None:
+            queue = client.queue(instrument)
+            return (queue.bids(count), queue.asks(count)) if queue.is_live else None
+
+        return self._read(read)
+
+    def top(self, instrument: str) -> tuple[Best, Best] | None:
+        """The best bid and ask as (price_ticks, lots, orders), None of an empty side; None if the
+        local copy is not live now."""
+
+        def read(client: AsyncClient) -> tuple[Best, Best] | None:
+            top = client.top(instrument)
+            return (top.bid, top.ask) if top.is_live else None
 
         return self._read(read)
 
