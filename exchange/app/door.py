@@ -75,7 +75,7 @@ class Door:
             metrics_for=serve.metrics,
         )
         if serve.deribit:
-            Room(self.gateway, hub)
+            Room(self.gateway, hub, self._rest)
 
     async def listen(self, host: str, port: int, *, shared: bool = False) -> int:
         """Let clients in over TCP, or TLS; ``shared``: by a port that other processes serve too."""

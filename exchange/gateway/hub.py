@@ -163,6 +163,9 @@ class Hub:
                 if not mates:
                     del self._by_account[session.key.account]
             if session.engine_session:
+                if session.cancels_on_loss:
+                    self.deadlines.put(session.engine_session, self.now_ms(), session.key.account)
+                    self.expire()
                 self._log_off(session.number, session.key.account, session.engine_session)
         session.stage, session.trading_account = Stage.CLOSED, -1
 

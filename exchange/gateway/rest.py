@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from secrets import token_hex
-from typing import Any, Final, NamedTuple, Protocol, TypeVar, get_args
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar, get_args
 
 import msgspec
 from aiohttp import web
@@ -49,6 +49,8 @@ _PUBLIC: Final[dict[int, Callable[[Instrument, Row, int], rest.PublicRow]]] = {
 }
 _FILLS: Final = frozenset({_TRADE, int(EventKind.LEG_TRADE), int(EventKind.ORDER_EXECUTED)})
 _FILL_TYPES: Final = (wire.Execution, wire.LegTraded, wire.Corrected)
+# Start in ns; open, high, low, close in ticks; lots, trades.
+CandleRow: TypeAlias = tuple[int, int, int, int, int, int, int]
 Q = TypeVar("Q", bound=rest.Query)
 T = TypeVar("T")
 
@@ -58,8 +60,8 @@ class Books(Protocol):
 
     def candles(
         self, instrument: int, seconds: int, start: int, most: int
-    ) -> tuple[Sequence[tuple[int, int, int, int, int, int, int]], int | None]:
-        """(start in ns, open, high, low, close in ticks, lots, trades), and where to go on."""
+    ) -> tuple[Sequence[CandleRow], int | None]:
+        """Candles, and where to go on."""
         ...
 
     def prices(
@@ -286,12 +288,19 @@ class Rest:
         except self._hub.no_such_position as error:
             raise Refused(Reason.NOT_FOUND, "after", str(error)) from None
 
+    async def candle_rows(
+        self, address: str, instrument: Instrument, seconds: int, start_ms: int, most: int
+    ) -> tuple[Sequence[CandleRow], int | None]:
+        """Return an instrument's candles as they were booked; raises Refused."""
+        start = start_ms * NANOSECONDS_PER_MS
+        return await self._read(
+            address, lambda: self._books.candles(instrument.id, seconds, start, most)
+        )
+
     async def candles(self, asked: Asked) -> rest.Candles:
         instrument, query = self._instrument(asked.code), asked.query
-        seconds, start = rest.INTERVALS[query.interval], query.from_ms * NANOSECONDS_PER_MS
-        rows, more = await self._read(
-            asked.address,
-            lambda: self._books.candles(instrument.id, seconds, start, query.limit),
+        rows, more = await self.candle_rows(
+            asked.address, instrument, rest.INTERVALS[query.interval], query.from_ms, query.limit
         )
         price = instrument.price_text
         return rest.Candles(

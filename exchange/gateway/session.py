@@ -111,6 +111,7 @@ class Session:
         self.trading_account = -1  # the key's account while commands may be entered
         self.channels: set[str] = set()
         self.stale: set[str] = set()  # channels that skipped a picture's delta
+        self.cancels_on_loss = False  # its orders are cancelled when the connection ends
         self.closing: tuple[int, str] | None = None  # close code and reason, once decided
         self.sending_bytes = 0  # taken and not yet handed to the socket
         self._waiting: list[bytes] = []
