@@ -197,7 +197,7 @@ class View:
         for row in EVENT.iter_unpack(packed.events):
             view.feed.learn(row, view.stamps[row[0]], view.texts.get(row[0]))
         for number, sequence, sent, bids, asks in packed.depths:
-            view.feed.depths[number] = _depth(sequence, bids, asks)
+            _level(view.feed.depths[number], sequence, bids, asks)
             if sent:
                 view.feed.sent[number] = sent
         for number, given, orders in packed.queues:
@@ -254,8 +254,11 @@ def _count(counted: Statistics, packed: _Packed) -> None:
 
 
 def _depth(sequence: int, bids: Levels, asks: Levels) -> Depth:
-    made = Depth()
-    made.sequence = sequence
-    made.sides[BUY].update(bids)
-    made.sides[SELL].update(asks)
-    return made
+    return _level(Depth(), sequence, bids, asks)
+
+
+def _level(depth: Depth, sequence: int, bids: Levels, asks: Levels) -> Depth:
+    depth.sequence = sequence
+    depth.sides[BUY].update(bids)
+    depth.sides[SELL].update(asks)
+    return depth

@@ -167,7 +167,8 @@ class Feed:
         changed. Only of what was not of passing interest, in order: this is all that it needs."""
         changed = self.instruments.apply(row, text)
         if changed is not None and changed.id not in self.depths:
-            self.depths[changed.id], self.queues[changed.id] = Depth(), Queues(changed)
+            depth = self.depths[changed.id] = Depth()
+            self.queues[changed.id] = Queues(changed, depth)
         if row[2] in PRINTED_KINDS:
             told = self.prints.apply(row, stamp, text)
             if told is not None and batch is not None and batch.notes(told[0], row[0]):

@@ -16,9 +16,7 @@ from itertools import islice
 from typing import Final
 from zlib import crc32
 
-from sortedcontainers import SortedDict
-
-from exchange.marketdata.depth import BUY, SELL
+from exchange.marketdata.depth import BUY, SELL, SHOWN, Depth
 from exchange.marketdata.instruments import Instrument
 from exchange.marketdata.stream import Row, maker_of
 from exchange.messages import EventFlag, EventKind, TradingState
@@ -26,7 +24,6 @@ from exchange.messages.wire_market import CHECKSUM_LEVELS
 
 MARKET_RANKS: Final = -(1 << 52)
 _AUCTION: Final = int(EventFlag.AUCTION)
-_DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _MARKET: Final = int(EventFlag.MARKET)
 _RESTING: Final = int(EventFlag.RESTING)
 _SELL: Final = int(EventFlag.SELL)
@@ -52,12 +49,11 @@ Level = dict[int, int]  # lots by rank
 class Queues:
     """Both sides' orders by price and rank, and, once ``watched``, which of them changed lately."""
 
-    def __init__(self, instrument: Instrument) -> None:
+    def __init__(self, instrument: Instrument, depth: Depth) -> None:
+        """``depth`` is the same book's, which knows the order of its prices."""
         self._instrument = instrument
-        self.sides: tuple[SortedDict[int, Level], SortedDict[int, Level]] = (
-            SortedDict(),
-            SortedDict(),
-        )
+        self._depth = depth
+        self._levels: tuple[dict[int, Level], dict[int, Level]] = ({}, {})  # by side and price
         self.stands: dict[int, Stand] = {}  # by order id
         self.given = [1, MARKET_RANKS]  # the next ranks: at a limit, at the market
         self.watched = False
@@ -67,13 +63,12 @@ class Queues:
         return len(self.stands)
 
     def apply(self, row: Row) -> None:
-        """Take one event of a kind that moves depth in."""
+        """Take in one event that moved depth, right after ``Depth`` did."""
         kind, flags = row[2], row[3]
-        if flags & _DUPLICATE:
-            return
         if kind == _ACCEPTED:
             if row[10]:
-                self._join(row, flags & _MARKET != 0 and self._instrument.state in _COLLECTING)
+                collects = flags & _MARKET and self._instrument.state in _COLLECTING
+                self._join(row, 1 if collects else 0)
         elif kind == _TRADE:
             if flags & _AUCTION:
                 self._leave_at_most(row[7], row[10])
@@ -88,68 +83,65 @@ class Queues:
                 self._take(row[7], row[9])
         elif kind in _COMING:
             if row[10]:
-                self._join(row, False)
+                self._join(row, 0)
         elif kind == _REPLACED:
             self._replace(row)
         elif kind == _DORMANT and row[7] in self.stands:
-            self._set(row[7], 0)
+            self._take(row[7], row[10])
 
     def _replace(self, row: Row) -> None:
-        if row[3] & _RESTING:
-            if row[4] == _KEPT:
-                self._set(row[7], row[10])
-                return
-            self._set(row[7], 0)
-        if row[10]:
-            self._join(row, False)
+        resting = row[3] & _RESTING
+        if resting:
+            shown = row[14] & SHOWN
+            self._take(row[7], shown - row[10] if row[4] == _KEPT else shown)
+        if row[10] and not (resting and row[4] == _KEPT):
+            self._join(row, 0)
 
-    def _join(self, row: Row, at_market: bool) -> None:
+    def _join(self, row: Row, at_market: int) -> None:
         """An order goes to the back of its price."""
-        side = SELL if row[3] & _SELL else BUY
+        side, price = SELL if row[3] & _SELL else BUY, row[8]
         rank = self.given[at_market]
         self.given[at_market] = rank + 1
-        self.stand(row[7], (rank, side, row[8]), row[10])
+        stand = (rank, side, price)
+        self.stand(row[7], stand, row[10])
         if self.watched:
-            self._before.setdefault((rank, side, row[8]), 0)
+            self._before.setdefault(stand, 0)
 
     def stand(self, order_id: int, stand: Stand, lots: int) -> None:
         """Put an order where it stands."""
-        rank, side, price = stand
-        self.stands[order_id] = stand
-        level = self.sides[side].get(price)
+        rank, side, price = self.stands[order_id] = stand
+        level = self._levels[side].get(price)
         if level is None:
-            self.sides[side][price] = {rank: lots}
+            self._levels[side][price] = {rank: lots}
         else:
             level[rank] = lots
-
-    def _take(self, order_id: int, lots: int) -> None:
-        rank, side, price = self.stands[order_id]
-        self._set(order_id, self.sides[side][price][rank] - lots)
 
     def _leave_at_most(self, order_id: int, lots: int) -> None:
         """An auction takes first what is not shown: no more is shown than is left."""
         rank, side, price = self.stands[order_id]
-        if lots < self.sides[side][price][rank]:
-            self._set(order_id, lots)
+        beyond = self._levels[side][price][rank] - lots
+        if beyond > 0:
+            self._take(order_id, beyond)
 
-    def _set(self, order_id: int, lots: int) -> None:
-        """Give an order other lots; none: it leaves."""
+    def _take(self, order_id: int, lots: int) -> None:
+        """Take lots off what an order shows; it leaves with the last."""
         stand = rank, side, price = self.stands[order_id]
-        level = self.sides[side][price]
+        level = self._levels[side][price]
+        old = level[rank]
         if self.watched:
-            self._before.setdefault(stand, level[rank])
-        if lots:
-            level[rank] = lots
+            self._before.setdefault(stand, old)
+        if old != lots:
+            level[rank] = old - lots
             return
         del self.stands[order_id], level[rank]
         if not level:
-            del self.sides[side][price]
+            del self._levels[side][price]
 
     def changes(self) -> tuple[list[Entry], list[Entry]]:
         """Return what changed since the last call, by rank: (rank, price, lots now) per side."""
         changed: tuple[list[Entry], list[Entry]] = ([], [])
         for (rank, side, price), old in self._before.items():
-            lots = self.sides[side].get(price, {}).get(rank, 0)
+            lots = self._levels[side].get(price, {}).get(rank, 0)
             if lots != old:
                 changed[side].append((rank, price, lots))
         self._before.clear()
@@ -159,19 +151,19 @@ class Queues:
 
     def entries(self, side: int) -> Iterator[Entry]:
         """Yield a side's orders in the order in which they would trade."""
-        levels = self.sides[side]
-        for price in reversed(levels) if side == BUY else levels:
+        prices, levels = self._depth.sides[side], self._levels[side]
+        for price in reversed(prices) if side == BUY else prices:
             for rank, lots in sorted(levels[price].items()):
                 yield rank, price, lots
 
     def orders(self) -> Iterator[tuple[int, int, int, int, int]]:
         """Yield every order: id, rank, side, price in ticks, lots."""
         for order_id, (rank, side, price) in self.stands.items():
-            yield order_id, rank, side, price, self.sides[side][price][rank]
+            yield order_id, rank, side, price, self._levels[side][price][rank]
 
     def count(self, side: int, price: int) -> int:
         """Return how many orders stand at a price."""
-        return len(self.sides[side].get(price, ()))
+        return len(self._levels[side].get(price, ()))
 
     def checksum(self) -> int:
         """Return the CRC32 of the best ten orders of the bids, then of the asks, each as <qqq."""
