@@ -1,6 +1,8 @@
 """The clients: numbers, strips and the session, without I/O."""
 
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -314,3 +316,14 @@ def test_a_maker_leans_against_its_position() -> None:
     assert maker.targets(terms, 100, -10, 0, 200) == {"buy": 94, "sell": 114}
     assert maker.targets(terms, 100, 20, 0, 200) == {"sell": 102}
     assert maker.targets(terms, 100, 0, 95, 105) == {}
+
+
+def test_the_tree_of_exceptions_is_drawn_as_it_is() -> None:
+    page = (Path(__file__).parents[1] / "docs/reference/sdk.md").read_text()
+    drawn = page.split("## Exceptions")[1].split("```")[1]
+    for text in (drawn, str(errors.__doc__)):
+        branches = re.findall(r"^ *([│ ]*)(?:[├└]── )?([A-Z]\w+)(?= |$)", text, re.MULTILINE)
+        tree = [name for _, name in branches if hasattr(errors, name)]
+        known = [name for name, kind in vars(errors).items() if isinstance(kind, type)]
+        assert sorted(tree) == sorted(known)
+    assert issubclass(errors.Gap, errors.Corrupt) and issubclass(errors.BadChecksum, errors.Corrupt)

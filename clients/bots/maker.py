@@ -179,6 +179,8 @@ async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Eve
     """Run by the command line."""
     terms = Terms(lots=chosen.lots, half_spread=chosen.half_spread, skew=chosen.skew)
     await run(client, chosen.instruments or sorted(client.instruments), stop=stop, terms=terms)
+    held = ", ".join(f"{lots:+d} {code}" for code, lots in sorted(client.positions.items()))
+    print(f"quotes are out; held: {held or 'nothing'}")
 
 
 if __name__ == "__main__":
