@@ -20,8 +20,9 @@ from typing import Any, Final, Protocol
 
 from aiohttp import WSMessage, WSMsgType, web
 
-from exchange.gateway import openapi
+from exchange.gateway import asyncapi, openapi
 from exchange.gateway.access import peer
+from exchange.gateway.asyncapi import ASYNCAPI_PATH
 from exchange.gateway.decode import Refused
 from exchange.gateway.frames import MaskedSocket
 from exchange.gateway.http import answer_refused, json_answer, name_refusals
@@ -96,6 +97,7 @@ class Gateway:
         self.app.router.add_get("/ws", self._websocket)
         self.app.router.add_get(f"{PREFIX}/health", self._health, allow_head=False)
         self.app.router.add_get(OPENAPI_PATH, self._openapi, allow_head=False)
+        self.app.router.add_get(ASYNCAPI_PATH, self._asyncapi, allow_head=False)
 
     async def start(
         self, host: str, port: int, tls: SSLContext | None = None, *, shared: bool = False
@@ -253,6 +255,9 @@ class Gateway:
 
     async def _openapi(self, request: web.Request) -> web.Response:
         return json_answer(self._document)
+
+    async def _asyncapi(self, request: web.Request) -> web.Response:
+        return json_answer(asyncapi.encoded())
 
     async def _health(self, request: web.Request) -> web.Response:
         hub = self._hub
