@@ -52,14 +52,15 @@ class SetAccount(Request, frozen=True, kw_only=True, tag="set_account"):
 
 
 class Kill(Request, frozen=True, kw_only=True, tag="kill"):
-    """Throws a kill switch: what it stops is cancelled, and may only cancel and reduce, until it
-    is lifted (``lift``), which nothing else does."""
+    """Throws a kill switch: what it stops is cancelled, and may only cancel and reduce, until two
+    people lift it (``lift``, with a reason)."""
 
     scope: Literal["account", "session", "member", "exchange"] = "account"
     account: int = 0  # of scope account or session
     session: int = 0
     member: int = 0
     lift: bool = False
+    reason: str = ""
 
 
 class CreateKey(Request, frozen=True, kw_only=True, tag="create_key"):
@@ -272,7 +273,7 @@ AnyRequest: TypeAlias = (
 )
 
 # What one person alone may not do: it waits for another's approval.
-TwoPersons: TypeAlias = Bust | Adjust | ProposePrice | ByTwo | Resume
+TwoPersons: TypeAlias = Bust | Adjust | ProposePrice | ByTwo | Resume | Kill
 
 # What a key of scope clear may ask over HTTP; all else is for scope admin.
 ClearingDesk: TypeAlias = (

@@ -231,7 +231,7 @@ def due(asked: Due) -> Wish:
     return Wish(command, note("due", id=asked.id, kind=asked.kind, account=asked.account))
 
 
-def switch(request: Kill, *, on: bool) -> Wish:
+def switch(request: Kill, *, on: bool, **names: str) -> Wish:
     """Throws or lifts a kill switch: of an account, one of its sessions, a member, or all."""
     scope = KillScope[request.scope.upper()]
     if not 0 <= request.member < Limit.MEMBERS:
@@ -243,7 +243,7 @@ def switch(request: Kill, *, on: bool) -> Wish:
         session=request.session,
         quantity=request.member,
     )
-    facts = msgspec.structs.asdict(request)
+    facts = msgspec.structs.asdict(request) | names
     return Wish(command, note("kill" if on else "lift", **facts))
 
 
