@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import subprocess
@@ -10,6 +11,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -171,6 +173,16 @@ def demand(url: str, kind: str) -> Any:
     return json.loads(done.output)
 
 
+def upgrade_from(origin: str, url: str) -> int:
+    """The status that a browser's WebSocket gets."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+               "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": origin}  # fmt: skip
+    connection.request("GET", "/ws", headers=headers)
+    with contextlib.closing(connection):
+        return connection.getresponse().status
+
+
 def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
     key, url = Key.from_file(visit["key_file"]), visit["http"]
     with Client(visit["ws"], key) as client, client.events() as events:
@@ -187,6 +199,7 @@ def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
         assert client.statement().deposits == "5000000.000000"  # HTTP goes through it, signed
     with Rest(url) as public:
         assert public.contracts()
+    assert upgrade_from("https://elsewhere.example", url) == 403  # as the market itself answers
     assert demand(url, "gap")["met"] == {"drop": 1, "delay": 1, "duplicate": 1, "gap": 1}
 
 
@@ -204,6 +217,7 @@ def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
         (["--fault", "gap", "--url", "http://127.0.0.1:9"], "no sandbox answers", 3),
         (["--clock", "virtual", "--bot", "spreads GOLD"], "GOLD is no listed spread", 1),
         (["--clock", "virtual", "--bot", "maker", "--tape", "none"], "no recorded tape", 2),
+        (["--clock", "virtual", "--bot", "maker", "--product", "GOLD"], "GOLD has no months", 1),
     ],
 )
 def test_a_command_that_makes_no_sense_says_why(arguments: list[str], said: str, code: int) -> None:

@@ -19,7 +19,7 @@ import msgspec
 
 from clients.aio import AsyncClient
 from clients.bots import options
-from clients.errors import ValueRefused
+from clients.errors import HourbookError, ValueRefused
 from clients.events import Disconnected, EventStream
 from exchange.messages.wire import (
     DepthDelta,
@@ -88,9 +88,13 @@ async def run(
     stop: asyncio.Event,
     clock_ns: Callable[[], int] = lambda: time.time_ns(),  # which a simulation replaces
 ) -> int:
-    """Record until ``stop`` is set; how many rows there are. ValueRefused without pyarrow."""
+    """Record until ``stop`` is set; how many rows there are.
+
+    What ends the client is raised, with all that came before it in the file. ValueRefused without
+    pyarrow.
+    """
     rows, count = [], 0
-    events = client.events()
+    events, failure = client.events(), None
     with writing(path) as write:
         listed = [client.instruments[code] for code in instruments]
         rows.append(row(clock_ns(), Instruments(sequence=0, instruments=listed)))
@@ -105,9 +109,13 @@ async def run(
                     count += len(rows)
                     write(rows)
                     rows = []
+        except HourbookError as error:  # what has come is kept
+            failure = error
         finally:
             events.close()
         write(rows)
+    if failure is not None:
+        raise failure
     return count + len(rows)
 
 

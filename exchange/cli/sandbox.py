@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -64,7 +65,7 @@ def sandbox(
         fail("--clock virtual runs a --bot; any bot may connect to a sandbox that is served",
              Exit.USAGE)  # fmt: skip
     rates = _rates(faults, delay_ms)
-    with _folder(data) as folder:
+    with _folder(data, in_memory=clock == "virtual") as folder:
         if clock == "virtual":
             _run(bot, seconds, folder, seed, product, rates, tape, as_json)
         else:
@@ -72,14 +73,15 @@ def sandbox(
 
 
 @contextlib.contextmanager
-def _folder(data: Path | None) -> Any:
+def _folder(data: Path | None, *, in_memory: bool) -> Iterator[Path]:
     """The directory named, or one that is gone afterwards."""
     if data is not None:
         yield data
         return
     from exchange.sim.storm import memory_folder  # noqa: PLC0415
 
-    with tempfile.TemporaryDirectory(prefix="hourbook-sandbox-", dir=memory_folder()) as folder:
+    place = memory_folder() if in_memory else None
+    with tempfile.TemporaryDirectory(prefix="hourbook-sandbox-", dir=place) as folder:
         yield Path(folder)
 
 
@@ -128,7 +130,7 @@ def _run(
             box.on_second = advance
             report = box.run(bot, seconds)
     except HourbookError as error:
-        fail(f"the bot ended with {type(error).__name__}: {error}")
+        fail(f"the run ended with {type(error).__name__}: {error}")
     if as_json:
         return show_json(report)
     show_facts({name: _shown(getattr(report, name)) for name in report.__struct_fields__}, False)
@@ -150,6 +152,7 @@ async def _serve(
     port: int,
     seconds: int,
 ) -> None:
+    from clients.errors import HourbookError  # noqa: PLC0415
     from exchange.app import collector  # noqa: PLC0415
     from exchange.sim.sandbox import Sandbox  # noqa: PLC0415
 
@@ -161,6 +164,8 @@ async def _serve(
         if seconds:
             asyncio.get_running_loop().call_later(seconds, stopped.set)
         await box.run(stopped)
+    except HourbookError as error:
+        fail(f"the sandbox ended with {type(error).__name__}: {error}")
     finally:
         await box.close()
     show_json({"stopped": True, "faults": box.trouble.told.met})

@@ -79,6 +79,11 @@ class Trouble:
             self._delay_ms = order.delay_ms
         return self.told
 
+    def end(self) -> None:
+        """No frame meets a fault any more."""
+        self.rates = Rates()
+        self.told.waiting.update(dict.fromkeys(KINDS, 0))
+
     async def carry(
         self,
         frame: bytes,

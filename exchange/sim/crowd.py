@@ -18,6 +18,7 @@ import msgspec
 from clients.aio import AsyncClient
 from clients.bots import maker, taker
 from clients.bots.options import pause
+from clients.errors import ValueRefused
 from contracts import registry
 from exchange.app import requests
 from exchange.sim.participants import months_of
@@ -125,6 +126,8 @@ class Crowd:
     async def _open_product(self, product: str) -> None:
         scene, client = self._scene, self._maker
         codes = months_of(client, product)[: scene.months]
+        if not codes:
+            raise ValueRefused(f"{product} has no months that a market opens by itself")
         await client.subscribe(*(f"state.{code}" for code in codes))
         for code in codes:
             mark = Decimal(client.states[code].mark)

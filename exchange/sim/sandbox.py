@@ -22,7 +22,9 @@ import msgspec
 
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
+from clients.errors import NotConnected, OutcomeUnknown
 from clients.keys import Key
+from clients.portfolio import Margin
 from exchange.app import Market, requests
 from exchange.app.settings import Limits, Settings
 from exchange.gateway.auth import create_key
@@ -159,8 +161,9 @@ class VirtualSandbox:
         finally:
             over.set()
         await quoting
-        await visitor.refresh()
-        margin = await visitor.margin()
+        self.trouble.end()
+        async with asyncio.timeout(END_SECONDS):
+            margin = await _margin(visitor)
         return _Money(visitor.positions, margin.cash, sum(margin.unrealized.values(), Decimal(0)))
 
     def _crowd(self, perform: Perform) -> Crowd | Replay:
@@ -222,6 +225,15 @@ class _Money(msgspec.Struct, frozen=True):
     positions: dict[str, int]
     cash: Decimal
     unrealized: Decimal
+
+
+async def _margin(client: AsyncClient) -> Margin:
+    """What an account has, as soon as its client is connected."""
+    while True:
+        try:
+            return await client.margin()
+        except (NotConnected, OutcomeUnknown):
+            await asyncio.sleep(QUICK.first_s)
 
 
 def log_hash(directory: Path) -> str:
