@@ -32,10 +32,12 @@ OVERLAP_SECONDS_MAX: Final = 90 * 86_400
 
 
 class OpenAccount(Request, frozen=True, kw_only=True, tag="open_account"):
-    """Opens an account; without ``member`` it is a member of its own number."""
+    """Opens an account; without ``member`` it is a member, without ``self_trade_group`` a group of
+    its own number. Accounts of one group never trade with each other."""
 
     account: int
     member: int | None = None
+    self_trade_group: int | None = None
     kind: Literal["house", "client", "box"] = "client"
     max_open_orders: int = MAX_OPEN_ORDERS
     throttle_interval_ns: int = THROTTLE_INTERVAL_NS

@@ -164,11 +164,16 @@ def open_account(request: OpenAccount) -> Wish:
         raise RequestRefused(
             f"member {member} is out of range; state one from 0 to {Limit.MEMBERS - 1}"
         )
+    group = request.account if request.self_trade_group is None else request.self_trade_group
+    if not 0 <= group < Limit.ACCOUNTS:
+        raise RequestRefused(
+            f"self-trade group {group} is out of range; state one from 0 to {Limit.ACCOUNTS - 1}"
+        )
     command = Command(
         kind=CommandKind.OPEN_ACCOUNT,
         account=request.account,
         instrument=member,
-        session=request.account,
+        session=group,
         tif=AccountKind[request.kind.upper()],
         quantity=request.max_open_orders,
         target_lo=request.throttle_interval_ns,

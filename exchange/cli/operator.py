@@ -184,11 +184,16 @@ def account_(
     kind: Annotated[
         Literal["house", "client", "box"], typer.Option(help="Whose account it is.")
     ] = "client",
+    self_trade_group: Annotated[
+        int | None, typer.Option(help="Accounts of one group never trade with each other.")
+    ] = None,
 ) -> "requests.OpenAccount":
     """Open an account."""
     from exchange.app import requests  # noqa: PLC0415
 
-    return requests.OpenAccount(account=account, member=member, kind=kind)
+    return requests.OpenAccount(
+        account=account, member=member, kind=kind, self_trade_group=self_trade_group
+    )
 
 
 @market_command(admin, "kill")

@@ -78,12 +78,13 @@ class Holding:
 class Account:
     """What one account has; money in micro-dollars. ``orders`` are those that work."""
 
-    __slots__ = ("bucket", "cash", "holdings", "ids", "killed", "member", "orders")
+    __slots__ = ("bucket", "cash", "group", "holdings", "ids", "killed", "member", "orders")
 
-    def __init__(self, member: int = 0, bucket: Bucket | None = None) -> None:
+    def __init__(self, member: int = 0, bucket: Bucket | None = None, group: int = 0) -> None:
         self.bucket = bucket or Bucket()  # its throttle
         self.cash = 0
         self.member = member
+        self.group = group  # of accounts that never trade with each other
         self.killed = 0  # bits: its kill switch by SET_ACCOUNT, by KILL
         self.holdings: dict[int, Holding] = {}
         self.orders: dict[int, Order] = {}
@@ -232,7 +233,7 @@ class Accounts:
             self.by_id[row[6]].cash += row[13]
             self.by_id[row[12]].cash += row[14]
         elif kind == EventKind.ACCOUNT_OPENED:
-            self.by_id[row[6]] = Account(row[5], Bucket(row[13], row[14]))
+            self.by_id[row[6]] = Account(row[5], Bucket(row[13], row[14]), row[10])
         elif kind == EventKind.ACCOUNT_CHANGED:
             self._switch(self.by_id[row[6]], _BY_SETTING, row[10] != 0)
         elif kind == EventKind.KILLED or kind == EventKind.RESUMED:

@@ -78,8 +78,8 @@ class _Packed(msgspec.Struct, array_like=True):
     events: bytes
     texts: list[tuple[int, str]]
     stamps: list[tuple[int, int]]
-    # id, member, cash, killed, throttle, holdings
-    accounts: list[tuple[int, int, int, int, Throttle, list[tuple[int, int, int]]]]
+    # id, member, self-trade group, cash, killed, throttle, holdings
+    accounts: list[tuple[int, int, int, int, int, Throttle, list[tuple[int, int, int]]]]
     stopped: list[int]
     orders: list[Order]
     finished: list[int]
@@ -161,7 +161,10 @@ class View:
             list(self.texts.items()),
             list(self.stamps.items()),
             [
-                (number, one.member, one.cash, one.killed, _throttle(one), _held(one))
+                (
+                    number, one.member, one.group, one.cash, one.killed, _throttle(one),
+                    _held(one),
+                )
                 for number, one in accounts.by_id.items()
             ],
             sorted(accounts.stopped),
@@ -224,8 +227,8 @@ def _fill(accounts: Accounts, packed: _Packed) -> None:
     by_id, orders = accounts.by_id, accounts.orders
     accounts.stopped = set(packed.stopped)
     accounts.now = packed.time
-    for number, member, cash, killed, throttle, holdings in packed.accounts:
-        account = by_id[number] = Account(member, Bucket(*throttle))
+    for number, member, group, cash, killed, throttle, holdings in packed.accounts:
+        account = by_id[number] = Account(member, Bucket(*throttle), group)
         account.cash, account.killed = cash, killed
         for instrument, net, cost in holdings:
             holding = account.holdings[instrument] = Holding()

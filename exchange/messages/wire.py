@@ -367,6 +367,8 @@ class AccountReport(Response, frozen=True, kw_only=True, tag="account"):
     open_orders: int
     positions: list[PositionReport]
     killed: bool = False
+    member: int = 0
+    self_trade_group: int = 0  # accounts of one group never trade with each other
     tokens: int | None = None  # what the throttle had left at ``time``
     burst: int = 1  # what it holds when full
     interval_ns: int = 0  # log time in which it gets one
