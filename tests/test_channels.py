@@ -75,6 +75,9 @@ async def test_one_who_comes_back_goes_on_where_it_was(venue: Venue) -> None:
     back = venue.connect()
     answer, *missed = await venue.say(back, join(*ALL, after=seen))
     assert isinstance(answer, wire.Subscribed) and answer.resumed == ALL
+    answer, first = await venue.say(venue.connect(), join(f"top.{CODE}.1s", after=seen))
+    assert isinstance(answer, wire.Subscribed) and not answer.resumed
+    assert isinstance(first, wire.TopOfBook)
     same = sorted(map(repr, undated(venue.heard(stayed))))
     assert sorted(map(repr, undated(missed))) == same and len(same) == 18
     await trade(venue, one, two, 4)

@@ -76,13 +76,18 @@ class Channels:
                 self._feed.join(name)
                 self._members[name] = {}
                 self._recent[name] = Recent(_sequence(self._feed.heartbeat(name)))
-            elif after is not None and self._recent[name].since(after) is not None:
+            if after is not None and self._goes_on(name, after):
                 resumed.append(name)
             self._members[name][session.number] = session
             self._lingering.pop(name, None)
         session.channels.update(names)
         session.stale.difference_update(names)
         return resumed
+
+    def _goes_on(self, name: str, after: int) -> bool:
+        """Whether all that came after a sequence is remembered; what a conflated channel has still
+        to say may be of before it."""
+        return not self._feed.named(name).period and self._recent[name].since(after) is not None
 
     def missed(self, name: str, after: int) -> list[Response]:
         """Return what a channel that was resumed said after the sequence, and where it stands."""
