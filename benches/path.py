@@ -129,6 +129,10 @@ class Trader:
         """Orders that find nothing at their price."""
         return [self._enter(self._number, 0, "IOC") for _ in range(ONE_AT_A_TIME)]
 
+    def resting(self) -> str:
+        """An order that rests, and is a change of the book."""
+        return self._rest()
+
     def _rest(self) -> str:
         order = self._enter(self._number, self._sign * (2 + self._entered % LEVELS))
         self._resting.append(f"{self._number}-{self._entered}")
@@ -251,6 +255,7 @@ class Peer:
         self._answered = answered
         self.links: list[ClientWebSocketResponse] = []
         self.traders: list[Trader] = []
+        self.processes: list[int] = []  # whose CPU time counts; none: the server's
 
     async def connect(self, session: ClientSession, connections: int) -> None:
         """Connect; log on and fill the book if it is a market."""
@@ -278,11 +283,16 @@ class Peer:
 
     def _cpu(self) -> float:
         """CPU seconds of the server so far, where the system tells; else 0."""
-        try:
-            fields = Path(f"/proc/{self._facts['pid']}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return sum(map(cpu_seconds, self.processes or [self._facts["pid"]]))
+
+
+def cpu_seconds(process: int) -> float:
+    """CPU seconds of a process so far, where the system tells; else 0."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 async def measure(

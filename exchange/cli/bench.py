@@ -36,6 +36,12 @@ def path(context: typer.Context, as_json: Json = False) -> None:
     _run("path", context.args, as_json)
 
 
+@app.command("access", context_settings=PASS_ON)
+def access(context: typer.Context, as_json: Json = False) -> None:
+    """Time market access against bare aiohttp, and with several gateways."""
+    _run("access", context.args, as_json)
+
+
 @app.command("batches", context_settings=PASS_ON)
 def batches(context: typer.Context, as_json: Json = False) -> None:
     """Time orders many in a frame against one in a frame."""

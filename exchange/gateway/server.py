@@ -347,7 +347,7 @@ class Link:
 
     async def _write(self) -> None:
         session, opcode = self.session, _OPCODE[self.session.codec]
-        with contextlib.suppress(ConnectionResetError):  # the reader sees the end as well
+        with contextlib.suppress(ConnectionError):  # the reader sees the end as well
             while True:
                 await self._work.wait()
                 self._work.clear()
@@ -381,7 +381,7 @@ class Link:
         sending = self._socket.send_frame(frame, _OPCODE[session.codec])
         try:
             waits_for = sending.send(None)
-        except (StopIteration, ConnectionResetError):  # of a reset the reader hears as well
+        except (StopIteration, ConnectionError):  # of a reset the reader hears as well
             return True
         session.sending_bytes = len(frame)
         self._begun = _rest_of(sending, waits_for)
