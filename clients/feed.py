@@ -1,12 +1,12 @@
 """The public side of a connection: channels joined, local copies, and what repairs them."""
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from clients.book import Book, QueueBook, TopBook
 from clients.decimals import PriceScale
 from clients.errors import ProtocolError
-from clients.local import Local, Step
+from clients.local import BookState, Local, Step
 from clients.marks import AnyOnce, AnyPrint, Marked, Missed, channel_of
 from exchange.messages.wire import (
     AnyRequest,
@@ -34,6 +34,7 @@ AnyPicture: TypeAlias = (
 AnyPublic: TypeAlias = AnyPicture | AnyOnce | ChannelMark
 Told: TypeAlias = AnyPicture | AnyOnce | Missed
 _Copy = TypeVar("_Copy", Book, QueueBook, TopBook)
+_COPIED: Final = frozenset({"depth", "queue", "top"})  # channels that a copy follows
 
 
 class Feed:
@@ -193,11 +194,25 @@ class Feed:
             copy.pause()
 
     def rejoin(self, except_for: Iterable[str]) -> list[AnyRequest]:
-        """What to send on a new connection to go on in the channels of the old one."""
+        """What to send on a new connection to go on in the channels of the old one.
+
+        A copy that was not live then has nothing to go on from: its channel begins anew.
+        """
         channels = sorted(self.channels.difference(except_for))
-        if not channels:
-            return []
-        return self._subscribe(channels, self.sequence or None)
+        anew = [channel for channel in channels if self._begins_anew(channel)]
+        going_on = [channel for channel in channels if channel not in anew]
+        return [
+            request
+            for some, after in ((going_on, self.sequence or None), (anew, None))
+            if some
+            for request in self._subscribe(some, after)
+        ]
+
+    def _begins_anew(self, channel: str) -> bool:
+        if channel.partition(".")[0] not in _COPIED:
+            return False
+        copy = self.copies.get(channel)
+        return copy is None or copy.state is not BookState.PAUSED
 
 
 def _channel(kind: str, instrument: str, cut: str) -> str:
