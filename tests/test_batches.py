@@ -2,17 +2,22 @@
 
 import json
 import random
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import pytest
 import venue as market
+from mutation import change, valid
 from venue import CODE, RICH, THIRD, Venue, enter
 
+from exchange.gateway.batches import is_batch, read_batch
+from exchange.gateway.decode import Refused
 from exchange.gateway.session import JSON, MALFORMED_LIMIT, MSGPACK, Session
-from exchange.messages import wire
+from exchange.messages import Limit, wire
 
 NOW_MS: Final = market.START_NS // 1_000_000
 
@@ -193,3 +198,56 @@ async def test_a_late_command_is_dropped_and_named(venue: Venue) -> None:
     assert (venue.hash(), venue.submitted) == before
     (accepted,) = await venue.say(trader, enter("b", valid_until_ms=NOW_MS + 1))
     assert isinstance(accepted, wire.Accepted), "the id of a dropped order was not spent"
+
+
+def mutants(seed: int, count: int, *, packed: bool) -> Iterator[str | bytes]:
+    """Batches made wrong byte by byte; text that is none closes a socket before it comes here."""
+    chance = random.Random(f"{seed} {packed}")
+    singles = valid(packed)
+    for _ in range(count):
+        parts = chance.choices(singles, k=chance.randrange(1, 6))
+        head = bytes([0x90 + len(parts)])
+        data = bytearray(head + b"".join(parts) if packed else b"[" + b",".join(parts) + b"]")
+        for _ in range(chance.randrange(1, 4)):
+            change(chance, data, singles)
+        if packed:
+            yield bytes(data)
+        else:
+            with suppress(UnicodeDecodeError):
+                yield data.decode()
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_mutated_batches_are_read_or_refused(packed: bool) -> None:
+    outcomes: Counter[str] = Counter()
+    for data in mutants(5, 15_000, packed=packed):
+        if not is_batch(data):
+            continue
+        try:
+            found = read_batch(data)
+        except Refused as refused:
+            outcomes[f"whole {refused.reason.name}"] += 1
+            continue
+        assert 0 < len(found) <= wire.BATCH_REQUESTS
+        for one in found:
+            name = one.reason.name if isinstance(one, Refused) else "read"
+            outcomes[name] += 1
+    wanted = {"read", "UNKNOWN_FIELD", "MISSING_FIELD", "SYNTAX", "UNKNOWN_COMMAND", "whole SYNTAX"}
+    assert wanted <= set(outcomes), outcomes
+
+
+@pytest.mark.parametrize("codec", [JSON, MSGPACK])
+async def test_whatever_comes_in_a_frame_is_answered(venue: Venue, codec: int) -> None:
+    trader = await venue.trader(RICH, codec)
+    for data in mutants(6, 400, packed=codec == MSGPACK):
+        if len(data) > Limit.FRAME_BYTES:
+            continue
+        before = venue.hash(), venue.submitted
+        answers = await venue.say(trader, data)
+        assert answers, data
+        if venue.submitted == before[1]:
+            assert venue.hash() == before[0]
+        if trader.closing is not None:
+            venue.hub.disconnect(trader)
+            trader = await venue.trader(RICH, codec)
+    venue.engine.check()
