@@ -13,7 +13,8 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from exchange.gateway import access, hub, rest, resume, server
+from exchange.app import trial
+from exchange.gateway import access, deadlines, hub, previews, rest, resume, server
 from exchange.gateway import session as gateway_session
 from exchange.journal import segments, tape
 from exchange.messages import Limit, wire
@@ -249,7 +250,7 @@ def fixed() -> list[tuple[str, float, str]]:
         ("tape.recent_bytes", tape.RECENT_BYTES, "their bytes at most"),
         ("gateway.backlog_bytes", gateway_session.BACKLOG_BYTES, "unsent; more: close 4008"),
         ("gateway.stale_bytes", gateway_session.STALE_BYTES, "unsent; more: depth is skipped"),
-        ("gateway.malformed", gateway_session.MALFORMED_LIMIT, "malformed messages; then 1008"),
+        ("gateway.malformed", gateway_session.MALFORMED_LIMIT, "malformed frames; then 1008"),
         ("gateway.refused_logons", gateway_session.LOGON_LIMIT, "refused logons; then 1008"),
         ("gateway.silent_seconds", server.SILENT_SECONDS, "without logon or subscription; 4000"),
         ("gateway.handshake_seconds", server.HANDSHAKE_SECONDS, "for a connection's first request"),
@@ -265,6 +266,10 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.key_connections", hub.KEY_CONNECTIONS, "logged on under one key"),
         ("gateway.bad_signatures", access.BAD_LIMIT, "in a row; a key is locked for an address"),
         ("gateway.lock_ms", access.LOCK_MS, "for so long"),
+        ("gateway.frame_commands", wire.BATCH_REQUESTS, "of one frame"),
+        ("gateway.previews_a_second", previews.PREVIEWS_A_SECOND, "of one account"),
+        ("gateway.previews_share", trial.MARKET_SHARE, "of the market's time, all of them: 1 in"),
+        ("gateway.cancel_after_ms", deadlines.TIMEOUT_MS_MOST, "of a dead man's switch"),
         ("gateway.heartbeat_ms", wire.HEARTBEAT_MS, "between two heartbeats"),
         ("gateway.resume_slice_events", resume.SLICE_EVENTS, "read at a time for one who was away"),
     ]  # fmt: skip
