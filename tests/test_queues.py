@@ -5,14 +5,17 @@ The budget: thirty seconds.
 
 from collections import Counter
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
+from differences import Machine
 from followers import Follower
 from generator import Generator, pack
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracle import Oracle
 from oracle_state import Order
+from test_engine_combinations import SPREAD, Desk
 
 from clients.book import Book
 from exchange.engine import Engine
@@ -75,7 +78,7 @@ class Market:
         self.sequence += len(data) // COMMAND_BYTES
         rows: list[Row] = list(EVENT.iter_unpack(events))
         self.happened.update(row[2] for row in rows)
-        self.traded += sum(row[2] == EventKind.TRADE for row in rows)
+        self.traded += sum(row[2] in (EventKind.TRADE, EventKind.ORDER_EXECUTED) for row in rows)
         return self.feed.apply(rows, self.generator.stamp, {}, self.wanted)
 
     def tick(self) -> Told:
@@ -188,6 +191,42 @@ def test_the_flows_have_what_they_are_to_have() -> None:
         EventKind.LEG_TRADE, EventKind.ORDER_EXECUTED, EventKind.QUOTED,
     ):  # fmt: skip
         assert happened[kind] > 0, kind.name
+
+
+class Watched:
+    """An engine whose events a feed reads as they come."""
+
+    def __init__(self) -> None:
+        self.engine, self.feed, self.told = Engine(), Feed(), list[wire.Response]()
+
+    def apply(self, commands: bytes, first_sequence: int, stamp_ns: int) -> bytes:
+        events = self.engine.apply(commands, first_sequence, stamp_ns)
+        wanted = {f"trades.{code}" for code in self.feed.instruments.by_code}
+        told = self.feed.apply(list(EVENT.iter_unpack(events)), stamp_ns, {}, wanted)
+        self.told = [message for _, message in told]
+        return events
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+
+def test_a_match_through_several_books_is_told_in_each() -> None:
+    """A buyer of the near month trades with the spread and the far one: three books, one match."""
+    watched = Watched()
+    desk = Desk(cast(Machine, watched), near=0, far=2)
+    desk.do(pack(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1))
+    desk.enter(2, SPREAD, Side.SELL, 5, -40)
+    desk.enter(3, 2, Side.SELL, 4, 2690)
+    desk.enter(1, 0, Side.BUY, 6, 2650)
+    trades = [one for one in watched.told if isinstance(one, wire.PublicTrade)]
+    codes = watched.feed.instruments.by_id
+    assert [(t.instrument, t.aggressor, t.quantity, t.implied) for t in trades] == [
+        (codes[number].code, "buy", "4", True) for number in (0, SPREAD, 2)
+    ]
+    first = trades[0]
+    assert {t.match_number for t in trades} == {str(first.sequence << 20 | first.index)}
+    marks = [one for one in watched.told if isinstance(one, wire.ChannelMark)]
+    assert [mark.count for mark in marks] == [1, 1, 1]
 
 
 def test_no_rank_tells_whose_order_it_is_or_that_a_part_follows_another() -> None:

@@ -25,7 +25,13 @@ from exchange.gateway.hub import KEY_CONNECTIONS, Hub
 from exchange.gateway.previews import PREVIEWS_A_SECOND
 from exchange.gateway.reports import CORRECTIONS
 from exchange.gateway.resume import reports_of
-from exchange.marketdata.feed import correction_of, is_agreed, trade_of, transfer_of
+from exchange.marketdata.happenings import (
+    correction_of,
+    executed_of,
+    is_agreed,
+    trade_of,
+    transfer_of,
+)
 from exchange.marketdata.instruments import Instrument, decimal_text
 from exchange.marketdata.stream import Row
 from exchange.messages import INDEX_BITS, EventKind, Limit, Reason, rest, wire
@@ -43,6 +49,7 @@ _TRADE: Final = int(EventKind.TRADE)
 _TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
 _PUBLIC: Final[dict[int, Callable[[Instrument, Row, int], rest.PublicRow]]] = {
     _TRADE: trade_of,
+    int(EventKind.ORDER_EXECUTED): executed_of,
     int(EventKind.TRADE_BUSTED): correction_of,
     int(EventKind.TRADE_ADJUSTED): correction_of,
     _TRANSFERRED: transfer_of,

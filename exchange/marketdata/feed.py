@@ -7,9 +7,16 @@ without a gap. docs/reference/wire.md names the channels.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
-from typing import Final, Literal
+from typing import Final
 
 from exchange.marketdata.depth import MOVING_KINDS, Depth
+from exchange.marketdata.happenings import (
+    correction_of,
+    executed_of,
+    is_agreed,
+    trade_of,
+    transfer_of,
+)
 from exchange.marketdata.instruments import Instrument, Instruments, Window, micros_text
 from exchange.marketdata.pictures import (
     PICTURED,
@@ -26,12 +33,11 @@ from exchange.marketdata.prints import CHANNELS, PRINTED_KINDS, Prints
 from exchange.marketdata.queues import Queues
 from exchange.marketdata.statistics import COUNTED_KINDS, Statistics
 from exchange.marketdata.stream import Row
-from exchange.messages import INDEX_BITS, Breaker, EventFlag, EventKind, TransferKind
+from exchange.messages import Breaker, EventKind
 from exchange.messages.wire import (
     AuctionResult,
     BreakerData,
     IndicativePrice,
-    PublicTransfer,
     Response,
 )
 from exchange.messages.wire_market import (
@@ -39,8 +45,6 @@ from exchange.messages.wire_market import (
     DepthDelta,
     DepthSnapshot,
     InstrumentState,
-    PublicCorrection,
-    PublicTrade,
     mark_parts,
     text_checksum,
 )
@@ -48,15 +52,8 @@ from exchange.messages.wire_market import (
 DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
 _MS: Final = 1_000_000
 _TRADE: Final = int(EventKind.TRADE)
-_SELL: Final = int(EventFlag.SELL)
-_AUCTION: Final = int(EventFlag.AUCTION)
+_EXECUTED: Final = int(EventKind.ORDER_EXECUTED)
 _TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
-_DUPLICATE: Final = int(EventFlag.DUPLICATE)
-_AGREED: Final[dict[int, Literal["give_up", "block", "efp"]]] = {
-    int(TransferKind.GIVE_UP): "give_up",
-    int(TransferKind.BLOCK): "block",
-    int(TransferKind.EFP): "efp",
-}  # what is told to all; who is ported from whom is not
 _CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
 _AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
     EventKind.AUCTION_INDICATED: IndicativePrice,
@@ -140,10 +137,11 @@ class Feed:
                 if kind == _TRADE:
                     self.statistics.apply(row)
                     counted[number] = None
+                if kind in (_TRADE, _EXECUTED):
                     instrument = self.instruments.by_id[number]
                     if batch.notes(instrument.channels[TRADES], row[0]):
-                        message = trade_of(instrument, row, stamp)
-                        batch.say(instrument.channels[TRADES], message)
+                        made = trade_of if kind == _TRADE else executed_of
+                        batch.say(instrument.channels[TRADES], made(instrument, row, stamp))
                 continue
             if kind in COUNTED_KINDS:
                 self.statistics.apply(row)
@@ -377,50 +375,4 @@ def _breaker(instrument: Instrument, which: Breaker) -> BreakerData | None:
         span_ms=window.span_ns // _MS,
         halt_ms=window.halt_ns // _MS,
         product=window.product,
-    )
-
-
-def trade_of(instrument: Instrument, row: Row, time: int) -> PublicTrade:
-    """Return the public message of a TRADE."""
-    return PublicTrade(
-        instrument=instrument.code,
-        sequence=row[0],
-        index=row[1],
-        time=time,
-        match_number=str(row[0] << INDEX_BITS | row[1]),
-        price=instrument.price_text(row[8]),
-        quantity=str(row[9]),
-        aggressor=None if row[3] & _AUCTION else "sell" if row[3] & _SELL else "buy",
-    )
-
-
-def correction_of(instrument: Instrument, row: Row, time: int) -> PublicCorrection:
-    """Return the public message of what busts or adjusts a trade."""
-    return PublicCorrection(
-        instrument=instrument.code,
-        sequence=row[0],
-        index=row[1],
-        time=time,
-        kind="bust" if row[2] == EventKind.TRADE_BUSTED else "adjustment",
-        match_number=str(row[7]),
-        price=instrument.price_text(row[8]),
-        quantity=str(row[9]),
-    )
-
-
-def is_agreed(row: Row) -> bool:
-    """Whether a LOTS_TRANSFERRED is for the public: two sides agreed on it, and it is no repeat."""
-    return row[4] in _AGREED and not row[3] & _DUPLICATE
-
-
-def transfer_of(instrument: Instrument, row: Row, time: int) -> PublicTransfer:
-    """Return the public message of lots that changed hands off the book."""
-    return PublicTransfer(
-        instrument=instrument.code,
-        sequence=row[0],
-        index=row[1],
-        time=time,
-        kind=_AGREED[row[4]],
-        price=micros_text(row[8]),
-        quantity=str(row[9]),
     )

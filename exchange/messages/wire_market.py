@@ -189,6 +189,7 @@ class PublicTrade(Response, frozen=True, kw_only=True, tag="trade"):
     price: str
     quantity: str
     aggressor: SideText | None
+    implied: bool = False  # one match through the books of a combination and its legs: one of each
 
 
 class PublicCorrection(Response, frozen=True, kw_only=True, tag="trade_corrected"):
