@@ -17,7 +17,7 @@ from exchange.app import trial
 from exchange.gateway import access, deadlines, hub, previews, rest, resume, server
 from exchange.gateway import session as gateway_session
 from exchange.journal import segments, tape
-from exchange.messages import Limit, wire
+from exchange.messages import Limit, wire, wire_market
 from exchange.sequencer import SOURCE_COMMANDS
 
 PREFIX: Final = "HOURBOOK_"
@@ -249,7 +249,11 @@ def fixed() -> list[tuple[str, float, str]]:
         ("tape.recent_records", tape.RECENT_RECORDS, "batches kept in memory for followers"),
         ("tape.recent_bytes", tape.RECENT_BYTES, "their bytes at most"),
         ("gateway.backlog_bytes", gateway_session.BACKLOG_BYTES, "unsent; more: close 4008"),
-        ("gateway.stale_bytes", gateway_session.STALE_BYTES, "unsent; more: depth is skipped"),
+        ("gateway.stale_bytes", gateway_session.STALE_BYTES, "unsent; more: pictures are skipped"),
+        ("gateway.snapshot_orders", wire_market.SNAPSHOT_ORDERS, "orders in one part of a queue's snapshot"),
+        ("gateway.queue_orders", wire_market.QUEUE_ORDERS, "of a queue that may be joined"),
+        ("gateway.pictures", wire_market.PICTURES, "pictures of channels, of all connections"),
+        ("gateway.resume_messages", wire_market.RESUME_MESSAGES, "that a channel remembers"),
         ("gateway.malformed", gateway_session.MALFORMED_LIMIT, "malformed frames; then 1008"),
         ("gateway.refused_logons", gateway_session.LOGON_LIMIT, "refused logons; then 1008"),
         ("gateway.silent_seconds", server.SILENT_SECONDS, "without logon or subscription; 4000"),
