@@ -68,7 +68,7 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
         {"aiohttp", "msgspec", "sortedcontainers"},
     ),
     "clients.keys": ({"clients"}, {"msgspec", "cryptography"}),
-    "clients.bots.recorder": ({"clients", "exchange.messages"}, {"pyarrow"}),
+    "clients.bots.recorder": ({"clients", "exchange.messages"}, {"msgspec", "pyarrow"}),
 }
 COMPILER: Final = {"cython", "libc", "cpython"}
 # What a deterministic core must not even name. `double` and `float` are types, the others modules.
