@@ -250,7 +250,7 @@ def fixed() -> list[tuple[str, float, str]]:
         ("tape.recent_bytes", tape.RECENT_BYTES, "their bytes at most"),
         ("gateway.backlog_bytes", gateway_session.BACKLOG_BYTES, "unsent; more: close 4008"),
         ("gateway.stale_bytes", gateway_session.STALE_BYTES, "unsent; more: pictures are skipped"),
-        ("gateway.snapshot_orders", wire_market.SNAPSHOT_ORDERS, "orders in one part of a queue's snapshot"),
+        ("gateway.snapshot_orders", wire_market.SNAPSHOT_ORDERS, "of one part of a snapshot"),
         ("gateway.queue_orders", wire_market.QUEUE_ORDERS, "of a queue that may be joined"),
         ("gateway.pictures", wire_market.PICTURES, "pictures of channels, of all connections"),
         ("gateway.resume_messages", wire_market.RESUME_MESSAGES, "that a channel remembers"),
