@@ -15,8 +15,8 @@ import aiohttp
 from exchange.app import Addresses, Market
 from exchange.app.requests import Deposit
 from exchange.app.settings import Serve, Settings
+from exchange.gateway.archive import CandleRow
 from exchange.gateway.auth import create_key
-from exchange.gateway.rest import CandleRow
 from exchange.messages.access import Scope
 
 CASH = "50000"

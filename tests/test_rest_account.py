@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_rest import CODE, House, house
+from test_rest import CODE, House, candles_of, house
 
 from exchange.app import trial
+from exchange.app.requests import ListContract
 from exchange.gateway import archive, auth
 from exchange.messages import wire
 from exchange.messages.access import COSTS
@@ -96,3 +97,25 @@ async def test_what_requests_cost_is_told_and_written(house: House) -> None:
     assert f"at most {told['frame_bytes']:,} bytes" in page
     assert f"an array of 1 to {told['frame_commands']} commands" in page
     assert re.search(r"Ten a second of one account", page) and told["previews_a_second"] == 10
+
+
+async def test_candles_of_a_combination(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    spread = "H100Z26-H100F27"
+    await house.market.operations.perform(ListContract(code=spread))
+    trades: list[tuple[int, int, int]] = []
+    async with await house.fund(1) as seller, await house.fund(2) as buyer:
+        for number in range(9):
+            house.clock.ahead += 25_000_000_000
+            ticks, lots = number * 7 % 5 - 2, 1 + number % 3
+            await seller.enter(spread, "sell", lots, ticks)
+            await buyer.enter(spread, "buy", lots, ticks)
+            trades.append((house.market.hub.feed.time // 1_000_000, ticks, lots))
+    wanted = candles_of(trades)
+    for limit in (500, 2, 1):
+        path = f"candles/{spread}?interval=1m&limit={limit}"
+        assert await house.pages(path, "candles", "from_ms") == wanted
+    late = f"candles/{spread}?interval=1m&from_ms={wanted[1]['start_ms'] + 1}"
+    assert await house.pages(late, "candles", "from_ms") == wanted[1:]
+    monkeypatch.setattr(archive, "READ_SECONDS", -1)
+    status, told = await house.get(f"candles/{spread}")
+    assert (status, told["name"], told["retryable"]) == (429, "REQUESTS_FULL", True)

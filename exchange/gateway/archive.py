@@ -4,8 +4,9 @@ A page is scanned in a thread, on the tape alone, and built on the loop, where t
 is. Nothing here keeps a place between two pages: a cursor names the last event that was looked at.
 """
 
+import time
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from exchange.gateway.reports import CORRECTIONS, TRANSFERRED
 from exchange.gateway.resume import Epochs, Place
@@ -17,6 +18,10 @@ from exchange.messages.wire import Position
 SCAN_EVENTS: Final = 65_536  # of one page; more begin the next
 NANOSECONDS_PER_MS: Final = 1_000_000
 _TRADE: Final = int(EventKind.TRADE)
+_KIND: Final = 12  # offset of the kind byte in an event
+READ_SECONDS: Final = 5.0  # of candles
+# Start in ns; open, high, low, close in ticks; lots, trades.
+CandleRow: TypeAlias = tuple[int, int, int, int, int, int, int]
 Select = Callable[[Row], bool]
 
 
@@ -80,3 +85,36 @@ def scan(stream: Stream, query: OfHistory, after: Place | None, select: Select) 
         if seen >= SCAN_EVENTS * EVENT.size:
             return Found(rows, (released.epoch, row[0], row[1]))
     return Found(rows, None)
+
+
+def candles(
+    stream: Stream, instrument: int, seconds: int, start: int, most: int
+) -> tuple[list[CandleRow], int | None]:
+    """Return the candles of so many intervals from the first trade on, and where to go on.
+
+    Of an instrument whose trades are booked in others. Raises TimeoutError.
+    """
+    length, deadline = seconds * 1_000_000_000, time.monotonic() + READ_SECONDS
+    made: dict[int, CandleRow] = {}
+    for released in stream.since(start // length * length):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"more than {READ_SECONDS} seconds of reading")
+        kinds = released.events[_KIND :: EVENT.size]
+        if _TRADE not in kinds:
+            continue
+        begun = released.stamp // length * length
+        if made and begun >= next(iter(made)) + most * length:
+            return list(made.values()), begun
+        for number, kind in enumerate(kinds):
+            row = EVENT.unpack_from(released.events, number * EVENT.size)
+            if kind == _TRADE and row[5] == instrument:
+                made[begun] = _traded(made.get(begun), begun, row[8], row[9])
+    return list(made.values()), None
+
+
+def _traded(candle: CandleRow | None, begun: int, price: int, lots: int) -> CandleRow:
+    """Return a candle with one more trade in it."""
+    if candle is None:
+        return begun, price, price, price, price, lots, 1
+    _, first, high, low, _, volume, trades = candle
+    return begun, first, max(high, price), min(low, price), price, volume + lots, trades + 1

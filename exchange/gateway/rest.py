@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from secrets import token_hex
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar, get_args
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, get_args
 
 import msgspec
 from aiohttp import web
@@ -19,6 +19,7 @@ from aiohttp import web
 from contracts import registry
 from exchange.gateway import archive
 from exchange.gateway.access import Key, peer
+from exchange.gateway.archive import CandleRow
 from exchange.gateway.decode import Refused, explain
 from exchange.gateway.http import Flood, admit, answer_refused, json_answer
 from exchange.gateway.hub import KEY_CONNECTIONS, Hub
@@ -56,8 +57,6 @@ _PUBLIC: Final[dict[int, Callable[[Instrument, Row, int], rest.PublicRow]]] = {
 }
 _FILLS: Final = frozenset({_TRADE, int(EventKind.LEG_TRADE), int(EventKind.ORDER_EXECUTED)})
 _FILL_TYPES: Final = (wire.Execution, wire.LegTraded, wire.Corrected)
-# Start in ns; open, high, low, close in ticks; lots, trades.
-CandleRow: TypeAlias = tuple[int, int, int, int, int, int, int]
 Q = TypeVar("Q", bound=rest.Query)
 T = TypeVar("T")
 
@@ -298,11 +297,12 @@ class Rest:
     async def candle_rows(
         self, address: str, instrument: Instrument, seconds: int, start_ms: int, most: int
     ) -> tuple[Sequence[CandleRow], int | None]:
-        """Return an instrument's candles as they were booked; raises Refused."""
-        start = start_ms * NANOSECONDS_PER_MS
-        return await self._read(
-            address, lambda: self._books.candles(instrument.id, seconds, start, most)
-        )
+        """Return an instrument's candles: as booked, or of a combination, whose trades are booked
+        leg by leg, as released; raises Refused."""
+        wanted = instrument.id, seconds, start_ms * NANOSECONDS_PER_MS, most
+        if instrument.legs:
+            return await self._read(address, lambda: archive.candles(self._stream, *wanted))
+        return await self._read(address, lambda: self._books.candles(*wanted))
 
     async def candles(self, asked: Asked) -> rest.Candles:
         instrument, query = self._instrument(asked.code), asked.query

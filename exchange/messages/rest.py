@@ -205,7 +205,8 @@ class Candle(msgspec.Struct, frozen=True, kw_only=True):
 class Candles(Response, frozen=True, kw_only=True, tag="candles"):
     """Candles of an instrument, oldest first, of trades as they happened, corrections left aside.
 
-    ``next`` is the ``from_ms`` of the next page. Of trades that clearing has booked.
+    ``next`` is the ``from_ms`` of the next page. Of trades that clearing has booked, of a
+    combination of those released.
     """
 
     interval: str

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TypeVar
 
+from exchange.gateway.archive import CandleRow
 from exchange.gateway.dialects.deribit import instruments as names
 from exchange.gateway.dialects.deribit.blotter import Blotter
 from exchange.gateway.dialects.deribit.calls import Later
@@ -25,7 +26,6 @@ from exchange.gateway.dialects.deribit.portray import Portrayer, label_of
 from exchange.gateway.dialects.deribit.rpc import wrong_param
 from exchange.gateway.dialects.deribit.trading import Trading
 from exchange.gateway.hub import Hub
-from exchange.gateway.rest import CandleRow
 from exchange.marketdata.instruments import Instrument
 from exchange.messages import Reason
 from exchange.messages.rest import MS_MAX
