@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benches import (
+    access,
     batches,
     contracts,
     core,
@@ -174,3 +175,13 @@ def test_batches_print_what_they_compare(monkeypatch: pytest.MonkeyPatch) -> Non
     names = [one.name for one in rows if not one.name.endswith(".cpu")]
     assert names == [f"batches.1.{way}" for way in batches.WAYS]
     assert all(one.value > 0 for one in rows if not one.name.endswith(".cpu"))
+
+
+def test_access_compares_with_its_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"GATEWAYS": (1,), "REQUESTS": 160, "OFFERED_SECONDS": 0.2, "SLOW_SUBSCRIBERS": 2}
+    for name, value in few.items():
+        monkeypatch.setattr(access, name, value)
+    rows = {one.name: one for one in access.access_rows(1, ("orders", "slow"))}
+    order = rows["access.orders.gateways_1.rate"]
+    assert order.ratio is not None and order.ratio_to == "access.orders.gateways_1.echo_rate"
+    assert rows["access.slow_reader.p99"].ratio_to == "access.slow_reader.p99.alone"

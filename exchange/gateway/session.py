@@ -170,7 +170,7 @@ class Session:
         try:
             if isinstance(data, str) != (self.codec == JSON):
                 raise Refused(Reason.SYNTAX, None, "text frames are JSON, binary ones MessagePack")
-            if is_batch(data):
+            if data[:1] != "{" and is_batch(data):  # most text is one request
                 return self._receive_batch(data, ingress_ns)
             request = read_json(data) if isinstance(data, str) else read_msgpack(data)
             self._handlers[type(request)](request, ingress_ns)
