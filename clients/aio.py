@@ -8,7 +8,6 @@ client logs on, gets what it missed, joins its channels and repeats what was not
 the same ids. Every event is delivered once.
 """
 
-import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -502,28 +501,27 @@ class AsyncClient:
         *,
         strip_id: str | None = None,
         time_in_force: TimeInForceText | None = None,
-    ) -> dict[str, EnterOutcome]:
-        """Enter all months of a strip at once: an order of each leg's lots at its price in
+    ) -> dict[str, BatchOutcome]:
+        """Enter all months of a strip in one frame: an order of each leg's lots at its price in
         ``prices``, at the market for one that is not named. The outcome of each, by instrument.
 
         Called again with the same ``strip_id`` it is a retry: each order exists once.
-        Raises as ``enter`` does; after OutcomeUnknown retry.
+        Raises as ``send_batch`` does.
         """
         known = strip_id if strip_id is not None else self.next_id()
         legs = [leg for leg in strip.legs if leg.lots]
-        outcomes = await asyncio.gather(
-            *(
-                self.enter(
-                    leg.instrument,
-                    side,
-                    leg.lots,
-                    (prices or {}).get(leg.instrument),
-                    client_order_id=f"{known}.{leg.instrument}",
-                    time_in_force=time_in_force,
-                )
-                for leg in legs
+        orders = [
+            self._build.enter(
+                leg.instrument,
+                side,
+                leg.lots,
+                (prices or {}).get(leg.instrument),
+                client_order_id=f"{known}.{leg.instrument}",
+                time_in_force=time_in_force,
             )
-        )
+            for leg in legs
+        ]
+        outcomes = await self.send_batch(orders)
         return {leg.instrument: outcome for leg, outcome in zip(legs, outcomes, strict=True)}
 
     async def refresh(self) -> None:
