@@ -32,11 +32,14 @@ from exchange.messages.rest import (
     Candle,
     Candles,
     Contracts,
+    Costs,
+    Events,
     Fills,
     KeyReport,
     KeyReports,
     Product,
     PublicRow,
+    Report,
     SettlementPrice,
     SettlementPrices,
     StatementReport,
@@ -140,6 +143,10 @@ class AsyncRest:
         """Every listed instrument."""
         return (await self._get("/instruments", Instruments)).instruments
 
+    async def costs(self) -> Costs:
+        """The tokens that each request costs, and how many requests there may be."""
+        return await self._get("/costs", Costs)
+
     def trades(
         self,
         instrument: str,
@@ -218,6 +225,18 @@ class AsyncRest:
         async def turn(after: str) -> tuple[list[Fill], str | None]:
             told = await self._get("/fills", Fills, after=after, **query)
             return told.fills, told.next
+
+        return Pages(turn, after)
+
+    def events(
+        self, *, from_ms: int = 0, to_ms: int = MS_MAX, after: str = "", limit: int = PAGE_MOST
+    ) -> Pages[Report]:
+        """Every report of the account, as its connections heard them: none is missing."""
+        query = {"from_ms": from_ms, "to_ms": to_ms, "limit": limit}
+
+        async def turn(after: str) -> tuple[list[Report], str | None]:
+            told = await self._get("/events", Events, after=after, **query)
+            return told.events, told.next
 
         return Pages(turn, after)
 
@@ -359,6 +378,8 @@ class Rest:
     account = _blocking(AsyncRest.account)
     orders = _blocking(AsyncRest.orders)
     fills = _iterating(AsyncRest.fills)
+    events = _iterating(AsyncRest.events)
+    costs = _blocking(AsyncRest.costs)
     statement = _blocking(AsyncRest.statement)
     keys = _blocking(AsyncRest.keys)
 

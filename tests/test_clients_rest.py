@@ -62,6 +62,17 @@ async def test_history_turns_its_pages_and_goes_on_later(live: Live, limit: int)
                 await first.page()
 
 
+async def test_the_accounts_stream_is_what_its_session_heard(live: Live) -> None:
+    buyer, _ = await trade(live)
+    heard = buyer.position
+    assert heard is not None
+    told = [one async for one in buyer.rest.events(limit=10)]
+    fills = [one async for one in buyer.rest.fills()]
+    assert [one for one in told if isinstance(one, Execution)] == fills
+    assert (told[-1].sequence, told[-1].index) <= (heard.sequence, heard.index)
+    assert (await buyer.rest.costs()).tokens["cancel"] == 0
+
+
 async def test_what_the_account_is_told_agrees_with_its_session(live: Live) -> None:
     buyer, lots = await trade(live)
     await buyer.enter(CODE, "buy", 2, 3100)
