@@ -320,12 +320,14 @@ def test_a_halt_on_the_tape_is_a_halt(tmp_path: Path) -> None:
 
 
 def test_a_tape_that_the_market_refuses_says_what(tmp_path: Path) -> None:
-    tape = Tape.load(recorded(tmp_path, seconds=3))
+    path = recorded(tmp_path, seconds=3)
+    tape = Tape.load(path)
     level = wire.DepthDelta(
         instrument=CODE, sequence=1 << 40, previous_sequence=0, time=0, checksum=0,
         bids=[("0.001", "5")], asks=[],
     )  # fmt: skip
-    spoilt = Tape([*tape.rows, recorder.Recorded(tape.rows[-1].received_ns, level)])
+    rows = [*recorder.read(path), recorder.Recorded(tape.last_ns, level)]
+    spoilt = Tape(lambda: iter(rows), tape.first_ns, tape.last_ns)
     with pytest.raises(TapeRefused, match="PRICE_LIMIT"):
         VirtualSandbox(tmp_path / "replayed", tape=spoilt).run(options.load("maker H100Z26"))
 

@@ -154,8 +154,22 @@ def writing(path: Path) -> Iterator[Write]:
         beside.unlink(missing_ok=True)
 
 
+def span(path: Path) -> tuple[int, int]:
+    """When the first and the last row came, (0, 0) of an empty tape. Raises as ``read``."""
+    times = _open(path).read(columns=["received_ns"]).column(0)
+    return (times[0].as_py(), times[-1].as_py()) if len(times) else (0, 0)
+
+
 def read(path: Path) -> Iterator[Recorded]:
     """The rows of a recorded tape, in order. ValueRefused for a file that is none."""
+    decode = msgspec.json.Decoder(Message).decode
+    for batch in _open(path).iter_batches(ROWS, columns=["received_ns", "message"]):
+        columns = batch.to_pydict()
+        for received_ns, text in zip(columns["received_ns"], columns["message"], strict=True):
+            yield Recorded(received_ns, None if text is None else decode(text))
+
+
+def _open(path: Path) -> Any:
     pa, parquet = _pyarrow()
     try:
         file = parquet.ParquetFile(path)
@@ -163,11 +177,7 @@ def read(path: Path) -> Iterator[Recorded]:
         raise ValueRefused(f"{path} is no recorded tape: {error}") from None
     if (file.schema_arrow.metadata or {}).get(SCHEMA_NAME.encode()) != str(SCHEMA).encode():
         raise ValueRefused(f"{path} is no recorded tape of schema {SCHEMA}")
-    decode = msgspec.json.Decoder(Message).decode
-    for batch in file.iter_batches(columns=["received_ns", "message"]):
-        columns = batch.to_pydict()
-        for received_ns, text in zip(columns["received_ns"], columns["message"], strict=True):
-            yield Recorded(received_ns, None if text is None else decode(text))
+    return file
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from exchange.app import requests
 from exchange.messages.wire import (
     DepthDelta,
     DepthSnapshot,
+    InstrumentData,
     Instruments,
     InstrumentState,
     PublicTrade,
@@ -46,22 +47,19 @@ class TapeRefused(ValueRefused):
 
 
 class Tape(msgspec.Struct, frozen=True):
-    """What was recorded, in order."""
+    """What was recorded, read as it is needed: ``rows`` begins at the first each time."""
 
-    rows: list[recorder.Recorded]
+    rows: Callable[[], Iterator[recorder.Recorded]]
+    first_ns: int
+    last_ns: int
 
     @classmethod
     def load(cls, path: Path) -> "Tape":
         """A tape of ``clients.bots.recorder``. ValueRefused if it is none, or empty."""
-        rows = list(recorder.read(path))
-        if not any(isinstance(row.message, InstrumentState) for row in rows):
+        tape = cls(lambda: recorder.read(path), *recorder.span(path))
+        if not any(tape.first_states()):
             raise ValueRefused(f"{path} has no instrument's state")
-        return cls(rows)
-
-    @property
-    def first_ns(self) -> int:
-        """When the first message came."""
-        return self.rows[0].received_ns
+        return tape
 
     @property
     def start_ns(self) -> int:
@@ -71,19 +69,24 @@ class Tape(msgspec.Struct, frozen=True):
     @property
     def seconds(self) -> float:
         """How long a replay takes, with a second at its end."""
-        return (self.rows[-1].received_ns - self.start_ns) / NS + 1
+        return (self.last_ns - self.start_ns) / NS + 1
 
-    def listed(self) -> Instruments:
+    def listed(self) -> list[InstrumentData]:
         """The instruments on it."""
-        return next(row.message for row in self.rows if isinstance(row.message, Instruments))
+        for row in self.rows():
+            if isinstance(row.message, Instruments):
+                return row.message.instruments
+        return []
 
     def first_states(self) -> Iterator[InstrumentState]:
         """Each instrument's first state."""
-        seen = set()
-        for row in self.rows:
-            if isinstance(row.message, InstrumentState) and row.message.instrument not in seen:
-                seen.add(row.message.instrument)
+        missing = {data.code for data in self.listed()}
+        for row in self.rows() if missing else ():
+            if isinstance(row.message, InstrumentState) and row.message.instrument in missing:
+                missing.remove(row.message.instrument)
                 yield row.message
+            if not missing:
+                return
 
 
 class Replay:
@@ -102,7 +105,7 @@ class Replay:
         """List what is on the tape, with the limits that it had, and connect."""
         self._maker = await self._connect(MAKER, USD)
         self._taker = await self._connect(TAKER, USD)
-        data = {one.code: one for one in self._tape.listed().instruments}
+        data = {one.code: one for one in self._tape.listed()}
         for state in self._tape.first_states():
             code = state.instrument
             if code not in self._maker.instruments:
@@ -124,7 +127,7 @@ class Replay:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Play until the tape's end, or until ``stop`` is set. Raises TapeRefused."""
-        for row in self._tape.rows:
+        for row in self._tape.rows():
             wait = row.received_ns - self._clock_ns()
             if wait > 0:
                 await asyncio.sleep(wait / NS)
