@@ -15,6 +15,7 @@ from clients.rest import AsyncRest, Rest
 from clients.strip import split
 from clients.sync import Client
 from exchange.app.requests import Settle
+from exchange.gateway import rest as gateway_rest
 from exchange.messages.wire import Accepted, Execution, PublicTrade
 
 TRADES = 23
@@ -131,6 +132,15 @@ async def test_a_nonce_overtaken_elsewhere_is_followed_by_a_higher_one(live: Liv
         await fast.account()
         behind[0] = 20_000_000
         assert (await slow.account()).account == 1
+
+
+async def test_what_came_too_soon_is_asked_again_when_it_may_be(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_rest, "LOOPBACK_REQUESTS_A_SECOND", 3)
+    async with await rest_of(live, 1) as rest:
+        for _ in range(7):
+            assert (await rest.account()).account == 1
 
 
 async def test_requests_at_once_are_all_answered(live: Live) -> None:
