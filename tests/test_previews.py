@@ -127,6 +127,16 @@ async def test_all_of_them_take_a_share_of_the_time_and_no_more(venue: Venue) ->
     assert answers == ["previewed p", "REQUESTS_FULL p"]
 
 
+async def test_a_large_market_is_not_copied(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "STATE_BYTES", 1_000)
+    trader = await venue.trader(RICH)
+    ask = {"op": "preview", "request_id": "p", "order": enter("a")}
+    (refused,) = await venue.say(trader, ask)
+    assert isinstance(refused, wire.Rejected)
+    assert (refused.name, refused.limit, refused.request_id) == ("STATE_TOO_LARGE", "1000", "p")
+    assert int(refused.observed or 0) == sum(venue.engine.memory().values())
+
+
 @pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("seed", range(3))
 async def test_what_it_says_is_what_happens(tmp_path: Path, seed: int) -> None:

@@ -273,6 +273,7 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.frame_commands", wire.BATCH_REQUESTS, "of one frame"),
         ("gateway.previews_a_second", previews.PREVIEWS_A_SECOND, "of one account"),
         ("gateway.previews_share", trial.MARKET_SHARE, "of the market's time, all of them: 1 in"),
+        ("gateway.previews_state_bytes", trial.STATE_BYTES, "of the market; a larger one has none"),
         ("gateway.cancel_after_ms", deadlines.TIMEOUT_MS_MOST, "of a dead man's switch"),
         ("gateway.heartbeat_ms", wire.HEARTBEAT_MS, "between two heartbeats"),
         ("gateway.resume_slice_events", resume.SLICE_EVENTS, "read at a time for one who was away"),

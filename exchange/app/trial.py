@@ -12,6 +12,7 @@ from exchange.messages.access import GatewayReason
 from exchange.sequencer import Sequencer
 
 MARKET_SHARE: Final = 20
+STATE_BYTES: Final = 16 << 20  # what a copy may hold at most: the market waits for it
 _TICK: Final = COMMAND.pack(int(CommandKind.ADVANCE_TIME), *bytes(15))
 
 
@@ -19,7 +20,8 @@ class Trial:
     """Tries commands on copies of an engine, each as the next command of its log.
 
     A copy is made and dropped every time, and the market waits while its state is copied; all of
-    that together takes a ``MARKET_SHARE``-th of the market's time at most.
+    that together takes a ``MARKET_SHARE``-th of the market's time at most. No copy is larger than
+    ``STATE_BYTES``.
     """
 
     def __init__(self, engine: Engine, sequencer: Sequencer, clock: Callable[[], int]) -> None:
@@ -34,6 +36,11 @@ class Trial:
         if begun < self._free_ns:
             limit = f"1/{MARKET_SHARE} of the time"
             return tell(Refused(GatewayReason.REQUESTS_FULL, None, "previews", limit=limit))
+        held = sum(self._engine.memory().values())
+        if held > STATE_BYTES:
+            limit, observed = str(STATE_BYTES), str(held)
+            large = GatewayReason.STATE_TOO_LARGE
+            return tell(Refused(large, None, "a preview", limit=limit, observed=observed))
         tried = self._try(account, record)
         ended = time.monotonic_ns()
         self._free_ns = ended + (MARKET_SHARE - 1) * (ended - begun)

@@ -49,6 +49,7 @@ class GatewayReason(IntEnum):
     BODY_TOO_LARGE = 722
     BATCH_TOO_LARGE = 723
     QUEUE_TOO_LONG = 724
+    STATE_TOO_LARGE = 725
 
 
 AnyReason: TypeAlias = Reason | GatewayReason
