@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Coroutine
@@ -27,6 +28,11 @@ Answer = TypeVar("Answer")
 
 _context: Final = multiprocessing.get_context("forkserver")  # what is imported is imported once
 _context.set_forkserver_preload(["exchange.app.bookkeeping"])
+
+
+def follow(directory: str) -> None:
+    """What the child runs: its parent is the process that forks."""
+    bookkeeping.main(directory, FRAMES, "0", str(os.getppid()))
 
 
 class Broadcast:
@@ -128,8 +134,7 @@ class Apart(House):
         assert ended == 0, f"the clearing process ended with {ended}"
 
     def _start(self) -> BaseProcess:
-        arguments = (str(self.directory), FRAMES, "0")
-        child = _context.Process(target=bookkeeping.main, args=arguments, daemon=True)
+        child = _context.Process(target=follow, args=(str(self.directory),), daemon=True)
         child.start()
         return child
 

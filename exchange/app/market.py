@@ -351,16 +351,18 @@ class Market:
     # Clearing
 
     def _open_clearing(self) -> Clearing:
-        """Open the ledger; one that is ahead of the log or of another log is rebuilt from it."""
-        clearing = Clearing.open(self.directory / LEDGER_NAME)
-        try:
-            next(self.tape.read(*clearing.position), None)
-        except NoSuchPosition as error:
-            _log.warning("the ledger does not follow this log and is rebuilt: %s", error)
-            clearing.rebuild(self.tape.read(0, 0, 0))
-        if self._apart:
-            clearing.close()
-            clearing = Clearing.open(self.directory / LEDGER_NAME, read_only=True)
+        """Open the ledger, once nobody of a server before writes it; one that is ahead of the log
+        or of another log is rebuilt from it."""
+        with bookkeeping.alone(self.directory):
+            clearing = Clearing.open(self.directory / LEDGER_NAME)
+            try:
+                next(self.tape.read(*clearing.position), None)
+            except NoSuchPosition as error:
+                _log.warning("the ledger does not follow this log and is rebuilt: %s", error)
+                clearing.rebuild(self.tape.read(0, 0, 0))
+            if self._apart:
+                clearing.close()
+                clearing = Clearing.open(self.directory / LEDGER_NAME, read_only=True)
         return clearing
 
     @property

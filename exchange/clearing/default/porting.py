@@ -85,8 +85,8 @@ def follow(default: Default, at: At, state: "State") -> list[Ruling]:
             facts = {"account": one.account, "to": one.to, "cash": cash}
             rulings.append(Ruling("port_client", "rest", facts))
         if units := calls.carry(f"{id} pledge {at.number}", one.account, one.to, at, state):
-            facts = {"account": one.account, "to": one.to, "collateral": units}
-            rulings.append(Ruling("port_client", "rest", facts))
+            moved = {"account": one.account, "to": one.to, "collateral": units}
+            rulings.append(Ruling("port_client", "rest", moved))
     return rulings
 
 
