@@ -80,7 +80,9 @@ class Told(Message, frozen=True):
     checks: dict[str, bool] | None = None
     text: bytes = b""
     answer: Answer | None = None
-    tried: Tried | None = None  # None: there was no time for it
+    tried: Tried | None = None
+    # Why it was not: a reason of the gateway's, in words, limit and observed.
+    untried: tuple[int, str | None, str | None, str | None] | None = None
 
 
 class Held(Message, frozen=True):

@@ -140,8 +140,12 @@ class Ward:
         question = Ask(next(self._numbers), "try", account=account, record=record)
 
         async def put() -> None:
-            refused = Refused(GatewayReason.REQUESTS_FULL, None, "previews")
-            tell((await self._ask(question)).tried or refused)
+            told = await self._ask(question)
+            if told.tried is not None:
+                return tell(told.tried)
+            assert told.untried is not None, "a trial comes to something"
+            number, detail, limit, observed = told.untried
+            tell(Refused(GatewayReason(number), None, detail, limit=limit, observed=observed))
 
         task = asyncio.create_task(put())
         self._trials.add(task)

@@ -37,6 +37,7 @@ from exchange.app.gateway_link import (
 )
 from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.decode import NO_ID, RECORD, Refused
+from exchange.gateway.previews import Outcome
 from exchange.gateway.rejects import full_reason
 from exchange.gateway.resume import LOGON_MARK
 from exchange.messages import EVENT, EVENT_BYTES, CommandKind, EventKind
@@ -298,13 +299,7 @@ class Gateways:
                 answer = await admin.answer(ask.request, market.operations, ask.person)
                 wire.say(Told(ask.number, answer=answer))
             case "try":
-                market.trial(
-                    ask.account,
-                    ask.record,
-                    lambda told: wire.say(
-                        Told(ask.number, tried=None if isinstance(told, Refused) else told)
-                    ),
-                )
+                market.trial(ask.account, ask.record, lambda told: wire.say(_told(ask, told)))
 
     # The stream
 
@@ -361,3 +356,11 @@ class Gateways:
                 asyncio.get_running_loop().call_later(RETRY_SECONDS, self._retry)
                 return
             waiting.pop(0)
+
+
+def _told(ask: Ask, outcome: Outcome) -> Told:
+    """Return what came of a trial, as it is told."""
+    if not isinstance(outcome, Refused):
+        return Told(ask.number, tried=outcome)
+    why = int(outcome.reason), outcome.detail, outcome.limit, outcome.observed
+    return Told(ask.number, untried=why)
