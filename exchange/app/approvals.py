@@ -3,8 +3,8 @@
 A person is the admin key that a request came under; who comes by the market's own socket has none,
 and is neither of the two. A proposal is a record in the log, so it outlives a restart; so is its
 approval, and what was proposed follows in the same breath, with both names and the reason in its
-text. Trades are corrected so, a breaker's halt and a kill switch are ended so, and whatever clearing
-takes from two alone is recorded so.
+text. Trades are corrected so, a breaker's halt and a kill switch are ended so, and whatever
+clearing takes from two alone is recorded so.
 """
 
 import asyncio
