@@ -225,6 +225,23 @@ def test_a_command_that_makes_no_sense_says_why(arguments: list[str], said: str,
     assert said in told and ended == code
 
 
+def test_a_bot_that_does_not_stop_is_named(tmp_path: Path) -> None:
+    (tmp_path / "deaf.py").write_text(
+        "import asyncio\nasync def bot(client, chosen, stop):\n    await asyncio.sleep(3600)\n"
+    )
+    run = ("--clock", "virtual", "--seconds", "1", "--bot", tmp_path / "deaf.py")
+    said, code = refused(*run)
+    assert code == 1 and "after it was asked to stop" in said
+
+
+def test_there_is_no_http_in_virtual_time(tmp_path: Path) -> None:
+    async def bot(client: AsyncClient, stop: asyncio.Event) -> None:
+        with pytest.raises(errors.ConnectionLost):
+            await client.statement()
+
+    VirtualSandbox(tmp_path).run(bot, 10)
+
+
 # --- recorded days ---
 
 RECORDED = (CODE, "H100F27", "H100Z26-H100F27", "H100PZ26")

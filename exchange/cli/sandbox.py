@@ -116,7 +116,7 @@ def _run(
     from clients.bots import options  # noqa: PLC0415
     from clients.errors import HourbookError  # noqa: PLC0415
     from exchange.sim.recorded import Tape  # noqa: PLC0415
-    from exchange.sim.sandbox import VirtualSandbox  # noqa: PLC0415
+    from exchange.sim.sandbox import END_SECONDS, VirtualSandbox  # noqa: PLC0415
 
     try:
         bot, day = options.load(command), None if tape is None else Tape.load(tape)
@@ -131,6 +131,8 @@ def _run(
             report = box.run(bot, seconds)
     except HourbookError as error:
         fail(f"the run ended with {type(error).__name__}: {error}")
+    except TimeoutError:
+        fail(f"the bot went on for {END_SECONDS:.0f} seconds after it was asked to stop")
     if as_json:
         return show_json(report)
     show_facts({name: _shown(getattr(report, name)) for name in report.__struct_fields__}, False)

@@ -68,7 +68,7 @@ class Trouble:
     def __init__(self, random: Random, rates: Rates | None = None) -> None:
         self.rates = rates if rates is not None else Rates()
         self.told = Met(dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0))
-        self._delay_ms = self.rates.delay_ms
+        self._delay_ms: int | None = None  # as last demanded
         self._random = random
 
     def order(self, order: Order) -> Met:
@@ -96,7 +96,8 @@ class Trouble:
             cut()
             raise ConnectionResetError("dropped on purpose")
         if self._meets("delay"):
-            await asyncio.sleep(self._delay_ms / 1000)
+            delay_ms = self.rates.delay_ms if self._delay_ms is None else self._delay_ms
+            await asyncio.sleep(delay_ms / 1000)
         if self._may_meet("gap"):
             rest = without_changes(frame, kind)
             if rest != frame and self._meets("gap"):

@@ -90,7 +90,8 @@ class VirtualSandbox:
         self.directory = directory
         self.loop = SimLoop(Random(f"{seed}/loop"))
         self.net = Network(self.loop, Random(f"{seed}/net"), WEATHER)
-        self.trouble = Trouble(Random(f"{seed}/faults"), rates)
+        self.trouble = Trouble(Random(f"{seed}/faults"))
+        self._rates = rates if rates is not None else Rates()
         self._scene = scene if scene is not None else Scene()
         self._tape = tape
         self._start_ns = START_NS if tape is None else tape.start_ns
@@ -104,7 +105,8 @@ class VirtualSandbox:
         return self._start_ns + self.loop.now_ns
 
     def run(self, bot: Run, seconds: float = 0) -> Report:
-        """Let a bot trade for so many virtual seconds, or until it ends; raises what it raises.
+        """Let a bot trade for so many virtual seconds, or until it ends; raises what it raises, and
+        TimeoutError if it goes on for ``END_SECONDS`` more.
 
         0 seconds are the whole tape, or ``SECONDS`` without one.
         """
@@ -147,6 +149,7 @@ class VirtualSandbox:
         over, stop = asyncio.Event(), asyncio.Event()
         quoting = asyncio.create_task(crowd.run(over))
         await asyncio.sleep(1.0)  # until there is something to trade with
+        self.trouble.rates = self._rates
         trading = asyncio.create_task(bot(visitor, stop))
         for second in range(math.ceil(seconds)):
             if self.on_second is not None:
@@ -177,7 +180,7 @@ class VirtualSandbox:
         await self.market.operations.perform(requests.Deposit(account=account, amount=usd))
         key = Key.hmac(*create_key(self.directory, account, "trade"))
         client = AsyncClient(
-            "ws://sandbox",
+            "ws://sandbox.invalid",  # whatever dials it, HTTP say, finds nobody
             key,
             connect=partial(self.dial, str(account)),
             clock_ns=self.clock_ns,
