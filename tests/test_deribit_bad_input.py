@@ -60,7 +60,7 @@ CALLS: Final[list[tuple[str, dict[str, Any], int, str]]] = [
     ("private/buy", BUY | {"type": "stop_limit"}, -32602, "COMBINATION"),
     ("private/buy", BUY | {"trigger_price": 2.6}, -32602, "COMBINATION"),
     ("private/buy", BUY | {"time_in_force": "good_for_ever"}, -32602, "SYNTAX"),
-    ("private/buy", BUY | {"valid_until": 1}, 13888, "TIMESTAMP"),
+    ("private/buy", BUY | {"valid_until": 1}, 13888, "LATE"),
     ("private/buy", BUY | {"amount": 900}, 10009, "MARGIN"),
     ("private/edit", {"order_id": OWN, "amount": 1, "price": 3.20001}, 10043, "TICK"),
     ("private/edit", {"order_id": FOREIGN, "amount": 1, "price": 2.6}, 10004, "NOT_FOUND"),
