@@ -18,17 +18,9 @@ from exchange.marketdata.happenings import (
     transfer_of,
 )
 from exchange.marketdata.instruments import Instrument, Instruments, Window, micros_text
-from exchange.marketdata.pictures import (
-    PICTURED,
-    Name,
-    Picture,
-    Queue,
-    Sides,
-    is_pictured,
-    level_texts,
-    parse,
-    picture_of,
-)
+from exchange.marketdata.levels import level_texts
+from exchange.marketdata.picture import PICTURED, Name, Picture, Sides, parse
+from exchange.marketdata.pictures import Queue, is_pictured, picture_of
 from exchange.marketdata.prints import CHANNELS, PRINTED_KINDS, Prints
 from exchange.marketdata.queues import Queues
 from exchange.marketdata.statistics import COUNTED_KINDS, Statistics
