@@ -13,6 +13,7 @@ from benches import (
     contracts,
     core,
     end_of_day,
+    feed,
     journal,
     ledger,
     path,
@@ -185,3 +186,11 @@ def test_access_compares_with_its_rivals(monkeypatch: pytest.MonkeyPatch) -> Non
     order = rows["access.orders.gateways_1.rate"]
     assert order.ratio is not None and order.ratio_to == "access.orders.gateways_1.echo_rate"
     assert rows["access.slow_reader.p99"].ratio_to == "access.slow_reader.p99.alone"
+
+
+def test_feed_times_every_channel() -> None:
+    rows = list(feed.feed_rows(400, 1))
+    assert [one.name for one in rows] == [
+        f"feed.{way}" for way in ("bare", "all", *feed.CHANNELS)
+    ]  # fmt: skip
+    assert rows[0].ratio is None and all(one.ratio for one in rows[1:])

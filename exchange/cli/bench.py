@@ -48,6 +48,12 @@ def batches(context: typer.Context, as_json: Json = False) -> None:
     _run("batches", context.args, as_json)
 
 
+@app.command("feed", context_settings=PASS_ON)
+def feed(context: typer.Context, as_json: Json = False) -> None:
+    """Time what public data costs for each event, by channel."""
+    _run("feed", context.args, as_json)
+
+
 @app.command("auction", context_settings=PASS_ON)
 def auction(context: typer.Context, as_json: Json = False) -> None:
     """Time the uncross of 100,000 orders against sorting their prices."""
