@@ -1,6 +1,8 @@
 """The HTTP client against a real market: history in pages, refusals, retries, money."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
@@ -8,14 +10,19 @@ from pathlib import Path
 
 import pytest
 from live import CODE, QUICK, Live, clock_ns
+from served import CHECKOUT
+from test_access import certificate
 
 from clients import errors
 from clients.aio import AsyncClient
 from clients.rest import AsyncRest, Rest
 from clients.strip import split
 from clients.sync import Client
-from exchange.app.requests import Settle
+from exchange.app import Market
+from exchange.app.requests import Deposit, Settle
+from exchange.app.settings import Serve, Settings
 from exchange.gateway import rest as gateway_rest
+from exchange.gateway.auth import create_key
 from exchange.messages.wire import Accepted, Execution, PublicTrade
 
 TRADES = 23
@@ -165,6 +172,47 @@ async def test_a_strip_of_twelve_months_is_entered_once_and_filled_exactly(live:
     assert buyer.positions == {leg.instrument: leg.lots for leg in strip.legs}
     bought = sum(leg.lots * buyer.instruments[leg.instrument].multiplier for leg in strip.legs)
     assert len(strip.legs) == 12 and bought + strip.unhedged_hours == strip.hours == 100_000
+
+
+VISITOR = """
+import sys
+from clients.errors import ConnectionLost
+from clients.keys import Key
+from clients.rest import Rest
+from clients.sync import Client
+key = Key.from_environment()
+try:
+    with Client(sys.argv[1], key) as client, Rest(sys.argv[1], key) as rest:
+        print(client.margin().free, rest.account().account)
+except ConnectionLost as error:
+    print(error)
+"""
+
+
+async def visit(url: str, key: tuple[str, str], **environment: str) -> str:
+    """What a program of its own says of a market."""
+    named = dict(zip(("HOURBOOK_KEY_ID", "HOURBOOK_SECRET"), key, strict=True))
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", VISITOR, url,
+        cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE, env=os.environ | named | environment,
+    )  # fmt: skip
+    said, _ = await running.communicate()
+    return said.decode()
+
+
+async def test_a_certificate_is_checked_and_one_of_ones_own_is_named(tmp_path: Path) -> None:
+    chain, private = certificate(tmp_path)
+    settings = Settings(serve=Serve(tls_certificate=chain, tls_key=private))
+    market = await Market.start(tmp_path / "market", settings=settings)
+    try:
+        await market.operations.perform(Deposit(account=1, amount="5"))
+        key = create_key(market.directory, 1, "trade")
+        url = (await market.listen("127.0.0.1", 0)).ws
+        assert url.startswith("wss://")
+        assert "certificate" in await visit(url, key)
+        assert await visit(url, key, SSL_CERT_FILE=chain) == "5.000000 1\n"
+    finally:
+        await market.stop()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from exchange.gateway.decode import explain
 from exchange.gateway.faults import Order, Trouble
@@ -159,7 +159,10 @@ class Relay:
                     data = message.data
                     frame = data.encode() if isinstance(data, str) else data
                     await self._trouble.carry(frame, message.type, client.send_frame, cut)
-            await client.close(code=market.close_code or CLOSE_GONE)
+            if market.close_code in (None, WSCloseCode.ABNORMAL_CLOSURE):
+                cut()  # as the market's own end did
+            else:
+                await client.close(code=market.close_code)
 
 
 def _passed(headers: Mapping[str, str], *but: str) -> dict[str, str]:
