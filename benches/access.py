@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Final
@@ -25,7 +26,17 @@ from typing import Any, Final
 from aiohttp import ClientSession, ClientWebSocketResponse
 
 from benches.listeners import Listener, deaf, listen, masked, resident_bytes
-from benches.path import Facts, Peer, Timed, answered_by, append_seconds, echoed, logon, server
+from benches.path import (
+    Facts,
+    Peer,
+    Timed,
+    answered_by,
+    append_seconds,
+    cpu_seconds,
+    echoed,
+    logon,
+    server,
+)
 from benches.rows import Row, publish, row
 from exchange.gateway.auth import create_key
 
@@ -38,7 +49,7 @@ RATES: Final = (500, 1_000, 2_000)  # requests a second
 OFFERED_SECONDS: Final = 1.0
 SYNCS: Final = 100  # of a round
 SUBSCRIBERS: Final = 200
-UPDATES: Final = 100  # of each round
+UPDATES: Final = 40  # of each round
 SLOW_SUBSCRIBERS: Final = 8
 SLOW_RATE: Final = 200
 STALLED_BYTES: Final = 300_000
@@ -93,21 +104,21 @@ async def orders(bench: Bench) -> Iterator[Row]:
             for name, peer in peers.items():
                 asked = [trader.mixed(REQUESTS // CONNECTIONS) for trader in peer.traders]
                 timed[name].append((await echo.time(asked), await peer.time(asked)))
-    return (one for name, pairs in timed.items() for one in _order_rows(name, pairs[1:]))
+    rows = (_compared(f"access.orders.{n}", "echo", "requests/s", t[1:]) for n, t in timed.items())
+    return chain.from_iterable(rows)
 
 
-def _order_rows(name: str, timed: list[tuple[Timed, Timed]]) -> Iterator[Row]:
-    name = f"access.orders.{name}"
-    echo = median(one.rate for one, _ in timed)
-    yield row(f"{name}.echo_rate", echo, "requests/s")
+def _compared(name: str, rival: str, unit: str, timed: list[tuple[Timed, Timed]]) -> Iterator[Row]:
+    """Rows of rounds that timed the rival and then the market."""
+    yield row(f"{name}.{rival}_rate", median(one.rate for one, _ in timed), unit)
     ratio = median(market.rate / bare.rate for bare, market in timed)
-    rate = median(market.rate for _, market in timed)
-    yield Row(f"{name}.rate", round(rate), "requests/s", round(ratio, 3), f"{name}.echo_rate")
+    rate = float(f"{median(market.rate for _, market in timed):.6g}")
+    yield Row(f"{name}.rate", rate, unit, round(ratio, 3), f"{name}.{rival}_rate")
     bare_cpu = sum(bare.cpu for bare, _ in timed)
-    if bare_cpu:
+    if bare_cpu:  # ticks of the system's clock are coarse: all rounds together
         cpu = sum(market.cpu for _, market in timed)
-        per_request = round(1e6 * cpu / len(timed), 1)
-        yield Row(f"{name}.cpu", per_request, "us", round(cpu / bare_cpu, 3), "the echo's")
+        each = round(1e6 * cpu / len(timed), 1)
+        yield Row(f"{name}.cpu", each, "us", round(cpu / bare_cpu, 3), f"the {rival}'s")
 
 
 def tree(process: int) -> list[int]:
@@ -215,22 +226,23 @@ async def subscribed(url: str, code: str, count: int) -> list[Listener]:
 
 
 async def rounds_of(
-    listeners: list[Listener], send: Callable[[], Awaitable[None]], count: int
-) -> float:
-    """Updates a second, each sent when all have heard the one before."""
-    upto = max(one.updates for one in listeners)
+    listeners: list[Listener], send: Callable[[], Awaitable[None]], count: int, process: int
+) -> Timed:
+    """Time updates, each sent when all have heard the one before, and the server's CPU for one."""
+    upto, cpu = max(one.updates for one in listeners), cpu_seconds(process)
     started = time.perf_counter()
     for number in range(1, count + 1):
         await send()
         while any(one.updates < upto + number for one in listeners):
             await asyncio.sleep(0)
-    return count / (time.perf_counter() - started)
+    rate = count / (time.perf_counter() - started)
+    return Timed(rate, (cpu_seconds(process) - cpu) / count)
 
 
 async def fanout(bench: Bench) -> Iterator[Row]:
     """The rows of ``fanout``."""
     facts, bare = bench.market("fanout"), bench.echo()
-    found: list[tuple[float, float]] = []
+    found: list[tuple[Timed, Timed]] = []
     async with ClientSession() as session:
         peer = Peer(facts, answered_by)
         await peer.connect(session, 2)
@@ -247,20 +259,12 @@ async def fanout(bench: Bench) -> Iterator[Row]:
 
         reading = asyncio.create_task(_swallow(link))
         for _ in range(bench.rounds + 1):
-            market = await rounds_of(ours, enter, UPDATES)
-            found.append((await rounds_of(theirs, update, UPDATES), market))
+            market = await rounds_of(ours, enter, UPDATES, facts["pid"])
+            found.append((await rounds_of(theirs, update, UPDATES, bare["pid"]), market))
         reading.cancel()
         for one in (*ours, *theirs):
             one.transport.close()
-    rates = found[1:]
-    raw = f"access.fanout.{SUBSCRIBERS}.raw"
-    ratio = median(market / raw_rate for raw_rate, market in rates)
-    value = round(median(market for _, market in rates), 1)
-    rows = [
-        row(raw, median(raw_rate for raw_rate, _ in rates), "updates/s"),
-        Row(f"access.fanout.{SUBSCRIBERS}", value, "updates/s", round(ratio, 3), raw),
-    ]
-    return iter(rows)
+    return _compared(f"access.fanout.{SUBSCRIBERS}", "raw", "updates/s", found[1:])
 
 
 async def _swallow(link: ClientWebSocketResponse) -> None:
@@ -282,7 +286,7 @@ async def slow(bench: Bench) -> Iterator[Row]:
         await peer.connect(session, 2)
         trader, link = peer.traders[0], peer.links[0]
         heard = await subscribed(facts["ws"], facts["instrument"], SLOW_SUBSCRIBERS)
-        for number in range(4 * bench.rounds):
+        for number in range(2 * bench.rounds):
             beside = number % 2 == 1
             stuck = None
             if beside:

@@ -18,7 +18,8 @@ from several import CODE, Crowd, LogonRefused, Peer, ask, gateway_pid
 
 from exchange.app import requests
 from exchange.app.bookkeeping import STREAM_NAME
-from exchange.app.gateway_link import Hello, Welcome, Wire
+from exchange.app.gateway_link import SOCKET_NAME, Hello, Welcome, Wire
+from exchange.app.gateway_process import OWN_NAME
 from exchange.gateway.auth import create_key
 from exchange.gateway.decode import NO_ID, RECORD
 from exchange.gateway.resume import LOGON_MARK
@@ -206,6 +207,8 @@ async def test_throttle_kill_switch_and_revoked_key_hold_at_every_gateway(
 
 
 async def test_both_gateways_serve_one_port_and_operators_through_it(house: House) -> None:
+    for name in (SOCKET_NAME, STREAM_NAME, OWN_NAME.format(0), OWN_NAME.format(1)):
+        assert (house.data / name).stat().st_mode & 0o777 == 0o600, name
     url = house.ready["http"].replace("/api/v1", "")
     alone = aiohttp.TCPConnector(force_close=True)  # each request a connection, dealt out anew
     async with aiohttp.ClientSession(connector=alone) as client:

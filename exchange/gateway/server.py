@@ -291,9 +291,12 @@ class Link:
         self._hub = hub
         self._socket = socket
         self._abort_socket = abort
+        self._send_frame = socket.send_frame  # looked up once: this is done for every frame
+        self._is_resuming = hub.is_resuming
         self._work = asyncio.Event()
         self._pinged_second = self._pings = 0
         codec = MSGPACK if socket.ws_protocol == MSGPACK_PROTOCOL else JSON
+        self._opcode = _OPCODE[codec]
         self._closed = asyncio.Event()  # the writer has sent the close, or given up
         self._abort: asyncio.TimerHandle | None = None
         self._begun: Awaitable[None] | None = None  # a frame that the socket has not taken whole
@@ -346,7 +349,7 @@ class Link:
             await self._socket.pong(message.data)
 
     async def _write(self) -> None:
-        session, opcode = self.session, _OPCODE[self.session.codec]
+        session, opcode = self.session, self._opcode
         with contextlib.suppress(ConnectionError):  # the reader sees the end as well
             while True:
                 await self._work.wait()
@@ -374,11 +377,11 @@ class Link:
         Most frames go to the socket in one go; the rest of one that does not is the writer's.
         """
         session = self.session
-        if self._work.is_set() or session.sending_bytes or session.closing is not None:
+        if session.sending_bytes or session.closing is not None or self._work.is_set():
             return False
-        if self._hub.is_resuming(session) or not (frame := session.take()):
+        if self._is_resuming(session) or not (frame := session.take()):
             return False
-        sending = self._socket.send_frame(frame, _OPCODE[session.codec])
+        sending = self._send_frame(frame, self._opcode)
         try:
             waits_for = sending.send(None)
         except (StopIteration, ConnectionError):  # of a reset the reader hears as well
