@@ -5,6 +5,7 @@ The budget: thirty seconds.
 
 from collections import Counter
 from collections.abc import Callable
+from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, cast
 
 import pytest
@@ -20,10 +21,11 @@ from test_engine_combinations import SPREAD, Desk
 from clients.book import Book
 from exchange.engine import Engine
 from exchange.marketdata.feed import Feed, Told
-from exchange.marketdata.stream import Row
+from exchange.marketdata.stream import Row, signed
 from exchange.messages import (
     COMMAND_BYTES,
     EVENT,
+    INDEX_BITS,
     CommandKind,
     EventFlag,
     EventKind,
@@ -77,6 +79,7 @@ class Market:
         self.generator.learn(events)
         self.sequence += len(data) // COMMAND_BYTES
         rows: list[Row] = list(EVENT.iter_unpack(events))
+        self.rows = rows
         self.happened.update(row[2] for row in rows)
         self.traded += sum(row[2] in (EventKind.TRADE, EventKind.ORDER_EXECUTED) for row in rows)
         return self.feed.apply(rows, self.generator.stamp, {}, self.wanted)
@@ -128,6 +131,65 @@ def test_every_order_stands_where_the_engine_has_it(seed: int) -> None:
         for number in market.feed.instruments.by_id
     })  # fmt: skip
     assert +market.feed.statistics.open_interest == +interest
+
+
+class Days:
+    """The days' trades by instrument and match number, and nothing cleverer than sums of them."""
+
+    def __init__(self) -> None:
+        self.trades: dict[int, dict[int, tuple[int, int]]] = {}  # price, lots
+        self.printed: dict[int, list[int]] = {}
+        self.lies: set[int] = set()  # instruments in which a correction said what was not so
+
+    def take(self, row: Row) -> None:
+        kind, number = row[2], row[5]
+        if kind == EventKind.DAY_OPENED:
+            self.trades, self.printed, self.lies = {}, {}, set()
+        elif kind == EventKind.TRADE:
+            match = row[0] << INDEX_BITS | row[1]
+            self.trades.setdefault(number, {})[match] = (row[8], row[9])
+            self.printed.setdefault(number, []).append(row[8])
+        elif kind in (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED):
+            day = self.trades.get(number, {})
+            said = (signed(row[11]) if kind == EventKind.TRADE_ADJUSTED else row[8], row[9])
+            if row[7] not in day:
+                return  # of another day
+            if day[row[7]] != said:
+                self.lies.add(number)
+            elif kind == EventKind.TRADE_BUSTED:
+                del day[row[7]]
+            else:
+                day[row[7]] = (row[8], row[9])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_day_is_the_sum_of_its_trades(seed: int) -> None:
+    market, days = Market(seed), Days()
+    seen = 0
+    for _ in range(150):
+        market.step()
+        for row in market.rows:
+            days.take(row)
+        for number, trades in days.trades.items():
+            if number in days.lies:
+                continue
+            instrument = market.feed.instruments.by_id[number]
+            (told,) = market.feed.snapshot(f"statistics.{instrument.code}", 0)
+            assert isinstance(told, wire.InstrumentStatistics)
+            prices = [price for price, _ in trades.values()]
+            lots = sum(lots for _, lots in trades.values())
+            text, printed = instrument.price_text, days.printed[number]
+            assert (told.trades, told.volume) == (len(trades), str(lots))
+            assert told.high == (text(max(prices)) if prices else None)
+            assert told.low == (text(min(prices)) if prices else None)
+            assert (told.open, told.last) == (text(printed[0]), text(printed[-1]))
+            value = sum(price * lots for price, lots in trades.values())
+            assert Decimal(told.notional) == Decimal(value * instrument.tick_value) / 10**6
+            if lots:
+                mean = Decimal(value * instrument.tick_scale) / lots
+                assert Decimal(told.vwap or "") * 10**6 == mean.to_integral_value(ROUND_HALF_EVEN)
+            seen += len(trades)
+    assert seen > 100
 
 
 def agree(follower: Follower, feed: Feed) -> None:
