@@ -1,5 +1,6 @@
 """Previews: what a trial says is what then happens, and the trial itself changes nothing."""
 
+import asyncio
 import json
 import random
 from collections.abc import AsyncIterator
@@ -120,7 +121,10 @@ async def test_who_may_ask_and_how_often(venue: Venue, monkeypatch: pytest.Monke
     ]
 
 
-async def test_all_of_them_take_a_share_of_the_time_and_no_more(venue: Venue) -> None:
+async def test_all_of_them_take_a_share_of_the_time_and_no_more(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "MARKET_SHARE", 1_000_000)  # so that no pause is long enough
     trader = await venue.trader(RICH)
     ask = {"op": "preview", "request_id": "p", "order": enter("a")}
     answers = told(await venue.say(trader, ask, ask))
@@ -135,6 +139,25 @@ async def test_a_large_market_is_not_copied(venue: Venue, monkeypatch: pytest.Mo
     assert isinstance(refused, wire.Rejected)
     assert (refused.name, refused.limit, refused.request_id) == ("STATE_TOO_LARGE", "1000", "p")
     assert int(refused.observed or 0) == sum(venue.engine.memory().values())
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_an_answer_waits_for_what_it_rests_on(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that is matched and not yet durable is in the copy: nothing is told before it is."""
+    monkeypatch.setattr(previews, "WAITING", 2)
+    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
+    ask = {"op": "preview", "request_id": "p", "order": enter("b")}
+    trader.receive(json.dumps(enter("a", side="sell", quantity="4")), 0)
+    while venue.sequencer.sequence == venue.hub.sequence:
+        await asyncio.sleep(0)  # until it is matched
+    for _ in range(3):
+        other.receive(json.dumps(ask), 0)
+    assert told(venue.heard(other)) == ["REQUESTS_FULL p"]
+    await venue.settle()
+    seen = [one for one in venue.heard(other) if isinstance(one, wire.Previewed)]
+    assert [one.executed_quantity for one in seen] == ["4", "4"]
 
 
 @pytest.mark.usefixtures("unhurried")

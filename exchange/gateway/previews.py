@@ -15,6 +15,7 @@ from exchange.messages.access import GatewayReason
 from exchange.messages.wire import Enter, Preview, Previewed, Replace
 
 PREVIEWS_A_SECOND: Final = 10  # of one account
+WAITING: Final = 1_000  # answers that are kept for a disk that does not answer
 _TRADING: Final = frozenset((int(EventKind.TRADE), int(EventKind.ORDER_EXECUTED)))
 _LEAVING: Final = frozenset((int(EventKind.ORDER_CANCELLED), int(EventKind.ORDER_REDUCED)))
 
@@ -68,6 +69,9 @@ class Previews:
             instrument = known or self._recorder.instrument(order.instrument or "")
         if self._what_if is None:
             raise Refused(GatewayReason.REQUESTS_FULL, None, "no previews at this gateway")
+        if len(self._waiting) >= WAITING:
+            told = "waiting for the log"
+            raise Refused(GatewayReason.REQUESTS_FULL, None, told, limit=str(WAITING))
         self._flood.count(str(account), PREVIEWS_A_SECOND)
 
         def told(tried: Outcome) -> None:
