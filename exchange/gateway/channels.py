@@ -6,7 +6,7 @@ for ``LINGER_BEATS`` more, so that one whose connection broke can go on where it
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from exchange.gateway.decode import Refused
 from exchange.gateway.session import ENCODERS, Session
@@ -156,6 +156,7 @@ class Channels:
         return told
 
 
-def _sequence(message: Response) -> int:
-    sequence: int = getattr(message, "sequence")  # noqa: B009 - every public message has one
+def _sequence(message: Any) -> int:
+    """Return the sequence that every public message has."""
+    sequence: int = message.sequence
     return sequence
