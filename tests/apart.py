@@ -20,7 +20,7 @@ from exchange.journal import stream
 from exchange.journal.frame import EXCHANGE_ID_BYTES, pack_texts
 from exchange.journal.tape import Released, Tape
 
-BOOKED_SECONDS: Final = 20.0  # by then a batch is in the ledger, whoever was killed
+BOOKED_SECONDS: Final = 60.0  # by then a batch is in the ledger, whoever was killed
 FRAMES: Final = "512"  # of one transaction of the ledger
 KILLED_WITHIN: Final = 0.01  # seconds after a batch came
 IDLE, AT_WORK, DONE = range(3)
