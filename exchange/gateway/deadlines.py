@@ -1,7 +1,7 @@
 """Dead man's switches: sessions whose orders are cancelled unless their client is heard again.
 
-A switch lives in the gateway and outlives its connection, not the gateway itself; what it does when
-it is due is a command of the log like any other.
+A switch lives in the market's own process and outlives its connection, not that process; what it
+does when it is due is a command of the log like any other.
 """
 
 from typing import Final, NamedTuple

@@ -70,18 +70,18 @@ class Previews:
         if self._what_if is None:
             raise Refused(GatewayReason.REQUESTS_FULL, None, "no previews at this gateway")
         if len(self._waiting) >= WAITING:
-            told = "waiting for the log"
-            raise Refused(GatewayReason.REQUESTS_FULL, None, told, limit=str(WAITING))
+            why = "waiting for the log"
+            raise Refused(GatewayReason.REQUESTS_FULL, None, why, limit=str(WAITING))
         self._flood.count(str(account), PREVIEWS_A_SECOND)
 
-        def told(tried: Outcome) -> None:
+        def take(tried: Outcome) -> None:
             if isinstance(tried, Refused):
                 return tell(tried)
             answer = previewed(request, instrument, tried, self._accounts)
             self._waiting.append((tried.sequence, lambda: tell(answer)))
             self.release(self._released)
 
-        self._what_if(account, record, told)
+        self._what_if(account, record, take)
 
     def release(self, sequence: int) -> None:
         """Tell the answers that rest on nothing behind ``sequence``."""
@@ -97,7 +97,7 @@ def previewed(
     rows: list[Row] = list(EVENT.iter_unpack(tried.events))
     first, refused = rows[0], None
     if first[2] == EventKind.REJECTED:
-        text = order_text(request.order)
+        text = _text(request.order)
         refused = from_event(first, tried.stamp, text, instrument, None)
     trades = [] if refused or first[3] & EventFlag.DUPLICATE else [*_trades(rows, first[7])]
     executed = sum(lots for _, lots in trades)
@@ -124,7 +124,7 @@ def previewed(
     )
 
 
-def order_text(order: Enter | Replace) -> str:
+def _text(order: Enter | Replace) -> str:
     """Return the id under which an order or its replacement is answered."""
     return order.client_order_id if isinstance(order, Enter) else order.request_id
 
