@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from clients.errors import OutcomeUnknown, RequestRefused, ValueRefused
 from clients.requests import frames_of
 from clients.sync import Client
 from exchange.app import trial
+from exchange.app.requests import ListContract
 from exchange.messages import Limit, wire
 
 CODE = "H100Z26"
@@ -140,3 +142,20 @@ async def test_the_blocking_client_has_them_too(live: Live) -> None:
             assert client.cancel_after(60_000).due_ms
 
     await asyncio.to_thread(work)
+
+
+async def test_a_preview_of_a_combination_says_what_its_legs_leave(live: Live) -> None:
+    spread = "H100Z26-H100F27"
+    await live.market.operations.perform(ListContract(code=spread))
+    maker, taker = await live.client(1), await live.client(2)
+    await maker.enter(spread, "sell", 3, 5)
+    order = taker.build.enter(spread, "buy", 5, 6)
+    seen = await taker.preview(order)
+    assert (seen.executions, seen.leaves_quantity) == ([("0.005", "3")], "2")
+    before = await taker.query_account()
+    (outcome,) = await taker.send_batch([order])
+    assert isinstance(outcome, wire.Accepted)
+    after = await taker.query_account()
+    assert (seen.cash, seen.required, seen.free) == (after.cash, after.required, after.free)
+    assert Decimal(seen.cash_change) == Decimal(after.cash) - Decimal(before.cash) != 0
+    assert seen.required_before == before.required
