@@ -212,6 +212,7 @@ def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
         (["--clock", "virtual", "--bot", "none.py"], "no such file", 2),
         (["--clock", "virtual", "--bot", "json"], "has no bot", 2),
         (["--clock", "virtual", "--bot", "maker --what"], "unrecognized", 2),
+        (["--tape", "day.parquet"], "with --clock virtual", 2),
         (["--faults", "rain=5"], "rain", 2),
         (["--faults", "gap=5000"], "1000", 2),
         (["--fault", "gap", "--url", "http://127.0.0.1:9"], "no sandbox answers", 3),

@@ -47,8 +47,10 @@ def sandbox(
         Literal["drop", "delay", "duplicate", "gap"] | None,
         typer.Option(help="Demand a fault of the sandbox at --url, and end."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="With --fault: frames that meet it.")] = 1,
-    delay_ms: Annotated[int, typer.Option(min=0, help="How long a delay is.")] = 200,
+    count: Annotated[
+        int, typer.Option(min=1, max=10_000, help="With --fault: frames that meet it.")
+    ] = 1,
+    delay_ms: Annotated[int, typer.Option(min=0, max=60_000, help="How long a delay is.")] = 200,
     url: Annotated[str, typer.Option(help="A served sandbox.")] = f"http://localhost:{PORT}",
     as_json: Json = False,
 ) -> None:
@@ -64,6 +66,8 @@ def sandbox(
     if bool(bot) != (clock == "virtual"):
         fail("--clock virtual runs a --bot; any bot may connect to a sandbox that is served",
              Exit.USAGE)  # fmt: skip
+    if tape is not None and clock != "virtual":
+        fail("a --tape is played with --clock virtual", Exit.USAGE)
     rates = _rates(faults, delay_ms)
     with _folder(data, in_memory=clock == "virtual") as folder:
         if clock == "virtual":
