@@ -3,6 +3,7 @@
 The budget: fifteen seconds.
 """
 
+import asyncio
 import itertools
 import random
 from collections import Counter
@@ -23,6 +24,7 @@ from clients.events import Disconnected
 from clients.feed import AnyPublic
 from clients.feed import Feed as Copies
 from clients.marks import Missed
+from clients.sync import Client
 from exchange.gateway.session import Session
 from exchange.messages import COMMAND, Side, wire
 from exchange.messages.wire import encode_json
@@ -178,3 +180,20 @@ async def test_a_market_that_knows_less_is_joined_anew(tmp_path: Path) -> None:
         reader.read()
         reader.check()
         assert reader.copies.refused("unknown") == []
+
+
+async def test_the_blocking_client_shows_the_same(tmp_path: Path) -> None:
+    async with running(tmp_path) as house:
+        rest = order(1, Side.BUY, 2_640, 2, RICH)
+        house.venue.submit(0, COMMAND.pack(*astuple(rest)))
+        await house.venue.settle()
+
+        def look() -> None:
+            with Client(f"{house.url}/ws") as client:
+                assert client.queue(CODE) is None and client.top(CODE) is None
+                client.subscribe(*BOOKS)
+                assert client.queue(CODE) == ([(1, 2_640, 2)], [])
+                assert client.top(CODE) == ((2_640, 2, 1), None)
+                assert client.depth(CODE) == ([(2_640, 2)], [])
+
+        await asyncio.to_thread(look)
