@@ -52,7 +52,7 @@ def days(found: Mapping[str, Any]) -> list[DayLine]:
             back = found["parts"][day - 1] if paid_out and found["parts"] else 0
             lines.append(DayLine(day, unsettled, 0, 0, 0, back))
             continue
-        there, lost_s = seen["seller"] or seen["buyer"]
+        there, lost_s = seen["seller"] or seen["buyer"] or (0, 0)
         state = "disputed" if seen["disputed"] else "attested"
         lines.append(DayLine(day, state, there, lost_s, 0, 0))
     return lines
