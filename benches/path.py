@@ -262,8 +262,9 @@ class Peer:
         self.links = [await session.ws_connect(self._facts["ws"]) for _ in range(connections)]
         for link, key in zip(self.links, self._facts.get("keys", ()), strict=False):
             await link.send_str(logon(*key))
-            if '"type":"logged_on"' not in (answer := await link.receive_str()):
-                raise RuntimeError(f"the logon was refused: {answer}")
+            while '"type":"logged_on"' not in (answer := await link.receive_str()):
+                if '"type":"rejected"' in answer:  # else a heartbeat
+                    raise RuntimeError(f"the logon was refused: {answer}")
             self.traders.append(Trader(self._facts, len(self.traders)))
         if self.traders:
             await self.time([trader.opening() for trader in self.traders])

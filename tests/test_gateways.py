@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -254,6 +255,16 @@ async def test_a_switch_set_at_one_gateway_is_held_at_another_and_previews_work(
     assert second.of("cancelled") == []  # what was set at the first gateway was taken back here
     await second.say(op="cancel_after", request_id="d.6", timeout_ms=1_000)
     await second.until(lambda: {"d.0", "d.5"} <= set(second.of("cancelled")))
+
+
+async def test_a_port_that_another_market_serves_is_not_shared(
+    house: House, tmp_path: Path
+) -> None:
+    port = str(urlsplit(house.ready["http"]).port)
+    command = [*COMMAND, "serve", "--data", str(tmp_path), "--port", port, "--gateways", "1"]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert refused.returncode != 0 and "Address already in use" in refused.stderr
+    assert refused.stdout == "" or "ws" not in json.loads(refused.stdout.splitlines()[0])
 
 
 class _Gateway:

@@ -123,8 +123,12 @@ class Gateways:
         """Nothing: a gateway catches up before it lets clients in."""
 
     async def listen(self, host: str, port: int) -> int:
-        """Have all gateways serve one port; return it."""
-        with socket.socket() as held:  # so that a free one stays ours until they have it
+        """Have all gateways serve one port; return it. Raises OSError where another has it."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as alone:  # else another market's clients would come here
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind((host, port))
+        with socket.socket(family) as held:  # so that a free one stays ours until they have it
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind((host, port))
             self._address = host, held.getsockname()[1]
@@ -146,6 +150,7 @@ class Gateways:
     async def close(self) -> None:
         """Have every gateway close its connections, and log off what they did not."""
         self._closing = True
+        self._has_address.set()  # whoever still waits for it is to end
         self._tell_all(Close())
         deadline = time.monotonic() + END_SECONDS
         while self._lives and time.monotonic() < deadline:
