@@ -32,7 +32,7 @@ from exchange.clearing.transfers import Account, Book
 BATCHES: Final = (1, 100, 1_000, 8_000)
 ACCOUNTS: Final = 1_000
 PER_BATCH_SIZE: Final = {1: 400, 100: 20_000, 1_000: 100_000, 8_000: 160_000}
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 STAMP: Final = 1_800_000_000_000_000_000
 
 

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -128,6 +128,10 @@ class Trader:
     def lone(self) -> list[str]:
         """Orders that find nothing at their price."""
         return [self._enter(self._number, 0, "IOC") for _ in range(ONE_AT_A_TIME)]
+
+    def resting(self) -> str:
+        """An order that rests, and is a change of the book."""
+        return self._rest()
 
     def _rest(self) -> str:
         order = self._enter(self._number, self._sign * (2 + self._entered % LEVELS))
@@ -251,14 +255,16 @@ class Peer:
         self._answered = answered
         self.links: list[ClientWebSocketResponse] = []
         self.traders: list[Trader] = []
+        self.processes: list[int] = []  # whose CPU time counts; none: the server's
 
     async def connect(self, session: ClientSession, connections: int) -> None:
         """Connect; log on and fill the book if it is a market."""
         self.links = [await session.ws_connect(self._facts["ws"]) for _ in range(connections)]
         for link, key in zip(self.links, self._facts.get("keys", ()), strict=False):
             await link.send_str(logon(*key))
-            if '"type":"logged_on"' not in (answer := await link.receive_str()):
-                raise RuntimeError(f"the logon was refused: {answer}")
+            while '"type":"logged_on"' not in (answer := await link.receive_str()):
+                if '"type":"rejected"' in answer:  # else a heartbeat
+                    raise RuntimeError(f"the logon was refused: {answer}")
             self.traders.append(Trader(self._facts, len(self.traders)))
         if self.traders:
             await self.time([trader.opening() for trader in self.traders])
@@ -269,13 +275,25 @@ class Peer:
         found = await rate(self.links, requests, self._answered)
         return Timed(found, (self._cpu() - before) / sum(map(len, requests)))
 
+    async def timed(self, work: Awaitable[None], requests: int) -> Timed:
+        """Time what sends so many requests and waits for their answers."""
+        before, started = self._cpu(), time.perf_counter()
+        await work
+        seconds = time.perf_counter() - started
+        return Timed(requests / seconds, (self._cpu() - before) / requests)
+
     def _cpu(self) -> float:
         """CPU seconds of the server so far, where the system tells; else 0."""
-        try:
-            fields = Path(f"/proc/{self._facts['pid']}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        return sum(map(cpu_seconds, self.processes or [self._facts["pid"]]))
+
+
+def cpu_seconds(process: int) -> float:
+    """CPU seconds of a process so far, where the system tells; else 0."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / TICKS
 
 
 async def measure(

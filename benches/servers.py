@@ -1,11 +1,13 @@
-"""What benches/path.py talks to, each in a process of its own until its input closes.
+"""What benches/path.py and access.py talk to, each in a process of its own until its input closes.
 
-    python -m benches.servers echo
-    python -m benches.servers market DIR ACCOUNTS [thread|process]
+    python -m benches.servers echo [BYTES]
+    python -m benches.servers market DIR ACCOUNTS [thread|process] [GATEWAYS]
 
 ``market`` is the whole market as ``hourbook serve`` runs it, with accounts that can trade and
-with its clearing in a thread or in a process of its own;
-``echo`` answers every WebSocket message with itself and is otherwise as bare as aiohttp gets.
+with its clearing in a thread or in a process of its own; its sessions are served by picows too,
+where that is installed. ``echo`` answers every WebSocket message with itself, or with so many
+bytes, and what comes over ``/send`` goes out to all who are connected to ``/take``; otherwise it
+is as bare as aiohttp gets.
 Each prints one JSON line with its address and what its clients need.
 """
 
@@ -13,6 +15,7 @@ import asyncio
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
@@ -29,18 +32,46 @@ CASH_DOLLARS: Final = "1000000000"
 OPEN_ORDERS: Final = 100_000
 
 
-async def echo(request: web.Request) -> web.WebSocketResponse:
-    socket = web.WebSocketResponse(compress=False)
-    await socket.prepare(request)
-    async for message in socket:
-        if message.type is WSMsgType.TEXT:
-            await socket.send_str(message.data)
-    return socket
+class Echo:
+    """The bare server."""
+
+    def __init__(self, reply_bytes: int) -> None:
+        self._reply = "x" * reply_bytes
+        self._takers: list[web.WebSocketResponse] = []
+
+    async def echo(self, request: web.Request) -> web.WebSocketResponse:
+        socket = await self._open(request)
+        async for message in socket:
+            if message.type is WSMsgType.TEXT:
+                await socket.send_str(self._reply or message.data)
+        return socket
+
+    async def take(self, request: web.Request) -> web.WebSocketResponse:
+        socket = await self._open(request)
+        self._takers.append(socket)
+        async for _ in socket:
+            pass
+        return socket
+
+    async def send(self, request: web.Request) -> web.WebSocketResponse:
+        socket = await self._open(request)
+        async for message in socket:
+            data = message.data.encode()
+            for taker in self._takers:
+                await taker.send_frame(data, WSMsgType.TEXT)
+        return socket
+
+    async def _open(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(compress=False)
+        await socket.prepare(request)
+        return socket
 
 
-async def serve_echo() -> None:
-    app = web.Application()
-    app.router.add_get("/ws", echo)
+async def serve_echo(reply_bytes: int) -> None:
+    app, server = web.Application(), Echo(reply_bytes)
+    app.router.add_get("/ws", server.echo)
+    app.router.add_get("/take", server.take)
+    app.router.add_get("/send", server.send)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, HOST, 0).start()
@@ -50,9 +81,12 @@ async def serve_echo() -> None:
 
 
 async def serve_market(
-    directory: Path, accounts: int, clearing: Literal["thread", "process"] = "thread"
+    directory: Path,
+    accounts: int,
+    clearing: Literal["thread", "process"] = "thread",
+    gateways: int = 0,
 ) -> None:
-    settings = Settings(serve=Serve(clearing=clearing))
+    settings = Settings(serve=Serve(clearing=clearing, gateways=gateways))
     market = await Market.start(directory, settings=settings)
     calm_collector()
     short_turns()
@@ -71,7 +105,13 @@ async def serve_market(
     instrument = market.desk.instruments.by_id[0]
     dollars, mills = divmod(instrument.mark // instrument.tick_scale, 1000)
     price = f"{dollars}.{mills:03}"  # a tick is a mill
-    announce({"ws": addresses.ws, "keys": keys, "instrument": instrument.code, "price": price})
+    facts: dict[str, object] = {"ws": addresses.ws, "keys": keys}
+    facts |= {"instrument": instrument.code, "price": price}
+    if not gateways and find_spec("picows"):
+        from benches import picows_server  # noqa: PLC0415
+
+        facts["picows"] = await picows_server.serve(market.hub)
+    announce(facts)
     await until_input_closes()
     await market.stop()
 
@@ -86,8 +126,8 @@ async def until_input_closes() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1] == "echo":
-        asyncio.run(serve_echo())
+        asyncio.run(serve_echo(int(sys.argv[2]) if sys.argv[2:] else 0))
     else:
-        apart = sys.argv[4:] == ["process"]
-        place: Literal["thread", "process"] = "process" if apart else "thread"
-        asyncio.run(serve_market(Path(sys.argv[2]), int(sys.argv[3]), place))
+        place: Literal["thread", "process"] = "process" if "process" in sys.argv else "thread"
+        processes = int(sys.argv[5]) if sys.argv[5:] else 0
+        asyncio.run(serve_market(Path(sys.argv[2]), int(sys.argv[3]), place, processes))

@@ -10,38 +10,51 @@ the same ids. Every event is delivered once.
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias, TypeVar
 
 from clients.backoff import Backoff
-from clients.book import Book
+from clients.book import Book, QueueBook, TopBook
 from clients.decimals import Number, PriceScale
 from clients.errors import (
+    OutcomeUnknown,
     ProtocolError,
     RequestRefused,
 )
 from clients.events import EventStream
+from clients.feed import Feed
+from clients.keys import Key
 from clients.link import Link
-from clients.portfolio import Order
+from clients.portfolio import Margin, Order, margin_of
 from clients.requests import Requests
+from clients.rest import AsyncRest
 from clients.session import Session
+from clients.strip import Strip
 from clients.transport import Connect, Transport, websocket_url
+from exchange.messages.rest import StatementReport
 from exchange.messages.wire import (
     Accepted,
     AccountReport,
+    AnyCommand,
     AnyRequest,
     AnyResponse,
+    CancelAfter,
+    CancelAfterSet,
     Cancelled,
+    Enter,
     InstrumentData,
     Instruments,
     InstrumentState,
     ListInstruments,
     Orders,
     Position,
+    Preview,
+    Previewed,
     QueryAccount,
     QueryOrders,
     Reduced,
     Rejected,
+    Replace,
     Replaced,
     SelfTradeText,
     SideText,
@@ -68,6 +81,7 @@ MassCancelOutcome: TypeAlias = MassCancelled | Rejected
 KillOutcome: TypeAlias = Killed | Rejected
 QuoteOutcome: TypeAlias = Quoted | Rejected
 ProtectOutcome: TypeAlias = Protection | Rejected
+BatchOutcome: TypeAlias = AnyResponse | OutcomeUnknown
 
 CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 10.0
@@ -81,7 +95,7 @@ class AsyncClient:
     def __init__(
         self,
         url: str,
-        key_id: str = "",
+        key: Key | str = "",
         secret: str = "",
         *,
         msgpack: bool = False,
@@ -94,14 +108,16 @@ class AsyncClient:
         chance: Callable[[], float] = random.random,
         connect: Connect = Transport.open,
     ) -> None:
-        """``after`` is the ``position`` at which an earlier client of this account stopped: what
+        """``key`` is a ``Key``, or the id of one with ``secret``; none: public data only.
+
+        ``after`` is the ``position`` at which an earlier client of this account stopped: what
         came since is delivered first. ``grace_ms`` is how long the exchange waits for a
         reconnect before it cancels, with ``cancel_on_disconnect``, the session's orders.
         ``connect`` opens each connection: a WebSocket, unless a simulation brings its own.
         """
         self.url = websocket_url(url)
         self._session = Session(
-            key_id,
+            key,
             secret,
             started_ns=clock_ns(),
             cancel_on_disconnect=cancel_on_disconnect,
@@ -109,7 +125,8 @@ class AsyncClient:
             after=after,
         )
         self._build = Requests(self._session.feed, self._session.portfolio, self._session.next_id)
-        self._has_key = bool(key_id)
+        #: What is asked over HTTP: history, statements, keys. It connects when it is used.
+        self.rest = AsyncRest(url, self._session.key or "", clock_ns=clock_ns, chance=chance)
         self._link = Link(
             self.url,
             self._session,
@@ -158,9 +175,23 @@ class AsyncClient:
         """Net lots by instrument, as of the last report; flat instruments are absent."""
         return self._session.portfolio.positions
 
-    def book(self, instrument: str) -> Book:
-        """The local book, live while its ``depth`` channel is joined."""
-        return self._session.feed.book(instrument)
+    @property
+    def feed(self) -> Feed:
+        """All public data that was joined: books of each channel, statistics, prints."""
+        return self._session.feed
+
+    def book(self, instrument: str, cut: str = "") -> Book:
+        """The local book, live while its ``depth`` channel is joined; ``cut`` is the rest of that
+        channel's name, ``top10.100ms`` for one. ``queue`` and ``top`` are likewise."""
+        return self._session.feed.book(instrument, cut)
+
+    def queue(self, instrument: str, cut: str = "") -> QueueBook:
+        """Every order of the book at its rank, live while its ``queue`` channel is joined."""
+        return self._session.feed.queue(instrument, cut)
+
+    def top(self, instrument: str, cut: str = "") -> TopBook:
+        """The best level of each side, live while its ``top`` channel is joined."""
+        return self._session.feed.top(instrument, cut)
 
     def scale(self, instrument: str) -> PriceScale:
         """Ticks to and from text for a listed instrument. KeyError if it is not listed."""
@@ -173,6 +204,11 @@ class AsyncClient:
     def next_id(self) -> str:
         """A client order id or request id never used before."""
         return self._session.next_id()
+
+    @property
+    def build(self) -> Requests:
+        """Makes requests without sending them, for ``send_batch`` and ``preview``."""
+        return self._build
 
     def events(self) -> EventStream:
         """Everything that arrives from now on, in order: reports, public data, connections.
@@ -205,6 +241,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Disconnect for good; harmless to repeat. Streams end."""
         await self._link.close()
+        await self.rest.close()
 
     # --- requests ---
 
@@ -227,6 +264,7 @@ class AsyncClient:
         display_quantity: Number | None = None,
         reduce_only: bool = False,
         group_with: str | None = None,
+        valid_until_ms: int | None = None,
     ) -> EnterOutcome:
         """Enter a limit order, or without a price a market order.
 
@@ -238,8 +276,8 @@ class AsyncClient:
         ``stop_price`` makes it a stop: it waits for a trade at that price or through it.
         ``display_quantity`` makes it an iceberg, which shows that many lots at a time.
         ``reduce_only`` orders give way when there is less to reduce. With ``group_with``, another
-        order's id, a trade of one of the two cancels the other.
-        Raises ValueRefused, NotConnected, OutcomeUnknown.
+        order's id, a trade of one of the two cancels the other. After ``valid_until_ms`` the
+        exchange drops it: LATE. Raises ValueRefused, NotConnected, OutcomeUnknown.
         """
         request = self._build.enter(
             instrument,
@@ -258,6 +296,7 @@ class AsyncClient:
             display_quantity=display_quantity,
             reduce_only=reduce_only,
             group_with=group_with,
+            valid_until_ms=valid_until_ms,
         )
         answer = await self._link.ask(request)
         if isinstance(answer, Accepted | Rejected):
@@ -395,8 +434,33 @@ class AsyncClient:
             return answer
         raise _astray(request, answer)
 
+    async def send_batch(self, requests: Sequence[AnyCommand]) -> list[BatchOutcome]:
+        """Send many commands, made by ``build``, in as few frames as may be; the outcome of each.
+
+        A bad one spoils itself alone. OutcomeUnknown stands where no answer came: send that one
+        again. Raises NotConnected, TooMany, and ValueRefused if an id is pending otherwise.
+        """
+        return await self._link.ask_many(requests)
+
+    async def preview(self, order: Enter | Replace) -> Previewed:
+        """What an order made by ``build`` would do if it were sent now; nothing happens.
+
+        Raises RequestRefused, NotConnected, OutcomeUnknown.
+        """
+        request = Preview(request_id=self._session.next_id(), order=order)
+        return await self._query(request, Previewed)
+
+    async def cancel_after(self, timeout_ms: int) -> CancelAfterSet:
+        """Have the exchange cancel this session's orders unless this is called again in time;
+        0 takes that back. Raises as ``preview`` does.
+        """
+        request = CancelAfter(request_id=self._session.next_id(), timeout_ms=timeout_ms)
+        return await self._query(request, CancelAfterSet)
+
     async def subscribe(self, *channels: str) -> None:
-        """Join ``depth.CODE``, ``trades.CODE`` or ``state.CODE``. Raises RequestRefused."""
+        """Join public channels: ``top.CODE``, ``depth.CODE``, ``queue.CODE``, ``trades.CODE``,
+        ``state.CODE``, ``statistics.CODE``, ``settlements``, ``fixings``, ``factors``, and cuts of
+        them. Raises RequestRefused."""
         request = Subscribe(request_id=self._session.next_id(), channels=list(channels))
         await self._query(request, Subscribed)
 
@@ -418,10 +482,52 @@ class AsyncClient:
         request = ListInstruments(request_id=self._session.next_id())
         return await self._query(request, Instruments)
 
+    async def margin(self) -> Margin:
+        """The account's money: what it has, what its orders and positions hold, what is free."""
+        return margin_of(await self.query_account())
+
+    async def statement(self, date: int = 0) -> StatementReport:
+        """The statement of a business date (yyyymmdd), or of the account's whole life.
+
+        It comes over HTTP, as clearing has booked it. Raises as ``clients.rest`` does.
+        """
+        return await self.rest.statement(date)
+
+    async def enter_strip(
+        self,
+        strip: Strip,
+        side: SideText,
+        prices: Mapping[str, Number] | None = None,
+        *,
+        strip_id: str | None = None,
+        time_in_force: TimeInForceText | None = None,
+    ) -> dict[str, BatchOutcome]:
+        """Enter all months of a strip in one frame: an order of each leg's lots at its price in
+        ``prices``, at the market for one that is not named. The outcome of each, by instrument.
+
+        Called again with the same ``strip_id`` it is a retry: each order exists once.
+        Raises as ``send_batch`` does.
+        """
+        known = strip_id if strip_id is not None else self.next_id()
+        legs = [leg for leg in strip.legs if leg.lots]
+        orders = [
+            self._build.enter(
+                leg.instrument,
+                side,
+                leg.lots,
+                (prices or {}).get(leg.instrument),
+                client_order_id=f"{known}.{leg.instrument}",
+                time_in_force=time_in_force,
+            )
+            for leg in legs
+        ]
+        outcomes = await self.send_batch(orders)
+        return {leg.instrument: outcome for leg, outcome in zip(legs, outcomes, strict=True)}
+
     async def refresh(self) -> None:
         """Learn instruments and, with a key, positions and working orders from the exchange."""
         await self.query_instruments()
-        if self._has_key:
+        if self._session.key is not None:
             await self.query_account()
             await self.query_orders()
 

@@ -5,7 +5,7 @@
     ├── NotConnected         the client is closed or was never connected
     ├── ConnectionLost       the connection broke and the client has stopped trying
     ├── LogonRefused         the server refused the key, signature, nonce or session; has a reason
-    ├── RequestRefused       a subscription or a query was refused; has a reason
+    ├── RequestRefused       a subscription, a query or an HTTP request was refused; has a reason
     ├── TooMany              a named limit of the client is reached
     ├── OutcomeUnknown       no answer in time: the order may live; retry with the same id
     ├── ProtocolError        the server sent what this client cannot understand
@@ -46,11 +46,22 @@ class LogonRefused(HourbookError):
 
 
 class RequestRefused(HourbookError):
-    """The server refused a subscription or a query. ``reason`` is the reject reason's name."""
+    """The server refused a subscription, a query or an HTTP request. ``reason`` is the reject
+    reason's name, ``retryable`` says that the same may succeed later, after ``retry_after_ms``.
+    """
 
-    def __init__(self, reason: str, text: str = "") -> None:
+    def __init__(
+        self,
+        reason: str,
+        text: str = "",
+        *,
+        retryable: bool = False,
+        retry_after_ms: int | None = None,
+    ) -> None:
         super().__init__(f"request refused: {reason} {text}".rstrip())
         self.reason = reason
+        self.retryable = retryable
+        self.retry_after_ms = retry_after_ms
 
 
 class TooMany(HourbookError):

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from clients.errors import HourbookError, TooMany
+from clients.marks import Missed as Missed
 from exchange.messages.wire import AnyResponse
 
 EVENTS_MAX: Final = 65_536  # events that a stream holds for a reader that does not keep up
@@ -26,7 +27,7 @@ class Disconnected(msgspec.Struct, frozen=True):
     reason: str
 
 
-AnyEvent: TypeAlias = AnyResponse | Connected | Disconnected
+AnyEvent: TypeAlias = AnyResponse | Missed | Connected | Disconnected
 
 
 class EventStream:

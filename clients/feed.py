@@ -1,34 +1,61 @@
-"""The public side of a connection: channels joined, books kept, and what to send to repair them."""
+"""The public side of a connection: channels joined, local copies, and what repairs them."""
 
 from collections.abc import Callable, Iterable
+from typing import Final, TypeAlias, TypeVar
 
-from clients.book import Book, Step
+from clients.book import Book, QueueBook, TopBook
 from clients.decimals import PriceScale
 from clients.errors import ProtocolError
+from clients.local import BookState, Local, Step
+from clients.marks import AnyOnce, AnyPrint, Marked, Missed, channel_of
 from exchange.messages.wire import (
     AnyRequest,
+    ChannelMark,
     DepthDelta,
     DepthSnapshot,
+    FactorsPublished,
+    IndexFixing,
     InstrumentData,
     Instruments,
     InstrumentState,
+    InstrumentStatistics,
+    QueueDelta,
+    QueueSnapshot,
+    SettlementPrice,
     Subscribe,
     Subscribed,
+    TopOfBook,
     Unsubscribed,
 )
 
+AnyPicture: TypeAlias = (
+    DepthSnapshot | DepthDelta | QueueSnapshot | QueueDelta | TopOfBook | InstrumentStatistics
+)
+AnyPublic: TypeAlias = AnyPicture | AnyOnce | ChannelMark
+Told: TypeAlias = AnyPicture | AnyOnce | Missed
+_Copy = TypeVar("_Copy", Book, QueueBook, TopBook)
+_COPIED: Final = frozenset({"depth", "queue", "top"})  # channels that a copy follows
+
 
 class Feed:
-    """Instruments known, their last state, the channels joined, and a book per depth channel."""
+    """Instruments known, channels joined, a local copy per channel that shows a book, and the
+    last of what is told whole: states, statistics, settlement prices, fixings, factor tables."""
 
     def __init__(self, next_id: Callable[[], str]) -> None:
         self.instruments: dict[str, InstrumentData] = {}
         self.scales: dict[str, PriceScale] = {}
         self.states: dict[str, InstrumentState] = {}
-        self.books: dict[str, Book] = {}
+        self.statistics: dict[str, InstrumentStatistics] = {}
+        self.settlements: dict[str, SettlementPrice] = {}
+        self.fixings: dict[str, IndexFixing] = {}
+        self.factors: dict[tuple[str, str], FactorsPublished] = {}  # by grade and expiry
+        self.copies: dict[str, Local] = {}  # by channel
+        self.marks: dict[str, Marked] = {}  # by channel
         self.channels: set[str] = set()
+        self.sequence = 0  # up to which all that the channels said has come
         self._next_id = next_id
         self._repairing: set[str] = set()
+        self._asked: dict[str, Subscribe] = {}  # by the feed itself, by request id
 
     def adopt(self, answer: Instruments) -> None:
         """Take the exchange's list of instruments."""
@@ -37,48 +64,156 @@ class Feed:
             if data.code not in self.scales:
                 self.scales[data.code] = PriceScale(data.tick, data.decimals)
 
-    def book(self, instrument: str) -> Book:
-        """The book of a listed instrument, WAITING until its depth channel is joined."""
-        book = self.books.get(instrument)
-        if book is None:
+    def book(self, instrument: str, cut: str = "") -> Book:
+        """The book of a listed instrument, WAITING until its depth channel is joined. ``cut`` is
+        the rest of the channel's name, ``top10.100ms`` for one."""
+        return self._copy(Book, _channel("depth", instrument, cut), instrument)
+
+    def queue(self, instrument: str, cut: str = "") -> QueueBook:
+        """Every order of a listed instrument's book, likewise of its queue channel."""
+        return self._copy(QueueBook, _channel("queue", instrument, cut), instrument)
+
+    def top(self, instrument: str, cut: str = "") -> TopBook:
+        """The best levels of a listed instrument, likewise of its top channel."""
+        return self._copy(TopBook, _channel("top", instrument, cut), instrument)
+
+    def _copy(self, kind: type[_Copy], channel: str, instrument: str) -> _Copy:
+        copy = self.copies.get(channel)
+        if copy is None:
             if instrument not in self.scales:
-                raise ProtocolError(f"depth of {instrument}, which no list of instruments named")
-            book = self.books[instrument] = Book(instrument, self.scales[instrument])
-        return book
+                raise ProtocolError(f"{channel}, but no list of instruments named {instrument}")
+            copy = self.copies[channel] = kind(instrument, self.scales[instrument], channel)
+        if not isinstance(copy, kind):
+            raise ProtocolError(f"a message of another kind on {channel}")
+        return copy
 
     def joined(self, answer: Subscribed) -> None:
         """The exchange confirmed a subscription."""
+        self._asked.pop(answer.request_id, None)
         self.channels.update(answer.channels)
         self._repairing.difference_update(answer.channels)
+        for channel in answer.resumed:
+            if channel in self.copies:
+                self.copies[channel].resume()
 
     def left(self, answer: Unsubscribed) -> None:
         """The exchange confirmed that channels are left."""
         for channel in answer.channels:
             self.channels.discard(channel)
-            kind, _, code = channel.partition(".")
-            if kind == "depth" and code in self.books:
-                self.books[code].forget()
+            self.marks.pop(channel, None)
+            if channel in self.copies:
+                self.copies[channel].forget()
 
-    def depth(self, message: DepthSnapshot | DepthDelta) -> list[AnyRequest]:
-        """Take depth in; return what to send, which is nothing unless the book is broken.
-
-        Joining a channel again brings a snapshot in band.
+    def take(self, message: AnyPublic) -> tuple[Told | None, list[AnyRequest]]:
+        """Take public data in; return what to tell, and what to send, which is nothing unless a
+        copy is broken or a message missing: joining a channel again brings what is needed.
         """
-        channel = f"depth.{message.instrument}"
-        if self.book(message.instrument).apply(message) is not Step.REPAIR:
-            return []
+        if isinstance(message, ChannelMark):
+            return self._mark(message)
+        if isinstance(message, AnyOnce):
+            channel = channel_of(message)
+            if not self._marked(channel).take(message):
+                return None, []
+            self._keep(message)
+            return message, []
+        self.sequence = max(self.sequence, message.sequence)
+        if isinstance(message, InstrumentStatistics):
+            self.statistics[message.instrument] = message
+            return message, []
+        return message, self._show(message)
+
+    def _show(
+        self, message: DepthSnapshot | DepthDelta | QueueSnapshot | QueueDelta | TopOfBook
+    ) -> list[AnyRequest]:
+        code = message.instrument
+        channel = message.channel or f"depth.{code}"
+        if isinstance(message, DepthSnapshot | DepthDelta):
+            step = self._copy(Book, channel, code).apply(message)
+        elif isinstance(message, TopOfBook):
+            step = self._copy(TopBook, channel, code).apply(message)
+        else:
+            step = self._copy(QueueBook, channel, code).apply(message)
+        return self._repair(channel) if step is Step.REPAIR else []
+
+    def _mark(self, mark: ChannelMark) -> tuple[Missed | None, list[AnyRequest]]:
+        known = self._marked(mark.channel)
+        before = known.sequence
+        outcome = known.close(mark)
+        self.sequence = max(self.sequence, mark.sequence)
+        if isinstance(outcome, Missed):
+            return outcome, []
+        return None, [] if outcome else self._repair(mark.channel, before)
+
+    def _marked(self, channel: str) -> Marked:
+        found = self.marks.get(channel)
+        if found is None:
+            found = self.marks[channel] = Marked(channel)
+        return found
+
+    def _keep(self, message: AnyOnce) -> None:
+        if isinstance(message, InstrumentState):
+            self.states[message.instrument] = message
+        elif isinstance(message, AnyPrint):
+            self._print(message)
+
+    def _print(self, message: AnyPrint) -> None:
+        if isinstance(message, SettlementPrice):
+            self.settlements[message.instrument] = message
+        elif isinstance(message, FactorsPublished):
+            self.factors[message.grade, message.expiry] = message
+        else:
+            known = self.fixings.get(message.name)
+            if known is None or (known.date, known.revision) <= (message.date, message.revision):
+                self.fixings[message.name] = message
+
+    def _repair(self, channel: str, after: int | None = None) -> list[AnyRequest]:
         if channel in self._repairing:
             return []
         self._repairing.add(channel)
-        return [Subscribe(request_id=self._next_id(), channels=[channel])]
+        return self._subscribe([channel], after)
+
+    def _subscribe(self, channels: list[str], after: int | None) -> list[AnyRequest]:
+        request = Subscribe(request_id=self._next_id(), channels=channels, after=after)
+        self._asked[request.request_id] = request
+        return [request]
+
+    def refused(self, request_id: str | None) -> list[AnyRequest]:
+        """What to send once a subscription of the feed's own was rejected: one from the start, if
+        the exchange no longer knows where the channels stopped."""
+        request = self._asked.pop(request_id or "", None)
+        if request is None:
+            return []
+        self._repairing.difference_update(request.channels)
+        return [] if request.after is None else self._subscribe(request.channels, None)
 
     def lost(self) -> None:
-        """The connection is gone: no book is current."""
+        """The connection is gone: no copy is current."""
         self._repairing.clear()
-        for book in self.books.values():
-            book.forget()
+        self._asked.clear()
+        for copy in self.copies.values():
+            copy.pause()
 
     def rejoin(self, except_for: Iterable[str]) -> list[AnyRequest]:
-        """What to send on a new connection to be in the channels of the old one."""
+        """What to send on a new connection to go on in the channels of the old one.
+
+        A copy that was not live then has nothing to go on from: its channel begins anew.
+        """
         channels = sorted(self.channels.difference(except_for))
-        return [Subscribe(request_id=self._next_id(), channels=channels)] if channels else []
+        anew = [channel for channel in channels if self._begins_anew(channel)]
+        going_on = [channel for channel in channels if channel not in anew]
+        return [
+            request
+            for some, after in ((going_on, self.sequence or None), (anew, None))
+            if some
+            for request in self._subscribe(some, after)
+        ]
+
+    def _begins_anew(self, channel: str) -> bool:
+        if channel.partition(".")[0] not in _COPIED:
+            return False
+        copy = self.copies.get(channel)
+        return copy is None or copy.state is not BookState.PAUSED
+
+
+def _channel(kind: str, instrument: str, cut: str) -> str:
+    return f"{kind}.{instrument}.{cut}" if cut else f"{kind}.{instrument}"

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from clients.backoff import Backoff
@@ -15,9 +15,10 @@ from clients.errors import (
     ProtocolError,
 )
 from clients.events import AnyEvent, Connected, Disconnected, EventStream
+from clients.requests import frames_of
 from clients.session import Health, Key, Pending, Session, State
 from clients.transport import AnyTransport, Connect
-from exchange.messages.wire import AnyRequest, AnyResponse, LoggedOn, Ping
+from exchange.messages.wire import AnyCommand, AnyRequest, AnyResponse, LoggedOn, Ping
 
 WATCH_SECONDS: Final = 0.5  # how often the server's silence is judged
 
@@ -203,6 +204,37 @@ class Link:
             with contextlib.suppress(ConnectionLost):  # it is sent again on the next connection
                 await self._transport.send(request)
         return await self._wait(pending, future)
+
+    async def ask_many(self, requests: Sequence[AnyCommand]) -> list[AnyResponse | OutcomeUnknown]:
+        """Send commands in as few frames as may be; the answer of each, or that none came.
+
+        Raises NotConnected, TooMany, ValueRefused: then nothing was sent.
+        """
+        if self._failure is not None:
+            raise self._failure
+        asked: list[Pending] = []
+        try:
+            for request in requests:
+                asked.append(self._session.ask(request, self._clock_ns()))
+        except HourbookError:
+            self._session.drop(asked)
+            raise
+        loop = asyncio.get_running_loop()
+        futures = [self._answers.setdefault(one.key, loop.create_future()) for one in asked]
+        if self._transport is not None:
+            due = {one.key: request for one, request in zip(asked, requests, strict=True)
+                   if self._session.sends(one)}  # fmt: skip
+            with contextlib.suppress(ConnectionLost):  # sent again on the next connection
+                for frame in frames_of(due.values()):
+                    await self._transport.send(frame)
+        waits = (self._wait(*both) for both in zip(asked, futures, strict=True))
+        outcomes = await asyncio.gather(*waits, return_exceptions=True)
+        found: list[AnyResponse | OutcomeUnknown] = []
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, OutcomeUnknown):
+                raise outcome
+            found.append(outcome)
+        return found
 
     async def _wait(self, pending: Pending, future: asyncio.Future[AnyResponse]) -> AnyResponse:
         try:

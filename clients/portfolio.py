@@ -4,6 +4,8 @@
 reports after that sequence are then applied, earlier ones are known already. Quantities are lots.
 """
 
+from decimal import Decimal
+
 import msgspec
 
 from clients.decimals import read_quantity
@@ -46,6 +48,39 @@ class Order(msgspec.Struct, kw_only=True):
     def executed_quantity(self) -> int:
         """Lots traded so far."""
         return self.quantity - self.leaves_quantity
+
+
+class Margin(msgspec.Struct, frozen=True, kw_only=True):
+    """An account's money in dollars, as of ``sequence``.
+
+    ``required`` is the sum of the holds and of the loss since the last settlement, if there is one;
+    ``free`` = ``cash`` - ``required``. Below zero the account is in deficit: cancels and reducing
+    orders only.
+    """
+
+    sequence: int
+    cash: Decimal
+    required: Decimal
+    free: Decimal
+    holds: dict[str, Decimal]  # by instrument
+    unrealized: dict[str, Decimal]
+
+    @property
+    def in_deficit(self) -> bool:
+        """Whether more is required than there is."""
+        return self.free < 0
+
+
+def margin_of(answer: AccountReport) -> Margin:
+    """The figures of an answer."""
+    return Margin(
+        sequence=answer.sequence,
+        cash=Decimal(answer.cash),
+        required=Decimal(answer.required),
+        free=Decimal(answer.free),
+        holds={held.instrument: Decimal(held.hold) for held in answer.positions},
+        unrealized={held.instrument: Decimal(held.unrealized) for held in answer.positions},
+    )
 
 
 class Portfolio:

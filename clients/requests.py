@@ -5,7 +5,7 @@ anything is sent.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from clients.decimals import Number, checked_decimal, quantity_text
@@ -14,6 +14,8 @@ from clients.feed import Feed
 from clients.portfolio import Portfolio
 from exchange.messages import Limit
 from exchange.messages.wire import (
+    BATCH_REQUESTS,
+    AnyCommand,
     Cancel,
     Enter,
     Reduce,
@@ -21,6 +23,7 @@ from exchange.messages.wire import (
     SelfTradeText,
     SideText,
     TimeInForceText,
+    encode_json,
 )
 from exchange.messages.wire_mass import (
     Kill,
@@ -61,6 +64,7 @@ class Requests:
         display_quantity: Number | None = None,
         reduce_only: bool = False,
         group_with: str | None = None,
+        valid_until_ms: int | None = None,
     ) -> Enter:
         """A limit order, or a market order if there is no price; see ``AsyncClient.enter``."""
         return Enter(
@@ -81,6 +85,7 @@ class Requests:
             display_quantity=None if display_quantity is None else quantity_text(display_quantity),
             reduce_only=reduce_only,
             group_with=group_with,
+            valid_until_ms=valid_until_ms,
         )
 
     def cancel(
@@ -123,6 +128,7 @@ class Requests:
         order_id: str | None = None,
         post_only: bool = False,
         request_id: str | None = None,
+        valid_until_ms: int | None = None,
     ) -> Replace:
         """Give an order a new price and a new total quantity, executed lots included.
 
@@ -138,6 +144,7 @@ class Requests:
             order_id=order_id,
             client_order_id=client_order_id,
             post_only=post_only,
+            valid_until_ms=valid_until_ms,
         )
 
     def mass_cancel(
@@ -221,3 +228,18 @@ class Requests:
         if isinstance(price, int):
             raise ValueRefused(f"{price} ticks: the tick of {instrument or 'the order'} is unknown")
         return f"{checked_decimal(price, 'price'):f}"
+
+
+def frames_of(requests: Iterable[AnyCommand]) -> Iterator[list[AnyCommand]]:
+    """Yield commands as the exchange takes them in one frame each, in their order."""
+    frame: list[AnyCommand] = []
+    size = 2
+    for request in requests:
+        more = len(encode_json(request)) + 1  # MessagePack is never longer
+        if frame and (len(frame) == BATCH_REQUESTS or size + more > Limit.FRAME_BYTES):
+            yield frame
+            frame, size = [], 2
+        frame.append(request)
+        size += more
+    if frame:
+        yield frame

@@ -8,14 +8,16 @@ position, so the exchange first sends what was missed, and then every command th
 waits for is sent again under its old id, which the exchange answers once.
 """
 
-import hmac
 from enum import Enum
 from typing import Final, TypeAlias
 
 import msgspec
 
 from clients.errors import LogonRefused, NotConnected, TooMany, ValueRefused
-from clients.feed import Feed
+from clients.feed import AnyPublic, Feed
+from clients.keys import Key as ApiKey
+from clients.keys import key_of as api_key_of
+from clients.marks import Missed
 from clients.portfolio import Portfolio
 from exchange.messages import Reason
 from exchange.messages.wire import (
@@ -24,19 +26,17 @@ from exchange.messages.wire import (
     AccountReport,
     AnyRequest,
     AnyResponse,
+    CancelAfterSet,
     Cancelled,
     CashMoved,
     Corrected,
     Deficit,
-    DepthDelta,
-    DepthSnapshot,
     Dormant,
     Elected,
     Enter,
     Execution,
     Heartbeat,
     Instruments,
-    InstrumentState,
     LegTraded,
     ListInstruments,
     LoggedOn,
@@ -44,6 +44,7 @@ from exchange.messages.wire import (
     Orders,
     Ping,
     Position,
+    Previewed,
     Reduced,
     Refilled,
     Rejected,
@@ -131,7 +132,7 @@ class Pending(msgspec.Struct, eq=False):
 class Received(msgspec.Struct, frozen=True):
     """What one message led to: an event to deliver, a request answered, requests to send."""
 
-    event: AnyResponse | None = None
+    event: AnyResponse | Missed | None = None
     answered: Key | None = None
     send: list[AnyRequest] = []
 
@@ -141,7 +142,7 @@ class Session:
 
     def __init__(
         self,
-        key_id: str = "",
+        key: ApiKey | str = "",
         secret: str = "",
         *,
         started_ns: int,
@@ -156,10 +157,9 @@ class Session:
         self.portfolio = Portfolio()
         self.feed = Feed(self.next_id)
         self.pending: dict[Key, Pending] = {}
-        self._key_id, self._secret = key_id, secret
+        self.key = api_key_of(key, secret)
         self._cancel_on_disconnect, self._grace_ms = cancel_on_disconnect, grace_ms
         self._prefix, self._ids = f"{started_ns:x}", 0
-        self._nonce = 0
         self._connection = 0  # the number of the present one
         self._heard_ns = self._pinged_ns = started_ns
         self._beat_ns = HEARTBEAT_MS * 1_000_000
@@ -176,9 +176,9 @@ class Session:
         """A transport is up. Return what to send first."""
         self._connection += 1
         self._heard_ns = self._pinged_ns = now_ns
-        if self._key_id:
+        if self.key is not None:
             self.state = State.LOGGING_ON
-            return [self._logon(now_ns)]
+            return [self._logon(self.key, now_ns)]
         self.state = State.READY
         return self._resume()
 
@@ -199,15 +199,15 @@ class Session:
             return Health.QUIET
         return Health.ALIVE
 
-    def _logon(self, now_ns: int) -> Logon:
-        self._nonce = max(self._nonce + 1, now_ns)
+    def _logon(self, key: ApiKey, now_ns: int) -> Logon:
+        nonce = key.next_nonce(now_ns)
         timestamp_ms = now_ns // 1_000_000
-        text = signed_text(timestamp_ms, self._nonce, self._key_id, self.session_id)
+        text = signed_text(timestamp_ms, nonce, key.key_id, self.session_id)
         return Logon(
-            key_id=self._key_id,
+            key_id=key.key_id,
             timestamp_ms=timestamp_ms,
-            nonce=self._nonce,
-            signature=hmac.new(self._secret.encode(), text, "sha256").hexdigest(),
+            nonce=nonce,
+            signature=key.sign(text),
             cancel_on_disconnect=self._cancel_on_disconnect,
             grace_ms=self._grace_ms,
             resume_session=self.session_id,
@@ -243,6 +243,12 @@ class Session:
         pending = self.pending[key] = Pending(key, request, now_ns)
         return pending
 
+    def drop(self, asked: list[Pending]) -> None:
+        """Forget those that were never sent."""
+        for one in asked:
+            if not one.connection:
+                self.pending.pop(one.key, None)
+
     def sends(self, pending: Pending) -> bool:
         """Whether a request is to be sent now: somebody waits for it, and it is not under way.
 
@@ -263,8 +269,9 @@ class Session:
             return self._report(message)
         if isinstance(message, Rejected):
             return self._rejected(message, now_ns)
-        if isinstance(message, DepthSnapshot | DepthDelta):
-            return Received(message, send=self.feed.depth(message))
+        if isinstance(message, AnyPublic):
+            event, send = self.feed.take(message)
+            return Received(event, send=send)
         if isinstance(message, LoggedOn):
             return self._logged_on(message)
         if isinstance(message, Heartbeat):
@@ -272,11 +279,12 @@ class Session:
             # the logon is done it may be ahead of the reports that were missed.
             if self.state is State.READY and message.sequence:
                 self._advance(message.epoch, message.sequence, 0)
+            self.feed.sequence = max(self.feed.sequence, message.sequence)
             return Received()
+        if isinstance(message, Previewed | CancelAfterSet):
+            return Received(answered=self._settle(("request", message.request_id)))
         if isinstance(message, _ANSWERS):
             return self._answer(message)
-        if isinstance(message, InstrumentState):
-            self.feed.states[message.instrument] = message
         return Received(message)
 
     def _logged_on(self, message: LoggedOn) -> Received:
@@ -314,7 +322,7 @@ class Session:
             key = ("request", message.request_id)
         elif message.client_order_id is not None:
             key = ("order", message.client_order_id)
-        return Received(message, self._settle(key))
+        return Received(message, self._settle(key), self.feed.refused(message.request_id))
 
     def _is_about_logon(self, message: Rejected) -> bool:
         if message.op is not None or self.state is not State.LOGGING_ON:
@@ -326,9 +334,9 @@ class Session:
         return not is_named and not is_new
 
     def _logon_refused(self, message: Rejected, now_ns: int) -> Received:
-        if message.number == Reason.SESSION_UNKNOWN and self.session_id:
+        if message.number == Reason.SESSION_UNKNOWN and self.session_id and self.key is not None:
             self.session_id = 0  # it ended meanwhile: open a new one
-            return Received(send=[self._logon(now_ns)])
+            return Received(send=[self._logon(self.key, now_ns)])
         again = message.retryable or message.number in LOGON_AGAIN
         raise LogonRefused(message.name, message.detail or "", retryable=again)
 

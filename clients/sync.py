@@ -9,7 +9,6 @@ Every call waits for its answer and raises what the async one raises. What ``ord
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Callable, Coroutine, Iterator
 from copy import deepcopy
 from functools import wraps
@@ -17,12 +16,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from clients.aio import AsyncClient
 from clients.book import BookState
-from clients.errors import NotConnected
 from clients.events import AnyEvent, EventStream
+from clients.keys import Key
+from clients.loop import LoopThread
 from clients.portfolio import Order
+from clients.requests import Requests
 from exchange.messages.wire import InstrumentData, InstrumentState, Position
 
 Levels = list[tuple[int, int]]  # (price_ticks, lots), best first
+Orders = list[tuple[int, int, int]]  # (rank, price_ticks, lots), first to trade first
+Best = tuple[int, int, int] | None  # (price_ticks, lots, orders)
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -50,25 +53,29 @@ class Client:
     kill = _blocking(AsyncClient.kill)
     quote = _blocking(AsyncClient.quote)
     protect = _blocking(AsyncClient.protect)
+    send_batch = _blocking(AsyncClient.send_batch)
+    preview = _blocking(AsyncClient.preview)
+    cancel_after = _blocking(AsyncClient.cancel_after)
     subscribe = _blocking(AsyncClient.subscribe)
     unsubscribe = _blocking(AsyncClient.unsubscribe)
     query_account = _blocking(AsyncClient.query_account)
     query_orders = _blocking(AsyncClient.query_orders)
     query_instruments = _blocking(AsyncClient.query_instruments)
     refresh = _blocking(AsyncClient.refresh)
+    margin = _blocking(AsyncClient.margin)
+    statement = _blocking(AsyncClient.statement)
+    enter_strip = _blocking(AsyncClient.enter_strip)
 
-    def __init__(self, url: str, key_id: str = "", secret: str = "", **options: Any) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="hourbook", daemon=True)
-        self._thread.start()
+    def __init__(self, url: str, key: Key | str = "", secret: str = "", **options: Any) -> None:
+        self._loop = LoopThread()
 
         async def make() -> AsyncClient:
-            return AsyncClient(url, key_id, secret, **options)
+            return AsyncClient(url, key, secret, **options)
 
         try:
             self.asynchronous = self.wait(make())
         except BaseException:
-            self._stop()
+            self._loop.stop()
             raise
 
     def __enter__(self) -> "Client":
@@ -80,29 +87,26 @@ class Client:
 
     def wait(self, work: Coroutine[Any, Any, _R]) -> _R:
         """Run a coroutine in the client's loop and wait for its end."""
-        if not self._thread.is_alive():
-            work.close()
-            raise NotConnected("the client is closed")
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return self._loop.wait(work)
 
     def connect(self) -> None:
         """Connect and log on; raises as ``AsyncClient.connect``, and is then closed."""
         try:
             self.wait(self.asynchronous.connect())
         except BaseException:
-            self._stop()
+            self._loop.stop()
             raise
 
     def close(self) -> None:
         """Disconnect for good; harmless to repeat."""
-        if self._thread.is_alive():
+        if self._loop.is_running:
             self.wait(self.asynchronous.close())
-            self._stop()
+            self._loop.stop()
 
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    @property
+    def build(self) -> Requests:
+        """Makes requests without sending them, for ``send_batch`` and ``preview``."""
+        return self.asynchronous.build
 
     @property
     def position(self) -> Position | None:
@@ -140,6 +144,26 @@ class Client:
 
         return self._read(read)
 
+    def queue(self, instrument: str, count: int | None = None) -> tuple[Orders, Orders] | None:
+        """The first bids and asks of the local queue as (rank, price_ticks, lots); None if it is
+        not live now."""
+
+        def read(client: AsyncClient) -> tuple[Orders, Orders] | None:
+            queue = client.queue(instrument)
+            return (queue.bids(count), queue.asks(count)) if queue.is_live else None
+
+        return self._read(read)
+
+    def top(self, instrument: str) -> tuple[Best, Best] | None:
+        """The best bid and ask as (price_ticks, lots, orders), None of an empty side; None if the
+        local copy is not live now."""
+
+        def read(client: AsyncClient) -> tuple[Best, Best] | None:
+            top = client.top(instrument)
+            return (top.bid, top.ask) if top.is_live else None
+
+        return self._read(read)
+
     @contextlib.contextmanager
     def events(self) -> Iterator["Events"]:
         """Everything that arrives while the block runs."""
@@ -147,7 +171,7 @@ class Client:
         try:
             yield Events(self, stream)
         finally:
-            if self._thread.is_alive():
+            if self._loop.is_running:
                 self._read(lambda _: stream.close())
 
     def _read(self, look: Callable[[AsyncClient], _R]) -> _R:

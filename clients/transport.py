@@ -11,6 +11,7 @@ from clients.errors import ConnectionLost, ProtocolError, ValueRefused
 from exchange.messages.wire import (
     JSON_PROTOCOL,
     MSGPACK_PROTOCOL,
+    AnyCommand,
     AnyRequest,
     AnyResponse,
     encode_json,
@@ -39,6 +40,12 @@ def websocket_url(url: str) -> str:
         raise ValueRefused(f"{url!r} is not an address like ws://localhost:8000/ws")
     path = parts.path if parts.path not in ("", "/") else "/ws"
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
+
+
+def http_url(url: str) -> str:
+    """Where the market of any of its addresses answers HTTP: ``http://host:port``."""
+    parts = urlsplit(websocket_url(url))
+    return urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, "", "", ""))
 
 
 def read_frame(data: str | bytes) -> list[AnyResponse]:
@@ -71,8 +78,8 @@ def _read_known(data: str | bytes) -> list[AnyResponse]:
 class AnyTransport(Protocol):
     """What a link needs of an open connection, whatever carries it."""
 
-    async def send(self, request: AnyRequest) -> None:
-        """Send one request. ConnectionLost if the connection is gone."""
+    async def send(self, request: AnyRequest | list[AnyCommand]) -> None:
+        """Send one frame: a request, or many. ConnectionLost if the connection is gone."""
 
     def frames(self) -> AsyncIterator[list[AnyResponse]]:
         """Each frame's messages until the connection ends. ProtocolError for a bad frame."""
@@ -119,8 +126,8 @@ class Transport:
             raise
         return cls(http, socket)
 
-    async def send(self, request: AnyRequest) -> None:
-        """Send one request. ConnectionLost if the connection is gone."""
+    async def send(self, request: AnyRequest | list[AnyCommand]) -> None:
+        """Send one frame: a request, or many. ConnectionLost if the connection is gone."""
         try:
             if self._socket.protocol == MSGPACK_PROTOCOL:
                 await self._socket.send_bytes(encode_msgpack(request))

@@ -265,6 +265,11 @@ class Sequencer:
         return self._next_sequence - 1
 
     @property
+    def stamp(self) -> int:
+        """The stamp of the last batch, nanoseconds since the epoch."""
+        return self._stamp
+
+    @property
     def stalled_seconds(self) -> float:
         """How long the sync under way has taken; 0 if there is none."""
         if self._syncing is None:

@@ -56,10 +56,14 @@ class House:
     def send(self, *commands: Command, texts: list[tuple[int, str]] | None = None) -> bytes:
         """One batch; AssertionError if the engine refuses any of it."""
         events = self.market.apply(*commands, texts=texts or [])
-        self.clearing.apply(self.market.frames[-1:])
+        self.book()
         for row in EVENT.iter_unpack(events):
             assert row[2] != EventKind.REJECTED, f"rejected {row[4]}: {commands}"
         return events
+
+    def book(self) -> None:
+        """Have clearing book the newest batch."""
+        self.clearing.apply(self.market.frames[-1:])
 
     def reopen(self) -> None:
         """Close the store and open it again: nothing that clearing knows was in memory alone."""
@@ -106,7 +110,7 @@ class House:
         """Try every due once; one that the engine refuses stays open."""
         for due in self.dues():
             self.market.apply(wishes.due(due).command)
-            self.clearing.apply(self.market.frames[-1:])
+            self.book()
 
     def open(self, account: int, member: int, kind: int, deposit: int) -> None:
         """Open an account and pay it in."""

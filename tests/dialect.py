@@ -15,6 +15,7 @@ import aiohttp
 from exchange.app import Addresses, Market
 from exchange.app.requests import Deposit
 from exchange.app.settings import Serve, Settings
+from exchange.gateway.archive import CandleRow
 from exchange.gateway.auth import create_key
 from exchange.messages.access import Scope
 
@@ -112,6 +113,11 @@ class Venue:
                 yield cls(market, await market.listen("127.0.0.1", 0), exits, trusted)
         finally:
             await market.stop()
+
+
+async def no_candles(*asked: Any) -> tuple[list[CandleRow], int | None]:
+    """What a market has booked in which nobody trades."""
+    return [], None
 
 
 def signature(key_id: str, secret: str, now_ms: int, nonce: str = "n") -> dict[str, Any]:

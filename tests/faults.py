@@ -72,6 +72,8 @@ FAULTS: Final[dict[str, str | tuple[str, ...]]] = {
         "test_cycles::test_a_cycle_killed_after_any_step_is_finished_once",
         "test_cycles::test_a_market_killed_anywhere_pays_its_cycle_once",
         "test_settlement::test_a_transaction_cut_anywhere_leaves_all_or_nothing",
+        "test_apart::test_a_process_killed_at_every_batch_books_each_once",
+        "test_apart_served::test_five_dates_and_a_default_killed_at_every_step",
     ),
     "F36": (
         "test_app::test_the_day_is_settled_once_and_the_next_one_opens",
@@ -80,6 +82,7 @@ FAULTS: Final[dict[str, str | tuple[str, ...]]] = {
     "F37": (
         "test_defaults::test_a_default_from_the_declaration_to_the_last_cent",
         "test_defaults::test_whatever_the_loss_its_layers_are_the_loss",
+        "test_apart::test_a_process_killed_at_every_batch_books_each_once",
     ),
     "F38": (
         "test_settlement::test_a_trade_busted_after_a_cycle_leaves_its_entries_and_nothing_else",

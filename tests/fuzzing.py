@@ -2,8 +2,9 @@
 
     python tests/fuzzing.py [-max_total_time=60] [-runs=N] [-seed=N] [CORPUS]
 
-The first byte chooses the codec. Whatever comes, a request is read or refused by name; what is read
-holds under a reading of its own, and reads the same in the other codec; a record has its 64 bytes.
+The first byte chooses the codec. Whatever comes, a request, or each of a batch, is read or refused
+by name; what is read holds under a reading of its own, and reads the same in the other codec; a
+record has its 64 bytes.
 libFuzzer keeps what reaches new code in CORPUS, and writes an input that fails to crash-*.
 """
 
@@ -16,14 +17,18 @@ import atheris
 import msgspec
 
 # first, since what is loaded already cannot be instrumented
-with atheris.instrument_imports(include=["exchange.gateway.decode", "contracts.decimal_text"]):
-    from exchange.gateway import decode
+with atheris.instrument_imports(
+    include=["exchange.gateway.decode", "exchange.gateway.batches", "contracts.decimal_text"]
+):
+    from exchange.gateway import batches, decode
 
 from venue import CODE, enter, listing
 
 from exchange.marketdata.instruments import Instruments
 from exchange.messages import COMMAND, COMMAND_BYTES, EVENT_FIELDS, EventKind, Reason, wire
+from exchange.messages.access import GatewayReason
 
+REASONS: Final = frozenset([*Reason, *GatewayReason])
 LISTED: Final = {
     "kind": EventKind.INSTRUMENT_LISTED, "price": 2_500_000, "quantity": 744, "leaves": 1_000,
     "reason": 1, "order_id": 1, "a": 2_000, "b": 3_000,
@@ -48,6 +53,14 @@ def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def whole(value: Any, fields: Any) -> Any:
+    """What was read, as far as it was said: an encoder leaves out what is as by default."""
+    if not isinstance(value, wire.Request):
+        return msgspec.to_builtins(value)
+    said = {name: whole(getattr(value, name), fields[name]) for name in fields.keys() - {"op"}}
+    return said | {"op": value.__struct_config__.tag}
+
+
 def read(data: bytes) -> wire.AnyRequest:
     """Read a frame, and hold it against other readings. Raises Refused."""
     if data[0] & 1:
@@ -58,8 +71,8 @@ def read(data: bytes) -> wire.AnyRequest:
         text = data[1:].decode("utf-8", "surrogatepass")
         request = decode.read_json(text)
         fields = json.loads(text, object_pairs_hook=distinct)
-        told = msgspec.to_builtins(request)
-        assert {name: told[name] for name in fields} == fields, "another request than was sent"
+        told = whole(request, fields)
+        assert told == fields, "another request than was sent"
     try:
         packed = msgspec.msgpack.encode(request)
     except OverflowError:  # JSON alone can say so large a number
@@ -82,14 +95,27 @@ def record(request: wire.AnyRequest) -> bytes | None:
     return None
 
 
+def batch(data: bytes) -> None:
+    """A frame of many: each is what it is alone. Raises Refused, of the whole or of one."""
+    frame = data[1:] if data[0] & 1 else data[1:].decode("utf-8", "surrogatepass")
+    found = batches.read_batch(frame)
+    assert 0 < len(found) <= wire.BATCH_REQUESTS
+    for item in found:
+        if isinstance(item, decode.Refused):
+            raise item
+    assert [msgspec.convert(msgspec.to_builtins(item), wire.AnyRequest) for item in found] == found
+
+
 def one(data: bytes) -> None:
     """One input."""
     if not data:
         return
     try:
+        if batches.is_batch(data[1:] if data[0] & 1 else data[1:].decode("utf-8", "replace")):
+            return batch(data)
         made = record(read(data))
     except decode.Refused as refused:
-        assert refused.reason in Reason and all(map(str.isascii, refused.seen.values()))
+        assert refused.reason in REASONS and all(map(str.isascii, refused.seen.values()))
         return
     except UnicodeDecodeError:  # the socket closes on text that is no UTF-8
         assert not data[0] & 1
@@ -106,6 +132,9 @@ def seeds() -> list[bytes]:
         {"op": "replace", "request_id": "r", "order_id": "7", "price": "2.6", "quantity": "1"},
         {"op": "logon", "key_id": "k", "timestamp_ms": 1, "nonce": 1, "signature": "00"},
         {"op": "subscribe", "request_id": "r", "channels": ["depth.H100Z26"]},
+        {"op": "cancel_after", "request_id": "r", "timeout_ms": 1000},
+        {"op": "preview", "request_id": "r", "order": enter("p", post_only=False)},
+        [enter("a"), {"op": "cancel", "request_id": "r", "client_order_id": "a"}],
     ]  # fmt: skip
     texts = [b"\0" + json.dumps(request).encode() for request in requests]
     return texts + [b"\1" + msgspec.msgpack.encode(request) for request in requests]

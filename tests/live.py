@@ -35,7 +35,8 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None
 
 
 class Cable:
-    """A TCP relay to the market. ``cut`` breaks every connection; ``hush`` swallows answers."""
+    """A TCP relay to the market. ``cut`` breaks every connection, ``cut_after`` in the middle of
+    what is under way; while ``silent`` it swallows answers."""
 
     def __init__(self, port: int) -> None:
         self.port = port  # of the market; one that restarted has another
@@ -44,6 +45,7 @@ class Cable:
         self._server: asyncio.Server | None = None
         self.silent = False  # answers are swallowed, requests pass
         self.connections = 0
+        self._left: int | None = None  # bytes that still pass, both ways
 
     async def open(self) -> str:
         """Start relaying; return the address to connect to."""
@@ -65,9 +67,26 @@ class Cable:
     ) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65_536):
-                if not (self.silent and is_answer):
+                if self.silent and is_answer:
+                    continue
+                if self._left is None:
                     sink.write(data)
+                    continue
+                sink.write(data[: self._left])
+                self._left -= len(data)
+                if self._left <= 0:
+                    self._end()
         sink.close()
+
+    def cut_after(self, size: int) -> None:
+        """Let so many bytes more through, both ways together, then end every connection."""
+        self._left = size
+
+    def _end(self) -> None:
+        self._left = None
+        for writer in self._writers:
+            writer.close()
+        self._writers.clear()
 
     def cut(self) -> None:
         """Break every connection at once, both ways, whatever is under way."""

@@ -24,6 +24,8 @@ REQUESTS: Final[list[dict[str, Any]]] = [
     {"op": "unsubscribe", "request_id": "s", "channels": [f"depth.{CODE}"]},
     {"op": "account", "request_id": "q"},
     {"op": "heartbeat"},
+    {"op": "cancel_after", "request_id": "r", "timeout_ms": 5000},
+    {"op": "preview", "request_id": "r", "order": enter("p")},
     {"op": "logon", "key_id": "k", "timestamp_ms": 1, "nonce": 1, "signature": "s",
      "after": [1, 2, 3], "grace_ms": 1, "resume_session": 1, "cancel_on_disconnect": True},
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Engine as AnyEngine
 from exchange.journal.segments import Journal
 from exchange.journal.storage import LocalFile, LocalStorage, Storage
-from exchange.journal.tape import START, Position, Released, Tape
+from exchange.journal.tape import START, Position, Reel, Released
 from exchange.messages import (
     COMMAND,
     EVENT,
@@ -177,7 +177,7 @@ def events_of(released: Released) -> list[dict[str, int]]:
     return [dict(zip(EVENT_FIELDS, row, strict=True)) for row in rows]
 
 
-def everything(tape: Tape, after: Position = START) -> bytes:
+def everything(tape: Reel, after: Position = START) -> bytes:
     return b"".join(released.events for released in tape.read(*after))
 
 

@@ -31,6 +31,7 @@ from venue import CODE, RICH, Venue, enter, reject
 
 from exchange.app import Market, admin, requests
 from exchange.app.logs import JsonLines
+from exchange.app.market import Within
 from exchange.app.settings import Serve, Settings
 from exchange.app.wishes import RequestRefused
 from exchange.cli import app
@@ -119,13 +120,14 @@ async def test_operators_requests_by_scope_b12(
     opened = await Market.start(tmp_path)
     try:
         key = access.Key("k", 0, scope)
+        perform = Within(opened).perform
         for request, may in ((requests.State(), settles), (HALT, halts)):
             body = msgspec.json.encode(request)
             if may:
-                assert (await admin.answer_signed(body, opened.operations, key)).ok
+                assert (await admin.answer_signed(body, perform, key)).ok
                 continue
             with pytest.raises(Refused) as refused:
-                await admin.answer_signed(body, opened.operations, key)
+                await admin.answer_signed(body, perform, key)
             assert refused.value.reason is Reason.SCOPE
     finally:
         await opened.stop()

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from benches import contracts, core, end_of_day, journal, ledger, path, questions, replay, rivals
+from benches import (
+    access,
+    batches,
+    contracts,
+    core,
+    end_of_day,
+    feed,
+    journal,
+    ledger,
+    path,
+    questions,
+    replay,
+    rivals,
+)
 from benches.core import Subject, floor_table, flow_rows, given_subjects, own_subjects
 from benches.memory import measure
 from benches.rows import Row, publish, row
@@ -112,7 +125,7 @@ def test_the_ledger_writes_what_raw_sqlite_writes(tmp_path: Path) -> None:
 
 def test_a_day_ends_and_clearing_agrees_with_the_engine(tmp_path: Path) -> None:
     rows = list(end_of_day.rows(20, 6, tmp_path))
-    assert [one.unit for one in rows] == ["MiB peak", *["positions/s"] * 5, "MiB peak"]
+    assert [one.unit for one in rows] == [*["MiB peak"] * 3, *["positions/s"] * 5]
 
 
 def test_questions_are_compared_with_the_replay() -> None:
@@ -147,3 +160,37 @@ def test_every_ratio_says_to_what(tmp_path: Path) -> None:
     (subject,) = own_subjects(tmp_path, ["single"], 300)
     rows: list[Row] = [one for one in flow_rows(subject, 1, None, count_instructions=False)]
     assert all((one.ratio is None) == (one.ratio_to is None) for one in rows)
+
+
+def test_batches_send_the_same_three_ways() -> None:
+    requests = [f"r{number}" for number in range(120)]
+    single, pipelined, frames = (batches.frames_of(requests, way) for way in batches.WAYS)
+    assert single == [[request] for request in requests]
+    assert [len(turn) for turn in pipelined] == [50, 50, 20]
+    assert [turn[0] for turn in frames] == [f"[{','.join(turn)}]" for turn in pipelined]
+
+
+def test_batches_print_what_they_compare(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "CONNECTIONS", (1,))
+    rows = list(batches.batch_rows(200, 1))
+    names = [one.name for one in rows if not one.name.endswith(".cpu")]
+    assert names == [f"batches.1.{way}" for way in batches.WAYS]
+    assert all(one.value > 0 for one in rows if not one.name.endswith(".cpu"))
+
+
+def test_access_compares_with_its_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"GATEWAYS": (1,), "REQUESTS": 160, "OFFERED_SECONDS": 0.2, "SLOW_SUBSCRIBERS": 2}
+    for name, value in few.items():
+        monkeypatch.setattr(access, name, value)
+    rows = {one.name: one for one in access.access_rows(1, ("orders", "slow"))}
+    order = rows["access.orders.gateways_1.rate"]
+    assert order.ratio is not None and order.ratio_to == "access.orders.gateways_1.echo_rate"
+    assert rows["access.slow_reader.p99"].ratio_to == "access.slow_reader.p99.alone"
+
+
+def test_feed_times_every_channel() -> None:
+    rows = list(feed.feed_rows(400, 1))
+    assert [one.name for one in rows] == [
+        f"feed.{way}" for way in ("bare", "all", *feed.CHANNELS)
+    ]  # fmt: skip
+    assert rows[0].ratio is None and all(one.ratio for one in rows[1:])

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from live import CODE, Live, clock_ns, until
 
-from exchange.app import Market
+from exchange.app import Market, bookkeeping
 from exchange.app.bookkeeping import LEDGER_NAME, STREAM_NAME, ClearingDied
 from exchange.app.requests import Settle
 from exchange.app.settings import Limits, Serve, Settings
@@ -70,6 +72,19 @@ async def test_a_restart_goes_on_where_the_books_are(tmp_path: Path) -> None:
         await trade(live, 3)
         await live.market.operations.cleared()
         assert live.market.clearing.net(1, live.market.desk.instruments.by_code[CODE].id) == 6
+
+
+def test_an_orphan_books_nothing_and_two_never_write_at_once(tmp_path: Path) -> None:
+    """A child waits for who has the ledger, and leaves it alone if its server is gone."""
+    run = f"from {bookkeeping.__name__} import main; import sys; main(*sys.argv[1:])"
+    somebody = "1"  # is no child's parent here
+    arguments = [sys.executable, "-c", run, str(tmp_path), "512", "0", somebody]
+    with bookkeeping.alone(tmp_path):
+        child = subprocess.Popen(arguments)
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(2)
+    assert child.wait(30) == 0
+    assert not (tmp_path / LEDGER_NAME).exists()
 
 
 def child_of(directory: Path) -> int:

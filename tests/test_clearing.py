@@ -1,5 +1,6 @@
 """Clearing against the engine: the same cash, the same positions, to the last micro-dollar."""
 
+import gc
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -38,7 +40,8 @@ from exchange.clearing.ledger import (
     Ledger,
     cash_of,
 )
-from exchange.clearing.state import Changes
+from exchange.clearing.projection import Projection
+from exchange.clearing.state import Changes, State
 from exchange.clearing.statements import dollars, open_interest_text
 from exchange.clearing.store import Store
 from exchange.journal.frame import EXCHANGE_ID_BYTES, pack_texts
@@ -370,6 +373,19 @@ def test_a_difference_is_reported_and_kept(
     again = Clearing.open(tmp_path / "clearing.db")
     assert again.divergences == found
     again.close()
+
+
+def test_a_batch_is_gone_with_its_projection() -> None:
+    """Its rows are no cycle: no batch waits in memory for the collector of cycles."""
+    gc.disable()
+    try:
+        projection = Projection(State())
+        gone = weakref.ref(projection)
+        projection.apply(open_market().frames[0])
+        del projection
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_gap_is_refused_and_leaves_nothing(clearing: Clearing) -> None:

@@ -1,6 +1,8 @@
 """The clients: numbers, strips and the session, without I/O."""
 
+import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -277,6 +279,27 @@ def test_reports_older_than_an_adopted_answer_change_nothing() -> None:
     assert session.portfolio.orders == {}
 
 
+def test_a_book_that_was_broken_when_the_connection_went_begins_anew() -> None:
+    session = ready()
+    listed = wire.InstrumentData(
+        code=CODE, product="H100", multiplier=744, tick="0.001", decimals=3
+    )
+    session.receive(wire.Instruments(sequence=5, instruments=[listed]), NOW)
+    depth, trades = f"depth.{CODE}", f"trades.{CODE}"
+    session.receive(wire.Subscribed(request_id="s", channels=[depth, trades]), NOW)
+    whole = wire.DepthSnapshot(instrument=CODE, sequence=5, time=0, bids=[], asks=[], checksum=0)
+    session.receive(whole, NOW)
+    behind_a_gap = wire.DepthDelta(
+        instrument=CODE, sequence=9, previous_sequence=8, time=0, checksum=0
+    )
+    assert session.receive(behind_a_gap, NOW).send  # it asks to be repaired, in vain
+    session.lost()
+    session.connected(NOW)
+    sent = session.receive(logged_on(9), NOW).send
+    joined = {r.channels[0]: r.after for r in sent if isinstance(r, wire.Subscribe)}
+    assert joined == {trades: 9, depth: None}
+
+
 def test_unknown_messages_and_fields_are_ignored() -> None:
     frame = '[{"type":"novelty"},{"type":"heartbeat","epoch":1,"sequence":2,"time":3,"new":[1]}]'
     assert read_frame(frame) == [wire.Heartbeat(epoch=1, sequence=2, time=3)]
@@ -314,3 +337,14 @@ def test_a_maker_leans_against_its_position() -> None:
     assert maker.targets(terms, 100, -10, 0, 200) == {"buy": 94, "sell": 114}
     assert maker.targets(terms, 100, 20, 0, 200) == {"sell": 102}
     assert maker.targets(terms, 100, 0, 95, 105) == {}
+
+
+def test_the_tree_of_exceptions_is_drawn_as_it_is() -> None:
+    page = (Path(__file__).parents[1] / "docs/reference/sdk.md").read_text()
+    drawn = page.split("## Exceptions")[1].split("```")[1]
+    for text in (drawn, str(errors.__doc__)):
+        branches = re.findall(r"^ *([│ ]*)(?:[├└]── )?([A-Z]\w+)(?= |$)", text, re.MULTILINE)
+        tree = [name for _, name in branches if hasattr(errors, name)]
+        known = [name for name, kind in vars(errors).items() if isinstance(kind, type)]
+        assert sorted(tree) == sorted(known)
+    assert issubclass(errors.Gap, errors.Corrupt) and issubclass(errors.BadChecksum, errors.Corrupt)

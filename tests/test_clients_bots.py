@@ -5,14 +5,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from live import CODE, QUICK, Live, clock_ns, until
+from live import CASH, CODE, QUICK, Live, clock_ns, until
 
 from clients import errors
-from clients.bots import hedger, maker, taker
+from clients.aio import AsyncClient
+from clients.bots import basis, fills, hedger, maker, packages, spreads, taker
 from clients.sync import Client
+from exchange.app.requests import ListContract
 from exchange.messages import wire
 
 CHECKOUT = Path(__file__).parents[1]
@@ -90,7 +93,130 @@ async def trade_together(live: Live) -> None:
     assert sum(hedging.positions.values()) == -hedge.lots
 
 
-@pytest.mark.parametrize("bot", ["maker", "hedger", "taker"])
+async def quote(client: AsyncClient, code: str, bid: int, ask: int, lots: int) -> None:
+    """Stand on both sides of a book."""
+    for side, price in (("buy", bid), ("sell", ask)):
+        outcome = await client.enter(code, side, lots, price)  # type: ignore[arg-type]
+        assert isinstance(outcome, wire.Accepted)
+
+
+async def mark(client: AsyncClient, code: str) -> int:
+    """An instrument's mark in ticks."""
+    await client.subscribe(f"state.{code}")
+    return int(client.states[code].mark.replace(".", "")[:-3])
+
+
+def standing(client: AsyncClient) -> int:
+    """Lots that the client's orders have left."""
+    return sum(order.leaves_quantity for order in client.orders.values())
+
+
+FAR = "H100F27"
+SPREAD = f"{CODE}-{FAR}"
+
+
+async def test_a_dear_spread_is_sold_against_its_legs_and_leaves_no_position(
+    tmp_path: Path,
+) -> None:
+    async with asyncio.timeout(60), Live.open(tmp_path) as live:
+        await live.market.operations.perform(ListContract(code=SPREAD))
+        making, trading = await live.client(1), await live.client(2)
+        near, far = await mark(making, CODE), await mark(making, FAR)
+        await quote(making, CODE, near - 1, near + 1, 6)
+        await quote(making, FAR, far - 1, far + 1, 50)
+        worth = near - far
+        await quote(making, SPREAD, worth + 12, worth + 14, 5)  # 10 ticks over bid and ask
+        stop = asyncio.Event()
+        terms = packages.Terms(edge=10, most=20, clip=2, interval_s=0.01)
+        running = asyncio.create_task(spreads.run(trading, SPREAD, stop=stop, terms=terms))
+        await until(lambda: standing(making) == 12 + 100 + 10 - 3 * 5)
+        stop.set()
+        held = await running
+        assert (held.count, held.traded, held.gained) == (-5, 5, 5 * 10)
+        assert held.done == {SPREAD: -5, CODE: 5, FAR: -5} and not held.missing
+        assert trading.positions == {}
+        money = await trading.margin()
+        assert money.cash == Decimal(CASH) - held.fees
+        assert sum(money.unrealized.values()) == gain_of(trading, near, far, worth)
+        with pytest.raises(errors.ValueRefused, match="no listed spread"):
+            await spreads.run(trading, CODE, stop=stop)
+
+
+def gain_of(client: AsyncClient, near: int, far: int, worth: int) -> Decimal:
+    """What five lots came to: the spread's legs trade at the near month's mark and that less the
+    spread's price; a lot is the hours of its month."""
+    hours = [client.instruments[code].multiplier for code in (CODE, FAR)]
+    sold = near * hours[0] - (near - (worth + 12)) * hours[1]
+    bought = (near + 1) * hours[0] - (far - 1) * hours[1]
+    return Decimal(5 * (sold - bought)) / 1000
+
+
+async def test_a_gap_to_delivery_is_taken_on_and_closed(tmp_path: Path) -> None:
+    physical = "H100PZ26"
+    async with asyncio.timeout(60), Live.open(tmp_path) as live:
+        making, trading = await live.client(1), await live.client(2)
+        cash = await mark(making, CODE)
+        price = making.price_text(CODE, cash)
+        await live.market.operations.perform(ListContract(code=physical, price=price))
+        await making.refresh()
+        await trading.refresh()
+        package = basis.package_of("H100", "Z26", worth=3)
+        stop = asyncio.Event()
+        terms = packages.Terms(edge=5, most=6, clip=4, closes=True, interval_s=0.01)
+        running = asyncio.create_task(packages.run(trading, package, stop=stop, terms=terms))
+        await quote(making, CODE, cash - 1, cash + 1, 20)
+        await quote(making, physical, cash - 5, cash - 3, 20)  # 4 under, and worth 3 over
+        await until(lambda: trading.positions == {physical: 6, CODE: -6})
+        await making.mass_cancel(instrument=physical)
+        await quote(making, physical, cash + 4, cash + 6, 20)  # back at its worth: 4 - 1
+        await until(lambda: trading.positions == {})
+        stop.set()
+        held = await running
+        assert (held.count, held.traded) == (0, 12) and not held.missing
+        assert held.gained == 6 * (3 - (-3 - -1)) + 6 * ((4 - 1) - 3)
+        money = await trading.margin()
+        assert money.cash + sum(money.unrealized.values()) > Decimal(CASH)
+
+
+async def test_a_leg_that_is_missing_is_completed_first(tmp_path: Path) -> None:
+    async with asyncio.timeout(60), Live.open(tmp_path) as live:
+        making, trading = await live.client(1), await live.client(2)
+        near, far = await mark(making, CODE), await mark(making, FAR)
+        await quote(making, CODE, near - 1, near + 1, 9)
+        await trading.subscribe(f"depth.{CODE}", f"depth.{FAR}")
+        holding = packages.Holding(trading, packages.Package({CODE: 1, FAR: -1}, near - far))
+        assert await holding.change(3) == 0 == holding.count  # a side of a leg is empty
+        assert await holding._take(CODE, 3) == 3  # and this is what a race leaves
+        holding.count = 3
+        assert holding.missing == {FAR: -3}
+        await quote(making, FAR, far - 2, far + 2, 2)
+        for lots in (1, 0):  # two lots are there, then the other one
+            await until(lambda: trading.book(FAR).best_bid is not None)
+            await holding.look(packages.Terms(edge=0))
+            assert sum(holding.missing.values()) == -lots
+            await quote(making, FAR, far - 2, far + 2, 2)
+        assert trading.positions == holding.done == {CODE: 3, FAR: -3}
+
+
+async def test_an_order_whose_answers_are_lost_is_taken_once(tmp_path: Path) -> None:
+    async with asyncio.timeout(60), Live.open(tmp_path) as live:
+        cable, url = await live.cable()
+        making, trading = await live.client(1), await live.client(2, url=url, answer_s=0.2)
+        price = await mark(making, CODE)
+        await quote(making, CODE, price - 1, price + 1, 50)
+        cable.silent = True
+        taking = asyncio.create_task(fills.take(trading, CODE, "buy", 5, price + 1))
+        await until(lambda: live.market.hub.accounts.by_id[2].cash < int(CASH) * 1_000_000)
+        cable.cut()
+        fill = await taking
+        assert fill.executed_quantity == 5 and trading.positions == {CODE: 5}
+        assert making.positions == {CODE: -5}
+
+
+BOTS = ["maker", "hedger", "taker", "basis", "spreads", "recorder"]
+
+
+@pytest.mark.parametrize("bot", BOTS)
 def test_a_bot_says_how_to_run_it(bot: str) -> None:
     command = [sys.executable, "-m", f"clients.bots.{bot}", "--help"]
     done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True)

@@ -146,14 +146,16 @@ async def test_a_request_that_never_arrived_is_sent_again(live: Live) -> None:
     assert list(client.orders) == ["again"] and client.orders["again"].leaves_quantity == 5
 
 
-async def test_under_many_cuts_no_report_is_lost_or_doubled(live: Live) -> None:
+@pytest.mark.parametrize("seed", [3, 4])
+async def test_under_many_cuts_no_report_is_lost_or_doubled(live: Live, seed: int) -> None:
+    """Cuts between frames and, half of them, after any byte of one, either way."""
     cable, url = await live.cable()
     client = await live.client(1, url=url)
     steady = await live.client(1)  # another connection of the same account hears the truth
     other = await live.client(2)
     price = await middle(steady)
     got, truth = client.events(), steady.events()
-    chance = random.Random(3)
+    chance = random.Random(seed)
 
     async def trade() -> None:
         for number in range(120):
@@ -167,6 +169,9 @@ async def test_under_many_cuts_no_report_is_lost_or_doubled(live: Live) -> None:
     trading = asyncio.create_task(trade())
     while not trading.done():
         await asyncio.sleep(chance.uniform(0.0, 0.08))
+        if chance.random() < 0.5:
+            cable.cut_after(chance.randint(1, 3_000))
+            continue
         cable.silent = chance.random() < 0.5
         await asyncio.sleep(chance.uniform(0.0, 0.02))
         cable.cut()

@@ -124,8 +124,8 @@ def tear_up(house: House) -> tuple[str, dict[str, Any]]:
     return house.record(TearUp(default=1, instrument=0, **both))
 
 
-def port(to: int = HAVEN, account: int = CLIENT, by: str = "two") -> PortClient:
-    return PortClient(default=1, account=account, to=to, person="risk", accepted_by=by)
+def port(to: int = HAVEN, account: int = CLIENT, by: str = "chief") -> PortClient:
+    return PortClient(default=1, account=account, to=to, proposed_by="risk", approved_by=by)
 
 
 # The fund
@@ -223,52 +223,6 @@ def cancelled(house: House) -> list[tuple[int, int]]:
     """(account, reason) of every order that was cancelled."""
     events = (row for frame in house.market.frames for row in EVENT.iter_unpack(frame.events))
     return [(row[6], row[4]) for row in events if row[2] == EventKind.ORDER_CANCELLED]
-
-
-def test_a_client_goes_to_another_member_with_positions_and_cash(house: House) -> None:
-    """Frozen, its cash, its lots; what the settlement after it still brings follows."""
-    house.send(house.market.enter(CLIENT, Side.SELL, 3_900, 1))
-    declare(house)
-    before, margin = house.clearing.cash(CLIENT), house.market.engine.account(CLIENT)["hold"]
-    assert margin > 0
-    outcome, facts = house.record(port())
-    assert (outcome, facts["lots"], facts["cash"]) == ("ported", {"H100Z26": 10}, before)
-    house.pay()
-    assert cancelled(house) == [(CLIENT, CancelReason.KILLED)]
-    assert [house.clearing.net(a, 0) for a in (CLIENT, HAVEN)] == [0, 10]
-    assert [house.clearing.cash(a) for a in (CLIENT, HAVEN)] == [0, before]
-    registry = house.clearing._state.matters.get(Registry)
-    assert registry.gross_margin(2, house.clearing._state) == 30 * RATE
-    # it traded at 2,500 and is settled at 2,600: the first part of that came at the old account
-    house.send(house.market.settle(0, 2_600_000))
-    house.pay()
-    moved = 10 * 100_000 * HOURS
-    assert [house.clearing.cash(a) for a in (CLIENT, HAVEN)] == [0, before + moved]
-    house.agree()
-    assert house.record(port())[0] == "duplicate"
-    house.clearing.rebuild(house.market.frames)
-    assert house.clearing.net(HAVEN, 0) == 10
-
-
-def test_what_was_traded_since_the_settlement_follows_the_client(house: House) -> None:
-    """Bought below the settlement price: the gain is paid at the old account, then moved."""
-    house.send(house.market.settle(0, 2_500_000))
-    house.trade(CLIENT, RICH, 5, 2_400)
-    declare(house)
-    before = house.clearing.cash(CLIENT)
-    house.record(port())
-    house.pay()
-    house.send(house.market.settle(0, 2_450_000, cycle=2))
-    gain = 5 * 100_000 * HOURS  # of the trade, up to the price the lots were moved at
-    assert house.clearing.cash(CLIENT) == gain
-    house.pay()
-    assert house.clearing.cash(CLIENT) == 0
-    moved = before + gain - 15 * 50_000 * HOURS
-    assert house.clearing.cash(HAVEN) == moved
-    (rest,) = [facts for _, outcome, facts in house.rulings("port_client") if outcome == "rest"]
-    assert rest == {"account": CLIENT, "to": HAVEN, "cash": gain}
-    assert "port" not in defaults(house).defaults[0].steps
-    house.agree()
 
 
 def test_what_nobody_bids_for_is_torn_up_by_lots(house: House) -> None:

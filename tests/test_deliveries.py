@@ -12,7 +12,7 @@ from clearing_house import FACTOR, House, factors
 
 from contracts.grades.delivery import invoice_cents
 from exchange.clearing import Clearing
-from exchange.clearing.delivery import dvp
+from exchange.clearing.delivery import dvp, page, story
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.delivery.records import (
     Alternative,
@@ -302,6 +302,9 @@ def test_where_the_sides_differ_the_hold_is_voided_and_the_house_decides(house: 
     assert sum(book.accounts[f"hours/{OLD}"].totals()) == WHOLE  # held
     assert house.record(attest(OLD, 1, WHOLE // 2))[1]["said"] == "disputed"
     assert sum(book.accounts[f"hours/{OLD}"].totals()) == 0  # both legs voided
+    found = house.clearing.delivery(1)
+    assert found is not None and story.days(found)[0].state == "disputed"
+    assert "day 1, disputed: 192 of 192 GPU-hours" in page.page(found)
     assert book.accounts["escrow/1"].debits_pending == 0
     house.at(begin + 4 * DAY_NS)
     assert deliveries(house).deliveries[0].slices == []  # nobody's word counts yet

@@ -25,6 +25,7 @@ from contracts.refusals import Refusal, Refused
 from exchange.app import Market, requests, wishes
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import records
+from exchange.clearing.delivery import page, story
 from exchange.clearing.delivery.slices import DAY_S
 from exchange.cli import app
 from exchange.messages import Command, CommandKind, Side
@@ -180,6 +181,7 @@ async def test_a_month_of_deliveries_ends_to_the_cent(operator: Operator, tmp_pa
     earned_two, earned_three = sum(two["parts"][:STOPS]), sum(three["parts"][:AGREED])
     assert got[LEFT] == (invoice - earned_two + bought["dearer"] + bought["penalty"]) * 10_000
     assert got[OTHER] == (three["invoice"] - earned_three) * 10_000
+    judge_pages(one, two, three)
     escrows = invoice + two["invoice"] + three["invoice"]
     assert sum(got.values()) == escrows * 10_000  # all that was paid in came out again
     weeks = [e for e in one["events"] if e["outcome"] == "week_paid"]
@@ -191,6 +193,24 @@ async def test_a_month_of_deliveries_ends_to_the_cent(operator: Operator, tmp_pa
     before = (clearing.ledger_hash, clearing.matter("deliveries"))
     clearing.rebuild(market.tape.read(0, 0, 0))
     assert (clearing.ledger_hash, clearing.matter("deliveries")) == before
+
+
+def judge_pages(one: dict[str, Any], two: dict[str, Any], three: dict[str, Any]) -> None:
+    """Every day of the month is drawn, with its state, its hours and its money."""
+    whole, left, other = map(story.days, (one, two, three))
+    assert {line.state for line in whole} == {"paid"}
+    assert [line.day for line in whole if line.there_s < LOTS * DAY_S] == [SHORT_DAY]
+    assert [line.state for line in left] == ["paid"] * STOPS + ["failed"] * (DAYS - STOPS)
+    assert [line.state for line in other] == ["paid"] * AGREED + ["ended"] * (DAYS - AGREED)
+    for found, lines in ((one, whole), (two, left), (three, other)):
+        assert sum(line.earned for line in lines) == sum(s[2] for s in found["slices"])
+        drawn = page.page(found)
+        assert drawn.count("GPU-hours were there") >= DAYS
+        for line in lines:
+            assert f"day {line.day}, {line.state}:" in drawn
+        assert sum(line.earned + line.returned for line in lines) == found["invoice"]
+    assert story.owed(two).keys() == {"buy-in", "penalty"}
+    assert ">penalty</text>" in page.page(two) and "penalty" not in page.page(one)
 
 
 async def test_every_stage_has_its_deadline_and_the_month_its_picture(
@@ -220,13 +240,21 @@ async def test_every_stage_has_its_deadline_and_the_month_its_picture(
             )
             assert "attest accepted" in said
     await operator.at(0)
-    story = await run("clear", "delivery", "1", "--data", data)
-    print(story)
+    told = await run("clear", "delivery", "1", "--data", data)
+    print(told)
     found = json.loads(await run("clear", "delivery", "1", "--data", data, "--json"))
     stages = {e["outcome"]: e["facts"] for e in found["events"] if e["operation"] == "delivery"}
     assert list(stages) == ["assigned", "invoiced", "escrowed", "slice"]
     assert all(facts["deadline"] > 0 for facts in stages.values())
-    assert "|#=" in story and "earned" in story
+    assert "|#=" in told and "earned" in told
+    await operator.at(BEGIN + 3 * DAY_NS)
+    await operator.put("attest", account=SELLER, delivery=1, day=3, available=LOTS * DAY_S)
+    file = tmp_path / "delivery.html"
+    await run("clear", "delivery", "1", "--data", data, "--html", str(file))
+    drawn = file.read_text()
+    for day, state in ((1, "settled"), (2, "settled"), (3, "attested"), (4, "to come")):
+        assert f"day {day}, {state}:" in drawn or state == "to come"
+    assert "next by itself" in drawn and "<h2>Stages</h2>" in drawn
 
 
 async def run(*arguments: str) -> str:

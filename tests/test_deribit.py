@@ -12,10 +12,11 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from dialect import Rpc, Venue
+from dialect import SECONDS, Rpc, Venue, no_candles
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exchange.gateway import server
 from exchange.gateway.dialects.deribit import codes, peer
 from exchange.gateway.dialects.deribit.blotter import Blotter
 from exchange.gateway.dialects.deribit.methods import CONNECTION_METHODS, Methods
@@ -87,7 +88,7 @@ async def desk(venue: Venue, account: int) -> Desk:
 
 async def test_every_method_is_documented(venue: Venue) -> None:
     hub, page = venue.market.hub, PAGE.read_text()
-    known = {*Methods(hub, Blotter(hub)).known, *CONNECTION_METHODS, "public/auth"}
+    known = {*Methods(hub, Blotter(hub), no_candles).known, *CONNECTION_METHODS, "public/auth"}
     assert set(re.findall(r"`((?:public|private)/\w+)`", page)) == known
 
 
@@ -333,3 +334,64 @@ async def test_many_calls_at_once_are_all_answered(venue: Venue) -> None:
         "private/get_open_orders_by_instrument", instrument_name=trader.code
     )
     assert len(working) == len(done) > 0
+
+
+async def test_the_end_of_a_connection_cancels_what_came_over_it(venue: Venue) -> None:
+    key = await venue.key(1)
+    kept, lost, left, other = [await venue.rpc(key) for _ in range(4)]
+    code = (await other.call("public/get_instruments", currency="H100"))[0]["instrument_name"]
+    mark = (await other.call("public/ticker", instrument_name=code))["mark_price"]
+    order = {"instrument_name": code, "price": str(mark), "amount": 1}
+    assert (await lost.call("private/get_cancel_on_disconnect"))["enabled"] is False
+    for rpc in (lost, left):
+        await rpc.call("private/buy", label="before", **order)
+        assert await rpc.call("private/enable_cancel_on_disconnect") == "ok"
+        await rpc.call("private/buy", label="after", **order)
+    await kept.call("private/buy", label="kept", **order)
+    assert await kept.call("private/enable_cancel_on_disconnect", scope="connection") == "ok"
+    assert await kept.call("private/disable_cancel_on_disconnect") == "ok"
+    error = await kept.fail("private/enable_cancel_on_disconnect", scope="account")
+    assert error["data"]["param"] == "scope"
+    assert await lost.call("private/get_cancel_on_disconnect") == {
+        "scope": "connection",
+        "enabled": True,
+    }
+    await left.socket.send_json({"jsonrpc": "2.0", "id": 0, "method": "private/logout"})
+    await lost.socket.close()
+    await kept.socket.close()
+    async with asyncio.timeout(SECONDS):
+        while len(working := await other.call("private/get_open_orders")) > 3:
+            await asyncio.sleep(0.02)
+    assert [one["label"] for one in working] == ["before", "after", "kept"]
+    assert (await other.ask({"method": "public/test", "params": {}}))["result"]
+    guard = await venue.rpc(await venue.key(1, "read"))
+    assert (await guard.fail("private/enable_cancel_on_disconnect"))["data"]["reason"] == "SCOPE"
+
+
+async def test_charts_over_a_connection_and_what_is_none(venue: Venue) -> None:
+    rpc = await venue.rpc()
+    code = (await rpc.call("public/get_instruments", currency="H100"))[0]["instrument_name"]
+    ask = {"instrument_name": code, "start_timestamp": 0, "end_timestamp": 60_000}
+    method = "public/get_tradingview_chart_data"
+    chart = await rpc.call(method, **ask, resolution="1")
+    assert chart == {"status": "no_data", **{key: [] for key in chart.keys() - {"status"}}}
+    assert set(chart) == {"status", "ticks", "open", "high", "low", "close", "volume"}
+    for wrong, param in (
+        ({"resolution": "7"}, "resolution"),
+        ({"resolution": "1", "end_timestamp": -1}, "end_timestamp"),
+        ({"resolution": "1", "end_timestamp": 1 << 62}, "end_timestamp"),
+        ({"resolution": "1", "end_timestamp": 300_000_000}, "start_timestamp"),
+        ({}, "resolution"),
+    ):
+        assert (await rpc.fail(method, **{**ask, **wrong}))["data"]["param"] == param
+
+
+async def test_an_address_has_so_many_connections(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "LOOPBACK_CONNECTIONS", 2)
+    one, two = await venue.rpc(), await venue.rpc()
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await venue.rpc()
+    assert refused.value.status == 429
+    assert await one.call("public/test") == await two.call("public/test")

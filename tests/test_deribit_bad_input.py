@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import aiohttp
 import pytest
 import pytest_asyncio
-from dialect import Rpc, Venue, signature
+from dialect import Rpc, Venue, no_candles, signature
 
 from exchange.gateway.access import Key
 from exchange.gateway.dialects.deribit import rpc as grammar
@@ -60,7 +60,7 @@ CALLS: Final[list[tuple[str, dict[str, Any], int, str]]] = [
     ("private/buy", BUY | {"type": "stop_limit"}, -32602, "COMBINATION"),
     ("private/buy", BUY | {"trigger_price": 2.6}, -32602, "COMBINATION"),
     ("private/buy", BUY | {"time_in_force": "good_for_ever"}, -32602, "SYNTAX"),
-    ("private/buy", BUY | {"valid_until": 1}, 13888, "TIMESTAMP"),
+    ("private/buy", BUY | {"valid_until": 1}, 13888, "LATE"),
     ("private/buy", BUY | {"amount": 900}, 10009, "MARGIN"),
     ("private/edit", {"order_id": OWN, "amount": 1, "price": 3.20001}, 10043, "TICK"),
     ("private/edit", {"order_id": FOREIGN, "amount": 1, "price": 2.6}, 10004, "NOT_FOUND"),
@@ -246,7 +246,7 @@ async def test_what_is_too_large_is_refused_whole(bench: Bench) -> None:
 
 async def test_nothing_private_without_a_key(bench: Bench) -> None:
     before, rpc = bench.hash(), await bench.venue.rpc()
-    methods = Methods(bench.venue.market.hub, Blotter(bench.venue.market.hub))
+    methods = Methods(bench.venue.market.hub, Blotter(bench.venue.market.hub), no_candles)
     for method in filter(lambda name: name.startswith(PRIVATE), methods.known):
         named(await rpc.fail(method), 13009, "AUTH_REQUIRED")
         status, error = await bench.post(json.dumps({"method": method}), Authorization="")
@@ -323,7 +323,7 @@ async def test_a_parameter_twice_in_a_query(bench: Bench) -> None:
 
 async def test_mutations_of_good_calls_are_done_or_refused(bench: Bench) -> None:
     hub, rng, before = bench.venue.market.hub, random.Random(7), bench.hash()
-    methods, key = Methods(hub, Blotter(hub)), Key("k", 1, "trade")
+    methods, key = Methods(hub, Blotter(hub), no_candles), Key("k", 1, "trade")
     good = [
         json.dumps({"id": 1, "method": method, "params": bench.filled(params)}).encode()
         for method, params, *_ in CALLS

@@ -39,11 +39,21 @@ async def test_every_call_works_unchanged(venue: Venue) -> None:
     price = one.parse_to_numeric(one.price_to_precision(symbol, ticker["markPrice"]))
     assert ticker["bid"] is None
     async with asyncio.timeout(SECONDS):  # a channel that says nothing must not be waited for
-        await watch_and_trade(one, two, symbol, price)
+        await watch_and_trade(venue, one, two, symbol, price)
     await manage_orders(one, two, symbol, price, tick)
 
 
-async def watch_and_trade(one: Any, two: Any, symbol: str, price: float) -> None:
+async def charts(venue: Venue, one: Any, symbol: str, price: float) -> None:
+    """Candles of what was traded, of a minute and of a day; none of a time without a trade."""
+    await venue.market.operations.cleared()
+    (candle,) = await one.fetch_ohlcv(symbol, "1m")
+    assert candle[0] % 60_000 == 0 and candle[1:] == [price, price, price, price, 2]
+    (day,) = await one.fetch_ohlcv(symbol, "1d", since=candle[0] - 86_400_000)
+    assert day[1:] == candle[1:]
+    assert await one.fetch_ohlcv(symbol, "1m", since=0, limit=10) == []
+
+
+async def watch_and_trade(venue: Venue, one: Any, two: Any, symbol: str, price: float) -> None:
     """What is watched says what is done: book, trades, own orders and own trades."""
     watched = [
         asyncio.ensure_future(one.watch_order_book(symbol)),
@@ -75,6 +85,7 @@ async def watch_and_trade(one: Any, two: Any, symbol: str, price: float) -> None
     assert [order["id"] for order in orders] == [entered["id"]]
     assert (await watched[4])["symbol"] == symbol
 
+    await charts(venue, one, symbol, price)
     (traded,) = await one.fetch_trades(symbol)
     assert traded["id"] == printed["id"] == mine["id"]
     assert [trade["id"] for trade in await one.fetch_my_trades(symbol)] == [mine["id"]]

@@ -1,5 +1,7 @@
 """Fee tiers: by last month's lots, from a schedule in the log, and the sum is zero."""
 
+import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,14 @@ from clearing_house import House
 from clearing_market import TestMarket, signed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live import CODE, Live
+from typer.testing import CliRunner
 
-from exchange.clearing import Clearing
-from exchange.clearing.fees import NO_TIER, AdoptFees, Tier, month_before
+from exchange.app import requests
+from exchange.clearing import Clearing, records
+from exchange.clearing.fees import NO_TIER, AdoptFees, Tier, month_after, month_before
 from exchange.clearing.ledger import Movement
+from exchange.cli import app
 from exchange.messages import (
     EVENT,
     INDEX_BITS,
@@ -160,6 +166,54 @@ def test_what_the_house_cannot_pay_stays_due(house: House) -> None:
     house.clearing.audit()
 
 
+def test_who_is_in_which_tier_now_and_next_month(house: House) -> None:
+    """The open date counts at once; a version to come has its own places."""
+    house.record(adopt())
+    house.record(adopt(2, 20270101, (Tier(0, 0, 0), Tier(4, 100, 100))))
+    house.day(20261130)
+    trade(house, 1, 2, 50)
+    house.close(20261130)
+    house.day(20261201)
+    trade(house, 1, 3, 4)
+    date, traders = house.clearing.fee_tiers()
+    assert (date, [tuple(one) for one in traders]) == (
+        20261201, [(1, 50, 2, 4, 2), (2, 50, 2, 0, 1), (3, 0, 1, 4, 2), (4, 0, 1, 0, 1)],
+    )  # fmt: skip
+    house.close(20261201)
+    assert house.clearing.fee_tiers()[1] == traders  # counted once
+
+
+async def test_the_command_shows_tiers_and_who_is_in_them(tmp_path: Path) -> None:
+    async with asyncio.timeout(60), Live.open(tmp_path) as live:
+        operations = live.market.operations
+        none = await run("clear", "fees", "--data", str(tmp_path))
+        assert "no fee tiers" in none
+        record = records.write(adopt(effective=20261201))
+        await operations.perform(requests.PutRecord(record=record))
+        for account in (1, 2):
+            await operations.perform(requests.Deposit(account=account, amount="1000000"))
+        maker, taker = await live.client(1), await live.client(2)
+        listed = live.market.desk.instruments.by_code[CODE]
+        price = listed.mark // listed.tick_scale
+        await maker.enter(CODE, "sell", 12, price)
+        await taker.enter(CODE, "buy", 12, price)
+        await operations.perform(requests.Settle())
+        await operations.perform(requests.OpenDay(date=20261201))
+        await operations.cleared()
+        said = await run("clear", "fees", "--data", str(tmp_path))
+        assert "version 1: in force, from 20261201 on" in said and "33.33 %" in said
+        found = json.loads(await run("clear", "fees", "--data", str(tmp_path), "--json"))
+        assert [one["from_lots"] for one in found["adopted"][0]["tiers"]] == [0, 10, 100]
+        assert [(one["account"], one["lots_last_month"], one["tier"], one["next_tier"])
+                for one in found["accounts"]] == [(1, 12, 2, 1), (2, 12, 2, 1)]  # fmt: skip
+
+
+async def run(*arguments: str) -> str:
+    done = await asyncio.to_thread(CliRunner().invoke, app, arguments)
+    assert done.exit_code == 0, (arguments, done.output, done.exception)
+    return done.stdout
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(200_001, 999_912))
 def test_the_month_before(drawn: int) -> None:
@@ -167,3 +221,4 @@ def test_the_month_before(drawn: int) -> None:
     found = month_before(month)
     assert 1 <= found % 100 <= 12
     assert found // 100 * 12 + found % 100 == month // 100 * 12 + month % 100 - 1
+    assert month_after(found) == month

@@ -354,16 +354,17 @@ async def test_public_data_needs_no_logon_and_comes_with_the_trade(venue: Venue)
     public = venue.connect()
     channels = [f"depth.{CODE}", f"trades.{CODE}", f"state.{CODE}"]
     told = await venue.say(public, {"op": "subscribe", "request_id": "s", "channels": channels})
-    assert types(told) == ["subscribed", "depth_snapshot", "state"]
+    assert types(told) == ["subscribed", "depth_snapshot", "mark", "state", "mark"]
     one, two = await venue.trader(RICH), await venue.trader(THIRD)
     await venue.say(one, enter("a"))
     await venue.say(two, enter("b", side="sell", quantity="4"))
     told = venue.heard(public)
-    assert types(told) == ["depth", "trade", "depth"]
+    assert types(told) == ["depth", "trade", "depth", "mark"]
     await venue.order(market.state(0, TradingState.HALTED))
-    (state,) = venue.heard(public)
-    assert isinstance(state, wire.InstrumentState)
+    state, mark = venue.heard(public)
+    assert isinstance(state, wire.InstrumentState) and isinstance(mark, wire.ChannelMark)
     assert (state.state, state.cause) == ("HALTED", "OPERATOR")
+    assert (mark.channel, mark.sequence) == (f"state.{CODE}", state.sequence)
     leave = {"op": "unsubscribe", "request_id": "u", "channels": channels}
     assert types(await venue.say(public, leave)) == ["unsubscribed"]
     await venue.order(market.state(0, TradingState.CONTINUOUS))
@@ -410,7 +411,7 @@ async def test_a_reader_that_lags_gets_a_snapshot_and_one_that_stops_is_evicted(
 ) -> None:
     public, trader = venue.connect(), await venue.trader(RICH)
     await venue.say(public, {"op": "subscribe", "request_id": "s", "channels": [f"depth.{CODE}"]})
-    public.sending_bytes = STALE_BYTES + 1  # as if the socket had not taken the last frame
+    public.sending_bytes = 2 * STALE_BYTES  # as if the socket had not taken the last frame
     await venue.say(trader, enter("a"), enter("b", price="2.640"))
     assert public.stale == {f"depth.{CODE}"}
     public.sending_bytes = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
-from sockets import ORIGIN, House, hear, running
+from sockets import ORIGIN, House, Socket, hear, running
 from venue import CODE, RICH, THIRD, enter
 
 from exchange.gateway import server
@@ -143,11 +143,8 @@ async def test_a_gateway_that_stops_says_so(house: House) -> None:
     await closing
 
 
-async def test_a_frame_that_the_socket_does_not_take_whole_is_finished_by_the_writer(
-    house: House,
-) -> None:
-    """A reader that pauses gets every report in order once it reads on."""
-    maker, taker = await house.trader(RICH), await house.trader(THIRD)
+async def fill(house: House, maker: Socket, taker: Socket) -> int:
+    """Have more reports for a taker that reads none than its socket takes; forty orders a round."""
     (link,) = [k for k in house.gateway._links if k.session.number == 2]
     held = 0
     for number in range(400):  # nobody reads the taker's reports meanwhile
@@ -161,11 +158,34 @@ async def test_a_frame_that_the_socket_does_not_take_whole_is_finished_by_the_wr
         if held:
             break
     assert held, "the socket took everything"
-    wanted = [f"t{n}-{lot}" for n in range(number + 1) for lot in range(40)]
+    return number + 1
+
+
+async def test_a_frame_that_the_socket_does_not_take_whole_is_finished_by_the_writer(
+    house: House,
+) -> None:
+    """A reader that pauses gets every report in order once it reads on."""
+    maker, taker = await house.trader(RICH), await house.trader(THIRD)
+    rounds = await fill(house, maker, taker)
+    wanted = [f"t{n}-{lot}" for n in range(rounds) for lot in range(40)]
     got: list[str] = []
     while len(got) < len(wanted):
         got += [r["client_order_id"] for r in await hear(taker) if r["type"] == "accepted"]
     assert got == wanted
+
+
+async def test_a_reader_that_is_cut_off_while_it_is_waited_for_is_no_error(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    maker, taker = await house.trader(RICH), await house.trader(THIRD)
+    await fill(house, maker, taker)
+    connection = taker._response.connection
+    assert connection is not None and connection.transport is not None
+    connection.transport.abort()
+    async with asyncio.timeout(10):
+        while len(house.gateway._links) > 1:
+            await asyncio.sleep(0.01)
+    assert not [entry for entry in caplog.records if entry.exc_info]
 
 
 async def test_a_draining_gateway_takes_no_order_and_nobody_new(house: House) -> None:

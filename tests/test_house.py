@@ -67,6 +67,8 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
         {"exchange.messages", "contracts"},
         {"aiohttp", "msgspec", "sortedcontainers"},
     ),
+    "clients.keys": ({"clients"}, {"msgspec", "cryptography"}),
+    "clients.bots.recorder": ({"clients", "exchange.messages"}, {"msgspec", "pyarrow"}),
 }
 COMPILER: Final = {"cython", "libc", "cpython"}
 # What a deterministic core must not even name. `double` and `float` are types, the others modules.

@@ -104,8 +104,7 @@ def test_depth_from_events_equals_the_engines_book(seed: int) -> None:
 
 
 def subscribe(stream: Stream, channel: str) -> wire.Response:
-    snapshot = stream.feed.snapshot(channel, stream.sequence)
-    assert snapshot is not None
+    (snapshot,) = stream.feed.snapshot(channel, stream.sequence)
     return snapshot
 
 
@@ -141,8 +140,11 @@ def test_levels_that_come_and_go_within_a_batch_are_not_told() -> None:
 def test_a_trade_names_the_aggressor_and_its_match() -> None:
     stream = Stream()
     stream.apply([order(1, Side.BUY, 2_650, 5)])
-    trade, delta = stream.apply([order(2, Side.SELL, 2_640, 3, THIRD)])
+    trade, delta, mark = stream.apply([order(2, Side.SELL, 2_640, 3, THIRD)])
     assert isinstance(trade, wire.PublicTrade) and isinstance(delta, wire.DepthDelta)
+    assert isinstance(mark, wire.ChannelMark)
+    assert (mark.sequence, mark.previous_sequence, mark.count) == (trade.sequence, 0, 1)
+    assert mark.checksum == crc32(f"{trade.sequence}:{trade.index}:2.650:3:".encode())
     assert (trade.aggressor, trade.price, trade.quantity) == ("sell", "2.650", "3")
     assert trade.match_number == str(trade.sequence << 20 | trade.index)
     assert delta.bids == [("2.650", "2")]
@@ -170,7 +172,11 @@ def test_no_message_is_built_that_nobody_wants() -> None:
     assert stream.feed.apply(rows, 9, {}, frozenset()) == []
 
 
-@pytest.mark.parametrize("channel", ["depth", "depth.NONE", "book.H100Z26", "", ".", "depth."])
+@pytest.mark.parametrize(
+    "channel",
+    ["depth", "depth.NONE", "book.H100Z26", "", ".", "depth.", "depth.H100Z26.top7",
+     "top.H100Z26.top5", "trades.H100Z26.1s", "depth.H100Z26.1s.top5", "settlements.H100Z26"],
+)  # fmt: skip
 def test_a_channel_that_does_not_exist(channel: str) -> None:
     with pytest.raises(KeyError):
         Stream().feed.snapshot(channel, 0)

@@ -77,7 +77,7 @@ async def test_a_day_settled_offline_after_a_restart_is_moved_into_the_quote(
         scale = listed.tick_scale
     market = await Market.start(tmp_path, clock=clock_ns)
     try:
-        assert market.gateway is None
+        assert not market.listening
         settled = await market.operations.perform(Settle())
         assert settled["settlement_prices"][CODE] == f"{bid * scale / 1_000_000:.6f}"
         assert settled["divergences"] == 0

@@ -4,6 +4,7 @@ The engine is the judge: with the clock standing still, what a reply says is lef
 many orders it still takes.
 """
 
+import json
 import random
 import re
 from pathlib import Path
@@ -46,6 +47,8 @@ FREE: Final[dict[str, dict[str, Any]]] = {
     "reduce": {"request_id": "1", "client_order_id": "x", "quantity": "1"},
     "cancel": {"request_id": "2", "client_order_id": "x"},
     "mass_cancel": {"request_id": "3"},
+    "cancel_after": {"request_id": "7", "timeout_ms": 1000},
+    "preview": {"request_id": "8", "order": enter("z")},
 }  # fmt: skip
 DEAR: Final[dict[str, dict[str, Any]]] = {
     "enter": {name: value for name, value in enter("y", quantity="2").items() if name != "op"},
@@ -90,6 +93,28 @@ async def test_over_the_limit_one_waits_and_cancels_pass_b85(tmp_path: Path) -> 
         venue.now_ns += 1_000 * 1_000_000  # as long as it was told, and no more
         (taken,) = await venue.say(trader, enter("q"))
         assert isinstance(taken, wire.Accepted) and taken.tokens == 0
+
+
+async def test_at_no_tokens_all_that_takes_lots_out_passes(tmp_path: Path) -> None:
+    async with market.running(tmp_path) as venue:
+        trader = await opened(venue, burst=6)
+        told = await venue.say(trader, *(enter(f"o{n}", quantity="5") for n in range(6)))
+        assert told[-1].tokens == 0 if isinstance(told[-1], wire.Accepted) else False
+        out: list[dict[str, Any]] = [
+            {"op": "cancel", "request_id": "c", "client_order_id": "o0"},
+            {"op": "reduce", "request_id": "r", "client_order_id": "o1", "quantity": "1"},
+            {"op": "quote", "request_id": "q", "instrument": OTHER},
+            {"op": "mass_cancel", "request_id": "m", "instrument": OTHER},
+        ]
+        batch = [enter("p"), *out, enter("q"), {"op": "kill", "request_id": "k"}]
+        names = [
+            getattr(one, "name", one.__struct_config__.tag)
+            for one in await venue.say(trader, json.dumps(batch))
+        ]
+        assert names == [
+            "THROTTLED", "cancelled", "reduced", "quoted", "mass_cancelled", "THROTTLED",
+            "killed", *["cancelled"] * 5,
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", range(6))

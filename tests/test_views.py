@@ -21,6 +21,7 @@ from exchange.gateway import view as views
 from exchange.gateway.view import View
 from exchange.journal import sealed
 from exchange.journal.storage import LocalStorage
+from exchange.marketdata import prints
 from exchange.messages import COMMAND_BYTES, CommandKind
 
 BATCHES = 40
@@ -47,6 +48,10 @@ def test_a_view_that_was_packed_goes_on_as_the_one_that_was_not(seed: int) -> No
     assert {n: d.checksum() for n, d in other.depths().items()} == {
         n: d.checksum() for n, d in view.feed.depths.items() if d.sequence
     }
+    shown = ("top", "depth", "queue", "statistics", "trades", "state")
+    channels = [f"{kind}.{code}" for kind in shown for code in view.feed.instruments.by_code]
+    for channel in (*channels, *prints.CHANNELS):
+        assert other.feed.snapshot(channel, sequence) == view.feed.snapshot(channel, sequence)
 
 
 def known(view: View) -> Any:

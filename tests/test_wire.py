@@ -21,6 +21,7 @@ PARTS = (
     wire.WorkingOrder,
     wire.LegData,
     wire.BreakerData,
+    wire.FactorData,
 )
 ROW = re.compile(r"^\| ([a-z_]+) \| (\w+) \| (.+) \|$", re.MULTILINE)
 

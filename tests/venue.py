@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import astuple
 
+from exchange.app.trial import Trial
 from exchange.engine import Engine
 from exchange.gateway import auth
 from exchange.gateway.hub import Hub
@@ -123,6 +124,7 @@ class Venue:
             queue_full=(QueueFull, Closed),
             no_such_position=NoSuchPosition,
             now_ms=lambda: self.now_ns // 1_000_000,
+            what_if=Trial(self.engine, self.sequencer, lambda: self.now_ns),
         )
         self.nonce = 0
         self._secrets: dict[tuple[int, str], tuple[str, str]] = {}

@@ -114,9 +114,17 @@ def _is_within(price: Decimal, worst: Decimal | None, sign: int) -> bool:
     return worst is None or sign * price <= sign * worst
 
 
-async def _from_command_line(
-    client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event
-) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
+    parser.add_argument("--product", default="H100")
+    parser.add_argument("--side", choices=("buy", "sell"), default="sell")
+    parser.add_argument("--hours", type=int, default=876_000, help="GPU-hours over the strip")
+    parser.add_argument("--months", type=int, default=MONTHS)
+    parser.add_argument("--worst-price", help="dollars per GPU-hour; none: any price shown")
+
+
+async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Run by the command line."""
     worst = None if chosen.worst_price is None else Decimal(chosen.worst_price)
     hedge = await run(
         client,
@@ -137,10 +145,4 @@ async def _from_command_line(
 
 
 if __name__ == "__main__":
-    parser = options.parser("Sells or buys a strip of monthly contracts.")
-    parser.add_argument("--product", default="H100")
-    parser.add_argument("--side", choices=("buy", "sell"), default="sell")
-    parser.add_argument("--hours", type=int, default=876_000, help="GPU-hours over the strip")
-    parser.add_argument("--months", type=int, default=MONTHS)
-    parser.add_argument("--worst-price", help="dollars per GPU-hour; none: any price shown")
-    raise SystemExit(options.main(_from_command_line, parser.parse_args()))
+    raise SystemExit(options.main("Sells or buys a strip of monthly contracts.", bot, arguments))

@@ -167,17 +167,23 @@ class _Quoter:
         return scale.read(state.low_limit), scale.read(state.high_limit)
 
 
-async def _from_command_line(
-    client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event
-) -> None:
-    terms = Terms(lots=chosen.lots, half_spread=chosen.half_spread, skew=chosen.skew)
-    await run(client, chosen.instruments or sorted(client.instruments), stop=stop, terms=terms)
-
-
-if __name__ == "__main__":
-    parser = options.parser("Quotes both sides around the mark and leans against its position.")
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
     parser.add_argument("instruments", nargs="*", help="codes such as H100Z26; none: every one")
     parser.add_argument("--lots", type=int, default=5)
     parser.add_argument("--half-spread", type=int, default=10, help="ticks")
     parser.add_argument("--skew", type=int, default=2, help="ticks per LOTS of position")
-    raise SystemExit(options.main(_from_command_line, parser.parse_args()))
+
+
+async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Run by the command line."""
+    terms = Terms(lots=chosen.lots, half_spread=chosen.half_spread, skew=chosen.skew)
+    await run(client, chosen.instruments or sorted(client.instruments), stop=stop, terms=terms)
+    held = ", ".join(f"{lots:+d} {code}" for code, lots in sorted(client.positions.items()))
+    print(f"quotes are out; held: {held or 'nothing'}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(
+        options.main("Quotes both sides and leans against its position.", bot, arguments)
+    )

@@ -1,73 +1,119 @@
-"""What the command lines of the bots share: where the market is, whose key, and how to stop."""
+"""What the command lines of the bots share: where the market is, whose key, and how to stop.
+
+A bot is a module with ``async def bot(client, chosen, stop)``: ``chosen`` are the arguments of its
+command line, which ``arguments(parser)`` adds, and ``stop`` is an event that asks it to end.
+"""
 
 import argparse
 import asyncio
+import functools
+import importlib.util
+import shlex
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias
 
-import msgspec
-
 from clients.aio import AsyncClient
-from clients.errors import HourbookError
+from clients.errors import HourbookError, ValueRefused
+from clients.keys import Key
 
 Bot: TypeAlias = Callable[
     [AsyncClient, argparse.Namespace, asyncio.Event], Coroutine[Any, Any, None]
 ]
+Run: TypeAlias = Callable[[AsyncClient, asyncio.Event], Coroutine[Any, Any, None]]
+Arguments: TypeAlias = Callable[[argparse.ArgumentParser], None]
 
 
-class KeyFile(msgspec.Struct, frozen=True):
-    """What ``hourbook keys create`` prints."""
-
-    key_id: str
-    secret: str
-
-
-def parser(question: str) -> argparse.ArgumentParser:
-    """A parser with ``--url`` and ``--key``; ``question`` is what the bot answers."""
+def parser(question: str, arguments: Arguments | None = None) -> argparse.ArgumentParser:
+    """A parser of where the market is and whose key, and of what the bot takes besides."""
     made = argparse.ArgumentParser(description=question)
     made.add_argument("--url", default="ws://localhost:8000/ws", help="address of the market")
-    made.add_argument(
-        "--key", type=read_key, required=True, help="KEY_ID:SECRET, or a file with the key as JSON"
-    )
+    made.add_argument("--key", default="", help="key file; none: the environment's (HOURBOOK_KEY)")
+    made.add_argument("--private-key", default="", help="PEM file of an Ed25519 key")
+    if arguments is not None:
+        arguments(made)
     return made
 
 
-def read_key(text: str) -> KeyFile:
-    """A key from ``KEY_ID:SECRET`` or from a file that ``hourbook keys create`` wrote."""
-    key_id, colon, secret = text.partition(":")
-    if colon and not Path(text).exists():
-        return KeyFile(key_id, secret)
-    try:
-        return msgspec.json.decode(Path(text).read_bytes(), type=KeyFile)
-    except (OSError, msgspec.DecodeError) as error:
-        raise argparse.ArgumentTypeError(f"neither KEY_ID:SECRET nor a key file: {error}") from None
+def key_of(chosen: argparse.Namespace) -> Key:
+    """The key that the command line or the environment names. Raises ValueRefused."""
+    if chosen.key:
+        return Key.from_file(chosen.key, chosen.private_key)
+    return Key.from_environment()
 
 
-def main(bot: Bot, options: argparse.Namespace) -> int:
-    """Run a bot until it ends or is interrupted; the exit status."""
+def main(question: str, bot: Bot, arguments: Arguments | None = None) -> int:
+    """Run a bot of the command line until it ends or is interrupted; the exit status."""
+    chosen = parser(question, arguments).parse_args()
     try:
-        asyncio.run(_run(bot, options))
+        asyncio.run(_run(bot, chosen))
     except HourbookError as error:
-        print(f"{type(error).__name__}: {error}")
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _run(bot: Bot, options: argparse.Namespace) -> None:
+async def _run(bot: Bot, chosen: argparse.Namespace) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with AsyncClient(
-        options.url,
-        options.key.key_id,
-        options.key.secret,
+        chosen.url,
+        key_of(chosen),
         cancel_on_disconnect=True,
         grace_ms=5_000,
     ) as client:
-        await bot(client, options, stop)
+        await bot(client, chosen, stop)
+
+
+def load(command: str) -> Run:
+    """A bot by its command: a module or a file that ends in ``.py``, and its arguments.
+
+    ``maker H100Z26`` is one of ``clients.bots``. The module has ``bot(client, chosen, stop)`` and,
+    if it takes arguments, ``arguments(parser)``. Raises ValueRefused; SystemExit for arguments
+    that the bot does not take.
+    """
+    name, *words = shlex.split(command)
+    module = _module(name)
+    bot: Bot | None = getattr(module, "bot", None)
+    if bot is None:
+        raise ValueRefused(f"{name} has no bot(client, chosen, stop)")
+    made = argparse.ArgumentParser(prog=name)
+    getattr(module, "arguments", lambda parser: None)(made)
+    return functools.partial(_with, bot, made.parse_args(words))
+
+
+async def _with(
+    bot: Bot, chosen: argparse.Namespace, client: AsyncClient, stop: asyncio.Event
+) -> None:
+    await bot(client, chosen, stop)
+
+
+def _module(name: str) -> ModuleType:
+    if name.endswith(".py"):
+        spec = importlib.util.spec_from_file_location(Path(name).stem, name)
+        assert spec is not None and spec.loader is not None, "of a .py file"
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except FileNotFoundError:
+            raise ValueRefused(f"no bot in {name}: there is no such file") from None
+        return module
+    for known in (f"clients.bots.{name}", name):
+        if _exists(known):
+            return importlib.import_module(known)
+    raise ValueRefused(f"no bot is called {name}: name a module, or a file that ends in .py")
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

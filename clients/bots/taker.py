@@ -58,9 +58,17 @@ def choose(chance: random.Random) -> SideText:
     return "buy" if chance.random() < 0.5 else "sell"
 
 
-async def _from_command_line(
-    client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event
-) -> None:
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
+    parser.add_argument("instruments", nargs="+", help="codes such as H100Z26")
+    parser.add_argument("--lots", type=int, default=4, help="most lots of one order")
+    parser.add_argument("--seconds", type=float, default=0.5, help="between orders")
+    parser.add_argument("--orders", type=int, help="stop after so many")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Run by the command line."""
     total = await run(
         client,
         chosen.instruments,
@@ -75,10 +83,4 @@ async def _from_command_line(
 
 
 if __name__ == "__main__":
-    parser = options.parser("Takes liquidity now and then.")
-    parser.add_argument("instruments", nargs="+", help="codes such as H100Z26")
-    parser.add_argument("--lots", type=int, default=4, help="most lots of one order")
-    parser.add_argument("--seconds", type=float, default=0.5, help="between orders")
-    parser.add_argument("--orders", type=int, help="stop after so many")
-    parser.add_argument("--seed", type=int, default=0)
-    raise SystemExit(options.main(_from_command_line, parser.parse_args()))
+    raise SystemExit(options.main("Takes liquidity now and then.", bot, arguments))

@@ -11,7 +11,7 @@ import contextlib
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +42,9 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     ok: bool
     result: dict[str, Any] = {}
     error: str = ""
+
+
+Perform = Callable[[AnyRequest, str], Awaitable[Answer]]  # a request of a person
 
 
 @contextlib.asynccontextmanager
@@ -91,8 +94,10 @@ async def answer_line(line: bytes, operations: Operations, person: str) -> Answe
     return await answer(request, operations, person)
 
 
-async def answer_signed(body: bytes, operations: Operations, key: Key) -> Answer:
-    """As ``answer_line``, for a request under a key; raises Refused for one beyond its scope."""
+async def answer_signed(body: bytes, perform: Perform, key: Key) -> Answer:
+    """Have a request in JSON performed that came under a key; raises Refused for one beyond its
+    scope.
+    """
     try:
         request = _decode_request(body)
     except msgspec.MsgspecError as error:
@@ -100,7 +105,7 @@ async def answer_signed(body: bytes, operations: Operations, key: Key) -> Answer
     right = Right.CLEAR if isinstance(request, ClearingDesk) else Right.ADMIN
     if not key.may(right):
         raise Refused(Reason.SCOPE, None, f"the key's scope is {key.scope}")
-    return answered if request is None else await answer(request, operations, key.key_id)
+    return answered if request is None else await perform(request, key.key_id)
 
 
 async def ask(directory: Path, request: AnyRequest) -> Answer | None:

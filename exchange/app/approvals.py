@@ -3,8 +3,8 @@
 A person is the admin key that a request came under; who comes by the market's own socket has none,
 and is neither of the two. A proposal is a record in the log, so it outlives a restart; so is its
 approval, and what was proposed follows in the same breath, with both names and the reason in its
-text. Trades are corrected so, a breaker's halt is ended so, and whatever clearing takes from two
-alone is recorded so.
+text. Trades are corrected so, a breaker's halt and a kill switch are ended so, and whatever
+clearing takes from two alone is recorded so.
 """
 
 import asyncio
@@ -93,6 +93,11 @@ class Approvals:
         match request:
             case requests.Resume():
                 return self._conduct.resumption(request, **names)
+            case requests.Kill():
+                wish = wishes.switch(request, on=False, **names)
+                whom = getattr(request, request.scope, None)  # of everybody there is no number
+                about = {"operation": "lift", "scope": request.scope, "whom": whom,
+                         "reason": request.reason}  # fmt: skip
             case requests.ProposePrice():
                 wish, about = await self._price(request, **names)
             case requests.ByTwo():

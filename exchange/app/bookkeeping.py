@@ -3,14 +3,20 @@
 The child follows the released stream over ``DIR/stream.sock``, books it into ``DIR/ledger.db`` and
 ends where the stream does; no signal ends it sooner. The serving process reads the ledger beside
 it and calls nobody.
+
+A server that is killed leaves its child behind for as long as that has something to book. So who
+writes the ledger holds ``DIR/ledger.lock``, and the next server waits for it.
 """
 
 import asyncio
+import fcntl
 import logging
+import os
 import signal
 import sqlite3
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +25,7 @@ from exchange.journal import stream
 from exchange.journal.tape import Released, Tape
 
 LEDGER_NAME: Final = "ledger.db"
+LOCK_NAME: Final = "ledger.lock"
 STREAM_NAME: Final = "stream.sock"
 LOOK_SECONDS: Final = 0.05  # between two looks at how far the child is
 FULL_SECONDS: Final = 1.0  # between two looks whether a full disk has room again
@@ -30,13 +37,13 @@ class ClearingDied(Exception):
 
 
 async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pause: float) -> None:
-    """Run the child until the stream ends; ``clearing`` is the ledger, opened to be read.
+    """Run the child until the stream ends, which is served already; ``clearing`` is the ledger,
+    opened to be read.
 
     Raises ClearingDied.
     """
-    server = await stream.serve(tape, directory / STREAM_NAME)
     run = f"import sys; from {__name__} import main; main(*sys.argv[1:])"
-    arguments = ("-c", run, str(directory), str(frames), str(pause))
+    arguments = ("-c", run, str(directory), str(frames), str(pause), str(os.getpid()))
     child = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
     )
@@ -50,10 +57,16 @@ async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pau
         if child.returncode is None:
             child.kill()
             await child.wait()
-        server.close()
-        (directory / STREAM_NAME).unlink(missing_ok=True)
     if child.returncode != 0 or clearing.position[1] < tape.last[1]:
         raise ClearingDied(f"the clearing process ended with exit code {child.returncode}")
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Hold the ledger's lock, once whoever has it is gone: nobody else writes it meanwhile."""
+    with open(directory / LOCK_NAME, "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def booked(clearing: Clearing, frames: Sequence[Released]) -> bool:
@@ -94,8 +107,10 @@ async def book(directory: Path, frames_max: int, pause: float) -> None:
         clearing.close()
 
 
-def main(directory: str, frames: str, pause: str) -> None:
-    """Run the child."""
+def main(directory: str, frames: str, pause: str, server: str) -> None:
+    """Run the child of a server, by its process id; an orphan leaves the books to another's."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the stream's end is its end
-    asyncio.run(book(Path(directory), int(frames), float(pause)))
+    with alone(Path(directory)):
+        if os.getppid() == int(server):
+            asyncio.run(book(Path(directory), int(frames), float(pause)))

@@ -1,11 +1,10 @@
 """The figures of a market that are read whenever somebody asks for ``/metrics``."""
 
-from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from exchange.app.front import STAGES, Front
 from exchange.gateway.metrics import Metrics
-from exchange.gateway.session import Stage
 from exchange.messages import Mode
 
 if TYPE_CHECKING:
@@ -14,13 +13,13 @@ if TYPE_CHECKING:
 
 def add(metrics: Metrics, market: "Market") -> None:
     """Add them all. Reading them costs the market nothing but the reading."""
-    sequencer, hub, clearing, desk = market.sequencer, market.hub, market.clearing, market.desk
+    sequencer, front, clearing, desk = market.sequencer, market.front, market.clearing, market.desk
     gauge = metrics.gauge
     metrics.process()
     gauge("hourbook_epoch", "Term of this run.", lambda: sequencer.epoch)
     gauge("hourbook_sequence", "Last command matched.", lambda: sequencer.sequence)
     gauge("hourbook_durable_sequence", "Last command durable.", lambda: sequencer.durable_upto)
-    gauge("hourbook_reported_sequence", "Last command reported.", lambda: hub.sequence)
+    gauge("hourbook_reported_sequence", "Last command reported.", lambda: front.sequence)
     gauge("hourbook_queue_commands", "Commands that wait.", lambda: sequencer.queued)
     gauge("hourbook_clearing_sequence", "Last command booked.", lambda: clearing.position[1])
     gauge("hourbook_clearing_lag_commands", "Not yet booked.", lambda: market.clearing_lag)
@@ -36,16 +35,12 @@ def add(metrics: Metrics, market: "Market") -> None:
     gauge("hourbook_mode_normal", "0: the market is cancel-only.", lambda: desk.mode == Mode.NORMAL)
     gauge("hourbook_day_open", "1: a business date is open.", lambda: desk.day_open)
     gauge("hourbook_ready", "What /ready answers.", lambda: all(market.ready().values()))
-    gauge("hourbook_unsent_bytes", "Of all connections.", lambda: _unsent(market))
-    stages: dict[str, Callable[[], float]] = {
-        stage.name.lower(): _count(market, stage) for stage in Stage if stage is not Stage.CLOSED
-    }
+    gauge("hourbook_gateways", "Processes; 0: the market's own.", lambda: front.processes)
+    gauge("hourbook_gateway_restarts", "Of those that died.", lambda: front.restarts)
+    gauge("hourbook_unsent_bytes", "Of all connections.", lambda: front.unsent_bytes)
+    stages: dict[str, Callable[[], float]] = {stage: _count(front, stage) for stage in STAGES}
     metrics.gauges("hourbook_connections", "Connections, by stage.", "stage", stages)
 
 
-def _unsent(market: "Market") -> int:
-    return sum(session.backlog_bytes for session in market.hub.sessions.values())
-
-
-def _count(market: "Market", stage: Stage) -> Callable[[], float]:
-    return lambda: Counter(s.stage for s in market.hub.sessions.values())[stage]
+def _count(front: Front, stage: str) -> Callable[[], float]:
+    return lambda: front.connections().get(stage, 0)

@@ -11,12 +11,11 @@ import itertools
 import logging
 import os
 import secrets
-import ssl
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -24,23 +23,22 @@ from contracts import registry
 from exchange.app import admin, bookkeeping, figures, requests, standby, wishes
 from exchange.app.alarms import STALL_SECONDS_MAX, Alarms
 from exchange.app.bookkeeping import LEDGER_NAME as LEDGER_NAME
+from exchange.app.bookkeeping import STREAM_NAME
 from exchange.app.desk import Desk
+from exchange.app.door import Door
+from exchange.app.front import POLL_SECONDS, Front, Inside
+from exchange.app.gateways import Gateways
 from exchange.app.operations import Operations
-from exchange.app.reads import Books
 from exchange.app.schedule import Schedule
 from exchange.app.settings import DEFAULTS, Settings
+from exchange.app.trial import Trial
 from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
 from exchange.engine import Engine
-from exchange.gateway import observe
-from exchange.gateway.access import Key
 from exchange.gateway.auth import Keys, create_key
-from exchange.gateway.dialects.deribit.room import Room
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
-from exchange.gateway.operator import add_route
-from exchange.gateway.rest import Rest
-from exchange.gateway.server import Gateway
+from exchange.journal import stream
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.frame import EXCHANGE_ID_BYTES
 from exchange.journal.head import read_head
@@ -51,7 +49,7 @@ from exchange.sequencer import Closed, QueueFull, Sequencer
 
 EXCHANGE_ID_NAME: Final = "exchange.id"
 ADMIN_KEY_NAME: Final = "admin.key"
-POLL_SECONDS: Final = 0.001
+T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
 _log = logging.getLogger(__name__)
@@ -90,18 +88,27 @@ def admin_key(directory: Path) -> Path:
     return path
 
 
-def tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """What serves TLS 1.2 and later with a certificate chain and its key, two PEM files.
+class Within:
+    """A market to the gateway of its own process."""
 
-    Raises RequestRefused with what is wrong with them.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:  # SSLError is one
-        raise RequestRefused(f"no TLS with {certificate!r} and {key!r}: {error}") from error
-    return context
+    def __init__(self, market: "Market") -> None:
+        self._market = market
+
+    async def healthy(self) -> dict[str, bool]:
+        """As the market's own."""
+        return self._market.healthy()
+
+    async def ready(self) -> dict[str, bool]:
+        """As the market's own."""
+        return self._market.ready()
+
+    async def metrics(self) -> bytes:
+        """Its figures, in Prometheus' text form."""
+        return self._market.metrics.text()
+
+    async def perform(self, request: requests.AnyRequest, person: str) -> admin.Answer:
+        """Do what an operator asks."""
+        return await admin.answer(request, self._market.operations, person)
 
 
 class Market:
@@ -147,24 +154,32 @@ class Market:
             self.desk,
             self.clearing,
             directory=directory,
-            key_revoked=lambda: self.hub.drop_revoked(),
+            key_revoked=lambda: self.front.drop_revoked(),
             clock=self._clock,
             scheduled=settings.schedule.follow,
         )
-        self.hub = Hub(
-            self.sequencer.submit,
-            self.tape,
-            Keys(directory),
-            queue_full=(QueueFull, Closed),
-            no_such_position=NoSuchPosition,
-            now_ms=lambda: clock() // 1_000_000,
-            view=view,
-        )
-        self.gateway: Gateway | None = None
+        self.listening = False
+        self.trial = Trial(self.engine, self.sequencer, clock)
+        self.front: Front
+        if settings.serve.gateways:
+            self.front = Gateways(self)
+        else:
+            self.hub = Hub(
+                self.sequencer.submit,
+                self.tape,
+                Keys(directory),
+                queue_full=(QueueFull, Closed),
+                no_such_position=NoSuchPosition,
+                now_ms=lambda: clock() // 1_000_000,
+                view=view,
+                what_if=self.trial,
+            )
+            self.front = Inside(self.hub, self.tape, self.metrics, self._open_door)
         self._booking = ThreadPoolExecutor(1, thread_name_prefix="clearing")
         self._tasks: list[asyncio.Task[None]] = []
         self._sequencing: asyncio.Task[None] | None = None
         self._exits = contextlib.AsyncExitStack()
+        self._streaming: asyncio.Server | None = None
 
     @classmethod
     async def start(
@@ -183,6 +198,8 @@ class Market:
         Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged.
         """
         market = cls(directory, clock, progress, settings, sequencing)
+        if market._apart or settings.serve.gateways:
+            market._streaming = await stream.serve(market.tape, directory / STREAM_NAME)
         market._sequencing = asyncio.create_task(market.sequencer.run(), name="sequencer")
         found = market.sequencer.recovered.last_sequence
         upto = found + 1 if found else 0  # after a restart, RECOVERED and the halts it brings
@@ -208,37 +225,20 @@ class Market:
 
     async def listen(self, host: str, port: int) -> Addresses:
         """Serve clients on a TCP port (0: a free one) and operators on the admin socket."""
-        key = admin_key(self.directory)
-        serve = self.settings.serve
-        self.gateway = Gateway(self.hub, origins=frozenset(serve.origins))
-        add_route(self.gateway.app, self.hub.keys, self.hub.now_ms, self._answer_operator)
-        books = Books(self.clearing, self.directory / LEDGER_NAME)
-        rest = Rest(self.hub, self.tape, books)
-        rest.add_routes(self.gateway.app)
-        self._exits.callback(rest.close)
-        observe.add_routes(
-            self.gateway.app,
-            self.metrics,
-            healthy=self.healthy,
-            ready=self.ready,
-            metrics_for=serve.metrics,
-        )
-        if serve.deribit:
-            Room(self.gateway, self.hub)
-        self._run(self.gateway.run(), "gateway")
-        while self.hub.sequence < self.tape.last[1]:
-            await self._while_running(asyncio.sleep(POLL_SECONDS))
+        key, front = admin_key(self.directory), self.front
+        front.prepare()
+        self.listening = True
+        self._run(front.run(), front.name)
+        await self._while_running(front.caught_up())
         figures.add(self.metrics, self)
-        self.hub.metrics = self.metrics
-        files = (serve.tls_certificate, serve.tls_key)
-        tls = tls_context(*files) if any(files) else None
-        port = await self.gateway.start(host, port, tls)
+        port = await self._while_running(front.listen(host, port))
         socket = await self._exits.enter_async_context(
             admin.serving(self.directory, self.operations)
         )
+        tls = "s" if self.settings.serve.tls_certificate else ""
         return Addresses(
-            ws=f"ws{'s' if tls else ''}://{host}:{port}/ws",
-            http=f"http{'s' if tls else ''}://{host}:{port}/api/v1",
+            ws=f"ws{tls}://{host}:{port}/ws",
+            http=f"http{tls}://{host}:{port}/api/v1",
             admin=str(socket),
             data=str(self.directory),
             admin_key=str(key),
@@ -281,8 +281,8 @@ class Market:
         """
         self.stopping = True
         await self._exits.aclose()
-        if self.gateway is not None:
-            await self._drain(self.gateway)
+        if self.listening:
+            await self._drain()
         for task in self._tasks:
             if task.get_name() in ("watch", "schedule"):
                 task.cancel()
@@ -290,6 +290,9 @@ class Market:
             await self.sequencer.close()
         finally:
             await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._streaming is not None:
+                self._streaming.close()
+                (self.directory / STREAM_NAME).unlink(missing_ok=True)
             self._booking.shutdown()
             self.clearing.close()
         head = read_head(self.directory)
@@ -297,17 +300,17 @@ class Market:
 
     @property
     def _all_reported(self) -> bool:
-        return not self.sequencer.queued and self.hub.sequence == self.sequencer.sequence
+        return not self.sequencer.queued and self.front.has_told(self.sequencer.sequence)
 
-    async def _drain(self, gateway: Gateway) -> None:
+    async def _drain(self) -> None:
         """End the gateway's work in order, as far as the market still does its own."""
-        self.hub.drain()
+        self.front.drain()
         running = all(self.healthy().values())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.limits.drain_seconds):
-                while running and not (self._all_reported and gateway.idle):
+                while running and not self._all_reported:
                     await asyncio.sleep(POLL_SECONDS)
-        await gateway.close()
+        await self.front.close()
         if running:
             try:
                 await self.operations.checkpoint()
@@ -322,18 +325,19 @@ class Market:
     def _run(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
 
-    async def _while_running(self, work: Coroutine[Any, Any, object]) -> None:
-        """Wait for ``work``, or raise the failure of a part that keeps it from ending."""
+    async def _while_running(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return what ``work`` does, or raise the failure of a part that keeps it from ending."""
         task = asyncio.ensure_future(work)
         await asyncio.wait([task, *self._parts], return_when=asyncio.FIRST_COMPLETED)
         for part in self._parts:
             if part.done():
                 task.cancel()
                 part.result()
-        await task
+        return await task
 
-    async def _answer_operator(self, body: bytes, key: Key) -> bytes:
-        return msgspec.json.encode(await admin.answer_signed(body, self.operations, key))
+    def _open_door(self) -> Door:
+        serve = self.settings.serve
+        return Door(self.hub, self.tape, self.clearing, self.directory, Within(self), serve)
 
     def _timed_syncer(self, sync: Callable[[], None]) -> SyncThread:
         """A thread that makes batches durable and times it."""
@@ -347,16 +351,18 @@ class Market:
     # Clearing
 
     def _open_clearing(self) -> Clearing:
-        """Open the ledger; one that is ahead of the log or of another log is rebuilt from it."""
-        clearing = Clearing.open(self.directory / LEDGER_NAME)
-        try:
-            next(self.tape.read(*clearing.position), None)
-        except NoSuchPosition as error:
-            _log.warning("the ledger does not follow this log and is rebuilt: %s", error)
-            clearing.rebuild(self.tape.read(0, 0, 0))
-        if self._apart:
-            clearing.close()
-            clearing = Clearing.open(self.directory / LEDGER_NAME, read_only=True)
+        """Open the ledger, once nobody of a server before writes it; one that is ahead of the log
+        or of another log is rebuilt from it."""
+        with bookkeeping.alone(self.directory):
+            clearing = Clearing.open(self.directory / LEDGER_NAME)
+            try:
+                next(self.tape.read(*clearing.position), None)
+            except NoSuchPosition as error:
+                _log.warning("the ledger does not follow this log and is rebuilt: %s", error)
+                clearing.rebuild(self.tape.read(0, 0, 0))
+            if self._apart:
+                clearing.close()
+                clearing = Clearing.open(self.directory / LEDGER_NAME, read_only=True)
         return clearing
 
     @property

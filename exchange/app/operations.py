@@ -110,6 +110,8 @@ class Operations:
                     return await self._approvals.approve(request.proposal, person)
                 case requests.ListProposals():
                     return {"proposals": self._approvals.waiting()}
+                case requests.Kill(lift=True):
+                    return await self._approvals.propose(request, person)
                 case requests.Kill():
                     return await self._kill(request)
                 case requests.CreateKey():
@@ -239,12 +241,12 @@ class Operations:
         return {"key_id": key_id, "revoked": True}
 
     async def _kill(self, request: requests.Kill) -> dict[str, Any]:
-        """Throw or lift a kill switch, and say how many orders it took."""
-        (outcome,) = await self._desk.perform([wishes.switch(request, on=not request.lift)])
+        """Throw a kill switch, and say how many orders it took."""
+        (outcome,) = await self._desk.perform([wishes.switch(request, on=True)])
         event = outcome.events[0]
         return {
             "scope": request.scope,
-            "killed": not request.lift,
+            "killed": True,
             "orders": event.quantity,
             "sequence": event.sequence,
         }

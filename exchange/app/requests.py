@@ -32,10 +32,12 @@ OVERLAP_SECONDS_MAX: Final = 90 * 86_400
 
 
 class OpenAccount(Request, frozen=True, kw_only=True, tag="open_account"):
-    """Opens an account; without ``member`` it is a member of its own number."""
+    """Opens an account; without ``member`` it is a member, without ``self_trade_group`` a group of
+    its own number. Accounts of one group never trade with each other."""
 
     account: int
     member: int | None = None
+    self_trade_group: int | None = None
     kind: Literal["house", "client", "box"] = "client"
     max_open_orders: int = MAX_OPEN_ORDERS
     throttle_interval_ns: int = THROTTLE_INTERVAL_NS
@@ -52,14 +54,15 @@ class SetAccount(Request, frozen=True, kw_only=True, tag="set_account"):
 
 
 class Kill(Request, frozen=True, kw_only=True, tag="kill"):
-    """Throws a kill switch: what it stops is cancelled, and may only cancel and reduce, until it
-    is lifted (``lift``), which nothing else does."""
+    """Throws a kill switch: what it stops is cancelled, and may only cancel and reduce, until two
+    people lift it (``lift``, with a reason)."""
 
     scope: Literal["account", "session", "member", "exchange"] = "account"
     account: int = 0  # of scope account or session
     session: int = 0
     member: int = 0
     lift: bool = False
+    reason: str = ""
 
 
 class CreateKey(Request, frozen=True, kw_only=True, tag="create_key"):
@@ -272,7 +275,7 @@ AnyRequest: TypeAlias = (
 )
 
 # What one person alone may not do: it waits for another's approval.
-TwoPersons: TypeAlias = Bust | Adjust | ProposePrice | ByTwo | Resume
+TwoPersons: TypeAlias = Bust | Adjust | ProposePrice | ByTwo | Resume | Kill
 
 # What a key of scope clear may ask over HTTP; all else is for scope admin.
 ClearingDesk: TypeAlias = (

@@ -13,10 +13,11 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from exchange.gateway import access, hub, rest, resume, server
+from exchange.app import trial
+from exchange.gateway import access, deadlines, hub, previews, rest, resume, server
 from exchange.gateway import session as gateway_session
 from exchange.journal import segments, tape
-from exchange.messages import Limit, wire
+from exchange.messages import Limit, wire, wire_market
 from exchange.sequencer import SOURCE_COMMANDS
 
 PREFIX: Final = "HOURBOOK_"
@@ -51,6 +52,10 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Literal["thread", "process"],
         Meta(description="where clearing runs: a thread of the server, or a process of its own"),
     ] = "thread"
+    gateways: Annotated[
+        int,
+        Meta(ge=0, le=64, description="processes that serve the clients; 0: the market's own does"),
+    ] = 0
     log_format: Annotated[
         Literal["text", "json"], Meta(description="form of the lines on stderr")
     ] = "text"
@@ -244,8 +249,12 @@ def fixed() -> list[tuple[str, float, str]]:
         ("tape.recent_records", tape.RECENT_RECORDS, "batches kept in memory for followers"),
         ("tape.recent_bytes", tape.RECENT_BYTES, "their bytes at most"),
         ("gateway.backlog_bytes", gateway_session.BACKLOG_BYTES, "unsent; more: close 4008"),
-        ("gateway.stale_bytes", gateway_session.STALE_BYTES, "unsent; more: depth is skipped"),
-        ("gateway.malformed", gateway_session.MALFORMED_LIMIT, "malformed messages; then 1008"),
+        ("gateway.stale_bytes", gateway_session.STALE_BYTES, "unsent; more: pictures are skipped"),
+        ("gateway.snapshot_orders", wire_market.SNAPSHOT_ORDERS, "of one part of a snapshot"),
+        ("gateway.queue_orders", wire_market.QUEUE_ORDERS, "of a queue that may be joined"),
+        ("gateway.pictures", wire_market.PICTURES, "pictures of channels, of all connections"),
+        ("gateway.resume_messages", wire_market.RESUME_MESSAGES, "that a channel remembers"),
+        ("gateway.malformed", gateway_session.MALFORMED_LIMIT, "malformed frames; then 1008"),
         ("gateway.refused_logons", gateway_session.LOGON_LIMIT, "refused logons; then 1008"),
         ("gateway.silent_seconds", server.SILENT_SECONDS, "without logon or subscription; 4000"),
         ("gateway.handshake_seconds", server.HANDSHAKE_SECONDS, "for a connection's first request"),
@@ -261,6 +270,11 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.key_connections", hub.KEY_CONNECTIONS, "logged on under one key"),
         ("gateway.bad_signatures", access.BAD_LIMIT, "in a row; a key is locked for an address"),
         ("gateway.lock_ms", access.LOCK_MS, "for so long"),
+        ("gateway.frame_commands", wire.BATCH_REQUESTS, "of one frame"),
+        ("gateway.previews_a_second", previews.PREVIEWS_A_SECOND, "of one account"),
+        ("gateway.previews_share", trial.MARKET_SHARE, "of the market's time, all of them: 1 in"),
+        ("gateway.previews_state_bytes", trial.STATE_BYTES, "of the market; a larger one has none"),
+        ("gateway.cancel_after_ms", deadlines.TIMEOUT_MS_MOST, "of a dead man's switch"),
         ("gateway.heartbeat_ms", wire.HEARTBEAT_MS, "between two heartbeats"),
         ("gateway.resume_slice_events", resume.SLICE_EVENTS, "read at a time for one who was away"),
     ]  # fmt: skip

@@ -17,7 +17,7 @@ from exchange.journal.frame import HASH_BYTES, Frame, unpack_texts
 from exchange.journal.shadow import Shadow
 from exchange.journal.snapshots import Engine
 from exchange.journal.storage import Storage
-from exchange.journal.tape import START, Tape
+from exchange.journal.tape import START, Reel, Tape
 
 KIND: Final = "hbv"
 _log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def view_reason(storage: Storage, sequence: int) -> str:
     return ""
 
 
-def recover_view(storage: Storage, tape: Tape) -> View | None:
+def recover_view(storage: Storage, tape: Reel) -> View | None:
     """Return the newest View that is whole, of this build and of this tape; None if there is none.
 
     Each one passed over is logged by name.

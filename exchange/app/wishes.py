@@ -164,11 +164,16 @@ def open_account(request: OpenAccount) -> Wish:
         raise RequestRefused(
             f"member {member} is out of range; state one from 0 to {Limit.MEMBERS - 1}"
         )
+    group = request.account if request.self_trade_group is None else request.self_trade_group
+    if not 0 <= group < Limit.ACCOUNTS:
+        raise RequestRefused(
+            f"self-trade group {group} is out of range; state one from 0 to {Limit.ACCOUNTS - 1}"
+        )
     command = Command(
         kind=CommandKind.OPEN_ACCOUNT,
         account=request.account,
         instrument=member,
-        session=request.account,
+        session=group,
         tif=AccountKind[request.kind.upper()],
         quantity=request.max_open_orders,
         target_lo=request.throttle_interval_ns,
@@ -231,7 +236,7 @@ def due(asked: Due) -> Wish:
     return Wish(command, note("due", id=asked.id, kind=asked.kind, account=asked.account))
 
 
-def switch(request: Kill, *, on: bool) -> Wish:
+def switch(request: Kill, *, on: bool, **names: str) -> Wish:
     """Throws or lifts a kill switch: of an account, one of its sessions, a member, or all."""
     scope = KillScope[request.scope.upper()]
     if not 0 <= request.member < Limit.MEMBERS:
@@ -243,7 +248,7 @@ def switch(request: Kill, *, on: bool) -> Wish:
         session=request.session,
         quantity=request.member,
     )
-    facts = msgspec.structs.asdict(request)
+    facts = msgspec.structs.asdict(request) | names
     return Wish(command, note("kill" if on else "lift", **facts))
 
 

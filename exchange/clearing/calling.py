@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import msgspec
 
 from exchange.clearing.calls import POLICY, Required, margin_call
+from exchange.clearing.delivery import dvp
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.matters import ACCEPTED, At, Due, Matter, Ruling
 from exchange.clearing.moves import ask, refused, take
@@ -113,11 +114,14 @@ class Calls(Matter):
             return refused(operation, Denial.UNKNOWN_INSTRUMENT, 0, str(uncovered))
 
     def passed(self, at: At, state: "State") -> list[Ruling]:
-        """Calls whose deadline is over are missed, once."""
+        """Calls whose deadline is over are missed, once, or met by what a port brought."""
         rulings: list[Ruling] = []
         due = [a for a, c in self.open.items() if c.deadline <= at.stamp and not c.missed]
         for account in sorted(due):
             call = self.open[account]
+            if met := self._met(account, state):
+                rulings += met
+                continue
             self.open[account] = msgspec.structs.replace(call, missed=True)
             missing = call.level - self.balance(account, state)
             rulings.append(_about("missed", account, missing, call))
@@ -134,14 +138,33 @@ class Calls(Matter):
     def pledges(self, account: int, state: "State") -> Iterator[tuple[str, Valued, int, int]]:
         """(asset, what a unit counts for, units, what they count for) of an account."""
         for asset, valued in sorted(self.assets.items()):
-            held = state.book.accounts.get(_pledged(account, asset))
-            units = 0 if held is None else held.credits_posted - held.debits_posted
+            units = _units(account, asset, state)
             if units:
                 yield asset, valued, units, units * valued.price * (_BP - valued.haircut_bp) // _BP
 
     def balance(self, account: int, state: "State") -> int:
         """Cash and collateral of an account."""
         return state.ledger.cash(account) + self.collateral(account, state)
+
+    def carry(self, id: str, account: int, to: int, at: At, state: "State") -> dict[str, int]:
+        """All that an account has pledged is ``to``'s pledge from now on: one chain, all or none.
+
+        Units by asset. AssertionError if any unit came, went or stayed behind.
+        """
+        units = {asset: there for asset, _, there, _ in self.pledges(account, state)}
+        before = {asset: _units(to, asset, state) + there for asset, there in units.items()}
+        chain = [
+            Transfer(f"{id} {place}", _pledged(account, asset), _pledged(to, asset), there,
+                     linked=place < len(units))
+            for place, (asset, there) in enumerate(units.items(), start=1)
+        ]  # fmt: skip
+        for asset in units:
+            state.book.open(Account(_pledged(to, asset), asset, "debits"))
+        outcomes = state.book.apply(chain, at.stamp)
+        assert not any(outcomes), f"{id}: {outcomes}"
+        assert before == {asset: _units(to, asset, state) for asset in units}, id
+        assert not any(_units(account, asset, state) for asset in units), id
+        return units
 
     def _value(self, record: ValueAsset, operation: str, state: "State") -> Ruling:
         if not 0 < record.price <= AMOUNT_MAX:
@@ -173,8 +196,8 @@ class Calls(Matter):
         (outcome,) = state.book.apply([asked], at.stamp)
         if outcome not in (Outcome.OK, Outcome.EXISTS):
             return refused(operation, Denial.AMOUNT, record.units, outcome.name.lower())
-        self._met(account, state)
-        facts = {"account": account, "collateral": self.collateral(account, state)}
+        facts = {"account": account, "collateral": self.collateral(account, state),
+                 "met": bool(self._met(account, state))}  # fmt: skip
         return Ruling(operation, ACCEPTED, facts | {"outcome": outcome.name.lower()})
 
     def asks(self, state: "State") -> bool:
@@ -273,6 +296,10 @@ def _custody(asset: str) -> str:
 
 def _pledged(account: int, asset: str) -> str:
     return f"pledged/{account}/{asset}"
+
+
+def _units(account: int, asset: str, state: "State") -> int:
+    return dvp.balance(state.book, _pledged(account, asset))
 
 
 def _about(outcome: str, account: int, missing: int, call: Call) -> Ruling:

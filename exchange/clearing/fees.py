@@ -7,7 +7,7 @@ known before it trades. Rebates are no fees and stay as they are. The house pays
 get: the sum is zero. Schedules are versions that enter by the log, for a date to come.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -88,13 +88,18 @@ class Fees(Matter):
         if version is None:
             return NO_TIER
         before = self.lots.get(month_before(date // _MONTH), {}).get(account, 0)
-        return [tier for tier in version.tiers if tier.from_lots <= before][-1]
+        return version.tiers[_place(version, before) - 1]
 
-    def months(self, account: int, date: int) -> tuple[int, int]:
-        """An account's lots in the month before a date, and in the date's own as far as counted."""
-        month = date // _MONTH
+    def trader(self, account: int, state: "State") -> "Trader":
+        """What an account has traded, the open date included, and where that puts it."""
+        date, month = state.business_date, state.business_date // _MONTH
         before, this = (self.lots.get(one, {}) for one in (month_before(month), month))
-        return before.get(account, 0), this.get(account, 0)
+        active = state.activity.get(account)
+        today = active.lots if active is not None and self.counted < date else 0
+        last, so_far = before.get(account, 0), this.get(account, 0) + today
+        following = self.in_force(month_after(month) * _MONTH + 1)
+        return Trader(account, last, _place(self.in_force(date), last), so_far,
+                      _place(following, so_far))  # fmt: skip
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
         """A date has closed: count its lots, and ask for the discounts."""
@@ -119,6 +124,29 @@ class Fees(Matter):
         ask(state, Due(f"{id} out", "withdraw", HOUSE_ACCOUNT, total), *dues)
         facts = {"version": version.version, "accounts": len(back), "total": total}
         return [Ruling("fee_discounts", "asked", facts)]
+
+
+class Trader(NamedTuple):
+    """An account's lots, either side, by calendar month, and the tiers they give it.
+
+    Tiers are places in the version of their date, from 1; 0: no version is in force then.
+    """
+
+    account: int
+    lots_last_month: int
+    tier: int
+    lots_this_month: int
+    next_tier: int  # next month's, if it trades no more in this one
+
+
+def _place(version: AdoptFees | None, lots: int) -> int:
+    """The tier of so many lots: how many tiers they reach."""
+    return 0 if version is None else sum(tier.from_lots <= lots for tier in version.tiers)
+
+
+def month_after(month: int) -> int:
+    """The month after one of the form yyyymm."""
+    return month + 1 if month % _MONTH < 12 else month + _MONTH - 11
 
 
 def month_before(month: int) -> int:

@@ -21,7 +21,7 @@ from exchange.clearing.delivery import dvp
 from exchange.clearing.delivery.course import deadline
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.expiry import Fixings
-from exchange.clearing.fees import Fees
+from exchange.clearing.fees import Fees, Trader
 from exchange.clearing.ledger import Ledger, Movement
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.margin.parameters import MarginParameters, root_of
@@ -34,7 +34,7 @@ from exchange.clearing.projection import Frame, Projection, totals
 from exchange.clearing.state import Divergence, Point
 from exchange.clearing.store import Store, audit
 from exchange.clearing.trial import TrialBalance, trial_balance
-from exchange.messages import INDEX_BITS
+from exchange.messages import HOUSE_ACCOUNT, INDEX_BITS
 
 if TYPE_CHECKING:
     from contracts.history import Panel
@@ -286,6 +286,13 @@ class Clearing:
         """The fee tiers adopted, and everybody's lots by month."""
         with self._lock:
             return copy.deepcopy(self._state.matters.get(Fees))
+
+    def fee_tiers(self) -> tuple[int, list[Trader]]:
+        """The business date, and every account's lots and fee tier, now and next month."""
+        with self._lock:
+            fees, state = self._state.matters.get(Fees), self._state
+            accounts = sorted(state.members.keys() - {HOUSE_ACCOUNT})
+            return state.business_date, [fees.trader(account, state) for account in accounts]
 
     def cycles(self) -> Cycles:
         """The schedule of intraday cycles, and the one that is due."""

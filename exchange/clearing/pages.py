@@ -1,8 +1,8 @@
-"""An account's statement as a page: one HTML file that needs nothing else, with a chart.
+"""Pages for people: one HTML file each that needs nothing else, with a chart; a statement's here.
 
-The chart has two panels over the same dates: cash at their end as a line, and below it what each
-date's variation and fees came to, as bars from the zero line. It is drawn as SVG text; colours have
-names in one place, a light and a dark set.
+A chart has two panels over the same dates. A statement's are cash at their end as a line, and below
+it what each date's variation and fees came to, as bars from the zero line. It is drawn as SVG text;
+colours have names in one place, a light and a dark set.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ RIGHT: Final = 12
 TOP: Final = 24
 HEIGHT: Final = TOP + 2 * PANEL + GAP + 30
 LABELS_MAX: Final = 8  # dates written below
-_STYLE: Final = """
+STYLE: Final = """
 :root { --ink: #1d2733; --soft: #5d6975; --rule: #dfe4e9; --gain: #2a7f62; --loss: #b4442f;
         --cash: #2f5d9b; --paper: #ffffff; --panel: #f6f8fa; --alarm: #fbeae6; }
 @media (prefers-color-scheme: dark) {
@@ -52,7 +52,8 @@ th { color: var(--soft); font-weight: 500; }
 th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 figure { margin: 0; } svg { width: 100%; height: auto; display: block; }
-.gain { fill: var(--gain); } .loss { fill: var(--loss); }
+.gain { fill: var(--gain); } .loss { fill: var(--loss); } .idle { fill: var(--rule); }
+.held { fill: var(--cash); } .open { fill: var(--alarm); stroke: var(--loss); }
 .cash { fill: none; stroke: var(--cash); stroke-width: 2; stroke-linejoin: round; }
 .dot { fill: var(--cash); } .axis { stroke: var(--rule); } .zero { stroke: var(--soft); }
 text { fill: var(--soft); font: 11px system-ui, sans-serif; } .name { font-weight: 600; }
@@ -65,27 +66,21 @@ def page(found: Statement, days: Sequence[Day], profits: Sequence[Profit]) -> st
     """The statement as HTML."""
     date = "all dates" if found.business_date is None else _date(found.business_date)
     parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>Account {found.account}, {escape(date)}</title><style>{_STYLE}</style></head>",
-        f"<body><h1>Statement of account {found.account}</h1>",
-        f'<p class="soft">{escape(date)} · as of sequence {found.sequence:,} · US dollars</p>',
         _figures(found),
         chart(days),
         "<h2>Cash</h2>",
-        _table(("", "USD"), found.cash_rows()),
+        table(("", "USD"), found.cash_rows()),
     ]
     if found.holdings:
-        parts += ["<h2>Positions</h2>", _table(HOLDING_HEADS, holding_rows(found.holdings))]
+        parts += ["<h2>Positions</h2>", table(HOLDING_HEADS, holding_rows(found.holdings))]
     if found.standing is not None:
         for heads, rows in standing_tables(found.standing):
             title = heads[0][:1].upper() + heads[0][1:]
-            parts += [f"<h2>{escape(title)}</h2>", _table(("", *heads[1:]), rows)]
+            parts += [f"<h2>{escape(title)}</h2>", table(("", *heads[1:]), rows)]
     if profits:
         rows = [(p.code, f"{p.net:,}", dollars(p.realized), dollars(p.unrealized)) for p in profits]
         heads = ("instrument", "lots", "realized", "unrealized")
-        parts += ["<h2>Profit by average cost, for reading alone</h2>", _table(heads, rows)]
+        parts += ["<h2>Profit by average cost, for reading alone</h2>", table(heads, rows)]
     if days:
         dates = [
             (_date(d.business_date), dollars(d.paid_in), dollars(d.variation), dollars(d.fees),
@@ -93,12 +88,34 @@ def page(found: Statement, days: Sequence[Day], profits: Sequence[Profit]) -> st
             for d in days
         ]  # fmt: skip
         names = ("date", "paid in", "variation", "fees", "interest", "other", "closing")
-        parts += ["<h2>By date</h2>", _table(names, dates)]
-    return "\n".join([*parts, "</body></html>", ""])
+        parts += ["<h2>By date</h2>", table(names, dates)]
+    about = f"{date} · as of sequence {found.sequence:,} · US dollars"
+    return document(f"Statement of account {found.account}", about, parts)
+
+
+def document(title: str, about: str, parts: Sequence[str]) -> str:
+    """A whole page: its title, a line that says what it is of, and its parts."""
+    head = (
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>",
+        f'<body><h1>{escape(title)}</h1><p class="soft">{escape(about)}</p>',
+    )
+    return "\n".join([*head, *parts, "</body></html>", ""])
+
+
+def figures(shown: Sequence[tuple[str, str, bool]]) -> str:
+    """What one looks for first, large: name, figure, and whether it is an alarm."""
+    boxes = "".join(
+        f"<div{' class=alarm' if alarm else ''}><dt>{escape(name)}</dt>"
+        f"<dd>{escape(figure)}</dd></div>"
+        for name, figure, alarm in shown
+    )
+    return f'<dl class="figures">{boxes}</dl>'
 
 
 def _figures(found: Statement) -> str:
-    """What one looks for first, large."""
     shown = [("Closing cash", found.closing, found.closing < 0), ("Profit", found.profit, False)]
     stands = found.standing
     if stands is not None:
@@ -109,11 +126,7 @@ def _figures(found: Statement) -> str:
             shown.append(("Liquidity", stands.liquidity, stands.liquidity < 0))
         if stands.call:
             shown.append(("Margin call", stands.call, True))
-    boxes = "".join(
-        f"<div{' class=alarm' if alarm else ''}><dt>{name}</dt><dd>{_cents(amount)}</dd></div>"
-        for name, amount, alarm in shown
-    )
-    return f'<dl class="figures">{boxes}</dl>'
+    return figures([(name, _cents(amount), alarm) for name, amount, alarm in shown])
 
 
 def chart(days: Sequence[Day]) -> str:
@@ -141,8 +154,8 @@ def chart(days: Sequence[Day]) -> str:
 
 
 def _cash_panel(days: Sequence[Day], middles: Sequence[float]) -> list[str]:
-    low, high, step = _span([day.closing for day in days])
-    place = _scale(low, high, TOP)
+    low, high, step = span([day.closing for day in days])
+    place = scale(low, high, TOP)
     points = [(x, place(day.closing)) for x, day in zip(middles, days, strict=True)]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     dots = [
@@ -150,15 +163,15 @@ def _cash_panel(days: Sequence[Day], middles: Sequence[float]) -> list[str]:
         f" closing {dollars(day.closing)}</title></circle>"
         for (x, y), day in zip(points, days, strict=True)
     ]
-    return [*_axis("Cash at the end of the date", range(low, high + 1, step), place, TOP),
+    return [*axis("Cash at the end of the date, USD", range(low, high + 1, step), place, TOP),
             f'<polyline class="cash" points="{line}"/>', *dots]  # fmt: skip
 
 
 def _change_panel(days: Sequence[Day], middles: Sequence[float], wide: float) -> list[str]:
     top = TOP + PANEL + GAP
     changes = [day.variation + day.fees for day in days]
-    low, high, step = _span([*changes, 0])
-    place = _scale(low, high, top)
+    low, high, step = span([*changes, 0])
+    place = scale(low, high, top)
     zero = place(0)
     bars = []
     for x, day, change in zip(middles, days, changes, strict=True):
@@ -171,15 +184,15 @@ def _change_panel(days: Sequence[Day], middles: Sequence[float], wide: float) ->
             f"<title>{label}</title></rect>"
         )
     return [
-        *_axis("Variation and fees of the date", range(low, high + 1, step), place, top),
+        *axis("Variation and fees of the date, USD", range(low, high + 1, step), place, top),
         *bars,
         f'<line class="zero" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{zero:.1f}" y2="{zero:.1f}"/>',
     ]
 
 
-def _span(amounts: Sequence[int]) -> tuple[int, int, int]:
+def span(amounts: Sequence[int]) -> tuple[int, int, int]:
     """Round figures around the least and the most, and the round step between the lines of an
-    axis: two to six of them."""
+    axis: two to six of them. Amounts are millionths of what the axis shows."""
     low, high = min(amounts), max(amounts)
     least = max((high - low) // 4, MICROS)
     power = 10 ** (len(str(least)) - 1)
@@ -188,13 +201,14 @@ def _span(amounts: Sequence[int]) -> tuple[int, int, int]:
     return low, max(high, low + step), step
 
 
-def _scale(low: int, high: int, top: int) -> Callable[[int], float]:
+def scale(low: int, high: int, top: int) -> Callable[[int], float]:
+    """Where an amount lies in the panel that begins at ``top``."""
     return lambda amount: top + PANEL - (amount - low) / (high - low) * PANEL
 
 
-def _axis(name: str, amounts: Sequence[int], place: Callable[[int], float], top: int) -> list[str]:
+def axis(name: str, amounts: Sequence[int], place: Callable[[int], float], top: int) -> list[str]:
     """A panel's name, and a line with its figure at every round amount."""
-    lines = [f'<text class="name" x="0" y="{top - 13}">{name}, USD</text>']
+    lines = [f'<text class="name" x="0" y="{top - 13}">{name}</text>']
     for amount in amounts:
         y = place(amount)
         lines += [
@@ -204,7 +218,8 @@ def _axis(name: str, amounts: Sequence[int], place: Callable[[int], float], top:
     return lines
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; its first column to the left."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in heads)
     body = "".join(
         "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows

@@ -7,7 +7,7 @@ reports every difference as a Divergence.
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from exchange.clearing.ledger import (
@@ -86,29 +86,8 @@ class Projection:
         self._settling_event: Event | None = None
         self._stamp = 0
         self._texts: Sequence[tuple[int, str]] = ()
-        self._handlers: dict[int, Callable[[Event], None]] = {
-            EventKind.INSTRUMENT_LISTED: self._listed,
-            EventKind.MARKED: self._marked,
-            EventKind.INSTRUMENT_SETTLED: self._settlement_begun,
-            EventKind.INSTRUMENT_EXPIRED: self._settlement_begun,
-            EventKind.ACCOUNT_OPENED: self._account_opened,
-            EventKind.DEPOSITED: self._cash_moved,
-            EventKind.WITHDRAWN: self._cash_moved,
-            EventKind.FEE_CHARGED: self._cash_moved,
-            EventKind.DAY_OPENED: self._day_opened,
-            EventKind.CHECKPOINTED: self._checkpointed,
-            EventKind.TRADE_BUSTED: self._corrected,
-            EventKind.TRADE_ADJUSTED: self._corrected,
-            EventKind.LEG_TRADE: self._leg_traded,
-            EventKind.RESIDUAL_POSTED: self._residual_posted,
-            EventKind.LEG_BUSTED: self._leg_corrected,
-            EventKind.LEG_ADJUSTED: self._leg_corrected,
-            EventKind.RESIDUAL_CORRECTED: self._residual_posted,
-            EventKind.LOTS_TRANSFERRED: self._transferred,
-            EventKind.RECORDED: self._recorded,
-        }
         self._watched = state.matters.watched
-        kinds = bytes(sorted({_TRADE, _POSITION_SETTLED, *self._handlers, *self._watched}))
+        kinds = bytes(sorted({_TRADE, _POSITION_SETTLED, *_HANDLERS, *self._watched}))
         self._wanted = re.compile(b"[%b]" % re.escape(kinds)).finditer
 
     def apply(self, frame: Frame) -> None:
@@ -144,8 +123,8 @@ class Projection:
                 self._position_settled(fields)
             else:
                 event = Event(**dict(zip(EVENT_FIELDS, fields, strict=True)))
-                if kind in self._handlers:
-                    self._handlers[kind](event)
+                if kind in _HANDLERS:
+                    _HANDLERS[kind](self, event)
                 if kind in self._watched and kind not in _SETTLING:
                     self._saw(event)
         if self._settling is not None:
@@ -452,6 +431,31 @@ class Projection:
         self._compare(number, "fold", fold, event.b)
         self._compare(number, "open interest", interest, event.price)
         self._compare(number, "suspense", state.ledger.balances.get(SUSPENSE, 0), 0)
+
+
+# Of the class, not of the instance: bound methods would make a batch with all its rows a cycle,
+# which stays in memory until the collector of cycles comes by.
+_HANDLERS: Final[Mapping[int, Callable[[Projection, Event], None]]] = {
+    EventKind.INSTRUMENT_LISTED: Projection._listed,
+    EventKind.MARKED: Projection._marked,
+    EventKind.INSTRUMENT_SETTLED: Projection._settlement_begun,
+    EventKind.INSTRUMENT_EXPIRED: Projection._settlement_begun,
+    EventKind.ACCOUNT_OPENED: Projection._account_opened,
+    EventKind.DEPOSITED: Projection._cash_moved,
+    EventKind.WITHDRAWN: Projection._cash_moved,
+    EventKind.FEE_CHARGED: Projection._cash_moved,
+    EventKind.DAY_OPENED: Projection._day_opened,
+    EventKind.CHECKPOINTED: Projection._checkpointed,
+    EventKind.TRADE_BUSTED: Projection._corrected,
+    EventKind.TRADE_ADJUSTED: Projection._corrected,
+    EventKind.LEG_TRADE: Projection._leg_traded,
+    EventKind.RESIDUAL_POSTED: Projection._residual_posted,
+    EventKind.LEG_BUSTED: Projection._leg_corrected,
+    EventKind.LEG_ADJUSTED: Projection._leg_corrected,
+    EventKind.RESIDUAL_CORRECTED: Projection._residual_posted,
+    EventKind.LOTS_TRANSFERRED: Projection._transferred,
+    EventKind.RECORDED: Projection._recorded,
+}
 
 
 def _number(event: Event) -> int:

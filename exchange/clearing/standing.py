@@ -27,7 +27,7 @@ class CallStep:
     """One step in the course of a margin call.
 
     ``called``, ``changed`` (another amount, the same deadline), ``met``, ``closed`` (a later look
-    found nothing missing), ``missed``, ``default``.
+    found nothing missing, or the account was ported), ``missed``, ``default``.
     """
 
     stamp: int
@@ -74,8 +74,7 @@ def standing(state: State, store: Store, account: int) -> Standing:
         required = None
     call, date = matter.open.get(account), state.business_date
     tier, version = fees.tier(account, date), fees.in_force(date)
-    before, this = fees.months(account, date)
-    active = state.activity.get(account)
+    trader = fees.trader(account, state)
     return Standing(
         collateral=pledged,
         collateral_value=value,
@@ -87,8 +86,8 @@ def standing(state: State, store: Store, account: int) -> Standing:
         fee_version=0 if version is None else version.version,
         maker_discount_bp=tier.maker_bp,
         taker_discount_bp=tier.taker_bp,
-        lots_last_month=before,
-        lots_this_month=this + (active.lots if active is not None and fees.counted < date else 0),
+        lots_last_month=trader.lots_last_month,
+        lots_this_month=trader.lots_this_month,
     )
 
 
@@ -96,7 +95,8 @@ def _course(store: Store, account: int) -> Iterator[CallStep]:
     """Every step of an account's calls, by the rulings."""
     query = (
         "select stamp, business_date, operation, outcome, facts from rulings where operation in"
-        " ('call_margin', 'margin_call', 'declare_default') order by number, line"
+        " ('call_margin', 'margin_call', 'declare_default', 'pledge', 'port_client')"
+        " order by number, line"
     )
     name, called = str(account), False
     for row in store.rows(query):
@@ -108,6 +108,12 @@ def _course(store: Store, account: int) -> Iterator[CallStep]:
         elif row["operation"] == "declare_default":
             if row["outcome"] == "accepted" and account in facts.get("frozen", ()):
                 step = "default"
+        elif row["operation"] == "pledge":
+            if facts.get("met") and facts["account"] == account:
+                step = "met"
+        elif row["operation"] == "port_client":
+            if called and row["outcome"] == "accepted" and facts["account"] == account:
+                step = "closed"
         elif name in facts.get("calls", {}):
             step, missing = "changed" if called else "called", facts["calls"][name]
             deadline = facts.get("deadlines", {}).get(name, 0)

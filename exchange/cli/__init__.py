@@ -25,6 +25,7 @@ from exchange.cli import (
     operator,
     records,
     replay,
+    sandbox,
     simulate,
     snapshot,
 )
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 app.command("demo")(market.demo)
 app.command("serve")(market.serve)
+app.command("sandbox")(sandbox.sandbox)
 app.command("flow")(records.flow)
 app.command("simulate")(simulate.simulate)
 app.command("replay")(replay.replay)

@@ -36,6 +36,24 @@ def path(context: typer.Context, as_json: Json = False) -> None:
     _run("path", context.args, as_json)
 
 
+@app.command("access", context_settings=PASS_ON)
+def access(context: typer.Context, as_json: Json = False) -> None:
+    """Time market access against bare aiohttp, and with several gateways."""
+    _run("access", context.args, as_json)
+
+
+@app.command("batches", context_settings=PASS_ON)
+def batches(context: typer.Context, as_json: Json = False) -> None:
+    """Time orders many in a frame against one in a frame."""
+    _run("batches", context.args, as_json)
+
+
+@app.command("feed", context_settings=PASS_ON)
+def feed(context: typer.Context, as_json: Json = False) -> None:
+    """Time what public data costs for each event, by channel."""
+    _run("feed", context.args, as_json)
+
+
 @app.command("auction", context_settings=PASS_ON)
 def auction(context: typer.Context, as_json: Json = False) -> None:
     """Time the uncross of 100,000 orders against sorting their prices."""

@@ -17,7 +17,7 @@ from exchange.cli.access import (
     market_command,
     operate,
 )
-from exchange.cli.output import Exit, fail, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, percent, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -200,6 +200,38 @@ def roll_forward(
         return
     heads = ("code", "before", "opened", "closed", "expired", "after")
     show_table(heads, [tuple(str(roll[name]) for name in heads) for roll in rolls])
+
+
+@app.command("fees")
+def fees(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
+    """Print the fee tiers adopted, and who is in which: by last month's lots, and next month's."""
+    with ledger(data) as clearing:
+        adopted, (date, traders) = clearing.fees(), clearing.fee_tiers()
+    version = adopted.in_force(date)
+    if as_json:
+        show_json({
+            "business_date": date, "version": version.version if version else 0,
+            "adopted": [{"version": one.version, "effective": one.effective, "tiers": one.tiers}
+                        for one in adopted.adopted],
+            "accounts": [trader._asdict() for trader in traders],
+        })  # fmt: skip
+        return
+    for one in adopted.adopted:
+        now = "in force" if one is version else "to come"
+        print(f"fee tiers, version {one.version}: {now}, from {one.effective} on")
+        rows = [
+            (str(place), f"{tier.from_lots:,}", percent(tier.maker_bp), percent(tier.taker_bp),
+             f"{sum(t.tier == place for t in traders):,}" if one is version else "")
+            for place, tier in enumerate(one.tiers, start=1)
+        ]  # fmt: skip
+        show_table(("tier", "from lots", "maker fees back", "taker fees back", "accounts"), rows)
+        print()
+    if not adopted.adopted:
+        print("no fee tiers: everybody pays the fees of the contract's terms\n")
+    active = [t for t in traders if t.lots_last_month or t.lots_this_month]
+    print(f"{len(active)} of {len(traders)} accounts traded in this month or the last")
+    heads = ("account", "lots last month", "tier", "lots this month", "next tier")
+    show_table(heads, [tuple(f"{figure:,}" for figure in trader) for trader in active])
 
 
 @contextmanager

@@ -55,17 +55,15 @@ def declare(member: int, person: Person, reason: Reason) -> "requests.PutRecord"
     return _put("declare_default", member=member, person=person, reason=reason)
 
 
-@market_command(app, "port", show=show_rulings)
+@market_command(app, "port")
 def port(
     default: Number,
     account: Annotated[int, typer.Argument(help="The client's account.")],
     to: Annotated[int, typer.Argument(help="The account of another member that takes it.")],
-    person: Person,
-    accepted_by: Annotated[str, typer.Option(help="Who accepts it for that member.")],
-) -> "requests.PutRecord":
-    """Move a client's cash and positions to another member."""
-    return _put("port_client", default=default, account=account, to=to, person=person,
-                accepted_by=accepted_by)  # fmt: skip
+    reason: Reason,
+) -> "requests.ByTwo":
+    """Propose to move a client to another member, with all that it has; another approves."""
+    return _by_two("port_client", reason, default=default, account=account, to=to)
 
 
 @market_command(app, "hedge")

@@ -1,6 +1,5 @@
 """Under ``hourbook clear``: deliveries, the story of one, and the hours that were there."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -14,7 +13,6 @@ from exchange.cli.output import Exit, fail, show_json, show_table
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 DAY_NS: Final = 86_400 * 10**9
-DAY_S: Final = 86_400
 _SHADES: Final = ".-=+#"  # of a day: none of it there, up to all
 Number = Annotated[int, typer.Argument(metavar="DELIVERY", help="`deliveries` lists them.")]
 
@@ -42,33 +40,31 @@ def deliveries(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
 
 
 @app.command("delivery")
-def delivery(number: Number, data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
+def delivery(
+    number: Number,
+    data: Data = DEFAULT_DATA,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page with a picture there.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Show a delivery's story: every stage with its time and deadline, and its month day by day."""
     found = _find(number, data)
+    if html is not None:
+        from exchange.clearing.delivery.page import page  # noqa: PLC0415
+
+        html.write_text(page(found), encoding="utf-8")
     if as_json:
         show_json(found)
         return
-    terms = found["terms"]
-    print(
-        f"delivery {number}: {found['lots']} lots of {terms['code']}, account {found['seller']}"
-        f" ({found['provider']}/{found['facility']}) to account {found['buyer']}; {found['stage']}"
-    )
-    heads = ("time", "stage", "deadline", "what")
-    rows = [
-        (
-            _time(row["stamp"]),
-            _stage(row),
-            _time(row["facts"].get("deadline", 0)),
-            _what(row["facts"]),
-        )
-        for row in found["events"]
-        if _is_told(row)
-    ]
-    show_table(heads, rows, left=4)
+    from exchange.clearing.delivery import story  # noqa: PLC0415
+
+    print(story.title(found))
+    show_table(story.HEADS, story.stages(found), left=4)
     if found["slices"]:
         print(f"\n{_month(found)}")
     if found["deadline"]:
-        print(f"\nnext by itself: {_time(found['deadline'])}")
+        print(f"\nnext by itself: {story.time_text(found['deadline'])}")
 
 
 @app.command("attest")
@@ -114,53 +110,23 @@ def _find(number: int, data: Path) -> dict[str, Any]:
     return found
 
 
-def _is_told(row: dict[str, Any]) -> bool:
-    """Days that went as they should are in the picture alone."""
-    if row["operation"] == "delivery":
-        return bool(row["outcome"] != "slice")
-    agreed = row["facts"].get("said") in ("held", "noted", "agreed")
-    return row["outcome"] == "accepted" and not agreed
-
-
-def _stage(row: dict[str, Any]) -> str:
-    if row["operation"] == "attest":
-        return f"day {row['facts']['day']} {row['facts']['said']}"
-    if row["operation"] == "alternative_delivery":
-        return str(row["facts"].get("stage", "signed"))
-    return str(row["outcome"])
-
-
-def _what(facts: dict[str, Any]) -> str:
-    """The figures of a stage, cents as dollars."""
-    cents = ("cents", "returned", "true_up", "refund", "dearer", "penalty")
-    names = ("week", "hours", "fixing", "side", "step", "terms", *cents)
-    shown = {name: facts[name] for name in names if facts.get(name)}
-    return ", ".join(
-        f"{name.replace('_', '-')} {_cents(value) + ' USD' if name in cents else value}"
-        for name, value in shown.items()
-    )
-
-
 def _month(found: dict[str, Any]) -> str:
     """A picture of the month: a mark for every day, and what it earned."""
-    days, whole = found["terms"]["days"], found["lots"] * DAY_S
-    marks = [
-        _SHADES[-1] if there == whole else _SHADES[there * (len(_SHADES) - 1) // whole]
-        for _, there, _, _ in found["slices"]
-    ]
-    strip = "".join(marks).ljust(days)
-    weeks = " ".join(strip[place : place + 7] for place in range(0, days, 7))
-    earned = sum(payable for _, _, payable, _ in found["slices"])
-    back = sum(returned for _, _, _, returned in found["slices"])
+    from exchange.clearing.delivery import story  # noqa: PLC0415
+
+    lines, last = story.days(found), len(_SHADES) - 1
+    settled = lines[: len(found["slices"])]
+    marks = [_SHADES[int(story.share_there(line, found["lots"]) * last)] for line in settled]
+    strip = "".join(marks).ljust(len(lines))
+    weeks = " ".join(strip[place : place + 7] for place in range(0, len(lines), 7))
+    earned, back = (sum(line.earned for line in lines), sum(line.returned for line in lines))
     return (
         f"days by the hours that were there, {_SHADES[0]} none to {_SHADES[-1]} all:  |{weeks}|\n"
         f"earned {_cents(earned)} USD, returned {_cents(back)} USD, of {_cents(found['invoice'])}"
     )
 
 
-def _time(stamp: int) -> str:
-    return f"{datetime.fromtimestamp(stamp // 10**9, UTC):%Y-%m-%d %H:%M:%S}" if stamp else ""
-
-
 def _cents(amount: int) -> str:
-    return f"{amount // 100:,}.{amount % 100:02d}"
+    from exchange.clearing.delivery.story import cents_text  # noqa: PLC0415
+
+    return cents_text(amount)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from exchange.cli.access import DEFAULT_DATA, Data, Json, KeyFile, Url, operate
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, percent, progress, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
     from contracts.history import History
@@ -237,10 +237,6 @@ def _dollars(micros: int) -> str:
     return dollars(micros)
 
 
-def _percent(bp: int) -> str:
-    return f"{bp // 100}.{bp % 100:02d} %"
-
-
 def _historical(clearing: "Clearing") -> dict[int, int]:
     """Every book's loss in the filtered weeks of the history that ships."""
     from contracts import history  # noqa: PLC0415
@@ -278,7 +274,7 @@ def _show_calibration(result: "Calibration", history: "History") -> None:
     heads = ("product", "history", "weeks", "long run", "filtered", "stress", "blended", "floor",
              "model", "charged")  # fmt: skip
     rows = [
-        (p.product, p.source or "the largest", f"{p.weeks}", *map(_percent, p[3:]))
+        (p.product, p.source or "the largest", f"{p.weeks}", *map(percent, p[3:]))
         for p in result.proposals
     ]
     show_table(heads, rows, left=2)

@@ -40,6 +40,9 @@ def serve(
     heads: Annotated[
         str | None, typer.Option(help="Directory for signed heads, on another disk.")
     ] = None,
+    gateways: Annotated[
+        int | None, typer.Option(help="Processes that serve the clients; 0: this one. [default: 0]")
+    ] = None,
     file: ConfigFile = None,
     log_format: Annotated[
         str | None, typer.Option(help="text or json, a line each on stderr. [default: text]")
@@ -65,6 +68,7 @@ def serve(
         "serve.tls_key": tls and tls[1],
         "serve.deribit": deribit,
         "serve.heads": heads,
+        "serve.gateways": gateways,
         "serve.log_format": log_format,
         "serve.log_level": log_level,
     }

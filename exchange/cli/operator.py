@@ -184,11 +184,16 @@ def account_(
     kind: Annotated[
         Literal["house", "client", "box"], typer.Option(help="Whose account it is.")
     ] = "client",
+    self_trade_group: Annotated[
+        int | None, typer.Option(help="Accounts of one group never trade with each other.")
+    ] = None,
 ) -> "requests.OpenAccount":
     """Open an account."""
     from exchange.app import requests  # noqa: PLC0415
 
-    return requests.OpenAccount(account=account, member=member, kind=kind)
+    return requests.OpenAccount(
+        account=account, member=member, kind=kind, self_trade_group=self_trade_group
+    )
 
 
 @market_command(admin, "kill")
@@ -197,7 +202,10 @@ def kill(
     session: Annotated[int, typer.Option(help="This session of the account alone.")] = 0,
     member: Annotated[int | None, typer.Option(help="All accounts of a member.")] = None,
     exchange: Annotated[bool, typer.Option("--exchange", help="Everybody.")] = False,
-    lift: Annotated[bool, typer.Option("--lift", help="Let them trade again.")] = False,
+    lift: Annotated[
+        bool, typer.Option("--lift", help="Let them trade again: another person approves it.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why it may be lifted: for the log.")] = "",
 ) -> "requests.Kill":
     """Throw a kill switch: orders are cancelled; only cancels and reductions pass until --lift."""
     from exchange.app import requests  # noqa: PLC0415
@@ -205,11 +213,13 @@ def kill(
     if (account is not None) + (member is not None) + exchange != 1 or (session and not account):
         raise typer.BadParameter("state one of ACCOUNT, --member and --exchange")
     if exchange:
-        return requests.Kill(scope="exchange", lift=lift)
+        return requests.Kill(scope="exchange", lift=lift, reason=reason)
     if member is not None:
-        return requests.Kill(scope="member", member=member, lift=lift)
+        return requests.Kill(scope="member", member=member, lift=lift, reason=reason)
     scope: Literal["account", "session"] = "session" if session else "account"
-    return requests.Kill(scope=scope, account=account or 0, session=session, lift=lift)
+    return requests.Kill(
+        scope=scope, account=account or 0, session=session, lift=lift, reason=reason
+    )
 
 
 @market_command(admin, "bust")

@@ -62,6 +62,11 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
         print("  ".join(cells).rstrip())
 
 
+def percent(bp: int) -> str:
+    """Basis points as per cent."""
+    return f"{bp // 100}.{bp % 100:02d} %"
+
+
 class Advance(Protocol):
     """Reports progress: ``done`` of ``total``, and what there is to say about it."""
 

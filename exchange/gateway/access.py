@@ -19,10 +19,12 @@ from exchange.messages import Reason
 from exchange.messages.access import SCOPES, AnyReason, GatewayReason, Right, Scope
 from exchange.messages.wire import (
     Cancel,
+    CancelAfter,
     Enter,
     ListInstruments,
     Logon,
     Ping,
+    Preview,
     QueryAccount,
     QueryOrders,
     Reduce,
@@ -44,8 +46,9 @@ ED25519_DIGITS: Final = 128  # hexadecimal digits of a signature; HMAC-SHA256 ha
 NEEDS: Final[dict[type, Right]] = {
     Logon: Right.PUBLIC, Subscribe: Right.PUBLIC, Unsubscribe: Right.PUBLIC,
     ListInstruments: Right.PUBLIC, Ping: Right.PUBLIC,
-    QueryAccount: Right.READ, QueryOrders: Right.READ,
+    QueryAccount: Right.READ, QueryOrders: Right.READ, Preview: Right.READ,
     Cancel: Right.CANCEL, Reduce: Right.CANCEL, MassCancel: Right.CANCEL, Kill: Right.CANCEL,
+    CancelAfter: Right.CANCEL,
     Enter: Right.TRADE, Replace: Right.TRADE, Quote: Right.TRADE, Protect: Right.TRADE,
 }  # fmt: skip
 

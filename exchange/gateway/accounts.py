@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 
 from exchange.gateway.buckets import Bucket, spends
-from exchange.marketdata.instruments import Instruments
+from exchange.gateway.decode import ORDER_ID
+from exchange.marketdata.instruments import Instrument, Instruments
 from exchange.marketdata.stream import Row, maker_of, signed
 from exchange.messages import (
     HOUSE_ACCOUNT,
@@ -23,6 +24,7 @@ from exchange.messages import (
     OrderFeature,
     TradingState,
 )
+from exchange.messages.wire import Replace
 
 FINISHED_ORDERS: Final = 1 << 17
 EXCHANGE: Final = -1  # in ``Accounts.stopped``: every member
@@ -76,12 +78,13 @@ class Holding:
 class Account:
     """What one account has; money in micro-dollars. ``orders`` are those that work."""
 
-    __slots__ = ("bucket", "cash", "holdings", "ids", "killed", "member", "orders")
+    __slots__ = ("bucket", "cash", "group", "holdings", "ids", "killed", "member", "orders")
 
-    def __init__(self, member: int = 0, bucket: Bucket | None = None) -> None:
+    def __init__(self, member: int = 0, bucket: Bucket | None = None, group: int = 0) -> None:
         self.bucket = bucket or Bucket()  # its throttle
         self.cash = 0
         self.member = member
+        self.group = group  # of accounts that never trade with each other
         self.killed = 0  # bits: its kill switch by SET_ACCOUNT, by KILL
         self.holdings: dict[int, Holding] = {}
         self.orders: dict[int, Order] = {}
@@ -135,6 +138,18 @@ class Accounts:
     def known(self, order_id: int) -> Order | None:
         """Return an order that works or ended lately."""
         return self.orders.get(order_id)
+
+    def target_instrument(self, request: Replace, account: int) -> Instrument | None:
+        """Return the instrument of the order that a replace names, if that is the account's."""
+        order_id = -1
+        if request.client_order_id is not None:
+            order_id = self.by_id[account].ids.get(request.client_order_id, -1)
+        elif request.order_id is not None and ORDER_ID.fullmatch(request.order_id):
+            order_id = int(request.order_id)
+        order = self.known(order_id)
+        if order is None or order.account != account:
+            return None
+        return self._instruments.by_id[order.instrument]
 
     def apply(self, row: Row, text: str | None) -> None:
         """Take one event in; ``text`` came with its command."""
@@ -222,7 +237,7 @@ class Accounts:
             self.by_id[row[6]].cash += row[13]
             self.by_id[row[12]].cash += row[14]
         elif kind == EventKind.ACCOUNT_OPENED:
-            self.by_id[row[6]] = Account(row[5], Bucket(row[13], row[14]))
+            self.by_id[row[6]] = Account(row[5], Bucket(row[13], row[14]), row[10])
         elif kind == EventKind.ACCOUNT_CHANGED:
             self._switch(self.by_id[row[6]], _BY_SETTING, row[10] != 0)
         elif kind == EventKind.KILLED or kind == EventKind.RESUMED:

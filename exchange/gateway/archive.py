@@ -4,17 +4,24 @@ A page is scanned in a thread, on the tape alone, and built on the loop, where t
 is. Nothing here keeps a place between two pages: a cursor names the last event that was looked at.
 """
 
+import time
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
+from exchange.gateway.reports import CORRECTIONS, TRANSFERRED
 from exchange.gateway.resume import Epochs, Place
-from exchange.marketdata.stream import Released, Row
-from exchange.messages import EVENT
+from exchange.marketdata.stream import Released, Row, maker_of
+from exchange.messages import EVENT, EventKind
 from exchange.messages.rest import OfHistory
 from exchange.messages.wire import Position
 
 SCAN_EVENTS: Final = 65_536  # of one page; more begin the next
 NANOSECONDS_PER_MS: Final = 1_000_000
+_TRADE: Final = int(EventKind.TRADE)
+_KIND: Final = 12  # offset of the kind byte in an event
+READ_SECONDS: Final = 5.0  # of candles
+# Start in ns; open, high, low, close in ticks; lots, trades.
+CandleRow: TypeAlias = tuple[int, int, int, int, int, int, int]
 Select = Callable[[Row], bool]
 
 
@@ -26,9 +33,10 @@ class Stream(Protocol):
 
 
 class Found(NamedTuple):
-    """What a page holds: events with their batch's stamp, and where to go on."""
+    """What a page holds: events with their batch's stamp and the text that came with each
+    command, and where to go on."""
 
-    rows: list[tuple[Row, int]]
+    rows: list[tuple[Row, int, str | None]]
     next: Place | None
 
 
@@ -43,6 +51,15 @@ def place_of(cursor: str, epochs: Epochs) -> Place:
     return epochs.place(Position(epoch, sequence, index))
 
 
+def parties(row: Row) -> tuple[int, ...]:
+    """Return the accounts that an event is about."""
+    if row[2] == _TRADE:
+        return row[6], maker_of(row[12])[0]
+    if row[2] == TRANSFERRED:
+        return row[6], row[7]
+    return (row[6], row[12]) if row[2] in CORRECTIONS else (row[6],)
+
+
 def scan(stream: Stream, query: OfHistory, after: Place | None, select: Select) -> Found:
     """Return the events of the query's stretch that are selected, and the next page's place.
 
@@ -51,19 +68,53 @@ def scan(stream: Stream, query: OfHistory, after: Place | None, select: Select) 
     until = query.to_ms * NANOSECONDS_PER_MS
     start = query.from_ms * NANOSECONDS_PER_MS
     records = stream.since(start) if after is None else stream.read(*after)
-    rows: list[tuple[Row, int]] = []
+    rows: list[tuple[Row, int, str | None]] = []
     seen = 0
     for released in records:
         if released.stamp >= until:
             break
         if released.stamp < start:
             continue
+        texts = dict(released.texts)
         for row in EVENT.iter_unpack(released.events):
             if select(row):
-                rows.append((row, released.stamp))
+                rows.append((row, released.stamp, texts.get(row[0])))
                 if len(rows) == query.limit:
                     return Found(rows, (released.epoch, row[0], row[1]))
         seen += len(released.events)
         if seen >= SCAN_EVENTS * EVENT.size:
             return Found(rows, (released.epoch, row[0], row[1]))
     return Found(rows, None)
+
+
+def candles(
+    stream: Stream, instrument: int, seconds: int, start: int, most: int
+) -> tuple[list[CandleRow], int | None]:
+    """Return the candles of so many intervals from the first trade on, and where to go on.
+
+    Of an instrument whose trades are booked in others. Raises TimeoutError.
+    """
+    length, deadline = seconds * 1_000_000_000, time.monotonic() + READ_SECONDS
+    made: dict[int, CandleRow] = {}
+    for released in stream.since(start // length * length):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"more than {READ_SECONDS} seconds of reading")
+        kinds = released.events[_KIND :: EVENT.size]
+        if _TRADE not in kinds:
+            continue
+        begun = released.stamp // length * length
+        if made and begun >= next(iter(made)) + most * length:
+            return list(made.values()), begun
+        for number, kind in enumerate(kinds):
+            row = EVENT.unpack_from(released.events, number * EVENT.size)
+            if kind == _TRADE and row[5] == instrument:
+                made[begun] = _traded(made.get(begun), begun, row[8], row[9])
+    return list(made.values()), None
+
+
+def _traded(candle: CandleRow | None, begun: int, price: int, lots: int) -> CandleRow:
+    """Return a candle with one more trade in it."""
+    if candle is None:
+        return begun, price, price, price, price, lots, 1
+    _, first, high, low, _, volume, trades = candle
+    return begun, first, max(high, price), min(low, price), price, volume + lots, trades + 1

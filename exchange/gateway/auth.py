@@ -183,9 +183,12 @@ class Keys:
         if reason is not None:
             return reason
         if proof.nonce is not None:
-            self._database.execute(
-                "UPDATE keys SET nonce = ? WHERE key_id = ?", (str(proof.nonce), proof.key_id)
+            spent = self._database.execute(
+                "UPDATE keys SET nonce = ? WHERE key_id = ? AND nonce = ?",
+                (str(proof.nonce), proof.key_id, str(stored.nonce)),
             )
+            if not spent.rowcount:  # another gateway spent one of this key meanwhile
+                return self.check(proof, now_ms)
         return stored.key
 
     def revoked(self, key_ids: Set[str], now_ms: int) -> Set[str]:

@@ -72,9 +72,9 @@ _ID_FIELDS: Final = ("client_order_id", "request_id", "order_id", "instrument", 
 # ValueError: text that is not UTF-8, of which msgspec raises Python's own error.
 UNREADABLE: Final = (msgspec.DecodeError, ValueError, RecursionError)
 _typed_json: Final[Callable[[str], AnyRequest]] = msgspec.json.Decoder(AnyRequest).decode
-_any_json: Final[Callable[[str], Any]] = msgspec.json.Decoder().decode
+any_json: Final[Callable[[str], Any]] = msgspec.json.Decoder().decode
 _typed_msgpack: Final[Callable[[bytes], AnyRequest]] = msgspec.msgpack.Decoder(AnyRequest).decode
-_any_msgpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
+any_msgpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
 
 
 class Refused(Exception):
@@ -113,14 +113,16 @@ def read_json(text: str) -> AnyRequest:
         raise _explain_json(text, error) from None
     # Each key brings a colon, so as many distinct keys as colons means that none came twice.
     colons = text.count(":")
-    if colons != _fields(request) and colons != len(_any_json(text)):
-        twice, _ = _pairs(text)
+    if colons != fields_of(request) and colons != len(any_json(text)):
+        twice, value = _pairs(text)
         if twice is not None:
-            raise Refused(Reason.DUPLICATE_FIELD, twice)
+            refused = Refused(Reason.DUPLICATE_FIELD, twice)
+            refused.seen = _seen(value)
+            raise refused
     return request
 
 
-def _fields(request: AnyRequest) -> int:
+def fields_of(request: AnyRequest) -> int:
     """Return how many distinct fields a common request has at least, ``op`` included; else 0."""
     if type(request) is Enter:
         return 5 + (request.price is not None) + (request.time_in_force is not None)
@@ -137,12 +139,14 @@ def read_msgpack(data: bytes) -> AnyRequest:
         refused = explain(error)
         refused.seen = _seen(_lenient_msgpack(data))
         raise refused from None
-    if len(_any_msgpack(data)) != _map_length(data):
-        raise Refused(Reason.DUPLICATE_FIELD)
+    if len(fields := any_msgpack(data)) != map_length(data):
+        refused = Refused(Reason.DUPLICATE_FIELD)
+        refused.seen = _seen(fields)
+        raise refused
     return request
 
 
-def _map_length(data: bytes) -> int:
+def map_length(data: bytes) -> int:
     """Return the number of pairs that a MessagePack map announces."""
     if data[0] == 0xDE:
         return int.from_bytes(data[1:3], "big")
@@ -151,7 +155,7 @@ def _map_length(data: bytes) -> int:
 
 def _lenient_msgpack(data: bytes) -> object:
     try:
-        return _any_msgpack(data)
+        return any_msgpack(data)
     except (*UNREADABLE, TypeError):  # TypeError: a key that is a list
         return None
 

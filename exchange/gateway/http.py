@@ -38,8 +38,11 @@ STATUS: Final[dict[AnyReason, int]] = {
     Reason.UNKNOWN_ACCOUNT: 404,
     Reason.UNKNOWN_COMMAND: 405,
     GatewayReason.BODY_TOO_LARGE: 413,
+    Reason.THROTTLED: 429,
     GatewayReason.CONNECTIONS_FULL: 429,
     GatewayReason.REQUESTS_FULL: 429,
+    Reason.NOT_TRADING: 503,
+    Reason.CANCEL_ONLY: 503,
     Reason.QUEUE_FULL: 503,
     Reason.LOG_FULL: 503,
 }

@@ -12,11 +12,14 @@ from typing import Final, Protocol
 
 from exchange.gateway.access import Key
 from exchange.gateway.auth import Keys
+from exchange.gateway.channels import Channels
+from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
 from exchange.gateway.mass import MassRecorder
 from exchange.gateway.metrics import Metrics
+from exchange.gateway.previews import Previews, WhatIf
 from exchange.gateway.queries import Queries
-from exchange.gateway.rejects import full_reason
+from exchange.gateway.rejects import from_refused, full_reason
 from exchange.gateway.reports import CORRECTIONS, DUPLICATE, TRANSFERRED, Reports
 from exchange.gateway.resume import LOGON_MARK, Resume, check_position
 from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage, elements
@@ -34,8 +37,21 @@ from exchange.messages.wire import (
 )
 
 KEY_CONNECTIONS: Final = 16  # logged on under one key at a time
+OWN_SOURCE: Final = 0  # of commands of no connection
 TRADE: Final = int(EventKind.TRADE)
 REJECTED: Final = int(EventKind.REJECTED)
+_OPS: Final = {  # what a client asked for, by the command that it became
+    int(CommandKind.ENTER): "enter",
+    int(CommandKind.CANCEL): "cancel",
+    int(CommandKind.REDUCE): "reduce",
+    int(CommandKind.REPLACE): "replace",
+    int(CommandKind.MASS_CANCEL): "mass_cancel",
+    int(CommandKind.KILL): "kill",
+    int(CommandKind.RESUME): "kill",
+    int(CommandKind.MASS_QUOTE): "quote",
+    int(CommandKind.SET_PROTECTION): "protect",
+    int(CommandKind.LOGON): "logon",
+}
 ACCOUNT_MASK: Final = 0xFFFF_FFFF  # of a trade's key_hi: maker_of, without the call
 
 
@@ -72,10 +88,13 @@ class Hub:
         no_such_position: type[Exception],
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         view: View | None = None,
+        what_if: WhatIf | None = None,
+        first_connection: int = 1,
     ) -> None:
         """``queue_full`` are what ``submit`` raises, ``no_such_position`` is what ``tape.read``
         does: their rooms are not this one's to import. ``view`` is what is known already: the
-        stream is followed from there.
+        stream is followed from there. Connections are numbered from ``first_connection`` on; no
+        two of a market's have the same number.
         """
         view = view or View()
         self.put = self._submit = submit
@@ -90,15 +109,17 @@ class Hub:
         self.mass = MassRecorder(self.feed.instruments, self.recorder)
         self.reports = Reports(self.feed.instruments, self.accounts)
         self.queries = Queries(self.feed, self.accounts)
+        self.deadlines = Deadlines()
+        self.previews = Previews(self.recorder, self.accounts, what_if)
         self._begin = view.position
         self.epoch, self.sequence, _ = view.position  # of the last released batch
         self.sessions: dict[int, Session] = {}  # by connection number
         self._tape = tape
-        self._subscribers: dict[str, dict[int, Session]] = {}
+        self.channels = Channels(self.feed)
         self._by_account: dict[int, list[Session]] = {}
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
         self._logoffs: list[tuple[int, bytes]] = []  # refused by a full queue, tried again
-        self._connections = 0
+        self._next_connection = first_connection
         self.epochs = view.epochs
         self._resumes: dict[int, Resume] = {}  # not live yet, by connection number
 
@@ -125,8 +146,8 @@ class Hub:
 
     def connect(self, codec: int, wake: Callable[[], None], address: str = "") -> Session:
         """Return the state machine of a new connection from that peer."""
-        self._connections += 1
-        session = Session(self, self._connections, codec, wake, address)
+        session = Session(self, self._next_connection, codec, wake, address)
+        self._next_connection += 1
         self.sessions[session.number] = session
         return session
 
@@ -142,6 +163,9 @@ class Hub:
                 if not mates:
                     del self._by_account[session.key.account]
             if session.engine_session:
+                if session.cancels_on_loss:
+                    self.deadlines.put(session.engine_session, self.now_ms(), session.key.account)
+                    self.expire()
                 self._log_off(session.number, session.key.account, session.engine_session)
         session.stage, session.trading_account = Stage.CLOSED, -1
 
@@ -180,12 +204,33 @@ class Hub:
         if not self.submit(source, record, 0, None):
             self._logoffs.append((source, record))
 
+    def turned_back(self, source: int, record: bytes, text: str | None, refusal: Refused) -> None:
+        """Answer for a command that was put, and refused by a sequencer in another process."""
+        kind, session = record[0], self.sessions.get(source)
+        if kind == CommandKind.LOGOFF:
+            self._logoffs.append((source, record))
+        if kind == CommandKind.LOGON:
+            self._logons.pop(source, None)
+        if session is None or kind == CommandKind.LOGOFF:
+            return
+        if kind == CommandKind.LOGON:
+            session.stage, session.key, session.logon = Stage.PUBLIC, None, None
+        elif text is not None:
+            refusal.seen["client_order_id" if kind == CommandKind.ENTER else "request_id"] = text
+        session.send(from_refused(refusal, _OPS.get(kind)))
+
     def retry(self) -> None:
         """Submit again the logoffs that a full queue refused: none may be lost."""
         waiting, self._logoffs = self._logoffs, []
         for source, record in waiting:
             if not self.submit(source, record, 0, None):
                 self._logoffs.append((source, record))
+
+    def expire(self) -> None:
+        """Cancel the orders of sessions whose dead man's switch is due."""
+        for due in self.deadlines.take_due(self.now_ms()):
+            if not self.submit(OWN_SOURCE, due.record, 0, due.text):
+                self.deadlines.put_back(due)
 
     def drop_revoked(self) -> None:
         """Close the connections whose key was revoked since they logged on."""
@@ -198,49 +243,52 @@ class Hub:
 
     # Channels
 
-    def snapshot(self, channel: str) -> Response | None:
-        """Return a channel's first message, None if it has none; raises Refused."""
-        try:
-            return self.feed.snapshot(channel, self.sequence)
-        except KeyError:
-            raise Refused(Reason.NOT_FOUND, "channels", "no such channel") from None
+    def snapshot(self, channel: str) -> list[Response]:
+        """Return a channel's first messages; raises Refused."""
+        return self.channels.snapshot(channel, self.sequence)
 
-    def subscribe(self, session: Session, channels: list[str]) -> None:
-        """Add a connection to channels that exist."""
-        for channel in channels:
-            self._subscribers.setdefault(channel, {})[session.number] = session
-        session.channels.update(channels)
-        session.stale.difference_update(channels)
+    def subscribe(
+        self, session: Session, names: list[str], after: int | None
+    ) -> tuple[list[str], list[Response]]:
+        """Add a connection to channels; return those that go on after the sequence, and what to
+        send first. Raises Refused, and nothing is changed.
+        """
+        if after is not None and not 0 <= after <= self.sequence:
+            limit, observed = str(self.sequence), str(after)
+            raise Refused(Reason.NOT_FOUND, "after", limit=limit, observed=observed)
+        self.channels.check(names)
+        first = {name: self.snapshot(name) for name in names}
+        resumed = self.channels.join(session, names, after)
+        if after is not None:
+            first |= {name: self.channels.missed(name, after) for name in resumed}
+        return resumed, [message for messages in first.values() for message in messages]
 
-    def unsubscribe(self, session: Session, channels: list[str]) -> None:
+    def unsubscribe(self, session: Session, names: list[str]) -> None:
         """Take a connection from channels that it has."""
-        for channel in channels:
-            members = self._subscribers[channel]
-            del members[session.number]
-            if not members:
-                del self._subscribers[channel]
-        session.channels.difference_update(channels)
-        session.stale.difference_update(channels)
+        self.channels.leave(session, names)
 
     def heartbeat(self) -> Heartbeat:
         """Return the message that proves the gateway alive."""
         return Heartbeat(epoch=self.epoch, sequence=self.sequence, time=self.feed.time)
 
     def beat(self) -> None:
-        """Send every connection a heartbeat, and every depth channel its own; retry logoffs,
+        """Send every connection a heartbeat, and every channel its own; retry logoffs,
         close the connections of keys that are gone.
         """
         self.retry()
         self.drop_revoked()
-        for channel in self._subscribers:
-            message = self.feed.heartbeat(channel)
-            if message is not None:
-                self._publish(channel, message)
+        self.channels.beat()
         heartbeat = self.heartbeat()
         encoded = tuple(encode(heartbeat) for encode in ENCODERS)
         for session in list(self.sessions.values()):
             session.push(encoded[session.codec])
             session.wake()
+
+    def tick(self) -> None:
+        """Throw the switches that are due; send what the conflated channels have to say."""
+        self.expire()
+        for session in self.channels.tick().values():
+            session.flush()
 
     # Released batches
 
@@ -268,8 +316,8 @@ class Hub:
         self.sequence = released.first_sequence + released.count - 1
         readers: dict[int, Session] = {}
         told: dict[int, Session] = {}
-        for channel, message in self.feed.apply(rows, released.stamp, texts, self._subscribers):
-            readers.update(self._publish(channel, message))
+        for channel, message in self.feed.apply(rows, released.stamp, texts, self.channels):
+            readers.update(self.channels.publish(channel, message))
         self._report(rows, released.stamp, texts, told)
         prompt = True
         for number, session in readers.items():
@@ -281,26 +329,12 @@ class Hub:
             else:  # behind those readers, whose senders were woken before
                 session.wake()
         self._resume_all()
+        self.previews.release(self.sequence)
         if self._logoffs:
             self.retry()
         if self.metrics is not None:
             self.metrics.released(released.count, released.events)
             self.metrics.reported(texts, released.stamp, begun_ns, time.time_ns())
-
-    def _publish(self, channel: str, message: Response) -> dict[int, Session]:
-        """Queue a public message, encoded once per codec; return the channel's subscribers."""
-        members = self._subscribers[channel]
-        encoded: list[bytes | None] = [None, None]
-        is_depth = channel.startswith("depth.")
-        for session in list(members.values()):
-            data = encoded[session.codec]
-            if data is None:
-                data = encoded[session.codec] = ENCODERS[session.codec](message)
-            if is_depth:
-                session.push_depth(channel, data)
-            else:
-                session.push(data)
-        return members
 
     def _report(
         self, rows: list[Row], stamp: int, texts: Mapping[int, str], told: dict[int, Session]

@@ -100,6 +100,13 @@ class Metrics:
         """Count a connection that the gateway ended."""
         self._closed.labels(str(code)).inc()
 
+    def add(self, rejects: Mapping[str, int], closed: Mapping[str, int]) -> None:
+        """Count what a gateway of another process did: rejects by reason, ends by close code."""
+        for reason, count in rejects.items():
+            self._rejects.labels(reason).inc(count)
+        for code, count in closed.items():
+            self._closed.labels(code).inc(count)
+
     def follow(self, text: str, ingress_ns: int, now_ns: int) -> None:
         """Follow a request that was queued just now and came at ``ingress_ns``."""
         self.probing = False
@@ -127,3 +134,33 @@ class Metrics:
             self._sequence.observe((begun_ns - self._followed[1]) * _NS)
             self._report.observe((now_ns - begun_ns) * _NS)
             self._followed, self._sampled = None, stamp
+
+
+class Tally(Metrics):
+    """What a gateway in a process of its own counts for the market; the rest is counted there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probing = False
+        self._own_rejects: dict[str, int] = {}
+        self._own_closed: dict[str, int] = {}
+
+    def rejected(self, reason: AnyReason) -> None:
+        """Count a reject."""
+        self._own_rejects[reason.name] = self._own_rejects.get(reason.name, 0) + 1
+
+    def closed(self, code: int) -> None:
+        """Count a connection that the gateway ended."""
+        self._own_closed[str(code)] = self._own_closed.get(str(code), 0) + 1
+
+    def released(self, count: int, events: bytes) -> None:
+        """Nothing: the market counts what it released."""
+
+    def reported(self, texts: Mapping[int, str], stamp: int, begun_ns: int, now_ns: int) -> None:
+        """Nothing: no request is followed across processes."""
+
+    def take(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Return rejects and ends since this was last called."""
+        taken = self._own_rejects, self._own_closed
+        self._own_rejects, self._own_closed = {}, {}
+        return taken

@@ -4,7 +4,7 @@
 docs/reference/operations.md says what each check means and what to do about it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from typing import Final, Literal
 
@@ -12,33 +12,31 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from exchange.gateway.metrics import Metrics
-
 MetricsFor = Literal["loopback", "any", "off"]
 UNAVAILABLE: Final = 503
-Checks = Callable[[], Mapping[str, bool]]
+Checks = Callable[[], Awaitable[Mapping[str, bool]]]
 
 
 def add_routes(
     application: web.Application,
-    metrics: Metrics,
+    metrics: Callable[[], Awaitable[bytes]],
     *,
     healthy: Checks,
     ready: Checks,
     metrics_for: MetricsFor = "loopback",
 ) -> None:
-    """Serve the three; each check is a name and whether it holds. Metrics go to ``metrics_for``."""
+    """Serve the three; each check is a name and whether it holds. Figures go to ``metrics_for``."""
 
     async def show_metrics(request: web.Request) -> web.Response:
         if metrics_for == "loopback" and not _is_loopback(request.remote):
             raise web.HTTPForbidden(text="metrics are for this machine alone; see serve.metrics")
-        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def show_health(request: web.Request) -> web.Response:
-        return _answer(healthy())
+        return _answer(await healthy())
 
     async def show_ready(request: web.Request) -> web.Response:
-        return _answer(ready())
+        return _answer(await ready())
 
     if metrics_for != "off":
         application.router.add_get("/metrics", show_metrics)

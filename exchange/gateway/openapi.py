@@ -103,9 +103,11 @@ def _parameters(route: Route) -> list[dict[str, Any]]:
         made.append({"name": "code", "in": "path", "required": True, "schema": schema})
     for field in msgspec.structs.fields(route.query):
         schema = msgspec.json.schema(field.type)
-        if field.default:  # one that the field's own bounds forbid means: not said
+        if not field.required and field.default:  # "", 0: which the field's bounds forbid: not said
             schema["default"] = field.default
-        made.append({"name": field.name, "in": "query", "required": False, "schema": schema})
+        made.append(
+            {"name": field.name, "in": "query", "required": field.required, "schema": schema}
+        )
     return made
 
 

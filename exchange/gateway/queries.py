@@ -51,6 +51,8 @@ class Queries:
             open_orders=len(account.orders),
             positions=[self._position(*item) for item in sorted(exposures.items())],
             killed=self._accounts.is_killed(account),
+            member=account.member,
+            self_trade_group=account.group,
             tokens=account.bucket.left(self._feed.time),
             burst=account.bucket.burst,
             interval_ns=account.bucket.interval,

@@ -1,81 +1,75 @@
 """Rejects as a client reads them: the field at fault, the limit and what was observed."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from exchange.gateway.decode import ORDER, Refused, digest
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.marketdata.stream import Row
-from exchange.messages import RETRYABLE, Reason, TradingState
+from exchange.messages import RETRYABLE, Reason, Side, TradingState
 from exchange.messages.access import RETRYABLES, GatewayReason
 from exchange.messages.wire import Rejected
 
 NANOSECONDS_PER_MS: Final = 1_000_000
-_PRICES: Final = frozenset(
-    {
-        Reason.TICK,
-        Reason.PRICE_LIMIT,
-        Reason.POST_ONLY,
-        Reason.CROSSED,
-        Reason.TRIGGER,
-        Reason.PRICE_BAND,
-    }
-)
-_MONEY: Final = frozenset(
-    {
-        Reason.MARGIN,
-        Reason.MEMBER_MARGIN,
-        Reason.FUNDS,
-        Reason.NOTIONAL,
-        Reason.ORDER_VALUE,
-        Reason.LOSS_LIMIT,
-    }
-)
-_PLAIN: Final = frozenset(
-    {
-        Reason.QUANTITY_RANGE,
-        Reason.ACCOUNT_MAX_QUANTITY,
-        Reason.LOT,
-        Reason.MINIMUM,
-        Reason.OPEN_ORDERS,
-        Reason.POSITION_LIMIT,
-        Reason.BOOK_FULL,
-        Reason.REDUCE_ONLY,
-        Reason.QUOTES_BLOCKED,
-        Reason.DISPLAY,
-        Reason.ICEBERGS_FULL,
-    }
-)
+
+
+class Told(NamedTuple):
+    """What a reject by the engine says: the field at fault, the units of limit and observed."""
+
+    field: str | None = None
+    limit: str | None = None
+    observed: str | None = None
+
+
+# Of reasons that clients meet; docs/reference/rejects.md says what each figure is.
+TOLD: Final[dict[int, Told]] = {
+    Reason.SESSION_LIVE: Told("resume_session", None, "count"),
+    Reason.SESSION_UNKNOWN: Told("resume_session", None, "count"),
+    Reason.SESSION_KILLED: Told(None, None, "count"),
+    Reason.MEMBER_KILLED: Told(None, None, "count"),
+    Reason.SIDE_MISMATCH: Told("side", "side", "side"),
+    Reason.GROUP: Told("group_with"),
+    Reason.UNKNOWN_INSTRUMENT: Told("instrument"),
+    Reason.NOT_TRADING: Told("instrument", "state", "state"),
+    Reason.NOT_OUTRIGHT: Told("instrument", "count", "count"),
+    Reason.THROTTLED: Told(None, "count", None),
+    Reason.QUANTITY_RANGE: Told("quantity", "count", "count"),
+    Reason.ACCOUNT_MAX_QUANTITY: Told("quantity", "count", "count"),
+    Reason.NOTIONAL: Told("quantity", "money", "money"),
+    Reason.ORDER_VALUE: Told("quantity", "money", "money"),
+    Reason.TICK: Told("price", "price", "price"),
+    Reason.LOT: Told("quantity", "count", "count"),
+    Reason.PRICE_LIMIT: Told("price", "price", "price"),
+    Reason.PRICE_BAND: Told("price", "price", "price"),
+    Reason.POST_ONLY: Told("price", "price", "price"),
+    Reason.MINIMUM: Told("minimum_quantity", "count", "count"),
+    Reason.EXPIRY: Told("expires_ms", "ms", "ms"),
+    Reason.REDUCE_ONLY: Told("quantity", "count", "count"),
+    Reason.QUOTES_BLOCKED: Told(None, "count", "count"),
+    Reason.CROSSED: Told("bid_price", "price", "price"),
+    Reason.TRIGGER: Told("stop_price", "price", "price"),
+    Reason.DISPLAY: Told("display_quantity", "count", "count"),
+    Reason.AUCTION_ONLY: Told("time_in_force", "state", "state"),
+    Reason.NOT_IN_AUCTION: Told(None, None, "state"),
+    Reason.FEATURE_OFF: Told(None, None, "count"),
+    Reason.OPEN_ORDERS: Told(None, "count", "count"),
+    Reason.POSITION_LIMIT: Told("quantity", "count", "count"),
+    Reason.ALL_MONTHS_LIMIT: Told("quantity", "count", "count"),
+    Reason.MARGIN: Told("quantity", "money", "money"),
+    Reason.MEMBER_MARGIN: Told("quantity", "money", "money"),
+    Reason.LOSS_LIMIT: Told(None, "money", "money"),
+    Reason.FUNDS: Told("amount", "money", "money"),
+    Reason.ORDERS_FULL: Told(None, "count", "count"),
+    Reason.POSITIONS_FULL: Told(None, "count", "count"),
+    Reason.SESSIONS_FULL: Told(None, "count", "count"),
+    Reason.BOOK_FULL: Told(None, "count", "count"),
+    Reason.ICEBERGS_FULL: Told("display_quantity", "count", "count"),
+}
+_UNSAID: Final = Told()
 # A queue is emptied within a batch; a disk by a person, and looked at once a second.
 RETRY_MS: Final[dict[int, int]] = {
     Reason.QUEUE_FULL: 1,
     Reason.LOG_FULL: 1_000,
     GatewayReason.REQUESTS_FULL: 1_000,
-}
-FIELD: Final[dict[int, str]] = {
-    Reason.SESSION_UNKNOWN: "resume_session",
-    Reason.SESSION_LIVE: "resume_session",
-    Reason.SIDE_MISMATCH: "side",
-    Reason.UNKNOWN_INSTRUMENT: "instrument",
-    Reason.NOT_TRADING: "instrument",
-    Reason.QUANTITY_RANGE: "quantity",
-    Reason.ACCOUNT_MAX_QUANTITY: "quantity",
-    Reason.NOTIONAL: "quantity",
-    Reason.LOT: "quantity",
-    Reason.POSITION_LIMIT: "quantity",
-    Reason.TICK: "price",
-    Reason.PRICE_LIMIT: "price",
-    Reason.PRICE_BAND: "price",
-    Reason.ORDER_VALUE: "quantity",
-    Reason.ALL_MONTHS_LIMIT: "quantity",
-    Reason.POST_ONLY: "price",
-    Reason.MINIMUM: "minimum_quantity",
-    Reason.EXPIRY: "expires_ms",
-    Reason.TRIGGER: "stop_price",
-    Reason.DISPLAY: "display_quantity",
-    Reason.ICEBERGS_FULL: "display_quantity",
-    Reason.REDUCE_ONLY: "quantity",
-    Reason.GROUP: "group_with",
-    Reason.CROSSED: "bid_price",
 }
 
 
@@ -112,7 +106,7 @@ def from_event(
     reason = Reason(row[4])
     key = row[11].to_bytes(8, "little") + row[12].to_bytes(8, "little")
     is_order = text is not None and key == digest(text, ORDER)
-    limit, observed = _figures(reason, row[13], row[14], instrument)
+    told = TOLD.get(reason, _UNSAID)
     wait_ns = row[14] if reason == Reason.THROTTLED else 0
     return Rejected(
         number=int(reason),
@@ -121,9 +115,9 @@ def from_event(
         request_id=None if is_order else text,
         order_id=str(row[7]) if row[7] else None,
         instrument=instrument.code if instrument is not None else None,
-        field=FIELD.get(reason),
-        limit=limit,
-        observed=observed,
+        field=told.field,
+        limit=_figure(told.limit, row[13], instrument),
+        observed=_figure(told.observed, row[14], instrument),
         retryable=reason in RETRYABLE,
         retry_after_ms=-(-wait_ns // NANOSECONDS_PER_MS) if wait_ns else None,
         sequence=row[0],
@@ -133,20 +127,19 @@ def from_event(
     )
 
 
-def _figures(
-    reason: Reason, limit: int, observed: int, instrument: Instrument | None
-) -> tuple[str | None, str | None]:
-    """Return a reject's limit and observed value in the units of the field they are about."""
-    if reason in _PRICES and instrument is not None:
-        return instrument.price_text(limit), instrument.price_text(observed)
-    if reason in _MONEY:
-        return micros_text(limit), micros_text(observed)
-    if reason in _PLAIN:
-        return str(limit), str(observed)
-    if reason == Reason.EXPIRY:
-        return str(limit // NANOSECONDS_PER_MS), str(observed // NANOSECONDS_PER_MS)
-    if reason == Reason.NOT_TRADING:
-        return TradingState(limit).name, TradingState(observed).name
-    if reason == Reason.THROTTLED:
-        return str(limit), None
-    return None, None
+def _figure(unit: str | None, value: int, instrument: Instrument | None) -> str | None:
+    """Return a limit or an observed value as text in its unit."""
+    match unit:
+        case "price":
+            return None if instrument is None else instrument.price_text(value)
+        case "money":
+            return micros_text(value)
+        case "state":
+            return TradingState(value).name
+        case "side":
+            return Side(value).name.lower()
+        case "ms":
+            return str(value // NANOSECONDS_PER_MS)
+        case "count":
+            return str(value)
+    return None

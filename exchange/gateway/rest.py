@@ -7,10 +7,11 @@ requests may wait for it: the market's own loop is never held up.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from secrets import token_hex
+from typing import Any, Final, NamedTuple, Protocol, TypeVar, get_args
 
 import msgspec
 from aiohttp import web
@@ -18,28 +19,38 @@ from aiohttp import web
 from contracts import registry
 from exchange.gateway import archive
 from exchange.gateway.access import Key, peer
+from exchange.gateway.archive import CandleRow
 from exchange.gateway.decode import Refused, explain
 from exchange.gateway.http import Flood, admit, answer_refused, json_answer
-from exchange.gateway.hub import Hub
+from exchange.gateway.hub import KEY_CONNECTIONS, Hub
+from exchange.gateway.previews import PREVIEWS_A_SECOND
 from exchange.gateway.reports import CORRECTIONS
 from exchange.gateway.resume import reports_of
-from exchange.marketdata.feed import correction_of, is_agreed, trade_of, transfer_of
+from exchange.marketdata.happenings import (
+    correction_of,
+    executed_of,
+    is_agreed,
+    trade_of,
+    transfer_of,
+)
 from exchange.marketdata.instruments import Instrument, decimal_text
-from exchange.marketdata.stream import Row, maker_of
-from exchange.messages import INDEX_BITS, EventKind, Reason, rest, wire
-from exchange.messages.access import GatewayReason, Right
+from exchange.marketdata.stream import Row
+from exchange.messages import INDEX_BITS, EventKind, Limit, Reason, rest, wire
+from exchange.messages.access import COSTS, GatewayReason, Right
 
 PREFIX: Final = "/api/v1"
 REQUESTS_A_SECOND: Final = 100  # of one address
 LOOPBACK_REQUESTS_A_SECOND: Final = 2_000
 READS: Final = 16  # of all that may wait for the disk
 ADDRESS_READS: Final = 4
+PREVIEW_SECONDS: Final = 5.0  # for what a preview rests on to be released
 NANOSECONDS_PER_MS: Final = 1_000_000
 MICRO_DIGITS: Final = 6
 _TRADE: Final = int(EventKind.TRADE)
 _TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
 _PUBLIC: Final[dict[int, Callable[[Instrument, Row, int], rest.PublicRow]]] = {
     _TRADE: trade_of,
+    int(EventKind.ORDER_EXECUTED): executed_of,
     int(EventKind.TRADE_BUSTED): correction_of,
     int(EventKind.TRADE_ADJUSTED): correction_of,
     _TRANSFERRED: transfer_of,
@@ -55,8 +66,8 @@ class Books(Protocol):
 
     def candles(
         self, instrument: int, seconds: int, start: int, most: int
-    ) -> tuple[Sequence[tuple[int, int, int, int, int, int, int]], int | None]:
-        """(start in ns, open, high, low, close in ticks, lots, trades), and where to go on."""
+    ) -> tuple[Sequence[CandleRow], int | None]:
+        """Candles, and where to go on."""
         ...
 
     def prices(
@@ -204,6 +215,37 @@ class Rest:
             raise Refused(Reason.UNKNOWN_ACCOUNT)
         return asked.key.account
 
+    async def costs(self, asked: Asked) -> rest.Costs:
+        tags = (str(kind.__struct_config__.tag) for kind in get_args(wire.AnyRequest))
+        return rest.Costs(
+            tokens={op: COSTS.get(op, 0) for op in sorted(tags)},
+            frame_bytes=Limit.FRAME_BYTES,
+            frame_commands=wire.BATCH_REQUESTS,
+            requests_a_second=REQUESTS_A_SECOND,
+            previews_a_second=PREVIEWS_A_SECOND,
+            connections=KEY_CONNECTIONS,
+        )
+
+    async def preview(self, asked: Asked) -> wire.Previewed:
+        account, query = self._account(asked), asked.query
+        named = {name: getattr(query, name) for name in query.__struct_fields__}
+        order = wire.Enter(client_order_id=f"preview.{token_hex(8)}", **named)
+        told: asyncio.Future[wire.Previewed | Refused] = asyncio.Future()
+
+        def tell(answer: wire.Previewed | Refused) -> None:
+            if not told.done():
+                told.set_result(answer)
+
+        self._hub.previews.ask(wire.Preview(request_id="", order=order), account, 0, tell)
+        try:
+            async with asyncio.timeout(PREVIEW_SECONDS):
+                answer = await told
+        except TimeoutError:
+            raise Refused(GatewayReason.REQUESTS_FULL, None, "waiting for the log") from None
+        if isinstance(answer, Refused):
+            raise answer
+        return answer
+
     # What is read
 
     async def trades(self, asked: Asked) -> rest.Trades:
@@ -216,27 +258,31 @@ class Rest:
 
         found = await self._scan(asked, select)
         return rest.Trades(
-            trades=[_PUBLIC[row[2]](instrument, row, stamp) for row, stamp in found.rows],
+            trades=[_PUBLIC[row[2]](instrument, row, stamp) for row, stamp, _ in found.rows],
             next=archive.cursor_text(found.next),
         )
 
     async def fills(self, asked: Asked) -> rest.Fills:
-        account = self._account(asked)
+        told, more = await self._reports(asked, _FILLS | CORRECTIONS)
+        fills = [report for report in told if isinstance(report, _FILL_TYPES)]
+        return rest.Fills(fills=fills, next=more)
 
-        def select(row: Row) -> bool:
-            if row[2] not in _FILLS and row[2] not in CORRECTIONS:
-                return False
-            other = maker_of(row[12])[0] if row[2] == _TRADE else row[12]
-            return account in (row[6], other)
+    async def events(self, asked: Asked) -> rest.Events:
+        told, more = await self._reports(asked, self._hub.reports.kinds.keys() | {_TRANSFERRED})
+        return rest.Events(events=told, next=more)
 
-        found = await self._scan(asked, select)
+    async def _reports(self, asked: Asked, kinds: Set[int]) -> tuple[list[Any], str | None]:
+        """Return a page of what events of some kinds meant to the account, and where to go on."""
+        account, reports = self._account(asked), self._hub.reports
+        found = await self._scan(
+            asked, lambda row: row[2] in kinds and account in archive.parties(row)
+        )
         told = [
             report
-            for row, stamp in found.rows
-            for report in reports_of(row, account, self._hub.reports, stamp, None)
+            for row, stamp, text in found.rows
+            for report in reports_of(row, account, reports, stamp, text)
         ]
-        fills = [report for report in told if isinstance(report, _FILL_TYPES)]
-        return rest.Fills(fills=fills, next=archive.cursor_text(found.next))
+        return told, archive.cursor_text(found.next)
 
     async def _scan(self, asked: Asked, select: archive.Select) -> archive.Found:
         query: rest.OfHistory = asked.query
@@ -248,12 +294,20 @@ class Rest:
         except self._hub.no_such_position as error:
             raise Refused(Reason.NOT_FOUND, "after", str(error)) from None
 
+    async def candle_rows(
+        self, address: str, instrument: Instrument, seconds: int, start_ms: int, most: int
+    ) -> tuple[Sequence[CandleRow], int | None]:
+        """Return an instrument's candles: as booked, or of a combination, whose trades are booked
+        leg by leg, as released; raises Refused."""
+        wanted = instrument.id, seconds, start_ms * NANOSECONDS_PER_MS, most
+        if instrument.legs:
+            return await self._read(address, lambda: archive.candles(self._stream, *wanted))
+        return await self._read(address, lambda: self._books.candles(*wanted))
+
     async def candles(self, asked: Asked) -> rest.Candles:
         instrument, query = self._instrument(asked.code), asked.query
-        seconds, start = rest.INTERVALS[query.interval], query.from_ms * NANOSECONDS_PER_MS
-        rows, more = await self._read(
-            asked.address,
-            lambda: self._books.candles(instrument.id, seconds, start, query.limit),
+        rows, more = await self.candle_rows(
+            asked.address, instrument, rest.INTERVALS[query.interval], query.from_ms, query.limit
         )
         price = instrument.price_text
         return rest.Candles(
@@ -349,6 +403,8 @@ ROUTES: Final = (
           "An instrument's candles"),
     Route(f"{PREFIX}/settlement-prices", Right.PUBLIC, rest.OfPrices, rest.SettlementPrices,
           Rest.settlement_prices, "Settlement prices"),
+    Route(f"{PREFIX}/costs", Right.PUBLIC, rest.Query, rest.Costs, Rest.costs,
+          "What requests cost"),
     Route(f"{PREFIX}/account", Right.READ, rest.Query, wire.AccountReport, Rest.account,
           "The account's cash, margin and positions"),
     Route(f"{PREFIX}/positions", Right.READ, rest.Query, rest.Positions, Rest.positions,
@@ -359,6 +415,10 @@ ROUTES: Final = (
           "The account's executions"),
     Route(f"{PREFIX}/statement", Right.READ, rest.OfStatement, rest.StatementReport, Rest.statement,
           "The account's statement"),
+    Route(f"{PREFIX}/events", Right.READ, rest.OfHistory, rest.Events, Rest.events,
+          "The account's reports"),
+    Route(f"{PREFIX}/preview", Right.READ, rest.OfPreview, wire.Previewed, Rest.preview,
+          "What an order would do"),
     Route(f"{PREFIX}/keys", Right.READ, rest.Query, rest.KeyReports, Rest.keys,
           "The account's keys"),
 )  # fmt: skip

@@ -80,8 +80,11 @@ class Resume:
     def advance(self, tape: Reader, reports: Reports, upto: int) -> bool:
         """Queue a slice of what was missed; return whether all up to sequence ``upto`` is.
 
-        Call between two released batches, with the sequence of the last one.
+        Call between two released batches, with the sequence of the last one. A connection that
+        has seen more than this, from another gateway, is behind until that has come.
         """
+        if upto < self._at[1]:
+            return False
         left = SLICE_EVENTS
         while (released := self._next(tape, upto)) and released.first_sequence <= upto:
             if left <= 0 or self.session.backlog_bytes > STALE_BYTES:

@@ -8,19 +8,23 @@ frame. No task is made per message and none is awaited for a single one but by i
 import asyncio
 import contextlib
 import logging
+import os
 import time
 import types
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
+from pathlib import Path
 from ssl import SSLContext
 from typing import Any, Final, Protocol
 
 from aiohttp import WSMessage, WSMsgType, web
 
-from exchange.gateway import openapi
+from exchange.gateway import asyncapi, openapi
 from exchange.gateway.access import peer
+from exchange.gateway.asyncapi import ASYNCAPI_PATH
 from exchange.gateway.decode import Refused
+from exchange.gateway.frames import MaskedSocket
 from exchange.gateway.http import answer_refused, json_answer, name_refusals
 from exchange.gateway.hub import Hub
 from exchange.gateway.openapi import OPENAPI_PATH
@@ -37,6 +41,7 @@ from exchange.messages.wire import (
     PROTOCOL_VERSION,
     encode_json,
 )
+from exchange.messages.wire_market import PERIOD_MS
 
 PING_SECONDS: Final = 15.0  # a peer that answers no ping for half of this is gone
 SILENT_SECONDS: Final = 5.0  # a connection that has neither logged on nor subscribed by then goes
@@ -81,7 +86,7 @@ class Gateway:
         self._addresses: Counter[str] = Counter()  # connections, by peer's address
         self._links: set[Link] = set()
         self._runner: web.AppRunner | None = None
-        self._listening: asyncio.Server | None = None
+        self._listening: list[asyncio.Server] = []
         self._awaited: dict[web.RequestHandler, asyncio.TimerHandle] = {}  # no request made yet
         self._document = openapi.encoded()
         # Told of each released batch, once the hub has taken it in and before anything is sent.
@@ -92,9 +97,36 @@ class Gateway:
         self.app.router.add_get("/ws", self._websocket)
         self.app.router.add_get(f"{PREFIX}/health", self._health, allow_head=False)
         self.app.router.add_get(OPENAPI_PATH, self._openapi, allow_head=False)
+        self.app.router.add_get(ASYNCAPI_PATH, self._asyncapi, allow_head=False)
 
-    async def start(self, host: str, port: int, tls: SSLContext | None = None) -> int:
-        """Listen, for TLS alone if there is a context; return the port, a free one if it was 0."""
+    async def start(
+        self, host: str, port: int, tls: SSLContext | None = None, *, shared: bool = False
+    ) -> int:
+        """Listen, for TLS alone if there is a context; return the port, a free one if it was 0.
+
+        ``shared``: other processes may listen on the same port; the kernel deals connections out.
+        """
+        loop = asyncio.get_running_loop()
+        hello = HANDSHAKE_SECONDS if tls else None
+        await self._set_up()
+        server = await loop.create_server(
+            self._greet, host, port, ssl=tls, ssl_handshake_timeout=hello, reuse_port=shared
+        )
+        self._listening.append(server)
+        listening: int = server.sockets[0].getsockname()[1]
+        return listening
+
+    async def start_unix(self, path: Path) -> None:
+        """Listen on a Unix socket too, of mode 0600; one that was left there goes."""
+        path.unlink(missing_ok=True)
+        mask = os.umask(0o177)
+        try:
+            loop = asyncio.get_running_loop()
+            self._listening.append(await loop.create_unix_server(self._greet, path))
+        finally:
+            os.umask(mask)
+
+    async def _set_up(self) -> None:
         self._runner = web.AppRunner(
             self.app,
             access_log=None,
@@ -102,13 +134,6 @@ class Gateway:
             keepalive_timeout=KEEPALIVE_SECONDS,
         )
         await self._runner.setup()
-        loop = asyncio.get_running_loop()
-        hello = HANDSHAKE_SECONDS if tls else None
-        self._listening = await loop.create_server(
-            self._greet, host, port, ssl=tls, ssl_handshake_timeout=hello
-        )
-        listening: int = self._listening.sockets[0].getsockname()[1]
-        return listening
 
     def _greet(self) -> asyncio.BaseProtocol:
         """Take a connection in; it goes unless it has made a whole request in time."""
@@ -148,9 +173,15 @@ class Gateway:
                 await beating
 
     async def _beat(self) -> None:
+        """Let the conflated channels speak, and every so often all of them."""
+        now = asyncio.get_running_loop().time
+        due = now() + HEARTBEAT_MS / 1000
         while True:
-            await asyncio.sleep(HEARTBEAT_MS / 1000)
-            self._hub.beat()
+            await asyncio.sleep(PERIOD_MS / 1000)
+            self._hub.tick()
+            if now() >= due:
+                due += HEARTBEAT_MS / 1000
+                self._hub.beat()
 
     @property
     def idle(self) -> bool:
@@ -161,8 +192,8 @@ class Gateway:
         """Close every connection and stop listening."""
         for link in list(self._links):
             link.session.close(1001, "the gateway is stopping")
-        if self._listening is not None:
-            self._listening.close()
+        for server in self._listening:
+            server.close()
         for waiting in self._awaited.values():
             waiting.cancel()
         if self._runner is not None:
@@ -194,7 +225,7 @@ class Gateway:
     async def _converse(
         self, request: web.Request, address: str, link_of: "LinkOf"
     ) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(
+        socket = MaskedSocket(
             protocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
             max_msg_size=Limit.FRAME_BYTES + 1,  # aiohttp refuses from this size on
             compress=False,
@@ -224,6 +255,9 @@ class Gateway:
 
     async def _openapi(self, request: web.Request) -> web.Response:
         return json_answer(self._document)
+
+    async def _asyncapi(self, request: web.Request) -> web.Response:
+        return json_answer(asyncapi.encoded())
 
     async def _health(self, request: web.Request) -> web.Response:
         hub = self._hub
@@ -257,9 +291,12 @@ class Link:
         self._hub = hub
         self._socket = socket
         self._abort_socket = abort
+        self._send_frame = socket.send_frame  # looked up once: this is done for every frame
+        self._is_resuming = hub.is_resuming
         self._work = asyncio.Event()
         self._pinged_second = self._pings = 0
         codec = MSGPACK if socket.ws_protocol == MSGPACK_PROTOCOL else JSON
+        self._opcode = _OPCODE[codec]
         self._closed = asyncio.Event()  # the writer has sent the close, or given up
         self._abort: asyncio.TimerHandle | None = None
         self._begun: Awaitable[None] | None = None  # a frame that the socket has not taken whole
@@ -312,8 +349,8 @@ class Link:
             await self._socket.pong(message.data)
 
     async def _write(self) -> None:
-        session, opcode = self.session, _OPCODE[self.session.codec]
-        with contextlib.suppress(ConnectionResetError):  # the reader sees the end as well
+        session, opcode = self.session, self._opcode
+        with contextlib.suppress(ConnectionError):  # the reader sees the end as well
             while True:
                 await self._work.wait()
                 self._work.clear()
@@ -340,14 +377,14 @@ class Link:
         Most frames go to the socket in one go; the rest of one that does not is the writer's.
         """
         session = self.session
-        if self._work.is_set() or session.sending_bytes or session.closing is not None:
+        if session.sending_bytes or session.closing is not None or self._work.is_set():
             return False
-        if self._hub.is_resuming(session) or not (frame := session.take()):
+        if self._is_resuming(session) or not (frame := session.take()):
             return False
-        sending = self._socket.send_frame(frame, _OPCODE[session.codec])
+        sending = self._send_frame(frame, self._opcode)
         try:
             waits_for = sending.send(None)
-        except (StopIteration, ConnectionResetError):  # of a reset the reader hears as well
+        except (StopIteration, ConnectionError):  # of a reset the reader hears as well
             return True
         session.sending_bytes = len(frame)
         self._begun = _rest_of(sending, waits_for)

@@ -8,12 +8,12 @@ a connection is to be told is gathered and leaves as one frame, an array, when `
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from exchange.gateway.access import NEEDS, Key
 from exchange.gateway.auth import logon_proof
+from exchange.gateway.batches import is_batch, read_batch
 from exchange.gateway.decode import (
-    ORDER_ID,
     U32_MAX,
     Refused,
     checked_id,
@@ -21,16 +21,19 @@ from exchange.gateway.decode import (
     read_msgpack,
 )
 from exchange.gateway.rejects import from_refused, full_reason
-from exchange.marketdata.instruments import Instrument
 from exchange.messages import Limit, Reason
-from exchange.messages.access import Right
+from exchange.messages.access import GatewayReason, Right
 from exchange.messages.wire import (
+    AnyCommand,
     AnyRequest,
     Cancel,
+    CancelAfter,
     Enter,
     ListInstruments,
     Logon,
     Ping,
+    Preview,
+    Previewed,
     QueryAccount,
     QueryOrders,
     Reduce,
@@ -57,7 +60,7 @@ JSON: Final = 0
 MSGPACK: Final = 1
 ENCODERS: Final = (encode_json, encode_msgpack)
 BACKLOG_BYTES: Final = 1 << 22  # more than this unsent and the connection is evicted
-STALE_BYTES: Final = 1 << 18  # more than this unsent and depth waits for a fresh snapshot
+STALE_BYTES: Final = 1 << 18  # more than this unsent and pictures wait for a fresh snapshot
 MALFORMED_LIMIT: Final = 64  # frames outside the grammar that close a connection
 LOGON_LIMIT: Final = 5  # refused logons that close a connection
 STREAM_MAX: Final = (1 << 63) - 1
@@ -65,6 +68,7 @@ CLOSE_POLICY: Final = 1008
 CLOSE_REVOKED: Final = 4003
 CLOSE_SLOW: Final = 4008
 
+_COMMANDS: Final = frozenset(get_args(AnyCommand))
 _GRAMMAR: Final = frozenset(
     {
         Reason.SYNTAX,
@@ -106,11 +110,13 @@ class Session:
         self.engine_session = 0
         self.trading_account = -1  # the key's account while commands may be entered
         self.channels: set[str] = set()
-        self.stale: set[str] = set()  # depth channels that skipped a delta
+        self.stale: set[str] = set()  # channels that skipped a picture's delta
+        self.cancels_on_loss = False  # its orders are cancelled when the connection ends
         self.closing: tuple[int, str] | None = None  # close code and reason, once decided
         self.sending_bytes = 0  # taken and not yet handed to the socket
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
+        self._granted_bytes = 0  # of snapshots, since nothing waited
         self._waiting_count = 0  # messages in ``_waiting``
         self._encode = ENCODERS[codec]
         self._malformed = 0
@@ -124,6 +130,8 @@ class Session:
             Kill: self._mass,
             Quote: self._mass,
             Protect: self._mass,
+            CancelAfter: self._cancel_after,
+            Preview: self._preview,
             Logon: self._logon,
             Subscribe: self._subscribe,
             Unsubscribe: self._unsubscribe,
@@ -162,10 +170,36 @@ class Session:
         try:
             if isinstance(data, str) != (self.codec == JSON):
                 raise Refused(Reason.SYNTAX, None, "text frames are JSON, binary ones MessagePack")
+            if data[:1] != "{" and is_batch(data):  # most text is one request
+                return self._receive_batch(data, ingress_ns)
             request = read_json(data) if isinstance(data, str) else read_msgpack(data)
             self._handlers[type(request)](request, ingress_ns)
         except Refused as refused:
             self._refuse(request, refused)
+            if refused.reason in _GRAMMAR:
+                self._count_malformed()
+
+    def _receive_batch(self, data: str | bytes, ingress_ns: int) -> None:
+        """Take the commands of one frame, queued in one go; raises Refused of the frame itself."""
+        malformed = False
+        for one in read_batch(data):
+            request = None if isinstance(one, Refused) else one
+            try:
+                if isinstance(one, Refused):
+                    raise one
+                if type(one) not in _COMMANDS:
+                    raise Refused(Reason.COMBINATION, "op", "it takes a frame of its own")
+                self._handlers[type(one)](one, ingress_ns)
+            except Refused as refused:
+                self._refuse(request, refused)
+                malformed |= refused.reason in _GRAMMAR
+        if malformed:
+            self._count_malformed()
+
+    def _count_malformed(self) -> None:
+        self._malformed += 1
+        if self._malformed >= MALFORMED_LIMIT:
+            self.close(CLOSE_POLICY, "too many malformed frames")
 
     def _refuse(self, request: AnyRequest | None, refused: Refused) -> None:
         if request is not None:
@@ -177,10 +211,6 @@ class Session:
             self.hub.metrics.rejected(refused.reason)
         op = None if request is None else request.__struct_config__.tag
         self.send(from_refused(refused, op if isinstance(op, str) else None))
-        if refused.reason in _GRAMMAR:
-            self._malformed += 1
-            if self._malformed >= MALFORMED_LIMIT:
-                self.close(CLOSE_POLICY, "too many malformed messages")
 
     def _beyond_scope(self, request: AnyRequest, ingress_ns: int) -> None:
         assert self.key is not None, "only a key has a scope"
@@ -190,6 +220,8 @@ class Session:
         account = self.trading_account
         if account < 0:
             account = self._trader()
+        if request.valid_until_ms is not None:
+            self._check_time(request.valid_until_ms)
         record = self._recorder.enter(request, account, self.engine_session)
         self._submit(record, ingress_ns, request.client_order_id)
 
@@ -206,27 +238,40 @@ class Session:
 
     def _replace(self, request: Replace, ingress_ns: int) -> None:
         account = self._trader()
-        target = self._target_instrument(request, account)
+        if request.valid_until_ms is not None:
+            self._check_time(request.valid_until_ms)
+        target = self.hub.accounts.target_instrument(request, account)
         record = self._recorder.replace(request, account, self.engine_session, target)
         self._submit(record, ingress_ns, request.request_id)
 
     def _mass(self, request: MassCancel | Kill | Quote | Protect, ingress_ns: int) -> None:
         account = self._trader()
+        if isinstance(request, Quote) and request.valid_until_ms is not None:
+            self._check_time(request.valid_until_ms)
         record = self.hub.mass.record(request, account, self.engine_session)
         self._submit(record, ingress_ns, request.request_id)
 
-    def _target_instrument(self, request: Replace, account: int) -> Instrument | None:
-        """Return the instrument of the order to replace, if the gateway knows the order."""
-        accounts = self.hub.accounts
-        order_id = -1
-        if request.client_order_id is not None:
-            order_id = accounts.by_id[account].ids.get(request.client_order_id, -1)
-        elif request.order_id is not None and ORDER_ID.fullmatch(request.order_id):
-            order_id = int(request.order_id)
-        order = accounts.known(order_id)
-        if order is None or order.account != account:
-            return None
-        return self.hub.feed.instruments.by_id[order.instrument]
+    def _cancel_after(self, request: CancelAfter, ingress_ns: int) -> None:
+        account, hub = self._trader(), self.hub
+        self.send(hub.deadlines.hold(request, account, self.engine_session, hub.now_ms()))
+
+    def _preview(self, request: Preview, ingress_ns: int) -> None:
+        checked_id(request.request_id, "request_id")
+
+        def tell(answer: Previewed | Refused) -> None:
+            if isinstance(answer, Refused):
+                self._refuse(request, answer)
+            else:
+                self.send(answer)
+
+        self.hub.previews.ask(request, self._reader(), self.engine_session, tell)
+
+    def _check_time(self, valid_until_ms: int) -> None:
+        """Drop a command that comes later than its sender wants it."""
+        now_ms = self.hub.now_ms()
+        if now_ms > valid_until_ms:
+            limit, observed = str(valid_until_ms), str(now_ms)
+            raise Refused(GatewayReason.LATE, "valid_until_ms", limit=limit, observed=observed)
 
     def _submit(self, record: bytes, ingress_ns: int, text: str) -> None:
         hub = self.hub
@@ -285,12 +330,9 @@ class Session:
         if wanted > Limit.SUBSCRIPTIONS:
             limit = str(Limit.SUBSCRIPTIONS.value)
             raise Refused(Reason.SUBSCRIPTIONS_FULL, "channels", limit=limit, observed=str(wanted))
-        snapshots = [self.hub.snapshot(name) for name in names]
-        self.hub.subscribe(self, names)
-        self.send(Subscribed(request_id=request.request_id, channels=names))
-        for snapshot in snapshots:
-            if snapshot is not None:
-                self.send(snapshot)
+        resumed, first = self.hub.subscribe(self, names, request.after)
+        self.send(Subscribed(request_id=request.request_id, channels=names, resumed=resumed))
+        self._send_snapshot(first)
 
     def _unsubscribe(self, request: Unsubscribe, ingress_ns: int) -> None:
         checked_id(request.request_id, "request_id")
@@ -343,19 +385,36 @@ class Session:
             self._waiting_bytes = self._waiting_count = 0
             self.close(CLOSE_SLOW, "slow reader")
 
-    def push_depth(self, channel: str, encoded: bytes) -> None:
-        """Queue a depth delta, unless the reader is behind: then a snapshot will follow."""
-        if channel in self.stale or self.backlog_bytes > STALE_BYTES:
+    def push_picture(self, channel: str, encoded: bytes) -> None:
+        """Queue a picture's delta, unless the reader is behind: then a snapshot will follow."""
+        if not self.backlog_bytes:
+            self._granted_bytes = 0
+        if channel in self.stale or self.backlog_bytes > STALE_BYTES + self._granted_bytes:
             self.stale.add(channel)
         else:
             self.push(encoded)
 
+    def _send_snapshot(self, messages: list[Response]) -> None:
+        """Queue messages that make no reader late, however long they are."""
+        for message in messages:
+            encoded = self._encode(message)
+            self._granted_bytes += len(encoded)
+            self.push(encoded)
+        self.wake()
+
+    def _refresh(self) -> None:
+        """Queue the pictures of now for a reader that was behind and has caught up."""
+        stale, self.stale = sorted(self.stale), set()
+        try:
+            for channel in stale:
+                self._send_snapshot(self.hub.snapshot(channel))
+        except Refused:
+            self.close(CLOSE_SLOW, "slow reader of a long queue")
+
     def take(self) -> bytes:
         """Return all that waits as one frame, empty if nothing does; the caller sends it."""
         if self.stale and self._waiting_bytes == 0:
-            for channel in self.stale:
-                self.push(self._encode(self.hub.snapshot(channel)))
-            self.stale.clear()
+            self._refresh()
         waiting = self._waiting
         if not waiting:
             return b""

@@ -16,9 +16,10 @@ from exchange.gateway import buckets, resume
 from exchange.gateway.accounts import Account, Accounts, Holding, Order
 from exchange.gateway.buckets import Bucket
 from exchange.gateway.resume import Epochs, Place
-from exchange.marketdata import depth, feed, instruments
+from exchange.marketdata import depth, feed, instruments, prints, queues, statistics
 from exchange.marketdata.depth import BUY, SELL, Depth
 from exchange.marketdata.feed import Feed
+from exchange.marketdata.statistics import Statistics
 from exchange.marketdata.stream import Row
 from exchange.messages import EVENT, EVENT_BYTES, EventKind
 
@@ -60,7 +61,9 @@ _PASSING: Final = bytes(
         EventKind.LOTS_TRANSFERRED,
     }
 )
-_MODULES: Final = (accounts_module, buckets, resume, depth, feed, instruments)
+_MODULES: Final = (
+    accounts_module, buckets, resume, depth, feed, instruments, prints, queues, statistics
+)  # fmt: skip
 
 Throttle = tuple[int, int, int]  # interval, burst, tat
 Levels = list[tuple[int, int]]  # price in ticks, lots
@@ -75,12 +78,19 @@ class _Packed(msgspec.Struct, array_like=True):
     events: bytes
     texts: list[tuple[int, str]]
     stamps: list[tuple[int, int]]
-    # id, member, cash, killed, throttle, holdings
-    accounts: list[tuple[int, int, int, int, Throttle, list[tuple[int, int, int]]]]
+    # id, member, self-trade group, cash, killed, throttle, holdings
+    accounts: list[tuple[int, int, int, int, int, Throttle, list[tuple[int, int, int]]]]
     stopped: list[int]
     orders: list[Order]
     finished: list[int]
     depths: list[tuple[int, int, int, Levels, Levels]]  # instrument, sequence, sent, bids, asks
+    # instrument, the next ranks, orders: id, rank, side, price, lots
+    queues: list[tuple[int, list[int], list[tuple[int, int, int, int, int]]]]
+    marked: list[tuple[str, int]]
+    # instrument, open, last, trades, lots by price
+    days: list[tuple[int, int | None, int | None, int, Levels]]
+    counted: list[tuple[int, int]]  # instrument, sequence
+    day_first: int
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -142,7 +152,7 @@ class View:
 
     def pack(self) -> bytes:
         """Return all of it as bytes."""
-        accounts, sent = self.accounts, self.feed.sent
+        accounts, sent, statistics = self.accounts, self.feed.sent, self.feed.statistics
         packed = _Packed(
             self.position,
             self.feed.time,
@@ -151,7 +161,10 @@ class View:
             list(self.texts.items()),
             list(self.stamps.items()),
             [
-                (number, one.member, one.cash, one.killed, _throttle(one), _held(one))
+                (
+                    number, one.member, one.group, one.cash, one.killed, _throttle(one),
+                    _held(one),
+                )
                 for number, one in accounts.by_id.items()
             ],
             sorted(accounts.stopped),
@@ -161,6 +174,18 @@ class View:
                 (number, one.sequence, sent.get(number, 0), one.bids(), one.asks())
                 for number, one in self.feed.depths.items()
             ],
+            [
+                (number, one.given, list(one.orders()))
+                for number, one in self.feed.queues.items()
+            ],
+            sorted(self.feed.marked.items()),
+            [
+                (number, day.open, day.last, day.trades, sorted(day.lots.items()))
+                for number, day in sorted(statistics.days.items())
+                if day.open is not None
+            ],
+            sorted(statistics.sequences.items()),
+            statistics.first,
         )  # fmt: skip
         return _encode(packed)
 
@@ -173,12 +198,19 @@ class View:
         view.events, view.texts = bytearray(packed.events), dict(packed.texts)
         view.stamps = dict(packed.stamps)
         for row in EVENT.iter_unpack(packed.events):
-            view.feed.instruments.apply(row, view.texts.get(row[0]))
+            view.feed.learn(row, view.stamps[row[0]], view.texts.get(row[0]))
         for number, sequence, sent, bids, asks in packed.depths:
-            view.feed.depths[number] = _depth(sequence, bids, asks)
+            _level(view.feed.depths[number], sequence, bids, asks)
             if sent:
                 view.feed.sent[number] = sent
+        for number, given, orders in packed.queues:
+            queue = view.feed.queues[number]
+            queue.given = given
+            for order_id, rank, side, price, lots in orders:
+                queue.stand(order_id, (rank, side, price), lots)
+        view.feed.marked.update(packed.marked)
         _fill(view.accounts, packed)
+        _count(view.feed.statistics, packed)
         return view
 
 
@@ -195,8 +227,8 @@ def _fill(accounts: Accounts, packed: _Packed) -> None:
     by_id, orders = accounts.by_id, accounts.orders
     accounts.stopped = set(packed.stopped)
     accounts.now = packed.time
-    for number, member, cash, killed, throttle, holdings in packed.accounts:
-        account = by_id[number] = Account(member, Bucket(*throttle))
+    for number, member, group, cash, killed, throttle, holdings in packed.accounts:
+        account = by_id[number] = Account(member, Bucket(*throttle), group)
         account.cash, account.killed = cash, killed
         for instrument, net, cost in holdings:
             holding = account.holdings[instrument] = Holding()
@@ -211,9 +243,25 @@ def _fill(accounts: Accounts, packed: _Packed) -> None:
     accounts.finished.extend(orders[order_id] for order_id in packed.finished)
 
 
+def _count(counted: Statistics, packed: _Packed) -> None:
+    counted.first = packed.day_first
+    counted.sequences.update(packed.counted)
+    for number, opened, last, trades, lots in packed.days:
+        day = counted.days[number]
+        day.open, day.last, day.trades = opened, last, trades
+        day.lots.update(dict(lots))
+    for account, *_, holdings in packed.accounts:
+        for instrument, net, _ in holdings:
+            if net:
+                counted.move(instrument, account, net)
+
+
 def _depth(sequence: int, bids: Levels, asks: Levels) -> Depth:
-    made = Depth()
-    made.sequence = sequence
-    made.sides[BUY].update(bids)
-    made.sides[SELL].update(asks)
-    return made
+    return _level(Depth(), sequence, bids, asks)
+
+
+def _level(depth: Depth, sequence: int, bids: Levels, asks: Levels) -> Depth:
+    depth.sequence = sequence
+    depth.sides[BUY].update(bids)
+    depth.sides[SELL].update(asks)
+    return depth

@@ -179,11 +179,135 @@ def check_preamble(data: bytes) -> bytes:
     return bytes(exchange_id)
 
 
-class Tape:
+class Standing(msgspec.Struct, frozen=True):
+    """How far a stream reaches, and where in it to look for a sequence."""
+
+    last: Position
+    end: int
+    marks: list[tuple[int, int]]  # first sequence and offset of some records
+
+
+class Reel:
+    """The released stream up to ``end``, read from any event on, in any thread.
+
+    Invariants: records are whole up to ``end``; ``last`` is the position of the last event in them.
+    """
+
+    def __init__(self, file: int) -> None:
+        """``file`` holds the stream and is closed with this."""
+        self._file = file
+        weakref.finalize(self, os.close, file)
+        self.end = PREAMBLE.size
+        self.last: Position = START
+        self._mark_sequences: list[int] = []
+        self._mark_offsets: list[int] = []
+        self._recent: OrderedDict[int, tuple[Released, int]] = OrderedDict()
+        self._recent_bytes = 0
+
+    @property
+    def standing(self) -> Standing:
+        """Where it stands, for another reader of the same bytes."""
+        marks = zip(self._mark_sequences, self._mark_offsets, strict=True)
+        return Standing(self.last, self.end, list(marks))
+
+    def begin_at(self, standing: Standing) -> None:
+        """Know of the stream what another reader knew."""
+        self.last, self.end = standing.last, standing.end
+        self._mark_sequences = [sequence for sequence, _ in standing.marks]
+        self._mark_offsets = [offset for _, offset in standing.marks]
+
+    def _extend(self, epoch: int, first_sequence: int, events: bytes, size: int) -> None:
+        assert first_sequence == self.last[1] + 1, "released in order"
+        if not self._mark_offsets or self.end - self._mark_offsets[-1] >= MARK_BYTES:
+            # A reader in another thread searches the sequences: their offset must be there.
+            self._mark_offsets.append(self.end)
+            self._mark_sequences.append(first_sequence)
+        sequence, index = _EVENT_POSITION.unpack_from(events, len(events) - EVENT_BYTES)
+        self.last = (epoch, sequence, index)
+        self.end += size
+
+    def _remember(self, released: Released, start: int) -> None:
+        """Keep the newest record at hand, and forget the oldest that are on disk."""
+        recent = self._recent
+        recent[start] = (released, self.end)
+        self._recent_bytes += self.end - start
+        while len(recent) > RECENT_RECORDS or self._recent_bytes > RECENT_BYTES:
+            oldest, (_, end) = next(iter(recent.items()))
+            if not self._has(end):
+                return
+            del recent[oldest]
+            self._recent_bytes -= end - oldest
+
+    def _has(self, end: int) -> bool:
+        """Whether ``_bytes`` gives all up to that offset."""
+        return True
+
+    def _bytes(self, size: int, at: int) -> bytes:
+        """Return bytes of the stream; fewer where it ends."""
+        return os.pread(self._file, size, at)
+
+    def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
+        """Yield what comes after that event, up to the end of now. (0, 0, 0) is the beginning.
+
+        Raises NoSuchPosition.
+        """
+        first, offset = self._resume((epoch, sequence, index))
+        if first is not None:
+            yield first
+        yield from self._onwards(offset)
+
+    def since(self, stamp: int) -> Iterator[Released]:
+        """Yield the batches of that stamp and of later ones, up to the end of now."""
+        offsets = self._mark_offsets
+        found = bisect_left(offsets, stamp, key=lambda offset: self._head(offset).stamp)
+        offset = offsets[max(0, found - 1)] if offsets else self.end
+        while offset < self.end and (head := self._head(offset)).stamp < stamp:
+            offset += head.length
+        yield from self._onwards(offset)
+
+    def _onwards(self, offset: int) -> Iterator[Released]:
+        end = self.end
+        while offset < end:
+            recent = self._recent.get(offset)
+            released, offset = recent or self._load(offset)
+            yield released
+
+    def _resume(self, position: Position) -> tuple[Released | None, int]:
+        """Return the rest of the record that holds ``position``, and the next one's offset."""
+        if position == START:
+            return None, PREAMBLE.size
+        sequence = position[1]
+        if not 1 <= sequence <= self.last[1]:
+            raise NoSuchPosition(position, f"released are 1 to {self.last[1]}")
+        for released, end in list(self._recent.values()):  # one that keeps up finds itself here
+            if released.first_sequence <= sequence <= released.last_sequence:
+                return after_event(released, position), end
+        offset = self._mark_offsets[bisect_right(self._mark_sequences, sequence) - 1]
+        while True:
+            head = self._head(offset)
+            if sequence < head.first_sequence + head.count:
+                released, offset = self._load(offset)
+                return after_event(released, position), offset
+            offset += head.length
+
+    def _head(self, offset: int) -> RecordHead:
+        head = unpack_head(self._bytes(RECORD_BYTES, offset))
+        if head is None:
+            raise JournalError(f"the tape is damaged at byte {offset}: restart to rewrite it")
+        return head
+
+    def _load(self, offset: int) -> tuple[Released, int]:
+        head = self._head(offset)
+        body = self._bytes(head.length - RECORD_BYTES, offset + RECORD_BYTES)
+        if len(body) != head.length - RECORD_BYTES:
+            raise JournalError(f"the tape is cut short at byte {offset}: restart to rewrite it")
+        return unpack_record(head, body), offset + head.length
+
+
+class Tape(Reel):
     """One writer (the sequencer), any number of followers, all in one event loop.
 
-    ``read`` may run in any thread. Invariants: records are whole up to ``end``; ``last`` is the
-    position of the last event in them; nothing is appended that is not durable in the log.
+    Invariant: nothing is appended that is not durable in the log.
     While the disk is full the newest records are held in memory, and read from there.
     """
 
@@ -195,24 +319,17 @@ class Tape:
         assert len(exchange_id) == EXCHANGE_ID_BYTES
         folder = directory / TAPE_NAME
         folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        weakref.finalize(self, os.close, self._file)
+        file = os.open(folder / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        super().__init__(file)
+        self.exchange_id = exchange_id
         self.preamble = preamble(exchange_id)
-        self.end = PREAMBLE.size
-        self.last: Position = START
         # Every batch so far was found on the tape as it is.
         self._same = os.pread(self._file, PREAMBLE.size, 0) == self.preamble
         self._begun = False  # to write it anew from the first difference on
         self._unproven: deque[tuple[int, int, bytes]] = deque()  # last sequence, offset, record
-        self._mark_sequences: list[int] = []
-        self._mark_offsets: list[int] = []
         if start is not None and start.sequence:
-            self.end = start.tape_end
-            self.last = (start.epoch, start.sequence, start.last_index)
-            self._mark_sequences = [sequence for sequence, _ in start.marks]
-            self._mark_offsets = [offset for _, offset in start.marks]
-        self._recent: OrderedDict[int, tuple[Released, int]] = OrderedDict()
-        self._recent_bytes = 0
+            last = (start.epoch, start.sequence, start.last_index)
+            self.begin_at(Standing(last, start.tape_end, start.marks))
         # The last bytes of the stream, not on disk yet, and their offset; together, since another
         # thread may be reading.
         self._held: tuple[int, bytes] = (0, b"")
@@ -280,22 +397,8 @@ class Tape:
         start = self.end
         self._write_or_hold(data, start)
         self._extend(released.epoch, released.first_sequence, released.events, len(data))
-        self._recent[start] = (released, self.end)
-        self._recent_bytes += len(data)
-        while len(self._recent) > RECENT_RECORDS or self._recent_bytes > RECENT_BYTES:
-            oldest, (_, end) = self._recent.popitem(last=False)
-            self._recent_bytes -= end - oldest
+        self._remember(released, start)
         self._wake()
-
-    def _extend(self, epoch: int, first_sequence: int, events: bytes, size: int) -> None:
-        assert first_sequence == self.last[1] + 1, "released in order"
-        if not self._mark_offsets or self.end - self._mark_offsets[-1] >= MARK_BYTES:
-            # A reader in another thread searches the sequences: their offset must be there.
-            self._mark_offsets.append(self.end)
-            self._mark_sequences.append(first_sequence)
-        sequence, index = _EVENT_POSITION.unpack_from(events, len(events) - EVENT_BYTES)
-        self.last = (epoch, sequence, index)
-        self.end += size
 
     @property
     def holds(self) -> bool:
@@ -332,7 +435,7 @@ class Tape:
         start, held = self._held
         if held and at >= start:
             return held[at - start : at - start + size]
-        return os.pread(self._file, size, at)
+        return super()._bytes(size, at)
 
     def _write(self, data: bytes, at: int) -> None:
         rest = memoryview(data)
@@ -342,32 +445,6 @@ class Tape:
                 rest, at = rest[size:], at + size
         except OSError as error:
             raise write_failure(error, f"tape, {len(data)} bytes") from error
-
-    def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
-        """Yield what comes after that event, up to the end of now. (0, 0, 0) is the beginning.
-
-        Raises NoSuchPosition.
-        """
-        first, offset = self._resume((epoch, sequence, index))
-        if first is not None:
-            yield first
-        yield from self._onwards(offset)
-
-    def since(self, stamp: int) -> Iterator[Released]:
-        """Yield the batches of that stamp and of later ones, up to the end of now."""
-        offsets = self._mark_offsets
-        found = bisect_left(offsets, stamp, key=lambda offset: self._head(offset).stamp)
-        offset = offsets[max(0, found - 1)] if offsets else self.end
-        while offset < self.end and (head := self._head(offset)).stamp < stamp:
-            offset += head.length
-        yield from self._onwards(offset)
-
-    def _onwards(self, offset: int) -> Iterator[Released]:
-        end = self.end
-        while offset < end:
-            recent = self._recent.get(offset)
-            released, offset = recent or self._load(offset)
-            yield released
 
     async def follow(
         self, after: Position = START, *, patient: bool = False
@@ -401,37 +478,6 @@ class Tape:
         for number in sorted(waiting, reverse=True):
             if not waiting[number].done():
                 waiting[number].set_result(None)
-
-    def _resume(self, position: Position) -> tuple[Released | None, int]:
-        """Return the rest of the record that holds ``position``, and the next one's offset."""
-        if position == START:
-            return None, PREAMBLE.size
-        sequence = position[1]
-        if not 1 <= sequence <= self.last[1]:
-            raise NoSuchPosition(position, f"released are 1 to {self.last[1]}")
-        for released, end in list(self._recent.values()):  # one that keeps up finds itself here
-            if released.first_sequence <= sequence <= released.last_sequence:
-                return after_event(released, position), end
-        offset = self._mark_offsets[bisect_right(self._mark_sequences, sequence) - 1]
-        while True:
-            head = self._head(offset)
-            if sequence < head.first_sequence + head.count:
-                released, offset = self._load(offset)
-                return after_event(released, position), offset
-            offset += head.length
-
-    def _head(self, offset: int) -> RecordHead:
-        head = unpack_head(self._bytes(RECORD_BYTES, offset))
-        if head is None:
-            raise JournalError(f"the tape is damaged at byte {offset}: restart to rewrite it")
-        return head
-
-    def _load(self, offset: int) -> tuple[Released, int]:
-        head = self._head(offset)
-        body = self._bytes(head.length - RECORD_BYTES, offset + RECORD_BYTES)
-        if len(body) != head.length - RECORD_BYTES:
-            raise JournalError(f"the tape is cut short at byte {offset}: restart to rewrite it")
-        return unpack_record(head, body), offset + head.length
 
     def close(self) -> None:
         """End every follower at the present end. The file stays readable for those behind."""

@@ -1,1 +1,1 @@
-"""Public data from the released stream: instruments, depth, trades and states."""
+"""Public data from the released stream: books, trades, states, figures of the day, prints."""

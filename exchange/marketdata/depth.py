@@ -39,7 +39,7 @@ _RETURNED: Final = int(EventKind.ORDER_RETURNED)
 _ELECTED: Final = int(EventKind.ORDER_ELECTED)
 _REFILLED: Final = int(EventKind.ORDER_REFILLED)
 _EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # with an implied price
-_SHOWN: Final = (1 << 32) - 1  # of a replaced order's `b`; above it what was not
+SHOWN: Final = (1 << 32) - 1  # of a replaced order's `b`; above it what was not
 _LEVEL_TAKEN: Final = int(EventKind.LEVEL_TAKEN)
 # All that may move depth.
 MOVING_KINDS: Final = frozenset(
@@ -78,7 +78,7 @@ class Depth:
             lots = row[10]
         elif kind == _REPLACED:
             if flags & _RESTING:
-                self._add(sell, row[13], -(row[14] & _SHOWN))
+                self._add(sell, row[13], -(row[14] & SHOWN))
             lots = row[10]
         elif kind == _DORMANT:
             lots = -row[10]

@@ -1,123 +1,281 @@
-"""The public feed: channels ``depth.CODE``, ``trades.CODE`` and ``state.CODE``.
+"""The public feed: what a released batch means to the channels that somebody has joined.
 
-``apply`` takes a released batch in and returns the messages of the channels that somebody
-wants, each built once. Depth is sent once per batch and instrument, as the levels that differ.
-A snapshot is made in band, between two batches, so the next delta follows it without a gap.
+``apply`` takes a batch in and returns the messages of the ``wanted`` channels, each built once:
+trades and what else happens, then the pictures that differ, then states, then the marks that close
+what happened. A snapshot is made in band, between two batches, so that the next message follows it
+without a gap. docs/reference/wire.md names the channels.
 """
 
-from collections.abc import Container, Mapping, Sequence
-from typing import Final, Literal
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Final
 
 from exchange.marketdata.depth import MOVING_KINDS, Depth
+from exchange.marketdata.happenings import (
+    correction_of,
+    executed_of,
+    is_agreed,
+    trade_of,
+    transfer_of,
+)
 from exchange.marketdata.instruments import Instrument, Instruments, Window, micros_text
+from exchange.marketdata.levels import level_texts
+from exchange.marketdata.picture import PICTURED, Name, Picture, Sides, parse
+from exchange.marketdata.pictures import Queue, is_pictured, picture_of
+from exchange.marketdata.prints import CHANNELS, PRINTED_KINDS, Prints
+from exchange.marketdata.queues import Queues
+from exchange.marketdata.statistics import COUNTED_KINDS, Statistics
 from exchange.marketdata.stream import Row
-from exchange.messages import INDEX_BITS, Breaker, EventFlag, EventKind, TransferKind
+from exchange.messages import Breaker, EventKind
 from exchange.messages.wire import (
     AuctionResult,
     BreakerData,
+    IndicativePrice,
+    Response,
+)
+from exchange.messages.wire_market import (
+    ChannelMark,
     DepthDelta,
     DepthSnapshot,
-    IndicativePrice,
     InstrumentState,
-    Level,
-    PublicCorrection,
-    PublicTrade,
-    PublicTransfer,
-    Response,
+    mark_parts,
+    text_checksum,
 )
 
 DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
 _MS: Final = 1_000_000
 _TRADE: Final = int(EventKind.TRADE)
-_SELL: Final = int(EventFlag.SELL)
-_AUCTION: Final = int(EventFlag.AUCTION)
+_EXECUTED: Final = int(EventKind.ORDER_EXECUTED)
 _TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
-_DUPLICATE: Final = int(EventFlag.DUPLICATE)
-_AGREED: Final[dict[int, Literal["give_up", "block", "efp"]]] = {
-    int(TransferKind.GIVE_UP): "give_up",
-    int(TransferKind.BLOCK): "block",
-    int(TransferKind.EFP): "efp",
-}  # what is told to all; who is ported from whom is not
 _CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
 _AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
     EventKind.AUCTION_INDICATED: IndicativePrice,
     EventKind.AUCTION_UNCROSSED: AuctionResult,
 }
+_HAPPENING: Final = frozenset({_TRANSFERRED, *_CORRECTIONS, *map(int, _AUCTIONS)})
+
+Told = list[tuple[str, Response]]
+
+
+class _Batch:
+    """What one batch has to say, and the marks that close what happened in it."""
+
+    def __init__(self, wanted: Container[str], marked: dict[str, int]) -> None:
+        self.wanted = wanted
+        self.out: Told = []
+        self._marked = marked
+        self._open: dict[str, tuple[int, int, int]] = {}  # previous sequence, count, checksum
+
+    def notes(self, channel: str, sequence: int) -> bool:
+        """Note that something happened; return whether anybody wants to be told."""
+        wanted = channel in self.wanted
+        if wanted and channel not in self._open:
+            self._open[channel] = (self._marked.get(channel, 0), 0, 0)
+        self._marked[channel] = sequence
+        return wanted
+
+    def say(self, channel: str, message: Response) -> None:
+        """Tell what was noted."""
+        self.out.append((channel, message))
+        previous, count, checksum = self._open[channel]
+        checksum = text_checksum(mark_parts(message), checksum)
+        self._open[channel] = (previous, count + 1, checksum)
+
+    def close(self, time: int) -> Told:
+        """Return all that is said, its marks last."""
+        for channel, (previous, count, checksum) in self._open.items():
+            mark = ChannelMark(
+                channel=channel,
+                sequence=self._marked[channel],
+                previous_sequence=previous,
+                time=time,
+                count=count,
+                checksum=checksum,
+            )
+            self.out.append((channel, mark))
+        return self.out
 
 
 class Feed:
-    """Instruments and their depth as of the last batch, and the messages that tell of them."""
+    """Instruments and what they show as of the last batch, and the messages that tell of them."""
 
     def __init__(self) -> None:
         self.instruments = Instruments()
         self.depths: dict[int, Depth] = {}
+        self.queues: dict[int, Queues] = {}
+        self.statistics = Statistics(self.instruments)
+        self.prints = Prints(self.instruments)
         self.time = 0  # stamp of the last batch
         self.sent: dict[int, int] = {}  # sequence of the last delta, by instrument
+        self.marked: dict[str, int] = {}  # sequence of what happened last, by channel
+        self.pictures: dict[str, Picture] = {}  # of the channels joined
+        self._pictures: dict[int, list[Picture]] = {}  # the same, by instrument
 
     def apply(
         self, rows: Sequence[Row], stamp: int, texts: Mapping[int, str], wanted: Container[str]
-    ) -> list[tuple[str, Response]]:
+    ) -> Told:
         """Take one batch in; return (channel, message) for the ``wanted`` channels, in order."""
         self.time = stamp
-        out: list[tuple[str, Response]] = []
+        batch = _Batch(wanted, self.marked)
         moved: dict[int, Depth] = {}
+        counted: dict[int, None] = {}  # instruments whose day may look different
         stated: dict[int, int] = {}  # instrument id -> sequence of its last change
         for row in rows:
-            kind = row[2]
+            kind, number = row[2], row[5]
             if kind in MOVING_KINDS:
-                depth = self.depths[row[5]]
+                depth = self.depths[number]
                 if depth.apply(row):
-                    moved[row[5]] = depth
+                    moved[number] = depth
+                    self.queues[number].apply(row)
                 if kind == _TRADE:
-                    instrument = self.instruments.by_id[row[5]]
-                    channel = instrument.channels[TRADES]
-                    if channel in wanted:
-                        out.append((channel, trade_of(instrument, row, stamp)))
+                    self.statistics.apply(row)
+                    counted[number] = None
+                if kind in (_TRADE, _EXECUTED):
+                    instrument = self.instruments.by_id[number]
+                    if batch.notes(instrument.channels[TRADES], row[0]):
+                        made = trade_of if kind == _TRADE else executed_of
+                        batch.say(instrument.channels[TRADES], made(instrument, row, stamp))
                 continue
-            if kind == _TRANSFERRED and is_agreed(row):
-                instrument = self.instruments.by_id[row[5]]
-                if instrument.channels[TRADES] in wanted:
-                    out.append((instrument.channels[TRADES], transfer_of(instrument, row, stamp)))
-            if kind in _CORRECTIONS:
-                instrument = self.instruments.by_id[row[5]]
-                if instrument.channels[TRADES] in wanted:
-                    out.append((instrument.channels[TRADES], correction_of(instrument, row, stamp)))
-            if kind in _AUCTIONS:
-                instrument = self.instruments.by_id[row[5]]
-                if instrument.channels[STATE] in wanted:
-                    out.append((instrument.channels[STATE], self._auction(instrument, row)))
-            changed = self.instruments.apply(row, texts.get(row[0]))
+            if kind in COUNTED_KINDS:
+                self.statistics.apply(row)
+                counted.update(dict.fromkeys(self._counted(row)))
+            if kind in _HAPPENING:
+                self._happen(row, stamp, batch)
+            changed = self.learn(row, stamp, texts.get(row[0]), batch)
             if changed is not None:
-                self.depths.setdefault(changed.id, Depth())
                 stated[changed.id] = row[0]
-        for number, depth in moved.items():
-            self._delta(number, depth, wanted, out)
+        self._show(moved, counted, batch)
         for number, sequence in stated.items():
             instrument = self.instruments.by_id[number]
-            if instrument.channels[STATE] in wanted:
-                out.append((instrument.channels[STATE], self._state(instrument, sequence)))
+            if batch.notes(instrument.channels[STATE], sequence):
+                batch.say(instrument.channels[STATE], self._state(instrument, sequence))
+        return batch.close(stamp)
+
+    def learn(
+        self, row: Row, stamp: int, text: str | None, batch: _Batch | None = None
+    ) -> Instrument | None:
+        """Take in what an event says of instruments or publishes; return the instrument that it
+        changed. Only of what was not of passing interest, in order: this is all that it needs."""
+        changed = self.instruments.apply(row, text)
+        if changed is not None and changed.id not in self.depths:
+            depth = self.depths[changed.id] = Depth()
+            self.queues[changed.id] = Queues(changed, depth)
+        if row[2] in PRINTED_KINDS:
+            told = self.prints.apply(row, stamp, text)
+            if told is not None and batch is not None and batch.notes(told[0], row[0]):
+                batch.say(*told)
+        return changed
+
+    def _counted(self, row: Row) -> Iterable[int]:
+        return self.instruments.by_id if row[2] == EventKind.DAY_OPENED else (row[5],)
+
+    def _happen(self, row: Row, stamp: int, batch: _Batch) -> None:
+        """Tell of what is rare: corrections, lots off the book, auctions."""
+        kind = row[2]
+        if kind == _TRANSFERRED and not is_agreed(row):
+            return
+        instrument = self.instruments.by_id[row[5]]
+        channel = instrument.channels[STATE if kind in _AUCTIONS else TRADES]
+        if not batch.notes(channel, row[0]):
+            return
+        if kind in _AUCTIONS:
+            batch.say(channel, self._auction(instrument, row))
+        elif kind == _TRANSFERRED:
+            batch.say(channel, transfer_of(instrument, row, stamp))
+        else:
+            batch.say(channel, correction_of(instrument, row, stamp))
+
+    def _show(self, moved: dict[int, Depth], counted: Iterable[int], batch: _Batch) -> None:
+        """Tell of levels, and of the pictures that are told after every batch."""
+        for number, depth in moved.items():
+            levels, entries = depth.changes(), self.queues[number].changes()
+            self._delta(number, depth, levels, batch)
+            for picture in self._pictures.get(number, ()):
+                if not picture.counts:
+                    picture.note(levels, entries)
+                    if not picture.period:
+                        self._look(picture, batch.out)
+        for number in counted:
+            for picture in self._pictures.get(number, ()):
+                if picture.counts and not picture.period:
+                    self._look(picture, batch.out)
+
+    def _look(self, picture: Picture, out: Told) -> None:
+        told = picture.tell()
+        if told is not None:
+            out.append((picture.channel, told))
+
+    def tick(self, look: int) -> Told:
+        """Return the news of the conflated channels that are due at a look, which are counted."""
+        out: Told = []
+        for picture in self.pictures.values():
+            if picture.period and look % picture.period == 0:
+                self._look(picture, out)
         return out
 
-    def snapshot(self, channel: str, sequence: int) -> Response | None:
-        """Return what a new subscriber gets first, or None for a trades channel.
+    # Channels
 
-        Raises KeyError for a channel that does not exist. ``sequence`` is that of the last
-        released command, which a state is true for.
-        """
-        kind, _, code = channel.partition(".")
-        instrument = self.instruments.by_code[code]
-        place = ("depth", "trades", "state").index(kind) if kind in _KINDS else -1
-        if place < 0:
+    def named(self, channel: str) -> Name:
+        """Take a channel's name apart. KeyError for one that does not exist."""
+        if channel in CHANNELS:
+            return Name(channel, "")
+        name = parse(channel)
+        if name.kind not in PICTURED and name.kind not in _KINDS:
             raise KeyError(channel)
-        if place == DEPTH:
-            return self._snapshot(instrument)
-        return self._state(instrument, sequence) if place == STATE else None
+        self.instruments.by_code[name.code]
+        return name
 
-    def heartbeat(self, channel: str) -> Response | None:
-        """Return the empty delta that proves a depth channel alive; None for other channels."""
+    def pictured(self, channel: str) -> bool:
+        """Whether a channel's messages may be left out where a snapshot follows."""
+        return channel.partition(".")[0] in PICTURED
+
+    def join(self, channel: str) -> None:
+        """Have a channel's picture from now on, if it needs one. KeyError as ``named``."""
+        name = self.named(channel)
+        if is_pictured(name) and channel not in self.pictures:
+            picture = picture_of(channel, name, self)
+            self.pictures[channel] = picture
+            self._pictures.setdefault(picture.instrument.id, []).append(picture)
+            self._watch(picture.instrument.id)
+
+    def leave(self, channel: str) -> None:
+        """Nobody wants a channel any more."""
+        picture = self.pictures.pop(channel, None)
+        if picture is not None:
+            self._pictures[picture.instrument.id].remove(picture)
+            self._watch(picture.instrument.id)
+
+    def _watch(self, number: int) -> None:
+        """Have the queue remember what changes while somebody wants it."""
+        queues = self.queues[number]
+        queues.watched = any(isinstance(one, Queue) for one in self._pictures[number])
+        queues.changes()
+
+    def snapshot(self, channel: str, sequence: int) -> list[Response]:
+        """Return what a new subscriber gets first. KeyError as ``named``.
+
+        ``sequence`` is that of the last released command, which a state is true for.
+        """
+        name = self.named(channel)
+        if is_pictured(name):
+            picture = self.pictures.get(channel) or picture_of(channel, name, self)
+            return picture.snapshot()
+        if name.kind == "depth":
+            return [self._snapshot(self.instruments.by_code[name.code])]
+        told: list[Response] = []
+        if name.kind == "state":
+            told.append(self._state(self.instruments.by_code[name.code], sequence))
+        elif name.kind in CHANNELS:
+            told += self.prints.latest(channel)
+        return [*told, self._mark(channel)]
+
+    def heartbeat(self, channel: str) -> Response:
+        """Return what proves a channel alive: a message without news, or what is pending."""
+        picture = self.pictures.get(channel)
+        if picture is not None:
+            return picture.tell() or picture.heartbeat()
         kind, _, code = channel.partition(".")
         if kind != "depth":
-            return None
+            return self._mark(channel)
         instrument = self.instruments.by_code[code]
         sequence = self.sent.get(instrument.id, 0)
         return DepthDelta(
@@ -128,16 +286,20 @@ class Feed:
             checksum=self.depths[instrument.id].checksum(),
         )
 
-    def _delta(
-        self, number: int, depth: Depth, wanted: Container[str], out: list[tuple[str, Response]]
-    ) -> None:
-        bids, asks = depth.changes()
+    def _mark(self, channel: str) -> ChannelMark:
+        sequence = self.marked.get(channel, 0)
+        return ChannelMark(
+            channel=channel, sequence=sequence, previous_sequence=sequence, time=self.time
+        )
+
+    def _delta(self, number: int, depth: Depth, levels: Sides, batch: _Batch) -> None:
+        bids, asks = levels
         if not bids and not asks:
             return
         previous, self.sent[number] = self.sent.get(number, 0), depth.sequence
         instrument = self.instruments.by_id[number]
         channel = instrument.channels[DEPTH]
-        if channel not in wanted:
+        if channel not in batch.wanted:
             return
         delta = DepthDelta(
             instrument=instrument.code,
@@ -145,10 +307,10 @@ class Feed:
             previous_sequence=previous,
             time=self.time,
             checksum=depth.checksum(),
-            bids=_levels(instrument, bids),
-            asks=_levels(instrument, asks),
+            bids=level_texts(instrument, bids),
+            asks=level_texts(instrument, asks),
         )
-        out.append((channel, delta))
+        batch.out.append((channel, delta))
 
     def _snapshot(self, instrument: Instrument) -> DepthSnapshot:
         depth = self.depths[instrument.id]
@@ -156,8 +318,8 @@ class Feed:
             instrument=instrument.code,
             sequence=self.sent.get(instrument.id, 0),
             time=self.time,
-            bids=_levels(instrument, depth.bids()),
-            asks=_levels(instrument, depth.asks()),
+            bids=level_texts(instrument, depth.bids()),
+            asks=level_texts(instrument, depth.asks()),
             checksum=depth.checksum(),
         )
 
@@ -193,7 +355,7 @@ class Feed:
         )
 
 
-_KINDS: Final = frozenset({"depth", "trades", "state"})
+_KINDS: Final = frozenset({"trades", "state"})  # channels of an instrument without a picture
 
 
 def _breaker(instrument: Instrument, which: Breaker) -> BreakerData | None:
@@ -205,54 +367,4 @@ def _breaker(instrument: Instrument, which: Breaker) -> BreakerData | None:
         span_ms=window.span_ns // _MS,
         halt_ms=window.halt_ns // _MS,
         product=window.product,
-    )
-
-
-def _levels(instrument: Instrument, levels: list[tuple[int, int]]) -> list[Level]:
-    return [(instrument.price_text(price), str(lots)) for price, lots in levels]
-
-
-def trade_of(instrument: Instrument, row: Row, time: int) -> PublicTrade:
-    """Return the public message of a TRADE."""
-    return PublicTrade(
-        instrument=instrument.code,
-        sequence=row[0],
-        index=row[1],
-        time=time,
-        match_number=str(row[0] << INDEX_BITS | row[1]),
-        price=instrument.price_text(row[8]),
-        quantity=str(row[9]),
-        aggressor=None if row[3] & _AUCTION else "sell" if row[3] & _SELL else "buy",
-    )
-
-
-def correction_of(instrument: Instrument, row: Row, time: int) -> PublicCorrection:
-    """Return the public message of what busts or adjusts a trade."""
-    return PublicCorrection(
-        instrument=instrument.code,
-        sequence=row[0],
-        index=row[1],
-        time=time,
-        kind="bust" if row[2] == EventKind.TRADE_BUSTED else "adjustment",
-        match_number=str(row[7]),
-        price=instrument.price_text(row[8]),
-        quantity=str(row[9]),
-    )
-
-
-def is_agreed(row: Row) -> bool:
-    """Whether a LOTS_TRANSFERRED is for the public: two sides agreed on it, and it is no repeat."""
-    return row[4] in _AGREED and not row[3] & _DUPLICATE
-
-
-def transfer_of(instrument: Instrument, row: Row, time: int) -> PublicTransfer:
-    """Return the public message of lots that changed hands off the book."""
-    return PublicTransfer(
-        instrument=instrument.code,
-        sequence=row[0],
-        index=row[1],
-        time=time,
-        kind=_AGREED[row[4]],
-        price=micros_text(row[8]),
-        quantity=str(row[9]),
     )

@@ -43,9 +43,13 @@ class GatewayReason(IntEnum):
     of ``Reason``, whose numbers they never repeat."""
 
     ADDRESS = 120
+    LATE = 590
     CONNECTIONS_FULL = 720
     REQUESTS_FULL = 721
     BODY_TOO_LARGE = 722
+    BATCH_TOO_LARGE = 723
+    QUEUE_TOO_LONG = 724
+    STATE_TOO_LARGE = 725
 
 
 AnyReason: TypeAlias = Reason | GatewayReason

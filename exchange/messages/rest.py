@@ -12,13 +12,32 @@ import msgspec
 from msgspec import Meta
 
 from exchange.messages.wire import (
+    Accepted,
+    Cancelled,
+    CashMoved,
+    Deficit,
+    Dormant,
+    Elected,
     Execution,
+    OrderTypeText,
     PositionReport,
     PublicCorrection,
     PublicTrade,
     PublicTransfer,
+    Reduced,
+    Refilled,
+    Rejected,
+    Replaced,
+    ResidualPosted,
+    Returned,
+    Settled,
+    SideText,
+    TimeInForceText,
+    Transferred,
+    Waiting,
 )
 from exchange.messages.wire_base import Response
+from exchange.messages.wire_mass import Killed, MassCancelled, Protection, Quoted
 from exchange.messages.wire_moves import Corrected, LegTraded
 
 PAGE_MOST: Final = 500
@@ -81,6 +100,19 @@ class OfStatement(Query, frozen=True, kw_only=True):
     date: BusinessDate = 0
 
 
+class OfPreview(Query, frozen=True, kw_only=True):
+    """An order to be tried, its fields those of ``enter``."""
+
+    instrument: Code
+    side: SideText
+    quantity: str
+    price: str | None = None
+    type: OrderTypeText = "limit"
+    time_in_force: TimeInForceText | None = None
+    post_only: bool = False
+    reduce_only: bool = False
+
+
 class Product(msgspec.Struct, frozen=True, kw_only=True):
     """The terms of a product that are in force: its template, not an expiry."""
 
@@ -130,6 +162,34 @@ class Fills(Response, frozen=True, kw_only=True, tag="fills"):
     next: str | None
 
 
+Report: TypeAlias = (
+    Accepted | Rejected | Execution | Cancelled | Reduced | Replaced | Dormant | Returned | Waiting
+    | Elected | Refilled | MassCancelled | Killed | Quoted | Protection | Corrected | LegTraded
+    | ResidualPosted | Transferred | Settled | CashMoved | Deficit
+)  # fmt: skip
+
+
+class Events(Response, frozen=True, kw_only=True, tag="events"):
+    """Every report of the account, oldest first, as its connections heard them: none is missing."""
+
+    events: list[Report]
+    next: str | None
+
+
+class Costs(Response, frozen=True, kw_only=True, tag="costs"):
+    """What requests cost and how many there may be.
+
+    ``tokens`` of the account's throttle by ``op``; the others are the gateway's own bounds.
+    """
+
+    tokens: dict[str, int]
+    frame_bytes: int
+    frame_commands: int
+    requests_a_second: int  # over HTTP, of one address
+    previews_a_second: int  # of one account
+    connections: int  # under one key
+
+
 class Candle(msgspec.Struct, frozen=True, kw_only=True):
     """What was traded in one interval; intervals without a trade have none."""
 
@@ -145,7 +205,8 @@ class Candle(msgspec.Struct, frozen=True, kw_only=True):
 class Candles(Response, frozen=True, kw_only=True, tag="candles"):
     """Candles of an instrument, oldest first, of trades as they happened, corrections left aside.
 
-    ``next`` is the ``from_ms`` of the next page. Of trades that clearing has booked.
+    ``next`` is the ``from_ms`` of the next page. Of trades that clearing has booked, of a
+    combination of those released.
     """
 
     interval: str

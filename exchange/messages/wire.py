@@ -1,8 +1,9 @@
 """The native protocol's messages: what a client may send and what the gateway answers.
 
-A frame from a client holds one request, an object whose ``op`` names it. A frame from the
-gateway holds an array of responses, objects whose ``type`` names them. docs/reference/wire.md
-has a table per message and says how a connection is resumed and a checksum recomputed.
+A frame from a client holds one request, an object whose ``op`` names it, or an array of commands,
+at most ``BATCH_REQUESTS``. A frame from the gateway holds an array of responses, objects whose
+``type`` names them. docs/reference/wire.md has a table per message and says how a connection is
+resumed and a checksum recomputed.
 
 Prices, quantities and money are decimal strings, never numbers: a price in dollars per GPU-hour
 on the instrument's tick, a quantity in whole lots, money in dollars with six decimals. Ids that
@@ -25,9 +26,30 @@ from exchange.messages.wire_auction import BreakerData as BreakerData
 from exchange.messages.wire_auction import IndicativePrice as IndicativePrice
 from exchange.messages.wire_auction import LegData as LegData
 from exchange.messages.wire_auction import RuleText
+from exchange.messages.wire_base import Level as Level
+from exchange.messages.wire_base import Rejected as Rejected
 from exchange.messages.wire_base import Request as Request
 from exchange.messages.wire_base import Response as Response
 from exchange.messages.wire_base import SideText as SideText
+from exchange.messages.wire_market import CHECKSUM_LEVELS as CHECKSUM_LEVELS
+from exchange.messages.wire_market import ChannelMark as ChannelMark
+from exchange.messages.wire_market import DepthDelta as DepthDelta
+from exchange.messages.wire_market import DepthSnapshot as DepthSnapshot
+from exchange.messages.wire_market import FactorData as FactorData
+from exchange.messages.wire_market import FactorsPublished as FactorsPublished
+from exchange.messages.wire_market import IndexFixing as IndexFixing
+from exchange.messages.wire_market import InstrumentState as InstrumentState
+from exchange.messages.wire_market import InstrumentStatistics as InstrumentStatistics
+from exchange.messages.wire_market import PublicCorrection as PublicCorrection
+from exchange.messages.wire_market import PublicTrade as PublicTrade
+from exchange.messages.wire_market import QueueDelta as QueueDelta
+from exchange.messages.wire_market import QueueSnapshot as QueueSnapshot
+from exchange.messages.wire_market import SettlementPrice as SettlementPrice
+from exchange.messages.wire_market import Subscribe as Subscribe
+from exchange.messages.wire_market import Subscribed as Subscribed
+from exchange.messages.wire_market import TopOfBook as TopOfBook
+from exchange.messages.wire_market import Unsubscribe as Unsubscribe
+from exchange.messages.wire_market import Unsubscribed as Unsubscribed
 from exchange.messages.wire_mass import (
     Kill,
     Killed,
@@ -45,17 +67,24 @@ from exchange.messages.wire_moves import PublicTransfer as PublicTransfer
 from exchange.messages.wire_moves import ResidualPosted as ResidualPosted
 from exchange.messages.wire_moves import Transferred as Transferred
 from exchange.messages.wire_moves import TransferText as TransferText
+from exchange.messages.wire_orders import BATCH_REQUESTS as BATCH_REQUESTS
+from exchange.messages.wire_orders import Cancel as Cancel
+from exchange.messages.wire_orders import CancelAfter as CancelAfter
+from exchange.messages.wire_orders import CancelAfterSet as CancelAfterSet
+from exchange.messages.wire_orders import Enter as Enter
+from exchange.messages.wire_orders import OrderTypeText as OrderTypeText
+from exchange.messages.wire_orders import Preview as Preview
+from exchange.messages.wire_orders import Previewed as Previewed
+from exchange.messages.wire_orders import Reduce as Reduce
+from exchange.messages.wire_orders import Replace as Replace
+from exchange.messages.wire_orders import SelfTradeText as SelfTradeText
+from exchange.messages.wire_orders import TimeInForceText as TimeInForceText
 
 PROTOCOL_VERSION: Final = 1
 JSON_PROTOCOL: Final = "hourbook.json"  # WebSocket subprotocols; JSON when none is asked for
 MSGPACK_PROTOCOL: Final = "hourbook.msgpack"
 HEARTBEAT_MS: Final = 5_000  # the gateway is never silent for longer
-CHECKSUM_LEVELS: Final = 10  # a side's best levels under the depth checksum
 
-OrderTypeText: TypeAlias = Literal["limit", "market"]
-TimeInForceText: TypeAlias = Literal["GTC", "DAY", "IOC", "FOK", "GTD", "GFA"]
-SelfTradeText: TypeAlias = Literal["cancel_newest", "cancel_oldest", "cancel_both", "decrement"]
-Level: TypeAlias = tuple[str, str]  # price, quantity
 
 SIDES: Final[dict[str, Side]] = {"buy": Side.BUY, "sell": Side.SELL}
 TIMES_IN_FORCE: Final[dict[str, TimeInForce]] = {tif.name: tif for tif in TimeInForce}
@@ -87,85 +116,6 @@ class Logon(Request, frozen=True, kw_only=True, tag="logon"):
     after: Position | None = None
 
 
-class Enter(Request, frozen=True, kw_only=True, tag="enter"):
-    """Enters an order. A limit order has a price; a market order has none and is IOC.
-
-    A market order with a time in force that rests is market-to-limit: it takes the best opposite
-    price for its limit. With ``protection`` its limit is that far beyond the best opposite price.
-    With ``stop_price`` it waits until it is elected by a trade, and is then entered as it is.
-    """
-
-    client_order_id: str
-    instrument: str
-    side: SideText
-    quantity: str
-    price: str | None = None
-    type: OrderTypeText = "limit"
-    time_in_force: TimeInForceText | None = None  # GTC for a limit order, IOC for a market order
-    post_only: bool = False
-    self_trade: SelfTradeText = "cancel_newest"
-    manual: bool = False  # a person entered it; recorded, read by no rule
-    expires_ms: int | None = None  # with GTD: the end of its life, milliseconds since the epoch
-    minimum_quantity: str | None = None  # lots that must trade at once, or it is cancelled
-    protection: str | None = None  # of a market order, dollars beyond the best opposite price
-    stop_price: str | None = None  # a stop: it waits for a trade at this price or through it
-    display_quantity: str | None = None  # an iceberg: lots that it shows at a time
-    reduce_only: bool = False  # it only ever brings the position nearer to zero
-    group_with: str | None = None  # order id of another one: a trade of one cancels the other
-
-
-class Cancel(Request, frozen=True, kw_only=True, tag="cancel"):
-    """Takes an order out, named by exactly one of ``order_id`` and ``client_order_id``."""
-
-    request_id: str
-    order_id: str | None = None
-    client_order_id: str | None = None
-    side: SideText | None = None
-    manual: bool = False
-
-
-class Reduce(Request, frozen=True, kw_only=True, tag="reduce"):
-    """Takes ``quantity`` lots off an order, which keeps its place."""
-
-    request_id: str
-    quantity: str
-    order_id: str | None = None
-    client_order_id: str | None = None
-    side: SideText | None = None
-    manual: bool = False
-
-
-class Replace(Request, frozen=True, kw_only=True, tag="replace"):
-    """Gives an order a new price and a new total quantity, executed lots included.
-
-    ``instrument`` may be left out once the order's ``accepted`` has been seen.
-    """
-
-    request_id: str
-    price: str
-    quantity: str
-    instrument: str | None = None
-    order_id: str | None = None
-    client_order_id: str | None = None
-    side: SideText | None = None
-    post_only: bool = False
-    manual: bool = False
-
-
-class Subscribe(Request, frozen=True, kw_only=True, tag="subscribe"):
-    """Joins public channels: ``depth.CODE``, ``trades.CODE``, ``state.CODE``."""
-
-    request_id: str
-    channels: list[str]
-
-
-class Unsubscribe(Request, frozen=True, kw_only=True, tag="unsubscribe"):
-    """Leaves public channels."""
-
-    request_id: str
-    channels: list[str]
-
-
 class ListInstruments(Request, frozen=True, kw_only=True, tag="instruments"):
     """Asks for every listed instrument."""
 
@@ -188,9 +138,11 @@ class Ping(Request, frozen=True, kw_only=True, tag="heartbeat"):
     """Asks for a heartbeat now."""
 
 
+# What becomes a command of the log: these may come many in one frame.
+AnyCommand: TypeAlias = Enter | Cancel | Reduce | Replace | MassCancel | Kill | Quote | Protect
 AnyRequest: TypeAlias = (
-    Logon | Enter | Cancel | Reduce | Replace | MassCancel | Kill | Quote | Protect | Subscribe |
-    Unsubscribe | ListInstruments | QueryAccount | QueryOrders | Ping
+    Logon | AnyCommand | CancelAfter | Preview | Subscribe | Unsubscribe | ListInstruments |
+    QueryAccount | QueryOrders | Ping
 )  # fmt: skip
 
 
@@ -207,28 +159,6 @@ class LoggedOn(Response, frozen=True, kw_only=True, tag="logged_on"):
     heartbeat_ms: int
     cancel_on_disconnect: bool = False
     grace_ms: int = 0
-
-
-class Rejected(Response, frozen=True, kw_only=True, tag="rejected"):
-    """A request changed nothing. Without ``sequence`` it never reached the sequencer."""
-
-    number: int
-    name: str
-    op: str | None = None
-    client_order_id: str | None = None
-    request_id: str | None = None
-    order_id: str | None = None
-    instrument: str | None = None
-    field: str | None = None
-    detail: str | None = None
-    limit: str | None = None
-    observed: str | None = None
-    retryable: bool = False
-    retry_after_ms: int | None = None
-    sequence: int | None = None
-    index: int | None = None
-    time: int | None = None
-    tokens: int | None = None  # as in ``accepted``
 
 
 class OrderReport(Response, frozen=True, gc=False):
@@ -385,92 +315,6 @@ class Deficit(Response, frozen=True, kw_only=True, tag="deficit"):
     cash: str
 
 
-class Subscribed(Response, frozen=True, kw_only=True, tag="subscribed"):
-    """The channels are joined; their snapshots follow in the same frame."""
-
-    request_id: str
-    channels: list[str]
-
-
-class Unsubscribed(Response, frozen=True, kw_only=True, tag="unsubscribed"):
-    """The channels are left; nothing more comes from them."""
-
-    request_id: str
-    channels: list[str]
-
-
-class DepthSnapshot(Response, frozen=True, kw_only=True, tag="depth_snapshot"):
-    """The whole depth as of ``sequence``; the next delta's ``previous_sequence`` equals it."""
-
-    instrument: str
-    sequence: int
-    time: int
-    bids: list[Level]  # best first
-    asks: list[Level]  # best first
-    checksum: int
-
-
-class DepthDelta(Response, frozen=True, kw_only=True, tag="depth"):
-    """Levels that changed since ``previous_sequence``; quantity ``"0"`` removes the level.
-
-    Without levels, ``previous_sequence`` = ``sequence``: the channel's heartbeat.
-    ``checksum`` is of the book after the delta.
-    """
-
-    instrument: str
-    sequence: int
-    previous_sequence: int
-    time: int
-    checksum: int
-    bids: list[Level] = msgspec.field(default_factory=list)
-    asks: list[Level] = msgspec.field(default_factory=list)
-
-
-class PublicTrade(Response, frozen=True, kw_only=True, tag="trade"):
-    """One trade. ``aggressor`` is the incoming order's side; of an auction's there is none."""
-
-    instrument: str
-    sequence: int
-    index: int
-    time: int
-    match_number: str
-    price: str
-    quantity: str
-    aggressor: SideText | None
-
-
-class PublicCorrection(Response, frozen=True, kw_only=True, tag="trade_corrected"):
-    """A trade of before was taken back (``bust``) or got another price (``adjustment``)."""
-
-    instrument: str
-    sequence: int
-    index: int
-    time: int
-    kind: CorrectionText
-    match_number: str
-    price: str
-    quantity: str
-
-
-class InstrumentState(Response, frozen=True, kw_only=True, tag="state"):
-    """Where an instrument stands, whole: sent on subscribing and whenever a field changes."""
-
-    instrument: str
-    sequence: int
-    time: int
-    state: str  # name of messages.TradingState
-    cause: str  # name of messages.HaltCause
-    low_limit: str
-    high_limit: str
-    mark: str
-    settlement_price: str | None = None
-    business_date: int | None = None  # yyyymmdd
-    resumes: int | None = None  # of a breaker's halt: the log time at which it ends by itself
-    band: str | None = None  # how far through the reference price an order may be priced
-    circuit_breaker: BreakerData | None = None
-    velocity: BreakerData | None = None
-
-
 class InstrumentData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a client must know to trade an instrument; the text of its listing."""
 
@@ -523,6 +367,8 @@ class AccountReport(Response, frozen=True, kw_only=True, tag="account"):
     open_orders: int
     positions: list[PositionReport]
     killed: bool = False
+    member: int = 0
+    self_trade_group: int = 0  # accounts of one group never trade with each other
     tokens: int | None = None  # what the throttle had left at ``time``
     burst: int = 1  # what it holds when full
     interval_ns: int = 0  # log time in which it gets one
@@ -566,8 +412,10 @@ AnyResponse: TypeAlias = (
     Returned | Waiting | Elected | Refilled | MassCancelled | Killed | Quoted | Protection |
     Corrected | LegTraded | ResidualPosted | Transferred | Settled | CashMoved | Deficit |
     Subscribed | Unsubscribed | DepthSnapshot | DepthDelta | PublicTrade | PublicCorrection |
-    PublicTransfer | InstrumentState | IndicativePrice | AuctionResult | Instruments |
-    AccountReport | Orders | Heartbeat
+    PublicTransfer | TopOfBook | QueueSnapshot | QueueDelta | InstrumentStatistics |
+    SettlementPrice | IndexFixing | FactorsPublished | ChannelMark | InstrumentState |
+    IndicativePrice | AuctionResult | Instruments |
+    AccountReport | Orders | CancelAfterSet | Previewed | Heartbeat
 )  # fmt: skip
 
 encode_json: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode

@@ -5,13 +5,41 @@ from typing import Literal, TypeAlias
 import msgspec
 
 SideText: TypeAlias = Literal["buy", "sell"]
+Level: TypeAlias = tuple[str, str]  # price, quantity
 
 
 class Request(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="op", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="op",
+    forbid_unknown_fields=True,
+    omit_defaults=True,
 ):
-    """What every request has: the tag ``op``."""
+    """What every request has: the tag ``op``. What is as by default need not be sent."""
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
     """What every response has: the tag ``type``."""
+
+
+class Rejected(Response, frozen=True, kw_only=True, tag="rejected"):
+    """A request changed nothing. Without ``sequence`` it never reached the sequencer."""
+
+    number: int
+    name: str
+    op: str | None = None
+    client_order_id: str | None = None
+    request_id: str | None = None
+    order_id: str | None = None
+    instrument: str | None = None
+    field: str | None = None
+    detail: str | None = None
+    limit: str | None = None
+    observed: str | None = None
+    retryable: bool = False
+    retry_after_ms: int | None = None
+    sequence: int | None = None
+    index: int | None = None
+    time: int | None = None
+    tokens: int | None = None  # as in ``accepted``

@@ -38,6 +38,7 @@ class Quote(Request, frozen=True, kw_only=True, tag="quote"):
     ask_price: str | None = None
     ask_quantity: str | None = None
     time_in_force: QuoteTimeText = "DAY"
+    valid_until_ms: int | None = None  # as of ``enter``
 
 
 class Protect(Request, frozen=True, kw_only=True, tag="protect"):

@@ -49,12 +49,12 @@ class HostFaults(msgspec.Struct, frozen=True):
 class SimSyncer:
     """The place of the sync thread: a sync that takes as long as the seed says."""
 
-    def __init__(self, sync: Callable[[], None], host: "Host") -> None:
-        self._sync, self._host = sync, host
+    def __init__(self, sync: Callable[[], None], seconds: Callable[[], float]) -> None:
+        self._sync, self._seconds = sync, seconds
 
     def begin(self, loop: asyncio.AbstractEventLoop, done: Done) -> None:
         """Sync after a while, then report."""
-        loop.call_later(self._host.sync_seconds(), self._work, done)
+        loop.call_later(self._seconds(), self._work, done)
 
     def _work(self, done: Done) -> None:
         failure: Exception | None = None
@@ -201,7 +201,7 @@ class Host:
         market = await Market.start(
             self.directory,
             clock=self.clock_ns,
-            syncer=lambda sync: SimSyncer(sync, self),
+            syncer=lambda sync: SimSyncer(sync, self.sync_seconds),
             storage=self.disk,
             **self._sequencing,
         )

@@ -23,6 +23,7 @@ from exchange.gateway.server import PING_SECONDS
 from exchange.messages.wire import (
     JSON_PROTOCOL,
     MSGPACK_PROTOCOL,
+    AnyCommand,
     AnyRequest,
     AnyResponse,
     encode_json,
@@ -152,6 +153,7 @@ class ServerSocket:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self.client = connection.client
         self.ws_protocol: str | None = connection.protocol
 
     async def receive(self) -> WSMessage:
@@ -191,7 +193,7 @@ class ClientTransport:
         self._connection = connection
         self.close_reason = "the connection ended"
 
-    async def send(self, request: AnyRequest) -> None:
+    async def send(self, request: AnyRequest | list[AnyCommand]) -> None:
         """Send one request, and wait while the gateway is behind. ConnectionLost at the end."""
         up = self._connection.up
         if up.ended:

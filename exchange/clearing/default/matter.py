@@ -100,11 +100,9 @@ class Defaults(Matter):
         if default is None:
             return refused(operation, Denial.UNKNOWN_DEFAULT, len(self.defaults), record.default)
         match record:
-            case PortClient():
-                return porting.port(default, self.gone, record, at, state)
             case OpenAuction():
                 return closing.open_auction(default, self.auctions, record, at, state)
-            case TearUp() | Allocate():
+            case PortClient() | TearUp() | Allocate():
                 ruling = self.would(record, at, state)
                 if ruling.outcome == ACCEPTED:
                     self._by_two(default, record, at, state)
@@ -112,10 +110,12 @@ class Defaults(Matter):
         raise AssertionError(f"{operation} is named and not ruled on")
 
     def would(self, record: Any, at: At, state: "State") -> Ruling:
-        """What tearing up or sharing the loss would come to now."""
+        """What porting, tearing up or sharing the loss would come to now."""
         operation, default = str(type(record).__struct_config__.tag), self._find(record.default)
         if default is None:
             return refused(operation, Denial.UNKNOWN_DEFAULT, len(self.defaults), record.default)
+        if isinstance(record, PortClient):
+            return porting.would(default, self.gone, record, state)
         if isinstance(record, TearUp):
             wrong = closing.refuse_tear_up(default, self.auctions, record, state)
             if wrong is not None:
@@ -127,8 +127,13 @@ class Defaults(Matter):
             return Ruling(operation, ACCEPTED, {"stage": "torn_up", **facts})
         return self._would_allocate(default, record, state)
 
-    def _by_two(self, default: Default, record: TearUp | Allocate, at: At, state: "State") -> None:
+    def _by_two(
+        self, default: Default, record: PortClient | TearUp | Allocate, at: At, state: "State"
+    ) -> None:
         """Do what two persons want."""
+        if isinstance(record, PortClient):
+            porting.port(default, record, at, state)
+            return
         if isinstance(record, TearUp):
             closing.tear_up(default, record.instrument, at, state)
             return
@@ -148,7 +153,7 @@ class Defaults(Matter):
             return self._freeze_again(event, state)
         rulings: list[Ruling] = []
         for default in self.defaults:
-            rulings += porting.follow(default, state)
+            rulings += porting.follow(default, at, state)
             rulings += self._done(default, at, state)
         return rulings
 

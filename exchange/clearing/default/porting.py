@@ -1,14 +1,17 @@
-"""A defaulter's client goes to another member: frozen, its cash moved, then its positions.
+"""A defaulter's client goes to another member: frozen, its collateral, its cash, its positions.
 
-The cash goes first, as the account that takes the positions must have the margin for them; the
-positions go at their last settlement price. What the next settlement still pays or takes, of moves
-since then, follows once the client's old account is flat. Nothing is netted, nobody else pays.
+What it has pledged is its new account's pledge from then on: one chain of transfers, all or none.
+The cash goes before the positions, as the account that takes them must have the margin for them;
+the positions go at their last settlement price. What the next settlement still pays or takes, of
+moves since then, follows once the client's old account is flat; so does what is pledged there
+later. Nothing is netted, nobody else pays.
 """
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
+from exchange.clearing.calling import Calls
 from exchange.clearing.default.closing import freeze, transfer
 from exchange.clearing.default.records import PortClient
 from exchange.clearing.default.stages import Default, Port
@@ -22,42 +25,51 @@ if TYPE_CHECKING:
     from exchange.clearing.state import State
 
 
-def port(
-    default: Default, gone: AbstractSet[int], record: PortClient, at: At, state: "State"
-) -> Ruling:
-    """Move a client; ``gone``: members in default, which take nobody."""
+def would(default: Default, gone: AbstractSet[int], record: PortClient, state: "State") -> Ruling:
+    """What a client has that would move now; ``gone``: members in default, which take nobody."""
     operation, account, to = "port_client", record.account, record.to
     registry, cash = state.matters.get(Registry), state.ledger.cash(record.account)
     if account not in registry.clients(default.member, state):
         return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, account)
     if any(one.account == account for one in default.ported):
         return refused(operation, Denial.DUPLICATE, 0, account)
-    if record.person == record.accepted_by:
-        return refused(operation, Denial.FOUR_EYES, record.person, record.accepted_by)
     if to not in state.members or to == HOUSE_ACCOUNT:
         return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, to)
     if registry.member_of(to, state) in gone:
         return refused(operation, Denial.UNKNOWN_MEMBER, 0, registry.member_of(to, state))
     if cash < 0:
         return refused(operation, Denial.AMOUNT, 0, cash)
-    id, lots = f"port {default.id} {account}", {}
-    ask(state, freeze(id, account), *pay(f"{id} cash", account, to, cash))
-    for number, position in state.positions.of_account(account):
-        if position.net:
-            listed = state.instruments[number]
-            lots[listed.code] = position.net
-            ask(state, transfer(f"{id} {number}", account, to, number, abs(position.net),
-                                listed.settlement_price, sells=position.net < 0))  # fmt: skip
-    default.ported.append(Port(account, to))
-    default.note("client ported", at)
+    held = state.positions.of_account(account)
+    lots = {state.instruments[n].code: position.net for n, position in held if position.net}
+    pledges = state.matters.get(Calls).pledges(account, state)
     facts = {"default": default.id, "account": account, "to": to, "cash": cash, "lots": lots,
+             "collateral": {asset: units for asset, _, units, _ in pledges},
              "member": registry.member_of(to, state)}  # fmt: skip
     return Ruling(operation, ACCEPTED, {"stage": "ported", **facts})
 
 
-def follow(default: Default, state: "State") -> list[Ruling]:
-    """What has come to a client's old account since: it follows once nothing is held there."""
-    rulings = []
+def port(default: Default, record: PortClient, at: At, state: "State") -> None:
+    """Move a client that ``would`` accept: collateral now, cash and lots as the engine moves
+    them."""
+    account, to, id = record.account, record.to, f"port {default.id} {record.account}"
+    cash = state.ledger.cash(account)
+    ask(state, freeze(id, account), *pay(f"{id} cash", account, to, cash))
+    for number, position in state.positions.of_account(account):
+        if position.net:
+            price = state.instruments[number].settlement_price
+            ask(state, transfer(f"{id} {number}", account, to, number, abs(position.net), price,
+                                sells=position.net < 0))  # fmt: skip
+    calls = state.matters.get(Calls)
+    calls.carry(f"{id} pledge", account, to, at, state)
+    calls.open.pop(account, None)  # what it was called for goes as well
+    state.matters.touch(Calls)
+    default.ported.append(Port(account, to))
+    default.note("client ported", at)
+
+
+def follow(default: Default, at: At, state: "State") -> list[Ruling]:
+    """What has come to a client's old account since: cash follows once nothing is held there."""
+    rulings, calls = [], state.matters.get(Calls)
     for one in default.ported:
         cash, id = state.ledger.cash(one.account), f"port {default.id} {one.account}"
         held = (p.net or p.cost for _, p in state.positions.of_account(one.account))
@@ -72,6 +84,9 @@ def follow(default: Default, state: "State") -> list[Ruling]:
             ask(state, *dues)
             facts = {"account": one.account, "to": one.to, "cash": cash}
             rulings.append(Ruling("port_client", "rest", facts))
+        if units := calls.carry(f"{id} pledge {at.number}", one.account, one.to, at, state):
+            moved = {"account": one.account, "to": one.to, "collateral": units}
+            rulings.append(Ruling("port_client", "rest", moved))
     return rulings
 
 
@@ -81,6 +96,7 @@ def left(default: Default, state: "State") -> list[int]:
         account
         for account in state.matters.get(Registry).clients(default.member, state)
         if state.ledger.cash(account)
+        or any(state.matters.get(Calls).pledges(account, state))
         or any(p.net or p.cost for _, p in state.positions.of_account(account))
     ]
 

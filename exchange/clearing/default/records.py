@@ -34,17 +34,12 @@ class DeclareDefault(Record, frozen=True, kw_only=True, tag="declare_default"):
     reason: str
 
 
-class PortClient(Record, frozen=True, kw_only=True, tag="port_client"):
-    """A client of the defaulter goes to an account of another member, positions and cash.
-
-    ``accepted_by`` is who takes it on for that member: not who asks.
-    """
+class PortClient(ByTwo, frozen=True, kw_only=True, tag="port_client"):
+    """A client of the defaulter goes to an account of another member, with all that it has."""
 
     default: int
     account: int
     to: int
-    person: str
-    accepted_by: str
 
 
 class OpenAuction(Record, frozen=True, kw_only=True, tag="open_auction"):

@@ -1,15 +1,19 @@
 """The methods that change nothing: market data, and an account's orders, trades and money."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
+from exchange.gateway.archive import CandleRow
 from exchange.gateway.dialects.deribit import instruments as names
 from exchange.gateway.dialects.deribit.blotter import Blotter
-from exchange.gateway.dialects.deribit.numbers import milliseconds
+from exchange.gateway.dialects.deribit.calls import Later
+from exchange.gateway.dialects.deribit.numbers import exact, milliseconds
 from exchange.gateway.dialects.deribit.params import (
+    CANDLES_MAX,
     COUNT_MAX,
     DEPTH_MAX,
     Book,
+    Chart,
     Labelled,
     Listed,
     Nothing,
@@ -24,17 +28,26 @@ from exchange.gateway.dialects.deribit.trading import Trading
 from exchange.gateway.hub import Hub
 from exchange.marketdata.instruments import Instrument
 from exchange.messages import Reason
+from exchange.messages.rest import MS_MAX
 
 _T = TypeVar("_T")
+Candles = Callable[
+    [str, Instrument, int, int, int], Awaitable[tuple[Sequence[CandleRow], int | None]]
+]
+RESOLUTIONS: Final = {
+    **{str(minutes): 60 * minutes for minutes in (1, 3, 5, 10, 15, 30, 60, 120, 180, 360, 720)},
+    "1D": 86_400,
+}  # seconds
 
 
 class Market:
     """Answers about the market."""
 
-    def __init__(self, hub: Hub, blotter: Blotter, portrayer: Portrayer) -> None:
+    def __init__(self, hub: Hub, blotter: Blotter, portrayer: Portrayer, candles: Candles) -> None:
         self._hub = hub
         self._blotter = blotter
         self._portrayer = portrayer
+        self._candles = candles
 
     def time(self, query: Nothing) -> int:
         """The gateway's clock."""
@@ -96,6 +109,26 @@ class Market:
         prints.sort(key=lambda shown: int(shown.trade.match_number))
         taken, more = pick(prints, query, lambda shown: shown.trade.time)
         return {"trades": [self._portrayer.print(shown) for shown in taken], "has_more": more}
+
+    def chart(self, query: Chart) -> Later:
+        """Candles of an instrument; intervals without a trade have none."""
+        instrument = self._find(query.instrument_name)
+        seconds = RESOLUTIONS.get(query.resolution)
+        if seconds is None:
+            raise wrong_param("resolution", Reason.PARAMETER_RANGE, " ".join(RESOLUTIONS))
+        begin, end = query.start_timestamp, query.end_timestamp
+        if not 0 <= begin <= end <= MS_MAX:
+            raise wrong_param("end_timestamp", Reason.PARAMETER_RANGE, "after the start")
+        length = seconds * 1_000
+        count = end // length - begin // length + 1
+        limited(count, CANDLES_MAX, "start_timestamp")
+
+        async def read(address: str) -> dict[str, Any]:
+            rows, _ = await self._candles(address, instrument, seconds, begin, count)
+            inside = [row for row in rows if milliseconds(row[0]) <= end]
+            return _chart(instrument, inside)
+
+        return Later(read)
 
     def _chosen(self, query: Listed) -> list[Instrument]:
         if query.instrument_name:
@@ -198,6 +231,20 @@ class Own:
         if name:
             return {names.find(self._hub.feed.instruments, name).id}
         return {one.id for one in names.chosen(self._hub.feed.instruments, currency, kind)}
+
+
+def _chart(instrument: Instrument, rows: Sequence[CandleRow]) -> dict[str, Any]:
+    """Return candles column by column."""
+    prices = {
+        name: [exact(instrument.price_text(row[place])) for row in rows]
+        for place, name in enumerate(("open", "high", "low", "close"), 1)
+    }
+    return {
+        "status": "ok" if rows else "no_data",
+        "ticks": [milliseconds(row[0]) for row in rows],
+        **prices,
+        "volume": [row[5] for row in rows],
+    }
 
 
 def pick(items: Sequence[_T], query: Slice, time_of: Callable[[_T], int]) -> tuple[list[_T], bool]:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from exchange.gateway.hub import Hub
-from exchange.marketdata.feed import trade_of
+from exchange.marketdata.happenings import trade_of
 from exchange.marketdata.stream import Released, Row, maker_of
 from exchange.messages import (
     EVENT,

@@ -1,11 +1,13 @@
-"""What a method gives back: a result at once, or a wish for the native session to carry out.
+"""What a method gives back: a result, at once or later, or a wish that the native session carries
+out.
 
 ``Pending`` pairs the wishes with the native answers, which repeat their ids.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, NamedTuple
 
+from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit import codes
 from exchange.gateway.dialects.deribit.rpc import Failure
 from exchange.messages.wire import LoggedOn, Rejected, Response
@@ -20,6 +22,19 @@ class Wish(NamedTuple):
     id: str
     request: Request | None  # None: passed on already
     result: Callable[[Any], Any]
+
+
+class Later(NamedTuple):
+    """A result that must be read from the disk first; ``work`` takes the caller's address."""
+
+    work: Callable[[str], Awaitable[Any]]
+
+    async def done(self, address: str) -> Any:
+        """Return the result; raises Failure."""
+        try:
+            return await self.work(address)
+        except Refused as refused:
+            raise codes.refused_by(refused) from None
 
 
 Reply = Callable[[Any], None]  # takes a result or a Failure

@@ -7,7 +7,7 @@ import msgspec
 
 from exchange.gateway.access import Key
 from exchange.gateway.dialects.deribit import params as take
-from exchange.gateway.dialects.deribit.answers import Market, Own
+from exchange.gateway.dialects.deribit.answers import Candles, Market, Own
 from exchange.gateway.dialects.deribit.blotter import Blotter
 from exchange.gateway.dialects.deribit.codes import refusal
 from exchange.gateway.dialects.deribit.gate import Gate
@@ -31,6 +31,9 @@ CONNECTION_METHODS: Final = frozenset(
         "private/unsubscribe",
         "private/unsubscribe_all",
         "private/logout",
+        "private/enable_cancel_on_disconnect",
+        "private/disable_cancel_on_disconnect",
+        "private/get_cancel_on_disconnect",
     }
 )
 
@@ -47,13 +50,13 @@ class Method(NamedTuple):
 class Methods:
     """The methods that any caller may use, over HTTP or a WebSocket."""
 
-    def __init__(self, hub: Hub, blotter: Blotter) -> None:
+    def __init__(self, hub: Hub, blotter: Blotter, candles: Candles) -> None:
         self.hub = hub
         self.blotter = blotter
         self.portrayer = Portrayer(hub, blotter)
         self.gate = Gate(hub)
         trading = Trading(hub, blotter, self.portrayer)
-        market = Market(hub, blotter, self.portrayer)
+        market = Market(hub, blotter, self.portrayer, candles)
         own = Own(hub, blotter, self.portrayer, trading)
         read, trade, cancel = Right.READ, Right.TRADE, Right.CANCEL
         self.known: dict[str, Method] = {
@@ -73,6 +76,7 @@ class Methods:
             "public/get_last_trades_by_instrument_and_time": Method(take.Slice, market.trades),
             "public/get_last_trades_by_currency": Method(take.Slice, market.trades),
             "public/get_last_trades_by_currency_and_time": Method(take.Slice, market.trades),
+            "public/get_tradingview_chart_data": Method(take.Chart, market.chart),
             "private/buy": Method(take.Order, trading.buy, trade),
             "private/sell": Method(take.Order, trading.sell, trade),
             "private/edit": Method(take.Edit, trading.edit, trade),

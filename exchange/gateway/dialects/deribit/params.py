@@ -13,6 +13,7 @@ from exchange.messages import Reason
 COUNT: Final = 10  # of a list, where none is asked for
 COUNT_MAX: Final = 1_000
 DEPTH_MAX: Final = 10_000
+CANDLES_MAX: Final = 5_000
 
 TimeInForceName: TypeAlias = Literal[
     "good_til_cancelled", "good_til_day", "immediate_or_cancel", "fill_or_kill"
@@ -89,6 +90,20 @@ class Slice(Query, frozen=True, kw_only=True):
     start_timestamp: int = 0
     end_timestamp: int = (1 << 63) - 1
     sorting: Literal["asc", "desc", "default"] = "default"
+
+
+class Chart(OneInstrument, frozen=True, kw_only=True):
+    """A stretch of candles, ends included, in milliseconds."""
+
+    start_timestamp: int
+    end_timestamp: int
+    resolution: str
+
+
+class Loss(Query, frozen=True, kw_only=True):
+    """What the loss of a connection is to cancel."""
+
+    scope: Literal["connection"] = "connection"
 
 
 class OneOrder(Query, frozen=True, kw_only=True):

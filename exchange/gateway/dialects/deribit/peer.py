@@ -16,7 +16,7 @@ from exchange.gateway.access import Key
 from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit import codes, rpc
 from exchange.gateway.dialects.deribit import params as take
-from exchange.gateway.dialects.deribit.calls import LOGON, Pending, Wish
+from exchange.gateway.dialects.deribit.calls import LOGON, Later, Pending, Wish
 from exchange.gateway.dialects.deribit.channels import Channel, open_channel
 from exchange.gateway.dialects.deribit.methods import PRIVATE, Methods
 from exchange.gateway.dialects.deribit.rpc import Call, Failure, wrong_param
@@ -67,6 +67,7 @@ class PeerLink(Link):
             beating.cancel()
             with suppress(asyncio.CancelledError):
                 await beating
+            self._peer.leave()
 
 
 class Peer:
@@ -88,6 +89,7 @@ class Peer:
         self._beat_due = 0.0
         self._heard = True  # since the last heartbeat
         self._asked = False  # whether it lives
+        self._readings: set[asyncio.Task[None]] = set()
         self._own: dict[str, Callable[[Call], Any]] = {
             "public/auth": self._auth,
             "public/subscribe": self._subscribe,
@@ -99,12 +101,20 @@ class Peer:
             "public/set_heartbeat": self._set_heartbeat,
             "public/disable_heartbeat": self._disable_heartbeat,
             "private/logout": self._logout,
+            "private/enable_cancel_on_disconnect": self._enable_cancel,
+            "private/disable_cancel_on_disconnect": self._disable_cancel,
+            "private/get_cancel_on_disconnect": self._get_cancel,
         }
 
     def attend(self, session: Session) -> None:
         """Speak for a session. Its frames are the writer's: translating takes its time."""
         self._session = session
         session.send_now = None
+
+    def leave(self) -> None:
+        """Wait no longer for what is being read."""
+        for reading in self._readings:
+            reading.cancel()
 
     # What the link asks of a socket
 
@@ -196,6 +206,11 @@ class Peer:
             outcome = self._answer(call)
         except Failure as failure:
             outcome = failure
+        if isinstance(outcome, Later):
+            reading = asyncio.create_task(self._reply_later(call, outcome))
+            self._readings.add(reading)
+            reading.add_done_callback(self._readings.discard)
+            return None
         if not isinstance(outcome, Wish):
             self._reply(call, outcome)
             return None
@@ -209,6 +224,15 @@ class Peer:
         if call.method.startswith(PRIVATE):
             self._methods.permitted(self._key, Right.READ)
         return own(call)
+
+    async def _reply_later(self, call: Call, later: Later) -> None:
+        try:
+            outcome = await later.done(self._address)
+        except Failure as failure:
+            outcome = failure
+        self._reply(call, outcome)
+        with suppress(ConnectionResetError):
+            await self._flush()
 
     def _reply(self, call: Call, outcome: Any) -> None:
         if isinstance(outcome, Failure):
@@ -294,6 +318,23 @@ class Peer:
         self._heartbeat = 0.0
         return "ok"
 
+    def _enable_cancel(self, call: Call) -> str:
+        return self._set_cancel(call, on=True)
+
+    def _disable_cancel(self, call: Call) -> str:
+        return self._set_cancel(call, on=False)
+
+    def _set_cancel(self, call: Call, *, on: bool) -> str:
+        self._methods.permitted(self._key, Right.CANCEL)
+        take.convert(call.params, take.Loss)
+        self._session.cancels_on_loss = on
+        return "ok"
+
+    def _get_cancel(self, call: Call) -> dict[str, Any]:
+        scope = take.convert(call.params, take.Loss).scope
+        return {"scope": scope, "enabled": self._session.cancels_on_loss}
+
     def _logout(self, call: Call) -> str:
+        self._session.cancels_on_loss = False  # that is no loss
         self._session.close(CLOSE_NORMAL, "logged out")
         return "ok"

@@ -10,7 +10,7 @@ from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit import params as take
 from exchange.gateway.dialects.deribit import rpc
 from exchange.gateway.dialects.deribit.blotter import Blotter
-from exchange.gateway.dialects.deribit.calls import Wish
+from exchange.gateway.dialects.deribit.calls import Later, Wish
 from exchange.gateway.dialects.deribit.codes import TIMED_OUT, UNKNOWN, refusal, refused_by
 from exchange.gateway.dialects.deribit.lines import Lines
 from exchange.gateway.dialects.deribit.methods import PRIVATE, Methods
@@ -18,7 +18,7 @@ from exchange.gateway.dialects.deribit.peer import PeerLink
 from exchange.gateway.dialects.deribit.rpc import Call, Failure
 from exchange.gateway.http import BAD_REQUEST, STATUS, Flood, json_answer
 from exchange.gateway.hub import Hub
-from exchange.gateway.rest import requests_allowed
+from exchange.gateway.rest import Rest, requests_allowed
 from exchange.gateway.server import Gateway
 from exchange.messages import Reason
 
@@ -31,12 +31,12 @@ _BY_NAME: Final = {reason.name: status for reason, status in STATUS.items()}
 class Room:
     """Adds the dialect's routes to a gateway that has not started, and keeps its blotter."""
 
-    def __init__(self, gateway: Gateway, hub: Hub) -> None:
+    def __init__(self, gateway: Gateway, hub: Hub, rest: Rest) -> None:
         self._gateway = gateway
         blotter = Blotter(hub)
         blotter.read_back()
         gateway.watchers.append(blotter.take)
-        self._methods = Methods(hub, blotter)
+        self._methods = Methods(hub, blotter, rest.candle_rows)
         self._lines = Lines(hub)
         self._flood = Flood()
         router = gateway.app.router
@@ -98,6 +98,8 @@ class Room:
             target = f"{request.method}\n{request.raw_path}"
             key = methods.gate.admit(header, target, body, address)
         outcome = methods.answer(call, key)
+        if isinstance(outcome, Later):
+            return await outcome.done(address)
         if key is not None and isinstance(outcome, Wish):
             return await self._lines.carry_out(outcome, key, address)
         return outcome

@@ -18,6 +18,7 @@ from exchange.gateway.dialects.deribit.portray import (
 from exchange.gateway.dialects.deribit.rpc import Failure, wrong_param
 from exchange.gateway.hub import Hub
 from exchange.messages import Reason
+from exchange.messages.access import GatewayReason
 from exchange.messages.wire import (
     Accepted,
     Cancel,
@@ -169,8 +170,9 @@ class Trading:
     def _check_time(self, valid_until: int) -> None:
         if valid_until and self._hub.now_ms() > valid_until:
             code, message = TIMED_OUT
-            data = {"reason": Reason.TIMESTAMP.name, "param": "valid_until", "outcome": NOT_DONE}
-            raise Failure(code, message, data)
+            late = GatewayReason.LATE
+            data = {"reason": late.name, "number": int(late), "param": "valid_until"}
+            raise Failure(code, message, data | {"outcome": NOT_DONE})
 
 
 def _amount(amount: object, contracts: object) -> str:

@@ -1,0 +1,148 @@
+"""What public data costs the gateway for each event of the released stream.
+
+    hourbook bench feed [--json] [--commands N] [--rounds N]
+
+One seeded market of two hundred resting orders, whose events are taken in, batch by batch, by feeds
+that take turns: with depth alone, with all that late joiners must find (orders at their places, the
+day's figures), and with each kind of channel joined, its messages made and encoded once. CPU time.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from random import Random
+from statistics import median
+from typing import Final
+from unittest.mock import patch
+
+from msgspec.structs import astuple
+
+from benches.rows import Row, publish, row
+from exchange.engine import Engine
+from exchange.marketdata.feed import Feed
+from exchange.marketdata.queues import Queues
+from exchange.marketdata.statistics import Statistics
+from exchange.marketdata.stream import Row as Event
+from exchange.messages import COMMAND, EVENT, Command, CommandFlag, CommandKind, TradingState
+from exchange.messages.wire import encode_json
+
+SEED: Final = 7
+COMMANDS: Final = 40_000
+BATCH: Final = 16
+ROUNDS: Final = 5
+ACCOUNTS: Final = 16
+RESTING: Final = 200
+LOW, MIDDLE, HIGH = 2_000, 2_650, 3_300  # ticks
+CODE: Final = "I0"  # a listing without a text is named by its number
+CHANNELS: Final = ("top", "depth", "queue", "trades", "statistics", "depth.top10")
+
+Batches = list[list[Event]]
+
+
+def opening() -> Iterator[Command]:
+    """One instrument, and accounts with money."""
+    yield Command(
+        kind=CommandKind.LIST, price=MIDDLE * 1_000, quantity=720, session=1_000, account=1,
+        operator=1, target_lo=LOW, target_hi=HIGH,
+    )  # fmt: skip
+    yield Command(kind=CommandKind.SET_RISK, price=1, quantity=1 << 20, session=1_000)
+    for account in range(1, ACCOUNTS + 1):
+        yield Command(
+            kind=CommandKind.OPEN_ACCOUNT, account=account, instrument=account, session=account,
+            tif=1, quantity=10_000, target_hi=1,
+        )  # fmt: skip
+        yield Command(kind=CommandKind.DEPOSIT, account=account, price=1 << 55, key_lo=account)
+    yield Command(kind=CommandKind.OPEN_DAY, quantity=20261120)
+    yield Command(kind=CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)
+
+
+def orders(commands: int) -> Iterator[Command]:
+    """Orders around the middle; beyond ``RESTING`` of them the oldest is cancelled."""
+    chance = Random(SEED)
+    entered: list[tuple[int, int]] = []  # account, key
+    for key in range(100, 100 + commands):
+        if len(entered) > RESTING:
+            account, target = entered.pop(0)
+            yield Command(
+                kind=CommandKind.CANCEL, side=2, flags=CommandFlag.BY_CLIENT_ID, account=account,
+                target_lo=target, key_lo=key,
+            )  # fmt: skip
+            continue
+        account, side = chance.randint(1, ACCOUNTS), chance.randint(0, 1)
+        beside = round(chance.gauss(4, 4))
+        entered.append((account, key))
+        yield Command(
+            kind=CommandKind.ENTER, side=side, account=account, quantity=chance.randint(1, 9),
+            price=MIDDLE + (beside if side else -beside), key_lo=key,
+        )  # fmt: skip
+
+
+def released(commands: int) -> Batches:
+    """The events of it all, batch by batch."""
+    engine, sequence, batches = Engine(), 1, []
+    wishes = [*opening(), *orders(commands)]
+    for at in range(0, len(wishes), BATCH):
+        some = wishes[at : at + BATCH]
+        data = b"".join(COMMAND.pack(*astuple(one)) for one in some)
+        batches.append(list(EVENT.iter_unpack(engine.apply(data, sequence, sequence))))
+        sequence += len(some)
+    return batches
+
+
+def follow(batches: Batches, channel: str) -> float:
+    """CPU seconds of a feed that takes all in; ``bare``: depth alone, ``all``: nobody listens."""
+    feed, wanted = Feed(), set[str]()
+    with ExitStack() as stack:
+        if channel == "bare":
+            for room in (Queues, Statistics):
+                stack.enter_context(patch.object(room, "apply", lambda self, row: None))
+        feed.apply(batches[0], 0, {}, ())
+        if channel not in ("bare", "all"):
+            kind, _, cut = channel.partition(".")
+            wanted = {".".join(filter(None, (kind, CODE, cut)))}
+            feed.join(*wanted)
+        begun = time.process_time()
+        for batch in batches[1:]:
+            for _, message in feed.apply(batch, 0, {}, wanted):
+                encode_json(message)
+        return time.process_time() - begun
+
+
+def feed_rows(commands: int, rounds: int) -> Iterator[Row]:
+    """The rows of this bench."""
+    batches = released(commands)
+    events = sum(map(len, batches[1:]))
+    ways = ("bare", "all", *CHANNELS)
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(rounds + 1):
+        for way in ways:
+            spent = follow(batches, way)
+            if number:  # the first is thrown away
+                found[way].append(spent)
+    for way in ways:
+        to = "" if way == "bare" else "bare" if way == "all" else "all"
+        value = 1e6 * median(found[way]) / events
+        if not to:
+            yield row("feed.bare", value, "us CPU/event")
+            continue
+        ratio = median(one / base for one, base in zip(found[way], found[to], strict=True))
+        value, ratio = float(f"{value:.4g}"), round(ratio, 3)
+        yield Row(f"feed.{way}", value, "us CPU/event", ratio, f"feed.{to}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench feed", description="Time public data.")
+    parser.add_argument("--json", action="store_true", help="one JSON object per row")
+    parser.add_argument("--commands", type=int, default=COMMANDS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
+    options = parser.parse_args(arguments)
+    rows = feed_rows(options.commands, options.rounds)
+    publish(rows, as_json=options.json, record=options.record)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

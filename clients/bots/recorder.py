@@ -1,0 +1,205 @@
+"""How do I keep what the market says, to run my bots on it later?
+
+    python -m clients.bots.recorder --key KEY.json H100Z26 H100F27 --file day.parquet
+
+Every message of the channels ``depth``, ``trades`` and ``state`` becomes a row of a Parquet file,
+whole, beside the columns that one asks for most. The file appears under its name when it is
+complete. Reading and writing need pyarrow: ``pip install 'hourbook[export]'``.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from clients.aio import AsyncClient
+from clients.bots import options
+from clients.errors import HourbookError, ValueRefused
+from clients.events import Disconnected, EventStream
+from exchange.messages.wire import (
+    DepthDelta,
+    DepthSnapshot,
+    Instruments,
+    InstrumentState,
+    PublicCorrection,
+    PublicTrade,
+    PublicTransfer,
+)
+
+CHANNELS: Final = ("state", "depth", "trades")
+ROWS: Final = 10_000  # rows of one write, and of one row group
+SCHEMA: Final = 1
+SCHEMA_NAME: Final = "hourbook.tape.schema"
+COLUMNS: Final = {
+    "received_ns": "int64",  # on the recorder's clock, nanoseconds since the epoch
+    "sequence": "int64",  # of the market's log; null of a lost connection
+    "type": "string",  # as on the wire; `disconnected` where the connection was lost
+    "instrument": "string",
+    "price": "string",  # of a trade, dollars per GPU-hour
+    "quantity": "int64",  # of a trade, lots
+    "aggressor": "string",  # of a trade; null in an auction
+    "message": "string",  # JSON, as on the wire
+}
+DISCONNECTED: Final = "disconnected"
+Message: TypeAlias = (
+    DepthSnapshot
+    | DepthDelta
+    | PublicTrade
+    | PublicCorrection
+    | PublicTransfer
+    | InstrumentState
+    | Instruments
+)
+Write: TypeAlias = Callable[[list[tuple[Any, ...]]], None]
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """One row: when it came, and the message; None where the connection was lost."""
+
+    received_ns: int
+    message: Message | None
+
+
+def row(received_ns: int, message: Message) -> tuple[Any, ...]:
+    """The row of a message, in the order of ``COLUMNS``."""
+    trade = message if isinstance(message, PublicTrade) else None
+    return (
+        received_ns,
+        message.sequence,
+        message.__struct_config__.tag,
+        None if isinstance(message, Instruments) else message.instrument,
+        trade and trade.price,
+        trade and int(trade.quantity),
+        trade and trade.aggressor,
+        msgspec.json.encode(message).decode(),
+    )
+
+
+async def run(
+    client: AsyncClient,
+    instruments: Sequence[str],
+    path: Path,
+    *,
+    stop: asyncio.Event,
+    clock_ns: Callable[[], int] = lambda: time.time_ns(),  # which a simulation replaces
+) -> int:
+    """Record until ``stop`` is set; how many rows there are.
+
+    What ends the client is raised, with all that came before it in the file. ValueRefused without
+    pyarrow.
+    """
+    rows, count = [], 0
+    events, failure = client.events(), None
+    with writing(path) as write:
+        listed = [client.instruments[code] for code in instruments]
+        rows.append(row(clock_ns(), Instruments(sequence=0, instruments=listed)))
+        await client.subscribe(*(f"{kind}.{code}" for code in instruments for kind in CHANNELS))
+        try:
+            while (event := await _next(events, stop)) is not None:
+                if isinstance(event, Message):
+                    rows.append(row(clock_ns(), event))
+                elif isinstance(event, Disconnected):
+                    rows.append((clock_ns(), None, DISCONNECTED, *[None] * 5))
+                if len(rows) >= ROWS:
+                    count += len(rows)
+                    write(rows)
+                    rows = []
+        except HourbookError as error:  # what has come is kept
+            failure = error
+        finally:
+            events.close()
+        write(rows)
+    if failure is not None:
+        raise failure
+    return count + len(rows)
+
+
+async def _next(events: EventStream, stop: asyncio.Event) -> Any:
+    """The next event; None once ``stop`` is set, or the client has been closed."""
+    coming = asyncio.ensure_future(anext(events, None))
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if coming.done():
+        return coming.result()
+    coming.cancel()
+    return None
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Write]:
+    """A writer of rows into ``path``, which appears when all is in it."""
+    pa, parquet = _pyarrow()
+    schema = pa.schema(list(COLUMNS.items()), metadata={SCHEMA_NAME: str(SCHEMA)})
+    beside = path.with_name(f"{path.name}.part")
+    try:
+        with parquet.ParquetWriter(beside, schema, compression="zstd") as file:
+
+            def write(rows: list[tuple[Any, ...]]) -> None:
+                columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
+                arrays = [
+                    pa.array(values, field.type)
+                    for values, field in zip(columns, schema, strict=True)
+                ]
+                file.write_table(pa.table(arrays, schema=schema))
+
+            yield write
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def span(path: Path) -> tuple[int, int]:
+    """When the first and the last row came, (0, 0) of an empty tape. Raises as ``read``."""
+    times = _open(path).read(columns=["received_ns"]).column(0)
+    return (times[0].as_py(), times[-1].as_py()) if len(times) else (0, 0)
+
+
+def read(path: Path) -> Iterator[Recorded]:
+    """The rows of a recorded tape, in order. ValueRefused for a file that is none."""
+    decode = msgspec.json.Decoder(Message).decode
+    for batch in _open(path).iter_batches(ROWS, columns=["received_ns", "message"]):
+        columns = batch.to_pydict()
+        for received_ns, text in zip(columns["received_ns"], columns["message"], strict=True):
+            yield Recorded(received_ns, None if text is None else decode(text))
+
+
+def _open(path: Path) -> Any:
+    pa, parquet = _pyarrow()
+    try:
+        file = parquet.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueRefused(f"{path} is no recorded tape: {error}") from None
+    if (file.schema_arrow.metadata or {}).get(SCHEMA_NAME.encode()) != str(SCHEMA).encode():
+        raise ValueRefused(f"{path} is no recorded tape of schema {SCHEMA}")
+    return file
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra: only who records needs it
+        from pyarrow import parquet  # noqa: PLC0415
+    except ImportError:
+        raise ValueRefused("a tape needs pyarrow: pip install 'hourbook[export]'") from None
+    return pa, parquet
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command line takes."""
+    parser.add_argument("instruments", nargs="+", help="codes such as H100Z26")
+    parser.add_argument("--file", type=Path, default=Path("tape.parquet"), help="Parquet file")
+
+
+async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
+    """Run by the command line, and say how much there is."""
+    count = await run(client, chosen.instruments, chosen.file, stop=stop)
+    print(f"{count} rows in {chosen.file}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(options.main("Records a market's public data.", bot, arguments))

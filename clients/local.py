@@ -1,0 +1,109 @@
+"""What every local copy of a channel has: whether it can be trusted, and how it gets well again.
+
+A copy is WAITING until a snapshot comes, then LIVE. A message must follow what is known
+(``previous_sequence`` no later than the copy's own) and leave the copy with the message's
+checksum; one that does not makes it STALE. A stale copy shows nothing, ignores messages, and asks
+(the answer ``REPAIR``) to be subscribed again: the snapshot that comes in band makes it LIVE. A
+message that only repeats what is known is ignored. A copy whose connection broke is PAUSED: it
+shows nothing either, and goes on if the exchange does where it stopped.
+"""
+
+from enum import Enum
+
+from clients.errors import BadChecksum, Corrupt, Gap
+
+
+class BookState(Enum):
+    """Whether what is shown can be trusted."""
+
+    WAITING = "waiting"
+    LIVE = "live"
+    STALE = "stale"
+    PAUSED = "paused"
+
+
+class Step(Enum):
+    """What a message did to the copy."""
+
+    APPLIED = "applied"
+    IGNORED = "ignored"
+    REPAIR = "repair"  # the copy is stale: subscribe again
+
+
+class Local:
+    """A copy of what one channel shows of one instrument."""
+
+    def __init__(self, channel: str, instrument: str) -> None:
+        self.channel = channel
+        self.instrument = instrument
+        self.state = BookState.WAITING
+        self.sequence = 0  # of the last message applied
+        self.fault: Corrupt | None = None  # why it is or last was stale
+        self.repairs = 0  # snapshots that ended a stale state
+        self._was_stale = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.channel} {self.state.value} at {self.sequence}>"
+
+    @property
+    def is_live(self) -> bool:
+        """Whether what is shown is the exchange's as of ``sequence``."""
+        return self.state is BookState.LIVE
+
+    def checksum(self) -> int:
+        """The checksum that the exchange's messages must have."""
+        raise NotImplementedError
+
+    def _clear(self) -> None:
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """The channel was left: wait for a new snapshot."""
+        self._clear()
+        self.state = BookState.WAITING
+        self.sequence = 0
+
+    def pause(self) -> None:
+        """The connection is gone: keep what a resumed channel can go on from."""
+        if self.is_live:
+            self.state = BookState.PAUSED
+        elif self.state is not BookState.PAUSED:
+            self.forget()
+
+    def resume(self) -> None:
+        """The channel goes on where it stopped."""
+        if self.state is BookState.PAUSED:
+            self.state = BookState.LIVE
+
+    def _begin(self) -> None:
+        """Make room for a snapshot."""
+        self._was_stale = self.state is BookState.STALE
+        self._clear()
+
+    def _complete(self, sequence: int, checksum: int) -> Step:
+        """A snapshot is in."""
+        self.sequence = sequence
+        self.state = BookState.LIVE
+        step = self._verify(checksum)
+        if self._was_stale and step is Step.APPLIED:
+            self.repairs += 1
+        return step
+
+    def _misplaced(self, previous: int, sequence: int) -> Step | None:
+        """What a message that cannot be applied does; None of one that can."""
+        if not self.is_live or sequence < self.sequence:
+            return Step.IGNORED
+        if previous > self.sequence:
+            return self._spoil(Gap(self.channel, self.sequence, previous))
+        return None
+
+    def _verify(self, checksum: int) -> Step:
+        if self.checksum() != checksum:
+            return self._spoil(BadChecksum(self.channel, self.sequence))
+        return Step.APPLIED
+
+    def _spoil(self, fault: Corrupt) -> Step:
+        self._clear()
+        self.state = BookState.STALE
+        self.fault = fault
+        return Step.REPAIR

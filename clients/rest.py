@@ -1,0 +1,408 @@
+"""What is asked rarely, over HTTP: contracts, history, statements, account and keys.
+
+    async with AsyncRest("http://localhost:8000", Key.from_file("key.json")) as rest:
+        async for trade in rest.trades("H100Z26"):
+            ...
+
+``Rest`` is the same for programs without an event loop. History is an iterator that turns the
+pages by itself; ``after`` of one is where another goes on, at any later time. Every request is a
+GET, so one whose answer was lost, or that came too soon, is made again, under a new signature.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from functools import wraps
+from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+
+from clients.backoff import Backoff
+from clients.errors import ConnectionLost, NotConnected, ProtocolError, RequestRefused
+from clients.keys import Key, key_of
+from clients.loop import LoopThread
+from clients.transport import http_url
+from exchange.messages.access import signed_request
+from exchange.messages.rest import (
+    MS_MAX,
+    PAGE_MOST,
+    Candle,
+    Candles,
+    Contracts,
+    Costs,
+    Events,
+    Fills,
+    KeyReport,
+    KeyReports,
+    Product,
+    PublicRow,
+    Report,
+    SettlementPrice,
+    SettlementPrices,
+    StatementReport,
+    Trades,
+)
+from exchange.messages.wire import (
+    AccountReport,
+    Corrected,
+    Execution,
+    InstrumentData,
+    Instruments,
+    LegTraded,
+    Orders,
+    Rejected,
+)
+
+PREFIX: Final = "/api/v1"
+ATTEMPTS: Final = 5  # at one request, all in all
+ANSWER_SECONDS: Final = 10.0
+AGAIN: Final = frozenset({"NONCE"})  # refusals that the next signature mends
+IntervalText: TypeAlias = Literal["1m", "5m", "1h", "1d"]
+Fill: TypeAlias = Execution | LegTraded | Corrected
+_A = TypeVar("_A")
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+# One page: its items, and the cursor of the next one or None.
+Turn: TypeAlias = Callable[[str], Awaitable[tuple[list[_T], str | None]]]
+
+
+class Pages(Generic[_T]):
+    """The items of a history, oldest first. ``after`` is the cursor behind the last whole page
+    taken, and None at the end: of trades and fills it stays good for ever.
+    """
+
+    def __init__(self, turn: "Turn[_T]", after: str) -> None:
+        self.after: str | None = after
+        self._turn = turn
+        self._items: list[_T] = []
+
+    async def page(self) -> list[_T]:
+        """The next page's items; there may be none, and yet another page. Raises as ``AsyncRest``
+        does; StopAsyncIteration at the end.
+        """
+        if self.after is None:
+            raise StopAsyncIteration
+        items, self.after = await self._turn(self.after)
+        return items
+
+    def __aiter__(self) -> AsyncIterator[_T]:
+        return self
+
+    async def __anext__(self) -> _T:
+        while not self._items:
+            self._items = (await self.page())[::-1]
+        return self._items.pop()
+
+
+class AsyncRest:
+    """One account's client, or without a key one of public data only. Every method raises
+    RequestRefused, ConnectionLost and ProtocolError.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        key: Key | str = "",
+        secret: str = "",
+        *,
+        backoff: Backoff | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        """``url`` is any address of the market, ``ws://`` or ``http://``."""
+        self.url = http_url(url)
+        self._key = key_of(key, secret)
+        self._backoff = backoff if backoff is not None else Backoff()
+        self._clock_ns, self._chance = clock_ns, chance
+        self._http: aiohttp.ClientSession | None = None
+        self._turn = asyncio.Lock()  # signed requests go one after the other, so nonces rise
+        self._closed = False
+
+    async def __aenter__(self) -> "AsyncRest":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect for good; harmless to repeat."""
+        self._closed = True
+        if self._http is not None:
+            await self._http.close()
+
+    # --- the market ---
+
+    async def contracts(self) -> list[Product]:
+        """The products and their terms in force."""
+        return (await self._get("/contracts", Contracts)).contracts
+
+    async def instruments(self) -> list[InstrumentData]:
+        """Every listed instrument."""
+        return (await self._get("/instruments", Instruments)).instruments
+
+    async def costs(self) -> Costs:
+        """The tokens that each request costs, and how many requests there may be."""
+        return await self._get("/costs", Costs)
+
+    def trades(
+        self,
+        instrument: str,
+        *,
+        from_ms: int = 0,
+        to_ms: int = MS_MAX,
+        after: str = "",
+        limit: int = PAGE_MOST,
+    ) -> Pages[PublicRow]:
+        """An instrument's trades, what corrected them, and lots off the book."""
+        query = {"from_ms": from_ms, "to_ms": to_ms, "limit": limit}
+
+        async def turn(after: str) -> tuple[list[PublicRow], str | None]:
+            told = await self._get(f"/trades/{instrument}", Trades, after=after, **query)
+            return told.trades, told.next
+
+        return Pages(turn, after)
+
+    def candles(
+        self,
+        instrument: str,
+        interval: IntervalText = "1h",
+        *,
+        from_ms: int = 0,
+        limit: int = PAGE_MOST,
+    ) -> Pages[Candle]:
+        """An instrument's candles; intervals without a trade have none. The cursor is a time."""
+
+        async def turn(after: str) -> tuple[list[Candle], str | None]:
+            told = await self._get(
+                f"/candles/{instrument}", Candles, interval=interval, from_ms=after, limit=limit
+            )
+            return told.candles, None if told.next is None else str(told.next)
+
+        return Pages(turn, str(from_ms))
+
+    def settlement_prices(
+        self,
+        instrument: str = "",
+        *,
+        from_date: int = 0,
+        to_date: int = 0,
+        after: str = "",
+        limit: int = PAGE_MOST,
+    ) -> Pages[SettlementPrice]:
+        """Settlement prices of one instrument or all, by business date (yyyymmdd)."""
+        query: dict[str, str | int] = {
+            "code": instrument,
+            "from_date": from_date,
+            "to_date": to_date,
+            "limit": limit,
+        }
+
+        async def turn(after: str) -> tuple[list[SettlementPrice], str | None]:
+            told = await self._get("/settlement-prices", SettlementPrices, after=after, **query)
+            return told.prices, told.next
+
+        return Pages(turn, after)
+
+    # --- the account ---
+
+    async def account(self) -> AccountReport:
+        """Cash, margin and positions."""
+        return await self._get("/account", AccountReport)
+
+    async def orders(self) -> Orders:
+        """Working orders."""
+        return await self._get("/orders", Orders)
+
+    def fills(
+        self, *, from_ms: int = 0, to_ms: int = MS_MAX, after: str = "", limit: int = PAGE_MOST
+    ) -> Pages[Fill]:
+        """Executions, leg trades and corrections, as they were reported."""
+        query = {"from_ms": from_ms, "to_ms": to_ms, "limit": limit}
+
+        async def turn(after: str) -> tuple[list[Fill], str | None]:
+            told = await self._get("/fills", Fills, after=after, **query)
+            return told.fills, told.next
+
+        return Pages(turn, after)
+
+    def events(
+        self, *, from_ms: int = 0, to_ms: int = MS_MAX, after: str = "", limit: int = PAGE_MOST
+    ) -> Pages[Report]:
+        """Every report of the account, as its connections heard them: none is missing."""
+        query = {"from_ms": from_ms, "to_ms": to_ms, "limit": limit}
+
+        async def turn(after: str) -> tuple[list[Report], str | None]:
+            told = await self._get("/events", Events, after=after, **query)
+            return told.events, told.next
+
+        return Pages(turn, after)
+
+    async def statement(self, date: int = 0) -> StatementReport:
+        """The statement of a business date (yyyymmdd), or of the account's whole life."""
+        return await self._get("/statement", StatementReport, date=date)
+
+    async def keys(self) -> list[KeyReport]:
+        """The account's keys, without anything secret."""
+        return (await self._get("/keys", KeyReports)).keys
+
+    # --- one request ---
+
+    async def _get(self, path: str, kind: type[_A], **query: str | int) -> _A:
+        """Ask until there is an answer, a refusal for good, or ``ATTEMPTS`` were made."""
+        said = urlencode({name: value for name, value in query.items() if value})
+        target = f"{PREFIX}{path}?{said}" if said else f"{PREFIX}{path}"
+        attempt = 0
+        while True:
+            wait_ms = 0
+            try:
+                return _read(*await self._ask(target), kind)
+            except ConnectionLost:
+                if attempt + 1 == ATTEMPTS:
+                    raise
+            except RequestRefused as refused:
+                again = refused.retryable or refused.reason in AGAIN
+                if not again or attempt + 1 == ATTEMPTS:
+                    raise
+                wait_ms = refused.retry_after_ms or 0
+            await asyncio.sleep(max(wait_ms / 1000, self._backoff.seconds(attempt, self._chance)))
+            attempt += 1
+
+    async def _ask(self, target: str) -> tuple[int, bytes]:
+        if self._key is None:
+            return await self._send(target, {})
+        async with self._turn:
+            return await self._send(target, signed_headers(self._key, target, self._clock_ns()))
+
+    async def _send(self, target: str, headers: dict[str, str]) -> tuple[int, bytes]:
+        if self._closed:
+            raise NotConnected("the client is closed")
+        if self._http is None:
+            timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+            self._http = aiohttp.ClientSession(timeout=timeout)
+        try:
+            async with self._http.get(self.url + target, headers=headers) as answer:
+                return answer.status, await answer.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise ConnectionLost(f"no answer from {self.url}: {error}") from error
+
+
+def signed_headers(key: Key, target: str, now_ns: int, method: str = "GET") -> dict[str, str]:
+    """The headers that sign a request without a body."""
+    timestamp_ms, nonce = now_ns // 1_000_000, key.next_nonce(now_ns)
+    text = signed_request(timestamp_ms, nonce, key.key_id, method, target, b"")
+    return {
+        "Hourbook-Key": key.key_id,
+        "Hourbook-Timestamp": str(timestamp_ms),
+        "Hourbook-Nonce": str(nonce),
+        "Hourbook-Signature": key.sign(text),
+    }
+
+
+def _read(status: int, body: bytes, kind: type[_A]) -> _A:
+    try:
+        if status == 200:
+            return msgspec.json.decode(body, type=kind)
+        refused = msgspec.json.decode(body, type=Rejected)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"status {status}: unreadable answer: {error}") from error
+    raise RequestRefused(
+        refused.name,
+        refused.detail or "",
+        retryable=refused.retryable,
+        retry_after_ms=refused.retry_after_ms,
+    )
+
+
+class BlockingPages(Generic[_T]):
+    """``Pages`` for programs without an event loop."""
+
+    def __init__(self, loop: LoopThread, pages: Pages[_T]) -> None:
+        self._loop = loop
+        self._pages = pages
+
+    @property
+    def after(self) -> str | None:
+        """The cursor behind the last whole page taken, None at the end."""
+        return self._pages.after
+
+    def __iter__(self) -> Iterator[_T]:
+        return self
+
+    def __next__(self) -> _T:
+        found = self._loop.wait(self._take())
+        if not found:
+            raise StopIteration
+        return found[0]
+
+    async def _take(self) -> list[_T]:
+        async for item in self._pages:
+            return [item]
+        return []
+
+
+def _blocking(
+    method: Callable[Concatenate[AsyncRest, _P], Coroutine[Any, Any, _A]],
+) -> Callable[Concatenate["Rest", _P], _A]:
+    """The async method as one that waits for its end."""
+
+    @wraps(method)
+    def call(rest: "Rest", /, *args: _P.args, **kwargs: _P.kwargs) -> _A:
+        return rest.loop.wait(method(rest.asynchronous, *args, **kwargs))
+
+    return call
+
+
+def _iterating(
+    method: Callable[Concatenate[AsyncRest, _P], Pages[_T]],
+) -> Callable[Concatenate["Rest", _P], BlockingPages[_T]]:
+    """The async method's pages as an iterator that waits."""
+
+    @wraps(method)
+    def call(rest: "Rest", /, *args: _P.args, **kwargs: _P.kwargs) -> BlockingPages[_T]:
+        return BlockingPages(rest.loop, method(rest.asynchronous, *args, **kwargs))
+
+    return call
+
+
+class Rest:
+    """``AsyncRest`` for programs without an event loop, and its options."""
+
+    contracts = _blocking(AsyncRest.contracts)
+    instruments = _blocking(AsyncRest.instruments)
+    trades = _iterating(AsyncRest.trades)
+    candles = _iterating(AsyncRest.candles)
+    settlement_prices = _iterating(AsyncRest.settlement_prices)
+    account = _blocking(AsyncRest.account)
+    orders = _blocking(AsyncRest.orders)
+    fills = _iterating(AsyncRest.fills)
+    events = _iterating(AsyncRest.events)
+    costs = _blocking(AsyncRest.costs)
+    statement = _blocking(AsyncRest.statement)
+    keys = _blocking(AsyncRest.keys)
+
+    def __init__(self, url: str, key: Key | str = "", secret: str = "", **options: Any) -> None:
+        self.loop = LoopThread()
+
+        async def make() -> AsyncRest:
+            return AsyncRest(url, key, secret, **options)
+
+        try:
+            self.asynchronous = self.loop.wait(make())
+        except BaseException:
+            self.loop.stop()
+            raise
+
+    def __enter__(self) -> "Rest":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect for good; harmless to repeat."""
+        if self.loop.is_running:
+            self.loop.wait(self.asynchronous.close())
+            self.loop.stop()

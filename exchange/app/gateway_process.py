@@ -1,0 +1,268 @@
+"""One gateway in a process of its own, started by ``exchange.app.gateways``; ends with the market.
+
+It knows what the released stream says and what its clients do; what only the market itself can
+answer (an operator's wish, figures, fitness) it asks for.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from exchange.app import collector, logs, standby
+from exchange.app.admin import Answer
+from exchange.app.bookkeeping import LEDGER_NAME, STREAM_NAME
+from exchange.app.door import Door
+from exchange.app.front import POLL_SECONDS, connections, unsent_bytes
+from exchange.app.gateway_link import (
+    SOCKET_NAME,
+    Ask,
+    Close,
+    Drain,
+    Drained,
+    Held,
+    Hello,
+    KeysGone,
+    Listening,
+    Status,
+    Told,
+    TurnedBack,
+    Welcome,
+    Wire,
+)
+from exchange.app.gateways import LIFE_BITS
+from exchange.app.requests import AnyRequest
+from exchange.clearing import Clearing
+from exchange.gateway.auth import Keys
+from exchange.gateway.deadlines import Deadlines
+from exchange.gateway.decode import Refused
+from exchange.gateway.hub import Hub
+from exchange.gateway.metrics import Tally
+from exchange.gateway.previews import Outcome
+from exchange.journal.copy import Copy
+from exchange.journal.errors import NoSuchPosition
+from exchange.journal.storage import LocalStorage
+from exchange.messages import Limit, Reason
+from exchange.messages.access import GatewayReason
+from exchange.sequencer import Closed, QueueFull
+
+STATUS_SECONDS: Final = 0.5
+OWN_NAME: Final = "gateway-{}.sock"
+QUEUED_BYTES: Final = 128 * Limit.QUEUE_COMMANDS  # for the market to read; more: QUEUE_FULL
+_log = logging.getLogger(__name__)
+
+
+class MarketGone(Exception):
+    """The market's process ended, or answers no more."""
+
+
+class FarDeadlines(Deadlines):
+    """Dead man's switches that the market's own process throws."""
+
+    def __init__(self, say: Callable[[Held], None]) -> None:
+        super().__init__()
+        self._say = say
+
+    def put(self, session: int, due_ms: int, account: int) -> None:
+        """Have the market know."""
+        self._say(Held(session, due_ms, account))
+
+
+class Ward:
+    """The wire to the market: commands go, questions are answered, and orders are heard."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._wire: Wire | None = None
+        self._asked: dict[int, asyncio.Future[Told]] = {}
+        self._numbers = itertools.count(1)
+        self._trials: set[asyncio.Task[None]] = set()
+        self.welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+        self.closing = asyncio.Event()
+        self.draining = False
+        self.hub: Hub | None = None
+
+    async def connect(self, path: Path) -> Welcome:
+        """Say who this is; return what the market says."""
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self._begin(Wire(self)), str(path))
+        self.say(Hello(self._number))
+        return await self.welcome
+
+    def _begin(self, wire: Wire) -> Wire:
+        self._wire = wire
+        return wire
+
+    def say(self, message: Any) -> None:
+        """Send a message, unless the market is gone."""
+        if self._wire is not None:
+            self._wire.say(message)
+
+    def submit(
+        self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
+    ) -> None:
+        """Send a command on its way to the sequencer. Raises QueueFull, Closed."""
+        wire = self._wire
+        if wire is None:
+            raise Closed("the market is gone")
+        if wire.waiting_bytes > QUEUED_BYTES:
+            raise QueueFull(QUEUED_BYTES, wire.waiting_bytes)
+        wire.put(source, record, ingress_ns, text)
+
+    def end(self) -> None:
+        """Send what was said, and hang up."""
+        if self._wire is not None:
+            self._wire.close()
+
+    # What the market is asked
+
+    async def healthy(self) -> Mapping[str, bool]:
+        """Whether each part of the market runs."""
+        return (await self._ask(Ask(next(self._numbers), "healthy"))).checks or {}
+
+    async def ready(self) -> Mapping[str, bool]:
+        """Whether an order sent now would be judged on its merits."""
+        return (await self._ask(Ask(next(self._numbers), "ready"))).checks or {}
+
+    async def metrics(self) -> bytes:
+        """The market's figures, those of all gateways with them."""
+        return (await self._ask(Ask(next(self._numbers), "metrics"))).text
+
+    async def perform(self, request: AnyRequest, person: str) -> Answer:
+        """Have the market do what an operator asks."""
+        told = await self._ask(Ask(next(self._numbers), "perform", request, person))
+        return told.answer or Answer(False, error="the market did not answer")
+
+    def what_if(self, account: int, record: bytes, tell: Callable[[Outcome], None]) -> None:
+        """Have a command tried on a copy of the market."""
+        question = Ask(next(self._numbers), "try", account=account, record=record)
+
+        async def put() -> None:
+            told = await self._ask(question)
+            if told.tried is not None:
+                return tell(told.tried)
+            assert told.untried is not None, "a trial comes to something"
+            number, detail, limit, observed = told.untried
+            tell(Refused(GatewayReason(number), None, detail, limit=limit, observed=observed))
+
+        task = asyncio.create_task(put())
+        self._trials.add(task)
+        task.add_done_callback(self._trials.discard)
+
+    async def _ask(self, question: Ask) -> Told:
+        answer: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        self._asked[question.number] = answer
+        self.say(question)
+        try:
+            return await answer
+        finally:
+            del self._asked[question.number]
+
+    # The wire's end
+
+    def heard(self, wire: Wire, message: Any) -> None:
+        """Take what the market says."""
+        hub = self.hub
+        match message:
+            case Welcome():
+                self.welcome.set_result(message)
+            case Told() if message.number in self._asked:
+                self._asked[message.number].set_result(message)
+            case TurnedBack() if hub is not None:
+                refused = Refused(Reason(message.reason))
+                hub.turned_back(message.source, message.record, message.text, refused)
+            case KeysGone() if hub is not None:
+                hub.drop_revoked()
+            case Drain():
+                self.draining = True
+                if hub is not None:
+                    hub.drain()
+                wire.say(Drained())
+            case Close():
+                self.closing.set()
+
+    def put(self, wire: Wire, source: int, record: bytes, ingress: int, text: str | None) -> None:
+        """Nothing: the market sends no commands."""
+
+    def lost(self, wire: Wire) -> None:
+        """The market is gone: so is this."""
+        self._wire = None
+        self.closing.set()
+        gone = MarketGone("its end of the socket is closed")
+        if not self.welcome.done():
+            self.welcome.set_exception(gone)
+        for answer in self._asked.values():
+            if not answer.done():
+                answer.set_exception(gone)
+
+
+async def serve(directory: Path, number: int) -> None:
+    """Serve clients until the market says that it is enough, or is gone."""
+    ward = Ward(number)
+    welcome = await ward.connect(directory / SOCKET_NAME)
+    settings = welcome.settings.serve
+    logs.configure(settings.log_format, settings.log_level)
+    copy = Copy(directory, directory / STREAM_NAME, welcome.standing, welcome.exchange_id)
+    ward.hub = hub = Hub(
+        ward.submit,
+        copy,
+        Keys(directory),
+        queue_full=(QueueFull, Closed),
+        no_such_position=NoSuchPosition,
+        view=standby.recover_view(LocalStorage(directory), copy),
+        what_if=ward.what_if,
+        first_connection=welcome.life << LIFE_BITS,
+    )
+    hub.deadlines = FarDeadlines(ward.say)
+    clearing = Clearing.open(directory / LEDGER_NAME, read_only=True)
+    door = Door(hub, copy, clearing, directory, ward, settings)
+    following = asyncio.create_task(door.gateway.run())
+    while hub.sequence < welcome.standing.last[1]:
+        if following.done():
+            following.result()
+            raise MarketGone("its stream has ended")
+        await asyncio.sleep(POLL_SECONDS)
+    hub.metrics = tally = Tally()
+    collector.calm_collector()
+    collector.short_turns()
+    if ward.draining:
+        hub.drain()
+    await door.listen(welcome.host, welcome.port, shared=True)
+    own = directory / OWN_NAME.format(number)
+    await door.gateway.start_unix(own)
+    ward.say(Listening())
+    telling = asyncio.create_task(_tell(ward, hub, tally))
+    ending = asyncio.create_task(ward.closing.wait())
+    try:
+        done, _ = await asyncio.wait(
+            [following, telling, ending], return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            task.result()
+    finally:
+        own.unlink(missing_ok=True)
+        await door.close()
+        for task in (following, telling, ending):
+            task.cancel()
+        ward.end()
+        clearing.close()
+
+
+async def _tell(ward: Ward, hub: Hub, tally: Tally) -> None:
+    """Say how this gateway stands, now and again; while it drains, all the time."""
+    while True:
+        rejects, closed = tally.take()
+        ward.say(Status(hub.sequence, unsent_bytes(hub), connections(hub), rejects, closed))
+        await asyncio.sleep(POLL_SECONDS if ward.draining else STATUS_SECONDS)
+
+
+def main(directory: str, number: str) -> None:
+    """Run the child."""
+    collector.give_back_tables()
+    try:
+        asyncio.run(serve(Path(directory), int(number)))
+    except (MarketGone, ConnectionError) as error:
+        _log.error("gateway %s ends: %s", number, error)
+        raise SystemExit(1) from error

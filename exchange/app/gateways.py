@@ -1,0 +1,371 @@
+"""Gateways as processes: clients are served elsewhere, and this process parses nothing of theirs.
+
+Each child follows the released stream over ``DIR/stream.sock`` and sends its clients' commands over
+``DIR/gateways.sock``. One that dies is started again; its clients' sessions are logged off here, as
+it would have done: which are its own the released stream says, by the number of the connection that
+asked for each. Nothing that a client was told can be lost with it, for it came from the stream.
+"""
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from exchange.app import admin
+from exchange.app.door import tls_context
+from exchange.app.front import POLL_SECONDS
+from exchange.app.gateway_link import (
+    SOCKET_NAME,
+    Ask,
+    Close,
+    Drain,
+    Drained,
+    Held,
+    Hello,
+    KeysGone,
+    Listening,
+    Status,
+    Told,
+    TurnedBack,
+    Welcome,
+    Wire,
+)
+from exchange.gateway.deadlines import Deadlines
+from exchange.gateway.decode import NO_ID, RECORD, Refused
+from exchange.gateway.previews import Outcome
+from exchange.gateway.rejects import full_reason
+from exchange.gateway.resume import LOGON_MARK
+from exchange.messages import EVENT, EVENT_BYTES, CommandKind, EventKind
+from exchange.sequencer import Closed, QueueFull
+
+if TYPE_CHECKING:
+    from exchange.app.market import Market
+
+LIFE_BITS: Final = 32  # a connection's number: its gateway's life above its place in that
+BACKOFF_SECONDS: Final = 0.1  # before a gateway is started again; doubled each time
+BACKOFF_SECONDS_MAX: Final = 5.0
+STEADY_SECONDS: Final = 10.0  # one that served so long begins again with the shortest
+END_SECONDS: Final = 5.0  # for a gateway to end once it is told to
+RETRY_SECONDS: Final = 0.05  # between two looks at what is due, and what a full queue refused
+_KIND: Final = 12  # offset of the kind byte in an event
+_OPENED: Final = int(EventKind.SESSION_OPENED)
+_ENDED: Final = (int(EventKind.SESSION_LOST), int(EventKind.SESSION_ENDED))
+_LOGOFF: Final = int(CommandKind.LOGOFF)
+_log = logging.getLogger(__name__)
+
+
+class GatewayDied(Exception):
+    """A gateway's process ended before it had let any client in."""
+
+
+class Life:
+    """One run of one gateway."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.listening = self.drained = False
+        self.status = Status(0, 0, {}, {}, {})
+
+
+class Gateways:
+    """The market's gateways, as its front."""
+
+    name = "gateways"
+
+    def __init__(self, market: "Market") -> None:
+        self._market = market
+        self._count = market.settings.serve.gateways
+        self._lives: dict[Wire, Life] = {}  # those that are connected
+        self._owners: dict[int, tuple[int, int]] = {}  # engine session -> life, account; online
+        self._known_lives = 0
+        self._deadlines = Deadlines()  # outlive the gateway that was told
+        self._logoffs: list[bytes] = []  # of sessions whose gateway died; the queue was full
+        self._address = ("", 0)
+        self._has_address = asyncio.Event()
+        self._all_listen = asyncio.Event()
+        self._closing = False
+        self.restarts = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # What the market asks of its front
+
+    @property
+    def sequence(self) -> int:
+        """The last command reported, by the slowest gateway."""
+        return min((life.status.sequence for life in self._lives.values()), default=0)
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits for slow readers."""
+        return sum(life.status.unsent_bytes for life in self._lives.values())
+
+    def connections(self) -> Mapping[str, int]:
+        """How many connections there are, by stage."""
+        found: Counter[str] = Counter()
+        for life in self._lives.values():
+            found.update(life.status.connections)
+        return found
+
+    def drop_revoked(self) -> None:
+        """Have every gateway close the connections whose key is gone."""
+        self._tell_all(KeysGone())
+
+    def prepare(self) -> None:
+        """Find what is wrong with the TLS files before a gateway does."""
+        tls_context(self._market.settings.serve)
+
+    async def caught_up(self) -> None:
+        """Nothing: a gateway catches up before it lets clients in."""
+
+    async def listen(self, host: str, port: int) -> int:
+        """Have all gateways serve one port; return it. Raises OSError where another has it."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as alone:  # else another market's clients would come here
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind((host, port))
+        with socket.socket(family) as held:  # so that a free one stays ours until they have it
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            held.bind((host, port))
+            self._address = host, held.getsockname()[1]
+            self._has_address.set()
+            await self._all_listen.wait()
+        return self._address[1]
+
+    def drain(self) -> None:
+        """Have every gateway take no more orders."""
+        self._tell_all(Drain())
+
+    def has_told(self, sequence: int) -> bool:
+        """Whether every gateway has sent all there is to tell, up to that command."""
+        return all(
+            life.drained and life.status.sequence == sequence and not life.status.unsent_bytes
+            for life in self._lives.values()
+        )
+
+    async def close(self) -> None:
+        """Have every gateway close its connections, and log off what they did not."""
+        self._closing = True
+        self._has_address.set()  # whoever still waits for it is to end
+        self._tell_all(Close())
+        deadline = time.monotonic() + END_SECONDS
+        while self._lives and time.monotonic() < deadline:
+            await asyncio.sleep(POLL_SECONDS)
+        for wire in list(self._lives):
+            wire.close()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def run(self) -> None:
+        """Keep the gateways alive until the stream ends. Raises GatewayDied."""
+        market = self._market
+        path = market.directory / SOCKET_NAME
+        path.unlink(missing_ok=True)  # left by a crash
+        mask = os.umask(0o177)
+        try:
+            loop = asyncio.get_running_loop()
+            server = await loop.create_unix_server(lambda: Wire(self), path)
+        finally:
+            os.umask(mask)
+        following = asyncio.create_task(self._follow())
+        expiring = asyncio.create_task(self._expire())
+        self._tasks = {asyncio.create_task(self._keep(n)) for n in range(self._count)}
+        try:
+            done, _ = await asyncio.wait(
+                [following, expiring, *self._tasks], return_when=asyncio.FIRST_EXCEPTION
+            )
+            for task in done:
+                if not task.cancelled():
+                    task.result()
+        finally:
+            for task in (following, expiring, *self._tasks):
+                task.cancel()
+            await asyncio.gather(following, expiring, *self._tasks, return_exceptions=True)
+            server.close()
+            path.unlink(missing_ok=True)
+
+    # The processes
+
+    async def _keep(self, number: int) -> None:
+        """Run one gateway, again and again until the market stops."""
+        await self._has_address.wait()
+        pause = BACKOFF_SECONDS
+        while not self._closing:
+            begun = time.monotonic()
+            code = await self._run_one(number)
+            if self._closing:
+                return
+            if not self._all_listen.is_set():
+                raise GatewayDied(f"gateway {number} ended with exit code {code}; see its log")
+            self.restarts += 1
+            if time.monotonic() - begun > STEADY_SECONDS:
+                pause = BACKOFF_SECONDS
+            _log.error("gateway %d ended with exit code %d, started again", number, code)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, BACKOFF_SECONDS_MAX)
+
+    async def _run_one(self, number: int) -> int:
+        """Run a gateway's process and return its exit code; it ends when this is cancelled."""
+        run = "import sys; from exchange.app.gateway_process import main; main(*sys.argv[1:])"
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", run, str(self._market.directory), str(number),
+            stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            return await child.wait()
+        finally:
+            if child.returncode is None:
+                child.kill()
+                await child.wait()
+
+    # The wires' end
+
+    def heard(self, wire: Wire, message: Any) -> None:
+        """Take what a gateway says."""
+        life = self._lives.get(wire)
+        match message:
+            case Hello():
+                self._greet(wire)
+            case _ if life is None:
+                wire.close()
+            case Listening():
+                life.listening = True
+                if self.processes == self._count:
+                    self._all_listen.set()
+            case Status():
+                life.status = message
+                self._market.metrics.add(message.rejects, message.closed)
+            case Drained():
+                life.drained = True
+            case Held():
+                self._deadlines.put(message.session, message.due_ms, message.account)
+            case Ask():
+                task = asyncio.create_task(self._answer(wire, message))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    def _greet(self, wire: Wire) -> None:
+        market = self._market
+        self._known_lives += 1
+        self._lives[wire] = Life(self._known_lives)
+        host, port = self._address
+        tape = market.tape
+        wire.say(
+            Welcome(self._known_lives, market.settings, host, port, tape.exchange_id, tape.standing)
+        )
+        if market.stopping:
+            wire.say(Drain())
+
+    def put(self, wire: Wire, source: int, record: bytes, ingress: int, text: str | None) -> None:
+        """Queue a client's command for the sequencer, or send it back."""
+        try:
+            self._market.sequencer.submit(source, record, ingress_ns=ingress, text=text)
+        except (QueueFull, Closed) as full:
+            wire.say(TurnedBack(source, record, text, full_reason(full)))
+        else:
+            if record[0] == _LOGOFF:
+                self._owners.pop(RECORD.unpack(record)[6], None)
+
+    def lost(self, wire: Wire) -> None:
+        """Log off the sessions of a gateway that is gone."""
+        life = self._lives.pop(wire, None)
+        if life is not None:
+            for session, (owner, account) in list(self._owners.items()):
+                if owner == life.number:
+                    self._log_off(session, account)
+
+    def _tell_all(self, message: KeysGone | Drain | Close) -> None:
+        for wire in self._lives:
+            wire.say(message)
+
+    @property
+    def processes(self) -> int:
+        """How many let clients in."""
+        return sum(life.listening for life in self._lives.values())
+
+    async def _answer(self, wire: Wire, ask: Ask) -> None:
+        market = self._market
+        match ask.what:
+            case "healthy":
+                wire.say(Told(ask.number, checks=market.healthy()))
+            case "ready":
+                wire.say(Told(ask.number, checks=market.ready()))
+            case "metrics":
+                wire.say(Told(ask.number, text=market.metrics.text()))
+            case "perform":
+                assert ask.request is not None, "an operator's question has a request"
+                answer = await admin.answer(ask.request, market.operations, ask.person)
+                wire.say(Told(ask.number, answer=answer))
+            case "try":
+                market.trial(ask.account, ask.record, lambda told: wire.say(_told(ask, told)))
+
+    # The stream
+
+    async def _follow(self) -> None:
+        """Learn whose each session is, and count, until the stream ends."""
+        market = self._market
+        async for released in market.tape.follow(market.tape.last):
+            market.metrics.released(released.count, released.events)
+            kinds = released.events[_KIND::EVENT_BYTES]
+            if _OPENED in kinds or any(kind in kinds for kind in _ENDED):
+                for row in EVENT.iter_unpack(released.events):
+                    self._note(row)
+            if self._logoffs:
+                self._retry()
+
+    async def _expire(self) -> None:
+        """Throw the dead man's switches that are due."""
+        market, deadlines = self._market, self._deadlines
+        while not self._closing:
+            for due in deadlines.take_due(time.time_ns() // 1_000_000):
+                try:
+                    market.sequencer.submit(0, due.record, text=due.text)
+                except (QueueFull, Closed):
+                    deadlines.put_back(due)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _note(self, row: tuple[int, ...]) -> None:
+        """Take in whose a session is, or that it is nobody's."""
+        if row[2] == _OPENED and row[12] == LOGON_MARK:
+            owner = row[11] >> LIFE_BITS
+            self._owners[row[7]] = owner, row[6]
+            if all(owner != life.number for life in self._lives.values()):
+                self._log_off(row[7], row[6])  # it died while it waited for this
+        elif row[2] in _ENDED:
+            self._owners.pop(row[7], None)
+
+    def _log_off(self, session: int, account: int) -> None:
+        self._owners.pop(session, None)
+        self._logoffs.append(
+            RECORD.pack(_LOGOFF, 0, 0, 0, 0, account, session, 0, 0, 0, 0, 0, NO_ID, NO_ID)
+        )
+        self._retry()
+
+    def _retry(self) -> None:
+        """Submit what is to be logged off; what the queue refuses is tried again."""
+        waiting, self._logoffs = self._logoffs, []
+        while waiting:
+            try:
+                self._market.sequencer.submit(0, waiting[0])
+            except Closed:
+                return  # a restart loses every session, and logs each off
+            except QueueFull:
+                self._logoffs = waiting
+                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._retry)
+                return
+            waiting.pop(0)
+
+
+def _told(ask: Ask, outcome: Outcome) -> Told:
+    """Return what came of a trial, as it is told."""
+    if not isinstance(outcome, Refused):
+        return Told(ask.number, tried=outcome)
+    why = int(outcome.reason), outcome.detail, outcome.limit, outcome.observed
+    return Told(ask.number, untried=why)

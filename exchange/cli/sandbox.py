@@ -1,0 +1,193 @@
+"""``hourbook sandbox``: a market for bots to be wrong in."""
+
+import asyncio
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+
+from exchange.cli.access import Json
+from exchange.cli.market import stop_signal
+from exchange.cli.output import Exit, fail, progress, show_facts, show_json
+
+if TYPE_CHECKING:
+    from exchange.gateway.faults import Rates
+
+PORT: Final = 8000
+FAULTS_HELP: Final = "Faults by chance: drop, delay, duplicate and gap in thousandths of frames."
+ASK_SECONDS: Final = 10.0
+
+
+def sandbox(
+    clock: Annotated[
+        Literal["real", "virtual"], typer.Option(help="Serve on a port, or run a bot in here.")
+    ] = "real",
+    seed: Annotated[int, typer.Option(min=0, help="Seeds makers, takers and faults.")] = 1,
+    bot: Annotated[str, typer.Option(help="With --clock virtual: a bot and its arguments.")] = "",
+    seconds: Annotated[
+        int, typer.Option(min=0, help="How long; 0: until stopped, virtual 300 or the tape.")
+    ] = 0,
+    faults: Annotated[str, typer.Option(metavar="drop=2,gap=5", help=FAULTS_HELP)] = "",
+    product: Annotated[
+        list[str] | None, typer.Option(help="Made a market in; repeat for more. [default: H100]")
+    ] = None,
+    tape: Annotated[
+        Path | None, typer.Option(help="With --clock virtual: a recorded day, not makers.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Keep the market in this new directory.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = PORT,
+    fault: Annotated[
+        Literal["drop", "delay", "duplicate", "gap"] | None,
+        typer.Option(help="Demand a fault of the sandbox at --url, and end."),
+    ] = None,
+    count: Annotated[
+        int, typer.Option(min=1, max=10_000, help="With --fault: frames that meet it.")
+    ] = 1,
+    delay_ms: Annotated[int, typer.Option(min=0, max=60_000, help="How long a delay is.")] = 200,
+    url: Annotated[str, typer.Option(help="A served sandbox.")] = f"http://localhost:{PORT}",
+    as_json: Json = False,
+) -> None:
+    """Run a market with seeded makers, and faults between it and you.
+
+    Served, it prints one JSON line with its addresses and a key. With --clock virtual it runs a
+    bot in virtual time: the same seed gives the same log, byte for byte.
+    """
+    if fault is not None:
+        return show_facts(_demand(url, fault, count, delay_ms), as_json)
+    if data is not None and (data / "log").exists():
+        fail(f"there is a market in {data}; a sandbox begins with an empty directory", Exit.USAGE)
+    if bool(bot) != (clock == "virtual"):
+        fail("--clock virtual runs a --bot; any bot may connect to a sandbox that is served",
+             Exit.USAGE)  # fmt: skip
+    if tape is not None and clock != "virtual":
+        fail("a --tape is played with --clock virtual", Exit.USAGE)
+    rates = _rates(faults, delay_ms)
+    with _folder(data, in_memory=clock == "virtual") as folder:
+        if clock == "virtual":
+            _run(bot, seconds, folder, seed, product, rates, tape, as_json)
+        else:
+            asyncio.run(_serve(folder, seed, product, rates, host, port, seconds))
+
+
+@contextlib.contextmanager
+def _folder(data: Path | None, *, in_memory: bool) -> Iterator[Path]:
+    """The directory named, or one that is gone afterwards."""
+    if data is not None:
+        yield data
+        return
+    from exchange.sim.storm import memory_folder  # noqa: PLC0415
+
+    place = memory_folder() if in_memory else None
+    with tempfile.TemporaryDirectory(prefix="hourbook-sandbox-", dir=place) as folder:
+        yield Path(folder)
+
+
+def _rates(text: str, delay_ms: int) -> "Rates":
+    import msgspec  # noqa: PLC0415
+
+    from exchange.gateway.faults import Rates  # noqa: PLC0415
+
+    given = dict(part.partition("=")[::2] for part in text.split(",") if part)
+    try:
+        return msgspec.convert({"delay_ms": delay_ms, **given}, Rates, strict=False)
+    except msgspec.ValidationError as error:
+        fail(f"--faults {text}: {error}; write drop=2,gap=5, in thousandths", Exit.USAGE)
+
+
+def _scene(products: list[str] | None) -> Any:
+    from exchange.sim.crowd import Scene  # noqa: PLC0415
+
+    return Scene(products=tuple(products)) if products else Scene()
+
+
+def _run(
+    command: str,
+    seconds: int,
+    folder: Path,
+    seed: int,
+    products: list[str] | None,
+    rates: "Rates",
+    tape: Path | None,
+    as_json: bool,
+) -> None:
+    from clients.bots import options  # noqa: PLC0415
+    from clients.errors import HourbookError  # noqa: PLC0415
+    from exchange.sim.recorded import Tape  # noqa: PLC0415
+    from exchange.sim.sandbox import END_SECONDS, VirtualSandbox  # noqa: PLC0415
+
+    try:
+        bot, day = options.load(command), None if tape is None else Tape.load(tape)
+    except HourbookError as error:
+        fail(str(error), Exit.USAGE)
+    box = VirtualSandbox(folder, seed=seed, scene=_scene(products), rates=rates, tape=day)
+    # What the bot prints is not the answer, where that is to be read by a program.
+    said: Any = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    try:
+        with progress("trading", printing=True) as advance, said:
+            box.on_second = advance
+            report = box.run(bot, seconds)
+    except HourbookError as error:
+        fail(f"the run ended with {type(error).__name__}: {error}")
+    except TimeoutError:
+        fail(f"the bot went on for {END_SECONDS:.0f} seconds after it was asked to stop")
+    if as_json:
+        return show_json(report)
+    show_facts({name: _shown(getattr(report, name)) for name in report.__struct_fields__}, False)
+
+
+def _shown(value: Any) -> Any:
+    """A figure for people."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {figure}" for name, figure in value.items() if figure) or "none"
+    return value
+
+
+async def _serve(
+    folder: Path,
+    seed: int,
+    products: list[str] | None,
+    rates: "Rates",
+    host: str,
+    port: int,
+    seconds: int,
+) -> None:
+    from clients.errors import HourbookError  # noqa: PLC0415
+    from exchange.app import collector  # noqa: PLC0415
+    from exchange.sim.sandbox import Sandbox  # noqa: PLC0415
+
+    collector.give_back_tables()
+    stopped = stop_signal()
+    box = Sandbox(folder, seed=seed, scene=_scene(products), rates=rates)
+    try:
+        show_json(await box.open(host, port))
+        if seconds:
+            asyncio.get_running_loop().call_later(seconds, stopped.set)
+        await box.run(stopped)
+    except HourbookError as error:
+        fail(f"the sandbox ended with {type(error).__name__}: {error}")
+    finally:
+        await box.close()
+    show_json({"stopped": True, "faults": box.trouble.told.met})
+
+
+def _demand(url: str, fault: str, count: int, delay_ms: int) -> dict[str, Any]:
+    import json  # noqa: PLC0415
+    import urllib.request  # noqa: PLC0415
+
+    from exchange.gateway.relay import FAULTS_PATH  # noqa: PLC0415
+
+    body = json.dumps({"fault": fault, "count": count, "delay_ms": delay_ms}).encode()
+    address = url.rstrip("/").removesuffix("/api/v1") + FAULTS_PATH
+    try:
+        with urllib.request.urlopen(address, body, timeout=ASK_SECONDS) as answer:
+            told: dict[str, Any] = json.load(answer)
+    except OSError as error:
+        fail(f"no sandbox answers at {url}: {error}", Exit.UNUSABLE)
+    return told

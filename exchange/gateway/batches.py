@@ -1,0 +1,88 @@
+"""Many commands in one frame: an array, read in one go, of which a bad one spoils itself alone."""
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+import msgspec
+
+from exchange.gateway.decode import (
+    UNREADABLE,
+    Refused,
+    any_json,
+    any_msgpack,
+    explain,
+    fields_of,
+    map_length,
+    read_json,
+    read_msgpack,
+)
+from exchange.messages import Reason
+from exchange.messages.access import GatewayReason
+from exchange.messages.wire import BATCH_REQUESTS, AnyCommand, AnyRequest
+
+Parts: TypeAlias = list[msgspec.Raw]
+_ARRAYS: Final = frozenset(bytes([head]) for head in (*range(0x90, 0xA0), 0xDC, 0xDD))
+_OBJECTS: Final = frozenset(bytes([head]) for head in (*b"{", *range(0x80, 0x90), 0xDE, 0xDF))
+_typed_json: Final[Callable[[str], list[AnyCommand]]] = msgspec.json.Decoder(
+    list[AnyCommand]
+).decode
+_typed_msgpack: Final[Callable[[bytes], list[AnyCommand]]] = msgspec.msgpack.Decoder(
+    list[AnyCommand]
+).decode
+_parts_json: Final[Callable[[str], Parts]] = msgspec.json.Decoder(Parts).decode
+_parts_msgpack: Final[Callable[[bytes], Parts]] = msgspec.msgpack.Decoder(Parts).decode
+
+
+def is_batch(data: str | bytes) -> bool:
+    """Return whether a frame is an array."""
+    if isinstance(data, str):
+        return data.lstrip(" \t\r\n")[:1] == "["
+    return data[:1] in _ARRAYS
+
+
+def read_batch(data: str | bytes) -> list[AnyRequest | Refused]:
+    """Return a frame's requests, in the place of what is none the reason; raises Refused.
+
+    Where not all of them are commands each is read by itself, to tell what is wrong with which.
+    """
+    try:
+        commands = _typed_json(data) if isinstance(data, str) else _typed_msgpack(data)
+    except UNREADABLE:
+        return _read_apart(data)
+    _check_count(len(commands))
+    return [*commands] if _is_single(data, commands) else _read_apart(data)
+
+
+def _is_single(data: str | bytes, commands: list[AnyCommand]) -> bool:
+    """Whether it is sure that no field came twice: see ``decode.read_json``."""
+    if isinstance(data, bytes):
+        announced = sum(map_length(bytes(part)) for part in _parts_msgpack(data))
+        return announced == sum(map(len, any_msgpack(data)))
+    colons = data.count(":")
+    return colons == sum(map(fields_of, commands)) or colons == sum(map(len, any_json(data)))
+
+
+def _read_apart(data: str | bytes) -> list[AnyRequest | Refused]:
+    try:
+        parts = _parts_json(data) if isinstance(data, str) else _parts_msgpack(data)
+    except UNREADABLE as error:
+        raise explain(error) from None
+    _check_count(len(parts))
+    found: list[AnyRequest | Refused] = []
+    texts = [bytes(part) for part in parts]
+    if not all(text[:1] in _OBJECTS for text in texts):
+        raise Refused(Reason.SYNTAX, None, "an array of commands and nothing else")
+    for part in texts:
+        try:
+            found.append(read_json(part.decode()) if isinstance(data, str) else read_msgpack(part))
+        except Refused as refused:
+            found.append(refused)
+    return found
+
+
+def _check_count(count: int) -> None:
+    if not count:
+        raise Refused(Reason.SYNTAX, None, "a batch of nothing")
+    if count > BATCH_REQUESTS:
+        limit, observed = str(BATCH_REQUESTS), str(count)
+        raise Refused(GatewayReason.BATCH_TOO_LARGE, None, limit=limit, observed=observed)

@@ -1,0 +1,170 @@
+"""Faults between a gateway and its clients, on purpose. Only a sandbox brings them.
+
+drop       the connection is cut, with what was to be sent
+delay      what is to be sent waits, and what comes behind it, so the order is kept
+duplicate  a frame is sent twice
+gap        the changes of a channel are left out of a frame, so that the next one does not follow
+
+A client that is right notices each and goes on with nothing lost or doubled. Faults come by chance,
+at a rate of each, and on demand (``Trouble.order``). Sans-IO but for the wait of a delay.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
+
+import msgspec
+from msgspec import Meta
+
+from exchange.gateway.frames import WSMessage, WSMsgType
+from exchange.gateway.server import Socket
+
+Kind: TypeAlias = Literal["drop", "delay", "duplicate", "gap"]
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
+DELAY_MS_MAX: Final = 60_000
+ORDERED_MAX: Final = 10_000  # faults of a kind that wait for their frame
+PERMILLE: Final = 1000
+
+Permille: TypeAlias = Annotated[int, Meta(ge=0, le=PERMILLE)]
+Delay: TypeAlias = Annotated[int, Meta(ge=0, le=DELAY_MS_MAX)]
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often a frame meets each fault, in thousandths, and how long a delay is."""
+
+    drop: Permille = 0
+    delay: Permille = 0
+    duplicate: Permille = 0
+    gap: Permille = 0
+    delay_ms: Delay = 200
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A demand: the next ``count`` frames meet ``fault``."""
+
+    fault: Kind
+    count: Annotated[int, Meta(ge=1, le=ORDERED_MAX)] = 1
+    delay_ms: Delay | None = None
+
+
+class Met(msgspec.Struct, frozen=True):
+    """How many frames have met each fault, and how many faults wait for a frame."""
+
+    met: dict[Kind, int]
+    waiting: dict[Kind, int]
+
+
+class _Change(msgspec.Struct):
+    """What a message of a channel says of the one before it; others have neither."""
+
+    sequence: int = 0
+    previous_sequence: int | None = None
+
+
+class Trouble:
+    """Decides which frame meets which fault, and has it do so."""
+
+    def __init__(self, random: Random, rates: Rates | None = None) -> None:
+        self.rates = rates if rates is not None else Rates()
+        self.told = Met(dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0))
+        self._delay_ms: int | None = None  # as last demanded
+        self._random = random
+
+    def order(self, order: Order) -> Met:
+        """Have the next frames meet a fault."""
+        waiting = self.told.waiting
+        waiting[order.fault] = min(waiting[order.fault] + order.count, ORDERED_MAX)
+        if order.delay_ms is not None:
+            self._delay_ms = order.delay_ms
+        return self.told
+
+    def end(self) -> None:
+        """No frame meets a fault any more."""
+        self.rates = Rates()
+        self.told.waiting.update(dict.fromkeys(KINDS, 0))
+
+    async def carry(
+        self,
+        frame: bytes,
+        kind: WSMsgType,
+        send: Callable[[bytes, WSMsgType], Awaitable[None]],
+        cut: Callable[[], None],
+    ) -> None:
+        """Send a frame, with what goes wrong. ConnectionResetError if that is the connection."""
+        if self._meets("drop"):
+            cut()
+            raise ConnectionResetError("dropped on purpose")
+        if self._meets("delay"):
+            delay_ms = self.rates.delay_ms if self._delay_ms is None else self._delay_ms
+            await asyncio.sleep(delay_ms / 1000)
+        if self._may_meet("gap"):
+            rest = without_changes(frame, kind)
+            if rest != frame and self._meets("gap"):
+                frame = rest
+        if not frame:
+            return
+        await send(frame, kind)
+        if self._meets("duplicate"):
+            await send(frame, kind)
+
+    def _may_meet(self, kind: Kind) -> bool:
+        rate: int = getattr(self.rates, kind)
+        return bool(rate or self.told.waiting[kind])
+
+    def _meets(self, kind: Kind) -> bool:
+        """Whether this frame meets a fault; counts it if so."""
+        rate: int = getattr(self.rates, kind)
+        if self.told.waiting[kind]:
+            self.told.waiting[kind] -= 1
+        elif not rate or self._random.randrange(PERMILLE) >= rate:
+            return False
+        self.told.met[kind] += 1
+        return True
+
+
+class FaultySocket:
+    """A gateway's end of a connection whose frames meet the faults."""
+
+    def __init__(self, trouble: Trouble, socket: Socket, abort: Callable[[], None]) -> None:
+        self._trouble = trouble
+        self._socket = socket
+        self._abort = abort
+
+    @property
+    def ws_protocol(self) -> str | None:
+        """The subprotocol spoken."""
+        return self._socket.ws_protocol
+
+    async def receive(self) -> WSMessage:
+        """What the client sends arrives as it is."""
+        return await self._socket.receive()
+
+    async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
+        """Send a frame, with what goes wrong."""
+        await self._trouble.carry(message, opcode, self._socket.send_frame, self._abort)
+
+    async def pong(self, message: bytes) -> None:
+        """Answer a ping."""
+        await self._socket.pong(message)
+
+    async def close(self, *, code: int, message: bytes) -> bool:
+        """Close with a reason."""
+        return await self._socket.close(code=code, message=message)
+
+
+def without_changes(frame: bytes, kind: WSMsgType) -> bytes:
+    """The frame without the messages that change a channel: itself if it has none, empty if they
+    are all. A heartbeat of a channel repeats its sequence, and changes nothing.
+    """
+    coding: Any = msgspec.json if kind == WSMsgType.TEXT else msgspec.msgpack
+    messages = coding.decode(frame, type=list[msgspec.Raw])
+    kept = [one for one in messages if not _is_change(coding.decode(one, type=_Change))]
+    if len(kept) == len(messages):
+        return frame
+    encoded: bytes = coding.encode(kept) if kept else b""
+    return encoded
+
+
+def _is_change(message: _Change) -> bool:
+    return message.previous_sequence not in (None, message.sequence)

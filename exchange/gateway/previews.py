@@ -1,0 +1,155 @@
+"""What an order would do if it came now: tried on a copy of the market, never on the market."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+from exchange.gateway.accounts import Accounts
+from exchange.gateway.decode import Recorder, Refused
+from exchange.gateway.http import Flood
+from exchange.gateway.rejects import from_event
+from exchange.marketdata.instruments import Instrument, micros_text
+from exchange.marketdata.stream import Row
+from exchange.messages import EVENT, EventFlag, EventKind
+from exchange.messages.access import GatewayReason
+from exchange.messages.wire import Enter, Preview, Previewed, Replace
+
+PREVIEWS_A_SECOND: Final = 10  # of one account
+WAITING: Final = 1_000  # answers that are kept for a disk that does not answer
+_TRADING: Final = frozenset((int(EventKind.TRADE), int(EventKind.ORDER_EXECUTED)))
+_LEAVING: Final = frozenset((int(EventKind.ORDER_CANCELLED), int(EventKind.ORDER_REDUCED)))
+
+
+class Tried(NamedTuple):
+    """What a command did to a copy: its own events, and the account's (cash, requirement)."""
+
+    sequence: int  # the last command that the copy had taken
+    stamp: int
+    events: bytes
+    before: tuple[int, int]
+    after: tuple[int, int]
+
+
+Outcome: TypeAlias = Tried | Refused
+
+
+class WhatIf(Protocol):
+    """Tries a command of an account on a copy of the market as it is, and tells what came of it,
+    at once or later; Refused if there is no time for that."""
+
+    def __call__(self, account: int, record: bytes, tell: Callable[[Outcome], None], /) -> None: ...
+
+
+class Previews:
+    """Previews of one gateway. An answer waits until what it knows of has been released."""
+
+    def __init__(self, recorder: Recorder, accounts: Accounts, what_if: WhatIf | None) -> None:
+        self._recorder = recorder
+        self._accounts = accounts
+        self._what_if = what_if
+        self._flood = Flood()
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._released = 0
+
+    def ask(
+        self,
+        request: Preview,
+        account: int,
+        session: int,
+        tell: Callable[[Previewed | Refused], None],
+    ) -> None:
+        """Have an order tried, and what came of it told; raises Refused."""
+        order = request.order
+        if isinstance(order, Enter):
+            record = self._recorder.enter(order, account, session)
+            instrument = self._recorder.instrument(order.instrument)
+        else:
+            known = self._accounts.target_instrument(order, account)
+            record = self._recorder.replace(order, account, session, known)
+            instrument = known or self._recorder.instrument(order.instrument or "")
+        if self._what_if is None:
+            raise Refused(GatewayReason.REQUESTS_FULL, None, "no previews at this gateway")
+        if len(self._waiting) >= WAITING:
+            why = "waiting for the log"
+            raise Refused(GatewayReason.REQUESTS_FULL, None, why, limit=str(WAITING))
+        self._flood.count(str(account), PREVIEWS_A_SECOND)
+
+        def take(tried: Outcome) -> None:
+            if isinstance(tried, Refused):
+                return tell(tried)
+            answer = previewed(request, instrument, tried, self._accounts)
+            self._waiting.append((tried.sequence, lambda: tell(answer)))
+            self.release(self._released)
+
+        self._what_if(account, record, take)
+
+    def release(self, sequence: int) -> None:
+        """Tell the answers that rest on nothing behind ``sequence``."""
+        self._released = sequence
+        while self._waiting and self._waiting[0][0] <= sequence:
+            self._waiting.popleft()[1]()
+
+
+def previewed(
+    request: Preview, instrument: Instrument, tried: Tried, accounts: Accounts
+) -> Previewed:
+    """Return what a trial means to whoever asked for it."""
+    rows: list[Row] = list(EVENT.iter_unpack(tried.events))
+    first, refused = rows[0], None
+    if first[2] == EventKind.REJECTED:
+        text = _text(request.order)
+        refused = from_event(first, tried.stamp, text, instrument, None)
+    trades = [] if refused or first[3] & EventFlag.DUPLICATE else [*_trades(rows, first[7])]
+    executed = sum(lots for _, lots in trades)
+    (before, required_before), (cash, required) = tried.before, tried.after
+    band = instrument.protections.band
+    return Previewed(
+        request_id=request.request_id,
+        sequence=tried.sequence,
+        time=tried.stamp,
+        refused=refused,
+        duplicate=bool(first[3] & EventFlag.DUPLICATE),
+        executions=[(instrument.price_text(price), str(lots)) for price, lots in trades],
+        executed_quantity=str(executed),
+        leaves_quantity=str(0 if refused else _leaves(rows, executed, accounts)),
+        cash=micros_text(cash),
+        cash_change=micros_text(cash - before),
+        required=micros_text(required),
+        required_before=micros_text(required_before),
+        free=micros_text(cash - required),
+        instrument=instrument.code,
+        low_limit=instrument.price_text(instrument.low_ticks),
+        high_limit=instrument.price_text(instrument.high_ticks),
+        band=instrument.price_text(band) if band else None,
+    )
+
+
+def _text(order: Enter | Replace) -> str:
+    """Return the id under which an order or its replacement is answered."""
+    return order.client_order_id if isinstance(order, Enter) else order.request_id
+
+
+def _trades(rows: list[Row], order_id: int) -> Iterator[tuple[int, int]]:
+    """Yield what an incoming order traded at once: each price in ticks with its lots."""
+    at, lots = 0, 0
+    for row in rows:
+        if row[7] == order_id and row[2] in _TRADING and not row[3] & EventFlag.RESTING:
+            if lots and row[8] != at:
+                yield at, lots
+                lots = 0
+            at, lots = row[8], lots + row[9]
+    if lots:
+        yield at, lots
+
+
+def _leaves(rows: list[Row], executed: int, accounts: Accounts) -> int:
+    """Return the lots of the order that work on once its command is done."""
+    first = rows[0]
+    if first[2] == EventKind.ORDER_CANCELLED:
+        return 0
+    if first[3] & EventFlag.DUPLICATE:
+        return first[10]
+    known = accounts.known(first[7])
+    earlier = 0 if known is None else known.quantity - known.leaves
+    gone = sum(row[9] for row in rows if row[7] == first[7] and row[2] in _LEAVING)
+    return first[9] - earlier - executed - gone

@@ -1,0 +1,208 @@
+"""Pictures of the best level, of every order and of the day, and which channel has which."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from exchange.marketdata.depth import BUY, SELL
+from exchange.marketdata.instruments import micros_text
+from exchange.marketdata.levels import Full, Window
+from exchange.marketdata.picture import Levels, Name, Picture, Sides, Source
+from exchange.marketdata.queues import Entry
+from exchange.messages.wire_base import Response
+from exchange.messages.wire_market import (
+    SNAPSHOT_ORDERS,
+    InstrumentStatistics,
+    QueueDelta,
+    QueueEntry,
+    QueueSnapshot,
+    TopLevel,
+    TopOfBook,
+    proven,
+)
+
+
+class Top(Picture):
+    """The best level of both sides."""
+
+    def __init__(self, channel: str, name: Name, source: Source) -> None:
+        super().__init__(channel, name, source)
+        self._queue = source.queues[self.instrument.id]
+        self._told = self._look()
+
+    def _look(self) -> tuple[TopLevel | None, TopLevel | None]:
+        return self._level(BUY, self.depth.bids(1)), self._level(SELL, self.depth.asks(1))
+
+    def _level(self, side: int, best: Levels) -> TopLevel | None:
+        if not best:
+            return None
+        ((price, lots),) = best
+        return self.instrument.price_text(price), str(lots), self._queue.count(side, price)
+
+    def tell(self) -> Response | None:
+        seen = self._look()
+        if seen == self._told:
+            return None
+        self._told = seen
+        return self._message(self._advance(self.depth.sequence))
+
+    def snapshot(self) -> list[Response]:
+        return [self.heartbeat()]
+
+    def heartbeat(self) -> Response:
+        return self._message(self.sequence)
+
+    def _message(self, previous: int) -> TopOfBook:
+        bid, ask = self._told
+        made = TopOfBook(
+            channel=self.channel,
+            instrument=self.instrument.code,
+            sequence=self.sequence,
+            previous_sequence=previous,
+            time=self.source.time,
+            checksum=0,
+            bid=bid,
+            ask=ask,
+        )
+        return proven(made)
+
+
+class Queue(Picture):
+    """Every order at its place."""
+
+    def __init__(self, channel: str, name: Name, source: Source) -> None:
+        super().__init__(channel, name, source)
+        self._queue = source.queues[self.instrument.id]
+        self._queue.watched = True
+        self._pending: tuple[dict[int, Entry], dict[int, Entry]] = ({}, {})
+
+    def note(self, levels: Sides, entries: tuple[list[Entry], list[Entry]]) -> None:
+        for pending, changed in zip(self._pending, entries, strict=True):
+            pending.update((entry[0], entry) for entry in changed)
+
+    def tell(self) -> Response | None:
+        bids, asks = (sorted(pending.values()) for pending in self._pending)
+        if not bids and not asks:
+            return None
+        for pending in self._pending:
+            pending.clear()
+        return self._delta(self._advance(self.depth.sequence), bids, asks)
+
+    def heartbeat(self) -> Response:
+        return self._delta(self.sequence, [], [])
+
+    def _delta(self, previous: int, bids: list[Entry], asks: list[Entry]) -> QueueDelta:
+        return QueueDelta(
+            channel=self.channel,
+            instrument=self.instrument.code,
+            sequence=self.sequence,
+            previous_sequence=previous,
+            time=self.source.time,
+            checksum=self._queue.checksum(),
+            bids=self._texts(bids),
+            asks=self._texts(asks),
+        )
+
+    def _texts(self, entries: Iterable[Entry]) -> list[QueueEntry]:
+        text = self.instrument.price_text
+        return [(rank, text(price), str(lots)) for rank, price, lots in entries]
+
+    def snapshot(self) -> list[Response]:
+        """Return the queue of now, in as many messages as it needs."""
+        parts = list(self._parts())
+        checksum = self._queue.checksum()
+        return [
+            QueueSnapshot(
+                channel=self.channel,
+                instrument=self.instrument.code,
+                sequence=self.depth.sequence,
+                time=self.source.time,
+                part=number,
+                parts=len(parts),
+                bids=self._texts(bids),
+                asks=self._texts(asks),
+                checksum=checksum,
+            )
+            for number, (bids, asks) in enumerate(parts, 1)
+        ]
+
+    def _parts(self) -> Iterator[tuple[list[Entry], list[Entry]]]:
+        """Yield the orders in runs of ``SNAPSHOT_ORDERS`` at most; an empty book gives one."""
+        bids, asks = list(self._queue.entries(BUY)), list(self._queue.entries(SELL))
+        for start in range(0, max(1, len(bids) + len(asks)), SNAPSHOT_ORDERS):
+            end = start + SNAPSHOT_ORDERS
+            yield bids[start:end], asks[max(0, start - len(bids)) : max(0, end - len(bids))]
+
+
+class Figures(Picture):
+    """The business day so far."""
+
+    counts = True
+
+    def __init__(self, channel: str, name: Name, source: Source) -> None:
+        super().__init__(channel, name, source)
+        self._told = self._look()
+        self.sequence = self._changed
+
+    @property
+    def _changed(self) -> int:
+        return self.source.statistics.sequences.get(self.instrument.id, 0)
+
+    def _look(self) -> dict[str, Any]:
+        source, instrument = self.source, self.instrument
+        statistics, text = source.statistics, instrument.price_text
+        day = statistics.days[instrument.id]
+        traded = [price for price, lots in day.lots.items() if lots > 0]
+        vwap = statistics.vwap(instrument)
+        return {
+            "business_date": source.instruments.business_date,
+            "open": None if day.open is None else text(day.open),
+            "high": text(max(traded)) if traded else None,
+            "low": text(min(traded)) if traded else None,
+            "last": None if day.last is None else text(day.last),
+            "trades": day.trades,
+            "volume": str(day.volume),
+            "notional": micros_text(day.tick_lots * instrument.tick_value),
+            "vwap": None if vwap is None else micros_text(vwap),
+            "open_interest": str(statistics.open_interest[instrument.id]),
+            "reference": micros_text(statistics.reference(instrument)),
+        }
+
+    def tell(self) -> Response | None:
+        seen = self._look()
+        if seen == self._told:
+            return None
+        self._told = seen
+        return self._message(self._advance(self._changed))
+
+    def snapshot(self) -> list[Response]:
+        return [self.heartbeat()]
+
+    def heartbeat(self) -> Response:
+        return self._message(self.sequence)
+
+    def _message(self, previous: int) -> InstrumentStatistics:
+        made = InstrumentStatistics(
+            channel=self.channel,
+            instrument=self.instrument.code,
+            sequence=self.sequence,
+            previous_sequence=previous,
+            time=self.source.time,
+            checksum=0,
+            **self._told,
+        )
+        return proven(made)
+
+
+_KINDS: Final[dict[str, type[Picture]]] = {"top": Top, "queue": Queue, "statistics": Figures}
+
+
+def is_pictured(name: Name) -> bool:
+    """Whether a channel has a picture of its own: raw depth that is not cut needs none."""
+    return name.kind in _KINDS or (name.kind == "depth" and (name.top or name.period) > 0)
+
+
+def picture_of(channel: str, name: Name, source: Source) -> Picture:
+    """Return the picture of a channel that has one."""
+    if name.kind != "depth":
+        return _KINDS[name.kind](channel, name, source)
+    return Window(channel, name, source) if name.top else Full(channel, name, source)

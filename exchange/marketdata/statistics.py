@@ -1,0 +1,151 @@
+"""Every instrument's business day in figures, and its open interest: from events alone.
+
+A day begins with DAY_OPENED. Trades of the instrument's own book count, an auction's too; what is
+agreed off the book, and the legs of a combination's trade, are no trades of the day but move open
+interest. A bust takes its lots and value back and an adjustment moves them to the other price, as
+far as the trade is of the day; ``open`` and ``last`` stay as they were printed.
+
+Invariants: volume = sum of the lots by price; positions of an instrument sum to zero.
+"""
+
+from collections import Counter, defaultdict
+from typing import Final
+
+from exchange.marketdata.instruments import Instrument, Instruments
+from exchange.marketdata.stream import Row, maker_of, signed
+from exchange.messages import INDEX_BITS, EventFlag, EventKind
+
+_DUPLICATE: Final = int(EventFlag.DUPLICATE)
+_SELL: Final = int(EventFlag.SELL)
+_TRADE: Final = int(EventKind.TRADE)
+_LEG_TRADE: Final = int(EventKind.LEG_TRADE)
+_BUSTED: Final = int(EventKind.TRADE_BUSTED)
+_ADJUSTED: Final = int(EventKind.TRADE_ADJUSTED)
+_LEG_BUSTED: Final = int(EventKind.LEG_BUSTED)
+_TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
+_EXPIRED: Final = int(EventKind.INSTRUMENT_EXPIRED)
+_SETTLED: Final = int(EventKind.INSTRUMENT_SETTLED)
+_DAY_OPENED: Final = int(EventKind.DAY_OPENED)
+# All that may move a figure besides trades.
+COUNTED_KINDS: Final = frozenset(
+    (_LEG_TRADE, _BUSTED, _ADJUSTED, _LEG_BUSTED, _TRANSFERRED, _EXPIRED, _SETTLED, _DAY_OPENED)
+)
+
+
+class Day:
+    """One instrument's trades of a business day. Prices in ticks."""
+
+    def __init__(self) -> None:
+        self.open: int | None = None
+        self.last: int | None = None
+        self.trades = 0
+        self.lots: Counter[int] = Counter()  # by price
+
+    @property
+    def volume(self) -> int:
+        """Lots traded."""
+        return self.lots.total()
+
+    @property
+    def tick_lots(self) -> int:
+        """The sum of price x lots, in ticks."""
+        return sum(price * lots for price, lots in self.lots.items())
+
+    def trade(self, price: int, lots: int) -> None:
+        """Count a trade."""
+        if self.open is None:
+            self.open = price
+        self.last = price
+        self.trades += 1
+        self.lots[price] += lots
+
+    def move(self, price: int, lots: int) -> None:
+        """Add lots to a price, or with negative ones take them off."""
+        self.lots[price] += lots
+        if not self.lots[price]:
+            del self.lots[price]
+
+
+class Statistics:
+    """Days and open interest by instrument id, and when each last changed."""
+
+    def __init__(self, instruments: Instruments) -> None:
+        self._instruments = instruments
+        self.days: defaultdict[int, Day] = defaultdict(Day)
+        self.open_interest: Counter[int] = Counter()
+        self.nets: defaultdict[int, Counter[int]] = defaultdict(Counter)  # by account
+        self.sequences: dict[int, int] = {}  # of the last change, by instrument
+        self.first = 0  # sequence with which the day began
+
+    def apply(self, row: Row) -> None:
+        """Take in a TRADE or one of ``COUNTED_KINDS``."""
+        kind = row[2]
+        if row[3] & _DUPLICATE:
+            return
+        if kind == _TRADE:
+            self.days[row[5]].trade(row[8], row[9])
+            if not row[4]:  # else of a combination, which nobody holds
+                self._book(row, maker_of(row[12])[0], row[9])
+        elif kind == _LEG_TRADE:
+            self._book(row, row[12], row[9])
+        elif kind == _TRANSFERRED:
+            self._book(row, row[7], row[9])
+        elif kind == _LEG_BUSTED:
+            self._book(row, row[12], -row[9])
+        elif kind in (_BUSTED, _ADJUSTED):
+            self._correct(row)
+        elif kind == _EXPIRED:
+            self.nets.pop(row[5], None)
+            del self.open_interest[row[5]]
+        elif kind == _DAY_OPENED:
+            self.first = row[0]
+            for number in self._instruments.by_id:
+                self.sequences[number] = row[0]
+            self.days.clear()
+            return
+        self.sequences[row[5]] = row[0]
+
+    def _correct(self, row: Row) -> None:
+        """Take lots back where they traded, and put an adjustment's where it says."""
+        busted = row[2] == _BUSTED
+        if busted and not row[4]:
+            self._book(row, row[12], -row[9])
+        if row[7] >> INDEX_BITS < self.first:
+            return  # of a day that is over
+        day = self.days[row[5]]
+        if busted:
+            day.trades -= 1
+            day.move(row[8], -row[9])
+        else:
+            day.move(signed(row[11]), -row[9])
+            day.move(row[8], row[9])
+
+    def _book(self, row: Row, other: int, lots: int) -> None:
+        """Lots go from one account to the other: the event's own buys, unless it says SELL."""
+        bought = -lots if row[3] & _SELL else lots
+        self.move(row[5], row[6], bought)
+        self.move(row[5], other, -bought)
+
+    def move(self, instrument: int, account: int, lots: int) -> None:
+        """Change a position; open interest is the sum of those above zero."""
+        nets = self.nets[instrument]
+        old = nets[account]
+        new = nets[account] = old + lots
+        if not new:
+            del nets[account]
+        self.open_interest[instrument] += max(new, 0) - max(old, 0)
+
+    def reference(self, instrument: Instrument) -> int:
+        """Return what the day is measured from, as a clearing price."""
+        if instrument.legs:
+            return self._instruments.mark(instrument)
+        return instrument.anchor
+
+    def vwap(self, instrument: Instrument) -> int | None:
+        """Return the day's mean price by lots as a clearing price, rounded half to even."""
+        day = self.days[instrument.id]
+        volume = day.volume
+        if volume <= 0:
+            return None
+        whole, rest = divmod(day.tick_lots * instrument.tick_scale, volume)
+        return whole + (2 * rest > volume or (2 * rest == volume and whole & 1))

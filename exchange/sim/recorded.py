@@ -1,0 +1,225 @@
+"""A recorded day as the participants of a sandbox: the book is again what it was, and its trades.
+
+One account holds an order for what each level had, another takes what was taken, both in the real
+market, so a bot there meets real books, margins and rejects. What the bot takes is missing until
+the level's next change on the tape. Lots that come to a level stand behind the bot's, lots that
+leave it are the last of those that came: a resting bot never gets a better place than it would
+have had. Only continuous trading is replayed; an instrument in another state is halted.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from clients.bots import recorder
+from clients.decimals import read_quantity
+from clients.errors import ValueRefused
+from exchange.app import requests
+from exchange.messages.wire import (
+    DepthDelta,
+    DepthSnapshot,
+    InstrumentData,
+    Instruments,
+    InstrumentState,
+    PublicTrade,
+    Rejected,
+    SideText,
+)
+from exchange.sim.crowd import MAKER, TAKER, Connect, Perform
+from exchange.sim.loop import NS
+
+USD: Final = "1000000000"
+LEAD_NS: Final = 10 * NS  # before the first message, for everybody to come in
+LEVEL_LOTS_MAX: Final = 100_000  # that come to a level at once
+POSITION_LOTS_MAX: Final = 10_000_000  # of one side of the tape
+OPEN: Final = "CONTINUOUS"
+Place = tuple[str, SideText, str]  # instrument, side, price
+
+
+class TapeRefused(ValueRefused):
+    """The market of the replay refuses what the recorded one took."""
+
+    def __init__(self, what: str, refused: Rejected) -> None:
+        super().__init__(f"{what}: {refused.name}, limit {refused.limit}, got {refused.observed}")
+
+
+class Tape(msgspec.Struct, frozen=True):
+    """What was recorded, read as it is needed: ``rows`` begins at the first each time."""
+
+    rows: Callable[[], Iterator[recorder.Recorded]]
+    first_ns: int
+    last_ns: int
+
+    @classmethod
+    def load(cls, path: Path) -> "Tape":
+        """A tape of ``clients.bots.recorder``. ValueRefused if it is none, or empty."""
+        tape = cls(lambda: recorder.read(path), *recorder.span(path))
+        if not any(tape.first_states()):
+            raise ValueRefused(f"{path} has no instrument's state")
+        return tape
+
+    @property
+    def start_ns(self) -> int:
+        """When a replay begins, so that everybody is there for the first message."""
+        return self.first_ns - LEAD_NS
+
+    @property
+    def seconds(self) -> float:
+        """How long a replay takes, with a second at its end."""
+        return (self.last_ns - self.start_ns) / NS + 1
+
+    def listed(self) -> list[InstrumentData]:
+        """The instruments on it."""
+        for row in self.rows():
+            if isinstance(row.message, Instruments):
+                return row.message.instruments
+        return []
+
+    def first_states(self) -> Iterator[InstrumentState]:
+        """Each instrument's first state."""
+        missing = {data.code for data in self.listed()}
+        for row in self.rows() if missing else ():
+            if isinstance(row.message, InstrumentState) and row.message.instrument in missing:
+                missing.remove(row.message.instrument)
+                yield row.message
+            if not missing:
+                return
+
+
+class Replay:
+    """Plays a tape: ``open``, then ``run``."""
+
+    def __init__(
+        self, tape: Tape, perform: Perform, connect: Connect, clock_ns: Callable[[], int]
+    ) -> None:
+        self._tape = tape
+        self._perform, self._connect, self._clock_ns = perform, connect, clock_ns
+        self._ids: dict[Place, list[str]] = {}  # orders at each level, oldest first
+        self._state: dict[str, InstrumentState] = {}
+        self._traded = False  # since the maker's orders were last known to be the market's
+
+    async def open(self) -> None:
+        """List what is on the tape, with the limits that it had, and connect."""
+        self._maker = await self._connect(MAKER, USD)
+        self._taker = await self._connect(TAKER, USD)
+        data = {one.code: one for one in self._tape.listed()}
+        for state in self._tape.first_states():
+            code = state.instrument
+            if code not in self._maker.instruments:
+                price = "" if data[code].legs else state.mark
+                await self._perform(requests.ListContract(code=code, price=price))
+            await self._perform(
+                requests.SetLimits(
+                    code=code,
+                    low=state.low_limit,
+                    high=state.high_limit,
+                    position_limit=POSITION_LOTS_MAX,
+                    max_order=LEVEL_LOTS_MAX,
+                )
+            )
+            self._state[code] = msgspec.structs.replace(state, state=OPEN)
+        await self._perform(requests.Protect(on=False))
+        await self._maker.refresh()
+        await self._taker.refresh()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Play until the tape's end, or until ``stop`` is set. Raises TapeRefused."""
+        for row in self._tape.rows():
+            wait = row.received_ns - self._clock_ns()
+            if wait > 0:
+                await asyncio.sleep(wait / NS)
+            if stop.is_set():
+                return
+            match row.message:
+                case PublicTrade():
+                    await self._trade(row.message)
+                case DepthSnapshot() | DepthDelta():
+                    await self._change(row.message)
+                case InstrumentState():
+                    await self._move(row.message)
+        await stop.wait()
+
+    async def _trade(self, trade: PublicTrade) -> None:
+        """Take what was taken; an auction's trades have no aggressor and are left out."""
+        if trade.aggressor is None:
+            return
+        self._traded = True
+        outcome = await self._taker.enter(
+            trade.instrument, trade.aggressor, trade.quantity, trade.price, time_in_force="IOC"
+        )
+        if isinstance(outcome, Rejected):
+            raise TapeRefused(f"trade {trade.match_number}", outcome)
+
+    async def _change(self, message: DepthSnapshot | DepthDelta) -> None:
+        """Have the levels hold what they held."""
+        if self._state[message.instrument].state != OPEN:
+            return
+        if self._traded:  # an answer comes behind every report of what was traded before
+            await self._maker.query_account()
+            self._traded = False
+        wanted: dict[Place, int] = {}
+        if isinstance(message, DepthSnapshot):
+            wanted = {place: 0 for place in self._ids if place[0] == message.instrument}
+        sides: tuple[tuple[SideText, list[tuple[str, str]]], ...] = (
+            ("buy", message.bids),
+            ("sell", message.asks),
+        )
+        for side, levels in sides:
+            for price, quantity in levels:
+                wanted[message.instrument, side, price] = read_quantity(quantity)
+        missing = {place: lots - self._held(place) for place, lots in wanted.items()}
+        # What leaves goes first, or what comes could meet it.
+        await _all(self._shrink(place, -lots) for place, lots in missing.items() if lots < 0)
+        await _all(self._grow(place, lots) for place, lots in missing.items() if lots > 0)
+
+    def _held(self, place: Place) -> int:
+        """Lots that the level's orders still have; those that are gone are forgotten."""
+        orders = self._maker.orders
+        living = [name for name in self._ids.get(place, ()) if name in orders]
+        self._ids[place] = living
+        if not living:
+            del self._ids[place]
+        return sum(orders[name].leaves_quantity for name in living)
+
+    async def _shrink(self, place: Place, lots: int) -> None:
+        for name in reversed(self._ids[place][:]):
+            leaves = self._maker.orders[name].leaves_quantity
+            gone = min(lots, leaves)
+            lots -= gone
+            whole = gone == leaves
+            outcome = await (
+                self._maker.cancel(name) if whole else self._maker.reduce(name, quantity=gone)
+            )
+            if isinstance(outcome, Rejected) and outcome.name != "NOT_FOUND":  # just traded away
+                raise TapeRefused(f"{gone} lots less at {place}", outcome)
+            if not lots:
+                return
+
+    async def _grow(self, place: Place, lots: int) -> None:
+        instrument, side, price = place
+        name = self._maker.next_id()
+        self._ids.setdefault(place, []).append(name)
+        outcome = await self._maker.enter(instrument, side, lots, price, client_order_id=name)
+        if isinstance(outcome, Rejected):
+            raise TapeRefused(f"{lots} lots more at {place}", outcome)
+
+    async def _move(self, state: InstrumentState) -> None:
+        """Follow an instrument's state and its price limits."""
+        before = self._state[state.instrument]
+        if (state.low_limit, state.high_limit) != (before.low_limit, before.high_limit):
+            await self._perform(
+                requests.SetLimits(
+                    code=state.instrument, low=state.low_limit, high=state.high_limit
+                )
+            )
+        if (state.state == OPEN) != (before.state == OPEN):
+            kind = requests.Resume if state.state == OPEN else requests.Halt
+            await self._perform(kind(code=state.instrument))
+        self._state[state.instrument] = state
+
+
+async def _all(work: Iterable[Awaitable[None]]) -> None:
+    await asyncio.gather(*work)

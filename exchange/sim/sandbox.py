@@ -1,0 +1,327 @@
+"""The sandbox: a market for bots to be wrong in, with seeded makers and faults on demand.
+
+``VirtualSandbox`` runs a bot inside this process in virtual time, which passes as fast as the work
+gets done: the same seed and bot give the same log, byte for byte. ``Sandbox`` serves on a port in
+real time, behind a relay that brings the faults, for clients of any language. In both the exchange
+is the real one, and the makers are clients like any other.
+"""
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from decimal import Decimal
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from random import Random
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from clients.aio import AsyncClient
+from clients.backoff import Backoff
+from clients.errors import NotConnected, OutcomeUnknown
+from clients.keys import Key
+from clients.portfolio import Margin
+from exchange.app import Market, requests
+from exchange.app.settings import Limits, Settings
+from exchange.gateway.auth import create_key
+from exchange.gateway.faults import FaultySocket, Kind, Rates, Trouble
+from exchange.gateway.relay import Relay
+from exchange.gateway.server import Gateway, Link
+from exchange.sim.crowd import Crowd, Perform, Scene
+from exchange.sim.host import SimSyncer
+from exchange.sim.loop import NS, SimLoop
+from exchange.sim.net import ClientTransport, Network, ServerSocket, Weather
+from exchange.sim.recorded import Replay, Tape
+from exchange.sim.virtual import virtual
+
+HOST: Final = "127.0.0.1"
+VISITOR: Final = 1  # the first visitor's account
+VISITOR_USD: Final = "5000000"
+KEY_NAME: Final = "key.json"
+START_NS: Final = 1_795_176_000 * NS  # 20 November 2026, noon: where virtual time begins
+POLL_SECONDS: Final = 0.001
+SECONDS: Final = 300  # of a run, if not said
+SYNC_SECONDS: Final = 0.002  # mean time of a virtual sync
+END_SECONDS: Final = 30.0  # for a bot to end once it was asked to
+QUICK: Final = Backoff(first_s=0.05, most_s=1.0)
+WEATHER: Final = Weather(delay_least=100_000, delay_mean=500_000)
+# Clearing is looked at now and then: it has nothing to prove here.
+SETTINGS: Final = Settings(limits=Limits(watch_seconds=10.0, checkpoint_seconds=600.0))
+
+Run: TypeAlias = Callable[[AsyncClient, asyncio.Event], Coroutine[Any, Any, None]]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a virtual run came to. Hashes are hex; the same seed and bot give the same report.
+
+    ``profit`` = cash + unrealized gains at the marks - what was deposited, in dollars.
+    """
+
+    seed: int
+    virtual_seconds: float
+    commands: int
+    log_hash: str
+    state_hash: str
+    faults: dict[Kind, int]
+    positions: dict[str, int]
+    cash: str
+    unrealized: str
+    profit: str
+
+
+class VirtualSandbox:
+    """One run of one bot in virtual time. ``directory`` is then a market's data directory."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        seed: int = 1,
+        scene: Scene | None = None,
+        rates: Rates | None = None,
+        tape: Tape | None = None,
+    ) -> None:
+        """With a ``tape`` its day is played in place of the scene's makers."""
+        self.seed = seed
+        self.directory = directory
+        self.loop = SimLoop(Random(f"{seed}/loop"))
+        self.net = Network(self.loop, Random(f"{seed}/net"), WEATHER)
+        self.trouble = Trouble(Random(f"{seed}/faults"))
+        self._rates = rates if rates is not None else Rates()
+        self._scene = scene if scene is not None else Scene()
+        self._tape = tape
+        self._start_ns = START_NS if tape is None else tape.start_ns
+        self._random = Random(f"{seed}/host")
+        self._exits = contextlib.AsyncExitStack()
+        self.market: Market | None = None
+        self.on_second: Callable[[int, int], None] | None = None  # seconds done, of all
+
+    def clock_ns(self) -> int:
+        """The time, of the market and of everybody in it."""
+        return self._start_ns + self.loop.now_ns
+
+    def run(self, bot: Run, seconds: float = 0) -> Report:
+        """Let a bot trade for so many virtual seconds, or until it ends; raises what it raises, and
+        TimeoutError if it goes on for ``END_SECONDS`` more.
+
+        0 seconds are the whole tape, or ``SECONDS`` without one.
+        """
+        if not seconds:
+            seconds = SECONDS if self._tape is None else self._tape.seconds
+        with virtual(self.clock_ns, Random(f"{self.seed}/secrets")):
+            try:
+                report = self.loop.run_until_complete(self._main(bot, seconds))
+                if self.loop.errors:
+                    raise self.loop.errors[0]
+                return report
+            finally:
+                self.loop.close()
+
+    async def _main(self, bot: Run, seconds: float) -> Report:
+        self.market = market = await Market.start(
+            self.directory,
+            clock=self.clock_ns,
+            settings=SETTINGS,
+            syncer=lambda sync: SimSyncer(sync, self._sync_seconds),
+        )
+        try:
+            following = asyncio.create_task(Gateway(market.hub).run())
+            while market.hub.sequence < market.tape.last[1]:
+                await asyncio.sleep(POLL_SECONDS)
+            self.net.listen(copy_context(), self._attend)
+            async with self._exits:
+                client = await self._trade(bot, seconds)
+            following.cancel()
+        finally:
+            state_hash = await market.stop()
+        return self._report(client, state_hash)
+
+    async def _trade(self, bot: Run, seconds: float) -> "_Money":
+        """Open the doors, have everybody trade, and see what the visitor has in the end."""
+        assert self.market is not None, "started"
+        crowd = self._crowd(self.market.operations.perform)
+        await crowd.open()
+        visitor = await self._connect(VISITOR, VISITOR_USD)
+        over, stop = asyncio.Event(), asyncio.Event()
+        quoting = asyncio.create_task(crowd.run(over))
+        await asyncio.sleep(1.0)  # until there is something to trade with
+        self.trouble.rates = self._rates
+        trading = asyncio.create_task(bot(visitor, stop))
+        for second in range(math.ceil(seconds)):
+            if self.on_second is not None:
+                self.on_second(second, math.ceil(seconds))
+            await asyncio.wait([trading, quoting], timeout=1, return_when="FIRST_COMPLETED")
+            if trading.done() or quoting.done():
+                break
+        stop.set()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await trading
+        finally:
+            over.set()
+        await quoting
+        self.trouble.end()
+        async with asyncio.timeout(END_SECONDS):
+            margin = await _margin(visitor)
+        return _Money(visitor.positions, margin.cash, sum(margin.unrealized.values(), Decimal(0)))
+
+    def _crowd(self, perform: Perform) -> Crowd | Replay:
+        if self._tape is not None:
+            return Replay(self._tape, perform, self._connect, self.clock_ns)
+        return Crowd(self.seed, self._scene, perform, self._connect)
+
+    async def _connect(self, account: int, usd: str) -> AsyncClient:
+        """Open and fund an account, and connect its client over the virtual network."""
+        assert self.market is not None, "started"
+        await self.market.operations.perform(requests.Deposit(account=account, amount=usd))
+        key = Key.hmac(*create_key(self.directory, account, "trade"))
+        client = AsyncClient(
+            "ws://sandbox.invalid",  # whatever dials it, HTTP say, finds nobody
+            key,
+            connect=partial(self.dial, str(account)),
+            clock_ns=self.clock_ns,
+            chance=Random(f"{self.seed}/{account}").random,
+            backoff=QUICK,
+            cancel_on_disconnect=True,
+            grace_ms=5_000,
+        )
+        return await self._exits.enter_async_context(client)
+
+    async def dial(self, name: str, url: str, *, msgpack: bool) -> ClientTransport:
+        """Open a connection over the virtual network; faults meet the visitor's name alone."""
+        return await self.net.connect(name, msgpack=msgpack)
+
+    async def _attend(self, socket: ServerSocket) -> None:
+        """Serve one connection; what a visitor is told meets the faults."""
+        assert self.market is not None, "started"
+        if socket.client == str(VISITOR):
+            faulty = FaultySocket(self.trouble, socket, socket.abort)
+            await Link(self.market.hub, faulty, socket.abort).serve()
+        else:
+            await Link(self.market.hub, socket, socket.abort).serve()
+
+    def _sync_seconds(self) -> float:
+        return self._random.expovariate(1 / SYNC_SECONDS)
+
+    def _report(self, money: "_Money", state_hash: str) -> Report:
+        assert self.market is not None, "started"
+        profit = money.cash + money.unrealized - Decimal(VISITOR_USD)
+        return Report(
+            seed=self.seed,
+            virtual_seconds=self.loop.time(),
+            commands=self.market.desk.sequence,
+            log_hash=log_hash(self.directory),
+            state_hash=state_hash,
+            faults=self.trouble.told.met,
+            positions=money.positions,
+            cash=str(money.cash),
+            unrealized=str(money.unrealized),
+            profit=str(profit),
+        )
+
+
+class _Money(msgspec.Struct, frozen=True):
+    positions: dict[str, int]
+    cash: Decimal
+    unrealized: Decimal
+
+
+async def _margin(client: AsyncClient) -> Margin:
+    """What an account has, as soon as its client is connected."""
+    while True:
+        try:
+            return await client.margin()
+        except (NotConnected, OutcomeUnknown):
+            await asyncio.sleep(QUICK.first_s)
+
+
+def log_hash(directory: Path) -> str:
+    """The hash of a log's bytes."""
+    whole = blake2b(digest_size=16)
+    for path in sorted((directory / "log").iterdir()):
+        whole.update(path.read_bytes())
+    return whole.hexdigest()
+
+
+class Visit(msgspec.Struct, frozen=True):
+    """What a visitor of a served sandbox needs."""
+
+    ws: str
+    http: str
+    data: str
+    account: int
+    key_file: str
+
+
+class Sandbox:
+    """A served sandbox: ``open``, ``run`` until ``stop`` is set, ``close``."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        seed: int = 1,
+        scene: Scene | None = None,
+        rates: Rates | None = None,
+    ) -> None:
+        self._seed, self._directory = seed, directory
+        self._scene = scene if scene is not None else Scene()
+        self.trouble = Trouble(Random(f"{seed}/faults"), rates)
+        self._exits = contextlib.AsyncExitStack()
+        self._inner = ""  # the market's own address, before the relay
+        self.market: Market | None = None
+
+    async def open(self, host: str, port: int) -> Visit:
+        """Start the market and its makers, and let visitors in."""
+        self.market = market = await Market.start(self._directory)
+        self._exits.push_async_callback(market.stop)
+        try:
+            addresses = await market.listen(HOST, 0)
+            self._inner = addresses.ws
+            relay = Relay(addresses.http.removesuffix("/api/v1"), self.trouble)
+            self._exits.push_async_callback(relay.close)
+            perform = market.operations.perform
+            self._crowd = Crowd(self._seed, self._scene, perform, self._connect)
+            await self._crowd.open()
+            key = await self._fund(VISITOR, VISITOR_USD)
+            path = self._directory / KEY_NAME
+            path.touch(0o600)
+            path.write_bytes(msgspec.json.encode(dict(zip(("key_id", "secret"), key, strict=True))))
+            port = await relay.start(host, port)
+        except BaseException:
+            await self.close()
+            raise
+        address = f"{host}:{port}"
+        return Visit(
+            f"ws://{address}/ws", f"http://{address}/api/v1",
+            str(self._directory), VISITOR, str(path),
+        )  # fmt: skip
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Have everybody trade until ``stop`` is set."""
+        assert self.market is not None, "opened"
+        trading = asyncio.create_task(self._crowd.run(stop))
+        failing = asyncio.create_task(self.market.failed())
+        done, _ = await asyncio.wait([trading, failing], return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        for task in done:
+            task.result()
+        await trading
+        failing.cancel()
+
+    async def close(self) -> None:
+        """End it all."""
+        await self._exits.aclose()
+
+    async def _fund(self, account: int, usd: str) -> tuple[str, str]:
+        assert self.market is not None, "opened"
+        await self.market.operations.perform(requests.Deposit(account=account, amount=usd))
+        return create_key(self._directory, account, "trade")
+
+    async def _connect(self, account: int, usd: str) -> AsyncClient:
+        key = Key.hmac(*await self._fund(account, usd))
+        return await self._exits.enter_async_context(AsyncClient(self._inner, key))

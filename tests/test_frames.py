@@ -1,0 +1,50 @@
+"""Every frame of a client is masked, however its bytes are cut."""
+
+import asyncio
+import json
+import random
+from pathlib import Path
+
+import pytest
+from bad_wire import TEXT, Wire, frame
+from sockets import running
+
+from exchange.gateway.frames import Masks
+
+
+def drawn(chance: random.Random) -> tuple[bytes, bool]:
+    """Some frames of any length in a row, and whether all of them are masked."""
+    frames, masked = [], True
+    for _ in range(chance.randrange(1, 6)):
+        one = frame(TEXT, bytes(chance.choice([0, 1, 125, 126, 127, 300, 65_535, 65_536])))
+        if chance.random() < 0.15:
+            masked = False
+            head = {126: 4, 127: 10}.get(one[1] & 0x7F, 2)
+            one = one[:1] + bytes([one[1] & 0x7F]) + one[2:head] + one[head + 4 :]
+        frames.append(one)
+    return b"".join(frames), masked
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_it_is_seen_wherever_the_bytes_are_cut(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(20):
+        data, masked = drawn(chance)
+        masks, at, seen = Masks(), 0, True
+        while at < len(data) and seen:
+            step = chance.choice([1, 2, 3, 7, 9, 10, 130, 133, 5_000, 70_000])
+            seen = masks.are_on(data[at : at + step])
+            at += step
+        assert seen == masked
+
+
+async def test_what_comes_with_the_handshake_is_looked_at_too(tmp_path: Path) -> None:
+    beat = json.dumps({"op": "heartbeat"}).encode()
+    async with running(tmp_path) as house:
+        port = int(house.url.rpartition(":")[2])
+        bare, good = await Wire.open(port), await Wire.open(port)
+        assert b"101" in await bare.shake(early=b"\x81\x02{}")
+        assert await bare.close_code() == 1002
+        assert b"101" in await good.shake(early=frame(TEXT, beat))
+        assert b"heartbeat" in await asyncio.wait_for(good.reader.read(200), 5)
+        good.writer.close()

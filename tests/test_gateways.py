@@ -1,0 +1,311 @@
+"""Several gateways, each a process: any will do, and one that dies takes nothing along."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from served import COMMAND, serving
+from several import CODE, Crowd, LogonRefused, Peer, ask, gateway_pid
+
+from exchange.app import requests
+from exchange.app.bookkeeping import STREAM_NAME
+from exchange.app.gateway_link import SOCKET_NAME, Hello, Welcome, Wire
+from exchange.app.gateway_process import OWN_NAME
+from exchange.gateway.auth import create_key
+from exchange.gateway.decode import NO_ID, RECORD
+from exchange.gateway.resume import LOGON_MARK
+from exchange.journal import stream
+from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/cmdline").exists(), reason="finds the gateways in /proc"
+)
+CASH = "50000000"
+HOUR_NS = 3_600_000_000_000
+BUYER, SELLER, HEDGER, SLOW = 1, 2, 3, 4
+
+
+@dataclass
+class House:
+    """A served market; ``at`` is a price that trades, ``away`` one at which buyers wait."""
+
+    data: Path
+    ready: dict[str, str]
+    at: str
+    away: str
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A market with two gateways and accounts with money."""
+    directory = tmp_path_factory.mktemp("several")
+    with serving(directory, "--gateways", "2", "--log-level", "warning") as server:
+
+        async def fund() -> str:
+            opened = requests.OpenAccount(
+                account=SLOW, throttle_interval_ns=HOUR_NS, throttle_burst=3
+            )
+            await ask(directory, opened)
+            for account in (BUYER, SELLER, HEDGER, SLOW):
+                await ask(directory, requests.Deposit(account=account, amount=CASH))
+            listed = (await ask(directory, requests.State()))["instruments"]
+            return next(str(one["mark"]) for one in listed if one["code"] == CODE)
+
+        mark = Decimal(asyncio.run(fund())).quantize(Decimal("0.001"))
+        yield House(directory, server.ready, str(mark), str(mark - Decimal("0.050")))
+        said = server.stop().splitlines()[-1]
+        stopped = json.loads(said)
+        replayed = subprocess.run(
+            [*COMMAND, "replay", str(directory), "--verify", "--json"],
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        assert json.loads(replayed.stdout)["state_hash"] == stopped["state_hash"]
+
+
+@pytest.fixture
+async def crowd(house: House) -> AsyncIterator[Crowd]:
+    """Clients of it, closed at the end of the test."""
+    made = Crowd(house.data)
+    yield made
+    await made.close()
+
+
+async def figures(house: House) -> dict[str, float]:
+    """What ``/metrics`` says, at whichever gateway."""
+    url = house.ready["http"].replace("/api/v1", "/metrics")
+    async with aiohttp.ClientSession() as client, client.get(url) as answer:
+        lines = (await answer.text()).splitlines()
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs}
+
+
+async def pump(peer: Peer, house: House, name: str, count: int) -> None:
+    """Have orders under way, thirty at a time, half of which rest and half trade."""
+    for number in range(count):
+        side, price = ("buy", house.away) if number % 2 else ("sell", house.at)
+        await peer.enter(f"{name}.{number}", side, price)
+        if number % 30 == 29:
+            await peer.until(lambda n=number: len(peer.of("accepted")) >= n - 29)
+
+
+async def test_a_client_resumes_at_another_gateway_and_misses_nothing(
+    house: House, crowd: Crowd
+) -> None:
+    data, at, away = house.data, house.at, house.away
+    key = create_key(data, BUYER, "trade")
+    watch = await crowd.join(create_key(data, BUYER, "read"), 1)
+    maker = await crowd.join(create_key(data, SELLER, "trade"), 1)
+    for number in range(40):
+        await maker.enter(f"m.{number}", "sell", at)
+    first = await crowd.join(key, 0, cancel_on_disconnect=True, grace_ms=60_000)
+    for number in range(40):
+        await first.enter(f"a.{number}", "buy", at)
+    await first.until(lambda: len(first.of("accepted")) >= 10)
+    for number in range(40, 60):
+        await first.enter(f"a.{number}", "buy", away)
+    await first.cut()  # some are answered, some are under way, some may never have left
+    session = first.logged_on["session"]
+    for _ in range(100):  # until gateway 0 has seen the end
+        try:
+            second = await crowd.join(key, 1, resume_session=session, after=first.last)
+            break
+        except LogonRefused as refused:
+            assert refused.args == ("SESSION_LIVE",)
+            await asyncio.sleep(0.02)
+    await second.enter("a.last", "buy", away)
+    await second.until(lambda: "a.last" in second.of("accepted"))
+    await watch.until(lambda: "a.last" in watch.of("accepted"))
+    assert first.places + second.places == watch.places
+    accepted = first.of("accepted") + second.of("accepted")
+    assert len(set(accepted)) == len(accepted) >= 11
+
+
+async def test_a_gateway_that_is_killed_loses_nothing_and_nobody_else(
+    house: House, crowd: Crowd
+) -> None:
+    data, away = house.data, house.away
+    keys = [create_key(data, account, "trade") for account in (BUYER, SELLER, HEDGER)]
+    watch = await crowd.join(create_key(data, BUYER, "read"), 1)
+    watch_hedger = await crowd.join(create_key(data, HEDGER, "read"), 1)
+    calm = await crowd.join(keys[1], 1)
+    hit = await crowd.join(keys[0], 0, cancel_on_disconnect=True, grace_ms=60_000)
+    left = await crowd.join(keys[2], 0, cancel_on_disconnect=True, grace_ms=0)
+    await left.enter("left", "buy", away)
+    await left.until(lambda: left.of("accepted") == ["left"])
+    before = await figures(house)
+    flow = [
+        asyncio.create_task(pump(hit, house, "h", 3_000)),
+        asyncio.create_task(pump(calm, house, "c", 600)),
+    ]
+    await asyncio.sleep(0.3)
+    os.kill(gateway_pid(data, 0), signal.SIGKILL)
+    with pytest.raises((TypeError, ConnectionResetError, aiohttp.ClientError)):  # cut off
+        await flow[0]
+    await flow[1]
+    await calm.until(lambda: len(calm.of("accepted")) == 600)  # nobody noticed there
+    assert 0 < len(hit.of("accepted")) < 3_000
+    session = hit.logged_on["session"]
+    again = await crowd.join(keys[0], 1, resume_session=session, after=hit.last)
+    await again.enter("h.last", "buy", away)
+    await again.until(lambda: "h.last" in again.of("accepted"))
+    await watch.until(lambda: "h.last" in watch.of("accepted"))
+    assert hit.places + again.places == watch.places
+    accepted = hit.of("accepted") + again.of("accepted")
+    assert len(set(accepted)) == len(accepted)
+    assert accepted[:-1] == [f"h.{n}" for n in range(len(accepted) - 1)]  # in order, none left out
+    await watch_hedger.until(lambda: "left" in watch_hedger.of("cancelled"))
+    assert watch_hedger.reports[-1]["reason"] == "DISCONNECTED"
+    await reborn(crowd, keys[2])
+    after = await figures(house)
+    assert after["hourbook_gateway_restarts"] == before["hourbook_gateway_restarts"] + 1
+    assert after["hourbook_gateways"] == 2
+
+
+async def reborn(crowd: Crowd, key: tuple[str, str]) -> Peer:
+    """A client of gateway 0, once that serves again."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await crowd.join(key, 0)
+            except (OSError, aiohttp.ClientError):
+                await asyncio.sleep(0.1)
+
+
+async def test_throttle_kill_switch_and_revoked_key_hold_at_every_gateway(
+    house: House, crowd: Crowd
+) -> None:
+    data, away = house.data, house.away
+    keys = [create_key(data, SLOW, "trade") for _ in range(2)]
+    peers = [await crowd.join(key, number) for number, key in enumerate(keys)]
+    for number, tokens in enumerate((2, 1, 0)):
+        peer = peers[number % 2]
+        await peer.enter(f"t.{number}", "buy", away)
+        for each in peers:
+            await each.until(lambda p=each, n=number: f"t.{n}" in p.of("accepted"))
+        assert peer.reports[-1]["tokens"] == tokens
+    await peers[1].enter("t.3", "buy", away)
+    await peers[1].until(lambda: "t.3" in peers[1].of("rejected"))
+    assert peers[1].reports[-1]["name"] == "THROTTLED"
+    killed = await ask(data, requests.Kill(scope="account", account=SLOW))
+    assert killed["orders"] == 3
+    for number, peer in enumerate(peers):
+        await peer.enter(f"k.{number}", "buy", away)
+        await peer.until(lambda p=peer, n=number: f"k.{n}" in p.of("rejected"))
+        assert peer.reports[-1]["name"] == "ACCOUNT_KILLED"
+    for key, peer in zip(keys, peers, strict=True):
+        await ask(data, requests.RevokeKey(key_id=key[0]))
+        assert await peer.drain() == 4003
+
+
+async def test_both_gateways_serve_one_port_and_operators_through_it(house: House) -> None:
+    for name in (SOCKET_NAME, STREAM_NAME, OWN_NAME.format(0), OWN_NAME.format(1)):
+        assert (house.data / name).stat().st_mode & 0o777 == 0o600, name
+    url = house.ready["http"].replace("/api/v1", "")
+    alone = aiohttp.TCPConnector(force_close=True)  # each request a connection, dealt out anew
+    async with aiohttp.ClientSession(connector=alone) as client:
+        async with client.ws_connect(house.ready["ws"]):
+            seen: set[int] = set()
+            async with asyncio.timeout(20):
+                while len(seen) < 2:  # one gateway has that connection, the other has not
+                    async with client.get(f"{url}/api/v1/health") as answer:
+                        seen.add((await answer.json())["connections"])
+        for path in ("/health", "/ready"):
+            async with client.get(url + path) as answer:
+                assert answer.status == 200 and (await answer.json())["ok"], await answer.text()
+    told = subprocess.run(
+        [*COMMAND, "admin", "state", "--json", "--url", url, "--key", house.ready["admin_key"]],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(told.stdout)["mode"] == "NORMAL"
+
+
+async def test_a_switch_set_at_one_gateway_is_held_at_another_and_previews_work(
+    house: House, crowd: Crowd
+) -> None:
+    data, away = house.data, house.away
+    key = create_key(data, HEDGER, "trade")
+    first = await crowd.join(key, 0, cancel_on_disconnect=True, grace_ms=60_000)
+    await first.enter("d.0", "buy", away)
+    await first.say(op="cancel_after", request_id="d.1", timeout_ms=1_000)
+    await first.until(lambda: first.answers)
+    order = {
+        "op": "enter", "client_order_id": "d.2", "instrument": CODE, "side": "buy",
+        "quantity": "1", "price": away,
+    }  # fmt: skip
+    await first.say(op="preview", request_id="d.3", order=order)
+    await first.until(lambda: len(first.answers) == 2)
+    assert first.answers[1]["leaves_quantity"] == "1"
+    session = first.logged_on["session"]
+    await first.socket.close()
+    second = await crowd.join(key, 1, resume_session=session, after=first.last)
+    await second.say(op="cancel_after", request_id="d.4", timeout_ms=0)
+    await asyncio.sleep(1.5)
+    await second.enter("d.5", "buy", away)
+    await second.until(lambda: "d.5" in second.of("accepted"))
+    assert second.of("cancelled") == []  # what was set at the first gateway was taken back here
+    await second.say(op="cancel_after", request_id="d.6", timeout_ms=1_000)
+    await second.until(lambda: {"d.0", "d.5"} <= set(second.of("cancelled")))
+
+
+async def test_a_port_that_another_market_serves_is_not_shared(
+    house: House, tmp_path: Path
+) -> None:
+    port = str(urlsplit(house.ready["http"]).port)
+    command = [*COMMAND, "serve", "--data", str(tmp_path), "--port", port, "--gateways", "1"]
+    refused = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert refused.returncode != 0 and "Address already in use" in refused.stderr
+    assert refused.stdout == "" or "ws" not in json.loads(refused.stdout.splitlines()[0])
+
+
+class _Gateway:
+    """The end of a gateway that dies on its own terms."""
+
+    def __init__(self) -> None:
+        self.welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+
+    def heard(self, wire: Wire, message: Any) -> None:
+        if isinstance(message, Welcome):
+            self.welcome.set_result(message)
+
+    def put(self, wire: Wire, source: int, record: bytes, ingress: int, text: str | None) -> None:
+        raise AssertionError("the market sends no commands")
+
+    def lost(self, wire: Wire) -> None:
+        pass
+
+
+async def test_a_session_opened_for_a_gateway_that_died_meanwhile_is_lost(
+    house: House, crowd: Crowd
+) -> None:
+    data = house.data
+    end = _Gateway()
+    loop = asyncio.get_running_loop()
+    _, wire = await loop.create_unix_connection(lambda: Wire(end), str(data / "gateways.sock"))
+    wire.say(Hello(9))
+    welcome = await end.welcome
+    source = welcome.life << 32 | 7
+    mark = source.to_bytes(8, "little") + LOGON_MARK.to_bytes(8, "little")
+    record = RECORD.pack(
+        CommandKind.LOGON, 0, 0, CommandFlag.CANCEL_ON_DISCONNECT, 0, HEDGER, 0, 0, 0, 0, 0, 0,
+        NO_ID, mark,
+    )  # fmt: skip
+    wire.put(source, record, 0, None)
+    wire.close()
+    sessions: list[int] = []
+    async with asyncio.timeout(10):
+        async for released in stream.subscribe(data / STREAM_NAME, welcome.standing.last):
+            for row in EVENT.iter_unpack(released.events):
+                if row[2] == EventKind.SESSION_OPENED and row[11] == source:
+                    sessions.append(row[7])
+                elif row[2] == EventKind.SESSION_ENDED and row[7] in sessions:
+                    return

@@ -1,0 +1,247 @@
+"""A defaulter's client goes to another member, with all that it has, when two people say so."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from clearing_house import RATE, House
+from live import CODE, Live, until
+from test_defaults import (
+    CLIENT,
+    DAY,
+    HAVEN,
+    HOURS,
+    RICH,
+    SAFE,
+    cancelled,
+    declare,
+    defaults,
+    port,
+    start,
+)
+from test_margin_market import version
+
+from exchange.app import requests
+from exchange.app.wishes import RequestRefused
+from exchange.clearing.calling import CallMargin, Calls, Pledge, Release, ValueAsset
+from exchange.clearing.margin.matter import AdoptMargin
+from exchange.clearing.members.registry import Registry
+from exchange.clearing.standing import standing
+from exchange.messages import CancelReason, CommandKind, Side
+
+FEES = 10_000_000  # micro-dollars for the fees of a trade
+ASSETS = {"T-BILL": (990_000_001, 150), "GOLD": (70_000_000, 1_000)}  # price of a unit, haircut
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = start(tmp_path / "clearing.db")
+    yield made
+    made.clearing.close()
+
+
+def calls(house: House) -> Calls:
+    return house.clearing._state.matters.get(Calls)
+
+
+def pledged(house: House, account: int) -> dict[str, int]:
+    state = house.clearing._state
+    return {asset: units for asset, _, units, _ in state.matters.get(Calls).pledges(account, state)}
+
+
+def pledge(house: House, account: int, asset: str, units: int) -> None:
+    id = f"{account} {asset} {house.market.key()}"
+    assert house.record(Pledge(id=id, account=account, asset=asset, units=units))[0] == "accepted"
+
+
+@pytest.fixture
+def secured(house: House) -> House:
+    """CLIENT has pledged of two assets, HAVEN and SAFE of one."""
+    for asset, (price, haircut) in ASSETS.items():
+        house.record(ValueAsset(asset=asset, price=price, haircut_bp=haircut))
+    pledge(house, CLIENT, "T-BILL", 7)
+    pledge(house, CLIENT, "GOLD", 3)
+    pledge(house, HAVEN, "T-BILL", 2)
+    pledge(house, SAFE, "GOLD", 5)
+    return house
+
+
+def test_a_client_goes_to_another_member_with_positions_and_cash(house: House) -> None:
+    """Frozen, its cash, its lots; what the settlement after it still brings follows."""
+    house.send(house.market.enter(CLIENT, Side.SELL, 3_900, 1))
+    declare(house)
+    before, margin = house.clearing.cash(CLIENT), house.market.engine.account(CLIENT)["hold"]
+    assert margin > 0
+    outcome, facts = house.record(port())
+    assert (outcome, facts["lots"], facts["cash"]) == ("ported", {"H100Z26": 10}, before)
+    house.pay()
+    assert cancelled(house) == [(CLIENT, CancelReason.KILLED)]
+    assert [house.clearing.net(a, 0) for a in (CLIENT, HAVEN)] == [0, 10]
+    assert [house.clearing.cash(a) for a in (CLIENT, HAVEN)] == [0, before]
+    registry = house.clearing._state.matters.get(Registry)
+    assert registry.gross_margin(2, house.clearing._state) == 30 * RATE
+    # it traded at 2,500 and is settled at 2,600: the first part of that came at the old account
+    house.send(house.market.settle(0, 2_600_000))
+    house.pay()
+    moved = 10 * 100_000 * HOURS
+    assert [house.clearing.cash(a) for a in (CLIENT, HAVEN)] == [0, before + moved]
+    house.agree()
+    assert house.record(port())[0] == "duplicate"
+    house.clearing.rebuild(house.market.frames)
+    assert house.clearing.net(HAVEN, 0) == 10
+
+
+def test_what_was_traded_since_the_settlement_follows_the_client(house: House) -> None:
+    """Bought below the settlement price: the gain is paid at the old account, then moved."""
+    house.send(house.market.settle(0, 2_500_000))
+    house.trade(CLIENT, RICH, 5, 2_400)
+    declare(house)
+    before = house.clearing.cash(CLIENT)
+    house.record(port())
+    house.pay()
+    house.send(house.market.settle(0, 2_450_000, cycle=2))
+    gain = 5 * 100_000 * HOURS  # of the trade, up to the price the lots were moved at
+    assert house.clearing.cash(CLIENT) == gain
+    house.pay()
+    assert house.clearing.cash(CLIENT) == 0
+    moved = before + gain - 15 * 50_000 * HOURS
+    assert house.clearing.cash(HAVEN) == moved
+    (rest,) = [facts for _, outcome, facts in house.rulings("port_client") if outcome == "rest"]
+    assert rest == {"account": CLIENT, "to": HAVEN, "cash": gain}
+    assert "port" not in defaults(house).defaults[0].steps
+    house.agree()
+
+
+def test_collateral_goes_with_the_client_and_no_unit_is_lost(secured: House) -> None:
+    """One chain for all assets; the ledger of each sums to zero, custody is as it was."""
+    house = secured
+    declare(house)
+    book = house.clearing._state.book
+    custody = {asset: book.accounts[f"custody/{asset}"].totals() for asset in ASSETS}
+    outcome, facts = house.record(port())
+    assert (outcome, facts["collateral"]) == ("ported", {"GOLD": 3, "T-BILL": 7})
+    assert pledged(house, CLIENT) == {}  # with the ruling: no command of the engine is needed
+    assert pledged(house, HAVEN) == {"GOLD": 3, "T-BILL": 9}
+    assert pledged(house, SAFE) == {"GOLD": 5}
+    rows = [row for row in house.clearing._store.transfers() if row.id.startswith("port 1 ")]
+    assert [(row.debit, row.credit, row.amount) for row in rows] == [
+        (f"pledged/{CLIENT}/{asset}", f"pledged/{HAVEN}/{asset}", units)
+        for asset, units in (("GOLD", 3), ("T-BILL", 7))
+    ]
+    book = house.clearing._state.book
+    assert {asset: book.accounts[f"custody/{asset}"].totals() for asset in ASSETS} == custody
+    assert sum(units for _, asset, units in house.clearing.trial_balance().book
+               if asset == "T-BILL") == 0  # fmt: skip
+    house.pay()
+    house.agree()  # every ledger of the book sums to zero
+    house.clearing.audit()
+    house.clearing.rebuild(house.market.frames)
+    assert pledged(house, HAVEN) == {"GOLD": 3, "T-BILL": 9}
+
+
+def test_what_is_pledged_at_the_old_account_later_follows(secured: House) -> None:
+    house = secured
+    declare(house)
+    house.record(port())
+    house.pay()
+    assert "port" not in defaults(house).defaults[0].steps
+    for units in (1, 2):
+        pledge(house, CLIENT, "GOLD", units)
+        house.send(house.market.settle(0, 2_500_000, cycle=units))
+        assert house.rulings("port_client", newest=1)[0][1:] == (
+            "rest", {"account": CLIENT, "to": HAVEN, "collateral": {"GOLD": units}},
+        )  # fmt: skip
+    assert (pledged(house, CLIENT), pledged(house, HAVEN)["GOLD"]) == ({}, 6)
+    house.pay()
+    house.agree()
+
+
+def test_a_clients_call_ends_and_its_collateral_meets_one_of_the_account_that_takes_it(
+    secured: House,
+) -> None:
+    """The client has the engine's hold in cash and too little gold beside it; HAVEN is short of
+    less than that gold."""
+    house = secured
+    house.record(AdoptMargin(parameters=version(1, DAY)))
+    house.record(Release(id="r", account=CLIENT, asset="T-BILL", units=7))
+    house.record(Release(id="s", account=HAVEN, asset="T-BILL", units=2))
+    required = {r.account: int(r.requirement) + int(r.loss) for r in house.clearing.margins()}
+    paid = required[CLIENT] - 50_000_000  # for as many lots at the same price
+    house.send(house.market.money(CommandKind.DEPOSIT, HAVEN, paid))
+    house.trade(HAVEN, RICH, 10, 2_500)
+    spare = house.clearing.cash(CLIENT) - house.market.engine.account(CLIENT)["hold"]
+    house.send(house.market.money(CommandKind.WITHDRAW, CLIENT, spare))
+    called = house.record(CallMargin(within_seconds=60))[1]
+    assert {str(CLIENT), str(HAVEN)} <= called["calls"].keys()
+    declare(house)
+    assert house.record(port())[0] == "ported"
+    assert CLIENT not in calls(house).open and HAVEN in calls(house).open
+    state, store = house.clearing._state, house.clearing._store
+    assert [one.step for one in standing(state, store, CLIENT).calls] == ["called", "closed"]
+    house.at(called["deadlines"][str(HAVEN)])
+    assert [one.step for one in standing(state, store, HAVEN).calls] == ["called", "met"]
+
+
+def test_a_call_that_a_pledge_meets_says_so(secured: House) -> None:
+    house = secured
+    house.record(AdoptMargin(parameters=version(1, DAY)))
+    house.record(Release(id="s", account=HAVEN, asset="T-BILL", units=2))
+    house.send(house.market.money(CommandKind.DEPOSIT, HAVEN, 10 * RATE + FEES))
+    house.trade(HAVEN, RICH, 10, 2_500)
+    house.record(CallMargin())
+    pledge(house, HAVEN, "T-BILL", 20)
+    found = house.clearing.statement(HAVEN).standing
+    assert found is not None and [one.step for one in found.calls] == ["called", "met"]
+
+
+# The two people
+
+
+@pytest.fixture
+async def live(tmp_path: Path) -> AsyncIterator[Live]:
+    async with asyncio.timeout(60), Live.open(tmp_path) as opened:
+        yield opened
+
+
+def record(operation: str, **fields: object) -> requests.PutRecord:
+    return requests.PutRecord(record=json.dumps({"operation": operation, **fields}))
+
+
+async def test_two_keys_port_a_client_and_names_alone_do_not(live: Live) -> None:
+    """Neither a record that names two people, nor the socket, nor one key twice."""
+    market, perform = live.market, live.market.operations.perform
+    await perform(requests.OpenAccount(account=1, kind="house"))
+    await perform(requests.OpenAccount(account=2, member=1))
+    await perform(requests.OpenAccount(account=3, kind="house"))
+    client, other = await live.client(2), await live.client(3)
+    listed = market.desk.instruments.by_code[CODE]
+    price = listed.mark // listed.tick_scale
+    await other.enter(CODE, "sell", 4, price)
+    await client.enter(CODE, "buy", 4, price)
+    await perform(requests.OpenAccount(account=4, member=3, kind="client"))
+    await perform(record("value_asset", asset="T-BILL", price=990_000_000, haircut_bp=100))
+    await perform(record("pledge", id="p", account=2, asset="T-BILL", units=6))
+    await perform(record("declare_default", member=1, person="ann", reason="unpaid"))
+    facts = {"operation": "port_client", "default": 1, "account": 2, "to": 4}
+    named = {**facts, "proposed_by": "ann", "approved_by": "bob"}
+    with pytest.raises(RequestRefused, match="takes two people"):
+        await perform(requests.PutRecord(record=json.dumps(named)))
+    wish = requests.ByTwo(record=json.dumps(facts), reason="member 3 takes it on")
+    with pytest.raises(RequestRefused, match="each under an admin key of their own"):
+        await perform(wish)
+    proposed = await perform(wish, "key-a")
+    assert proposed["collateral"] == {"T-BILL": 6} and proposed["lots"] == {CODE: 4}
+    assert market.clearing.net(2, listed.id) == 4  # nothing has moved yet
+    with pytest.raises(RequestRefused, match="another person"):
+        await perform(requests.Approve(proposal=proposed["proposal"]), "key-a")
+    done = await perform(requests.Approve(proposal=proposed["proposal"]), "key-b")
+    assert (done["proposed_by"], done["approved_by"]) == ("key-a", "key-b")
+    await until(lambda: market.clearing.net(4, listed.id) == 4)
+    market.clearing.refresh()
+    state = market.clearing._state
+    held = {a: state.matters.get(Calls).collateral(a, state) for a in (2, 4)}
+    assert held == {2: 0, 4: 6 * 990_000_000 * 99 // 100}
+    with pytest.raises(RequestRefused, match="duplicate"):
+        await perform(wish, "key-a")

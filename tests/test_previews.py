@@ -1,0 +1,193 @@
+"""Previews: what a trial says is what then happens, and the trial itself changes nothing."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import venue as market
+from test_batches import drawn, told
+from venue import CODE, POOR, RICH, THIRD, Venue, enter
+
+from exchange.app import trial
+from exchange.gateway import previews
+from exchange.gateway.session import MSGPACK, Session
+from exchange.messages import wire
+
+
+@pytest.fixture
+async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
+    async with market.running(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Previews one behind the other, as many as there are."""
+    monkeypatch.setattr(previews, "PREVIEWS_A_SECOND", 1_000_000)
+    monkeypatch.setattr(trial, "MARKET_SHARE", 1)
+
+
+async def preview(venue: Venue, session: Session, order: dict[str, Any]) -> wire.Previewed:
+    """The answer to a preview, of which the market knows nothing."""
+    venue.heard(session)  # what others did
+    before = venue.engine.state_bytes(), venue.sequencer.sequence
+    (answer,) = await venue.say(session, {"op": "preview", "request_id": "p", "order": order})
+    assert isinstance(answer, wire.Previewed) and answer.request_id == "p"
+    assert (venue.engine.state_bytes(), venue.sequencer.sequence) == before
+    assert answer.sequence == before[1]
+    return answer
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_what_would_trade_at_what_prices_and_what_it_would_need(venue: Venue) -> None:
+    maker, taker = await venue.trader(RICH), await venue.trader(THIRD, MSGPACK)
+    book = [("2.651", "4"), ("2.651", "3"), ("2.652", "5"), ("2.660", "9")]
+    for number, (price, quantity) in enumerate(book):
+        await venue.say(maker, enter(f"s{number}", side="sell", price=price, quantity=quantity))
+    order = enter("b", price="2.655", quantity="20")
+    seen = await preview(venue, taker, order)
+    assert seen.executions == [("2.651", "7"), ("2.652", "5")]
+    assert (seen.executed_quantity, seen.leaves_quantity, seen.refused) == ("12", "8", None)
+    assert (seen.instrument, seen.low_limit, seen.high_limit) == (CODE, "2.000", "3.300")
+    assert seen.cash_change == "-3.600000" and seen.required_before == "0.000000"
+    await venue.say(taker, order)
+    (account,) = await venue.say(taker, {"op": "account", "request_id": "q"})
+    assert isinstance(account, wire.AccountReport)
+    assert (seen.cash, seen.required, seen.free) == (account.cash, account.required, account.free)
+    again = await preview(venue, taker, order)
+    assert again.duplicate and again.executions == [] and again.leaves_quantity == "8"
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_the_reject_that_it_would_get(venue: Venue) -> None:
+    trader, poor = await venue.trader(RICH), await venue.trader(POOR)
+    await venue.say(trader, enter("a"))
+    seen = await preview(venue, trader, enter("b", price="9.000"))
+    assert seen.refused is not None and seen.refused.client_order_id == "b"
+    assert (seen.refused.name, seen.refused.field, seen.refused.limit) == (
+        "PRICE_LIMIT", "price", "3.300",
+    )  # fmt: skip
+    seen = await preview(venue, poor, enter("c", quantity="900"))
+    assert seen.refused is not None and seen.refused.name == "MARGIN"
+    assert seen.required == seen.required_before and seen.leaves_quantity == "0"
+    (refused,) = await venue.say(poor, enter("c", quantity="900"))
+    assert isinstance(refused, wire.Rejected)
+    assert (refused.limit, refused.observed) == (seen.refused.limit, seen.refused.observed)
+    for wrong, name in (
+        (enter("d", price="2.6505"), "TICK"),
+        ({"op": "replace", "request_id": "r", "client_order_id": "z", "price": "2.6",
+          "quantity": "1"}, "NOT_FOUND"),
+    ):  # fmt: skip
+        ask = {"op": "preview", "request_id": "p", "order": wrong}
+        (told_of,) = await venue.say(trader, ask)
+        assert isinstance(told_of, wire.Rejected)
+        assert (told_of.name, told_of.request_id, told_of.op) == (name, "p", "preview")
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_replacement_and_orders_that_leave_nothing(venue: Venue) -> None:
+    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
+    await venue.say(trader, enter("a", quantity="10"))
+    await venue.say(other, enter("s", side="sell", quantity="4"))
+    await venue.say(other, enter("t", side="sell", price="2.700", quantity="2"))
+    replace = {"op": "replace", "request_id": "r", "client_order_id": "a", "price": "2.700"}
+    seen = await preview(venue, trader, {**replace, "quantity": "9"})
+    assert (seen.executions, seen.leaves_quantity) == ([("2.700", "2")], "3")
+    seen = await preview(venue, trader, {**replace, "quantity": "4"})
+    assert (seen.executions, seen.leaves_quantity) == ([], "0")
+    seen = await preview(venue, trader, enter("m", quantity="9", price="2.7", time_in_force="IOC"))
+    assert (seen.executions, seen.leaves_quantity) == ([("2.700", "2")], "0")
+    iceberg = await preview(venue, trader, enter("i", display_quantity="1", price="2.600"))
+    stop = await preview(venue, trader, enter("k", stop_price="2.800", price="2.900"))
+    assert iceberg.leaves_quantity == stop.leaves_quantity == "10"
+
+
+async def test_who_may_ask_and_how_often(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = {"op": "preview", "request_id": "p", "order": enter("a")}
+    assert told(await venue.say(venue.connect(), ask)) == ["AUTH_REQUIRED p"]
+    reader = venue.connect()
+    await venue.say(reader, venue.logon(RICH, "read"))
+    assert (await preview(venue, reader, enter("a"))).refused is None
+    monkeypatch.setattr(previews, "PREVIEWS_A_SECOND", 0)
+    assert told(await venue.say(reader, ask)) == ["REQUESTS_FULL p"]
+    batch = json.dumps([ask, enter("b")])
+    assert told(await venue.say(await venue.trader(THIRD), batch)) == [
+        "COMBINATION p",
+        "accepted b",
+    ]
+
+
+async def test_all_of_them_take_a_share_of_the_time_and_no_more(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "MARKET_SHARE", 1_000_000)  # so that no pause is long enough
+    trader = await venue.trader(RICH)
+    ask = {"op": "preview", "request_id": "p", "order": enter("a")}
+    answers = told(await venue.say(trader, ask, ask))
+    assert answers == ["previewed p", "REQUESTS_FULL p"]
+
+
+async def test_a_large_market_is_not_copied(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "STATE_BYTES", 1_000)
+    trader = await venue.trader(RICH)
+    ask = {"op": "preview", "request_id": "p", "order": enter("a")}
+    (refused,) = await venue.say(trader, ask)
+    assert isinstance(refused, wire.Rejected)
+    assert (refused.name, refused.limit, refused.request_id) == ("STATE_TOO_LARGE", "1000", "p")
+    assert int(refused.observed or 0) == sum(venue.engine.memory().values())
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_an_answer_waits_for_what_it_rests_on(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that is matched and not yet durable is in the copy: nothing is told before it is."""
+    monkeypatch.setattr(previews, "WAITING", 2)
+    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
+    ask = {"op": "preview", "request_id": "p", "order": enter("b")}
+    trader.receive(json.dumps(enter("a", side="sell", quantity="4")), 0)
+    while venue.sequencer.sequence == venue.hub.sequence:
+        await asyncio.sleep(0)  # until it is matched
+    for _ in range(3):
+        other.receive(json.dumps(ask), 0)
+    assert told(venue.heard(other)) == ["REQUESTS_FULL p"]
+    await venue.settle()
+    seen = [one for one in venue.heard(other) if isinstance(one, wire.Previewed)]
+    assert [one.executed_quantity for one in seen] == ["4", "4"]
+
+
+@pytest.mark.usefixtures("unhurried")
+@pytest.mark.parametrize("seed", range(3))
+async def test_what_it_says_is_what_happens(tmp_path: Path, seed: int) -> None:
+    """Each of a run of random orders is tried first, then sent: the same reject or the same trades,
+    and the account stands as was said."""
+    chance, traded = random.Random(seed), 0
+    async with market.running(tmp_path) as venue:
+        traders = [await venue.trader(account) for account in (RICH, THIRD)]
+        for number in range(120):
+            turn = number % 2
+            order = drawn(chance, number)
+            if order["op"] in ("cancel", "reduce"):
+                await venue.say(traders[turn], order)
+                continue
+            seen = await preview(venue, traders[turn], order)
+            answers = await venue.say(traders[turn], order)
+            if seen.refused is not None:
+                (refused,) = [one for one in answers if isinstance(one, wire.Rejected)]
+                assert (refused.name, refused.limit, refused.observed) == (
+                    seen.refused.name, seen.refused.limit, seen.refused.observed,
+                )  # fmt: skip
+            fills: dict[str, int] = {}
+            for one in answers:
+                if isinstance(one, wire.Execution) and one.liquidity == "taker":
+                    fills[one.price] = fills.get(one.price, 0) + int(one.quantity)
+            assert [(price, str(lots)) for price, lots in fills.items()] == seen.executions
+            traded += bool(fills)
+            (account,) = await venue.say(traders[turn], {"op": "account", "request_id": "q"})
+            assert isinstance(account, wire.AccountReport)
+            assert (seen.cash, seen.required) == (account.cash, account.required)
+    assert traded > 5

@@ -1,0 +1,121 @@
+"""HTTP: the account's whole stream by pages, previews, and what requests cost."""
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_rest import CODE, House, candles_of, house
+
+from exchange.app import trial
+from exchange.app.requests import ListContract
+from exchange.gateway import archive, auth
+from exchange.messages import wire
+from exchange.messages.access import COSTS
+
+__all__ = ["house"]  # a fixture
+PAGES = Path(__file__).parents[1] / "docs" / "reference"
+
+
+async def replayed(house: House, key: tuple[str, str]) -> list[dict[str, Any]]:
+    """The account's reports as a connection gets them that has heard nothing yet."""
+    now = house.clock()
+    text = wire.signed_text(now // 1_000_000, now, key[0], 0)
+    logon = {
+        "op": "logon", "key_id": key[0], "timestamp_ms": now // 1_000_000, "nonce": now,
+        "signature": auth.sign(key[1], text), "after": [0, 0, 0],
+    }  # fmt: skip
+    heard: list[dict[str, Any]] = []
+    async with house.http.ws_connect(f"{house.base}/ws") as socket:
+        await socket.send_str(json.dumps(logon))
+        while not any(message["type"] == "logged_on" for message in heard):
+            heard += await socket.receive_json(timeout=10)
+    return [message for message in heard if "index" in message and "account" not in message]
+
+
+async def test_the_whole_stream_by_pages_is_what_a_replay_tells(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await house.fund(1) as client:
+        await client.enter(CODE, "buy", 1, "99.000", client_order_id="refused")
+        await client.mass_cancel(request_id="all")
+    told = await replayed(house, house.key)
+    kinds = {message["type"] for message in told}
+    assert {"accepted", "execution", "rejected", "mass_cancelled", "cancelled", "cash"} <= kinds
+    for limit in (500, 7, 1):
+        assert await house.pages(f"events?limit={limit}", "events") == told
+    monkeypatch.setattr(archive, "SCAN_EVENTS", 3)
+    assert await house.pages("events", "events") == told
+    monkeypatch.undo()
+    epoch = house.market.hub.epoch
+    for place in random.Random(7).sample(range(len(told)), 6):
+        one = told[place]
+        after = f"{epoch}.{one['sequence']}.{one['index']}"
+        rest = await house.pages(f"events?limit=500&after={after}", "events")
+        assert rest == [
+            other
+            for other in told
+            if (other["sequence"], other["index"]) > (one["sequence"], one["index"])
+        ]
+
+
+async def test_a_preview_and_the_same_refusals(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "MARKET_SHARE", 1)  # one behind the other
+    market = house.market
+    before = market.engine.state_bytes(), market.sequencer.sequence
+    ask = f"preview?instrument={CODE}&side=buy&quantity=2"
+    (resting,) = (await house.get("orders"))[1]["orders"]
+    status, told = await house.get(f"{ask}&price={resting['price']}&time_in_force=IOC")
+    assert status == 200 and told["type"] == "previewed", told
+    assert told["executions"] == [] and told.get("refused") is None  # it would meet itself
+    other = auth.create_key(market.directory, 2, "read")
+    status, told = await house.get(f"{ask}&type=market", other)
+    assert (status, told["executions"]) == (200, [[resting["price"], "2"]])
+    for query, status, name in (
+        (f"{ask}&price=x", 400, "SYNTAX"),
+        (f"{ask}&colour=red", 400, "UNKNOWN_FIELD"),
+        (f"preview?instrument={CODE}&side=buy", 400, "MISSING_FIELD"),
+        ("preview?instrument=NONE&side=buy&quantity=2&price=1", 404, "UNKNOWN_INSTRUMENT"),
+    ):
+        assert (await house.get(query, other))[0] == status
+        assert (await house.get(query, other))[1]["name"] == name
+    assert (market.engine.state_bytes(), market.sequencer.sequence) == before
+
+
+async def test_what_requests_cost_is_told_and_written(house: House) -> None:
+    status, told = await house.get("costs")
+    assert status == 200
+    assert {op: cost for op, cost in told["tokens"].items() if cost} == COSTS
+    assert set(told["tokens"]) == {
+        str(request.__struct_config__.tag) for request in wire.AnyRequest.__args__
+    }
+    page = (PAGES / "wire.md").read_text()
+    assert f"at most {told['frame_bytes']:,} bytes" in page
+    assert f"an array of 1 to {told['frame_commands']} commands" in page
+    assert re.search(r"Ten a second of one account", page) and told["previews_a_second"] == 10
+
+
+async def test_candles_of_a_combination(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    spread = "H100Z26-H100F27"
+    await house.market.operations.perform(ListContract(code=spread))
+    trades: list[tuple[int, int, int]] = []
+    async with await house.fund(1) as seller, await house.fund(2) as buyer:
+        for number in range(9):
+            house.clock.ahead += 25_000_000_000
+            ticks, lots = number * 7 % 5 - 2, 1 + number % 3
+            await seller.enter(spread, "sell", lots, ticks)
+            await buyer.enter(spread, "buy", lots, ticks)
+            trades.append((house.market.hub.feed.time // 1_000_000, ticks, lots))
+    wanted = candles_of(trades)
+    for limit in (500, 2, 1):
+        path = f"candles/{spread}?interval=1m&limit={limit}"
+        assert await house.pages(path, "candles", "from_ms") == wanted
+    late = f"candles/{spread}?interval=1m&from_ms={wanted[1]['start_ms'] + 1}"
+    assert await house.pages(late, "candles", "from_ms") == wanted[1:]
+    monkeypatch.setattr(archive, "READ_SECONDS", -1)
+    status, told = await house.get(f"candles/{spread}")
+    assert (status, told["name"], told["retryable"]) == (429, "REQUESTS_FULL", True)

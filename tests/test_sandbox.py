@@ -1,0 +1,362 @@
+"""The sandbox: the same seed gives the same bytes, faults are met and mended, days are replayed."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import pytest
+from aiohttp import WSMsgType
+from served import CHECKOUT, COMMAND
+from typer.testing import CliRunner
+
+from clients import errors
+from clients.aio import AsyncClient
+from clients.book import BookState
+from clients.bots import options, recorder
+from clients.events import Connected
+from clients.keys import Key
+from clients.rest import Rest
+from clients.sync import Client
+from exchange.app.requests import Halt, Resume
+from exchange.cli import app
+from exchange.cli.output import Failure
+from exchange.engine import Engine
+from exchange.gateway.auth import create_key
+from exchange.gateway.faults import KINDS, Rates, without_changes
+from exchange.journal.replay import replay
+from exchange.messages import wire
+from exchange.sim.recorded import Tape, TapeRefused
+from exchange.sim.sandbox import VISITOR, VirtualSandbox
+from exchange.sim.trader import encoded_report, is_report
+
+CODE = "H100Z26"
+TAKER = "taker H100Z26 H100F27 --orders 6 --seconds 1"
+ALL = Rates(drop=15, delay=30, duplicate=60, gap=60, delay_ms=300)
+
+
+def run(*arguments: str | Path, **environment: str) -> str:
+    """Run ``hourbook sandbox`` in a process of its own; its stdout."""
+    done = subprocess.run(
+        [*COMMAND, "sandbox", *map(str, arguments)], cwd=CHECKOUT, capture_output=True, text=True,
+        check=False, timeout=60, env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def virtual_run(*arguments: str | Path, **environment: str) -> Any:
+    return json.loads(run("--clock", "virtual", "--json", *arguments, **environment))
+
+
+def refused(*arguments: str | Path) -> tuple[str, int]:
+    """What the command says when it fails, and its exit code."""
+    done = CliRunner().invoke(app, ["sandbox", *map(str, arguments)])
+    if isinstance(done.exception, Failure):
+        return str(done.exception), int(done.exception.code)
+    return done.output, done.exit_code
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait, in virtual time, until a callable is true."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.1)
+
+
+def test_the_same_seed_gives_the_same_log_in_another_process(tmp_path: Path) -> None:
+    same = ("--bot", TAKER, "--faults", "drop=10,duplicate=50,gap=50")
+    first = virtual_run(*same, "--data", tmp_path / "a", PYTHONHASHSEED="1", TZ="UTC")
+    again = virtual_run(*same, "--data", tmp_path / "b", PYTHONHASHSEED="2", TZ="Asia/Kolkata")
+    assert first == again
+    logs = [sorted((tmp_path / name / "log").iterdir()) for name in "ab"]
+    assert [p.read_bytes() for p in logs[0]] == [p.read_bytes() for p in logs[1]]
+    said, code = refused("--data", tmp_path / "a")
+    assert code == 2 and "there is a market" in said
+
+
+def test_what_it_leaves_is_a_market_that_replays(tmp_path: Path) -> None:
+    report = VirtualSandbox(tmp_path / "1", seed=1).run(options.load(TAKER))
+    replayed = replay(tmp_path / "1", Engine)
+    assert replayed.state_hash.hex() == report.state_hash
+    other = VirtualSandbox(tmp_path / "2", seed=2).run(options.load(TAKER))
+    assert other.log_hash != report.log_hash
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_under_every_fault_nothing_is_lost_or_doubled(tmp_path: Path, seed: int) -> None:
+    """A bot trades while frames are lost, doubled and late; what it was told is then held against
+    what one gets who asks for all of it, over a connection without faults."""
+    box = VirtualSandbox(tmp_path, seed=seed, rates=ALL)
+    told: list[bytes] = []
+    truth: list[bytes] = []
+
+    async def gather(client: AsyncClient, into: list[bytes]) -> None:
+        async for event in client.events():
+            if is_report(event):
+                into.append(encoded_report(event))
+
+    async def bot(client: AsyncClient, stop: asyncio.Event) -> None:
+        before = client.position
+        assert before is not None
+        gathering = asyncio.create_task(gather(client, told))
+        await asyncio.sleep(0)
+        quote = options.load("maker H100Z26 H100F27 --half-spread 0")
+        taking = options.load("taker H100Z26 H100F27 --seconds 0.5")
+        await asyncio.gather(quote(client, stop), taking(client, stop))
+        with contextlib.suppress(errors.NotConnected, errors.OutcomeUnknown):
+            await client.refresh()
+        market = box.market
+        assert market is not None
+        key = Key.hmac(*create_key(box.directory, VISITOR, "read"))
+        newcomer = AsyncClient("ws://sandbox", key, after=before, clock_ns=box.clock_ns,
+                               connect=partial(box.dial, "newcomer"))  # fmt: skip
+        late = asyncio.create_task(gather(newcomer, truth))
+        await asyncio.sleep(0)
+        async with newcomer:
+            await until(lambda: client.positions == newcomer.positions)
+            await until(lambda: client.orders == newcomer.orders == {})
+            await until(lambda: client.position == newcomer.position)
+        await late
+        await until(lambda: client.book(CODE).state is BookState.LIVE)
+        gathering.cancel()
+
+    report = box.run(bot, 30)
+    assert told == truth and len(told) > 40
+    assert all(report.faults[kind] for kind in KINDS)
+
+
+def test_a_frame_without_its_changes() -> None:
+    messages: list[wire.AnyResponse] = [
+        wire.Heartbeat(epoch=1, sequence=9, time=0),
+        wire.DepthDelta(
+            instrument=CODE, sequence=9, previous_sequence=7, time=0, checksum=1, bids=[], asks=[]
+        ),
+        wire.DepthDelta(
+            instrument=CODE, sequence=9, previous_sequence=9, time=0, checksum=1, bids=[], asks=[]
+        ),
+    ]
+    for coding, kind in ((msgspec.json, WSMsgType.TEXT), (msgspec.msgpack, WSMsgType.BINARY)):
+        kept = without_changes(coding.encode(messages), kind)
+        assert coding.decode(kept, type=list[wire.AnyResponse]) == [messages[0], messages[2]]
+        assert without_changes(coding.encode(messages[:1]), kind) == coding.encode(messages[:1])
+        assert without_changes(coding.encode(messages[1:2]), kind) == b""
+
+
+@pytest.fixture
+def visit() -> Iterator[dict[str, Any]]:
+    """A served sandbox: what it says when it is ready."""
+    command = [*COMMAND, "sandbox", "--port", "0"]
+    process = subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())
+    finally:
+        process.terminate()
+        said, _ = process.communicate(timeout=30)
+    assert json.loads(said)["stopped"]
+
+
+def demand(url: str, kind: str) -> Any:
+    """Demand a fault as the command line does; what the relay answers."""
+    done = CliRunner().invoke(app, ["sandbox", "--fault", kind, "--url", url, "--json"])
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output)
+
+
+def upgrade_from(origin: str, url: str) -> int:
+    """The status that a browser's WebSocket gets."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+               "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Origin": origin}  # fmt: skip
+    connection.request("GET", "/ws", headers=headers)
+    with contextlib.closing(connection):
+        return connection.getresponse().status
+
+
+def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
+    key, url = Key.from_file(visit["key_file"]), visit["http"]
+    with Client(visit["ws"], key) as client, client.events() as events:
+        client.subscribe(f"depth.{CODE}")
+        for kind in KINDS:
+            demand(url, kind)
+        seen: set[type] = set()
+        book = client.asynchronous.book(CODE)
+        while not (book.repairs and book.is_live and Connected in seen):
+            event = events.next_within(10)
+            assert event is not None, "the makers go on"
+            seen.add(type(event))
+        assert client.depth(CODE) is not None
+        assert client.statement().deposits == "5000000.000000"  # HTTP goes through it, signed
+    with Rest(url) as public:
+        assert public.contracts()
+    assert upgrade_from("https://elsewhere.example", url) == 403  # as the market itself answers
+    assert demand(url, "gap")["met"] == {"drop": 1, "delay": 1, "duplicate": 1, "gap": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        (["--clock", "virtual"], "runs a --bot", 2),
+        (["--bot", "maker"], "runs a --bot", 2),
+        (["--clock", "virtual", "--bot", "nobody"], "no bot is called nobody", 2),
+        (["--clock", "virtual", "--bot", "none.py"], "no such file", 2),
+        (["--clock", "virtual", "--bot", "json"], "has no bot", 2),
+        (["--clock", "virtual", "--bot", "maker --what"], "unrecognized", 2),
+        (["--tape", "day.parquet"], "with --clock virtual", 2),
+        (["--faults", "rain=5"], "rain", 2),
+        (["--faults", "gap=5000"], "1000", 2),
+        (["--fault", "gap", "--url", "http://127.0.0.1:9"], "no sandbox answers", 3),
+        (["--clock", "virtual", "--bot", "spreads GOLD"], "GOLD is no listed spread", 1),
+        (["--clock", "virtual", "--bot", "maker", "--tape", "none"], "no recorded tape", 2),
+        (["--clock", "virtual", "--bot", "maker", "--product", "GOLD"], "GOLD has no months", 1),
+    ],
+)
+def test_a_command_that_makes_no_sense_says_why(arguments: list[str], said: str, code: int) -> None:
+    told, ended = refused(*arguments)
+    assert said in told and ended == code
+
+
+def test_a_bot_that_does_not_stop_is_named(tmp_path: Path) -> None:
+    (tmp_path / "deaf.py").write_text(
+        "import asyncio\nasync def bot(client, chosen, stop):\n    await asyncio.sleep(3600)\n"
+    )
+    run = ("--clock", "virtual", "--seconds", "1", "--bot", tmp_path / "deaf.py")
+    said, code = refused(*run)
+    assert code == 1 and "after it was asked to stop" in said
+
+
+def test_there_is_no_http_in_virtual_time(tmp_path: Path) -> None:
+    async def bot(client: AsyncClient, stop: asyncio.Event) -> None:
+        with pytest.raises(errors.ConnectionLost):
+            await client.statement()
+
+    VirtualSandbox(tmp_path).run(bot, 10)
+
+
+# --- recorded days ---
+
+RECORDED = (CODE, "H100F27", "H100Z26-H100F27", "H100PZ26")
+
+
+def recorded(folder: Path, *, seconds: int = 12) -> Path:
+    """A short day of the seeded makers, recorded."""
+    path = folder / "day.parquet"
+    record = options.load(f"recorder {' '.join(RECORDED)} --file {path}")
+    VirtualSandbox(folder / "recorded", seed=5).run(record, seconds)
+    return path
+
+
+def trades(path: Path) -> list[tuple[str, str, str, str | None]]:
+    found = [row.message for row in recorder.read(path)]
+    return [(m.instrument, m.price, m.quantity, m.aggressor)
+            for m in found if isinstance(m, wire.PublicTrade)]  # fmt: skip
+
+
+Levels = dict[tuple[str, str, str], str]
+
+
+def books(path: Path, moments: list[int]) -> list[Levels]:
+    """Every level of a recording at each moment, those that are empty left out."""
+    levels: Levels = {}
+    found: list[Levels] = []
+    for row in recorder.read(path):
+        while len(found) < len(moments) and row.received_ns > moments[len(found)]:
+            found.append(dict(levels))
+        message = row.message
+        if isinstance(message, wire.DepthSnapshot):
+            levels = {k: v for k, v in levels.items() if k[0] != message.instrument}
+        if isinstance(message, wire.DepthSnapshot | wire.DepthDelta):
+            for side, changed in (("buy", message.bids), ("sell", message.asks)):
+                for price, quantity in changed:
+                    levels[message.instrument, side, price] = quantity
+        levels = {place: quantity for place, quantity in levels.items() if quantity != "0"}
+    return found + [dict(levels)] * (len(moments) - len(found))
+
+
+def quiet_moments(path: Path) -> list[int]:
+    """Moments of a recording at which nothing had changed for a tenth of a second."""
+    times = [row.received_ns for row in recorder.read(path)]
+    return [here + 100_000_000 for here, there in pairwise(times) if there - here > 150_000_000][1:]
+
+
+def test_a_tape_replayed_and_recorded_again_has_the_same_trades_and_books(tmp_path: Path) -> None:
+    first, second = recorded(tmp_path), tmp_path / "again.parquet"
+    record = options.load(f"recorder {' '.join(RECORDED)} --file {second}")
+    VirtualSandbox(tmp_path / "replayed", seed=6, tape=Tape.load(first)).run(record)
+    assert trades(second) == trades(first) != []
+    moments = quiet_moments(first)
+    assert len(moments) > 5
+    assert books(second, moments) == books(first, moments)
+
+
+def test_a_bot_meets_the_recorded_day_as_if_it_had_been_there(tmp_path: Path) -> None:
+    tape = Tape.load(recorded(tmp_path))
+    report = VirtualSandbox(tmp_path / "a", tape=tape).run(options.load(TAKER))
+    again = VirtualSandbox(tmp_path / "b", tape=tape).run(options.load(TAKER))
+    assert report == again and report.positions
+    other = VirtualSandbox(tmp_path / "c", tape=tape).run(options.load(f"{TAKER} --seed 4"))
+    assert other.log_hash != report.log_hash
+
+
+def test_a_halt_on_the_tape_is_a_halt(tmp_path: Path) -> None:
+    path = tmp_path / "day.parquet"
+    box = VirtualSandbox(tmp_path / "recorded")
+
+    async def record(client: AsyncClient, stop: asyncio.Event) -> None:
+        recording = asyncio.create_task(recorder.run(client, [CODE], path, stop=stop))
+        market = box.market
+        assert market is not None
+        for request in (Halt(code=CODE), Resume(code=CODE)):
+            await asyncio.sleep(5)
+            await market.operations.perform(request)
+        await recording
+
+    box.run(record, 15)
+    seen: list[str] = []
+
+    async def watch(client: AsyncClient, stop: asyncio.Event) -> None:
+        events = client.events()
+        await client.subscribe(f"state.{CODE}")
+        await stop.wait()
+        while events._events:
+            event = await anext(events)
+            if isinstance(event, wire.InstrumentState) and [event.state] != seen[-1:]:
+                seen.append(event.state)
+
+    VirtualSandbox(tmp_path / "replayed", tape=Tape.load(path)).run(watch)
+    assert seen == ["CONTINUOUS", "HALTED", "CONTINUOUS"]
+
+
+def test_a_tape_that_the_market_refuses_says_what(tmp_path: Path) -> None:
+    path = recorded(tmp_path, seconds=3)
+    tape = Tape.load(path)
+    level = wire.DepthDelta(
+        instrument=CODE, sequence=1 << 40, previous_sequence=0, time=0, checksum=0,
+        bids=[("0.001", "5")], asks=[],
+    )  # fmt: skip
+    rows = [*recorder.read(path), recorder.Recorded(tape.last_ns, level)]
+    spoilt = Tape(lambda: iter(rows), tape.first_ns, tape.last_ns)
+    with pytest.raises(TapeRefused, match="PRICE_LIMIT"):
+        VirtualSandbox(tmp_path / "replayed", tape=spoilt).run(options.load("maker H100Z26"))
+
+
+def test_what_is_no_tape_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no parquet")
+    with recorder.writing(tmp_path / "empty"):
+        pass
+    for name in ("text", "empty", "none"):
+        with pytest.raises(errors.ValueRefused, match=name):
+            Tape.load(tmp_path / name)
+    with pytest.raises(ZeroDivisionError), recorder.writing(tmp_path / "broken"):
+        raise ZeroDivisionError
+    assert not (tmp_path / "broken").exists() and not list(tmp_path.glob("*.part"))
