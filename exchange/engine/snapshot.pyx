@@ -178,8 +178,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.session_free_tail >= m.session_top or m.timer_count > m.session_capacity
         or m.expiry_count > m.order_capacity or m.corrected_count > LIMIT_CORRECTIONS
         or m.leg_change_count > LIMIT_LEG_CHANGES or m.halt_count > m.instrument_count
-        or m.stated.count >= LIMIT_LEGS
-        or m.extra_count >= m.order_top
+        or m.stated.count >= LIMIT_LEGS or m.extra_count >= m.order_top
         or m.protection_top < 1 or m.protection_top > m.protection_capacity
         or m.protection_capacity != fresh.protection_capacity
         or m.timer_capacity != fresh.timer_capacity
