@@ -4,12 +4,14 @@ A seeded flow of new orders, cancels, replacements, IOC and market orders over 2
 and the 23 calendar spreads between neighbours, each book holding about a hundred orders. Callgrind
 counts instructions a command: of the months' commands alone, where no spread is listed; of all
 commands, with implied prices off; and of all, with them on, so that each may trade through three
-books. Load does not matter.
+books. Load does not matter. Then the same three are timed, in turn; a ratio of times is the median
+of the rounds'.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
+from statistics import median
 from typing import Final
 
 from benches.instructions import count
@@ -25,7 +27,7 @@ from exchange.messages import (
     CommandKind,
     EventKind,
 )
-from exchange.sim.flow import START_NS, Flow, fill_books, prepare
+from exchange.sim.flow import START_NS, Flow, fill_books, prepare, time_once
 from exchange.sim.flow_records import apply_all
 
 MONTHS: Final = 24
@@ -33,6 +35,7 @@ BOOKS: Final = 2 * MONTHS - 1  # spread MONTHS + i is of the months i and i + 1
 CURVE: Final = Profile(20, (45, 40, 5, 5, 3, 2), 100 * BOOKS, 300, symbols=BOOKS)
 COMMANDS: Final = 60_000
 MODES: Final = ("outright", "off", "on")
+ROUNDS: Final = 5
 Record = dict[str, int]
 
 
@@ -127,6 +130,18 @@ def implied_trades(flow: Flow) -> int:
     return found
 
 
+def timed_rows() -> Iterator[Row]:
+    """Time of this thread a command, in rounds of all modes one after the other."""
+    flows = [flow_of(mode) for mode in MODES]
+    rounds = [[time_once(flow, Engine()).cpu_ns_per_command for flow in flows]
+              for _ in range(ROUNDS)]  # fmt: skip
+    for at, mode in enumerate(MODES):
+        value = median(one[at] for one in rounds)
+        ratio = median(one[at] / one[0] for one in rounds)
+        yield Row(f"implied.{mode}.time", round(value, 1), "ns/command", float(f"{ratio:.4g}"),
+                  "implied.outright.time")  # fmt: skip
+
+
 def rows() -> Iterator[Row]:
     base = 0.0
     for mode in MODES:
@@ -136,6 +151,7 @@ def rows() -> Iterator[Row]:
         yield row(f"implied.{mode}", value, "instructions/command", base, "implied.outright")
         if mode == "on":
             yield row("implied.trades", implied_trades(flow), "trades through an implied price")
+    yield from timed_rows()
 
 
 def main() -> int:
