@@ -56,6 +56,11 @@ def opening() -> bytes:
     return b"".join(out)
 
 
+def ending() -> bytes:
+    """The command that uncrosses."""
+    return record(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)
+
+
 def crossed(count: int, spread: float) -> tuple[bytes, NDArray[np.int64]]:
     """Orders around one price, buys a little above it and sells below; and their prices."""
     draw = np.random.default_rng(SEED)
@@ -86,14 +91,18 @@ def collected(orders: bytes) -> tuple[Engine, int]:
     return engine, sequence
 
 
+def trades_in(events: bytes) -> int:
+    """How many of the events are trades."""
+    return sum(event[2] == EventKind.TRADE for event in EVENT.iter_unpack(events))
+
+
 def uncrossed(orders: bytes, prices: NDArray[np.int64]) -> tuple[float, float, bytes]:
     """Seconds of the uncross and of the sort, and the events of the uncross."""
     engine, sequence = collected(orders)
-    if engine.counts()["orders"] != ORDERS:
+    if engine.counts()["orders"] != len(prices):
         raise RuntimeError("not every order was collected")
-    command = record(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)
     begin = time.perf_counter()
-    events = engine.apply(command, sequence, 2)
+    events = engine.apply(ending(), sequence, 2)
     traded = time.perf_counter() - begin
     begin = time.perf_counter()
     np.sort(prices)
@@ -104,8 +113,7 @@ def rows(spreads: tuple[float, ...] = (20.0, 400.0)) -> Iterator[Row]:
     for spread in spreads:
         orders, prices = crossed(ORDERS, spread)
         rounds = [uncrossed(orders, prices) for _ in range(ROUNDS)]
-        kinds = [event[2] for event in EVENT.iter_unpack(rounds[0][2])]
-        trades = kinds.count(EventKind.TRADE)
+        trades = trades_in(rounds[0][2])
         name = f"auction.{len(set(prices.tolist()))}_prices"
         ratio = median(traded / sort for traded, sort, _ in rounds)
         value = median(traded for traded, _, _ in rounds) / ORDERS * 1e9

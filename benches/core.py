@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benches.instructions import instructions_per_command, prefill
+from benches.instructions import count_rows, flow_count, prefill
 from benches.memory import memory_rows
 from benches.rivals import PACKAGES, ExternalRun, new_oracle, run_external, time_package
 from benches.rows import Row, publish, row
@@ -171,8 +171,8 @@ def flow_rows(
 
 def instruction_row(subject: Subject) -> Row:
     """What callgrind counts of a flow. Raises RuntimeError without valgrind."""
-    value = instructions_per_command(subject.path, subject.skip)
-    return row(f"{subject.name}.instructions", value, "instructions/command")
+    found, commands = flow_count(subject.path, subject.skip)
+    return next(count_rows(subject.name, found, commands, "command", cache=False))
 
 
 def package_rows(subject: Subject) -> Iterator[Row]:

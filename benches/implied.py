@@ -28,7 +28,6 @@ from exchange.messages import (
     EventKind,
 )
 from exchange.sim.flow import START_NS, Flow, fill_books, prepare, time_once
-from exchange.sim.flow_records import apply_all
 
 MONTHS: Final = 24
 BOOKS: Final = 2 * MONTHS - 1  # spread MONTHS + i is of the months i and i + 1
@@ -108,13 +107,6 @@ def flow_of(mode: str) -> Flow:
     )
 
 
-def run(mode: str) -> None:
-    """What callgrind watches."""
-    flow = flow_of(mode)
-    engine = Engine()
-    apply_all(engine.apply, flow.timed, fill_books(flow, engine), START_NS)
-
-
 def implied_trades(flow: Flow) -> int:
     """How many trades went through an implied price. Raises RuntimeError if none did."""
     engine = Engine()
@@ -146,7 +138,8 @@ def rows() -> Iterator[Row]:
     base = 0.0
     for mode in MODES:
         flow = flow_of(mode)
-        value = count(["-m", "benches.implied", "--counted", mode]) / flow.timed_commands
+        counted = count(flow.setup + flow.prefix, flow.timed)
+        value = counted.instructions / flow.timed_commands
         base = base or value
         yield row(f"implied.{mode}", value, "instructions/command", base, "implied.outright")
         if mode == "on":
@@ -158,11 +151,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="hourbook bench implied", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
     parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
-    parser.add_argument("--counted", choices=MODES, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.counted:
-        run(options.counted)
-        return 0
     publish(rows(), as_json=options.json, record=options.record)
     return 0
 

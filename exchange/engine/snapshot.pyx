@@ -119,6 +119,7 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.picked = of.picked
     m.picked_capacity = of.picked_capacity
     m.picked_count = 0
+    m.due_of = of.due_of
     m.composites = of.composites
     m.combined = of.combined
     m.charged = of.charged
