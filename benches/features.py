@@ -8,7 +8,7 @@ docs/concepts/speed.md.
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,12 +229,20 @@ def wanted(names: list[str]) -> list[str]:
     return [name for name in FEATURES if name in chosen]
 
 
-def rows(found: list[Cost]) -> Iterator[Row]:
-    each = {cost.name: cost.each for cost in found}
+def rows(found: Iterable[Cost]) -> Iterator[Row]:
+    each: dict[str, float] = {}
     for cost in found:
+        each[cost.name] = cost.each
         instead = FEATURES[cost.name].instead
         to = f"features.{instead}" if instead else ""
         yield row(f"features.{cost.name}", cost.each, "instructions/use", each.get(instead), to)
+
+
+def kept(costs: Iterable[Cost], found: list[Cost]) -> Iterator[Cost]:
+    """The same as they come; ``found`` has them in the end."""
+    for cost in costs:
+        found.append(cost)
+        yield cost
 
 
 def table(found: list[Cost]) -> str:
@@ -265,8 +273,9 @@ def main() -> int:
     unknown = set(options.features) - set(FEATURES)
     if unknown:
         parser.error(f"no such feature: {', '.join(sorted(unknown))}")
-    found = list(costs(wanted(options.features)))
-    publish(rows(found), as_json=options.json, record=options.record)
+    found: list[Cost] = []
+    published = rows(kept(costs(wanted(options.features)), found))
+    publish(published, as_json=options.json, record=options.record)
     if options.table:
         renew(options.table, found)
     return 0
