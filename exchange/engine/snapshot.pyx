@@ -36,9 +36,7 @@ cdef extern from *:
     u64 SOURCES "HOURBOOK_LAYOUT"
 
 cdef enum:
-    MEASURE = 0
-    SAVE = 1
-    LOAD = 2
+    MEASURE = 0, SAVE = 1, LOAD = 2
     HEADER_WORDS = 4
 
 cdef u64 MAGIC = <u64>0x314547414D494248  # HBIMAGE1
