@@ -93,6 +93,26 @@ def trading(numbers: Iterable[int]) -> list[bytes]:
     return out
 
 
+def assert_money_comes_first(bulk: Bulk) -> None:
+    """Account 1 without money is told so, and what its member lacks, before it is told of the book
+    or of slots."""
+    dear = {"account": 1, "price": 10, "quantity": 1, "key_lo": 1}
+    named = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": 7}
+    asked = [
+        (pack(CommandKind.ENTER, instrument=1, **dear), Reason.BOOK_FULL),
+        (pack(CommandKind.MASS_QUOTE, instrument=1, **dear), Reason.BOOK_FULL),
+        (pack(CommandKind.REPLACE, **dear, **named), Reason.ORDERS_FULL),
+    ]
+    assert bulk.do(pack(CommandKind.FEE, account=2, price=9)) == []
+    expected = [Reason.MARGIN] * len(asked)
+    assert [bulk.do(wish)[0][0] for wish, _ in asked] == expected
+    assert bulk.do(pack(CommandKind.DEPOSIT, account=1, price=5)) == []
+    expected = [Reason.MEMBER_MARGIN] * len(asked)
+    assert [bulk.do(wish)[0][0] for wish, _ in asked] == expected
+    assert bulk.do(pack(CommandKind.DEPOSIT, account=2, price=9)) == []
+    assert [bulk.do(wish)[0][0] for wish, _ in asked] == [reason for _, reason in asked]
+
+
 def test_orders_and_a_book() -> None:
     """One instrument is full at a million orders, the market at the slots of its slab."""
     bulk = Bulk(Engine())
@@ -143,22 +163,7 @@ def test_orders_and_a_book() -> None:
     unknown = pack(CommandKind.MASS_CANCEL, key_lo=1 << 40, side=2, tif=1, instrument=9)
     assert bulk.do(unknown) == [(Reason.UNKNOWN_INSTRUMENT, 3, 9)]
     assert bulk.machine.state_bytes(buckets=False) == before
-    # an account without money is told so before it is told of the book or of slots
-    dear = {"account": 1, "price": 10, "quantity": 1, "key_lo": 1}
-    named = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": 7}
-    asked = [
-        (pack(CommandKind.ENTER, instrument=1, **dear), Reason.BOOK_FULL),
-        (pack(CommandKind.MASS_QUOTE, instrument=1, **dear), Reason.BOOK_FULL),
-        (pack(CommandKind.REPLACE, **dear, **named), Reason.ORDERS_FULL),
-    ]
-    assert bulk.do(pack(CommandKind.FEE, account=2, price=9)) == []
-    expected = [Reason.MARGIN] * len(asked)
-    assert [bulk.do(wish)[0][0] for wish, _ in asked] == expected
-    assert bulk.do(pack(CommandKind.DEPOSIT, account=1, price=5)) == []
-    expected = [Reason.MEMBER_MARGIN] * len(asked)
-    assert [bulk.do(wish)[0][0] for wish, _ in asked] == expected
-    assert bulk.do(pack(CommandKind.DEPOSIT, account=2, price=9)) == []
-    assert [bulk.do(wish)[0][0] for wish, _ in asked] == [reason for _, reason in asked]
+    assert_money_comes_first(bulk)
     # without a request id a cancel needs no slot; the newest order's id is still in the window
     assert bulk.do(pack(CommandKind.CANCEL, **last)) == []
     first = {**last, "target_lo": 1}  # it has left the window: its slot is free at once
