@@ -1,13 +1,16 @@
 """What an auction costs: 100,000 crossed orders traded at one price, against sorting their prices.
 
-    hourbook bench auction [--json] [--record]
+    hourbook bench auction [--instructions] [--cache] [--json] [--record]
 
 Each round collects the orders in a fresh engine, times the one command that uncrosses them, and
-times NumPy's sort of the same prices. Figures are medians over rounds; both sides of a ratio saw
-the same machine. Owners, holds, fees and every event are on.
+times NumPy's sort of the same prices, both by the time of the thread. Figures are medians over
+rounds; both sides of a ratio saw the same machine. Owners, holds, fees and every event are on.
+Then callgrind counts the instructions of the same command for each trade; ``--instructions``
+counts alone, ``--cache`` adds the misses of its model of the caches.
 """
 
 import argparse
+import shutil
 import time
 from collections.abc import Iterator
 from statistics import median
@@ -16,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benches.instructions import count, count_rows
 from benches.rows import Row, publish, row
 from exchange.engine import Engine
 from exchange.messages import (
@@ -29,10 +33,11 @@ from exchange.messages import (
 
 ORDERS: Final = 100_000
 ACCOUNTS: Final = 64  # of each side
-ROUNDS: Final = 7
+ROUNDS: Final = 15
 CENTRE: Final = 3_000
 SEED: Final = 20261121
 BATCH: Final = 4_000
+SPREADS: Final = (20.0, 400.0)  # standard deviations of the prices, in ticks
 
 
 def record(kind: int, **fields: int) -> bytes:
@@ -56,6 +61,11 @@ def opening() -> bytes:
     return b"".join(out)
 
 
+def ending() -> bytes:
+    """The command that uncrosses."""
+    return record(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)
+
+
 def crossed(count: int, spread: float) -> tuple[bytes, NDArray[np.int64]]:
     """Orders around one price, buys a little above it and sells below; and their prices."""
     draw = np.random.default_rng(SEED)
@@ -73,53 +83,78 @@ def crossed(count: int, spread: float) -> tuple[bytes, NDArray[np.int64]]:
     return b"".join(out), prices.astype(np.int64)
 
 
+def batched(orders: bytes) -> list[bytes]:
+    """What collects them, in batches."""
+    size = BATCH * COMMAND.size
+    return [opening(), *(orders[at : at + size] for at in range(0, len(orders), size))]
+
+
 def collected(orders: bytes) -> tuple[Engine, int]:
     """An engine that has collected them, and its next sequence."""
     engine, sequence = Engine(), 1
-    start = opening()
-    engine.apply(start, sequence, 1)
-    sequence += len(start) // COMMAND.size
-    for at in range(0, len(orders), BATCH * COMMAND.size):
-        batch = orders[at : at + BATCH * COMMAND.size]
+    for batch in batched(orders):
         engine.apply(batch, sequence, 1)
         sequence += len(batch) // COMMAND.size
     return engine, sequence
 
 
-def uncrossed(orders: bytes, prices: NDArray[np.int64]) -> tuple[float, float, bytes]:
-    """Seconds of the uncross and of the sort, and the events of the uncross."""
+def trades_in(events: bytes) -> int:
+    """How many of the events are trades."""
+    return sum(event[2] == EventKind.TRADE for event in EVENT.iter_unpack(events))
+
+
+def uncrossed(orders: bytes, prices: NDArray[np.int64]) -> tuple[float, float, int]:
+    """Seconds of the uncross and of the sort, and how many trades there were.
+
+    The events are let go, as a market does: their memory serves the next round.
+    """
     engine, sequence = collected(orders)
-    if engine.counts()["orders"] != ORDERS:
+    if engine.counts()["orders"] != len(prices):
         raise RuntimeError("not every order was collected")
-    command = record(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)
-    begin = time.perf_counter()
-    events = engine.apply(command, sequence, 2)
-    traded = time.perf_counter() - begin
-    begin = time.perf_counter()
+    begin = time.thread_time()
+    events = engine.apply(ending(), sequence, 2)
+    traded = time.thread_time() - begin
+    begin = time.thread_time()
     np.sort(prices)
-    return traded, time.perf_counter() - begin, events
+    return traded, time.thread_time() - begin, trades_in(events)
 
 
-def rows(spreads: tuple[float, ...] = (20.0, 400.0)) -> Iterator[Row]:
-    for spread in spreads:
+def timed_rows(name: str, orders: bytes, prices: NDArray[np.int64]) -> Iterator[Row]:
+    rounds = [uncrossed(orders, prices) for _ in range(ROUNDS)]
+    ratio = median(traded / sort for traded, sort, _ in rounds)
+    value = median(traded for traded, _, _ in rounds) / ORDERS * 1e9
+    yield Row(f"{name}.uncross", float(f"{value:.4g}"), "ns an order",
+              float(f"{ratio:.4g}"), "numpy.sort of the prices")  # fmt: skip
+    yield row(f"{name}.trades", rounds[0][2], "trades")
+
+
+def counted_rows(name: str, orders: bytes, *, cache: bool) -> Iterator[Row]:
+    engine, sequence = collected(orders)
+    trades = trades_in(engine.apply(ending(), sequence, 2))
+    found = count(batched(orders), [ending()], cache=cache)
+    yield from count_rows(name, found, trades, "trade", cache=cache)
+
+
+def rows(*, only_count: bool = False, cache: bool = False) -> Iterator[Row]:
+    """All rows; ``only_count``: nothing is timed. Without valgrind nothing is counted."""
+    for spread in SPREADS:
         orders, prices = crossed(ORDERS, spread)
-        rounds = [uncrossed(orders, prices) for _ in range(ROUNDS)]
-        kinds = [event[2] for event in EVENT.iter_unpack(rounds[0][2])]
-        trades = kinds.count(EventKind.TRADE)
         name = f"auction.{len(set(prices.tolist()))}_prices"
-        ratio = median(traded / sort for traded, sort, _ in rounds)
-        value = median(traded for traded, _, _ in rounds) / ORDERS * 1e9
-        yield Row(f"{name}.uncross", float(f"{value:.4g}"), "ns an order",
-                  float(f"{ratio:.4g}"), "numpy.sort of the prices")  # fmt: skip
-        yield row(f"{name}.trades", trades, "trades")
+        if not only_count:
+            yield from timed_rows(name, orders, prices)
+        if shutil.which("valgrind") is not None:
+            yield from counted_rows(name, orders, cache=cache)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--instructions", action="store_true", help="count them, time nothing")
+    parser.add_argument("--cache", action="store_true", help="count misses of the caches too")
     parser.add_argument("--json", action="store_true", help="one object a row")
     parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
     options = parser.parse_args()
-    publish(rows(), as_json=options.json, record=options.record)
+    found = rows(only_count=options.instructions, cache=options.cache)
+    publish(found, as_json=options.json, record=options.record)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from benches.instructions import instructions_per_command, prefill
+from benches import auction
+from benches.instructions import count_rows, flow_count, prefill
 from benches.memory import memory_rows
 from benches.rivals import PACKAGES, ExternalRun, new_oracle, run_external, time_package
 from benches.rows import Row, publish, row
@@ -38,6 +39,7 @@ SLICED_COMMANDS: Final = 100_000  # of each flow, cut into slices and single cal
 ORDER_BYTES: Final = 64
 TABLE_BYTES_MIN: Final = 1 << 17
 ORACLE_COMMANDS: Final = 2_000
+AUCTION: Final = "auction"  # beside the flows: rows of benches/auction.py
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +173,8 @@ def flow_rows(
 
 def instruction_row(subject: Subject) -> Row:
     """What callgrind counts of a flow. Raises RuntimeError without valgrind."""
-    value = instructions_per_command(subject.path, subject.skip)
-    return row(f"{subject.name}.instructions", value, "instructions/command")
+    found, commands = flow_count(subject.path, subject.skip)
+    return next(count_rows(subject.name, found, commands, "command", cache=False))
 
 
 def package_rows(subject: Subject) -> Iterator[Row]:
@@ -194,15 +196,21 @@ def package_rows(subject: Subject) -> Iterator[Row]:
 
 def all_rows(options: argparse.Namespace) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        subjects = list(own_subjects(Path(folder), options.workloads, options.commands))
+        named = [name for name in options.workloads if name in PROFILES]
+        subjects = list(own_subjects(Path(folder), named, options.commands))
         given = [] if options.flow is None else list(given_subjects(options.flow))
         if options.instructions:
             yield from map(instruction_row, (*subjects, *given))
+            if AUCTION in options.workloads:
+                yield from auction.rows(only_count=True)
             return
         for subject in (*subjects, *given):
             counted = shutil.which("valgrind") is not None
             yield from flow_rows(subject, options.rounds, options.rival, count_instructions=counted)
-        yield from package_rows(subjects[0])
+        if AUCTION in options.workloads:
+            yield from auction.rows()
+        if subjects:
+            yield from package_rows(subjects[0])
         yield from memory_rows()
 
 
@@ -214,7 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--instructions", action="store_true", help="count them, time nothing")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--commands", type=int, default=COMMANDS)
-    parser.add_argument("--workloads", nargs="+", choices=PROFILES, default=list(PROFILES))
+    names = [*PROFILES, AUCTION]
+    parser.add_argument("--workloads", nargs="+", choices=names, default=names)
     parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
     options = parser.parse_args(arguments)
     publish(all_rows(options), as_json=options.json, record=options.record)

@@ -1,229 +1,266 @@
-"""``hourbook bench features``: what each feature of the core costs, in instructions per command.
+"""``hourbook bench features``: what each feature of the core costs, in instructions a use.
 
-The flow ``single`` (docs/reference/benchmarks.md) once as it is, then once for each feature: with
-every new order changed to use it, or with the market prepared so that it is on and watches. The
-difference to the plain flow is the price of the feature; callgrind counts, so load does not matter.
-``--table FILE`` renews the table between the two marks in that page: docs/concepts/speed.md.
+Callgrind counts a flow that uses the feature and the same flow without it; the difference over the
+number of uses is what one costs, and it is held against the plain order that would have been there
+instead. Load does not matter. ``--table FILE`` renews the table between the two marks in that page:
+docs/concepts/speed.md.
 """
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
+from benches import feature_markets as markets
+from benches.feature_flows import (
+    FAR_NS,
+    MASS,
+    Before,
+    Build,
+    cancel_each,
+    cancel_together,
+    elect,
+    hit_quote,
+    meet,
+    meet_spread,
+    probed,
+    quote_both,
+    replace_both,
+    rest,
+    take,
+    take_twice,
+    trade_one_of_group,
+    trade_one_of_two,
+    uncrossed,
+    watched,
+)
 from benches.instructions import count
 from benches.rows import Row, publish, row
-from benches.workloads import workload
-from exchange.engine import Engine
-from exchange.messages import (
-    COMMAND,
-    COMMAND_BYTES,
-    COMMAND_FIELDS,
-    EVENT,
-    Command,
-    CommandFlag,
-    CommandKind,
-    EventKind,
-    Limit,
-    OrderFeature,
-    Side,
-    TimeInForce,
-    TradingState,
-)
-from exchange.sim.flow import START_NS, Flow, fill_books, prepare
-from exchange.sim.flow_records import apply_all
+from exchange.cli.output import progress
+from exchange.messages import Breaker, CommandFlag, Limit, OrderFeature, SelfTrade, TimeInForce
 
-COMMANDS: Final = 60_000
 MARKS: Final = ("<!-- features -->\n", "<!-- end of features -->\n")
-FAR_NS: Final = START_NS + 86_400 * 10**9
-STOPS: Final = 1_000
-MONTHS: Final = 24  # of a curve
-SPREADS: Final = range(MONTHS, MONTHS + Limit.LEG_SPREADS)
-LOTS: Final = 1_000_000
-OF_A_MONTH: Final = (CommandKind.LIST, CommandKind.SET_RISK, CommandKind.SET_STATE)
-U64: Final = (1 << 64) - 1
-SESSION: Final = 1 << 16 | 1
-KEY: Final = 1 << 60  # apart from the flow's
-Change = Callable[[dict[str, int]], None]
+AT_ONCE: Final = 2  # processes of callgrind
+MARKET: Final = {"flags": int(CommandFlag.MARKET)}
+LATER: Final = {"tif": int(TimeInForce.GTD), "target_lo": FAR_NS}
+SHOWS_ONE: Final = {"spare": int(OrderFeature.ICEBERG), "target_hi": 1, "quantity": 2}
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """``change``: what becomes of each new order; ``before``: commands ahead of the flow."""
+    """``words``: what one use is. ``instead``: the name of what would be there without it."""
 
     words: str
-    change: Change | None = None
-    before: Callable[[Flow], list[Command]] = lambda flow: []
+    build: Build
+    instead: str = ""
+    whole: bool = False  # the whole flow is the feature's: there is nothing to take off
 
 
-def rests(order: dict[str, int]) -> bool:
-    """Whether it is a plain limit order, which may be given a feature."""
-    plain = order["tif"] == TimeInForce.GTC and not order["flags"] & CommandFlag.MARKET
-    return order["kind"] == CommandKind.ENTER and plain
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Instructions of one use, and how many more than those of what would be there instead."""
+
+    name: str
+    each: float
+    over: float
 
 
-def good_till(order: dict[str, int]) -> None:
-    order["tif"], order["target_lo"] = TimeInForce.GTD, FAR_NS + order["key_lo"]
-
-
-def minimum(order: dict[str, int]) -> None:
-    order["target_hi"] = 0 if order["flags"] & CommandFlag.POST_ONLY else 1
-
-
-def iceberg(order: dict[str, int]) -> None:
-    order["spare"] |= OrderFeature.ICEBERG
-    order["target_hi"] = 1 + order["quantity"] // 4
-
-
-def post_only(order: dict[str, int]) -> None:
-    order["flags"] |= CommandFlag.POST_ONLY
-
-
-def highest(flow: Flow) -> int:
-    """The upper price limit of the flow's instrument."""
-    rows = [row for batch in flow.setup for row in COMMAND.iter_unpack(batch)]
-    return next(int(row[13]) for row in rows if row[0] == CommandKind.LIST)
-
-
-def stops(flow: Flow) -> list[Command]:
-    """Orders that wait for a price which the flow never trades at."""
-    high = highest(flow)
-    return [
-        Command(
-            kind=CommandKind.ENTER, account=1, session=SESSION, price=high, quantity=1,
-            spare=OrderFeature.STOP, target_hi=high, key_lo=KEY + number,
-        )
-        for number in range(STOPS)
-    ]  # fmt: skip
-
-
-def curve(flow: Flow) -> list[Command]:
-    """A curve of months, and calendar spreads of the flow's with as many of them as may imply. Each
-    has an order on either side, as has its far month: what both imply is at the day's limits."""
-    setup = [
-        Command(**dict(zip(COMMAND_FIELDS, row, strict=True)))
-        for batch in flow.setup
-        for row in COMMAND.iter_unpack(batch)
-    ]
-    months = [c for c in setup if c.kind in OF_A_MONTH]
-    low, high, step = months[0].target_lo, months[0].target_hi, months[0].account
-    centre = (low + high) // 2 // step * step
-    out = [
-        msgspec.structs.replace(command, instrument=month)
-        for month in range(1, MONTHS)
-        for command in months
-    ]
-    for far, number in enumerate(SPREADS, 1):
-        spread = {"instrument": number}
-        ends = {"target_lo": (low - high) & U64, "target_hi": high - low, "key_lo": far << 16}
-        out += [
-            Command(kind=CommandKind.LIST_COMBINATION, quantity=0xF1, **spread, **ends),
-            Command(kind=CommandKind.SET_RISK, quantity=LOTS, session=LOTS, **spread),
-            Command(kind=CommandKind.SET_STATE, tif=TradingState.CONTINUOUS, **spread),
-        ]
-        quotes = (
-            (number, Side.BUY, low - centre + step), (number, Side.SELL, high - centre - step),
-            (far, Side.BUY, centre - step), (far, Side.SELL, centre + step),
-        )  # fmt: skip
-        out += [
-            Command(
-                kind=CommandKind.ENTER, account=1 + (book == far), instrument=book, side=side,
-                price=price, quantity=1, key_lo=KEY + 4 * far + place,
-            )
-            for place, (book, side, price) in enumerate(quotes)
-        ]  # fmt: skip
-    return out
-
-
-def implied(flow: Flow) -> list[Command]:
-    """The same, and the switches are on."""
-    on = [Command(kind=CommandKind.SET_IMPLIED, instrument=n, tif=1) for n in SPREADS]
-    return curve(flow) + on
-
-
-def credits(flow: Flow) -> list[Command]:
-    """The curve with implied prices off, and each spread has a credit."""
-    spared = [
-        Command(kind=CommandKind.SET_RISK, instrument=n, quantity=LOTS, session=LOTS, key_lo=n)
-        for n in SPREADS
-    ]
-    return curve(flow) + spared
+def watching(words: str, before: Before, instead: str = "plain") -> Feature:
+    """A feature of a market that the flow goes through as it is; each command is a use."""
+    return Feature(words, watched(before), instead, whole=True)
 
 
 FEATURES: Final = {
-    "plain": Feature("limit orders, cancels, reductions, replacements, IOC and market orders"),
-    "post_only": Feature("every order that rests is post-only", post_only),
-    "good_till_date": Feature("every order that rests expires at a time of its own", good_till),
-    "minimum": Feature("every order that rests asks for one lot at once", minimum),
-    "iceberg": Feature("every order that rests shows a quarter of itself", iceberg),
-    "stops_wait": Feature(f"{STOPS:,} stops wait in the book; none is elected", before=stops),
-    "curve": Feature(
-        f"{MONTHS} months and {Limit.LEG_SPREADS} spreads, implied prices off", before=curve
+    "plain": Feature("a command of the flow", watched(), whole=True),
+    # orders that rest
+    "rest": Feature("a limit order rests and is cancelled", probed(rest())),
+    "post_only": Feature(
+        "the order is post-only",
+        probed(rest(lambda market: {"flags": CommandFlag.POST_ONLY})), "rest",
     ),
-    "implied": Feature(
-        f"the same, implied prices on: {Limit.LEG_SPREADS} looked at on either side, none better",
-        before=implied,
+    "good_till_date": Feature(
+        "the order expires at a time of its own", probed(rest(lambda market: LATER)), "rest"
     ),
-    "credits": Feature(
-        f"the same, implied prices off: {Limit.LEG_SPREADS} spreads with a credit of margin",
-        before=credits,
+    "reduce_only": Feature(
+        "the order only reduces a position",
+        probed(rest(lambda market: {"spare": OrderFeature.REDUCE_ONLY})), "rest",
     ),
-}
+    "iceberg": Feature(
+        "the order shows a part of itself", probed(rest(lambda market: SHOWS_ONE)), "rest"
+    ),
+    "stop_limit": Feature(
+        "the order is a stop that waits for its price",
+        probed(rest(lambda market: {"spare": OrderFeature.STOP, "target_hi": market.low})), "rest",
+    ),
+    "stop": Feature(
+        "the order is a market stop that waits",
+        probed(rest(lambda market: MARKET | {
+            "price": 0, "spare": OrderFeature.STOP, "target_hi": market.low})), "rest",
+    ),
+    # orders that trade at once
+    "take": Feature("an IOC order takes a lot", probed(take(tif=TimeInForce.IOC))),
+    "fill_or_kill": Feature(
+        "the order is fill-or-kill", probed(take(tif=TimeInForce.FOK)), "take"
+    ),
+    "minimum": Feature(
+        "the order has a minimum", probed(take(tif=TimeInForce.IOC, target_hi=1)), "take"
+    ),
+    "market": Feature(
+        "a market order takes a lot", probed(take(tif=TimeInForce.IOC, **MARKET)), "take"
+    ),
+    "market_to_limit": Feature(
+        "the market order would rest", probed(take(tif=TimeInForce.GTC, **MARKET)), "market"
+    ),
+    "protected": Feature(
+        "the market order is protected",
+        probed(take(tif=TimeInForce.IOC, price=10,
+                    flags=CommandFlag.MARKET | CommandFlag.PROTECTED)), "market",
+    ),
+    "two_takes": Feature("two IOC orders take a lot each", probed(take_twice)),
+    "elected": Feature(
+        "the second is a stop that the first elects", probed(elect), "two_takes"
+    ),
+    # two orders that meet
+    "meet": Feature("an order rests, and one takes it", probed(meet())),
+    "self_trade": Feature(
+        "both are of one group: each loses its lot",
+        probed(meet(taking={"stp": SelfTrade.DECREMENT}, same_owner=True)), "meet",
+    ),
+    "two_lots": Feature(
+        "an order of two lots rests, and one takes it", probed(meet(taking={"quantity": 2}, made={
+            "quantity": 2}))
+    ),
+    "refill": Feature(
+        "it shows one lot, and then the other",
+        probed(meet(made=SHOWS_ONE, taking={"quantity": 2})), "two_lots",
+    ),
+    "spread_trade": Feature(
+        "the two meet in a calendar spread", probed(meet_spread, markets.spread), "meet"
+    ),
+    "spread_rest": Feature(
+        "the order is in a calendar spread",
+        probed(rest(lambda market: {"instrument": 2, "price": market.high - market.low}),
+               markets.spread), "rest",
+    ),
+    "unbound": Feature("one order rests, one trades, the first is cancelled",
+                       probed(trade_one_of_two)),
+    "group": Feature(
+        "the trade of one cancels the other", probed(trade_one_of_group), "unbound"
+    ),
+    # many orders at once
+    "cancels": Feature(f"{MASS} orders rest and are cancelled one by one", probed(cancel_each)),
+    "mass_cancel": Feature(
+        "one command cancels them together", probed(cancel_together), "cancels"
+    ),
+    "two_replaces": Feature("a bid and an ask are replaced", probed(replace_both)),
+    "mass_quote": Feature("one quote replaces both", probed(quote_both), "two_replaces"),
+    "quote_hit": Feature("a quote that another order takes a lot of", probed(hit_quote)),
+    "quote_protection": Feature(
+        "the maker is protected, and its trades are counted",
+        probed(hit_quote, markets.quotes_protected), "quote_hit",
+    ),
+    # what watches a market
+    "stops_wait": watching(
+        f"{markets.STOPS:,} stops wait in the book; none is elected", markets.stops
+    ),
+    "band": watching("a price band around the last trade",
+                     markets.protected(price=Limit.PRICE)),
+    "order_value": watching("a most value of an order", markets.protected(target_lo=Limit.MONEY)),
+    "all_months": watching("a limit of an account over all months",
+                           markets.protected(target_hi=Limit.POSITION)),
+    "accountability": watching("a level of positions that is told",
+                               markets.protected(quantity=Limit.QUANTITY)),
+    "circuit_breaker": watching("a circuit breaker", markets.breaker(Breaker.CIRCUIT)),
+    "velocity": watching("velocity logic", markets.breaker(Breaker.VELOCITY)),
+    "loss_limit": watching("a daily loss limit of every account", markets.loss_limits),
+    "curve": watching(
+        f"{markets.MONTHS} months and {Limit.LEG_SPREADS} spreads, implied prices off",
+        markets.curve,
+    ),
+    "credits": watching(
+        f"the {Limit.LEG_SPREADS} spreads have a credit of margin", markets.credits, "curve"
+    ),
+    "implied": watching(
+        f"implied prices on: {Limit.LEG_SPREADS} looked at on either side, none better",
+        markets.implied, "curve",
+    ),
+    # auctions
+    "collected_alone": Feature("an order rests and is cancelled in a book without any other",
+                               probed(rest(), alone=True), whole=True),
+    "collected": Feature("it is collected for an auction",
+                         probed(rest(), markets.collecting, alone=True), "collected_alone",
+                         whole=True),
+    "auction": Feature("a trade of an auction, and what ends of its orders", uncrossed,
+                       whole=True),
+}  # fmt: skip
 
 
-def flow_of(name: str) -> tuple[Flow, list[bytes]]:
-    """The flow, and its timed batches with the feature in use."""
-    drawn = workload("single", COMMANDS)
-    flow = prepare(drawn.raw, drawn.prefill)
-    change = FEATURES[name].change
-    return flow, flow.timed if change is None else [_changed(b, change) for b in flow.timed]
+def spent(name: str) -> tuple[int, int]:
+    """Instructions of a feature's flow, and its uses."""
+    built = FEATURES[name].build()
+    return count(built.ready, built.counted).instructions, built.uses
 
 
-def _changed(batch: bytes, change: Change) -> bytes:
-    out = []
-    for fields in COMMAND.iter_unpack(batch):
-        order = dict(zip(COMMAND_FIELDS, fields, strict=True))
-        if rests(order):
-            change(order)
-        out.append(COMMAND.pack(*order.values()))
-    return b"".join(out)
+def costs(names: list[str]) -> Iterator[Cost]:
+    """What each costs. Whatever one is compared with has to come before it."""
+    each: dict[str, float] = {}
+    plain = 0
+    with ThreadPoolExecutor(AT_ONCE) as pool, progress("features", printing=True) as advance:
+        for done, (name, (total, uses)) in enumerate(
+            zip(names, pool.map(spent, names), strict=True), 1
+        ):
+            plain = plain or total
+            feature = FEATURES[name]
+            each[name] = (total if feature.whole else total - plain) / uses
+            yield Cost(name, each[name], each[name] - each.get(feature.instead, 0.0))
+            if advance is not None:
+                advance(done, len(names), name)
 
 
-def run(name: str) -> None:
-    """What callgrind watches. Raises RuntimeError if the market refuses the preparation."""
-    flow, timed = flow_of(name)
-    engine = Engine()
-    sequence = fill_books(flow, engine)
-    for command in FEATURES[name].before(flow):
-        events = engine.apply(COMMAND.pack(*msgspec.structs.astuple(command)), sequence, START_NS)
-        if EVENT.unpack_from(events)[2] == EventKind.REJECTED:
-            raise RuntimeError(f"{name}: refused: {EVENT.unpack_from(events)}")
-        sequence += 1
-    apply_all(engine.apply, timed, sequence, START_NS)
+def wanted(names: list[str]) -> list[str]:
+    """Those asked for with what they are compared with, in the order of FEATURES."""
+    chosen = {"plain", *(names or FEATURES)}
+    for name in reversed(FEATURES):
+        if name in chosen:
+            chosen.add(FEATURES[name].instead or "plain")
+    return [name for name in FEATURES if name in chosen]
 
 
-def rows(names: list[str]) -> Iterator[Row]:
-    base = 0.0
-    for name in names:
-        _, timed = flow_of(name)
-        commands = sum(map(len, timed)) // COMMAND_BYTES
-        value = count(["-m", "benches.features", "--counted", name]) / commands
-        base = base or value
-        yield row(f"features.{name}", value, "instructions/command", base, f"features.{names[0]}")
+def rows(found: Iterable[Cost]) -> Iterator[Row]:
+    each: dict[str, float] = {}
+    for cost in found:
+        each[cost.name] = cost.each
+        instead = FEATURES[cost.name].instead
+        to = f"features.{instead}" if instead else ""
+        yield row(f"features.{cost.name}", cost.each, "instructions/use", each.get(instead), to)
 
 
-def table(measured: list[Row]) -> str:
-    """The measured rows in Markdown."""
-    lines = ["| feature | instructions a command | over plain |", "|---|---|---|"]
-    for one in measured:
-        name = one.name.removeprefix("features.")
-        over = one.value - measured[0].value
-        lines.append(f"| {FEATURES[name].words} | {one.value:.0f} | {over:+.0f} |")
+def kept(costs: Iterable[Cost], found: list[Cost]) -> Iterator[Cost]:
+    """The same as they come; ``found`` has them in the end."""
+    for cost in costs:
+        found.append(cost)
+        yield cost
+
+
+def table(found: list[Cost]) -> str:
+    """The costs in Markdown."""
+    lines = ["| one use | instructions | more than | by |", "|---|--:|---|--:|"]
+    for cost in found:
+        feature = FEATURES[cost.name]
+        instead, over = "", ""
+        if feature.instead:
+            instead, over = FEATURES[feature.instead].words, f"{cost.over:+,.0f}"
+        lines.append(f"| {feature.words} | {cost.each:,.0f} | {instead} | {over} |")
     return "\n".join(lines) + "\n"
+
+
+def renew(page: Path, found: list[Cost]) -> None:
+    """Put the table between the two marks of a page."""
+    head, rest = page.read_text().split(MARKS[0])
+    page.write_text(head + MARKS[0] + table(found) + MARKS[1] + rest.split(MARKS[1])[1])
 
 
 def main() -> int:
@@ -232,20 +269,15 @@ def main() -> int:
     parser.add_argument("--table", type=Path, help="a page with the two marks: renew its table")
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
     parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
-    parser.add_argument("--counted", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.counted:
-        run(options.counted)
-        return 0
     unknown = set(options.features) - set(FEATURES)
     if unknown:
         parser.error(f"no such feature: {', '.join(sorted(unknown))}")
-    measured = list(rows(["plain", *(n for n in options.features or FEATURES if n != "plain")]))
-    publish(measured, as_json=options.json, record=options.record)
+    found: list[Cost] = []
+    published = rows(kept(costs(wanted(options.features)), found))
+    publish(published, as_json=options.json, record=options.record)
     if options.table:
-        head, rest = options.table.read_text().split(MARKS[0])
-        tail = rest.split(MARKS[1])[1]
-        options.table.write_text(head + MARKS[0] + table(measured) + MARKS[1] + tail)
+        renew(options.table, found)
     return 0
 
 

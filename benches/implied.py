@@ -4,12 +4,14 @@ A seeded flow of new orders, cancels, replacements, IOC and market orders over 2
 and the 23 calendar spreads between neighbours, each book holding about a hundred orders. Callgrind
 counts instructions a command: of the months' commands alone, where no spread is listed; of all
 commands, with implied prices off; and of all, with them on, so that each may trade through three
-books. Load does not matter.
+books. Load does not matter. Then the same three are timed, in turn; a ratio of times is the median
+of the rounds'.
 """
 
 import argparse
 import sys
 from collections.abc import Iterator
+from statistics import median
 from typing import Final
 
 from benches.instructions import count
@@ -25,14 +27,14 @@ from exchange.messages import (
     CommandKind,
     EventKind,
 )
-from exchange.sim.flow import START_NS, Flow, fill_books, prepare
-from exchange.sim.flow_records import apply_all
+from exchange.sim.flow import START_NS, Flow, fill_books, prepare, time_once
 
 MONTHS: Final = 24
 BOOKS: Final = 2 * MONTHS - 1  # spread MONTHS + i is of the months i and i + 1
 CURVE: Final = Profile(20, (45, 40, 5, 5, 3, 2), 100 * BOOKS, 300, symbols=BOOKS)
 COMMANDS: Final = 60_000
 MODES: Final = ("outright", "off", "on")
+ROUNDS: Final = 5
 Record = dict[str, int]
 
 
@@ -105,13 +107,6 @@ def flow_of(mode: str) -> Flow:
     )
 
 
-def run(mode: str) -> None:
-    """What callgrind watches."""
-    flow = flow_of(mode)
-    engine = Engine()
-    apply_all(engine.apply, flow.timed, fill_books(flow, engine), START_NS)
-
-
 def implied_trades(flow: Flow) -> int:
     """How many trades went through an implied price. Raises RuntimeError if none did."""
     engine = Engine()
@@ -127,26 +122,36 @@ def implied_trades(flow: Flow) -> int:
     return found
 
 
+def timed_rows() -> Iterator[Row]:
+    """Time of this thread a command, in rounds of all modes one after the other."""
+    flows = [flow_of(mode) for mode in MODES]
+    rounds = [[time_once(flow, Engine()).cpu_ns_per_command for flow in flows]
+              for _ in range(ROUNDS)]  # fmt: skip
+    for at, mode in enumerate(MODES):
+        value = median(one[at] for one in rounds)
+        ratio = median(one[at] / one[0] for one in rounds)
+        yield Row(f"implied.{mode}.time", round(value, 1), "ns/command", float(f"{ratio:.4g}"),
+                  "implied.outright.time")  # fmt: skip
+
+
 def rows() -> Iterator[Row]:
     base = 0.0
     for mode in MODES:
         flow = flow_of(mode)
-        value = count(["-m", "benches.implied", "--counted", mode]) / flow.timed_commands
+        counted = count(flow.setup + flow.prefix, flow.timed)
+        value = counted.instructions / flow.timed_commands
         base = base or value
         yield row(f"implied.{mode}", value, "instructions/command", base, "implied.outright")
         if mode == "on":
             yield row("implied.trades", implied_trades(flow), "trades through an implied price")
+    yield from timed_rows()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="hourbook bench implied", description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object a row")
     parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
-    parser.add_argument("--counted", choices=MODES, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.counted:
-        run(options.counted)
-        return 0
     publish(rows(), as_json=options.json, record=options.record)
     return 0
 

@@ -5,7 +5,8 @@
 The count is of the first ``--commands`` commands after the prefix of ``--skip`` (from the
 ``prefill`` of the .json beside the file unless given). It includes what Python spends to hand
 over each batch. It does not depend on the machine's load, so it is the gate; valgrind must be
-installed.
+installed. With ``--cache`` callgrind's model of the caches (those of this machine, without its
+prefetching) adds the misses of data.
 """
 
 import argparse
@@ -15,14 +16,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benches.rows import publish, row
+import msgspec
+
+from benches.rows import Row, publish, row
 from exchange.engine import Engine
 from exchange.sim.flow import START_NS, fill_books, prepare
-from exchange.sim.flow_records import RAW_BYTES, apply_all
+from exchange.sim.flow_records import RAW_BYTES
 
 COMMANDS: Final = 200_000
 # The Python-callable wrapper only: a second matching symbol would switch the counting off again.
@@ -34,40 +38,44 @@ TUNABLES: Final = "glibc.cpu.x86_rep_movsb_threshold=1073741824:" + (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What callgrind saw. Misses of data, reads and writes: of the first and of the last cache."""
+
+    instructions: int
+    first_misses: int = 0
+    last_misses: int = 0
+
+
 def prefill(path: Path) -> int:
     """How many commands at the start only fill the book, as the file beside the flow says."""
     facts = path.with_suffix(".json")
     return int(json.loads(facts.read_text())["prefill"]) if facts.exists() else 0
 
 
-def instructions_per_command(
-    path: Path, skip: int, commands: int = COMMANDS, keep: Path | None = None
-) -> float:
-    """Run the flow under callgrind. Raises RuntimeError if valgrind is missing or fails."""
-    commands = min(commands, path.stat().st_size // RAW_BYTES - skip)
-    run = ["-m", "benches.instructions", str(path.resolve())]
-    run += ["--counted", "--skip", str(skip), "--commands", str(commands)]
-    return count(run, keep) / commands
+def count(
+    ready: list[bytes], counted: list[bytes], *, keep: Path | None = None, cache: bool = False
+) -> Count:
+    """What an engine spends on the batches ``counted``, after those that make it ready.
 
-
-def count(run: Sequence[str], keep: Path | None = None) -> int:
-    """The instructions inside ``apply_all`` of Python called with these arguments.
-
-    Raises RuntimeError if valgrind is missing or fails, or if ``apply_all`` was not called.
+    ``keep``: where to leave callgrind's own file. ``cache``: misses too, which takes twice as long.
+    Raises RuntimeError if valgrind is missing or fails, or if nothing was counted.
     """
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         raise RuntimeError("valgrind is not installed")
     with tempfile.TemporaryDirectory() as folder:
-        counts = Path(folder) / "callgrind.out"
+        batches, found = Path(folder) / "batches", Path(folder) / "callgrind.out"
+        batches.write_bytes(msgspec.msgpack.encode((START_NS, ready, counted)))
         done = subprocess.run(
             [
                 valgrind,
                 "--tool=callgrind",
                 "--collect-atstart=no",
+                f"--cache-sim={'yes' if cache else 'no'}",
                 f"--toggle-collect={COUNTED}",
-                f"--callgrind-out-file={counts}",
-                *(sys.executable, *run),
+                f"--callgrind-out-file={found}",
+                *(sys.executable, "-m", "benches.counted", str(batches)),
             ],
             cwd=Path(__file__).parents[1],
             env=os.environ | {"GLIBC_TUNABLES": TUNABLES, "PYTHONHASHSEED": "0"},
@@ -77,25 +85,52 @@ def count(run: Sequence[str], keep: Path | None = None) -> int:
         )
         if done.returncode:
             raise RuntimeError(f"valgrind failed: {done.stderr[-2000:]}")
-        total = next(
-            int(line.split()[1])
-            for line in counts.read_text().splitlines()
-            if line.startswith("totals:")
-        )
         if keep is not None:
-            shutil.copyfile(counts, keep)
-    if total == 0:
+            shutil.copyfile(found, keep)
+        return _read(found.read_text())
+
+
+def _read(text: str) -> Count:
+    """The totals of a callgrind file. Raises RuntimeError if nothing was counted."""
+    lines = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+    figures = map(int, lines["totals"].split())
+    totals = dict(  # trailing zeros are left out
+        zip(lines["events"].split(), figures, strict=False)
+    )
+    if totals["Ir"] == 0:
         raise RuntimeError(f"nothing was counted: no function is called {COUNTED}")
-    return total
+    return Count(
+        instructions=totals["Ir"],
+        first_misses=totals.get("D1mr", 0) + totals.get("D1mw", 0),
+        last_misses=totals.get("DLmr", 0) + totals.get("DLmw", 0),
+    )
 
 
-def _run_counted(path: Path, skip: int, commands: int) -> None:
-    """The run that callgrind watches: only ``apply_all`` is counted."""
+def flow_count(
+    path: Path,
+    skip: int,
+    commands: int = COMMANDS,
+    *,
+    keep: Path | None = None,
+    cache: bool = False,
+) -> tuple[Count, int]:
+    """What a raw flow's first commands after its prefix cost, and how many those are.
+
+    Raises RuntimeError if the engine refuses the flow's setup, or as ``count`` does.
+    """
     with path.open("rb") as file:
         flow = prepare(file.read((skip + commands) * RAW_BYTES), skip)
-    engine = Engine()
-    sequence = fill_books(flow, engine)
-    apply_all(engine.apply, flow.timed, sequence, START_NS)
+    fill_books(flow, Engine())
+    found = count(flow.setup + flow.prefix, flow.timed, keep=keep, cache=cache)
+    return found, flow.timed_commands
+
+
+def count_rows(name: str, found: Count, of: int, unit: str, *, cache: bool) -> Iterator[Row]:
+    """The rows of a count, for each of so many commands or orders."""
+    yield row(f"{name}.instructions", found.instructions / of, f"instructions/{unit}")
+    if cache:
+        yield row(f"{name}.first_misses", found.first_misses / of, f"data misses/{unit}")
+        yield row(f"{name}.last_misses", found.last_misses / of, f"data misses/{unit}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -103,17 +138,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("flow", type=Path)
     parser.add_argument("--skip", type=int)
     parser.add_argument("--commands", type=int, default=COMMANDS)
+    parser.add_argument("--cache", action="store_true", help="misses of the caches too")
     parser.add_argument("--keep", type=Path, help="where to leave callgrind's own file")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--counted", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     skip = prefill(options.flow) if options.skip is None else options.skip
-    if options.counted:
-        _run_counted(options.flow, skip, options.commands)
-        return 0
-    count = instructions_per_command(options.flow, skip, options.commands, options.keep)
-    name = f"{options.flow.stem}.instructions"
-    publish([row(name, count, "instructions/command")], as_json=options.json, record=False)
+    found, commands = flow_count(
+        options.flow, skip, options.commands, keep=options.keep, cache=options.cache
+    )
+    rows = count_rows(options.flow.stem, found, commands, "command", cache=options.cache)
+    publish(rows, as_json=options.json, record=False)
     return 0
 
 

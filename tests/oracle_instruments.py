@@ -130,9 +130,9 @@ def set_limits(m: Market, c: Record) -> None:
 
 
 def judge_credit(m: Market, c: Record, instrument: Instrument) -> None:
-    """A spread's credit: of two months of one product, at most what the cheaper holds. Raises
-    PARAMETER_RANGE, CREDITS_FULL."""
-    if not instrument.legs or not c.key_lo:
+    """A spread's credit: of two months of one product, at most what the cheaper holds; or as it
+    was. Raises PARAMETER_RANGE, CREDITS_FULL."""
+    if not instrument.legs or c.key_lo in (0, instrument.credit):
         return
     legs = [m.instruments[number] for number, _ in instrument.legs]
     if (

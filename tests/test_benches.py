@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 
 from benches import (
     access,
+    auction,
     batches,
     contracts,
     core,
     end_of_day,
+    features,
     feed,
+    instructions,
     journal,
     ledger,
     path,
@@ -25,7 +29,23 @@ from benches.core import Subject, floor_table, flow_rows, given_subjects, own_su
 from benches.memory import measure
 from benches.rows import Row, publish, row
 from benches.workloads import workload
+from exchange.engine import Engine
+from exchange.messages import COMMAND_BYTES, EVENT, EventKind
+from exchange.sim.flow import START_NS, prepare
 
+# An event that tells that a feature was used, once for each use.
+SHOWN = {
+    "stop": EventKind.ORDER_WAITING,
+    "stop_limit": EventKind.ORDER_WAITING,
+    "elected": EventKind.ORDER_ELECTED,
+    "refill": EventKind.ORDER_REFILLED,
+    "self_trade": EventKind.ORDER_CANCELLED,
+    "group": EventKind.ORDER_CANCELLED,
+    "mass_cancel": EventKind.MASS_CANCELLED,
+    "mass_quote": EventKind.QUOTED,
+    "spread_trade": EventKind.LEG_TRADE,
+    "auction": EventKind.TRADE,
+}
 FIELDS = ["name", "value", "unit", "ratio", "ratio_to"]
 RIVAL = """#!{python}
 import asyncio
@@ -194,3 +214,41 @@ def test_feed_times_every_channel() -> None:
         f"feed.{way}" for way in ("bare", "all", *feed.CHANNELS)
     ]  # fmt: skip
     assert rows[0].ratio is None and all(one.ratio for one in rows[1:])
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_feature_is_used_as_often_as_it_is_said_to_be(name: str) -> None:
+    built = features.FEATURES[name].build()
+    engine, sequence, shown = Engine(), 1, 0
+    for batch in (*built.ready, *built.counted):
+        if batch is built.counted[0]:
+            shown = 0
+        events = engine.apply(batch, sequence, START_NS)
+        sequence += len(batch) // COMMAND_BYTES
+        shown += sum(event[2] == SHOWN[name] for event in EVENT.iter_unpack(events))
+    assert shown >= built.uses > 500
+
+
+def test_features_bring_what_they_are_compared_with() -> None:
+    assert features.wanted(["market_to_limit"]) == ["plain", "take", "market", "market_to_limit"]
+    costs = [features.Cost("plain", 300.0, 300.0), features.Cost("curve", 310.0, 10.0)]
+    rows = list(features.rows(costs))
+    assert [(one.ratio, one.ratio_to) for one in rows] == [(None, None), (1.033, "features.plain")]
+    assert features.table(costs).splitlines()[-1].endswith("| a command of the flow | +10 |")
+
+
+def test_instructions_are_counted_without_what_comes_before() -> None:
+    if shutil.which("valgrind") is None:
+        pytest.skip("valgrind is not installed")
+    drawn = workload("single", 200)
+    flow = prepare(drawn.raw, drawn.prefill)
+    found = instructions.count(flow.setup + flow.prefix, flow.timed)
+    assert 100 < found.instructions / 200 < 2_000
+    assert (found.first_misses, found.last_misses) == (0, 0)
+
+
+def test_an_auction_trades_and_is_timed_against_a_sort() -> None:
+    orders, prices = auction.crossed(500, spread=20.0)
+    traded, sort, trades = auction.uncrossed(orders, prices)
+    assert traded > 0 < sort
+    assert trades > 100

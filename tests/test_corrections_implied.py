@@ -31,7 +31,7 @@ FAR = "H100F27"
 TOLD = (EventKind.LEG_STATED, EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED)
 
 
-async def enter(m: Market, account: int, side: Side, number: int, ticks: int) -> list[Event]:
+async def enter(m: Market, account: int, side: Side, number: int, ticks: int) -> tuple[Event, ...]:
     command = Command(
         kind=CommandKind.ENTER, account=account, side=side, price=ticks, quantity=5,
         instrument=number, key_lo=m.desk.sequence + 1,

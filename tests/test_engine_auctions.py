@@ -1,5 +1,7 @@
 """Auctions by the rules of docs/reference/engine.md, on the engine and on the oracle."""
 
+from random import Random
+
 import pytest
 from differences import Machine
 from generator import pack
@@ -285,3 +287,32 @@ def test_good_for_auction_ends_where_nothing_else_was_collected(
     (gone,) = told(floor.move(TradingState.CONTINUOUS), EventKind.ORDER_CANCELLED)
     assert (gone.reason, gone.quantity) == (CancelReason.AUCTION_ENDED, 5)
     assert floor.machine.book(0) == ([], [])
+
+
+def test_many_accounts_buy_and_sell_in_one_auction() -> None:
+    """More than the pass has room for at first, on both sides of most; and some meet themselves."""
+    floors = [Floor(Oracle()), Floor(Engine())]
+    draw = Random(20261121)
+    accounts = range(5, 405)
+    for floor in floors:
+        for account in accounts:
+            floor.do(
+                pack(CommandKind.OPEN_ACCOUNT, account=account, instrument=account % 50,
+                     session=account // 2, quantity=1000, target_hi=1),
+                pack(CommandKind.DEPOSIT, account=account, price=1 << 40),
+            )  # fmt: skip
+        floor.do(pack(CommandKind.SET_RISK, price=10, quantity=1 << 30, session=1 << 20,
+                      target_lo=2, target_hi=3))  # fmt: skip
+    for account in (*accounts, *accounts):
+        for side in (BUY, SELL):
+            price, lots = draw.randint(96, 104), draw.randint(1, 9)
+            for floor in floors:
+                floor.enter(account, side, price, lots)
+    slow, fast = (floor.move(TradingState.CONTINUOUS) for floor in floors)
+    assert fast == slow
+    assert len(told(fast, EventKind.TRADE)) > 600
+    assert told(fast, EventKind.ORDER_CANCELLED)
+    oracle, engine = (floor.machine for floor in floors)
+    for account in accounts:
+        assert oracle.position(account, 0).items() <= engine.position(account, 0).items()
+        assert oracle.account(account).items() <= engine.account(account).items()

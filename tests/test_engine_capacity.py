@@ -32,6 +32,22 @@ STAMP = 1_000_000_000_000
 ORDERS, BOOK_ORDERS = int(Limit.ORDERS), int(Limit.BOOK_ORDERS)
 
 
+# Neighbours in the order of rejects of which the second is one of these: asked for here, the others
+# in test_precedence_pairs.py.
+PAIRS = {
+    ("enter", Reason.MEMBER_MARGIN, Reason.BOOK_FULL),
+    ("enter", Reason.BOOK_FULL, Reason.ORDERS_FULL),
+    ("enter", Reason.ORDERS_FULL, Reason.POSITIONS_FULL),
+    ("enter", Reason.POSITIONS_FULL, Reason.ICEBERGS_FULL),
+    ("replace", Reason.MEMBER_MARGIN, Reason.ORDERS_FULL),
+    ("mass cancel", Reason.UNKNOWN_INSTRUMENT, Reason.ORDERS_FULL),
+    ("quote", Reason.MEMBER_MARGIN, Reason.BOOK_FULL),
+    ("quote", Reason.BOOK_FULL, Reason.ORDERS_FULL),
+    ("quote", Reason.ORDERS_FULL, Reason.POSITIONS_FULL),
+    ("protect", Reason.PARAMETER_RANGE, Reason.PROTECTIONS_FULL),
+}
+
+
 class Bulk:
     """A machine that is fed many commands at once and tells the rejects among their answers."""
 
@@ -77,12 +93,37 @@ def trading(numbers: Iterable[int]) -> list[bytes]:
     return out
 
 
+def assert_money_comes_first(bulk: Bulk) -> None:
+    """Account 1 without money is told so, and what its member lacks, before it is told of the book
+    or of slots."""
+    dear = {"account": 1, "price": 10, "quantity": 1, "key_lo": 1}
+    named = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": 7}
+    asked = [
+        (pack(CommandKind.ENTER, instrument=1, **dear), Reason.BOOK_FULL),
+        (pack(CommandKind.MASS_QUOTE, instrument=1, **dear), Reason.BOOK_FULL),
+        (pack(CommandKind.REPLACE, **dear, **named), Reason.ORDERS_FULL),
+    ]
+    assert bulk.do(pack(CommandKind.FEE, account=2, price=9)) == []
+    expected = [Reason.MARGIN] * len(asked)
+    assert [bulk.do(wish)[0][0] for wish, _ in asked] == expected
+    assert bulk.do(pack(CommandKind.DEPOSIT, account=1, price=5)) == []
+    expected = [Reason.MEMBER_MARGIN] * len(asked)
+    assert [bulk.do(wish)[0][0] for wish, _ in asked] == expected
+    assert bulk.do(pack(CommandKind.DEPOSIT, account=2, price=9)) == []
+    assert [bulk.do(wish)[0][0] for wish, _ in asked] == [reason for _, reason in asked]
+
+
 def test_orders_and_a_book() -> None:
     """One instrument is full at a million orders, the market at the slots of its slab."""
     bulk = Bulk(Engine())
     assert bulk.do(*trading(range(3))) == []
+    poor = [
+        pack(CommandKind.OPEN_ACCOUNT, account=n, instrument=1, quantity=9, target_hi=1)
+        for n in (1, 2)
+    ]
+    own = {"account": 1, "price": 3, "quantity": 1}
     deposit = pack(CommandKind.DEPOSIT, price=1 << 40)
-    assert bulk.do(deposit) == []
+    assert bulk.do(*poor, deposit, pack(CommandKind.ENTER, instrument=2, key_lo=7, **own)) == []
     full = 0
     for instrument in range(2):
         keys = np.arange(BOOK_ORDERS, dtype="u8") + 1 + full
@@ -93,17 +134,20 @@ def test_orders_and_a_book() -> None:
             CommandKind.ENTER, instrument=instrument, price=3, quantity=1, key_lo=1 << 40
         )
         assert bulk.do(one_more) == [(Reason.BOOK_FULL, BOOK_ORDERS, BOOK_ORDERS)]
-    rest = ORDERS - 1 - full  # slot 0 is no order
+    rest = ORDERS - 2 - full  # slot 0 is no order
     keys = np.arange(rest, dtype="u8") + 1 + full
     fields = {"instrument": 2, "price": 3, "quantity": 1, "key_lo": keys}
     assert bulk.many(CommandKind.ENTER, rest, **fields) == []
     before = bulk.machine.state_bytes(buckets=False)
-    last = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": ORDERS - 1}
+    last = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": full + rest}
+    quote = {"price": 3, "quantity": 1, "key_lo": 1 << 40}
     wishes = [
         pack(CommandKind.ENTER, instrument=2, price=3, quantity=1, key_lo=1 << 40),
         pack(CommandKind.CANCEL, key_lo=1 << 40, **last),
         pack(CommandKind.REDUCE, key_lo=1 << 40, quantity=1, **last),
         pack(CommandKind.REPLACE, key_lo=1 << 40, quantity=1, price=4, **last),
+        pack(CommandKind.MASS_CANCEL, key_lo=1 << 40, side=2),
+        pack(CommandKind.MASS_QUOTE, instrument=2, **quote),
         pack(CommandKind.DEPOSIT, key_lo=1 << 40, price=1),
         pack(CommandKind.WITHDRAW, key_lo=1 << 40, price=1),
         pack(CommandKind.FEE, key_lo=1 << 40, price=1),
@@ -111,19 +155,15 @@ def test_orders_and_a_book() -> None:
     ]
     for wish in wishes:
         assert bulk.do(wish) == [(Reason.ORDERS_FULL, ORDERS, ORDERS)]
+    # what comes before it in the order of rejects
     full_book = pack(CommandKind.ENTER, instrument=1, price=3, quantity=1, key_lo=1 << 40)
-    assert bulk.do(full_book) == [(Reason.BOOK_FULL, BOOK_ORDERS, BOOK_ORDERS)]  # that one first
+    assert bulk.do(full_book) == [(Reason.BOOK_FULL, BOOK_ORDERS, BOOK_ORDERS)]
+    full_book = pack(CommandKind.MASS_QUOTE, instrument=1, **quote)
+    assert bulk.do(full_book) == [(Reason.BOOK_FULL, BOOK_ORDERS, BOOK_ORDERS)]
+    unknown = pack(CommandKind.MASS_CANCEL, key_lo=1 << 40, side=2, tif=1, instrument=9)
+    assert bulk.do(unknown) == [(Reason.UNKNOWN_INSTRUMENT, 3, 9)]
     assert bulk.machine.state_bytes(buckets=False) == before
-    # an account without money is told so before it is told of the book
-    poor = pack(CommandKind.OPEN_ACCOUNT, account=1, instrument=1, quantity=1, target_hi=1)
-    poor += pack(CommandKind.OPEN_ACCOUNT, account=2, instrument=1, quantity=1, target_hi=1)
-    assert bulk.do(poor, pack(CommandKind.FEE, account=2, price=9)) == []
-    dear = pack(CommandKind.ENTER, account=1, instrument=1, price=10, quantity=1, key_lo=1)
-    assert bulk.do(dear)[0][0] == Reason.MARGIN
-    assert (
-        bulk.do(pack(CommandKind.DEPOSIT, account=1, price=5), dear)[0][0] == Reason.MEMBER_MARGIN
-    )
-    assert bulk.do(pack(CommandKind.DEPOSIT, account=2, price=9), dear)[0][0] == Reason.BOOK_FULL
+    assert_money_comes_first(bulk)
     # without a request id a cancel needs no slot; the newest order's id is still in the window
     assert bulk.do(pack(CommandKind.CANCEL, **last)) == []
     first = {**last, "target_lo": 1}  # it has left the window: its slot is free at once
@@ -161,6 +201,43 @@ def test_positions() -> None:
     for account, reason in ((accounts - 1, Reason.POSITIONS_FULL), (0, Reason.ICEBERGS_FULL)):
         wish = pack(CommandKind.ENTER, account=account, key_lo=1 << 42, **last)
         assert bulk.do(wish)[0][0] == reason
+    # with every slot taken as well, slots are named first
+    left, book = ORDERS - bulk.machine.counts()["slots"] - 1, BOOK_ORDERS // 2
+    for instrument in (0, 1, 2):
+        count = min(left, book)
+        keys = np.arange(count, dtype="u8") + (1 << 43) + instrument * BOOK_ORDERS
+        fields = {"instrument": instrument, "price": 3, "quantity": 1, "key_lo": keys}
+        assert bulk.many(CommandKind.ENTER, count, **fields) == []
+        left -= count
+    unheld = {"account": accounts - 1, "instrument": instruments - 1, "price": 3, "quantity": 1}
+    unheld["key_lo"] = 1 << 42
+    both = [pack(kind, **unheld) for kind in (CommandKind.ENTER, CommandKind.MASS_QUOTE)]
+    assert [bulk.do(wish)[0][0] for wish in both] == [Reason.ORDERS_FULL] * 2
+    for key in range(3):  # those whose ids have left the window: an order, a quote, its receipt
+        gone = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": (1 << 43) + key}
+        assert bulk.do(pack(CommandKind.CANCEL, **gone)) == []
+    assert [bulk.do(wish)[0][0] for wish in both] == [Reason.POSITIONS_FULL] * 2
+    bulk.machine.check()
+
+
+@pytest.mark.parametrize("machine", [Oracle, Engine])
+def test_protections(machine: type[Machine]) -> None:
+    """One a product and account; what is out of range is told first, and one that is there may be
+    changed."""
+    bulk, most, each = Bulk(machine()), int(Limit.PROTECTIONS), 256
+    numbers = np.arange(1, each, dtype="u4")
+    opening = {"account": numbers, "quantity": 1, "target_hi": 1}
+    assert bulk.many(CommandKind.OPEN_ACCOUNT, each - 1, **opening) == []
+    fields = {"quantity": 1, "target_lo": 1}
+    places = np.arange(most - 1, dtype="u4")  # 0 stands for none
+    drawn = {"account": places // each, "instrument": places % each, **fields}
+    assert bulk.many(CommandKind.SET_PROTECTION, most - 1, **drawn) == []
+    one_more = {"account": 0, "instrument": each, **fields}
+    refused = bulk.do(pack(CommandKind.SET_PROTECTION, **{**one_more, "target_lo": 0}))
+    assert refused[0][0] == Reason.PARAMETER_RANGE
+    full = bulk.do(pack(CommandKind.SET_PROTECTION, **one_more))
+    assert full == [(Reason.PROTECTIONS_FULL, most, most)]
+    assert bulk.do(pack(CommandKind.SET_PROTECTION, **{**one_more, "instrument": 0})) == []
     bulk.machine.check()
 
 

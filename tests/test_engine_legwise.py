@@ -1,6 +1,7 @@
 """Trades with an implied price busted and adjusted leg by leg, on engine and oracle."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from differences import Machine
@@ -64,7 +65,7 @@ CASES: list[Case] = [
 cases = pytest.mark.parametrize("case", CASES, ids=[case[0].__name__ for case in CASES])
 
 
-def traded(case: Case, machine: type[Machine]) -> tuple[Desk, list[object], list[Event]]:
+def traded(case: Case, machine: type[Machine]) -> tuple[Desk, list[list[Any]], list[Event]]:
     """The market, its figures before the trade, and the events of the trade."""
     desk = case[0](machine)
     before = figures(desk)

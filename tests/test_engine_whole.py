@@ -1,5 +1,7 @@
 """Trades of combinations taken back or adjusted whole, on engine and oracle: legs and residual."""
 
+from typing import Any
+
 import pytest
 from differences import Machine
 from generator import pack
@@ -48,7 +50,7 @@ def whole(events: list[Event], kind: CommandKind = CommandKind.BUST, **more: int
     return pack(kind, **{**fields, **more})
 
 
-def figures(desk: Desk) -> list[object]:
+def figures(desk: Desk) -> list[list[Any]]:
     """Cash and positions of everybody, the house included."""
     positions = [desk.machine.position(n, leg) for n in range(1, 5) for leg in range(3)]
     return [

@@ -104,6 +104,25 @@ class MarginMarket(TestMarket):
             texts=[(0, f'{{"code": "{one.code}"}}')],
         )  # fmt: skip
 
+    def credit_spreads(self, listed: Sequence[Listed], terms: MarginParameters) -> None:
+        """Give H100's calendar spreads the largest credits under which the bound is stated."""
+        months = [one for one in listed if symbol.parse_outright(one.code).root == "H100"]
+        lots = [lot_rates(terms, one.code, one.multiplier, one.mark, DAY) for one in months]
+        charge = max(lot.spread for lot in lots)
+        pairs = [(near, far) for near in range(len(months)) for far in range(near + 1, len(months))]
+        for number, (near, far) in enumerate(pairs, len(listed)):
+            legs = months[near], months[far]
+            spared = min(lots[near].scan_whole, lots[far].scan_whole) - charge
+            self.apply(
+                Command(
+                    kind=CommandKind.LIST_COMBINATION, instrument=number, quantity=0xF1,
+                    key_lo=legs[0].number | legs[1].number << 16, target_lo=signed(-500),
+                    target_hi=500,
+                ),
+                Command(kind=CommandKind.SET_RISK, instrument=number, key_lo=max(0, spared)),
+                texts=[(0, f'{{"code": "{legs[0].code}-{legs[1].code}"}}')],
+            )  # fmt: skip
+
     def adopt(self, terms: MarginParameters, account: int = HOUSE_ACCOUNT) -> None:
         """The record of a version, whatever clearing makes of it."""
         command = Command(kind=CommandKind.RECORD, account=account, key_lo=self.key())
@@ -391,6 +410,8 @@ def test_a_requirement_passes_the_hold_by_no_more_than_is_stated(
     market = MarginMarket()
     listed = market.open(terms, draw.choice((10**12, 10**14)))
     market.adopt(terms)
+    if draw.random() < 0.7:
+        market.credit_spreads(listed, terms)
     play(market, listed, draw)
     held: dict[tuple[int, str], int] = defaultdict(int)  # by the engine, account and product
     lots: dict[tuple[int, str], list[int]] = defaultdict(lambda: [0, 0])
@@ -400,6 +421,7 @@ def test_a_requirement_passes_the_hold_by_no_more_than_is_stated(
             key = account, symbol.parse_outright(one.code).root
             held[key] += position["hold"]
             lots[key][position["net"] < 0] += abs(position["net"])
+        held[account, "H100"] -= market.engine.account(account)["credit"]
     for one in listed:  # anywhere inside the limits of the day
         reach = one.mark * LIMIT_PERCENT // 100
         market.apply(market.settle(one.number, one.mark + draw.choice((-1, 0, 1)) * reach))

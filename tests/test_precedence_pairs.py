@@ -40,6 +40,7 @@ from reject_market import (
     set_state,
     withdraw,
 )
+from test_engine_capacity import PAIRS as FULL_PAIRS
 from test_engine_combinations import combine
 
 from exchange.engine import Engine
@@ -439,6 +440,7 @@ def test_no_pair_is_left_out() -> None:
     assert len(PAIRS) == len(wanted()) + sum(
         (name, one[0], two[0]) in APART or two[0] in FULL for name, one, two in PAIRS
     )
+    assert {(name, one[0], two[0]) for name, one, two in PAIRS if two[0] in FULL} == FULL_PAIRS
     assert len(wanted()) > 100
 
 

@@ -10,53 +10,70 @@ both sides whoever they belong to, and what it leaves is not crossed.
 from libc.stdlib cimport calloc, free
 
 from exchange.engine.book cimport (
-    append, next_best, occupied_above, occupied_below, occupy, price_of, reaches, rest, slot_of,
-    take_out, unlink, vacate,
+    append, occupied_above, occupied_below, occupy, rest, slot_of, unlink, vacate,
 )
 from exchange.engine.call cimport Found, find_price
 from exchange.engine.extras cimport hide, stops_of
 from exchange.engine.guards cimport rests
-from exchange.engine.groups cimport part
-from exchange.engine.ids cimport retire
 from exchange.engine.ladder cimport build_ladder
-from exchange.engine.lifecycle cimport cancel_for, reject, shrink, withdraw, work_aside, pick
-from exchange.engine.protection cimport count_quote
-from exchange.engine.risk cimport adverse_per_lot, charge, execute, rehold
+from exchange.engine.lifecycle cimport cancel_for, reject, withdraw, work_aside
+from exchange.engine.pairing cimport pair_off
+from exchange.engine.risk cimport adverse_per_lot, rehold
 from exchange.engine.state cimport (
-    AT_MARKET, Auction, COLLECTED, Command, Event, FILLED, Instrument, Level, Market, NO_ASK,
-    NO_BID, Order, Position, UNPRICED, WATCH_AUCTION, WATCH_STOPS, WORKING, account_of, auction_of,
-    blank, collects, emit, ensure, event_of, i32, i64, is_featured, is_live, lots_of, order_id_of,
-    prefetch, set_order_state, side_of, tif_stp_of, u32, u64, u8, unlikely, what,
+    AT_MARKET, Auction, COLLECTED, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID,
+    Order, Position, UNPRICED, WATCH_AUCTION, WATCH_STOPS, WORKING, auction_of, blank, collects,
+    emit, ensure, event_of, i32, i64, is_featured, lots_of, order_id_of, prefetch,
+    set_order_state, side_of, tif_stp_of, u32, u8, what,
 )
 from exchange.engine.stops cimport elect, say_elected
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
     REPRICED = 2  # reason of ORDER_REPLACED: by an auction
-    NO_LEVEL = -2  # the queue of market orders
+    LANES = 8  # levels whose orders are followed at a time
 
 
 # --- collecting
 
-cdef void move_level(Market* m, Instrument* source, Instrument* target, i32 at,
-                     u8 state) noexcept nogil:
-    """A level of sells goes to the other ladder as it is."""
-    cdef u32 slot = source.levels[at].head
-    while slot:
-        set_order_state(&m.orders[slot], state)
-        slot = m.orders[slot].next
-    target.levels[at] = source.levels[at]
-    source.levels[at] = Level(0, 0, 0)
-    vacate(source, at)
-    occupy(target, at)
+cdef void set_states(Market* m, Instrument* ladder, u8 state) noexcept nogil:
+    """Of all sells of a ladder. Orders lie anywhere in memory and each names the next, so several
+    levels are followed at a time."""
+    cdef u32[LANES] lanes
+    cdef u32 count = 0
+    cdef u32 i
+    cdef i32 at = ladder.best[1]
+    cdef Order* o
+    while at != NO_ASK and count < LANES:
+        lanes[count] = ladder.levels[at].head
+        count += 1
+        at = occupied_above(ladder, at)
+    while count:
+        i = 0
+        while i < count:
+            o = &m.orders[lanes[i]]
+            set_order_state(o, state)
+            lanes[i] = o.next
+            if lanes[i] == 0 and at != NO_ASK:
+                lanes[i] = ladder.levels[at].head
+                at = occupied_above(ladder, at)
+            elif lanes[i] == 0:
+                count -= 1
+                lanes[i] = lanes[count]
+            prefetch(&m.orders[lanes[i]])
+            i += 1
 
 
 cdef void move_sells(Market* m, Instrument* source, Instrument* target, u8 state) noexcept nogil:
+    """The sells' levels go to the other ladder as they are."""
     cdef i32 at = source.best[1]
+    set_states(m, source, state)
     target.best[1] = at
     source.best[1] = NO_ASK
     while at != NO_ASK:
-        move_level(m, source, target, at, state)
+        target.levels[at] = source.levels[at]
+        source.levels[at] = Level(0, 0, 0)
+        vacate(source, at)
+        occupy(target, at)
         at = occupied_above(source, at)
 
 
@@ -127,216 +144,6 @@ cdef void cancel_unpriced(Market* m, Instrument* book) noexcept nogil:
             if m.orders[slot].price != far[side]:
                 cancel_for(m, slot, CANCEL_REASON_LIMITS_MOVED)
             slot = following
-
-
-# --- the pass
-
-cdef struct Party:  # one side of the pass: the order in hand and where it stands
-    Instrument* ladder
-    Level* queue
-    Order* order  # NULL: nobody is left who may trade
-    Position* position
-    i64 price  # of its level
-    i32 at, limit  # slot of its level; the last slot that may trade
-    u32 slot
-    i64 lots, value, fees  # of the order in hand, not booked yet
-    u64 taken  # lots that its level showed and that were traded
-    u8 side
-
-
-cdef void tell_level(Market* m, Instrument* book, Party* t) noexcept nogil:
-    """LEVEL_TAKEN: what trades took off the level that is left now."""
-    cdef Event* e
-    if t.taken == 0:
-        return
-    e = blank(m, EVENT_KIND_LEVEL_TAKEN, t.side << 1, 0, <u32>(book - m.instruments), 0)
-    e.price = t.price
-    e.a = t.taken
-    t.taken = 0
-
-
-cdef void take_hand(Market* m, Party* t) noexcept nogil:
-    """The first order of the party's queue is next."""
-    t.slot = t.queue.head
-    t.order = &m.orders[t.slot]
-    t.position = &m.positions[t.order.position]
-    prefetch(&m.orders[t.order.next])
-    t.lots = 0
-    t.value = 0
-    t.fees = 0
-
-
-cdef void enter_level(Market* m, Instrument* book, Party* t, i32 at) noexcept nogil:
-    """Go on with the best level of the ladder, if it may trade."""
-    t.at = at
-    if not reaches(t.side, at, t.limit):
-        t.order = NULL
-        return
-    t.queue = &t.ladder.levels[at]
-    t.price = price_of(book, at)
-    take_hand(m, t)
-
-
-cdef void start(Market* m, Instrument* book, Party* t, u8 side, i32 limit) noexcept nogil:
-    cdef Auction* a = auction_of(m, book)
-    t.side = side
-    t.ladder = &a.asks if side else book
-    t.limit = limit
-    t.taken = 0
-    if a.market[side].head == 0:
-        enter_level(m, book, t, t.ladder.best[side])
-        return
-    t.at = NO_LEVEL
-    t.queue = &a.market[side]
-    t.price = book.low if side else book.high
-    take_hand(m, t)
-
-
-cdef void put_away(Market* m, Instrument* book, Party* t) noexcept nogil:
-    """Book what the order in hand traded."""
-    cdef Position* p = t.position
-    if t.lots == 0:
-        return
-    p.exposure[t.side] -= t.lots  # they worked; `execute` adds them to net
-    if p.adverse:
-        p.adverse -= t.lots * adverse_per_lot(book, t.side, t.order.price)
-    execute(m, book, p, t.side, t.lots, t.value, t.fees)
-
-
-cdef void go_on(Market* m, Instrument* book, Party* t) noexcept nogil:
-    """The order in hand has left its queue: take up the next one."""
-    if t.queue.head:
-        take_hand(m, t)
-        return
-    tell_level(m, book, t)
-    enter_level(m, book, t, t.ladder.best[t.side])
-
-
-cdef void fill(Market* m, Instrument* book, Party* t) noexcept nogil:
-    """The order in hand has traded whole: it leaves, and the next one is taken up."""
-    cdef u32 following = t.order.next
-    put_away(m, book, t)
-    t.queue.head = following
-    if following:
-        m.orders[following].prev = 0
-    else:
-        t.queue.tail = 0
-        if t.at != NO_LEVEL:
-            vacate(t.ladder, t.at)
-            next_best(t.ladder, t.side, t.at)
-    t.position.owner.open_orders -= 1
-    book.working_orders -= 1
-    retire(m, t.slot, FILLED)
-    go_on(m, book, t)
-
-
-cdef bint lose(Market* m, Instrument* book, Party* t, u32 lots) noexcept nogil:
-    """An order that met one of its own group loses lots without trading; whether it is gone."""
-    if lots < lots_of(m, t.slot):
-        shrink(m, t.slot, lots, CANCEL_REASON_SELF_TRADE)
-        return False
-    put_away(m, book, t)
-    cancel_for(m, t.slot, CANCEL_REASON_SELF_TRADE)
-    return True
-
-
-cdef void take_special(Market* m, u32 slot, u32 lots) noexcept nogil:
-    """A special order has traded: the other of its group is cancelled after the pass."""
-    cdef u32 other = part(m, slot)
-    if other:
-        pick(m, other)
-    if m.extras[slot].features & ORDER_FEATURE_QUOTE:
-        count_quote(m, slot, lots)
-
-
-cdef void cancel_parted(Market* m) noexcept nogil:
-    """What traded in the same pass is left alone if nothing of it is left."""
-    cdef u32 i
-    for i in range(m.picked_count):
-        if is_live(&m.orders[m.picked[i]]):
-            cancel_for(m, m.picked[i], CANCEL_REASON_GROUP)
-
-
-cdef inline void take(Market* m, Party* t, u32 lots, i64 value, i64 fee) noexcept nogil:
-    """A trade takes lots off the order in hand, first those that nobody sees."""
-    cdef u32 shown = lots
-    cdef u32 hidden
-    t.order.executed += lots
-    t.lots += lots
-    t.value += value
-    t.fees += fee
-    if unlikely(is_featured(t.order)):
-        hidden = m.extras[t.slot].hidden
-        hidden = hidden if hidden < lots else lots
-        m.extras[t.slot].hidden -= hidden
-        shown -= hidden
-        take_special(m, t.slot, lots)
-    t.order.leaves -= shown
-    t.queue.quantity -= shown
-    t.taken += shown
-
-
-cdef void trade(Market* m, Instrument* book, Party* buy, Party* sell, i64 price,
-                u32 lots) noexcept nogil:
-    """One match at the auction's price. Nobody is incoming: each side pays half of what a maker
-    and a taker pay, an odd micro-dollar the buyer."""
-    cdef i64 value = lots * (price * book.tick_value)
-    cdef i64 fees = lots * (book.maker_fee + book.taker_fee)
-    cdef i64 sell_fee = fees / 2
-    cdef Event* e = emit(m, what(EVENT_KIND_TRADE, EVENT_FLAG_AUCTION, 0), buy.position.who)
-    take(m, buy, lots, value, fees - sell_fee)
-    take(m, sell, lots, value, sell_fee)
-    e.order_id = order_id_of(m, buy.slot)
-    e.price = price
-    e.quantity = lots
-    e.leaves = lots_of(m, buy.slot)
-    e.key_lo = order_id_of(m, sell.slot)
-    e.key_hi = <u64>lots_of(m, sell.slot) << 32 | account_of(sell.position)
-    e.a = sell_fee - fees
-    e.b = -sell_fee
-
-
-cdef void meet_own(Market* m, Instrument* book, Party* buy, Party* sell, u32 lots) noexcept nogil:
-    """Two orders of one group lose the lots that they would have traded."""
-    cdef bint bought = lose(m, book, buy, lots)
-    cdef bint sold = lose(m, book, sell, lots)
-    if bought:
-        go_on(m, book, buy)
-    if sold:
-        go_on(m, book, sell)
-
-
-cdef void pair_off(Market* m, Instrument* book, i64 price) noexcept nogil:
-    """Buyers and sellers in their order, until one side has no more."""
-    cdef i32 limit = slot_of(book, price)
-    cdef Party buy, sell
-    cdef i64 house = 0
-    cdef u32 lots, offered
-    m.picked_count = 0
-    start(m, book, &buy, 0, limit)
-    start(m, book, &sell, 1, limit)
-    while buy.order != NULL and sell.order != NULL:
-        lots = lots_of(m, buy.slot)
-        offered = lots_of(m, sell.slot)
-        lots = lots if lots < offered else offered
-        if buy.position.owner.group == sell.position.owner.group:
-            meet_own(m, book, &buy, &sell, lots)
-            continue
-        trade(m, book, &buy, &sell, price, lots)
-        house += lots * (book.maker_fee + book.taker_fee)
-        if buy.order.leaves == 0:
-            fill(m, book, &buy)
-        if sell.order.leaves == 0:
-            fill(m, book, &sell)
-    if buy.order != NULL:
-        put_away(m, book, &buy)
-    if sell.order != NULL:
-        put_away(m, book, &sell)
-    tell_level(m, book, &buy)
-    tell_level(m, book, &sell)
-    if house:
-        charge(m, &m.accounts[0], 0, 0, house)
-    cancel_parted(m)
 
 
 # --- what is left

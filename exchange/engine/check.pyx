@@ -425,4 +425,6 @@ cdef int check_market(Market* m) except -1:
     for k in range(m.leg_change_count):
         ensure(m.leg_changes[k].sequence >= (m.leg_changes[k - 1].sequence if k else m.legs_known),
                "changes of legs are known in order", k)
+    ensure(m.stated.count == 0 or m.stated.count < m.composites[m.stated.combination].legs,
+           "a correction that was begun lacks a leg", m.stated.count)
     return 0

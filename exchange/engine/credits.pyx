@@ -137,7 +137,7 @@ cdef bint adopt_credits(Market* m) noexcept nogil:
     return True
 
 
-cdef void mark_orders(Market* m) noexcept nogil:
+cdef void flag_orders(Market* m) noexcept nogil:
     """Orders in legs of spreads with a credit leave the plain way, those of others return to it.
     A FEATURED one was never on it."""
     cdef Instrument* book
@@ -167,7 +167,7 @@ cdef void change_credit(Market* m, u32 combination, i64 credit) noexcept nogil:
     cdef u32 i
     made.credit = credit
     arrange(m)
-    mark_orders(m)
+    flag_orders(m)
     for i in range(m.account_top):
         if holds_leg(m, &m.accounts[i], made):
             recredit(m, &m.accounts[i])
@@ -175,12 +175,12 @@ cdef void change_credit(Market* m, u32 combination, i64 credit) noexcept nogil:
 
 cdef bint refuse_credit(Market* m, Command* c) noexcept nogil:
     """PARAMETER_RANGE, CREDITS_FULL: of two months of one product alone, and at most what the
-    cheaper of them holds."""
+    cheaper of them holds. One that stays as it is may be more: rates have moved."""
     cdef Composite* made = &m.composites[c.instrument]
     cdef Instrument* one = &m.instruments[made.leg[0]]
     cdef Instrument* other = &m.instruments[made.leg[1]]
     cdef u32 others
-    if made.legs == 0 or c.key_lo == 0:
+    if made.legs == 0 or c.key_lo == 0 or c.key_lo == <u64>made.credit:
         return False
     if (made.legs != 2 or made.ratio[0] * made.ratio[1] != -1 or one.product != other.product
             or c.key_lo > <u64>one.rate or c.key_lo > <u64>other.rate):

@@ -36,9 +36,7 @@ cdef extern from *:
     u64 SOURCES "HOURBOOK_LAYOUT"
 
 cdef enum:
-    MEASURE = 0
-    SAVE = 1
-    LOAD = 2
+    MEASURE = 0, SAVE = 1, LOAD = 2
     HEADER_WORDS = 4
 
 cdef u64 MAGIC = <u64>0x314547414D494248  # HBIMAGE1
@@ -119,6 +117,7 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.picked = of.picked
     m.picked_capacity = of.picked_capacity
     m.picked_count = 0
+    m.due_of = of.due_of
     m.composites = of.composites
     m.combined = of.combined
     m.charged = of.charged
@@ -178,8 +177,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.session_free_tail >= m.session_top or m.timer_count > m.session_capacity
         or m.expiry_count > m.order_capacity or m.corrected_count > LIMIT_CORRECTIONS
         or m.leg_change_count > LIMIT_LEG_CHANGES or m.halt_count > m.instrument_count
-        or m.stated.count >= LIMIT_LEGS
-        or m.extra_count >= m.order_top
+        or m.stated.count >= LIMIT_LEGS or m.extra_count >= m.order_top
         or m.protection_top < 1 or m.protection_top > m.protection_capacity
         or m.protection_capacity != fresh.protection_capacity
         or m.timer_capacity != fresh.timer_capacity

@@ -353,6 +353,7 @@ cdef struct Market:
     u8 day_open, mode, killed
     u32* picked  # slots gathered for a mass cancel
     u32 picked_count, picked_capacity
+    u32* due_of  # by account and side, while an auction trades: see pairing.pyx; else 0
     i64 deposits  # net of withdrawals: the sum of all cash
     Safety* safety  # by instrument
     Losses* losses  # by account

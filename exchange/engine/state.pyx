@@ -64,6 +64,7 @@ cdef Market* market_new() except NULL:
     m.charged = <Charged*>reserve(m.position_capacity * sizeof(Charged))
     m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
     m.members_killed = <u8*>reserve(LIMIT_MEMBERS)
+    m.due_of = <u32*>reserve(2 * m.account_capacity * sizeof(u32))
     m.protection_heads = <u32*>reserve(m.account_capacity * sizeof(u32))
     m.protections = <Protection*>reserve(m.protection_capacity * sizeof(Protection))
     m.expiries = <Expiry*>reserve(m.order_capacity * sizeof(Expiry))
@@ -119,7 +120,7 @@ cdef void market_free(Market* m) noexcept:
                   <size_t>m.corrected, <size_t>m.leg_changes, <size_t>m.safety, <size_t>m.losses,
                   <size_t>m.accountable,
                   <size_t>m.stands, <size_t>m.members_killed, <size_t>m.protection_heads,
-                  <size_t>m.protections, <size_t>m.auctions):
+                  <size_t>m.protections, <size_t>m.auctions, <size_t>m.due_of):
         release_block(<void*><size_t>block)
     free(m.cells)
     free(m.picked)

@@ -107,6 +107,8 @@ class Blotter:
             EventKind.DAY_OPENED: self._open_day,
             EventKind.TRADE_BUSTED: self._correct,
             EventKind.TRADE_ADJUSTED: self._correct,
+            EventKind.LEG_BUSTED: self._correct,
+            EventKind.LEG_ADJUSTED: self._correct,
         }
 
     def read_back(self) -> None:
@@ -244,7 +246,8 @@ class Blotter:
 
     def _correct(self, row: Row, stamp: int, text: str | None) -> None:
         """A trade that was taken back, or got another price, is no longer shown as it was."""
-        match = str(row[7])
+        of_leg = row[2] in (EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED)
+        match = str(row[7] - (row[4] & 0xFF if of_leg else 0))  # that of the whole
         prints = self.prints[row[5]]
         for shown in [one for one in prints if one.trade.match_number == match]:
             prints.remove(shown)

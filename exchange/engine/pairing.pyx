@@ -1,0 +1,339 @@
+"""An auction's trades: one pass over the orders of both sides that may trade at its price.
+
+Each side has one order in hand. Orders lie anywhere in memory, so what comes next is fetched while
+the one in hand trades. Money is booked at the end, once for a side of a position, however many
+orders traded: what a cancel does to a hold in between is a difference, and adds to it.
+"""
+
+from libc.stdlib cimport free, malloc, realloc
+
+from exchange.engine.book cimport next_best, price_of, reaches, slot_of, vacate
+from exchange.engine.groups cimport part
+from exchange.engine.ids cimport free_slot, retire, tag_of
+from exchange.engine.lifecycle cimport cancel_for, pick, shrink
+from exchange.engine.protection cimport count_quote
+from exchange.engine.risk cimport adverse_per_lot, charge, execute
+from exchange.engine.state cimport (
+    AGED, Auction, Event, FILLED, Instrument, Level, Market, Order, Position, account_of,
+    auction_of, blank, emit, i32, i64, is_aged, is_featured, is_live, likely, lots_of, order_id_of,
+    pair, prefetch, set_order_state, u32, u64, u8, unlikely, what,
+)
+from exchange.engine.vocabulary cimport *
+
+cdef enum:
+    NO_LEVEL = -2  # the queue of market orders
+    DUES = 256  # room for so many at first
+
+
+cdef struct Due:  # what a side of a position has traded in the pass, not booked yet
+    Position* position
+    i64 lots, adverse, fees
+    u32 orders  # that have traded whole
+
+cdef struct Party:  # one side of the pass: the order in hand and where it stands
+    Instrument* ladder
+    Level* queue
+    Order* order  # NULL: nobody is left who may trade
+    u64 order_id
+    i64 price  # of its level
+    i32 at, limit  # slot of its level; the last slot that may trade
+    u32 slot, account, group, tag
+    u32 offered  # lots of the order in hand
+    u32 traded  # by it, not yet taken off it
+    u32 due  # of its position
+    i64 adverse  # of a lot of its level
+    u64 taken  # lots that its level showed and that were traded
+    u8 side
+
+cdef struct Pass:
+    Instrument* book
+    u32 number
+    i64 price
+    i64 value, fees  # of a lot
+    Due* dues  # the first stands for none
+    u32 due_count, due_room
+    Party[2] sides
+
+
+cdef void tell_level(Market* m, Pass* x, Party* t) noexcept nogil:
+    """LEVEL_TAKEN: what trades took off the level that is left now."""
+    cdef Event* e
+    if t.taken == 0:
+        return
+    e = blank(m, EVENT_KIND_LEVEL_TAKEN, t.side << 1, 0, x.number, 0)
+    e.price = t.price
+    e.a = t.taken
+    t.queue.quantity -= t.taken
+    t.taken = 0
+
+
+cdef u32 open_due(Market* m, Pass* x, Position* p, u8 side) noexcept nogil:
+    """The first order of a side of a position."""
+    cdef Due* grown = x.dues
+    cdef u32 room = x.due_room
+    if x.due_count == room:
+        room = 2 * room
+        grown = <Due*>realloc(x.dues, room * sizeof(Due))
+        if grown == NULL:
+            m.broken = 1
+            return 0
+        x.dues = grown
+        x.due_room = room
+    x.dues[x.due_count] = Due(p, 0, 0, 0, 0)
+    m.due_of[2 * account_of(p) + side] = x.due_count
+    x.due_count += 1
+    return x.due_count - 1
+
+
+cdef inline void take_hand(Market* m, Pass* x, Party* t) noexcept nogil:
+    """The first order of the party's queue is next. What comes after it is fetched from memory
+    meanwhile: orders lie anywhere, and so do the cells of their ids."""
+    cdef u32 slot = t.queue.head
+    cdef Order* o = &m.orders[slot]
+    cdef Position* p = &m.positions[o.position]
+    cdef u32 due
+    prefetch(&m.orders[m.orders[o.next].next])
+    t.account = account_of(p)
+    t.tag = tag_of(t.account, o.key_lo)
+    prefetch(&m.cells[t.tag >> m.cell_shift])
+    t.slot = slot
+    t.order = o
+    t.order_id = order_id_of(m, slot)
+    t.group = p.owner.group
+    t.offered = lots_of(m, slot)
+    t.traded = 0
+    due = m.due_of[2 * t.account + t.side]
+    t.due = due if likely(due != 0) else open_due(m, x, p, t.side)
+
+
+cdef void enter_queue(Market* m, Pass* x, Party* t, i32 at, Level* queue,
+                      i64 price) noexcept nogil:
+    """Go on with a queue whose orders are held at `price`."""
+    t.at = at
+    t.queue = queue
+    t.price = price
+    t.adverse = adverse_per_lot(x.book, t.side, price)
+    take_hand(m, x, t)
+
+
+cdef void enter_level(Market* m, Pass* x, Party* t, i32 at) noexcept nogil:
+    """Go on with the best level of the ladder, if it may trade."""
+    if not reaches(t.side, at, t.limit):
+        t.order = NULL
+        return
+    enter_queue(m, x, t, at, &t.ladder.levels[at], price_of(x.book, at))
+
+
+cdef void start(Market* m, Pass* x, u8 side) noexcept nogil:
+    cdef Auction* a = auction_of(m, x.book)
+    cdef Party* t = &x.sides[side]
+    cdef i64 far
+    t.side = side
+    t.ladder = &a.asks if side else x.book
+    t.limit = slot_of(x.book, x.price)
+    t.taken = 0
+    if a.market[side].head:
+        far = x.book.low if side else x.book.high
+        enter_queue(m, x, t, NO_LEVEL, &a.market[side], far)
+    else:
+        enter_level(m, x, t, t.ladder.best[side])
+
+
+cdef inline void put_away(Market* m, Pass* x, Party* t) noexcept nogil:
+    """Take what the order in hand traded off it: first what nobody sees."""
+    cdef Order* o = t.order
+    cdef Due* due = &x.dues[t.due]
+    cdef u32 shown = t.traded
+    cdef u32 hidden
+    if unlikely(is_featured(o)):
+        hidden = m.extras[t.slot].hidden
+        hidden = hidden if hidden < shown else shown
+        m.extras[t.slot].hidden -= hidden
+        shown -= hidden
+    o.executed += t.traded
+    o.leaves -= shown
+    t.taken += shown
+    due.lots += t.traded
+    due.adverse += t.traded * t.adverse
+    t.traded = 0
+
+
+cdef inline void end_filled(Market* m, u32 slot, u32 tag) noexcept nogil:
+    """`retire`, with less to ask of an order that is not special."""
+    cdef Order* o = &m.orders[slot]
+    if unlikely((o.traits >> 24) & ~AGED):
+        retire(m, slot, FILLED)
+        return
+    set_order_state(o, FILLED)
+    o.leaves = 0
+    o.prev = 0
+    o.next = 0
+    if is_aged(o):
+        free_slot(m, slot, tag)
+
+
+cdef inline void go_on(Market* m, Pass* x, Party* t) noexcept nogil:
+    """The order in hand has left its queue: take up the next one."""
+    if likely(t.queue.head != 0):
+        take_hand(m, x, t)
+        return
+    tell_level(m, x, t)
+    enter_level(m, x, t, t.ladder.best[t.side])
+
+
+cdef inline void fill(Market* m, Pass* x, Party* t) noexcept nogil:
+    """The order in hand has traded whole: it leaves, and the next one is taken up."""
+    cdef u32 following = t.order.next
+    put_away(m, x, t)
+    t.queue.head = following
+    if likely(following != 0):
+        m.orders[following].prev = 0
+    else:
+        t.queue.tail = 0
+        if t.at != NO_LEVEL:
+            vacate(t.ladder, t.at)
+            next_best(t.ladder, t.side, t.at)
+    x.dues[t.due].orders += 1
+    end_filled(m, t.slot, t.tag)
+    go_on(m, x, t)
+
+
+cdef bint lose(Market* m, Pass* x, Party* t, u32 lots) noexcept nogil:
+    """An order that met one of its own group loses lots without trading; whether it is gone."""
+    put_away(m, x, t)
+    t.offered -= lots
+    if t.offered:
+        shrink(m, t.slot, lots, CANCEL_REASON_SELF_TRADE)
+        return False
+    cancel_for(m, t.slot, CANCEL_REASON_SELF_TRADE)
+    return True
+
+
+cdef void meet_own(Market* m, Pass* x, u32 lots) noexcept nogil:
+    """Two orders of one group lose the lots that they would have traded."""
+    cdef bint bought = lose(m, x, &x.sides[0], lots)
+    cdef bint sold = lose(m, x, &x.sides[1], lots)
+    if bought:
+        go_on(m, x, &x.sides[0])
+    if sold:
+        go_on(m, x, &x.sides[1])
+
+
+cdef void take_special(Market* m, Party* t, u32 lots) noexcept nogil:
+    """A special order has traded: the other of its group is cancelled after the pass."""
+    cdef u32 other = part(m, t.slot)
+    if other:
+        pick(m, other)
+    if m.extras[t.slot].features & ORDER_FEATURE_QUOTE:
+        count_quote(m, t.slot, lots)
+
+
+cdef void cancel_parted(Market* m) noexcept nogil:
+    """What traded in the same pass is left alone if nothing of it is left."""
+    cdef u32 i
+    for i in range(m.picked_count):
+        if is_live(&m.orders[m.picked[i]]):
+            cancel_for(m, m.picked[i], CANCEL_REASON_GROUP)
+
+
+cdef inline void take(Market* m, Pass* x, Party* t, u32 lots, i64 fee) noexcept nogil:
+    """A trade takes lots off the order in hand."""
+    t.offered -= lots
+    t.traded += lots
+    x.dues[t.due].fees += fee
+    if unlikely(is_featured(t.order)):
+        take_special(m, t, lots)
+
+
+cdef inline void trade(Market* m, Pass* x, u32 lots) noexcept nogil:
+    """One match. Nobody is incoming: each side pays half of what a maker and a taker pay, an odd
+    micro-dollar the buyer."""
+    cdef Party* buy = &x.sides[0]
+    cdef Party* sell = &x.sides[1]
+    cdef i64 fees = lots * x.fees
+    cdef i64 sell_fee = fees / 2
+    cdef Event* e = emit(m, what(EVENT_KIND_TRADE, EVENT_FLAG_AUCTION, 0),
+                         pair(x.number, buy.account))
+    take(m, x, buy, lots, fees - sell_fee)
+    take(m, x, sell, lots, sell_fee)
+    e.order_id = buy.order_id
+    e.price = x.price
+    e.quantity = lots
+    e.leaves = buy.offered
+    e.key_lo = sell.order_id
+    e.key_hi = <u64>sell.offered << 32 | sell.account
+    e.a = sell_fee - fees
+    e.b = -sell_fee
+
+
+cdef void match_all(Market* m, Pass* x) noexcept nogil:
+    """Buyers and sellers in their order, until one side has no more."""
+    cdef Party* buy = &x.sides[0]
+    cdef Party* sell = &x.sides[1]
+    cdef u32 lots
+    cdef u32 done
+    start(m, x, 0)
+    start(m, x, 1)
+    while buy.order != NULL and sell.order != NULL:
+        lots = buy.offered if buy.offered < sell.offered else sell.offered
+        if unlikely(buy.group == sell.group):
+            meet_own(m, x, lots)
+            continue
+        trade(m, x, lots)
+        done = buy.offered != 0  # which side has no lots left cannot be foretold: no branch
+        fill(m, x, &x.sides[done])
+        if unlikely(done == 0 and sell.offered == 0):
+            fill(m, x, sell)
+    if buy.order != NULL:
+        put_away(m, x, buy)
+    if sell.order != NULL:
+        put_away(m, x, sell)
+    tell_level(m, x, buy)
+    tell_level(m, x, sell)
+
+
+cdef void book_dues(Market* m, Pass* x) noexcept nogil:
+    """The money of the pass: once for a side of a position, however many orders traded."""
+    cdef i64 bought = 0
+    cdef Due* due
+    cdef u32* due_of
+    cdef u32 i
+    cdef u8 side
+    for i in range(1, x.due_count):
+        due = &x.dues[i]
+        due_of = &m.due_of[2 * account_of(due.position)]
+        side = due_of[0] != i
+        due_of[side] = 0
+        if due.lots == 0:
+            continue
+        due.position.owner.open_orders -= due.orders
+        x.book.working_orders -= due.orders
+        due.position.exposure[side] -= due.lots  # they worked; `execute` adds them to net
+        due.position.adverse -= due.adverse
+        execute(m, x.book, due.position, side, due.lots, due.lots * x.value, due.fees)
+        if side == 0:
+            bought += due.lots
+    if bought * x.fees:
+        charge(m, &m.accounts[0], 0, 0, bought * x.fees)
+
+
+cdef void pair_off(Market* m, Instrument* book, i64 price) noexcept nogil:
+    """Trade all that may trade at the auction's price."""
+    cdef Pass x
+    x.book = book
+    x.number = <u32>(book - m.instruments)
+    x.price = price
+    x.value = price * book.tick_value
+    x.fees = book.maker_fee + book.taker_fee
+    x.due_count = 1
+    x.due_room = DUES
+    x.dues = <Due*>malloc(x.due_room * sizeof(Due))
+    if x.dues == NULL:
+        m.broken = 1
+        return
+    x.dues[0] = Due(NULL, 0, 0, 0, 0)
+    m.picked_count = 0
+    match_all(m, &x)
+    book_dues(m, &x)
+    free(x.dues)
+    cancel_parted(m)
