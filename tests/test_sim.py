@@ -43,7 +43,7 @@ CANARIES = {
     "early-release": (1, 10),
     "ignored-sync-failure": (15, 10),
     "skipped-report": (1, 10),
-    "doubled-deposit": (94, 10),
+    "doubled-deposit": (1, 10),
 }
 
 
