@@ -43,7 +43,7 @@ CANARIES = {
     "early-release": (1, 10),
     "ignored-sync-failure": (265, 10),
     "skipped-report": (1, 10),
-    "doubled-deposit": (73, 10),
+    "doubled-deposit": (1, 10),
 }
 
 

@@ -14,6 +14,7 @@ from exchange.sim.host import Host
 
 ASK_SECONDS: Final = 40.0
 AGAIN_SECONDS: Final = 0.5
+REPEATED: Final = 4  # of so many deposits one is asked for again though it was answered
 ACTS: Final = ("deposit", "checkpoint", "halt", "day")
 WEIGHTS: Final = (40, 30, 20, 10)
 SESSION_ACTS: Final = ("auction", "session", "breaker")
@@ -61,6 +62,8 @@ class Operator:
         while await self.insist(request) is None:  # refused: a mode or a state that passes
             await asyncio.sleep(AGAIN_SECONDS)
         self.deposited[account] = self.deposited.get(account, 0) + int(dollars)
+        if self._count % REPEATED == 0:  # as one whose answer was lost would be
+            await self.insist(request)
 
     async def work(self, stop: asyncio.Event, pause_mean: float) -> None:
         """Act until ``stop``; an act that was begun is finished."""
