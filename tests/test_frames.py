@@ -6,9 +6,10 @@ import random
 from pathlib import Path
 
 import pytest
-from bad_wire import TEXT, Wire, frame
+from bad_wire import CLOSE, TEXT, Wire, frame
 from sockets import running
 
+from exchange.gateway import server
 from exchange.gateway.frames import Masks
 
 
@@ -48,3 +49,20 @@ async def test_what_comes_with_the_handshake_is_looked_at_too(tmp_path: Path) ->
         assert b"101" in await good.shake(early=frame(TEXT, beat))
         assert b"heartbeat" in await asyncio.wait_for(good.reader.read(200), 5)
         good.writer.close()
+
+
+async def test_who_is_closed_may_answer_before_the_connection_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "SILENT_SECONDS", 0.05)
+    async with running(tmp_path) as house:
+        peer = await Wire.open(int(house.url.rpartition(":")[2]))
+        await peer.shake()
+        head = await asyncio.wait_for(peer.reader.readexactly(4), 5)
+        assert (head[0] & 0x0F, int.from_bytes(head[2:])) == (CLOSE, server.CLOSE_IDLE)
+        await peer.reader.readexactly(head[1] - 2)
+        with pytest.raises(TimeoutError):  # else what it had sent would cut off what it was told
+            await asyncio.wait_for(peer.reader.read(1), 0.2)
+        await peer.send(frame(TEXT, b"{}") + frame(CLOSE, head[2:]))
+        assert await asyncio.wait_for(peer.reader.read(1), 5) == b""
+        peer.writer.close()

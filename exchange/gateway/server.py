@@ -297,7 +297,8 @@ class Link:
         self._pinged_second = self._pings = 0
         codec = MSGPACK if socket.ws_protocol == MSGPACK_PROTOCOL else JSON
         self._opcode = _OPCODE[codec]
-        self._closed = asyncio.Event()  # the writer has sent the close, or given up
+        self._reader: asyncio.Task[None] | None = None  # while it may wait for a message
+        self._closed = asyncio.Event()  # the writer has closed the socket, or given up
         self._abort: asyncio.TimerHandle | None = None
         self._begun: Awaitable[None] | None = None  # a frame that the socket has not taken whole
         self.session: Session = hub.connect(codec, self._wake, address)
@@ -327,15 +328,30 @@ class Link:
 
     async def _read(self) -> None:
         receive, session, now = self._socket.receive, self.session, time.time_ns
-        while session.closing is None:
-            message = await receive()
-            if message.type not in _OPCODE:
-                if message.type not in _CONTROL:
-                    return
-                await self._answer_ping(message)
-                continue
-            session.receive(message.data, now())
+        self._reader = reader = asyncio.current_task()
+        try:
+            while session.closing is None:
+                message = await receive()
+                if message.type not in _OPCODE:
+                    if message.type not in _CONTROL:
+                        return
+                    await self._answer_ping(message)
+                    continue
+                session.receive(message.data, now())
+        except asyncio.CancelledError:
+            if self._reader is not None or reader is None or reader.uncancel():
+                raise  # it is not, or not alone, of `_stop_reading`
+        finally:
+            self._reader = None
         await self._closed.wait()
+
+    async def _stop_reading(self) -> None:
+        """End the wait for a message: a socket that is being read cannot wait for the client's own
+        close, and a connection that ends without it cuts off what the client was told."""
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.cancel()
+            await asyncio.sleep(0)
 
     async def _answer_ping(self, message: WSMessage) -> None:
         """Answer a ping, as many a second as anybody needs; more are a flood."""
@@ -368,6 +384,7 @@ class Link:
                 if session.closing is not None:
                     break
             code, reason = session.closing
+            await self._stop_reading()
             await self._socket.close(code=code, message=reason.encode())
         self._closed.set()
 
