@@ -109,7 +109,7 @@ def test_every_lot_of_an_order_is_accounted_for(seed: int) -> None:
     """Leaves + executed + taken off = the quantity asked for, at each event of each order."""
     leaves: dict[int, int] = {}
     executed: dict[int, int] = defaultdict(int)
-    for _, _, events in run(Engine(), seed, 6_000, 16):
+    for _, _, events in run(Engine(), seed, 9_000, 16):
         for event in events:
             order = event.order_id
             if event.flags & EventFlag.DUPLICATE:
@@ -133,7 +133,7 @@ def test_every_lot_of_an_order_is_accounted_for(seed: int) -> None:
             elif event.kind in TAKEN:
                 leaves[order] -= event.quantity
                 assert leaves[order] == event.leaves
-    assert len(executed) > 40
+    assert len(executed) > 50
 
 
 def received(events: list[Event], account: int) -> int:
