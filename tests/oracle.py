@@ -387,6 +387,7 @@ def _account_state(number: int, account: Account, buckets: bool) -> tuple[object
         account.killed,
         account.stopped,
         account.in_deficit,
+        (account.loss_limit, account.loss_base, account.loss_reached) if account.loss_limit else (),
         [(instrument, p.net, p.cost, sorted(p.orders)) for instrument, p in positions],
         [entry.order_id for entry in account.window],
         sorted((key, entry.order_id) for key, entry in account.known.items()),

@@ -34,6 +34,7 @@ from exchange.messages import (
     CommandKind,
     EventKind,
     Limit,
+    OrderFeature,
     Reason,
     Side,
     TradingState,
@@ -44,7 +45,7 @@ AT = MARK // SCALE  # the mark in ticks: no order has adverse distance
 CREDIT = 600_000
 PAIR = 2 * RATE - CREDIT
 CASH = 10_000_000_000
-TRADER, OTHER = 1, 2
+TRADER, OTHER, THIRD = 1, 2, 3
 
 
 def spared(desk: Desk, credit: int = CREDIT, number: int = SPREAD) -> list[str]:
@@ -480,3 +481,23 @@ def test_no_account_comes_into_deficit_by_a_trade(seed: int) -> None:
 
 def test_many_of_those_have_a_credit() -> None:
     assert sum(play(seed) for seed in range(3)) > 100
+
+
+@both
+def test_a_stop_that_waited_when_the_credit_came_is_credited_once_it_works(
+    machine: type[Machine],
+) -> None:
+    """An order without features takes the plain way, which knows of no credit, unless marked."""
+    desk = Desk(machine())
+    trade(desk, 1, -3)
+    waits = desk.enter(TRADER, 0, BUY, 3, AT, spare=OrderFeature.STOP, target_hi=AT + 1)
+    assert kinds(waits) == ["ORDER_ACCEPTED", "ORDER_WAITING"]
+    key = desk.key
+    assert spared(desk) == ["RISK_CHANGED"]
+    desk.enter(OTHER, 0, SELL, 1, AT + 1)
+    assert "ORDER_ELECTED" in kinds(desk.enter(THIRD, 0, BUY, 1, AT + 1))
+    assert desk.machine.account(TRADER)["credit"] == 3 * CREDIT
+    assert kinds(desk.do(cancel(key))) == ["ORDER_CANCELLED"]
+    assert desk.machine.account(TRADER)["credit"] == 0
+    if isinstance(desk.machine, Engine):
+        desk.machine.check()

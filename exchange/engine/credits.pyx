@@ -17,7 +17,7 @@ from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport add_overflows, position_of
 from exchange.engine.state cimport (
     CREDITED, Composite, Credit, Credits, Instrument, Order, Position, WATCH_CREDIT, ensure,
-    instrument_of, is_featured, is_live,
+    instrument_of, is_live,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -138,14 +138,14 @@ cdef bint adopt_credits(Market* m) noexcept nogil:
 
 
 cdef void flag_orders(Market* m) noexcept nogil:
-    """Orders in legs of spreads with a credit leave the plain way, those of others return to it.
-    A FEATURED one was never on it."""
+    """Orders in legs of spreads with a credit leave the plain way, those of others return to it;
+    also those that are not on it yet, as a stop will be once it is elected."""
     cdef Instrument* book
     cdef Order* o
     cdef u32 slot
     for slot in range(1, m.order_top):
         o = &m.orders[slot]
-        if not is_live(o) or is_featured(o):
+        if not is_live(o):
             continue
         o.traits &= ~(<u32>CREDITED << 24)
         book = &m.instruments[instrument_of(&m.positions[o.position])]
