@@ -107,8 +107,8 @@ cdef int check_book(Market* m, u32 number, dict sums) except -1:
     cdef Instrument* book = &m.instruments[number]
     cdef Auction* a = m.auctions[number]
     cdef u32 orders = check_ladder(m, book, number, WORKING, sums)
-    ensure(bool(book.watched & WATCH_STEPS) == (book.price_step != 1 or book.lot_step != 1),
-           "a book in steps is watched", number)
+    ensure(bool(book.watched & WATCH_STEPS) == (book.lot_step != 1), "lots in steps are watched",
+           number)
     ensure(adverse_per_lot(book, 0, book.fair[0]) == 0 < adverse_per_lot(book, 0, book.fair[0] + 1)
            and adverse_per_lot(book, 1, book.fair[1]) == 0
            and 0 < adverse_per_lot(book, 1, book.fair[1] - 1), "fair prices are the mark's", number)

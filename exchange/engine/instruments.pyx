@@ -59,7 +59,7 @@ cdef void outline(Instrument* book, i64 low, i64 high, i64 step, u32 lot_step) n
     for i in range(5):  # Newton: 3 right bits at first, each round doubles them
         book.step_inverse *= 2 - odd * book.step_inverse
     book.bound = 1
-    book.watched = 0 if step == 1 and lot_step == 1 else WATCH_STEPS
+    book.watched = 0 if lot_step == 1 else WATCH_STEPS
 
 
 cdef void list_instrument(Market* m, Command* c) noexcept nogil:

@@ -6,7 +6,7 @@
 # that `side` is a constant in each. None is called when the command in hand has had an event
 # already.
 
-from exchange.engine.book cimport price_of, rest, slot_of, take_out
+from exchange.engine.book cimport on_step, price_of, rest, slot_of, take_out
 from exchange.engine.ids cimport (
     fill_cell, find_cell, find_slot, fingerprint_of, remember, retire, slots_left, tag_of,
 )
@@ -85,8 +85,13 @@ cdef inline bint is_amount(Command* c, Instrument* book, Account* account) noexc
 cdef inline bint is_on_grid(Command* c, Instrument* book, i32* at) noexcept nogil:
     """The price may stand; `at` is its place on the ladder."""
     cdef u64 offset = <u64>c.price - <u64>book.low
+    if unlikely(offset > book.range):
+        return False
     at[0] = <i32>offset
-    return likely(offset <= book.range)
+    if likely(book.price_step == 1):
+        return True
+    at[0] = slot_of(book, c.price)
+    return on_step(book, c.price)
 
 
 cdef inline i64 adverse_of(Instrument* book, u8 side, i64 price, i64 lots) noexcept nogil:

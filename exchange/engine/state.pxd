@@ -213,7 +213,7 @@ cdef enum Watch:
     WATCH_HIDDEN = 32  # icebergs
     WATCH_LEGS = 1024  # a combination
     WATCH_LIMITS = 2048  # a most value of an order, a limit over all months
-    WATCH_STEPS = 4096  # prices or lots in steps of more than one
+    WATCH_STEPS = 4096  # lots in steps of more than one
     WATCH_CREDIT = 8192  # a leg of a spread that has a credit
 
 cdef struct Composite:  # of an instrument: what it is made of, and what is made of it
