@@ -16,8 +16,10 @@ cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
 
 
 cdef inline u32 tag_of(u32 account, u64 key_lo) noexcept nogil:
-    """A Fibonacci hash of 32 bits; keys are digests, so a quarter of one is enough."""
-    return <u32>key_lo * <u32>0x9E3779B1 + account * <u32>0x85EBCA77
+    """A Fibonacci hash of 32 bits; keys are digests, so a quarter of one is enough. Of factors for
+    the account this is one that also spreads ids which are counted up, in any number of accounts.
+    """
+    return <u32>key_lo * <u32>0x9E3779B1 + account * <u32>0xCC9E2D51
 
 
 cdef inline u32 owner_of(Market* m, Order* o) noexcept nogil:
