@@ -3,6 +3,7 @@
 import re
 from decimal import Decimal
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from clients import errors
 from clients.backoff import Backoff
 from clients.bots import maker
 from clients.decimals import PriceScale, quantity_text
+from clients.link import Link
 from clients.session import Health, Session, State
 from clients.strip import largest_remainder, split
 from clients.transport import read_frame, websocket_url
@@ -204,6 +206,25 @@ def test_after_a_break_the_missed_comes_first_then_only_what_is_unanswered() -> 
     sent = session.receive(logged_on(9), NOW).send
     assert lost.request in sent and answered.request not in sent
     assert forgotten.request not in sent
+
+
+async def test_what_is_answered_behind_the_logon_in_one_frame_is_not_sent_again() -> None:
+    """The other copy could be accepted, and its owner has been told of a reject."""
+    session = ready()
+    refused, lost = session.ask(enter("a"), NOW), session.ask(enter("b"), NOW)
+    session.lost()
+    session.connected(NOW)
+    link = Link(
+        "", session, connect=AsyncMock(), msgpack=False, answer_s=1.0, backoff=Backoff(),
+        clock_ns=lambda: NOW, chance=lambda: 0.5,
+    )  # fmt: skip
+    transport = AsyncMock()
+    reject = wire.Rejected(
+        number=402, name="NOT_TRADING", client_order_id="a", sequence=10, index=0
+    )
+    await link._take(transport, [logged_on(9), reject])
+    sent = [call.args[0] for call in transport.send.await_args_list]
+    assert lost.request in sent and refused.request not in sent
 
 
 def test_a_heartbeat_moves_the_position_but_not_while_logging_on() -> None:

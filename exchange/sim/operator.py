@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from exchange.app import requests
 from exchange.app.wishes import RequestRefused
@@ -19,14 +19,18 @@ ACTS: Final = ("deposit", "checkpoint", "halt", "day")
 WEIGHTS: Final = (40, 30, 20, 10)
 SESSION_ACTS: Final = ("auction", "session", "breaker")
 SESSION_WEIGHTS: Final = (40, 20, 60)
-VARIATIONS: Final = ("0", "0.001", "0.002", "0.004")  # dollars; 0: no breaker
+VARIATIONS: Final[dict[Literal["circuit", "velocity"], tuple[str, ...]]] = {
+    "circuit": ("0", "0", "0.002", "0.004"),  # dollars; 0: no breaker
+    "velocity": ("0", "0.001", "0.001", "0.002"),  # looked at after the other, so narrower
+}
+SPANS_MS: Final = (4_000, 60_000)
 
 
 class Operator:
     """Asks the market that serves at the moment; what must be done is asked until it is."""
 
-    def __init__(self, host: Host, random: Random, code: str, *, sessions: bool) -> None:
-        self._host, self._random, self._code = host, random, code
+    def __init__(self, host: Host, random: Random, codes: list[str], *, sessions: bool) -> None:
+        self._host, self._random, self._codes, self._code = host, random, codes, codes[0]
         self._acts = ACTS + SESSION_ACTS if sessions else ACTS
         self._weights = WEIGHTS + SESSION_WEIGHTS if sessions else WEIGHTS
         self._count = 0
@@ -68,7 +72,8 @@ class Operator:
     async def work(self, stop: asyncio.Event, pause_mean: float) -> None:
         """Act until ``stop``; an act that was begun is finished."""
         if self._acts is not ACTS:
-            await self._set_breaker()
+            for code in self._codes:
+                await self._set_breakers(code)
         while not stop.is_set():
             await asyncio.sleep(self._random.expovariate(1 / pause_mean))
             match self._random.choices(self._acts, self._weights)[0]:
@@ -86,7 +91,7 @@ class Operator:
                     opening = requests.PreOpen(code=self._code)
                     await self._pass_through(closing, requests.Close(code=self._code), opening)
                 case "breaker":
-                    await self._set_breaker()
+                    await self._set_breakers(self._random.choice(self._codes))
                 case "day":
                     await self.turn_day()
 
@@ -98,18 +103,19 @@ class Operator:
             await self.insist(requests.Indicate(code=self._code))  # refused if none are collected
         await self.insist(requests.Resume(code=self._code))
 
-    async def _set_breaker(self) -> None:
-        """One that trips easily and goes on by itself."""
+    async def _set_breakers(self, code: str) -> None:
+        """Both windows, each to trip easily and go on by itself; often the short one alone."""
         draw = self._random
-        await self.insist(
-            requests.SetBreaker(
-                code=self._code,
-                window=draw.choice(("circuit", "velocity")),
-                variation=draw.choice(VARIATIONS),
-                span_ms=draw.choice((1_000, 60_000)),
-                halt_ms=draw.randint(100, 2_000),
+        for window, variations in VARIATIONS.items():
+            await self.insist(
+                requests.SetBreaker(
+                    code=code,
+                    window=window,
+                    variation=draw.choice(variations),
+                    span_ms=draw.choice(SPANS_MS),
+                    halt_ms=draw.randint(100, 2_000),
+                )
             )
-        )
 
     async def list_spread(self, code: str) -> None:
         """List a combination, with implied prices."""
@@ -129,11 +135,11 @@ class Operator:
         await self.insist(requests.Settle())
         await self.insist(requests.OpenDay())
 
-    def _trades(self) -> bool:
+    def _trades(self, code: str) -> bool:
         market = self._host.market
         if market is None:
             return False
-        listed = market.desk.instruments.by_code[self._code]
+        listed = market.desk.instruments.by_code[code]
         return listed.state == TradingState.CONTINUOUS
 
     async def finish(self) -> None:
@@ -144,9 +150,10 @@ class Operator:
             state = await self.insist(requests.State())
         if not state["day_open"]:
             await self.turn_day()
-        while not self._trades():  # a breaker's halt ends by itself
-            await self.insist(requests.Resume(code=self._code))
-            await asyncio.sleep(AGAIN_SECONDS)
+        for code in self._codes:
+            while not self._trades(code):  # a breaker's halt ends by itself
+                await self.insist(requests.Resume(code=code))
+                await asyncio.sleep(AGAIN_SECONDS)
         market = self._host.market
         assert market is not None and market.desk.mode == Mode.NORMAL, "the market is open again"
         await self._host.ask(market.operations.checkpoint(), ASK_SECONDS)

@@ -86,13 +86,18 @@ class Ranges(msgspec.Struct, frozen=True):
         astray = 0 if calm_disk else Random(repr(drawn)).choice((0, 0, 1_000, 10_000))
         disk = msgspec.structs.replace(drawn.disk, astray_ppm=astray)
         day = Random(f"{drawn!r}/day")
-        return msgspec.structs.replace(
+        drawn = msgspec.structs.replace(
             drawn,
             disk=disk,
             sessions=day.randrange(4) > 0,
             spread=day.randrange(3) > 0,
             stops=day.choice((0, 10, 25)),
         )
+        if day.randrange(4) > 0:
+            return drawn
+        # a crowd on one instrument: enough trades in a row for a breaker
+        crowd = msgspec.structs.replace(drawn, traders=max(3, drawn.traders), workers=3)
+        return msgspec.structs.replace(crowd, instruments=1, spread=False, pause_mean=0.05)
 
 
 def _weather(random: Random) -> Weather:

@@ -118,8 +118,11 @@ class Simulation:
             {"segment_bytes": self.ranges.limits.segment_bytes},
         )  # fmt: skip
         self.host.note = self.trace
+        outrights = (
+            [CODES[0], SPREAD[0]] if self.ranges.spread else CODES[: self.ranges.instruments]
+        )
         self.operator = Operator(
-            self.host, Random(f"{seed}/operator"), CODES[0], sessions=self.ranges.sessions
+            self.host, Random(f"{seed}/operator"), [*outrights], sessions=self.ranges.sessions
         )
 
     # Clocks
