@@ -99,6 +99,7 @@ class Generator:
         self.wealth = 150 * (self.spread * self.tick_scale * self.multiplier + 100)
         self.stops = self.random.choice((0, 0.05, 0.3))  # of the orders
         self.icebergs = self.random.choice((0, 0.05, 0.3))
+        self.markets = 0.06  # of the orders
         self.date = 20260101
         self.cycle = 0
 
@@ -242,7 +243,7 @@ class Generator:
         draw = self.random.random
         account = self._account()
         key = self._key()
-        market = draw() < 0.06
+        market = draw() < self.markets
         tif = self.random.choices(list(TimeInForce), (64, 10, 12, 8, 6, 4))[0]
         post_only = draw() < 0.08 and not market and (tif < TimeInForce.IOC or draw() < 0.1)
         flags = CommandFlag.MARKET if market else 0

@@ -178,7 +178,7 @@ def test_a_market_nobody_serves_is_operated_through_its_log(tmp_path: Path) -> N
     assert "cash/5" in hourbook("clear", "trial-balance", *data)
     page, beans, asked = (tmp_path / name for name in ("5.html", "ledger.beancount", "call.json"))
     hourbook("clear", "statement", "5", "--html", page, *data)
-    assert "Account 5" in page.read_text()
+    assert "<h1>Statement of account 5</h1>" in page.read_text()
     assert result("clear", "export", beans, *data)["lines"] == len(beans.read_text().splitlines())
     assert result("clear", "roll-forward", *data) == []
     asked.write_text('{"operation": "call_margin"}')

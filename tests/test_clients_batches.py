@@ -6,8 +6,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from live import Live, clock_ns
+from live import Live, clock_ns, until
 
+from clients.backoff import Backoff
 from clients.errors import OutcomeUnknown, RequestRefused, ValueRefused
 from clients.requests import frames_of
 from clients.sync import Client
@@ -86,18 +87,22 @@ async def test_a_batch_that_cannot_be_meant_sends_nothing(live: Live) -> None:
     assert isinstance(outcome, wire.Accepted) and not outcome.duplicate
 
 
-async def test_under_cuts_each_order_of_a_batch_exists_once(live: Live) -> None:
+@pytest.mark.parametrize("passing", [0, 1_000, 7_000], ids=["nothing", "half a frame", "answers"])
+async def test_under_cuts_each_order_of_a_batch_exists_once(live: Live, passing: int) -> None:
     cable, url = await live.cable()
-    client = await live.client(1, url=url)
+    steady = Backoff(first_s=0.1, most_s=0.1)
+    client = await live.client(1, url=url, backoff=steady, chance=lambda: 0.0)
     orders = [client.build.enter(CODE, "buy", 1, middle(live) - n) for n in range(40)]
-
-    async def cut() -> None:
-        for _ in range(3):
-            await asyncio.sleep(0.003)
-            cable.cut()
-
-    outcomes, _ = await asyncio.gather(client.send_batch(orders), cut())
+    cable.cut_after(passing)
+    sending = asyncio.create_task(client.send_batch(orders))
+    await until(lambda: not client.is_ready)
+    cable.cut_after(1_000)  # the next connection too, once its handshake is through
+    await until(lambda: cable.connections == 2)
+    assert not sending.done(), "it was cut amid the batch"
+    outcomes = await sending
     assert all(isinstance(one, wire.Accepted) for one in outcomes)
+    await until(lambda: client.is_ready)  # an answer may come before the session is whole again
+    assert cable.connections == 3
     working = (await client.query_orders()).orders
     assert sorted(one.client_order_id for one in working) == sorted(
         one.client_order_id for one in orders

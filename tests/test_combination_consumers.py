@@ -101,7 +101,7 @@ def test_drawn_markets_are_followed(seed: int) -> None:
     generator.tick_scale, generator.multiplier = 1000, 744  # a price has six decimals here
     generator.wealth, legs = 1 << 44, 0
     batch = generator.opening()
-    for number in range(40):
+    for number in range(80):
         generator.learn(followed.apply(batch, sequence, generator.stamp))
         checkpoint = pack(CommandKind.CHECKPOINT, quantity=1)
         sequence += len(batch) // COMMAND_BYTES
