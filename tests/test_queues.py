@@ -8,6 +8,7 @@ from collections.abc import Callable
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any, cast
 
+import msgspec
 import pytest
 from differences import Machine
 from followers import Follower
@@ -49,8 +50,11 @@ Levels = list[tuple[int, int]]
 class Market:
     """A machine, and the feed on its events."""
 
-    def __init__(self, seed: int, machine: Callable[[], Engine | Oracle] = Engine) -> None:
-        self.generator, self.machine, self.feed = Generator(seed, WEIGHTS), machine(), Feed()
+    def __init__(
+        self, seed: int, machine: Callable[[], Engine | Oracle] = Engine, **weights: int
+    ) -> None:
+        self.generator = Generator(seed, WEIGHTS | weights)
+        self.machine, self.feed = machine(), Feed()
         self.generator.stops, self.generator.icebergs = 0.05, 0.3
         self.sequence = self.traded = self.looks = self.ready = 0
         self.wanted: set[str] = set()
@@ -190,6 +194,36 @@ def test_a_day_is_the_sum_of_its_trades(seed: int) -> None:
                 assert Decimal(told.vwap or "") * 10**6 == mean.to_integral_value(ROUND_HALF_EVEN)
             seen += len(trades)
     assert seen > 100
+
+
+def test_what_was_told_last_is_what_one_who_joins_now_is_told() -> None:
+    """Of days and states; those of a combination move when one of its legs does."""
+    moved: Counter[type] = Counter()
+    for seed in range(6):
+        market = Market(seed, combine=60, mark=30, settle=20)
+        codes = market.feed.instruments.by_code
+        last: dict[str, Any] = {}
+        for _ in range(80):
+            for channel, message in market.step():
+                if isinstance(message, wire.InstrumentState | wire.InstrumentStatistics):
+                    last[channel] = message
+                    moved[type(message)] += bool(codes[message.instrument].legs)
+            for channel, message in last.items():
+                assert what(market.feed.snapshot(channel, 0)[0]) == what(message), channel
+            for channel in (f"{kind}.{code}" for kind in ("statistics", "state") for code in codes):
+                if channel not in last:
+                    market.feed.join(channel)
+                    market.wanted.add(channel)
+                    last[channel] = market.feed.snapshot(channel, 0)[0]
+    assert min(moved.values()) > 50, moved
+
+
+def what(message: Any) -> dict[str, Any]:
+    """What a message says, but for when it was said."""
+    said = msgspec.structs.asdict(message)
+    for name in ("sequence", "previous_sequence", "time", "business_date"):
+        said.pop(name, None)
+    return said
 
 
 def agree(follower: Follower, feed: Feed) -> None:

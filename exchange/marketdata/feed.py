@@ -51,6 +51,9 @@ _AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
     EventKind.AUCTION_INDICATED: IndicativePrice,
     EventKind.AUCTION_UNCROSSED: AuctionResult,
 }
+_PRICING: Final = frozenset(
+    map(int, (EventKind.MARKED, EventKind.INSTRUMENT_SETTLED, EventKind.INSTRUMENT_EXPIRED))
+)  # move a mark, and with it that of combinations
 _HAPPENING: Final = frozenset({_TRANSFERRED, *_CORRECTIONS, *map(int, _AUCTIONS)})
 
 Told = list[tuple[str, Response]]
@@ -136,13 +139,14 @@ class Feed:
                         batch.say(instrument.channels[TRADES], made(instrument, row, stamp))
                 continue
             if kind in COUNTED_KINDS:
-                self.statistics.apply(row)
-                counted.update(dict.fromkeys(self._counted(row)))
+                counted.update(dict.fromkeys(self.statistics.apply(row)))
             if kind in _HAPPENING:
                 self._happen(row, stamp, batch)
             changed = self.learn(row, stamp, texts.get(row[0]), batch)
             if changed is not None:
                 stated[changed.id] = row[0]
+                if kind in _PRICING:
+                    stated.update(dict.fromkeys(self.instruments.priced(number), row[0]))
         self._show(moved, counted, batch)
         for number, sequence in stated.items():
             instrument = self.instruments.by_id[number]
@@ -164,9 +168,6 @@ class Feed:
             if told is not None and batch is not None and batch.notes(told[0], row[0]):
                 batch.say(*told)
         return changed
-
-    def _counted(self, row: Row) -> Iterable[int]:
-        return self.instruments.by_id if row[2] == EventKind.DAY_OPENED else (row[5],)
 
     def _happen(self, row: Row, stamp: int, batch: _Batch) -> None:
         """Tell of what is rare: corrections, lots off the book, auctions."""

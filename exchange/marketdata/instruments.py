@@ -4,7 +4,7 @@ Units: ``price_ticks`` counts the instrument's ticks; a clearing price (mark, se
 millionths of a dollar per GPU-hour. Both become exact decimal strings, never floats.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from exchange.marketdata.stream import Row
@@ -154,6 +154,7 @@ class Instruments:
     def __init__(self) -> None:
         self.by_id: dict[int, Instrument] = {}
         self.by_code: dict[str, Instrument] = {}
+        self.combinations: dict[int, list[int]] = {}  # by leg
         self.business_date: int | None = None
         self.products: dict[str, int] = {}  # numbers by name
         self.product_names: dict[int, str] = {}
@@ -174,12 +175,26 @@ class Instruments:
 
     def mark(self, instrument: Instrument) -> int:
         """Return the mark as a clearing price, of a combination at its legs' marks."""
+        return self._combined(instrument, lambda leg: leg.mark)
+
+    def reference(self, instrument: Instrument) -> int:
+        """Return what the day is measured from as a clearing price, likewise."""
+        return self._combined(instrument, lambda leg: leg.anchor)
+
+    def _combined(self, instrument: Instrument, price: Callable[[Instrument], int]) -> int:
+        """Return a clearing price of an instrument, of a combination that of its legs' prices."""
         if not instrument.legs:
-            return instrument.mark
+            return price(instrument)
         legs = [(self.by_id[number], ratio) for number, ratio in instrument.legs]
         if instrument.rule == CombinationRule.DIFFERENCE:
-            return sum(ratio * leg.mark for leg, ratio in legs)
-        return self.value(instrument) // instrument.multiplier
+            return sum(ratio * price(leg) for leg, ratio in legs)
+        worth = sum(ratio * leg.multiplier * price(leg) for leg, ratio in legs)
+        return worth // instrument.multiplier
+
+    def priced(self, number: int) -> Iterator[int]:
+        """Give an instrument and the combinations that its price is part of."""
+        yield number
+        yield from self.combinations.get(number, ())
 
     def credit(self, leaning: Mapping[int, int]) -> int:
         """Return what lots that lean to opposite sides of spreads need not hold, in micro-dollars.
@@ -206,7 +221,8 @@ class Instruments:
                 yield -amount, spread.id, legs[0].id, legs[1].id
 
     def apply(self, row: Row, text: str | None) -> Instrument | None:
-        """Take one event in; return the instrument it changed, if any."""
+        """Take one event in; return the instrument it changed, if any: with a price of its own go
+        those of ``priced``."""
         kind = row[2]
         if kind == EventKind.INSTRUMENT_LISTED:
             instrument = Instrument(row, text)
@@ -226,6 +242,7 @@ class Instruments:
             instrument.low_ticks, instrument.high_ticks = row[13], row[14]
         elif kind == EventKind.LEG_LISTED:
             instrument.legs.append((row[7], row[8]))
+            self.combinations.setdefault(row[7], []).append(instrument.id)
             instrument.rule = CombinationRule(row[4])
         elif kind == EventKind.RISK_CHANGED:
             instrument.risk = Risk(row[8], row[9], row[10], row[13], row[14], row[11])

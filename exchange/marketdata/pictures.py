@@ -164,7 +164,7 @@ class Figures(Picture):
             "notional": micros_text(day.tick_lots * instrument.tick_value),
             "vwap": None if vwap is None else micros_text(vwap),
             "open_interest": str(statistics.open_interest[instrument.id]),
-            "reference": micros_text(statistics.reference(instrument)),
+            "reference": micros_text(source.instruments.reference(instrument)),
         }
 
     def tell(self) -> Response | None:

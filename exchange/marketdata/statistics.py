@@ -9,6 +9,7 @@ Invariants: volume = sum of the lots by price; positions of an instrument sum to
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from typing import Final
 
 from exchange.marketdata.instruments import Instrument, Instruments
@@ -77,11 +78,12 @@ class Statistics:
         self.sequences: dict[int, int] = {}  # of the last change, by instrument
         self.first = 0  # sequence with which the day began
 
-    def apply(self, row: Row) -> None:
-        """Take in a TRADE or one of ``COUNTED_KINDS``."""
+    def apply(self, row: Row) -> Iterable[int]:
+        """Take in a TRADE or one of ``COUNTED_KINDS``; return whose figures it may change."""
         kind = row[2]
         if row[3] & _DUPLICATE:
-            return
+            return ()
+        changed: Iterable[int] = (row[5],)
         if kind == _TRADE:
             self.days[row[5]].trade(row[8], row[9])
             if not row[4]:  # else of a combination, which nobody holds
@@ -94,16 +96,18 @@ class Statistics:
             self._book(row, row[12], -row[9])
         elif kind in (_BUSTED, _ADJUSTED):
             self._correct(row)
-        elif kind == _EXPIRED:
-            self.nets.pop(row[5], None)
-            del self.open_interest[row[5]]
         elif kind == _DAY_OPENED:
             self.first = row[0]
-            for number in self._instruments.by_id:
-                self.sequences[number] = row[0]
             self.days.clear()
-            return
-        self.sequences[row[5]] = row[0]
+            changed = self._instruments.by_id
+        else:  # settled, for the day or for good
+            if kind == _EXPIRED:
+                self.nets.pop(row[5], None)
+                del self.open_interest[row[5]]
+            changed = tuple(self._instruments.priced(row[5]))
+        for number in changed:
+            self.sequences[number] = row[0]
+        return changed
 
     def _correct(self, row: Row) -> None:
         """Take lots back where they traded, and put an adjustment's where it says."""
@@ -134,12 +138,6 @@ class Statistics:
         if not new:
             del nets[account]
         self.open_interest[instrument] += max(new, 0) - max(old, 0)
-
-    def reference(self, instrument: Instrument) -> int:
-        """Return what the day is measured from, as a clearing price."""
-        if instrument.legs:
-            return self._instruments.mark(instrument)
-        return instrument.anchor
 
     def vwap(self, instrument: Instrument) -> int | None:
         """Return the day's mean price by lots as a clearing price, rounded half to even."""
