@@ -4,10 +4,10 @@
 ``TopBook`` the best level of each side (``top``). Prices are ticks, quantities lots.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from struct import Struct as Layout
-from typing import Final
+from typing import Final, Generic, TypeVar
 from zlib import crc32
 
 from sortedcontainers import SortedDict
@@ -21,35 +21,58 @@ from exchange.messages.wire import (
     CHECKSUM_LEVELS,
     DepthDelta,
     DepthSnapshot,
-    Level,
     QueueDelta,
     QueueSnapshot,
     TopOfBook,
 )
-from exchange.messages.wire_market import QueueEntry, TopLevel
+from exchange.messages.wire_market import TopLevel
 
 _LEVEL: Final = Layout("<qq")
-_ENTRY: Final = Layout("<qqq")
+_ORDER: Final = Layout("<qqq")
+_Key = TypeVar("_Key", int, tuple[int, int])  # price; price and rank
 
 
-class Book(Local):
+class _Sides(Local, Generic[_Key]):
+    """Both sides as lots by key. A key begins with the price, of bids with its negative, so that
+    the best is first."""
+
+    def __init__(self, instrument: str, scale: PriceScale, channel: str) -> None:
+        super().__init__(channel, instrument)
+        self.scale = scale
+        self._bids: SortedDict[_Key, int] = SortedDict()
+        self._asks: SortedDict[_Key, int] = SortedDict()
+
+    def _first(
+        self, side: "SortedDict[_Key, int]", count: int | None
+    ) -> Iterator[tuple[_Key, int]]:
+        """The first ``count`` (None: all) of a side; none unless the copy is live."""
+        return islice(side.items(), count if self.is_live else 0)
+
+    def _put(self, side: "SortedDict[_Key, int]", key: _Key, quantity: str) -> None:
+        lots = read_quantity(quantity)
+        if lots:
+            side[key] = lots
+        else:
+            side.pop(key, None)
+
+    def _clear(self) -> None:
+        self._bids.clear()
+        self._asks.clear()
+
+
+class Book(_Sides[int]):
     """One instrument's bids and asks."""
 
     def __init__(self, instrument: str, scale: PriceScale, channel: str = "") -> None:
-        super().__init__(channel or f"depth.{instrument}", instrument)
-        self.scale = scale
-        self._bids: SortedDict[int, int] = SortedDict()
-        self._asks: SortedDict[int, int] = SortedDict()
+        super().__init__(instrument, scale, channel or f"depth.{instrument}")
 
     def bids(self, count: int | None = None) -> list[tuple[int, int]]:
         """The best ``count`` bids (None: all) as (price_ticks, lots), highest first."""
-        if not self.is_live:
-            return []
-        return [(price, self._bids[price]) for price in islice(reversed(self._bids), count)]
+        return [(-price, lots) for price, lots in self._first(self._bids, count)]
 
     def asks(self, count: int | None = None) -> list[tuple[int, int]]:
         """The best ``count`` asks (None: all) as (price_ticks, lots), lowest first."""
-        return list(islice(self._asks.items(), count)) if self.is_live else []
+        return list(self._first(self._asks, count))
 
     @property
     def best_bid(self) -> tuple[int, int] | None:
@@ -63,63 +86,40 @@ class Book(Local):
 
     def checksum(self) -> int:
         """CRC32 of the best ten bids, then the best ten asks, each (ticks, lots) as <i64."""
-        best = self.bids(CHECKSUM_LEVELS) + self.asks(CHECKSUM_LEVELS)
-        return crc32(b"".join(_LEVEL.pack(price, lots) for price, lots in best))
+        return _crc(_LEVEL, self.bids(CHECKSUM_LEVELS) + self.asks(CHECKSUM_LEVELS))
 
     def apply(self, message: DepthSnapshot | DepthDelta) -> Step:
         """Take one message of the depth channel in. ProtocolError if a price is unreadable."""
-        if isinstance(message, DepthSnapshot):
-            if self.is_live and message.sequence < self.sequence:
-                return Step.IGNORED
-            self._begin()
-            self._change(message)
-            return self._complete(message.sequence, message.checksum)
-        step = self._misplaced(message.previous_sequence, message.sequence)
-        if step is not None:
-            return step
-        if message.sequence != self.sequence:
-            self._change(message)
-            self.sequence = message.sequence
-        return self._verify(message.checksum)
+        if isinstance(message, DepthDelta):
+            return self._follow(message, lambda: self._change(message))
+        if self.is_live and message.sequence < self.sequence:
+            return Step.IGNORED
+        self._begin()
+        self._change(message)
+        return self._complete(message.sequence, message.checksum)
 
     def _change(self, message: DepthSnapshot | DepthDelta) -> None:
-        for side, levels in ((self._bids, message.bids), (self._asks, message.asks)):
-            self._set(side, levels)
-
-    def _set(self, side: "SortedDict[int, int]", levels: Iterable[Level]) -> None:
-        for price_text, quantity_text in levels:
-            price, lots = self.scale.read(price_text), read_quantity(quantity_text)
-            if lots:
-                side[price] = lots
-            else:
-                side.pop(price, None)
-
-    def _clear(self) -> None:
-        self._bids.clear()
-        self._asks.clear()
+        for price, quantity in message.bids:
+            self._put(self._bids, -self.scale.read(price), quantity)
+        for price, quantity in message.asks:
+            self._put(self._asks, self.scale.read(price), quantity)
 
 
-class QueueBook(Local):
+class QueueBook(_Sides[tuple[int, int]]):
     """One instrument's orders, each at its rank: within a price the lower number trades first."""
 
     def __init__(self, instrument: str, scale: PriceScale, channel: str = "") -> None:
-        super().__init__(channel or f"queue.{instrument}", instrument)
-        self.scale = scale
-        # lots by (price, best first, and rank)
-        self._bids: SortedDict[tuple[int, int], int] = SortedDict()
-        self._asks: SortedDict[tuple[int, int], int] = SortedDict()
+        super().__init__(instrument, scale, channel or f"queue.{instrument}")
         self._part = 1  # of a snapshot, that comes next
         self._of = 0  # the sequence of that snapshot
 
     def bids(self, count: int | None = None) -> list[tuple[int, int, int]]:
         """The first ``count`` bids (None: all) as (rank, price_ticks, lots), in order."""
-        found = islice(self._bids.items(), count if self.is_live else 0)
-        return [(rank, -price, lots) for (price, rank), lots in found]
+        return [(rank, -price, lots) for (price, rank), lots in self._first(self._bids, count)]
 
     def asks(self, count: int | None = None) -> list[tuple[int, int, int]]:
         """The first ``count`` asks (None: all) as (rank, price_ticks, lots), in order."""
-        found = islice(self._asks.items(), count if self.is_live else 0)
-        return [(rank, price, lots) for (price, rank), lots in found]
+        return [(rank, price, lots) for (price, rank), lots in self._first(self._asks, count)]
 
     def bid_levels(self) -> list[tuple[int, int, int]]:
         """The bids by price as (price_ticks, lots, orders), highest first."""
@@ -138,20 +138,13 @@ class QueueBook(Local):
 
     def checksum(self) -> int:
         """CRC32 of the first ten bids, then the first ten asks, each as three <i64."""
-        first = self.bids(CHECKSUM_LEVELS) + self.asks(CHECKSUM_LEVELS)
-        return crc32(b"".join(_ENTRY.pack(*entry) for entry in first))
+        return _crc(_ORDER, self.bids(CHECKSUM_LEVELS) + self.asks(CHECKSUM_LEVELS))
 
     def apply(self, message: QueueSnapshot | QueueDelta) -> Step:
         """Take one message of the queue channel in. ProtocolError if a price is unreadable."""
-        if isinstance(message, QueueSnapshot):
-            return self._start(message)
-        step = self._misplaced(message.previous_sequence, message.sequence)
-        if step is not None:
-            return step
-        if message.sequence != self.sequence:
-            self._change(message)
-            self.sequence = message.sequence
-        return self._verify(message.checksum)
+        if isinstance(message, QueueDelta):
+            return self._follow(message, lambda: self._change(message))
+        return self._start(message)
 
     def _start(self, snapshot: QueueSnapshot) -> Step:
         """Take one part of a snapshot in; the last one makes the copy live."""
@@ -169,22 +162,10 @@ class QueueBook(Local):
         return self._complete(snapshot.sequence, snapshot.checksum)
 
     def _change(self, message: QueueSnapshot | QueueDelta) -> None:
-        self._set(self._bids, message.bids, -1)
-        self._set(self._asks, message.asks, 1)
-
-    def _set(
-        self, side: "SortedDict[tuple[int, int], int]", entries: Iterable[QueueEntry], sign: int
-    ) -> None:
-        for rank, price_text, quantity_text in entries:
-            key, lots = (sign * self.scale.read(price_text), rank), read_quantity(quantity_text)
-            if lots:
-                side[key] = lots
-            else:
-                side.pop(key, None)
-
-    def _clear(self) -> None:
-        self._bids.clear()
-        self._asks.clear()
+        for rank, price, quantity in message.bids:
+            self._put(self._bids, (-self.scale.read(price), rank), quantity)
+        for rank, price, quantity in message.asks:
+            self._put(self._asks, (self.scale.read(price), rank), quantity)
 
 
 class TopBook(Local):
@@ -225,6 +206,10 @@ class TopBook(Local):
 
     def _clear(self) -> None:
         self._message = None
+
+
+def _crc(entry: Layout, entries: Iterable[tuple[int, ...]]) -> int:
+    return crc32(b"".join(entry.pack(*one) for one in entries))
 
 
 def _levels(orders: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:

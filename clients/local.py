@@ -8,7 +8,9 @@ message that only repeats what is known is ignored. A copy whose connection brok
 shows nothing either, and goes on if the exchange does where it stopped.
 """
 
+from collections.abc import Callable
 from enum import Enum
+from typing import Protocol
 
 from clients.errors import BadChecksum, Corrupt, Gap
 
@@ -28,6 +30,17 @@ class Step(Enum):
     APPLIED = "applied"
     IGNORED = "ignored"
     REPAIR = "repair"  # the copy is stale: subscribe again
+
+
+class Delta(Protocol):
+    """What every message of changes has."""
+
+    @property
+    def sequence(self) -> int: ...
+    @property
+    def previous_sequence(self) -> int: ...
+    @property
+    def checksum(self) -> int: ...
 
 
 class Local:
@@ -89,13 +102,16 @@ class Local:
             self.repairs += 1
         return step
 
-    def _misplaced(self, previous: int, sequence: int) -> Step | None:
-        """What a message that cannot be applied does; None of one that can."""
-        if not self.is_live or sequence < self.sequence:
+    def _follow(self, delta: Delta, change: Callable[[], None]) -> Step:
+        """Take a message of changes in, which ``change`` makes unless they are known."""
+        if not self.is_live or delta.sequence < self.sequence:
             return Step.IGNORED
-        if previous > self.sequence:
-            return self._spoil(Gap(self.channel, self.sequence, previous))
-        return None
+        if delta.previous_sequence > self.sequence:
+            return self._spoil(Gap(self.channel, self.sequence, delta.previous_sequence))
+        if delta.sequence != self.sequence:
+            change()
+            self.sequence = delta.sequence
+        return self._verify(delta.checksum)
 
     def _verify(self, checksum: int) -> Step:
         if self.checksum() != checksum:

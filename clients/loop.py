@@ -6,11 +6,21 @@ cells run in a loop already.
 
 import asyncio
 import threading
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from clients.errors import NotConnected
 
+
+class Closing(Protocol):
+    """An async client, as far as its blocking one must know."""
+
+    async def close(self) -> None: ...
+
+
+_C = TypeVar("_C", bound=Closing)
+_P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
@@ -39,3 +49,44 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class Blocking(Generic[_C]):
+    """A client for programs without an event loop: an async one in a loop of its own."""
+
+    def __init__(self, make: Callable[[], _C]) -> None:
+        self.loop = LoopThread()
+
+        async def begin() -> _C:
+            return make()
+
+        try:
+            self.asynchronous = self.wait(begin())
+        except BaseException:
+            self.loop.stop()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wait(self, work: Coroutine[Any, Any, _R]) -> _R:
+        """Run a coroutine in the client's loop and wait for its end."""
+        return self.loop.wait(work)
+
+    def close(self) -> None:
+        """Disconnect for good; harmless to repeat."""
+        if self.loop.is_running:
+            self.wait(self.asynchronous.close())
+            self.loop.stop()
+
+
+def blocking(
+    method: Callable[Concatenate[_C, _P], Coroutine[Any, Any, _R]],
+) -> Callable[Concatenate[Blocking[_C], _P], _R]:
+    """The async method as one that waits for its end."""
+
+    @wraps(method)
+    def call(client: Blocking[_C], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return client.wait(method(client.asynchronous, *args, **kwargs))
+
+    return call

@@ -12,7 +12,7 @@ GET, so one whose answer was lost, or that came too soon, is made again, under a
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import wraps
 from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
 from urllib.parse import urlencode
@@ -23,7 +23,7 @@ import msgspec
 from clients.backoff import Backoff
 from clients.errors import ConnectionLost, NotConnected, ProtocolError, RequestRefused
 from clients.keys import Key, key_of
-from clients.loop import LoopThread
+from clients.loop import Blocking, LoopThread, blocking
 from clients.transport import http_url
 from exchange.messages.access import signed_request
 from exchange.messages.rest import (
@@ -343,18 +343,6 @@ class BlockingPages(Generic[_T]):
         return []
 
 
-def _blocking(
-    method: Callable[Concatenate[AsyncRest, _P], Coroutine[Any, Any, _A]],
-) -> Callable[Concatenate["Rest", _P], _A]:
-    """The async method as one that waits for its end."""
-
-    @wraps(method)
-    def call(rest: "Rest", /, *args: _P.args, **kwargs: _P.kwargs) -> _A:
-        return rest.loop.wait(method(rest.asynchronous, *args, **kwargs))
-
-    return call
-
-
 def _iterating(
     method: Callable[Concatenate[AsyncRest, _P], Pages[_T]],
 ) -> Callable[Concatenate["Rest", _P], BlockingPages[_T]]:
@@ -367,42 +355,24 @@ def _iterating(
     return call
 
 
-class Rest:
+class Rest(Blocking[AsyncRest]):
     """``AsyncRest`` for programs without an event loop, and its options."""
 
-    contracts = _blocking(AsyncRest.contracts)
-    instruments = _blocking(AsyncRest.instruments)
+    contracts = blocking(AsyncRest.contracts)
+    instruments = blocking(AsyncRest.instruments)
     trades = _iterating(AsyncRest.trades)
     candles = _iterating(AsyncRest.candles)
     settlement_prices = _iterating(AsyncRest.settlement_prices)
-    account = _blocking(AsyncRest.account)
-    orders = _blocking(AsyncRest.orders)
+    account = blocking(AsyncRest.account)
+    orders = blocking(AsyncRest.orders)
     fills = _iterating(AsyncRest.fills)
     events = _iterating(AsyncRest.events)
-    costs = _blocking(AsyncRest.costs)
-    statement = _blocking(AsyncRest.statement)
-    keys = _blocking(AsyncRest.keys)
+    costs = blocking(AsyncRest.costs)
+    statement = blocking(AsyncRest.statement)
+    keys = blocking(AsyncRest.keys)
 
     def __init__(self, url: str, key: Key | str = "", secret: str = "", **options: Any) -> None:
-        self.loop = LoopThread()
-
-        async def make() -> AsyncRest:
-            return AsyncRest(url, key, secret, **options)
-
-        try:
-            self.asynchronous = self.loop.wait(make())
-        except BaseException:
-            self.loop.stop()
-            raise
+        super().__init__(lambda: AsyncRest(url, key, secret, **options))
 
     def __enter__(self) -> "Rest":
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Disconnect for good; harmless to repeat."""
-        if self.loop.is_running:
-            self.loop.wait(self.asynchronous.close())
-            self.loop.stop()

@@ -9,16 +9,15 @@ Every call waits for its answer and raises what the async one raises. What ``ord
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from clients.aio import AsyncClient
 from clients.book import BookState
 from clients.events import AnyEvent, EventStream
 from clients.keys import Key
-from clients.loop import LoopThread
+from clients.loop import Blocking, blocking
 from clients.portfolio import Order
 from clients.requests import Requests
 from exchange.messages.wire import InstrumentData, InstrumentState, Position
@@ -26,82 +25,47 @@ from exchange.messages.wire import InstrumentData, InstrumentState, Position
 Levels = list[tuple[int, int]]  # (price_ticks, lots), best first
 Orders = list[tuple[int, int, int]]  # (rank, price_ticks, lots), first to trade first
 Best = tuple[int, int, int] | None  # (price_ticks, lots, orders)
-_P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def _blocking(
-    method: Callable[Concatenate[AsyncClient, _P], Coroutine[Any, Any, _R]],
-) -> Callable[Concatenate["Client", _P], _R]:
-    """The async method as one that waits for its end."""
-
-    @wraps(method)
-    def call(client: "Client", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return client.wait(method(client.asynchronous, *args, **kwargs))
-
-    return call
-
-
-class Client:
+class Client(Blocking[AsyncClient]):
     """One account's client. The options are those of ``AsyncClient``."""
 
-    enter = _blocking(AsyncClient.enter)
-    cancel = _blocking(AsyncClient.cancel)
-    reduce = _blocking(AsyncClient.reduce)
-    replace = _blocking(AsyncClient.replace)
-    mass_cancel = _blocking(AsyncClient.mass_cancel)
-    kill = _blocking(AsyncClient.kill)
-    quote = _blocking(AsyncClient.quote)
-    protect = _blocking(AsyncClient.protect)
-    send_batch = _blocking(AsyncClient.send_batch)
-    preview = _blocking(AsyncClient.preview)
-    cancel_after = _blocking(AsyncClient.cancel_after)
-    subscribe = _blocking(AsyncClient.subscribe)
-    unsubscribe = _blocking(AsyncClient.unsubscribe)
-    query_account = _blocking(AsyncClient.query_account)
-    query_orders = _blocking(AsyncClient.query_orders)
-    query_instruments = _blocking(AsyncClient.query_instruments)
-    refresh = _blocking(AsyncClient.refresh)
-    margin = _blocking(AsyncClient.margin)
-    statement = _blocking(AsyncClient.statement)
-    enter_strip = _blocking(AsyncClient.enter_strip)
+    enter = blocking(AsyncClient.enter)
+    cancel = blocking(AsyncClient.cancel)
+    reduce = blocking(AsyncClient.reduce)
+    replace = blocking(AsyncClient.replace)
+    mass_cancel = blocking(AsyncClient.mass_cancel)
+    kill = blocking(AsyncClient.kill)
+    quote = blocking(AsyncClient.quote)
+    protect = blocking(AsyncClient.protect)
+    send_batch = blocking(AsyncClient.send_batch)
+    preview = blocking(AsyncClient.preview)
+    cancel_after = blocking(AsyncClient.cancel_after)
+    subscribe = blocking(AsyncClient.subscribe)
+    unsubscribe = blocking(AsyncClient.unsubscribe)
+    query_account = blocking(AsyncClient.query_account)
+    query_orders = blocking(AsyncClient.query_orders)
+    query_instruments = blocking(AsyncClient.query_instruments)
+    refresh = blocking(AsyncClient.refresh)
+    margin = blocking(AsyncClient.margin)
+    statement = blocking(AsyncClient.statement)
+    enter_strip = blocking(AsyncClient.enter_strip)
 
     def __init__(self, url: str, key: Key | str = "", secret: str = "", **options: Any) -> None:
-        self._loop = LoopThread()
-
-        async def make() -> AsyncClient:
-            return AsyncClient(url, key, secret, **options)
-
-        try:
-            self.asynchronous = self.wait(make())
-        except BaseException:
-            self._loop.stop()
-            raise
+        super().__init__(lambda: AsyncClient(url, key, secret, **options))
 
     def __enter__(self) -> "Client":
         self.connect()
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def wait(self, work: Coroutine[Any, Any, _R]) -> _R:
-        """Run a coroutine in the client's loop and wait for its end."""
-        return self._loop.wait(work)
 
     def connect(self) -> None:
         """Connect and log on; raises as ``AsyncClient.connect``, and is then closed."""
         try:
             self.wait(self.asynchronous.connect())
         except BaseException:
-            self._loop.stop()
+            self.loop.stop()
             raise
-
-    def close(self) -> None:
-        """Disconnect for good; harmless to repeat."""
-        if self._loop.is_running:
-            self.wait(self.asynchronous.close())
-            self._loop.stop()
 
     @property
     def build(self) -> Requests:
@@ -171,7 +135,7 @@ class Client:
         try:
             yield Events(self, stream)
         finally:
-            if self._loop.is_running:
+            if self.loop.is_running:
                 self._read(lambda _: stream.close())
 
     def _read(self, look: Callable[[AsyncClient], _R]) -> _R:

@@ -27,6 +27,7 @@ from exchange.messages.wire_auction import IndicativePrice as IndicativePrice
 from exchange.messages.wire_auction import LegData as LegData
 from exchange.messages.wire_auction import RuleText
 from exchange.messages.wire_base import Level as Level
+from exchange.messages.wire_base import LogEvent
 from exchange.messages.wire_base import Rejected as Rejected
 from exchange.messages.wire_base import Request as Request
 from exchange.messages.wire_base import Response as Response
@@ -280,12 +281,9 @@ class Refilled(OrderReport, frozen=True, kw_only=True, tag="refilled"):
     shown_quantity: str
 
 
-class Settled(Response, frozen=True, kw_only=True, tag="settled"):
+class Settled(LogEvent, frozen=True, kw_only=True, tag="settled"):
     """Variation margin of one position was paid; ``cash`` is the account's balance after."""
 
-    sequence: int
-    index: int
-    time: int
     instrument: str
     position: str
     settlement_price: str
@@ -293,23 +291,17 @@ class Settled(Response, frozen=True, kw_only=True, tag="settled"):
     cash: str
 
 
-class CashMoved(Response, frozen=True, kw_only=True, tag="cash"):
+class CashMoved(LogEvent, frozen=True, kw_only=True, tag="cash"):
     """Money came or went other than by trade or settlement."""
 
-    sequence: int
-    index: int
-    time: int
     kind: Literal["deposit", "withdrawal", "fee"]
     amount: str  # signed
     cash: str
 
 
-class Deficit(Response, frozen=True, kw_only=True, tag="deficit"):
+class Deficit(LogEvent, frozen=True, kw_only=True, tag="deficit"):
     """The account's requirement passed its collateral, or no longer does."""
 
-    sequence: int
-    index: int
-    time: int
     active: bool
     required: str
     cash: str

@@ -4,30 +4,22 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from exchange.messages.wire_base import Response
+from exchange.messages.wire_base import InstrumentEvent
 
 RuleText: TypeAlias = Literal["difference", "average"]
 
 
-class IndicativePrice(Response, frozen=True, kw_only=True, tag="indicative"):
+class IndicativePrice(InstrumentEvent, frozen=True, kw_only=True, tag="indicative"):
     """What the orders collected would do if the auction ended now; nothing has traded."""
 
-    instrument: str
-    sequence: int
-    index: int
-    time: int
     quantity: str
     surplus: str  # lots that would buy at the price less those that would sell
     price: str | None = None
 
 
-class AuctionResult(Response, frozen=True, kw_only=True, tag="auction"):
+class AuctionResult(InstrumentEvent, frozen=True, kw_only=True, tag="auction"):
     """An auction ended: its trades are on the channel of trades, all at this price."""
 
-    instrument: str
-    sequence: int
-    index: int
-    time: int
     quantity: str
     surplus: str
     price: str | None = None

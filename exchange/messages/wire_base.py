@@ -23,6 +23,23 @@ class Response(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit
     """What every response has: the tag ``type``."""
 
 
+class LogEvent(Response, frozen=True, kw_only=True):
+    """What every event of the log says: its place in the released stream, and its stamp."""
+
+    sequence: int
+    index: int
+    time: int
+
+
+class InstrumentEvent(Response, frozen=True, kw_only=True):
+    """The same of an event that the public is told of an instrument."""
+
+    instrument: str
+    sequence: int
+    index: int
+    time: int
+
+
 class Rejected(Response, frozen=True, kw_only=True, tag="rejected"):
     """A request changed nothing. Without ``sequence`` it never reached the sequencer."""
 

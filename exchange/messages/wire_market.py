@@ -13,8 +13,8 @@ from zlib import crc32
 import msgspec
 
 from exchange.messages.wire_auction import BreakerData
+from exchange.messages.wire_base import InstrumentEvent, LogEvent, Request, Response, SideText
 from exchange.messages.wire_base import Level as Level
-from exchange.messages.wire_base import Request, Response, SideText
 from exchange.messages.wire_moves import CorrectionText
 
 CHECKSUM_LEVELS: Final = 10  # a side's best levels, or orders, under a book's checksum
@@ -73,8 +73,8 @@ class Unsubscribed(Response, frozen=True, kw_only=True, tag="unsubscribed"):
     channels: list[str]
 
 
-class TopOfBook(Response, frozen=True, kw_only=True, tag="top"):
-    """The best level of both sides, whole: on joining, and whenever it is another."""
+class Picture(Response, frozen=True, kw_only=True):
+    """What a picture says of itself: whose it is, as of when, and what proves it whole."""
 
     channel: str
     instrument: str
@@ -82,6 +82,11 @@ class TopOfBook(Response, frozen=True, kw_only=True, tag="top"):
     previous_sequence: int
     time: int
     checksum: int
+
+
+class TopOfBook(Picture, frozen=True, kw_only=True, tag="top"):
+    """The best level of both sides, whole: on joining, and whenever it is another."""
+
     bid: TopLevel | None = None
     ask: TopLevel | None = None
 
@@ -133,31 +138,19 @@ class QueueSnapshot(Response, frozen=True, kw_only=True, tag="queue_snapshot"):
     checksum: int  # of the whole queue
 
 
-class QueueDelta(Response, frozen=True, kw_only=True, tag="queue"):
+class QueueDelta(Picture, frozen=True, kw_only=True, tag="queue"):
     """Orders that came, changed their lots or left (quantity ``"0"``) since ``previous_sequence``.
 
     Without orders, ``previous_sequence`` = ``sequence``: the channel's heartbeat.
     """
 
-    channel: str
-    instrument: str
-    sequence: int
-    previous_sequence: int
-    time: int
-    checksum: int
     bids: list[QueueEntry] = msgspec.field(default_factory=list)
     asks: list[QueueEntry] = msgspec.field(default_factory=list)
 
 
-class InstrumentStatistics(Response, frozen=True, kw_only=True, tag="statistics"):
+class InstrumentStatistics(Picture, frozen=True, kw_only=True, tag="statistics"):
     """The business day of an instrument so far, whole: on joining, and whenever it is another."""
 
-    channel: str
-    instrument: str
-    sequence: int
-    previous_sequence: int
-    time: int
-    checksum: int
     business_date: int | None = None  # yyyymmdd
     open: str | None = None
     high: str | None = None
@@ -178,13 +171,9 @@ class InstrumentStatistics(Response, frozen=True, kw_only=True, tag="statistics"
         )  # fmt: skip
 
 
-class PublicTrade(Response, frozen=True, kw_only=True, tag="trade"):
+class PublicTrade(InstrumentEvent, frozen=True, kw_only=True, tag="trade"):
     """One trade. ``aggressor`` is the incoming order's side; of an auction's there is none."""
 
-    instrument: str
-    sequence: int
-    index: int
-    time: int
     match_number: str
     price: str
     quantity: str
@@ -192,13 +181,9 @@ class PublicTrade(Response, frozen=True, kw_only=True, tag="trade"):
     implied: bool = False  # one match through the books of a combination and its legs: one of each
 
 
-class PublicCorrection(Response, frozen=True, kw_only=True, tag="trade_corrected"):
+class PublicCorrection(InstrumentEvent, frozen=True, kw_only=True, tag="trade_corrected"):
     """A trade of before was taken back (``bust``) or got another price (``adjustment``)."""
 
-    instrument: str
-    sequence: int
-    index: int
-    time: int
     kind: CorrectionText
     match_number: str
     price: str
@@ -224,25 +209,18 @@ class InstrumentState(Response, frozen=True, kw_only=True, tag="state"):
     velocity: BreakerData | None = None
 
 
-class SettlementPrice(Response, frozen=True, kw_only=True, tag="settlement"):
+class SettlementPrice(InstrumentEvent, frozen=True, kw_only=True, tag="settlement"):
     """An instrument was settled: for the day, or for good."""
 
-    instrument: str
-    sequence: int
-    index: int
-    time: int
     kind: SettlementText
     price: str  # six decimals
     business_date: int | None = None  # yyyymmdd
     cycle: int | None = None  # of the day, from 1; the final settlement has none
 
 
-class IndexFixing(Response, frozen=True, kw_only=True, tag="fixing"):
+class IndexFixing(LogEvent, frozen=True, kw_only=True, tag="fixing"):
     """An index was fixed for a day, or its fixing withheld; a later revision replaces it."""
 
-    sequence: int
-    index: int
-    time: int
     name: str  # of the index
     date: int  # yyyymmdd
     revision: int
@@ -261,12 +239,9 @@ class FactorData(msgspec.Struct, frozen=True, kw_only=True):
     factor: str | None = None  # four decimals
 
 
-class FactorsPublished(Response, frozen=True, kw_only=True, tag="factors"):
+class FactorsPublished(LogEvent, frozen=True, kw_only=True, tag="factors"):
     """A table of conversion factors was published; a later version replaces it."""
 
-    sequence: int
-    index: int
-    time: int
     grade: str
     expiry: str
     version: int

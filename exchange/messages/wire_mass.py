@@ -2,7 +2,7 @@
 
 from typing import Literal, TypeAlias
 
-from exchange.messages.wire_base import Request, Response, SideText
+from exchange.messages.wire_base import LogEvent, Request, SideText
 
 KillText: TypeAlias = Literal["session", "account"]
 QuoteTimeText: TypeAlias = Literal["GTC", "DAY"]
@@ -53,23 +53,17 @@ class Protect(Request, frozen=True, kw_only=True, tag="protect"):
     window_ms: int
 
 
-class MassCancelled(Response, frozen=True, kw_only=True, tag="mass_cancelled"):
+class MassCancelled(LogEvent, frozen=True, kw_only=True, tag="mass_cancelled"):
     """A mass cancel is done: ``orders`` reports of cancelled orders follow it."""
 
-    sequence: int
-    index: int
-    time: int
     orders: int
     request_id: str | None = None
     duplicate: bool = False
 
 
-class Killed(Response, frozen=True, kw_only=True, tag="killed"):
+class Killed(LogEvent, frozen=True, kw_only=True, tag="killed"):
     """A kill switch was thrown, or lifted (``active`` false); ``orders`` were cancelled."""
 
-    sequence: int
-    index: int
-    time: int
     scope: str  # session, account, member or exchange
     active: bool
     orders: int = 0
@@ -77,12 +71,9 @@ class Killed(Response, frozen=True, kw_only=True, tag="killed"):
     request_id: str | None = None
 
 
-class Quoted(Response, frozen=True, kw_only=True, tag="quoted"):
+class Quoted(LogEvent, frozen=True, kw_only=True, tag="quoted"):
     """The account's quote in an instrument as asked; reports of the orders that changed follow."""
 
-    sequence: int
-    index: int
-    time: int
     instrument: str
     bid_price: str | None = None
     bid_quantity: str | None = None
@@ -93,12 +84,9 @@ class Quoted(Response, frozen=True, kw_only=True, tag="quoted"):
     tokens: int | None = None  # as in ``accepted``
 
 
-class Protection(Response, frozen=True, kw_only=True, tag="protection"):
+class Protection(LogEvent, frozen=True, kw_only=True, tag="protection"):
     """The protection of the account's quotes in a product was set, or has ``blocked`` them."""
 
-    sequence: int
-    index: int
-    time: int
     product: str
     quantity: str
     window_ms: int

@@ -2,22 +2,19 @@
 
 from typing import Literal, TypeAlias
 
-from exchange.messages.wire_base import Response, SideText
+from exchange.messages.wire_base import InstrumentEvent, LogEvent, SideText
 
 CorrectionText: TypeAlias = Literal["bust", "adjustment"]
 TransferText: TypeAlias = Literal["give_up", "block", "efp", "porting"]
 
 
-class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
+class Corrected(LogEvent, frozen=True, kw_only=True, tag="corrected"):
     """A trade of the account was taken back (``bust``) or got another price (``adjustment``).
 
     ``side`` is the account's own in the trade; ``fee`` is what came back of it. Of a combination's
     trade one comes for the whole, which moved no position, and one for each of its ``legs``.
     """
 
-    sequence: int
-    index: int
-    time: int
     kind: CorrectionText
     match_number: str
     instrument: str
@@ -30,15 +27,12 @@ class Corrected(Response, frozen=True, kw_only=True, tag="corrected"):
     legs: int = 0
 
 
-class Transferred(Response, frozen=True, kw_only=True, tag="transferred"):
+class Transferred(LogEvent, frozen=True, kw_only=True, tag="transferred"):
     """Lots changed hands off the book, at a clearing price: what moves the position.
 
     ``side``: of the account told, which bought of ``other_account`` or sold to it.
     """
 
-    sequence: int
-    index: int
-    time: int
     kind: TransferText
     instrument: str
     side: SideText
@@ -47,24 +41,17 @@ class Transferred(Response, frozen=True, kw_only=True, tag="transferred"):
     other_account: int
 
 
-class PublicTransfer(Response, frozen=True, kw_only=True, tag="off_book"):
+class PublicTransfer(InstrumentEvent, frozen=True, kw_only=True, tag="off_book"):
     """Lots that two sides agreed on off the book: no trade of it, and no price of it either."""
 
-    instrument: str
-    sequence: int
-    index: int
-    time: int
     kind: Literal["give_up", "block", "efp"]
     price: str
     quantity: str
 
 
-class LegTraded(Response, frozen=True, kw_only=True, tag="leg"):
+class LegTraded(LogEvent, frozen=True, kw_only=True, tag="leg"):
     """One leg of a combination's trade, at a clearing price: what moves the position."""
 
-    sequence: int
-    index: int
-    time: int
     match_number: str
     place: int
     legs: int
@@ -75,12 +62,9 @@ class LegTraded(Response, frozen=True, kw_only=True, tag="leg"):
     fee: str
 
 
-class ResidualPosted(Response, frozen=True, kw_only=True, tag="residual"):
+class ResidualPosted(LogEvent, frozen=True, kw_only=True, tag="residual"):
     """What the legs of a combination's trade leave of its price, in cash."""
 
-    sequence: int
-    index: int
-    time: int
     match_number: str
     instrument: str
     cash: str
