@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from clients.aio import AsyncClient
 from clients.book import BookState
+from clients.decimals import PriceScale
 from clients.events import AnyEvent, EventStream
 from clients.keys import Key
 from clients.loop import Blocking, blocking
@@ -66,6 +67,18 @@ class Client(Blocking[AsyncClient]):
         except BaseException:
             self.loop.stop()
             raise
+
+    def price_text(self, instrument: str, ticks: int) -> str:
+        """A price in ticks as dollars per GPU-hour. KeyError if the instrument is not listed."""
+        return self.asynchronous.price_text(instrument, ticks)
+
+    def scale(self, instrument: str) -> PriceScale:
+        """Ticks to and from text for a listed instrument. KeyError if it is not listed."""
+        return self.asynchronous.scale(instrument)
+
+    def next_id(self) -> str:
+        """A client order id or request id never used before."""
+        return self._read(lambda client: client.next_id())
 
     @property
     def build(self) -> Requests:

@@ -276,5 +276,5 @@ def test_the_blocking_client_has_every_method_of_the_async_one() -> None:
 
     assert methods(AsyncRest) == methods(Rest)
     live_copies = {"book", "queue", "top", "feed"}
-    only_async = live_copies | {"is_ready", "account", "scale", "price_text", "next_id", "rest"}
+    only_async = live_copies | {"is_ready", "account", "rest"}
     assert methods(AsyncClient) - methods(Client) <= only_async

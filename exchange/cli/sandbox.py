@@ -160,7 +160,7 @@ async def _serve(
 ) -> None:
     from clients.errors import HourbookError  # noqa: PLC0415
     from exchange.app import collector  # noqa: PLC0415
-    from exchange.sim.sandbox import Sandbox  # noqa: PLC0415
+    from exchange.sim.sandbox import OPEN_SECONDS, Sandbox  # noqa: PLC0415
 
     collector.give_back_tables()
     stopped = stop_signal()
@@ -172,6 +172,8 @@ async def _serve(
         await box.run(stopped)
     except HourbookError as error:
         fail(f"the sandbox ended with {type(error).__name__}: {error}")
+    except TimeoutError:
+        fail(f"the makers had no quotes within {OPEN_SECONDS:.0f} seconds; is the machine busy?")
     finally:
         await box.close()
     show_json({"stopped": True, "faults": box.trouble.told.met})

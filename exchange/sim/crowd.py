@@ -151,6 +151,13 @@ class Crowd:
         day = datetime.strptime(str(state["business_date"]), "%Y%m%d").date()
         return {terms.code for terms in registry.load().listing(day)}
 
+    @property
+    def has_quoted(self) -> bool:
+        """Whether everything that is quoted has a bid and an ask."""
+        standing = {(order.instrument, order.side) for order in self._maker.orders.values()}
+        codes = (*self.prices.expiries, *self.prices.derived)
+        return all((code, side) in standing for code in codes for side in maker.SIDES)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Quote and take until ``stop`` is set."""
         prices, client = self.prices, self._maker

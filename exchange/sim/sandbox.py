@@ -44,6 +44,8 @@ VISITOR_USD: Final = "5000000"
 KEY_NAME: Final = "key.json"
 START_NS: Final = 1_795_176_000 * NS  # 20 November 2026, noon: where virtual time begins
 POLL_SECONDS: Final = 0.001
+OPEN_SECONDS: Final = 30.0  # for the makers of a served one to have their quotes out
+LOOK_SECONDS: Final = 0.01  # between two looks whether they are
 SECONDS: Final = 300  # of a run, if not said
 SYNC_SECONDS: Final = 0.002  # mean time of a virtual sync
 END_SECONDS: Final = 30.0  # for a bot to end once it was asked to
@@ -258,7 +260,10 @@ class Visit(msgspec.Struct, frozen=True):
 
 
 class Sandbox:
-    """A served sandbox: ``open``, ``run`` until ``stop`` is set, ``close``."""
+    """A served sandbox: ``open``, ``run`` until ``stop`` is set, ``close``.
+
+    Visitors are let in once there is a bid and an ask in everything that is made a market in.
+    """
 
     def __init__(
         self,
@@ -273,10 +278,11 @@ class Sandbox:
         self.trouble = Trouble(Random(f"{seed}/faults"), rates)
         self._exits = contextlib.AsyncExitStack()
         self._inner = ""  # the market's own address, before the relay
+        self._over = asyncio.Event()  # for the makers to end
         self.market: Market | None = None
 
     async def open(self, host: str, port: int) -> Visit:
-        """Start the market and its makers, and let visitors in."""
+        """Start the market and its makers, and let visitors in. TimeoutError without quotes."""
         self.market = market = await Market.start(self._directory)
         self._exits.push_async_callback(market.stop)
         try:
@@ -287,6 +293,11 @@ class Sandbox:
             perform = market.operations.perform
             self._crowd = Crowd(self._seed, self._scene, perform, self._connect)
             await self._crowd.open()
+            self._trading = asyncio.create_task(self._crowd.run(self._over))
+            self._exits.push_async_callback(self._end)
+            async with asyncio.timeout(OPEN_SECONDS):
+                while not (self._crowd.has_quoted or self._trading.done()):
+                    await asyncio.sleep(LOOK_SECONDS)
             key = await self._fund(VISITOR, VISITOR_USD)
             path = self._directory / KEY_NAME
             path.touch(0o600)
@@ -302,20 +313,27 @@ class Sandbox:
         )  # fmt: skip
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Have everybody trade until ``stop`` is set."""
+        """Wait until ``stop`` is set, and have everybody end."""
         assert self.market is not None, "opened"
-        trading = asyncio.create_task(self._crowd.run(stop))
         failing = asyncio.create_task(self.market.failed())
-        done, _ = await asyncio.wait([trading, failing], return_when=asyncio.FIRST_COMPLETED)
-        stop.set()
+        stopping = asyncio.create_task(stop.wait())
+        tasks: list[asyncio.Task[Any]] = [self._trading, failing, stopping]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        self._over.set()
         for task in done:
             task.result()
-        await trading
+        await self._trading
         failing.cancel()
+        stopping.cancel()
 
     async def close(self) -> None:
         """End it all."""
         await self._exits.aclose()
+
+    async def _end(self) -> None:
+        """Have the makers end; what they raise ``run`` has said."""
+        self._over.set()
+        await asyncio.gather(self._trading, return_exceptions=True)
 
     async def _fund(self, account: int, usd: str) -> tuple[str, str]:
         assert self.market is not None, "opened"
