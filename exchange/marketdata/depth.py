@@ -47,6 +47,7 @@ MOVING_KINDS: Final = frozenset(
      _LEVEL_TAKEN, _EXECUTED)
 )  # fmt: skip
 _LEVEL: Final = struct.Struct("<qq")  # price in ticks, quantity in lots
+_replace: Final = dict.__setitem__  # of a price that has its place among the sorted already
 
 
 class Depth:
@@ -65,7 +66,7 @@ class Depth:
         sell = 1 if flags & _SELL else 0
         if kind == _ACCEPTED:
             lots = row[10]
-        elif kind in (_CANCELLED, _REDUCED):
+        elif kind == _CANCELLED or kind == _REDUCED:
             lots = row[14] - row[9] if flags & _RESTING else 0
         elif kind == _EXECUTED:
             lots = -row[9] if flags & _RESTING else 0
@@ -95,7 +96,9 @@ class Depth:
         if price not in before:
             before[price] = old
         new = old + lots
-        if new:
+        if new and old:
+            _replace(levels, price, new)
+        elif new:
             levels[price] = new
         else:
             del levels[price]
