@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benches import (
+    abuse,
     access,
     auction,
     batches,
@@ -206,6 +207,16 @@ def test_access_compares_with_its_rivals(monkeypatch: pytest.MonkeyPatch) -> Non
     order = rows["access.orders.gateways_1.rate"]
     assert order.ratio is not None and order.ratio_to == "access.orders.gateways_1.echo_rate"
     assert rows["access.slow_reader.p99"].ratio_to == "access.slow_reader.p99.alone"
+
+
+def test_abuse_compares_what_must_not_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(abuse, "LOGONS", 3)
+    monkeypatch.setattr(abuse, "ORDERS", 20)
+    unknown, *flooded = abuse.abuse_rows(1)
+    assert unknown.name == "abuse.unknown_key" and unknown.ratio_to == "a bad signature"
+    assert [one.name for one in flooded] == [
+        f"abuse.flood.{name}" for name in ("p50.alone", "p50", "p99.alone", "p99")
+    ]
 
 
 def test_feed_times_every_channel() -> None:

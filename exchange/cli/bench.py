@@ -42,6 +42,12 @@ def access(context: typer.Context, as_json: Json = False) -> None:
     _run("access", context.args, as_json)
 
 
+@app.command("abuse", context_settings=PASS_ON)
+def abuse(context: typer.Context, as_json: Json = False) -> None:
+    """Time that unknown keys are refused as bad signatures are, and orders beside a flood."""
+    _run("abuse", context.args, as_json)
+
+
 @app.command("batches", context_settings=PASS_ON)
 def batches(context: typer.Context, as_json: Json = False) -> None:
     """Time orders many in a frame against one in a frame."""
