@@ -6,11 +6,12 @@ import random
 from pathlib import Path
 
 import pytest
-from bad_wire import CLOSE, TEXT, Wire, frame
+from bad_wire import CLOSE, PING, TEXT, Wire, frame
 from sockets import running
 
 from exchange.gateway import server
-from exchange.gateway.frames import Masks
+from exchange.gateway.frames import MaskedSocket, Masks
+from exchange.gateway.session import Session
 
 
 def drawn(chance: random.Random) -> tuple[bytes, bool]:
@@ -66,3 +67,58 @@ async def test_who_is_closed_may_answer_before_the_connection_ends(
         await peer.send(frame(TEXT, b"{}") + frame(CLOSE, head[2:]))
         assert await asyncio.wait_for(peer.reader.read(1), 5) == b""
         peer.writer.close()
+
+
+async def test_a_message_is_taken_without_a_turn_of_its_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many come, the reader waits once: for what is no message."""
+    waits, receive = [], MaskedSocket.receive
+
+    async def counted(self: MaskedSocket) -> object:
+        waits.append(self)
+        return await receive(self)
+
+    monkeypatch.setattr(MaskedSocket, "receive", counted)
+    async with running(tmp_path) as house:
+        socket = await house.connect()
+        for _ in range(50):
+            assert (await house.say(socket, {"op": "heartbeat"}))[0]["type"] == "heartbeat"
+    assert len(waits) == 1
+
+
+async def test_messages_keep_their_order_around_a_ping_and_none_is_heard_behind_a_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[str | bytes] = []
+    monkeypatch.setattr(Session, "receive", lambda self, data, ingress_ns: heard.append(data))
+    async with running(tmp_path) as house:
+        peer = await Wire.open(int(house.url.rpartition(":")[2]))
+        await peer.shake()
+        said = [frame(TEXT, str(n).encode()) for n in range(6)]
+        pings = [frame(PING), frame(PING), frame(CLOSE)]
+        mixed = [one for pair in zip(said[::2], said[1::2], pings, strict=True) for one in pair]
+        await peer.send(b"".join(mixed) + frame(TEXT, b"late"))
+        assert await peer.close_code() == 1000
+    assert heard == [*map(str, range(6))]
+
+
+async def test_an_error_of_the_gateways_own_ends_the_connection_and_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    receive = Session.receive
+
+    def failing(self: Session, data: str | bytes, ingress_ns: int) -> None:
+        if data == "fail":
+            raise ZeroDivisionError("on purpose")
+        receive(self, data, ingress_ns)
+
+    monkeypatch.setattr(Session, "receive", failing)
+    async with running(tmp_path) as house:
+        bad, good = await house.connect(), await house.connect()
+        await bad.send_str("fail")
+        assert (await bad.receive(timeout=5)).data == server.CLOSE_INTERNAL
+        assert (await house.say(good, {"op": "heartbeat"}))[0]["type"] == "heartbeat"
+        async with asyncio.timeout(5):
+            while "on purpose" not in caplog.text:
+                await asyncio.sleep(0.01)

@@ -1,19 +1,26 @@
-"""What a socket carries: aiohttp's names for it, and the one rule that its parser leaves out.
+"""What a socket carries: aiohttp's names for it, the one rule that its parser leaves out, and a
+message's way past its queue.
 
 A client must mask every frame (RFC 6455, section 5.1); aiohttp's parser takes either kind.
 """
 
+import asyncio
+from collections.abc import Callable
 from typing import Any, Final
 
 from aiohttp import WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
+from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+from aiohttp.helpers import DEFAULT_CHUNK_SIZE
 
-__all__ = ["MaskedSocket", "Masks", "WSMessage", "WSMsgType"]
+__all__ = ["MaskedSocket", "Masks", "Take", "WSMessage", "WSMsgType"]
 
 MASKED: Final = 0x80
 _LENGTH: Final = 0x7F
 _WIDE, _WIDEST = 126, MASKED | 127
 _WIDTHS: Final = {_WIDE: 2, 127: 8}  # bytes of a length that the second byte cannot hold
 _HEAD: Final = 6  # two bytes, and four of the mask
+_MESSAGES: Final = (WSMsgType.TEXT, WSMsgType.BINARY)
+Take = Callable[[str | bytes], None]
 
 
 class Masks:
@@ -68,16 +75,41 @@ class _Guard:
         self._parser.feed_eof()
 
 
+class _Inbox(WebSocketDataQueue):
+    """The queue behind a socket's parser. Text and binary messages do not wait in it for their
+    reader's turn of the loop if somebody takes them and nothing waits before them.
+    """
+
+    take: Take | None = None
+
+    def feed_data(self, data: Any, size: int) -> None:
+        take = self.take
+        if take is None or self._buffer or data[0] not in _MESSAGES:
+            super().feed_data(data, size)
+        else:
+            take(data[1])
+
+
 class MaskedSocket(web.WebSocketResponse):
     """A WebSocket that closes, with 1002, on a frame without a mask.
 
-    aiohttp has no public place for this: a test sends such a frame and fails where that changes.
+    ``hand_to`` has messages taken as they come; all else, and those that waited, ``receive``
+    returns. aiohttp has no public place for either: tests fail where that changes.
     """
 
     def _post_start(self, request: web.BaseRequest, *others: Any) -> None:
         handler: Any = request.protocol
         early, handler._message_tail = handler._message_tail, b""
         super()._post_start(request, *others)
-        guard = handler._payload_parser = _Guard(handler._payload_parser, self._reader)
+        self._reader = _Inbox(handler, DEFAULT_CHUNK_SIZE, loop=asyncio.get_running_loop())
+        self._parser = WebSocketReader(
+            self._reader, self._max_msg_size, compress=False, decode_text=True
+        )
+        guard = handler._payload_parser = _Guard(self._parser, self._reader)
         if early:  # it came with the handshake
             guard.feed_data(early)
+
+    def hand_to(self, take: Take | None) -> None:
+        """Have messages taken from now on; None: no more."""
+        if isinstance(self._reader, _Inbox):  # else it was never prepared
+            self._reader.take = take

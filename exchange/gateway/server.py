@@ -1,8 +1,8 @@
 """The gateway's sockets: the only file that knows aiohttp.
 
-One task follows the released stream; each connection has a reader, which runs through all
-frames that have arrived before it lets go, and a writer, which sends all that waits as one
-frame. No task is made per message and none is awaited for a single one but by its reader.
+One task follows the released stream. What a connection says is taken as it is parsed, without a
+task's turn; its reader has what is left: pings, the end, and what came before it was there. Its
+writer sends all that waits as one frame, unless that could be sent at once.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from exchange.gateway import asyncapi, openapi
 from exchange.gateway.access import peer
 from exchange.gateway.asyncapi import ASYNCAPI_PATH
 from exchange.gateway.decode import Refused
-from exchange.gateway.frames import MaskedSocket
+from exchange.gateway.frames import MaskedSocket, Take
 from exchange.gateway.http import answer_refused, json_answer, name_refusals
 from exchange.gateway.hub import Hub
 from exchange.gateway.openapi import OPENAPI_PATH
@@ -50,6 +50,7 @@ HANDSHAKE_SECONDS: Final = 5.0  # for the first request's headers, TLS included
 KEEPALIVE_SECONDS: Final = 15.0  # between two HTTP requests of a connection
 BATCHES_IN_ONE_GO: Final = 64
 CLOSE_IDLE: Final = 4000
+CLOSE_INTERNAL: Final = 1011
 BODY_BYTES: Final = 1 << 20  # of an HTTP request, as sent and inflated
 PINGS_A_SECOND: Final = 32  # of one connection, pongs included
 ADDRESS_CONNECTIONS: Final = 32
@@ -298,6 +299,7 @@ class Link:
         codec = MSGPACK if socket.ws_protocol == MSGPACK_PROTOCOL else JSON
         self._opcode = _OPCODE[codec]
         self._reader: asyncio.Task[None] | None = None  # while it may wait for a message
+        self._failure: Exception | None = None  # of taking a message
         self._closed = asyncio.Event()  # the writer has closed the socket, or given up
         self._abort: asyncio.TimerHandle | None = None
         self._begun: Awaitable[None] | None = None  # a frame that the socket has not taken whole
@@ -327,8 +329,9 @@ class Link:
             self.session.close(CLOSE_IDLE, "neither logged on nor subscribed")
 
     async def _read(self) -> None:
-        receive, session, now = self._socket.receive, self.session, time.time_ns
+        receive, session = self._socket.receive, self.session
         self._reader = reader = asyncio.current_task()
+        self._hand_to(self._hear)
         try:
             while session.closing is None:
                 message = await receive()
@@ -337,13 +340,31 @@ class Link:
                         return
                     await self._answer_ping(message)
                     continue
-                session.receive(message.data, now())
+                self._hear(message.data)
         except asyncio.CancelledError:
             if self._reader is not None or reader is None or reader.uncancel():
                 raise  # it is not, or not alone, of `_stop_reading`
         finally:
             self._reader = None
+            self._hand_to(None)
         await self._closed.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def _hand_to(self, take: Take | None) -> None:
+        """Have messages taken by that, where the socket can hand them over."""
+        if isinstance(self._socket, MaskedSocket):
+            self._socket.hand_to(take)
+
+    def _hear(self, data: str | bytes) -> None:
+        """Take a message; one that fails here, which none should, ends the connection."""
+        session = self.session
+        if session.closing is None:
+            try:
+                session.receive(data, time.time_ns())
+            except Exception as error:  # the reader's to raise: this may be the parser's call
+                self._failure = error
+                session.close(CLOSE_INTERNAL, "an error of the gateway")
 
     async def _stop_reading(self) -> None:
         """End the wait for a message: a socket that is being read cannot wait for the client's own
