@@ -16,9 +16,9 @@ from clients.errors import (
 )
 from clients.events import AnyEvent, Connected, Disconnected, EventStream
 from clients.requests import frames_of
-from clients.session import Health, Key, Pending, Session, State, key_of
+from clients.session import Health, Key, Pending, Session, State
 from clients.transport import AnyTransport, Connect
-from exchange.messages.wire import AnyCommand, AnyRequest, AnyResponse, LoggedOn, Logon, Ping
+from exchange.messages.wire import AnyCommand, AnyRequest, AnyResponse, LoggedOn, Ping
 
 WATCH_SECONDS: Final = 0.5  # how often the server's silence is judged
 
@@ -168,11 +168,7 @@ class Link:
                     await transport.send(Ping())
 
     async def _take(self, transport: AnyTransport, frame: list[AnyResponse]) -> None:
-        """Take in all messages of one frame before anybody is told or anything is sent.
-
-        What a logon would have sent again may be answered behind it in the same frame; another
-        copy of it could be accepted after this one was rejected, and answered as such.
-        """
+        """Take in all messages of one frame before anybody is told or anything is sent."""
         now_ns = self._clock_ns()
         send: list[AnyRequest] = []
         for message in frame:
@@ -183,7 +179,6 @@ class Link:
             elif received.event is not None:
                 self._deliver(received.event)
             if received.answered is not None:
-                send = [one for one in send if not _asks(one, received.answered)]
                 future = self._answers.pop(received.answered, None)
                 if future is not None and not future.done():
                     future.set_result(message)
@@ -249,8 +244,3 @@ class Link:
             raise OutcomeUnknown(pending.key[1]) from None
         finally:
             pending.awaited = False
-
-
-def _asks(request: AnyRequest, key: Key) -> bool:
-    """Whether a request is answered under that key."""
-    return not isinstance(request, Logon | Ping) and key_of(request) == key

@@ -183,11 +183,11 @@ class Session:
         return self._resume()
 
     def lost(self) -> None:
-        """The transport is gone. Pending requests stay."""
+        """The transport is gone. Pending requests stay, and the next logon names the session, even
+        one that has ended with it: it is answered behind all that was sent in that session.
+        """
         self.state = State.DOWN
         self.feed.lost()
-        if not self._cancel_on_disconnect:
-            self.session_id = 0  # the exchange ended it, so there is nothing to resume
 
     def health(self, now_ns: int) -> Health:
         """Judge the server's silence. QUIET is answered once per heartbeat interval."""
@@ -252,8 +252,9 @@ class Session:
     def sends(self, pending: Pending) -> bool:
         """Whether a request is to be sent now: somebody waits for it, and it is not under way.
 
-        Once a connection is enough: the exchange gets it, or the connection breaks. A copy behind
-        it could still be accepted after the first was rejected, and answered as such.
+        Once a connection is enough: the exchange gets it, or the connection breaks, and what is not
+        answered by the next logon never was carried out. A copy behind one under way could still be
+        accepted after the first was rejected, and answered as such.
         """
         if not pending.awaited or pending.connection == self._connection:
             return False

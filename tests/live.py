@@ -36,7 +36,9 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None
 
 class Cable:
     """A TCP relay to the market. ``cut`` breaks every connection, ``cut_after`` in the middle of
-    what is under way; while ``silent`` it swallows answers."""
+    what is under way; while ``silent`` it swallows answers. ``hold`` keeps what clients send from
+    the market, as a proxy might, until ``deliver``, even if they are gone by then.
+    """
 
     def __init__(self, port: int) -> None:
         self.port = port  # of the market; one that restarted has another
@@ -46,6 +48,10 @@ class Cable:
         self.silent = False  # answers are swallowed, requests pass
         self.connections = 0
         self._left: int | None = None  # bytes that still pass, both ways
+        self._near: set[asyncio.StreamWriter] = set()  # to clients
+        self._delivers = asyncio.Event()  # of the connections there are now, and of later ones
+        self._delivers.set()
+        self._held = self._delivers
 
     async def open(self) -> str:
         """Start relaying; return the address to connect to."""
@@ -57,6 +63,7 @@ class Cable:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.port)
         self.connections += 1
         self._writers |= {writer, far_writer}
+        self._near.add(writer)
         for source, sink, is_answer in ((reader, far_writer, False), (far_reader, writer, True)):
             task = asyncio.create_task(self._pump(source, sink, is_answer))
             self._tasks.add(task)
@@ -65,8 +72,11 @@ class Cable:
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_answer: bool
     ) -> None:
+        delivers = self._delivers
         with contextlib.suppress(ConnectionError):
             while data := await source.read(65_536):
+                if not is_answer:
+                    await delivers.wait()
                 if self.silent and is_answer:
                     continue
                 if self._left is None:
@@ -77,6 +87,22 @@ class Cable:
                 if self._left <= 0:
                     self._end()
         sink.close()
+
+    def hold(self) -> None:
+        """Keep what the clients of now send, and let go of them; later ones are served."""
+        self._held, self._delivers = self._delivers, asyncio.Event()
+        self._delivers.set()
+        self._held.clear()
+
+    def hang_up(self) -> None:
+        """Break every connection on the clients' side alone."""
+        for writer in self._near:
+            writer.transport.abort()
+        self._near.clear()
+
+    def deliver(self) -> None:
+        """Let the market have what was kept from it."""
+        self._held.set()
 
     def cut_after(self, size: int) -> None:
         """Let so many bytes more through, both ways together, then end every connection."""
@@ -97,6 +123,7 @@ class Cable:
 
     async def close(self) -> None:
         self.cut()
+        self.deliver()
         if self._server is not None:
             self._server.close()
         await asyncio.gather(*self._tasks, return_exceptions=True)

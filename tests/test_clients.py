@@ -3,7 +3,6 @@
 import re
 from decimal import Decimal
 from pathlib import Path
-from unittest.mock import AsyncMock
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,6 @@ from clients import errors
 from clients.backoff import Backoff
 from clients.bots import maker
 from clients.decimals import PriceScale, quantity_text
-from clients.link import Link
 from clients.session import Health, Session, State
 from clients.strip import largest_remainder, split
 from clients.transport import read_frame, websocket_url
@@ -208,25 +206,6 @@ def test_after_a_break_the_missed_comes_first_then_only_what_is_unanswered() -> 
     assert forgotten.request not in sent
 
 
-async def test_what_is_answered_behind_the_logon_in_one_frame_is_not_sent_again() -> None:
-    """The other copy could be accepted, and its owner has been told of a reject."""
-    session = ready()
-    refused, lost = session.ask(enter("a"), NOW), session.ask(enter("b"), NOW)
-    session.lost()
-    session.connected(NOW)
-    link = Link(
-        "", session, connect=AsyncMock(), msgpack=False, answer_s=1.0, backoff=Backoff(),
-        clock_ns=lambda: NOW, chance=lambda: 0.5,
-    )  # fmt: skip
-    transport = AsyncMock()
-    reject = wire.Rejected(
-        number=402, name="NOT_TRADING", client_order_id="a", sequence=10, index=0
-    )
-    await link._take(transport, [logged_on(9), reject])
-    sent = [call.args[0] for call in transport.send.await_args_list]
-    assert lost.request in sent and refused.request not in sent
-
-
 def test_a_heartbeat_moves_the_position_but_not_while_logging_on() -> None:
     session = ready()
     beat = wire.Heartbeat(epoch=1, sequence=8, time=0)
@@ -243,10 +222,12 @@ def refusal(reason: str, number: int, op: str | None = "logon") -> wire.Rejected
     return wire.Rejected(number=number, name=reason, op=op)
 
 
-def test_a_session_that_ended_is_followed_by_a_new_one() -> None:
-    session = ready(cancel_on_disconnect=True)
+@pytest.mark.parametrize("cancels", [False, True])
+def test_a_session_that_ended_is_named_and_followed_by_a_new_one(cancels: bool) -> None:
+    session = ready(cancel_on_disconnect=cancels)
     session.lost()
-    session.connected(NOW)
+    (named,) = session.connected(NOW)
+    assert isinstance(named, wire.Logon) and named.resume_session == 65_537
     (again,) = session.receive(refusal("SESSION_UNKNOWN", 108, None), NOW).send
     assert isinstance(again, wire.Logon) and again.resume_session == 0
     assert again.after == wire.Position(1, 5, 0)

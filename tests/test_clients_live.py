@@ -13,6 +13,7 @@ from clients import errors
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from clients.events import Connected, Disconnected, EventStream
+from exchange.app.requests import Halt, Resume
 from exchange.messages import wire
 from exchange.sim.trader import encoded_report
 
@@ -339,3 +340,25 @@ async def test_a_connected_client_lives_through_a_restart(tmp_path: Path) -> Non
             assert {Disconnected, Connected, wire.Execution, wire.InstrumentState} == kinds
             await client.close()
             await cable.close()
+
+
+@pytest.mark.parametrize("cancels", [False, True])
+async def test_no_order_is_accepted_that_its_sender_was_told_is_rejected(
+    live: Live, cancels: bool
+) -> None:
+    """What a proxy holds back when its client is cut off comes in before the next logon is done."""
+    cable, url = await live.cable()
+    client = await live.client(1, url=url, cancel_on_disconnect=cancels, grace_ms=60_000)
+    price = await middle(client)
+    cable.hold()
+    entering = asyncio.create_task(client.enter(CODE, "buy", 1, price, client_order_id="a"))
+    await until(lambda: bool(client._session.pending))
+    await live.market.operations.perform(Halt(code=CODE))
+    cable.hang_up()
+    await until(lambda: entering.done() or cable.connections > 3)
+    await live.market.operations.perform(Resume(code=CODE))
+    cable.deliver()
+    outcome = await entering
+    assert isinstance(outcome, wire.Accepted) and not outcome.duplicate, outcome
+    await client.refresh()
+    assert list(client.orders) == ["a"]

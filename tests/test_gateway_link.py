@@ -64,7 +64,7 @@ async def test_frames_survive_any_cut_and_leave_in_order_in_one_write() -> None:
             sender.put(*put)
             said.append(put)
         else:
-            back = TurnedBack(number, rng.randbytes(64), "é", 700)
+            back = TurnedBack(rng.randbytes(64), "é", 700)
             said.append(Hello(number) if number % 2 else back)
             sender.say(said[-1])
     assert sent.data == b""  # until the turn ends
@@ -175,7 +175,8 @@ async def test_what_another_process_refuses_is_answered_here(venue: Venue) -> No
     trader.receive(json.dumps(enter("o", quantity="1")), 1)
     ((source, record, more),) = sent
     assert venue.heard(trader) == []
-    hub.turned_back(source, record, more["text"], Refused(Reason.QUEUE_FULL))
+    assert source == RICH
+    hub.turned_back(record, more["text"], Refused(Reason.QUEUE_FULL))
     (told,) = venue.heard(trader)
     assert isinstance(told, wire.Rejected)
     assert (told.name, told.op, told.client_order_id) == ("QUEUE_FULL", "enter", "o")
@@ -183,8 +184,8 @@ async def test_what_another_process_refuses_is_answered_here(venue: Venue) -> No
     sent.clear()
     hub.disconnect(trader)  # its LOGOFF is refused, and must not be lost
     ((source, record, _),) = sent
-    assert record[0] == CommandKind.LOGOFF
-    hub.turned_back(source, record, None, Refused(Reason.QUEUE_FULL))
+    assert source == RICH and record[0] == CommandKind.LOGOFF
+    hub.turned_back(record, None, Refused(Reason.QUEUE_FULL))
     hub._submit = put
     hub.retry()
     await venue.settle()

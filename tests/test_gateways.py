@@ -3,13 +3,16 @@
 import asyncio
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -19,20 +22,22 @@ from several import CODE, Crowd, LogonRefused, Peer, ask, gateway_pid
 
 from exchange.app import requests
 from exchange.app.bookkeeping import STREAM_NAME
-from exchange.app.gateway_link import SOCKET_NAME, Hello, Welcome, Wire
+from exchange.app.gateway_link import SOCKET_NAME, Beat, Hello, Welcome, Wire
 from exchange.app.gateway_process import OWN_NAME
+from exchange.app.gateways import LIFE_BITS
 from exchange.gateway.auth import create_key
 from exchange.gateway.decode import NO_ID, RECORD
 from exchange.gateway.resume import LOGON_MARK
 from exchange.journal import stream
-from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind
+from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Side
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/cmdline").exists(), reason="finds the gateways in /proc"
 )
 CASH = "50000000"
 HOUR_NS = 3_600_000_000_000
-BUYER, SELLER, HEDGER, SLOW = 1, 2, 3, 4
+BUYER, SELLER, HEDGER, SLOW, QUIET = 1, 2, 3, 4, 5
+SILENCE_SECONDS = 2
 
 
 @dataclass
@@ -49,24 +54,27 @@ class House:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A market with two gateways and accounts with money."""
     directory = tmp_path_factory.mktemp("several")
-    with serving(directory, "--gateways", "2", "--log-level", "warning") as server:
+    config = directory / "settings.toml"
+    config.write_text(f"[limits]\ngateway_silence_seconds = {SILENCE_SECONDS}\n")
+    flags = ["--gateways", "2", "--log-level", "warning", "--config", str(config)]
+    with serving(directory / "market", *flags) as server:
 
-        async def fund() -> str:
+        async def fund(data: Path) -> str:
             opened = requests.OpenAccount(
                 account=SLOW, throttle_interval_ns=HOUR_NS, throttle_burst=3
             )
-            await ask(directory, opened)
-            for account in (BUYER, SELLER, HEDGER, SLOW):
-                await ask(directory, requests.Deposit(account=account, amount=CASH))
-            listed = (await ask(directory, requests.State()))["instruments"]
+            await ask(data, opened)
+            for account in (BUYER, SELLER, HEDGER, SLOW, QUIET):
+                await ask(data, requests.Deposit(account=account, amount=CASH))
+            listed = (await ask(data, requests.State()))["instruments"]
             return next(str(one["mark"]) for one in listed if one["code"] == CODE)
 
-        mark = Decimal(asyncio.run(fund())).quantize(Decimal("0.001"))
-        yield House(directory, server.ready, str(mark), str(mark - Decimal("0.050")))
+        mark = Decimal(asyncio.run(fund(directory / "market"))).quantize(Decimal("0.001"))
+        yield House(directory / "market", server.ready, str(mark), str(mark - Decimal("0.050")))
         said = server.stop().splitlines()[-1]
         stopped = json.loads(said)
         replayed = subprocess.run(
-            [*COMMAND, "replay", str(directory), "--verify", "--json"],
+            [*COMMAND, "replay", str(directory / "market"), "--verify", "--json"],
             check=True, capture_output=True, text=True,
         )  # fmt: skip
         assert json.loads(replayed.stdout)["state_hash"] == stopped["state_hash"]
@@ -270,14 +278,29 @@ async def test_a_port_that_another_market_serves_is_not_shared(
 
 
 class _Gateway:
-    """The end of a gateway that dies on its own terms."""
+    """A gateway's end of the wire, which says what a test wants and dies on its own terms."""
 
-    def __init__(self) -> None:
-        self.welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+    def __init__(self, data: Path, account: int = HEDGER) -> None:
+        self._data = data
+        self._account = account
+        self._welcomed: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+        self.before_beat: Callable[[], None] = lambda: None
+
+    async def open(self) -> Self:
+        loop, path = asyncio.get_running_loop(), str(self._data / SOCKET_NAME)
+        transport, self.wire = await loop.create_unix_connection(lambda: Wire(self), path)
+        connection = transport.get_extra_info("socket")  # so much that it takes several reads
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.wire.say(Hello(9))
+        self.welcome = await self._welcomed
+        return self
 
     def heard(self, wire: Wire, message: Any) -> None:
         if isinstance(message, Welcome):
-            self.welcome.set_result(message)
+            self._welcomed.set_result(message)
+        elif isinstance(message, Beat):
+            self.before_beat()
+            wire.say(message)
 
     def put(self, wire: Wire, source: int, record: bytes, ingress: int, text: str | None) -> None:
         raise AssertionError("the market sends no commands")
@@ -285,29 +308,113 @@ class _Gateway:
     def lost(self, wire: Wire) -> None:
         pass
 
+    def log_on(self) -> int:
+        """Ask for a session; return the number by which its answer is known."""
+        number = self.welcome.life << LIFE_BITS | 7
+        mark = number.to_bytes(8, "little") + LOGON_MARK.to_bytes(8, "little")
+        flags = CommandFlag.CANCEL_ON_DISCONNECT
+        self._send(CommandKind.LOGON, flags=flags, key=mark)
+        return number
 
-async def test_a_session_opened_for_a_gateway_that_died_meanwhile_is_lost(
-    house: House, crowd: Crowd
-) -> None:
-    data = house.data
-    end = _Gateway()
-    loop = asyncio.get_running_loop()
-    _, wire = await loop.create_unix_connection(lambda: Wire(end), str(data / "gateways.sock"))
-    wire.say(Hello(9))
-    welcome = await end.welcome
-    source = welcome.life << 32 | 7
-    mark = source.to_bytes(8, "little") + LOGON_MARK.to_bytes(8, "little")
-    record = RECORD.pack(
-        CommandKind.LOGON, 0, 0, CommandFlag.CANCEL_ON_DISCONNECT, 0, HEDGER, 0, 0, 0, 0, 0, 0,
-        NO_ID, mark,
-    )  # fmt: skip
-    wire.put(source, record, 0, None)
-    wire.close()
+    def cancel(self, session: int, count: int, seed: int) -> None:
+        """Send cancels of orders that there are not: each is rejected in its turn."""
+        for number in range(count):
+            key = number.to_bytes(8, "little") + seed.to_bytes(8, "little")
+            self._send(CommandKind.CANCEL, session=session, key=key)
+
+    def _send(
+        self, kind: CommandKind, *, session: int = 0, flags: int = 0, key: bytes = NO_ID
+    ) -> None:
+        side = Side.UNSTATED if kind == CommandKind.CANCEL else 0
+        record = RECORD.pack(
+            kind, side, 0, flags, 0, self._account, session, 0, 0, 0, 0, 0, NO_ID, key
+        )  # fmt: skip
+        self.wire.put(self._account, record, 0, None)
+
+    async def events(self) -> AsyncIterator[tuple[int, ...]]:
+        """The market's events from the moment when this gateway was let in."""
+        async for released in stream.subscribe(
+            self._data / STREAM_NAME, self.welcome.standing.last
+        ):
+            for row in EVENT.iter_unpack(released.events):
+                yield row
+
+    async def opened(self, number: int) -> int:
+        """The session that came of a logon."""
+        async for row in self.events():
+            if row[2] == EventKind.SESSION_OPENED and row[11] == number:
+                return row[7]
+        raise AssertionError("the market has ended")
+
+
+async def test_a_session_opened_for_a_gateway_that_died_meanwhile_is_lost(house: House) -> None:
+    gateway = await _Gateway(house.data, QUIET).open()
+    number = gateway.log_on()
+    gateway.wire.close()
     sessions: list[int] = []
     async with asyncio.timeout(10):
-        async for released in stream.subscribe(data / STREAM_NAME, welcome.standing.last):
-            for row in EVENT.iter_unpack(released.events):
-                if row[2] == EventKind.SESSION_OPENED and row[11] == source:
-                    sessions.append(row[7])
-                elif row[2] == EventKind.SESSION_ENDED and row[7] in sessions:
-                    return
+        async for row in gateway.events():
+            if row[2] == EventKind.SESSION_OPENED and row[11] == number:
+                sessions.append(row[7])
+            elif row[2] == EventKind.SESSION_ENDED and row[7] in sessions:
+                return
+
+
+@pytest.mark.parametrize("dies", [False, True])
+async def test_a_logon_comes_behind_what_its_account_sent_through_another_gateway(
+    house: House, dies: bool
+) -> None:
+    """The other one is killed with commands under way, or is slow and sends them late."""
+    for seed in range(12):
+        rng = random.Random(seed)
+        old, new = [await _Gateway(house.data).open() for _ in range(2)]
+        async with asyncio.timeout(10):
+            session = await old.opened(old.log_on())
+        late = partial(old.cancel, session, rng.randint(1, 10_000), seed)
+        if dies:
+            late()
+            old.wire.flush()  # what the kernel has by then will be read, the rest is lost
+            old.wire.abort()
+        else:
+            old.before_beat = late
+        for _ in range(rng.choice((0, 0, 1))):
+            await asyncio.sleep(0)
+        number = new.log_on()
+        new.wire.flush()
+        seen, after = 0, None
+        async with asyncio.timeout(10):
+            async for row in new.events():
+                if row[2] == EventKind.REJECTED and row[12] == seed and row[6] == HEDGER:
+                    assert after is None, f"{seed}: behind the logon"
+                    seen += 1
+                elif row[2] == EventKind.SESSION_OPENED and row[11] == number:
+                    after = row[7]
+                    new.cancel(after, 1, 1_000)  # what is still under way is before this
+                elif row[2] == EventKind.REJECTED and row[12] == 1_000:
+                    break
+        assert seen or dies
+        old.wire.close()
+        new.wire.close()
+
+
+async def test_a_gateway_that_hangs_is_killed_and_its_sessions_end(
+    house: House, crowd: Crowd
+) -> None:
+    data, away = house.data, house.away
+    keys = [create_key(data, account, "trade") for account in (HEDGER, SELLER)]
+    hit = await crowd.join(keys[0], 0, cancel_on_disconnect=True, grace_ms=0)
+    calm = await crowd.join(keys[1], 1)
+    watch = await crowd.join(create_key(data, HEDGER, "read"), 1)
+    await hit.enter("hung", "buy", away)
+    await hit.until(lambda: hit.of("accepted") == ["hung"])
+    before = await figures(house)
+    os.kill(gateway_pid(data, 0), signal.SIGSTOP)
+    await calm.enter("calm", "buy", away)
+    await calm.until(lambda: "calm" in calm.of("accepted"))  # nobody noticed there
+    await crowd.join(keys[0], 1)  # is answered once the other has come to its end
+    await watch.until(lambda: "hung" in watch.of("cancelled"))
+    assert watch.reports[-1]["reason"] == "DISCONNECTED"
+    await reborn(crowd, keys[0])
+    after = await figures(house)
+    assert after["hourbook_gateway_restarts"] == before["hourbook_gateway_restarts"] + 1
+    assert after["hourbook_gateways"] == 2

@@ -19,7 +19,7 @@ from exchange.journal.tape import Standing
 from exchange.messages import COMMAND_BYTES
 
 SOCKET_NAME: Final = "gateways.sock"
-HEAD: Final = Layout("<BIQQ")  # kind, bytes of the body, source, ingress time
+HEAD: Final = Layout("<BIQQ")  # kind, bytes of the body, account, ingress time
 MESSAGE: Final = 0
 COMMAND: Final = 1
 TEXTED: Final = 2  # a command with its text behind it
@@ -96,10 +96,15 @@ class Held(Message, frozen=True):
 class TurnedBack(Message, frozen=True):
     """The sequencer did not take a command."""
 
-    source: int
     record: bytes
     text: str | None
     reason: int
+
+
+class Beat(Message, frozen=True):
+    """A number that a gateway gives back: it lives, and all that it had sent before is read."""
+
+    number: int
 
 
 class KeysGone(Message, frozen=True):
@@ -127,6 +132,7 @@ AnyMessage = (
     | Told
     | Held
     | TurnedBack
+    | Beat
     | KeysGone
     | Drain
     | Drained
@@ -207,6 +213,11 @@ class Wire(asyncio.Protocol):
         self.flush()
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """End without another word: what was said may never be read."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Hear every frame that is whole. Raises JournalError for what is none."""

@@ -19,6 +19,7 @@ from exchange.app.front import POLL_SECONDS, connections, unsent_bytes
 from exchange.app.gateway_link import (
     SOCKET_NAME,
     Ask,
+    Beat,
     Close,
     Drain,
     Drained,
@@ -172,7 +173,9 @@ class Ward:
                 self._asked[message.number].set_result(message)
             case TurnedBack() if hub is not None:
                 refused = Refused(Reason(message.reason))
-                hub.turned_back(message.source, message.record, message.text, refused)
+                hub.turned_back(message.record, message.text, refused)
+            case Beat():
+                wire.say(message)
             case KeysGone() if hub is not None:
                 hub.drop_revoked()
             case Drain():

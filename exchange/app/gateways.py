@@ -8,6 +8,7 @@ asked for each. Nothing that a client was told can be lost with it, for it came 
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import sys
@@ -22,6 +23,7 @@ from exchange.app.front import POLL_SECONDS
 from exchange.app.gateway_link import (
     SOCKET_NAME,
     Ask,
+    Beat,
     Close,
     Drain,
     Drained,
@@ -35,6 +37,7 @@ from exchange.app.gateway_link import (
     Welcome,
     Wire,
 )
+from exchange.app.lives import BEAT_SECONDS, Command, Lives
 from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.decode import NO_ID, RECORD, Refused
 from exchange.gateway.previews import Outcome
@@ -55,21 +58,13 @@ RETRY_SECONDS: Final = 0.05  # between two looks at what is due, and what a full
 _KIND: Final = 12  # offset of the kind byte in an event
 _OPENED: Final = int(EventKind.SESSION_OPENED)
 _ENDED: Final = (int(EventKind.SESSION_LOST), int(EventKind.SESSION_ENDED))
+_LOGON: Final = int(CommandKind.LOGON)
 _LOGOFF: Final = int(CommandKind.LOGOFF)
 _log = logging.getLogger(__name__)
 
 
 class GatewayDied(Exception):
     """A gateway's process ended before it had let any client in."""
-
-
-class Life:
-    """One run of one gateway."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.listening = self.drained = False
-        self.status = Status(0, 0, {}, {}, {})
 
 
 class Gateways:
@@ -80,11 +75,12 @@ class Gateways:
     def __init__(self, market: "Market") -> None:
         self._market = market
         self._count = market.settings.serve.gateways
-        self._lives: dict[Wire, Life] = {}  # those that are connected
+        self._lives = Lives()
+        self._children: dict[int, asyncio.subprocess.Process] = {}  # by the gateway's number
         self._owners: dict[int, tuple[int, int]] = {}  # engine session -> life, account; online
-        self._known_lives = 0
         self._deadlines = Deadlines()  # outlive the gateway that was told
-        self._logoffs: list[bytes] = []  # of sessions whose gateway died; the queue was full
+        # Of sessions whose gateway died, by account; the queue was full.
+        self._logoffs: list[tuple[int, bytes]] = []
         self._address = ("", 0)
         self._has_address = asyncio.Event()
         self._all_listen = asyncio.Event()
@@ -176,18 +172,20 @@ class Gateways:
             os.umask(mask)
         following = asyncio.create_task(self._follow())
         expiring = asyncio.create_task(self._expire())
+        beating = asyncio.create_task(self._beat())
         self._tasks = {asyncio.create_task(self._keep(n)) for n in range(self._count)}
         try:
             done, _ = await asyncio.wait(
-                [following, expiring, *self._tasks], return_when=asyncio.FIRST_EXCEPTION
+                [following, expiring, beating, *self._tasks], return_when=asyncio.FIRST_EXCEPTION
             )
             for task in done:
                 if not task.cancelled():
                     task.result()
         finally:
-            for task in (following, expiring, *self._tasks):
+            tasks = (following, expiring, beating, *self._tasks)
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(following, expiring, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             server.close()
             path.unlink(missing_ok=True)
 
@@ -218,6 +216,7 @@ class Gateways:
             sys.executable, "-c", run, str(self._market.directory), str(number),
             stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
+        self._children[number] = child
         try:
             return await child.wait()
         finally:
@@ -232,7 +231,7 @@ class Gateways:
         life = self._lives.get(wire)
         match message:
             case Hello():
-                self._greet(wire)
+                self._greet(wire, message.number)
             case _ if life is None:
                 wire.close()
             case Listening():
@@ -242,6 +241,9 @@ class Gateways:
             case Status():
                 life.status = message
                 self._market.metrics.add(message.rejects, message.closed)
+            case Beat():
+                self._lives.heard(wire, message.number)
+                self._let_logons_go()
             case Drained():
                 life.drained = True
             case Held():
@@ -251,35 +253,58 @@ class Gateways:
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    def _greet(self, wire: Wire) -> None:
+    def _greet(self, wire: Wire, which: int) -> None:
         market = self._market
-        self._known_lives += 1
-        self._lives[wire] = Life(self._known_lives)
+        life = self._lives.begin(wire, which)
         host, port = self._address
         tape = market.tape
-        wire.say(
-            Welcome(self._known_lives, market.settings, host, port, tape.exchange_id, tape.standing)
-        )
+        wire.say(Welcome(life.number, market.settings, host, port, tape.exchange_id, tape.standing))
         if market.stopping:
             wire.say(Drain())
 
     def put(self, wire: Wire, source: int, record: bytes, ingress: int, text: str | None) -> None:
         """Queue a client's command for the sequencer, or send it back."""
+        if record[0] == _LOGON:
+            logon = Command(source, record, ingress, text)
+            if wire not in self._lives or self._lives.must_wait(wire, logon):
+                return
+        self._put(wire, source, record, ingress, text)
+
+    def _put(self, wire: Wire, source: int, record: bytes, ingress: int, text: str | None) -> None:
         try:
             self._market.sequencer.submit(source, record, ingress_ns=ingress, text=text)
         except (QueueFull, Closed) as full:
-            wire.say(TurnedBack(source, record, text, full_reason(full)))
+            wire.say(TurnedBack(record, text, full_reason(full)))
         else:
             if record[0] == _LOGOFF:
                 self._owners.pop(RECORD.unpack(record)[6], None)
 
     def lost(self, wire: Wire) -> None:
-        """Log off the sessions of a gateway that is gone."""
-        life = self._lives.pop(wire, None)
+        """Log off the sessions of a gateway that is gone: behind all that it had sent."""
+        life = self._lives.end(wire)
         if life is not None:
             for session, (owner, account) in list(self._owners.items()):
                 if owner == life.number:
                     self._log_off(session, account)
+            self._let_logons_go()
+
+    def _let_logons_go(self) -> None:
+        for wire, logon in self._lives.due():
+            self._put(wire, *logon)
+
+    async def _beat(self) -> None:
+        """Find the gateways that hang, and kill them: what follows is that of a death."""
+        silence = self._market.settings.limits.gateway_silence_seconds
+        while not self._closing:
+            await asyncio.sleep(BEAT_SECONDS)
+            for wire in self._lives.beat(math.ceil(silence / BEAT_SECONDS)):
+                life = self._lives[wire]
+                _log.error("gateway %d has not answered for %g s, killed", life.which, silence)
+                child = self._children.get(life.which)
+                if child is not None and child.returncode is None:
+                    child.kill()
+                else:
+                    wire.abort()
 
     def _tell_all(self, message: KeysGone | Drain | Close) -> None:
         for wire in self._lives:
@@ -343,9 +368,8 @@ class Gateways:
 
     def _log_off(self, session: int, account: int) -> None:
         self._owners.pop(session, None)
-        self._logoffs.append(
-            RECORD.pack(_LOGOFF, 0, 0, 0, 0, account, session, 0, 0, 0, 0, 0, NO_ID, NO_ID)
-        )
+        record = RECORD.pack(_LOGOFF, 0, 0, 0, 0, account, session, 0, 0, 0, 0, 0, NO_ID, NO_ID)
+        self._logoffs.append((account, record))
         self._retry()
 
     def _retry(self) -> None:
@@ -353,7 +377,7 @@ class Gateways:
         waiting, self._logoffs = self._logoffs, []
         while waiting:
             try:
-                self._market.sequencer.submit(0, waiting[0])
+                self._market.sequencer.submit(*waiting[0])
             except Closed:
                 return  # a restart loses every session, and logs each off
             except QueueFull:

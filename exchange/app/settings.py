@@ -83,6 +83,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_seconds: Annotated[
         float, Meta(gt=0, le=86_400, description="between two checkpoints while commands come")
     ] = 30.0
+    gateway_silence_seconds: Annotated[
+        float,
+        Meta(ge=1, le=600, description="until a gateway that hangs is killed"),
+    ] = 5.0
     drain_seconds: Annotated[
         float, Meta(ge=0, le=600, description="how long a stop waits for what is queued")
     ] = 5.0

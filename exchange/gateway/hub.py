@@ -8,6 +8,7 @@ readers of public data first, so public data is never later than private.
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from operator import itemgetter
 from typing import Final, Protocol
 
 from exchange.gateway.access import Key
@@ -52,11 +53,15 @@ _OPS: Final = {  # what a client asked for, by the command that it became
     int(CommandKind.SET_PROTECTION): "protect",
     int(CommandKind.LOGON): "logon",
 }
+_OWNER: Final = itemgetter(0, 5, 6, -1)  # a record's kind, account, session and key
 ACCOUNT_MASK: Final = 0xFFFF_FFFF  # of a trade's key_hi: maker_of, without the call
 
 
 class Submit(Protocol):
-    """Queues a command for the sequencer, or raises that its queue is full."""
+    """Queues a command for the sequencer, or raises that its queue is full.
+
+    ``source`` is the account: its commands keep one order, whichever connection they come over.
+    """
 
     def __call__(
         self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
@@ -118,7 +123,7 @@ class Hub:
         self.channels = Channels(self.feed)
         self._by_account: dict[int, list[Session]] = {}
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
-        self._logoffs: list[tuple[int, bytes]] = []  # refused by a full queue, tried again
+        self._logoffs: list[tuple[int, bytes]] = []  # by account; the queue was full
         self._next_connection = first_connection
         self.epochs = view.epochs
         self._resumes: dict[int, Resume] = {}  # not live yet, by connection number
@@ -166,7 +171,7 @@ class Hub:
                 if session.cancels_on_loss:
                     self.deadlines.put(session.engine_session, self.now_ms(), session.key.account)
                     self.expire()
-                self._log_off(session.number, session.key.account, session.engine_session)
+                self._log_off(session.key.account, session.engine_session)
         session.stage, session.trading_account = Stage.CLOSED, -1
 
     def log_on(self, session: Session, key: Key, logon: Logon) -> None:
@@ -191,40 +196,43 @@ class Hub:
             session.number.to_bytes(8, "little") + LOGON_MARK.to_bytes(8, "little"),
         )  # fmt: skip
         try:
-            self._submit(session.number, record)
+            self._submit(key.account, record)
         except self.queue_full as full:
             raise Refused(full_reason(full)) from None
         session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
         self._logons[session.number] = session
 
-    def _log_off(self, source: int, account: int, engine_session: int) -> None:
+    def _log_off(self, account: int, engine_session: int) -> None:
         record = RECORD.pack(
             CommandKind.LOGOFF, 0, 0, 0, 0, account, engine_session, 0, 0, 0, 0, 0, NO_ID, NO_ID
         )
-        if not self.submit(source, record, 0, None):
-            self._logoffs.append((source, record))
+        if not self.submit(account, record, 0, None):
+            self._logoffs.append((account, record))
 
-    def turned_back(self, source: int, record: bytes, text: str | None, refusal: Refused) -> None:
+    def turned_back(self, record: bytes, text: str | None, refusal: Refused) -> None:
         """Answer for a command that was put, and refused by a sequencer in another process."""
-        kind, session = record[0], self.sessions.get(source)
+        kind, account, engine_session, key = _OWNER(RECORD.unpack(record))
         if kind == CommandKind.LOGOFF:
-            self._logoffs.append((source, record))
-        if kind == CommandKind.LOGON:
-            self._logons.pop(source, None)
-        if session is None or kind == CommandKind.LOGOFF:
-            return
-        if kind == CommandKind.LOGON:
-            session.stage, session.key, session.logon = Stage.PUBLIC, None, None
-        elif text is not None:
-            refusal.seen["client_order_id" if kind == CommandKind.ENTER else "request_id"] = text
-        session.send(from_refused(refusal, _OPS.get(kind)))
+            self._logoffs.append((account, record))
+        elif kind == CommandKind.LOGON:
+            session = self._logons.pop(int.from_bytes(key[:8], "little"), None)
+            if session is not None and session.stage is Stage.LOGGING_ON:
+                session.stage, session.key, session.logon = Stage.PUBLIC, None, None
+                session.send(from_refused(refusal, _OPS[kind]))
+        else:
+            if text is not None:
+                named = "client_order_id" if kind == CommandKind.ENTER else "request_id"
+                refusal.seen[named] = text
+            for session in self.sessions.values():
+                if session.engine_session == engine_session:
+                    session.send(from_refused(refusal, _OPS.get(kind)))
 
     def retry(self) -> None:
         """Submit again the logoffs that a full queue refused: none may be lost."""
         waiting, self._logoffs = self._logoffs, []
-        for source, record in waiting:
-            if not self.submit(source, record, 0, None):
-                self._logoffs.append((source, record))
+        for account, record in waiting:
+            if not self.submit(account, record, 0, None):
+                self._logoffs.append((account, record))
 
     def expire(self) -> None:
         """Cancel the orders of sessions whose dead man's switch is due."""
@@ -394,7 +402,7 @@ class Hub:
             session.send(self.reports.kinds[REJECTED](row, stamp, None))
             session.refuse_logon()
         elif session.stage is Stage.CLOSED:
-            self._log_off(session.number, row[6], row[7])
+            self._log_off(row[6], row[7])
         else:
             self._ready(session, row[7], (row[0], row[1]))
 

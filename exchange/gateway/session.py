@@ -276,7 +276,7 @@ class Session:
     def _submit(self, record: bytes, ingress_ns: int, text: str) -> None:
         hub = self.hub
         try:
-            hub.put(self.number, record, ingress_ns=ingress_ns, text=text)
+            hub.put(self.trading_account, record, ingress_ns=ingress_ns, text=text)
         except hub.queue_full as full:
             raise Refused(full_reason(full)) from None
         if hub.metrics is not None and hub.metrics.probing:
