@@ -102,19 +102,18 @@ class Queues:
         side, price = SELL if row[3] & _SELL else BUY, row[8]
         rank = self.given[at_market]
         self.given[at_market] = rank + 1
-        stand = (rank, side, price)
-        self.stand(row[7], stand, row[10])
-        if self.watched:
-            self._before.setdefault(stand, 0)
+        self.stand(row[7], (rank, side, price), row[10])
 
     def stand(self, order_id: int, stand: Stand, lots: int) -> None:
         """Put an order where it stands."""
         rank, side, price = self.stands[order_id] = stand
-        level = self._levels[side].get(price)
-        if level is None:
-            self._levels[side][price] = {rank: lots}
+        levels = self._levels[side]
+        if price in levels:
+            levels[price][rank] = lots
         else:
-            level[rank] = lots
+            levels[price] = {rank: lots}
+        if self.watched:
+            self._before.setdefault(stand, 0)
 
     def _leave_at_most(self, order_id: int, lots: int) -> None:
         """An auction takes first what is not shown: no more is shown than is left."""
