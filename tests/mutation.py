@@ -1,4 +1,4 @@
-"""Valid frames made wrong byte by byte, from a seed."""
+"""Valid frames made wrong byte by byte, and field by field, from a seed."""
 
 import json
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from random import Random
 from typing import Any, Final
 
 import msgspec
-from venue import CODE, enter
+from venue import CODE, OTHER, enter
 
 REQUESTS: Final[list[dict[str, Any]]] = [
     enter("x", time_in_force="GTC", post_only=True, self_trade="decrement", manual=True),
@@ -36,18 +36,60 @@ TOKENS: Final = (
 )  # fmt: skip
 
 
+NAMES: Final = sorted({name for request in REQUESTS for name in request})
+# What a field may be given in place of its own: sense, edges and nonsense.
+IDS: Final = [f"i{number}" for number in range(50)]
+LOTS: Final = ["1", "2", "5", "10", "1000", "1001", "0", "4294967295", "4294967296", "-1", "1.0"]
+PRICES: Final = ["2.650", "2.6", "2.651", "2", "3.3", "3.301", "0", "-2.650", "2.6505", "1e3"]
+SENSE: Final[dict[str, list[Any]]] = {
+    "client_order_id": [*IDS, "x", "", "a b"],
+    "request_id": [*IDS, "r"],
+    "order_id": ["4294967297", "1", "0", "18446744073709551616"],
+    "quantity": LOTS, "bid_quantity": LOTS, "ask_quantity": LOTS, "display_quantity": LOTS,
+    "minimum_quantity": LOTS, "price": PRICES, "bid_price": PRICES, "ask_price": PRICES,
+    "stop_price": PRICES, "protection": PRICES, "side": ["buy", "sell"],
+    "instrument": [CODE, OTHER, "H100X26"], "type": ["limit", "market"],
+    "time_in_force": ["GTC", "DAY", "IOC", "FOK", "GTD", "GFA"],
+    "self_trade": ["cancel_newest", "cancel_oldest", "cancel_both", "decrement"],
+}  # fmt: skip
+NONSENSE: Final[list[Any]] = [
+    None, True, False, 0, 1, -1, 1 << 53, 1 << 63, 1.5, "", "0", "9" * 18, "9" * 40, [], {}, [[]],
+]  # fmt: skip
+
+
+def encoded(request: dict[str, Any], packed: bool) -> bytes:
+    """A request as a frame."""
+    return msgspec.msgpack.encode(request) if packed else json.dumps(request).encode()
+
+
 def valid(packed: bool) -> list[bytes]:
     """The frames to begin with."""
     told = [{k: v for k, v in request.items() if v is not None} for request in REQUESTS]
-    if packed:
-        return [msgspec.msgpack.encode(request) for request in told]
-    return [json.dumps(request).encode() for request in told]
+    return [encoded(request, packed) for request in told]
+
+
+def altered(chance: Random) -> dict[str, Any]:
+    """A request with a few of its fields changed, taken away or given."""
+    request = {k: v for k, v in chance.choice(REQUESTS).items() if v is not None}
+    for _ in range(chance.randrange(1, 4)):
+        name = chance.choice([*request] * 20 + NAMES)
+        if chance.random() < 0.15 and name != "op":
+            request.pop(name, None)
+        elif name in SENSE and chance.random() < 0.8:
+            request[name] = chance.choice(SENSE[name])
+        elif name != "op":
+            request[name] = chance.choice(NONSENSE)
+    return request
 
 
 def mutated(seed: int, count: int, *, packed: bool) -> Iterator[bytes]:
-    """Yield ``count`` frames, each with one to four changes."""
+    """Yield ``count`` frames: half of them with one to four changes of bytes, half with changes of
+    fields."""
     chance, frames = Random(f"{seed} {packed}"), valid(packed)
     for _ in range(count):
+        if chance.random() < 0.5:
+            yield encoded(altered(chance), packed)
+            continue
         data = bytearray(chance.choice(frames))
         for _ in range(chance.randrange(1, 5)):
             change(chance, data, frames)
