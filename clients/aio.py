@@ -47,10 +47,12 @@ from exchange.messages.wire import (
     InstrumentState,
     ListInstruments,
     Orders,
+    OrderStatus,
     Position,
     Preview,
     Previewed,
     QueryAccount,
+    QueryOrder,
     QueryOrders,
     Reduced,
     Rejected,
@@ -476,6 +478,19 @@ class AsyncClient:
     async def query_orders(self) -> Orders:
         """The account's working orders as of the answer's sequence."""
         return await self._query(QueryOrders(request_id=self._session.next_id()), Orders)
+
+    async def query_order(
+        self, client_order_id: str | None = None, *, order_id: str | None = None
+    ) -> OrderStatus:
+        """What is known of one order, by one of its ids, as of the answer's sequence.
+
+        One that is under way is waited for, a second at most: it is ``unknown`` then, which is
+        neither a reject nor the promise of one. Raises RequestRefused.
+        """
+        request = QueryOrder(
+            request_id=self._session.next_id(), client_order_id=client_order_id, order_id=order_id
+        )
+        return await self._query(request, OrderStatus)
 
     async def query_instruments(self) -> Instruments:
         """Every listed instrument."""

@@ -42,6 +42,7 @@ from exchange.messages.wire import (
     LoggedOn,
     Logon,
     Orders,
+    OrderStatus,
     Ping,
     Position,
     Previewed,
@@ -282,7 +283,7 @@ class Session:
                 self._advance(message.epoch, message.sequence, 0)
             self.feed.sequence = max(self.feed.sequence, message.sequence)
             return Received()
-        if isinstance(message, Previewed | CancelAfterSet):
+        if isinstance(message, Previewed | CancelAfterSet | OrderStatus):
             return Received(answered=self._settle(("request", message.request_id)))
         if isinstance(message, _ANSWERS):
             return self._answer(message)

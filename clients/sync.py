@@ -47,6 +47,7 @@ class Client(Blocking[AsyncClient]):
     unsubscribe = blocking(AsyncClient.unsubscribe)
     query_account = blocking(AsyncClient.query_account)
     query_orders = blocking(AsyncClient.query_orders)
+    query_order = blocking(AsyncClient.query_order)
     query_instruments = blocking(AsyncClient.query_instruments)
     refresh = blocking(AsyncClient.refresh)
     margin = blocking(AsyncClient.margin)

@@ -40,6 +40,7 @@ async def tokens(venue: Venue, trader: Session) -> int:
 
 FREE: Final[dict[str, dict[str, Any]]] = {
     "account": {"request_id": "q"}, "orders": {"request_id": "q"},
+    "order": {"request_id": "q", "client_order_id": "x"},
     "instruments": {"request_id": "q"}, "heartbeat": {},
     "subscribe": {"request_id": "s", "channels": [f"depth.{CODE}"]},
     "unsubscribe": {"request_id": "s", "channels": [f"depth.{CODE}"]},

@@ -26,6 +26,7 @@ from exchange.messages.wire import (
     Ping,
     Preview,
     QueryAccount,
+    QueryOrder,
     QueryOrders,
     Reduce,
     Replace,
@@ -46,7 +47,8 @@ ED25519_DIGITS: Final = 128  # hexadecimal digits of a signature; HMAC-SHA256 ha
 NEEDS: Final[dict[type, Right]] = {
     Logon: Right.PUBLIC, Subscribe: Right.PUBLIC, Unsubscribe: Right.PUBLIC,
     ListInstruments: Right.PUBLIC, Ping: Right.PUBLIC,
-    QueryAccount: Right.READ, QueryOrders: Right.READ, Preview: Right.READ,
+    QueryAccount: Right.READ, QueryOrders: Right.READ, QueryOrder: Right.READ,
+    Preview: Right.READ,
     Cancel: Right.CANCEL, Reduce: Right.CANCEL, MassCancel: Right.CANCEL, Kill: Right.CANCEL,
     CancelAfter: Right.CANCEL,
     Enter: Right.TRADE, Replace: Right.TRADE, Quote: Right.TRADE, Protect: Right.TRADE,

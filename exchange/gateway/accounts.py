@@ -289,9 +289,8 @@ class Accounts:
         holding.cost += value
 
     def _leave(self, order_id: int, leaves: int) -> None:
-        if leaves:
-            self.orders[order_id].leaves = leaves
-        else:
+        self.orders[order_id].leaves = leaves
+        if not leaves:
             self._finish(order_id)
 
     def _finish(self, order_id: int) -> None:

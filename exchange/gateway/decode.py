@@ -33,6 +33,7 @@ from exchange.messages.wire import (
     AnyRequest,
     Cancel,
     Enter,
+    QueryOrder,
     Reduce,
     Replace,
 )
@@ -427,7 +428,7 @@ def checked_id(text: str, field: str) -> str:
     return text
 
 
-def target_of(request: Cancel | Reduce | Replace) -> tuple[bytes, bool]:
+def target_of(request: Cancel | Reduce | Replace | QueryOrder) -> tuple[bytes, bool]:
     """Return the target's 16 bytes and whether they are a client order id's; raises Refused."""
     if request.order_id is not None and request.client_order_id is not None:
         raise Refused(Reason.COMBINATION, "order_id", "order_id or client_order_id, not both")

@@ -16,6 +16,7 @@ from exchange.gateway.auth import Keys
 from exchange.gateway.channels import Channels
 from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
+from exchange.gateway.lookups import Lookups
 from exchange.gateway.mass import MassRecorder
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.previews import Previews, WhatIf
@@ -115,6 +116,7 @@ class Hub:
         self.reports = Reports(self.feed.instruments, self.accounts)
         self.queries = Queries(self.feed, self.accounts)
         self.deadlines = Deadlines()
+        self.lookups = Lookups(self.accounts)
         self.previews = Previews(self.recorder, self.accounts, what_if)
         self._begin = view.position
         self.epoch, self.sequence, _ = view.position  # of the last released batch
@@ -293,8 +295,11 @@ class Hub:
             session.wake()
 
     def tick(self) -> None:
-        """Throw the switches that are due; send what the conflated channels have to say."""
+        """Throw the switches that are due, answer who has waited long enough, and send what the
+        conflated channels have to say."""
         self.expire()
+        if self.lookups:
+            self.lookups.release(self.now_ms())
         for session in self.channels.tick().values():
             session.flush()
 
@@ -338,6 +343,8 @@ class Hub:
                 session.wake()
         self._resume_all()
         self.previews.release(self.sequence)
+        if self.lookups:
+            self.lookups.release(self.now_ms())
         if self._logoffs:
             self.retry()
         if self.metrics is not None:

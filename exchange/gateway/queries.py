@@ -1,6 +1,6 @@
 """Answers from released state, each with the sequence that it is true for."""
 
-from exchange.gateway.accounts import Account, Accounts, Exposure
+from exchange.gateway.accounts import Account, Accounts, Exposure, Order
 from exchange.marketdata.feed import Feed
 from exchange.marketdata.instruments import micros_text
 from exchange.messages import TimeInForce
@@ -8,13 +8,14 @@ from exchange.messages.wire import (
     AccountReport,
     Instruments,
     Orders,
+    OrderStatus,
     PositionReport,
     WorkingOrder,
 )
 
 
 class Queries:
-    """Builds the answers to ``instruments``, ``account`` and ``orders``."""
+    """Builds the answers to ``instruments``, ``account``, ``orders`` and ``order``."""
 
     def __init__(self, feed: Feed, accounts: Accounts) -> None:
         self._feed = feed
@@ -71,23 +72,41 @@ class Queries:
 
     def orders(self, number: int, sequence: int, request_id: str) -> Orders:
         """Return an account's working orders, oldest first."""
-        working = []
-        for order in self._accounts.by_id[number].orders.values():
-            instrument = self._feed.instruments.by_id[order.instrument]
-            working.append(
-                WorkingOrder(
-                    order_id=str(order.id),
-                    client_order_id=order.text,
-                    instrument=instrument.code,
-                    side="sell" if order.sell else "buy",
-                    price=instrument.price_text(order.price),
-                    quantity=str(order.quantity),
-                    leaves_quantity=str(order.leaves),
-                    time_in_force=TimeInForce(order.tif).name,  # type: ignore[arg-type]
-                    dormant=order.dormant,
-                    waiting=order.waiting,
-                )
-            )
+        working = self._accounts.by_id[number].orders.values()
         return Orders(
-            request_id=request_id, sequence=sequence, time=self._feed.time, orders=working
+            request_id=request_id,
+            sequence=sequence,
+            time=self._feed.time,
+            orders=[self._order(order) for order in working],
+        )
+
+    def order(self, order: Order | None, sequence: int, request_id: str) -> OrderStatus:
+        """Return what is known of one order, which may be nothing."""
+        if order is None:
+            return OrderStatus(
+                request_id=request_id, sequence=sequence, time=self._feed.time, state="unknown"
+            )
+        works = order.id in self._accounts.by_id[order.account].orders
+        return OrderStatus(
+            request_id=request_id,
+            sequence=sequence,
+            time=self._feed.time,
+            state="working" if works else "ended",
+            executed_quantity=str(order.quantity - order.leaves),
+            order=self._order(order),
+        )
+
+    def _order(self, order: Order) -> WorkingOrder:
+        instrument = self._feed.instruments.by_id[order.instrument]
+        return WorkingOrder(
+            order_id=str(order.id),
+            client_order_id=order.text,
+            instrument=instrument.code,
+            side="sell" if order.sell else "buy",
+            price=instrument.price_text(order.price),
+            quantity=str(order.quantity),
+            leaves_quantity=str(order.leaves),
+            time_in_force=TimeInForce(order.tif).name,  # type: ignore[arg-type]
+            dormant=order.dormant,
+            waiting=order.waiting,
         )

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, get_args
 
 from exchange.gateway.access import NEEDS, Key
+from exchange.gateway.accounts import Order
 from exchange.gateway.auth import logon_proof
 from exchange.gateway.batches import is_batch, read_batch
 from exchange.gateway.decode import (
@@ -35,6 +36,7 @@ from exchange.messages.wire import (
     Preview,
     Previewed,
     QueryAccount,
+    QueryOrder,
     QueryOrders,
     Reduce,
     Replace,
@@ -138,6 +140,7 @@ class Session:
             ListInstruments: self._instruments,
             QueryAccount: self._account,
             QueryOrders: self._orders,
+            QueryOrder: self._order,
             Ping: self._ping,
         }
 
@@ -353,6 +356,15 @@ class Session:
     def _orders(self, request: QueryOrders, ingress_ns: int) -> None:
         checked_id(request.request_id, "request_id")
         self.send(self.hub.queries.orders(self._reader(), self.hub.sequence, request.request_id))
+
+    def _order(self, request: QueryOrder, ingress_ns: int) -> None:
+        checked_id(request.request_id, "request_id")
+        hub = self.hub
+
+        def tell(order: Order | None) -> None:
+            self.send(hub.queries.order(order, hub.sequence, request.request_id))
+
+        hub.lookups.ask(request, self._reader(), hub.now_ms(), tell)
 
     def _ping(self, request: Ping, ingress_ns: int) -> None:
         self.send(self.hub.heartbeat())

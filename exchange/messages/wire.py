@@ -87,6 +87,7 @@ MSGPACK_PROTOCOL: Final = "hourbook.msgpack"
 HEARTBEAT_MS: Final = 5_000  # the gateway is never silent for longer
 
 
+OrderStateText: TypeAlias = Literal["working", "ended", "unknown"]
 SIDES: Final[dict[str, Side]] = {"buy": Side.BUY, "sell": Side.SELL}
 TIMES_IN_FORCE: Final[dict[str, TimeInForce]] = {tif.name: tif for tif in TimeInForce}
 SELF_TRADES: Final[dict[str, SelfTrade]] = {mode.name.lower(): mode for mode in SelfTrade}
@@ -135,6 +136,15 @@ class QueryOrders(Request, frozen=True, kw_only=True, tag="orders"):
     request_id: str
 
 
+class QueryOrder(Request, frozen=True, kw_only=True, tag="order"):
+    """Asks for one order of the account, by exactly one of its ids; one that is on its way is
+    waited for."""
+
+    request_id: str
+    order_id: str | None = None
+    client_order_id: str | None = None
+
+
 class Ping(Request, frozen=True, kw_only=True, tag="heartbeat"):
     """Asks for a heartbeat now."""
 
@@ -143,7 +153,7 @@ class Ping(Request, frozen=True, kw_only=True, tag="heartbeat"):
 AnyCommand: TypeAlias = Enter | Cancel | Reduce | Replace | MassCancel | Kill | Quote | Protect
 AnyRequest: TypeAlias = (
     Logon | AnyCommand | CancelAfter | Preview | Subscribe | Unsubscribe | ListInstruments |
-    QueryAccount | QueryOrders | Ping
+    QueryAccount | QueryOrders | QueryOrder | Ping
 )  # fmt: skip
 
 
@@ -391,6 +401,18 @@ class Orders(Response, frozen=True, kw_only=True, tag="orders"):
     orders: list[WorkingOrder]
 
 
+class OrderStatus(Response, frozen=True, kw_only=True, tag="order"):
+    """What is known of one order as of ``sequence``. ``unknown`` is neither a reject nor the
+    promise of one."""
+
+    request_id: str
+    sequence: int
+    time: int
+    state: OrderStateText
+    executed_quantity: str | None = None
+    order: WorkingOrder | None = None  # as it is, or as it ended
+
+
 class Heartbeat(Response, frozen=True, kw_only=True, tag="heartbeat"):
     """The gateway lives; everything up to ``sequence`` has been sent to this connection."""
 
@@ -407,7 +429,7 @@ AnyResponse: TypeAlias = (
     PublicTransfer | TopOfBook | QueueSnapshot | QueueDelta | InstrumentStatistics |
     SettlementPrice | IndexFixing | FactorsPublished | ChannelMark | InstrumentState |
     IndicativePrice | AuctionResult | Instruments |
-    AccountReport | Orders | CancelAfterSet | Previewed | Heartbeat
+    AccountReport | Orders | OrderStatus | CancelAfterSet | Previewed | Heartbeat
 )  # fmt: skip
 
 encode_json: Final[Callable[[object], bytes]] = msgspec.json.Encoder().encode
