@@ -412,23 +412,17 @@ class Sequencer:
     def _take(self) -> _Batch | None:
         """Take a batch off the queues, one command of each source in turn; None if none waits."""
         stamp = max(self._stamp, self._clock())
-        records: list[bytes] = []
-        ingress = array("Q")
-        texts: Texts = []
+        items: list[_Item] = []
         if self._recovery is not None:
-            records.append(self._recovery)
+            items.append((self._recovery, 0, None))
             self._recovery = None
         elif 0 < self._engine.next_deadline() <= stamp:
-            records.append(_ADVANCE_TIME)
-        if records:
-            ingress.append(0)
-        begin = self._next_sequence + len(records)
-        items = self._in_turn(min(BATCH_COMMANDS - len(records), self.queued))
-        if items:
-            own, times, said = zip(*items, strict=True)
-            records.extend(own)
-            ingress.extend(times)
-            texts += [(begin + n, text) for n, text in enumerate(said) if text is not None]
+            items.append((_ADVANCE_TIME, 0, None))
+        items += self._in_turn(min(BATCH_COMMANDS - len(items), self.queued))
+        numbered = enumerate(items, self._next_sequence)
+        texts = [(number, text) for number, (_, _, text) in numbered if text is not None]
+        ingress = array("Q", [when for _, when, _ in items])
+        records = [record for record, _, _ in items]
         return _Batch(records, ingress.tobytes(), texts, stamp) if records else None
 
     def _in_turn(self, size: int) -> list[_Item]:

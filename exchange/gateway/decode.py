@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable
 from hashlib import blake2b
+from string import ascii_letters, digits
 from struct import Struct as Layout
 from typing import Any, Final
 
@@ -39,7 +40,8 @@ from exchange.messages.wire import (
 )
 
 ID: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{Limit.CLIENT_ID_CHARS}}}")
-_is_id: Final = ID.fullmatch
+_ID_BYTES: Final = f"{ascii_letters}{digits}._-".encode()
+_ID_CHARS: Final = int(Limit.CLIENT_ID_CHARS)
 ORDER_ID: Final = re.compile(r"[0-9]{1,20}")
 U32_MAX: Final = (1 << 32) - 1
 U64_MAX: Final = (1 << 64) - 1
@@ -96,12 +98,13 @@ class Refused(Exception):
         self.seen: dict[str, str] = {}
 
 
-_FRESH: Final = {person: blake2b(digest_size=16, person=person) for person in (ORDER, REQUEST)}
+# A copy is half the price of a new one.
+_FRESH: Final = {p: blake2b(digest_size=16, person=p).copy for p in (ORDER, REQUEST)}
 
 
 def digest(text: str, person: bytes) -> bytes:
     """Return the 128-bit key of a client order id (ORDER) or a request id (REQUEST)."""
-    state = _FRESH[person].copy()  # half the price of a new one
+    state = _FRESH[person]()
     state.update(text.encode("ascii"))
     return state.digest()
 
@@ -238,9 +241,7 @@ class Recorder:
 
     def enter(self, request: Enter, account: int, session: int) -> bytes:
         """Return the record of an ENTER; raises Refused."""
-        client_order_id = request.client_order_id
-        if _is_id(client_order_id) is None:
-            checked_id(client_order_id, "client_order_id")
+        key = id_key(request.client_order_id, "client_order_id", ORDER)
         instrument = self._instruments.by_code.get(request.instrument)
         if instrument is None:
             raise _unknown(request.instrument)
@@ -252,7 +253,7 @@ class Recorder:
         if market != (request.price is None):
             told = "has no price" if market else "needs a price"
             raise Refused(Reason.SYNTAX, "price", f"a {request.type} order {told}")
-        lots = self.lots(request.quantity)
+        lots = _FEW.get(request.quantity) or self.lots(request.quantity)
         price = 0
         if text is not None:
             known = self._ticks.get((instrument.id, text))
@@ -286,7 +287,7 @@ class Recorder:
         return RECORD.pack(
             ENTER, SIDES[request.side], tif, flags, instrument.id, account, session,
             price, lots, 0, SELF_TRADES[request.self_trade], features,
-            extent, digest(client_order_id, ORDER),
+            extent, key,
         )  # fmt: skip
 
     def _extent(self, request: Enter, instrument: Instrument) -> tuple[int, bytes]:
@@ -356,7 +357,7 @@ class Recorder:
         lots: int,
         flags: int,
     ) -> bytes:
-        request_id = checked_id(request.request_id, "request_id")
+        key = id_key(request.request_id, "request_id", REQUEST)
         target, by_client_id = target_of(request)
         side = UNSTATED if request.side is None else SIDES[request.side]
         if by_client_id:
@@ -365,7 +366,7 @@ class Recorder:
             flags |= MANUAL
         return RECORD.pack(
             kind, side, 0, flags, 0, account, session, price, lots, 0, 0, 0,
-            target, digest(request_id, REQUEST),
+            target, key,
         )  # fmt: skip
 
     def instrument(self, code: str) -> Instrument:
@@ -376,9 +377,6 @@ class Recorder:
         return instrument
 
     def lots(self, text: str, field: str = "quantity") -> int:
-        few = _FEW.get(text)
-        if few is not None:
-            return few
         try:
             lots = parse_quantity(text)
         except DecimalTextError as error:
@@ -423,9 +421,20 @@ def _unknown(code: str) -> Refused:
 
 def checked_id(text: str, field: str) -> str:
     """Return an id of the documented form; raises Refused."""
-    if _is_id(text) is None:
+    if ID.fullmatch(text) is None:
         raise Refused(Reason.ID_FORMAT, field, f"not {ID.pattern}")
     return text
+
+
+def id_key(text: str, field: str, person: bytes) -> bytes:
+    """Return the 128-bit key of a ``checked_id``, at two thirds of the price of both; raises
+    Refused."""
+    data = text.encode()
+    if data.translate(None, _ID_BYTES) or not 0 < len(data) <= _ID_CHARS:
+        checked_id(text, field)
+    state = _FRESH[person]()
+    state.update(data)
+    return state.digest()
 
 
 def target_of(request: Cancel | Reduce | Replace | QueryOrder) -> tuple[bytes, bool]:
@@ -433,7 +442,7 @@ def target_of(request: Cancel | Reduce | Replace | QueryOrder) -> tuple[bytes, b
     if request.order_id is not None and request.client_order_id is not None:
         raise Refused(Reason.COMBINATION, "order_id", "order_id or client_order_id, not both")
     if request.client_order_id is not None:
-        return digest(checked_id(request.client_order_id, "client_order_id"), ORDER), True
+        return id_key(request.client_order_id, "client_order_id", ORDER), True
     if request.order_id is None:
         raise Refused(Reason.MISSING_FIELD, "order_id", "order_id or client_order_id")
     return read_order_id(request.order_id, "order_id").to_bytes(16, "little"), False

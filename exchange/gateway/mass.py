@@ -16,7 +16,7 @@ from exchange.gateway.decode import (
     Recorder,
     Refused,
     checked_id,
-    digest,
+    id_key,
 )
 from exchange.marketdata.instruments import Instruments
 from exchange.marketdata.stream import Row
@@ -132,7 +132,7 @@ class MassRecorder:
 
 
 def _key(request_id: str) -> bytes:
-    return digest(checked_id(request_id, "request_id"), REQUEST)
+    return id_key(request_id, "request_id", REQUEST)
 
 
 class MassReports:
