@@ -81,7 +81,7 @@ AnyOrderReport: TypeAlias = (
     | Elected
     | Refilled
 )
-AnyMassReport: TypeAlias = MassCancelled | Killed | Quoted | Protection
+AnyMassReport: TypeAlias = MassCancelled | Killed | Quoted | Protection | CancelAfterSet
 AnyReport: TypeAlias = (
     AnyOrderReport
     | AnyMassReport
@@ -283,7 +283,7 @@ class Session:
                 self._advance(message.epoch, message.sequence, 0)
             self.feed.sequence = max(self.feed.sequence, message.sequence)
             return Received()
-        if isinstance(message, Previewed | CancelAfterSet | OrderStatus):
+        if isinstance(message, Previewed | OrderStatus):
             return Received(answered=self._settle(("request", message.request_id)))
         if isinstance(message, _ANSWERS):
             return self._answer(message)

@@ -140,7 +140,7 @@ async def test_ready_follows_the_market_and_health_the_process(live: Live) -> No
     assert [n for n, good in json.loads(text)["checks"].items() if not good] == ["mode_normal"]
     status, text = await get(live, "/health")
     assert (status, set(json.loads(text)["checks"])) == (
-        200, {"sequencer", "desk", "clearing", "watch", "gateway"},
+        200, {"sequencer", "desk", "clearing", "watch", "switches", "gateway"},
     )  # fmt: skip
 
 

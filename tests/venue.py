@@ -12,9 +12,11 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import astuple
 
+from exchange.app.switches import Switches
 from exchange.app.trial import Trial
 from exchange.engine import Engine
 from exchange.gateway import auth
+from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.hub import Hub
 from exchange.gateway.session import JSON, MSGPACK, Session
 from exchange.journal.errors import NoSuchPosition
@@ -126,6 +128,7 @@ class Venue:
             now_ms=lambda: self.now_ns // 1_000_000,
             what_if=Trial(self.engine, self.sequencer, lambda: self.now_ns),
         )
+        self.switches = Switches(self.submit, Deadlines(), lambda: self.now_ns)
         self.nonce = 0
         self._secrets: dict[tuple[int, str], tuple[str, str]] = {}
 
@@ -140,6 +143,7 @@ class Venue:
     async def follow(self) -> None:
         async for released in self.hub.follow():
             self.hub.release(released)
+            self.switches.take(released)
 
     async def settle(self) -> None:
         """Wait until all that was submitted is released and reported."""

@@ -5,7 +5,7 @@ instruments, accounts, the business date, the mode, and the quotes when a day is
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -105,6 +105,7 @@ class Desk:
         self._submit = submit
         self.tape = tape
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
+        self.watchers: list[Callable[[Released], None]] = []  # told of each batch first
         self.instruments = Instruments()
         self.quotes = Quotes(tape)
         self.terms: dict[str, Terms] = {}
@@ -191,6 +192,8 @@ class Desk:
 
     def _take(self, released: Released) -> None:
         """Read one batch: what changes the desk's picture, and the answers awaited."""
+        for watch in self.watchers:
+            watch(released)
         self.sequence = released.last_sequence
         if not self.epochs.first or self.epochs.first[-1][1] != released.epoch:
             self.epochs.note(released.epoch, released.first_sequence)

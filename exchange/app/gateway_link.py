@@ -85,14 +85,6 @@ class Told(Message, frozen=True):
     untried: tuple[int, str | None, str | None, str | None] | None = None
 
 
-class Held(Message, frozen=True):
-    """A session's dead man's switch was set; due in milliseconds since the epoch, 0: never."""
-
-    session: int
-    due_ms: int
-    account: int
-
-
 class TurnedBack(Message, frozen=True):
     """The sequencer did not take a command."""
 
@@ -130,7 +122,6 @@ AnyMessage = (
     | Status
     | Ask
     | Told
-    | Held
     | TurnedBack
     | Beat
     | KeysGone

@@ -23,7 +23,6 @@ from exchange.app.gateway_link import (
     Close,
     Drain,
     Drained,
-    Held,
     Hello,
     KeysGone,
     Listening,
@@ -37,7 +36,6 @@ from exchange.app.gateways import LIFE_BITS
 from exchange.app.requests import AnyRequest
 from exchange.clearing import Clearing
 from exchange.gateway.auth import Keys
-from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.decode import Refused
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Tally
@@ -57,18 +55,6 @@ _log = logging.getLogger(__name__)
 
 class MarketGone(Exception):
     """The market's process ended, or answers no more."""
-
-
-class FarDeadlines(Deadlines):
-    """Dead man's switches that the market's own process throws."""
-
-    def __init__(self, say: Callable[[Held], None]) -> None:
-        super().__init__()
-        self._say = say
-
-    def put(self, session: int, due_ms: int, account: int) -> None:
-        """Have the market know."""
-        self._say(Held(session, due_ms, account))
 
 
 class Ward:
@@ -218,7 +204,6 @@ async def serve(directory: Path, number: int) -> None:
         what_if=ward.what_if,
         first_connection=welcome.life << LIFE_BITS,
     )
-    hub.deadlines = FarDeadlines(ward.say)
     clearing = Clearing.open(directory / LEDGER_NAME, read_only=True)
     door = Door(hub, copy, clearing, directory, ward, settings)
     following = asyncio.create_task(door.gateway.run())

@@ -27,7 +27,6 @@ from exchange.app.gateway_link import (
     Close,
     Drain,
     Drained,
-    Held,
     Hello,
     KeysGone,
     Listening,
@@ -38,7 +37,6 @@ from exchange.app.gateway_link import (
     Wire,
 )
 from exchange.app.lives import BEAT_SECONDS, Command, Lives
-from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.decode import NO_ID, RECORD, Refused
 from exchange.gateway.previews import Outcome
 from exchange.gateway.rejects import full_reason
@@ -54,7 +52,7 @@ BACKOFF_SECONDS: Final = 0.1  # before a gateway is started again; doubled each 
 BACKOFF_SECONDS_MAX: Final = 5.0
 STEADY_SECONDS: Final = 10.0  # one that served so long begins again with the shortest
 END_SECONDS: Final = 5.0  # for a gateway to end once it is told to
-RETRY_SECONDS: Final = 0.05  # between two looks at what is due, and what a full queue refused
+RETRY_SECONDS: Final = 0.05  # until what a full queue refused is tried again
 _KIND: Final = 12  # offset of the kind byte in an event
 _OPENED: Final = int(EventKind.SESSION_OPENED)
 _ENDED: Final = (int(EventKind.SESSION_LOST), int(EventKind.SESSION_ENDED))
@@ -78,7 +76,6 @@ class Gateways:
         self._lives = Lives()
         self._children: dict[int, asyncio.subprocess.Process] = {}  # by the gateway's number
         self._owners: dict[int, tuple[int, int]] = {}  # engine session -> life, account; online
-        self._deadlines = Deadlines()  # outlive the gateway that was told
         # Of sessions whose gateway died, by account; the queue was full.
         self._logoffs: list[tuple[int, bytes]] = []
         self._address = ("", 0)
@@ -171,18 +168,17 @@ class Gateways:
         finally:
             os.umask(mask)
         following = asyncio.create_task(self._follow())
-        expiring = asyncio.create_task(self._expire())
         beating = asyncio.create_task(self._beat())
         self._tasks = {asyncio.create_task(self._keep(n)) for n in range(self._count)}
         try:
             done, _ = await asyncio.wait(
-                [following, expiring, beating, *self._tasks], return_when=asyncio.FIRST_EXCEPTION
+                [following, beating, *self._tasks], return_when=asyncio.FIRST_EXCEPTION
             )
             for task in done:
                 if not task.cancelled():
                     task.result()
         finally:
-            tasks = (following, expiring, beating, *self._tasks)
+            tasks = (following, beating, *self._tasks)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -246,8 +242,6 @@ class Gateways:
                 self._let_logons_go()
             case Drained():
                 life.drained = True
-            case Held():
-                self._deadlines.put(message.session, message.due_ms, message.account)
             case Ask():
                 task = asyncio.create_task(self._answer(wire, message))
                 self._tasks.add(task)
@@ -344,17 +338,6 @@ class Gateways:
                     self._note(row)
             if self._logoffs:
                 self._retry()
-
-    async def _expire(self) -> None:
-        """Throw the dead man's switches that are due."""
-        market, deadlines = self._market, self._deadlines
-        while not self._closing:
-            for due in deadlines.take_due(time.time_ns() // 1_000_000):
-                try:
-                    market.sequencer.submit(0, due.record, text=due.text)
-                except (QueueFull, Closed):
-                    deadlines.put_back(due)
-            await asyncio.sleep(RETRY_SECONDS)
 
     def _note(self, row: tuple[int, ...]) -> None:
         """Take in whose a session is, or that it is nobody's."""

@@ -31,11 +31,13 @@ from exchange.app.gateways import Gateways
 from exchange.app.operations import Operations
 from exchange.app.schedule import Schedule
 from exchange.app.settings import DEFAULTS, Settings
+from exchange.app.switches import Switches
 from exchange.app.trial import Trial
 from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
 from exchange.engine import Engine
 from exchange.gateway.auth import Keys, create_key
+from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
 from exchange.journal import stream
@@ -150,6 +152,9 @@ class Market:
         view = standby.recover_view(storage, self.tape)
         self.clearing = self._open_clearing()
         self.desk = Desk(self.sequencer.submit, self.tape, view)
+        deadlines = Deadlines() if view is None else view.deadlines
+        self.switches = Switches(self.sequencer.submit, deadlines, clock)
+        self.desk.watchers.append(self.switches.take)
         self.operations = Operations(
             self.desk,
             self.clearing,
@@ -215,6 +220,7 @@ class Market:
             await market.stop()
             raise
         market._run(market._watch(), "watch")
+        market._run(market.switches.run(), "switches")
         return market
 
     async def _follow_calendar(self, settles: bool) -> None:
@@ -284,7 +290,7 @@ class Market:
         if self.listening:
             await self._drain()
         for task in self._tasks:
-            if task.get_name() in ("watch", "schedule"):
+            if task.get_name() in ("watch", "schedule", "switches"):
                 task.cancel()
         try:
             await self.sequencer.close()

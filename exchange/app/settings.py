@@ -279,6 +279,7 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.previews_share", trial.MARKET_SHARE, "of the market's time, all of them: 1 in"),
         ("gateway.previews_state_bytes", trial.STATE_BYTES, "of the market; a larger one has none"),
         ("gateway.cancel_after_ms", deadlines.TIMEOUT_MS_MOST, "of a dead man's switch"),
+        ("gateway.switches", deadlines.SWITCHES, "of one account; one more throws the next due"),
         ("gateway.heartbeat_ms", wire.HEARTBEAT_MS, "between two heartbeats"),
         ("gateway.resume_slice_events", resume.SLICE_EVENTS, "read at a time for one who was away"),
     ]  # fmt: skip

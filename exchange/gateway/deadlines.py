@@ -1,88 +1,160 @@
 """Dead man's switches: sessions whose orders are cancelled unless their client is heard again.
 
-A switch lives in the market's own process and outlives its connection, not that process; what it
-does when it is due is a command of the log like any other.
+Each is a function of the log. What a client asks for is a RECORD command. A switch is due by the
+stamp of the last one, is thrown once the log's time has come that far, and is done with when the
+mass cancel that bears its name is in the log. So a client that was heard in time, by the log, is
+never cut off; no gateway that dies takes a switch along, and a market that was down throws late
+what fell due meanwhile, once.
 """
 
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple, TypeAlias
 
-from exchange.gateway.decode import (
-    RECORD,
-    REQUEST,
-    UNSTATED,
-    Refused,
-    checked_id,
-    digest,
+import msgspec
+
+from exchange.gateway.decode import NO_ID, RECORD, UNSTATED, Refused, checked_id
+from exchange.marketdata.stream import Row
+from exchange.messages import (
+    EVENT,
+    EVENT_BYTES,
+    HOUSE_ACCOUNT,
+    CommandKind,
+    EventKind,
+    Reason,
+    Selection,
 )
-from exchange.messages import CommandKind, Limit, Reason, Selection
-from exchange.messages.wire import CancelAfter, CancelAfterSet
+from exchange.messages.wire import CancelAfter
 
 TIMEOUT_MS_LEAST: Final = 1_000
 TIMEOUT_MS_MOST: Final = 3_600_000
-SWITCHES: Final = int(Limit.SESSIONS)
+SWITCHES: Final = 64  # of one account; one more throws that which is due first
+NS_PER_MS: Final = 1_000_000
+_KIND: Final = 12  # offset of the kind byte in an event
+_RECORDED: Final = int(EventKind.RECORDED)
+_DONE: Final = int(EventKind.MASS_CANCELLED)
+Texts: TypeAlias = Mapping[int, str] | Iterable[tuple[int, str]]  # by sequence
 
 
-class Due(NamedTuple):
-    """A switch that nobody has held: the mass cancel that it becomes."""
+class Hold(msgspec.Struct, frozen=True, tag_field="operation", tag="cancel_after", kw_only=True):
+    """The text of the RECORD that a ``cancel_after`` becomes."""
 
     session: int
-    account: int
+    timeout_ms: int  # 0: the switch is taken back
+    request_id: str
+
+    def due_ms(self, stamp: int) -> int:
+        """Return when it is due, in milliseconds of log time, if its command bears that stamp."""
+        return stamp // NS_PER_MS + self.timeout_ms
+
+
+class Switch(NamedTuple):
+    """A session's switch; they are thrown in this order."""
+
     due_ms: int
-    text: str
-    record: bytes
+    session: int
+    account: int
+
+    @property
+    def name(self) -> str:
+        """Under which its mass cancel goes, and is reported."""
+        return f"after.{self.session}.{self.due_ms}"
+
+    @property
+    def record(self) -> bytes:
+        """Its mass cancel."""
+        return cancel_session(self.account, self.session)
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Hold).decode
+
+
+def hold(request: CancelAfter, account: int, session: int) -> tuple[bytes, str]:
+    """Return the command that sets a session's switch, or takes it back; raises Refused."""
+    checked_id(request.request_id, "request_id")
+    timeout_ms = request.timeout_ms
+    if timeout_ms and not TIMEOUT_MS_LEAST <= timeout_ms <= TIMEOUT_MS_MOST:
+        limit = TIMEOUT_MS_LEAST if timeout_ms < TIMEOUT_MS_LEAST else TIMEOUT_MS_MOST
+        observed = str(timeout_ms)
+        raise Refused(Reason.PARAMETER_RANGE, "timeout_ms", limit=str(limit), observed=observed)
+    said = Hold(session=session, timeout_ms=timeout_ms, request_id=request.request_id)
+    record = RECORD.pack(
+        CommandKind.RECORD, 0, 0, 0, 0, account, session, 0, 0, 0, 0, 0, NO_ID, NO_ID
+    )
+    return record, _encode(said).decode()
+
+
+def read_hold(row: Row, text: str | None) -> Hold | None:
+    """Return what a RECORDED event says of a switch, if it does; other records are the house's."""
+    return None if text is None or row[6] == HOUSE_ACCOUNT else _decode(text)
+
+
+def request_of(text: str) -> str:
+    """Return the id of the request that a switch's text came of."""
+    return _decode(text).request_id
+
+
+def cancel_session(account: int, session: int) -> bytes:
+    """Return the record of a MASS_CANCEL of what an account entered in a session."""
+    return RECORD.pack(
+        CommandKind.MASS_CANCEL, UNSTATED, Selection.SESSION, 0, 0, account, 0, 0, 0, 0, 0, 0,
+        session.to_bytes(16, "little"), NO_ID,
+    )  # fmt: skip
 
 
 class Deadlines:
-    """Every switch, by engine session."""
+    """Every switch, as the released stream has them.
 
-    def __init__(self) -> None:
-        self._due: dict[int, tuple[int, int]] = {}  # session -> due in ms, account
-        self._first = 0  # none is due before; 0: there is none
+    ``thrown`` are those whose time has come, in that order; their mass cancels are not in the log
+    yet. ``first_ms``: none of the others is due before; 0: there is none.
+    """
 
-    def hold(self, request: CancelAfter, account: int, session: int, now_ms: int) -> CancelAfterSet:
-        """Set a session's switch anew, or take it back; raises Refused."""
-        checked_id(request.request_id, "request_id")
-        timeout_ms = request.timeout_ms
-        if timeout_ms == 0:
-            self.put(session, 0, account)
-            return CancelAfterSet(request_id=request.request_id)
-        if not TIMEOUT_MS_LEAST <= timeout_ms <= TIMEOUT_MS_MOST:
-            limit = TIMEOUT_MS_LEAST if timeout_ms < TIMEOUT_MS_LEAST else TIMEOUT_MS_MOST
-            observed = str(timeout_ms)
-            raise Refused(Reason.PARAMETER_RANGE, "timeout_ms", limit=str(limit), observed=observed)
-        if session not in self._due and len(self._due) >= SWITCHES:
-            raise Refused(Reason.SESSIONS_FULL, limit=str(SWITCHES), observed=str(SWITCHES))
-        due_ms = now_ms + timeout_ms
-        self.put(session, due_ms, account)
-        return CancelAfterSet(request_id=request.request_id, due_ms=due_ms)
+    def __init__(self, switches: Iterable[Switch] = (), thrown: Iterable[Switch] = ()) -> None:
+        self._set: dict[int, dict[int, Switch]] = {}  # by account, by session
+        self.thrown = dict.fromkeys(thrown)
+        for one in switches:
+            self._set.setdefault(one.account, {})[one.session] = one
+        self.first_ms = min((one.due_ms for one in self), default=0)
 
-    def put(self, session: int, due_ms: int, account: int) -> None:
-        """Have a session's switch due at a time; 0: never."""
-        if due_ms == 0:
-            self._due.pop(session, None)
-        else:
-            self._due[session] = due_ms, account
-            self._first = min(self._first or due_ms, due_ms)
+    def __iter__(self) -> Iterator[Switch]:
+        """Yield those that are not due."""
+        return (one for of in self._set.values() for one in of.values())
 
-    def take_due(self, now_ms: int) -> list[Due]:
-        """Return the switches that are due, oldest first, and forget them."""
-        if not self._first or now_ms < self._first:
-            return []
-        ripe = sorted((due, session) for session, (due, _) in self._due.items() if due <= now_ms)
-        found = [_mass_cancel(session, *self._due.pop(session)) for _, session in ripe]
-        self._first = min((due for due, _ in self._due.values()), default=0)
-        return found
+    def advance(self, now_ms: int) -> None:
+        """Throw what is due by that time."""
+        if not self.first_ms or now_ms < self.first_ms:
+            return
+        for one in sorted(one for one in self if one.due_ms <= now_ms):
+            self._throw(one)
+        self.first_ms = min((one.due_ms for one in self), default=0)
 
-    def put_back(self, one: Due) -> None:
-        """Have a switch due again that could not be thrown: there was no room."""
-        self._due.setdefault(one.session, (one.due_ms, one.account))
-        self._first = min(self._first or one.due_ms, one.due_ms)
+    def take(self, stamp: int, events: bytes, texts: Texts) -> None:
+        """Take a released batch in: its stamp first, as what is due comes before its commands."""
+        self.advance(stamp // NS_PER_MS)
+        kinds = events[_KIND::EVENT_BYTES]
+        if _RECORDED not in kinds and (_DONE not in kinds or not self.thrown):
+            return
+        text_of = dict(texts).get
+        for row in EVENT.iter_unpack(events):
+            text = text_of(row[0])
+            if row[2] == _RECORDED and (said := read_hold(row, text)) is not None:
+                self._hold(
+                    Switch(said.due_ms(stamp), said.session, row[6]), back=not said.timeout_ms
+                )
+            elif row[2] == _DONE:
+                done = next((one for one in self.thrown if one.name == text), None)
+                if done is not None and done.account == row[6]:
+                    del self.thrown[done]
 
+    def _hold(self, one: Switch, *, back: bool) -> None:
+        own = self._set.setdefault(one.account, {})
+        own.pop(one.session, None)
+        if not back:
+            if len(own) >= SWITCHES:
+                self._throw(min(own.values()))
+            own[one.session] = one
+        self.first_ms = min((one.due_ms for one in self), default=0)
 
-def _mass_cancel(session: int, due_ms: int, account: int) -> Due:
-    text = f"after.{session}.{due_ms}"
-    record = RECORD.pack(
-        CommandKind.MASS_CANCEL, UNSTATED, Selection.SESSION, 0, 0, account, 0, 0, 0, 0, 0, 0,
-        session.to_bytes(16, "little"), digest(text, REQUEST),
-    )  # fmt: skip
-    return Due(session, account, due_ms, text, record)
+    def _throw(self, one: Switch) -> None:
+        del self._set[one.account][one.session]
+        self.thrown[one] = None

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from exchange.gateway.access import Key
 from exchange.gateway.auth import Keys
 from exchange.gateway.channels import Channels
-from exchange.gateway.deadlines import Deadlines
+from exchange.gateway.deadlines import cancel_session, request_of
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
 from exchange.gateway.lookups import Lookups
 from exchange.gateway.mass import MassRecorder
@@ -39,9 +39,9 @@ from exchange.messages.wire import (
 )
 
 KEY_CONNECTIONS: Final = 16  # logged on under one key at a time
-OWN_SOURCE: Final = 0  # of commands of no connection
 TRADE: Final = int(EventKind.TRADE)
 REJECTED: Final = int(EventKind.REJECTED)
+RECORDED: Final = int(EventKind.RECORDED)
 _OPS: Final = {  # what a client asked for, by the command that it became
     int(CommandKind.ENTER): "enter",
     int(CommandKind.CANCEL): "cancel",
@@ -53,6 +53,7 @@ _OPS: Final = {  # what a client asked for, by the command that it became
     int(CommandKind.MASS_QUOTE): "quote",
     int(CommandKind.SET_PROTECTION): "protect",
     int(CommandKind.LOGON): "logon",
+    int(CommandKind.RECORD): "cancel_after",
 }
 _OWNER: Final = itemgetter(0, 5, 6, -1)  # a record's kind, account, session and key
 ACCOUNT_MASK: Final = 0xFFFF_FFFF  # of a trade's key_hi: maker_of, without the call
@@ -115,7 +116,6 @@ class Hub:
         self.mass = MassRecorder(self.feed.instruments, self.recorder)
         self.reports = Reports(self.feed.instruments, self.accounts)
         self.queries = Queries(self.feed, self.accounts)
-        self.deadlines = Deadlines()
         self.lookups = Lookups(self.accounts)
         self.previews = Previews(self.recorder, self.accounts, what_if)
         self._begin = view.position
@@ -125,15 +125,15 @@ class Hub:
         self.channels = Channels(self.feed)
         self._by_account: dict[int, list[Session]] = {}
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
-        self._logoffs: list[tuple[int, bytes]] = []  # by account; the queue was full
+        self._owed: list[tuple[int, bytes]] = []  # by account, in order; the queue was full
         self._next_connection = first_connection
         self.epochs = view.epochs
         self._resumes: dict[int, Resume] = {}  # not live yet, by connection number
 
-    def submit(self, source: int, record: bytes, ingress_ns: int, text: str | None) -> bool:
+    def submit(self, account: int, record: bytes) -> bool:
         """Queue a command of the gateway's own; return whether there was room."""
         try:
-            self._submit(source, record, ingress_ns=ingress_ns, text=text)
+            self._submit(account, record)
         except self.queue_full:
             return False
         return True
@@ -171,8 +171,8 @@ class Hub:
                     del self._by_account[session.key.account]
             if session.engine_session:
                 if session.cancels_on_loss:
-                    self.deadlines.put(session.engine_session, self.now_ms(), session.key.account)
-                    self.expire()
+                    account = session.key.account
+                    self._owe(account, cancel_session(account, session.engine_session))
                 self._log_off(session.key.account, session.engine_session)
         session.stage, session.trading_account = Stage.CLOSED, -1
 
@@ -208,14 +208,18 @@ class Hub:
         record = RECORD.pack(
             CommandKind.LOGOFF, 0, 0, 0, 0, account, engine_session, 0, 0, 0, 0, 0, NO_ID, NO_ID
         )
-        if not self.submit(account, record, 0, None):
-            self._logoffs.append((account, record))
+        self._owe(account, record)
+
+    def _owe(self, account: int, record: bytes) -> None:
+        """Submit a command of the gateway's own, now or as soon as there is room."""
+        if self._owed or not self.submit(account, record):
+            self._owed.append((account, record))
 
     def turned_back(self, record: bytes, text: str | None, refusal: Refused) -> None:
         """Answer for a command that was put, and refused by a sequencer in another process."""
         kind, account, engine_session, key = _OWNER(RECORD.unpack(record))
-        if kind == CommandKind.LOGOFF:
-            self._logoffs.append((account, record))
+        if kind == CommandKind.LOGOFF or not (engine_session or kind == CommandKind.LOGON):
+            self._owed.append((account, record))
         elif kind == CommandKind.LOGON:
             session = self._logons.pop(int.from_bytes(key[:8], "little"), None)
             if session is not None and session.stage is Stage.LOGGING_ON:
@@ -224,23 +228,16 @@ class Hub:
         else:
             if text is not None:
                 named = "client_order_id" if kind == CommandKind.ENTER else "request_id"
-                refusal.seen[named] = text
+                refusal.seen[named] = request_of(text) if kind == CommandKind.RECORD else text
             for session in self.sessions.values():
                 if session.engine_session == engine_session:
                     session.send(from_refused(refusal, _OPS.get(kind)))
 
     def retry(self) -> None:
-        """Submit again the logoffs that a full queue refused: none may be lost."""
-        waiting, self._logoffs = self._logoffs, []
+        """Submit again what a full queue refused: no logoff may be lost."""
+        waiting, self._owed = self._owed, []
         for account, record in waiting:
-            if not self.submit(account, record, 0, None):
-                self._logoffs.append((account, record))
-
-    def expire(self) -> None:
-        """Cancel the orders of sessions whose dead man's switch is due."""
-        for due in self.deadlines.take_due(self.now_ms()):
-            if not self.submit(OWN_SOURCE, due.record, 0, due.text):
-                self.deadlines.put_back(due)
+            self._owe(account, record)
 
     def drop_revoked(self) -> None:
         """Close the connections whose key was revoked since they logged on."""
@@ -282,7 +279,7 @@ class Hub:
         return Heartbeat(epoch=self.epoch, sequence=self.sequence, time=self.feed.time)
 
     def beat(self) -> None:
-        """Send every connection a heartbeat, and every channel its own; retry logoffs,
+        """Send every connection a heartbeat, and every channel its own; retry what is owed,
         close the connections of keys that are gone.
         """
         self.retry()
@@ -295,9 +292,7 @@ class Hub:
             session.wake()
 
     def tick(self) -> None:
-        """Throw the switches that are due, answer who has waited long enough, and send what the
-        conflated channels have to say."""
-        self.expire()
+        """Send what the conflated channels have to say; answer who has waited long enough."""
         if self.lookups:
             self.lookups.release(self.now_ms())
         for session in self.channels.tick().values():
@@ -345,7 +340,7 @@ class Hub:
         self.previews.release(self.sequence)
         if self.lookups:
             self.lookups.release(self.now_ms())
-        if self._logoffs:
+        if self._owed:
             self.retry()
         if self.metrics is not None:
             self.metrics.released(released.count, released.events)
@@ -378,6 +373,10 @@ class Hub:
                 for account in (row[6], row[7]):
                     if account in by_account:
                         reports[account].append(self.reports.transferred(row, stamp, account))
+            elif kind == RECORDED:
+                held = self.reports.held(row, stamp, text)
+                if held is not None and account in by_account:
+                    reports[account].append(held)
             elif row[12] == LOGON_MARK:
                 self._tell(reports, told)
                 self._answer_logon(row, stamp)

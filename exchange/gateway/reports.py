@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from exchange.gateway.accounts import Accounts, quote_name
+from exchange.gateway.deadlines import read_hold
 from exchange.gateway.mass import MassReports
 from exchange.gateway.rejects import from_event
 from exchange.marketdata.instruments import Instruments, micros_text
@@ -25,6 +26,7 @@ from exchange.messages import (
 )
 from exchange.messages.wire import (
     Accepted,
+    CancelAfterSet,
     Cancelled,
     CashMoved,
     Corrected,
@@ -214,6 +216,20 @@ class Reports:
         if row[2] in (EventKind.RESIDUAL_POSTED, EventKind.RESIDUAL_CORRECTED):
             return self._residual_of(row, time, row[14])
         return self._correction(row, time, side, row[14])
+
+    def held(self, row: Row, time: int, text: str | None) -> CancelAfterSet | None:
+        """Return the report of a RECORDED event that set a switch, or took it back."""
+        said = read_hold(row, text)
+        if said is None:
+            return None
+        return CancelAfterSet(
+            sequence=row[0],
+            index=row[1],
+            time=time,
+            request_id=said.request_id,
+            session=said.session,
+            due_ms=said.due_ms(time) if said.timeout_ms else None,
+        )
 
     def transferred(self, row: Row, time: int, account: int) -> Transferred:
         """Return the report of lots off the book to one of the two accounts."""

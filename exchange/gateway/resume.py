@@ -18,6 +18,7 @@ from exchange.messages.wire import Position, Response
 SLICE_EVENTS: Final = 4_096  # read for one connection before others have their turn
 LOGON_MARK: Final = int.from_bytes(b"logon", "little")  # key_hi of a LOGON's correlation key
 _TRADE: Final = int(EventKind.TRADE)
+_RECORDED: Final = int(EventKind.RECORDED)
 _REJECTED: Final = int(EventKind.REJECTED)
 Place = tuple[int, int, int]  # epoch, sequence, index
 
@@ -135,6 +136,10 @@ def reports_of(
     """Yield the reports that one event means to an account; ``text`` came with its command."""
     if row[2] == TRANSFERRED and account in (row[6], row[7]) and not row[3] & DUPLICATE:
         yield reports.transferred(row, stamp, account)
+    if row[2] == _RECORDED and row[6] == account:
+        held = reports.held(row, stamp, text)
+        if held is not None:
+            yield held
     build = reports.kinds.get(row[2])
     if build is None or (row[12] == LOGON_MARK and row[2] == _REJECTED):
         return

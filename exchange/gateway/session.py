@@ -14,6 +14,7 @@ from exchange.gateway.access import NEEDS, Key
 from exchange.gateway.accounts import Order
 from exchange.gateway.auth import logon_proof
 from exchange.gateway.batches import is_batch, read_batch
+from exchange.gateway.deadlines import hold
 from exchange.gateway.decode import (
     U32_MAX,
     Refused,
@@ -255,8 +256,8 @@ class Session:
         self._submit(record, ingress_ns, request.request_id)
 
     def _cancel_after(self, request: CancelAfter, ingress_ns: int) -> None:
-        account, hub = self._trader(), self.hub
-        self.send(hub.deadlines.hold(request, account, self.engine_session, hub.now_ms()))
+        record, text = hold(request, self._trader(), self.engine_session)
+        self._submit(record, ingress_ns, text)
 
     def _preview(self, request: Preview, ingress_ns: int) -> None:
         checked_id(request.request_id, "request_id")

@@ -12,9 +12,10 @@ from typing import Final
 import msgspec
 
 from exchange.gateway import accounts as accounts_module
-from exchange.gateway import buckets, resume
+from exchange.gateway import buckets, deadlines, resume
 from exchange.gateway.accounts import Account, Accounts, Holding, Order
 from exchange.gateway.buckets import Bucket
+from exchange.gateway.deadlines import Deadlines, Switch, read_hold
 from exchange.gateway.resume import Epochs, Place
 from exchange.marketdata import depth, feed, instruments, prints, queues, statistics
 from exchange.marketdata.depth import BUY, SELL, Depth
@@ -62,7 +63,8 @@ _PASSING: Final = bytes(
     }
 )
 _MODULES: Final = (
-    accounts_module, buckets, resume, depth, feed, instruments, prints, queues, statistics
+    accounts_module, buckets, deadlines, resume, depth, feed, instruments, prints, queues,
+    statistics,
 )  # fmt: skip
 
 Throttle = tuple[int, int, int]  # interval, burst, tat
@@ -91,6 +93,8 @@ class _Packed(msgspec.Struct, array_like=True):
     days: list[tuple[int, int | None, int | None, int, Levels]]
     counted: list[tuple[int, int]]  # instrument, sequence
     day_first: int
+    switches: list[Switch]
+    thrown: list[Switch]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -105,7 +109,9 @@ def sources() -> int:
 
 
 class View:
-    """Instruments, depth, accounts, orders and epochs; ``position`` is of the last event taken in.
+    """Instruments, depth, accounts, orders, switches and epochs.
+
+    ``position`` is that of the last event taken in.
 
     ``events`` and ``texts`` are those of the stream so far that were not of passing interest: what
     was listed, opened, changed, recorded. ``stamps`` are log times by sequence, of those events.
@@ -116,6 +122,7 @@ class View:
         self.feed = Feed()
         self.accounts = Accounts(self.feed.instruments)
         self.epochs = Epochs()
+        self.deadlines = Deadlines()
         self.events = bytearray()
         self.texts: dict[int, str] = {}
         self.stamps: dict[int, int] = {}
@@ -130,17 +137,21 @@ class View:
         apply, text_of = self.accounts.apply, texts.get
         for row in rows:
             apply(row, text_of(row[0]))
+        self.deadlines.take(stamp, events, texts)
         self.position = (epoch, rows[-1][0], rows[-1][1])
         if events[_KIND::EVENT_BYTES].translate(None, _PASSING):
             self._keep(rows, stamp, events, texts)
 
     def _keep(self, rows: list[Row], stamp: int, events: bytes, texts: Mapping[int, str]) -> None:
         for number, row in enumerate(rows):
+            text = texts.get(row[0])
+            if row[2] == EventKind.RECORDED and read_hold(row, text) is not None:
+                continue
             if row[2] not in _PASSING:
                 self.events += events[number * EVENT_BYTES : (number + 1) * EVENT_BYTES]
                 self.stamps[row[0]] = stamp
-                if row[0] in texts:
-                    self.texts[row[0]] = texts[row[0]]
+                if text is not None:
+                    self.texts[row[0]] = text
 
     def depths(self) -> dict[int, Depth]:
         """Return the depth of every instrument that had orders, for another to go on with."""
@@ -186,6 +197,8 @@ class View:
             ],
             sorted(statistics.sequences.items()),
             statistics.first,
+            sorted(self.deadlines),
+            list(self.deadlines.thrown),
         )  # fmt: skip
         return _encode(packed)
 
@@ -197,6 +210,7 @@ class View:
         view.epochs.first = packed.epochs
         view.events, view.texts = bytearray(packed.events), dict(packed.texts)
         view.stamps = dict(packed.stamps)
+        view.deadlines = Deadlines(packed.switches, packed.thrown)
         for row in EVENT.iter_unpack(packed.events):
             view.feed.learn(row, view.stamps[row[0]], view.texts.get(row[0]))
         for number, sequence, sent, bids, asks in packed.depths:

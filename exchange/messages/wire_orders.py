@@ -2,7 +2,7 @@
 
 from typing import Final, Literal, TypeAlias
 
-from exchange.messages.wire_base import Level, Rejected, Request, Response, SideText
+from exchange.messages.wire_base import Level, LogEvent, Rejected, Request, Response, SideText
 
 BATCH_REQUESTS: Final = 100  # commands of one frame
 
@@ -86,11 +86,12 @@ class CancelAfter(Request, frozen=True, kw_only=True, tag="cancel_after"):
     timeout_ms: int
 
 
-class CancelAfterSet(Response, frozen=True, kw_only=True, tag="cancel_after"):
+class CancelAfterSet(LogEvent, frozen=True, kw_only=True, tag="cancel_after"):
     """The session's switch is set, or taken back: then ``due_ms`` is absent."""
 
     request_id: str
-    due_ms: int | None = None  # milliseconds since the epoch, on the gateway's clock
+    session: int
+    due_ms: int | None = None  # milliseconds since the epoch, on the log's clock
 
 
 class Preview(Request, frozen=True, kw_only=True, tag="preview"):

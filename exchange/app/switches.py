@@ -1,0 +1,78 @@
+"""Throws dead man's switches: the hand to what ``exchange.gateway.deadlines`` knows."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from exchange.gateway.deadlines import NS_PER_MS, Deadlines
+from exchange.gateway.hub import Submit
+from exchange.marketdata.stream import Released
+from exchange.messages import COMMAND, CommandKind
+from exchange.sequencer import Closed, LogFull, QueueFull
+
+SOURCE: Final = 0  # the desk's: the house's commands
+RETRY_SECONDS: Final = 0.05  # after the queue was full
+_TICK: Final = COMMAND.pack(int(CommandKind.ADVANCE_TIME), *bytes(15))
+
+
+class Switches:
+    """Has the log's time pass what is due, and then carries out what that threw.
+
+    The clock alone decides nothing: a client may have been heard by the sequencer and not by us.
+    """
+
+    def __init__(self, submit: Submit, deadlines: Deadlines, clock: Callable[[], int]) -> None:
+        self._submit = submit
+        self._deadlines = deadlines
+        self._clock = clock
+        self._ticked_ms = 0  # due then, and the log's time is on its way
+        self._sent: set[str] = set()  # under way to the log
+        self._changed = asyncio.Event()
+
+    def take(self, released: Released) -> None:
+        """Take a released batch in."""
+        known = self._deadlines
+        before = known.first_ms, len(known.thrown)
+        known.take(released.stamp, released.events, released.texts)
+        if self._ticked_ms or before != (known.first_ms, len(known.thrown)):
+            self._ticked_ms = 0
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Throw switches until cancelled, or the market takes no more commands."""
+        with contextlib.suppress(Closed):
+            while True:
+                self._changed.clear()
+                seconds = self.look()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._changed.wait()
+
+    def look(self) -> float | None:
+        """Do what is to be done now; return the seconds until there may be more, None: when the
+        log says so. Raises Closed.
+        """
+        known, now_ms = self._deadlines, self._clock() // NS_PER_MS
+        try:
+            if known.first_ms and known.first_ms <= now_ms and self._ticked_ms != known.first_ms:
+                self._tick(now_ms)
+            self._sent.intersection_update(one.name for one in known.thrown)
+            for one in known.thrown:
+                if one.name not in self._sent:
+                    self._submit(SOURCE, one.record, text=one.name)
+                    self._sent.add(one.name)
+        except QueueFull:
+            return RETRY_SECONDS
+        if not known.first_ms or self._ticked_ms == known.first_ms:
+            return None
+        return max(known.first_ms - now_ms, 1) / 1_000
+
+    def _tick(self, now_ms: int) -> None:
+        due_ms = self._deadlines.first_ms
+        try:
+            self._submit(SOURCE, _TICK)
+        except LogFull:  # nobody can be heard of now, and cancels are taken
+            self._deadlines.advance(now_ms)
+        else:
+            self._ticked_ms = due_ms
