@@ -41,6 +41,8 @@ from exchange.messages.wire import (
 KEY_CONNECTIONS: Final = 16  # logged on under one key at a time
 TRADE: Final = int(EventKind.TRADE)
 REJECTED: Final = int(EventKind.REJECTED)
+# Nobody's affair but the account's: what most events are.
+OF_ONE: Final = frozenset(map(int, (EventKind.ORDER_ACCEPTED, EventKind.ORDER_CANCELLED)))
 RECORDED: Final = int(EventKind.RECORDED)
 _OPS: Final = {  # what a client asked for, by the command that it became
     int(CommandKind.ENTER): "enter",
@@ -361,6 +363,8 @@ class Hub:
                 builder = build(kind)
                 if builder is not None and (row[12] != LOGON_MARK or not self._is_logon(row)):
                     reports[account].append(builder(row, stamp, text))
+            if kind in OF_ONE:
+                continue
             if kind == TRADE:
                 account = row[12] & ACCOUNT_MASK
                 if account in by_account:
