@@ -19,7 +19,7 @@ from clients.decimals import Number, PriceScale
 from clients.errors import (
     OutcomeUnknown,
     ProtocolError,
-    RequestRefused,
+    refusal,
 )
 from clients.events import EventStream
 from clients.feed import Feed
@@ -551,7 +551,7 @@ class AsyncClient:
         if isinstance(answer, kind):
             return answer
         if isinstance(answer, Rejected):
-            raise RequestRefused(answer.name, answer.detail or "")
+            raise refusal(answer)
         raise _astray(request, answer)
 
 

@@ -17,6 +17,8 @@ A reject of an order is not an exception but an outcome (``exchange.messages.wir
 must expect it. An answer that never came is not a reject either: that is ``OutcomeUnknown``.
 """
 
+from exchange.messages.wire_base import Rejected
+
 
 class HourbookError(Exception):
     """Root of everything this package raises."""
@@ -62,6 +64,19 @@ class RequestRefused(HourbookError):
         self.reason = reason
         self.retryable = retryable
         self.retry_after_ms = retry_after_ms
+
+
+def refusal(rejected: Rejected) -> RequestRefused:
+    """The exception of a reject, whose text has all that it says."""
+    said = [f"{rejected.field}:" if rejected.field else "", rejected.detail or ""]
+    said += [f"({rejected.observed})" if rejected.observed else ""]
+    said += [f"limit {rejected.limit}" if rejected.limit else ""]
+    return RequestRefused(
+        rejected.name,
+        " ".join(filter(None, said)),
+        retryable=rejected.retryable,
+        retry_after_ms=rejected.retry_after_ms,
+    )
 
 
 class TooMany(HourbookError):

@@ -1,11 +1,12 @@
 """The public side of a connection: channels joined, local copies, and what repairs them."""
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from typing import Final, TypeAlias, TypeVar
 
 from clients.book import Book, QueueBook, TopBook
 from clients.decimals import PriceScale
-from clients.errors import ProtocolError
+from clients.errors import ProtocolError, ValueRefused
 from clients.local import BookState, Local, Step
 from clients.marks import AnyOnce, AnyPrint, Marked, Missed, channel_of
 from exchange.messages.wire import (
@@ -37,6 +38,13 @@ _Copy = TypeVar("_Copy", Book, QueueBook, TopBook)
 _COPIED: Final = frozenset({"depth", "queue", "top"})  # channels that a copy follows
 
 
+class States(dict[str, InstrumentState]):
+    """The last state of each instrument whose state channel is joined."""
+
+    def __missing__(self, code: str) -> InstrumentState:
+        raise KeyError(f"nothing is known of {code}: subscribe to state.{code} first")
+
+
 class Feed:
     """Instruments known, channels joined, a local copy per channel that shows a book, and the
     last of what is told whole: states, statistics, settlement prices, fixings, factor tables."""
@@ -44,7 +52,7 @@ class Feed:
     def __init__(self, next_id: Callable[[], str]) -> None:
         self.instruments: dict[str, InstrumentData] = {}
         self.scales: dict[str, PriceScale] = {}
-        self.states: dict[str, InstrumentState] = {}
+        self.states = States()
         self.statistics: dict[str, InstrumentStatistics] = {}
         self.settlements: dict[str, SettlementPrice] = {}
         self.fixings: dict[str, IndexFixing] = {}
@@ -67,15 +75,22 @@ class Feed:
     def book(self, instrument: str, cut: str = "") -> Book:
         """The book of a listed instrument, WAITING until its depth channel is joined. ``cut`` is
         the rest of the channel's name, ``top10.100ms`` for one."""
-        return self._copy(Book, _channel("depth", instrument, cut), instrument)
+        return self._copy(Book, _channel("depth", self._listed(instrument), cut), instrument)
 
     def queue(self, instrument: str, cut: str = "") -> QueueBook:
         """Every order of a listed instrument's book, likewise of its queue channel."""
-        return self._copy(QueueBook, _channel("queue", instrument, cut), instrument)
+        return self._copy(QueueBook, _channel("queue", self._listed(instrument), cut), instrument)
 
     def top(self, instrument: str, cut: str = "") -> TopBook:
         """The best levels of a listed instrument, likewise of its top channel."""
-        return self._copy(TopBook, _channel("top", instrument, cut), instrument)
+        return self._copy(TopBook, _channel("top", self._listed(instrument), cut), instrument)
+
+    def _listed(self, instrument: str) -> str:
+        """The code, if the exchange has listed it. Raises ValueRefused."""
+        if instrument not in self.scales:
+            near = ", ".join(get_close_matches(instrument, self.scales)) or "nothing like it"
+            raise ValueRefused(f"no instrument is called {instrument!r}; there is {near}")
+        return instrument
 
     def _copy(self, kind: type[_Copy], channel: str, instrument: str) -> _Copy:
         copy = self.copies.get(channel)

@@ -21,7 +21,13 @@ import aiohttp
 import msgspec
 
 from clients.backoff import Backoff
-from clients.errors import ConnectionLost, NotConnected, ProtocolError, RequestRefused
+from clients.errors import (
+    ConnectionLost,
+    NotConnected,
+    ProtocolError,
+    RequestRefused,
+    refusal,
+)
 from clients.keys import Key, key_of
 from clients.loop import Blocking, LoopThread, blocking
 from clients.transport import http_url
@@ -308,12 +314,7 @@ def _read(status: int, body: bytes, kind: type[_A]) -> _A:
         refused = msgspec.json.decode(body, type=Rejected)
     except msgspec.DecodeError as error:
         raise ProtocolError(f"status {status}: unreadable answer: {error}") from error
-    raise RequestRefused(
-        refused.name,
-        refused.detail or "",
-        retryable=refused.retryable,
-        retry_after_ms=refused.retry_after_ms,
-    )
+    raise refusal(refused)
 
 
 class BlockingPages(Generic[_T]):

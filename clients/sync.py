@@ -17,6 +17,7 @@ from clients.aio import AsyncClient
 from clients.book import BookState
 from clients.decimals import PriceScale
 from clients.events import AnyEvent, EventStream
+from clients.feed import States
 from clients.keys import Key
 from clients.loop import Blocking, blocking
 from clients.portfolio import Order
@@ -99,7 +100,7 @@ class Client(Blocking[AsyncClient]):
     @property
     def states(self) -> dict[str, InstrumentState]:
         """Last state of each instrument whose state channel is joined."""
-        return self._read(lambda client: dict(client.states))
+        return self._read(lambda client: States(client.states))
 
     @property
     def orders(self) -> dict[str, Order]:

@@ -38,7 +38,7 @@ def websocket_url(url: str) -> str:
     parts = urlsplit(url if "://" in url else f"ws://{url}")
     if parts.scheme not in _SCHEMES or not parts.netloc:
         raise ValueRefused(f"{url!r} is not an address like ws://localhost:8000/ws")
-    path = parts.path if parts.path not in ("", "/") else "/ws"
+    path = "/ws" if parts.path.rstrip("/") in ("", "/api/v1") else parts.path
     return urlunsplit((_SCHEMES[parts.scheme], parts.netloc, path, parts.query, ""))
 
 
@@ -46,6 +46,22 @@ def http_url(url: str) -> str:
     """Where the market of any of its addresses answers HTTP: ``http://host:port``."""
     parts = urlsplit(websocket_url(url))
     return urlunsplit(("https" if parts.scheme == "wss" else "http", parts.netloc, "", "", ""))
+
+
+def _why(error: Exception) -> str:
+    """What kept a connection from being made, for who must do something about it."""
+    match error:
+        case aiohttp.WSServerHandshakeError():
+            return f"the answer is {error.status}; a market's address is like ws://localhost:8000"
+        case aiohttp.ClientConnectorCertificateError():
+            return f"{error.certificate_error}; name a certificate of one's own in SSL_CERT_FILE"
+        case aiohttp.ClientSSLError():
+            return f"no TLS there ({error.os_error}); ws:// is without it"
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            return "nobody listens there; is the market serving?"
+        case TimeoutError():
+            return f"no answer within {CONNECT_SECONDS:.0f} seconds"
+    return str(error)
 
 
 def read_frame(data: str | bytes) -> list[AnyResponse]:
@@ -120,7 +136,7 @@ class Transport:
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             await http.close()
-            raise ConnectionLost(f"cannot connect to {url}: {error}") from error
+            raise ConnectionLost(f"cannot connect to {url}: {_why(error)}") from error
         except BaseException:
             await http.close()
             raise

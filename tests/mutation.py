@@ -23,6 +23,7 @@ REQUESTS: Final[list[dict[str, Any]]] = [
     {"op": "subscribe", "request_id": "s", "channels": [f"depth.{CODE}", f"state.{CODE}"]},
     {"op": "unsubscribe", "request_id": "s", "channels": [f"depth.{CODE}"]},
     {"op": "account", "request_id": "q"},
+    {"op": "order", "request_id": "q", "client_order_id": "x"},
     {"op": "heartbeat"},
     {"op": "cancel_after", "request_id": "r", "timeout_ms": 5000},
     {"op": "preview", "request_id": "r", "order": enter("p")},

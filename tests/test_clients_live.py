@@ -282,6 +282,44 @@ async def test_nobody_there_is_said_at_once() -> None:
         await AsyncClient("ws://127.0.0.1:9").connect()
 
 
+async def test_what_is_misspelt_is_named_with_what_is_right(live: Live) -> None:
+    """Of the slips that every newcomer makes, each says what to do."""
+    client = await live.client(1)
+    with pytest.raises(errors.ValueRefused, match=f"there is .*{CODE}"):
+        client.book(f"{CODE}9")
+    with pytest.raises(KeyError, match=f"subscribe to state.{CODE} first"):
+        client.states[CODE]
+    with pytest.raises(
+        errors.RequestRefused, match=rf"no such channel \(books.{CODE}\)"
+    ) as refused:
+        await client.subscribe(f"depth.{CODE}", f"books.{CODE}")
+    assert (refused.value.reason, refused.value.retryable) == ("NOT_FOUND", False)
+    shouted = await client.enter(CODE, "BUY", 1, "3.000")  # type: ignore[arg-type]
+    assert isinstance(shouted, wire.Rejected) and shouted.field == "side"
+    assert shouted.detail == "Invalid enum value 'BUY'; it is one of buy, sell"
+    nobody = await client.cancel("nope")
+    assert isinstance(nobody, wire.Rejected)
+    assert (nobody.name, nobody.instrument) == ("NOT_FOUND", None)
+    assert "None" not in repr(nobody)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"), [("/nowhere", "the answer is 404"), ("/api/v1", ""), ("", "")]
+)
+async def test_an_address_that_is_none_says_so(live: Live, path: str, said: str) -> None:
+    base = live.addresses.ws.removesuffix("/ws")
+    client = AsyncClient(base + path, clock_ns=clock_ns)
+    if not said:
+        async with client:
+            return
+    with pytest.raises(errors.ConnectionLost, match=said):
+        await client.connect()
+    with pytest.raises(errors.ConnectionLost, match="no TLS there"):
+        await AsyncClient(base.replace("ws://", "wss://")).connect()
+    with pytest.raises(errors.ConnectionLost, match="nobody listens there"):
+        await AsyncClient("ws://127.0.0.1:9").connect()
+
+
 async def test_public_data_needs_no_key(live: Live) -> None:
     async with AsyncClient(live.addresses.ws) as client:
         await client.subscribe(f"depth.{CODE}", f"state.{CODE}")

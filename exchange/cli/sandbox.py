@@ -60,7 +60,8 @@ def sandbox(
     bot in virtual time: the same seed gives the same log, byte for byte.
     """
     if fault is not None:
-        return show_facts(_demand(url, fault, count, delay_ms), as_json)
+        told = _demand(url, fault, count, delay_ms)
+        return show_facts(told if as_json else {k: _shown(v) for k, v in told.items()}, as_json)
     if data is not None and (data / "log").exists():
         fail(f"there is a market in {data}; a sandbox begins with an empty directory", Exit.USAGE)
     if bool(bot) != (clock == "virtual"):

@@ -11,6 +11,7 @@ from typing import Any, Final
 from exchange.gateway.decode import Refused
 from exchange.gateway.session import ENCODERS, Session
 from exchange.marketdata.feed import Feed
+from exchange.marketdata.picture import Name
 from exchange.marketdata.pictures import is_pictured
 from exchange.messages import Reason
 from exchange.messages.access import GatewayReason
@@ -56,10 +57,13 @@ class Channels:
     def check(self, names: Iterable[str]) -> None:
         """Refuse names that are no channels', and more pictures than there may be."""
         feed = self._feed
-        try:
-            found = {name: feed.named(name) for name in names}
-        except KeyError:
-            raise Refused(Reason.NOT_FOUND, "channels", "no such channel") from None
+        found: dict[str, Name] = {}
+        for name in names:
+            try:
+                found[name] = feed.named(name)
+            except KeyError:
+                why, observed = "no such channel", ascii(name[:80])[1:-1]
+                raise Refused(Reason.NOT_FOUND, "channels", why, observed=observed) from None
         wanted = sum(name not in feed.pictures and is_pictured(one) for name, one in found.items())
         if wanted and len(feed.pictures) + wanted > PICTURES:
             now = str(len(feed.pictures) + wanted)

@@ -7,11 +7,11 @@ can carry goes to the engine, which judges it by its own rules.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from string import ascii_letters, digits
 from struct import Struct as Layout
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -80,6 +80,18 @@ _typed_msgpack: Final[Callable[[bytes], AnyRequest]] = msgspec.msgpack.Decoder(A
 any_msgpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
 
 
+def _choices() -> Iterator[tuple[tuple[str, str], str]]:
+    """Give, by request and field, the words that a field with a list of them may have."""
+    for request in get_args(AnyRequest):
+        for name, kind in get_type_hints(request).items():
+            for one in (kind, *get_args(kind)):
+                if get_origin(one) is Literal:
+                    yield (request.__struct_config__.tag, name), ", ".join(get_args(one))
+
+
+_CHOICES: Final = dict(_choices())
+
+
 class Refused(Exception):
     """A request that the gateway itself rejects; ``seen`` holds what is known of it."""
 
@@ -140,9 +152,7 @@ def read_msgpack(data: bytes) -> AnyRequest:
     try:
         request = _typed_msgpack(data)
     except UNREADABLE as error:
-        refused = explain(error)
-        refused.seen = _seen(_lenient_msgpack(data))
-        raise refused from None
+        raise _explained(error, _lenient_msgpack(data)) from None
     if len(fields := any_msgpack(data)) != map_length(data):
         refused = Refused(Reason.DUPLICATE_FIELD)
         refused.seen = _seen(fields)
@@ -205,8 +215,18 @@ def _explain_json(text: str, error: Exception) -> Refused:
         field = next((key for key in _ID_FIELDS if not _is_text(value.get(key, ""))), None)
         refused = Refused(Reason.ID_FORMAT if field else Reason.SYNTAX, field)
     else:
-        refused = explain(error)
+        return _explained(error, value)
     refused.seen = _seen(value)
+    return refused
+
+
+def _explained(error: Exception, value: object) -> Refused:
+    """Explain an error with what is known of the request: its ids, and what a field may be."""
+    refused = explain(error)
+    refused.seen = _seen(value)
+    choices = _CHOICES.get((refused.seen.get("op", ""), refused.field or ""))
+    if choices and refused.detail and refused.detail.startswith("Invalid enum value"):
+        refused.detail += f"; it is one of {choices}"
     return refused
 
 

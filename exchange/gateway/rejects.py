@@ -65,6 +65,8 @@ TOLD: Final[dict[int, Told]] = {
     Reason.ICEBERGS_FULL: Told("display_quantity", "count", "count"),
 }
 _UNSAID: Final = Told()
+# Of commands that name an order or a session: the record's instrument is nobody's.
+_NAMELESS: Final = frozenset((Reason.NOT_FOUND, Reason.SESSION_LIVE, Reason.SESSION_UNKNOWN))
 # A queue is emptied within a batch; a disk by a person, and looked at once a second.
 RETRY_MS: Final[dict[int, int]] = {
     Reason.QUEUE_FULL: 1,
@@ -107,6 +109,7 @@ def from_event(
     key = row[11].to_bytes(8, "little") + row[12].to_bytes(8, "little")
     is_order = text is not None and key == digest(text, ORDER)
     told = TOLD.get(reason, _UNSAID)
+    nameless = reason in _NAMELESS or (reason == Reason.DUPLICATE_DIFFERENT and not is_order)
     wait_ns = row[14] if reason == Reason.THROTTLED else 0
     return Rejected(
         number=int(reason),
@@ -114,7 +117,7 @@ def from_event(
         client_order_id=text if is_order else None,
         request_id=None if is_order else text,
         order_id=str(row[7]) if row[7] else None,
-        instrument=instrument.code if instrument is not None else None,
+        instrument=None if instrument is None or nameless else instrument.code,
         field=told.field,
         limit=_figure(told.limit, row[13], instrument),
         observed=_figure(told.observed, row[14], instrument),

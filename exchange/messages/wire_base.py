@@ -15,11 +15,19 @@ class Request(
     tag_field="op",
     forbid_unknown_fields=True,
     omit_defaults=True,
+    repr_omit_defaults=True,
 ):
     """What every request has: the tag ``op``. What is as by default need not be sent."""
 
 
-class Response(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+class Response(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    omit_defaults=True,
+    repr_omit_defaults=True,
+):
     """What every response has: the tag ``type``."""
 
 
