@@ -35,7 +35,7 @@ from exchange.app.market import Within
 from exchange.app.settings import Serve, Settings
 from exchange.app.wishes import RequestRefused
 from exchange.cli import app
-from exchange.gateway import access, auth, hub, server, session
+from exchange.gateway import access, auth, hub, lockouts, seats, server, session
 from exchange.gateway.decode import Refused
 from exchange.messages import Reason, wire
 from exchange.messages.access import Scope
@@ -91,7 +91,7 @@ async def test_a_key_has_so_many_connections_b19(venue: Venue) -> None:
 
 async def test_a_lockout_leaves_a_good_session_alone(venue: Venue) -> None:
     trader = await venue.trader(RICH)
-    for _ in range(access.BAD_LIMIT + 1):
+    for _ in range(lockouts.BAD_LIMIT + 1):
         await reject(venue, venue.connect(), {**venue.logon(RICH), "signature": "00"})
     assert isinstance((await venue.say(trader, enter("a")))[0], wire.Accepted)
     elsewhere = venue.hub.connect(session.JSON, lambda: None, "192.0.2.9")
@@ -137,7 +137,7 @@ async def test_operators_requests_by_scope_b12(
 
 
 async def test_the_peers_address_counts_and_no_header_b18_b19(tmp_path: Path) -> None:
-    async with running(tmp_path, connections=lambda address: 32) as house:
+    async with running(tmp_path, seats=seats.Seats(lambda address: 32)) as house:
         held = [await house.connect() for _ in range(32)]
         forged = {"X-Forwarded-For": "203.0.113.9", "Forwarded": "for=203.0.113.9"}
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
@@ -148,8 +148,8 @@ async def test_the_peers_address_counts_and_no_header_b18_b19(tmp_path: Path) ->
         await held[1].close()
         await asyncio.sleep(0.05)
         await house.connect()
-    assert server.connections_allowed("203.0.113.9") == server.ADDRESS_CONNECTIONS == 32
-    assert server.connections_allowed("::1") == server.LOOPBACK_CONNECTIONS
+    assert seats.connections_allowed("203.0.113.9") == seats.ADDRESS_CONNECTIONS == 32
+    assert seats.connections_allowed("::1") == seats.LOOPBACK_CONNECTIONS
 
 
 async def test_ten_thousand_pings_b28(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from exchange.gateway import access, auth
+from exchange.gateway import access, auth, lockouts
 from exchange.messages import Reason
 from exchange.messages.access import SCOPES, GatewayReason, Right, Scope
 from exchange.messages.wire import AnyRequest
@@ -88,7 +88,7 @@ def nonces(case: Any, keys: auth.Keys, client: Client) -> object:
 
 
 def lockout(case: Any, keys: auth.Keys, client: Client) -> object:
-    assert case["limit"] == access.BAD_LIMIT
+    assert case["limit"] == lockouts.BAD_LIMIT
     proofs = [client.proof(bad=attempt == "bad") for attempt in case["attempts"]]
     return {"results": [outcome(keys.check(proof, NOW)) for proof in proofs]}
 
@@ -224,13 +224,13 @@ def test_an_address_list(tmp_path: Path, keys: auth.Keys, address: str, good: bo
 def test_a_lock_is_of_one_address_and_ends(
     keys: auth.Keys, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for _ in range(access.BAD_LIMIT):
+    for _ in range(lockouts.BAD_LIMIT):
         keys.check(client.proof(bad=True, address="192.0.2.1"), NOW)
     assert keys.check(client.proof(address="192.0.2.1"), NOW) is R.KEY_LOCKED
     assert isinstance(keys.check(client.proof(address="192.0.2.2"), NOW), access.Key)
     (record,) = caplog.records
     assert client.key_id in record.getMessage() and "192.0.2.1" in record.getMessage()
-    end = NOW + access.LOCK_MS
+    end = NOW + lockouts.LOCK_MS
     assert keys.check(client.proof(address="192.0.2.1"), end - 1) is R.KEY_LOCKED
     late = client.proof(address="192.0.2.1", timestamp_ms=end)
     assert isinstance(keys.check(late, end), access.Key)
@@ -239,17 +239,43 @@ def test_a_lock_is_of_one_address_and_ends(
 def test_a_key_id_in_the_log_is_inert_b102(
     keys: auth.Keys, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for _ in range(access.BAD_LIMIT):
+    for _ in range(lockouts.BAD_LIMIT):
         keys.check(Client(("k\nERROR all is lost\x1b[31m" + "x" * 99, "s")).proof(), NOW)
     (record,) = caplog.records
     assert record.getMessage().isprintable() and len(record.getMessage()) < 200
 
 
 def test_what_is_counted_is_bounded(monkeypatch: pytest.MonkeyPatch, keys: auth.Keys) -> None:
-    monkeypatch.setattr(access, "PAIRS_COUNTED", 100)
+    monkeypatch.setattr(lockouts, "FAILURES_COUNTED", 100)
     for number in range(300):
         keys.check(Client((f"k{number}", "s")).proof(), NOW)
-    assert len(keys._judge._lockouts._failures) == 100
+    (counted,) = keys._database.execute("SELECT count(*) FROM failures").fetchone()
+    assert counted == 100
+    for _ in range(2):  # the last hundred failures are
+        keys.check(Client(("k299", "s")).proof(), NOW)
+    assert keys._database.execute(
+        "SELECT key_id, count FROM failures WHERE key_id IN ('k201', 'k202', 'k299') ORDER BY 1"
+    ).fetchall() == [("k202", 1), ("k299", 3)]
+
+
+def test_bad_signatures_are_counted_by_all_gateways_together(
+    tmp_path: Path, client: Client
+) -> None:
+    gateways = [auth.Keys(tmp_path) for _ in range(3)]
+    for number in range(lockouts.BAD_LIMIT):
+        judged = gateways[number % 3].check(client.proof(bad=True, address="192.0.2.1"), NOW)
+        assert judged is R.BAD_SIGNATURE
+    for keys in (*gateways, auth.Keys(tmp_path)):  # one that was started again, too
+        assert keys.check(client.proof(address="192.0.2.1"), NOW) is R.KEY_LOCKED
+    later = NOW + lockouts.LOCK_MS
+    for _ in range(lockouts.BAD_LIMIT - 1):  # the count has begun anew
+        proof = client.proof(bad=True, address="192.0.2.1", timestamp_ms=later)
+        assert gateways[0].check(proof, later) is R.BAD_SIGNATURE
+    good = client.proof(address="192.0.2.1", timestamp_ms=later)
+    assert isinstance(gateways[1].check(good, later), access.Key)
+    for keys in gateways:  # and is cleared by a good one, wherever it came
+        proof = client.proof(bad=True, address="192.0.2.1", timestamp_ms=later)
+        assert keys.check(proof, later) is R.BAD_SIGNATURE
 
 
 # The file

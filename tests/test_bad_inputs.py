@@ -31,7 +31,8 @@ from venue import CODE, OTHER, POOR, RICH, THIRD, enter
 from exchange.app import Market, requests
 from exchange.app.settings import Serve, Settings
 from exchange.app.wishes import RequestRefused
-from exchange.gateway import access, auth, server, session
+from exchange.gateway import auth, lockouts, server, session
+from exchange.gateway.seats import Seats
 from exchange.messages import Command, CommandKind, Limit, TradingState, wire
 
 Case = Callable[[House], Awaitable[None]]
@@ -188,7 +189,7 @@ async def a_browser_of_somewhere_else(house: House) -> None:
 
 @case("B18", "B19")
 async def too_many_from_one_address(house: House) -> None:
-    house.gateway._connections_allowed = lambda address: 32
+    house.gateway._seats = Seats(lambda address: 32)
     held = [await house.connect() for _ in range(32)]
     one = await Wire.open(port(house))
     assert b"429" in await one.shake("X-Forwarded-For: 203.0.113.9")
@@ -479,7 +480,7 @@ async def line_feeds_in_what_is_logged(house: House) -> None:
     handler = logging.Handler()
     handler.emit = lines.append  # type: ignore[method-assign, assignment]
     logging.getLogger(auth.__name__).addHandler(handler)
-    for _ in range(access.BAD_LIMIT):
+    for _ in range(lockouts.BAD_LIMIT):
         logon = {**house.venue.logon(RICH), "key_id": "k\nERROR all is lost", "signature": "0"}
         await house.say(await house.connect(), logon)
     logging.getLogger(auth.__name__).removeHandler(handler)

@@ -22,12 +22,13 @@ from several import CODE, Crowd, LogonRefused, Peer, ask, gateway_pid
 
 from exchange.app import requests
 from exchange.app.bookkeeping import STREAM_NAME
-from exchange.app.gateway_link import SOCKET_NAME, Beat, Hello, Welcome, Wire
+from exchange.app.gateway_link import SOCKET_NAME, Beat, Hello, Left, Seat, Told, Welcome, Wire
 from exchange.app.gateway_process import OWN_NAME
 from exchange.app.gateways import LIFE_BITS
 from exchange.gateway.auth import create_key
 from exchange.gateway.decode import NO_ID, RECORD
 from exchange.gateway.resume import LOGON_MARK
+from exchange.gateway.seats import ADDRESS_CONNECTIONS
 from exchange.journal import stream
 from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Side
 
@@ -285,6 +286,7 @@ class _Gateway:
         self._account = account
         self._welcomed: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
         self.before_beat: Callable[[], None] = lambda: None
+        self._counts: list[int] = []
 
     async def open(self) -> Self:
         loop, path = asyncio.get_running_loop(), str(self._data / SOCKET_NAME)
@@ -298,6 +300,8 @@ class _Gateway:
     def heard(self, wire: Wire, message: Any) -> None:
         if isinstance(message, Welcome):
             self._welcomed.set_result(message)
+        elif isinstance(message, Told):
+            self._counts.append(message.count)
         elif isinstance(message, Beat):
             self.before_beat()
             wire.say(message)
@@ -307,6 +311,14 @@ class _Gateway:
 
     def lost(self, wire: Wire) -> None:
         pass
+
+    async def seat(self, address: str) -> int:
+        """Ask whether a connection may be let in; return how many there are with it."""
+        self.wire.say(Seat(0, address))
+        async with asyncio.timeout(10):
+            while not self._counts:
+                await asyncio.sleep(0.001)
+        return self._counts.pop()
 
     def log_on(self) -> int:
         """Ask for a session; return the number by which its answer is known."""
@@ -395,6 +407,24 @@ async def test_a_logon_comes_behind_what_its_account_sent_through_another_gatewa
         assert seen or dies
         old.wire.close()
         new.wire.close()
+
+
+async def test_an_address_has_so_many_connections_at_all_gateways_together(house: House) -> None:
+    first, second = [await _Gateway(house.data).open() for _ in range(2)]
+    far = "203.0.113.9"
+    for number in range(ADDRESS_CONNECTIONS):
+        assert await (first, second)[number % 2].seat(far) == number + 1
+    for _ in range(2):  # one that is not let in is not counted
+        assert await first.seat(far) == ADDRESS_CONNECTIONS + 1
+    assert await first.seat("203.0.113.10") == 1
+    second.wire.say(Left(far))
+    assert await second.seat(far) == ADDRESS_CONNECTIONS
+    first.wire.close()  # and its connections with it
+    async with asyncio.timeout(10):
+        while (count := await second.seat(far)) > ADDRESS_CONNECTIONS:
+            await asyncio.sleep(0.01)
+    assert count == ADDRESS_CONNECTIONS // 2 + 1
+    second.wire.close()
 
 
 async def test_a_gateway_that_hangs_is_killed_and_its_sessions_end(

@@ -73,10 +73,24 @@ class Ask(Message, frozen=True):
     record: bytes = b""  # of what is to be tried
 
 
-class Told(Message, frozen=True):
-    """Its answer, of one of these kinds."""
+class Seat(Message, frozen=True):
+    """A question: may one more connection from this address be let in?"""
 
     number: int
+    address: str
+
+
+class Left(Message, frozen=True):
+    """A connection that was let in has ended."""
+
+    address: str
+
+
+class Told(Message, frozen=True):
+    """An answer, of one of these kinds."""
+
+    number: int
+    count: int = 0  # of the address's connections, with that one
     checks: dict[str, bool] | None = None
     text: bytes = b""
     answer: Answer | None = None
@@ -121,6 +135,8 @@ AnyMessage = (
     | Listening
     | Status
     | Ask
+    | Seat
+    | Left
     | Told
     | TurnedBack
     | Beat

@@ -25,7 +25,9 @@ from exchange.app.gateway_link import (
     Drained,
     Hello,
     KeysGone,
+    Left,
     Listening,
+    Seat,
     Status,
     Told,
     TurnedBack,
@@ -40,6 +42,7 @@ from exchange.gateway.decode import Refused
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Tally
 from exchange.gateway.previews import Outcome
+from exchange.gateway.seats import Seats
 from exchange.journal.copy import Copy
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.storage import LocalStorage
@@ -55,6 +58,22 @@ _log = logging.getLogger(__name__)
 
 class MarketGone(Exception):
     """The market's process ended, or answers no more."""
+
+
+class FarSeats(Seats):
+    """The connections of all gateways, which the market's own process counts."""
+
+    def __init__(self, ward: "Ward") -> None:
+        super().__init__()
+        self._ward = ward
+
+    async def take(self, address: str) -> None:
+        """Have a connection counted; raises Refused."""
+        self.check(address, await self._ward.seat(address))
+
+    def leave(self, address: str) -> None:
+        """Have a connection counted no longer."""
+        self._ward.say(Left(address))
 
 
 class Ward:
@@ -122,6 +141,10 @@ class Ward:
         told = await self._ask(Ask(next(self._numbers), "perform", request, person))
         return told.answer or Answer(False, error="the market did not answer")
 
+    async def seat(self, address: str) -> int:
+        """How many connections an address would have with one more, at all gateways."""
+        return (await self._ask(Seat(next(self._numbers), address))).count
+
     def what_if(self, account: int, record: bytes, tell: Callable[[Outcome], None]) -> None:
         """Have a command tried on a copy of the market."""
         question = Ask(next(self._numbers), "try", account=account, record=record)
@@ -138,7 +161,7 @@ class Ward:
         self._trials.add(task)
         task.add_done_callback(self._trials.discard)
 
-    async def _ask(self, question: Ask) -> Told:
+    async def _ask(self, question: Ask | Seat) -> Told:
         answer: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
         self._asked[question.number] = answer
         self.say(question)
@@ -205,7 +228,7 @@ async def serve(directory: Path, number: int) -> None:
         first_connection=welcome.life << LIFE_BITS,
     )
     clearing = Clearing.open(directory / LEDGER_NAME, read_only=True)
-    door = Door(hub, copy, clearing, directory, ward, settings)
+    door = Door(hub, copy, clearing, directory, ward, settings, FarSeats(ward))
     following = asyncio.create_task(door.gateway.run())
     while hub.sequence < welcome.standing.last[1]:
         if following.done():

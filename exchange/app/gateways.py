@@ -29,7 +29,9 @@ from exchange.app.gateway_link import (
     Drained,
     Hello,
     KeysGone,
+    Left,
     Listening,
+    Seat,
     Status,
     Told,
     TurnedBack,
@@ -242,6 +244,11 @@ class Gateways:
                 self._let_logons_go()
             case Drained():
                 life.drained = True
+            case Seat():
+                count = self._lives.seat(wire, message.address)
+                wire.say(Told(message.number, count=count))
+            case Left():
+                self._lives.leave(wire, message.address)
             case Ask():
                 task = asyncio.create_task(self._answer(wire, message))
                 self._tasks.add(task)

@@ -6,10 +6,12 @@ every other gateway that its account has logged on through, so that none of the 
 commands comes behind it. A gateway that is gone has nothing more to say, and nobody waits for it.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from exchange.app.gateway_link import Beat, Status, Wire
+from exchange.gateway.seats import connections_allowed
 
 BEAT_SECONDS: Final = 0.5
 
@@ -32,6 +34,7 @@ class Life:
         self.listening = self.drained = False
         self.status = Status(0, 0, {}, {}, {})
         self.accounts: set[int] = set()  # that asked to log on through it
+        self.addresses: Counter[str] = Counter()  # its connections, by peer's address
         self.unanswered = 0  # beats said since it last gave one back
 
 
@@ -101,6 +104,18 @@ class Lives(dict[Wire, Life]):
         found = [(one.wire, one.logon) for one in self._waiting if not one.others]
         self._waiting = [one for one in self._waiting if one.others]
         return found
+
+    def seat(self, wire: Wire, address: str) -> int:
+        """Count a connection if its address may have it; return how many there are with it."""
+        now = 1 + sum(life.addresses[address] for life in self.values())
+        if now <= connections_allowed(address):
+            self[wire].addresses[address] += 1
+        return now
+
+    def leave(self, wire: Wire, address: str) -> None:
+        """Count a connection no longer."""
+        self[wire].addresses[address] -= 1
+        self[wire].addresses += Counter()  # keeps what is above zero
 
     def _say(self, wires: Collection[Wire]) -> None:
         self._beat += 1

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from exchange.app import trial
-from exchange.gateway import access, deadlines, hub, previews, rest, resume, server
+from exchange.gateway import deadlines, hub, lockouts, previews, rest, resume, seats, server
 from exchange.gateway import session as gateway_session
 from exchange.journal import segments, tape
 from exchange.messages import Limit, wire, wire_market
@@ -269,11 +269,11 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.ping_seconds", server.PING_SECONDS, "between two pings of a connection"),
         ("gateway.close_seconds", server.CLOSE_SECONDS, "for a close to be answered"),
         ("gateway.pings_a_second", server.PINGS_A_SECOND, "of a connection; more: close 1008"),
-        ("gateway.address_connections", server.ADDRESS_CONNECTIONS, "of one peer's address"),
-        ("gateway.loopback_connections", server.LOOPBACK_CONNECTIONS, "of this machine itself"),
+        ("gateway.address_connections", seats.ADDRESS_CONNECTIONS, "of one peer's address"),
+        ("gateway.loopback_connections", seats.LOOPBACK_CONNECTIONS, "of this machine itself"),
         ("gateway.key_connections", hub.KEY_CONNECTIONS, "logged on under one key"),
-        ("gateway.bad_signatures", access.BAD_LIMIT, "in a row; a key is locked for an address"),
-        ("gateway.lock_ms", access.LOCK_MS, "for so long"),
+        ("gateway.bad_signatures", lockouts.BAD_LIMIT, "in a row; a key is locked for an address"),
+        ("gateway.lock_ms", lockouts.LOCK_MS, "for so long"),
         ("gateway.frame_commands", wire.BATCH_REQUESTS, "of one frame"),
         ("gateway.previews_a_second", previews.PREVIEWS_A_SECOND, "of one account"),
         ("gateway.previews_share", trial.MARKET_SHARE, "of the market's time, all of them: 1 in"),

@@ -7,14 +7,14 @@ judged by a decoy's secret, so neither the answer nor the work done tells which 
 
 import hmac
 import secrets
-from collections import OrderedDict
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, Protocol, TypeAlias
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from exchange.gateway.lockouts import BAD_LIMIT
 from exchange.messages import Reason
 from exchange.messages.access import SCOPES, AnyReason, GatewayReason, Right, Scope
 from exchange.messages.wire import (
@@ -37,9 +37,6 @@ from exchange.messages.wire_mass import Kill, MassCancel, Protect, Quote
 
 AHEAD_MS: Final = 1_000  # a timestamp must be less than this ahead of the gateway's clock
 WINDOW_MS: Final = 5_000  # and at most this behind it
-BAD_LIMIT: Final = 5  # bad signatures in a row that lock a key for an address
-LOCK_MS: Final = 15 * 60 * 1_000
-PAIRS_COUNTED: Final = 65_536  # (key, address) pairs whose failures are counted, the latest
 NONCE_MAX: Final = (1 << 64) - 1
 ED25519_DIGITS: Final = 128  # hexadecimal digits of a signature; HMAC-SHA256 has 64
 
@@ -156,38 +153,19 @@ def is_allowed(address: str, allowed: tuple[str, ...]) -> bool:
     return found is not None and any(found in ip_network(network) for network in allowed)
 
 
-class Lockouts:
-    """Failures in a row of each (key id, address). A lock is that pair's alone and ends by itself,
-    so nobody locks an owner out from elsewhere; a live session is never touched."""
+class Failures(Protocol):
+    """Counts bad signatures in a row of a (key id, address)."""
 
-    def __init__(self) -> None:
-        self._failures: OrderedDict[tuple[str, str], tuple[int, int]] = OrderedDict()
-
-    def is_locked(self, who: tuple[str, str], now_ms: int) -> bool:
-        """Whether the pair is locked now."""
-        count, last_ms = self._failures.get(who, (0, 0))
-        return count >= BAD_LIMIT and now_ms - last_ms < LOCK_MS
-
-    def fail(self, who: tuple[str, str], now_ms: int) -> bool:
-        """Count a failure; return whether it locks the pair."""
-        count, last_ms = self._failures.pop(who, (0, 0))
-        if count >= BAD_LIMIT and now_ms - last_ms >= LOCK_MS:
-            count = 0
-        self._failures[who] = (count + 1, now_ms)
-        if len(self._failures) > PAIRS_COUNTED:
-            self._failures.popitem(last=False)
-        return count + 1 == BAD_LIMIT
-
-    def clear(self, who: tuple[str, str]) -> None:
-        """Forget the failures of a pair: a good signature came."""
-        self._failures.pop(who, None)
+    def count(self, who: tuple[str, str], now_ms: int) -> int: ...
+    def fail(self, who: tuple[str, str], now_ms: int) -> bool: ...
+    def clear(self, who: tuple[str, str]) -> None: ...
 
 
 class Judge:
     """Judges proofs against stored keys."""
 
-    def __init__(self) -> None:
-        self._lockouts = Lockouts()
+    def __init__(self, failures: Failures) -> None:
+        self._failures = failures
         public = Ed25519PrivateKey.generate().public_key().public_bytes_raw().hex()
         self._decoys: dict[Algorithm, Stored] = {
             "hmac-sha256": Stored(NOBODY, secrets.token_hex(32)),
@@ -208,11 +186,13 @@ class Judge:
         held = stored if stored.key.algorithm == algorithm else self._decoys[algorithm]
         good = is_signed(algorithm, held.material, proof.text, proof.signature)
         who = (proof.key_id, proof.address)
-        if self._lockouts.is_locked(who, now_ms):
+        failures = self._failures.count(who, now_ms)
+        if failures >= BAD_LIMIT:
             return Reason.KEY_LOCKED, False
         if not good or not held.key.key_id:
-            return Reason.BAD_SIGNATURE, self._lockouts.fail(who, now_ms)
-        self._lockouts.clear(who)
+            return Reason.BAD_SIGNATURE, self._failures.fail(who, now_ms)
+        if failures:
+            self._failures.clear(who)
         if not is_allowed(proof.address, held.key.addresses):
             return GatewayReason.ADDRESS, False
         if not is_timely(proof.timestamp_ms, now_ms):

@@ -18,8 +18,10 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from exchange.gateway import lockouts
 from exchange.gateway.access import Algorithm, Judge, Key, Proof, Stored, networks
 from exchange.gateway.access import sign as sign
+from exchange.gateway.lockouts import Lockouts
 from exchange.messages.access import SCOPES, AnyReason, Scope
 from exchange.messages.wire import Logon, signed_text
 
@@ -149,6 +151,7 @@ def _open(directory: Path) -> sqlite3.Connection:
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
     database.execute(_SCHEMA)
+    database.execute(lockouts.SCHEMA)
     return database
 
 
@@ -166,7 +169,7 @@ class Keys:
     def __init__(self, directory: Path) -> None:
         self._database = _open(directory)
         weakref.finalize(self, self._database.close)
-        self._judge = Judge()
+        self._judge = Judge(Lockouts(self._database))
         # In the place of an unknown key's row: what follows is the same work.
         self._nobody = ("", 0, "read", "hmac-sha256", "", None, secrets.token_hex(32), "-1")
 

@@ -11,7 +11,6 @@ import logging
 import os
 import time
 import types
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,6 @@ from typing import Any, Final, Protocol
 from aiohttp import WSMessage, WSMsgType, web
 
 from exchange.gateway import asyncapi, openapi
-from exchange.gateway.access import peer
 from exchange.gateway.asyncapi import ASYNCAPI_PATH
 from exchange.gateway.decode import Refused
 from exchange.gateway.frames import MaskedSocket, Take
@@ -29,10 +27,10 @@ from exchange.gateway.http import answer_refused, json_answer, name_refusals
 from exchange.gateway.hub import Hub
 from exchange.gateway.openapi import OPENAPI_PATH
 from exchange.gateway.rest import PREFIX
+from exchange.gateway.seats import Seats
 from exchange.gateway.session import CLOSE_POLICY, JSON, MSGPACK, Session
 from exchange.marketdata.stream import Released
 from exchange.messages import Limit
-from exchange.messages.access import GatewayReason
 from exchange.messages.rest import Health
 from exchange.messages.wire import (
     HEARTBEAT_MS,
@@ -53,18 +51,10 @@ CLOSE_IDLE: Final = 4000
 CLOSE_INTERNAL: Final = 1011
 BODY_BYTES: Final = 1 << 20  # of an HTTP request, as sent and inflated
 PINGS_A_SECOND: Final = 32  # of one connection, pongs included
-ADDRESS_CONNECTIONS: Final = 32
-LOOPBACK_CONNECTIONS: Final = 4_096
 _CONTROL: Final = (WSMsgType.PING, WSMsgType.PONG)
 _OPCODE: Final = (WSMsgType.TEXT, WSMsgType.BINARY)  # by codec
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
-
-
-def connections_allowed(address: str) -> int:
-    """Return how many connections an address may have: this machine's own are many programs'."""
-    found = peer(address)
-    return LOOPBACK_CONNECTIONS if found is not None and found.is_loopback else ADDRESS_CONNECTIONS
 
 
 class Gateway:
@@ -75,16 +65,16 @@ class Gateway:
         hub: Hub,
         *,
         origins: frozenset[str] = frozenset(),
-        connections: Callable[[str], int] = connections_allowed,
+        seats: Seats | None = None,
     ) -> None:
         """``origins`` are the browser origins let in; a client without Origin is no browser.
 
-        ``connections``: how many a peer's address may have at a time.
+        ``seats`` count the connections of each address, those of this gateway alone if there are
+        none.
         """
         self._hub = hub
         self._origins = origins
-        self._connections_allowed = connections
-        self._addresses: Counter[str] = Counter()  # connections, by peer's address
+        self._seats = seats or Seats()
         self._links: set[Link] = set()
         self._runner: web.AppRunner | None = None
         self._listening: list[asyncio.Server] = []
@@ -211,17 +201,14 @@ class Gateway:
         if self._hub.draining:
             raise web.HTTPServiceUnavailable(text="the market is stopping")
         address = request.remote or ""
-        most, now = self._connections_allowed(address), self._addresses[address] + 1
-        if now > most:
-            full = GatewayReason.CONNECTIONS_FULL
-            return answer_refused(Refused(full, limit=str(most), observed=str(now)))
-        self._addresses[address] += 1
+        try:
+            await self._seats.take(address)
+        except Refused as full:
+            return answer_refused(full)
         try:
             return await self._converse(request, address, link_of)
         finally:
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
+            self._seats.leave(address)
 
     async def _converse(
         self, request: web.Request, address: str, link_of: "LinkOf"
@@ -410,15 +397,18 @@ class Link:
         self._closed.set()
 
     def _send_now(self) -> bool:
-        """Send what waits without the writer's turn, unless that has work of its own.
+        """Send what waits without the writer's turn, unless that has work of its own; return
+        whether nothing waits any more.
 
         Most frames go to the socket in one go; the rest of one that does not is the writer's.
         """
         session = self.session
         if session.sending_bytes or session.closing is not None or self._work.is_set():
             return False
-        if self._is_resuming(session) or not (frame := session.take()):
+        if self._is_resuming(session):
             return False
+        if not (frame := session.take()):
+            return True
         sending = self._send_frame(frame, self._opcode)
         try:
             waits_for = sending.send(None)
