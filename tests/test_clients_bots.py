@@ -74,6 +74,8 @@ async def trade_together(live: Live) -> None:
     stop = asyncio.Event()
     plan = hedger.plan(hedging, "H100", 12 * 720 * 8)
     codes = [leg.instrument for leg in plan.legs]
+    with pytest.raises(errors.ValueRefused, match=r"no month of GOLD is listed; there are .*H100"):
+        hedger.plan(hedging, "GOLD", 1)
     assert len(codes) == 12 and plan.hours == 12 * 720 * 8
     terms = maker.Terms(lots=5, interval_s=0.02, inventory_max=500)
     making = asyncio.create_task(maker.run(quoting, codes, stop=stop, terms=terms))

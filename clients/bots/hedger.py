@@ -16,7 +16,7 @@ import msgspec
 from clients.aio import AsyncClient
 from clients.bots import options
 from clients.bots.fills import Fill, take
-from clients.errors import NotConnected, OutcomeUnknown
+from clients.errors import NotConnected, OutcomeUnknown, ValueRefused
 from clients.strip import Leg, Strip, split
 from exchange.messages.wire import SideText
 
@@ -50,9 +50,12 @@ class Hedge(msgspec.Struct):
 
 
 def plan(client: AsyncClient, product: str, hours: int, months: int = MONTHS) -> Strip:
-    """The strip of the product's next ``months`` listed months."""
+    """The strip of the product's next ``months`` listed months. ValueRefused if it has none."""
     every = client.instruments.values()
     listed = [data for data in every if data.product == product and not data.legs]
+    if not listed:
+        known = ", ".join(sorted({data.product for data in every if data.product}))
+        raise ValueRefused(f"no month of {product} is listed; there are {known}")
     listed.sort(key=lambda data: data.expiry)
     return split(hours, {data.code: data.multiplier for data in listed[:months]})
 
