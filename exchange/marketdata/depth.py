@@ -12,8 +12,9 @@ are collected for an auction.
 """
 
 import struct
+from collections.abc import Callable
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 from zlib import crc32
 
 from sortedcontainers import SortedDict
@@ -47,7 +48,8 @@ MOVING_KINDS: Final = frozenset(
      _LEVEL_TAKEN, _EXECUTED)
 )  # fmt: skip
 _LEVEL: Final = struct.Struct("<qq")  # price in ticks, quantity in lots
-_replace: Final = dict.__setitem__  # of a price that has its place among the sorted already
+# Of a price that has its place among the sorted already.
+_replace: Final[Callable[[Any, int, int], None]] = dict.__setitem__
 
 
 class Depth:
@@ -66,7 +68,7 @@ class Depth:
         sell = 1 if flags & _SELL else 0
         if kind == _ACCEPTED:
             lots = row[10]
-        elif kind == _CANCELLED or kind == _REDUCED:
+        elif kind in (_CANCELLED, _REDUCED):
             lots = row[14] - row[9] if flags & _RESTING else 0
         elif kind == _EXECUTED:
             lots = -row[9] if flags & _RESTING else 0

@@ -75,7 +75,7 @@ class Queues:
                 self._leave_at_most(row[11], maker_of(row[12])[1])
             else:
                 self._take(row[11], row[9])
-        elif kind == _CANCELLED or kind == _REDUCED:
+        elif kind in (_CANCELLED, _REDUCED):
             if flags & _RESTING:
                 self._take(row[7], row[9] - row[14])
         elif kind == _EXECUTED:
