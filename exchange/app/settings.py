@@ -14,7 +14,17 @@ import msgspec
 from msgspec import Meta
 
 from exchange.app import trial
-from exchange.gateway import deadlines, hub, lockouts, previews, rest, resume, seats, server
+from exchange.gateway import (
+    deadlines,
+    hub,
+    lockouts,
+    previews,
+    refreshes,
+    rest,
+    resume,
+    seats,
+    server,
+)
 from exchange.gateway import session as gateway_session
 from exchange.journal import segments, tape
 from exchange.messages import Limit, wire, wire_market
@@ -254,6 +264,7 @@ def fixed() -> list[tuple[str, float, str]]:
         ("tape.recent_bytes", tape.RECENT_BYTES, "their bytes at most"),
         ("gateway.backlog_bytes", gateway_session.BACKLOG_BYTES, "unsent; more: close 4008"),
         ("gateway.stale_bytes", gateway_session.STALE_BYTES, "unsent; more: pictures are skipped"),
+        ("gateway.refresh_bytes", refreshes.REFRESH_BYTES, "of snapshots for those, in 100 ms"),
         ("gateway.snapshot_orders", wire_market.SNAPSHOT_ORDERS, "of one part of a snapshot"),
         ("gateway.queue_orders", wire_market.QUEUE_ORDERS, "of a queue that may be joined"),
         ("gateway.pictures", wire_market.PICTURES, "pictures of channels, of all connections"),

@@ -21,6 +21,7 @@ from exchange.gateway.mass import MassRecorder
 from exchange.gateway.metrics import Metrics
 from exchange.gateway.previews import Previews, WhatIf
 from exchange.gateway.queries import Queries
+from exchange.gateway.refreshes import Refreshes
 from exchange.gateway.rejects import from_refused, full_reason
 from exchange.gateway.reports import CORRECTIONS, DUPLICATE, TRANSFERRED, Reports
 from exchange.gateway.resume import LOGON_MARK, Resume, check_position
@@ -125,6 +126,7 @@ class Hub:
         self.sessions: dict[int, Session] = {}  # by connection number
         self._tape = tape
         self.channels = Channels(self.feed)
+        self.refreshes = Refreshes()
         self._by_account: dict[int, list[Session]] = {}
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
         self._owed: list[tuple[int, bytes]] = []  # by account, in order; the queue was full
@@ -163,6 +165,7 @@ class Hub:
     def disconnect(self, session: Session) -> None:
         """Forget a connection; its engine session is logged off."""
         self.unsubscribe(session, list(session.channels))
+        self.refreshes.leave(session)
         del self.sessions[session.number]
         resuming = self._resumes.pop(session.number, None)
         if session.key is not None:
@@ -294,11 +297,14 @@ class Hub:
             session.wake()
 
     def tick(self) -> None:
-        """Send what the conflated channels have to say; answer who has waited long enough."""
+        """Send what the conflated channels have to say; answer who has waited long enough; let
+        readers that were behind have the pictures of now.
+        """
         if self.lookups:
             self.lookups.release(self.now_ms())
         for session in self.channels.tick().values():
             session.flush()
+        self.refreshes.tick()
 
     # Released batches
 

@@ -378,11 +378,13 @@ class Session:
         self.wake()
 
     def flush(self) -> bool:
-        """Send at once what waits if that is possible, else wake the sender; return which."""
+        """Send at once what waits if that is possible, else wake the sender; return whether others
+        need not go behind it: it is sent, or its socket is full, which nobody can wait for.
+        """
         if self.send_now is not None and self.send_now():
             return True
         self.wake()
-        return False
+        return self.sending_bytes > 0
 
     def push(self, encoded: bytes, count: int = 1) -> None:
         """Queue ``count`` encoded messages, one or as ``elements`` gives them, without waking
@@ -416,11 +418,18 @@ class Session:
         self.wake()
 
     def _refresh(self) -> None:
-        """Queue the pictures of now for a reader that was behind and has caught up."""
-        stale, self.stale = sorted(self.stale), set()
+        """Queue the pictures of now for a reader that was behind and has caught up, as far as it is
+        its turn.
+        """
+        refreshes, before = self.hub.refreshes, self._granted_bytes
         try:
-            for channel in stale:
+            for channel in sorted(self.stale):
+                if not refreshes.admits(self):
+                    return
+                self.stale.remove(channel)
                 self._send_snapshot(self.hub.snapshot(channel))
+                refreshes.spend(self._granted_bytes - before)
+                before = self._granted_bytes
         except Refused:
             self.close(CLOSE_SLOW, "slow reader of a long queue")
 
