@@ -22,7 +22,15 @@ from clients.keys import Key
 from clients.loop import Blocking, blocking
 from clients.portfolio import Order
 from clients.requests import Requests
-from exchange.messages.wire import InstrumentData, InstrumentState, Position
+from exchange.messages.wire import (
+    FactorsPublished,
+    IndexFixing,
+    InstrumentData,
+    InstrumentState,
+    InstrumentStatistics,
+    Position,
+    SettlementPrice,
+)
 
 Levels = list[tuple[int, int]]  # (price_ticks, lots), best first
 Orders = list[tuple[int, int, int]]  # (rank, price_ticks, lots), first to trade first
@@ -101,6 +109,26 @@ class Client(Blocking[AsyncClient]):
     def states(self) -> dict[str, InstrumentState]:
         """Last state of each instrument whose state channel is joined."""
         return self._read(lambda client: States(client.states))
+
+    @property
+    def statistics(self) -> dict[str, InstrumentStatistics]:
+        """The business day of each instrument whose statistics channel is joined."""
+        return self._read(lambda client: dict(client.feed.statistics))
+
+    @property
+    def settlements(self) -> dict[str, SettlementPrice]:
+        """The last settlement price by instrument, once the channel ``settlements`` is joined."""
+        return self._read(lambda client: dict(client.feed.settlements))
+
+    @property
+    def fixings(self) -> dict[str, IndexFixing]:
+        """The last fixing by index, once the channel ``fixings`` is joined."""
+        return self._read(lambda client: dict(client.feed.fixings))
+
+    @property
+    def factors(self) -> dict[tuple[str, str], FactorsPublished]:
+        """The last factor table by grade and expiry, once the channel ``factors`` is joined."""
+        return self._read(lambda client: dict(client.feed.factors))
 
     @property
     def orders(self) -> dict[str, Order]:
