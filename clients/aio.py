@@ -71,6 +71,7 @@ from exchange.messages.wire_mass import (
     KillText,
     MassCancelled,
     Protection,
+    Quote,
     Quoted,
     QuoteTimeText,
 )
@@ -444,8 +445,8 @@ class AsyncClient:
         """
         return await self._link.ask_many(requests)
 
-    async def preview(self, order: Enter | Replace) -> Previewed:
-        """What an order made by ``build`` would do if it were sent now; nothing happens.
+    async def preview(self, order: Enter | Replace | Quote) -> Previewed:
+        """What an order or quote made by ``build`` would do if it were sent now; nothing happens.
 
         Raises RequestRefused, NotConnected, OutcomeUnknown.
         """

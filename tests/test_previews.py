@@ -7,13 +7,17 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import venue as market
 from test_batches import drawn, told
 from venue import CODE, POOR, RICH, THIRD, Venue, enter
 
 from exchange.app import trial
+from exchange.app.rehearsal import Rehearsal
 from exchange.gateway import previews
+from exchange.gateway.decode import Refused
+from exchange.gateway.previews import Outcome, Tried
 from exchange.gateway.session import MSGPACK, Session
 from exchange.messages import wire
 
@@ -191,3 +195,66 @@ async def test_what_it_says_is_what_happens(tmp_path: Path, seed: int) -> None:
             assert isinstance(account, wire.AccountReport)
             assert (seen.cash, seen.required) == (account.cash, account.required)
     assert traded > 5
+
+
+@pytest.mark.usefixtures("unhurried")
+async def test_a_quote_is_tried_like_any_order(venue: Venue) -> None:
+    maker, poor = await venue.trader(RICH), await venue.trader(POOR)
+    quote = {
+        "op": "quote", "request_id": "q", "instrument": CODE, "bid_price": "2.640",
+        "bid_quantity": "3", "ask_price": "2.660", "ask_quantity": "5",
+    }  # fmt: skip
+    seen = await preview(venue, maker, quote)
+    assert (seen.refused, seen.executions, seen.leaves_quantity) == (None, [], "8")
+    await venue.say(maker, quote)
+    (account,) = await venue.say(maker, {"op": "account", "request_id": "a"})
+    assert isinstance(account, wire.AccountReport) and seen.required == account.required
+    assert (await preview(venue, maker, quote)).duplicate
+    crossed = await preview(venue, maker, {**quote, "request_id": "r", "bid_price": "2.670"})
+    assert crossed.refused is not None and crossed.refused.name == "CROSSED"
+    assert crossed.refused.request_id == "r"
+    seen = await preview(venue, poor, {**quote, "bid_quantity": "900"})
+    assert seen.refused is not None and seen.refused.name == "MARGIN"
+
+
+async def test_a_process_beside_the_market_says_what_a_copy_would(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random orders, each tried both ways; once the process is killed."""
+    monkeypatch.setattr(trial, "MARKET_SHARE", 1)
+    beside = Rehearsal(venue.directory)
+    tries = trial.Trial(venue.engine, venue.sequencer, lambda: venue.now_ns, beside)
+    trader, chance, seen = await venue.trader(RICH), random.Random(1), 0
+
+    async def tried(record: bytes) -> Outcome:
+        told_of: asyncio.Future[Outcome] = asyncio.Future()
+        tries(RICH, record, told_of.set_result)
+        async with asyncio.timeout(30):
+            return await told_of
+
+    for number in range(60):
+        order = drawn(chance, number)
+        if order["op"] == "enter":
+            entered = msgspec.convert({"type": "limit", **order, "op": "enter"}, wire.Enter)
+            record = venue.hub.recorder.enter(entered, RICH, trader.engine_session)
+            copied = await tried(record)
+            with monkeypatch.context() as large:
+                large.setattr(trial, "STATE_BYTES", 0)
+                apart = await tried(record)
+                if seen == 20:
+                    assert beside._process is not None
+                    beside._process.kill()
+                    await beside._process.wait()
+                    gone = await tried(record)
+                    assert isinstance(gone, Refused) and "ask again" in (gone.detail or "")
+            assert apart == copied
+            seen += 1
+        venue.now_ns += chance.randrange(1_000_000)
+        await venue.say(trader, order)
+    assert seen > 30
+    with monkeypatch.context() as large:
+        large.setattr(trial, "STATE_BYTES", 0)
+        answers = await asyncio.gather(tried(record), tried(record))
+    assert isinstance(answers[0], Tried)
+    assert isinstance(answers[1], Refused) and answers[1].limit == "1"
+    await beside.close()

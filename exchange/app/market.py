@@ -29,6 +29,7 @@ from exchange.app.door import Door
 from exchange.app.front import POLL_SECONDS, Front, Inside
 from exchange.app.gateways import Gateways
 from exchange.app.operations import Operations
+from exchange.app.rehearsal import Rehearsal
 from exchange.app.schedule import Schedule
 from exchange.app.settings import DEFAULTS, Settings
 from exchange.app.switches import Switches
@@ -164,7 +165,9 @@ class Market:
             scheduled=settings.schedule.follow,
         )
         self.listening = False
-        self.trial = Trial(self.engine, self.sequencer, clock)
+        self._rehearsal = Rehearsal(directory)
+        beside = self._rehearsal if settings.limits.previews_apart else None
+        self.trial = Trial(self.engine, self.sequencer, clock, beside)
         self.front: Front
         if settings.serve.gateways:
             self.front = Gateways(self)
@@ -289,6 +292,7 @@ class Market:
         await self._exits.aclose()
         if self.listening:
             await self._drain()
+        await self._rehearsal.close()
         for task in self._tasks:
             if task.get_name() in ("watch", "schedule", "switches"):
                 task.cancel()

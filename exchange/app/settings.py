@@ -93,6 +93,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     checkpoint_seconds: Annotated[
         float, Meta(gt=0, le=86_400, description="between two checkpoints while commands come")
     ] = 30.0
+    previews_apart: Annotated[
+        bool,
+        Meta(description="previews of a large market in a process of their own, with its memory"),
+    ] = True
     gateway_silence_seconds: Annotated[
         float,
         Meta(ge=1, le=600, description="until a gateway that hangs is killed"),
@@ -288,7 +292,7 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.frame_commands", wire.BATCH_REQUESTS, "of one frame"),
         ("gateway.previews_a_second", previews.PREVIEWS_A_SECOND, "of one account"),
         ("gateway.previews_share", trial.MARKET_SHARE, "of the market's time, all of them: 1 in"),
-        ("gateway.previews_state_bytes", trial.STATE_BYTES, "of the market; a larger one has none"),
+        ("gateway.previews_state_bytes", trial.STATE_BYTES, "a larger market has them apart"),
         ("gateway.cancel_after_ms", deadlines.TIMEOUT_MS_MOST, "of a dead man's switch"),
         ("gateway.switches", deadlines.SWITCHES, "of one account; one more throws the next due"),
         ("gateway.heartbeat_ms", wire.HEARTBEAT_MS, "between two heartbeats"),

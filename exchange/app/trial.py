@@ -4,16 +4,15 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from exchange.app.rehearsal import Question, Rehearsal, try_on
 from exchange.engine import Engine
 from exchange.gateway.decode import Refused
-from exchange.gateway.previews import Outcome, Tried
-from exchange.messages import COMMAND, CommandKind
+from exchange.gateway.previews import Outcome
 from exchange.messages.access import GatewayReason
 from exchange.sequencer import Sequencer
 
 MARKET_SHARE: Final = 20
 STATE_BYTES: Final = 16 << 20  # what a copy may hold at most: the market waits for it
-_TICK: Final = COMMAND.pack(int(CommandKind.ADVANCE_TIME), *bytes(15))
 
 
 class Trial:
@@ -21,42 +20,40 @@ class Trial:
 
     A copy is made and dropped every time, and the market waits while its state is copied; all of
     that together takes a ``MARKET_SHARE``-th of the market's time at most. No copy is larger than
-    ``STATE_BYTES``.
+    ``STATE_BYTES``: a larger market has its commands tried by ``beside``, a process that follows
+    its log.
     """
 
-    def __init__(self, engine: Engine, sequencer: Sequencer, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        sequencer: Sequencer,
+        clock: Callable[[], int],
+        beside: Rehearsal | None = None,
+    ) -> None:
         self._engine = engine
         self._sequencer = sequencer
         self._clock = clock
+        self._beside = beside
         self._free_ns = 0  # no trial before; on the machine's own clock
 
     def __call__(self, account: int, record: bytes, tell: Callable[[Outcome], None]) -> None:
         """Tell what a record would do to an account that is open. Nothing else changes."""
+        question = Question(account, record, max(self._sequencer.stamp, self._clock()))
+        held = sum(self._engine.memory().values())
+        if held > STATE_BYTES:
+            if self._beside is not None:
+                return self._beside.ask(question, tell)
+            limit, observed = str(STATE_BYTES), str(held)
+            large = GatewayReason.STATE_TOO_LARGE
+            return tell(Refused(large, None, "a preview", limit=limit, observed=observed))
         begun = time.monotonic_ns()
         if begun < self._free_ns:
             limit = f"1/{MARKET_SHARE} of the time"
             return tell(Refused(GatewayReason.REQUESTS_FULL, None, "previews", limit=limit))
-        held = sum(self._engine.memory().values())
-        if held > STATE_BYTES:
-            limit, observed = str(STATE_BYTES), str(held)
-            large = GatewayReason.STATE_TOO_LARGE
-            return tell(Refused(large, None, "a preview", limit=limit, observed=observed))
-        tried = self._try(account, record)
+        copy = Engine()
+        copy.restore(self._engine.snapshot())
+        tried = try_on(copy, self._sequencer.sequence, question)
         ended = time.monotonic_ns()
         self._free_ns = ended + (MARKET_SHARE - 1) * (ended - begun)
         tell(tried)
-
-    def _try(self, account: int, record: bytes) -> Tried:
-        copy = Engine()
-        copy.restore(self._engine.snapshot())
-        sequence = self._sequencer.sequence
-        stamp = max(self._sequencer.stamp, self._clock())
-        copy.apply(_TICK, sequence + 1, stamp)  # what is due comes before it
-        before = _money(copy, account)
-        events = copy.apply(record, sequence + 2, stamp)
-        return Tried(sequence, stamp, events, before, _money(copy, account))
-
-
-def _money(engine: Engine, account: int) -> tuple[int, int]:
-    found = engine.account(account)
-    return found["cash"], found["required"]

@@ -120,7 +120,7 @@ class Hub:
         self.reports = Reports(self.feed.instruments, self.accounts)
         self.queries = Queries(self.feed, self.accounts)
         self.lookups = Lookups(self.accounts)
-        self.previews = Previews(self.recorder, self.accounts, what_if)
+        self.previews = Previews(self.recorder, self.mass, self.accounts, what_if)
         self._begin = view.position
         self.epoch, self.sequence, _ = view.position  # of the last released batch
         self.sessions: dict[int, Session] = {}  # by connection number

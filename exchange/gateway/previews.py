@@ -7,12 +7,14 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 from exchange.gateway.accounts import Accounts
 from exchange.gateway.decode import Recorder, Refused
 from exchange.gateway.http import Flood
+from exchange.gateway.mass import MassRecorder
 from exchange.gateway.rejects import from_event
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.marketdata.stream import Row
 from exchange.messages import EVENT, EventFlag, EventKind
 from exchange.messages.access import GatewayReason
 from exchange.messages.wire import Enter, Preview, Previewed, Replace
+from exchange.messages.wire_mass import Quote
 
 PREVIEWS_A_SECOND: Final = 10  # of one account
 WAITING: Final = 1_000  # answers that are kept for a disk that does not answer
@@ -43,8 +45,11 @@ class WhatIf(Protocol):
 class Previews:
     """Previews of one gateway. An answer waits until what it knows of has been released."""
 
-    def __init__(self, recorder: Recorder, accounts: Accounts, what_if: WhatIf | None) -> None:
+    def __init__(
+        self, recorder: Recorder, mass: MassRecorder, accounts: Accounts, what_if: WhatIf | None
+    ) -> None:
         self._recorder = recorder
+        self._mass = mass
         self._accounts = accounts
         self._what_if = what_if
         self._flood = Flood()
@@ -62,6 +67,9 @@ class Previews:
         order = request.order
         if isinstance(order, Enter):
             record = self._recorder.enter(order, account, session)
+            instrument = self._recorder.instrument(order.instrument)
+        elif isinstance(order, Quote):
+            record = self._mass.quote(order, account, session)
             instrument = self._recorder.instrument(order.instrument)
         else:
             known = self._accounts.target_instrument(order, account)
@@ -124,8 +132,8 @@ def previewed(
     )
 
 
-def _text(order: Enter | Replace) -> str:
-    """Return the id under which an order or its replacement is answered."""
+def _text(order: Enter | Replace | Quote) -> str:
+    """Return the id under which an order, its replacement or a quote is answered."""
     return order.client_order_id if isinstance(order, Enter) else order.request_id
 
 
@@ -143,8 +151,11 @@ def _trades(rows: list[Row], order_id: int) -> Iterator[tuple[int, int]]:
 
 
 def _leaves(rows: list[Row], executed: int, accounts: Accounts) -> int:
-    """Return the lots of the order that work on once its command is done."""
+    """Return the lots that work on once the command is done: the order's, or of both sides."""
     first = rows[0]
+    if first[2] == EventKind.QUOTED:
+        again = first[3] & EventFlag.DUPLICATE
+        return first[9] + (0 if again else first[10])
     if first[2] == EventKind.ORDER_CANCELLED:
         return 0
     if first[3] & EventFlag.DUPLICATE:

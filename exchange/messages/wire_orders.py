@@ -3,6 +3,7 @@
 from typing import Final, Literal, TypeAlias
 
 from exchange.messages.wire_base import Level, LogEvent, Rejected, Request, Response, SideText
+from exchange.messages.wire_mass import Quote
 
 BATCH_REQUESTS: Final = 100  # commands of one frame
 
@@ -95,10 +96,10 @@ class CancelAfterSet(LogEvent, frozen=True, kw_only=True, tag="cancel_after"):
 
 
 class Preview(Request, frozen=True, kw_only=True, tag="preview"):
-    """Asks what an order, or the replacement of one, would do if it came now; nothing happens."""
+    """Asks what an order, a replacement or a quote would do if it came now; nothing happens."""
 
     request_id: str
-    order: Enter | Replace
+    order: Enter | Replace | Quote
 
 
 class Previewed(Response, frozen=True, kw_only=True, tag="previewed"):

@@ -1,0 +1,154 @@
+"""A process beside a large market, in which its orders are tried: the market waits for no copy.
+
+It follows the market's log with an engine of its own and forks itself for each trial, so what is
+tried is seen by nobody and nothing has to be copied. It is started by the first who asks, and ends
+when nobody has asked for a while, when the market ends, or with a log that it cannot follow.
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from struct import Struct as Layout
+from typing import BinaryIO, Final
+
+import msgspec
+
+from exchange.engine import Engine
+from exchange.gateway.decode import Refused
+from exchange.gateway.previews import Outcome, Tried
+from exchange.journal.point import Point
+from exchange.journal.shadow import Shadow
+from exchange.messages import COMMAND, CommandKind
+from exchange.messages.access import GatewayReason
+
+IDLE_SECONDS: Final = 600.0
+_TICK: Final = COMMAND.pack(int(CommandKind.ADVANCE_TIME), *bytes(15))
+_LENGTH: Final = Layout("<I")
+_log = logging.getLogger(__name__)
+
+
+class Question(msgspec.Struct, frozen=True, array_like=True):
+    """A command of an account, to be tried no earlier than at that stamp."""
+
+    account: int
+    record: bytes
+    stamp: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_read_question = msgspec.msgpack.Decoder(Question).decode
+_read_tried = msgspec.msgpack.Decoder(Tried).decode
+
+
+def try_on(engine: Engine, sequence: int, asked: Question) -> Tried:
+    """Apply a command to an engine that has taken ``sequence`` commands; return what it did."""
+    engine.apply(_TICK, sequence + 1, asked.stamp)  # what is due comes before it
+    before = _money(engine, asked.account)
+    events = engine.apply(asked.record, sequence + 2, asked.stamp)
+    return Tried(sequence, asked.stamp, events, before, _money(engine, asked.account))
+
+
+def _money(engine: Engine, account: int) -> tuple[int, int]:
+    found = engine.account(account)
+    return found["cash"], found["required"]
+
+
+class Rehearsal:
+    """The process, as the market sees it. One trial at a time; it is no part of the market."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._process: asyncio.subprocess.Process | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._idle: asyncio.TimerHandle | None = None
+
+    def ask(self, question: Question, tell: Callable[[Outcome], None]) -> None:
+        """Tell what a command would do, when the process has caught up with the log."""
+        if self._asking is not None and not self._asking.done():
+            return tell(Refused(GatewayReason.REQUESTS_FULL, None, "at a time", limit="1"))
+        self._asking = asyncio.create_task(self._ask(question, tell))
+
+    async def _ask(self, question: Question, tell: Callable[[Outcome], None]) -> None:
+        if self._idle is not None:
+            self._idle.cancel()
+        try:
+            process = self._process or await self._start()
+            assert process.stdin is not None and process.stdout is not None, "piped"
+            body = _encode(question)
+            process.stdin.write(_LENGTH.pack(len(body)) + body)
+            (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
+            tried = _read_tried(await process.stdout.readexactly(length))
+        except (OSError, asyncio.IncompleteReadError):
+            _log.exception("the process that tries orders is gone, the next preview starts another")
+            self._end()
+            return tell(Refused(GatewayReason.REQUESTS_FULL, None, "the copy is gone; ask again"))
+        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end)
+        tell(tried)
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        run = "import sys; from exchange.app.rehearsal import main; main(sys.argv[1])"
+        pipe = asyncio.subprocess.PIPE
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", run, str(self._directory), stdin=pipe, stdout=pipe
+        )
+        return self._process
+
+    def _end(self) -> None:
+        """Let the process go, if there is one; the next who asks starts another."""
+        if self._process is not None and self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process = None
+
+    async def close(self) -> None:
+        """End the process."""
+        process = self._process
+        if self._asking is not None:
+            self._asking.cancel()
+        if self._idle is not None:
+            self._idle.cancel()
+        if process is not None:
+            if process.returncode is None:
+                process.kill()
+            await process.wait()
+
+
+def main(directory: str) -> None:
+    """Run the process: questions come on stdin, what came of them goes to stdout."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the end of stdin is its end
+    engine = Engine()
+    shadow = Shadow(Path(directory), engine)
+    shadow.catch_up()
+    said, heard = sys.stdout.buffer, sys.stdin.buffer
+    while (body := _next(heard)) is not None:
+        shadow.advance()
+        tried = _apart(engine, shadow.point, _read_question(body))
+        said.write(_LENGTH.pack(len(tried)) + tried)
+        said.flush()
+
+
+def _next(heard: BinaryIO) -> bytes | None:
+    head = heard.read(_LENGTH.size)
+    return heard.read(_LENGTH.unpack(head)[0]) if len(head) == _LENGTH.size else None
+
+
+def _apart(engine: Engine, point: Point, asked: Question) -> bytes:
+    """Try a command in a fork of this process; return what came of it, encoded."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            late = msgspec.structs.replace(asked, stamp=max(asked.stamp, point.stamp))
+            with open(writing, "wb") as out:
+                out.write(_encode(try_on(engine, point.sequence, late)))
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as answer:
+        tried = answer.read()
+    os.waitpid(child, 0)
+    return tried
