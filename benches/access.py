@@ -2,10 +2,11 @@
 
     hourbook bench access [--json] [--rounds N] [--only PART] [--record]
 
-Parts: ``orders`` (the path of ``bench path``, against an echo whose answers are as long as the
-market's, in one process, in several, and over picows), ``latency`` (by offered rate), ``fanout``
-(one book update to 200 subscribers), ``slow`` (others beside a reader that does not read) and
-``idle`` (the memory of a thousand sessions). docs/reference/benchmarks.md says what each row means.
+Parts: ``stages`` (a request without sockets), ``orders`` (the path of ``bench path``, against an
+echo whose answers are as long as the market's, in one process, in several, and over picows),
+``latency`` (by offered rate), ``fanout`` (one book update to 200 subscribers), ``slow`` (others
+beside a reader that does not read) and ``idle`` (the memory of a thousand sessions).
+docs/reference/benchmarks.md says what each row means.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from benches.path import (
     server,
 )
 from benches.rows import Row, publish, row
+from benches.stages import stage_rows
 from exchange.gateway.auth import create_key
 
 ROUNDS: Final = 5
@@ -59,8 +61,8 @@ ASKED_TIMES: Final = 200
 SESSIONS: Final = 1_000
 KEY_SESSIONS: Final = 16
 MEMORY: Final = "/dev/shm"
-OF_READERS: Final = ("fanout", "slow", "idle")  # their logs are in memory: no disk between
-PARTS: Final = ("orders", "latency", "fanout", "slow", "idle")
+IN_MEMORY: Final = ("stages", "fanout", "slow", "idle")  # their logs are: no disk between
+PARTS: Final = ("stages", "orders", "latency", "fanout", "slow", "idle")
 
 
 class Bench:
@@ -115,7 +117,7 @@ def _compared(name: str, rival: str, unit: str, timed: list[tuple[Timed, Timed]]
     rate = float(f"{median(market.rate for _, market in timed):.6g}")
     yield Row(f"{name}.rate", rate, unit, round(ratio, 3), f"{name}.{rival}_rate")
     bare_cpu = sum(bare.cpu for bare, _ in timed)
-    if bare_cpu:  # ticks of the system's clock are coarse: all rounds together
+    if bare_cpu:
         cpu = sum(market.cpu for _, market in timed)
         each = round(1e6 * cpu / len(timed), 1)
         yield Row(f"{name}.cpu", each, "us", round(cpu / bare_cpu, 3), f"the {rival}'s")
@@ -279,6 +281,7 @@ async def slow(bench: Bench) -> Iterator[Row]:
     """The rows of ``slow``."""
     facts = bench.market("slow")
     seconds: dict[bool, list[float]] = {False: [], True: []}
+    spent: dict[bool, list[float]] = {False: [], True: []}
     ratios: list[float] = []
     subscribe = {"op": "subscribe", "request_id": "s", "channels": [f"depth.{facts['instrument']}"]}
     async with ClientSession() as session:
@@ -292,7 +295,9 @@ async def slow(bench: Bench) -> Iterator[Row]:
             if beside:
                 stuck = await deaf(facts["ws"], [json.dumps(subscribe)])
                 await _stall(stuck, session, facts["ws"])
+            before = cpu_seconds(facts["pid"])
             found = await _heard_after(heard, link, trader.resting, SLOW_RATE)
+            spent[beside].append((cpu_seconds(facts["pid"]) - before) * len(heard) / len(found))
             seconds[beside].append(quantiles(found, n=100)[98])
             if stuck is not None:
                 stuck.close()
@@ -303,6 +308,10 @@ async def slow(bench: Bench) -> Iterator[Row]:
     name = "access.slow_reader.p99"
     rows = [row(f"{name}.alone", alone, "us")]
     rows.append(Row(name, round(with_it, 1), "us", round(median(ratios), 3), f"{name}.alone"))
+    name = "access.slow_reader.cpu"
+    alone, with_it = (1e6 * median(spent[beside]) for beside in (False, True))
+    rows.append(row(f"{name}.alone", alone, "us CPU/order"))
+    rows.append(row(name, with_it, "us CPU/order", alone, f"{name}.alone"))
     return iter(rows)
 
 
@@ -397,12 +406,18 @@ def access_rows(rounds: int, only: Sequence[str]) -> Iterator[Row]:
     """The rows of this bench."""
     for name in only:
         with ExitStack() as running:
-            memory = MEMORY if name in OF_READERS and Path(MEMORY).is_dir() else None
+            memory = MEMORY if name in IN_MEMORY and Path(MEMORY).is_dir() else None
             folder = Path(running.enter_context(tempfile.TemporaryDirectory(dir=memory)))
             yield from asyncio.run(_BENCHES[name](Bench(folder, rounds, running)))
 
 
+async def stages(bench: Bench) -> Iterator[Row]:
+    """The rows of ``stages``."""
+    return await stage_rows(bench.folder / "stages", bench.rounds)
+
+
 _BENCHES: Final[dict[str, Callable[[Bench], Coroutine[Any, Any, Iterator[Row]]]]] = {
+    "stages": stages,
     "orders": orders,
     "latency": latency,
     "fanout": fanout,

@@ -45,7 +45,6 @@ DEPTH: Final = 400  # orders that each connection has in the book before the fir
 LEVELS: Final = 20  # of a side's book, behind its best
 RECORD: Final = bytes(4096)  # what one lone order makes the journal write, rounded up to a block
 SIDES: Final = ("buy", "sell")
-TICKS: Final = os.sysconf("SC_CLK_TCK")
 Facts = dict[str, Any]
 
 
@@ -288,12 +287,15 @@ class Peer:
 
 
 def cpu_seconds(process: int) -> float:
-    """CPU seconds of a process so far, where the system tells; else 0."""
+    """CPU seconds of a process so far, its threads that live included, where the system tells;
+    else 0.
+    """
     try:
-        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        threads = list(Path(f"/proc/{process}/task").iterdir())
+        spent = [int((one / "schedstat").read_text().split()[0]) for one in threads]
     except FileNotFoundError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return sum(spent) / 1e9
 
 
 async def measure(
@@ -352,7 +354,7 @@ def _rate_rows(name: str, timed: list[tuple[Timed, Timed]]) -> Iterator[Row]:
     value = round(median(market.rate for _, market in timed))
     yield Row(f"{name}.rate", value, "requests/s", round(ratio, 4), echo)
     echo_cpu = sum(one.cpu for one, _ in timed)
-    if echo_cpu:  # ticks of the system's clock are coarse: all rounds together
+    if echo_cpu:
         market_cpu = sum(market.cpu for _, market in timed)
         value_us = round(1e6 * market_cpu / len(timed), 2)
         yield Row(f"{name}.cpu", value_us, "us", round(market_cpu / echo_cpu, 4), "the echo's")

@@ -80,13 +80,10 @@ async def serve_echo(reply_bytes: int) -> None:
     await runner.cleanup()
 
 
-async def serve_market(
-    directory: Path,
-    accounts: int,
-    clearing: Literal["thread", "process"] = "thread",
-    gateways: int = 0,
-) -> None:
-    settings = Settings(serve=Serve(clearing=clearing, gateways=gateways))
+async def open_market(
+    directory: Path, accounts: int, settings: Settings
+) -> tuple[Market, dict[str, object]]:
+    """A market with accounts that can trade, and what their clients need."""
     market = await Market.start(directory, settings=settings)
     calm_collector()
     short_turns()
@@ -101,12 +98,22 @@ async def serve_market(
         await market.operations.perform(opening)
         await market.operations.perform(Deposit(account=account, amount=CASH_DOLLARS))
         keys.append(create_key(directory, account, "trade"))
-    addresses = await market.listen(HOST, 0)
     instrument = market.desk.instruments.by_id[0]
     dollars, mills = divmod(instrument.mark // instrument.tick_scale, 1000)
     price = f"{dollars}.{mills:03}"  # a tick is a mill
-    facts: dict[str, object] = {"ws": addresses.ws, "keys": keys}
-    facts |= {"instrument": instrument.code, "price": price}
+    return market, {"keys": keys, "instrument": instrument.code, "price": price}
+
+
+async def serve_market(
+    directory: Path,
+    accounts: int,
+    clearing: Literal["thread", "process"] = "thread",
+    gateways: int = 0,
+) -> None:
+    settings = Settings(serve=Serve(clearing=clearing, gateways=gateways))
+    market, facts = await open_market(directory, accounts, settings)
+    addresses = await market.listen(HOST, 0)
+    facts["ws"] = addresses.ws
     if not gateways and find_spec("picows"):
         from benches import picows_server  # noqa: PLC0415
 

@@ -25,6 +25,7 @@ from benches import (
     questions,
     replay,
     rivals,
+    stages,
 )
 from benches.core import Subject, floor_table, flow_rows, given_subjects, own_subjects
 from benches.memory import measure
@@ -207,6 +208,15 @@ def test_access_compares_with_its_rivals(monkeypatch: pytest.MonkeyPatch) -> Non
     order = rows["access.orders.gateways_1.rate"]
     assert order.ratio is not None and order.ratio_to == "access.orders.gateways_1.echo_rate"
     assert rows["access.slow_reader.p99"].ratio_to == "access.slow_reader.p99.alone"
+
+
+def test_stages_count_what_a_request_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted, so that what makes the path of an order longer is seen however busy a machine is."""
+    monkeypatch.setattr(stages, "BATCHES", 2)
+    rows = {one.name: one.value for one in access.access_rows(1, ("stages",))}
+    calls = {stage: rows[f"access.stages.{stage}.calls"] for stage in stages.STAGES}
+    most = {"receive": 32, "match": 6, "release": 22, "take": 1}
+    assert all(0 < calls[stage] <= most[stage] for stage in most), calls
 
 
 def test_abuse_compares_what_must_not_differ(monkeypatch: pytest.MonkeyPatch) -> None:
