@@ -243,6 +243,16 @@ async def test_a_query_that_is_not_one(house: House) -> None:
         assert (told[0], told[1]["name"], told[1].get("field")) == (status, name, field), path
 
 
+async def test_who_has_lost_his_way_is_told_where_the_paths_are(house: House) -> None:
+    for path in ("/", "/favicon.ico", "/api/v1", "/api/v1/nothing"):
+        async with house.http.get(house.base + path) as answer:
+            told = await answer.json()
+            assert (answer.status, told["name"]) == (404, "NOT_FOUND"), path
+            assert "/openapi.json" in told["detail"]
+    _, told = await house.get("candles/H100Z26?interval=2m")
+    assert told["detail"] == "Invalid enum value '2m'; it is one of 1m, 5m, 1h, 1d"
+
+
 async def test_verbs_and_bodies_b104(house: House) -> None:
     for verb in ("POST", "DELETE", "TRACE", "PROPFIND", "HEAD"):
         async with house.http.request(verb, f"{house.base}/api/v1/account") as answer:

@@ -78,18 +78,7 @@ _typed_json: Final[Callable[[str], AnyRequest]] = msgspec.json.Decoder(AnyReques
 any_json: Final[Callable[[str], Any]] = msgspec.json.Decoder().decode
 _typed_msgpack: Final[Callable[[bytes], AnyRequest]] = msgspec.msgpack.Decoder(AnyRequest).decode
 any_msgpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
-
-
-def _choices() -> Iterator[tuple[tuple[str, str], str]]:
-    """Give, by request and field, the words that a field with a list of them may have."""
-    for request in get_args(AnyRequest):
-        for name, kind in get_type_hints(request).items():
-            for one in (kind, *get_args(kind)):
-                if get_origin(one) is Literal:
-                    yield (request.__struct_config__.tag, name), ", ".join(get_args(one))
-
-
-_CHOICES: Final = dict(_choices())
+_KINDS: Final = {kind.__struct_config__.tag: kind for kind in get_args(AnyRequest)}
 
 
 class Refused(Exception):
@@ -221,12 +210,10 @@ def _explain_json(text: str, error: Exception) -> Refused:
 
 
 def _explained(error: Exception, value: object) -> Refused:
-    """Explain an error with what is known of the request: its ids, and what a field may be."""
-    refused = explain(error)
-    refused.seen = _seen(value)
-    choices = _CHOICES.get((refused.seen.get("op", ""), refused.field or ""))
-    if choices and refused.detail and refused.detail.startswith("Invalid enum value"):
-        refused.detail += f"; it is one of {choices}"
+    """Explain an error with what is known of the request."""
+    seen = _seen(value)
+    refused = explain(error, _KINDS.get(seen.get("op", "")))
+    refused.seen = seen
     return refused
 
 
@@ -238,8 +225,9 @@ def _is_text(value: object) -> bool:
     return True
 
 
-def explain(error: Exception) -> Refused:
-    """Turn msgspec's message into a reason and the field that it names."""
+def explain(error: Exception, kind: type | None = None) -> Refused:
+    """Turn msgspec's message into a reason, the field that it names and, of a message of that
+    kind, the words that the field may have."""
     message = str(error)
     for pattern, reason in ((_MISSING, Reason.MISSING_FIELD), (_UNKNOWN, Reason.UNKNOWN_FIELD)):
         match = pattern.fullmatch(message)
@@ -249,7 +237,19 @@ def explain(error: Exception) -> Refused:
     field = place[1] if place else None
     if field == "op" and message.startswith("Invalid value"):
         return Refused(Reason.UNKNOWN_COMMAND, "op")
-    return Refused(Reason.SYNTAX, field, _plain(message.partition(" - at ")[0]))
+    detail = _plain(message.partition(" - at ")[0])
+    if kind is not None and detail.startswith("Invalid enum value"):
+        words = ", ".join(_words(kind, field))
+        detail += f"; it is one of {words}" if words else ""
+    return Refused(Reason.SYNTAX, field, detail)
+
+
+def _words(kind: type, field: str | None) -> Iterator[str]:
+    """Give the words that a field may have; none of one that has a grammar."""
+    hint = get_type_hints(kind).get(field or "")
+    for one in (hint, *get_args(hint)):
+        if get_origin(one) is Literal:
+            yield from get_args(one)
 
 
 class Recorder:

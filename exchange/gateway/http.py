@@ -55,6 +55,10 @@ _OF_HTTP: Final[dict[int, AnyReason]] = {
 }
 
 
+NO_PATH: Final = "no such path; /openapi.json has those that there are"
+_OTHERS: Final = ("/ws", "/api/v2")  # sockets, and what has answers of its own
+
+
 class Flood:
     """The requests of this second, by address."""
 
@@ -92,15 +96,16 @@ def answer_refused(refused: Refused, headers: dict[str, str] | None = None) -> w
 async def name_refusals(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Give what the HTTP library itself refuses under ``/api/v1`` its name and number, too."""
+    """Give what the HTTP library itself refuses its name and number, too, but in others' rooms."""
     try:
         return await handler(request)
     except web.HTTPException as error:
         reason = _OF_HTTP.get(error.status)
-        if reason is None or not request.path.startswith("/api/v1"):
+        if reason is None or request.path.startswith(_OTHERS):
             raise
+        why = NO_PATH if reason is Reason.NOT_FOUND else error.reason
         allowed = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-        return answer_refused(Refused(reason, None, error.reason), allowed)
+        return answer_refused(Refused(reason, None, why), allowed)
 
 
 def admit(request: web.Request, body: bytes, keys: Keys, now_ms: int) -> Key:

@@ -380,7 +380,7 @@ def read_query(request: web.Request, kind: type[Q]) -> Q:
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
-        raise explain(error) from None
+        raise explain(error, kind) from None
 
 
 def _number(epoch: int, sequence: int, index: int) -> int:
