@@ -1,5 +1,6 @@
 """Combinations in what follows the engine: the ledger, the private view and its requirement."""
 
+from collections import Counter
 from typing import Any, cast
 
 import pytest
@@ -14,7 +15,7 @@ from exchange.engine import Engine
 from exchange.gateway.reports import Reports
 from exchange.gateway.view import View
 from exchange.journal.tape import Released
-from exchange.messages import COMMAND_BYTES, CommandKind, EventKind
+from exchange.messages import COMMAND_BYTES, EVENT, CommandKind, EventKind
 from exchange.messages.wire import LegTraded, ResidualPosted
 
 
@@ -24,6 +25,7 @@ class Followed:
     def __init__(self) -> None:
         self.engine, self.state, self.view = Engine(), State(), View()
         self.entries: list[int] = []
+        self.executed: Counter[int] = Counter()  # lots, by order
 
     def apply(self, commands: bytes, first_sequence: int, stamp_ns: int) -> bytes:
         events = self.engine.apply(commands, first_sequence, stamp_ns)
@@ -33,12 +35,19 @@ class Followed:
         projection.changes.check()
         self.entries += [entry[1] for entry in projection.changes.journal]
         self.view.take(1, stamp_ns, events, {})
+        for row in EVENT.iter_unpack(events):
+            if row[2] in (EventKind.TRADE, EventKind.ORDER_EXECUTED):
+                self.executed[row[7]] += row[9]
+            if row[2] == EventKind.TRADE:
+                self.executed[row[11]] += row[9]
         return events
 
     def check(self) -> None:
         """Cash and positions of all accounts are the engine's, and so is what is required."""
         self.engine.check()
         assert not self.state.divergences
+        for order in self.view.accounts.orders.values():  # those that ended among them
+            assert order.quantity - order.leaves == self.executed[order.id]
         assert not self.state.ledger.balances[SUSPENSE]
         for number, account in self.view.accounts.by_id.items():
             figures = self.engine.account(number)
