@@ -201,7 +201,13 @@ def test_batches_print_what_they_compare(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_access_compares_with_its_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {"GATEWAYS": (1,), "REQUESTS": 160, "OFFERED_SECONDS": 0.2, "SLOW_SUBSCRIBERS": 2}
+    few = {
+        "GATEWAYS": (1,),
+        "REQUESTS": 160,
+        "TURNS": 1,
+        "OFFERED_SECONDS": 0.2,
+        "SLOW_SUBSCRIBERS": 2,
+    }
     for name, value in few.items():
         monkeypatch.setattr(access, name, value)
     rows = {one.name: one for one in access.access_rows(1, ("orders", "slow"))}
