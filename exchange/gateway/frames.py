@@ -15,9 +15,7 @@ from aiohttp.helpers import DEFAULT_CHUNK_SIZE
 __all__ = ["MaskedSocket", "Masks", "Take", "WSMessage", "WSMsgType"]
 
 MASKED: Final = 0x80
-_LENGTH: Final = 0x7F
-_WIDE, _WIDEST = 126, MASKED | 127
-_WIDTHS: Final = {_WIDE: 2, 127: 8}  # bytes of a length that the second byte cannot hold
+_WIDE, _WIDEST = MASKED | 126, MASKED | 127  # two and eight bytes of length follow
 _HEAD: Final = 6  # two bytes, and four of the mask
 _MESSAGES: Final = (WSMsgType.TEXT, WSMsgType.BINARY)
 Take = Callable[[str | bytes], None]
@@ -32,27 +30,24 @@ class Masks:
 
     def are_on(self, data: bytes) -> bool:
         """Whether every frame that begins in these bytes is masked."""
-        if not self._left and not self._head and len(data) >= _HEAD and data[1] >= MASKED:
-            length, width = data[1] - MASKED, 0  # mostly one whole frame comes at a time
-            if length == _WIDE:
-                length, width = data[2] << 8 | data[3], 2
-            if length + width + _HEAD == len(data) and data[1] != _WIDEST:
-                return True
         if self._head:
             data, self._head = self._head + data, b""
         at, size = self._left, len(data)
         while at < size:
-            width = _WIDTHS.get(data[at + 1] & _LENGTH, 0) if at + 1 < size else 0
-            if size - at < 2 + width:
-                self._head, at = data[at:], size
-                break
-            if not data[at + 1] & MASKED:
+            second = data[at + 1] if at + 1 < size else _WIDEST
+            if second < MASKED:
                 return False
-            length = data[at + 1] & _LENGTH
-            if width:
-                length = int.from_bytes(data[at + 2 : at + 2 + width])
-            at += _HEAD + width + length
-        self._left = at - size
+            if second < _WIDE:
+                at += _HEAD + second - MASKED
+            elif second == _WIDE and at + 3 < size:
+                at += 2 + _HEAD + (data[at + 2] << 8 | data[at + 3])
+            elif second == _WIDEST and at + 9 < size:
+                at += 8 + _HEAD + int.from_bytes(data[at + 2 : at + 10])
+            else:  # the head is cut off
+                self._left, self._head = 0, data[at:]
+                break
+        else:
+            self._left = at - size
         return True
 
 

@@ -8,7 +8,7 @@ a connection is to be told is gathered and leaves as one frame, an array, when `
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from exchange.gateway.access import NEEDS, Key
 from exchange.gateway.accounts import Order
@@ -121,6 +121,8 @@ class Session:
         self._waiting_bytes = 0
         self._granted_bytes = 0  # of snapshots, since nothing waited
         self._waiting_count = 0  # messages in ``_waiting``
+        self._kind: type = (str, bytes)[codec]  # of its frames
+        self._decode: Callable[[Any], AnyRequest] = (read_json, read_msgpack)[codec]
         self._encode = ENCODERS[codec]
         self._malformed = 0
         self._bad_logons = 0
@@ -172,11 +174,11 @@ class Session:
         """Take one frame; every outcome is an answer, a command, or a closed connection."""
         request: AnyRequest | None = None
         try:
-            if isinstance(data, str) != (self.codec == JSON):
+            if type(data) is not self._kind:
                 raise Refused(Reason.SYNTAX, None, "text frames are JSON, binary ones MessagePack")
             if data[:1] != "{" and is_batch(data):  # most text is one request
                 return self._receive_batch(data, ingress_ns)
-            request = read_json(data) if isinstance(data, str) else read_msgpack(data)
+            request = self._decode(data)
             self._handlers[type(request)](request, ingress_ns)
         except Refused as refused:
             self._refuse(request, refused)
