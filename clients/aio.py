@@ -10,8 +10,9 @@ the same ids. Every event is delivered once.
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeAlias, TypeVar
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import wraps
+from typing import Any, Concatenate, Final, ParamSpec, TypeAlias, TypeVar, overload
 
 from clients.backoff import Backoff
 from clients.book import Book, QueueBook, TopBook
@@ -58,7 +59,6 @@ from exchange.messages.wire import (
     Rejected,
     Replace,
     Replaced,
-    SelfTradeText,
     SideText,
     Subscribe,
     Subscribed,
@@ -68,28 +68,46 @@ from exchange.messages.wire import (
 )
 from exchange.messages.wire_mass import (
     Killed,
-    KillText,
     MassCancelled,
     Protection,
     Quote,
     Quoted,
-    QuoteTimeText,
 )
 
 EnterOutcome: TypeAlias = Accepted | Rejected
-CancelOutcome: TypeAlias = Cancelled | Rejected
-ReduceOutcome: TypeAlias = Reduced | Cancelled | Rejected
-ReplaceOutcome: TypeAlias = Replaced | Cancelled | Rejected
-MassCancelOutcome: TypeAlias = MassCancelled | Rejected
-KillOutcome: TypeAlias = Killed | Rejected
-QuoteOutcome: TypeAlias = Quoted | Rejected
-ProtectOutcome: TypeAlias = Protection | Rejected
 BatchOutcome: TypeAlias = AnyResponse | OutcomeUnknown
 
 CONNECT_SECONDS: Final = 10.0
 ANSWER_SECONDS: Final = 10.0
 WATCH_SECONDS: Final = 0.5  # how often the server's silence is judged
 _Answer = TypeVar("_Answer", bound=AnyResponse)
+_One = TypeVar("_One", bound=AnyResponse)
+_Other = TypeVar("_Other", bound=AnyResponse)
+_P = ParamSpec("_P")
+
+
+@overload
+def _sent(
+    build: Callable[Concatenate[Requests, _P], AnyCommand], one: type[_One], /
+) -> Callable[Concatenate["AsyncClient", _P], Coroutine[Any, Any, _One | Rejected]]: ...
+@overload
+def _sent(
+    build: Callable[Concatenate[Requests, _P], AnyCommand], one: type[_One], other: type[_Other], /
+) -> Callable[Concatenate["AsyncClient", _P], Coroutine[Any, Any, _One | _Other | Rejected]]: ...
+def _sent(
+    build: Callable[..., AnyCommand], /, *kinds: type
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """What builds a command as what also sends it, and returns its answer or its reject."""
+
+    @wraps(build)
+    async def send(client: "AsyncClient", /, *args: Any, **kwargs: Any) -> Any:
+        request = build(client.build, *args, **kwargs)
+        answer = await client._link.ask(request)
+        if isinstance(answer, (*kinds, Rejected)):
+            return answer
+        raise _astray(request, answer)
+
+    return send
 
 
 class AsyncClient:
@@ -246,196 +264,17 @@ class AsyncClient:
         await self._link.close()
         await self.rest.close()
 
-    # --- requests ---
+    # --- requests: what ``build`` makes of the same arguments, sent, and its answer or its reject.
+    # Each raises what ``build`` does, NotConnected and OutcomeUnknown. ---
 
-    async def enter(
-        self,
-        instrument: str,
-        side: SideText,
-        quantity: Number,
-        price: Number | None = None,
-        *,
-        client_order_id: str | None = None,
-        time_in_force: TimeInForceText | None = None,
-        post_only: bool = False,
-        self_trade: SelfTradeText = "cancel_newest",
-        manual: bool = False,
-        expires_ms: int | None = None,
-        minimum_quantity: Number | None = None,
-        protection: Number | None = None,
-        stop_price: Number | None = None,
-        display_quantity: Number | None = None,
-        reduce_only: bool = False,
-        group_with: str | None = None,
-        valid_until_ms: int | None = None,
-    ) -> EnterOutcome:
-        """Enter a limit order, or without a price a market order.
-
-        Prices are strings or Decimals in dollars, or ints of ticks; quantities whole lots. Called
-        again with the same ``client_order_id`` and fields it is a retry: one order exists.
-        With ``GTD`` goes ``expires_ms``, milliseconds since the epoch. ``minimum_quantity`` must
-        trade at once, or all is cancelled. A market order with a time in force that rests takes
-        the best opposite price for its limit; ``protection`` puts the limit that far beyond it.
-        ``stop_price`` makes it a stop: it waits for a trade at that price or through it.
-        ``display_quantity`` makes it an iceberg, which shows that many lots at a time.
-        ``reduce_only`` orders give way when there is less to reduce. With ``group_with``, another
-        order's id, a trade of one of the two cancels the other. After ``valid_until_ms`` the
-        exchange drops it: LATE. Raises ValueRefused, NotConnected, OutcomeUnknown.
-        """
-        request = self._build.enter(
-            instrument,
-            side,
-            quantity,
-            price,
-            client_order_id=client_order_id,
-            time_in_force=time_in_force,
-            post_only=post_only,
-            self_trade=self_trade,
-            manual=manual,
-            expires_ms=expires_ms,
-            minimum_quantity=minimum_quantity,
-            protection=protection,
-            stop_price=stop_price,
-            display_quantity=display_quantity,
-            reduce_only=reduce_only,
-            group_with=group_with,
-            valid_until_ms=valid_until_ms,
-        )
-        answer = await self._link.ask(request)
-        if isinstance(answer, Accepted | Rejected):
-            return answer
-        raise _astray(request, answer)
-
-    async def cancel(
-        self,
-        client_order_id: str | None = None,
-        *,
-        order_id: str | None = None,
-        request_id: str | None = None,
-    ) -> CancelOutcome:
-        """Cancel an order by one of its ids. Raises as ``enter`` does."""
-        request = self._build.cancel(client_order_id, order_id=order_id, request_id=request_id)
-        answer = await self._link.ask(request)
-        if isinstance(answer, Cancelled | Rejected):
-            return answer
-        raise _astray(request, answer)
-
-    async def reduce(
-        self,
-        client_order_id: str | None = None,
-        *,
-        quantity: Number,
-        order_id: str | None = None,
-        request_id: str | None = None,
-    ) -> ReduceOutcome:
-        """Take lots off an order, which keeps its place. Raises as ``enter`` does."""
-        request = self._build.reduce(
-            client_order_id, quantity=quantity, order_id=order_id, request_id=request_id
-        )
-        answer = await self._link.ask(request)
-        if isinstance(answer, Reduced | Cancelled | Rejected):
-            return answer
-        raise _astray(request, answer)
-
-    async def replace(
-        self,
-        client_order_id: str | None = None,
-        *,
-        quantity: Number,
-        price: Number,
-        instrument: str = "",
-        order_id: str | None = None,
-        post_only: bool = False,
-        request_id: str | None = None,
-    ) -> ReplaceOutcome:
-        """Give an order a new price and total quantity (executed lots included).
-
-        At the same price and no larger it keeps its place. ``instrument`` is needed only for an
-        order whose acceptance this client has not seen. Raises as ``enter`` does.
-        """
-        request = self._build.replace(
-            client_order_id,
-            quantity=quantity,
-            price=price,
-            instrument=instrument,
-            order_id=order_id,
-            post_only=post_only,
-            request_id=request_id,
-        )
-        answer = await self._link.ask(request)
-        if isinstance(answer, Replaced | Cancelled | Rejected):
-            return answer
-        raise _astray(request, answer)
-
-    async def mass_cancel(
-        self,
-        *,
-        instrument: str | None = None,
-        product: str | None = None,
-        side: SideText | None = None,
-        session: int | None = None,
-        request_id: str | None = None,
-    ) -> MassCancelOutcome:
-        """Cancel all of the account's orders, or those that every choice given means, at once.
-
-        A report of each follows the answer. Raises as ``enter`` does.
-        """
-        request = self._build.mass_cancel(
-            instrument=instrument,
-            product=product,
-            side=side,
-            session=session,
-            request_id=request_id,
-        )
-        answer = await self._link.ask(request)
-        if isinstance(answer, MassCancelled | Rejected):
-            return answer
-        raise _astray(request, answer)
-
-    async def kill(
-        self, scope: KillText = "session", *, request_id: str | None = None
-    ) -> KillOutcome:
-        """Throw the kill switch of this session or of the account: orders are cancelled, and only
-        an operator lets it trade again. Raises as ``enter`` does."""
-        request = self._build.kill(scope, request_id=request_id)
-        answer = await self._link.ask(request)
-        if isinstance(answer, Killed | Rejected):
-            return answer
-        raise _astray(request, answer)
-
-    async def quote(
-        self,
-        instrument: str,
-        *,
-        bid: tuple[Number, Number] | None = None,
-        ask: tuple[Number, Number] | None = None,
-        time_in_force: QuoteTimeText = "DAY",
-        request_id: str | None = None,
-    ) -> QuoteOutcome:
-        """Say both sides of the quote in an instrument, each (price, quantity) or None for none.
-
-        A side that is as it was keeps its place. It never takes. Raises as ``enter`` does.
-        """
-        request = self._build.quote(
-            instrument, bid=bid, ask=ask, time_in_force=time_in_force, request_id=request_id
-        )
-        answer = await self._link.ask(request)
-        if isinstance(answer, Quoted | Rejected):
-            return answer
-        raise _astray(request, answer)
-
-    async def protect(
-        self, product: str, quantity: Number, window_ms: int, *, request_id: str | None = None
-    ) -> ProtectOutcome:
-        """Bound the lots that the quotes in a product may trade within a window; 0 and 0: not.
-
-        Once they have, quotes are refused until this is called again. Raises as ``enter`` does.
-        """
-        request = self._build.protect(product, quantity, window_ms, request_id=request_id)
-        answer = await self._link.ask(request)
-        if isinstance(answer, Protection | Rejected):
-            return answer
-        raise _astray(request, answer)
+    enter = _sent(Requests.enter, Accepted)
+    cancel = _sent(Requests.cancel, Cancelled)
+    reduce = _sent(Requests.reduce, Reduced, Cancelled)
+    replace = _sent(Requests.replace, Replaced, Cancelled)
+    mass_cancel = _sent(Requests.mass_cancel, MassCancelled)
+    kill = _sent(Requests.kill, Killed)
+    quote = _sent(Requests.quote, Quoted)
+    protect = _sent(Requests.protect, Protection)
 
     async def send_batch(self, requests: Sequence[AnyCommand]) -> list[BatchOutcome]:
         """Send many commands, made by ``build``, in as few frames as may be; the outcome of each.

@@ -66,7 +66,19 @@ class Requests:
         group_with: str | None = None,
         valid_until_ms: int | None = None,
     ) -> Enter:
-        """A limit order, or a market order if there is no price; see ``AsyncClient.enter``."""
+        """Enter a limit order, or without a price a market order.
+
+        Prices are strings or Decimals in dollars, or ints of ticks; quantities whole lots. Entered
+        again with the same ``client_order_id`` and fields it is a retry: one order exists.
+        With ``GTD`` goes ``expires_ms``, milliseconds since the epoch. ``minimum_quantity`` must
+        trade at once, or all is cancelled. A market order with a time in force that rests takes
+        the best opposite price for its limit; ``protection`` puts the limit that far beyond it.
+        ``stop_price`` makes it a stop: it waits for a trade at that price or through it.
+        ``display_quantity`` makes it an iceberg, which shows that many lots at a time.
+        ``reduce_only`` orders give way when there is less to reduce. With ``group_with``, another
+        order's id, a trade of one of the two cancels the other. After ``valid_until_ms`` the
+        exchange drops it: LATE. ``manual``: a person entered it.
+        """
         return Enter(
             client_order_id=self._id(client_order_id),
             instrument=instrument,
@@ -93,12 +105,16 @@ class Requests:
         client_order_id: str | None = None,
         *,
         order_id: str | None = None,
+        manual: bool = False,
         request_id: str | None = None,
     ) -> Cancel:
         """Take an order out, named by one of its two ids."""
         self._one_target(client_order_id, order_id)
         return Cancel(
-            request_id=self._id(request_id), order_id=order_id, client_order_id=client_order_id
+            request_id=self._id(request_id),
+            order_id=order_id,
+            client_order_id=client_order_id,
+            manual=manual,
         )
 
     def reduce(
@@ -107,6 +123,7 @@ class Requests:
         *,
         quantity: Number,
         order_id: str | None = None,
+        manual: bool = False,
         request_id: str | None = None,
     ) -> Reduce:
         """Take ``quantity`` lots off an order, which keeps its place."""
@@ -116,6 +133,7 @@ class Requests:
             quantity=quantity_text(quantity),
             order_id=order_id,
             client_order_id=client_order_id,
+            manual=manual,
         )
 
     def replace(
@@ -127,12 +145,14 @@ class Requests:
         instrument: str = "",
         order_id: str | None = None,
         post_only: bool = False,
+        manual: bool = False,
         request_id: str | None = None,
         valid_until_ms: int | None = None,
     ) -> Replace:
         """Give an order a new price and a new total quantity, executed lots included.
 
-        ``instrument`` may be left out for an order that the portfolio knows.
+        At the same price and no larger it keeps its place. ``instrument`` is needed only for an
+        order whose acceptance this client has not seen.
         """
         self._one_target(client_order_id, order_id)
         known = instrument or self._instrument_of(client_order_id, order_id)
@@ -144,6 +164,7 @@ class Requests:
             order_id=order_id,
             client_order_id=client_order_id,
             post_only=post_only,
+            manual=manual,
             valid_until_ms=valid_until_ms,
         )
 
@@ -154,19 +175,25 @@ class Requests:
         product: str | None = None,
         side: SideText | None = None,
         session: int | None = None,
+        manual: bool = False,
         request_id: str | None = None,
     ) -> MassCancel:
-        """Take out all of the account's orders, or those that every choice given means."""
+        """Take out all of the account's orders, or those that every choice given means, at once.
+
+        A report of each follows the answer.
+        """
         return MassCancel(
             request_id=self._id(request_id),
             instrument=instrument,
             product=product,
             side=side,
             session=session,
+            manual=manual,
         )
 
-    def kill(self, scope: KillText, *, request_id: str | None = None) -> Kill:
-        """Throw the kill switch of this session or of the account."""
+    def kill(self, scope: KillText = "session", *, request_id: str | None = None) -> Kill:
+        """Throw the kill switch of this session or of the account: orders are cancelled, and only
+        an operator lets it trade again."""
         return Kill(request_id=self._id(request_id), scope=scope)
 
     def quote(
@@ -177,8 +204,12 @@ class Requests:
         ask: tuple[Number, Number] | None = None,
         time_in_force: QuoteTimeText = "DAY",
         request_id: str | None = None,
+        valid_until_ms: int | None = None,
     ) -> Quote:
-        """Both sides of a quote, each (price, quantity) or None to have none."""
+        """Say both sides of the quote in an instrument, each (price, quantity) or None for none.
+
+        A side that is as it was keeps its place. It never takes.
+        """
         return Quote(
             request_id=self._id(request_id),
             instrument=instrument,
@@ -187,12 +218,16 @@ class Requests:
             ask_price=None if ask is None else self._price(instrument, ask[0]),
             ask_quantity=None if ask is None else quantity_text(ask[1]),
             time_in_force=time_in_force,
+            valid_until_ms=valid_until_ms,
         )
 
     def protect(
         self, product: str, quantity: Number, window_ms: int, *, request_id: str | None = None
     ) -> Protect:
-        """Bound the lots that the quotes in a product may trade within a window."""
+        """Bound the lots that the quotes in a product may trade within a window; 0 and 0: not.
+
+        Once they have, quotes are refused until this is sent again.
+        """
         return Protect(
             request_id=self._id(request_id),
             product=product,

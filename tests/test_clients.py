@@ -1,21 +1,27 @@
 """The clients: numbers, strips and the session, without I/O."""
 
+import inspect
 import re
 from decimal import Decimal
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clients import errors
+from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from clients.bots import maker
 from clients.decimals import PriceScale, quantity_text
+from clients.requests import Requests
 from clients.session import Health, Session, State
 from clients.strip import largest_remainder, split
+from clients.sync import Client
 from clients.transport import read_frame, websocket_url
 from exchange.messages import wire
+from exchange.messages.wire_mass import Quote
 
 CODE = "H100Z26"
 SECOND = 1_000_000_000
@@ -339,6 +345,22 @@ def test_a_maker_leans_against_its_position() -> None:
     assert maker.targets(terms, 100, -10, 0, 200) == {"buy": 94, "sell": 114}
     assert maker.targets(terms, 100, 20, 0, 200) == {"sell": 102}
     assert maker.targets(terms, 100, 0, 95, 105) == {}
+
+
+def test_every_field_of_a_command_can_be_given_and_sent() -> None:
+    """By whoever builds it, and by whoever sends it at once, in the same way."""
+    said_otherwise = {
+        wire.Enter: {"type"},  # by the price
+        wire.Cancel: {"side"}, wire.Reduce: {"side"}, wire.Replace: {"side"},  # what it must be
+        Quote: {"bid_price", "bid_quantity", "ask_price", "ask_quantity"},  # in pairs
+    }  # fmt: skip
+    for kind in get_args(wire.AnyCommand):
+        name = kind.__struct_config__.tag
+        built = inspect.signature(getattr(Requests, name)).parameters
+        missing = set(kind.__struct_fields__) - set(built) - said_otherwise.get(kind, set())
+        assert not missing, (name, missing)
+        for client in (AsyncClient, Client):
+            assert inspect.signature(getattr(client, name)).parameters == built
 
 
 def test_the_tree_of_exceptions_is_drawn_as_it_is() -> None:

@@ -195,9 +195,9 @@ async def test_the_blocking_client_shows_the_same(tmp_path: Path) -> None:
                 assert client.queue(CODE) == ([(1, 2_640, 2)], [])
                 assert client.top(CODE) == ((2_640, 2, 1), None)
                 assert client.depth(CODE) == ([(2_640, 2)], [])
-                assert client.statistics == client.settlements == {}
+                assert not client.statistics
                 client.subscribe(f"statistics.{CODE}", "settlements", "fixings", "factors")
                 assert client.statistics[CODE].reference == "2.650000"
-                assert client.settlements == client.fixings == client.factors == {}
+                assert not (client.settlements or client.fixings or client.factors)
 
         await asyncio.to_thread(look)
