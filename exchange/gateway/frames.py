@@ -98,7 +98,7 @@ class MaskedSocket(web.WebSocketResponse):
         super()._post_start(request, *others)
         self._reader = _Inbox(handler, DEFAULT_CHUNK_SIZE, loop=asyncio.get_running_loop())
         self._parser = WebSocketReader(
-            self._reader, self._max_msg_size, compress=False, decode_text=True
+            self._reader, self._max_msg_size, compress=bool(self._compress), decode_text=True
         )
         guard = handler._payload_parser = _Guard(self._parser, self._reader)
         if early:  # it came with the handshake
