@@ -38,7 +38,7 @@ pytestmark = pytest.mark.skipif(
 CASH = "50000000"
 HOUR_NS = 3_600_000_000_000
 BUYER, SELLER, HEDGER, SLOW, QUIET = 1, 2, 3, 4, 5
-SILENCE_SECONDS = 2
+SILENCE_SECONDS = 4
 
 
 @dataclass
