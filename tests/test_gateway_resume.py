@@ -1,6 +1,7 @@
 """Coming back after a long absence, slice by slice; and losing a key while connected."""
 
 import json
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from exchange.gateway import resume
 from exchange.gateway.access import Key
 from exchange.gateway.auth import revoke_key
 from exchange.gateway.session import CLOSE_REVOKED, Session, Stage
-from exchange.messages import wire
+from exchange.messages import EVENT, EventKind, wire
 
 
 @pytest.fixture
@@ -126,3 +127,38 @@ async def test_an_operator_revokes_a_key_and_its_connection_ends_at_once(tmp_pat
         assert session.closing == (CLOSE_REVOKED, "the key was revoked")
         with pytest.raises(RequestRefused, match="hourbook keys list"):
             await operations.perform(RevokeKey(key_id=key["key_id"]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_a_logon_is_answered_behind_what_its_account_had_queued(
+    venue: Venue, seed: int
+) -> None:
+    """One connection is lost, or lives on, with orders in the queue while the next logs on."""
+    chance = random.Random(seed)
+    old, other = await venue.trader(RICH), await venue.trader(THIRD)
+    venue.heard(old)
+    for number in range(chance.randint(1, 300)):  # and more of them than of anybody else
+        old.receive(json.dumps(enter(f"o{number}", quantity="1")), 0)
+        if chance.random() < 0.2:
+            other.receive(json.dumps(enter(f"x{number}", quantity="1")), 0)
+    if chance.random() < 0.5:
+        venue.hub.disconnect(old)
+    new = venue.connect()
+    session = chance.choice((0, old.engine_session))  # not known any more, if that has ended
+    told = await venue.say(new, venue.logon(RICH, resume_session=session, after=[0, 0, 0]))
+    if session:
+        (refused,) = told
+        assert isinstance(refused, wire.Rejected) and refused.sequence is not None
+        ended = old.stage is Stage.CLOSED
+        assert refused.name == ("SESSION_UNKNOWN" if ended else "SESSION_LIVE")
+        answered = refused.sequence
+    else:
+        assert isinstance(told[-1], wire.LoggedOn)
+        answered = told[-1].sequence
+    sequences = [
+        row[0]
+        for released in venue.sequencer.tape.read(0, 0, 0)
+        for row in EVENT.iter_unpack(released.events)
+        if row[2] == EventKind.ORDER_ACCEPTED and row[6] == RICH
+    ]
+    assert max(sequences) < answered
