@@ -78,15 +78,25 @@ async def test_what_is_not_known_is_waited_for_and_then_unknown(venue: Venue) ->
     assert {answer.state for answer in answers if isinstance(answer, wire.OrderStatus)} == {
         "unknown"
     }
+    assert not venue.hub.lookups and not venue.hub.lookups._by_text
 
 
 async def test_one_that_comes_later_is_told_when_it_comes(venue: Venue) -> None:
-    one, again = await venue.trader(RICH), await venue.trader(RICH)
-    assert await venue.say(again, ask(client_order_id="late")) == []
+    """To those of its account who asked for it; to another's not, nor after a reject."""
+    one, again, other = [await venue.trader(account) for account in (RICH, RICH, THIRD)]
+    for asking in (again, other):
+        assert await venue.say(asking, ask(client_order_id="late")) == []
+    await venue.say(one, enter("late", price="9"))
+    assert [type(told) for told in venue.heard(again)] == [wire.Rejected]
     await venue.say(one, enter("late"))
+    assert venue.heard(other) == []
     report, answer = venue.heard(again)
     assert isinstance(report, wire.Accepted) and isinstance(answer, wire.OrderStatus)
     assert answer.state == "working"
+    venue.now_ns += lookups.WAIT_MS * 1_000_000
+    venue.hub.tick()
+    assert venue.heard(again) == [] and len(venue.heard(other)) == 1
+    assert not venue.hub.lookups and not venue.hub.lookups._by_text
 
 
 async def test_what_is_no_question_is_refused(

@@ -300,8 +300,7 @@ class Hub:
         """Send what the conflated channels have to say; answer who has waited long enough; let
         readers that were behind have the pictures of now.
         """
-        if self.lookups:
-            self.lookups.release(self.now_ms())
+        self.lookups.expire(self.now_ms())
         for session in self.channels.tick().values():
             session.flush()
         self.refreshes.tick()
@@ -347,7 +346,7 @@ class Hub:
         self._resume_all()
         self.previews.release(self.sequence)
         if self.lookups:
-            self.lookups.release(self.now_ms())
+            self.lookups.release(texts.values())
         if self._owed:
             self.retry()
         if self.metrics is not None:

@@ -4,8 +4,9 @@ An order may still be on its way when it is asked for, before the question or be
 asks for one that is not known has an answer when it is, or after ``WAIT_MS`` that it is not.
 """
 
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
 
 from exchange.gateway.accounts import Accounts, Order
 from exchange.gateway.decode import Refused, target_of
@@ -18,11 +19,13 @@ LOOKUPS: Final = 1_000  # that wait, of all connections
 Tell = Callable[[Order | None], None]
 
 
-class _Waiting(NamedTuple):
-    account: int
-    request: QueryOrder
-    until_ms: int
-    tell: Tell
+class _Waiting:
+    """A question without an answer yet."""
+
+    def __init__(self, account: int, request: QueryOrder, until_ms: int, tell: Tell) -> None:
+        self.account, self.request = account, request
+        self.until_ms = until_ms
+        self.tell: Tell | None = tell  # None once it has its answer
 
 
 class Lookups:
@@ -30,7 +33,8 @@ class Lookups:
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
-        self._waiting: list[_Waiting] = []
+        self._waiting: deque[_Waiting] = deque()  # the longest first
+        self._by_text: dict[str, list[_Waiting]] = {}  # those who named a client order id
 
     def ask(self, request: QueryOrder, account: int, now_ms: int, tell: Tell) -> None:
         """Tell the order, now or once it is known; None if it is not. Raises Refused."""
@@ -41,17 +45,41 @@ class Lookups:
         if len(self._waiting) >= LOOKUPS:
             why = "orders that are waited for"
             raise Refused(GatewayReason.REQUESTS_FULL, None, why, limit=str(LOOKUPS))
-        self._waiting.append(_Waiting(account, request, now_ms + WAIT_MS, tell))
+        one = _Waiting(account, request, now_ms + WAIT_MS, tell)
+        self._waiting.append(one)
+        if request.client_order_id is not None:
+            self._by_text.setdefault(request.client_order_id, []).append(one)
 
-    def release(self, now_ms: int) -> None:
-        """Answer what is known by now, and what has waited long enough."""
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            order = self._find(one.request, one.account)
-            if order is not None or now_ms >= one.until_ms:
-                one.tell(order)
-            else:
-                self._waiting.append(one)
+    def release(self, texts: Iterable[str]) -> None:
+        """Answer who waits for one of those commands, the texts of a batch, if that is known."""
+        for text in texts:
+            if text in self._by_text:
+                waiting = self._by_text.pop(text)
+                left = [one for one in waiting if not self._answer(one)]
+                if left:  # another account's order, or a reject
+                    self._by_text[text] = left
+
+    def expire(self, now_ms: int) -> None:
+        """Answer who has waited long enough."""
+        while self._waiting and self._waiting[0].until_ms <= now_ms:
+            one = self._waiting.popleft()
+            if one.tell is None:
+                continue
+            one.tell(self._find(one.request, one.account))
+            text = one.request.client_order_id
+            if text is not None:
+                self._by_text[text].remove(one)
+                if not self._by_text[text]:
+                    del self._by_text[text]
+
+    def _answer(self, one: _Waiting) -> bool:
+        """Tell the order if it is known by now; return whether."""
+        order = self._find(one.request, one.account)
+        if order is None or one.tell is None:
+            return False
+        one.tell(order)
+        one.tell = None
+        return True
 
     def _find(self, request: QueryOrder, account: int) -> Order | None:
         accounts = self._accounts
