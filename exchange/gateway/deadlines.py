@@ -86,7 +86,12 @@ def hold(request: CancelAfter, account: int, session: int) -> tuple[bytes, str]:
 
 def read_hold(row: Row, text: str | None) -> Hold | None:
     """Return what a RECORDED event says of a switch, if it does; other records are the house's."""
-    return None if text is None or row[6] == HOUSE_ACCOUNT else _decode(text)
+    if text is None or row[6] == HOUSE_ACCOUNT:
+        return None
+    try:
+        return _decode(text)
+    except msgspec.MsgspecError:
+        return None  # what a later version, or a hand, has recorded of an account
 
 
 def request_of(text: str) -> str:
