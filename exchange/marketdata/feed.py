@@ -44,7 +44,7 @@ from exchange.messages.wire_market import (
 DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
 _MS: Final = 1_000_000
 _TRADE: Final = int(EventKind.TRADE)
-_EXECUTED: Final = int(EventKind.ORDER_EXECUTED)
+_TRADES: Final = frozenset((_TRADE, int(EventKind.ORDER_EXECUTED)))
 _TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
 _CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
 _AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
@@ -122,21 +122,23 @@ class Feed:
         moved: dict[int, Depth] = {}
         counted: dict[int, None] = {}  # instruments whose day may look different
         stated: dict[int, int] = {}  # instrument id -> sequence of its last change
+        depths, queues = self.depths, self.queues
         for row in rows:
             kind, number = row[2], row[5]
             if kind in MOVING_KINDS:
-                depth = self.depths[number]
+                depth = depths[number]
                 if depth.apply(row):
                     moved[number] = depth
-                    self.queues[number].apply(row)
+                    queues[number].apply(row)
+                if kind not in _TRADES:
+                    continue
                 if kind == _TRADE:
                     self.statistics.apply(row)
                     counted[number] = None
-                if kind in (_TRADE, _EXECUTED):
-                    instrument = self.instruments.by_id[number]
-                    if batch.notes(instrument.channels[TRADES], row[0]):
-                        made = trade_of if kind == _TRADE else executed_of
-                        batch.say(instrument.channels[TRADES], made(instrument, row, stamp))
+                instrument = self.instruments.by_id[number]
+                if batch.notes(instrument.channels[TRADES], row[0]):
+                    made = trade_of if kind == _TRADE else executed_of
+                    batch.say(instrument.channels[TRADES], made(instrument, row, stamp))
                 continue
             if kind in COUNTED_KINDS:
                 counted.update(dict.fromkeys(self.statistics.apply(row)))
