@@ -16,7 +16,7 @@ from dialect import SECONDS, Rpc, Venue, no_candles
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.gateway import server
+from exchange.gateway import seats
 from exchange.gateway.dialects.deribit import codes, peer
 from exchange.gateway.dialects.deribit.blotter import Blotter
 from exchange.gateway.dialects.deribit.methods import CONNECTION_METHODS, Methods
@@ -389,7 +389,7 @@ async def test_charts_over_a_connection_and_what_is_none(venue: Venue) -> None:
 async def test_an_address_has_so_many_connections(
     venue: Venue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "LOOPBACK_CONNECTIONS", 2)
+    monkeypatch.setattr(seats, "LOOPBACK_CONNECTIONS", 2)
     one, two = await venue.rpc(), await venue.rpc()
     with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
         await venue.rpc()
