@@ -187,6 +187,8 @@ def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
     key, url = Key.from_file(visit["key_file"]), visit["http"]
     with Client(visit["ws"], key) as client, client.events() as events:
         client.subscribe(f"depth.{CODE}")
+        depth = client.depth(CODE)
+        assert depth is not None and all(depth), "it is ready once there is a bid and an ask"
         for kind in KINDS:
             demand(url, kind)
         seen: set[type] = set()
