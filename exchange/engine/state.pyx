@@ -30,6 +30,7 @@ cdef extern from "Python.h":
 cdef enum:
     SLAB_HEAD = 64  # the block's size stands in it; what follows is on a cache-line boundary
     HUGE_PAGE = 1 << 21
+    EVENTS_KEPT = 1 << 20  # bytes: what a batch of BATCH_COMMANDS may ask for
 
 
 cdef void* take_pages(size_t bytes, bint scattered) noexcept nogil:
@@ -110,6 +111,8 @@ cdef Market* market_new() except NULL:
     m.cell_mask = (1 << 17) - 1
     m.cell_room = 1 << 16
     m.cells = <Cell*>reserve((<size_t>m.cell_mask + 1) * sizeof(Cell), True)
+    # the C library keeps what it was given back once: else each large batch had pages of its own
+    let_go(new_bytes(NULL, EVENTS_KEPT))
     m.order_top = 1
     m.position_top = 1
     m.session_top = 1
