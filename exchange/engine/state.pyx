@@ -80,7 +80,7 @@ cdef Market* market_new() except NULL:
     m.account_capacity = LIMIT_ACCOUNTS
     m.instrument_capacity = LIMIT_INSTRUMENTS
     m.session_capacity = LIMIT_SESSIONS
-    m.protection_capacity = LIMIT_PROTECTIONS
+    m.protection_capacity = LIMIT_ACCOUNTS * LIMIT_PROTECTIONS + 1  # 0 stands for none
     m.orders = <Order*>reserve(m.order_capacity * sizeof(Order), True)
     m.extras = <Extra*>reserve(m.order_capacity * sizeof(Extra))
     m.positions = <Position*>reserve(m.position_capacity * sizeof(Position), True)
