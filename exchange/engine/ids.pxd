@@ -94,18 +94,20 @@ cdef inline u32 take_slot(Market* m) noexcept nogil:
     return slot
 
 
-cdef inline void spare_slot(Market* m, u32 slot) noexcept nogil:
-    """The next order may have it."""
-    m.orders[slot].traits = 0  # FREE
-    m.orders[slot].next = m.order_free
-    m.order_free = slot
-
-
 cdef inline void free_slot(Market* m, u32 slot, u32 tag) noexcept nogil:
     cdef Order* o = &m.orders[slot]
     ensure(m, not is_live(o) and state_of(o) != FREE)
     erase_key(m, tag, slot)
-    spare_slot(m, slot)
+    o.traits = 0  # FREE
+    o.next = m.order_free
+    m.order_free = slot
+
+
+cdef inline void free_quote(Market* m, u32 slot) noexcept nogil:
+    """A side of a quote has no id that anyone would ask for again."""
+    m.orders[slot].traits = 0  # FREE
+    m.orders[slot].next = m.order_free
+    m.order_free = slot
 
 
 cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
@@ -119,7 +121,7 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
         if (o.traits >> 24) & EXPIRES:
             stop_expiry(m, slot)
         if (o.traits >> 24) & FEATURED and forget_extra(m, slot):
-            spare_slot(m, slot)  # a side of a quote has no id that anyone would ask for again
+            free_quote(m, slot)
             return
         if (o.traits >> 24) & COMBINED:
             charge_legs(m, &m.positions[o.position])

@@ -13,12 +13,12 @@ from exchange.engine.book cimport (
     next_best, occupied_above, occupied_below, price_of, reaches, slot_of, vacate,
 )
 from exchange.engine.groups cimport part
-from exchange.engine.ids cimport erase_key, retire, spare_slot, tag_of
+from exchange.engine.ids cimport free_slot, retire, tag_of
 from exchange.engine.lifecycle cimport cancel_for, pick, shrink
 from exchange.engine.protection cimport count_quote
 from exchange.engine.risk cimport adverse_per_lot, charge, execute
 from exchange.engine.state cimport (
-    AGED, Auction, Cell, Event, FILLED, Instrument, Level, Market, Order, Position, account_of,
+    AGED, Auction, Event, FILLED, Instrument, Level, Market, Order, Position, account_of,
     auction_of, blank, emit, i32, i64, is_aged, is_featured, is_live, likely, lots_of, make_room,
     order_id_of, pair, prefetch, set_order_state, u32, u64, u8, unlikely, what,
 )
@@ -28,7 +28,6 @@ cdef enum:
     NO_LEVEL = -2  # the queue of market orders
     DUES = 256  # room for so many at first
     LANES = 4  # levels of a side that are followed ahead
-    GONE = 16  # ids that wait to be forgotten
 
 
 cdef struct Due:  # what a side of a position has traded in the pass, not booked yet
@@ -48,7 +47,7 @@ cdef struct Party:  # one side of the pass: the order in hand and where it stand
     i32 ahead  # slot of the level that is followed next
     u32 lane  # the one whose turn it is
     u32[LANES] lanes  # an order of a level that comes later, 0 = of none
-    u32 slot, account, group
+    u32 slot, account, group, tag
     u32 offered  # lots of the order in hand
     u32 traded  # by it, not yet taken off it
     u32 due  # of its position
@@ -63,8 +62,6 @@ cdef struct Pass:
     i64 value, fees  # of a lot
     Due* dues  # the first stands for none
     u32 due_count, due_room
-    u32 gone_count
-    Cell[GONE] gone  # ids of orders that have ended: still in the hash, their cells are fetched
     Party[2] sides
 
 
@@ -124,6 +121,8 @@ cdef inline void take_hand(Market* m, Pass* x, Party* t) noexcept nogil:
     t.due = due
     t.account = x.dues[due].account
     t.group = x.dues[due].group
+    t.tag = tag_of(t.account, o.key_lo)
+    prefetch(&m.cells[t.tag >> m.cell_shift])
     t.slot = slot
     t.order = o
     t.order_id = order_id_of(m, slot)
@@ -186,27 +185,7 @@ cdef inline void put_away(Market* m, Pass* x, Party* t) noexcept nogil:
     t.traded = 0
 
 
-cdef inline void forget_later(Market* m, Pass* x, u32 tag, u32 slot) noexcept nogil:
-    """An id that nobody remembers leaves the hash when its cell has come: it has a place in line,
-    where the one before it is forgotten now."""
-    cdef Cell* place = &x.gone[x.gone_count % GONE]
-    if likely(x.gone_count >= GONE):
-        erase_key(m, place.tag, place.slot)
-    place.tag = tag
-    place.slot = slot
-    x.gone_count += 1
-    prefetch(&m.cells[tag >> m.cell_shift])
-
-
-cdef void forget_all(Market* m, Pass* x) noexcept nogil:
-    """Those that still wait."""
-    cdef u32 count = x.gone_count if x.gone_count < GONE else GONE
-    cdef u32 i
-    for i in range(count):
-        erase_key(m, x.gone[i].tag, x.gone[i].slot)
-
-
-cdef inline void end_filled(Market* m, Pass* x, Party* t) noexcept nogil:
+cdef inline void end_filled(Market* m, Party* t) noexcept nogil:
     """`retire`, with less to ask of an order that is not special."""
     cdef Order* o = t.order
     if unlikely((o.traits >> 24) & ~AGED):
@@ -217,8 +196,7 @@ cdef inline void end_filled(Market* m, Pass* x, Party* t) noexcept nogil:
     o.prev = 0
     o.next = 0
     if is_aged(o):
-        forget_later(m, x, tag_of(t.account, o.key_lo), t.slot)
-        spare_slot(m, t.slot)
+        free_slot(m, t.slot, t.tag)
 
 
 cdef inline void go_on(Market* m, Pass* x, Party* t) noexcept nogil:
@@ -243,7 +221,7 @@ cdef inline void fill(Market* m, Pass* x, Party* t) noexcept nogil:
             vacate(t.ladder, t.at)
             next_best(t.ladder, t.side, t.at)
     x.dues[t.due].orders += 1
-    end_filled(m, x, t)
+    end_filled(m, t)
     go_on(m, x, t)
 
 
@@ -381,11 +359,9 @@ cdef void pair_off(Market* m, Instrument* book, i64 price) noexcept nogil:
         m.broken = 1
         return
     x.dues[0] = Due(NULL, 0, 0, 0, 0, 0, 0, 0)
-    x.gone_count = 0
     m.picked_count = 0
     make_room(m, book.working_orders)
     match_all(m, &x)
-    forget_all(m, &x)
     book_dues(m, &x)
     free(x.dues)
     cancel_parted(m)
