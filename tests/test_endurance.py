@@ -8,7 +8,8 @@ from dataclasses import replace
 import endurance
 import numpy as np
 import pytest
-from endurance import Differs, Lane, Other, Tally, flows_of, live, run
+from endurance import Tally, flows_of, live, run
+from second import CHECKOUT, Differs, Lane, Other
 from variations import Flow, Play, record
 
 from exchange.engine import Engine
@@ -26,7 +27,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def second() -> Iterator[Other]:
     """The same build in another process: the checked one is made by `make soak` alone."""
-    with Other(endurance.CHECKOUT) as other:
+    with Other(CHECKOUT) as other:
         yield other
 
 
@@ -91,14 +92,14 @@ class Wrong(Other):
 
 @pytest.mark.parametrize("how", ["less", "later"])
 def test_a_second_machine_that_is_another_is_found(how: str) -> None:
-    wrong = Wrong(endurance.CHECKOUT)
+    wrong = Wrong(CHECKOUT)
     wrong.how = how
     with wrong, pytest.raises(Differs, match="differ"):
         run(wrong, 1, 20 * COMMANDS, 60.0, lambda text: None)
 
 
 def test_a_second_machine_that_dies_is_told(second: Other) -> None:
-    with Other(endurance.CHECKOUT) as other:
+    with Other(CHECKOUT) as other:
         other._process.kill()
         with pytest.raises(Differs, match="died"):
             live(1, other, Tally())
