@@ -184,7 +184,7 @@ def test_what_a_bust_may_say_of_a_legs_cash(machine: type[Machine], field: str, 
     desk, _, events = traded(CASES[0], machine)
     lots = next(event.quantity for event in events if event.kind == EventKind.LEG_TRADE)
     for amount, answer in ((lots << 32, "LEG_STATED"), ((lots << 32) + 1, "REJECTED")):
-        wish = legwise(events, **{field: sign * amount & U64})[0]
+        wish = legwise(events, (), **{field: sign * amount & U64})[0]
         assert kinds(desk.do(wish)) == [answer]
 
 
