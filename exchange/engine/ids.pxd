@@ -8,8 +8,8 @@ from exchange.engine.extras cimport forget_extra
 from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
     AGED, Account, COMBINED, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT,
-    UNPRICED, account_of, ensure, is_aged, is_live, is_marked, likely, prefetch, set_order_state,
-    state_of, u32, u64, u8, unlikely,
+    UNPRICED, account_of, ensure, is_aged, is_live, is_marked, likely, prefetch, read_again,
+    set_order_state, state_of, u32, u64, u8, unlikely,
 )
 
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
@@ -88,7 +88,7 @@ cdef inline u32 find_slot(Market* m) noexcept nogil:
 
 
 cdef inline u32 take_slot(Market* m) noexcept nogil:
-    """A slot with its generation raised; the caller has asked `slots_left`."""
+    """A slot with its generation raised, that no id names; the caller has asked `slots_left`."""
     cdef u32 slot = find_slot(m)
     m.orders[slot].generation += 1
     return slot
@@ -129,24 +129,33 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
             free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
 
 
-cdef inline void remember(Market* m, Account* account, u32 tag, u32 slot) noexcept nogil:
-    """Append an accepted id to the window; the oldest leaves it."""
-    cdef u32 head = account.ring_head
-    cdef Cell* at = &account.ring[head]
+cdef inline u32 take_known_slot(Market* m, Account* account, u32 cell, u32 tag) noexcept nogil:
+    """A slot, its generation still to be raised, known by the id that `cell` was found for; 0 and
+    nothing is changed if there is none. The oldest id leaves the account's window for it: with its
+    slot, unless that order works still."""
+    cdef Cell* at = &account.ring[account.ring_head]
     cdef u32 oldest = at.slot
-    cdef u32 oldest_tag = at.tag
-    cdef Order* o
+    cdef u32 slot = oldest
+    cdef u32 head
+    if likely(state_of(&m.orders[oldest]) > UNPRICED):  # none is FREE but slot 0, which is none
+        fill_cell(m, cell, tag, slot)  # in a run with the cell of the oldest it is behind that one
+        erase_key(m, at.tag, slot)
+    else:
+        slot = find_slot(m)
+        if unlikely(slot == 0):
+            return 0
+        fill_cell(m, cell, tag, slot)
+        if oldest:
+            m.orders[oldest].traits |= <u32>AGED << 24
+    read_again()
+    head = account.ring_head
+    at = &account.ring[head]
     at.tag = tag
     at.slot = slot
     head = (head + 1) & (LIMIT_IDEMPOTENCY_WINDOW - 1)
     account.ring_head = head
     prefetch(&m.orders[account.ring[head].slot])
-    if likely(oldest != 0):
-        o = &m.orders[oldest]
-        if state_of(o) <= UNPRICED:  # it is live, as no FREE slot is remembered
-            o.traits |= <u32>AGED << 24
-        else:
-            free_slot(m, oldest, oldest_tag)
+    return slot
 
 
 cdef inline u64 fingerprint_of(Command* c, bint targets) noexcept nogil:

@@ -19,8 +19,8 @@ from exchange.engine.risk cimport (
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
     WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32, i64, is_featured, likely,
-    lots_of, order_id_of, set_order_state, side_of,
-    tif_stp_of, u16, u32, u64, u8, unlikely, what,
+    lots_of, order_id_of, set_order_state, side_of, stp_of,
+    u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -250,7 +250,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
     t.position = o.position
     t.leaves = o.leaves
     t.side = side
-    t.stp = tif_stp_of(o) >> 4
+    t.stp = stp_of(o)
     t.self_cancelled = 0
     t.lots = 0
     t.value = 0

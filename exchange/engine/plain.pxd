@@ -8,7 +8,7 @@
 
 from exchange.engine.book cimport on_step, price_of, rest, slot_of, take_out
 from exchange.engine.ids cimport (
-    fill_cell, find_cell, find_slot, fingerprint_of, remember, retire, slots_left, tag_of,
+    find_cell, fingerprint_of, retire, slots_left, tag_of, take_known_slot,
 )
 from exchange.engine.lifecycle cimport lessen, say_gone
 from exchange.engine.matching cimport Incoming, run
@@ -17,8 +17,9 @@ from exchange.engine.risk cimport (
 )
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WATCH_STEPS,
-    WORKING, account_of, copy_key, end_command, i32, i64, instrument_of, is_aged, is_simple, likely,
-    new_event, order_id_of, side_of, tif_stp_of, trades_plainly, u16, u32, u64, u8, unlikely, what,
+    WORKING, account_of, conditions_of, copy_key, end_command, i32, i64, instrument_of, is_aged,
+    is_simple, likely, new_event, order_id_of, read_again, side_of, tif_of, traits_of,
+    trades_plainly, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -40,7 +41,7 @@ cdef struct Move:  # what a plain order is made of, once its guards have passed
     u32 slot
     u32 cell, tag  # where its key goes
     i32 at  # slot of the ladder
-    i64 price  # of that slot; 0 of a market order in what is said of it
+    i64 price  # of that slot
     i64 adverse, rise  # of the hold
 
 
@@ -67,11 +68,12 @@ cdef inline bint take_token(Market* m, Account* account) noexcept nogil:
 
 
 cdef inline bint take_room(Market* m, Move* to) noexcept nogil:
-    """A slot and a token were left: the last guard, since it takes both or neither."""
+    """A token and a slot were left: the last guard, since it takes both or neither. The order is
+    known by its id from here on."""
     cdef i64 tat = to.account.tat
     if unlikely(not take_token(m, to.account)):
         return False
-    to.slot = find_slot(m)
+    to.slot = take_known_slot(m, to.account, to.cell, to.tag)
     if unlikely(to.slot == 0):
         to.account.tat = tat
     return likely(to.slot != 0)
@@ -114,53 +116,58 @@ cdef inline bint is_covered(Move* to, u8 side, i64 gone, i64 adverse_gone, i64 l
 
 
 cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
-    """The account's key is not known; sets where it goes."""
-    to.tag = tag_of(c.account, c.key_lo)
-    to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
-    return likely(m.cells[to.cell].slot == 0)
+    """No key of this tag is known, the account's least of all; sets where it goes."""
+    cdef Cell* cells = m.cells
+    cdef u32 tag = tag_of(c.account, c.key_lo)
+    cdef u32 i = tag >> m.cell_shift
+    while unlikely(cells[i].slot != 0):
+        if unlikely(cells[i].tag == tag):
+            return False
+        i = (i + 1) & m.cell_mask
+    to.tag = tag
+    to.cell = i
+    return True
 
 
-cdef inline Event* admit(Market* m, Command* c, Move* to, u8 side, u32 tif,
-                         u32 index) noexcept nogil:
-    """ORDER_ACCEPTED, but for its flags and leaves, of an order that is in no book yet. What the
-    order and its event share is read once."""
-    cdef u32 slot = to.slot
-    cdef Order* o = &m.orders[slot]
-    cdef Event* e = new_event(m, index, to.p.who)
-    cdef u64 generation = <u64>o.generation + 1
-    cdef u32 lots = c.quantity
-    cdef u32 session = c.session
-    cdef u32 stp = c.stp
-    cdef i64 price = to.price
-    o.generation = <u32>generation
-    e.order_id = generation << 32 | slot
-    o.leaves = lots
-    e.quantity = lots
+cdef inline void write_order(Market* m, Command* c, Move* to, u8 side, u32 index) noexcept nogil:
+    """All of an order but its neighbours in the book."""
+    cdef Order* o = &m.orders[to.slot]
+    cdef u32 conditions = conditions_of(to.tif if index else c.tif, c.stp)
+    o.leaves = c.quantity
     o.executed = 0
     o.position = to.position
-    o.price = price
-    e.price = price
-    o.session = session
-    e.a = session
-    o.traits = side | tif << 8 | stp << 12 | <u32>WORKING << 16
-    e.b = tif | stp << 8
+    o.generation += 1
+    o.price = c.price
+    o.session = c.session
+    o.traits = traits_of(side, conditions, WORKING)
     o.fingerprint = fingerprint_of(c, index != 0)
     copy_key(&o.key_lo, &c.key_lo)
+
+
+cdef inline Event* say_accepted(Market* m, Command* c, Move* to, u32 said, u32 leaves,
+                                u32 index) noexcept nogil:
+    """ORDER_ACCEPTED of an order that has been written."""
+    cdef Event* e = new_event(m, index, to.p.who)
+    e.what = said
+    e.order_id = order_id_of(m, to.slot)
+    e.price = c.price
+    e.quantity = c.quantity
+    e.leaves = leaves
+    e.a = c.session
+    e.b = conditions_of(to.tif if index else c.tif, c.stp)
     copy_key(&e.key_lo, &c.key_lo)
-    fill_cell(m, to.cell, to.tag, slot)
-    remember(m, to.account, to.tag, slot)
     return e
 
 
-cdef inline void trade_through(Market* m, Move* to, Event* e, u32 flags, u32 index,
+cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 flags, u32 index,
                                u16 remainder) noexcept nogil:
-    """An admitted order meets the book. `index`: that of its event."""
+    """An order meets the book. `index`: that of its first event."""
     cdef Incoming t
-    e.what = what(EVENT_KIND_ORDER_ACCEPTED, flags, 0)
-    e.leaves = 0
+    write_order(m, c, to, side, index)
+    say_accepted(m, c, to, what(EVENT_KIND_ORDER_ACCEPTED, flags | <u32>side << 1, 0), 0, index)
     m.index = index + 1
     t.slot = to.slot
-    t.order_id = e.order_id
+    t.order_id = order_id_of(m, to.slot)
     t.limit = to.at
     t.need = 0
     run(m, to.book, &t, index, remainder)
@@ -168,24 +175,25 @@ cdef inline void trade_through(Market* m, Move* to, Event* e, u32 flags, u32 ind
 
 
 cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noexcept nogil:
-    """A limit order comes in: it rests, or first trades."""
+    """A limit order comes in: it rests, or first trades. What is needed least long goes first."""
     cdef Instrument* book = to.book
     cdef Position* p = to.p
-    cdef u32 flags = <u32>side << 1
-    cdef Event* e = admit(m, c, to, side, to.tif if index else c.tif, index)
+    cdef u32 said = what(EVENT_KIND_ORDER_ACCEPTED,
+                         <u32>side << 1 | EVENT_FLAG_LAST_IN_COMMAND, 0)
     if (unlikely(to.at <= book.best[0]) if side else unlikely(to.at >= book.best[1])):
-        trade_through(m, to, e, flags, index, 0)
+        trade_through(m, c, to, side, 0, index, 0)
         return
-    e.what = what(EVENT_KIND_ORDER_ACCEPTED, flags | EVENT_FLAG_LAST_IN_COMMAND, 0)
-    e.leaves = c.quantity
-    book.working_orders += 1
-    to.account.open_orders += 1
+    read_again()
     p.exposure[side] += c.quantity
     p.adverse += to.adverse
     p.hold += to.rise  # which is at most what is in excess: nothing overflows
     to.account.excess -= to.rise
     to.account.member.excess -= to.rise
+    to.account.open_orders += 1
+    book.working_orders += 1
+    write_order(m, c, to, side, index)
     rest(m, book, to.slot, side, to.at)
+    say_accepted(m, c, to, said, c.quantity, index)
 
 
 cdef inline bint may_enter(Market* m, Command* c, Account* account, Move* to) noexcept nogil:
@@ -216,7 +224,7 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noe
 cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noexcept nogil:
     cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
     cdef u16 remainder = CANCEL_REASON_IOC_REMAINDER
-    cdef u32 flags = <u32>side << 1
+    cdef u32 flags = 0
     cdef Move to
     if unlikely(not may_enter(m, c, account, &to)):
         return False
@@ -225,16 +233,14 @@ cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noe
         to.at = 0 if side else to.book.slots - 1
         to.price = price_of(to.book, to.at)
         remainder = CANCEL_REASON_MARKET_REMAINDER
-        flags |= EVENT_FLAG_MARKET
+        flags = EVENT_FLAG_MARKET
     elif not is_on_grid(c, to.book, &to.at):
         return False
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
     if unlikely((market and c.price != 0) or not is_covered(&to, side, 0, 0, c.quantity)
                 or not is_new(m, c, &to) or not take_room(m, &to)):
         return False
-    if market:
-        to.price = 0
-    trade_through(m, &to, admit(m, c, &to, side, TIME_IN_FORCE_IOC, 0), flags, 0, remainder)
+    trade_through(m, c, &to, side, flags, 0, remainder)
     return True
 
 
@@ -363,7 +369,7 @@ cdef inline bint replace_side(Market* m, Command* c, u32 slot, Account* account,
     to.position = o.position
     to.p = &m.positions[to.position]
     to.book = &m.instruments[instrument_of(to.p)]
-    to.tif = tif_stp_of(o) & 15
+    to.tif = tif_of(o)
     if unlikely(to.tif > TIME_IN_FORCE_DAY or not trades_plainly(to.book)
                 or not is_amount(c, to.book, account) or not is_on_grid(c, to.book, &to.at)):
         return False
@@ -375,9 +381,9 @@ cdef inline bint replace_side(Market* m, Command* c, u32 slot, Account* account,
                 or not slots_left(m) or not take_token(m, account)):
         return False
     remove(m, to.book, to.p, slot, 0, side, CANCEL_REASON_REPLACED)
-    to.slot = find_slot(m)  # the one just left, if it was
     if unlikely(aged):  # its key has left the hash, and others have moved
         to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
+    to.slot = take_known_slot(m, account, to.cell, to.tag)
     place(m, c, &to, side, 1)
     return True
 
