@@ -9,7 +9,7 @@ from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
     AGED, Account, COMBINED, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT,
     UNPRICED, account_of, ensure, is_aged, is_live, is_marked, likely, prefetch, read_again,
-    set_order_state, state_of, u32, u64, u8, unlikely,
+    set_order_state, state_of, u32, u64, u8, unlikely, WORKING,
 )
 
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
@@ -110,6 +110,20 @@ cdef inline void free_quote(Market* m, u32 slot) noexcept nogil:
     m.order_free = slot
 
 
+cdef inline void let_go(Market* m, u32 slot) noexcept nogil:
+    """Of an order with a flag that is FILLED or CANCELLED: what it is in besides the book."""
+    cdef Order* o = &m.orders[slot]
+    if (o.traits >> 24) & EXPIRES:
+        stop_expiry(m, slot)
+    if (o.traits >> 24) & FEATURED and forget_extra(m, slot):
+        free_quote(m, slot)
+        return
+    if (o.traits >> 24) & COMBINED:
+        charge_legs(m, &m.positions[o.position])
+    if is_aged(o):
+        free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
+
+
 cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     """An order is FILLED or CANCELLED: its slot stays while its id is remembered."""
     cdef Order* o = &m.orders[slot]
@@ -118,15 +132,20 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     o.prev = 0
     o.next = 0
     if unlikely(is_marked(o)):
-        if (o.traits >> 24) & EXPIRES:
-            stop_expiry(m, slot)
-        if (o.traits >> 24) & FEATURED and forget_extra(m, slot):
-            free_quote(m, slot)
-            return
-        if (o.traits >> 24) & COMBINED:
-            charge_legs(m, &m.positions[o.position])
-        if is_aged(o):
-            free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
+        let_go(m, slot)
+
+
+cdef inline bint retire_working(Market* m, u32 slot, u8 state) noexcept nogil:
+    """The same, of a WORKING order; whether it had a flag, so that other ids may have moved."""
+    cdef Order* o = &m.orders[slot]
+    o.traits += <u32>(state - WORKING) << 16
+    o.leaves = 0
+    o.prev = 0
+    o.next = 0
+    if likely(not is_marked(o)):
+        return False
+    let_go(m, slot)
+    return True
 
 
 cdef inline u32 take_known_slot(Market* m, Account* account, u32 cell, u32 tag) noexcept nogil:
@@ -145,6 +164,7 @@ cdef inline u32 take_known_slot(Market* m, Account* account, u32 cell, u32 tag) 
         if unlikely(slot == 0):
             return 0
         fill_cell(m, cell, tag, slot)
+        read_again()
         if oldest:
             m.orders[oldest].traits |= <u32>AGED << 24
     read_again()
@@ -164,7 +184,7 @@ cdef inline u64 fingerprint_of(Command* c, bint targets) noexcept nogil:
     cdef u64 h = ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) + words[2] * <u64>0x6E789E6B
                   + (words[3] & <u64>0xFFFF0000FFFFFFFF) * <u64>0x5851F42D)
     if targets:
-        h += words[4] * <u64>0xD6E8FEB86659FD93 + words[5] * <u64>0xC2B2AE3D27D4EB4F
+        h += words[4] * <u64>0x6659FD93 + words[5] * <u64>0x27D4EB4F
     return h
 
 

@@ -9,7 +9,7 @@ from exchange.engine.book cimport (
 )
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport hide
-from exchange.engine.ids cimport retire
+from exchange.engine.ids cimport retire, retire_working
 from exchange.engine.legs cimport match_watched
 from exchange.engine.lifecycle cimport cancel_for, say_gone, shrink, tell_group
 from exchange.engine.protection cimport count_quote
@@ -178,7 +178,7 @@ cdef inline void match(Market* m, Instrument* book, Incoming* t, u8 side,
             retired = slot
             slot = maker.next
             level.head = slot
-            retire(m, retired, FILLED)
+            retire_working(m, retired, FILLED)
             if slot == 0:
                 level.tail = 0
                 vacate(book, at)

@@ -8,18 +8,18 @@
 
 from exchange.engine.book cimport on_step, price_of, rest, slot_of, take_out
 from exchange.engine.ids cimport (
-    find_cell, fingerprint_of, retire, slots_left, tag_of, take_known_slot,
+    find_cell, fingerprint_of, retire_working, slots_left, tag_of, take_known_slot,
 )
 from exchange.engine.lifecycle cimport lessen, say_gone
 from exchange.engine.matching cimport Incoming, run
 from exchange.engine.risk cimport (
-    adverse_per_lot, is_adverse, position_of, put_back, rehold_plainly,
+    distance_of, hold_for, is_adverse, position_of, put_back,
 )
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WATCH_STEPS,
-    WORKING, account_of, conditions_of, copy_key, end_command, i32, i64, instrument_of, is_aged,
-    is_simple, likely, new_event, order_id_of, read_again, side_of, tif_of, traits_of,
-    trades_plainly, u16, u32, u64, u8, unlikely, what,
+    WORKING, account_of, conditions_of, copy_key, end_command, ensure, i32, i64, instrument_of, is_simple,
+    likely, new_event, order_id_of, read_again, side_of, tif_of, traits_of, trades_plainly, u16,
+    u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -57,26 +57,27 @@ cdef inline bint is_free_to_enter(Market* m, Command* c, Account* account) noexc
                   and c.target_lo | c.target_hi == 0 and is_entitled(m, c) and not account.killed)
 
 
-cdef inline bint take_token(Market* m, Account* account) noexcept nogil:
-    """The throttle had one; the last guard but for room, since it changes the account."""
+cdef inline bint has_token(Market* m, Account* account) noexcept nogil:
+    """The throttle has one."""
+    return likely(account.tat <= m.stamp + account.tolerance)
+
+
+cdef inline void take_token(Market* m, Account* account) noexcept nogil:
     cdef i64 now = m.stamp
-    cdef i64 tat = account.tat if account.tat > now else now
-    if unlikely(tat - now > account.tolerance):
-        return False
-    account.tat = tat + account.interval
-    return True
+    cdef i64 tat = account.tat
+    account.tat = (tat if tat > now else now) + account.interval
 
 
 cdef inline bint take_room(Market* m, Move* to) noexcept nogil:
     """A token and a slot were left: the last guard, since it takes both or neither. The order is
     known by its id from here on."""
-    cdef i64 tat = to.account.tat
-    if unlikely(not take_token(m, to.account)):
+    if unlikely(not has_token(m, to.account)):
         return False
     to.slot = take_known_slot(m, to.account, to.cell, to.tag)
     if unlikely(to.slot == 0):
-        to.account.tat = tat
-    return likely(to.slot != 0)
+        return False
+    take_token(m, to.account)
+    return True
 
 
 cdef inline bint is_amount(Command* c, Instrument* book, Account* account) noexcept nogil:
@@ -98,12 +99,15 @@ cdef inline bint is_on_grid(Command* c, Instrument* book, i32* at) noexcept nogi
 
 cdef inline i64 adverse_of(Instrument* book, u8 side, i64 price, i64 lots) noexcept nogil:
     """Of `lots` that work at `price`."""
-    return lots * adverse_per_lot(book, side, price) if is_adverse(book, side, price) else 0
+    if not is_adverse(book, side, price):
+        return 0
+    return lots * (distance_of(book, side, price) * book.multiplier)
 
 
-cdef inline bint is_covered(Move* to, u8 side, i64 gone, i64 adverse_gone, i64 lots) noexcept nogil:
-    """Position limit and margin, when `lots` come in for the `gone`, if any; sets the hold's rise,
-    which is not negative if there are none."""
+cdef inline bint is_covered(Move* to, u8 side, i64 lots, bint instead, i64 gone,
+                            i64 adverse_gone) noexcept nogil:
+    """Position limit and margin, when `lots` come in, or `instead` of the `gone`; sets the hold's
+    rise, which is not negative if nothing is gone."""
     cdef Position* p = to.p
     cdef i64 worst = p.exposure[side] - gone + lots
     cdef i64 other = p.exposure[1 - side]
@@ -111,7 +115,7 @@ cdef inline bint is_covered(Move* to, u8 side, i64 gone, i64 adverse_gone, i64 l
         return False
     to.rise = (to.book.rate * (worst if worst > other else other)
                + p.adverse - adverse_gone + to.adverse - p.hold)
-    return likely((gone == 0 or to.account.excess >= 0) and to.rise <= to.account.excess
+    return likely((not instead or to.account.excess >= 0) and to.rise <= to.account.excess
                   and to.rise <= to.account.member.excess)
 
 
@@ -174,25 +178,28 @@ cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 fla
     end_command(m)
 
 
-cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noexcept nogil:
-    """A limit order comes in: it rests, or first trades. What is needed least long goes first."""
-    cdef Instrument* book = to.book
+cdef inline bint crosses(Move* to, u8 side) noexcept nogil:
+    """It trades before it rests."""
+    return (unlikely(to.at <= to.book.best[0]) if side
+            else unlikely(to.at >= to.book.best[1]))
+
+
+cdef inline void hold_more(Move* to, u8 side, i64 lots, i64 adverse) noexcept nogil:
+    """`lots` and `adverse` more than now work on a side, as the guards have it."""
     cdef Position* p = to.p
-    cdef u32 said = what(EVENT_KIND_ORDER_ACCEPTED,
-                         <u32>side << 1 | EVENT_FLAG_LAST_IN_COMMAND, 0)
-    if (unlikely(to.at <= book.best[0]) if side else unlikely(to.at >= book.best[1])):
-        trade_through(m, c, to, side, 0, index, 0)
-        return
-    read_again()
-    p.exposure[side] += c.quantity
-    p.adverse += to.adverse
+    p.exposure[side] += lots
+    p.adverse += adverse
     p.hold += to.rise  # which is at most what is in excess: nothing overflows
     to.account.excess -= to.rise
     to.account.member.excess -= to.rise
-    to.account.open_orders += 1
-    book.working_orders += 1
+
+
+cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noexcept nogil:
+    """An order rests. Its event's index tells a new one from one in the place of another."""
+    cdef u32 said = what(EVENT_KIND_ORDER_ACCEPTED,
+                         <u32>side << 1 | EVENT_FLAG_LAST_IN_COMMAND, 0)
     write_order(m, c, to, side, index)
-    rest(m, book, to.slot, side, to.at)
+    rest(m, to.book, to.slot, side, to.at)
     say_accepted(m, c, to, said, c.quantity, index)
 
 
@@ -214,9 +221,16 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noe
         return False
     to.price = c.price
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely(not is_covered(&to, side, 0, 0, c.quantity) or not is_new(m, c, &to)
+    if unlikely(not is_covered(&to, side, c.quantity, False, 0, 0) or not is_new(m, c, &to)
                 or not take_room(m, &to)):
         return False
+    if crosses(&to, side):
+        trade_through(m, c, &to, side, 0, 0, 0)
+        return True
+    read_again()
+    hold_more(&to, side, c.quantity, to.adverse)
+    account.open_orders += 1
+    to.book.working_orders += 1
     place(m, c, &to, side, 0)
     return True
 
@@ -237,7 +251,7 @@ cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noe
     elif not is_on_grid(c, to.book, &to.at):
         return False
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely((market and c.price != 0) or not is_covered(&to, side, 0, 0, c.quantity)
+    if unlikely((market and c.price != 0) or not is_covered(&to, side, c.quantity, False, 0, 0)
                 or not is_new(m, c, &to) or not take_room(m, &to)):
         return False
     trade_through(m, c, &to, side, flags, 0, remainder)
@@ -276,70 +290,83 @@ cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
     return cells[i].slot
 
 
-cdef inline bint is_named(Market* m, Command* c, u32* at) noexcept nogil:
-    """The command names the account's plain order in the book, which is `at`."""
+cdef inline Order* named(Market* m, Command* c, u32* at) noexcept nogil:
+    """The account's plain order in the book that the command names, which is `at`; or NULL."""
     cdef u32 slot
     cdef Order* o
     if likely(c.flags & COMMAND_FLAG_BY_CLIENT_ID):
         slot = first_tagged(m, tag_of(c.account, c.target_lo))
         o = &m.orders[slot]
         if unlikely(o.key_lo != c.target_lo or o.key_hi != c.target_hi):
-            return False
+            return NULL
     else:
         slot = <u32>c.target_lo
         o = &m.orders[slot]
         if unlikely(slot >= m.order_top or o.generation != c.target_lo >> 32):
-            return False
+            return NULL
     if unlikely(not is_simple(o) or account_of(&m.positions[o.position]) != c.account):
-        return False
+        return NULL
     if unlikely(c.side != side_of(o)) and c.side != SIDE_UNSTATED:
-        return False
+        return NULL
     at[0] = slot
-    return True
+    return o
 
 
-cdef inline bint is_named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
-    """`is_named`, for a command without a request id."""
-    return likely((<u32*>c)[0] & <u32>NAMED_FORM == 0 and c.key_lo | c.key_hi == 0
-                  and is_entitled(m, c) and is_named(m, c, at))
+cdef inline Order* named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
+    """`named`, by a command without a request id."""
+    if unlikely((<u32*>c)[0] & <u32>NAMED_FORM or c.key_lo | c.key_hi != 0
+                or not is_entitled(m, c)):
+        return NULL
+    return named(m, c, at)
 
 
-cdef inline void remove(Market* m, Instrument* book, Position* p, u32 slot, u32 flags, u8 side,
-                        u32 reason) noexcept nogil:
-    """ORDER_CANCELLED, a command's first event: out of everything but the hold and the window."""
+cdef inline bint leave(Market* m, Instrument* book, Position* p, u32 slot, u32 flags, u8 side,
+                       u32 reason) noexcept nogil:
+    """ORDER_CANCELLED, a command's first event; the order is out of the book. Whether ids may have
+    moved."""
     cdef Order* o = &m.orders[slot]
-    cdef u32 lots = o.leaves
     cdef Event* e = new_event(m, 0, p.who)
     flags |= <u32>side << 1 | EVENT_FLAG_RESTING
     e.what = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
-    say_gone(e, o, order_id_of(m, slot), lots, 0)
+    say_gone(e, o, order_id_of(m, slot), o.leaves, 0)
     take_out(m, book, o, slot_of(book, o.price))
-    put_back(m, book, p, side, o.price, lots)
+    return retire_working(m, slot, CANCELLED)
+
+
+cdef inline void uncount(Market* m, Instrument* book, Position* p, Order* o,
+                         u8 side) noexcept nogil:
+    """An order is about to leave: out of all that counts orders and lots but the hold."""
+    put_back(m, book, p, side, o.price, o.leaves)
     book.working_orders -= 1
     p.owner.open_orders -= 1
-    retire(m, slot, CANCELLED)
 
 
-cdef inline bint cancel_side(Market* m, u32 slot, u8 side) noexcept nogil:
-    cdef Position* p = &m.positions[m.orders[slot].position]
+cdef inline bint cancel_side(Market* m, Order* o, u32 slot, u8 side) noexcept nogil:
+    cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
-    remove(m, book, p, slot, EVENT_FLAG_LAST_IN_COMMAND, side, CANCEL_REASON_REQUESTED)
-    rehold_plainly(m, book, p)
+    cdef i64 change
+    uncount(m, book, p, o, side)
+    change = hold_for(book, p) + p.adverse - p.hold  # of less: nothing overflows
+    ensure(m, change <= 0)
+    p.hold += change
+    p.owner.excess -= change
+    p.owner.member.excess -= change
+    leave(m, book, p, slot, EVENT_FLAG_LAST_IN_COMMAND, side, CANCEL_REASON_REQUESTED)
     return True
 
 
 cdef inline bint cancel_plain(Market* m, Command* c) noexcept nogil:
     """CANCEL, without a request id, of a limit order in the book."""
     cdef u32 slot
-    if unlikely(not is_named_plainly(m, c, &slot)):
+    cdef Order* o = named_plainly(m, c, &slot)
+    if unlikely(o == NULL):
         return False
-    if side_of(&m.orders[slot]):
-        return cancel_side(m, slot, 1)
-    return cancel_side(m, slot, 0)
+    if side_of(o):
+        return cancel_side(m, o, slot, 1)
+    return cancel_side(m, o, slot, 0)
 
 
-cdef inline bint reduce_side(Market* m, u32 slot, u32 lots, u8 side) noexcept nogil:
-    cdef Order* o = &m.orders[slot]
+cdef inline bint reduce_side(Market* m, Order* o, u32 slot, u32 lots, u8 side) noexcept nogil:
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     if unlikely(lots - 1 >= o.leaves - 1 or book.watched & WATCH_STEPS):
@@ -352,17 +379,17 @@ cdef inline bint reduce_side(Market* m, u32 slot, u32 lots, u8 side) noexcept no
 cdef inline bint reduce_plain(Market* m, Command* c) noexcept nogil:
     """REDUCE, without a request id, of a limit order in the book, by less than all of it."""
     cdef u32 slot
-    if unlikely(not is_named_plainly(m, c, &slot)):
+    cdef Order* o = named_plainly(m, c, &slot)
+    if unlikely(o == NULL):
         return False
-    if side_of(&m.orders[slot]):
-        return reduce_side(m, slot, c.quantity, 1)
-    return reduce_side(m, slot, c.quantity, 0)
+    if side_of(o):
+        return reduce_side(m, o, slot, c.quantity, 1)
+    return reduce_side(m, o, slot, c.quantity, 0)
 
 
-cdef inline bint replace_side(Market* m, Command* c, u32 slot, Account* account,
+cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account* account,
                               u8 side) noexcept nogil:
-    cdef Order* o = &m.orders[slot]
-    cdef bint aged = is_aged(o)
+    cdef bint crossed
     cdef i64 adverse = 0
     cdef Move to
     to.account = account
@@ -377,14 +404,23 @@ cdef inline bint replace_side(Market* m, Command* c, u32 slot, Account* account,
     if to.p.adverse:  # else no order of the position has any
         adverse = adverse_of(to.book, side, o.price, o.leaves)
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely(not is_covered(&to, side, o.leaves, adverse, c.quantity) or not is_new(m, c, &to)
-                or not slots_left(m) or not take_token(m, account)):
+    if unlikely(not is_covered(&to, side, c.quantity, True, o.leaves, adverse) or not is_new(m, c, &to)
+                or not slots_left(m) or not has_token(m, account)):
         return False
-    remove(m, to.book, to.p, slot, 0, side, CANCEL_REASON_REPLACED)
-    if unlikely(aged):  # its key has left the hash, and others have moved
+    take_token(m, account)
+    crossed = crosses(&to, side)
+    read_again()
+    if crossed:
+        uncount(m, to.book, to.p, o, side)
+    else:
+        hold_more(&to, side, <i64>c.quantity - o.leaves, to.adverse - adverse)
+    if unlikely(leave(m, to.book, to.p, slot, 0, side, CANCEL_REASON_REPLACED)):
         to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
     to.slot = take_known_slot(m, account, to.cell, to.tag)
-    place(m, c, &to, side, 1)
+    if crossed:
+        trade_through(m, c, &to, side, 0, 1, 0)
+    else:
+        place(m, c, &to, side, 1)
     return True
 
 
@@ -392,11 +428,13 @@ cdef inline bint replace_plain(Market* m, Command* c) noexcept nogil:
     """REPLACE of a limit order in the book by another under a new id."""
     cdef Account* account = &m.accounts[c.account]
     cdef u32 slot
+    cdef Order* o
     if unlikely((<u32*>c)[0] & <u32>NAMED_FORM != NAMED_NEW_ID or c.stp > SELF_TRADE_DECREMENT
                 or c.key_lo == 0 or not is_entitled(m, c) or account.killed):
         return False
-    if unlikely(not is_named(m, c, &slot)):
+    o = named(m, c, &slot)
+    if unlikely(o == NULL):
         return False
-    if side_of(&m.orders[slot]):
-        return replace_side(m, c, slot, account, 1)
-    return replace_side(m, c, slot, account, 0)
+    if side_of(o):
+        return replace_side(m, c, o, slot, account, 1)
+    return replace_side(m, c, o, slot, account, 0)
