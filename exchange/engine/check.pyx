@@ -373,6 +373,8 @@ cdef int check_slots(Market* m) except -1:
     ensure(known + quotes + free_slots == m.order_top - 1, "every slot accounted for", known)
     for k in range(m.account_top):
         ensure(m.accounts[k].open_orders == open_orders.get(k, 0), "open orders counted", k)
+        ensure(m.accounts[k].most == (0 if m.accounts[k].killed else m.accounts[k].max_order),
+               "who is killed may enter nothing", k)
     return 0
 
 

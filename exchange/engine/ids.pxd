@@ -1,6 +1,6 @@
 # Who is known: the bounded hash from (account, 128-bit key) to a slot, the slab of slots, and the
 # window of remembered ids. Open addressing, linear probing, at most half full, backward-shift
-# delete; a cell's tag is the upper half of its hash, so probing rarely touches the slab.
+# delete; a cell's tag is its hash, so probing rarely touches the slab.
 
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.expiry cimport stop_expiry
@@ -28,7 +28,7 @@ cdef inline u32 owner_of(Market* m, Order* o) noexcept nogil:
 
 cdef inline u32 find_cell(Market* m, u32 account, u32 tag, u64 key_lo, u64 key_hi) noexcept nogil:
     """The cell of (account, key): its slot is 0 if the key is unknown and would go there."""
-    cdef u32 i = tag >> m.cell_shift
+    cdef u32 i = tag & m.cell_mask
     cdef Cell* cells = m.cells
     cdef Order* o
     while cells[i].slot:
@@ -55,15 +55,14 @@ cdef inline void fill_cell(Market* m, u32 cell, u32 tag, u32 slot) noexcept nogi
 cdef inline void erase_key(Market* m, u32 tag, u32 slot) noexcept nogil:
     """Forget a key that is there; later cells of its run move back over the hole."""
     cdef u32 mask = m.cell_mask
-    cdef u32 shift = m.cell_shift
-    cdef u32 hole = tag >> shift
+    cdef u32 hole = tag & mask
     cdef Cell* cells = m.cells
     cdef u32 j
     while cells[hole].slot != slot:
         hole = (hole + 1) & mask
     j = (hole + 1) & mask
     while cells[j].slot:
-        if ((j - (cells[j].tag >> shift)) & mask) >= ((j - hole) & mask):
+        if ((j - cells[j].tag) & mask) >= ((j - hole) & mask):
             cells[hole] = cells[j]
             hole = j
         j = (j + 1) & mask

@@ -50,11 +50,11 @@ cdef inline bint is_entitled(Market* m, Command* c) noexcept nogil:
     return m.sessions[c.session & 0xFFFF].entitled == (<u64*>c)[1]
 
 
-cdef inline bint is_free_to_enter(Market* m, Command* c, Account* account) noexcept nogil:
-    """Nothing that a plain ENTER or its owner should not have."""
+cdef inline bint is_free_to_enter(Market* m, Command* c) noexcept nogil:
+    """Nothing that a plain ENTER should not have."""
     # one test of two bytes: the self-trade mode, and features above it
     return likely((<u16*>&c.stp)[0] <= SELF_TRADE_DECREMENT and c.key_lo != 0
-                  and c.target_lo | c.target_hi == 0 and is_entitled(m, c) and not account.killed)
+                  and c.target_lo | c.target_hi == 0 and is_entitled(m, c))
 
 
 cdef inline bint has_token(Market* m, Account* account) noexcept nogil:
@@ -81,18 +81,18 @@ cdef inline bint take_room(Market* m, Move* to) noexcept nogil:
 
 
 cdef inline bint is_amount(Command* c, Instrument* book, Account* account) noexcept nogil:
-    """The quantity may stand."""
-    return likely(c.quantity - 1 < book.max_order and c.quantity <= account.max_order)
+    """The quantity may stand, and the account may trade."""
+    return likely(c.quantity - 1 < book.max_order and c.quantity <= account.most)
 
 
 cdef inline bint is_on_grid(Command* c, Instrument* book, i32* at) noexcept nogil:
     """The price may stand; `at` is its place on the ladder."""
     cdef u64 offset = <u64>c.price - <u64>book.low
-    if unlikely(offset > book.range):
-        return False
     at[0] = <i32>offset
-    if likely(book.price_step == 1):
+    if likely(offset <= book.units):
         return True
+    if offset > book.range or book.price_step == 1:
+        return False
     at[0] = slot_of(book, c.price)
     return on_step(book, c.price)
 
@@ -123,7 +123,7 @@ cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
     """No key of this tag is known, the account's least of all; sets where it goes."""
     cdef Cell* cells = m.cells
     cdef u32 tag = tag_of(c.account, c.key_lo)
-    cdef u32 i = tag >> m.cell_shift
+    cdef u32 i = tag & m.cell_mask
     while unlikely(cells[i].slot != 0):
         if unlikely(cells[i].tag == tag):
             return False
@@ -262,7 +262,7 @@ cdef inline bint take_plain(Market* m, Command* c) noexcept nogil:
     """ENTER of a limit or market order, IOC."""
     cdef Account* account = &m.accounts[c.account]
     if ((<u32*>c)[0] & <u32>TAKE_FORM != <u32>TAKE_IOC
-            or not is_free_to_enter(m, c, account)):
+            or not is_free_to_enter(m, c)):
         return False
     if c.side:
         return take_side(m, c, account, 1)
@@ -274,7 +274,7 @@ cdef inline bint enter_plain(Market* m, Command* c) noexcept nogil:
     cdef Account* account = &m.accounts[c.account]
     if unlikely((<u32*>c)[0] & <u32>REST_FORM):
         return take_plain(m, c)
-    if unlikely(not is_free_to_enter(m, c, account)):
+    if unlikely(not is_free_to_enter(m, c)):
         return False
     if c.side:
         return rest_side(m, c, account, 1)
@@ -283,7 +283,7 @@ cdef inline bint enter_plain(Market* m, Command* c) noexcept nogil:
 
 cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
     """The slot of the first key with this tag, 0 if there is none."""
-    cdef u32 i = tag >> m.cell_shift
+    cdef u32 i = tag & m.cell_mask
     cdef Cell* cells = m.cells
     while cells[i].tag != tag and cells[i].slot:
         i = (i + 1) & m.cell_mask
@@ -430,7 +430,7 @@ cdef inline bint replace_plain(Market* m, Command* c) noexcept nogil:
     cdef u32 slot
     cdef Order* o
     if unlikely((<u32*>c)[0] & <u32>NAMED_FORM != NAMED_NEW_ID or c.stp > SELF_TRADE_DECREMENT
-                or c.key_lo == 0 or not is_entitled(m, c) or account.killed):
+                or c.key_lo == 0 or not is_entitled(m, c)):
         return False
     o = named(m, c, &slot)
     if unlikely(o == NULL):

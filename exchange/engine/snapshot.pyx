@@ -182,7 +182,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.protection_capacity != fresh.protection_capacity
         or m.timer_capacity != fresh.timer_capacity
         or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
-        or m.cell_room * <u64>2 != cells or cells << m.cell_shift != <u64>1 << 32
+        or m.cell_room * <u64>2 != cells
         or m.order_top > m.cell_room or m.broken != 0
     )
 

@@ -149,6 +149,7 @@ cdef struct Account:  # 128 bytes
     u32 ring_head
     u8 is_open, killed, kind, currency
     u8 in_deficit
+    u32 most  # max_order, or 0 if it is killed
     i64 credit  # of its spreads: what its holds are more than it has to have
 
 cdef enum KillBit:  # why an account may not trade
@@ -206,7 +207,8 @@ cdef struct Instrument:  # 256 bytes
     u32 watched  # Watch: what has to be looked at after its orders traded
     u32 product, spare  # its number
     i64 fair[2]  # the highest price of a buy, the lowest of a sell, that is not adverse
-    u64 spares[2]
+    u64 units  # as range, but 0 if the price step is more than 1
+    u64 spare_word
 
 cdef enum Watch:
     WATCH_STOPS = 1  # orders wait for a price
@@ -324,7 +326,7 @@ cdef struct Market:
     u32 extra_count, elected_count  # orders that are FEATURED; that are in some list of elected
     u32 order_capacity, order_top, order_free
     Cell* cells
-    u32 cell_shift, cell_mask, cell_room  # of a tag to its cell; half the cells
+    u32 cell_mask, cell_room  # of a tag to its cell; half the cells
     # who and what
     Position* positions
     Stand* stands
@@ -405,6 +407,12 @@ cdef inline bint trades_plainly(Instrument* book) noexcept nogil:
 cdef inline bint collects(Instrument* book) noexcept nogil:
     """Whether its orders are kept for an auction, on two ladders."""
     return (book.watched & WATCH_AUCTION) != 0
+
+
+cdef inline void set_killed(Account* account, u8 killed) noexcept nogil:
+    """Why it may not trade, if anything; or its `max_order` has changed."""
+    account.killed = killed
+    account.most = 0 if killed else account.max_order
 
 
 cdef inline Auction* auction_of(Market* m, Instrument* book) noexcept nogil:
