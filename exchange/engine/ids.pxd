@@ -134,9 +134,8 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
         let_go(m, slot)
 
 
-cdef inline bint retire_working(Market* m, u32 slot, u8 state) noexcept nogil:
+cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcept nogil:
     """The same, of a WORKING order; whether it had a flag, so that other ids may have moved."""
-    cdef Order* o = &m.orders[slot]
     o.traits += <u32>(state - WORKING) << 16
     o.leaves = 0
     o.prev = 0

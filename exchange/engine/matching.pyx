@@ -178,7 +178,7 @@ cdef inline void match(Market* m, Instrument* book, Incoming* t, u8 side,
             retired = slot
             slot = maker.next
             level.head = slot
-            retire_working(m, retired, FILLED)
+            retire_working(m, maker, retired, FILLED)
             if slot == 0:
                 level.tail = 0
                 vacate(book, at)
@@ -240,7 +240,7 @@ cdef inline void finish(Market* m, Incoming* t, u16 remainder, bint special) noe
     if special:  # it may have waited for its price
         retire(m, t.slot, CANCELLED if lots or t.done else FILLED)
     else:
-        retire_working(m, t.slot, CANCELLED if lots or t.done else FILLED)
+        retire_working(m, o, t.slot, CANCELLED if lots or t.done else FILLED)
 
 
 cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder,

@@ -320,17 +320,16 @@ cdef inline Order* named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
     return named(m, c, at)
 
 
-cdef inline bint leave(Market* m, Instrument* book, Position* p, u32 slot, u32 flags, u8 side,
-                       u32 reason) noexcept nogil:
+cdef inline bint leave(Market* m, Instrument* book, Position* p, Order* o, u32 slot, u32 flags,
+                       u8 side, u32 reason) noexcept nogil:
     """ORDER_CANCELLED, a command's first event; the order is out of the book. Whether ids may have
     moved."""
-    cdef Order* o = &m.orders[slot]
     cdef Event* e = new_event(m, 0, p.who)
     flags |= <u32>side << 1 | EVENT_FLAG_RESTING
     e.what = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
-    say_gone(e, o, order_id_of(m, slot), o.leaves, 0)
+    say_gone(e, o, <u64>o.generation << 32 | slot, o.leaves, 0)
     take_out(m, book, o, slot_of(book, o.price))
-    return retire_working(m, slot, CANCELLED)
+    return retire_working(m, o, slot, CANCELLED)
 
 
 cdef inline void uncount(Market* m, Instrument* book, Position* p, Order* o,
@@ -351,7 +350,7 @@ cdef inline bint cancel_side(Market* m, Order* o, u32 slot, u8 side) noexcept no
     p.hold += change
     p.owner.excess -= change
     p.owner.member.excess -= change
-    leave(m, book, p, slot, EVENT_FLAG_LAST_IN_COMMAND, side, CANCEL_REASON_REQUESTED)
+    leave(m, book, p, o, slot, EVENT_FLAG_LAST_IN_COMMAND, side, CANCEL_REASON_REQUESTED)
     return True
 
 
@@ -387,9 +386,16 @@ cdef inline bint reduce_plain(Market* m, Command* c) noexcept nogil:
     return reduce_side(m, o, slot, c.quantity, 0)
 
 
+cdef inline void succeed(Market* m, Command* c, Move* to, Order* o, u32 slot,
+                         u8 side) noexcept nogil:
+    """An order leaves for another that will have the slot `to.slot`."""
+    if unlikely(leave(m, to.book, to.p, o, slot, 0, side, CANCEL_REASON_REPLACED)):
+        to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
+    to.slot = take_known_slot(m, to.account, to.cell, to.tag)
+
+
 cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account* account,
                               u8 side) noexcept nogil:
-    cdef bint crossed
     cdef i64 adverse = 0
     cdef Move to
     to.account = account
@@ -408,19 +414,15 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
                 or not slots_left(m) or not has_token(m, account)):
         return False
     take_token(m, account)
-    crossed = crosses(&to, side)
-    read_again()
-    if crossed:
+    if crosses(&to, side):
         uncount(m, to.book, to.p, o, side)
-    else:
-        hold_more(&to, side, <i64>c.quantity - o.leaves, to.adverse - adverse)
-    if unlikely(leave(m, to.book, to.p, slot, 0, side, CANCEL_REASON_REPLACED)):
-        to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
-    to.slot = take_known_slot(m, account, to.cell, to.tag)
-    if crossed:
+        succeed(m, c, &to, o, slot, side)
         trade_through(m, c, &to, side, 0, 1, 0)
-    else:
-        place(m, c, &to, side, 1)
+        return True
+    read_again()
+    hold_more(&to, side, <i64>c.quantity - o.leaves, to.adverse - adverse)
+    succeed(m, c, &to, o, slot, side)
+    place(m, c, &to, side, 1)
     return True
 
 
