@@ -133,42 +133,42 @@ cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
     return True
 
 
-cdef inline void write_order(Market* m, Command* c, Move* to, u8 side, u32 index) noexcept nogil:
-    """All of an order but its neighbours in the book."""
+cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, u32 leaves,
+                         u32 index) noexcept nogil:
+    """ORDER_ACCEPTED, and all of the order but its neighbours in the book."""
+    cdef Event* e = new_event(m, index, to.p.who)
     cdef Order* o = &m.orders[to.slot]
     cdef u32 conditions = conditions_of(to.tif if index else c.tif, c.stp)
-    o.leaves = c.quantity
+    cdef u32 lots = c.quantity
+    cdef u32 session = c.session
+    cdef i64 price = c.price
+    cdef u64[2] key
+    o.generation += 1
+    o.leaves = lots
     o.executed = 0
     o.position = to.position
-    o.generation += 1
-    o.price = c.price
-    o.session = c.session
+    o.price = price
+    o.session = session
     o.traits = traits_of(side, conditions, WORKING)
     o.fingerprint = fingerprint_of(c, index != 0)
-    copy_key(&o.key_lo, &c.key_lo)
-
-
-cdef inline Event* say_accepted(Market* m, Command* c, Move* to, u32 said, u32 leaves,
-                                u32 index) noexcept nogil:
-    """ORDER_ACCEPTED of an order that has been written."""
-    cdef Event* e = new_event(m, index, to.p.who)
     e.what = said
-    e.order_id = order_id_of(m, to.slot)
-    e.price = c.price
-    e.quantity = c.quantity
+    e.order_id = <u64>o.generation << 32 | to.slot
+    e.price = price
+    e.quantity = lots
     e.leaves = leaves
-    e.a = c.session
-    e.b = conditions_of(to.tif if index else c.tif, c.stp)
-    copy_key(&e.key_lo, &c.key_lo)
-    return e
+    e.a = session
+    e.b = conditions
+    copy_key(key, &c.key_lo)
+    copy_key(&o.key_lo, key)
+    copy_key(&e.key_lo, key)
+    return o
 
 
 cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 flags, u32 index,
                                u16 remainder) noexcept nogil:
     """An order meets the book. `index`: that of its first event."""
     cdef Incoming t
-    write_order(m, c, to, side, index)
-    say_accepted(m, c, to, what(EVENT_KIND_ORDER_ACCEPTED, flags | <u32>side << 1, 0), 0, index)
+    admit(m, c, to, side, what(EVENT_KIND_ORDER_ACCEPTED, flags | <u32>side << 1, 0), 0, index)
     m.index = index + 1
     t.slot = to.slot
     t.order_id = order_id_of(m, to.slot)
@@ -198,9 +198,8 @@ cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noex
     """An order rests. Its event's index tells a new one from one in the place of another."""
     cdef u32 said = what(EVENT_KIND_ORDER_ACCEPTED,
                          <u32>side << 1 | EVENT_FLAG_LAST_IN_COMMAND, 0)
-    write_order(m, c, to, side, index)
+    admit(m, c, to, side, said, c.quantity, index)
     rest(m, to.book, to.slot, side, to.at)
-    say_accepted(m, c, to, said, c.quantity, index)
 
 
 cdef inline bint may_enter(Market* m, Command* c, Account* account, Move* to) noexcept nogil:
