@@ -38,13 +38,16 @@ bench: build
 	$(BIN)/hourbook bench core $(ARGUMENTS)
 	$(BIN)/hourbook bench path $(ARGUMENTS)
 
-# Half of SECONDS the engine against the oracle on random commands, a quarter storms over the whole
-# market, a quarter a real server killed under load, and a million mutated frames: make soak
-# SECONDS=3600. HOURBOOK_CHECKED=1 make build first for a core with its own checks on.
+# A quarter of SECONDS the engine against the oracle on random commands, a quarter the fast build
+# against the checked one (tests/endurance.py, which does a hundred million if nobody says how many),
+# a quarter storms over the whole market, a quarter a real server killed under load, and a million
+# mutated frames: make soak SECONDS=3600. HOURBOOK_CHECKED=1 make build first for a core with its
+# own checks on.
 # `hourbook bench soak` watches memory for an hour.
 SECONDS ?= 1800
 soak: build
-	HOURBOOK_SOAK_SECONDS=$$(($(SECONDS) / 2)) $(BIN)/python -m pytest tests/test_engine.py -k soak -s $(ARGUMENTS)
+	HOURBOOK_SOAK_SECONDS=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest tests/test_engine.py -k soak -s $(ARGUMENTS)
+	PYTHONPATH=. $(BIN)/python tests/endurance.py --seconds $$(($(SECONDS) / 4)) --first $$(date +%s)
 	HOURBOOK_SIM_SECONDS=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest tests/test_sim.py -k soak -s $(ARGUMENTS)
 	HOURBOOK_MUTATIONS=1000000 $(BIN)/python -m pytest tests/test_mutation.py -s $(ARGUMENTS)
 	HOURBOOK_CRASH_SECONDS=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest tests/test_crash.py -s $(ARGUMENTS)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from packing import pack
 
-from exchange.messages import CommandKind, KillScope, Selection
+from exchange.messages import CommandKind, KillScope, Limit, Selection
 
 if TYPE_CHECKING:
     from generator import Generator
@@ -67,6 +67,11 @@ def quote(g: "Generator") -> bytes:
 
 
 def shield(g: "Generator") -> bytes:
+    """Mostly of a product that trades; now and then of as many as an account may have and more."""
+    if g.random.random() < 0.02:
+        wish = {"account": g._account(), "quantity": 5, "target_lo": SECOND_NS}
+        products = range(product_of(g), int(Limit.PROTECTIONS) + 2)
+        return b"".join(pack(CommandKind.SET_PROTECTION, instrument=n, **wish) for n in products)
     lots = g.random.choice((0, 1, 5, 5, 20))
     window = g.random.choice((1, 5_000_000, SECOND_NS, 90 * SECOND_NS))
     return pack(

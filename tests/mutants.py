@@ -37,6 +37,9 @@ CHECKOUT: Final = Path(__file__).parents[1]
 MARKETS: Final = 48  # random ones that are recorded
 MARKET_COMMANDS: Final = 4_000
 TESTS: Final = (
+    "tests/test_engine_credits.py",
+    "tests/test_engine_legwise.py",
+    "tests/test_engine_corrections.py",
     "tests/test_engine_rules.py",
     "tests/test_auction_vectors.py",
     "tests/test_auction_rule.py",

@@ -252,8 +252,7 @@ def set_protection(m: Market, c: Record) -> None:
         or (c.quantity == 0) != (window == 0)
     ):
         raise Rejected(Reason.PARAMETER_RANGE)
-    known = sum(len(other.protections) for other in m.accounts.values())
-    if c.instrument not in account.protections and known >= Limit.PROTECTIONS - 1:
+    if c.instrument not in account.protections and len(account.protections) >= Limit.PROTECTIONS:
         raise Rejected(Reason.PROTECTIONS_FULL, Limit.PROTECTIONS, Limit.PROTECTIONS)
     protection = Protection(c.quantity, window)
     account.protections[c.instrument] = protection

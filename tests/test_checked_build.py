@@ -13,7 +13,7 @@ from typing import Final
 CHECKOUT: Final = Path(__file__).parents[1]
 ROOMS: Final = ("exchange", "contracts", "clients", "tests", "docs", "benches")
 FILES: Final = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
-SUITE: Final = ("", "_rules", "_rejects", "_precedence", "_properties", "_snapshot")
+SUITE: Final = ("", "_rules", "_rejects", "_precedence", "_properties", "_snapshot", "_quotes")
 
 
 def run(where: Path, *command: str) -> None:

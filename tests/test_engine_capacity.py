@@ -10,11 +10,11 @@ import pytest
 from differences import Machine
 from generator import pack
 from oracle import Oracle
+from packing import COMMAND_ROWS
 
 from exchange.engine import Engine
 from exchange.messages import (
     COMMAND_BYTES,
-    COMMAND_FIELDS,
     EVENT,
     EVENT_BYTES,
     CommandFlag,
@@ -26,8 +26,6 @@ from exchange.messages import (
     TradingState,
 )
 
-WIDTHS = "u1 u1 u1 u1 <u4 <u4 <u4 <i8 <u4 <u2 u1 u1 <u8 <u8 <u8 <u8"
-RECORD = np.dtype(list(zip(COMMAND_FIELDS, WIDTHS.split(), strict=True)))
 STAMP = 1_000_000_000_000
 ORDERS, BOOK_ORDERS = int(Limit.ORDERS), int(Limit.BOOK_ORDERS)
 
@@ -71,7 +69,7 @@ class Bulk:
     ) -> list[tuple[Reason, int, int]]:
         """``count`` commands; a field is one number or an array of them."""
         rejects = []
-        batch = np.zeros(count, RECORD)
+        batch = np.zeros(count, COMMAND_ROWS)
         batch["kind"] = kind
         for name, values in fields.items():
             batch[name] = values
@@ -222,22 +220,26 @@ def test_positions() -> None:
 
 @pytest.mark.parametrize("machine", [Oracle, Engine])
 def test_protections(machine: type[Machine]) -> None:
-    """One a product and account; what is out of range is told first, and one that is there may be
-    changed."""
-    bulk, most, each = Bulk(machine()), int(Limit.PROTECTIONS), 256
-    numbers = np.arange(1, each, dtype="u4")
-    opening = {"account": numbers, "quantity": 1, "target_hi": 1}
-    assert bulk.many(CommandKind.OPEN_ACCOUNT, each - 1, **opening) == []
+    """Of one account as many as it may have; what is out of range is told first, one that is there
+    may be changed, and every other account still has its own share."""
+    bulk, most, accounts = Bulk(machine()), int(Limit.PROTECTIONS), int(Limit.ACCOUNTS)
     fields = {"quantity": 1, "target_lo": 1}
-    places = np.arange(most - 1, dtype="u4")  # 0 stands for none
-    drawn = {"account": places // each, "instrument": places % each, **fields}
-    assert bulk.many(CommandKind.SET_PROTECTION, most - 1, **drawn) == []
-    one_more = {"account": 0, "instrument": each, **fields}
+    products = np.arange(most, dtype="u4")
+    assert bulk.many(CommandKind.SET_PROTECTION, most, instrument=products, **fields) == []
+    one_more = {"instrument": most, **fields}
     refused = bulk.do(pack(CommandKind.SET_PROTECTION, **{**one_more, "target_lo": 0}))
     assert refused[0][0] == Reason.PARAMETER_RANGE
     full = bulk.do(pack(CommandKind.SET_PROTECTION, **one_more))
     assert full == [(Reason.PROTECTIONS_FULL, most, most)]
     assert bulk.do(pack(CommandKind.SET_PROTECTION, **{**one_more, "instrument": 0})) == []
+    opening = {"account": np.arange(1, accounts, dtype="u4"), "quantity": 1, "target_hi": 1}
+    assert bulk.many(CommandKind.OPEN_ACCOUNT, accounts - 1, **opening) == []
+    if machine is Engine:  # all that there may be of all accounts; the oracle keeps them one by one
+        places = np.arange(most * (accounts - 1), dtype="u4")
+        drawn = {"account": 1 + places // most, "instrument": places % most, **fields}
+        assert bulk.many(CommandKind.SET_PROTECTION, len(places), **drawn) == []
+    last = {"account": accounts - 1, "instrument": 0, **fields}
+    assert bulk.do(pack(CommandKind.SET_PROTECTION, **last)) == []
     bulk.machine.check()
 
 
@@ -287,7 +289,7 @@ def test_accounts(machine: type[Machine]) -> None:
 def test_a_session_slot_used_65535_times(machine: type[Machine]) -> None:
     """Its generation starts again at 1: zero is skipped."""
     bulk = Bulk(machine())
-    batch = np.zeros(2 * 0xFFFF, RECORD)
+    batch = np.zeros(2 * 0xFFFF, COMMAND_ROWS)
     batch["kind"][::2] = CommandKind.LOGON
     batch["kind"][1::2] = CommandKind.LOGOFF
     batch["session"][1::2] = np.arange(1, 0x10000, dtype="u4") << 16 | 1

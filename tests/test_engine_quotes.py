@@ -106,6 +106,17 @@ def test_both_sides_may_jump_over_the_old_ones(machine: type[Machine]) -> None:
 
 
 @both
+@pytest.mark.parametrize("price", [-(1 << 63), -(1 << 60), 1 << 60, (1 << 63) - 1])
+def test_the_price_of_a_side_without_lots_is_any_number(machine: type[Machine], price: int) -> None:
+    """It is never multiplied: the checked build would stop where that overflows."""
+    desk = Maker(machine())
+    assert len(desk.quote(99, 5, price, 0)) == 2
+    assert desk.machine.book(0) == ([(99, 5, 1)], [])
+    assert len(desk.quote(price, 0, 101, 6)) == 3
+    assert desk.machine.book(0) == ([], [(101, 6, 1)])
+
+
+@both
 def test_a_side_may_be_taken_back_in_any_state(machine: type[Machine]) -> None:
     desk = Maker(machine())
     desk.quote(99, 5, 101, 6)

@@ -37,6 +37,7 @@ PAST = {
     21: "as 18",
     124: "the tape bore witness to a release that never was",
     191: "as 18, at the end of a segment",
+    1122: "the checks asked while the grace of a lost session was running out",
 }
 # bug: (first seed, within so many)
 CANARIES = {

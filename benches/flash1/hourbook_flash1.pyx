@@ -18,8 +18,8 @@ from benches.flash1.abi cimport (
 from exchange.engine.batch cimport apply_batch
 from exchange.engine.book cimport price_of
 from exchange.engine.state cimport (
-    Command, Event, Instrument, Market, NO_ASK, NO_BID, Order, i32, i64, is_live, market_free,
-    market_new, side_of, u32, u64, u8,
+    Command, Event, Instrument, Market, NO_ASK, NO_BID, Order, i32, i64, is_live, lend_events,
+    market_free, market_new, side_of, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -56,12 +56,8 @@ cdef public int hourbook_begin() except -1 with gil:
     global m, known, known_count
     cdef bytes record
     m = market_new()
-    m.spare_events = <Event*>calloc(EVENTS, sizeof(Event))
-    if m.spare_events == NULL:
+    if not lend_events(m, EVENTS):
         raise MemoryError("the events of a command")
-    m.spare_room = EVENTS
-    m.events = m.spare_events
-    m.end_event = m.events + EVENTS
     for command in opening_commands([(0, HIGH, 1, LOTS_MAX)]):
         record = COMMAND.pack(*msgspec.structs.astuple(command))
         assert len(record) == COMMAND_BYTES == sizeof(Command)

@@ -18,16 +18,14 @@ from exchange.engine.stops cimport next_slice
 from exchange.engine.state cimport (
     LOSS_REACHED,
     Account, Cell, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Position,
-    auction_of, collects, i32, i64, market_free, market_new, u32, u64, u8, working_of,
+    auction_of, collects, i32, i64, lend_events, market_free, market_new, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW, LIMIT_QUANTITY
 
 import cython
 
 cdef extern from "Python.h":
-    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char*, Py_ssize_t)
     int resize_bytes "_PyBytes_Resize"(PyObject**, Py_ssize_t)
-    char* bytes_of "PyBytes_AS_STRING"(PyObject*)
 
 BROKEN = {1: "out of memory", 2: "money overflowed", 3: "cash is not deposits less withdrawals",
           4: "a settlement's variations do not sum to zero", 5: "an invariant of the checked build"}
@@ -72,24 +70,17 @@ cdef class Engine:
         return self._apply(records, count, first_sequence, stamp_ns)
 
     cdef bytes _apply(self, const u8* records, u64 count, u64 first, i64 stamp):
-        """Events are written into the bytes that are returned, unless they are many."""
+        """Events are written into the bytes that are returned."""
         cdef Market* m = self.m
-        cdef u64 room = 3 * count + 13
-        cdef PyObject* lent = new_bytes(NULL, room * sizeof(Event))
-        cdef Py_ssize_t size
-        if lent == NULL:
+        cdef PyObject* lent
+        if not lend_events(m, 3 * count + 13):
             raise MemoryError("the events of a batch")
-        m.events = <Event*>bytes_of(lent)
-        m.end_event = m.events + room
         with nogil:
             apply_batch(m, records, count, first, stamp)
-        size = <char*>m.next_event - <char*>m.events
-        if m.events == m.spare_events:
-            Py_DECREF(<object>lent)
-            lent = new_bytes(<char*>m.events, size)
-        else:
-            resize_bytes(&lent, size)
+        lent = <PyObject*>m.lent
+        resize_bytes(&lent, <char*>m.next_event - <char*>m.events)
         m.events = m.next_event = m.end_event = NULL
+        m.lent = NULL
         if lent == NULL:
             raise MemoryError("the events of a batch")
         out = <bytes>lent

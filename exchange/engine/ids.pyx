@@ -1,8 +1,6 @@
 """The id hash grows here; all else of it is inline in ids.pxd."""
 
-from libc.stdlib cimport calloc, free
-
-from exchange.engine.state cimport Cell, Market, u32, u64
+from exchange.engine.state cimport Cell, Market, release_pages, take_pages, u32, u64
 
 
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil:
@@ -19,7 +17,7 @@ cdef void grow_cells(Market* m) noexcept nogil:
     cdef Cell* old = m.cells
     cdef u32 count = m.cell_mask + 1
     cdef u32 mask, i, k
-    m.cells = <Cell*>calloc(<size_t>count * 2, sizeof(Cell))
+    m.cells = <Cell*>take_pages(<size_t>count * 2 * sizeof(Cell), True)
     if m.cells == NULL:
         m.cells = old
         m.broken = 1
@@ -33,4 +31,4 @@ cdef void grow_cells(Market* m) noexcept nogil:
             while m.cells[i].slot:
                 i = (i + 1) & mask
             m.cells[i] = old[k]
-    free(old)
+    release_pages(old)

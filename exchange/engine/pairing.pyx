@@ -1,13 +1,17 @@
 """An auction's trades: one pass over the orders of both sides that may trade at its price.
 
-Each side has one order in hand. Orders lie anywhere in memory, so what comes next is fetched while
-the one in hand trades. Money is booked at the end, once for a side of a position, however many
-orders traded: what a cancel does to a hold in between is a difference, and adds to it.
+Each side has one order in hand. Orders lie anywhere in memory and each names the next of its level,
+so a few levels that come later are followed at a time: their orders are fetched while others trade.
+Money is booked at the end, once for a side of a position, however many orders traded: what a cancel
+does to a hold in between is a difference, and adds to it.
 """
 
 from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memset
 
-from exchange.engine.book cimport next_best, price_of, reaches, slot_of, vacate
+from exchange.engine.book cimport (
+    next_best, occupied_above, occupied_below, price_of, reaches, slot_of, vacate,
+)
 from exchange.engine.groups cimport part
 from exchange.engine.ids cimport free_slot, retire, tag_of
 from exchange.engine.lifecycle cimport cancel_for, pick, shrink
@@ -15,20 +19,23 @@ from exchange.engine.protection cimport count_quote
 from exchange.engine.risk cimport adverse_per_lot, charge, execute
 from exchange.engine.state cimport (
     AGED, Auction, Event, FILLED, Instrument, Level, Market, Order, Position, account_of,
-    auction_of, blank, emit, i32, i64, is_aged, is_featured, is_live, likely, lots_of, order_id_of,
-    pair, prefetch, set_order_state, u32, u64, u8, unlikely, what,
+    auction_of, blank, emit, i32, i64, is_aged, is_featured, is_live, likely, lots_of, make_room,
+    order_id_of, pair, prefetch, set_order_state, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
     NO_LEVEL = -2  # the queue of market orders
     DUES = 256  # room for so many at first
+    LANES = 4  # levels of a side that are followed ahead
 
 
 cdef struct Due:  # what a side of a position has traded in the pass, not booked yet
     Position* position
     i64 lots, adverse, fees
+    u32 account, group
     u32 orders  # that have traded whole
+    u32 spare
 
 cdef struct Party:  # one side of the pass: the order in hand and where it stands
     Instrument* ladder
@@ -37,6 +44,9 @@ cdef struct Party:  # one side of the pass: the order in hand and where it stand
     u64 order_id
     i64 price  # of its level
     i32 at, limit  # slot of its level; the last slot that may trade
+    i32 ahead  # slot of the level that is followed next
+    u32 lane  # the one whose turn it is
+    u32[LANES] lanes  # an order of a level that comes later, 0 = of none
     u32 slot, account, group, tag
     u32 offered  # lots of the order in hand
     u32 traded  # by it, not yet taken off it
@@ -67,8 +77,9 @@ cdef void tell_level(Market* m, Pass* x, Party* t) noexcept nogil:
     t.taken = 0
 
 
-cdef u32 open_due(Market* m, Pass* x, Position* p, u8 side) noexcept nogil:
+cdef u32 open_due(Market* m, Pass* x, u32 position, u8 side) noexcept nogil:
     """The first order of a side of a position."""
+    cdef Position* p = &m.positions[position]
     cdef Due* grown = x.dues
     cdef u32 room = x.due_room
     if x.due_count == room:
@@ -79,31 +90,44 @@ cdef u32 open_due(Market* m, Pass* x, Position* p, u8 side) noexcept nogil:
             return 0
         x.dues = grown
         x.due_room = room
-    x.dues[x.due_count] = Due(p, 0, 0, 0, 0)
-    m.due_of[2 * account_of(p) + side] = x.due_count
+    x.dues[x.due_count] = Due(p, 0, 0, 0, account_of(p), p.owner.group, 0, 0)
+    m.due_of[2 * position + side] = x.due_count
     x.due_count += 1
     return x.due_count - 1
 
 
+cdef inline void look_ahead(Market* m, Party* t) noexcept nogil:
+    """Fetch one more of the orders that come later: the next of the level whose turn it is."""
+    cdef u32* lane = &t.lanes[t.lane]
+    cdef Order* o = &m.orders[lane[0]]
+    t.lane = (t.lane + 1) % LANES
+    lane[0] = o.next if likely(is_live(o)) else 0
+    if unlikely(lane[0] == 0) and reaches(t.side, t.ahead, t.limit):
+        lane[0] = t.ladder.levels[t.ahead].head
+        t.ahead = (occupied_above(t.ladder, t.ahead) if t.side
+                   else occupied_below(t.ladder, t.ahead))
+    prefetch(&m.orders[lane[0]])
+
+
 cdef inline void take_hand(Market* m, Pass* x, Party* t) noexcept nogil:
-    """The first order of the party's queue is next. What comes after it is fetched from memory
-    meanwhile: orders lie anywhere, and so do the cells of their ids."""
+    """The first order of the party's queue is next."""
     cdef u32 slot = t.queue.head
     cdef Order* o = &m.orders[slot]
-    cdef Position* p = &m.positions[o.position]
-    cdef u32 due
-    prefetch(&m.orders[m.orders[o.next].next])
-    t.account = account_of(p)
+    cdef u32 due = m.due_of[2 * o.position + t.side]
+    prefetch(&m.orders[o.next])
+    look_ahead(m, t)
+    if unlikely(due == 0):
+        due = open_due(m, x, o.position, t.side)
+    t.due = due
+    t.account = x.dues[due].account
+    t.group = x.dues[due].group
     t.tag = tag_of(t.account, o.key_lo)
     prefetch(&m.cells[t.tag & m.cell_mask])
     t.slot = slot
     t.order = o
     t.order_id = order_id_of(m, slot)
-    t.group = p.owner.group
     t.offered = lots_of(m, slot)
     t.traded = 0
-    due = m.due_of[2 * t.account + t.side]
-    t.due = due if likely(due != 0) else open_due(m, x, p, t.side)
 
 
 cdef void enter_queue(Market* m, Pass* x, Party* t, i32 at, Level* queue,
@@ -132,6 +156,9 @@ cdef void start(Market* m, Pass* x, u8 side) noexcept nogil:
     t.ladder = &a.asks if side else x.book
     t.limit = slot_of(x.book, x.price)
     t.taken = 0
+    t.ahead = t.ladder.best[side]
+    t.lane = 0
+    memset(t.lanes, 0, sizeof(t.lanes))
     if a.market[side].head:
         far = x.book.low if side else x.book.high
         enter_queue(m, x, t, NO_LEVEL, &a.market[side], far)
@@ -158,18 +185,18 @@ cdef inline void put_away(Market* m, Pass* x, Party* t) noexcept nogil:
     t.traded = 0
 
 
-cdef inline void end_filled(Market* m, u32 slot, u32 tag) noexcept nogil:
+cdef inline void end_filled(Market* m, Party* t) noexcept nogil:
     """`retire`, with less to ask of an order that is not special."""
-    cdef Order* o = &m.orders[slot]
+    cdef Order* o = t.order
     if unlikely((o.traits >> 24) & ~AGED):
-        retire(m, slot, FILLED)
+        retire(m, t.slot, FILLED)
         return
     set_order_state(o, FILLED)
     o.leaves = 0
     o.prev = 0
     o.next = 0
     if is_aged(o):
-        free_slot(m, slot, tag)
+        free_slot(m, t.slot, t.tag)
 
 
 cdef inline void go_on(Market* m, Pass* x, Party* t) noexcept nogil:
@@ -194,7 +221,7 @@ cdef inline void fill(Market* m, Pass* x, Party* t) noexcept nogil:
             vacate(t.ladder, t.at)
             next_best(t.ladder, t.side, t.at)
     x.dues[t.due].orders += 1
-    end_filled(m, t.slot, t.tag)
+    end_filled(m, t)
     go_on(m, x, t)
 
 
@@ -301,7 +328,7 @@ cdef void book_dues(Market* m, Pass* x) noexcept nogil:
     cdef u8 side
     for i in range(1, x.due_count):
         due = &x.dues[i]
-        due_of = &m.due_of[2 * account_of(due.position)]
+        due_of = &m.due_of[2 * (due.position - m.positions)]
         side = due_of[0] != i
         due_of[side] = 0
         if due.lots == 0:
@@ -331,8 +358,9 @@ cdef void pair_off(Market* m, Instrument* book, i64 price) noexcept nogil:
     if x.dues == NULL:
         m.broken = 1
         return
-    x.dues[0] = Due(NULL, 0, 0, 0, 0)
+    x.dues[0] = Due(NULL, 0, 0, 0, 0, 0, 0, 0)
     m.picked_count = 0
+    make_room(m, book.working_orders)
     match_all(m, &x)
     book_dues(m, &x)
     free(x.dues)

@@ -1,6 +1,7 @@
 """Market makers' protection: how many lots an account's quotes may trade in a window.
 
-One per (account, product). The window begins with the first lot traded after the last one has
+One per (account, product), and LIMIT_PROTECTIONS of an account: there is room for those of all, so
+none takes another's. The window begins with the first lot traded after the last one has
 passed; what is traded in it only rises, and one that has reached its lots blocks until it is set
 again.
 """
@@ -22,6 +23,16 @@ cdef Protection* protection_of(Market* m, u32 account, u32 product) noexcept nog
             return &m.protections[at]
         at = m.protections[at].next
     return NULL
+
+
+cdef u32 protections_of(Market* m, u32 account) noexcept nogil:
+    """How many the account has."""
+    cdef u32 at = m.protection_heads[account]
+    cdef u32 count = 0
+    while at:
+        count += 1
+        at = m.protections[at].next
+    return count
 
 
 cdef void count_quote(Market* m, u32 slot, u32 lots) noexcept nogil:
@@ -78,8 +89,8 @@ cdef void set_protection(Market* m, Command* c) noexcept nogil:
         return
     one = protection_of(m, c.account, c.instrument)
     if one == NULL:
-        if m.protection_top >= m.protection_capacity:
-            reject(m, c, REASON_PROTECTIONS_FULL, m.protection_capacity, m.protection_capacity)
+        if protections_of(m, c.account) >= LIMIT_PROTECTIONS:
+            reject(m, c, REASON_PROTECTIONS_FULL, LIMIT_PROTECTIONS, LIMIT_PROTECTIONS)
             return
         one = &m.protections[m.protection_top]
         one.account = c.account

@@ -125,7 +125,8 @@ cdef bint bad_extent(Market* m, Command* c, Instrument* book, Position* p, Accou
         exposure[s] = p.exposure[s] - q.before + q.c.quantity
         if q.before:
             adverse -= q.before * adverse_per_lot(book, s, m.orders[q.slot].price)
-        adverse += q.c.quantity * adverse_per_lot(book, s, q.c.price)
+        if q.c.quantity:  # else its price is any number at all
+            adverse += q.c.quantity * adverse_per_lot(book, s, q.c.price)
         if exposure[s] > book.position_limit and q.c.quantity > q.before:
             reject(m, &q.c, REASON_POSITION_LIMIT, book.position_limit, exposure[s])
             return True

@@ -9,7 +9,7 @@ Whoever adds an array to the state adds a line to `walk`; a pointer, to the func
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset
 
 from exchange.engine.book cimport occupy, on_step, slot_of
@@ -21,8 +21,8 @@ from exchange.engine.state cimport (
     Account, Auction, Cell, COLLECTED, Composite, ELECTED, Expiry, Extra, FREE, Instrument,
     LegTerms, Level, Losses, Market, Member, Order, Position, Protection, RECEIPT, Safety, Session,
     Stand, Stops, Timer, UNPRICED, WAITING, WATCH_AUCTION, WORKING, account_of, auction_of,
-    collects, i32, instrument_of, is_featured, is_garbled, market_free, market_new, side_of, state_of,
-    tif_of, u32, u64, u8, working_of,
+    collects, i32, instrument_of, is_featured, is_garbled, market_free, market_new, release_pages,
+    side_of, state_of, take_pages, tif_of, u32, u64, u8, working_of,
 )
 from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
@@ -100,8 +100,7 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.events = of.events
     m.next_event = of.next_event
     m.end_event = of.end_event
-    m.spare_events = of.spare_events
-    m.spare_room = of.spare_room
+    m.lent = of.lent
     m.orders = of.orders
     m.extras = of.extras
     m.cells = of.cells
@@ -202,8 +201,8 @@ cdef void carry_counters(Market* m, Walk* w) noexcept nogil:
             m[0] = fresh
             w.fault = COUNTERS
             return
-        free(m.cells)
-        m.cells = <Cell*>calloc(<u64>m.cell_mask + 1, sizeof(Cell))
+        release_pages(m.cells)
+        m.cells = <Cell*>take_pages((<u64>m.cell_mask + 1) * sizeof(Cell), True)
         if m.cells == NULL:
             w.fault = NO_MEMORY
 

@@ -312,9 +312,10 @@ cdef struct Expiry:  # 16 bytes
 
 cdef struct Market:
     # what the current command writes
-    Event* events  # the buffer: what the caller will be given, or, of more, the spare one
+    Event* events  # in the bytes that the caller will be given
     Event* next_event
     Event* end_event
+    void* lent  # those bytes; NULL between two batches
     u64 sequence
     u32 index
     # the clock of the log
@@ -359,7 +360,7 @@ cdef struct Market:
     u8 day_open, mode, killed
     u32* picked  # slots gathered for a mass cancel
     u32 picked_count, picked_capacity
-    u32* due_of  # by account and side, while an auction trades: see pairing.pyx; else 0
+    u32* due_of  # by position and side, while an auction trades: see pairing.pyx; else 0
     i64 deposits  # net of withdrawals: the sum of all cash
     Safety* safety  # by instrument
     Losses* losses  # by account
@@ -367,8 +368,6 @@ cdef struct Market:
     u32 halt_count  # instruments with a stamp to resume at
     u32 features_off  # bits by Feature
     u64 day_first  # sequence of the command that opened the day
-    Event* spare_events
-    u64 spare_room  # events
     u64* corrected  # match numbers of trades of the day that were busted or adjusted, ascending
     u32 corrected_count
     u32 leg_change_count
@@ -386,6 +385,10 @@ cdef extern from *:
 
 cdef Market* market_new() except NULL
 cdef void market_free(Market* m) noexcept
+cdef void* take_pages(size_t bytes, bint scattered) noexcept nogil
+cdef void release_pages(void* aligned) noexcept nogil
+cdef bint lend_events(Market* m, u64 room) noexcept
+cdef void make_room(Market* m, u64 events) noexcept nogil
 cdef Event* grow_events(Market* m) noexcept nogil
 cdef bint legs_open(Market* m, u32 instrument) noexcept nogil
 cdef void refresh_combined(Market* m) noexcept nogil

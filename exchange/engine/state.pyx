@@ -1,36 +1,68 @@
 """Memory of a market. Slabs are reserved whole, so no slot ever moves; the system commits their
 pages only when they are touched, and has them back when they are released."""
 
-from libc.stdlib cimport calloc, free, realloc
+from cpython.object cimport PyObject
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from exchange.engine.vocabulary cimport *
 
 cdef extern from "<sys/mman.h>" nogil:
+    """
+    #ifdef MADV_HUGEPAGE
+    #define HB_IN_HUGE_PAGES(at, size) ((void)madvise((at), (size), MADV_HUGEPAGE))
+    #else
+    #define HB_IN_HUGE_PAGES(at, size) ((void)0)
+    #endif
+    """
     void* mmap(void* address, size_t size, int protection, int flags, int file, long offset)
     int munmap(void* address, size_t size)
+    void in_huge_pages "HB_IN_HUGE_PAGES"(void* address, size_t size)
     void* MAP_FAILED
     int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
 
+cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char*, Py_ssize_t)
+    char* bytes_of "PyBytes_AS_STRING"(PyObject*)
+    void clear_error "PyErr_Clear"()
+    void let_go "Py_XDECREF"(PyObject*)
+
 cdef enum:
     SLAB_HEAD = 64  # the block's size stands in it; what follows is on a cache-line boundary
+    HUGE_PAGE = 1 << 21
+    EVENTS_KEPT = 1 << 20  # bytes: what a batch of BATCH_COMMANDS may ask for
 
 
-cdef void* reserve(size_t bytes) except NULL:
-    """Zeroed memory on a cache-line boundary.
+cdef void* take_pages(size_t bytes, bint scattered) noexcept nogil:
+    """Zeroed memory on a cache-line boundary; NULL if there is none.
 
     Pages of its own: the C library would take a slab from its heap now and then, and zero it by
-    hand, which commits all of it.
+    hand, which commits all of it. For what is looked up anywhere in it, `scattered`, huge ones are
+    asked for, where the system has them: a processor knows where a few pages lie, not thousands.
     """
     cdef size_t size = bytes + SLAB_HEAD
-    cdef void* block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    cdef size_t whole = size & ~<size_t>(HUGE_PAGE - 1)
+    cdef void* block
+    if scattered and whole:
+        size = whole + HUGE_PAGE  # systems that look for such a size begin it on such a page
+    block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if block == MAP_FAILED:
-        raise MemoryError(f"{bytes} bytes for the engine's slabs")
+        return NULL
+    if scattered and whole:
+        in_huge_pages(block, whole)
     (<size_t*>block)[0] = size
     return <char*>block + SLAB_HEAD
 
 
-cdef void release_block(void* aligned) noexcept:
+cdef void* reserve(size_t bytes, bint scattered=False) except NULL:
+    """The same, or MemoryError."""
+    cdef void* pages = take_pages(bytes, scattered)
+    if pages == NULL:
+        raise MemoryError(f"{bytes} bytes for the engine's slabs")
+    return pages
+
+
+cdef void release_pages(void* aligned) noexcept nogil:
     cdef char* block
     if aligned == NULL:
         return
@@ -48,10 +80,10 @@ cdef Market* market_new() except NULL:
     m.account_capacity = LIMIT_ACCOUNTS
     m.instrument_capacity = LIMIT_INSTRUMENTS
     m.session_capacity = LIMIT_SESSIONS
-    m.protection_capacity = LIMIT_PROTECTIONS
-    m.orders = <Order*>reserve(m.order_capacity * sizeof(Order))
+    m.protection_capacity = LIMIT_ACCOUNTS * LIMIT_PROTECTIONS + 1  # 0 stands for none
+    m.orders = <Order*>reserve(m.order_capacity * sizeof(Order), True)
     m.extras = <Extra*>reserve(m.order_capacity * sizeof(Extra))
-    m.positions = <Position*>reserve(m.position_capacity * sizeof(Position))
+    m.positions = <Position*>reserve(m.position_capacity * sizeof(Position), True)
     m.stands = <Stand*>reserve(m.position_capacity * sizeof(Stand))
     m.accounts = <Account*>reserve(m.account_capacity * sizeof(Account))
     m.instruments = <Instrument*>reserve(m.instrument_capacity * sizeof(Instrument))
@@ -64,7 +96,7 @@ cdef Market* market_new() except NULL:
     m.charged = <Charged*>reserve(m.position_capacity * sizeof(Charged))
     m.members = <Member*>reserve(LIMIT_MEMBERS * sizeof(Member))
     m.members_killed = <u8*>reserve(LIMIT_MEMBERS)
-    m.due_of = <u32*>reserve(2 * m.account_capacity * sizeof(u32))
+    m.due_of = <u32*>reserve(2 * m.position_capacity * sizeof(u32))
     m.protection_heads = <u32*>reserve(m.account_capacity * sizeof(u32))
     m.protections = <Protection*>reserve(m.protection_capacity * sizeof(Protection))
     m.expiries = <Expiry*>reserve(m.order_capacity * sizeof(Expiry))
@@ -77,9 +109,9 @@ cdef Market* market_new() except NULL:
     m.credits = <Credits*>reserve(sizeof(Credits))
     m.cell_mask = (1 << 17) - 1  # a small market never has to grow it
     m.cell_room = 1 << 16
-    m.cells = <Cell*>calloc(<size_t>m.cell_mask + 1, sizeof(Cell))
-    if m.cells == NULL:
-        raise MemoryError("the engine's state")
+    m.cells = <Cell*>reserve((<size_t>m.cell_mask + 1) * sizeof(Cell), True)
+    # the C library keeps what it was given back once: else each large batch had pages of its own
+    let_go(new_bytes(NULL, EVENTS_KEPT))
     m.order_top = 1
     m.position_top = 1
     m.session_top = 1
@@ -121,31 +153,46 @@ cdef void market_free(Market* m) noexcept:
                   <size_t>m.accountable,
                   <size_t>m.stands, <size_t>m.members_killed, <size_t>m.protection_heads,
                   <size_t>m.protections, <size_t>m.auctions, <size_t>m.due_of):
-        release_block(<void*><size_t>block)
-    free(m.cells)
+        release_pages(<void*><size_t>block)
+    release_pages(m.cells)
     free(m.picked)
-    free(m.spare_events)
+    let_go(<PyObject*>m.lent)
     free(m)
 
 
+cdef bint lend_events(Market* m, u64 room) noexcept:
+    """New bytes for so many events, to which those that were said move. False without memory: then
+    nothing has changed."""
+    cdef PyObject* fresh = new_bytes(NULL, room * sizeof(Event))
+    cdef u64 said = m.next_event - m.events
+    if fresh == NULL:
+        clear_error()
+        return False
+    if said:
+        memcpy(bytes_of(fresh), m.events, said * sizeof(Event))
+    let_go(<PyObject*>m.lent)
+    m.lent = fresh
+    m.events = <Event*>bytes_of(fresh)
+    m.next_event = m.events + said
+    m.end_event = m.events + room
+    return True
+
+
+cdef void make_room(Market* m, u64 events) noexcept nogil:
+    """Room for so many more. Without memory the engine cannot tell what it did: it stops."""
+    cdef u64 said = m.next_event - m.events
+    cdef bint made = True
+    if <u64>(m.end_event - m.next_event) < events:
+        with gil:
+            made = lend_events(m, said + events)
+    if not made:
+        m.broken = 1
+
+
 cdef Event* grow_events(Market* m) noexcept nogil:
-    """More room for events, in the spare buffer; the next free one. Without memory the engine
-    cannot tell what it did: it stops."""
-    cdef u64 count = m.end_event - m.events
-    cdef bint moves = m.events != m.spare_events
-    cdef Event* grown
-    if m.spare_room < 2 * count:
-        grown = <Event*>realloc(m.spare_events, 2 * count * sizeof(Event))
-        if grown == NULL:
-            m.broken = 1
-            return m.end_event - 1
-        m.spare_events = grown
-        m.spare_room = 2 * count
-    if moves:
-        memcpy(m.spare_events, m.events, count * sizeof(Event))
-    m.events = m.spare_events
-    m.end_event = m.events + m.spare_room
-    return m.events + count
+    """The next event, of which the bytes have no more: four times as many, so that it is seldom."""
+    make_room(m, 3 * <u64>(m.end_event - m.events))
+    return m.next_event if m.next_event != m.end_event else m.end_event - 1
 
 
 cdef bint legs_open(Market* m, u32 instrument) noexcept nogil:

@@ -45,6 +45,7 @@ TOLD: Final[dict[int, Told]] = {
     Reason.EXPIRY: Told("expires_ms", "ms", "ms"),
     Reason.REDUCE_ONLY: Told("quantity", "count", "count"),
     Reason.QUOTES_BLOCKED: Told(None, "count", "count"),
+    Reason.PROTECTIONS_FULL: Told("product", "count", "count"),
     Reason.CROSSED: Told("bid_price", "price", "price"),
     Reason.TRIGGER: Told("stop_price", "price", "price"),
     Reason.DISPLAY: Told("display_quantity", "count", "count"),

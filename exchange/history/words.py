@@ -105,7 +105,8 @@ RULES: Final[dict[Reason, str]] = {
     Reason.REDUCE_ONLY: "{observed} lots, of which {limit} would reduce the position",
     Reason.QUOTES_BLOCKED: "its quotes traded {observed} lots, the protection allows {limit}: it"
     " blocks until it is set again",
-    Reason.PROTECTIONS_FULL: "every one of {limit} protection records is taken",
+    Reason.PROTECTIONS_FULL: "the account has a protection in {observed} products; {limit}"
+    " is the most",
     Reason.CROSSED: "the bid, {observed}, is not below the ask, {limit}",
     Reason.OPEN_ORDERS: "the account has {observed} working orders; {limit} is the most",
     Reason.POSITION_LIMIT: "net and working lots of the side would be {observed}, above {limit}",

@@ -474,7 +474,7 @@ class Limit(IntEnum):
     MEMBERS = 1 << 12
     INSTRUMENTS = 1 << 16
     PRODUCTS = 1 << 16
-    PROTECTIONS = 1 << 16  # (account, product) pairs with a protection
+    PROTECTIONS = 32  # products in which one account has a protection
     SESSIONS = 1 << 16
     LADDER_LEVELS = 1 << 24  # price levels of one instrument's limits
     IDEMPOTENCY_WINDOW = 256  # accepted ids remembered per account

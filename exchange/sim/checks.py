@@ -6,6 +6,7 @@ engine's cash and positions, found no divergence, and balances; deposits count o
 log replays to the same state.
 """
 
+import asyncio
 import contextlib
 from typing import Any, Final
 
@@ -21,6 +22,10 @@ from exchange.sim.operator import Operator
 from exchange.sim.trader import Trader, encoded_report, is_report
 
 MICROS: Final = 1_000_000
+NANOSECONDS: Final = 1_000_000_000
+CHECKS_NS: Final = 60 * NANOSECONDS  # so long do the questions take at most
+RESTS: Final = 1_000
+DELIVERED_SECONDS: Final = 1.0  # until then everybody has heard, in fine weather
 
 
 def equal(what: str, found: Any, expected: Any) -> None:
@@ -48,11 +53,23 @@ class Checker:
 
     async def living(self) -> None:
         """While the market serves, everything at rest."""
+        await self._rest()
         for trader in self._traders:
             await self._client(trader)
         self._clearing()
         self._books()
         self.tape_events = b"".join(r.events for r in self._market.tape.read(0, 0, 0))
+
+    async def _rest(self) -> None:
+        """Timers that would speak between two questions go first: the graces of lost sessions,
+        halts that end by themselves."""
+        engine = self._market.engine
+        for _ in range(RESTS):
+            due, now = engine.next_deadline(), self._host.clock_ns()
+            if due == 0 or due > now + CHECKS_NS:
+                return
+            await asyncio.sleep(max(0, due - now) / NANOSECONDS + DELIVERED_SECONDS)
+        raise AssertionError(f"a timer is due at {due} and says nothing")
 
     async def _client(self, trader: Trader) -> None:
         """What a trader's client believes, and what it was told on the way."""
