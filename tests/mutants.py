@@ -1,6 +1,6 @@
 """Mutation testing of the compiled core: does a test fail for every small change of a file?
 
-    python tests/mutants.py exchange/engine/matching.pyx [--first N] [--count N] [--json FILE]
+    python tests/mutants.py exchange/engine/matching.pyx [--first N] [--count N] [--tests FILE ...]
 
 The tools of the field (mutmut, cosmic-ray) change Python's syntax tree and cannot read Cython, so
 this one changes lines: comparisons, signs, conjunctions, and statements left out. All mutants of a
@@ -20,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from random import Random
@@ -215,7 +216,7 @@ class Witness:
             self.failed = report.nodeid
 
 
-def meet_tests(recordings: list[Recording]) -> str:
+def meet_tests(recordings: list[Recording], tests: list[str]) -> str:
     """In a child: what first differs or fails; empty if nothing does."""
     signal.signal(signal.SIGVTALRM, signal.SIG_DFL)
     for number, recording in enumerate(recordings):
@@ -226,18 +227,18 @@ def meet_tests(recordings: list[Recording]) -> str:
         except Exception as error:  # of the engine's own checks, whatever they are
             return f"the random market {number}: {error}"
     witness = Witness()
-    code = pytest.main([*QUIET, *TESTS], plugins=[witness])
+    code = pytest.main([*QUIET, *tests], plugins=[witness])
     return witness.failed or (f"pytest: {code}" if code else "")
 
 
-def verdict(recordings: list[Recording], number: int, choose: Callable[[int], None]) -> str:
+def verdict(number: int, choose: Callable[[int], None], meet: Callable[[], str]) -> str:
     """What stopped one mutant; empty if it survived."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
         os.dup2(1, 2)
         choose(number)
-        os.write(write, meet_tests(recordings).encode())
+        os.write(write, meet().encode())
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as answer:
@@ -248,17 +249,18 @@ def verdict(recordings: list[Recording], number: int, choose: Callable[[int], No
     return failed or ("a crash" if status else "")
 
 
-def inside(module: str, numbers: list[int]) -> None:
+def inside(module: str, tests: list[str], numbers: list[int]) -> None:
     """In the copy: judge the mutants of one module, a line of JSON each."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what the tests print is no answer
     choose = import_module(module).choose_mutant
-    pytest.main([*QUIET, "--collect-only", "-qq", *TESTS])  # imported once, for all children
+    pytest.main([*QUIET, "--collect-only", "-qq", *tests])  # imported once, for all children
     recordings = [record(seed) for seed in range(MARKETS)]
-    if failed := verdict(recordings, UNCHANGED, choose):
+    meet = partial(meet_tests, recordings, tests)
+    if failed := verdict(UNCHANGED, choose, meet):
         raise RuntimeError(f"without any mutant: {failed}")
     for number in numbers:
-        answer = number, verdict(recordings, number, choose)
+        answer = number, verdict(number, choose, meet)
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -290,12 +292,12 @@ def surroundings(copy: Path) -> dict[str, str]:
     return os.environ | {"HOURBOOK_CHECKED": "1", "HOURBOOK_STALE": "allow", "PYTHONPATH": paths}
 
 
-def judge(copy: Path, file: str, numbers: range) -> Iterator[tuple[int, str]]:
+def judge(copy: Path, file: str, numbers: range, tests: list[str]) -> Iterator[tuple[int, str]]:
     """Build the file's schema in the copy and run the tests against each mutant."""
     refused = build(copy, file)
     yield from ((number, "the compiler") for number in sorted(refused & set(numbers)))
     module = file.removesuffix(".pyx").replace("/", ".")
-    called = [sys.executable, "tests/mutants.py", MODULE, module]
+    called = [sys.executable, "tests/mutants.py", MODULE, module, ",".join(tests)]
     called += [str(number) for number in numbers if number not in refused]
     with subprocess.Popen(
         called, cwd=copy, env=surroundings(copy), stdout=subprocess.PIPE
@@ -309,12 +311,13 @@ def judge(copy: Path, file: str, numbers: range) -> Iterator[tuple[int, str]]:
 
 def main() -> int:
     if sys.argv[1:2] == [MODULE]:
-        inside(sys.argv[2], [int(number) for number in sys.argv[3:]])
+        inside(sys.argv[2], sys.argv[3].split(","), [int(number) for number in sys.argv[4:]])
         return 0
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("files", nargs="+", help="relative to the checkout")
     parser.add_argument("--first", type=int, default=0, help="begin with this mutant of each file")
     parser.add_argument("--count", type=int, help="judge so many of each file")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="met by what no market kills")
     parser.add_argument("--json", type=Path, help="append every outcome, a line each")
     options = parser.parse_args()
     judged = survivors = 0
@@ -324,7 +327,7 @@ def main() -> int:
         for file in options.files:
             known = list(mutants(file))
             stop = min(len(known), options.first + (options.count or len(known)))
-            for number, failed in judge(copy, file, range(options.first, stop)):
+            for number, failed in judge(copy, file, range(options.first, stop), options.tests):
                 outcome = Outcome(known[number], bool(failed), failed)
                 judged += 1
                 survivors += not failed

@@ -8,7 +8,7 @@ from dataclasses import replace
 import endurance
 import numpy as np
 import pytest
-from endurance import Tally, flows_of, live, run
+from endurance import Tally, again, flows_of, live, run
 from second import CHECKOUT, Differs, Lane, Other
 from variations import Flow, Play, record
 
@@ -39,6 +39,10 @@ def test_lives_on_two_processes(second: Other) -> None:
     assert told["events"]["ORDER_ACCEPTED"] > told["total"] / 30
     never = {*told["never"]["commands"], *told["never"]["events"]}
     assert not never & {"MASS_QUOTE", "TRADE", "LEG_TRADE", "AUCTION_UNCROSSED", "ORDER_ELECTED"}
+
+
+def test_a_life_again_event_by_event(second: Other) -> None:
+    assert again(6, second) == ""
 
 
 def test_the_same_life_is_the_same_and_another_is_not() -> None:

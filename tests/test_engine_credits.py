@@ -233,6 +233,27 @@ def test_the_largest_credit_takes_its_pairs_first(machine: type[Machine]) -> Non
 
 
 @both
+def test_of_equal_credits_the_lower_number_takes_its_pairs_first(machine: type[Machine]) -> None:
+    """Even where the others would make more pairs of what it takes: month 3 sold and 0 bought, 1
+    sold and 2 bought; the first spread pairs 0 with 1."""
+    desk = open_desk(machine)
+    month, others = STRIP + 2, (STRIP + 3, STRIP + 4)
+    desk.do(
+        pack(CommandKind.LIST, instrument=month, price=MARK, quantity=744, session=SCALE, account=1,
+             operator=1, target_lo=2000, target_hi=3300),
+        desk.risk(month), desk.state(month, TradingState.CONTINUOUS),
+        combine(others[0], {0: 1, month: -1}, CombinationRule.DIFFERENCE),
+        combine(others[1], {2: 1, 1: -1}, CombinationRule.DIFFERENCE),
+    )  # fmt: skip
+    assert [spared(desk, CREDIT, number) for number in others] == [["RISK_CHANGED"]] * 2
+    for number, lots in ((0, 5), (1, -5), (2, 5), (month, -5)):
+        trade(desk, number, lots)
+    assert desk.machine.account(TRADER)["credit"] == 5 * CREDIT
+    spared(desk, CREDIT - 1)
+    assert desk.machine.account(TRADER)["credit"] == 10 * CREDIT
+
+
+@both
 def test_a_credit_counts_no_more_than_a_leg_holds(machine: type[Machine]) -> None:
     desk = open_desk(machine)
     pairs(desk, 5)
@@ -378,6 +399,10 @@ def test_only_so_many_spreads_have_a_credit(machine: type[Machine]) -> None:
     assert spared(desk, 1, last) == ["RISK_CHANGED"]
     pairs(desk, 3)
     assert desk.machine.account(TRADER)["credit"] == 3 * (last - 2)
+    if isinstance(desk.machine, Engine):  # as many as there may be, in an image as well
+        restored = Engine()
+        restored.restore(desk.machine.snapshot())
+        assert restored.state_bytes() == desk.machine.state_bytes()
 
 
 def test_a_snapshot_knows_who_is_credited() -> None:

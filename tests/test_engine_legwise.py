@@ -177,6 +177,18 @@ def test_what_is_no_leg_of_such_a_trade(machine: type[Machine]) -> None:
 
 
 @both
+@pytest.mark.parametrize("field", ["target_hi", "key_lo"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_what_a_bust_may_say_of_a_legs_cash(machine: type[Machine], field: str, sign: int) -> None:
+    """2**32 a lot, either way: fees are no more."""
+    desk, _, events = traded(CASES[0], machine)
+    lots = next(event.quantity for event in events if event.kind == EventKind.LEG_TRADE)
+    for amount, answer in ((lots << 32, "LEG_STATED"), ((lots << 32) + 1, "REJECTED")):
+        wish = legwise(events, (), **{field: sign * amount & U64})[0]
+        assert kinds(desk.do(wish)) == [answer]
+
+
+@both
 def test_another_correction_or_day_forgets_what_was_stated(machine: type[Machine]) -> None:
     desk, _, events = traded(CASES[0], machine)
     first, last = legwise(events)

@@ -155,7 +155,8 @@ def names(rows: Rows, ids: NDArray[np.uint64], places: Ints) -> dict[str, Ints]:
     holds = {"target_lo": by_id | by_session, "target_hi": grouped,
              "session": among(kinds, OF_SESSIONS)}  # fmt: skip
     order = np.argsort(ids, kind="stable")
-    known, whose = ids[order], places[order]
+    known = np.concatenate([np.zeros(1, "u8"), ids[order]])  # no id is 0
+    whose = np.concatenate([np.full(1, -1), places[order]])
     found = {}
     for name, held in holds.items():
         at = np.minimum(np.searchsorted(known, rows[name]), len(known) - 1)

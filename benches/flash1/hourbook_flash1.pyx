@@ -52,7 +52,8 @@ cdef inline void do(Command* c) noexcept nogil:
 
 
 cdef public int hourbook_begin() except -1 with gil:
-    """An open market with one instrument. Python runs here and never again."""
+    """An open market with one instrument. Python runs here, and again only where one command says
+    more than EVENTS events."""
     global m, known, known_count
     cdef bytes record
     m = market_new()

@@ -2,8 +2,11 @@
 
 from libc.stdlib cimport calloc
 
-from exchange.engine.book cimport occupied_above
-from exchange.engine.state cimport Instrument, Level, Market, NO_ASK, NO_BID, i32, u32, u64
+from exchange.engine.book cimport occupied_above, slot_of
+from exchange.engine.state cimport (
+    Instrument, Level, Market, NO_ASK, NO_BID, Order, WORKING, i32, instrument_of, prefetch,
+    state_of, u32, u64,
+)
 
 
 cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil:
@@ -31,3 +34,16 @@ cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil:
 cdef i32 lowest(Instrument* book) noexcept nogil:
     """The lowest occupied slot, NO_ASK if the book is empty."""
     return 0 if book.bits[0] & 1 else occupied_above(book, 0)
+
+
+cdef void fetch_level(Market* m, u32 slot) noexcept nogil:
+    """Have an order's level on its way from memory. Nothing of the order is believed."""
+    cdef Order* o = &m.orders[slot]
+    cdef Instrument* book
+    cdef i32 at
+    if state_of(o) != WORKING or o.position >= m.position_top:
+        return
+    book = &m.instruments[instrument_of(&m.positions[o.position])]
+    at = slot_of(book, o.price)
+    if 0 <= at and <u32>at < book.slots:
+        prefetch(&book.levels[at])

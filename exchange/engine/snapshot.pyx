@@ -15,14 +15,14 @@ from libc.string cimport memcpy, memset
 from exchange.engine.book cimport occupy, on_step, slot_of
 from exchange.engine.auction cimport collect
 from exchange.engine.credits cimport adopt_credits
-from exchange.engine.ladder cimport build_ladder
+from exchange.engine.ladder cimport build_ladder, fetch_level
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
     Account, Auction, Cell, COLLECTED, Composite, ELECTED, Expiry, Extra, FREE, Instrument,
     LegTerms, Level, Losses, Market, Member, Order, Position, Protection, RECEIPT, Safety, Session,
     Stand, Stops, Timer, UNPRICED, WAITING, WATCH_AUCTION, WORKING, account_of, auction_of,
-    collects, i32, instrument_of, is_featured, is_garbled, market_free, market_new, release_pages,
-    side_of, state_of, take_pages, tif_of, u32, u64, u8, working_of,
+    collects, i32, instrument_of, is_featured, is_garbled, market_free, market_new, prefetch,
+    release_pages, side_of, state_of, take_pages, tif_of, u32, u64, u8, working_of,
 )
 from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
@@ -38,6 +38,7 @@ cdef extern from *:
 cdef enum:
     MEASURE = 0, SAVE = 1, LOAD = 2
     HEADER_WORDS = 4
+    AHEAD = 8  # orders
 
 cdef u64 MAGIC = <u64>0x314547414D494248  # HBIMAGE1
 
@@ -462,6 +463,9 @@ cdef int adopt_orders(Market* m) noexcept nogil:
     for slot in range(1, m.order_top):
         o = &m.orders[slot]
         state = state_of(o)
+        if slot + 2 * AHEAD < m.order_top:  # orders come by slot, and lead anywhere
+            prefetch(&m.positions[m.orders[slot + 2 * AHEAD].position])
+            fetch_level(m, slot + AHEAD)
         if o.next >= m.order_top and state != RECEIPT:
             return ORDERS
         if state == FREE:
@@ -529,16 +533,8 @@ cdef int check_free(Market* m, u32 count) noexcept nogil:
 
 
 cdef int adopt(Market* m) noexcept nogil:
-    cdef int fault = adopt_accounts(m)
-    if not fault:
-        fault = adopt_positions(m)
-    if not fault:
-        fault = adopt_combined(m)
-    if not fault:
-        fault = check_small(m)
-    if not fault:
-        fault = build_ladders(m)
-    return fault if fault else adopt_orders(m)
+    cdef int fault = adopt_accounts(m) or adopt_positions(m) or adopt_combined(m)
+    return fault or check_small(m) or build_ladders(m) or adopt_orders(m)
 
 
 cdef bytes image_out(Market* m):

@@ -1,6 +1,7 @@
 """Memory of a market. Slabs are reserved whole, so no slot ever moves; the system commits their
 pages only when they are touched, and has them back when they are released."""
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
@@ -111,7 +112,7 @@ cdef Market* market_new() except NULL:
     m.cell_room = 1 << 16
     m.cells = <Cell*>reserve((<size_t>m.cell_mask + 1) * sizeof(Cell), True)
     # the C library keeps what it was given back once: else each large batch had pages of its own
-    let_go(new_bytes(NULL, EVENTS_KEPT))
+    PyBytes_FromStringAndSize(NULL, EVENTS_KEPT)
     m.order_top = 1
     m.position_top = 1
     m.session_top = 1
