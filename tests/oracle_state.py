@@ -392,6 +392,15 @@ class Market:
     def slots_full(self) -> bool:
         return not self.free_slots and len(self.generations) >= Limit.ORDERS
 
+    def take_known_slot(self, account: Account) -> int:
+        """``take_slot`` for an id that will be remembered: when the account's window is full the
+        oldest leaves it first, and what it was the id of has ended or goes on without it."""
+        if len(account.window) == Limit.IDEMPOTENCY_WINDOW:
+            oldest = account.window.popleft()
+            oldest.in_window = False
+            self.forget_if_finished(oldest)
+        return self.take_slot()
+
     def take_slot(self) -> int:
         """A free slot with its next generation: the new order id."""
         if self.free_slots:
@@ -403,14 +412,10 @@ class Market:
         return self.generations[slot] << SLOT_BITS | slot
 
     def remember(self, entry: Order | Receipt) -> None:
-        """The id joins its account's window; the oldest leaves when the window is full."""
+        """The id joins its account's window."""
         account = self.accounts[entry.account]
         self.slots[entry.order_id & ((1 << SLOT_BITS) - 1)] = entry
         account.known[entry.key] = entry
-        if len(account.window) == Limit.IDEMPOTENCY_WINDOW:
-            oldest = account.window.popleft()
-            oldest.in_window = False
-            self.forget_if_finished(oldest)
         account.window.append(entry)
 
     def forget_if_finished(self, entry: Order | Receipt) -> None:

@@ -13,7 +13,7 @@ from exchange.engine.state cimport (
     LOSS_REACHED, Losses, is_live,
     Account, Cell, Command, Event, KILLED_BY_SETTING, Market, Member, Position,
     account_of, blank,
-    i64, put_state, u16, u32,
+    i64, put_state, set_killed, u16, u32,
     u64, u8,
 )
 from exchange.engine.vocabulary cimport *
@@ -51,7 +51,7 @@ cdef void compare_loss(Market* m, u32 account) noexcept nogil:
     if losses.reached or loss < losses.limit or not is_on(m, FEATURE_LOSS_LIMIT):
         return
     losses.reached = 1
-    a.killed |= LOSS_REACHED
+    set_killed(a, a.killed | LOSS_REACHED)
     e = blank(m, EVENT_KIND_LOSS_LIMIT_REACHED, 0, 0, 0, account)
     e.a = losses.limit
     e.b = loss
@@ -106,7 +106,7 @@ cdef void open_account(Market* m, Command* c) noexcept nogil:
     a.interval = interval
     a.burst = burst
     a.tolerance = (burst - 1) * interval
-    a.killed = m.killed | m.members_killed[c.instrument]
+    set_killed(a, m.killed | m.members_killed[c.instrument])
     if c.account >= m.account_top:
         m.account_top = c.account + 1
     e = blank(m, EVENT_KIND_ACCOUNT_OPENED, 0, c.tif, c.instrument, c.account)
@@ -196,10 +196,9 @@ cdef void set_account(Market* m, Command* c) noexcept nogil:
     m.losses[c.account].limit = c.price
     m.losses[c.account].reached = 0
     count_losses_from_now(m, c.account)
-    a.killed &= ~<u8>(KILLED_BY_SETTING | LOSS_REACHED)
-    if c.flags & COMMAND_FLAG_KILLED:
-        a.killed |= KILLED_BY_SETTING
     a.max_order = c.quantity if c.quantity else LIMIT_QUANTITY
+    set_killed(a, (a.killed & ~<u8>(KILLED_BY_SETTING | LOSS_REACHED))
+               | (KILLED_BY_SETTING if c.flags & COMMAND_FLAG_KILLED else 0))
     e = blank(m, EVENT_KIND_ACCOUNT_CHANGED, 0, 0, 0, c.account)
     e.price = c.price
     e.quantity = c.quantity

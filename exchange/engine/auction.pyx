@@ -23,7 +23,7 @@ from exchange.engine.state cimport (
     AT_MARKET, Auction, COLLECTED, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID,
     Order, Position, UNPRICED, WATCH_AUCTION, WATCH_STOPS, WORKING, auction_of, blank, collects,
     emit, ensure, event_of, i32, i64, is_featured, lots_of, order_id_of, prefetch,
-    set_order_state, side_of, tif_stp_of, u32, u8, what,
+    set_order_state, side_of, tif_of, u32, u8, what,
 )
 from exchange.engine.stops cimport elect, say_elected
 from exchange.engine.vocabulary cimport *
@@ -120,7 +120,7 @@ cdef u32 join(Market* m, Instrument* book, u32 slot, bint unpriced) noexcept nog
     work_aside(m, book, slot)
     if is_featured(o):
         hide(m, slot)
-    if tif_stp_of(o) & 15 == TIME_IN_FORCE_GFA:
+    if tif_of(o) == TIME_IN_FORCE_GFA:
         a.good_for = True
     if unpriced:
         set_order_state(o, UNPRICED)
@@ -182,7 +182,7 @@ cdef void end_market_orders(Market* m, Instrument* book, Found* found) noexcept 
         slot = a.market[side].head
         while slot:
             following = m.orders[slot].next
-            if tif_stp_of(&m.orders[slot]) & 15 == TIME_IN_FORCE_GFA:
+            if tif_of(&m.orders[slot]) == TIME_IN_FORCE_GFA:
                 cancel_for(m, slot, CANCEL_REASON_AUCTION_ENDED)
             elif found.executed == 0:
                 cancel_for(m, slot, CANCEL_REASON_MARKET_REMAINDER)
@@ -199,7 +199,7 @@ cdef void end_good_for(Market* m, Instrument* ladder, u8 side) noexcept nogil:
         slot = ladder.levels[at].head
         while slot:
             following = m.orders[slot].next
-            if tif_stp_of(&m.orders[slot]) & 15 == TIME_IN_FORCE_GFA:
+            if tif_of(&m.orders[slot]) == TIME_IN_FORCE_GFA:
                 cancel_for(m, slot, CANCEL_REASON_AUCTION_ENDED)
             slot = following
         at = occupied_above(ladder, at) if side else occupied_below(ladder, at)
@@ -251,7 +251,7 @@ cdef bint join_elected(Market* m, Instrument* book) noexcept nogil:
 cdef bint may_join(Market* m, Instrument* book, u32 slot) noexcept nogil:
     """Whether an elected stop is an order that an auction takes."""
     cdef Order* o = &m.orders[slot]
-    return (rests(tif_stp_of(o) & 15) and not m.extras[slot].features & AT_MARKET
+    return (rests(tif_of(o)) and not m.extras[slot].features & AT_MARKET
             and book.low <= o.price <= book.high)
 
 

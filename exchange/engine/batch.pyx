@@ -22,7 +22,9 @@ from exchange.engine.protection cimport set_protection
 from exchange.engine.protections cimport set_breaker, set_feature, set_protections
 from exchange.engine.quotes cimport mass_quote
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
-from exchange.engine.state cimport Command, Market, blank, end_command, i64, likely, u64, u8
+from exchange.engine.state cimport (
+    Command, Market, blank, end_command, i64, likely, read_again, u64, u8,
+)
 from exchange.engine.vocabulary cimport *
 
 
@@ -146,5 +148,6 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
         if not do_plainly(m, c):
             operate(m, c)
             end_command(m)
+        read_again()
         m.sequence += 1
         c += 1

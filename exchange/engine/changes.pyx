@@ -24,7 +24,7 @@ from exchange.engine.state cimport (
     AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
     PROTECTED_BY, Position, RECEIPT, UNPRICED, WAITING, WATCH_BREAKER, WATCH_LIMITS, WATCH_QUOTES,
     WORKING, account_of, collects, emit, i32, i64, instrument_of, is_featured, is_live, is_seen,
-    is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_stp_of, u32,
+    is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_of, u32,
     u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -242,7 +242,7 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
         return
     terms.at = o.position
     terms.side = side_of(o)
-    terms.tif = tif_stp_of(o) & 15
+    terms.tif = tif_of(o)
     terms.price = c.price
     terms.expiry = expiry_of(m, slot) if terms.tif == TIME_IN_FORCE_GTD else 0
     terms.need = 0

@@ -15,7 +15,7 @@ from exchange.engine.state cimport (
     FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED,
     WAITING, WATCH_CREDIT, WATCH_HIDDEN, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, WORKING,
     account_of, collects, i32, i64, instrument_of, is_aged, is_featured, is_live, lots_of, side_of,
-    state_of, tif_stp_of, u32, u64, u8, working_of,
+    state_of, tif_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -366,13 +366,15 @@ cdef int check_slots(Market* m) except -1:
     expiring = [slot for slot in range(1, m.order_top)
                 if state_of(&m.orders[slot]) != FREE and (m.orders[slot].traits >> 24) & EXPIRES]
     until = [slot for slot in range(1, m.order_top) if is_live(&m.orders[slot])
-             and tif_stp_of(&m.orders[slot]) & 15 == TIME_IN_FORCE_GTD]
+             and tif_of(&m.orders[slot]) == TIME_IN_FORCE_GTD]
     ensure(expiring == until and len(until) == m.expiry_count, "GTD orders expire", until)
     cells = sum([m.cells[k].slot != 0 for k in range(m.cell_mask + 1)])
     ensure(known == cells, "ids counted", (known, cells))
     ensure(known + quotes + free_slots == m.order_top - 1, "every slot accounted for", known)
     for k in range(m.account_top):
         ensure(m.accounts[k].open_orders == open_orders.get(k, 0), "open orders counted", k)
+        ensure(m.accounts[k].most == (0 if m.accounts[k].killed else m.accounts[k].max_order),
+               "who is killed may enter nothing", k)
     return 0
 
 

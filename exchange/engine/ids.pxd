@@ -1,6 +1,6 @@
 # Who is known: the bounded hash from (account, 128-bit key) to a slot, the slab of slots, and the
 # window of remembered ids. Open addressing, linear probing, at most half full, backward-shift
-# delete; a cell's tag is the upper half of its hash, so probing rarely touches the slab.
+# delete; a cell's tag is its hash, so probing rarely touches the slab.
 
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.expiry cimport stop_expiry
@@ -8,8 +8,8 @@ from exchange.engine.extras cimport forget_extra
 from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
     AGED, Account, COMBINED, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT,
-    UNPRICED, account_of, ensure, is_aged, is_live, is_marked, likely, prefetch, set_order_state,
-    state_of, u32, u64, u8, unlikely,
+    UNPRICED, account_of, ensure, is_aged, is_live, is_marked, likely, prefetch, read_again,
+    set_order_state, state_of, u32, u64, u8, unlikely, WORKING,
 )
 
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
@@ -28,7 +28,7 @@ cdef inline u32 owner_of(Market* m, Order* o) noexcept nogil:
 
 cdef inline u32 find_cell(Market* m, u32 account, u32 tag, u64 key_lo, u64 key_hi) noexcept nogil:
     """The cell of (account, key): its slot is 0 if the key is unknown and would go there."""
-    cdef u32 i = tag >> m.cell_shift
+    cdef u32 i = tag & m.cell_mask
     cdef Cell* cells = m.cells
     cdef Order* o
     while cells[i].slot:
@@ -55,15 +55,14 @@ cdef inline void fill_cell(Market* m, u32 cell, u32 tag, u32 slot) noexcept nogi
 cdef inline void erase_key(Market* m, u32 tag, u32 slot) noexcept nogil:
     """Forget a key that is there; later cells of its run move back over the hole."""
     cdef u32 mask = m.cell_mask
-    cdef u32 shift = m.cell_shift
-    cdef u32 hole = tag >> shift
+    cdef u32 hole = tag & mask
     cdef Cell* cells = m.cells
     cdef u32 j
     while cells[hole].slot != slot:
         hole = (hole + 1) & mask
     j = (hole + 1) & mask
     while cells[j].slot:
-        if ((j - (cells[j].tag >> shift)) & mask) >= ((j - hole) & mask):
+        if ((j - cells[j].tag) & mask) >= ((j - hole) & mask):
             cells[hole] = cells[j]
             hole = j
         j = (j + 1) & mask
@@ -88,7 +87,7 @@ cdef inline u32 find_slot(Market* m) noexcept nogil:
 
 
 cdef inline u32 take_slot(Market* m) noexcept nogil:
-    """A slot with its generation raised; the caller has asked `slots_left`."""
+    """A slot with its generation raised, that no id names; the caller has asked `slots_left`."""
     cdef u32 slot = find_slot(m)
     m.orders[slot].generation += 1
     return slot
@@ -110,6 +109,20 @@ cdef inline void free_quote(Market* m, u32 slot) noexcept nogil:
     m.order_free = slot
 
 
+cdef inline void let_go(Market* m, u32 slot) noexcept nogil:
+    """Of an order with a flag that is FILLED or CANCELLED: what it is in besides the book."""
+    cdef Order* o = &m.orders[slot]
+    if (o.traits >> 24) & EXPIRES:
+        stop_expiry(m, slot)
+    if (o.traits >> 24) & FEATURED and forget_extra(m, slot):
+        free_quote(m, slot)
+        return
+    if (o.traits >> 24) & COMBINED:
+        charge_legs(m, &m.positions[o.position])
+    if is_aged(o):
+        free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
+
+
 cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     """An order is FILLED or CANCELLED: its slot stays while its id is remembered."""
     cdef Order* o = &m.orders[slot]
@@ -118,35 +131,49 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
     o.prev = 0
     o.next = 0
     if unlikely(is_marked(o)):
-        if (o.traits >> 24) & EXPIRES:
-            stop_expiry(m, slot)
-        if (o.traits >> 24) & FEATURED and forget_extra(m, slot):
-            free_quote(m, slot)
-            return
-        if (o.traits >> 24) & COMBINED:
-            charge_legs(m, &m.positions[o.position])
-        if is_aged(o):
-            free_slot(m, slot, tag_of(owner_of(m, o), o.key_lo))
+        let_go(m, slot)
 
 
-cdef inline void remember(Market* m, Account* account, u32 tag, u32 slot) noexcept nogil:
-    """Append an accepted id to the window; the oldest leaves it."""
-    cdef u32 head = account.ring_head
-    cdef Cell* at = &account.ring[head]
+cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcept nogil:
+    """The same, of a WORKING order; whether it had a flag, so that other ids may have moved."""
+    o.traits += <u32>(state - WORKING) << 16
+    o.leaves = 0
+    o.prev = 0
+    o.next = 0
+    if likely(not is_marked(o)):
+        return False
+    let_go(m, slot)
+    return True
+
+
+cdef inline u32 take_known_slot(Market* m, Account* account, u32 cell, u32 tag) noexcept nogil:
+    """A slot, its generation still to be raised, known by the id that `cell` was found for; 0 and
+    nothing is changed if there is none. The oldest id leaves the account's window for it: with its
+    slot, unless that order works still."""
+    cdef Cell* at = &account.ring[account.ring_head]
     cdef u32 oldest = at.slot
-    cdef u32 oldest_tag = at.tag
-    cdef Order* o
+    cdef u32 slot = oldest
+    cdef u32 head
+    if likely(state_of(&m.orders[oldest]) > UNPRICED):  # none is FREE but slot 0, which is none
+        fill_cell(m, cell, tag, slot)  # in a run with the cell of the oldest it is behind that one
+        erase_key(m, at.tag, slot)
+    else:
+        slot = find_slot(m)
+        if unlikely(slot == 0):
+            return 0
+        fill_cell(m, cell, tag, slot)
+        read_again()
+        if oldest:
+            m.orders[oldest].traits |= <u32>AGED << 24
+    read_again()
+    head = account.ring_head
+    at = &account.ring[head]
     at.tag = tag
     at.slot = slot
     head = (head + 1) & (LIMIT_IDEMPOTENCY_WINDOW - 1)
     account.ring_head = head
     prefetch(&m.orders[account.ring[head].slot])
-    if likely(oldest != 0):
-        o = &m.orders[oldest]
-        if state_of(o) <= UNPRICED:  # it is live, as no FREE slot is remembered
-            o.traits |= <u32>AGED << 24
-        else:
-            free_slot(m, oldest, oldest_tag)
+    return slot
 
 
 cdef inline u64 fingerprint_of(Command* c, bint targets) noexcept nogil:
@@ -155,7 +182,7 @@ cdef inline u64 fingerprint_of(Command* c, bint targets) noexcept nogil:
     cdef u64 h = ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) + words[2] * <u64>0x6E789E6B
                   + (words[3] & <u64>0xFFFF0000FFFFFFFF) * <u64>0x5851F42D)
     if targets:
-        h += words[4] * <u64>0xD6E8FEB86659FD93 + words[5] * <u64>0xC2B2AE3D27D4EB4F
+        h += words[4] * <u64>0x6659FD93 + words[5] * <u64>0x27D4EB4F
     return h
 
 

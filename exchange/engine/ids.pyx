@@ -22,13 +22,12 @@ cdef void grow_cells(Market* m) noexcept nogil:
         m.cells = old
         m.broken = 1
         return
-    m.cell_shift -= 1
     m.cell_mask = 2 * count - 1
     m.cell_room *= 2
     mask = m.cell_mask
     for k in range(count):
         if old[k].slot:
-            i = old[k].tag >> m.cell_shift
+            i = old[k].tag & mask
             while m.cells[i].slot:
                 i = (i + 1) & mask
             m.cells[i] = old[k]

@@ -24,6 +24,7 @@ cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil:
     book.top = book.summary + summaries
     book.top_words = <u32>tops
     book.range = <u64>book.high - <u64>book.low
+    book.units = book.range if book.price_step == 1 else 0
     book.slots = <u32>slots
     book.best[0] = NO_BID
     book.best[1] = NO_ASK

@@ -4,14 +4,14 @@ from libc.stdlib cimport realloc
 
 from exchange.engine.groups cimport part
 from exchange.engine.ids cimport (
-    fill_cell, find_cell, find_key, fingerprint, remember, tag_of, take_slot,
+    find_cell, find_key, fingerprint, tag_of, take_known_slot,
 )
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport leave_queue, queue_of, take_hidden
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.state cimport (
-    COMBINED, RECEIPT, blank, event_of, is_featured, is_live, is_seen, lots_of, tif_stp_of,
-    traits_of,
+    COMBINED, RECEIPT, blank, conditions_of, event_of, is_featured, is_live, is_seen, lots_of,
+    stp_of, tif_of,
 )
 
 
@@ -50,7 +50,7 @@ cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept no
         reject(m, c, REASON_DUPLICATE_DIFFERENT, 0, 0)
         return
     if state_of(o) == RECEIPT:
-        e = blank(m, side_of(o), tif_stp_of(o) | EVENT_FLAG_DUPLICATE, 0, o.position, account)
+        e = blank(m, <u8>o.traits, <u8>(o.traits >> 8) | EVENT_FLAG_DUPLICATE, 0, o.position, account)
         e.order_id = <u64>o.executed << 32 | o.next
         e.price = o.price
         e.quantity = o.leaves
@@ -69,7 +69,7 @@ cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept no
         e.quantity = c.quantity
         e.leaves = lots_of(m, slot)
         e.a = o.session
-        e.b = (tif_stp_of(o) & 15) | <i64>(tif_stp_of(o) >> 4) << 8
+        e.b = conditions_of(tif_of(o), stp_of(o))
         if c.kind == COMMAND_KIND_ENTER:
             e.b |= <i64>c.spare << 16
             if c.spare & ORDER_FEATURE_ICEBERG:
@@ -80,11 +80,13 @@ cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept no
 
 cdef void remember_request(Market* m, Command* c, u32 account, u32 first) noexcept nogil:
     """Keep an accepted request; its answer is the event of index `first`."""
-    cdef u32 slot = take_slot(m)
+    cdef u32 tag = tag_of(account, c.key_lo)
+    cdef u32 cell = find_cell(m, account, tag, c.key_lo, c.key_hi)
+    cdef u32 slot = take_known_slot(m, &m.accounts[account], cell, tag)
     cdef Order* o = &m.orders[slot]
     cdef Event* e = event_of(m, first)
-    cdef u32 tag = tag_of(account, c.key_lo)
-    o.traits = traits_of(<u8>e.what, <u8>(e.what >> 8), RECEIPT)
+    o.generation += 1
+    o.traits = (e.what & 0xFFFF) | <u32>RECEIPT << 16
     o.prev = account
     o.next = <u32>e.order_id
     o.executed = <u32>(e.order_id >> 32)
@@ -95,8 +97,6 @@ cdef void remember_request(Market* m, Command* c, u32 account, u32 first) noexce
     o.key_lo = c.key_lo
     o.key_hi = c.key_hi
     o.fingerprint = fingerprint(c)
-    fill_cell(m, find_cell(m, account, tag, c.key_lo, c.key_hi), tag, slot)
-    remember(m, &m.accounts[account], tag, slot)
 
 
 cdef void take_away_special(Market* m, u32 slot, u32 reason) noexcept nogil:
@@ -200,6 +200,6 @@ cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u32 reason) noex
         elif reason == CANCEL_REASON_DISCONNECTED:
             wanted = o.session == session
         else:
-            wanted = (tif_stp_of(o) & 15) == TIME_IN_FORCE_DAY
+            wanted = tif_of(o) == TIME_IN_FORCE_DAY
         if wanted:
             cancel_for(m, slot, reason)

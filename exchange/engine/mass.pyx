@@ -17,7 +17,7 @@ from exchange.engine.state cimport (
     Account, Command, Event, Instrument, KILLED_ACCOUNT, KILLED_EXCHANGE, KILLED_MEMBER, Level,
     Market, NO_ASK, Order, Position, SESSION_FREE, SESSION_ONLINE, Session, account_of, blank,
     collects,
-    event_of, is_live, side_of, standing, u16, u32, u64, u8, working_of,
+    event_of, is_live, set_killed, side_of, standing, u16, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -203,9 +203,7 @@ cdef void switch(Market* m, Command* c, bint on) noexcept nogil:
             continue
         if c.tif == KILL_SCOPE_MEMBER and m.accounts[i].member_id != c.quantity:
             continue
-        m.accounts[i].killed &= ~bit
-        if on:
-            m.accounts[i].killed |= bit
+        set_killed(&m.accounts[i], (m.accounts[i].killed & ~bit) | (bit if on else 0))
 
 
 cdef void tell_switch(Market* m, Command* c, u8 kind) noexcept nogil:

@@ -9,7 +9,7 @@ from exchange.engine.book cimport (
 )
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport hide
-from exchange.engine.ids cimport retire
+from exchange.engine.ids cimport retire, retire_working
 from exchange.engine.legs cimport match_watched
 from exchange.engine.lifecycle cimport cancel_for, say_gone, shrink, tell_group
 from exchange.engine.protection cimport count_quote
@@ -19,8 +19,8 @@ from exchange.engine.risk cimport (
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
     WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32, i64, is_featured, likely,
-    lots_of, order_id_of, set_order_state, side_of,
-    tif_stp_of, u16, u32, u64, u8, unlikely, what,
+    lots_of, order_id_of, set_order_state, side_of, stp_of,
+    u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -178,7 +178,7 @@ cdef inline void match(Market* m, Instrument* book, Incoming* t, u8 side,
             retired = slot
             slot = maker.next
             level.head = slot
-            retire(m, retired, FILLED)
+            retire_working(m, maker, retired, FILLED)
             if slot == 0:
                 level.tail = 0
                 vacate(book, at)
@@ -228,7 +228,7 @@ cdef void meet_head(Market* m, Instrument* book, Incoming* t, i32 at) noexcept n
     settle_head(m, book, at)
 
 
-cdef void finish(Market* m, Incoming* t, u16 remainder) noexcept nogil:
+cdef inline void finish(Market* m, Incoming* t, u16 remainder, bint special) noexcept nogil:
     """The incoming order does not rest: its remainder is cancelled, its slot retired."""
     cdef Order* o = &m.orders[t.slot]
     cdef u32 lots = t.self_cancelled if t.self_cancelled else t.leaves
@@ -237,7 +237,10 @@ cdef void finish(Market* m, Incoming* t, u16 remainder) noexcept nogil:
     if lots:
         say_gone(emit(m, what(EVENT_KIND_ORDER_CANCELLED, t.side << 1, remainder), t.who), o,
                  t.order_id, lots, 0)
-    retire(m, t.slot, CANCELLED if lots or t.done else FILLED)
+    if special:  # it may have waited for its price
+        retire(m, t.slot, CANCELLED if lots or t.done else FILLED)
+    else:
+        retire_working(m, o, t.slot, CANCELLED if lots or t.done else FILLED)
 
 
 cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder,
@@ -250,7 +253,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
     t.position = o.position
     t.leaves = o.leaves
     t.side = side
-    t.stp = tif_stp_of(o) >> 4
+    t.stp = stp_of(o)
     t.self_cancelled = 0
     t.lots = 0
     t.value = 0
@@ -267,7 +270,8 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
     o.executed += <u32>t.lots
     o.leaves = t.leaves
     if t.leaves and remainder == 0:
-        set_order_state(o, WORKING)
+        if special:
+            set_order_state(o, WORKING)
         event_of(m, head).leaves = hide(m, t.slot) if special and is_featured(o) else t.leaves
         book.working_orders += 1
         p.owner.open_orders += 1
@@ -275,7 +279,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
         p.adverse += t.leaves * adverse_per_lot(book, side, o.price)
         rest(m, book, t.slot, side, t.limit)
     else:
-        finish(m, t, remainder)
+        finish(m, t, remainder, special)
     if special and book.watched & WATCH_LEGS:  # the legs have been executed
         rehold(m, book, p)
         charge_legs(m, p)

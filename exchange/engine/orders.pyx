@@ -21,7 +21,7 @@ from exchange.engine.guards cimport (
     refuse_extent, rests,
 )
 from exchange.engine.ids cimport (
-    fill_cell, find_cell, fingerprint, remember, slots_left, tag_of, take_slot,
+    find_cell, fingerprint, slots_left, tag_of, take_known_slot,
 )
 from exchange.engine.implied cimport Source, find_source
 from exchange.engine.lifecycle cimport answer_again, reject
@@ -33,7 +33,7 @@ from exchange.engine.state cimport (
     WATCH_BREAKER, WATCH_LIMITS,
     AT_MARKET, Account, COMBINED, CREDITED, Command, Composite, Event, Instrument, Market, Order,
     PROTECTED_BY, Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, collects,
-    emit, i64, instrument_of, is_live, likely, order_id_of, pair, traits_of, u16, u32, u64, u8,
+    conditions_of, emit, i64, instrument_of, is_live, likely, order_id_of, pair, traits_of, u16, u32, u64, u8,
     unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
@@ -144,13 +144,15 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
                 Terms* terms) noexcept nogil:
     """A new order under the command's key: ORDER_ACCEPTED, its trades, its rest or its end."""
     cdef Position* p = &m.positions[terms.at]
-    cdef u32 slot = take_slot(m)
+    cdef u32 slot = take_known_slot(m, account, terms.cell, terms.tag)
     cdef Order* o = &m.orders[slot]
     cdef u8 side = terms.side
     # POST_ONLY and MARKET stand four bits higher in an event
+    cdef u32 conditions = conditions_of(terms.tif, c.stp)
     cdef u32 flags = side << 1 | (c.flags & (COMMAND_FLAG_POST_ONLY | COMMAND_FLAG_MARKET)) << 4
     cdef Incoming t
     cdef Event* e
+    o.generation += 1
     o.leaves = c.quantity
     o.executed = 0
     o.position = terms.at
@@ -159,9 +161,7 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
     o.price = terms.price
     o.fingerprint = fingerprint(c)
     o.session = c.session
-    o.traits = traits_of(side, terms.tif | c.stp << 4, WORKING)
-    fill_cell(m, terms.cell, terms.tag, slot)
-    remember(m, account, terms.tag, slot)
+    o.traits = traits_of(side, conditions, WORKING)
     e = emit(m, what(EVENT_KIND_ORDER_ACCEPTED, flags, 0), p.who)
     t.order_id = order_id_of(m, slot)
     e.order_id = t.order_id
@@ -170,7 +170,7 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
     e.key_lo = c.key_lo
     e.key_hi = c.key_hi
     e.a = c.session
-    e.b = terms.tif | <i64>c.stp << 8
+    e.b = conditions
     if terms.expiry != 0:
         start_expiry(m, slot, terms.expiry)
     if book.watched & WATCH_LEGS:

@@ -122,7 +122,7 @@ cdef inline void take_hand(Market* m, Pass* x, Party* t) noexcept nogil:
     t.account = x.dues[due].account
     t.group = x.dues[due].group
     t.tag = tag_of(t.account, o.key_lo)
-    prefetch(&m.cells[t.tag >> m.cell_shift])
+    prefetch(&m.cells[t.tag & m.cell_mask])
     t.slot = slot
     t.order = o
     t.order_id = order_id_of(m, slot)

@@ -8,17 +8,18 @@
 
 from exchange.engine.book cimport on_step, price_of, rest, slot_of, take_out
 from exchange.engine.ids cimport (
-    fill_cell, find_cell, find_slot, fingerprint_of, remember, retire, slots_left, tag_of,
+    find_cell, fingerprint_of, retire_working, slots_left, tag_of, take_known_slot,
 )
 from exchange.engine.lifecycle cimport lessen, say_gone
 from exchange.engine.matching cimport Incoming, run
 from exchange.engine.risk cimport (
-    adverse_per_lot, is_adverse, position_of, put_back, rehold_plainly,
+    distance_of, hold_for, is_adverse, position_of, put_back,
 )
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WATCH_STEPS,
-    WORKING, account_of, copy_key, end_command, i32, i64, instrument_of, is_aged, is_simple, likely,
-    new_event, order_id_of, side_of, tif_stp_of, trades_plainly, u16, u32, u64, u8, unlikely, what,
+    WORKING, account_of, conditions_of, copy_key, end_command, ensure, i32, i64, instrument_of, is_simple,
+    likely, new_event, order_id_of, read_again, side_of, tif_of, traits_of, trades_plainly, u16,
+    u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -40,7 +41,7 @@ cdef struct Move:  # what a plain order is made of, once its guards have passed
     u32 slot
     u32 cell, tag  # where its key goes
     i32 at  # slot of the ladder
-    i64 price  # of that slot; 0 of a market order in what is said of it
+    i64 price  # of that slot
     i64 adverse, rise  # of the hold
 
 
@@ -49,59 +50,64 @@ cdef inline bint is_entitled(Market* m, Command* c) noexcept nogil:
     return m.sessions[c.session & 0xFFFF].entitled == (<u64*>c)[1]
 
 
-cdef inline bint is_free_to_enter(Market* m, Command* c, Account* account) noexcept nogil:
-    """Nothing that a plain ENTER or its owner should not have."""
+cdef inline bint is_free_to_enter(Market* m, Command* c) noexcept nogil:
+    """Nothing that a plain ENTER should not have."""
     # one test of two bytes: the self-trade mode, and features above it
     return likely((<u16*>&c.stp)[0] <= SELF_TRADE_DECREMENT and c.key_lo != 0
-                  and c.target_lo | c.target_hi == 0 and is_entitled(m, c) and not account.killed)
+                  and c.target_lo | c.target_hi == 0 and is_entitled(m, c))
 
 
-cdef inline bint take_token(Market* m, Account* account) noexcept nogil:
-    """The throttle had one; the last guard but for room, since it changes the account."""
+cdef inline bint has_token(Market* m, Account* account) noexcept nogil:
+    """The throttle has one."""
+    return likely(account.tat <= m.stamp + account.tolerance)
+
+
+cdef inline void take_token(Market* m, Account* account) noexcept nogil:
     cdef i64 now = m.stamp
-    cdef i64 tat = account.tat if account.tat > now else now
-    if unlikely(tat - now > account.tolerance):
-        return False
-    account.tat = tat + account.interval
-    return True
+    cdef i64 tat = account.tat
+    account.tat = (tat if tat > now else now) + account.interval
 
 
 cdef inline bint take_room(Market* m, Move* to) noexcept nogil:
-    """A slot and a token were left: the last guard, since it takes both or neither."""
-    cdef i64 tat = to.account.tat
-    if unlikely(not take_token(m, to.account)):
+    """A token and a slot were left: the last guard, since it takes both or neither. The order is
+    known by its id from here on."""
+    if unlikely(not has_token(m, to.account)):
         return False
-    to.slot = find_slot(m)
+    to.slot = take_known_slot(m, to.account, to.cell, to.tag)
     if unlikely(to.slot == 0):
-        to.account.tat = tat
-    return likely(to.slot != 0)
+        return False
+    take_token(m, to.account)
+    return True
 
 
 cdef inline bint is_amount(Command* c, Instrument* book, Account* account) noexcept nogil:
-    """The quantity may stand."""
-    return likely(c.quantity - 1 < book.max_order and c.quantity <= account.max_order)
+    """The quantity may stand, and the account may trade."""
+    return likely(c.quantity - 1 < book.max_order and c.quantity <= account.most)
 
 
 cdef inline bint is_on_grid(Command* c, Instrument* book, i32* at) noexcept nogil:
     """The price may stand; `at` is its place on the ladder."""
     cdef u64 offset = <u64>c.price - <u64>book.low
-    if unlikely(offset > book.range):
-        return False
     at[0] = <i32>offset
-    if likely(book.price_step == 1):
+    if likely(offset <= book.units):
         return True
+    if offset > book.range or book.price_step == 1:
+        return False
     at[0] = slot_of(book, c.price)
     return on_step(book, c.price)
 
 
 cdef inline i64 adverse_of(Instrument* book, u8 side, i64 price, i64 lots) noexcept nogil:
     """Of `lots` that work at `price`."""
-    return lots * adverse_per_lot(book, side, price) if is_adverse(book, side, price) else 0
+    if not is_adverse(book, side, price):
+        return 0
+    return lots * (distance_of(book, side, price) * book.multiplier)
 
 
-cdef inline bint is_covered(Move* to, u8 side, i64 gone, i64 adverse_gone, i64 lots) noexcept nogil:
-    """Position limit and margin, when `lots` come in for the `gone`, if any; sets the hold's rise,
-    which is not negative if there are none."""
+cdef inline bint is_covered(Move* to, u8 side, i64 lots, bint instead, i64 gone,
+                            i64 adverse_gone) noexcept nogil:
+    """Position limit and margin, when `lots` come in, or `instead` of the `gone`; sets the hold's
+    rise, which is not negative if nothing is gone."""
     cdef Position* p = to.p
     cdef i64 worst = p.exposure[side] - gone + lots
     cdef i64 other = p.exposure[1 - side]
@@ -109,83 +115,91 @@ cdef inline bint is_covered(Move* to, u8 side, i64 gone, i64 adverse_gone, i64 l
         return False
     to.rise = (to.book.rate * (worst if worst > other else other)
                + p.adverse - adverse_gone + to.adverse - p.hold)
-    return likely((gone == 0 or to.account.excess >= 0) and to.rise <= to.account.excess
+    return likely((not instead or to.account.excess >= 0) and to.rise <= to.account.excess
                   and to.rise <= to.account.member.excess)
 
 
 cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
-    """The account's key is not known; sets where it goes."""
-    to.tag = tag_of(c.account, c.key_lo)
-    to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
-    return likely(m.cells[to.cell].slot == 0)
+    """No key of this tag is known, the account's least of all; sets where it goes."""
+    cdef Cell* cells = m.cells
+    cdef u32 tag = tag_of(c.account, c.key_lo)
+    cdef u32 i = tag & m.cell_mask
+    while unlikely(cells[i].slot != 0):
+        if unlikely(cells[i].tag == tag):
+            return False
+        i = (i + 1) & m.cell_mask
+    to.tag = tag
+    to.cell = i
+    return True
 
 
-cdef inline Event* admit(Market* m, Command* c, Move* to, u8 side, u32 tif,
+cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, u32 leaves,
                          u32 index) noexcept nogil:
-    """ORDER_ACCEPTED, but for its flags and leaves, of an order that is in no book yet. What the
-    order and its event share is read once."""
-    cdef u32 slot = to.slot
-    cdef Order* o = &m.orders[slot]
+    """ORDER_ACCEPTED, and all of the order but its neighbours in the book."""
     cdef Event* e = new_event(m, index, to.p.who)
-    cdef u64 generation = <u64>o.generation + 1
+    cdef Order* o = &m.orders[to.slot]
+    cdef u32 conditions = conditions_of(to.tif if index else c.tif, c.stp)
     cdef u32 lots = c.quantity
     cdef u32 session = c.session
-    cdef u32 stp = c.stp
-    cdef i64 price = to.price
-    o.generation = <u32>generation
-    e.order_id = generation << 32 | slot
+    cdef i64 price = c.price
+    cdef u64[2] key
+    o.generation += 1
     o.leaves = lots
-    e.quantity = lots
     o.executed = 0
     o.position = to.position
     o.price = price
-    e.price = price
     o.session = session
-    e.a = session
-    o.traits = side | tif << 8 | stp << 12 | <u32>WORKING << 16
-    e.b = tif | stp << 8
+    o.traits = traits_of(side, conditions, WORKING)
     o.fingerprint = fingerprint_of(c, index != 0)
-    copy_key(&o.key_lo, &c.key_lo)
-    copy_key(&e.key_lo, &c.key_lo)
-    fill_cell(m, to.cell, to.tag, slot)
-    remember(m, to.account, to.tag, slot)
-    return e
+    e.what = said
+    e.order_id = <u64>o.generation << 32 | to.slot
+    e.price = price
+    e.quantity = lots
+    e.leaves = leaves
+    e.a = session
+    e.b = conditions
+    copy_key(key, &c.key_lo)
+    copy_key(&o.key_lo, key)
+    copy_key(&e.key_lo, key)
+    return o
 
 
-cdef inline void trade_through(Market* m, Move* to, Event* e, u32 flags, u32 index,
+cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 flags, u32 index,
                                u16 remainder) noexcept nogil:
-    """An admitted order meets the book. `index`: that of its event."""
+    """An order meets the book. `index`: that of its first event."""
     cdef Incoming t
-    e.what = what(EVENT_KIND_ORDER_ACCEPTED, flags, 0)
-    e.leaves = 0
+    admit(m, c, to, side, what(EVENT_KIND_ORDER_ACCEPTED, flags | <u32>side << 1, 0), 0, index)
     m.index = index + 1
     t.slot = to.slot
-    t.order_id = e.order_id
+    t.order_id = order_id_of(m, to.slot)
     t.limit = to.at
     t.need = 0
     run(m, to.book, &t, index, remainder)
     end_command(m)
 
 
-cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noexcept nogil:
-    """A limit order comes in: it rests, or first trades."""
-    cdef Instrument* book = to.book
+cdef inline bint crosses(Move* to, u8 side) noexcept nogil:
+    """It trades before it rests."""
+    return (unlikely(to.at <= to.book.best[0]) if side
+            else unlikely(to.at >= to.book.best[1]))
+
+
+cdef inline void hold_more(Move* to, u8 side, i64 lots, i64 adverse) noexcept nogil:
+    """`lots` and `adverse` more than now work on a side, as the guards have it."""
     cdef Position* p = to.p
-    cdef u32 flags = <u32>side << 1
-    cdef Event* e = admit(m, c, to, side, to.tif if index else c.tif, index)
-    if (unlikely(to.at <= book.best[0]) if side else unlikely(to.at >= book.best[1])):
-        trade_through(m, to, e, flags, index, 0)
-        return
-    e.what = what(EVENT_KIND_ORDER_ACCEPTED, flags | EVENT_FLAG_LAST_IN_COMMAND, 0)
-    e.leaves = c.quantity
-    book.working_orders += 1
-    to.account.open_orders += 1
-    p.exposure[side] += c.quantity
-    p.adverse += to.adverse
+    p.exposure[side] += lots
+    p.adverse += adverse
     p.hold += to.rise  # which is at most what is in excess: nothing overflows
     to.account.excess -= to.rise
     to.account.member.excess -= to.rise
-    rest(m, book, to.slot, side, to.at)
+
+
+cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noexcept nogil:
+    """An order rests. Its event's index tells a new one from one in the place of another."""
+    cdef u32 said = what(EVENT_KIND_ORDER_ACCEPTED,
+                         <u32>side << 1 | EVENT_FLAG_LAST_IN_COMMAND, 0)
+    admit(m, c, to, side, said, c.quantity, index)
+    rest(m, to.book, to.slot, side, to.at)
 
 
 cdef inline bint may_enter(Market* m, Command* c, Account* account, Move* to) noexcept nogil:
@@ -206,9 +220,16 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noe
         return False
     to.price = c.price
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely(not is_covered(&to, side, 0, 0, c.quantity) or not is_new(m, c, &to)
+    if unlikely(not is_covered(&to, side, c.quantity, False, 0, 0) or not is_new(m, c, &to)
                 or not take_room(m, &to)):
         return False
+    if crosses(&to, side):
+        trade_through(m, c, &to, side, 0, 0, 0)
+        return True
+    read_again()
+    hold_more(&to, side, c.quantity, to.adverse)
+    account.open_orders += 1
+    to.book.working_orders += 1
     place(m, c, &to, side, 0)
     return True
 
@@ -216,7 +237,7 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noe
 cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noexcept nogil:
     cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
     cdef u16 remainder = CANCEL_REASON_IOC_REMAINDER
-    cdef u32 flags = <u32>side << 1
+    cdef u32 flags = 0
     cdef Move to
     if unlikely(not may_enter(m, c, account, &to)):
         return False
@@ -225,16 +246,14 @@ cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noe
         to.at = 0 if side else to.book.slots - 1
         to.price = price_of(to.book, to.at)
         remainder = CANCEL_REASON_MARKET_REMAINDER
-        flags |= EVENT_FLAG_MARKET
+        flags = EVENT_FLAG_MARKET
     elif not is_on_grid(c, to.book, &to.at):
         return False
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely((market and c.price != 0) or not is_covered(&to, side, 0, 0, c.quantity)
+    if unlikely((market and c.price != 0) or not is_covered(&to, side, c.quantity, False, 0, 0)
                 or not is_new(m, c, &to) or not take_room(m, &to)):
         return False
-    if market:
-        to.price = 0
-    trade_through(m, &to, admit(m, c, &to, side, TIME_IN_FORCE_IOC, 0), flags, 0, remainder)
+    trade_through(m, c, &to, side, flags, 0, remainder)
     return True
 
 
@@ -242,7 +261,7 @@ cdef inline bint take_plain(Market* m, Command* c) noexcept nogil:
     """ENTER of a limit or market order, IOC."""
     cdef Account* account = &m.accounts[c.account]
     if ((<u32*>c)[0] & <u32>TAKE_FORM != <u32>TAKE_IOC
-            or not is_free_to_enter(m, c, account)):
+            or not is_free_to_enter(m, c)):
         return False
     if c.side:
         return take_side(m, c, account, 1)
@@ -254,7 +273,7 @@ cdef inline bint enter_plain(Market* m, Command* c) noexcept nogil:
     cdef Account* account = &m.accounts[c.account]
     if unlikely((<u32*>c)[0] & <u32>REST_FORM):
         return take_plain(m, c)
-    if unlikely(not is_free_to_enter(m, c, account)):
+    if unlikely(not is_free_to_enter(m, c)):
         return False
     if c.side:
         return rest_side(m, c, account, 1)
@@ -263,77 +282,89 @@ cdef inline bint enter_plain(Market* m, Command* c) noexcept nogil:
 
 cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
     """The slot of the first key with this tag, 0 if there is none."""
-    cdef u32 i = tag >> m.cell_shift
+    cdef u32 i = tag & m.cell_mask
     cdef Cell* cells = m.cells
     while cells[i].tag != tag and cells[i].slot:
         i = (i + 1) & m.cell_mask
     return cells[i].slot
 
 
-cdef inline bint is_named(Market* m, Command* c, u32* at) noexcept nogil:
-    """The command names the account's plain order in the book, which is `at`."""
+cdef inline Order* named(Market* m, Command* c, u32* at) noexcept nogil:
+    """The account's plain order in the book that the command names, which is `at`; or NULL."""
     cdef u32 slot
     cdef Order* o
     if likely(c.flags & COMMAND_FLAG_BY_CLIENT_ID):
         slot = first_tagged(m, tag_of(c.account, c.target_lo))
         o = &m.orders[slot]
         if unlikely(o.key_lo != c.target_lo or o.key_hi != c.target_hi):
-            return False
+            return NULL
     else:
         slot = <u32>c.target_lo
         o = &m.orders[slot]
         if unlikely(slot >= m.order_top or o.generation != c.target_lo >> 32):
-            return False
+            return NULL
     if unlikely(not is_simple(o) or account_of(&m.positions[o.position]) != c.account):
-        return False
+        return NULL
     if unlikely(c.side != side_of(o)) and c.side != SIDE_UNSTATED:
-        return False
+        return NULL
     at[0] = slot
-    return True
+    return o
 
 
-cdef inline bint is_named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
-    """`is_named`, for a command without a request id."""
-    return likely((<u32*>c)[0] & <u32>NAMED_FORM == 0 and c.key_lo | c.key_hi == 0
-                  and is_entitled(m, c) and is_named(m, c, at))
+cdef inline Order* named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
+    """`named`, by a command without a request id."""
+    if unlikely((<u32*>c)[0] & <u32>NAMED_FORM or c.key_lo | c.key_hi != 0
+                or not is_entitled(m, c)):
+        return NULL
+    return named(m, c, at)
 
 
-cdef inline void remove(Market* m, Instrument* book, Position* p, u32 slot, u32 flags, u8 side,
-                        u32 reason) noexcept nogil:
-    """ORDER_CANCELLED, a command's first event: out of everything but the hold and the window."""
-    cdef Order* o = &m.orders[slot]
-    cdef u32 lots = o.leaves
+cdef inline bint leave(Market* m, Instrument* book, Position* p, Order* o, u32 slot, u32 flags,
+                       u8 side, u32 reason) noexcept nogil:
+    """ORDER_CANCELLED, a command's first event; the order is out of the book. Whether ids may have
+    moved."""
     cdef Event* e = new_event(m, 0, p.who)
     flags |= <u32>side << 1 | EVENT_FLAG_RESTING
     e.what = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
-    say_gone(e, o, order_id_of(m, slot), lots, 0)
+    say_gone(e, o, <u64>o.generation << 32 | slot, o.leaves, 0)
     take_out(m, book, o, slot_of(book, o.price))
-    put_back(m, book, p, side, o.price, lots)
+    return retire_working(m, o, slot, CANCELLED)
+
+
+cdef inline void uncount(Market* m, Instrument* book, Position* p, Order* o,
+                         u8 side) noexcept nogil:
+    """An order is about to leave: out of all that counts orders and lots but the hold."""
+    put_back(m, book, p, side, o.price, o.leaves)
     book.working_orders -= 1
     p.owner.open_orders -= 1
-    retire(m, slot, CANCELLED)
 
 
-cdef inline bint cancel_side(Market* m, u32 slot, u8 side) noexcept nogil:
-    cdef Position* p = &m.positions[m.orders[slot].position]
+cdef inline bint cancel_side(Market* m, Order* o, u32 slot, u8 side) noexcept nogil:
+    cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
-    remove(m, book, p, slot, EVENT_FLAG_LAST_IN_COMMAND, side, CANCEL_REASON_REQUESTED)
-    rehold_plainly(m, book, p)
+    cdef i64 change
+    uncount(m, book, p, o, side)
+    change = hold_for(book, p) + p.adverse - p.hold  # of less: nothing overflows
+    ensure(m, change <= 0)
+    p.hold += change
+    p.owner.excess -= change
+    p.owner.member.excess -= change
+    leave(m, book, p, o, slot, EVENT_FLAG_LAST_IN_COMMAND, side, CANCEL_REASON_REQUESTED)
     return True
 
 
 cdef inline bint cancel_plain(Market* m, Command* c) noexcept nogil:
     """CANCEL, without a request id, of a limit order in the book."""
     cdef u32 slot
-    if unlikely(not is_named_plainly(m, c, &slot)):
+    cdef Order* o = named_plainly(m, c, &slot)
+    if unlikely(o == NULL):
         return False
-    if side_of(&m.orders[slot]):
-        return cancel_side(m, slot, 1)
-    return cancel_side(m, slot, 0)
+    if side_of(o):
+        return cancel_side(m, o, slot, 1)
+    return cancel_side(m, o, slot, 0)
 
 
-cdef inline bint reduce_side(Market* m, u32 slot, u32 lots, u8 side) noexcept nogil:
-    cdef Order* o = &m.orders[slot]
+cdef inline bint reduce_side(Market* m, Order* o, u32 slot, u32 lots, u8 side) noexcept nogil:
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     if unlikely(lots - 1 >= o.leaves - 1 or book.watched & WATCH_STEPS):
@@ -346,24 +377,31 @@ cdef inline bint reduce_side(Market* m, u32 slot, u32 lots, u8 side) noexcept no
 cdef inline bint reduce_plain(Market* m, Command* c) noexcept nogil:
     """REDUCE, without a request id, of a limit order in the book, by less than all of it."""
     cdef u32 slot
-    if unlikely(not is_named_plainly(m, c, &slot)):
+    cdef Order* o = named_plainly(m, c, &slot)
+    if unlikely(o == NULL):
         return False
-    if side_of(&m.orders[slot]):
-        return reduce_side(m, slot, c.quantity, 1)
-    return reduce_side(m, slot, c.quantity, 0)
+    if side_of(o):
+        return reduce_side(m, o, slot, c.quantity, 1)
+    return reduce_side(m, o, slot, c.quantity, 0)
 
 
-cdef inline bint replace_side(Market* m, Command* c, u32 slot, Account* account,
+cdef inline void succeed(Market* m, Command* c, Move* to, Order* o, u32 slot,
+                         u8 side) noexcept nogil:
+    """An order leaves for another that will have the slot `to.slot`."""
+    if unlikely(leave(m, to.book, to.p, o, slot, 0, side, CANCEL_REASON_REPLACED)):
+        to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
+    to.slot = take_known_slot(m, to.account, to.cell, to.tag)
+
+
+cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account* account,
                               u8 side) noexcept nogil:
-    cdef Order* o = &m.orders[slot]
-    cdef bint aged = is_aged(o)
     cdef i64 adverse = 0
     cdef Move to
     to.account = account
     to.position = o.position
     to.p = &m.positions[to.position]
     to.book = &m.instruments[instrument_of(to.p)]
-    to.tif = tif_stp_of(o) & 15
+    to.tif = tif_of(o)
     if unlikely(to.tif > TIME_IN_FORCE_DAY or not trades_plainly(to.book)
                 or not is_amount(c, to.book, account) or not is_on_grid(c, to.book, &to.at)):
         return False
@@ -371,13 +409,18 @@ cdef inline bint replace_side(Market* m, Command* c, u32 slot, Account* account,
     if to.p.adverse:  # else no order of the position has any
         adverse = adverse_of(to.book, side, o.price, o.leaves)
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely(not is_covered(&to, side, o.leaves, adverse, c.quantity) or not is_new(m, c, &to)
-                or not slots_left(m) or not take_token(m, account)):
+    if unlikely(not is_covered(&to, side, c.quantity, True, o.leaves, adverse) or not is_new(m, c, &to)
+                or not slots_left(m) or not has_token(m, account)):
         return False
-    remove(m, to.book, to.p, slot, 0, side, CANCEL_REASON_REPLACED)
-    to.slot = find_slot(m)  # the one just left, if it was
-    if unlikely(aged):  # its key has left the hash, and others have moved
-        to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
+    take_token(m, account)
+    if crosses(&to, side):
+        uncount(m, to.book, to.p, o, side)
+        succeed(m, c, &to, o, slot, side)
+        trade_through(m, c, &to, side, 0, 1, 0)
+        return True
+    read_again()
+    hold_more(&to, side, <i64>c.quantity - o.leaves, to.adverse - adverse)
+    succeed(m, c, &to, o, slot, side)
     place(m, c, &to, side, 1)
     return True
 
@@ -386,11 +429,13 @@ cdef inline bint replace_plain(Market* m, Command* c) noexcept nogil:
     """REPLACE of a limit order in the book by another under a new id."""
     cdef Account* account = &m.accounts[c.account]
     cdef u32 slot
+    cdef Order* o
     if unlikely((<u32*>c)[0] & <u32>NAMED_FORM != NAMED_NEW_ID or c.stp > SELF_TRADE_DECREMENT
-                or c.key_lo == 0 or not is_entitled(m, c) or account.killed):
+                or c.key_lo == 0 or not is_entitled(m, c)):
         return False
-    if unlikely(not is_named(m, c, &slot)):
+    o = named(m, c, &slot)
+    if unlikely(o == NULL):
         return False
-    if side_of(&m.orders[slot]):
-        return replace_side(m, c, slot, account, 1)
-    return replace_side(m, c, slot, account, 0)
+    if side_of(o):
+        return replace_side(m, c, o, slot, account, 1)
+    return replace_side(m, c, o, slot, account, 0)

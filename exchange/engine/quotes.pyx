@@ -23,8 +23,8 @@ from exchange.engine.risk cimport (
 )
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
-    Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, blank, emit, i32,
-    i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8, what, working_of,
+    Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, blank, conditions_of,
+    emit, i32, i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8, what, working_of,
     WATCH_BREAKER, WATCH_CREDIT, WATCH_LIMITS,
 )
 from exchange.engine.vocabulary cimport *
@@ -239,7 +239,7 @@ cdef void put_down(Market* m, Instrument* book, Position* p, u32 at, Quote* q) n
         o.key_hi = q.c.key_hi
         o.fingerprint = 0
         o.session = q.c.session
-        o.traits = traits_of(side, q.c.tif | q.c.stp << 4, WORKING)
+        o.traits = traits_of(side, conditions_of(q.c.tif, q.c.stp), WORKING)
         memset(&extra, 0, sizeof(Extra))
         extra.features = ORDER_FEATURE_QUOTE
         put_extra(m, q.slot, &extra)

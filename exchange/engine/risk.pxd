@@ -59,11 +59,15 @@ cdef inline bint is_adverse(Instrument* i, u8 side, i64 price) noexcept nogil:
     return price < i.fair[1] if side else price > i.fair[0]
 
 
+cdef inline i64 distance_of(Instrument* i, u8 side, i64 price) noexcept nogil:
+    """How far the mark is under `price` for a buy, over it for a sell; positive if adverse."""
+    cdef i64 distance = price * i.tick_scale - i.mark
+    return -distance if side else distance
+
+
 cdef inline i64 adverse_per_lot(Instrument* i, u8 side, i64 price) noexcept nogil:
     """Micro-dollars a lot executed at `price` would at once be under the mark."""
-    cdef i64 distance = price * i.tick_scale - i.mark
-    if side:
-        distance = -distance
+    cdef i64 distance = distance_of(i, side, price)
     return distance * i.multiplier if distance > 0 else 0
 
 

@@ -21,8 +21,8 @@ from exchange.engine.state cimport (
     Account, Auction, Cell, COLLECTED, Composite, ELECTED, Expiry, Extra, FREE, Instrument,
     LegTerms, Level, Losses, Market, Member, Order, Position, Protection, RECEIPT, Safety, Session,
     Stand, Stops, Timer, UNPRICED, WAITING, WATCH_AUCTION, WORKING, account_of, auction_of,
-    collects, i32, instrument_of, is_featured, market_free, market_new, prefetch,
-    release_pages, side_of, state_of, take_pages, tif_stp_of, u32, u64, u8, working_of,
+    collects, i32, instrument_of, is_featured, is_garbled, market_free, market_new, prefetch,
+    release_pages, side_of, state_of, take_pages, tif_of, u32, u64, u8, working_of,
 )
 from exchange.engine.triggers cimport add_trigger
 from exchange.engine.vocabulary cimport *
@@ -182,7 +182,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.protection_capacity != fresh.protection_capacity
         or m.timer_capacity != fresh.timer_capacity
         or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
-        or m.cell_room * <u64>2 != cells or cells << m.cell_shift != <u64>1 << 32
+        or m.cell_room * <u64>2 != cells
         or m.order_top > m.cell_room or m.broken != 0
     )
 
@@ -397,7 +397,7 @@ cdef inline int put_on_ladder(Market* m, u32 slot, Instrument* book) noexcept no
     cdef u8 side = side_of(o)
     cdef Level* level
     cdef i32 at
-    if o.price < book.low or o.price > book.high or side > 1 or not on_step(book, o.price):
+    if o.price < book.low or o.price > book.high or is_garbled(o) or not on_step(book, o.price):
         return LADDERS
     at = slot_of(book, o.price)
     if at < 0 or <u32>at >= book.slots:
@@ -424,7 +424,7 @@ cdef inline int put_aside(Market* m, u32 slot, Instrument* book, u8 state) noexc
     cdef u8 side = side_of(o)
     cdef Auction* a
     cdef Level* queue
-    if not collects(book) or side > 1 or (state == COLLECTED and side == 0):
+    if not collects(book) or is_garbled(o) or (state == COLLECTED and side == 0):
         return LADDERS
     a = auction_of(m, book)
     if state == COLLECTED:
@@ -443,7 +443,7 @@ cdef inline int put_aside(Market* m, u32 slot, Instrument* book, u8 state) noexc
 cdef inline int put_in_place(Market* m, u32 slot, u8 state) noexcept nogil:
     """A live order back where it waits."""
     cdef Instrument* book = &m.instruments[instrument_of(&m.positions[m.orders[slot].position])]
-    if collects(book) and tif_stp_of(&m.orders[slot]) & 15 == TIME_IN_FORCE_GFA:
+    if collects(book) and tif_of(&m.orders[slot]) == TIME_IN_FORCE_GFA:
         auction_of(m, book).good_for = True
     if state == WORKING:
         return put_on_ladder(m, slot, book)
@@ -495,7 +495,7 @@ cdef inline bint bad_extra(Market* m, u32 slot) noexcept nogil:
     """An iceberg that shows nothing would be refilled for ever."""
     cdef Extra* extra = &m.extras[slot]
     if (extra.partner >= m.order_top or extra.prev >= m.order_top or extra.next >= m.order_top
-            or side_of(&m.orders[slot]) > 1):
+            or is_garbled(&m.orders[slot])):
         return True
     return (extra.features & ORDER_FEATURE_ICEBERG or extra.hidden) and extra.display == 0
 
@@ -516,7 +516,7 @@ cdef void adopt_extra(Market* m, u32 slot) noexcept nogil:
 cdef inline bint adopt_stop(Market* m, u32 slot) noexcept nogil:
     """A waiting order, into the heap of its side unless it is elected; False if it is no stop."""
     cdef Order* o = &m.orders[slot]
-    if not is_featured(o) or side_of(o) > 1:
+    if not is_featured(o) or is_garbled(o):
         return False
     if not m.extras[slot].features & ELECTED:
         add_trigger(m, &m.stops[instrument_of(&m.positions[o.position])], slot)

@@ -22,6 +22,7 @@ cdef extern from *:
     #define HB_LIKELY(x) __builtin_expect(!!(x), 1)
     #define HB_UNLIKELY(x) __builtin_expect(!!(x), 0)
     #define HB_PREFETCH(p) __builtin_prefetch((p), 1)
+    #define HB_FORGET() __asm__ volatile("" ::: "memory")
     #ifdef HOURBOOK_CHECKED
     #define HB_ENSURE(m, holds) ((holds) ? (void)0 : (void)((m)->broken = 5))
     #else
@@ -39,6 +40,8 @@ cdef extern from *:
     bint likely "HB_LIKELY"(bint) noexcept nogil
     bint unlikely "HB_UNLIKELY"(bint) noexcept nogil
     void prefetch "HB_PREFETCH"(const void*) noexcept nogil
+    # What was read is read again from here on: it need not be kept on the stack until then.
+    void read_again "HB_FORGET"() noexcept nogil
     ctypedef long long i128 "hb_i128"
     int ctz "__builtin_ctzll"(u64) noexcept nogil
     int clz "__builtin_clzll"(u64) noexcept nogil
@@ -91,9 +94,10 @@ cdef struct Order:  # 64 bytes: one cache line
     i64 price
     u64 fingerprint  # of the command that made it
     u32 session
-    u32 traits  # bytes: side, tif | self-trade mode << 4, state, flags
+    u32 traits  # side | conditions << 1, in two bytes; state; flags: a byte each
 # A RECEIPT keeps its account in prev, the answer's order id in next (low) and executed (high), its
-# instrument in position, quantity in leaves, price in price, event kind in side, flags in tif.
+# instrument in position, quantity in leaves, price in price, and in the first two bytes of traits
+# the event's kind and flags.
 #
 # Neighbouring small fields are one word: a byte store may alias anything, and after each the
 # compiler would have to load everything again.
@@ -145,6 +149,7 @@ cdef struct Account:  # 128 bytes
     u32 ring_head
     u8 is_open, killed, kind, currency
     u8 in_deficit
+    u32 most  # max_order, or 0 if it is killed
     i64 credit  # of its spreads: what its holds are more than it has to have
 
 cdef enum KillBit:  # why an account may not trade
@@ -202,7 +207,8 @@ cdef struct Instrument:  # 256 bytes
     u32 watched  # Watch: what has to be looked at after its orders traded
     u32 product, spare  # its number
     i64 fair[2]  # the highest price of a buy, the lowest of a sell, that is not adverse
-    u64 spares[2]
+    u64 units  # as range, but 0 if the price step is more than 1
+    u64 spare_word
 
 cdef enum Watch:
     WATCH_STOPS = 1  # orders wait for a price
@@ -321,7 +327,7 @@ cdef struct Market:
     u32 extra_count, elected_count  # orders that are FEATURED; that are in some list of elected
     u32 order_capacity, order_top, order_free
     Cell* cells
-    u32 cell_shift, cell_mask, cell_room  # of a tag to its cell; half the cells
+    u32 cell_mask, cell_room  # of a tag to its cell; half the cells
     # who and what
     Position* positions
     Stand* stands
@@ -406,6 +412,12 @@ cdef inline bint collects(Instrument* book) noexcept nogil:
     return (book.watched & WATCH_AUCTION) != 0
 
 
+cdef inline void set_killed(Account* account, u8 killed) noexcept nogil:
+    """Why it may not trade, if anything; or its `max_order` has changed."""
+    account.killed = killed
+    account.most = 0 if killed else account.max_order
+
+
 cdef inline Auction* auction_of(Market* m, Instrument* book) noexcept nogil:
     return m.auctions[book - m.instruments]
 
@@ -438,17 +450,31 @@ cdef inline u32 what(u8 kind, u32 flags, u32 reason) noexcept nogil:
     return kind | flags << 8 | reason << 16
 
 
-cdef inline u32 traits_of(u8 side, u8 tif_stp, u8 state) noexcept nogil:
+cdef inline u32 conditions_of(u32 tif, u32 stp) noexcept nogil:
+    """As ORDER_ACCEPTED says them."""
+    return tif | stp << 8
+
+
+cdef inline u32 traits_of(u8 side, u32 conditions, u8 state) noexcept nogil:
     """`traits` of an order without flags."""
-    return side | <u32>tif_stp << 8 | <u32>state << 16
+    return side + conditions * 2 + (<u32>state << 16)
+
+
+cdef inline bint is_garbled(Order* o) noexcept nogil:
+    """No order has such traits."""
+    return (o.traits & 0xF900) != 0
 
 
 cdef inline u8 side_of(Order* o) noexcept nogil:
-    return <u8>o.traits
+    return <u8>(o.traits & 1)
 
 
-cdef inline u8 tif_stp_of(Order* o) noexcept nogil:
-    return <u8>(o.traits >> 8)
+cdef inline u8 tif_of(Order* o) noexcept nogil:
+    return <u8>(o.traits >> 1 & 0x7F)
+
+
+cdef inline u8 stp_of(Order* o) noexcept nogil:
+    return <u8>(o.traits >> 9 & 3)
 
 
 cdef inline u8 state_of(Order* o) noexcept nogil:

@@ -108,8 +108,7 @@ cdef Market* market_new() except NULL:
     m.corrected = <u64*>reserve(LIMIT_CORRECTIONS * sizeof(u64))
     m.leg_changes = <LegTerms*>reserve(LIMIT_LEG_CHANGES * sizeof(LegTerms))
     m.credits = <Credits*>reserve(sizeof(Credits))
-    m.cell_shift = 32 - 17  # a small market never has to grow it
-    m.cell_mask = (1 << 17) - 1
+    m.cell_mask = (1 << 17) - 1  # a small market never has to grow it
     m.cell_room = 1 << 16
     m.cells = <Cell*>reserve((<size_t>m.cell_mask + 1) * sizeof(Cell), True)
     # the C library keeps what it was given back once: else each large batch had pages of its own
@@ -127,6 +126,7 @@ cdef Market* market_new() except NULL:
     m.accounts[0].burst = 1
     m.accounts[0].max_open_orders = LIMIT_ORDERS
     m.accounts[0].max_order = LIMIT_QUANTITY
+    set_killed(&m.accounts[0], 0)
     m.accounts[0].ring = <Cell*>calloc(LIMIT_IDEMPOTENCY_WINDOW, sizeof(Cell))
     if m.accounts[0].ring == NULL:
         raise MemoryError("the engine's state")

@@ -13,7 +13,7 @@ from exchange.engine.safety cimport within_band
 from exchange.engine.state cimport (
     AT_MARKET, DORMANT, ELECTED, Event, Extra, Order, PROTECTED_BY, Position, Stops, WAITING,
     WATCH_BREAKER, WATCH_STOPS, WORKING, emit, i32, order_id_of, set_order_state, side_of,
-    tif_stp_of, u16, u8, what,
+    tif_of, u16, u8, what,
 )
 from exchange.engine.triggers cimport add_trigger, remove_trigger
 from exchange.engine.vocabulary cimport *
@@ -74,7 +74,7 @@ cdef i64 limit_at_market(Market* m, Instrument* book, Order* o, i64 ticks,
                          bint protected) noexcept nogil:
     """How far an elected MARKET order may trade: no further than what its hold was taken for."""
     cdef i64 limit = price_of(book, market_slot(
-        book, side_of(o), tif_stp_of(o) & 15, ticks, protected))
+        book, side_of(o), tif_of(o), ticks, protected))
     if book.watched & WATCH_BREAKER:
         limit = price_of(book, slot_toward(book, side_of(o), within_band(
             m, book, side_of(o), limit)))
@@ -137,7 +137,7 @@ cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil:
     cdef Extra* extra = &m.extras[slot]
     cdef u32 features = extra.features
     cdef i64 limit = o.price
-    cdef u8 tif = tif_stp_of(o) & 15
+    cdef u8 tif = tif_of(o)
     cdef bint stays = rests(tif)
     cdef u16 remainder = 0
     cdef Incoming t
