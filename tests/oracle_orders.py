@@ -124,7 +124,8 @@ def need_slot(m: Market, c: Record) -> None:
 
 def keep_receipt(m: Market, c: Record, answer: Row) -> None:
     if c.key != NO_KEY:
-        m.remember(Receipt(m.take_known_slot(m.accounts[c.account]), c.account, c.key, fingerprint(c), answer))
+        slot = m.take_known_slot(m.accounts[c.account])
+        m.remember(Receipt(slot, c.account, c.key, fingerprint(c), answer))
 
 
 def accepted_row(order: Order, c: Record) -> Row:
@@ -367,8 +368,8 @@ def enter(m: Market, c: Record) -> None:
 def new_order(m: Market, c: Record, instrument: int, side: int, tif: int, limit: int) -> Order:
     m.accepted += 1
     return Order(
-        m.take_known_slot(m.accounts[c.account]), c.account, instrument, side, limit, c.quantity, tif, c.stp, c.session,
-        c.key, fingerprint(c), limit, serial=m.accepted,
+        m.take_known_slot(m.accounts[c.account]), c.account, instrument, side, limit, c.quantity,
+        tif, c.stp, c.session, c.key, fingerprint(c), limit, serial=m.accepted,
     )  # fmt: skip
 
 

@@ -50,7 +50,8 @@ cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept no
         reject(m, c, REASON_DUPLICATE_DIFFERENT, 0, 0)
         return
     if state_of(o) == RECEIPT:
-        e = blank(m, <u8>o.traits, <u8>(o.traits >> 8) | EVENT_FLAG_DUPLICATE, 0, o.position, account)
+        flags = <u8>(o.traits >> 8) | EVENT_FLAG_DUPLICATE
+        e = blank(m, <u8>o.traits, flags, 0, o.position, account)
         e.order_id = <u64>o.executed << 32 | o.next
         e.price = o.price
         e.quantity = o.leaves

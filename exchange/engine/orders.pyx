@@ -33,8 +33,8 @@ from exchange.engine.state cimport (
     WATCH_BREAKER, WATCH_LIMITS,
     AT_MARKET, Account, COMBINED, CREDITED, Command, Composite, Event, Instrument, Market, Order,
     PROTECTED_BY, Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, collects,
-    conditions_of, emit, i64, instrument_of, is_live, likely, order_id_of, pair, traits_of, u16, u32, u64, u8,
-    unlikely, what,
+    conditions_of, emit, i64, instrument_of, is_live, likely, order_id_of, pair, traits_of, u16,
+    u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -12,14 +12,12 @@ from exchange.engine.ids cimport (
 )
 from exchange.engine.lifecycle cimport lessen, say_gone
 from exchange.engine.matching cimport Incoming, run
-from exchange.engine.risk cimport (
-    distance_of, hold_for, is_adverse, position_of, put_back,
-)
+from exchange.engine.risk cimport distance_of, hold_for, is_adverse, position_of, put_back
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WATCH_STEPS,
-    WORKING, account_of, conditions_of, copy_key, end_command, ensure, i32, i64, instrument_of, is_simple,
-    likely, new_event, order_id_of, read_again, side_of, tif_of, traits_of, trades_plainly, u16,
-    u32, u64, u8, unlikely, what,
+    WORKING, account_of, conditions_of, copy_key, end_command, ensure, i32, i64, instrument_of,
+    is_simple, likely, new_event, order_id_of, read_again, side_of, tif_of, traits_of,
+    trades_plainly, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -409,8 +407,8 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     if to.p.adverse:  # else no order of the position has any
         adverse = adverse_of(to.book, side, o.price, o.leaves)
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely(not is_covered(&to, side, c.quantity, True, o.leaves, adverse) or not is_new(m, c, &to)
-                or not slots_left(m) or not has_token(m, account)):
+    if unlikely(not is_covered(&to, side, c.quantity, True, o.leaves, adverse)
+                or not is_new(m, c, &to) or not slots_left(m) or not has_token(m, account)):
         return False
     take_token(m, account)
     if crosses(&to, side):

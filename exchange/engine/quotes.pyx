@@ -24,8 +24,8 @@ from exchange.engine.risk cimport (
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
     Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, blank, conditions_of,
-    emit, i32, i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8, what, working_of,
-    WATCH_BREAKER, WATCH_CREDIT, WATCH_LIMITS,
+    emit, i32, i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8,
+    what, working_of, WATCH_BREAKER, WATCH_CREDIT, WATCH_LIMITS,
 )
 from exchange.engine.vocabulary cimport *
 
