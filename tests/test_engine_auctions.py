@@ -316,3 +316,22 @@ def test_many_accounts_buy_and_sell_in_one_auction() -> None:
     for account in accounts:
         assert oracle.position(account, 0).items() <= engine.position(account, 0).items()
         assert oracle.account(account).items() <= engine.account(account).items()
+
+
+@machines
+def test_an_order_whose_id_was_forgotten_leaves_its_slot_and_its_id(machine: type[Machine]) -> None:
+    """Its account's window had gone on while it waited: once it has traded, the slot is the next
+    one's, and the id may come again."""
+    floor = Floor(machine())
+    first = floor.enter(1, BUY, 105, 5)
+    records = (pack(CommandKind.RECORD, account=1, key_lo=1000 + n) for n in range(300))
+    floor.do(*records)
+    floor.enter(2, SELL, 95, 5)
+    floor.move(TradingState.CONTINUOUS)
+    floor.keys = 0
+    again = floor.enter(1, BUY, 90, 5)
+    assert (again.kind, again.key_lo) == (EventKind.ORDER_ACCEPTED, first.key_lo)
+    assert not again.flags & EventFlag.DUPLICATE
+    other = floor.enter(3, BUY, 90, 5)  # the account itself takes the slot of its own oldest id
+    assert other.order_id == first.order_id + (1 << 32)
+    floor.machine.check()
