@@ -97,7 +97,7 @@ def follow(batches: Batches, channel: str) -> float:
     with ExitStack() as stack:
         if channel == "bare":
             for room in (Queues, Statistics):
-                stack.enter_context(patch.object(room, "apply", lambda self, row: None))
+                stack.enter_context(patch.object(room, "apply", lambda self, row: ()))
         feed.apply(batches[0], 0, {}, ())
         if channel not in ("bare", "all"):
             kind, _, cut = channel.partition(".")

@@ -164,7 +164,10 @@ class WhatIf:
         if command.kind == CommandKind.LIST:
             mark, scale, step = command.price, command.session, command.account
         else:
-            stands = self.engine.instrument(command.instrument)
+            try:
+                stands = self.engine.instrument(command.instrument)
+            except KeyError:
+                return command  # which is refused
             mark, scale, step = stands["mark"], stands["tick_scale"], stands["price_step"]
         reach, unit = abs(mark) * percent // PERCENT, scale * step
         low, high = -(-(mark - reach) // unit) * step, (mark + reach) // unit * step
