@@ -23,9 +23,12 @@ from exchange.engine.protections cimport set_breaker, set_feature, set_protectio
 from exchange.engine.quotes cimport mass_quote
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.state cimport (
-    Command, Market, blank, end_command, i64, likely, read_again, u64, u8,
+    Command, Market, blank, end_command, i64, likely, prefetch, read_again, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
+
+cdef enum:
+    AHEAD = 16  # commands: a batch is read once, and lies in memory that is not near
 
 
 cdef void operate_orders(Market* m, Command* c) noexcept nogil:
@@ -145,6 +148,7 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
         m.sequence += 1
         c += 1
     while c != end:
+        prefetch(c + AHEAD)
         if not do_plainly(m, c):
             operate(m, c)
             end_command(m)
