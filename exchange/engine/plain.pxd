@@ -131,8 +131,8 @@ cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
     return True
 
 
-cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, u32 leaves,
-                         u32 index) noexcept nogil:
+cdef inline void admit(Market* m, Command* c, Move* to, u8 side, u32 said, u32 leaves,
+                       u32 index) noexcept nogil:
     """ORDER_ACCEPTED, and all of the order but its neighbours in the book."""
     cdef Event* e = new_event(m, index, to.p.who)
     cdef Order* o = &m.orders[to.slot]
@@ -159,7 +159,6 @@ cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, u32
     copy_key(key, &c.key_lo)
     copy_key(&o.key_lo, key)
     copy_key(&e.key_lo, key)
-    return o
 
 
 cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 flags, u32 index,
