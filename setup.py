@@ -1,4 +1,7 @@
-"""Builds the compiled core. Everything static is in pyproject.toml.
+"""Builds the compiled core, and what of Python is compiled. Everything static is in pyproject.toml.
+
+A `.py` with a `.pxd` beside it is compiled as it stands: the `.pxd` says which of its classes and
+names are C's. It means the same uncompiled, where there is no binary beside it.
 
 HOURBOOK_CHECKED=1 builds the same sources with bounds checks and assertions of the core on.
 HOURBOOK_WITHOUT_CORE=1 builds nothing: an editable install whose core `make build` compiles.
@@ -56,7 +59,22 @@ extensions = [
     for path in sorted(Path("exchange").rglob("*.pyx"))
     if os.environ.get("HOURBOOK_WITHOUT_CORE") != "1"
 ]
+# Python's own meaning of an index below zero, of a division and of an annotation.
+AS_PYTHON = {"language_level": 3, "annotation_typing": False}
+compiled = [
+    Extension(
+        str(path.with_suffix("")).replace(os.sep, "."),
+        [str(path)],
+        extra_compile_args=CHECKS if CHECKED else ["-O2", "-g0"],
+        extra_link_args=LINK,
+    )
+    for path in sorted(Path("exchange").rglob("*.py"))
+    if path.with_suffix(".pxd").exists() and os.environ.get("HOURBOOK_WITHOUT_CORE") != "1"
+]
 setup(
-    ext_modules=cythonize(extensions, compiler_directives=DIRECTIVES, annotate=False),
+    ext_modules=[
+        *cythonize(extensions, compiler_directives=DIRECTIVES, annotate=False),
+        *cythonize(compiled, compiler_directives=AS_PYTHON, annotate=False),
+    ],
     options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )

@@ -17,7 +17,9 @@ SHARED_ABSENT = "../shared is absent: it is not part of the project"
 def stale_binaries(checkout: Path) -> list[str]:
     """The compiled modules under ``exchange`` that are older than a source beside them."""
     stale = []
-    for source in sorted(checkout.glob("exchange/**/*.pyx")):
+    python = (path.with_suffix(".py") for path in checkout.glob("exchange/**/*.pxd"))
+    compiled = [path for path in python if path.exists()]
+    for source in sorted([*checkout.glob("exchange/**/*.pyx"), *compiled]):
         declarations = source.parent.glob("*.pxd")
         newest = max(path.stat().st_mtime for path in (source, *declarations))
         for binary in source.parent.glob(f"{source.stem}.*.so"):

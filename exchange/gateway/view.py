@@ -62,6 +62,7 @@ _PASSING: Final = bytes(
         EventKind.LOTS_TRANSFERRED,
     }
 )
+_ROOT: Final = Path(__file__).parents[2]
 _MODULES: Final = (
     accounts_module, buckets, deadlines, resume, depth, feed, instruments, prints, queues,
     statistics,
@@ -103,7 +104,8 @@ _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 def sources() -> int:
     """Return a number that differs where a build would read or make a View otherwise."""
-    files = [Path(__file__), *(Path(module.__file__ or "") for module in _MODULES)]
+    names = [__name__, *(module.__name__ for module in _MODULES)]
+    files = [_ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names]
     text = b"".join(path.read_bytes() for path in files)
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
 
