@@ -1,0 +1,37 @@
+"""The Python that the build compiles means the same uncompiled. The budget: fifteen seconds."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from interpreted import compiled_python
+
+TESTS = Path(__file__).parent
+
+
+def ran(install: str) -> Any:
+    paths = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
+    program = f"import interpreted; {install}import retelling; retelling.main()"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-P",
+            "-c",
+            f"import interpreted; {install}import retelling; retelling.main()",
+        ],
+        stdout=subprocess.PIPE,
+        check=True,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    return json.loads(done.stdout)
+
+
+def test_python_that_is_compiled_means_the_same_from_its_source() -> None:
+    compiled, source = ran(""), ran("interpreted.install(); ")
+    assert compiled["digests"] == source["digests"]
+    assert set(source["files"]) == set(compiled_python())
+    assert {Path(file).suffix for file in source["files"].values()} == {".py"}
+    assert ".py" not in {Path(file).suffix for file in compiled["files"].values()}
