@@ -16,12 +16,7 @@ def ran(install: str) -> Any:
     paths = os.pathsep.join(map(str, (TESTS.parent, TESTS)))
     program = f"import interpreted; {install}import retelling; retelling.main()"
     done = subprocess.run(
-        [
-            sys.executable,
-            "-P",
-            "-c",
-            f"import interpreted; {install}import retelling; retelling.main()",
-        ],
+        [sys.executable, "-P", "-c", program],
         stdout=subprocess.PIPE,
         check=True,
         env=os.environ | {"PYTHONPATH": paths},
