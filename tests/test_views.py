@@ -61,7 +61,7 @@ def known(view: View) -> Any:
             one.cash,
             one.killed,
             {i: (h.net, h.cost) for i, h in one.holdings.items()},
-            list(one.orders.values()),
+            [order.terms() for order in one.orders.values()],
             one.ids,
         )
         for number, one in view.accounts.by_id.items()

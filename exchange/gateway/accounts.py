@@ -7,14 +7,12 @@ FINISHED_ORDERS that ended.
 """
 
 from collections import deque
-from typing import Final
-
-import msgspec
+from typing import Final, TypeAlias
 
 from exchange.gateway.buckets import Bucket, spends
 from exchange.gateway.decode import ORDER_ID
 from exchange.marketdata.instruments import Instrument, Instruments
-from exchange.marketdata.stream import Row, maker_of, signed
+from exchange.marketdata.stream import Row, signed
 from exchange.messages import (
     HOUSE_ACCOUNT,
     CancelReason,
@@ -36,9 +34,18 @@ _SELL: Final = int(EventFlag.SELL)
 _ACCEPTED: Final = int(EventKind.ORDER_ACCEPTED)
 _TRADE: Final = int(EventKind.TRADE)
 _CANCELLED: Final = int(EventKind.ORDER_CANCELLED)
+_EXECUTED: Final = int(EventKind.ORDER_EXECUTED)
+_REDUCED: Final = int(EventKind.ORDER_REDUCED)
+_REPLACED: Final = int(EventKind.ORDER_REPLACED)
+_DORMANT: Final = int(EventKind.ORDER_DORMANT)
+_RETURNED: Final = int(EventKind.ORDER_RETURNED)
+_WAITING: Final = int(EventKind.ORDER_WAITING)
+_ELECTED: Final = int(EventKind.ORDER_ELECTED)
 _REPLACED_AWAY: Final = int(CancelReason.REPLACED)
 _REPRICED: Final = 2  # ORDER_REPLACED: by an auction, not by a request
 _ASKED: Final = frozenset((int(EventKind.REJECTED), int(EventKind.QUOTED)))
+# id, account, instrument, text, sell, price, quantity, leaves, time in force, dormant, waiting
+Terms: TypeAlias = tuple[int, int, int, str, bool, int, int, int, int, bool, bool]
 
 
 def quote_name(code: str, sell: bool) -> str:
@@ -46,23 +53,33 @@ def quote_name(code: str, sell: bool) -> str:
     return f"quote.{code}.{'sell' if sell else 'buy'}"
 
 
-class Order(msgspec.Struct, gc=False):
+class Order:
     """One order, working or ended lately: what its reports and queries need.
 
-    A plain struct outside the collector's sight: there may be a million of them.
+    Plain numbers and one text: there may be a million of them, none for the collector to look at.
     """
 
-    id: int
-    account: int
-    instrument: int
-    text: str
-    sell: bool
-    price: int
-    quantity: int
-    leaves: int
-    tif: int
-    dormant: bool = False
-    waiting: bool = False  # a stop that no trade has elected
+    __slots__ = (
+        "account", "dormant", "id", "instrument", "leaves", "price", "quantity", "sell", "text",
+        "tif", "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self, order_id: int, account: int, instrument: int, text: str, sell: bool,
+        price: int, quantity: int, leaves: int, tif: int,
+        dormant: bool = False, waiting: bool = False,
+    ) -> None:  # fmt: skip
+        self.id, self.account, self.instrument, self.text = order_id, account, instrument, text
+        self.sell, self.price, self.tif = sell, price, tif
+        self.quantity, self.leaves = quantity, leaves
+        self.dormant, self.waiting = dormant, waiting  # a stop that no trade has elected waits
+
+    def terms(self) -> Terms:
+        """Return what ``Order`` makes the same of."""
+        return (
+            self.id, self.account, self.instrument, self.text, self.sell, self.price,
+            self.quantity, self.leaves, self.tif, self.dormant, self.waiting,
+        )  # fmt: skip
 
 
 class Holding:
@@ -120,11 +137,14 @@ class Accounts:
         self.finished: deque[Order] = deque()  # oldest first
         self.stopped: set[int] = set()  # members whose kill switch is on, EXCHANGE for all
         self.now = 0  # stamp of the batch that is being taken in, or was last
-        self._instruments = instruments
+        self._instruments, self._listed = instruments, instruments.by_id
 
     def tokens(self, account: int, stamp: int) -> int | None:
         """Return what an account's throttle has left; None of a stamp that has passed."""
-        return self.by_id[account].bucket.left(stamp) if stamp == self.now else None
+        if stamp != self.now:
+            return None
+        known = self.by_id[account]
+        return known.bucket.left(stamp)
 
     def is_killed(self, account: Account) -> bool:
         """Return whether a kill switch stops the account, that of a session left aside."""
@@ -149,7 +169,7 @@ class Accounts:
         order = self.known(order_id)
         if order is None or order.account != account:
             return None
-        return self._instruments.by_id[order.instrument]
+        return self._listed[order.instrument]
 
     def apply(self, row: Row, text: str | None) -> None:
         """Take one event in; ``text`` came with its command."""
@@ -164,24 +184,24 @@ class Accounts:
             if row[4] == _REPLACED_AWAY and not row[1]:
                 self.by_id[row[6]].bucket.spend(self.now)
             self._finish(row[7])
-        elif kind == EventKind.ORDER_EXECUTED:  # with an implied price: legs move the rest
+        elif kind == _EXECUTED:  # with an implied price: legs move the rest
             self._leave(row[7], row[10])
-        elif kind == EventKind.ORDER_REDUCED:
+        elif kind == _REDUCED:
             order = self.orders[row[7]]
             order.quantity -= row[9]
             order.leaves = row[10]
-        elif kind == EventKind.ORDER_REPLACED:
+        elif kind == _REPLACED:
             order = self.orders[row[7]]
             executed = order.quantity - order.leaves
             order.price, order.quantity, order.leaves = row[8], row[9], row[9] - executed
             order.dormant = False
             if row[4] != _REPRICED and not row[1]:
                 self.by_id[row[6]].bucket.spend(self.now)
-        elif kind == EventKind.ORDER_DORMANT or kind == EventKind.ORDER_RETURNED:
-            self.orders[row[7]].dormant = kind == EventKind.ORDER_DORMANT
-        elif kind == EventKind.ORDER_WAITING:
+        elif kind in (_DORMANT, _RETURNED):
+            self.orders[row[7]].dormant = kind == _DORMANT
+        elif kind == _WAITING:
             self.orders[row[7]].waiting = True
-        elif kind == EventKind.ORDER_ELECTED:  # one at the market gets its limit now
+        elif kind == _ELECTED:  # one at the market gets its limit now
             order = self.orders[row[7]]
             order.waiting, order.price = False, row[8]
         else:
@@ -190,16 +210,17 @@ class Accounts:
             self._account(row)
 
     def _accept(self, row: Row, text: str) -> None:
-        order_id, account_id, quantity = row[7], row[6], row[9]
-        sell, tif = row[3] & _SELL != 0, row[14] & 0xFF
-        if row[14] >> 16 & _QUOTE:
-            text = quote_name(self._instruments.by_id[row[5]].code, sell)
+        order_id, account_id, quantity, terms = row[7], row[6], row[9], row[14]
+        sell, quoted = row[3] & _SELL != 0, terms >> 16 & _QUOTE != 0
+        if quoted:
+            text = quote_name(self._listed[row[5]].code, sell)
+        tif = terms & 0xFF
         order = Order(order_id, account_id, row[5], text, sell, row[8], quantity, quantity, tif)
         self.orders[order_id] = order
         account = self.by_id[account_id]
         account.orders[order_id] = order
         account.ids[text] = order_id
-        if not row[1] and not row[14] >> 16 & _QUOTE:
+        if not row[1] and not quoted:
             account.bucket.spend(self.now)
 
     def _account(self, row: Row) -> None:
@@ -207,7 +228,7 @@ class Accounts:
         if kind == EventKind.POSITION_SETTLED:
             account = self.by_id[row[6]]
             account.cash = row[14]
-            instrument = self._instruments.by_id[row[5]]
+            instrument = self._listed[row[5]]
             if instrument.state == TradingState.EXPIRED:
                 del account.holdings[row[5]]
             else:
@@ -219,18 +240,18 @@ class Accounts:
                 self.by_id[HOUSE_ACCOUNT].cash += row[8]
         elif kind == EventKind.TRADE_BUSTED or kind == EventKind.TRADE_ADJUSTED:
             if not row[4]:  # else of a combination: see _trade
-                self._correct(row, self._instruments.by_id[row[5]].tick_value)
+                self._correct(row, self._listed[row[5]].tick_value)
         elif kind == EventKind.LEG_BUSTED or kind == EventKind.LEG_ADJUSTED:
-            self._correct(row, self._instruments.by_id[row[5]].multiplier)
+            self._correct(row, self._listed[row[5]].multiplier)
         elif kind == EventKind.LEG_TRADE:
             lots = -row[9] if row[3] & _SELL else row[9]
-            value = lots * row[8] * self._instruments.by_id[row[5]].multiplier
+            value = lots * row[8] * self._listed[row[5]].multiplier
             self._book(row[6], row[5], lots, value, row[13])
             self._book(row[12], row[5], -lots, -value, row[14])
             self.by_id[HOUSE_ACCOUNT].cash -= row[13] + row[14]
         elif kind == EventKind.LOTS_TRANSFERRED:
             lots = -row[9] if row[3] & _SELL else row[9]
-            value = lots * row[8] * self._instruments.by_id[row[5]].multiplier
+            value = lots * row[8] * self._listed[row[5]].multiplier
             self._book(row[6], row[5], lots, value, 0)
             self._book(row[7], row[5], -lots, -value, 0)
         elif kind == EventKind.RESIDUAL_POSTED or kind == EventKind.RESIDUAL_CORRECTED:
@@ -254,15 +275,15 @@ class Accounts:
             self.stopped = self.stopped | whom if on else self.stopped - whom
 
     def _trade(self, row: Row) -> None:
-        maker_id, maker_leaves = maker_of(row[12])
+        maker = row[12]  # maker_of, without the call
         lots = -row[9] if row[3] & _SELL else row[9]
-        value = lots * row[8] * self._instruments.by_id[row[5]].tick_value
+        value = lots * row[8] * self._listed[row[5]].tick_value
         self._leave(row[7], row[10])
-        self._leave(row[11], maker_leaves)
+        self._leave(row[11], maker >> 32)
         if row[4]:  # of a combination: what it moves is said leg by leg
             return
         self._book(row[6], row[5], lots, value, row[13])
-        self._book(maker_id, row[5], -lots, -value, row[14])
+        self._book(maker & 0xFFFF_FFFF, row[5], -lots, -value, row[14])
         fees = row[13] + row[14]
         if fees:
             self.by_id[HOUSE_ACCOUNT].cash -= fees
@@ -314,7 +335,7 @@ class Accounts:
             exposure.net, exposure.cost = holding.net, holding.cost
         for order in account.orders.values():
             exposure = found.setdefault(order.instrument, Exposure())
-            instrument = self._instruments.by_id[order.instrument]
+            instrument = self._listed[order.instrument]
             beyond = order.price * instrument.tick_value - self._instruments.value(instrument)
             exposure.work(order.sell, order.leaves)
             exposure.adverse += order.leaves * max(0, -beyond if order.sell else beyond)
@@ -327,7 +348,7 @@ class Accounts:
         """Return the hold of one instrument's exposure, in micro-dollars."""
         buys = abs(exposure.net + exposure.working_buy)
         sells = abs(exposure.net - exposure.working_sell)
-        return self._instruments.by_id[number].rate * max(buys, sells) + exposure.adverse
+        return self._listed[number].rate * max(buys, sells) + exposure.adverse
 
     def credit(self, exposures: dict[int, Exposure]) -> int:
         """Return what an account's pairs of lots in spreads need not hold, in micro-dollars."""
@@ -337,5 +358,5 @@ class Accounts:
 
     def unrealized(self, number: int, exposure: Exposure) -> int:
         """Return the gain since last settled at the mark, in micro-dollars."""
-        instrument = self._instruments.by_id[number]
+        instrument = self._listed[number]
         return exposure.net * instrument.mark * instrument.multiplier - exposure.cost

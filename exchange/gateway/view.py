@@ -13,7 +13,7 @@ import msgspec
 
 from exchange.gateway import accounts as accounts_module
 from exchange.gateway import buckets, deadlines, resume
-from exchange.gateway.accounts import Account, Accounts, Holding, Order
+from exchange.gateway.accounts import Account, Accounts, Holding, Order, Terms
 from exchange.gateway.buckets import Bucket
 from exchange.gateway.deadlines import Deadlines, Switch, read_hold
 from exchange.gateway.resume import Epochs, Place
@@ -84,7 +84,7 @@ class _Packed(msgspec.Struct, array_like=True):
     # id, member, self-trade group, cash, killed, throttle, holdings
     accounts: list[tuple[int, int, int, int, int, Throttle, list[tuple[int, int, int]]]]
     stopped: list[int]
-    orders: list[Order]
+    orders: list[Terms]
     finished: list[int]
     depths: list[tuple[int, int, int, Levels, Levels]]  # instrument, sequence, sent, bids, asks
     # instrument, the next ranks, orders: id, rank, side, price, lots
@@ -181,7 +181,7 @@ class View:
                 for number, one in accounts.by_id.items()
             ],
             sorted(accounts.stopped),
-            list(accounts.orders.values()),
+            [order.terms() for order in accounts.orders.values()],
             [order.id for order in accounts.finished],
             [
                 (number, one.sequence, sent.get(number, 0), one.bids(), one.asks())
@@ -250,7 +250,8 @@ def _fill(accounts: Accounts, packed: _Packed) -> None:
             holding = account.holdings[instrument] = Holding()
             holding.net, holding.cost = net, cost
     ended = set(packed.finished)
-    for order in packed.orders:
+    for terms in packed.orders:
+        order = Order(*terms)
         order_id, account = order.id, by_id[order.account]
         orders[order_id] = order
         account.ids[order.text] = order_id

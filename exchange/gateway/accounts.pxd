@@ -1,0 +1,58 @@
+cimport cython
+
+from exchange.gateway.buckets cimport Bucket
+
+cdef int _DUPLICATE, _SELL, _QUOTE, _ACCEPTED, _TRADE, _CANCELLED, _EXECUTED, _REDUCED, _REPLACED
+cdef int _DORMANT, _RETURNED, _WAITING, _ELECTED, _REPLACED_AWAY, _REPRICED
+
+
+cdef class Order:
+    cdef readonly unsigned long long id
+    cdef readonly unsigned int account, instrument
+    cdef readonly str text
+    cdef readonly bint sell
+    cdef readonly int tif
+    cdef public long long price, quantity, leaves
+    cdef public bint dormant, waiting
+
+
+cdef class Holding:
+    cdef public object net, cost
+
+
+cdef class Account:
+    cdef readonly Bucket bucket
+    cdef public object cash
+    cdef readonly object member, group
+    cdef public int killed
+    cdef readonly dict holdings, orders, ids
+
+
+cdef class Accounts:
+    cdef readonly dict by_id, orders
+    cdef readonly object finished
+    cdef public set stopped
+    cdef public long long now
+    cdef object _instruments
+    cdef dict _listed
+
+    @cython.locals(known=Account)
+    cpdef tokens(self, account, long long stamp)
+    @cython.locals(order=Order)
+    cpdef str text_of(self, order_id)
+    cpdef Order known(self, order_id)
+    @cython.locals(kind=cython.int, order=Order, executed=cython.longlong)
+    cpdef apply(self, tuple row, text)
+    @cython.locals(order=Order, account=Account, terms=cython.longlong, sell=cython.bint, quoted=cython.bint)
+    cdef _accept(self, tuple row, str text)
+    @cython.locals(maker=cython.ulonglong, lots=cython.longlong)
+    cdef _trade(self, tuple row)
+    cdef _account(self, tuple row)
+    cdef _kill(self, tuple row, bint on)
+    cdef _correct(self, tuple row, unit)
+    @cython.locals(account=Account, holding=Holding)
+    cdef _book(self, account_id, instrument, lots, value, cash)
+    @cython.locals(order=Order)
+    cdef _leave(self, order_id, long long leaves)
+    @cython.locals(order=Order, oldest=Order, account=Account)
+    cdef _finish(self, order_id)
