@@ -5,7 +5,6 @@ the sequencer journals and matches the batch, the hub releases it, the sessions 
 that they would send.
 """
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from benches.calls import noted
 from benches.path import Trader, logon
 from benches.rows import Row, row
 from benches.servers import open_market
@@ -72,17 +72,8 @@ class Walk:
 
     def calls(self, asked: list[list[str]]) -> list[int]:
         """How many functions each stage calls, Python's and C's."""
-        calls = 0
-
-        def note(frame: object, event: str, argument: object) -> None:
-            nonlocal calls
-            calls += event in ("call", "c_call")
-
-        sys.setprofile(note)
-        try:
-            return self.batch(asked, lambda: calls)
-        finally:
-            sys.setprofile(None)
+        with noted() as names:
+            return self.batch(asked, names.__len__)
 
 
 async def stage_rows(folder: Path, rounds: int) -> Iterator[Row]:

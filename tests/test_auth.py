@@ -6,13 +6,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final, get_args
 
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from benches.calls import noted
 from exchange.gateway import access, auth, lockouts
 from exchange.messages import Reason
 from exchange.messages.access import SCOPES, GatewayReason, Right, Scope
@@ -138,19 +138,9 @@ def test_an_unknown_key_takes_the_path_of_a_bad_signature_b02(
     """The same functions in the same order, whatever the signature's form."""
 
     def path(key_id: str) -> tuple[list[str], object]:
-        called: list[str] = []
-
-        def note(frame: FrameType, event: str, argument: Any) -> None:
-            if event in ("call", "c_call"):
-                name = frame.f_code.co_qualname if event == "call" else argument.__name__
-                called.append(name)
-
         proof = client.proof(key_id=key_id, signature=signature)
-        sys.setprofile(note)
-        try:
+        with noted() as called:
             verdict = keys.check(proof, NOW)
-        finally:
-            sys.setprofile(None)
         return called, verdict
 
     path(client.key_id)  # what is loaded or cached at a first use

@@ -4,7 +4,6 @@ The budget: five seconds.
 """
 
 import json
-import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import venue as market
 from venue import CODE, RICH, Venue, enter
 
+from benches.calls import noted
 from exchange.gateway import refreshes
 from exchange.gateway.session import STALE_BYTES, Session
 from exchange.journal.tape import Released
@@ -45,18 +45,9 @@ async def test_an_update_costs_less_for_a_reader_that_is_behind_than_for_one_tha
     release = venue.hub.release
 
     def counted(released: Released) -> None:
-        calls = 0
-
-        def note(frame: object, event: str, argument: object) -> None:
-            nonlocal calls
-            calls += event in ("call", "c_call")
-
-        sys.setprofile(note)
-        try:
+        with noted() as names:
             release(released)
-        finally:
-            sys.setprofile(None)
-        counts.append(calls)
+        counts.append(len(names))
 
     trader = await venue.trader(RICH)
     readers = [await reader(venue) for _ in range(8)]
