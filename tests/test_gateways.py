@@ -1,6 +1,7 @@
 """Several gateways, each a process: any will do, and one that dies takes nothing along."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -22,9 +23,21 @@ from several import CODE, Crowd, LogonRefused, Peer, ask, gateway_pid
 
 from exchange.app import requests
 from exchange.app.bookkeeping import STREAM_NAME
-from exchange.app.gateway_link import SOCKET_NAME, Beat, Hello, Left, Seat, Told, Welcome, Wire
+from exchange.app.gateway_link import (
+    SOCKET_NAME,
+    Beat,
+    Hello,
+    Left,
+    Seat,
+    Status,
+    Told,
+    Welcome,
+    Wire,
+)
 from exchange.app.gateway_process import OWN_NAME
 from exchange.app.gateways import LIFE_BITS
+from exchange.app.lives import Lives
+from exchange.cli.output import Exit
 from exchange.gateway.auth import create_key
 from exchange.gateway.decode import NO_ID, RECORD
 from exchange.gateway.resume import LOGON_MARK
@@ -39,6 +52,7 @@ CASH = "50000000"
 HOUR_NS = 3_600_000_000_000
 BUYER, SELLER, HEDGER, SLOW, QUIET = 1, 2, 3, 4, 5
 SILENCE_SECONDS = 4
+START_SECONDS = 6  # for a gateway to come nearer to serving
 
 
 @dataclass
@@ -56,7 +70,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """A market with two gateways and accounts with money."""
     directory = tmp_path_factory.mktemp("several")
     config = directory / "settings.toml"
-    config.write_text(f"[limits]\ngateway_silence_seconds = {SILENCE_SECONDS}\n")
+    config.write_text(
+        f"[limits]\ngateway_silence_seconds = {SILENCE_SECONDS}\n"
+        f"gateway_start_seconds = {START_SECONDS}\n"
+    )
     flags = ["--gateways", "2", "--log-level", "warning", "--config", str(config)]
     with serving(directory / "market", *flags) as server:
 
@@ -448,3 +465,66 @@ async def test_a_gateway_that_hangs_is_killed_and_its_sessions_end(
     after = await figures(house)
     assert after["hourbook_gateway_restarts"] == before["hourbook_gateway_restarts"] + 1
     assert after["hourbook_gateways"] == 2
+
+
+async def stopped_before_it_serves(data: Path, which: int, but: int = 0) -> int:
+    """Stop a gateway's process, another than ``but``, as soon as there is one; return its id."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(AssertionError):
+                if (pid := gateway_pid(data, which)) != but:
+                    break
+            await asyncio.sleep(0.01)
+    os.kill(pid, signal.SIGSTOP)
+    assert not (data / OWN_NAME.format(which)).exists()
+    return pid
+
+
+async def test_a_gateway_that_hangs_before_it_serves_is_killed_and_started_again(
+    house: House, crowd: Crowd
+) -> None:
+    key = create_key(house.data, QUIET, "read")
+    before = await figures(house)
+    first = gateway_pid(house.data, 0)
+    (house.data / OWN_NAME.format(0)).unlink()  # one that is killed leaves it behind
+    os.kill(first, signal.SIGKILL)
+    hung = await stopped_before_it_serves(house.data, 0, but=first)
+    await crowd.join(key, 1)  # nobody noticed there
+    await reborn(crowd, key)
+    assert gateway_pid(house.data, 0) not in (first, hung)
+    after = await figures(house)
+    assert after["hourbook_gateway_restarts"] == before["hourbook_gateway_restarts"] + 2
+
+
+async def test_a_gateway_may_take_its_time_to_start_as_long_as_it_moves() -> None:
+    lives, most = Lives(), 3
+    lives.start(0)
+    life = lives.begin(wire := Wire(_Gateway(Path())), 0)
+    for sequence in range(1, 5):
+        for _ in range(most):
+            assert lives.stuck(most) == []
+        lives.stand(life, Status(sequence, 0, {}, {}, {}))
+    for _ in range(most):
+        lives.stand(life, Status(4, 0, {}, {}, {}))  # it says so, and stays where it is
+        assert lives.stuck(most) == []
+    assert lives.stuck(most) == [0]
+    lives.serve(life)
+    assert lives.stuck(most) == [] and lives.beat(most) == []
+    lives.end(wire)
+
+
+async def test_a_market_whose_gateway_hangs_at_the_start_ends_and_says_so(tmp_path: Path) -> None:
+    flags = ["--port", "0", "--gateways", "1", "--log-level", "error"]
+    server = await asyncio.create_subprocess_exec(
+        *COMMAND, "serve", "--data", str(tmp_path), *flags,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"HOURBOOK_LIMITS_GATEWAY_START_SECONDS": "1"},
+    )  # fmt: skip
+    await stopped_before_it_serves(tmp_path, 0)
+    async with asyncio.timeout(20):
+        said, why = await server.communicate()
+    assert (server.returncode, said) == (Exit.UNUSABLE, b"")
+    assert why.decode().splitlines()[-1] == (
+        "hourbook: gateway 0 came no nearer to serving for 1 s (limits.gateway_start_seconds)"
+        " and was killed: see what it logged"
+    )

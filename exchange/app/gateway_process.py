@@ -229,13 +229,15 @@ async def serve(directory: Path, number: int) -> None:
     )
     clearing = Clearing.open(directory / LEDGER_NAME, read_only=True)
     door = Door(hub, copy, clearing, directory, ward, settings, FarSeats(ward))
+    tally = Tally()
     following = asyncio.create_task(door.gateway.run())
+    telling = asyncio.create_task(_tell(ward, hub, tally))  # how far it is, too
     while hub.sequence < welcome.standing.last[1]:
         if following.done():
             following.result()
             raise MarketGone("its stream has ended")
         await asyncio.sleep(POLL_SECONDS)
-    hub.metrics = tally = Tally()
+    hub.metrics = tally
     collector.calm_collector()
     collector.short_turns()
     if ward.draining:
@@ -244,7 +246,6 @@ async def serve(directory: Path, number: int) -> None:
     own = directory / OWN_NAME.format(number)
     await door.gateway.start_unix(own)
     ward.say(Listening())
-    telling = asyncio.create_task(_tell(ward, hub, tally))
     ending = asyncio.create_task(ward.closing.wait())
     try:
         done, _ = await asyncio.wait(

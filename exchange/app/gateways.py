@@ -64,7 +64,7 @@ _log = logging.getLogger(__name__)
 
 
 class GatewayDied(Exception):
-    """A gateway's process ended before it had let any client in."""
+    """A gateway's process ended, or had to be ended, before the market let any client in."""
 
 
 class Gateways:
@@ -77,6 +77,7 @@ class Gateways:
         self._count = market.settings.serve.gateways
         self._lives = Lives()
         self._children: dict[int, asyncio.subprocess.Process] = {}  # by the gateway's number
+        self._killed: dict[int, str] = {}  # why, by the gateway's number; not started again yet
         self._owners: dict[int, tuple[int, int]] = {}  # engine session -> life, account; online
         # Of sessions whose gateway died, by account; the queue was full.
         self._logoffs: list[tuple[int, bytes]] = []
@@ -198,12 +199,13 @@ class Gateways:
             code = await self._run_one(number)
             if self._closing:
                 return
+            how = self._killed.pop(number, f"ended with exit code {code}")
             if not self._all_listen.is_set():
-                raise GatewayDied(f"gateway {number} ended with exit code {code}; see its log")
+                raise GatewayDied(f"gateway {number} {how}: see what it logged")
             self.restarts += 1
             if time.monotonic() - begun > STEADY_SECONDS:
                 pause = BACKOFF_SECONDS
-            _log.error("gateway %d ended with exit code %d, started again", number, code)
+            _log.error("gateway %d %s, started again", number, how)
             await asyncio.sleep(pause)
             pause = min(2 * pause, BACKOFF_SECONDS_MAX)
 
@@ -215,6 +217,7 @@ class Gateways:
             stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
         self._children[number] = child
+        self._lives.start(number)
         try:
             return await child.wait()
         finally:
@@ -233,11 +236,11 @@ class Gateways:
             case _ if life is None:
                 wire.close()
             case Listening():
-                life.listening = True
+                self._lives.serve(life)
                 if self.processes == self._count:
                     self._all_listen.set()
             case Status():
-                life.status = message
+                self._lives.stand(life, message)
                 self._market.metrics.add(message.rejects, message.closed)
             case Beat():
                 self._lives.heard(wire, message.number)
@@ -295,17 +298,28 @@ class Gateways:
 
     async def _beat(self) -> None:
         """Find the gateways that hang, and kill them: what follows is that of a death."""
-        silence = self._market.settings.limits.gateway_silence_seconds
+        limits = self._market.settings.limits
+        silence, start = limits.gateway_silence_seconds, limits.gateway_start_seconds
         while not self._closing:
             await asyncio.sleep(BEAT_SECONDS)
             for wire in self._lives.beat(math.ceil(silence / BEAT_SECONDS)):
-                life = self._lives[wire]
-                _log.error("gateway %d has not answered for %g s, killed", life.which, silence)
-                child = self._children.get(life.which)
-                if child is not None and child.returncode is None:
-                    child.kill()
-                else:
+                why = f"did not answer for {silence:g} s (limits.gateway_silence_seconds)"
+                if not self._kill(self._lives[wire].which, why):
                     wire.abort()
+            for which in self._lives.stuck(math.ceil(start / BEAT_SECONDS)):
+                self._kill(
+                    which,
+                    f"came no nearer to serving for {start:g} s (limits.gateway_start_seconds)",
+                )
+
+    def _kill(self, which: int, why: str) -> bool:
+        """Kill a gateway's process; return whether it has one."""
+        child = self._children.get(which)
+        if child is None or child.returncode is not None:
+            return False
+        self._killed[which] = f"{why} and was killed"
+        child.kill()
+        return True
 
     def _tell_all(self, message: KeysGone | Drain | Close) -> None:
         for wire in self._lives:

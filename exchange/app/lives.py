@@ -1,9 +1,10 @@
 """The lives of the gateways, as the market's process sees them: who lives, and who waits for whom.
 
-A gateway gives every beat back in the stream of its commands. One that gives none back hangs. And
-once a beat is back, all that the gateway had sent before has been read: a logon waits for that at
-every other gateway that its account has logged on through, so that none of the account's earlier
-commands comes behind it. A gateway that is gone has nothing more to say, and nobody waits for it.
+A gateway gives every beat back in the stream of its commands. One that gives none back hangs, and
+so does one that was started and comes no nearer to letting clients in. And once a beat is back, all
+that the gateway had sent before has been read: a logon waits for that at every other gateway that
+its account has logged on through, so that none of the account's earlier commands comes behind it. A
+gateway that is gone has nothing more to say, and nobody waits for it.
 """
 
 from collections import Counter
@@ -55,12 +56,34 @@ class Lives(dict[Wire, Life]):
         self._known = 0
         self._beat = 0
         self._waiting: list[_Waiting] = []
+        # Of gateways that were started and let nobody in yet: beats since each last came nearer.
+        self._starting: dict[int, int] = {}
+
+    def start(self, which: int) -> None:
+        """Expect a gateway whose process was begun."""
+        self._starting[which] = 0
 
     def begin(self, wire: Wire, which: int) -> Life:
         """Take in a gateway that has connected."""
         self._known += 1
         life = self[wire] = Life(self._known, which)
+        self._come_nearer(which)
         return life
+
+    def stand(self, life: Life, status: Status) -> None:
+        """Take how a gateway stands: further in the stream is nearer to letting clients in."""
+        if status.sequence > life.status.sequence:
+            self._come_nearer(life.which)
+        life.status = status
+
+    def serve(self, life: Life) -> None:
+        """Take that a gateway lets clients in."""
+        life.listening = True
+        self._starting.pop(life.which, None)
+
+    def _come_nearer(self, which: int) -> None:
+        if which in self._starting:
+            self._starting[which] = 0
 
     def end(self, wire: Wire) -> Life | None:
         """Forget a gateway that is gone, with the logons that came from it."""
@@ -79,6 +102,13 @@ class Lives(dict[Wire, Life]):
             self[wire].unanswered += 1
         self._say(serving)
         return [wire for wire in serving if self[wire].unanswered > most]
+
+    def stuck(self, most: int) -> list[int]:
+        """Return the gateways that came no nearer to letting clients in for more than ``most`` of
+        these turns."""
+        for which in self._starting:
+            self._starting[which] += 1
+        return [which for which, turns in self._starting.items() if turns > most]
 
     def heard(self, wire: Wire, number: int) -> None:
         """Take a beat that came back."""

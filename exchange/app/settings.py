@@ -101,6 +101,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         float,
         Meta(ge=1, le=600, description="until a gateway that hangs is killed"),
     ] = 5.0
+    gateway_start_seconds: Annotated[
+        float,
+        Meta(ge=1, le=600, description="until one that comes no nearer to serving is killed"),
+    ] = 30.0
     drain_seconds: Annotated[
         float, Meta(ge=0, le=600, description="how long a stop waits for what is queued")
     ] = 5.0

@@ -87,10 +87,11 @@ def main() -> None:
 def _refusals() -> tuple[type[Exception], ...]:
     """What a directory or a log may be refused with; known only once something went wrong."""
     from contracts.rules import FilesRefused  # noqa: PLC0415
+    from exchange.app.gateways import GatewayDied  # noqa: PLC0415
     from exchange.app.wishes import RequestRefused  # noqa: PLC0415
     from exchange.journal.errors import JournalError  # noqa: PLC0415
 
-    return FilesRefused, JournalError, RequestRefused
+    return FilesRefused, GatewayDied, JournalError, RequestRefused
 
 
 __all__ = ["app", "main"]
