@@ -164,9 +164,9 @@ def forged(delta: wire.DepthDelta) -> wire.DepthDelta:
 def changed(exchange: Exchange, chance: random.Random) -> wire.DepthDelta:
     """The delta of a random order that comes or leaves."""
     side = chance.randint(0, 1)
-    levels = exchange.depth.sides[side]
+    levels = exchange.depth.asks() if side else exchange.depth.bids()
     if levels and chance.random() < 0.4:
-        price = chance.choice(list(levels))
-        return exchange.enter(side, price, -chance.randint(1, levels[price]))
+        price, lots = chance.choice(levels)
+        return exchange.enter(side, price, -chance.randint(1, lots))
     price = 2650 + (1 if side else -1) * chance.randint(1, 9)
     return exchange.enter(side, price, chance.randint(1, 9))

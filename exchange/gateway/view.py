@@ -17,8 +17,8 @@ from exchange.gateway.accounts import Account, Accounts, Holding, Order, Terms
 from exchange.gateway.buckets import Bucket
 from exchange.gateway.deadlines import Deadlines, Switch, read_hold
 from exchange.gateway.resume import Epochs, Place
-from exchange.marketdata import depth, feed, instruments, prints, queues, statistics
-from exchange.marketdata.depth import BUY, SELL, Depth
+from exchange.marketdata import book, depth, feed, instruments, prints, queues, statistics
+from exchange.marketdata.depth import Depth
 from exchange.marketdata.feed import Feed
 from exchange.marketdata.statistics import Statistics
 from exchange.marketdata.stream import Row
@@ -64,7 +64,7 @@ _PASSING: Final = bytes(
 )
 _ROOT: Final = Path(__file__).parents[2]
 _MODULES: Final = (
-    accounts_module, buckets, deadlines, resume, depth, feed, instruments, prints, queues,
+    accounts_module, buckets, deadlines, resume, book, depth, feed, instruments, prints, queues,
     statistics,
 )  # fmt: skip
 
@@ -87,7 +87,7 @@ class _Packed(msgspec.Struct, array_like=True):
     orders: list[Terms]
     finished: list[int]
     depths: list[tuple[int, int, int, Levels, Levels]]  # instrument, sequence, sent, bids, asks
-    # instrument, the next ranks, orders: id, rank, side, price, lots
+    # instrument, the next ranks, orders: id, side, price, rank, lots
     queues: list[tuple[int, list[int], list[tuple[int, int, int, int, int]]]]
     marked: list[tuple[str, int]]
     # instrument, open, last, trades, lots by price
@@ -188,7 +188,7 @@ class View:
                 for number, one in self.feed.depths.items()
             ],
             [
-                (number, one.given, list(one.orders()))
+                (number, one.ranks, list(one.orders()))
                 for number, one in self.feed.queues.items()
             ],
             sorted(self.feed.marked.items()),
@@ -216,14 +216,14 @@ class View:
         for row in EVENT.iter_unpack(packed.events):
             view.feed.learn(row, view.stamps[row[0]], view.texts.get(row[0]))
         for number, sequence, sent, bids, asks in packed.depths:
-            _level(view.feed.depths[number], sequence, bids, asks)
+            view.feed.depths[number].fill(sequence, bids, asks)
             if sent:
                 view.feed.sent[number] = sent
-        for number, given, orders in packed.queues:
+        for number, ranks, orders in packed.queues:
             queue = view.feed.queues[number]
-            queue.given = given
-            for order_id, rank, side, price, lots in orders:
-                queue.stand(order_id, (rank, side, price), lots)
+            queue.ranks = ranks
+            for order in orders:
+                queue.stand(*order)
         view.feed.marked.update(packed.marked)
         _fill(view.accounts, packed)
         _count(view.feed.statistics, packed)
@@ -274,11 +274,6 @@ def _count(counted: Statistics, packed: _Packed) -> None:
 
 
 def _depth(sequence: int, bids: Levels, asks: Levels) -> Depth:
-    return _level(Depth(), sequence, bids, asks)
-
-
-def _level(depth: Depth, sequence: int, bids: Levels, asks: Levels) -> Depth:
-    depth.sequence = sequence
-    depth.sides[BUY].update(bids)
-    depth.sides[SELL].update(asks)
+    depth = Depth()
+    depth.fill(sequence, bids, asks)
     return depth

@@ -5,20 +5,20 @@ order adds its ``leaves`` at its price, which are the lots it shows; trades, and
 reductions of resting orders, take theirs off, but for the lots that nobody saw. What an auction's
 trades took off a level is said level by level.
 A repeated answer (DUPLICATE) changes nothing. Between the events of one command the depth may
-be crossed for a moment, so it is read between batches only.
+be crossed for a moment, so it is read between batches only, after ``changes``.
 
 Invariants: no level holds zero or less between batches; the book is not crossed but while orders
 are collected for an auction.
 """
 
 import struct
-from collections.abc import Callable
-from itertools import islice
-from typing import Any, Final
+from itertools import chain, islice
+from typing import Final
 from zlib import crc32
 
-from sortedcontainers import SortedDict
+from sortedcontainers import SortedList
 
+from exchange.marketdata.book import Level
 from exchange.marketdata.stream import Row
 from exchange.messages import EventFlag, EventKind
 from exchange.messages.wire import CHECKSUM_LEVELS
@@ -41,24 +41,26 @@ _ELECTED: Final = int(EventKind.ORDER_ELECTED)
 _REFILLED: Final = int(EventKind.ORDER_REFILLED)
 _EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # with an implied price
 SHOWN: Final = (1 << 32) - 1  # of a replaced order's `b`; above it what was not
+UNSORTED_PRICES: Final = 1_024
 _LEVEL_TAKEN: Final = int(EventKind.LEVEL_TAKEN)
 # All that may move depth.
 MOVING_KINDS: Final = frozenset(
     (_ACCEPTED, _TRADE, _CANCELLED, _REDUCED, _REPLACED, _DORMANT, _RETURNED, _ELECTED, _REFILLED,
      _LEVEL_TAKEN, _EXECUTED)
 )  # fmt: skip
-_LEVEL: Final = struct.Struct("<qq")  # price in ticks, quantity in lots
-# Of a price that has its place among the sorted already.
-_replace: Final[Callable[[Any, int, int], None]] = dict.__setitem__
 
 
 class Depth:
-    """Levels of both sides, price in ticks to quantity in lots, and what changed lately."""
+    """Levels of both sides by price in ticks, and what changed lately."""
 
     def __init__(self) -> None:
-        self.sides: tuple[SortedDict[int, int], SortedDict[int, int]] = (SortedDict(), SortedDict())
+        self.levels: tuple[dict[int, Level], dict[int, Level]] = ({}, {})
+        self.moved: Level | None = None  # the last that an event moved
         self.sequence = 0  # of the last event that changed a level
-        self._before: tuple[dict[int, int], dict[int, int]] = ({}, {})
+        self._noted: list[Level] = []  # what changed, as it came
+        self._prices: tuple[SortedList[int], SortedList[int]] = (SortedList(), SortedList())
+        # What came or went since somebody wanted to know in which order, and whether it was there.
+        self._unsorted: tuple[dict[int, bool], dict[int, bool]] = ({}, {})
 
     def apply(self, row: Row) -> bool:
         """Take one event in; return whether it is of a kind that moves depth."""
@@ -93,39 +95,78 @@ class Depth:
         return True
 
     def _add(self, side: int, price: int, lots: int) -> None:
-        levels, before = self.sides[side], self._before[side]
-        old: int = levels.get(price, 0)
-        if price not in before:
-            before[price] = old
-        new = old + lots
-        if new and old:
-            _replace(levels, price, new)
-        elif new:
-            levels[price] = new
-        else:
-            del levels[price]
+        levels = self.levels[side]
+        level = levels.get(price)
+        if level is None:
+            level = levels[price] = Level(side, price)
+        if not level.noted:
+            level.noted, level.before = True, level.lots
+            self._noted.append(level)
+        level.lots += lots
+        self.moved = level
 
     def changes(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Return what changed since the last call: (price, quantity now) per side, best first."""
-        changed = []
-        for side in (BUY, SELL):
-            levels, before = self.sides[side], self._before[side]
-            net = ((price, levels.get(price, 0)) for price, old in before.items()
-                   if levels.get(price, 0) != old)  # fmt: skip
-            changed.append(sorted(net, reverse=side == BUY))
-            before.clear()
-        return changed[BUY], changed[SELL]
+        changed: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
+        for level in self._noted:
+            level.noted, side = False, level.side
+            if level.lots != level.before:
+                changed[side].append((level.price, level.lots))
+                if not level.before or not level.lots:
+                    self._unsort(side, level.price, level.before != 0)
+            if not level.lots:
+                del self.levels[side][level.price]
+        self._noted.clear()
+        changed[BUY].sort(reverse=True)
+        changed[SELL].sort()
+        return changed
+
+    def _unsort(self, side: int, price: int, known: bool) -> None:
+        unsorted = self._unsorted[side]
+        if price not in unsorted:
+            unsorted[price] = known
+            if len(unsorted) > UNSORTED_PRICES:
+                self.prices(side)
+
+    def prices(self, side: int) -> SortedList[int]:
+        """Return the prices of a side's levels, lowest first."""
+        levels, prices, unsorted = self.levels[side], self._prices[side], self._unsorted[side]
+        for price, known in unsorted.items():
+            if known and price not in levels:
+                prices.remove(price)
+            elif not known and price in levels:
+                prices.add(price)
+        unsorted.clear()
+        return prices
+
+    def fill(self, sequence: int, bids: list[tuple[int, int]], asks: list[tuple[int, int]]) -> None:
+        """Begin with levels as they were after an event."""
+        self.sequence = sequence
+        for side, levels in ((BUY, bids), (SELL, asks)):
+            for price, lots in levels:
+                self._add(side, price, lots)
+        self.changes()
+
+    def lots(self, side: int, price: int) -> int:
+        """Return the quantity at a price that has a level."""
+        return self.levels[side][price].lots
 
     def bids(self, count: int | None = None) -> list[tuple[int, int]]:
         """Return the best ``count`` bids (None: all), highest first."""
-        levels = self.sides[BUY]
-        return [(price, levels[price]) for price in islice(reversed(levels), count)]
+        levels = self.levels[BUY]
+        return [(price, levels[price].lots) for price in islice(reversed(self.prices(BUY)), count)]
 
     def asks(self, count: int | None = None) -> list[tuple[int, int]]:
         """Return the best ``count`` asks (None: all), lowest first."""
-        return list(islice(self.sides[SELL].items(), count))
+        levels = self.levels[SELL]
+        return [(price, levels[price].lots) for price in islice(self.prices(SELL), count)]
 
     def checksum(self) -> int:
         """Return the CRC32 of the best ten bids, then the best ten asks, as pairs of <i64."""
-        best = self.bids(CHECKSUM_LEVELS) + self.asks(CHECKSUM_LEVELS)
-        return crc32(b"".join(_LEVEL.pack(price, lots) for price, lots in best))
+        return levels_checksum(self.bids(CHECKSUM_LEVELS), self.asks(CHECKSUM_LEVELS))
+
+
+def levels_checksum(bids: list[tuple[int, int]], asks: list[tuple[int, int]]) -> int:
+    """Return what ``Depth.checksum`` does, of levels that are at hand."""
+    numbers = list(chain.from_iterable(bids[:CHECKSUM_LEVELS] + asks[:CHECKSUM_LEVELS]))
+    return crc32(struct.pack(f"<{len(numbers)}q", *numbers))

@@ -44,7 +44,8 @@ from exchange.messages.wire_market import (
 DEPTH, TRADES, STATE = range(3)  # places in Instrument.channels
 _MS: Final = 1_000_000
 _TRADE: Final = int(EventKind.TRADE)
-_TRADES: Final = frozenset((_TRADE, int(EventKind.ORDER_EXECUTED)))
+_EXECUTED: Final = int(EventKind.ORDER_EXECUTED)
+_MOVING: Final = bytes(kind in MOVING_KINDS for kind in range(256))  # by kind
 _TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
 _CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
 _AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
@@ -119,26 +120,21 @@ class Feed:
         """Take one batch in; return (channel, message) for the ``wanted`` channels, in order."""
         self.time = stamp
         batch = _Batch(wanted, self.marked)
-        moved: dict[int, Depth] = {}
+        moved: dict[int, Queues] = {}
         counted: dict[int, None] = {}  # instruments whose day may look different
         stated: dict[int, int] = {}  # instrument id -> sequence of its last change
-        depths, queues = self.depths, self.queues
+        queues = self.queues
         for row in rows:
             kind, number = row[2], row[5]
-            if kind in MOVING_KINDS:
-                depth = depths[number]
-                if depth.apply(row):
-                    moved[number] = depth
-                    queues[number].apply(row)
-                if kind not in _TRADES:
-                    continue
+            if _MOVING[kind]:
+                queue = queues[number]
+                if queue.apply(row):
+                    moved[number] = queue
                 if kind == _TRADE:
-                    self.statistics.apply(row)
+                    self.statistics.trade(row)
                     counted[number] = None
-                instrument = self.instruments.by_id[number]
-                if batch.notes(instrument.channels[TRADES], row[0]):
-                    made = trade_of if kind == _TRADE else executed_of
-                    batch.say(instrument.channels[TRADES], made(instrument, row, stamp))
+                if kind in (_TRADE, _EXECUTED):
+                    self._traded(row, stamp, batch)
                 continue
             if kind in COUNTED_KINDS:
                 counted.update(dict.fromkeys(self.statistics.apply(row)))
@@ -171,6 +167,14 @@ class Feed:
                 batch.say(*told)
         return changed
 
+    def _traded(self, row: Row, stamp: int, batch: _Batch) -> None:
+        """Tell of a trade."""
+        instrument = self.instruments.by_id[row[5]]
+        channel = instrument.channels[TRADES]
+        if batch.notes(channel, row[0]):
+            made = trade_of if row[2] == _TRADE else executed_of
+            batch.say(channel, made(instrument, row, stamp))
+
     def _happen(self, row: Row, stamp: int, batch: _Batch) -> None:
         """Tell of what is rare: corrections, lots off the book, auctions."""
         kind = row[2]
@@ -187,11 +191,11 @@ class Feed:
         else:
             batch.say(channel, correction_of(instrument, row, stamp))
 
-    def _show(self, moved: dict[int, Depth], counted: Iterable[int], batch: _Batch) -> None:
+    def _show(self, moved: dict[int, Queues], counted: Iterable[int], batch: _Batch) -> None:
         """Tell of levels, and of the pictures that are told after every batch."""
-        for number, depth in moved.items():
-            levels, entries = depth.changes(), self.queues[number].changes()
-            self._delta(number, depth, levels, batch)
+        for number, queue in moved.items():
+            levels, entries = queue.depth.changes(), queue.changes()
+            self._delta(number, queue.depth, levels, batch)
             for picture in self._pictures.get(number, ()):
                 if not picture.counts:
                     picture.note(levels, entries)
@@ -250,8 +254,7 @@ class Feed:
     def _watch(self, number: int) -> None:
         """Have the queue remember what changes while somebody wants it."""
         queues = self.queues[number]
-        queues.watched = any(isinstance(one, Queue) for one in self._pictures[number])
-        queues.changes()
+        queues.watch(any(isinstance(one, Queue) for one in self._pictures[number]))
 
     def snapshot(self, channel: str, sequence: int) -> list[Response]:
         """Return what a new subscriber gets first. KeyError as ``named``.

@@ -1,17 +1,11 @@
 """Pictures of depth: its best levels, levels of several ticks, or all of it now and then."""
 
-import struct
-from typing import Final
-from zlib import crc32
-
-from exchange.marketdata.depth import BUY, SELL
+from exchange.marketdata.depth import BUY, SELL, levels_checksum
 from exchange.marketdata.instruments import Instrument
 from exchange.marketdata.picture import Levels, Name, Picture, Sides, Source
 from exchange.marketdata.queues import Entry
 from exchange.messages.wire_base import Level, Response
 from exchange.messages.wire_market import CHECKSUM_LEVELS, DepthDelta, DepthSnapshot
-
-_LEVEL: Final = struct.Struct("<qq")
 
 
 class _Levels(Picture):
@@ -29,7 +23,7 @@ class _Levels(Picture):
             time=self.source.time,
             bids=level_texts(self.instrument, bids),
             asks=level_texts(self.instrument, asks),
-            checksum=_checksum(bids, asks),
+            checksum=levels_checksum(bids, asks),
             channel=self.channel,
         )
         return [made]
@@ -44,7 +38,7 @@ class _Levels(Picture):
             sequence=self.sequence,
             previous_sequence=previous,
             time=self.source.time,
-            checksum=_checksum(*now),
+            checksum=levels_checksum(*now),
             bids=level_texts(self.instrument, changed[BUY]),
             asks=level_texts(self.instrument, changed[SELL]),
             channel=self.channel,
@@ -69,14 +63,14 @@ class Window(_Levels):
 
     def _grouped(self, side: int) -> Levels:
         """Bids count at the multiple of the group below them, asks at the one above."""
-        levels, group = self.depth.sides[side], self._group
+        prices, group = self.depth.prices(side), self._group
         made: Levels = []
-        for price in reversed(levels) if side == BUY else levels:
+        for price in reversed(prices) if side == BUY else prices:
             at = price // group * group if side == BUY else -(-price // group) * group
             if made and made[-1][0] == at:
-                made[-1] = at, made[-1][1] + levels[price]
+                made[-1] = at, made[-1][1] + self.depth.lots(side, price)
             elif len(made) < self._top:
-                made.append((at, levels[price]))
+                made.append((at, self.depth.lots(side, price)))
             else:
                 break
         return made
@@ -130,12 +124,6 @@ def _difference(told: Levels, seen: Levels) -> Levels:
     before, now = dict(told), dict(seen)
     gone = [(price, 0) for price in before if price not in now]
     return [level for level in seen if before.get(level[0]) != level[1]] + gone
-
-
-def _checksum(bids: Levels, asks: Levels) -> int:
-    """Return what ``Depth.checksum`` does, of a picture's own levels."""
-    best = bids[:CHECKSUM_LEVELS] + asks[:CHECKSUM_LEVELS]
-    return crc32(b"".join(_LEVEL.pack(price, lots) for price, lots in best))
 
 
 def level_texts(instrument: Instrument, levels: Levels) -> list[Level]:

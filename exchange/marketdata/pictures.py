@@ -72,7 +72,6 @@ class Queue(Picture):
     def __init__(self, channel: str, name: Name, source: Source) -> None:
         super().__init__(channel, name, source)
         self._queue = source.queues[self.instrument.id]
-        self._queue.watched = True
         self._pending: tuple[dict[int, Entry], dict[int, Entry]] = ({}, {})
 
     def note(self, levels: Sides, entries: tuple[list[Entry], list[Entry]]) -> None:
@@ -163,7 +162,7 @@ class Figures(Picture):
             "volume": str(day.volume),
             "notional": micros_text(day.tick_lots * instrument.tick_value),
             "vwap": None if vwap is None else micros_text(vwap),
-            "open_interest": str(statistics.open_interest[instrument.id]),
+            "open_interest": str(statistics.open_interest.get(instrument.id, 0)),
             "reference": micros_text(source.instruments.reference(instrument)),
         }
 

@@ -12,10 +12,11 @@ lots between batches.
 
 import struct
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 from zlib import crc32
 
+from exchange.marketdata.book import Order, order_at
 from exchange.marketdata.depth import BUY, SELL, SHOWN, Depth
 from exchange.marketdata.instruments import Instrument
 from exchange.marketdata.stream import Row, maker_of
@@ -34,36 +35,42 @@ _REDUCED: Final = int(EventKind.ORDER_REDUCED)
 _REPLACED: Final = int(EventKind.ORDER_REPLACED)
 _DORMANT: Final = int(EventKind.ORDER_DORMANT)
 _EXECUTED: Final = int(EventKind.ORDER_EXECUTED)
-_COMING: Final = frozenset(
-    map(int, (EventKind.ORDER_RETURNED, EventKind.ORDER_ELECTED, EventKind.ORDER_REFILLED))
-)
+_RETURNED: Final = int(EventKind.ORDER_RETURNED)
+_ELECTED: Final = int(EventKind.ORDER_ELECTED)
+_REFILLED: Final = int(EventKind.ORDER_REFILLED)
 _COLLECTING: Final = frozenset((TradingState.PRE_OPEN, TradingState.AUCTION))
 _KEPT: Final = 1  # ``reason`` of ORDER_REPLACED: the place is kept
-_ENTRY: Final = struct.Struct("<qqq")  # rank, price in ticks, quantity in lots
 
 Entry = tuple[int, int, int]  # rank, price in ticks, lots
-Stand = tuple[int, int, int]  # rank, side, price in ticks
-Level = dict[int, int]  # lots by rank
+_Queue = dict[int, Order]  # by id, in the order of their ranks
+_Places = tuple[
+    dict[int, _Queue], dict[int, _Queue], dict[int, _Queue], dict[int, _Queue]
+]  # by price: bids and asks at a limit, bids and asks at the market
+_AT_MARKET: Final = 2
+_EMPTY: Final[_Queue] = {}
 
 
 class Queues:
     """Both sides' orders by price and rank, and, once ``watched``, which of them changed lately."""
 
     def __init__(self, instrument: Instrument, depth: Depth) -> None:
-        """``depth`` is the same book's, which knows the order of its prices."""
+        """``depth`` is the same book's, whose levels the orders stand at."""
         self._instrument = instrument
-        self._depth = depth
-        self._levels: tuple[dict[int, Level], dict[int, Level]] = ({}, {})  # by side and price
-        self.stands: dict[int, Stand] = {}  # by order id
-        self.given = [1, MARKET_RANKS]  # the next ranks: at a limit, at the market
+        self.depth = depth
+        self._orders: dict[int, Order] = {}  # by id, in the order in which they took their places
+        self.ranks = [1, MARKET_RANKS]  # the next: at a limit, at the market
         self.watched = False
-        self._before: dict[Stand, int] = {}  # lots
+        # And while they are watched:
+        self._queues = _nobody()
+        self._noted: list[Order] = []  # what changed, as it came
 
     def __len__(self) -> int:
-        return len(self.stands)
+        return len(self._orders)
 
-    def apply(self, row: Row) -> None:
-        """Take in one event that moved depth, right after ``Depth`` did."""
+    def apply(self, row: Row) -> bool:
+        """Take one event in, depth first; return whether it is of a kind that moves depth."""
+        if not self.depth.apply(row):
+            return False
         kind, flags = row[2], row[3]
         if kind == _ACCEPTED:
             if row[10]:
@@ -81,13 +88,14 @@ class Queues:
         elif kind == _EXECUTED:
             if flags & _RESTING:
                 self._take(row[7], row[9])
-        elif kind in _COMING:
+        elif kind in (_RETURNED, _ELECTED, _REFILLED):
             if row[10]:
                 self._join(row, 0)
         elif kind == _REPLACED:
             self._replace(row)
-        elif kind == _DORMANT and row[7] in self.stands:
+        elif kind == _DORMANT and row[7] in self._orders:
             self._take(row[7], row[10])
+        return True
 
     def _replace(self, row: Row) -> None:
         resting = row[3] & _RESTING
@@ -99,72 +107,112 @@ class Queues:
 
     def _join(self, row: Row, at_market: int) -> None:
         """An order goes to the back of its price."""
-        side, price = SELL if row[3] & _SELL else BUY, row[8]
-        rank = self.given[at_market]
-        self.given[at_market] = rank + 1
-        self.stand(row[7], (rank, side, price), row[10])
+        rank = self.ranks[at_market]
+        self.ranks[at_market] = rank + 1
+        assert self.depth.moved is not None, "an order that shows lots has a level"
+        self._line_up(row[7], order_at(self.depth.moved, rank, row[10]))
 
-    def stand(self, order_id: int, stand: Stand, lots: int) -> None:
-        """Put an order where it stands."""
-        rank, side, price = self.stands[order_id] = stand
-        levels = self._levels[side]
-        if price in levels:
-            levels[price][rank] = lots
-        else:
-            levels[price] = {rank: lots}
+    def stand(self, order_id: int, side: int, price: int, rank: int, lots: int) -> None:
+        """Put an order where it stands, at a level that there is."""
+        self._line_up(order_id, order_at(self.depth.levels[side][price], rank, lots))
+
+    def _line_up(self, order_id: int, order: Order) -> None:
+        self._orders[order_id] = order
+        order.level.orders += 1
         if self.watched:
-            self._before.setdefault(stand, 0)
+            _line_up(self._queues, order_id, order)
+            order.noted = True
+            self._noted.append(order)
 
     def _leave_at_most(self, order_id: int, lots: int) -> None:
         """An auction takes first what is not shown: no more is shown than is left."""
-        rank, side, price = self.stands[order_id]
-        beyond = self._levels[side][price][rank] - lots
+        beyond = self._orders[order_id].lots - lots
         if beyond > 0:
             self._take(order_id, beyond)
 
     def _take(self, order_id: int, lots: int) -> None:
         """Take lots off what an order shows; it leaves with the last."""
-        stand = rank, side, price = self.stands[order_id]
-        level = self._levels[side][price]
-        old = level[rank]
-        if self.watched:
-            self._before.setdefault(stand, old)
-        if old != lots:
-            level[rank] = old - lots
+        order = self._orders[order_id]
+        if self.watched and not order.noted:
+            order.noted, order.before = True, order.lots
+            self._noted.append(order)
+        order.lots -= lots
+        if order.lots:
             return
-        del self.stands[order_id], level[rank]
-        if not level:
-            del self._levels[side][price]
+        del self._orders[order_id]
+        order.level.orders -= 1
+        if self.watched:
+            queues = self._queues[_place(order)]
+            queue = queues[order.level.price]
+            del queue[order_id]
+            if not queue:
+                del queues[order.level.price]
+
+    def watch(self, watched: bool) -> None:
+        """Have changes remembered and the orders lined up, or not."""
+        if watched != self.watched:
+            self.watched = watched
+            self._queues = self._lined_up() if watched else _nobody()
+            self._noted.clear()
+
+    def _lined_up(self) -> _Places:
+        places = _nobody()
+        for order_id, order in self._orders.items():
+            _line_up(places, order_id, order)
+        return places
 
     def changes(self) -> tuple[list[Entry], list[Entry]]:
         """Return what changed since the last call, by rank: (rank, price, lots now) per side."""
         changed: tuple[list[Entry], list[Entry]] = ([], [])
-        for (rank, side, price), old in self._before.items():
-            lots = self._levels[side].get(price, {}).get(rank, 0)
-            if lots != old:
-                changed[side].append((rank, price, lots))
-        self._before.clear()
+        for order in self._noted:
+            order.noted = False
+            if order.lots != order.before:
+                changed[order.level.side].append((order.rank, order.level.price, order.lots))
+        self._noted.clear()
         for entries in changed:
             entries.sort()
         return changed
 
     def entries(self, side: int) -> Iterator[Entry]:
         """Yield a side's orders in the order in which they would trade."""
-        prices, levels = self._depth.sides[side], self._levels[side]
+        places = self._queues if self.watched else self._lined_up()
+        at_market, at_limit = places[side + _AT_MARKET], places[side]
+        prices = self.depth.prices(side)
         for price in reversed(prices) if side == BUY else prices:
-            for rank, lots in sorted(levels[price].items()):
-                yield rank, price, lots
+            for order in at_market.get(price, _EMPTY).values():
+                yield order.rank, price, order.lots
+            for order in at_limit.get(price, _EMPTY).values():
+                yield order.rank, price, order.lots
 
     def orders(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """Yield every order: id, rank, side, price in ticks, lots."""
-        for order_id, (rank, side, price) in self.stands.items():
-            yield order_id, rank, side, price, self._levels[side][price][rank]
+        """Yield every order as ``stand`` takes it, in the order in which they took their places."""
+        for order_id, order in self._orders.items():
+            yield order_id, order.level.side, order.level.price, order.rank, order.lots
 
     def count(self, side: int, price: int) -> int:
-        """Return how many orders stand at a price."""
-        return len(self._levels[side].get(price, ()))
+        """Return how many orders stand at a price that has a level."""
+        level = self.depth.levels[side][price]
+        return level.orders
 
     def checksum(self) -> int:
         """Return the CRC32 of the best ten orders of the bids, then of the asks, each as <qqq."""
         best = (islice(self.entries(side), CHECKSUM_LEVELS) for side in (BUY, SELL))
-        return crc32(b"".join(_ENTRY.pack(*entry) for entries in best for entry in entries))
+        numbers = list(chain.from_iterable(chain.from_iterable(best)))
+        return crc32(struct.pack(f"<{len(numbers)}q", *numbers))
+
+
+def _nobody() -> _Places:
+    return {}, {}, {}, {}
+
+
+def _place(order: Order) -> int:
+    return order.level.side + _AT_MARKET if order.rank < 0 else order.level.side
+
+
+def _line_up(places: _Places, order_id: int, order: Order) -> None:
+    """Put an order behind those of its price."""
+    queues = places[_place(order)]
+    queue = queues.get(order.level.price)
+    if queue is None:
+        queue = queues[order.level.price] = {}
+    queue[order_id] = order

@@ -8,7 +8,7 @@ far as the trade is of the day; ``open`` and ``last`` stay as they were printed.
 Invariants: volume = sum of the lots by price; positions of an instrument sum to zero.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,7 +18,6 @@ from exchange.messages import INDEX_BITS, EventFlag, EventKind
 
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _SELL: Final = int(EventFlag.SELL)
-_TRADE: Final = int(EventKind.TRADE)
 _LEG_TRADE: Final = int(EventKind.LEG_TRADE)
 _BUSTED: Final = int(EventKind.TRADE_BUSTED)
 _ADJUSTED: Final = int(EventKind.TRADE_ADJUSTED)
@@ -40,12 +39,12 @@ class Day:
         self.open: int | None = None
         self.last: int | None = None
         self.trades = 0
-        self.lots: Counter[int] = Counter()  # by price
+        self.lots: dict[int, int] = {}  # by price
 
     @property
     def volume(self) -> int:
         """Lots traded."""
-        return self.lots.total()
+        return sum(self.lots.values())
 
     @property
     def tick_lots(self) -> int:
@@ -58,13 +57,15 @@ class Day:
             self.open = price
         self.last = price
         self.trades += 1
-        self.lots[price] += lots
+        self.move(price, lots)
 
     def move(self, price: int, lots: int) -> None:
         """Add lots to a price, or with negative ones take them off."""
-        self.lots[price] += lots
-        if not self.lots[price]:
-            del self.lots[price]
+        new = self.lots.get(price, 0) + lots
+        if new:
+            self.lots[price] = new
+        else:
+            self.lots.pop(price, None)
 
 
 class Statistics:
@@ -73,22 +74,28 @@ class Statistics:
     def __init__(self, instruments: Instruments) -> None:
         self._instruments = instruments
         self.days: defaultdict[int, Day] = defaultdict(Day)
-        self.open_interest: Counter[int] = Counter()
-        self.nets: defaultdict[int, Counter[int]] = defaultdict(Counter)  # by account
+        self.open_interest: dict[int, int] = {}
+        self._nets: dict[int, dict[int, int]] = {}  # by account
         self.sequences: dict[int, int] = {}  # of the last change, by instrument
         self.first = 0  # sequence with which the day began
 
+    def trade(self, row: Row) -> None:
+        """Take in a TRADE."""
+        if row[3] & _DUPLICATE:
+            return
+        day = self.days[row[5]]
+        day.trade(row[8], row[9])
+        if not row[4]:  # else of a combination, which nobody holds
+            self._book(row, maker_of(row[12])[0], row[9])
+        self.sequences[row[5]] = row[0]
+
     def apply(self, row: Row) -> Iterable[int]:
-        """Take in a TRADE or one of ``COUNTED_KINDS``; return whose figures it may change."""
+        """Take in one of ``COUNTED_KINDS``; return whose figures it may change."""
         kind = row[2]
         if row[3] & _DUPLICATE:
             return ()
         changed: Iterable[int] = (row[5],)
-        if kind == _TRADE:
-            self.days[row[5]].trade(row[8], row[9])
-            if not row[4]:  # else of a combination, which nobody holds
-                self._book(row, maker_of(row[12])[0], row[9])
-        elif kind == _LEG_TRADE:
+        if kind == _LEG_TRADE:
             self._book(row, row[12], row[9])
         elif kind == _TRANSFERRED:
             self._book(row, row[7], row[9])
@@ -102,8 +109,8 @@ class Statistics:
             changed = self._instruments.by_id
         else:  # settled, for the day or for good
             if kind == _EXPIRED:
-                self.nets.pop(row[5], None)
-                del self.open_interest[row[5]]
+                self._nets.pop(row[5], None)
+                self.open_interest.pop(row[5], None)
             changed = tuple(self._instruments.priced(row[5]))
         for number in changed:
             self.sequences[number] = row[0]
@@ -132,12 +139,15 @@ class Statistics:
 
     def move(self, instrument: int, account: int, lots: int) -> None:
         """Change a position; open interest is the sum of those above zero."""
-        nets = self.nets[instrument]
-        old = nets[account]
-        new = nets[account] = old + lots
-        if not new:
-            del nets[account]
-        self.open_interest[instrument] += max(new, 0) - max(old, 0)
+        nets = self._nets.setdefault(instrument, {})
+        old = nets.get(account, 0)
+        new = old + lots
+        if new:
+            nets[account] = new
+        else:
+            nets.pop(account, None)
+        interest = self.open_interest.get(instrument, 0)
+        self.open_interest[instrument] = interest + max(new, 0) - max(old, 0)
 
     def vwap(self, instrument: Instrument) -> int | None:
         """Return the day's mean price by lots as a clearing price, rounded half to even."""

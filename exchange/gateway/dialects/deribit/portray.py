@@ -16,7 +16,6 @@ from exchange.gateway.dialects.deribit.instruments import (
 )
 from exchange.gateway.dialects.deribit.numbers import exact, half_even, milliseconds
 from exchange.gateway.hub import Hub
-from exchange.marketdata.depth import BUY, SELL
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import Limit
 from exchange.messages.wire import Execution, PublicTrade
@@ -162,19 +161,19 @@ class Portrayer:
         """Return the best price and amount of each side; null where there is none."""
         shown: dict[str, Any] = {}
         depth = self._hub.feed.depths[instrument.id]
-        for name, side, place in (("bid", BUY, -1), ("ask", SELL, 0)):
-            levels = depth.sides[side]
-            best = levels.peekitem(place) if levels else None
-            shown[f"best_{name}_price"] = best and exact(instrument.price_text(best[0]))
-            shown[f"best_{name}_amount"] = best[1] if best else 0
+        for name, best in (("bid", depth.bids(1)), ("ask", depth.asks(1))):
+            shown |= {f"best_{name}_price": None, f"best_{name}_amount": 0}
+            for price, lots in best:
+                shown[f"best_{name}_price"] = exact(instrument.price_text(price))
+                shown[f"best_{name}_amount"] = lots
         return shown
 
     def levels(self, instrument: Instrument, depth: int) -> dict[str, Any]:
         """Return the best levels of both sides, best first, as ``[price, amount]``."""
         known = self._hub.feed.depths[instrument.id]
         return {
-            name: [[exact(instrument.price_text(price)), lots] for price, lots in side[:depth]]
-            for name, side in (("bids", known.bids()), ("asks", known.asks()))
+            name: [[exact(instrument.price_text(price)), lots] for price, lots in side]
+            for name, side in (("bids", known.bids(depth)), ("asks", known.asks(depth)))
         }
 
     def change_id(self, instrument: Instrument) -> int:

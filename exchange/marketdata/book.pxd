@@ -1,0 +1,24 @@
+cimport cython
+
+
+# A level holds at most messages.Limit.BOOK_ORDERS orders, of less than 2**32 lots each.
+@cython.final
+cdef class Level:
+    cdef readonly int side
+    cdef readonly long long price
+    cdef public long long lots, orders, before
+    cdef public bint noted
+
+
+# No work for the garbage collector: a level leads to no order.
+@cython.final
+@cython.no_gc
+cdef class Order:
+    cdef readonly Level level
+    cdef readonly long long rank
+    cdef public long long lots, before
+    cdef public bint noted
+
+
+@cython.locals(order=Order)
+cpdef Order order_at(Level level, long long rank, long long lots)
