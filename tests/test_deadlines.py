@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from exchange.journal.room import RESERVE_BYTES, admits
 from exchange.messages import EVENT, EventKind, wire
 from exchange.messages.wire_mass import MassCancelled
 from exchange.sequencer import LogFull
+from exchange.sim.holds import Story
 
 MS = 1_000_000
 
@@ -154,35 +155,6 @@ async def test_a_disk_that_takes_no_time_takes_cancels(
     assert told(venue.heard(trader))[-1] == "cancelled a"
 
 
-def facts(tape: Any) -> Iterator[tuple[int, list[Any], dict[int, str]]]:
-    """Stamp, events and texts of every batch."""
-    for released in tape.read(0, 0, 0):
-        yield released.stamp, list(EVENT.iter_unpack(released.events)), dict(released.texts)
-
-
-def judged(tape: Any) -> tuple[set[tuple[int, int]], list[tuple[int, int]]]:
-    """What ought to have been thrown, by the slowest reading of the log, and what was: each as
-    its session and the time that it was due."""
-    held: dict[int, int] = {}
-    ought: set[tuple[int, int]] = set()
-    done: list[tuple[int, int]] = []
-    for stamp, rows, texts in facts(tape):
-        for session, due in list(held.items()):
-            if due <= stamp // MS:
-                ought.add((session, held.pop(session)))
-        for row in rows:
-            text = texts.get(row[0], "")
-            if row[2] == EventKind.RECORDED:
-                said = json.loads(text)
-                held.pop(said["session"], None)
-                if said["timeout_ms"]:
-                    held[said["session"]] = stamp // MS + said["timeout_ms"]
-            elif row[2] == EventKind.MASS_CANCELLED and text.startswith("after."):
-                _, whose, when = text.split(".")
-                done.append((int(whose), int(when)))
-    return ought, done
-
-
 @pytest.mark.parametrize("seed", range(4))
 async def test_any_run_of_holds_stops_and_waits_throws_what_the_log_says(
     tmp_path: Path, seed: int
@@ -203,8 +175,8 @@ async def test_any_run_of_holds_stops_and_waits_throws_what_the_log_says(
     async with market.running(tmp_path, fresh=False) as venue:
         venue.now_ns = now_ns + 10_000 * MS
         await pass_time(venue, 0)
-        ought, done = judged(venue.sequencer.tape)
-        assert ought and set(done) == ought and len(done) == len(ought)
+        story = Story(venue.sequencer.tape.read(0, 0, 0))
+        assert story.ought and sorted(story.done) == sorted(story.ought)
         view = View()
         for one in venue.sequencer.tape.read(0, 0, 0):
             view.take(one.epoch, one.stamp, one.events, dict(one.texts))

@@ -45,6 +45,8 @@ CANARIES = {
     "ignored-sync-failure": (95, 10),
     "skipped-report": (1, 10),
     "doubled-deposit": (1, 10),
+    "early-switch": (1, 10),
+    "blunt-switch": (1, 10),
 }
 
 
@@ -100,6 +102,8 @@ def test_the_storms_were_storms(reports: dict[int, Report]) -> None:
     assert outcomes["ok"] > 1_000 and outcomes["fail"] > 100 and outcomes["unknown"] > 50
     seen = {"AUCTION_UNCROSSED", "ORDER_EXECUTED", "LEG_TRADE", "ORDER_WAITING", "ORDER_ELECTED"}
     assert seen | {"CIRCUIT_BREAKER", "VELOCITY"} <= set(sights)
+    fates = ("renewed", "taken back", "thrown", "thrown by a later life")
+    assert all(sights[f"switch {fate}"] > 5 for fate in fates)
     assert len({report.trace_hash for report in reports.values()}) == len(reports)
 
 

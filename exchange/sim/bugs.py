@@ -11,12 +11,14 @@ import msgspec
 
 from exchange.app import wishes
 from exchange.app.requests import Deposit
+from exchange.gateway.deadlines import Deadlines, Switch, cancel_session
 from exchange.gateway.resume import Resume
 from exchange.journal.syncer import Done
 from exchange.sim.disk import SimFile
 from exchange.sim.host import SimSyncer
 
 NEAR_COMMANDS: Final = 2
+EARLY_MS: Final = 500
 
 
 def _early_release() -> Any:
@@ -68,9 +70,23 @@ def _doubled_deposit() -> Any:
     return patch.object(wishes, "move_cash", move_cash)
 
 
+def _early_switch() -> Any:
+    """A dead man's switch is thrown half a second before it is due."""
+    honest = Deadlines.advance
+    return patch.object(Deadlines, "advance", lambda self, now_ms: honest(self, now_ms + EARLY_MS))
+
+
+def _blunt_switch() -> Any:
+    """A dead man's switch cancels what was entered in another session than its own."""
+    blunt = property(lambda self: cancel_session(self.account, self.session + 1))
+    return patch.object(Switch, "record", blunt)
+
+
 BUGS: Final[dict[str, Callable[[], contextlib.AbstractContextManager[Any]]]] = {
     "early-release": _early_release,
     "ignored-sync-failure": _ignored_sync_failure,
     "skipped-report": _skipped_report,
     "doubled-deposit": _doubled_deposit,
+    "early-switch": _early_switch,
+    "blunt-switch": _blunt_switch,
 }

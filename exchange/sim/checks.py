@@ -2,13 +2,17 @@
 
 Living: every client's orders, positions and books are the engine's; the reports that a trader's
 clients delivered are those that a newcomer gets who asks for all of them; clearing has the
-engine's cash and positions, found no divergence, and balances; deposits count once. Stopped: the
-log replays to the same state.
+engine's cash and positions, found no divergence, and balances; deposits count once; dead man's
+switches were thrown when they were due, once, neither earlier nor never, and their owners told.
+Stopped: the log replays to the same state, and no order outlived its switch.
 """
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import Any, Final
+
+import msgspec
 
 from clients.errors import OutcomeUnknown
 from exchange.app import Market
@@ -17,6 +21,7 @@ from exchange.journal.errors import DamagedLog
 from exchange.journal.reader import LogReader
 from exchange.journal.replay import Replayer
 from exchange.messages.wire import Position
+from exchange.sim.holds import Story, orders_taken
 from exchange.sim.host import Host
 from exchange.sim.operator import Operator
 from exchange.sim.trader import Trader, encoded_report, is_report
@@ -24,7 +29,6 @@ from exchange.sim.trader import Trader, encoded_report, is_report
 MICROS: Final = 1_000_000
 NANOSECONDS: Final = 1_000_000_000
 CHECKS_NS: Final = 60 * NANOSECONDS  # so long do the questions take at most
-RESTS: Final = 1_000
 DELIVERED_SECONDS: Final = 1.0  # until then everybody has heard, in fine weather
 
 
@@ -45,6 +49,8 @@ class Checker:
         self._host, self._traders, self._operator = host, traders, operator
         self.tape_events = b""
         self.commands = 0
+        self.switches = Story(())
+        self._working: set[int] = set()  # orders, in the end
 
     @property
     def _market(self) -> Market:
@@ -56,20 +62,24 @@ class Checker:
         await self._rest()
         for trader in self._traders:
             await self._client(trader)
+        self._switches()
         self._clearing()
         self._books()
         self.tape_events = b"".join(r.events for r in self._market.tape.read(0, 0, 0))
 
     async def _rest(self) -> None:
         """Timers that would speak between two questions go first: the graces of lost sessions,
-        halts that end by themselves."""
-        engine = self._market.engine
-        for _ in range(RESTS):
-            due, now = engine.next_deadline(), self._host.clock_ns()
+        halts that end by themselves, switches."""
+        engine, before = self._market.engine, 0
+        while True:
+            self.switches = Story(self._market.tape.read(0, 0, 0))
+            dues = filter(None, (engine.next_deadline(), self.switches.first_due_ns))
+            due, now = min(dues, default=0), self._host.clock_ns()
             if due == 0 or due > now + CHECKS_NS:
                 return
+            assert due > before, f"a timer was due at {due} and says nothing"
             await asyncio.sleep(max(0, due - now) / NANOSECONDS + DELIVERED_SECONDS)
-        raise AssertionError(f"a timer is due at {due} and says nothing")
+            before = due
 
     async def _client(self, trader: Trader) -> None:
         """What a trader's client believes, and what it was told on the way."""
@@ -77,6 +87,7 @@ class Checker:
         answer = await trader.ask(lambda client: client.query_orders())
         client = trader.client
         known = {order.client_order_id: int(order.leaves_quantity) for order in answer.orders}
+        self._working.update(int(order.order_id) for order in answer.orders)
         believed = {key: order.leaves_quantity for key, order in client.orders.items()}
         equal(f"{trader.name}'s orders", believed, known)
         for code, listed in market.desk.instruments.by_code.items():
@@ -98,6 +109,15 @@ class Checker:
                 await newcomer.connect()
                 await newcomer.close()
                 return [encoded_report(event) async for event in stream if is_report(event)]
+
+    def _switches(self) -> None:
+        switches = self.switches
+        equal("switches thrown", sorted(switches.done), sorted(switches.ought))
+        for trader in self._traders:
+            cancels = (one for one in trader.reports if b'"mass_cancelled"' in one)
+            told = Counter(msgspec.json.decode(one).get("request_id") for one in cancels)
+            mine = [one.name for one in switches.thrown if one.account == trader.account]
+            equal(f"what {trader.name} was told of its switches", told, Counter(mine))
 
     def _clearing(self) -> None:
         market = self._market
@@ -141,6 +161,9 @@ class Checker:
         equal("a torn tail after an orderly end", reader.finish().tail_dropped, None)
         equal("state hash of the replay", replayer.state_hash().hex(), state_hash)
         self.commands = replayer.commands
+        frames = (frame for chunk in LogReader(self._host.disk).chunks() for frame in chunk)
+        taken = orders_taken(frames, self.tape_events, self.switches.thrown)
+        equal("orders that outlived their switch", taken & self._working, set())
 
     def _damage_is_found(self) -> None:
         """A log of which a sector went astray is not read to its end."""

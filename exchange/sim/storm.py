@@ -256,7 +256,11 @@ class Simulation:
             pause_mean=self.ranges.pause_mean,
             stops=self.ranges.stops,
         )
-        return Trader(name, account, make, habits, self.history, random, lambda: self.loop.now_ns)
+        holding = Random(f"{self.seed}/{name}/holding")
+        return Trader(
+            name, account, make, habits, self.history, random, lambda: self.loop.now_ns,
+            holding if holding.randrange(2) else None,
+        )  # fmt: skip
 
     def _client(
         self, name: str, key: tuple[str, str], random: Random, **options: Any
@@ -359,7 +363,7 @@ class Simulation:
             deaths=deaths,
             refusals=self.host.refusals,
             trouble=self.disk.trouble,
-            sights=sights_of(checker.tape_events),
+            sights=sights_of(checker.tape_events) | checker.switches.fates,
         )
 
 

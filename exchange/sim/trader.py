@@ -1,6 +1,7 @@
 """A trader that never gives up: real clients, one after the other, and a history of all it asked.
 
-It enters, cancels, reduces, replaces and asks, several at once; what stays unanswered it sends
+It enters, cancels, reduces, replaces and asks, several at once, and may have a dead man's switch,
+which it holds, takes back, and now and then is too late for; what stays unanswered it sends
 again under the old id, sometimes what was answered too. It may die with everything that it had not
 processed; its next client resumes where the last one had read to. Every report that its clients
 delivered is kept, so that one delivered twice or never can be seen.
@@ -9,6 +10,7 @@ delivered is kept, so that one delivered twice or never can be seen.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from operator import methodcaller
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -20,6 +22,7 @@ from clients.errors import (
     LogonRefused,
     NotConnected,
     OutcomeUnknown,
+    RequestRefused,
 )
 from clients.events import EventStream
 from clients.session import AnyReport
@@ -39,6 +42,8 @@ AGAIN_SECONDS: Final = 0.2  # before what could not be sent is tried again
 LOTS_MAX: Final = 9
 SPREAD_TICKS: Final = 12
 TICK_DIGITS: Final = 3
+HOLD_SECONDS: Final = 0.8  # mean, between two words about its switch
+TIMEOUTS_MS: Final = (0, 1_000, 1_000, 1_500, 4_000)
 TIMES_IN_FORCE: Final = ("GTC", "GTC", "GTC", "GTC", "IOC", "FOK", "GFA")
 
 _Answer = TypeVar("_Answer")
@@ -59,7 +64,9 @@ class Habits(msgspec.Struct, frozen=True):
 
 
 class Trader:
-    """One account. ``now_ns`` is the clock of the history."""
+    """One account. ``now_ns`` is the clock of the history; ``holding`` draws what it does with a
+    dead man's switch, None: it has none.
+    """
 
     def __init__(
         self,
@@ -70,6 +77,7 @@ class Trader:
         history: History,
         random: Random,
         now_ns: Callable[[], int],
+        holding: Random | None = None,
     ) -> None:
         self.name, self.account = name, account
         self.habits = habits
@@ -78,6 +86,7 @@ class Trader:
         self.began: Position | None = None
         self.make = make
         self._history, self._random, self._now_ns = history, random, now_ns
+        self._holding = holding
         self._ids: list[str] = []  # entered
         self._count = 0
         self._stream: EventStream | None = None
@@ -171,6 +180,8 @@ class Trader:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self.habits.workers):
                 tasks.create_task(self._work(stop))
+            if self._holding is not None:
+                tasks.create_task(self._hold(stop, self._holding))
         if self._leaving is not None:
             await self._leaving
 
@@ -182,6 +193,14 @@ class Trader:
             again = self._random.randrange(100) < self.habits.repeat
             if again and operation.kind == "enter" and isinstance(operation.answer, Accepted):
                 await self._repeat(operation)
+
+    async def _hold(self, stop: asyncio.Event, random: Random) -> None:
+        """Set a switch, move it and take it back, in no hurry: some it comes too late for."""
+        while not stop.is_set():
+            await asyncio.sleep(random.expovariate(1 / HOLD_SECONDS))
+            say = methodcaller("cancel_after", random.choice(TIMEOUTS_MS))
+            with contextlib.suppress(RequestRefused):  # of a full disk or queue
+                await self.ask(say)
 
     def _wish(self) -> Operation:
         random = self._random
