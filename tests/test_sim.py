@@ -41,7 +41,7 @@ PAST = {
 }
 # bug: (first seed, within so many)
 CANARIES = {
-    "early-release": (1, 10),
+    "early-release": (18, 20),
     "ignored-sync-failure": (95, 10),
     "skipped-report": (1, 10),
     "doubled-deposit": (1, 10),
