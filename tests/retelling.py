@@ -10,10 +10,12 @@ from typing import Final
 
 from generator import Generator
 from interpreted import compiled_python
+from readers import Told
 
 from exchange.engine import Engine
 from exchange.gateway.reports import Reports
 from exchange.gateway.resume import reports_of
+from exchange.gateway.session import JSON
 from exchange.gateway.view import View
 from exchange.marketdata.feed import Feed
 from exchange.marketdata.prints import CHANNELS
@@ -35,7 +37,7 @@ class Teller:
 
     def __init__(self, seed: int) -> None:
         self._generator, self._engine = Generator(seed), Engine()
-        self._view, self._feed = View(), Feed()
+        self._view, self._feed, self._told = View(), Feed(), Told(JSON)
         self._sequence = 1
         self._joined: set[str] = set(CHANNELS)
 
@@ -49,6 +51,9 @@ class Teller:
             if number % 9 == 4:
                 self._view = View.unpack(self._view.pack())
             data = self._generator.batch(SIZE)
+        for reader in self._told.readers.values():
+            for text, _ in reader.told:
+                said.update(text)
         said.update(self._view.pack())
         return said.digest()
 
@@ -60,6 +65,7 @@ class Teller:
         kinds = enumerate(data[::COMMAND_BYTES], first)
         texts = {n: f"c{n % 50}" for n, kind in kinds if kind <= CommandKind.REPLACE}
         self._view.take(1, stamp, events, texts)
+        self._told.take(stamp, events, texts)
         rows: list[Row] = list(EVENT.iter_unpack(events))
         for _, message in self._feed.apply(rows, stamp, texts, self._joined):
             yield message

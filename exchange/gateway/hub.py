@@ -6,8 +6,7 @@ readers of public data first, so public data is never later than private.
 """
 
 import time
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from operator import itemgetter
 from typing import Final, Protocol
 
@@ -16,6 +15,7 @@ from exchange.gateway.auth import Keys
 from exchange.gateway.channels import Channels
 from exchange.gateway.deadlines import cancel_session, request_of
 from exchange.gateway.decode import NO_ID, RECORD, Recorder, Refused
+from exchange.gateway.dispatch import Dispatch
 from exchange.gateway.lookups import Lookups
 from exchange.gateway.mass import MassRecorder
 from exchange.gateway.metrics import Metrics
@@ -23,9 +23,9 @@ from exchange.gateway.previews import Previews, WhatIf
 from exchange.gateway.queries import Queries
 from exchange.gateway.refreshes import Refreshes
 from exchange.gateway.rejects import from_refused, full_reason
-from exchange.gateway.reports import CORRECTIONS, DUPLICATE, TRANSFERRED, Reports
+from exchange.gateway.reports import Reports
 from exchange.gateway.resume import LOGON_MARK, Resume, check_position
-from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage, elements
+from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage
 from exchange.gateway.view import View
 from exchange.marketdata.stream import Released, Row
 from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Reason
@@ -40,11 +40,7 @@ from exchange.messages.wire import (
 )
 
 KEY_CONNECTIONS: Final = 16  # logged on under one key at a time
-TRADE: Final = int(EventKind.TRADE)
-REJECTED: Final = int(EventKind.REJECTED)
-# Nobody's affair but the account's: what most events are.
-OF_ONE: Final = frozenset(map(int, (EventKind.ORDER_ACCEPTED, EventKind.ORDER_CANCELLED)))
-RECORDED: Final = int(EventKind.RECORDED)
+_REJECTED: Final = int(EventKind.REJECTED)
 _OPS: Final = {  # what a client asked for, by the command that it became
     int(CommandKind.ENTER): "enter",
     int(CommandKind.CANCEL): "cancel",
@@ -59,7 +55,6 @@ _OPS: Final = {  # what a client asked for, by the command that it became
     int(CommandKind.RECORD): "cancel_after",
 }
 _OWNER: Final = itemgetter(0, 5, 6, -1)  # a record's kind, account, session and key
-ACCOUNT_MASK: Final = 0xFFFF_FFFF  # of a trade's key_hi: maker_of, without the call
 
 
 class Submit(Protocol):
@@ -127,7 +122,9 @@ class Hub:
         self._tape = tape
         self.channels = Channels(self.feed)
         self.refreshes = Refreshes()
-        self._by_account: dict[int, list[Session]] = {}
+        self.dispatch = Dispatch(
+            self.feed.instruments, self.accounts, self.reports, self._answer_logon
+        )
         self._logons: dict[int, Session] = {}  # waiting for the engine, by connection number
         self._owed: list[tuple[int, bytes]] = []  # by account, in order; the queue was full
         self._next_connection = first_connection
@@ -170,10 +167,7 @@ class Hub:
         resuming = self._resumes.pop(session.number, None)
         if session.key is not None:
             if session.stage is Stage.READY and resuming is None:
-                mates = self._by_account[session.key.account]
-                mates.remove(session)
-                if not mates:
-                    del self._by_account[session.key.account]
+                self.dispatch.leave(session.key.account, session)
             if session.engine_session:
                 if session.cancels_on_loss:
                     account = session.key.account
@@ -333,7 +327,7 @@ class Hub:
         told: dict[int, Session] = {}
         for channel, message in self.feed.apply(rows, released.stamp, texts, self.channels):
             readers.update(self.channels.publish(channel, message))
-        self._report(rows, released.stamp, texts, told)
+        self.dispatch.take(rows, released.stamp, texts, told)
         prompt = True
         for number, session in readers.items():
             if number not in told:
@@ -353,68 +347,13 @@ class Hub:
             self.metrics.released(released.count, released.events)
             self.metrics.reported(texts, released.stamp, begun_ns, time.time_ns())
 
-    def _report(
-        self, rows: list[Row], stamp: int, texts: Mapping[int, str], told: dict[int, Session]
-    ) -> None:
-        """Apply the events and queue their reports, each account's encoded in one go."""
-        by_account, build, made = self._by_account, self.reports.kinds.get, self.reports.made
-        self.accounts.now = stamp
-        apply, text_of = self.accounts.apply, texts.get
-        reports: defaultdict[int, list[Response]] = defaultdict(list)
-        for row in rows:
-            text, kind, account = text_of(row[0]), row[2], row[6]
-            apply(row, text)
-            if account in by_account:
-                builder = build(kind)
-                if builder is not None and (row[12] != LOGON_MARK or not self._is_logon(row)):
-                    reports[account].append(builder(row, stamp, text))
-            if kind in OF_ONE:
-                continue
-            if kind == TRADE:
-                account = row[12] & ACCOUNT_MASK
-                if account in by_account:
-                    reports[account].append(made(row, stamp))
-            elif kind in CORRECTIONS:
-                account = row[12]
-                if account in by_account:
-                    reports[account].append(self.reports.other(row, stamp))
-            elif kind == TRANSFERRED and not row[3] & DUPLICATE:
-                for account in (row[6], row[7]):
-                    if account in by_account:
-                        reports[account].append(self.reports.transferred(row, stamp, account))
-            elif kind == RECORDED:
-                held = self.reports.held(row, stamp, text)
-                if held is not None and account in by_account:
-                    reports[account].append(held)
-            elif row[12] == LOGON_MARK:
-                self._tell(reports, told)
-                self._answer_logon(row, stamp)
-        self._tell(reports, told)
-
-    def _tell(self, reports: dict[int, list[Response]], told: dict[int, Session]) -> None:
-        """Queue the reports gathered so far, and forget them."""
-        for account, messages in reports.items():
-            encoded: list[bytes | None] = [None, None]
-            for session in self._by_account[account]:
-                codec = session.codec
-                data = encoded[codec]
-                if data is None:
-                    data = encoded[codec] = elements(ENCODERS[codec](messages), codec)
-                session.push(data, len(messages))
-                told[session.number] = session
-        reports.clear()
-
-    def _is_logon(self, row: Row) -> bool:
-        """Whether a reject answers a LOGON, which is the asking connection's affair alone."""
-        return row[12] == LOGON_MARK and row[2] == REJECTED
-
     def _answer_logon(self, row: Row, stamp: int) -> None:
         """Tell the connection that asked what became of its LOGON."""
         session = self._logons.pop(row[11], None)
         if session is None:
             return  # answered in an earlier life of this gateway
-        if row[2] == REJECTED:
-            session.send(self.reports.kinds[REJECTED](row, stamp, None))
+        if row[2] == _REJECTED:
+            session.send(self.reports.kinds[_REJECTED](row, stamp, None))
             session.refuse_logon()
         elif session.stage is Stage.CLOSED:
             self._log_off(row[6], row[7])
@@ -442,7 +381,7 @@ class Hub:
         if logon.after is None:
             session.admit()
             session.send(logged_on)
-            self._by_account.setdefault(key.account, []).append(session)
+            self.dispatch.join(key.account, session)
         else:
             start = self.epochs.place(logon.after)
             resume = Resume(session, key.account, start, place, logged_on)
@@ -464,7 +403,7 @@ class Hub:
         if resume.advance(self._tape, self.reports, self.sequence):
             assert session.key is not None, "resumed without a key"
             del self._resumes[session.number]
-            self._by_account.setdefault(session.key.account, []).append(session)
+            self.dispatch.join(session.key.account, session)
         return True
 
     def _resume_all(self) -> None:

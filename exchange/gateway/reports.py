@@ -86,7 +86,7 @@ ICEBERG: Final = int(OrderFeature.ICEBERG) << 16
 
 
 @lru_cache(FEES_REMEMBERED)
-def _fee_text(cash: int) -> str:
+def fee_text(cash: int) -> str:
     """Return as a fee what a trade did to the cash of one side."""
     return micros_text(-cash)
 
@@ -181,7 +181,7 @@ class Reports:
             str(row[9]),
             str(row[10]),
             "auction" if row[3] & AUCTION else "taker",
-            _fee_text(row[13]),
+            fee_text(row[13]),
             row[4],
         )
 
@@ -201,7 +201,7 @@ class Reports:
             str(row[9]),
             str(maker_of(row[12])[1]),
             "auction" if row[3] & AUCTION else "maker",
-            _fee_text(row[14]),
+            fee_text(row[14]),
             row[4],
         )
 
@@ -262,7 +262,7 @@ class Reports:
             side=side,
             quantity=str(row[9]),
             price=micros_text(row[8]),
-            fee=_fee_text(cash),
+            fee=fee_text(cash),
         )
 
     def _residual(self, row: Row, time: int, text: str | None) -> ResidualPosted:
@@ -317,7 +317,7 @@ class Reports:
             str(row[9]),
             str(row[10]),
             "maker" if row[3] & RESTING else "taker",
-            _fee_text(0),
+            fee_text(0),
             len(self._instruments.by_id[row[14]].legs),
         )
 

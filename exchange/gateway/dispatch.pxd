@@ -1,0 +1,43 @@
+cimport cython
+
+from exchange.gateway.accounts cimport Account, Accounts
+from exchange.gateway.page cimport Page
+
+cdef int _ACCEPTED, _CANCELLED, _TRADE, _REJECTED, _OPENED, _RECORDED
+cdef int _DUPLICATE, _MARKET, _SELL, _QUOTE
+
+
+cdef class Readers:
+    cdef readonly list sessions
+    cdef readonly bint plain
+    cdef bint waits
+    cdef Page page
+    cdef list _messages
+
+    cpdef add(self, report)
+    @cython.locals(count=object, text=bytes)
+    cpdef tell(self, dict told)
+
+
+cdef class Dispatch:
+    cdef readonly dict readers
+    cdef dict _listed
+    cdef Accounts _accounts
+    cdef object _reports, _answer_logon
+    cdef list _waiting
+
+    @cython.locals(accounts=Accounts, row=tuple, kind=cython.int)
+    cpdef take(self, list rows, long long stamp, dict texts, dict told)
+    @cython.locals(readers=Readers)
+    cdef _tell(self, dict told)
+    @cython.locals(readers=Readers)
+    cdef Readers _of(self, account)
+    @cython.locals(readers=Readers, kind=cython.int)
+    cdef _report(self, account, tuple row, long long stamp, text)
+    @cython.locals(kind=cython.int, flags=cython.int, account=Account, unpriced=cython.bint,
+                   named=str)
+    cdef _write(self, Page page, tuple row, long long stamp, str text)
+    @cython.locals(readers=Readers)
+    cdef _made(self, tuple row, long long stamp)
+    @cython.locals(readers=Readers)
+    cdef _others(self, tuple row, long long stamp, text)

@@ -1,0 +1,197 @@
+"""A released batch applied to the accounts, and its private reports by who reads them.
+
+What most orders get goes from its event straight to text; an account that has a connection for
+MessagePack, and any other report, goes the general way over ``reports.Reports``.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from exchange.gateway.accounts import Accounts, quote_name
+from exchange.gateway.page import Page
+from exchange.gateway.reports import CORRECTIONS, TRANSFERRED, Reports, fee_text
+from exchange.gateway.resume import LOGON_MARK
+from exchange.gateway.session import JSON, MSGPACK, Session, elements
+from exchange.marketdata.instruments import Instruments
+from exchange.marketdata.stream import Row, maker_of
+from exchange.messages import EventFlag, EventKind, OrderFeature
+from exchange.messages.wire import Response, encode_json, encode_msgpack
+
+# Plain integers: see reports.py.
+_ACCEPTED: Final = int(EventKind.ORDER_ACCEPTED)
+_CANCELLED: Final = int(EventKind.ORDER_CANCELLED)
+_TRADE: Final = int(EventKind.TRADE)
+_REJECTED: Final = int(EventKind.REJECTED)
+_OPENED: Final = int(EventKind.SESSION_OPENED)
+_RECORDED: Final = int(EventKind.RECORDED)
+_DUPLICATE: Final = int(EventFlag.DUPLICATE)
+_MARKET: Final = int(EventFlag.MARKET)
+_SELL: Final = int(EventFlag.SELL)
+_QUOTE: Final = int(OrderFeature.QUOTE)
+
+
+class Readers:
+    """An account's live connections, and what they are to be told of the batch at hand."""
+
+    __slots__ = ("_messages", "page", "plain", "sessions", "waits")
+
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+        self.plain = True  # whether all read JSON
+        self.waits = False  # whether this batch has something for them
+        self.page = Page()
+        self._messages: list[Response] = []  # the same for MessagePack, unless ``plain``
+
+    def join(self, session: Session) -> None:
+        """Add a connection."""
+        self.sessions.append(session)
+        self.plain = self.plain and session.codec == JSON
+
+    def leave(self, session: Session) -> None:
+        """Take a connection away."""
+        self.sessions.remove(session)
+        self.plain = all(one.codec == JSON for one in self.sessions)
+
+    def add(self, report: Response) -> None:
+        """Note a report that was built."""
+        self.page.add(encode_json(report))
+        if not self.plain:
+            self._messages.append(report)
+
+    def tell(self, told: dict[int, Session]) -> None:
+        """Queue what was noted, encoded once for each way to read it, and forget it."""
+        self.waits = False
+        count, packed = self.page.count, b""
+        if not count:
+            return
+        text = self.page.take()
+        if not self.plain:
+            packed = elements(encode_msgpack(self._messages), MSGPACK)
+            self._messages.clear()
+        for session in self.sessions:
+            session.push(text if session.codec == JSON else packed, count)
+            told[session.number] = session
+
+
+class Dispatch:
+    """Takes batches in. ``readers`` are the accounts with live connections."""
+
+    def __init__(
+        self,
+        instruments: Instruments,
+        accounts: Accounts,
+        reports: Reports,
+        answer_logon: Callable[[Row, int], None],
+    ) -> None:
+        """``answer_logon`` is told the event that answers a LOGON, and its stamp."""
+        self.readers: dict[int, Readers] = {}
+        self._listed = instruments.by_id
+        self._accounts = accounts
+        self._reports = reports
+        self._answer_logon = answer_logon
+        self._waiting: list[Readers] = []  # whom the batch at hand concerns
+
+    def join(self, account: int, session: Session) -> None:
+        """Report to a connection from now on."""
+        self.readers.setdefault(account, Readers()).join(session)
+
+    def leave(self, account: int, session: Session) -> None:
+        """Report no more to a connection."""
+        readers = self.readers[account]
+        readers.leave(session)
+        if not readers.sessions:
+            del self.readers[account]
+
+    def take(
+        self, rows: list[Row], stamp: int, texts: dict[int, str], told: dict[int, Session]
+    ) -> None:
+        """Apply a batch's events and queue their reports; note in ``told`` whose connections."""
+        accounts = self._accounts
+        accounts.now = stamp
+        for row in rows:
+            kind, text = row[2], texts.get(row[0])
+            accounts.apply(row, text)
+            self._report(row[6], row, stamp, text)
+            if kind in (_ACCEPTED, _CANCELLED):
+                continue
+            if kind == _TRADE:
+                self._made(row, stamp)
+            elif kind not in (_REJECTED, _OPENED):
+                self._others(row, stamp, text)
+            elif row[12] == LOGON_MARK:
+                self._tell(told)
+                self._answer_logon(row, stamp)
+        self._tell(told)
+
+    def _tell(self, told: dict[int, Session]) -> None:
+        for readers in self._waiting:
+            readers.tell(told)
+        self._waiting.clear()
+
+    def _of(self, account: int) -> Readers | None:
+        """Return who is to be told an account's reports; None if nobody is."""
+        readers = self.readers.get(account)
+        if readers is not None and not readers.waits:
+            readers.waits = True
+            self._waiting.append(readers)
+        return readers
+
+    def _report(self, account: int, row: Row, stamp: int, text: str | None) -> None:
+        """Report an event to the account that it names."""
+        readers, kind = self._of(account), row[2]
+        if readers is None:
+            return
+        if readers.plain and kind in (_ACCEPTED, _CANCELLED, _TRADE):
+            self._write(readers.page, row, stamp, text)
+            return
+        build = self._reports.kinds.get(kind)
+        if build is not None and (kind != _REJECTED or row[12] != LOGON_MARK):
+            readers.add(build(row, stamp, text))
+
+    def _write(self, page: Page, row: Row, stamp: int, text: str | None) -> None:
+        """Write one of the reports that most orders get."""
+        kind, flags, instrument = row[2], row[3], self._listed[row[5]]
+        code, price = instrument.code, instrument.price_texts[row[8]]
+        if kind == _CANCELLED:
+            named = self._accounts.text_of(row[7])
+            page.cancelled(row, stamp, named, code, price, text)
+        elif kind == _TRADE:
+            named = self._accounts.text_of(row[7])
+            page.execution(row, stamp, False, named, code, price, fee_text(row[13]))
+        else:
+            if row[14] >> 16 & _QUOTE:
+                text = quote_name(code, flags & _SELL != 0)
+            unpriced = flags & _MARKET != 0 and not row[8] and not row[10]
+            account = self._accounts.by_id[row[6]]
+            tokens = account.bucket.left(stamp)
+            page.accepted(row, stamp, text or "", code, None if unpriced else price, tokens)
+
+    def _made(self, row: Row, stamp: int) -> None:
+        """Report a TRADE to the resting side."""
+        readers = self._of(maker_of(row[12])[0])
+        if readers is None:
+            return
+        if not readers.plain:
+            readers.add(self._reports.made(row, stamp))
+            return
+        instrument, named = self._listed[row[5]], self._accounts.text_of(row[11])
+        price, fee = instrument.price_texts[row[8]], fee_text(row[14])
+        readers.page.execution(row, stamp, True, named, instrument.code, price, fee)
+
+    def _others(self, row: Row, stamp: int, text: str | None) -> None:
+        """Report an event of two accounts, or of a switch."""
+        kind, reports = row[2], self._reports
+        if kind in CORRECTIONS:
+            readers = self._of(row[12])
+            if readers is not None:
+                readers.add(reports.other(row, stamp))
+        elif kind == TRANSFERRED and not row[3] & _DUPLICATE:
+            for account in (row[6], row[7]):
+                readers = self._of(account)
+                if readers is not None:
+                    readers.add(reports.transferred(row, stamp, account))
+        elif kind == _RECORDED:
+            readers = self._of(row[6])
+            held = None if readers is None else reports.held(row, stamp, text)
+            if readers is not None and held is not None:
+                readers.add(held)
