@@ -43,7 +43,8 @@ cdef class Accounts:
     cpdef Order known(self, order_id)
     @cython.locals(kind=cython.int, order=Order, executed=cython.longlong)
     cpdef apply(self, tuple row, text)
-    @cython.locals(order=Order, account=Account, terms=cython.longlong, sell=cython.bint, quoted=cython.bint)
+    @cython.locals(order=Order, account=Account, terms=cython.longlong, sell=cython.bint,
+                   quoted=cython.bint)
     cdef _accept(self, tuple row, str text)
     @cython.locals(maker=cython.ulonglong, lots=cython.longlong)
     cdef _trade(self, tuple row)
