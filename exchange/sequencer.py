@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from array import array
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +85,19 @@ class Closed(Exception):
     reason: Final = Reason.QUEUE_FULL
 
 
+class _Source:
+    """The commands of one connection that wait; ``taken`` of them are in the batch being made."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.items: list[_Item] = []
+        self.taken = 0
+
+    def is_empty(self) -> bool:
+        """Whether all that waited is taken."""
+        return self.taken == len(self.items)
+
+
 @dataclass(frozen=True, slots=True)
 class _Batch:
     """Commands taken off the queues, not yet in the log."""
@@ -156,8 +168,8 @@ class Sequencer:
         self._next_sequence = recovered.last_sequence + 1
         self._stamp = recovered.stamp
         self._recovery = _own_record(CommandKind.RECOVERED, self.epoch) if restarted else None
-        self._queues: dict[int, deque[_Item]] = {}
-        self._ring: deque[tuple[int, deque[_Item]]] = deque()  # sources with commands, next first
+        self._sources: dict[int, _Source] = {}  # those with commands
+        self._ring: list[_Source] = []  # the same, next first
         self.queued = 0
         self.full = journal.full  # the log's or the tape's disk: only the urgent is taken
         self._wakeup = asyncio.Event()
@@ -248,16 +260,19 @@ class Sequencer:
             raise QueueFull(QUEUE_COMMANDS, queued)
         if self.full and not admits(record[0], self._journal.room, queued):
             raise LogFull(self._journal.room)
-        queue = self._queues.get(source)
-        if queue is None:
-            queue = self._queues[source] = deque()
-            self._ring.append((source, queue))
-        elif len(queue) >= SOURCE_COMMANDS:
-            raise QueueFull(SOURCE_COMMANDS, len(queue))
-        queue.append((record, ingress_ns, text))
+        self._queue(source, (record, ingress_ns, text))
         self.queued = queued + 1
         if not queued:  # else the loop knows, or waits for the disk
             self._wakeup.set()
+
+    def _queue(self, number: int, item: _Item) -> None:
+        source = self._sources.get(number)
+        if source is None:
+            source = self._sources[number] = _Source(number)
+            self._ring.append(source)
+        elif len(source.items) >= SOURCE_COMMANDS:
+            raise QueueFull(SOURCE_COMMANDS, len(source.items))
+        source.items.append(item)
 
     @property
     def sequence(self) -> int:
@@ -428,16 +443,21 @@ class Sequencer:
     def _in_turn(self, size: int) -> list[_Item]:
         """Take ``size`` commands off the queues, one of each source in turn."""
         items: list[_Item] = []
-        ring, queues = self._ring, self._queues
-        for _ in range(size):
-            place = ring.popleft()
-            source, queue = place
-            items.append(queue.popleft())
-            if queue:
-                ring.append(place)
-            else:
-                del queues[source]
-        self.queued -= size
+        ring, self.queued = self._ring, self.queued - size
+        while size:
+            served, ring = ring[:size], ring[size:]
+            size -= len(served)
+            for source in served:
+                items.append(source.items[source.taken])
+                source.taken += 1
+                if not source.is_empty():
+                    ring.append(source)
+        for source in self._ring:
+            if source.is_empty():
+                del self._sources[source.number]
+            del source.items[: source.taken]
+            source.taken = 0
+        self._ring = ring
         return items
 
     async def close(self) -> None:

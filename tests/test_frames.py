@@ -11,7 +11,8 @@ from sockets import running
 
 from exchange.gateway import server
 from exchange.gateway.frames import MaskedSocket, Masks
-from exchange.gateway.session import Session
+from exchange.gateway.session import CLOSE_INTERNAL
+from exchange.messages.wire import Instruments
 
 
 def drawn(chance: random.Random) -> tuple[bytes, bool]:
@@ -38,6 +39,13 @@ def test_it_is_seen_wherever_the_bytes_are_cut(seed: int) -> None:
             seen = masks.are_on(data[at : at + step])
             at += step
         assert seen == masked
+
+
+@pytest.mark.parametrize("length", [1 << 32, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_a_frame_may_say_that_it_has_no_end(length: int) -> None:
+    masks = Masks()
+    assert masks.are_on(b"\x81\xff" + length.to_bytes(8) + bytes(5))
+    assert masks.are_on(b"\x81\x02{}")  # of the same frame
 
 
 async def test_what_comes_with_the_handshake_is_looked_at_too(tmp_path: Path) -> None:
@@ -87,18 +95,29 @@ async def test_a_message_is_taken_without_a_turn_of_its_reader(
     assert len(waits) == 1
 
 
+def asking(request_id: str) -> bytes:
+    """A frame that asks for the instruments."""
+    return frame(TEXT, json.dumps({"op": "instruments", "request_id": request_id}).encode())
+
+
 async def test_messages_keep_their_order_around_a_ping_and_none_is_heard_behind_a_close(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[str | bytes] = []
-    monkeypatch.setattr(Session, "receive", lambda self, data, ingress_ns: heard.append(data))
+    heard: list[str | None] = []
     async with running(tmp_path) as house:
+        note = house.venue.hub.queries.instruments
+
+        def noted(sequence: int, request_id: str | None = None) -> Instruments:
+            heard.append(request_id)
+            return note(sequence, request_id)
+
+        monkeypatch.setattr(house.venue.hub.queries, "instruments", noted)
         peer = await Wire.open(int(house.url.rpartition(":")[2]))
         await peer.shake()
-        said = [frame(TEXT, str(n).encode()) for n in range(6)]
+        said = [asking(str(number)) for number in range(6)]
         pings = [frame(PING), frame(PING), frame(CLOSE)]
         mixed = [one for pair in zip(said[::2], said[1::2], pings, strict=True) for one in pair]
-        await peer.send(b"".join(mixed) + frame(TEXT, b"late"))
+        await peer.send(b"".join(mixed) + asking("late"))
         assert await peer.close_code() == 1000
     assert heard == [*map(str, range(6))]
 
@@ -106,18 +125,14 @@ async def test_messages_keep_their_order_around_a_ping_and_none_is_heard_behind_
 async def test_an_error_of_the_gateways_own_ends_the_connection_and_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    receive = Session.receive
+    def failing(sequence: int, request_id: str | None = None) -> Instruments:
+        raise ZeroDivisionError("on purpose")
 
-    def failing(self: Session, data: str | bytes, ingress_ns: int) -> None:
-        if data == "fail":
-            raise ZeroDivisionError("on purpose")
-        receive(self, data, ingress_ns)
-
-    monkeypatch.setattr(Session, "receive", failing)
     async with running(tmp_path) as house:
+        monkeypatch.setattr(house.venue.hub.queries, "instruments", failing)
         bad, good = await house.connect(), await house.connect()
-        await bad.send_str("fail")
-        assert (await bad.receive(timeout=5)).data == server.CLOSE_INTERNAL
+        await bad.send_str('{"op": "instruments", "request_id": "fail"}')
+        assert (await bad.receive(timeout=5)).data == CLOSE_INTERNAL
         assert (await house.say(good, {"op": "heartbeat"}))[0]["type"] == "heartbeat"
         async with asyncio.timeout(5):
             while "on purpose" not in caplog.text:

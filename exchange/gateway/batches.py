@@ -35,9 +35,14 @@ _parts_msgpack: Final[Callable[[bytes], Parts]] = msgspec.msgpack.Decoder(Parts)
 
 def is_batch(data: str | bytes) -> bool:
     """Return whether a frame is an array."""
-    if isinstance(data, str):
-        return data.lstrip(" \t\r\n")[:1] == "["
-    return data[:1] in _ARRAYS
+    return _opens_array(data) if isinstance(data, str) else data[:1] in _ARRAYS
+
+
+def _opens_array(text: str) -> bool:
+    for char in text:
+        if char not in " \t\r\n":
+            return char == "["
+    return False
 
 
 def read_batch(data: str | bytes) -> list[AnyRequest | Refused]:

@@ -14,10 +14,11 @@ from aiohttp.helpers import DEFAULT_CHUNK_SIZE
 
 __all__ = ["MaskedSocket", "Masks", "Take", "WSMessage", "WSMsgType"]
 
-MASKED: Final = 0x80
-_WIDE, _WIDEST = MASKED | 126, MASKED | 127  # two and eight bytes of length follow
+_MASKED: Final = 0x80
+_WIDE, _WIDEST = _MASKED | 126, _MASKED | 127  # two and eight bytes of length follow
 _HEAD: Final = 6  # two bytes, and four of the mask
 _MESSAGES: Final = (WSMsgType.TEXT, WSMsgType.BINARY)
+_ENDLESS: Final = 1 << 62  # a frame's length that no connection lives to see the end of
 Take = Callable[[str | bytes], None]
 
 
@@ -35,14 +36,14 @@ class Masks:
         at, size = self._left, len(data)
         while at < size:
             second = data[at + 1] if at + 1 < size else _WIDEST
-            if second < MASKED:
+            if second < _MASKED:
                 return False
             if second < _WIDE:
-                at += _HEAD + second - MASKED
+                at += _HEAD + second - _MASKED
             elif second == _WIDE and at + 3 < size:
                 at += 2 + _HEAD + (data[at + 2] << 8 | data[at + 3])
             elif second == _WIDEST and at + 9 < size:
-                at += 8 + _HEAD + int.from_bytes(data[at + 2 : at + 10])
+                at += 8 + _HEAD + min(int.from_bytes(data[at + 2 : at + 10]), _ENDLESS)
             else:  # the head is cut off
                 self._left, self._head = 0, data[at:]
                 break

@@ -48,7 +48,6 @@ HANDSHAKE_SECONDS: Final = 5.0  # for the first request's headers, TLS included
 KEEPALIVE_SECONDS: Final = 15.0  # between two HTTP requests of a connection
 BATCHES_IN_ONE_GO: Final = 64
 CLOSE_IDLE: Final = 4000
-CLOSE_INTERNAL: Final = 1011
 BODY_BYTES: Final = 1 << 20  # of an HTTP request, as sent and inflated
 PINGS_A_SECOND: Final = 32  # of one connection, pongs included
 _CONTROL: Final = (WSMsgType.PING, WSMsgType.PONG)
@@ -286,7 +285,6 @@ class Link:
         codec = MSGPACK if socket.ws_protocol == MSGPACK_PROTOCOL else JSON
         self._opcode = _OPCODE[codec]
         self._reader: asyncio.Task[None] | None = None  # while it may wait for a message
-        self._failure: Exception | None = None  # of taking a message
         self._closed = asyncio.Event()  # the writer has closed the socket, or given up
         self._abort: asyncio.TimerHandle | None = None
         self._begun: Awaitable[None] | None = None  # a frame that the socket has not taken whole
@@ -318,7 +316,7 @@ class Link:
     async def _read(self) -> None:
         receive, session = self._socket.receive, self.session
         self._reader = reader = asyncio.current_task()
-        self._hand_to(self._hear)
+        self._hand_to(session.hear)
         try:
             while session.closing is None:
                 message = await receive()
@@ -327,7 +325,7 @@ class Link:
                         return
                     await self._answer_ping(message)
                     continue
-                self._hear(message.data)
+                session.hear(message.data)
         except asyncio.CancelledError:
             if self._reader is not None or reader is None or reader.uncancel():
                 raise  # it is not, or not alone, of `_stop_reading`
@@ -335,23 +333,13 @@ class Link:
             self._reader = None
             self._hand_to(None)
         await self._closed.wait()
-        if self._failure is not None:
-            raise self._failure
+        if session.failure is not None:
+            raise session.failure
 
     def _hand_to(self, take: Take | None) -> None:
         """Have messages taken by that, where the socket can hand them over."""
         if isinstance(self._socket, MaskedSocket):
             self._socket.hand_to(take)
-
-    def _hear(self, data: str | bytes) -> None:
-        """Take a message; one that fails here, which none should, ends the connection."""
-        session = self.session
-        if session.closing is None:
-            try:
-                session.receive(data, time.time_ns())
-            except Exception as error:  # the reader's to raise: this may be the parser's call
-                self._failure = error
-                session.close(CLOSE_INTERNAL, "an error of the gateway")
 
     async def _stop_reading(self) -> None:
         """End the wait for a message: a socket that is being read cannot wait for the client's own

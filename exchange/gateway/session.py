@@ -8,7 +8,7 @@ a connection is to be told is gathered and leaves as one frame, an array, when `
 import time
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from exchange.gateway.access import NEEDS, Key
 from exchange.gateway.accounts import Order
@@ -68,6 +68,7 @@ MALFORMED_LIMIT: Final = 64  # frames outside the grammar that close a connectio
 LOGON_LIMIT: Final = 5  # refused logons that close a connection
 STREAM_MAX: Final = (1 << 63) - 1
 CLOSE_POLICY: Final = 1008
+CLOSE_INTERNAL: Final = 1011
 CLOSE_REVOKED: Final = 4003
 CLOSE_SLOW: Final = 4008
 
@@ -122,10 +123,10 @@ class Session:
         self._granted_bytes = 0  # of snapshots, since nothing waited
         self._waiting_count = 0  # messages in ``_waiting``
         self._kind: type = (str, bytes)[codec]  # of its frames
-        self._decode: Callable[[Any], AnyRequest] = (read_json, read_msgpack)[codec]
         self._encode = ENCODERS[codec]
         self._malformed = 0
         self._bad_logons = 0
+        self.failure: Exception | None = None  # of taking a frame: the gateway's own
         self._handlers: dict[type, Callable[..., None]] = {
             Enter: self._enter,
             Cancel: self._cancel,
@@ -170,15 +171,24 @@ class Session:
 
     # What comes in
 
+    def hear(self, data: str | bytes) -> None:
+        """Take a frame as it comes; one that fails here, which none should, ends the connection."""
+        if self.closing is None:
+            try:
+                self.receive(data, time.time_ns())
+            except Exception as error:  # the reader's to raise: this may be the parser's call
+                self.failure = error
+                self.close(CLOSE_INTERNAL, "an error of the gateway")
+
     def receive(self, data: str | bytes, ingress_ns: int) -> None:
         """Take one frame; every outcome is an answer, a command, or a closed connection."""
         request: AnyRequest | None = None
         try:
             if type(data) is not self._kind:
                 raise Refused(Reason.SYNTAX, None, "text frames are JSON, binary ones MessagePack")
-            if data[:1] != "{" and is_batch(data):  # most text is one request
+            if is_batch(data):
                 return self._receive_batch(data, ingress_ns)
-            request = self._decode(data)
+            request = read_json(data) if isinstance(data, str) else read_msgpack(data)
             self._handlers[type(request)](request, ingress_ns)
         except Refused as refused:
             self._refuse(request, refused)
@@ -397,7 +407,7 @@ class Session:
         self._waiting.append(encoded)
         self._waiting_bytes += len(encoded)
         self._waiting_count += count
-        if self.backlog_bytes > BACKLOG_BYTES:
+        if self._waiting_bytes + self.sending_bytes > BACKLOG_BYTES:
             self._waiting.clear()
             self._waiting_bytes = self._waiting_count = 0
             self.close(CLOSE_SLOW, "slow reader")

@@ -1,0 +1,15 @@
+def pack_command(
+    kind: int,
+    side: int,
+    tif: int,
+    flags: int,
+    instrument: int,
+    account: int,
+    session: int,
+    price: int,
+    quantity: int,
+    stp: int,
+    features: int,
+    target: bytes,
+    key: bytes,
+) -> bytes: ...
