@@ -24,6 +24,9 @@ cdef class Sequencer:
     @cython.locals(source=_Source)
     cdef _queue(self, object number, tuple item)
     cpdef object _match(self)
+    @cython.locals(
+        items=list, records=list, ingress=list, texts=list, number="long long"
+    )
     cdef object _take(self)
     @cython.locals(source=_Source, served=list, ring=list)
     cdef list _in_turn(self, Py_ssize_t size)

@@ -434,11 +434,19 @@ class Sequencer:
         elif 0 < self._engine.next_deadline() <= stamp:
             items.append((_ADVANCE_TIME, 0, None))
         items += self._in_turn(min(BATCH_COMMANDS - len(items), self.queued))
-        numbered = enumerate(items, self._next_sequence)
-        texts = [(number, text) for number, (_, _, text) in numbered if text is not None]
-        ingress = array("Q", [when for _, when, _ in items])
-        records = [record for record, _, _ in items]
-        return _Batch(records, ingress.tobytes(), texts, stamp) if records else None
+        if not items:
+            return None
+        records: list[bytes] = []
+        ingress: list[int] = []
+        texts: Texts = []
+        number = self._next_sequence
+        for record, when, text in items:
+            records.append(record)
+            ingress.append(when)
+            if text is not None:
+                texts.append((number, text))
+            number += 1
+        return _Batch(records, array("Q", ingress).tobytes(), texts, stamp)
 
     def _in_turn(self, size: int) -> list[_Item]:
         """Take ``size`` commands off the queues, one of each source in turn."""

@@ -5,6 +5,7 @@ A client must mask every frame (RFC 6455, section 5.1); aiohttp's parser takes e
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ _WIDE, _WIDEST = _MASKED | 126, _MASKED | 127  # two and eight bytes of length f
 _HEAD: Final = 6  # two bytes, and four of the mask
 _MESSAGES: Final = (WSMsgType.TEXT, WSMsgType.BINARY)
 _ENDLESS: Final = 1 << 62  # a frame's length that no connection lives to see the end of
-Take = Callable[[str | bytes], None]
+Take = Callable[[str | bytes, int], None]  # a message, and when it came: nanoseconds
 
 
 class Masks:
@@ -64,6 +65,7 @@ class _Guard:
             told = "a frame without a mask"
             self._queue.set_exception(WebSocketError(WSCloseCode.PROTOCOL_ERROR, told))
             return True, b""
+        self._queue.read_ns = time.time_ns()  # of all that these bytes complete
         found: tuple[bool, bytes] = self._parser.feed_data(data)
         return found
 
@@ -77,13 +79,14 @@ class _Inbox(WebSocketDataQueue):
     """
 
     take: Take | None = None
+    read_ns = 0
 
     def feed_data(self, data: Any, size: int) -> None:
         take = self.take
-        if take is None or self._buffer or data[0] not in _MESSAGES:
+        if take is None or self._buffer or data.type not in _MESSAGES:
             super().feed_data(data, size)
         else:
-            take(data[1])
+            take(data.data, self.read_ns)
 
 
 class MaskedSocket(web.WebSocketResponse):

@@ -325,7 +325,7 @@ class Link:
                         return
                     await self._answer_ping(message)
                     continue
-                session.hear(message.data)
+                session.hear(message.data, time.time_ns())
         except asyncio.CancelledError:
             if self._reader is not None or reader is None or reader.uncancel():
                 raise  # it is not, or not alone, of `_stop_reading`

@@ -17,7 +17,7 @@ cdef class Session:
     cdef int _malformed, _bad_logons
     cdef dict _handlers
 
-    cpdef hear(self, object data)
+    cpdef hear(self, object data, object ingress_ns)
     cpdef receive(self, object data, object ingress_ns)
     cdef _submit(self, bytes record, object ingress_ns, str text)
     cpdef send(self, object message)

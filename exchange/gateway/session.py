@@ -171,11 +171,11 @@ class Session:
 
     # What comes in
 
-    def hear(self, data: str | bytes) -> None:
+    def hear(self, data: str | bytes, ingress_ns: int) -> None:
         """Take a frame as it comes; one that fails here, which none should, ends the connection."""
         if self.closing is None:
             try:
-                self.receive(data, time.time_ns())
+                self.receive(data, ingress_ns)
             except Exception as error:  # the reader's to raise: this may be the parser's call
                 self.failure = error
                 self.close(CLOSE_INTERNAL, "an error of the gateway")
@@ -295,8 +295,9 @@ class Session:
             hub.put(self.trading_account, record, ingress_ns=ingress_ns, text=text)
         except hub.queue_full as full:
             raise Refused(full_reason(full)) from None
-        if hub.metrics is not None and hub.metrics.probing:
-            hub.metrics.follow(text, ingress_ns, time.time_ns())
+        metrics = hub.metrics
+        if metrics is not None and metrics.probing:
+            metrics.follow(text, ingress_ns, time.time_ns())
 
     def _trader(self) -> int:
         """Return the account that may enter commands here; raises Refused."""
