@@ -6,7 +6,13 @@ from random import Random
 from typing import Any, Final
 
 import msgspec
-from venue import CODE, OTHER, enter
+from venue import CODE, OTHER, RICH, enter, listing
+
+from exchange.gateway.decode import Recorder
+from exchange.gateway.mass import MassRecorder
+from exchange.marketdata.instruments import Instruments
+from exchange.messages import EVENT_FIELDS, EventKind, wire
+from exchange.messages.wire_mass import Kill, MassCancel, Protect, Quote
 
 REQUESTS: Final[list[dict[str, Any]]] = [
     enter("x", time_in_force="GTC", post_only=True, self_trade="decrement", manual=True),
@@ -56,6 +62,36 @@ SENSE: Final[dict[str, list[Any]]] = {
 NONSENSE: Final[list[Any]] = [
     None, True, False, 0, 1, -1, 1 << 53, 1 << 63, 1.5, "", "0", "9" * 18, "9" * 40, [], {}, [[]],
 ]  # fmt: skip
+
+LISTED: Final = {
+    "kind": EventKind.INSTRUMENT_LISTED, "price": 2_500_000, "quantity": 744, "leaves": 1_000,
+    "reason": 1, "order_id": 1, "a": 2_000, "b": 3_000,
+}  # fmt: skip
+
+
+class Records:
+    """The records that requests of one account become, in a market of one instrument."""
+
+    def __init__(self) -> None:
+        instruments = Instruments()
+        row: Any = tuple(int(LISTED.get(name, 0)) for name in EVENT_FIELDS)
+        instruments.apply(row, listing("H100Z26"))
+        self._orders = Recorder(instruments)
+        self._mass = MassRecorder(instruments, self._orders)
+
+    def record(self, request: wire.AnyRequest, session: int) -> bytes | None:
+        """Return the record of a command, None of what is none; raises Refused."""
+        if isinstance(request, wire.Enter):
+            return self._orders.enter(request, RICH, session)
+        if isinstance(request, wire.Cancel):
+            return self._orders.cancel(request, RICH, session)
+        if isinstance(request, wire.Reduce):
+            return self._orders.reduce(request, RICH, session)
+        if isinstance(request, wire.Replace):
+            return self._orders.replace(request, RICH, session, None)
+        if isinstance(request, MassCancel | Kill | Quote | Protect):
+            return self._mass.record(request, RICH, session)
+        return None
 
 
 def encoded(request: dict[str, Any], packed: bool) -> bytes:

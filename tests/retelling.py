@@ -1,5 +1,5 @@
-"""What the rooms between engine and socket make of random markets, as digests: for
-test_interpreted.py.
+"""What the rooms between engine and socket make of random markets, and of frames that are random
+nonsense, as digests: for test_interpreted.py.
 """
 
 import json
@@ -10,9 +10,12 @@ from typing import Final
 
 from generator import Generator
 from interpreted import compiled_python
+from mutation import Records, mutated
 from readers import Told
 
 from exchange.engine import Engine
+from exchange.gateway.batches import is_batch, read_batch
+from exchange.gateway.decode import Refused, read_json, read_msgpack
 from exchange.gateway.reports import Reports
 from exchange.gateway.resume import reports_of
 from exchange.gateway.session import JSON
@@ -25,11 +28,17 @@ from exchange.messages.wire import Response, encode_json, encode_msgpack
 
 SEEDS: Final = range(4)
 BATCHES: Final = 60
+FRAMES: Final = 1_000  # of each form
 SIZE: Final = 60  # commands of a batch
 SHOWN: Final = (
     "top.{}", "depth.{}", "depth.{}.top5", "depth.{}.by10.100ms", "queue.{}", "statistics.{}",
     "trades.{}", "state.{}",
 )  # fmt: skip
+
+
+def told(seed: int) -> bytes:
+    """Return a digest of all that a random market is told."""
+    return Teller(seed).run()
 
 
 class Teller:
@@ -87,8 +96,33 @@ class Teller:
                 yield from reports_of(row, account, reports, stamp, texts.get(row[0]))
 
 
+def heard(seed: int) -> bytes:
+    """Return a digest of the records that frames become, and of the refusals."""
+    said, records = blake2b(digest_size=16), Records()
+    for packed in (False, True):
+        for data in mutated(seed, FRAMES, packed=packed):
+            frame = data if packed else data.decode("utf-8", "surrogateescape")
+            said.update(repr([is_batch(frame), *_outcomes(frame, records)]).encode())
+    return said.digest()
+
+
+def _outcomes(frame: str | bytes, records: Records) -> Iterator[object]:
+    for part in (frame, f"[{frame},{frame}]" if isinstance(frame, str) else b"\x91" + frame):
+        try:
+            if is_batch(part):
+                requests = read_batch(part)
+            else:
+                requests = [read_json(part) if isinstance(part, str) else read_msgpack(part)]
+            for one in requests:
+                if isinstance(one, Refused):
+                    raise one
+                yield records.record(one, 1) or one
+        except Refused as refused:
+            yield refused.args, refused.limit, refused.observed, refused.seen
+
+
 def main() -> None:
     """Print the digests, and from where each module came that may be compiled."""
-    digests = [Teller(seed).run().hex() for seed in SEEDS]
+    digests = [digest(seed).hex() for digest in (told, heard) for seed in SEEDS]
     files = {name: import_module(name).__file__ for name in compiled_python()}
     print(json.dumps({"digests": digests, "files": files}))

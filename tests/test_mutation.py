@@ -5,21 +5,19 @@ for more. Budget: 20 seconds."""
 import os
 import resource
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import msgspec
 import pytest
 from bad_wire import BINARY, TEXT
 from msgspec.structs import astuple
-from mutation import mutated
+from mutation import Records, mutated
 from sockets import hear, running
-from venue import RICH, START_NS, listing, opening
+from venue import RICH, START_NS, opening
 
 from exchange.engine import Engine
 from exchange.gateway import decode, lookups, server
-from exchange.gateway.mass import MassRecorder
-from exchange.marketdata.instruments import Instruments
 from exchange.messages import (
     COMMAND,
     COMMAND_BYTES,
@@ -32,17 +30,12 @@ from exchange.messages import (
     Reason,
     wire,
 )
-from exchange.messages.wire_mass import Kill, MassCancel, Protect, Quote
 
 COUNT: Final = int(os.environ.get("HOURBOOK_MUTATIONS", "200000"))
 SOCKET_COUNT: Final = COUNT // 200
 GROWTH_KIB: Final = 32 << 10
 DESK_COMMANDS: Final = 100  # then another one begins: some commands end all trading
 _KIND, _SESSION = EVENT_FIELDS.index("kind"), EVENT_FIELDS.index("order_id")
-LISTED: Final = {
-    "kind": EventKind.INSTRUMENT_LISTED, "price": 2_500_000, "quantity": 744, "leaves": 1_000,
-    "reason": 1, "order_id": 1, "a": 2_000, "b": 3_000,
-}  # fmt: skip
 
 
 class Desk:
@@ -78,11 +71,7 @@ class Decoder:
     """The way from a frame to the engine, as that of a connection that has logged on goes it."""
 
     def __init__(self) -> None:
-        instruments = Instruments()
-        row: Any = tuple(int(LISTED.get(name, 0)) for name in EVENT_FIELDS)
-        instruments.apply(row, listing("H100Z26"))
-        self._orders = decode.Recorder(instruments)
-        self._mass = MassRecorder(instruments, self._orders)
+        self._records = Records()
         self.desk = Desk()
 
     def take(self, data: bytes, *, packed: bool) -> str:
@@ -92,7 +81,7 @@ class Decoder:
                 request = decode.read_msgpack(data)
             else:
                 request = decode.read_json(data.decode("utf-8", "surrogateescape"))
-            record = self._record(request)
+            record = self._records.record(request, self.desk.session)
         except decode.Refused as refused:
             assert refused.reason in Reason and all(map(str.isascii, refused.seen.values()))
             return refused.reason.name
@@ -103,20 +92,6 @@ class Decoder:
             self.desk.check()
             self.desk = Desk()
         return self.desk.judge(record)
-
-    def _record(self, request: wire.AnyRequest) -> bytes | None:
-        orders, session = self._orders, self.desk.session
-        if isinstance(request, wire.Enter):
-            return orders.enter(request, RICH, session)
-        if isinstance(request, wire.Cancel):
-            return orders.cancel(request, RICH, session)
-        if isinstance(request, wire.Reduce):
-            return orders.reduce(request, RICH, session)
-        if isinstance(request, wire.Replace):
-            return orders.replace(request, RICH, session, None)
-        if isinstance(request, MassCancel | Kill | Quote | Protect):
-            return self._mass.record(request, RICH, session)
-        return None
 
 
 def peak_kib() -> int:

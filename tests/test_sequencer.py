@@ -3,9 +3,11 @@
 import asyncio
 import errno
 import os
+import random
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -398,3 +400,35 @@ def test_the_busy_market_says_many_things() -> None:
         assert all(row[2] != EventKind.REJECTED for row in EVENT.iter_unpack(events))
         sequence += len(batch)
     assert most >= 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_sources_take_turns_however_much_of_them_a_batch_takes(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against queues in a ring: the next gives one command and goes to its end if it has more."""
+    chance = random.Random(seed)
+    monkeypatch.setattr("exchange.sequencer.BATCH_COMMANDS", chance.choice([3, 7, 20]))
+    sequencer, ring = open_sequencer(tmp_path), deque[tuple[int, deque[str]]]()
+    expected: list[str] = []
+    found: list[str] = []
+    for number in range(300):
+        source, text = chance.choice([1, 1, 1, 2, 3, 4, 5]), f"c{number}"
+        sequencer.submit(source, deposit(number + 1), text=text)
+        queue = next((waiting for one, waiting in ring if one == source), None)
+        if queue is None:
+            ring.append((source, queue := deque()))
+        queue.append(text)
+        if chance.random() < 0.2:
+            batch = sequencer._match()
+            assert batch is not None, "some wait"
+            sequencer.tape.append(batch.released, batch.texts)
+            found += [text for _, text in batch.released.texts]
+            for _ in range(batch.released.count):
+                source, queue = ring.popleft()
+                expected.append(queue.popleft())
+                if queue:
+                    ring.append((source, queue))
+    assert found == expected and len(found) > 100
+    assert sequencer.queued == 300 - len(found)
+    await sequencer.close()
