@@ -6,8 +6,9 @@ import ipaddress
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from exchange.app.market import Within
 from exchange.app.settings import Serve, Settings
 from exchange.app.wishes import RequestRefused
 from exchange.cli import app
-from exchange.gateway import access, auth, hub, lockouts, seats, server, session
+from exchange.gateway import access, auth, lockouts, seats, server, session
 from exchange.gateway.decode import Refused
 from exchange.messages import Reason, wire
 from exchange.messages.access import Scope
@@ -80,13 +81,71 @@ async def test_an_address_list_holds_at_a_session_b13(venue: Venue) -> None:
 
 async def test_a_key_has_so_many_connections_b19(venue: Venue) -> None:
     first = await venue.trader(RICH)
-    for _ in range(hub.KEY_CONNECTIONS - 1):
+    for _ in range(seats.KEY_CONNECTIONS - 1):
         await venue.trader(RICH)
     told = await reject(venue, venue.connect(), venue.logon(RICH))
     assert (told.name, told.limit, told.observed) == ("CONNECTIONS_FULL", "16", "17")
     assert isinstance((await venue.say(first, enter("a")))[0], wire.Accepted)
     venue.hub.disconnect(first)
     await venue.trader(RICH)
+
+
+async def test_a_second_logon_of_a_connection_is_refused_and_takes_nothing(venue: Venue) -> None:
+    """While the first is under way, and once it is done: its session goes on, and ends with it."""
+    other, one = await venue.trader(RICH), venue.connect()
+    logons = [venue.logon(RICH, cancel_on_disconnect=True) for _ in range(2)]
+    refused, told = await venue.say(one, *logons)
+    assert isinstance(refused, wire.Rejected) and refused.name == "SESSION_LIVE"
+    assert isinstance(told, wire.LoggedOn)
+    assert (await reject(venue, one, venue.logon(RICH))).name == "SESSION_LIVE"
+    await venue.say(one, enter("a"))
+    (orders,) = (await venue.say(one, {"op": "orders", "request_id": "q"}))[-1:]
+    assert isinstance(orders, wire.Orders) and len(orders.orders) == 1
+    venue.heard(other)
+    venue.hub.disconnect(one)
+    await venue.settle()
+    venue.now_ns += 1
+    venue.sequencer.wake()
+    async with asyncio.timeout(10):
+        while not (heard := venue.heard(other)):
+            await asyncio.sleep(0.001)
+    (gone,) = heard
+    assert isinstance(gone, wire.Cancelled) and gone.reason == "DISCONNECTED"
+
+
+class _Far(seats.Seats):
+    """A count that is kept elsewhere: what it comes to is told when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[Callable[[], None]] = []
+
+    def take(self, owner: seats.Owner, told: Callable[[int], None]) -> None:
+        self.asked.append(partial(super().take, owner, told))
+
+
+async def test_a_logon_waits_for_the_count_of_its_key(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seats, "KEY_CONNECTIONS", 1)
+    venue.hub.seats = far = _Far()
+    gone, first, second = (venue.connect() for _ in range(3))
+    for one in (gone, first, second):
+        assert await venue.say(one, venue.logon(RICH)) == []
+    assert (await reject(venue, first, venue.logon(RICH))).name == "SESSION_LIVE"
+    venue.hub.disconnect(gone)
+    for answer in far.asked:
+        answer()
+    await venue.settle()
+    (told,) = venue.heard(first)
+    assert isinstance(told, wire.LoggedOn)
+    (told,) = venue.heard(second)
+    assert isinstance(told, wire.Rejected) and (told.name, told.op) == ("CONNECTIONS_FULL", "logon")
+    venue.hub.disconnect(first)
+    assert await venue.say(second, venue.logon(RICH)) == []
+    far.asked[-1]()
+    await venue.settle()
+    assert isinstance(venue.heard(second)[-1], wire.LoggedOn)
 
 
 async def test_a_lockout_leaves_a_good_session_alone(venue: Venue) -> None:

@@ -41,9 +41,10 @@ from exchange.cli.output import Exit
 from exchange.gateway.auth import create_key
 from exchange.gateway.decode import NO_ID, RECORD
 from exchange.gateway.resume import LOGON_MARK
-from exchange.gateway.seats import ADDRESS_CONNECTIONS
+from exchange.gateway.seats import ADDRESS_CONNECTIONS, KEY_CONNECTIONS, Owner
 from exchange.journal import stream
 from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Side
+from exchange.messages.access import Scope
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/cmdline").exists(), reason="finds the gateways in /proc"
@@ -329,9 +330,9 @@ class _Gateway:
     def lost(self, wire: Wire) -> None:
         pass
 
-    async def seat(self, address: str) -> int:
+    async def seat(self, owner: Owner) -> int:
         """Ask whether a connection may be let in; return how many there are with it."""
-        self.wire.say(Seat(0, address))
+        self.wire.say(Seat(0, owner))
         async with asyncio.timeout(10):
             while not self._counts:
                 await asyncio.sleep(0.001)
@@ -428,12 +429,12 @@ async def test_a_logon_comes_behind_what_its_account_sent_through_another_gatewa
 
 async def test_an_address_has_so_many_connections_at_all_gateways_together(house: House) -> None:
     first, second = [await _Gateway(house.data).open() for _ in range(2)]
-    far = "203.0.113.9"
+    far: Owner = ("address", "203.0.113.9")
     for number in range(ADDRESS_CONNECTIONS):
         assert await (first, second)[number % 2].seat(far) == number + 1
     for _ in range(2):  # one that is not let in is not counted
         assert await first.seat(far) == ADDRESS_CONNECTIONS + 1
-    assert await first.seat("203.0.113.10") == 1
+    assert await first.seat(("address", "203.0.113.10")) == 1
     second.wire.say(Left(far))
     assert await second.seat(far) == ADDRESS_CONNECTIONS
     first.wire.close()  # and its connections with it
@@ -442,6 +443,29 @@ async def test_an_address_has_so_many_connections_at_all_gateways_together(house
             await asyncio.sleep(0.01)
     assert count == ADDRESS_CONNECTIONS // 2 + 1
     second.wire.close()
+
+
+@pytest.mark.parametrize("scope", ["trade", "read"])  # the engine never hears of one that reads
+async def test_a_key_has_so_many_connections_at_all_gateways_together(
+    house: House, crowd: Crowd, scope: Scope
+) -> None:
+    key = create_key(house.data, QUIET, scope)
+    peers = [await crowd.join(key, number % 2) for number in range(KEY_CONNECTIONS)]
+    for gateway in (0, 1):  # one that is not let in is not counted
+        late = Peer(house.data, key, gateway)
+        with pytest.raises(LogonRefused, match="CONNECTIONS_FULL"):
+            await late.connect()
+        (told,) = [*late.answers, *late.reports]
+        assert (told["field"], told["limit"], told["observed"]) == ("key_id", "16", "17")
+        await late.close()
+    await crowd.join(create_key(house.data, QUIET, scope), 0)  # another key of the account
+    await peers[0].socket.close()
+    async with asyncio.timeout(10):
+        while True:
+            with contextlib.suppress(LogonRefused):
+                await crowd.join(key, 1)
+                break
+            await asyncio.sleep(0.02)
 
 
 async def test_a_gateway_that_hangs_is_killed_and_its_sessions_end(

@@ -38,6 +38,7 @@ PAST = {
     124: "the tape bore witness to a release that never was",
     191: "as 18, at the end of a segment",
     1122: "the checks asked while the grace of a lost session was running out",
+    5018: "the checks asked between a switch's time and its mass cancel",
 }
 # bug: (first seed, within so many)
 CANARIES = {

@@ -20,7 +20,6 @@ from exchange.gateway.dialects.deribit.room import Room
 from exchange.gateway.hub import Hub
 from exchange.gateway.operator import add_route
 from exchange.gateway.rest import Rest
-from exchange.gateway.seats import Seats
 from exchange.gateway.server import Gateway
 from exchange.journal.tape import Reel
 
@@ -56,12 +55,10 @@ class Door:
         directory: Path,
         house: House,
         serve: Serve,
-        seats: Seats | None = None,
     ) -> None:
-        """Nothing listens yet; ``seats`` as a Gateway's. Raises RequestRefused where the settings'
-        TLS files are no good."""
+        """Nothing listens yet. Raises RequestRefused where the settings' TLS files are no good."""
         self._tls = tls_context(serve)
-        self.gateway = Gateway(hub, origins=frozenset(serve.origins), seats=seats)
+        self.gateway = Gateway(hub, origins=frozenset(serve.origins))
         self._rest = Rest(hub, stream, Books(clearing, directory / LEDGER_NAME))
         application = self.gateway.app
 

@@ -14,6 +14,7 @@ from exchange.app.admin import Answer
 from exchange.app.requests import AnyRequest
 from exchange.app.settings import Settings
 from exchange.gateway.previews import Tried
+from exchange.gateway.seats import Owner
 from exchange.journal.errors import JournalError
 from exchange.journal.tape import Standing
 from exchange.messages import COMMAND_BYTES
@@ -74,23 +75,23 @@ class Ask(Message, frozen=True):
 
 
 class Seat(Message, frozen=True):
-    """A question: may one more connection from this address be let in?"""
+    """A question: may its owner, an address or a key, have one more connection?"""
 
     number: int
-    address: str
+    owner: Owner
 
 
 class Left(Message, frozen=True):
     """A connection that was let in has ended."""
 
-    address: str
+    owner: Owner
 
 
 class Told(Message, frozen=True):
     """An answer, of one of these kinds."""
 
     number: int
-    count: int = 0  # of the address's connections, with that one
+    count: int = 0  # of the owner's connections, with that one
     checks: dict[str, bool] | None = None
     text: bytes = b""
     answer: Answer | None = None

@@ -5,6 +5,7 @@ answer (an operator's wish, figures, fitness) it asks for.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Mapping
@@ -42,7 +43,7 @@ from exchange.gateway.decode import Refused
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Tally
 from exchange.gateway.previews import Outcome
-from exchange.gateway.seats import Seats
+from exchange.gateway.seats import Owner, Seats
 from exchange.journal.copy import Copy
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.storage import LocalStorage
@@ -67,13 +68,13 @@ class FarSeats(Seats):
         super().__init__()
         self._ward = ward
 
-    async def take(self, address: str) -> None:
-        """Have a connection counted; raises Refused."""
-        self.check(address, await self._ward.seat(address))
+    def take(self, owner: Owner, told: Callable[[int], None]) -> None:
+        """Have a connection counted, and tell the count once it is known."""
+        self._ward.seat(owner, told)
 
-    def leave(self, address: str) -> None:
+    def leave(self, owner: Owner) -> None:
         """Have a connection counted no longer."""
-        self._ward.say(Left(address))
+        self._ward.say(Left(owner))
 
 
 class Ward:
@@ -84,7 +85,7 @@ class Ward:
         self._wire: Wire | None = None
         self._asked: dict[int, asyncio.Future[Told]] = {}
         self._numbers = itertools.count(1)
-        self._trials: set[asyncio.Task[None]] = set()
+        self._waiting: set[asyncio.Task[None]] = set()  # for answers
         self.welcome: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
         self.closing = asyncio.Event()
         self.draining = False
@@ -141,25 +142,34 @@ class Ward:
         told = await self._ask(Ask(next(self._numbers), "perform", request, person))
         return told.answer or Answer(False, error="the market did not answer")
 
-    async def seat(self, address: str) -> int:
-        """How many connections an address would have with one more, at all gateways."""
-        return (await self._ask(Seat(next(self._numbers), address))).count
+    def seat(self, owner: Owner, tell: Callable[[int], None]) -> None:
+        """Have one more connection counted; tell how many its owner has with it, everywhere."""
+        question = Seat(next(self._numbers), owner)
+        self._tell_later(question, lambda told: tell(told.count))
 
     def what_if(self, account: int, record: bytes, tell: Callable[[Outcome], None]) -> None:
         """Have a command tried on a copy of the market."""
         question = Ask(next(self._numbers), "try", account=account, record=record)
 
-        async def put() -> None:
-            told = await self._ask(question)
+        def hear(told: Told) -> None:
             if told.tried is not None:
                 return tell(told.tried)
             assert told.untried is not None, "a trial comes to something"
             number, detail, limit, observed = told.untried
             tell(Refused(GatewayReason(number), None, detail, limit=limit, observed=observed))
 
-        task = asyncio.create_task(put())
-        self._trials.add(task)
-        task.add_done_callback(self._trials.discard)
+        self._tell_later(question, hear)
+
+    def _tell_later(self, question: Ask | Seat, tell: Callable[[Told], None]) -> None:
+        """Pass an answer on once it comes: never, if the market is gone and this process ends."""
+
+        async def hear() -> None:
+            with contextlib.suppress(MarketGone):
+                tell(await self._ask(question))
+
+        task = asyncio.create_task(hear())
+        self._waiting.add(task)
+        task.add_done_callback(self._waiting.discard)
 
     async def _ask(self, question: Ask | Seat) -> Told:
         answer: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
@@ -225,10 +235,11 @@ async def serve(directory: Path, number: int) -> None:
         no_such_position=NoSuchPosition,
         view=standby.recover_view(LocalStorage(directory), copy),
         what_if=ward.what_if,
+        seats=FarSeats(ward),
         first_connection=welcome.life << LIFE_BITS,
     )
     clearing = Clearing.open(directory / LEDGER_NAME, read_only=True)
-    door = Door(hub, copy, clearing, directory, ward, settings, FarSeats(ward))
+    door = Door(hub, copy, clearing, directory, ward, settings)
     tally = Tally()
     following = asyncio.create_task(door.gateway.run())
     telling = asyncio.create_task(_tell(ward, hub, tally))  # how far it is, too

@@ -248,10 +248,10 @@ class Gateways:
             case Drained():
                 life.drained = True
             case Seat():
-                count = self._lives.seat(wire, message.address)
+                count = self._lives.seat(wire, message.owner)
                 wire.say(Told(message.number, count=count))
             case Left():
-                self._lives.leave(wire, message.address)
+                self._lives.leave(wire, message.owner)
             case Ask():
                 task = asyncio.create_task(self._answer(wire, message))
                 self._tasks.add(task)

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from exchange.app.gateway_link import Beat, Status, Wire
-from exchange.gateway.seats import connections_allowed
+from exchange.gateway.seats import Owner, seats_of
 
 BEAT_SECONDS: Final = 0.5
 
@@ -35,7 +35,7 @@ class Life:
         self.listening = self.drained = False
         self.status = Status(0, 0, {}, {}, {})
         self.accounts: set[int] = set()  # that asked to log on through it
-        self.addresses: Counter[str] = Counter()  # its connections, by peer's address
+        self.seats: Counter[Owner] = Counter()  # its connections, by address and by key
         self.unanswered = 0  # beats said since it last gave one back
 
 
@@ -135,17 +135,17 @@ class Lives(dict[Wire, Life]):
         self._waiting = [one for one in self._waiting if one.others]
         return found
 
-    def seat(self, wire: Wire, address: str) -> int:
-        """Count a connection if its address may have it; return how many there are with it."""
-        now = 1 + sum(life.addresses[address] for life in self.values())
-        if now <= connections_allowed(address):
-            self[wire].addresses[address] += 1
+    def seat(self, wire: Wire, owner: Owner) -> int:
+        """Count a connection if its owner may have it; return how many there are with it."""
+        now = 1 + sum(life.seats[owner] for life in self.values())
+        if now <= seats_of(owner):
+            self[wire].seats[owner] += 1
         return now
 
-    def leave(self, wire: Wire, address: str) -> None:
+    def leave(self, wire: Wire, owner: Owner) -> None:
         """Count a connection no longer."""
-        self[wire].addresses[address] -= 1
-        self[wire].addresses += Counter()  # keeps what is above zero
+        self[wire].seats[owner] -= 1
+        self[wire].seats += Counter()  # keeps what is above zero
 
     def _say(self, wires: Collection[Wire]) -> None:
         self._beat += 1

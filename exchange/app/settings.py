@@ -16,7 +16,6 @@ from msgspec import Meta
 from exchange.app import trial
 from exchange.gateway import (
     deadlines,
-    hub,
     lockouts,
     previews,
     refreshes,
@@ -290,7 +289,7 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.pings_a_second", server.PINGS_A_SECOND, "of a connection; more: close 1008"),
         ("gateway.address_connections", seats.ADDRESS_CONNECTIONS, "of one peer's address"),
         ("gateway.loopback_connections", seats.LOOPBACK_CONNECTIONS, "of this machine itself"),
-        ("gateway.key_connections", hub.KEY_CONNECTIONS, "logged on under one key"),
+        ("gateway.key_connections", seats.KEY_CONNECTIONS, "logged on under one key"),
         ("gateway.bad_signatures", lockouts.BAD_LIMIT, "in a row; a key is locked for an address"),
         ("gateway.lock_ms", lockouts.LOCK_MS, "for so long"),
         ("gateway.frame_commands", wire.BATCH_REQUESTS, "of one frame"),

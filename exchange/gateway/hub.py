@@ -7,6 +7,7 @@ readers of public data first, so public data is never later than private.
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from operator import itemgetter
 from typing import Final, Protocol
 
@@ -25,11 +26,12 @@ from exchange.gateway.refreshes import Refreshes
 from exchange.gateway.rejects import from_refused, full_reason
 from exchange.gateway.reports import Reports
 from exchange.gateway.resume import LOGON_MARK, Resume, check_position
+from exchange.gateway.seats import Owner, Seats
 from exchange.gateway.session import CLOSE_REVOKED, ENCODERS, Session, Stage
 from exchange.gateway.view import View
 from exchange.marketdata.stream import Released, Row
 from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Reason
-from exchange.messages.access import GatewayReason, Right
+from exchange.messages.access import Right
 from exchange.messages.wire import (
     HEARTBEAT_MS,
     Heartbeat,
@@ -39,7 +41,6 @@ from exchange.messages.wire import (
     Response,
 )
 
-KEY_CONNECTIONS: Final = 16  # logged on under one key at a time
 _REJECTED: Final = int(EventKind.REJECTED)
 _OPS: Final = {  # what a client asked for, by the command that it became
     int(CommandKind.ENTER): "enter",
@@ -95,11 +96,13 @@ class Hub:
         view: View | None = None,
         what_if: WhatIf | None = None,
         first_connection: int = 1,
+        seats: Seats | None = None,
     ) -> None:
         """``queue_full`` are what ``submit`` raises, ``no_such_position`` is what ``tape.read``
         does: their rooms are not this one's to import. ``view`` is what is known already: the
         stream is followed from there. Connections are numbered from ``first_connection`` on; no
-        two of a market's have the same number.
+        two of a market's have the same number. ``seats`` count the connections, those of this
+        gateway alone if there are none.
         """
         view = view or View()
         self.put = self._submit = submit
@@ -119,6 +122,8 @@ class Hub:
         self._begin = view.position
         self.epoch, self.sequence, _ = view.position  # of the last released batch
         self.sessions: dict[int, Session] = {}  # by connection number
+        self.seats = seats or Seats()
+        self._seated: dict[int, Owner] = {}  # logged on, or about to be, by connection number
         self._tape = tape
         self.channels = Channels(self.feed)
         self.refreshes = Refreshes()
@@ -164,6 +169,7 @@ class Hub:
         self.unsubscribe(session, list(session.channels))
         self.refreshes.leave(session)
         del self.sessions[session.number]
+        self._unseat(session)
         resuming = self._resumes.pop(session.number, None)
         if session.key is not None:
             if session.stage is Stage.READY and resuming is None:
@@ -176,17 +182,47 @@ class Hub:
         session.stage, session.trading_account = Stage.CLOSED, -1
 
     def log_on(self, session: Session, key: Key, logon: Logon) -> None:
+        """Log a connection on, if its key may have one more; it is told what comes of it."""
+        session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
+        owner: Owner = ("key", key.key_id)
+        self.seats.take(owner, partial(self._seat, session, key, logon, owner))
+
+    def _seat(self, session: Session, key: Key, logon: Logon, owner: Owner, now: int) -> None:
+        """Go on with a logon whose key has so many connections with it."""
+        try:
+            self.seats.check(owner, now)
+            self._seated[session.number] = owner
+            if session.stage is Stage.CLOSED:  # meanwhile
+                self._unseat(session)
+            else:
+                self._ask_for_session(session, key, logon)
+        except Refused as refused:
+            if session.stage is not Stage.CLOSED:
+                self._refuse_logon(session, refused)
+
+    def _unseat(self, session: Session) -> None:
+        owner = self._seated.pop(session.number, None)
+        if owner is not None:
+            self.seats.leave(owner)
+
+    def _refuse_logon(self, session: Session, refused: Refused) -> None:
+        """Tell a connection that its logon is refused; a full queue is not held against it."""
+        self._unseat(session)
+        if self.metrics is not None:
+            self.metrics.rejected(refused.reason)
+        session.send(from_refused(refused, "logon"))
+        if refused.reason in (Reason.QUEUE_FULL, Reason.LOG_FULL):
+            session.stage, session.key, session.logon = Stage.PUBLIC, None, None
+        else:
+            session.refuse_logon()
+
+    def _ask_for_session(self, session: Session, key: Key, logon: Logon) -> None:
         """Ask the engine for a session; a key that may not cancel needs none. Raises Refused."""
-        mates = sum(1 for one in self.sessions.values() if one.key and one.key.key_id == key.key_id)
-        if mates >= KEY_CONNECTIONS:
-            limit, now = str(KEY_CONNECTIONS), str(mates + 1)
-            raise Refused(GatewayReason.CONNECTIONS_FULL, "key_id", limit=limit, observed=now)
         if key.account not in self.accounts.by_id:
             raise Refused(Reason.UNKNOWN_ACCOUNT)
         if logon.after is not None:
             check_position(self._tape, self.epochs.place(logon.after), self.no_such_position)
         if not key.may(Right.CANCEL):
-            session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
             self._ready(session, 0, (self.sequence + 1, 0))
             self._resume_all()
             return
@@ -200,7 +236,6 @@ class Hub:
             self._submit(key.account, record)
         except self.queue_full as full:
             raise Refused(full_reason(full)) from None
-        session.key, session.logon, session.stage = key, logon, Stage.LOGGING_ON
         self._logons[session.number] = session
 
     def _log_off(self, account: int, engine_session: int) -> None:
@@ -222,8 +257,7 @@ class Hub:
         elif kind == CommandKind.LOGON:
             session = self._logons.pop(int.from_bytes(key[:8], "little"), None)
             if session is not None and session.stage is Stage.LOGGING_ON:
-                session.stage, session.key, session.logon = Stage.PUBLIC, None, None
-                session.send(from_refused(refusal, _OPS[kind]))
+                self._refuse_logon(session, refusal)
         else:
             if text is not None:
                 named = "client_order_id" if kind == CommandKind.ENTER else "request_id"
@@ -354,6 +388,7 @@ class Hub:
             return  # answered in an earlier life of this gateway
         if row[2] == _REJECTED:
             session.send(self.reports.kinds[_REJECTED](row, stamp, None))
+            self._unseat(session)
             session.refuse_logon()
         elif session.stage is Stage.CLOSED:
             self._log_off(row[6], row[7])

@@ -22,10 +22,11 @@ from exchange.gateway.access import Key, peer
 from exchange.gateway.archive import CandleRow
 from exchange.gateway.decode import Refused, explain
 from exchange.gateway.http import Flood, admit, answer_refused, json_answer
-from exchange.gateway.hub import KEY_CONNECTIONS, Hub
+from exchange.gateway.hub import Hub
 from exchange.gateway.previews import PREVIEWS_A_SECOND
 from exchange.gateway.reports import CORRECTIONS
 from exchange.gateway.resume import reports_of
+from exchange.gateway.seats import KEY_CONNECTIONS
 from exchange.marketdata.happenings import (
     correction_of,
     executed_of,

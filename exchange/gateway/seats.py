@@ -1,8 +1,9 @@
-"""How many connections a peer's address may have, and has."""
+"""How many connections a peer's address may have, and a key may have logged on, and have."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 from exchange.gateway.access import peer
 from exchange.gateway.decode import Refused
@@ -10,6 +11,8 @@ from exchange.messages.access import GatewayReason
 
 ADDRESS_CONNECTIONS: Final = 32
 LOOPBACK_CONNECTIONS: Final = 4_096
+KEY_CONNECTIONS: Final = 16  # logged on under one key at a time
+Owner = tuple[Literal["address", "key"], str]
 
 
 def connections_allowed(address: str) -> int:
@@ -18,27 +21,44 @@ def connections_allowed(address: str) -> int:
     return LOOPBACK_CONNECTIONS if found is not None and found.is_loopback else ADDRESS_CONNECTIONS
 
 
+def seats_of(owner: Owner, of_address: Callable[[str], int] = connections_allowed) -> int:
+    """Return how many connections an owner may have."""
+    return KEY_CONNECTIONS if owner[0] == "key" else of_address(owner[1])
+
+
 class Seats:
     """The connections of one gateway. Where there are several, one count is kept for them all."""
 
-    def __init__(self, allowed: Callable[[str], int] = connections_allowed) -> None:
-        self._allowed = allowed
-        self._taken: Counter[str] = Counter()
+    def __init__(self, of_address: Callable[[str], int] = connections_allowed) -> None:
+        self._of_address = of_address
+        self._taken: Counter[Owner] = Counter()
 
-    async def take(self, address: str) -> None:
-        """Count a connection; raises Refused if its address has as many as it may."""
-        now = self._taken[address] + 1
-        self.check(address, now)
-        self._taken[address] = now
+    def take(self, owner: Owner, told: Callable[[int], None]) -> None:
+        """Count a connection if its owner may have it; tell how many there are with it, now or
+        later."""
+        now = self._taken[owner] + 1
+        if now <= seats_of(owner, self._of_address):
+            self._taken[owner] = now
+        told(now)
 
-    def leave(self, address: str) -> None:
+    def leave(self, owner: Owner) -> None:
         """Count a connection no longer."""
-        self._taken[address] -= 1
-        if not self._taken[address]:
-            del self._taken[address]
+        self._taken[owner] -= 1
+        if not self._taken[owner]:
+            del self._taken[owner]
 
-    def check(self, address: str, now: int) -> None:
+    def check(self, owner: Owner, now: int) -> None:
         """Raise Refused if a connection would be one too many."""
-        most = self._allowed(address)
+        most = seats_of(owner, self._of_address)
         if now > most:
-            raise Refused(GatewayReason.CONNECTIONS_FULL, limit=str(most), observed=str(now))
+            field = "key_id" if owner[0] == "key" else None
+            limit, observed = str(most), str(now)
+            raise Refused(GatewayReason.CONNECTIONS_FULL, field, limit=limit, observed=observed)
+
+    async def admit(self, address: str) -> Owner:
+        """Count a connection of an address; raises Refused if that has as many as it may."""
+        owner: Owner = ("address", address)
+        told: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.take(owner, told.set_result)
+        self.check(owner, await told)
+        return owner

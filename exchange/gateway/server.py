@@ -68,12 +68,11 @@ class Gateway:
     ) -> None:
         """``origins`` are the browser origins let in; a client without Origin is no browser.
 
-        ``seats`` count the connections of each address, those of this gateway alone if there are
-        none.
+        ``seats`` count the connections of each address; the hub's, if there are none.
         """
         self._hub = hub
         self._origins = origins
-        self._seats = seats or Seats()
+        self._seats = seats or hub.seats
         self._links: set[Link] = set()
         self._runner: web.AppRunner | None = None
         self._listening: list[asyncio.Server] = []
@@ -201,13 +200,13 @@ class Gateway:
             raise web.HTTPServiceUnavailable(text="the market is stopping")
         address = request.remote or ""
         try:
-            await self._seats.take(address)
+            seat = await self._seats.admit(address)
         except Refused as full:
             return answer_refused(full)
         try:
             return await self._converse(request, address, link_of)
         finally:
-            self._seats.leave(address)
+            self._seats.leave(seat)
 
     async def _converse(
         self, request: web.Request, address: str, link_of: "LinkOf"

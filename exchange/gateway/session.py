@@ -311,16 +311,16 @@ class Session:
         return self.key.account
 
     def _logon(self, request: Logon, ingress_ns: int) -> None:
+        if self.stage is not Stage.PUBLIC:  # and stays what it is
+            self._count_logon()
+            raise Refused(Reason.SESSION_LIVE, None, "this connection has logged on")
         try:
             self._check_logon(request)
-        except Refused as refused:
-            if refused.reason not in (Reason.QUEUE_FULL, Reason.LOG_FULL):
-                self.refuse_logon()
+        except Refused:
+            self.refuse_logon()
             raise
 
     def _check_logon(self, request: Logon) -> None:
-        if self.stage is not Stage.PUBLIC:
-            raise Refused(Reason.SESSION_LIVE, None, "this connection has logged on")
         numbers = (request.nonce, request.timestamp_ms, *_numbers(request))
         if min(numbers) < 0:
             raise Refused(Reason.SYNTAX, None, "a number is negative")
@@ -334,8 +334,11 @@ class Session:
         self.hub.log_on(self, verdict, request)
 
     def refuse_logon(self) -> None:
-        """Count a logon that failed, here or in the engine; too many close the connection."""
+        """Take back a logon that failed, here or in the engine; too many close the connection."""
         self.stage, self.key, self.logon = Stage.PUBLIC, None, None
+        self._count_logon()
+
+    def _count_logon(self) -> None:
         self._bad_logons += 1
         if self._bad_logons >= LOGON_LIMIT:
             self.close(CLOSE_POLICY, "too many refused logons")

@@ -44,8 +44,9 @@ class Story:
 
     @property
     def first_due_ns(self) -> int:
-        """When the first of those that are held is due; 0: there is none."""
-        return min(self.held.values(), default=0) * MS
+        """When the first that was not thrown yet is due, or was; 0: there is none."""
+        late = (due for _, due in self.ought.difference(self.done))
+        return min((*self.held.values(), *late), default=0) * MS
 
     @property
     def done(self) -> list[tuple[int, int]]:

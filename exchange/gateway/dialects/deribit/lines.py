@@ -5,9 +5,8 @@ import time
 from typing import Any, Final
 
 from exchange.gateway.access import Key
-from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit.calls import LOGON, Pending, Wish
-from exchange.gateway.dialects.deribit.codes import TIMED_OUT, UNKNOWN, refusal, refused_by
+from exchange.gateway.dialects.deribit.codes import TIMED_OUT, UNKNOWN, refusal
 from exchange.gateway.dialects.deribit.peer import read_frame
 from exchange.gateway.dialects.deribit.rpc import Failure
 from exchange.gateway.hub import Hub
@@ -59,11 +58,7 @@ class Line:
         self._idle = self._loop.call_later(IDLE_SECONDS, self._check_idle)
         self._used = self._loop.time()
         logon = Logon(key_id=key.key_id, timestamp_ms=hub.now_ms(), nonce=0, signature="")
-        try:
-            hub.log_on(self._session, key, logon)
-        except Refused as refused:
-            self.end()
-            raise refused_by(refused) from None
+        hub.log_on(self._session, key, logon)
         self._pending.add(Wish(LOGON, None, lambda _: None), self._admit)
 
     async def carry_out(self, wish: Wish) -> Any:

@@ -13,7 +13,6 @@ from typing import Any, Final
 import msgspec
 
 from exchange.gateway.access import Key
-from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit import codes, rpc
 from exchange.gateway.dialects.deribit import params as take
 from exchange.gateway.dialects.deribit.calls import LOGON, Later, Pending, Wish
@@ -259,10 +258,7 @@ class Peer:
                 return methods.gate.issue(key)
             raise codes.refusal(Reason.SESSION_LIVE, "this connection has another logon")
         logon = Logon(key_id=key.key_id, timestamp_ms=methods.hub.now_ms(), nonce=0, signature="")
-        try:
-            methods.hub.log_on(session, key, logon)
-        except Refused as refused:
-            raise codes.refused_by(refused) from None
+        methods.hub.log_on(session, key, logon)
         return Wish(LOGON, None, lambda _: methods.gate.issue(key))
 
     def _subscribe(self, call: Call) -> Any:
