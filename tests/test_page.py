@@ -138,7 +138,9 @@ def test_a_page_grows_with_its_texts_and_refuses_none() -> None:
     page = Page()
     row: Row = (1, 0, int(EventKind.ORDER_CANCELLED), 0, 0, 4, 0, 7, 1, 2, 3, 0, 0, 0, 0)
     for text in ("x" * 3_000, '"' * 3_000, "\u20ac" * 3_000):
-        page.cancelled(row, 1, text, text, text, text)
+        page.cancelled(row, 1, text, text, "1" * 3_000, text)
         assert msgspec.json.decode(page.take())["request_id"] == text
     with pytest.raises(TypeError, match="without one of its texts"):
         page.cancelled(row, 1, cast(str, None), "I4", "1", None)
+    with pytest.raises(ValueError, match="other than digits"):
+        page.cancelled(row, 1, "a", "I4", "\u0661", None)

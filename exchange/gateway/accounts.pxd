@@ -6,6 +6,7 @@ cdef int _DUPLICATE, _SELL, _QUOTE, _ACCEPTED, _TRADE, _CANCELLED, _EXECUTED, _R
 cdef int _DORMANT, _RETURNED, _WAITING, _ELECTED, _REPLACED_AWAY, _REPRICED
 
 
+@cython.final
 cdef class Order:
     cdef readonly unsigned long long id
     cdef readonly unsigned int account, instrument
@@ -16,10 +17,12 @@ cdef class Order:
     cdef public bint dormant, waiting
 
 
+@cython.final
 cdef class Holding:
     cdef public object net, cost
 
 
+@cython.final
 cdef class Account:
     cdef readonly Bucket bucket
     cdef public object cash
@@ -28,6 +31,7 @@ cdef class Account:
     cdef readonly dict holdings, orders, ids
 
 
+@cython.final
 cdef class Accounts:
     cdef readonly dict by_id, orders
     cdef readonly object finished

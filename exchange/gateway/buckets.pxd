@@ -1,6 +1,7 @@
 cimport cython
 
 
+@cython.final
 cdef class Bucket:
     cdef readonly long long interval, burst
     cdef public long long tat

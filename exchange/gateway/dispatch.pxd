@@ -2,11 +2,13 @@ cimport cython
 
 from exchange.gateway.accounts cimport Account, Accounts
 from exchange.gateway.page cimport Page
+from exchange.marketdata.instruments cimport Instrument
 
 cdef int _ACCEPTED, _CANCELLED, _TRADE, _REJECTED, _OPENED, _RECORDED
 cdef int _DUPLICATE, _MARKET, _SELL, _QUOTE
 
 
+@cython.final
 cdef class Readers:
     cdef readonly list sessions
     cdef readonly bint plain
@@ -19,6 +21,7 @@ cdef class Readers:
     cpdef tell(self, dict told)
 
 
+@cython.final
 cdef class Dispatch:
     cdef readonly dict readers
     cdef dict _listed
@@ -35,9 +38,10 @@ cdef class Dispatch:
     @cython.locals(readers=Readers, kind=cython.int)
     cdef _report(self, account, tuple row, long long stamp, text)
     @cython.locals(kind=cython.int, flags=cython.int, account=Account, unpriced=cython.bint,
+                   instrument=Instrument,
                    named=str)
     cdef _write(self, Page page, tuple row, long long stamp, str text)
-    @cython.locals(readers=Readers)
+    @cython.locals(readers=Readers, instrument=Instrument)
     cdef _made(self, tuple row, long long stamp)
     @cython.locals(readers=Readers)
     cdef _others(self, tuple row, long long stamp, text)

@@ -151,7 +151,7 @@ class Dispatch:
     def _write(self, page: Page, row: Row, stamp: int, text: str | None) -> None:
         """Write one of the reports that most orders get."""
         kind, flags, instrument = row[2], row[3], self._listed[row[5]]
-        code, price = instrument.code, instrument.price_texts[row[8]]
+        code, price = instrument.code, instrument.price_text(row[8])
         if kind == _CANCELLED:
             named = self._accounts.text_of(row[7])
             page.cancelled(row, stamp, named, code, price, text)
@@ -175,7 +175,7 @@ class Dispatch:
             readers.add(self._reports.made(row, stamp))
             return
         instrument, named = self._listed[row[5]], self._accounts.text_of(row[11])
-        price, fee = instrument.price_texts[row[8]], fee_text(row[14])
+        price, fee = instrument.price_text(row[8]), fee_text(row[14])
         readers.page.execution(row, stamp, True, named, instrument.code, price, fee)
 
     def _others(self, row: Row, stamp: int, text: str | None) -> None:

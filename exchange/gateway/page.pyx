@@ -27,6 +27,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     FIXED = 1024  # bytes of a report besides its texts: more than its names, words, numbers take
+    TIMED = 48  # more than ``,"time":-9223372036854775808,"order_id":"`` has
     KEPT = 1 << 16  # bytes of room that an empty page holds on to
 
 ctypedef unsigned long long u64
@@ -56,7 +57,7 @@ cdef inline void put(Page page, const char* text) noexcept:
 
 cdef inline void number(Page page, u64 value) noexcept:
     """Write an integer, two digits at a time."""
-    cdef char[20] digits
+    cdef char[40] digits  # 20 at most, and as many more: copying a constant size is no call
     cdef int at = 20
     while value >= 100:
         at -= 2
@@ -65,7 +66,7 @@ cdef inline void number(Page page, u64 value) noexcept:
     at -= 2
     memcpy(digits + at, PAIRS + 2 * value, 2)
     at += value < 10
-    memcpy(page._text + page._used, digits + at, 20 - at)
+    memcpy(page._text + page._used, digits + at, 20)
     page._used += 20 - at
 
 
@@ -101,6 +102,19 @@ cdef int string(Page page, str text) except -1:
     return 0
 
 
+cdef int numeral(Page page, str text) except -1:
+    """Write a number that is a text, in quotes: nothing in it needs an escape."""
+    cdef Py_ssize_t size = PyUnicode_GET_LENGTH(text)
+    if not PyUnicode_IS_COMPACT_ASCII(text):
+        raise ValueError("a number of other than digits")
+    page._grow(size + FIXED)
+    put(page, b'"')
+    memcpy(page._text + page._used, PyUnicode_1BYTE_DATA(text), size)
+    page._used += size
+    put(page, b'"')
+    return 0
+
+
 cdef int encoded(Page page, bytes text) except -1:
     """Write JSON as it is."""
     cdef Py_ssize_t size = PyBytes_GET_SIZE(text)
@@ -127,6 +141,19 @@ cdef class Page:
         self._text, self._room = text, 2 * (self._used + size)
         return 0
 
+    cdef void _stamp(self, long long time) noexcept:
+        """Write the time of a batch, whose digits are found once."""
+        if time != self._time or not self._time_size:
+            self._time, self._time_size = time, self._used
+            put(self, b',"time":')
+            integer(self, time)
+            put(self, b',"order_id":"')
+            self._time_size = self._used - self._time_size
+            memcpy(self._time_text, self._text + self._used - self._time_size, self._time_size)
+        else:
+            memcpy(self._text + self._used, self._time_text, TIMED)
+            self._used += self._time_size
+
     cdef int _begin(
         self, const char* kind, tuple row, long long time, order_id, str text, str code, bint sell
     ) except -1:
@@ -139,9 +166,7 @@ cdef class Page:
         number(self, row[0])
         put(self, b',"index":')
         number(self, row[1])
-        put(self, b',"time":')
-        integer(self, time)
-        put(self, b',"order_id":"')
+        self._stamp(time)
         number(self, order_id)
         put(self, b'","client_order_id":')
         string(self, text)
@@ -164,7 +189,7 @@ cdef class Page:
         put(self, b'"')
         if price is not None:
             put(self, b',"price":')
-            string(self, price)
+            numeral(self, price)
         if flags & MARKET:
             put(self, b',"order_type":"market"')
         if terms & 0xFF:
@@ -202,7 +227,7 @@ cdef class Page:
         put(self, b',"match_number":"')
         number(self, sequence << INDEX | index)
         put(self, b'","price":')
-        string(self, price)
+        numeral(self, price)
         put(self, b',"quantity":"')
         number(self, row[9])
         put(self, b'","leaves_quantity":"')
@@ -213,7 +238,7 @@ cdef class Page:
             put(self, b'","liquidity":"maker","fee":')
         else:
             put(self, b'","liquidity":"taker","fee":')
-        string(self, fee)
+        numeral(self, fee)
         if row[4]:
             put(self, b',"legs":')
             number(self, row[4])
@@ -230,7 +255,7 @@ cdef class Page:
         put(self, b'","reason":"')
         put(self, <bytes>REASONS.get(row[4], REQUESTED))
         put(self, b'","price":')
-        string(self, price)
+        numeral(self, price)
         if request_id is not None and row[4] in ASKED:
             put(self, b',"request_id":')
             string(self, request_id)

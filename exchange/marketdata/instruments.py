@@ -30,20 +30,6 @@ def micros_text(micros: int) -> str:
     return decimal_text(micros, MICRO_DIGITS)
 
 
-class _PriceTexts(dict[int, str]):
-    """Prices in ticks as text, each made once: a look-up costs no call of a function."""
-
-    def __init__(self, tick_units: int, decimals: int) -> None:
-        self._tick_units = tick_units
-        self._decimals = decimals
-
-    def __missing__(self, ticks: int) -> str:
-        if len(self) >= CACHE_ENTRIES:
-            self.clear()
-        text = self[ticks] = decimal_text(ticks * self._tick_units, self._decimals)
-        return text
-
-
 class Protections(NamedTuple):
     """What an instrument's orders are held to; 0: nothing of it."""
 
@@ -103,7 +89,7 @@ class Instrument:
         if self.tick_scale % unit:
             raise ValueError(f"{self.code}: tick is finer than {self.decimals} decimals")
         self.tick_units = self.tick_scale // unit  # ticks in units of the last decimal
-        self.price_texts = _PriceTexts(self.tick_units, self.decimals)
+        self._price_texts: dict[int, str] = {}  # by ticks, each made once
         self.channels = (f"depth.{self.code}", f"trades.{self.code}", f"state.{self.code}")
 
     def _unnamed(self) -> InstrumentData:
@@ -119,7 +105,13 @@ class Instrument:
 
     def price_text(self, ticks: int) -> str:
         """Return a price in ticks as dollars per GPU-hour."""
-        return self.price_texts[ticks]
+        text = self._price_texts.get(ticks)
+        if text is None:
+            if len(self._price_texts) >= CACHE_ENTRIES:
+                self._price_texts.clear()
+            text = decimal_text(ticks * self.tick_units, self.decimals)
+            self._price_texts[ticks] = text
+        return text
 
     def describe(self) -> InstrumentData:
         """Return the listing's data with the figures that changed since."""
