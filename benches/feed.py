@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from random import Random
 from statistics import median
 from typing import Final
@@ -22,8 +23,18 @@ from exchange.engine import Engine
 from exchange.marketdata.depth import Depth
 from exchange.marketdata.feed import Feed
 from exchange.marketdata.stream import Row as Event
-from exchange.messages import COMMAND, EVENT, Command, CommandFlag, CommandKind, TradingState
+from exchange.messages import (
+    COMMAND,
+    EVENT,
+    Command,
+    CommandFlag,
+    CommandKind,
+    EventFlag,
+    EventKind,
+    TradingState,
+)
 from exchange.messages.wire import encode_json
+from exchange.messages.wire_market import QUEUE_ORDERS
 
 SEED: Final = 7
 COMMANDS: Final = 40_000
@@ -32,6 +43,7 @@ ROUNDS: Final = 5
 ACCOUNTS: Final = 16
 RESTING: Final = 200
 LOW, MIDDLE, HIGH = 2_000, 2_650, 3_300  # ticks
+DEEP: Final = 200  # levels of the longest queue, each side
 CODE: Final = "I0"  # a listing without a text is named by its number
 CHANNELS: Final = ("top", "depth", "queue", "trades", "statistics", "depth.top10")
 
@@ -116,6 +128,12 @@ def follow(batches: Batches, channel: str) -> float:
 def feed_rows(commands: int, rounds: int) -> Iterator[Row]:
     """The rows of this bench."""
     batches = released(commands)
+    yield from channel_rows(batches, rounds)
+    yield from snapshot_rows(batches[0], rounds)
+
+
+def channel_rows(batches: Batches, rounds: int) -> Iterator[Row]:
+    """What an event costs, by what is wanted."""
     events = sum(map(len, batches[1:]))
     ways = ("bare", "all", *CHANNELS)
     found: dict[str, list[float]] = {way: [] for way in ways}
@@ -133,6 +151,42 @@ def feed_rows(commands: int, rounds: int) -> Iterator[Row]:
         ratio = median(one / base for one, base in zip(found[way], found[to], strict=True))
         value, ratio = float(f"{value:.4g}"), round(ratio, 3)
         yield Row(f"feed.{way}", value, "us CPU/event", ratio, f"feed.{to}")
+
+
+def crowd(count: int) -> Iterator[Event]:
+    """So many orders that rest, on both sides of the middle."""
+    chance = Random(SEED)
+    for number in range(count):
+        side, lots = chance.randint(0, 1), chance.randint(1, 9)
+        price = MIDDLE + (1 + chance.randrange(DEEP)) * (1 if side else -1)
+        flags = EventFlag.LAST_IN_COMMAND | (EventFlag.SELL if side else 0)
+        yield (
+            1 << 20 | number, 0, EventKind.ORDER_ACCEPTED, flags, 0, 0, 1, number, price, lots,
+            lots, 0, 0, 0, 0,
+        )  # fmt: skip
+
+
+def snapshot_rows(opened: list[Event], rounds: int) -> Iterator[Row]:
+    """What one turn of the longest queue's snapshot costs, against all of it in one go."""
+    feed, channel = Feed(), f"queue.{CODE}"
+    feed.apply([*opened, *crowd(QUEUE_ORDERS)], 0, {}, ())
+    turns: list[list[int]] = []
+    for _ in range(rounds):
+        looks = [time.thread_time_ns()]
+        feed.join(channel)
+        parts = feed.snapshot(channel, 0)
+        looks.append(time.thread_time_ns())
+        for message in parts:
+            encode_json(message)
+            looks.append(time.thread_time_ns())
+        turns.append([after - before for before, after in pairwise(looks)])
+        feed.leave(channel)
+    begin = median(spent for spent, *_ in turns) / 1e6
+    part = median(max(spent) for _, *spent in turns) / 1e6
+    whole = median(map(sum, turns)) / 1e6
+    yield row("feed.snapshot.whole", whole, "ms CPU")
+    yield row("feed.snapshot.begin", begin, "ms CPU", whole, "feed.snapshot.whole")
+    yield row("feed.snapshot.part", part, "ms CPU", whole, "feed.snapshot.whole")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

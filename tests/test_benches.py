@@ -238,9 +238,10 @@ def test_abuse_compares_what_must_not_differ(monkeypatch: pytest.MonkeyPatch) ->
 def test_feed_times_every_channel() -> None:
     rows = list(feed.feed_rows(400, 1))
     assert [one.name for one in rows] == [
-        f"feed.{way}" for way in ("bare", "all", *feed.CHANNELS)
-    ]  # fmt: skip
-    assert rows[0].ratio is None and all(one.ratio for one in rows[1:])
+        *(f"feed.{way}" for way in ("bare", "all", *feed.CHANNELS)),
+        *(f"feed.snapshot.{what}" for what in ("whole", "begin", "part")),
+    ]
+    assert [one.name for one in rows if not one.ratio] == ["feed.bare", "feed.snapshot.whole"]
 
 
 @pytest.mark.parametrize("name", SHOWN)

@@ -5,7 +5,7 @@ for ``LINGER_BEATS`` more, so that one whose connection broke can go on where it
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from exchange.gateway.decode import Refused
@@ -71,6 +71,8 @@ class Channels:
             raise Refused(
                 Reason.SUBSCRIPTIONS_FULL, "channels", whose, limit=str(PICTURES), observed=now
             )
+        for name, one in found.items():
+            self._check_queue(name, one)
 
     def join(self, session: Session, names: list[str], after: int | None) -> list[str]:
         """Add a connection to channels that exist; return those that go on after the sequence."""
@@ -85,7 +87,7 @@ class Channels:
             self._members[name][session.number] = session
             self._lingering.pop(name, None)
         session.channels.update(names)
-        session.stale.difference_update(names)
+        session.forget(names)
         return resumed
 
     def _goes_on(self, name: str, after: int) -> bool:
@@ -99,9 +101,12 @@ class Channels:
         assert missed is not None, "resumed"
         return [*missed, self._feed.heartbeat(name)]
 
-    def snapshot(self, name: str, sequence: int) -> list[Response]:
+    def snapshot(self, name: str, sequence: int) -> Sequence[Response]:
         """Return a channel's first messages; raises Refused of a queue that is too long."""
-        found = self._feed.named(name)
+        self._check_queue(name, self._feed.named(name))
+        return self._feed.snapshot(name, sequence)
+
+    def _check_queue(self, name: str, found: Name) -> None:
         if found.kind == "queue":
             orders = len(self._feed.queues[self._feed.instruments.by_code[found.code].id])
             if orders > QUEUE_ORDERS:
@@ -109,7 +114,6 @@ class Channels:
                 raise Refused(
                     GatewayReason.QUEUE_TOO_LONG, "channels", name, limit=limit, observed=now
                 )
-        return self._feed.snapshot(name, sequence)
 
     def leave(self, session: Session, names: list[str]) -> None:
         """Take a connection from channels that it has."""
@@ -119,7 +123,7 @@ class Channels:
             if not members:
                 self._lingering[name] = LINGER_BEATS
         session.channels.difference_update(names)
-        session.stale.difference_update(names)
+        session.forget(names)
 
     def publish(self, name: str, message: Response, *, news: bool = True) -> dict[int, Session]:
         """Queue a message, encoded once per codec; return the channel's members."""

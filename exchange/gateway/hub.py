@@ -6,7 +6,7 @@ readers of public data first, so public data is never later than private.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Final, Protocol
@@ -283,25 +283,28 @@ class Hub:
 
     # Channels
 
-    def snapshot(self, channel: str) -> list[Response]:
+    def snapshot(self, channel: str) -> Sequence[Response]:
         """Return a channel's first messages; raises Refused."""
         return self.channels.snapshot(channel, self.sequence)
 
     def subscribe(
         self, session: Session, names: list[str], after: int | None
-    ) -> tuple[list[str], list[Response]]:
+    ) -> tuple[list[str], dict[str, Sequence[Response]]]:
         """Add a connection to channels; return those that go on after the sequence, and what to
-        send first. Raises Refused, and nothing is changed.
+        send first, by channel. Raises Refused, and nothing is changed.
         """
         if after is not None and not 0 <= after <= self.sequence:
             limit, observed = str(self.sequence), str(after)
             raise Refused(Reason.NOT_FOUND, "after", limit=limit, observed=observed)
         self.channels.check(names)
-        first = {name: self.snapshot(name) for name in names}
         resumed = self.channels.join(session, names, after)
-        if after is not None:
-            first |= {name: self.channels.missed(name, after) for name in resumed}
-        return resumed, [message for messages in first.values() for message in messages]
+        first: dict[str, Sequence[Response]] = {}
+        for name in names:
+            if after is not None and name in resumed:
+                first[name] = self.channels.missed(name, after)
+            else:
+                first[name] = self.snapshot(name)
+        return resumed, first
 
     def unsubscribe(self, session: Session, names: list[str]) -> None:
         """Take a connection from channels that it has."""

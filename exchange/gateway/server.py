@@ -376,6 +376,8 @@ class Link:
                     session.sending_bytes = len(frame)
                     await self._socket.send_frame(frame, opcode)
                     session.sending_bytes = 0
+                    if session.shows.channels:  # others' turn first
+                        await asyncio.sleep(0)
                 if session.closing is not None:
                     break
             code, reason = session.closing

@@ -1,5 +1,6 @@
 from exchange.gateway.batches cimport is_batch
 from exchange.gateway.decode cimport Recorder, read_json
+from exchange.gateway.shows cimport Shows
 
 
 cdef class Session:
@@ -8,6 +9,7 @@ cdef class Session:
     cdef public unsigned int engine_session
     cdef public long long trading_account
     cdef public set channels, stale
+    cdef readonly Shows shows
     cdef public bint cancels_on_loss
     cdef public Py_ssize_t sending_bytes
     cdef Recorder _recorder

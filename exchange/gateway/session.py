@@ -6,7 +6,7 @@ a connection is to be told is gathered and leaves as one frame, an array, when `
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -23,6 +23,7 @@ from exchange.gateway.decode import (
     read_msgpack,
 )
 from exchange.gateway.rejects import from_refused, full_reason
+from exchange.gateway.shows import Shows
 from exchange.messages import Limit, Reason
 from exchange.messages.access import GatewayReason, Right
 from exchange.messages.wire import (
@@ -115,6 +116,7 @@ class Session:
         self.trading_account = -1  # the key's account while commands may be entered
         self.channels: set[str] = set()
         self.stale: set[str] = set()  # channels that skipped a picture's delta
+        self.shows = Shows()
         self.cancels_on_loss = False  # its orders are cancelled when the connection ends
         self.closing: tuple[int, str] | None = None  # close code and reason, once decided
         self.sending_bytes = 0  # taken and not yet handed to the socket
@@ -156,7 +158,7 @@ class Session:
     @property
     def backlog_bytes(self) -> int:
         """Bytes that wait to be sent or are being sent."""
-        return self._waiting_bytes + self.sending_bytes
+        return self._waiting_bytes + self.sending_bytes + self.shows.behind_bytes
 
     def admit(self) -> None:
         """Take private requests from now on: the logon is done."""
@@ -352,7 +354,9 @@ class Session:
             raise Refused(Reason.SUBSCRIPTIONS_FULL, "channels", limit=limit, observed=str(wanted))
         resumed, first = self.hub.subscribe(self, names, request.after)
         self.send(Subscribed(request_id=request.request_id, channels=names, resumed=resumed))
-        self._send_snapshot(first)
+        for channel, messages in first.items():
+            self._send_snapshot(channel, messages)
+        self.wake()
 
     def _unsubscribe(self, request: Unsubscribe, ingress_ns: int) -> None:
         checked_id(request.request_id, "request_id")
@@ -414,24 +418,53 @@ class Session:
         if self._waiting_bytes + self.sending_bytes > BACKLOG_BYTES:
             self._waiting.clear()
             self._waiting_bytes = self._waiting_count = 0
+            self.shows.clear()
             self.close(CLOSE_SLOW, "slow reader")
 
     def push_picture(self, channel: str, encoded: bytes) -> None:
         """Queue a picture's delta, unless the reader is behind: then a snapshot will follow."""
         if not self.backlog_bytes:
             self._granted_bytes = 0
-        if channel in self.stale or self.backlog_bytes > STALE_BYTES + self._granted_bytes:
+        if channel in self.stale:
+            return
+        if self.backlog_bytes > STALE_BYTES + self._granted_bytes:
             self.stale.add(channel)
+            self.shows.forget(channel)
+        elif channel in self.shows.channels:
+            self.shows.hold(channel, encoded)
         else:
             self.push(encoded)
 
-    def _send_snapshot(self, messages: list[Response]) -> None:
-        """Queue messages that make no reader late, however long they are."""
-        for message in messages:
-            encoded = self._encode(message)
-            self._granted_bytes += len(encoded)
+    def _send_snapshot(self, channel: str, messages: Sequence[Response]) -> None:
+        """Queue messages that make no reader late, however long they are: of a list all of them, of
+        others one a turn.
+        """
+        if isinstance(messages, list):
+            for message in messages:
+                self._grant(message)
+        else:
+            self.shows.begin(channel, messages)
+
+    def _grant(self, message: Response) -> int:
+        encoded = self._encode(message)
+        self._granted_bytes += len(encoded)
+        self.push(encoded)
+        return len(encoded)
+
+    def _show(self) -> None:
+        """Queue one more message of a long snapshot."""
+        message, behind = self.shows.tell()
+        self.hub.refreshes.spend(self._grant(message))
+        for encoded in behind:
             self.push(encoded)
-        self.wake()
+        if self.shows.channels:
+            self.wake()
+
+    def forget(self, channels: Iterable[str]) -> None:
+        """Leave out what channels had still to say: they are left, or begin anew."""
+        for channel in channels:
+            self.stale.discard(channel)
+            self.shows.forget(channel)
 
     def _refresh(self) -> None:
         """Queue the pictures of now for a reader that was behind and has caught up, as far as it is
@@ -443,7 +476,7 @@ class Session:
                 if not refreshes.admits(self):
                     return
                 self.stale.remove(channel)
-                self._send_snapshot(self.hub.snapshot(channel))
+                self._send_snapshot(channel, self.hub.snapshot(channel))
                 refreshes.spend(self._granted_bytes - before)
                 before = self._granted_bytes
         except Refused:
@@ -453,6 +486,8 @@ class Session:
         """Return all that waits as one frame, empty if nothing does; the caller sends it."""
         if self.stale and self._waiting_bytes == 0:
             self._refresh()
+        if self.shows.channels and self.closing is None:
+            self._show()
         waiting = self._waiting
         if not waiting:
             return b""

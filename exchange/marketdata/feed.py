@@ -256,8 +256,8 @@ class Feed:
         queues = self.queues[number]
         queues.watch(any(isinstance(one, Queue) for one in self._pictures[number]))
 
-    def snapshot(self, channel: str, sequence: int) -> list[Response]:
-        """Return what a new subscriber gets first. KeyError as ``named``.
+    def snapshot(self, channel: str, sequence: int) -> Sequence[Response]:
+        """Return what a new subscriber gets first, all of it true now. KeyError as ``named``.
 
         ``sequence`` is that of the last released command, which a state is true for.
         """

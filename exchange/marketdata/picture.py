@@ -5,6 +5,7 @@ batch, or, of a conflated channel, at every look of its period. Its deltas have 
 so that one may be applied to any state between the two sequences that it names.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Final, NamedTuple, Protocol
 
 from exchange.marketdata.depth import Depth
@@ -76,7 +77,7 @@ class Picture:
         """Return what is new since the last time; None if nothing is."""
         raise NotImplementedError
 
-    def snapshot(self) -> list[Response]:
+    def snapshot(self) -> Sequence[Response]:
         """Return all of it, as of the last time that it told."""
         raise NotImplementedError
 

@@ -1,13 +1,13 @@
 """Pictures of the best level, of every order and of the day, and which channel has which."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from exchange.marketdata.depth import BUY, SELL
 from exchange.marketdata.instruments import micros_text
 from exchange.marketdata.levels import Full, Window
 from exchange.marketdata.picture import Levels, Name, Picture, Sides, Source
-from exchange.marketdata.queues import Entry
+from exchange.marketdata.queues import ENTRY, Entry, Queues
 from exchange.messages.wire_base import Response
 from exchange.messages.wire_market import (
     SNAPSHOT_ORDERS,
@@ -97,39 +97,55 @@ class Queue(Picture):
             previous_sequence=previous,
             time=self.source.time,
             checksum=self._queue.checksum(),
-            bids=self._texts(bids),
-            asks=self._texts(asks),
+            bids=entry_texts(bids, self.instrument.price_text),
+            asks=entry_texts(asks, self.instrument.price_text),
         )
 
-    def _texts(self, entries: Iterable[Entry]) -> list[QueueEntry]:
-        text = self.instrument.price_text
-        return [(rank, text(price), str(lots)) for rank, price, lots in entries]
-
-    def snapshot(self) -> list[Response]:
+    def snapshot(self) -> Sequence[Response]:
         """Return the queue of now, in as many messages as it needs."""
-        parts = list(self._parts())
-        checksum = self._queue.checksum()
-        return [
-            QueueSnapshot(
-                channel=self.channel,
-                instrument=self.instrument.code,
-                sequence=self.depth.sequence,
-                time=self.source.time,
-                part=number,
-                parts=len(parts),
-                bids=self._texts(bids),
-                asks=self._texts(asks),
-                checksum=checksum,
-            )
-            for number, (bids, asks) in enumerate(parts, 1)
-        ]
+        parts = _Parts(self, self._queue)
+        return parts if len(parts) > 1 else list(parts)
 
-    def _parts(self) -> Iterator[tuple[list[Entry], list[Entry]]]:
-        """Yield the orders in runs of ``SNAPSHOT_ORDERS`` at most; an empty book gives one."""
-        bids, asks = list(self._queue.entries(BUY)), list(self._queue.entries(SELL))
-        for start in range(0, max(1, len(bids) + len(asks)), SNAPSHOT_ORDERS):
-            end = start + SNAPSHOT_ORDERS
-            yield bids[start:end], asks[max(0, start - len(bids)) : max(0, end - len(bids))]
+
+class _Parts(Sequence[Response]):
+    """A queue as it was, in messages of ``SNAPSHOT_ORDERS`` at most, each made when it is asked
+    for; an empty book has one."""
+
+    def __init__(self, picture: Queue, queue: Queues) -> None:
+        self._text = picture.instrument.price_text
+        self._bids, self._asks = queue.packed(BUY), queue.packed(SELL)
+        self._part_bytes = SNAPSHOT_ORDERS * ENTRY.size
+        self._parts = max(1, -(-len(queue) // SNAPSHOT_ORDERS))
+        self._fields: dict[str, Any] = {
+            "channel": picture.channel,
+            "instrument": picture.instrument.code,
+            "sequence": picture.depth.sequence,
+            "time": picture.source.time,
+            "parts": self._parts,
+            "checksum": queue.checksum(),
+        }
+
+    def __len__(self) -> int:
+        return self._parts
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self._parts:
+            raise IndexError(index)
+        start, above = index * self._part_bytes, len(self._bids)
+        end = start + self._part_bytes
+        bids = self._bids[start:end]
+        asks = self._asks[max(0, start - above) : max(0, end - above)]
+        return QueueSnapshot(
+            part=index + 1,
+            bids=entry_texts(ENTRY.iter_unpack(bids), self._text),
+            asks=entry_texts(ENTRY.iter_unpack(asks), self._text),
+            **self._fields,
+        )
+
+
+def entry_texts(entries: Iterable[Entry], text: Callable[[int], str]) -> list[QueueEntry]:
+    """Return orders as the wire has them."""
+    return [(rank, text(price), str(lots)) for rank, price, lots in entries]
 
 
 class Figures(Picture):

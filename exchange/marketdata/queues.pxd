@@ -34,6 +34,8 @@ cdef class Queues:
     cdef tuple _lined_up(self)
     @cython.locals(order=Order, entries=list)
     cpdef tuple changes(self)
+    @cython.locals(places=tuple, at_market=dict, at_limit=dict, end=cython.longlong)
+    cpdef bytes packed(self, int side, long long count=*)
     @cython.locals(level=Level)
     cpdef count(self, int side, price)
 
@@ -42,3 +44,5 @@ cdef tuple _nobody()
 cdef int _place(Order order)
 @cython.locals(queues=dict, queue=dict)
 cdef _line_up(tuple places, order_id, Order order)
+@cython.locals(order=Order)
+cdef long long _pack(long long price, dict queue, long long[::1] cells, long long end) except -1

@@ -11,8 +11,8 @@ lots between batches.
 """
 
 import struct
+from array import array
 from collections.abc import Iterator
-from itertools import chain, islice
 from typing import Final
 from zlib import crc32
 
@@ -20,7 +20,7 @@ from exchange.marketdata.book import Order, order_at
 from exchange.marketdata.depth import BUY, SELL, SHOWN, Depth
 from exchange.marketdata.instruments import Instrument
 from exchange.marketdata.stream import Row, maker_of
-from exchange.messages import EventFlag, EventKind, TradingState
+from exchange.messages import EventFlag, EventKind, Limit, TradingState
 from exchange.messages.wire_market import CHECKSUM_LEVELS
 
 MARKET_RANKS: Final = -(1 << 52)
@@ -47,7 +47,7 @@ _Places = tuple[
     dict[int, _Queue], dict[int, _Queue], dict[int, _Queue], dict[int, _Queue]
 ]  # by price: bids and asks at a limit, bids and asks at the market
 _AT_MARKET: Final = 2
-_EMPTY: Final[_Queue] = {}
+ENTRY: Final = struct.Struct("<qqq")  # an Entry
 
 
 class Queues:
@@ -173,16 +173,24 @@ class Queues:
             entries.sort()
         return changed
 
-    def entries(self, side: int) -> Iterator[Entry]:
-        """Yield a side's orders in the order in which they would trade."""
+    def packed(self, side: int, count: int = Limit.BOOK_ORDERS) -> bytes:
+        """Return a side's first orders, in the order in which they would trade, as ``ENTRY``."""
         places = self._queues if self.watched else self._lined_up()
         at_market, at_limit = places[side + _AT_MARKET], places[side]
         prices = self.depth.prices(side)
+        numbers = array("q", bytes(ENTRY.size * min(count, len(self._orders))))
+        cells, end = memoryview(numbers), 0
         for price in reversed(prices) if side == BUY else prices:
-            for order in at_market.get(price, _EMPTY).values():
-                yield order.rank, price, order.lots
-            for order in at_limit.get(price, _EMPTY).values():
-                yield order.rank, price, order.lots
+            for queue in (at_market.get(price), at_limit.get(price)):
+                if queue is not None:
+                    end = _pack(price, queue, cells, end)
+            if end == len(cells):
+                break
+        return cells[:end].tobytes()
+
+    def entries(self, side: int) -> list[Entry]:
+        """Return a side's orders in the order in which they would trade."""
+        return list(ENTRY.iter_unpack(self.packed(side)))
 
     def orders(self) -> Iterator[tuple[int, int, int, int, int]]:
         """Yield every order as ``stand`` takes it, in the order in which they took their places."""
@@ -196,9 +204,19 @@ class Queues:
 
     def checksum(self) -> int:
         """Return the CRC32 of the best ten orders of the bids, then of the asks, each as <qqq."""
-        best = (islice(self.entries(side), CHECKSUM_LEVELS) for side in (BUY, SELL))
-        numbers = list(chain.from_iterable(chain.from_iterable(best)))
-        return crc32(struct.pack(f"<{len(numbers)}q", *numbers))
+        return crc32(self.packed(BUY, CHECKSUM_LEVELS) + self.packed(SELL, CHECKSUM_LEVELS))
+
+
+def _pack(price: int, queue: _Queue, cells: memoryview, end: int) -> int:
+    """Pack the orders of a price behind others, as many as there is room for; return the end."""
+    for order in queue.values():
+        if end == len(cells):
+            break
+        cells[end] = order.rank
+        cells[end + 1] = price
+        cells[end + 2] = order.lots
+        end += 3
+    return end
 
 
 def _nobody() -> _Places:
