@@ -4,7 +4,7 @@
 # orders' leaves; a bit is set exactly where a level has an order.
 
 from exchange.engine.state cimport (
-    Instrument, Level, Market, NO_ASK, NO_BID, Order, clz, ctz, ensure, i32, i64, likely, side_of,
+    Instrument, Level, Market, NO_ASK, NO_BID, Order, clz, ctz, ensure, i32, i64, likely, put_pair, side_of,
     u32, u64, u8, unlikely,
 )
 
@@ -144,25 +144,29 @@ cdef inline void unlink(Market* m, Level* level, Order* o) noexcept nogil:
     level.quantity -= o.leaves
 
 
-cdef inline void rest(Market* m, Instrument* book, u32 slot, u8 side, i32 at) noexcept nogil:
-    """Put an order at the back of its level; the caller set its leaves."""
+cdef inline void line_up(Market* m, Instrument* book, Order* o, u32 slot, u32 lots, u8 side,
+                         i64 at) noexcept nogil:
+    """Put an order, its leaves `lots`, at the back of its level."""
     cdef Level* level = &book.levels[at]
-    cdef Order* o = &m.orders[slot]
     cdef u32 tail = level.tail
-    ensure(m, 0 <= at and <u32>at < book.slots and price_of(book, at) == o.price)
-    ensure(m, not reaches(side, at, book.best[1 - side]))
-    ensure(m, o.leaves > 0 and (tail == 0 or side_of(&m.orders[tail]) == side))
-    o.prev = tail
-    o.next = 0
-    level.quantity += o.leaves
+    ensure(m, 0 <= at and <u32>at < book.slots and price_of(book, <i32>at) == o.price)
+    ensure(m, not reaches(side, <i32>at, book.best[1 - side]))
+    ensure(m, lots > 0 and lots == o.leaves and (tail == 0 or side_of(&m.orders[tail]) == side))
+    put_pair(&o.prev, tail, 0)  # and next
+    level.quantity += lots
     level.tail = slot
     if tail:
         m.orders[tail].next = slot
     else:
         level.head = slot
-        occupy(book, at)
-        if (at < book.best[1]) if side else (at > book.best[0]):
-            book.best[side] = at
+        occupy(book, <i32>at)
+        if (<i32>at < book.best[1]) if side else (<i32>at > book.best[0]):
+            book.best[side] = <i32>at
+
+
+cdef inline void rest(Market* m, Instrument* book, u32 slot, u8 side, i32 at) noexcept nogil:
+    """The same; the caller set its leaves."""
+    line_up(m, book, &m.orders[slot], slot, m.orders[slot].leaves, side, at)
 
 
 cdef inline void take_out(Market* m, Instrument* book, Order* o, i32 at) noexcept nogil:

@@ -112,6 +112,8 @@ cdef int check_book(Market* m, u32 number, dict sums) except -1:
     ensure(adverse_per_lot(book, 0, book.fair[0]) == 0 < adverse_per_lot(book, 0, book.fair[0] + 1)
            and adverse_per_lot(book, 1, book.fair[1]) == 0
            and 0 < adverse_per_lot(book, 1, book.fair[1] - 1), "fair prices are the mark's", number)
+    ensure(book.worth == book.mark * book.multiplier
+           and book.tick_value == book.tick_scale * book.multiplier, "worth at the mark", number)
     ensure((a != NULL) == collects(book), "collected orders have their places", number)
     gathers = book.state in (TRADING_STATE_PRE_OPEN, TRADING_STATE_AUCTION)
     ensure(collects(book) or not gathers, "PRE_OPEN and AUCTION collect", number)

@@ -3,7 +3,10 @@
 Rules: docs/reference/engine.md. One call is one batch; it runs without the GIL.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.buffer cimport (
+    Py_buffer, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 
@@ -18,17 +21,40 @@ from exchange.engine.stops cimport next_slice
 from exchange.engine.state cimport (
     LOSS_REACHED,
     Account, Cell, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Position,
-    auction_of, collects, i32, i64, lend_events, market_free, market_new, u32, u64, u8, working_of,
+    auction_of, collects, i32, i64, lend_events, market_free, market_new, u32, u64, u8, unlikely,
+    working_of,
 )
 from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW, LIMIT_QUANTITY
 
 import cython
 
 cdef extern from "Python.h":
+    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char*, Py_ssize_t)
     int resize_bytes "_PyBytes_Resize"(PyObject**, Py_ssize_t)
 
 BROKEN = {1: "out of memory", 2: "money overflowed", 3: "cash is not deposits less withdrawals",
           4: "a settlement's variations do not sum to zero", 5: "an invariant of the checked build"}
+
+cdef enum:
+    FEW = 64  # events: the room that few commands ask for
+
+
+cdef bytes take_events(Market* m):
+    """What a batch has said. Without memory for it the engine has stopped."""
+    cdef PyObject* said = <PyObject*>m.lent
+    cdef Py_ssize_t size = <char*>m.next_event - <char*>m.events
+    if said == NULL:
+        said = new_bytes(<char*>m.events, size)
+    else:
+        resize_bytes(&said, size)
+    m.events = m.next_event = m.end_event = NULL
+    m.lent = NULL
+    if said == NULL:
+        m.broken = 1
+        raise MemoryError("the events of a batch")
+    out = <bytes>said
+    Py_DECREF(out)  # what made it had counted once already
+    return out
 
 
 @cython.final
@@ -39,6 +65,7 @@ cdef class Engine:
     """
 
     cdef Market* m
+    cdef Event[FEW] few  # where few commands speak: dearer than a copy is to shorten bytes
 
     def __cinit__(self):
         self.m = market_new()
@@ -47,45 +74,44 @@ cdef class Engine:
         if self.m != NULL:
             market_free(self.m)
 
-    def apply(self, const u8[::1] commands not None, u64 first_sequence, i64 stamp_ns):
+    def apply(self, commands not None, u64 first_sequence, i64 stamp_ns):
         """Apply n × 64 bytes of commands under one stamp; return their events, m × 80 bytes.
 
         Raises ValueError if the bytes are not whole records, AssertionError if an invariant is
         broken: the engine has then stopped and answers nothing more.
         """
-        cdef Market* m = self.m
-        cdef u64 count = commands.shape[0] // sizeof(Command)
-        cdef bytes aligned
-        cdef const u8* records
-        if count * sizeof(Command) != <u64>commands.shape[0]:
-            raise ValueError(f"{commands.shape[0]} bytes are not whole records of 64")
-        if m.broken:
-            raise AssertionError(f"the engine has stopped: {BROKEN[m.broken]}")
-        if count == 0:
-            return b""
-        records = &commands[0]
-        if <size_t>records % sizeof(u64):  # a slice at an odd place: records are read by the word
-            aligned = PyBytes_FromStringAndSize(<const char*>records, count * sizeof(Command))
-            records = <const u8*><const char*>aligned
-        return self._apply(records, count, first_sequence, stamp_ns)
+        cdef Py_buffer view
+        if type(commands) is bytes:
+            return self._apply(PyBytes_AS_STRING(commands), PyBytes_GET_SIZE(commands),
+                               first_sequence, stamp_ns)
+        PyObject_GetBuffer(commands, &view, PyBUF_SIMPLE)
+        try:
+            if <size_t>view.buf % sizeof(u64):  # a slice at an odd place: it is read by the word
+                aligned = PyBytes_FromStringAndSize(<const char*>view.buf, view.len)
+                return self._apply(PyBytes_AS_STRING(aligned), view.len, first_sequence, stamp_ns)
+            return self._apply(<const char*>view.buf, view.len, first_sequence, stamp_ns)
+        finally:
+            PyBuffer_Release(&view)
 
-    cdef bytes _apply(self, const u8* records, u64 count, u64 first, i64 stamp):
-        """Events are written into the bytes that are returned."""
+    cdef bytes _apply(self, const char* records, u64 size, u64 first, i64 stamp):
         cdef Market* m = self.m
-        cdef PyObject* lent
-        if not lend_events(m, 3 * count + 13):
+        cdef u64 count = size // sizeof(Command)
+        cdef u64 room = 3 * count + 13
+        if unlikely(count * sizeof(Command) != size):
+            raise ValueError(f"{size} bytes are not whole records of 64")
+        if unlikely(m.broken):
+            raise AssertionError(f"the engine has stopped: {BROKEN[m.broken]}")
+        if unlikely(count == 0):
+            return b""
+        if room <= FEW:
+            m.events = self.few
+            m.end_event = m.events + FEW
+        elif not lend_events(m, room):
             raise MemoryError("the events of a batch")
         with nogil:
-            apply_batch(m, records, count, first, stamp)
-        lent = <PyObject*>m.lent
-        resize_bytes(&lent, <char*>m.next_event - <char*>m.events)
-        m.events = m.next_event = m.end_event = NULL
-        m.lent = NULL
-        if lent == NULL:
-            raise MemoryError("the events of a batch")
-        out = <bytes>lent
-        Py_DECREF(out)  # what made it had counted once already
-        if m.broken:
+            apply_batch(m, <const u8*>records, count, first, stamp)
+        out = take_events(m)
+        if unlikely(m.broken):
             raise AssertionError(f"the engine has stopped: {BROKEN[m.broken]}")
         return out
 

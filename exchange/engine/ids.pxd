@@ -1,6 +1,6 @@
 # Who is known: the bounded hash from (account, 128-bit key) to a slot, the slab of slots, and the
-# window of remembered ids. Open addressing, linear probing, at most half full, backward-shift
-# delete; a cell's tag is its hash, so probing rarely touches the slab.
+# window of remembered ids. Open addressing, linear probing, at most three eighths full,
+# backward-shift delete; a cell's tag is its hash, so probing rarely touches the slab.
 
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.expiry cimport stop_expiry
@@ -8,8 +8,8 @@ from exchange.engine.extras cimport forget_extra
 from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
     AGED, Account, COMBINED, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT,
-    UNPRICED, account_of, ensure, is_aged, is_live, is_marked, likely, prefetch, read_again,
-    set_order_state, state_of, u32, u64, u8, unlikely, WORKING,
+    UNPRICED, account_of, assume, ensure, is_aged, is_live, is_marked, likely, prefetch,
+    read_again, set_order_state, state_of, u32, u64, u8, unlikely, WORKING,
 )
 
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
@@ -45,11 +45,11 @@ cdef inline u32 find_key(Market* m, u32 account, u64 key_lo, u64 key_hi) noexcep
     return m.cells[find_cell(m, account, tag_of(account, key_lo), key_lo, key_hi)].slot
 
 
-cdef inline void fill_cell(Market* m, u32 cell, u32 tag, u32 slot) noexcept nogil:
+cdef inline void fill_cell(Market* m, Cell* cell, u32 tag, u32 slot) noexcept nogil:
     """Put a key into the free cell that `find_cell` gave for it."""
-    ensure(m, m.cells[cell].slot == 0 and slot < m.order_top)
-    m.cells[cell].tag = tag
-    m.cells[cell].slot = slot
+    ensure(m, cell.slot == 0 and slot < m.order_top)
+    cell.tag = tag
+    cell.slot = slot
 
 
 cdef inline void erase_key(Market* m, u32 tag, u32 slot) noexcept nogil:
@@ -146,33 +146,36 @@ cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcep
     return True
 
 
-cdef inline u32 take_known_slot(Market* m, Account* account, u32 cell, u32 tag) noexcept nogil:
+cdef inline u32 take_known_slot(Market* m, Account* account, Cell* cell, u32 tag) noexcept nogil:
     """A slot, its generation still to be raised, known by the id that `cell` was found for; 0 and
     nothing is changed if there is none. The oldest id leaves the account's window for it: with its
     slot, unless that order works still."""
-    cdef Cell* at = &account.ring[account.ring_head]
-    cdef u32 oldest = at.slot
+    cdef u32 head = account.ring_head
+    cdef u32 next = (head + 1) & (LIMIT_IDEMPOTENCY_WINDOW - 1)
+    cdef Cell* ring = account.ring
+    cdef u32 oldest = ring[head].slot
     cdef u32 slot = oldest
-    cdef u32 head
+    cdef u32 forgotten = ring[head].tag
     if likely(state_of(&m.orders[oldest]) > UNPRICED):  # none is FREE but slot 0, which is none
-        fill_cell(m, cell, tag, slot)  # in a run with the cell of the oldest it is behind that one
-        erase_key(m, at.tag, slot)
-    else:
-        slot = find_slot(m)
-        if unlikely(slot == 0):
-            return 0
-        fill_cell(m, cell, tag, slot)
+        assume(slot != 0)
+        ring[head].tag = tag
+        account.ring_head = next
+        prefetch(&m.orders[ring[next].slot])
         read_again()
-        if oldest:
-            m.orders[oldest].traits |= <u32>AGED << 24
+        fill_cell(m, cell, tag, slot)  # in a run with the cell of the oldest it is behind that one
+        erase_key(m, forgotten, slot)
+        return slot
     read_again()
-    head = account.ring_head
-    at = &account.ring[head]
-    at.tag = tag
-    at.slot = slot
-    head = (head + 1) & (LIMIT_IDEMPOTENCY_WINDOW - 1)
-    account.ring_head = head
-    prefetch(&m.orders[account.ring[head].slot])
+    slot = find_slot(m)
+    if unlikely(slot == 0):
+        return 0
+    ring[head].tag = tag
+    ring[head].slot = slot
+    account.ring_head = next
+    prefetch(&m.orders[ring[next].slot])
+    fill_cell(m, cell, tag, slot)
+    if oldest:
+        m.orders[oldest].traits |= <u32>AGED << 24
     return slot
 
 

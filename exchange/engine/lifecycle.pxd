@@ -5,7 +5,7 @@ from exchange.engine.ids cimport retire
 from exchange.engine.risk cimport put_back, rehold, rehold_plainly
 from exchange.engine.state cimport (
     CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, copy_key, emit, i64,
-    instrument_of, is_simple, likely, order_id_of, side_of, state_of, u16, u32, u64, u8, unlikely,
+    instrument_of, is_simple, likely, order_id_of, put_pair, side_of, state_of, u16, u32, u64, u8, unlikely,
     what,
 )
 from exchange.engine.vocabulary cimport *
@@ -30,16 +30,20 @@ cdef inline void keep_receipt(Market* m, Command* c, u32 account, u32 first) noe
         remember_request(m, c, account, first)
 
 
-cdef inline void say_gone(Event* e, Order* o, u64 order_id, u32 lots,
-                          u32 leaves) noexcept nogil:
+cdef inline void tell_gone(Event* e, Order* o, u32 lots, u32 leaves) noexcept nogil:
     """The rest of ORDER_CANCELLED or ORDER_REDUCED: `lots` left the order without trading."""
-    e.order_id = order_id
+    put_pair(&e.quantity, lots, leaves)
     e.price = o.price
-    e.quantity = lots
-    e.leaves = leaves
-    copy_key(&e.key_lo, &o.key_lo)
     e.a = o.session
     e.b = 0
+    copy_key(&e.key_lo, &o.key_lo)
+
+
+cdef inline void say_gone(Event* e, Order* o, u64 order_id, u32 lots,
+                          u32 leaves) noexcept nogil:
+    """The same, and whose it is."""
+    e.order_id = order_id
+    tell_gone(e, o, lots, leaves)
 
 
 cdef inline void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 slot,

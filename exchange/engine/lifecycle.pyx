@@ -83,7 +83,7 @@ cdef void remember_request(Market* m, Command* c, u32 account, u32 first) noexce
     """Keep an accepted request; its answer is the event of index `first`."""
     cdef u32 tag = tag_of(account, c.key_lo)
     cdef u32 cell = find_cell(m, account, tag, c.key_lo, c.key_hi)
-    cdef u32 slot = take_known_slot(m, &m.accounts[account], cell, tag)
+    cdef u32 slot = take_known_slot(m, &m.accounts[account], &m.cells[cell], tag)
     cdef Order* o = &m.orders[slot]
     cdef Event* e = event_of(m, first)
     o.generation += 1

@@ -8,6 +8,7 @@ from exchange.engine.book cimport (
     append, next_best, occupied_above, occupied_below, price_of, reaches, rest, unlink, vacate,
 )
 from exchange.engine.combinations cimport charge_legs
+from exchange.engine.credits cimport recredit
 from exchange.engine.extras cimport hide
 from exchange.engine.ids cimport retire, retire_working
 from exchange.engine.legs cimport match_watched
@@ -18,7 +19,7 @@ from exchange.engine.risk cimport (
 )
 from exchange.engine.state cimport (
     Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32, i64, is_featured, likely,
+    WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32, i64, is_featured, likely,
     lots_of, order_id_of, set_order_state, side_of, stp_of,
     u16, u32, u64, u8, unlikely, what,
 )
@@ -82,7 +83,8 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u
     """One match: the event, the resting side's books; the incoming side is summed in `t`."""
     cdef u32 lots = t.leaves if t.leaves < maker.leaves else maker.leaves
     cdef i64 value = lots * (price * book.tick_value)
-    cdef i64 fee = lots * book.maker_fee
+    cdef i64 given = -<i64>lots
+    cdef i64 fee = given * book.maker_fee
     cdef Event* e = emit(m, what(EVENT_KIND_TRADE, <u32>side << 1, 0), t.who)
     t.leaves -= lots
     t.lots += lots
@@ -96,15 +98,12 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u
     e.leaves = t.leaves
     e.key_lo = order_id
     e.key_hi = <u64>maker.leaves << 32 | account_of(p)
-    e.a = -<i64>lots * book.taker_fee
-    e.b = -fee
-    if p.adverse:  # else no order of the position has any
-        p.adverse -= lots * adverse_per_lot(book, 1 - side, price)
-    p.exposure[1 - side] -= lots  # they worked; `execute` adds them to net
-    if special:
-        execute(m, book, p, 1 - side, lots, value, fee)
-    else:
-        execute_plainly(m, book, p, 1 - side, lots, value, fee)
+    e.a = given * book.taker_fee
+    e.b = fee
+    p.exposure[1 - side] -= lots  # they worked; `execute_plainly` adds them to net
+    execute_plainly(m, book, p, 1 - side, lots, value, -fee, True)
+    if special and unlikely(book.watched & WATCH_CREDIT):
+        recredit(m, p.owner)
 
 
 cdef void refill(Market* m, Level* level, u32 slot) noexcept nogil:
@@ -287,7 +286,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
         if special:
             execute(m, book, p, side, t.lots, t.value, t.lots * book.taker_fee)
         else:
-            execute_plainly(m, book, p, side, t.lots, t.value, t.lots * book.taker_fee)
+            execute_plainly(m, book, p, side, t.lots, t.value, t.lots * book.taker_fee, False)
         pay_house(m, book, t.lots)
     elif special:
         rehold(m, book, p)

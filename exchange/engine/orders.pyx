@@ -144,7 +144,7 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
                 Terms* terms) noexcept nogil:
     """A new order under the command's key: ORDER_ACCEPTED, its trades, its rest or its end."""
     cdef Position* p = &m.positions[terms.at]
-    cdef u32 slot = take_known_slot(m, account, terms.cell, terms.tag)
+    cdef u32 slot = take_known_slot(m, account, &m.cells[terms.cell], terms.tag)
     cdef Order* o = &m.orders[slot]
     cdef u8 side = terms.side
     # POST_ONLY and MARKET stand four bits higher in an event

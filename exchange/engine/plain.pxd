@@ -6,18 +6,21 @@
 # that `side` is a constant in each. None is called when the command in hand has had an event
 # already.
 
-from exchange.engine.book cimport on_step, price_of, rest, slot_of, take_out
+from exchange.engine.book cimport line_up, on_step, price_of, slot_of, take_out
 from exchange.engine.ids cimport (
     find_cell, fingerprint_of, retire_working, slots_left, tag_of, take_known_slot,
 )
-from exchange.engine.lifecycle cimport lessen, say_gone
+from exchange.engine.lifecycle cimport lessen, tell_gone
 from exchange.engine.matching cimport Incoming, run
-from exchange.engine.risk cimport distance_of, hold_for, is_adverse, position_of, put_back
+from exchange.engine.risk cimport (
+    hold_for, is_adverse, loss_per_lot, position_of, put_back, rehold_plainly,
+)
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WATCH_STEPS,
     WORKING, account_of, conditions_of, copy_key, end_command, ensure, i32, i64, instrument_of,
-    is_simple, likely, new_event, order_id_of, read_again, side_of, tif_of, traits_of,
+    is_simple, likely, new_event, order_id_of, put_id, put_pair, read_again, side_of, tif_of, traits_of,
     trades_plainly, u16, u32, u64, u8, unlikely, what,
+    word_at,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -35,10 +38,12 @@ cdef struct Move:  # what a plain order is made of, once its guards have passed
     Instrument* book
     Account* account
     Position* p
-    u32 position, tif
+    u64 position
+    u32 tif
     u32 slot
-    u32 cell, tag  # where its key goes
-    i32 at  # slot of the ladder
+    Cell* cell  # where its key goes
+    u32 tag
+    i64 at  # slot of the ladder
     i64 price  # of that slot
     i64 adverse, rise  # of the hold
 
@@ -83,10 +88,10 @@ cdef inline bint is_amount(Command* c, Instrument* book, Account* account) noexc
     return likely(c.quantity - 1 < book.max_order and c.quantity <= account.most)
 
 
-cdef inline bint is_on_grid(Command* c, Instrument* book, i32* at) noexcept nogil:
+cdef inline bint is_on_grid(Command* c, Instrument* book, i64* at) noexcept nogil:
     """The price may stand; `at` is its place on the ladder."""
     cdef u64 offset = <u64>c.price - <u64>book.low
-    at[0] = <i32>offset
+    at[0] = <i64>offset
     if likely(offset <= book.units):
         return True
     if offset > book.range or book.price_step == 1:
@@ -99,7 +104,7 @@ cdef inline i64 adverse_of(Instrument* book, u8 side, i64 price, i64 lots) noexc
     """Of `lots` that work at `price`."""
     if not is_adverse(book, side, price):
         return 0
-    return lots * (distance_of(book, side, price) * book.multiplier)
+    return lots * loss_per_lot(book, side, price)
 
 
 cdef inline bint is_covered(Move* to, u8 side, i64 lots, bint instead, i64 gone,
@@ -127,49 +132,51 @@ cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
             return False
         i = (i + 1) & m.cell_mask
     to.tag = tag
-    to.cell = i
+    to.cell = &cells[i]
     return True
 
 
-cdef inline void admit(Market* m, Command* c, Move* to, u8 side, u32 said, u32 leaves,
-                       u32 index) noexcept nogil:
+cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, bint rests,
+                         u32 index) noexcept nogil:
     """ORDER_ACCEPTED, and all of the order but its neighbours in the book."""
-    cdef Event* e = new_event(m, index, to.p.who)
+    # a command names the instrument of an order that it enters, not of one that it replaces
+    cdef Event* e = new_event(m, index, to.p.who if index else word_at(&c.instrument))
     cdef Order* o = &m.orders[to.slot]
-    cdef u32 conditions = conditions_of(to.tif if index else c.tif, c.stp)
+    cdef u64 conditions = conditions_of(to.tif if index else c.tif, c.stp)
+    cdef u32 generation = o.generation + 1
     cdef u32 lots = c.quantity
-    cdef u32 session = c.session
+    cdef u64 session = c.session
     cdef i64 price = c.price
     cdef u64[2] key
-    o.generation += 1
-    o.leaves = lots
-    o.executed = 0
-    o.position = to.position
+    put_pair(&o.leaves, lots, 0)  # and executed
+    o.position = <u32>to.position
+    o.generation = generation
     o.price = price
-    o.session = session
-    o.traits = traits_of(side, conditions, WORKING)
+    o.session = <u32>session
+    o.traits = traits_of(side, <u32>conditions, WORKING)
     o.fingerprint = fingerprint_of(c, index != 0)
     e.what = said
-    e.order_id = <u64>o.generation << 32 | to.slot
+    put_id(&e.order_id, generation, to.slot)
     e.price = price
     e.quantity = lots
-    e.leaves = leaves
-    e.a = session
-    e.b = conditions
+    e.leaves = lots if rests else 0
+    e.a = <i64>session
+    e.b = <i64>conditions
     copy_key(key, &c.key_lo)
     copy_key(&o.key_lo, key)
     copy_key(&e.key_lo, key)
+    return o
 
 
 cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 flags, u32 index,
                                u16 remainder) noexcept nogil:
     """An order meets the book. `index`: that of its first event."""
     cdef Incoming t
-    admit(m, c, to, side, what(EVENT_KIND_ORDER_ACCEPTED, flags | <u32>side << 1, 0), 0, index)
+    admit(m, c, to, side, what(EVENT_KIND_ORDER_ACCEPTED, flags | <u32>side << 1, 0), False, index)
     m.index = index + 1
     t.slot = to.slot
     t.order_id = order_id_of(m, to.slot)
-    t.limit = to.at
+    t.limit = <i32>to.at
     t.need = 0
     run(m, to.book, &t, index, remainder)
     end_command(m)
@@ -177,8 +184,8 @@ cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 fla
 
 cdef inline bint crosses(Move* to, u8 side) noexcept nogil:
     """It trades before it rests."""
-    return (unlikely(to.at <= to.book.best[0]) if side
-            else unlikely(to.at >= to.book.best[1]))
+    return (unlikely(<i32>to.at <= to.book.best[0]) if side
+            else unlikely(<i32>to.at >= to.book.best[1]))
 
 
 cdef inline void hold_more(Move* to, u8 side, i64 lots, i64 adverse) noexcept nogil:
@@ -195,36 +202,59 @@ cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noex
     """An order rests. Its event's index tells a new one from one in the place of another."""
     cdef u32 said = what(EVENT_KIND_ORDER_ACCEPTED,
                          <u32>side << 1 | EVENT_FLAG_LAST_IN_COMMAND, 0)
-    admit(m, c, to, side, said, c.quantity, index)
-    rest(m, to.book, to.slot, side, to.at)
+    cdef Order* o = admit(m, c, to, side, said, True, index)
+    line_up(m, to.book, o, to.slot, c.quantity, side, to.at)
 
 
 cdef inline bint may_enter(Market* m, Command* c, Account* account, Move* to) noexcept nogil:
     """What an ENTER is asked on either side, but for its price; finds its position and book."""
     to.account = account
     to.position = position_of(account, c.instrument)
+    if unlikely(to.position == 0):
+        return False
     to.p = &m.positions[to.position]
     to.book = &m.instruments[c.instrument]
-    return likely(to.position != 0 and trades_plainly(to.book)
+    return likely(trades_plainly(to.book)
                   and account.open_orders < account.max_open_orders
                   and to.book.working_orders < LIMIT_BOOK_ORDERS
                   and is_amount(c, to.book, account))
 
 
+cdef inline bint meet(Market* m, Command* c, Move* to, u8 side, u32 flags,
+                      u16 remainder) noexcept nogil:
+    """An order meets the book, if its other guards pass."""
+    to.adverse = adverse_of(to.book, side, to.price, c.quantity)
+    if unlikely(not is_covered(to, side, c.quantity, False, 0, 0) or not is_new(m, c, to)
+                or not take_room(m, to)):
+        return False
+    trade_through(m, c, to, side, flags, 0, remainder)
+    return True
+
+
 cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noexcept nogil:
+    """What is held is held before a slot is taken, so that nothing of it has to be kept."""
     cdef Move to
     if unlikely(not may_enter(m, c, account, &to) or not is_on_grid(c, to.book, &to.at)):
         return False
     to.price = c.price
-    to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely(not is_covered(&to, side, c.quantity, False, 0, 0) or not is_new(m, c, &to)
-                or not take_room(m, &to)):
-        return False
     if crosses(&to, side):
-        trade_through(m, c, &to, side, 0, 0, 0)
-        return True
+        return meet(m, c, &to, side, 0, 0)
+    if unlikely(not is_new(m, c, &to) or not has_token(m, account)):
+        return False
+    to.adverse = adverse_of(to.book, side, to.price, c.quantity)
+    if unlikely(not is_covered(&to, side, c.quantity, False, 0, 0)):
+        return False
     read_again()
     hold_more(&to, side, c.quantity, to.adverse)
+    read_again()
+    to.slot = take_known_slot(m, account, to.cell, to.tag)
+    if unlikely(to.slot == 0):
+        to.p = &m.positions[position_of(account, c.instrument)]
+        put_back(m, to.book, to.p, side, c.price, c.quantity)
+        rehold_plainly(m, to.book, to.p)
+        return False
+    read_again()
+    take_token(m, account)
     account.open_orders += 1
     to.book.working_orders += 1
     place(m, c, &to, side, 0)
@@ -241,17 +271,14 @@ cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noe
     to.price = c.price
     if market:
         to.at = 0 if side else to.book.slots - 1
-        to.price = price_of(to.book, to.at)
+        to.price = price_of(to.book, <i32>to.at)
         remainder = CANCEL_REASON_MARKET_REMAINDER
         flags = EVENT_FLAG_MARKET
     elif not is_on_grid(c, to.book, &to.at):
         return False
-    to.adverse = adverse_of(to.book, side, to.price, c.quantity)
-    if unlikely((market and c.price != 0) or not is_covered(&to, side, c.quantity, False, 0, 0)
-                or not is_new(m, c, &to) or not take_room(m, &to)):
+    if unlikely(market and c.price != 0):
         return False
-    trade_through(m, c, &to, side, flags, 0, remainder)
-    return True
+    return meet(m, c, &to, side, flags, remainder)
 
 
 cdef inline bint take_plain(Market* m, Command* c) noexcept nogil:
@@ -323,7 +350,8 @@ cdef inline bint leave(Market* m, Instrument* book, Position* p, Order* o, u32 s
     cdef Event* e = new_event(m, 0, p.who)
     flags |= <u32>side << 1 | EVENT_FLAG_RESTING
     e.what = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
-    say_gone(e, o, <u64>o.generation << 32 | slot, o.leaves, 0)
+    put_id(&e.order_id, o.generation, slot)
+    tell_gone(e, o, o.leaves, 0)
     take_out(m, book, o, slot_of(book, o.price))
     return retire_working(m, o, slot, CANCELLED)
 
@@ -386,7 +414,7 @@ cdef inline void succeed(Market* m, Command* c, Move* to, Order* o, u32 slot,
                          u8 side) noexcept nogil:
     """An order leaves for another that will have the slot `to.slot`."""
     if unlikely(leave(m, to.book, to.p, o, slot, 0, side, CANCEL_REASON_REPLACED)):
-        to.cell = find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)
+        to.cell = &m.cells[find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)]
     to.slot = take_known_slot(m, to.account, to.cell, to.tag)
 
 

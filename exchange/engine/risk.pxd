@@ -46,10 +46,11 @@ cdef inline i64 hold_of(Account* account) noexcept nogil:
 
 
 cdef inline void set_mark(Instrument* i, i64 mark) noexcept nogil:
-    """Give an instrument its mark; positions in it are still to follow."""
+    """Give an instrument, its multiplier known, its mark; positions in it are still to follow."""
     cdef i64 whole = mark / i.tick_scale
     cdef i64 part = mark % i.tick_scale
     i.mark = mark
+    i.worth = mark * i.multiplier
     i.fair[0] = whole - (part < 0)
     i.fair[1] = whole + (part > 0)
 
@@ -59,16 +60,16 @@ cdef inline bint is_adverse(Instrument* i, u8 side, i64 price) noexcept nogil:
     return price < i.fair[1] if side else price > i.fair[0]
 
 
-cdef inline i64 distance_of(Instrument* i, u8 side, i64 price) noexcept nogil:
-    """How far the mark is under `price` for a buy, over it for a sell; positive if adverse."""
-    cdef i64 distance = price * i.tick_scale - i.mark
-    return -distance if side else distance
+cdef inline i64 loss_per_lot(Instrument* i, u8 side, i64 price) noexcept nogil:
+    """Micro-dollars a lot executed at `price` would at once be under the mark, or -over it."""
+    cdef i64 loss = price * i.tick_value - i.worth
+    return -loss if side else loss
 
 
 cdef inline i64 adverse_per_lot(Instrument* i, u8 side, i64 price) noexcept nogil:
-    """Micro-dollars a lot executed at `price` would at once be under the mark."""
-    cdef i64 distance = distance_of(i, side, price)
-    return distance * i.multiplier if distance > 0 else 0
+    """The same, if it is a loss; else 0."""
+    cdef i64 loss = loss_per_lot(i, side, price)
+    return loss if loss > 0 else 0
 
 
 cdef inline i64 hold_for(Instrument* i, Position* p) noexcept nogil:
@@ -136,14 +137,17 @@ cdef inline void release(Market* m, Instrument* i, Position* p, u8 side, i64 pri
 
 
 cdef inline void execute_plainly(Market* m, Instrument* i, Position* p, u8 side, i64 lots,
-                                 i64 value, i64 fee) noexcept nogil:
-    """`lots` traded for `value` micro-dollars in all; working and adverse were adjusted before."""
-    cdef i64 unrealized = lots * (i.mark * i.multiplier) - value
+                                 i64 value, i64 fee, bint resting) noexcept nogil:
+    """`lots` traded for `value` micro-dollars in all; working was adjusted before, and adverse,
+    unless they are an order's that rested at their price."""
+    cdef i64 unrealized = lots * i.worth - value
     cdef i64 hold
     if side:
         lots = -lots
         value = -value
         unrealized = -unrealized
+    if resting:  # what it was adverse by is a loss now
+        p.adverse += unrealized if unrealized < 0 else 0
     p.net += lots
     p.exposure[0] += lots
     p.exposure[1] -= lots
@@ -155,8 +159,8 @@ cdef inline void execute_plainly(Market* m, Instrument* i, Position* p, u8 side,
 
 cdef inline void execute(Market* m, Instrument* i, Position* p, u8 side, i64 lots,
                          i64 value, i64 fee) noexcept nogil:
-    """The same, and its owner's credit."""
-    execute_plainly(m, i, p, side, lots, value, fee)
+    """The same of an order that was not resting, and its owner's credit."""
+    execute_plainly(m, i, p, side, lots, value, fee, False)
     if unlikely(i.watched & WATCH_CREDIT):
         recredit(m, p.owner)
 

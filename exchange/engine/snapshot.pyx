@@ -182,7 +182,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
         or m.protection_capacity != fresh.protection_capacity
         or m.timer_capacity != fresh.timer_capacity
         or cells & (cells - 1) or cells > <u64>4 * LIMIT_ORDERS or cells < 2
-        or m.cell_room * <u64>2 != cells
+        or m.cell_room * <u64>8 != cells * 3
         or m.order_top > m.cell_room or m.broken != 0
     )
 
@@ -338,7 +338,7 @@ cdef int adopt_combined(Market* m) noexcept nogil:
 
 
 cdef int check_small(Market* m) noexcept nogil:
-    """Sessions, timers and the id hash, which must be half empty or a search never ends."""
+    """Sessions, timers and the id hash, which must not be full or a search never ends."""
     cdef u32 used = 0
     cdef u32 i
     for i in range(m.session_top):

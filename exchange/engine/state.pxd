@@ -21,6 +21,7 @@ cdef extern from *:
     """
     #define HB_LIKELY(x) __builtin_expect(!!(x), 1)
     #define HB_UNLIKELY(x) __builtin_expect(!!(x), 0)
+    #define HB_ASSUME(x) do { if (!(x)) __builtin_unreachable(); } while (0)
     #define HB_PREFETCH(p) __builtin_prefetch((p), 1)
     #define HB_FORGET() __asm__ volatile("" ::: "memory")
     #ifdef HOURBOOK_CHECKED
@@ -35,10 +36,21 @@ cdef extern from *:
         memcpy(&word, at, sizeof word);
         return word;
     }
+    static inline void hb_pair(void* at, uint32_t first, uint32_t second) {
+        uint64_t word = (uint64_t)second << 32 | first;
+        memcpy(at, &word, sizeof word);
+    }
+    static inline void hb_id(uint64_t* at, uint32_t generation, uint32_t slot) {
+        memcpy(at, &slot, sizeof slot);
+        memcpy((char*)at + sizeof slot, &generation, sizeof generation);
+    }
     """
     u64 word_at "hb_word"(const void*) noexcept nogil  # two neighbouring fields of four bytes
+    void put_pair "hb_pair"(void*, u32, u32) noexcept nogil  # both at once
+    void put_id "hb_id"(u64*, u32, u32) noexcept nogil  # of an order: its generation and slot
     bint likely "HB_LIKELY"(bint) noexcept nogil
     bint unlikely "HB_UNLIKELY"(bint) noexcept nogil
+    void assume "HB_ASSUME"(bint) noexcept nogil  # that it is so
     void prefetch "HB_PREFETCH"(const void*) noexcept nogil
     # What was read is read again from here on: it need not be kept on the stack until then.
     void read_again "HB_FORGET"() noexcept nogil
@@ -208,7 +220,7 @@ cdef struct Instrument:  # 256 bytes
     u32 product, spare  # its number
     i64 fair[2]  # the highest price of a buy, the lowest of a sell, that is not adverse
     u64 units  # as range, but 0 if the price step is more than 1
-    u64 spare_word
+    i64 worth  # of a lot at the mark: micro-dollars
 
 cdef enum Watch:
     WATCH_STOPS = 1  # orders wait for a price
@@ -312,10 +324,10 @@ cdef struct Expiry:  # 16 bytes
 
 cdef struct Market:
     # what the current command writes
-    Event* events  # in the bytes that the caller will be given
+    Event* events  # in the bytes that the caller will be given, or in the caller's own memory
     Event* next_event
     Event* end_event
-    void* lent  # those bytes; NULL between two batches
+    void* lent  # those bytes; NULL between two batches, and while there are none
     u64 sequence
     u32 index
     # the clock of the log
@@ -327,7 +339,7 @@ cdef struct Market:
     u32 extra_count, elected_count  # orders that are FEATURED; that are in some list of elected
     u32 order_capacity, order_top, order_free
     Cell* cells
-    u32 cell_mask, cell_room  # of a tag to its cell; half the cells
+    u32 cell_mask, cell_room  # of a tag to its cell; three eighths of the cells
     # who and what
     Position* positions
     Stand* stands

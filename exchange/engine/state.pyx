@@ -109,7 +109,7 @@ cdef Market* market_new() except NULL:
     m.leg_changes = <LegTerms*>reserve(LIMIT_LEG_CHANGES * sizeof(LegTerms))
     m.credits = <Credits*>reserve(sizeof(Credits))
     m.cell_mask = (1 << 17) - 1  # a small market never has to grow it
-    m.cell_room = 1 << 16
+    m.cell_room = 3 << 14
     m.cells = <Cell*>reserve((<size_t>m.cell_mask + 1) * sizeof(Cell), True)
     # the C library keeps what it was given back once: else each large batch had pages of its own
     PyBytes_FromStringAndSize(NULL, EVENTS_KEPT)
