@@ -37,6 +37,7 @@ INLINE = {
 # both compute is computed when it is needed, not before their ways part, to wait on the stack.
 PLAIN = ["-O3", "-g0", "-fno-semantic-interposition"]
 PLAIN += ["-fno-tree-slp-vectorize", "-fno-code-hoisting"]
+QUIET = ["-Wno-unused-but-set-variable"]  # Cython's own temporaries
 SPEED = PLAIN + [flag for name, value in INLINE.items() for flag in ("--param", f"{name}={value}")]
 SELDOM = {"check", "image", "snapshot", "flow_records"}  # run once in a while: compiled sooner
 LINK = ["-fsanitize=undefined"] if CHECKED else []
@@ -51,7 +52,7 @@ extensions = [
     Extension(
         str(path.with_suffix("")).replace(os.sep, "."),
         [str(path)],
-        extra_compile_args=CHECKS if CHECKED else PLAIN if path.stem in SELDOM else SPEED,
+        extra_compile_args=QUIET + (CHECKS if CHECKED else PLAIN if path.stem in SELDOM else SPEED),
         extra_link_args=LINK,
         define_macros=MACROS,
         depends=list(map(str, SOURCES)) if path.stem == "snapshot" else [],
@@ -65,11 +66,12 @@ compiled = [
     Extension(
         str(path.with_suffix("")).replace(os.sep, "."),
         [str(path)],
-        extra_compile_args=CHECKS if CHECKED else ["-O2", "-g0"],
-        extra_link_args=LINK,
+        extra_compile_args=[*QUIET, "-O2", "-g0"],
     )
     for path in sorted(Path("exchange").rglob("*.py"))
-    if path.with_suffix(".pxd").exists() and os.environ.get("HOURBOOK_WITHOUT_CORE") != "1"
+    if path.with_suffix(".pxd").exists()
+    and not CHECKED  # the checks are the core's: around it Python runs as it is read
+    and os.environ.get("HOURBOOK_WITHOUT_CORE") != "1"
 ]
 setup(
     ext_modules=[
