@@ -8,6 +8,7 @@ day's figures), and with each kind of channel joined, its messages made and enco
 """
 
 import argparse
+import gc
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -166,21 +167,29 @@ def crowd(count: int) -> Iterator[Event]:
         )  # fmt: skip
 
 
+def snapshot_turns(feed: Feed, channel: str) -> list[int]:
+    """Nanoseconds of CPU until the first message may be made, then of each message."""
+    looks = [time.thread_time_ns()]
+    feed.join(channel)
+    parts = feed.snapshot(channel, 0)
+    looks.append(time.thread_time_ns())
+    for message in parts:
+        encode_json(message)
+        looks.append(time.thread_time_ns())
+    feed.leave(channel)
+    return [after - before for before, after in pairwise(looks)]
+
+
 def snapshot_rows(opened: list[Event], rounds: int) -> Iterator[Row]:
     """What one turn of the longest queue's snapshot costs, against all of it in one go."""
     feed, channel = Feed(), f"queue.{CODE}"
     feed.apply([*opened, *crowd(QUEUE_ORDERS)], 0, {}, ())
-    turns: list[list[int]] = []
-    for _ in range(rounds):
-        looks = [time.thread_time_ns()]
-        feed.join(channel)
-        parts = feed.snapshot(channel, 0)
-        looks.append(time.thread_time_ns())
-        for message in parts:
-            encode_json(message)
-            looks.append(time.thread_time_ns())
-        turns.append([after - before for before, after in pairwise(looks)])
-        feed.leave(channel)
+    gc.collect()
+    gc.disable()  # who serves looks for garbage seldom: see exchange/app/collector.py
+    try:
+        turns = [snapshot_turns(feed, channel) for _ in range(rounds)]
+    finally:
+        gc.enable()
     begin = median(spent for spent, *_ in turns) / 1e6
     part = median(max(spent) for _, *spent in turns) / 1e6
     whole = median(map(sum, turns)) / 1e6

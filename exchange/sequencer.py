@@ -8,12 +8,12 @@ journalled and matched while the disk works on batch k.
 import asyncio
 import logging
 import time
-from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from exchange.intake import SOURCE_COMMANDS, Closed, Intake, Item, LogFull, QueueFull, columns
 from exchange.journal import snapshots
 from exchange.journal.errors import DiskFull
 from exchange.journal.frame import (
@@ -29,73 +29,30 @@ from exchange.journal.heads import HeadWriter
 from exchange.journal.point import Point
 from exchange.journal.reader import LogReader, Recovered
 from exchange.journal.replay import Replayer, ReplayReport, checkpoint_notes, replay
-from exchange.journal.room import LOOK_SECONDS, RESERVE_BYTES, admits
+from exchange.journal.room import LOOK_SECONDS
 from exchange.journal.segments import SEGMENT_BYTES, Journal
 from exchange.journal.snapshots import Engine
 from exchange.journal.storage import LocalStorage, Lock, Storage
 from exchange.journal.syncer import Syncer, SyncThread
 from exchange.journal.tape import Released, Tape
-from exchange.messages import COMMAND, COMMAND_BYTES, CommandKind, Limit, Reason
+from exchange.messages import COMMAND, COMMAND_BYTES, CommandKind, Limit
 
-__all__ = ["Closed", "LogFull", "QueueFull", "ReplayReport", "Sequencer", "replay"]
+__all__ = [
+    "SOURCE_COMMANDS",
+    "Closed",
+    "LogFull",
+    "QueueFull",
+    "ReplayReport",
+    "Sequencer",
+    "replay",
+]
 
 SHARD: Final = 0
-# Plain integers: an enumeration's member is slow to look up, once a command.
-QUEUE_COMMANDS: Final = int(Limit.QUEUE_COMMANDS)
 BATCH_COMMANDS: Final = int(Limit.BATCH_COMMANDS)
-SOURCE_COMMANDS: Final = QUEUE_COMMANDS // 4  # of one source: it alone cannot fill the queue
 TIMER_SECONDS_MAX: Final = 3600.0  # a later deadline is looked at again then
 _NS: Final = 1_000_000_000
 _log = logging.getLogger(__name__)
 _NO_FIELDS: Final = (0,) * 15
-
-_Item = tuple[bytes, int, str | None]  # record, ingress time, text
-
-
-class QueueFull(Exception):
-    """A named reject: the command was not taken. ``observed`` commands wait, ``limit`` may."""
-
-    reason = Reason.QUEUE_FULL
-
-    def __init__(self, limit: int, observed: int) -> None:
-        super().__init__(f"{self.reason.name}: {observed} commands wait, the limit is {limit}")
-        self.limit = limit
-        self.observed = observed
-
-
-class LogFull(QueueFull):
-    """A named reject: the disk of the log is full and this command is not urgent.
-
-    ``limit`` is the reserve that the log wants ahead of itself, ``observed`` what it has, in bytes.
-    """
-
-    reason = Reason.LOG_FULL
-
-    def __init__(self, observed: int) -> None:
-        Exception.__init__(
-            self, f"{self.reason.name}: the log's disk is full; {observed} bytes are set aside"
-        )
-        self.limit = RESERVE_BYTES
-        self.observed = observed
-
-
-class Closed(Exception):
-    """The sequencer takes no more commands: it is closing, closed or stopped by a failure."""
-
-    reason: Final = Reason.QUEUE_FULL
-
-
-class _Source:
-    """The commands of one connection that wait; ``taken`` of them are in the batch being made."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.items: list[_Item] = []
-        self.taken = 0
-
-    def is_empty(self) -> bool:
-        """Whether all that waited is taken."""
-        return self.taken == len(self.items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +89,7 @@ class Sequencer:
     """Gives every command its sequence and its stamp. Made by ``open``; lives in one event loop.
 
     ``tape`` is the released stream, ``recovered`` what was found on disk, ``epoch`` this run's
-    term, ``durable_upto`` the last sequence known durable, ``full`` whether the disk is.
+    term, ``durable_upto`` the last sequence known durable, ``submit`` its ``Intake``'s.
     """
 
     def __init__(
@@ -168,11 +125,9 @@ class Sequencer:
         self._next_sequence = recovered.last_sequence + 1
         self._stamp = recovered.stamp
         self._recovery = _own_record(CommandKind.RECOVERED, self.epoch) if restarted else None
-        self._sources: dict[int, _Source] = {}  # those with commands
-        self._ring: list[_Source] = []  # the same, next first
-        self.queued = 0
-        self.full = journal.full  # the log's or the tape's disk: only the urgent is taken
         self._wakeup = asyncio.Event()
+        self._intake = Intake(journal, self._wakeup.set, full=journal.full)
+        self.submit = self._intake.submit  # once a command: no call between
         self._batch: _Batch | None = None  # taken, and refused by a full disk
         self._matched: _Matched | None = None
         self._syncing: _Matched | None = None
@@ -180,7 +135,6 @@ class Sequencer:
         self._failure: Exception | None = None  # of the sync, or of the release after it
         self._syncer = syncer
         self._signer = signer
-        self._closing = False
         self._failed = False
         self._open = True
         self._running: asyncio.Event | None = None  # set when the run has ended
@@ -244,35 +198,15 @@ class Sequencer:
             signer=signer,
         )
 
-    def submit(
-        self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
-    ) -> None:
-        """Queue one command of ``source`` (a connection's number).
+    @property
+    def queued(self) -> int:
+        """How many commands wait."""
+        return self._intake.queued
 
-        Raises QueueFull, LogFull, Closed.
-        """
-        if self._closing:
-            raise Closed("the sequencer takes no more commands")
-        if len(record) != COMMAND_BYTES:
-            raise ValueError(f"a command record has {COMMAND_BYTES} bytes, not {len(record)}")
-        queued = self.queued
-        if queued >= QUEUE_COMMANDS:
-            raise QueueFull(QUEUE_COMMANDS, queued)
-        if self.full and not admits(record[0], self._journal.room, queued):
-            raise LogFull(self._journal.room)
-        self._queue(source, (record, ingress_ns, text))
-        self.queued = queued + 1
-        if not queued:  # else the loop knows, or waits for the disk
-            self._wakeup.set()
-
-    def _queue(self, number: int, item: _Item) -> None:
-        source = self._sources.get(number)
-        if source is None:
-            source = self._sources[number] = _Source(number)
-            self._ring.append(source)
-        elif len(source.items) >= SOURCE_COMMANDS:
-            raise QueueFull(SOURCE_COMMANDS, len(source.items))
-        source.items.append(item)
+    @property
+    def full(self) -> bool:
+        """Whether the disk of the log or the tape is: only the urgent is taken."""
+        return self._intake.full
 
     @property
     def sequence(self) -> int:
@@ -302,7 +236,7 @@ class Sequencer:
         """
         if self._running is not None:
             await self._running.wait()
-        if not self._open or self._closing:
+        if not self._open or self._intake.closing:
             return
         await self._run()
 
@@ -311,7 +245,7 @@ class Sequencer:
         try:
             await self._loop()
         except Exception:
-            self._failed = self._closing = True
+            self._failed = self._intake.closing = True
             self.tape.close()
             raise
         finally:
@@ -326,21 +260,30 @@ class Sequencer:
                 raise self._failure  # nothing of that batch, or after it, is ever released
             if self.full:
                 self._journal.look_for_room()
-                self.full = self._journal.full or not self.tape.write_held()
+                self._intake.full = self._journal.full or not self.tape.write_held()
             if self._matched is None:
                 self._matched = self._match()
             if self._syncing is None and self._matched is not None:
-                self._syncing, self._matched = self._matched, None
-                self._asked_at = loop.time()
-                self._syncer.begin(loop, self._synced)
+                self._begin_sync(loop)
                 if self._syncing is not None:
                     self._matched = self._match()
-            elif self._syncing is None and self._closing and (self._batch or not self.queued):
-                return  # what a full disk keeps out was never answered
+            elif self._syncing is None and self._is_done():
+                return
             await self._wait(loop)
 
+    def _is_done(self) -> bool:
+        """Whether it may end: what a full disk keeps out was never answered."""
+        return self._intake.closing and (self._batch is not None or not self.queued)
+
+    def _begin_sync(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._syncing, self._matched = self._matched, None
+        self._asked_at = loop.time()
+        self._syncer.begin(loop, self._synced)
+
     def _synced(self, failure: Exception | None) -> None:
-        """Release the batch that is durable now, without waiting for the loop's turn."""
+        """Release the batch that is durable now, without waiting for the loop's turn, and have the
+        disk work on the next one while followers take this one in.
+        """
         batch, self._syncing = self._syncing, None
         assert batch is not None, "one sync at a time"
         try:
@@ -350,7 +293,9 @@ class Sequencer:
             self.tape.append(batch.released, batch.texts)
             if self._signer is not None:
                 self._signer.offer(batch.written)
-            self.full = self.full or self.tape.holds
+            self._intake.full = self.full or self.tape.holds
+            if self._matched is not None:
+                self._begin_sync(asyncio.get_running_loop())
         except Exception as error:  # the loop's to raise: this may be a callback of asyncio's
             self._failure = error
         self._wakeup.set()
@@ -385,9 +330,9 @@ class Sequencer:
         try:
             self._write(batch, commands, packed)
         except DiskFull:
-            self._batch, self.full = batch, True
+            self._batch, self._intake.full = batch, True
             return None
-        self._batch, self.full = None, self._journal.full or self.tape.holds
+        self._batch, self._intake.full = None, self._journal.full or self.tape.holds
         events = self._engine.apply(commands, first, batch.stamp)
         last = first + count - 1
         self._next_sequence, self._stamp = last + 1, batch.stamp
@@ -427,50 +372,18 @@ class Sequencer:
     def _take(self) -> _Batch | None:
         """Take a batch off the queues, one command of each source in turn; None if none waits."""
         stamp = max(self._stamp, self._clock())
-        items: list[_Item] = []
+        items: list[Item] = []
         if self._recovery is not None:
             items.append((self._recovery, 0, None))
             self._recovery = None
         elif 0 < self._engine.next_deadline() <= stamp:
             items.append((_ADVANCE_TIME, 0, None))
-        items += self._in_turn(min(BATCH_COMMANDS - len(items), self.queued))
-        if not items:
-            return None
-        records: list[bytes] = []
-        ingress: list[int] = []
-        texts: Texts = []
-        number = self._next_sequence
-        for record, when, text in items:
-            records.append(record)
-            ingress.append(when)
-            if text is not None:
-                texts.append((number, text))
-            number += 1
-        return _Batch(records, array("Q", ingress).tobytes(), texts, stamp)
-
-    def _in_turn(self, size: int) -> list[_Item]:
-        """Take ``size`` commands off the queues, one of each source in turn."""
-        items: list[_Item] = []
-        ring, self.queued = self._ring, self.queued - size
-        while size:
-            served, ring = ring[:size], ring[size:]
-            size -= len(served)
-            for source in served:
-                items.append(source.items[source.taken])
-                source.taken += 1
-                if not source.is_empty():
-                    ring.append(source)
-        for source in self._ring:
-            if source.is_empty():
-                del self._sources[source.number]
-            del source.items[: source.taken]
-            source.taken = 0
-        self._ring = ring
-        return items
+        items += self._intake.take(min(BATCH_COMMANDS - len(items), self.queued))
+        return _Batch(*columns(items, self._next_sequence), stamp) if items else None
 
     async def close(self) -> None:
         """Finish what is queued, write the head, give the directory back. Safe to repeat."""
-        self._closing = True
+        self._intake.closing = True
         self._wakeup.set()
         if self._running is not None:
             await self._running.wait()

@@ -1,20 +1,34 @@
 """Imports each module named on its standard input in a process of its own, and prints what failed.
 
-The processes are forks of one that has imported only what others wrote: what is left of the time
-is the project's own. Run by tests/test_house.py.
+The processes are forks: of one that has imported only what others wrote, or of the one that has
+imported the module's package, which Python does first anyhow. What is left of the time is the
+project's own. Run by tests/test_house.py.
 """
 
 import importlib
 import os
 import sys
 import traceback
+from collections import defaultdict
 from typing import Final
 
 THIRD_PARTY: Final = ("aiohttp.web", "cryptography.fernet", "msgspec", "numpy", "sqlite_utils")
+Within = dict[str, list[str]]  # by package, the modules right beneath it; "" has the topmost
 
 
-def fails_alone(module: str) -> bool:
-    """Import ``module`` in a fork of this process; what it raised is on standard error."""
+def arranged(modules: list[str]) -> Within:
+    """Return which of the modules lie in which of them that are packages."""
+    within, known = defaultdict(list), set(modules)
+    for module in modules:
+        names = module.split(".")
+        above = (".".join(names[:n]) for n in range(len(names) - 1, 0, -1))
+        within[next((name for name in above if name in known), "")].append(module)
+    return within
+
+
+def fails_alone(module: str, within: Within) -> bool:
+    """Import a module in a fork of this process, and in forks of that what lies within; what any
+    raised is on standard error."""
     child = os.fork()
     if child:
         return os.waitpid(child, 0)[1] != 0
@@ -24,10 +38,11 @@ def fails_alone(module: str) -> bool:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)
-    os._exit(0)
+    os._exit(any([fails_alone(one, within) for one in within.get(module, ())]))
 
 
 if __name__ == "__main__":
     for package in THIRD_PARTY:
         importlib.import_module(package)
-    sys.exit(sum(fails_alone(module) for module in sys.stdin.read().split()) > 0)
+    beneath = arranged(sys.stdin.read().split())
+    sys.exit(any([fails_alone(module, beneath) for module in beneath[""]]))

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ def test_help_does_not_load_the_market() -> None:
         [sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(find_spec("pandas") is None, reason="pandas is not installed")
+def test_a_market_does_not_load_pandas_nor_keep_it_from_others() -> None:
+    code = "import sys, exchange.app; assert 'pandas' not in sys.modules; import pandas"
+    subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, check=True)
 
 
 def test_contracts_are_listed_and_shown() -> None:

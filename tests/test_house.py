@@ -33,7 +33,11 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "exchange.messages": (set(), {"msgspec"}),
     "exchange.engine": (set(), set()),
     "exchange.journal": ({"exchange.messages"}, {"blake3", "msgspec", "cryptography"}),
-    "exchange.sequencer": ({"exchange.messages", "exchange.engine", "exchange.journal"}, set()),
+    "exchange.intake": ({"exchange.messages", "exchange.journal"}, set()),
+    "exchange.sequencer": (
+        {"exchange.messages", "exchange.engine", "exchange.journal", "exchange.intake"},
+        set(),
+    ),
     "exchange.clearing": ({"exchange.messages", "contracts"}, {"msgspec"}),
     "exchange.clearing.store": (
         {"exchange.clearing", "exchange.messages", "contracts"},

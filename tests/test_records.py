@@ -1,5 +1,6 @@
 """A command's record as C packs it is what the layout says."""
 
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from exchange.gateway.decode import RECORD
 from exchange.gateway.records import pack_command
 
+pack: Callable[..., bytes] = pack_command
 WIDTHS = [8, 8, 8, 8, 32, 32, 32, 64, 32, 8, 8]  # bits of the figures; the price has a sign
 PRICE = 7
 
@@ -28,7 +30,7 @@ def test_it_is_the_layouts(seed: int) -> None:
     chance = Random(seed)
     for _ in range(500):
         figures, target, key = drawn(chance), chance.randbytes(16), chance.randbytes(16)
-        packed = pack_command(*figures, target, key)
+        packed = pack(*figures, target, key)
         assert packed == RECORD.pack(*figures[:9], 0, *figures[9:], target, key)
 
 
@@ -39,10 +41,10 @@ def test_what_does_not_fit_is_refused(place: int) -> None:
     for wrong in (least - 1, least + (1 << WIDTHS[place])):
         figures[place] = wrong
         with pytest.raises(OverflowError):
-            pack_command(*figures, bytes(16), bytes(16))
+            pack(*figures, bytes(16), bytes(16))
 
 
 @pytest.mark.parametrize("target, key", [(15, 16), (16, 17), (0, 16)])
 def test_an_id_has_sixteen_bytes(target: int, key: int) -> None:
     with pytest.raises(ValueError):
-        pack_command(*[0] * len(WIDTHS), bytes(target), bytes(key))
+        pack(*[0] * len(WIDTHS), bytes(target), bytes(key))

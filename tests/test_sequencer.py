@@ -39,6 +39,7 @@ from exchange.journal.errors import Diverged, SyncFailed
 from exchange.journal.frame import digest, unpack_notes
 from exchange.journal.reader import LogReader
 from exchange.journal.replay import Engine as AnyEngine
+from exchange.journal.syncer import Done
 from exchange.journal.tape import START, Tape
 from exchange.messages import (
     EVENT,
@@ -115,6 +116,36 @@ async def test_nothing_is_released_before_it_is_durable(
         assert sequences == sorted(sequences) and set(sequences) == set(range(1, 10))
     marks = [f.opening.durable_upto for chunk in LogReader(tmp_path).chunks() for f in chunk]
     assert marks == [0, 0, 3]
+
+
+class ByHand:
+    """A syncer whose disk is ready when the test says so."""
+
+    def __init__(self) -> None:
+        self.begun: list[Done] = []
+
+    def begin(self, loop: asyncio.AbstractEventLoop, done: Done) -> None:
+        self.begun.append(done)
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+
+async def test_the_disk_goes_on_before_followers_have_their_turn(tmp_path: Path) -> None:
+    disk = ByHand()
+    sequencer, begun = open_sequencer(tmp_path, syncer=lambda sync: disk), disk.begun
+    run = asyncio.create_task(sequencer.run())
+    sequencer.submit(1, deposit(1))
+    await until(lambda: len(begun) == 1)
+    sequencer.submit(1, deposit(2))
+    await until(lambda: sequencer.sequence == 2)
+    assert len(begun) == 1, "one sync at a time"
+    begun[0](None)
+    assert len(begun) == 2 and sequencer.tape.last[1] == sequencer.durable_upto == 1
+    begun[1](None)
+    assert len(begun) == 2 and sequencer.durable_upto == 2
+    await sequencer.close()
+    await run
 
 
 async def test_a_failed_sync_stops_the_market(tmp_path: Path) -> None:

@@ -15,9 +15,8 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
 
-from sqlite_utils import Database
-
 from exchange.clearing import transfer_store
+from exchange.clearing.absent import absent
 from exchange.clearing.docket import MATTERS
 from exchange.clearing.ledger import (
     ADJUSTING,
@@ -43,6 +42,9 @@ from exchange.clearing.state import (
 )
 from exchange.clearing.transfers import Book, Row
 from exchange.messages import HOUSE_ACCOUNT, AccountKind
+
+with absent("pandas"):  # it takes longer than all the rest; no table here has a type of pandas'
+    from sqlite_utils import Database
 
 STORE_VERSION: Final = 4
 

@@ -88,7 +88,7 @@ class _Packed(msgspec.Struct, array_like=True):
     finished: list[int]
     depths: list[tuple[int, int, int, Levels, Levels]]  # instrument, sequence, sent, bids, asks
     # instrument, the next ranks, orders: id, side, price, rank, lots
-    queues: list[tuple[int, list[int], list[tuple[int, int, int, int, int]]]]
+    queues: list[tuple[int, int, int, list[tuple[int, int, int, int, int]]]]
     marked: list[tuple[str, int]]
     # instrument, open, last, trades, lots by price
     days: list[tuple[int, int | None, int | None, int, Levels]]
@@ -188,7 +188,7 @@ class View:
                 for number, one in self.feed.depths.items()
             ],
             [
-                (number, one.ranks, list(one.orders()))
+                (number, one.next_rank, one.next_market_rank, list(one.orders()))
                 for number, one in self.feed.queues.items()
             ],
             sorted(self.feed.marked.items()),
@@ -219,9 +219,9 @@ class View:
             view.feed.depths[number].fill(sequence, bids, asks)
             if sent:
                 view.feed.sent[number] = sent
-        for number, ranks, orders in packed.queues:
+        for number, rank, market_rank, orders in packed.queues:
             queue = view.feed.queues[number]
-            queue.ranks = ranks
+            queue.next_rank, queue.next_market_rank = rank, market_rank
             for order in orders:
                 queue.stand(*order)
         view.feed.marked.update(packed.marked)

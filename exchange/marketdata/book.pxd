@@ -13,6 +13,7 @@ cdef class Level:
 # No work for the garbage collector: a level leads to no order.
 @cython.final
 @cython.no_gc
+@cython.freelist(256)
 cdef class Order:
     cdef readonly Level level
     cdef readonly long long rank

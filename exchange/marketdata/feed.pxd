@@ -27,7 +27,8 @@ cdef class Feed:
     cdef dict _pictures
 
     @cython.locals(
-        row=tuple, kind=cython.int, queue=Queues, queues=dict, moved=dict, counted=dict,
+        row=tuple, kind=cython.int, number=cython.longlong, last=cython.longlong,
+        queue=Queues, queues=dict, moved=dict, counted=dict,
         stated=dict, batch=_Batch)
     cpdef list apply(self, list rows, stamp, texts, wanted)
     cpdef learn(self, tuple row, stamp, text, _Batch batch=*)

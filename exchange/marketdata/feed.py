@@ -123,13 +123,14 @@ class Feed:
         moved: dict[int, Queues] = {}
         counted: dict[int, None] = {}  # instruments whose day may look different
         stated: dict[int, int] = {}  # instrument id -> sequence of its last change
-        queues = self.queues
+        queues, last = self.queues, -1
         for row in rows:
             kind, number = row[2], row[5]
             if _MOVING[kind]:
-                queue = queues[number]
-                if queue.apply(row):
-                    moved[number] = queue
+                if number != last:  # most rows are of the same book as the one before
+                    queue = moved[number] = queues[number]
+                    last = number
+                queue.apply(row)
                 if kind == _TRADE:
                     self.statistics.trade(row)
                     counted[number] = None

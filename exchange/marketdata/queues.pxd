@@ -12,17 +12,17 @@ cdef class Queues:
     cdef object _instrument
     cdef readonly Depth depth
     cdef dict _orders
-    cdef public list ranks
+    cdef public long long next_rank, next_market_rank
     cdef readonly bint watched
     cdef tuple _queues
     cdef list _noted
 
     @cython.locals(kind=cython.int, flags=cython.int, collects=cython.bint)
-    cpdef bint apply(self, tuple row) except -1
+    cpdef apply(self, tuple row)
     @cython.locals(resting=cython.int)
     cdef _replace(self, tuple row)
     @cython.locals(rank=cython.longlong)
-    cdef _join(self, tuple row, int at_market)
+    cdef _join(self, tuple row, bint at_market)
     cdef _line_up(self, order_id, Order order)
     cpdef stand(self, order_id, int side, price, long long rank, long long lots)
     @cython.locals(order=Order, beyond=cython.longlong)

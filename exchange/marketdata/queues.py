@@ -58,7 +58,7 @@ class Queues:
         self._instrument = instrument
         self.depth = depth
         self._orders: dict[int, Order] = {}  # by id, in the order in which they took their places
-        self.ranks = [1, MARKET_RANKS]  # the next: at a limit, at the market
+        self.next_rank, self.next_market_rank = 1, MARKET_RANKS
         self.watched = False
         # And while they are watched:
         self._queues = _nobody()
@@ -67,15 +67,15 @@ class Queues:
     def __len__(self) -> int:
         return len(self._orders)
 
-    def apply(self, row: Row) -> bool:
-        """Take one event in, depth first; return whether it is of a kind that moves depth."""
+    def apply(self, row: Row) -> None:
+        """Take one event in that may move depth, depth first."""
         if not self.depth.apply(row):
-            return False
+            return
         kind, flags = row[2], row[3]
         if kind == _ACCEPTED:
             if row[10]:
                 collects = flags & _MARKET and self._instrument.state in _COLLECTING
-                self._join(row, 1 if collects else 0)
+                self._join(row, bool(collects))
         elif kind == _TRADE:
             if flags & _AUCTION:
                 self._leave_at_most(row[7], row[10])
@@ -90,12 +90,11 @@ class Queues:
                 self._take(row[7], row[9])
         elif kind in (_RETURNED, _ELECTED, _REFILLED):
             if row[10]:
-                self._join(row, 0)
+                self._join(row, False)
         elif kind == _REPLACED:
             self._replace(row)
         elif kind == _DORMANT and row[7] in self._orders:
             self._take(row[7], row[10])
-        return True
 
     def _replace(self, row: Row) -> None:
         resting = row[3] & _RESTING
@@ -103,12 +102,16 @@ class Queues:
             shown = row[14] & SHOWN
             self._take(row[7], shown - row[10] if row[4] == _KEPT else shown)
         if row[10] and not (resting and row[4] == _KEPT):
-            self._join(row, 0)
+            self._join(row, False)
 
-    def _join(self, row: Row, at_market: int) -> None:
+    def _join(self, row: Row, at_market: bool) -> None:
         """An order goes to the back of its price."""
-        rank = self.ranks[at_market]
-        self.ranks[at_market] = rank + 1
+        if at_market:
+            rank = self.next_market_rank
+            self.next_market_rank = rank + 1
+        else:
+            rank = self.next_rank
+            self.next_rank = rank + 1
         assert self.depth.moved is not None, "an order that shows lots has a level"
         self._line_up(row[7], order_at(self.depth.moved, rank, row[10]))
 
