@@ -110,7 +110,7 @@ def test_any_event_is_written_as_it_is_built(
     accounts.now = STAMP
     accounts.by_id[accepted[6]] = Account(0, Bucket(1_000, burst, STAMP + ahead))
     for order_id, named in ((trade[7], taker), (trade[11], maker), (cancelled[7], text or "")):
-        accounts.orders[order_id] = Order(order_id, 1, 4, named, False, 0, 1, 1, 0)
+        accounts.orders[order_id] = Order((order_id, 1, 4, named, False, 0, 1, 1, 0, False, False))
     reports, price = Reports(instruments, accounts), instruments.by_id[4].price_text
     built = [reports.kinds[row[2]](row, STAMP, text) for row in (accepted, trade, cancelled)]
     built.append(reports.made(trade, STAMP))

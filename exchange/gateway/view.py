@@ -251,7 +251,7 @@ def _fill(accounts: Accounts, packed: _Packed) -> None:
             holding.net, holding.cost = net, cost
     ended = set(packed.finished)
     for terms in packed.orders:
-        order = Order(*terms)
+        order = Order(terms)
         order_id, account = order.id, by_id[order.account]
         orders[order_id] = order
         account.ids[order.text] = order_id
