@@ -16,6 +16,12 @@ cdef class Order:
     cdef public long long price, quantity, leaves
     cdef public bint dormant, waiting
 
+    cpdef tuple terms(self)
+
+
+@cython.locals(order=Order)
+cpdef Order order_of(tuple terms)
+
 
 @cython.final
 cdef class Holding:
@@ -45,11 +51,11 @@ cdef class Accounts:
     @cython.locals(order=Order)
     cpdef str text_of(self, order_id)
     cpdef Order known(self, order_id)
-    @cython.locals(kind=cython.int)
+    @cython.locals(kind=cython.int, flags=cython.int)
     cpdef Order apply(self, tuple row, text)
     @cython.locals(kind=cython.int, order=Order, executed=cython.longlong)
     cdef Order _change(self, tuple row)
-    @cython.locals(order=Order, account=Account, terms=cython.longlong, sell=cython.bint,
+    @cython.locals(order=Order, account=Account, terms=cython.longlong, flags=cython.int,
                    quoted=cython.bint)
     cdef Order _accept(self, tuple row, str text)
     @cython.locals(maker=cython.ulonglong, lots=cython.longlong, order=Order)

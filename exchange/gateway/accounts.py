@@ -44,8 +44,7 @@ _ELECTED: Final = int(EventKind.ORDER_ELECTED)
 _REPLACED_AWAY: Final = int(CancelReason.REPLACED)
 _REPRICED: Final = 2  # ORDER_REPLACED: by an auction, not by a request
 _ASKED: Final = frozenset((int(EventKind.REJECTED), int(EventKind.QUOTED)))
-# id, account, instrument, text, sell, price, quantity, leaves, time in force, dormant, waiting: it
-# is a stop that no trade has elected
+# id, account, instrument, text, sell, price, quantity, leaves, time in force, dormant, waiting
 Terms: TypeAlias = tuple[int, int, int, str, bool, int, int, int, int, bool, bool]
 
 
@@ -58,6 +57,7 @@ class Order:
     """One order, working or ended lately: what its reports and queries need.
 
     Plain numbers and one text: there may be a million of them, none for the collector to look at.
+    It is made empty and then filled: to pass its terms costs twice what the order does.
     """
 
     __slots__ = (
@@ -65,18 +65,29 @@ class Order:
         "tif", "waiting",
     )  # fmt: skip
 
-    def __init__(self, terms: Terms) -> None:
-        (
-            self.id, self.account, self.instrument, self.text, self.sell, self.price,
-            self.quantity, self.leaves, self.tif, self.dormant, self.waiting,
-        ) = terms  # fmt: skip
+    def __init__(self) -> None:
+        self.id = self.account = self.instrument = self.tif = 0
+        self.price = self.quantity = self.leaves = 0
+        self.text = ""
+        self.sell = self.dormant = False
+        self.waiting = False  # a stop that no trade has elected
 
     def terms(self) -> Terms:
-        """Return what ``Order`` makes the same of."""
+        """Return all of it, for ``order_of``."""
         return (
             self.id, self.account, self.instrument, self.text, self.sell, self.price,
             self.quantity, self.leaves, self.tif, self.dormant, self.waiting,
         )  # fmt: skip
+
+
+def order_of(terms: Terms) -> Order:
+    """Return the order with these terms."""
+    order = Order()
+    (
+        order.id, order.account, order.instrument, order.text, order.sell, order.price,
+        order.quantity, order.leaves, order.tif, order.dormant, order.waiting,
+    ) = terms  # fmt: skip
+    return order
 
 
 class Holding:
@@ -172,8 +183,8 @@ class Accounts:
         """Take one event in; ``text`` came with its command. Return the order that it changed, of
         a trade the incoming one.
         """
-        kind = row[2]
-        if row[3] & _DUPLICATE:
+        kind, flags = row[2], row[3]
+        if flags & _DUPLICATE:
             return None
         if kind == _ACCEPTED:
             return self._accept(row, text or "")
@@ -214,16 +225,15 @@ class Accounts:
         return order
 
     def _accept(self, row: Row, text: str) -> Order:
-        order_id, account_id, quantity, terms = row[7], row[6], row[9], row[14]
-        sell, quoted = row[3] & _SELL != 0, terms >> 16 & _QUOTE != 0
+        order_id, account_id, flags, terms = row[7], row[6], row[3], row[14]
+        quoted = terms >> 16 & _QUOTE != 0
+        order = Order()
+        order.id, order.account, order.instrument = order_id, account_id, row[5]
+        order.sell, order.tif, order.price = flags & _SELL != 0, terms & 0xFF, row[8]
+        order.quantity = order.leaves = row[9]
         if quoted:
-            text = quote_name(self._listed[row[5]].code, sell)
-        order = Order(
-            (
-                order_id, account_id, row[5], text, sell, row[8], quantity, quantity, terms & 0xFF,
-                False, False,
-            )
-        )  # fmt: skip
+            text = quote_name(self._listed[row[5]].code, order.sell)
+        order.text = text
         self.orders[order_id] = order
         account = self.by_id[account_id]
         account.orders[order_id] = order
