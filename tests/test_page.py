@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from readers import Told
 
 from exchange.engine import Engine
-from exchange.gateway.accounts import Account, Order, quote_name
+from exchange.gateway.accounts import Account, order_of, quote_name
 from exchange.gateway.buckets import Bucket
 from exchange.gateway.page import Page
 from exchange.gateway.reports import Reports, fee_text
@@ -110,7 +110,9 @@ def test_any_event_is_written_as_it_is_built(
     accounts.now = STAMP
     accounts.by_id[accepted[6]] = Account(0, Bucket(1_000, burst, STAMP + ahead))
     for order_id, named in ((trade[7], taker), (trade[11], maker), (cancelled[7], text or "")):
-        accounts.orders[order_id] = Order(order_id, 1, 4, named, False, 0, 1, 1, 0)
+        accounts.orders[order_id] = order_of(
+            (order_id, 1, 4, named, False, 0, 1, 1, 0, False, False)
+        )
     reports, price = Reports(instruments, accounts), instruments.by_id[4].price_text
     built = [reports.kinds[row[2]](row, STAMP, text) for row in (accepted, trade, cancelled)]
     built.append(reports.made(trade, STAMP))

@@ -16,6 +16,12 @@ cdef class Order:
     cdef public long long price, quantity, leaves
     cdef public bint dormant, waiting
 
+    cpdef tuple terms(self)
+
+
+@cython.locals(order=Order)
+cpdef Order order_of(tuple terms)
+
 
 @cython.final
 cdef class Holding:
@@ -45,19 +51,20 @@ cdef class Accounts:
     @cython.locals(order=Order)
     cpdef str text_of(self, order_id)
     cpdef Order known(self, order_id)
+    @cython.locals(kind=cython.int, flags=cython.int)
+    cpdef Order apply(self, tuple row, text)
     @cython.locals(kind=cython.int, order=Order, executed=cython.longlong)
-    cpdef apply(self, tuple row, text)
-    @cython.locals(order=Order, account=Account, terms=cython.longlong, sell=cython.bint,
+    cdef Order _change(self, tuple row)
+    @cython.locals(order=Order, account=Account, terms=cython.longlong, flags=cython.int,
                    quoted=cython.bint)
-    cdef _accept(self, tuple row, str text)
-    @cython.locals(maker=cython.ulonglong, lots=cython.longlong)
-    cdef _trade(self, tuple row)
+    cdef Order _accept(self, tuple row, str text)
+    @cython.locals(maker=cython.ulonglong, lots=cython.longlong, order=Order)
+    cdef Order _trade(self, tuple row)
     cdef _account(self, tuple row)
     cdef _kill(self, tuple row, bint on)
     cdef _correct(self, tuple row, unit)
     @cython.locals(account=Account, holding=Holding)
     cdef _book(self, account_id, instrument, lots, value, cash)
-    @cython.locals(order=Order)
-    cdef _leave(self, order_id, long long leaves)
-    @cython.locals(order=Order, oldest=Order, account=Account)
-    cdef _finish(self, order_id)
+    cdef _leave(self, Order order, long long leaves)
+    @cython.locals(oldest=Order, account=Account)
+    cdef _finish(self, Order order)

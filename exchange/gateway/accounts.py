@@ -57,6 +57,7 @@ class Order:
     """One order, working or ended lately: what its reports and queries need.
 
     Plain numbers and one text: there may be a million of them, none for the collector to look at.
+    It is made empty and then filled: to pass its terms costs twice what the order does.
     """
 
     __slots__ = (
@@ -64,22 +65,29 @@ class Order:
         "tif", "waiting",
     )  # fmt: skip
 
-    def __init__(
-        self, order_id: int, account: int, instrument: int, text: str, sell: bool,
-        price: int, quantity: int, leaves: int, tif: int,
-        dormant: bool = False, waiting: bool = False,
-    ) -> None:  # fmt: skip
-        self.id, self.account, self.instrument, self.text = order_id, account, instrument, text
-        self.sell, self.price, self.tif = sell, price, tif
-        self.quantity, self.leaves = quantity, leaves
-        self.dormant, self.waiting = dormant, waiting  # a stop that no trade has elected waits
+    def __init__(self) -> None:
+        self.id = self.account = self.instrument = self.tif = 0
+        self.price = self.quantity = self.leaves = 0
+        self.text = ""
+        self.sell = self.dormant = False
+        self.waiting = False  # a stop that no trade has elected
 
     def terms(self) -> Terms:
-        """Return what ``Order`` makes the same of."""
+        """Return all of it, for ``order_of``."""
         return (
             self.id, self.account, self.instrument, self.text, self.sell, self.price,
             self.quantity, self.leaves, self.tif, self.dormant, self.waiting,
         )  # fmt: skip
+
+
+def order_of(terms: Terms) -> Order:
+    """Return the order with these terms."""
+    order = Order()
+    (
+        order.id, order.account, order.instrument, order.text, order.sell, order.price,
+        order.quantity, order.leaves, order.tif, order.dormant, order.waiting,
+    ) = terms  # fmt: skip
+    return order
 
 
 class Holding:
@@ -171,57 +179,68 @@ class Accounts:
             return None
         return self._listed[order.instrument]
 
-    def apply(self, row: Row, text: str | None) -> None:
-        """Take one event in; ``text`` came with its command."""
-        kind = row[2]
-        if row[3] & _DUPLICATE:
-            return
+    def apply(self, row: Row, text: str | None) -> Order | None:
+        """Take one event in; ``text`` came with its command. Return the order that it changed, of
+        a trade the incoming one.
+        """
+        kind, flags = row[2], row[3]
+        if flags & _DUPLICATE:
+            return None
         if kind == _ACCEPTED:
-            self._accept(row, text or "")
-        elif kind == _TRADE:
-            self._trade(row)
-        elif kind == _CANCELLED:
+            return self._accept(row, text or "")
+        if kind == _TRADE:
+            return self._trade(row)
+        if kind in (
+            _CANCELLED, _EXECUTED, _REDUCED, _REPLACED, _DORMANT, _RETURNED, _WAITING, _ELECTED,
+        ):  # fmt: skip
+            return self._change(row)
+        if kind in _ASKED and spends(row, text):
+            self.by_id[row[6]].bucket.spend(self.now)
+        self._account(row)
+        return None
+
+    def _change(self, row: Row) -> Order:
+        kind, order = row[2], self.orders[row[7]]
+        if kind == _CANCELLED:
             if row[4] == _REPLACED_AWAY and not row[1]:
                 self.by_id[row[6]].bucket.spend(self.now)
-            self._finish(row[7])
+            self._finish(order)
         elif kind == _EXECUTED:  # with an implied price: legs move the rest
-            self._leave(row[7], row[10])
+            self._leave(order, row[10])
         elif kind == _REDUCED:
-            order = self.orders[row[7]]
             order.quantity -= row[9]
             order.leaves = row[10]
         elif kind == _REPLACED:
-            order = self.orders[row[7]]
             executed = order.quantity - order.leaves
             order.price, order.quantity, order.leaves = row[8], row[9], row[9] - executed
             order.dormant = False
             if row[4] != _REPRICED and not row[1]:
                 self.by_id[row[6]].bucket.spend(self.now)
-        elif kind in (_DORMANT, _RETURNED):
-            self.orders[row[7]].dormant = kind == _DORMANT
         elif kind == _WAITING:
-            self.orders[row[7]].waiting = True
+            order.waiting = True
         elif kind == _ELECTED:  # one at the market gets its limit now
-            order = self.orders[row[7]]
             order.waiting, order.price = False, row[8]
         else:
-            if kind in _ASKED and spends(row, text):
-                self.by_id[row[6]].bucket.spend(self.now)
-            self._account(row)
+            order.dormant = kind == _DORMANT
+        return order
 
-    def _accept(self, row: Row, text: str) -> None:
-        order_id, account_id, quantity, terms = row[7], row[6], row[9], row[14]
-        sell, quoted = row[3] & _SELL != 0, terms >> 16 & _QUOTE != 0
+    def _accept(self, row: Row, text: str) -> Order:
+        order_id, account_id, flags, terms = row[7], row[6], row[3], row[14]
+        quoted = terms >> 16 & _QUOTE != 0
+        order = Order()
+        order.id, order.account, order.instrument = order_id, account_id, row[5]
+        order.sell, order.tif, order.price = flags & _SELL != 0, terms & 0xFF, row[8]
+        order.quantity = order.leaves = row[9]
         if quoted:
-            text = quote_name(self._listed[row[5]].code, sell)
-        tif = terms & 0xFF
-        order = Order(order_id, account_id, row[5], text, sell, row[8], quantity, quantity, tif)
+            text = quote_name(self._listed[row[5]].code, order.sell)
+        order.text = text
         self.orders[order_id] = order
         account = self.by_id[account_id]
         account.orders[order_id] = order
         account.ids[text] = order_id
         if not row[1] and not quoted:
             account.bucket.spend(self.now)
+        return order
 
     def _account(self, row: Row) -> None:
         kind = row[2]
@@ -274,19 +293,21 @@ class Accounts:
             whom = {row[10] if row[4] == KillScope.MEMBER else EXCHANGE}
             self.stopped = self.stopped | whom if on else self.stopped - whom
 
-    def _trade(self, row: Row) -> None:
+    def _trade(self, row: Row) -> Order:
         maker = row[12]  # maker_of, without the call
         lots = -row[9] if row[3] & _SELL else row[9]
         value = lots * row[8] * self._listed[row[5]].tick_value
-        self._leave(row[7], row[10])
-        self._leave(row[11], maker >> 32)
+        order = self.orders[row[7]]
+        self._leave(order, row[10])
+        self._leave(self.orders[row[11]], maker >> 32)
         if row[4]:  # of a combination: what it moves is said leg by leg
-            return
+            return order
         self._book(row[6], row[5], lots, value, row[13])
         self._book(maker & 0xFFFF_FFFF, row[5], -lots, -value, row[14])
         fees = row[13] + row[14]
         if fees:
             self.by_id[HOUSE_ACCOUNT].cash -= fees
+        return order
 
     def _correct(self, row: Row, unit: int) -> None:
         """A trade, or a leg of one, was taken back or got another price in units of ``unit``
@@ -309,14 +330,14 @@ class Accounts:
         holding.net += lots
         holding.cost += value
 
-    def _leave(self, order_id: int, leaves: int) -> None:
-        self.orders[order_id].leaves = leaves
+    def _leave(self, order: Order, leaves: int) -> None:
+        order.leaves = leaves
         if not leaves:
-            self._finish(order_id)
+            self._finish(order)
 
-    def _finish(self, order_id: int) -> None:
-        order = self.orders[order_id]
-        del self.by_id[order.account].orders[order_id]
+    def _finish(self, order: Order) -> None:
+        account = self.by_id[order.account]
+        del account.orders[order.id]
         finished = self.finished
         finished.append(order)
         if len(finished) > FINISHED_ORDERS:

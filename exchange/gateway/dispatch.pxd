@@ -1,11 +1,11 @@
 cimport cython
 
-from exchange.gateway.accounts cimport Account, Accounts
+from exchange.gateway.accounts cimport Account, Accounts, Order
 from exchange.gateway.page cimport Page
 from exchange.marketdata.instruments cimport Instrument
 
 cdef int _ACCEPTED, _CANCELLED, _TRADE, _REJECTED, _OPENED, _RECORDED
-cdef int _DUPLICATE, _MARKET, _SELL, _QUOTE
+cdef int _DUPLICATE, _MARKET
 
 
 @cython.final
@@ -29,18 +29,17 @@ cdef class Dispatch:
     cdef object _reports, _answer_logon
     cdef list _waiting
 
-    @cython.locals(accounts=Accounts, row=tuple, kind=cython.int)
+    @cython.locals(accounts=Accounts, order=Order, row=tuple, kind=cython.int)
     cpdef take(self, list rows, long long stamp, dict texts, dict told)
     @cython.locals(readers=Readers)
     cdef _tell(self, dict told)
     @cython.locals(readers=Readers)
     cdef Readers _of(self, account)
     @cython.locals(readers=Readers, kind=cython.int)
-    cdef _report(self, account, tuple row, long long stamp, text)
+    cdef _report(self, Order order, tuple row, long long stamp, text)
     @cython.locals(kind=cython.int, flags=cython.int, account=Account, unpriced=cython.bint,
-                   instrument=Instrument,
-                   named=str)
-    cdef _write(self, Page page, tuple row, long long stamp, str text)
+                   instrument=Instrument)
+    cdef _write(self, Page page, tuple row, long long stamp, str named, str text)
     @cython.locals(readers=Readers, instrument=Instrument)
     cdef _made(self, tuple row, long long stamp)
     @cython.locals(readers=Readers)

@@ -7,14 +7,14 @@ MessagePack, and any other report, goes the general way over ``reports.Reports``
 from collections.abc import Callable
 from typing import Final
 
-from exchange.gateway.accounts import Accounts, quote_name
+from exchange.gateway.accounts import Accounts, Order
 from exchange.gateway.page import Page
 from exchange.gateway.reports import CORRECTIONS, TRANSFERRED, Reports, fee_text
 from exchange.gateway.resume import LOGON_MARK
 from exchange.gateway.session import JSON, MSGPACK, Session, elements
 from exchange.marketdata.instruments import Instruments
 from exchange.marketdata.stream import Row, maker_of
-from exchange.messages import EventFlag, EventKind, OrderFeature
+from exchange.messages import EventFlag, EventKind
 from exchange.messages.wire import Response, encode_json, encode_msgpack
 
 # Plain integers: see reports.py.
@@ -26,8 +26,6 @@ _OPENED: Final = int(EventKind.SESSION_OPENED)
 _RECORDED: Final = int(EventKind.RECORDED)
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _MARKET: Final = int(EventFlag.MARKET)
-_SELL: Final = int(EventFlag.SELL)
-_QUOTE: Final = int(OrderFeature.QUOTE)
 
 
 class Readers:
@@ -110,8 +108,8 @@ class Dispatch:
         accounts.now = stamp
         for row in rows:
             kind, text = row[2], texts.get(row[0])
-            accounts.apply(row, text)
-            self._report(row[6], row, stamp, text)
+            order = accounts.apply(row, text)
+            self._report(order, row, stamp, text)
             if kind in (_ACCEPTED, _CANCELLED):
                 continue
             if kind == _TRADE:
@@ -136,35 +134,31 @@ class Dispatch:
             self._waiting.append(readers)
         return readers
 
-    def _report(self, account: int, row: Row, stamp: int, text: str | None) -> None:
-        """Report an event to the account that it names."""
-        readers, kind = self._of(account), row[2]
+    def _report(self, order: Order | None, row: Row, stamp: int, text: str | None) -> None:
+        """Report an event, which changed that order, to the account that it names."""
+        readers, kind = self._of(row[6]), row[2]
         if readers is None:
             return
-        if readers.plain and kind in (_ACCEPTED, _CANCELLED, _TRADE):
-            self._write(readers.page, row, stamp, text)
+        if order is not None and readers.plain and kind in (_ACCEPTED, _CANCELLED, _TRADE):
+            self._write(readers.page, row, stamp, order.text, text)
             return
         build = self._reports.kinds.get(kind)
         if build is not None and (kind != _REJECTED or row[12] != LOGON_MARK):
             readers.add(build(row, stamp, text))
 
-    def _write(self, page: Page, row: Row, stamp: int, text: str | None) -> None:
+    def _write(self, page: Page, row: Row, stamp: int, named: str, text: str | None) -> None:
         """Write one of the reports that most orders get."""
         kind, flags, instrument = row[2], row[3], self._listed[row[5]]
         code, price = instrument.code, instrument.price_text(row[8])
         if kind == _CANCELLED:
-            named = self._accounts.text_of(row[7])
             page.cancelled(row, stamp, named, code, price, text)
         elif kind == _TRADE:
-            named = self._accounts.text_of(row[7])
             page.execution(row, stamp, False, named, code, price, fee_text(row[13]))
         else:
-            if row[14] >> 16 & _QUOTE:
-                text = quote_name(code, flags & _SELL != 0)
             unpriced = flags & _MARKET != 0 and not row[8] and not row[10]
             account = self._accounts.by_id[row[6]]
             tokens = account.bucket.left(stamp)
-            page.accepted(row, stamp, text or "", code, None if unpriced else price, tokens)
+            page.accepted(row, stamp, named, code, None if unpriced else price, tokens)
 
     def _made(self, row: Row, stamp: int) -> None:
         """Report a TRADE to the resting side."""

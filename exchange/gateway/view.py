@@ -13,7 +13,7 @@ import msgspec
 
 from exchange.gateway import accounts as accounts_module
 from exchange.gateway import buckets, deadlines, resume
-from exchange.gateway.accounts import Account, Accounts, Holding, Order, Terms
+from exchange.gateway.accounts import Account, Accounts, Holding, Terms, order_of
 from exchange.gateway.buckets import Bucket
 from exchange.gateway.deadlines import Deadlines, Switch, read_hold
 from exchange.gateway.resume import Epochs, Place
@@ -251,7 +251,7 @@ def _fill(accounts: Accounts, packed: _Packed) -> None:
             holding.net, holding.cost = net, cost
     ended = set(packed.finished)
     for terms in packed.orders:
-        order = Order(*terms)
+        order = order_of(terms)
         order_id, account = order.id, by_id[order.account]
         orders[order_id] = order
         account.ids[order.text] = order_id
