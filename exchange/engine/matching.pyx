@@ -18,10 +18,10 @@ from exchange.engine.risk cimport (
     adverse_per_lot, execute, execute_plainly, pay_house, rehold, rehold_plainly,
 )
 from exchange.engine.state cimport (
-    Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32, i64, is_featured, likely,
-    lots_of, order_id_of, set_order_state, side_of, stp_of,
-    u16, u32, u64, u8, unlikely, what,
+    Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order,
+    Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32,
+    i64, is_featured, likely, lots_of, order_id_of, set_order_state, side_of, stp_of, u16, u32,
+    u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -18,9 +18,8 @@ from exchange.engine.risk cimport (
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WATCH_STEPS,
     WORKING, account_of, conditions_of, copy_key, end_command, ensure, i32, i64, instrument_of,
-    is_simple, likely, new_event, order_id_of, put_id, put_pair, read_again, side_of, tif_of, traits_of,
-    trades_plainly, u16, u32, u64, u8, unlikely, what,
-    word_at,
+    is_simple, likely, new_event, order_id_of, put_id, put_pair, read_again, side_of, tif_of,
+    traits_of, trades_plainly, u16, u32, u64, u8, unlikely, what, word_at,
 )
 from exchange.engine.vocabulary cimport *
 
