@@ -36,6 +36,10 @@ cdef extern from *:
         memcpy(&word, at, sizeof word);
         return word;
     }
+    static inline uint64_t hb_whole(uint64_t word) {
+        __asm__("" : "+r"(word));
+        return word;
+    }
     static inline void hb_pair(void* at, uint32_t first, uint32_t second) {
         uint64_t word = (uint64_t)second << 32 | first;
         memcpy(at, &word, sizeof word);
@@ -46,6 +50,7 @@ cdef extern from *:
     }
     """
     u64 word_at "hb_word"(const void*) noexcept nogil  # two neighbouring fields of four bytes
+    u64 whole "hb_whole"(u64) noexcept nogil  # what was widened once is not widened again
     void put_pair "hb_pair"(void*, u32, u32) noexcept nogil  # both at once
     void put_id "hb_id"(u64*, u32, u32) noexcept nogil  # of an order: its generation and slot
     bint likely "HB_LIKELY"(bint) noexcept nogil
