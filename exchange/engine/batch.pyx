@@ -23,7 +23,7 @@ from exchange.engine.protections cimport set_breaker, set_feature, set_protectio
 from exchange.engine.quotes cimport mass_quote
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.state cimport (
-    Cell, Command, Market, blank, end_command, i64, likely, prefetch, read_again, u64, u8,
+    Cell, Command, Market, blank, end_command, i64, likely, prefetch, read_again, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -124,13 +124,14 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
 
 cdef inline bint do_plainly(Market* m, Command* c) noexcept nogil:
     """Whether the command was a plain order's, and is done."""
-    if likely(c.kind == COMMAND_KIND_ENTER):
+    cdef u8 kind = <u8>(<u32*>c)[0]  # of the word whose other bytes are asked for next
+    if likely(kind == COMMAND_KIND_ENTER):
         return enter_plain(m, c)
-    if likely(c.kind == COMMAND_KIND_CANCEL):
+    if likely(kind == COMMAND_KIND_CANCEL):
         return cancel_plain(m, c)
-    if likely(c.kind == COMMAND_KIND_REPLACE):
+    if likely(kind == COMMAND_KIND_REPLACE):
         return replace_plain(m, c)
-    return c.kind == COMMAND_KIND_REDUCE and reduce_plain(m, c)
+    return kind == COMMAND_KIND_REDUCE and reduce_plain(m, c)
 
 
 cdef inline void prefetch_cells(Market* m, Command* c) noexcept nogil:
@@ -164,7 +165,7 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
             prefetch_cells(m, stop)
         elif end - c < BLOCK:
             stop = end
-        while c != stop:
+        while True:
             prefetch(c + AHEAD)
             if not do_plainly(m, c):
                 operate(m, c)
@@ -172,3 +173,5 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
             read_again()
             m.sequence += 1
             c += 1
+            if c == stop:
+                break

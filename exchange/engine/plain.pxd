@@ -18,7 +18,7 @@ from exchange.engine.risk cimport (
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Member, Order, Position,
     WATCH_STEPS, WORKING, account_of, conditions_of, copy_key, end_command, ensure, i32, i64,
-    instrument_of, is_simple, likely, new_event, order_id_of, put_id, put_pair, read_again,
+    instrument_of, is_simple, likely, new_event, order_id_of, put_halves, put_pair, read_again,
     side_of, tif_of, traits_of, trades_plainly, u16, u32, u64, u8, unlikely, what, whole,
     word_at,
 )
@@ -159,7 +159,7 @@ cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, bin
     o.traits = traits_of(side, <u32>conditions, WORKING)
     o.fingerprint = fingerprint_of(c, index != 0)
     e.what = said
-    put_id(&e.order_id, generation, to.slot)
+    put_halves(&e.order_id, generation, to.slot)
     e.price = price
     e.quantity = lots
     e.leaves = lots if rests else 0
@@ -354,7 +354,7 @@ cdef inline bint leave(Market* m, Instrument* book, Position* p, Order* o, u32 s
     cdef Event* e = new_event(m, 0, p.who)
     flags |= <u32>side << 1 | EVENT_FLAG_RESTING
     e.what = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
-    put_id(&e.order_id, o.generation, slot)
+    put_halves(&e.order_id, o.generation, slot)
     tell_gone(e, o, o.leaves, 0)
     take_out(m, book, o, slot_of(book, o.price))
     return retire_working(m, o, slot, CANCELLED)
