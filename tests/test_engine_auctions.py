@@ -16,6 +16,7 @@ from exchange.messages import (
     Event,
     EventFlag,
     EventKind,
+    Limit,
     OrderFeature,
     SelfTrade,
     TimeInForce,
@@ -186,6 +187,26 @@ def test_a_stop_that_is_reached_joins(machine: type[Machine], mark: int, price: 
     events = floor.move(TradingState.CONTINUOUS)
     assert {e.price for e in told(events, EventKind.TRADE)} == {price}
     assert bool(told(events, EventKind.ORDER_ELECTED)) == (mark == 428)
+
+
+@machines
+def test_an_auction_elects_stops_so_many_times(machine: type[Machine]) -> None:
+    """Each stop that joins moves the price to where the next is reached; the rest come in later."""
+    rounds, low = int(Limit.AUCTION_ROUNDS), 400
+    floor = Floor(machine())
+    floor.enter(1, BUY, low, 1)
+    for above in range(rounds + 6):
+        floor.enter(2, SELL, low + above, 1)
+    for above in range(1, rounds + 4):
+        stop = {"spare": OrderFeature.STOP, "target_hi": low + above - 1}
+        floor.enter(3, BUY, low + above, 500, **stop)
+    events = floor.move(TradingState.CONTINUOUS)
+    (uncrossed,) = told(events, EventKind.AUCTION_UNCROSSED)
+    joined = told(events[: events.index(uncrossed)], EventKind.ORDER_ELECTED)
+    assert [e.price for e in joined] == [low + 1 + above for above in range(rounds)]
+    assert (uncrossed.price, uncrossed.a) == (low + rounds, rounds + 1)
+    later = told(events[events.index(uncrossed) :], EventKind.ORDER_ELECTED)
+    assert [e.price for e in later] == [low + rounds + above for above in (1, 2, 3)]
 
 
 @machines

@@ -8,7 +8,7 @@ from exchange.engine.auction cimport indicate
 from exchange.engine.changes cimport cancel, reduce_order, replace
 from exchange.engine.combinations cimport list_combination
 from exchange.engine.corrections cimport adjust, bust
-from exchange.engine.ids cimport reserve_ids
+from exchange.engine.ids cimport reserve_ids, tag_of
 from exchange.engine.implied cimport set_implied
 from exchange.engine.instruments cimport (
     expire, list_instrument, mark, set_limits, set_risk, set_state, settle,
@@ -23,12 +23,13 @@ from exchange.engine.protections cimport set_breaker, set_feature, set_protectio
 from exchange.engine.quotes cimport mass_quote
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.state cimport (
-    Command, Market, blank, end_command, i64, likely, prefetch, read_again, u64, u8,
+    Cell, Command, Market, blank, end_command, i64, likely, prefetch, read_again, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
     AHEAD = 16  # commands: a batch is read once, and lies in memory that is not near
+    BLOCK = 4  # commands: ids are looked for while the block before does its work
 
 
 cdef void operate_orders(Market* m, Command* c) noexcept nogil:
@@ -123,18 +124,29 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
 
 cdef inline bint do_plainly(Market* m, Command* c) noexcept nogil:
     """Whether the command was a plain order's, and is done."""
-    if likely(c.kind == COMMAND_KIND_ENTER):
+    cdef u8 kind = <u8>(<u32*>c)[0]  # of the word whose other bytes are asked for next
+    if likely(kind == COMMAND_KIND_ENTER):
         return enter_plain(m, c)
-    if likely(c.kind == COMMAND_KIND_CANCEL):
+    if likely(kind == COMMAND_KIND_CANCEL):
         return cancel_plain(m, c)
-    if likely(c.kind == COMMAND_KIND_REPLACE):
+    if likely(kind == COMMAND_KIND_REPLACE):
         return replace_plain(m, c)
-    return c.kind == COMMAND_KIND_REDUCE and reduce_plain(m, c)
+    return kind == COMMAND_KIND_REDUCE and reduce_plain(m, c)
+
+
+cdef inline void prefetch_cells(Market* m, Command* c) noexcept nogil:
+    """Of the ids that a block gives or names; of a command that does both, none."""
+    cdef Cell* cells = m.cells
+    cdef u64 mask = m.cell_mask
+    cdef int i
+    for i in range(BLOCK):
+        prefetch(&cells[tag_of(c[i].account, c[i].key_lo + c[i].target_lo) & mask])
 
 
 cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 stamp) noexcept nogil:
     cdef Command* c = <Command*>records
     cdef Command* end = c + count
+    cdef Command* stop
     m.next_event = m.events
     m.sequence = first
     m.index = 0
@@ -148,10 +160,18 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
         m.sequence += 1
         c += 1
     while c != end:
-        prefetch(c + AHEAD)
-        if not do_plainly(m, c):
-            operate(m, c)
-            end_command(m)
-        read_again()
-        m.sequence += 1
-        c += 1
+        stop = c + BLOCK
+        if likely(end - c >= 2 * BLOCK):
+            prefetch_cells(m, stop)
+        elif end - c < BLOCK:
+            stop = end
+        while True:
+            prefetch(c + AHEAD)
+            if not do_plainly(m, c):
+                operate(m, c)
+                end_command(m)
+            read_again()
+            m.sequence += 1
+            c += 1
+            if c == stop:
+                break

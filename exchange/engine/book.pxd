@@ -4,8 +4,8 @@
 # orders' leaves; a bit is set exactly where a level has an order.
 
 from exchange.engine.state cimport (
-    Instrument, Level, Market, NO_ASK, NO_BID, Order, clz, ctz, ensure, i32, i64, likely, put_pair, side_of,
-    u32, u64, u8, unlikely,
+    Instrument, Level, Market, NO_ASK, NO_BID, Order, clz, ctz, ensure, i32, i64, likely,
+    put_pair, side_of, u32, u64, u8, unlikely,
 )
 
 

@@ -28,7 +28,7 @@ cdef inline u32 owner_of(Market* m, Order* o) noexcept nogil:
 
 cdef inline u32 find_cell(Market* m, u32 account, u32 tag, u64 key_lo, u64 key_hi) noexcept nogil:
     """The cell of (account, key): its slot is 0 if the key is unknown and would go there."""
-    cdef u32 i = tag & m.cell_mask
+    cdef u64 i = tag & m.cell_mask
     cdef Cell* cells = m.cells
     cdef Order* o
     while cells[i].slot:
@@ -37,7 +37,7 @@ cdef inline u32 find_cell(Market* m, u32 account, u32 tag, u64 key_lo, u64 key_h
             if likely(o.key_lo == key_lo and o.key_hi == key_hi and owner_of(m, o) == account):
                 break
         i = (i + 1) & m.cell_mask
-    return i
+    return <u32>i
 
 
 cdef inline u32 find_key(Market* m, u32 account, u64 key_lo, u64 key_hi) noexcept nogil:
@@ -54,10 +54,10 @@ cdef inline void fill_cell(Market* m, Cell* cell, u32 tag, u32 slot) noexcept no
 
 cdef inline void erase_key(Market* m, u32 tag, u32 slot) noexcept nogil:
     """Forget a key that is there; later cells of its run move back over the hole."""
-    cdef u32 mask = m.cell_mask
-    cdef u32 hole = tag & mask
+    cdef u64 mask = m.cell_mask
+    cdef u64 hole = tag & mask
     cdef Cell* cells = m.cells
-    cdef u32 j
+    cdef u64 j
     while cells[hole].slot != slot:
         hole = (hole + 1) & mask
     j = (hole + 1) & mask

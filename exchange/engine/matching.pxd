@@ -12,9 +12,9 @@ cdef struct Incoming:  # the caller sets slot, limit, need and order_id; `run` t
     u32 position, group, leaves
     u32 need  # lots it must be able to trade at once, or nothing happens
     u32 self_cancelled  # lots the self-trade rule took off it at the end
+    bint done  # cancelled whole by the self-trade rule DECREMENT
     i64 lots, value  # executed so far: lots, micro-dollars traded for
     u8 side, stp
-    bint done  # cancelled whole by the self-trade rule DECREMENT
 
 cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder) noexcept nogil
 cdef void run_special(Market* m, Instrument* book, Incoming* t, u32 head,

@@ -18,10 +18,10 @@ from exchange.engine.risk cimport (
     adverse_per_lot, execute, execute_plainly, pay_house, rehold, rehold_plainly,
 )
 from exchange.engine.state cimport (
-    Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
-    WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32, i64, is_featured, likely,
-    lots_of, order_id_of, set_order_state, side_of, stp_of,
-    u16, u32, u64, u8, unlikely, what,
+    Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order,
+    Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32,
+    i64, is_featured, likely, lots_of, order_id_of, put_halves, set_order_state, side_of,
+    stp_of, u16, u32, u64, u8, unlikely, what,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -78,8 +78,7 @@ cdef void prevent_self_trade(Market* m, u32 resting, Incoming* t) noexcept nogil
 
 
 cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u8 side,
-                       Order* maker, Position* p, u64 order_id, i64 price,
-                       bint special) noexcept nogil:
+                       Order* maker, Position* p, u32 slot, i64 price, bint special) noexcept nogil:
     """One match: the event, the resting side's books; the incoming side is summed in `t`."""
     cdef u32 lots = t.leaves if t.leaves < maker.leaves else maker.leaves
     cdef i64 value = lots * (price * book.tick_value)
@@ -96,8 +95,8 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u
     e.price = price
     e.quantity = lots
     e.leaves = t.leaves
-    e.key_lo = order_id
-    e.key_hi = <u64>maker.leaves << 32 | account_of(p)
+    put_halves(&e.key_lo, maker.generation, slot)
+    put_halves(&e.key_hi, maker.leaves, account_of(p))
     e.a = given * book.taker_fee
     e.b = fee
     p.exposure[1 - side] -= lots  # they worked; `execute_plainly` adds them to net
@@ -165,7 +164,7 @@ cdef inline void match(Market* m, Instrument* book, Incoming* t, u8 side,
             if unlikely(p.owner.group == t.group):
                 prevent_self_trade(m, slot, t)
                 break  # the level may be gone
-            trade(m, book, level, t, side, maker, p, order_id_of(m, slot), price, special)
+            trade(m, book, level, t, side, maker, p, slot, price, special)
             if special and is_featured(maker) and after_special(m, level, slot):
                 if t.leaves == 0:
                     break
@@ -223,7 +222,7 @@ cdef void meet_head(Market* m, Instrument* book, Incoming* t, i32 at) noexcept n
     cdef Level* level = &book.levels[at]
     cdef Order* maker = &m.orders[level.head]
     trade(m, book, level, t, t.side, maker, &m.positions[maker.position],
-          order_id_of(m, level.head), price_of(book, at), True)
+          level.head, price_of(book, at), True)
     settle_head(m, book, at)
 
 

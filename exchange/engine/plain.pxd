@@ -16,10 +16,10 @@ from exchange.engine.risk cimport (
     hold_for, is_adverse, loss_per_lot, position_of, put_back, rehold_plainly,
 )
 from exchange.engine.state cimport (
-    Account, CANCELLED, Cell, Command, Event, Instrument, Market, Order, Position, WATCH_STEPS,
-    WORKING, account_of, conditions_of, copy_key, end_command, ensure, i32, i64, instrument_of,
-    is_simple, likely, new_event, order_id_of, put_id, put_pair, read_again, side_of, tif_of, traits_of,
-    trades_plainly, u16, u32, u64, u8, unlikely, what,
+    Account, CANCELLED, Cell, Command, Event, Instrument, Market, Member, Order, Position,
+    WATCH_STEPS, WORKING, account_of, conditions_of, copy_key, end_command, ensure, i32, i64,
+    instrument_of, is_simple, likely, new_event, order_id_of, put_halves, put_pair, read_again,
+    side_of, tif_of, traits_of, trades_plainly, u16, u32, u64, u8, unlikely, what, whole,
     word_at,
 )
 from exchange.engine.vocabulary cimport *
@@ -37,6 +37,7 @@ cdef enum:
 cdef struct Move:  # what a plain order is made of, once its guards have passed
     Instrument* book
     Account* account
+    Member* member
     Position* p
     u64 position
     u32 tif
@@ -118,19 +119,21 @@ cdef inline bint is_covered(Move* to, u8 side, i64 lots, bint instead, i64 gone,
         return False
     to.rise = (to.book.rate * (worst if worst > other else other)
                + p.adverse - adverse_gone + to.adverse - p.hold)
+    to.member = to.account.member
     return likely((not instead or to.account.excess >= 0) and to.rise <= to.account.excess
-                  and to.rise <= to.account.member.excess)
+                  and to.rise <= to.member.excess)
 
 
 cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
     """No key of this tag is known, the account's least of all; sets where it goes."""
     cdef Cell* cells = m.cells
     cdef u32 tag = tag_of(c.account, c.key_lo)
-    cdef u32 i = tag & m.cell_mask
+    cdef u64 mask = m.cell_mask
+    cdef u64 i = tag & mask
     while unlikely(cells[i].slot != 0):
         if unlikely(cells[i].tag == tag):
             return False
-        i = (i + 1) & m.cell_mask
+        i = (i + 1) & mask
     to.tag = tag
     to.cell = &cells[i]
     return True
@@ -142,10 +145,10 @@ cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, bin
     # a command names the instrument of an order that it enters, not of one that it replaces
     cdef Event* e = new_event(m, index, to.p.who if index else word_at(&c.instrument))
     cdef Order* o = &m.orders[to.slot]
-    cdef u64 conditions = conditions_of(to.tif if index else c.tif, c.stp)
+    cdef u64 conditions = whole(conditions_of(to.tif if index else c.tif, c.stp))
     cdef u32 generation = o.generation + 1
     cdef u32 lots = c.quantity
-    cdef u64 session = c.session
+    cdef u64 session = whole(c.session)
     cdef i64 price = c.price
     cdef u64[2] key
     put_pair(&o.leaves, lots, 0)  # and executed
@@ -156,7 +159,7 @@ cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, bin
     o.traits = traits_of(side, <u32>conditions, WORKING)
     o.fingerprint = fingerprint_of(c, index != 0)
     e.what = said
-    put_id(&e.order_id, generation, to.slot)
+    put_halves(&e.order_id, generation, to.slot)
     e.price = price
     e.quantity = lots
     e.leaves = lots if rests else 0
@@ -195,7 +198,7 @@ cdef inline void hold_more(Move* to, u8 side, i64 lots, i64 adverse) noexcept no
     p.adverse += adverse
     p.hold += to.rise  # which is at most what is in excess: nothing overflows
     to.account.excess -= to.rise
-    to.account.member.excess -= to.rise
+    to.member.excess -= to.rise
 
 
 cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noexcept nogil:
@@ -306,10 +309,11 @@ cdef inline bint enter_plain(Market* m, Command* c) noexcept nogil:
 
 cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
     """The slot of the first key with this tag, 0 if there is none."""
-    cdef u32 i = tag & m.cell_mask
+    cdef u64 mask = m.cell_mask
+    cdef u64 i = tag & mask
     cdef Cell* cells = m.cells
     while cells[i].tag != tag and cells[i].slot:
-        i = (i + 1) & m.cell_mask
+        i = (i + 1) & mask
     return cells[i].slot
 
 
@@ -350,7 +354,7 @@ cdef inline bint leave(Market* m, Instrument* book, Position* p, Order* o, u32 s
     cdef Event* e = new_event(m, 0, p.who)
     flags |= <u32>side << 1 | EVENT_FLAG_RESTING
     e.what = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
-    put_id(&e.order_id, o.generation, slot)
+    put_halves(&e.order_id, o.generation, slot)
     tell_gone(e, o, o.leaves, 0)
     take_out(m, book, o, slot_of(book, o.price))
     return retire_working(m, o, slot, CANCELLED)

@@ -36,18 +36,29 @@ cdef extern from *:
         memcpy(&word, at, sizeof word);
         return word;
     }
+    static inline uint64_t hb_whole(uint64_t word) {
+        __asm__("" : "+r"(word));
+        return word;
+    }
     static inline void hb_pair(void* at, uint32_t first, uint32_t second) {
         uint64_t word = (uint64_t)second << 32 | first;
         memcpy(at, &word, sizeof word);
     }
-    static inline void hb_id(uint64_t* at, uint32_t generation, uint32_t slot) {
-        memcpy(at, &slot, sizeof slot);
-        memcpy((char*)at + sizeof slot, &generation, sizeof generation);
+    static inline void hb_halves(uint64_t* at, uint32_t high, uint32_t low) {
+        memcpy(at, &low, sizeof low);
+        memcpy((char*)at + sizeof low, &high, sizeof high);
+    }
+    static inline uint32_t hb_high(const uint64_t* at) {
+        uint32_t high;
+        memcpy(&high, (const char*)at + sizeof high, sizeof high);
+        return high;
     }
     """
     u64 word_at "hb_word"(const void*) noexcept nogil  # two neighbouring fields of four bytes
+    u64 whole "hb_whole"(u64) noexcept nogil  # what was widened once is not widened again
     void put_pair "hb_pair"(void*, u32, u32) noexcept nogil  # both at once
-    void put_id "hb_id"(u64*, u32, u32) noexcept nogil  # of an order: its generation and slot
+    void put_halves "hb_halves"(u64*, u32, u32) noexcept nogil  # of a word: high, low
+    u32 high_of "hb_high"(const u64*) noexcept nogil
     bint likely "HB_LIKELY"(bint) noexcept nogil
     bint unlikely "HB_UNLIKELY"(bint) noexcept nogil
     void assume "HB_ASSUME"(bint) noexcept nogil  # that it is so
@@ -450,7 +461,7 @@ cdef inline u64 pair(u32 instrument, u32 account) noexcept nogil:
 
 
 cdef inline u32 account_of(Position* p) noexcept nogil:
-    return <u32>(p.who >> 32)
+    return high_of(&p.who)
 
 
 cdef inline u32 instrument_of(Position* p) noexcept nogil:

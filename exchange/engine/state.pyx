@@ -31,6 +31,8 @@ cdef extern from "Python.h":
 cdef enum:
     SLAB_HEAD = 64  # the block's size stands in it; what follows is on a cache-line boundary
     HUGE_PAGE = 1 << 21
+    SMALL_PAGE = 1 << 12
+    COMMITTED = HUGE_PAGE - SLAB_HEAD  # of the orders: what 32,767 of them take
     EVENTS_KEPT = 1 << 20  # bytes: what a batch of BATCH_COMMANDS may ask for
 
 
@@ -42,14 +44,14 @@ cdef void* take_pages(size_t bytes, bint scattered) noexcept nogil:
     asked for, where the system has them: a processor knows where a few pages lie, not thousands.
     """
     cdef size_t size = bytes + SLAB_HEAD
-    cdef size_t whole = size & ~<size_t>(HUGE_PAGE - 1)
+    cdef size_t whole = size & ~<size_t>(HUGE_PAGE - 1) if size > HUGE_PAGE else HUGE_PAGE
     cdef void* block
-    if scattered and whole:
+    if scattered:
         size = whole + HUGE_PAGE  # systems that look for such a size begin it on such a page
     block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if block == MAP_FAILED:
         return NULL
-    if scattered and whole:
+    if scattered:
         in_huge_pages(block, whole)
     (<size_t*>block)[0] = size
     return <char*>block + SLAB_HEAD
@@ -61,6 +63,14 @@ cdef void* reserve(size_t bytes, bint scattered=False) except NULL:
     if pages == NULL:
         raise MemoryError(f"{bytes} bytes for the engine's slabs")
     return pages
+
+
+cdef void commit(void* pages, size_t bytes) noexcept nogil:
+    """Have the system give the first of these pages now: no order has to wait for them."""
+    cdef size_t at = 0
+    while at < bytes:
+        (<volatile char*>pages)[at] = 0
+        at += SMALL_PAGE
 
 
 cdef void release_pages(void* aligned) noexcept nogil:
@@ -111,6 +121,9 @@ cdef Market* market_new() except NULL:
     m.cell_mask = (1 << 17) - 1  # a small market never has to grow it
     m.cell_room = 3 << 14
     m.cells = <Cell*>reserve((<size_t>m.cell_mask + 1) * sizeof(Cell), True)
+    commit(m.cells, (<size_t>m.cell_mask + 1) * sizeof(Cell))
+    commit(m.orders, COMMITTED)
+    commit(m.positions, SMALL_PAGE)
     # the C library keeps what it was given back once: else each large batch had pages of its own
     PyBytes_FromStringAndSize(NULL, EVENTS_KEPT)
     m.order_top = 1
