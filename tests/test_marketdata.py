@@ -10,6 +10,8 @@ from msgspec.structs import astuple
 from venue import CODE, OTHER, RICH, THIRD, flow
 
 from exchange.engine import Engine
+from exchange.marketdata import depth as depth_room
+from exchange.marketdata.depth import Depth
 from exchange.marketdata.feed import Feed
 from exchange.marketdata.instruments import Instrument, decimal_text, micros_text
 from exchange.marketdata.stream import Row
@@ -19,6 +21,7 @@ from exchange.messages import (
     Command,
     CommandFlag,
     CommandKind,
+    EventFlag,
     EventKind,
     Side,
     wire,
@@ -199,3 +202,26 @@ def test_a_listing_without_text_is_named_by_its_number() -> None:
                 0, 0, 0, 9_999)  # fmt: skip
     instrument = Instrument(row, None)
     assert (instrument.code, instrument.price_text(2_650)) == ("I4", "2.650000")
+
+
+def test_prices_are_in_order_however_seldom_anybody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Levels that come, go and come back in batches, against a plain dict."""
+    monkeypatch.setattr(depth_room, "UNSORTED_PRICES", 3)
+    chance, depth, books = random.Random(11), Depth(), (dict[int, int](), dict[int, int]())
+    for sequence in range(1, 2_000):
+        side, lots = chance.randint(0, 1), chance.randint(1, 3)
+        book, price = books[side], chance.randint(1, 40)
+        leaves = book.get(price, 0) and chance.random() < 0.6
+        lots = min(lots, book[price]) if leaves else lots
+        kind = EventKind.ORDER_CANCELLED if leaves else EventKind.ORDER_ACCEPTED
+        flags = (EventFlag.SELL if side else 0) | (EventFlag.RESTING if leaves else 0)
+        shown = 0 if leaves else lots
+        depth.apply((sequence, 0, kind, flags, 0, 0, 1, 1, price, lots, shown, 0, 0, 0, 0))
+        book[price] = book.get(price, 0) + (-lots if leaves else lots)
+        if not book[price]:
+            del book[price]
+        if chance.random() < 0.2:
+            depth.changes()
+            if chance.random() < 0.1:
+                assert depth.bids() == sorted(books[0].items(), reverse=True)
+                assert depth.asks() == sorted(books[1].items())

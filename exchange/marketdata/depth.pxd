@@ -20,17 +20,14 @@ cdef class Depth:
     @cython.locals(levels=dict, level=Level)
     cdef _add(self, int side, price, long long lots)
 
-    @cython.locals(level=Level, side=cython.int, bids=list, asks=list)
+    @cython.locals(level=Level, side=cython.int)
     cpdef tuple changes(self)
 
-    @cython.locals(unsorted=dict)
-    cdef _unsort(self, int side, price, bint known)
     @cython.locals(levels=dict, unsorted=dict)
     cpdef prices(self, int side)
+    @cython.locals(level=Level)
     cpdef long long lots(self, int side, price) except? -1
-    @cython.locals(levels=dict, level=Level)
     cpdef list bids(self, count=*)
-    @cython.locals(levels=dict, level=Level)
     cpdef list asks(self, count=*)
 
 

@@ -41,7 +41,7 @@ _ELECTED: Final = int(EventKind.ORDER_ELECTED)
 _REFILLED: Final = int(EventKind.ORDER_REFILLED)
 _EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # with an implied price
 SHOWN: Final = (1 << 32) - 1  # of a replaced order's `b`; above it what was not
-UNSORTED_PRICES: Final = 1_024
+UNSORTED_PRICES: Final = 1_024  # that come or go before they are put in their order unasked
 _LEVEL_TAKEN: Final = int(EventKind.LEVEL_TAKEN)
 # All that may move depth.
 MOVING_KINDS: Final = frozenset(
@@ -110,23 +110,19 @@ class Depth:
         changed: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
         for level in self._noted:
             level.noted, side = False, level.side
+            if not level.lots:
+                del self.levels[side][level.price]
             if level.lots != level.before:
                 changed[side].append((level.price, level.lots))
                 if not level.before or not level.lots:
-                    self._unsort(side, level.price, level.before != 0)
-            if not level.lots:
-                del self.levels[side][level.price]
+                    self._unsorted[side].setdefault(level.price, level.before != 0)
         self._noted.clear()
+        for side in (BUY, SELL):
+            if len(self._unsorted[side]) > UNSORTED_PRICES:
+                self.prices(side)
         changed[BUY].sort(reverse=True)
         changed[SELL].sort()
         return changed
-
-    def _unsort(self, side: int, price: int, known: bool) -> None:
-        unsorted = self._unsorted[side]
-        if price not in unsorted:
-            unsorted[price] = known
-            if len(unsorted) > UNSORTED_PRICES:
-                self.prices(side)
 
     def prices(self, side: int) -> SortedList[int]:
         """Return the prices of a side's levels, lowest first."""
@@ -149,17 +145,17 @@ class Depth:
 
     def lots(self, side: int, price: int) -> int:
         """Return the quantity at a price that has a level."""
-        return self.levels[side][price].lots
+        level = self.levels[side][price]
+        return level.lots
 
     def bids(self, count: int | None = None) -> list[tuple[int, int]]:
         """Return the best ``count`` bids (None: all), highest first."""
-        levels = self.levels[BUY]
-        return [(price, levels[price].lots) for price in islice(reversed(self.prices(BUY)), count)]
+        best = islice(reversed(self.prices(BUY)), count)
+        return [(price, self.lots(BUY, price)) for price in best]
 
     def asks(self, count: int | None = None) -> list[tuple[int, int]]:
         """Return the best ``count`` asks (None: all), lowest first."""
-        levels = self.levels[SELL]
-        return [(price, levels[price].lots) for price in islice(self.prices(SELL), count)]
+        return [(price, self.lots(SELL, price)) for price in islice(self.prices(SELL), count)]
 
     def checksum(self) -> int:
         """Return the CRC32 of the best ten bids, then the best ten asks, as pairs of <i64."""

@@ -115,7 +115,7 @@ class Feed:
         self._pictures: dict[int, list[Picture]] = {}  # the same, by instrument
 
     def apply(
-        self, rows: Sequence[Row], stamp: int, texts: Mapping[int, str], wanted: Container[str]
+        self, rows: list[Row], stamp: int, texts: Mapping[int, str], wanted: Container[str]
     ) -> Told:
         """Take one batch in; return (channel, message) for the ``wanted`` channels, in order."""
         self.time = stamp

@@ -23,7 +23,7 @@ cdef class Queues:
     cdef _replace(self, tuple row)
     @cython.locals(rank=cython.longlong)
     cdef _join(self, tuple row, bint at_market)
-    cdef _line_up(self, order_id, Order order)
+    cdef _put(self, order_id, Order order)
     cpdef stand(self, order_id, int side, price, long long rank, long long lots)
     @cython.locals(order=Order, beyond=cython.longlong)
     cdef _leave_at_most(self, order_id, long long lots)

@@ -113,13 +113,13 @@ class Queues:
             rank = self.next_rank
             self.next_rank = rank + 1
         assert self.depth.moved is not None, "an order that shows lots has a level"
-        self._line_up(row[7], order_at(self.depth.moved, rank, row[10]))
+        self._put(row[7], order_at(self.depth.moved, rank, row[10]))
 
     def stand(self, order_id: int, side: int, price: int, rank: int, lots: int) -> None:
         """Put an order where it stands, at a level that there is."""
-        self._line_up(order_id, order_at(self.depth.levels[side][price], rank, lots))
+        self._put(order_id, order_at(self.depth.levels[side][price], rank, lots))
 
-    def _line_up(self, order_id: int, order: Order) -> None:
+    def _put(self, order_id: int, order: Order) -> None:
         self._orders[order_id] = order
         order.level.orders += 1
         if self.watched:
@@ -156,7 +156,7 @@ class Queues:
         if watched != self.watched:
             self.watched = watched
             self._queues = self._lined_up() if watched else _nobody()
-            self._noted.clear()
+            self.changes()  # forgotten
 
     def _lined_up(self) -> _Places:
         places = _nobody()
