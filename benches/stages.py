@@ -71,7 +71,7 @@ class Walk:
                 session.receive(requests[turn], time.time_ns())
 
     def calls(self, asked: list[list[str]]) -> list[int]:
-        """How many functions each stage calls, Python's and C's."""
+        """How many functions the interpreter calls in each stage, Python's and C's."""
         with noted() as names:
             return self.batch(asked, names.__len__)
 

@@ -221,7 +221,7 @@ def test_stages_count_what_a_request_calls(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(stages, "BATCHES", 2)
     rows = {one.name: one.value for one in access.access_rows(1, ("stages",))}
     calls = {stage: rows[f"access.stages.{stage}.calls"] for stage in stages.STAGES}
-    most = {"receive": 30, "match": 5, "release": 21, "take": 1}
+    most = {"receive": 2, "match": 1, "release": 2, "take": 1}
     assert all(0 < calls[stage] <= most[stage] for stage in most), calls
 
 

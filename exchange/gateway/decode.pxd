@@ -1,6 +1,7 @@
 import cython
 
 from exchange.gateway.records cimport pack_command
+from exchange.marketdata.instruments cimport Instrument
 
 cdef int _ID_CHARS
 
@@ -20,18 +21,18 @@ cdef class Recorder:
     cdef dict _ticks
 
     @cython.locals(
-        market=bint, lots="unsigned int", flags="unsigned int", tif="unsigned int",
+        instrument=Instrument, market=bint, lots="unsigned int", flags="unsigned int", tif="unsigned int",
         features="unsigned int", extent=bytes, key=bytes,
     )
     cpdef bytes enter(self, object request, unsigned int account, unsigned int session)
     cpdef bytes cancel(self, object request, unsigned int account, unsigned int session)
     cpdef bytes reduce(self, object request, unsigned int account, unsigned int session)
     cpdef bytes replace(
-        self, object request, unsigned int account, unsigned int session, object instrument
+        self, object request, unsigned int account, unsigned int session, Instrument instrument
     )
     @cython.locals(target=bytes, by_client_id=bint)
     cdef bytes _target(
         self, int kind, object request, unsigned int account, unsigned int session,
         long long price, unsigned int lots, unsigned int flags,
     )
-    cpdef object price(self, object instrument, str text)
+    cpdef object price(self, Instrument instrument, str text)
