@@ -36,14 +36,14 @@ BATCHES, SIZE = 40, 60
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_written_is_what_is_built(seed: int) -> None:
     generator, engine, sequence = Generator(seed), Engine(), 1
-    written, built = Told(JSON), Told(JSON, MSGPACK)
+    written, built, packs = Told(JSON), Told(JSON, MSGPACK), Told(MSGPACK)
     data = generator.opening()
     for _ in range(BATCHES):
         events = engine.apply(data, sequence, generator.stamp)
         generator.learn(events)
         kinds = enumerate(data[::COMMAND_BYTES], sequence)
         texts = {n: f"c{n % 50}" for n, kind in kinds if kind <= CommandKind.REPLACE}
-        for one in (written, built):
+        for one in (written, built, packs):
             one.take(generator.stamp, events, texts)
         sequence += len(data) // COMMAND_BYTES
         data = generator.batch(SIZE)
@@ -51,6 +51,7 @@ def test_what_is_written_is_what_is_built(seed: int) -> None:
     for (account, codec), reader in written.readers.items():
         assert reader.told == built.readers[account, codec].told
         packed = built.readers[account, MSGPACK]
+        assert packed.told == packs.readers[account, MSGPACK].told
         arrays = [msgspec.json.decode(b"[%s]" % text) for text, _ in reader.told]
         objects = [each for array in arrays for each in array]
         assert objects == unpacked(packed.told)

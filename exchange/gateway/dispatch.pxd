@@ -12,12 +12,13 @@ cdef int _DUPLICATE, _MARKET
 cdef class Readers:
     cdef readonly list sessions
     cdef readonly bint plain
-    cdef bint waits
+    cdef bint waits, _reads_json
     cdef Page page
     cdef list _messages
 
+    cdef _look(self)
     cpdef add(self, report)
-    @cython.locals(count=object, text=bytes)
+    @cython.locals(count=cython.Py_ssize_t, text=bytes, packed=bytes)
     cpdef tell(self, dict told)
 
 

@@ -31,38 +31,43 @@ _MARKET: Final = int(EventFlag.MARKET)
 class Readers:
     """An account's live connections, and what they are to be told of the batch at hand."""
 
-    __slots__ = ("_messages", "page", "plain", "sessions", "waits")
+    __slots__ = ("_messages", "_reads_json", "page", "plain", "sessions", "waits")
 
     def __init__(self) -> None:
         self.sessions: list[Session] = []
-        self.plain = True  # whether all read JSON
         self.waits = False  # whether this batch has something for them
-        self.page = Page()
-        self._messages: list[Response] = []  # the same for MessagePack, unless ``plain``
+        self.page = Page()  # for those that read JSON
+        self._messages: list[Response] = []  # for those that read MessagePack
+        self._look()
+
+    def _look(self) -> None:
+        codecs = {one.codec for one in self.sessions}
+        self._reads_json, self.plain = JSON in codecs, MSGPACK not in codecs
 
     def join(self, session: Session) -> None:
         """Add a connection."""
         self.sessions.append(session)
-        self.plain = self.plain and session.codec == JSON
+        self._look()
 
     def leave(self, session: Session) -> None:
         """Take a connection away."""
         self.sessions.remove(session)
-        self.plain = all(one.codec == JSON for one in self.sessions)
+        self._look()
 
     def add(self, report: Response) -> None:
         """Note a report that was built."""
-        self.page.add(encode_json(report))
+        if self._reads_json:
+            self.page.add(encode_json(report))
         if not self.plain:
             self._messages.append(report)
 
     def tell(self, told: dict[int, Session]) -> None:
         """Queue what was noted, encoded once for each way to read it, and forget it."""
         self.waits = False
-        count, packed = self.page.count, b""
+        count = self.page.count or len(self._messages)
         if not count:
             return
-        text = self.page.take()
+        text, packed = self.page.take(), b""
         if not self.plain:
             packed = elements(encode_msgpack(self._messages), MSGPACK)
             self._messages.clear()
