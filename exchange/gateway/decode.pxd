@@ -21,8 +21,8 @@ cdef class Recorder:
     cdef dict _ticks
 
     @cython.locals(
-        instrument=Instrument, market=bint, lots="unsigned int", flags="unsigned int", tif="unsigned int",
-        features="unsigned int", extent=bytes, key=bytes,
+        instrument=Instrument, market=bint, lots="unsigned int", flags="unsigned int",
+        tif="unsigned int", features="unsigned int", extent=bytes, key=bytes,
     )
     cpdef bytes enter(self, object request, unsigned int account, unsigned int session)
     cpdef bytes cancel(self, object request, unsigned int account, unsigned int session)

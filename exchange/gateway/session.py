@@ -415,7 +415,7 @@ class Session:
         self._waiting.append(encoded)
         self._waiting_bytes += len(encoded)
         self._waiting_count += count
-        if self._waiting_bytes + self.sending_bytes > BACKLOG_BYTES:
+        if self.backlog_bytes > BACKLOG_BYTES:
             self._waiting.clear()
             self._waiting_bytes = self._waiting_count = 0
             self.shows.clear()
