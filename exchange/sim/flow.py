@@ -13,6 +13,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Final, Protocol
@@ -164,14 +165,16 @@ def open_market(flow: Flow, engine: Core) -> int:
 
 def fill_books(flow: Flow, engine: Core) -> int:
     """Apply setup and prefix to an empty engine; returns the next sequence."""
-    return _apply(engine, flow.prefix, open_market(flow, engine))
+    sequence = open_market(flow, engine)
+    _apply(engine, flow.prefix, _first_sequences(flow.prefix, sequence))
+    return sequence + flow.commands - flow.timed_commands
 
 
 def time_once(flow: Flow, engine: Core) -> Timing:
     """Time the flow on an empty engine; setup and prefix stay outside the clock."""
-    sequence = fill_books(flow, engine)
+    sequences = _first_sequences(flow.timed, fill_books(flow, engine))
     wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
-    _apply(engine, flow.timed, sequence)
+    _apply(engine, flow.timed, sequences)
     cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
     return Timing(wall / flow.timed_commands, cpu / flow.timed_commands)
 
@@ -201,13 +204,16 @@ def tally(flow: Flow, engine: Core) -> Totals:
     )
 
 
-def _apply(engine: Core, batches: list[bytes], sequence: int) -> int:
-    """Apply the batches and drop their events; returns the next sequence."""
+def _first_sequences(batches: list[bytes], sequence: int) -> list[int]:
+    """Of each batch's first command."""
+    return list(accumulate((len(b) // COMMAND_BYTES for b in batches[:-1]), initial=sequence))
+
+
+def _apply(engine: Core, batches: list[bytes], sequences: list[int]) -> None:
+    """Apply each batch from its sequence on, and drop its events."""
     apply = engine.apply
-    for batch in batches:
+    for batch, sequence in zip(batches, sequences, strict=False):
         apply(batch, sequence, START_NS)
-        sequence += len(batch) // COMMAND_BYTES
-    return sequence
 
 
 def _session(account: int) -> int:
