@@ -15,23 +15,23 @@ SHARED_ABSENT = "../shared is absent: it is not part of the project"
 
 
 def stale_binaries(checkout: Path) -> list[str]:
-    """The compiled modules under ``exchange`` that are older than a source beside them."""
+    """The compiled modules under ``exchange`` that are older than a source beside them, or whose
+    source is no longer compiled."""
     stale = []
-    python = (path.with_suffix(".py") for path in checkout.glob("exchange/**/*.pxd"))
-    compiled = [path for path in python if path.exists()]
-    for source in sorted([*checkout.glob("exchange/**/*.pyx"), *compiled]):
-        declarations = source.parent.glob("*.pxd")
-        newest = max(path.stat().st_mtime for path in (source, *declarations))
-        for binary in source.parent.glob(f"{source.stem}.*.so"):
-            if binary.stat().st_mtime < newest:
-                stale.append(str(binary.relative_to(checkout)))
+    for binary in sorted(checkout.glob("exchange/**/*.so")):
+        source = binary.with_name(binary.name.partition(".")[0] + ".pyx")
+        if not source.exists() and source.with_suffix(".pxd").exists():
+            source = source.with_suffix(".py")  # compiled as it stands
+        known = (path.stat().st_mtime for path in (source, *binary.parent.glob("*.pxd")))
+        if not source.exists() or binary.stat().st_mtime < max(known):
+            stale.append(str(binary.relative_to(checkout)))
     return stale
 
 
 def pytest_configure(config: pytest.Config) -> None:
     stale = stale_binaries(CHECKOUT)
     if stale and os.environ.get("HOURBOOK_STALE") != "allow":
-        pytest.exit(f"older than its source: {', '.join(stale)}; run `make build`", returncode=2)
+        pytest.exit(f"older than its source, or without one: {', '.join(stale)}; `make clean build`", returncode=2)
 
 
 _skipped_for_shared: list[str] = []

@@ -310,3 +310,15 @@ def test_a_binary_older_than_its_source_is_refused(tmp_path: Path) -> None:
     assert stale_binaries(tmp_path) == []
     os.utime(room / "core.pxd", (9, 9))
     assert stale_binaries(tmp_path) == [str(binary.relative_to(tmp_path))]
+
+
+def test_a_binary_whose_source_is_no_longer_compiled_is_refused(tmp_path: Path) -> None:
+    room = tmp_path / "exchange"
+    room.mkdir()
+    binary = room / "intake.cpython-311-x86_64-linux-gnu.so"
+    for path in (room / "intake.py", room / "intake.pxd", binary):
+        path.touch()
+    os.utime(binary, (2**31, 2**31))
+    assert stale_binaries(tmp_path) == []
+    (room / "intake.pxd").unlink()
+    assert stale_binaries(tmp_path) == [str(binary.relative_to(tmp_path))]
