@@ -31,7 +31,10 @@ def stale_binaries(checkout: Path) -> list[str]:
 def pytest_configure(config: pytest.Config) -> None:
     stale = stale_binaries(CHECKOUT)
     if stale and os.environ.get("HOURBOOK_STALE") != "allow":
-        pytest.exit(f"older than its source, or without one: {', '.join(stale)}; `make clean build`", returncode=2)
+        pytest.exit(
+            f"older than its source, or without one: {', '.join(stale)}; `make clean build`",
+            returncode=2,
+        )
 
 
 _skipped_for_shared: list[str] = []
