@@ -14,19 +14,22 @@ from contextlib import suppress
 from typing import Any, Final
 
 import atheris
+import interpreted
 import msgspec
 
-# first, since what is loaded already cannot be instrumented
-with atheris.instrument_imports(
-    include=["exchange.gateway.decode", "exchange.gateway.batches", "contracts.decimal_text"]
+# first, since what is loaded already cannot be instrumented, nor what is compiled
+with (
+    interpreted.sources(),
+    atheris.instrument_imports(
+        include=["exchange.gateway.decode", "exchange.gateway.batches", "contracts.decimal_text"]
+    ),
 ):
+    from venue import CODE, enter, listing
+
     from exchange.gateway import batches, decode
-
-from venue import CODE, enter, listing
-
-from exchange.marketdata.instruments import Instruments
-from exchange.messages import COMMAND, COMMAND_BYTES, EVENT_FIELDS, EventKind, Reason, wire
-from exchange.messages.access import GatewayReason
+    from exchange.marketdata.instruments import Instruments
+    from exchange.messages import COMMAND, COMMAND_BYTES, EVENT_FIELDS, EventKind, Reason, wire
+    from exchange.messages.access import GatewayReason
 
 REASONS: Final = frozenset([*Reason, *GatewayReason])
 LISTED: Final = {

@@ -4,12 +4,17 @@ python -c 'import interpreted; interpreted.install(); ...'
 """
 
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_file_location
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
-from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 CHECKOUT: Final = Path(__file__).parents[1]
 
@@ -24,19 +29,24 @@ def compiled_python() -> dict[str, Path]:
     }
 
 
-class _Sources:
-    """Finds those modules' sources before anybody finds their binaries."""
-
-    def __init__(self) -> None:
-        self._paths = compiled_python()
-
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        found = self._paths.get(name)
-        return None if found is None else spec_from_file_location(name, found)
+_sources_first = FileFinder.path_hook(
+    (SourceFileLoader, SOURCE_SUFFIXES), (ExtensionFileLoader, EXTENSION_SUFFIXES)
+)
 
 
-def install() -> None:
-    """Import from sources from now on."""
-    sys.meta_path.insert(0, _Sources())
+def _of_the_checkout(folder: str) -> Any:
+    if not Path(folder).is_relative_to(CHECKOUT):
+        raise ImportError("another's: it is found as ever")
+    return _sources_first(folder)
+
+
+@contextmanager
+def sources() -> Iterator[None]:
+    """Import from sources, where there are any, for so long."""
+    sys.path_hooks.insert(0, _of_the_checkout)
+    sys.path_importer_cache.clear()
+    try:
+        yield
+    finally:
+        sys.path_hooks.remove(_of_the_checkout)
+        sys.path_importer_cache.clear()
