@@ -23,13 +23,13 @@ from exchange.engine.protections cimport set_breaker, set_feature, set_protectio
 from exchange.engine.quotes cimport mass_quote
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
 from exchange.engine.state cimport (
-    Cell, Command, Market, blank, end_command, i64, likely, prefetch, read_again, u32, u64, u8,
+    Command, Market, blank, end_command, i64, likely, prefetch, read_again, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
     AHEAD = 16  # commands: a batch is read once, and lies in memory that is not near
-    BLOCK = 4  # commands: ids are looked for while the block before does its work
+    NEAR = 4  # commands: their ids are looked for while those before do their work
 
 
 cdef void operate_orders(Market* m, Command* c) noexcept nogil:
@@ -135,18 +135,16 @@ cdef inline bint do_plainly(Market* m, Command* c) noexcept nogil:
 
 
 cdef inline void prefetch_cells(Market* m, Command* c) noexcept nogil:
-    """Of the ids that a block gives or names; of a command that does both, none."""
-    cdef Cell* cells = m.cells
-    cdef u64 mask = m.cell_mask
-    cdef int i
-    for i in range(BLOCK):
-        prefetch(&cells[tag_of(c[i].account, c[i].key_lo + c[i].target_lo) & mask])
+    """Of the id that a command gives, and of the one that it names."""
+    prefetch(&m.cells[tag_of(c.account, c.key_lo) & m.cell_mask])
+    prefetch(&m.cells[tag_of(c.account, c.target_lo) & m.cell_mask])
 
 
 cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 stamp) noexcept nogil:
     cdef Command* c = <Command*>records
     cdef Command* end = c + count
-    cdef Command* stop
+    cdef Command* last = end - 1
+    cdef Command* near
     m.next_event = m.events
     m.sequence = first
     m.index = 0
@@ -160,18 +158,12 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
         m.sequence += 1
         c += 1
     while c != end:
-        stop = c + BLOCK
-        if likely(end - c >= 2 * BLOCK):
-            prefetch_cells(m, stop)
-        elif end - c < BLOCK:
-            stop = end
-        while True:
-            prefetch(c + AHEAD)
-            if not do_plainly(m, c):
-                operate(m, c)
-                end_command(m)
-            read_again()
-            m.sequence += 1
-            c += 1
-            if c == stop:
-                break
+        prefetch(c + AHEAD)
+        near = c + NEAR
+        prefetch_cells(m, near if near < last else last)
+        if not do_plainly(m, c):
+            operate(m, c)
+            end_command(m)
+        read_again()
+        m.sequence += 1
+        c += 1

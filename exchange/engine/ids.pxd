@@ -12,6 +12,9 @@ from exchange.engine.state cimport (
     read_again, set_order_state, state_of, u32, u64, u8, unlikely, WORKING,
 )
 
+cdef enum:
+    FRESH = 8  # slots: those never used lie in memory that nobody has touched lately
+
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
 
 
@@ -83,6 +86,7 @@ cdef inline u32 find_slot(Market* m) noexcept nogil:
     if slot >= m.order_capacity:
         return 0
     m.order_top = slot + 1
+    prefetch(&m.orders[slot + FRESH])
     return slot
 
 
@@ -146,6 +150,16 @@ cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcep
     return True
 
 
+cdef inline void prefetch_oldest(Market* m, Cell* oldest) noexcept nogil:
+    """What forgetting an id will touch when its account's next one comes: its slot, its cell and
+    the one behind, and the window itself, a line further on."""
+    cdef Cell* cell = &m.cells[oldest.tag & m.cell_mask]
+    prefetch(&m.orders[oldest.slot])
+    prefetch(cell)
+    prefetch(cell + 1)
+    prefetch(oldest + 8)
+
+
 cdef inline u32 take_known_slot(Market* m, Account* account, Cell* cell, u32 tag) noexcept nogil:
     """A slot, its generation still to be raised, known by the id that `cell` was found for; 0 and
     nothing is changed if there is none. The oldest id leaves the account's window for it: with its
@@ -156,11 +170,11 @@ cdef inline u32 take_known_slot(Market* m, Account* account, Cell* cell, u32 tag
     cdef u32 oldest = ring[head].slot
     cdef u32 slot = oldest
     cdef u32 forgotten = ring[head].tag
+    prefetch_oldest(m, &ring[next])
     if likely(state_of(&m.orders[oldest]) > UNPRICED):  # none is FREE but slot 0, which is none
         assume(slot != 0)
         ring[head].tag = tag
         account.ring_head = next
-        prefetch(&m.orders[ring[next].slot])
         read_again()
         fill_cell(m, cell, tag, slot)  # in a run with the cell of the oldest it is behind that one
         erase_key(m, forgotten, slot)
@@ -172,7 +186,6 @@ cdef inline u32 take_known_slot(Market* m, Account* account, Cell* cell, u32 tag
     ring[head].tag = tag
     ring[head].slot = slot
     account.ring_head = next
-    prefetch(&m.orders[ring[next].slot])
     fill_cell(m, cell, tag, slot)
     if oldest:
         m.orders[oldest].traits |= <u32>AGED << 24

@@ -22,7 +22,11 @@ cdef extern from *:
     #define HB_LIKELY(x) __builtin_expect(!!(x), 1)
     #define HB_UNLIKELY(x) __builtin_expect(!!(x), 0)
     #define HB_ASSUME(x) do { if (!(x)) __builtin_unreachable(); } while (0)
+    #ifdef __x86_64__  /* of the compiler's own, a function that only fetches ahead does nothing */
+    #define HB_PREFETCH(p) __asm__ volatile("prefetcht0 %0" : : "m"(*(const char*)(p)))
+    #else
     #define HB_PREFETCH(p) __builtin_prefetch((p), 1)
+    #endif
     #define HB_FORGET() __asm__ volatile("" ::: "memory")
     #ifdef HOURBOOK_CHECKED
     #define HB_ENSURE(m, holds) ((holds) ? (void)0 : (void)((m)->broken = 5))
@@ -246,8 +250,7 @@ cdef enum Watch:
     WATCH_CREDIT = 8192  # a leg of a spread that has a credit
 
 cdef struct Composite:  # of an instrument: what it is made of, and what is made of it
-    u32 legs  # 0: an outright
-    u32 rule
+    u32 legs, rule  # no legs: an outright
     u32 implied  # its prices imply others, and others its own
     u32 spreads  # combinations with implied prices in which it is a leg
     u32[LIMIT_LEGS] leg
@@ -287,8 +290,7 @@ cdef struct Charged:  # of a position in a combination: lots that its legs count
 cdef struct Auction:  # of an instrument that collects: buys on its own ladder, sells on this one
     Instrument asks  # of it only what a ladder needs
     Level[2] market  # UNPRICED orders by side, oldest first
-    u32 good_for  # there may be GFA orders
-    u32 spare
+    u32 good_for, spare  # there may be GFA orders
 
 cdef struct Window:  # of an instrument's trade prices over the last `span`, in parts of time
     i64 variation  # ticks between a trade and the window's other end that trip it; 0 = off
@@ -341,8 +343,7 @@ cdef struct Market:
     void* lent  # those bytes; NULL between two batches, and while there are none
     u64 sequence
     u32 index
-    # the clock of the log
-    i64 stamp
+    i64 stamp  # the clock of the log
     # orders of all books
     Order* orders
     Extra* extras
@@ -392,8 +393,7 @@ cdef struct Market:
     u32 features_off  # bits by Feature
     u64 day_first  # sequence of the command that opened the day
     u64* corrected  # match numbers of trades of the day that were busted or adjusted, ascending
-    u32 corrected_count
-    u32 leg_change_count
+    u32 corrected_count, leg_change_count
     LegTerms* leg_changes  # of the day, in order: see legterms.pyx
     u64 legs_known  # sequence since which none of them is forgotten
     Credits* credits
@@ -554,6 +554,7 @@ cdef inline Event* new_event(Market* m, u32 index, u64 who) noexcept nogil:
     if unlikely(e == m.end_event):
         e = grow_events(m)
     m.next_event = e + 1
+    prefetch(e + 4)
     e.sequence = m.sequence
     e.index = index
     e.who = who
