@@ -1,8 +1,8 @@
 """The one loop: take a batch, stamp it, journal it, apply it, release it when it is durable.
 
 Invariants: sequences have no gaps; stamps never fall; what is released is durable; batches are
-released in order. One batch at most is being synced and one matched behind it: batch k + 1 is
-journalled and matched while the disk works on batch k.
+released in order. One batch at most is being synced and one matched behind it: while the disk
+works on batch k, that batch is matched, and batch k + 1 is journalled and matched.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from exchange.intake import SOURCE_COMMANDS, Closed, Intake, Item, LogFull, QueueFull, columns
 from exchange.journal import snapshots
@@ -33,7 +33,7 @@ from exchange.journal.room import LOOK_SECONDS
 from exchange.journal.segments import SEGMENT_BYTES, Journal
 from exchange.journal.snapshots import Engine
 from exchange.journal.storage import LocalStorage, Lock, Storage
-from exchange.journal.syncer import Syncer, SyncThread
+from exchange.journal.syncer import Log, Syncer, SyncThread
 from exchange.journal.tape import Released, Tape
 from exchange.messages import COMMAND, COMMAND_BYTES, CommandKind, Limit
 
@@ -63,6 +63,14 @@ class _Batch:
     ingress: bytes
     texts: Texts
     stamp: int
+
+
+class _Written(NamedTuple):
+    """A batch that is in the log: its commands and its texts as they stand there."""
+
+    batch: _Batch
+    commands: bytes
+    texts: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +159,7 @@ class Sequencer:
         storage: Storage | None = None,
         heads: Path | None = None,
         segment_bytes: int = SEGMENT_BYTES,
-        syncer: Callable[[Callable[[], None]], Syncer] = SyncThread,
+        syncer: Callable[[Log], Syncer] = SyncThread,
         from_snapshot: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> Self:
@@ -194,7 +202,7 @@ class Sequencer:
             spec_hash=spec_hash,
             exchange_id=exchange_id,
             last_digest=replayer.last_digest,
-            syncer=syncer(journal.sync),
+            syncer=syncer(journal),
             signer=signer,
         )
 
@@ -261,22 +269,31 @@ class Sequencer:
             if self.full:
                 self._journal.look_for_room()
                 self._intake.full = self._journal.full or not self.tape.write_held()
-            if self._matched is None:
-                self._matched = self._match()
-            if self._syncing is None and self._matched is not None:
-                self._begin_sync(loop)
-                if self._syncing is not None:
-                    self._matched = self._match()
-            elif self._syncing is None and self._is_done():
+            while self._matched is None and self._advance(loop):
+                pass
+            if self._syncing is None and self._is_done():
                 return
             await self._wait(loop)
+
+    def _advance(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Journal and match the next batch; a disk that is idle begins on it in between. Return
+        whether there was one.
+        """
+        written = self._write_next()
+        if written is None:
+            return False
+        if self._syncing is None:
+            self._begin_sync(loop)
+            self._syncing = self._match(written)
+        else:
+            self._matched = self._match(written)
+        return True
 
     def _is_done(self) -> bool:
         """Whether it may end: what a full disk keeps out was never answered."""
         return self._intake.closing and (self._batch is not None or not self.queued)
 
     def _begin_sync(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._syncing, self._matched = self._matched, None
         self._asked_at = loop.time()
         self._syncer.begin(loop, self._synced)
 
@@ -284,7 +301,9 @@ class Sequencer:
         """Release the batch that is durable now, without waiting for the loop's turn, and have the
         disk work on the next one while followers take this one in.
         """
-        batch, self._syncing = self._syncing, None
+        if self._failed:  # what ended the loop is raised already; nothing is released after it
+            return
+        batch, self._syncing, self._matched = self._syncing, self._matched, None
         assert batch is not None, "one sync at a time"
         try:
             if failure is not None:
@@ -294,7 +313,7 @@ class Sequencer:
             if self._signer is not None:
                 self._signer.offer(batch.written)
             self._intake.full = self.full or self.tape.holds
-            if self._matched is not None:
+            if self._syncing is not None:
                 self._begin_sync(asyncio.get_running_loop())
         except Exception as error:  # the loop's to raise: this may be a callback of asyncio's
             self._failure = error
@@ -319,27 +338,31 @@ class Sequencer:
             if timer is not None:
                 timer.cancel()
 
-    def _match(self) -> _Matched | None:
-        """Journal and apply the next batch, if there is one and the disk has room for it."""
+    def _write_next(self) -> _Written | None:
+        """Journal the next batch, if there is one and the disk has room for it."""
         batch = self._batch or self._take()
         if batch is None:
             return None
-        commands = b"".join(batch.records)
-        first, count = self._next_sequence, len(batch.records)
-        packed = pack_texts(batch.texts)
+        commands, texts = b"".join(batch.records), pack_texts(batch.texts)
         try:
-            self._write(batch, commands, packed)
+            self._write(batch, commands, texts)
         except DiskFull:
             self._batch, self._intake.full = batch, True
             return None
         self._batch, self._intake.full = None, self._journal.full or self.tape.holds
+        return _Written(batch, commands, texts)
+
+    def _match(self, written: _Written) -> _Matched:
+        """Apply a batch that is in the log."""
+        batch, commands, texts = written
+        first, count = self._next_sequence, len(batch.records)
         events = self._engine.apply(commands, first, batch.stamp)
         last = first + count - 1
         self._next_sequence, self._stamp = last + 1, batch.stamp
         self._events_digest = digest(events)
         self._look_back(commands, last)
         released = Released(self.epoch, first, count, batch.stamp, events, batch.texts)
-        return _Matched(released, packed, last, self._journal.last)
+        return _Matched(released, texts, last, self._journal.last)
 
     def _write(self, batch: _Batch, commands: bytes, texts: bytes) -> None:
         notes = pack_notes(self._notes)

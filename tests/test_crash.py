@@ -1,6 +1,6 @@
 """A real server, killed without warning under load: nothing said is lost, nothing is there twice.
 
-The budget: 45 seconds on two cores. HOURBOOK_CRASH_SECONDS=N goes on for N seconds instead.
+Budget: 45 seconds on two cores. HOURBOOK_CRASH_SECONDS=N goes on for N seconds instead.
 """
 
 import os

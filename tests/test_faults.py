@@ -1,6 +1,6 @@
 """Faults by number: of the log, the disk, the order of things, and recovery from them.
 
-``faults.FAULTS`` says for every number where its test is. The budget: ten seconds.
+``faults.FAULTS`` says for every number where its test is. Budget: 10 seconds.
 """
 
 import asyncio
@@ -236,7 +236,7 @@ def once(file):
         bad.unlink()
         raise OSError(5, os.strerror(5))
     sync(file)
-LocalFile.sync = once
+LocalFile.sync, LocalFile.handle = once, -1
 sys.argv[:] = ["hourbook", *sys.argv[1:]]
 main()
 """

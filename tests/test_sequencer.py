@@ -451,8 +451,9 @@ async def test_sources_take_turns_however_much_of_them_a_batch_takes(
             ring.append((source, queue := deque()))
         queue.append(text)
         if chance.random() < 0.2:
-            batch = sequencer._match()
-            assert batch is not None, "some wait"
+            written = sequencer._write_next()
+            assert written is not None, "some wait"
+            batch = sequencer._match(written)
             sequencer.tape.append(batch.released, batch.texts)
             found += [text for _, text in batch.released.texts]
             for _ in range(batch.released.count):

@@ -1,6 +1,6 @@
 """The whole market in storms, one a seed: everything holds, every time in the same way.
 
-The budget: 90 seconds on two cores. HOURBOOK_SIM_SECONDS=N goes on with further seeds for N
+Budget: 90 seconds on two cores. HOURBOOK_SIM_SECONDS=N goes on with further seeds for N
 seconds; `hourbook simulate --seed N --trace` shows one.
 """
 

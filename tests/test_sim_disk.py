@@ -69,7 +69,7 @@ class Once:
         sync, self._sync = self._sync, None
         if sync is not None:
             sync()
-            done(None)
+            loop.call_soon(done, None)
 
     def stop(self) -> None:
         """Nothing to end."""
@@ -81,7 +81,7 @@ async def test_what_a_start_read_and_could_not_sync_was_never_released(tmp_path:
     Nobody was told of that frame, so the next start may do without it.
     """
     disk = SimDisk(Random(1))
-    sequencer = open_sequencer(tmp_path, storage=disk, syncer=Once)
+    sequencer = open_sequencer(tmp_path, storage=disk, syncer=lambda log: Once(log.sync))
     run = asyncio.create_task(sequencer.run())
     await say(sequencer, deposits(3))
     sequencer.submit(1, deposit(10))

@@ -46,7 +46,7 @@ from exchange.journal.errors import NoSuchPosition
 from exchange.journal.frame import EXCHANGE_ID_BYTES
 from exchange.journal.head import read_head
 from exchange.journal.storage import LocalStorage
-from exchange.journal.syncer import SyncThread
+from exchange.journal.syncer import Log, SyncThread
 from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
@@ -349,14 +349,9 @@ class Market:
         serve = self.settings.serve
         return Door(self.hub, self.tape, self.clearing, self.directory, Within(self), serve)
 
-    def _timed_syncer(self, sync: Callable[[], None]) -> SyncThread:
+    def _timed_syncer(self, log: Log) -> SyncThread:
         """A thread that makes batches durable and times it."""
-
-        def timed() -> None:
-            with self.metrics.fsync.time():
-                sync()
-
-        return SyncThread(timed)
+        return SyncThread(log, self.metrics.fsync.observe)
 
     # Clearing
 

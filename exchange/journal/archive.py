@@ -67,6 +67,11 @@ class ExpandedFile:
         """Never."""
         raise AssertionError("an archived segment is closed")
 
+    @property
+    def handle(self) -> int:
+        """None."""
+        return -1
+
     def reserve(self, room: int) -> None:
         """Never."""
         raise AssertionError("an archived segment is closed")

@@ -52,6 +52,11 @@ class MemoryFile:
         """Bytes reserved behind the end."""
         return self._content.room
 
+    @property
+    def handle(self) -> int:
+        """None."""
+        return -1
+
     def append(self, data: bytes) -> None:
         """Append, all or nothing."""
         content = self._content

@@ -148,10 +148,16 @@ class Journal:
         try:
             self._file.sync()
         except OSError as error:
-            where = self._storage.where(self._segment.name)
-            raise self._stop(
-                SyncFailed(f"{where}: {error}: mend the disk, then start again")
-            ) from error
+            raise self.sync_failed(error) from error
+
+    def handle(self) -> int:
+        """Return the descriptor whose ``fdatasync`` is all that ``sync`` would do; -1: none is."""
+        return -1 if self._stopped is not None else self._file.handle
+
+    def sync_failed(self, error: OSError) -> JournalError:
+        """Let nothing follow a sync that failed; return what ``sync`` raises of it."""
+        where = self._storage.where(self._segment.name)
+        return self._stop(SyncFailed(f"{where}: {error}: mend the disk, then start again"))
 
     def _check(self) -> None:
         if self._stopped is not None:

@@ -45,6 +45,10 @@ class File(Protocol):
     def room(self) -> int:
         """Bytes behind ``end`` that an append may fill without asking for space."""
 
+    @property
+    def handle(self) -> int:
+        """A descriptor whose ``fdatasync`` is all that ``sync`` would do now; -1 if none is."""
+
     def append(self, data: bytes) -> None:
         """Write all of ``data`` at the end. On an OSError none of it: ``end`` and ``room`` stay,
         and the next append goes to the same place. Not durable before a ``sync``.
@@ -186,6 +190,11 @@ class LocalFile:
     def room(self) -> int:
         """Allocated bytes behind the end."""
         return max(0, self._allocated - self._end)
+
+    @property
+    def handle(self) -> int:
+        """The file's own, unless the next sync has more to do."""
+        return -1 if self._cut else self._handle
 
     def append(self, data: bytes) -> None:
         """Write at the end: one system call as a rule, a loop for the short ones it may make."""

@@ -27,7 +27,7 @@ def _early_release() -> Any:
 
     def begin(self: SimSyncer, loop: asyncio.AbstractEventLoop, done: Done) -> None:
         honest(self, loop, lambda failure: None)
-        done(None)
+        loop.call_soon(done, None)
 
     return patch.object(SimSyncer, "begin", begin)
 

@@ -322,6 +322,11 @@ class SimFile:
         """Reserved bytes behind the end."""
         return max(0, len(self._content.seen) - self._content.end)
 
+    @property
+    def handle(self) -> int:
+        """None: this is no file of the system."""
+        return -1
+
     def append(self, data: bytes) -> None:
         """Write at the end, all of it or, on an OSError, nothing."""
         disk, content = self._disk, self._content

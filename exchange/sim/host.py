@@ -201,7 +201,7 @@ class Host:
         market = await Market.start(
             self.directory,
             clock=self.clock_ns,
-            syncer=lambda sync: SimSyncer(sync, self.sync_seconds),
+            syncer=lambda log: SimSyncer(log.sync, self.sync_seconds),
             storage=self.disk,
             **self._sequencing,
         )

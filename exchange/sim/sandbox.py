@@ -128,7 +128,7 @@ class VirtualSandbox:
             self.directory,
             clock=self.clock_ns,
             settings=SETTINGS,
-            syncer=lambda sync: SimSyncer(sync, self._sync_seconds),
+            syncer=lambda log: SimSyncer(log.sync, self._sync_seconds),
         )
         try:
             following = asyncio.create_task(Gateway(market.hub).run())
