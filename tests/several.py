@@ -1,18 +1,33 @@
-"""A market served by several gateways, and clients that choose theirs and may be cut off."""
+"""A market served by several gateways, and clients that choose theirs and may be cut off; and a
+gateway's end of the wire in the hands of a test.
+"""
 
 import asyncio
 import contextlib
 import hmac
 import json
+import os
+import signal
+import socket
 import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
 
 from exchange.app import admin
+from exchange.app.bookkeeping import STREAM_NAME
+from exchange.app.gateway_link import SOCKET_NAME, Beat, Hello, Seat, Told, Welcome, Wire
 from exchange.app.gateway_process import OWN_NAME
+from exchange.app.gateways import LIFE_BITS
 from exchange.app.requests import AnyRequest
+from exchange.gateway.decode import NO_ID, RECORD
+from exchange.gateway.resume import LOGON_MARK
+from exchange.gateway.seats import Owner
+from exchange.journal import stream
+from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Side
 from exchange.messages.wire import signed_text
 
 CODE: Final = "H100Z26"
@@ -159,3 +174,126 @@ def _logon(key_id: str, secret: str, options: dict[str, Any]) -> dict[str, Any]:
     return dict(
         op="logon", key_id=key_id, timestamp_ms=stamp, nonce=nonce, signature=signature, **options
     )
+
+
+@dataclass
+class House:
+    """A served market; ``at`` is a price that trades, ``away`` one at which buyers wait."""
+
+    data: Path
+    ready: dict[str, str]
+    at: str
+    away: str
+
+
+async def figures(house: House) -> dict[str, float]:
+    """What ``/metrics`` says, at whichever gateway."""
+    url = house.ready["http"].replace("/api/v1", "/metrics")
+    async with aiohttp.ClientSession() as client, client.get(url) as answer:
+        lines = (await answer.text()).splitlines()
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs}
+
+
+async def reborn(crowd: Crowd, key: tuple[str, str]) -> Peer:
+    """A client of gateway 0, once that serves again."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await crowd.join(key, 0)
+            except (OSError, aiohttp.ClientError):
+                await asyncio.sleep(0.1)
+
+
+async def stopped_before_it_serves(data: Path, which: int, but: int = 0) -> int:
+    """Stop a gateway's process, another than ``but``, as soon as there is one; return its id."""
+    async with asyncio.timeout(20):
+        while True:
+            with contextlib.suppress(AssertionError):
+                if (pid := gateway_pid(data, which)) != but:
+                    break
+            await asyncio.sleep(0.01)
+    os.kill(pid, signal.SIGSTOP)
+    assert not (data / OWN_NAME.format(which)).exists()
+    return pid
+
+
+class Gateway:
+    """A gateway's end of the wire, which says what a test wants and dies on its own terms."""
+
+    def __init__(self, data: Path, account: int) -> None:
+        self._data = data
+        self._account = account
+        self._welcomed: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
+        self.before_beat: Callable[[], None] = lambda: None
+        self._counts: list[int] = []
+
+    async def open(self) -> Self:
+        loop, path = asyncio.get_running_loop(), str(self._data / SOCKET_NAME)
+        transport, self.wire = await loop.create_unix_connection(lambda: Wire(self), path)
+        connection = transport.get_extra_info("socket")  # so much that it takes several reads
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.wire.say(Hello(9))
+        self.welcome = await self._welcomed
+        return self
+
+    def heard(self, wire: Wire, message: Any) -> None:
+        if isinstance(message, Welcome):
+            self._welcomed.set_result(message)
+        elif isinstance(message, Told):
+            self._counts.append(message.count)
+        elif isinstance(message, Beat):
+            self.before_beat()
+            wire.say(message)
+
+    def put(self, wire: Wire, source: int, record: bytes, ingress: int, text: str | None) -> None:
+        raise AssertionError("the market sends no commands")
+
+    def lost(self, wire: Wire) -> None:
+        pass
+
+    async def seat(self, owner: Owner) -> int:
+        """Ask whether a connection may be let in; return how many there are with it."""
+        self.wire.say(Seat(0, owner))
+        async with asyncio.timeout(10):
+            while not self._counts:
+                await asyncio.sleep(0.001)
+        return self._counts.pop()
+
+    def log_on(self) -> int:
+        """Ask for a session; return the number by which its answer is known."""
+        number = self.welcome.life << LIFE_BITS | 7
+        mark = number.to_bytes(8, "little") + LOGON_MARK.to_bytes(8, "little")
+        flags = CommandFlag.CANCEL_ON_DISCONNECT
+        self._send(CommandKind.LOGON, flags=flags, key=mark)
+        return number
+
+    def cancel(self, session: int, count: int, seed: int) -> None:
+        """Send cancels of orders that there are not: each is rejected in its turn."""
+        for number in range(count):
+            key = number.to_bytes(8, "little") + seed.to_bytes(8, "little")
+            self._send(CommandKind.CANCEL, session=session, key=key)
+
+    def _send(
+        self, kind: CommandKind, *, session: int = 0, flags: int = 0, key: bytes = NO_ID
+    ) -> None:
+        side = Side.UNSTATED if kind == CommandKind.CANCEL else 0
+        record = RECORD.pack(
+            kind, side, 0, flags, 0, self._account, session, 0, 0, 0, 0, 0, NO_ID, key
+        )  # fmt: skip
+        self.wire.put(self._account, record, 0, None)
+
+    async def events(self) -> AsyncIterator[tuple[int, ...]]:
+        """The market's events from the moment when this gateway was let in."""
+        async for released in stream.subscribe(
+            self._data / STREAM_NAME, self.welcome.standing.last
+        ):
+            for row in EVENT.iter_unpack(released.events):
+                yield row
+
+    async def opened(self, number: int) -> int:
+        """The session that came of a logon."""
+        async for row in self.events():
+            if row[2] == EventKind.SESSION_OPENED and row[11] == number:
+                return row[7]
+        raise AssertionError("the market has ended")

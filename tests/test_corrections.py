@@ -18,7 +18,8 @@ from exchange.app import Market, admin, requests
 from exchange.app.desk import SOURCE
 from exchange.app.wishes import RequestRefused, Wish, note
 from exchange.gateway.auth import create_key
-from exchange.gateway.reports import CORRECTIONS, Reports
+from exchange.gateway.corrections import CORRECTIONS
+from exchange.gateway.reports import Reports
 from exchange.gateway.view import View
 from exchange.history import walk
 from exchange.history.audit import FIELDS, MATCH_NUMBER, RECORD_TYPE, Row, Trail

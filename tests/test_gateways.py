@@ -1,4 +1,7 @@
-"""Several gateways, each a process: any will do, and one that dies takes nothing along."""
+"""Several gateways, each a process: any will do, and one that dies takes nothing along.
+
+Budget: 60 seconds.
+"""
 
 import asyncio
 import contextlib
@@ -6,44 +9,37 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from served import COMMAND, serving
-from several import CODE, Crowd, LogonRefused, Peer, ask, gateway_pid
+from several import (
+    CODE,
+    Crowd,
+    Gateway,
+    House,
+    LogonRefused,
+    Peer,
+    ask,
+    figures,
+    gateway_pid,
+    reborn,
+    stopped_before_it_serves,
+)
 
 from exchange.app import requests
 from exchange.app.bookkeeping import STREAM_NAME
-from exchange.app.gateway_link import (
-    SOCKET_NAME,
-    Beat,
-    Hello,
-    Left,
-    Seat,
-    Status,
-    Told,
-    Welcome,
-    Wire,
-)
+from exchange.app.gateway_link import SOCKET_NAME, Left
 from exchange.app.gateway_process import OWN_NAME
-from exchange.app.gateways import LIFE_BITS
-from exchange.app.lives import Lives
-from exchange.cli.output import Exit
 from exchange.gateway.auth import create_key
-from exchange.gateway.decode import NO_ID, RECORD
-from exchange.gateway.resume import LOGON_MARK
 from exchange.gateway.seats import ADDRESS_CONNECTIONS, KEY_CONNECTIONS, Owner
-from exchange.journal import stream
-from exchange.messages import EVENT, CommandFlag, CommandKind, EventKind, Side
+from exchange.messages import EventKind
 from exchange.messages.access import Scope
 
 pytestmark = pytest.mark.skipif(
@@ -54,16 +50,6 @@ HOUR_NS = 3_600_000_000_000
 BUYER, SELLER, HEDGER, SLOW, QUIET = 1, 2, 3, 4, 5
 SILENCE_SECONDS = 4
 START_SECONDS = 6  # for a gateway to come nearer to serving
-
-
-@dataclass
-class House:
-    """A served market; ``at`` is a price that trades, ``away`` one at which buyers wait."""
-
-    data: Path
-    ready: dict[str, str]
-    at: str
-    away: str
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +91,6 @@ async def crowd(house: House) -> AsyncIterator[Crowd]:
     made = Crowd(house.data)
     yield made
     await made.close()
-
-
-async def figures(house: House) -> dict[str, float]:
-    """What ``/metrics`` says, at whichever gateway."""
-    url = house.ready["http"].replace("/api/v1", "/metrics")
-    async with aiohttp.ClientSession() as client, client.get(url) as answer:
-        lines = (await answer.text()).splitlines()
-    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, _, value in pairs}
 
 
 async def pump(peer: Peer, house: House, name: str, count: int) -> None:
@@ -198,16 +175,6 @@ async def test_a_gateway_that_is_killed_loses_nothing_and_nobody_else(
     after = await figures(house)
     assert after["hourbook_gateway_restarts"] == before["hourbook_gateway_restarts"] + 1
     assert after["hourbook_gateways"] == 2
-
-
-async def reborn(crowd: Crowd, key: tuple[str, str]) -> Peer:
-    """A client of gateway 0, once that serves again."""
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await crowd.join(key, 0)
-            except (OSError, aiohttp.ClientError):
-                await asyncio.sleep(0.1)
 
 
 async def test_throttle_kill_switch_and_revoked_key_hold_at_every_gateway(
@@ -296,89 +263,8 @@ async def test_a_port_that_another_market_serves_is_not_shared(
     assert refused.stdout == "" or "ws" not in json.loads(refused.stdout.splitlines()[0])
 
 
-class _Gateway:
-    """A gateway's end of the wire, which says what a test wants and dies on its own terms."""
-
-    def __init__(self, data: Path, account: int = HEDGER) -> None:
-        self._data = data
-        self._account = account
-        self._welcomed: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
-        self.before_beat: Callable[[], None] = lambda: None
-        self._counts: list[int] = []
-
-    async def open(self) -> Self:
-        loop, path = asyncio.get_running_loop(), str(self._data / SOCKET_NAME)
-        transport, self.wire = await loop.create_unix_connection(lambda: Wire(self), path)
-        connection = transport.get_extra_info("socket")  # so much that it takes several reads
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self.wire.say(Hello(9))
-        self.welcome = await self._welcomed
-        return self
-
-    def heard(self, wire: Wire, message: Any) -> None:
-        if isinstance(message, Welcome):
-            self._welcomed.set_result(message)
-        elif isinstance(message, Told):
-            self._counts.append(message.count)
-        elif isinstance(message, Beat):
-            self.before_beat()
-            wire.say(message)
-
-    def put(self, wire: Wire, source: int, record: bytes, ingress: int, text: str | None) -> None:
-        raise AssertionError("the market sends no commands")
-
-    def lost(self, wire: Wire) -> None:
-        pass
-
-    async def seat(self, owner: Owner) -> int:
-        """Ask whether a connection may be let in; return how many there are with it."""
-        self.wire.say(Seat(0, owner))
-        async with asyncio.timeout(10):
-            while not self._counts:
-                await asyncio.sleep(0.001)
-        return self._counts.pop()
-
-    def log_on(self) -> int:
-        """Ask for a session; return the number by which its answer is known."""
-        number = self.welcome.life << LIFE_BITS | 7
-        mark = number.to_bytes(8, "little") + LOGON_MARK.to_bytes(8, "little")
-        flags = CommandFlag.CANCEL_ON_DISCONNECT
-        self._send(CommandKind.LOGON, flags=flags, key=mark)
-        return number
-
-    def cancel(self, session: int, count: int, seed: int) -> None:
-        """Send cancels of orders that there are not: each is rejected in its turn."""
-        for number in range(count):
-            key = number.to_bytes(8, "little") + seed.to_bytes(8, "little")
-            self._send(CommandKind.CANCEL, session=session, key=key)
-
-    def _send(
-        self, kind: CommandKind, *, session: int = 0, flags: int = 0, key: bytes = NO_ID
-    ) -> None:
-        side = Side.UNSTATED if kind == CommandKind.CANCEL else 0
-        record = RECORD.pack(
-            kind, side, 0, flags, 0, self._account, session, 0, 0, 0, 0, 0, NO_ID, key
-        )  # fmt: skip
-        self.wire.put(self._account, record, 0, None)
-
-    async def events(self) -> AsyncIterator[tuple[int, ...]]:
-        """The market's events from the moment when this gateway was let in."""
-        async for released in stream.subscribe(
-            self._data / STREAM_NAME, self.welcome.standing.last
-        ):
-            for row in EVENT.iter_unpack(released.events):
-                yield row
-
-    async def opened(self, number: int) -> int:
-        """The session that came of a logon."""
-        async for row in self.events():
-            if row[2] == EventKind.SESSION_OPENED and row[11] == number:
-                return row[7]
-        raise AssertionError("the market has ended")
-
-
 async def test_a_session_opened_for_a_gateway_that_died_meanwhile_is_lost(house: House) -> None:
-    gateway = await _Gateway(house.data, QUIET).open()
+    gateway = await Gateway(house.data, QUIET).open()
     number = gateway.log_on()
     gateway.wire.close()
     sessions: list[int] = []
@@ -397,7 +283,7 @@ async def test_a_logon_comes_behind_what_its_account_sent_through_another_gatewa
     """The other one is killed with commands under way, or is slow and sends them late."""
     for seed in range(12):
         rng = random.Random(seed)
-        old, new = [await _Gateway(house.data).open() for _ in range(2)]
+        old, new = [await Gateway(house.data, HEDGER).open() for _ in range(2)]
         async with asyncio.timeout(10):
             session = await old.opened(old.log_on())
         late = partial(old.cancel, session, rng.randint(1, 10_000), seed)
@@ -428,7 +314,7 @@ async def test_a_logon_comes_behind_what_its_account_sent_through_another_gatewa
 
 
 async def test_an_address_has_so_many_connections_at_all_gateways_together(house: House) -> None:
-    first, second = [await _Gateway(house.data).open() for _ in range(2)]
+    first, second = [await Gateway(house.data, HEDGER).open() for _ in range(2)]
     far: Owner = ("address", "203.0.113.9")
     for number in range(ADDRESS_CONNECTIONS):
         assert await (first, second)[number % 2].seat(far) == number + 1
@@ -491,19 +377,6 @@ async def test_a_gateway_that_hangs_is_killed_and_its_sessions_end(
     assert after["hourbook_gateways"] == 2
 
 
-async def stopped_before_it_serves(data: Path, which: int, but: int = 0) -> int:
-    """Stop a gateway's process, another than ``but``, as soon as there is one; return its id."""
-    async with asyncio.timeout(20):
-        while True:
-            with contextlib.suppress(AssertionError):
-                if (pid := gateway_pid(data, which)) != but:
-                    break
-            await asyncio.sleep(0.01)
-    os.kill(pid, signal.SIGSTOP)
-    assert not (data / OWN_NAME.format(which)).exists()
-    return pid
-
-
 async def test_a_gateway_that_hangs_before_it_serves_is_killed_and_started_again(
     house: House, crowd: Crowd
 ) -> None:
@@ -518,37 +391,3 @@ async def test_a_gateway_that_hangs_before_it_serves_is_killed_and_started_again
     assert gateway_pid(house.data, 0) not in (first, hung)
     after = await figures(house)
     assert after["hourbook_gateway_restarts"] == before["hourbook_gateway_restarts"] + 2
-
-
-async def test_a_gateway_may_take_its_time_to_start_as_long_as_it_moves() -> None:
-    lives, most = Lives(), 3
-    lives.start(0)
-    life = lives.begin(wire := Wire(_Gateway(Path())), 0)
-    for sequence in range(1, 5):
-        for _ in range(most):
-            assert lives.stuck(most) == []
-        lives.stand(life, Status(sequence, 0, {}, {}, {}))
-    for _ in range(most):
-        lives.stand(life, Status(4, 0, {}, {}, {}))  # it says so, and stays where it is
-        assert lives.stuck(most) == []
-    assert lives.stuck(most) == [0]
-    lives.serve(life)
-    assert lives.stuck(most) == [] and lives.beat(most) == []
-    lives.end(wire)
-
-
-async def test_a_market_whose_gateway_hangs_at_the_start_ends_and_says_so(tmp_path: Path) -> None:
-    flags = ["--port", "0", "--gateways", "1", "--log-level", "error"]
-    server = await asyncio.create_subprocess_exec(
-        *COMMAND, "serve", "--data", str(tmp_path), *flags,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=os.environ | {"HOURBOOK_LIMITS_GATEWAY_START_SECONDS": "1"},
-    )  # fmt: skip
-    await stopped_before_it_serves(tmp_path, 0)
-    async with asyncio.timeout(20):
-        said, why = await server.communicate()
-    assert (server.returncode, said) == (Exit.UNUSABLE, b"")
-    assert why.decode().splitlines()[-1] == (
-        "hourbook: gateway 0 came no nearer to serving for 1 s (limits.gateway_start_seconds)"
-        " and was killed: see what it logged"
-    )

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
-from exchange.gateway.reports import CORRECTIONS, TRANSFERRED
+from exchange.gateway.corrections import CORRECTIONS, TRANSFERRED
 from exchange.gateway.resume import Epochs, Place
 from exchange.marketdata.stream import Released, Row, maker_of
 from exchange.messages import EVENT, EventKind

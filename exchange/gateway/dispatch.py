@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from exchange.gateway.accounts import Accounts, Order
+from exchange.gateway.corrections import CORRECTIONS, TRANSFERRED
 from exchange.gateway.page import Page
-from exchange.gateway.reports import CORRECTIONS, TRANSFERRED, Reports, fee_text
+from exchange.gateway.reports import Reports, fee_text
 from exchange.gateway.resume import LOGON_MARK
 from exchange.gateway.session import JSON, MSGPACK, Session, elements
 from exchange.marketdata.instruments import Instruments
@@ -69,7 +70,7 @@ class Readers:
             return
         text, packed = self.page.take(), b""
         if not self.plain:
-            packed = elements(encode_msgpack(self._messages), MSGPACK)
+            packed = elements(encode_msgpack(self._messages))
             self._messages.clear()
         for session in self.sessions:
             session.push(text if session.codec == JSON else packed, count)

@@ -10,11 +10,12 @@ from functools import lru_cache
 from typing import Any, Final
 
 from exchange.gateway.accounts import Accounts, quote_name
+from exchange.gateway.corrections import CorrectionReports
 from exchange.gateway.deadlines import read_hold
 from exchange.gateway.mass import MassReports
 from exchange.gateway.rejects import from_event
 from exchange.marketdata.instruments import Instruments, micros_text
-from exchange.marketdata.stream import Row, maker_of, signed
+from exchange.marketdata.stream import Row, maker_of
 from exchange.messages import (
     INDEX_BITS,
     CancelReason,
@@ -29,42 +30,21 @@ from exchange.messages.wire import (
     CancelAfterSet,
     Cancelled,
     CashMoved,
-    Corrected,
     Deficit,
     Dormant,
     Elected,
     Execution,
-    LegTraded,
     Reduced,
     Refilled,
     Rejected,
     Replaced,
-    ResidualPosted,
     Response,
     Returned,
     Settled,
     SideText,
-    Transferred,
-    TransferText,
     Waiting,
 )
 
-CORRECTIONS: Final = frozenset(
-    map(
-        int,
-        (
-            EventKind.TRADE_BUSTED,
-            EventKind.TRADE_ADJUSTED,
-            EventKind.LEG_TRADE,
-            EventKind.RESIDUAL_POSTED,
-            EventKind.LEG_BUSTED,
-            EventKind.LEG_ADJUSTED,
-            EventKind.RESIDUAL_CORRECTED,
-        ),
-    )
-)  # laid out as a trade, the other account in ``maker_account``, and of no order
-TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)  # of two accounts: the other in ``order_id``
-_TRANSFER_TEXT: Final[tuple[TransferText, ...]] = ("give_up", "block", "efp", "porting")
 FEES_REMEMBERED: Final = 4096
 _STP_TEXT: Final = tuple(mode.name.lower() for mode in SelfTrade)
 _TIF_TEXT: Final = tuple(tif.name for tif in TimeInForce)
@@ -101,6 +81,8 @@ class Reports:
     def __init__(self, instruments: Instruments, accounts: Accounts) -> None:
         self._instruments = instruments
         self._accounts = accounts
+        corrections = CorrectionReports(instruments)
+        self.other, self.transferred = corrections.other, corrections.transferred
         self.kinds: dict[int, Callable[[Row, int, str | None], Response]] = {
             EventKind.ORDER_ACCEPTED: self._accepted,
             EventKind.REJECTED: self._rejected,
@@ -114,15 +96,9 @@ class Reports:
             EventKind.ORDER_ELECTED: self._elected,
             EventKind.ORDER_REFILLED: self._refilled,
             EventKind.POSITION_SETTLED: self._settled,
-            EventKind.TRADE_BUSTED: self._corrected,
-            EventKind.TRADE_ADJUSTED: self._corrected,
-            EventKind.LEG_TRADE: self._leg,
             EventKind.ORDER_EXECUTED: self._executed,
-            EventKind.RESIDUAL_POSTED: self._residual,
-            EventKind.LEG_BUSTED: self._corrected,
-            EventKind.LEG_ADJUSTED: self._corrected,
-            EventKind.RESIDUAL_CORRECTED: self._residual,
             **MassReports(instruments, accounts).kinds,
+            **corrections.kinds,
             EventKind.DEPOSITED: self._cash,
             EventKind.WITHDRAWN: self._cash,
             EventKind.FEE_CHARGED: self._cash,
@@ -205,18 +181,6 @@ class Reports:
             row[4],
         )
 
-    def _corrected(self, row: Row, time: int, text: str | None) -> Corrected:
-        return self._correction(row, time, _side(row[3]), row[13])
-
-    def other(self, row: Row, time: int) -> Corrected | LegTraded | ResidualPosted:
-        """Return the other account's report of an event of two accounts and no order."""
-        side: SideText = "buy" if row[3] & SELL else "sell"
-        if row[2] == EventKind.LEG_TRADE:
-            return self._leg_of(row, time, side, row[14])
-        if row[2] in (EventKind.RESIDUAL_POSTED, EventKind.RESIDUAL_CORRECTED):
-            return self._residual_of(row, time, row[14])
-        return self._correction(row, time, side, row[14])
-
     def held(self, row: Row, time: int, text: str | None) -> CancelAfterSet | None:
         """Return the report of a RECORDED event that set a switch, or took it back."""
         said = read_hold(row, text)
@@ -229,76 +193,6 @@ class Reports:
             request_id=said.request_id,
             session=said.session,
             due_ms=said.due_ms(time) if said.timeout_ms else None,
-        )
-
-    def transferred(self, row: Row, time: int, account: int) -> Transferred:
-        """Return the report of lots off the book to one of the two accounts."""
-        took = account == row[6]
-        side: SideText = "buy" if took == (not row[3] & SELL) else "sell"
-        return Transferred(
-            sequence=row[0],
-            index=row[1],
-            time=time,
-            kind=_TRANSFER_TEXT[row[4] - 1],
-            instrument=self._instruments.by_id[row[5]].code,
-            side=side,
-            quantity=str(row[9]),
-            price=micros_text(row[8]),
-            other_account=row[7] if took else row[6],
-        )
-
-    def _leg(self, row: Row, time: int, text: str | None) -> LegTraded:
-        return self._leg_of(row, time, _side(row[3]), row[13])
-
-    def _leg_of(self, row: Row, time: int, side: SideText, cash: int) -> LegTraded:
-        return LegTraded(
-            sequence=row[0],
-            index=row[1],
-            time=time,
-            match_number=str(row[0] << INDEX_BITS | row[10]),
-            place=row[4] & 0xFF,
-            legs=row[4] >> 8,
-            instrument=self._instruments.by_id[row[5]].code,
-            side=side,
-            quantity=str(row[9]),
-            price=micros_text(row[8]),
-            fee=fee_text(cash),
-        )
-
-    def _residual(self, row: Row, time: int, text: str | None) -> ResidualPosted:
-        return self._residual_of(row, time, row[13])
-
-    def _residual_of(self, row: Row, time: int, cash: int) -> ResidualPosted:
-        traded = row[2] == EventKind.RESIDUAL_POSTED
-        return ResidualPosted(
-            sequence=row[0],
-            index=row[1],
-            time=time,
-            match_number=str(row[0] << INDEX_BITS | row[10] if traded else row[7]),
-            instrument=self._instruments.by_id[row[5]].code,
-            cash=micros_text(cash),
-        )
-
-    def _correction(self, row: Row, time: int, side: SideText, cash: int) -> Corrected:
-        instrument = self._instruments.by_id[row[5]]
-        busted = row[2] in (EventKind.TRADE_BUSTED, EventKind.LEG_BUSTED)
-        whole = row[2] in (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)
-        place = 0 if whole else row[4] & 0xFF
-        price_text = instrument.price_text if whole else micros_text  # of a leg a clearing price
-        return Corrected(
-            sequence=row[0],
-            index=row[1],
-            time=time,
-            kind="bust" if busted else "adjustment",
-            match_number=str(row[7] - place),
-            instrument=instrument.code,
-            side=side,
-            quantity=str(row[9]),
-            price=price_text(row[8]),
-            previous_price=None if busted else price_text(signed(row[11])),
-            fee=micros_text(cash),
-            place=place,
-            legs=row[4] if whole else row[4] >> 8,
         )
 
     def _executed(self, row: Row, time: int, text: str | None) -> Execution:

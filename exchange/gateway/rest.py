@@ -20,11 +20,11 @@ from contracts import registry
 from exchange.gateway import archive
 from exchange.gateway.access import Key, peer
 from exchange.gateway.archive import CandleRow
+from exchange.gateway.corrections import CORRECTIONS
 from exchange.gateway.decode import Refused, explain
 from exchange.gateway.http import Flood, admit, answer_refused, json_answer
 from exchange.gateway.hub import Hub
 from exchange.gateway.previews import PREVIEWS_A_SECOND
-from exchange.gateway.reports import CORRECTIONS
 from exchange.gateway.resume import reports_of
 from exchange.gateway.seats import KEY_CONNECTIONS
 from exchange.marketdata.happenings import (

@@ -8,8 +8,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Final, Protocol
 
+from exchange.gateway.corrections import CORRECTIONS, TRANSFERRED
 from exchange.gateway.decode import Refused
-from exchange.gateway.reports import CORRECTIONS, DUPLICATE, TRANSFERRED, Reports
+from exchange.gateway.reports import DUPLICATE, Reports
 from exchange.gateway.session import ENCODERS, STALE_BYTES, Session
 from exchange.marketdata.stream import Released, Row, maker_of
 from exchange.messages import EVENT, EventKind, Reason

@@ -30,4 +30,4 @@ cdef class Session:
 
 
 cpdef bytes array_of(list parts, Py_ssize_t count, int codec)
-cpdef bytes elements(bytes array, int codec)
+cpdef bytes elements(bytes array)

@@ -407,7 +407,7 @@ class Session:
         return self.sending_bytes > 0
 
     def push(self, encoded: bytes, count: int = 1) -> None:
-        """Queue ``count`` encoded messages, one or as ``elements`` gives them, without waking
+        """Queue ``count`` encoded messages, one or an array's elements, without waking
         the sender; evict if it does not keep up.
         """
         if self.closing is not None and self.closing[0] == CLOSE_SLOW:
@@ -517,10 +517,8 @@ def array_of(parts: list[bytes], count: int, codec: int) -> bytes:
     return head + b"".join(parts)
 
 
-def elements(array: bytes, codec: int) -> bytes:
-    """Return what an encoded array holds, as a part for ``array_of``."""
-    if codec == JSON:
-        return array[1:-1]
+def elements(array: bytes) -> bytes:
+    """Return what an array encoded as MessagePack holds, as a part for ``array_of``."""
     return array[{0xDC: 3, 0xDD: 5}.get(array[0], 1) :]
 
 

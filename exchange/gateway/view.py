@@ -1,7 +1,7 @@
 """What the gateway knows of the market at a point of the stream, and the same as bytes.
 
 A projection: a function of the released stream, rebuilt from its beginning where no bytes are at
-hand. ``pack`` and ``unpack`` are each other's inverse for one build; ``SOURCES`` says which.
+hand. ``pack`` and ``unpack`` are each other's inverse for one build; ``sources`` says which.
 """
 
 from collections.abc import Mapping
@@ -105,8 +105,9 @@ _decode = msgspec.msgpack.Decoder(_Packed).decode
 def sources() -> int:
     """Return a number that differs where a build would read or make a View otherwise."""
     names = [__name__, *(module.__name__ for module in _MODULES)]
-    files = [_ROOT.joinpath(*name.split(".")).with_suffix(".py") for name in names]
-    text = b"".join(path.read_bytes() for path in files)
+    paths = [_ROOT.joinpath(*name.split(".")) for name in names]
+    files = [path.with_suffix(kind) for path in paths for kind in (".py", ".pxd")]
+    text = b"".join(file.read_bytes() for file in files if file.exists())
     return int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
 
 

@@ -1,0 +1,52 @@
+"""How long a gateway may take to come to serve, and what becomes of one that hangs on the way."""
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from served import COMMAND
+from several import Gateway, stopped_before_it_serves
+
+from exchange.app.gateway_link import Status, Wire
+from exchange.app.lives import Lives
+from exchange.cli.output import Exit
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/cmdline").exists(), reason="finds the gateways in /proc"
+)
+
+
+async def test_a_gateway_may_take_its_time_to_start_as_long_as_it_moves() -> None:
+    lives, most = Lives(), 3
+    lives.start(0)
+    life = lives.begin(wire := Wire(Gateway(Path(), 1)), 0)
+    for sequence in range(1, 5):
+        for _ in range(most):
+            assert lives.stuck(most) == []
+        lives.stand(life, Status(sequence, 0, {}, {}, {}))
+    for _ in range(most):
+        lives.stand(life, Status(4, 0, {}, {}, {}))  # it says so, and stays where it is
+        assert lives.stuck(most) == []
+    assert lives.stuck(most) == [0]
+    lives.serve(life)
+    assert lives.stuck(most) == [] and lives.beat(most) == []
+    lives.end(wire)
+
+
+async def test_a_market_whose_gateway_hangs_at_the_start_ends_and_says_so(tmp_path: Path) -> None:
+    flags = ["--port", "0", "--gateways", "1", "--log-level", "error"]
+    server = await asyncio.create_subprocess_exec(
+        *COMMAND, "serve", "--data", str(tmp_path), *flags,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"HOURBOOK_LIMITS_GATEWAY_START_SECONDS": "1"},
+    )  # fmt: skip
+    await stopped_before_it_serves(tmp_path, 0)
+    async with asyncio.timeout(20):
+        said, why = await server.communicate()
+    assert (server.returncode, said) == (Exit.UNUSABLE, b"")
+    assert why.decode().splitlines()[-1] == (
+        "hourbook: gateway 0 came no nearer to serving for 1 s (limits.gateway_start_seconds)"
+        " and was killed: see what it logged"
+    )
