@@ -36,6 +36,7 @@ from benches.path import (
     cpu_seconds,
     echoed,
     logon,
+    probe,
     server,
 )
 from benches.rows import Row, publish, row
@@ -200,8 +201,8 @@ async def latency(bench: Bench) -> Iterator[Row]:
 
 
 def _syncs(folder: Path) -> list[float]:
-    """Seconds of appends of a block, each made durable, on the disk of the markets' logs."""
-    with open(folder / "append.probe", "wb", buffering=0) as file:
+    """Seconds of appends of a frame, each made durable, on the disk of the markets' logs."""
+    with probe(folder) as file:
         return [append_seconds(file) for _ in range(SYNCS)]
 
 

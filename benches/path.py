@@ -16,7 +16,6 @@ import argparse
 import asyncio
 import hmac
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -33,6 +31,8 @@ from typing import Any, Final
 from aiohttp import ClientSession, ClientWebSocketResponse
 
 from benches.rows import Row, publish, row
+from exchange.journal.room import make_room
+from exchange.journal.storage import File, LocalStorage
 from exchange.messages.wire import signed_text
 
 CONNECTIONS: Final = 4
@@ -43,7 +43,7 @@ ROUNDS: Final = 7
 SETTLE_SECONDS: Final = 0.5  # for clearing to book the trades before single orders are timed
 DEPTH: Final = 400  # orders that each connection has in the book before the first round
 LEVELS: Final = 20  # of a side's book, behind its best
-RECORD: Final = bytes(4096)  # what one lone order makes the journal write, rounded up to a block
+FRAME: Final = bytes(290)  # as long as what one lone order makes the journal write
 SIDES: Final = ("buy", "sell")
 Facts = dict[str, Any]
 
@@ -219,11 +219,22 @@ async def trip(
     return time.perf_counter() - started
 
 
-def append_seconds(file: FileIO) -> float:
-    """Seconds to append a block to a file and make it durable."""
+@contextmanager
+def probe(directory: Path) -> Iterator[File]:
+    """A file to append to as the journal does: into room that was allocated before."""
+    file = LocalStorage(directory).open("append.probe", write=True)
+    file.truncate(0)
+    assert make_room(file), "the disk is full"
+    file.sync()
+    yield file
+    file.close()
+
+
+def append_seconds(file: File) -> float:
+    """Seconds to append a frame to a file and make it durable."""
     started = time.perf_counter()
-    file.write(RECORD)
-    os.fdatasync(file.fileno())
+    file.append(FRAME)
+    file.sync()
     return time.perf_counter() - started
 
 
@@ -238,7 +249,7 @@ async def trips(
     In turns, one of each per request, since a disk is faster or slower from second to second.
     """
     seconds: tuple[list[float], list[float], list[float]] = ([], [], [])
-    with open(directory / "append.probe", "wb", buffering=0) as file:
+    with probe(directory) as file:
         for request in requests:
             seconds[0].append(await trip(echo, request, echoed))
             seconds[1].append(await trip(link, request, answered_by))

@@ -52,8 +52,9 @@ class Walk:
         looks = [clock()]
         self._receive(asked)
         looks.append(clock())
-        matched = self._sequencer._match()
-        assert matched is not None, "there were requests"
+        written = self._sequencer._write_next()
+        assert written is not None, "there were requests"
+        matched = self._sequencer._match(written)
         looks.append(clock())
         self._sequencer.durable_upto = matched.last_sequence
         self._sequencer.tape.append(matched.released, matched.texts)
