@@ -1,6 +1,7 @@
 """Which functions are called: a measure of work that no machine's load moves."""
 
 import contextlib
+import gc
 import sys
 from collections.abc import Iterator
 from types import FrameType
@@ -11,7 +12,8 @@ from typing import Any
 def noted() -> Iterator[list[str]]:
     """Note the name of every function that this thread calls in the block, Python's and C's.
 
-    The last three are those that end the block.
+    The last three are those that end the block. Nothing is collected in it: what rubbish of before
+    calls on its way out is not the block's work.
     """
     names: list[str] = []
 
@@ -21,8 +23,12 @@ def noted() -> Iterator[list[str]]:
         elif event == "c_call":
             names.append(argument.__name__)
 
+    collects = gc.isenabled()
+    gc.disable()
     sys.setprofile(note)
     try:
         yield names
     finally:
         sys.setprofile(None)
+        if collects:
+            gc.enable()
