@@ -25,10 +25,11 @@ check: build
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A file of tests is one worker's; WORKERS=0 has all of them one after another in this process.
+# A file of tests is one worker's, and the longest come first, as tests/conftest.py has ordered them;
+# WORKERS=0 has all of them one after another in this process.
 WORKERS ?= 2
 test: build
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGUMENTS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGUMENTS)
 
 # The demo market: about twenty seconds, then its proof. ARGUMENTS='--seconds 60 --serve'
 demo: build

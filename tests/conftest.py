@@ -1,10 +1,13 @@
-"""What every test may use, and what no test run may start with: a compiled core older than its
-source.
+"""What every test may use, in what order tests run, and what no test run may start with: a compiled
+core older than its source.
 """
 
 import os
+import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -35,6 +38,21 @@ def pytest_configure(config: pytest.Config) -> None:
             f"older than its source, or without one: {', '.join(stale)}; `make clean build`",
             returncode=2,
         )
+
+
+BUDGET: Final = re.compile(r"\bBudget: (\d+) seconds\b")
+
+
+@cache
+def budget(path: Path) -> int:
+    """The seconds of one core that a file of tests says it takes; 0 if it does not say."""
+    said = BUDGET.search(path.read_text())
+    return 0 if said is None else int(said[1])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: workers that take file after file then end nearly together."""
+    items.sort(key=lambda item: -budget(item.path))
 
 
 _skipped_for_shared: list[str] = []

@@ -3,7 +3,7 @@
 Five dates are settled and a member's default is seen through. A step is asked for, killed while the
 market is at it, and asked for again of the market that is started next: what a person would do
 whose answer never came. There is one settlement a date, and one waterfall. (``test_apart`` kills at
-every batch, without a server.)
+every batch, without a server.) Budget: 45 seconds.
 """
 
 import asyncio

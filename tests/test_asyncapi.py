@@ -1,6 +1,6 @@
 """The AsyncAPI document: the one checked in, its references, and real frames held against it.
 
-The budget: five seconds.
+Budget: 5 seconds.
 """
 
 import json

@@ -1,4 +1,7 @@
-"""The benches run, check what they measure and print rows of one shape; no timing is judged."""
+"""The benches run, check what they measure and print rows of one shape; no timing is judged.
+
+Budget: 60 seconds.
+"""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
 """Public channels as connections meet them: joining, going on, limits, heartbeats, slow readers.
 
-The budget: fifteen seconds.
+Budget: 15 seconds.
 """
 
 import asyncio

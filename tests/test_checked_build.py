@@ -1,6 +1,6 @@
 """The engine's suite again, on a core built with its own checks, bounds and overflow trapped.
 
-Budget: two minutes, of which the build takes a third.
+Budget: 180 seconds, of which the build takes a third.
 """
 
 import os

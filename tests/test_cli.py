@@ -1,4 +1,7 @@
-"""The command line, run as its users run it: as a process, by its exit codes and its output."""
+"""The command line, run as its users run it: as a process, by its exit codes and its output.
+
+Budget: 150 seconds.
+"""
 
 import json
 import os

@@ -1,6 +1,6 @@
 """The client's public side against a gateway: frames that are lost, connections that are cut.
 
-The budget: fifteen seconds.
+Budget: 15 seconds.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The async client on a real market, over a wire that a test can cut."""
+"""The async client on a real market, over a wire that a test can cut. Budget: 20 seconds."""
 
 import asyncio
 import random

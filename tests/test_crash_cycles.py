@@ -3,6 +3,7 @@
 Each cycle is run once undisturbed, then once for every batch of it with a crash there, of three
 kinds in turn: clearing dies before it has booked the batch; who sent it dies before the answer and
 sends it again; the ledger's file is lost. Where money, lots, fund, escrow and stages end is one.
+Budget: 30 seconds.
 """
 
 from collections.abc import Callable

@@ -127,7 +127,7 @@ async def test_a_client_heard_in_time_by_the_log_is_not_cut_off(venue: Venue) ->
     await hold(venue, trader, 1_000)
     venue.now_ns += 999 * MS
     trader.receive(json.dumps(holding(1_000)), 0)  # stamped in time, and not known of yet
-    venue.sequencer._matched = venue.sequencer._match()
+    venue.sequencer._advance(asyncio.get_running_loop())
     await pass_time(venue, 1)
     assert "cancelled a" not in told(venue.heard(trader))
     await pass_time(venue, 999)

@@ -1,4 +1,4 @@
-"""The demo: real clients, a settled day, and a proof that can fail."""
+"""The demo: real clients, a settled day, and a proof that can fail. Budget: 30 seconds."""
 
 import asyncio
 import json

@@ -1,12 +1,13 @@
 """The documentation is executed: python blocks against a live market, shell blocks in a shell.
 
 A block fenced ``python`` or ``shell`` is run, page by page and in order; ``sh``, ``text`` and the
-like are for reading.
+like are for reading. Budget: 120 seconds.
 """
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,17 +39,25 @@ def hourbook_on_path(folder: Path) -> dict[str, str]:
     return os.environ | {"PATH": path, "PYTHONPATH": str(CHECKOUT)}
 
 
+@pytest.fixture(scope="module")
+def funded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A market of two accounts with money, and the key of one. A page has a copy of it."""
+    folder = tmp_path_factory.mktemp("funded")
+    for arguments in (["deposit", "1", "5000000"], ["deposit", "2", "5000000"]):
+        command = [*COMMAND, "admin", *arguments, "--data", str(folder / "market")]
+        subprocess.run(command, cwd=CHECKOUT, capture_output=True, check=True)
+    created = [*COMMAND, "keys", "create", "1", "--data", str(folder / "market")]
+    key = subprocess.run(created, cwd=CHECKOUT, capture_output=True, check=True).stdout
+    (folder / "key.json").write_bytes(key)
+    assert set(json.loads(key)) == {"key_id", "secret"}
+    return folder
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name)
-def test_python_blocks_run_against_a_live_market(page: Path, tmp_path: Path) -> None:
+def test_python_blocks_run_against_a_live_market(page: Path, funded: Path, tmp_path: Path) -> None:
+    shutil.copytree(funded, tmp_path, dirs_exist_ok=True)
     data = tmp_path / "market"
     environment = hourbook_on_path(tmp_path)
-    for arguments in (["deposit", "1", "5000000"], ["deposit", "2", "5000000"]):
-        command = [*COMMAND, "admin", *arguments, "--data", str(data)]
-        subprocess.run(command, cwd=CHECKOUT, capture_output=True, check=True)
-    created = [*COMMAND, "keys", "create", "1", "--data", str(data)]
-    key = subprocess.run(created, cwd=CHECKOUT, capture_output=True, check=True).stdout
-    (tmp_path / "key.json").write_bytes(key)
-    assert set(json.loads(key)) == {"key_id", "secret"}
     with serving(data, "--deribit") as server:
         address = server.ready["ws"].removesuffix("/ws")
         script = "\n".join(blocks(page, "python")).replace(WRITTEN_ADDRESS, address)

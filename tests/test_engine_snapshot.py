@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from exchange.engine import Engine
 from exchange.messages import COMMAND_BYTES
 
-# The budget: ten seconds on one core.
+# Budget: 10 seconds on one core.
 EXAMPLES = 30
 HEADER_BYTES = 32
 FLIPS = 150

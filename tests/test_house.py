@@ -1,4 +1,7 @@
-"""The house's own rules: who may import what, sizes, banned words, docs that are true."""
+"""The house's own rules: who may import what, sizes, banned words, docs that are true.
+
+Budget: 90 seconds.
+"""
 
 import ast
 import os
@@ -8,11 +11,12 @@ import sys
 from collections.abc import Iterator
 from enum import IntEnum, IntFlag
 from pathlib import Path
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final
 
 import pytest
 import tokens
-from conftest import stale_binaries
+from conftest import BUDGET, pytest_collection_modifyitems, stale_binaries
 
 from exchange import messages
 
@@ -298,6 +302,22 @@ def test_mypy_has_nothing_to_say() -> None:
         [sys.executable, "-m", "mypy"], cwd=CHECKOUT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout
+
+
+def test_a_budget_is_said_as_it_is_read() -> None:
+    """In words it would be read as none, and its file begin last."""
+    for path in (CHECKOUT / "tests").glob("test_*.py"):
+        said = re.findall(r"(?i)\bbudget: \S+ \S+", path.read_text())
+        assert all(BUDGET.match(one) for one in said), f"{path.name}: {said}"
+
+
+def test_the_longest_files_come_first() -> None:
+    files = [
+        CHECKOUT / "tests" / f"test_{name}.py" for name in ("house", "checked_build", "access")
+    ]
+    items: list[Any] = [SimpleNamespace(path=path) for path in files]
+    pytest_collection_modifyitems(items)
+    assert [item.path for item in items] == [files[1], files[0], files[2]]
 
 
 def test_a_binary_older_than_its_source_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The Python that the build compiles means the same uncompiled. The budget: fifteen seconds."""
+"""The Python that the build compiles means the same uncompiled. Budget: 15 seconds."""
 
 import json
 import os

@@ -2,6 +2,7 @@
 
 ``tables/`` holds copies, so that they run in a bare checkout. Names inside the tables are the
 tables' own: a step's ``id`` is a client order id here, each use after its death a new key.
+Budget: 15 seconds.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What operators see of a serving market, and how it stops."""
+"""What operators see of a serving market, and how it stops. Budget: 20 seconds."""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
 """Every order at its place, against the oracle's own queues; pictures of books against the books.
 
-The budget: thirty seconds.
+Budget: 30 seconds.
 """
 
 from collections import Counter

@@ -1,4 +1,7 @@
-"""The rehearsal of a default: its page's commands, in order, on a server process of its own."""
+"""The rehearsal of a default: its page's commands, in order, on a server process of its own.
+
+Budget: 30 seconds.
+"""
 
 import asyncio
 import json

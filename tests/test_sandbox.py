@@ -1,4 +1,7 @@
-"""The sandbox: the same seed gives the same bytes, faults are met and mended, days are replayed."""
+"""The sandbox: the same seed gives the same bytes, faults are met and mended, days are replayed.
+
+Budget: 45 seconds.
+"""
 
 import asyncio
 import contextlib

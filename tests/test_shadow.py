@@ -1,6 +1,6 @@
 """The commands: snapshots beside a live market, a restart from one, a shadow that tells.
 
-The budget: twenty seconds, most of it the processes of the live market.
+Budget: 20 seconds, most of it the processes of the live market.
 """
 
 import asyncio

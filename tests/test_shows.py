@@ -1,6 +1,6 @@
 """A queue's snapshot of several messages: one a turn, what follows behind them, nothing else waits.
 
-The budget: five seconds.
+Budget: 5 seconds.
 """
 
 from collections.abc import AsyncIterator

@@ -1,6 +1,6 @@
 """What others meet of readers that are behind: counted work, never a time.
 
-The budget: five seconds.
+Budget: 5 seconds.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Snapshots and recovery: a start from one is what the whole log gives, or it is not used.
 
-The budget: fifteen seconds.
+Budget: 15 seconds.
 """
 
 import asyncio

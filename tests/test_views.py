@@ -1,7 +1,7 @@
 """What gateway and desk know, kept at a point of the stream: going on from it is as good as reading
 all of the stream.
 
-The budget: ten seconds.
+Budget: 10 seconds.
 """
 
 import shutil
@@ -172,6 +172,20 @@ async def test_without_a_tape_there_is_a_snapshot_alone(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "tape")
     taken(tmp_path)
     assert views_at(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["view.py", "accounts.py", "accounts.pxd"])
+def test_sources_are_what_is_compiled_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    room = "exchange/gateway"
+    others = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
+    shutil.copytree(views._ROOT / "exchange", tmp_path / "exchange", ignore=others)
+    monkeypatch.setattr(views, "_ROOT", tmp_path)
+    before = views.sources()
+    with (tmp_path / room / name).open("a") as file:
+        file.write("\n")
+    assert views.sources() != before
 
 
 async def test_a_view_of_other_sources_is_not_read(
