@@ -11,6 +11,7 @@ from enum import EnumType
 from hashlib import blake2b
 from pathlib import Path
 from random import Random
+from struct import Struct
 
 import pytest
 from conftest import AGREED
@@ -23,7 +24,15 @@ from oracle import Oracle
 
 from exchange import messages
 from exchange.engine import Engine
-from exchange.messages import COMMAND_BYTES, EVENT, SCHEMA_VERSION, CommandKind, EventKind
+from exchange.messages import (
+    COMMAND_BYTES,
+    EVENT,
+    EVENT_BYTES,
+    SCHEMA_VERSION,
+    CommandKind,
+    EventKind,
+)
+from exchange.sim.flow import START_NS, fill_books, prepare
 
 # Budget: 150 seconds for a million commands, most of them the oracle's.
 SHARDS = 20
@@ -257,6 +266,32 @@ def test_a_buffer_with_gaps_is_refused_and_nothing_is_applied() -> None:
     engine.check()
     assert engine.state_bytes() == untouched.state_bytes()
     assert engine.apply(wide, 1, 1) == untouched.apply(bytes(wide), 1, 1)
+
+
+@pytest.mark.parametrize("size", [2, 17, 18, 60])
+def test_plain_orders_have_room_behind_any_number_of_trades(size: int) -> None:
+    """A batch asks for three events a command and some; whoever trades more makes room, and what
+    comes next does not look for any."""
+    record = Struct("<BBHIqQQ").pack
+    new, replace, market = 1, 4, 6
+    for trades in range(3 * size + 5, 3 * size + 16):
+        asks = [record(new, 1, 0, 1, 200, 1_000 + k, 0) for k in range(trades)]
+        bids = [record(new, 0, 0, 5, 100, 1 + k, 0) for k in range(size - 1)]
+        moves = [record(replace, 0, 0, 5, 101, 1 + k, 500 + k) for k in range(size - 1)]
+        taker = record(market, 0, 0, trades, 0, 9_999, 0)
+        flow = prepare(b"".join([*asks, *bids, taker, *moves]), trades + size - 1)
+        whole, cut = Engine(), Engine()
+        sequence = fill_books(flow, whole)
+        assert fill_books(flow, cut) == sequence
+        (batch,) = flow.timed
+        singles = (
+            cut.apply(batch[at : at + COMMAND_BYTES], sequence + at // COMMAND_BYTES, START_NS)
+            for at in range(0, len(batch), COMMAND_BYTES)
+        )
+        events = whole.apply(batch, sequence, START_NS)
+        assert events == b"".join(singles)
+        assert len(events) == (1 + trades + 2 * (size - 1)) * EVENT_BYTES
+        assert whole.state_bytes() == cut.state_bytes()
 
 
 def test_vocabulary_is_the_messages_vocabulary() -> None:

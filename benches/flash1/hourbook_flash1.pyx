@@ -57,6 +57,7 @@ cdef public int hourbook_begin() except -1 with gil:
     global m, known, known_count
     cdef bytes record
     m = market_new()
+    m.set_aside = 2
     if not lend_events(m, EVENTS):
         raise MemoryError("the events of a command")
     for command in opening_commands([(0, HIGH, 1, LOTS_MAX)]):

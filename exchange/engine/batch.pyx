@@ -140,11 +140,16 @@ cdef inline void prefetch_cells(Market* m, Command* c) noexcept nogil:
     prefetch(&m.cells[tag_of(c.account, c.target_lo) & m.cell_mask])
 
 
+cdef inline void copy_commands(Command* to, const Command* of, u64 count) noexcept nogil:
+    cdef u64 k
+    for k in range(count):
+        to[k] = of[k]
+
+
 cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 stamp) noexcept nogil:
     cdef Command* c = <Command*>records
-    cdef Command* end = c + count
-    cdef Command* last = end - 1
-    cdef Command* near
+    cdef Command* stop
+    cdef Command[2 * NEAR] tail  # the last commands, with memory behind them that may be read
     m.next_event = m.events
     m.sequence = first
     m.index = 0
@@ -157,13 +162,24 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
         end_command(m)
         m.sequence += 1
         c += 1
-    while c != end:
-        prefetch(c + AHEAD)
-        near = c + NEAR
-        prefetch_cells(m, near if near < last else last)
-        if not do_plainly(m, c):
-            operate(m, c)
-            end_command(m)
-        read_again()
-        m.sequence += 1
-        c += 1
+        count -= 1
+    stop = c + count
+    count = count if count < NEAR else <u64>NEAR
+    stop -= count
+    copy_commands(tail, stop, count)
+    while c != stop or count:
+        if c == stop:
+            c = tail
+            stop = tail + count
+            count = 0
+        while True:
+            prefetch(c + AHEAD)
+            prefetch_cells(m, c + NEAR)
+            if not do_plainly(m, c):
+                operate(m, c)
+                end_command(m)
+            read_again()
+            m.sequence += 1
+            c += 1
+            if c == stop:
+                break

@@ -9,7 +9,7 @@ from exchange.engine.vocabulary cimport LIMIT_IDEMPOTENCY_WINDOW
 from exchange.engine.state cimport (
     AGED, Account, COMBINED, Cell, Command, EXPIRES, FEATURED, FREE, Market, Order, RECEIPT,
     UNPRICED, account_of, assume, ensure, is_aged, is_live, is_marked, likely, prefetch,
-    read_again, set_order_state, state_of, u32, u64, u8, unlikely, WORKING,
+    read_again, set_order_state, state_of, u32, u64, u8, unlikely,
 )
 
 cdef enum:
@@ -140,7 +140,7 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
 
 cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcept nogil:
     """The same, of a WORKING order; whether it had a flag, so that other ids may have moved."""
-    o.traits += <u32>(state - WORKING) << 16
+    (<u8*>&o.traits)[2] = state
     o.leaves = 0
     o.prev = 0
     o.next = 0
@@ -156,7 +156,6 @@ cdef inline void prefetch_oldest(Market* m, Cell* oldest) noexcept nogil:
     cdef Cell* cell = &m.cells[oldest.tag & m.cell_mask]
     prefetch(&m.orders[oldest.slot])
     prefetch(cell)
-    prefetch(cell + 1)
     prefetch(oldest + 8)
 
 
@@ -164,18 +163,19 @@ cdef inline u32 take_known_slot(Market* m, Account* account, Cell* cell, u32 tag
     """A slot, its generation still to be raised, known by the id that `cell` was found for; 0 and
     nothing is changed if there is none. The oldest id leaves the account's window for it: with its
     slot, unless that order works still."""
-    cdef u32 head = account.ring_head
-    cdef u32 next = (head + 1) & (LIMIT_IDEMPOTENCY_WINDOW - 1)
+    cdef u64 head = account.ring_head
+    cdef u64 next = (head + 1) & (LIMIT_IDEMPOTENCY_WINDOW - 1)
     cdef Cell* ring = account.ring
     cdef u32 oldest = ring[head].slot
     cdef u32 slot = oldest
-    cdef u32 forgotten = ring[head].tag
+    cdef u32 forgotten
     prefetch_oldest(m, &ring[next])
     if likely(state_of(&m.orders[oldest]) > UNPRICED):  # none is FREE but slot 0, which is none
         assume(slot != 0)
-        ring[head].tag = tag
-        account.ring_head = next
         read_again()
+        forgotten = ring[head].tag
+        ring[head].tag = tag
+        account.ring_head = <u32>next
         fill_cell(m, cell, tag, slot)  # in a run with the cell of the oldest it is behind that one
         erase_key(m, forgotten, slot)
         return slot
@@ -185,7 +185,7 @@ cdef inline u32 take_known_slot(Market* m, Account* account, Cell* cell, u32 tag
         return 0
     ring[head].tag = tag
     ring[head].slot = slot
-    account.ring_head = next
+    account.ring_head = <u32>next
     fill_cell(m, cell, tag, slot)
     if oldest:
         m.orders[oldest].traits |= <u32>AGED << 24

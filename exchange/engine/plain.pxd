@@ -241,9 +241,11 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noe
         return False
     to.price = c.price
     if crosses(&to, side):
+        read_again()
         return meet(m, c, &to, side, 0, 0)
     if unlikely(not is_new(m, c, &to) or not has_token(m, account)):
         return False
+    read_again()
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
     if unlikely(not is_covered(&to, side, c.quantity, False, 0, 0)):
         return False
@@ -312,7 +314,7 @@ cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
     cdef u64 mask = m.cell_mask
     cdef u64 i = tag & mask
     cdef Cell* cells = m.cells
-    while cells[i].tag != tag and cells[i].slot:
+    while unlikely(cells[i].tag != tag) and cells[i].slot:
         i = (i + 1) & mask
     return cells[i].slot
 
@@ -332,8 +334,6 @@ cdef inline Order* named(Market* m, Command* c, u32* at) noexcept nogil:
         if unlikely(slot >= m.order_top or o.generation != c.target_lo >> 32):
             return NULL
     if unlikely(not is_simple(o) or account_of(&m.positions[o.position]) != c.account):
-        return NULL
-    if unlikely(c.side != side_of(o)) and c.side != SIDE_UNSTATED:
         return NULL
     at[0] = slot
     return o
@@ -368,10 +368,12 @@ cdef inline void uncount(Market* m, Instrument* book, Position* p, Order* o,
     p.owner.open_orders -= 1
 
 
-cdef inline bint cancel_side(Market* m, Order* o, u32 slot, u8 side) noexcept nogil:
+cdef inline bint cancel_side(Market* m, Command* c, Order* o, u32 slot, u8 side) noexcept nogil:
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     cdef i64 change
+    if unlikely(c.side == 1 - side):
+        return False
     uncount(m, book, p, o, side)
     change = hold_for(book, p) + p.adverse - p.hold  # of less: nothing overflows
     ensure(m, change <= 0)
@@ -389,14 +391,15 @@ cdef inline bint cancel_plain(Market* m, Command* c) noexcept nogil:
     if unlikely(o == NULL):
         return False
     if side_of(o):
-        return cancel_side(m, o, slot, 1)
-    return cancel_side(m, o, slot, 0)
+        return cancel_side(m, c, o, slot, 1)
+    return cancel_side(m, c, o, slot, 0)
 
 
-cdef inline bint reduce_side(Market* m, Order* o, u32 slot, u32 lots, u8 side) noexcept nogil:
+cdef inline bint reduce_side(Market* m, Command* c, Order* o, u32 slot, u8 side) noexcept nogil:
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
-    if unlikely(lots - 1 >= o.leaves - 1 or book.watched & WATCH_STEPS):
+    cdef u32 lots = c.quantity
+    if unlikely(c.side == 1 - side or lots - 1 >= o.leaves - 1 or book.watched & WATCH_STEPS):
         return False
     lessen(m, book, p, o, slot, lots, side)
     end_command(m)
@@ -410,8 +413,8 @@ cdef inline bint reduce_plain(Market* m, Command* c) noexcept nogil:
     if unlikely(o == NULL):
         return False
     if side_of(o):
-        return reduce_side(m, o, slot, c.quantity, 1)
-    return reduce_side(m, o, slot, c.quantity, 0)
+        return reduce_side(m, c, o, slot, 1)
+    return reduce_side(m, c, o, slot, 0)
 
 
 cdef inline void succeed(Market* m, Command* c, Move* to, Order* o, u32 slot,
@@ -431,7 +434,7 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     to.p = &m.positions[to.position]
     to.book = &m.instruments[instrument_of(to.p)]
     to.tif = tif_of(o)
-    if unlikely(to.tif > TIME_IN_FORCE_DAY or not trades_plainly(to.book)
+    if unlikely(c.side == 1 - side or to.tif > TIME_IN_FORCE_DAY or not trades_plainly(to.book)
                 or not is_amount(c, to.book, account) or not is_on_grid(c, to.book, &to.at)):
         return False
     to.price = c.price

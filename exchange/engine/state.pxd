@@ -194,8 +194,7 @@ cdef struct Protection:  # of an account's quotes in a product
     u32 account, product
     u32 next  # of the account
     u32 lots  # that its quotes may trade within the window; 0 = any
-    u32 blocked
-    u32 spare
+    u32 blocked, spare
     i64 traded  # in the window that began at `start`
     i64 window, start
 
@@ -339,10 +338,10 @@ cdef struct Market:
     # what the current command writes
     Event* events  # in the bytes that the caller will be given, or in the caller's own memory
     Event* next_event
-    Event* end_event
+    Event* end_event  # behind it is room for `set_aside` of plain orders, which do not look
     void* lent  # those bytes; NULL between two batches, and while there are none
     u64 sequence
-    u32 index
+    u32 index, set_aside
     i64 stamp  # the clock of the log
     # orders of all books
     Order* orders
@@ -412,7 +411,7 @@ cdef void* take_pages(size_t bytes, bint scattered) noexcept nogil
 cdef void release_pages(void* aligned) noexcept nogil
 cdef bint lend_events(Market* m, u64 room) noexcept
 cdef void make_room(Market* m, u64 events) noexcept nogil
-cdef Event* grow_events(Market* m) noexcept nogil
+cdef void grow_events(Market* m) noexcept nogil
 cdef bint legs_open(Market* m, u32 instrument) noexcept nogil
 cdef void refresh_combined(Market* m) noexcept nogil
 
@@ -520,7 +519,7 @@ cdef inline bint is_aged(Order* o) noexcept nogil:
 
 cdef inline bint is_marked(Order* o) noexcept nogil:
     """It has a flag."""
-    return o.traits >> 24 != 0
+    return (<u8*>&o.traits)[3] != 0
 
 
 cdef inline bint is_featured(Order* o) noexcept nogil:
@@ -549,10 +548,9 @@ cdef inline void copy_key(u64* to, const u64* of) noexcept nogil:
 
 
 cdef inline Event* new_event(Market* m, u32 index, u64 who) noexcept nogil:
-    """The event of this index in its command; the caller writes all but these 20 bytes."""
+    """One of a plain order's two, its index given; the caller writes all but these 20 bytes."""
     cdef Event* e = m.next_event
-    if unlikely(e == m.end_event):
-        e = grow_events(m)
+    ensure(m, e < m.end_event + m.set_aside)
     m.next_event = e + 1
     prefetch(e + 4)
     e.sequence = m.sequence
@@ -563,6 +561,8 @@ cdef inline Event* new_event(Market* m, u32 index, u64 who) noexcept nogil:
 
 cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
     """The next event with its first 24 bytes; the caller writes every other field."""
+    if unlikely(m.next_event >= m.end_event):
+        grow_events(m)
     cdef u32 index = m.index
     cdef Event* e = new_event(m, index, who)
     m.index = index + 1

@@ -33,7 +33,7 @@ cdef enum:
     HUGE_PAGE = 1 << 21
     SMALL_PAGE = 1 << 12
     COMMITTED = HUGE_PAGE - SLAB_HEAD  # of the orders: what 32,767 of them take
-    EVENTS_KEPT = 1 << 20  # bytes: what a batch of BATCH_COMMANDS may ask for
+    EVENTS_KEPT = 7 << 18  # bytes: what a batch of BATCH_COMMANDS may ask for
 
 
 cdef void* take_pages(size_t bytes, bint scattered) noexcept nogil:
@@ -177,7 +177,7 @@ cdef void market_free(Market* m) noexcept:
 cdef bint lend_events(Market* m, u64 room) noexcept:
     """New bytes for so many events, to which those that were said move. False without memory: then
     nothing has changed."""
-    cdef PyObject* fresh = new_bytes(NULL, room * sizeof(Event))
+    cdef PyObject* fresh = new_bytes(NULL, (room + m.set_aside) * sizeof(Event))
     cdef u64 said = m.next_event - m.events
     if fresh == NULL:
         clear_error()
@@ -196,17 +196,18 @@ cdef void make_room(Market* m, u64 events) noexcept nogil:
     """Room for so many more. Without memory the engine cannot tell what it did: it stops."""
     cdef u64 said = m.next_event - m.events
     cdef bint made = True
-    if <u64>(m.end_event - m.next_event) < events:
+    if m.end_event - m.next_event < <i64>events:
         with gil:
             made = lend_events(m, said + events)
     if not made:
         m.broken = 1
 
 
-cdef Event* grow_events(Market* m) noexcept nogil:
-    """The next event, of which the bytes have no more: four times as many, so that it is seldom."""
+cdef void grow_events(Market* m) noexcept nogil:
+    """Room for the next event where there is no more: four times as much, so that it is seldom."""
     make_room(m, 3 * <u64>(m.end_event - m.events))
-    return m.next_event if m.next_event != m.end_event else m.end_event - 1
+    if m.broken:
+        m.next_event = m.end_event - 1  # nobody will read it
 
 
 cdef bint legs_open(Market* m, u32 instrument) noexcept nogil:
