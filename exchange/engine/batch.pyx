@@ -29,7 +29,9 @@ from exchange.engine.vocabulary cimport *
 
 cdef enum:
     AHEAD = 16  # commands: a batch is read once, and lies in memory that is not near
-    NEAR = 4  # commands: their ids are looked for while those before do their work
+    NEAR = 10  # commands: their ids are looked for while those before do their work
+    STEP = 8  # commands whose orders are looked for at once, where orders are far
+    NEAR_SLOTS = 3 << 14  # of orders: more of them lie in memory that is not near
 
 
 cdef void operate_orders(Market* m, Command* c) noexcept nogil:
@@ -140,6 +142,13 @@ cdef inline void prefetch_cells(Market* m, Command* c) noexcept nogil:
     prefetch(&m.cells[tag_of(c.account, c.target_lo) & m.cell_mask])
 
 
+cdef inline void prefetch_orders(Market* m, Command* c) noexcept nogil:
+    """Those that the next commands name, if each stands in the first cell that it may be in."""
+    cdef u64 k
+    for k in range(NEAR - STEP, NEAR):
+        prefetch(&m.orders[m.cells[tag_of(c[k].account, c[k].target_lo) & m.cell_mask].slot])
+
+
 cdef inline void copy_commands(Command* to, const Command* of, u64 count) noexcept nogil:
     cdef u64 k
     for k in range(count):
@@ -148,6 +157,7 @@ cdef inline void copy_commands(Command* to, const Command* of, u64 count) noexce
 
 cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 stamp) noexcept nogil:
     cdef Command* c = <Command*>records
+    cdef Command* end = c + count
     cdef Command* stop
     cdef Command[2 * NEAR] tail  # the last commands, with memory behind them that may be read
     m.next_event = m.events
@@ -162,16 +172,22 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
         end_command(m)
         m.sequence += 1
         c += 1
-        count -= 1
-    stop = c + count
+    count = end - c
     count = count if count < NEAR else <u64>NEAR
-    stop -= count
-    copy_commands(tail, stop, count)
-    while c != stop or count:
-        if c == stop:
+    end -= count
+    copy_commands(tail, end, count)
+    while True:
+        if c == end:
+            if count == 0:
+                break
             c = tail
-            stop = tail + count
+            end = tail + count
             count = 0
+        stop = end
+        if m.order_top > NEAR_SLOTS:
+            prefetch_orders(m, c)
+            if end - c > STEP:
+                stop = c + STEP
         while True:
             prefetch(c + AHEAD)
             prefetch_cells(m, c + NEAR)

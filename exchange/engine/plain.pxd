@@ -30,8 +30,9 @@ cdef enum:
     # what is IOC in a limit or market order that takes what it finds
     TAKE_FORM = 0xF9FFFE00  # side > 1, tif, any flag but MARKET and MANUAL
     TAKE_IOC = 0x00020000
-    # what is zero in a CANCEL, and NEW_ID in a REPLACE
-    NAMED_FORM = 0xF300FC00  # side > 3, any flag but MANUAL and BY_CLIENT_ID
+    # what is zero in a CANCEL, NEW_ID in a REPLACE, and BY_CLIENT_ID where an order is so named
+    NAMED_FORM = 0xFB00FC00  # side > 3, any flag but MANUAL
+    NAMED_BY_CLIENT_ID = 0x08000000
     NAMED_NEW_ID = 0x10000000
 
 cdef struct Move:  # what a plain order is made of, once its guards have passed
@@ -319,15 +320,19 @@ cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
     return cells[i].slot
 
 
-cdef inline Order* named(Market* m, Command* c, u32* at) noexcept nogil:
-    """The account's plain order in the book that the command names, which is `at`; or NULL."""
+cdef inline Order* named(Market* m, Command* c, u32 wanted, u32* at) noexcept nogil:
+    """The account's plain order in the book that the command names, which is `at`; or NULL, if
+    its form is not the one that is wanted, too."""
+    cdef u32 form = (<u32*>c)[0] & <u32>NAMED_FORM
     cdef u32 slot
     cdef Order* o
-    if likely(c.flags & COMMAND_FLAG_BY_CLIENT_ID):
+    if likely(form == wanted + NAMED_BY_CLIENT_ID):
         slot = first_tagged(m, tag_of(c.account, c.target_lo))
         o = &m.orders[slot]
         if unlikely(o.key_lo != c.target_lo or o.key_hi != c.target_hi):
             return NULL
+    elif form != wanted:
+        return NULL
     else:
         slot = <u32>c.target_lo
         o = &m.orders[slot]
@@ -341,10 +346,9 @@ cdef inline Order* named(Market* m, Command* c, u32* at) noexcept nogil:
 
 cdef inline Order* named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
     """`named`, by a command without a request id."""
-    if unlikely((<u32*>c)[0] & <u32>NAMED_FORM or c.key_lo | c.key_hi != 0
-                or not is_entitled(m, c)):
+    if unlikely(c.key_lo | c.key_hi != 0 or not is_entitled(m, c)):
         return NULL
-    return named(m, c, at)
+    return named(m, c, 0, at)
 
 
 cdef inline bint leave(Market* m, Instrument* book, Position* p, Order* o, u32 slot, u32 flags,
@@ -462,10 +466,9 @@ cdef inline bint replace_plain(Market* m, Command* c) noexcept nogil:
     cdef Account* account = &m.accounts[c.account]
     cdef u32 slot
     cdef Order* o
-    if unlikely((<u32*>c)[0] & <u32>NAMED_FORM != NAMED_NEW_ID or c.stp > SELF_TRADE_DECREMENT
-                or c.key_lo == 0 or not is_entitled(m, c)):
+    if unlikely(c.stp > SELF_TRADE_DECREMENT or c.key_lo == 0 or not is_entitled(m, c)):
         return False
-    o = named(m, c, &slot)
+    o = named(m, c, NAMED_NEW_ID, &slot)
     if unlikely(o == NULL):
         return False
     if side_of(o):

@@ -488,7 +488,7 @@ cdef inline bint is_garbled(Order* o) noexcept nogil:
 
 
 cdef inline u8 side_of(Order* o) noexcept nogil:
-    return <u8>(o.traits & 1)
+    return (<u8*>&o.traits)[0] & 1
 
 
 cdef inline u8 tif_of(Order* o) noexcept nogil:
