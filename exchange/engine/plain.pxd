@@ -344,6 +344,14 @@ cdef inline Order* named(Market* m, Command* c, u32 wanted, u32* at) noexcept no
     return o
 
 
+cdef inline bint names_other(Command* c, u8 side) noexcept nogil:
+    """The side that a command states is not the one of its order."""
+    if likely(c.side == side):
+        return False
+    read_again()
+    return c.side != SIDE_UNSTATED
+
+
 cdef inline Order* named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
     """`named`, by a command without a request id."""
     if unlikely(c.key_lo | c.key_hi != 0 or not is_entitled(m, c)):
@@ -376,7 +384,7 @@ cdef inline bint cancel_side(Market* m, Command* c, Order* o, u32 slot, u8 side)
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     cdef i64 change
-    if unlikely(c.side == 1 - side):
+    if names_other(c, side):
         return False
     uncount(m, book, p, o, side)
     change = hold_for(book, p) + p.adverse - p.hold  # of less: nothing overflows
@@ -403,7 +411,7 @@ cdef inline bint reduce_side(Market* m, Command* c, Order* o, u32 slot, u8 side)
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
     cdef u32 lots = c.quantity
-    if unlikely(c.side == 1 - side or lots - 1 >= o.leaves - 1 or book.watched & WATCH_STEPS):
+    if unlikely(names_other(c, side) or lots - 1 >= o.leaves - 1 or book.watched & WATCH_STEPS):
         return False
     lessen(m, book, p, o, slot, lots, side)
     end_command(m)
@@ -438,7 +446,7 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     to.p = &m.positions[to.position]
     to.book = &m.instruments[instrument_of(to.p)]
     to.tif = tif_of(o)
-    if unlikely(c.side == 1 - side or to.tif > TIME_IN_FORCE_DAY or not trades_plainly(to.book)
+    if unlikely(names_other(c, side) or to.tif > TIME_IN_FORCE_DAY or not trades_plainly(to.book)
                 or not is_amount(c, to.book, account) or not is_on_grid(c, to.book, &to.at)):
         return False
     to.price = c.price

@@ -1,0 +1,77 @@
+"""Every value of every small field of an order's command: what goes the plain way is what the page
+says, and nothing that only looks like it.
+
+Budget: 15 seconds.
+"""
+
+from itertools import count
+
+import pytest
+from differences import difference
+from generator import pack
+from oracle import Oracle
+from reject_market import DATE, STAMP, deposit, list_instrument, logon, open_account, set_risk
+from reject_market import set_state as state
+
+from exchange.engine import Engine
+from exchange.messages import COMMAND, CommandFlag, CommandKind, Side, TimeInForce, TradingState
+
+SMALL = {"side": 1, "tif": 2, "flags": 3, "operator": 28, "stp": 30, "spare": 31}  # offsets
+SESSION = 1 << 16 | 1
+BY_KEY, NEW_ID = int(CommandFlag.BY_CLIENT_ID), int(CommandFlag.NEW_ID)
+MINE = {"account": 2, "session": SESSION}
+OPENING = b"".join(
+    [
+        open_account(account=2, instrument=2, session=2, quantity=1000),
+        deposit(account=2, price=1_000_000_000, key_lo=1),
+        list_instrument(instrument=0, account=1, operator=1),
+        set_risk(quantity=100_000),
+        state(TradingState.CONTINUOUS),
+        pack(CommandKind.OPEN_DAY, quantity=DATE),
+        logon(account=2),
+    ]
+)
+
+
+def test_the_fields_lie_where_they_are_changed() -> None:
+    found = pack(CommandKind.ENTER, side=1, tif=2, flags=3, operator=4, stp=5, spare=6)
+    assert [found[at] for at in SMALL.values()] == [1, 2, 3, 4, 5, 6]
+    assert len(found) == COMMAND.size
+
+
+@pytest.mark.parametrize("side", [Side.BUY, Side.SELL])
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (CommandKind.ENTER, {}),
+        (CommandKind.ENTER, {"tif": int(TimeInForce.IOC)}),
+        (CommandKind.CANCEL, {"flags": BY_KEY}),
+        (CommandKind.REDUCE, {"flags": BY_KEY}),
+        (CommandKind.REPLACE, {"flags": BY_KEY | NEW_ID}),
+        (CommandKind.REPLACE, {"flags": BY_KEY}),
+    ],
+)
+@pytest.mark.parametrize("field", SMALL)
+def test_every_value_of_a_small_field_is_judged_as_the_oracle_judges_it(
+    field: str, kind: CommandKind, fields: dict[str, int], side: Side
+) -> None:
+    """An order rests, a command of which one byte is anything comes, and what rests leaves."""
+    at, keys, steps = SMALL[field], count(1), [(STAMP, OPENING)]
+    price = {Side.BUY: 300, Side.SELL: 700}[side]
+    entered = {"side": int(side), "price": price, "quantity": 9, **MINE}
+    for value in range(256):
+        named, given = next(keys), next(keys)
+        rests = pack(CommandKind.ENTER, key_lo=named, **entered)
+        if kind == CommandKind.ENTER:
+            asked = pack(kind, key_lo=given, **{**entered, **fields})
+        else:
+            new = {"key_lo": given} if kind == CommandKind.REPLACE else {}
+            amount = {"price": price, "quantity": 4} if kind != CommandKind.CANCEL else {}
+            asked = pack(kind, side=int(side), target_lo=named, **new, **amount, **MINE, **fields)
+        asked = asked[:at] + bytes([value]) + asked[at + 1 :]
+        gone = [
+            pack(CommandKind.CANCEL, side=2, flags=BY_KEY, target_lo=key, **MINE)
+            for key in (named, given)
+        ]
+        steps.append((STAMP, b"".join([rests, asked, *gone])))
+    assert not difference(steps, Oracle(), Engine())
