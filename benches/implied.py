@@ -97,12 +97,12 @@ def opened(batches: list[bytes], mode: str) -> list[bytes]:
 def flow_of(mode: str) -> Flow:
     raw = b"".join(Draw(CURVE, CURVE.seed).records(COMMANDS))
     flow = prepare(raw, CURVE.resting)
-    timed = changed(flow.timed, mode)
+    prefix, timed = changed(flow.prefix, mode), changed(flow.timed, mode)
     return Flow(
         setup=opened(flow.setup, mode),
-        prefix=changed(flow.prefix, mode),
+        prefix=prefix,
         timed=timed,
-        commands=0,
+        commands=sum(map(len, prefix + timed)) // COMMAND_BYTES,
         timed_commands=sum(map(len, timed)) // COMMAND_BYTES,
     )
 

@@ -21,6 +21,7 @@ from benches import (
     end_of_day,
     features,
     feed,
+    implied,
     instructions,
     journal,
     ledger,
@@ -113,6 +114,17 @@ def test_a_rival_that_prints_no_result(tmp_path: Path) -> None:
         rivals.run_external(Path("/bin/true"), tmp_path, 0)
     with pytest.raises(RuntimeError, match="false failed"):
         rivals.run_external(Path("/bin/false"), tmp_path, 0)
+
+
+def test_a_curve_is_timed_with_and_without_implied_prices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(implied, "COMMANDS", 4_000)
+    monkeypatch.setattr(implied, "ROUNDS", 1)
+    assert [one.name for one in implied.timed_rows()] == [
+        f"implied.{mode}.time" for mode in implied.MODES
+    ]
+    assert implied.implied_trades(implied.flow_of("on")) > 0
 
 
 @pytest.mark.parametrize("package", rivals.PACKAGES)
