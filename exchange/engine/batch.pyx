@@ -165,8 +165,10 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
     m.index = 0
     if stamp > m.stamp:
         m.stamp = stamp
-    reserve_ids(m, count)
-    fire_due(m)
+    if m.order_top + count > m.cell_room:
+        reserve_ids(m, count)
+    if m.timer_count or m.expiry_count or m.elected_count or m.halt_count:
+        fire_due(m)
     if m.index:  # timers have spoken first, under the first command's sequence
         operate(m, c)
         end_command(m)
