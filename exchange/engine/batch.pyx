@@ -144,7 +144,7 @@ cdef inline void prefetch_cells(Market* m, Command* c) noexcept nogil:
 
 cdef inline void prefetch_orders(Market* m, Command* c) noexcept nogil:
     """Those that the next commands name, if each stands in the first cell that it may be in."""
-    cdef u64 k
+    cdef int k
     for k in range(NEAR - STEP, NEAR):
         prefetch(&m.orders[m.cells[tag_of(c[k].account, c[k].target_lo) & m.cell_mask].slot])
 

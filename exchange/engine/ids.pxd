@@ -140,7 +140,7 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
 
 cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcept nogil:
     """The same, of a WORKING order; whether it had a flag, so that other ids may have moved."""
-    (<u8*>&o.traits)[2] = state
+    (<u8*>&o.traits)[2] = state  # its byte: one store, and what follows reads nothing again
     o.leaves = 0
     o.prev = 0
     o.next = 0

@@ -348,7 +348,7 @@ cdef inline bint names_other(Command* c, u8 side) noexcept nogil:
     """The side that a command states is not the one of its order."""
     if likely(c.side == side):
         return False
-    read_again()
+    read_again()  # so that the first look needs no register
     return c.side != SIDE_UNSTATED
 
 
