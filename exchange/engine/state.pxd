@@ -548,7 +548,7 @@ cdef inline void copy_key(u64* to, const u64* of) noexcept nogil:
 
 
 cdef inline Event* new_event(Market* m, u32 index, u64 who) noexcept nogil:
-    """One of a plain order's two, its index given; the caller writes all but these 20 bytes."""
+    """The next event, for which there is room; the caller writes all but these 20 bytes."""
     cdef Event* e = m.next_event
     ensure(m, e < m.end_event + m.set_aside)
     m.next_event = e + 1
