@@ -82,7 +82,7 @@ class Bench:
     def market(self, name: str, gateways: int = 0) -> Facts:
         """Start a market."""
         data = self.folder / name
-        arguments = (str(data), str(CONNECTIONS), "thread", str(gateways))
+        arguments = (str(data), str(CONNECTIONS), f"serve.gateways={gateways}")
         facts = self._running.enter_context(server("market", *arguments))
         return {**facts, "data": data}
 

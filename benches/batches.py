@@ -79,7 +79,7 @@ def batch_rows(requests: int, rounds: int) -> Iterator[Row]:
     for connections in CONNECTIONS:
         with (
             tempfile.TemporaryDirectory() as folder,
-            server("market", folder, str(connections), "thread") as facts,
+            server("market", folder, str(connections)) as facts,
         ):
             peer = Peer(facts, answered_by)
             found = asyncio.run(measure(peer, connections, requests, rounds))

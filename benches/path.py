@@ -8,14 +8,16 @@ as many messages in flight. Server and rival run in processes of their own; ever
 both, one after the other, with one client. Half the connections buy what the other half sells.
 
 Two mixes: ``mixed`` is a market's (of twenty requests ten enter orders that rest, nine cancel
-one of those, one trades, so the book keeps its depth); in ``trades`` every order trades. Two
-markets: one as it is by default, and one whose clearing runs in a process of its own.
+one of those, one trades, so the book keeps its depth); in ``trades`` every order trades. Three
+markets: one as it is by default, one whose clearing runs ``apart`` in a process of its own, and
+one that is ``kept`` on one processor.
 """
 
 import argparse
 import asyncio
 import hmac
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -49,7 +51,11 @@ Facts = dict[str, Any]
 
 
 MIXES: Final = ("mixed", "trades")
-PLACES: Final = {"": "thread", "apart.": "process"}  # part of a row's name -> serve.clearing
+PLACES: Final = {  # part of a row's name -> settings of that market
+    "": (),
+    "apart.": ("serve.clearing=process",),
+    "kept.": (f"serve.processor={max(os.sched_getaffinity(0))}",),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +67,25 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True)
+class Trip:
+    """Median seconds of an echo, of a market's answer, and of one append with its sync."""
+
+    echo: float
+    market: float
+    fsync: float
+
+    @property
+    def ratio(self) -> float:
+        """The market's answer against two echoes and one sync."""
+        return self.market / (2 * self.echo + self.fsync)
+
+
+@dataclass(frozen=True, slots=True)
 class Round:
-    """(echo, market) by mix and place; seconds of single orders, medians."""
+    """(echo, market) by mix and place; of single orders, by place."""
 
     rates: dict[tuple[str, str], tuple[Timed, Timed]]
-    echo_trip: float
-    trip: float
-    fsync: float
+    trips: dict[str, Trip]
 
 
 @contextmanager
@@ -238,25 +256,6 @@ def append_seconds(file: File) -> float:
     return time.perf_counter() - started
 
 
-async def trips(
-    echo: ClientWebSocketResponse,
-    link: ClientWebSocketResponse,
-    requests: list[str],
-    directory: Path,
-) -> tuple[float, float, float]:
-    """Median seconds of an echo, of the market's answer, and of one append with its sync.
-
-    In turns, one of each per request, since a disk is faster or slower from second to second.
-    """
-    seconds: tuple[list[float], list[float], list[float]] = ([], [], [])
-    with probe(directory) as file:
-        for request in requests:
-            seconds[0].append(await trip(echo, request, echoed))
-            seconds[1].append(await trip(link, request, answered_by))
-            seconds[2].append(append_seconds(file))
-    return median(seconds[0]), median(seconds[1]), median(seconds[2])
-
-
 class Peer:
     """A server's connections and, of a market, those who trade over them."""
 
@@ -297,6 +296,20 @@ class Peer:
         return sum(map(cpu_seconds, self.processes or [self._facts["pid"]]))
 
 
+async def trips(echo: Peer, market: Peer, directory: Path) -> Trip:
+    """Time single orders.
+
+    In turns with an echo and an append, since a disk is faster or slower from second to second.
+    """
+    echoes, answers, syncs = [], [], []
+    with probe(directory) as file:
+        for request in market.traders[0].lone():
+            echoes.append(await trip(echo.links[0], request, echoed))
+            answers.append(await trip(market.links[0], request, answered_by))
+            syncs.append(append_seconds(file))
+    return Trip(median(echoes), median(answers), median(syncs))
+
+
 def cpu_seconds(process: int) -> float:
     """CPU seconds of a process so far, its threads that live included, where the system tells;
     else 0.
@@ -328,10 +341,10 @@ async def measure(
                     ]
                     rates[mix, place] = await echo.time(asked), await market.time(asked)
             await asyncio.sleep(SETTLE_SECONDS)
-            lone = markets[""]
-            orders = lone.traders[0].lone()
-            seconds = await trips(echo.links[0], lone.links[0], orders, directory)
-            done.append(Round(rates, *seconds))
+            alone = {
+                place: await trips(echo, market, directory) for place, market in markets.items()
+            }
+            done.append(Round(rates, alone))
     return done[1:]
 
 
@@ -341,21 +354,26 @@ def path_rows(requests: int, rounds: int, connections: int) -> Iterator[Row]:
         folder = running.enter_context(tempfile.TemporaryDirectory())
         echo = Peer(running.enter_context(server("echo")), echoed)
         markets = {}
-        for place, clearing in PLACES.items():
-            data = str(Path(folder) / clearing)
-            started = server("market", data, str(connections), clearing)
+        for place, settings in PLACES.items():
+            data = str(Path(folder) / f"market{place}")
+            started = server("market", data, str(connections), *settings)
             markets[place] = Peer(running.enter_context(started), answered_by)
         found = measure(echo, markets, Path(folder), requests, rounds, connections)
         done = asyncio.run(found)
     for mix in MIXES:
         for place in PLACES:
             yield from _rate_rows(f"path.{place}{mix}", [one.rates[mix, place] for one in done])
-    yield row("path.echo_round_trip", 1e6 * median(one.echo_trip for one in done), "us")
-    yield row("path.fsync", 1e6 * median(one.fsync for one in done), "us")
-    ratio = median(one.trip / (2 * one.echo_trip + one.fsync) for one in done)
-    value = 1e6 * median(one.trip for one in done)
-    label = "2 * path.echo_round_trip + path.fsync"
-    yield Row("path.round_trip", round(value, 1), "us", round(ratio, 4), label)
+    for place in PLACES:
+        yield from _trip_rows(f"path.{place}", [one.trips[place] for one in done])
+
+
+def _trip_rows(name: str, trips: list[Trip]) -> Iterator[Row]:
+    yield row(f"{name}echo_round_trip", 1e6 * median(one.echo for one in trips), "us")
+    yield row(f"{name}fsync", 1e6 * median(one.fsync for one in trips), "us")
+    value = round(1e6 * median(one.market for one in trips), 1)
+    ratio = round(median(one.ratio for one in trips), 4)
+    rival = f"2 * {name}echo_round_trip + {name}fsync"
+    yield Row(f"{name}round_trip", value, "us", ratio, rival)
 
 
 def _rate_rows(name: str, timed: list[tuple[Timed, Timed]]) -> Iterator[Row]:

@@ -1,13 +1,12 @@
 """What benches/path.py and access.py talk to, each in a process of its own until its input closes.
 
     python -m benches.servers echo [BYTES]
-    python -m benches.servers market DIR ACCOUNTS [thread|process] [GATEWAYS]
+    python -m benches.servers market DIR ACCOUNTS [SETTING=VALUE ...]
 
-``market`` is the whole market as ``hourbook serve`` runs it, with accounts that can trade and
-with its clearing in a thread or in a process of its own; its sessions are served by picows too,
-where that is installed. ``echo`` answers every WebSocket message with itself, or with so many
-bytes, and what comes over ``/send`` goes out to all who are connected to ``/take``; otherwise it
-is as bare as aiohttp gets.
+``market`` is the whole market as ``hourbook serve`` runs it with these settings, with accounts that
+can trade; its sessions are served by picows too, where that is installed. ``echo`` answers every
+WebSocket message with itself, or with so many bytes, and what comes over ``/send`` goes out to all
+who are connected to ``/take``; otherwise it is as bare as aiohttp gets.
 Each prints one JSON line with its address and what its clients need.
 """
 
@@ -17,14 +16,14 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from aiohttp import WSMsgType, web
 
-from exchange.app import Market
+from exchange.app import Market, processors
 from exchange.app.collector import calm_collector, short_turns
 from exchange.app.requests import Deposit, OpenAccount
-from exchange.app.settings import Serve, Settings
+from exchange.app.settings import Settings, load, variable
 from exchange.gateway.auth import create_key
 
 HOST: Final = "127.0.0.1"
@@ -104,17 +103,11 @@ async def open_market(
     return market, {"keys": keys, "instrument": instrument.code, "price": price}
 
 
-async def serve_market(
-    directory: Path,
-    accounts: int,
-    clearing: Literal["thread", "process"] = "thread",
-    gateways: int = 0,
-) -> None:
-    settings = Settings(serve=Serve(clearing=clearing, gateways=gateways))
+async def serve_market(directory: Path, accounts: int, settings: Settings) -> None:
     market, facts = await open_market(directory, accounts, settings)
     addresses = await market.listen(HOST, 0)
     facts["ws"] = addresses.ws
-    if not gateways and find_spec("picows"):
+    if not settings.serve.gateways and find_spec("picows"):
         from benches import picows_server  # noqa: PLC0415
 
         facts["picows"] = await picows_server.serve(market.hub)
@@ -135,6 +128,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "echo":
         asyncio.run(serve_echo(int(sys.argv[2]) if sys.argv[2:] else 0))
     else:
-        place: Literal["thread", "process"] = "process" if "process" in sys.argv else "thread"
-        processes = int(sys.argv[5]) if sys.argv[5:] else 0
-        asyncio.run(serve_market(Path(sys.argv[2]), int(sys.argv[3]), place, processes))
+        given = dict(one.split("=", 1) for one in sys.argv[4:])
+        chosen = load(environment={variable(name): value for name, value in given.items()}).settings
+        if chosen.serve.processor != processors.ANY:
+            processors.keep_to(chosen.serve.processor)
+        asyncio.run(serve_market(Path(sys.argv[2]), int(sys.argv[3]), chosen))

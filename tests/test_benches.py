@@ -177,9 +177,13 @@ def test_path_reaches_every_order() -> None:
     assert [name for name in names if not name.endswith(".cpu")] == [
         "path.mixed.rate",
         "path.apart.mixed.rate",
+        "path.kept.mixed.rate",
         "path.trades.rate",
         "path.apart.trades.rate",
+        "path.kept.trades.rate",
         "path.round_trip",
+        "path.apart.round_trip",
+        "path.kept.round_trip",
     ]
 
 

@@ -36,7 +36,7 @@ ROOMS: Final[dict[str, tuple[set[str], set[str]]]] = {
     "exchange": (set(), set()),
     "exchange.messages": (set(), {"msgspec"}),
     "exchange.engine": (set(), set()),
-    "exchange.journal": ({"exchange.messages"}, {"blake3", "msgspec", "cryptography"}),
+    "exchange.journal": ({"exchange.messages"}, {"blake3", "msgspec", "cryptography", "zlib_ng"}),
     "exchange.intake": ({"exchange.messages", "exchange.journal"}, set()),
     "exchange.sequencer": (
         {"exchange.messages", "exchange.engine", "exchange.journal", "exchange.intake"},

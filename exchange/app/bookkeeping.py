@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from exchange.app import processors
 from exchange.clearing import Clearing
 from exchange.journal import stream
 from exchange.journal.tape import Released, Tape
@@ -44,7 +45,7 @@ async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pau
     """
     run = f"import sys; from {__name__} import main; main(*sys.argv[1:])"
     arguments = ("-c", run, str(directory), str(frames), str(pause), str(os.getpid()))
-    child = await asyncio.create_subprocess_exec(
+    child = await processors.start_child(
         sys.executable, *arguments, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
     )
     ended = asyncio.create_task(child.wait())

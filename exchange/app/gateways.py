@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from exchange.app import admin
+from exchange.app import admin, processors
 from exchange.app.door import tls_context
 from exchange.app.front import POLL_SECONDS
 from exchange.app.gateway_link import (
@@ -212,7 +212,7 @@ class Gateways:
     async def _run_one(self, number: int) -> int:
         """Run a gateway's process and return its exit code; it ends when this is cancelled."""
         run = "import sys; from exchange.app.gateway_process import main; main(*sys.argv[1:])"
-        child = await asyncio.create_subprocess_exec(
+        child = await processors.start_child(
             sys.executable, "-c", run, str(self._market.directory), str(number),
             stdin=asyncio.subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip

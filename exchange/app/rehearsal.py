@@ -17,6 +17,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from exchange.app import processors
 from exchange.engine import Engine
 from exchange.gateway.decode import Refused
 from exchange.gateway.previews import Outcome, Tried
@@ -92,7 +93,7 @@ class Rehearsal:
     async def _start(self) -> asyncio.subprocess.Process:
         run = "import sys; from exchange.app.rehearsal import main; main(sys.argv[1])"
         pipe = asyncio.subprocess.PIPE
-        self._process = await asyncio.create_subprocess_exec(
+        self._process = await processors.start_child(
             sys.executable, "-c", run, str(self._directory), stdin=pipe, stdout=pipe
         )
         return self._process

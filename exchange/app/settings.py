@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from exchange.app import trial
+from exchange.app import processors, trial
 from exchange.gateway import (
     deadlines,
     lockouts,
@@ -65,6 +65,10 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(ge=0, le=64, description="processes that serve the clients; 0: the market's own does"),
     ] = 0
+    processor: Annotated[
+        int,
+        Meta(ge=-1, description="processor that the market's own process keeps to; -1: any"),
+    ] = processors.ANY
     log_format: Annotated[
         Literal["text", "json"], Meta(description="form of the lines on stderr")
     ] = "text"

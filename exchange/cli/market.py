@@ -43,6 +43,9 @@ def serve(
     gateways: Annotated[
         int | None, typer.Option(help="Processes that serve the clients; 0: this one. [default: 0]")
     ] = None,
+    processor: Annotated[
+        int | None, typer.Option(help="Processor this one keeps to; -1: any. [default: -1]")
+    ] = None,
     file: ConfigFile = None,
     log_format: Annotated[
         str | None, typer.Option(help="text or json, a line each on stderr. [default: text]")
@@ -69,6 +72,7 @@ def serve(
         "serve.deribit": deribit,
         "serve.heads": heads,
         "serve.gateways": gateways,
+        "serve.processor": processor,
         "serve.log_format": log_format,
         "serve.log_level": log_level,
     }
@@ -76,9 +80,14 @@ def serve(
     if show_config:
         show_settings(effective, as_json=False)
         return
-    from exchange.app import logs  # noqa: PLC0415
+    from exchange.app import logs, processors  # noqa: PLC0415
 
     logs.configure(effective.settings.serve.log_format, effective.settings.serve.log_level)
+    if effective.settings.serve.processor != processors.ANY:
+        try:
+            processors.keep_to(effective.settings.serve.processor)
+        except processors.NoSuchProcessor as error:
+            fail(f"serve.processor: {error}", Exit.USAGE)
     asyncio.run(_serve(effective.settings))
 
 

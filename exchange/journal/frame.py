@@ -10,10 +10,10 @@ the hash (BLAKE3) covers everything but itself.
 
 from struct import Struct as Layout
 from typing import Final
-from zlib import crc32
 
 import msgspec
 from blake3 import blake3
+from zlib_ng.zlib_ng import crc32
 
 from exchange.messages import COMMAND_BYTES, RULES_VERSION, SCHEMA_VERSION
 

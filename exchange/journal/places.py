@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct as Layout
 from typing import Final
-from zlib import crc32
 
 import msgspec
+from zlib_ng.zlib_ng import crc32
 
 from exchange.journal.archive import ARCHIVED_SUFFIX, open_archived
 from exchange.journal.errors import JournalError

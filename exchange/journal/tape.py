@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from struct import Struct as Layout
 from typing import TYPE_CHECKING, Final
-from zlib import crc32
 
 import msgspec
+from zlib_ng.zlib_ng import crc32
 
 from exchange.journal.errors import (
     DiskFull,
