@@ -11,6 +11,7 @@ import pytest
 from recorded import append, deposits, journal_at, read_log
 
 from exchange.journal.errors import JournalStopped, SyncFailed
+from exchange.journal.handover import Handover
 from exchange.journal.storage import LocalFile, LocalStorage
 from exchange.journal.syncer import SyncThread
 
@@ -139,3 +140,17 @@ async def test_a_failure_found_by_the_thread_stops_the_journal(tmp_path: Path) -
     journal.abandon()
     os.close(reading)
     os.close(writing)
+
+
+def test_nothing_is_said_where_a_descriptor_was() -> None:
+    """Its number may be another file's by then."""
+    hand = Handover()
+    hand.close()
+    taken = [os.eventfd(0, os.EFD_NONBLOCK) for _ in range(4)]
+    for say in (lambda: hand.ask(-1), hand.end):
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            say()
+    for file in taken:
+        with pytest.raises(BlockingIOError):
+            os.eventfd_read(file)
+        os.close(file)

@@ -32,6 +32,7 @@ cdef extern from "<sys/eventfd.h>" nogil:
 cdef enum:
     BY_CALL = -1  # of Python
     NOTHING = -2  # waits to be begun
+    CLOSED = -1  # where a descriptor was, whose number may be another's by now
 
 
 cdef class Handover:
@@ -52,9 +53,11 @@ cdef class Handover:
         self.told = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def ask(self, int file):
-        """Have the thread make the file's data durable; below zero: have it call ``sync``."""
+        """Have the thread make the file's data durable; below zero: have it call ``sync``. OSError
+        once closed.
+        """
         self.file = BY_CALL if file < 0 else file
-        eventfd_write(self.asked, 1)
+        say(self.asked)
 
     def serve(self, sync):
         """Do what is asked, in the thread that calls this, until the end."""
@@ -76,7 +79,7 @@ cdef class Handover:
                     with gil:
                         self.error = outcome(sync)
                 self.seconds = now() - begun
-                eventfd_write(self.told, 1)
+                say(self.told)
 
     def take(self):
         """Return how the sync that has ended did: its errno, or 0; what the call raised, or None;
@@ -89,12 +92,13 @@ cdef class Handover:
     def end(self):
         """Let what was asked for be done, and ``serve`` return."""
         self.ends = True
-        eventfd_write(self.asked, 1)
+        say(self.asked)
 
     def close(self):
         """Close both ways, once nobody serves any more."""
         os.close(self.asked)
         os.close(self.told)
+        self.asked = self.told = CLOSED
 
 
 cdef object outcome(sync):
@@ -103,6 +107,14 @@ cdef object outcome(sync):
     except Exception as error:  # handed over whole, for the loop to raise
         return error
     return None
+
+
+cdef int say(int way) except -1 nogil:
+    """Wake who waits for it. OSError where the way is closed."""
+    if eventfd_write(way, 1):
+        with gil:
+            raise OSError(errno, os.strerror(errno))
+    return 0
 
 
 cdef void heard(int way) noexcept nogil:
