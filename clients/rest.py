@@ -59,6 +59,7 @@ from exchange.messages.wire import (
     Instruments,
     LegTraded,
     Orders,
+    OrderStatus,
     Rejected,
 )
 
@@ -222,6 +223,20 @@ class AsyncRest:
         """Working orders."""
         return await self._get("/orders", Orders)
 
+    async def order(
+        self, client_order_id: str | None = None, *, order_id: str | None = None
+    ) -> OrderStatus:
+        """What is known of one order, by one of its ids, working or ended lately.
+
+        One that is under way is waited for, a second at most: it is ``unknown`` then, which is
+        neither a reject nor the promise of one. ValueError unless exactly one id is given.
+        """
+        if (client_order_id is None) == (order_id is None):
+            raise ValueError("name the order by exactly one of its ids")
+        if client_order_id is not None:
+            return await self._get("/order", OrderStatus, client_order_id=client_order_id)
+        return await self._get(f"/order/{order_id}", OrderStatus)
+
     def fills(
         self, *, from_ms: int = 0, to_ms: int = MS_MAX, after: str = "", limit: int = PAGE_MOST
     ) -> Pages[Fill]:
@@ -366,6 +381,7 @@ class Rest(Blocking[AsyncRest]):
     settlement_prices = _iterating(AsyncRest.settlement_prices)
     account = blocking(AsyncRest.account)
     orders = blocking(AsyncRest.orders)
+    order = blocking(AsyncRest.order)
     fills = _iterating(AsyncRest.fills)
     events = _iterating(AsyncRest.events)
     costs = blocking(AsyncRest.costs)

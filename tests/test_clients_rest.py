@@ -91,8 +91,16 @@ async def test_what_the_account_is_told_agrees_with_its_session(live: Live) -> N
     assert [order.client_order_id for order in (await buyer.rest.orders()).orders] == list(
         buyer.orders
     )
+    (one,) = buyer.orders
+    status = await buyer.query_order(one)
+    assert status.order is not None and status.order.client_order_id == one
+    for asked in (buyer.rest.order(one), buyer.rest.order(order_id=status.order.order_id)):
+        assert (await asked).order == status.order
     assert {data.code for data in await buyer.rest.instruments()} == set(buyer.instruments)
     assert "H100" in {product.code for product in await buyer.rest.contracts()}
+    for ids in ({}, {"client_order_id": one, "order_id": "1"}):
+        with pytest.raises(ValueError, match="exactly one"):
+            await buyer.rest.order(**ids)
     await live.market.operations.perform(Settle())
     await live.market.operations.cleared()
     statement = await buyer.statement()

@@ -1,5 +1,6 @@
 """HTTP: the account's whole stream by pages, previews, and what requests cost."""
 
+import asyncio
 import json
 import random
 import re
@@ -84,6 +85,61 @@ async def test_a_preview_and_the_same_refusals(
         assert (await house.get(query, other))[0] == status
         assert (await house.get(query, other))[1]["name"] == name
     assert (market.engine.state_bytes(), market.sequencer.sequence) == before
+
+
+async def test_one_order_by_either_id(house: House) -> None:
+    (resting,) = (await house.get("orders"))[1]["orders"]
+    status, told = await house.get("order?client_order_id=rests")
+    assert (status, told["type"], told["state"], told["order"]) == (
+        200,
+        "order",
+        "working",
+        resting,
+    )
+    assert told["executed_quantity"] == "0" and told["sequence"] == house.market.hub.sequence
+    by_id = f"order/{resting['order_id']}"
+    assert await house.get(by_id) == (status, told)
+    sold = (await house.get("fills?limit=1"))[1]["fills"][0]
+    status, told = await house.get(f"order/{sold['order_id']}")
+    assert (status, told["state"], told["order"]["leaves_quantity"]) == (200, "ended", "0")
+    other = auth.create_key(house.market.directory, 2, "read")
+    for path, key in ((by_id, other), ("order?client_order_id=never", house.key)):
+        status, told = await house.get(path, key)
+        assert (status, told["state"], told.get("order")) == (200, "unknown", None), path
+    assert not house.market.hub.lookups
+
+
+async def test_an_order_may_be_asked_for_before_it_is_there(house: House) -> None:
+    reader = auth.create_key(house.market.directory, 2, "read")
+    async with await house.fund(2) as buyer:
+        ask = "order?client_order_id=late"
+        asking = [asyncio.create_task(house.get(ask, reader)) for _ in range(2)]
+        while len(house.market.hub.lookups._waiting) < len(asking):
+            await asyncio.sleep(0.001)
+        asking[1].cancel()  # who has gone is told nothing, and keeps nobody from his answer
+        low = house.market.hub.feed.instruments.by_code[CODE].low_ticks
+        await buyer.enter(CODE, "buy", 1, low, client_order_id="late")
+        status, told = await asking[0]
+    assert (status, told["state"], told["order"]["client_order_id"]) == (200, "working", "late")
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "name"),
+    [
+        ("", 400, "MISSING_FIELD"),
+        ("?client_order_id=a&order_id=1", 400, "UNKNOWN_FIELD"),
+        ("?client_order_id=a%20b", 400, "SYNTAX"),
+        ("/one", 400, "ID_FORMAT"),
+        ("/99999999999999999999", 404, "NOT_FOUND"),
+        ("/1?client_order_id=a", 400, "UNKNOWN_FIELD"),
+        ("?id=1", 400, "UNKNOWN_FIELD"),
+    ],
+)
+async def test_what_names_no_order_is_refused(
+    house: House, query: str, status: int, name: str
+) -> None:
+    found, told = await house.get(f"order{query}")
+    assert (found, told["name"]) == (status, name)
 
 
 async def test_what_requests_cost_is_told_and_written(house: House) -> None:

@@ -17,10 +17,11 @@ from exchange.gateway.http import (
 )
 from exchange.gateway.rest import PREFIX, ROUTES, Route
 from exchange.messages.access import Right
-from exchange.messages.rest import Code, Health
+from exchange.messages.rest import Code, Health, OrderId
 from exchange.messages.wire import PROTOCOL_VERSION, Rejected
 
 OPENAPI_PATH: Final = "/openapi.json"
+_NAMED: Final = {"code": Code, "order_id": OrderId}  # in a path
 _HEADERS: Final = {
     "key": (KEY_HEADER, "the key's id"),
     "timestamp": (TIMESTAMP_HEADER, "the client's clock, milliseconds since the epoch"),
@@ -68,12 +69,11 @@ def document() -> dict[str, Any]:
 
 
 def _operation(route: Route, answer: dict[str, Any], rejected: dict[str, Any]) -> dict[str, Any]:
-    name = route.path.removeprefix(f"{PREFIX}/").partition("/")[0]
     statuses = {400, 404, 429} | ({401, 403} if route.right else set())
     made: dict[str, Any] = {
         "summary": route.summary,
         "description": (route.answer.__doc__ or "").strip(),
-        "operationId": name.replace("-", "_"),
+        "operationId": route.handler.__name__,
         "parameters": _parameters(route),
         "responses": {
             "200": _answer("the answer", answer),
@@ -98,9 +98,10 @@ def _answer(told: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     made = []
-    if "{code}" in route.path:
-        schema = msgspec.json.schema(Code)
-        made.append({"name": "code", "in": "path", "required": True, "schema": schema})
+    for name, kind in _NAMED.items():
+        if f"{{{name}}}" in route.path:
+            schema = msgspec.json.schema(kind)
+            made.append({"name": name, "in": "path", "required": True, "schema": schema})
     for field in msgspec.structs.fields(route.query):
         schema = msgspec.json.schema(field.type)
         if not field.required and field.default:  # "", 0: which the field's bounds forbid: not said

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
+from functools import partial
 from secrets import token_hex
 from typing import Any, Final, NamedTuple, Protocol, TypeVar, get_args
 
@@ -19,6 +20,7 @@ from aiohttp import web
 from contracts import registry
 from exchange.gateway import archive
 from exchange.gateway.access import Key, peer
+from exchange.gateway.accounts import Order
 from exchange.gateway.archive import CandleRow
 from exchange.gateway.corrections import CORRECTIONS
 from exchange.gateway.decode import Refused, explain
@@ -44,7 +46,7 @@ REQUESTS_A_SECOND: Final = 100  # of one address
 LOOPBACK_REQUESTS_A_SECOND: Final = 2_000
 READS: Final = 16  # of all that may wait for the disk
 ADDRESS_READS: Final = 4
-PREVIEW_SECONDS: Final = 5.0  # for what a preview rests on to be released
+ANSWER_SECONDS: Final = 5.0  # for what an answer rests on to be released
 NANOSECONDS_PER_MS: Final = 1_000_000
 MICRO_DIGITS: Final = 6
 _TRADE: Final = int(EventKind.TRADE)
@@ -88,7 +90,7 @@ class Asked(NamedTuple):
     query: Any  # of the route's type
     key: Key | None
     address: str
-    code: str  # of the path; empty if it has none
+    named: str  # in the path; empty if it names nothing
 
 
 class Route(NamedTuple):
@@ -150,7 +152,7 @@ class Rest:
             if not key.may(route.right):
                 raise Refused(Reason.SCOPE, None, f"the key's scope is {key.scope}")
         query = read_query(request, route.query)
-        return Asked(query, key, address, request.match_info.get("code", ""))
+        return Asked(query, key, address, next(iter(request.match_info.values()), ""))
 
     async def _read(self, address: str, work: Callable[[], T]) -> T:
         """Do what reads from disk in the thread; raises Refused if too much waits for it."""
@@ -227,19 +229,33 @@ class Rest:
             connections=KEY_CONNECTIONS,
         )
 
+    async def order(self, asked: Asked) -> wire.OrderStatus:
+        named = wire.QueryOrder(request_id="", client_order_id=asked.query.client_order_id)
+        return await self._status(asked, named)
+
+    async def order_by_id(self, asked: Asked) -> wire.OrderStatus:
+        return await self._status(asked, wire.QueryOrder(request_id="", order_id=asked.named))
+
+    async def _status(self, asked: Asked, request: wire.QueryOrder) -> wire.OrderStatus:
+        account, hub = self._account(asked), self._hub
+        told: asyncio.Future[Order | None] = asyncio.Future()
+        hub.lookups.ask(request, account, hub.now_ms(), partial(_tell, told))
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                order = await told  # the hub's clock ends the wait, while it runs
+        except TimeoutError:
+            order = None
+        return hub.queries.order(order, hub.sequence, "")
+
     async def preview(self, asked: Asked) -> wire.Previewed:
         account, query = self._account(asked), asked.query
         named = {name: getattr(query, name) for name in query.__struct_fields__}
         order = wire.Enter(client_order_id=f"preview.{token_hex(8)}", **named)
         told: asyncio.Future[wire.Previewed | Refused] = asyncio.Future()
-
-        def tell(answer: wire.Previewed | Refused) -> None:
-            if not told.done():
-                told.set_result(answer)
-
-        self._hub.previews.ask(wire.Preview(request_id="", order=order), account, 0, tell)
+        request = wire.Preview(request_id="", order=order)
+        self._hub.previews.ask(request, account, 0, partial(_tell, told))
         try:
-            async with asyncio.timeout(PREVIEW_SECONDS):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 answer = await told
         except TimeoutError:
             raise Refused(GatewayReason.REQUESTS_FULL, None, "waiting for the log") from None
@@ -250,7 +266,7 @@ class Rest:
     # What is read
 
     async def trades(self, asked: Asked) -> rest.Trades:
-        instrument = self._instrument(asked.code)
+        instrument = self._instrument(asked.named)
         number = instrument.id
 
         def select(row: Row) -> bool:
@@ -306,7 +322,7 @@ class Rest:
         return await self._read(address, lambda: self._books.candles(*wanted))
 
     async def candles(self, asked: Asked) -> rest.Candles:
-        instrument, query = self._instrument(asked.code), asked.query
+        instrument, query = self._instrument(asked.named), asked.query
         rows, more = await self.candle_rows(
             asked.address, instrument, rest.INTERVALS[query.interval], query.from_ms, query.limit
         )
@@ -357,6 +373,12 @@ class Rest:
         except KeyError:
             told = "clearing has booked nothing of it yet"
             raise Refused(Reason.NOT_FOUND, None, told) from None
+
+
+def _tell(told: asyncio.Future[T], answer: T) -> None:
+    """Answer who waits, unless nobody does any more."""
+    if not told.done():
+        told.set_result(answer)
 
 
 def products(contracts: registry.Registry, on: date) -> Iterator[rest.Product]:
@@ -412,6 +434,10 @@ ROUTES: Final = (
           "The account's positions"),
     Route(f"{PREFIX}/orders", Right.READ, rest.Query, wire.Orders, Rest.orders,
           "The account's working orders"),
+    Route(f"{PREFIX}/order", Right.READ, rest.OfOrder, wire.OrderStatus, Rest.order,
+          "What is known of one order, by the client's id"),
+    Route(f"{PREFIX}/order/{{order_id}}", Right.READ, rest.Query, wire.OrderStatus,
+          Rest.order_by_id, "What is known of one order"),
     Route(f"{PREFIX}/fills", Right.READ, rest.OfHistory, rest.Fills, Rest.fills,
           "The account's executions"),
     Route(f"{PREFIX}/statement", Right.READ, rest.OfStatement, rest.StatementReport, Rest.statement,

@@ -50,6 +50,12 @@ INTERVALS: Final = {"1m": 60, "5m": 300, "1h": 3_600, "1d": 86_400}  # seconds
 Code: TypeAlias = Annotated[
     str, Meta(pattern=r"^[A-Za-z0-9._-]{1,36}$", description="code of an instrument or contract")
 ]
+ClientOrderId: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,36}$", description="the client's own id of an order")
+]
+OrderId: TypeAlias = Annotated[
+    str, Meta(pattern=r"^[0-9]{1,20}$", description="the venue's id of an order")
+]
 Milliseconds: TypeAlias = Annotated[
     int, Meta(ge=0, le=MS_MAX, description="milliseconds since the epoch, on the log's clock")
 ]
@@ -65,6 +71,12 @@ BusinessDate: TypeAlias = Annotated[
 class Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What may stand behind the question mark: nothing. A default that breaks the field's own
     pattern or range stands for what was not said."""
+
+
+class OfOrder(Query, frozen=True, kw_only=True):
+    """One order, by the client's own id."""
+
+    client_order_id: ClientOrderId
 
 
 class OfHistory(Query, frozen=True, kw_only=True):
