@@ -15,8 +15,9 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -82,30 +83,19 @@ def booked(clearing: Clearing, frames: Sequence[Released]) -> bool:
     return True
 
 
-async def book(directory: Path, frames_max: int, pause: float) -> None:
-    """Book the stream until it ends, at most ``frames_max`` batches in one transaction."""
-    clearing = Clearing.open(directory / LEDGER_NAME)
-    come: asyncio.Queue[Released | None] = asyncio.Queue(frames_max)
+def book(directory: Path, frames_max: int, pause: float) -> None:
+    """Book the stream until it ends, at most ``frames_max`` batches in one transaction.
 
-    async def read() -> None:
-        async for released in stream.subscribe(directory / STREAM_NAME, clearing.position):
-            await come.put(released)
-        await come.put(None)
-
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(read())
-            batch: list[Released | None] = []
-            while None not in batch:
-                batch = [await come.get()]
-                while not come.empty():
-                    batch.append(come.get_nowait())
-                frames = [released for released in batch if released is not None]
-                while not booked(clearing, frames):
-                    await asyncio.sleep(FULL_SECONDS)
-                await asyncio.sleep(pause)
-    finally:
-        clearing.close()
+    Between two transactions it sleeps, whatever comes: an order that wakes it waits for that.
+    """
+    with closing(Clearing.open(directory / LEDGER_NAME)) as clearing:
+        following = stream.Subscription(directory / STREAM_NAME, clearing.position)
+        with closing(following):
+            while come := following.come(frames_max):
+                for at in range(0, len(come), frames_max):
+                    while not booked(clearing, come[at : at + frames_max]):
+                        time.sleep(FULL_SECONDS)
+                    time.sleep(pause)
 
 
 def main(directory: str, frames: str, pause: str, server: str) -> None:
@@ -114,4 +104,4 @@ def main(directory: str, frames: str, pause: str, server: str) -> None:
         signal.signal(number, signal.SIG_IGN)  # the stream's end is its end
     with alone(Path(directory)):
         if os.getppid() == int(server):
-            asyncio.run(book(Path(directory), int(frames), float(pause)))
+            book(Path(directory), int(frames), float(pause))

@@ -207,7 +207,9 @@ class Market:
         """
         market = cls(directory, clock, progress, settings, sequencing)
         if market._apart or settings.serve.gateways:
-            market._streaming = await stream.serve(market.tape, directory / STREAM_NAME)
+            market._streaming = await stream.serve(
+                market.tape, directory / STREAM_NAME, patient=not settings.serve.gateways
+            )
         market._sequencing = asyncio.create_task(market.sequencer.run(), name="sequencer")
         found = market.sequencer.recovered.last_sequence
         upto = found + 1 if found else 0  # after a restart, RECOVERED and the halts it brings

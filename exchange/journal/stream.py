@@ -6,6 +6,7 @@ for as long as the market lives, or with one refusal. docs/reference/stream.md h
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +19,7 @@ from exchange.journal.tape import (
     RECORD_BYTES,
     START,
     Position,
+    RecordHead,
     Released,
     Tape,
     check_preamble,
@@ -29,14 +31,15 @@ from exchange.journal.tape import (
 RESUME: Final = Layout("<IQI")  # epoch, sequence, index of the last event seen
 REFUSAL: Final = Layout("<4sI")  # magic, bytes of the reason that follows
 REFUSAL_MAGIC: Final = b"HBNO"
+READ_BYTES: Final = 1 << 18  # at a time
 RESUME_SECONDS_MAX: Final = 5  # a follower that does not say where it stands is let go
 
 
-async def serve(tape: Tape, path: Path) -> asyncio.Server:
+async def serve(tape: Tape, path: Path, *, patient: bool = False) -> asyncio.Server:
     """Serve the tape to any number of followers until it is closed.
 
-    A slow follower is read to from disk at its own pace; it holds up nobody. The socket is this
-    user's alone.
+    A slow follower is read to from disk at its own pace; it holds up nobody. ``patient`` ones have
+    each record when this process has done with it. The socket is this user's alone.
     """
 
     async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -44,7 +47,7 @@ async def serve(tape: Tape, path: Path) -> asyncio.Server:
         with suppress(ConnectionError, asyncio.IncompleteReadError, TimeoutError):
             async with asyncio.timeout(RESUME_SECONDS_MAX):
                 position = RESUME.unpack(await reader.readexactly(RESUME.size))
-            await _send(tape, position, writer)
+            await _send(tape.follow(position, patient=patient), tape.preamble, writer)
         writer.close()
 
     path.unlink(missing_ok=True)
@@ -55,10 +58,12 @@ async def serve(tape: Tape, path: Path) -> asyncio.Server:
         os.umask(mask)
 
 
-async def _send(tape: Tape, position: Position, writer: asyncio.StreamWriter) -> None:
-    writer.write(tape.preamble)
+async def _send(
+    following: AsyncIterator[Released], preamble: bytes, writer: asyncio.StreamWriter
+) -> None:
+    writer.write(preamble)
     try:
-        async for released in tape.follow(position):
+        async for released in following:
             writer.write(pack_released(released))
             await writer.drain()
     except NoSuchPosition as refused:
@@ -67,44 +72,107 @@ async def _send(tape: Tape, position: Position, writer: asyncio.StreamWriter) ->
     await writer.drain()
 
 
+class Arriving:
+    """The bytes that a follower of ``after`` is sent, put together to records.
+
+    Raises NoSuchPosition, and JournalError for another exchange, a later build, or a stream that
+    breaks off inside a record.
+    """
+
+    def __init__(self, after: Position, exchange_id: bytes | None = None) -> None:
+        self._after = after
+        self._exchange_id = exchange_id
+        self._begun = False
+        self._held = bytearray()  # the beginning of what has not come whole
+
+    def take(self, data: bytes) -> list[Released]:
+        """Return the records that the next bytes complete."""
+        held, at = self._held, 0
+        held += data
+        if not self._begun:
+            if len(held) < PREAMBLE.size:
+                return []
+            found = check_preamble(bytes(held[: PREAMBLE.size]))
+            if self._exchange_id not in (None, found):
+                raise JournalError(f"the stream is of exchange {found.hex()}")
+            self._begun, at = True, PREAMBLE.size
+        whole = []
+        while (head := self._head(at)) is not None and len(held) - at >= head.length:
+            body = bytes(held[at + RECORD_BYTES : at + head.length])
+            whole.append(unpack_record(head, body))
+            at += head.length
+        del held[:at]
+        return whole
+
+    def _head(self, at: int) -> RecordHead | None:
+        """Return the header at an offset; None if it has not come whole."""
+        held = self._held
+        if held[at : at + len(REFUSAL_MAGIC)] == REFUSAL_MAGIC:
+            start = at + REFUSAL.size
+            if len(held) >= start and len(held) - start >= REFUSAL.unpack_from(held, at)[1]:
+                raise NoSuchPosition(self._after, held[start:].decode())
+            return None
+        if len(held) - at < RECORD_BYTES:
+            return None
+        head = unpack_head(bytes(held[at : at + RECORD_BYTES]))
+        if head is None:
+            raise JournalError("the stream is out of step")
+        return head
+
+    def end(self) -> None:
+        """No more bytes come."""
+        if self._held or not self._begun:
+            raise JournalError("the stream broke off inside a record")
+
+
 async def subscribe(
     path: Path, after: Position = START, *, exchange_id: bytes | None = None
 ) -> AsyncIterator[Released]:
     """Yield what comes after that event from the server at ``path``, until the market closes.
 
-    Raises NoSuchPosition, and JournalError for another exchange, a later build, or a stream that
-    breaks off inside a record.
+    Raises what ``Arriving`` does.
     """
+    arriving = Arriving(after, exchange_id)
     reader, writer = await asyncio.open_unix_connection(path)
     try:
         writer.write(RESUME.pack(*after))
-        found = check_preamble(await reader.readexactly(PREAMBLE.size))
-        if exchange_id not in (None, found):
-            raise JournalError(f"the stream is of exchange {found.hex()}")
-        while (start := await _start(reader)) is not None:
-            if start[:4] == REFUSAL_MAGIC:
-                raise NoSuchPosition(after, await _reason(reader, start))
-            head = unpack_head(start + await reader.readexactly(RECORD_BYTES - len(start)))
-            if head is None:
-                raise JournalError("the stream is out of step")
-            body = await reader.readexactly(head.length - RECORD_BYTES)
-            yield unpack_record(head, body)
-    except asyncio.IncompleteReadError as cut:
-        raise JournalError("the stream broke off inside a record") from cut
+        while data := await reader.read(READ_BYTES):
+            for released in arriving.take(data):
+                yield released
+        arriving.end()
     finally:
         writer.close()
 
 
-async def _start(reader: asyncio.StreamReader) -> bytes | None:
-    """The first bytes of what comes next; None where the stream ends between two records."""
-    try:
-        return await reader.readexactly(REFUSAL.size)
-    except asyncio.IncompleteReadError as end:
-        if end.partial:
-            raise
-        return None
+class Subscription:
+    """The same for who does one thing at a time: nothing wakes it while it is at another."""
 
+    def __init__(self, path: Path, after: Position = START) -> None:
+        """Connect to the server at ``path``, to be told what comes after that event."""
+        self._arriving = Arriving(after)
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._socket.sendall(RESUME.pack(*after))
 
-async def _reason(reader: asyncio.StreamReader, start: bytes) -> str:
-    _, size = REFUSAL.unpack(start)
-    return (await reader.readexactly(size)).decode()
+    def come(self, most: int) -> list[Released]:
+        """Wait until a record has come, and return those that have: ``most``, and what came with
+        the last of them. None once the market has closed. Raises what ``Arriving`` does.
+        """
+        found: list[Released] = []
+        while not found:
+            data = self._socket.recv(READ_BYTES)
+            if not data:
+                self._arriving.end()
+                return found
+            found = self._arriving.take(data)
+        with suppress(BlockingIOError):
+            while len(found) < most:
+                data = self._socket.recv(READ_BYTES, socket.MSG_DONTWAIT)
+                if not data:
+                    break
+                found += self._arriving.take(data)
+        return found
+
+    def close(self) -> None:
+        """Leave."""
+        self._socket.close()
