@@ -17,7 +17,6 @@ import argparse
 import asyncio
 import hmac
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from typing import Any, Final
 from aiohttp import ClientSession, ClientWebSocketResponse
 
 from benches.rows import Row, publish, row
+from exchange.app import processors
 from exchange.journal.room import make_room
 from exchange.journal.storage import File, LocalStorage
 from exchange.messages.wire import signed_text
@@ -54,7 +54,7 @@ MIXES: Final = ("mixed", "trades")
 PLACES: Final = {  # part of a row's name -> settings of that market
     "": (),
     "apart.": ("serve.clearing=process",),
-    "kept.": (f"serve.processor={max(os.sched_getaffinity(0))}",),
+    "kept.": (f"serve.processor={processors.last()}",),
 }
 
 

@@ -18,6 +18,11 @@ class NoSuchProcessor(ValueError):
     """A processor that this process may not run on; the message says which there are."""
 
 
+def last() -> int:
+    """Return the last of the processors that this process was given; ANY where none is told."""
+    return max(_GIVEN, default=ANY)
+
+
 def keep_to(processor: int) -> None:
     """Have this thread, and every thread and process that it begins from now on, run there alone.
 
