@@ -130,6 +130,5 @@ if __name__ == "__main__":
     else:
         given = dict(one.split("=", 1) for one in sys.argv[4:])
         chosen = load(environment={variable(name): value for name, value in given.items()}).settings
-        if chosen.serve.processor != processors.ANY:
-            processors.keep_to(chosen.serve.processor)
+        processors.keep_to(chosen.serve.processor)
         asyncio.run(serve_market(Path(sys.argv[2]), int(sys.argv[3]), chosen))

@@ -56,6 +56,9 @@ def test_a_processor_that_is_not_there_is_refused_with_those_that_are(tmp_path: 
     told = re.search(r"no processor 4095; there are ([\d, ]+)", done.stderr)
     assert told is not None
     assert {int(one) for one in told[1].split(", ")} == os.sched_getaffinity(0)
+    before = os.sched_getaffinity(0)
+    keep_to(ANY)
     with pytest.raises(NoSuchProcessor):
-        keep_to(ANY)
+        keep_to(4095)
+    assert os.sched_getaffinity(0) == before
     assert not list(tmp_path.iterdir())

@@ -12,7 +12,7 @@ from test_rest import CODE, House, candles_of, house
 
 from exchange.app import trial
 from exchange.app.requests import ListContract
-from exchange.gateway import archive, auth
+from exchange.gateway import archive, auth, rest
 from exchange.messages import wire
 from exchange.messages.access import COSTS
 
@@ -54,8 +54,8 @@ async def test_the_whole_stream_by_pages_is_what_a_replay_tells(
     for place in random.Random(7).sample(range(len(told)), 6):
         one = told[place]
         after = f"{epoch}.{one['sequence']}.{one['index']}"
-        rest = await house.pages(f"events?limit=500&after={after}", "events")
-        assert rest == [
+        later = await house.pages(f"events?limit=500&after={after}", "events")
+        assert later == [
             other
             for other in told
             if (other["sequence"], other["index"]) > (one["sequence"], one["index"])
@@ -121,6 +121,17 @@ async def test_an_order_may_be_asked_for_before_it_is_there(house: House) -> Non
         await buyer.enter(CODE, "buy", 1, low, client_order_id="late")
         status, told = await asking[0]
     assert (status, told["state"], told["order"]["client_order_id"]) == (200, "working", "late")
+
+
+async def test_a_hub_that_stands_still_keeps_nobody(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks for an order is told that it is unknown, though no clock ended his wait."""
+    monkeypatch.setattr(rest, "ANSWER_SECONDS", 0.05)
+    monkeypatch.setattr(house.market.hub.lookups, "expire", lambda now_ms: None)
+    status, told = await house.get("order?client_order_id=never")
+    assert (status, told["state"]) == (200, "unknown")
+    assert house.market.hub.lookups
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from recorded import BUSY, deposits, everything, record, running, say
+from recorded import deposits, everything, running, say
+from test_tape import spoken
 
 from exchange.journal import stream
 from exchange.journal.errors import JournalError, NoSuchPosition
@@ -14,15 +15,8 @@ from exchange.journal.stream import REFUSAL, REFUSAL_MAGIC, Arriving, Subscripti
 from exchange.journal.tape import PREAMBLE, START, Position, Released, pack_released
 from exchange.messages import EVENT_BYTES
 
+__all__ = ["spoken"]  # a fixture
 ANOTHER = b"another exchange"
-
-
-@pytest.fixture(scope="module")
-def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("spoken")
-    record(directory, BUSY)
-    record(directory, [deposits(3, 900)])
-    return directory
 
 
 @pytest.fixture(scope="module")

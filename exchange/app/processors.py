@@ -24,10 +24,13 @@ def last() -> int:
 
 
 def keep_to(processor: int) -> None:
-    """Have this thread, and every thread and process that it begins from now on, run there alone.
+    """Have this thread, and every thread and process that it begins from now on, run there alone;
+    with ANY, nothing happens.
 
     ``start_child`` starts processes that do not. Raises NoSuchProcessor.
     """
+    if processor == ANY:
+        return
     if not _GIVEN:
         raise NoSuchProcessor("this system has no way to keep to one processor; leave it at -1")
     if processor not in _GIVEN:

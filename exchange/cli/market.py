@@ -83,11 +83,10 @@ def serve(
     from exchange.app import logs, processors  # noqa: PLC0415
 
     logs.configure(effective.settings.serve.log_format, effective.settings.serve.log_level)
-    if effective.settings.serve.processor != processors.ANY:
-        try:
-            processors.keep_to(effective.settings.serve.processor)
-        except processors.NoSuchProcessor as error:
-            fail(f"serve.processor: {error}", Exit.USAGE)
+    try:
+        processors.keep_to(effective.settings.serve.processor)
+    except processors.NoSuchProcessor as error:
+        fail(f"serve.processor: {error}", Exit.USAGE)
     asyncio.run(_serve(effective.settings))
 
 

@@ -42,16 +42,17 @@ from exchange.messages.wire_moves import Corrected, LegTraded
 
 PAGE_MOST: Final = 500
 MS_MAX: Final = (1 << 63) // 1_000_000 - 1
+ID_PATTERN: Final = r"^[A-Za-z0-9._-]{1,36}$"
 # Epoch, sequence and index; sequence and index together stay within 63 bits.
 CURSOR_PATTERN: Final = r"^(0|[1-9][0-9]{0,9})\.(0|[1-9][0-9]{0,11})\.(0|[1-9][0-9]{0,6})$"
 DATE_LEAST, DATE_MOST = 19_700_101, 99_991_231
 INTERVALS: Final = {"1m": 60, "5m": 300, "1h": 3_600, "1d": 86_400}  # seconds
 
 Code: TypeAlias = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,36}$", description="code of an instrument or contract")
+    str, Meta(pattern=ID_PATTERN, description="code of an instrument or contract")
 ]
 ClientOrderId: TypeAlias = Annotated[
-    str, Meta(pattern=r"^[A-Za-z0-9._-]{1,36}$", description="the client's own id of an order")
+    str, Meta(pattern=ID_PATTERN, description="the client's own id of an order")
 ]
 OrderId: TypeAlias = Annotated[
     str, Meta(pattern=r"^[0-9]{1,20}$", description="the venue's id of an order")
