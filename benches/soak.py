@@ -25,7 +25,7 @@ import msgspec
 from benches.rows import Row, publish, row
 from clients.aio import AsyncClient
 from clients.errors import ConnectionLost, NotConnected, OutcomeUnknown
-from exchange.app import admin
+from exchange.app import asking
 from exchange.app.requests import Deposit, OpenAccount
 from exchange.gateway.accounts import FINISHED_ORDERS
 from exchange.gateway.auth import create_key
@@ -155,7 +155,7 @@ async def accounts(directory: Path) -> list[tuple[str, str]]:
     for account in range(1, CLIENTS + 1):
         opening = OpenAccount(account=account, throttle_interval_ns=1, throttle_burst=1 << 30)
         for request in (opening, Deposit(account=account, amount=CASH)):
-            answer = await admin.ask(directory, request)
+            answer = await asking.ask(directory, request)
             assert answer is not None and answer.ok, answer
         keys.append(create_key(directory, account, "trade"))
     return keys

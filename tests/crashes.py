@@ -16,7 +16,7 @@ from nursery import Child, Nursery
 
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
-from exchange.app import admin
+from exchange.app import asking
 from exchange.app.requests import Deposit
 from exchange.clearing import Clearing
 from exchange.engine import Engine
@@ -93,7 +93,7 @@ class Supervisor:
     async def _open(self) -> None:
         codes = ["H100Z26"]
         for account in range(1, ACCOUNTS + 1):
-            answer = await admin.ask(self.directory, Deposit(account=account, amount=CASH))
+            answer = await asking.ask(self.directory, Deposit(account=account, amount=CASH))
             assert answer is not None and answer.ok, answer
             key = create_key(self.directory, account, "trade")
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
-from exchange.app import admin
+from exchange.app import asking
 from exchange.app.bookkeeping import STREAM_NAME
 from exchange.app.gateway_link import SOCKET_NAME, Beat, Hello, Seat, Told, Welcome, Wire
 from exchange.app.gateway_process import OWN_NAME
@@ -37,7 +37,7 @@ Place = tuple[int, int]  # sequence, index
 
 async def ask(directory: Path, request: AnyRequest) -> dict[str, Any]:
     """Put an operator's request to the market of a directory."""
-    answer = await admin.ask(directory, request)
+    answer = await asking.ask(directory, request)
     assert answer is not None and answer.ok, answer
     return answer.result
 

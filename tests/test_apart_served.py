@@ -24,7 +24,7 @@ from nursery import STOP_SECONDS, Child, Nursery
 
 from clients.aio import AsyncClient
 from contracts import symbol
-from exchange.app import admin, requests
+from exchange.app import asking, requests
 from exchange.app.bookkeeping import LEDGER_NAME
 from exchange.clearing import Clearing
 from exchange.engine import Engine
@@ -62,9 +62,9 @@ class Killed:
         """What the market answers; AssertionError if it refuses, OSError if it is gone."""
         if person:
             key = self.folder / f"{person}.json"
-            answer = await asyncio.to_thread(admin.ask_url, self.ready["http"], key, request)
+            answer = await asyncio.to_thread(asking.ask_url, self.ready["http"], key, request)
         else:
-            found = await admin.ask(self.data, request)
+            found = await asking.ask(self.data, request)
             if found is None:
                 raise ConnectionError("nobody serves")
             answer = found

@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -12,7 +14,7 @@ import msgspec
 import pytest
 from overrides import override
 
-from exchange.app import Market, admin, market, requests
+from exchange.app import Market, admin, asking, market, requests
 from exchange.app.desk import WishRejected
 from exchange.app.settings import Limits, Settings
 from exchange.app.wishes import RequestRefused, close_day
@@ -223,12 +225,19 @@ async def eventually(true: Any, seconds: float = 5.0) -> None:
 async def test_the_admin_socket_answers_and_is_the_owners_alone(tmp_path: Path) -> None:
     async with running(tmp_path) as m:
         await m.listen("127.0.0.1", 0)
-        assert (tmp_path / admin.SOCKET_NAME).stat().st_mode & 0o777 == 0o600
+        assert (tmp_path / asking.SOCKET_NAME).stat().st_mode & 0o777 == 0o600
         assert (tmp_path / market.ADMIN_KEY_NAME).stat().st_mode & 0o777 == 0o600
-        answer = await admin.ask(tmp_path, requests.Deposit(account=1, amount="5"))
+        answer = await asking.ask(tmp_path, requests.Deposit(account=1, amount="5"))
         assert answer is not None
         assert answer.result["cash"] == "5.000000"
-    assert await admin.ask(tmp_path, requests.State()) is None
+    assert await asking.ask(tmp_path, requests.State()) is None
+
+
+def test_who_only_asks_loads_nothing_of_a_market() -> None:
+    names = ["exchange.app.market", "exchange.sequencer", "exchange.clearing", "aiohttp", "numpy"]
+    code = f"import exchange.app.asking, sys; print([n for n in {names} if n in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -249,14 +258,14 @@ async def test_http_takes_admin_keys_and_no_others(tmp_path: Path) -> None:
         addresses = await started.listen("127.0.0.1", 0)
         url, state = addresses.http, requests.State()
         own = tmp_path / market.ADMIN_KEY_NAME
-        assert (await asyncio.to_thread(admin.ask_url, url, own, state)).ok
+        assert (await asyncio.to_thread(asking.ask_url, url, own, state)).ok
         trader = tmp_path / "trader.json"
         key_id, secret = create_key(tmp_path, 1, "trade")
         trader.write_bytes(msgspec.json.encode({"key_id": key_id, "secret": secret}))
-        refused = await asyncio.to_thread(admin.ask_url, url, trader, state)
+        refused = await asyncio.to_thread(asking.ask_url, url, trader, state)
         assert "SCOPE" in refused.error
         trader.write_bytes(msgspec.json.encode({"key_id": key_id, "secret": "guess"}))
-        refused = await asyncio.to_thread(admin.ask_url, url, trader, state)
+        refused = await asyncio.to_thread(asking.ask_url, url, trader, state)
         assert "BAD_SIGNATURE" in refused.error
     finally:
         await started.stop()

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from clients.portfolio import Portfolio
-from exchange.app import Market, admin, requests
+from exchange.app import Market, asking, requests
 from exchange.app.desk import SOURCE
 from exchange.app.wishes import RequestRefused, Wish, note
 from exchange.gateway.auth import create_key
@@ -199,8 +199,8 @@ async def test_a_key_is_a_person_and_makes_no_second_one(tmp_path: Path) -> None
             files.append(tmp_path / f"{name}.json")
             files[-1].write_bytes(msgspec.json.encode({"key_id": key_id, "secret": secret}))
 
-        async def ask(person: int, request: requests.AnyRequest) -> admin.Answer:
-            return await asyncio.to_thread(admin.ask_url, url, files[person], request)
+        async def ask(person: int, request: requests.AnyRequest) -> asking.Answer:
+            return await asyncio.to_thread(asking.ask_url, url, files[person], request)
 
         grab = await ask(0, requests.CreateKey(account=0, scope="admin"))
         assert not grab.ok and "market's own machine" in grab.error

@@ -16,8 +16,13 @@ from served import CHECKOUT, COMMAND, serving
 
 from contracts import registry
 from exchange.gateway import access, openapi
-from exchange.gateway.http import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
-from exchange.messages.access import signed_request
+from exchange.messages.access import (
+    KEY_HEADER,
+    NONCE_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    signed_request,
+)
 
 schemathesis = pytest.importorskip("schemathesis", reason="pip install 'hourbook[dev]'")
 

@@ -20,7 +20,7 @@ from test_docs import blocks
 from typer.testing import CliRunner
 
 from clients.sync import Client
-from exchange.app import admin, requests
+from exchange.app import asking, requests
 from exchange.app.bookkeeping import LEDGER_NAME
 from exchange.clearing import Clearing
 from exchange.cli import app
@@ -40,7 +40,7 @@ def operate(data: Path, *wanted: requests.AnyRequest) -> list[dict[str, Any]]:
     """What an operator at the socket asks for, and the answers."""
 
     async def ask_all() -> list[dict[str, Any]]:
-        answers = [await admin.ask(data, one) for one in wanted]
+        answers = [await asking.ask(data, one) for one in wanted]
         assert all(answer is not None and answer.ok for answer in answers), answers
         return [answer.result for answer in answers if answer is not None]
 

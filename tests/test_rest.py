@@ -16,9 +16,14 @@ from clients.aio import AsyncClient
 from exchange.app import Market
 from exchange.app.requests import Deposit, Settle
 from exchange.gateway import access, archive, auth, http, openapi, rest
-from exchange.gateway.http import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from exchange.gateway.server import BODY_BYTES
-from exchange.messages.access import signed_request
+from exchange.messages.access import (
+    KEY_HEADER,
+    NONCE_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    signed_request,
+)
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reference" / "openapi.json"
 START_NS: Final = 1_795_176_000 * 1_000_000_000  # 20 November 2026, noon

@@ -18,7 +18,7 @@ from recorded import FIRST_SEGMENT, frame_bounds
 from served import CHECKOUT, COMMAND, serving
 from test_journal import reseal
 
-from exchange.app import Market, admin, requests
+from exchange.app import Market, asking, requests
 from exchange.cli import app
 from exchange.cli.output import Exit, Failure
 from exchange.engine import Engine
@@ -88,7 +88,7 @@ def test_a_shadow_beside_a_live_market_writes_what_the_next_start_begins_with(
         assert line(shadow)["ready"] is True
         taken = line(shadow)
         for account in (1, 2):
-            answer = asyncio.run(admin.ask(tmp_path, deposit(account)))
+            answer = asyncio.run(asking.ask(tmp_path, deposit(account)))
             assert answer is not None and answer.ok
         assert line(shadow)["sequence"] > taken["sequence"]
         server.stop(signal.SIGKILL)

@@ -8,41 +8,23 @@ An answer is ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": "what
 
 import asyncio
 import contextlib
-import time
-import urllib.error
-import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
 
 import msgspec
 
 from exchange.app.approvals import SOCKET_PERSON
+from exchange.app.asking import LINE_BYTES_MAX, SOCKET_NAME, Answer
 from exchange.app.operations import Operations
 from exchange.app.requests import AnyRequest, ClearingDesk
 from exchange.app.wishes import RequestRefused
-from exchange.gateway.access import Key, sign
+from exchange.gateway.access import Key
 from exchange.gateway.decode import Refused
-from exchange.gateway.http import KEY_HEADER, NONCE_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
-from exchange.gateway.operator import ADMIN_PATH
 from exchange.messages import Reason
-from exchange.messages.access import Right, signed_request
+from exchange.messages.access import Right
 from exchange.sequencer import Closed, QueueFull
 
-SOCKET_NAME: Final = "admin.sock"
-LINE_BYTES_MAX: Final = 1 << 20
-URL_SECONDS: Final = 60.0
-
 _decode_request = msgspec.json.Decoder(AnyRequest).decode
-
-
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What comes back for one request."""
-
-    ok: bool
-    result: dict[str, Any] = {}
-    error: str = ""
-
 
 Perform = Callable[[AnyRequest, str], Awaitable[Answer]]  # a request of a person
 
@@ -106,47 +88,3 @@ async def answer_signed(body: bytes, perform: Perform, key: Key) -> Answer:
     if not key.may(right):
         raise Refused(Reason.SCOPE, None, f"the key's scope is {key.scope}")
     return answered if request is None else await perform(request, key.key_id)
-
-
-async def ask(directory: Path, request: AnyRequest) -> Answer | None:
-    """Put one request to the market that serves ``directory``; None if none does."""
-    try:
-        reader, writer = await asyncio.open_unix_connection(
-            directory / SOCKET_NAME, limit=LINE_BYTES_MAX
-        )
-    except (FileNotFoundError, ConnectionRefusedError):
-        return None
-    writer.write(msgspec.json.encode(request) + b"\n")
-    await writer.drain()
-    line = await reader.readline()
-    writer.close()
-    await writer.wait_closed()
-    if not line:
-        raise ConnectionError("the market stopped before it answered")
-    return msgspec.json.decode(line, type=Answer)
-
-
-def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
-    """Put one request to the market at ``http://HOST:PORT``, signed with an admin key.
-
-    Raises OSError if nobody answers there; a refused key is an answer.
-    """
-    key = msgspec.json.decode(key_file.read_bytes(), type=dict[str, str])
-    body = msgspec.json.encode(request)
-    nonce = time.time_ns()
-    timestamp_ms = nonce // 1_000_000
-    text = signed_request(timestamp_ms, nonce, key["key_id"], "POST", ADMIN_PATH, body)
-    headers = {
-        KEY_HEADER: key["key_id"],
-        TIMESTAMP_HEADER: str(timestamp_ms),
-        NONCE_HEADER: str(nonce),
-        SIGNATURE_HEADER: sign(key["secret"], text),
-        "Content-Type": "application/json",
-    }
-    base = url.rstrip("/").removesuffix("/api/v1")
-    posted = urllib.request.Request(base + ADMIN_PATH, body, headers)
-    try:
-        with urllib.request.urlopen(posted, timeout=URL_SECONDS) as response:
-            return msgspec.json.decode(response.read(), type=Answer)
-    except urllib.error.HTTPError as error:
-        return Answer(False, error=f"{url} refused: {error.code} {error.read().decode()}")

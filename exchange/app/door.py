@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from exchange.app import admin
+from exchange.app import admin, asking
 from exchange.app.bookkeeping import LEDGER_NAME
 from exchange.app.reads import Books
 from exchange.app.requests import AnyRequest
@@ -39,7 +39,7 @@ class House(Protocol):
         """Its figures, in Prometheus' text form."""
         ...
 
-    async def perform(self, request: AnyRequest, person: str) -> admin.Answer:
+    async def perform(self, request: AnyRequest, person: str) -> asking.Answer:
         """Do what an operator asks."""
         ...
 

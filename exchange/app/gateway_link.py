@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, Protocol
 
 import msgspec
 
-from exchange.app.admin import Answer
+from exchange.app.asking import Answer
 from exchange.app.requests import AnyRequest
 from exchange.app.settings import Settings
 from exchange.gateway.previews import Tried

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from exchange.app import collector, logs, standby
-from exchange.app.admin import Answer
+from exchange.app.asking import Answer
 from exchange.app.bookkeeping import LEDGER_NAME, STREAM_NAME
 from exchange.app.door import Door
 from exchange.app.front import POLL_SECONDS, connections, unsent_bytes

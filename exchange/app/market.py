@@ -20,7 +20,7 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from contracts import registry
-from exchange.app import admin, bookkeeping, figures, requests, standby, wishes
+from exchange.app import admin, asking, bookkeeping, figures, requests, standby, wishes
 from exchange.app.alarms import STALL_SECONDS_MAX, Alarms
 from exchange.app.bookkeeping import LEDGER_NAME as LEDGER_NAME
 from exchange.app.bookkeeping import STREAM_NAME
@@ -109,7 +109,7 @@ class Within:
         """Its figures, in Prometheus' text form."""
         return self._market.metrics.text()
 
-    async def perform(self, request: requests.AnyRequest, person: str) -> admin.Answer:
+    async def perform(self, request: requests.AnyRequest, person: str) -> asking.Answer:
         """Do what an operator asks."""
         return await admin.answer(request, self._market.operations, person)
 

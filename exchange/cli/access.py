@@ -15,7 +15,7 @@ import typer
 from exchange.cli.output import Exit, fail, show_facts
 
 if TYPE_CHECKING:
-    from exchange.app.admin import Answer
+    from exchange.app.asking import Answer
     from exchange.app.requests import AnyRequest
 
 DATA_HELP = "The market's data directory."
@@ -88,22 +88,24 @@ def operate(
 
 
 def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
-    from exchange.app import admin  # noqa: PLC0415
+    from exchange.app import asking  # noqa: PLC0415
 
     if not key.is_file():
         fail(f"no admin key in {key}; name its file with --key", Exit.UNUSABLE)
     try:
-        return admin.ask_url(url, key, request)
+        return asking.ask_url(url, key, request)
     except OSError as error:
         fail(f"no market answers at {url}: {error}", Exit.UNUSABLE)
 
 
 async def _at(data: Path, request: "AnyRequest") -> "Answer":
-    from exchange.app import Market, admin  # noqa: PLC0415
+    from exchange.app import asking  # noqa: PLC0415
 
-    answer = await admin.ask(data, request)
+    answer = await asking.ask(data, request)
     if answer is not None:
         return answer
+    from exchange.app import Market, admin  # noqa: PLC0415 - a second's work that asking spares
+
     market = await Market.start(data)
     try:
         return await admin.answer(request, market.operations)

@@ -16,13 +16,17 @@ from exchange.gateway.auth import Keys
 from exchange.gateway.decode import ID, Refused
 from exchange.gateway.rejects import from_refused
 from exchange.messages import Reason
-from exchange.messages.access import AnyReason, GatewayReason, signed_request
+from exchange.messages.access import (
+    KEY_HEADER,
+    NONCE_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    AnyReason,
+    GatewayReason,
+    signed_request,
+)
 from exchange.messages.wire import encode_json
 
-KEY_HEADER: Final = "Hourbook-Key"
-TIMESTAMP_HEADER: Final = "Hourbook-Timestamp"
-NONCE_HEADER: Final = "Hourbook-Nonce"
-SIGNATURE_HEADER: Final = "Hourbook-Signature"
 DIGITS_MAX: Final = 20  # of a number in a header
 BAD_REQUEST: Final = 400
 STATUS: Final[dict[AnyReason, int]] = {

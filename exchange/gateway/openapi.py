@@ -8,15 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange.gateway.http import (
+from exchange.gateway.http import STATUS
+from exchange.gateway.rest import PREFIX, ROUTES, Route
+from exchange.messages.access import (
     KEY_HEADER,
     NONCE_HEADER,
     SIGNATURE_HEADER,
-    STATUS,
     TIMESTAMP_HEADER,
+    Right,
 )
-from exchange.gateway.rest import PREFIX, ROUTES, Route
-from exchange.messages.access import Right
 from exchange.messages.rest import Code, Health, OrderId
 from exchange.messages.wire import PROTOCOL_VERSION, Rejected
 

@@ -5,7 +5,6 @@ is. Keys travel in clear in some answers: listen on loopback, or with TLS.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from aiohttp import web
 
@@ -13,8 +12,7 @@ from exchange.gateway.access import Key
 from exchange.gateway.auth import Keys
 from exchange.gateway.decode import Refused
 from exchange.gateway.http import admit, answer_refused, json_answer
-
-ADMIN_PATH: Final = "/api/v1/admin"
+from exchange.messages.access import ADMIN_PATH
 
 
 def add_route(

@@ -52,6 +52,12 @@ class GatewayReason(IntEnum):
     STATE_TOO_LARGE = 725
 
 
+KEY_HEADER: Final = "Hourbook-Key"  # of a signed HTTP request
+TIMESTAMP_HEADER: Final = "Hourbook-Timestamp"
+NONCE_HEADER: Final = "Hourbook-Nonce"
+SIGNATURE_HEADER: Final = "Hourbook-Signature"
+ADMIN_PATH: Final = "/api/v1/admin"  # where operators' requests go
+
 AnyReason: TypeAlias = Reason | GatewayReason
 RETRYABLES: Final[frozenset[AnyReason]] = RETRYABLE | {GatewayReason.REQUESTS_FULL}
 

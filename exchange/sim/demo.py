@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from clients.aio import AsyncClient
-from exchange.app import Market, admin, requests
+from exchange.app import Market, asking, requests
 from exchange.messages import HOUSE_ACCOUNT
 from exchange.sim.participants import Day, Role, make_markets, roles
 from exchange.sim.proof import Party, Proof, prove
@@ -148,7 +148,7 @@ class Demo:
 
     async def _ask(self, request: requests.AnyRequest) -> dict[str, str]:
         """Ask over the admin socket. Raises RuntimeError if the market refuses."""
-        answer = await admin.ask(self.market.directory, request)
+        answer = await asking.ask(self.market.directory, request)
         if answer is None or not answer.ok:
             raise RuntimeError(answer.error if answer is not None else "the market is gone")
         return answer.result

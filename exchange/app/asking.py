@@ -1,0 +1,81 @@
+"""How whoever operates a market reaches it: its admin socket, or HTTP with an admin key.
+
+Apart from ``admin``, which answers: a command that only asks needs nothing of what a market is.
+"""
+
+import asyncio
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from exchange.app.requests import AnyRequest
+from exchange.messages.access import (
+    ADMIN_PATH,
+    KEY_HEADER,
+    NONCE_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    signed_request,
+)
+
+SOCKET_NAME: Final = "admin.sock"
+LINE_BYTES_MAX: Final = 1 << 20
+URL_SECONDS: Final = 60.0
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What comes back for one request."""
+
+    ok: bool
+    result: dict[str, Any] = {}
+    error: str = ""
+
+
+async def ask(directory: Path, request: AnyRequest) -> Answer | None:
+    """Put one request to the market that serves ``directory``; None if none does."""
+    try:
+        reader, writer = await asyncio.open_unix_connection(
+            directory / SOCKET_NAME, limit=LINE_BYTES_MAX
+        )
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    writer.write(msgspec.json.encode(request) + b"\n")
+    await writer.drain()
+    line = await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    if not line:
+        raise ConnectionError("the market stopped before it answered")
+    return msgspec.json.decode(line, type=Answer)
+
+
+def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
+    """Put one request to the market at ``http://HOST:PORT``, signed with an admin key.
+
+    Raises OSError if nobody answers there; a refused key is an answer.
+    """
+    from exchange.gateway.access import sign  # noqa: PLC0415 - the socket needs no signature
+
+    key = msgspec.json.decode(key_file.read_bytes(), type=dict[str, str])
+    body = msgspec.json.encode(request)
+    nonce = time.time_ns()
+    timestamp_ms = nonce // 1_000_000
+    text = signed_request(timestamp_ms, nonce, key["key_id"], "POST", ADMIN_PATH, body)
+    headers = {
+        KEY_HEADER: key["key_id"],
+        TIMESTAMP_HEADER: str(timestamp_ms),
+        NONCE_HEADER: str(nonce),
+        SIGNATURE_HEADER: sign(key["secret"], text),
+        "Content-Type": "application/json",
+    }
+    base = url.rstrip("/").removesuffix("/api/v1")
+    posted = urllib.request.Request(base + ADMIN_PATH, body, headers)
+    try:
+        with urllib.request.urlopen(posted, timeout=URL_SECONDS) as response:
+            return msgspec.json.decode(response.read(), type=Answer)
+    except urllib.error.HTTPError as error:
+        return Answer(False, error=f"{url} refused: {error.code} {error.read().decode()}")
