@@ -5,16 +5,14 @@ The sum that must be zero: cash of all accounts − (deposits − withdrawals).
 
 from libc.stdlib cimport calloc
 
+from exchange.engine.events cimport blank
 from exchange.engine.ids cimport slots_left
 from exchange.engine.lifecycle cimport answered, cancel_all_of, keep_receipt, reject, cancel_for
 from exchange.engine.risk cimport add_overflows, charge, position_of, required_of
 from exchange.engine.safety cimport is_on
 from exchange.engine.state cimport (
-    LOSS_REACHED, Losses, is_live,
-    Account, Cell, Command, Event, KILLED_BY_SETTING, Market, Member, Position,
-    account_of, blank,
-    i64, put_state, set_killed, u16, u32,
-    u64, u8,
+    LOSS_REACHED, Losses, is_live, Account, Cell, Command, Event, KILLED_BY_SETTING, Market, Member,
+    Position, account_of, i64, put_state, set_killed, u16, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 

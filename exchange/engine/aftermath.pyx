@@ -7,6 +7,7 @@ most one elected stop come in, whose trades the next round looks at. So nothing 
 round ends with a whole book as it began.
 """
 
+from exchange.engine.events cimport event_of
 from exchange.engine.extras cimport stops_of
 from exchange.engine.groups cimport room_to_reduce
 from exchange.engine.lifecycle cimport cancel_for, shrink
@@ -14,8 +15,8 @@ from exchange.engine.protection cimport protect
 from exchange.engine.risk cimport position_of
 from exchange.engine.safety cimport look_at_trades
 from exchange.engine.state cimport (
-    Event, Position, WATCH_BREAKER, WATCH_IMPLIED, WATCH_LEGS, WATCH_QUOTES, WATCH_STOPS,
-    event_of, i64, lots_of, side_of, u8,
+    Event, Position, WATCH_BREAKER, WATCH_IMPLIED, WATCH_LEGS, WATCH_QUOTES, WATCH_STOPS, i64,
+    lots_of, side_of, u8,
 )
 from exchange.engine.stops cimport come_in, elect
 from exchange.engine.vocabulary cimport *

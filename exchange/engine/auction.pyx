@@ -13,6 +13,7 @@ from exchange.engine.book cimport (
     append, occupied_above, occupied_below, occupy, rest, slot_of, unlink, vacate,
 )
 from exchange.engine.call cimport Found, find_price
+from exchange.engine.events cimport blank, emit, event_of, what
 from exchange.engine.extras cimport hide, stops_of
 from exchange.engine.guards cimport rests
 from exchange.engine.ladder cimport build_ladder
@@ -20,10 +21,9 @@ from exchange.engine.lifecycle cimport cancel_for, reject, withdraw, work_aside
 from exchange.engine.pairing cimport pair_off
 from exchange.engine.risk cimport adverse_per_lot, rehold
 from exchange.engine.state cimport (
-    AT_MARKET, Auction, COLLECTED, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID,
-    Order, Position, UNPRICED, WATCH_AUCTION, WATCH_STOPS, WORKING, auction_of, blank, collects,
-    emit, ensure, event_of, i32, i64, is_featured, lots_of, order_id_of, prefetch,
-    set_order_state, side_of, tif_of, u32, u8, what,
+    AT_MARKET, Auction, COLLECTED, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order,
+    Position, UNPRICED, WATCH_AUCTION, WATCH_STOPS, WORKING, auction_of, collects, ensure, i32, i64,
+    is_featured, lots_of, order_id_of, prefetch, set_order_state, side_of, tif_of, u32, u8,
 )
 from exchange.engine.stops cimport elect, say_elected
 from exchange.engine.vocabulary cimport *

@@ -8,6 +8,7 @@ from exchange.engine.auction cimport indicate
 from exchange.engine.changes cimport cancel, reduce_order, replace
 from exchange.engine.combinations cimport list_combination
 from exchange.engine.corrections cimport adjust, bust
+from exchange.engine.events cimport blank, end_command
 from exchange.engine.ids cimport reserve_ids, tag_of
 from exchange.engine.implied cimport set_implied
 from exchange.engine.instruments cimport (
@@ -22,9 +23,7 @@ from exchange.engine.protection cimport set_protection
 from exchange.engine.protections cimport set_breaker, set_feature, set_protections
 from exchange.engine.quotes cimport mass_quote
 from exchange.engine.sessions cimport fire_due, logoff, logon, recovered
-from exchange.engine.state cimport (
-    Command, Market, blank, end_command, i64, likely, prefetch, read_again, u32, u64, u8,
-)
+from exchange.engine.state cimport Command, Market, i64, likely, prefetch, read_again, u32, u64, u8
 from exchange.engine.vocabulary cimport *
 
 cdef enum:

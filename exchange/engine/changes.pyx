@@ -4,6 +4,7 @@ from exchange.engine.aftermath cimport aftermath, follow
 from exchange.engine.auction cimport join
 from exchange.engine.book cimport slot_of
 from exchange.engine.combinations cimport bad_legs_risk, charge_legs
+from exchange.engine.events cimport emit, what
 from exchange.engine.expiry cimport expiry_of
 from exchange.engine.extras cimport queue_of, stops_of, take_hidden
 from exchange.engine.groups cimport features_of, partner_of, room_to_reduce, shared_lots
@@ -23,9 +24,9 @@ from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
     AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
     PROTECTED_BY, Position, RECEIPT, UNPRICED, WAITING, WATCH_BREAKER, WATCH_LIMITS, WATCH_QUOTES,
-    WORKING, account_of, collects, emit, i32, i64, instrument_of, is_featured, is_live, is_seen,
-    is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_of, u32,
-    u64, u8, unlikely, what,
+    WORKING, account_of, collects, i32, i64, instrument_of, is_featured, is_live, is_seen,
+    is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_of, u32, u64,
+    u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
 

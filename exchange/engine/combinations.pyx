@@ -12,6 +12,7 @@ from libc.string cimport memset
 
 from exchange.engine.changes cimport return_dormant
 from exchange.engine.credits cimport credit_gain, end_credit
+from exchange.engine.events cimport blank
 from exchange.engine.guards cimport refuse_combined_margin
 from exchange.engine.implied cimport end_implied
 from exchange.engine.instruments cimport bad_limits, bad_mark, move_mark, outline
@@ -19,8 +20,8 @@ from exchange.engine.ladder cimport build_ladder
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.risk cimport position_of, rehold, set_mark
 from exchange.engine.state cimport (
-    Event, WATCH_CREDIT, WATCH_LEGS, blank, i128, i32, instrument_of, legs_open, put_state, u16,
-    u64, working_of,
+    Event, WATCH_CREDIT, WATCH_LEGS, i128, i32, instrument_of, legs_open, put_state, u16, u64,
+    working_of,
 )
 from exchange.engine.vocabulary cimport *
 

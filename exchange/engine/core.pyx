@@ -14,15 +14,15 @@ from cpython.ref cimport Py_DECREF
 from exchange.engine.batch cimport apply_batch
 from exchange.engine.book cimport occupied_above, occupied_below, price_of
 from exchange.engine.check cimport check_market
+from exchange.engine.events cimport lend_events
 from exchange.engine.image cimport image_of
 from exchange.engine.risk cimport hold_of, position_of, required_of
 from exchange.engine.safety cimport next_resume
 from exchange.engine.snapshot cimport image_in, image_out
 from exchange.engine.stops cimport next_slice
 from exchange.engine.state cimport (
-    LOSS_REACHED,
-    Account, Cell, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Position,
-    auction_of, collects, i32, i64, lend_events, market_free, market_new, u32, u64, u8, unlikely,
+    LOSS_REACHED, Account, Cell, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID,
+    Position, auction_of, collects, i32, i64, market_free, market_new, u32, u64, u8, unlikely,
     working_of,
 )
 from exchange.engine.vocabulary cimport (

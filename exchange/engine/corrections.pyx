@@ -15,6 +15,7 @@ from libc.string cimport memmove
 from exchange.engine.aftermath cimport follow
 from exchange.engine.accounts cimport compare_deficit
 from exchange.engine.combinations cimport side_in, times
+from exchange.engine.events cimport emit, what
 from exchange.engine.instruments cimport exceeds, exceeds_bound, refuse_instrument
 from exchange.engine.legs cimport leg_prices
 from exchange.engine.legwise cimport is_next_leg, state_leg
@@ -22,8 +23,8 @@ from exchange.engine.legterms cimport terms_then
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport charge, execute, position_of
 from exchange.engine.state cimport (
-    Command, Composite, Event, Instrument, LegTerms, Market, Position, WATCH_QUOTES, emit, i128,
-    i64, pair, u32, u64, u8, what,
+    Command, Composite, Event, Instrument, LegTerms, Market, Position, WATCH_QUOTES, i128, i64,
+    pair, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -11,13 +11,14 @@ The sums that must be zero: lots and cash of each leg, as of any trade of legs.
 
 from exchange.engine.book cimport price_of
 from exchange.engine.combinations cimport charge_legs, side_in, times
+from exchange.engine.events cimport blank, emit, what
 from exchange.engine.legs cimport Party, floor_div, trade_leg
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.matching cimport settle_head
 from exchange.engine.risk cimport adverse_per_lot, rehold
 from exchange.engine.state cimport (
-    Composite, Event, NO_ASK, NO_BID, Position, WATCH_IMPLIED, account_of, blank,
-    emit, i128, is_featured, order_id_of, side_of, u16, u64, what,
+    Composite, Event, NO_ASK, NO_BID, Position, WATCH_IMPLIED, account_of, i128, is_featured,
+    order_id_of, side_of, u16, u64,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -14,6 +14,7 @@ from exchange.engine.combinations cimport (
 )
 from exchange.engine.book cimport append, occupied_above, occupied_below, rest, slot_of
 from exchange.engine.credits cimport compare_spread, refuse_credit, set_credit
+from exchange.engine.events cimport blank, emit, what
 from exchange.engine.ladder cimport build_ladder, lowest
 from exchange.engine.legterms cimport note_change
 from exchange.engine.lifecycle cimport cancel_all_of, reject
@@ -24,8 +25,8 @@ from exchange.engine.risk cimport (
 from exchange.engine.safety cimport forget_halt
 from exchange.engine.state cimport (
     Account, Auction, Command, Composite, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID,
-    Order, Position, WATCH_STEPS, auction_of, blank, collects, ctz, emit, i32, i64, legs_open,
-    lots_of, order_id_of, put_state, set_order_state, side_of, u16, u32, u64, u8, what,
+    Order, Position, WATCH_STEPS, auction_of, collects, ctz, i32, i64, legs_open, lots_of,
+    order_id_of, put_state, set_order_state, side_of, u16, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -6,14 +6,14 @@ and the house, the value agreed less what the legs and the residual come to.
 
 from exchange.engine.book cimport price_of, reaches
 from exchange.engine.combinations cimport charge_legs, contains, side_in, times
+from exchange.engine.events cimport emit, event_of, what
 from exchange.engine.implied cimport Source, find_source, trade_implied
 from exchange.engine.legterms cimport terms_now
 from exchange.engine.matching cimport meet_head, meet_own, settle_head
 from exchange.engine.risk cimport adverse_per_lot, charge, execute, pay_house, position_of, rehold
 from exchange.engine.state cimport (
     Composite, Event, LegTerms, Level, NO_ASK, NO_BID, Order, Position, WATCH_IMPLIED, WATCH_LEGS,
-    account_of, emit, event_of,
-    i128, i32, i64, instrument_of, order_id_of, u16, u32, u64, u8, what,
+    account_of, i128, i32, i64, instrument_of, order_id_of, u16, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -12,10 +12,11 @@ from exchange.engine.accounts cimport compare_deficit
 from exchange.engine.aftermath cimport follow
 from exchange.engine.combinations cimport times
 from exchange.engine.corrections cimport bound_without, held, note
+from exchange.engine.events cimport emit, what
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport charge, execute
 from exchange.engine.state cimport (
-    Composite, Correction, Event, Instrument, Stated, emit, pair, u32, u64, u8, what,
+    Composite, Correction, Event, Instrument, Stated, pair, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -1,12 +1,13 @@
 # What every order command shares: rejects, repeated answers, receipts, and an order's end.
 
 from exchange.engine.book cimport slot_of, take_out
+from exchange.engine.events cimport emit, what
 from exchange.engine.ids cimport retire
 from exchange.engine.risk cimport put_back, rehold, rehold_plainly
 from exchange.engine.state cimport (
-    CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, copy_key, emit,
-    i64, instrument_of, is_simple, likely, order_id_of, put_pair, side_of, state_of, u16, u32,
-    u64, u8, unlikely, what,
+    CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, copy_key, i64,
+    instrument_of, is_simple, likely, order_id_of, put_pair, side_of, state_of, u16, u32, u64, u8,
+    unlikely,
 )
 from exchange.engine.vocabulary cimport *
 

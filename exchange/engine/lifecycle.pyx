@@ -2,6 +2,7 @@
 
 from libc.stdlib cimport realloc
 
+from exchange.engine.events cimport blank, event_of
 from exchange.engine.groups cimport part
 from exchange.engine.ids cimport (
     find_cell, find_key, fingerprint, tag_of, take_known_slot,
@@ -10,8 +11,7 @@ from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport leave_queue, queue_of, take_hidden
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.state cimport (
-    COMBINED, RECEIPT, blank, conditions_of, event_of, is_featured, is_live, is_seen, lots_of,
-    stp_of, tif_of,
+    COMBINED, RECEIPT, conditions_of, is_featured, is_live, is_seen, lots_of, stp_of, tif_of,
 )
 
 

@@ -8,6 +8,7 @@ order's way.
 from libc.stdlib cimport qsort
 
 from exchange.engine.book cimport occupied_above
+from exchange.engine.events cimport blank, event_of
 from exchange.engine.guards cimport bad_owner
 from exchange.engine.ids cimport slots_left
 from exchange.engine.ladder cimport lowest
@@ -15,9 +16,8 @@ from exchange.engine.lifecycle cimport answered, cancel_for, keep_receipt, pick,
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
     Account, Command, Event, Instrument, KILLED_ACCOUNT, KILLED_EXCHANGE, KILLED_MEMBER, Level,
-    Market, NO_ASK, Order, Position, SESSION_FREE, SESSION_ONLINE, Session, account_of, blank,
-    collects,
-    event_of, is_live, set_killed, side_of, standing, u16, u32, u64, u8, working_of,
+    Market, NO_ASK, Order, Position, SESSION_FREE, SESSION_ONLINE, Session, account_of, collects,
+    is_live, set_killed, side_of, standing, u16, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -9,6 +9,7 @@ from exchange.engine.book cimport (
 )
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.credits cimport recredit
+from exchange.engine.events cimport emit, event_of, what
 from exchange.engine.extras cimport hide
 from exchange.engine.ids cimport retire, retire_working
 from exchange.engine.legs cimport match_watched
@@ -18,10 +19,9 @@ from exchange.engine.risk cimport (
     adverse_per_lot, execute, execute_plainly, pay_house, rehold, rehold_plainly,
 )
 from exchange.engine.state cimport (
-    Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order,
-    Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, emit, event_of, i32,
-    i64, is_featured, likely, lots_of, order_id_of, put_halves, set_order_state, side_of,
-    stp_of, u16, u32, u64, u8, unlikely, what,
+    Account, CANCELLED, Event, FILLED, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position,
+    WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, i32, i64, is_featured, likely,
+    lots_of, order_id_of, put_halves, set_order_state, side_of, stp_of, u16, u32, u64, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -7,6 +7,7 @@ and no price of the book knows of it.
 
 from exchange.engine.accounts cimport compare_deficit
 from exchange.engine.aftermath cimport follow
+from exchange.engine.events cimport emit, what
 from exchange.engine.guards cimport bad_risk
 from exchange.engine.ids cimport slots_left
 from exchange.engine.instruments cimport bad_mark, exceeds, exceeds_bound, refuse_outright
@@ -15,8 +16,7 @@ from exchange.engine.orders cimport open_position
 from exchange.engine.risk cimport execute, position_of
 from exchange.engine.safety cimport refuse_all_months
 from exchange.engine.state cimport (
-    Account, Command, Event, Instrument, Market, Position, WATCH_QUOTES, emit, i64, pair, u32, u64,
-    u8, what,
+    Account, Command, Event, Instrument, Market, Position, WATCH_QUOTES, i64, pair, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 

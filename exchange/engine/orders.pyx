@@ -11,6 +11,7 @@ from exchange.engine.aftermath cimport aftermath
 from exchange.engine.auction cimport join
 from exchange.engine.book cimport has_opposite, price_of, reaches, rest, slot_toward
 from exchange.engine.combinations cimport bad_legs_risk, charge_legs, missing_positions
+from exchange.engine.events cimport emit, what
 from exchange.engine.expiry cimport start_expiry
 from exchange.engine.extras cimport put_extra, stops_of
 from exchange.engine.groups cimport (
@@ -30,11 +31,10 @@ from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold, reho
 from exchange.engine.stops cimport start_waiting
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value, within_band
 from exchange.engine.state cimport (
-    WATCH_BREAKER, WATCH_LIMITS,
-    AT_MARKET, Account, COMBINED, CREDITED, Command, Composite, Event, Instrument, Market, Order,
-    PROTECTED_BY, Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS, WORKING, account_of, collects,
-    conditions_of, emit, i64, instrument_of, is_live, likely, order_id_of, pair, traits_of, u16,
-    u32, u64, u8, unlikely, what,
+    WATCH_BREAKER, WATCH_LIMITS, AT_MARKET, Account, COMBINED, CREDITED, Command, Composite, Event,
+    Instrument, Market, Order, PROTECTED_BY, Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS,
+    WORKING, account_of, collects, conditions_of, i64, instrument_of, is_live, likely, order_id_of,
+    pair, traits_of, u16, u32, u64, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
 

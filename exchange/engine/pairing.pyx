@@ -12,6 +12,7 @@ from libc.string cimport memset
 from exchange.engine.book cimport (
     next_best, occupied_above, occupied_below, price_of, reaches, slot_of, vacate,
 )
+from exchange.engine.events cimport blank, emit, make_room, what
 from exchange.engine.groups cimport part
 from exchange.engine.ids cimport free_slot, retire, tag_of
 from exchange.engine.lifecycle cimport cancel_for, pick, shrink
@@ -19,8 +20,8 @@ from exchange.engine.protection cimport count_quote
 from exchange.engine.risk cimport adverse_per_lot, charge, execute
 from exchange.engine.state cimport (
     AGED, Auction, Event, FILLED, Instrument, Level, Market, Order, Position, account_of,
-    auction_of, blank, emit, i32, i64, is_aged, is_featured, is_live, likely, lots_of, make_room,
-    order_id_of, pair, prefetch, set_order_state, u32, u64, u8, unlikely, what,
+    auction_of, i32, i64, is_aged, is_featured, is_live, likely, lots_of, order_id_of, pair,
+    prefetch, set_order_state, u32, u64, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -7,6 +7,7 @@
 # already.
 
 from exchange.engine.book cimport line_up, on_step, price_of, slot_of, take_out
+from exchange.engine.events cimport end_command, new_event, what
 from exchange.engine.ids cimport (
     find_cell, fingerprint_of, retire_working, slots_left, tag_of, take_known_slot,
 )
@@ -17,10 +18,9 @@ from exchange.engine.risk cimport (
 )
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Member, Order, Position,
-    WATCH_STEPS, WORKING, account_of, conditions_of, copy_key, end_command, ensure, i32, i64,
-    instrument_of, is_simple, likely, new_event, order_id_of, put_halves, put_pair, read_again,
-    side_of, tif_of, traits_of, trades_plainly, u16, u32, u64, u8, unlikely, what, whole,
-    word_at,
+    WATCH_STEPS, WORKING, account_of, conditions_of, copy_key, ensure, i32, i64, instrument_of,
+    is_simple, likely, order_id_of, put_halves, put_pair, read_again, side_of, tif_of, traits_of,
+    trades_plainly, u16, u32, u64, u8, unlikely, whole, word_at,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -6,12 +6,11 @@ passed; what is traded in it only rises, and one that has reached its lots block
 again.
 """
 
+from exchange.engine.events cimport blank
 from exchange.engine.guards cimport bad_owner
 from exchange.engine.lifecycle cimport cancel_for, reject
 from exchange.engine.risk cimport position_of
-from exchange.engine.state cimport (
-    Account, Event, Position, account_of, blank, i64, instrument_of,
-)
+from exchange.engine.state cimport Account, Event, Position, account_of, i64, instrument_of
 from exchange.engine.vocabulary cimport *
 
 

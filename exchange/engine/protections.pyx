@@ -1,11 +1,10 @@
 """SET_PROTECTIONS, SET_BREAKER, SET_FEATURE: what safety.pyx holds orders and trades against."""
 
+from exchange.engine.events cimport blank
 from exchange.engine.instruments cimport refuse_outright
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.safety cimport clear_windows, is_on, watch_of
-from exchange.engine.state cimport (
-    Event, Safety, WATCH_BREAKER, WATCH_LIMITS, Window, blank, i64, u32,
-)
+from exchange.engine.state cimport Event, Safety, WATCH_BREAKER, WATCH_LIMITS, Window, i64, u32
 from exchange.engine.vocabulary cimport *
 
 cdef u32 FEATURES = (

@@ -9,6 +9,7 @@ from exchange.engine.book cimport (
     occupied_above, occupied_below, price_of, reaches, rest, slot_of,
 )
 from exchange.engine.credits cimport credit_with
+from exchange.engine.events cimport blank, emit, what
 from exchange.engine.extras cimport put_extra
 from exchange.engine.groups cimport join_special
 from exchange.engine.guards cimport bad_grid, bad_owner, bad_time
@@ -23,9 +24,9 @@ from exchange.engine.risk cimport (
 )
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
-    Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, blank, conditions_of,
-    emit, i32, i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8,
-    what, working_of, WATCH_BREAKER, WATCH_CREDIT, WATCH_LIMITS,
+    Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, conditions_of, i32,
+    i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8, working_of,
+    WATCH_BREAKER, WATCH_CREDIT, WATCH_LIMITS,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -6,11 +6,12 @@ bounded whatever trades; a part leaves it as a whole.
 """
 
 from exchange.engine.book cimport has_opposite, price_of
+from exchange.engine.events cimport blank, event_of
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, position_of
 from exchange.engine.state cimport (
-    Event, NO_ASK, NO_BID, Position, WATCH_BREAKER, WATCH_LIMITS, Window, blank, collects,
-    event_of, i128, put_state, working_of,
+    Event, NO_ASK, NO_BID, Position, WATCH_BREAKER, WATCH_LIMITS, Window, collects, i128, put_state,
+    working_of,
 )
 from exchange.engine.vocabulary cimport *
 

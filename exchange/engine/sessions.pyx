@@ -5,12 +5,13 @@ A session id is slot | generation << 16. Timers are kept sorted by (due, session
 
 from libc.string cimport memmove
 
+from exchange.engine.events cimport blank
 from exchange.engine.lifecycle cimport cancel_all_of, cancel_for, reject
 from exchange.engine.instruments cimport resume
 from exchange.engine.safety cimport next_resume
 from exchange.engine.state cimport (
     Command, Event, Instrument, Market, SESSION_FREE, SESSION_GRACE, SESSION_ONLINE, Session, Timer,
-    blank, i64, put_state, standing, u32, u64,
+    i64, put_state, standing, u32, u64,
 )
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.stops cimport next_slice

@@ -1,11 +1,10 @@
-# The state of a market as plain C structs, and the event buffer. Nothing here decides anything.
+# The state of a market as plain C structs. Nothing here decides anything.
 #
 # Invariants (see check.pyx): an order's slot never moves; slot 0, position 0 and session slot 0
 # stand for "none"; both sides of a book share one array of levels because it is never crossed.
 
 from exchange.engine.vocabulary cimport (
-    EVENT_FLAG_LAST_IN_COMMAND, LIMIT_CREDITS, LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL,
-    TRADING_STATE_CONTINUOUS,
+    LIMIT_CREDITS, LIMIT_LEGS, LIMIT_LEG_SPREADS, MODE_NORMAL, TRADING_STATE_CONTINUOUS,
 )
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
@@ -409,9 +408,6 @@ cdef Market* market_new() except NULL
 cdef void market_free(Market* m) noexcept
 cdef void* take_pages(size_t bytes, bint scattered) noexcept nogil
 cdef void release_pages(void* aligned) noexcept nogil
-cdef bint lend_events(Market* m, u64 room) noexcept
-cdef void make_room(Market* m, u64 events) noexcept nogil
-cdef void grow_events(Market* m) noexcept nogil
 cdef bint legs_open(Market* m, u32 instrument) noexcept nogil
 cdef void refresh_combined(Market* m) noexcept nogil
 
@@ -465,11 +461,6 @@ cdef inline u32 account_of(Position* p) noexcept nogil:
 
 cdef inline u32 instrument_of(Position* p) noexcept nogil:
     return <u32>p.who
-
-
-cdef inline u32 what(u8 kind, u32 flags, u32 reason) noexcept nogil:
-    """`what` of an event."""
-    return kind | flags << 8 | reason << 16
 
 
 cdef inline u32 conditions_of(u32 tif, u32 stp) noexcept nogil:
@@ -545,55 +536,6 @@ cdef inline void set_order_state(Order* o, u8 state) noexcept nogil:
 cdef inline void copy_key(u64* to, const u64* of) noexcept nogil:
     """Both halves of a key at once."""
     memcpy(to, of, 16)
-
-
-cdef inline Event* new_event(Market* m, u32 index, u64 who) noexcept nogil:
-    """The next event, for which there is room; the caller writes all but these 20 bytes."""
-    cdef Event* e = m.next_event
-    ensure(m, e < m.end_event + m.set_aside)
-    m.next_event = e + 1
-    prefetch(e + 4)
-    e.sequence = m.sequence
-    e.index = index
-    e.who = who
-    return e
-
-
-cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
-    """The next event with its first 24 bytes; the caller writes every other field."""
-    if unlikely(m.next_event >= m.end_event):
-        grow_events(m)
-    cdef u32 index = m.index
-    cdef Event* e = new_event(m, index, who)
-    m.index = index + 1
-    e.what = what
-    return e
-
-
-cdef inline void end_command(Market* m) noexcept nogil:
-    """What was said last is the last that the command says."""
-    (m.next_event - 1).what |= EVENT_FLAG_LAST_IN_COMMAND << 8
-    m.index = 0
-
-
-cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrument,
-                         u32 account) noexcept nogil:
-    """The next event with every other field zero."""
-    cdef Event* e = emit(m, what(kind, flags, reason), pair(instrument, account))
-    e.order_id = 0
-    e.price = 0
-    e.quantity = 0
-    e.leaves = 0
-    e.key_lo = 0
-    e.key_hi = 0
-    e.a = 0
-    e.b = 0
-    return e
-
-
-cdef inline Event* event_of(Market* m, u32 index) noexcept nogil:
-    """The event of the present command that has this index; the buffer may have moved since."""
-    return m.next_event - (m.index - index)
 
 
 cdef inline u64 order_id_of(Market* m, u32 slot) noexcept nogil:

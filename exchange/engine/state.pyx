@@ -3,8 +3,8 @@ pages only when they are touched, and has them back when they are released."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_XDECREF
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
 
 from exchange.engine.vocabulary cimport *
 
@@ -21,12 +21,6 @@ cdef extern from "<sys/mman.h>" nogil:
     void in_huge_pages "HB_IN_HUGE_PAGES"(void* address, size_t size)
     void* MAP_FAILED
     int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
-
-cdef extern from "Python.h":
-    PyObject* new_bytes "PyBytes_FromStringAndSize"(const char*, Py_ssize_t)
-    char* bytes_of "PyBytes_AS_STRING"(PyObject*)
-    void clear_error "PyErr_Clear"()
-    void let_go "Py_XDECREF"(PyObject*)
 
 cdef enum:
     SLAB_HEAD = 64  # the block's size stands in it; what follows is on a cache-line boundary
@@ -170,44 +164,8 @@ cdef void market_free(Market* m) noexcept:
         release_pages(<void*><size_t>block)
     release_pages(m.cells)
     free(m.picked)
-    let_go(<PyObject*>m.lent)
+    Py_XDECREF(<PyObject*>m.lent)
     free(m)
-
-
-cdef bint lend_events(Market* m, u64 room) noexcept:
-    """New bytes for so many events, to which those that were said move. False without memory: then
-    nothing has changed."""
-    cdef PyObject* fresh = new_bytes(NULL, (room + m.set_aside) * sizeof(Event))
-    cdef u64 said = m.next_event - m.events
-    if fresh == NULL:
-        clear_error()
-        return False
-    if said:
-        memcpy(bytes_of(fresh), m.events, said * sizeof(Event))
-    let_go(<PyObject*>m.lent)
-    m.lent = fresh
-    m.events = <Event*>bytes_of(fresh)
-    m.next_event = m.events + said
-    m.end_event = m.events + room
-    return True
-
-
-cdef void make_room(Market* m, u64 events) noexcept nogil:
-    """Room for so many more. Without memory the engine cannot tell what it did: it stops."""
-    cdef u64 said = m.next_event - m.events
-    cdef bint made = True
-    if m.end_event - m.next_event < <i64>events:
-        with gil:
-            made = lend_events(m, said + events)
-    if not made:
-        m.broken = 1
-
-
-cdef void grow_events(Market* m) noexcept nogil:
-    """Room for the next event where there is no more: four times as much, so that it is seldom."""
-    make_room(m, 3 * <u64>(m.end_event - m.events))
-    if m.broken:
-        m.next_event = m.end_event - 1  # nobody will read it
 
 
 cdef bint legs_open(Market* m, u32 instrument) noexcept nogil:

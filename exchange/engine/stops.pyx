@@ -5,6 +5,7 @@ margin; those in `waiting` are in the heap of their side; the older of two is be
 """
 
 from exchange.engine.book cimport append, has_opposite, price_of, slot_of, slot_toward, unlink
+from exchange.engine.events cimport emit, what
 from exchange.engine.extras cimport forget_extra, stops_of
 from exchange.engine.guards cimport market_slot, rests
 from exchange.engine.lifecycle cimport work_aside, withdraw
@@ -12,8 +13,8 @@ from exchange.engine.matching cimport Incoming, run_special
 from exchange.engine.safety cimport within_band
 from exchange.engine.state cimport (
     AT_MARKET, DORMANT, ELECTED, Event, Extra, Order, PROTECTED_BY, Position, Stops, WAITING,
-    WATCH_BREAKER, WATCH_STOPS, WORKING, emit, i32, order_id_of, set_order_state, side_of,
-    tif_of, u16, u8, what,
+    WATCH_BREAKER, WATCH_STOPS, WORKING, i32, order_id_of, set_order_state, side_of, tif_of, u16,
+    u8,
 )
 from exchange.engine.triggers cimport add_trigger, remove_trigger
 from exchange.engine.vocabulary cimport *
