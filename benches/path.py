@@ -75,9 +75,9 @@ class Trip:
     fsync: float
 
     @property
-    def ratio(self) -> float:
-        """The market's answer against two echoes and one sync."""
-        return self.market / (2 * self.echo + self.fsync)
+    def floor(self) -> float:
+        """Two echoes and one sync."""
+        return 2 * self.echo + self.fsync
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,16 +363,21 @@ def path_rows(requests: int, rounds: int, connections: int) -> Iterator[Row]:
     for mix in MIXES:
         for place in PLACES:
             yield from _rate_rows(f"path.{place}{mix}", [one.rates[mix, place] for one in done])
+    beside = [one.trips[""] for one in done]
     for place in PLACES:
-        yield from _trip_rows(f"path.{place}", [one.trips[place] for one in done])
+        yield from _trip_rows(f"path.{place}", [one.trips[place] for one in done], beside)
 
 
-def _trip_rows(name: str, trips: list[Trip]) -> Iterator[Row]:
+def _trip_rows(name: str, trips: list[Trip], beside: list[Trip]) -> Iterator[Row]:
+    """``beside``: those of the default market. Their echoes and syncs are everybody's measure: a
+    market that is kept where the client was moves it, and slows the echo that it is held against.
+    """
     yield row(f"{name}echo_round_trip", 1e6 * median(one.echo for one in trips), "us")
     yield row(f"{name}fsync", 1e6 * median(one.fsync for one in trips), "us")
     value = round(1e6 * median(one.market for one in trips), 1)
-    ratio = round(median(one.ratio for one in trips), 4)
-    rival = f"2 * {name}echo_round_trip + {name}fsync"
+    pairs = zip(trips, beside, strict=True)
+    ratio = round(median(one.market / other.floor for one, other in pairs), 4)
+    rival = "2 * path.echo_round_trip + path.fsync"
     yield Row(f"{name}round_trip", value, "us", ratio, rival)
 
 
