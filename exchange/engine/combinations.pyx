@@ -223,7 +223,7 @@ cdef void expire_made(Market* m, u32 instrument) noexcept nogil:
             put_state(m, book, TRADING_STATE_EXPIRED)
             end_implied(m, number)
             book.halt_cause = HALT_CAUSE_NONE
-            cancel_all_of(m, number, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
+            cancel_all_of(m, number, CANCEL_REASON_INSTRUMENT_EXPIRED)
             move_mark(m, number, 0)
             end_credit(m, number)
 

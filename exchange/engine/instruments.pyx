@@ -476,7 +476,7 @@ cdef void expire(Market* m, Command* c) noexcept nogil:
         return
     forget_halt(m, book)
     blank(m, EVENT_KIND_INSTRUMENT_EXPIRED, 0, 0, c.instrument, 0).price = c.price
-    cancel_all_of(m, c.instrument, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
+    cancel_all_of(m, c.instrument, CANCEL_REASON_INSTRUMENT_EXPIRED)
     stop_collecting(m, book)
     expire_made(m, c.instrument)
     m.composites[c.instrument].anchor = c.price
