@@ -114,7 +114,8 @@ def bust(m: Market, c: Record) -> None:
         bust_whole(m, c, instrument)
         return
     cash, maker_cash, lots = signed(c.target_hi), signed(c.key_lo), c.quantity
-    if max(abs(cash), abs(maker_cash)) > lots * FEE_MAX or cash + maker_cash > 0:
+    most = min(lots * FEE_MAX, Limit.MONEY)
+    if max(abs(cash), abs(maker_cash)) > most or cash + maker_cash > 0:
         raise Rejected(Reason.PARAMETER_RANGE)
     instrument.bound = exposed(m, c, instrument, c.side, lots)
     take_back(m, c, instrument, c.side, lots, c.price * instrument.tick_value)

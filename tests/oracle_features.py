@@ -120,14 +120,17 @@ def follow(m: Market, first: int) -> None:
         if row.kind == EventKind.TRADE:
             for account in (row.account, row.key[1] & 0xFFFFFFFF):
                 protect(m, account, m.instruments[row.instrument].product)
+    seen: dict[tuple[int, int], None] = {}  # in order, each once
     for row in rows:
         if row.kind in OF_TWO:
-            trim(m, row.account, row.instrument)
-            trim(m, row.key[1] & 0xFFFFFFFF, row.instrument)
+            seen[row.account, row.instrument] = None
+            seen[row.key[1] & 0xFFFFFFFF, row.instrument] = None
         elif row.kind == EventKind.LOTS_TRANSFERRED:
-            trim(m, row.account, row.instrument)
-            trim(m, row.order_id, row.instrument)
+            seen[row.account, row.instrument] = None
+            seen[row.order_id, row.instrument] = None
         elif row.kind in OF_AN_ORDER:
-            trim(m, row.account, row.instrument)
+            seen[row.account, row.instrument] = None
             for number, _ in m.instruments[row.instrument].legs:
-                trim(m, row.account, number)
+                seen[row.account, number] = None
+    for account, number in seen:
+        trim(m, account, number)

@@ -28,6 +28,10 @@ def icebergs(m: Market, instrument: Instrument) -> int:
 def judge_room(m: Market, c: Record, instrument: Instrument) -> None:
     if c.spare & OrderFeature.ICEBERG and icebergs(m, instrument) >= Limit.ICEBERGS:
         raise Rejected(Reason.ICEBERGS_FULL, Limit.ICEBERGS, Limit.ICEBERGS)
+    if c.spare & OrderFeature.REDUCE_ONLY:
+        others = m.position(c.account, c.instrument).orders.values()
+        if sum(o.features & OrderFeature.REDUCE_ONLY != 0 for o in others) >= Limit.REDUCING:
+            raise Rejected(Reason.REDUCING_FULL, Limit.REDUCING, Limit.REDUCING)
 
 
 def hide(order: Order) -> None:

@@ -82,6 +82,7 @@ def list_instrument(m: Market, c: Record) -> None:
     if (
         min(multiplier, scale, step, lot_step) < 1
         or not ladder_fits(m, low, high, step)
+        or multiplier * scale > Limit.MONEY
         or not notional_fits(low, high, multiplier * scale, 1)
         or not price_fits(c.price, multiplier, 1)
         or c.key_lo >= Limit.PRODUCTS
@@ -156,6 +157,7 @@ def set_risk(m: Market, c: Record) -> None:
         or not 0 <= rate <= RATE_MAX
         or max(abs(maker), abs(taker)) > FEE_MAX
         or maker + taker < 0
+        or (abs(maker) + abs(taker)) * bound > Limit.MONEY
         or c.session > Limit.QUANTITY
         or not notional_fits(instrument.low, instrument.high, instrument.tick_value, bound)
         or not price_fits(mark_of(m, instrument), instrument.multiplier, bound)
@@ -200,6 +202,7 @@ def list_combination(m: Market, c: Record) -> None:
     )  # fmt: skip
     if (
         hours > U32
+        or made.tick_value > Limit.MONEY
         or not ladder_fits(m, low, high, first.price_step)
         or not notional_fits(low, high, made.tick_value, 1)
         or not price_fits(mark_of(m, made), 1, 1)

@@ -21,7 +21,7 @@ from oracle_features import follow
 from oracle_risk import review
 from oracle_state import Correction, Instrument, Market, Record, Rejected, signed
 
-from exchange.messages import CommandKind, EventKind, Reason
+from exchange.messages import CommandKind, EventKind, Limit, Reason
 
 
 def bust(m: Market, c: Record) -> None:
@@ -29,7 +29,8 @@ def bust(m: Market, c: Record) -> None:
         oracle_corrections.bust(m, c)
         return
     trade_of(m, c)
-    if max(abs(signed(c.target_hi)), abs(signed(c.key_lo))) > c.quantity * FEE_MAX:
+    most = min(c.quantity * FEE_MAX, Limit.MONEY)
+    if max(abs(signed(c.target_hi)), abs(signed(c.key_lo))) > most:
         raise Rejected(Reason.PARAMETER_RANGE)
     state_leg(m, c)
 

@@ -380,6 +380,7 @@ ELSEWHERE = {
     (CommandKind.ENTER, Reason.BOOK_FULL),
     (CommandKind.ENTER, Reason.POSITIONS_FULL),
     (CommandKind.ENTER, Reason.ICEBERGS_FULL),
+    (CommandKind.ENTER, Reason.REDUCING_FULL),  # test_engine_features.py
     (CommandKind.LOGON, Reason.SESSIONS_FULL),
     (CommandKind.LIST, Reason.INSTRUMENTS_FULL),
     (CommandKind.SETTLE, Reason.DAY_STATE),

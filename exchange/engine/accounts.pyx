@@ -3,16 +3,18 @@
 The sum that must be zero: cash of all accounts − (deposits − withdrawals).
 """
 
-from libc.stdlib cimport calloc
+from libc.stdlib cimport calloc, free
 
 from exchange.engine.events cimport blank
 from exchange.engine.ids cimport slots_left
-from exchange.engine.lifecycle cimport answered, cancel_all_of, keep_receipt, reject, cancel_for
+from exchange.engine.lifecycle cimport (
+    Gathered, answered, cancel_all_of, cancel_gathered, is_beyond_loss, keep_receipt, reject,
+)
 from exchange.engine.risk cimport add_overflows, charge, position_of, required_of
 from exchange.engine.safety cimport is_on
 from exchange.engine.state cimport (
-    LOSS_REACHED, Losses, is_live, Account, Cell, Command, Event, KILLED_BY_SETTING, Market, Member,
-    Position, account_of, i64, put_state, set_killed, u16, u32, u64, u8,
+    Account, Cell, Command, Event, KILLED_BY_SETTING, LOSS_REACHED, Losses, Market, Member,
+    Position, i64, put_state, set_killed, u16, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -25,7 +27,18 @@ cdef inline bint unknown_account(Market* m, Command* c) noexcept nogil:
 
 
 cdef void compare_deficit(Market* m, u32 account) noexcept nogil:
-    """DEFICIT_STARTED or DEFICIT_ENDED if the account passed the line since the last of them."""
+    """DEFICIT_STARTED or DEFICIT_ENDED if the account passed the line since the last of them, and
+    LOSS_LIMIT_REACHED if it did."""
+    cdef Gathered orders
+    orders.keys = NULL
+    orders.count = 0
+    orders.made = False
+    compare(m, account, &orders)
+    free(orders.keys)
+
+
+cdef void compare(Market* m, u32 account, Gathered* orders) noexcept nogil:
+    """The same of one among many accounts, which share what is found of their orders."""
     cdef Account* a = &m.accounts[account]
     cdef u8 now = a.excess < 0
     cdef Event* e
@@ -36,28 +49,24 @@ cdef void compare_deficit(Market* m, u32 account) noexcept nogil:
         e.a = required_of(a)
         e.b = a.cash
     if m.losses[account].limit:
-        compare_loss(m, account)
+        compare_loss(m, account, orders)
 
 
-cdef void compare_loss(Market* m, u32 account) noexcept nogil:
+cdef void compare_loss(Market* m, u32 account, Gathered* orders) noexcept nogil:
     """LOSS_LIMIT_REACHED, once: its orders go, in slot order, and only what reduces may come in."""
     cdef Account* a = &m.accounts[account]
     cdef Losses* losses = &m.losses[account]
     cdef i64 loss = losses.base - a.cash - a.unrealized
-    cdef u32 slot
     cdef Event* e
-    if losses.reached or loss < losses.limit or not is_on(m, FEATURE_LOSS_LIMIT):
+    if losses.reached or not is_beyond_loss(m, account) or not is_on(m, FEATURE_LOSS_LIMIT):
         return
     losses.reached = 1
     set_killed(a, a.killed | LOSS_REACHED)
     e = blank(m, EVENT_KIND_LOSS_LIMIT_REACHED, 0, 0, 0, account)
     e.a = losses.limit
     e.b = loss
-    for slot in range(1, m.order_top):
-        if is_live(&m.orders[slot]) and account_of(
-            &m.positions[m.orders[slot].position]
-        ) == account:
-            cancel_for(m, slot, CANCEL_REASON_LOSS_LIMIT)
+    if a.open_orders:
+        cancel_gathered(m, orders, account, CANCEL_REASON_LOSS_LIMIT)
 
 
 cdef inline void count_losses_from_now(Market* m, u32 account) noexcept nogil:
@@ -67,9 +76,14 @@ cdef inline void count_losses_from_now(Market* m, u32 account) noexcept nogil:
 cdef void compare_deficits(Market* m, u32 instrument) noexcept nogil:
     """The same for every account with a position record in the instrument, in account order."""
     cdef u32 i
+    cdef Gathered orders
+    orders.keys = NULL
+    orders.count = 0
+    orders.made = False
     for i in range(m.account_top):
         if position_of(&m.accounts[i], instrument):
-            compare_deficit(m, i)
+            compare(m, i, &orders)
+    free(orders.keys)
 
 
 cdef void open_account(Market* m, Command* c) noexcept nogil:
@@ -241,7 +255,7 @@ cdef void close_day(Market* m, Command* c) noexcept nogil:
         return
     m.day_open = 0
     blank(m, EVENT_KIND_DAY_CLOSED, 0, 0, 0, 0).quantity = c.quantity
-    cancel_all_of(m, 0, 0, CANCEL_REASON_DAY_ENDED)
+    cancel_all_of(m, 0, CANCEL_REASON_DAY_ENDED)
 
 
 cdef void upgrade(Market* m, Command* c) noexcept nogil:

@@ -9,13 +9,13 @@ round ends with a whole book as it began.
 
 from exchange.engine.events cimport event_of
 from exchange.engine.extras cimport stops_of
-from exchange.engine.groups cimport room_to_reduce
+from exchange.engine.groups cimport partner_of, room_alone, room_to_reduce
 from exchange.engine.lifecycle cimport cancel_for, shrink
 from exchange.engine.protection cimport protect
 from exchange.engine.risk cimport position_of
 from exchange.engine.safety cimport look_at_trades
 from exchange.engine.state cimport (
-    Event, Position, WATCH_BREAKER, WATCH_IMPLIED, WATCH_LEGS, WATCH_QUOTES, WATCH_STOPS, i64,
+    Event, Stand, WATCH_BREAKER, WATCH_IMPLIED, WATCH_LEGS, WATCH_QUOTES, WATCH_STOPS, i64,
     lots_of, side_of, u8,
 )
 from exchange.engine.stops cimport come_in, elect
@@ -33,21 +33,46 @@ cdef void elect_by_trades(Market* m, Instrument* book, u32 first) noexcept nogil
             elect(m, book, e.price)
 
 
+cdef i64 room_of(Market* m, u32 at, u8 side) noexcept nogil:
+    """`room_to_reduce`, or something not below zero if that is not."""
+    cdef i64 room = room_alone(&m.positions[at], side)
+    return room if room >= 0 else room_to_reduce(m, &m.positions[at], at, side, 0)
+
+
+cdef i64 give_way(Market* m, u32 slot, u32 at, u8 side, i64 wanted) noexcept nogil:
+    """A REDUCE_ONLY order loses as many lots as are wanted, or all; the room that there is then."""
+    cdef i64 lots = lots_of(m, slot)
+    cdef bint grouped = partner_of(m, slot) != 0
+    if wanted >= lots:
+        cancel_for(m, slot, CANCEL_REASON_REDUCE_ONLY)
+    else:
+        lots = wanted
+        shrink(m, slot, <u32>wanted, CANCEL_REASON_REDUCE_ONLY)
+    return room_of(m, at, side) if grouped else lots - wanted
+
+
 cdef void trim(Market* m, u32 account, u32 instrument) noexcept nogil:
-    """REDUCE_ONLY orders give way, the newest first, until all that works would only reduce."""
+    """REDUCE_ONLY orders give way, the newest first, until all that works would only reduce.
+
+    Once a round for a position: nothing that a round does takes room from another, and an order
+    that gives way leaves more of it.
+    """
     cdef u32 at = position_of(&m.accounts[account], instrument)
-    cdef u32 slot = m.stands[at].reducing_tail
-    cdef Position* p = &m.positions[at]
+    cdef Stand* stand = &m.stands[at]
+    cdef u32 slot = stand.reducing_tail
     cdef u32 before
-    cdef i64 room
-    while slot:
+    cdef i64[2] room
+    cdef u8 side
+    if slot == 0 or stand.looked_at == m.rounds:
+        return
+    stand.looked_at = m.rounds
+    for side in range(2):
+        room[side] = room_of(m, at, side)
+    while slot and (room[0] < 0 or room[1] < 0):
         before = m.extras[slot].prev
-        room = room_to_reduce(m, p, at, side_of(&m.orders[slot]), 0)
-        if room < 0:
-            if -room >= lots_of(m, slot):
-                cancel_for(m, slot, CANCEL_REASON_REDUCE_ONLY)
-            else:
-                shrink(m, slot, <u32>-room, CANCEL_REASON_REDUCE_ONLY)
+        side = side_of(&m.orders[slot])
+        if room[side] < 0:
+            room[side] = give_way(m, slot, at, side, -room[side])
         slot = before
 
 
@@ -65,8 +90,9 @@ cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil:
             instrument = <u32>e.who
             protect(m, <u32>(e.who >> 32), m.instruments[instrument].product)
             protect(m, maker, m.instruments[instrument].product)
+    m.rounds += 1
     for i in range(first, end):
-        e = event_of(m, i)
+        e = event_of(m, i)  # and all of it that is needed: what gives way may move the events
         kind = <u8>e.what
         account = <u32>(e.who >> 32)
         instrument = <u32>e.who
@@ -76,8 +102,9 @@ cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil:
             trim(m, account, instrument)
             trim(m, maker, instrument)
         elif kind == EVENT_KIND_LOTS_TRANSFERRED:
+            maker = <u32>e.order_id
             trim(m, account, instrument)
-            trim(m, <u32>e.order_id, instrument)
+            trim(m, maker, instrument)
         elif kind <= EVENT_KIND_ORDER_RETURNED or kind == EVENT_KIND_ORDER_ELECTED:
             trim(m, account, instrument)
             for k in range(m.composites[instrument].legs):

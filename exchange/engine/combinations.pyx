@@ -15,7 +15,7 @@ from exchange.engine.credits cimport credit_gain, end_credit
 from exchange.engine.events cimport blank
 from exchange.engine.guards cimport refuse_combined_margin
 from exchange.engine.implied cimport end_implied
-from exchange.engine.instruments cimport bad_limits, bad_mark, move_mark, outline
+from exchange.engine.instruments cimport bad_limits, bad_mark, exceeds, move_mark, outline
 from exchange.engine.ladder cimport build_ladder
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.risk cimport position_of, rehold, set_mark
@@ -137,7 +137,7 @@ cdef void list_combination(Market* m, Command* c) noexcept nogil:
     first = &m.instruments[made.leg[0]]
     hours = weight_of(m, &made)
     value = value_at_marks(m, &made, LIMIT_INSTRUMENTS, 0, False)
-    if (hours > <i64>0xFFFFFFFF or bad_value(value, 1)
+    if (hours > <i64>0xFFFFFFFF or exceeds(hours, first.tick_scale, 1) or bad_value(value, 1)
             or bad_limits(<i64>c.target_lo, <i64>c.target_hi, first.price_step,
                           hours * first.tick_scale, 1)):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
@@ -223,7 +223,7 @@ cdef void expire_made(Market* m, u32 instrument) noexcept nogil:
             put_state(m, book, TRADING_STATE_EXPIRED)
             end_implied(m, number)
             book.halt_cause = HALT_CAUSE_NONE
-            cancel_all_of(m, number, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
+            cancel_all_of(m, number, CANCEL_REASON_INSTRUMENT_EXPIRED)
             move_mark(m, number, 0)
             end_credit(m, number)
 

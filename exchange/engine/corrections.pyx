@@ -125,7 +125,7 @@ cdef void compare_sides(Market* m, Command* c) noexcept nogil:
 
 cdef bint refuse_cash(i64 cash, i64 maker_cash, i64 lots) noexcept nogil:
     """Whether no fees could have moved these amounts."""
-    cdef i64 most = lots << 32
+    cdef i64 most = lots << 32 if lots < 1 << 28 else <i64>LIMIT_MONEY
     return (cash > most or cash < -most or maker_cash > most or maker_cash < -most
             or cash + maker_cash > 0)
 

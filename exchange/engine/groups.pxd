@@ -13,6 +13,7 @@ cdef enum:
 cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil
 cdef void leave_special(Market* m, u32 slot) noexcept nogil
 cdef u32 part(Market* m, u32 slot) noexcept nogil
+cdef i64 room_alone(Position* p, u8 side) noexcept nogil
 cdef i64 room_to_reduce(Market* m, Position* p, u32 at, u8 side, u32 without) noexcept nogil
 cdef i64 shared_lots(Market* m, u32 partner, u32 at, u8 side) noexcept nogil
 

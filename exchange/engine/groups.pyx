@@ -33,6 +33,7 @@ cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil:
         else:
             stand.reducing_head = slot
         stand.reducing_tail = slot
+        stand.reducing += 1
     if partner:
         if not is_featured(&m.orders[partner]):
             m.orders[partner].traits |= <u32>FEATURED << 24
@@ -63,6 +64,7 @@ cdef void leave_special(Market* m, u32 slot) noexcept nogil:
         stand.quotes[side_of(o)] = 0
     if not x.features & ORDER_FEATURE_REDUCE_ONLY:
         return
+    stand.reducing -= 1
     if x.prev:
         m.extras[x.prev].next = x.next
     else:
@@ -81,17 +83,23 @@ cdef i64 shared_lots(Market* m, u32 partner, u32 at, u8 side) noexcept nogil:
     return lots_of(m, partner)
 
 
+cdef i64 room_alone(Position* p, u8 side) noexcept nogil:
+    """`room_to_reduce` if none were grouped: never more than it, and found at once."""
+    cdef i64 room = -working_of(p, side)
+    if (p.net > 0) == (side == 1):
+        room += absolute(p.net)
+    return room
+
+
 cdef i64 room_to_reduce(Market* m, Position* p, u32 at, u8 side, u32 without) noexcept nogil:
     """Lots of a side that would still only reduce, beyond all that work there, one order left out.
 
     Of two that are grouped, the larger one counts.
     """
-    cdef i64 room = -working_of(p, side)
+    cdef i64 room = room_alone(p, side)
     cdef u32 slot = m.stands[at].reducing_head
     cdef u32 partner
     cdef i64 lots, shared
-    if (p.net > 0) == (side == 1):
-        room += absolute(p.net)
     if without:
         room += lots_of(m, without)
     while slot:

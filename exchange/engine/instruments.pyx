@@ -66,7 +66,7 @@ cdef void outline(Instrument* book, i64 low, i64 high, i64 step, u32 lot_step) n
 cdef void list_instrument(Market* m, Command* c) noexcept nogil:
     cdef i64 low = <i64>c.target_lo
     cdef i64 high = <i64>c.target_hi
-    cdef i64 tick_value = <i64>c.quantity * c.session
+    cdef u64 tick_value = <u64>c.quantity * c.session
     cdef Instrument* book
     cdef Event* e
     if m.instrument_count >= m.instrument_capacity:
@@ -75,8 +75,8 @@ cdef void list_instrument(Market* m, Command* c) noexcept nogil:
     if c.instrument != m.instrument_count:
         reject(m, c, REASON_STATE, m.instrument_count, c.instrument)
         return
-    if (c.quantity < 1 or c.session < 1 or c.account < 1 or c.operator < 1 or tick_value < 1
-            or bad_limits(low, high, c.account, tick_value, 1)
+    if (c.quantity < 1 or c.session < 1 or c.account < 1 or c.operator < 1 or tick_value > <u64>LIMIT_MONEY
+            or bad_limits(low, high, c.account, <i64>tick_value, 1)
             or bad_mark(c.price, c.quantity, 1) or c.key_lo >= LIMIT_PRODUCTS):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
@@ -225,6 +225,7 @@ cdef void set_risk(Market* m, Command* c) noexcept nogil:
     if (c.price < 0 or c.price > <i64>1 << 40 or c.session > LIMIT_QUANTITY
             or maker_fee > most_fee or maker_fee < -most_fee or taker_fee > most_fee
             or taker_fee < -most_fee or maker_fee + taker_fee < 0
+            or exceeds(absolute(maker_fee) + absolute(taker_fee), bound, 1)
             or exceeds_bound(book, c.price, bound)
             or bad_combined_risk(&m.composites[c.instrument], c)):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
@@ -476,7 +477,7 @@ cdef void expire(Market* m, Command* c) noexcept nogil:
         return
     forget_halt(m, book)
     blank(m, EVENT_KIND_INSTRUMENT_EXPIRED, 0, 0, c.instrument, 0).price = c.price
-    cancel_all_of(m, c.instrument, 0, CANCEL_REASON_INSTRUMENT_EXPIRED)
+    cancel_all_of(m, c.instrument, CANCEL_REASON_INSTRUMENT_EXPIRED)
     stop_collecting(m, book)
     expire_made(m, c.instrument)
     m.composites[c.instrument].anchor = c.price

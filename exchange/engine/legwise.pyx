@@ -58,7 +58,7 @@ cdef bint refuse_stated(Market* m, Command* c) noexcept nogil:
     cdef u32 place = c.spare - 1
     cdef i64 ratio = times(m.composites[c.key_hi].ratio[place])
     cdef i64 lots = (m.stated.lots if place else c.quantity / ratio) * ratio
-    cdef i64 most = <i64>c.quantity << 32
+    cdef i64 most = <i64>c.quantity << 32 if c.quantity < 1 << 28 else <i64>LIMIT_MONEY
     cdef i64 cash = <i64>c.target_hi
     cdef i64 other_cash = <i64>c.key_lo
     if c.kind == COMMAND_KIND_BUST and (cash > most or cash < -most or other_cash > most

@@ -5,11 +5,19 @@ from exchange.engine.events cimport emit, what
 from exchange.engine.ids cimport retire
 from exchange.engine.risk cimport put_back, rehold, rehold_plainly
 from exchange.engine.state cimport (
-    CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, copy_key, i64,
+    Account, CANCELLED, Command, Event, Instrument, Market, Order, Position, WORKING, copy_key, i64,
     instrument_of, is_simple, likely, order_id_of, put_pair, side_of, state_of, u16, u32, u64, u8,
     unlikely,
 )
 from exchange.engine.vocabulary cimport *
+
+cdef enum:
+    NOBODY = 0xFFFFFFFF
+
+cdef struct Gathered:  # orders that one command may cancel, of many sessions or accounts
+    u64* keys  # number of the session or account, slot: rising; the caller frees them
+    u64 count
+    bint made
 
 cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noexcept nogil
 cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept nogil
@@ -22,7 +30,15 @@ cdef void work_aside(Market* m, Instrument* book, u32 slot) noexcept nogil
 cdef void cancel_for(Market* m, u32 slot, u32 reason) noexcept nogil
 cdef void pick(Market* m, u32 slot) noexcept nogil
 cdef void tell_group(Market* m, u32 slot) noexcept nogil
-cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u32 reason) noexcept nogil
+cdef void cancel_all_of(Market* m, u32 instrument, u32 reason) noexcept nogil
+cdef void cancel_gathered(Market* m, Gathered* g, u32 number, u32 reason) noexcept nogil
+
+
+cdef inline bint is_beyond_loss(Market* m, u32 account) noexcept nogil:
+    """The account has a daily loss limit, and lost as much."""
+    cdef i64 limit = m.losses[account].limit
+    cdef Account* a = &m.accounts[account]
+    return limit and m.losses[account].base - a.cash - a.unrealized >= limit
 
 
 cdef inline void keep_receipt(Market* m, Command* c, u32 account, u32 first) noexcept nogil:

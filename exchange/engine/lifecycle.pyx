@@ -1,6 +1,6 @@
 """What every order command shares: rejects, repeated answers, receipts, and an order's end."""
 
-from libc.stdlib cimport realloc
+from libc.stdlib cimport qsort, realloc
 
 from exchange.engine.events cimport blank, event_of
 from exchange.engine.groups cimport part
@@ -11,7 +11,8 @@ from exchange.engine.combinations cimport charge_legs
 from exchange.engine.extras cimport leave_queue, queue_of, take_hidden
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.state cimport (
-    COMBINED, RECEIPT, conditions_of, is_featured, is_live, is_seen, lots_of, stp_of, tif_of,
+    COMBINED, RECEIPT, SESSION_GRACE, Session, conditions_of, account_of, is_featured, is_live,
+    is_seen, lots_of, standing, stp_of, tif_of,
 )
 
 
@@ -186,9 +187,72 @@ cdef void tell_group(Market* m, u32 slot) noexcept nogil:
         cancel_for(m, other, CANCEL_REASON_GROUP)
 
 
-cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u32 reason) noexcept nogil:
-    """Cancel, in slot order, the orders of an instrument (reason INSTRUMENT_EXPIRED), of a
-    session (DISCONNECTED) or for the day (DAY_ENDED)."""
+cdef inline u64 number_of(Market* m, Order* o, u32 reason) noexcept nogil:
+    """By what a live order is looked for if it may go for this reason, else NOBODY: its session,
+    whose connection is lost (DISCONNECTED), or its account, whose loss is too much (LOSS_LIMIT)."""
+    cdef Session* s
+    cdef u32 account
+    if not is_live(o):
+        return NOBODY
+    if reason == CANCEL_REASON_DISCONNECTED:
+        s = &m.sessions[o.session & 0xFFFF]
+        return o.session if s.standing == standing(o.session, SESSION_GRACE) else NOBODY
+    account = account_of(&m.positions[o.position])
+    return account if is_beyond_loss(m, account) else NOBODY
+
+
+cdef int by_number(const void* x, const void* y) noexcept nogil:
+    return -1 if (<u64*>x)[0] < (<u64*>y)[0] else 1
+
+
+cdef void gather_orders(Market* m, Gathered* g, u32 reason) noexcept nogil:
+    """One pass over the slots for all whose orders may go for this reason under one command."""
+    cdef u64 room = 0
+    cdef u64 key
+    cdef u64* grown
+    cdef u32 slot
+    g.made = True
+    for slot in range(1, m.order_top):
+        key = number_of(m, &m.orders[slot], reason)
+        if key == NOBODY:
+            continue
+        if g.count == room:
+            room = 2 * room if room else 1024
+            grown = <u64*>realloc(g.keys, room * sizeof(u64))
+            if grown == NULL:
+                m.broken = 1
+                return
+            g.keys = grown
+        g.keys[g.count] = key << 32 | slot
+        g.count += 1
+    if g.count > 1:
+        qsort(g.keys, g.count, sizeof(u64), by_number)
+
+
+cdef void cancel_gathered(Market* m, Gathered* g, u32 number, u32 reason) noexcept nogil:
+    """Cancel, in slot order, the orders of this session (DISCONNECTED) or account (LOSS_LIMIT)."""
+    cdef u64 low = 0
+    cdef u64 high, middle
+    cdef u32 slot
+    if not g.made:
+        gather_orders(m, g, reason)
+    high = g.count
+    while low < high:
+        middle = (low + high) >> 1
+        if g.keys[middle] < <u64>number << 32:
+            low = middle + 1
+        else:
+            high = middle
+    while low < g.count and g.keys[low] >> 32 == number:
+        slot = <u32>g.keys[low]
+        if is_live(&m.orders[slot]):
+            cancel_for(m, slot, reason)
+        low += 1
+
+
+cdef void cancel_all_of(Market* m, u32 instrument, u32 reason) noexcept nogil:
+    """Cancel, in slot order, the orders of an instrument (reason INSTRUMENT_EXPIRED) or for the
+    day (DAY_ENDED)."""
     cdef u32 slot
     cdef Order* o
     cdef bint wanted
@@ -198,8 +262,6 @@ cdef void cancel_all_of(Market* m, u32 instrument, u32 session, u32 reason) noex
             continue
         if reason == CANCEL_REASON_INSTRUMENT_EXPIRED:
             wanted = instrument_of(&m.positions[o.position]) == instrument
-        elif reason == CANCEL_REASON_DISCONNECTED:
-            wanted = o.session == session
         else:
             wanted = tif_of(o) == TIME_IN_FORCE_DAY
         if wanted:

@@ -113,11 +113,16 @@ cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 missi
 
 
 cdef bint bad_room(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """ICEBERGS_FULL."""
-    if not c.spare & ORDER_FEATURE_ICEBERG or stops_of(m, book).icebergs < LIMIT_ICEBERGS:
-        return False
-    reject(m, c, REASON_ICEBERGS_FULL, LIMIT_ICEBERGS, LIMIT_ICEBERGS)
-    return True
+    """ICEBERGS_FULL, REDUCING_FULL."""
+    cdef u32 at
+    if c.spare & ORDER_FEATURE_ICEBERG and stops_of(m, book).icebergs >= LIMIT_ICEBERGS:
+        reject(m, c, REASON_ICEBERGS_FULL, LIMIT_ICEBERGS, LIMIT_ICEBERGS)
+        return True
+    at = position_of(&m.accounts[c.account], c.instrument)
+    if c.spare & ORDER_FEATURE_REDUCE_ONLY and m.stands[at].reducing >= LIMIT_REDUCING:
+        reject(m, c, REASON_REDUCING_FULL, LIMIT_REDUCING, LIMIT_REDUCING)
+        return True
+    return False
 
 
 cdef void make_special(Market* m, Event* accepted, u32 slot, Extra* extra) noexcept nogil:

@@ -17,7 +17,7 @@ from exchange.engine.groups cimport part
 from exchange.engine.ids cimport free_slot, retire, tag_of
 from exchange.engine.lifecycle cimport cancel_for, pick, shrink
 from exchange.engine.protection cimport count_quote
-from exchange.engine.risk cimport adverse_per_lot, charge, execute
+from exchange.engine.risk cimport adverse_per_lot, charge, execute, product_overflows
 from exchange.engine.state cimport (
     AGED, Auction, Event, FILLED, Instrument, Level, Market, Order, Position, account_of,
     auction_of, i32, i64, is_aged, is_featured, is_live, likely, lots_of, order_id_of, pair,
@@ -341,8 +341,10 @@ cdef void book_dues(Market* m, Pass* x) noexcept nogil:
         execute(m, x.book, due.position, side, due.lots, due.lots * x.value, due.fees)
         if side == 0:
             bought += due.lots
-    if bought * x.fees:
-        charge(m, &m.accounts[0], 0, 0, bought * x.fees)
+    if unlikely(product_overflows(bought, x.fees, &bought)):  # of as many as may trade at once
+        m.broken = 2
+    elif bought:
+        charge(m, &m.accounts[0], 0, 0, bought)
 
 
 cdef void pair_off(Market* m, Instrument* book, i64 price) noexcept nogil:

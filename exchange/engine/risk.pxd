@@ -17,9 +17,11 @@ cdef extern from *:
     """
     #define HB_ADD(a, b, r) __builtin_add_overflow((a), (b), (r))
     #define HB_SUBTRACT(a, b, r) __builtin_sub_overflow((a), (b), (r))
+    #define HB_MULTIPLY(a, b, r) __builtin_mul_overflow((a), (b), (r))
     """
     bint add_overflows "HB_ADD"(i64, i64, i64*) noexcept nogil
     bint subtract_overflows "HB_SUBTRACT"(i64, i64, i64*) noexcept nogil
+    bint product_overflows "HB_MULTIPLY"(i64, i64, i64*) noexcept nogil
 
 
 cdef inline u32 position_of(Account* account, u32 instrument) noexcept nogil:

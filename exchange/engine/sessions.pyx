@@ -3,10 +3,11 @@
 A session id is slot | generation << 16. Timers are kept sorted by (due, session).
 """
 
+from libc.stdlib cimport free, qsort
 from libc.string cimport memmove
 
 from exchange.engine.events cimport blank
-from exchange.engine.lifecycle cimport cancel_all_of, cancel_for, reject
+from exchange.engine.lifecycle cimport Gathered, cancel_for, cancel_gathered, reject
 from exchange.engine.instruments cimport resume
 from exchange.engine.safety cimport next_resume
 from exchange.engine.state cimport (
@@ -16,6 +17,10 @@ from exchange.engine.state cimport (
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.stops cimport next_slice
 from exchange.engine.vocabulary cimport *
+
+
+cdef enum:
+    NEVER = 0x7FFFFFFFFFFFFFFF
 
 
 cdef inline u32 id_of(Market* m, u32 slot) noexcept nogil:
@@ -29,6 +34,14 @@ cdef inline u32 state_in(Session* s) noexcept nogil:
 cdef inline void put_in(Session* s, u32 state) noexcept nogil:
     s.standing = standing(s.standing, state)
     s.entitled = 0
+
+
+cdef int by_due(const void* x, const void* y) noexcept nogil:
+    cdef Timer* one = <Timer*>x
+    cdef Timer* two = <Timer*>y
+    if one.due != two.due:
+        return -1 if one.due < two.due else 1
+    return -1 if one.session < two.session else 1
 
 
 cdef void start_timer(Market* m, i64 due, u32 session) noexcept nogil:
@@ -51,14 +64,15 @@ cdef void stop_timer(Market* m, u32 session) noexcept nogil:
             return
 
 
-cdef void end_session(Market* m, u32 slot) noexcept nogil:
-    """SESSION_ENDED; its slot goes to the end of the free queue."""
+cdef void end_session(Market* m, u32 slot, Gathered* orders) noexcept nogil:
+    """SESSION_ENDED; its slot goes to the end of the free queue. `orders`: of all that are to end
+    with their orders."""
     cdef Session* s = &m.sessions[slot]
     cdef Event* e = blank(m, EVENT_KIND_SESSION_ENDED, 0, 0, 0, s.account)
     cdef u32 session = id_of(m, slot)
     e.order_id = session
-    if s.cancel_on_disconnect:
-        cancel_all_of(m, 0, session, CANCEL_REASON_DISCONNECTED)
+    if s.cancel_on_disconnect and m.accounts[s.account].open_orders:
+        cancel_gathered(m, orders, session, CANCEL_REASON_DISCONNECTED)
     put_in(s, SESSION_FREE)
     s.killed = 0
     s.next = 0
@@ -69,59 +83,73 @@ cdef void end_session(Market* m, u32 slot) noexcept nogil:
     m.session_free_tail = slot
 
 
-cdef void lose_session(Market* m, u32 slot) noexcept nogil:
-    """An online session's connection is gone: end it, or give it its grace."""
+cdef inline i64 grace_end(Market* m, u32 slot) noexcept nogil:
+    return m.stamp + <i64>m.sessions[slot].grace_ms * 1_000_000
+
+
+cdef bint lose_session(Market* m, u32 slot) noexcept nogil:
+    """An online session's connection is gone: end it, or say when its grace ends. Whether it has
+    one, for which a timer is to be started."""
     cdef Session* s = &m.sessions[slot]
     cdef Event* e = blank(m, EVENT_KIND_SESSION_LOST, 0, 0, 0, s.account)
-    cdef i64 due = m.stamp + <i64>s.grace_ms * 1_000_000
     e.order_id = id_of(m, slot)
     if s.cancel_on_disconnect:
-        e.a = due
+        e.a = grace_end(m, slot)
         put_in(s, SESSION_GRACE)
-        start_timer(m, due, id_of(m, slot))
-    else:
-        end_session(m, slot)
+        return True
+    end_session(m, slot, NULL)
+    return False
 
 
-cdef bint resumes_now(Market* m, Instrument* book) noexcept nogil:
+cdef inline i64 due_timer(Market* m, u32 fired) noexcept nogil:
+    """When the first timer is due that has not fired yet."""
+    return m.timers[fired].due if fired < m.timer_count else NEVER
+
+
+cdef bint resumes_now(Market* m, Instrument* book, u32 fired) noexcept nogil:
     """Whether its halt ends at the present stamp, and before all else that is due."""
     cdef i64 due = m.safety[book - m.instruments].resume_at
     cdef Instrument* other = next_slice(m)
     return (due <= m.stamp and (m.expiry_count == 0 or due < m.expiries[0].due)
-            and (m.timer_count == 0 or due < m.timers[0].due)
+            and due < due_timer(m, fired)
             and (other == NULL or due < m.stops[other - m.instruments].due))
 
 
 cdef void fire_due(Market* m) noexcept nogil:
     """What is due at the present stamp: sessions whose grace is over end, orders that worked until
     a time are cancelled, elected stops come in, halts end; by (due, in this order, id)."""
-    cdef u32 session
+    cdef u32 fired = 0
     cdef i64 due
     cdef Instrument* book
+    cdef Gathered ending  # no order that is not live yet can come in before all this is over
+    ending.keys = NULL
+    ending.count = 0
+    ending.made = False
     while True:
         book = next_resume(m)
-        if book != NULL and resumes_now(m, book):
+        if book != NULL and resumes_now(m, book, fired):
             resume(m, book)
             continue
         book = next_slice(m)
         if book != NULL and m.stops[book - m.instruments].due <= m.stamp:
             due = m.stops[book - m.instruments].due
             if ((m.expiry_count == 0 or due < m.expiries[0].due)
-                    and (m.timer_count == 0 or due < m.timers[0].due)):
+                    and due < due_timer(m, fired)):
                 aftermath(m, book, m.index)
                 continue
-        due = m.expiries[0].due if m.expiry_count else <i64>0x7FFFFFFFFFFFFFFF
-        if m.timer_count and m.timers[0].due <= due:
-            if m.timers[0].due > m.stamp:
-                return
-            session = m.timers[0].session
-            m.timer_count -= 1
-            memmove(&m.timers[0], &m.timers[1], m.timer_count * sizeof(Timer))
-            end_session(m, session & 0xFFFF)
+        due = m.expiries[0].due if m.expiry_count else NEVER
+        if fired < m.timer_count and m.timers[fired].due <= due:
+            if m.timers[fired].due > m.stamp:
+                break
+            end_session(m, m.timers[fired].session & 0xFFFF, &ending)
+            fired += 1
         elif m.expiry_count and due <= m.stamp:
             cancel_for(m, m.expiries[0].slot, CANCEL_REASON_TIME_EXPIRED)
         else:
-            return
+            break
+    free(ending.keys)
+    m.timer_count -= fired
+    memmove(m.timers, &m.timers[fired], m.timer_count * sizeof(Timer))
 
 
 cdef inline Session* known(Market* m, Command* c) noexcept nogil:
@@ -187,7 +215,8 @@ cdef void logoff(Market* m, Command* c) noexcept nogil:
     if s == NULL or state_in(s) != SESSION_ONLINE:
         reject(m, c, REASON_SESSION_UNKNOWN, 0, c.session)
         return
-    lose_session(m, c.session & 0xFFFF)
+    if lose_session(m, c.session & 0xFFFF):
+        start_timer(m, grace_end(m, c.session & 0xFFFF), c.session)
 
 
 cdef void recovered(Market* m, Command* c) noexcept nogil:
@@ -196,8 +225,11 @@ cdef void recovered(Market* m, Command* c) noexcept nogil:
     cdef u32 i
     e.quantity = c.quantity
     for i in range(1, m.session_top):
-        if state_in(&m.sessions[i]) == SESSION_ONLINE:
-            lose_session(m, i)
+        if state_in(&m.sessions[i]) == SESSION_ONLINE and lose_session(m, i):
+            m.timers[m.timer_count].due = grace_end(m, i)
+            m.timers[m.timer_count].session = id_of(m, i)
+            m.timer_count += 1
+    qsort(m.timers, m.timer_count, sizeof(Timer), by_due)
     for i in range(m.instrument_count):
         if m.instruments[i].state == TRADING_STATE_CONTINUOUS:
             put_state(m, &m.instruments[i], TRADING_STATE_HALTED)

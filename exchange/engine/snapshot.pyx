@@ -507,6 +507,7 @@ cdef void adopt_extra(Market* m, u32 slot) noexcept nogil:
     if extra.features & ORDER_FEATURE_QUOTE:
         stand.quotes[side_of(&m.orders[slot])] = slot
     if extra.features & ORDER_FEATURE_REDUCE_ONLY:
+        stand.reducing += 1
         if extra.prev == 0:
             stand.reducing_head = slot
         if extra.next == 0:

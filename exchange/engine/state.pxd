@@ -187,6 +187,8 @@ cdef enum KillBit:  # why an account may not trade
 
 cdef struct Stand:  # what only special orders need of a position, by position
     u32 reducing_head, reducing_tail  # its REDUCE_ONLY orders
+    u32 reducing, spare  # how many
+    u64 looked_at  # the last round of `follow` that did
     u32 quotes[2]  # the slots of its quote, 0 = none
 
 cdef struct Protection:  # of an account's quotes in a product
@@ -347,6 +349,7 @@ cdef struct Market:
     Extra* extras
     u64 ages  # of stops, ever given
     u32 extra_count, elected_count  # orders that are FEATURED; that are in some list of elected
+    u64 rounds  # of `follow`, so far
     u32 order_capacity, order_top, order_free
     Cell* cells
     u32 cell_mask, cell_room  # of a tag to its cell; three eighths of the cells

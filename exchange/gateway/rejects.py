@@ -64,6 +64,7 @@ TOLD: Final[dict[int, Told]] = {
     Reason.SESSIONS_FULL: Told(None, "count", "count"),
     Reason.BOOK_FULL: Told(None, "count", "count"),
     Reason.ICEBERGS_FULL: Told("display_quantity", "count", "count"),
+    Reason.REDUCING_FULL: Told("reduce_only", "count", "count"),
 }
 _UNSAID: Final = Told()
 # Of commands that name an order or a session: the record's instrument is nobody's.
