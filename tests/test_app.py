@@ -19,6 +19,7 @@ from exchange.app.desk import WishRejected
 from exchange.app.settings import Limits, Settings
 from exchange.app.wishes import RequestRefused, close_day
 from exchange.clearing import Clearing
+from exchange.clearing.store import OtherVersion
 from exchange.engine import Engine
 from exchange.gateway.auth import create_key
 from exchange.journal.errors import DirectoryLocked
@@ -181,6 +182,23 @@ async def test_a_ledger_of_another_log_is_rebuilt(tmp_path: Path) -> None:
     async with running(tmp_path / "own") as m:
         await m.operations.cleared()
         assert m.clearing.trial_balance().accounts == []
+
+
+async def test_a_ledger_of_another_layout_is_rebuilt(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        await perform(m, requests.Deposit(account=1, amount="5"))
+        await m.operations.cleared()
+        before, head = m.clearing.trial_balance().accounts, m.clearing.ledger_hash
+    path = tmp_path / market.LEDGER_NAME
+    with sqlite3.connect(path) as ledger:
+        ledger.execute("update progress set version = version - 1")
+        ledger.execute("drop table matters")
+    ledger.close()
+    with pytest.raises(OtherVersion, match="the market rebuilds it when it starts"):
+        Clearing.open(path, read_only=True)
+    async with running(tmp_path) as m:
+        assert m.clearing.trial_balance().accounts == before  # before anything else is booked
+        assert m.clearing.ledger_hash == head
 
 
 async def test_clearing_that_differs_makes_the_market_cancel_only(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from exchange.clearing.prices import Priced
 from exchange.clearing.pricing import Prices
 from exchange.clearing.projection import Frame, Projection, totals
 from exchange.clearing.state import Divergence, Point
-from exchange.clearing.store import Store, audit
+from exchange.clearing.store import Store, audit, discard
 from exchange.clearing.trial import TrialBalance, trial_balance
 from exchange.messages import HOUSE_ACCOUNT, INDEX_BITS
 
@@ -56,7 +56,7 @@ class Clearing:
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> "Clearing":
         """Open the store at ``path``, made if absent. ``read_only`` beside a live writer: then
-        ``look`` and ``refresh`` say how far that one is.
+        ``look`` and ``refresh`` say how far that one is. Raises OtherVersion.
         """
         store = Store(path, read_only=read_only)
         try:
@@ -64,6 +64,12 @@ class Clearing:
         except BaseException:
             store.close()
             raise
+
+    @classmethod
+    def anew(cls, path: Path) -> "Clearing":
+        """Open an empty store in place of the one at ``path``."""
+        discard(path)
+        return cls.open(path)
 
     def close(self) -> None:
         """Close the store."""
@@ -133,9 +139,7 @@ class Clearing:
         with self._lock:
             path = self._store.path
             self._store.close()
-            # The log first: a log left beside a new file would be taken for the new file's own.
-            for suffix in ("-wal", "-shm", ""):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            discard(path)
             self._store = Store(path)
             self._state = self._store.load()
             self._position = self._state.point

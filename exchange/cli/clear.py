@@ -240,10 +240,14 @@ def ledger(data: Path) -> "Iterator[Clearing]":
     from exchange.app import requests  # noqa: PLC0415
     from exchange.app.market import LEDGER_NAME  # noqa: PLC0415
     from exchange.clearing import Clearing  # noqa: PLC0415
+    from exchange.clearing.store import OtherVersion  # noqa: PLC0415
 
     if not (data / LEDGER_NAME).exists():
         operate(requests.State(), data)
-    clearing = Clearing.open(data / LEDGER_NAME, read_only=True)
+    try:
+        clearing = Clearing.open(data / LEDGER_NAME, read_only=True)
+    except OtherVersion as error:
+        fail(f"{error}")
     try:
         yield clearing
     finally:
