@@ -112,6 +112,21 @@ def test_a_later_cycle_and_the_end_of_the_date_overtake_one(house: House) -> Non
     }
 
 
+def test_a_time_that_passes_unused_is_gone_after_a_restart_too(house: House) -> None:
+    """Nobody is asked to pay while no date is open, nor when one opens after a restart."""
+    house.record(ScheduleCycles(times=("12:00",)))
+    house.close(DAY)
+    house.at(NOON)
+    tomorrow = DAY_SECONDS * SECOND + NOON
+    beside = Clearing.open(house.clearing._store.path, read_only=True)
+    assert house.clearing.deadline() == beside.deadline() == tomorrow
+    beside.close()
+    house.reopen()
+    house.day(DAY + 1)
+    house.at(FOUR)
+    assert outcomes(house) == []
+
+
 def test_where_nobody_holds_anything_there_is_nothing_to_pay(tmp_path: Path) -> None:
     house = House(Clearing.open(tmp_path / "clearing.db"), open_market())
     house.clearing.apply(house.market.frames)

@@ -85,6 +85,7 @@ class Cycles(Matter):
         while 0 < (later := self._after(stamp)) <= at.stamp:
             stamp = later
         self.deadline = self._after(at.stamp)
+        state.matters.touch(Cycles)  # whatever comes of it
         rulings = self._overtaken()
         prices = state.matters.get(Prices)
         if not state.business_date or prices.closed:
