@@ -423,7 +423,7 @@ class Market:
                     await self.operations.checkpoint()
                     compared = self.desk.sequence
                     checkpoint_due = time.monotonic() + limits.checkpoint_seconds
-                if self.clearing.cycles().due is not None:
+                if self.clearing.cycle_is_due():
                     await self.operations.perform(requests.RunCycle())
             except RequestRefused as refused:
                 _log.error("the intraday cycle stays due: %s", refused)

@@ -95,9 +95,13 @@ class Calls(Matter):
 
     name: ClassVar[str] = "calls"
     records: ClassVar[tuple[type[Record], ...]] = (ValueAsset, Pledge, Release, CallMargin)
-    watches: ClassVar[tuple[EventKind, ...]] = (EventKind.DEPOSITED,)
+    watches: ClassVar[tuple[EventKind, ...]] = (
+        EventKind.DEPOSITED,
+        EventKind.INSTRUMENT_SETTLED,
+    )
     assets: dict[str, Valued] = msgspec.field(default_factory=dict)
     open: dict[int, Call] = msgspec.field(default_factory=dict)
+    look_due: bool = False  # variation was paid, and nobody has looked at the accounts since
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """All four are the operator's."""
@@ -108,6 +112,7 @@ class Calls(Matter):
             return self._value(record, operation, state)
         try:
             if isinstance(record, CallMargin):
+                self.look_due = False  # also if it cannot be known: that is said
                 return self._call(record, at, state)
             return self._move(record, operation, at, state)
         except KeyError as uncovered:  # a position that the margin parameters do not know
@@ -128,7 +133,10 @@ class Calls(Matter):
         return rulings
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
-        """Money has come: is the account's call met?"""
+        """Money has come: is the account's call met? Or variation was paid: a look follows."""
+        if event.kind == EventKind.INSTRUMENT_SETTLED:
+            self.look_due = True
+            return []
         return self._met(event.account, state)
 
     def collateral(self, account: int, state: "State") -> int:

@@ -13,6 +13,7 @@ import msgspec
 
 from contracts.index.settlement import FinalPrice
 from exchange.clearing import beancount, day, pages, statements
+from exchange.clearing.calling import Calls
 from exchange.clearing.cycles import Cycles
 from exchange.clearing.default.fund import FundSize
 from exchange.clearing.default.matter import Defaults
@@ -302,6 +303,18 @@ class Clearing:
         """The schedule of intraday cycles, and the one that is due."""
         with self._lock:
             return copy.deepcopy(self._state.matters.get(Cycles))
+
+    def look_is_due(self) -> bool:
+        """Whether variation was paid and no look at the accounts for margin calls has followed."""
+        with self._lock:
+            return self._state.matters.get(Calls).look_due
+
+    def cycle_is_due(self) -> bool:
+        """Whether an intraday cycle is to be carried out, be it only the look that ends it."""
+        with self._lock:
+            closed = self._state.matters.get(Prices).closed
+            left = self._state.matters.get(Cycles).due is not None
+            return left or (self.look_is_due() and not closed)
 
     def settled(self) -> frozenset[int]:
         """Instruments that were settled since the business date closed, and have no new price."""

@@ -65,7 +65,8 @@ def _show_settled(result: dict[str, Any], as_json: bool) -> None:
              *("" if p[n] is None else str(p[n]) for n in names), " ".join(p["spreads"]))
             for p in result["inputs"]
         ]  # fmt: skip
-        show_table(heads, rows, left=2)
+        if rows:  # a settlement that had only its margin calls left has none
+            show_table(heads, rows, left=2)
         for account, missing in result["margin_calls"].items():
             print(f"margin call: account {account} is short of {missing} USD")
     if result["divergences"]:
