@@ -75,6 +75,16 @@ def test_a_deadline_is_missed_once_by_the_logs_clock(house: House) -> None:
     assert calls(house).open[2].deadline == deadline
 
 
+def test_a_deadline_is_clearings_until_it_is_missed(house: House) -> None:
+    """By it an idle market knows that something is to be decided."""
+    assert house.clearing.deadline() == 0
+    house.record(CallMargin(within_seconds=60))
+    deadline = house.clearing.deadline()
+    assert deadline == calls(house).open[2].deadline == house.market.stamp + 60 * SECOND
+    house.at(deadline)
+    assert (house.rulings("margin_call")[-1][1], house.clearing.deadline()) == ("missed", 0)
+
+
 def test_collateral_counts_less_its_haircut(house: House) -> None:
     house.record(CallMargin())
     bill: Any = {"asset": "T-BILL", "units": 1}

@@ -139,6 +139,10 @@ class Calls(Matter):
             return []
         return self._met(event.account, state)
 
+    def deadlines(self) -> list[int]:
+        """Log times at which a call is missed."""
+        return [call.deadline for call in self.open.values() if not call.missed]
+
     def collateral(self, account: int, state: "State") -> int:
         """Micro-dollars that an account's pledged units count for, each asset rounded down."""
         return sum(counts for *_, counts in self.pledges(account, state))

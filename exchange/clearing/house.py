@@ -450,4 +450,5 @@ class Clearing:
             times += self._state.matters.get(Defaults).deadlines()
             times.append(self._state.matters.get(OffBook).soonest)
             times.append(self._state.matters.get(Cycles).deadline)
+            times += self._state.matters.get(Calls).deadlines()
             return min((time for time in times if time), default=0)
