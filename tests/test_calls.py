@@ -85,6 +85,30 @@ def test_a_deadline_is_clearings_until_it_is_missed(house: House) -> None:
     assert (house.rulings("margin_call")[-1][1], house.clearing.deadline()) == ("missed", 0)
 
 
+@pytest.mark.parametrize("seconds", [-5, 0, 7 * 86_400 + 1, 10**12])
+def test_a_call_gives_a_week_at_most_and_no_time_gone_by(house: House, seconds: int) -> None:
+    outcome, facts = house.record(CallMargin(within_seconds=seconds))
+    assert (outcome, facts["limit"], facts["observed"]) == ("expired", 7 * 86_400, seconds)
+    assert calls(house).open == {} and house.clearing.look_is_due()
+    assert house.record(CallMargin(within_seconds=7 * 86_400))[0] == "accepted"
+    assert "called" in house.clearing.statement(2).text()
+
+
+def test_a_release_sent_again_is_answered_as_it_was(house: House) -> None:
+    """Also when what is left is needed by now."""
+    house.record(ValueAsset(asset="T-BILL", price=SHORT, haircut_bp=0))
+    house.record(Pledge(id="p", account=2, asset="T-BILL", units=2))
+    release = Release(id="r", account=2, asset="T-BILL", units=1)
+    assert house.record(release)[1]["outcome"] == "ok"
+    outcome, facts = house.record(release)
+    assert (outcome, facts["outcome"], facts["collateral"]) == ("accepted", "exists", SHORT)
+    other = Release(id="r", account=2, asset="T-BILL", units=2)
+    outcome, facts = house.record(other)
+    assert (outcome, facts["observed"]) == ("amount", "exists_with_different_amount")
+    assert house.record(Release(id="s", account=2, asset="T-BILL", units=1))[0] == "amount"
+    house.agree()
+
+
 def test_collateral_counts_less_its_haircut(house: House) -> None:
     house.record(CallMargin())
     bill: Any = {"asset": "T-BILL", "units": 1}
