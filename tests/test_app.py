@@ -125,6 +125,24 @@ async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) ->
         assert (low, m.desk.instruments.by_code["H100Z26"].high_ticks) == (2_880, high)
 
 
+async def test_a_price_without_room_for_limits_keeps_the_day_closed_until_it_is_corrected(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as m:
+        await override(m.operations, "H100Z26", "0.0005")
+        settled = (await perform(m, requests.Settle()))["settlement_prices"]
+        assert (settled["H100Z26"], settled["H100F27"]) == ("0.000500", "0.001000")
+        refused = await admin.answer(requests.OpenDay(), m.operations)
+        assert not refused.ok and "no price within limits of 500 micros" in (refused.error or "")
+    async with running(tmp_path, NOON_NS + 24 * 3_600 * 10**9) as m:
+        assert m.operations.state()["business_date"] == 20261120
+        await override(m.operations, "H100Z26", "0.001", correction=True)
+        await perform(m, requests.Settle())
+        assert (await perform(m, requests.OpenDay()))["business_date"] == 20261121
+        listed = m.desk.instruments.by_code["H100Z26"]
+        assert (listed.low_ticks, listed.high_ticks) == (1, 1)
+
+
 async def test_a_day_that_was_closed_and_not_settled_is_settled_after_a_restart(
     tmp_path: Path,
 ) -> None:

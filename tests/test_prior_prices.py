@@ -113,6 +113,17 @@ def test_a_correction_leaves_the_months_behind_it_alone(house: House) -> None:
     settle(house, 0, 2_700_000)
 
 
+def test_no_rule_gives_less_than_a_step(house: House) -> None:
+    """The near month falls by more than the others are worth."""
+    house.send(house.market.settle(0, 5_000_000))
+    house.close(DAY)
+    house.day(DAY + 1)
+    house.close(DAY + 1)
+    house.record(SetPrice(instrument=0, business_date=DAY + 1, price=100, reason="a test",
+                          proposed_by="ann", approved_by="bob"))  # fmt: skip
+    assert found(house) == {"H100X26": 100, "H100Z26": 1_000, "H100F27": 1_000}
+
+
 def test_what_is_listed_during_a_date_begins_at_its_first_mark(house: House) -> None:
     """It is settled at noon, and the month before it rises afterwards."""
     house.list(3, "H100G27", date(2026, 11, 2))

@@ -10,6 +10,7 @@ Months of a product are settled in time order, since a back month may rest on th
     tier 3   neither: the prior price plus the preceding month's change
     tier 0   two persons said so: an approved price stands in place of the computed one
 
+No rule gives less than one step of a price: limits around it have room for an order.
 Prices are clearing units. Pure integer arithmetic.
 """
 
@@ -175,8 +176,8 @@ def _price(month: Month, implied: Mapping[str, SpreadPrice], change: int) -> Pri
             last_trade=last, bid=bid, ask=ask, preceding_month_change=change,
         )  # fmt: skip
     return Priced(
-        month.instrument, month.code, tier, price, month.prior, month.window.trades,
-        month.window.lots, last, bid, ask, change, list(implied),
+        month.instrument, month.code, tier, max(price, month.tick), month.prior,
+        month.window.trades, month.window.lots, last, bid, ask, change, list(implied),
     )  # fmt: skip
 
 
