@@ -18,6 +18,8 @@ from exchange.clearing.calling import (
     ValueAsset,
     interest,
 )
+from exchange.clearing.outcomes import Transfer, TransferKind
+from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
 from exchange.clearing.transfers import SECOND
 from exchange.messages import CommandKind, Side
 
@@ -83,6 +85,30 @@ def test_a_deadline_is_clearings_until_it_is_missed(house: House) -> None:
     assert deadline == calls(house).open[2].deadline == house.market.stamp + 60 * SECOND
     house.at(deadline)
     assert (house.rulings("margin_call")[-1][1], house.clearing.deadline()) == ("missed", 0)
+
+
+def test_a_holds_time_is_clearings_deadline_too(house: House) -> None:
+    """The first that is over releases its amount; what beside the writer is read agrees."""
+    for name in ("from", "to"):
+        house.record(OpenLedgerAccount(id=name))
+    holds = [Transfer(f"h{seconds}", "from", "to", 7, TransferKind.PENDING, timeout=seconds)
+             for seconds in (90, 60, 0)]  # fmt: skip
+    assert house.record(MakeTransfers(batch=holds))[1] == {"outcomes": ["ok"] * 3}
+    begun = house.market.stamp
+    beside = Clearing.open(house.clearing._store.path, read_only=True)
+    for seconds, following in ((60, 90), (90, 0)):
+        deadline = house.clearing.deadline()
+        assert deadline == begun + seconds * SECOND
+        beside.recall()
+        assert beside.deadline() == deadline
+        house.at(deadline - 1)
+        assert house.clearing._state.book.held(f"h{seconds}")
+        house.at(deadline + 1)
+        assert not house.clearing._state.book.held(f"h{seconds}")
+        house.reopen()
+        assert house.clearing.deadline() == (begun + following * SECOND if following else 0)
+    beside.close()
+    assert house.clearing._state.book.held("h0")
 
 
 @pytest.mark.parametrize("seconds", [-5, 0, 7 * 86_400 + 1, 10**12])

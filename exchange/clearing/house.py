@@ -34,6 +34,7 @@ from exchange.clearing.pricing import Prices
 from exchange.clearing.projection import Frame, Projection, totals
 from exchange.clearing.state import Divergence, Point
 from exchange.clearing.store import Store, audit, discard
+from exchange.clearing.transferring import Transferring
 from exchange.clearing.trial import TrialBalance, trial_balance
 from exchange.messages import HOUSE_ACCOUNT, INDEX_BITS
 
@@ -451,4 +452,5 @@ class Clearing:
             times.append(self._state.matters.get(OffBook).soonest)
             times.append(self._state.matters.get(Cycles).deadline)
             times += self._state.matters.get(Calls).deadlines()
+            times.append(self._state.matters.get(Transferring).soonest)
             return min((time for time in times if time), default=0)
