@@ -19,6 +19,7 @@ from exchange.app.desk import WishRejected
 from exchange.app.settings import Limits, Settings
 from exchange.app.wishes import RequestRefused, close_day
 from exchange.clearing import Clearing
+from exchange.clearing.store import OtherVersion
 from exchange.engine import Engine
 from exchange.gateway.auth import create_key
 from exchange.journal.errors import DirectoryLocked
@@ -124,6 +125,24 @@ async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) ->
         assert (low, m.desk.instruments.by_code["H100Z26"].high_ticks) == (2_880, high)
 
 
+async def test_a_price_without_room_for_limits_keeps_the_day_closed_until_it_is_corrected(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as m:
+        await override(m.operations, "H100Z26", "0.0005")
+        settled = (await perform(m, requests.Settle()))["settlement_prices"]
+        assert (settled["H100Z26"], settled["H100F27"]) == ("0.000500", "0.001000")
+        refused = await admin.answer(requests.OpenDay(), m.operations)
+        assert not refused.ok and "no price within limits of 500 micros" in (refused.error or "")
+    async with running(tmp_path, NOON_NS + 24 * 3_600 * 10**9) as m:
+        assert m.operations.state()["business_date"] == 20261120
+        await override(m.operations, "H100Z26", "0.001", correction=True)
+        await perform(m, requests.Settle())
+        assert (await perform(m, requests.OpenDay()))["business_date"] == 20261121
+        listed = m.desk.instruments.by_code["H100Z26"]
+        assert (listed.low_ticks, listed.high_ticks) == (1, 1)
+
+
 async def test_a_day_that_was_closed_and_not_settled_is_settled_after_a_restart(
     tmp_path: Path,
 ) -> None:
@@ -181,6 +200,23 @@ async def test_a_ledger_of_another_log_is_rebuilt(tmp_path: Path) -> None:
     async with running(tmp_path / "own") as m:
         await m.operations.cleared()
         assert m.clearing.trial_balance().accounts == []
+
+
+async def test_a_ledger_of_another_layout_is_rebuilt(tmp_path: Path) -> None:
+    async with running(tmp_path) as m:
+        await perform(m, requests.Deposit(account=1, amount="5"))
+        await m.operations.cleared()
+        before, head = m.clearing.trial_balance().accounts, m.clearing.ledger_hash
+    path = tmp_path / market.LEDGER_NAME
+    with sqlite3.connect(path) as ledger:
+        ledger.execute("update progress set version = version - 1")
+        ledger.execute("drop table matters")
+    ledger.close()
+    with pytest.raises(OtherVersion, match="the market rebuilds it when it starts"):
+        Clearing.open(path, read_only=True)
+    async with running(tmp_path) as m:
+        assert m.clearing.trial_balance().accounts == before  # before anything else is booked
+        assert m.clearing.ledger_hash == head
 
 
 async def test_clearing_that_differs_makes_the_market_cancel_only(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from exchange.clearing.calling import (
     ValueAsset,
     interest,
 )
+from exchange.clearing.outcomes import Transfer, TransferKind
+from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
 from exchange.clearing.transfers import SECOND
 from exchange.messages import CommandKind, Side
 
@@ -73,6 +75,64 @@ def test_a_deadline_is_missed_once_by_the_logs_clock(house: House) -> None:
     assert (outcome, facts["account"], facts["missing"]) == ("missed", 2, SHORT)
     house.record(CallMargin(within_seconds=9_999))  # a later look gives no new time
     assert calls(house).open[2].deadline == deadline
+
+
+def test_a_deadline_is_clearings_until_it_is_missed(house: House) -> None:
+    """By it an idle market knows that something is to be decided."""
+    assert house.clearing.deadline() == 0
+    house.record(CallMargin(within_seconds=60))
+    deadline = house.clearing.deadline()
+    assert deadline == calls(house).open[2].deadline == house.market.stamp + 60 * SECOND
+    house.at(deadline)
+    assert (house.rulings("margin_call")[-1][1], house.clearing.deadline()) == ("missed", 0)
+
+
+def test_a_holds_time_is_clearings_deadline_too(house: House) -> None:
+    """The first that is over releases its amount; what beside the writer is read agrees."""
+    for name in ("from", "to"):
+        house.record(OpenLedgerAccount(id=name))
+    holds = [Transfer(f"h{seconds}", "from", "to", 7, TransferKind.PENDING, timeout=seconds)
+             for seconds in (90, 60, 0)]  # fmt: skip
+    assert house.record(MakeTransfers(batch=holds))[1] == {"outcomes": ["ok"] * 3}
+    begun = house.market.stamp
+    beside = Clearing.open(house.clearing._store.path, read_only=True)
+    for seconds, following in ((60, 90), (90, 0)):
+        deadline = house.clearing.deadline()
+        assert deadline == begun + seconds * SECOND
+        beside.recall()
+        assert beside.deadline() == deadline
+        house.at(deadline - 1)
+        assert house.clearing._state.book.held(f"h{seconds}")
+        house.at(deadline + 1)
+        assert not house.clearing._state.book.held(f"h{seconds}")
+        house.reopen()
+        assert house.clearing.deadline() == (begun + following * SECOND if following else 0)
+    beside.close()
+    assert house.clearing._state.book.held("h0")
+
+
+@pytest.mark.parametrize("seconds", [-5, 0, 7 * 86_400 + 1, 10**12])
+def test_a_call_gives_a_week_at_most_and_no_time_gone_by(house: House, seconds: int) -> None:
+    outcome, facts = house.record(CallMargin(within_seconds=seconds))
+    assert (outcome, facts["limit"], facts["observed"]) == ("expired", 7 * 86_400, seconds)
+    assert calls(house).open == {} and house.clearing.look_is_due()
+    assert house.record(CallMargin(within_seconds=7 * 86_400))[0] == "accepted"
+    assert "called" in house.clearing.statement(2).text()
+
+
+def test_a_release_sent_again_is_answered_as_it_was(house: House) -> None:
+    """Also when what is left is needed by now."""
+    house.record(ValueAsset(asset="T-BILL", price=SHORT, haircut_bp=0))
+    house.record(Pledge(id="p", account=2, asset="T-BILL", units=2))
+    release = Release(id="r", account=2, asset="T-BILL", units=1)
+    assert house.record(release)[1]["outcome"] == "ok"
+    outcome, facts = house.record(release)
+    assert (outcome, facts["outcome"], facts["collateral"]) == ("accepted", "exists", SHORT)
+    other = Release(id="r", account=2, asset="T-BILL", units=2)
+    outcome, facts = house.record(other)
+    assert (outcome, facts["observed"]) == ("amount", "exists_with_different_amount")
+    assert house.record(Release(id="s", account=2, asset="T-BILL", units=1))[0] == "amount"
+    house.agree()
 
 
 def test_collateral_counts_less_its_haircut(house: House) -> None:

@@ -119,6 +119,20 @@ async def test_capital_and_fund_move_by_commands_with_ids(live: Live) -> None:
         await operations.perform(record("pay_capitol"))
 
 
+async def test_a_request_id_is_of_one_record(live: Live) -> None:
+    """The same again, in any order of its fields, is done once; another one is refused by name."""
+    perform, clearing = live.market.operations.perform, live.market.clearing
+    paid = '{"operation": "pay_capital", "amount": 5000000, "person": "owner"}'
+    again = '{"person":"owner","amount":"5","operation":"pay_capital"}'
+    for text in (paid, again):
+        await perform(requests.PutRecord(record=text, request_id="x"))
+        assert clearing.capital() == 5_000_000
+    for other in (paid.replace("5000000", "7000000"), paid.replace("owner", "ann")):
+        with pytest.raises(RequestRefused, match="DUPLICATE_DIFFERENT"):
+            await perform(requests.PutRecord(record=other, request_id="x"))
+    assert clearing.capital() == 5_000_000
+
+
 @pytest.fixture
 async def market(tmp_path: Path) -> AsyncIterator[Market]:
     stamp = int(START.timestamp()) * 10**9

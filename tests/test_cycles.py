@@ -112,6 +112,21 @@ def test_a_later_cycle_and_the_end_of_the_date_overtake_one(house: House) -> Non
     }
 
 
+def test_a_time_that_passes_unused_is_gone_after_a_restart_too(house: House) -> None:
+    """Nobody is asked to pay while no date is open, nor when one opens after a restart."""
+    house.record(ScheduleCycles(times=("12:00",)))
+    house.close(DAY)
+    house.at(NOON)
+    tomorrow = DAY_SECONDS * SECOND + NOON
+    beside = Clearing.open(house.clearing._store.path, read_only=True)
+    assert house.clearing.deadline() == beside.deadline() == tomorrow
+    beside.close()
+    house.reopen()
+    house.day(DAY + 1)
+    house.at(FOUR)
+    assert outcomes(house) == []
+
+
 def test_where_nobody_holds_anything_there_is_nothing_to_pay(tmp_path: Path) -> None:
     house = House(Clearing.open(tmp_path / "clearing.db"), open_market())
     house.clearing.apply(house.market.frames)
@@ -172,9 +187,7 @@ def paid(market: Market) -> list[Any]:
 async def finished(directory: Path, clock: Clock) -> tuple[list[Any], list[int]]:
     """Start a market on a directory, let it finish its cycle, and say what was paid to whom."""
     async with running(directory, clock, 0.02) as market:
-        await until(
-            lambda: len(paid(market)) == len(CODES) and market.clearing.cycles().due is None
-        )
+        await until(lambda: len(paid(market)) == len(CODES) and not market.clearing.cycle_is_due())
         await market.operations.checkpoint()
         await market.operations.cleared()
         assert not market.clearing.divergences and market.clearing.is_balanced()
@@ -213,3 +226,61 @@ async def test_a_market_killed_anywhere_pays_its_cycle_once(tmp_path: Path) -> N
         if number % 2:
             shutil.copy(whole / "ledger.db", cut)
         assert await finished(cut, clock) == right
+
+
+class Killed(Exception):
+    """The process ends here."""
+
+
+def looks(market: Market) -> int:
+    with market.clearing._lock:
+        return len(list(market.clearing._store.rows(
+            "select number from rulings where operation = 'call_margin'"
+        )))  # fmt: skip
+
+
+async def killed_before_the_look(market: Market, request: requests.AnyRequest) -> None:
+    """All is settled, and nobody has been called."""
+
+    async def killed() -> dict[str, Any]:
+        raise Killed
+
+    market.operations._house._call_margin = killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        await market.operations.perform(request)
+    assert (len(paid(market)) > 0, looks(market)) == (True, 0)
+
+
+async def test_a_settlement_killed_before_its_look_makes_it_when_asked_again(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    async with running(tmp_path, clock, 60) as market:
+        await trade(market)
+        await killed_before_the_look(market, requests.Settle())
+        settled = paid(market)
+    async with running(tmp_path, clock, 0.02) as market:
+        finished = await market.operations.perform(requests.Settle())
+        assert (finished["settlement_prices"], finished["margin_calls"]) == ({}, {})
+        assert (paid(market), looks(market)) == (settled, 1)
+        with pytest.raises(RequestRefused, match="is settled already"):
+            await market.operations.perform(requests.Settle())
+        assert looks(market) == 1
+
+
+async def test_a_cycle_killed_before_its_look_makes_it_after_the_restart(tmp_path: Path) -> None:
+    clock = Clock()
+    async with running(tmp_path, clock, 60) as market:
+        schedule = '{"operation": "schedule_cycles", "times": ["12:00"]}'
+        await market.operations.perform(requests.PutRecord(record=schedule))
+        await trade(market)
+        clock.now += 61 * SECOND
+        await market.operations.checkpoint()
+        await killed_before_the_look(market, requests.RunCycle())
+        assert market.clearing.cycles().due is None
+    async with running(tmp_path, clock, 0.02) as market:
+        await until(lambda: looks(market) == 1)
+        await market.operations.checkpoint()
+        with pytest.raises(RequestRefused, match="no intraday cycle is due"):
+            await market.operations.perform(requests.RunCycle())
+        assert looks(market) == 1

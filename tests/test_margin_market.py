@@ -13,12 +13,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from clearing_house import House
 from clearing_market import TestMarket, signed
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts import history, registry, symbol
 from exchange.clearing import Clearing
+from exchange.clearing.calling import CallMargin, Pledge, ValueAsset
 from exchange.clearing.margin import book, calibrate, model, rules
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.margin.parameters import (
@@ -354,6 +356,39 @@ def test_requirements_of_a_small_market(clearing: Clearing) -> None:
         (outright.maintenance - 1, outright.requirement - outright.maintenance + 1),
     ):
         assert replace(outright, cash=cash).call == call
+
+
+def test_a_call_comes_below_maintenance_and_asks_for_all(tmp_path: Path) -> None:
+    """`clear margin` and `call_margin` agree at every balance, collateral counted in both."""
+    market = MarginMarket()
+    _, f27, *_ = market.open(version(), 10**12)
+    market.adopt(version())
+    market.trade(f27, 1, 2, 50, 2_500)
+    house = House(Clearing.open(tmp_path / "clearing.db"), market)
+    house.clearing.apply(market.frames)
+
+    def one() -> book.Requirement:
+        return next(r for r in house.clearing.margins() if r.account == 1)
+
+    def called() -> int:
+        """What a look calls, which is what was said before it."""
+        said = one().call
+        assert house.record(CallMargin())[1]["calls"].get("1", 0) == said
+        return said
+
+    need, kept = one().requirement, one().maintenance
+    assert 0 < kept < need
+    house.send(market.money(CommandKind.FEE, 1, one().cash - kept))
+    assert called() == 0  # at maintenance is not below it
+    house.send(market.money(CommandKind.FEE, 1, 1))
+    assert called() == need - kept + 1
+    house.send(market.money(CommandKind.DEPOSIT, 1, 2))
+    assert one().cash > kept and called() == need - kept - 1  # once called, to the requirement
+    house.record(ValueAsset(asset="BILL", price=need - kept, haircut_bp=0))
+    assert house.record(Pledge(id="p", account=1, asset="BILL", units=1))[1]["met"]
+    assert (one().collateral, one().excess, called()) == (need - kept, 1, 0)
+    house.agree()
+    house.clearing.close()
 
 
 def test_the_filtered_weeks_of_a_book_are_their_sum(clearing: Clearing) -> None:

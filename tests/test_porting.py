@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from clearing_house import RATE, House
 from live import CODE, Live, until
@@ -162,9 +163,11 @@ def test_a_clients_call_ends_and_its_collateral_meets_one_of_the_account_that_ta
     secured: House,
 ) -> None:
     """The client has the engine's hold in cash and too little gold beside it; HAVEN is short of
-    less than that gold."""
-    house = secured
-    house.record(AdoptMargin(parameters=version(1, DAY)))
+    less than that gold. Maintenance is the whole requirement."""
+    house, terms = secured, version(1, DAY)
+    whole = [msgspec.structs.replace(one, maintenance_percent=100) for one in terms.products]
+    terms = msgspec.structs.replace(terms, products=tuple(whole))
+    house.record(AdoptMargin(parameters=terms))
     house.record(Release(id="r", account=CLIENT, asset="T-BILL", units=7))
     house.record(Release(id="s", account=HAVEN, asset="T-BILL", units=2))
     required = {r.account: int(r.requirement) + int(r.loss) for r in house.clearing.margins()}

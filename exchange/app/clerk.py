@@ -127,9 +127,10 @@ class Clerk:
     # The day
 
     async def settle(self) -> dict[str, Any]:
-        """Close the day, settle every instrument once, and compare engine and clearing.
+        """Close the day, settle every instrument once, compare engine and clearing, and call what
+        is short.
 
-        Can be asked again after a crash in the middle: what is settled already is left alone.
+        Can be asked again after a crash in the middle: what is done already is left alone.
         """
         desk = self._desk
         listed = desk.instruments.by_id.values()
@@ -142,7 +143,7 @@ class Clerk:
         settled = self._clearing.settled()
         found = self._clearing.settlement_prices(await desk.quotes.read())
         prices = [priced for priced in found if priced.instrument not in settled]
-        if not prices:
+        if not prices and not self._clearing.look_is_due():
             raise RequestRefused(
                 f"business date {desk.business_date} is settled already; another price needs a"
                 " correction that two persons want: hourbook clear propose-price --correction"
@@ -153,7 +154,7 @@ class Clerk:
         """Carry the intraday cycle out that is due, or what a crash has left of it."""
         await self.cleared()
         prices = self._clearing.cycle_prices()
-        if not prices:
+        if not self._clearing.cycle_is_due():
             deadline = self._clearing.cycles().deadline
             following = (
                 f"the next one is at {stamp_text(deadline)}" if deadline else "none is to come"
@@ -162,7 +163,8 @@ class Clerk:
         return await self._pay_variation(prices)
 
     async def _pay_variation(self, prices: Sequence[Priced]) -> dict[str, Any]:
-        """Settle instruments at prices, each as its next cycle; compare; call what is short."""
+        """Settle instruments at prices, each as its next cycle; compare; call what is short. Of a
+        settlement that stopped there, only what follows is left to do."""
         next_cycle = self._clearing.next_cycle
         settling = [
             wishes.settle(p.code, p.instrument, p.price, next_cycle(p.instrument)) for p in prices

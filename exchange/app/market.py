@@ -36,6 +36,7 @@ from exchange.app.switches import Switches
 from exchange.app.trial import Trial
 from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
+from exchange.clearing.store import OtherVersion
 from exchange.engine import Engine
 from exchange.gateway.auth import Keys, create_key
 from exchange.gateway.deadlines import Deadlines
@@ -358,10 +359,16 @@ class Market:
     # Clearing
 
     def _open_clearing(self) -> Clearing:
-        """Open the ledger, once nobody of a server before writes it; one that is ahead of the log
-        or of another log is rebuilt from it."""
+        """Open the ledger, once nobody of a server before writes it; one that is ahead of the log,
+        of another log or of another build's layout is rebuilt from it."""
+        path = self.directory / LEDGER_NAME
         with bookkeeping.alone(self.directory):
-            clearing = Clearing.open(self.directory / LEDGER_NAME)
+            try:
+                clearing = Clearing.open(path)
+            except OtherVersion as error:
+                _log.warning("%s", error)
+                clearing = Clearing.anew(path)
+                clearing.rebuild(self.tape.read(0, 0, 0))
             try:
                 next(self.tape.read(*clearing.position), None)
             except NoSuchPosition as error:
@@ -369,7 +376,7 @@ class Market:
                 clearing.rebuild(self.tape.read(0, 0, 0))
             if self._apart:
                 clearing.close()
-                clearing = Clearing.open(self.directory / LEDGER_NAME, read_only=True)
+                clearing = Clearing.open(path, read_only=True)
         return clearing
 
     @property
@@ -416,7 +423,7 @@ class Market:
                     await self.operations.checkpoint()
                     compared = self.desk.sequence
                     checkpoint_due = time.monotonic() + limits.checkpoint_seconds
-                if self.clearing.cycles().due is not None:
+                if self.clearing.cycle_is_due():
                     await self.operations.perform(requests.RunCycle())
             except RequestRefused as refused:
                 _log.error("the intraday cycle stays due: %s", refused)

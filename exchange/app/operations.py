@@ -22,7 +22,7 @@ from exchange.app import margin, requests, wishes, wishes_market
 from exchange.app.approvals import SOCKET_PERSON, Approvals
 from exchange.app.clerk import Clerk
 from exchange.app.conduct import Conduct, combines, describe
-from exchange.app.desk import Desk
+from exchange.app.desk import Desk, WishRejected
 from exchange.app.hedge import hedge
 from exchange.app.requests_market import ConductRequest
 from exchange.app.wishes import RequestRefused, Wish
@@ -192,7 +192,12 @@ class Operations:
             ]
         )
         if not desk.day_open and wishes.as_number(self._now().date()) > desk.business_date:
-            await self._open_day(requests.OpenDay())
+            try:
+                await self._open_day(requests.OpenDay())
+            except WishRejected:
+                raise
+            except RequestRefused as refused:  # who is to mend it needs a market that runs
+                _log.error("no business date is opened: %s", refused)
 
     async def checkpoint(self) -> None:
         """Have engine and clearing compared at this point of the log; do what clearing asks for."""
@@ -399,10 +404,16 @@ class Operations:
 
     def _relimit(self) -> list[Wish]:
         """Price limits of the listed instruments, around their settlement prices."""
-        return [
-            wishes_market.limits(terms, listed.id, price)
-            for listed, terms, price in self._settled()
-        ]
+        try:
+            return [
+                wishes_market.limits(terms, listed.id, price)
+                for listed, terms, price in self._settled()
+            ]
+        except ValueError as error:
+            raise RequestRefused(
+                f"{error}; two persons set another settlement price:"
+                " hourbook clear propose-price --correction"
+            ) from error
 
     def _protections(self) -> list[Wish]:
         """Protections of the listed instruments by their terms, bands around settlement prices."""

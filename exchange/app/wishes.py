@@ -194,7 +194,10 @@ def set_account(request: SetAccount) -> Wish:
 
 
 def put_record(text: str, request_id: str = "") -> Wish:
-    """Puts a record before the clearing house; its text says all. RequestRefused if it is none."""
+    """Puts a record before the clearing house; its text says all. RequestRefused if it is none.
+
+    Its target is a digest of what it says: another record under a known id is no repeat.
+    """
     try:
         facts = msgspec.json.decode(text, type=dict[str, object])
     except msgspec.DecodeError as error:
@@ -206,7 +209,16 @@ def put_record(text: str, request_id: str = "") -> Wish:
     if not request_id.isascii():
         raise RequestRefused("request_id must be ASCII")
     key_lo, key_hi = digest(f"record {request_id or secrets.token_hex(8)}", b"request")
-    command = Command(kind=CommandKind.RECORD, account=HOUSE_ACCOUNT, key_lo=key_lo, key_hi=key_hi)
+    said = msgspec.json.encode({**facts, "operation": operation}, order="sorted")
+    content = blake2b(said, digest_size=16, person=b"record").digest()
+    command = Command(
+        kind=CommandKind.RECORD,
+        account=HOUSE_ACCOUNT,
+        target_lo=int.from_bytes(content[:8], "little"),
+        target_hi=int.from_bytes(content[8:], "little"),
+        key_lo=key_lo,
+        key_hi=key_hi,
+    )
     return Wish(command, note(operation, **facts))
 
 

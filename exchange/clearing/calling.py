@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
-from exchange.clearing.calls import POLICY, Required, margin_call
+from exchange.clearing.calls import Required, margin_call
 from exchange.clearing.delivery import dvp
 from exchange.clearing.margin.matter import MarginVersions
 from exchange.clearing.matters import ACCEPTED, At, Due, Matter, Ruling
@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from exchange.clearing.state import State
 
 CALL_SECONDS: Final = 7_200  # what a call gives where its record names nothing else
+CALL_SECONDS_MAX: Final = 7 * 86_400
 RATE_MAX: Final = 10_000  # basis points a year
 DAYS_MAX: Final = 366
 YEAR_DAYS: Final = 360
 _BP: Final = 10_000
+_NOTHING: Final = Required(0, 0)
 
 
 class ValueAsset(Record, frozen=True, kw_only=True, tag="value_asset"):
@@ -60,7 +62,7 @@ class Release(Record, frozen=True, kw_only=True, tag="release"):
 
 
 class CallMargin(Record, frozen=True, kw_only=True, tag="call_margin"):
-    """Looks at every account and calls what is missing."""
+    """Looks at every account and calls what is missing, within a week at most."""
 
     within_seconds: int = CALL_SECONDS
 
@@ -95,9 +97,13 @@ class Calls(Matter):
 
     name: ClassVar[str] = "calls"
     records: ClassVar[tuple[type[Record], ...]] = (ValueAsset, Pledge, Release, CallMargin)
-    watches: ClassVar[tuple[EventKind, ...]] = (EventKind.DEPOSITED,)
+    watches: ClassVar[tuple[EventKind, ...]] = (
+        EventKind.DEPOSITED,
+        EventKind.INSTRUMENT_SETTLED,
+    )
     assets: dict[str, Valued] = msgspec.field(default_factory=dict)
     open: dict[int, Call] = msgspec.field(default_factory=dict)
+    look_due: bool = False  # variation was paid, and nobody has looked at the accounts since
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """All four are the operator's."""
@@ -128,8 +134,15 @@ class Calls(Matter):
         return rulings
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
-        """Money has come: is the account's call met?"""
+        """Money has come: is the account's call met? Or variation was paid: a look follows."""
+        if event.kind == EventKind.INSTRUMENT_SETTLED:
+            self.look_due = True
+            return []
         return self._met(event.account, state)
+
+    def deadlines(self) -> list[int]:
+        """Log times at which a call is missed."""
+        return [call.deadline for call in self.open.values() if not call.missed]
 
     def collateral(self, account: int, state: "State") -> int:
         """Micro-dollars that an account's pledged units count for, each asset rounded down."""
@@ -187,7 +200,8 @@ class Calls(Matter):
         pledged, custody = _pledged(account, asset), _custody(asset)
         state.book.open(Account(pledged, asset, "debits"))
         debit, credit = (custody, pledged) if isinstance(record, Pledge) else (pledged, custody)
-        if isinstance(record, Release):
+        known = state.book.find(f"{operation} {record.id}") is not None
+        if isinstance(record, Release) and not known:
             less = record.units * valued.price * (_BP - valued.haircut_bp) // _BP
             spare = self.balance(account, state) - self.required(state).get(account, 0)
             if less > max(spare, 0):
@@ -206,28 +220,37 @@ class Calls(Matter):
 
     def required(self, state: "State") -> dict[int, int]:
         """What each account with positions must have; nothing is asked without parameters."""
+        return {account: level.initial for account, level in self.levels(state).items()}
+
+    def levels(self, state: "State") -> dict[int, Required]:
+        """The same, and below what of it an account is called."""
         parameters = state.matters.get(MarginVersions).in_force(state.business_date)
         if parameters is None or not state.positions.instruments():
             held = [state.positions.of_instrument(n) for n in state.positions.instruments()]
-            return dict.fromkeys((a for book in held for a, p in book.items() if p.net), 0)
+            return dict.fromkeys((a for book in held for a, p in book.items() if p.net), _NOTHING)
         from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only when asked
 
         day = state.business_date
         on = date(day // 10_000, day // 100 % 100, day % 100)
         return {
-            r.account: int(r.requirement) + int(r.loss)
+            r.account: Required(int(r.requirement + r.loss), int(r.maintenance + r.loss))
             for r in book.requirements(state, parameters, on)
         }
 
     def _call(self, record: CallMargin, at: At, state: "State") -> Ruling:
         """Call what is missing. A call that is open keeps its deadline and takes the new level."""
-        required, deadline = self.required(state), at.stamp + record.within_seconds * SECOND
-        owing = {a: 0 for a in state.members if a != HOUSE_ACCOUNT and state.ledger.cash(a) < 0}
+        if not 0 < record.within_seconds <= CALL_SECONDS_MAX:
+            observed = record.within_seconds
+            return refused("call_margin", Denial.EXPIRED, CALL_SECONDS_MAX, observed)
+        self.look_due = False  # also if nothing can be known: that is said
+        levels, deadline = self.levels(state), at.stamp + record.within_seconds * SECOND
+        negative = (a for a in state.members if a != HOUSE_ACCOUNT and state.ledger.cash(a) < 0)
+        owing = dict.fromkeys(negative, _NOTHING)
         calls: dict[int, int] = {}
-        for account, level in sorted((owing | required).items()):
-            missing = margin_call(self.balance(account, state), Required(level, level), POLICY)
-            if missing:
-                before = self.open.get(account)
+        for account, required in sorted((owing | levels).items()):
+            before, level = self.open.get(account), required.initial
+            balance = self.balance(account, state)
+            if missing := margin_call(balance, required, called=before is not None):
                 kept = deadline if before is None else before.deadline
                 missed = before is not None and before.missed
                 self.open[account] = Call(missing, level, at.stamp, kept, missed)

@@ -13,10 +13,11 @@ class Required(NamedTuple):
     maintenance: int
 
 
-def margin_call(balance: int, required: Required, policy: Policy = POLICY) -> int:
+def margin_call(
+    balance: int, required: Required, policy: Policy = POLICY, *, called: bool = False
+) -> int:
     """What is called: nothing at or above maintenance; below it, what is missing to the level of
-    the policy."""
-    if balance >= required.maintenance:
-        return 0
+    the policy. Who is ``called`` already is asked for it until that level is reached."""
     level = required.initial if policy == "to_initial" else required.maintenance
-    return level - balance
+    least = level if called else required.maintenance
+    return level - balance if balance < least else 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import msgspec
 
 from exchange.clearing.matters import ACCEPTED, MALFORMED, At, Matter, Ruling, refused
-from exchange.clearing.prices import Traded, is_combination, is_spread
+from exchange.clearing.prices import Traded, is_spread
 from exchange.clearing.pricing import Prices
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
@@ -40,7 +40,7 @@ class Cycle(msgspec.Struct):
     number: int  # of the event at which log time had passed it
     business_date: int
     left: dict[int, int]  # instrument -> number of its settlement
-    prior: dict[int, int]  # instrument -> its settlement price before the cycle
+    prior: dict[int, int]  # instrument -> its price when the date began
     last: dict[int, int]  # instrument -> price ticks of the date's last trade
     spreads: dict[str, Traded]  # by code
     settled: int = 0  # instruments
@@ -85,6 +85,7 @@ class Cycles(Matter):
         while 0 < (later := self._after(stamp)) <= at.stamp:
             stamp = later
         self.deadline = self._after(at.stamp)
+        state.matters.touch(Cycles)  # whatever comes of it
         rulings = self._overtaken()
         prices = state.matters.get(Prices)
         if not state.business_date or prices.closed:
@@ -94,11 +95,7 @@ class Cycles(Matter):
             for number in state.positions.instruments()
             if any(p.net or p.cost for p in state.positions.of_instrument(number).values())
         }
-        prior = {
-            number: listed.settlement_price
-            for number, listed in sorted(state.instruments.items())
-            if not listed.expired and not is_combination(listed.code)
-        }
+        prior = prices.prior(state)
         left = {number: prices.cycles.get(number, 0) + 1 for number in prior if number in held}
         facts = {"stamp": stamp, "instruments": len(left)}
         if not left:

@@ -1,6 +1,6 @@
 """A business date's prices, of what the stream and the store hold: at its close, and at noon."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from exchange.clearing.cycles import Cycles, last_prices, spreads_traded
@@ -10,7 +10,6 @@ from exchange.clearing.prices import (
     Month,
     Priced,
     Traded,
-    is_combination,
     settle_day,
 )
 from exchange.clearing.pricing import Corrected, Prices
@@ -30,15 +29,10 @@ def closing(state: State, store: "Store", quotes: Quotes) -> list[Priced]:
     ends with the last trade.
     """
     prices = state.matters.get(Prices)
-    prior = {
-        number: listed.settlement_price
-        for number, listed in state.instruments.items()
-        if not listed.expired and not is_combination(listed.code)
-    }
     window, last = _traded(
         store, state.business_date, prices.closed, prices.corrected, last_prices(state)
     )
-    months = list(_months(state, prior, window, last, quotes))
+    months = list(_months(state, prices.prior(state), window, last, quotes, prices.final))
     return settle_day(months, spreads_traded(state), prices.approved)
 
 
@@ -93,11 +87,14 @@ def _months(
     window: Mapping[int, Traded],
     last: Mapping[int, int],
     quotes: Quotes,
+    final: Collection[int] = (),
 ) -> Iterator[Month]:
+    """``final``: instruments that the date's own settlement has settled."""
     for number, price in sorted(prior.items()):
         listed = state.instruments[number]
         bid, ask = quotes.get(number, _NO_QUOTE)
         yield Month(
             number, listed.code, price, listed.price_step * listed.tick_scale, listed.tick_scale,
             window.get(number, NONE_TRADED), last.get(number), bid, ask,
+            listed.settlement_price if number in final else None,
         )  # fmt: skip

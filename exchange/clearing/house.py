@@ -13,6 +13,7 @@ import msgspec
 
 from contracts.index.settlement import FinalPrice
 from exchange.clearing import beancount, day, pages, statements
+from exchange.clearing.calling import Calls
 from exchange.clearing.cycles import Cycles
 from exchange.clearing.default.fund import FundSize
 from exchange.clearing.default.matter import Defaults
@@ -32,7 +33,8 @@ from exchange.clearing.prices import Priced
 from exchange.clearing.pricing import Prices
 from exchange.clearing.projection import Frame, Projection, totals
 from exchange.clearing.state import Divergence, Point
-from exchange.clearing.store import Store, audit
+from exchange.clearing.store import Store, audit, discard
+from exchange.clearing.transferring import Transferring
 from exchange.clearing.trial import TrialBalance, trial_balance
 from exchange.messages import HOUSE_ACCOUNT, INDEX_BITS
 
@@ -56,7 +58,7 @@ class Clearing:
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> "Clearing":
         """Open the store at ``path``, made if absent. ``read_only`` beside a live writer: then
-        ``look`` and ``refresh`` say how far that one is.
+        ``look`` and ``refresh`` say how far that one is. Raises OtherVersion.
         """
         store = Store(path, read_only=read_only)
         try:
@@ -64,6 +66,12 @@ class Clearing:
         except BaseException:
             store.close()
             raise
+
+    @classmethod
+    def anew(cls, path: Path) -> "Clearing":
+        """Open an empty store in place of the one at ``path``."""
+        discard(path)
+        return cls.open(path)
 
     def close(self) -> None:
         """Close the store."""
@@ -133,9 +141,7 @@ class Clearing:
         with self._lock:
             path = self._store.path
             self._store.close()
-            # The log first: a log left beside a new file would be taken for the new file's own.
-            for suffix in ("-wal", "-shm", ""):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            discard(path)
             self._store = Store(path)
             self._state = self._store.load()
             self._position = self._state.point
@@ -299,6 +305,18 @@ class Clearing:
         with self._lock:
             return copy.deepcopy(self._state.matters.get(Cycles))
 
+    def look_is_due(self) -> bool:
+        """Whether variation was paid and no look at the accounts for margin calls has followed."""
+        with self._lock:
+            return self._state.matters.get(Calls).look_due
+
+    def cycle_is_due(self) -> bool:
+        """Whether an intraday cycle is to be carried out, be it only the look that ends it."""
+        with self._lock:
+            closed = self._state.matters.get(Prices).closed
+            left = self._state.matters.get(Cycles).due is not None
+            return left or (self.look_is_due() and not closed)
+
     def settled(self) -> frozenset[int]:
         """Instruments that were settled since the business date closed, and have no new price."""
         with self._lock:
@@ -433,4 +451,6 @@ class Clearing:
             times += self._state.matters.get(Defaults).deadlines()
             times.append(self._state.matters.get(OffBook).soonest)
             times.append(self._state.matters.get(Cycles).deadline)
+            times += self._state.matters.get(Calls).deadlines()
+            times.append(self._state.matters.get(Transferring).soonest)
             return min((time for time in times if time), default=0)

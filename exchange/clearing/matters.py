@@ -97,7 +97,10 @@ class Matter(msgspec.Struct):
         return ()
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
-        """Log time has come to ``at.stamp``; called before the events of that stamp."""
+        """Log time has come to ``at.stamp``; called before the events of that stamp.
+
+        Who changes here and rules on nothing says so: ``Matters.touch``.
+        """
         return ()
 
 
@@ -183,7 +186,7 @@ class Matters:
         return found
 
     def touch(self, kind: type[Matter]) -> None:
-        """Say that a matter was changed by another one."""
+        """Say that a matter was changed by another one, or by time without a ruling."""
         self.changed.add(kind.name)
 
     @property

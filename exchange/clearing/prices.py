@@ -10,11 +10,12 @@ Months of a product are settled in time order, since a back month may rest on th
     tier 3   neither: the prior price plus the preceding month's change
     tier 0   two persons said so: an approved price stands in place of the computed one
 
+No rule gives less than one step of a price: limits around it have room for an order.
 Prices are clearing units. Pure integer arithmetic.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from contracts import symbol
@@ -56,6 +57,7 @@ class Month:
     last: int | None = None  # the day's last trade, in ticks
     bid: int | None = None
     ask: int | None = None
+    settled: int | None = None  # what the date's settlement, begun before, settled it at
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,10 @@ def settle_day(
     approved: Mapping[int, int] | None = None,
 ) -> list[Priced]:
     """A price for every month, by product in time order. ``spreads``: the day's trades by code,
-    in ticks of their months; ``approved``: prices of two persons, by instrument."""
+    in ticks of their months; ``approved``: prices of two persons, by instrument.
+
+    What is settled already stays at that price, so that the months after it come out as they would
+    have then, unless two persons approved another."""
     found: list[Priced] = []
     for group in _by_product(months):
         settled: dict[str, int] = {}
@@ -97,6 +102,8 @@ def settle_day(
             priced = _price(month, _implied(month, settled, spreads or {}), change)
             if approved and month.instrument in approved:
                 priced = _override(priced, approved[month.instrument])
+            elif month.settled is not None:
+                priced = replace(priced, price=month.settled)
             found.append(priced)
             settled[month.code] = priced.price
             change = priced.price - month.prior
@@ -169,8 +176,8 @@ def _price(month: Month, implied: Mapping[str, SpreadPrice], change: int) -> Pri
             last_trade=last, bid=bid, ask=ask, preceding_month_change=change,
         )  # fmt: skip
     return Priced(
-        month.instrument, month.code, tier, price, month.prior, month.window.trades,
-        month.window.lots, last, bid, ask, change, list(implied),
+        month.instrument, month.code, tier, max(price, month.tick), month.prior,
+        month.window.trades, month.window.lots, last, bid, ask, change, list(implied),
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 import msgspec
 
 from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling, refused
+from exchange.clearing.prices import is_combination
 from exchange.clearing.records import Record, SetPrice
 from exchange.clearing.refusals import Denial
 from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, Limit
@@ -29,13 +30,15 @@ class Corrected(NamedTuple):
 
 
 class Prices(Matter):
-    """Approved prices of the business date, the cycles settled, and when the date closed."""
+    """The prices a business date began with and those approved for it, the cycles settled, and
+    when the date closed."""
 
     name: ClassVar[str] = "prices"
     records: ClassVar[tuple[type[Record], ...]] = (SetPrice,)
     watches: ClassVar[tuple[EventKind, ...]] = (
         EventKind.DAY_CLOSED,
         EventKind.DAY_OPENED,
+        EventKind.INSTRUMENT_LISTED,
         EventKind.INSTRUMENT_SETTLED,
         EventKind.TRADE_BUSTED,
         EventKind.TRADE_ADJUSTED,
@@ -45,6 +48,7 @@ class Prices(Matter):
     cycles: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> last settled
     final: set[int] = msgspec.field(default_factory=set)  # instruments settled since the close
     corrected: dict[int, Corrected] = msgspec.field(default_factory=dict)  # by match number
+    began: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> price before all
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
         """Keep the close, forget the day before, and use up what a settlement has used.
@@ -56,6 +60,14 @@ class Prices(Matter):
         elif event.kind == EventKind.DAY_OPENED:
             self.closed, self.approved, self.cycles, self.final = 0, {}, {}, set()
             self.corrected = {}
+            self.began = {
+                number: listed.settlement_price
+                for number, listed in sorted(state.instruments.items())
+                if not listed.expired and not is_combination(listed.code)
+            }
+        elif event.kind == EventKind.INSTRUMENT_LISTED:
+            if not is_combination(state.instruments[event.instrument].code):
+                self.began[event.instrument] = event.price
         elif event.kind in CORRECTIONS:
             price = None if event.kind == EventKind.TRADE_BUSTED else event.price
             self.corrected[event.order_id] = Corrected(at.number, price)
@@ -65,6 +77,12 @@ class Prices(Matter):
                 self.final.add(event.instrument)
                 self.approved.pop(event.instrument, None)
         return []
+
+    def prior(self, state: "State") -> dict[int, int]:
+        """What the rules take for the prior price of every expiry that has not expired: its
+        settlement price when the date began, whatever its cycles have paid since; of one listed
+        since, its first mark."""
+        return {n: price for n, price in self.began.items() if not state.instruments[n].expired}
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """Take an approved price."""

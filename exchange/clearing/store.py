@@ -46,7 +46,7 @@ from exchange.messages import HOUSE_ACCOUNT, AccountKind
 with absent("pandas"):  # it takes longer than all the rest; no table here has a type of pandas'
     from sqlite_utils import Database
 
-STORE_VERSION: Final = 4
+STORE_VERSION: Final = 5
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -145,6 +145,17 @@ _WRITES: Final = {
 }
 
 
+class OtherVersion(ValueError):
+    """Another build wrote the file, and lays it out differently."""
+
+
+def discard(path: Path) -> None:
+    """Delete a store that nobody has open."""
+    # The log first: a log left beside a new file would be taken for the new file's own.
+    for suffix in ("-wal", "-shm", ""):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 class Store:
     """The open file. One writer; any number of readers beside it."""
 
@@ -195,7 +206,7 @@ class Store:
         return iter(self.database.query(query, values))
 
     def load(self) -> State:
-        """The state as of the last committed batch. ValueError if another version wrote it."""
+        """The state as of the last committed batch. Raises OtherVersion."""
         self._connection.execute("begin")  # one snapshot, should a writer commit meanwhile
         try:
             return self._load()
@@ -205,7 +216,10 @@ class Store:
     def _load(self) -> State:
         progress = next(self.rows("select * from progress"))
         if progress["version"] != STORE_VERSION:
-            raise ValueError(f"{self.path}: store version {progress['version']}; rebuild it")
+            raise OtherVersion(
+                f"{self.path} has the layout {progress['version']} of another build, not"
+                f" {STORE_VERSION}; the market rebuilds it when it starts"
+            )
         date = progress["business_date"]
         state = State(
             point=(progress["epoch"], progress["sequence"], progress["event_index"]),

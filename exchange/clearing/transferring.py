@@ -1,5 +1,6 @@
 """Transfers as a matter of the stream: what an operator moves between accounts of the book."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
@@ -49,10 +50,11 @@ class MakeTransfers(Record, frozen=True, kw_only=True, tag="make_transfers"):
 
 
 class Transferring(Matter):
-    """Knows nothing itself: accounts and rows are the book's."""
+    """Knows when the next hold is over; accounts and rows are the book's."""
 
     name: ClassVar[str] = "transferring"
     records: ClassVar[tuple[type[Record], ...]] = (OpenLedgerAccount, MakeTransfers)
+    soonest: int = 0  # log time; 0: no hold has a time
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """Open an account, or judge a batch. Both are the operator's alone."""
@@ -71,7 +73,15 @@ class Transferring(Matter):
         if len(record.batch) > BATCH_MAX:
             return refused(operation, Denial.QUANTITY, BATCH_MAX, len(record.batch))
         outcomes = state.book.apply(record.batch, at.stamp)
+        self.soonest = state.book.soonest
         return Ruling(operation, ACCEPTED, {"outcomes": [o.name.lower() for o in outcomes]})
+
+    def passed(self, at: At, state: "State") -> Sequence[Ruling]:
+        """The book has released what was over: find the next."""
+        if self.soonest and at.stamp >= self.soonest:
+            self.soonest = state.book.soonest
+            state.matters.touch(Transferring)
+        return ()
 
 
 def _names(transfer: Transfer) -> tuple[str, ...]:

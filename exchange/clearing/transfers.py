@@ -163,6 +163,11 @@ class Book:
             self._enter(row, fresh)
         self._seal(fresh)
 
+    @property
+    def soonest(self) -> int:
+        """When a hold's time is over next, be it ended by then or not; 0: no time is running."""
+        return self._deadlines[0][0] if self._deadlines else 0
+
     def find(self, id: str) -> Row | None:
         """The row of an id."""
         return self._rows.get(id)

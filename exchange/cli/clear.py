@@ -65,7 +65,8 @@ def _show_settled(result: dict[str, Any], as_json: bool) -> None:
              *("" if p[n] is None else str(p[n]) for n in names), " ".join(p["spreads"]))
             for p in result["inputs"]
         ]  # fmt: skip
-        show_table(heads, rows, left=2)
+        if rows:  # a settlement that had only its margin calls left has none
+            show_table(heads, rows, left=2)
         for account, missing in result["margin_calls"].items():
             print(f"margin call: account {account} is short of {missing} USD")
     if result["divergences"]:
@@ -240,10 +241,14 @@ def ledger(data: Path) -> "Iterator[Clearing]":
     from exchange.app import requests  # noqa: PLC0415
     from exchange.app.market import LEDGER_NAME  # noqa: PLC0415
     from exchange.clearing import Clearing  # noqa: PLC0415
+    from exchange.clearing.store import OtherVersion  # noqa: PLC0415
 
     if not (data / LEDGER_NAME).exists():
         operate(requests.State(), data)
-    clearing = Clearing.open(data / LEDGER_NAME, read_only=True)
+    try:
+        clearing = Clearing.open(data / LEDGER_NAME, read_only=True)
+    except OtherVersion as error:
+        fail(f"{error}")
     try:
         yield clearing
     finally:

@@ -51,7 +51,8 @@ def margin(
     assert parameters is not None
     if as_json:
         rows = [
-            asdict(r) | {"excess": r.excess, "historical": losses.get(r.account, 0)} for r in chosen
+            asdict(r) | {"excess": r.excess, "call": r.call, "historical": losses.get(r.account, 0)}
+            for r in chosen
         ]
         show_json({"version": parameters.version, "accounts": rows})
     else:
@@ -258,12 +259,12 @@ def _show_margins(found: Sequence["Requirement"], losses: Mapping[int, int], ver
     totals = [
         (f"{one.account}", *map(_dollars, (
             one.credit, one.requirement, one.maintenance, losses.get(one.account, 0), one.hold,
-            one.cash, one.loss, one.excess, one.call,
+            one.cash, one.collateral, one.loss, one.excess, one.call,
         )))
         for one in found
     ]  # fmt: skip
     columns = ("account", "credit", "requirement", "maintenance", "99 % week", "engine's hold",
-               "cash", "loss", "excess", "call")  # fmt: skip
+               "cash", "collateral", "loss", "excess", "call")  # fmt: skip
     show_table(columns, totals)
 
 

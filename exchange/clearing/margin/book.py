@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from exchange.clearing.calling import Calls
 from exchange.clearing.calls import Required, margin_call
 from exchange.clearing.expiry import Fixings
 from exchange.clearing.margin import rules
@@ -43,7 +44,8 @@ class Requirement:
 
     ``requirement`` is the sum of the parts less ``credit``; ``maintenance`` the share of it below
     which a margin call follows. ``hold`` is what the engine asks for the same positions at its
-    rates of the day, working orders apart; ``loss`` the loss since the last settlement.
+    rates of the day, working orders apart; ``loss`` the loss since the last settlement;
+    ``collateral`` what is pledged counts for; ``called`` whether a call is open.
     """
 
     account: int
@@ -54,18 +56,25 @@ class Requirement:
     hold: int
     cash: int
     loss: int
+    collateral: int = 0
+    called: bool = False
+
+    @property
+    def balance(self) -> int:
+        """Cash and collateral, less the loss that is not paid yet."""
+        return self.cash + self.collateral - self.loss
 
     @property
     def excess(self) -> int:
-        """What is left after the requirement; below zero no order may raise it."""
-        return self.cash - self.loss - self.requirement
+        """What is left after the requirement; below zero the account is short."""
+        return self.balance - self.requirement
 
     @property
     def call(self) -> int:
-        """What a margin call asks for now: nothing down to maintenance, below it all that is
-        missing to the requirement."""
+        """What a look at the account would call now: nothing down to maintenance; below it, and
+        until a call that is open is met, all that is missing to the requirement."""
         required = Required(self.requirement, self.maintenance)
-        return margin_call(self.cash - self.loss, required)
+        return margin_call(self.balance, required, called=self.called)
 
 
 class Priced(NamedTuple):
@@ -178,7 +187,7 @@ def _named(
     state: State, found: Margins, percent: Mapping[str, int], held: Mapping[int, int]
 ) -> list[Requirement]:
     """``percent``: maintenance of the requirement by product, in the order of their places."""
-    products = list(percent)
+    products, calls = list(percent), state.matters.get(Calls)
     parts: dict[int, list[ProductPart]] = {}
     for row in zip(*(column.tolist() for column in found.parts), strict=True):
         who, place, *figures = row
@@ -192,7 +201,8 @@ def _named(
             Requirement(
                 account=who, parts=parts[who], credit=credit, requirement=total,
                 maintenance=max(0, kept - credit), hold=held[who],
-                cash=state.ledger.cash(who), loss=loss,
+                cash=state.ledger.cash(who), loss=loss, called=who in calls.open,
+                collateral=calls.collateral(who, state),
             )
         )  # fmt: skip
     return answer
