@@ -169,6 +169,9 @@ def halt(
         quantity=TradingState.HALTED,
         leaves=instrument.state,
         a=limit,
+    if row.flags & EventFlag.AUCTION:  # the windows begin anew with its price
+        for window in instrument.windows:
+            window.trades = []
         b=resume,
     )
     instrument.state, instrument.resume_at = TradingState.HALTED, resume

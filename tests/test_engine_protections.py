@@ -205,6 +205,24 @@ def test_the_daily_loss_trips_once(machine: type[Machine]) -> None:
     desk.do(pack(CommandKind.SET_ACCOUNT, account=4, price=100))
     desk.rest(4, BUY, 1, 60)
     trips = []
+@both
+def test_an_auction_trips_nothing_and_the_windows_begin_with_its_price(
+    machine: type[Machine],
+) -> None:
+    desk = Desk(machine())
+    for which in Breaker:
+        arm(desk, which, 10, 60 * MINUTE, MINUTE)
+    trade(desk, 100)
+    desk.do(pack(CommandKind.SET_STATE, tif=TradingState.AUCTION))
+    desk.rest(3, SELL, 1, 130)
+    desk.rest(4, BUY, 1, 130)
+    events = desk.do(pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS))
+    assert [e.kind for e in events].count(EventKind.STATE_CHANGED) == 1
+    assert trade(desk, 140)[-1].kind == EventKind.TRADE
+    (halted,) = [e for e in trade(desk, 141) if e.kind == EventKind.STATE_CHANGED]
+    assert (halted.quantity, halted.price, halted.a) == (TradingState.HALTED, 141, 140)
+
+
     for mark in (951, 950, 949, 955):  # two micro-dollars a step of one lot
         events = desk.do(pack(CommandKind.MARK, price=mark))
         trips.append([e.kind for e in events if e.kind != EventKind.MARKED])

@@ -245,6 +245,8 @@ cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
             tell_level(m, book, <u32>e.key_hi)
         for which in range(2):
             if (book.state == TRADING_STATE_CONTINUOUS and is_armed(m, s, which)
+        if e.what >> 8 & EVENT_FLAG_AUCTION:  # the windows begin anew with its price
+            clear_windows(s)
                     and trips(&s.windows[which], m.stamp, price, &limit)):
                 halt_all(m, book, &s.windows[which], HALT_CAUSE_CIRCUIT_BREAKER + which, price,
                          limit)
