@@ -302,7 +302,7 @@ def uncross(m: Market, instrument: Instrument) -> None:
                 cancel_order(m, order, CancelReason.MARKET_REMAINDER)
             else:
                 reprice(m, order, found.price)
-    for order in [*instrument.bids, *instrument.asks]:
+    for order in [*instrument.bids, *instrument.asks, *instrument.dormant]:
         if order.tif == TimeInForce.GFA:
             cancel_order(m, order, CancelReason.AUCTION_ENDED)
     instrument.collected = False
