@@ -66,17 +66,11 @@ def within_band(m: Market, instrument: Instrument, side: int, price: int) -> int
     return max(price, reference - instrument.band)
 
 
-def on_ladder(instrument: Instrument, side: int, price: int) -> int:
-    """The last price of the day's ladder that an order with this limit may trade at."""
-    step = instrument.price_step
-    whole = price // step * step if side == Side.BUY else -(-price // step) * step
-    return min(max(whole, instrument.low), instrument.high)
-
-
 def bound_by_band(m: Market, instrument: Instrument, side: int, price: int) -> int:
-    """How far a MARKET order trades that could go as far as ``price``."""
-    within = within_band(m, instrument, side, price)
-    return price if within == price else on_ladder(instrument, side, within)
+    """How far a MARKET order trades that could go as far as ``price``, on the price step; it may be
+    outside the day's limits."""
+    within, step = within_band(m, instrument, side, price), instrument.price_step
+    return within // step * step if side == Side.BUY else -(-within // step) * step
 
 
 def judge_band(m: Market, instrument: Instrument, side: int, price: int) -> None:
