@@ -184,16 +184,22 @@ def meet_own(m: Market, incoming: Order, resting: Order, *, traded: bool) -> Non
 def can_fill(m: Market, incoming: Order, wanted: int) -> bool:
     """Whether an order would trade at least ``wanted`` lots at once: of each price first what is
     shown, then what is not."""
-    lots = 0
+    lots, counted = 0, set[int]()
     for level in levels_of(opposite(m, incoming)):
         if not reaches(incoming, level[0].price):
             break
+        hidden = 0
         for resting in level:
-            if not own(m, incoming, resting):
+            if own(m, incoming, resting):
+                if incoming.stp != SelfTrade.CANCEL_OLDEST:
+                    return lots >= wanted
+            elif resting.partner is None or resting.partner.order_id not in counted:
+                counted.add(resting.order_id)
                 lots += resting.shown
-            elif incoming.stp != SelfTrade.CANCEL_OLDEST:
-                return lots >= wanted
-        lots += sum(resting.hidden for resting in level if not own(m, incoming, resting))
+                hidden += resting.hidden
+                if lots >= wanted:
+                    return True
+        lots += hidden
     return lots >= wanted
 
 

@@ -257,7 +257,8 @@ def limit_of(m: Market, c: Record, instrument: Instrument) -> tuple[int, bool]:
     if instrument.collected:
         return far_limit(instrument, c.side), False
     limit, rests = market_limit(instrument, c.side, c.tif, ticks_of(c))
-    return bound_by_band(m, instrument, c.side, limit), rests
+    limit = bound_by_band(m, instrument, c.side, limit)
+    return limit, rests and instrument.low <= limit <= instrument.high
 
 
 def minimum_of(c: Record) -> int:

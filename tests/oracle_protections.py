@@ -1,7 +1,7 @@
 """The oracle's protections: bands, order values, breakers, accountability, limits of losses and of
 all months, and what turns them off. Windows are lists of trades; nothing is summed ahead."""
 
-from oracle_risk import side_lots, unrealized
+from oracle_risk import reduces, side_lots, unrealized
 from oracle_state import (
     Account,
     Instrument,
@@ -66,17 +66,11 @@ def within_band(m: Market, instrument: Instrument, side: int, price: int) -> int
     return max(price, reference - instrument.band)
 
 
-def on_ladder(instrument: Instrument, side: int, price: int) -> int:
-    """The last price of the day's ladder that an order with this limit may trade at."""
-    step = instrument.price_step
-    whole = price // step * step if side == Side.BUY else -(-price // step) * step
-    return min(max(whole, instrument.low), instrument.high)
-
-
 def bound_by_band(m: Market, instrument: Instrument, side: int, price: int) -> int:
-    """How far a MARKET order trades that could go as far as ``price``."""
-    within = within_band(m, instrument, side, price)
-    return price if within == price else on_ladder(instrument, side, within)
+    """How far a MARKET order trades that could go as far as ``price``, on the price step; it may be
+    outside the day's limits."""
+    within, step = within_band(m, instrument, side, price), instrument.price_step
+    return within // step * step if side == Side.BUY else -(-within // step) * step
 
 
 def judge_band(m: Market, instrument: Instrument, side: int, price: int) -> None:
@@ -119,11 +113,8 @@ def judge_loss(m: Market, c: Record) -> None:
     if not account.loss_reached:
         return
     if c.kind == CommandKind.ENTER and c.side <= Side.SELL and c.instrument < len(m.instruments):
-        position = m.position(c.account, c.instrument)
-        opposite = position.net < 0 if c.side == Side.BUY else position.net > 0
-        if opposite and side_lots(m, account, c.instrument, c.side) + c.quantity <= abs(
-            position.net
-        ):
+        wish = c.side, c.quantity, None
+        if reduces(m, account, m.instruments[c.instrument], wish, None):
             return
     raise Rejected(Reason.LOSS_LIMIT, account.loss_limit, loss_of(m, account))
 
@@ -178,6 +169,9 @@ def halt(
 
 def look_at_trade(m: Market, instrument: Instrument, row: Row) -> None:
     instrument.last = row.price
+    if row.flags & EventFlag.AUCTION:  # the windows begin anew with its price
+        for window in instrument.windows:
+            window.trades = []
     if instrument.accountability and is_on(m, Feature.ACCOUNTABILITY):
         for number in (row.account, row.key[1] & 0xFFFFFFFF):
             tell_level(m, instrument, number)

@@ -142,6 +142,24 @@ def test_good_for_auction_ends_with_it(machine: type[Machine]) -> None:
 
 
 @machines
+def test_what_is_good_for_an_auction_ends_with_it_where_it_fell_dormant(
+    machine: type[Machine],
+) -> None:
+    floor = Floor(machine())
+    low, high = (floor.machine.instrument(0)[name] for name in ("low", "high"))
+    floor.enter(1, BUY, 100, 5, tif=TimeInForce.GFA)
+    floor.enter(2, SELL, 99, 5)
+    floor.do(pack(CommandKind.SET_LIMITS, target_lo=low, target_hi=99))
+    gone = told(floor.move(TradingState.CONTINUOUS), EventKind.ORDER_CANCELLED)
+    assert [(e.reason, e.account, e.flags & EventFlag.RESTING) for e in gone] == [
+        (CancelReason.AUCTION_ENDED, 1, 0)
+    ]
+    assert not told(
+        floor.do(pack(CommandKind.SET_LIMITS, target_lo=low, target_hi=high)), EventKind.TRADE
+    )
+
+
+@machines
 def test_market_orders_go_first_and_their_rest_becomes_a_limit(machine: type[Machine]) -> None:
     floor = Floor(machine())
     floor.enter(1, BUY, 105, 5)

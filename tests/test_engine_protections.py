@@ -17,6 +17,7 @@ from exchange.messages import (
     EventKind,
     Feature,
     HaltCause,
+    OrderFeature,
     Reason,
     TradingState,
 )
@@ -94,6 +95,54 @@ def test_a_market_order_trades_no_further_than_the_band(machine: type[Machine]) 
 
 
 @both
+@pytest.mark.parametrize("tif", [0, IOC])
+def test_a_band_beyond_the_whole_ladder_lets_no_market_order_trade(
+    machine: type[Machine], tif: int
+) -> None:
+    """A limit order at the end of the ladder is refused: one without a limit may do no more."""
+    desk = Desk(machine())
+    protect(desk, price=5)
+    desk.do(pack(CommandKind.MARK, price=1400))
+    desk.do(pack(CommandKind.SET_LIMITS, target_lo=50, target_hi=120))
+    desk.rest(3, BUY, 1, 120)
+    assert reason(desk.enter(4, SELL, 1, 120)) == (Reason.PRICE_BAND, 135, 120)
+    taken, gone = desk.enter(4, SELL, 1, 0, flags=MARKET, tif=tif)
+    assert (taken.kind, taken.price, taken.leaves) == (EventKind.ORDER_ACCEPTED, 0, 0)
+    assert (gone.kind, gone.reason) == (
+        EventKind.ORDER_CANCELLED,
+        CancelReason.MARKET_REMAINDER,
+    )
+    assert desk.machine.book(0)[0] == [(120, 1, 1)]
+
+
+@both
+def test_a_market_stop_elected_where_no_price_is_within_the_band_waits(
+    machine: type[Machine],
+) -> None:
+    """What is to rest falls dormant at the band's price, and is back with the limits."""
+    desk = Desk(machine())
+    fields = {"spare": int(OrderFeature.STOP), "target_hi": 119, "flags": MARKET}
+    desk.enter(4, SELL, 1, 0, **fields)
+    desk.enter(4, SELL, 1, 0, tif=IOC, **fields)
+    desk.rest(1, BUY, 1, 100)
+    arm(desk, Breaker.CIRCUIT, 5, MINUTE, 0)
+    trade(desk, 130)
+    trade(desk, 119)  # elects both, and halts before they come in
+    protect(desk, price=5)
+    desk.do(pack(CommandKind.SETTLE, price=1400, quantity=1))
+    desk.do(pack(CommandKind.SET_LIMITS, target_lo=50, target_hi=120))
+    desk.stamp += MINUTE
+    events = desk.do(pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS))
+    assert [(e.reason, e.price) for e in events if e.kind == EventKind.ORDER_CANCELLED] == [
+        (CancelReason.MARKET_REMAINDER, 50)
+    ]
+    (asleep,) = [e for e in events if e.kind == EventKind.ORDER_DORMANT]
+    assert (asleep.account, asleep.price) == (4, 135)
+    desk.do(pack(CommandKind.SET_LIMITS, target_lo=50, target_hi=150))
+    assert desk.machine.book(0) == ([(100, 1, 1)], [(135, 1, 1)])
+
+
+@both
 def test_an_order_may_be_worth_so_much(machine: type[Machine]) -> None:
     desk = Desk(machine())
     protect(desk, target_lo=20_000)  # ten lots at 100 ticks of 20
@@ -154,6 +203,24 @@ def test_a_trade_leaves_the_window(machine: type[Machine]) -> None:
     desk.stamp += 2 * SECOND
     assert trade(desk, 114)[-1].reason == HaltCause.VELOCITY
     assert desk.machine.next_deadline() == desk.stamp + 5 * SECOND
+
+
+@both
+def test_an_auction_trips_nothing_and_the_windows_begin_with_its_price(
+    machine: type[Machine],
+) -> None:
+    desk = Desk(machine())
+    for which in Breaker:
+        arm(desk, which, 10, 60 * MINUTE, MINUTE)
+    trade(desk, 100)
+    desk.do(pack(CommandKind.SET_STATE, tif=TradingState.AUCTION))
+    desk.rest(3, SELL, 1, 130)
+    desk.rest(4, BUY, 1, 130)
+    events = desk.do(pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS))
+    assert [e.kind for e in events].count(EventKind.STATE_CHANGED) == 1
+    assert trade(desk, 140)[-1].kind == EventKind.TRADE
+    (halted,) = [e for e in trade(desk, 141) if e.kind == EventKind.STATE_CHANGED]
+    assert (halted.quantity, halted.price, halted.a) == (TradingState.HALTED, 141, 140)
 
 
 @both

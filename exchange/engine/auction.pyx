@@ -191,17 +191,21 @@ cdef void end_market_orders(Market* m, Instrument* book, Found* found) noexcept 
             slot = following
 
 
+cdef void end_queue(Market* m, u32 slot) noexcept nogil:
+    """Cancel the GFA orders of a queue from this one on, in order."""
+    cdef u32 following
+    while slot:
+        following = m.orders[slot].next
+        if tif_of(&m.orders[slot]) == TIME_IN_FORCE_GFA:
+            cancel_for(m, slot, CANCEL_REASON_AUCTION_ENDED)
+        slot = following
+
+
 cdef void end_good_for(Market* m, Instrument* ladder, u8 side) noexcept nogil:
     """Cancel the GFA orders of one ladder, best level first, oldest first."""
     cdef i32 at = ladder.best[side]
-    cdef u32 slot, following
     while NO_BID < at < NO_ASK:
-        slot = ladder.levels[at].head
-        while slot:
-            following = m.orders[slot].next
-            if tif_of(&m.orders[slot]) == TIME_IN_FORCE_GFA:
-                cancel_for(m, slot, CANCEL_REASON_AUCTION_ENDED)
-            slot = following
+        end_queue(m, ladder.levels[at].head)
         at = occupied_above(ladder, at) if side else occupied_below(ladder, at)
 
 
@@ -268,6 +272,7 @@ cdef void uncross(Market* m, Instrument* book) noexcept nogil:
     if auction_of(m, book).good_for:
         end_good_for(m, book, 0)
         end_good_for(m, &auction_of(m, book).asks, 1)
+        end_queue(m, book.dormant.head)
     stop_collecting(m, book)
 
 

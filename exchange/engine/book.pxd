@@ -20,19 +20,24 @@ cdef inline i64 price_of(Instrument* book, i32 slot) noexcept nogil:
     return book.low + slot * book.price_step
 
 
-cdef inline i32 slot_toward(Instrument* book, u8 side, i64 limit) noexcept nogil:
-    """The slot of the last price on the step and the ladder that an order may trade at; its end if
-    there is none."""
-    cdef i64 steps
-    if side:
-        steps = (
-            (limit - book.low + book.price_step - 1) / book.price_step if limit > book.low else 0
-        )
-        return <i32>(steps if steps < book.slots else book.slots - 1)
-    if limit < book.low:
-        return 0
-    steps = (limit - book.low) / book.price_step
-    return <i32>(steps if steps < book.slots else book.slots - 1)
+cdef inline i64 price_toward(Instrument* book, u8 side, i64 limit) noexcept nogil:
+    """The last price on the step that an order with this limit may trade at."""
+    cdef i64 beyond = (limit - book.low) % book.price_step
+    if beyond < 0:
+        beyond += book.price_step
+    if beyond and side:
+        beyond -= book.price_step
+    return limit - beyond
+
+
+cdef inline i32 slot_within(Instrument* book, u8 side, i64 price) noexcept nogil:
+    """The ladder slot up to which a price on the step lets an order trade; one that is on no
+    ladder, if it reaches nothing there."""
+    if price < book.low:
+        return 0 if side else -1
+    if price > book.high:
+        return <i32>book.slots if side else <i32>book.slots - 1
+    return slot_of(book, price)
 
 
 cdef inline bint on_step(Instrument* book, i64 price) noexcept nogil:

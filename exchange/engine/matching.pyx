@@ -5,7 +5,7 @@ orders need is compiled apart (`special`), so that plain ones in a plain book do
 """
 
 from exchange.engine.book cimport (
-    append, next_best, occupied_above, occupied_below, price_of, reaches, rest, unlink, vacate,
+    append, next_best, price_of, reaches, rest, unlink, vacate,
 )
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.credits cimport recredit
@@ -15,6 +15,7 @@ from exchange.engine.ids cimport retire, retire_working
 from exchange.engine.legs cimport match_watched
 from exchange.engine.lifecycle cimport cancel_for, say_gone, shrink, tell_group
 from exchange.engine.protection cimport count_quote
+from exchange.engine.reach cimport reachable
 from exchange.engine.risk cimport (
     adverse_per_lot, execute, execute_plainly, pay_house, rehold, rehold_plainly,
 )
@@ -24,32 +25,6 @@ from exchange.engine.state cimport (
     lots_of, order_id_of, put_halves, set_order_state, side_of, stp_of, u16, u32, u64, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
-
-
-cdef i64 reachable(Market* m, Instrument* book, Incoming* t, u32 wanted) noexcept nogil:
-    """Lots an order could trade at once, counted until `wanted` are found: of each price first what
-    is shown, then what is not."""
-    cdef u32 group = t.group
-    cdef u8 other = 1 - t.side
-    cdef i64 found = 0
-    cdef i64 hidden
-    cdef i32 at = book.best[other]
-    cdef u32 slot
-    while reaches(t.side, t.limit, at):
-        hidden = 0
-        slot = book.levels[at].head
-        while slot:
-            if m.positions[m.orders[slot].position].owner.group != group:
-                found += m.orders[slot].leaves
-                hidden += lots_of(m, slot) - m.orders[slot].leaves
-                if found >= wanted:
-                    return found
-            elif t.stp != SELF_TRADE_CANCEL_OLDEST:
-                return found
-            slot = m.orders[slot].next
-        found += hidden
-        at = occupied_above(book, at) if other else occupied_below(book, at)
-    return found
 
 
 cdef void prevent_self_trade(Market* m, u32 resting, Incoming* t) noexcept nogil:
@@ -256,7 +231,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
     t.lots = 0
     t.value = 0
     t.done = False
-    if t.need == 0 or reachable(m, book, t, t.need) >= t.need:
+    if not special or t.need == 0 or reachable(m, book, t, t.need) >= t.need:
         if special and book.watched & (WATCH_LEGS | WATCH_IMPLIED):
             match_watched(m, book, t)
         else:

@@ -9,7 +9,9 @@ from libc.string cimport memset
 
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.auction cimport join
-from exchange.engine.book cimport has_opposite, price_of, reaches, rest, slot_toward
+from exchange.engine.book cimport (
+    has_opposite, price_of, price_toward, reaches, rest, slot_within,
+)
 from exchange.engine.combinations cimport bad_legs_risk, charge_legs, missing_positions
 from exchange.engine.events cimport emit, what
 from exchange.engine.expiry cimport start_expiry
@@ -282,7 +284,8 @@ cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
     if c.spare & ORDER_FEATURE_STOP or collects(book):
         return
     if c.flags & COMMAND_FLAG_MARKET:
-        if not rests(c.tif) or not has_opposite(book, c.side):
+        if (not rests(c.tif) or not has_opposite(book, c.side)
+                or not book.low <= terms.price <= book.high):
             terms.remainder = CANCEL_REASON_MARKET_REMAINDER
             terms.price = 0
         return
@@ -336,13 +339,12 @@ cdef bint refuse_through(Market* m, Command* c, Instrument* book) noexcept nogil
     return refuse_band(m, c, book, c.side, c.price)
 
 
-cdef void bind_market(Market* m, Command* c, Instrument* book, Terms* terms) noexcept nogil:
-    """A MARKET order trades no further than the price band."""
-    cdef i64 limit
-    if not book.watched & WATCH_BREAKER:
-        return
-    limit = within_band(m, book, c.side, price_of(book, terms.slot))
-    terms.slot = slot_toward(book, c.side, limit)
+cdef i64 bind_market(Market* m, Instrument* book, u8 side, i64 limit, Terms* terms) noexcept nogil:
+    """The limit of a MARKET order, which trades no further than the price band: it may be on no
+    ladder."""
+    limit = price_toward(book, side, within_band(m, book, side, limit))
+    terms.slot = slot_within(book, side, limit)
+    return limit
 
 
 cdef void enter(Market* m, Command* c) noexcept nogil:
@@ -380,9 +382,9 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
         if c.flags & COMMAND_FLAG_MARKET:
             if c.spare & ORDER_FEATURE_STOP:  # it may trade at any price of the day
                 terms.slot = 0 if c.side else book.slots - 1
-            else:
-                bind_market(m, c, book, &terms)
             price = price_of(book, terms.slot)
+            if book.watched & WATCH_BREAKER and not c.spare & ORDER_FEATURE_STOP:
+                price = bind_market(m, book, c.side, price, &terms)
         if refuse_feature(m, c) or (book.watched & WATCH_BREAKER and refuse_through(m, c, book)):
             return
         if bad_post_only(m, c, book, c.side, terms.slot) or refuse_extent(m, c, book):

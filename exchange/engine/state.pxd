@@ -139,7 +139,7 @@ cdef struct Extra:  # 64 bytes; what only special orders have, by slot: of a liv
     u32 features  # OrderFeature, ExtraFlag
     u32 partner  # GROUPED: the slot of the other order; 0 once that one has ended
     u32 prev, next  # REDUCE_ONLY: the position's others, oldest first
-    u32 spare
+    u32 counted  # 0, but while lots are counted: see `reachable`
     u32 display  # of an iceberg: most lots it shows
     u32 hidden  # of an iceberg: lots that are not in its leaves
     u32 child, sibling, before  # in the heap of triggers: see triggers.pyx

@@ -4,7 +4,9 @@ Invariants: a WAITING order is in one list of its instrument, `waiting` or `elec
 margin; those in `waiting` are in the heap of their side; the older of two is before the other.
 """
 
-from exchange.engine.book cimport append, has_opposite, price_of, slot_of, slot_toward, unlink
+from exchange.engine.book cimport (
+    append, has_opposite, price_of, price_toward, slot_within, unlink,
+)
 from exchange.engine.events cimport emit, what
 from exchange.engine.extras cimport forget_extra, stops_of
 from exchange.engine.guards cimport market_slot, rests
@@ -77,21 +79,10 @@ cdef i64 limit_at_market(Market* m, Instrument* book, Order* o, i64 ticks,
     cdef i64 limit = price_of(book, market_slot(
         book, side_of(o), tif_of(o), ticks, protected))
     if book.watched & WATCH_BREAKER:
-        limit = price_of(book, slot_toward(book, side_of(o), within_band(
-            m, book, side_of(o), limit)))
+        limit = price_toward(book, side_of(o), within_band(m, book, side_of(o), limit))
     if side_of(o):
         return limit if limit > o.price else o.price
     return limit if limit < o.price else o.price
-
-
-cdef inline i32 slot_within(Instrument* book, u8 side, i64 price) noexcept nogil:
-    """The ladder slot up to which a price lets an order trade; one that is on no ladder, if it
-    reaches nothing there."""
-    if price < book.low:
-        return 0 if side else -1
-    if price > book.high:
-        return <i32>book.slots if side else <i32>book.slots - 1
-    return slot_of(book, price)
 
 
 cdef void fall_dormant(Market* m, Instrument* book, u32 slot) noexcept nogil:

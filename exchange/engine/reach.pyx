@@ -1,0 +1,62 @@
+"""What an order could trade at once, counted before anything trades: for FOK and for a minimum.
+
+Of two resting orders that are grouped only one trades, the first that the order meets: so each that
+is counted is noted until the count is done.
+"""
+
+from exchange.engine.book cimport occupied_above, occupied_below, reaches
+from exchange.engine.groups cimport partner_of
+from exchange.engine.state cimport i32, lots_of, u8
+from exchange.engine.vocabulary cimport SELF_TRADE_CANCEL_OLDEST
+
+
+cdef bint would_go(Market* m, u32 slot, u32* counted) noexcept nogil:
+    """Whether the other order of the group of one that is next was counted before it, and so would
+    have it cancelled; else it is noted that this one is counted, each naming the one before."""
+    cdef u32 partner = partner_of(m, slot)
+    if partner == 0:
+        return False
+    if m.extras[partner].counted:
+        return True
+    m.extras[slot].counted = counted[0] if counted[0] else slot
+    counted[0] = slot
+    return False
+
+
+cdef i64 count_lots(Market* m, Instrument* book, Incoming* t, u32 wanted,
+                    u32* counted) noexcept nogil:
+    """`reachable`, and the last order of a group that was counted."""
+    cdef u8 other = 1 - t.side
+    cdef i64 found = 0
+    cdef i64 hidden
+    cdef i32 at = book.best[other]
+    cdef u32 slot
+    while reaches(t.side, t.limit, at):
+        hidden = 0
+        slot = book.levels[at].head
+        while slot:
+            if m.positions[m.orders[slot].position].owner.group == t.group:
+                if t.stp != SELF_TRADE_CANCEL_OLDEST:
+                    return found
+            elif not would_go(m, slot, counted):
+                found += m.orders[slot].leaves
+                hidden += lots_of(m, slot) - m.orders[slot].leaves
+                if found >= wanted:
+                    return found
+            slot = m.orders[slot].next
+        found += hidden
+        at = occupied_above(book, at) if other else occupied_below(book, at)
+    return found
+
+
+cdef i64 reachable(Market* m, Instrument* book, Incoming* t, u32 wanted) noexcept nogil:
+    """Lots an order could trade at once, counted until `wanted` are found: of each price first what
+    is shown, then what is not; of two that are grouped the first that it meets."""
+    cdef u32 counted = 0
+    cdef i64 found = count_lots(m, book, t, wanted, &counted)
+    cdef u32 slot = 0
+    while counted != slot:  # the first names itself
+        slot = counted
+        counted = m.extras[slot].counted
+        m.extras[slot].counted = 0
+    return found
