@@ -242,6 +242,21 @@ def test_a_repeated_chain_is_answered_and_not_applied_again() -> None:
     assert book.accounts["B"].credits_posted == 3
 
 
+def test_a_failed_chain_leaves_no_timeout_to_the_hold_that_comes_under_its_id() -> None:
+    """For ever is for ever, and a fold of the rows, as after a restart, says the same."""
+    live, again = Book(), Book()
+    for book in (live, again):
+        book.open(Account("A"))
+        book.open(Account("B"))
+    chain = [Transfer("h", "A", "B", 5, 1, timeout=10, linked=True), Transfer("x", "A", "A", 5)]
+    assert live.apply(chain, START) == [O.LINKED_EVENT_FAILED, O.ACCOUNTS_MUST_BE_DIFFERENT]
+    assert live.apply([Transfer("h", "A", "B", 5, 1)], START) == [O.OK]
+    again.replay(live.take()[0])
+    assert live.advance(START + 20 * SECOND) == again.advance(START + 20 * SECOND) == []
+    assert live.held("h")
+    assert (live.head, shown(live)) == (again.head, shown(again))
+
+
 # Random batches, judged by both.
 
 NAMES = {"A": ("USD", "debits"), "B": ("USD", ""), "C": ("USD", "credits"), "D": ("USD", "debits"),

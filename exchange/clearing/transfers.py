@@ -348,8 +348,6 @@ class Book:
             self._rows[row.id] = row
         if row.outcome == _OK:
             self._move(row, 1)
-            if row.kind == _PENDING and row.timeout:
-                heappush(self._deadlines, (row.stamp + row.timeout * SECOND, row.number, row.id))
 
     def _move(self, row: Row, sign: int) -> None:
         """Add a row's effect to its two accounts, or with ``sign`` -1 take it back."""
@@ -403,8 +401,13 @@ class Book:
         return rows
 
     def _seal(self, fresh: list[Row]) -> None:
-        """Chain the rows of a finished batch to all before them."""
+        """Chain the rows of a finished batch to all before them; its holds' times begin to run,
+        which those of a chain that failed never do."""
         if fresh:
+            for row in fresh:
+                if row.timeout:  # of a hold alone
+                    due = row.stamp + row.timeout * SECOND
+                    heappush(self._deadlines, (due, row.number, row.id))
             self.head = self._link(fresh)
             self.fresh += fresh
             self.sealed.append((self.count, self.head))
