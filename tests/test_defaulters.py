@@ -1,0 +1,51 @@
+"""A member in default: what is still its own to bid, to owe and to pay with."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clearing_house import House
+from test_defaults import LOSER, RICH, allocate, crash, declare, defaults, settle, start
+
+from exchange.clearing import Clearing
+from exchange.clearing.calling import Pledge, Release, ValueAsset
+from exchange.messages import Command, CommandKind
+
+UNIT = 1_000_000_000  # micro-dollars
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = start(tmp_path / "clearing.db")
+    yield made
+    made.clearing.close()
+
+
+def flatten(house: House) -> None:
+    """LOSER's book is sold to the last lot, and settled."""
+    house.send(Command(kind=CommandKind.RESUME, account=LOSER))
+    house.trade(RICH, LOSER, house.clearing.net(LOSER, 0), 1_500)
+    house.pay()
+    settle(house, 1_500_000)
+    assert defaults(house).defaults[0].stage == "closed"
+
+
+def test_what_a_defaulter_has_pledged_is_sold_for_what_it_owes(house: House) -> None:
+    """It leaves when the book is empty, not before; what it brings is borne by nobody else."""
+    house.record(ValueAsset(asset="T-BILL", price=UNIT, haircut_bp=0))
+    house.record(Pledge(id="p", account=LOSER, asset="T-BILL", units=10))
+    crash(house)
+    declare(house)
+    assert house.record(Release(id="early", account=LOSER, asset="T-BILL", units=10))[0] == "amount"
+    flatten(house)
+    owed = -house.clearing.cash(LOSER)
+    assert owed > 10 * UNIT
+    outcome, facts = house.record(Release(id="r", account=LOSER, asset="T-BILL", units=10))
+    assert (outcome, facts["collateral"]) == ("accepted", 0)
+    assert house.record(Release(id="more", account=LOSER, asset="T-BILL", units=1))[0] == "amount"
+    house.send(house.market.money(CommandKind.DEPOSIT, LOSER, 10 * UNIT))
+    layers = allocate(house)["layers"]
+    assert (sum(layers.values()), layers["defaulter_margin"]) == (owed, 10 * UNIT)
+    house.pay()
+    assert house.clearing.cash(LOSER) == 0
+    house.agree()
