@@ -5,10 +5,22 @@ from pathlib import Path
 
 import pytest
 from clearing_house import House
-from test_defaults import LOSER, RICH, allocate, crash, declare, defaults, settle, start
+from test_defaults import (
+    LOSER,
+    RICH,
+    SAFE,
+    allocate,
+    bid,
+    crash,
+    declare,
+    defaults,
+    settle,
+    start,
+)
 
 from exchange.clearing import Clearing
 from exchange.clearing.calling import Pledge, Release, ValueAsset
+from exchange.clearing.default.records import DeclareDefault, OpenAuction
 from exchange.messages import Command, CommandKind
 
 UNIT = 1_000_000_000  # micro-dollars
@@ -28,6 +40,21 @@ def flatten(house: House) -> None:
     house.pay()
     settle(house, 1_500_000)
     assert defaults(house).defaults[0].stage == "closed"
+
+
+def test_a_bid_of_who_defaults_before_the_bids_are_opened_wins_nothing(house: House) -> None:
+    crash(house)
+    declare(house)
+    facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))[1]
+    assert bid(house, SAFE, 100, 1_500_000) == "accepted"
+    assert bid(house, RICH, 30, 1_400_000) == "accepted"
+    house.record(DeclareDefault(member=2, person="risk", reason="unpaid"))
+    house.at(facts["deadline"])
+    house.pay(but=("fund",))
+    closed = house.rulings("auction")[-1][2]
+    assert [(a["account"], a["lots"]) for a in closed["awards"]] == [(RICH, 30)]
+    assert (closed["unsold"], 2 in closed["junior"]) == (70, False)
+    assert [house.clearing.net(a, 0) for a in (LOSER, SAFE, RICH)] == [70, 20, -80]
 
 
 def test_what_a_defaulter_has_pledged_is_sold_for_what_it_owes(house: House) -> None:

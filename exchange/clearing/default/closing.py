@@ -99,14 +99,16 @@ def close(
 ) -> Ruling:
     """The bids are opened: awards, and who of the ``fund`` bid too little or too far off.
 
-    What was traded away since the opening is no longer awarded.
+    What was traded away since the opening is no longer awarded, and nothing to whoever is in
+    default by now: ``fund`` has everybody who is not.
     """
     auction.closed = True
     held = default.held(auction.instrument, state)
     now = sum(held.values())
     net = min(now, auction.net, key=abs) if now * auction.net > 0 else 0
-    auction.awards, auction.unsold = award(net, auction.bids)
-    poor = juniors(auction.net, auction.reference, auction.bids, fund)
+    bids = [one for one in auction.bids if one.member in fund]
+    auction.awards, auction.unsold = award(net, bids)
+    poor = juniors(auction.net, auction.reference, bids, fund)
     auction.junior = sorted(poor)
     default.junior = sorted({*default.junior, *poor})
     givers = _parts(held, net)
