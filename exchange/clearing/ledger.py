@@ -140,6 +140,7 @@ _MOVEMENT: Final = (
     int(Movement.FEES),  # an adjusted leg's: none
 )  # by EntryKind
 _FEES_EARNED: Final = int(Movement.FEES_EARNED)
+_PURPOSED: Final = frozenset(map(int, PURPOSES.values()))  # what passes the fees is none there
 
 
 def cash_of(account: int) -> int:
@@ -199,7 +200,7 @@ def movement(kind: int, account: int) -> tuple[int, int] | None:
     None if it touches no trading account.
     """
     if account == HOUSE_FEES:
-        return HOUSE_ACCOUNT, _FEES_EARNED if kind < EntryKind.INTEREST else _MOVEMENT[kind]
+        return HOUSE_ACCOUNT, _MOVEMENT[kind] if kind in _PURPOSED else _FEES_EARNED
     if account >> OWNER_BITS == _CASH_CODE:
         return account & _OWNER, _MOVEMENT[kind]
     return None
