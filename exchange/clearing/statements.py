@@ -69,10 +69,10 @@ class Statement:
     """An account's cash from ``opening`` to ``closing``, what it holds, and how it stands.
 
     ``opening`` plus the nine lines is ``closing``. ``profit`` = variation, fees, discounts,
-    interest and unrealized: everything but money paid in and out, for deliveries or the default
-    fund. ``business_date`` None is the whole life, 0 the time before the first date. Of a past
-    date the holdings are empty, unrealized is zero and ``standing`` is None, since those are known
-    for now alone.
+    interest and unrealized: everything but money paid in and out, for deliveries, the default fund
+    or a default (what a client is ported with, too). ``business_date`` None is the whole life, 0
+    the time before the first date. Of a past date the holdings are empty, unrealized is zero and
+    ``standing`` is None, since those are known for now alone.
     """
 
     account: int
@@ -258,7 +258,7 @@ class Day:
     fees: int  # earned and given back ones, too
     interest: int
     paid_in: int  # deposits less withdrawals
-    other: int  # deliveries and the default fund
+    other: int  # deliveries, the default fund and defaults
     closing: int
 
 
