@@ -1,4 +1,4 @@
-"""A member in default: what is still its own to bid, to owe and to pay with."""
+"""Members that do not pay: what a default leaves them to bid and to pay with, calls of the fund."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from clearing_house import House
 from test_defaults import (
+    DEPOSIT,
     LOSER,
     RICH,
     SAFE,
@@ -14,13 +15,13 @@ from test_defaults import (
     crash,
     declare,
     defaults,
+    fund,
     settle,
     start,
 )
 
-from exchange.clearing import Clearing
 from exchange.clearing.calling import Pledge, Release, ValueAsset
-from exchange.clearing.default.records import DeclareDefault, OpenAuction
+from exchange.clearing.default.records import DeclareDefault, OpenAuction, SizeFund
 from exchange.messages import Command, CommandKind
 
 UNIT = 1_000_000_000  # micro-dollars
@@ -75,4 +76,36 @@ def test_what_a_defaulter_has_pledged_is_sold_for_what_it_owes(house: House) -> 
     assert (sum(layers.values()), layers["defaulter_margin"]) == (owed, 10 * UNIT)
     house.pay()
     assert house.clearing.cash(LOSER) == 0
+    house.agree()
+
+
+def test_a_smaller_fund_takes_open_calls_back_before_they_come(house: House) -> None:
+    """Members that have not paid are called for what the fund still needs of them, no more."""
+    for account in (LOSER, RICH):
+        house.send(house.market.money(CommandKind.DEPOSIT, account, DEPOSIT))
+    house.trade(LOSER, RICH, 40, 2_500)
+    paid = fund(house)
+    called = house.record(SizeFund(person="risk"))[1]["called"]
+    assert set(called) == {"1", "3"}
+    due = defaults(house).calls[0].by
+    house.trade(RICH, LOSER, 20, 2_500)
+    facts = house.record(SizeFund(person="risk"))[1]
+    wanted = house.clearing.sizing().contributions
+    calls = {call.member: call for call in defaults(house).calls}
+    assert {m: calls[m].due.amount for m in (1, 3)} == {m: wanted[m] - paid[m] for m in (1, 3)}
+    assert [calls[m].by for m in (1, 3)] == [due, due]
+    assert {m: int(called[m]) - less for m, less in facts["called_off"].items()} == {
+        str(m): calls[m].due.amount for m in (1, 3)
+    }
+    assert [d.id for d in house.dues() if d.kind == "withdraw"] == [
+        call.due.id for call in defaults(house).calls
+    ]
+    house.reopen()
+    house.trade(RICH, LOSER, 120, 2_500)  # flat: nothing is needed, and nothing is called for
+    facts = house.record(SizeFund(person="risk"))[1]
+    assert set(facts["called_off"]) >= {"1", "3"}
+    house.pay()
+    assert {m: there for m, there in fund(house).items() if there} == {
+        m: there for m, there in house.clearing.sizing().contributions.items() if there
+    }
     house.agree()
