@@ -374,6 +374,12 @@ class Clearing:
             found = self._state.matters.get(Defaults).defaults
             return list(found[default - 1].accounts) if 1 <= default <= len(found) else []
 
+    def default_stage(self, default: int) -> str:
+        """How far a default is, ``declared`` to ``replenished``; empty if there is none."""
+        with self._lock:
+            found = self._state.matters.get(Defaults).defaults
+            return found[default - 1].stage if 1 <= default <= len(found) else ""
+
     def gains(self, default: int) -> dict[int, int]:
         """What variation has paid each account since a default's business date, dates on which it
         took left out, the defaulter's own accounts too: what a haircut may take back.
