@@ -299,7 +299,7 @@ class Store:
             for name, rows in _rows(state, changes):
                 if rows:
                     self._connection.executemany(_WRITES[name], rows)
-            transfer_store.write(self._connection, state.book, state.point[1])
+            transfer_store.write(self._connection, state.book)
             execute("commit")
         except BaseException:
             if self._connection.in_transaction:

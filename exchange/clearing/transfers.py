@@ -103,7 +103,8 @@ class Book:
         self.count = 0  # rows so far
         self.fresh: list[Row] = []  # rows of the batch in work
         self.opened: list[Account] = []  # since ``take``
-        self.sealed: list[tuple[int, bytes]] = []  # since ``take``: last row and hash of a batch
+        self.sequence = 0  # of the command in work: what is applied next is filed under it
+        self.sealed: list[tuple[int, int, bytes]] = []  # since ``take``: last row, sequence, hash
         self._amount_max, self._transfers_max = amount_max, transfers_max
         self._rows: dict[str, Row] = {}  # by id
         self._holds: dict[str, str] = {}  # id of a pending transfer -> "", or how it ended
@@ -171,7 +172,7 @@ class Book:
         """Whether a pending transfer still holds its amount."""
         return self._holds.get(id) == ""
 
-    def take(self) -> tuple[list[Row], list[Account], list[tuple[int, bytes]]]:
+    def take(self) -> tuple[list[Row], list[Account], list[tuple[int, int, bytes]]]:
         """What a store has to write: rows, accounts and sealed batches since the last call."""
         rows, opened, sealed = self.fresh, self.opened, self.sealed
         self.fresh, self.opened, self.sealed = [], [], []
@@ -410,7 +411,7 @@ class Book:
                     heappush(self._deadlines, (due, row.number, row.id))
             self.head = self._link(fresh)
             self.fresh += fresh
-            self.sealed.append((self.count, self.head))
+            self.sealed.append((self.count, self.sequence, self.head))
 
     def _link(self, rows: Sequence[Row]) -> bytes:
         return link(self.head, rows)
