@@ -21,7 +21,7 @@ from test_defaults import (
 )
 
 from exchange.clearing.calling import Pledge, Release, ValueAsset
-from exchange.clearing.default.records import DeclareDefault, OpenAuction, SizeFund
+from exchange.clearing.default.records import AuctionBid, DeclareDefault, OpenAuction, SizeFund
 from exchange.messages import Command, CommandKind
 
 UNIT = 1_000_000_000  # micro-dollars
@@ -56,6 +56,23 @@ def test_a_bid_of_who_defaults_before_the_bids_are_opened_wins_nothing(house: Ho
     assert [(a["account"], a["lots"]) for a in closed["awards"]] == [(RICH, 30)]
     assert (closed["unsold"], 2 in closed["junior"]) == (70, False)
     assert [house.clearing.net(a, 0) for a in (LOSER, SAFE, RICH)] == [70, 20, -80]
+
+
+def test_a_bid_is_refused_for_the_first_of_what_is_wrong(house: House) -> None:
+    """In the order of the page: which auction, its deadline, whose bid."""
+    crash(house)
+    declare(house)
+    wrong = AuctionBid(auction=1, account=LOSER, lots=0, price=0)
+    outcome, facts = house.record(wrong)
+    assert (outcome, facts["limit"], facts["observed"]) == ("unknown_proposal", 0, 1)
+    deadline = house.record(OpenAuction(default=1, instrument=0, person="risk"))[1]["deadline"]
+    assert house.record(wrong)[0] == "unknown_account"
+    assert bid(house, 99, 0, 0) == "unknown_account"
+    assert bid(house, SAFE, 0, 0) == "quantity"
+    house.at(deadline)
+    assert house.record(wrong)[0] == "expired"
+    outcome, facts = house.record(AuctionBid(auction=7, account=LOSER, lots=0, price=0))
+    assert (outcome, facts["limit"], facts["observed"]) == ("unknown_proposal", 1, 7)
 
 
 def test_what_a_defaulter_has_pledged_is_sold_for_what_it_owes(house: House) -> None:

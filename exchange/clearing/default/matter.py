@@ -326,12 +326,9 @@ class Defaults(Matter):
 
     def _bid(self, record: AuctionBid, at: At, state: "State") -> Ruling:
         if not 1 <= record.auction <= len(self.auctions):
-            return refused("auction_bid", Denial.UNKNOWN_PROPOSAL, 0, record.auction)
-        auction = self.auctions[record.auction - 1]
-        member = state.members.get(record.account, (None,))[0]
-        if member is None or member in self.gone:
-            return refused("auction_bid", Denial.UNKNOWN_ACCOUNT, 0, record.account)
-        return closing.bid(auction, record, at, state)
+            made = len(self.auctions)
+            return refused("auction_bid", Denial.UNKNOWN_PROPOSAL, made, record.auction)
+        return closing.bid(self.auctions[record.auction - 1], self.gone, record, at, state)
 
     def _paid_in(self, event: Event) -> None:
         """What comes into a defaulter's accounts before the loss is shared is its margin."""
