@@ -386,18 +386,18 @@ class Clearing:
 
         LookupError: no such default.
         """
-        query = (
-            "select account, sum(amount) as gained from movements where kind = ? and amount > 0"
-            " and business_date >= ? group by account order by account"
-        )
+        query = "select account, amount from movements where kind = ? and business_date >= ?"
+        gained: dict[int, int] = {}
         with self._lock:
             defaults = self._state.matters.get(Defaults).defaults
             if not 1 <= default <= len(defaults):
                 raise LookupError(f"no default {default}")
             found = defaults[default - 1]
-            rows = list(self._store.rows(query, (int(Movement.VARIATION), found.date)))
-        return {row["account"]: row["gained"] for row in rows
-                if row["account"] not in found.accounts}  # fmt: skip
+            for row in self._store.rows(query, (int(Movement.VARIATION), found.date)):
+                account, amount = row["account"], int(row["amount"])
+                if amount > 0 and account not in found.accounts:
+                    gained[account] = gained.get(account, 0) + amount
+        return dict(sorted(gained.items()))
 
     def sizing(self) -> FundSize:
         """The default fund that today's books ask for, scenario by scenario."""
