@@ -89,8 +89,7 @@ def judged(batches: Sequence[Sequence[Transfer]]) -> list[Written]:
             raise RuntimeError("the bench's own transfers were refused")
         rows, changed, sealed = book.take()
         totals = [(a.id, a.ledger, a.limit, *a.totals()) for a in changed]
-        marks = [(last, 0, head) for last, head in sealed]
-        made.append(([astuple(one) for one in rows], totals, marks))
+        made.append(([astuple(one) for one in rows], totals, sealed))
     return made
 
 

@@ -62,6 +62,23 @@ async def test_a_default_freezes_the_member_and_cancels_its_orders(live: Live) -
         )
 
 
+async def test_a_book_that_is_closed_is_hedged_no_more(live: Live) -> None:
+    """Nothing could offer the lots again: the next steps are those of the loss."""
+    await live.client(1)
+    other, market = await live.client(2), live.market
+    price = market.desk.instruments.by_code[CODE].mark // 1000
+    await other.enter(CODE, "sell", 4, price)
+    await market.operations.perform(
+        record("declare_default", member=1, person="ann", reason="unpaid")
+    )
+    await market.operations.perform(requests.Deposit(account=1, amount="1", request_id="d9"))
+    await until(lambda: market.clearing.default_stage(1) == "closed")
+    order = requests.Hedge(default=1, code=CODE, side="buy", lots=4, price=f"{price / 1000}")
+    with pytest.raises(RequestRefused, match="default 1 is closed"):
+        await market.operations.perform(order)
+    assert market.clearing.net(1, market.desk.instruments.by_code[CODE].id) == 0
+
+
 async def test_an_auction_closes_and_moves_its_lots_by_itself(live: Live) -> None:
     """Nobody asks for it: the deadline passes, the awards are there, the mark has not moved."""
     loser, other = await live.client(1), await live.client(2)

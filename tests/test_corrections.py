@@ -382,6 +382,7 @@ async def test_a_spread_is_busted_whole_and_a_leg_never_alone(tmp_path: Path) ->
         number = await combined(m, CODE, "H100F27")
         await m.operations.cleared()
         before = [books(m), [m.engine.position(n, number) for n in (1, 2)]]
+        house = m.clearing.statement(0)
         for account, side in ((1, Side.SELL), (2, Side.BUY)):
             command = Command(
                 kind=CommandKind.ENTER, account=account, side=side, price=400, quantity=5,
@@ -400,6 +401,8 @@ async def test_a_spread_is_busted_whole_and_a_leg_never_alone(tmp_path: Path) ->
         await m.operations.cleared()
         assert [books(m), [m.engine.position(n, number) for n in (1, 2)]] == before
         assert not m.clearing.divergences and m.clearing.is_balanced()
+        after = m.clearing.statement(0)  # what was earned of the legs has gone back as such
+        assert (after.fees, after.fees_earned) == (house.fees, house.fees_earned)
         m.clearing.audit()
     lines: list[str] = []
     query = Query(account=1, event_kinds=frozenset(map(int, OF_LEGS)))

@@ -457,8 +457,25 @@ def test_both_sides_may_agree_to_deliver_otherwise(house: House) -> None:
     house.agree()
 
 
-def _alternative(account: int) -> Alternative:
-    return Alternative(account=account, delivery=1, agreement="site beta, same hours")
+def test_two_agreements_are_none(house: House) -> None:
+    """What both have signed is one text; who is alone so far may think of another."""
+    begun(house)
+    ours, theirs = "site beta, same hours", "site beta, twice the hours"
+    assert house.record(_alternative(SHORT, ours))[1]["terms"] == ours
+    house.reopen()
+    outcome, facts = house.record(_alternative(OLD, theirs))
+    assert (outcome, facts) == ("terms", {"number": 2242, "limit": ours, "observed": theirs})
+    assert house.record(_alternative(SHORT, ours))[0] == "duplicate"
+    assert house.record(_alternative(SHORT, theirs))[0] == "accepted"
+    assert house.record(_alternative(OLD, ours))[0] == "terms"
+    outcome, facts = house.record(_alternative(OLD, theirs))
+    assert (outcome, facts["terms"]) == ("agreed", theirs)
+    assert deliveries(house).deliveries[0].stage == "alternative"
+    house.agree()
+
+
+def _alternative(account: int, agreement: str = "site beta, same hours") -> Alternative:
+    return Alternative(account=account, delivery=1, agreement=agreement)
 
 
 def test_an_attestation_out_of_place_is_refused(house: House) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from oracle_ledger import Oracle
+from test_defaults import start
 
 from exchange.clearing.outcomes import SPENDS_ID, Outcome, Transfer, TransferKind
 from exchange.clearing.transfer_store import Transfers
@@ -240,6 +241,34 @@ def test_a_repeated_chain_is_answered_and_not_applied_again() -> None:
     assert book.apply(chain, START) == [O.OK, O.OK]
     assert book.apply(chain, START) == [O.EXISTS, O.EXISTS]
     assert book.accounts["B"].credits_posted == 3
+
+
+def test_a_failed_chain_leaves_no_timeout_to_the_hold_that_comes_under_its_id() -> None:
+    """For ever is for ever, and a fold of the rows, as after a restart, says the same."""
+    live, again = Book(), Book()
+    for book in (live, again):
+        book.open(Account("A"))
+        book.open(Account("B"))
+    chain = [Transfer("h", "A", "B", 5, 1, timeout=10, linked=True), Transfer("x", "A", "A", 5)]
+    assert live.apply(chain, START) == [O.LINKED_EVENT_FAILED, O.ACCOUNTS_MUST_BE_DIFFERENT]
+    assert live.apply([Transfer("h", "A", "B", 5, 1)], START) == [O.OK]
+    again.replay(live.take()[0])
+    assert live.advance(START + 20 * SECOND) == again.advance(START + 20 * SECOND) == []
+    assert live.held("h")
+    assert (live.head, shown(live)) == (again.head, shown(again))
+
+
+def test_a_batch_is_filed_under_the_command_that_caused_it(tmp_path: Path) -> None:
+    """However many commands are written at once, as in a rebuild: here to the fund, one each."""
+    house = start(tmp_path / "clearing.db")
+    query = "select sequence from transfer_batches order by last"
+    live = [row["sequence"] for row in house.clearing._store.rows(query)]
+    assert len(set(live)) == len(live) > 3
+    caused = "select number >> 20 as sequence from rulings where outcome = 'contributed'"
+    assert {row["sequence"] for row in house.clearing._store.rows(caused)} <= set(live)
+    house.clearing.rebuild(house.market.frames)
+    assert [row["sequence"] for row in house.clearing._store.rows(query)] == live
+    house.clearing.close()
 
 
 # Random batches, judged by both.

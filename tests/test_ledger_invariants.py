@@ -288,9 +288,9 @@ class WithoutTriggers(Subject):
 
 
 class UpdatesInPlace(WithoutTriggers):
-    def _write(self, sequence: int) -> None:
+    def _write(self) -> None:
         posts = [row for row in self.book.fresh if row.kind == POST]
-        super()._write(sequence)
+        super()._write()
         for row in posts:
             self.connection.execute(
                 "update transfers set amount = ? where id = ?", (row.amount, row.pending_id)
@@ -349,8 +349,8 @@ class CreditsFirst(Subject):
 
 
 class RoundsItsCache(Subject):
-    def _write(self, sequence: int) -> None:
-        super()._write(sequence)
+    def _write(self) -> None:
+        super()._write()
         self.connection.execute(
             "update transfer_accounts set debits_posted = debits_posted / 10 * 10"
         )
@@ -368,7 +368,7 @@ class ChecksFundsTooEarly(Subject):
             account.limit = ""
             outcomes = self.book.apply(batch, stamp)
             account.limit = "debits"
-            self._commit(sequence)
+            self._commit()
         return outcomes
 
 
@@ -392,9 +392,9 @@ class ComparesNoLedgers(Subject):
 
 
 class DeletesOnReversal(WithoutTriggers):
-    def _write(self, sequence: int) -> None:
+    def _write(self) -> None:
         reversed_ids = [(r.pending_id,) for r in self.book.fresh if r.kind == REVERSE]
-        super()._write(sequence)
+        super()._write()
         self.connection.executemany("delete from transfers where id = ?", reversed_ids)
 
 

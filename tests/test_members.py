@@ -12,10 +12,11 @@ from clearing_house import RATE, House
 
 from exchange.clearing import Clearing
 from exchange.clearing.calling import Pledge, ValueAsset
+from exchange.clearing.default.records import DeclareDefault
 from exchange.clearing.members.box import box
 from exchange.clearing.members.offbook import GIVE_UP_NS, SIGN_NS, Move, OffBook
 from exchange.clearing.members.records import GiveUp, Register, Sign
-from exchange.messages import AccountKind, Command, CommandKind
+from exchange.messages import AccountKind, Command, CommandKind, Limit
 
 BROKER, CLIENT, CLEARER, BOX = 10, 11, 20, 30  # of members 1, 2 (with CLEARER as its own), 2, 3
 DEPOSIT = 50_000_000_000
@@ -95,6 +96,55 @@ def test_a_give_up_of_lots_that_are_given_or_not_there_is_refused(house: House) 
     sign(house, CLEARER)
     assert house.record(give_up())[0] == "quantity"  # the same trade's lots, a second time
     assert len(final(house)) == 1
+
+
+def test_each_side_of_a_trade_is_given_up_by_itself(house: House) -> None:
+    assert house.record(give_up())[0] == "open"
+    short = give_up(account=BOX, taker=CLEARER, lots=-20)
+    assert house.record(short)[0] == "open"
+    assert house.record(short)[0] == "quantity"
+    assert sign(house, CLEARER, 2) == "final"
+    back = give_up(account=CLEARER, taker=BROKER, lots=-20)
+    assert house.record(back)[0] == "quantity"  # nothing has moved yet
+    house.pay()
+    assert house.record(back)[0] == "open"  # what was taken over is another's to give up
+
+
+@pytest.mark.parametrize("price", [0, -1, Limit.PRICE + 1, 1 << 63])
+def test_a_give_up_at_a_price_that_no_trade_has_is_refused(house: House, price: int) -> None:
+    outcome, facts = house.record(give_up(price=price))
+    assert (outcome, facts["limit"], facts["observed"]) == ("price_range", Limit.PRICE, price)
+    assert house.record(give_up(price=price, lots=61))[0] == "quantity"
+    assert house.record(give_up(price=int(Limit.PRICE)))[0] == "open"
+
+
+def test_a_member_in_default_moves_nothing_off_the_book(house: House) -> None:
+    """Not even what its other side has signed already; it may still say no."""
+    for record in (give_up(), block(), block(account=BOX, other=BROKER)):
+        assert house.record(record)[0] == "open"
+    house.record(DeclareDefault(member=1, person="risk", reason="unpaid"))
+    for signer, transfer in ((CLEARER, 1), (BOX, 2), (BROKER, 3)):
+        outcome, facts = house.record(Sign(account=signer, transfer=transfer), signer)
+        assert (outcome, facts["number"], facts["observed"]) == ("unknown_member", 2204, 1)
+    for record in (
+        give_up(match_number=8), give_up(account=BOX, taker=BROKER, lots=-1), block(),
+        block(account=BOX, other=BROKER, lots=1),
+    ):  # fmt: skip
+        assert house.record(record)[0] == "unknown_member"
+    assert house.record(give_up(taker=99))[0] == "unknown_account"
+    assert sign(house, BROKER, 3, accept=False) == "refused"
+    assert final(house) == []
+
+
+def test_months_together_are_no_lots_to_hand_on(house: House) -> None:
+    house.list(1, "H100F27", date(2026, 11, 2))
+    spread = Command(
+        kind=CommandKind.LIST_COMBINATION, instrument=2, quantity=0xF1, key_lo=1 << 16,
+        target_lo=-500 & (1 << 64) - 1, target_hi=500,
+    )  # fmt: skip
+    house.send(spread, texts=[(0, '{"code": "H100Z26-H100F27"}')])
+    for record in (block(instrument=2, price=0), give_up(instrument=2)):
+        assert house.record(record)[0] == "unknown_instrument"
 
 
 def test_a_block_needs_the_other_sides_signature_in_time(house: House) -> None:

@@ -12,7 +12,7 @@ from live import CODE, Live, until
 
 from exchange.app import requests
 from exchange.app.wishes import RequestRefused, due
-from exchange.clearing.matters import Due, Lots
+from exchange.clearing.matters import Due, Dues, Lots
 from exchange.history import walk
 from exchange.history.bulletin import Bulletin
 from exchange.marketdata.instruments import micros_text
@@ -91,6 +91,23 @@ async def test_what_margin_forbids_is_refused_by_name_and_done_once_it_can_be(li
     await market.operations.perform(back)
     await market.operations.checkpoint()
     assert nets(live, listed.id) == [50, -50, 0]
+
+
+async def test_what_no_command_can_carry_stays_due_and_holds_nothing_up(live: Live) -> None:
+    await live.client(1), await live.client(2)
+    market = live.market
+    beyond = Due("transfer 9", "transfer", 1, 5, Lots(1, 2, False, 0, 1 << 63))
+    market.clearing._state.matters.get(Dues).ask(beyond)
+    called = await put(live, "call_margin")
+    assert list(called["dues_refused"]) == ["transfer 9"]
+    await market.operations.checkpoint()
+    listed = market.desk.instruments.by_code[CODE]
+    terms = {"instrument": listed.id, "price": listed.mark, "lots": 50}
+    await put(live, "register_trade", account=1, other=2, **terms)
+    signed = await put(live, "sign_transfer", account=2, transfer=1)
+    assert list(signed["dues_refused"]) == ["transfer 9"]
+    assert nets(live, listed.id) == [50, -50, 0]
+    assert not market.desk._waiting
 
 
 async def test_the_public_sees_them_flagged_and_outside_the_book(live: Live) -> None:

@@ -94,6 +94,24 @@ def test_a_client_goes_to_another_member_with_positions_and_cash(house: House) -
     assert house.clearing.net(HAVEN, 0) == 10
 
 
+def test_cash_that_is_ported_is_nobodys_fee_and_nobodys_profit(house: House) -> None:
+    """It stands where a default's other payments do; the house earns nothing as it passes."""
+    declare(house)
+    before = {who: house.clearing.statement(who) for who in (CLIENT, HAVEN, 0)}
+    house.record(port())
+    house.pay()
+    after = {who: house.clearing.statement(who) for who in before}
+    cash = before[CLIENT].closing
+    assert [after[who].closing for who in (CLIENT, HAVEN)] == [0, cash]
+    moved = {who: after[who].default_fund - was.default_fund for who, was in before.items()}
+    assert moved == {CLIENT: -cash, HAVEN: cash, 0: 0}
+    for who, was in before.items():
+        now = after[who]
+        for line in ("deposits", "withdrawals", "fees", "fees_earned"):
+            assert getattr(now, line) == getattr(was, line), (who, line)
+        assert now.profit == was.profit + now.unrealized - was.unrealized
+
+
 def test_what_was_traded_since_the_settlement_follows_the_client(house: House) -> None:
     """Bought below the settlement price: the gain is paid at the old account, then moved."""
     house.send(house.market.settle(0, 2_500_000))

@@ -5,10 +5,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from clearing_house import House
 from clearing_market import ACCOUNTS, DAY, open_market, random_day
 
 from exchange.clearing import Clearing
-from exchange.messages import Command, CommandKind
+from exchange.messages import AccountKind, Command, CommandKind, Limit
 
 
 @pytest.fixture
@@ -83,3 +84,23 @@ def test_open_interest_rolls_from_date_to_date(clearing: Clearing) -> None:
     assert before == held
     assert rolls[2].expired > 0 == rolls[2].after
     clearing.close()
+
+
+def test_what_goes_in_and_out_on_a_date_has_no_bound(tmp_path: Path) -> None:
+    """More than 64 bits hold, both ways: written piece by piece, and at once by a rebuild."""
+    house, times = House(Clearing.open(tmp_path / "clearing.db")), 17
+    house.open(1, 1, AccountKind.HOUSE, 0)
+    house.day(DAY)
+    for _ in range(times):
+        for kind in (CommandKind.DEPOSIT, CommandKind.WITHDRAW):
+            house.send(house.market.money(kind, 1, int(Limit.MONEY)))
+    said = house.clearing.statement(1, DAY)
+    moved = times * Limit.MONEY
+    assert (said.deposits, said.withdrawals, said.closing) == (moved, -moved, 0)
+    house.clearing.audit()
+    house.agree()
+    house.clearing.rebuild(house.market.frames)
+    assert house.clearing.statement(1, DAY).deposits == moved
+    assert "<svg" in house.clearing.statement_page(1)
+    house.clearing.audit()
+    house.clearing.close()

@@ -6,6 +6,7 @@ What clearing decides it decides of the log; the clerk brings it there and reads
 import asyncio
 import itertools
 import logging
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -105,7 +106,7 @@ class Clerk:
         async def perform(asked: Due) -> None:
             try:
                 await self._desk.perform([wishes.due(asked)])
-            except WishRejected as rejected:
+            except (WishRejected, struct.error) as rejected:  # or no command can carry it
                 _log.error("clearing asks for %s, and %s", asked.id, rejected)
                 refused[asked.id] = str(rejected)
                 if asked.id.endswith(" out"):

@@ -156,12 +156,12 @@ class Desk:
         """
         loop = asyncio.get_running_loop()
         waiting = []
-        for wish in wishes:
-            assert wish.text not in self._waiting, "every wish has a text of its own"
-            self._waiting[wish.text] = future = loop.create_future()
-            waiting.append(future)
-            self._submit(SOURCE, wish.record, text=wish.text)
         try:
+            for wish in wishes:
+                assert wish.text not in self._waiting, "every wish has a text of its own"
+                self._waiting[wish.text] = future = loop.create_future()
+                waiting.append(future)
+                self._submit(SOURCE, wish.record, text=wish.text)
             async with asyncio.timeout(ANSWER_SECONDS):
                 outcomes = [await future for future in waiting]
         finally:

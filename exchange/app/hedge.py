@@ -19,11 +19,14 @@ async def hedge(
 ) -> dict[str, Any]:
     """One order on a defaulter's own first account that holds the instrument: at once or not.
 
-    RequestRefused where there is no such default; WishRejected with the engine's reason.
+    RequestRefused where there is no such default, or its book is closed: nothing could sell again
+    what it bought. WishRejected with the engine's reason.
     """
-    accounts = clearing.defaulter(request.default)
-    if not accounts:
+    stage, accounts = clearing.default_stage(request.default), clearing.defaulter(request.default)
+    if not stage:
         raise RequestRefused(f"no default {request.default}; `clear default show` lists them")
+    if stage != "declared":
+        raise RequestRefused(f"default {request.default} is {stage}: its book is closed")
     listed = desk.instrument(request.code)
     held = [account for account in accounts if clearing.net(account, listed.id)]
     account = (held or accounts)[0]

@@ -53,7 +53,8 @@ class Pledge(Record, frozen=True, kw_only=True, tag="pledge"):
 
 
 class Release(Record, frozen=True, kw_only=True, tag="release"):
-    """Units go back, as far as the requirement does not need them."""
+    """Units go back, as far as the requirement does not need them, or once a defaulter's book is
+    empty."""
 
     id: str
     account: int
@@ -204,7 +205,7 @@ class Calls(Matter):
         if isinstance(record, Release) and not known:
             less = record.units * valued.price * (_BP - valued.haircut_bp) // _BP
             spare = self.balance(account, state) - self.required(state).get(account, 0)
-            if less > max(spare, 0):
+            if less > max(spare, 0) and not _is_estate(account, state):
                 return refused(operation, Denial.AMOUNT, max(spare, 0), less)
         asked = Transfer(f"{operation} {record.id}", debit, credit, record.units)
         (outcome,) = state.book.apply([asked], at.stamp)
@@ -319,6 +320,15 @@ def _custody(asset: str) -> str:
 
 def _pledged(account: int, asset: str) -> str:
     return f"pledged/{account}/{asset}"
+
+
+def _is_estate(account: int, state: "State") -> bool:
+    """Whether an account is a defaulter's own and its book is empty: what it has pledged is sold
+    for what it owes, so it may leave."""
+    from exchange.clearing.default.matter import Defaults  # noqa: PLC0415 - which imports this
+
+    found = (d for d in state.matters.get(Defaults).defaults if account in d.accounts)
+    return any(not any(default.open_positions(state)) for default in found)
 
 
 def _units(account: int, asset: str, state: "State") -> int:

@@ -392,24 +392,30 @@ class Clearing:
             found = self._state.matters.get(Defaults).defaults
             return list(found[default - 1].accounts) if 1 <= default <= len(found) else []
 
+    def default_stage(self, default: int) -> str:
+        """How far a default is, ``declared`` to ``replenished``; empty if there is none."""
+        with self._lock:
+            found = self._state.matters.get(Defaults).defaults
+            return found[default - 1].stage if 1 <= default <= len(found) else ""
+
     def gains(self, default: int) -> dict[int, int]:
         """What variation has paid each account since a default's business date, dates on which it
         took left out, the defaulter's own accounts too: what a haircut may take back.
 
         LookupError: no such default.
         """
-        query = (
-            "select account, sum(amount) as gained from movements where kind = ? and amount > 0"
-            " and business_date >= ? group by account order by account"
-        )
+        query = "select account, amount from movements where kind = ? and business_date >= ?"
+        gained: dict[int, int] = {}
         with self._lock:
             defaults = self._state.matters.get(Defaults).defaults
             if not 1 <= default <= len(defaults):
                 raise LookupError(f"no default {default}")
             found = defaults[default - 1]
-            rows = list(self._store.rows(query, (int(Movement.VARIATION), found.date)))
-        return {row["account"]: row["gained"] for row in rows
-                if row["account"] not in found.accounts}  # fmt: skip
+            for row in self._store.rows(query, (int(Movement.VARIATION), found.date)):
+                account, amount = row["account"], int(row["amount"])
+                if amount > 0 and account not in found.accounts:
+                    gained[account] = gained.get(account, 0) + amount
+        return dict(sorted(gained.items()))
 
     def sizing(self) -> FundSize:
         """The default fund that today's books ask for, scenario by scenario."""

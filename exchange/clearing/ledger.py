@@ -58,7 +58,7 @@ class EntryKind(IntEnum):
     INTEREST = 12
     DISCOUNT = 13  # of fees, by tier
     DELIVERY = 14
-    DEFAULT = 15  # default fund, and the layers of a default
+    DEFAULT = 15  # default fund, the layers of a default, and cash that a client is ported with
     LEG_BUST = 16  # of a combination's trade that was taken back; its price is a clearing price
     LEG_ADJUSTMENT = 17
 
@@ -92,6 +92,7 @@ PURPOSES: Final = {
     "penalty": EntryKind.DELIVERY,
     "fund": EntryKind.DEFAULT,
     "default": EntryKind.DEFAULT,
+    "port": EntryKind.DEFAULT,
 }  # by the first word of a due's id
 
 
@@ -140,6 +141,7 @@ _MOVEMENT: Final = (
     int(Movement.FEES),  # an adjusted leg's: none
 )  # by EntryKind
 _FEES_EARNED: Final = int(Movement.FEES_EARNED)
+_PURPOSED: Final = frozenset(map(int, PURPOSES.values()))  # what passes the fees is none there
 
 
 def cash_of(account: int) -> int:
@@ -199,7 +201,7 @@ def movement(kind: int, account: int) -> tuple[int, int] | None:
     None if it touches no trading account.
     """
     if account == HOUSE_FEES:
-        return HOUSE_ACCOUNT, _FEES_EARNED if kind < EntryKind.INTEREST else _MOVEMENT[kind]
+        return HOUSE_ACCOUNT, _MOVEMENT[kind] if kind in _PURPOSED else _FEES_EARNED
     if account >> OWNER_BITS == _CASH_CODE:
         return account & _OWNER, _MOVEMENT[kind]
     return None

@@ -104,6 +104,7 @@ class Projection:
         assert frame.epoch >= epoch, f"epoch {frame.epoch} after {epoch}"
         self._stamp, self._texts = frame.stamp, frame.texts
         if frame.first_sequence > sequence:
+            state.book.sequence = frame.first_sequence
             state.book.advance(frame.stamp)
             passed = state.matters.passed(frame.stamp, frame.first_sequence, state)
             self._note(frame.first_sequence << INDEX_BITS, passed)
@@ -317,11 +318,13 @@ class Projection:
     def _recorded(self, event: Event) -> None:
         text = dict(self._texts).get(event.sequence)
         if text is not None:
+            self.state.book.sequence = event.sequence
             ruling = self.state.matters.rule(text, self._at(event), self.state)
             self._note(_number(event), [] if ruling is None else [ruling])
 
     def _saw(self, event: Event) -> None:
         """Show an event to the matters that watch for it."""
+        self.state.book.sequence = event.sequence
         self._note(_number(event), self.state.matters.saw(event, self._at(event), self.state))
 
     def _at(self, event: Event) -> At:

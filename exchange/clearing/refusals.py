@@ -41,3 +41,4 @@ class Denial(IntEnum):
     FULL = 2231
     SETTLED = 2240  # that date or cycle; another price needs a correction, of the next cycle
     ASSET_MISMATCH = 2241  # collateral of another asset than the house takes
+    TERMS = 2242  # another agreement than the other side has signed

@@ -69,10 +69,10 @@ class Statement:
     """An account's cash from ``opening`` to ``closing``, what it holds, and how it stands.
 
     ``opening`` plus the nine lines is ``closing``. ``profit`` = variation, fees, discounts,
-    interest and unrealized: everything but money paid in and out, for deliveries or the default
-    fund. ``business_date`` None is the whole life, 0 the time before the first date. Of a past
-    date the holdings are empty, unrealized is zero and ``standing`` is None, since those are known
-    for now alone.
+    interest and unrealized: everything but money paid in and out, for deliveries, the default fund
+    or a default (what a client is ported with, too). ``business_date`` None is the whole life, 0
+    the time before the first date. Of a past date the holdings are empty, unrealized is zero and
+    ``standing`` is None, since those are known for now alone.
     """
 
     account: int
@@ -190,12 +190,11 @@ def statement(
     if account not in state.members:
         raise KeyError(f"no account {account}")
     opening, moved = 0, defaultdict[int, int](int)
-    query = "select business_date, kind, amount from movements where account = ?"
-    for row in store.rows(query, (account,)):
-        if business_date is None or row["business_date"] == business_date:
-            moved[row["kind"]] += row["amount"]
-        elif row["business_date"] < business_date:
-            opening += row["amount"]
+    for date, kind, amount in store.movements(account):
+        if business_date is None or date == business_date:
+            moved[kind] += amount
+        elif date < business_date:
+            opening += amount
     held: list[Holding] = []
     if business_date in (None, state.business_date):
         held = [
@@ -258,7 +257,7 @@ class Day:
     fees: int  # earned and given back ones, too
     interest: int
     paid_in: int  # deposits less withdrawals
-    other: int  # deliveries and the default fund
+    other: int  # deliveries, the default fund and defaults
     closing: int
 
 
@@ -290,10 +289,9 @@ class Roll:
 
 def days(store: Store, account: int) -> list[Day]:
     """An account's dates with any movement, oldest first."""
-    query = "select business_date, kind, amount from movements where account = ?"
     moved: defaultdict[int, defaultdict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for row in store.rows(query, (account,)):
-        moved[row["business_date"]][row["kind"]] += row["amount"]
+    for date, kind, amount in store.movements(account):
+        moved[date][kind] += amount
     found, closing = [], 0
     for date, kinds in sorted(moved.items()):
         closing += sum(kinds.values())

@@ -75,7 +75,7 @@ _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
         ("instrument", "account"),  # a settlement writes one instrument's: they lie together
     ),
     "movements": (
-        {"business_date": int, "account": int, "kind": int, "amount": int},
+        {"business_date": int, "account": int, "kind": int, "amount": "any"},  # text beyond 64 bits
         ("account", "business_date", "kind"),  # a statement reads one account
     ),
     "trading": (
@@ -135,8 +135,10 @@ _WRITES: Final = {
     "postings": "insert into postings values (?, ?, ?, ?, ?)",
     "balances": "insert or replace into balances values (?, ?, ?)",
     "positions": "insert or replace into positions values (?, ?, ?, ?)",
-    "movements": "insert into movements values (?, ?, ?, ?) on conflict do update"
-    " set amount = amount + excluded.amount",
+    # Money in and out of one account sums up without a bound; a sum beyond 64 bits turns REAL.
+    "movements": "insert into movements values (?, ?, ?, ?) on conflict do update set amount ="
+    " case typeof(amount + excluded.amount) when 'integer' then amount + excluded.amount"
+    " else exact_sum(amount, excluded.amount) end",
     "trading": "insert or replace into trading values (?, ?, ?, ?, ?, ?)",
     "activity": "insert or replace into activity values (?, ?, ?, ?, ?)",
     "divergences": "insert into divergences values (?, ?, ?, ?, ?, ?, ?)",
@@ -170,6 +172,7 @@ class Store:
         )
         self.database = Database(self._connection)
         if not read_only:
+            self._connection.create_function("exact_sum", 2, _exact_sum, deterministic=True)
             self._connection.execute("pragma journal_mode = wal")
             self._connection.execute("pragma synchronous = full")
             if not self.database["progress"].exists():
@@ -281,6 +284,12 @@ class Store:
             if kind == EntryKind.TRADE and (not upto or stamp <= upto):
                 yield number, stamp, instrument, price, lots
 
+    def movements(self, account: int) -> Iterator[tuple[int, int, int]]:
+        """(business date, Movement, micro-dollars) of an account."""
+        query = "select business_date, kind, amount from movements where account = ?"
+        for date, kind, amount in self._connection.execute(query, (account,)):
+            yield date, kind, int(amount)
+
     def balances(self) -> defaultdict[int, int]:
         """Every ledger account's balance."""
         rows = self.rows("select ledger_account, balance from balances")
@@ -313,7 +322,7 @@ class Store:
             for name, rows in _rows(state, changes):
                 if rows:
                     self._connection.executemany(_WRITES[name], rows)
-            transfer_store.write(self._connection, state.book, state.point[1])
+            transfer_store.write(self._connection, state.book)
             execute("commit")
         except BaseException:
             if self._connection.in_transaction:
@@ -348,6 +357,16 @@ class Store:
         self.database.close()
 
 
+def _held(amount: int) -> int | str:
+    """An amount as SQLite can hold it: text where 64 bits are too few."""
+    return amount if abs(amount) < 1 << 63 else str(amount)
+
+
+def _exact_sum(one: int | str, other: int | str) -> int | str:
+    """The sum of two amounts as ``_held`` gives them."""
+    return _held(int(one) + int(other))
+
+
 def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
     """The rows of a batch, by table."""
     ledger, positions = state.ledger.balances, state.positions
@@ -362,7 +381,7 @@ def _rows(state: State, changes: Changes) -> Iterator[tuple[str, list[tuple[Any,
         position = positions.get(account, key)
         held.append((account, key, position.net, position.cost))
     yield "positions", held
-    yield "movements", [(*key, amount) for key, amount in changes.movements().items()]
+    yield "movements", [(*key, _held(amount)) for key, amount in changes.movements().items()]
     yield "trading", [(*key, *astuple(t)) for key, t in changes.trading.items()]
     yield "activity", [(date, a, *astuple(done)) for (date, a), done in changes.activity.items()]
     yield "divergences", [astuple(d) for d in changes.divergences]
@@ -389,7 +408,7 @@ def audit(store: Store, state: State) -> None:
     assert ledger.balances == state.ledger.balances, "balances"
     lines = gather(moved)
     for row in store.rows("select * from movements"):
-        lines[row["business_date"], row["account"], row["kind"]] -= row["amount"]
+        lines[row["business_date"], row["account"], row["kind"]] -= int(row["amount"])
     assert not any(lines.values()), "movements are not the sum of the postings"
     for row in store.rows("select instrument, sum(net) as net from positions group by instrument"):
         assert row["net"] == 0, f"positions of instrument {row['instrument']}"

@@ -46,11 +46,11 @@ def create(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
-def write(connection: sqlite3.Connection, book: Book, sequence: int) -> None:
+def write(connection: sqlite3.Connection, book: Book) -> None:
     """Write what ``book`` gathered since the last call, inside the caller's transaction."""
     rows, accounts, sealed = book.take()
     put(connection, rows, accounts)
-    connection.executemany(INSERT_BATCH, [(last, sequence, head) for last, head in sealed])
+    connection.executemany(INSERT_BATCH, sealed)
 
 
 def put(connection: sqlite3.Connection, rows: Sequence[Row], accounts: Iterable[Account]) -> None:
@@ -139,7 +139,7 @@ class Transfers:
         with self._lock:
             for account in accounts:
                 self.book.open(account)
-            self._commit(0)
+            self._commit()
 
     def apply(self, batch: Sequence[Transfer], stamp: int, sequence: int = 0) -> list[Outcome]:
         """Judge a batch; when this returns, what it did is durable.
@@ -147,22 +147,24 @@ class Transfers:
         On an error of SQLite nothing of the batch has happened and the book is read again.
         """
         with self._lock:
+            self.book.sequence = sequence
             outcomes = self.book.apply(batch, stamp)
-            self._commit(sequence)
+            self._commit()
             return outcomes
 
     def advance(self, stamp: int, sequence: int = 0) -> list[Row]:
         """Release the holds whose time is over at ``stamp``."""
         with self._lock:
+            self.book.sequence = sequence
             rows = self.book.advance(stamp)
-            self._commit(sequence)
+            self._commit()
             return rows
 
-    def _commit(self, sequence: int) -> None:
+    def _commit(self) -> None:
         execute = self.connection.execute
         execute("begin immediate")
         try:
-            self._write(sequence)
+            self._write()
             execute("commit")
         except BaseException:
             if self.connection.in_transaction:
@@ -170,5 +172,5 @@ class Transfers:
             self.book = self._load()
             raise
 
-    def _write(self, sequence: int) -> None:
-        write(self.connection, self.book, sequence)
+    def _write(self) -> None:
+        write(self.connection, self.book)

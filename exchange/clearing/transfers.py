@@ -103,7 +103,8 @@ class Book:
         self.count = 0  # rows so far
         self.fresh: list[Row] = []  # rows of the batch in work
         self.opened: list[Account] = []  # since ``take``
-        self.sealed: list[tuple[int, bytes]] = []  # since ``take``: last row and hash of a batch
+        self.sequence = 0  # of the command in work: what is applied next is filed under it
+        self.sealed: list[tuple[int, int, bytes]] = []  # since ``take``: last row, sequence, hash
         self._amount_max, self._transfers_max = amount_max, transfers_max
         self._rows: dict[str, Row] = {}  # by id
         self._holds: dict[str, str] = {}  # id of a pending transfer -> "", or how it ended
@@ -176,7 +177,7 @@ class Book:
         """Whether a pending transfer still holds its amount."""
         return self._holds.get(id) == ""
 
-    def take(self) -> tuple[list[Row], list[Account], list[tuple[int, bytes]]]:
+    def take(self) -> tuple[list[Row], list[Account], list[tuple[int, int, bytes]]]:
         """What a store has to write: rows, accounts and sealed batches since the last call."""
         rows, opened, sealed = self.fresh, self.opened, self.sealed
         self.fresh, self.opened, self.sealed = [], [], []
@@ -353,8 +354,6 @@ class Book:
             self._rows[row.id] = row
         if row.outcome == _OK:
             self._move(row, 1)
-            if row.kind == _PENDING and row.timeout:
-                heappush(self._deadlines, (row.stamp + row.timeout * SECOND, row.number, row.id))
 
     def _move(self, row: Row, sign: int) -> None:
         """Add a row's effect to its two accounts, or with ``sign`` -1 take it back."""
@@ -408,11 +407,16 @@ class Book:
         return rows
 
     def _seal(self, fresh: list[Row]) -> None:
-        """Chain the rows of a finished batch to all before them."""
+        """Chain the rows of a finished batch to all before them; its holds' times begin to run,
+        which those of a chain that failed never do."""
         if fresh:
+            for row in fresh:
+                if row.timeout:  # of a hold alone
+                    due = row.stamp + row.timeout * SECOND
+                    heappush(self._deadlines, (due, row.number, row.id))
             self.head = self._link(fresh)
             self.fresh += fresh
-            self.sealed.append((self.count, self.head))
+            self.sealed.append((self.count, self.sequence, self.head))
 
     def _link(self, rows: Sequence[Row]) -> bytes:
         return link(self.head, rows)

@@ -9,6 +9,7 @@ crash and no repeat moves them twice. No price of the book is made or used but t
 """
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING
 
 from exchange.clearing.default.auction import Bid, award, juniors
@@ -76,11 +77,15 @@ def open_auction(
     return Ruling(operation, ACCEPTED, {"stage": "opened", **facts})
 
 
-def bid(auction: Auction, record: AuctionBid, at: At, state: "State") -> Ruling:
-    """Take a sealed bid of a member that is not in default."""
+def bid(
+    auction: Auction, gone: AbstractSet[int], record: AuctionBid, at: At, state: "State"
+) -> Ruling:
+    """Take a sealed bid of a member that is not in default; ``gone``: those that are."""
     operation = "auction_bid"
     if auction.closed:
         return refused(operation, Denial.EXPIRED, auction.deadline, at.stamp)
+    if record.account not in state.members or state.members[record.account][0] in gone:
+        return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, record.account)
     if not 0 < record.lots <= abs(auction.net):
         return refused(operation, Denial.QUANTITY, abs(auction.net), record.lots)
     listed = state.instruments[auction.instrument]
@@ -99,14 +104,16 @@ def close(
 ) -> Ruling:
     """The bids are opened: awards, and who of the ``fund`` bid too little or too far off.
 
-    What was traded away since the opening is no longer awarded.
+    What was traded away since the opening is no longer awarded, and nothing to whoever is in
+    default by now: ``fund`` has everybody who is not.
     """
     auction.closed = True
     held = default.held(auction.instrument, state)
     now = sum(held.values())
     net = min(now, auction.net, key=abs) if now * auction.net > 0 else 0
-    auction.awards, auction.unsold = award(net, auction.bids)
-    poor = juniors(auction.net, auction.reference, auction.bids, fund)
+    bids = [one for one in auction.bids if one.member in fund]
+    auction.awards, auction.unsold = award(net, bids)
+    poor = juniors(auction.net, auction.reference, bids, fund)
     auction.junior = sorted(poor)
     default.junior = sorted({*default.junior, *poor})
     givers = _parts(held, net)

@@ -242,19 +242,22 @@ class Defaults(Matter):
         """Call or give back the differences to the fund that today's books ask for."""
         found, registry = self.sizing(state), state.matters.get(Registry)
         self.sized += 1
-        called, returned, deadline = {}, {}, at.stamp + DAY
+        called, called_off, returned, deadline = {}, {}, {}, at.stamp + DAY
         there = self.fund(state)
         for member, wanted in found.contributions.items():
             id = f"fund {self.sized} {member}"
             account = registry.own(member, state)[0]
-            asked = sum(call.due.amount for call in self.calls if call.member == member)
+            asked = self._asked(member)
             missing = wanted - there[member] - asked
+            if less := min(asked, max(0, -missing)):
+                self._call_less(member, less, id, state)
+                called_off[str(member)] = less
             if missing > 0:
                 due = Due(id, "withdraw", account, missing)
                 self.calls.append(Call(due, member, deadline))
                 ask(state, due)
                 called[str(member)] = missing
-            elif wanted < there[member]:
+            if wanted < there[member]:
                 back = there[member] - wanted
                 move(state, f"back {id}", fund_of(member), dvp.MARKET, back, at)
                 ask(state, Due(id, "deposit", account, back))
@@ -265,10 +268,33 @@ class Defaults(Matter):
             default.note("replenished", at)
         facts = {
             "scenarios_version": SCENARIOS_VERSION, "scenario": found.scenario, "size": found.size,
-            "uncovered": found.uncovered, "called": called, "returned": returned,
-            "deadline": deadline, "replenishes": [default.id for default in again],
+            "uncovered": found.uncovered, "called": called, "called_off": called_off,
+            "returned": returned, "deadline": deadline,
+            "replenishes": [default.id for default in again],
         }  # fmt: skip
         return Ruling("size_fund", ACCEPTED, facts)
+
+    def _asked(self, member: int) -> int:
+        """What a member is called for and has not paid."""
+        return sum(call.due.amount for call in self.calls if call.member == member)
+
+    def _call_less(self, member: int, less: int, id: str, state: "State") -> None:
+        """Take so much back of what a member is called for, of its latest call first; what is left
+        of one is asked for under ``id``, by the deadline that it had. A member in default is
+        called no more: what it has is its margin."""
+        for call in [call for call in reversed(self.calls) if call.member == member]:
+            taken = min(less, call.due.amount)
+            if not taken:
+                break
+            less -= taken
+            state.matters.get(Dues).open.pop(call.due.id, None)
+            rest = Due(id, "withdraw", call.due.account, call.due.amount - taken)
+            if rest.amount:
+                self.calls[self.calls.index(call)] = Call(rest, member, call.by)
+                ask(state, rest)
+            else:
+                self.calls.remove(call)
+        state.matters.touch(Dues)
 
     # A default
 
@@ -287,7 +313,7 @@ class Defaults(Matter):
             len(self.defaults) + 1, record.member, own, max(0, cash), at.business_date
         )
         self.defaults.append(default)
-        self._call_off(record.member, state)
+        self._call_less(record.member, self._asked(record.member), "", state)
         for account in own:
             ask(state, closing.freeze(f"default {default.id} {account}", account))
         default.note("declared", at)
@@ -298,22 +324,11 @@ class Defaults(Matter):
         }  # fmt: skip
         return Ruling("declare_default", ACCEPTED, {"stage": "declared", **facts})
 
-    def _call_off(self, member: int, state: "State") -> None:
-        """A member in default is called no more: what it has is its margin."""
-        dues = state.matters.get(Dues)
-        for call in [call for call in self.calls if call.member == member]:
-            self.calls.remove(call)
-            dues.open.pop(call.due.id, None)
-        state.matters.touch(Dues)
-
     def _bid(self, record: AuctionBid, at: At, state: "State") -> Ruling:
         if not 1 <= record.auction <= len(self.auctions):
-            return refused("auction_bid", Denial.UNKNOWN_PROPOSAL, 0, record.auction)
-        auction = self.auctions[record.auction - 1]
-        member = state.members.get(record.account, (None,))[0]
-        if member is None or member in self.gone:
-            return refused("auction_bid", Denial.UNKNOWN_ACCOUNT, 0, record.account)
-        return closing.bid(auction, record, at, state)
+            made = len(self.auctions)
+            return refused("auction_bid", Denial.UNKNOWN_PROPOSAL, made, record.auction)
+        return closing.bid(self.auctions[record.auction - 1], self.gone, record, at, state)
 
     def _paid_in(self, event: Event) -> None:
         """What comes into a defaulter's accounts before the loss is shared is its margin."""

@@ -72,6 +72,7 @@ class Delivery(msgspec.Struct):
     lost: int = 0  # GPU-seconds within what was available
     weeks: int = 0  # paid
     signed: list[int] = []  # who agreed to an alternative delivery
+    agreement: str = ""  # and to which, in the words of who was first
     failed_on: int = 0  # yyyymmdd
     fix_by: int = 0  # log time: the fixing that buys in should have come; 0: said to be overdue
     missing_hours: int = 0  # of one lot: to be bought in

@@ -290,7 +290,8 @@ class Deliveries(Matter):
         return Ruling("attest", ACCEPTED, facts)
 
     def _alternative(self, record: Alternative, at: At, state: "State") -> Ruling:
-        """One signature under another way to deliver; the second ends the delivery here."""
+        """One signature under another way to deliver; the second, under the same words, ends the
+        delivery here. Who stands alone may sign other words instead."""
         operation, delivery = "alternative_delivery", self._find(record.delivery)
         if delivery is None:
             return refused(
@@ -300,11 +301,16 @@ class Deliveries(Matter):
             return refused(operation, Denial.NOT_YOURS, delivery.seller, record.account)
         if delivery.stage not in ("assigned", "delivering"):
             return refused(operation, Denial.DELIVERY_STATE, "delivering", delivery.stage)
-        if record.account in delivery.signed:
+        first, same = record.account not in delivery.signed, record.agreement == delivery.agreement
+        if not first and same:
             return refused(operation, Denial.DUPLICATE, observed=record.account)
+        if first and delivery.signed and not same:
+            return refused(operation, Denial.TERMS, delivery.agreement, record.agreement)
+        if not first or not delivery.signed:
+            delivery.signed, delivery.agreement = [record.account], record.agreement
+            facts = {"delivery": delivery.id, "signed": delivery.signed, "terms": record.agreement}
+            return Ruling(operation, ACCEPTED, facts)
         delivery.signed.append(record.account)
-        if len(delivery.signed) == 1:
-            return Ruling(operation, ACCEPTED, {"delivery": delivery.id, "signed": delivery.signed})
         if delivery.stage == "delivering":
             course.end(delivery, at, state)
         delivery.stage = "alternative"

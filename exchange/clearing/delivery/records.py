@@ -36,7 +36,8 @@ class Attest(Record, frozen=True, kw_only=True, tag="attest"):
 
 
 class Alternative(Record, frozen=True, kw_only=True, tag="alternative_delivery"):
-    """One side agrees to deliver otherwise than by the rules; it takes both to end the delivery."""
+    """One side agrees to deliver otherwise than by the rules; it takes both, under the same words,
+    to end the delivery."""
 
     account: int
     delivery: int

@@ -4,7 +4,8 @@
     block      one side registers, the other signs, within SIGN_NS; at least BLOCK_LOTS
     efp        the same at any size, with the physical deal it is exchanged for
 
-The last signature makes it final; one refusal, or the deadline, ends it. Either way it is decided
+Nobody in default hands lots on, takes any or signs; its clients are ported. The last signature
+makes a transfer final; one refusal, or the deadline, ends it. Either way it is decided
 once: a transfer is ``open`` until it is ``final``, ``refused`` or ``expired``, and no state leads
 back, so no lot is ever moved twice. A final one is a ``Move``: the lots at the price, from one
 account to the other, sum zero; a due asks the engine for it. None of it is a trade of the book:
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import msgspec
 
+from exchange.clearing.default.matter import Defaults
 from exchange.clearing.matters import ACCEPTED, At, Due, Lots, Matter, Ruling
 from exchange.clearing.members.records import GiveUp, Register, Sign
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.moves import ask, refused
+from exchange.clearing.prices import is_combination
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
 from exchange.messages import HOUSE_ACCOUNT, Limit, TransferKind
@@ -111,13 +114,10 @@ class OffBook(Matter):
         if wrong is not None:
             return refused(operation, *wrong)
         held = state.positions.get(record.account, record.instrument).net
-        open_lots = sum(
-            t.move.lots
-            for t in self.transfers
-            if t.stage in ("open", "final") and t.match_number == record.match_number
-        )
-        if open_lots or held * record.lots <= 0 or abs(record.lots) > abs(held):
+        if self._is_given(record) or held * record.lots <= 0 or abs(record.lots) > abs(held):
             return refused(operation, Denial.QUANTITY, held, record.lots)
+        if not 0 < record.price <= Limit.PRICE:
+            return refused(operation, Denial.PRICE_RANGE, int(Limit.PRICE), record.price)
         registry = state.matters.get(Registry)
         members = [registry.member_of(account, state) for account in (record.account, taker)]
         needed = sorted({registry.own(member, state)[0] for member in members})
@@ -126,6 +126,15 @@ class OffBook(Matter):
                                   record.lots, record.price),
             needed, at.stamp + GIVE_UP_NS, record.account, state, taker=taker,
             match_number=record.match_number,
+        )  # fmt: skip
+
+    def _is_given(self, record: GiveUp) -> bool:
+        """Whether the account's side of the trade has been given up, or is about to be."""
+        return any(
+            (t.move.source if record.lots > 0 else t.move.to) == record.account != t.taker
+            for t in self.transfers
+            if t.move.kind == "give_up" and t.match_number == record.match_number
+            and t.stage in ("open", "final")
         )  # fmt: skip
 
     def _register(self, record: Register, at: At, state: "State") -> Ruling:
@@ -191,6 +200,9 @@ class OffBook(Matter):
             transfer.stage = "refused"
             self._plan()
             return Ruling(operation, ACCEPTED, {"stage": "refused", "transfer": record.transfer})
+        out = _in_default((transfer.move.source, transfer.move.to), state)
+        if out is not None:
+            return refused(operation, *out)
         transfer.signed.append(record.account)
         move = msgspec.to_builtins(transfer.move)
         stage = self._stage(transfer, state)
@@ -215,13 +227,24 @@ def _senseless(
 ) -> tuple[Denial, object, object] | None:
     """Why nothing of this kind can change hands."""
     listed = state.instruments.get(instrument)
-    if listed is None or listed.expired:
+    if listed is None or listed.expired or is_combination(listed.code):
         return Denial.UNKNOWN_INSTRUMENT, len(state.instruments), instrument
     for one in (account, other):
         if one not in state.members or one == HOUSE_ACCOUNT:
             return Denial.UNKNOWN_ACCOUNT, 0, one
+    out = _in_default((account, other), state)
+    if out is not None:
+        return out
     if account == other:
         return Denial.SAME_OWNER, account, other
     if not 0 < abs(lots) <= Limit.QUANTITY:
         return Denial.QUANTITY, int(Limit.QUANTITY), lots
     return None
+
+
+def _in_default(accounts: Sequence[int], state: "State") -> tuple[Denial, object, object] | None:
+    """Why accounts of a member in default change nothing off the book."""
+    registry, gone = state.matters.get(Registry), state.matters.get(Defaults).gone
+    members = (registry.member_of(account, state) for account in accounts)
+    out = next((member for member in members if member in gone), None)
+    return None if out is None else (Denial.UNKNOWN_MEMBER, 0, out)

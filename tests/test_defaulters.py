@@ -1,0 +1,128 @@
+"""Members that do not pay: what a default leaves them to bid and to pay with, calls of the fund."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from clearing_house import House
+from test_defaults import (
+    DEPOSIT,
+    LOSER,
+    RICH,
+    SAFE,
+    allocate,
+    bid,
+    crash,
+    declare,
+    defaults,
+    fund,
+    settle,
+    start,
+)
+
+from exchange.clearing.calling import Pledge, Release, ValueAsset
+from exchange.clearing.default.records import AuctionBid, DeclareDefault, OpenAuction, SizeFund
+from exchange.messages import Command, CommandKind
+
+UNIT = 1_000_000_000  # micro-dollars
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    made = start(tmp_path / "clearing.db")
+    yield made
+    made.clearing.close()
+
+
+def flatten(house: House) -> None:
+    """LOSER's book is sold to the last lot, and settled."""
+    house.send(Command(kind=CommandKind.RESUME, account=LOSER))
+    house.trade(RICH, LOSER, house.clearing.net(LOSER, 0), 1_500)
+    house.pay()
+    settle(house, 1_500_000)
+    assert defaults(house).defaults[0].stage == "closed"
+
+
+def test_a_bid_of_who_defaults_before_the_bids_are_opened_wins_nothing(house: House) -> None:
+    crash(house)
+    declare(house)
+    facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))[1]
+    assert bid(house, SAFE, 100, 1_500_000) == "accepted"
+    assert bid(house, RICH, 30, 1_400_000) == "accepted"
+    house.record(DeclareDefault(member=2, person="risk", reason="unpaid"))
+    house.at(facts["deadline"])
+    house.pay(but=("fund",))
+    closed = house.rulings("auction")[-1][2]
+    assert [(a["account"], a["lots"]) for a in closed["awards"]] == [(RICH, 30)]
+    assert (closed["unsold"], 2 in closed["junior"]) == (70, False)
+    assert [house.clearing.net(a, 0) for a in (LOSER, SAFE, RICH)] == [70, 20, -80]
+
+
+def test_a_bid_is_refused_for_the_first_of_what_is_wrong(house: House) -> None:
+    """In the order of the page: which auction, its deadline, whose bid."""
+    crash(house)
+    declare(house)
+    wrong = AuctionBid(auction=1, account=LOSER, lots=0, price=0)
+    outcome, facts = house.record(wrong)
+    assert (outcome, facts["limit"], facts["observed"]) == ("unknown_proposal", 0, 1)
+    deadline = house.record(OpenAuction(default=1, instrument=0, person="risk"))[1]["deadline"]
+    assert house.record(wrong)[0] == "unknown_account"
+    assert bid(house, 99, 0, 0) == "unknown_account"
+    assert bid(house, SAFE, 0, 0) == "quantity"
+    house.at(deadline)
+    assert house.record(wrong)[0] == "expired"
+    outcome, facts = house.record(AuctionBid(auction=7, account=LOSER, lots=0, price=0))
+    assert (outcome, facts["limit"], facts["observed"]) == ("unknown_proposal", 1, 7)
+
+
+def test_what_a_defaulter_has_pledged_is_sold_for_what_it_owes(house: House) -> None:
+    """It leaves when the book is empty, not before; what it brings is borne by nobody else."""
+    house.record(ValueAsset(asset="T-BILL", price=UNIT, haircut_bp=0))
+    house.record(Pledge(id="p", account=LOSER, asset="T-BILL", units=10))
+    crash(house)
+    declare(house)
+    assert house.record(Release(id="early", account=LOSER, asset="T-BILL", units=10))[0] == "amount"
+    flatten(house)
+    owed = -house.clearing.cash(LOSER)
+    assert owed > 10 * UNIT
+    outcome, facts = house.record(Release(id="r", account=LOSER, asset="T-BILL", units=10))
+    assert (outcome, facts["collateral"]) == ("accepted", 0)
+    assert house.record(Release(id="more", account=LOSER, asset="T-BILL", units=1))[0] == "amount"
+    house.send(house.market.money(CommandKind.DEPOSIT, LOSER, 10 * UNIT))
+    layers = allocate(house)["layers"]
+    assert (sum(layers.values()), layers["defaulter_margin"]) == (owed, 10 * UNIT)
+    house.pay()
+    assert house.clearing.cash(LOSER) == 0
+    house.agree()
+
+
+def test_a_smaller_fund_takes_open_calls_back_before_they_come(house: House) -> None:
+    """Members that have not paid are called for what the fund still needs of them, no more."""
+    for account in (LOSER, RICH):
+        house.send(house.market.money(CommandKind.DEPOSIT, account, DEPOSIT))
+    house.trade(LOSER, RICH, 40, 2_500)
+    paid = fund(house)
+    called = house.record(SizeFund(person="risk"))[1]["called"]
+    assert set(called) == {"1", "3"}
+    due = defaults(house).calls[0].by
+    house.trade(RICH, LOSER, 20, 2_500)
+    facts = house.record(SizeFund(person="risk"))[1]
+    wanted = house.clearing.sizing().contributions
+    calls = {call.member: call for call in defaults(house).calls}
+    assert {m: calls[m].due.amount for m in (1, 3)} == {m: wanted[m] - paid[m] for m in (1, 3)}
+    assert [calls[m].by for m in (1, 3)] == [due, due]
+    assert {m: int(called[m]) - less for m, less in facts["called_off"].items()} == {
+        str(m): calls[m].due.amount for m in (1, 3)
+    }
+    assert [d.id for d in house.dues() if d.kind == "withdraw"] == [
+        call.due.id for call in defaults(house).calls
+    ]
+    house.reopen()
+    house.trade(RICH, LOSER, 120, 2_500)  # flat: nothing is needed, and nothing is called for
+    facts = house.record(SizeFund(person="risk"))[1]
+    assert set(facts["called_off"]) >= {"1", "3"}
+    house.pay()
+    assert {m: there for m, there in fund(house).items() if there} == {
+        m: there for m, there in house.clearing.sizing().contributions.items() if there
+    }
+    house.agree()
