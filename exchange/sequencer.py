@@ -405,7 +405,11 @@ class Sequencer:
         return _Batch(*columns(items, self._next_sequence), stamp) if items else None
 
     async def close(self) -> None:
-        """Finish what is queued, write the head, give the directory back. Safe to repeat."""
+        """Finish what is queued, write the head, give the directory back. Safe to repeat.
+
+        Raises JournalStopped, DiskFull where the log could not be closed in order; the stream has
+        ended and the directory is given back all the same.
+        """
         self._intake.closing = True
         self._wakeup.set()
         if self._running is not None:
@@ -421,11 +425,15 @@ class Sequencer:
         if self._batch is not None:
             waited = len(self._batch.records) + self.queued
             _log.error("%d commands were not taken, and not answered: the disk is full", waited)
-        if self._failed:
-            self._journal.abandon()
-        else:
-            self._journal.close(self._events_digest, digest(self._engine.state_bytes()))
-        if self._signer is not None:
-            self._signer.close(None if self._failed else self._journal.last)
-        self.tape.close()
-        self._lock.close()
+        last = None
+        try:
+            if self._failed:
+                self._journal.abandon()
+            else:
+                self._journal.close(self._events_digest, digest(self._engine.state_bytes()))
+                last = self._journal.last
+        finally:
+            if self._signer is not None:
+                self._signer.close(last)
+            self.tape.close()
+            self._lock.close()

@@ -231,16 +231,25 @@ class Journal:
             _log.warning("the head could not be written: %s", error)
 
     def close(self, events_digest: bytes = b"", state_hash: bytes = b"") -> None:
-        """Give the reserve back, sync, write the head, close. After a failure, as ``abandon``."""
-        if self._stopped is None:
-            try:
-                self._file.truncate(self._file.end)
-            except OSError as error:
-                raise self._stop(write_failure(error, self._segment.name)) from error
-            self.sync()
-            if self.last.sequence:
-                self._write_head(events_digest.hex(), state_hash.hex())
-        self.abandon()
+        """Give the reserve back, sync, write the head, close. After a failure, as ``abandon``.
+
+        Raises JournalStopped, DiskFull; then it is closed, too.
+        """
+        try:
+            if self._stopped is None:
+                self._shorten()
+                self.sync()
+                if self.last.sequence:
+                    self._write_head(events_digest.hex(), state_hash.hex())
+        finally:
+            self.abandon()
+
+    def _shorten(self) -> None:
+        """Give the reserve back."""
+        try:
+            self._file.truncate(self._file.end)
+        except OSError as error:
+            raise self._stop(write_failure(error, self._segment.name)) from error
 
     def abandon(self) -> None:
         """Close without a word about what is durable: for when something has failed."""
