@@ -30,7 +30,7 @@ from exchange.cli import app
 from exchange.engine import Engine
 from exchange.journal import heads as signed
 from exchange.journal.errors import BrokenChain, DamagedHead, DamagedLog
-from exchange.journal.head import Written
+from exchange.journal.head import Written, read_head
 from exchange.journal.heads import BadKey, HeadsMissing, read_heads
 from exchange.journal.places import find_sequence
 from exchange.journal.reader import LogReader, Start
@@ -151,6 +151,16 @@ def test_a_start_inside_the_log_still_looks_at_the_head_before_it(
     LogReader(market, EXCHANGE_ID, known=known, start=Start(9))
     with pytest.raises(BrokenChain, match="ending at sequence 8"):
         LogReader(other, EXCHANGE_ID, known=known, start=Start(9))
+
+
+def test_the_head_beside_a_log_does_not_speak_for_it_in_place_of_a_signed_one(
+    market: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    """Who wrote the log anew wrote that one, too."""
+    other, known = rewritten(market, tmp_path / "other"), signed.frames_known_of(market, elsewhere)
+    assert (head := read_head(other)) is not None and head.sequence == known[-1].sequence == 10
+    with pytest.raises(BrokenChain, match=f"sequence 10, named by the signed head in {elsewhere}"):
+        LogReader(other, EXCHANGE_ID, known=known, start=Start(10))
 
 
 @pytest.mark.parametrize("damage", ["changed", "removed", "swapped", "unsigned", "key", "no key"])

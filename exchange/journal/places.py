@@ -18,7 +18,7 @@ from zlib_ng.zlib_ng import crc32
 from exchange.journal.archive import ARCHIVED_SUFFIX, open_archived
 from exchange.journal.errors import JournalError
 from exchange.journal.frame import HEADER_BYTES, Opening, peek
-from exchange.journal.storage import File, LocalStorage, Storage, read_whole
+from exchange.journal.storage import File, LocalStorage, Storage, only_zeros, read_whole
 
 LOG_NAME: Final = "log"
 INDEX_NAME: Final = "index"
@@ -35,7 +35,20 @@ Mark = tuple[int, int, int]  # first sequence, stamp, offset of a frame
 
 
 class NotInLog(JournalError):
-    """The log has no such sequence, or nothing of that time."""
+    """The log has no such sequence, or nothing of that time.
+
+    ``offset`` is where the frames of the segment looked at end, if one was.
+    """
+
+    def __init__(self, text: str, offset: int = 0) -> None:
+        super().__init__(text)
+        self.offset = offset
+
+
+class Elsewhere(NotInLog):
+    """A later segment is there and that of the sequence is not: it was archived elsewhere, as a
+    rule. Only who reads it can miss it.
+    """
 
 
 def storage_of(place: Path | Storage) -> Storage:
@@ -167,16 +180,30 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def find_sequence(place: Path | Storage, sequence: int) -> Place:
-    """Return the place of the frame that holds ``sequence``. Raises NotInLog."""
+    """Return the place of the frame that holds ``sequence``. Raises NotInLog, Elsewhere."""
     storage = storage_of(place)
     segments = list_segments(storage)
-    at = bisect_right([segment.first for segment in segments], sequence) - 1
+    at, end = bisect_right([segment.first for segment in segments], sequence) - 1, 0
     if at < 0:
-        raise NotInLog(f"sequence {sequence} is before the log's first")
+        kind = Elsewhere if segments else NotInLog
+        raise kind(f"sequence {sequence} is before the log's first")
     for found in _from_mark(storage, segments[at], 0, sequence):
         if found.last_sequence >= sequence:
             return found
-    raise NotInLog(f"sequence {sequence} is not in {storage.where(segments[at].name)}")
+        end = found.end
+    text = f"sequence {sequence} is not in {storage.where(segments[at].name)}"
+    followed = segments[at] is not segments[-1]
+    kind = Elsewhere if followed and _ends_at(storage, segments[at], end) else NotInLog
+    raise kind(text, end)
+
+
+def _ends_at(storage: Storage, segment: Segment, offset: int) -> bool:
+    """Whether a segment has nothing behind ``offset``: else it is damaged there."""
+    file = open_segment(storage, segment)
+    try:
+        return file.end >= offset and only_zeros(file, offset)
+    finally:
+        file.close()
 
 
 def find_time(place: Path | Storage, stamp: int) -> Place:

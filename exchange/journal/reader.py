@@ -31,6 +31,7 @@ from exchange.journal.frame import (
 from exchange.journal.head import Head, KnownFrame, read_head
 from exchange.journal.places import (
     LOG_NAME,
+    Elsewhere,
     Mark,
     Marks,
     NotInLog,
@@ -156,7 +157,8 @@ class LogReader:
     ) -> None:
         """Look at the directory or storage; ``known`` are the signed heads' frames.
 
-        Raises DamagedHead, and NotInLog where no frame ends at ``start``.
+        Raises DamagedHead, NotInLog where no frame ends at ``start``, and DamagedLog where what
+        is known of the log before it is not there.
         """
         self.storage = storage_of(place)
         self.head: Head | None = read_head(self.storage)
@@ -202,10 +204,18 @@ class LogReader:
         self.segments = [one for one in self.segments if one.first >= first]
 
     def _check_left_out(self, sequence: int) -> None:
-        """Compare the newest known frame of those that are not read: a seek, not a scan."""
-        known = [one for one in self._known if one.sequence <= sequence]
-        for one in known[-1:]:
-            place = find_sequence(self.storage, one.sequence)
+        """Compare what each source knows last of what is not read: seeks, no scan.
+
+        A frame that was archived elsewhere is missed by nobody who does not read it.
+        """
+        newest = {one.source: one for one in self._known if one.sequence <= sequence}
+        for one in newest.values():
+            try:
+                place = find_sequence(self.storage, one.sequence)
+            except Elsewhere:
+                continue
+            except NotInLog as missing:
+                raise self._not_found(one, missing) from missing
             file = open_segment(self.storage, place.segment)
             data = read_whole(file, place.end - place.offset, place.offset)
             file.close()
@@ -214,6 +224,13 @@ class LogReader:
                 found = decode(memoryview(data), 0).hash
             if (place.last_sequence, found) != (one.sequence, one.frame_hash):
                 raise _unlike(path, place.offset, place.first_sequence, one, found)
+
+    def _not_found(self, known: KnownFrame, missing: NotInLog) -> DamagedLog:
+        """Return the error of a log whose own segment lacks a frame that was durable."""
+        held = [one for one in self.segments if one.first <= known.sequence]
+        path = self.storage.where(held[-1].name if held else LOG_NAME)
+        what = f"frame named by {known.source}"
+        return DamagedLog(path, missing.offset, known.sequence, what, "a frame", "none")
 
     @property
     def total_bytes(self) -> int:

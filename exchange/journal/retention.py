@@ -42,9 +42,10 @@ def archive_upto(
 ) -> list[Archived]:
     """Archive every closed segment whose last sequence is at or below ``upto``.
 
-    ``upto`` is the caller's word that a start no longer needs what lies below: the sequence of a
-    snapshot that was verified. With ``to`` the archived segments go there: the log then begins
-    with a later one, and only such a snapshot can start it. The segment being written stays. May
+    ``upto`` is the caller's word that a start no longer needs what lies up to there: the sequence
+    of a snapshot that was verified. With ``to`` the archived segments go there: the log then begins
+    with a later one, and only such a snapshot can start it, if the frame that ends at its sequence
+    is still here: ``upto`` lies below it then. The segment being written stays. May
     run beside a serving market. Raises NotArchivable, DamagedArchive.
     """
     wanted = [
