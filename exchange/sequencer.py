@@ -278,7 +278,12 @@ class Sequencer:
     def _advance(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Journal and match the next batch; a disk that is idle begins on it in between. Return
         whether there was one.
+
+        One that begins another segment waits for the sync under way. The roll syncs the same file,
+        and of a failure the system tells only one of two: the other would call durable what is not.
         """
+        if self._syncing is not None and self._journal.rolls:
+            return False
         written = self._write_next()
         if written is None:
             return False

@@ -97,8 +97,8 @@ class Storage(Protocol):
         """Open a file; with ``write`` make it if need be, and its name is durable then.
 
         The end of a file just opened may lie behind what was appended to it, by the zeros that an
-        earlier writer had reserved: truncate it to where its content ends. Raises
-        FileNotFoundError without ``write``.
+        earlier writer had reserved: truncate it to where its content ends. On another OSError a
+        new name may be there, of an empty file. Raises FileNotFoundError without ``write``.
         """
 
     def size(self, name: str) -> int:
@@ -290,7 +290,11 @@ class LocalStorage:
             return LocalFile(path, write=False)
         self._make_folder(path.parent)
         file = LocalFile(path, write=True)
-        sync_directory(path.parent)
+        try:
+            sync_directory(path.parent)
+        except OSError:
+            file.close()
+            raise
         return file
 
     def size(self, name: str) -> int:
