@@ -13,7 +13,7 @@ from exchange.cli import app
 from exchange.engine import Engine
 from exchange.journal import archive, retention
 from exchange.journal.archive import DamagedArchive, NotArchivable
-from exchange.journal.errors import DamagedLog, MissingSegment
+from exchange.journal.errors import DamagedLog, MissingSegment, WrongExchange
 from exchange.journal.head import KnownFrame, read_head
 from exchange.journal.places import find_sequence, list_segments
 from exchange.journal.reader import LogReader, Start
@@ -131,6 +131,37 @@ def test_a_segment_that_is_there_lacks_nothing_a_head_names(market: Path) -> Non
     LogReader(market, known=known, start=Start(28))
 
 
+def test_two_logs_in_one_place_spoil_neither(market: Path, tmp_path: Path) -> None:
+    other, cellar = tmp_path / "other", LocalStorage(tmp_path / "cellar")
+    record(other, BATCHES, segment_bytes=700, exchange_id=bytes(16))
+    retention.archive_upto(LocalStorage(market), 16, cellar)
+    before, packed = contents(other), contents(tmp_path / "cellar")
+    with pytest.raises(NotArchivable, match="of this log alone"):
+        retention.archive_upto(LocalStorage(other), 16, cellar)
+    assert (contents(other), contents(tmp_path / "cellar")) == (before, packed)
+    (other / NAMES[1]).unlink()
+    gone = contents(other)
+    with pytest.raises(WrongExchange, match=f"expected {bytes(16).hex()}"):
+        retention.restore(LocalStorage(other), cellar)
+    assert contents(other) == gone
+    assert len(retention.restore(LocalStorage(market), cellar)) == 2
+    assert len(retention.archive_upto(LocalStorage(market), 16, cellar)) == 2
+
+
+def test_what_a_kill_inside_a_roll_left_is_archived(market: Path) -> None:
+    """The reserve stands as zeros behind the frames; only to the end."""
+    path = market / NAMES[0]
+    frames = path.read_bytes()
+    path.write_bytes(frames + bytes(5_000) + b"x")
+    with pytest.raises(NotArchivable, match=f"at byte {len(frames)}"):
+        retention.archive_upto(LocalStorage(market), 8)
+    path.write_bytes(frames + bytes(5_000))
+    assert [one.size for one in retention.archive_upto(LocalStorage(market), 8)] == [
+        len(frames) + 5_000
+    ]
+    assert replay(market, Engine).last_sequence == 28
+
+
 def test_a_damaged_segment_is_not_archived(market: Path) -> None:
     path = market / NAMES[0]
     data = bytearray(path.read_bytes())
@@ -234,6 +265,7 @@ def test_the_snapshots_own_frame_stays(tmp_path: Path) -> None:
     record(other, BATCHES[6:], segment_bytes=700)
     assert [one.first for one in list_segments(LocalStorage(other))] == [1, 9, 17, 25]
     told = ["archive", "run", str(other), "--to", str(tmp_path / "cellar"), "--json"]
+    assert json.loads(hourbook.invoke(app, [*told, "--upto", "0"]).stdout)["archived"] == 0
     assert json.loads(hourbook.invoke(app, told).stdout)["upto"] == 16
     record(other, [deposits(1, 950)])
     assert json.loads(hourbook.invoke(app, told[:3] + told[-1:]).stdout)["upto"] == 24

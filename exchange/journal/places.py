@@ -98,6 +98,17 @@ def open_segment(storage: Storage, segment: Segment) -> File:
     return storage.open(segment.name)
 
 
+def exchange_of(storage: Storage) -> bytes | None:
+    """Return the exchange id in the log's first frame that is there; None for an empty log."""
+    for segment in list_segments(storage):
+        file = open_segment(storage, segment)
+        head = peek(read_whole(file, HEADER_BYTES), 0)
+        file.close()
+        if head is not None:
+            return head.exchange_id
+    return None
+
+
 class Marks:
     """The marks of one segment, taken as its frames go by."""
 

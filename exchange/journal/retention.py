@@ -11,7 +11,7 @@ from exchange.journal.archive import (
     archive_segment,
     restore_segment,
 )
-from exchange.journal.places import LOG_NAME, list_segments
+from exchange.journal.places import LOG_NAME, exchange_of, list_segments
 from exchange.journal.storage import Storage
 
 Progress = Callable[[int, int], None]
@@ -68,16 +68,16 @@ def restore(
     """Bring every archived segment of ``origin`` back that the log has not; return name and bytes.
 
     ``origin`` may be the log itself: its archived segments are unpacked. Raises NotArchivable
-    where the origin holds none, DamagedArchive.
+    where the origin holds none, DamagedArchive, WrongExchange where one is of another log.
     """
     there = {one.first for one in list_segments(storage) if not one.archived}
     names = [name for name in origin.list(LOG_NAME) if name.endswith(f".{ARCHIVED_SUFFIX}")]
     if not names:
         raise NotArchivable(f"{origin.where(LOG_NAME)} holds no archived segment")
-    done = []
+    done, exchange_id = [], exchange_of(storage)
     for number, name in enumerate(names):
         if progress is not None:
             progress(number, len(names))
         if int(name.partition("/")[2].partition(".")[0]) not in there:
-            done.append((name, restore_segment(storage, name, origin)))
+            done.append((name, restore_segment(storage, name, origin, exchange_id)))
     return done
