@@ -1,6 +1,7 @@
 """Signed heads: a log written anew as a whole is still not the log that was."""
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -215,6 +216,37 @@ def test_heads_that_should_be_there_are_missed(market: Path, tmp_path: Path) -> 
     with pytest.raises(HeadsMissing, match="mount that directory"):
         start(market, tmp_path / "not mounted")
     start(market, tmp_path / "elsewhere")  # the directory was given back
+
+
+def test_a_key_of_an_unknown_kind_is_refused(market: Path, elsewhere: Path) -> None:
+    """Well-made PEM, of an algorithm that this build does not know."""
+    (public,) = (elsewhere / "keys").iterdir()
+    for path, kind in ((market / signed.KEY_NAME, "PRIVATE"), (public, "PUBLIC")):
+        whole = path.read_bytes()
+        head, body, foot = whole.strip().rsplit(b"\n", 2)
+        der = base64.b64decode(body).replace(bytes([0x2B, 0x65, 0x70]), bytes([0x2B, 0x65, 0x0F]))
+        path.write_bytes(b"\n".join((head, base64.b64encode(der), foot, b"")))
+        assert kind.encode() in head and path.read_bytes() != whole
+        with pytest.raises(BadKey):
+            start(market, elsewhere)
+        path.write_bytes(whole)
+
+
+def test_a_public_key_is_there_whole_or_not_at_all(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Power goes while it is written: the next start leaves it again."""
+
+    def die(source: object, target: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            signed.HeadWriter(tmp_path, elsewhere, EXCHANGE_ID)
+    assert not list((elsewhere / "keys").glob("*.pem"))
+    signed.HeadWriter(tmp_path, elsewhere, EXCHANGE_ID).close(Written(1, 5, bytes(32), NOON))
+    assert len(read_heads(elsewhere, HEX)) == 1
 
 
 def test_a_key_that_others_may_read_is_refused(market: Path, elsewhere: Path) -> None:
