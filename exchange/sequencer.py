@@ -134,7 +134,7 @@ class Sequencer:
         self._stamp = recovered.stamp
         self._recovery = _own_record(CommandKind.RECOVERED, self.epoch) if restarted else None
         self._wakeup = asyncio.Event()
-        self._intake = Intake(journal, self._wakeup.set, full=journal.full)
+        self._intake = Intake(journal, self._wakeup.set, full=journal.full or tape.holds)
         self.submit = self._intake.submit  # once a command: no call between
         self._batch: _Batch | None = None  # taken, and refused by a full disk
         self._matched: _Matched | None = None
@@ -332,7 +332,8 @@ class Sequencer:
             await asyncio.sleep(0)  # followers first
             return
         timer = None
-        deadline = self._engine.next_deadline() if self._syncing is None else 0
+        held_up = self._syncing is not None or self._batch is not None  # a timer goes with a batch
+        deadline = 0 if held_up else self._engine.next_deadline()
         if deadline or self.full:
             seconds = max(0, deadline - self._clock()) / _NS if deadline else TIMER_SECONDS_MAX
             most = LOOK_SECONDS if self.full else TIMER_SECONDS_MAX
