@@ -162,6 +162,21 @@ def test_what_a_kill_inside_a_roll_left_is_archived(market: Path) -> None:
     assert replay(market, Engine).last_sequence == 28
 
 
+def test_a_reader_beside_an_archive_run(market: Path, tmp_path: Path) -> None:
+    """Segments that it listed, and has not opened yet, are read in the form that they have then."""
+    storage, reader = LocalStorage(market), LogReader(market)
+    chunks = reader.chunks()
+    assert next(chunks)[-1].last_sequence == 8
+    retention.archive_upto(storage, 28)
+    assert next(chunks)[-1].last_sequence == 16
+    retention.restore(storage, storage)
+    assert next(chunks)[-1].last_sequence == 24 and reader.total_bytes > 0
+    other = LogReader(market)
+    retention.archive_upto(storage, 8, LocalStorage(tmp_path / "cellar"))
+    with pytest.raises(MissingSegment, match="gone since"):
+        next(other.chunks())
+
+
 def test_a_damaged_segment_is_not_archived(market: Path) -> None:
     path = market / NAMES[0]
     data = bytearray(path.read_bytes())

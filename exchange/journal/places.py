@@ -5,9 +5,12 @@ its segment. It is a cache: written when a segment is full, made again from the 
 where it is missing or wrong, and never believed without looking at the frame it points to.
 """
 
+import errno
 import logging
+import os
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct as Layout
 from typing import Final
@@ -16,6 +19,7 @@ import msgspec
 from zlib_ng.zlib_ng import crc32
 
 from exchange.journal.archive import ARCHIVED_SUFFIX, open_archived
+from exchange.journal.archive import SUFFIX as ARCHIVED_END
 from exchange.journal.errors import JournalError
 from exchange.journal.frame import HEADER_BYTES, Opening, peek
 from exchange.journal.storage import File, LocalStorage, Storage, only_zeros, read_whole
@@ -92,10 +96,30 @@ def list_segments(storage: Storage) -> list[Segment]:
 
 
 def open_segment(storage: Storage, segment: Segment) -> File:
-    """Open a segment for reading, archived or not. Raises DamagedArchive."""
-    if segment.archived:
-        return open_archived(storage, segment.name)
-    return storage.open(segment.name)
+    """Open a segment for reading, archived or not, also since it was listed.
+
+    Raises DamagedArchive; FileNotFoundError where it is gone.
+    """
+    plain = segment_name(segment.first)
+    for name in _forms(segment):
+        with suppress(FileNotFoundError):
+            return open_archived(storage, name) if name != plain else storage.open(name)
+    gone = str(storage.where(segment.name))
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), gone)
+
+
+def _forms(segment: Segment) -> tuple[str, str, str]:
+    """The name that was listed; then, should it be another's by now, the plain and the archived."""
+    plain = segment_name(segment.first)
+    return segment.name, plain, f"{plain}{ARCHIVED_END}"
+
+
+def segment_bytes(storage: Storage, segment: Segment) -> int:
+    """Return how many bytes a segment has where it lies, in the form that it has now; 0 if gone."""
+    for name in _forms(segment):
+        with suppress(FileNotFoundError):
+            return storage.size(name)
+    return 0
 
 
 def exchange_of(storage: Storage) -> bytes | None:

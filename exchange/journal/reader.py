@@ -39,6 +39,7 @@ from exchange.journal.places import (
     find_sequence,
     list_segments,
     open_segment,
+    segment_bytes,
     segment_name,
     storage_of,
 )
@@ -235,7 +236,7 @@ class LogReader:
     @property
     def total_bytes(self) -> int:
         """Bytes of all segments to be read, room of the writer and what is skipped included."""
-        return sum(self.storage.size(one.name) for one in self.segments)
+        return sum(segment_bytes(self.storage, one) for one in self.segments)
 
     def chunks(self) -> Iterator[list[Frame]]:
         """Yield verified frames, up to CHUNK_BYTES at a time, to the end or the first damage.
@@ -256,7 +257,13 @@ class LogReader:
 
     def _read(self, segment: Segment, offset: int) -> Iterator[list[Frame]]:
         self._offset = offset
-        file = open_segment(self.storage, segment)
+        try:
+            file = open_segment(self.storage, segment)
+        except FileNotFoundError as gone:
+            raise MissingSegment(
+                self.storage.where(segment.name), offset, self.next_sequence,
+                "segment gone since the log was listed", segment.name, "none",
+            ) from gone  # fmt: skip
         try:
             yield from self._frames_of(segment, file)
         finally:

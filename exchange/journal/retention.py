@@ -11,7 +11,7 @@ from exchange.journal.archive import (
     archive_segment,
     restore_segment,
 )
-from exchange.journal.places import LOG_NAME, exchange_of, list_segments
+from exchange.journal.places import LOG_NAME, exchange_of, list_segments, segment_bytes
 from exchange.journal.storage import Storage
 
 Progress = Callable[[int, int], None]
@@ -32,7 +32,7 @@ def stored(storage: Storage) -> list[Stored]:
     segments = list_segments(storage)
     follow = [segment.first - 1 for segment in segments[1:]]
     return [
-        Stored(one.name, one.first, last, one.archived, storage.size(one.name))
+        Stored(one.name, one.first, last, one.archived, segment_bytes(storage, one))
         for one, last in zip(segments, [*follow, None], strict=True)
     ]
 
