@@ -14,6 +14,7 @@ import fcntl
 import os
 import stat
 from pathlib import Path
+from secrets import token_hex
 from typing import Final, Protocol
 
 from exchange.journal.errors import DirectoryLocked, ReadOnlyDirectory
@@ -311,9 +312,10 @@ class LocalStorage:
         """Write beside it, sync, rename, sync the folder."""
         path = self.directory / name
         self._make_folder(path.parent)
-        beside = path.with_name(path.name + NEW_SUFFIX)
+        own = token_hex(4)  # two may write the same file at once: a snapshot of one sequence
+        beside = path.with_name(f"{path.name}.{own}{NEW_SUFFIX}")
         try:
-            with open(beside, "wb") as file:
+            with open(beside, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
