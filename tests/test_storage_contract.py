@@ -206,6 +206,7 @@ def test_two_that_replace_a_file_at_once_leave_one_of_theirs(
 ) -> None:
     """The second comes while the first has written and not yet given the name."""
     storage, sync = LocalStorage(tmp_path), os.fsync
+    storage.replace("folder/file", b"")
     texts = [b"second" * 900]
 
     def synced(handle: int) -> None:
@@ -217,6 +218,19 @@ def test_two_that_replace_a_file_at_once_leave_one_of_theirs(
     storage.replace("folder/file", b"first")
     assert storage.read("folder/file") == b"first"
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
+
+
+def test_every_new_directorys_name_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the one that was there: else a file that was synced may lie in none."""
+    synced: list[Path] = []
+    monkeypatch.setattr("exchange.journal.storage.sync_directory", synced.append)
+    LocalStorage(tmp_path / "a/b").replace("folder/file", b"")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/folder"]
+    synced.clear()
+    LocalStorage(tmp_path / "c/d").lock().close()
+    assert synced == [tmp_path, tmp_path / "c"]
 
 
 def test_there_is_one_writer(storage: Storage) -> None:

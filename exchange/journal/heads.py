@@ -19,7 +19,7 @@ from exchange.journal.errors import DamagedHead, JournalError
 from exchange.journal.frame import NO_HASH, digest
 from exchange.journal.head import KnownFrame, Written
 from exchange.journal.places import exchange_of
-from exchange.journal.storage import LocalStorage, sync_directory
+from exchange.journal.storage import LocalStorage, make_directory, sync_directory
 
 SIGNED_FORMAT: Final = 1
 KEY_NAME: Final = "head.key"  # beside the log, mode 0600
@@ -219,7 +219,7 @@ class HeadWriter:
         self.signed_upto = heads[-1].sequence if heads else 0
         self._stamp = heads[-1].stamp if heads else 0  # the period's beginning
         self.failed = 0
-        log_directory.mkdir(parents=True, exist_ok=True)
+        make_directory(log_directory)
         self._open(key_path, directory)
         self._next: Written | None = None
         self._changed = threading.Condition()
@@ -229,7 +229,7 @@ class HeadWriter:
 
     def _open(self, key_path: Path, directory: Path) -> None:
         """Take the key, leave its public half with the heads, cut a torn last line off."""
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         if not self._path.exists():
             self._path.touch()
             sync_directory(directory)
