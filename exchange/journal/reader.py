@@ -213,11 +213,11 @@ class LogReader:
         for one in newest.values():
             try:
                 place = find_sequence(self.storage, one.sequence)
-            except Elsewhere:
+                file = open_segment(self.storage, place.segment)
+            except (Elsewhere, FileNotFoundError):  # the latter where it goes there just now
                 continue
             except NotInLog as missing:
                 raise self._not_found(one, missing) from missing
-            file = open_segment(self.storage, place.segment)
             data = read_whole(file, place.end - place.offset, place.offset)
             file.close()
             path, found = self.storage.where(place.segment.name), NO_HASH

@@ -18,7 +18,10 @@ Progress = Callable[[int, int], None]
 
 
 class Stored(msgspec.Struct, frozen=True):
-    """A segment as it lies there. ``last_sequence`` is None for the one being written."""
+    """A segment as it lies there. ``last_sequence`` is None for the one being written.
+
+    It is the one before the next segment here: those between may have been archived elsewhere.
+    """
 
     name: str
     first_sequence: int
