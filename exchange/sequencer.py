@@ -134,7 +134,7 @@ class Sequencer:
         self._stamp = recovered.stamp
         self._recovery = _own_record(CommandKind.RECOVERED, self.epoch) if restarted else None
         self._wakeup = asyncio.Event()
-        self._intake = Intake(journal, self._wakeup.set, full=journal.full)
+        self._intake = Intake(journal, self._wakeup.set, full=journal.full or tape.holds)
         self.submit = self._intake.submit  # once a command: no call between
         self._batch: _Batch | None = None  # taken, and refused by a full disk
         self._matched: _Matched | None = None
@@ -278,7 +278,12 @@ class Sequencer:
     def _advance(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Journal and match the next batch; a disk that is idle begins on it in between. Return
         whether there was one.
+
+        One that begins another segment waits for the sync under way. The roll syncs the same file,
+        and of a failure the system tells only one of two: the other would call durable what is not.
         """
+        if self._syncing is not None and self._journal.rolls:
+            return False
         written = self._write_next()
         if written is None:
             return False
@@ -327,7 +332,8 @@ class Sequencer:
             await asyncio.sleep(0)  # followers first
             return
         timer = None
-        deadline = self._engine.next_deadline() if self._syncing is None else 0
+        held_up = self._syncing is not None or self._batch is not None  # a timer goes with a batch
+        deadline = 0 if held_up else self._engine.next_deadline()
         if deadline or self.full:
             seconds = max(0, deadline - self._clock()) / _NS if deadline else TIMER_SECONDS_MAX
             most = LOOK_SECONDS if self.full else TIMER_SECONDS_MAX
@@ -405,7 +411,11 @@ class Sequencer:
         return _Batch(*columns(items, self._next_sequence), stamp) if items else None
 
     async def close(self) -> None:
-        """Finish what is queued, write the head, give the directory back. Safe to repeat."""
+        """Finish what is queued, write the head, give the directory back. Safe to repeat.
+
+        Raises JournalStopped, DiskFull where the log could not be closed in order; the stream has
+        ended and the directory is given back all the same.
+        """
         self._intake.closing = True
         self._wakeup.set()
         if self._running is not None:
@@ -421,11 +431,15 @@ class Sequencer:
         if self._batch is not None:
             waited = len(self._batch.records) + self.queued
             _log.error("%d commands were not taken, and not answered: the disk is full", waited)
-        if self._failed:
-            self._journal.abandon()
-        else:
-            self._journal.close(self._events_digest, digest(self._engine.state_bytes()))
-        if self._signer is not None:
-            self._signer.close(None if self._failed else self._journal.last)
-        self.tape.close()
-        self._lock.close()
+        last = None
+        try:
+            if self._failed:
+                self._journal.abandon()
+            else:
+                self._journal.close(self._events_digest, digest(self._engine.state_bytes()))
+                last = self._journal.last
+        finally:
+            if self._signer is not None:
+                self._signer.close(last)
+            self.tape.close()
+            self._lock.close()

@@ -13,8 +13,11 @@ from exchange.cli import app
 from exchange.engine import Engine
 from exchange.journal import archive, retention
 from exchange.journal.archive import DamagedArchive, NotArchivable
-from exchange.journal.errors import MissingSegment
+from exchange.journal.errors import DamagedLog, MissingSegment, WrongExchange
+from exchange.journal.head import KnownFrame, read_head
 from exchange.journal.places import find_sequence, list_segments
+from exchange.journal.reader import LogReader, Start
+from exchange.journal.shadow import Shadow
 from exchange.journal.storage import LocalStorage
 from exchange.sequencer import replay
 
@@ -89,6 +92,89 @@ def test_archived_elsewhere_and_brought_back(market: Path, tmp_path: Path) -> No
     assert contents(market) == before
     with pytest.raises(NotArchivable, match="no archived segment"):
         retention.restore(LocalStorage(market), LocalStorage(tmp_path / "nowhere"))
+
+
+async def test_what_is_elsewhere_is_missed_by_no_start_above_it(tmp_path: Path) -> None:
+    """The head names the last frame before the last roll, and its segment went: a shadow follows
+    the market still, and after a kill it starts.
+    """
+    directory, killed = tmp_path / "market", tmp_path / "killed"
+    async with running(directory, segment_bytes=700) as sequencer:
+        for batch in BATCHES:
+            await say(sequencer, batch)
+        shadow = Shadow(directory, Engine())
+        shadow.catch_up()
+        storage, taken = LocalStorage(directory), shadow.write(prove=Engine()).sequence
+        retention.archive_upto(storage, 8)
+        done = retention.archive_upto(storage, taken - 1, LocalStorage(tmp_path / "cellar"))
+        head = read_head(directory)
+        assert head is not None and head.sequence == done[-1].last_sequence == 24
+        await say(sequencer, deposits(1, 700))
+        assert shadow.advance() == 1
+        shutil.copytree(directory, killed)
+    async with running(killed) as again:
+        assert (again.recovered.frames, again.recovered.last_sequence) == (1, 29)
+
+
+def test_a_segment_that_is_there_lacks_nothing_a_head_names(market: Path) -> None:
+    """One that goes on with something else before the frame wanted is damaged, not elsewhere."""
+    path, place = market / NAMES[2], find_sequence(market, 21)
+    known = [KnownFrame(24, bytes(32), "a witness")]
+    data = bytearray(path.read_bytes())
+    data[place.offset] ^= 1
+    path.write_bytes(data)
+    (market / "index" / f"{17:020}.hbx").unlink()
+    with pytest.raises(DamagedLog, match="named by a witness") as caught:
+        LogReader(market, known=known, start=Start(28))
+    assert (caught.value.path, caught.value.offset) == (path, place.offset)
+    path.unlink()
+    LogReader(market, known=known, start=Start(28))
+
+
+def test_two_logs_in_one_place_spoil_neither(market: Path, tmp_path: Path) -> None:
+    other, cellar = tmp_path / "other", LocalStorage(tmp_path / "cellar")
+    record(other, BATCHES, segment_bytes=700, exchange_id=bytes(16))
+    retention.archive_upto(LocalStorage(market), 16, cellar)
+    before, packed = contents(other), contents(tmp_path / "cellar")
+    with pytest.raises(NotArchivable, match="of this log alone"):
+        retention.archive_upto(LocalStorage(other), 16, cellar)
+    assert (contents(other), contents(tmp_path / "cellar")) == (before, packed)
+    (other / NAMES[1]).unlink()
+    gone = contents(other)
+    with pytest.raises(WrongExchange, match=f"expected {bytes(16).hex()}"):
+        retention.restore(LocalStorage(other), cellar)
+    assert contents(other) == gone
+    assert len(retention.restore(LocalStorage(market), cellar)) == 2
+    assert len(retention.archive_upto(LocalStorage(market), 16, cellar)) == 2
+
+
+def test_what_a_kill_inside_a_roll_left_is_archived(market: Path) -> None:
+    """The reserve stands as zeros behind the frames; only to the end."""
+    path = market / NAMES[0]
+    frames = path.read_bytes()
+    path.write_bytes(frames + bytes(5_000) + b"x")
+    with pytest.raises(NotArchivable, match=f"at byte {len(frames)}"):
+        retention.archive_upto(LocalStorage(market), 8)
+    path.write_bytes(frames + bytes(5_000))
+    assert [one.size for one in retention.archive_upto(LocalStorage(market), 8)] == [
+        len(frames) + 5_000
+    ]
+    assert replay(market, Engine).last_sequence == 28
+
+
+def test_a_reader_beside_an_archive_run(market: Path, tmp_path: Path) -> None:
+    """Segments that it listed, and has not opened yet, are read in the form that they have then."""
+    storage, reader = LocalStorage(market), LogReader(market)
+    chunks = reader.chunks()
+    assert next(chunks)[-1].last_sequence == 8
+    retention.archive_upto(storage, 28)
+    assert next(chunks)[-1].last_sequence == 16
+    retention.restore(storage, storage)
+    assert next(chunks)[-1].last_sequence == 24 and reader.total_bytes > 0
+    other = LogReader(market)
+    retention.archive_upto(storage, 8, LocalStorage(tmp_path / "cellar"))
+    with pytest.raises(MissingSegment, match="gone since"):
+        next(other.chunks())
 
 
 def test_a_damaged_segment_is_not_archived(market: Path) -> None:
@@ -183,3 +269,19 @@ def test_the_command_asks_for_a_good_snapshot(market: Path, tmp_path: Path) -> N
                                                        Engine).state_hash  # fmt: skip
     shutil.rmtree(market / "snapshots")
     open_sequencer(market)
+
+
+def test_the_snapshots_own_frame_stays(tmp_path: Path) -> None:
+    """A start looks at it, so the segment that ends with it goes nowhere else."""
+    other = tmp_path / "other"
+    record(other, BATCHES[:6], segment_bytes=700)
+    hourbook = CliRunner()
+    assert hourbook.invoke(app, ["snapshot", "write", str(other)]).exit_code == 0
+    record(other, BATCHES[6:], segment_bytes=700)
+    assert [one.first for one in list_segments(LocalStorage(other))] == [1, 9, 17, 25]
+    told = ["archive", "run", str(other), "--to", str(tmp_path / "cellar"), "--json"]
+    assert json.loads(hourbook.invoke(app, [*told, "--upto", "0"]).stdout)["archived"] == 0
+    assert json.loads(hourbook.invoke(app, told).stdout)["upto"] == 16
+    record(other, [deposits(1, 950)])
+    assert json.loads(hourbook.invoke(app, told[:3] + told[-1:]).stdout)["upto"] == 24
+    record(other, [deposits(1, 960)])

@@ -30,7 +30,9 @@ from recorded import until as soon
 from exchange.engine import Engine
 from exchange.journal import room, tape
 from exchange.journal.errors import DiskFull, JournalStopped, ReadOnlyDirectory, WriteFailed
+from exchange.journal.memory import MemoryStorage
 from exchange.journal.room import COMMAND_COST, FRAME_COST, admits
+from exchange.journal.tapecheck import check_tape
 from exchange.messages import CommandKind, Limit, Reason, wire
 from exchange.sequencer import LogFull, Sequencer, replay
 
@@ -158,6 +160,77 @@ def test_a_start_on_a_full_disk(disk: Path) -> None:
     assert read_log(disk / "market").last_sequence == 4  # and RECOVERED
     ballast.unlink()
     asyncio.run(session())
+
+
+async def test_a_start_after_a_kill_on_a_full_disk(disk: Path) -> None:
+    """The log is ahead of the tape, whose rest is held again; cancels are served."""
+    killed = open_sequencer(disk / "market", clock=Clock())
+    run = asyncio.create_task(killed.run())
+    await say(killed, deposits(3))
+    ballast = await full(killed, disk)
+    await say(killed, [CANCEL] * 50)
+    assert killed.tape.holds
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    killed._syncer.stop()
+    killed._lock.close()
+    said = [one.last_sequence for one in killed.tape.read(*tape.START)]
+    async with running(disk / "market", clock=Clock()) as sequencer:
+        assert sequencer.full and sequencer.tape.holds
+        with pytest.raises(LogFull):
+            sequencer.submit(1, deposit(90_000))
+        await say(sequencer, [CANCEL] * 3)
+        assert [one.last_sequence for one in sequencer.tape.read(*tape.START)][: len(said)] == said
+        ballast.unlink()
+        await soon(lambda: not sequencer.full)
+        await say(sequencer, deposits(2, 90_000))
+    assert (disk / "market/tape/released.hbt").stat().st_size == sequencer.tape.end
+    assert replay(disk / "market", Engine).divergence is None
+    assert check_tape(disk / "market").last_sequence == sequencer.tape.last[1]
+
+
+class Due:
+    """An engine whose timer is due once the test says so."""
+
+    def __init__(self) -> None:
+        self._engine, self.due = Engine(), 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    def next_deadline(self) -> int:
+        return self.due
+
+
+async def test_a_due_timer_does_not_make_a_full_market_spin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes with the next batch, and one that waits for room is looked after once a while."""
+    monkeypatch.setattr("exchange.sequencer.LOOK_SECONDS", 0.1)
+    storage, engine, looks = MemoryStorage(1 << 19), Due(), 0
+    sequencer = open_sequencer(tmp_path, engine, storage=storage, clock=Clock())
+    run, look = asyncio.create_task(sequencer.run()), sequencer._journal.look_for_room
+
+    def looked() -> None:
+        nonlocal looks
+        looks += 1
+        look()
+
+    await say(sequencer, deposits(3))
+    storage.capacity = sum(one.space for one in storage._files.values())
+    sequencer._journal.look_for_room = looked  # type: ignore[method-assign]
+    for number in range(3_000):
+        sequencer.submit(1, deposit(100 + number), text="x" * 200)
+    await soon(lambda: sequencer._batch is not None)
+    engine.due = 1
+    sequencer.wake()
+    before = looks
+    await asyncio.sleep(0.35)
+    assert 1 < looks - before < 10
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
 
 
 async def test_a_segment_goes_on_where_there_is_no_room_for_another(disk: Path) -> None:

@@ -1,6 +1,7 @@
 """Signed heads: a log written anew as a whole is still not the log that was."""
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -30,7 +31,7 @@ from exchange.cli import app
 from exchange.engine import Engine
 from exchange.journal import heads as signed
 from exchange.journal.errors import BrokenChain, DamagedHead, DamagedLog
-from exchange.journal.head import Written
+from exchange.journal.head import Written, read_head
 from exchange.journal.heads import BadKey, HeadsMissing, read_heads
 from exchange.journal.places import find_sequence
 from exchange.journal.reader import LogReader, Start
@@ -153,6 +154,16 @@ def test_a_start_inside_the_log_still_looks_at_the_head_before_it(
         LogReader(other, EXCHANGE_ID, known=known, start=Start(9))
 
 
+def test_the_head_beside_a_log_does_not_speak_for_it_in_place_of_a_signed_one(
+    market: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    """Who wrote the log anew wrote that one, too."""
+    other, known = rewritten(market, tmp_path / "other"), signed.frames_known_of(market, elsewhere)
+    assert (head := read_head(other)) is not None and head.sequence == known[-1].sequence == 10
+    with pytest.raises(BrokenChain, match=f"sequence 10, named by the signed head in {elsewhere}"):
+        LogReader(other, EXCHANGE_ID, known=known, start=Start(10))
+
+
 @pytest.mark.parametrize("damage", ["changed", "removed", "swapped", "unsigned", "key", "no key"])
 def test_damaged_heads_are_refused(market: Path, elsewhere: Path, damage: str) -> None:
     path = elsewhere / f"{HEX}.jsonl"
@@ -205,6 +216,37 @@ def test_heads_that_should_be_there_are_missed(market: Path, tmp_path: Path) -> 
     with pytest.raises(HeadsMissing, match="mount that directory"):
         start(market, tmp_path / "not mounted")
     start(market, tmp_path / "elsewhere")  # the directory was given back
+
+
+def test_a_key_of_an_unknown_kind_is_refused(market: Path, elsewhere: Path) -> None:
+    """Well-made PEM, of an algorithm that this build does not know."""
+    (public,) = (elsewhere / "keys").iterdir()
+    for path, kind in ((market / signed.KEY_NAME, "PRIVATE"), (public, "PUBLIC")):
+        whole = path.read_bytes()
+        head, body, foot = whole.strip().rsplit(b"\n", 2)
+        der = base64.b64decode(body).replace(bytes([0x2B, 0x65, 0x70]), bytes([0x2B, 0x65, 0x0F]))
+        path.write_bytes(b"\n".join((head, base64.b64encode(der), foot, b"")))
+        assert kind.encode() in head and path.read_bytes() != whole
+        with pytest.raises(BadKey):
+            start(market, elsewhere)
+        path.write_bytes(whole)
+
+
+def test_a_public_key_is_there_whole_or_not_at_all(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Power goes while it is written: the next start leaves it again."""
+
+    def die(source: object, target: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            signed.HeadWriter(tmp_path, elsewhere, EXCHANGE_ID)
+    assert not list((elsewhere / "keys").glob("*.pem"))
+    signed.HeadWriter(tmp_path, elsewhere, EXCHANGE_ID).close(Written(1, 5, bytes(32), NOON))
+    assert len(read_heads(elsewhere, HEX)) == 1
 
 
 def test_a_key_that_others_may_read_is_refused(market: Path, elsewhere: Path) -> None:

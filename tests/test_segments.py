@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from recorded import (
     FIRST_SEGMENT,
@@ -31,6 +32,7 @@ from exchange.journal.errors import (
     JournalStopped,
     WriteFailed,
 )
+from exchange.journal.head import Head, write_head
 from exchange.journal.storage import DirectoryLock, LocalFile, LocalStorage
 from exchange.sequencer import replay
 
@@ -195,6 +197,15 @@ def test_a_head_of_another_log_is_refused(market: Path, tmp_path: Path) -> None:
     (other / "head").write_bytes((market / "head").read_bytes())
     with pytest.raises(BrokenChain, match="head"):
         read_log(other)
+
+
+@pytest.mark.parametrize("field", ["frame_hash", "events_digest", "state_hash"])
+@pytest.mark.parametrize("value", ["zz" * 32, "ab" * 31])
+def test_a_head_with_a_damaged_hash_is_refused(log: Path, field: str, value: str) -> None:
+    head = Head(1, bytes(16).hex(), 1, 1, bytes(32).hex())
+    write_head(LocalStorage(log), msgspec.structs.replace(head, **{field: value}))
+    with pytest.raises(DamagedHead):
+        read_log(log)
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b'{"format":2', b"\x00" * 40])

@@ -15,6 +15,7 @@ import pytest
 from oracle import Oracle
 from recorded import (
     BUSY,
+    EXCHANGE_ID,
     FIRST_SEGMENT,
     LOGON,
     NOON,
@@ -35,8 +36,9 @@ from recorded import (
 )
 
 from exchange.engine import Engine
-from exchange.journal.errors import Diverged, SyncFailed
+from exchange.journal.errors import Diverged, SyncFailed, WriteFailed
 from exchange.journal.frame import digest, unpack_notes
+from exchange.journal.heads import read_heads
 from exchange.journal.reader import LogReader
 from exchange.journal.replay import Engine as AnyEngine
 from exchange.journal.syncer import Done
@@ -52,6 +54,7 @@ from exchange.messages import (
 )
 from exchange.sequencer import SOURCE_COMMANDS, Closed, QueueFull, replay
 
+HEX = EXCHANGE_ID.hex()
 CHECKOUT = Path(__file__).parents[1]
 FIRST_SESSION = 1 << 16 | 1  # generation 1, slot 1
 EVENT_AT = {name: at for at, name in enumerate(EVENT_FIELDS)}
@@ -174,6 +177,35 @@ async def test_a_failed_sync_stops_the_market(tmp_path: Path) -> None:
     assert not (tmp_path / "head").exists()
     async with running(tmp_path) as again:
         assert again.recovered.last_sequence == 4
+
+
+@pytest.mark.parametrize("step", ["sync", "truncate"])
+async def test_a_close_that_fails_ends_the_stream_and_gives_the_directory_back(
+    tmp_path: Path, step: str
+) -> None:
+    """Nobody waits for a stream that never ends; nothing is signed or noted of the last state."""
+    sequencer = open_sequencer(tmp_path, heads=tmp_path / "heads")
+    run = asyncio.create_task(sequencer.run())
+    await say(sequencer, deposits(2))
+
+    async def follow() -> list[int]:
+        return [released.last_sequence async for released in sequencer.tape.follow()]
+
+    follower = asyncio.create_task(follow())
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EIO, "the disk is gone")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequencer._journal._file, step, refuse)
+        with pytest.raises((SyncFailed, WriteFailed), match="the disk is gone"):
+            await sequencer.close()
+    await run
+    assert await asyncio.wait_for(follower, 10) == [2]
+    await sequencer.close()
+    assert not (tmp_path / "head").exists() and read_heads(tmp_path / "heads", HEX) == []
+    async with running(tmp_path) as again:
+        assert again.recovered.last_sequence == 2
 
 
 @pytest.mark.parametrize("said", [3, 40, 170])

@@ -23,9 +23,9 @@ from exchange.journal.errors import Diverged
 from exchange.journal.frame import digest
 from exchange.journal.places import list_segments, make_index, read_index
 from exchange.journal.point import Point
-from exchange.journal.sealed import HEADER, HEADER_BYTES
+from exchange.journal.sealed import FOLDER, HEADER, HEADER_BYTES
 from exchange.journal.shadow import Shadow, TapeBehind
-from exchange.journal.snapshots import Found
+from exchange.journal.snapshots import Found, examine, recover
 from exchange.journal.storage import LocalStorage
 from exchange.messages import COMMAND_BYTES
 from exchange.sequencer import replay
@@ -239,6 +239,24 @@ def test_a_well_made_file_of_somebody_else_is_named(copy: Path, at: int, name: s
     data[at] += 1
     newest.write_bytes(resealed(bytes(data)))
     assert reasons(copy) == [name]
+
+
+class Pruned(LocalStorage):
+    """Files whose newest snapshot goes once the names were listed: another writer's pruning."""
+
+    def list(self, folder: str) -> list[str]:
+        names = super().list(folder)
+        if folder == FOLDER and len(names) > 1:
+            self.remove(names[-1])
+        return names
+
+
+def test_one_that_goes_meanwhile_is_passed_over(copy: Path) -> None:
+    newest, older = files(copy)
+    found = recover(Pruned(copy), Engine(), EXCHANGE_ID, tape=copy)
+    assert found.point.sequence == int(older.name[:20])
+    assert [(one.reason, Path(one.file).name) for one in found.passed] == [("gone", newest.name)]
+    assert [one.file for one in examine(Pruned(copy), Engine())] == [f"{FOLDER}/{older.name}"]
 
 
 def test_another_state_than_its_hash_says_is_named_and_leaves_no_trace(copy: Path) -> None:

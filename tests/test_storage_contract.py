@@ -5,6 +5,7 @@ A new engine, or a wrapper that puts faults into one, is right if it passes this
 """
 
 import errno
+import os
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -198,6 +199,38 @@ def test_a_small_file_is_replaced_whole(storage: Storage) -> None:
         assert storage.read("head") == data == content(storage, "head")
     storage.replace("folder/head", b"")
     assert storage.list("folder") == ["folder/head"]
+
+
+def test_two_that_replace_a_file_at_once_leave_one_of_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second comes while the first has written and not yet given the name."""
+    storage, sync = LocalStorage(tmp_path), os.fsync
+    storage.replace("folder/file", b"")
+    texts = [b"second" * 900]
+
+    def synced(handle: int) -> None:
+        if texts:
+            storage.replace("folder/file", texts.pop())
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    storage.replace("folder/file", b"first")
+    assert storage.read("folder/file") == b"first"
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
+
+
+def test_every_new_directorys_name_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to the one that was there: else a file that was synced may lie in none."""
+    synced: list[Path] = []
+    monkeypatch.setattr("exchange.journal.storage.sync_directory", synced.append)
+    LocalStorage(tmp_path / "a/b").replace("folder/file", b"")
+    assert synced == [tmp_path, tmp_path / "a", tmp_path / "a/b", tmp_path / "a/b/folder"]
+    synced.clear()
+    LocalStorage(tmp_path / "c/d").lock().close()
+    assert synced == [tmp_path, tmp_path / "c"]
 
 
 def test_there_is_one_writer(storage: Storage) -> None:

@@ -46,8 +46,10 @@ def run(
     if upto is not None and upto > bound:
         fail(f"--upto {upto} is above the newest good snapshot, of sequence {bound}")
     place = None if to is None else LocalStorage(to)
+    most = bound if place is None else bound - 1  # a start looks at the snapshot's own frame
+    last = most if upto is None else min(upto, most)
     with progress("archiving") as advance:
-        done = retention.archive_upto(storage, min(upto or bound, bound), place, advance)
+        done = retention.archive_upto(storage, last, place, advance)
     facts = {
         "archived": len(done),
         "upto": done[-1].last_sequence if done else 0,

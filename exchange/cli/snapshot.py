@@ -187,11 +187,12 @@ def _follow(
 def _take(following: "Shadow", keep: int) -> "Header | None":
     """A proven snapshot; None, logged, where the disk or the tape does not allow one now."""
     from exchange.engine import Engine  # noqa: PLC0415
+    from exchange.journal.sealed import Damaged  # noqa: PLC0415
     from exchange.journal.shadow import TapeBehind  # noqa: PLC0415
 
     try:
         return following.write(keep=keep, prove=Engine())
-    except (OSError, TapeBehind) as error:
+    except (OSError, TapeBehind, Damaged) as error:
         logging.getLogger(__name__).error("no snapshot, trying again later: %s", error)
         return None
 

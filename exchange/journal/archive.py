@@ -7,12 +7,13 @@ where the reader takes it for the segment, or lie in another directory until it 
 
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 import msgspec
 
-from exchange.journal.errors import JournalError
-from exchange.journal.frame import BadFrame, NewerFrame, decode, digest
+from exchange.journal.errors import JournalError, WrongExchange
+from exchange.journal.frame import BadFrame, NewerFrame, decode, digest, peek
 from exchange.journal.storage import Storage, read_whole
 
 ARCHIVED_SUFFIX: Final = "hbl.gz"
@@ -120,33 +121,44 @@ def archive_segment(
     """Archive one closed segment, into ``to`` if given, and remove it.
 
     The original goes only when its frames were found whole from ``first`` to ``last``, and the
-    archived form, read back from where it was written, unpacked to the same bytes. Raises
-    NotArchivable, DamagedArchive.
+    archived form, read back from where it was written, unpacked to the same bytes. Nothing else is
+    written over. Raises NotArchivable, DamagedArchive.
     """
     file = storage.open(name)
     data = read_whole(file, storage.size(name))
     file.close()
     check_frames(data, first, last, str(storage.where(name)))
-    place, packed = to or storage, pack(data)
-    place.replace(name + SUFFIX, packed)
-    back = unpack(place.read(name + SUFFIX), str(place.where(name + SUFFIX)))
-    if digest(back) != digest(data):
-        raise DamagedArchive(
-            f"{place.where(name + SUFFIX)} does not unpack to the segment; the segment was kept"
-        )
+    place, packed, target = to or storage, pack(data), name + SUFFIX
+    where, own = place.where(target), digest(data)
+    with suppress(FileNotFoundError):
+        if digest(unpack(place.read(target), str(where))) != own:
+            raise NotArchivable(
+                f"{where} holds another segment: name a directory of this log alone"
+            )
+    place.replace(target, packed)
+    if digest(unpack(place.read(target), str(where))) != own:
+        raise DamagedArchive(f"{where} does not unpack to the segment; the segment was kept")
     storage.remove(name)
     return Archived(name, first, last, len(data), len(packed))
 
 
-def restore_segment(storage: Storage, name: str, origin: Storage) -> int:
+def restore_segment(
+    storage: Storage, name: str, origin: Storage, exchange_id: bytes | None = None
+) -> int:
     """Write an archived segment of ``origin`` back as the segment it was; return its bytes.
 
-    ``name`` is the archived one's. The archived form stays where it is, unless that is the log
-    itself. Raises DamagedArchive, NotArchivable.
+    ``name`` is the archived one's, ``exchange_id`` the log's, None for an empty one. The archived
+    form stays where it is, unless that is the log itself. Raises DamagedArchive, NotArchivable,
+    WrongExchange.
     """
-    data = unpack(origin.read(name), str(origin.where(name)))
+    where = origin.where(name)
+    data = unpack(origin.read(name), str(where))
     first = int(name.partition("/")[2].partition(".")[0])
-    check_frames(data, first, None, str(origin.where(name)))
+    head = peek(data, 0)
+    if exchange_id is not None and head is not None and head.exchange_id != exchange_id:
+        told = (exchange_id.hex(), head.exchange_id.hex())
+        raise WrongExchange(where, 0, first, "exchange id", *told)
+    check_frames(data, first, None, str(where))
     plain = name.removesuffix(SUFFIX)
     storage.replace(plain, data)
     if origin.where(name) == storage.where(name):
@@ -157,22 +169,25 @@ def restore_segment(storage: Storage, name: str, origin: Storage) -> int:
 def check_frames(data: bytes, first: int, last: int | None, name: str) -> None:
     """Raise NotArchivable unless the bytes are whole frames of the sequences ``first`` to ``last``.
 
-    ``last`` None: to wherever they end.
+    ``last`` None: to wherever they end. Behind them may be zeros: a kill inside a roll leaves the
+    reserve.
     """
     expected = first
-    for count in _counts(memoryview(data), first, name):
+    for count in _counts(data, first, name):
         expected += count
     if last is not None and expected != last + 1:
         raise NotArchivable(f"{name} ends at sequence {expected - 1}, not at {last}")
 
 
-def _counts(view: memoryview, expected: int, name: str) -> Iterator[int]:
+def _counts(data: bytes, expected: int, name: str) -> Iterator[int]:
     """Yield each frame's number of commands."""
-    offset, previous = 0, b""
-    while offset < len(view):
+    view, offset, previous = memoryview(data), 0, b""
+    while offset < len(data):
         try:
             frame = decode(view, offset)
         except (BadFrame, NewerFrame) as error:
+            if data.count(0, offset) == len(data) - offset:
+                return
             raise NotArchivable(f"{name} at byte {offset}: {error}: verify the log") from error
         opening = frame.opening
         if opening.first_sequence != expected or previous not in (b"", opening.previous_hash):

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from exchange.journal.errors import DamagedHead
+from exchange.journal.frame import HASH_BYTES
 from exchange.journal.storage import LocalStorage, Storage
 
 HEAD_NAME: Final = "head"
@@ -59,12 +60,20 @@ def read_head(place: Path | Storage) -> Head | None:
         return None
     try:
         head = msgspec.json.decode(data, type=Head)
-        bytes.fromhex(head.frame_hash)
+        for name in ("frame_hash", "events_digest", "state_hash"):
+            _check_hash(name, getattr(head, name))
     except (msgspec.MsgspecError, ValueError) as error:
         raise DamagedHead(f"{path}: {error}: restore it, or delete it to do without") from error
     if head.format > HEAD_FORMAT:
         raise DamagedHead(f"{path}: format {head.format} is newer than {HEAD_FORMAT}")
     return head
+
+
+def _check_hash(name: str, text: str) -> None:
+    """Raise ValueError of what is no hash, and not empty where it may be."""
+    size = len(bytes.fromhex(text))
+    if size != HASH_BYTES and (size or name == "frame_hash"):
+        raise ValueError(f"{name} has {size} bytes, not {HASH_BYTES}")
 
 
 def write_head(storage: Storage, head: Head) -> None:

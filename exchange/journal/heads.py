@@ -16,10 +16,10 @@ from typing import Any, Final
 import msgspec
 
 from exchange.journal.errors import DamagedHead, JournalError
-from exchange.journal.frame import HEADER_BYTES, NO_HASH, digest, peek
+from exchange.journal.frame import NO_HASH, digest
 from exchange.journal.head import KnownFrame, Written
-from exchange.journal.places import list_segments, open_segment
-from exchange.journal.storage import LocalStorage, read_whole, sync_directory
+from exchange.journal.places import exchange_of
+from exchange.journal.storage import LocalStorage, make_directory, sync_directory
 
 SIGNED_FORMAT: Final = 1
 KEY_NAME: Final = "head.key"  # beside the log, mode 0600
@@ -63,6 +63,7 @@ def key_id(public: bytes) -> str:
 
 def load_key(path: Path) -> Any:
     """Return the private key at ``path``, made if there is none. Raises BadKey."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - who signs
     from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who signs
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
         Ed25519PrivateKey,
@@ -84,7 +85,7 @@ def load_key(path: Path) -> Any:
         raise BadKey(f"{path} can be read by others: chmod 600 it, or replace it")
     try:
         key = forms.load_pem_private_key(path.read_bytes(), None)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise BadKey(f"{path}: {error}: restore it, or delete it to sign with a new one") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise BadKey(f"{path} is no Ed25519 key")
@@ -93,6 +94,7 @@ def load_key(path: Path) -> Any:
 
 def _public_key(path: Path) -> Any:
     """Return the public key at ``path``, whose name it must deserve. Raises BadKey."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - who checks
     from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who checks
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
         Ed25519PublicKey,
@@ -102,7 +104,7 @@ def _public_key(path: Path) -> Any:
         key = forms.load_pem_public_key(path.read_bytes())
     except FileNotFoundError as error:
         raise BadKey(f"{path}: the public key of a head is missing: restore it") from error
-    except ValueError as error:
+    except (ValueError, UnsupportedAlgorithm) as error:
         raise BadKey(f"{path}: {error}: restore the public key") from error
     if not isinstance(key, Ed25519PublicKey):
         raise BadKey(f"{path} is no Ed25519 key")
@@ -184,17 +186,13 @@ def frames_known_of(directory: Path, heads: Path) -> list[KnownFrame]:
 
     Raises HeadsMissing where that directory has none of this exchange; none for an empty log.
     """
-    storage = LocalStorage(directory)
-    for segment in list_segments(storage)[:1]:
-        file = open_segment(storage, segment)
-        opening = peek(read_whole(file, HEADER_BYTES), 0)
-        file.close()
-        if opening is not None:
-            exchange_id = opening.exchange_id.hex()
-            if not heads_path(heads, exchange_id).exists():
-                raise HeadsMissing(f"{heads} has no heads of exchange {exchange_id}")
-            return known_frames(heads, exchange_id)
-    return []
+    found = exchange_of(LocalStorage(directory))
+    if found is None:
+        return []
+    exchange_id = found.hex()
+    if not heads_path(heads, exchange_id).exists():
+        raise HeadsMissing(f"{heads} has no heads of exchange {exchange_id}")
+    return known_frames(heads, exchange_id)
 
 
 class HeadWriter:
@@ -221,7 +219,7 @@ class HeadWriter:
         self.signed_upto = heads[-1].sequence if heads else 0
         self._stamp = heads[-1].stamp if heads else 0  # the period's beginning
         self.failed = 0
-        log_directory.mkdir(parents=True, exist_ok=True)
+        make_directory(log_directory)
         self._open(key_path, directory)
         self._next: Written | None = None
         self._changed = threading.Condition()
@@ -231,7 +229,7 @@ class HeadWriter:
 
     def _open(self, key_path: Path, directory: Path) -> None:
         """Take the key, leave its public half with the heads, cut a torn last line off."""
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         if not self._path.exists():
             self._path.touch()
             sync_directory(directory)
@@ -321,8 +319,6 @@ def _leave_public(key: Any, folder: Path) -> str:
     name = key_id(public.public_bytes(forms.Encoding.Raw, forms.PublicFormat.Raw))
     path = folder / f"{name}.pem"
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         pem = public.public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
-        path.write_bytes(pem)
-        sync_directory(folder)
+        LocalStorage(folder).replace(path.name, pem)
     return name

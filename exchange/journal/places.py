@@ -5,9 +5,12 @@ its segment. It is a cache: written when a segment is full, made again from the 
 where it is missing or wrong, and never believed without looking at the frame it points to.
 """
 
+import errno
 import logging
+import os
 from bisect import bisect_right
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct as Layout
 from typing import Final
@@ -16,9 +19,10 @@ import msgspec
 from zlib_ng.zlib_ng import crc32
 
 from exchange.journal.archive import ARCHIVED_SUFFIX, open_archived
+from exchange.journal.archive import SUFFIX as ARCHIVED_END
 from exchange.journal.errors import JournalError
 from exchange.journal.frame import HEADER_BYTES, Opening, peek
-from exchange.journal.storage import File, LocalStorage, Storage, read_whole
+from exchange.journal.storage import File, LocalStorage, Storage, only_zeros, read_whole
 
 LOG_NAME: Final = "log"
 INDEX_NAME: Final = "index"
@@ -35,7 +39,20 @@ Mark = tuple[int, int, int]  # first sequence, stamp, offset of a frame
 
 
 class NotInLog(JournalError):
-    """The log has no such sequence, or nothing of that time."""
+    """The log has no such sequence, or nothing of that time.
+
+    ``offset`` is where the frames of the segment looked at end, if one was.
+    """
+
+    def __init__(self, text: str, offset: int = 0) -> None:
+        super().__init__(text)
+        self.offset = offset
+
+
+class Elsewhere(NotInLog):
+    """A later segment is there and that of the sequence is not: it was archived elsewhere, as a
+    rule. Only who reads it can miss it.
+    """
 
 
 def storage_of(place: Path | Storage) -> Storage:
@@ -79,10 +96,41 @@ def list_segments(storage: Storage) -> list[Segment]:
 
 
 def open_segment(storage: Storage, segment: Segment) -> File:
-    """Open a segment for reading, archived or not. Raises DamagedArchive."""
-    if segment.archived:
-        return open_archived(storage, segment.name)
-    return storage.open(segment.name)
+    """Open a segment for reading, archived or not, also since it was listed.
+
+    Raises DamagedArchive; FileNotFoundError where it is gone.
+    """
+    plain = segment_name(segment.first)
+    for name in _forms(segment):
+        with suppress(FileNotFoundError):
+            return open_archived(storage, name) if name != plain else storage.open(name)
+    gone = str(storage.where(segment.name))
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), gone)
+
+
+def _forms(segment: Segment) -> tuple[str, str, str]:
+    """The name that was listed; then, should it be another's by now, the plain and the archived."""
+    plain = segment_name(segment.first)
+    return segment.name, plain, f"{plain}{ARCHIVED_END}"
+
+
+def segment_bytes(storage: Storage, segment: Segment) -> int:
+    """Return how many bytes a segment has where it lies, in the form that it has now; 0 if gone."""
+    for name in _forms(segment):
+        with suppress(FileNotFoundError):
+            return storage.size(name)
+    return 0
+
+
+def exchange_of(storage: Storage) -> bytes | None:
+    """Return the exchange id in the log's first frame that is there; None for an empty log."""
+    for segment in list_segments(storage):
+        file = open_segment(storage, segment)
+        head = peek(read_whole(file, HEADER_BYTES), 0)
+        file.close()
+        if head is not None:
+            return head.exchange_id
+    return None
 
 
 class Marks:
@@ -167,16 +215,30 @@ class Place(msgspec.Struct, frozen=True):
 
 
 def find_sequence(place: Path | Storage, sequence: int) -> Place:
-    """Return the place of the frame that holds ``sequence``. Raises NotInLog."""
+    """Return the place of the frame that holds ``sequence``. Raises NotInLog, Elsewhere."""
     storage = storage_of(place)
     segments = list_segments(storage)
-    at = bisect_right([segment.first for segment in segments], sequence) - 1
+    at, end = bisect_right([segment.first for segment in segments], sequence) - 1, 0
     if at < 0:
-        raise NotInLog(f"sequence {sequence} is before the log's first")
+        kind = Elsewhere if segments else NotInLog
+        raise kind(f"sequence {sequence} is before the log's first")
     for found in _from_mark(storage, segments[at], 0, sequence):
         if found.last_sequence >= sequence:
             return found
-    raise NotInLog(f"sequence {sequence} is not in {storage.where(segments[at].name)}")
+        end = found.end
+    text = f"sequence {sequence} is not in {storage.where(segments[at].name)}"
+    followed = segments[at] is not segments[-1]
+    kind = Elsewhere if followed and _ends_at(storage, segments[at], end) else NotInLog
+    raise kind(text, end)
+
+
+def _ends_at(storage: Storage, segment: Segment, offset: int) -> bool:
+    """Whether a segment has nothing behind ``offset``: else it is damaged there."""
+    file = open_segment(storage, segment)
+    try:
+        return file.end >= offset and only_zeros(file, offset)
+    finally:
+        file.close()
 
 
 def find_time(place: Path | Storage, stamp: int) -> Place:

@@ -31,6 +31,7 @@ from exchange.journal.frame import (
 from exchange.journal.head import Head, KnownFrame, read_head
 from exchange.journal.places import (
     LOG_NAME,
+    Elsewhere,
     Mark,
     Marks,
     NotInLog,
@@ -38,6 +39,7 @@ from exchange.journal.places import (
     find_sequence,
     list_segments,
     open_segment,
+    segment_bytes,
     segment_name,
     storage_of,
 )
@@ -156,7 +158,8 @@ class LogReader:
     ) -> None:
         """Look at the directory or storage; ``known`` are the signed heads' frames.
 
-        Raises DamagedHead, and NotInLog where no frame ends at ``start``.
+        Raises DamagedHead, NotInLog where no frame ends at ``start``, and DamagedLog where what
+        is known of the log before it is not there.
         """
         self.storage = storage_of(place)
         self.head: Head | None = read_head(self.storage)
@@ -202,11 +205,19 @@ class LogReader:
         self.segments = [one for one in self.segments if one.first >= first]
 
     def _check_left_out(self, sequence: int) -> None:
-        """Compare the newest known frame of those that are not read: a seek, not a scan."""
-        known = [one for one in self._known if one.sequence <= sequence]
-        for one in known[-1:]:
-            place = find_sequence(self.storage, one.sequence)
-            file = open_segment(self.storage, place.segment)
+        """Compare what each source knows last of what is not read: seeks, no scan.
+
+        A frame that was archived elsewhere is missed by nobody who does not read it.
+        """
+        newest = {one.source: one for one in self._known if one.sequence <= sequence}
+        for one in newest.values():
+            try:
+                place = find_sequence(self.storage, one.sequence)
+                file = open_segment(self.storage, place.segment)
+            except (Elsewhere, FileNotFoundError):  # the latter where it goes there just now
+                continue
+            except NotInLog as missing:
+                raise self._not_found(one, missing) from missing
             data = read_whole(file, place.end - place.offset, place.offset)
             file.close()
             path, found = self.storage.where(place.segment.name), NO_HASH
@@ -215,10 +226,17 @@ class LogReader:
             if (place.last_sequence, found) != (one.sequence, one.frame_hash):
                 raise _unlike(path, place.offset, place.first_sequence, one, found)
 
+    def _not_found(self, known: KnownFrame, missing: NotInLog) -> DamagedLog:
+        """Return the error of a log whose own segment lacks a frame that was durable."""
+        held = [one for one in self.segments if one.first <= known.sequence]
+        path = self.storage.where(held[-1].name if held else LOG_NAME)
+        what = f"frame named by {known.source}"
+        return DamagedLog(path, missing.offset, known.sequence, what, "a frame", "none")
+
     @property
     def total_bytes(self) -> int:
         """Bytes of all segments to be read, room of the writer and what is skipped included."""
-        return sum(self.storage.size(one.name) for one in self.segments)
+        return sum(segment_bytes(self.storage, one) for one in self.segments)
 
     def chunks(self) -> Iterator[list[Frame]]:
         """Yield verified frames, up to CHUNK_BYTES at a time, to the end or the first damage.
@@ -239,7 +257,13 @@ class LogReader:
 
     def _read(self, segment: Segment, offset: int) -> Iterator[list[Frame]]:
         self._offset = offset
-        file = open_segment(self.storage, segment)
+        try:
+            file = open_segment(self.storage, segment)
+        except FileNotFoundError as gone:
+            raise MissingSegment(
+                self.storage.where(segment.name), offset, self.next_sequence,
+                "segment gone since the log was listed", segment.name, "none",
+            ) from gone  # fmt: skip
         try:
             yield from self._frames_of(segment, file)
         finally:

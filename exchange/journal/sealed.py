@@ -246,11 +246,11 @@ def check_log(storage: Storage, header: Header, point: Point) -> None:
     """Raise AboveLog or OtherLog unless the log has the frame that the point names."""
     try:
         place = find_sequence(storage, point.sequence)
-    except NotInLog as missing:
+        file = open_segment(storage, place.segment)
+    except (NotInLog, FileNotFoundError) as missing:  # the latter where it goes elsewhere just now
         raise AboveLog(header.file, str(missing)) from missing
     except DamagedArchive as damaged:
         raise OtherLog(header.file, str(damaged)) from damaged
-    file = open_segment(storage, place.segment)
     try:
         head = peek(read_whole(file, LOG_HEADER_BYTES, place.offset), 0)
         size = head.length if head is not None else 0

@@ -17,6 +17,7 @@ from exchange.journal.errors import (
     JournalError,
     JournalStopped,
     SyncFailed,
+    WriteFailed,
     out_of_space,
     write_failure,
 )
@@ -35,7 +36,9 @@ _log = logging.getLogger(__name__)
 class Journal:
     """Appends frames behind what ``Recovered`` found. The caller holds the storage's lock.
 
-    Only ``sync`` may be called from another thread. ``full``: the disk does not give the reserve.
+    Only ``sync`` may be called from another thread, and none may be under way when a frame is
+    appended that begins another segment (``rolls``): of a failure the system tells only one of two.
+    ``full``: the disk does not give the reserve.
     """
 
     def __init__(
@@ -48,7 +51,6 @@ class Journal:
         """
         self._storage = storage
         self._segment_bytes = self._roll_at = segment_bytes
-        self._retired: list[File] = []
         self._stopped: JournalStopped | None = None
         self._closed = False
         self._exchange_id = recovered.exchange_id or b""
@@ -95,6 +97,11 @@ class Journal:
         """Bytes that can be appended without asking the disk for space."""
         return self._file.room
 
+    @property
+    def rolls(self) -> bool:
+        """Whether the next frame begins another segment."""
+        return self._file.end >= self._roll_at and not self.full
+
     def look_for_room(self) -> None:
         """Have the reserve again if the disk gives it. Raises JournalStopped."""
         self._check()
@@ -129,7 +136,7 @@ class Journal:
         self._check()
         assert opening.first_sequence == self.last.sequence + 1, "sequence without gaps"
         assert opening.previous_hash == self.last.frame_hash
-        if self._file.end >= self._roll_at and not self.full:
+        if self.rolls:
             self._roll()
         data, own = encode(opening, commands, ingress, texts, notes)
         at = self._file.end
@@ -172,8 +179,8 @@ class Journal:
     def _roll(self) -> None:
         """Begin the next segment, if the disk has room for one.
 
-        The old one is made durable first, as the new name says. A sync of it may be under way in
-        its thread, so that handle stays open until the roll after this one.
+        The old one is made durable first, as the new name says. Any failure but a want of room is
+        the end: a name may be left there, and the old one must not go on past it.
         """
         self.sync()
         following = self._next_segment()
@@ -184,11 +191,11 @@ class Journal:
                 return
             self._file.truncate(self._file.end)  # zeros that a crash may leave are no harm
         except OSError as error:
-            where = str(self._storage.where(following.name))
-            raise self._stop(write_failure(error, where)) from error
-        while self._retired:
-            self._retired.pop().close()
-        self._retired.append(self._file)
+            where = self._storage.where(following.name)
+            raise self._stop(
+                WriteFailed(f"{where}: {error}: mend the disk, then start again")
+            ) from error
+        self._file.close()
         full, marks = self._segment, self._marks.marks
         self._segment, self._file, self._marks = following, file, Marks()
         self._roll_at = self._segment_bytes
@@ -202,13 +209,13 @@ class Journal:
         try:
             file = self._storage.open(segment.name, write=True)
         except OSError as error:
-            if out_of_space(error):
-                return None
-            raise
-        if make_room(file):
-            return file
-        file.close()
-        self._storage.remove(segment.name)
+            if not out_of_space(error):
+                raise
+        else:
+            if make_room(file):
+                return file
+            file.close()
+        self._storage.remove(segment.name)  # the open that failed may have made it
         return None
 
     def _write_head(self, events_digest: str, state_hash: str) -> None:
@@ -231,21 +238,29 @@ class Journal:
             _log.warning("the head could not be written: %s", error)
 
     def close(self, events_digest: bytes = b"", state_hash: bytes = b"") -> None:
-        """Give the reserve back, sync, write the head, close. After a failure, as ``abandon``."""
-        if self._stopped is None:
-            try:
-                self._file.truncate(self._file.end)
-            except OSError as error:
-                raise self._stop(write_failure(error, self._segment.name)) from error
-            self.sync()
-            if self.last.sequence:
-                self._write_head(events_digest.hex(), state_hash.hex())
-        self.abandon()
+        """Give the reserve back, sync, write the head, close. After a failure, as ``abandon``.
+
+        Raises JournalStopped, DiskFull; then it is closed, too.
+        """
+        try:
+            if self._stopped is None:
+                self._shorten()
+                self.sync()
+                if self.last.sequence:
+                    self._write_head(events_digest.hex(), state_hash.hex())
+        finally:
+            self.abandon()
+
+    def _shorten(self) -> None:
+        """Give the reserve back."""
+        try:
+            self._file.truncate(self._file.end)
+        except OSError as error:
+            raise self._stop(write_failure(error, self._segment.name)) from error
 
     def abandon(self) -> None:
         """Close without a word about what is durable: for when something has failed."""
         if not self._closed:
-            for file in (*self._retired, self._file):
-                file.close()
+            self._file.close()
         self._closed = True
         self._stopped = self._stopped or JournalStopped("closed")

@@ -9,6 +9,7 @@ import copy
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -146,7 +147,8 @@ class Shadow:
         """
         place = find_sequence(self.storage, self.point.sequence)
         if not place.segment.archived:
-            _sync(self.storage.where(place.segment.name))
+            with suppress(FileNotFoundError):  # archived since, durably
+                _sync(self.storage.where(place.segment.name))
         tape = self.directory / TAPE_NAME / FILE_NAME
         deadline = time.monotonic() + TAPE_SECONDS
         while tape.exists():

@@ -152,6 +152,9 @@ def recover(
                 check_tape(tape, header.file, header.exchange_id, point)
             proven = bool(header.flags & PROVEN)
             restore(engine, header.file, header.state_hash, image, check=not proven)
+        except FileNotFoundError:
+            _log.warning("snapshot passed over: %s: gone: deleted meanwhile", storage.where(name))
+            passed.append(Passed(name, "gone", "deleted meanwhile"))
         except Refused as refused:
             _log.warning("snapshot passed over: %s", refused)
             passed.append(Passed(name, refused.name, refused.why))
@@ -184,6 +187,7 @@ def examine(storage: Storage, engine: Engine, exchange_id: bytes | None = None) 
     for sequence, layout, name in list_files(storage, KIND):
         stamp, state_hash, reason, why = 0, "", "", ""
         try:
+            size = storage.size(name)
             header = read_header(storage, name)
             state_hash = header.state_hash.hex()
             check_kin(header, own, exchange_id)
@@ -191,9 +195,10 @@ def examine(storage: Storage, engine: Engine, exchange_id: bytes | None = None) 
             stamp = point.stamp
             check_log(storage, header, point)
             restore(engine, header.file, header.state_hash, image, check=True)
+        except FileNotFoundError:  # deleted since it was listed
+            continue
         except Refused as refused:
             reason, why = refused.name, refused.why
-        size = storage.size(name)
         found.append(
             Examined(name, sequence, f"{layout:016x}", size, stamp, state_hash, reason, why)
         )

@@ -14,6 +14,7 @@ import fcntl
 import os
 import stat
 from pathlib import Path
+from secrets import token_hex
 from typing import Final, Protocol
 
 from exchange.journal.errors import DirectoryLocked, ReadOnlyDirectory
@@ -97,8 +98,8 @@ class Storage(Protocol):
         """Open a file; with ``write`` make it if need be, and its name is durable then.
 
         The end of a file just opened may lie behind what was appended to it, by the zeros that an
-        earlier writer had reserved: truncate it to where its content ends. Raises
-        FileNotFoundError without ``write``.
+        earlier writer had reserved: truncate it to where its content ends. On another OSError a
+        new name may be there, of an empty file. Raises FileNotFoundError without ``write``.
         """
 
     def size(self, name: str) -> int:
@@ -144,7 +145,7 @@ class DirectoryLock:
         """Take the lock, creating the directory. Raises DirectoryLocked, ReadOnlyDirectory."""
         path = directory / LOCK_NAME
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             if error.errno in _READ_ONLY:
@@ -288,9 +289,13 @@ class LocalStorage:
         path = self.directory / name
         if not write:
             return LocalFile(path, write=False)
-        self._make_folder(path.parent)
+        make_directory(path.parent)
         file = LocalFile(path, write=True)
-        sync_directory(path.parent)
+        try:
+            sync_directory(path.parent)
+        except OSError:
+            file.close()
+            raise
         return file
 
     def size(self, name: str) -> int:
@@ -306,10 +311,11 @@ class LocalStorage:
     def replace(self, name: str, data: bytes) -> None:
         """Write beside it, sync, rename, sync the folder."""
         path = self.directory / name
-        self._make_folder(path.parent)
-        beside = path.with_name(path.name + NEW_SUFFIX)
+        make_directory(path.parent)
+        own = token_hex(4)  # two may write the same file at once: a snapshot of one sequence
+        beside = path.with_name(f"{path.name}.{own}{NEW_SUFFIX}")
         try:
-            with open(beside, "wb") as file:
+            with open(beside, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -330,10 +336,16 @@ class LocalStorage:
         """Return the file's path."""
         return self.directory / name
 
-    def _make_folder(self, folder: Path) -> None:
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
-            sync_directory(folder.parent)
+
+def make_directory(directory: Path) -> None:
+    """Make a directory and those above it that are missing; the name of each is durable then."""
+    missing = []
+    while not directory.is_dir():
+        missing.append(directory)
+        directory = directory.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_directory(one.parent)
 
 
 def sync_directory(directory: Path) -> None:

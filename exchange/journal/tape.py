@@ -332,7 +332,7 @@ class Tape(Reel):
             self.begin_at(Standing(last, start.tape_end, start.marks))
         # The last bytes of the stream, not on disk yet, and their offset; together, since another
         # thread may be reading.
-        self._held: tuple[int, bytes] = (0, b"")
+        self._held: tuple[int, bytearray] = (0, bytearray())
         self._followers = 0
         self._waiting: dict[int, asyncio.Future[None]] = {}  # followers at the end, by number
         self._closed = False
@@ -359,9 +359,18 @@ class Tape(Reel):
             _, at, data = unproven.popleft()
             if not self._begun:
                 os.ftruncate(self._file, at)
-                self._write(self.preamble, 0)
+                self._begin(at)
                 self._begun = True
-            self._write(data, at)
+            self._write_or_hold(data, at)
+
+    def _begin(self, end: int) -> None:
+        """Have the preamble stand before the stream, of which ``end`` bytes are there."""
+        if os.pread(self._file, PREAMBLE.size, 0) == self.preamble:
+            return
+        if end == PREAMBLE.size:
+            self._write_or_hold(self.preamble, 0)
+        else:
+            self._write(self.preamble, 0)
 
     def witness(self) -> int:
         """Return the last sequence that the tape's next record shows as released; 0 if none.
@@ -377,11 +386,13 @@ class Tape(Reel):
         """End the comparison: whatever lies beyond the batches confirmed goes.
 
         All of these are durable in the log by now. What is left is made durable: a later start
-        from a snapshot will not compare it again.
+        from a snapshot will not compare it again. What a full disk does not take is held, as what
+        is released later.
         """
         self._write_proven(self.last[1])
-        os.ftruncate(self._file, self.end)
-        self._write(self.preamble, 0)
+        if not self.holds:
+            os.ftruncate(self._file, self.end)
+            self._begin(self.end)
         os.fsync(self._file)
 
     def append(self, released: Released, texts: bytes) -> None:
@@ -413,7 +424,7 @@ class Tape(Reel):
                 self._write(held, at)
             except DiskFull:
                 return False
-            self._held = (0, b"")
+            self._held = (0, bytearray())
         return True
 
     def _write_or_hold(self, data: bytes, at: int) -> None:
@@ -428,16 +439,17 @@ class Tape(Reel):
                 start = at
         if len(held) + len(data) > HELD_BYTES_MAX:
             raise JournalStopped(f"the tape's disk is full, and {HELD_BYTES_MAX} bytes are held")
-        self._held = (start, held + data)
+        held += data  # no copy: a start may have much to hold
+        self._held = (start, held)
 
     def _bytes(self, size: int, at: int) -> bytes:
         """Return bytes of the stream, from disk or from what is held; fewer where it ends."""
         start, held = self._held
         if held and at >= start:
-            return held[at - start : at - start + size]
+            return bytes(held[at - start : at - start + size])
         return super()._bytes(size, at)
 
-    def _write(self, data: bytes, at: int) -> None:
+    def _write(self, data: bytes | bytearray, at: int) -> None:
         rest = memoryview(data)
         try:
             while rest:
