@@ -185,6 +185,7 @@ class Market:
             self.front = Inside(self.hub, self.tape, self.metrics, self._open_door)
         self._booking = ThreadPoolExecutor(1, thread_name_prefix="clearing")
         self._tasks: list[asyncio.Task[None]] = []
+        self._told: set[asyncio.Task[None]] = set()  # parts whose end somebody was told of
         self._sequencing: asyncio.Task[None] | None = None
         self._exits = contextlib.AsyncExitStack()
         self._streaming: asyncio.Server | None = None
@@ -259,7 +260,7 @@ class Market:
         """Wait until a part fails, and raise what it raised; ends when the market is stopped."""
         done, _ = await asyncio.wait(self._parts, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
-            task.result()
+            self._tell(task)
 
     def healthy(self) -> dict[str, bool]:
         """Whether the process is worth keeping: every part of it runs."""
@@ -288,7 +289,7 @@ class Market:
 
         No new orders; what is queued is matched and reported; connections are closed; a last
         checkpoint compares engine and clearing, if the market was served. Hex; empty if the log
-        could not be closed in order.
+        could not be closed in order. Raises the failure of a part that nobody was told of yet.
         """
         self.stopping = True
         await self._exits.aclose()
@@ -307,8 +308,12 @@ class Market:
                 (self.directory / STREAM_NAME).unlink(missing_ok=True)
             self._booking.shutdown()
             self.clearing.close()
+        for part in self._parts:
+            if part not in self._told and not part.cancelled():
+                self._tell(part)
         head = read_head(self.directory)
-        return head.state_hash if head is not None else ""
+        closed = head is not None and head.sequence == self.sequencer.sequence
+        return head.state_hash if head is not None and closed else ""
 
     @property
     def _all_reported(self) -> bool:
@@ -344,8 +349,13 @@ class Market:
         for part in self._parts:
             if part.done():
                 task.cancel()
-                part.result()
+                self._tell(part)
         return await task
+
+    def _tell(self, part: asyncio.Task[None]) -> None:
+        """Raise what a part that has ended failed of, if it did."""
+        self._told.add(part)
+        part.result()
 
     def _open_door(self) -> Door:
         serve = self.settings.serve
