@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from exchange.app.desk import Desk
 from exchange.app.door import Door
 from exchange.app.front import POLL_SECONDS, Front, Inside
 from exchange.app.gateways import Gateways
+from exchange.app.identity import exchange_id
 from exchange.app.operations import Operations
 from exchange.app.rehearsal import Rehearsal
 from exchange.app.schedule import Schedule
@@ -43,14 +43,12 @@ from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
 from exchange.journal import stream
 from exchange.journal.errors import NoSuchPosition
-from exchange.journal.frame import EXCHANGE_ID_BYTES
 from exchange.journal.head import read_head
 from exchange.journal.storage import LocalStorage
 from exchange.journal.syncer import Log, SyncThread
 from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
-EXCHANGE_ID_NAME: Final = "exchange.id"
 ADMIN_KEY_NAME: Final = "admin.key"
 T = TypeVar("T")
 
@@ -66,18 +64,6 @@ class Addresses(msgspec.Struct, frozen=True):
     admin: str
     data: str
     admin_key: str
-
-
-def exchange_id(directory: Path) -> bytes:
-    """The identity of the exchange whose log is in ``directory``; made at its first start."""
-    path = directory / EXCHANGE_ID_NAME
-    try:
-        return bytes.fromhex(path.read_text().strip())
-    except FileNotFoundError:
-        directory.mkdir(parents=True, exist_ok=True)
-        made = secrets.token_bytes(EXCHANGE_ID_BYTES)
-        path.write_text(made.hex() + "\n")
-        return made
 
 
 def admin_key(directory: Path) -> Path:
@@ -198,13 +184,16 @@ class Market:
         clock: Callable[[], int] = time.time_ns,
         progress: Progress | None = None,
         settings: Settings = DEFAULTS,
+        serving: bool = True,
         **sequencing: Any,
     ) -> Self:
         """Open a directory, or make one, and have it ready to trade; nothing listens yet.
 
-        ``progress`` is called with (bytes done, bytes in all) while the log is replayed;
+        ``progress`` is called with (bytes done, bytes in all) while the log is replayed; not
+        ``serving``: no day opens but the first;
         ``sequencing`` are options of ``Sequencer.open``, for a simulation.
-        Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged.
+        Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged; and
+        BadExchangeId.
         """
         market = cls(directory, clock, progress, settings, sequencing)
         if market._apart or settings.serve.gateways:
@@ -219,7 +208,7 @@ class Market:
         market._run(market._clear(), "clearing")
         try:
             await market._while_running(ready.wait())
-            await market._while_running(market.operations.prepare())
+            await market._while_running(market.operations.prepare(serving=serving))
             if settings.schedule.follow:
                 await market._follow_calendar(settings.schedule.settle)
         except BaseException:

@@ -150,7 +150,7 @@ class Schedule:
             return False
         if self._settles:
             await self._settle()
-        elif desk.day_open:
+        elif desk.day_open or await self._operations.unsettled():
             if self._complained != desk.business_date:
                 _log.error("%d waits: settle business date %d", number, desk.business_date)
             self._complained = desk.business_date
