@@ -53,8 +53,8 @@ class TapeReport(msgspec.Struct, frozen=True):
 def check_tape(directory: Path, progress: Progress | None = None) -> TapeReport:
     """Compare the tape of a market's directory with its log; a shorter tape is none the worse.
 
-    Raises DamagedTape, FileNotFoundError where there is no tape, and the reader's errors: DamagedLog
-    too where the log has lost what the tape shows as released.
+    Raises DamagedTape, FileNotFoundError where there is no tape, and the reader's errors: of a log
+    that has lost what the tape shows as released DamagedLog.
     """
     path = directory / TAPE_NAME / FILE_NAME
     with open(path, "rb") as file:
