@@ -155,16 +155,17 @@ class Desk:
         """Submit the wishes in order; their outcomes once all are durable.
 
         Raises WishRejected at the first that was rejected (those after it were submitted too),
-        QueueFull of the sequencer, TimeoutError when the market does not answer.
+        RequestRefused where a figure fits into no command (then none was submitted), QueueFull of
+        the sequencer, TimeoutError when the market does not answer.
         """
         loop = asyncio.get_running_loop()
-        waiting = []
-        for wish in wishes:
-            assert wish.text not in self._waiting, "every wish has a text of its own"
-            self._waiting[wish.text] = future = loop.create_future()
-            waiting.append(future)
-            self._submit(SOURCE, wish.record, text=wish.text)
+        records, waiting = [wish.record for wish in wishes], []
         try:
+            for wish, record in zip(wishes, records, strict=True):
+                assert wish.text not in self._waiting, "every wish has a text of its own"
+                self._waiting[wish.text] = future = loop.create_future()
+                waiting.append(future)
+                self._submit(SOURCE, record, text=wish.text)
             async with asyncio.timeout(ANSWER_SECONDS):
                 outcomes = [await future for future in waiting]
         finally:
