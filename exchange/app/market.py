@@ -288,15 +288,16 @@ class Market:
         for task in self._tasks:
             if task.get_name() in ("watch", "schedule", "switches"):
                 task.cancel()
-        try:
-            await self.sequencer.close()
-        finally:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            if self._streaming is not None:
-                self._streaming.close()
-                (self.directory / STREAM_NAME).unlink(missing_ok=True)
-            self._booking.shutdown()
-            self.clearing.close()
+        with self._ledger_lock():  # the directory's is given back before all is booked
+            try:
+                await self.sequencer.close()
+            finally:
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                if self._streaming is not None:
+                    self._streaming.close()
+                    (self.directory / STREAM_NAME).unlink(missing_ok=True)
+                self._booking.shutdown()
+                self.clearing.close()
         for part in self._parts:
             if part not in self._told and not part.cancelled():
                 self._tell(part)
@@ -370,6 +371,10 @@ class Market:
                 clearing.close()
                 clearing = Clearing.open(self.directory / LEDGER_NAME, read_only=True)
         return clearing
+
+    def _ledger_lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the ledger from whoever serves next; a clearing process does so itself."""
+        return contextlib.nullcontext() if self._apart else bookkeeping.alone(self.directory)
 
     @property
     def _apart(self) -> bool:
