@@ -7,16 +7,20 @@ from asyncio import AbstractEventLoop
 from pathlib import Path
 
 import pytest
-from test_app import NOON_NS, perform, running, states
+from test_app import NOON_NS, eventually, perform, running, states
 
 from exchange.app import Market, identity, requests, wishes
 from exchange.app.clerk import Clerk
 from exchange.app.conduct import Conduct
 from exchange.app.settings import Schedule, Settings
+from exchange.app.standby import Standby
 from exchange.app.wishes import RequestRefused
+from exchange.engine import Engine
 from exchange.journal.errors import DirectoryLocked, SyncFailed
-from exchange.journal.storage import DirectoryLock, LocalStorage
+from exchange.journal.storage import DirectoryLock, LocalFile, LocalStorage
 from exchange.journal.syncer import Done, Log
+from exchange.journal.tape import PREAMBLE, RECORD_BYTES, unpack_head
+from exchange.journal.tapecheck import DamagedTape
 
 DAY_NS = 86_400 * 10**9
 FRIDAY_NS = NOON_NS + 3 * 3_600 * 10**9  # within the session of 2026-11-20
@@ -177,3 +181,50 @@ def test_a_file_that_holds_no_identity_is_refused_by_name(tmp_path: Path, text: 
     (tmp_path / identity.EXCHANGE_ID_NAME).write_text(text)
     with pytest.raises(identity.BadExchangeId, match="does not hold 16 bytes"):
         identity.exchange_id(tmp_path)
+
+
+# What is damaged, or full
+
+
+async def test_a_tape_damaged_below_a_snapshot_is_named_with_its_remedy(tmp_path: Path) -> None:
+    """No start that begins with the snapshot writes it anew; one without a tape does."""
+    market, other = tmp_path / "market", tmp_path / "other"
+    async with running(market) as m:
+        await perform(m, requests.Deposit(account=1, amount="5"))
+        await perform(m, requests.Deposit(account=2, amount="5"))
+    shadow = Standby(market, Engine())
+    shadow.catch_up()
+    shadow.write()
+    copied(market, other)
+    path = market / "tape/released.hbt"
+    data, at = bytearray(path.read_bytes()), [PREAMBLE.size]
+    while head := unpack_head(data[at[-1] : at[-1] + RECORD_BYTES]):
+        at.append(at[-1] + head.length)
+    data[at[-3] + 9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedTape, match="delete the file while nobody serves"):
+        await Market.start(market, clock=lambda: NOON_NS)
+    (other / "tape/released.hbt").unlink()
+    async with running(other) as m:
+        assert {1, 2} <= m.desk.accounts
+
+
+async def test_a_full_disk_keeps_no_market_from_starting_when_a_date_has_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as m:
+        await perform(m, requests.Settle())
+    real, most = LocalFile.reserve, 4 << 20
+
+    def reserve(file: LocalFile, room: int) -> None:
+        if room > most:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file, room)
+
+    monkeypatch.setattr(LocalFile, "reserve", reserve)
+    async with running(tmp_path, NOON_NS + DAY_NS) as m:
+        assert (m.desk.business_date, m.desk.day_open) == (20261120, False)
+        assert "LOG_FULL" in caplog.text and "`open-day`" in caplog.text
+        monkeypatch.setattr(LocalFile, "reserve", real)
+        await eventually(lambda: not m.sequencer.full)
+        assert (await perform(m, requests.OpenDay()))["business_date"] == 20261121

@@ -42,10 +42,11 @@ from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
 from exchange.journal import stream
-from exchange.journal.errors import NoSuchPosition
+from exchange.journal.errors import JournalError, NoSuchPosition
 from exchange.journal.head import read_head
 from exchange.journal.storage import LocalStorage
 from exchange.journal.syncer import Log, SyncThread
+from exchange.journal.tapecheck import check_tape
 from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
@@ -136,8 +137,12 @@ class Market:
         self.tape = self.sequencer.tape
         self.alarms = Alarms(directory, self.sequencer)
         storage = sequencing.get("storage") or LocalStorage(directory)
-        view = standby.recover_view(storage, self.tape)
-        self.clearing = self._open_clearing()
+        try:
+            view = standby.recover_view(storage, self.tape)
+            self.clearing = self._open_clearing()
+        except JournalError:
+            check_tape(directory, log=storage)  # says what is damaged, and what to do about it
+            raise
         self.desk = Desk(self.sequencer.submit, self.tape, view)
         deadlines = Deadlines() if view is None else view.deadlines
         self.switches = Switches(self.sequencer.submit, deadlines, clock)
@@ -192,8 +197,8 @@ class Market:
         ``progress`` is called with (bytes done, bytes in all) while the log is replayed; not
         ``serving``: no day opens but the first;
         ``sequencing`` are options of ``Sequencer.open``, for a simulation.
-        Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged; and
-        BadExchangeId.
+        Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged,
+        DamagedTape; and BadExchangeId.
         """
         market = cls(directory, clock, progress, settings, sequencing)
         if market._apart or settings.serve.gateways:

@@ -30,6 +30,7 @@ from exchange.clearing import Clearing
 from exchange.gateway.auth import create_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import EventFlag, HaltCause, Mode, TradingState
+from exchange.sequencer import LogFull
 
 _log = logging.getLogger(__name__)
 
@@ -177,7 +178,8 @@ class Operations:
         An empty one opens its first day. Instruments that the restart halted reopen; those that
         an operator halted do not. An opening that a crash broke off is finished. A closed day
         stays closed until its date has passed and it is settled. In a scheduled market all but the
-        first day is the schedule's; who only asks cannot know of one, and opens that alone.
+        first day is the schedule's; who only asks cannot know of one, and opens that alone. What a
+        full disk refuses is left to be done, and the log says so.
         """
         desk = self._desk
         if not desk.instruments.by_id:
@@ -185,15 +187,26 @@ class Operations:
             return
         if self._scheduled:
             return
-        await desk.perform(
+        try:
+            await self._reopen()
+            if serving:
+                await self._go_on()
+        except LogFull as full:
+            _log.error("free some space, then `resume` what is halted, or `open-day`: %s", full)
+
+    async def _reopen(self) -> None:
+        """Let trade what the restart halted."""
+        await self._desk.perform(
             [
                 wishes.set_state(listed.code, listed.id, TradingState.CONTINUOUS)
-                for listed in desk.instruments.by_id.values()
+                for listed in self._desk.instruments.by_id.values()
                 if listed.state == TradingState.HALTED and listed.cause == HaltCause.RECOVERY
             ]
         )
-        if not serving:
-            return
+
+    async def _go_on(self) -> None:
+        """Finish the open day's opening, or open the day that has come."""
+        desk = self._desk
         if any(self._conduct.may_trade(listed) for listed in desk.left_closed()):
             _log.warning("the opening of business date %d is finished", desk.business_date)
             await self._start_trading(desk.left_closed())

@@ -15,6 +15,7 @@ import msgspec
 from exchange.journal.errors import JournalError
 from exchange.journal.frame import Frame, digest
 from exchange.journal.reader import LogReader
+from exchange.journal.storage import Storage
 from exchange.journal.tape import (
     FILE_NAME,
     PREAMBLE,
@@ -50,16 +51,19 @@ class TapeReport(msgspec.Struct, frozen=True):
     proven_upto: int
 
 
-def check_tape(directory: Path, progress: Progress | None = None) -> TapeReport:
+def check_tape(
+    directory: Path, progress: Progress | None = None, *, log: Storage | None = None
+) -> TapeReport:
     """Compare the tape of a market's directory with its log; a shorter tape is none the worse.
 
+    ``log``: where that is kept, if not in the directory.
     Raises DamagedTape, FileNotFoundError where there is no tape, and the reader's errors: of a log
     that has lost what the tape shows as released DamagedLog.
     """
     path = directory / TAPE_NAME / FILE_NAME
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size  # before the log is looked at: it is never behind
-        reader = LogReader(directory)
+        reader = LogReader(log or directory)
         total, done, records, proven, last = reader.total_bytes, 0, 0, 0, 0
         before: bytes | None = None  # digest of the record before, which the next frame must name
         exchange_id = check_preamble(file.read(PREAMBLE.size))
