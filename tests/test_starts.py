@@ -198,7 +198,7 @@ async def test_a_tape_damaged_below_a_snapshot_is_named_with_its_remedy(tmp_path
     copied(market, other)
     path = market / "tape/released.hbt"
     data, at = bytearray(path.read_bytes()), [PREAMBLE.size]
-    while head := unpack_head(data[at[-1] : at[-1] + RECORD_BYTES]):
+    while head := unpack_head(bytes(data[at[-1] : at[-1] + RECORD_BYTES])):
         at.append(at[-1] + head.length)
     data[at[-3] + 9] ^= 1
     path.write_bytes(data)

@@ -295,7 +295,7 @@ def _command(commands: "bytes | bytearray", number: int) -> Command:
 
 def _accepted(events: bytes) -> Accepted:
     """Order ids accepted; repeated answers left out."""
-    accepted = {}
+    accepted: Accepted = {}
     kinds = kinds_of(events)
     if EventKind.ORDER_ACCEPTED in kinds:
         for number, kind in enumerate(kinds):
