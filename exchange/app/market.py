@@ -41,10 +41,11 @@ from exchange.gateway.auth import Keys, create_key
 from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
+from exchange.gateway.view import View
 from exchange.journal import stream
 from exchange.journal.errors import JournalError, NoSuchPosition
 from exchange.journal.head import read_head
-from exchange.journal.storage import LocalStorage
+from exchange.journal.storage import LocalStorage, Storage
 from exchange.journal.syncer import Log, SyncThread
 from exchange.journal.tapecheck import check_tape
 from exchange.messages import HOUSE_ACCOUNT, Mode
@@ -137,12 +138,7 @@ class Market:
         self.tape = self.sequencer.tape
         self.alarms = Alarms(directory, self.sequencer)
         storage = sequencing.get("storage") or LocalStorage(directory)
-        try:
-            view = standby.recover_view(storage, self.tape)
-            self.clearing = self._open_clearing()
-        except JournalError:
-            check_tape(directory, log=storage)  # says what is damaged, and what to do about it
-            raise
+        view, self.clearing = self._recover(storage)
         self.desk = Desk(self.sequencer.submit, self.tape, view)
         deadlines = Deadlines() if view is None else view.deadlines
         self.switches = Switches(self.sequencer.submit, deadlines, clock)
@@ -361,6 +357,14 @@ class Market:
         return SyncThread(log, self.metrics.fsync.observe)
 
     # Clearing
+
+    def _recover(self, storage: Storage) -> tuple[View | None, Clearing]:
+        """What gateway, desk and clearing know already of the stream. Raises DamagedTape."""
+        try:
+            return standby.recover_view(storage, self.tape), self._open_clearing()
+        except JournalError:
+            check_tape(self.directory, log=storage)  # says what is damaged, and what to do
+            raise
 
     def _open_clearing(self) -> Clearing:
         """Open the ledger, once nobody of a server before writes it; one that is ahead of the log
