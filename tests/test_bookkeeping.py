@@ -1,22 +1,27 @@
 """Clearing in a process of its own: the same books, the same end, and a death that is noticed."""
 
 import asyncio
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live import CODE, Live, clock_ns, until
 
-from exchange.app import Market, bookkeeping
+from exchange.app import Market, bookkeeping, wishes
 from exchange.app.bookkeeping import LEDGER_NAME, STREAM_NAME, ClearingDied
 from exchange.app.requests import Settle
 from exchange.app.settings import Limits, Serve, Settings
 from exchange.clearing import Clearing
+from exchange.journal.errors import DirectoryLocked
+from exchange.journal.storage import DirectoryLock
 from exchange.messages import Mode
 
 APART = Settings(serve=Serve(clearing="process"), limits=Limits(clearing_pause_seconds=0.01))
@@ -122,3 +127,34 @@ async def test_a_clearing_process_that_dies_is_a_failure_and_the_books_stay_whol
         await live.market.operations.cleared()
         assert not live.market.clearing.divergences
         assert live.market.desk.mode == Mode.NORMAL
+
+
+async def test_a_market_that_stops_keeps_its_ledger_until_all_is_booked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next server has the directory by then, and waits."""
+    market = await Market.start(tmp_path, clock=clock_ns)
+    await market.operations.cleared()
+    booked, seen = bookkeeping.booked, []
+
+    def late(*arguments: Any) -> bool:
+        while True:
+            try:
+                DirectoryLock(tmp_path).close()
+                break
+            except DirectoryLocked:
+                time.sleep(0.01)
+        with open(tmp_path / bookkeeping.LOCK_NAME, "wb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                seen.append("free")
+            except BlockingIOError:
+                seen.append("held")
+        return booked(*arguments)
+
+    monkeypatch.setattr(bookkeeping, "booked", late)
+    market.sequencer.submit(0, wishes.checkpoint().record)
+    await market.stop()
+    assert seen and set(seen) == {"held"}
+    with bookkeeping.alone(tmp_path):
+        pass

@@ -158,6 +158,7 @@ def test_why_tells_by_id_and_by_client_id(market: Path, tmp_path: Path) -> None:
     assert told["steps"][0]["command"].startswith("ENTER by account 5: buy 1 H100Z26 at 2.100")
     assert told == result("log", "why", market, told["order_id"])
     assert "no order 77" in hourbook("log", "why", market, 77, code=1)
+    assert "order_id" in hourbook("log", "why", market, 1 << 64, code=2)
     missing = hourbook("log", "why", market, "--account", 4, "--client-id", CLIENT_ID, code=1)
     assert f"no order {CLIENT_ID} of 4" in missing
     assert "--client-id" in hourbook("log", "why", market, "--account", 5, code=2)

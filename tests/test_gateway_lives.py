@@ -4,14 +4,19 @@ import asyncio
 import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from served import COMMAND
 from several import Gateway, stopped_before_it_serves
 
+from exchange.app import gateways
 from exchange.app.gateway_link import Status, Wire
 from exchange.app.lives import Lives
+from exchange.app.settings import Settings
 from exchange.cli.output import Exit
+from exchange.sequencer import LogFull
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/cmdline").exists(), reason="finds the gateways in /proc"
@@ -50,3 +55,23 @@ async def test_a_market_whose_gateway_hangs_at_the_start_ends_and_says_so(tmp_pa
         "hourbook: gateway 0 came no nearer to serving for 1 s (limits.gateway_start_seconds)"
         " and was killed: see what it logged"
     )
+
+
+async def test_however_often_a_full_queue_refuses_one_timer_tries_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = 0
+
+    def refuse(*arguments: object) -> None:
+        nonlocal tried
+        tried += 1
+        raise LogFull(0)
+
+    monkeypatch.setattr(gateways, "RETRY_SECONDS", 0.01)
+    market: Any = SimpleNamespace(settings=Settings(), sequencer=SimpleNamespace(submit=refuse))
+    front = gateways.Gateways(market)
+    for _ in range(100):  # batches that are released meanwhile
+        front._log_off(1, 1)
+    tried = 0
+    await asyncio.sleep(0.1)
+    assert 1 < tried <= 12

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from history_market import CODES, POOR, Script, two_days
-from recorded import SECOND, record_of
+from recorded import BUSY, SECOND, entered, record, record_of
 
 from exchange.engine import Engine
 from exchange.history import order, search, tell, walk
@@ -442,3 +442,35 @@ def test_a_log_that_this_build_does_not_reproduce_answers_nothing(tmp_path: Path
         order.trace(market, order_id=1)
     with pytest.raises(walk.NotReproduced, match="--verify"):
         what_if(market, Changes(without=frozenset({2})))
+
+
+QUOTE = record_of(
+    CommandKind.MASS_QUOTE, account=1, price=2_490, quantity=5, target_lo=2_510, target_hi=5,
+    key_lo=77,
+)  # fmt: skip
+
+
+def test_an_account_taken_out_quotes_no_more(tmp_path: Path) -> None:
+    record(tmp_path, [*BUSY[:3], [QUOTE], [entered(2, 0, 2_510, 5, 30)]])
+    told = what_if(tmp_path, Changes(without=frozenset({1})))
+    facts = ("commands_changed", "orders_taken_out", "trades", "trades_instead", "trades_gone")
+    assert [told[name] for name in facts] == [1, 1, 1, 0, 1]
+    assert all(p["instead"] == "0.00" for p in told["profit"])
+
+
+def test_both_orders_of_a_quote_are_followed_to_their_other_ids(tmp_path: Path) -> None:
+    ids: list[int] = []
+
+    def take(frame: Frame, events: bytes) -> None:
+        rows = map(event_row, [events] * (len(events) // EVENT_BYTES), range(len(events)))
+        ids.extend(row[7] for row in rows if row[2] == EventKind.ORDER_ACCEPTED)
+
+    record(tmp_path, [*BUSY[:3], [entered(2, 0, 2_400, 1, 30)], [QUOTE]])
+    walk.walk(tmp_path, take)
+    cancels = [
+        record_of(CommandKind.CANCEL, account=1, side=2, target_lo=order_id, key_lo=order_id)
+        for order_id in ids[1:]
+    ]
+    record(tmp_path, [cancels])
+    told = what_if(tmp_path, Changes(without=frozenset({2})))
+    assert (len(cancels), told["orders_taken_out"], told["others_rejected"]) == (2, 1, 0)

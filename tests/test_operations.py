@@ -163,6 +163,8 @@ async def test_a_part_that_ended_is_unhealthy_and_not_ready(
     status, text = await get(live, "/health")
     assert (status, json.loads(text)["checks"]["clearing"]) == (503, False)
     assert (await get(live, "/ready"))[0] == 503
+    with pytest.raises(OSError, match="disk is gone"):  # told here, else the stop raises it
+        await live.market.failed()
 
 
 async def test_a_ledger_that_is_off_makes_the_market_cancel_only(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from contracts import calendar, registry
 from contracts.sessions import in_force, steps
 from exchange.app import Market, requests, wishes
 from exchange.app.schedule import STATES
+from exchange.app.schedule import Schedule as Follower
 from exchange.app.settings import Limits, Schedule, Settings
 from exchange.app.wishes import Wish, note
 from exchange.messages import EVENT, Command, CommandKind, EventKind, HaltCause, Side, TradingState
@@ -295,3 +296,18 @@ def test_a_served_market_follows_its_calendar_if_its_settings_say_so(tmp_path: P
         assert asked("admin", "protect", first["code"], "--band", "0.050")["protected"] == 1
         process.send_signal(signal.SIGTERM)
         assert json.loads(process.stdout.readline())["stopped"] is True
+
+
+async def test_a_first_combination_may_be_listed_while_a_look_waits(tmp_path: Path) -> None:
+    monday = stamp("2026-11-23T15:00")
+    market = await Market.start(tmp_path, clock=lambda: monday, settings=MARKET)
+    try:
+        request = requests.ListContract(code="H100Z26-H100F27")
+        listing = asyncio.create_task(market.operations.perform(request))
+        await asyncio.sleep(0)  # it has the turn
+        look = Follower(market.desk, market.operations, lambda: monday, settles=True)
+        await look.look()
+        await listing
+        assert market.desk.instruments.by_code[request.code].state == CONTINUOUS
+    finally:
+        await market.stop()

@@ -8,6 +8,7 @@ An answer is ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": "what
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from exchange.messages import Reason
 from exchange.messages.access import Right
 from exchange.sequencer import Closed, QueueFull
 
+_log = logging.getLogger(__name__)
 _decode_request = msgspec.json.Decoder(AnyRequest).decode
 
 Perform = Callable[[AnyRequest, str], Awaitable[Answer]]  # a request of a person
@@ -58,13 +60,18 @@ async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path
 async def answer(
     request: AnyRequest, operations: Operations, person: str = SOCKET_PERSON
 ) -> Answer:
-    """Perform a request of a person; a refusal is an answer, too."""
+    """Perform a request of a person; a refusal is an answer, too, and so is a failure, which the
+    log has in full.
+    """
     try:
         return Answer(True, await operations.perform(request, person))
     except (RequestRefused, QueueFull, Closed) as error:
         return Answer(False, error=str(error))
     except TimeoutError:
         return Answer(False, error="the market did not answer in time; look at its log")
+    except Exception as error:
+        _log.exception("%s failed", type(request).__name__)
+        return Answer(False, error=f"failed, {type(error).__name__}: {error}; look at the log")
 
 
 async def answer_line(line: bytes, operations: Operations, person: str) -> Answer:

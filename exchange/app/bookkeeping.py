@@ -5,7 +5,8 @@ ends where the stream does; no signal ends it sooner. The serving process reads 
 it and calls nobody.
 
 A server that is killed leaves its child behind for as long as that has something to book. So who
-writes the ledger holds ``DIR/ledger.lock``, and the next server waits for it.
+writes the ledger holds ``DIR/ledger.lock``, and the next server waits for it. One that books in a
+thread holds it while it stops: until then the directory's lock says the same.
 """
 
 import asyncio

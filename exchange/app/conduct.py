@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from contracts import registry, symbol
+from contracts.calendar import CalendarError
 from contracts.registry import UnknownContractError
 from contracts.spec import Combination
 from exchange.app import requests_market as requests
@@ -148,7 +149,7 @@ class Conduct:
     def _combination(self, code: str) -> Combination:
         try:
             found = registry.load().find(code, wishes.as_date(self._desk.business_date))
-        except (symbol.CodeError, UnknownContractError) as error:
+        except (symbol.CodeError, UnknownContractError, CalendarError) as error:
             raise RequestRefused(str(error)) from error
         assert isinstance(found, Combination), "its code is not an expiry's"
         return found

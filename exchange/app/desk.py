@@ -111,12 +111,15 @@ class Desk:
         self.terms: dict[str, Terms] = {}
         self.combinations: dict[str, Combination] = {}
         self.changed: dict[int, int] = {}  # stamp of an instrument's last change of state
+        self._moved: dict[int, int] = {}  # sequence of the same
+        self._listed_at: dict[int, int] = {}  # sequence of its listing
         self.indicated = 0  # stamp of the last indicative price, or of the last start after it
         self.factors: dict[tuple[str, str], str] = {}  # the latest table by grade and expiry
         self.accounts = {HOUSE_ACCOUNT}
         self.proposals: dict[str, Proposal] = {}  # by id, those not done yet
         self.epochs = Epochs()
         self.day_first = 0  # sequence of the command that opened the day
+        self._day_last = 0  # sequence of the command that closed the last day
         self.business_date = 0  # yyyymmdd, 0 before the first
         self.day_open = False
         self.mode = Mode.NORMAL
@@ -152,16 +155,17 @@ class Desk:
         """Submit the wishes in order; their outcomes once all are durable.
 
         Raises WishRejected at the first that was rejected (those after it were submitted too),
-        QueueFull of the sequencer, TimeoutError when the market does not answer.
+        RequestRefused where a figure fits into no command (then none was submitted), QueueFull of
+        the sequencer, TimeoutError when the market does not answer.
         """
         loop = asyncio.get_running_loop()
-        waiting = []
+        records, waiting = [wish.record for wish in wishes], []
         try:
-            for wish in wishes:
+            for wish, record in zip(wishes, records, strict=True):
                 assert wish.text not in self._waiting, "every wish has a text of its own"
                 self._waiting[wish.text] = future = loop.create_future()
                 waiting.append(future)
-                self._submit(SOURCE, wish.record, text=wish.text)
+                self._submit(SOURCE, record, text=wish.text)
             async with asyncio.timeout(ANSWER_SECONDS):
                 outcomes = [await future for future in waiting]
         finally:
@@ -189,6 +193,24 @@ class Desk:
             for listed in self.instruments.by_id.values()
             if listed.data.product == code and listed.state != TradingState.EXPIRED
         ]
+
+    def left_closed(self) -> list[Instrument]:
+        """What was listed when the open day began and nobody has moved since: its opening was
+        broken off."""
+        listed, moved = self._listed_at, self._moved
+        return [
+            one for one in self.instruments.by_id.values()
+            if self.day_open and one.state == TradingState.CLOSED
+            and max(listed.get(one.id, 0), moved.get(one.id, 0)) < self.day_first
+        ]  # fmt: skip
+
+    def to_settle(self) -> set[int]:
+        """The instruments that a day that is closed leaves to be settled."""
+        return {
+            one.id for one in self.instruments.by_id.values()
+            if not one.legs and one.state != TradingState.EXPIRED
+            and self._listed_at.get(one.id, 0) < self._day_last
+        }  # fmt: skip
 
     def _take(self, released: Released) -> None:
         """Read one batch: what changes the desk's picture, and the answers awaited."""
@@ -219,8 +241,9 @@ class Desk:
         listed = self.instruments.apply(row, text)
         if kind == EventKind.INSTRUMENT_LISTED and listed is not None and text is not None:
             self._listed(listed, text)
+            self._listed_at[listed.id] = row[0]
         elif kind == EventKind.STATE_CHANGED:
-            self.changed[row[5]] = stamp
+            self.changed[row[5]], self._moved[row[5]] = stamp, row[0]
         elif kind in (EventKind.AUCTION_INDICATED, EventKind.RECOVERED):
             self.indicated = stamp
         if kind == EventKind.RECORDED and text is not None:
@@ -254,7 +277,7 @@ class Desk:
         self.business_date, self.day_open, self.day_first = row[9], True, row[0]
 
     def _day_closed(self, row: Row) -> None:
-        self.day_open = False
+        self.day_open, self._day_last = False, row[0]
 
     def _mode_changed(self, row: Row) -> None:
         self.mode = Mode(row[9])

@@ -81,6 +81,7 @@ class Gateways:
         self._owners: dict[int, tuple[int, int]] = {}  # engine session -> life, account; online
         # Of sessions whose gateway died, by account; the queue was full.
         self._logoffs: list[tuple[int, bytes]] = []
+        self._again: asyncio.TimerHandle | None = None  # when these are tried again
         self._address = ("", 0)
         self._has_address = asyncio.Event()
         self._all_listen = asyncio.Event()
@@ -386,7 +387,9 @@ class Gateways:
                 return  # a restart loses every session, and logs each off
             except QueueFull:
                 self._logoffs = waiting
-                asyncio.get_running_loop().call_later(RETRY_SECONDS, self._retry)
+                if self._again is not None:
+                    self._again.cancel()  # one at a time, however often a batch brings one here
+                self._again = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._retry)
                 return
             waiting.pop(0)
 

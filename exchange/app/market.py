@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import logging
 import os
-import secrets
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from exchange.app.desk import Desk
 from exchange.app.door import Door
 from exchange.app.front import POLL_SECONDS, Front, Inside
 from exchange.app.gateways import Gateways
+from exchange.app.identity import exchange_id
 from exchange.app.operations import Operations
 from exchange.app.rehearsal import Rehearsal
 from exchange.app.schedule import Schedule
@@ -42,16 +42,16 @@ from exchange.gateway.auth import Keys, create_key
 from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
+from exchange.gateway.view import View
 from exchange.journal import stream
-from exchange.journal.errors import NoSuchPosition
-from exchange.journal.frame import EXCHANGE_ID_BYTES
+from exchange.journal.errors import JournalError, NoSuchPosition
 from exchange.journal.head import read_head
-from exchange.journal.storage import LocalStorage
+from exchange.journal.storage import LocalStorage, Storage
 from exchange.journal.syncer import Log, SyncThread
+from exchange.journal.tapecheck import check_tape
 from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
-EXCHANGE_ID_NAME: Final = "exchange.id"
 ADMIN_KEY_NAME: Final = "admin.key"
 T = TypeVar("T")
 
@@ -67,18 +67,6 @@ class Addresses(msgspec.Struct, frozen=True):
     admin: str
     data: str
     admin_key: str
-
-
-def exchange_id(directory: Path) -> bytes:
-    """The identity of the exchange whose log is in ``directory``; made at its first start."""
-    path = directory / EXCHANGE_ID_NAME
-    try:
-        return bytes.fromhex(path.read_text().strip())
-    except FileNotFoundError:
-        directory.mkdir(parents=True, exist_ok=True)
-        made = secrets.token_bytes(EXCHANGE_ID_BYTES)
-        path.write_text(made.hex() + "\n")
-        return made
 
 
 def admin_key(directory: Path) -> Path:
@@ -151,8 +139,7 @@ class Market:
         self.tape = self.sequencer.tape
         self.alarms = Alarms(directory, self.sequencer)
         storage = sequencing.get("storage") or LocalStorage(directory)
-        view = standby.recover_view(storage, self.tape)
-        self.clearing = self._open_clearing()
+        view, self.clearing = self._recover(storage)
         self.desk = Desk(self.sequencer.submit, self.tape, view)
         deadlines = Deadlines() if view is None else view.deadlines
         self.switches = Switches(self.sequencer.submit, deadlines, clock)
@@ -186,6 +173,7 @@ class Market:
             self.front = Inside(self.hub, self.tape, self.metrics, self._open_door)
         self._booking = ThreadPoolExecutor(1, thread_name_prefix="clearing")
         self._tasks: list[asyncio.Task[None]] = []
+        self._told: set[asyncio.Task[None]] = set()  # parts whose end somebody was told of
         self._sequencing: asyncio.Task[None] | None = None
         self._exits = contextlib.AsyncExitStack()
         self._streaming: asyncio.Server | None = None
@@ -198,13 +186,16 @@ class Market:
         clock: Callable[[], int] = time.time_ns,
         progress: Progress | None = None,
         settings: Settings = DEFAULTS,
+        serving: bool = True,
         **sequencing: Any,
     ) -> Self:
         """Open a directory, or make one, and have it ready to trade; nothing listens yet.
 
-        ``progress`` is called with (bytes done, bytes in all) while the log is replayed;
+        ``progress`` is called with (bytes done, bytes in all) while the log is replayed; not
+        ``serving``: no day opens but the first;
         ``sequencing`` are options of ``Sequencer.open``, for a simulation.
-        Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged.
+        Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged,
+        DamagedTape; and BadExchangeId.
         """
         market = cls(directory, clock, progress, settings, sequencing)
         if market._apart or settings.serve.gateways:
@@ -219,7 +210,7 @@ class Market:
         market._run(market._clear(), "clearing")
         try:
             await market._while_running(ready.wait())
-            await market._while_running(market.operations.prepare())
+            await market._while_running(market.operations.prepare(serving=serving))
             if settings.schedule.follow:
                 await market._follow_calendar(settings.schedule.settle)
         except BaseException:
@@ -260,7 +251,7 @@ class Market:
         """Wait until a part fails, and raise what it raised; ends when the market is stopped."""
         done, _ = await asyncio.wait(self._parts, return_when=asyncio.FIRST_EXCEPTION)
         for task in done:
-            task.result()
+            self._tell(task)
 
     def healthy(self) -> dict[str, bool]:
         """Whether the process is worth keeping: every part of it runs."""
@@ -289,7 +280,7 @@ class Market:
 
         No new orders; what is queued is matched and reported; connections are closed; a last
         checkpoint compares engine and clearing, if the market was served. Hex; empty if the log
-        could not be closed in order.
+        could not be closed in order. Raises the failure of a part that nobody was told of yet.
         """
         self.stopping = True
         await self._exits.aclose()
@@ -299,17 +290,22 @@ class Market:
         for task in self._tasks:
             if task.get_name() in ("watch", "schedule", "switches"):
                 task.cancel()
-        try:
-            await self.sequencer.close()
-        finally:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            if self._streaming is not None:
-                self._streaming.close()
-                (self.directory / STREAM_NAME).unlink(missing_ok=True)
-            self._booking.shutdown()
-            self.clearing.close()
+        with self._ledger_lock():  # the directory's is given back before all is booked
+            try:
+                await self.sequencer.close()
+            finally:
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                if self._streaming is not None:
+                    self._streaming.close()
+                    (self.directory / STREAM_NAME).unlink(missing_ok=True)
+                self._booking.shutdown()
+                self.clearing.close()
+        for part in self._parts:
+            if part not in self._told and not part.cancelled():
+                self._tell(part)
         head = read_head(self.directory)
-        return head.state_hash if head is not None else ""
+        closed = head is not None and head.sequence == self.sequencer.sequence
+        return head.state_hash if head is not None and closed else ""
 
     @property
     def _all_reported(self) -> bool:
@@ -345,8 +341,13 @@ class Market:
         for part in self._parts:
             if part.done():
                 task.cancel()
-                part.result()
+                self._tell(part)
         return await task
+
+    def _tell(self, part: asyncio.Task[None]) -> None:
+        """Raise what a part that has ended failed of, if it did."""
+        self._told.add(part)
+        part.result()
 
     def _open_door(self) -> Door:
         serve = self.settings.serve
@@ -357,6 +358,14 @@ class Market:
         return SyncThread(log, self.metrics.fsync.observe)
 
     # Clearing
+
+    def _recover(self, storage: Storage) -> tuple[View | None, Clearing]:
+        """What gateway, desk and clearing know already of the stream. Raises DamagedTape."""
+        try:
+            return standby.recover_view(storage, self.tape), self._open_clearing()
+        except JournalError:
+            check_tape(self.directory, log=storage)  # says what is damaged, and what to do
+            raise
 
     def _open_clearing(self) -> Clearing:
         """Open the ledger, once nobody of a server before writes it; one that is ahead of the log,
@@ -378,6 +387,10 @@ class Market:
                 clearing.close()
                 clearing = Clearing.open(path, read_only=True)
         return clearing
+
+    def _ledger_lock(self) -> contextlib.AbstractContextManager[None]:
+        """Keep the ledger from whoever serves next; a clearing process does so itself."""
+        return contextlib.nullcontext() if self._apart else bookkeeping.alone(self.directory)
 
     @property
     def _apart(self) -> bool:

@@ -5,7 +5,7 @@ Nothing here changes the market by itself; every change goes through the desk in
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from exchange.clearing import Clearing
 from exchange.gateway.auth import create_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import EventFlag, HaltCause, Mode, TradingState
+from exchange.sequencer import LogFull
 
 _log = logging.getLogger(__name__)
 
@@ -171,12 +172,14 @@ class Operations:
         self._key_revoked()
         return {**_shown(*made), "replaces": request.key_id, "replaced_until_ms": until_ms}
 
-    async def prepare(self) -> None:
-        """Make the market ready to trade after a start.
+    async def prepare(self, *, serving: bool = True) -> None:
+        """Make the market ready to trade after a start; not ``serving``: to be asked.
 
         An empty one opens its first day. Instruments that the restart halted reopen; those that
-        an operator halted do not. A closed day stays closed until its date has passed. In a
-        scheduled market all but the first day is the schedule's.
+        an operator halted do not. An opening that a crash broke off is finished. A closed day
+        stays closed until its date has passed and it is settled. In a scheduled market all but the
+        first day is the schedule's; who only asks cannot know of one, and opens that alone. What a
+        full disk refuses is left to be done, and the log says so.
         """
         desk = self._desk
         if not desk.instruments.by_id:
@@ -184,20 +187,50 @@ class Operations:
             return
         if self._scheduled:
             return
-        await desk.perform(
+        try:
+            await self._reopen()
+            if serving:
+                await self._go_on()
+        except LogFull as full:
+            _log.error("free some space, then `resume` what is halted, or `open-day`: %s", full)
+
+    async def _reopen(self) -> None:
+        """Let trade what the restart halted."""
+        await self._desk.perform(
             [
                 wishes.set_state(listed.code, listed.id, TradingState.CONTINUOUS)
-                for listed in desk.instruments.by_id.values()
+                for listed in self._desk.instruments.by_id.values()
                 if listed.state == TradingState.HALTED and listed.cause == HaltCause.RECOVERY
             ]
         )
+
+    async def _go_on(self) -> None:
+        """Finish the open day's opening, or open the day that has come."""
+        desk = self._desk
+        if any(self._conduct.may_trade(listed) for listed in desk.left_closed()):
+            _log.warning("the opening of business date %d is finished", desk.business_date)
+            await self._start_trading(desk.left_closed())
         if not desk.day_open and wishes.as_number(self._now().date()) > desk.business_date:
+            if await self.unsettled():
+                _log.error(
+                    "business date %d is closed and not settled: settle it, then open the next",
+                    desk.business_date,
+                )
+                return
             try:
                 await self._open_day(requests.OpenDay())
             except WishRejected:
                 raise
             except RequestRefused as refused:  # who is to mend it needs a market that runs
                 _log.error("no business date is opened: %s", refused)
+
+    async def unsettled(self) -> bool:
+        """Whether a business date is closed and its settlement was broken off. TimeoutError."""
+        desk = self._desk
+        if desk.day_open or not desk.business_date:
+            return False
+        await self.cleared()
+        return not desk.to_settle() <= self._clearing.settled()
 
     async def checkpoint(self) -> None:
         """Have engine and clearing compared at this point of the log; do what clearing asks for."""
@@ -340,22 +373,35 @@ class Operations:
         desk = self._desk
         if desk.day_open:
             raise RequestRefused(f"business date {desk.business_date} is open; settle it first")
+        if await self.unsettled():
+            raise RequestRefused(
+                f"business date {desk.business_date} is closed and not settled; settle it first"
+            )
         number = request.date or self._next_date()
         day = wishes.as_date(number)
         await self.cleared()  # which margin parameters are in force is clearing's to say
         todo = [*self._relimit(), *self._rates(day), *self._protections()]
         todo += self._list_missing(day)
         await desk.perform([*todo, wishes.open_day(number)])
-        await desk.perform(self._conduct.relimit_combinations())  # around their legs' new ones
+        return {
+            "business_date": number,
+            "opened": await self._start_trading(desk.instruments.by_id.values()),
+        }
+
+    async def _start_trading(self, listed: Iterable[Instrument]) -> int:
+        """Let what is closed trade on the day that has opened, unless the schedule does; return
+        how many do."""
+        # Combinations first get limits around their legs' new ones.
+        await self._desk.perform(self._conduct.relimit_combinations())
         closed = [
-            wishes.set_state(listed.code, listed.id, TradingState.CONTINUOUS)
-            for listed in desk.instruments.by_id.values()
-            if listed.state == TradingState.CLOSED
-            and self._conduct.may_trade(listed)
+            wishes.set_state(one.code, one.id, TradingState.CONTINUOUS)
+            for one in listed
+            if one.state == TradingState.CLOSED
+            and self._conduct.may_trade(one)
             and not self._scheduled
         ]
-        await desk.perform(closed)
-        return {"business_date": number, "opened": len(closed)}
+        await self._desk.perform(closed)
+        return len(closed)
 
     async def _list(self, request: requests.ListContract) -> dict[str, Any]:
         """List one expiry of the cycle, a physical one say; with the day open it trades at once."""

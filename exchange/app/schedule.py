@@ -95,10 +95,9 @@ class Schedule:
     async def look(self) -> None:
         """Do what is due now. RequestRefused, QueueFull, TimeoutError: another look goes on."""
         now = moment(self._clock())
-        stands = self._read_calendars(now)
-        if await self._open_day(now, stands):
-            stands = self._read_calendars(now)  # of what that day has listed, too
+        await self._open_day(now, self._read_calendars(now))
         async with self._operations.one_at_a_time:
+            stands = self._read_calendars(now)  # of what was listed meanwhile, too
             await self._desk.perform(
                 [
                     wishes.set_state(listed.code, listed.id, *STATES[step.phase], session=step.at)
@@ -140,23 +139,21 @@ class Schedule:
 
     # The day
 
-    async def _open_day(self, now: datetime, stands: Stands) -> bool:
-        """Open the business date of the session that is on, once the one before is settled;
-        return whether that was to be done."""
+    async def _open_day(self, now: datetime, stands: Stands) -> None:
+        """Open the business date of the session that is on, once the one before is settled."""
         desk = self._desk
         on = [stand.session.day for stand in stands.values() if now < stand.session.closes]
         number = wishes.as_number(max(on)) if on else 0
         if number <= desk.business_date:
-            return False
+            return
         if self._settles:
             await self._settle()
-        elif desk.day_open:
+        elif desk.day_open or await self._operations.unsettled():
             if self._complained != desk.business_date:
                 _log.error("%d waits: settle business date %d", number, desk.business_date)
             self._complained = desk.business_date
-            return False
+            return
         await self._operations.perform(requests.OpenDay(date=number))
-        return True
 
     def _is_over(self, now: datetime, stands: Stands) -> bool:
         """Whether the session of the business date has closed for all that is listed."""
@@ -185,8 +182,8 @@ class Schedule:
         for listed in self._desk.instruments.by_id.values():
             spec = self._spec(listed.code)
             if spec is not None and listed.state != TradingState.EXPIRED:
-                stand = stands[spec.calendar, isinstance(spec, Combination)]
-                if stand.session.day <= spec.last_trading_day:
+                stand = stands.get((spec.calendar, isinstance(spec, Combination)))
+                if stand is not None and stand.session.day <= spec.last_trading_day:
                     yield listed, stand
 
     def _due(self, stands: Stands) -> Iterator[tuple[Instrument, Step]]:

@@ -5,6 +5,7 @@ was asked for, and whoever asked recognises the answer by it. A listing's text i
 """
 
 import secrets
+import struct
 from datetime import date
 from hashlib import blake2b
 from typing import Final, NamedTuple
@@ -28,6 +29,7 @@ from exchange.clearing.matters import Due
 from exchange.clearing.records import kinds, write
 from exchange.messages import (
     COMMAND,
+    COMMAND_FIELDS,
     HOUSE_ACCOUNT,
     INDEX_BITS,
     AccountKind,
@@ -66,8 +68,25 @@ class Wish(NamedTuple):
 
     @property
     def record(self) -> bytes:
-        """The command's 64 bytes."""
-        return COMMAND.pack(*msgspec.structs.astuple(self.command))
+        """The command's 64 bytes. RequestRefused where a figure does not fit into its field."""
+        try:
+            return COMMAND.pack(*msgspec.structs.astuple(self.command))
+        except struct.error as error:
+            raise RequestRefused(_beyond(self.command)) from error
+
+
+def _beyond(command: Command) -> str:
+    """Which figure does not fit into its field."""
+    for letter, name in zip(COMMAND.format[1:], COMMAND_FIELDS, strict=True):
+        bits, found = 8 * struct.calcsize(f"<{letter}"), getattr(command, name)
+        low, high = (
+            (0, (1 << bits) - 1) if letter.isupper() else (-1 << bits - 1, (1 << bits - 1) - 1)
+        )
+        if not low <= found <= high:
+            return (
+                f"{name} of {CommandKind(command.kind).name} is from {low} to {high}, not {found}"
+            )
+    raise AssertionError("every figure fits")
 
 
 def digest(text: str, person: bytes) -> tuple[int, int]:

@@ -90,8 +90,9 @@ def _refusals() -> tuple[type[Exception], ...]:
     from exchange.app.gateways import GatewayDied  # noqa: PLC0415
     from exchange.app.wishes import RequestRefused  # noqa: PLC0415
     from exchange.journal.errors import JournalError  # noqa: PLC0415
+    from exchange.sequencer import QueueFull  # noqa: PLC0415
 
-    return FilesRefused, GatewayDied, JournalError, RequestRefused
+    return FilesRefused, GatewayDied, JournalError, QueueFull, RequestRefused
 
 
 __all__ = ["app", "main"]

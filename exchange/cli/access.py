@@ -106,7 +106,7 @@ async def _at(data: Path, request: "AnyRequest") -> "Answer":
         return answer
     from exchange.app import Market, admin  # noqa: PLC0415 - a second's work that asking spares
 
-    market = await Market.start(data)
+    market = await Market.start(data, serving=False)
     try:
         return await admin.answer(request, market.operations)
     finally:

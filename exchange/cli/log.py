@@ -1,7 +1,7 @@
 """``hourbook log``: questions that a market's log answers, whoever serves it or nobody."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -9,6 +9,8 @@ from exchange.cli import archive, reports
 from exchange.cli.access import Json
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
 from exchange.cli.replay import UNTIL_HELP, Directory, stop_at
+
+_ID_MAX: Final = (1 << 64) - 1
 
 if TYPE_CHECKING:
     from exchange.history.records import EventRow
@@ -26,7 +28,9 @@ app.command("tape")(archive.tape)
 @app.command("why")
 def why(
     directory: Directory,
-    order_id: Annotated[int | None, typer.Argument(help="The exchange's order id.")] = None,
+    order_id: Annotated[
+        int | None, typer.Argument(min=0, max=_ID_MAX, help="The exchange's order id.")
+    ] = None,
     account: Annotated[int | None, typer.Option(help="With --client-id: whose order.")] = None,
     client_id: Annotated[str, typer.Option(help="The client order id it was entered with.")] = "",
     as_json: Json = False,

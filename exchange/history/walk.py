@@ -70,7 +70,8 @@ def replay(
     """Replay the log, or its commands up to ``until``, and compare every recorded hash.
 
     ``take`` gets every batch and its events, as far as they were compared or one read further. A
-    divergence is returned; the reader's errors (DamagedLog, NewerVersion, ...) are raised.
+    divergence is returned; the reader's errors (DamagedLog, NewerVersion, ...) are raised, those
+    that lie behind ``until`` are not.
     ``from_snapshot``: begin with the newest snapshot that holds, if there is one. ``heads``: a
     directory of signed heads, every one of which the log must agree with.
     """
@@ -87,7 +88,8 @@ def replay(
         replayer.run(until=until, on_batch=take, progress=progress)
     except Diverged as diverged:
         return Replayed(engine, replayer, diverged, None)
-    tail = reader.finish().tail_dropped if until is None else None
+    ended = until is None or reader.next_sequence <= until
+    tail = reader.finish().tail_dropped if ended else None
     return Replayed(engine, replayer, None, tail)
 
 
@@ -104,12 +106,13 @@ def walk(
 def visit(directory: Path, sequences: Iterable[int], look: Look) -> Engine:
     """Replay without comparing, and call ``look`` before each of the sequences is applied.
 
-    Stops at the last of them. A sequence beyond the log is passed over.
+    Stops at the last of them. A sequence beyond the log is passed over. Raises the reader's errors.
     """
     engine = Engine()
     due = iter(sorted(set(sequences)))
     stop = next(due, None)
-    for chunk in open_log(directory).chunks():
+    reader = open_log(directory)
+    for chunk in reader.chunks():
         for frame in chunk:
             first, commands, stamp = (
                 frame.opening.first_sequence,
@@ -126,6 +129,7 @@ def visit(directory: Path, sequences: Iterable[int], look: Look) -> Engine:
             if stop is None:
                 return engine
             engine.apply(commands, first, stamp)
+    reader.finish()
     return engine
 
 
@@ -155,8 +159,11 @@ def last_sequence_at(directory: Path, stamp: int) -> int:
 
 
 def log_end(directory: Path) -> int:
-    """The last sequence of the log; 0 for an empty one."""
-    return max((chunk[-1].last_sequence for chunk in open_log(directory).chunks()), default=0)
+    """The last sequence of the log; 0 for an empty one. Raises the reader's errors."""
+    reader = open_log(directory)
+    for _ in reader.chunks():
+        pass
+    return reader.finish().last_sequence
 
 
 def position(directory: Path, text: str) -> int:
@@ -165,9 +172,13 @@ def position(directory: Path, text: str) -> int:
 
 
 def batches(directory: Path) -> Iterator[tuple[Frame, bytes]]:
-    """Every frame and the events that this build gives for it; nothing recorded is compared."""
-    engine = Engine()
-    for chunk in open_log(directory).chunks():
+    """Every frame and the events that this build gives for it; nothing recorded is compared.
+
+    Raises the reader's errors.
+    """
+    engine, reader = Engine(), open_log(directory)
+    for chunk in reader.chunks():
         for frame in chunk:
             opening = frame.opening
             yield frame, engine.apply(frame.commands, opening.first_sequence, opening.stamp)
+    reader.finish()

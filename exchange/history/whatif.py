@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -35,21 +35,24 @@ from exchange.messages import (
 EXAMPLES_MAX: Final = 20
 PERCENT: Final = 100
 _U64: Final = (1 << 64) - 1
-_ORDERS: Final = frozenset(
-    {CommandKind.ENTER, CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE}
-)
-_ENTERING: Final = frozenset({CommandKind.ENTER, CommandKind.REPLACE})
+_MADE: Final = frozenset({CommandKind.ENTER, CommandKind.MASS_QUOTE})
+_NAMING: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
+_ORDERS: Final = _MADE | _NAMING
+_ENTERING: Final = _MADE | {CommandKind.REPLACE}
 _PARAMETERS: Final = frozenset({CommandKind.LIST, CommandKind.SET_LIMITS, CommandKind.SET_RISK})
-_TARGETED: Final = bytes({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
+_TARGETED: Final = bytes(_NAMING)
 _NOBODY: Final = 0  # no order has this id
 _CASH: Final = frozenset({EventKind.DEPOSITED, EventKind.WITHDRAWN})
+
+
+Accepted: TypeAlias = dict[tuple[int, int], int]  # order id by sequence and SELL: a quote has both
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """What is different. Each pair is (codes with * and ?, value); the last that fits counts.
 
     ``margin``: percent of the rate in the log; ``limits``: percent either side of the mark;
-    ``position_limit``: lots; ``without``: accounts whose orders never enter.
+    ``position_limit``: lots; ``without``: accounts whose orders and quotes never enter.
     """
 
     margin: list[tuple[str, int]] = []
@@ -98,7 +101,7 @@ class WhatIf:
         first, stamp = frame.opening.first_sequence, frame.opening.stamp
         commands, done = bytearray(frame.commands), 0
         accepted = _accepted(events)
-        fresh = {order_id: sequence for sequence, order_id in accepted.items()}
+        fresh = {order_id: sequence for (sequence, _), order_id in accepted.items()}
         outputs: list[bytes] = []
 
         def run_upto(end: int) -> None:
@@ -106,8 +109,8 @@ class WhatIf:
             piece = bytes(commands[done * COMMAND_BYTES : end * COMMAND_BYTES])
             output = self.engine.apply(piece, first + done, stamp)
             outputs.append(output)
-            self._follow({s: o for s, o in accepted.items() if first + done <= s < first + end},
-                         _accepted(output))  # fmt: skip
+            self._follow({key: order_id for key, order_id in accepted.items()
+                          if first + done <= key[0] < first + end}, _accepted(output))  # fmt: skip
             done = end
 
         for number in self._touched(frame.commands):
@@ -139,7 +142,7 @@ class WhatIf:
             if command.account in self.changes.without:
                 self.altered += 1
                 return Command(kind=CommandKind.ADVANCE_TIME)
-            if command.flags & CommandFlag.BY_CLIENT_ID or kind == CommandKind.ENTER:
+            if command.flags & CommandFlag.BY_CLIENT_ID or kind in _MADE:
                 return command
             target = self.ids.get(command.target_lo, command.target_lo)
             return msgspec.structs.replace(command, target_lo=target)
@@ -173,12 +176,12 @@ class WhatIf:
         low, high = -(-(mark - reach) // unit) * step, (mark + reach) // unit * step
         return msgspec.structs.replace(command, target_lo=low & _U64, target_hi=high & _U64)
 
-    def _follow(self, ours: dict[int, int], theirs: dict[int, int]) -> None:
+    def _follow(self, ours: "Accepted", theirs: "Accepted") -> None:
         """Remember under which id an order of the log goes in this run, if at all."""
         if ours == theirs:
             return
-        for sequence, order_id in ours.items():
-            other = theirs.get(sequence, _NOBODY)
+        for key, order_id in ours.items():
+            other = theirs.get(key, _NOBODY)
             if other != order_id:
                 self.ids[order_id] = other
 
@@ -208,7 +211,7 @@ class WhatIf:
             instead = theirs[sequence]
             command = _command(frame.commands, sequence - first)
             if command.account in self.changes.without and command.kind in _ORDERS:
-                self.counts["orders_taken_out"] += command.kind == CommandKind.ENTER
+                self.counts["orders_taken_out"] += command.kind in _MADE
             elif rows != instead:
                 self._refused(sequence, command, rows, instead)
             gone, new = _fills(rows), _fills(instead)
@@ -290,16 +293,16 @@ def _command(commands: "bytes | bytearray", number: int) -> Command:
     return Command(**dict(zip(COMMAND_FIELDS, row, strict=True)))
 
 
-def _accepted(events: bytes) -> dict[int, int]:
-    """Order ids accepted, by sequence; repeated answers left out."""
-    accepted = {}
+def _accepted(events: bytes) -> Accepted:
+    """Order ids accepted; repeated answers left out."""
+    accepted: Accepted = {}
     kinds = kinds_of(events)
     if EventKind.ORDER_ACCEPTED in kinds:
         for number, kind in enumerate(kinds):
             if kind == EventKind.ORDER_ACCEPTED:
                 row = event_row(events, number)
                 if not row[3] & EventFlag.DUPLICATE:
-                    accepted[row[0]] = row[7]
+                    accepted[row[0], row[3] & EventFlag.SELL] = row[7]
     return accepted
 
 

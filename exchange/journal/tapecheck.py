@@ -8,12 +8,14 @@ all of it.
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
 from exchange.journal.errors import JournalError
 from exchange.journal.frame import Frame, digest
 from exchange.journal.reader import LogReader
+from exchange.journal.storage import Storage
 from exchange.journal.tape import (
     FILE_NAME,
     PREAMBLE,
@@ -49,17 +51,21 @@ class TapeReport(msgspec.Struct, frozen=True):
     proven_upto: int
 
 
-def check_tape(directory: Path, progress: Progress | None = None) -> TapeReport:
+def check_tape(
+    directory: Path, progress: Progress | None = None, *, log: Storage | None = None
+) -> TapeReport:
     """Compare the tape of a market's directory with its log; a shorter tape is none the worse.
 
-    Raises DamagedTape, FileNotFoundError where there is no tape, and the reader's errors.
+    ``log``: where that is kept, if not in the directory.
+    Raises DamagedTape, FileNotFoundError where there is no tape, and the reader's errors: of a log
+    that has lost what the tape shows as released DamagedLog.
     """
     path = directory / TAPE_NAME / FILE_NAME
-    reader = LogReader(directory)
-    total, done, records, proven, last = reader.total_bytes, 0, 0, 0, 0
-    before: bytes | None = None  # digest of the record before, which the next frame must name
     with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+        size = os.fstat(file.fileno()).st_size  # before the log is looked at: it is never behind
+        reader = LogReader(log or directory)
+        total, done, records, proven, last = reader.total_bytes, 0, 0, 0, 0
+        before: bytes | None = None  # digest of the record before, which the next frame must name
         exchange_id = check_preamble(file.read(PREAMBLE.size))
         for chunk in reader.chunks():
             for frame in chunk:
@@ -77,6 +83,7 @@ def check_tape(directory: Path, progress: Progress | None = None) -> TapeReport:
                 done += frame.length
             if progress is not None:
                 progress(done, total)
+        _check_end(path, file, size, reader)
         head = reader.head
         if head is not None and (head.sequence, head.events_digest) == (
             last,
@@ -86,6 +93,18 @@ def check_tape(directory: Path, progress: Progress | None = None) -> TapeReport:
         elif head is not None and head.sequence == last and head.events_digest:
             raise DamagedTape(path, file.tell(), last, "the last record has other events")
         return TapeReport(records, file.tell(), last, proven)
+
+
+def _check_end(path: Path, file: BinaryIO, size: int, reader: LogReader) -> None:
+    """Judge the log's end by what is behind it on the tape: that was durable once."""
+    at, upto = file.tell(), 0
+    head = unpack_head(file.read(RECORD_BYTES)) if at < size else None
+    if head is not None and head.first_sequence == reader.next_sequence:
+        upto = head.first_sequence + head.count - 1
+    last = reader.finish(upto).last_sequence
+    if at < size:
+        raise DamagedTape(path, at, last, "it goes on behind the log's end")
+    file.seek(at)
 
 
 def _compare(path: Path, offset: int, read: Callable[[int], bytes], frame: Frame) -> bytes:
