@@ -310,9 +310,24 @@ class Hub:
         """Take a connection from channels that it has."""
         self.channels.leave(session, names)
 
-    def heartbeat(self) -> Heartbeat:
-        """Return the message that proves the gateway alive."""
-        return Heartbeat(epoch=self.epoch, sequence=self.sequence, time=self.feed.time)
+    def heartbeat(self, session: Session | None = None) -> Heartbeat:
+        """Return the message that proves the gateway alive to a connection, with the sequence up to
+        which it is told all; without one that of those who are not behind.
+        """
+        epoch, sequence = self.epoch, self.sequence
+        if session is not None and (behind := self._told_upto(session)) is not None:
+            sequence = min(behind, sequence)
+            epoch = self.epochs.place(Position(epoch, sequence, 0))[0]
+        return Heartbeat(epoch=epoch, sequence=sequence, time=self.feed.time)
+
+    def _told_upto(self, session: Session) -> int | None:
+        """Return the sequence up to which a connection that is behind has its reports."""
+        resume = self._resumes.get(session.number)
+        if resume is not None:
+            return resume.sent_upto
+        if session.stage is Stage.LOGGING_ON and session.logon is not None and session.logon.after:
+            return max(0, session.logon.after.sequence - 1)  # its logon is not answered yet
+        return None
 
     def beat(self) -> None:
         """Send every connection a heartbeat, and every channel its own; retry what is owed,
@@ -324,7 +339,10 @@ class Hub:
         heartbeat = self.heartbeat()
         encoded = tuple(encode(heartbeat) for encode in ENCODERS)
         for session in list(self.sessions.values()):
-            session.push(encoded[session.codec])
+            if self._told_upto(session) is None:
+                session.push(encoded[session.codec])
+            else:
+                session.push(ENCODERS[session.codec](self.heartbeat(session)))
             session.wake()
 
     def tick(self) -> None:

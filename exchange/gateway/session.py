@@ -388,7 +388,7 @@ class Session:
         hub.lookups.ask(request, self._reader(), hub.now_ms(), tell)
 
     def _ping(self, request: Ping, ingress_ns: int) -> None:
-        self.send(self.hub.heartbeat())
+        self.send(self.hub.heartbeat(self))
 
     # What goes out
 
