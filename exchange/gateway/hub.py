@@ -252,7 +252,7 @@ class Hub:
     def turned_back(self, record: bytes, text: str | None, refusal: Refused) -> None:
         """Answer for a command that was put, and refused by a sequencer in another process."""
         kind, account, engine_session, key = _OWNER(RECORD.unpack(record))
-        if kind == CommandKind.LOGOFF or not (engine_session or kind == CommandKind.LOGON):
+        if kind == CommandKind.LOGOFF or (text is None and kind != CommandKind.LOGON):
             self._owed.append((account, record))
         elif kind == CommandKind.LOGON:
             session = self._logons.pop(int.from_bytes(key[:8], "little"), None)
@@ -263,7 +263,11 @@ class Hub:
                 named = "client_order_id" if kind == CommandKind.ENTER else "request_id"
                 refusal.seen[named] = request_of(text) if kind == CommandKind.RECORD else text
             for session in self.sessions.values():
-                if session.engine_session == engine_session:
+                if engine_session:
+                    asked = session.engine_session == engine_session
+                else:  # a kill of the account, of which each of its connections is told
+                    asked = session.trading_account == account
+                if asked:
                     session.send(from_refused(refusal, _OPS.get(kind)))
 
     def retry(self) -> None:
