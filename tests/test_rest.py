@@ -357,7 +357,7 @@ class Tape:
         for sequence in range(max(1, first), 1_001):
             self.read_batches += 1
             event = sequence.to_bytes(8, "little") + bytes(EVENT.size - 8)
-            yield Released(1, sequence, 1, sequence * 10**9, event, ())
+            yield Released(1, sequence, 1, sequence * 10**9, event, [])
 
 
 @pytest.mark.parametrize(("after", "first"), [(1, 900), (899, 900), (900, 901), (950, 951)])
