@@ -182,12 +182,18 @@ async def test_a_full_queue_is_a_named_reject(venue: Venue) -> None:
 
 # MessagePack
 
+TWICE_INSIDE: Final = (
+    msgspec.msgpack.encode({"op": "preview", "request_id": "p", "order": enter("x", quantity="1")})
+    .replace(b"\xa5order\x86", b"\xa5order\x87")
+    .replace(b"\xa8quantity\xa11", b"\xa8quantity\xa11\xa8quantity\xa12")
+)
 PACKED: Final[list[tuple[bytes, Reason, str | None]]] = [
     (b"", R.SYNTAX, None),
     (b"\xc1", R.SYNTAX, None),
     (b"\x93\x01\x02\x03", R.SYNTAX, None),
     (b"\x82\xa2op\xa9heartbeat\xa2op\xa9heartbeat", R.DUPLICATE_FIELD, None),
     (b"\xde\x00\x02\xa2op\xa9heartbeat\xa2op\xa9heartbeat", R.DUPLICATE_FIELD, None),
+    (TWICE_INSIDE, R.DUPLICATE_FIELD, None),
     (b"\x81\xa2op\xa9heartbeat\x00", R.SYNTAX, None),
     (b"\x82\xa2op\xa9heartbeat\xa1x\x01", R.UNKNOWN_FIELD, "x"),
     (b"\x81\xa1x\x01", R.MISSING_FIELD, "op"),

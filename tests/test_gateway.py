@@ -10,6 +10,7 @@ import pytest
 import venue as market
 from venue import CODE, OTHER, POOR, RICH, THIRD, Venue, enter
 
+from exchange.gateway import queries
 from exchange.gateway.session import (
     BACKLOG_BYTES,
     CLOSE_SLOW,
@@ -457,3 +458,54 @@ def test_a_frame_is_one_array_in_both_codecs(count: int) -> None:
     }
     for codec, encode in ((JSON, wire.encode_json), (MSGPACK, wire.encode_msgpack)):
         assert len(decoders[codec](array_of([encode(beat)] * count, count, codec))) == count
+
+
+async def test_an_account_is_gone_through_once_a_batch_and_so_often_a_second(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trader, other = await venue.trader(RICH), await venue.trader(THIRD)
+    for number in range(5):
+        await venue.say(trader, enter(f"o{number}", quantity="1"))
+    looked = 0
+    exposures = venue.hub.accounts.exposures
+
+    class Counted:
+        """The accounts, and how often one's orders are gone through."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(venue.hub.accounts, name)
+
+        def exposures(self, account: Any) -> Any:
+            nonlocal looked
+            looked += 1
+            return exposures(account)
+
+    monkeypatch.setattr(venue.hub.queries, "_accounts", Counted())
+    for name in ("q1", "q2", "q3"):
+        (told,) = await venue.say(trader, {"op": "account", "request_id": name})
+        assert isinstance(told, wire.AccountReport)
+        assert (told.request_id, told.open_orders) == (name, 5)
+    assert looked == 1
+    monkeypatch.setattr(queries, "ORDERS_A_SECOND", 20)
+    said = []
+    for _ in range(20):  # a second may end meanwhile
+        said += await venue.say(trader, {"op": "orders", "request_id": "q"})
+    refused = [one for one in said if isinstance(one, wire.Rejected)]
+    assert len(refused) >= 8
+    assert (refused[0].name, refused[0].request_id) == ("REQUESTS_FULL", "q")
+    assert refused[0].retryable and refused[0].retry_after_ms == 1_000
+    (told,) = await venue.say(other, {"op": "orders", "request_id": "q"})
+    assert isinstance(told, wire.Orders)
+
+
+async def test_a_new_business_date_is_told_of_every_instrument(venue: Venue) -> None:
+    reader = venue.connect()
+    names = [f"state.{code}" for code in (CODE, OTHER)]
+    await venue.say(reader, {"op": "subscribe", "request_id": "s", "channels": names})
+    await venue.order(Command(kind=CommandKind.CLOSE_DAY, quantity=market.DAY))
+    venue.heard(reader)
+    await venue.order(Command(kind=CommandKind.OPEN_DAY, quantity=market.DAY + 3))
+    told = [one for one in venue.heard(reader) if isinstance(one, wire.InstrumentState)]
+    assert [(one.instrument, one.business_date) for one in told] == [
+        (code, market.DAY + 3) for code in (CODE, OTHER)
+    ]

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import venue as market
 from recorded import BUSY, LOGON, deposits, everything, record, running, say, until
-from venue import RICH, Venue, enter
+from venue import RICH, THIRD, Venue, enter
 
 from exchange.app.gateway_link import HEAD, AnyMessage, Hello, KeysGone, TurnedBack, Wire
 from exchange.gateway.decode import Refused
@@ -191,3 +191,17 @@ async def test_what_another_process_refuses_is_answered_here(venue: Venue) -> No
     await venue.settle()
     again = await venue.trader(RICH)
     assert again.stage is Stage.READY
+
+
+async def test_a_kill_of_the_account_that_is_turned_back_is_answered(venue: Venue) -> None:
+    trader, stranger = await venue.trader(RICH), await venue.trader(THIRD)
+    hub, sent = venue.hub, []
+    hub.put = lambda source, record, **more: sent.append((record, more["text"]))
+    for scope in ("session", "account"):
+        kill = {"op": "kill", "request_id": scope, "scope": scope}
+        trader.receive(json.dumps(kill), 1)
+        hub.turned_back(*sent.pop(), Refused(Reason.QUEUE_FULL))
+        (told,) = venue.heard(trader)
+        assert isinstance(told, wire.Rejected)
+        assert (told.name, told.op, told.request_id) == ("QUEUE_FULL", "kill", scope)
+    assert venue.heard(stranger) == [] and not hub._owed

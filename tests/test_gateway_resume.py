@@ -162,3 +162,36 @@ async def test_a_logon_is_answered_behind_what_its_account_had_queued(
         if row[2] == EventKind.ORDER_ACCEPTED and row[6] == RICH
     ]
     assert max(sequences) < answered
+
+
+async def test_a_heartbeat_never_overtakes_what_was_missed(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resume, "SLICE_EVENTS", 1)
+    witness = await venue.trader(RICH)
+    for number in range(10):
+        await venue.say(witness, enter(f"b{number}", quantity="1"))
+    back = venue.connect()
+    back.receive(json.dumps(venue.logon(RICH, after=[0, 0, 0])), 0)
+    venue.hub.beat()  # before the logon is answered
+    told = venue.heard(back)
+    for number in range(10, 20):
+        await venue.say(witness, enter(f"b{number}", quantity="1"))
+        venue.hub.beat()
+        told += await venue.say(back, {"op": "heartbeat"})
+        venue.hub.resume(back)
+    told += heard(venue, back)
+    venue.hub.beat()
+    told += venue.heard(back)
+    beats = [t for t in told if isinstance(t, wire.Heartbeat)]
+    assert (beats[0].sequence, beats[0].epoch) == (0, 0)
+    assert 0 < beats[-2].sequence < beats[-1].sequence == venue.hub.sequence
+    reports = [t for t in told if isinstance(t, wire.Accepted)]
+    assert [t.client_order_id for t in reports] == [f"b{number}" for number in range(20)]
+    seen = 0
+    for one in told:
+        if isinstance(one, wire.Heartbeat):
+            assert one.sequence >= seen
+            seen = one.sequence
+        elif isinstance(one, wire.Accepted):
+            assert one.sequence > seen

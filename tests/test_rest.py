@@ -5,7 +5,7 @@ import gzip
 import io
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ from exchange.app import Market
 from exchange.app.requests import Deposit, Settle
 from exchange.gateway import access, archive, auth, http, openapi, rest
 from exchange.gateway.server import BODY_BYTES
+from exchange.journal.tape import Released
+from exchange.messages import EVENT
 from exchange.messages.access import (
     KEY_HEADER,
     NONCE_HEADER,
@@ -24,6 +26,7 @@ from exchange.messages.access import (
     TIMESTAMP_HEADER,
     signed_request,
 )
+from exchange.messages.rest import OfHistory
 
 PAGE: Final = Path(__file__).parents[1] / "docs" / "reference" / "openapi.json"
 START_NS: Final = 1_795_176_000 * 1_000_000_000  # 20 November 2026, noon
@@ -336,3 +339,31 @@ def test_the_page_has_every_route_and_status() -> None:
     for reason, status in http.STATUS.items():
         assert reason.name in told[str(status)].split()
     assert f"{BODY_BYTES:,}" in page and f"{archive.SCAN_EVENTS:,}" in page
+
+
+class Tape:
+    """Batches of one event each, a second apart; it counts those that were read."""
+
+    def __init__(self) -> None:
+        self.read_batches = 0
+
+    def read(self, epoch: int, sequence: int, index: int) -> Iterator[Released]:
+        return self._from(sequence + 1)
+
+    def since(self, stamp: int) -> Iterator[Released]:
+        return self._from(stamp // 10**9)
+
+    def _from(self, first: int) -> Iterator[Released]:
+        for sequence in range(max(1, first), 1_001):
+            self.read_batches += 1
+            event = sequence.to_bytes(8, "little") + bytes(EVENT.size - 8)
+            yield Released(1, sequence, 1, sequence * 10**9, event, [])
+
+
+@pytest.mark.parametrize(("after", "first"), [(1, 900), (899, 900), (900, 901), (950, 951)])
+def test_a_page_behind_a_place_reads_nothing_of_before_its_time(after: int, first: int) -> None:
+    tape = Tape()
+    query = OfHistory(from_ms=900_000, after=f"1.{after}.0", limit=5)
+    found = archive.scan(tape, query, (1, after, 0), lambda row: True)
+    assert [row[0] for row, _, _ in found.rows] == list(range(first, first + 5))
+    assert tape.read_batches <= 6

@@ -186,3 +186,12 @@ async def test_candles_of_a_combination(house: House, monkeypatch: pytest.Monkey
     monkeypatch.setattr(archive, "READ_SECONDS", -1)
     status, told = await house.get(f"candles/{spread}")
     assert (status, told["name"], told["retryable"]) == (429, "REQUESTS_FULL", True)
+
+
+async def test_a_switch_is_among_the_reports(house: House) -> None:
+    async with await house.fund(1) as client:
+        await client.cancel_after(60_000)
+        await client.cancel_after(0)
+    told = await replayed(house, house.key)
+    assert [one["type"] for one in told].count("cancel_after") == 2
+    assert await house.pages("events?limit=500", "events") == told

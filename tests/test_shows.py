@@ -3,6 +3,7 @@
 Budget: 5 seconds.
 """
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from random import Random
@@ -14,6 +15,7 @@ from venue import CODE, RICH, THIRD, Venue, enter
 
 from clients.book import BookState, QueueBook
 from clients.decimals import PriceScale
+from exchange.gateway import session as session_module
 from exchange.gateway.session import BACKLOG_BYTES, CLOSE_SLOW, STALE_BYTES, Session
 from exchange.marketdata import pictures
 from exchange.messages import Side, wire
@@ -140,3 +142,33 @@ async def test_readers_that_are_told_at_any_pace_see_the_queue_as_it_is(venue: V
     for session, _ in readers:
         book = copy_of(*heard[session.number], *rest_of(venue, session))
         assert book.state is BookState.LIVE and book.bids() == truth(venue)
+
+
+async def test_snapshots_of_many_channels_come_a_turn_each(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much one `subscribe` begins, little of it waits for a reader that takes it all."""
+    monkeypatch.setattr(session_module, "EAGER_BYTES", 1_000)
+    monkeypatch.setattr(pictures, "SNAPSHOT_ORDERS", 100)
+    kinds, periods = ("depth", "top", "queue", "statistics"), ("", ".100ms", ".1s")
+    names = [f"{kind}.{CODE}{period}" for kind in kinds for period in periods]
+    public = venue.connect()
+    public.receive(json.dumps(subscribe(*names)), 0)
+    assert public.backlog_bytes < 2_500
+    first = venue.heard(public)
+    trader = await venue.trader(THIRD)
+    await venue.say(trader, enter("a"))
+    frames = [first, *rest_of(venue, public)]
+    said = [getattr(one, "channel", None) or f"depth.{CODE}" for frame in frames
+            for one in frame if not isinstance(one, wire.Subscribed)]  # fmt: skip
+    assert list(dict.fromkeys(said)) == names and len(frames) > 6
+    assert copy_of(*[[one for one in frame if getattr(one, "channel", "") == QUEUE]
+                     for frame in frames]).bids() == truth(venue)  # fmt: skip
+    assert public.closing is None and not public.backlog_bytes
+
+
+async def test_a_queue_is_made_once_for_all_who_ask_before_it_changes(venue: Venue) -> None:
+    one, other = venue.hub.snapshot(QUEUE), venue.hub.snapshot(QUEUE)
+    assert one is other
+    await venue.say(await venue.trader(THIRD), enter("a"))
+    assert venue.hub.snapshot(QUEUE) is not one

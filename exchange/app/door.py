@@ -65,7 +65,7 @@ class Door:
         async def answer(body: bytes, key: Key) -> bytes:
             return msgspec.json.encode(await admin.answer_signed(body, house.perform, key))
 
-        add_route(application, hub.keys, hub.now_ms, answer)
+        add_route(application, hub.keys, hub.now_ms, answer, self._rest.count)
         self._rest.add_routes(application)
         observe.add_routes(
             application,

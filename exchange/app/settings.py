@@ -15,9 +15,11 @@ from msgspec import Meta
 
 from exchange.app import processors, trial
 from exchange.gateway import (
+    arrivals,
     deadlines,
     lockouts,
     previews,
+    queries,
     refreshes,
     rest,
     resume,
@@ -283,8 +285,10 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.malformed", gateway_session.MALFORMED_LIMIT, "malformed frames; then 1008"),
         ("gateway.refused_logons", gateway_session.LOGON_LIMIT, "refused logons; then 1008"),
         ("gateway.silent_seconds", server.SILENT_SECONDS, "without logon or subscription; 4000"),
-        ("gateway.handshake_seconds", server.HANDSHAKE_SECONDS, "for a connection's first request"),
-        ("gateway.keepalive_seconds", server.KEEPALIVE_SECONDS, "between two HTTP requests"),
+        ("gateway.handshake_seconds", arrivals.HANDSHAKE_SECONDS, "for a connection's first head"),
+        ("gateway.keepalive_seconds", arrivals.KEEPALIVE_SECONDS, "between two HTTP requests"),
+        ("gateway.body_seconds", arrivals.BODY_SECONDS, "for an HTTP request's body"),
+        ("gateway.sockets_per_seat", arrivals.SOCKETS_PER_SEAT, "of an address, HTTP included"),
         ("gateway.body_bytes", server.BODY_BYTES, "of an HTTP request, as sent and inflated"),
         ("gateway.requests_a_second", rest.REQUESTS_A_SECOND, "over HTTP, of one address"),
         ("gateway.reads", rest.READS, "HTTP requests that may wait for the disk"),
@@ -297,6 +301,7 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.bad_signatures", lockouts.BAD_LIMIT, "in a row; a key is locked for an address"),
         ("gateway.lock_ms", lockouts.LOCK_MS, "for so long"),
         ("gateway.frame_commands", wire.BATCH_REQUESTS, "of one frame"),
+        ("gateway.query_orders_a_second", queries.ORDERS_A_SECOND, "gone through for an account"),
         ("gateway.previews_a_second", previews.PREVIEWS_A_SECOND, "of one account"),
         ("gateway.previews_share", trial.MARKET_SHARE, "of the market's time, all of them: 1 in"),
         ("gateway.previews_state_bytes", trial.STATE_BYTES, "a larger market has them apart"),

@@ -6,6 +6,7 @@ is. Nothing here keeps a place between two pages: a cursor names the last event 
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from exchange.gateway.corrections import CORRECTIONS, TRANSFERRED
@@ -67,14 +68,12 @@ def scan(stream: Stream, query: OfHistory, after: Place | None, select: Select) 
     """
     until = query.to_ms * NANOSECONDS_PER_MS
     start = query.from_ms * NANOSECONDS_PER_MS
-    records = stream.since(start) if after is None else stream.read(*after)
+    records = _records(stream, start, after)
     rows: list[tuple[Row, int, str | None]] = []
     seen = 0
     for released in records:
         if released.stamp >= until:
             break
-        if released.stamp < start:
-            continue
         texts = dict(released.texts)
         for row in EVENT.iter_unpack(released.events):
             if select(row):
@@ -85,6 +84,17 @@ def scan(stream: Stream, query: OfHistory, after: Place | None, select: Select) 
         if seen >= SCAN_EVENTS * EVENT.size:
             return Found(rows, (released.epoch, row[0], row[1]))
     return Found(rows, None)
+
+
+def _records(stream: Stream, start: int, after: Place | None) -> Iterator[Released]:
+    """Return what there is from a stamp on, behind a place if there is one."""
+    if after is None:
+        return stream.since(start)
+    records = stream.read(*after)
+    first = next(records, None)
+    if first is None or first.stamp >= start:
+        return iter(()) if first is None else chain((first,), records)
+    return stream.since(start)  # later than the place: what lies between is not read
 
 
 def candles(

@@ -50,6 +50,8 @@ class Channels:
         self._recent: dict[str, Recent] = {}
         self._lingering: dict[str, int] = {}  # beats left, of channels without members
         self._looks = 0
+        self._shown: dict[str, Sequence[Response]] = {}  # queues as of ``_shown_at``, a sequence
+        self._shown_at = -1
 
     def __contains__(self, channel: object) -> bool:
         return channel in self._members
@@ -102,9 +104,20 @@ class Channels:
         return [*missed, self._feed.heartbeat(name)]
 
     def snapshot(self, name: str, sequence: int) -> Sequence[Response]:
-        """Return a channel's first messages; raises Refused of a queue that is too long."""
-        self._check_queue(name, self._feed.named(name))
-        return self._feed.snapshot(name, sequence)
+        """Return a channel's first messages; raises Refused of a queue that is too long.
+
+        A queue's is made once for all who ask before the next batch.
+        """
+        found = self._feed.named(name)
+        self._check_queue(name, found)
+        if found.kind != "queue":
+            return self._feed.snapshot(name, sequence)
+        if sequence != self._shown_at:
+            self._shown_at = sequence
+            self._shown.clear()
+        if name not in self._shown:
+            self._shown[name] = self._feed.snapshot(name, sequence)
+        return self._shown[name]
 
     def _check_queue(self, name: str, found: Name) -> None:
         if found.kind == "queue":

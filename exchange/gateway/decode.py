@@ -35,6 +35,7 @@ from exchange.messages.wire import (
     AnyRequest,
     Cancel,
     Enter,
+    Preview,
     QueryOrder,
     Reduce,
     Replace,
@@ -79,6 +80,9 @@ _NO_MAP: Final = (*UNREADABLE, TypeError)  # TypeError: a key that is a list
 _typed_json: Final[Callable[[str], AnyRequest]] = msgspec.json.Decoder(AnyRequest).decode
 any_json: Final[Callable[[str], Any]] = msgspec.json.Decoder().decode
 _typed_msgpack: Final[Callable[[bytes], AnyRequest]] = msgspec.msgpack.Decoder(AnyRequest).decode
+_parts_msgpack: Final[Callable[[bytes], dict[str, msgspec.Raw]]] = msgspec.msgpack.Decoder(
+    dict[str, msgspec.Raw]
+).decode
 any_msgpack: Final[Callable[[bytes], Any]] = msgspec.msgpack.Decoder().decode
 _KINDS: Final = {kind.__struct_config__.tag: kind for kind in get_args(AnyRequest)}
 
@@ -144,11 +148,18 @@ def read_msgpack(data: bytes) -> AnyRequest:
         request = _typed_msgpack(data)
     except UNREADABLE as error:
         raise _explained(error, _lenient_msgpack(data)) from None
-    if len(fields := any_msgpack(data)) != map_length(data):
+    fields = any_msgpack(data)
+    if len(fields) != map_length(data) or (type(request) is Preview and _twice_inside(data)):
         refused = Refused(Reason.DUPLICATE_FIELD)
         refused.seen = _seen(fields)
         raise refused
     return request
+
+
+def _twice_inside(data: bytes) -> bool:
+    """Whether the order of a preview has a field twice."""
+    order = bytes(_parts_msgpack(data)["order"])
+    return len(any_msgpack(order)) != map_length(order)
 
 
 def map_length(data: bytes) -> int:

@@ -70,14 +70,16 @@ class Flood:
         self._requests: Counter[str] = Counter()
         self._second = 0
 
-    def count(self, address: str, most: int) -> None:
-        """Count a request; raises Refused if its address has made more than it may."""
+    def count(self, address: str, most: int, cost: int = 1) -> None:
+        """Count a request, or what it costs; raises Refused if its address had spent all that it
+        may."""
         second = time.monotonic_ns() // 1_000_000_000
         if second != self._second:
             self._second = second
             self._requests.clear()
-        self._requests[address] += 1
-        if self._requests[address] > most:
+        spent = self._requests[address]
+        self._requests[address] = spent + cost
+        if spent >= most:
             raise Refused(GatewayReason.REQUESTS_FULL, None, "a second", limit=str(most))
 
 
@@ -103,6 +105,18 @@ async def name_refusals(
     """Give what the HTTP library itself refuses its name and number, too, but in others' rooms."""
     try:
         return await handler(request)
+    except web.RequestPayloadError:
+        why = "a body that is not encoded as its headers say"
+        answer = answer_refused(Refused(Reason.SYNTAX, None, why))
+        if request.path.startswith(_OTHERS):
+            answer = web.Response(status=BAD_REQUEST, text=why)
+        answer.force_close()
+        request.content.feed_eof()  # nobody reads the rest of it
+        return answer
+    except ConnectionError:
+        if request.transport is not None:
+            raise
+        return web.Response(status=BAD_REQUEST)  # to nobody: the connection ended in the body
     except web.HTTPException as error:
         reason = _OF_HTTP.get(error.status)
         if reason is None or request.path.startswith(_OTHERS):
@@ -121,14 +135,20 @@ def admit(request: web.Request, body: bytes, keys: Keys, now_ms: int) -> Key:
         told = f"sign the request: {KEY_HEADER}, {TIMESTAMP_HEADER}, {NONCE_HEADER}"
         raise Refused(Reason.AUTH_REQUIRED, None, f"{told}, {SIGNATURE_HEADER}")
     timestamp_ms, nonce = map(int, numbers)
-    text = signed_request(
-        timestamp_ms, nonce, key_id, request.method, request.rel_url.raw_path_qs, body
-    )
+    text = signed_request(timestamp_ms, nonce, key_id, request.method, target_of(request), body)
     proof = Proof(key_id, text, signature, timestamp_ms, nonce, request.remote or "")
     judged = keys.check(proof, now_ms)
     if not isinstance(judged, Key):
         raise Refused(judged)
     return judged
+
+
+def target_of(request: web.Request) -> str:
+    """Return what a request asks for as it was sent, without the host; raises Refused."""
+    target = request.raw_path
+    if not target.isascii():
+        raise Refused(Reason.SYNTAX, None, "a target that is not ASCII")
+    return target if target.startswith("/") else request.rel_url.raw_path_qs
 
 
 def _is_number(text: str) -> bool:

@@ -252,7 +252,7 @@ class Hub:
     def turned_back(self, record: bytes, text: str | None, refusal: Refused) -> None:
         """Answer for a command that was put, and refused by a sequencer in another process."""
         kind, account, engine_session, key = _OWNER(RECORD.unpack(record))
-        if kind == CommandKind.LOGOFF or not (engine_session or kind == CommandKind.LOGON):
+        if kind == CommandKind.LOGOFF or (text is None and kind != CommandKind.LOGON):
             self._owed.append((account, record))
         elif kind == CommandKind.LOGON:
             session = self._logons.pop(int.from_bytes(key[:8], "little"), None)
@@ -263,7 +263,11 @@ class Hub:
                 named = "client_order_id" if kind == CommandKind.ENTER else "request_id"
                 refusal.seen[named] = request_of(text) if kind == CommandKind.RECORD else text
             for session in self.sessions.values():
-                if session.engine_session == engine_session:
+                if engine_session:
+                    asked = session.engine_session == engine_session
+                else:  # a kill of the account, of which each of its connections is told
+                    asked = session.trading_account == account
+                if asked:
                     session.send(from_refused(refusal, _OPS.get(kind)))
 
     def retry(self) -> None:
@@ -310,9 +314,24 @@ class Hub:
         """Take a connection from channels that it has."""
         self.channels.leave(session, names)
 
-    def heartbeat(self) -> Heartbeat:
-        """Return the message that proves the gateway alive."""
-        return Heartbeat(epoch=self.epoch, sequence=self.sequence, time=self.feed.time)
+    def heartbeat(self, session: Session | None = None) -> Heartbeat:
+        """Return the message that proves the gateway alive to a connection, with the sequence up to
+        which it is told all; without one that of those who are not behind.
+        """
+        epoch, sequence = self.epoch, self.sequence
+        if session is not None and (behind := self._told_upto(session)) is not None:
+            sequence = min(behind, sequence)
+            epoch = self.epochs.place(Position(epoch, sequence, 0))[0]
+        return Heartbeat(epoch=epoch, sequence=sequence, time=self.feed.time)
+
+    def _told_upto(self, session: Session) -> int | None:
+        """Return the sequence up to which a connection that is behind has its reports."""
+        resume = self._resumes.get(session.number)
+        if resume is not None:
+            return resume.sent_upto
+        if session.stage is Stage.LOGGING_ON and session.logon is not None and session.logon.after:
+            return max(0, session.logon.after.sequence - 1)  # its logon is not answered yet
+        return None
 
     def beat(self) -> None:
         """Send every connection a heartbeat, and every channel its own; retry what is owed,
@@ -324,7 +343,10 @@ class Hub:
         heartbeat = self.heartbeat()
         encoded = tuple(encode(heartbeat) for encode in ENCODERS)
         for session in list(self.sessions.values()):
-            session.push(encoded[session.codec])
+            if self._told_upto(session) is None:
+                session.push(encoded[session.codec])
+            else:
+                session.push(ENCODERS[session.codec](self.heartbeat(session)))
             session.wake()
 
     def tick(self) -> None:

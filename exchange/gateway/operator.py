@@ -20,12 +20,15 @@ def add_route(
     keys: Keys,
     now_ms: Callable[[], int],
     answer: Callable[[bytes, Key], Awaitable[bytes]],
+    count: Callable[[str], None],
 ) -> None:
     """Serve operators; ``answer`` turns the body of a signed request, and the key that it came
-    under, into the body of its answer, or raises Refused."""
+    under, into the body of its answer, or raises Refused; ``count`` counts a request of an address
+    and raises Refused if that makes too many."""
 
     async def serve(request: web.Request) -> web.Response:
         try:
+            count(request.remote or "")
             body = await request.read()
             return json_answer(await answer(body, admit(request, body, keys, now_ms())))
         except Refused as refused:

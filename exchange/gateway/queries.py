@@ -1,6 +1,11 @@
 """Answers from released state, each with the sequence that it is true for."""
 
+from typing import Final
+
+from msgspec.structs import replace
+
 from exchange.gateway.accounts import Account, Accounts, Exposure, Order
+from exchange.gateway.http import Flood
 from exchange.marketdata.feed import Feed
 from exchange.marketdata.instruments import micros_text
 from exchange.messages import TimeInForce
@@ -13,6 +18,8 @@ from exchange.messages.wire import (
     WorkingOrder,
 )
 
+ORDERS_A_SECOND: Final = 100_000  # of one account that its queries go through
+
 
 class Queries:
     """Builds the answers to ``instruments``, ``account``, ``orders`` and ``order``."""
@@ -20,6 +27,9 @@ class Queries:
     def __init__(self, feed: Feed, accounts: Accounts) -> None:
         self._feed = feed
         self._accounts = accounts
+        self._flood = Flood()
+        self._known: dict[int, AccountReport] = {}  # by account, as of ``_known_at``, a sequence
+        self._known_at = -1
 
     def instruments(self, sequence: int, request_id: str | None = None) -> Instruments:
         """Return every listed instrument in listing order."""
@@ -36,13 +46,29 @@ class Queries:
         gain = sum(self._accounts.unrealized(*item) for item in exposures.items())
         return hold - self._accounts.credit(exposures) + max(0, -gain)
 
+    def _spend(self, number: int) -> None:
+        """Count what going through an account's orders takes; raises Refused of too much."""
+        cost = len(self._accounts.by_id[number].orders)
+        self._flood.count(str(number), ORDERS_A_SECOND, cost)
+
     def account(self, number: int, sequence: int, request_id: str) -> AccountReport:
-        """Return an account's money and positions."""
+        """Return an account's money and positions, worked out once for all who ask before the next
+        batch; raises Refused of an account that asks for too much."""
+        if sequence != self._known_at:
+            self._known_at = sequence
+            self._known.clear()
+        known = self._known.get(number)
+        if known is None:
+            self._spend(number)
+            known = self._known[number] = self._report(number, sequence)
+        return replace(known, request_id=request_id)
+
+    def _report(self, number: int, sequence: int) -> AccountReport:
         account = self._accounts.by_id[number]
         exposures = self._accounts.exposures(account)
         required = self.required(account, exposures)
         return AccountReport(
-            request_id=request_id,
+            request_id="",
             account=number,
             sequence=sequence,
             time=self._feed.time,
@@ -71,7 +97,8 @@ class Queries:
         )
 
     def orders(self, number: int, sequence: int, request_id: str) -> Orders:
-        """Return an account's working orders, oldest first."""
+        """Return an account's working orders, oldest first; raises Refused as ``account``."""
+        self._spend(number)
         working = self._accounts.by_id[number].orders.values()
         return Orders(
             request_id=request_id,

@@ -50,6 +50,7 @@ ANSWER_SECONDS: Final = 5.0  # for what an answer rests on to be released
 NANOSECONDS_PER_MS: Final = 1_000_000
 MICRO_DIGITS: Final = 6
 _TRADE: Final = int(EventKind.TRADE)
+_RECORDED: Final = int(EventKind.RECORDED)
 _TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
 _PUBLIC: Final[dict[int, Callable[[Instrument, Row, int], rest.PublicRow]]] = {
     _TRADE: trade_of,
@@ -144,9 +145,13 @@ class Rest:
 
         return serve
 
+    def count(self, address: str) -> None:
+        """Count a request; raises Refused if its address has made more than it may."""
+        self._flood.count(address, requests_allowed(address))
+
     async def _admit(self, route: Route, request: web.Request) -> Asked:
         address, key = request.remote or "", None
-        self._flood.count(address, requests_allowed(address))
+        self.count(address)
         if route.right:
             key = admit(request, await request.read(), self._hub.keys, self._hub.now_ms())
             if not key.may(route.right):
@@ -285,7 +290,8 @@ class Rest:
         return rest.Fills(fills=fills, next=more)
 
     async def events(self, asked: Asked) -> rest.Events:
-        told, more = await self._reports(asked, self._hub.reports.kinds.keys() | {_TRANSFERRED})
+        kinds = self._hub.reports.kinds.keys() | {_TRANSFERRED, _RECORDED}
+        told, more = await self._reports(asked, kinds)
         return rest.Events(events=told, next=more)
 
     async def _reports(self, asked: Asked, kinds: Set[int]) -> tuple[list[Any], str | None]:

@@ -73,6 +73,7 @@ class Resume:
         self.session = session
         self._account = account
         self._at = start
+        self.sent_upto = max(0, start[1] - 1)  # sequence whose reports are all queued, or were seen
         self._logon = logon
         self._logged_on: Response | None = logged_on
         self._records: Iterator[Released] = iter(())
@@ -115,6 +116,7 @@ class Resume:
             for message in self._reports_of(row, reports, released.stamp, text):
                 self.session.push(encode(message))
         self._at = (released.epoch, *rows[-1][:2])
+        self.sent_upto = self._at[1]
         return len(rows)
 
     def _answer(self) -> None:

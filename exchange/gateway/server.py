@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 from aiohttp import WSMessage, WSMsgType, web
 
 from exchange.gateway import asyncapi, openapi
+from exchange.gateway.arrivals import HANDSHAKE_SECONDS, KEEPALIVE_SECONDS, Arrivals
 from exchange.gateway.asyncapi import ASYNCAPI_PATH
 from exchange.gateway.decode import Refused
 from exchange.gateway.frames import MaskedSocket, Take
@@ -44,8 +45,6 @@ from exchange.messages.wire_market import PERIOD_MS
 PING_SECONDS: Final = 15.0  # a peer that answers no ping for half of this is gone
 SILENT_SECONDS: Final = 5.0  # a connection that has neither logged on nor subscribed by then goes
 CLOSE_SECONDS: Final = 2.0
-HANDSHAKE_SECONDS: Final = 5.0  # for the first request's headers, TLS included
-KEEPALIVE_SECONDS: Final = 15.0  # between two HTTP requests of a connection
 BATCHES_IN_ONE_GO: Final = 64
 CLOSE_IDLE: Final = 4000
 BODY_BYTES: Final = 1 << 20  # of an HTTP request, as sent and inflated
@@ -76,7 +75,7 @@ class Gateway:
         self._links: set[Link] = set()
         self._runner: web.AppRunner | None = None
         self._listening: list[asyncio.Server] = []
-        self._awaited: dict[web.RequestHandler, asyncio.TimerHandle] = {}  # no request made yet
+        self._arrivals = Arrivals()
         self._document = openapi.encoded()
         # Told of each released batch, once the hub has taken it in and before anything is sent.
         self.watchers: list[Callable[[Released], None]] = []
@@ -125,23 +124,13 @@ class Gateway:
         await self._runner.setup()
 
     def _greet(self) -> asyncio.BaseProtocol:
-        """Take a connection in; it goes unless it has made a whole request in time."""
         assert self._runner is not None and self._runner.server is not None, "set up"
-        protocol = self._runner.server()
-        loop = asyncio.get_running_loop()
-        self._awaited[protocol] = loop.call_later(HANDSHAKE_SECONDS, self._give_up, protocol)
-        return protocol
-
-    def _give_up(self, protocol: web.RequestHandler) -> None:
-        del self._awaited[protocol]
-        if protocol.transport is not None:
-            protocol.transport.abort()
+        return self._arrivals.greet(self._runner.server)
 
     @web.middleware
     async def _note(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        awaited = self._awaited.pop(request.protocol, None)
-        if awaited is not None:
-            awaited.cancel()
+        self._arrivals.head(request)
+        self.check_origin(request)
         return await handler(request)
 
     async def run(self) -> None:
@@ -183,8 +172,7 @@ class Gateway:
             link.session.close(1001, "the gateway is stopping")
         for server in self._listening:
             server.close()
-        for waiting in self._awaited.values():
-            waiting.cancel()
+        self._arrivals.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -195,7 +183,8 @@ class Gateway:
 
     async def upgrade(self, request: web.Request, link_of: "LinkOf") -> web.StreamResponse:
         """Serve a WebSocket by the link that ``link_of`` makes of it, if it is let in."""
-        self.check_origin(request)
+        if not request.headers.get("Sec-WebSocket-Key", "").isascii():
+            raise web.HTTPBadRequest(text="a Sec-WebSocket-Key that is none")
         if self._hub.draining:
             raise web.HTTPServiceUnavailable(text="the market is stopping")
         address = request.remote or ""

@@ -64,6 +64,7 @@ JSON: Final = 0
 MSGPACK: Final = 1
 ENCODERS: Final = (encode_json, encode_msgpack)
 BACKLOG_BYTES: Final = 1 << 22  # more than this unsent and the connection is evicted
+EAGER_BYTES: Final = BACKLOG_BYTES >> 2  # more than this waits and snapshots come a turn each
 STALE_BYTES: Final = 1 << 18  # more than this unsent and pictures wait for a fresh snapshot
 MALFORMED_LIMIT: Final = 64  # frames outside the grammar that close a connection
 LOGON_LIMIT: Final = 5  # refused logons that close a connection
@@ -388,7 +389,7 @@ class Session:
         hub.lookups.ask(request, self._reader(), hub.now_ms(), tell)
 
     def _ping(self, request: Ping, ingress_ns: int) -> None:
-        self.send(self.hub.heartbeat())
+        self.send(self.hub.heartbeat(self))
 
     # What goes out
 
@@ -436,10 +437,12 @@ class Session:
             self.push(encoded)
 
     def _send_snapshot(self, channel: str, messages: Sequence[Response]) -> None:
-        """Queue messages that make no reader late, however long they are: of a list all of them, of
-        others one a turn.
+        """Queue messages that make no reader late, however long they are: few at once, and of
+        pictures one a turn where they are many, or much waits already.
         """
-        if isinstance(messages, list):
+        few = isinstance(messages, list) or len(messages) == 1
+        few = few and self._waiting_bytes <= EAGER_BYTES
+        if few or not self.hub.feed.pictured(channel):
             for message in messages:
                 self._grant(message)
         else:

@@ -55,6 +55,7 @@ _AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
 _PRICING: Final = frozenset(
     map(int, (EventKind.MARKED, EventKind.INSTRUMENT_SETTLED, EventKind.INSTRUMENT_EXPIRED))
 )  # move a mark, and with it that of combinations
+_DAY_OPENED: Final = int(EventKind.DAY_OPENED)  # every state has the business date
 _HAPPENING: Final = frozenset({_TRANSFERRED, *_CORRECTIONS, *map(int, _AUCTIONS)})
 
 Told = list[tuple[str, Response]]
@@ -142,6 +143,8 @@ class Feed:
             if kind in _HAPPENING:
                 self._happen(row, stamp, batch)
             changed = self.learn(row, stamp, texts.get(row[0]), batch)
+            if kind == _DAY_OPENED:
+                stated.update(dict.fromkeys(self.instruments.by_id, row[0]))
             if changed is not None:
                 stated[changed.id] = row[0]
                 if kind in _PRICING:

@@ -103,8 +103,7 @@ class Queue(Picture):
 
     def snapshot(self) -> Sequence[Response]:
         """Return the queue of now, in as many messages as it needs."""
-        parts = _Parts(self, self._queue)
-        return parts if len(parts) > 1 else list(parts)
+        return _Parts(self, self._queue)
 
 
 class _Parts(Sequence[Response]):

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from exchange.messages.wire import (
     Accepted,
+    CancelAfterSet,
     Cancelled,
     CashMoved,
     Deficit,
@@ -178,7 +179,7 @@ class Fills(Response, frozen=True, kw_only=True, tag="fills"):
 Report: TypeAlias = (
     Accepted | Rejected | Execution | Cancelled | Reduced | Replaced | Dormant | Returned | Waiting
     | Elected | Refilled | MassCancelled | Killed | Quoted | Protection | Corrected | LegTraded
-    | ResidualPosted | Transferred | Settled | CashMoved | Deficit
+    | ResidualPosted | Transferred | Settled | CashMoved | Deficit | CancelAfterSet
 )  # fmt: skip
 
 

@@ -59,7 +59,8 @@ class Unsubscribe(Request, frozen=True, kw_only=True, tag="unsubscribe"):
 
 class Subscribed(Response, frozen=True, kw_only=True, tag="subscribed"):
     """The channels are joined; their snapshots follow in the same frame, one in parts a part a
-    frame. Those in ``resumed`` go on behind the sequence asked for, without one."""
+    frame, as are those behind the first mebibyte. Those in ``resumed`` go on behind the sequence
+    asked for, without one."""
 
     request_id: str
     channels: list[str]

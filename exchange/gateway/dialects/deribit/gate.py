@@ -55,6 +55,8 @@ class Gate:
 
         ``signed`` is the request's method and target, a line each.
         """
+        if not (header.isascii() and signed.isascii()):
+            raise refusal(Reason.SYNTAX, "a header or a target that is not ASCII")
         scheme, _, rest = header.partition(" ")
         scheme = scheme.lower()
         if scheme == SIGNED_SCHEME:

@@ -1,0 +1,149 @@
+"""Strangers' connections: those slow over a request, those too many, bytes that are none.
+
+Budget: 10 seconds.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from dialect import Venue
+
+from exchange.gateway import arrivals, rest
+
+SIGNED = (
+    b"Hourbook-Key: a\r\nHourbook-Timestamp: 1\r\nHourbook-Nonce: 1\r\nHourbook-Signature: aa\r\n"
+)
+OWED = b"Content-Length: 1000\r\n\r\n"  # of which nothing comes
+DERIBIT = b"GET /api/v2/private/get_positions HTTP/1.1\r\nAuthorization: deri-hmac-sha256 "
+SQUASHED = b"Content-Encoding: %s\r\nContent-Length: 5\r\n\r\nabcde"
+UPGRADE = (
+    b"GET /ws HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: \xff\r\n\r\n"
+)
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@pytest.fixture
+async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
+    async with Venue.open(tmp_path) as opened:
+        yield opened
+
+
+async def dial(venue: Venue, data: bytes = b"") -> Ends:
+    """A connection that has sent that."""
+    url = urlsplit(venue.http)
+    assert url.hostname is not None and url.port is not None
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.write(data.replace(b" HTTP/1.1\r\n", b" HTTP/1.1\r\nHost: x\r\n", 1))
+    return reader, writer
+
+
+async def answer(ends: Ends) -> tuple[int, bytes]:
+    """The first answer's status and what came of its body at once."""
+    async with asyncio.timeout(5):
+        data = await ends[0].read(65_536)
+    ends[1].close()
+    head, _, body = data.partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+async def test_who_is_slow_over_a_request_goes_and_is_told_of_nowhere(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(arrivals, "HANDSHAKE_SECONDS", 0.4)
+    monkeypatch.setattr(arrivals, "BODY_SECONDS", 0.4)
+    whole = b"GET /api/v1/health HTTP/1.1\r\n\r\n"
+    post = b"POST /api/v1/admin HTTP/1.1\r\n" + SIGNED + OWED
+    slow = [
+        b"GET /api/v1/health HTTP/1.1\r\n",
+        b"GET /api/v1/account HTTP/1.1\r\n" + SIGNED + OWED,
+        b"POST /api/v2 HTTP/1.1\r\n" + OWED,
+        post,
+        whole + post.replace(b"\r\n", b"\r\nHost: x\r\n", 1),  # a later request
+    ]
+    prompt = await dial(venue, whole)
+    opened = [await dial(venue, data) for data in slow]
+    async with asyncio.timeout(5):
+        for reader, writer in opened:
+            with contextlib.suppress(ConnectionError):  # it may end by a reset
+                while await reader.read(65_536):
+                    pass
+            writer.close()
+    assert (await answer(prompt))[0] == 200
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+async def test_an_address_has_so_many_connections(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "connections_allowed", lambda address: 2)
+    ask = b"GET /api/v1/health HTTP/1.1\r\n\r\n"
+    held = [await dial(venue) for _ in range(4)]
+    await asyncio.sleep(0.05)
+    over = await dial(venue, ask)
+    with contextlib.suppress(ConnectionError):
+        assert await over[0].read() == b""
+    over[1].close()
+    for ends in held:
+        ends[1].write(ask.replace(b"\r\n", b"\r\nHost: x\r\n", 1))
+        assert (await answer(ends))[0] == 200
+    await asyncio.sleep(0.05)
+    assert (await answer(await dial(venue, ask)))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "said"),
+    [
+        (DERIBIT + b"id=a,ts=1,sig=b,nonce=\xff\r\n\r\n", 400, b"SYNTAX"),
+        (DERIBIT + b"id=\xff,ts=1,sig=b,nonce=1\r\n\r\n", 400, b"SYNTAX"),
+        (b"GET /api/v1/account HTTP/1.1\r\n" + SIGNED + SQUASHED % b"gzip", 400, b"SYNTAX"),
+        (b"POST /api/v1/admin HTTP/1.1\r\n" + SIGNED + SQUASHED % b"deflate", 400, b"SYNTAX"),
+        (b"POST /api/v2 HTTP/1.1\r\n" + SQUASHED % b"gzip", 400, b"encoded"),
+        (UPGRADE, 400, b"Sec-WebSocket-Key"),
+    ],
+)
+async def test_bytes_that_are_none_are_refused(
+    venue: Venue, caplog: pytest.LogCaptureFixture, request_: bytes, status: int, said: bytes
+) -> None:
+    found, body = await answer(await dial(venue, request_))
+    assert found == status and said in body, body
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+async def test_operators_are_counted_like_everybody(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "LOOPBACK_REQUESTS_A_SECOND", 3)
+    post = b"POST /api/v1/admin HTTP/1.1\r\n" + SIGNED + b"Content-Length: 0\r\n\r\n"
+    said = [await answer(await dial(venue, post)) for _ in range(9)]
+    assert {status for status, _ in said} == {401, 429}
+    assert any(b"REQUESTS_FULL" in body for _, body in said)
+
+
+@pytest.mark.parametrize("target", ["/api/v1/account?", "/api/v1/account", "/api/v1/%61ccount"])
+async def test_what_is_signed_is_the_target_as_sent(venue: Venue, target: str) -> None:
+    key_id, secret = await venue.key(1)
+    nonce = time.time_ns()
+    stamp = nonce // 1_000_000
+    parts = (str(stamp), str(nonce), key_id, "GET", target, hashlib.sha256(b"").hexdigest())
+    signature = hmac.new(secret.encode(), "\n".join(parts).encode(), "sha256").hexdigest()
+    head = (
+        f"GET {target} HTTP/1.1\r\nHourbook-Key: {key_id}\r\nHourbook-Timestamp: {stamp}\r\n"
+        f"Hourbook-Nonce: {nonce}\r\nHourbook-Signature: {signature}\r\n\r\n"
+    )
+    status, body = await answer(await dial(venue, head.encode()))
+    assert status == 200, body
+
+
+async def test_a_page_of_elsewhere_is_let_in_nowhere(venue: Venue) -> None:
+    for path in (b"/api/v1/health", b"/api/v1/instruments", b"/openapi.json"):
+        head = b"GET " + path + b" HTTP/1.1\r\nOrigin: https://elsewhere.example\r\n\r\n"
+        assert (await answer(await dial(venue, head)))[0] == 403
