@@ -155,7 +155,7 @@ def test_a_part_of_many_lists_is_that_of_one() -> None:
         {"start_timestamp": 400},
         {"start_timestamp": 60, "end_timestamp": 50},
     ):
-        asked = Slice(**query)  # type: ignore[arg-type]
+        asked = Slice(**query)
         inside = [n for n in whole if asked.start_timestamp <= n <= asked.end_timestamp]
         rising = asked.sorting == "asc" or (asked.sorting == "default" and asked.start_timestamp)
         inside = inside if rising else inside[::-1]

@@ -1,14 +1,14 @@
 """The methods that change nothing: market data, and an account's orders, trades and money."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from heapq import merge
 from itertools import islice
 from typing import Any, Final, TypeVar
 
 from exchange.gateway.archive import CandleRow
 from exchange.gateway.dialects.deribit import instruments as names
-from exchange.gateway.dialects.deribit.blotter import Blotter
+from exchange.gateway.dialects.deribit.blotter import Blotter, Ticket
 from exchange.gateway.dialects.deribit.calls import Later
 from exchange.gateway.dialects.deribit.numbers import exact, milliseconds
 from exchange.gateway.dialects.deribit.params import (
@@ -178,7 +178,7 @@ class Own:
     def history(self, account: int, query: Slice) -> list[dict[str, Any]]:
         """The orders that ended, newest first."""
         wanted = self._wanted(query.instrument_name, query.currency, query.kind)
-        ended = self._blotter.ended.get(account, {})
+        ended: Mapping[int, Sequence[Ticket]] = self._blotter.ended.get(account, {})
         runs = [ended[number] for number in sorted(wanted & ended.keys())]
         taken, _ = pick(runs, query, lambda ticket: ticket.updated, lambda ticket: ticket.updated)
         return [self._portrayer.order(ticket) for ticket in taken]

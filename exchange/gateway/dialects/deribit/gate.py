@@ -34,7 +34,8 @@ class Token(NamedTuple):
 
 
 class Gate:
-    """Knows callers, and gives them tokens. Tokens live in memory: a restart ends them all."""
+    """Knows callers, and gives them tokens. Tokens live in memory: a restart ends them all, and no
+    other gateway of the market knows them."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
