@@ -20,8 +20,10 @@ from exchange.messages.wire import (
     Instruments,
     InstrumentState,
     InstrumentStatistics,
+    Ping,
     QueueDelta,
     QueueSnapshot,
+    Rejected,
     SettlementPrice,
     Subscribe,
     Subscribed,
@@ -62,8 +64,10 @@ class Feed:
         self.channels: set[str] = set()
         self.sequence = 0  # up to which all that the channels said has come
         self._next_id = next_id
+        self._is_behind = False  # the channels are being joined again, from ``sequence`` on
         self._repairing: set[str] = set()
         self._asked: dict[str, Subscribe] = {}  # by the feed itself, by request id
+        self._later: list[Subscribe] = []  # refused for now: asked again with the next heartbeat
 
     def adopt(self, answer: Instruments) -> None:
         """Take the exchange's list of instruments."""
@@ -114,10 +118,26 @@ class Feed:
     def left(self, answer: Unsubscribed) -> None:
         """The exchange confirmed that channels are left."""
         for channel in answer.channels:
-            self.channels.discard(channel)
-            self.marks.pop(channel, None)
-            if channel in self.copies:
-                self.copies[channel].forget()
+            self._leave(channel)
+
+    def _leave(self, channel: str) -> None:
+        self.channels.discard(channel)
+        self.marks.pop(channel, None)
+        if channel in self.copies:
+            self.copies[channel].forget()
+
+    def beat(self, sequence: int) -> list[AnyRequest]:
+        """Take a heartbeat of a connection that is ready, and return what to send: all that its
+        channels said up to the sequence has come, unless one is still to be joined."""
+        if not self._asked and not self._later:
+            self._is_behind = False
+            self._advance(sequence)
+        later, self._later = self._later, []
+        return [again for one in later for again in self._subscribe(one.channels, one.after)]
+
+    def _advance(self, sequence: int) -> None:
+        if not self._is_behind:
+            self.sequence = max(self.sequence, sequence)
 
     def take(self, message: AnyPublic) -> tuple[Told | None, list[AnyRequest]]:
         """Take public data in; return what to tell, and what to send, which is nothing unless a
@@ -131,7 +151,7 @@ class Feed:
                 return None, []
             self._keep(message)
             return message, []
-        self.sequence = max(self.sequence, message.sequence)
+        self._advance(message.sequence)
         if isinstance(message, InstrumentStatistics):
             self.statistics[message.instrument] = message
             return message, []
@@ -154,7 +174,7 @@ class Feed:
         known = self._marked(mark.channel)
         before = known.sequence
         outcome = known.close(mark)
-        self.sequence = max(self.sequence, mark.sequence)
+        self._advance(mark.sequence)
         if isinstance(outcome, Missed):
             return outcome, []
         return None, [] if outcome else self._repair(mark.channel, before)
@@ -190,21 +210,39 @@ class Feed:
     def _subscribe(self, channels: list[str], after: int | None) -> list[AnyRequest]:
         request = Subscribe(request_id=self._next_id(), channels=channels, after=after)
         self._asked[request.request_id] = request
+        self._is_behind = True
         return [request]
 
-    def refused(self, request_id: str | None) -> list[AnyRequest]:
-        """What to send once a subscription of the feed's own was rejected: one from the start, if
-        the exchange no longer knows where the channels stopped."""
-        request = self._asked.pop(request_id or "", None)
+    def refused(self, rejected: Rejected) -> list[AnyRequest]:
+        """What to send once a subscription of the feed's own was rejected.
+
+        If the exchange does not know where the channels stopped, one from the start; nothing yet if
+        the refusal passes. Else one of them cannot be joined: each half is asked for, and so on,
+        until that one is alone; it is given up.
+        """
+        request = self._asked.pop(rejected.request_id or "", None)
         if request is None:
             return []
-        self._repairing.difference_update(request.channels)
-        return [] if request.after is None else self._subscribe(request.channels, None)
+        channels = request.channels
+        self._repairing.difference_update(channels)
+        if rejected.retryable:
+            self._later.append(request)
+            return []
+        if rejected.field == "after" and request.after is not None:
+            return self._subscribe(channels, None)
+        if len(channels) == 1:
+            self._leave(channels[0])
+            return []
+        middle = len(channels) // 2
+        first, second = channels[:middle], channels[middle:]
+        return self._subscribe(first, request.after) + self._subscribe(second, request.after)
 
     def lost(self) -> None:
         """The connection is gone: no copy is current."""
+        self._is_behind = True
         self._repairing.clear()
         self._asked.clear()
+        self._later.clear()
         for copy in self.copies.values():
             copy.pause()
 
@@ -216,12 +254,13 @@ class Feed:
         channels = sorted(self.channels.difference(except_for))
         anew = [channel for channel in channels if self._begins_anew(channel)]
         going_on = [channel for channel in channels if channel not in anew]
-        return [
+        asked = [
             request
             for some, after in ((going_on, self.sequence or None), (anew, None))
             if some
             for request in self._subscribe(some, after)
         ]
+        return [*asked, Ping()] if asked else []  # its answer comes behind all that was missed
 
     def _begins_anew(self, channel: str) -> bool:
         if channel.partition(".")[0] not in _COPIED:

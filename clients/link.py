@@ -143,7 +143,8 @@ class Link:
             reason = str(error)
         finally:
             self._transport = None
-            self._session.lost()
+            for answer in self._session.lost():
+                self._settle(("request", answer.request_id), answer)
             watch.cancel()
             await transport.close()
         if self._ready.is_set():
@@ -153,6 +154,8 @@ class Link:
 
     def _announce(self) -> None:
         self._was_ready = True
+        known = self._session.pending  # what was given up is forgotten there
+        self._answers = {key: one for key, one in self._answers.items() if key in known}
         self._ready.set()
         self._deliver(Connected(self._session.account, self._session.session_id))
 
@@ -179,10 +182,13 @@ class Link:
             elif received.event is not None:
                 self._deliver(received.event)
             if received.answered is not None:
-                future = self._answers.pop(received.answered, None)
-                if future is not None and not future.done():
-                    future.set_result(message)
+                self._settle(received.answered, message)
         await self._send(transport, send)
+
+    def _settle(self, key: Key, answer: AnyResponse) -> None:
+        future = self._answers.pop(key, None)
+        if future is not None and not future.done():
+            future.set_result(answer)
 
     async def _send(self, transport: AnyTransport, requests: list[AnyRequest]) -> None:
         for request in requests:

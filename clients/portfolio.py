@@ -23,6 +23,7 @@ from exchange.messages.wire import (
     Reduced,
     Replaced,
     Returned,
+    Settled,
     SideText,
     Transferred,
     Waiting,
@@ -91,6 +92,13 @@ class Portfolio:
         self.positions: dict[str, int] = {}
         self._orders_as_of = 0
         self._positions_as_of = 0
+        self._settled_at = 0
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether a position was settled since the exchange's were adopted: they must be asked for.
+        The last settlement of an instrument takes its lots, and reads as any other."""
+        return self._settled_at > self._positions_as_of
 
     def adopt_orders(self, answer: Orders) -> None:
         """Take the exchange's list of working orders as of its sequence."""
@@ -130,6 +138,11 @@ class Portfolio:
             lots = read_quantity(report.quantity)
             self._shift(report.instrument, lots if report.side == "buy" else -lots)
 
+    def settle(self, report: Settled) -> None:
+        """Take a settlement in."""
+        if report.instrument in self.positions:
+            self._settled_at = report.sequence
+
     def apply(self, report: OrderReport) -> None:
         """Take one report in, each once and in stream order."""
         if isinstance(report, Execution) and report.sequence > self._positions_as_of:
@@ -151,6 +164,9 @@ class Portfolio:
         leaves = report.leaves_quantity if report.duplicate else report.quantity
         if read_quantity(leaves) == 0:
             return
+        known = self.orders.get(report.client_order_id)
+        if report.duplicate and known is not None and known.order_id == report.order_id:
+            return  # it repeats the terms that the order was entered with
         self.orders[report.client_order_id] = Order(
             client_order_id=report.client_order_id,
             order_id=report.order_id,

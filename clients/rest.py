@@ -12,9 +12,9 @@ GET, so one whose answer was lost, or that came too soon, is made again, under a
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
-from typing import Any, Concatenate, Final, Generic, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -29,7 +29,8 @@ from clients.errors import (
     refusal,
 )
 from clients.keys import Key, key_of
-from clients.loop import Blocking, LoopThread, blocking
+from clients.loop import Blocking, blocking
+from clients.pages import BlockingPages, Pages
 from clients.transport import http_url
 from exchange.messages.access import signed_request
 from exchange.messages.rest import (
@@ -69,39 +70,11 @@ ANSWER_SECONDS: Final = 10.0
 AGAIN: Final = frozenset({"NONCE"})  # refusals that the next signature mends
 IntervalText: TypeAlias = Literal["1m", "5m", "1h", "1d"]
 Fill: TypeAlias = Execution | LegTraded | Corrected
+# Of the cursor behind a report: the sequence alone tells the epoch, no later than this.
+ANY_EPOCH: Final = 9_999_999_999
 _A = TypeVar("_A")
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-# One page: its items, and the cursor of the next one or None.
-Turn: TypeAlias = Callable[[str], Awaitable[tuple[list[_T], str | None]]]
-
-
-class Pages(Generic[_T]):
-    """The items of a history, oldest first. ``after`` is the cursor behind the last whole page
-    taken, and None at the end: of trades and fills it stays good for ever.
-    """
-
-    def __init__(self, turn: "Turn[_T]", after: str) -> None:
-        self.after: str | None = after
-        self._turn = turn
-        self._items: list[_T] = []
-
-    async def page(self) -> list[_T]:
-        """The next page's items; there may be none, and yet another page. Raises as ``AsyncRest``
-        does; StopAsyncIteration at the end.
-        """
-        if self.after is None:
-            raise StopAsyncIteration
-        items, self.after = await self._turn(self.after)
-        return items
-
-    def __aiter__(self) -> AsyncIterator[_T]:
-        return self
-
-    async def __anext__(self) -> _T:
-        while not self._items:
-            self._items = (await self.page())[::-1]
-        return self._items.pop()
 
 
 class AsyncRest:
@@ -170,7 +143,7 @@ class AsyncRest:
             told = await self._get(f"/trades/{instrument}", Trades, after=after, **query)
             return told.trades, told.next
 
-        return Pages(turn, after)
+        return Pages(turn, after, _behind)
 
     def candles(
         self,
@@ -188,7 +161,7 @@ class AsyncRest:
             )
             return told.candles, None if told.next is None else str(told.next)
 
-        return Pages(turn, str(from_ms))
+        return Pages(turn, str(from_ms), lambda candle: str(candle.start_ms))
 
     def settlement_prices(
         self,
@@ -247,7 +220,7 @@ class AsyncRest:
             told = await self._get("/fills", Fills, after=after, **query)
             return told.fills, told.next
 
-        return Pages(turn, after)
+        return Pages(turn, after, _behind)
 
     def events(
         self, *, from_ms: int = 0, to_ms: int = MS_MAX, after: str = "", limit: int = PAGE_MOST
@@ -259,7 +232,7 @@ class AsyncRest:
             told = await self._get("/events", Events, after=after, **query)
             return told.events, told.next
 
-        return Pages(turn, after)
+        return Pages(turn, after, _behind)
 
     async def statement(self, date: int = 0) -> StatementReport:
         """The statement of a business date (yyyymmdd), or of the account's whole life."""
@@ -322,6 +295,10 @@ def signed_headers(key: Key, target: str, now_ns: int, method: str = "GET") -> d
     }
 
 
+def _behind(item: PublicRow | Report) -> str:
+    return f"{ANY_EPOCH}.{item.sequence}.{item.index}"
+
+
 def _read(status: int, body: bytes, kind: type[_A]) -> _A:
     try:
         if status == 200:
@@ -330,33 +307,6 @@ def _read(status: int, body: bytes, kind: type[_A]) -> _A:
     except msgspec.DecodeError as error:
         raise ProtocolError(f"status {status}: unreadable answer: {error}") from error
     raise refusal(refused)
-
-
-class BlockingPages(Generic[_T]):
-    """``Pages`` for programs without an event loop."""
-
-    def __init__(self, loop: LoopThread, pages: Pages[_T]) -> None:
-        self._loop = loop
-        self._pages = pages
-
-    @property
-    def after(self) -> str | None:
-        """The cursor behind the last whole page taken, None at the end."""
-        return self._pages.after
-
-    def __iter__(self) -> Iterator[_T]:
-        return self
-
-    def __next__(self) -> _T:
-        found = self._loop.wait(self._take())
-        if not found:
-            raise StopIteration
-        return found[0]
-
-    async def _take(self) -> list[_T]:
-        async for item in self._pages:
-            return [item]
-        return []
 
 
 def _iterating(

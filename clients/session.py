@@ -20,6 +20,7 @@ from clients.keys import key_of as api_key_of
 from clients.marks import Missed
 from clients.portfolio import Portfolio
 from exchange.messages import Reason
+from exchange.messages.access import GatewayReason
 from exchange.messages.wire import (
     HEARTBEAT_MS,
     Accepted,
@@ -46,6 +47,7 @@ from exchange.messages.wire import (
     Ping,
     Position,
     Previewed,
+    QueryAccount,
     Reduced,
     Refilled,
     Rejected,
@@ -99,6 +101,8 @@ QUIET_BEATS: Final = 1.5  # heartbeats missed before the server is asked for one
 DEAD_BEATS: Final = 3  # and before the connection is given up
 # Refusals of a logon that pass by themselves or with the next nonce.
 LOGON_AGAIN: Final = frozenset({Reason.NONCE, Reason.SESSION_LIVE, Reason.SESSION_UNKNOWN})
+# And those that pass once the exchange finds connections broken: of a client that was logged on.
+LOGON_LATER: Final = frozenset({GatewayReason.CONNECTIONS_FULL, Reason.SESSIONS_FULL})
 
 
 class State(Enum):
@@ -164,6 +168,7 @@ class Session:
         self._connection = 0  # the number of the present one
         self._heard_ns = self._pinged_ns = started_ns
         self._beat_ns = HEARTBEAT_MS * 1_000_000
+        self._account_asked = ""  # the id of the session's own question for the account
         self._at_position: set[str] = set()  # order ids already reported at exactly ``position``
 
     def next_id(self) -> str:
@@ -183,12 +188,24 @@ class Session:
         self.state = State.READY
         return self._resume()
 
-    def lost(self) -> None:
-        """The transport is gone. Pending requests stay, and the next logon names the session, even
-        one that has ended with it: it is answered behind all that was sent in that session.
+    def lost(self) -> list[Unsubscribed]:
+        """The transport is gone; return the requests that are done with it: to leave channels.
+
+        Other pending requests stay, and the next logon names the session, even one that has ended
+        with it: it is answered behind all that was sent in that session.
         """
         self.state = State.DOWN
+        self._account_asked = ""
         self.feed.lost()
+        asked = [item.request for item in self.pending.values()]
+        done = [
+            Unsubscribed(request_id=one.request_id, channels=one.channels)
+            for one in asked
+            if isinstance(one, Unsubscribe) and self.feed.channels.issuperset(one.channels)
+        ]
+        for answer in done:
+            self._answer(answer)
+        return done
 
     def health(self, now_ns: int) -> Health:
         """Judge the server's silence. QUIET is answered once per heartbeat interval."""
@@ -216,12 +233,23 @@ class Session:
         )
 
     def _resume(self) -> list[AnyRequest]:
-        """What to send once ready: what is listed now, old channels, unanswered requests."""
+        """What to send once ready: what is listed now, old channels, unanswered requests.
+
+        Those that nobody waits for any more are forgotten: no answer of theirs can come.
+        """
+        self.pending = {key: item for key, item in self.pending.items() if item.awaited}
         waiting = [item.request for item in self.pending.values() if self.sends(item)]
         asked = {c for request in waiting if isinstance(request, Subscribe | Unsubscribe)
                  for c in request.channels}  # fmt: skip
         listing = ListInstruments(request_id=self.next_id())
-        return [listing, *self.feed.rejoin(asked), *waiting]
+        return [listing, *self.feed.rejoin(asked), *waiting, *self._ask_account()]
+
+    def _ask_account(self) -> list[AnyRequest]:
+        """The question for positions that a settlement may have ended, if it is not under way."""
+        if self.state is not State.READY or self._account_asked or not self.portfolio.is_unsure:
+            return []
+        self._account_asked = self.next_id()
+        return [QueryAccount(request_id=self._account_asked)]
 
     # --- what is asked ---
 
@@ -279,10 +307,10 @@ class Session:
         if isinstance(message, Heartbeat):
             # All up to its sequence was sent, and every command has an event of index 0. Before
             # the logon is done it may be ahead of the reports that were missed.
-            if self.state is State.READY and message.sequence:
-                self._advance(message.epoch, message.sequence, 0)
-            self.feed.sequence = max(self.feed.sequence, message.sequence)
-            return Received()
+            if self.state is not State.READY or not message.sequence:
+                return Received()
+            self._advance(message.epoch, message.sequence, 0)
+            return Received(send=self.feed.beat(message.sequence) + self._ask_account())
         if isinstance(message, Previewed | OrderStatus):
             return Received(answered=self._settle(("request", message.request_id)))
         if isinstance(message, _ANSWERS):
@@ -310,7 +338,9 @@ class Session:
             self.portfolio.correct(message)
         elif isinstance(message, LegTraded | Transferred):
             self.portfolio.take_leg(message)
-        return Received(message)
+        elif isinstance(message, Settled):
+            self.portfolio.settle(message)
+        return Received(message, send=self._ask_account())
 
     def _rejected(self, message: Rejected, now_ns: int) -> Received:
         if self._is_about_logon(message):
@@ -324,7 +354,9 @@ class Session:
             key = ("request", message.request_id)
         elif message.client_order_id is not None:
             key = ("order", message.client_order_id)
-        return Received(message, self._settle(key), self.feed.refused(message.request_id))
+        if message.request_id and message.request_id == self._account_asked:
+            self._account_asked = ""  # the next heartbeat asks again
+        return Received(message, self._settle(key), self.feed.refused(message))
 
     def _is_about_logon(self, message: Rejected) -> bool:
         if message.op is not None or self.state is not State.LOGGING_ON:
@@ -339,7 +371,8 @@ class Session:
         if message.number == Reason.SESSION_UNKNOWN and self.session_id and self.key is not None:
             self.session_id = 0  # it ended meanwhile: open a new one
             return Received(send=[self._logon(self.key, now_ns)])
-        again = message.retryable or message.number in LOGON_AGAIN
+        later = message.number in LOGON_LATER and self.account is not None
+        again = message.retryable or later or message.number in LOGON_AGAIN
         raise LogonRefused(message.name, message.detail or "", retryable=again)
 
     def _answer(
@@ -353,10 +386,12 @@ class Session:
             self.feed.adopt(message)
         elif isinstance(message, AccountReport):
             self.portfolio.adopt_account(message)
+            if message.request_id == self._account_asked:
+                self._account_asked = ""
         else:
             self.portfolio.adopt_orders(message)
         key = None if message.request_id is None else ("request", message.request_id)
-        return Received(answered=self._settle(key))
+        return Received(answered=self._settle(key), send=self._ask_account())
 
     def _settle(self, key: Key | None) -> Key | None:
         """The key if a request was pending under it, which it no longer is."""

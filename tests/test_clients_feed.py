@@ -172,14 +172,16 @@ async def test_a_market_that_knows_less_is_joined_anew(tmp_path: Path) -> None:
         reader.read()
         reader.copies.lost()
         reader.copies.sequence = 1 << 40
-        (request,) = reader.copies.rejoin([])
+        request, ping = reader.copies.rejoin([])
+        assert isinstance(ping, wire.Ping)
         told = await venue.say(reader.session, encode_json(request).decode())
         assert isinstance(told[0], wire.Rejected) and told[0].field == "after"
-        (again,) = reader.copies.refused(told[0].request_id)
+        (again,) = reader.copies.refused(told[0])
         reader.say(again)
         reader.read()
         reader.check()
-        assert reader.copies.refused("unknown") == []
+        unknown = wire.Rejected(number=1, name="NOT_FOUND", request_id="unknown")
+        assert reader.copies.refused(unknown) == []
 
 
 async def test_the_blocking_client_shows_the_same(tmp_path: Path) -> None:

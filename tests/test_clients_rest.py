@@ -4,9 +4,10 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from live import CODE, QUICK, Live, clock_ns
@@ -15,6 +16,7 @@ from test_access import certificate
 
 from clients import errors
 from clients.aio import AsyncClient
+from clients.pages import Pages
 from clients.rest import AsyncRest, Rest
 from clients.strip import split
 from clients.sync import Client
@@ -62,12 +64,41 @@ async def test_history_turns_its_pages_and_goes_on_later(live: Live, limit: int)
         first = rest.trades(CODE, limit=limit)
         page = await first.page()
         assert len(page) == min(limit, TRADES)
-        if first.after is not None:
-            rest_of_it = [one async for one in rest.trades(CODE, after=first.after)]
-            assert page + rest_of_it == told
+        rest_of_it = [one async for one in rest.trades(CODE, after=first.after)]
+        assert page + rest_of_it == told
         with pytest.raises(StopAsyncIteration):
             while True:
                 await first.page()
+
+
+@pytest.mark.parametrize("limit", [1, 7, 500])
+async def test_a_history_read_to_its_end_goes_on_with_what_came_since(
+    live: Live, limit: int
+) -> None:
+    async with await rest_of(live, 1) as rest:
+        none = rest.trades(CODE, limit=limit)
+        assert [one async for one in none] == [] and none.at_end
+        histories: list[Callable[[str], Pages[Any]]] = [
+            lambda after: rest.trades(CODE, limit=limit, after=after),
+            lambda after: rest.fills(limit=limit, after=after),
+            lambda after: rest.events(limit=limit, after=after),
+        ]
+        places = [none.after, "", ""]
+        told: list[list[Any]] = [[], [], []]
+        for _ in range(3):
+            await trade(live)
+            for number, history in enumerate(histories):
+                pages = history(places[number])
+                told[number] += [one async for one in pages]
+                places[number] = pages.after
+        whole = [[one async for one in history("")] for history in histories]
+        assert told[:2] == whole[:2] and len(whole[0]) == len(whole[1]) == 3 * TRADES
+        events = [[(one.sequence, one.index) for one in some] for some in (told[2], whole[2])]
+        assert events[0] == events[1]
+        await live.market.operations.cleared()
+        candles = rest.candles(CODE, "1d")
+        days = [one async for one in candles]
+        assert [one async for one in rest.candles(CODE, "1d", from_ms=int(candles.after))] == days
 
 
 async def test_the_accounts_stream_is_what_its_session_heard(live: Live) -> None:
@@ -249,7 +280,7 @@ def threaded(tmp_path: Path) -> Iterator[tuple[str, str, str]]:
 def test_the_blocking_client_reads_history(threaded: tuple[str, str, str]) -> None:
     with Rest(*threaded, clock_ns=clock_ns) as rest:
         trades = rest.trades(CODE, limit=5)
-        assert len(list(trades)) == TRADES and trades.after is None
+        assert len(list(trades)) == TRADES and trades.at_end and trades.after
         assert rest.account().account == 1 and len(rest.keys()) >= 1
         assert [candle.trades for candle in rest.candles(CODE, "1d")] == [TRADES]
     with pytest.raises(errors.NotConnected):

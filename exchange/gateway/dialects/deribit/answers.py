@@ -1,17 +1,21 @@
 """The methods that change nothing: market data, and an account's orders, trades and money."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from heapq import merge
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 from exchange.gateway.archive import CandleRow
 from exchange.gateway.dialects.deribit import instruments as names
-from exchange.gateway.dialects.deribit.blotter import Blotter
+from exchange.gateway.dialects.deribit.blotter import Blotter, Ticket
 from exchange.gateway.dialects.deribit.calls import Later
 from exchange.gateway.dialects.deribit.numbers import exact, milliseconds
 from exchange.gateway.dialects.deribit.params import (
     CANDLES_MAX,
     COUNT_MAX,
     DEPTH_MAX,
+    OFFSET_MAX,
     Book,
     Chart,
     Labelled,
@@ -105,9 +109,13 @@ class Market:
             wanted = [self._find(query.instrument_name)]
         else:
             wanted = names.chosen(self._hub.feed.instruments, query.currency, query.kind)
-        prints = [shown for one in wanted for shown in self._blotter.prints.get(one.id, ())]
-        prints.sort(key=lambda shown: int(shown.trade.match_number))
-        taken, more = pick(prints, query, lambda shown: shown.trade.time)
+        prints = [self._blotter.prints.get(one.id, ()) for one in wanted]
+        taken, more = pick(
+            prints,
+            query,
+            lambda shown: shown.trade.time,
+            lambda shown: (shown.trade.sequence, shown.trade.index),
+        )
         return {"trades": [self._portrayer.print(shown) for shown in taken], "has_more": more}
 
     def chart(self, query: Chart) -> Later:
@@ -170,13 +178,9 @@ class Own:
     def history(self, account: int, query: Slice) -> list[dict[str, Any]]:
         """The orders that ended, newest first."""
         wanted = self._wanted(query.instrument_name, query.currency, query.kind)
-        ended = [
-            ticket
-            for ticket in self._blotter.of_account(account)
-            if not ticket.leaves and ticket.instrument in wanted
-        ]
-        ended.sort(key=lambda ticket: ticket.updated)
-        taken, _ = pick(ended, query, lambda ticket: ticket.updated)
+        ended: Mapping[int, Sequence[Ticket]] = self._blotter.ended.get(account, {})
+        runs = [ended[number] for number in sorted(wanted & ended.keys())]
+        taken, _ = pick(runs, query, lambda ticket: ticket.updated, lambda ticket: ticket.updated)
         return [self._portrayer.order(ticket) for ticket in taken]
 
     def trades(self, account: int, query: Slice) -> dict[str, Any]:
@@ -199,7 +203,7 @@ class Own:
             for fill in self._blotter.fills.get(account, ())
             if fill.instrument in wanted and query.order_id in ("", fill.order_id)
         ]
-        taken, more = pick(fills, query, lambda fill: fill.time)
+        taken, more = pick([fills], query, lambda fill: fill.time, lambda fill: fill.time)
         return [self._portrayer.fill(fill) for fill in taken], more
 
     def positions(self, account: int, query: Listed) -> list[dict[str, Any]]:
@@ -247,19 +251,36 @@ def _chart(instrument: Instrument, rows: Sequence[CandleRow]) -> dict[str, Any]:
     }
 
 
-def pick(items: Sequence[_T], query: Slice, time_of: Callable[[_T], int]) -> tuple[list[_T], bool]:
-    """Return the part of a list, oldest first, that a query asks for, and whether there is more.
+def pick(
+    runs: Sequence[Sequence[_T]],
+    query: Slice,
+    time_of: Callable[[_T], int],
+    place_of: Callable[[_T], Any],
+) -> tuple[list[_T], bool]:
+    """Return the part of a list that a query asks for, and whether there is more: from the newest
+    on, unless it says where to start or how to sort.
 
-    From the newest on, unless it says where to start or how to sort.
+    The list comes in runs, each oldest first by its time and by its place. The work is that of
+    what is passed over and taken, not of what there is.
     """
     count = limited(query.count, COUNT_MAX, "count")
-    if query.offset < 0:
-        raise wrong_param("offset", Reason.PARAMETER_RANGE, "not negative")
-    begin, end = query.start_timestamp, query.end_timestamp
-    inside: Iterable[_T] = (one for one in items if begin <= milliseconds(time_of(one)) <= end)
-    found = list(inside)
+    if not 0 <= query.offset <= OFFSET_MAX:
+        told, observed = f"0 to {OFFSET_MAX}", str(query.offset)
+        raise wrong_param("offset", Reason.PARAMETER_RANGE, told, observed)
     rising = query.sorting == "asc" or (query.sorting == "default" and query.start_timestamp > 0)
-    if not rising:
-        found.reverse()
-    chosen = found[query.offset : query.offset + count]
-    return chosen, len(found) > query.offset + count
+    inside, parts = 0, []
+
+    def stamp(one: _T) -> int:
+        return milliseconds(time_of(one))
+
+    for run in filter(None, runs):
+        begins, ends_before = query.start_timestamp, stamp(run[-1]) > query.end_timestamp
+        first = bisect_left(run, begins, key=stamp) if stamp(run[0]) < begins else 0
+        last = bisect_right(run, query.end_timestamp, key=stamp) if ends_before else len(run)
+        if first < last:
+            inside += last - first
+            ends = (first, last) if rising else (len(run) - last, len(run) - first)
+            parts.append(islice(run if rising else reversed(run), *ends))
+    merged = merge(*parts, key=place_of, reverse=not rising)
+    chosen = list(islice(merged, query.offset, query.offset + count))
+    return chosen, inside > query.offset + count

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from exchange.gateway.hub import Hub
-from exchange.marketdata.happenings import trade_of
+from exchange.marketdata.happenings import executed_of, trade_of
 from exchange.marketdata.stream import Released, Row, maker_of
 from exchange.messages import (
     EVENT,
@@ -92,8 +92,11 @@ class Blotter:
         self.days: defaultdict[int, Day] = defaultdict(Day)
         self.last: dict[int, int] = {}  # price of the last trade in ticks, by instrument
         self.listed: dict[int, int] = {}  # when, by instrument
-        self._by_account: defaultdict[int, dict[int, Ticket]] = defaultdict(dict)
         self._ended: deque[Ticket] = deque()
+        # By account and instrument, in the order in which they ended.
+        self.ended: defaultdict[int, defaultdict[int, deque[Ticket]]] = defaultdict(
+            lambda: defaultdict(deque)
+        )
         self._kinds: dict[int, Callable[[Row, int, str | None], None]] = {
             EventKind.ORDER_ACCEPTED: self._accept,
             EventKind.TRADE: self._trade,
@@ -125,10 +128,6 @@ class Blotter:
             if apply is not None and not row[3] & _DUPLICATE:
                 apply(row, released.stamp, texts.get(row[0]))
 
-    def of_account(self, account: int) -> list[Ticket]:
-        """Return an account's orders, working and ended, oldest first."""
-        return list(self._by_account.get(account, {}).values())
-
     def working(self, account: int) -> list[Ticket]:
         """Return an account's orders that work, oldest first."""
         known = self._hub.accounts.by_id.get(account)
@@ -159,7 +158,6 @@ class Blotter:
             leaves=row[9],
         )
         self.orders[ticket.id] = ticket
-        self._by_account[ticket.account][ticket.id] = ticket
 
     def _trade(self, row: Row, stamp: int, text: str | None) -> None:
         self._print(row, stamp)
@@ -180,6 +178,7 @@ class Blotter:
         assert isinstance(report, Execution)
         self.fills[row[6]].append(report)
         self._fill(row[7], row[8], row[9], row[10], stamp)
+        self._show(executed_of(self._instruments.by_id[row[5]], row, stamp), row)
 
     def _fill(self, order: int, price: int, lots: int, leaves: int, stamp: int) -> None:
         ticket = self.orders.get(order)
@@ -191,14 +190,18 @@ class Blotter:
         if not leaves:
             self._end(ticket, FILLED)
 
-    def _print(self, row: Row, stamp: int) -> None:
-        number, price, lots = row[5], row[8], row[9]
-        instrument, prints = self._instruments.by_id[number], self.prints[number]
+    def _show(self, trade: PublicTrade, row: Row) -> None:
+        number, price = row[5], row[8]
+        prints = self.prints[number]
         before = prints[-1].direction if prints else 1
         last = self.last.get(number, price)
         direction = (1 if before < 2 else 3) if price == last else 0 if price > last else 2
-        trade = trade_of(instrument, row, stamp)
-        prints.append(Print(trade, direction, instrument.mark))
+        prints.append(Print(trade, direction, self._instruments.by_id[number].mark))
+
+    def _print(self, row: Row, stamp: int) -> None:
+        number, price, lots = row[5], row[8], row[9]
+        instrument = self._instruments.by_id[number]
+        self._show(trade_of(instrument, row, stamp), row)
         self.last[number] = price
         day = self.days[number]
         if not day.volume:
@@ -259,11 +262,12 @@ class Blotter:
     def _end(self, ticket: Ticket, state: str) -> None:
         ticket.state = state
         self._ended.append(ticket)
+        self.ended[ticket.account][ticket.instrument].append(ticket)
         if len(self._ended) > ENDED_KEPT:
             oldest = self._ended.popleft()
+            self.ended[oldest.account][oldest.instrument].popleft()
             if self.orders.get(oldest.id) is oldest:
                 del self.orders[oldest.id]
-                self._by_account[oldest.account].pop(oldest.id, None)
 
 
 def tif_name(tif: int) -> str:

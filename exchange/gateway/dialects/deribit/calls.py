@@ -4,23 +4,26 @@ out.
 ``Pending`` pairs the wishes with the native answers, which repeat their ids.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit import codes
 from exchange.gateway.dialects.deribit.rpc import Failure
-from exchange.messages.wire import LoggedOn, Rejected, Response
+from exchange.messages.wire import AnyCommand, LoggedOn, Rejected, Response
 from exchange.messages.wire_base import Request
 
 LOGON = ""  # the id of a logon, whose answers carry none
 
 
 class Wish(NamedTuple):
-    """A native request, the id in its answer, and what makes that the method's result."""
+    """A native request, the id in its answer, and what makes that the method's result.
+
+    Of several commands, a frame of them, the result is made of all their answers.
+    """
 
     id: str
-    request: Request | None  # None: passed on already
+    request: Request | Sequence[AnyCommand] | None  # None: passed on already
     result: Callable[[Any], Any]
 
 
@@ -50,12 +53,26 @@ class Pending:
         return len(self._waiting)
 
     def add(self, wish: Wish, reply: Reply) -> None:
-        """Wait for a wish's answer and reply with what it comes to."""
-        self._waiting[wish.id] = wish, reply
+        """Wait for a wish's answer and reply with what it comes to; one of several commands has
+        failed if one of them has."""
+        if not isinstance(wish.request, Sequence):
+            self._waiting[wish.id] = wish, reply
+            return
+        ids, answers = _ids_of(wish), list[Any]()
+
+        def gather(answer: Any) -> None:
+            answers.append(answer)
+            if len(answers) == len(ids):
+                failed = [one for one in answers if isinstance(one, Failure)]
+                reply(failed[0] if failed else wish.result(answers))
+
+        for text in ids:
+            self._waiting[text] = Wish(text, None, lambda answer: answer), gather
 
     def drop(self, wish: Wish) -> None:
         """Wait no longer."""
-        self._waiting.pop(wish.id, None)
+        for text in _ids_of(wish):
+            self._waiting.pop(text, None)
 
     def settle(self, message: Response) -> None:
         """Reply if the message is the answer of a wish."""
@@ -74,7 +91,13 @@ class Pending:
             return
 
 
-def _ids(message: Response) -> Iterable[str]:
+def _ids_of(wish: Wish) -> list[str]:
+    if not isinstance(wish.request, Sequence):
+        return [wish.id]
+    return [str(key) for one in wish.request for key in _ids(one)]
+
+
+def _ids(message: Response | Request) -> Iterable[str]:
     if isinstance(message, LoggedOn):
         return (LOGON,)
     named = (getattr(message, name, None) for name in ("request_id", "client_order_id"))

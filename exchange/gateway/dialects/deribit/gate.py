@@ -10,12 +10,12 @@ from binascii import Error as NotBase64
 from collections import OrderedDict
 from typing import Any, Final, NamedTuple
 
-from exchange.gateway.access import Key, Proof, sign
+from exchange.gateway.access import Key, Proof, is_allowed, sign
 from exchange.gateway.dialects.deribit.codes import refusal
 from exchange.gateway.dialects.deribit.params import Auth
 from exchange.gateway.hub import Hub
 from exchange.messages import Reason
-from exchange.messages.access import Right
+from exchange.messages.access import GatewayReason, Right
 
 TOKEN_MS: Final = 900_000  # an access token is good for
 REFRESH_MS: Final = 86_400_000
@@ -34,7 +34,8 @@ class Token(NamedTuple):
 
 
 class Gate:
-    """Knows callers, and gives them tokens. Tokens live in memory: a restart ends them all."""
+    """Knows callers, and gives them tokens. Tokens live in memory: a restart ends them all, and no
+    other gateway of the market knows them."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -45,7 +46,7 @@ class Gate:
         if auth.grant_type == "client_credentials":
             return self._by_secret(auth.client_id, auth.client_secret, address)
         if auth.grant_type == "refresh_token":
-            return self._by_token(auth.refresh_token, refreshes=True)
+            return self._by_token(auth.refresh_token, address, refreshes=True)
         text = f"{auth.timestamp}\n{auth.nonce}\n{auth.data}".encode()
         proof = Proof(auth.client_id, text, auth.signature.lower(), auth.timestamp, None, address)
         return self._judged(proof)
@@ -62,7 +63,7 @@ class Gate:
         if scheme == SIGNED_SCHEME:
             return self._by_header(rest, signed, body, address)
         if scheme == BEARER:
-            return self._by_token(rest.strip(), refreshes=False)
+            return self._by_token(rest.strip(), address, refreshes=False)
         if scheme == BASIC:
             try:
                 key_id, _, secret = b64decode(rest, validate=True).decode().partition(":")
@@ -90,13 +91,15 @@ class Gate:
             self._tokens.popitem(last=False)
         return text
 
-    def _by_token(self, text: str, *, refreshes: bool) -> Key:
+    def _by_token(self, text: str, address: str, *, refreshes: bool) -> Key:
         token = self._tokens.get(text)
         now = self._hub.now_ms()
         if token is None or token.refreshes != refreshes or token.until_ms <= now:
             raise refusal(Reason.AUTH_REQUIRED, "no such token, or it has ended")
         if self._hub.keys.revoked({token.key.key_id}, now):
             raise refusal(Reason.AUTH_REQUIRED, "the key is gone")
+        if not is_allowed(address, token.key.addresses):
+            raise refusal(GatewayReason.ADDRESS)
         if refreshes:
             del self._tokens[text]
         return token.key

@@ -117,7 +117,4 @@ def book_state(instrument: Instrument) -> str:
 
 def mark_text(instrument: Instrument, instruments: Instruments) -> str:
     """Return the mark as decimal text; of a combination what its legs' marks come to."""
-    if instrument.legs:
-        worth = instruments.value(instrument)
-        return micros_text(worth // instrument.multiplier)
-    return micros_text(instrument.mark)
+    return micros_text(instruments.mark(instrument))

@@ -6,15 +6,18 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from exchange.gateway.access import Key
+from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit import params as take
 from exchange.gateway.dialects.deribit.answers import Candles, Market, Own
 from exchange.gateway.dialects.deribit.blotter import Blotter
-from exchange.gateway.dialects.deribit.codes import refusal
+from exchange.gateway.dialects.deribit.codes import refusal, refused_by
 from exchange.gateway.dialects.deribit.gate import Gate
 from exchange.gateway.dialects.deribit.portray import Portrayer
 from exchange.gateway.dialects.deribit.rpc import Call, Failure, unknown_method
-from exchange.gateway.dialects.deribit.trading import CancelAll, Trading
+from exchange.gateway.dialects.deribit.trading import CancelAll, CancelBook, Trading
+from exchange.gateway.http import Flood
 from exchange.gateway.hub import Hub
+from exchange.gateway.rest import requests_allowed
 from exchange.messages import Reason
 from exchange.messages.access import Right
 
@@ -55,6 +58,7 @@ class Methods:
         self.blotter = blotter
         self.portrayer = Portrayer(hub, blotter)
         self.gate = Gate(hub)
+        self._flood = Flood()
         trading = Trading(hub, blotter, self.portrayer)
         market = Market(hub, blotter, self.portrayer, candles)
         own = Own(hub, blotter, self.portrayer, trading)
@@ -82,7 +86,7 @@ class Methods:
             "private/edit": Method(take.Edit, trading.edit, trade),
             "private/cancel": Method(take.CancelOne, trading.cancel, cancel),
             "private/cancel_all": Method(CancelAll, trading.cancel_all, cancel),
-            "private/cancel_all_by_instrument": Method(CancelAll, trading.cancel_all, cancel),
+            "private/cancel_all_by_instrument": Method(CancelBook, trading.cancel_book, cancel),
             "private/cancel_all_by_currency": Method(CancelAll, trading.cancel_all, cancel),
             "private/get_order_state": Method(take.OneOrder, own.order, read),
             "private/get_open_orders": Method(take.Listed, own.open_orders, read),
@@ -113,6 +117,19 @@ class Methods:
             return method.answer(take.convert(call.params, method.takes))
         account = self.permitted(key, method.right).account
         return method.answer(account, take.convert(call.params, method.takes))
+
+    def only_reads(self, call: Call) -> bool:
+        """Whether a call changes nothing: the gateway alone answers it."""
+        method = self.known.get(call.method)
+        return method is None or method.right in (Right.PUBLIC, Right.READ)
+
+    def count(self, address: str) -> None:
+        """Count a call of an address; raises Failure if it has made more than it may this second,
+        over all of its connections."""
+        try:
+            self._flood.count(address, requests_allowed(address))
+        except Refused as refused:
+            raise refused_by(refused) from None
 
     def permitted(self, key: Key | None, right: Right) -> Key:
         """Return the caller's key if it has a right; raises Failure."""

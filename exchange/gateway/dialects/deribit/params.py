@@ -12,6 +12,7 @@ from exchange.messages import Reason
 
 COUNT: Final = 10  # of a list, where none is asked for
 COUNT_MAX: Final = 1_000
+OFFSET_MAX: Final = 1_000
 DEPTH_MAX: Final = 10_000
 CANDLES_MAX: Final = 5_000
 

@@ -5,7 +5,7 @@ what the session says answers those requests and feeds the channels.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from secrets import token_hex
 from typing import Any, Final
@@ -32,6 +32,7 @@ from exchange.messages import Limit, Reason
 from exchange.messages.access import Right
 from exchange.messages.wire import (
     MSGPACK_PROTOCOL,
+    AnyCommand,
     AnyResponse,
     Logon,
     Subscribe,
@@ -130,6 +131,7 @@ class Peer:
             await self._flush()
             if request is not None:
                 return WSMessage(WSMsgType.BINARY, encode_msgpack(request), None)
+            await asyncio.sleep(0)  # others come between the calls that lie there already
 
     async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
         """Send what a native frame means to the client: answers, then notifications."""
@@ -187,7 +189,7 @@ class Peer:
 
     # Calls
 
-    def _take(self, data: str | bytes) -> Request | None:
+    def _take(self, data: str | bytes) -> Request | Sequence[AnyCommand] | None:
         """Answer a frame, or return the native request that will bring its answer."""
         taken, value = rpc.now_us(), None
         try:
@@ -219,6 +221,8 @@ class Peer:
     def _answer(self, call: Call) -> Any:
         own = self._own.get(call.method)
         if own is None:
+            if self._methods.only_reads(call):
+                self._methods.count(self._address)
             return self._methods.answer(call, self._key)
         if call.method.startswith(PRIVATE):
             self._methods.permitted(self._key, Right.READ)

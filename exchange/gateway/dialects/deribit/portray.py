@@ -153,7 +153,7 @@ class Portrayer:
         """Return a public trade that the feed tells of."""
         number = self._instruments.by_code[trade.instrument].id
         for shown in reversed(self._blotter.prints[number]):
-            if shown.trade.match_number == trade.match_number:
+            if (shown.trade.sequence, shown.trade.index) == (trade.sequence, trade.index):
                 return self.print(shown)
         return self.print(Print(trade, 1, self._instruments.by_id[number].mark))
 

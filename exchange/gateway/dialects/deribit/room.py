@@ -6,19 +6,18 @@ from typing import Any, Final
 from aiohttp import web
 
 from exchange.gateway.access import Key
-from exchange.gateway.decode import Refused
 from exchange.gateway.dialects.deribit import params as take
 from exchange.gateway.dialects.deribit import rpc
 from exchange.gateway.dialects.deribit.blotter import Blotter
 from exchange.gateway.dialects.deribit.calls import Later, Wish
-from exchange.gateway.dialects.deribit.codes import TIMED_OUT, UNKNOWN, refusal, refused_by
+from exchange.gateway.dialects.deribit.codes import TIMED_OUT, UNKNOWN, refusal
 from exchange.gateway.dialects.deribit.lines import Lines
 from exchange.gateway.dialects.deribit.methods import PRIVATE, Methods
 from exchange.gateway.dialects.deribit.peer import PeerLink
 from exchange.gateway.dialects.deribit.rpc import Call, Failure
-from exchange.gateway.http import BAD_REQUEST, STATUS, Flood, json_answer
+from exchange.gateway.http import BAD_REQUEST, STATUS, json_answer
 from exchange.gateway.hub import Hub
-from exchange.gateway.rest import Rest, requests_allowed
+from exchange.gateway.rest import Rest
 from exchange.gateway.server import Gateway
 from exchange.messages import Reason
 
@@ -38,7 +37,6 @@ class Room:
         gateway.watchers.append(blotter.take)
         self._methods = Methods(hub, blotter, rest.candle_rows)
         self._lines = Lines(hub)
-        self._flood = Flood()
         router = gateway.app.router
         router.add_get(WS, self._websocket)
         for path in (API, API + "/{method:.*}"):
@@ -85,10 +83,7 @@ class Room:
 
     async def _answer(self, request: web.Request, call: Call, body: bytes) -> Any:
         methods, address = self._methods, request.remote or ""
-        try:
-            self._flood.count(address, requests_allowed(address))
-        except Refused as refused:
-            raise refused_by(refused) from None
+        methods.count(address)
         if call.method == "public/auth":
             granted = methods.gate.grant(take.convert(call.params, take.Auth), address)
             return methods.gate.issue(granted)

@@ -1,13 +1,14 @@
 """The private methods that change orders, as native requests."""
 
 import re
+from collections.abc import Sequence
 from secrets import token_hex
 from typing import Any, Final, Literal
 
 from exchange.gateway.dialects.deribit.blotter import Blotter, Ticket
 from exchange.gateway.dialects.deribit.calls import Wish
 from exchange.gateway.dialects.deribit.codes import NOT_DONE, TIMED_OUT, refusal
-from exchange.gateway.dialects.deribit.instruments import CURRENCY, find
+from exchange.gateway.dialects.deribit.instruments import CURRENCY, chosen, find
 from exchange.gateway.dialects.deribit.numbers import plain
 from exchange.gateway.dialects.deribit.params import Act, CancelOne, Edit, Order
 from exchange.gateway.dialects.deribit.portray import (
@@ -17,7 +18,7 @@ from exchange.gateway.dialects.deribit.portray import (
 )
 from exchange.gateway.dialects.deribit.rpc import Failure, wrong_param
 from exchange.gateway.hub import Hub
-from exchange.messages import Reason
+from exchange.messages import Reason, TradingState
 from exchange.messages.access import GatewayReason
 from exchange.messages.wire import (
     Accepted,
@@ -30,6 +31,7 @@ from exchange.messages.wire import (
 )
 from exchange.messages.wire_mass import MassCancel, MassCancelled
 
+BOOKS_MAX: Final = 64  # combinations that one frame of mass cancels names
 _LABEL: Final = re.compile(rf"[A-Za-z0-9._-]{{0,{LABEL_CHARS}}}")
 _TIMES: Final[dict[str, TimeInForceText]] = {
     "good_til_cancelled": "GTC",
@@ -42,11 +44,16 @@ _TIMES: Final[dict[str, TimeInForceText]] = {
 class CancelAll(Act, frozen=True, kw_only=True):
     """Which orders are to be cancelled."""
 
-    instrument_name: str | None = None
     currency: str = CURRENCY
-    kind: Literal["any", "future"] = "any"
+    kind: Literal["any", "combo", "future", "future_combo"] = "any"
     type: Literal["all"] = "all"
     detailed: Literal[False] = False
+
+
+class CancelBook(CancelAll, frozen=True, kw_only=True):
+    """Whose orders are to be cancelled: a currency and a kind may say no more than it."""
+
+    instrument_name: str
 
 
 class Trading:
@@ -131,23 +138,36 @@ class Trading:
 
         return Wish(request.request_id, request, result)
 
-    def cancel_all(self, account: int, cancel: CancelAll) -> Wish:
-        """Take all orders out, or those of an instrument or a product; the result is how many."""
-        product = None
-        if cancel.currency not in ("any", CURRENCY):
-            product = cancel.currency
-            if product not in self._hub.feed.instruments.products:
-                raise wrong_param("currency", Reason.NOT_FOUND, "no such currency")
-        if cancel.instrument_name is not None:
-            find(self._hub.feed.instruments, cancel.instrument_name)
-        request = MassCancel(
-            request_id=token_hex(12), instrument=cancel.instrument_name, product=product
-        )
+    def cancel_all(self, account: int, cancel: CancelAll) -> Wish | int:
+        """Take all orders out, or those of a currency and a kind; the result is how many."""
+        instruments = self._hub.feed.instruments
+        everywhere = cancel.currency in ("any", CURRENCY)
+        if everywhere and cancel.kind == "any":
+            return _mass([MassCancel(request_id=token_hex(12))])
+        if not everywhere and cancel.currency not in instruments.products:
+            raise wrong_param("currency", Reason.NOT_FOUND, "no such currency")
+        found = chosen(instruments, cancel.currency, cancel.kind)
+        products = dict.fromkeys(one.data.product for one in found if not one.legs)
+        books = [one for one in found if one.legs and one.state != TradingState.EXPIRED]
+        if len(books) > BOOKS_MAX:  # an order on its way to one of them may be left
+            working = {ticket.instrument for ticket in self._blotter.working(account)}
+            books = [one for one in books if one.id in working]
+        if len(books) > BOOKS_MAX:
+            told = f"orders of more than {BOOKS_MAX} combinations"
+            raise wrong_param("kind", Reason.COMBINATION, told)
+        return _mass([
+            *(MassCancel(request_id=token_hex(12), product=one) for one in products),
+            *(MassCancel(request_id=token_hex(12), instrument=one.code) for one in books),
+        ])  # fmt: skip
 
-        def result(cancelled: MassCancelled) -> Any:
-            return cancelled.orders
-
-        return Wish(request.request_id, request, result)
+    def cancel_book(self, account: int, cancel: CancelBook) -> Wish | int:
+        """Take all orders of an instrument out; the result is how many."""
+        instruments = self._hub.feed.instruments
+        instrument = find(instruments, cancel.instrument_name)
+        if instrument not in chosen(instruments, cancel.currency, cancel.kind):
+            told = f"{instrument.code} is none of that"
+            raise wrong_param("instrument_name", Reason.COMBINATION, told)
+        return _mass([MassCancel(request_id=token_hex(12), instrument=instrument.code)])
 
     def own(self, account: int, order_id: str) -> Ticket:
         """Return an order of the account; raises Failure, the same for another's and for none."""
@@ -173,6 +193,17 @@ class Trading:
             late = GatewayReason.LATE
             data = {"reason": late.name, "number": int(late), "param": "valid_until"}
             raise Failure(code, message, data | {"outcome": NOT_DONE})
+
+
+def _mass(requests: list[MassCancel]) -> Wish | int:
+    """Return the wish of mass cancels, in one frame; there may be nothing to cancel."""
+    if not requests:
+        return 0
+
+    def result(done: Sequence[MassCancelled]) -> int:
+        return sum(one.orders for one in done)
+
+    return Wish(requests[0].request_id, requests, result)
 
 
 def _amount(amount: object, contracts: object) -> str:

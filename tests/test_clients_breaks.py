@@ -1,0 +1,206 @@
+"""What a client keeps and gives up over broken connections and settlements, without I/O."""
+
+import pytest
+from test_clients import CODE, NOW, accepted, enter, execution, logged_on, ready, refusal
+
+from clients import errors
+from clients.marks import Missed
+from clients.session import PENDING_MAX, Session, State
+from exchange.messages import Reason, wire
+from exchange.messages.access import AnyReason, GatewayReason
+from exchange.messages.wire_market import mark_parts, text_checksum
+
+DEPTH, TRADES, STATE, QUEUE = (f"{kind}.{CODE}" for kind in ("depth", "trades", "state", "queue"))
+
+
+def beat(session: Session, sequence: int) -> list[wire.AnyRequest]:
+    return session.receive(wire.Heartbeat(epoch=1, sequence=sequence, time=0), NOW).send
+
+
+def again(session: Session, sequence: int) -> list[wire.AnyRequest]:
+    """Connect again and log on; return what is sent then."""
+    session.connected(NOW)
+    return session.receive(logged_on(sequence), NOW).send
+
+
+def joined(session: Session, *channels: str) -> None:
+    answer = wire.Subscribed(request_id="s", channels=list(channels))
+    session.receive(answer, NOW)
+
+
+def subscribes(sent: list[wire.AnyRequest]) -> list[wire.Subscribe]:
+    return [one for one in sent if isinstance(one, wire.Subscribe)]
+
+
+# --- channels ---
+
+
+def test_channels_go_on_from_where_all_of_them_were() -> None:
+    """What a heartbeat says counts once the channels are joined again and have said what came."""
+    session = ready()
+    joined(session, TRADES, STATE)
+    beat(session, 20)
+    session.lost()
+    session.connected(NOW)
+    beat(session, 90)  # before the logon is answered
+    (rejoin,) = subscribes(session.receive(logged_on(90), NOW).send)
+    assert rejoin.after == 20
+    beat(session, 95)  # before the channels are joined
+    session.lost()
+    (rejoin,) = subscribes(again(session, 99))
+    assert rejoin.after == 20
+    answer = wire.Subscribed(
+        request_id=rejoin.request_id, channels=rejoin.channels, resumed=rejoin.channels
+    )
+    session.receive(answer, NOW)
+    trade = wire.PublicTrade(instrument=CODE, sequence=98, index=0, time=0, match_number="1",
+                             price="2.650", quantity="1", aggressor="buy")  # fmt: skip
+    session.receive(trade, NOW)
+    mark = wire.ChannelMark(channel=TRADES, sequence=98, previous_sequence=20, time=0, count=1,
+                            checksum=text_checksum(mark_parts(trade), 0))  # fmt: skip
+    assert not isinstance(session.receive(mark, NOW).event, Missed)
+    session.lost()  # and what the other channel missed had not come
+    (rejoin,) = subscribes(sent := again(session, 99))
+    assert rejoin.after == 20 and isinstance(sent[sent.index(rejoin) + 1], wire.Ping)
+    session.receive(wire.Subscribed(request_id=rejoin.request_id, channels=rejoin.channels), NOW)
+    beat(session, 99)
+    session.lost()
+    (rejoin,) = subscribes(again(session, 100))
+    assert rejoin.after == 99
+
+
+def test_a_channel_that_cannot_be_joined_again_takes_no_other_along() -> None:
+    session = ready()
+    names = sorted((TRADES, STATE, "settlements", "fixings", QUEUE))
+    joined(session, *names)
+    beat(session, 20)
+    session.lost()
+    asked = subscribes(again(session, 30))
+    joins, refused = set(), 0
+    while asked:
+        one = asked.pop()
+        if QUEUE not in one.channels:
+            session.receive(wire.Subscribed(request_id=one.request_id, channels=one.channels), NOW)
+            joins |= {(name, one.after) for name in one.channels}
+            continue
+        no = wire.Rejected(
+            number=724, name="QUEUE_TOO_LONG", field="channels", request_id=one.request_id
+        )
+        received = session.receive(no, NOW)
+        assert received.event is no
+        asked += subscribes(received.send)
+        refused += 1
+    assert joins == {(name, 20) for name in names if name != QUEUE}
+    assert session.feed.channels == set(names) - {QUEUE} and refused <= 4
+
+
+def test_channels_refused_for_now_are_asked_for_with_the_next_heartbeat() -> None:
+    session = ready()
+    joined(session, TRADES)
+    beat(session, 20)
+    session.lost()
+    (rejoin,) = subscribes(again(session, 30))
+    no = wire.Rejected(number=1, name="REQUESTS_FULL", retryable=True, request_id=rejoin.request_id)
+    assert session.receive(no, NOW).send == []
+    (later,) = subscribes(beat(session, 31))
+    assert (later.channels, later.after) == ([TRADES], 20)
+    assert session.feed.channels == {TRADES}
+
+
+def test_leaving_channels_is_done_when_the_connection_is_gone() -> None:
+    session = ready()
+    joined(session, DEPTH, TRADES)
+    asked = session.ask(wire.Unsubscribe(request_id="u", channels=[TRADES]), NOW)
+    never = session.ask(wire.Unsubscribe(request_id="v", channels=[STATE]), NOW)
+    assert session.sends(asked) and session.sends(never)
+    assert session.lost() == [wire.Unsubscribed(request_id="u", channels=[TRADES])]
+    sent = again(session, 9)
+    assert [one.channels for one in subscribes(sent)] == [[DEPTH]]
+    assert asked.request not in sent and never.request in sent
+
+
+# --- requests ---
+
+
+def test_what_nobody_waits_for_is_forgotten_with_the_next_logon() -> None:
+    session = ready()
+    for number in range(PENDING_MAX):
+        late = session.ask(enter(f"o{number}"), NOW)
+        assert session.sends(late)
+        late.awaited = False
+    with pytest.raises(errors.TooMany):
+        session.ask(enter("one more"), NOW)
+    session.lost()
+    again(session, 9)
+    assert session.pending == {}
+    assert session.sends(session.ask(enter("one more"), NOW))
+
+
+@pytest.mark.parametrize("reason", [GatewayReason.CONNECTIONS_FULL, Reason.SESSIONS_FULL])
+def test_a_full_house_ends_only_who_was_never_in(reason: AnyReason) -> None:
+    first, session = Session("key", "secret", started_ns=NOW), ready()
+    session.lost()
+    for one, retries in ((first, False), (session, True)):
+        one.connected(NOW)
+        with pytest.raises(errors.LogonRefused) as refused:
+            one.receive(refusal(reason.name, reason), NOW)
+        assert refused.value.retryable is retries
+
+
+# --- the account ---
+
+
+def test_a_retry_of_an_order_changes_nothing_of_what_it_has_become() -> None:
+    session = ready()
+    session.receive(accepted(6), NOW)
+    session.receive(
+        wire.Replaced(
+            sequence=7, index=0, time=0, order_id="7", client_order_id="a", instrument=CODE,
+            side="buy", price="2.660", quantity="12", leaves_quantity="12", priority_kept=False,
+        ),
+        NOW,
+    )  # fmt: skip
+    session.receive(execution(8, leaves=8), NOW)
+    session.receive(accepted(9, leaves_quantity="8", duplicate=True), NOW)
+    order = session.portfolio.orders["a"]
+    assert (order.price, order.quantity, order.leaves_quantity) == ("2.660", 12, 8)
+
+
+def settled(sequence: int, position: int = 4) -> wire.Settled:
+    return wire.Settled(
+        sequence=sequence, index=0, time=0, instrument=CODE, position=str(position),
+        settlement_price="2.650000", variation="0.000000", cash="1.000000",
+    )  # fmt: skip
+
+
+def account(request_id: str, sequence: int, net: int) -> wire.AccountReport:
+    held = wire.PositionReport(
+        instrument=CODE, net=str(net), working_buy="0", working_sell="0", hold="0", unrealized="0"
+    )
+    return wire.AccountReport(
+        request_id=request_id, account=1, sequence=sequence, time=0, cash="1", required="0",
+        free="1", open_orders=0, positions=[held] if net else [],
+    )  # fmt: skip
+
+
+def asked_account(sent: list[wire.AnyRequest]) -> list[str]:
+    return [one.request_id for one in sent if isinstance(one, wire.QueryAccount)]
+
+
+def test_a_settlement_may_be_the_last_so_the_account_is_asked() -> None:
+    session = ready()
+    assert session.receive(settled(6), NOW).send == []  # nothing held
+    session.receive(execution(7), NOW)
+    (first,) = asked_account(session.receive(settled(8), NOW).send)
+    assert session.receive(settled(9), NOW).send == []  # one question at a time
+    (second,) = asked_account(session.receive(account(first, 8, 4), NOW).send)
+    assert session.portfolio.positions == {CODE: 4}
+    no = wire.Rejected(number=1, name="REQUESTS_FULL", retryable=True, request_id=second)
+    assert session.receive(no, NOW).send == []
+    (third,) = asked_account(beat(session, 10))
+    session.lost()
+    (fourth,) = asked_account(again(session, 11))
+    assert len({first, second, third, fourth}) == 4
+    assert session.receive(account(fourth, 11, 0), NOW).send == []
+    assert session.portfolio.positions == {} and session.state is State.READY
+    assert asked_account(beat(session, 12)) == []
