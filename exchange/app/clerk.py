@@ -6,7 +6,6 @@ What clearing decides it decides of the log; the clerk brings it there and reads
 import asyncio
 import itertools
 import logging
-import struct
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from exchange.app import requests, wishes
-from exchange.app.desk import Desk, WishRejected
+from exchange.app.desk import Desk
 from exchange.app.expiry import final_price
 from exchange.app.texts import resolve
 from exchange.app.wishes import RequestRefused, Wish
@@ -106,7 +105,7 @@ class Clerk:
         async def perform(asked: Due) -> None:
             try:
                 await self._desk.perform([wishes.due(asked)])
-            except (WishRejected, struct.error) as rejected:  # or no command can carry it
+            except RequestRefused as rejected:  # by the engine, or no command can carry it
                 _log.error("clearing asks for %s, and %s", asked.id, rejected)
                 refused[asked.id] = str(rejected)
                 if asked.id.endswith(" out"):
