@@ -13,9 +13,8 @@ from oracle_matching import (
     own,
     put_in,
     take_out,
-    tell_group,
 )
-from oracle_state import Instrument, Market, Order, Place, Record, Rejected
+from oracle_state import WORKING, Instrument, Market, Order, Place, Record, Rejected
 from oracle_stops import elect
 
 from exchange.messages import (
@@ -205,8 +204,6 @@ def trade(m: Market, buy: Order, sell: Order, price: int) -> None:
         b=-sell_fee,
     )
     for order in (buy, sell):
-        tell_group(m, order)
-    for order in (buy, sell):
         if order.leaves == 0:
             take_out(m, order, Place.FILLED)
             m.forget_if_finished(order)
@@ -215,6 +212,7 @@ def trade(m: Market, buy: Order, sell: Order, price: int) -> None:
 def pair(m: Market, instrument: Instrument, price: int) -> None:
     """Buyers and sellers in their order; those of one self-trade group both lose the lots."""
     queues = [Queue(m, instrument, side, price) for side in (Side.BUY, Side.SELL)]
+    parted: list[Order] = []
     while True:
         buy, sell = queues[0].head(), queues[1].head()
         if buy is None or sell is None:
@@ -225,6 +223,8 @@ def pair(m: Market, instrument: Instrument, price: int) -> None:
                 lose(m, order, lots, CancelReason.SELF_TRADE, CancelReason.SELF_TRADE)
         else:
             shown, lots = (buy.shown, sell.shown), min(buy.leaves, sell.leaves)
+            others = [buy.part(), sell.part()]
+            parted += [other for other in others if other is not None]
             trade(m, buy, sell, price)
             count_quote(m, buy, lots)
             count_quote(m, sell, lots)
@@ -232,6 +232,9 @@ def pair(m: Market, instrument: Instrument, price: int) -> None:
                 queue.taken += before - order.shown
     for queue in queues:
         queue.tell()
+    for other in parted:  # of groups
+        if other.place in WORKING:
+            cancel_order(m, other, CancelReason.GROUP)
 
 
 def reprice(m: Market, order: Order, price: int) -> None:

@@ -10,12 +10,10 @@ from exchange.engine import Engine
 from exchange.messages import (
     CommandKind,
     Event,
-    EventKind,
     OrderFeature,
     Reason,
     SelfTrade,
     TimeInForce,
-    TradingState,
 )
 
 both = pytest.mark.parametrize("machine", [Oracle, Engine])
@@ -198,50 +196,6 @@ def test_an_iceberg_of_a_group_is_counted_with_what_it_hides(machine: type[Machi
     assert words(desk.enter(3, BUY, 7, 110, tif=FOK))[1][3] == "FOK_UNFILLED"
     traded = [row for row in words(desk.enter(3, BUY, 6, 110, tif=FOK)) if row[0] == "TRADE"]
     assert sum(row[2] for row in traded) == 6
-
-
-@both
-@pytest.mark.parametrize("lots", [1, 10, 20])
-@pytest.mark.parametrize("prices", [(95, 96), (96, 95), (95, 95)])
-def test_an_auction_takes_one_of_a_group(
-    machine: type[Machine], prices: tuple[int, int], lots: int
-) -> None:
-    """Right after its trade, however little: so what only reduces flips nothing."""
-    desk = Holder(machine())
-    desk.do(pack(CommandKind.SET_STATE, tif=TradingState.AUCTION))
-    one = desk.rest(1, SELL, 10, prices[0], spare=REDUCES)
-    other = desk.grouped(SELL, 10, prices[1], one, spare=GROUPED | REDUCES)
-    first, second = (one, other) if prices[0] <= prices[1] else (other, one)
-    desk.rest(3, BUY, lots, 100)
-    events = desk.do(pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS))
-    trade, gone = events[2:4]
-    assert words([trade, gone]) == [
-        ("TRADE", 3, min(lots, 10), max(lots - 10, 0)),
-        ("ORDER_CANCELLED", 1, 10, "GROUP", "resting", 0),
-    ]
-    assert (trade.key_lo, gone.order_id) == (first, second)
-    assert desk.machine.position(1, 0)["net"] == max(10 - lots, 0)
-    left = 10 - lots
-    assert desk.machine.book(0) == (
-        [(100, -left, 1)] if left < 0 else [],
-        [(min(prices), left, 1)] if left > 0 else [],
-    )
-
-
-@both
-def test_an_auction_takes_the_other_of_a_group_off_the_other_side(machine: type[Machine]) -> None:
-    desk = Holder(machine())
-    desk.do(pack(CommandKind.SET_STATE, tif=TradingState.AUCTION))
-    one = desk.rest(1, SELL, 4, 95)
-    desk.rest(3, BUY, 2, 101)
-    desk.grouped(BUY, 5, 100, one)
-    desk.rest(4, BUY, 3, 100)
-    desk.rest(2, SELL, 3, 96)
-    events = desk.do(pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS))
-    traded = [(e.account, e.key_hi & 0xFFFFFFFF, e.quantity) for e in events
-              if e.kind == EventKind.TRADE]  # fmt: skip
-    assert traded == [(3, 1, 2), (4, 1, 2), (4, 2, 1)]
-    assert desk.machine.book(0) == ([], [(96, 2, 1)])
 
 
 @both
