@@ -1,7 +1,7 @@
 """The oracle's protections: bands, order values, breakers, accountability, limits of losses and of
 all months, and what turns them off. Windows are lists of trades; nothing is summed ahead."""
 
-from oracle_risk import side_lots, unrealized
+from oracle_risk import reduces, side_lots, unrealized
 from oracle_state import (
     Account,
     Instrument,
@@ -113,11 +113,8 @@ def judge_loss(m: Market, c: Record) -> None:
     if not account.loss_reached:
         return
     if c.kind == CommandKind.ENTER and c.side <= Side.SELL and c.instrument < len(m.instruments):
-        position = m.position(c.account, c.instrument)
-        opposite = position.net < 0 if c.side == Side.BUY else position.net > 0
-        if opposite and side_lots(m, account, c.instrument, c.side) + c.quantity <= abs(
-            position.net
-        ):
+        wish = c.side, c.quantity, None
+        if reduces(m, account, m.instruments[c.instrument], wish, None):
             return
     raise Rejected(Reason.LOSS_LIMIT, account.loss_limit, loss_of(m, account))
 
@@ -163,9 +160,6 @@ def halt(
         quantity=TradingState.HALTED,
         leaves=instrument.state,
         a=limit,
-    if row.flags & EventFlag.AUCTION:  # the windows begin anew with its price
-        for window in instrument.windows:
-            window.trades = []
         b=resume,
     )
     instrument.state, instrument.resume_at = TradingState.HALTED, resume
@@ -175,6 +169,9 @@ def halt(
 
 def look_at_trade(m: Market, instrument: Instrument, row: Row) -> None:
     instrument.last = row.price
+    if row.flags & EventFlag.AUCTION:  # the windows begin anew with its price
+        for window in instrument.windows:
+            window.trades = []
     if instrument.accountability and is_on(m, Feature.ACCOUNTABILITY):
         for number in (row.account, row.key[1] & 0xFFFFFFFF):
             tell_level(m, instrument, number)

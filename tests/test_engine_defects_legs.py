@@ -23,6 +23,7 @@ from test_engine_combinations import (
 from test_engine_implied import desk_of, executions
 
 from exchange.messages import (
+    INDEX_BITS,
     Breaker,
     CancelReason,
     CommandFlag,
@@ -247,3 +248,18 @@ def test_orders_that_only_reduce_see_what_legs_trade(machine: type[Machine]) -> 
     events = desk.enter(1, SPREAD, SELL, 2, 0)
     lost = [(e.quantity, e.leaves) for e in events if e.kind == EventKind.ORDER_REDUCED]
     assert lost == [(2, 1)] and desk.held(1) == [1, 2, 0]
+
+
+@both
+def test_after_a_loss_what_reduces_every_leg_may_come_in(machine: type[Machine]) -> None:
+    desk = Desk(machine())
+    desk.enter(1, SPREAD, BUY, 5, 0)
+    desk.enter(2, SPREAD, SELL, 5, 0)
+    desk.do(pack(CommandKind.SET_ACCOUNT, account=1, price=100))
+    events = desk.do(pack(CommandKind.MARK, instrument=0, price=MARK - 1000))
+    assert "LOSS_LIMIT_REACHED" in kinds(events)
+    for side, lots in ((BUY, 1), (SELL, 6)):
+        assert desk.enter(1, SPREAD, side, lots, 0)[0].reason == Reason.LOSS_LIMIT
+    assert desk.enter(1, SPREAD, SELL, 4, 0)[0].leaves == 4
+    assert desk.enter(1, SPREAD, SELL, 2, 0)[0].reason == Reason.LOSS_LIMIT
+    assert desk.enter(1, SPREAD, SELL, 1, 0)[0].leaves == 1

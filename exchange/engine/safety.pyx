@@ -5,13 +5,14 @@ LIMIT_WINDOW_PARTS parts of time, each with the lowest and highest trade in it, 
 bounded whatever trades; a part leaves it as a whole.
 """
 
-from exchange.engine.book cimport has_opposite, price_of
+from exchange.engine.book cimport price_of
+from exchange.engine.combinations cimport reduces
 from exchange.engine.events cimport blank, event_of
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport absolute, position_of
 from exchange.engine.state cimport (
-    Event, NO_ASK, NO_BID, Position, WATCH_BREAKER, WATCH_LIMITS, Window, collects, i128, put_state,
-    working_of,
+    Composite, Event, NO_ASK, NO_BID, Position, WATCH_BREAKER, WATCH_LIMITS, Window, collects, i128,
+    put_state, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -113,12 +114,17 @@ cdef bint refuse_all_months(Market* m, Command* c, Instrument* book, Account* ac
 cdef bint refuse_loss(Market* m, Command* c) noexcept nogil:
     """LOSS_LIMIT: of an account that reached it, all but an ENTER that only reduces."""
     cdef Account* account = &m.accounts[c.account]
+    cdef Composite* made
     cdef Position* p
     if not is_on(m, FEATURE_LOSS_LIMIT):
         return False
     if c.kind == COMMAND_KIND_ENTER and c.side <= SIDE_SELL and c.instrument < m.instrument_count:
+        made = &m.composites[c.instrument]
         p = &m.positions[position_of(account, c.instrument)]
-        if ((p.net > 0 if c.side else p.net < 0)
+        if made.legs:
+            if reduces(m, made, account, c.side, c.quantity):
+                return False
+        elif ((p.net > 0 if c.side else p.net < 0)
                 and working_of(p, c.side) + c.quantity <= absolute(p.net)):
             return False
     reject(m, c, REASON_LOSS_LIMIT, m.losses[c.account].limit,
@@ -239,14 +245,14 @@ cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
         price = e.price
         s.last = price
         s.traded = 1
+        if e.what >> 8 & EVENT_FLAG_AUCTION:  # the windows begin anew with its price
+            clear_windows(s)
         if s.accountability and is_on(m, FEATURE_ACCOUNTABILITY):
             tell_level(m, book, <u32>(e.who >> 32))
             e = event_of(m, i)
             tell_level(m, book, <u32>e.key_hi)
         for which in range(2):
             if (book.state == TRADING_STATE_CONTINUOUS and is_armed(m, s, which)
-        if e.what >> 8 & EVENT_FLAG_AUCTION:  # the windows begin anew with its price
-            clear_windows(s)
                     and trips(&s.windows[which], m.stamp, price, &limit)):
                 halt_all(m, book, &s.windows[which], HALT_CAUSE_CIRCUIT_BREAKER + which, price,
                          limit)
