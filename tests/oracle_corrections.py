@@ -141,12 +141,12 @@ def legs_then(m: Market, c: Record, combination: Instrument, price: int) -> tupl
     """The legs of a trade at ``price`` when the trade was made, and what they left for its taker
     to pay for all lots. Raises LEGS_FORGOTTEN, PARAMETER_RANGE."""
     sequence = c.target_lo >> INDEX_BITS
-    if sequence < m.legs_known:
+    if sequence <= m.legs_known:
         raise Rejected(Reason.LEGS_FORGOTTEN, m.legs_known, sequence)
     legs = legs_of(m, combination)
     terms = [
         next(
-            (one for one in m.leg_changes if one.sequence > sequence and one.number == leg.number),
+            (one for one in m.leg_changes if one.sequence >= sequence and one.number == leg.number),
             terms_of(m, leg),
         )
         for leg, _ in legs

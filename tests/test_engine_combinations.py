@@ -48,7 +48,7 @@ class Desk:
     """Accounts 1 to 4 with 10,000 dollars each, of their own groups and members."""
 
     def __init__(self, machine: Machine, near: int = 0, far: int = 1) -> None:
-        self.machine, self.sequence, self.key = machine, 1, 100
+        self.machine, self.sequence, self.stamp, self.key = machine, 1, STAMP, 100
         for number in range(1, 5):
             self.do(
                 pack(
@@ -86,7 +86,7 @@ class Desk:
 
     def do(self, *commands: bytes) -> list[Event]:
         batch = b"".join(commands)
-        events = self.machine.apply(batch, self.sequence, STAMP)
+        events = self.machine.apply(batch, self.sequence, self.stamp)
         self.sequence += len(batch) // COMMAND_BYTES
         self.machine.check()
         names = Event.__struct_fields__

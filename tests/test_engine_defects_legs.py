@@ -263,3 +263,55 @@ def test_after_a_loss_what_reduces_every_leg_may_come_in(machine: type[Machine])
     assert desk.enter(1, SPREAD, SELL, 4, 0)[0].leaves == 4
     assert desk.enter(1, SPREAD, SELL, 2, 0)[0].reason == Reason.LOSS_LIMIT
     assert desk.enter(1, SPREAD, SELL, 1, 0)[0].leaves == 1
+
+
+# --- what legs traded by
+
+
+def prices(events: list[Event], kind: EventKind) -> list[tuple[int, int, int]]:
+    return [(e.instrument, e.quantity, e.price) for e in events if e.kind == kind]
+
+
+CHANGES = {
+    "fees": Desk.risk(0, target_lo=50, target_hi=70),
+    "anchor": pack(CommandKind.SETTLE, instrument=0, price=MARK + 3_000, quantity=1),
+    "limits": pack(CommandKind.SET_LIMITS, instrument=1, target_lo=2000, target_hi=2640),
+}
+
+
+@both
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_timers_trade_is_taken_back_by_what_it_traded_by(
+    machine: type[Machine], change: str
+) -> None:
+    """A leg's halt ends, and a combination trades by it, under the sequence of a command that
+    changes what the leg trades by: the trade came first."""
+    desk = Desk(machine())
+    desk.enter(1, SPREAD, BUY, 3, 50)
+    near = {"instrument": SPREAD, "target_lo": -100}
+    desk.do(pack(CommandKind.SET_LIMITS, target_hi=10, **near))  # the bid is dormant
+    desk.enter(2, SPREAD, SELL, 3, 5)
+    desk.do(pack(CommandKind.SET_BREAKER, price=5, target_lo=1 << 40, target_hi=60))
+    for price in (2650, 2670):
+        desk.enter(3, 0, SELL, 1, price)
+        desk.enter(4, 0, BUY, 1, price)
+    desk.do(pack(CommandKind.SET_LIMITS, target_hi=100, **near))  # it waits for the leg
+    before = [desk.machine.account(n)["cash"] for n in range(5)]
+    costs = [desk.machine.position(n, 0)["cost"] for n in range(5)]
+    desk.stamp += 61
+    events = desk.do(CHANGES[change])
+    (trade,) = [event for event in events if event.kind == EventKind.TRADE]
+    moved = [e for e in events if e.kind in (EventKind.LEG_TRADE, EventKind.RESIDUAL_POSTED)]
+    bust = pack(
+        CommandKind.BUST, instrument=SPREAD, account=trade.account,
+        session=trade.key_hi & 0xFFFFFFFF, side=BUY, price=trade.price, quantity=trade.quantity,
+        target_lo=trade.sequence << INDEX_BITS | trade.index,
+        target_hi=sum(event.a for event in moved) & (1 << 64) - 1,
+        key_lo=sum(event.b for event in moved) & (1 << 64) - 1,
+    )  # fmt: skip
+    busted = desk.do(bust)
+    assert prices(busted, EventKind.LEG_BUSTED) == prices(events, EventKind.LEG_TRADE)
+    assert desk.held(1) == desk.held(2) == [0, 0, 0]
+    if change != "anchor":  # a settlement has moved cash, and every cost
+        assert [desk.machine.account(n)["cash"] for n in range(5)] == before
+        assert [desk.machine.position(n, 0)["cost"] for n in range(5)] == costs

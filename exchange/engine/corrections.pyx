@@ -226,7 +226,7 @@ cdef bint refuse_legs(Market* m, Command* c, i64 price, Whole* whole) noexcept n
     cdef i128 owed
     cdef i64 lots
     cdef u32 i
-    if sequence < m.legs_known:
+    if sequence <= m.legs_known:
         reject(m, c, REASON_LEGS_FORGOTTEN, <i64>m.legs_known, <i64>sequence)
         return True
     for i in range(made.legs):

@@ -25,10 +25,11 @@ cdef LegTerms terms_now(Market* m, u32 instrument) noexcept nogil:
 
 
 cdef LegTerms terms_then(Market* m, u32 instrument, u64 sequence) noexcept nogil:
-    """Of a trade that this command of the day made, at or after `legs_known`."""
+    """Of a trade under this sequence of the day, after `legs_known`. One under the sequence of the
+    change itself was a timer's, and timers come before commands."""
     cdef u32 i
     for i in range(m.leg_change_count):
-        if m.leg_changes[i].sequence > sequence and m.leg_changes[i].instrument == instrument:
+        if m.leg_changes[i].sequence >= sequence and m.leg_changes[i].instrument == instrument:
             return m.leg_changes[i]
     return terms_now(m, instrument)
 
