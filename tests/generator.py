@@ -44,7 +44,7 @@ MIXED: Final[Mapping[str, int]] = {
     "open_account": 2, "set_account": 6, "day": 6, "mode": 4, "other": 8,
     "churn": 1, "recovered": 1, "correct": 10, "protect": 7, "feature": 2, "mass_cancel": 6,
     "kill": 1, "resume": 8, "combine": 3, "call": 4, "uncross": 8, "indicate": 6, "imply": 3,
-    "quote": 60, "shield": 4, "transfer": 12, "credit": 6, "correct_legs": 6,
+    "quote": 60, "shield": 4, "transfer": 12, "credit": 6, "correct_legs": 6, "twin": 8, "fall": 3,
 }  # fmt: skip
 
 
@@ -90,6 +90,7 @@ class Generator:
         self.products: dict[int, int] = {}  # by instrument
         self.centres: dict[int, int] = {}  # of a price, by instrument
         self.traded_in: dict[int, int] = {}  # instrument by order id
+        self.asked: dict[int, tuple[int, int]] = {}  # side and price by order id
         self.centre = self.random.choice((0, 100, 100, 2650))
         self.spread = self.random.choice((2, 6, 20))
         self.step = self.random.choice((1, 1, 1, 5))
@@ -141,6 +142,7 @@ class Generator:
                 self.seen.append(name)
                 self.working[order_id] = name
                 self.traded_in[order_id] = instrument
+                self.asked[order_id] = int(event[3] & EventFlag.SELL > 0), event[8]
             elif kind == EventKind.ORDER_CANCELLED or (kind == EventKind.TRADE and not event[10]):
                 self.working.pop(order_id, None)
             elif kind == EventKind.SESSION_OPENED:

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Final
 
 from packing import MASK, pack
 
-from exchange.messages import INDEX_BITS, CommandKind, EventFlag, Feature, TradingState
+from exchange.messages import (
+    INDEX_BITS,
+    CommandKind,
+    EventFlag,
+    Feature,
+    OrderFeature,
+    TimeInForce,
+    TradingState,
+)
 
 if TYPE_CHECKING:
     from generator import Generator
@@ -181,6 +189,64 @@ def transfer(g: "Generator") -> bytes:
     )
 
 
+def twin(g: "Generator") -> bytes:
+    """Group an order with a working one of its book and side, then ask for lots at once: mostly
+    more than one of the two has."""
+    draw = g.random
+    known = [one for one in g.working if g.traded_in[one] in g.outrights]
+    if not known:
+        return g._enter()
+    other = draw.choice(known)
+    side, price = g.asked[other]
+    keys = g._key(), g._key()
+    order = partial(pack, CommandKind.ENTER, instrument=g.traded_in[other], stp=draw.randrange(4))
+    bound = order(
+        side=side,
+        account=g.working[other][0],
+        price=price + draw.choice((-1, 0, 0, 1)) * g.step,
+        quantity=g._lots(),
+        spare=OrderFeature.GROUPED,
+        target_hi=other,
+        key_lo=keys[0],
+    )
+    fok = draw.random() < 0.6
+    taker = order(
+        side=1 - side,
+        account=g._account(),
+        price=price + draw.choice((-1, 0, 1, 2)) * g.step * (1 if side else -1),
+        quantity=g._lots() + g._lots(),
+        tif=TimeInForce.FOK if fok else draw.choice((TimeInForce.GTC, TimeInForce.IOC)),
+        target_hi=0 if fok else g._lots(),
+        key_lo=keys[1],
+    )
+    return g._sent(bound) + g._sent(taker)
+
+
+def fall(g: "Generator") -> bytes:
+    """Limits leave an order behind that is good for an auction, then the auction ends."""
+    draw, number, unit = g.random, g._instrument(), g.spread * g.step
+    centre = g.centres.get(number, g.centre)
+    key, side = g._key(), draw.randrange(2)
+    order = pack(
+        CommandKind.ENTER,
+        side=side,
+        tif=TimeInForce.GFA,
+        instrument=number,
+        account=g._account(),
+        price=centre + (-2 if side else 2) * unit,
+        quantity=g._lots(),
+        key_lo=key,
+    )
+    limits = partial(pack, CommandKind.SET_LIMITS, instrument=number)
+    call, end = (
+        pack(CommandKind.SET_STATE, instrument=number, tif=state)
+        for state in (TradingState.AUCTION, TradingState.CONTINUOUS)
+    )
+    narrow = limits(target_lo=centre - unit, target_hi=centre + unit)
+    wide = limits(target_lo=centre - 3 * unit, target_hi=centre + 3 * unit)
+    return call + g._sent(order) + narrow + (end if draw.random() < 0.8 else b"") + wide
+
+
 ACTS: Final[Mapping[str, Callable[["Generator"], bytes]]] = {
     "combine": combine,
     "credit": credit,
@@ -190,4 +256,6 @@ ACTS: Final[Mapping[str, Callable[["Generator"], bytes]]] = {
     "correct": correct,
     "correct_legs": correct_legs,
     "transfer": transfer,
+    "twin": twin,
+    "fall": fall,
 }

@@ -10,12 +10,10 @@ from exchange.engine import Engine
 from exchange.messages import (
     CommandKind,
     Event,
-    EventKind,
     OrderFeature,
     Reason,
     SelfTrade,
     TimeInForce,
-    TradingState,
 )
 
 both = pytest.mark.parametrize("machine", [Oracle, Engine])
