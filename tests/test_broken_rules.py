@@ -109,7 +109,6 @@ PROTECTIONS: list[Row] = [
     (oracle_orders, "judge_band", nothing),
     (oracle_orders, "judge_through", nothing),
     (oracle_orders, "bound_by_band", lambda m, instrument, side, price: price),
-    (oracle_protections, "on_ladder", lambda instrument, side, price: price),
     (oracle_orders, "judge_value", nothing),
     (oracle_orders, "judge_features", nothing),
     (oracle_orders, "judge_all_months", nothing),

@@ -51,7 +51,9 @@ def test_a_view_that_was_packed_goes_on_as_the_one_that_was_not(seed: int) -> No
     shown = ("top", "depth", "queue", "statistics", "trades", "state")
     channels = [f"{kind}.{code}" for kind in shown for code in view.feed.instruments.by_code]
     for channel in (*channels, *prints.CHANNELS):
-        assert other.feed.snapshot(channel, sequence) == view.feed.snapshot(channel, sequence)
+        assert list(other.feed.snapshot(channel, sequence)) == list(
+            view.feed.snapshot(channel, sequence)
+        )
 
 
 def known(view: View) -> Any:

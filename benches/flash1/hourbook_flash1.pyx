@@ -17,9 +17,10 @@ from benches.flash1.abi cimport (
 )
 from exchange.engine.batch cimport apply_batch
 from exchange.engine.book cimport price_of
+from exchange.engine.events cimport lend_events
 from exchange.engine.state cimport (
-    Command, Event, Instrument, Market, NO_ASK, NO_BID, Order, i32, i64, is_live, lend_events,
-    market_free, market_new, side_of, u32, u64, u8,
+    Command, Event, Instrument, Market, NO_ASK, NO_BID, Order, i32, i64, is_live, market_free,
+    market_new, side_of, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 

@@ -75,8 +75,8 @@ cdef void list_instrument(Market* m, Command* c) noexcept nogil:
     if c.instrument != m.instrument_count:
         reject(m, c, REASON_STATE, m.instrument_count, c.instrument)
         return
-    if (c.quantity < 1 or c.session < 1 or c.account < 1 or c.operator < 1 or tick_value > <u64>LIMIT_MONEY
-            or bad_limits(low, high, c.account, <i64>tick_value, 1)
+    if (c.quantity < 1 or c.session < 1 or c.account < 1 or c.operator < 1
+            or tick_value > <u64>LIMIT_MONEY or bad_limits(low, high, c.account, <i64>tick_value, 1)
             or bad_mark(c.price, c.quantity, 1) or c.key_lo >= LIMIT_PRODUCTS):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return
