@@ -249,9 +249,10 @@ class Market:
 
     async def failed(self) -> None:
         """Wait until a part fails, and raise what it raised; ends when the market is stopped."""
-        done, _ = await asyncio.wait(self._parts, return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            self._tell(task)
+        await asyncio.wait(self._parts, return_when=asyncio.FIRST_EXCEPTION)
+        for part in self._parts:  # in order: of several that failed the sequencer says why
+            if part.done():
+                self._tell(part)
 
     def healthy(self) -> dict[str, bool]:
         """Whether the process is worth keeping: every part of it runs."""
