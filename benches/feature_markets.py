@@ -36,6 +36,21 @@ def protected(**fields: int) -> Before:
     return lambda market: [Command(kind=CommandKind.SET_PROTECTIONS, **fields)]
 
 
+def as_shipped(market: Market) -> Iterable[Command]:
+    """The flow's month among others of its product, each with the protections that the products of
+    ``contracts/data`` have, so wide that they never act. Everybody works in every month."""
+    width = market.high - market.low
+    yield from months(market, MONTHS)
+    for month in range(MONTHS):
+        yield Command(
+            kind=CommandKind.SET_PROTECTIONS, instrument=month, price=width, quantity=LOTS,
+            target_lo=Limit.MONEY, target_hi=Limit.POSITION,
+        )  # fmt: skip
+    for account in FLOW_ACCOUNTS:
+        for month in range(1, MONTHS):
+            yield market.order(Side.BUY, market.low, account=account, instrument=month)
+
+
 def breaker(which: Breaker) -> Before:
     """A window of prices that nothing leaves."""
     return lambda market: [

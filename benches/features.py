@@ -175,6 +175,10 @@ FEATURES: Final = {
                                markets.protected(quantity=Limit.QUANTITY)),
     "circuit_breaker": watching("a circuit breaker", markets.breaker(Breaker.CIRCUIT)),
     "velocity": watching("velocity logic", markets.breaker(Breaker.VELOCITY)),
+    "shipped": watching(
+        f"all that a month of a shipped product has, in each of {markets.MONTHS}",
+        markets.as_shipped,
+    ),
     "loss_limit": watching("a daily loss limit of every account", markets.loss_limits),
     "curve": watching(
         f"{markets.MONTHS} months and {Limit.LEG_SPREADS} spreads, implied prices off",

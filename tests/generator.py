@@ -17,6 +17,7 @@ from packing import pack as pack
 
 from exchange.messages import (
     COMMAND,
+    COMMAND_BYTES,
     COMMAND_FIELDS,
     EVENT,
     CommandFlag,
@@ -390,7 +391,7 @@ class Generator:
         return COMMAND.pack(*values.values())
 
     def _any(self) -> bytes:
-        return self.steps[self.random.choice(TAMEABLE)]()
+        return self.steps[self.random.choice(TAMEABLE)]()[:COMMAND_BYTES]
 
     def _harmful(self, kind: int, name: str) -> bool:
         """Would an edge here only end the run early? A far date, or a ladder of gigabytes."""

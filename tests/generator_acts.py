@@ -93,6 +93,12 @@ def protect(g: "Generator") -> bytes:
     """Bands and breakers so tight that they bite, mostly; now and then none."""
     draw, step = g.random, g.step
     number = g._instrument()
+    if number in g.products and draw.random() < 0.2:  # one limit over all months of a product
+        months = [one for one, of in g.products.items() if of == g.products[number]]
+        limit = draw.choice((30, 100, 300))
+        return b"".join(
+            pack(CommandKind.SET_PROTECTIONS, instrument=one, target_hi=limit) for one in months
+        )
     if draw.random() < 0.5:
         return pack(
             CommandKind.SET_PROTECTIONS,

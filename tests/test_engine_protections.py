@@ -176,6 +176,34 @@ def test_all_months_together_are_limited(machine: type[Machine]) -> None:
 
 
 @both
+def test_the_limit_over_all_months_is_exact_in_any_order(machine: type[Machine]) -> None:
+    """Whichever month asks next, and whatever it was allowed before: lot 31 is one too many."""
+    desk = Desk(machine())
+    for number in (1, 2):
+        listed = pack(
+            CommandKind.LIST, instrument=number, price=1000, quantity=2, session=10, account=1,
+            operator=1, target_lo=50, target_hi=150,
+        )  # fmt: skip
+        risk = pack(CommandKind.SET_RISK, instrument=number, price=50, quantity=1000, session=500)
+        opened = pack(
+            CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS
+        )  # fmt: skip
+        desk.do(listed, risk, opened)
+    for number in range(3):
+        protect(desk, instrument=number, target_hi=30)
+    for lot in range(30):
+        desk.rest(1, BUY, 1, 90 - lot, instrument=lot * lot % 3)
+    for number in range(3):
+        over = desk.enter(1, BUY, 1, 90, instrument=number)
+        assert reason(over) == (Reason.ALL_MONTHS_LIMIT, 30, 31)
+    protect(desk, instrument=2)  # a month without a limit grows unasked, and counts
+    desk.rest(1, BUY, 5, 90, instrument=2)
+    for number in range(2):
+        over = desk.enter(1, BUY, 1, 90, instrument=number)
+        assert reason(over) == (Reason.ALL_MONTHS_LIMIT, 30, 36)
+
+
+@both
 def test_the_breaker_halts_and_trading_resumes_by_itself(machine: type[Machine]) -> None:
     desk = Desk(machine())
     arm(desk, Breaker.CIRCUIT, 10, 60 * MINUTE, 2 * MINUTE)

@@ -127,11 +127,11 @@ cdef inline bint do_plainly(Market* m, Command* c) noexcept nogil:
     """Whether the command was a plain order's, and is done."""
     cdef u8 kind = <u8>(<u32*>c)[0]  # of the word whose other bytes are asked for next
     if likely(kind == COMMAND_KIND_ENTER):
-        return enter_plain(m, c)
+        return enter_plain(m, c, False)
     if likely(kind == COMMAND_KIND_CANCEL):
         return cancel_plain(m, c)
     if likely(kind == COMMAND_KIND_REPLACE):
-        return replace_plain(m, c)
+        return replace_plain(m, c, False)
     return kind == COMMAND_KIND_REDUCE and reduce_plain(m, c)
 
 

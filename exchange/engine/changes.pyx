@@ -20,7 +20,8 @@ from exchange.engine.matching cimport Incoming, run, run_special
 from exchange.engine.orders cimport Terms, accept
 from exchange.engine.risk cimport adverse_per_lot, release
 from exchange.engine.stops cimport start_waiting, wait_elected
-from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
+from exchange.engine.months cimport refuse_all_months
+from exchange.engine.safety cimport refuse_band, refuse_value
 from exchange.engine.state cimport (
     AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
     PROTECTED_BY, Position, RECEIPT, UNPRICED, WAITING, WATCH_BREAKER, WATCH_LIMITS, WATCH_QUOTES,

@@ -7,6 +7,7 @@ from exchange.engine.groups cimport (
 )
 from exchange.engine.ids cimport find_key, owner_of
 from exchange.engine.ladder cimport lowest
+from exchange.engine.months cimport check_allowances
 from exchange.engine.risk cimport absolute, adverse_per_lot, hold_of, position_of, required_of
 from exchange.engine.safety cimport watch_of
 from exchange.engine.state cimport (
@@ -411,6 +412,7 @@ cdef int check_market(Market* m) except -1:
         check_book(m, k, sums)
     check_positions(m, sums)
     check_credits(m)
+    check_allowances(m)
     check_slots(m)
     check_extras(m)
     check_groups(m)

@@ -18,6 +18,7 @@ from exchange.engine.implied cimport end_implied
 from exchange.engine.instruments cimport bad_limits, bad_mark, exceeds, move_mark, outline
 from exchange.engine.ladder cimport build_ladder
 from exchange.engine.lifecycle cimport cancel_all_of, reject
+from exchange.engine.months cimport withdraw
 from exchange.engine.risk cimport position_of, rehold, set_mark
 from exchange.engine.state cimport (
     Event, WATCH_CREDIT, WATCH_LEGS, i128, i32, instrument_of, legs_open, put_state, u16, u64,
@@ -278,6 +279,8 @@ cdef bint bad_legs_risk(Market* m, Command* c, Position* p, Account* account, u8
     cdef u32 watched = 0
     cdef u8 way
     cdef u32 i
+    if lots > before:
+        withdraw(m, <u32>(account - m.accounts))
     if worst > book.position_limit and lots > before:
         reject(m, c, REASON_POSITION_LIMIT, book.position_limit, worst)
         return True

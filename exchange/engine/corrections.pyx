@@ -21,6 +21,7 @@ from exchange.engine.legs cimport leg_prices
 from exchange.engine.legwise cimport is_next_leg, state_leg
 from exchange.engine.legterms cimport terms_then
 from exchange.engine.lifecycle cimport reject
+from exchange.engine.months cimport withdraw_all
 from exchange.engine.risk cimport charge, execute, position_of
 from exchange.engine.state cimport (
     Command, Composite, Event, Instrument, LegTerms, Market, Position, WATCH_QUOTES, i128, i64,
@@ -172,6 +173,7 @@ cdef void bust(Market* m, Command* c) noexcept nogil:
     value = lots * c.price * book.tick_value
     execute(m, book, taker, side, -lots, -value, cash)
     execute(m, book, maker, 1 - side, -lots, -value, maker_cash)
+    withdraw_all(m)
     charge(m, &m.accounts[0], 0, 0, cash + maker_cash)
     note(m, c.target_lo)
     first = m.index
@@ -314,6 +316,7 @@ cdef void bust_leg(Market* m, Command* c, Whole* whole, u32 place, u32 parent) n
     cdef u8 side = side_in(c.side, made.ratio[place])
     execute(m, leg, held(m, c.account, made.leg[place]), side, -lots, -value, -fee)
     execute(m, leg, held(m, c.session, made.leg[place]), 1 - side, -lots, -value, -maker_fee)
+    withdraw_all(m)
     charge(m, &m.accounts[0], 0, 0, -fee - maker_fee)
     say_leg(m, c, EVENT_KIND_LEG_BUSTED, place, whole.prices[place], 0, fee, maker_fee, parent)
 

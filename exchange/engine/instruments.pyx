@@ -19,6 +19,7 @@ from exchange.engine.ladder cimport build_ladder, lowest
 from exchange.engine.legterms cimport note_change
 from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.changes cimport return_dormant
+from exchange.engine.months cimport withdraw_all
 from exchange.engine.risk cimport (
     absolute, adverse_per_lot, charge, position_of, rehold, set_mark,
 )
@@ -91,6 +92,7 @@ cdef void list_instrument(Market* m, Command* c) noexcept nogil:
     if not build_ladder(m, book):
         return
     m.instrument_count += 1
+    withdraw_all(m)
     e = blank(m, EVENT_KIND_INSTRUMENT_LISTED, 0, c.operator, c.instrument, 0)
     e.price = c.price
     e.quantity = c.quantity
@@ -404,6 +406,8 @@ cdef void pay_variation(Market* m, u32 instrument, bint closing) noexcept nogil:
     cdef Position* p
     cdef Event* e
     cdef u32 i, at
+    if closing:
+        withdraw_all(m)
     for i in range(m.account_top):
         at = position_of(&m.accounts[i], instrument)
         if at == 0:

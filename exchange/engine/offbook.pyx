@@ -14,7 +14,7 @@ from exchange.engine.instruments cimport bad_mark, exceeds, exceeds_bound, refus
 from exchange.engine.lifecycle cimport answered, keep_receipt, reject
 from exchange.engine.orders cimport open_position
 from exchange.engine.risk cimport execute, position_of
-from exchange.engine.safety cimport refuse_all_months
+from exchange.engine.months cimport refuse_all_months, withdraw_all
 from exchange.engine.state cimport (
     Account, Command, Event, Instrument, Market, Position, WATCH_QUOTES, i64, pair, u32, u64, u8,
 )
@@ -120,6 +120,7 @@ cdef void move_lots(Market* m, Command* c, Instrument* book, u32 giver) noexcept
     book.bound = max(book.bound, p.exposure[1 - c.side] + c.quantity)
     execute(m, book, &m.positions[taker_at], c.side, c.quantity, value, 0)
     execute(m, book, p, 1 - c.side, c.quantity, value, 0)
+    withdraw_all(m)
     e = emit(m, what(EVENT_KIND_LOTS_TRANSFERRED, c.side << 1, c.tif),
              pair(c.instrument, c.account))
     e.order_id = giver

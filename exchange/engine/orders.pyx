@@ -29,9 +29,10 @@ from exchange.engine.ids cimport (
 from exchange.engine.implied cimport Source, find_source
 from exchange.engine.lifecycle cimport answer_again, reject
 from exchange.engine.matching cimport Incoming, run_special
+from exchange.engine.months cimport refuse_all_months
 from exchange.engine.risk cimport adverse_per_lot, position_of, raise_hold, rehold
 from exchange.engine.stops cimport start_waiting
-from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value, within_band
+from exchange.engine.safety cimport refuse_band, refuse_value, within_band
 from exchange.engine.state cimport (
     WATCH_BREAKER, WATCH_LIMITS, AT_MARKET, Account, COMBINED, CREDITED, Command, Composite, Event,
     Instrument, Market, Order, PROTECTED_BY, Position, WATCH_CREDIT, WATCH_IMPLIED, WATCH_LEGS,

@@ -1,4 +1,5 @@
-# The plain order's way: limit and market orders where nothing watches, and their cancels.
+# The plain order's way: limit and market orders where nothing watches, and their cancels. Where
+# protections alone watch a book, limit orders go the same way, `watched` (watched.pyx).
 #
 # Each function does its command whole and says so, or changes nothing and leaves it to the ladder
 # of guards (orders.pyx, changes.pyx), which says what is wrong: here every guard is a bare test,
@@ -6,6 +7,7 @@
 # that `side` is a constant in each. None is called when the command in hand has had an event
 # already.
 
+from exchange.engine.aftermath cimport aftermath
 from exchange.engine.book cimport line_up, on_step, price_of, slot_of, take_out
 from exchange.engine.events cimport end_command, new_event, what
 from exchange.engine.ids cimport (
@@ -16,6 +18,7 @@ from exchange.engine.matching cimport Incoming, run
 from exchange.engine.risk cimport (
     hold_for, is_adverse, loss_per_lot, position_of, put_back, rehold_plainly,
 )
+from exchange.engine.safety cimport is_protected
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Member, Order, Position,
     WATCH_STEPS, WORKING, account_of, conditions_of, copy_key, ensure, i32, i64, instrument_of,
@@ -23,6 +26,7 @@ from exchange.engine.state cimport (
     trades_plainly, u16, u32, u64, u8, unlikely, whole, word_at,
 )
 from exchange.engine.vocabulary cimport *
+from exchange.engine.watched cimport enter_watched, replace_watched
 
 cdef enum:
     # of the first word, which is kind, side, tif, flags: what is zero in a limit order, GTC or DAY
@@ -173,7 +177,7 @@ cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, bin
 
 
 cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 flags, u32 index,
-                               u16 remainder) noexcept nogil:
+                               u16 remainder, bint watched) noexcept nogil:
     """An order meets the book. `index`: that of its first event."""
     cdef Incoming t
     admit(m, c, to, side, what(EVENT_KIND_ORDER_ACCEPTED, flags | <u32>side << 1, 0), False, index)
@@ -183,6 +187,8 @@ cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 fla
     t.limit = <i32>to.at
     t.need = 0
     run(m, to.book, &t, index, remainder)
+    if watched:
+        aftermath(m, to.book, index)
     end_command(m)
 
 
@@ -210,40 +216,51 @@ cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noex
     line_up(m, to.book, o, to.slot, c.quantity, side, to.at)
 
 
-cdef inline bint may_enter(Market* m, Command* c, Account* account, Move* to) noexcept nogil:
-    """What an ENTER is asked on either side, but for its price; finds its position and book."""
+cdef inline bint find_place(Market* m, Command* c, Account* account, Move* to) noexcept nogil:
+    """Finds an ENTER's position and book."""
     to.account = account
     to.position = position_of(account, c.instrument)
     if unlikely(to.position == 0):
         return False
     to.p = &m.positions[to.position]
     to.book = &m.instruments[c.instrument]
-    return likely(trades_plainly(to.book)
-                  and account.open_orders < account.max_open_orders
+    return True
+
+
+cdef inline bint may_enter(Market* m, Command* c, Account* account, Move* to) noexcept nogil:
+    """What an ENTER is asked on either side, but for its price."""
+    return likely(account.open_orders < account.max_open_orders
                   and to.book.working_orders < LIMIT_BOOK_ORDERS
                   and is_amount(c, to.book, account))
 
 
 cdef inline bint meet(Market* m, Command* c, Move* to, u8 side, u32 flags,
-                      u16 remainder) noexcept nogil:
+                      u16 remainder, bint watched) noexcept nogil:
     """An order meets the book, if its other guards pass."""
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
     if unlikely(not is_covered(to, side, c.quantity, False, 0, 0) or not is_new(m, c, to)
                 or not take_room(m, to)):
         return False
-    trade_through(m, c, to, side, flags, 0, remainder)
+    trade_through(m, c, to, side, flags, 0, remainder, watched)
     return True
 
 
-cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noexcept nogil:
+cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side,
+                           bint watched) noexcept nogil:
     """What is held is held before a slot is taken, so that nothing of it has to be kept."""
     cdef Move to
+    if unlikely(not find_place(m, c, account, &to)):
+        return False
+    if unlikely(not watched and not trades_plainly(to.book)):
+        return enter_watched(m, c)
     if unlikely(not may_enter(m, c, account, &to) or not is_on_grid(c, to.book, &to.at)):
+        return False
+    if watched and not is_protected(m, to.book, to.p, side, c.price, c.quantity, c.quantity):
         return False
     to.price = c.price
     if crosses(&to, side):
         read_again()
-        return meet(m, c, &to, side, 0, 0)
+        return meet(m, c, &to, side, 0, 0, watched)
     if unlikely(not is_new(m, c, &to) or not has_token(m, account)):
         return False
     read_again()
@@ -267,11 +284,16 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side) noe
     return True
 
 
-cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noexcept nogil:
+cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side,
+                           bint watched) noexcept nogil:
     cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
     cdef u16 remainder = CANCEL_REASON_IOC_REMAINDER
     cdef u32 flags = 0
     cdef Move to
+    if unlikely(not find_place(m, c, account, &to)):
+        return False
+    if not watched and unlikely(not trades_plainly(to.book)):
+        return enter_watched(m, c)
     if unlikely(not may_enter(m, c, account, &to)):
         return False
     to.price = c.price
@@ -282,32 +304,34 @@ cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side) noe
         flags = EVENT_FLAG_MARKET
     elif not is_on_grid(c, to.book, &to.at):
         return False
-    if unlikely(market and c.price != 0):
+    if unlikely(market and (watched or c.price != 0)):
         return False
-    return meet(m, c, &to, side, flags, remainder)
+    if watched and not is_protected(m, to.book, to.p, side, c.price, c.quantity, c.quantity):
+        return False
+    return meet(m, c, &to, side, flags, remainder, watched)
 
 
-cdef inline bint take_plain(Market* m, Command* c) noexcept nogil:
+cdef inline bint take_plain(Market* m, Command* c, bint watched) noexcept nogil:
     """ENTER of a limit or market order, IOC."""
     cdef Account* account = &m.accounts[c.account]
     if ((<u32*>c)[0] & <u32>TAKE_FORM != <u32>TAKE_IOC
             or not is_free_to_enter(m, c)):
         return False
     if c.side:
-        return take_side(m, c, account, 1)
-    return take_side(m, c, account, 0)
+        return take_side(m, c, account, 1, watched)
+    return take_side(m, c, account, 0, watched)
 
 
-cdef inline bint enter_plain(Market* m, Command* c) noexcept nogil:
+cdef inline bint enter_plain(Market* m, Command* c, bint watched) noexcept nogil:
     """ENTER of a limit order, GTC or DAY."""
     cdef Account* account = &m.accounts[c.account]
     if unlikely((<u32*>c)[0] & <u32>REST_FORM):
-        return take_plain(m, c)
+        return take_plain(m, c, watched)
     if unlikely(not is_free_to_enter(m, c)):
         return False
     if c.side:
-        return rest_side(m, c, account, 1)
-    return rest_side(m, c, account, 0)
+        return rest_side(m, c, account, 1, watched)
+    return rest_side(m, c, account, 0, watched)
 
 
 cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
@@ -438,7 +462,7 @@ cdef inline void succeed(Market* m, Command* c, Move* to, Order* o, u32 slot,
 
 
 cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account* account,
-                              u8 side) noexcept nogil:
+                              u8 side, bint watched) noexcept nogil:
     cdef i64 adverse = 0
     cdef Move to
     to.account = account
@@ -446,8 +470,13 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     to.p = &m.positions[to.position]
     to.book = &m.instruments[instrument_of(to.p)]
     to.tif = tif_of(o)
-    if unlikely(names_other(c, side) or to.tif > TIME_IN_FORCE_DAY or not trades_plainly(to.book)
+    if not watched and unlikely(not trades_plainly(to.book)):
+        return replace_watched(m, c)
+    if unlikely(names_other(c, side) or to.tif > TIME_IN_FORCE_DAY
                 or not is_amount(c, to.book, account) or not is_on_grid(c, to.book, &to.at)):
+        return False
+    if watched and not is_protected(m, to.book, to.p, side, c.price, c.quantity,
+                                    <i64>c.quantity - o.leaves):
         return False
     to.price = c.price
     if to.p.adverse:  # else no order of the position has any
@@ -460,7 +489,7 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     if crosses(&to, side):
         uncount(m, to.book, to.p, o, side)
         succeed(m, c, &to, o, slot, side)
-        trade_through(m, c, &to, side, 0, 1, 0)
+        trade_through(m, c, &to, side, 0, 1, 0, watched)
         return True
     read_again()
     hold_more(&to, side, <i64>c.quantity - o.leaves, to.adverse - adverse)
@@ -469,7 +498,7 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     return True
 
 
-cdef inline bint replace_plain(Market* m, Command* c) noexcept nogil:
+cdef inline bint replace_plain(Market* m, Command* c, bint watched) noexcept nogil:
     """REPLACE of a limit order in the book by another under a new id."""
     cdef Account* account = &m.accounts[c.account]
     cdef u32 slot
@@ -480,5 +509,5 @@ cdef inline bint replace_plain(Market* m, Command* c) noexcept nogil:
     if unlikely(o == NULL):
         return False
     if side_of(o):
-        return replace_side(m, c, o, slot, account, 1)
-    return replace_side(m, c, o, slot, account, 0)
+        return replace_side(m, c, o, slot, account, 1, watched)
+    return replace_side(m, c, o, slot, account, 0, watched)

@@ -3,6 +3,7 @@
 from exchange.engine.events cimport blank
 from exchange.engine.instruments cimport refuse_outright
 from exchange.engine.lifecycle cimport reject
+from exchange.engine.months cimport withdraw_all
 from exchange.engine.safety cimport clear_windows, is_on, watch_of
 from exchange.engine.state cimport Event, Safety, WATCH_BREAKER, WATCH_LIMITS, Window, i64, u32
 from exchange.engine.vocabulary cimport *
@@ -40,6 +41,7 @@ cdef void set_protections(Market* m, Command* c) noexcept nogil:
     s.all_months = all_months
     s.accountability = c.quantity
     watch(m, c.instrument)
+    withdraw_all(m)
     e = blank(m, EVENT_KIND_PROTECTIONS_CHANGED, 0, 0, c.instrument, 0)
     e.price = c.price
     e.quantity = c.quantity
@@ -84,4 +86,5 @@ cdef void set_feature(Market* m, Command* c) noexcept nogil:
     m.features_off = m.features_off & ~bit if c.quantity else m.features_off | bit
     for i in range(m.instrument_count):
         watch(m, i)
+    withdraw_all(m)
     blank(m, EVENT_KIND_FEATURE_CHANGED, 0, c.tif, 0, 0).quantity = c.quantity

@@ -22,7 +22,8 @@ from exchange.engine.protection cimport protection_of
 from exchange.engine.risk cimport (
     absolute, adverse_per_lot, position_of, rehold, release, required_of,
 )
-from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
+from exchange.engine.months cimport refuse_all_months
+from exchange.engine.safety cimport refuse_band, refuse_value
 from exchange.engine.state cimport (
     Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, conditions_of, i32,
     i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8, working_of,

@@ -9,6 +9,7 @@ from exchange.engine.book cimport price_of
 from exchange.engine.combinations cimport reduces
 from exchange.engine.events cimport blank, event_of
 from exchange.engine.lifecycle cimport reject
+from exchange.engine.months cimport is_allowed
 from exchange.engine.risk cimport absolute, position_of
 from exchange.engine.state cimport (
     Composite, Event, NO_ASK, NO_BID, Position, WATCH_BREAKER, WATCH_LIMITS, Window, collects, i128,
@@ -91,24 +92,22 @@ cdef bint refuse_band(Market* m, Command* c, Instrument* book, u8 side, i64 pric
     return True
 
 
-cdef bint refuse_all_months(Market* m, Command* c, Instrument* book, Account* account, u8 side,
-                            i64 rise) noexcept nogil:
-    """ALL_MONTHS_LIMIT: net and working lots of the side over the instruments of the product, if
-    `rise` more were working."""
+cdef bint is_protected(Market* m, Instrument* book, Position* p, u8 side, i64 price, u32 lots,
+                       i64 rise) noexcept nogil:
+    """A plain order of `lots`, `rise` more than work already, may come into a book that nothing
+    but its protections watches: none of what is asked above would refuse it."""
     cdef Safety* s = safety_of(m, book)
-    cdef Position* p
-    cdef i64 total = rise
-    cdef u32 i
-    if s.all_months == 0 or rise <= 0 or not is_on(m, FEATURE_ALL_MONTHS_LIMIT):
+    cdef i128 value
+    if book.watched & ~<u32>(WATCH_BREAKER | WATCH_LIMITS) or not book.trades:
         return False
-    for i in range(account.positions_length):
-        if (account.positions[i] and m.instruments[i].product == book.product
-                and m.composites[i].legs == 0):  # its orders work in its legs
-            total += m.positions[account.positions[i]].exposure[side]
-    if total <= s.all_months:
+    if within_band(m, book, side, price) != price:
         return False
-    reject(m, c, REASON_ALL_MONTHS_LIMIT, s.all_months, total)
-    return True
+    if s.order_value and is_on(m, FEATURE_ORDER_VALUE):
+        value = <i128>price * book.tick_value * lots
+        if value > s.order_value or -value > s.order_value:
+            return False
+    return (s.all_months == 0 or rise <= 0 or not is_on(m, FEATURE_ALL_MONTHS_LIMIT)
+            or is_allowed(m, p, side, rise))
 
 
 cdef bint refuse_loss(Market* m, Command* c) noexcept nogil:

@@ -16,6 +16,7 @@ from exchange.engine.book cimport occupy, on_step, slot_of
 from exchange.engine.auction cimport collect
 from exchange.engine.credits cimport adopt_credits
 from exchange.engine.ladder cimport build_ladder, fetch_level
+from exchange.engine.months cimport withdraw_all
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
     Account, Auction, Cell, COLLECTED, Composite, ELECTED, Expiry, Extra, FREE, Instrument,
@@ -132,6 +133,8 @@ cdef void keep_pointers(Market* m, Market* of) noexcept nogil:
     m.safety = of.safety
     m.losses = of.losses
     m.accountable = of.accountable
+    m.allowances = of.allowances
+    m.withdrawn = of.withdrawn
 
 
 cdef void blank_positions(Position* p, u32 count) noexcept nogil:
@@ -198,6 +201,7 @@ cdef void carry_counters(Market* m, Walk* w) noexcept nogil:
         keep_pointers(copy, &nothing)
     elif w.way == LOAD and copy != NULL:
         keep_pointers(m, &fresh)
+        withdraw_all(m)
         if bad_counters(m, &fresh):
             m[0] = fresh
             w.fault = COUNTERS

@@ -199,6 +199,10 @@ cdef struct Protection:  # of an account's quotes in a product
     i64 traded  # in the window that began at `start`
     i64 window, start
 
+cdef struct Allowance:  # of a position: what it may become on a side before the months are summed
+    i64[2] most
+    u64[2] given  # when, by the count of givings; see months.pyx
+
 cdef struct Position:  # 64 bytes
     u64 who  # instrument, account, as in an event
     Account* owner
@@ -390,6 +394,8 @@ cdef struct Market:
     Safety* safety  # by instrument
     Losses* losses  # by account
     u8* accountable  # by position: it is beyond the level, and that was told
+    Allowance* allowances  # by position; not state: see months.pyx
+    u64* withdrawn  # by account: none of its allowances given before is good
     u32 halt_count  # instruments with a stamp to resume at
     u32 features_off  # bits by Feature
     u64 day_first  # sequence of the command that opened the day

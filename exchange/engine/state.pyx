@@ -109,6 +109,8 @@ cdef Market* market_new() except NULL:
     m.safety = <Safety*>reserve(m.instrument_capacity * sizeof(Safety))
     m.losses = <Losses*>reserve(m.account_capacity * sizeof(Losses))
     m.accountable = <u8*>reserve(m.position_capacity)
+    m.allowances = <Allowance*>reserve(m.position_capacity * sizeof(Allowance))
+    m.withdrawn = <u64*>reserve(m.account_capacity * sizeof(u64))
     m.corrected = <u64*>reserve(LIMIT_CORRECTIONS * sizeof(u64))
     m.leg_changes = <LegTerms*>reserve(LIMIT_LEG_CHANGES * sizeof(LegTerms))
     m.credits = <Credits*>reserve(sizeof(Credits))
@@ -158,7 +160,7 @@ cdef void market_free(Market* m) noexcept:
                   <size_t>m.composites, <size_t>m.combined, <size_t>m.charged,
                   <size_t>m.credits,
                   <size_t>m.corrected, <size_t>m.leg_changes, <size_t>m.safety, <size_t>m.losses,
-                  <size_t>m.accountable,
+                  <size_t>m.accountable, <size_t>m.allowances, <size_t>m.withdrawn,
                   <size_t>m.stands, <size_t>m.members_killed, <size_t>m.protection_heads,
                   <size_t>m.protections, <size_t>m.auctions, <size_t>m.due_of):
         release_pages(<void*><size_t>block)
