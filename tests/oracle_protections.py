@@ -1,6 +1,7 @@
 """The oracle's protections: bands, order values, breakers, accountability, limits of losses and of
 all months, and what turns them off. Windows are lists of trades; nothing is summed ahead."""
 
+from oracle_combinations import effects
 from oracle_risk import reduces, side_lots, unrealized
 from oracle_state import (
     Account,
@@ -94,6 +95,18 @@ def judge_through(m: Market, c: Record, instrument: Instrument) -> None:
 def judge_all_months(
     m: Market, account: Account, instrument: Instrument, side: int, rise: int
 ) -> None:
+    """Of a combination leg by leg, with all that work on the leg's side of its product."""
+    if not instrument.legs:
+        judge_month(m, account, instrument, side, rise)
+    works = list(effects(instrument, side, rise))[1:]
+    for number, way, _ in works:
+        leg = m.instruments[number]
+        together = [lots for other, at, lots in works
+                    if at == way and m.instruments[other].product == leg.product]  # fmt: skip
+        judge_month(m, account, leg, way, sum(together))
+
+
+def judge_month(m: Market, account: Account, instrument: Instrument, side: int, rise: int) -> None:
     most = instrument.all_months
     if not most or rise <= 0 or not is_on(m, Feature.ALL_MONTHS_LIMIT):
         return

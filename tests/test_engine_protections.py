@@ -12,6 +12,7 @@ from exchange.engine import Engine
 from exchange.messages import (
     Breaker,
     CancelReason,
+    CombinationRule,
     CommandKind,
     Event,
     EventKind,
@@ -175,22 +176,28 @@ def test_all_months_together_are_limited(machine: type[Machine]) -> None:
     desk.rest(1, SELL, 10, 110, instrument=1)  # the other side counts by itself
 
 
-@both
-def test_the_limit_over_all_months_is_exact_in_any_order(machine: type[Machine]) -> None:
-    """Whichever month asks next, and whatever it was allowed before: lot 31 is one too many."""
-    desk = Desk(machine())
+def list_months(desk: Desk) -> None:
+    """Months 1 and 2 beside month 0, and a limit of 30 lots over all three."""
     for number in (1, 2):
         listed = pack(
             CommandKind.LIST, instrument=number, price=1000, quantity=2, session=10, account=1,
             operator=1, target_lo=50, target_hi=150,
         )  # fmt: skip
         risk = pack(CommandKind.SET_RISK, instrument=number, price=50, quantity=1000, session=500)
-        opened = pack(
-            CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS
-        )  # fmt: skip
-        desk.do(listed, risk, opened)
+        desk.do(listed, risk, opened(number))
     for number in range(3):
         protect(desk, instrument=number, target_hi=30)
+
+
+def opened(number: int) -> bytes:
+    return pack(CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS)
+
+
+@both
+def test_the_limit_over_all_months_is_exact_in_any_order(machine: type[Machine]) -> None:
+    """Whichever month asks next, and whatever it was allowed before: lot 31 is one too many."""
+    desk = Desk(machine())
+    list_months(desk)
     for lot in range(30):
         desk.rest(1, BUY, 1, 90 - lot, instrument=lot * lot % 3)
     for number in range(3):
@@ -201,6 +208,34 @@ def test_the_limit_over_all_months_is_exact_in_any_order(machine: type[Machine])
     for number in range(2):
         over = desk.enter(1, BUY, 1, 90, instrument=number)
         assert reason(over) == (Reason.ALL_MONTHS_LIMIT, 30, 36)
+
+
+@both
+def test_the_limit_over_all_months_binds_combinations_leg_by_leg(machine: type[Machine]) -> None:
+    desk = Desk(machine())
+    list_months(desk)
+    for number, ratios, rule in ((3, 0x111, CombinationRule.AVERAGE), (4, 0xF1, 0)):
+        desk.do(
+            pack(
+                CommandKind.LIST_COMBINATION, instrument=number, tif=rule, quantity=ratios,
+                key_lo=1 << 16 | 2 << 32, target_lo=-100, target_hi=200,
+            ),
+            pack(CommandKind.SET_RISK, instrument=number, quantity=1000, session=500),
+            opened(number),
+        )  # fmt: skip
+    strip = desk.enter(1, BUY, 11, 90, instrument=3)
+    assert reason(strip) == (Reason.ALL_MONTHS_LIMIT, 30, 33)
+    resting = desk.rest(1, BUY, 9, 90, instrument=3)
+    spread = desk.enter(1, BUY, 4, -50, instrument=4)  # buys the first month, sells the second
+    assert reason(spread) == (Reason.ALL_MONTHS_LIMIT, 30, 31)
+    desk.rest(1, BUY, 3, -50, instrument=4)
+    assert reason(desk.enter(1, BUY, 1, 90))[0] == Reason.ALL_MONTHS_LIMIT  # its legs count
+    more = desk.name(CommandKind.REPLACE, 1, resting, price=91, quantity=10)
+    assert reason(more) == (Reason.ALL_MONTHS_LIMIT, 30, 33)
+    desk.name(CommandKind.REPLACE, 1, resting, price=91, quantity=8)
+    desk.rest(1, BUY, 3, 90)
+    sold = desk.enter(1, BUY, 1, -50, instrument=4)
+    assert reason(sold) == (Reason.ALL_MONTHS_LIMIT, 30, 31)
 
 
 @both

@@ -24,7 +24,8 @@ from exchange.engine.months cimport refuse_all_months
 from exchange.engine.safety cimport refuse_band, refuse_value
 from exchange.engine.state cimport (
     AT_MARKET, COMBINED, Command, DORMANT, ELECTED, Event, Extra, Instrument, Market, Order,
-    PROTECTED_BY, Position, RECEIPT, UNPRICED, WAITING, WATCH_BREAKER, WATCH_LIMITS, WATCH_QUOTES,
+    PROTECTED_BY, Position, RECEIPT, UNPRICED, WAITING, WATCH_BREAKER, WATCH_LEGS, WATCH_LIMITS,
+    WATCH_QUOTES,
     WORKING, account_of, collects, i32, i64, instrument_of, is_featured, is_live, is_seen,
     is_simple, likely, lots_of, order_id_of, set_order_state, side_of, state_of, tif_of, u32, u64,
     u8, unlikely,
@@ -157,7 +158,7 @@ cdef bint refuse_protected(Market* m, Command* c, Instrument* book, Position* p,
     if (book.watched & WATCH_BREAKER and state_of(o) != WAITING
             and refuse_band(m, c, book, side_of(o), c.price)):
         return True
-    return (book.watched & WATCH_LIMITS
+    return (book.watched & (WATCH_LIMITS | WATCH_LEGS)
             and refuse_all_months(m, c, book, p.owner, side_of(o), leaves - before))
 
 

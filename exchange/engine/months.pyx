@@ -12,10 +12,11 @@ Allowances are not state: they say who must be asked, never what the answer is, 
 was loaded has none.
 """
 
+from exchange.engine.combinations cimport side_in, times
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport position_of
 from exchange.engine.safety cimport is_on, safety_of
-from exchange.engine.state cimport ensure, instrument_of
+from exchange.engine.state cimport Composite, instrument_of
 from exchange.engine.vocabulary cimport *
 
 
@@ -57,9 +58,9 @@ cdef void share_out(Market* m, Instrument* book, Account* account, u8 side, i64 
         a.given[side] = times_given(m)[0]
 
 
-cdef bint refuse_all_months(Market* m, Command* c, Instrument* book, Account* account, u8 side,
-                            i64 rise) noexcept nogil:
-    """ALL_MONTHS_LIMIT, if `rise` lots more were working."""
+cdef bint refuse_month(Market* m, Command* c, Instrument* book, Account* account, u8 side,
+                       i64 rise) noexcept nogil:
+    """ALL_MONTHS_LIMIT, if `rise` lots more were working in an outright."""
     cdef i64 limit = safety_of(m, book).all_months
     cdef u32 own = position_of(account, <u32>(book - m.instruments))
     cdef i64 total = rise
@@ -78,6 +79,29 @@ cdef bint refuse_all_months(Market* m, Command* c, Instrument* book, Account* ac
         return True
     if is_even(m, book, limit):
         share_out(m, book, account, side, rise, limit - total, others)
+    return False
+
+
+cdef bint refuse_all_months(Market* m, Command* c, Instrument* book, Account* account, u8 side,
+                            i64 rise) noexcept nogil:
+    """ALL_MONTHS_LIMIT, if `rise` lots more were working; of a combination leg by leg, with all
+    that work on the leg's side of its product."""
+    cdef Composite* made = &m.composites[book - m.instruments]
+    cdef Instrument* leg
+    cdef i64 together
+    cdef u32 i, k
+    cdef u8 way
+    if made.legs == 0:
+        return refuse_month(m, c, book, account, side, rise)
+    for i in range(made.legs):
+        leg = &m.instruments[made.leg[i]]
+        way = side_in(side, made.ratio[i])
+        together = 0
+        for k in range(made.legs):
+            if side_in(side, made.ratio[k]) == way and is_month_of(m, made.leg[k], leg):
+                together += rise * times(made.ratio[k])
+        if refuse_month(m, c, leg, account, way, together):
+            return True
     return False
 
 

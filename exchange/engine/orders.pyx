@@ -310,6 +310,8 @@ cdef void enter_combined(Market* m, Command* c, Instrument* book, Account* accou
     if account.open_orders >= account.max_open_orders:
         reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)
         return
+    if refuse_all_months(m, c, book, account, c.side, c.quantity):
+        return
     terms.at = position_of(account, c.instrument)
     terms.adverse = c.quantity * adverse_per_lot(book, c.side, terms.price)
     if (bad_legs_risk(m, c, &m.positions[terms.at], account, c.side, terms.adverse, c.quantity, 0,
