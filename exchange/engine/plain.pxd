@@ -1,5 +1,5 @@
 # The plain order's way: limit and market orders where nothing watches, and their cancels. Where
-# protections alone watch a book, limit orders go the same way, `watched` (watched.pyx).
+# something does, a limit order that it lets pass goes the same way, `watched` (watched.pyx).
 #
 # Each function does its command whole and says so, or changes nothing and leaves it to the ladder
 # of guards (orders.pyx, changes.pyx), which says what is wrong: here every guard is a bare test,
@@ -18,7 +18,6 @@ from exchange.engine.matching cimport Incoming, run
 from exchange.engine.risk cimport (
     hold_for, is_adverse, loss_per_lot, position_of, put_back, rehold_plainly,
 )
-from exchange.engine.safety cimport is_protected
 from exchange.engine.state cimport (
     Account, CANCELLED, Cell, Command, Event, Instrument, Market, Member, Order, Position,
     WATCH_STEPS, WORKING, account_of, conditions_of, copy_key, ensure, i32, i64, instrument_of,
@@ -26,7 +25,7 @@ from exchange.engine.state cimport (
     trades_plainly, u16, u32, u64, u8, unlikely, whole, word_at,
 )
 from exchange.engine.vocabulary cimport *
-from exchange.engine.watched cimport enter_watched, replace_watched
+from exchange.engine.watched cimport enter_watched, lets_pass, replace_watched
 
 cdef enum:
     # of the first word, which is kind, side, tif, flags: what is zero in a limit order, GTC or DAY
@@ -255,7 +254,7 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side,
         return enter_watched(m, c)
     if unlikely(not may_enter(m, c, account, &to) or not is_on_grid(c, to.book, &to.at)):
         return False
-    if watched and not is_protected(m, to.book, to.p, side, c.price, c.quantity, c.quantity):
+    if watched and not lets_pass(m, to.book, to.p, c, side, c.quantity, crosses(&to, side)):
         return False
     to.price = c.price
     if crosses(&to, side):
@@ -306,7 +305,7 @@ cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side,
         return False
     if unlikely(market and (watched or c.price != 0)):
         return False
-    if watched and not is_protected(m, to.book, to.p, side, c.price, c.quantity, c.quantity):
+    if watched and not lets_pass(m, to.book, to.p, c, side, c.quantity, True):
         return False
     return meet(m, c, &to, side, flags, remainder, watched)
 
@@ -475,8 +474,8 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     if unlikely(names_other(c, side) or to.tif > TIME_IN_FORCE_DAY
                 or not is_amount(c, to.book, account) or not is_on_grid(c, to.book, &to.at)):
         return False
-    if watched and not is_protected(m, to.book, to.p, side, c.price, c.quantity,
-                                    <i64>c.quantity - o.leaves):
+    if watched and not lets_pass(m, to.book, to.p, c, side, <i64>c.quantity - o.leaves,
+                                 crosses(&to, side)):
         return False
     to.price = c.price
     if to.p.adverse:  # else no order of the position has any

@@ -1,16 +1,11 @@
 # What orders and trades are held against besides the book: bands, values, windows of prices, levels
 # of positions, limits over months and of losses. See safety.pyx; its commands: protections.pyx.
 
-from exchange.engine.state cimport (
-    Account, Command, Instrument, Market, Position, Safety, i32, i64, u32, u8,
-)
-
+from exchange.engine.state cimport Account, Command, Instrument, Market, Safety, i32, i64, u32, u8
 
 cdef bint refuse_value(Market* m, Command* c, Instrument* book, Account* account) noexcept nogil
 cdef bint refuse_band(Market* m, Command* c, Instrument* book, u8 side, i64 price) noexcept nogil
 cdef i64 within_band(Market* m, Instrument* book, u8 side, i64 limit) noexcept nogil
-cdef bint is_protected(Market* m, Instrument* book, Position* p, u8 side, i64 price, u32 lots,
-                       i64 rise) noexcept nogil
 cdef bint refuse_loss(Market* m, Command* c) noexcept nogil
 cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil
 cdef void forget_halt(Market* m, Instrument* book) noexcept nogil

@@ -1,15 +1,14 @@
 """Bands, order values, limits over months and of losses, windows of trade prices, accountability.
 
-All of it is off the plain path: an instrument that has any of it is `watched`. A window is kept in
-LIMIT_WINDOW_PARTS parts of time, each with the lowest and highest trade in it, so its memory is
-bounded whatever trades; a part leaves it as a whole.
+An instrument that has any of it is `watched`: what a plain order is asked there is in watched.pyx.
+A window is kept in LIMIT_WINDOW_PARTS parts of time, each with the lowest and highest trade in it,
+so its memory is bounded whatever trades; a part leaves it as a whole.
 """
 
 from exchange.engine.book cimport price_of
 from exchange.engine.combinations cimport reduces
 from exchange.engine.events cimport blank, event_of
 from exchange.engine.lifecycle cimport reject
-from exchange.engine.months cimport is_allowed
 from exchange.engine.risk cimport absolute, position_of
 from exchange.engine.state cimport (
     Composite, Event, NO_ASK, NO_BID, Position, WATCH_BREAKER, WATCH_LIMITS, Window, collects, i128,
@@ -90,24 +89,6 @@ cdef bint refuse_band(Market* m, Command* c, Instrument* book, u8 side, i64 pric
         return False
     reject(m, c, REASON_PRICE_BAND, most, price)
     return True
-
-
-cdef bint is_protected(Market* m, Instrument* book, Position* p, u8 side, i64 price, u32 lots,
-                       i64 rise) noexcept nogil:
-    """A plain order of `lots`, `rise` more than work already, may come into a book that nothing
-    but its protections watches: none of what is asked above would refuse it."""
-    cdef Safety* s = safety_of(m, book)
-    cdef i128 value
-    if book.watched & ~<u32>(WATCH_BREAKER | WATCH_LIMITS) or not book.trades:
-        return False
-    if within_band(m, book, side, price) != price:
-        return False
-    if s.order_value and is_on(m, FEATURE_ORDER_VALUE):
-        value = <i128>price * book.tick_value * lots
-        if value > s.order_value or -value > s.order_value:
-            return False
-    return (s.all_months == 0 or rise <= 0 or not is_on(m, FEATURE_ALL_MONTHS_LIMIT)
-            or is_allowed(m, p, side, rise))
 
 
 cdef bint refuse_loss(Market* m, Command* c) noexcept nogil:

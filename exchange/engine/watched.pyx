@@ -1,12 +1,53 @@
-"""The plain order's way once more, in a book that its protections watch, and nothing else.
+"""The plain order's way once more, in a book that something watches.
 
-A month of a real market has them: a price band, a most value of an order, a limit over all months,
-a level of positions that is told, a breaker. An order that they let pass needs no ladder of guards:
-it goes as a plain one does (plain.pxd), and what follows from its trades follows. Compiled apart,
-so that an order where nothing watches does not pay for it.
+A month of a real market is watched: by its price band, a most value of an order, a limit over all
+months, a level of positions that is told, a breaker; and while stops wait, icebergs or quotes rest
+in it. An order that trades with none of these and that none of these refuses needs no ladder of
+guards: it goes as a plain one does (plain.pxd), and what follows from its trades follows. Compiled
+apart, so that an order where nothing watches does not pay for it.
 """
 
+from exchange.engine.extras cimport stops_of
+from exchange.engine.months cimport is_allowed
 from exchange.engine.plain cimport enter_plain, replace_plain
+from exchange.engine.safety cimport is_on, safety_of, within_band
+from exchange.engine.state cimport (
+    Safety, WATCH_BREAKER, WATCH_HIDDEN, WATCH_LIMITS, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS,
+    i128, u32,
+)
+from exchange.engine.vocabulary cimport *
+
+cdef enum:
+    TRADED_BESIDE = WATCH_BREAKER | WATCH_LIMITS | WATCH_STOPS | WATCH_STEPS
+    RESTED_BESIDE = TRADED_BESIDE | WATCH_HIDDEN | WATCH_QUOTES
+
+
+cdef bint is_in_value(Market* m, Safety* s, Instrument* book, Command* c) noexcept nogil:
+    cdef i128 value
+    if s.order_value == 0 or not is_on(m, FEATURE_ORDER_VALUE):
+        return True
+    value = <i128>c.price * book.tick_value * c.quantity
+    return -<i128>s.order_value <= value <= <i128>s.order_value
+
+
+cdef bint lets_pass(Market* m, Instrument* book, Position* p, Command* c, u8 side, i64 rise,
+                    bint trades) noexcept nogil:
+    """What watches a book neither refuses a limit order on its grid, of which `rise` lots more
+    work than did, nor has to be told of it but of its trades."""
+    cdef Safety* s = safety_of(m, book)
+    cdef u32 watched = book.watched
+    if not book.trades or watched & ~<u32>(TRADED_BESIDE if trades else RESTED_BESIDE):
+        return False
+    if watched & (WATCH_STOPS | WATCH_STEPS | WATCH_QUOTES) and (
+            stops_of(m, book).elected.head  # it may come in now
+            or c.quantity % book.lot_step
+            or m.stands[p - m.positions].reducing):  # it may have to give way
+        return False
+    if within_band(m, book, side, c.price) != c.price or not is_in_value(m, s, book, c):
+        return False
+    return (s.all_months == 0 or rise <= 0 or not is_on(m, FEATURE_ALL_MONTHS_LIMIT)
+            or is_allowed(m, p, side, rise))
+
 
 cdef bint enter_watched(Market* m, Command* c) noexcept nogil:
     return enter_plain(m, c, True)
