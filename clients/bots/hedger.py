@@ -9,6 +9,7 @@ against the best price of its book, only what is shown there and never beyond a 
 
 import argparse
 import asyncio
+import contextlib
 from decimal import Decimal
 
 import msgspec
@@ -95,21 +96,15 @@ async def _trade_leg(
     pace: Pace,
     stop: asyncio.Event,
 ) -> None:
-    started_at = client.positions.get(leg.instrument, 0)
     sign = 1 if side == "buy" else -1
     while not stop.is_set() and done.executed_quantity < leg.lots:
         book = client.book(leg.instrument)
         best = book.best_ask if side == "buy" else book.best_bid
         if best is not None and _is_within(book.scale.tick * best[0], pace.worst_price, sign):
             lots = min(pace.clip, best[1], leg.lots - done.executed_quantity)
-            try:
-                done.add(await take(client, leg.instrument, side, lots, best[0]))
+            with contextlib.suppress(NotConnected, OutcomeUnknown):  # to be stopped meanwhile
+                done.add(await take(client, leg.instrument, side, lots, best[0], stop=stop))
                 continue
-            except (NotConnected, OutcomeUnknown):
-                # The position tells what an order traded whose answer was lost.
-                await options.pause(stop, 1.0)
-                net = client.positions.get(leg.instrument, 0)
-                done.executed_quantity = sign * (net - started_at)
         await options.pause(stop, pace.interval_s)
 
 

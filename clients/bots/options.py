@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from clients.aio import AsyncClient
 from clients.errors import HourbookError, ValueRefused
+from clients.events import AnyEvent, EventStream
 from clients.keys import Key
 
 Bot: TypeAlias = Callable[
@@ -123,3 +124,17 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
             await stop.wait()
     except TimeoutError:
         return
+
+
+async def next_event(events: EventStream, stop: asyncio.Event | None) -> AnyEvent | None:
+    """The next event; None once ``stop`` is set, or the client has been closed."""
+    if stop is None:
+        return await anext(events, None)
+    coming = asyncio.ensure_future(anext(events, None))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return coming.result() if coming.done() else None
+    finally:
+        coming.cancel()
+        stopping.cancel()

@@ -8,6 +8,7 @@ what it paid. Chance decides which side and how many lots; the same seed decides
 
 import argparse
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 
@@ -44,11 +45,9 @@ async def run(
         book = client.book(code)
         best = book.best_ask if side == "buy" else book.best_bid
         if best is not None:
-            try:
-                total.add(await take(client, code, side, min(lots, best[1]), best[0]))
+            with contextlib.suppress(NotConnected, OutcomeUnknown):  # to be stopped meanwhile
+                total.add(await take(client, code, side, min(lots, best[1]), best[0], stop=stop))
                 sent += 1
-            except (NotConnected, OutcomeUnknown):
-                await options.pause(stop, 1.0)
         await options.pause(stop, interval_s)
     return total
 
