@@ -116,14 +116,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("--product", default="H100")
     parser.add_argument("--side", choices=("buy", "sell"), default="sell")
-    parser.add_argument("--hours", type=int, default=876_000, help="GPU-hours over the strip")
-    parser.add_argument("--months", type=int, default=MONTHS)
-    parser.add_argument("--worst-price", help="dollars per GPU-hour; none: any price shown")
+    parser.add_argument(
+        "--hours", type=options.whole(0), default=876_000, help="GPU-hours over the strip"
+    )
+    parser.add_argument("--months", type=options.whole(1), default=MONTHS)
+    parser.add_argument(
+        "--worst-price", type=options.number, help="dollars per GPU-hour; none: any price shown"
+    )
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
     """Run by the command line."""
-    worst = None if chosen.worst_price is None else Decimal(chosen.worst_price)
     hedge = await run(
         client,
         chosen.product,
@@ -131,7 +134,7 @@ async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Eve
         chosen.hours,
         stop=stop,
         months=chosen.months,
-        pace=Pace(worst_price=worst),
+        pace=Pace(worst_price=chosen.worst_price),
     )
     for leg in hedge.strip.legs:
         fill = hedge.fills[leg.instrument]

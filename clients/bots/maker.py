@@ -180,9 +180,11 @@ class _Quoter:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("instruments", nargs="*", help="codes such as H100Z26; none: every one")
-    parser.add_argument("--lots", type=int, default=5)
-    parser.add_argument("--half-spread", type=int, default=10, help="ticks")
-    parser.add_argument("--skew", type=int, default=2, help="ticks per LOTS of position")
+    parser.add_argument("--lots", type=options.whole(1), default=5)
+    parser.add_argument("--half-spread", type=options.whole(0), default=10, help="ticks")
+    parser.add_argument(
+        "--skew", type=options.whole(0), default=2, help="ticks per LOTS of position"
+    )
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:

@@ -60,9 +60,9 @@ def choose(chance: random.Random) -> SideText:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("instruments", nargs="+", help="codes such as H100Z26")
-    parser.add_argument("--lots", type=int, default=4, help="most lots of one order")
-    parser.add_argument("--seconds", type=float, default=0.5, help="between orders")
-    parser.add_argument("--orders", type=int, help="stop after so many")
+    parser.add_argument("--lots", type=options.whole(1), default=4, help="most lots of one order")
+    parser.add_argument("--seconds", type=options.number, default=0.5, help="between orders")
+    parser.add_argument("--orders", type=options.whole(0), help="stop after so many")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -74,7 +74,7 @@ async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Eve
         stop=stop,
         seed=chosen.seed,
         lots_max=chosen.lots,
-        interval_s=chosen.seconds,
+        interval_s=float(chosen.seconds),
         orders_max=chosen.orders,
     )
     average = "-" if total.average_price is None else f"{total.average_price:.3f}"

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from exchange.cli.access import Json
+from exchange.cli.market import sigterm_interrupts
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json
 
 
@@ -31,7 +32,7 @@ def simulate(
     logging.disable(logging.CRITICAL)  # a dying market has much to say, and all of it is meant
     deadline = time.monotonic() + seconds
     done = 0
-    with progress("simulating") as advance:
+    with sigterm_interrupts(), progress("simulating") as advance:
         while done < seeds or time.monotonic() < deadline:
             try:
                 report, simulation = storm.simulate(seed + done, bug=bug, trace=trace)
