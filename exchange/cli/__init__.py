@@ -73,15 +73,25 @@ def main() -> None:
         print(f"hourbook: {failure}", file=sys.stderr)
         sys.exit(failure.code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(Exit.INTERRUPTED)
     except OSError as error:
-        print(f"hourbook: {error}", file=sys.stderr)
+        print(f"hourbook: {_told(error)}", file=sys.stderr)
         sys.exit(Exit.UNUSABLE)
     except Exception as error:
         if not isinstance(error, _refusals()):
             raise
         print(f"hourbook: {error}", file=sys.stderr)
         sys.exit(Exit.UNUSABLE)
+
+
+def _told(error: OSError) -> str:
+    """What an operating system's error says, and what to do where it does not."""
+    if "AF_UNIX path too long" in str(error):
+        return (
+            "the path of the market's admin.sock is too long for a socket: name a shorter directory"
+            " (--data; TMPDIR for demo)"
+        )
+    return str(error) or type(error).__name__
 
 
 def _refusals() -> tuple[type[Exception], ...]:

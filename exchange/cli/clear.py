@@ -14,6 +14,7 @@ from exchange.cli.access import (
     Json,
     KeyFile,
     Url,
+    databases,
     market_command,
     operate,
 )
@@ -245,11 +246,12 @@ def ledger(data: Path) -> "Iterator[Clearing]":
 
     if not (data / LEDGER_NAME).exists():
         operate(requests.State(), data)
-    try:
-        clearing = Clearing.open(data / LEDGER_NAME, read_only=True)
-    except OtherVersion as error:
-        fail(f"{error}")
-    try:
-        yield clearing
-    finally:
-        clearing.close()
+    with databases(data):
+        try:
+            clearing = Clearing.open(data / LEDGER_NAME, read_only=True)
+        except OtherVersion as error:
+            fail(f"{error}", Exit.UNUSABLE)
+        try:
+            yield clearing
+        finally:
+            clearing.close()

@@ -45,9 +45,9 @@ class Visit(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """For people, with the next step."""
         return (
-            f"\nThe market is open: {self.ws}\n"
-            f"  account {self.account}, key_id {self.key_id}\n  secret {self.secret}\n"
-            "The README's ten lines of SDK work with these. Ctrl-C closes it."
+            f"\nThe market is open. Account {self.account} has money in it:\n"
+            f'  Client("{self.ws}", "{self.key_id}", "{self.secret}")\n'
+            "Begin the README's ten lines of SDK with that. Ctrl-C closes it."
         )
 
 
@@ -61,6 +61,7 @@ class Demo:
         self._exits = contextlib.AsyncExitStack()
         self._quoting: asyncio.Task[None] | None = None
         self._over: asyncio.Event | None = None
+        self.is_whole = False  # everybody had the time to do what they set out to
 
     @classmethod
     async def open(cls, directory: Path, seed: int) -> Self:
@@ -108,6 +109,7 @@ class Demo:
                 advance(day.permille, 1000, f"{self.market.desk.sequence:,} commands")
             if any(task.done() and task.exception() for task in trading):
                 break
+        self.is_whole = day.permille == 1000
         day.over.set()
         if failing.done():
             failing.result()
@@ -115,14 +117,17 @@ class Demo:
         await asyncio.gather(*trading)
 
     async def settle_and_prove(self) -> Proof:
-        """Close and settle the day at clearing's prices, let everybody go, and prove it all."""
+        """Close and settle the day at clearing's prices, let everybody go, and prove it all, but
+        for the hedges of a day that was stopped before its end.
+        """
         await self._ask(requests.Settle())
         await self._at_rest()
         await self._exits.aclose()
         await self._at_rest()
         parties = [Party(HOUSE_ACCOUNT, "house", None, 0)]
         for role, client, _ in self._participants:
-            parties.append(Party(role.account, role.name, client, role.hedge_gpus))
+            gpus = role.hedge_gpus if self.is_whole else 0
+            parties.append(Party(role.account, role.name, client, gpus))
         return await prove(self.market, parties)
 
     async def invite(self) -> Visit:
