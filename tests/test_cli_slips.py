@@ -69,7 +69,9 @@ def test_an_address_that_is_none_is_named(key: Path, url: str) -> None:
     assert code == 3 and f"no market answers at {url}" in said and "http://HOST:PORT" in said
 
 
-@pytest.mark.parametrize("failure", [TimeoutError("timed out"), http.client.RemoteDisconnected()])
+@pytest.mark.parametrize(
+    "failure", [TimeoutError("timed out"), http.client.RemoteDisconnected("gone")]
+)
 def test_a_request_without_an_answer_may_have_been_done(
     key: Path, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:

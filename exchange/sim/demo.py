@@ -21,6 +21,7 @@ from exchange.sim.proof import Party, Proof, prove
 
 HOST: Final = "127.0.0.1"
 TICK_SECONDS: Final = 0.2
+LATE_SECONDS: Final = 15.0  # for hedgers whom a slow machine has not let finish in time
 QUIET_SECONDS: Final = 10.0  # for the market to come to rest after the last client left
 VISITOR: Final = 100
 
@@ -96,14 +97,22 @@ class Demo:
     async def trade(
         self, seconds: float, stopped: asyncio.Event, advance: Callable[..., None] | None
     ) -> None:
-        """Let everybody trade for that long, or until ``stopped``."""
+        """Let everybody trade for that long, and a little longer where a hedge is not done; or
+        until ``stopped``.
+        """
         day = Day(seconds)
         trading = [
             asyncio.ensure_future(role.run(client, day, random))
             for role, client, random in self._participants
         ]
+        everybody = zip(trading, self._participants, strict=True)
+        hedging = [task for task, one in everybody if one.role.hedge_gpus]
+        latest = asyncio.get_running_loop().time() + seconds + LATE_SECONDS
         failing = asyncio.create_task(self.market.failed())
-        while day.permille < 1000 and not stopped.is_set() and not failing.done():
+        while not stopped.is_set() and not failing.done():
+            late = not all(task.done() for task in hedging)
+            if day.permille == 1000 and not (late and asyncio.get_running_loop().time() < latest):
+                break
             await asyncio.sleep(TICK_SECONDS)
             if advance is not None:
                 advance(day.permille, 1000, f"{self.market.desk.sequence:,} commands")
