@@ -132,3 +132,32 @@ def test_an_error_without_words_is_named(
     with pytest.raises(SystemExit):
         cli.main()
     assert capsys.readouterr().err == "hourbook: TimeoutError\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "code"),
+    [
+        (["snapshot", "list", "NONE"], "no log in", 3),
+        (["snapshot", "verify", "NONE"], "no log in", 3),
+        (["archive", "restore", "NONE"], "no log in", 3),
+        (["log", "diff", "NONE", "NONE"], "no log in", 3),
+        (["log", "grep", "KEPT", "--instrument", "H100z26"], "H100z26 is listed nowhere", 1),
+        (["log", "grep", "KEPT", "--account", "77"], "account 77 is opened nowhere", 1),
+        (["log", "what-if", "KEPT", "--margin", "*=99999999999999999999"], "at most 100000", 2),
+        (["log", "what-if", "KEPT", "--position-limit", "*=2147483648"], "at most 2147483647", 2),
+        (["replay", "KEPT", "--speed", "1e-320x"], "a factor like 10x", 2),
+        (["admin", "breaker", "H100", "0.1", "--span", "nan", "--data", "KEPT"], "--span", 2),
+        (["admin", "breaker", "H100", "0.1", "--halt", "inf", "--data", "KEPT"], "--halt", 2),
+        (["clear", "default", "capital", "-5", "--person", "owner", "--data", "KEPT"], "", 1),
+        (["clear", "default", "capital", "5", "--persn", "o", "--data", "KEPT"], "--person", 2),
+    ],
+)  # fmt: skip
+def test_slips(kept: Path, tmp_path: Path, command: list[str], said: str, code: int) -> None:
+    places = {"KEPT": kept, "NONE": tmp_path / "none"}
+    told, found = ended(*(places.get(word, word) for word in command))
+    assert found == code and said in told and "No such option" not in told
+
+
+def test_the_version_is_told() -> None:
+    told, code = ended("--version")
+    assert code == 0 and told.startswith("hourbook")

@@ -4,6 +4,7 @@ Commands import what they need when they run, so that ``--help`` is quick.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -39,6 +40,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        print(f"hourbook {version('hourbook')}")
+    except PackageNotFoundError:
+        print("hourbook, of sources that are not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def hourbook(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """An exchange and clearing house for compute."""
+
+
 app.command("demo")(market.demo)
 app.command("serve")(market.serve)
 app.command("sandbox")(sandbox.sandbox)

@@ -38,12 +38,18 @@ Make = Callable[..., "AnyRequest"]
 
 
 def market_command(
-    app: typer.Typer, name: str, *, create: bool = False, show: Show = show_facts
+    app: typer.Typer,
+    name: str,
+    *,
+    create: bool = False,
+    show: Show = show_facts,
+    negative: bool = False,
 ) -> Callable[[Make], Make]:
     """Register a command that puts one request to a market and shows what came of it.
 
     The decorated function makes the request of the command's own arguments; the options by which
-    every such command finds its market are added here. ``create`` as in ``operate``.
+    every such command finds its market are added here. ``create`` as in ``operate``. ``negative``:
+    an argument may be below zero; then what is no option is taken for an argument.
     """
 
     def common(
@@ -64,7 +70,8 @@ def market_command(
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {}  # typer reads the signature
         command.__doc__ = make.__doc__
-        app.command(name)(command)
+        context = {"ignore_unknown_options": True} if negative else None
+        app.command(name, context_settings=context)(command)
         return make
 
     return register
@@ -73,6 +80,12 @@ def market_command(
 class _AdminKey(msgspec.Struct):
     key_id: str
     secret: str
+
+
+def need_log(directory: Path) -> None:
+    """Fail where a directory has no market's log."""
+    if not (directory / "log").is_dir():
+        fail(f"no log in {directory}; name a market's data directory", Exit.UNUSABLE)
 
 
 @contextmanager
