@@ -149,11 +149,14 @@ def test_an_error_without_words_is_named(
         (["admin", "breaker", "H100", "0.1", "--span", "nan", "--data", "KEPT"], "--span", 2),
         (["admin", "breaker", "H100", "0.1", "--halt", "inf", "--data", "KEPT"], "--halt", 2),
         (["clear", "default", "capital", "-5", "--person", "owner", "--data", "KEPT"], "", 1),
+        (["bench", "core", "--flow", "NONE"], "--flow", 2),
+        (["bench", "core", "--flow", "EMPTY"], "has no raw flow", 2),
+        (["bench", "core", "--rival", "NONE"], "--rival", 2),
         (["clear", "default", "capital", "5", "--persn", "o", "--data", "KEPT"], "--person", 2),
     ],
 )  # fmt: skip
 def test_slips(kept: Path, tmp_path: Path, command: list[str], said: str, code: int) -> None:
-    places = {"KEPT": kept, "NONE": tmp_path / "none"}
+    places = {"KEPT": kept, "NONE": tmp_path / "none", "EMPTY": tmp_path}
     told, found = ended(*(places.get(word, word) for word in command))
     assert found == code and said in told and "No such option" not in told
 
