@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=index_manipulation.SEEDS)
     parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
     options = parser.parse_args(arguments)
+    if options.panel is not None and not options.panel.is_file():
+        parser.error(f"--panel {options.panel}: there is no such file")
     publish(
         rows(options.seeds, options.panel, options.plot),
         as_json=options.json,

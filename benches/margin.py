@@ -81,7 +81,8 @@ def margin_rows(accounts: int = ACCOUNTS, rounds: int = ROUNDS) -> Iterator[Row]
         "margin.scan": lambda: scan.margins(*held, rates),
     }
     found = scan.margins(*held, rates)
-    if len(found.account) != accounts or not (found.parts.concentration > 0).any():
+    concentrated = accounts < ACCOUNTS or (found.parts.concentration > 0).any()
+    if len(found.account) != accounts or not concentrated:
         raise RuntimeError("the book was not margined whole")
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
@@ -109,6 +110,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--record", action="store_true", help="append to benches/history.jsonl")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
+    if chosen.accounts < 1 or chosen.rounds < 1:
+        parser.error("--accounts and --rounds are 1 or more")
     shown = margin_rows(chosen.accounts, chosen.rounds)
     publish(shown, as_json=chosen.json, record=chosen.record)
 

@@ -247,6 +247,8 @@ def test_a_flow_is_run_and_counted(tmp_path: Path) -> None:
     flow.write_bytes(record.pack(1, 0, 0, 5, 100, 1, 0) + record.pack(1, 1, 0, 3, 100, 2, 0))
     told = result("flow", flow)
     assert (told["n"], told["trades"], told["volume"], told["resting_qty"]) == (2, 1, 3, 2)
+    flow.write_bytes(record.pack(1, 0, 0, 5, 1, 1, 0) + record.pack(1, 1, 0, 3, 10**12, 2, 0))
+    assert "symbol 0 cannot be listed" in hourbook("flow", flow, code=3)
     flow.write_bytes(b"short")
     assert "two.bin" in hourbook("flow", flow, code=3)
 

@@ -4,6 +4,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +18,7 @@ from clients.bots import basis, fills, hedger, maker, packages, spreads, taker
 from clients.sync import Client
 from exchange.app.requests import ListContract
 from exchange.messages import wire
+from exchange.sim.sandbox import VISITOR, VirtualSandbox
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -213,6 +215,63 @@ async def test_an_order_whose_answers_are_lost_is_taken_once(tmp_path: Path) -> 
         fill = await taking
         assert fill.executed_quantity == 5 and trading.positions == {CODE: 5}
         assert making.positions == {CODE: -5}
+
+
+OUTAGE_SECONDS = 60.0  # longer than a bot waits for an answer, and than it tries again
+
+
+def outage(box: VirtualSandbox) -> None:
+    """The visitor's path is gone for a minute, though what its client sent last still arrives."""
+    mine = [one for one in box.net.living() if one.client == str(VISITOR)]
+    for one in mine:
+        one.down.lost = True
+        box.loop.call_later(0.0006, one.lose)
+    box.loop.call_later(0.0007, box.net.block, str(VISITOR), OUTAGE_SECONDS)
+
+
+def test_a_long_outage_leaves_a_hedge_of_the_lots_wished_for(tmp_path: Path) -> None:
+    box = VirtualSandbox(tmp_path / "market")
+
+    async def bot(client: AsyncClient, stop: asyncio.Event) -> None:
+        box.loop.call_later(0.03, outage, box)
+        hedge, taken = await asyncio.gather(
+            hedger.run(client, "H100", "buy", 60 * 2 * 732, months=2, stop=stop,
+                       pace=hedger.Pace(clip=5, interval_s=0.05)),
+            taker.run(client, ["H100G27", "H100H27"], stop=stop, seed=1, interval_s=0.01,
+                      orders_max=60),
+        )  # fmt: skip
+        assert hedge.is_complete
+        for leg in hedge.strip.legs:
+            assert client.positions[leg.instrument] == leg.lots
+        margin = await client.margin()
+        fees = taken.fee + sum(fill.fee for fill in hedge.fills.values())
+        assert margin.cash == Decimal("5000000") - fees  # every execution was counted
+
+    box.run(bot, 300)
+
+
+def test_a_maker_whose_answers_are_late_has_one_order_a_side(tmp_path: Path) -> None:
+    box, most = VirtualSandbox(tmp_path / "market", seed=2), 0
+
+    def stand_still() -> None:
+        for one in box.net.living():
+            if one.client == str(VISITOR):
+                one.down.paused_until = box.loop.now_ns + 12_000_000_000
+
+    async def bot(client: AsyncClient, stop: asyncio.Event) -> None:
+        async def watch() -> None:
+            nonlocal most
+            while not stop.is_set():
+                sides = Counter((one.instrument, one.side) for one in client.orders.values())
+                most = max(most, *sides.values(), 0)
+                await asyncio.sleep(0.05)
+
+        box.loop.call_later(1.0, stand_still)
+        terms = maker.Terms(interval_s=0.1, half_spread=3, lots=3)
+        await asyncio.gather(maker.run(client, [CODE, FAR], stop=stop, terms=terms), watch())
+        assert most == 1 and not client.orders
+
+    box.run(bot, 16)
 
 
 BOTS = ["maker", "hedger", "taker", "basis", "spreads", "recorder"]

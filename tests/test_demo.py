@@ -11,6 +11,8 @@ import pytest
 from served import CHECKOUT, COMMAND
 
 from clients.aio import AsyncClient
+from exchange.cli import market
+from exchange.cli.output import Failure
 from exchange.messages.wire import Accepted
 from exchange.sim.demo import Demo
 from exchange.sim.participants import PRODUCTS, fair_ticks
@@ -32,7 +34,7 @@ def test_five_seconds_of_market_are_proven() -> None:
 
 def test_the_proof_as_json() -> None:
     done = subprocess.run(
-        [*DEMO, "--json", "--seed", "7"],
+        [*DEMO[:-1], "3", "--json", "--seed", "7"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
@@ -51,7 +53,7 @@ def test_the_proof_as_json() -> None:
 
 async def traded(directory: Path) -> Demo:
     running = await Demo.open(directory, 1)
-    await running.trade(3, asyncio.Event(), None)
+    await running.trade(2, asyncio.Event(), None)
     return running
 
 
@@ -87,7 +89,7 @@ async def test_a_visitor_trades_in_the_next_day(tmp_path: Path) -> None:
             assert best is not None
             outcome = await client.enter("H100Z26", "buy", 1, best[0])
             assert isinstance(outcome, Accepted)
-            assert "key_id" in visit.text()
+            assert f'"{visit.key_id}", "{visit.secret}"' in visit.text()
 
 
 def test_serve_invites_and_stops_on_a_signal() -> None:
@@ -98,6 +100,19 @@ def test_serve_invites_and_stops_on_a_signal() -> None:
         assert json.loads(process.stdout.readline())["ws"].startswith("ws://")
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+
+
+async def test_a_day_that_is_interrupted_is_proven_but_for_its_hedges(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped = asyncio.Event()
+    monkeypatch.setattr(market, "stop_signal", lambda: stopped)
+    asyncio.get_running_loop().call_later(1.5, stopped.set)
+    with pytest.raises(Failure, match="interrupted") as end:
+        await market._demo(seconds=60, seed=1, stay=True, as_json=True)
+    assert end.value.code == 130
+    proof = json.loads(capsys.readouterr().out)
+    assert proof["holds"] and "GPUs" not in str(proof["checks"])
 
 
 @pytest.mark.parametrize("product", PRODUCTS)

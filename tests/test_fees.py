@@ -203,6 +203,13 @@ async def test_the_command_shows_tiers_and_who_is_in_them(tmp_path: Path) -> Non
         said = await run("clear", "fees", "--data", str(tmp_path))
         assert "version 1: in force, from 20261201 on" in said and "33.33 %" in said
         found = json.loads(await run("clear", "fees", "--data", str(tmp_path), "--json"))
+        later = records.write(adopt(2, effective=20261202))
+        await operations.perform(requests.PutRecord(record=later))
+        await operations.perform(requests.Settle())
+        await operations.perform(requests.OpenDay(date=20261202))
+        await operations.cleared()
+        said = await run("clear", "fees", "--data", str(tmp_path))
+        assert "version 2: in force" in said and "version 1" not in said
         assert [one["from_lots"] for one in found["adopted"][0]["tiers"]] == [0, 10, 100]
         assert [(one["account"], one["lots_last_month"], one["tier"], one["next_tier"])
                 for one in found["accounts"]] == [(1, 12, 2, 1), (2, 12, 2, 1)]  # fmt: skip

@@ -38,6 +38,7 @@ from exchange.gateway.auth import create_key
 from exchange.gateway.faults import KINDS, Rates, without_changes
 from exchange.journal.replay import replay
 from exchange.messages import wire
+from exchange.sim import storm
 from exchange.sim.recorded import Tape, TapeRefused
 from exchange.sim.sandbox import VISITOR, VirtualSandbox
 from exchange.sim.trader import encoded_report, is_report
@@ -217,10 +218,16 @@ def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
         (["--clock", "virtual", "--bot", "none.py"], "no such file", 2),
         (["--clock", "virtual", "--bot", "json"], "has no bot", 2),
         (["--clock", "virtual", "--bot", "maker --what"], "unrecognized", 2),
+        (["--clock", "virtual", "--bot", "maker 'H100Z26"], "No closing quotation", 2),
+        (["--clock", "virtual", "--bot", "maker --lots 0"], "no whole number from 1", 2),
+        (["--clock", "virtual", "--bot", "hedger --months -1"], "no whole number from 1", 2),
+        (["--clock", "virtual", "--bot", "hedger --worst-price nan"], "no number", 2),
+        (["--port", "70000"], "65535", 2),
         (["--tape", "day.parquet"], "with --clock virtual", 2),
         (["--faults", "rain=5"], "rain", 2),
         (["--faults", "gap=5000"], "1000", 2),
         (["--fault", "gap", "--url", "http://127.0.0.1:9"], "no sandbox answers", 3),
+        (["--fault", "gap", "--url", "http://127.0.0.1:x"], "no sandbox answers", 3),
         (["--clock", "virtual", "--bot", "spreads GOLD"], "GOLD is no listed spread", 1),
         (["--clock", "virtual", "--bot", "maker", "--tape", "none"], "no recorded tape", 2),
         (["--clock", "virtual", "--bot", "maker", "--product", "GOLD"], "GOLD has no months", 1),
@@ -235,9 +242,36 @@ def test_a_bot_that_does_not_stop_is_named(tmp_path: Path) -> None:
     (tmp_path / "deaf.py").write_text(
         "import asyncio\nasync def bot(client, chosen, stop):\n    await asyncio.sleep(3600)\n"
     )
-    run = ("--clock", "virtual", "--seconds", "1", "--bot", tmp_path / "deaf.py")
-    said, code = refused(*run)
-    assert code == 1 and "after it was asked to stop" in said
+    (tmp_path / "closes.py").write_text(
+        "async def bot(client, chosen, stop):\n    await client.close()\n"
+    )
+    (tmp_path / "late.py").write_text(
+        "async def bot(client, chosen, stop):\n    raise TimeoutError\n"
+    )
+    for name, why in (
+        ("deaf", "after it was asked to stop"),
+        ("closes", "NotConnected: the bot's client had no connection"),
+        ("late", "the run ended with TimeoutError"),
+    ):
+        run = ("--clock", "virtual", "--seconds", "1", "--bot", tmp_path / f"{name}.py")
+        said, code = refused(*run)
+        assert code == 1 and why in said
+
+
+def test_a_run_that_is_terminated_leaves_nothing_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    monkeypatch.setattr(storm, "memory_folder", lambda: memory)
+    (tmp_path / "kills.py").write_text(
+        "import os, pathlib, signal\nasync def bot(client, chosen, stop):\n"
+        f"    assert list(pathlib.Path({str(memory)!r}).iterdir())\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    said, code = refused("--clock", "virtual", "--bot", tmp_path / "kills.py")
+    assert code == 130 and not said.strip()
+    assert not list(memory.iterdir())
 
 
 def test_there_is_no_http_in_virtual_time(tmp_path: Path) -> None:

@@ -141,8 +141,12 @@ def test_the_command_finds_a_bug_and_names_the_seed() -> None:
     runner = CliRunner()
     done = runner.invoke(app, ["simulate", "--seeds", "10", "--bug", "skipped-report", "--trace"])
     assert isinstance(done.exception, Failure) and done.exception.code == Exit.NO
-    assert "replay it: hourbook simulate --seed" in str(done.exception)
+    again = str(done.exception).partition("replay it: hourbook ")[2].removesuffix(")")
+    assert again.endswith(" --bug skipped-report --trace")
     assert "the storm begins" in done.stdout
+    done = runner.invoke(app, ["simulate", "--seed", "1", "--bug", "early-release"])
+    assert isinstance(done.exception, Failure) and done.exception.code == 1
+    assert "no seed from 1 to 1 found the bug" in str(done.exception)
     done = runner.invoke(app, ["simulate", "--bug", "none"])
     assert isinstance(done.exception, Failure) and done.exception.code == Exit.USAGE
     assert "early-release" in str(done.exception)

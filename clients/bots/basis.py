@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--month", required=True, help="of both contracts, such as Z26")
     parser.add_argument("--worth", type=int, default=0, help="ticks that delivery is worth more")
     parser.add_argument("--edge", type=int, default=5, help="ticks of the gap beyond that")
-    parser.add_argument("--most", type=int, default=10, help="lots held of each")
+    parser.add_argument("--most", type=options.whole(0), default=10, help="lots held of each")
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 from decimal import Decimal
-from typing import Final
 
 import msgspec
 
 from clients.aio import AsyncClient, EnterOutcome
+from clients.bots.options import next_event
 from clients.decimals import Number, quantity_text, read_quantity
 from clients.errors import NotConnected, OutcomeUnknown
+from clients.events import AnyEvent, Connected, EventStream
 from exchange.messages.wire import (
     Cancelled,
     Execution,
@@ -17,9 +18,6 @@ from exchange.messages.wire import (
     Rejected,
     SideText,
 )
-
-ATTEMPTS: Final = 10  # at entering one order
-AGAIN_SECONDS: Final = 0.5
 
 
 class Fill(msgspec.Struct):
@@ -48,66 +46,83 @@ async def take(
     side: SideText,
     quantity: Number,
     price: Number | None,
+    *,
+    stop: asyncio.Event | None = None,
 ) -> Fill:
     """Trade up to ``quantity`` lots now, at ``price`` or better (None: at any), and no later.
 
-    An order whose answer was lost is entered again under its id, so it exists once. Raises what
-    ``AsyncClient.enter`` raises once ``ATTEMPTS`` are lost; then look at ``client.positions``.
+    An order whose answer was lost is entered again under its id, however long the connection is
+    away: it exists once, and the answer is what became of it. NotConnected or OutcomeUnknown if
+    that is not known when ``stop`` is set, or when the client is closed; what ends the client is
+    raised.
     """
-    left = read_quantity(quantity_text(quantity))
-    client_order_id = client.next_id()
-    fill = Fill()
+    taking = _Taking(client.next_id(), read_quantity(quantity_text(quantity)))
     events = client.events()
     try:
-        outcome = await _enter(client, instrument, side, quantity, price, client_order_id)
-        if isinstance(outcome, Rejected):
-            fill.reject = outcome
-            return fill
-        legs: dict[str, int] = {}  # reports to come of a combination's trade, by match number
-        while left or any(legs.values()):
-            event = await anext(events, None)
-            if event is None:
-                raise NotConnected("the client was closed before the order was done")
-            if isinstance(event, LegTraded) and event.match_number in legs:
-                legs[event.match_number] -= 1
-                fill.fee += Decimal(event.fee)
-            if not isinstance(event, Execution | Cancelled | Reduced):
-                continue
-            if event.client_order_id != client_order_id:
-                continue
-            lots = read_quantity(event.quantity)
-            left -= lots
-            if isinstance(event, Execution):
-                legs[event.match_number] = event.legs
-                fill.executed_quantity += lots
-                fill.value += lots * Decimal(event.price)
-                fill.fee += Decimal(event.fee)
-        return fill
+        while True:
+            try:
+                outcome = await client.enter(
+                    instrument,
+                    side,
+                    quantity,
+                    price,
+                    client_order_id=taking.client_order_id,
+                    time_in_force="IOC",
+                )
+                break
+            except OutcomeUnknown:
+                if stop is not None and stop.is_set():
+                    raise
+            except NotConnected:
+                if not await taking.reconnected(events, stop):
+                    raise
+        await taking.finish(events, outcome)
+        return taking.fill
     finally:
         events.close()
 
 
-async def _enter(
-    client: AsyncClient,
-    instrument: str,
-    side: SideText,
-    quantity: Number,
-    price: Number | None,
-    client_order_id: str,
-) -> EnterOutcome:
-    attempt = 0
-    while True:
-        try:
-            return await client.enter(
-                instrument,
-                side,
-                quantity,
-                price,
-                client_order_id=client_order_id,
-                time_in_force="IOC",
-            )
-        except (NotConnected, OutcomeUnknown):
-            attempt += 1
-            if attempt == ATTEMPTS:
-                raise
-        await asyncio.sleep(AGAIN_SECONDS)
+class _Taking:
+    """One order on its way to its end: what is left of it, and the reports still to come."""
+
+    def __init__(self, client_order_id: str, lots: int) -> None:
+        self.client_order_id = client_order_id
+        self.fill = Fill()
+        self._left = lots
+        self._legs: dict[str, int] = {}  # reports to come of a combination's trade, by match number
+
+    async def reconnected(self, events: EventStream, stop: asyncio.Event | None) -> bool:
+        """Wait for the next connection; False if the client is closed, or ``stop`` is set first."""
+        while (event := await next_event(events, stop)) is not None:
+            self._count(event)
+            if isinstance(event, Connected):
+                return True
+        return False
+
+    async def finish(self, events: EventStream, outcome: EnterOutcome) -> None:
+        """Wait for all reports of an answered order. NotConnected if the client is closed first."""
+        if isinstance(outcome, Rejected):
+            self.fill.reject = outcome
+            return
+        while self._left or any(self._legs.values()):
+            event = await anext(events, None)
+            if event is None:
+                raise NotConnected("the client was closed before the order was done")
+            self._count(event)
+
+    def _count(self, event: AnyEvent) -> None:
+        fill = self.fill
+        if isinstance(event, LegTraded) and event.match_number in self._legs:
+            self._legs[event.match_number] -= 1
+            fill.fee += Decimal(event.fee)
+        if not isinstance(event, Execution | Cancelled | Reduced):
+            return
+        if event.client_order_id != self.client_order_id:
+            return
+        lots = read_quantity(event.quantity)
+        self._left -= lots
+        if isinstance(event, Execution):
+            self._legs[event.match_number] = event.legs
+            fill.executed_quantity += lots
+            fill.value += lots * Decimal(event.price)
+            fill.fee += Decimal(event.fee)

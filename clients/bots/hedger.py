@@ -9,6 +9,7 @@ against the best price of its book, only what is shown there and never beyond a 
 
 import argparse
 import asyncio
+import contextlib
 from decimal import Decimal
 
 import msgspec
@@ -95,21 +96,15 @@ async def _trade_leg(
     pace: Pace,
     stop: asyncio.Event,
 ) -> None:
-    started_at = client.positions.get(leg.instrument, 0)
     sign = 1 if side == "buy" else -1
     while not stop.is_set() and done.executed_quantity < leg.lots:
         book = client.book(leg.instrument)
         best = book.best_ask if side == "buy" else book.best_bid
         if best is not None and _is_within(book.scale.tick * best[0], pace.worst_price, sign):
             lots = min(pace.clip, best[1], leg.lots - done.executed_quantity)
-            try:
-                done.add(await take(client, leg.instrument, side, lots, best[0]))
+            with contextlib.suppress(NotConnected, OutcomeUnknown):  # to be stopped meanwhile
+                done.add(await take(client, leg.instrument, side, lots, best[0], stop=stop))
                 continue
-            except (NotConnected, OutcomeUnknown):
-                # The position tells what an order traded whose answer was lost.
-                await options.pause(stop, 1.0)
-                net = client.positions.get(leg.instrument, 0)
-                done.executed_quantity = sign * (net - started_at)
         await options.pause(stop, pace.interval_s)
 
 
@@ -121,14 +116,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("--product", default="H100")
     parser.add_argument("--side", choices=("buy", "sell"), default="sell")
-    parser.add_argument("--hours", type=int, default=876_000, help="GPU-hours over the strip")
-    parser.add_argument("--months", type=int, default=MONTHS)
-    parser.add_argument("--worst-price", help="dollars per GPU-hour; none: any price shown")
+    parser.add_argument(
+        "--hours", type=options.whole(0), default=876_000, help="GPU-hours over the strip"
+    )
+    parser.add_argument("--months", type=options.whole(1), default=MONTHS)
+    parser.add_argument(
+        "--worst-price", type=options.number, help="dollars per GPU-hour; none: any price shown"
+    )
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
     """Run by the command line."""
-    worst = None if chosen.worst_price is None else Decimal(chosen.worst_price)
     hedge = await run(
         client,
         chosen.product,
@@ -136,7 +134,7 @@ async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Eve
         chosen.hours,
         stop=stop,
         months=chosen.months,
-        pace=Pace(worst_price=worst),
+        pace=Pace(worst_price=chosen.worst_price),
     )
     for leg in hedge.strip.legs:
         fill = hedge.fills[leg.instrument]

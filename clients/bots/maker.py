@@ -9,6 +9,7 @@ cancelled and entered, so there is at most one order a side. Everything in ticks
 
 import argparse
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Final, TypeAlias
@@ -98,6 +99,7 @@ class _Quoter:
         self._terms = terms
         self._reference = reference
         self._ids: dict[SideText, str] = {}
+        self._unanswered: dict[SideText, int] = {}  # ticks of what may have been entered or not
         self._quoted_bid: int | None = None  # ticks, as last wished
 
     async def refresh(self) -> None:
@@ -127,10 +129,10 @@ class _Quoter:
     async def withdraw(self) -> None:
         """Cancel what stands; without a connection the exchange does, after the grace time."""
         for side in SIDES:
-            try:
+            with contextlib.suppress(NotConnected, OutcomeUnknown):
+                if side in self._unanswered:
+                    await self._client.cancel(self._ids[side])
                 await self._stand(side, None)
-            except (NotConnected, OutcomeUnknown):
-                return
 
     async def _stand(self, side: SideText, price: int | None) -> Rejected | None:
         """Enter, move or take out the quote of one side; the reject if there was one."""
@@ -151,15 +153,23 @@ class _Quoter:
         return moved if isinstance(moved, Rejected) else None
 
     async def _enter(self, side: SideText, price: int) -> Rejected | None:
-        self._ids[side] = self._client.next_id()  # kept first: the answer may be lost
-        outcome = await self._client.enter(
-            self.instrument,
-            side,
-            self._terms.lots,
-            price,
-            client_order_id=self._ids[side],
-            post_only=True,
-        )
+        is_new = side not in self._unanswered
+        if is_new:
+            self._ids[side] = self._client.next_id()
+        try:
+            outcome = await self._client.enter(
+                self.instrument,
+                side,
+                self._terms.lots,
+                self._unanswered.setdefault(side, price),  # the same again, so there is one
+                client_order_id=self._ids[side],
+                post_only=True,
+            )
+        except NotConnected:
+            if is_new:
+                del self._unanswered[side]  # nothing was sent
+            raise
+        del self._unanswered[side]
         return outcome if isinstance(outcome, Rejected) else None
 
     def _limits(self, state: InstrumentState) -> tuple[int, int]:
@@ -170,9 +180,11 @@ class _Quoter:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("instruments", nargs="*", help="codes such as H100Z26; none: every one")
-    parser.add_argument("--lots", type=int, default=5)
-    parser.add_argument("--half-spread", type=int, default=10, help="ticks")
-    parser.add_argument("--skew", type=int, default=2, help="ticks per LOTS of position")
+    parser.add_argument("--lots", type=options.whole(1), default=5)
+    parser.add_argument("--half-spread", type=options.whole(0), default=10, help="ticks")
+    parser.add_argument(
+        "--skew", type=options.whole(0), default=2, help="ticks per LOTS of position"
+    )
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:

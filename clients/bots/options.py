@@ -12,12 +12,14 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from clients.aio import AsyncClient
 from clients.errors import HourbookError, ValueRefused
+from clients.events import AnyEvent, EventStream
 from clients.keys import Key
 
 Bot: TypeAlias = Callable[
@@ -25,6 +27,7 @@ Bot: TypeAlias = Callable[
 ]
 Run: TypeAlias = Callable[[AsyncClient, asyncio.Event], Coroutine[Any, Any, None]]
 Arguments: TypeAlias = Callable[[argparse.ArgumentParser], None]
+INTERRUPTED: Final = 130
 
 
 def parser(question: str, arguments: Arguments | None = None) -> argparse.ArgumentParser:
@@ -38,6 +41,32 @@ def parser(question: str, arguments: Arguments | None = None) -> argparse.Argume
     return made
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number, ``least`` or more."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
+        return number
+
+    return read
+
+
+def number(text: str) -> Decimal:
+    """The type of an argument that is a price or a time: a finite number."""
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        found = Decimal("nan")
+    if not found.is_finite():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return found
+
+
 def key_of(chosen: argparse.Namespace) -> Key:
     """The key that the command line or the environment names. Raises ValueRefused."""
     if chosen.key:
@@ -46,21 +75,33 @@ def key_of(chosen: argparse.Namespace) -> Key:
 
 
 def main(question: str, bot: Bot, arguments: Arguments | None = None) -> int:
-    """Run a bot of the command line until it ends or is interrupted; the exit status."""
+    """Run a bot of the command line until it ends or is interrupted; the exit status.
+
+    The first interrupt asks the bot to end, the second ends it where it is.
+    """
     chosen = parser(question, arguments).parse_args()
     try:
         asyncio.run(_run(bot, chosen))
     except HourbookError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:  # the second
+        return INTERRUPTED
     return 0
 
 
 async def _run(bot: Bot, chosen: argparse.Namespace) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupted() -> None:
+        stop.set()
+        for one in numbers:
+            loop.remove_signal_handler(one)
+
+    for one in numbers:
+        loop.add_signal_handler(one, interrupted)
     async with AsyncClient(
         chosen.url,
         key_of(chosen),
@@ -77,7 +118,10 @@ def load(command: str) -> Run:
     if it takes arguments, ``arguments(parser)``. Raises ValueRefused; SystemExit for arguments
     that the bot does not take.
     """
-    name, *words = shlex.split(command)
+    try:
+        name, *words = shlex.split(command)
+    except ValueError as error:  # a quotation that is not closed; or nothing at all
+        raise ValueRefused(f"no bot in {command!r}: {error}") from None
     module = _module(name)
     bot: Bot | None = getattr(module, "bot", None)
     if bot is None:
@@ -123,3 +167,17 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
             await stop.wait()
     except TimeoutError:
         return
+
+
+async def next_event(events: EventStream, stop: asyncio.Event | None) -> AnyEvent | None:
+    """The next event; None once ``stop`` is set, or the client has been closed."""
+    if stop is None:
+        return await anext(events, None)
+    coming = asyncio.ensure_future(anext(events, None))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return coming.result() if coming.done() else None
+    finally:
+        coming.cancel()
+        stopping.cancel()

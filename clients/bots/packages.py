@@ -6,6 +6,7 @@ end is taken at the next look, at whatever the book asks. Prices are ticks, quan
 """
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
@@ -64,14 +65,17 @@ def offer(package: Package, books: Mapping[str, Book], sign: int) -> Offer | Non
 class Holding:
     """Packages held, below zero if sold, and every leg's trades."""
 
-    def __init__(self, client: AsyncClient, package: Package) -> None:
+    def __init__(
+        self, client: AsyncClient, package: Package, stop: asyncio.Event | None = None
+    ) -> None:
+        """``stop`` as for ``take``."""
         self.package = package
         self.count = 0
         self.done = dict.fromkeys(package.legs, 0)  # signed lots
         self.traded = 0  # packages bought and sold
         self.gained = 0  # ticks under what they are worth when bought, over it when sold
         self.fees = Decimal(0)
-        self._client = client
+        self._client, self._stop = client, stop
 
     @property
     def missing(self) -> dict[str, int]:
@@ -115,7 +119,9 @@ class Holding:
         if level is None:
             return 0
         sign = 1 if lots > 0 else -1
-        fill: Fill = await take(self._client, code, SIDES[sign], abs(lots), level[0])
+        fill: Fill = await take(
+            self._client, code, SIDES[sign], abs(lots), level[0], stop=self._stop
+        )
         self.done[code] += sign * fill.executed_quantity
         self.fees += fill.fee
         return sign * fill.executed_quantity
@@ -145,13 +151,11 @@ async def run(
 ) -> Holding:
     """Trade packages until ``stop`` is set; what is held then."""
     chosen = terms if terms is not None else Terms()
-    holding = Holding(client, package)
+    holding = Holding(client, package, stop)
     await client.subscribe(*(f"depth.{code}" for code in package.legs))
     while not stop.is_set():
-        try:
+        with contextlib.suppress(NotConnected, OutcomeUnknown):  # to be stopped meanwhile
             await holding.look(chosen)
-        except (NotConnected, OutcomeUnknown):
-            await options.pause(stop, 1.0)
         await options.pause(stop, chosen.interval_s)
     return holding
 

@@ -20,7 +20,7 @@ import msgspec
 from clients.aio import AsyncClient
 from clients.bots import options
 from clients.errors import HourbookError, ValueRefused
-from clients.events import Disconnected, EventStream
+from clients.events import Disconnected
 from exchange.messages.wire import (
     DepthDelta,
     DepthSnapshot,
@@ -91,16 +91,19 @@ async def run(
     """Record until ``stop`` is set; how many rows there are.
 
     What ends the client is raised, with all that came before it in the file. ValueRefused without
-    pyarrow.
+    pyarrow, or for a code that is not listed.
     """
     rows, count = [], 0
     events, failure = client.events(), None
+    unknown = [code for code in instruments if code not in client.instruments]
+    if unknown:
+        raise ValueRefused(f"not listed: {', '.join(unknown)}")
     with writing(path) as write:
         listed = [client.instruments[code] for code in instruments]
         rows.append(row(clock_ns(), Instruments(sequence=0, instruments=listed)))
         await client.subscribe(*(f"{kind}.{code}" for code in instruments for kind in CHANNELS))
         try:
-            while (event := await _next(events, stop)) is not None:
+            while (event := await options.next_event(events, stop)) is not None:
                 if isinstance(event, Message):
                     rows.append(row(clock_ns(), event))
                 elif isinstance(event, Disconnected):
@@ -117,18 +120,6 @@ async def run(
     if failure is not None:
         raise failure
     return count + len(rows)
-
-
-async def _next(events: EventStream, stop: asyncio.Event) -> Any:
-    """The next event; None once ``stop`` is set, or the client has been closed."""
-    coming = asyncio.ensure_future(anext(events, None))
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({coming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if coming.done():
-        return coming.result()
-    coming.cancel()
-    return None
 
 
 @contextlib.contextmanager

@@ -38,7 +38,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("spread", help="code such as H100Z26-H100F27")
     parser.add_argument("--edge", type=int, default=5, help="ticks gained on a lot")
-    parser.add_argument("--most", type=int, default=10, help="lots of the spread, either way")
+    parser.add_argument(
+        "--most", type=options.whole(0), default=10, help="lots of the spread, either way"
+    )
 
 
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:

@@ -8,6 +8,7 @@ what it paid. Chance decides which side and how many lots; the same seed decides
 
 import argparse
 import asyncio
+import contextlib
 import random
 from collections.abc import Sequence
 
@@ -44,11 +45,9 @@ async def run(
         book = client.book(code)
         best = book.best_ask if side == "buy" else book.best_bid
         if best is not None:
-            try:
-                total.add(await take(client, code, side, min(lots, best[1]), best[0]))
+            with contextlib.suppress(NotConnected, OutcomeUnknown):  # to be stopped meanwhile
+                total.add(await take(client, code, side, min(lots, best[1]), best[0], stop=stop))
                 sent += 1
-            except (NotConnected, OutcomeUnknown):
-                await options.pause(stop, 1.0)
         await options.pause(stop, interval_s)
     return total
 
@@ -61,9 +60,9 @@ def choose(chance: random.Random) -> SideText:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What the command line takes."""
     parser.add_argument("instruments", nargs="+", help="codes such as H100Z26")
-    parser.add_argument("--lots", type=int, default=4, help="most lots of one order")
-    parser.add_argument("--seconds", type=float, default=0.5, help="between orders")
-    parser.add_argument("--orders", type=int, help="stop after so many")
+    parser.add_argument("--lots", type=options.whole(1), default=4, help="most lots of one order")
+    parser.add_argument("--seconds", type=options.number, default=0.5, help="between orders")
+    parser.add_argument("--orders", type=options.whole(0), help="stop after so many")
     parser.add_argument("--seed", type=int, default=0)
 
 
@@ -75,7 +74,7 @@ async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Eve
         stop=stop,
         seed=chosen.seed,
         lots_max=chosen.lots,
-        interval_s=chosen.seconds,
+        interval_s=float(chosen.seconds),
         orders_max=chosen.orders,
     )
     average = "-" if total.average_price is None else f"{total.average_price:.3f}"

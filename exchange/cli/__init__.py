@@ -4,6 +4,7 @@ Commands import what they need when they run, so that ``--help`` is quick.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -39,6 +40,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        print(f"hourbook {version('hourbook')}")
+    except PackageNotFoundError:
+        print("hourbook, of sources that are not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def hourbook(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """An exchange and clearing house for compute."""
+
+
 app.command("demo")(market.demo)
 app.command("serve")(market.serve)
 app.command("sandbox")(sandbox.sandbox)
@@ -73,15 +100,25 @@ def main() -> None:
         print(f"hourbook: {failure}", file=sys.stderr)
         sys.exit(failure.code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(Exit.INTERRUPTED)
     except OSError as error:
-        print(f"hourbook: {error}", file=sys.stderr)
+        print(f"hourbook: {_told(error)}", file=sys.stderr)
         sys.exit(Exit.UNUSABLE)
     except Exception as error:
         if not isinstance(error, _refusals()):
             raise
         print(f"hourbook: {error}", file=sys.stderr)
         sys.exit(Exit.UNUSABLE)
+
+
+def _told(error: OSError) -> str:
+    """What an operating system's error says, and what to do where it does not."""
+    if "AF_UNIX path too long" in str(error):
+        return (
+            "the path of the market's admin.sock is too long for a socket: name a shorter directory"
+            " (--data; TMPDIR for demo)"
+        )
+    return str(error) or type(error).__name__
 
 
 def _refusals() -> tuple[type[Exception], ...]:

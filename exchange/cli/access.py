@@ -6,10 +6,13 @@ again: the same code runs as in a server, without a gateway.
 
 import asyncio
 import inspect
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import msgspec
 import typer
 
 from exchange.cli.output import Exit, fail, show_facts
@@ -24,6 +27,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Url = Annotated[str, typer.Option("--url", help="A serving market: http://HOST:PORT.")]
 KeyFile = Annotated[Path | None, typer.Option("--key", help="File with the admin key, for --url.")]
 DEFAULT_DATA = Path("market")
+DATABASES: Final = {
+    "ledger.db": "the next start makes it of the log",
+    "keys.db": "every key must be made again, admin.key as well: delete that, too",
+}
 
 
 Show = Callable[[dict[str, Any], bool], None]
@@ -31,12 +38,18 @@ Make = Callable[..., "AnyRequest"]
 
 
 def market_command(
-    app: typer.Typer, name: str, *, create: bool = False, show: Show = show_facts
+    app: typer.Typer,
+    name: str,
+    *,
+    create: bool = False,
+    show: Show = show_facts,
+    negative: bool = False,
 ) -> Callable[[Make], Make]:
     """Register a command that puts one request to a market and shows what came of it.
 
     The decorated function makes the request of the command's own arguments; the options by which
-    every such command finds its market are added here. ``create`` as in ``operate``.
+    every such command finds its market are added here. ``create`` as in ``operate``. ``negative``:
+    an argument may be below zero; then what is no option is taken for an argument.
     """
 
     def common(
@@ -57,10 +70,51 @@ def market_command(
         command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {}  # typer reads the signature
         command.__doc__ = make.__doc__
-        app.command(name)(command)
+        context = {"ignore_unknown_options": True} if negative else None
+        app.command(name, context_settings=context)(command)
         return make
 
     return register
+
+
+class _AdminKey(msgspec.Struct):
+    key_id: str
+    secret: str
+
+
+def need_log(directory: Path) -> None:
+    """Fail where a directory has no market's log."""
+    if not (directory / "log").is_dir():
+        fail(f"no log in {directory}; name a market's data directory", Exit.UNUSABLE)
+
+
+@contextmanager
+def databases(data: Path) -> Iterator[None]:
+    """Names a database of a directory that turns out damaged, and what to do."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        for name, then in DATABASES.items():
+            if not _is_whole(data / name):
+                fail(
+                    f"{data / name} is damaged ({error}): while nobody serves the directory, delete"
+                    f" it and what is beside it under its name ({name}-wal, {name}-shm); {then}",
+                    Exit.UNUSABLE,
+                )
+        fail(f"{data}: {error}", Exit.UNUSABLE)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a database is absent, or can be read to its end."""
+    if not file.is_file():
+        return True
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            return bool(database.execute("pragma quick_check").fetchone() == ("ok",))
+    except sqlite3.OperationalError:  # locked, or no room: it says nothing of what is in it
+        return True
+    except sqlite3.DatabaseError:
+        return False
 
 
 def operate(
@@ -75,27 +129,40 @@ def operate(
 
     ``create``: a directory without a market becomes one. Fails with the market's own words.
     """
-
     if url:
         answer = _ask_url(url, key or data / "admin.key", request)
     else:
         if not create and not (data / "log").is_dir():
             fail(f"no market in {data}; `hourbook serve --data {data}` starts one", Exit.UNUSABLE)
-        answer = asyncio.run(_at(data, request))
+        with databases(data):
+            answer = asyncio.run(_at(data, request))
     if not answer.ok:
         fail(answer.error)
     return answer.result
 
 
 def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
+    from http.client import HTTPException, InvalidURL  # noqa: PLC0415
+    from urllib.error import URLError  # noqa: PLC0415
+
     from exchange.app import asking  # noqa: PLC0415
 
     if not key.is_file():
         fail(f"no admin key in {key}; name its file with --key", Exit.UNUSABLE)
     try:
+        msgspec.json.decode(key.read_bytes(), type=_AdminKey)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        made = "`hourbook keys create 0 --scope admin` prints one"
+        fail(f"{key} holds no admin key with its secret: {error}; {made}", Exit.UNUSABLE)
+    try:
         return asking.ask_url(url, key, request)
-    except OSError as error:
-        fail(f"no market answers at {url}: {error}", Exit.UNUSABLE)
+    except msgspec.DecodeError as error:
+        fail(f"{url} does not answer as a market does: {error}", Exit.UNUSABLE)
+    except (URLError, InvalidURL, ValueError) as error:
+        fail(f"no market answers at {url}: {error}; write http://HOST:PORT", Exit.UNUSABLE)
+    except (OSError, HTTPException) as error:
+        fail(f"{url} has not answered, and may have done it: {error!r}; look before you ask again",
+             Exit.UNUSABLE)  # fmt: skip
 
 
 async def _at(data: Path, request: "AnyRequest") -> "Answer":

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from exchange.cli.access import Json
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.access import Json, need_log
+from exchange.cli.output import fail, progress, show_facts, show_json, show_table
 
 archive = typer.Typer(help="Old segments of a log.", no_args_is_help=True, rich_markup_mode=None)
 heads = typer.Typer(help="Signed heads of a log.", no_args_is_help=True, rich_markup_mode=None)
@@ -35,7 +35,7 @@ def run(
     from exchange.journal.storage import LocalStorage  # noqa: PLC0415
 
     storage = LocalStorage(directory)
-    _need_log(directory)
+    need_log(directory)
     good = [one.sequence for one in snapshots.examine(storage, Engine()) if not one.reason]
     bound = max(good, default=0)
     if not bound:
@@ -66,7 +66,7 @@ def list_(directory: Directory, as_json: Json = False) -> None:
     from exchange.journal import retention  # noqa: PLC0415
     from exchange.journal.storage import LocalStorage  # noqa: PLC0415
 
-    _need_log(directory)
+    need_log(directory)
     found = retention.stored(LocalStorage(directory))
     if as_json:
         show_json(found)
@@ -94,6 +94,7 @@ def restore(
     from exchange.journal import retention  # noqa: PLC0415
     from exchange.journal.storage import LocalStorage  # noqa: PLC0415
 
+    need_log(directory)
     storage = LocalStorage(directory)
     place = storage if origin is None or origin.resolve() == directory.resolve() else None
     with progress("restoring") as advance:
@@ -114,7 +115,7 @@ def verify(
     from exchange.journal import heads as signed  # noqa: PLC0415
     from exchange.journal.reader import LogReader  # noqa: PLC0415
 
-    _need_log(directory)
+    need_log(directory)
     known = signed.frames_known_of(directory, place)
     reader = LogReader(directory, known=known)
     total, done = reader.total_bytes, 0
@@ -141,7 +142,7 @@ def tape(directory: Directory, as_json: Json = False) -> None:
     """Compare the released stream on disk with the log, record by record, without an engine."""
     from exchange.journal.tapecheck import check_tape  # noqa: PLC0415
 
-    _need_log(directory)
+    need_log(directory)
     with progress("comparing") as advance:
         report = check_tape(directory, advance)
     show_facts(
@@ -153,8 +154,3 @@ def tape(directory: Directory, as_json: Json = False) -> None:
         },
         as_json,
     )
-
-
-def _need_log(directory: Path) -> None:
-    if not (directory / "log").is_dir():
-        fail(f"no log in {directory}; name a market's data directory", Exit.UNUSABLE)

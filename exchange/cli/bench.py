@@ -15,8 +15,16 @@ from exchange.cli.output import Exit, fail
 app = typer.Typer(help="Benchmarks.", no_args_is_help=True, rich_markup_mode=None)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-Flow = Annotated[Path | None, typer.Option("--flow", help="A folder of raw flow files to add.")]
-Rival = Annotated[Path | None, typer.Option("--rival", help="An external engine to time as well.")]
+Flow = Annotated[
+    Path | None,
+    typer.Option("--flow", exists=True, file_okay=False, help="A folder of raw flow files to add."),
+]
+Rival = Annotated[
+    Path | None,
+    typer.Option(
+        "--rival", exists=True, dir_okay=False, help="An external engine to time as well."
+    ),
+]
 
 
 @app.command("core", context_settings=PASS_ON)
@@ -26,7 +34,9 @@ def core(
     """Time the engine alone on the project's seeded flows."""
     arguments = context.args
     arguments += [] if flow is None else ["--flow", str(flow)]
-    arguments += [] if rival is None else ["--rival", str(rival)]
+    arguments += [] if rival is None else ["--rival", str(rival.resolve())]
+    if flow is not None and not any(flow.glob("*.bin")):
+        fail(f"{flow} has no raw flow, a file that ends in .bin", Exit.USAGE)
     _run("core", arguments, as_json)
 
 

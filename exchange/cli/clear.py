@@ -14,6 +14,7 @@ from exchange.cli.access import (
     Json,
     KeyFile,
     Url,
+    databases,
     market_command,
     operate,
 )
@@ -209,15 +210,16 @@ def fees(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
     with ledger(data) as clearing:
         adopted, (date, traders) = clearing.fees(), clearing.fee_tiers()
     version = adopted.in_force(date)
+    standing = [one for one in adopted.adopted if one is version or one.effective > date]
     if as_json:
         show_json({
             "business_date": date, "version": version.version if version else 0,
             "adopted": [{"version": one.version, "effective": one.effective, "tiers": one.tiers}
-                        for one in adopted.adopted],
+                        for one in standing],
             "accounts": [trader._asdict() for trader in traders],
         })  # fmt: skip
         return
-    for one in adopted.adopted:
+    for one in standing:
         now = "in force" if one is version else "to come"
         print(f"fee tiers, version {one.version}: {now}, from {one.effective} on")
         rows = [
@@ -227,7 +229,7 @@ def fees(data: Data = DEFAULT_DATA, as_json: Json = False) -> None:
         ]  # fmt: skip
         show_table(("tier", "from lots", "maker fees back", "taker fees back", "accounts"), rows)
         print()
-    if not adopted.adopted:
+    if not standing:
         print("no fee tiers: everybody pays the fees of the contract's terms\n")
     active = [t for t in traders if t.lots_last_month or t.lots_this_month]
     print(f"{len(active)} of {len(traders)} accounts traded in this month or the last")
@@ -245,11 +247,12 @@ def ledger(data: Path) -> "Iterator[Clearing]":
 
     if not (data / LEDGER_NAME).exists():
         operate(requests.State(), data)
-    try:
-        clearing = Clearing.open(data / LEDGER_NAME, read_only=True)
-    except OtherVersion as error:
-        fail(f"{error}")
-    try:
-        yield clearing
-    finally:
-        clearing.close()
+    with databases(data):
+        try:
+            clearing = Clearing.open(data / LEDGER_NAME, read_only=True)
+        except OtherVersion as error:
+            fail(f"{error}", Exit.UNUSABLE)
+        try:
+            yield clearing
+        finally:
+            clearing.close()

@@ -20,6 +20,7 @@ Target = Annotated[
     typer.Argument(metavar="CODE", help="An instrument, H100Z26; or a product, H100: all of it."),
 ]
 Off = Annotated[bool, typer.Option("--off", help="Take it off again.")]
+WEEK = 604_800  # seconds
 _MS_PER_SECOND = 1_000
 
 
@@ -165,9 +166,14 @@ def breaker(
     window: Annotated[
         Literal["circuit", "velocity"], typer.Option(help="Which of its two windows.")
     ] = "circuit",
-    span: Annotated[float, typer.Option(help="Seconds that the window looks back.")] = 60.0,
+    span: Annotated[
+        float, typer.Option(min=0, max=WEEK, help="Seconds that the window looks back.")
+    ] = 60.0,
     halt: Annotated[
-        float, typer.Option(help="Seconds until it goes on by itself; 0: two people resume it.")
+        float,
+        typer.Option(
+            min=0, max=WEEK, help="Seconds until it goes on by itself; 0: two people resume it."
+        ),
     ] = 0.0,
     product: Annotated[
         bool, typer.Option("--product", help="Every outright of the product halts with it.")

@@ -35,7 +35,7 @@ def _by_two(operation: str, reason: str, **facts: object) -> "requests.ByTwo":
     return requests.ByTwo(record=text, reason=reason)
 
 
-@market_command(app, "capital", show=show_rulings)
+@market_command(app, "capital", show=show_rulings, negative=True)
 def capital(
     usd: Annotated[str, typer.Argument(help="Dollars; below 0: out.")], person: Person
 ) -> "requests.PutRecord":

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from exchange.cli import archive, reports
-from exchange.cli.access import Json
+from exchange.cli.access import Json, need_log
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
 from exchange.cli.replay import UNTIL_HELP, Directory, stop_at
 
 _ID_MAX: Final = (1 << 64) - 1
+_PERCENT_MAX: Final = 100_000
+_LOTS_MAX: Final = (1 << 31) - 1
+_DIGITS_MAX: Final = 15  # beyond them nobody need read it as a number
 
 if TYPE_CHECKING:
     from exchange.history.records import EventRow
@@ -77,6 +80,8 @@ def diff(
     """Compare two logs: the first difference explained, and how many there are of each kind."""
     from exchange.history.differ import compare  # noqa: PLC0415
 
+    need_log(first)
+    need_log(second)
     with progress("comparing") as advance:
         told = compare(first, second, advance).as_dict()
     if as_json:
@@ -130,6 +135,11 @@ def grep(
 
     with progress("searching", printing=limit > 0) as advance:
         walk(directory, lambda frame, events: query.search(frame, events, found), stop, advance)
+    if instrument and instrument not in query.picture.instruments.by_code:
+        fail(f"{instrument} is listed nowhere in what was searched; `hourbook log bulletin"
+             f" {directory} --json` names what is")  # fmt: skip
+    if account is not None and account not in query.picture.accounts:
+        fail(f"account {account} is opened nowhere in what was searched")
     if as_json:
         show_json({"found": shown, "counts": dict(query.counts.most_common())})
         return
@@ -199,9 +209,9 @@ def what_if(
     from exchange.history.whatif import Changes, what_if  # noqa: PLC0415
 
     changes = Changes(
-        margin=_pairs("--margin", margin),
-        limits=_pairs("--limits", limits),
-        position_limit=_pairs("--position-limit", position_limit),
+        margin=_pairs("--margin", margin, _PERCENT_MAX),
+        limits=_pairs("--limits", limits, _PERCENT_MAX),
+        position_limit=_pairs("--position-limit", position_limit, _LOTS_MAX),
         without=frozenset(without or ()),
     )
     if not changes:
@@ -211,12 +221,13 @@ def what_if(
     show_json(told) if as_json else _print_what_if(told)
 
 
-def _pairs(option: str, given: list[str] | None) -> list[tuple[str, int]]:
+def _pairs(option: str, given: list[str] | None, most: int) -> list[tuple[str, int]]:
     pairs = []
     for text in given or []:
         code, _, value = text.partition("=")
-        if not code or not value.isdecimal():
-            fail(f"{option} {text}: write CODE=WHOLE, as in 'H100*=150'", Exit.USAGE)
+        if not code or not value.isdecimal() or len(value) > _DIGITS_MAX or int(value) > most:
+            said = f"write CODE=WHOLE, as in 'H100*=150', and at most {most}"
+            fail(f"{option} {text}: {said}", Exit.USAGE)
         pairs.append((code, int(value)))
     return pairs
 

@@ -1,21 +1,26 @@
 """``hourbook serve`` and ``hourbook demo``: markets that run."""
 
 import asyncio
+import errno
 import logging
 import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
 
-from exchange.cli.access import DATA_HELP, Json
+from exchange.cli.access import DATA_HELP, Json, databases
 from exchange.cli.config import ConfigFile, gather, show_settings
 from exchange.cli.output import Exit, fail, progress, show_json
 
 if TYPE_CHECKING:
     from exchange.app.settings import Settings
 
+NO_ADDRESS: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 _log: Final = logging.getLogger("hourbook")
 
 
@@ -87,7 +92,8 @@ def serve(
         processors.keep_to(effective.settings.serve.processor)
     except processors.NoSuchProcessor as error:
         fail(f"serve.processor: {error}", Exit.USAGE)
-    asyncio.run(_serve(effective.settings))
+    with databases(Path(effective.settings.serve.data)):
+        asyncio.run(_serve(effective.settings))
 
 
 async def _serve(settings: "Settings") -> None:
@@ -100,7 +106,13 @@ async def _serve(settings: "Settings") -> None:
     collector.calm_collector()
     collector.short_turns()
     try:
-        addresses = await market.listen(serve.host, serve.port)
+        try:
+            addresses = await market.listen(serve.host, serve.port)
+        except OSError as error:
+            if isinstance(error, socket.gaierror) or error.errno in NO_ADDRESS:
+                where = f"{serve.host}, port {serve.port}"
+                fail(f"cannot listen on {where} (--host, --port): {error}", Exit.UNUSABLE)
+            raise
         _log.info("serving", extra={"facts": msgspec.to_builtins(addresses)})
         show_json(addresses)
         await until(stopped, market.failed())
@@ -121,6 +133,16 @@ def stop_signal() -> asyncio.Event:
     return stopped
 
 
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does: what it put into memory's files is taken away."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 async def until(stopped: asyncio.Event, failed: Any) -> None:
     """Wait for the stop, or raise the failure that comes before it."""
     tasks = [asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(failed)]
@@ -139,7 +161,7 @@ def demo(
 ) -> None:
     """Run a market day with real clients, settle it, and prove it.
 
-    Exit code 0 only if every check of the proof held.
+    Exit code 0 only if every check of the proof held; 130 if it was interrupted before its end.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     if not asyncio.run(_demo(seconds, seed, stay, as_json)):
@@ -165,4 +187,6 @@ async def _demo(seconds: int, seed: int, stay: bool, as_json: bool) -> bool:
                 visit = await day.invite()
                 show_json(visit) if as_json else print(visit.text(), flush=True)
                 await until(stopped, day.market.failed())
+        if proof.holds and not day.is_whole:
+            fail("interrupted: what holds is above; nobody's hedge was done", Exit.INTERRUPTED)
         return proof.holds

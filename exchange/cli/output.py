@@ -20,6 +20,7 @@ class Exit(IntEnum):
     NO = 1  # the answer is no: rejected, differs, not proven
     USAGE = 2  # the command line makes no sense
     UNUSABLE = 3  # the data directory or the market cannot be used as it is
+    INTERRUPTED = 130
 
 
 class Failure(Exception):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from exchange.journal.frame import Frame
 
 NS: Final = 1_000_000_000
+SLOWEST: Final = 1e-6  # times the log's own time: slower is never
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
 UNTIL_HELP = "Stop after this sequence, or at this time (ISO 8601, UTC)."
 
@@ -103,7 +104,7 @@ def _factor(speed: str) -> float:
         factor = float(speed.removesuffix("x"))
     except ValueError:
         factor = 0.0
-    if not 0 < factor < float("inf"):
+    if not SLOWEST <= factor < float("inf"):
         fail(f"--speed {speed}: write real, or a factor like 10x", Exit.USAGE)
     return factor
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from exchange.cli.access import Json
-from exchange.cli.market import stop_signal
+from exchange.cli.market import sigterm_interrupts, stop_signal
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def sandbox(
         Path | None, typer.Option(help="Keep the market in this new directory.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0: a free one.")] = PORT,
+    port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="Port to listen on; 0: a free one.")
+    ] = PORT,
     fault: Annotated[
         Literal["drop", "delay", "duplicate", "gap"] | None,
         typer.Option(help="Demand a fault of the sandbox at --url, and end."),
@@ -70,7 +73,7 @@ def sandbox(
     if tape is not None and clock != "virtual":
         fail("a --tape is played with --clock virtual", Exit.USAGE)
     rates = _rates(faults, delay_ms)
-    with _folder(data, in_memory=clock == "virtual") as folder:
+    with sigterm_interrupts(), _folder(data, in_memory=clock == "virtual") as folder:
         if clock == "virtual":
             _run(bot, seconds, folder, seed, product, rates, tape, as_json)
         else:
@@ -121,7 +124,7 @@ def _run(
     from clients.bots import options  # noqa: PLC0415
     from clients.errors import HourbookError  # noqa: PLC0415
     from exchange.sim.recorded import Tape  # noqa: PLC0415
-    from exchange.sim.sandbox import END_SECONDS, VirtualSandbox  # noqa: PLC0415
+    from exchange.sim.sandbox import END_SECONDS, Deaf, VirtualSandbox  # noqa: PLC0415
 
     try:
         bot, day = options.load(command), None if tape is None else Tape.load(tape)
@@ -136,8 +139,11 @@ def _run(
             report = box.run(bot, seconds)
     except HourbookError as error:
         fail(f"the run ended with {type(error).__name__}: {error}")
-    except TimeoutError:
+    except Deaf:
         fail(f"the bot went on for {END_SECONDS:.0f} seconds after it was asked to stop")
+    except TimeoutError as error:  # the bot's own: not one of the market's files
+        traceback.print_exc()
+        fail(f"the run ended with TimeoutError: {error}".rstrip(": "))
     if as_json:
         return show_json(report)
     show_facts({name: _shown(getattr(report, name)) for name in report.__struct_fields__}, False)
@@ -183,6 +189,7 @@ async def _serve(
 def _demand(url: str, fault: str, count: int, delay_ms: int) -> dict[str, Any]:
     import json  # noqa: PLC0415
     import urllib.request  # noqa: PLC0415
+    from http.client import HTTPException  # noqa: PLC0415
 
     from exchange.gateway.relay import FAULTS_PATH  # noqa: PLC0415
 
@@ -191,6 +198,6 @@ def _demand(url: str, fault: str, count: int, delay_ms: int) -> dict[str, Any]:
     try:
         with urllib.request.urlopen(address, body, timeout=ASK_SECONDS) as answer:
             told: dict[str, Any] = json.load(answer)
-    except OSError as error:
+    except (OSError, ValueError, HTTPException) as error:
         fail(f"no sandbox answers at {url}: {error}", Exit.UNUSABLE)
     return told

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from exchange.cli.access import Json
+from exchange.cli.market import sigterm_interrupts
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json
 
 
@@ -19,7 +20,8 @@ def simulate(
 ) -> None:
     """Run the real market in a storm of faults that a seed decides, and check what must hold.
 
-    Exit code 1 names the seed that failed; the same seed fails again in the same way.
+    Exit code 1 names the seed that failed; the same seed fails again in the same way. With a bug
+    in it is 1 also if no seed found it, and says that.
     """
     import time  # noqa: PLC0415
 
@@ -31,7 +33,7 @@ def simulate(
     logging.disable(logging.CRITICAL)  # a dying market has much to say, and all of it is meant
     deadline = time.monotonic() + seconds
     done = 0
-    with progress("simulating") as advance:
+    with sigterm_interrupts(), progress("simulating") as advance:
         while done < seeds or time.monotonic() < deadline:
             try:
                 report, simulation = storm.simulate(seed + done, bug=bug, trace=trace)
@@ -44,6 +46,8 @@ def simulate(
             _show_trace(simulation.trace.lines)
             if as_json:
                 show_json(report)
+    if bug:
+        fail(f"no seed from {seed} to {seed + done - 1} found the bug; try more of them")
     if not as_json:
         last = {"seeds": done} if done > 1 else {
             name: getattr(report, name) for name in report.__struct_fields__

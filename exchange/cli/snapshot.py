@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
-from exchange.cli.access import Json
+from exchange.cli.access import Json, need_log
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def list_snapshots(directory: Directory, as_json: Json = False) -> None:
     from exchange.journal import sealed, snapshots  # noqa: PLC0415
     from exchange.journal.storage import LocalStorage  # noqa: PLC0415
 
+    need_log(directory)
     storage = LocalStorage(directory)
     own = snapshots.layout_of(Engine().snapshot())
     found = [
@@ -95,6 +96,7 @@ def verify(directory: Directory, as_json: Json = False) -> None:
     from exchange.journal import snapshots  # noqa: PLC0415
     from exchange.journal.storage import LocalStorage  # noqa: PLC0415
 
+    need_log(directory)
     storage = LocalStorage(directory)
     found = snapshots.examine(storage, Engine())
     views = [view_reason(storage, one.sequence) for one in found]
@@ -201,8 +203,7 @@ def _shadow(directory: Path, fresh: bool) -> "Shadow":
     from exchange.app.standby import Standby  # noqa: PLC0415
     from exchange.engine import Engine  # noqa: PLC0415
 
-    if not (directory / "log").is_dir():
-        fail(f"no log in {directory}; name a market's data directory", Exit.UNUSABLE)
+    need_log(directory)
     return Standby(directory, Engine(), fresh=fresh)
 
 

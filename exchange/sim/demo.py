@@ -21,6 +21,7 @@ from exchange.sim.proof import Party, Proof, prove
 
 HOST: Final = "127.0.0.1"
 TICK_SECONDS: Final = 0.2
+LATE_SECONDS: Final = 15.0  # for hedgers whom a slow machine has not let finish in time
 QUIET_SECONDS: Final = 10.0  # for the market to come to rest after the last client left
 VISITOR: Final = 100
 
@@ -45,9 +46,9 @@ class Visit(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """For people, with the next step."""
         return (
-            f"\nThe market is open: {self.ws}\n"
-            f"  account {self.account}, key_id {self.key_id}\n  secret {self.secret}\n"
-            "The README's ten lines of SDK work with these. Ctrl-C closes it."
+            f"\nThe market is open. Account {self.account} has money in it:\n"
+            f'  Client("{self.ws}", "{self.key_id}", "{self.secret}")\n'
+            "Begin the README's ten lines of SDK with that. Ctrl-C closes it."
         )
 
 
@@ -61,6 +62,7 @@ class Demo:
         self._exits = contextlib.AsyncExitStack()
         self._quoting: asyncio.Task[None] | None = None
         self._over: asyncio.Event | None = None
+        self.is_whole = False  # everybody had the time to do what they set out to
 
     @classmethod
     async def open(cls, directory: Path, seed: int) -> Self:
@@ -95,19 +97,28 @@ class Demo:
     async def trade(
         self, seconds: float, stopped: asyncio.Event, advance: Callable[..., None] | None
     ) -> None:
-        """Let everybody trade for that long, or until ``stopped``."""
+        """Let everybody trade for that long, and a little longer where a hedge is not done; or
+        until ``stopped``.
+        """
         day = Day(seconds)
         trading = [
             asyncio.ensure_future(role.run(client, day, random))
             for role, client, random in self._participants
         ]
+        everybody = zip(trading, self._participants, strict=True)
+        hedging = [task for task, one in everybody if one.role.hedge_gpus]
+        latest = asyncio.get_running_loop().time() + seconds + LATE_SECONDS
         failing = asyncio.create_task(self.market.failed())
-        while day.permille < 1000 and not stopped.is_set() and not failing.done():
+        while not stopped.is_set() and not failing.done():
+            late = not all(task.done() for task in hedging)
+            if day.permille == 1000 and not (late and asyncio.get_running_loop().time() < latest):
+                break
             await asyncio.sleep(TICK_SECONDS)
             if advance is not None:
                 advance(day.permille, 1000, f"{self.market.desk.sequence:,} commands")
             if any(task.done() and task.exception() for task in trading):
                 break
+        self.is_whole = day.permille == 1000
         day.over.set()
         if failing.done():
             failing.result()
@@ -115,14 +126,17 @@ class Demo:
         await asyncio.gather(*trading)
 
     async def settle_and_prove(self) -> Proof:
-        """Close and settle the day at clearing's prices, let everybody go, and prove it all."""
+        """Close and settle the day at clearing's prices, let everybody go, and prove it all, but
+        for the hedges of a day that was stopped before its end.
+        """
         await self._ask(requests.Settle())
         await self._at_rest()
         await self._exits.aclose()
         await self._at_rest()
         parties = [Party(HOUSE_ACCOUNT, "house", None, 0)]
         for role, client, _ in self._participants:
-            parties.append(Party(role.account, role.name, client, role.hedge_gpus))
+            gpus = role.hedge_gpus if self.is_whole else 0
+            parties.append(Party(role.account, role.name, client, gpus))
         return await prove(self.market, parties)
 
     async def invite(self) -> Visit:

@@ -30,6 +30,7 @@ from exchange.messages import (
     CommandKind,
     EventKind,
     Limit,
+    Reason,
     TradingState,
 )
 from exchange.sim.flow_records import ACCOUNTS_PER_SIDE, RAW_BYTES, Converter, Tally, scan
@@ -129,6 +130,8 @@ def prepare(
     """The commands of a raw flow. Raises ValueError if a record is bad or ``skip`` too large."""
     ranges = scan(raw)
     commands = len(raw) // RAW_BYTES
+    if not commands:
+        raise ValueError("there is no command in it")
     if not 0 <= skip < commands:
         raise ValueError(f"cannot skip {skip} of {commands} commands")
     converter = Converter(_session(account) for account in range(ACCOUNTS + 1))
@@ -146,7 +149,8 @@ def prepare(
 def open_market(flow: Flow, engine: Core) -> int:
     """Apply the setup to an empty engine; returns the next sequence.
 
-    Raises RuntimeError if the engine refuses a setup command or numbers a session otherwise.
+    Raises ValueError if the engine refuses a symbol, whose prices are too far apart say, and
+    RuntimeError if it numbers a session otherwise.
     """
     sequence = 1
     opened = array("I", [0])
@@ -154,7 +158,10 @@ def open_market(flow: Flow, engine: Core) -> int:
         for record in EVENT.iter_unpack(engine.apply(batch, sequence, START_NS)):
             event = dict(zip(EVENT_FIELDS, record, strict=True))
             if event["kind"] == EventKind.REJECTED:
-                raise RuntimeError(f"the engine refused the flow's setup: {event}")
+                raise ValueError(
+                    f"symbol {event['instrument']} cannot be listed:"
+                    f" {Reason(event['reason']).name} of its prices' range"
+                )
             if event["kind"] == EventKind.SESSION_OPENED:
                 opened.append(event["order_id"])
         sequence += len(batch) // COMMAND_BYTES

@@ -57,6 +57,10 @@ SETTINGS: Final = Settings(limits=Limits(watch_seconds=10.0, checkpoint_seconds=
 Run: TypeAlias = Callable[[AsyncClient, asyncio.Event], Coroutine[Any, Any, None]]
 
 
+class Deaf(TimeoutError):
+    """The bot went on for ``END_SECONDS`` after it was asked to stop."""
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """What a virtual run came to. Hashes are hex; the same seed and bot give the same report.
 
@@ -107,8 +111,9 @@ class VirtualSandbox:
         return self._start_ns + self.loop.now_ns
 
     def run(self, bot: Run, seconds: float = 0) -> Report:
-        """Let a bot trade for so many virtual seconds, or until it ends; raises what it raises, and
-        TimeoutError if it goes on for ``END_SECONDS`` more.
+        """Let a bot trade for so many virtual seconds, or until it ends; raises what it raises,
+        Deaf if it goes on for ``END_SECONDS`` more, and NotConnected if it leaves its client
+        without a connection, for the report asks what the account has.
 
         0 seconds are the whole tape, or ``SECONDS`` without one.
         """
@@ -161,14 +166,22 @@ class VirtualSandbox:
                 break
         stop.set()
         try:
-            async with asyncio.timeout(END_SECONDS):
+            async with asyncio.timeout(END_SECONDS) as patience:
                 await trading
+        except TimeoutError as error:
+            raise Deaf if patience.expired() else error from None
         finally:
             over.set()
         await quoting
         self.trouble.end()
-        async with asyncio.timeout(END_SECONDS):
-            margin = await _margin(visitor)
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                margin = await _margin(visitor)
+        except TimeoutError:
+            raise NotConnected(
+                f"the bot's client had no connection for {END_SECONDS:.0f} seconds after it: a bot"
+                " leaves its client open"
+            ) from None
         return _Money(visitor.positions, margin.cash, sum(margin.unrealized.values(), Decimal(0)))
 
     def _crowd(self, perform: Perform) -> Crowd | Replay:

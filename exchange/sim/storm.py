@@ -382,9 +382,10 @@ class Found(AssertionError):
     """Something that must hold did not. ``simulation`` is there for whoever looks closer."""
 
     def __init__(self, simulation: Simulation, cause: Exception) -> None:
+        again = f"--seed {simulation.seed} {f'--bug {simulation.bug} ' * bool(simulation.bug)}"
         super().__init__(
             f"seed {simulation.seed}: {type(cause).__name__}: {cause}"
-            f" (replay it: hourbook simulate --seed {simulation.seed} --trace)"
+            f" (replay it: hourbook simulate {again}--trace)"
         )
         self.simulation = simulation
 

@@ -1,0 +1,166 @@
+"""What the command line says of slips: one line that names what is wrong, and the right exit code.
+
+Budget: 15 seconds.
+"""
+
+import http.client
+import json
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import exchange.cli as cli
+from exchange.app import asking
+from exchange.cli import app
+from exchange.cli.output import Failure
+
+
+def ended(*arguments: str | Path) -> tuple[str, int]:
+    """What a command says in the end, and its exit code; raises what it should have named."""
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    if isinstance(done.exception, Failure):
+        return f"{done.output}{done.exception}", int(done.exception.code)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.output, done.exit_code
+
+
+def said_by_main(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """The exit code of the whole command line."""
+    monkeypatch.setattr(sys, "argv", ["hourbook", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    return int(end.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A market in which account 1 has money, that nobody serves."""
+    data = tmp_path_factory.mktemp("kept") / "market"
+    assert ended("admin", "deposit", "1", "1000", "--data", data)[1] == 0
+    return data
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    file = tmp_path / "admin.key"
+    file.write_text('{"key_id": "a", "secret": "00"}')
+    return file
+
+
+@pytest.mark.parametrize("text", ["", "key", "[1]", '{"key_id": "a"}', "\udcff"])
+def test_a_file_that_holds_no_admin_key_is_named(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "wrong.key"
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    said, code = ended("admin", "state", "--url", "http://127.0.0.1:9", "--key", file)
+    assert code == 3 and "wrong.key holds no admin key" in said
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:x", "http://[::1", "127.0.0.1:9", "ws://127.0.0.1:9/ws", "http://"]
+)
+def test_an_address_that_is_none_is_named(key: Path, url: str) -> None:
+    said, code = ended("admin", "state", "--url", url, "--key", key)
+    assert code == 3 and f"no market answers at {url}" in said and "http://HOST:PORT" in said
+
+
+@pytest.mark.parametrize(
+    "failure", [TimeoutError("timed out"), http.client.RemoteDisconnected("gone")]
+)
+def test_a_request_without_an_answer_may_have_been_done(
+    key: Path, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask_url(*_: Any) -> None:
+        raise failure
+
+    monkeypatch.setattr(asking, "ask_url", ask_url)
+    said, code = ended("admin", "deposit", "1", "5", "--url", "http://market", "--key", key)
+    assert code == 3 and "may have done it" in said and "no market" not in said
+
+
+@pytest.mark.parametrize(("name", "then"), [("ledger.db", "of the log"), ("keys.db", "admin.key")])
+def test_a_damaged_database_is_named_with_its_remedy(
+    kept: Path, tmp_path: Path, name: str, then: str
+) -> None:
+    commands = [["admin", "state"], ["serve", "--port", "0"], ["clear", "trial-balance"]]
+    if name == "keys.db":
+        del commands[-1]  # it reads the ledger alone
+    for command in commands:
+        data = tmp_path / command[0]
+        shutil.copytree(kept, data)
+        (data / name).write_text("no database")
+        said, code = ended(*command, "--data", data)
+        assert code == 3 and f"{data / name} is damaged" in said and then in said
+    data = tmp_path / "mended"
+    shutil.copytree(kept, data)
+    (data / name).unlink()
+    said, code = ended("clear", "statement", "1", "--data", data, "--json")
+    assert code == 0 and json.loads(said)["closing"] == 1_000_000_000
+
+
+def test_a_database_that_is_whole_is_not_blamed(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(asking, "ask", no_room)
+    said, code = ended("admin", "state", "--data", kept)
+    assert code == 3 and said == f"{kept}: database or disk is full"
+
+
+def test_a_path_too_long_for_a_socket_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / ("x" * 60) / ("y" * 60)
+    code = said_by_main(monkeypatch, "admin", "deposit", "1", "5", "--data", data)
+    assert code == 3 and "name a shorter directory" in capsys.readouterr().err
+
+
+def test_an_error_without_words_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def silent() -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(cli, "app", silent)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().err == "hourbook: TimeoutError\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "said", "code"),
+    [
+        (["snapshot", "list", "NONE"], "no log in", 3),
+        (["snapshot", "verify", "NONE"], "no log in", 3),
+        (["archive", "restore", "NONE"], "no log in", 3),
+        (["log", "diff", "NONE", "NONE"], "no log in", 3),
+        (["log", "grep", "KEPT", "--instrument", "H100z26"], "H100z26 is listed nowhere", 1),
+        (["log", "grep", "KEPT", "--account", "77"], "account 77 is opened nowhere", 1),
+        (["log", "what-if", "KEPT", "--margin", "*=99999999999999999999"], "at most 100000", 2),
+        (["log", "what-if", "KEPT", "--position-limit", "*=2147483648"], "at most 2147483647", 2),
+        (["replay", "KEPT", "--speed", "1e-320x"], "a factor like 10x", 2),
+        (["admin", "breaker", "H100", "0.1", "--span", "nan", "--data", "KEPT"], "--span", 2),
+        (["admin", "breaker", "H100", "0.1", "--halt", "inf", "--data", "KEPT"], "--halt", 2),
+        (["clear", "default", "capital", "-5", "--person", "owner", "--data", "KEPT"], "", 1),
+        (["bench", "core", "--flow", "NONE"], "--flow", 2),
+        (["bench", "core", "--flow", "EMPTY"], "has no raw flow", 2),
+        (["bench", "core", "--rival", "NONE"], "--rival", 2),
+        (["clear", "default", "capital", "5", "--persn", "o", "--data", "KEPT"], "--person", 2),
+    ],
+)  # fmt: skip
+def test_slips(kept: Path, tmp_path: Path, command: list[str], said: str, code: int) -> None:
+    places = {"KEPT": kept, "NONE": tmp_path / "none", "EMPTY": tmp_path}
+    told, found = ended(*(places.get(word, word) for word in command))
+    assert found == code and said in told and "No such option" not in told
+
+
+def test_the_version_is_told() -> None:
+    told, code = ended("--version")
+    assert code == 0 and told.startswith("hourbook")
