@@ -251,9 +251,10 @@ class Blotter:
         """A trade that was taken back, or got another price, is no longer shown as it was."""
         of_leg = row[2] in (EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED)
         match = str(row[7] - (row[4] & 0xFF if of_leg else 0))  # that of the whole
-        prints = self.prints[row[5]]
-        for shown in [one for one in prints if one.trade.match_number == match]:
-            prints.remove(shown)
+        books = [row[5], *(self._instruments.combinations.get(row[5], ()) if of_leg else ())]
+        for prints in [self.prints[number] for number in books if number in self.prints]:
+            for shown in [one for one in prints if one.trade.match_number == match]:
+                prints.remove(shown)
         for account in (row[6], row[12]):
             fills = self.fills[account]
             for fill in [one for one in fills if one.match_number == match]:
