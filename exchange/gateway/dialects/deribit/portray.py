@@ -6,7 +6,7 @@ from secrets import token_bytes
 from typing import Any, Final
 
 from exchange.gateway.accounts import Account, Exposure
-from exchange.gateway.dialects.deribit.blotter import Blotter, Day, Print, Ticket, tif_name
+from exchange.gateway.dialects.deribit.blotter import Blotter, Print, Ticket, tif_name
 from exchange.gateway.dialects.deribit.instruments import (
     CURRENCY,
     base_of,
@@ -17,6 +17,7 @@ from exchange.gateway.dialects.deribit.instruments import (
 from exchange.gateway.dialects.deribit.numbers import exact, half_even, milliseconds
 from exchange.gateway.hub import Hub
 from exchange.marketdata.instruments import Instrument, micros_text
+from exchange.marketdata.statistics import Day
 from exchange.messages import Limit
 from exchange.messages.wire import Execution, PublicTrade
 
@@ -48,6 +49,7 @@ class Portrayer:
         self._hub = hub
         self._blotter = blotter
         self._instruments = hub.feed.instruments
+        self._stats: dict[int, tuple[int, dict[str, Any]]] = {}  # as of a change of the day's
 
     def known_order(self, order_id: int) -> dict[str, Any] | None:
         """Return an order by its id; None if it ended too long ago."""
@@ -93,6 +95,12 @@ class Portrayer:
             shown["trigger"] = "last_price"
             shown["trigger_price"] = exact(instrument.price_text(ticket.trigger))
             shown["triggered"] = not waiting
+        if ticket.early:
+            unknown = ["creation_timestamp"]
+            unknown += ["average_price"] if ticket.filled else []
+            unknown += ["trigger_price"] if ticket.stop else []
+            unknown += [] if ticket.updated else ["last_update_timestamp"]
+            shown |= dict.fromkeys(unknown)
         if ticket.why:
             shown["cancel_reason"] = ticket.why.lower()
         return shown
@@ -203,21 +211,31 @@ class Portrayer:
 
     def open_interest(self, instrument: Instrument) -> int:
         """Return the lots that are held long."""
-        accounts = self._hub.accounts.by_id.values()
-        held = (account.holdings.get(instrument.id) for account in accounts)
-        return sum(max(0, holding.net) for holding in held if holding is not None)
+        return self._hub.feed.statistics.open_interest.get(instrument.id, 0)
 
     def stats(self, instrument: Instrument) -> dict[str, Any]:
-        """Return the trades of the business day in figures."""
-        day = self._blotter.days.get(instrument.id) or Day()
-        traded = day.volume > 0
-        change = 100 * Decimal(day.last - day.first) / abs(day.first) if day.first else None
+        """Return the trades of the business day in figures, worked out once they are others."""
+        number = instrument.id
+        changed = self._hub.feed.statistics.sequences.get(number, 0)
+        at, stats = self._stats.get(number, (-1, {}))
+        if at != changed:
+            stats = self._day(instrument)
+            self._stats[number] = changed, stats
+        return stats
+
+    def _day(self, instrument: Instrument) -> dict[str, Any]:
+        day = self._hub.feed.statistics.days.get(instrument.id) or Day()
+        traded = [price for price, lots in day.lots.items() if lots > 0]
+        change = None
+        if day.open and day.last is not None:
+            change = 100 * Decimal(day.last - day.open) / abs(day.open)
+        notional = exact(micros_text(day.tick_lots * instrument.tick_value))
         return {
             "volume": day.volume,
-            "volume_notional": exact(micros_text(day.notional)),
-            "volume_usd": exact(micros_text(day.notional)),
-            "high": exact(instrument.price_text(day.high)) if traded else None,
-            "low": exact(instrument.price_text(day.low)) if traded else None,
+            "volume_notional": notional,
+            "volume_usd": notional,
+            "high": exact(instrument.price_text(max(traded))) if traded else None,
+            "low": exact(instrument.price_text(min(traded))) if traded else None,
             "price_change": None if change is None else exact(f"{change:.4f}"),
         }
 
