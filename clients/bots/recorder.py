@@ -91,8 +91,10 @@ async def run(
     """Record until ``stop`` is set; how many rows there are.
 
     What ends the client is raised, with all that came before it in the file. ValueRefused without
-    pyarrow.
+    pyarrow, and for an instrument that is not listed.
     """
+    for code in instruments:
+        client.book(code)  # which says what there is, if that is none
     rows, count = [], 0
     events, failure = client.events(), None
     with writing(path) as write:
