@@ -40,6 +40,7 @@ def test_the_blotter_knows_what_the_accounts_know(seed: int) -> None:
         no_such_position=NoSuchPosition,
     )
     blotter, late = Blotter(hub), Blotter(hub)  # one that begins in the middle
+    shown = Portrayer(hub, blotter)
     data, begun = generator.opening(), False
     for number in range(BATCHES):
         events, count = engine.apply(data, sequence, generator.stamp), len(data) // COMMAND_BYTES
@@ -50,6 +51,11 @@ def test_the_blotter_knows_what_the_accounts_know(seed: int) -> None:
         hub.release(released)
         blotter.take(released)
         check(hub, blotter)
+        for one, account in hub.accounts.by_id.items():
+            held = shown.exposures(one)
+            assert held is shown.exposures(one), "worked out once a batch"
+            now = {n: exposure.net for n, exposure in hub.accounts.exposures(account).items()}
+            assert {n: exposure.net for n, exposure in held.items()} == now
         if begun:
             late.take(released)
             check(hub, late)
@@ -118,5 +124,5 @@ def portray(hub: Hub, blotter: Blotter) -> None:
         told += [describe(instrument, instruments, 0), shown.ticker(instrument)]
         told += [shown.summary(instrument), shown.levels(instrument, 20)]
         told += [shown.position_in(instrument, number) for number in hub.accounts.by_id]
-    told += [shown.account(account) for account in hub.accounts.by_id.values()]
+    told += [shown.account(number) for number in hub.accounts.by_id]
     json.loads(msgspec.json.encode(told))

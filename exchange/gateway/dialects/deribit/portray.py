@@ -5,7 +5,7 @@ from decimal import Decimal
 from secrets import token_bytes
 from typing import Any, Final
 
-from exchange.gateway.accounts import Account, Exposure
+from exchange.gateway.accounts import Exposure
 from exchange.gateway.dialects.deribit.blotter import Blotter, Print, Ticket, tif_name
 from exchange.gateway.dialects.deribit.instruments import (
     CURRENCY,
@@ -50,6 +50,8 @@ class Portrayer:
         self._blotter = blotter
         self._instruments = hub.feed.instruments
         self._stats: dict[int, tuple[int, dict[str, Any]]] = {}  # as of a change of the day's
+        self._exposures: dict[int, dict[int, Exposure]] = {}  # by account
+        self._exposed_at = -1  # the sequence that they are as of
 
     def known_order(self, order_id: int) -> dict[str, Any] | None:
         """Return an order by its id; None if it ended too long ago."""
@@ -287,13 +289,23 @@ class Portrayer:
 
     def position_in(self, instrument: Instrument, account: int) -> dict[str, Any]:
         """Return an account's position in an instrument, zero or not."""
-        accounts = self._hub.accounts
-        exposures = accounts.exposures(accounts.by_id[account])
-        return self.position(instrument, exposures.get(instrument.id) or Exposure())
+        found = self.exposures(account).get(instrument.id)
+        return self.position(instrument, found or Exposure())
 
-    def account(self, account: Account) -> dict[str, Any]:
+    def exposures(self, account: int) -> dict[int, Exposure]:
+        """Return an account's exposure by instrument, worked out once for all who are shown it
+        before the next batch: it goes through all of its orders."""
+        if self._hub.sequence != self._exposed_at:
+            self._exposed_at = self._hub.sequence
+            self._exposures.clear()
+        if account not in self._exposures:
+            accounts = self._hub.accounts
+            self._exposures[account] = accounts.exposures(accounts.by_id[account])
+        return self._exposures[account]
+
+    def account(self, number: int) -> dict[str, Any]:
         """Return an account's money in USD."""
-        exposures = self._hub.accounts.exposures(account)
+        account, exposures = self._hub.accounts.by_id[number], self.exposures(number)
         required = self._hub.queries.required(account, exposures)
         gain = sum(self._hub.accounts.unrealized(*item) for item in exposures.items())
         margin = exact(micros_text(required))
