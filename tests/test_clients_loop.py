@@ -15,6 +15,7 @@ from clients.feed import Feed
 from clients.loop import Blocking, blocking
 from clients.portfolio import Order, Portfolio
 from clients.requests import Requests
+from clients.sync import Events
 from exchange.messages.wire import InstrumentData, Instruments
 
 CODE = "H100Z26"
@@ -105,6 +106,18 @@ def test_an_interrupt_takes_no_event_along() -> None:
         assert client.next_event() is came
     finally:
         client.close()
+
+
+def test_what_came_before_a_client_was_closed_can_still_be_read() -> None:
+    client = Client()
+    stream = client.asynchronous.events
+    for session in (1, 2, 3):
+        stream.put(Connected(1, session))
+    events = Events(client, stream)
+    assert next(events) == Connected(1, 1)
+    client.close()
+    assert events.next_within(0) == Connected(1, 2)
+    assert list(events) == [Connected(1, 3)] and events.next_within(0) is None
 
 
 def test_requests_are_built_while_orders_come_and_go() -> None:
