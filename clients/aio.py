@@ -303,6 +303,8 @@ class AsyncClient:
         """Join public channels: ``top.CODE``, ``depth.CODE``, ``queue.CODE``, ``trades.CODE``,
         ``state.CODE``, ``statistics.CODE``, ``settlements``, ``fixings``, ``factors``, and cuts of
         them. Raises RequestRefused."""
+        if not self._session.feed.can_show(channels):  # what was listed since it was last asked
+            await self.query_instruments()
         request = Subscribe(request_id=self._session.next_id(), channels=list(channels))
         await self._query(request, Subscribed)
 

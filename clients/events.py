@@ -57,6 +57,10 @@ class EventStream:
         self._ended, self._failure = True, failure
         self._more.set()
 
+    def left(self) -> AnyEvent | None:
+        """Take the next of what is there; None if nothing is."""
+        return self._events.popleft() if self._events else None
+
     def close(self) -> None:
         """Stop listening."""
         self._forget(self)

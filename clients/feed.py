@@ -106,6 +106,12 @@ class Feed:
             raise ProtocolError(f"a message of another kind on {channel}")
         return copy
 
+    def can_show(self, channels: Iterable[str]) -> bool:
+        """Whether the instruments of all those that a copy follows are known: it needs their tick.
+        If not, the exchange is to be asked for its list before they are joined."""
+        named = (channel.split(".") for channel in channels)
+        return all(rest[0] in self.scales for kind, *rest in named if kind in _COPIED and rest)
+
     def joined(self, answer: Subscribed) -> None:
         """The exchange confirmed a subscription."""
         self._asked.pop(answer.request_id, None)

@@ -21,6 +21,7 @@ from clients.transport import AnyTransport, Connect
 from exchange.messages.wire import AnyCommand, AnyRequest, AnyResponse, LoggedOn, Ping
 
 WATCH_SECONDS: Final = 0.5  # how often the server's silence is judged
+FIRST_LOGONS: Final = 5  # of a client that was never logged on, refused for now or by its nonce
 
 
 class Link:
@@ -116,7 +117,7 @@ class Link:
             try:
                 await self._stay_connected()
             except LogonRefused as error:
-                if not error.retryable:
+                if not error.retryable or (not self._was_ready and attempt + 1 >= FIRST_LOGONS):
                     return self._finish(error)
             except ConnectionLost as error:
                 if not self._was_ready:

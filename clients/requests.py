@@ -253,7 +253,7 @@ class Requests:
         if client_order_id is not None:
             order = self._portfolio.orders.get(client_order_id)
             return order.instrument if order is not None else ""
-        orders = self._portfolio.orders.values()
+        orders = tuple(self._portfolio.orders.values())  # another thread may change them
         return next((o.instrument for o in orders if o.order_id == order_id), "")
 
     def _price(self, instrument: str, price: Number) -> str:

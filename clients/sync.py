@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from clients.aio import AsyncClient
 from clients.book import BookState
 from clients.decimals import PriceScale
+from clients.errors import NotConnected
 from clients.events import AnyEvent, EventStream
 from clients.feed import States
 from clients.keys import Key
@@ -191,7 +192,7 @@ class Client(Blocking[AsyncClient]):
 class Events:
     """An iterator over events; ``next_within`` waits only so long."""
 
-    def __init__(self, client: Client, stream: EventStream) -> None:
+    def __init__(self, client: Blocking[Any], stream: EventStream) -> None:
         self._client = client
         self._stream = stream
 
@@ -205,7 +206,7 @@ class Events:
         return event
 
     def next_within(self, seconds: float) -> AnyEvent | None:
-        """The next event, or None if none comes in time or the client was closed."""
+        """The next event, or None if none comes in time, or none is left of a closed client."""
         return self._take(seconds)
 
     def _take(self, seconds: float | None) -> AnyEvent | None:
@@ -216,4 +217,7 @@ class Events:
             except (TimeoutError, StopAsyncIteration):
                 return None
 
-        return self._client.wait(take())
+        try:
+            return self._client.wait(take())
+        except NotConnected:  # it was closed: what had come by then is there
+            return self._stream.left()

@@ -18,7 +18,7 @@ from exchange.messages.wire import (
     encode_msgpack,
 )
 
-FRAME_BYTES_MAX: Final = 1 << 24  # of one frame from the exchange
+FRAME_BYTES_MAX: Final = 1 << 26  # of one frame from the exchange: all that a batch meant to us
 CONNECT_SECONDS: Final = 10.0
 PING_SECONDS: Final = 15.0
 CLOSE_SECONDS: Final = 1.0  # a peer that is gone will not answer the close

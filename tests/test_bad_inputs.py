@@ -286,6 +286,7 @@ async def a_client_that_never_reads(house: House) -> None:
     one.writer.transport.pause_reading()  # type: ignore[attr-defined]
     (deaf,) = (s for s in house.venue.hub.sessions.values() if s.key is None)
     for _ in range(200):
+        house.venue.hub.turn += 1  # as with every batch
         deaf.push(b'"' + bytes(1 << 18) + b'"')
         deaf.wake()
         await asyncio.sleep(0)

@@ -26,11 +26,13 @@ from clients.feed import Feed as Copies
 from clients.marks import Missed
 from clients.sync import Client
 from exchange.gateway.session import Session
-from exchange.messages import COMMAND, Side, wire
+from exchange.messages import COMMAND, Command, CommandKind, Side, wire
 from exchange.messages.wire import encode_json
 
 CHANNELS = [f"{kind}.{code}" for kind in ("top", "depth", "queue", "trades", "statistics")
             for code in (CODE, OTHER)]  # fmt: skip
+
+LATE = "H200Z26"
 
 
 class Reader:
@@ -155,6 +157,22 @@ async def test_a_cut_connection_goes_on_without_a_snapshot_or_a_gap(tmp_path: Pa
             assert [c.repairs for c in client.feed.copies.values()] == [0] * len(BOOKS)
             assert client.top(CODE).bid == truth_of(house.venue)
         await cable.close()
+
+
+async def test_what_was_listed_since_is_joined_as_any_other(tmp_path: Path) -> None:
+    """No connection breaks over a book of which the client knows no tick yet."""
+    async with running(tmp_path) as house, AsyncClient(f"{house.url}/ws") as client:
+        events = client.events()
+        late = Command(
+            kind=CommandKind.LIST, instrument=2, price=market.MARK, quantity=market.HOURS,
+            session=market.TICK_SCALE, account=1, operator=1,
+            target_lo=market.LOW, target_hi=market.HIGH,
+        )  # fmt: skip
+        await house.venue.order(late, market.listing(LATE))
+        await client.subscribe(*(f"{kind}.{LATE}" for kind in ("depth", "queue", "top")))
+        books = (client.book(LATE), client.queue(LATE), client.top(LATE))
+        assert [one.is_live for one in books] == [True] * 3
+        assert not any(isinstance(one, Disconnected) for one in events._events)
 
 
 def truth_of(venue: Venue) -> tuple[int, int, int] | None:

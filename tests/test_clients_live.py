@@ -13,6 +13,7 @@ from clients import errors
 from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from clients.events import Connected, Disconnected, EventStream
+from clients.keys import Key
 from exchange.app.requests import Halt, Resume
 from exchange.messages import wire
 from exchange.sim.trader import encoded_report
@@ -275,6 +276,18 @@ async def test_a_wrong_secret_is_refused_at_once(live: Live) -> None:
     with pytest.raises(errors.LogonRefused) as refused:
         await AsyncClient(live.addresses.ws, key_id, "wrong", clock_ns=clock_ns).connect()
     assert refused.value.reason == "BAD_SIGNATURE" and not refused.value.retryable
+
+
+async def test_a_nonce_that_cannot_be_passed_is_said(live: Live) -> None:
+    """Somebody has used the key with a nonce beyond every clock: to wait does not help."""
+    key_id, secret = await live.fund(1)
+    used = Key.hmac(key_id, secret)
+    used.next_nonce((1 << 64) - 3)
+    async with AsyncClient(live.addresses.ws, used, clock_ns=clock_ns):
+        pass
+    late = AsyncClient(live.addresses.ws, key_id, secret, clock_ns=clock_ns, backoff=QUICK)
+    with pytest.raises(errors.LogonRefused, match="NONCE"):
+        await late.connect()
 
 
 async def test_nobody_there_is_said_at_once() -> None:

@@ -3,14 +3,19 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from test_corrections import CHECKOUT, CODE, REASON, Clock, combined, prepared, refused, running
 
 from exchange.app import Market, requests
 from exchange.app.wishes import Wish, note
+from exchange.gateway.archive import scan
+from exchange.gateway.dialects.deribit.blotter import Blotter
+from exchange.gateway.hub import Hub
 from exchange.gateway.reports import Reports
+from exchange.gateway.rest import trades_of
 from exchange.gateway.view import View
 from exchange.history import walk
 from exchange.history.audit import FIELDS, MATCH_NUMBER, RECORD_TYPE, Row, Trail
@@ -25,7 +30,8 @@ from exchange.messages import (
     EventKind,
     Side,
 )
-from exchange.messages.wire import Corrected
+from exchange.messages.rest import OfHistory
+from exchange.messages.wire import Corrected, PublicCorrection, PublicTrade
 
 FAR = "H100F27"
 TOLD = (EventKind.LEG_STATED, EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED)
@@ -129,6 +135,7 @@ async def test_it_is_busted_whole_by_the_number_of_its_executions(tmp_path: Path
         assert settled(books(m)) == before
         m.clearing.audit()
         assert_told(m, match, "bust")
+        assert_public(m, match, "bust", [CODE, FAR])
     rows: list[Row] = []
     walk.walk(tmp_path, Trail(rows.append).take)
     named = [row[RECORD_TYPE] for row in rows if row[MATCH_NUMBER] == match]
@@ -157,6 +164,46 @@ def assert_told(m: Market, match: int, kind: str) -> None:
                 assert isinstance(one, Corrected) and isinstance(other, Corrected)
                 told += [(one.match_number, one.kind), (other.match_number, other.kind)]
     assert told == [(str(match), kind)] * 4
+
+
+class Joined:
+    """Every channel of trades has a member."""
+
+    def __contains__(self, channel: object) -> bool:
+        return str(channel).startswith("trades.")
+
+
+def assert_public(m: Market, match: int, kind: str, codes: list[str]) -> None:
+    """The books of those legs are told, live and in their history, at the price of the leg now; a
+    bust leaves no print of any book to the dialect's clients."""
+    view, told = View(), list[PublicCorrection]()
+    hub = SimpleNamespace(
+        feed=view.feed,
+        accounts=view.accounts,
+        reports=Reports(view.feed.instruments, view.accounts),
+    )
+    blotter, prints = Blotter(cast(Hub, hub)), dict[str, PublicTrade]()
+    for batch in m.tape.read(0, 0, 0):
+        rows, texts = list(EVENT.iter_unpack(batch.events)), dict(batch.texts)
+        said = view.feed.apply(rows, batch.stamp, texts, Joined())
+        told += [one for _, one in said if isinstance(one, PublicCorrection)]
+        prints |= {one.instrument: one for _, one in said
+                   if isinstance(one, PublicTrade) and one.match_number == str(match)}  # fmt: skip
+        view.accounts.now = batch.stamp
+        for row in rows:
+            view.accounts.apply(row, texts.get(row[0]))
+        blotter.take(batch)
+    assert len(prints) == 3
+    for one in told:
+        assert (one.match_number, one.kind, one.quantity) == (str(match), kind, "5")
+        assert (one.price == prints[one.instrument].price) == (kind == "bust")
+        listed = view.feed.instruments.by_code[one.instrument]
+        select = trades_of(listed.id)
+        found = scan(m.tape, OfHistory(), None, select).rows
+        assert (one.sequence, one.index) in [row[:2] for row, _, _ in found]
+    assert [one.instrument for one in told] == codes
+    shown = [one.trade.match_number for book in blotter.prints.values() for one in book]
+    assert kind != "bust" or str(match) not in shown
 
 
 def assert_in_words(directory: Path, match: int) -> None:
@@ -211,3 +258,4 @@ async def test_a_new_price_is_that_of_the_order_that_came_in(tmp_path: Path, own
             expected = {(1, FAR): value, (3, FAR): -value}
         assert moved == dict.fromkeys(moved, 0) | expected
         assert_told(m, match, "adjustment")
+        assert_public(m, match, "adjustment", [CODE] if own else [FAR])

@@ -10,11 +10,19 @@ from generator import MIXED, Generator
 from exchange.engine import Engine
 from exchange.gateway.dialects.deribit.blotter import CANCELLED, FILLED, Blotter
 from exchange.gateway.dialects.deribit.instruments import describe
+from exchange.gateway.dialects.deribit.numbers import exact
 from exchange.gateway.dialects.deribit.portray import Portrayer
 from exchange.gateway.hub import Hub
 from exchange.journal.errors import NoSuchPosition
 from exchange.journal.tape import Released
-from exchange.messages import COMMAND_BYTES, CommandKind
+from exchange.messages import (
+    COMMAND_BYTES,
+    EVENT,
+    INDEX_BITS,
+    CommandKind,
+    EventFlag,
+    EventKind,
+)
 
 BATCHES = 40
 
@@ -31,9 +39,10 @@ def test_the_blotter_knows_what_the_accounts_know(seed: int) -> None:
         queue_full=(OverflowError,),
         no_such_position=NoSuchPosition,
     )
-    blotter = Blotter(hub)
-    data = generator.opening()
-    for _ in range(BATCHES):
+    blotter, late = Blotter(hub), Blotter(hub)  # one that begins in the middle
+    shown = Portrayer(hub, blotter)
+    data, begun = generator.opening(), False
+    for number in range(BATCHES):
         events, count = engine.apply(data, sequence, generator.stamp), len(data) // COMMAND_BYTES
         generator.learn(events)
         kinds = enumerate(data[::COMMAND_BYTES], sequence)
@@ -42,10 +51,49 @@ def test_the_blotter_knows_what_the_accounts_know(seed: int) -> None:
         hub.release(released)
         blotter.take(released)
         check(hub, blotter)
+        for one, account in hub.accounts.by_id.items():
+            held = shown.exposures(one)
+            assert held is shown.exposures(one), "worked out once a batch"
+            now = {n: exposure.net for n, exposure in hub.accounts.exposures(account).items()}
+            assert {n: exposure.net for n, exposure in held.items()} == now
+        if begun:
+            late.take(released)
+            check(hub, late)
+        elif number > 10 and any(account.orders for account in hub.accounts.by_id.values()):
+            begun = True
+            late.take_over()
         sequence += count
         data = generator.batch(60)
     assert sum(len(fills) for fills in blotter.fills.values()) > 0
     portray(hub, blotter)
+    portray(hub, late)
+    early = [ticket for ticket in late.orders.values() if ticket.early]
+    assert early
+    for ticket in early:
+        told = Portrayer(hub, late).order(ticket)
+        assert told["creation_timestamp"] is None
+        assert (told["average_price"] is None) == (ticket.filled > 0)
+    bust(hub, blotter)
+
+
+def bust(hub: Hub, blotter: Blotter) -> None:
+    """A trade that is taken back is none of the day's."""
+    shown, match = Portrayer(hub, blotter), hub.sequence << INDEX_BITS
+    listed = next(one for one in hub.feed.instruments.by_id.values() if not one.legs)
+    day = hub.feed.statistics.days[listed.id]
+    top = max([price for price, lots in day.lots.items() if lots > 0], default=listed.low_ticks)
+    for price, lots in ((top + 1, 3), (top + 2, 4)):
+        day.trade(price, lots)
+    before = shown.stats(listed)
+    assert before["high"] == exact(listed.price_text(top + 2))
+    event = EVENT.pack(
+        hub.sequence + 1, 0, EventKind.TRADE_BUSTED, EventFlag.LAST_IN_COMMAND, 0, listed.id, 0,
+        match, top + 2, 4, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+    hub.release(Released(1, hub.sequence + 1, 1, hub.feed.time, event, []))
+    after = shown.stats(listed)
+    assert after["volume"] == before["volume"] - 4
+    assert after["high"] == exact(listed.price_text(top + 1))
 
 
 def check(hub: Hub, blotter: Blotter) -> None:
@@ -76,5 +124,5 @@ def portray(hub: Hub, blotter: Blotter) -> None:
         told += [describe(instrument, instruments, 0), shown.ticker(instrument)]
         told += [shown.summary(instrument), shown.levels(instrument, 20)]
         told += [shown.position_in(instrument, number) for number in hub.accounts.by_id]
-    told += [shown.account(account) for account in hub.accounts.by_id.values()]
+    told += [shown.account(number) for number in hub.accounts.by_id]
     json.loads(msgspec.json.encode(told))

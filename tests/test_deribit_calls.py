@@ -1,11 +1,13 @@
 """What the dialect's calls do and cost: mass cancels, tokens, lists of trades, marks."""
 
 import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -14,11 +16,14 @@ from msgspec.structs import astuple
 
 from exchange.app.requests import Deposit
 from exchange.app.requests_market import ListContract, SetImplied
-from exchange.gateway.auth import create_key
+from exchange.gateway import tokens
+from exchange.gateway.auth import Keys, create_key, revoke_key
 from exchange.gateway.dialects.deribit import methods
 from exchange.gateway.dialects.deribit.answers import pick
-from exchange.gateway.dialects.deribit.params import COUNT_MAX, OFFSET_MAX, Slice
+from exchange.gateway.dialects.deribit.gate import TOKEN_MS, Gate
+from exchange.gateway.dialects.deribit.params import COUNT_MAX, OFFSET_MAX, Auth, Slice
 from exchange.gateway.dialects.deribit.rpc import Failure
+from exchange.gateway.hub import Hub
 from exchange.messages import COMMAND, Command, CommandKind
 
 NEAR, FAR, SPREAD = "H100Z26", "H100F27", "H100Z26-H100F27"
@@ -60,6 +65,52 @@ async def test_a_token_is_good_where_its_key_is(venue: Venue) -> None:
         assert (told["error"]["code"], told["error"]["data"]["reason"]) == (13004, "ADDRESS")
     assert (await post(venue, "127.0.0.1", positions, **bearer))["result"] == []
     assert "access_token" in (await post(venue, "127.0.0.1", again))["result"], "not spent"
+
+
+def test_a_token_is_known_to_every_gateway_and_spent_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two gateways of one market, and one that starts anew: the key file is what they share."""
+    monkeypatch.setattr(tokens, "TOKENS_KEPT", 6)
+    now = [1_000_000]
+    gates = [
+        Gate(cast(Hub, SimpleNamespace(keys=Keys(tmp_path), now_ms=lambda: now[0])))
+        for _ in range(2)
+    ]
+    key_id, secret = create_key(tmp_path, 1, "trade")
+
+    def enters(gate: Gate, granted: dict[str, Any]) -> bool:
+        try:
+            held = gate.admit(f"Bearer {granted['access_token']}", "GET\n/", b"", "127.0.0.1")
+        except Failure:
+            return False
+        return (held.key_id, held.account) == (key_id, 1)
+
+    def refreshed(gate: Gate, granted: dict[str, Any]) -> bool:
+        auth = Auth(grant_type="refresh_token", refresh_token=granted["refresh_token"])
+        try:
+            gate.issue(gate.grant(auth, "127.0.0.1"))
+        except Failure:
+            return False
+        return True
+
+    by_secret = Auth(grant_type="client_credentials", client_id=key_id, client_secret=secret)
+    key = gates[0].grant(by_secret, "127.0.0.1")
+    first = gates[0].issue(key)
+    assert all(enters(gate, first) for gate in gates)
+    assert not enters(gates[0], {"access_token": first["refresh_token"]})
+    assert refreshed(gates[1], first) and not refreshed(gates[0], first)
+    second, third = gates[1].issue(key), gates[1].issue(key)
+    assert not enters(gates[0], first), "six of a key are kept"
+    assert enters(gates[0], second) and enters(gates[0], third)
+    now[0] += TOKEN_MS
+    assert not enters(gates[0], third) and refreshed(gates[0], third)
+    assert sqlite3.connect(tmp_path / "keys.db").execute(
+        "SELECT count(*) FROM tokens WHERE until_ms <= ?", now
+    ).fetchone() == (0,)
+    last = gates[1].issue(key)
+    revoke_key(tmp_path, key_id)
+    assert not any(enters(gate, last) or refreshed(gate, last) for gate in gates)
 
 
 @pytest.mark.parametrize(

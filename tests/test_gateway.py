@@ -424,6 +424,8 @@ async def test_a_reader_that_lags_gets_a_snapshot_and_one_that_stops_is_evicted(
     assert isinstance(delta, wire.DepthDelta)
     assert delta.previous_sequence == snapshot.sequence
     public.push(b"x" * (BACKLOG_BYTES + 1))
+    assert public.closing is None  # it had no time to read that
+    venue.hub.beat()
     assert public.closing == (CLOSE_SLOW, "slow reader")
     assert trader.closing is None
 

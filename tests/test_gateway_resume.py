@@ -13,9 +13,10 @@ from venue import RICH, THIRD, Venue, enter
 from exchange.app.requests import ListKeys, RevokeKey
 from exchange.app.wishes import RequestRefused
 from exchange.gateway import resume
+from exchange.gateway import session as session_room
 from exchange.gateway.access import Key
 from exchange.gateway.auth import revoke_key
-from exchange.gateway.session import CLOSE_REVOKED, Session, Stage
+from exchange.gateway.session import CLOSE_REVOKED, CLOSE_SLOW, Session, Stage
 from exchange.messages import EVENT, EventKind, wire
 
 
@@ -84,6 +85,35 @@ async def test_one_who_is_away_reads_no_faster_than_it_takes(
     told = heard(venue, back)
     assert len([t for t in told if isinstance(t, wire.Accepted)]) == 40
     assert isinstance(told[-1], wire.LoggedOn)
+
+
+async def test_what_one_batch_means_makes_nobody_late_however_much_it_is(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither who reads all there is nor who comes back for it; who reads nothing is."""
+    monkeypatch.setattr(session_room, "BACKLOG_BYTES", 1 << 12)
+    trader, idle = await venue.trader(RICH), await venue.trader(RICH)
+    (first, *_) = await venue.say(trader, enter("first", price="2.100"))
+    assert isinstance(first, wire.Accepted)
+    for number in range(60):
+        await venue.say(trader, enter(f"b{number}", price="2.100"))
+        venue.heard(idle)
+    told = await venue.say(trader, {"op": "mass_cancel", "request_id": "m"})
+    assert [type(one) for one in told] == [wire.MassCancelled] + [wire.Cancelled] * 61
+    orders = [enter(f"c{number}", price="2.100") for number in range(60)]
+    assert len(await venue.say(trader, json.dumps(orders))) == 60
+    assert idle.closing == (CLOSE_SLOW, "slow reader")
+    await venue.say(trader, {"op": "mass_cancel", "request_id": "n"})
+    assert trader.closing is None
+    back = venue.connect()
+    place = [1, first.sequence, first.index]
+    missed = await venue.say(back, venue.logon(RICH, after=place))
+    missed += heard(venue, back)
+    assert back.closing is None and back.stage is Stage.READY
+    assert sum(isinstance(one, wire.Cancelled) for one in missed) == 121
+    listed = [{"op": "instruments", "request_id": f"q{number}"} for number in range(20)]
+    assert len(await venue.say(back, *listed)) < 20  # who asks without reading goes
+    assert back.closing == (CLOSE_SLOW, "slow reader")
 
 
 async def test_one_who_leaves_while_catching_up_is_logged_off(

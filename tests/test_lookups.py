@@ -1,5 +1,6 @@
 """One order, asked for by either id: before its answer, while it works, after its end."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,29 @@ async def test_what_is_not_known_is_waited_for_and_then_unknown(venue: Venue) ->
         "unknown"
     }
     assert not venue.hub.lookups and not venue.hub.lookups._by_text
+
+
+async def test_only_who_still_waits_counts(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No account takes all the places, and a question with its answer takes none."""
+    monkeypatch.setattr(lookups, "ACCOUNT_LOOKUPS", 2)
+    monkeypatch.setattr(lookups, "LOOKUPS", 3)
+    one, other = await venue.trader(RICH), await venue.trader(THIRD)
+    for number in range(4):
+        entered = await venue.say(one, *(ask(client_order_id=f"{number}{n}") for n in range(2)),
+                                  *(enter(f"{number}{n}") for n in range(2)))  # fmt: skip
+        kinds = Counter(type(told) for told in entered)
+        assert kinds == {wire.Accepted: 2, wire.OrderStatus: 2}
+    for number in range(2):
+        assert await venue.say(one, ask(client_order_id=f"never{number}")) == []
+    for asking, limit in ((one, "2"), (other, None), (other, "3")):
+        answers = await venue.say(asking, ask(client_order_id="never"))
+        assert [told.limit for told in answers if isinstance(told, wire.Rejected)] == (
+            [] if limit is None else [limit]
+        )
+    venue.now_ns += lookups.WAIT_MS * 1_000_000
+    venue.hub.tick()
+    assert len(venue.heard(one)) == 2
+    assert await venue.say(one, ask(client_order_id="never")) == []
 
 
 async def test_one_that_comes_later_is_told_when_it_comes(venue: Venue) -> None:

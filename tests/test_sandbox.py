@@ -352,6 +352,8 @@ def test_a_halt_on_the_tape_is_a_halt(tmp_path: Path) -> None:
     box = VirtualSandbox(tmp_path / "recorded")
 
     async def record(client: AsyncClient, stop: asyncio.Event) -> None:
+        with pytest.raises(errors.ValueRefused, match=f"'H100Z27'; there is .*{CODE}"):
+            await recorder.run(client, ["H100Z27"], path, stop=stop)
         recording = asyncio.create_task(recorder.run(client, [CODE], path, stop=stop))
         market = box.market
         assert market is not None

@@ -123,6 +123,7 @@ async def test_who_is_evicted_is_told_no_more(venue: Venue) -> None:
     public, _ = await reader(venue, QUEUE)
     await venue.say(await venue.trader(THIRD), enter("a"))
     public.push(b"x" * (BACKLOG_BYTES + 1))
+    venue.hub.beat()
     assert public.closing == (CLOSE_SLOW, "slow reader")
     assert not rest_of(venue, public) and not public.backlog_bytes
 

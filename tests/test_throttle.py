@@ -12,10 +12,20 @@ from typing import Any, Final
 
 import pytest
 import venue as market
-from venue import CODE, OTHER, Venue, enter
+from msgspec.structs import replace
+from venue import CODE, OTHER, RICH, Venue, enter
 
 from exchange.gateway.session import Session
-from exchange.messages import Command, CommandKind, TradingState, wire
+from exchange.messages import (
+    EVENT,
+    Command,
+    CommandKind,
+    EventKind,
+    Reason,
+    Side,
+    TradingState,
+    wire,
+)
 from exchange.messages.access import COSTS
 
 SLOW: Final = 9
@@ -173,3 +183,34 @@ def drawn(chance: random.Random, number: int) -> dict[str, Any]:
 def test_the_page_has_the_costs() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (\d) \|", PAGE.read_text(), re.MULTILINE)
     assert {op: int(cost) for op, cost in rows} == COSTS
+
+
+async def test_what_an_operator_is_refused_costs_no_member_a_token_and_is_told_to_none(
+    tmp_path: Path,
+) -> None:
+    """Nor does its text, in whatever letters, hold anybody up: live, or coming back."""
+    async with market.running(tmp_path) as venue:
+        one, other = await venue.trader(RICH), await opened(venue)
+        await venue.say(one, enter("a", quantity="1"))
+        told = await venue.say(other, enter("b", side="sell", quantity="1"))
+        (traded,) = (event for event in told if isinstance(event, wire.Execution))
+        venue.heard(one)
+        left = await tokens(venue, other)
+        adjust = Command(
+            kind=CommandKind.ADJUST, account=SLOW, session=RICH, side=Side.SELL, price=2_650,
+            quantity=1, target_lo=int(traded.match_number), target_hi=market.HIGH + 1,
+        )  # fmt: skip
+        bust = replace(adjust, kind=CommandKind.BUST, target_lo=1)
+        for command in (adjust, bust):
+            await venue.order(command, '{"operation":"correct","reason":"größer als das Limit"}')
+        await venue.order(Command(kind=CommandKind.LOGOFF, account=SLOW, session=999))
+        rows = [row for batch in venue.sequencer.tape.read(1, traded.sequence, 0)
+                for row in EVENT.iter_unpack(batch.events)]  # fmt: skip
+        rejected = [Reason(row[4]).name for row in rows if row[2] == EventKind.REJECTED]
+        assert rejected == ["PRICE_LIMIT", "TRADE_UNKNOWN", "SESSION_UNKNOWN"]
+        assert venue.heard(one) == venue.heard(other) == []
+        assert await tokens(venue, other) == left
+        back = venue.connect()
+        missed = await venue.say(back, venue.logon(SLOW, after=[0, 0, 0]))
+        assert isinstance(missed[-1], wire.LoggedOn)
+        assert not any(isinstance(event, wire.Rejected) for event in missed)

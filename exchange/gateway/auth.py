@@ -18,10 +18,11 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from exchange.gateway import lockouts
+from exchange.gateway import lockouts, tokens
 from exchange.gateway.access import Algorithm, Judge, Key, Proof, Stored, networks
 from exchange.gateway.access import sign as sign
 from exchange.gateway.lockouts import Lockouts
+from exchange.gateway.tokens import Tokens
 from exchange.messages.access import SCOPES, AnyReason, Scope
 from exchange.messages.wire import Logon, signed_text
 
@@ -150,8 +151,8 @@ def _open(directory: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
-    database.execute(_SCHEMA)
-    database.execute(lockouts.SCHEMA)
+    for statement in (_SCHEMA, lockouts.SCHEMA, *tokens.SCHEMA):
+        database.execute(statement)
     return database
 
 
@@ -170,6 +171,7 @@ class Keys:
         self._database = _open(directory)
         weakref.finalize(self, self._database.close)
         self._judge = Judge(Lockouts(self._database))
+        self.tokens = Tokens(self._database)
         # In the place of an unknown key's row: what follows is the same work.
         self._nobody = ("", 0, "read", "hmac-sha256", "", None, secrets.token_hex(32), "-1")
 
@@ -193,6 +195,11 @@ class Keys:
             if not spent.rowcount:  # another gateway spent one of this key meanwhile
                 return self.check(proof, now_ms)
         return stored.key
+
+    def find(self, key_id: str, now_ms: int) -> Key | None:
+        """Return the key of that id; None if there is none, or it has expired."""
+        found = self._stored(key_id, now_ms).key
+        return found if found.key_id else None
 
     def revoked(self, key_ids: Set[str], now_ms: int) -> Set[str]:
         """Return those of the keys that are there no longer, or have expired."""

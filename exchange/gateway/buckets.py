@@ -7,7 +7,7 @@ replace at price 0 that is rejected for its quantity, which looks as a reduce do
 
 from typing import Final
 
-from exchange.gateway.decode import ORDER, digest
+from exchange.gateway.decode import ORDER, digest, is_id
 from exchange.marketdata.stream import Row
 from exchange.messages import EventKind, Reason
 
@@ -61,8 +61,11 @@ def spends(row: Row, text: str | None) -> bool:
 
 
 def _is_dear(row: Row, text: str | None) -> bool:
-    """Whether a reject that may have spent a token is of a request that does."""
+    """Whether a reject that may have spent a token is of a request that does: of a client's, whose
+    text is its id."""
     if text is not None:
+        if not is_id(text):
+            return False
         key = row[11].to_bytes(8, "little") + row[12].to_bytes(8, "little")
         if key == digest(text, ORDER):
             return True

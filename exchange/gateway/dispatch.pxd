@@ -1,6 +1,7 @@
 cimport cython
 
 from exchange.gateway.accounts cimport Account, Accounts, Order
+from exchange.gateway.decode cimport is_id
 from exchange.gateway.page cimport Page
 from exchange.marketdata.instruments cimport Instrument
 

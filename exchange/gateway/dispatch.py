@@ -9,6 +9,7 @@ from typing import Final
 
 from exchange.gateway.accounts import Accounts, Order
 from exchange.gateway.corrections import CORRECTIONS, TRANSFERRED
+from exchange.gateway.decode import is_id
 from exchange.gateway.page import Page
 from exchange.gateway.reports import Reports, fee_text
 from exchange.gateway.resume import LOGON_MARK
@@ -149,7 +150,8 @@ class Dispatch:
             self._write(readers.page, row, stamp, order.text, text)
             return
         build = self._reports.kinds.get(kind)
-        if build is not None and (kind != _REJECTED or row[12] != LOGON_MARK):
+        # A reject is for who asked: not of a logon, nor of an operator's or the gateway's command.
+        if build is not None and (kind != _REJECTED or (text is not None and is_id(text))):
             readers.add(build(row, stamp, text))
 
     def _write(self, page: Page, row: Row, stamp: int, named: str, text: str | None) -> None:

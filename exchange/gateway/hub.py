@@ -111,6 +111,7 @@ class Hub:
         self.keys = keys
         self.now_ms = now_ms
         self.draining = False
+        self.turn = 0  # rises with all that is told to more than one connection in one go
         self.metrics: Metrics | None = None  # set once what was released before is read
         self.feed, self.accounts = view.feed, view.accounts
         self.recorder = Recorder(self.feed.instruments)
@@ -337,6 +338,7 @@ class Hub:
         """Send every connection a heartbeat, and every channel its own; retry what is owed,
         close the connections of keys that are gone.
         """
+        self.turn += 1
         self.retry()
         self.drop_revoked()
         self.channels.beat()
@@ -353,6 +355,7 @@ class Hub:
         """Send what the conflated channels have to say; answer who has waited long enough; let
         readers that were behind have the pictures of now.
         """
+        self.turn += 1
         self.lookups.expire(self.now_ms())
         for session in self.channels.tick().values():
             session.flush()
@@ -376,6 +379,7 @@ class Hub:
     def release(self, released: Released) -> None:
         """Take one released batch in and queue all that it means to every connection."""
         begun_ns = time.time_ns()
+        self.turn += 1
         rows: list[Row] = list(EVENT.iter_unpack(released.events))
         texts = dict(released.texts)
         if released.epoch != self.epoch:

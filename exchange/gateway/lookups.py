@@ -4,7 +4,7 @@ An order may still be on its way when it is asked for, before the question or be
 asks for one that is not known has an answer when it is, or after ``WAIT_MS`` that it is not.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -14,7 +14,8 @@ from exchange.messages.access import GatewayReason
 from exchange.messages.wire import QueryOrder
 
 WAIT_MS: Final = 1_000
-LOOKUPS: Final = 1_000  # that wait, of all connections
+LOOKUPS: Final = 1_000  # that wait, of all accounts
+ACCOUNT_LOOKUPS: Final = 100  # of one
 
 Tell = Callable[[Order | None], None]
 
@@ -35,6 +36,7 @@ class Lookups:
         self._accounts = accounts
         self._waiting: deque[_Waiting] = deque()  # the longest first
         self._by_text: dict[str, list[_Waiting]] = {}  # those who named a client order id
+        self._unanswered: Counter[int] = Counter()  # by account
 
     def ask(self, request: QueryOrder, account: int, now_ms: int, tell: Tell) -> None:
         """Tell the order, now or once it is known; None if it is not. Raises Refused."""
@@ -42,9 +44,12 @@ class Lookups:
         order = self._find(request, account)
         if order is not None:
             return tell(order)
-        if len(self._waiting) >= LOOKUPS:
-            why = "orders that are waited for"
-            raise Refused(GatewayReason.REQUESTS_FULL, None, why, limit=str(LOOKUPS))
+        waiting = self._unanswered
+        for most, now in ((ACCOUNT_LOOKUPS, waiting[account]), (LOOKUPS, waiting.total())):
+            if now >= most:
+                why = "orders that are waited for"
+                raise Refused(GatewayReason.REQUESTS_FULL, None, why, limit=str(most))
+        waiting[account] += 1
         one = _Waiting(account, request, now_ms + WAIT_MS, tell)
         self._waiting.append(one)
         if request.client_order_id is not None:
@@ -65,7 +70,7 @@ class Lookups:
             one = self._waiting.popleft()
             if one.tell is None:
                 continue
-            one.tell(self._find(one.request, one.account))
+            self._end(one, self._find(one.request, one.account))
             text = one.request.client_order_id
             if text is not None:
                 self._by_text[text].remove(one)
@@ -77,9 +82,17 @@ class Lookups:
         order = self._find(one.request, one.account)
         if order is None or one.tell is None:
             return False
-        one.tell(order)
-        one.tell = None
+        self._end(one, order)
         return True
+
+    def _end(self, one: _Waiting, order: Order | None) -> None:
+        """Give a question its answer; it is waited for no longer."""
+        tell, one.tell = one.tell, None
+        self._unanswered[one.account] -= 1
+        if not self._unanswered[one.account]:
+            del self._unanswered[one.account]
+        if tell is not None:
+            tell(order)
 
     def _find(self, request: QueryOrder, account: int) -> Order | None:
         accounts = self._accounts

@@ -2,7 +2,7 @@
 
 from typing import Final, NamedTuple
 
-from exchange.gateway.decode import ORDER, Refused, digest
+from exchange.gateway.decode import ORDER, Refused, digest, is_id
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.marketdata.stream import Row
 from exchange.messages import RETRYABLE, Reason, Side, TradingState
@@ -106,7 +106,9 @@ def from_refused(refused: Refused, op: str | None = None) -> Rejected:
 def from_event(
     row: Row, time: int, text: str | None, instrument: Instrument | None, tokens: int | None
 ) -> Rejected:
-    """Return the reject that a REJECTED event tells of; ``text`` came with its command."""
+    """Return the reject that a REJECTED event tells of; ``text`` came with its command, and is the
+    request's id if that was a client's."""
+    text = text if text is not None and is_id(text) else None
     reason = Reason(row[4])
     key = row[11].to_bytes(8, "little") + row[12].to_bytes(8, "little")
     is_order = text is not None and key == digest(text, ORDER)

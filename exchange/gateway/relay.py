@@ -20,7 +20,7 @@ from exchange.gateway.http import answer_refused, json_answer
 from exchange.gateway.server import BODY_BYTES, CLOSE_SECONDS, PING_SECONDS
 
 FAULTS_PATH: Final = "/api/v1/sandbox/faults"
-FRAME_BYTES_MAX: Final = 1 << 24  # of one frame from the market
+FRAME_BYTES_MAX: Final = 1 << 26  # of one frame from the market
 CLOSE_GONE: Final = 1001
 _DATA: Final = (WSMsgType.TEXT, WSMsgType.BINARY)
 # Headers of one hop, which the libraries write for each side by themselves.

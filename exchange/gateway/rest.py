@@ -30,6 +30,8 @@ from exchange.gateway.previews import PREVIEWS_A_SECOND
 from exchange.gateway.resume import reports_of
 from exchange.gateway.seats import KEY_CONNECTIONS
 from exchange.marketdata.happenings import (
+    TRADE_CORRECTIONS,
+    Corrections,
     correction_of,
     executed_of,
     is_agreed,
@@ -55,8 +57,7 @@ _TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
 _PUBLIC: Final[dict[int, Callable[[Instrument, Row, int], rest.PublicRow]]] = {
     _TRADE: trade_of,
     int(EventKind.ORDER_EXECUTED): executed_of,
-    int(EventKind.TRADE_BUSTED): correction_of,
-    int(EventKind.TRADE_ADJUSTED): correction_of,
+    **dict.fromkeys(TRADE_CORRECTIONS, correction_of),
     _TRANSFERRED: transfer_of,
 }
 _FILLS: Final = frozenset({_TRADE, int(EventKind.LEG_TRADE), int(EventKind.ORDER_EXECUTED)})
@@ -272,13 +273,7 @@ class Rest:
 
     async def trades(self, asked: Asked) -> rest.Trades:
         instrument = self._instrument(asked.named)
-        number = instrument.id
-
-        def select(row: Row) -> bool:
-            told = row[5] == number and row[2] in _PUBLIC
-            return told and (row[2] != _TRANSFERRED or is_agreed(row))
-
-        found = await self._scan(asked, select)
+        found = await self._scan(asked, trades_of(instrument.id))
         return rest.Trades(
             trades=[_PUBLIC[row[2]](instrument, row, stamp) for row, stamp, _ in found.rows],
             next=archive.cursor_text(found.next),
@@ -379,6 +374,20 @@ class Rest:
         except KeyError:
             told = "clearing has booked nothing of it yet"
             raise Refused(Reason.NOT_FOUND, None, told) from None
+
+
+def trades_of(number: int) -> archive.Select:
+    """Return what chooses an instrument's trades, what corrected them, and lots off the book, from
+    events in their order."""
+    corrections = Corrections()
+
+    def select(row: Row) -> bool:
+        if row[2] in TRADE_CORRECTIONS:
+            return corrections.is_told(row) and row[5] == number
+        told = row[5] == number and row[2] in _PUBLIC
+        return told and (row[2] != _TRANSFERRED or is_agreed(row))
+
+    return select
 
 
 def _tell(told: asyncio.Future[T], answer: T) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from exchange.gateway.corrections import CORRECTIONS, TRANSFERRED
-from exchange.gateway.decode import Refused
+from exchange.gateway.decode import Refused, is_id
 from exchange.gateway.reports import DUPLICATE, Reports
 from exchange.gateway.session import ENCODERS, STALE_BYTES, Session
 from exchange.marketdata.stream import Released, Row, maker_of
@@ -144,8 +144,8 @@ def reports_of(
         if held is not None:
             yield held
     build = reports.kinds.get(row[2])
-    if build is None or (row[12] == LOGON_MARK and row[2] == _REJECTED):
-        return
+    if build is None or (row[2] == _REJECTED and (text is None or not is_id(text))):
+        return  # a reject is for who asked: see dispatch.py
     if row[6] == account:
         yield build(row, stamp, text)
     if row[2] == _TRADE and maker_of(row[12])[0] == account:

@@ -14,7 +14,8 @@ cdef class Session:
     cdef public Py_ssize_t sending_bytes
     cdef Recorder _recorder
     cdef list _waiting
-    cdef Py_ssize_t _waiting_bytes, _granted_bytes, _waiting_count
+    cdef Py_ssize_t _waiting_bytes, _granted_bytes, _waiting_count, _late_bytes
+    cdef long long _turn
     cdef object _kind, _encode
     cdef int _malformed, _bad_logons
     cdef dict _handlers

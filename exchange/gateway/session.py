@@ -63,7 +63,7 @@ if TYPE_CHECKING:
 JSON: Final = 0
 MSGPACK: Final = 1
 ENCODERS: Final = (encode_json, encode_msgpack)
-BACKLOG_BYTES: Final = 1 << 22  # more than this unsent and the connection is evicted
+BACKLOG_BYTES: Final = 1 << 22  # more than this unsent as more comes: the connection is evicted
 EAGER_BYTES: Final = BACKLOG_BYTES >> 2  # more than this waits and snapshots come a turn each
 STALE_BYTES: Final = 1 << 18  # more than this unsent and pictures wait for a fresh snapshot
 MALFORMED_LIMIT: Final = 64  # frames outside the grammar that close a connection
@@ -124,6 +124,8 @@ class Session:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._granted_bytes = 0  # of snapshots, since nothing waited
+        self._turn = 0  # of the hub's, in which it was last told something
+        self._late_bytes = 0  # unsent as that turn began, or as the last frame came
         self._waiting_count = 0  # messages in ``_waiting``
         self._kind: type = (str, bytes)[codec]  # of its frames
         self._encode = ENCODERS[codec]
@@ -185,6 +187,7 @@ class Session:
 
     def receive(self, data: str | bytes, ingress_ns: int) -> None:
         """Take one frame; every outcome is an answer, a command, or a closed connection."""
+        self._late_bytes = self.backlog_bytes
         request: AnyRequest | None = None
         try:
             if type(data) is not self._kind:
@@ -408,19 +411,24 @@ class Session:
         return self.sending_bytes > 0
 
     def push(self, encoded: bytes, count: int = 1) -> None:
-        """Queue ``count`` encoded messages, one or an array's elements, without waking
-        the sender; evict if it does not keep up.
+        """Queue ``count`` encoded messages, one or an array's elements, without waking the sender.
+
+        Evict if it does not keep up. What one turn of the hub or one frame brings is no lateness,
+        however much it is: none of it could be sent yet.
         """
         if self.closing is not None and self.closing[0] == CLOSE_SLOW:
             return
-        self._waiting.append(encoded)
-        self._waiting_bytes += len(encoded)
-        self._waiting_count += count
-        if self.backlog_bytes > BACKLOG_BYTES:
+        if self._turn != self.hub.turn:
+            self._turn, self._late_bytes = self.hub.turn, self.backlog_bytes
+        if self._late_bytes > BACKLOG_BYTES:
             self._waiting.clear()
             self._waiting_bytes = self._waiting_count = 0
             self.shows.clear()
             self.close(CLOSE_SLOW, "slow reader")
+            return
+        self._waiting.append(encoded)
+        self._waiting_bytes += len(encoded)
+        self._waiting_count += count
 
     def push_picture(self, channel: str, encoded: bytes) -> None:
         """Queue a picture's delta, unless the reader is behind: then a snapshot will follow."""

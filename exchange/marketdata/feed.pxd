@@ -20,7 +20,7 @@ cdef class _Batch:
 
 
 cdef class Feed:
-    cdef readonly object instruments, prints
+    cdef readonly object instruments, prints, corrections
     cdef readonly dict depths, queues, sent, marked, pictures
     cdef readonly Statistics statistics
     cdef public object time

@@ -11,6 +11,8 @@ from typing import Final
 
 from exchange.marketdata.depth import MOVING_KINDS, Depth
 from exchange.marketdata.happenings import (
+    TRADE_CORRECTIONS,
+    Corrections,
     correction_of,
     executed_of,
     is_agreed,
@@ -47,7 +49,6 @@ _TRADE: Final = int(EventKind.TRADE)
 _EXECUTED: Final = int(EventKind.ORDER_EXECUTED)
 _MOVING: Final = bytes(kind in MOVING_KINDS for kind in range(256))  # by kind
 _TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)
-_CORRECTIONS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
 _AUCTIONS: Final[dict[int, type[IndicativePrice] | type[AuctionResult]]] = {
     EventKind.AUCTION_INDICATED: IndicativePrice,
     EventKind.AUCTION_UNCROSSED: AuctionResult,
@@ -56,7 +57,7 @@ _PRICING: Final = frozenset(
     map(int, (EventKind.MARKED, EventKind.INSTRUMENT_SETTLED, EventKind.INSTRUMENT_EXPIRED))
 )  # move a mark, and with it that of combinations
 _DAY_OPENED: Final = int(EventKind.DAY_OPENED)  # every state has the business date
-_HAPPENING: Final = frozenset({_TRANSFERRED, *_CORRECTIONS, *map(int, _AUCTIONS)})
+_HAPPENING: Final = frozenset({_TRANSFERRED, *TRADE_CORRECTIONS, *map(int, _AUCTIONS)})
 
 Told = list[tuple[str, Response]]
 
@@ -109,6 +110,7 @@ class Feed:
         self.queues: dict[int, Queues] = {}
         self.statistics = Statistics(self.instruments)
         self.prints = Prints(self.instruments)
+        self.corrections = Corrections()
         self.time = 0  # stamp of the last batch
         self.sent: dict[int, int] = {}  # sequence of the last delta, by instrument
         self.marked: dict[str, int] = {}  # sequence of what happened last, by channel
@@ -183,6 +185,8 @@ class Feed:
         """Tell of what is rare: corrections, lots off the book, auctions."""
         kind = row[2]
         if kind == _TRANSFERRED and not is_agreed(row):
+            return
+        if kind in TRADE_CORRECTIONS and not self.corrections.is_told(row):
             return
         instrument = self.instruments.by_id[row[5]]
         channel = instrument.channels[STATE if kind in _AUCTIONS else TRADES]

@@ -3,7 +3,7 @@
 from typing import Final, Literal
 
 from exchange.marketdata.instruments import Instrument, micros_text
-from exchange.marketdata.stream import Row
+from exchange.marketdata.stream import Row, signed
 from exchange.messages import INDEX_BITS, EventFlag, EventKind, TransferKind
 from exchange.messages.wire import PublicTransfer
 from exchange.messages.wire_market import PublicCorrection, PublicTrade
@@ -12,6 +12,10 @@ _SELL: Final = int(EventFlag.SELL)
 _AUCTION: Final = int(EventFlag.AUCTION)
 _RESTING: Final = int(EventFlag.RESTING)
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
+_BUSTS: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.LEG_BUSTED)))
+_WHOLE: Final = frozenset(map(int, (EventKind.TRADE_BUSTED, EventKind.TRADE_ADJUSTED)))
+_LEGS: Final = frozenset(map(int, (EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED)))
+TRADE_CORRECTIONS: Final = _WHOLE | _LEGS  # of a trade, or of a leg
 _AGREED: Final[dict[int, Literal["give_up", "block", "efp"]]] = {
     int(TransferKind.GIVE_UP): "give_up",
     int(TransferKind.BLOCK): "block",
@@ -50,16 +54,36 @@ def executed_of(instrument: Instrument, row: Row, time: int) -> PublicTrade:
     )
 
 
+class Corrections:
+    """Which of ``TRADE_CORRECTIONS`` are of a trade that the public was told of: all are to be
+    shown, in the order of the stream.
+
+    Legs of a combination's own trade were not told, and its correction comes first in its command.
+    A trade with an implied price was told in the book of each leg, and is corrected by its legs.
+    """
+
+    def __init__(self) -> None:
+        self._whole = 0  # sequence of the last correction of a whole trade
+
+    def is_told(self, row: Row) -> bool:
+        """Whether the event takes a trade back that was told, or gives it another price."""
+        if row[2] in _WHOLE:
+            self._whole = row[0]
+            return True
+        return row[0] != self._whole and (row[2] in _BUSTS or row[8] != signed(row[11]))
+
+
 def correction_of(instrument: Instrument, row: Row, time: int) -> PublicCorrection:
-    """Return the public message of what busts or adjusts a trade."""
+    """Return the public message of what busts or adjusts a trade, or its leg of one."""
+    is_leg = row[2] in _LEGS
     return PublicCorrection(
         instrument=instrument.code,
         sequence=row[0],
         index=row[1],
         time=time,
-        kind="bust" if row[2] == EventKind.TRADE_BUSTED else "adjustment",
-        match_number=str(row[7]),
-        price=instrument.price_text(row[8]),
+        kind="bust" if row[2] in _BUSTS else "adjustment",
+        match_number=str(row[7] - (row[4] & 0xFF) if is_leg else row[7]),
+        price=instrument.price_text(row[8] // instrument.tick_scale if is_leg else row[8]),
         quantity=str(row[9]),
     )
 

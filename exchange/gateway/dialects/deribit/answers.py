@@ -209,7 +209,7 @@ class Own:
     def positions(self, account: int, query: Listed) -> list[dict[str, Any]]:
         """The positions that are not zero."""
         wanted = self._wanted(query.instrument_name, query.currency, query.kind)
-        exposures = self._hub.accounts.exposures(self._hub.accounts.by_id[account])
+        exposures = self._portrayer.exposures(account)
         return [
             self._portrayer.position(self._hub.feed.instruments.by_id[number], exposure)
             for number, exposure in sorted(exposures.items())
@@ -225,7 +225,7 @@ class Own:
         """The account's money."""
         if query.currency not in ("any", names.CURRENCY):
             raise wrong_param("currency", Reason.NOT_FOUND, "all money is in USD")
-        return self._portrayer.account(self._hub.accounts.by_id[account])
+        return self._portrayer.account(account)
 
     def summaries(self, account: int, query: Nothing) -> dict[str, Any]:
         """The account's money, as a list of its one currency."""

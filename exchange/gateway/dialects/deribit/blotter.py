@@ -2,7 +2,8 @@
 
 The native protocol has no question for an order that has ended or for the trades of last week; its
 clients keep the reports. Deribit's clients ask. This is a bounded projection of the stream: the
-newest of everything, from at most ``HISTORY_COMMANDS`` before the gateway's start.
+newest of everything, from at most ``HISTORY_COMMANDS`` before the gateway's start, and the orders
+of before that still work.
 
 Invariant: it is applied right after the hub has taken the same batch in, so it knows all that any
 report still to be sent tells of.
@@ -14,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from exchange.gateway.accounts import Order
 from exchange.gateway.hub import Hub
 from exchange.marketdata.happenings import executed_of, trade_of
 from exchange.marketdata.stream import Released, Row, maker_of
@@ -60,6 +62,7 @@ class Ticket(msgspec.Struct, gc=False):
     state: str = OPEN
     replaced: bool = False
     why: str = ""  # name of the CancelReason
+    early: bool = False  # entered before what was read back: what the accounts do not know is not
 
 
 class Print(msgspec.Struct, gc=False):
@@ -68,14 +71,6 @@ class Print(msgspec.Struct, gc=False):
     trade: PublicTrade
     direction: int  # 0 up, 1 level after up, 2 down, 3 level after down
     mark: int  # clearing units
-
-
-class Day:
-    """One instrument's trades of the business day, in ticks, lots and micro-dollars."""
-
-    def __init__(self) -> None:
-        self.high = self.low = self.last = self.first = 0
-        self.volume = self.notional = 0
 
 
 class Blotter:
@@ -89,7 +84,6 @@ class Blotter:
         self.fills: defaultdict[int, deque[Execution]] = defaultdict(
             lambda: deque(maxlen=TRADES_KEPT)
         )
-        self.days: defaultdict[int, Day] = defaultdict(Day)
         self.last: dict[int, int] = {}  # price of the last trade in ticks, by instrument
         self.listed: dict[int, int] = {}  # when, by instrument
         self._ended: deque[Ticket] = deque()
@@ -107,7 +101,6 @@ class Blotter:
             EventKind.ORDER_WAITING: self._wait,
             EventKind.ORDER_ELECTED: self._elect,
             EventKind.INSTRUMENT_LISTED: self._list,
-            EventKind.DAY_OPENED: self._open_day,
             EventKind.TRADE_BUSTED: self._correct,
             EventKind.TRADE_ADJUSTED: self._correct,
             EventKind.LEG_BUSTED: self._correct,
@@ -118,6 +111,15 @@ class Blotter:
         """Take in what was released before, up to where the hub stands."""
         for released in self._hub.read_back(HISTORY_COMMANDS):
             self.take(released)
+        self.take_over()
+
+    def take_over(self) -> None:
+        """Know the orders that work and were entered before all that was taken in, as far as the
+        accounts do."""
+        for account in self._hub.accounts.by_id.values():
+            for order in account.orders.values():
+                if order.id not in self.orders:
+                    self.orders[order.id] = _ticket_of(order)
 
     def take(self, released: Released) -> None:
         """Take one batch in."""
@@ -160,7 +162,8 @@ class Blotter:
         self.orders[ticket.id] = ticket
 
     def _trade(self, row: Row, stamp: int, text: str | None) -> None:
-        self._print(row, stamp)
+        self._show(trade_of(self._instruments.by_id[row[5]], row, stamp), row)
+        self.last[row[5]] = row[8]
         maker_account, maker_leaves = maker_of(row[12])
         reports = self._hub.reports
         taken = reports.kinds[EventKind.TRADE](row, stamp, text)
@@ -198,19 +201,6 @@ class Blotter:
         direction = (1 if before < 2 else 3) if price == last else 0 if price > last else 2
         prints.append(Print(trade, direction, self._instruments.by_id[number].mark))
 
-    def _print(self, row: Row, stamp: int) -> None:
-        number, price, lots = row[5], row[8], row[9]
-        instrument = self._instruments.by_id[number]
-        self._show(trade_of(instrument, row, stamp), row)
-        self.last[number] = price
-        day = self.days[number]
-        if not day.volume:
-            day.high = day.low = day.first = price
-        day.high, day.low = max(day.high, price), min(day.low, price)
-        day.last = price
-        day.volume += lots
-        day.notional += lots * price * instrument.tick_value
-
     def _cancel(self, row: Row, stamp: int, text: str | None) -> None:
         ticket = self.orders.get(row[7])
         if ticket is not None:
@@ -244,16 +234,14 @@ class Blotter:
     def _list(self, row: Row, stamp: int, text: str | None) -> None:
         self.listed[row[5]] = stamp
 
-    def _open_day(self, row: Row, stamp: int, text: str | None) -> None:
-        self.days.clear()
-
     def _correct(self, row: Row, stamp: int, text: str | None) -> None:
         """A trade that was taken back, or got another price, is no longer shown as it was."""
         of_leg = row[2] in (EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED)
         match = str(row[7] - (row[4] & 0xFF if of_leg else 0))  # that of the whole
-        prints = self.prints[row[5]]
-        for shown in [one for one in prints if one.trade.match_number == match]:
-            prints.remove(shown)
+        books = [row[5], *(self._instruments.combinations.get(row[5], ()) if of_leg else ())]
+        for prints in [self.prints[number] for number in books if number in self.prints]:
+            for shown in [one for one in prints if one.trade.match_number == match]:
+                prints.remove(shown)
         for account in (row[6], row[12]):
             fills = self.fills[account]
             for fill in [one for one in fills if one.match_number == match]:
@@ -268,6 +256,30 @@ class Blotter:
             self.ended[oldest.account][oldest.instrument].popleft()
             if self.orders.get(oldest.id) is oldest:
                 del self.orders[oldest.id]
+
+
+def _ticket_of(order: Order) -> Ticket:
+    return Ticket(
+        id=order.id,
+        account=order.account,
+        instrument=order.instrument,
+        text=order.text,
+        sell=order.sell,
+        price=order.price,
+        quantity=order.quantity,
+        tif=order.tif,
+        market=False,  # it rests at a limit by now
+        post_only=False,
+        reduce_only=False,
+        stop=order.waiting,
+        display=0,
+        created=0,
+        updated=0,
+        leaves=order.leaves,
+        filled=order.quantity - order.leaves,
+        state=UNTRIGGERED if order.waiting else OPEN,
+        early=True,
+    )
 
 
 def tif_name(tif: int) -> str:

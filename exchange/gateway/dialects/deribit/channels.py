@@ -265,7 +265,7 @@ class Chooser:
 
     def account(self) -> Any:
         """Return the account's money."""
-        return self.portrayer.account(self._hub.accounts.by_id[self._account])
+        return self.portrayer.account(self._account)
 
 
 def open_channel(name: str, hub: Hub, portrayer: Portrayer, account: int | None) -> Channel:

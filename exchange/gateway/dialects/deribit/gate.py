@@ -4,11 +4,9 @@ A proof is judged by the native rules: lockout, signature, address, time window.
 asked to rise, because the venue's clients do not make them so; a native logon asks.
 """
 
-import secrets
 from base64 import b64decode
 from binascii import Error as NotBase64
-from collections import OrderedDict
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from exchange.gateway.access import Key, Proof, is_allowed, sign
 from exchange.gateway.dialects.deribit.codes import refusal
@@ -19,27 +17,16 @@ from exchange.messages.access import GatewayReason, Right
 
 TOKEN_MS: Final = 900_000  # an access token is good for
 REFRESH_MS: Final = 86_400_000
-TOKENS_KEPT: Final = 8_192  # of both kinds, the newest
 SIGNED_SCHEME, BEARER, BASIC = "deri-hmac-sha256", "bearer", "basic"
 DIGITS_MAX: Final = 16  # of a timestamp
 SCOPE_TEXT: Final = "account:{0} trade:{1} wallet:none block_trade:none custody:none"
 
 
-class Token(NamedTuple):
-    """What a token stands for."""
-
-    key: Key
-    until_ms: int
-    refreshes: bool
-
-
 class Gate:
-    """Knows callers, and gives them tokens. Tokens live in memory: a restart ends them all, and no
-    other gateway of the market knows them."""
+    """Knows callers, and gives them tokens, which every gateway of the market knows."""
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        self._tokens: OrderedDict[str, Token] = OrderedDict()
 
     def grant(self, auth: Auth, address: str) -> Key:
         """Return the key of a ``public/auth``; raises Failure."""
@@ -74,35 +61,29 @@ class Gate:
 
     def issue(self, key: Key) -> dict[str, Any]:
         """Return the tokens of a key, as ``public/auth`` answers."""
-        now = self._hub.now_ms()
+        now, give = self._hub.now_ms(), self._hub.keys.tokens.give
         write = "read_write" if key.may(Right.TRADE) else "read"
         return {
-            "access_token": self._keep(Token(key, now + TOKEN_MS, refreshes=False)),
-            "refresh_token": self._keep(Token(key, now + REFRESH_MS, refreshes=True)),
+            "access_token": give(key.key_id, now + TOKEN_MS, now, refreshes=False),
+            "refresh_token": give(key.key_id, now + REFRESH_MS, now, refreshes=True),
             "expires_in": TOKEN_MS // 1_000,
             "token_type": BEARER,
             "scope": SCOPE_TEXT.format("read", write),
         }
 
-    def _keep(self, token: Token) -> str:
-        text = secrets.token_urlsafe(32)
-        self._tokens[text] = token
-        if len(self._tokens) > TOKENS_KEPT:
-            self._tokens.popitem(last=False)
-        return text
-
     def _by_token(self, text: str, address: str, *, refreshes: bool) -> Key:
-        token = self._tokens.get(text)
-        now = self._hub.now_ms()
-        if token is None or token.refreshes != refreshes or token.until_ms <= now:
+        keys, now = self._hub.keys, self._hub.now_ms()
+        owner = keys.tokens.owner(text, now, refreshes=refreshes)
+        if owner is None:
             raise refusal(Reason.AUTH_REQUIRED, "no such token, or it has ended")
-        if self._hub.keys.revoked({token.key.key_id}, now):
+        key = keys.find(owner, now)
+        if key is None:
             raise refusal(Reason.AUTH_REQUIRED, "the key is gone")
-        if not is_allowed(address, token.key.addresses):
+        if not is_allowed(address, key.addresses):
             raise refusal(GatewayReason.ADDRESS)
-        if refreshes:
-            del self._tokens[text]
-        return token.key
+        if refreshes and not keys.tokens.spend(text):
+            raise refusal(Reason.AUTH_REQUIRED, "the token was spent just now")
+        return key
 
     def _by_secret(self, key_id: str, secret: str, address: str) -> Key:
         now = self._hub.now_ms()

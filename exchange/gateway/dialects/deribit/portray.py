@@ -5,8 +5,8 @@ from decimal import Decimal
 from secrets import token_bytes
 from typing import Any, Final
 
-from exchange.gateway.accounts import Account, Exposure
-from exchange.gateway.dialects.deribit.blotter import Blotter, Day, Print, Ticket, tif_name
+from exchange.gateway.accounts import Exposure
+from exchange.gateway.dialects.deribit.blotter import Blotter, Print, Ticket, tif_name
 from exchange.gateway.dialects.deribit.instruments import (
     CURRENCY,
     base_of,
@@ -17,6 +17,7 @@ from exchange.gateway.dialects.deribit.instruments import (
 from exchange.gateway.dialects.deribit.numbers import exact, half_even, milliseconds
 from exchange.gateway.hub import Hub
 from exchange.marketdata.instruments import Instrument, micros_text
+from exchange.marketdata.statistics import Day
 from exchange.messages import Limit
 from exchange.messages.wire import Execution, PublicTrade
 
@@ -48,6 +49,9 @@ class Portrayer:
         self._hub = hub
         self._blotter = blotter
         self._instruments = hub.feed.instruments
+        self._stats: dict[int, tuple[int, dict[str, Any]]] = {}  # as of a change of the day's
+        self._exposures: dict[int, dict[int, Exposure]] = {}  # by account
+        self._exposed_at = -1  # the sequence that they are as of
 
     def known_order(self, order_id: int) -> dict[str, Any] | None:
         """Return an order by its id; None if it ended too long ago."""
@@ -93,6 +97,12 @@ class Portrayer:
             shown["trigger"] = "last_price"
             shown["trigger_price"] = exact(instrument.price_text(ticket.trigger))
             shown["triggered"] = not waiting
+        if ticket.early:
+            unknown = ["creation_timestamp"]
+            unknown += ["average_price"] if ticket.filled else []
+            unknown += ["trigger_price"] if ticket.stop else []
+            unknown += [] if ticket.updated else ["last_update_timestamp"]
+            shown |= dict.fromkeys(unknown)
         if ticket.why:
             shown["cancel_reason"] = ticket.why.lower()
         return shown
@@ -203,21 +213,31 @@ class Portrayer:
 
     def open_interest(self, instrument: Instrument) -> int:
         """Return the lots that are held long."""
-        accounts = self._hub.accounts.by_id.values()
-        held = (account.holdings.get(instrument.id) for account in accounts)
-        return sum(max(0, holding.net) for holding in held if holding is not None)
+        return self._hub.feed.statistics.open_interest.get(instrument.id, 0)
 
     def stats(self, instrument: Instrument) -> dict[str, Any]:
-        """Return the trades of the business day in figures."""
-        day = self._blotter.days.get(instrument.id) or Day()
-        traded = day.volume > 0
-        change = 100 * Decimal(day.last - day.first) / abs(day.first) if day.first else None
+        """Return the trades of the business day in figures, worked out once they are others."""
+        number = instrument.id
+        changed = self._hub.feed.statistics.sequences.get(number, 0)
+        at, stats = self._stats.get(number, (-1, {}))
+        if at != changed:
+            stats = self._day(instrument)
+            self._stats[number] = changed, stats
+        return stats
+
+    def _day(self, instrument: Instrument) -> dict[str, Any]:
+        day = self._hub.feed.statistics.days.get(instrument.id) or Day()
+        traded = [price for price, lots in day.lots.items() if lots > 0]
+        change = None
+        if day.open and day.last is not None:
+            change = 100 * Decimal(day.last - day.open) / abs(day.open)
+        notional = exact(micros_text(day.tick_lots * instrument.tick_value))
         return {
             "volume": day.volume,
-            "volume_notional": exact(micros_text(day.notional)),
-            "volume_usd": exact(micros_text(day.notional)),
-            "high": exact(instrument.price_text(day.high)) if traded else None,
-            "low": exact(instrument.price_text(day.low)) if traded else None,
+            "volume_notional": notional,
+            "volume_usd": notional,
+            "high": exact(instrument.price_text(max(traded))) if traded else None,
+            "low": exact(instrument.price_text(min(traded))) if traded else None,
             "price_change": None if change is None else exact(f"{change:.4f}"),
         }
 
@@ -269,13 +289,23 @@ class Portrayer:
 
     def position_in(self, instrument: Instrument, account: int) -> dict[str, Any]:
         """Return an account's position in an instrument, zero or not."""
-        accounts = self._hub.accounts
-        exposures = accounts.exposures(accounts.by_id[account])
-        return self.position(instrument, exposures.get(instrument.id) or Exposure())
+        found = self.exposures(account).get(instrument.id)
+        return self.position(instrument, found or Exposure())
 
-    def account(self, account: Account) -> dict[str, Any]:
+    def exposures(self, account: int) -> dict[int, Exposure]:
+        """Return an account's exposure by instrument, worked out once for all who are shown it
+        before the next batch: it goes through all of its orders."""
+        if self._hub.sequence != self._exposed_at:
+            self._exposed_at = self._hub.sequence
+            self._exposures.clear()
+        if account not in self._exposures:
+            accounts = self._hub.accounts
+            self._exposures[account] = accounts.exposures(accounts.by_id[account])
+        return self._exposures[account]
+
+    def account(self, number: int) -> dict[str, Any]:
         """Return an account's money in USD."""
-        exposures = self._hub.accounts.exposures(account)
+        account, exposures = self._hub.accounts.by_id[number], self.exposures(number)
         required = self._hub.queries.required(account, exposures)
         gain = sum(self._hub.accounts.unrealized(*item) for item in exposures.items())
         margin = exact(micros_text(required))

@@ -1,0 +1,62 @@
+"""Tokens that stand for a key for a while, in the key file: every gateway of the market knows them.
+
+The file has their hashes alone: who reads one of it has no token.
+"""
+
+import secrets
+import sqlite3
+from hashlib import sha256
+from typing import Final
+
+SCHEMA: Final = (
+    """
+CREATE TABLE IF NOT EXISTS tokens (
+    number INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, key_id TEXT NOT NULL,
+    until_ms INTEGER NOT NULL, refreshes INTEGER NOT NULL
+) STRICT
+""",
+    "CREATE INDEX IF NOT EXISTS tokens_of_key ON tokens (key_id, number)",
+    "CREATE INDEX IF NOT EXISTS tokens_until ON tokens (until_ms)",
+)
+TOKENS_KEPT: Final = 1_024  # of one key, of both kinds, the newest
+# The ones of a key behind the newest so many.
+_SURPLUS: Final = """
+DELETE FROM tokens WHERE key_id = ?1 AND number <= (
+    SELECT number FROM tokens WHERE key_id = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2)
+"""
+
+
+class Tokens:
+    """One kind opens the doors of its key, the other is good for new ones, once."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        """``database``: with what ``SCHEMA`` makes; each statement commits."""
+        self._database = database
+
+    def give(self, key_id: str, until_ms: int, now_ms: int, *, refreshes: bool) -> str:
+        """Return a new token of a key; those that have ended, and the oldest above what a key may
+        have, are forgotten."""
+        text = secrets.token_urlsafe(32)
+        execute = self._database.execute
+        execute("DELETE FROM tokens WHERE until_ms <= ?", (now_ms,))
+        execute(
+            "INSERT INTO tokens (digest, key_id, until_ms, refreshes) VALUES (?, ?, ?, ?)",
+            (_digest(text), key_id, until_ms, refreshes),
+        )
+        execute(_SURPLUS, (key_id, TOKENS_KEPT))
+        return text
+
+    def owner(self, text: str, now_ms: int, *, refreshes: bool) -> str | None:
+        """Return the id of the key that a token stands for; None if it stands for none now."""
+        query = "SELECT key_id FROM tokens WHERE digest = ? AND until_ms > ? AND refreshes = ?"
+        found = self._database.execute(query, (_digest(text), now_ms, refreshes)).fetchone()
+        return None if found is None else str(found[0])
+
+    def spend(self, text: str) -> bool:
+        """Forget a token; return whether it was there: no two gateways spend the same."""
+        spent = self._database.execute("DELETE FROM tokens WHERE digest = ?", (_digest(text),))
+        return spent.rowcount == 1
+
+
+def _digest(text: str) -> bytes:
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,155 @@
+"""Blocking clients and the threads that use them. Budget: 2 seconds."""
+
+import asyncio
+import itertools
+import signal
+import sys
+import threading
+
+import pytest
+
+from clients.decimals import PriceScale
+from clients.errors import NotConnected
+from clients.events import Connected, EventStream
+from clients.feed import Feed
+from clients.loop import Blocking, blocking
+from clients.portfolio import Order, Portfolio
+from clients.requests import Requests
+from clients.sync import Events
+from exchange.messages.wire import InstrumentData, Instruments
+
+CODE = "H100Z26"
+
+
+class Asynchronous:
+    """A client whose calls end some turns of the loop after its own end, or never."""
+
+    def __init__(self) -> None:
+        self.events = EventStream(lambda _: None)
+        self._closed = asyncio.Event()
+
+    async def close(self) -> None:
+        self._closed.set()
+
+    async def ends(self, turns: int) -> int:
+        await self._closed.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return turns
+
+    async def never_ends(self) -> None:
+        await asyncio.Event().wait()
+
+    async def next_event(self) -> object:
+        return await anext(self.events)
+
+
+class Client(Blocking[Asynchronous]):
+    ends = blocking(Asynchronous.ends)
+    never_ends = blocking(Asynchronous.never_ends)
+    next_event = blocking(Asynchronous.next_event)
+
+    def __init__(self) -> None:
+        super().__init__(Asynchronous)
+
+
+def test_who_waits_in_another_thread_is_told_when_a_client_is_closed() -> None:
+    """What ends with the client ends as it does; what would not is cut off. Nobody hangs."""
+    client, told = Client(), dict[object, object]()
+    waits = threading.Barrier(8)
+
+    def call(turns: int | None) -> None:
+        waits.wait()
+        try:
+            told[turns] = client.never_ends() if turns is None else client.ends(turns)
+        except NotConnected as error:
+            told[turns] = str(error)
+
+    def close(name: str) -> None:
+        waits.wait()
+        client.close()
+        told[name] = "closed"
+
+    threads = [threading.Thread(target=call, args=(turns,), daemon=True)
+               for turns in (0, 1, 2, 3, None)]  # fmt: skip
+    threads += [threading.Thread(target=close, args=(name,), daemon=True) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    waits.wait()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+    shut = "the client is closed"
+    assert told.pop("a") == told.pop("b") == "closed" and told.pop(None) == shut
+    assert all(outcome in (turns, shut) for turns, outcome in told.items())
+    with pytest.raises(NotConnected):
+        client.ends(0)
+    client.close()
+
+
+def test_an_interrupt_takes_no_event_along() -> None:
+    """Who was interrupted as he waited for an event gets it when he asks again."""
+    client = Client()
+    try:
+        main = threading.main_thread().ident or 0
+        interrupt = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            client.next_event()
+        interrupt.join()
+        came = Connected(1, 1)
+
+        async def put() -> None:
+            client.asynchronous.events.put(came)
+
+        client.wait(put())
+        assert client.next_event() is came
+    finally:
+        client.close()
+
+
+def test_what_came_before_a_client_was_closed_can_still_be_read() -> None:
+    client = Client()
+    stream = client.asynchronous.events
+    for session in (1, 2, 3):
+        stream.put(Connected(1, session))
+    events = Events(client, stream)
+    assert next(events) == Connected(1, 1)
+    client.close()
+    assert events.next_within(0) == Connected(1, 2)
+    assert list(events) == [Connected(1, 3)] and events.next_within(0) is None
+
+
+def test_requests_are_built_while_orders_come_and_go() -> None:
+    """``Client.build`` works in its user's thread, reports come in the loop's."""
+    feed, portfolio = Feed(lambda: ""), Portfolio()
+    data = InstrumentData(code=CODE, product="H100", expiry="2026-12", multiplier=744,
+                          tick="0.001", decimals=3)  # fmt: skip
+    feed.adopt(Instruments(sequence=1, instruments=[data]))
+    assert feed.scales.keys() == {CODE} and isinstance(feed.scales[CODE], PriceScale)
+    ids = (str(number) for number in itertools.count())
+    build = Requests(feed, portfolio, lambda: next(ids))
+    ended = threading.Event()
+
+    def report() -> None:
+        for number in itertools.count():
+            if ended.is_set():
+                return
+            text = str(number % 500)
+            if portfolio.orders.pop(text, None) is None:
+                portfolio.orders[text] = Order(
+                    client_order_id=text, order_id=text, instrument=CODE, side="buy",
+                    price="2.650", quantity=1, leaves_quantity=1,
+                )  # fmt: skip
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    reports = threading.Thread(target=report, daemon=True)
+    reports.start()
+    try:
+        for _ in range(8_000):
+            build.replace(order_id="none", quantity=1, price="2.650")
+    finally:
+        ended.set()
+        reports.join()
+        sys.setswitchinterval(before)
