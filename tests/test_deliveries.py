@@ -25,6 +25,7 @@ from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.expiry import FixingRecorded
 from exchange.clearing.outcomes import Transfer, TransferKind
+from exchange.clearing.projection import Projection
 from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
 from exchange.clearing.transfers import Account
 from exchange.messages import Command, CommandKind, TradingState
@@ -115,6 +116,14 @@ def cash(house: House) -> dict[int, int]:
 
 
 # Notice
+
+
+def test_what_is_none_of_a_deliverys_does_not_have_them_stored_again(house: House) -> None:
+    """All of them would be written, with every day they had, for each record of a client's."""
+    state, record = house.clearing._state, Command(kind=CommandKind.RECORD, account=OLD, key_lo=99)
+    house.market.apply(record, texts=[(0, '{"operation":"cancel_after"}')])
+    Projection(state).apply(house.market.frames[-1])
+    assert state.matters.changed == set()
 
 
 def test_an_intent_above_the_short_late_or_with_another_factor_is_refused(house: House) -> None:

@@ -100,8 +100,11 @@ class Deliveries(Matter):
         self._plan()
         return ruling
 
-    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
-        """Listings, closed days, expiries, the escrows' money, and fixings."""
+    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
+        """Listings, closed days, expiries, the escrows' money, and fixings.
+
+        Most records, clients' too, and most withdrawals are none of a delivery's.
+        """
         rulings: list[Ruling] = []
         match event.kind:
             case EventKind.INSTRUMENT_LISTED:
@@ -119,6 +122,8 @@ class Deliveries(Matter):
                 rulings = self._withdrawn((event.key_lo, event.key_hi), at, state)
             case EventKind.RECORDED:
                 rulings = self._buy_in(state)
+        if not rulings and event.kind in (EventKind.WITHDRAWN, EventKind.RECORDED):
+            return None
         self._plan()
         return rulings
 
