@@ -143,3 +143,17 @@ def test_the_trial_balance_has_every_unit_of_the_book_and_each_sums_to_zero(hous
     assert "book, T-BILL" in found.text() and found.book_hash != found.ledger_hash
     house.clearing._state.book.accounts["custody/T-BILL"].debits_posted += 1  # a broken book
     assert not house.clearing.trial_balance().is_balanced
+
+
+def test_a_product_that_nobody_holds_needs_no_parameters(house: House) -> None:
+    """It may be listed after the version in force was adopted: calls, requirements and statements
+    go on, until somebody holds it."""
+    required = stands(house).required
+    house.list(1, "A100Z26", date(2026, 11, 2))
+    assert house.record(CallMargin())[0] == "accepted"
+    assert [r.account for r in house.clearing.margins()] == [LONG, SHORT]
+    assert stands(house).required == required
+    house.trade(LONG, SHORT, 1, 2_500, 1)
+    assert house.record(CallMargin())[0] == "unknown_instrument"
+    with pytest.raises(LookupError, match="no margin is known for A100Z26"):
+        house.clearing.margins()

@@ -93,11 +93,12 @@ def price(
 ) -> Priced:
     """The rates of all expiries that are listed, at their settlement prices.
 
-    ``withheld``: days of its month without a fixing, by instrument that has any.
-    KeyError if a product is not covered by the parameters. What is no single expiry has no rates.
+    ``withheld``: days of its month without a fixing, by instrument that has any. What is no single
+    expiry has no rates, nor has a product that the parameters do not cover. KeyError if none has.
     """
     root = {n: root_of(i.code) for n, i in sorted(instruments.items()) if not i.expired}
-    root = {n: product for n, product in root.items() if product}
+    covered = {terms.product for terms in parameters.products}
+    root = {n: product for n, product in root.items() if product in covered}
     live = {n: instruments[n] for n in root}
     if not live:
         raise KeyError("no expiry is listed that could be margined")
