@@ -20,9 +20,10 @@ from test_defaults import (
     start,
 )
 
+from exchange.app import wishes
 from exchange.clearing.calling import Pledge, Release, ValueAsset
 from exchange.clearing.default.records import AuctionBid, DeclareDefault, OpenAuction, SizeFund
-from exchange.messages import Command, CommandKind
+from exchange.messages import TRADE, TRADE_FIELDS, Command, CommandKind, EventKind, Side, Trade
 
 UNIT = 1_000_000_000  # micro-dollars
 
@@ -125,4 +126,34 @@ def test_a_smaller_fund_takes_open_calls_back_before_they_come(house: House) -> 
     assert {m: there for m, there in fund(house).items() if there} == {
         m: there for m, there in house.clearing.sizing().contributions.items() if there
     }
+    house.agree()
+
+
+def test_a_closed_book_is_open_again_when_a_trade_of_it_is_taken_back(house: House) -> None:
+    """Its lots can be auctioned, and the loss shared; nothing else would ever empty it."""
+    declare(house)
+    house.send(Command(kind=CommandKind.RESUME, account=LOSER))
+    house.send(house.market.enter(LOSER, Side.SELL, 2_500, 100))
+    sold = house.send(house.market.enter(RICH, Side.BUY, 2_500, 100))
+    house.pay()
+    settle(house, 2_500_000)
+    assert defaults(house).defaults[0].stage == "closed"
+    trade = next(row for row in TRADE.iter_unpack(sold) if row[2] == EventKind.TRADE)
+    house.send(wishes.bust(Trade(**dict(zip(TRADE_FIELDS, trade, strict=True)))).command)
+    default, (_, outcome, facts) = defaults(house).defaults[0], house.rulings("default")[-1]
+    assert (outcome, default.stage, default.steps["close"]) == (
+        "reopened", "declared", facts["close_by"],
+    )  # fmt: skip
+    assert "allocate" not in default.steps
+    house.reopen()
+    facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))[1]
+    assert bid(house, SAFE, 100, 2_000_000) == "accepted"
+    house.at(facts["deadline"])
+    house.pay(but=("fund",))
+    house.send(house.market.settle(0, 2_500_000, cycle=3))
+    assert [stage.stage for stage in defaults(house).defaults[0].history][-3:] == [
+        "auction opened", "auction closed", "closed",
+    ]  # fmt: skip
+    assert allocate(house)["loss"] > 0
+    house.pay()
     house.agree()

@@ -175,6 +175,19 @@ def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
     default.note("torn up", at)
 
 
+def follow(default: Default, at: At, state: "State") -> list[Ruling]:
+    """The book is closed once nothing is held and nothing unsettled; and open again if something
+    is, of a trade that was taken back say: only an open one can be auctioned."""
+    held = any(default.open_positions(state))
+    if held != (default.stage == "closed") or default.stage not in ("declared", "closed"):
+        return []
+    default.stage, stage = ("declared", "reopened") if held else ("closed", "closed")
+    default.steps.pop("allocate" if held else "close", None)
+    facts = {"default": default.id, **default.begin(at, "close" if held else "allocate")}
+    default.note(stage, at)
+    return [Ruling("default", stage, facts)]
+
+
 def _drop(auctions: list[Auction], state: "State") -> None:
     """Awards that the engine would not move are asked for no more."""
     dues = state.matters.get(Dues)
