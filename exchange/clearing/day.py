@@ -32,7 +32,8 @@ def closing(state: State, store: "Store", quotes: Quotes) -> list[Priced]:
     window, last = _traded(
         store, state.business_date, prices.closed, prices.corrected, last_prices(state)
     )
-    months = list(_months(state, prices.prior(state), window, last, quotes, prices.final))
+    final = frozenset(prices.final)
+    months = list(_months(state, prices.prior(state), window, last, quotes, final))
     return settle_day(months, spreads_traded(state), prices.approved)
 
 

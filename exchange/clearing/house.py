@@ -321,7 +321,7 @@ class Clearing:
         """Instruments that were settled since the business date closed, and have no new price."""
         with self._lock:
             prices = self._state.matters.get(Prices)
-            return frozenset(prices.final - prices.approved.keys())
+            return frozenset(prices.final).difference(prices.approved)
 
     def next_cycle(self, instrument: int) -> int:
         """The number of an instrument's next settlement cycle of the business date."""
