@@ -15,7 +15,7 @@ from exchange.clearing.matters import At
 from exchange.clearing.pricing import Prices
 from exchange.clearing.records import SetPrice
 from exchange.clearing.state import State
-from exchange.messages import EVENT_FIELDS, Event, EventKind
+from exchange.messages import EVENT_FIELDS, Event, EventKind, Side
 
 BEFORE, DAY = 20261118, 20261119
 CODES = ("H100X26", "H100Z26", "H100F27")
@@ -89,6 +89,19 @@ def test_months_that_nobody_holds_follow_after_a_cycle_too(house: House) -> None
     house.at(at(16))
     house.close(DAY)
     assert found(house) == dict.fromkeys(CODES, 2_900_000)
+
+
+def test_trades_of_the_stamp_at_which_a_cycle_fell_due_are_after_it(house: House) -> None:
+    """Whoever carries it out later finds the price as it was."""
+    house.record(ScheduleCycles(times=("12:00",)))
+    house.trade(1, 2, 1, 2_600, 1)
+    for price in (2_900, 3_100):
+        house.market.stamp = at(12) - 1_000_000
+        offered, taken = (house.market.enter(account, side, price, 9, instrument=1)
+                          for account, side in ((2, Side.SELL), (1, Side.BUY)))  # fmt: skip
+        house.send(offered, taken)
+        (priced,) = house.clearing.cycle_prices()
+        assert (house.market.stamp, priced.price) == (at(12), 2_600_000)
 
 
 @pytest.mark.parametrize("approved", [0, 3_000_000])
