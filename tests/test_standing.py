@@ -12,7 +12,7 @@ from clearing_house import RATE, House
 from test_margin_market import version
 
 from exchange.clearing import Clearing
-from exchange.clearing.calling import AccrueInterest, CallMargin, Pledge, ValueAsset
+from exchange.clearing.calling import AccrueInterest, CallMargin, Pledge, Release, ValueAsset
 from exchange.clearing.default.records import DeclareDefault
 from exchange.clearing.ledger import Movement
 from exchange.clearing.margin.matter import AdoptMargin
@@ -110,6 +110,18 @@ def test_a_call_that_is_met_says_so(house: House) -> None:
     house.send(house.market.settle(0, 2_500_000 - 600_000))
     house.record(CallMargin())
     house.send(house.market.money(CommandKind.DEPOSIT, LONG, stands(house).call))
+    assert [step.step for step in stands(house).calls] == ["called", "met"]
+    assert stands(house).call == 0
+
+
+def test_a_call_that_variation_has_met_is_met_when_collateral_is_released(house: House) -> None:
+    house.record(ValueAsset(asset="T-BILL", price=10_000_000, haircut_bp=0))
+    house.record(Pledge(id="p", account=LONG, asset="T-BILL", units=3))
+    house.send(house.market.settle(0, 2_500_000 - 600_000))
+    house.record(CallMargin())
+    house.trade(SHORT, LONG, LOTS, 2_400)
+    house.send(house.market.settle(0, 2_400_000, cycle=2))
+    assert house.record(Release(id="r", account=LONG, asset="T-BILL", units=1))[0] == "accepted"
     assert [step.step for step in stands(house).calls] == ["called", "met"]
     assert stands(house).call == 0
 
