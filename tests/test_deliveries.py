@@ -270,6 +270,29 @@ def test_a_month_delivered_whole_pays_the_invoice_to_the_cent(house: House) -> N
     house.clearing.audit()
 
 
+def test_days_that_were_over_when_the_escrow_came_in_can_still_be_attested(house: House) -> None:
+    """A contract that expired six days into its month: nobody has failed for saying nothing."""
+    noticed(house)
+    house.record(tender())
+    cut_off(house)
+    begin = deliveries(house).expiries[0].terms.begin_ns
+    house.at(begin + 6 * DAY_NS)
+    expire(house)
+    house.pay()
+    escrowed = deliveries(house).deliveries[0].begun
+    assert house.clearing.deadline() == escrowed + 2 * DAY_NS
+    for day in range(1, 7):
+        assert house.record(attest(SHORT, day))[1]["said"] == "held"
+    house.reopen()
+    house.at(escrowed + 2 * DAY_NS)
+    (delivery,) = deliveries(house).deliveries
+    assert [one.attested_s for one in delivery.slices] == [WHOLE] * 6
+    assert delivery.stage == "delivering"
+    house.at(begin + 12 * DAY_NS)  # days 7 to 9, of which nobody says anything
+    assert deliveries(house).deliveries[0].stage == "failing"
+    house.agree()
+
+
 def _variation(house: House, account: int) -> int:
     """What the expiry paid an account."""
     rows = house.clearing._store.rows(
