@@ -132,7 +132,7 @@ class Clearing:
         """Beside a writer: read all that it has committed, for the queries to answer of."""
         if self._read_only:
             with self._lock:
-                self._state = self._store.load()
+                self._state = self._store.load(self._state.book)
                 self._position = self._state.point
 
     def rebuild(self, frames: Iterable[Frame]) -> None:

@@ -208,15 +208,18 @@ class Store:
         """Rows of a query, as dictionaries."""
         return iter(self.database.query(query, values))
 
-    def load(self) -> State:
-        """The state as of the last committed batch. Raises OtherVersion."""
+    def load(self, book: Book | None = None) -> State:
+        """The state as of the last committed batch. Raises OtherVersion.
+
+        ``book`` is one that was loaded before: what it has need not be folded again.
+        """
         self._connection.execute("begin")  # one snapshot, should a writer commit meanwhile
         try:
-            return self._load()
+            return self._load(Book() if book is None else book)
         finally:
             self._connection.execute("rollback")
 
-    def _load(self) -> State:
+    def _load(self, book: Book) -> State:
         progress = next(self.rows("select * from progress"))
         if progress["version"] != STORE_VERSION:
             raise OtherVersion(
@@ -247,7 +250,7 @@ class Store:
             )
         state.divergences = self.divergences()
         state.matters = self.matters()
-        state.book = self.book()
+        state.book = transfer_store.load(self._connection, book)
         return state
 
     def matters(self) -> Matters:
