@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clearing_house import RATE, House
@@ -169,3 +170,23 @@ def test_a_product_that_nobody_holds_needs_no_parameters(house: House) -> None:
     assert house.record(CallMargin())[0] == "unknown_instrument"
     with pytest.raises(LookupError, match="no margin is known for A100Z26"):
         house.clearing.margins()
+
+
+def test_what_an_account_must_have_is_known_whatever_the_others_hold(house: House) -> None:
+    """Its statement and its releases ask for its own positions alone."""
+    other = 3
+    bill: Any = {"account": other, "asset": "T-BILL", "units": 1}
+    house.open(other, other, AccountKind.HOUSE, CASH)
+    house.record(ValueAsset(asset="T-BILL", price=1_000_000, haircut_bp=0))
+    house.record(Pledge(id="p", **bill))
+    house.trade(other, SHORT, 1, 2_500)
+    before = {r.account: int(r.requirement + r.loss) for r in house.clearing.margins()}
+    house.list(1, "A100Z26", date(2026, 11, 2))
+    house.trade(LONG, SHORT, 1, 2_500, 1)
+    assert [stands(house, one).required for one in (LONG, SHORT, other)] == [
+        None, None, before[other],
+    ]  # fmt: skip
+    assert house.record(Release(id="r", **bill))[0] == "accepted"
+    assert house.record(Pledge(id="q", account=LONG, asset="T-BILL", units=1))[0] == "accepted"
+    release = Release(id="s", account=LONG, asset="T-BILL", units=1)
+    assert house.record(release)[0] == "unknown_instrument"

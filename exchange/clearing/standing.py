@@ -69,7 +69,7 @@ def standing(state: State, store: Store, account: int) -> Standing:
     ]
     value = sum(line.counts for line in pledged)
     try:
-        required = matter.required(state).get(account, 0) if matter.asks(state) else None
+        required = matter.required(account, state) if matter.asks(state) else None
     except KeyError:  # a position that the parameters do not know
         required = None
     call, date = matter.open.get(account), state.business_date
