@@ -98,7 +98,7 @@ class Prices(Matter):
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
         listed = state.instruments.get(record.instrument)
-        if listed is None or listed.expired:
+        if listed is None or listed.expired or is_combination(listed.code):
             return refused(operation, Denial.UNKNOWN_INSTRUMENT, 0, record.instrument)
         if record.business_date != state.business_date:
             observed = record.business_date
