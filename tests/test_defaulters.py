@@ -68,7 +68,7 @@ def test_a_bid_is_refused_for_the_first_of_what_is_wrong(house: House) -> None:
     assert (outcome, facts["limit"], facts["observed"]) == ("unknown_proposal", 0, 1)
     deadline = house.record(OpenAuction(default=1, instrument=0, person="risk"))[1]["deadline"]
     assert house.record(wrong)[0] == "unknown_account"
-    assert bid(house, 99, 0, 0) == "unknown_account"
+    assert bid(house, 99, 0, 0) == bid(house, 0, 10, 1_500_000) == "unknown_account"
     assert bid(house, SAFE, 0, 0) == "quantity"
     house.at(deadline)
     assert house.record(wrong)[0] == "expired"

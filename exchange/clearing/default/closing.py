@@ -26,7 +26,7 @@ from exchange.clearing.members.registry import Registry
 from exchange.clearing.moves import ask, refused
 from exchange.clearing.refusals import Denial
 from exchange.clearing.sharing import share
-from exchange.messages import Limit, TransferKind
+from exchange.messages import HOUSE_ACCOUNT, Limit, TransferKind
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -84,7 +84,8 @@ def bid(
     operation = "auction_bid"
     if auction.closed:
         return refused(operation, Denial.EXPIRED, auction.deadline, at.stamp)
-    if record.account not in state.members or state.members[record.account][0] in gone:
+    unknown = record.account == HOUSE_ACCOUNT or record.account not in state.members
+    if unknown or state.members[record.account][0] in gone:
         return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, record.account)
     if not 0 < record.lots <= abs(auction.net):
         return refused(operation, Denial.QUANTITY, abs(auction.net), record.lots)
