@@ -8,9 +8,11 @@ from clearing_house import House
 from test_defaults import (
     DEPOSIT,
     LOSER,
+    POOR,
     RICH,
     SAFE,
     allocate,
+    auction,
     bid,
     crash,
     declare,
@@ -18,6 +20,7 @@ from test_defaults import (
     fund,
     settle,
     start,
+    tear_up,
 )
 
 from exchange.app import wishes
@@ -156,4 +159,27 @@ def test_a_closed_book_is_open_again_when_a_trade_of_it_is_taken_back(house: Hou
     ]  # fmt: skip
     assert allocate(house)["loss"] > 0
     house.pay()
+    house.agree()
+
+
+def test_what_is_torn_up_and_cannot_move_is_offered_again(house: House) -> None:
+    """RICH has bought its lots back meanwhile, and lacks the margin to be long instead."""
+    declare(house)
+    auction(house, [])
+    assert tear_up(house)[1]["torn"] == {str(RICH): 85, str(POOR): 15}
+    house.send(house.market.money(CommandKind.DEPOSIT, SAFE, DEPOSIT))
+    house.trade(RICH, SAFE, 110, 2_500)
+    spare = house.clearing.cash(RICH)
+    house.send(house.market.money(CommandKind.WITHDRAW, RICH, spare))
+    house.pay_what_is_there()
+    assert [house.clearing.net(a, 0) for a in (LOSER, RICH, POOR)] == [85, 0, -5]
+    assert [due.account for due in house.dues()] == [RICH]
+    assert tear_up(house)[0] == "proposal_state"
+    outcome, facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))
+    assert (outcome, facts["net"], house.dues()) == ("opened", 85, [])
+    house.reopen()
+    house.at(facts["deadline"])
+    assert tear_up(house)[1]["torn"] == {str(SAFE): 81, str(POOR): 4}
+    house.pay()
+    assert house.clearing.net(LOSER, 0) == 0
     house.agree()

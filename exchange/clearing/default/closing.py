@@ -48,7 +48,8 @@ def freeze(id: str, account: int) -> Due:
 def open_auction(
     default: Default, auctions: list[Auction], record: OpenAuction, at: At, state: "State"
 ) -> Ruling:
-    """Put a position on offer; what an auction before it awarded and did not move is off."""
+    """Put a position on offer. What an auction before it awarded, or a tear-up shared out, and the
+    engine did not move is off: that is offered again."""
     operation, number = "open_auction", record.instrument
     if default.stage != "declared":
         return refused(operation, Denial.DEFAULT_STATE, "declared", default.stage)
@@ -61,9 +62,7 @@ def open_auction(
     own = [a for a in auctions if a.default == default.id and a.instrument == number]
     if any(not auction.closed for auction in own):
         return refused(operation, Denial.DUPLICATE, 0, number)
-    if waiting := _waiting([_torn(default, number)], state):
-        return refused(operation, Denial.PROPOSAL_STATE, "moved", waiting[0])
-    _drop(own, state)
+    _drop([*map(_awarded, own), _torn(default, number)], state)
     mark = state.instruments[number].mark
     deadline = at.stamp + record.within_seconds * SECOND
     auction = Auction(len(auctions) + 1, default.id, number, net, mark, deadline)
@@ -189,10 +188,10 @@ def follow(default: Default, at: At, state: "State") -> list[Ruling]:
     return [Ruling("default", stage, facts)]
 
 
-def _drop(auctions: list[Auction], state: "State") -> None:
-    """Awards that the engine would not move are asked for no more."""
+def _drop(names: list[str], state: "State") -> None:
+    """Lots that the engine would not move are asked for no more, by how their ids begin."""
     dues = state.matters.get(Dues)
-    for id in _waiting([_awarded(auction) for auction in auctions], state):
+    for id in _waiting(names, state):
         del dues.open[id]
     state.matters.touch(Dues)
 
