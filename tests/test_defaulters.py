@@ -183,3 +183,19 @@ def test_what_is_torn_up_and_cannot_move_is_offered_again(house: House) -> None:
     house.pay()
     assert house.clearing.net(LOSER, 0) == 0
     house.agree()
+
+
+def test_an_award_that_has_not_moved_when_the_book_is_closed_is_off(house: House) -> None:
+    """It would move lots at its old price, should the account ever hold any again."""
+    declare(house)
+    house.send(house.market.money(CommandKind.WITHDRAW, POOR, DEPOSIT - 17 * UNIT))
+    facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))[1]
+    assert bid(house, POOR, 100, 2_600_000) == "accepted"
+    house.at(facts["deadline"])
+    house.pay_what_is_there()
+    assert [due.id for due in house.dues()] == ["award 1 1"]
+    house.send(Command(kind=CommandKind.RESUME, account=LOSER))
+    house.trade(RICH, LOSER, 100, 2_500)
+    house.pay_what_is_there()
+    settle(house, 2_500_000)
+    assert (defaults(house).defaults[0].stage, house.dues()) == ("closed", [])

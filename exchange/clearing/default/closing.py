@@ -175,14 +175,19 @@ def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
     default.note("torn up", at)
 
 
-def follow(default: Default, at: At, state: "State") -> list[Ruling]:
-    """The book is closed once nothing is held and nothing unsettled; and open again if something
-    is, of a trade that was taken back say: only an open one can be auctioned."""
+def follow(default: Default, auctions: list[Auction], at: At, state: "State") -> list[Ruling]:
+    """The book is closed once nothing is held and nothing unsettled, and lots of it that have not
+    moved never will. It is open again if something is held, of a trade that was taken back say:
+    only an open one can be auctioned."""
     held = any(default.open_positions(state))
     if held != (default.stage == "closed") or default.stage not in ("declared", "closed"):
         return []
     default.stage, stage = ("declared", "reopened") if held else ("closed", "closed")
     default.steps.pop("allocate" if held else "close", None)
+    if not held:
+        own = [auction for auction in auctions if auction.default == default.id]
+        names = [f"{what} {auction.id} " for auction in own for what in ("award", "offset")]
+        _drop([*names, f"tear-up {default.id} "], state)
     facts = {"default": default.id, **default.begin(at, "close" if held else "allocate")}
     default.note(stage, at)
     return [Ruling("default", stage, facts)]

@@ -359,7 +359,7 @@ class Defaults(Matter):
         if "port" in default.steps and not porting.left(default, state):
             del default.steps["port"]
             rulings.append(Ruling("default", "ported", {"default": default.id}))
-        return [*rulings, *closing.follow(default, at, state)]
+        return [*rulings, *closing.follow(default, self.auctions, at, state)]
 
     # The loss
 
