@@ -11,6 +11,7 @@ import pytest
 from clearing_house import FACTOR, House, factors
 
 from contracts.grades.delivery import invoice_cents
+from contracts.hardware import gpu_class
 from exchange.clearing import Clearing
 from exchange.clearing.delivery import dvp, page, story
 from exchange.clearing.delivery.matter import Deliveries
@@ -216,6 +217,41 @@ def test_one_whom_the_law_bars_is_passed_over_and_settled_in_cash(house: House) 
     (row,) = [facts for _, outcome, facts in house.rulings("assignment") if outcome == "assigned"]
     assert row["barred"] == [OLD]
     assert deliveries(house).consignees[NEW].tpp_received > 0
+
+
+@pytest.mark.parametrize(("code", "barred"), [("H100PZ26", [OLD]), ("H100PF27", [])])
+def test_what_was_received_counts_in_its_own_year_alone(
+    house: House, code: str, barred: list[int]
+) -> None:
+    """OLD has had more than half of its year's processing performance. It is the year of December,
+    not of January, and both are assigned before the month begins."""
+    node = gpu_class("H100-SXM").tpp * LOTS
+    house.record(SetJurisdiction(enabled=True, tpp_per_consignee=2 * node))
+    for account, received in ((OLD, node + 1), (NEW, 0)):
+        named = NameConsignee(account=account, country="XC", parent_country="XC",
+                              tpp_received=received)  # fmt: skip
+        house.record(named)
+    if code != "H100PZ26":
+        house.list(1, code, date(2026, 11, 2))
+        house.day(20261120)
+        house.trade(OLD, SHORT, LOTS, 2_500, 1)
+        house.close(20261120)
+    number = max(deliveries(house).expiries)
+    house.reopen()
+    house.at(deliveries(house).expiries[number].terms.cutoff_ns + 1)
+    rows = [facts for _, outcome, facts in house.rulings("assignment") if outcome == "assigned"]
+    assert [row["barred"] for row in rows if row["instrument"] == number] == [barred]
+
+
+def test_what_is_assigned_is_added_to_the_year_of_its_month(house: House) -> None:
+    received = 10**6
+    for account, so_far in ((OLD, received), (NEW, 0)):
+        house.record(NameConsignee(account=account, country="XC", parent_country="XC",
+                                   tpp_received=so_far))  # fmt: skip
+    assigned(house)
+    found, node = deliveries(house), gpu_class("H100-SXM").tpp * LOTS
+    assert (found.consignees[OLD].tpp_received, found.years[OLD]) == (received + node, 2026)
+    assert (found.consignees[NEW].tpp_received, found.years[NEW]) == (0, 2026)
 
 
 def test_an_expiry_before_the_last_notice_is_cash_for_everybody(house: House) -> None:
