@@ -163,17 +163,15 @@ def test_a_closed_book_is_open_again_when_a_trade_of_it_is_taken_back(house: Hou
 
 
 def test_what_is_torn_up_and_cannot_move_is_offered_again(house: House) -> None:
-    """RICH has bought its lots back meanwhile, and lacks the margin to be long instead."""
+    """RICH has bought its lots back meanwhile: whom a tear-up hits only ever reduces."""
     declare(house)
     auction(house, [])
     assert tear_up(house)[1]["torn"] == {str(RICH): 85, str(POOR): 15}
     house.send(house.market.money(CommandKind.DEPOSIT, SAFE, DEPOSIT))
     house.trade(RICH, SAFE, 110, 2_500)
-    spare = house.clearing.cash(RICH)
-    house.send(house.market.money(CommandKind.WITHDRAW, RICH, spare))
     house.pay_what_is_there()
     assert [house.clearing.net(a, 0) for a in (LOSER, RICH, POOR)] == [85, 0, -5]
-    assert [due.account for due in house.dues()] == [RICH]
+    assert [due.lots.other for due in house.dues() if due.lots] == [RICH]
     assert tear_up(house)[0] == "proposal_state"
     outcome, facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))
     assert (outcome, facts["net"], house.dues()) == ("opened", 85, [])
@@ -199,3 +197,18 @@ def test_an_award_that_has_not_moved_when_the_book_is_closed_is_off(house: House
     house.pay_what_is_there()
     settle(house, 2_500_000)
     assert (defaults(house).defaults[0].stage, house.dues()) == ("closed", [])
+
+
+def test_who_has_no_margin_and_orders_that_work_is_torn_up_all_the_same(house: House) -> None:
+    """POOR owes, and its bids hold as much as its short does: it is asked for no margin."""
+    declare(house)
+    auction(house, [])
+    house.send(house.market.enter(POOR, Side.BUY, 1_500, 40))
+    owed = house.clearing.cash(POOR) + UNIT
+    house.send(house.market.money(CommandKind.FEE, POOR, owed))
+    assert house.market.engine.account(POOR)["in_deficit"]
+    assert tear_up(house)[1]["torn"] == {str(RICH): 85, str(POOR): 15}
+    house.pay_what_is_there()
+    assert [house.clearing.net(a, 0) for a in (LOSER, RICH, POOR)] == [0, -25, -5]
+    assert house.dues() == []
+    house.agree()

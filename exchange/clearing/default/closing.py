@@ -163,7 +163,10 @@ def torn(default: Default, instrument: int, state: "State") -> dict[int, int]:
 
 
 def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
-    """End what an auction left: those on the other side lose as many lots, at the mark."""
+    """End what an auction left: those on the other side lose as many lots, at the mark.
+
+    They give, so they must still hold them and are asked for no margin; the defaulter takes.
+    """
     held = default.held(instrument, state)
     net, place = sum(held.values()), 0
     mark, givers = state.instruments[instrument].mark, _parts(held, net)
@@ -171,7 +174,7 @@ def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
         for giver, lots in _take(givers, gone):
             place += 1
             id = f"{_torn(default, instrument)}{at.number} {place}"
-            ask(state, transfer(id, giver, account, instrument, lots, mark, sells=net < 0))
+            ask(state, transfer(id, account, giver, instrument, lots, mark, sells=net > 0))
     default.note("torn up", at)
 
 
