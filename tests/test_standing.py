@@ -190,3 +190,14 @@ def test_what_an_account_must_have_is_known_whatever_the_others_hold(house: Hous
     assert house.record(Pledge(id="q", account=LONG, asset="T-BILL", units=1))[0] == "accepted"
     release = Release(id="s", account=LONG, asset="T-BILL", units=1)
     assert house.record(release)[0] == "unknown_instrument"
+
+
+def test_a_statement_does_not_go_through_all_that_was_ever_ruled(house: House) -> None:
+    asked: list[str] = []
+    connection = house.clearing._store._connection
+    connection.set_trace_callback(asked.append)
+    house.clearing.statement(LONG)
+    connection.set_trace_callback(None)
+    (query,) = [one for one in asked if "from rulings" in one]
+    plan = [row[-1] for row in connection.execute(f"explain query plan {query}")]
+    assert plan[0].startswith("SEARCH rulings USING INDEX")

@@ -187,6 +187,8 @@ class Store:
             # A key of several columns is the table itself, not an index beside it.
             options = ", without rowid" if len(key) > 1 else ""
             self._connection.execute(made.rstrip().removesuffix(";") + options)
+        # Most rulings are of dues that are done, and a statement asks for those of calls.
+        self._connection.execute("create index rulings_by_operation on rulings (operation)")
         for name, query in _VIEWS.items():
             self.database.create_view(name, query)
         transfer_store.create(self._connection)
