@@ -1,6 +1,6 @@
 """Margin calls with deadlines, collateral with haircuts, interest: by the log alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from exchange.clearing.calling import (
 )
 from exchange.clearing.outcomes import Transfer, TransferKind
 from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
-from exchange.clearing.transfers import SECOND
+from exchange.clearing.transfers import SECOND, Book, Row
 from exchange.messages import CommandKind, Side
 
 DEPOSIT = 2_000_000_000
@@ -109,6 +109,34 @@ def test_a_holds_time_is_clearings_deadline_too(house: House) -> None:
         assert house.clearing.deadline() == (begun + following * SECOND if following else 0)
     beside.close()
     assert house.clearing._state.book.held("h0")
+
+
+def test_who_reads_beside_the_writer_folds_a_row_of_the_book_once(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading all of them again for each question would take the longer the more there were."""
+    folded: list[str] = []
+    replay = Book.replay
+
+    def counted(book: Book, rows: Iterable[Row]) -> None:
+        kept = list(rows)
+        folded.extend(row.id for row in kept)
+        replay(book, kept)
+
+    for name in ("from", "to"):
+        house.record(OpenLedgerAccount(id=name))
+    beside = Clearing.open(house.clearing._store.path, read_only=True)
+    monkeypatch.setattr(Book, "replay", counted)
+    for turn in range(3):
+        held = Transfer(f"h{turn}", "from", f"to{turn}", 7, TransferKind.PENDING, timeout=60)
+        house.record(OpenLedgerAccount(id=held.credit))
+        house.record(MakeTransfers(batch=[held, Transfer(f"p{turn}", "to", "from", 1)]))
+        house.at(house.market.stamp + 61 * SECOND)
+        beside.refresh()
+        assert beside.trial_balance() == house.clearing.trial_balance()
+        assert [id for id in folded if id.endswith(str(turn))][:2] == [f"h{turn}", f"p{turn}"]
+    assert len(folded) == 9  # of each turn a hold, a payment and the hold's end
+    beside.close()
 
 
 @pytest.mark.parametrize("seconds", [-5, 0, 7 * 86_400 + 1, 10**12])

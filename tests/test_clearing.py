@@ -388,6 +388,27 @@ def test_a_batch_is_gone_with_its_projection() -> None:
         gc.enable()
 
 
+def test_the_texts_of_a_batch_are_gone_through_once() -> None:
+    """However many records it has: what clients ask for with a text cannot hold clearing up."""
+
+    class Counted(list[tuple[int, str]]):
+        times = 0
+
+        def __iter__(self) -> Iterator[tuple[int, str]]:
+            self.times += 1
+            return super().__iter__()
+
+    market, projection = open_market(), Projection(State())
+    for frame in market.frames:
+        projection.apply(frame)
+    records = [Command(kind=CommandKind.RECORD, account=1, key_lo=market.key()) for _ in range(9)]
+    market.apply(*records, texts=[(n, '{"operation":"cancel_after"}') for n in range(9)])
+    last = market.frames[-1]
+    texts = Counted(last.texts)
+    projection.apply(msgspec.structs.replace(last, texts=texts))
+    assert texts.times <= 1
+
+
 def test_a_gap_is_refused_and_leaves_nothing(clearing: Clearing) -> None:
     frames = one_trade().frames
     clearing.apply(frames[:2])

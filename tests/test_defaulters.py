@@ -8,9 +8,11 @@ from clearing_house import House
 from test_defaults import (
     DEPOSIT,
     LOSER,
+    POOR,
     RICH,
     SAFE,
     allocate,
+    auction,
     bid,
     crash,
     declare,
@@ -18,11 +20,13 @@ from test_defaults import (
     fund,
     settle,
     start,
+    tear_up,
 )
 
+from exchange.app import wishes
 from exchange.clearing.calling import Pledge, Release, ValueAsset
 from exchange.clearing.default.records import AuctionBid, DeclareDefault, OpenAuction, SizeFund
-from exchange.messages import Command, CommandKind
+from exchange.messages import TRADE, TRADE_FIELDS, Command, CommandKind, EventKind, Side, Trade
 
 UNIT = 1_000_000_000  # micro-dollars
 
@@ -67,7 +71,7 @@ def test_a_bid_is_refused_for_the_first_of_what_is_wrong(house: House) -> None:
     assert (outcome, facts["limit"], facts["observed"]) == ("unknown_proposal", 0, 1)
     deadline = house.record(OpenAuction(default=1, instrument=0, person="risk"))[1]["deadline"]
     assert house.record(wrong)[0] == "unknown_account"
-    assert bid(house, 99, 0, 0) == "unknown_account"
+    assert bid(house, 99, 0, 0) == bid(house, 0, 10, 1_500_000) == "unknown_account"
     assert bid(house, SAFE, 0, 0) == "quantity"
     house.at(deadline)
     assert house.record(wrong)[0] == "expired"
@@ -125,4 +129,86 @@ def test_a_smaller_fund_takes_open_calls_back_before_they_come(house: House) -> 
     assert {m: there for m, there in fund(house).items() if there} == {
         m: there for m, there in house.clearing.sizing().contributions.items() if there
     }
+    house.agree()
+
+
+def test_a_closed_book_is_open_again_when_a_trade_of_it_is_taken_back(house: House) -> None:
+    """Its lots can be auctioned, and the loss shared; nothing else would ever empty it."""
+    declare(house)
+    house.send(Command(kind=CommandKind.RESUME, account=LOSER))
+    house.send(house.market.enter(LOSER, Side.SELL, 2_500, 100))
+    sold = house.send(house.market.enter(RICH, Side.BUY, 2_500, 100))
+    house.pay()
+    settle(house, 2_500_000)
+    assert defaults(house).defaults[0].stage == "closed"
+    trade = next(row for row in TRADE.iter_unpack(sold) if row[2] == EventKind.TRADE)
+    house.send(wishes.bust(Trade(**dict(zip(TRADE_FIELDS, trade, strict=True)))).command)
+    default, (_, outcome, facts) = defaults(house).defaults[0], house.rulings("default")[-1]
+    assert (outcome, default.stage, default.steps["close"]) == (
+        "reopened", "declared", facts["close_by"],
+    )  # fmt: skip
+    assert "allocate" not in default.steps
+    house.reopen()
+    facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))[1]
+    assert bid(house, SAFE, 100, 2_000_000) == "accepted"
+    house.at(facts["deadline"])
+    house.pay(but=("fund",))
+    house.send(house.market.settle(0, 2_500_000, cycle=3))
+    assert [stage.stage for stage in defaults(house).defaults[0].history][-3:] == [
+        "auction opened", "auction closed", "closed",
+    ]  # fmt: skip
+    assert allocate(house)["loss"] > 0
+    house.pay()
+    house.agree()
+
+
+def test_what_is_torn_up_and_cannot_move_is_offered_again(house: House) -> None:
+    """RICH has bought its lots back meanwhile: whom a tear-up hits only ever reduces."""
+    declare(house)
+    auction(house, [])
+    assert tear_up(house)[1]["torn"] == {str(RICH): 85, str(POOR): 15}
+    house.send(house.market.money(CommandKind.DEPOSIT, SAFE, DEPOSIT))
+    house.trade(RICH, SAFE, 110, 2_500)
+    house.pay_what_is_there()
+    assert [house.clearing.net(a, 0) for a in (LOSER, RICH, POOR)] == [85, 0, -5]
+    assert [due.lots.other for due in house.dues() if due.lots] == [RICH]
+    assert tear_up(house)[0] == "proposal_state"
+    outcome, facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))
+    assert (outcome, facts["net"], house.dues()) == ("opened", 85, [])
+    house.reopen()
+    house.at(facts["deadline"])
+    assert tear_up(house)[1]["torn"] == {str(SAFE): 81, str(POOR): 4}
+    house.pay()
+    assert house.clearing.net(LOSER, 0) == 0
+    house.agree()
+
+
+def test_an_award_that_has_not_moved_when_the_book_is_closed_is_off(house: House) -> None:
+    """It would move lots at its old price, should the account ever hold any again."""
+    declare(house)
+    house.send(house.market.money(CommandKind.WITHDRAW, POOR, DEPOSIT - 17 * UNIT))
+    facts = house.record(OpenAuction(default=1, instrument=0, person="risk"))[1]
+    assert bid(house, POOR, 100, 2_600_000) == "accepted"
+    house.at(facts["deadline"])
+    house.pay_what_is_there()
+    assert [due.id for due in house.dues()] == ["award 1 1"]
+    house.send(Command(kind=CommandKind.RESUME, account=LOSER))
+    house.trade(RICH, LOSER, 100, 2_500)
+    house.pay_what_is_there()
+    settle(house, 2_500_000)
+    assert (defaults(house).defaults[0].stage, house.dues()) == ("closed", [])
+
+
+def test_who_has_no_margin_and_orders_that_work_is_torn_up_all_the_same(house: House) -> None:
+    """POOR owes, and its bids hold as much as its short does: it is asked for no margin."""
+    declare(house)
+    auction(house, [])
+    house.send(house.market.enter(POOR, Side.BUY, 1_500, 40))
+    owed = house.clearing.cash(POOR) + UNIT
+    house.send(house.market.money(CommandKind.FEE, POOR, owed))
+    assert house.market.engine.account(POOR)["in_deficit"]
+    assert tear_up(house)[1]["torn"] == {str(RICH): 85, str(POOR): 15}
+    house.pay_what_is_there()
+    assert [house.clearing.net(a, 0) for a in (LOSER, RICH, POOR)] == [0, -25, -5]
+    assert house.dues() == []
     house.agree()

@@ -236,8 +236,6 @@ def test_what_nobody_bids_for_is_torn_up_by_lots(house: House) -> None:
     outcome, facts = tear_up(house)
     assert (outcome, facts["torn"]) == ("torn_up", {str(RICH): 59, str(POOR): 11})
     assert tear_up(house)[0] == "proposal_state"  # it has not moved yet
-    offer = OpenAuction(default=1, instrument=0, person="risk")
-    assert house.record(offer)[0] == "proposal_state"
     house.pay()
     assert [house.clearing.net(a, 0) for a in (LOSER, RICH, POOR)] == [0, -51, -9]
     assert {account: house.clearing.cash(account) for account in MEMBERS} == cash

@@ -11,6 +11,7 @@ import pytest
 from clearing_house import FACTOR, House, factors
 
 from contracts.grades.delivery import invoice_cents
+from contracts.hardware import gpu_class
 from exchange.clearing import Clearing
 from exchange.clearing.delivery import dvp, page, story
 from exchange.clearing.delivery.matter import Deliveries
@@ -25,6 +26,7 @@ from exchange.clearing.delivery.slices import DAY_S
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.expiry import FixingRecorded
 from exchange.clearing.outcomes import Transfer, TransferKind
+from exchange.clearing.projection import Projection
 from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
 from exchange.clearing.transfers import Account
 from exchange.messages import Command, CommandKind, TradingState
@@ -115,6 +117,14 @@ def cash(house: House) -> dict[int, int]:
 
 
 # Notice
+
+
+def test_what_is_none_of_a_deliverys_does_not_have_them_stored_again(house: House) -> None:
+    """All of them would be written, with every day they had, for each record of a client's."""
+    state, record = house.clearing._state, Command(kind=CommandKind.RECORD, account=OLD, key_lo=99)
+    house.market.apply(record, texts=[(0, '{"operation":"cancel_after"}')])
+    Projection(state).apply(house.market.frames[-1])
+    assert state.matters.changed == set()
 
 
 def test_an_intent_above_the_short_late_or_with_another_factor_is_refused(house: House) -> None:
@@ -209,6 +219,41 @@ def test_one_whom_the_law_bars_is_passed_over_and_settled_in_cash(house: House) 
     assert deliveries(house).consignees[NEW].tpp_received > 0
 
 
+@pytest.mark.parametrize(("code", "barred"), [("H100PZ26", [OLD]), ("H100PF27", [])])
+def test_what_was_received_counts_in_its_own_year_alone(
+    house: House, code: str, barred: list[int]
+) -> None:
+    """OLD has had more than half of its year's processing performance. It is the year of December,
+    not of January, and both are assigned before the month begins."""
+    node = gpu_class("H100-SXM").tpp * LOTS
+    house.record(SetJurisdiction(enabled=True, tpp_per_consignee=2 * node))
+    for account, received in ((OLD, node + 1), (NEW, 0)):
+        named = NameConsignee(account=account, country="XC", parent_country="XC",
+                              tpp_received=received)  # fmt: skip
+        house.record(named)
+    if code != "H100PZ26":
+        house.list(1, code, date(2026, 11, 2))
+        house.day(20261120)
+        house.trade(OLD, SHORT, LOTS, 2_500, 1)
+        house.close(20261120)
+    number = max(deliveries(house).expiries)
+    house.reopen()
+    house.at(deliveries(house).expiries[number].terms.cutoff_ns + 1)
+    rows = [facts for _, outcome, facts in house.rulings("assignment") if outcome == "assigned"]
+    assert [row["barred"] for row in rows if row["instrument"] == number] == [barred]
+
+
+def test_what_is_assigned_is_added_to_the_year_of_its_month(house: House) -> None:
+    received = 10**6
+    for account, so_far in ((OLD, received), (NEW, 0)):
+        house.record(NameConsignee(account=account, country="XC", parent_country="XC",
+                                   tpp_received=so_far))  # fmt: skip
+    assigned(house)
+    found, node = deliveries(house), gpu_class("H100-SXM").tpp * LOTS
+    assert (found.consignees[OLD].tpp_received, found.years[OLD]) == (received + node, 2026)
+    assert (found.consignees[NEW].tpp_received, found.years[NEW]) == (0, 2026)
+
+
 def test_an_expiry_before_the_last_notice_is_cash_for_everybody(house: House) -> None:
     noticed(house)
     house.record(tender())
@@ -259,6 +304,29 @@ def test_a_month_delivered_whole_pays_the_invoice_to_the_cent(house: House) -> N
     house.clearing.rebuild(house.market.frames)
     assert (house.rulings("delivery"), house.clearing.ledger_hash) == (rulings, head)
     house.clearing.audit()
+
+
+def test_days_that_were_over_when_the_escrow_came_in_can_still_be_attested(house: House) -> None:
+    """A contract that expired six days into its month: nobody has failed for saying nothing."""
+    noticed(house)
+    house.record(tender())
+    cut_off(house)
+    begin = deliveries(house).expiries[0].terms.begin_ns
+    house.at(begin + 6 * DAY_NS)
+    expire(house)
+    house.pay()
+    escrowed = deliveries(house).deliveries[0].begun
+    assert house.clearing.deadline() == escrowed + 2 * DAY_NS
+    for day in range(1, 7):
+        assert house.record(attest(SHORT, day))[1]["said"] == "held"
+    house.reopen()
+    house.at(escrowed + 2 * DAY_NS)
+    (delivery,) = deliveries(house).deliveries
+    assert [one.attested_s for one in delivery.slices] == [WHOLE] * 6
+    assert delivery.stage == "delivering"
+    house.at(begin + 12 * DAY_NS)  # days 7 to 9, of which nobody says anything
+    assert deliveries(house).deliveries[0].stage == "failing"
+    house.agree()
 
 
 def _variation(house: House, account: int) -> int:

@@ -49,7 +49,8 @@ def block(**changes: Any) -> Register:
 
 
 def final(house: House) -> list[Move]:
-    return house.clearing._state.matters.get(OffBook).final()
+    transfers = house.clearing._state.matters.get(OffBook).transfers
+    return [transfer.move for transfer in transfers if transfer.stage == "final"]
 
 
 def sign(house: House, account: int, transfer: int = 1, *, accept: bool = True) -> str:

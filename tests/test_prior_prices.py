@@ -4,12 +4,18 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from clearing_house import House
+from msgspec.structs import replace
 
 from exchange.clearing import Clearing
 from exchange.clearing.cycles import SECOND, ScheduleCycles
+from exchange.clearing.matters import At
+from exchange.clearing.pricing import Prices
 from exchange.clearing.records import SetPrice
+from exchange.clearing.state import State
+from exchange.messages import EVENT_FIELDS, Event, EventKind, Side
 
 BEFORE, DAY = 20261118, 20261119
 CODES = ("H100X26", "H100Z26", "H100F27")
@@ -85,6 +91,19 @@ def test_months_that_nobody_holds_follow_after_a_cycle_too(house: House) -> None
     assert found(house) == dict.fromkeys(CODES, 2_900_000)
 
 
+def test_trades_of_the_stamp_at_which_a_cycle_fell_due_are_after_it(house: House) -> None:
+    """Whoever carries it out later finds the price as it was."""
+    house.record(ScheduleCycles(times=("12:00",)))
+    house.trade(1, 2, 1, 2_600, 1)
+    for price in (2_900, 3_100):
+        house.market.stamp = at(12) - 1_000_000
+        offered, taken = (house.market.enter(account, side, price, 9, instrument=1)
+                          for account, side in ((2, Side.SELL), (1, Side.BUY)))  # fmt: skip
+        house.send(offered, taken)
+        (priced,) = house.clearing.cycle_prices()
+        assert (house.market.stamp, priced.price) == (at(12), 2_600_000)
+
+
 @pytest.mark.parametrize("approved", [0, 3_000_000])
 def test_a_settlement_asked_again_finds_the_rest_as_it_was(house: House, approved: int) -> None:
     """Stopped after any month, the next ones still follow what the near month settled at."""
@@ -134,3 +153,16 @@ def test_what_is_listed_during_a_date_begins_at_its_first_mark(house: House) -> 
     house.close(DAY)
     (last,) = [p for p in house.clearing.settlement_prices() if p.code == "H100G27"]
     assert (last.prior, last.preceding_change) == (2_500_000, 300_000)
+
+
+def test_what_is_settled_is_stored_alike_wherever_the_house_was_stopped() -> None:
+    """Numbers that a set would have in another order once it was read back."""
+    settled = [291, 32, 130, 60, 253, 230, 241, 194, 107, 48]
+    whole, stopped = Prices(closed=1), Prices(closed=1)
+    plain = Event(**dict.fromkeys(EVENT_FIELDS, 0))
+    for place, number in enumerate(settled):
+        event = replace(plain, kind=EventKind.INSTRUMENT_SETTLED, instrument=number, quantity=1)
+        for prices in (whole, stopped):
+            prices.saw(event, At(place, place, DAY), State())
+        stopped = msgspec.json.decode(msgspec.json.encode(stopped), type=Prices)
+    assert msgspec.json.encode(stopped) == msgspec.json.encode(whole)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from exchange.app import Market, requests
-from exchange.app.wishes import Wish, note
+from exchange.app.wishes import RequestRefused, Wish, note
 from exchange.messages import Command, CommandKind, Side
 
 NEAR, FAR, LATER = "H100Z26", "H100F27", "H100G27"
@@ -50,6 +50,9 @@ async def test_a_back_month_is_settled_by_the_spreads_that_traded(market: Market
     await trade(market, ONE_MONTH, before[NEAR] - before[FAR] + 4, 5)
     await trade(market, TWO_MONTHS, before[FAR] - before[LATER] - 2, 6)
     await trade(market, ACROSS, before[NEAR] - before[LATER] + 3, 8)
+    asked = requests.ProposePrice(code=ONE_MONTH, price="0.100", reason="a test")
+    with pytest.raises(RequestRefused, match="unknown_instrument"):  # none would take it
+        await market.operations.perform(asked, "ann")
     settled = await market.operations.perform(requests.Settle())
     assert settled["divergences"] == 0
     inputs: dict[str, Any] = {line["code"]: line for line in settled["inputs"]}

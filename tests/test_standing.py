@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clearing_house import RATE, House
 from test_margin_market import version
 
 from exchange.clearing import Clearing
-from exchange.clearing.calling import AccrueInterest, CallMargin, Pledge, ValueAsset
+from exchange.clearing.calling import AccrueInterest, CallMargin, Pledge, Release, ValueAsset
 from exchange.clearing.default.records import DeclareDefault
 from exchange.clearing.ledger import Movement
 from exchange.clearing.margin.matter import AdoptMargin
@@ -114,6 +115,18 @@ def test_a_call_that_is_met_says_so(house: House) -> None:
     assert stands(house).call == 0
 
 
+def test_a_call_that_variation_has_met_is_met_when_collateral_is_released(house: House) -> None:
+    house.record(ValueAsset(asset="T-BILL", price=10_000_000, haircut_bp=0))
+    house.record(Pledge(id="p", account=LONG, asset="T-BILL", units=3))
+    house.send(house.market.settle(0, 2_500_000 - 600_000))
+    house.record(CallMargin())
+    house.trade(SHORT, LONG, LOTS, 2_400)
+    house.send(house.market.settle(0, 2_400_000, cycle=2))
+    assert house.record(Release(id="r", account=LONG, asset="T-BILL", units=1))[0] == "accepted"
+    assert [step.step for step in stands(house).calls] == ["called", "met"]
+    assert stands(house).call == 0
+
+
 def test_every_cash_line_adds_up_and_interest_sums_to_zero(house: House) -> None:
     house.send(house.market.money(CommandKind.DEPOSIT, 0, CASH))
     house.close(DATE)
@@ -143,3 +156,48 @@ def test_the_trial_balance_has_every_unit_of_the_book_and_each_sums_to_zero(hous
     assert "book, T-BILL" in found.text() and found.book_hash != found.ledger_hash
     house.clearing._state.book.accounts["custody/T-BILL"].debits_posted += 1  # a broken book
     assert not house.clearing.trial_balance().is_balanced
+
+
+def test_a_product_that_nobody_holds_needs_no_parameters(house: House) -> None:
+    """It may be listed after the version in force was adopted: calls, requirements and statements
+    go on, until somebody holds it."""
+    required = stands(house).required
+    house.list(1, "A100Z26", date(2026, 11, 2))
+    assert house.record(CallMargin())[0] == "accepted"
+    assert [r.account for r in house.clearing.margins()] == [LONG, SHORT]
+    assert stands(house).required == required
+    house.trade(LONG, SHORT, 1, 2_500, 1)
+    assert house.record(CallMargin())[0] == "unknown_instrument"
+    with pytest.raises(LookupError, match="no margin is known for A100Z26"):
+        house.clearing.margins()
+
+
+def test_what_an_account_must_have_is_known_whatever_the_others_hold(house: House) -> None:
+    """Its statement and its releases ask for its own positions alone."""
+    other = 3
+    bill: Any = {"account": other, "asset": "T-BILL", "units": 1}
+    house.open(other, other, AccountKind.HOUSE, CASH)
+    house.record(ValueAsset(asset="T-BILL", price=1_000_000, haircut_bp=0))
+    house.record(Pledge(id="p", **bill))
+    house.trade(other, SHORT, 1, 2_500)
+    before = {r.account: int(r.requirement + r.loss) for r in house.clearing.margins()}
+    house.list(1, "A100Z26", date(2026, 11, 2))
+    house.trade(LONG, SHORT, 1, 2_500, 1)
+    assert [stands(house, one).required for one in (LONG, SHORT, other)] == [
+        None, None, before[other],
+    ]  # fmt: skip
+    assert house.record(Release(id="r", **bill))[0] == "accepted"
+    assert house.record(Pledge(id="q", account=LONG, asset="T-BILL", units=1))[0] == "accepted"
+    release = Release(id="s", account=LONG, asset="T-BILL", units=1)
+    assert house.record(release)[0] == "unknown_instrument"
+
+
+def test_a_statement_does_not_go_through_all_that_was_ever_ruled(house: House) -> None:
+    asked: list[str] = []
+    connection = house.clearing._store._connection
+    connection.set_trace_callback(asked.append)
+    house.clearing.statement(LONG)
+    connection.set_trace_callback(None)
+    (query,) = [one for one in asked if "from rulings" in one]
+    plan = [row[-1] for row in connection.execute(f"explain query plan {query}")]
+    assert plan[0].startswith("SEARCH rulings USING INDEX")

@@ -204,7 +204,7 @@ class Calls(Matter):
         known = state.book.find(f"{operation} {record.id}") is not None
         if isinstance(record, Release) and not known:
             less = record.units * valued.price * (_BP - valued.haircut_bp) // _BP
-            spare = self.balance(account, state) - self.required(state).get(account, 0)
+            spare = self.balance(account, state) - self.required(account, state)
             if less > max(spare, 0) and not _is_estate(account, state):
                 return refused(operation, Denial.AMOUNT, max(spare, 0), less)
         asked = Transfer(f"{operation} {record.id}", debit, credit, record.units)
@@ -219,12 +219,14 @@ class Calls(Matter):
         """Whether margin parameters are in force, so that positions ask for something."""
         return state.matters.get(MarginVersions).in_force(state.business_date) is not None
 
-    def required(self, state: "State") -> dict[int, int]:
-        """What each account with positions must have; nothing is asked without parameters."""
-        return {account: level.initial for account, level in self.levels(state).items()}
+    def required(self, account: int, state: "State") -> int:
+        """What an account must have; nothing is asked without parameters. KeyError: they do not
+        cover a position of it."""
+        return self.levels(state, account).get(account, _NOTHING).initial
 
-    def levels(self, state: "State") -> dict[int, Required]:
-        """The same, and below what of it an account is called."""
+    def levels(self, state: "State", account: int | None = None) -> dict[int, Required]:
+        """What each account with positions must have, and below what of it it is called; of all, or
+        of one alone. KeyError as of ``required``."""
         parameters = state.matters.get(MarginVersions).in_force(state.business_date)
         if parameters is None or not state.positions.instruments():
             held = [state.positions.of_instrument(n) for n in state.positions.instruments()]
@@ -235,7 +237,7 @@ class Calls(Matter):
         on = date(day // 10_000, day // 100 % 100, day % 100)
         return {
             r.account: Required(int(r.requirement + r.loss), int(r.maintenance + r.loss))
-            for r in book.requirements(state, parameters, on)
+            for r in book.requirements(state, parameters, on, account=account)
         }
 
     def _call(self, record: CallMargin, at: At, state: "State") -> Ruling:

@@ -32,7 +32,8 @@ def closing(state: State, store: "Store", quotes: Quotes) -> list[Priced]:
     window, last = _traded(
         store, state.business_date, prices.closed, prices.corrected, last_prices(state)
     )
-    months = list(_months(state, prices.prior(state), window, last, quotes, prices.final))
+    final = frozenset(prices.final)
+    months = list(_months(state, prices.prior(state), window, last, quotes, final))
     return settle_day(months, spreads_traded(state), prices.approved)
 
 
@@ -47,7 +48,9 @@ def intraday(state: State, store: "Store") -> list[Priced]:
         for match, one in state.matters.get(Prices).corrected.items()
         if one.number < cycle.number
     }
-    window, last = _traded(store, cycle.business_date, cycle.stamp, corrected, cycle.last)
+    window, last = _traded(
+        store, cycle.business_date, cycle.stamp, corrected, cycle.last, cycle.number
+    )
     months = list(_months(state, cycle.prior, window, last, {}))
     return [p for p in settle_day(months, cycle.spreads) if p.instrument in cycle.left]
 
@@ -58,13 +61,16 @@ def _traded(
     upto: int,
     corrected: Mapping[int, Corrected],
     last: Mapping[int, int],
+    before: int = 0,
 ) -> tuple[dict[int, Traded], Mapping[int, int]]:
     """What traded in the window that ends at ``upto`` (0: with the last trade), and each last
     price: ``last``, unless a trade was corrected. One taken back counts nowhere, one adjusted at
-    its new price."""
+    its new price. ``before``: only trades of lower numbers count, whatever their stamp; 0: all."""
     window: dict[int, Traded] = {}
     found: dict[int, int] = {}
     for match, stamp, instrument, price, lots in store.trades(date, upto):
+        if before and match >= before:
+            continue
         upto = upto or stamp
         inside = stamp >= upto - WINDOW_NS
         if not inside and not corrected:

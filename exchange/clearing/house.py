@@ -132,7 +132,7 @@ class Clearing:
         """Beside a writer: read all that it has committed, for the queries to answer of."""
         if self._read_only:
             with self._lock:
-                self._state = self._store.load()
+                self._state = self._store.load(self._state.book)
                 self._position = self._state.point
 
     def rebuild(self, frames: Iterable[Frame]) -> None:
@@ -321,7 +321,7 @@ class Clearing:
         """Instruments that were settled since the business date closed, and have no new price."""
         with self._lock:
             prices = self._state.matters.get(Prices)
-            return frozenset(prices.final - prices.approved.keys())
+            return frozenset(prices.final).difference(prices.approved)
 
     def next_cycle(self, instrument: int) -> int:
         """The number of an instrument's next settlement cycle of the business date."""

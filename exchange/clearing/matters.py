@@ -92,8 +92,9 @@ class Matter(msgspec.Struct):
         when one proposes them."""
         raise NotImplementedError(f"{self.name} has no record by two")
 
-    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
-        """An event of one of ``watches``, after it was booked."""
+    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
+        """An event of one of ``watches``, after it was booked. None: nothing here has changed, so
+        that nothing is stored again."""
         return ()
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
@@ -223,8 +224,9 @@ class Matters:
         rulings: list[Ruling] = []
         for matter in self._of_event.get(event.kind, ()):
             found = matter.saw(event, at, state)
-            self.changed.add(matter.name)
-            rulings += found
+            if found is not None:
+                self.changed.add(matter.name)
+                rulings += found
         return rulings
 
     def passed(self, stamp: int, sequence: int, state: "State") -> list[Ruling]:

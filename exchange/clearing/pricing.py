@@ -46,7 +46,7 @@ class Prices(Matter):
     closed: int = 0  # stamp of the date's close; 0 while it is open
     approved: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> price
     cycles: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> last settled
-    final: set[int] = msgspec.field(default_factory=set)  # instruments settled since the close
+    final: list[int] = msgspec.field(default_factory=list)  # settled since the close, in order
     corrected: dict[int, Corrected] = msgspec.field(default_factory=dict)  # by match number
     began: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> price before all
 
@@ -58,7 +58,7 @@ class Prices(Matter):
         if event.kind == EventKind.DAY_CLOSED:
             self.closed = at.stamp
         elif event.kind == EventKind.DAY_OPENED:
-            self.closed, self.approved, self.cycles, self.final = 0, {}, {}, set()
+            self.closed, self.approved, self.cycles, self.final = 0, {}, {}, []
             self.corrected = {}
             self.began = {
                 number: listed.settlement_price
@@ -74,7 +74,8 @@ class Prices(Matter):
         else:
             self.cycles[event.instrument] = event.quantity
             if self.closed:
-                self.final.add(event.instrument)
+                if event.instrument not in self.final:
+                    self.final.append(event.instrument)
                 self.approved.pop(event.instrument, None)
         return []
 
@@ -97,7 +98,7 @@ class Prices(Matter):
         if at.account != HOUSE_ACCOUNT:
             return refused(operation, Denial.NOT_YOURS, HOUSE_ACCOUNT, at.account)
         listed = state.instruments.get(record.instrument)
-        if listed is None or listed.expired:
+        if listed is None or listed.expired or is_combination(listed.code):
             return refused(operation, Denial.UNKNOWN_INSTRUMENT, 0, record.instrument)
         if record.business_date != state.business_date:
             observed = record.business_date

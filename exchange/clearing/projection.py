@@ -85,7 +85,7 @@ class Projection:
         self._settling: Settlement | None = None
         self._settling_event: Event | None = None
         self._stamp = 0
-        self._texts: Sequence[tuple[int, str]] = ()
+        self._texts: dict[int, str] = {}  # of the frame in work, by sequence
         self._watched = state.matters.watched
         kinds = bytes(sorted({_TRADE, _POSITION_SETTLED, *_HANDLERS, *self._watched}))
         self._wanted = re.compile(b"[%b]" % re.escape(kinds)).finditer
@@ -102,7 +102,7 @@ class Projection:
             return
         assert last[3] & EventFlag.LAST_IN_COMMAND, "a frame holds whole commands"
         assert frame.epoch >= epoch, f"epoch {frame.epoch} after {epoch}"
-        self._stamp, self._texts = frame.stamp, frame.texts
+        self._stamp, self._texts = frame.stamp, dict(frame.texts)
         if frame.first_sequence > sequence:
             state.book.sequence = frame.first_sequence
             state.book.advance(frame.stamp)
@@ -316,7 +316,7 @@ class Projection:
         self._compare(number, "cash", self.state.ledger.cash(account), event.b, account)
 
     def _recorded(self, event: Event) -> None:
-        text = dict(self._texts).get(event.sequence)
+        text = self._texts.get(event.sequence)
         if text is not None:
             self.state.book.sequence = event.sequence
             ruling = self.state.matters.rule(text, self._at(event), self.state)
@@ -328,7 +328,7 @@ class Projection:
         self._note(_number(event), self.state.matters.saw(event, self._at(event), self.state))
 
     def _at(self, event: Event) -> At:
-        text = dict(self._texts).get(event.sequence, "")
+        text = self._texts.get(event.sequence, "")
         return At(_number(event), self._stamp, self.state.business_date, event.account, text)
 
     def _note(self, number: int, rulings: Sequence[Ruling]) -> None:
@@ -404,7 +404,7 @@ class Projection:
     def _listed(self, event: Event) -> None:
         self.state.instruments[event.instrument] = Instrument(
             instrument=event.instrument,
-            code=_code(dict(self._texts).get(event.sequence, ""), event.instrument),
+            code=_code(self._texts.get(event.sequence, ""), event.instrument),
             multiplier=event.quantity,
             tick_scale=event.leaves,
             price_step=event.order_id,

@@ -69,7 +69,7 @@ def standing(state: State, store: Store, account: int) -> Standing:
     ]
     value = sum(line.counts for line in pledged)
     try:
-        required = matter.required(state).get(account, 0) if matter.asks(state) else None
+        required = matter.required(account, state) if matter.asks(state) else None
     except KeyError:  # a position that the parameters do not know
         required = None
     call, date = matter.open.get(account), state.business_date
@@ -95,7 +95,8 @@ def _course(store: Store, account: int) -> Iterator[CallStep]:
     """Every step of an account's calls, by the rulings."""
     query = (
         "select stamp, business_date, operation, outcome, facts from rulings where operation in"
-        " ('call_margin', 'margin_call', 'declare_default', 'pledge', 'port_client')"
+        " ('call_margin', 'margin_call', 'declare_default', 'pledge', 'release',"
+        " 'port_client')"
         " order by number, line"
     )
     name, called = str(account), False
@@ -108,7 +109,7 @@ def _course(store: Store, account: int) -> Iterator[CallStep]:
         elif row["operation"] == "declare_default":
             if row["outcome"] == "accepted" and account in facts.get("frozen", ()):
                 step = "default"
-        elif row["operation"] == "pledge":
+        elif row["operation"] in ("pledge", "release"):  # what variation has met comes up there
             if facts.get("met") and facts["account"] == account:
                 step = "met"
         elif row["operation"] == "port_client":

@@ -46,7 +46,7 @@ from exchange.messages import HOUSE_ACCOUNT, AccountKind
 with absent("pandas"):  # it takes longer than all the rest; no table here has a type of pandas'
     from sqlite_utils import Database
 
-STORE_VERSION: Final = 5
+STORE_VERSION: Final = 6
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -187,6 +187,8 @@ class Store:
             # A key of several columns is the table itself, not an index beside it.
             options = ", without rowid" if len(key) > 1 else ""
             self._connection.execute(made.rstrip().removesuffix(";") + options)
+        # Most rulings are of dues that are done, and a statement asks for those of calls.
+        self._connection.execute("create index rulings_by_operation on rulings (operation)")
         for name, query in _VIEWS.items():
             self.database.create_view(name, query)
         transfer_store.create(self._connection)
@@ -208,15 +210,18 @@ class Store:
         """Rows of a query, as dictionaries."""
         return iter(self.database.query(query, values))
 
-    def load(self) -> State:
-        """The state as of the last committed batch. Raises OtherVersion."""
+    def load(self, book: Book | None = None) -> State:
+        """The state as of the last committed batch. Raises OtherVersion.
+
+        ``book`` is one that was loaded before: what it has need not be folded again.
+        """
         self._connection.execute("begin")  # one snapshot, should a writer commit meanwhile
         try:
-            return self._load()
+            return self._load(Book() if book is None else book)
         finally:
             self._connection.execute("rollback")
 
-    def _load(self) -> State:
+    def _load(self, book: Book) -> State:
         progress = next(self.rows("select * from progress"))
         if progress["version"] != STORE_VERSION:
             raise OtherVersion(
@@ -247,7 +252,7 @@ class Store:
             )
         state.divergences = self.divergences()
         state.matters = self.matters()
-        state.book = self.book()
+        state.book = transfer_store.load(self._connection, book)
         return state
 
     def matters(self) -> Matters:

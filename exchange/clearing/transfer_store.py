@@ -66,26 +66,30 @@ def put(connection: sqlite3.Connection, rows: Sequence[Row], accounts: Iterable[
     )  # fmt: skip
 
 
-def batches(connection: sqlite3.Connection) -> Iterator[tuple[list[Row], int, bytes]]:
-    """(rows, sequence, hash) of every batch, in order."""
+def batches(
+    connection: sqlite3.Connection, after: int = 0
+) -> Iterator[tuple[list[Row], int, bytes]]:
+    """(rows, sequence, hash) of every batch behind the row ``after``, in order."""
     rows = connection.execute(
         "select t.*, (select min(last) from transfer_batches where last >= t.number) as batch"
-        " from transfers t order by number"
+        " from transfers t where number > ? order by number",
+        (after,),
     )
-    heads = {
-        last: (sequence, head)
-        for last, sequence, head in connection.execute("select * from transfer_batches")
-    }
+    found = connection.execute("select * from transfer_batches where last > ?", (after,))
+    heads = {last: (sequence, head) for last, sequence, head in found}
     for last, group in groupby(rows, key=lambda row: row[-1]):
         yield [Row(*row[:-1]) for row in group], *heads[last]
 
 
 def load(connection: sqlite3.Connection, book: Book) -> Book:
-    """Fold the stored rows into an empty book. AssertionError: the store contradicts itself."""
+    """Fold the stored rows into a book that is empty, or has the first of them already.
+
+    AssertionError: the store contradicts itself.
+    """
     stored = list(connection.execute("select * from transfer_accounts order by id"))
     for id, ledger, limit, *_ in stored:
         book.open(Account(id, ledger, limit))
-    for rows, _, head in batches(connection):
+    for rows, _, head in batches(connection, book.count):
         book.replay(rows)
         assert book.head == head, f"hash of the batch that ends with transfer {rows[-1].number}"
     for id, _, _, *totals in stored:

@@ -26,7 +26,7 @@ from exchange.clearing.members.registry import Registry
 from exchange.clearing.moves import ask, refused
 from exchange.clearing.refusals import Denial
 from exchange.clearing.sharing import share
-from exchange.messages import Limit, TransferKind
+from exchange.messages import HOUSE_ACCOUNT, Limit, TransferKind
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -48,7 +48,8 @@ def freeze(id: str, account: int) -> Due:
 def open_auction(
     default: Default, auctions: list[Auction], record: OpenAuction, at: At, state: "State"
 ) -> Ruling:
-    """Put a position on offer; what an auction before it awarded and did not move is off."""
+    """Put a position on offer. What an auction before it awarded, or a tear-up shared out, and the
+    engine did not move is off: that is offered again."""
     operation, number = "open_auction", record.instrument
     if default.stage != "declared":
         return refused(operation, Denial.DEFAULT_STATE, "declared", default.stage)
@@ -61,9 +62,7 @@ def open_auction(
     own = [a for a in auctions if a.default == default.id and a.instrument == number]
     if any(not auction.closed for auction in own):
         return refused(operation, Denial.DUPLICATE, 0, number)
-    if waiting := _waiting([_torn(default, number)], state):
-        return refused(operation, Denial.PROPOSAL_STATE, "moved", waiting[0])
-    _drop(own, state)
+    _drop([*map(_awarded, own), _torn(default, number)], state)
     mark = state.instruments[number].mark
     deadline = at.stamp + record.within_seconds * SECOND
     auction = Auction(len(auctions) + 1, default.id, number, net, mark, deadline)
@@ -84,7 +83,8 @@ def bid(
     operation = "auction_bid"
     if auction.closed:
         return refused(operation, Denial.EXPIRED, auction.deadline, at.stamp)
-    if record.account not in state.members or state.members[record.account][0] in gone:
+    unknown = record.account == HOUSE_ACCOUNT or record.account not in state.members
+    if unknown or state.members[record.account][0] in gone:
         return refused(operation, Denial.UNKNOWN_ACCOUNT, 0, record.account)
     if not 0 < record.lots <= abs(auction.net):
         return refused(operation, Denial.QUANTITY, abs(auction.net), record.lots)
@@ -163,7 +163,10 @@ def torn(default: Default, instrument: int, state: "State") -> dict[int, int]:
 
 
 def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
-    """End what an auction left: those on the other side lose as many lots, at the mark."""
+    """End what an auction left: those on the other side lose as many lots, at the mark.
+
+    They give, so they must still hold them and are asked for no margin; the defaulter takes.
+    """
     held = default.held(instrument, state)
     net, place = sum(held.values()), 0
     mark, givers = state.instruments[instrument].mark, _parts(held, net)
@@ -171,14 +174,32 @@ def tear_up(default: Default, instrument: int, at: At, state: "State") -> None:
         for giver, lots in _take(givers, gone):
             place += 1
             id = f"{_torn(default, instrument)}{at.number} {place}"
-            ask(state, transfer(id, giver, account, instrument, lots, mark, sells=net < 0))
+            ask(state, transfer(id, account, giver, instrument, lots, mark, sells=net > 0))
     default.note("torn up", at)
 
 
-def _drop(auctions: list[Auction], state: "State") -> None:
-    """Awards that the engine would not move are asked for no more."""
+def follow(default: Default, auctions: list[Auction], at: At, state: "State") -> list[Ruling]:
+    """The book is closed once nothing is held and nothing unsettled, and lots of it that have not
+    moved never will. It is open again if something is held, of a trade that was taken back say:
+    only an open one can be auctioned."""
+    held = any(default.open_positions(state))
+    if held != (default.stage == "closed") or default.stage not in ("declared", "closed"):
+        return []
+    default.stage, stage = ("declared", "reopened") if held else ("closed", "closed")
+    default.steps.pop("allocate" if held else "close", None)
+    if not held:
+        own = [auction for auction in auctions if auction.default == default.id]
+        names = [f"{what} {auction.id} " for auction in own for what in ("award", "offset")]
+        _drop([*names, f"tear-up {default.id} "], state)
+    facts = {"default": default.id, **default.begin(at, "close" if held else "allocate")}
+    default.note(stage, at)
+    return [Ruling("default", stage, facts)]
+
+
+def _drop(names: list[str], state: "State") -> None:
+    """Lots that the engine would not move are asked for no more, by how their ids begin."""
     dues = state.matters.get(Dues)
-    for id in _waiting([_awarded(auction) for auction in auctions], state):
+    for id in _waiting(names, state):
         del dues.open[id]
     state.matters.touch(Dues)
 

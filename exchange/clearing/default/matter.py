@@ -3,7 +3,8 @@
     declared    one person may; the member's own accounts are frozen, what they hold now and what
                 is paid in from now on is its margin; its clients go to other members
     closed      auctioned at the prices bid, or torn up where nobody bids; poor bidders are junior;
-                nothing is held and nothing is unsettled
+                nothing is held and nothing is unsettled; if that is so no more, of a trade that was
+                taken back say, it is declared again
     allocated   by two persons: loss = margin - cash at the end, shared by the waterfall
     replenished the next size_fund calls what was used, from everybody still there
 
@@ -75,6 +76,10 @@ class Defaults(Matter):
         EventKind.LOTS_TRANSFERRED,
         EventKind.INSTRUMENT_SETTLED,
         EventKind.INSTRUMENT_EXPIRED,
+        EventKind.TRADE_BUSTED,
+        EventKind.TRADE_ADJUSTED,
+        EventKind.LEG_BUSTED,
+        EventKind.LEG_ADJUSTED,
     )
     defaults: list[Default] = msgspec.field(default_factory=list)
     auctions: list[Auction] = msgspec.field(default_factory=list)
@@ -144,7 +149,8 @@ class Defaults(Matter):
         default.note("allocated", at)
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
-        """Money in and out, lots and settlements, and a kill switch that somebody has lifted."""
+        """Money in and out, lots, settlements and corrections, and a kill switch that somebody has
+        lifted."""
         if event.kind == EventKind.DEPOSITED:
             self._paid_in(event)
         if event.kind == EventKind.WITHDRAWN:
@@ -348,18 +354,12 @@ class Defaults(Matter):
         return ()
 
     def _done(self, default: Default, at: At, state: "State") -> list[Ruling]:
-        """Steps that are done now: the clients ported, the book closed."""
+        """Steps that are done now: the clients ported, the book closed, or not any more."""
         rulings = []
         if "port" in default.steps and not porting.left(default, state):
             del default.steps["port"]
             rulings.append(Ruling("default", "ported", {"default": default.id}))
-        if default.stage == "declared" and not any(default.open_positions(state)):
-            default.stage = "closed"
-            default.steps.pop("close", None)
-            facts = {"default": default.id, **default.begin(at, "allocate")}
-            default.note("closed", at)
-            rulings.append(Ruling("default", "closed", facts))
-        return rulings
+        return [*rulings, *closing.follow(default, self.auctions, at, state)]
 
     # The loss
 

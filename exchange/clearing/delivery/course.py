@@ -8,7 +8,8 @@
 
 A day is settled once seller and buyer agree within a hundredth of it, or ATTEST_DAYS after it ended
 on the seller's word (the buyer's if the seller said nothing; no word, no hours). Where they
-differ the hold is voided and the house decides; ARBITER_DAYS later the buyer's figure stands.
+differ the hold is voided and the house decides; ARBITER_DAYS later the buyer's figure stands. Of a
+day that ended before the escrow came in, so that nobody could say anything, both run from then.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -64,6 +65,7 @@ class Delivery(msgspec.Struct):
     price: int = 0
     invoice: int = 0
     escrow_by: int = 0  # log time: the month's begin, but a day after the invoice at the least
+    begun: int = 0  # log time at which the escrow came in
     parts: list[int] = []
     slices: list[Slice] = []
     days: dict[int, Day] = {}
@@ -125,7 +127,7 @@ def escrowed(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling
         state.book, f"escrow {delivery.id}", dvp.MARKET, f"escrow/{delivery.id}", amount, at.stamp
     )
     assert not outcome, f"escrow of delivery {delivery.id}: {outcome!r}"
-    delivery.stage = "delivering"
+    delivery.stage, delivery.begun = "delivering", at.stamp
     return told(delivery, "escrowed", cents=delivery.invoice, deadline=deadline(delivery, terms))
 
 
@@ -139,7 +141,7 @@ def deadline(delivery: Delivery, terms: Terms) -> int:
         return 0
     day = delivery.days.get(delivery.next_day)
     wait = ARBITER_DAYS if day is not None and day.disputed else ATTEST_DAYS
-    return terms.day_end_ns(delivery.next_day) + wait * DAY_NS
+    return max(terms.day_end_ns(delivery.next_day), delivery.begun) + wait * DAY_NS
 
 
 def is_agreed(delivery: Delivery) -> bool:

@@ -36,7 +36,7 @@ from exchange.clearing.delivery.records import (
     Tender,
 )
 from exchange.clearing.delivery.slices import DAY_S
-from exchange.clearing.delivery.terms import Terms, terms_of
+from exchange.clearing.delivery.terms import Terms, terms_of, year_of
 from exchange.clearing.expiry import Fixings
 from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
 from exchange.clearing.moves import refused
@@ -68,6 +68,7 @@ class Deliveries(Matter):
     expiries: dict[int, Expiry] = msgspec.field(default_factory=dict)
     factors: dict[str, Factors] = msgspec.field(default_factory=dict)  # by grade and expiry
     consignees: dict[int, Consignee] = msgspec.field(default_factory=dict)
+    years: dict[int, int] = msgspec.field(default_factory=dict)  # account -> of what it received
     jurisdiction: Jurisdiction = Jurisdiction()
     deliveries: list[Delivery] = msgspec.field(default_factory=list)
     deadline: int = 0  # log time of the next one; 0: none
@@ -89,6 +90,8 @@ class Deliveries(Matter):
                 self.consignees[record.account] = msgspec.convert(
                     {k: getattr(record, k) for k in Consignee.__struct_fields__}, Consignee
                 )
+                year = at.business_date // 10_000 or year_of(at.stamp)
+                self.years[record.account] = year
                 ruling = Ruling(operation, ACCEPTED, {"account": record.account})
             case SetJurisdiction():
                 self.jurisdiction = msgspec.convert(
@@ -100,8 +103,11 @@ class Deliveries(Matter):
         self._plan()
         return ruling
 
-    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
-        """Listings, closed days, expiries, the escrows' money, and fixings."""
+    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
+        """Listings, closed days, expiries, the escrows' money, and fixings.
+
+        Most records, clients' too, and most withdrawals are none of a delivery's.
+        """
         rulings: list[Ruling] = []
         match event.kind:
             case EventKind.INSTRUMENT_LISTED:
@@ -119,6 +125,8 @@ class Deliveries(Matter):
                 rulings = self._withdrawn((event.key_lo, event.key_hi), at, state)
             case EventKind.RECORDED:
                 rulings = self._buy_in(state)
+        if not rulings and event.kind in (EventKind.WITHDRAWN, EventKind.RECORDED):
+            return None
         self._plan()
         return rulings
 
@@ -213,13 +221,21 @@ class Deliveries(Matter):
         """Whether the law in force keeps an account from all that it would be delivered."""
         if not self.jurisdiction.enabled:
             return False
-        consignee = self.consignees.get(account)
+        consignee = self._consignee(account, expiry.terms)
         if consignee is None:
             return True
         lots = sum(lots for _, lots in expiry.longs[account]) // unit * unit
         return bool(
             eligibility.may_receive(consignee, expiry.terms.hardware, lots, self.jurisdiction)
         )
+
+    def _consignee(self, account: int, terms: Terms) -> Consignee | None:
+        """Who receives for an account, with what it has received in the year of a contract's month:
+        nothing yet, if its total is another year's."""
+        found = self.consignees.get(account)
+        if found is None or self.years.get(account) == terms.expiry.year:
+            return found
+        return msgspec.structs.replace(found, tpp_received=0)
 
     def _begin(self, number: int, notice: Notice, buyer: int, lots: int, terms: Terms) -> Ruling:
         """A delivery is assigned; what its buyer has received counts from now on."""
@@ -229,8 +245,9 @@ class Deliveries(Matter):
             notice.factor_version,
         )  # fmt: skip
         self.deliveries.append(delivery)
-        consignee = self.consignees.get(buyer)
+        consignee = self._consignee(buyer, terms)
         if consignee is not None:
+            self.years[buyer] = terms.expiry.year
             received = consignee.tpp_received + gpu_class(terms.hardware).tpp * lots
             self.consignees[buyer] = msgspec.structs.replace(consignee, tpp_received=received)
         return told(

@@ -45,7 +45,8 @@ class Alternative(Record, frozen=True, kw_only=True, tag="alternative_delivery")
 
 
 class NameConsignee(Record, frozen=True, kw_only=True, tag="consignee"):
-    """Who receives what an account is delivered."""
+    """Who receives what an account is delivered. ``tpp_received``: in the business date's year so
+    far; the deliveries assigned here are added, each to the year of its month."""
 
     account: int
     country: str

@@ -79,3 +79,8 @@ def moment(day: date, clock: time, zone: str) -> int:
 def since_epoch(there: datetime) -> int:
     """Log time of a moment, whole seconds."""
     return (there - _EPOCH) // _SECOND * SECOND_NS
+
+
+def year_of(stamp: int) -> int:
+    """The year of a log time, UTC."""
+    return (_EPOCH + stamp // SECOND_NS * _SECOND).year

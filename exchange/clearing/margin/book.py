@@ -2,7 +2,7 @@
 what every account must have out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final, NamedTuple
@@ -93,11 +93,12 @@ def price(
 ) -> Priced:
     """The rates of all expiries that are listed, at their settlement prices.
 
-    ``withheld``: days of its month without a fixing, by instrument that has any.
-    KeyError if a product is not covered by the parameters. What is no single expiry has no rates.
+    ``withheld``: days of its month without a fixing, by instrument that has any. What is no single
+    expiry has no rates, nor has a product that the parameters do not cover. KeyError if none has.
     """
     root = {n: root_of(i.code) for n, i in sorted(instruments.items()) if not i.expired}
-    root = {n: product for n, product in root.items() if product}
+    covered = {terms.product for terms in parameters.products}
+    root = {n: product for n, product in root.items() if product in covered}
     live = {n: instruments[n] for n in root}
     if not live:
         raise KeyError("no expiry is listed that could be margined")
@@ -149,18 +150,15 @@ def requirements(
     parameters: MarginParameters,
     on: date,
     advance: Callable[[int, int], object] = lambda done, total: None,
+    *,
+    account: int | None = None,
 ) -> list[Requirement]:
     """What every account must have on a business date, by account; flat accounts are left out.
 
-    ``advance`` is told how many of how many positions are done. KeyError for a position in
-    what has no rates.
+    ``account``: of this one alone, whatever the others hold. ``advance`` is told how many of how
+    many positions are done. KeyError for a position in what has no rates.
     """
-    rows = [
-        (account, number, position.net)
-        for number in state.positions.instruments()
-        for account, position in state.positions.of_instrument(number).items()
-        if position.net
-    ]
+    rows = list(_held(state, account))
     if not rows:
         return []
     withheld = state.matters.get(Fixings).withheld(on)
@@ -170,7 +168,7 @@ def requirements(
         if number not in priced.lots:
             raise KeyError(f"no margin is known for {state.instruments[number].code}")
         held[who] = held.get(who, 0) + abs(lots) * priced.lots[number].hold
-    account, instrument, net = np.array(rows, dtype=np.int64).reshape(-1, 3).T
+    accounts, instrument, net = np.array(rows, dtype=np.int64).reshape(-1, 3).T
     done = 0
 
     def count(more: int) -> None:
@@ -178,9 +176,21 @@ def requirements(
         done += more
         advance(done, len(rows))
 
-    found = margins(account, instrument, net, priced.rates, count)
+    found = margins(accounts, instrument, net, priced.rates, count)
     percent = {p: parameters.of(p).maintenance_percent for p in priced.products}
     return _named(state, found, percent, held)
+
+
+def _held(state: State, account: int | None) -> Iterator[tuple[int, int, int]]:
+    """(account, instrument, net) of all positions, or of one account's."""
+    if account is not None:
+        held = state.positions.of_account(account)
+        yield from ((account, number, position.net) for number, position in held if position.net)
+        return
+    for number in state.positions.instruments():
+        for who, position in state.positions.of_instrument(number).items():
+            if position.net:
+                yield who, number, position.net
 
 
 def _named(

@@ -104,10 +104,6 @@ class OffBook(Matter):
         times = [transfer.deadline for transfer in self.transfers if transfer.stage == "open"]
         self.soonest = min(times, default=0)
 
-    def final(self) -> list[Move]:
-        """What was agreed, in order."""
-        return [transfer.move for transfer in self.transfers if transfer.stage == "final"]
-
     def _give_up(self, record: GiveUp, at: At, state: "State") -> Ruling:
         operation, taker = "give_up", record.taker
         wrong = _senseless(record.account, taker, record.instrument, record.lots, state)
