@@ -103,6 +103,8 @@ async def test_a_senseless_request_is_refused_and_changes_nothing(
 
 async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) -> None:
     async with running(tmp_path) as m:
+        late = requests.ProposePrice(code="A100Z26", price="2.4", reason="of the first day")
+        waits = requests.Approve(proposal=(await m.operations.perform(late, "ann"))["proposal"])
         await override(m.operations, "H100Z26", "3.1")
         settled = await perform(m, requests.Settle())
         assert settled["settlement_prices"]["H100Z26"] == "3.100000"
@@ -121,6 +123,8 @@ async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) ->
         assert corrected["settlement_prices"] == {"H100Z26": "3.200000"}
         assert corrected["inputs"][0]["rule"] == "approved by two"
         assert (await perform(m, requests.OpenDay()))["business_date"] == 20261121
+        with pytest.raises(RequestRefused, match="date 20261120, and 20261121 has begun"):
+            await m.operations.perform(waits, "bob")
         low, high = m.desk.instruments.by_code["H100Z26"].low_ticks, 3_520
         assert (low, m.desk.instruments.by_code["H100Z26"].high_ticks) == (2_880, high)
 

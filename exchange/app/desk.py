@@ -66,12 +66,16 @@ class _Approved(msgspec.Struct):
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """What one person proposed, as its record says; ``expires`` is nanoseconds since the epoch."""
+    """What one person proposed, as its record says; ``expires`` is nanoseconds since the epoch.
+
+    ``business_date`` is that on which it was recorded (yyyymmdd).
+    """
 
     proposal: str
     by: str
     expires: int
     request: str  # JSON
+    business_date: int = 0
 
 
 class Outcome(NamedTuple):
@@ -265,7 +269,8 @@ class Desk:
             factors = msgspec.json.decode(text, type=_Factors)
             self.factors[factors.grade, factors.expiry] = factors.table
         elif operation == PROPOSE:
-            proposal = msgspec.json.decode(text, type=Proposal)
+            read = msgspec.json.decode(text, type=Proposal)
+            proposal = msgspec.structs.replace(read, business_date=self.business_date)
             self.proposals[proposal.proposal] = proposal
         elif operation == APPROVED:
             self.proposals.pop(msgspec.json.decode(text, type=_Approved).proposal, None)
