@@ -1,6 +1,7 @@
 """The wiring: a market starts, restarts, settles its day, and stops trusting what differs."""
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -154,6 +155,22 @@ async def test_a_day_that_was_closed_and_not_settled_is_settled_after_a_restart(
         await m.desk.perform([close_day(20261120)])
     async with running(tmp_path) as m:
         assert len((await perform(m, requests.Settle()))["settlement_prices"]) == 48
+
+
+def test_the_operators_key_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(source: object, target: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            market.admin_key(tmp_path)
+    assert not (tmp_path / market.ADMIN_KEY_NAME).exists()
+    path = market.admin_key(tmp_path)
+    assert set(msgspec.json.decode(path.read_bytes())) == {"key_id", "secret"}
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 async def test_the_next_morning_opens_a_new_day_and_lists_the_new_month(tmp_path: Path) -> None:

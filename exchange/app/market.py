@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +45,7 @@ from exchange.gateway.view import View
 from exchange.journal import stream
 from exchange.journal.errors import JournalError, NoSuchPosition
 from exchange.journal.head import read_head
-from exchange.journal.storage import LocalStorage, Storage
+from exchange.journal.storage import LocalStorage, Storage, replace_file
 from exchange.journal.syncer import Log, SyncThread
 from exchange.journal.tapecheck import check_tape
 from exchange.messages import HOUSE_ACCOUNT, Mode
@@ -74,9 +73,8 @@ def admin_key(directory: Path) -> Path:
     path = directory / ADMIN_KEY_NAME
     if not path.exists():
         key_id, secret = create_key(directory, HOUSE_ACCOUNT, "admin")
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(handle, "wb") as file:
-            file.write(msgspec.json.encode({"key_id": key_id, "secret": secret}) + b"\n")
+        own = msgspec.json.encode({"key_id": key_id, "secret": secret}) + b"\n"
+        replace_file(path, own, 0o600)
     return path
 
 
