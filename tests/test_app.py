@@ -290,6 +290,30 @@ async def test_the_admin_socket_answers_and_is_the_owners_alone(tmp_path: Path) 
     assert await asking.ask(tmp_path, requests.State()) is None
 
 
+async def test_an_answer_may_be_long_and_a_request_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as m:
+        await m.listen("127.0.0.1", 0)
+        long = "x" * 2 * asking.LINE_BYTES_MAX
+        monkeypatch.setattr(m.operations, "state", lambda: {"long": long})
+        answer = await asking.ask(tmp_path, requests.State())
+        assert answer is not None and answer.result["long"] == long
+        assert await asking.ask(tmp_path, requests.PutRecord(record=long)) == asking.TOO_LONG
+        reader, writer = await asyncio.open_unix_connection(tmp_path / asking.SOCKET_NAME)
+        writer.write(b"x" * asking.LINE_BYTES_MAX + b"x\n")
+        assert b"at most 1048576 bytes" in await reader.readline()
+        writer.close()
+
+
+async def test_a_directory_with_too_long_a_path_is_asked_and_not_served(tmp_path: Path) -> None:
+    directory = tmp_path / ("long" * 25)
+    with pytest.raises(RequestRefused, match="too long for its sockets"):
+        await Market.start(directory)
+    assert not directory.exists()
+    assert await asking.ask(directory, requests.State()) is None
+
+
 def test_who_only_asks_loads_nothing_of_a_market() -> None:
     names = ["exchange.app.market", "exchange.sequencer", "exchange.clearing", "aiohttp", "numpy"]
     code = f"import exchange.app.asking, sys; print([n for n in {names} if n in sys.modules])"

@@ -4,6 +4,7 @@ Apart from ``admin``, which answers: a command that only asks needs nothing of w
 """
 
 import asyncio
+import os
 import time
 import urllib.error
 import urllib.request
@@ -23,7 +24,9 @@ from exchange.messages.access import (
 )
 
 SOCKET_NAME: Final = "admin.sock"
-LINE_BYTES_MAX: Final = 1 << 20
+LINE_BYTES_MAX: Final = 1 << 20  # of a request
+ANSWER_BYTES_MAX: Final = 1 << 30
+SOCKET_PATH_BYTES: Final = 103  # of a Unix socket everywhere; Linux takes four more
 URL_SECONDS: Final = 60.0
 
 
@@ -35,22 +38,38 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
 
 
+TOO_LONG: Final = Answer(False, error=f"a request has at most {LINE_BYTES_MAX} bytes")
+
+
+def fits_socket(path: Path) -> bool:
+    """Whether a Unix socket can have that path."""
+    return len(os.fsencode(path)) <= SOCKET_PATH_BYTES
+
+
 async def ask(directory: Path, request: AnyRequest) -> Answer | None:
-    """Put one request to the market that serves ``directory``; None if none does."""
+    """Put one request to the market that serves ``directory``; None if none does.
+
+    Raises ConnectionError where the market stops before it has answered.
+    """
+    path, line = directory / SOCKET_NAME, msgspec.json.encode(request)
+    if not fits_socket(path):  # nobody serves there
+        return None
     try:
-        reader, writer = await asyncio.open_unix_connection(
-            directory / SOCKET_NAME, limit=LINE_BYTES_MAX
-        )
+        reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
-    writer.write(msgspec.json.encode(request) + b"\n")
-    await writer.drain()
-    line = await reader.readline()
-    writer.close()
+    try:
+        if len(line) > LINE_BYTES_MAX:
+            return TOO_LONG
+        writer.write(line + b"\n")
+        await writer.drain()
+        told = await reader.readline()
+    finally:
+        writer.close()
     await writer.wait_closed()
-    if not line:
+    if not told:
         raise ConnectionError("the market stopped before it answered")
-    return msgspec.json.decode(line, type=Answer)
+    return msgspec.json.decode(told, type=Answer)
 
 
 def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:

@@ -52,6 +52,7 @@ from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
 ADMIN_KEY_NAME: Final = "admin.key"
+LONGEST_SOCKET: Final = "gateway-63.sock"  # of those that a market may have in its directory
 T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
@@ -193,8 +194,13 @@ class Market:
         ``serving``: no day opens but the first;
         ``sequencing`` are options of ``Sequencer.open``, for a simulation.
         Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged,
-        DamagedTape; and BadExchangeId.
+        DamagedTape; and BadExchangeId; RequestRefused, if ``serving``, where a path is too long.
         """
+        if serving and not asking.fits_socket(directory / LONGEST_SOCKET):
+            raise RequestRefused(
+                f"the path of {directory} is too long for its sockets: name it from nearer by, or"
+                " take a shorter one"
+            )
         market = cls(directory, clock, progress, settings, sequencing)
         if market._apart or settings.serve.gateways:
             market._streaming = await stream.serve(
