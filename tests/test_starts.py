@@ -21,6 +21,7 @@ from exchange.journal.storage import DirectoryLock, LocalFile, LocalStorage
 from exchange.journal.syncer import Done, Log
 from exchange.journal.tape import PREAMBLE, RECORD_BYTES, unpack_head
 from exchange.journal.tapecheck import DamagedTape
+from exchange.messages import EVENT, EventKind
 
 DAY_NS = 86_400 * 10**9
 FRIDAY_NS = NOON_NS + 3 * 3_600 * 10**9  # within the session of 2026-11-20
@@ -90,20 +91,25 @@ async def test_an_opening_that_a_crash_broke_off_is_finished(
 ) -> None:
     market, first, second = tmp_path / "market", tmp_path / "first", tmp_path / "second"
     with monkeypatch.context() as patch:
-        dying(patch, Conduct, "relimit_combinations", market, first)
+        dying(patch, Conduct, "may_trade", market, first)
         async with running(market) as m:
             await perform(m, requests.ListContract(code="H100Z26-H100F27"))
             await perform(m, requests.Close(code="H100Z26"))
             await perform(m, requests.Halt(code="H100F27"))
             legs = {c: s for c, s in states(m).items() if s != "CONTINUOUS"}
-    async with running(first) as m:  # nothing was opened
+    async with running(first) as m:  # nothing but the day was opened
         assert set(states(m).values()) == {"CONTINUOUS"}
     async with running(market) as m:  # what an operator closed stays so, and opens with the next
         assert {c: s for c, s in states(m).items() if s != "CONTINUOUS"} == legs
         await perform(m, requests.Settle())
-        dying(monkeypatch, Conduct, "relimit_combinations", market, second)
+        dying(monkeypatch, Conduct, "may_trade", market, second)
         await perform(m, requests.OpenDay())
-        limits = m.desk.instruments.by_code["H100Z26-H100F27"].high_ticks
+        spread = m.desk.instruments.by_code["H100Z26-H100F27"]
+        limits = spread.high_ticks
+        events = b"".join(released.events for released in m.tape.read(0, 0, 0))
+        moved = [row[0] for row in EVENT.iter_unpack(events)
+                 if row[2] == EventKind.LIMITS_CHANGED and row[5] == spread.id]  # fmt: skip
+        assert max(moved) < m.desk.day_first  # whatever follows the day cannot miss them
     async with running(second, NOON_NS + DAY_NS) as m:
         assert {c: s for c, s in states(m).items() if s != "CONTINUOUS"} == {"H100F27": "HALTED"}
         assert m.desk.instruments.by_code["H100Z26-H100F27"].high_ticks == limits

@@ -380,8 +380,9 @@ class Operations:
         number = request.date or self._next_date()
         day = wishes.as_date(number)
         await self.cleared()  # which margin parameters are in force is clearing's to say
-        todo = [*self._relimit(), *self._rates(day), *self._protections()]
-        todo += self._list_missing(day)
+        limits = self._relimit()
+        todo = [*limits, *self._conduct.relimit_combinations(limits)]
+        todo += [*self._rates(day), *self._protections(), *self._list_missing(day)]
         await desk.perform([*todo, wishes.open_day(number)])
         return {
             "business_date": number,
@@ -391,8 +392,6 @@ class Operations:
     async def _start_trading(self, listed: Iterable[Instrument]) -> int:
         """Let what is closed trade on the day that has opened, unless the schedule does; return
         how many do."""
-        # Combinations first get limits around their legs' new ones.
-        await self._desk.perform(self._conduct.relimit_combinations())
         closed = [
             wishes.set_state(one.code, one.id, TradingState.CONTINUOUS)
             for one in listed
