@@ -1,5 +1,6 @@
 """A market that starts after a crash, and one that crashes while it stops. Budget: 20 seconds."""
 
+import asyncio
 import errno
 import os
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_app import NOON_NS, eventually, perform, running, states
 
-from exchange.app import Market, identity, requests, wishes
+from exchange.app import Market, identity, requests, standby, wishes
 from exchange.app.clerk import Clerk
 from exchange.app.conduct import Conduct
 from exchange.app.settings import Schedule, Settings
@@ -19,7 +20,7 @@ from exchange.engine import Engine
 from exchange.journal.errors import DirectoryLocked, SyncFailed
 from exchange.journal.storage import DirectoryLock, LocalFile, LocalStorage
 from exchange.journal.syncer import Done, Log
-from exchange.journal.tape import PREAMBLE, RECORD_BYTES, unpack_head
+from exchange.journal.tape import PREAMBLE, RECORD_BYTES, Tape, unpack_head
 from exchange.journal.tapecheck import DamagedTape
 from exchange.messages import EVENT, EventKind
 
@@ -64,6 +65,18 @@ async def test_a_sync_that_fails_during_a_stop_is_raised(tmp_path: Path) -> None
     with pytest.raises(SyncFailed, match="mend the disk"):
         await market.stop()
     assert await market.stop() == ""  # the head on disk is an earlier run's
+
+
+async def test_a_stop_waits_for_no_checkpoint_that_can_never_come(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = BadDisk()
+    market = await Market.start(tmp_path, clock=lambda: NOON_NS, syncer=disk)
+    await market.listen("127.0.0.1", 0)
+    disk.bad = True
+    with pytest.raises(SyncFailed, match="mend the disk"):
+        await asyncio.wait_for(market.stop(), 10)
+    assert "no last checkpoint: sequencer" in caplog.text
 
 
 # Starts in the middle of something
@@ -208,11 +221,22 @@ async def test_a_tape_damaged_below_a_snapshot_is_named_with_its_remedy(tmp_path
         at.append(at[-1] + head.length)
     data[at[-3] + 9] ^= 1
     path.write_bytes(data)
-    with pytest.raises(DamagedTape, match="delete the file while nobody serves"):
-        await Market.start(market, clock=lambda: NOON_NS)
+    for _ in range(2):  # the second finds the directory free
+        with pytest.raises(DamagedTape, match="delete the file while nobody serves"):
+            await Market.start(market, clock=lambda: NOON_NS)
     (other / "tape/released.hbt").unlink()
     async with running(other) as m:
         assert {1, 2} <= m.desk.accounts
+
+
+def test_a_view_that_is_deleted_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A shadow prunes between a start's look at the names and its reading of one."""
+    gone = [(1, 1, "snapshots/gone.hbv")]
+    monkeypatch.setattr(standby.sealed, "list_files", lambda *_: gone)
+    assert standby.recover_view(LocalStorage(tmp_path), Tape(tmp_path, bytes(16))) is None
+    assert "gone.hbv: gone: deleted meanwhile" in caplog.text
 
 
 async def test_a_full_disk_keeps_no_market_from_starting_when_a_date_has_come(

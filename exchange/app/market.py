@@ -53,6 +53,7 @@ from exchange.sequencer import Closed, QueueFull, Sequencer
 
 ADMIN_KEY_NAME: Final = "admin.key"
 LONGEST_SOCKET: Final = "gateway-63.sock"  # of those that a market may have in its directory
+NEEDED: Final = ("sequencer", "desk", "clearing")  # parts, for a checkpoint
 T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
@@ -137,7 +138,21 @@ class Market:
         )
         self.tape = self.sequencer.tape
         self.alarms = Alarms(directory, self.sequencer)
-        storage = sequencing.get("storage") or LocalStorage(directory)
+        try:
+            self._build(sequencing.get("storage") or LocalStorage(directory))
+        except BaseException:
+            self.sequencer.abandon()
+            raise
+        self._booking = ThreadPoolExecutor(1, thread_name_prefix="clearing")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._told: set[asyncio.Task[None]] = set()  # parts whose end somebody was told of
+        self._sequencing: asyncio.Task[None] | None = None
+        self._exits = contextlib.AsyncExitStack()
+        self._streaming: asyncio.Server | None = None
+
+    def _build(self, storage: Storage) -> None:
+        """Make what follows the stream. Raises DamagedTape, and what opening a ledger raises."""
+        directory, clock, settings = self.directory, self._clock, self.settings
         view, self.clearing = self._recover(storage)
         self.desk = Desk(self.sequencer.submit, self.tape, view)
         deadlines = Deadlines() if view is None else view.deadlines
@@ -170,12 +185,6 @@ class Market:
                 what_if=self.trial,
             )
             self.front = Inside(self.hub, self.tape, self.metrics, self._open_door)
-        self._booking = ThreadPoolExecutor(1, thread_name_prefix="clearing")
-        self._tasks: list[asyncio.Task[None]] = []
-        self._told: set[asyncio.Task[None]] = set()  # parts whose end somebody was told of
-        self._sequencing: asyncio.Task[None] | None = None
-        self._exits = contextlib.AsyncExitStack()
-        self._streaming: asyncio.Server | None = None
 
     @classmethod
     async def start(
@@ -203,9 +212,13 @@ class Market:
             )
         market = cls(directory, clock, progress, settings, sequencing)
         if market._apart or settings.serve.gateways:
-            market._streaming = await stream.serve(
-                market.tape, directory / STREAM_NAME, patient=not settings.serve.gateways
-            )
+            try:
+                market._streaming = await stream.serve(
+                    market.tape, directory / STREAM_NAME, patient=not settings.serve.gateways
+                )
+            except BaseException:
+                market.sequencer.abandon()
+                raise
         market._sequencing = asyncio.create_task(market.sequencer.run(), name="sequencer")
         found = market.sequencer.recovered.last_sequence
         upto = found + 1 if found else 0  # after a restart, RECOVERED and the halts it brings
@@ -326,10 +339,23 @@ class Market:
                     await asyncio.sleep(POLL_SECONDS)
         await self.front.close()
         if running:
-            try:
-                await self.operations.checkpoint()
-            except (RequestRefused, QueueFull, Closed, TimeoutError) as error:
-                _log.warning("no last checkpoint: %s", error)
+            await self._checkpoint_last()
+
+    async def _checkpoint_last(self) -> None:
+        """Have engine and clearing compared once more, unless a part that it takes has ended."""
+        needed = [part for part in self._parts if part.get_name() in NEEDED]
+        taking = asyncio.create_task(self.operations.checkpoint())
+        await asyncio.wait([taking, *needed], return_when=asyncio.FIRST_COMPLETED)
+        if not taking.done():
+            taking.cancel()
+            await asyncio.wait([taking])
+        try:
+            if not taking.cancelled():
+                return taking.result()
+            ended = [part.get_name() for part in needed if part.done()]
+            _log.warning("no last checkpoint: %s ended", " and ".join(ended))
+        except (RequestRefused, QueueFull, Closed, TimeoutError) as error:
+            _log.warning("no last checkpoint: %s", error)
 
     @property
     def _parts(self) -> list[asyncio.Task[None]]:
