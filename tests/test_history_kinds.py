@@ -1,0 +1,122 @@
+"""What a log tells of every kind of command and event, not of orders and trades alone."""
+
+from pathlib import Path
+
+import pytest
+from history_market import CODES, LISTING, Script
+from recorded import record_of
+
+from exchange.history import search, walk
+from exchange.history.records import EventRow
+from exchange.journal.frame import Frame
+from exchange.messages import (
+    EVENT,
+    CommandKind,
+    EventKind,
+    KillScope,
+    OrderFeature,
+    Selection,
+    Side,
+    TradingState,
+    TransferKind,
+)
+
+BUY, SELL = Side.BUY, Side.SELL
+QUOTER, STOPPED, MAKER, TAKER = 1, 3, 4, 5
+SPREAD, CODE = 2, "H100Z26-H200Z26"  # the first instrument less the second
+
+
+def told() -> Script:
+    """A stop, an iceberg, a quote, mass acts, a combination, an auction and a transfer."""
+    script = Script()
+    script.set_up()
+
+    def do(kind: CommandKind, **fields: int) -> None:
+        script.say((record_of(kind, **fields), None))
+
+    def enter(account: int, side: int, price: int, lots: int, **more: int) -> None:
+        script.say(script.enter(account, side, price, lots, **more))
+
+    combined = record_of(
+        CommandKind.LIST_COMBINATION, instrument=SPREAD, quantity=0xF1, key_lo=1 << 16,
+        target_lo=-1_000 % 2**64, target_hi=1_000,
+    )  # fmt: skip
+    script.say((combined, LISTING.format(code=CODE, product="H100")))
+    do(CommandKind.SET_RISK, instrument=SPREAD, quantity=100, session=50)
+    do(CommandKind.SET_STATE, instrument=SPREAD, tif=TradingState.CONTINUOUS)
+    do(CommandKind.SET_IMPLIED, instrument=SPREAD, tif=1)
+    do(CommandKind.SET_PROTECTIONS, instrument=0, quantity=1)
+    do(CommandKind.SET_BREAKER, instrument=0, price=500, target_lo=60 * 10**9)
+    enter(STOPPED, BUY, 2_520, 2, spare=OrderFeature.STOP, target_hi=2_510)
+    enter(MAKER, SELL, 2_510, 2)
+    enter(TAKER, BUY, 2_510, 2)
+    enter(MAKER, SELL, 2_515, 10, spare=OrderFeature.ICEBERG, target_hi=3)
+    enter(TAKER, BUY, 2_515, 4)
+    do(CommandKind.SET_PROTECTION, account=QUOTER, instrument=0, quantity=50, target_lo=10**9)
+    do(CommandKind.MASS_QUOTE, account=QUOTER, price=2_490, quantity=5, target_lo=2_540,
+       target_hi=5, key_lo=script.key())  # fmt: skip
+    enter(MAKER, SELL, 5, 3, instrument=SPREAD)
+    enter(TAKER, BUY, 5, 3, instrument=SPREAD)
+    chosen = Selection.INSTRUMENT
+    do(CommandKind.MASS_CANCEL, account=QUOTER, side=2, tif=chosen, key_lo=script.key())
+    do(CommandKind.MASS_CANCEL, account=QUOTER, side=2, key_lo=script.key())
+    do(CommandKind.TRANSFER, account=MAKER, target_lo=TAKER, quantity=1, price=2_500_000,
+       tif=TransferKind.BLOCK, key_lo=script.key())  # fmt: skip
+    do(CommandKind.SET_STATE, instrument=0, tif=TradingState.AUCTION)
+    enter(MAKER, SELL, 2_500, 4)
+    enter(TAKER, BUY, 2_505, 4)
+    do(CommandKind.INDICATE, instrument=0)
+    do(CommandKind.SET_STATE, instrument=0, tif=TradingState.CONTINUOUS)
+    do(CommandKind.KILL, tif=KillScope.ACCOUNT, account=TAKER)
+    do(CommandKind.RESUME, tif=KillScope.MEMBER, quantity=1)
+    do(CommandKind.LIST, instrument=9, account=STOPPED)  # refused; its price step is 3
+    return script
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return told().write(tmp_path_factory.mktemp("kinds") / "market")
+
+
+def found(directory: Path, **wanted: int | str) -> list[EventRow]:
+    query, rows = search.Query(**wanted), []  # type: ignore[arg-type]
+
+    def keep(_: Frame, row: EventRow) -> None:
+        rows.append(row)
+
+    walk.walk(directory, lambda frame, events: query.search(frame, events, keep))
+    return rows
+
+
+def names(rows: list[EventRow]) -> set[str]:
+    return {EventKind(row[2]).name for row in rows}
+
+
+def test_a_search_by_instrument_finds_whatever_is_of_one(market: Path) -> None:
+    of_first = {
+        "INSTRUMENT_LISTED", "RISK_CHANGED", "STATE_CHANGED", "ORDER_ACCEPTED", "TRADE",
+        "PROTECTIONS_CHANGED", "BREAKER_CHANGED", "ORDER_WAITING", "ORDER_ELECTED",
+        "ORDER_REFILLED", "QUOTED", "ORDER_CANCELLED", "LEG_TRADE", "MASS_CANCELLED",
+        "LOTS_TRANSFERRED", "AUCTION_INDICATED", "AUCTION_UNCROSSED", "LEVEL_TAKEN",
+        "ACCOUNTABILITY_PASSED",
+    }  # fmt: skip
+    rows = found(market, code=CODES[0])
+    assert names(rows) == of_first
+    assert {row[5] for row in rows} == {0}
+    assert sum(row[2] == EventKind.MASS_CANCELLED for row in rows) == 1  # of two
+    assert names(found(market, code=CODE)) >= {"LEG_LISTED", "IMPLIED_CHANGED", "TRADE"}
+
+
+def test_a_search_by_account_finds_no_event_without_one(market: Path) -> None:
+    everything: list[EventRow] = []
+    walk.walk(market, lambda _, events: everything.extend(EVENT.iter_unpack(events)))
+    assert names(found(market, account=0)) == set()  # the house did nothing
+    stopped = found(market, account=STOPPED)
+    assert {"ORDER_WAITING", "ORDER_ELECTED", "TRADE"} <= names(stopped)
+    refused = [row for row in everything if row[2] == EventKind.REJECTED and row[6] == STOPPED]
+    assert len(refused) == 1  # the listing
+    assert refused[0] not in stopped
+    assert {"MASS_CANCELLED", "QUOTED", "PROTECTION_CHANGED"} <= names(
+        found(market, account=QUOTER)
+    )
+    assert {"KILLED", "LOTS_TRANSFERRED", "LEG_TRADE"} <= names(found(market, account=TAKER))
