@@ -7,6 +7,7 @@ from history_market import CODES, LISTING, Script
 from recorded import record_of
 
 from exchange.history import search, walk
+from exchange.history.audit import FIELDS, Trail
 from exchange.history.records import EventRow
 from exchange.journal.frame import Frame
 from exchange.messages import (
@@ -17,6 +18,7 @@ from exchange.messages import (
     OrderFeature,
     Selection,
     Side,
+    TimeInForce,
     TradingState,
     TransferKind,
 )
@@ -62,6 +64,10 @@ def told() -> Script:
     do(CommandKind.MASS_CANCEL, account=QUOTER, side=2, key_lo=script.key())
     do(CommandKind.TRANSFER, account=MAKER, target_lo=TAKER, quantity=1, price=2_500_000,
        tif=TransferKind.BLOCK, key_lo=script.key())  # fmt: skip
+    pair = OrderFeature.GROUPED | OrderFeature.REDUCE_ONLY
+    enter(MAKER, SELL, 2_505, 1, instrument=1, spare=pair, target_hi=1)
+    enter(MAKER, SELL, 2_505, 3, instrument=1, tif=TimeInForce.GTD,
+          target_lo=1_800_000_000 * 10**9, target_hi=2)  # fmt: skip
     do(CommandKind.SET_STATE, instrument=0, tif=TradingState.AUCTION)
     enter(MAKER, SELL, 2_500, 4)
     enter(TAKER, BUY, 2_505, 4)
@@ -120,3 +126,37 @@ def test_a_search_by_account_finds_no_event_without_one(market: Path) -> None:
         found(market, account=QUOTER)
     )
     assert {"KILLED", "LOTS_TRANSFERRED", "LEG_TRADE"} <= names(found(market, account=TAKER))
+
+
+def test_the_audit_trail_says_whose_and_of_what_each_command_was(market: Path) -> None:
+    rows: list[dict[str, object]] = []
+    trail = Trail(lambda row: rows.append(dict(zip(FIELDS, row, strict=True))))
+    walk.walk(market, trail.take)
+
+    def of(kind: str, *fields: str) -> list[tuple[object, ...]]:
+        found = [row for row in rows if row["record_type"] == kind]
+        return [tuple(row[name] for name in fields) for row in found]
+
+    who = ("account", "instrument", "msg_type")
+    assert of("MASS_QUOTE", *who) == [(QUOTER, CODES[0], "i")]
+    assert of("QUOTED", *who) == [(QUOTER, CODES[0], "b")]
+    bid_and_ask = ("price", "quantity", "ask_price", "ask_quantity")
+    quoted = [("2.490", 5, "2.540", 5)]
+    assert of("MASS_QUOTE", *bid_and_ask) == of("QUOTED", *bid_and_ask) == quoted
+    chosen = [(QUOTER, CODES[0]), (QUOTER, "")]
+    assert of("MASS_CANCEL", *who[:2]) == of("MASS_CANCELLED", *who[:2]) == chosen
+    assert of("KILL", "account") == of("KILLED", "account") == [(TAKER,)]
+    assert of("RESUME", "account") == of("RESUMED", "account") == [("",)]  # a member's
+    assert of("SET_BREAKER", *who[:2]) == of("BREAKER_CHANGED", *who[:2]) == [("", CODES[0])]
+    assert of("INDICATE", "instrument") == of("AUCTION_UNCROSSED", "instrument") == [(CODES[0],)]
+    assert of("REJECTED", *who)[-1] == ("", "#9", "8")  # the listing; nobody's
+    assert set(of("ACCOUNTABILITY_PASSED", "instrument")) == {(CODES[0],)}
+    special = ("features", "trigger", "display", "minimum", "expires", "group_order_id")
+    assert set(of("ENTER", *special)) == {
+        ("", "", "", "", "", ""),
+        ("STOP", "2.510", "", "", "", ""),
+        ("ICEBERG", "", 3, "", "", ""),
+        ("REDUCE_ONLY|GROUPED", "", "", "", "", 1),
+        ("", "", "", 2, "2027-01-15T08:00:00.000Z", ""),
+    }
+    assert of("ORDER_WAITING", "trigger") == of("ORDER_ELECTED", "trigger") == [("2.510",)]

@@ -234,7 +234,7 @@ def test_a_view_that_is_deleted_meanwhile_is_passed_over(
 ) -> None:
     """A shadow prunes between a start's look at the names and its reading of one."""
     gone = [(1, 1, "snapshots/gone.hbv")]
-    monkeypatch.setattr(standby.sealed, "list_files", lambda *_: gone)
+    monkeypatch.setattr("exchange.journal.sealed.list_files", lambda *_: gone)
     assert standby.recover_view(LocalStorage(tmp_path), Tape(tmp_path, bytes(16))) is None
     assert "gone.hbv: gone: deleted meanwhile" in caplog.text
 

@@ -112,6 +112,7 @@ _KILLS: Final = (EventKind.KILLED, EventKind.RESUMED)
 _KILLING: Final = (CommandKind.KILL, CommandKind.RESUME)
 _WHOSE: Final = (KillScope.ACCOUNT, KillScope.SESSION)
 _REJECTED, _MASS_CANCELLED = int(EventKind.REJECTED), int(EventKind.MASS_CANCELLED)
+_MASS_CANCEL: Final = int(CommandKind.MASS_CANCEL)
 
 EventRow = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
 
@@ -171,20 +172,21 @@ def command_at(commands: bytes, number: int) -> Command:
     return Command(**dict(zip(COMMAND_FIELDS, row, strict=True)))
 
 
-def names_instrument(row: EventRow, command: Command) -> bool:
-    """Whether an event of that command has an instrument in its field of that name."""
+def names_instrument(row: EventRow, wish: int, tif: int) -> bool:
+    """Whether an event has an instrument in its field of that name; ``wish`` and ``tif`` are its
+    command's kind and field."""
     kind = row[2]
-    if kind == _MASS_CANCELLED or (kind == _REJECTED and command.kind == CommandKind.MASS_CANCEL):
-        return bool(command.tif & Selection.INSTRUMENT)
-    return kind in OF_INSTRUMENT and (kind != _REJECTED or command.kind in COMMANDS_OF_INSTRUMENT)
+    if kind == _MASS_CANCELLED or (kind == _REJECTED and wish == _MASS_CANCEL):
+        return bool(tif & Selection.INSTRUMENT)
+    return kind in OF_INSTRUMENT and (kind != _REJECTED or wish in COMMANDS_OF_INSTRUMENT)
 
 
-def names_account(row: EventRow, command: Command) -> bool:
-    """Whether an event of that command has an account in its field of that name."""
+def names_account(row: EventRow, wish: int, tif: int) -> bool:
+    """The same of an account."""
     kind = row[2]
-    if kind in _KILLS or (kind == _REJECTED and command.kind in _KILLING):
-        return command.tif in _WHOSE
-    return kind in OF_ACCOUNT and (kind != _REJECTED or command.kind in COMMANDS_OF_ACCOUNT)
+    if kind in _KILLS or (kind == _REJECTED and wish in _KILLING):
+        return tif in _WHOSE
+    return kind in OF_ACCOUNT and (kind != _REJECTED or wish in COMMANDS_OF_ACCOUNT)
 
 
 def event_fields(row: EventRow, data: bytes, number: int) -> dict[str, int]:

@@ -120,9 +120,10 @@ class Query:
         if row[2] not in _UNSURE:
             return True
         command = command_at(frame.commands, row[0] - frame.opening.first_sequence)
-        if self.code is not None and not names_instrument(row, command):
+        wish = command.kind, command.tif
+        if self.code is not None and not names_instrument(row, *wish):
             return False
-        return self.account is None or row[6] != self.account or names_account(row, command)
+        return self.account is None or row[6] != self.account or names_account(row, *wish)
 
 
 def kinds_named(name: str) -> tuple[frozenset[int], frozenset[int]]:
