@@ -8,7 +8,9 @@ from recorded import record_of
 
 from exchange.history import search, walk
 from exchange.history.audit import FIELDS, Trail
+from exchange.history.picture import Picture
 from exchange.history.records import EventRow
+from exchange.history.table import COLUMNS, rows
 from exchange.journal.frame import Frame
 from exchange.messages import (
     EVENT,
@@ -75,6 +77,7 @@ def told() -> Script:
     do(CommandKind.SET_STATE, instrument=0, tif=TradingState.CONTINUOUS)
     do(CommandKind.KILL, tif=KillScope.ACCOUNT, account=TAKER)
     do(CommandKind.RESUME, tif=KillScope.MEMBER, quantity=1)
+    do(CommandKind.CANCEL, account=MAKER, side=2, target_lo=1, key_lo=script.key())
     do(CommandKind.LIST, instrument=9, account=STOPPED)  # refused; its price step is 3
     return script
 
@@ -85,17 +88,17 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def found(directory: Path, **wanted: int | str) -> list[EventRow]:
-    query, rows = search.Query(**wanted), []  # type: ignore[arg-type]
+    query, kept = search.Query(**wanted), []  # type: ignore[arg-type]
 
     def keep(_: Frame, row: EventRow) -> None:
-        rows.append(row)
+        kept.append(row)
 
     walk.walk(directory, lambda frame, events: query.search(frame, events, keep))
-    return rows
+    return kept
 
 
-def names(rows: list[EventRow]) -> set[str]:
-    return {EventKind(row[2]).name for row in rows}
+def names(found_rows: list[EventRow]) -> set[str]:
+    return {EventKind(row[2]).name for row in found_rows}
 
 
 def test_a_search_by_instrument_finds_whatever_is_of_one(market: Path) -> None:
@@ -106,10 +109,10 @@ def test_a_search_by_instrument_finds_whatever_is_of_one(market: Path) -> None:
         "LOTS_TRANSFERRED", "AUCTION_INDICATED", "AUCTION_UNCROSSED", "LEVEL_TAKEN",
         "ACCOUNTABILITY_PASSED",
     }  # fmt: skip
-    rows = found(market, code=CODES[0])
-    assert names(rows) == of_first
-    assert {row[5] for row in rows} == {0}
-    assert sum(row[2] == EventKind.MASS_CANCELLED for row in rows) == 1  # of two
+    of_it = found(market, code=CODES[0])
+    assert names(of_it) == of_first
+    assert {row[5] for row in of_it} == {0}
+    assert sum(row[2] == EventKind.MASS_CANCELLED for row in of_it) == 1  # of two
     assert names(found(market, code=CODE)) >= {"LEG_LISTED", "IMPLIED_CHANGED", "TRADE"}
 
 
@@ -129,12 +132,12 @@ def test_a_search_by_account_finds_no_event_without_one(market: Path) -> None:
 
 
 def test_the_audit_trail_says_whose_and_of_what_each_command_was(market: Path) -> None:
-    rows: list[dict[str, object]] = []
-    trail = Trail(lambda row: rows.append(dict(zip(FIELDS, row, strict=True))))
+    told: list[dict[str, object]] = []
+    trail = Trail(lambda row: told.append(dict(zip(FIELDS, row, strict=True))))
     walk.walk(market, trail.take)
 
     def of(kind: str, *fields: str) -> list[tuple[object, ...]]:
-        found = [row for row in rows if row["record_type"] == kind]
+        found = [row for row in told if row["record_type"] == kind]
         return [tuple(row[name] for name in fields) for row in found]
 
     who = ("account", "instrument", "msg_type")
@@ -160,3 +163,29 @@ def test_the_audit_trail_says_whose_and_of_what_each_command_was(market: Path) -
         ("", "", "", 2, "2027-01-15T08:00:00.000Z", ""),
     }
     assert of("ORDER_WAITING", "trigger") == of("ORDER_ELECTED", "trigger") == [("2.510",)]
+
+
+def test_the_export_has_the_code_of_whatever_is_of_an_instrument(market: Path) -> None:
+    picture = Picture()
+    made: list[dict[str, object]] = []
+
+    def take(frame: Frame, events: bytes) -> None:
+        picture.take(frame, events)
+        columns = zip(*rows(frame, events, picture), strict=True)
+        made.extend(dict(zip([c.name for c in COLUMNS], row, strict=True)) for row in columns)
+
+    walk.walk(market, take)
+
+    def of(kind: str, *fields: str) -> list[tuple[object, ...]]:
+        return [tuple(row[name] for name in fields) for row in made if row["kind"] == kind]
+
+    first, second = CODES
+    assert of("LEG_TRADE", "code", "side", "maker_account", "key") == [
+        (first, "BUY", MAKER, None), (second, "SELL", MAKER, None),
+    ]  # fmt: skip
+    assert of("MASS_QUOTE", "code", "tif", "side") == [(first, "GTC", None)]
+    assert of("MASS_CANCEL", "code") == of("MASS_CANCELLED", "code") == [(first,), (None,)]
+    assert of("ORDER_ELECTED", "code", "side") == [(first, "BUY")]
+    assert of("SET_BREAKER", "code") == of("AUCTION_UNCROSSED", "code") == [(first,)]
+    assert {"STOP", "ICEBERG", ""} <= {spare for (spare,) in of("ENTER", "spare")}
+    assert of("REJECTED", "code")[-2:] == [(None,), ("#9",)]  # a cancel, and the listing
