@@ -11,9 +11,11 @@ from exchange.history.audit import FIELDS, Trail
 from exchange.history.picture import Picture
 from exchange.history.records import EventRow
 from exchange.history.table import COLUMNS, rows
+from exchange.history.whatif import Changes, what_if
 from exchange.journal.frame import Frame
 from exchange.messages import (
     EVENT,
+    INDEX_BITS,
     CommandKind,
     EventKind,
     KillScope,
@@ -129,6 +131,34 @@ def test_a_search_by_account_finds_no_event_without_one(market: Path) -> None:
         found(market, account=QUOTER)
     )
     assert {"KILLED", "LOTS_TRANSFERRED", "LEG_TRADE"} <= names(found(market, account=TAKER))
+
+
+def test_other_parameters_leave_groups_whole_and_correct_no_trade_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    script = Script()
+    script.set_up()
+
+    def enter(account: int, side: int, price: int, lots: int, **more: int) -> list[dict[str, int]]:
+        return script.say(script.enter(account, side, price, lots, **more))
+
+    enter(TAKER, BUY, 2_400, 1)  # without it every later order has another id
+    (first,) = enter(STOPPED, SELL, 2_520, 2)
+    grouped = {"spare": OrderFeature.GROUPED, "target_hi": first["order_id"]}
+    enter(STOPPED, BUY, 2_480, 2, **grouped)
+    taken = [EventKind(row["kind"]).name for row in enter(MAKER, SELL, 2_480, 2)]
+    assert taken == ["ORDER_ACCEPTED", "TRADE", "ORDER_CANCELLED"]
+    enter(TAKER, SELL, 2_500, 3)
+    (trade,) = [row for row in enter(MAKER, BUY, 2_500, 3) if row["kind"] == EventKind.TRADE]
+    bust = record_of(
+        CommandKind.BUST, account=MAKER, session=TAKER, price=2_500, quantity=3,
+        target_lo=trade["sequence"] << INDEX_BITS | trade["index"],
+        target_hi=trade["a"] % 2**64, key_lo=trade["b"] % 2**64,
+    )  # fmt: skip
+    assert [row["kind"] for row in script.say((bust, None))] == [EventKind.TRADE_BUSTED]
+    told = what_if(script.write(tmp_path / "market"), Changes(without=frozenset({TAKER})))
+    assert (told["orders_rejected"], told["others_rejected"], told["commands_changed"]) == (0, 0, 3)
+    assert {one["difference"] for one in told["profit"]} == {"0.00"}
 
 
 def test_the_audit_trail_says_whose_and_of_what_each_command_was(market: Path) -> None:
