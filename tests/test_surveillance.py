@@ -118,6 +118,20 @@ def test_marking_the_close(tmp_path: Path, price: int, lots: int, found: bool) -
     assert findings(script, tmp_path) == expected
 
 
+def test_a_window_is_held_against_the_last_price_before_it(tmp_path: Path) -> None:
+    """Of the next date that is where this one closed, not where it was half a minute before."""
+    script = begin()
+    trade(script, 1, 3, 1, 2_500)
+    quiet(script, 31)
+    trade(script, 5, 4, 5, 2_501)
+    trade(script, 2, 3, 5, 2_503)  # half of the window's lots: nobody's doing
+    script.settle(DAYS[0], (2_500_000, 2_503_000))
+    script.open_day(DAYS[1])
+    trade(script, 2, 3, 10, 2_503)
+    script.settle(DAYS[1], (2_500_000, 2_503_000))
+    assert findings(script, tmp_path) == []
+
+
 @pytest.mark.parametrize(
     ("pairs", "trades", "messages"), [(100, 0, 200), (99, 0, 0), (100, 2, 202), (100, 3, 0)]
 )

@@ -203,7 +203,7 @@ class Closes:
     def __init__(self, thresholds: Thresholds) -> None:
         self._of = thresholds
         self._trades: defaultdict[int, deque[Match]] = defaultdict(deque)
-        self._before: dict[int, int] = {}  # the last price that has left the window
+        self._before: dict[int, int] = {}  # the last price before the window
 
     def _forget(self, instrument: int, stamp: int) -> None:
         trades = self._trades[instrument]
@@ -221,6 +221,8 @@ class Closes:
         self._forget(instrument, stamp)
         window = self._trades.pop(instrument, deque())
         before = self._before.get(instrument)
+        if window:
+            self._before[instrument] = window[-1].price
         volume = sum(match.lots for match in window)
         if before is None or volume < self._of.close_lots:
             return
