@@ -13,7 +13,13 @@ import pytest
 from history_market import DAYS, Item, Script
 from recorded import record_of
 
-from exchange.history.surveillance import PATTERNS, Surveillance
+from exchange.history.surveillance import (
+    PATTERNS,
+    Match,
+    RoundTrips,
+    Surveillance,
+    Thresholds,
+)
 from exchange.history.walk import NS, walk
 from exchange.messages import CommandKind, EventKind, Side, TimeInForce
 
@@ -78,6 +84,14 @@ def test_a_round_trip_is_found_and_its_near_misses_are_not(tmp_path: Path) -> No
     quiet(script, 61)
     trade(script, 3, 1, 5, 2_506)  # too late
     assert findings(script, tmp_path) == [("round_trip", 1, 5)]
+
+
+def test_trades_that_never_go_back_are_forgotten() -> None:
+    round_trips = RoundTrips(Thresholds())
+    for second in range(1_000):
+        one_way = Match(second * NS, second, 0, 2_500, 1, (1, 2), (3, 4))
+        round_trips.traded(one_way, DAYS[0], print)
+    assert sum(map(len, round_trips._open.values())) <= 61
 
 
 def test_spoofing_is_found_and_its_near_misses_are_not(tmp_path: Path) -> None:

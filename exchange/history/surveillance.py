@@ -86,8 +86,10 @@ class RoundTrips:
         """Look for the way there of which this trade is the way back; else remember it."""
         buyer, seller = match.parties
         there = self._open[match.instrument, seller, buyer]
-        while there and match.stamp - there[0].stamp > self._within:
-            there.popleft()
+        here = self._open[match.instrument, buyer, seller]
+        for old in (there, here):
+            while old and match.stamp - old[0].stamp > self._within:
+                old.popleft()
         for first in there:
             if first.lots == match.lots and abs(first.price - match.price) <= self._ticks:
                 there.remove(first)
@@ -99,7 +101,7 @@ class RoundTrips:
                     )
                 )  # fmt: skip
                 return
-        self._open[match.instrument, buyer, seller].append(match)
+        here.append(match)
 
 
 @dataclass(slots=True)
