@@ -22,7 +22,7 @@ from exchange.app.wishes import RequestRefused, close_day
 from exchange.clearing import Clearing
 from exchange.clearing.store import OtherVersion
 from exchange.engine import Engine
-from exchange.gateway.auth import create_key
+from exchange.gateway.auth import create_key, list_keys
 from exchange.journal.errors import DirectoryLocked
 from exchange.journal.replay import replay
 from exchange.messages import Mode, Reason
@@ -88,6 +88,11 @@ async def test_a_deposit_opens_its_account_and_is_booked_once(tmp_path: Path) ->
         requests.ProposePrice(code="H100Z26", price="cheap", reason="of no key"),
         requests.PutRecord(record="[]"),
         requests.PutRecord(record='{"operation": "dance"}'),
+        requests.CreateKey(account=8, addresses=("nowhere",)),
+        requests.CreateKey(account=8, public_key="00"),
+        requests.CreateKey(account=5000),
+        requests.CreateKey(account=-1),
+        requests.Deposit(account=8, amount="0"),
     ],
     ids=lambda request: type(request).__name__,
 )
@@ -100,6 +105,7 @@ async def test_a_senseless_request_is_refused_and_changes_nothing(
         with pytest.raises(RequestRefused):
             await perform(m, request_)
         assert m.engine.state_bytes() == before
+        assert list_keys(tmp_path) == []
 
 
 async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) -> None:
@@ -123,6 +129,8 @@ async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) ->
         corrected = await perform(m, requests.Settle())
         assert corrected["settlement_prices"] == {"H100Z26": "3.200000"}
         assert corrected["inputs"][0]["rule"] == "approved by two"
+        with pytest.raises(RequestRefused, match="0 is not a date"):
+            await perform(m, requests.OpenDay(date=0))
         assert (await perform(m, requests.OpenDay()))["business_date"] == 20261121
         with pytest.raises(RequestRefused, match="date 20261120, and 20261121 has begun"):
             await m.operations.perform(waits, "bob")
