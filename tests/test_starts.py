@@ -202,6 +202,21 @@ def test_a_file_that_holds_no_identity_is_refused_by_name(tmp_path: Path, text: 
         identity.exchange_id(tmp_path)
 
 
+async def test_a_log_without_its_identity_is_refused_and_given_no_other(tmp_path: Path) -> None:
+    async with running(tmp_path):
+        pass
+    path = tmp_path / identity.EXCHANGE_ID_NAME
+    own = path.read_text().strip()
+    path.unlink()
+    for _ in range(2):
+        with pytest.raises(identity.BadExchangeId, match=f"the log is of exchange {own}"):
+            await Market.start(tmp_path, clock=lambda: NOON_NS)
+    assert not path.exists()
+    path.write_text(own)
+    async with running(tmp_path):
+        pass
+
+
 # What is damaged, or full
 
 
