@@ -33,6 +33,7 @@ from exchange.messages import (
 
 SOURCE: Final = 0  # the desk's number among the sequencer's sources; connections count from 1
 ANSWER_SECONDS: Final = 30.0  # a command that is not released by then never will be
+FORGOTTEN_NS: Final = 86_400 * 10**9  # after a proposal expired: till then somebody is told so
 _KIND: Final = 12  # offset of the kind byte in an event
 _ORDER_KINDS: Final = bytes(range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED))
 
@@ -120,7 +121,7 @@ class Desk:
         self.indicated = 0  # stamp of the last indicative price, or of the last start after it
         self.factors: dict[tuple[str, str], str] = {}  # the latest table by grade and expiry
         self.accounts = {HOUSE_ACCOUNT}
-        self.proposals: dict[str, Proposal] = {}  # by id, those not done yet
+        self.proposals: dict[str, Proposal] = {}  # by id, those not done yet, oldest first
         self.epochs = Epochs()
         self.day_first = 0  # sequence of the command that opened the day
         self._day_last = 0  # sequence of the command that closed the last day
@@ -251,7 +252,7 @@ class Desk:
         elif kind in (EventKind.AUCTION_INDICATED, EventKind.RECOVERED):
             self.indicated = stamp
         if kind == EventKind.RECORDED and text is not None:
-            self._recorded(text)
+            self._recorded(text, stamp)
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(row)
@@ -262,7 +263,7 @@ class Desk:
         else:
             self.terms[listed.code] = Terms.from_json(text)
 
-    def _recorded(self, text: str) -> None:
+    def _recorded(self, text: str, stamp: int) -> None:
         """Keep the latest factor tables as they came; other records say nothing to the desk."""
         operation = msgspec.json.decode(text, type=_Recorded).operation
         if operation == RECORD_FACTORS:
@@ -271,6 +272,10 @@ class Desk:
         elif operation == PROPOSE:
             read = msgspec.json.decode(text, type=Proposal)
             proposal = msgspec.structs.replace(read, business_date=self.business_date)
+            for number, old in list(self.proposals.items()):
+                if old.expires + FORGOTTEN_NS >= stamp:
+                    break
+                del self.proposals[number]
             self.proposals[proposal.proposal] = proposal
         elif operation == APPROVED:
             self.proposals.pop(msgspec.json.decode(text, type=_Approved).proposal, None)
