@@ -341,6 +341,51 @@ async def test_a_line_that_is_no_request_is_answered_as_such(tmp_path: Path, lin
         assert answer.error.startswith("not a request")
 
 
+@pytest.mark.parametrize(
+    ("key", "url", "told"),
+    [
+        (b"no JSON", "http://127.0.0.1:1", "holds no admin key"),
+        (b'{"key_id":"k"}', "http://127.0.0.1:1", "holds no admin key"),
+        (b'{"key_id":"k","secret":"s"}', "nowhere", "is no http://HOST:PORT"),
+        (b'{"key_id":"k","secret":"s"}', "http://[::1", "is no http://HOST:PORT"),
+    ],
+)
+def test_what_makes_no_request_over_http_is_told_so(
+    tmp_path: Path, key: bytes, url: str, told: str
+) -> None:
+    (tmp_path / "key").write_bytes(key)
+    assert told in asking.ask_url(url, tmp_path / "key", requests.State()).error
+
+
+@pytest.mark.parametrize("reply", [b"\x15\x03\x01", b"HTTP/1.0 200 OK\r\n\r\n<html>", None])
+async def test_what_is_no_market_is_told_from_one_that_is_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes | None
+) -> None:
+    asked_of, closed = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        if reply is None:
+            await asked_of.wait()
+        writer.write(reply or b"")
+        writer.close()
+        closed.set()
+
+    (tmp_path / "key").write_bytes(b'{"key_id":"k","secret":"s"}')
+    monkeypatch.setattr(asking, "URL_SECONDS", 0.2)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    asked = asyncio.to_thread(asking.ask_url, url, tmp_path / "key", requests.State())
+    if reply is None:
+        assert "may be done all the same" in (await asked).error
+    else:
+        with pytest.raises(ConnectionError, match="what answers is no market"):
+            await asked
+    asked_of.set()
+    await closed.wait()
+    server.close()
+
+
 async def test_http_takes_admin_keys_and_no_others(tmp_path: Path) -> None:
     started = await Market.start(tmp_path)  # the signature's time window wants the real clock
     try:
