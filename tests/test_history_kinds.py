@@ -9,9 +9,10 @@ from recorded import record_of
 from exchange.history import search, walk
 from exchange.history.audit import FIELDS, Trail
 from exchange.history.picture import Picture
-from exchange.history.records import EventRow
+from exchange.history.records import EventRow, command_at
 from exchange.history.table import COLUMNS, rows
 from exchange.history.whatif import Changes, what_if
+from exchange.history.words import command_line
 from exchange.journal.frame import Frame
 from exchange.messages import (
     EVENT,
@@ -219,3 +220,20 @@ def test_the_export_has_the_code_of_whatever_is_of_an_instrument(market: Path) -
     assert of("SET_BREAKER", "code") == of("AUCTION_UNCROSSED", "code") == [(first,)]
     assert {"STOP", "ICEBERG", ""} <= {spare for (spare,) in of("ENTER", "spare")}
     assert of("REJECTED", "code")[-2:] == [(None,), ("#9",)]  # a cancel, and the listing
+
+
+def test_a_command_in_words_says_of_what_and_by_whom(market: Path) -> None:
+    picture, lines = Picture(), set[str]()
+
+    def take(frame: Frame, events: bytes) -> None:
+        picture.take(frame, events)
+        for number in range(frame.opening.count):
+            lines.add(command_line(command_at(frame.commands, number), picture))
+
+    walk.walk(market, take)
+    first = CODES[0]
+    assert lines >= {
+        f"MASS_QUOTE {first}, account 1", f"MASS_CANCEL {first}, account 1", "RESUME",
+        "MASS_CANCEL, account 1", f"SET_BREAKER {first}", f"INDICATE {first}", "KILL, account 5",
+        "OPEN_ACCOUNT, account 3", f"SET_IMPLIED {CODE}", "LOGON, account 1", "OPEN_DAY",
+    }  # fmt: skip

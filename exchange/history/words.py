@@ -5,6 +5,8 @@ from typing import Any, Final
 
 from exchange.history.picture import Picture, clearing_price, money
 from exchange.history.records import (
+    COMMANDS_OF_ACCOUNT,
+    COMMANDS_OF_INSTRUMENT,
     CORRECTIONS,
     LEGS,
     RESIDUALS,
@@ -283,7 +285,19 @@ def command_line(command: Command, picture: Picture, instrument: int | None = No
             f" {command.target_lo} {command.quantity:,} {picture.code(command.instrument)} at"
             f" {clearing_price(command.price)}"
         )
-    return kind
+    return kind + _of_whom(command, picture)
+
+
+def _of_whom(command: Command, picture: Picture) -> str:
+    """Of which instrument and account a command is, where it has them."""
+    chosen = command.kind != CommandKind.MASS_CANCEL or command.tif & Selection.INSTRUMENT
+    killed = command.kind not in (CommandKind.KILL, CommandKind.RESUME) or (
+        command.tif in (KillScope.ACCOUNT, KillScope.SESSION)
+    )
+    code = picture.code(command.instrument)
+    of_one = f" {code}" if command.kind in COMMANDS_OF_INSTRUMENT and chosen else ""
+    by = f", account {command.account}" if command.kind in COMMANDS_OF_ACCOUNT and killed else ""
+    return f"{of_one}{by}"
 
 
 def event_line(row: EventRow, picture: Picture) -> str:
