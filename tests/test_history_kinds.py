@@ -235,5 +235,8 @@ def test_a_command_in_words_says_of_what_and_by_whom(market: Path) -> None:
     assert lines >= {
         f"MASS_QUOTE {first}, account 1", f"MASS_CANCEL {first}, account 1", "RESUME",
         "MASS_CANCEL, account 1", f"SET_BREAKER {first}", f"INDICATE {first}", "KILL, account 5",
+        "ENTER by account 3: buy 2 H100Z26 at 2.520, GTC, stop at 2.510, self-trade CANCEL_NEWEST",
+        "ENTER by account 4: sell 3 H200Z26 at 2.505, GTD, good till 2027-01-15T08:00:00.000Z,"
+        " at least 2, self-trade CANCEL_NEWEST",
         "OPEN_ACCOUNT, account 3", f"SET_IMPLIED {CODE}", "LOGON, account 1", "OPEN_DAY",
     }  # fmt: skip

@@ -14,6 +14,7 @@ from exchange.history.records import (
     TRANSFERRED,
     EventRow,
 )
+from exchange.history.walk import time_text
 from exchange.marketdata.stream import signed
 from exchange.messages import (
     INDEX_BITS,
@@ -28,6 +29,7 @@ from exchange.messages import (
     HaltCause,
     KillScope,
     Mode,
+    OrderFeature,
     Reason,
     Selection,
     SelfTrade,
@@ -251,7 +253,7 @@ def command_line(command: Command, picture: Picture, instrument: int | None = No
         return (
             f"ENTER by {account}: {member_name(Side, command.side).lower()} {command.quantity:,}"
             f" {picture.code(command.instrument)} {price},"
-            f" {member_name(TimeInForce, command.tif)}{extra},"
+            f" {member_name(TimeInForce, command.tif)}{extra}{_special(command, picture)},"
             f" self-trade {member_name(SelfTrade, command.stp)}"
         )
     if command.kind in (CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE):
@@ -286,6 +288,23 @@ def command_line(command: Command, picture: Picture, instrument: int | None = No
             f" {clearing_price(command.price)}"
         )
     return kind + _of_whom(command, picture)
+
+
+def _special(command: Command, picture: Picture) -> str:
+    """What is special about an ENTER."""
+    features, more = command.spare, command.target_hi
+    told = [f"good till {time_text(command.target_lo)}"] if command.tif == TimeInForce.GTD else []
+    if features & OrderFeature.REDUCE_ONLY:
+        told.append("reduces only")
+    if features & OrderFeature.GROUPED:
+        told.append(f"grouped with order {more}")
+    elif features & OrderFeature.STOP:
+        told.append(f"stop at {picture.price(command.instrument, signed(more))}")
+    elif features & OrderFeature.ICEBERG:
+        told.append(f"shows {more:,}")
+    elif more:
+        told.append(f"at least {more:,}")
+    return "".join(f", {one}" for one in told)
 
 
 def _of_whom(command: Command, picture: Picture) -> str:
