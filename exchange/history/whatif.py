@@ -45,6 +45,8 @@ from exchange.messages import (
 EXAMPLES_MAX: Final = 20
 PERCENT: Final = 100
 _U64: Final = (1 << 64) - 1
+_U32: Final = (1 << 32) - 1
+_I64: Final = (1 << 63) - 1  # a parameter beyond any field is the most it holds, which is refused
 _MADE: Final = frozenset({CommandKind.ENTER, CommandKind.MASS_QUOTE})
 _NAMING: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 _ORDERS: Final = _MADE | _NAMING
@@ -171,9 +173,13 @@ class WhatIf:
             limit = _chosen(self.changes.position_limit, code)
             return msgspec.structs.replace(
                 command,
-                price=command.price if rate is None else -(-command.price * rate // PERCENT),
-                key_lo=command.key_lo if rate is None else command.key_lo * rate // PERCENT,
-                quantity=command.quantity if limit is None else limit,
+                price=command.price
+                if rate is None
+                else min(-(-command.price * rate // PERCENT), _I64),
+                key_lo=command.key_lo
+                if rate is None
+                else min(command.key_lo * rate // PERCENT, _U64),
+                quantity=command.quantity if limit is None else min(limit, _U32),
             )
         percent = _chosen(self.changes.limits, code)
         if percent is None:
@@ -187,7 +193,8 @@ class WhatIf:
                 return command  # which is refused
             mark, scale, step = stands["mark"], stands["tick_scale"], stands["price_step"]
         reach, unit = abs(mark) * percent // PERCENT, scale * step
-        low, high = -(-(mark - reach) // unit) * step, (mark + reach) // unit * step
+        low = max(-(-(mark - reach) // unit) * step, -_I64)
+        high = min((mark + reach) // unit * step, _I64)
         return msgspec.structs.replace(command, target_lo=low & _U64, target_hi=high & _U64)
 
     def _follow(self, ours: "Accepted", theirs: "Accepted") -> None:
