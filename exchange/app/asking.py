@@ -27,7 +27,7 @@ from exchange.messages.access import (
 SOCKET_NAME: Final = "admin.sock"
 LINE_BYTES_MAX: Final = 1 << 20  # of a request
 ANSWER_BYTES_MAX: Final = 1 << 30
-SOCKET_PATH_BYTES: Final = 103  # of a Unix socket everywhere; Linux takes four more
+SOCKET_PATH_BYTES: Final = 107  # of a Unix socket, at most
 URL_SECONDS: Final = 60.0
 
 

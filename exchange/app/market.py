@@ -18,7 +18,16 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from contracts import registry
-from exchange.app import admin, asking, bookkeeping, figures, requests, standby, wishes
+from exchange.app import (
+    admin,
+    asking,
+    bookkeeping,
+    figures,
+    gateway_link,
+    requests,
+    standby,
+    wishes,
+)
 from exchange.app.alarms import STALL_SECONDS_MAX, Alarms
 from exchange.app.bookkeeping import LEDGER_NAME as LEDGER_NAME
 from exchange.app.bookkeeping import STREAM_NAME
@@ -52,7 +61,6 @@ from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
 ADMIN_KEY_NAME: Final = "admin.key"
-LONGEST_SOCKET: Final = "gateway-63.sock"  # of those that a market may have in its directory
 NEEDED: Final = ("sequencer", "desk", "clearing")  # parts, for a checkpoint
 T = TypeVar("T")
 
@@ -78,6 +86,16 @@ def admin_key(directory: Path) -> Path:
         own = msgspec.json.encode({"key_id": key_id, "secret": secret}) + b"\n"
         replace_file(path, own, 0o600)
     return path
+
+
+def _sockets(settings: Settings) -> list[str]:
+    """The names of the Unix sockets that a served market has in its directory."""
+    names, gateways = [asking.SOCKET_NAME], settings.serve.gateways
+    if gateways:
+        names += [gateway_link.SOCKET_NAME, gateway_link.OWN_NAME.format(gateways - 1)]
+    if gateways or settings.serve.clearing == "process":
+        names.append(STREAM_NAME)
+    return names
 
 
 class Within:
@@ -205,7 +223,8 @@ class Market:
         Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged,
         DamagedTape; and BadExchangeId; RequestRefused, if ``serving``, where a path is too long.
         """
-        if serving and not asking.fits_socket(directory / LONGEST_SOCKET):
+        names = _sockets(settings)
+        if serving and not all(asking.fits_socket(directory / name) for name in names):
             raise RequestRefused(
                 f"the path of {directory} is too long for its sockets: name it from nearer by, or"
                 " take a shorter one"

@@ -357,19 +357,22 @@ def _new_beside(path: Path, mode: int) -> tuple[Path, int]:
         beside = path.with_name(f"{path.name}.{token_hex(_OWN_BYTES)}{NEW_SUFFIX}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         handle = os.open(beside, flags, mode)
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(OSError):  # where a file system has no locks, nobody can sweep either
+            fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return beside, handle
         os.close(handle)  # swept away before it was held
 
 
 def _sweep(folder: Path) -> None:
-    """Remove the new files of a folder that nobody holds: whoever wrote one was killed."""
+    """Remove the new files of a folder that nobody holds: whoever wrote one was killed.
+
+    One that is held, another user's, or cannot be looked at for any other reason, stays.
+    """
     with os.scandir(folder) as entries:
         left = [entry.path for entry in entries if _LEFT.fullmatch(entry.name)]
-    gone_or_anothers = (FileNotFoundError, BlockingIOError, PermissionError)
     for name in left:
-        with suppress(*gone_or_anothers), open(name, "rb") as file:
+        with suppress(OSError), open(name, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(name)
 
