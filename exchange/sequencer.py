@@ -426,6 +426,11 @@ class Sequencer:
             self._open = False
             self._shut()
 
+    def abandon(self) -> None:
+        """Give the directory back at once: for who could not start what was to be built on this."""
+        self._open, self._failed, self._intake.closing = False, True, True
+        self._shut()
+
     def _shut(self) -> None:
         self._syncer.stop()
         if self._batch is not None:

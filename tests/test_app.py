@@ -1,6 +1,7 @@
 """The wiring: a market starts, restarts, settles its day, and stops trusting what differs."""
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from exchange.app.wishes import RequestRefused, close_day
 from exchange.clearing import Clearing
 from exchange.clearing.store import OtherVersion
 from exchange.engine import Engine
-from exchange.gateway.auth import create_key
+from exchange.gateway.auth import create_key, list_keys
 from exchange.journal.errors import DirectoryLocked
 from exchange.journal.replay import replay
 from exchange.messages import Mode, Reason
@@ -87,6 +88,11 @@ async def test_a_deposit_opens_its_account_and_is_booked_once(tmp_path: Path) ->
         requests.ProposePrice(code="H100Z26", price="cheap", reason="of no key"),
         requests.PutRecord(record="[]"),
         requests.PutRecord(record='{"operation": "dance"}'),
+        requests.CreateKey(account=8, addresses=("nowhere",)),
+        requests.CreateKey(account=8, public_key="00"),
+        requests.CreateKey(account=5000),
+        requests.CreateKey(account=-1),
+        requests.Deposit(account=8, amount="0"),
     ],
     ids=lambda request: type(request).__name__,
 )
@@ -99,10 +105,13 @@ async def test_a_senseless_request_is_refused_and_changes_nothing(
         with pytest.raises(RequestRefused):
             await perform(m, request_)
         assert m.engine.state_bytes() == before
+        assert list_keys(tmp_path) == []
 
 
 async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) -> None:
     async with running(tmp_path) as m:
+        late = requests.ProposePrice(code="A100Z26", price="2.4", reason="of the first day")
+        waits = requests.Approve(proposal=(await m.operations.perform(late, "ann"))["proposal"])
         await override(m.operations, "H100Z26", "3.1")
         settled = await perform(m, requests.Settle())
         assert settled["settlement_prices"]["H100Z26"] == "3.100000"
@@ -120,7 +129,11 @@ async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) ->
         corrected = await perform(m, requests.Settle())
         assert corrected["settlement_prices"] == {"H100Z26": "3.200000"}
         assert corrected["inputs"][0]["rule"] == "approved by two"
+        with pytest.raises(RequestRefused, match="0 is not a date"):
+            await perform(m, requests.OpenDay(date=0))
         assert (await perform(m, requests.OpenDay()))["business_date"] == 20261121
+        with pytest.raises(RequestRefused, match="date 20261120, and 20261121 has begun"):
+            await m.operations.perform(waits, "bob")
         low, high = m.desk.instruments.by_code["H100Z26"].low_ticks, 3_520
         assert (low, m.desk.instruments.by_code["H100Z26"].high_ticks) == (2_880, high)
 
@@ -150,6 +163,22 @@ async def test_a_day_that_was_closed_and_not_settled_is_settled_after_a_restart(
         await m.desk.perform([close_day(20261120)])
     async with running(tmp_path) as m:
         assert len((await perform(m, requests.Settle()))["settlement_prices"]) == 48
+
+
+def test_the_operators_key_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(source: object, target: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", die)
+        with pytest.raises(KeyboardInterrupt):
+            market.admin_key(tmp_path)
+    assert not (tmp_path / market.ADMIN_KEY_NAME).exists()
+    path = market.admin_key(tmp_path)
+    assert set(msgspec.json.decode(path.read_bytes())) == {"key_id", "secret"}
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 async def test_the_next_morning_opens_a_new_day_and_lists_the_new_month(tmp_path: Path) -> None:
@@ -269,6 +298,30 @@ async def test_the_admin_socket_answers_and_is_the_owners_alone(tmp_path: Path) 
     assert await asking.ask(tmp_path, requests.State()) is None
 
 
+async def test_an_answer_may_be_long_and_a_request_may_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as m:
+        await m.listen("127.0.0.1", 0)
+        long = "x" * 2 * asking.LINE_BYTES_MAX
+        monkeypatch.setattr(m.operations, "state", lambda: {"long": long})
+        answer = await asking.ask(tmp_path, requests.State())
+        assert answer is not None and answer.result["long"] == long
+        assert await asking.ask(tmp_path, requests.PutRecord(record=long)) == asking.TOO_LONG
+        reader, writer = await asyncio.open_unix_connection(tmp_path / asking.SOCKET_NAME)
+        writer.write(b"x" * asking.LINE_BYTES_MAX + b"x\n")
+        assert b"at most 1048576 bytes" in await reader.readline()
+        writer.close()
+
+
+async def test_a_directory_with_too_long_a_path_is_asked_and_not_served(tmp_path: Path) -> None:
+    directory = tmp_path / ("long" * 25)
+    with pytest.raises(RequestRefused, match="too long for its sockets"):
+        await Market.start(directory)
+    assert not directory.exists()
+    assert await asking.ask(directory, requests.State()) is None
+
+
 def test_who_only_asks_loads_nothing_of_a_market() -> None:
     names = ["exchange.app.market", "exchange.sequencer", "exchange.clearing", "aiohttp", "numpy"]
     code = f"import exchange.app.asking, sys; print([n for n in {names} if n in sys.modules])"
@@ -286,6 +339,51 @@ async def test_a_line_that_is_no_request_is_answered_as_such(tmp_path: Path, lin
         answer = await admin.answer_line(line, m.operations, "socket")
         assert not answer.ok
         assert answer.error.startswith("not a request")
+
+
+@pytest.mark.parametrize(
+    ("key", "url", "told"),
+    [
+        (b"no JSON", "http://127.0.0.1:1", "holds no admin key"),
+        (b'{"key_id":"k"}', "http://127.0.0.1:1", "holds no admin key"),
+        (b'{"key_id":"k","secret":"s"}', "nowhere", "is no http://HOST:PORT"),
+        (b'{"key_id":"k","secret":"s"}', "http://[::1", "is no http://HOST:PORT"),
+    ],
+)
+def test_what_makes_no_request_over_http_is_told_so(
+    tmp_path: Path, key: bytes, url: str, told: str
+) -> None:
+    (tmp_path / "key").write_bytes(key)
+    assert told in asking.ask_url(url, tmp_path / "key", requests.State()).error
+
+
+@pytest.mark.parametrize("reply", [b"\x15\x03\x01", b"HTTP/1.0 200 OK\r\n\r\n<html>", None])
+async def test_what_is_no_market_is_told_from_one_that_is_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes | None
+) -> None:
+    asked_of, closed = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        if reply is None:
+            await asked_of.wait()
+        writer.write(reply or b"")
+        writer.close()
+        closed.set()
+
+    (tmp_path / "key").write_bytes(b'{"key_id":"k","secret":"s"}')
+    monkeypatch.setattr(asking, "URL_SECONDS", 0.2)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    asked = asyncio.to_thread(asking.ask_url, url, tmp_path / "key", requests.State())
+    if reply is None:
+        assert "may be done all the same" in (await asked).error
+    else:
+        with pytest.raises(ConnectionError, match="what answers is no market"):
+            await asked
+    asked_of.set()
+    await closed.wait()
+    server.close()
 
 
 async def test_http_takes_admin_keys_and_no_others(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ async def test_a_default_freezes_the_member_and_cancels_its_orders(live: Live) -
         requests.Hedge(default=1, code=CODE, side="buy", lots=1, price=str(price / 1000))
     )
     assert (hedged["account"], hedged["lots"]) == (1, 1)
+    texts = [text for one in live.market.tape.read(0, 0, 0) for _, text in one.texts]
+    (name,) = [text for text in texts if text.startswith("hedge-1-")]
+    assert len(name) == len("hedge-1-") + 16  # no client enters an order of its own by that id
     refused = await loser.enter(CODE, "sell", 1, price)  # the switch was thrown again
     assert isinstance(refused, wire.Rejected) and refused.name == "ACCOUNT_KILLED"
     with pytest.raises(RequestRefused, match="no default 2"):

@@ -23,7 +23,7 @@ from test_history_divergence import NoPostOnly, rechained
 from exchange.cli import main
 from exchange.gateway.decode import ORDER, digest
 from exchange.history import walk
-from exchange.history.table import COLUMNS
+from exchange.history.table import COLUMNS, SCHEMA
 from exchange.messages import Side
 
 CLIENT_ID = "quote-118"
@@ -111,7 +111,7 @@ def test_replay_exports_the_same_rows_to_both_formats(market: Path, tmp_path: Pa
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(tmp_path / "log.parquet")
     assert table.column_names == [column.name for column in COLUMNS]
-    assert table.schema.metadata[b"hourbook.export.schema"] == b"1"
+    assert table.schema.metadata[b"hourbook.export.schema"] == str(SCHEMA).encode()
     rows = [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
     assert rows == lines
     replayed = walk.replay(market).replayer

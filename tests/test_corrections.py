@@ -186,6 +186,10 @@ async def test_a_proposal_outlives_a_restart_and_expires(tmp_path: Path) -> None
         assert "expired" in await refused(m, requests.Approve(proposal=first), "bert")
         second = (await m.operations.perform(request, "anne"))["proposal"]
         await m.operations.perform(requests.Approve(proposal=second), "bert")
+        assert set(m.desk.proposals) == {first}
+        clock.now += 87_000 * 10**9
+        last = await m.operations.perform(requests.Kill(account=1, lift=True, reason="x"), "anne")
+        assert set(m.desk.proposals) == {last["proposal"]}  # nobody will ask for the first again
 
 
 async def test_a_key_is_a_person_and_makes_no_second_one(tmp_path: Path) -> None:

@@ -232,13 +232,17 @@ def test_a_key_of_an_unknown_kind_is_refused(market: Path, elsewhere: Path) -> N
         path.write_bytes(whole)
 
 
-def test_a_public_key_is_there_whole_or_not_at_all(
-    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("which", [f"/{signed.KEY_NAME}", ".pem"])
+def test_a_key_is_there_whole_or_not_at_all(
+    tmp_path: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch, which: str
 ) -> None:
-    """Power goes while it is written: the next start leaves it again."""
+    """Power goes while it is written, or its public half: the next start makes it again."""
+    rename = os.rename
 
-    def die(source: object, target: object) -> None:
-        raise KeyboardInterrupt
+    def die(source: object, target: Path) -> None:
+        if str(target).endswith(which):
+            raise KeyboardInterrupt
+        rename(source, target)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", die)
@@ -247,6 +251,7 @@ def test_a_public_key_is_there_whole_or_not_at_all(
     assert not list((elsewhere / "keys").glob("*.pem"))
     signed.HeadWriter(tmp_path, elsewhere, EXCHANGE_ID).close(Written(1, 5, bytes(32), NOON))
     assert len(read_heads(elsewhere, HEX)) == 1
+    assert (tmp_path / signed.KEY_NAME).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_key_that_others_may_read_is_refused(market: Path, elsewhere: Path) -> None:

@@ -434,6 +434,20 @@ def test_an_account_taken_out_neither_trades_nor_earns(market: Path) -> None:
     assert sum(lots for _, lots in told["lots"].values()) < sum(a for a, _ in told["lots"].values())
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        Changes(margin=[("*", 10**22)]),
+        Changes(limits=[("*", 10**22)]),
+        Changes(position_limit=[("*", 10**22)]),
+    ],
+    ids=["margin", "limits", "position limit"],
+)
+def test_a_parameter_beyond_any_is_refused_like_another(market: Path, changes: Changes) -> None:
+    told = what_if(market, changes)
+    assert told["parameters_refused"] >= len(CODES)
+
+
 def test_a_log_that_this_build_does_not_reproduce_answers_nothing(tmp_path: Path) -> None:
     from test_history_divergence import NoPostOnly  # noqa: PLC0415
 

@@ -5,6 +5,7 @@ Every answer is compared with a plain computation of its own or with clearing's.
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
@@ -31,6 +32,8 @@ from exchange.messages import (
     CommandKind,
     EventFlag,
     EventKind,
+    OrderFeature,
+    TransferKind,
 )
 
 CHECKOUT = Path(__file__).parents[1]
@@ -381,9 +384,10 @@ def page_rows(name: str) -> dict[str, list[str]]:
 def test_the_audit_page_names_every_field_and_what_is_absent() -> None:
     page = page_rows("audit.md")
     assert [name for name in page if name in FIELDS] == list(FIELDS)
-    names = {kind.name for kind in (*EventKind, *CommandKind)}
-    for word in ("BLOCK", "EFP", "STOP", "GIVE"):  # the page says that they are absent
-        assert not any(word in name for name in names), f"{word}: docs/reference/audit.md"
+    names = {kind.name for kind in (*EventKind, *CommandKind, *TransferKind)}
+    assert not any("ALLOCAT" in name for name in names)  # the page says that there are none
+    asked = {one.name for one in OrderFeature} - {"ALL_OR_NONE", "QUOTE"}  # refused; a quote's
+    assert asked == {name for name in re.findall("`([A-Z_]+)`", "".join(page["features"]))}
 
 
 def test_the_export_page_names_every_column() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -257,4 +258,17 @@ async def test_a_process_beside_the_market_says_what_a_copy_would(
         answers = await asyncio.gather(tried(record), tried(record))
     assert isinstance(answers[0], Tried)
     assert isinstance(answers[1], Refused) and answers[1].limit == "1"
+    # A trial that fails in its fork has no answer to give; whoever asked is told.
+    await beside.close()
+    beside._process = None
+    failing = "import os; os.read(0, 4); os.write(1, bytes(4)); os.read(0, 9000)"
+
+    async def start(*command: str, **pipes: Any) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(sys.executable, "-c", failing, **pipes)
+
+    monkeypatch.setattr("exchange.app.processors.start_child", start)
+    with monkeypatch.context() as large:
+        large.setattr(trial, "STATE_BYTES", 0)
+        gone = await tried(record)
+    assert isinstance(gone, Refused) and "ask again" in (gone.detail or "")
     await beside.close()

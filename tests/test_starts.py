@@ -1,5 +1,6 @@
 """A market that starts after a crash, and one that crashes while it stops. Budget: 20 seconds."""
 
+import asyncio
 import errno
 import os
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_app import NOON_NS, eventually, perform, running, states
 
-from exchange.app import Market, identity, requests, wishes
+from exchange.app import Market, identity, requests, standby, wishes
 from exchange.app.clerk import Clerk
 from exchange.app.conduct import Conduct
 from exchange.app.settings import Schedule, Settings
@@ -19,8 +20,9 @@ from exchange.engine import Engine
 from exchange.journal.errors import DirectoryLocked, SyncFailed
 from exchange.journal.storage import DirectoryLock, LocalFile, LocalStorage
 from exchange.journal.syncer import Done, Log
-from exchange.journal.tape import PREAMBLE, RECORD_BYTES, unpack_head
+from exchange.journal.tape import PREAMBLE, RECORD_BYTES, Tape, unpack_head
 from exchange.journal.tapecheck import DamagedTape
+from exchange.messages import EVENT, EventKind
 
 DAY_NS = 86_400 * 10**9
 FRIDAY_NS = NOON_NS + 3 * 3_600 * 10**9  # within the session of 2026-11-20
@@ -65,6 +67,18 @@ async def test_a_sync_that_fails_during_a_stop_is_raised(tmp_path: Path) -> None
     assert await market.stop() == ""  # the head on disk is an earlier run's
 
 
+async def test_a_stop_waits_for_no_checkpoint_that_can_never_come(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = BadDisk()
+    market = await Market.start(tmp_path, clock=lambda: NOON_NS, syncer=disk)
+    await market.listen("127.0.0.1", 0)
+    disk.bad = True
+    with pytest.raises(SyncFailed, match="mend the disk"):
+        await asyncio.wait_for(market.stop(), 10)
+    assert "no last checkpoint: sequencer" in caplog.text
+
+
 # Starts in the middle of something
 
 
@@ -90,20 +104,25 @@ async def test_an_opening_that_a_crash_broke_off_is_finished(
 ) -> None:
     market, first, second = tmp_path / "market", tmp_path / "first", tmp_path / "second"
     with monkeypatch.context() as patch:
-        dying(patch, Conduct, "relimit_combinations", market, first)
+        dying(patch, Conduct, "may_trade", market, first)
         async with running(market) as m:
             await perform(m, requests.ListContract(code="H100Z26-H100F27"))
             await perform(m, requests.Close(code="H100Z26"))
             await perform(m, requests.Halt(code="H100F27"))
             legs = {c: s for c, s in states(m).items() if s != "CONTINUOUS"}
-    async with running(first) as m:  # nothing was opened
+    async with running(first) as m:  # nothing but the day was opened
         assert set(states(m).values()) == {"CONTINUOUS"}
     async with running(market) as m:  # what an operator closed stays so, and opens with the next
         assert {c: s for c, s in states(m).items() if s != "CONTINUOUS"} == legs
         await perform(m, requests.Settle())
-        dying(monkeypatch, Conduct, "relimit_combinations", market, second)
+        dying(monkeypatch, Conduct, "may_trade", market, second)
         await perform(m, requests.OpenDay())
-        limits = m.desk.instruments.by_code["H100Z26-H100F27"].high_ticks
+        spread = m.desk.instruments.by_code["H100Z26-H100F27"]
+        limits = spread.high_ticks
+        events = b"".join(released.events for released in m.tape.read(0, 0, 0))
+        moved = [row[0] for row in EVENT.iter_unpack(events)
+                 if row[2] == EventKind.LIMITS_CHANGED and row[5] == spread.id]  # fmt: skip
+        assert max(moved) < m.desk.day_first  # whatever follows the day cannot miss them
     async with running(second, NOON_NS + DAY_NS) as m:
         assert {c: s for c, s in states(m).items() if s != "CONTINUOUS"} == {"H100F27": "HALTED"}
         assert m.desk.instruments.by_code["H100Z26-H100F27"].high_ticks == limits
@@ -183,6 +202,21 @@ def test_a_file_that_holds_no_identity_is_refused_by_name(tmp_path: Path, text: 
         identity.exchange_id(tmp_path)
 
 
+async def test_a_log_without_its_identity_is_refused_and_given_no_other(tmp_path: Path) -> None:
+    async with running(tmp_path):
+        pass
+    path = tmp_path / identity.EXCHANGE_ID_NAME
+    own = path.read_text().strip()
+    path.unlink()
+    for _ in range(2):
+        with pytest.raises(identity.BadExchangeId, match=f"the log is of exchange {own}"):
+            await Market.start(tmp_path, clock=lambda: NOON_NS)
+    assert not path.exists()
+    path.write_text(own)
+    async with running(tmp_path):
+        pass
+
+
 # What is damaged, or full
 
 
@@ -202,11 +236,22 @@ async def test_a_tape_damaged_below_a_snapshot_is_named_with_its_remedy(tmp_path
         at.append(at[-1] + head.length)
     data[at[-3] + 9] ^= 1
     path.write_bytes(data)
-    with pytest.raises(DamagedTape, match="delete the file while nobody serves"):
-        await Market.start(market, clock=lambda: NOON_NS)
+    for _ in range(2):  # the second finds the directory free
+        with pytest.raises(DamagedTape, match="delete the file while nobody serves"):
+            await Market.start(market, clock=lambda: NOON_NS)
     (other / "tape/released.hbt").unlink()
     async with running(other) as m:
         assert {1, 2} <= m.desk.accounts
+
+
+def test_a_view_that_is_deleted_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A shadow prunes between a start's look at the names and its reading of one."""
+    gone = [(1, 1, "snapshots/gone.hbv")]
+    monkeypatch.setattr("exchange.journal.sealed.list_files", lambda *_: gone)
+    assert standby.recover_view(LocalStorage(tmp_path), Tape(tmp_path, bytes(16))) is None
+    assert "gone.hbv: gone: deleted meanwhile" in caplog.text
 
 
 async def test_a_full_disk_keeps_no_market_from_starting_when_a_date_has_come(

@@ -220,6 +220,17 @@ def test_two_that_replace_a_file_at_once_leave_one_of_theirs(
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["file"]
 
 
+def test_what_a_kill_left_beside_a_file_goes_with_the_next_of_its_folder(tmp_path: Path) -> None:
+    storage = LocalStorage(tmp_path)
+    storage.replace("folder/file", b"")
+    left = tmp_path / "folder" / "another.0123abcd.new"
+    for name in (left, left.with_name("of a person's own.new")):
+        name.write_bytes(b"half of it")
+    storage.replace("folder/file", b"whole")
+    names = sorted(path.name for path in (tmp_path / "folder").iterdir())
+    assert names == ["file", "of a person's own.new"]
+
+
 def test_every_new_directorys_name_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

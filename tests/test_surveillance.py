@@ -13,7 +13,13 @@ import pytest
 from history_market import DAYS, Item, Script
 from recorded import record_of
 
-from exchange.history.surveillance import PATTERNS, Surveillance
+from exchange.history.surveillance import (
+    PATTERNS,
+    Match,
+    RoundTrips,
+    Surveillance,
+    Thresholds,
+)
 from exchange.history.walk import NS, walk
 from exchange.messages import CommandKind, EventKind, Side, TimeInForce
 
@@ -80,6 +86,14 @@ def test_a_round_trip_is_found_and_its_near_misses_are_not(tmp_path: Path) -> No
     assert findings(script, tmp_path) == [("round_trip", 1, 5)]
 
 
+def test_trades_that_never_go_back_are_forgotten() -> None:
+    round_trips = RoundTrips(Thresholds())
+    for second in range(1_000):
+        one_way = Match(second * NS, second, 0, 2_500, 1, (1, 2), (3, 4))
+        round_trips.traded(one_way, DAYS[0], print)
+    assert sum(map(len, round_trips._open.values())) <= 61
+
+
 def test_spoofing_is_found_and_its_near_misses_are_not(tmp_path: Path) -> None:
     script = begin()
     spoof(script, 8, 1)
@@ -116,6 +130,20 @@ def test_marking_the_close(tmp_path: Path, price: int, lots: int, found: bool) -
     if lots == 2:  # then the other account has most of it, and its price did go
         expected = [("marking_the_close", 5, 8)]
     assert findings(script, tmp_path) == expected
+
+
+def test_a_window_is_held_against_the_last_price_before_it(tmp_path: Path) -> None:
+    """Of the next date that is where this one closed, not where it was half a minute before."""
+    script = begin()
+    trade(script, 1, 3, 1, 2_500)
+    quiet(script, 31)
+    trade(script, 5, 4, 5, 2_501)
+    trade(script, 2, 3, 5, 2_503)  # half of the window's lots: nobody's doing
+    script.settle(DAYS[0], (2_500_000, 2_503_000))
+    script.open_day(DAYS[1])
+    trade(script, 2, 3, 10, 2_503)
+    script.settle(DAYS[1], (2_500_000, 2_503_000))
+    assert findings(script, tmp_path) == []
 
 
 @pytest.mark.parametrize(

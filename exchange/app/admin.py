@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from exchange.app.approvals import SOCKET_PERSON
-from exchange.app.asking import LINE_BYTES_MAX, SOCKET_NAME, Answer
+from exchange.app.asking import LINE_BYTES_MAX, SOCKET_NAME, TOO_LONG, Answer
 from exchange.app.operations import Operations
 from exchange.app.requests import AnyRequest, ClearingDesk
 from exchange.app.wishes import RequestRefused
@@ -39,12 +39,13 @@ async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            while line := await reader.readline():
-                told = await answer_line(line, operations, SOCKET_PERSON)
+            while told := await _told(reader, operations):
                 writer.write(msgspec.json.encode(told) + b"\n")
                 await writer.drain()
-        except (ConnectionError, ValueError):  # gone, or a line longer than the limit
-            pass
+                if told is TOO_LONG:
+                    break
+        except ConnectionError:
+            pass  # gone
         finally:
             writer.close()
 
@@ -55,6 +56,15 @@ async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path
     finally:
         server.close()
         path.unlink(missing_ok=True)
+
+
+async def _told(reader: asyncio.StreamReader, operations: Operations) -> Answer | None:
+    """The answer to the next line; None if there is none."""
+    try:
+        line = await reader.readline()
+    except ValueError:  # its end was not looked for any further: what follows is no request
+        return TOO_LONG
+    return await answer_line(line, operations, SOCKET_PERSON) if line else None
 
 
 async def answer(

@@ -71,6 +71,7 @@ class Approvals:
         if proposal.by == person:
             raise RequestRefused(f"{person} proposed this: another person must approve it")
         request = _decode(proposal.request)
+        self._check_date(proposal, request)
         todo, about = await self._plan(
             request, proposal=number, proposed_by=proposal.by, approved_by=person
         )
@@ -80,6 +81,15 @@ class Approvals:
         if isinstance(request, requests.ProposePrice | requests.ByTwo):
             return {**done, **await self._clerk.ruled(sequence, str(about["operation"]))}
         return {**done, "sequence": sequence}
+
+    def _check_date(self, proposal: Proposal, request: requests.TwoPersons) -> None:
+        """RequestRefused for a price of a business date that is no longer the last."""
+        then, now = proposal.business_date, self._desk.business_date
+        if isinstance(request, requests.ProposePrice) and then != now:
+            raise RequestRefused(
+                f"proposal {proposal.proposal} is a price of business date {then}, and {now} has"
+                " begun; propose it again"
+            )
 
     def waiting(self) -> list[dict[str, Any]]:
         """The proposals that may still be approved, oldest first."""
@@ -255,5 +265,6 @@ def _shown(proposal: Proposal) -> dict[str, Any]:
         "proposal": proposal.proposal,
         "by": proposal.by,
         "expires": stamp_text(proposal.expires),
+        "business_date": proposal.business_date,
         "request": msgspec.json.decode(proposal.request),
     }

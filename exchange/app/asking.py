@@ -4,6 +4,8 @@ Apart from ``admin``, which answers: a command that only asks needs nothing of w
 """
 
 import asyncio
+import http.client
+import os
 import time
 import urllib.error
 import urllib.request
@@ -23,8 +25,17 @@ from exchange.messages.access import (
 )
 
 SOCKET_NAME: Final = "admin.sock"
-LINE_BYTES_MAX: Final = 1 << 20
+LINE_BYTES_MAX: Final = 1 << 20  # of a request
+ANSWER_BYTES_MAX: Final = 1 << 30
+SOCKET_PATH_BYTES: Final = 107  # of a Unix socket, at most
 URL_SECONDS: Final = 60.0
+
+
+class AdminKey(msgspec.Struct, frozen=True):
+    """A key as its file has it."""
+
+    key_id: str
+    secret: str
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -35,47 +46,74 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     error: str = ""
 
 
+TOO_LONG: Final = Answer(False, error=f"a request has at most {LINE_BYTES_MAX} bytes")
+
+
+def fits_socket(path: Path) -> bool:
+    """Whether a Unix socket can have that path."""
+    return len(os.fsencode(path)) <= SOCKET_PATH_BYTES
+
+
 async def ask(directory: Path, request: AnyRequest) -> Answer | None:
-    """Put one request to the market that serves ``directory``; None if none does."""
+    """Put one request to the market that serves ``directory``; None if none does.
+
+    Raises ConnectionError where the market stops before it has answered.
+    """
+    path, line = directory / SOCKET_NAME, msgspec.json.encode(request)
+    if not fits_socket(path):  # nobody serves there
+        return None
     try:
-        reader, writer = await asyncio.open_unix_connection(
-            directory / SOCKET_NAME, limit=LINE_BYTES_MAX
-        )
+        reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
     except (FileNotFoundError, ConnectionRefusedError):
         return None
-    writer.write(msgspec.json.encode(request) + b"\n")
-    await writer.drain()
-    line = await reader.readline()
-    writer.close()
+    try:
+        if len(line) > LINE_BYTES_MAX:
+            return TOO_LONG
+        writer.write(line + b"\n")
+        await writer.drain()
+        told = await reader.readline()
+    finally:
+        writer.close()
     await writer.wait_closed()
-    if not line:
+    if not told:
         raise ConnectionError("the market stopped before it answered")
-    return msgspec.json.decode(line, type=Answer)
+    return msgspec.json.decode(told, type=Answer)
 
 
 def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
     """Put one request to the market at ``http://HOST:PORT``, signed with an admin key.
 
-    Raises OSError if nobody answers there; a refused key is an answer.
+    Raises OSError if no market answers there; a refused key is an answer, and so is what makes no
+    request, and a silence behind which the request may be done.
     """
     from exchange.gateway.access import sign  # noqa: PLC0415 - the socket needs no signature
 
-    key = msgspec.json.decode(key_file.read_bytes(), type=dict[str, str])
+    try:
+        key = msgspec.json.decode(key_file.read_bytes(), type=AdminKey)
+    except msgspec.MsgspecError as error:
+        return Answer(False, error=f"{key_file} holds no admin key: {error}")
     body = msgspec.json.encode(request)
     nonce = time.time_ns()
     timestamp_ms = nonce // 1_000_000
-    text = signed_request(timestamp_ms, nonce, key["key_id"], "POST", ADMIN_PATH, body)
+    text = signed_request(timestamp_ms, nonce, key.key_id, "POST", ADMIN_PATH, body)
     headers = {
-        KEY_HEADER: key["key_id"],
+        KEY_HEADER: key.key_id,
         TIMESTAMP_HEADER: str(timestamp_ms),
         NONCE_HEADER: str(nonce),
-        SIGNATURE_HEADER: sign(key["secret"], text),
+        SIGNATURE_HEADER: sign(key.secret, text),
         "Content-Type": "application/json",
     }
     base = url.rstrip("/").removesuffix("/api/v1")
-    posted = urllib.request.Request(base + ADMIN_PATH, body, headers)
     try:
+        posted = urllib.request.Request(base + ADMIN_PATH, body, headers)
         with urllib.request.urlopen(posted, timeout=URL_SECONDS) as response:
             return msgspec.json.decode(response.read(), type=Answer)
     except urllib.error.HTTPError as error:
         return Answer(False, error=f"{url} refused: {error.code} {error.read().decode()}")
+    except TimeoutError:
+        late = f"{url} took longer than {URL_SECONDS:g} s: it may be done all the same, so look"
+        return Answer(False, error=f"{late} before you ask again")
+    except (http.client.HTTPException, msgspec.MsgspecError) as error:
+        raise ConnectionError(f"what answers is no market: {error!r}") from error
+    except ValueError as error:
+        return Answer(False, error=f"{url!r} is no http://HOST:PORT: {error}")

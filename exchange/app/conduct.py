@@ -1,5 +1,6 @@
 """The operator's acts on instruments: their states, auctions, combinations and protections."""
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from contracts import registry, symbol
@@ -11,6 +12,7 @@ from exchange.app import wishes, wishes_market
 from exchange.app.desk import Desk
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.marketdata.instruments import Instrument, Protections, Window, micros_text
+from exchange.marketdata.stream import signed
 from exchange.messages import Breaker, HaltCause, Limit, TradingState
 
 BREAKER_HALTS: Final = (HaltCause.CIRCUIT_BREAKER, HaltCause.VELOCITY)
@@ -154,15 +156,21 @@ class Conduct:
         assert isinstance(found, Combination), "its code is not an expiry's"
         return found
 
-    def relimit_combinations(self) -> list[Wish]:
-        """Price limits of the combinations around those that their legs have now."""
-        legs = self._desk.instruments.by_code
+    def relimit_combinations(self, moved: Iterable[Wish]) -> list[Wish]:
+        """Price limits of the combinations around those that their legs have once ``moved``, which
+        are SET_LIMITS of legs, are done."""
+        listed = self._desk.instruments
+        limits = {code: (one.low_ticks, one.high_ticks) for code, one in listed.by_code.items()}
+        for wish in moved:
+            command = wish.command
+            code = listed.by_id[command.instrument].code
+            limits[code] = (signed(command.target_lo), signed(command.target_hi))
         return [
             wishes_market.set_limits(
-                code, legs[code].id, *wishes_market.combined_limits(combination, legs)
+                code, listed.by_code[code].id, *wishes_market.combined_limits(combination, limits)
             )
             for code, combination in self._desk.combinations.items()
-            if legs[code].state != TradingState.EXPIRED
+            if listed.by_code[code].state != TradingState.EXPIRED
         ]
 
     async def _set_implied(self, request: requests.SetImplied) -> dict[str, Any]:

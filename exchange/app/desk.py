@@ -33,6 +33,7 @@ from exchange.messages import (
 
 SOURCE: Final = 0  # the desk's number among the sequencer's sources; connections count from 1
 ANSWER_SECONDS: Final = 30.0  # a command that is not released by then never will be
+FORGOTTEN_NS: Final = 86_400 * 10**9  # after a proposal expired: till then somebody is told so
 _KIND: Final = 12  # offset of the kind byte in an event
 _ORDER_KINDS: Final = bytes(range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED))
 
@@ -66,12 +67,16 @@ class _Approved(msgspec.Struct):
 
 
 class Proposal(msgspec.Struct, frozen=True):
-    """What one person proposed, as its record says; ``expires`` is nanoseconds since the epoch."""
+    """What one person proposed, as its record says; ``expires`` is nanoseconds since the epoch.
+
+    ``business_date`` is that on which it was recorded (yyyymmdd).
+    """
 
     proposal: str
     by: str
     expires: int
     request: str  # JSON
+    business_date: int = 0
 
 
 class Outcome(NamedTuple):
@@ -116,7 +121,7 @@ class Desk:
         self.indicated = 0  # stamp of the last indicative price, or of the last start after it
         self.factors: dict[tuple[str, str], str] = {}  # the latest table by grade and expiry
         self.accounts = {HOUSE_ACCOUNT}
-        self.proposals: dict[str, Proposal] = {}  # by id, those not done yet
+        self.proposals: dict[str, Proposal] = {}  # by id, those not done yet, oldest first
         self.epochs = Epochs()
         self.day_first = 0  # sequence of the command that opened the day
         self._day_last = 0  # sequence of the command that closed the last day
@@ -247,7 +252,7 @@ class Desk:
         elif kind in (EventKind.AUCTION_INDICATED, EventKind.RECOVERED):
             self.indicated = stamp
         if kind == EventKind.RECORDED and text is not None:
-            self._recorded(text)
+            self._recorded(text, stamp)
         handler = self._handlers.get(kind)
         if handler is not None:
             handler(row)
@@ -258,14 +263,19 @@ class Desk:
         else:
             self.terms[listed.code] = Terms.from_json(text)
 
-    def _recorded(self, text: str) -> None:
+    def _recorded(self, text: str, stamp: int) -> None:
         """Keep the latest factor tables as they came; other records say nothing to the desk."""
         operation = msgspec.json.decode(text, type=_Recorded).operation
         if operation == RECORD_FACTORS:
             factors = msgspec.json.decode(text, type=_Factors)
             self.factors[factors.grade, factors.expiry] = factors.table
         elif operation == PROPOSE:
-            proposal = msgspec.json.decode(text, type=Proposal)
+            read = msgspec.json.decode(text, type=Proposal)
+            proposal = msgspec.structs.replace(read, business_date=self.business_date)
+            for number, old in list(self.proposals.items()):
+                if old.expires + FORGOTTEN_NS >= stamp:
+                    break
+                del self.proposals[number]
             self.proposals[proposal.proposal] = proposal
         elif operation == APPROVED:
             self.proposals.pop(msgspec.json.decode(text, type=_Approved).proposal, None)

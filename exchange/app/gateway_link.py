@@ -20,6 +20,7 @@ from exchange.journal.tape import Standing
 from exchange.messages import COMMAND_BYTES
 
 SOCKET_NAME: Final = "gateways.sock"
+OWN_NAME: Final = "gateway-{}.sock"  # of one gateway, by its number
 HEAD: Final = Layout("<BIQQ")  # kind, bytes of the body, account, ingress time
 MESSAGE: Final = 0
 COMMAND: Final = 1

@@ -17,6 +17,7 @@ from exchange.app.asking import Answer
 from exchange.app.bookkeeping import LEDGER_NAME, STREAM_NAME
 from exchange.app.door import Door
 from exchange.app.front import POLL_SECONDS, connections, unsent_bytes
+from exchange.app.gateway_link import OWN_NAME as OWN_NAME
 from exchange.app.gateway_link import (
     SOCKET_NAME,
     Ask,
@@ -52,7 +53,6 @@ from exchange.messages.access import GatewayReason
 from exchange.sequencer import Closed, QueueFull
 
 STATUS_SECONDS: Final = 0.5
-OWN_NAME: Final = "gateway-{}.sock"
 QUEUED_BYTES: Final = 128 * Limit.QUEUE_COMMANDS  # for the market to read; more: QUEUE_FULL
 _log = logging.getLogger(__name__)
 

@@ -4,6 +4,7 @@ The account's kill switch is lifted for that order alone; clearing asks for it t
 the moment it is lifted, so a crash in between leaves nobody free.
 """
 
+import secrets
 from typing import Any
 
 from exchange.app import requests, wishes
@@ -34,7 +35,7 @@ async def hedge(
     if off:
         raise RequestRefused(f"price {request.price} is not on {request.code}'s tick")
     side = Side[request.side.upper()]
-    name = f"hedge-{request.default}-{desk.sequence}"
+    name = f"hedge-{request.default}-{secrets.token_hex(8)}"  # a client's id that nobody guesses
     entered = _enter(name, account, side, listed.id, price, request.lots)
     lifted = wishes.switch(requests.Kill(account=account, lift=True), on=False)
     try:

@@ -6,25 +6,29 @@ from typing import Final
 
 from exchange.journal.errors import JournalError
 from exchange.journal.frame import EXCHANGE_ID_BYTES
+from exchange.journal.places import exchange_of
 from exchange.journal.storage import LocalStorage
 
 EXCHANGE_ID_NAME: Final = "exchange.id"
 
 
 class BadExchangeId(JournalError):
-    """The file is there and holds no identity."""
+    """The file holds no identity; or it is gone, and the log has one."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"{path} does not hold {EXCHANGE_ID_BYTES} bytes in hexadecimal: put the market's own"
-            " back, or delete it where there is no log yet"
-        )
+    def __init__(self, path: Path, own: bytes | None = None) -> None:
+        what = f"does not hold {EXCHANGE_ID_BYTES} bytes in hexadecimal"
+        todo = "put the market's own back, or delete it where there is no log yet"
+        if own is not None:
+            what = f"is not there, and the log is of exchange {own.hex()}"
+            todo = "if that is this market, put it back"
+        super().__init__(f"{path} {what}: {todo}")
 
 
 def exchange_id(directory: Path) -> bytes:
     """The identity of the exchange whose log is in ``directory``; made at its first start.
 
-    Raises BadExchangeId; where it is to be made DirectoryLocked and ReadOnlyDirectory too.
+    Raises BadExchangeId, also for a log without it; where it is to be made DirectoryLocked and
+    ReadOnlyDirectory too.
     """
     path = directory / EXCHANGE_ID_NAME
     if path.exists():
@@ -33,6 +37,8 @@ def exchange_id(directory: Path) -> bytes:
     lock = storage.lock()  # of two first starts one makes it
     try:
         if not path.exists():
+            if (own := exchange_of(storage)) is not None:
+                raise BadExchangeId(path, own)
             made = secrets.token_bytes(EXCHANGE_ID_BYTES)
             storage.replace(EXCHANGE_ID_NAME, made.hex().encode() + b"\n")
         return _read(path)

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,16 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from contracts import registry
-from exchange.app import admin, asking, bookkeeping, figures, requests, standby, wishes
+from exchange.app import (
+    admin,
+    asking,
+    bookkeeping,
+    figures,
+    gateway_link,
+    requests,
+    standby,
+    wishes,
+)
 from exchange.app.alarms import STALL_SECONDS_MAX, Alarms
 from exchange.app.bookkeeping import LEDGER_NAME as LEDGER_NAME
 from exchange.app.bookkeeping import STREAM_NAME
@@ -46,13 +54,14 @@ from exchange.gateway.view import View
 from exchange.journal import stream
 from exchange.journal.errors import JournalError, NoSuchPosition
 from exchange.journal.head import read_head
-from exchange.journal.storage import LocalStorage, Storage
+from exchange.journal.storage import LocalStorage, Storage, replace_file
 from exchange.journal.syncer import Log, SyncThread
 from exchange.journal.tapecheck import check_tape
 from exchange.messages import HOUSE_ACCOUNT, Mode
 from exchange.sequencer import Closed, QueueFull, Sequencer
 
 ADMIN_KEY_NAME: Final = "admin.key"
+NEEDED: Final = ("sequencer", "desk", "clearing")  # parts, for a checkpoint
 T = TypeVar("T")
 
 Progress = Callable[[int, int], None]
@@ -74,10 +83,19 @@ def admin_key(directory: Path) -> Path:
     path = directory / ADMIN_KEY_NAME
     if not path.exists():
         key_id, secret = create_key(directory, HOUSE_ACCOUNT, "admin")
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(handle, "wb") as file:
-            file.write(msgspec.json.encode({"key_id": key_id, "secret": secret}) + b"\n")
+        own = msgspec.json.encode({"key_id": key_id, "secret": secret}) + b"\n"
+        replace_file(path, own, 0o600)
     return path
+
+
+def _sockets(settings: Settings) -> list[str]:
+    """The names of the Unix sockets that a served market has in its directory."""
+    names, gateways = [asking.SOCKET_NAME], settings.serve.gateways
+    if gateways:
+        names += [gateway_link.SOCKET_NAME, gateway_link.OWN_NAME.format(gateways - 1)]
+    if gateways or settings.serve.clearing == "process":
+        names.append(STREAM_NAME)
+    return names
 
 
 class Within:
@@ -138,7 +156,21 @@ class Market:
         )
         self.tape = self.sequencer.tape
         self.alarms = Alarms(directory, self.sequencer)
-        storage = sequencing.get("storage") or LocalStorage(directory)
+        try:
+            self._build(sequencing.get("storage") or LocalStorage(directory))
+        except BaseException:
+            self.sequencer.abandon()
+            raise
+        self._booking = ThreadPoolExecutor(1, thread_name_prefix="clearing")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._told: set[asyncio.Task[None]] = set()  # parts whose end somebody was told of
+        self._sequencing: asyncio.Task[None] | None = None
+        self._exits = contextlib.AsyncExitStack()
+        self._streaming: asyncio.Server | None = None
+
+    def _build(self, storage: Storage) -> None:
+        """Make what follows the stream. Raises DamagedTape, and what opening a ledger raises."""
+        directory, clock, settings = self.directory, self._clock, self.settings
         view, self.clearing = self._recover(storage)
         self.desk = Desk(self.sequencer.submit, self.tape, view)
         deadlines = Deadlines() if view is None else view.deadlines
@@ -171,12 +203,6 @@ class Market:
                 what_if=self.trial,
             )
             self.front = Inside(self.hub, self.tape, self.metrics, self._open_door)
-        self._booking = ThreadPoolExecutor(1, thread_name_prefix="clearing")
-        self._tasks: list[asyncio.Task[None]] = []
-        self._told: set[asyncio.Task[None]] = set()  # parts whose end somebody was told of
-        self._sequencing: asyncio.Task[None] | None = None
-        self._exits = contextlib.AsyncExitStack()
-        self._streaming: asyncio.Server | None = None
 
     @classmethod
     async def start(
@@ -195,13 +221,23 @@ class Market:
         ``serving``: no day opens but the first;
         ``sequencing`` are options of ``Sequencer.open``, for a simulation.
         Raises the journal's errors: DirectoryLocked, DamagedLog, NewerVersion, Diverged,
-        DamagedTape; and BadExchangeId.
+        DamagedTape; and BadExchangeId; RequestRefused, if ``serving``, where a path is too long.
         """
+        names = _sockets(settings)
+        if serving and not all(asking.fits_socket(directory / name) for name in names):
+            raise RequestRefused(
+                f"the path of {directory} is too long for its sockets: name it from nearer by, or"
+                " take a shorter one"
+            )
         market = cls(directory, clock, progress, settings, sequencing)
         if market._apart or settings.serve.gateways:
-            market._streaming = await stream.serve(
-                market.tape, directory / STREAM_NAME, patient=not settings.serve.gateways
-            )
+            try:
+                market._streaming = await stream.serve(
+                    market.tape, directory / STREAM_NAME, patient=not settings.serve.gateways
+                )
+            except BaseException:
+                market.sequencer.abandon()
+                raise
         market._sequencing = asyncio.create_task(market.sequencer.run(), name="sequencer")
         found = market.sequencer.recovered.last_sequence
         upto = found + 1 if found else 0  # after a restart, RECOVERED and the halts it brings
@@ -322,10 +358,23 @@ class Market:
                     await asyncio.sleep(POLL_SECONDS)
         await self.front.close()
         if running:
-            try:
-                await self.operations.checkpoint()
-            except (RequestRefused, QueueFull, Closed, TimeoutError) as error:
-                _log.warning("no last checkpoint: %s", error)
+            await self._checkpoint_last()
+
+    async def _checkpoint_last(self) -> None:
+        """Have engine and clearing compared once more, unless a part that it takes has ended."""
+        needed = [part for part in self._parts if part.get_name() in NEEDED]
+        taking = asyncio.create_task(self.operations.checkpoint())
+        await asyncio.wait([taking, *needed], return_when=asyncio.FIRST_COMPLETED)
+        if not taking.done():
+            taking.cancel()
+            await asyncio.wait([taking])
+        try:
+            if not taking.cancelled():
+                return taking.result()
+            ended = [part.get_name() for part in needed if part.done()]
+            _log.warning("no last checkpoint: %s ended", " and ".join(ended))
+        except (RequestRefused, QueueFull, Closed, TimeoutError) as error:
+            _log.warning("no last checkpoint: %s", error)
 
     @property
     def _parts(self) -> list[asyncio.Task[None]]:

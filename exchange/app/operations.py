@@ -137,9 +137,9 @@ class Operations:
         return {"mode": mode.name}
 
     async def _create_key(self, request: requests.CreateKey, person: str) -> dict[str, Any]:
-        """Make a key; RequestRefused for an admin key that is asked for from elsewhere."""
+        """Make a key; RequestRefused for an admin key that is asked for from elsewhere. Of a key
+        that cannot be no account is opened, and of an account that cannot be no key is left."""
         self._check_admin_key(request.scope, person)
-        await self._open_account(requests.OpenAccount(account=request.account, if_missing=True))
         try:
             made = create_key(
                 self._directory, request.account, request.scope,
@@ -147,6 +147,11 @@ class Operations:
             )  # fmt: skip
         except ValueError as error:
             raise RequestRefused(f"no such key can be: {error}") from None
+        try:
+            await self._open_account(requests.OpenAccount(account=request.account, if_missing=True))
+        except BaseException:
+            self._revoke_key(made[0])
+            raise
         return _shown(*made)
 
     def _check_admin_key(self, scope: str, person: str) -> None:
@@ -377,11 +382,12 @@ class Operations:
             raise RequestRefused(
                 f"business date {desk.business_date} is closed and not settled; settle it first"
             )
-        number = request.date or self._next_date()
+        number = self._next_date() if request.date is None else request.date
         day = wishes.as_date(number)
         await self.cleared()  # which margin parameters are in force is clearing's to say
-        todo = [*self._relimit(), *self._rates(day), *self._protections()]
-        todo += self._list_missing(day)
+        limits = self._relimit()
+        todo = [*limits, *self._conduct.relimit_combinations(limits)]
+        todo += [*self._rates(day), *self._protections(), *self._list_missing(day)]
         await desk.perform([*todo, wishes.open_day(number)])
         return {
             "business_date": number,
@@ -391,8 +397,6 @@ class Operations:
     async def _start_trading(self, listed: Iterable[Instrument]) -> int:
         """Let what is closed trade on the day that has opened, unless the schedule does; return
         how many do."""
-        # Combinations first get limits around their legs' new ones.
-        await self._desk.perform(self._conduct.relimit_combinations())
         closed = [
             wishes.set_state(one.code, one.id, TradingState.CONTINUOUS)
             for one in listed

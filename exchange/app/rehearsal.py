@@ -83,7 +83,7 @@ class Rehearsal:
             process.stdin.write(_LENGTH.pack(len(body)) + body)
             (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
             tried = _read_tried(await process.stdout.readexactly(length))
-        except (OSError, asyncio.IncompleteReadError):
+        except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError):
             _log.exception("the process that tries orders is gone, the next preview starts another")
             self._end()
             return tell(Refused(GatewayReason.REQUESTS_FULL, None, "the copy is gone; ask again"))

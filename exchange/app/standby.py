@@ -114,6 +114,8 @@ def recover_view(storage: Storage, tape: Reel) -> View | None:
             next(tape.read(*view.position), None)
         except (sealed.Refused, NoSuchPosition) as refused:
             _log.warning("passed over: %s", refused)
+        except FileNotFoundError:
+            _log.warning("passed over: %s: gone: deleted meanwhile", storage.where(name))
         else:
             return view
     return None

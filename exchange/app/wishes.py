@@ -422,8 +422,15 @@ def adopt_margin(parameters: MarginParameters) -> Wish:
 
 
 def move_cash(request: Deposit | Withdraw) -> Wish:
-    """Books money in or out. The request id makes a repeat harmless; one is made if absent."""
+    """Books money in or out. The request id makes a repeat harmless; one is made if absent.
+
+    RequestRefused for an amount that nobody could book.
+    """
     deposit = isinstance(request, Deposit)
+    amount = micros(request.amount)
+    if not 0 < amount <= Limit.MONEY:
+        most = Limit.MONEY // 10**USD_DECIMALS
+        raise RequestRefused(f"an amount is above 0 and at most {most} dollars: {request.amount}")
     request_id = request.request_id or secrets.token_hex(8)
     if not request_id.isascii():
         raise RequestRefused("request_id must be ASCII")
@@ -431,7 +438,7 @@ def move_cash(request: Deposit | Withdraw) -> Wish:
     command = Command(
         kind=CommandKind.DEPOSIT if deposit else CommandKind.WITHDRAW,
         account=request.account,
-        price=micros(request.amount),
+        price=amount,
         key_lo=key_lo,
         key_hi=key_hi,
     )

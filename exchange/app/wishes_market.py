@@ -165,7 +165,8 @@ def list_combination(
     for place, leg in enumerate(combination.legs):
         ratios |= (leg.ratio & 15) << 4 * place
         numbers |= legs[leg.code].id << 16 * place
-    low, high = combined_limits(combination, legs)
+    within = {code: (leg.low_ticks, leg.high_ticks) for code, leg in legs.items()}
+    low, high = combined_limits(combination, within)
     price = numbers >> 128
     command = Command(
         kind=CommandKind.LIST_COMBINATION,
@@ -187,12 +188,15 @@ def list_combination(
     ]
 
 
-def combined_limits(combination: Combination, legs: Mapping[str, Instrument]) -> tuple[int, int]:
-    """The lowest and highest price in ticks that a combination's legs can make within theirs."""
+def combined_limits(
+    combination: Combination, limits: Mapping[str, tuple[int, int]]
+) -> tuple[int, int]:
+    """The lowest and highest price in ticks that a combination's legs can make within theirs,
+    which are given by code."""
     low = high = 0
     for leg in combination.legs:
         weight = leg.ratio * (leg.multiplier if combination.averaged else 1)
-        ends = (weight * legs[leg.code].low_ticks, weight * legs[leg.code].high_ticks)
+        ends = [weight * end for end in limits[leg.code]]
         low, high = low + min(ends), high + max(ends)
     hours = combination.net_hours if combination.averaged else 1
     step = combination.price_step

@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 from exchange.history.picture import Picture
 from exchange.history.records import (
+    COMMANDS_OF_ACCOUNT,
+    COMMANDS_OF_INSTRUMENT,
     CORRECTIONS,
     LEGS,
     RESIDUALS,
@@ -16,6 +18,8 @@ from exchange.history.records import (
     TRANSFERRED,
     EventRow,
     event_row,
+    names_account,
+    names_instrument,
 )
 from exchange.history.walk import NS, time_text
 from exchange.history.words import Names, key_text
@@ -33,7 +37,10 @@ from exchange.messages import (
     CommandKind,
     EventFlag,
     EventKind,
+    KillScope,
+    OrderFeature,
     Reason,
+    Selection,
     SelfTrade,
     Side,
     TimeInForce,
@@ -47,6 +54,8 @@ FIELDS: Final = (
     "order_flow_id", "execution_id", "match_number", "instrument", "side", "order_type",
     "time_in_force", "post_only", "price", "quantity", "last_price", "last_quantity", "leaves",
     "cumulative", "aggressor", "duplicate", "reason", "limit", "observed", "fee", "cash", "text",
+    "features", "group_order_id", "trigger", "display", "minimum", "expires", "ask_price",
+    "ask_quantity",
 )  # fmt: skip
 # A row is a list; these are its places, since a look-up by name would be most of the work.
 (
@@ -54,7 +63,7 @@ FIELDS: Final = (
     ACCOUNT, FIRM, ACCOUNT_KIND, CTI, SESSION, OPERATOR, MANUAL_BY, GROUP, MODE, KEY, ORDER_ID,
     FLOW_ID, EXECUTION_ID, MATCH_NUMBER, INSTRUMENT, SIDE, ORDER_TYPE, TIF, POST, PRICE, QUANTITY,
     LAST_PRICE, LAST_QUANTITY, LEAVES, CUMULATIVE, AGGRESSOR, REPEATED, WHY, LIMIT, OBSERVED, FEE,
-    CASH, TEXT,
+    CASH, TEXT, FEATURES, GROUP_ORDER, TRIGGER, DISPLAY, MINIMUM, EXPIRES, ASK_PRICE, ASK_QUANTITY,
 ) = range(len(FIELDS))  # fmt: skip
 Row = list[object]  # a text or a whole number for each of FIELDS
 CommandRow = tuple[
@@ -62,9 +71,8 @@ CommandRow = tuple[
 ]  # fmt: skip
 
 # Plain integers and texts made once, for the loop over every record: an enumeration is slow there.
-_ENTER, _CANCEL, _REPLACE, _LIST, _OPEN_ACCOUNT = (
+_ENTER, _CANCEL, _REPLACE = (
     int(CommandKind.ENTER), int(CommandKind.CANCEL), int(CommandKind.REPLACE),
-    int(CommandKind.LIST), int(CommandKind.OPEN_ACCOUNT),
 )  # fmt: skip
 _TARGETED: Final = frozenset(
     map(int, (CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE))
@@ -77,35 +85,27 @@ _PRICED: Final = frozenset(
 )
 _TRANSFERS: Final = {int(kind): kind.name for kind in TransferKind}
 _CORRECTING: Final = frozenset(map(int, (CommandKind.BUST, CommandKind.ADJUST)))
-# Other commands use the account's field for something else, or not at all.
-_OWNED: Final = frozenset(
-    {
-        *_ORDERS,
-        *_SESSIONS,
-        *range(CommandKind.OPEN_ACCOUNT, CommandKind.SET_ACCOUNT + 1),
-        int(CommandKind.RECORD),
-        *_CORRECTING,
-        int(CommandKind.TRANSFER),
-    }
+_MASS_CANCEL, _MASS_QUOTE = int(CommandKind.MASS_CANCEL), int(CommandKind.MASS_QUOTE)
+_IN_SESSION: Final = (
+    _ORDERS | _SESSIONS | {_MASS_CANCEL, _MASS_QUOTE, int(CommandKind.SET_PROTECTION)}
 )
+_KILLING: Final = frozenset(map(int, (CommandKind.KILL, CommandKind.RESUME)))
+_WHOSE: Final = (int(KillScope.ACCOUNT), int(KillScope.SESSION))
+_OF_ONE: Final = int(Selection.INSTRUMENT)
 _TRADE, _REJECTED, _ACCEPTED = (
     int(EventKind.TRADE), int(EventKind.REJECTED), int(EventKind.ORDER_ACCEPTED),
 )  # fmt: skip
 _EXECUTED: Final = int(EventKind.ORDER_EXECUTED)  # traded through an implied price
+_WAITING, _ELECTED = int(EventKind.ORDER_WAITING), int(EventKind.ORDER_ELECTED)
+_QUOTED: Final = int(EventKind.QUOTED)
 _LEG_TRADE, _RESIDUAL = int(EventKind.LEG_TRADE), int(EventKind.RESIDUAL_POSTED)
 _CANCELLED, _REDUCED = int(EventKind.ORDER_CANCELLED), int(EventKind.ORDER_REDUCED)
 _FEE, _SETTLED = int(EventKind.FEE_CHARGED), int(EventKind.POSITION_SETTLED)
-_LAST_OF_ORDERS, _LAST_OF_SESSIONS = int(EventKind.ORDER_RETURNED), int(EventKind.SESSION_ENDED)
-_INSTRUMENTS: Final = range(EventKind.INSTRUMENT_LISTED, EventKind.ACCOUNT_OPENED)
-_CASH: Final = frozenset(map(int, (EventKind.DEPOSITED, EventKind.WITHDRAWN, _FEE, _SETTLED)))
-# Events of an account beside those of orders and sessions.
-_ACCOUNTS: Final = frozenset(
-    {
-        _SETTLED,
-        *range(EventKind.ACCOUNT_OPENED, EventKind.DEFICIT_ENDED + 1),
-        int(EventKind.RECORDED),
-    }
+_LAST_OF_ORDERS: Final = int(EventKind.ORDER_RETURNED)
+_OF_SESSION: Final = frozenset(
+    map(int, (EventKind.SESSION_OPENED, EventKind.SESSION_LOST, EventKind.SESSION_ENDED))
 )
+_CASH: Final = frozenset(map(int, (EventKind.DEPOSITED, EventKind.WITHDRAWN, _FEE, _SETTLED)))
 _MARKET_ORDER, _POST_ONLY, _MANUAL, _BY_CLIENT_ID = (
     int(CommandFlag.MARKET), int(CommandFlag.POST_ONLY), int(CommandFlag.MANUAL),
     int(CommandFlag.BY_CLIENT_ID),
@@ -113,14 +113,30 @@ _MARKET_ORDER, _POST_ONLY, _MANUAL, _BY_CLIENT_ID = (
 _SELL, _DUPLICATE, _AT_MARKET = (
     int(EventFlag.SELL), int(EventFlag.DUPLICATE), int(EventFlag.MARKET),
 )  # fmt: skip
+_GROUPED, _STOP, _ICEBERG = (
+    int(OrderFeature.GROUPED), int(OrderFeature.STOP), int(OrderFeature.ICEBERG),
+)  # fmt: skip
+_GTD: Final = int(TimeInForce.GTD)
 _UNSTATED, _REPLACED = int(Side.UNSTATED), int(CancelReason.REPLACED)
 _COMMAND_KINDS, _EVENT_KINDS = Names.of(CommandKind), Names.of(EventKind)
 _SIDES, _TIFS, _MODES = Names.of(Side), Names.of(TimeInForce), Names.of(SelfTrade)
 _REASONS, _CANCEL_REASONS = Names.of(Reason), Names.of(CancelReason)
 _KINDS: Final = Names.of(AccountKind)
-_MSG_IN: Final = {_ENTER: "D", _CANCEL: "F", 3: "G", _REPLACE: "G", 10: "A", 11: "5"}
+_FEATURES: Final = Names(lambda bits: "|".join(str(one.name) for one in OrderFeature(bits)))
+_MSG_IN: Final = {
+    _ENTER: "D", _CANCEL: "F", 3: "G", _REPLACE: "G", 10: "A", 11: "5", _MASS_CANCEL: "q",
+    _MASS_QUOTE: "i",
+}  # fmt: skip
+_MSG_OUT: Final = {int(EventKind.MASS_CANCELLED): "r", _QUOTED: "b"}
+_MSG_NO: Final = {**dict.fromkeys(_TARGETED, "9"), _MASS_CANCEL: "r", _MASS_QUOTE: "b"}
 _CTI: Final = {0: "2", 1: "4", 2: "4"}  # by AccountKind
 _BLANK: Final[Row] = [""] * len(FIELDS)
+
+
+def _owned(command: CommandRow) -> bool:
+    """Whether a command is of an account: others use that field for something else, or not."""
+    kind = command[0]
+    return kind in COMMANDS_OF_ACCOUNT and (kind not in _KILLING or command[2] in _WHOSE)
 
 
 class _Order(NamedTuple):
@@ -161,7 +177,7 @@ class Trail:
         for number in range(frame.opening.count):
             command: CommandRow = COMMAND.unpack_from(frame.commands, number * COMMAND_BYTES)
             kind = command[0]
-            row = self._row("IN", sequence, "", command[5] if kind in _OWNED else None)
+            row = self._row("IN", sequence, "", command[5] if _owned(command) else None)
             row[RECEIVED] = received[ingress[number]]
             row[TEXT] = texts.get(sequence, "")
             row[RECORD_TYPE], row[MSG_TYPE] = _COMMAND_KINDS[kind], _MSG_IN.get(kind, "")
@@ -202,7 +218,7 @@ class Trail:
 
     def _command(self, row: Row, command: CommandRow) -> None:
         kind = command[0]
-        if kind in _ORDERS or kind in _SESSIONS:
+        if kind in _IN_SESSION:
             row[SESSION], row[OPERATOR] = command[6], command[9]
         if kind in _CORRECTING:  # its key's bytes carry a sum of money
             row[MATCH_NUMBER], row[INSTRUMENT] = command[12], self.picture.code(command[4])
@@ -215,6 +231,8 @@ class Trail:
             row[KEY] = key_text(command[14], command[15])
         if kind == _ENTER:
             self._entry(row, command)
+        elif kind == _MASS_QUOTE:
+            self._quote(row, command)
         elif kind in _TARGETED:
             self._target(row, command)
         elif kind in _MONEY:
@@ -225,7 +243,12 @@ class Trail:
         elif kind == CommandKind.TRANSFER:
             row[INSTRUMENT], row[SIDE] = self.picture.code(command[4]), _SIDES[command[1]]
             row[PRICE], row[QUANTITY] = decimal_text(command[7], 6), command[8]
-        elif _LIST < kind < _OPEN_ACCOUNT:
+        elif kind == _MASS_CANCEL:
+            row[MANUAL_BY] = "Y" if command[3] & _MANUAL else "N"
+            row[SIDE] = "" if command[1] == _UNSTATED else _SIDES[command[1]]
+            if command[2] & _OF_ONE:
+                row[INSTRUMENT] = self.picture.code(command[4])
+        elif kind in COMMANDS_OF_INSTRUMENT:
             row[INSTRUMENT] = self.picture.code(command[4])
 
     def _entry(self, row: Row, command: CommandRow) -> None:
@@ -238,6 +261,27 @@ class Trail:
         row[POST] = "Y" if flags & _POST_ONLY else "N"
         row[PRICE] = "" if market else self.picture.price(instrument, command[7])
         row[QUANTITY] = command[8]
+        features, more = command[11], command[13]
+        row[FEATURES] = _FEATURES[features]
+        if features & _GROUPED:
+            row[GROUP_ORDER] = more
+        elif features & _STOP:
+            row[TRIGGER] = self.picture.price(instrument, signed(more))
+        elif features & _ICEBERG:
+            row[DISPLAY] = more
+        elif more:
+            row[MINIMUM] = more
+        if command[2] == _GTD:
+            row[EXPIRES] = time_text(command[12])
+
+    def _quote(self, row: Row, command: CommandRow) -> None:
+        instrument = command[4]
+        row[MANUAL_BY] = "Y" if command[3] & _MANUAL else "N"
+        row[MODE], row[TIF] = _MODES[command[10]], _TIFS[command[2]]
+        row[INSTRUMENT] = self.picture.code(instrument)
+        row[PRICE], row[QUANTITY] = self.picture.price(instrument, command[7]), command[8]
+        ask = self.picture.price(instrument, signed(command[12]))
+        row[ASK_PRICE], row[ASK_QUANTITY] = ask, command[13]
 
     def _target(self, row: Row, command: CommandRow) -> None:
         kind, target, known = command[0], command[12], None
@@ -273,7 +317,7 @@ class Trail:
             self._transfer(event)
             return
         of_order = kind <= _LAST_OF_ORDERS or kind in SPECIAL or kind == _EXECUTED
-        owned = of_order or kind <= _LAST_OF_SESSIONS or kind in _ACCOUNTS
+        owned = names_account(event, command[0], command[2])
         row = self._row("OUT", event[0], event[1], event[6] if owned else None)
         row[RECORD_TYPE] = _EVENT_KINDS[kind]
         if kind == _REJECTED:
@@ -282,11 +326,22 @@ class Trail:
             self._order(row, event)
         elif kind in _CASH:
             self._moved(row, event)
-        elif kind in _INSTRUMENTS:
-            row[INSTRUMENT] = self.picture.code(event[5])
-        elif kind <= _LAST_OF_SESSIONS:
-            row[SESSION] = event[7]
+        else:
+            self._other(row, event, command)
         self._put(row)
+
+    def _other(self, row: Row, event: EventRow, command: CommandRow) -> None:
+        """What is of no order and moves no cash."""
+        kind = event[2]
+        row[MSG_TYPE] = _MSG_OUT.get(kind, "")
+        if kind in _OF_SESSION:
+            row[SESSION] = event[7]
+        if names_instrument(event, command[0], command[2]):
+            row[INSTRUMENT] = self.picture.code(event[5])
+        if kind == _QUOTED:
+            row[PRICE], row[QUANTITY] = self.picture.price(event[5], event[8]), event[9]
+            row[ASK_PRICE] = self.picture.price(event[5], event[13])
+            row[ASK_QUANTITY] = event[10]
 
     def _two_sided(self, event: EventRow) -> None:
         """Two rows, one for each side of a correction, of a combination's leg or its residual: the
@@ -335,14 +390,15 @@ class Trail:
 
     def _rejected(self, row: Row, event: EventRow, command: CommandRow) -> None:
         aimed = command[0] in _TARGETED
-        row[MSG_TYPE] = "9" if aimed else "8"
+        row[MSG_TYPE] = _MSG_NO.get(command[0], "8")
         row[WHY], row[LIMIT], row[OBSERVED] = _REASONS[event[4]], event[13], event[14]
         if event[11] or event[12]:
             row[KEY] = key_text(event[11], event[12])
         if aimed and event[7]:
             row[ORDER_ID] = event[7]
-        if command[0] == _ENTER:
+        if names_instrument(event, command[0], command[2]):
             row[INSTRUMENT] = self.picture.code(event[5])
+        if command[0] == _ENTER:
             row[SIDE], row[QUANTITY] = _SIDES[command[1]], event[9]
 
     def _order(self, row: Row, event: EventRow) -> None:
@@ -365,6 +421,8 @@ class Trail:
         row[QUANTITY], row[LEAVES] = event[9], event[10]
         if kind in (_CANCELLED, _REDUCED):
             row[WHY] = _CANCEL_REASONS[event[4]]
+        elif kind in (_WAITING, _ELECTED):
+            row[TRIGGER] = self.picture.price(event[5], event[14])
         elif kind == _EXECUTED:
             row[QUANTITY], row[LAST_QUANTITY] = "", event[9]
             self._executed[order_id] = self._executed.get(order_id, 0) + event[9]

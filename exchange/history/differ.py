@@ -13,7 +13,7 @@ import msgspec
 
 from exchange.history.picture import Picture
 from exchange.history.records import command_at, event_column, event_fields, event_row
-from exchange.history.walk import Progress, batches, log_bytes, open_log, time_text
+from exchange.history.walk import Progress, batches, open_log, time_text
 from exchange.history.words import command_line, event_line, member_name
 from exchange.journal.frame import Frame, unpack_texts
 from exchange.messages import COMMAND_BYTES, EVENT_BYTES, CommandKind
@@ -73,7 +73,7 @@ class Comparison:
 def compare(first: Path, second: Path, progress: Progress | None = None) -> Comparison:
     """Compare two logs to the end of the longer. Raises what the reader raises."""
     found = Comparison()
-    total = log_bytes(first)
+    total = open_log(first).total_bytes
     open_log(second)
     done = 0
     ours, theirs = batches(first), batches(second)

@@ -18,8 +18,11 @@ from exchange.messages import (
     EVENT_FIELDS,
     TRADE_FIELDS,
     Command,
+    CommandKind,
     Event,
     EventKind,
+    KillScope,
+    Selection,
 )
 
 assert sys.byteorder == "little", "the records' views need a little-endian machine"
@@ -65,6 +68,51 @@ SPECIAL: Final = frozenset(
 )
 TRANSFERRED: Final = int(EventKind.LOTS_TRANSFERRED)  # the other account in ``order_id``
 TWO_SIDED: Final = CORRECTIONS | LEGS | RESIDUALS | {TRADE}
+
+
+_ORDERS: Final = {k for k in EventKind if k < EventKind.SESSION_OPENED}
+_BOTH: Final = (
+    _ORDERS | SPECIAL | TWO_SIDED | {
+        EventKind.QUOTED, EventKind.MASS_CANCELLED, EventKind.POSITION_SETTLED,
+        EventKind.ACCOUNTABILITY_PASSED, EventKind.ORDER_EXECUTED, TRANSFERRED,
+    }
+)  # fmt: skip
+# Kinds whose field of that name is one; in others it carries something else, or zero.
+OF_INSTRUMENT: Final = frozenset(map(int, _BOTH)) | {
+    int(k) for k in EventKind
+    if EventKind.INSTRUMENT_LISTED <= k < EventKind.ACCOUNT_OPENED
+    or EventKind.AUCTION_UNCROSSED <= k <= EventKind.LEVEL_TAKEN
+    or EventKind.PROTECTIONS_CHANGED <= k <= EventKind.BREAKER_CHANGED
+    or k in (EventKind.LEG_LISTED, EventKind.IMPLIED_CHANGED)
+}  # fmt: skip
+OF_ACCOUNT: Final = frozenset(map(int, _BOTH)) | {
+    int(k) for k in EventKind
+    if EventKind.SESSION_OPENED <= k <= EventKind.SESSION_ENDED
+    or EventKind.KILLED <= k <= EventKind.PROTECTION_CHANGED
+    or EventKind.ACCOUNT_OPENED <= k <= EventKind.DEFICIT_ENDED
+    or k in (EventKind.RECORDED, EventKind.LOSS_LIMIT_REACHED)
+}  # fmt: skip
+_WISHED_OF_BOTH: Final = (
+    CommandKind.ENTER, CommandKind.MASS_CANCEL, CommandKind.MASS_QUOTE, CommandKind.BUST,
+    CommandKind.ADJUST, CommandKind.TRANSFER,
+)  # fmt: skip
+COMMANDS_OF_INSTRUMENT: Final = frozenset(map(int, _WISHED_OF_BOTH)) | {
+    int(k) for k in CommandKind
+    if CommandKind.LIST <= k <= CommandKind.EXPIRE
+    or k in (CommandKind.INDICATE, CommandKind.SET_PROTECTIONS, CommandKind.SET_BREAKER,
+             CommandKind.LIST_COMBINATION, CommandKind.SET_IMPLIED)
+}  # fmt: skip
+COMMANDS_OF_ACCOUNT: Final = frozenset(map(int, _WISHED_OF_BOTH)) | {
+    int(k) for k in CommandKind
+    if k <= CommandKind.LOGOFF
+    or CommandKind.OPEN_ACCOUNT <= k <= CommandKind.SET_ACCOUNT
+    or k == CommandKind.RECORD
+}  # fmt: skip
+_KILLS: Final = (EventKind.KILLED, EventKind.RESUMED)
+_KILLING: Final = (CommandKind.KILL, CommandKind.RESUME)
+_WHOSE: Final = (KillScope.ACCOUNT, KillScope.SESSION)
+_REJECTED, _MASS_CANCELLED = int(EventKind.REJECTED), int(EventKind.MASS_CANCELLED)
+_MASS_CANCEL: Final = int(CommandKind.MASS_CANCEL)
 
 EventRow = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int, int, int]
 
@@ -122,6 +170,23 @@ def command_at(commands: bytes, number: int) -> Command:
     """Command ``number`` of the bytes."""
     row = COMMAND.unpack_from(commands, number * COMMAND_BYTES)
     return Command(**dict(zip(COMMAND_FIELDS, row, strict=True)))
+
+
+def names_instrument(row: EventRow, wish: int, tif: int) -> bool:
+    """Whether an event has an instrument in its field of that name; ``wish`` and ``tif`` are its
+    command's kind and field."""
+    kind = row[2]
+    if kind == _MASS_CANCELLED or (kind == _REJECTED and wish == _MASS_CANCEL):
+        return bool(tif & Selection.INSTRUMENT)
+    return kind in OF_INSTRUMENT and (kind != _REJECTED or wish in COMMANDS_OF_INSTRUMENT)
+
+
+def names_account(row: EventRow, wish: int, tif: int) -> bool:
+    """The same of an account."""
+    kind = row[2]
+    if kind in _KILLS or (kind == _REJECTED and wish in _KILLING):
+        return tif in _WHOSE
+    return kind in OF_ACCOUNT and (kind != _REJECTED or wish in COMMANDS_OF_ACCOUNT)
 
 
 def event_fields(row: EventRow, data: bytes, number: int) -> dict[str, int]:

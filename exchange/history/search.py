@@ -6,31 +6,26 @@ from dataclasses import dataclass, field
 
 from exchange.history.picture import Picture
 from exchange.history.records import (
-    TRADE,
+    OF_ACCOUNT,
+    OF_INSTRUMENT,
     TRANSFERRED,
     TWO_SIDED,
     EventRow,
+    command_at,
     command_column,
     event_column,
     event_row,
     kinds_of,
+    names_account,
+    names_instrument,
 )
 from exchange.journal.frame import Frame
-from exchange.messages import COMMAND_BYTES, CancelReason, CommandKind, EventKind, Reason
+from exchange.messages import CancelReason, CommandKind, EventKind, Reason
 
-_INSTRUMENT_KINDS = frozenset(
-    {
-        *(k for k in EventKind if EventKind.ORDER_ACCEPTED <= k < EventKind.SESSION_OPENED),
-        *(k for k in EventKind if EventKind.INSTRUMENT_LISTED <= k < EventKind.ACCOUNT_OPENED),
-        *(TWO_SIDED - {TRADE}),
-        EventKind.LOTS_TRANSFERRED,
-    }
+_UNSURE = frozenset(
+    {EventKind.REJECTED, EventKind.MASS_CANCELLED, EventKind.KILLED, EventKind.RESUMED}
 )
 _TAKEN = frozenset({EventKind.ORDER_CANCELLED, EventKind.ORDER_REDUCED})
-# Other rejects name no instrument: the field is zero there and says nothing.
-_WITH_INSTRUMENT = frozenset(
-    {CommandKind.ENTER, *(k for k in CommandKind if CommandKind.LIST <= k <= CommandKind.EXPIRE)}
-)
 Found = Callable[[Frame, EventRow], None]
 
 
@@ -78,7 +73,7 @@ class Query:
             numbers = [
                 n
                 for n in numbers
-                if owners[n] == wanted
+                if (owners[n] == wanted and kinds[n] in OF_ACCOUNT)
                 or (makers[n] == wanted and kinds[n] in TWO_SIDED)
                 or (orders[n] == wanted and kinds[n] == TRANSFERRED)
             ]
@@ -88,7 +83,7 @@ class Query:
             numbers = [
                 n
                 for n in numbers
-                if listed and column[n] == listed.id and kinds[n] in _INSTRUMENT_KINDS
+                if listed and column[n] == listed.id and kinds[n] in OF_INSTRUMENT
             ]
         if self.cancel_reason is not None or self.reject_reason is not None:
             reasons = event_column(events, "reason").tolist()
@@ -121,11 +116,14 @@ class Query:
         ]
 
     def _fits(self, frame: Frame, row: EventRow) -> bool:
-        """What only the command tells: whether a reject's instrument says anything."""
-        if self.code is None or row[2] != EventKind.REJECTED:
+        """What only the command tells: whether the fields looked at say anything."""
+        if row[2] not in _UNSURE:
             return True
-        place = row[0] - frame.opening.first_sequence
-        return frame.commands[place * COMMAND_BYTES] in _WITH_INSTRUMENT
+        command = command_at(frame.commands, row[0] - frame.opening.first_sequence)
+        wish = command.kind, command.tif
+        if self.code is not None and not names_instrument(row, *wish):
+            return False
+        return self.account is None or row[6] != self.account or names_account(row, *wish)
 
 
 def kinds_named(name: str) -> tuple[frozenset[int], frozenset[int]]:

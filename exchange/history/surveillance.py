@@ -86,8 +86,10 @@ class RoundTrips:
         """Look for the way there of which this trade is the way back; else remember it."""
         buyer, seller = match.parties
         there = self._open[match.instrument, seller, buyer]
-        while there and match.stamp - there[0].stamp > self._within:
-            there.popleft()
+        here = self._open[match.instrument, buyer, seller]
+        for old in (there, here):
+            while old and match.stamp - old[0].stamp > self._within:
+                old.popleft()
         for first in there:
             if first.lots == match.lots and abs(first.price - match.price) <= self._ticks:
                 there.remove(first)
@@ -99,7 +101,7 @@ class RoundTrips:
                     )
                 )  # fmt: skip
                 return
-        self._open[match.instrument, buyer, seller].append(match)
+        here.append(match)
 
 
 @dataclass(slots=True)
@@ -203,7 +205,7 @@ class Closes:
     def __init__(self, thresholds: Thresholds) -> None:
         self._of = thresholds
         self._trades: defaultdict[int, deque[Match]] = defaultdict(deque)
-        self._before: dict[int, int] = {}  # the last price that has left the window
+        self._before: dict[int, int] = {}  # the last price before the window
 
     def _forget(self, instrument: int, stamp: int) -> None:
         trades = self._trades[instrument]
@@ -221,6 +223,8 @@ class Closes:
         self._forget(instrument, stamp)
         window = self._trades.pop(instrument, deque())
         before = self._before.get(instrument)
+        if window:
+            self._before[instrument] = window[-1].price
         volume = sum(match.lots for match in window)
         if before is None or volume < self._of.close_lots:
             return

@@ -7,7 +7,19 @@ names. A field that a kind of record does not have is None. docs/reference/expor
 from typing import Any, Final, NamedTuple
 
 from exchange.history.picture import Picture
-from exchange.history.records import TRADE, command_column, event_column, kinds_of
+from exchange.history.records import (
+    COMMANDS_OF_INSTRUMENT,
+    OF_INSTRUMENT,
+    SPECIAL,
+    TRANSFERRED,
+    TWO_SIDED,
+    command_at,
+    command_column,
+    event_column,
+    event_row,
+    kinds_of,
+    names_instrument,
+)
 from exchange.history.words import Names, member_name
 from exchange.journal.frame import Frame, unpack_texts
 from exchange.messages import (
@@ -19,14 +31,19 @@ from exchange.messages import (
     EventFlag,
     EventKind,
     HaltCause,
+    OrderFeature,
     Reason,
+    Selection,
     SelfTrade,
     Side,
     TimeInForce,
 )
 
-SCHEMA: Final = 1  # of the export; its History is in the page
+SCHEMA: Final = 2  # of the export; its History is in the page
 _KEY_AT: Final = 48  # of the 16 bytes of a key, in commands and events alike
+_ENTER, _MASS_CANCEL, _MASS_QUOTE = (
+    int(CommandKind.ENTER), int(CommandKind.MASS_CANCEL), int(CommandKind.MASS_QUOTE),
+)  # fmt: skip
 _TARGET: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 
 
@@ -55,6 +72,7 @@ COLUMNS: Final = (
     Column("tif", "name"),
     Column("stp", "name"),
     Column("operator", "u16"),
+    Column("spare", "name"),
     Column("order_id", "u64"),
     Column("price", "i64"),
     Column("quantity", "u32"),
@@ -96,7 +114,13 @@ _REASONS: Final = Names(_reason)
 _SIDES: Final = Names.of(Side)
 _TIFS: Final = Names.of(TimeInForce)
 _STPS: Final = Names.of(SelfTrade)
-_ORDERS: Final = frozenset({CommandKind.ENTER, *_TARGET})
+_FEATURES: Final = _flags(OrderFeature)
+_SELF_TRADING: Final = frozenset({_ENTER, _MASS_QUOTE, *_TARGET})
+_SIDED: Final = frozenset(
+    {_ENTER, _MASS_CANCEL, CommandKind.BUST, CommandKind.ADJUST, CommandKind.TRANSFER, *_TARGET}
+)
+_ONE_SIDED: Final = SPECIAL | {EventKind.ORDER_EXECUTED, TRANSFERRED}
+_UNSURE: Final = frozenset({EventKind.REJECTED, EventKind.MASS_CANCELLED})  # of an instrument
 
 
 def rows(frame: Frame, events: bytes, picture: Picture) -> Columns:
@@ -118,13 +142,13 @@ def _commands(frame: Frame, picture: Picture) -> Columns:
         name: command_column(data, name).tolist()
         for name in (
             "kind", "side", "tif", "flags", "instrument", "account", "session", "price",
-            "quantity", "operator", "stp", "target_lo", "target_hi",
+            "quantity", "operator", "stp", "spare", "target_lo", "target_hi",
         )
     }  # fmt: skip
     kinds = column["kind"]
     codes = _codes(picture)
     sequences = list(range(opening.first_sequence, opening.first_sequence + count))
-    entered = [kind in _ORDERS for kind in kinds]
+    sided = [kind in _SIDED for kind in kinds]
     return [
         ["command"] * count,
         [opening.epoch] * count,
@@ -136,16 +160,26 @@ def _commands(frame: Frame, picture: Picture) -> Columns:
         [_COMMAND_FLAGS[flags] for flags in column["flags"]],
         none,
         [
-            codes[n] if _has_code(k) else None
-            for n, k in zip(column["instrument"], kinds, strict=True)
+            codes[n] if _has_code(k, t) else None
+            for n, k, t in zip(column["instrument"], kinds, column["tif"], strict=True)
         ],
         column["instrument"],
         column["account"],
         column["session"],
-        [_SIDES[v] if e else None for v, e in zip(column["side"], entered, strict=True)],
-        [_TIFS[v] if k == 1 else str(v) for v, k in zip(column["tif"], kinds, strict=True)],
-        [_STPS[v] if e else None for v, e in zip(column["stp"], entered, strict=True)],
+        [_SIDES[v] if s else None for v, s in zip(column["side"], sided, strict=True)],
+        [
+            _TIFS[v] if k in (_ENTER, _MASS_QUOTE) else str(v)
+            for v, k in zip(column["tif"], kinds, strict=True)
+        ],
+        [
+            _STPS[v] if k in _SELF_TRADING else None
+            for v, k in zip(column["stp"], kinds, strict=True)
+        ],
         column["operator"],
+        [
+            _FEATURES[v] if k == _ENTER else str(v)
+            for v, k in zip(column["spare"], kinds, strict=True)
+        ],
         none,
         column["price"],
         column["quantity"],
@@ -162,8 +196,10 @@ def _commands(frame: Frame, picture: Picture) -> Columns:
     ]
 
 
-def _has_code(kind: int) -> bool:
-    return kind == CommandKind.ENTER or CommandKind.LIST <= kind <= CommandKind.EXPIRE
+def _has_code(kind: int, tif: int) -> bool:
+    if kind == _MASS_CANCEL:
+        return bool(tif & Selection.INSTRUMENT)
+    return kind in COMMANDS_OF_INSTRUMENT
 
 
 def _codes(picture: Picture) -> Names:
@@ -172,6 +208,13 @@ def _codes(picture: Picture) -> Names:
 
 def _keys(data: bytes, size: int) -> list[Any]:
     return [data[at : at + 16].hex() for at in range(_KEY_AT, len(data), size)]
+
+
+def _is_sure(frame: Frame, events: bytes, number: int) -> bool:
+    """Whether an event has an instrument, where only its command tells."""
+    row = event_row(events, number)
+    command = command_at(frame.commands, row[0] - frame.opening.first_sequence)
+    return names_instrument(row, command.kind, command.tif)
 
 
 def _events(frame: Frame, events: bytes, picture: Picture) -> Columns:
@@ -186,12 +229,12 @@ def _events(frame: Frame, events: bytes, picture: Picture) -> Columns:
     }  # fmt: skip
     kinds = kinds_of(events)
     codes = _codes(picture)
-    trades = [kind == TRADE for kind in kinds]
+    trades = [kind in TWO_SIDED for kind in kinds]
     traded: Columns = []
     for name in ("maker_order_id", "maker_account", "maker_leaves"):
         values = column[name]
         traded.append([v if t else None for v, t in zip(values, trades, strict=True)])
-    order = [kind < EventKind.SESSION_OPENED for kind in kinds]
+    sided = [k < EventKind.SESSION_OPENED or k in TWO_SIDED or k in _ONE_SIDED for k in kinds]
     sell = int(EventFlag.SELL)
     return [
         ["event"] * count,
@@ -204,16 +247,19 @@ def _events(frame: Frame, events: bytes, picture: Picture) -> Columns:
         [_EVENT_FLAGS[flags] for flags in column["flags"]],
         [_REASONS[pair] for pair in zip(kinds, column["reason"], strict=True)],
         [
-            codes[n] if o or EventKind.INSTRUMENT_LISTED <= k < EventKind.ACCOUNT_OPENED else None
-            for n, k, o in zip(column["instrument"], kinds, order, strict=True)
+            codes[n]
+            if k in OF_INSTRUMENT and (k not in _UNSURE or _is_sure(frame, events, at))
+            else None
+            for at, (n, k) in enumerate(zip(column["instrument"], kinds, strict=True))
         ],
         column["instrument"],
         column["account"],
         none,
         [
-            ("SELL" if flags & sell else "BUY") if o else None
-            for flags, o in zip(column["flags"], order, strict=True)
+            ("SELL" if flags & sell else "BUY") if s else None
+            for flags, s in zip(column["flags"], sided, strict=True)
         ],
+        none,
         none,
         none,
         none,

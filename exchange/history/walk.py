@@ -44,11 +44,6 @@ def open_log(directory: Path) -> LogReader:
     return LogReader(directory)
 
 
-def log_bytes(directory: Path) -> int:
-    """Bytes of the log's files, for a progress bar."""
-    return sum(path.stat().st_size for path in (directory / LOG_NAME).iterdir())
-
-
 class Replayed(NamedTuple):
     """A replay that ended: the engine as it is then, and how the log and it agreed."""
 

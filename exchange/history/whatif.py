@@ -2,7 +2,8 @@
 
 Commands are those of the log, one for one and under the same sequences; nobody reacts. A changed
 parameter goes into the commands that set it; an account taken out enters nothing. Order ids are the
-engine's own, so those that a command names are followed to the ids of the other run.
+engine's own, so those that a command names are followed to the ids of the other run; a correction
+of a trade that the other run has not is left out.
 """
 
 from collections import Counter
@@ -15,7 +16,14 @@ import msgspec
 
 from exchange.engine import Engine
 from exchange.history.picture import Picture, money
-from exchange.history.records import TRADE, EventRow, event_column, event_row, kinds_of
+from exchange.history.records import (
+    COMMAND_PLACES,
+    TRADE,
+    EventRow,
+    event_column,
+    event_row,
+    kinds_of,
+)
 from exchange.history.walk import Progress, walk
 from exchange.history.words import command_line, member_name, reject_words
 from exchange.journal.frame import Frame
@@ -24,23 +32,29 @@ from exchange.messages import (
     COMMAND_BYTES,
     COMMAND_FIELDS,
     EVENT_BYTES,
+    INDEX_BITS,
     Command,
     CommandFlag,
     CommandKind,
     EventFlag,
     EventKind,
+    OrderFeature,
     Reason,
 )
 
 EXAMPLES_MAX: Final = 20
 PERCENT: Final = 100
 _U64: Final = (1 << 64) - 1
+_U32: Final = (1 << 32) - 1
+_I64: Final = (1 << 63) - 1  # a parameter beyond any field is the most it holds, which is refused
 _MADE: Final = frozenset({CommandKind.ENTER, CommandKind.MASS_QUOTE})
 _NAMING: Final = frozenset({CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE})
 _ORDERS: Final = _MADE | _NAMING
 _ENTERING: Final = _MADE | {CommandKind.REPLACE}
+_CORRECTING: Final = frozenset({CommandKind.BUST, CommandKind.ADJUST})
 _PARAMETERS: Final = frozenset({CommandKind.LIST, CommandKind.SET_LIMITS, CommandKind.SET_RISK})
-_TARGETED: Final = bytes(_NAMING)
+_TOUCHED: Final = _NAMING | _CORRECTING | _PARAMETERS
+_ENTER, _SPARE_AT = int(CommandKind.ENTER), COMMAND_PLACES["spare"][1]
 _NOBODY: Final = 0  # no order has this id
 _CASH: Final = frozenset({EventKind.DEPOSITED, EventKind.WITHDRAWN})
 
@@ -75,8 +89,9 @@ class WhatIf:
         self.changes = changes
         self.engine = Engine()
         self.picture = Picture()
-        self.codes: dict[int, str] = {}
         self.ids: dict[int, int] = {}  # order ids that differ: the log's to this run's
+        # Trades that this run has not: sequence, instrument, price, lots, taker, resting account.
+        self.gone: set[tuple[int, ...]] = set()
         self.altered = 0  # commands with another parameter, or taken out
         self.deposits: tuple[Counter[int], Counter[int]] = (Counter(), Counter())
         self.trades: tuple[Counter[str], Counter[str]] = (Counter(), Counter())  # lots by code
@@ -115,10 +130,9 @@ class WhatIf:
 
         for number in self._touched(frame.commands):
             command = _command(commands, number)
-            aimed = command.kind in _TARGETED and not command.flags & CommandFlag.BY_CLIENT_ID
-            if aimed and done <= fresh.get(command.target_lo, 0) - first < number:
+            if done <= fresh.get(_aim(command), 0) - first < number:
                 run_upto(number)
-            changed = self._changed(command, frame.commands, number)
+            changed = self._changed(command)
             if changed != command:
                 COMMAND.pack_into(
                     commands, number * COMMAND_BYTES, *msgspec.structs.astuple(changed)
@@ -129,26 +143,28 @@ class WhatIf:
 
     def _touched(self, commands: bytes) -> Iterable[int]:
         """Numbers of the commands that may have to be changed."""
-        wanted = {*_PARAMETERS}
-        if self.ids:
-            wanted |= {*_TARGETED}
-        if self.changes.without:
-            wanted |= _ORDERS
-        return [n for n, kind in enumerate(commands[::COMMAND_BYTES]) if kind in wanted]
+        wanted = _TOUCHED | _ORDERS if self.changes.without else _TOUCHED
+        pairs = zip(commands[::COMMAND_BYTES], commands[_SPARE_AT::COMMAND_BYTES], strict=True)
+        return [
+            n for n, (kind, spare) in enumerate(pairs)
+            if kind in wanted or (kind == _ENTER and spare & OrderFeature.GROUPED)
+        ]  # fmt: skip
 
-    def _changed(self, command: Command, original: bytes, number: int) -> Command:
-        kind = command.kind
-        if kind in _ORDERS:
-            if command.account in self.changes.without:
-                self.altered += 1
-                return Command(kind=CommandKind.ADVANCE_TIME)
-            if command.flags & CommandFlag.BY_CLIENT_ID or kind in _MADE:
-                return command
-            target = self.ids.get(command.target_lo, command.target_lo)
-            return msgspec.structs.replace(command, target_lo=target)
-        changed = self._parameters(command)
-        self.altered += changed != command
-        return changed
+    def _changed(self, command: Command) -> Command:
+        kind, aim = command.kind, _aim(command)
+        if (kind in _ORDERS and command.account in self.changes.without) or (
+            kind in _CORRECTING and _corrected(command) in self.gone
+        ):
+            self.altered += 1
+            return Command(kind=CommandKind.ADVANCE_TIME)
+        if kind in _PARAMETERS:
+            changed = self._parameters(command)
+            self.altered += changed != command
+            return changed
+        if aim not in self.ids:
+            return command
+        field = "target_hi" if kind == _ENTER else "target_lo"
+        return msgspec.structs.replace(command, **{field: self.ids[aim]})
 
     def _parameters(self, command: Command) -> Command:
         code = self.picture.code(command.instrument)
@@ -157,9 +173,13 @@ class WhatIf:
             limit = _chosen(self.changes.position_limit, code)
             return msgspec.structs.replace(
                 command,
-                price=command.price if rate is None else -(-command.price * rate // PERCENT),
-                key_lo=command.key_lo if rate is None else command.key_lo * rate // PERCENT,
-                quantity=command.quantity if limit is None else limit,
+                price=command.price
+                if rate is None
+                else min(-(-command.price * rate // PERCENT), _I64),
+                key_lo=command.key_lo
+                if rate is None
+                else min(command.key_lo * rate // PERCENT, _U64),
+                quantity=command.quantity if limit is None else min(limit, _U32),
             )
         percent = _chosen(self.changes.limits, code)
         if percent is None:
@@ -173,7 +193,8 @@ class WhatIf:
                 return command  # which is refused
             mark, scale, step = stands["mark"], stands["tick_scale"], stands["price_step"]
         reach, unit = abs(mark) * percent // PERCENT, scale * step
-        low, high = -(-(mark - reach) // unit) * step, (mark + reach) // unit * step
+        low = max(-(-(mark - reach) // unit) * step, -_I64)
+        high = min((mark + reach) // unit * step, _I64)
         return msgspec.structs.replace(command, target_lo=low & _U64, target_hi=high & _U64)
 
     def _follow(self, ours: "Accepted", theirs: "Accepted") -> None:
@@ -215,6 +236,7 @@ class WhatIf:
             elif rows != instead:
                 self._refused(sequence, command, rows, instead)
             gone, new = _fills(rows), _fills(instead)
+            self.gone |= {(sequence, *fill) for fill in gone - new}
             self.counts["trades_gone"] += (gone - new).total()
             self.counts["trades_new"] += (new - gone).total()
 
@@ -291,6 +313,21 @@ _COUNTS: Final = (
 def _command(commands: "bytes | bytearray", number: int) -> Command:
     row = COMMAND.unpack_from(commands, number * COMMAND_BYTES)
     return Command(**dict(zip(COMMAND_FIELDS, row, strict=True)))
+
+
+def _aim(command: Command) -> int:
+    """The order id that a command names; that of nobody where it names none."""
+    if command.kind in _NAMING and not command.flags & CommandFlag.BY_CLIENT_ID:
+        return command.target_lo
+    grouped = command.kind == _ENTER and command.spare & OrderFeature.GROUPED
+    return command.target_hi if grouped else _NOBODY
+
+
+def _corrected(command: Command) -> tuple[int, ...]:
+    """The trade that a BUST or an ADJUST names, as ``gone`` has it."""
+    sequence = command.target_lo >> INDEX_BITS
+    parties = command.account, command.session
+    return sequence, command.instrument, command.price, command.quantity, *parties
 
 
 def _accepted(events: bytes) -> Accepted:

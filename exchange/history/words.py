@@ -5,6 +5,8 @@ from typing import Any, Final
 
 from exchange.history.picture import Picture, clearing_price, money
 from exchange.history.records import (
+    COMMANDS_OF_ACCOUNT,
+    COMMANDS_OF_INSTRUMENT,
     CORRECTIONS,
     LEGS,
     RESIDUALS,
@@ -12,6 +14,7 @@ from exchange.history.records import (
     TRANSFERRED,
     EventRow,
 )
+from exchange.history.walk import time_text
 from exchange.marketdata.stream import signed
 from exchange.messages import (
     INDEX_BITS,
@@ -26,6 +29,7 @@ from exchange.messages import (
     HaltCause,
     KillScope,
     Mode,
+    OrderFeature,
     Reason,
     Selection,
     SelfTrade,
@@ -249,7 +253,7 @@ def command_line(command: Command, picture: Picture, instrument: int | None = No
         return (
             f"ENTER by {account}: {member_name(Side, command.side).lower()} {command.quantity:,}"
             f" {picture.code(command.instrument)} {price},"
-            f" {member_name(TimeInForce, command.tif)}{extra},"
+            f" {member_name(TimeInForce, command.tif)}{extra}{_special(command, picture)},"
             f" self-trade {member_name(SelfTrade, command.stp)}"
         )
     if command.kind in (CommandKind.CANCEL, CommandKind.REDUCE, CommandKind.REPLACE):
@@ -283,7 +287,36 @@ def command_line(command: Command, picture: Picture, instrument: int | None = No
             f" {command.target_lo} {command.quantity:,} {picture.code(command.instrument)} at"
             f" {clearing_price(command.price)}"
         )
-    return kind
+    return kind + _of_whom(command, picture)
+
+
+def _special(command: Command, picture: Picture) -> str:
+    """What is special about an ENTER."""
+    features, more = command.spare, command.target_hi
+    told = [f"good till {time_text(command.target_lo)}"] if command.tif == TimeInForce.GTD else []
+    if features & OrderFeature.REDUCE_ONLY:
+        told.append("reduces only")
+    if features & OrderFeature.GROUPED:
+        told.append(f"grouped with order {more}")
+    elif features & OrderFeature.STOP:
+        told.append(f"stop at {picture.price(command.instrument, signed(more))}")
+    elif features & OrderFeature.ICEBERG:
+        told.append(f"shows {more:,}")
+    elif more:
+        told.append(f"at least {more:,}")
+    return "".join(f", {one}" for one in told)
+
+
+def _of_whom(command: Command, picture: Picture) -> str:
+    """Of which instrument and account a command is, where it has them."""
+    chosen = command.kind != CommandKind.MASS_CANCEL or command.tif & Selection.INSTRUMENT
+    killed = command.kind not in (CommandKind.KILL, CommandKind.RESUME) or (
+        command.tif in (KillScope.ACCOUNT, KillScope.SESSION)
+    )
+    code = picture.code(command.instrument)
+    of_one = f" {code}" if command.kind in COMMANDS_OF_INSTRUMENT and chosen else ""
+    by = f", account {command.account}" if command.kind in COMMANDS_OF_ACCOUNT and killed else ""
+    return f"{of_one}{by}"
 
 
 def event_line(row: EventRow, picture: Picture) -> str:

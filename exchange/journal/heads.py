@@ -19,7 +19,12 @@ from exchange.journal.errors import DamagedHead, JournalError
 from exchange.journal.frame import NO_HASH, digest
 from exchange.journal.head import KnownFrame, Written
 from exchange.journal.places import exchange_of
-from exchange.journal.storage import LocalStorage, make_directory, sync_directory
+from exchange.journal.storage import (
+    LocalStorage,
+    make_directory,
+    replace_file,
+    sync_directory,
+)
 
 SIGNED_FORMAT: Final = 1
 KEY_NAME: Final = "head.key"  # beside the log, mode 0600
@@ -74,12 +79,7 @@ def load_key(path: Path) -> Any:
         pem = made.private_bytes(
             forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption()
         )
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(handle, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_directory(path.parent)
+        replace_file(path, pem, 0o600)
         return made
     if path.stat().st_mode & 0o077:
         raise BadKey(f"{path} can be read by others: chmod 600 it, or replace it")

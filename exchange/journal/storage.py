@@ -12,7 +12,9 @@ protocol. Nothing here retries.
 import errno
 import fcntl
 import os
+import re
 import stat
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import Final, Protocol
@@ -21,6 +23,8 @@ from exchange.journal.errors import DirectoryLocked, ReadOnlyDirectory
 
 LOCK_NAME: Final = "lock"
 NEW_SUFFIX: Final = ".new"  # of a file being replaced: none of ``list``'s business
+_OWN_BYTES: Final = 4  # of a new file's name of its own
+_LEFT: Final = re.compile(rf".+\.[0-9a-f]{{{2 * _OWN_BYTES}}}\{NEW_SUFFIX}")
 _READ_ONLY: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 _ZEROS: Final = bytes(1 << 16)
 
@@ -312,18 +316,7 @@ class LocalStorage:
         """Write beside it, sync, rename, sync the folder."""
         path = self.directory / name
         make_directory(path.parent)
-        own = token_hex(4)  # two may write the same file at once: a snapshot of one sequence
-        beside = path.with_name(f"{path.name}.{own}{NEW_SUFFIX}")
-        try:
-            with open(beside, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(beside, path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
-        sync_directory(path.parent)
+        replace_file(path, data)
 
     def remove(self, name: str) -> None:
         """Unlink and sync the folder."""
@@ -335,6 +328,53 @@ class LocalStorage:
     def where(self, name: str) -> Path:
         """Return the file's path."""
         return self.directory / name
+
+
+def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
+    """Make ``data`` the whole of a file, durably, or leave the old one: never a mixture.
+
+    The file has that mode, less the umask, from its first byte on. What a kill left of other new
+    files in the folder goes. Raises OSError.
+    """
+    _sweep(path.parent)
+    beside, handle = _new_beside(path, mode)
+    try:
+        with open(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.rename(beside, path)  # while it is held
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def _new_beside(path: Path, mode: int) -> tuple[Path, int]:
+    """Make an empty file of a name of its own, since two may write the same file at once; it is
+    held, so that nobody sweeps it away."""
+    while True:
+        beside = path.with_name(f"{path.name}.{token_hex(_OWN_BYTES)}{NEW_SUFFIX}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        handle = os.open(beside, flags, mode)
+        with suppress(OSError):  # where a file system has no locks, nobody can sweep either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return beside, handle
+        os.close(handle)  # swept away before it was held
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the new files of a folder that nobody holds: whoever wrote one was killed.
+
+    One that is held, another user's, or cannot be looked at for any other reason, stays.
+    """
+    with os.scandir(folder) as entries:
+        left = [entry.path for entry in entries if _LEFT.fullmatch(entry.name)]
+    for name in left:
+        with suppress(OSError), open(name, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(name)
 
 
 def make_directory(directory: Path) -> None:
