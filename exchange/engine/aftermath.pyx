@@ -123,7 +123,7 @@ cdef void aftermath(Market* m, Instrument* book, u32 first) noexcept nogil:
                                            and book.watched & (WATCH_LEGS | WATCH_IMPLIED)):
             follow(m, book, first)
         heard = m.index
-        if book.watched & WATCH_BREAKER:
+        if book.watched & (WATCH_BREAKER | WATCH_LEGS | WATCH_IMPLIED):
             look_at_trades(m, book, first)
         if book.watched & WATCH_STOPS:
             elect_by_trades(m, book, first)

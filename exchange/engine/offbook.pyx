@@ -14,7 +14,7 @@ from exchange.engine.instruments cimport bad_mark, exceeds, exceeds_bound, refus
 from exchange.engine.lifecycle cimport answered, keep_receipt, reject
 from exchange.engine.orders cimport open_position
 from exchange.engine.risk cimport execute, position_of
-from exchange.engine.safety cimport refuse_all_months
+from exchange.engine.safety cimport refuse_all_months, tell_levels
 from exchange.engine.state cimport (
     Account, Command, Event, Instrument, Market, Position, WATCH_QUOTES, i64, pair, u32, u64, u8,
 )
@@ -160,4 +160,5 @@ cdef void transfer_lots(Market* m, Command* c) noexcept nogil:
     compare_deficit(m, giver)
     if book.watched & WATCH_QUOTES:
         follow(m, book, first)
+    tell_levels(m, book, c.account, giver)
     keep_receipt(m, c, c.account, first)
