@@ -45,6 +45,7 @@ from oracle_stops import (
     far_limit,
     judge_trigger,
     market_limit,
+    trades_now,
     wait,
 )
 
@@ -521,8 +522,8 @@ def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
 
 def return_dormant(m: Market, instrument: Instrument) -> None:
     """One pass over the dormant list: orders inside the limits come in again."""
-    takes = instrument.state == TradingState.CONTINUOUS or instrument.state in COLLECTING
-    if not takes or not open_legs(m, instrument):
+    may_trade = trades_now(m, instrument) and open_legs(m, instrument)
+    if not may_trade and instrument.state not in COLLECTING:
         return
     first = len(m.rows)
     for order in list(instrument.dormant):

@@ -14,7 +14,7 @@ from exchange.engine.risk cimport add_overflows, charge, position_of, required_o
 from exchange.engine.safety cimport is_on
 from exchange.engine.state cimport (
     Account, Cell, Command, Event, KILLED_BY_SETTING, LOSS_REACHED, Losses, Market, Member,
-    Position, i64, put_state, set_killed, u16, u32, u64, u8,
+    Position, i64, set_killed, u16, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -264,17 +264,6 @@ cdef void upgrade(Market* m, Command* c) noexcept nogil:
         return
     m.rules_version = c.quantity
     blank(m, EVENT_KIND_UPGRADED, 0, 0, 0, 0).quantity = c.quantity
-
-
-cdef void set_mode(Market* m, Command* c) noexcept nogil:
-    cdef u32 i
-    if c.tif > MODE_CANCEL_ONLY:
-        reject(m, c, REASON_PARAMETER_RANGE, MODE_CANCEL_ONLY, c.tif)
-        return
-    m.mode = c.tif
-    for i in range(m.instrument_count):
-        put_state(m, &m.instruments[i], m.instruments[i].state)
-    blank(m, EVENT_KIND_MODE_CHANGED, 0, 0, 0, 0).quantity = c.tif
 
 
 cdef inline u64 mix(u64 x) noexcept nogil:

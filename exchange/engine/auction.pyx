@@ -24,8 +24,8 @@ from exchange.engine.risk cimport adverse_per_lot, rehold
 from exchange.engine.state cimport (
     AT_MARKET, Auction, COLLECTED, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order,
     Position, UNPRICED, WATCH_AUCTION, WATCH_QUOTES, WATCH_STOPS, WORKING, auction_of, collects,
-    ensure, i32, i64, is_featured, lots_of, order_id_of, prefetch, set_order_state, side_of, tif_of,
-    u32, u8,
+    ensure, i32, i64, is_featured, lots_of, order_id_of, prefetch, put_state, set_order_state,
+    side_of, tif_of, u32, u8,
 )
 from exchange.engine.stops cimport elect, say_elected
 from exchange.engine.vocabulary cimport *
@@ -111,6 +111,7 @@ cdef void stop_collecting(Market* m, Instrument* book) noexcept nogil:
     free(a)
     m.auctions[book - m.instruments] = NULL
     book.watched &= ~<u32>WATCH_AUCTION
+    put_state(m, book, book.state)
 
 
 cdef u32 join(Market* m, Instrument* book, u32 slot, bint unpriced) noexcept nogil:

@@ -14,8 +14,8 @@ from exchange.engine.state cimport (
     Account, Auction, COLLECTED, COMBINED, CREDITED, Composite, DORMANT, ELECTED, EXPIRES, Extra,
     FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED,
     WAITING, WATCH_CREDIT, WATCH_HIDDEN, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, WORKING,
-    account_of, collects, i32, i64, instrument_of, is_aged, is_featured, is_live, lots_of, side_of,
-    state_of, tif_of, u32, u64, u8, working_of,
+    account_of, collects, i32, i64, instrument_of, is_aged, is_continuous, is_featured, is_live,
+    legs_open, lots_of, side_of, state_of, tif_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -117,8 +117,10 @@ cdef int check_book(Market* m, u32 number, dict sums) except -1:
     ensure((a != NULL) == collects(book), "collected orders have their places", number)
     gathers = book.state in (TRADING_STATE_PRE_OPEN, TRADING_STATE_AUCTION)
     ensure(collects(book) or not gathers, "PRE_OPEN and AUCTION collect", number)
-    ensure(book.state != TRADING_STATE_CONTINUOUS or not collects(book),
-           "CONTINUOUS does not collect", number)
+    ensure(book.state != TRADING_STATE_CONTINUOUS or not collects(book) or m.mode != MODE_NORMAL,
+           "CONTINUOUS does not collect, unless the market is cancel-only", number)
+    ensure(book.trades == (is_continuous(book) and m.mode == MODE_NORMAL and legs_open(m, number)),
+           "what trades is CONTINUOUS, and so are its legs", number)
     if a != NULL:
         ensure(book.best[1] == NO_ASK, "buys on their ladder", number)
         ensure(a.asks.best[0] == NO_BID, "sells on their ladder", number)
