@@ -89,6 +89,23 @@ def test_a_position_closed_by_another_order_takes_it_along(
 
 
 @both
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (2, ("ORDER_REDUCED", 1, 1, "REDUCE_ONLY", "resting", 8)),
+        (3, ("ORDER_CANCELLED", 1, 9, "REDUCE_ONLY", "resting", 0)),
+    ],
+)
+def test_what_reduces_goes_whole_where_fewer_lots_are_of_no_use(
+    machine: type[Machine], more: int, told: tuple[str, int, int, str, str, int]
+) -> None:
+    """The other of its group has 8, and of the two the larger counts."""
+    desk = Holder(machine())
+    desk.grouped(SELL, 8, 112, desk.rest(1, SELL, 9, 110, spare=REDUCES))
+    assert words(desk.enter(1, SELL, more, 115))[1:] == [told]
+
+
+@both
 def test_a_resting_order_of_the_side_takes_its_room(machine: type[Machine]) -> None:
     """So no sweep can ever flip the position, not for a moment."""
     desk = Holder(machine())
