@@ -119,7 +119,7 @@ def repeated(m: Market, c: Record) -> bool:
 
 def need_slot(m: Market, c: Record) -> None:
     """Room for the receipt of a request that has an id. Raises ORDERS_FULL."""
-    if c.key != NO_KEY and m.slots_full():
+    if c.key != NO_KEY and m.slots_full(m.accounts[c.account]):
         raise Rejected(Reason.ORDERS_FULL, Limit.ORDERS, Limit.ORDERS)
 
 
@@ -311,7 +311,7 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
         orders = sum(o.instrument == instrument.number for o in m.orders_by_slot())
         if orders >= Limit.BOOK_ORDERS:
             raise Rejected(Reason.BOOK_FULL, Limit.BOOK_ORDERS, orders)
-    if m.slots_full():
+    if m.slots_full(account):
         raise Rejected(Reason.ORDERS_FULL, Limit.ORDERS, Limit.ORDERS)
     known = sum(len(other.positions) for other in m.accounts.values())
     new = [number for number, _, _ in effects(instrument, c.side, 1)

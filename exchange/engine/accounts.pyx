@@ -6,7 +6,7 @@ The sum that must be zero: cash of all accounts − (deposits − withdrawals).
 from libc.stdlib cimport calloc, free
 
 from exchange.engine.events cimport blank
-from exchange.engine.ids cimport slots_left
+from exchange.engine.ids cimport has_slot
 from exchange.engine.lifecycle cimport (
     Gathered, answered, cancel_all_of, cancel_gathered, is_beyond_loss, keep_receipt, reject,
 )
@@ -155,7 +155,7 @@ cdef bint refuse_money(Market* m, Command* c, Account* a) noexcept nogil:
         if c.price > member.excess:
             reject(m, c, REASON_FUNDS, member.excess, c.price)
             return True
-    if (c.key_lo or c.key_hi) and not slots_left(m):
+    if (c.key_lo or c.key_hi) and not has_slot(m, &m.accounts[c.account]):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
         return True
     return False
@@ -223,7 +223,7 @@ cdef void record(Market* m, Command* c) noexcept nogil:
     cdef Event* e
     if unknown_account(m, c) or answered(m, c, c.account):
         return
-    if (c.key_lo or c.key_hi) and not slots_left(m):
+    if (c.key_lo or c.key_hi) and not has_slot(m, &m.accounts[c.account]):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
         return
     e = blank(m, EVENT_KIND_RECORDED, 0, 0, 0, c.account)

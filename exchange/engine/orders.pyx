@@ -24,7 +24,7 @@ from exchange.engine.guards cimport (
     refuse_extent, rests,
 )
 from exchange.engine.ids cimport (
-    find_cell, fingerprint, slots_left, tag_of, take_known_slot,
+    find_cell, fingerprint, has_slot, tag_of, take_known_slot,
 )
 from exchange.engine.implied cimport Source, find_source
 from exchange.engine.lifecycle cimport answer_again, reject
@@ -102,12 +102,12 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
 
 cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 missing) noexcept nogil:
     """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL for `missing` records more."""
-    if likely(book.working_orders < LIMIT_BOOK_ORDERS and slots_left(m)
+    if likely(book.working_orders < LIMIT_BOOK_ORDERS and has_slot(m, &m.accounts[c.account])
               and (missing == 0 or m.position_top + missing <= m.position_capacity)):
         return False
     if book.working_orders >= LIMIT_BOOK_ORDERS:
         reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, book.working_orders)
-    elif not slots_left(m):
+    elif not has_slot(m, &m.accounts[c.account]):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
     else:
         reject(m, c, REASON_POSITIONS_FULL, m.position_capacity, m.position_capacity)

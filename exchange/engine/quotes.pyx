@@ -13,7 +13,7 @@ from exchange.engine.events cimport blank, emit, what
 from exchange.engine.extras cimport put_extra
 from exchange.engine.groups cimport join_special
 from exchange.engine.guards cimport bad_grid, bad_owner, bad_time
-from exchange.engine.ids cimport take_slot
+from exchange.engine.ids cimport gives_slot, take_slot
 from exchange.engine.lifecycle cimport (
     answered, cancel_for, keep_receipt, reject, withdraw,
 )
@@ -168,7 +168,7 @@ cdef bint bad_room(Market* m, Command* c, Instrument* book, Account* account, u3
     """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL."""
     cdef i64 more = fresh(sides)
     cdef u32 slot = m.order_free
-    cdef i64 needed = more + (1 if c.key_lo or c.key_hi else 0)
+    cdef i64 needed = more + ((c.key_lo or c.key_hi) != 0 and not gives_slot(m, account))
     if more > 0 and book.working_orders + more > LIMIT_BOOK_ORDERS:
         reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, book.working_orders)
         return True
