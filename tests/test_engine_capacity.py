@@ -40,6 +40,7 @@ PAIRS = {
     ("enter", Reason.ORDERS_FULL, Reason.POSITIONS_FULL),
     ("enter", Reason.POSITIONS_FULL, Reason.ICEBERGS_FULL),
     ("enter", Reason.ICEBERGS_FULL, Reason.REDUCING_FULL),
+    ("enter", Reason.REDUCING_FULL, Reason.GROUPS_FULL),
     ("replace", Reason.MEMBER_MARGIN, Reason.ORDERS_FULL),
     ("mass cancel", Reason.UNKNOWN_INSTRUMENT, Reason.ORDERS_FULL),
     ("quote", Reason.MEMBER_MARGIN, Reason.BOOK_FULL),

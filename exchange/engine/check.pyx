@@ -388,6 +388,7 @@ cdef int check_groups(Market* m) except -1:
     cdef Order* o
     cdef Position* p
     books = {}
+    across = {}
     for slot in range(1, m.order_top):
         o = &m.orders[slot]
         if state_of(o) == FREE or not features_of(m, slot) & FOLLOWED_FEATURES:
@@ -395,11 +396,14 @@ cdef int check_groups(Market* m) except -1:
         p = &m.positions[o.position]
         books[instrument_of(p)] = books.get(instrument_of(p), 0) + 1
         partner = partner_of(m, slot)
+        if partner and instrument_of(&m.positions[m.orders[partner].position]) != instrument_of(p):
+            across[instrument_of(p)] = across.get(instrument_of(p), 0) + 1
         ensure(partner == 0 or partner_of(m, partner) == slot, "partners name each other", slot)
         if features_of(m, slot) & ORDER_FEATURE_REDUCE_ONLY:
             ensure(room_to_reduce(m, p, o.position, side_of(o), 0) >= 0, "it only reduces", slot)
     for k in range(m.instrument_count):
         ensure(m.stops[k].followed == books.get(k, 0), "what is followed is counted", k)
+        ensure(m.stops[k].across == across.get(k, 0), "groups of two instruments counted", k)
         ensure(m.stops[k].followed == 0 or m.instruments[k].watched & WATCH_QUOTES, "watched", k)
     return 0
 

@@ -7,7 +7,7 @@ are grouped the larger counted. Nothing here cancels or tells anything.
 
 from exchange.engine.risk cimport absolute
 from exchange.engine.state cimport (
-    Extra, FEATURED, Stand, UNPRICED, WATCH_QUOTES, instrument_of, is_live, is_seen, lots_of,
+    Extra, FEATURED, Stand, Stops, UNPRICED, WATCH_QUOTES, instrument_of, is_live, is_seen, lots_of,
     side_of, state_of, working_of,
 )
 
@@ -17,6 +17,21 @@ cdef void count_special(Market* m, u32 slot) noexcept nogil:
     cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
     m.stops[instrument].followed += 1
     m.instruments[instrument].watched |= WATCH_QUOTES
+
+
+cdef Stops* across_of(Market* m, u32 slot, u32 partner) noexcept nogil:
+    """Of the order's instrument if the other of its group is of another, else NULL."""
+    cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
+    if instrument_of(&m.positions[m.orders[partner].position]) == instrument:
+        return NULL
+    return &m.stops[instrument]
+
+
+cdef void count_across(Market* m, u32 slot, u32 partner, int more) noexcept nogil:
+    """Two are grouped, or no longer."""
+    if across_of(m, slot, partner) != NULL:
+        across_of(m, slot, partner).across += more
+        across_of(m, partner, slot).across += more
 
 
 cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil:
@@ -43,6 +58,7 @@ cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil:
             count_special(m, partner)
         m.extras[partner].features |= ORDER_FEATURE_GROUPED
         m.extras[partner].partner = slot
+        count_across(m, slot, partner, 1)
 
 
 cdef u32 part(Market* m, u32 slot) noexcept nogil:
@@ -51,6 +67,7 @@ cdef u32 part(Market* m, u32 slot) noexcept nogil:
     if partner:
         m.extras[slot].partner = 0
         m.extras[partner].partner = 0
+        count_across(m, slot, partner, -1)
     return partner
 
 

@@ -114,8 +114,18 @@ cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 missi
     return True
 
 
-cdef bint bad_room(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """ICEBERGS_FULL, REDUCING_FULL."""
+cdef bint refuse_across(Market* m, Command* c, Instrument* book, u32 partner) noexcept nogil:
+    """GROUPS_FULL: of the order's instrument, or of the other's of its group."""
+    cdef Instrument* other = &m.instruments[instrument_of(&m.positions[m.orders[partner].position])]
+    if other == book or (stops_of(m, book).across < LIMIT_GROUPS
+                         and stops_of(m, other).across < LIMIT_GROUPS):
+        return False
+    reject(m, c, REASON_GROUPS_FULL, LIMIT_GROUPS, LIMIT_GROUPS)
+    return True
+
+
+cdef bint bad_room(Market* m, Command* c, Instrument* book, u32 partner) noexcept nogil:
+    """ICEBERGS_FULL, REDUCING_FULL, GROUPS_FULL."""
     cdef u32 at
     if c.spare & ORDER_FEATURE_ICEBERG and stops_of(m, book).icebergs >= LIMIT_ICEBERGS:
         reject(m, c, REASON_ICEBERGS_FULL, LIMIT_ICEBERGS, LIMIT_ICEBERGS)
@@ -124,7 +134,7 @@ cdef bint bad_room(Market* m, Command* c, Instrument* book) noexcept nogil:
     if c.spare & ORDER_FEATURE_REDUCE_ONLY and m.stands[at].reducing >= LIMIT_REDUCING:
         reject(m, c, REASON_REDUCING_FULL, LIMIT_REDUCING, LIMIT_REDUCING)
         return True
-    return False
+    return partner != 0 and refuse_across(m, c, book, partner)
 
 
 cdef void make_special(Market* m, Event* accepted, u32 slot, Extra* extra) noexcept nogil:
@@ -407,7 +417,7 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     if bad_risk(m, c, book, &m.positions[terms.at], account, c.side, terms.adverse, c.quantity, 0,
                 &terms.rise):
         return
-    if bad_capacity(m, c, book, terms.at == 0) or (special and bad_room(m, c, book)):
+    if bad_capacity(m, c, book, terms.at == 0) or (special and bad_room(m, c, book, terms.partner)):
         return
     if unlikely(terms.at == 0):
         terms.at = open_position(m, c.account, c.instrument)

@@ -153,7 +153,8 @@ cdef struct Stops:  # of an instrument, what its special orders need
     Level waiting  # oldest first; its orders are WAITING
     Level elected  # first elected first; its orders are WAITING
     i64 due  # when the next of the elected come in, 0 if there are none
-    u32 icebergs  # live orders that have a display
+    u16 icebergs  # live orders that have a display
+    u16 across  # orders that are grouped with one of another instrument
     u32 followed  # live orders that only reduce, are grouped or quotes
 
 cdef struct Cell:  # of the id hash
