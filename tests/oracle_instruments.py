@@ -298,6 +298,15 @@ def hold_auction(m: Market, instrument: Instrument, first: int) -> None:
 def set_mode(m: Market, c: Record) -> None:
     if c.tif >= len(Mode):
         raise Rejected(Reason.PARAMETER_RANGE, Mode.CANCEL_ONLY, c.tif)
+    if m.mode != Mode.NORMAL and c.tif == Mode.NORMAL:
+        waiting = sum(
+            sum(order.instrument == one.number for order in m.orders_by_slot())
+            for one in m.instruments
+            if one.state == TradingState.CONTINUOUS
+            and (one.collected or one.dormant or one.elected)
+        )
+        if waiting > Limit.BOOK_ORDERS:
+            raise Rejected(Reason.BOOK_FULL, Limit.BOOK_ORDERS, waiting)
     before, m.mode = m.mode, c.tif
     m.emit(EventKind.MODE_CHANGED, quantity=c.tif)
     if before == m.mode or m.mode != Mode.NORMAL:

@@ -21,6 +21,7 @@ from exchange.messages import (
     CommandKind,
     EventKind,
     Limit,
+    Mode,
     OrderFeature,
     Reason,
     TimeInForce,
@@ -136,6 +137,21 @@ def assert_what_has_ended_makes_room(bulk: Bulk) -> None:
     assert bulk.do(quote) == [(Reason.ORDERS_FULL, ORDERS, ORDERS)]  # a side has no id to forget
 
 
+def assert_auctions_come_one_by_one(bulk: Bulk) -> None:
+    """Those that waited for a market to be more than cancel-only, if they are too large for one
+    command: an index counts no more events."""
+    states = [
+        pack(CommandKind.SET_STATE, instrument=instrument, tif=state)
+        for state in (TradingState.AUCTION, TradingState.CONTINUOUS)
+        for instrument in range(2)
+    ]
+    assert bulk.do(pack(CommandKind.SET_MODE, tif=Mode.CANCEL_ONLY), *states) == []
+    normal = pack(CommandKind.SET_MODE)
+    (full,) = bulk.do(normal)
+    assert full == (Reason.BOOK_FULL, BOOK_ORDERS, 2 * BOOK_ORDERS - 1)
+    assert bulk.do(pack(CommandKind.SET_STATE, tif=TradingState.HALTED), normal, states[2]) == []
+
+
 def test_orders_and_a_book() -> None:
     """One instrument is full at a million orders, the market at the slots of its slab."""
     bulk = Bulk(Engine())
@@ -194,6 +210,7 @@ def test_orders_and_a_book() -> None:
     first = {**last, "target_lo": 1}  # it has left the window: its slot is free at once
     assert bulk.do(pack(CommandKind.CANCEL, **first)) == []
     assert bulk.do(wishes[0]) == []
+    assert_auctions_come_one_by_one(bulk)
     bulk.machine.check()
 
 

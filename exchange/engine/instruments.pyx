@@ -331,6 +331,19 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
     move_state(m, book, c.tif, <u16>cause)
 
 
+cdef i64 orders_waiting(Market* m) noexcept nogil:
+    """Orders of the instruments in which something may trade once the mode is NORMAL."""
+    cdef i64 orders = 0
+    cdef Instrument* book
+    cdef u32 i
+    for i in range(m.instrument_count):
+        book = &m.instruments[i]
+        if book.state == TRADING_STATE_CONTINUOUS and (
+                collects(book) or book.dormant.head or m.stops[i].elected.head):
+            orders += book.working_orders
+    return orders
+
+
 cdef void set_mode(Market* m, Command* c) noexcept nogil:
     """Back to NORMAL, every instrument that is CONTINUOUS does what waited for that; a leg before
     what is made of it, which has a higher number."""
@@ -338,6 +351,9 @@ cdef void set_mode(Market* m, Command* c) noexcept nogil:
     cdef u32 i
     if c.tif > MODE_CANCEL_ONLY:
         reject(m, c, REASON_PARAMETER_RANGE, MODE_CANCEL_ONLY, c.tif)
+        return
+    if waited and orders_waiting(m) > LIMIT_BOOK_ORDERS:
+        reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, orders_waiting(m))
         return
     m.mode = c.tif
     for i in range(m.instrument_count):
