@@ -8,7 +8,8 @@ from libc.stdlib cimport calloc, free
 from exchange.engine.events cimport blank
 from exchange.engine.ids cimport has_slot
 from exchange.engine.lifecycle cimport (
-    Gathered, answered, cancel_all_of, cancel_gathered, is_beyond_loss, keep_receipt, reject,
+    Gathered, answered, cancel_all_of, cancel_gathered, is_beyond_loss, keep_receipt,
+    none_gathered, reject,
 )
 from exchange.engine.risk cimport add_overflows, charge, position_of, required_of
 from exchange.engine.safety cimport is_on
@@ -29,10 +30,7 @@ cdef inline bint unknown_account(Market* m, Command* c) noexcept nogil:
 cdef void compare_deficit(Market* m, u32 account) noexcept nogil:
     """DEFICIT_STARTED or DEFICIT_ENDED if the account passed the line since the last of them, and
     LOSS_LIMIT_REACHED if it did."""
-    cdef Gathered orders
-    orders.keys = NULL
-    orders.count = 0
-    orders.made = False
+    cdef Gathered orders = none_gathered()
     compare(m, account, &orders)
     free(orders.keys)
 
@@ -76,10 +74,7 @@ cdef inline void count_losses_from_now(Market* m, u32 account) noexcept nogil:
 cdef void compare_deficits(Market* m, u32 instrument) noexcept nogil:
     """The same for every account with a position record in the instrument, in account order."""
     cdef u32 i
-    cdef Gathered orders
-    orders.keys = NULL
-    orders.count = 0
-    orders.made = False
+    cdef Gathered orders = none_gathered()
     for i in range(m.account_top):
         if position_of(&m.accounts[i], instrument):
             compare(m, i, &orders)
