@@ -83,11 +83,11 @@ def test_as_many_groups_of_two_instruments_as_may_be() -> None:
         pack(CommandKind.SET_RISK, quantity=1 << 20, session=1 << 20, **number),
         pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS, **number),
         pack(CommandKind.OPEN_ACCOUNT, account=5, instrument=5, quantity=1 << 20, target_hi=1),
-        pack(CommandKind.DEPOSIT, account=5, price=1 << 50),
+        *(pack(CommandKind.DEPOSIT, account=n, price=1 << 50) for n in (3, 5)),
     )
     order = {"account": 5, "side": SELL, "quantity": 1, "price": 120}
     keys = range(1, most + 4)
-    first = desk.do(*(pack(CommandKind.ENTER, key_lo=n, **order, **number) for n in keys))
+    first = desk.do(*(pack(CommandKind.ENTER, key_lo=n, key_hi=4, **order, **number) for n in keys))
     bound = [
         pack(CommandKind.ENTER, key_lo=n, key_hi=1, spare=GROUPED, target_hi=one.order_id, **order)
         for n, one in zip(keys, first, strict=True)
