@@ -121,7 +121,7 @@ def follow(m: Market, first: int) -> None:
     ``first`` on have changed."""
     rows = m.rows[first:]
     for row in rows:
-        if row.kind == EventKind.TRADE:
+        if row.kind in (EventKind.TRADE, EventKind.LEG_TRADE):
             for account in (row.account, row.key[1] & 0xFFFFFFFF):
                 protect(m, account, m.instruments[row.instrument].product)
     seen: dict[tuple[int, int], None] = {}  # in order, each once

@@ -90,7 +90,8 @@ cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil:
     cdef u8 kind
     for i in range(first, end):
         e = event_of(m, i)
-        if <u8>e.what == EVENT_KIND_TRADE:
+        kind = <u8>e.what
+        if kind == EVENT_KIND_TRADE or kind == EVENT_KIND_LEG_TRADE:
             maker = <u32>e.key_hi
             instrument = <u32>e.who
             protect(m, <u32>(e.who >> 32), m.instruments[instrument].product)

@@ -25,7 +25,8 @@ from exchange.engine.risk cimport (
 from exchange.engine.safety cimport refuse_all_months, refuse_band, refuse_value
 from exchange.engine.state cimport (
     Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, conditions_of, i32,
-    i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8, working_of,
+    i64, order_id_of, set_order_state, side_of, state_of, tif_of, traits_of, u32, u64, u8,
+    working_of,
     WATCH_BREAKER, WATCH_CREDIT, WATCH_LIMITS,
 )
 from exchange.engine.vocabulary cimport *
@@ -38,7 +39,7 @@ cdef struct Quote:  # one side
     u32 before  # lots of it
     i32 at  # ladder slot of the price
     bint same  # the order stands as it is
-    bint anew  # the order begins anew: it traded, and does not keep its place
+    bint anew  # the order begins anew: it traded, or works until another time, and does not stand
 
 
 cdef void read_sides(Market* m, Command* c, u32 at, Quote* sides) noexcept nogil:
@@ -61,16 +62,16 @@ cdef void read_sides(Market* m, Command* c, u32 at, Quote* sides) noexcept nogil
         if q.slot:
             o = &m.orders[q.slot]
             q.before = o.leaves
-            q.same = (state_of(o) == WORKING and o.price == q.c.price
-                      and q.c.quantity == o.leaves)
-            q.anew = q.c.quantity != 0 and o.executed != 0 and not keeps_queue(m, q)
+            q.same = keeps_queue(m, q) and q.c.quantity == o.leaves
+            q.anew = (q.c.quantity != 0 and not keeps_queue(m, q)
+                      and (o.executed != 0 or tif_of(o) != q.c.tif))
 
 
 cdef inline bint keeps_queue(Market* m, Quote* q) noexcept nogil:
     """Whether the side only becomes smaller, or stays."""
     cdef Order* o = &m.orders[q.slot]
     return (q.slot != 0 and state_of(o) == WORKING and o.price == q.c.price
-            and q.c.quantity <= o.leaves)
+            and q.c.quantity <= o.leaves and tif_of(o) == q.c.tif)
 
 
 cdef bint bad_prices(Market* m, Command* c, Instrument* book, Account* account,
