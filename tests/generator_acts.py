@@ -196,8 +196,8 @@ def transfer(g: "Generator") -> bytes:
 
 
 def twin(g: "Generator") -> bytes:
-    """Group an order with a working one of its book and side, then ask for lots at once: mostly
-    more than one of the two has."""
+    """Group an order with a working one of its book, mostly of its side, then ask for lots at once:
+    mostly more than one of the two has."""
     draw = g.random
     known = [one for one in g.working if g.traded_in[one] in g.outrights]
     if not known:
@@ -207,7 +207,7 @@ def twin(g: "Generator") -> bytes:
     keys = g._key(), g._key()
     order = partial(pack, CommandKind.ENTER, instrument=g.traded_in[other], stp=draw.randrange(4))
     bound = order(
-        side=side,
+        side=side if draw.random() < 0.8 else 1 - side,
         account=g.working[other][0],
         price=price + draw.choice((-1, 0, 0, 1)) * g.step,
         quantity=g._lots(),

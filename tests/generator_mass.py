@@ -51,7 +51,7 @@ def quote(g: "Generator") -> bytes:
     g.quoted[account, instrument] = bid, ask, *lots
     record = pack(
         CommandKind.MASS_QUOTE,
-        tif=g.random.randrange(2) + (draw() < 0.01),
+        tif=(draw() < 0.15) + (draw() < 0.01),
         instrument=instrument,
         account=account,
         session=g._session_of(account),

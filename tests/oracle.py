@@ -30,6 +30,7 @@ from oracle_instruments import (
     mark,
     protect,
     set_limits,
+    set_mode,
     set_risk,
     set_state,
     settle,
@@ -67,7 +68,6 @@ from exchange.messages import (
     EventKind,
     HaltCause,
     Limit,
-    Mode,
     OrderFeature,
     Reason,
     Side,
@@ -119,13 +119,6 @@ def upgrade(m: Market, c: Record) -> None:
         raise Rejected(Reason.RULES_VERSION, RULES_VERSION, c.quantity)
     m.rules_version = c.quantity
     m.emit(EventKind.UPGRADED, quantity=c.quantity)
-
-
-def set_mode(m: Market, c: Record) -> None:
-    if c.tif >= len(Mode):
-        raise Rejected(Reason.PARAMETER_RANGE, Mode.CANCEL_ONLY, c.tif)
-    m.mode = c.tif
-    m.emit(EventKind.MODE_CHANGED, quantity=c.tif)
 
 
 def mix(x: int) -> int:

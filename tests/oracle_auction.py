@@ -13,8 +13,9 @@ from oracle_matching import (
     own,
     put_in,
     take_out,
+    tell_group,
 )
-from oracle_state import WORKING, Instrument, Market, Order, Place, Record, Rejected
+from oracle_state import Instrument, Market, Order, Place, Record, Rejected
 from oracle_stops import elect
 
 from exchange.messages import (
@@ -108,12 +109,43 @@ def reference_of(instrument: Instrument) -> int:
     return max(instrument.low, min(steps * instrument.price_step, instrument.high))
 
 
+def line_of(instrument: Instrument, side: int) -> list[Order]:
+    """One side's orders in the order in which they would trade."""
+    return [o for o in instrument.market if o.side == side] + instrument.side(side)
+
+
+def beside(order: Order) -> Order | None:
+    """The other of its group, if it waits for the same auction."""
+    other = order.partner
+    if other is None or other.instrument != order.instrument:
+        return None
+    return other if other.place in (Place.BOOK, Place.MARKET) else None
+
+
+def crossed(order: Order) -> Order | None:
+    """The other of its group, if it waits on the other side and the two could trade."""
+    other = beside(order)
+    if other is None or other.side == order.side:
+        return None
+    return other if reaches(order, other.price) else None
+
+
+def lots_of(instrument: Instrument, order: Order) -> int:
+    """Those that count for the price: of two of a group those that only one may trade."""
+    other = beside(order)
+    if other is not None and other.side == order.side:
+        line = line_of(instrument, order.side)
+        return 0 if line.index(other) < line.index(order) else order.leaves
+    other = crossed(order)
+    return order.leaves if other is None else max(0, order.leaves - other.leaves)
+
+
 def find(instrument: Instrument) -> Found:
     market = [0, 0]
     for order in instrument.market:
-        market[order.side] += order.leaves
-    bids = [(o.price, o.leaves) for o in instrument.bids]
-    asks = [(o.price, o.leaves) for o in instrument.asks]
+        market[order.side] += lots_of(instrument, order)
+    bids = [(o.price, lots_of(instrument, o)) for o in instrument.bids]
+    asks = [(o.price, lots_of(instrument, o)) for o in instrument.asks]
     return clear(Call(bids, asks, market[0], market[1], reference_of(instrument)))
 
 
@@ -204,37 +236,55 @@ def trade(m: Market, buy: Order, sell: Order, price: int) -> None:
         b=-sell_fee,
     )
     for order in (buy, sell):
+        count_quote(m, order, lots)
+        tell_group(m, order)
+    for order in (buy, sell):
         if order.leaves == 0:
             take_out(m, order, Place.FILLED)
             m.forget_if_finished(order)
 
 
-def pair(m: Market, instrument: Instrument, price: int) -> None:
-    """Buyers and sellers in their order; those of one self-trade group both lose the lots."""
+def lose_own(m: Market, order: Order, lots: int) -> None:
+    """Lots meet others of their self-trade group. With all of an order that other goes of its own
+    group on its side that the price did not count."""
+    other = beside(order)
+    lose(m, order, lots, CancelReason.SELF_TRADE, CancelReason.SELF_TRADE)
+    if not order.leaves and other is not None and other.side == order.side:
+        cancel_order(m, other, CancelReason.GROUP)
+
+
+def part_crossed(m: Market, instrument: Instrument) -> None:
+    """Buys and sells that are grouped and crossed lose what they would trade with each other."""
+    for buy in line_of(instrument, Side.BUY):
+        sell = crossed(buy)
+        if sell is not None:
+            lots = min(buy.leaves, sell.leaves)
+            for order in (buy, sell):
+                lose(m, order, lots, CancelReason.SELF_TRADE, CancelReason.SELF_TRADE)
+
+
+def pair(m: Market, instrument: Instrument, price: int) -> int:
+    """Buyers and sellers in their order; those of one self-trade group both lose the lots. Gives
+    how many lots met."""
+    met = 0
     queues = [Queue(m, instrument, side, price) for side in (Side.BUY, Side.SELL)]
-    parted: list[Order] = []
     while True:
         buy, sell = queues[0].head(), queues[1].head()
         if buy is None or sell is None:
             break
+        lots = min(buy.leaves, sell.leaves)
+        met += lots
         if own(m, buy, sell):
-            lots = min(buy.leaves, sell.leaves)
             for order in (buy, sell):
-                lose(m, order, lots, CancelReason.SELF_TRADE, CancelReason.SELF_TRADE)
+                lose_own(m, order, lots)
         else:
-            shown, lots = (buy.shown, sell.shown), min(buy.leaves, sell.leaves)
-            others = [buy.part(), sell.part()]
-            parted += [other for other in others if other is not None]
+            shown = buy.shown, sell.shown
             trade(m, buy, sell, price)
-            count_quote(m, buy, lots)
-            count_quote(m, sell, lots)
             for queue, order, before in zip(queues, (buy, sell), shown, strict=True):
                 queue.taken += before - order.shown
     for queue in queues:
         queue.tell()
-    for other in parted:  # of groups
-        if other.place in WORKING:
-            cancel_order(m, other, CancelReason.GROUP)
+    return met
 
 
 def reprice(m: Market, order: Order, price: int) -> None:
@@ -292,8 +342,9 @@ def uncross(m: Market, instrument: Instrument) -> None:
         return
     found = find_with_stops(m, instrument)
     tell_found(m, instrument, EventKind.AUCTION_UNCROSSED, found)
+    part_crossed(m, instrument)
     if found.price is not None:
-        pair(m, instrument, found.price)
+        assert pair(m, instrument, found.price) == found.executed, "an auction trades what it said"
     for side in (Side.BUY, Side.SELL):
         for order in [o for o in instrument.market if o.side == side]:
             if order.tif == TimeInForce.GFA:
@@ -306,3 +357,5 @@ def uncross(m: Market, instrument: Instrument) -> None:
         if order.tif == TimeInForce.GFA:
             cancel_order(m, order, CancelReason.AUCTION_ENDED)
     instrument.collected = False
+    bids, asks = instrument.bids, instrument.asks
+    assert not (bids and asks) or bids[0].price < asks[0].price, "an auction leaves no crossed book"

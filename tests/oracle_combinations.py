@@ -124,8 +124,13 @@ def made_of(m: Market, number: int) -> list[Instrument]:
     ]  # fmt: skip
 
 
+def is_continuous(instrument: Instrument) -> bool:
+    """Matching goes on: no auction waits for the market to be more than cancel-only."""
+    return instrument.state == TradingState.CONTINUOUS and not instrument.collected
+
+
 def open_legs(m: Market, instrument: Instrument) -> bool:
-    return all(leg.state == TradingState.CONTINUOUS for leg, _ in legs_of(m, instrument))
+    return all(is_continuous(leg) for leg, _ in legs_of(m, instrument))
 
 
 def judge_legs_open(m: Market, instrument: Instrument) -> None:

@@ -80,7 +80,11 @@ def trim(m: Market, account: int, instrument: int) -> None:
     for order in sorted(reducing, key=lambda o: o.serial, reverse=True):
         left = room(m, account, instrument, order.side)
         if left < 0:
-            lose(m, order, -left, CancelReason.REDUCE_ONLY, CancelReason.REDUCE_ONLY)
+            other, lots = order.partner, -left
+            stays = other is not None and not other.features & OrderFeature.REDUCE_ONLY
+            if stays and order.leaves - lots < shared_by(order):  # fewer would be of no use
+                lots = order.leaves
+            lose(m, order, lots, CancelReason.REDUCE_ONLY, CancelReason.REDUCE_ONLY)
 
 
 def tell_protection(m: Market, account: int, product: int, one: Protection) -> None:
@@ -117,7 +121,7 @@ def follow(m: Market, first: int) -> None:
     ``first`` on have changed."""
     rows = m.rows[first:]
     for row in rows:
-        if row.kind == EventKind.TRADE:
+        if row.kind in (EventKind.TRADE, EventKind.LEG_TRADE):
             for account in (row.account, row.key[1] & 0xFFFFFFFF):
                 protect(m, account, m.instruments[row.instrument].product)
     seen: dict[tuple[int, int], None] = {}  # in order, each once

@@ -5,7 +5,7 @@
 
 from itertools import groupby
 
-from oracle_state import Instrument, Market, Order, Record, Rejected, Row, signed
+from oracle_state import Instrument, Market, Order, Receipt, Record, Rejected, Row, signed
 
 from exchange.messages import EventKind, Limit, OrderFeature, Reason
 
@@ -32,6 +32,22 @@ def judge_room(m: Market, c: Record, instrument: Instrument) -> None:
         others = m.position(c.account, c.instrument).orders.values()
         if sum(o.features & OrderFeature.REDUCE_ONLY != 0 for o in others) >= Limit.REDUCING:
             raise Rejected(Reason.REDUCING_FULL, Limit.REDUCING, Limit.REDUCING)
+    if c.spare & OrderFeature.GROUPED:
+        judge_groups(m, m.slots[c.target_hi & 0xFFFFFFFF], instrument)
+
+
+def judge_groups(m: Market, partner: Order | Receipt, instrument: Instrument) -> None:
+    """Raises GROUPS_FULL."""
+    assert isinstance(partner, Order)
+    if partner.instrument == instrument.number:
+        return
+    across = [
+        order.instrument
+        for order in m.orders_by_slot()
+        if order.partner is not None and order.partner.instrument != order.instrument
+    ]
+    if any(across.count(n) >= Limit.GROUPS for n in (partner.instrument, instrument.number)):
+        raise Rejected(Reason.GROUPS_FULL, Limit.GROUPS, Limit.GROUPS)
 
 
 def hide(order: Order) -> None:

@@ -6,7 +6,14 @@ but one imply a price in that one, and an incoming order there may trade with al
 
 from typing import NamedTuple
 
-from oracle_combinations import leg_trade, legs_of, made_of, open_legs, weight
+from oracle_combinations import (
+    is_continuous,
+    leg_trade,
+    legs_of,
+    made_of,
+    open_legs,
+    weight,
+)
 from oracle_risk import member_figures, required
 from oracle_state import Instrument, Market, Order, Place, Record, Rejected
 
@@ -130,7 +137,7 @@ def best_source(
         made = [one for one in made_of(m, instrument.number) if one.implied]
     found: Source | None = None
     for combination in made:
-        if combination.state != TradingState.CONTINUOUS or not open_legs(m, combination):
+        if not is_continuous(combination) or not open_legs(m, combination):
             continue
         source = source_of(m, combination, instrument, side, lots)
         if source is None or not source.lots or m.mode != Mode.NORMAL:

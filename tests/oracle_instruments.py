@@ -16,6 +16,7 @@ from exchange.messages import (
     EventKind,
     HaltCause,
     Limit,
+    Mode,
     Reason,
     Side,
     TradingState,
@@ -280,12 +281,40 @@ def set_state(m: Market, c: Record) -> None:
     if collecting:
         instrument.collected = True
     elif ended or c.tif == TradingState.CONTINUOUS:
-        uncross(m, instrument)
-        aftermath(m, instrument, first)
+        hold_auction(m, instrument, first)
     return_dormant(m, instrument)
     if c.tif == TradingState.CONTINUOUS:
         for combination in made_of(m, instrument.number):
             return_dormant(m, combination)
+
+
+def hold_auction(m: Market, instrument: Instrument, first: int) -> None:
+    """It waits while the market is cancel-only."""
+    if m.mode == Mode.NORMAL:
+        uncross(m, instrument)
+        aftermath(m, instrument, first)
+
+
+def set_mode(m: Market, c: Record) -> None:
+    if c.tif >= len(Mode):
+        raise Rejected(Reason.PARAMETER_RANGE, Mode.CANCEL_ONLY, c.tif)
+    if m.mode != Mode.NORMAL and c.tif == Mode.NORMAL:
+        waiting = sum(
+            sum(order.instrument == one.number for order in m.orders_by_slot())
+            for one in m.instruments
+            if one.state == TradingState.CONTINUOUS
+            and (one.collected or one.dormant or one.elected)
+        )
+        if waiting > Limit.BOOK_ORDERS:
+            raise Rejected(Reason.BOOK_FULL, Limit.BOOK_ORDERS, waiting)
+    before, m.mode = m.mode, c.tif
+    m.emit(EventKind.MODE_CHANGED, quantity=c.tif)
+    if before == m.mode or m.mode != Mode.NORMAL:
+        return
+    for instrument in m.instruments:
+        if instrument.state == TradingState.CONTINUOUS:
+            hold_auction(m, instrument, len(m.rows))
+            return_dormant(m, instrument)
 
 
 def protect(m: Market, c: Record) -> None:

@@ -250,6 +250,7 @@ def send(m: Market, order: Order, row: Row, market: bool = False) -> None:
         else:
             trade(m, order, resting[0])
     if order.executed > before:
+        count_quote(m, order, order.executed - before)  # one that was dormant
         decremented = order.place is Place.CANCELLED and order.stp == SelfTrade.DECREMENT
         if decremented and bound is not None and bound.place in WORKING:
             bound.partner = order  # the last of it was decremented, which parted the two

@@ -4,7 +4,7 @@ from oracle_corrections import furthest
 from oracle_features import follow
 from oracle_instruments import living, notional_fits, outright, price_fits
 from oracle_orders import keep_receipt, need_slot, repeated
-from oracle_protections import judge_all_months
+from oracle_protections import judge_all_months, tell_levels
 from oracle_risk import (
     credit,
     hold,
@@ -139,6 +139,7 @@ def transfer(m: Market, c: Record) -> None:
     review(m, [c.account])
     review(m, [giver])
     follow(m, first)
+    tell_levels(m, instrument, c.account, giver)
     keep_receipt(m, c, row)
 
 

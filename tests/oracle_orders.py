@@ -45,6 +45,7 @@ from oracle_stops import (
     far_limit,
     judge_trigger,
     market_limit,
+    trades_now,
     wait,
 )
 
@@ -118,7 +119,7 @@ def repeated(m: Market, c: Record) -> bool:
 
 def need_slot(m: Market, c: Record) -> None:
     """Room for the receipt of a request that has an id. Raises ORDERS_FULL."""
-    if c.key != NO_KEY and m.slots_full():
+    if c.key != NO_KEY and m.slots_full(m.accounts[c.account]):
         raise Rejected(Reason.ORDERS_FULL, Limit.ORDERS, Limit.ORDERS)
 
 
@@ -310,7 +311,7 @@ def judge_enter(m: Market, c: Record, account: Account) -> Instrument:
         orders = sum(o.instrument == instrument.number for o in m.orders_by_slot())
         if orders >= Limit.BOOK_ORDERS:
             raise Rejected(Reason.BOOK_FULL, Limit.BOOK_ORDERS, orders)
-    if m.slots_full():
+    if m.slots_full(account):
         raise Rejected(Reason.ORDERS_FULL, Limit.ORDERS, Limit.ORDERS)
     known = sum(len(other.positions) for other in m.accounts.values())
     new = [number for number, _, _ in effects(instrument, c.side, 1)
@@ -521,8 +522,8 @@ def change(m: Market, order: Order, c: Record, leaves: int) -> Row:
 
 def return_dormant(m: Market, instrument: Instrument) -> None:
     """One pass over the dormant list: orders inside the limits come in again."""
-    takes = instrument.state == TradingState.CONTINUOUS or instrument.state in COLLECTING
-    if not takes or not open_legs(m, instrument):
+    may_trade = trades_now(m, instrument) and open_legs(m, instrument)
+    if not may_trade and instrument.state not in COLLECTING:
         return
     first = len(m.rows)
     for order in list(instrument.dormant):

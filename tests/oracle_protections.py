@@ -185,9 +185,7 @@ def look_at_trade(m: Market, instrument: Instrument, row: Row) -> None:
     if row.flags & EventFlag.AUCTION:  # the windows begin anew with its price
         for window in instrument.windows:
             window.trades = []
-    if instrument.accountability and is_on(m, Feature.ACCOUNTABILITY):
-        for number in (row.account, row.key[1] & 0xFFFFFFFF):
-            tell_level(m, instrument, number)
+    tell_levels(m, instrument, row.account, row.key[1] & 0xFFFFFFFF)
     for which in Breaker:
         window = instrument.windows[which]
         if instrument.state != TradingState.CONTINUOUS:
@@ -211,11 +209,17 @@ def look_at_trades(m: Market, instrument: Instrument, rows: list[Row]) -> None:
     for which in Breaker:
         armed = instrument.windows[which].variation and is_on(m, FEATURES[which])
         watched = watched or armed
-    if not watched:
-        return
     for row in rows:
-        if row.kind == EventKind.TRADE and row.instrument == instrument.number:
+        if row.kind == EventKind.LEG_TRADE:
+            tell_levels(m, m.instruments[row.instrument], row.account, row.key[1] & 0xFFFFFFFF)
+        if watched and row.kind == EventKind.TRADE and row.instrument == instrument.number:
             look_at_trade(m, instrument, row)
+
+
+def tell_levels(m: Market, instrument: Instrument, *accounts: int) -> None:
+    if instrument.accountability and is_on(m, Feature.ACCOUNTABILITY):
+        for number in accounts:
+            tell_level(m, instrument, number)
 
 
 def tell_level(m: Market, instrument: Instrument, number: int) -> None:

@@ -53,7 +53,7 @@ def quote_of(position: Position, side: int) -> Order | None:
 
 def keeps(order: Order, c: Record) -> bool:
     """Whether the side only becomes smaller, or stays."""
-    placed = order.place is Place.BOOK and order.price == c.price
+    placed = order.place is Place.BOOK and (order.price, order.tif) == (c.price, c.tif)
     return placed and c.quantity <= order.leaves
 
 
@@ -197,7 +197,8 @@ def take_back(m: Market, c: Record, order: Order | None) -> tuple[Order | None, 
     """First for both sides: the order that is left of the last quote, and whether it stands."""
     if order is None:
         return None, False
-    if not c.quantity or (order.executed and not keeps(order, c)):
+    again = order.executed or order.tif != c.tif
+    if not c.quantity or (again and not keeps(order, c)):
         cancel_order(m, order, CancelReason.QUOTE)
         return None, False
     order.session = c.session

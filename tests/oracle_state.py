@@ -389,8 +389,15 @@ class Market:
 
     # --- slots and remembered ids
 
-    def slots_full(self) -> bool:
-        return not self.free_slots and len(self.generations) >= Limit.ORDERS
+    def slots_full(self, account: Account) -> bool:
+        """Whether none is there for one more id of the account: that of the oldest it would forget
+        will do, if it has ended."""
+        if self.free_slots or len(self.generations) < Limit.ORDERS:
+            return False
+        if len(account.window) < Limit.IDEMPOTENCY_WINDOW:
+            return True
+        oldest = account.window[0]
+        return isinstance(oldest, Order) and oldest.place in WORKING
 
     def take_known_slot(self, account: Account) -> int:
         """``take_slot`` for an id that will be remembered: when the account's window is full the

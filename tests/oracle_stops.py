@@ -1,5 +1,6 @@
 """The oracle's stops: they wait for a trade price, are elected by it, and come in one by one."""
 
+from oracle_combinations import is_continuous
 from oracle_features import follow
 from oracle_matching import RESTS, position_of, send, take_out
 from oracle_protections import bound_by_band, look_at_trades
@@ -12,7 +13,6 @@ from exchange.messages import (
     OrderFeature,
     Reason,
     Side,
-    TradingState,
 )
 
 
@@ -73,7 +73,7 @@ def elect(m: Market, instrument: Instrument, price: int) -> None:
 
 
 def trades_now(m: Market, instrument: Instrument) -> bool:
-    return instrument.state == TradingState.CONTINUOUS and m.mode == Mode.NORMAL
+    return is_continuous(instrument) and m.mode == Mode.NORMAL
 
 
 def come_in(m: Market, order: Order) -> None:

@@ -235,21 +235,45 @@ def collected(random: Random, key: int) -> bytes:
     return pack(CommandKind.ENTER, price=price, **fields)
 
 
-def one_auction(random: Random, key: int) -> bytes:
-    """Quotes and a little trading, then orders are collected and the auction held; all goes."""
+def grouped(random: Random, key: int, events: bytes) -> list[bytes]:
+    """Orders, each grouped with one that was accepted: on either side, some only to reduce."""
+    known = [row for row in EVENT.iter_unpack(events) if row[2] == EventKind.ORDER_ACCEPTED]
+    return [
+        pack(
+            CommandKind.ENTER, account=row[6], target_hi=row[7], key_lo=key + i,
+            side=random.randrange(2), quantity=random.randint(1, 9),
+            flags=CommandFlag.MARKET if market else 0,
+            price=0 if market else random.choice((row[8], random.randint(10, 30))),
+            spare=OrderFeature.GROUPED | random.choice((0, 0, OrderFeature.REDUCE_ONLY)),
+        )
+        for i, row in enumerate(random.sample(known, len(known) // 2))
+        for market in (random.random() < 0.2,)
+    ]  # fmt: skip
+
+
+def before_auction(random: Random, key: int) -> bytes:
+    """Quotes and a little trading, then orders are collected."""
     quotes = [
         pack(CommandKind.MASS_QUOTE, account=n, price=19, quantity=5, target_lo=21, target_hi=5)
         for n in (2, 3)
     ]
     orders = [collected(random, key + i) for i in range(random.randint(0, 16))]
-    called, then = random.randint(0, 3), random.choice((TradingState.CLOSED, *[None] * 9))
-    last = TradingState.CONTINUOUS if then is None else then
+    called = random.randint(0, 3)
     return b"".join([
         pack(CommandKind.SET_PROTECTION, account=2, quantity=4, target_lo=1 << 40),
         pack(CommandKind.MARK, price=random.randint(12, 28)),
         *quotes, *orders[:called],
         pack(CommandKind.SET_STATE, tif=TradingState.AUCTION),
         *orders[called:],
+    ])  # fmt: skip
+
+
+def whole_auction(random: Random, key: int, events: bytes) -> bytes:
+    """Some orders are grouped with those accepted, then the auction is held; all goes."""
+    then = random.choice((TradingState.CLOSED, *[None] * 9))
+    last = TradingState.CONTINUOUS if then is None else then
+    return b"".join([
+        *(grouped(random, key, events) if random.random() < 0.7 else []),
         pack(CommandKind.INDICATE),
         pack(CommandKind.SET_STATE, tif=last),
         *([] if then is None else [pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS)]),
@@ -260,7 +284,8 @@ def one_auction(random: Random, key: int) -> bytes:
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 1 << 32))
 def test_whole_auctions_agree(seed: int) -> None:
-    """Market orders and what is left of them, stops that join, quotes, icebergs, own orders."""
+    """Market orders and what is left of them, stops that join, quotes, icebergs, own orders, two
+    of a group."""
     random, machines = Random(seed), (Oracle(), Engine())
     opening = [
         pack(CommandKind.LIST, quantity=1, session=1, account=1, operator=1, target_hi=40),
@@ -273,9 +298,10 @@ def test_whole_auctions_agree(seed: int) -> None:
         pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS),
     ]  # fmt: skip
     batch, sequence = b"".join(opening), 1
-    for number in range(120):
+    for number in range(240):
         slow, fast = (machine.apply(batch, sequence, STAMP) for machine in machines)
         assert slow == fast, first_difference(batch, sequence, slow, fast)
         machines[1].check()
         sequence += len(batch) // COMMAND_BYTES
-        batch = one_auction(random, 100 * number + 1)
+        key = 100 * number + 1
+        batch = whole_auction(random, key, fast) if number % 2 else before_auction(random, key)

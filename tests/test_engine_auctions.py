@@ -17,6 +17,7 @@ from exchange.messages import (
     EventFlag,
     EventKind,
     Limit,
+    Mode,
     OrderFeature,
     SelfTrade,
     TimeInForce,
@@ -374,3 +375,58 @@ def test_an_order_whose_id_was_forgotten_leaves_its_slot_and_its_id(machine: typ
     other = floor.enter(3, BUY, 90, 5)  # the account itself takes the slot of its own oldest id
     assert other.order_id == first.order_id + (1 << 32)
     floor.machine.check()
+
+
+# --- cancel-only
+
+
+def mode(floor: Floor, mode: Mode) -> list[EventKind]:
+    events = floor.do(pack(CommandKind.SET_MODE, tif=mode))
+    floor.machine.check()
+    return [EventKind(event.kind) for event in events]
+
+
+@machines
+def test_an_auction_waits_while_the_market_is_cancel_only(machine: type[Machine]) -> None:
+    """Nothing trades: orders stay collected, whatever the state, and may be cancelled."""
+    floor = Floor(machine())
+    floor.enter(1, BUY, 105, 5)
+    floor.enter(2, SELL, 95, 3)
+    gone = floor.enter(3, SELL, 95, 4)
+    mode(floor, Mode.CANCEL_ONLY)
+    for state in (TradingState.CLOSED, TradingState.PRE_OPEN, TradingState.CONTINUOUS):
+        assert [event.kind for event in floor.move(state)] == [EventKind.STATE_CHANGED]
+    assert floor.machine.book(0) == ([(105, 5, 1)], [(95, 7, 2)])
+    (event,) = floor.do(pack(CommandKind.CANCEL, account=3, side=2, target_lo=gone.order_id))
+    assert event.kind == EventKind.ORDER_CANCELLED
+    assert mode(floor, Mode.NORMAL) == [
+        EventKind.MODE_CHANGED, EventKind.AUCTION_UNCROSSED, EventKind.TRADE,
+        EventKind.LEVEL_TAKEN, EventKind.LEVEL_TAKEN,
+    ]  # fmt: skip
+    assert floor.machine.book(0) == ([(105, 2, 1)], [])
+    assert mode(floor, Mode.NORMAL) == [EventKind.MODE_CHANGED]
+
+
+@machines
+def test_dormant_orders_trade_with_nobody_while_the_market_is_cancel_only(
+    machine: type[Machine],
+) -> None:
+    floor = Floor(machine(), TradingState.CONTINUOUS)
+    floor.enter(1, BUY, 110, 5)
+    narrow, wide = (
+        pack(CommandKind.SET_LIMITS, target_lo=0, target_hi=high) for high in (108, 200)
+    )
+    floor.do(narrow)
+    floor.enter(2, SELL, 105, 3)
+    mode(floor, Mode.CANCEL_ONLY)
+    assert len(floor.do(wide)) == 1
+    floor.move(TradingState.HALTED)
+    assert len(floor.move(TradingState.CONTINUOUS)) == 1
+    assert mode(floor, Mode.NORMAL) == [
+        EventKind.MODE_CHANGED, EventKind.ORDER_RETURNED, EventKind.TRADE,
+    ]  # fmt: skip
+    floor.do(narrow)
+    mode(floor, Mode.CANCEL_ONLY)
+    floor.do(wide)
+    (returned,) = told(floor.move(TradingState.AUCTION), EventKind.ORDER_RETURNED)
+    assert returned.leaves == 2  # it is collected

@@ -24,6 +24,7 @@ from exchange.messages import (
 )
 
 REDUCES, ICEBERG = int(OrderFeature.REDUCE_ONLY), int(OrderFeature.ICEBERG)
+GROUPED = int(OrderFeature.GROUPED)
 MOST = int(Limit.REDUCING)
 
 
@@ -69,6 +70,43 @@ def test_as_many_orders_that_only_reduce_as_may_be() -> None:
     assert desk.enter(long, SELL, 2, 120, **both)[0].reason == Reason.ICEBERGS_FULL
     desk.enter(other, BUY, 1, 110, tif=IOC)  # one of them trades, and there is room for one
     assert desk.enter(long, SELL, 1, 110, spare=REDUCES)[0].kind == EventKind.ORDER_ACCEPTED
+
+
+def test_as_many_groups_of_two_instruments_as_may_be() -> None:
+    """A sweep cancels no more orders elsewhere; within one instrument any number may be grouped."""
+    desk, most = Crowd(), int(Limit.GROUPS)
+    desk.do(pack(CommandKind.SET_RISK, quantity=1 << 20, session=1 << 20))
+    number = {"instrument": 1}
+    listing = {"price": 1000, "quantity": 2, "session": 10, "target_lo": 50, "target_hi": 150}
+    desk.do(
+        pack(CommandKind.LIST, account=1, operator=1, **listing, **number),
+        pack(CommandKind.SET_RISK, quantity=1 << 20, session=1 << 20, **number),
+        pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS, **number),
+        pack(CommandKind.OPEN_ACCOUNT, account=5, instrument=5, quantity=1 << 20, target_hi=1),
+        *(pack(CommandKind.DEPOSIT, account=n, price=1 << 50) for n in (3, 5)),
+    )
+    order = {"account": 5, "side": SELL, "quantity": 1, "price": 120}
+    keys = range(1, most + 4)
+    first = desk.do(*(pack(CommandKind.ENTER, key_lo=n, key_hi=4, **order, **number) for n in keys))
+    bound = [
+        pack(CommandKind.ENTER, key_lo=n, key_hi=1, spare=GROUPED, target_hi=one.order_id, **order)
+        for n, one in zip(keys, first, strict=True)
+    ]
+    assert all(event.kind == EventKind.ORDER_ACCEPTED for event in desk.do(*bound[:most]))
+    (event,) = desk.do(bound[most])
+    assert (event.reason, event.a, event.b) == (Reason.GROUPS_FULL, most, most)
+    other = {"spare": GROUPED, "target_hi": first[most].order_id}
+    assert desk.enter(5, SELL, 1, 120, **other, **number)[0].kind == EventKind.ORDER_ACCEPTED
+    desk.enter(3, BUY, 1, 120, tif=IOC)  # one trades, and there is room for one
+    assert desk.do(bound[most + 1])[0].kind == EventKind.ORDER_ACCEPTED
+    desk.rest(3, BUY, 2 * MOST, 110)
+    desk.enter(5, SELL, 2 * MOST, 110)
+    fields = {"spare": REDUCES, "account": 5, "side": BUY, "quantity": 1, "price": 100}
+    desk.do(*(pack(CommandKind.ENTER, key_lo=n, key_hi=2, **fields) for n in range(MOST)))
+    both = {**fields, "spare": REDUCES | GROUPED, "target_hi": first[most + 2].order_id}
+    assert desk.do(pack(CommandKind.ENTER, key_lo=1, key_hi=3, **both))[0].reason == (
+        Reason.REDUCING_FULL
+    )
 
 
 MOVED = """

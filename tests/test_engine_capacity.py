@@ -21,13 +21,16 @@ from exchange.messages import (
     CommandKind,
     EventKind,
     Limit,
+    Mode,
     OrderFeature,
     Reason,
+    TimeInForce,
     TradingState,
 )
 
 STAMP = 1_000_000_000_000
 ORDERS, BOOK_ORDERS = int(Limit.ORDERS), int(Limit.BOOK_ORDERS)
+WINDOW = int(Limit.IDEMPOTENCY_WINDOW)
 
 
 # Neighbours in the order of rejects of which the second is one of these: asked for here, the others
@@ -38,6 +41,7 @@ PAIRS = {
     ("enter", Reason.ORDERS_FULL, Reason.POSITIONS_FULL),
     ("enter", Reason.POSITIONS_FULL, Reason.ICEBERGS_FULL),
     ("enter", Reason.ICEBERGS_FULL, Reason.REDUCING_FULL),
+    ("enter", Reason.REDUCING_FULL, Reason.GROUPS_FULL),
     ("replace", Reason.MEMBER_MARGIN, Reason.ORDERS_FULL),
     ("mass cancel", Reason.UNKNOWN_INSTRUMENT, Reason.ORDERS_FULL),
     ("quote", Reason.MEMBER_MARGIN, Reason.BOOK_FULL),
@@ -112,14 +116,51 @@ def assert_money_comes_first(bulk: Bulk) -> None:
     assert [bulk.do(wish)[0][0] for wish, _ in asked] == [reason for _, reason in asked]
 
 
+def assert_what_has_ended_makes_room(bulk: Bulk) -> None:
+    """Account 3 forgets its oldest id, a request's, for each new one: no kind of order and no
+    request needs a slot more."""
+    own = {"account": 3, "price": 3, "quantity": 1}
+    named = {"account": 3, "side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": 1 << 41}
+    later = {"tif": int(TimeInForce.GTD), "target_lo": STAMP + 1}
+    wishes = [
+        pack(CommandKind.ENTER, instrument=2, key_lo=1 << 41, **own),
+        pack(CommandKind.REDUCE, key_lo=(1 << 41) + 1, quantity=1, **named),
+        pack(CommandKind.ENTER, instrument=2, key_lo=(1 << 41) + 2, **later, **own),
+        pack(CommandKind.RECORD, account=3, key_lo=(1 << 41) + 3),
+        pack(CommandKind.DEPOSIT, account=3, price=1, key_lo=(1 << 41) + 4),
+        pack(CommandKind.MASS_QUOTE, account=3, instrument=2, key_lo=(1 << 41) + 5),
+        pack(CommandKind.MASS_CANCEL, account=3, side=2, key_lo=(1 << 41) + 6),
+    ]
+    for wish in wishes:
+        assert bulk.do(wish) == []
+    quote = pack(CommandKind.MASS_QUOTE, instrument=2, key_lo=(1 << 41) + 7, **own)
+    assert bulk.do(quote) == [(Reason.ORDERS_FULL, ORDERS, ORDERS)]  # a side has no id to forget
+
+
+def assert_auctions_come_one_by_one(bulk: Bulk) -> None:
+    """Those that waited for a market to be more than cancel-only, if they are too large for one
+    command: an index counts no more events."""
+    states = [
+        pack(CommandKind.SET_STATE, instrument=instrument, tif=state)
+        for state in (TradingState.AUCTION, TradingState.CONTINUOUS)
+        for instrument in range(2)
+    ]
+    assert bulk.do(pack(CommandKind.SET_MODE, tif=Mode.CANCEL_ONLY), *states) == []
+    normal = pack(CommandKind.SET_MODE)
+    (full,) = bulk.do(normal)
+    assert full == (Reason.BOOK_FULL, BOOK_ORDERS, 2 * BOOK_ORDERS - 1)
+    assert bulk.do(pack(CommandKind.SET_STATE, tif=TradingState.HALTED), normal, states[2]) == []
+
+
 def test_orders_and_a_book() -> None:
     """One instrument is full at a million orders, the market at the slots of its slab."""
     bulk = Bulk(Engine())
     assert bulk.do(*trading(range(3))) == []
     poor = [
         pack(CommandKind.OPEN_ACCOUNT, account=n, instrument=1, quantity=9, target_hi=1)
-        for n in (1, 2)
+        for n in (1, 2, 3)
     ]
+    poor += [pack(CommandKind.RECORD, account=3, key_lo=n) for n in range(1, WINDOW + 1)]
     own = {"account": 1, "price": 3, "quantity": 1}
     deposit = pack(CommandKind.DEPOSIT, price=1 << 40)
     assert bulk.do(*poor, deposit, pack(CommandKind.ENTER, instrument=2, key_lo=7, **own)) == []
@@ -133,7 +174,7 @@ def test_orders_and_a_book() -> None:
             CommandKind.ENTER, instrument=instrument, price=3, quantity=1, key_lo=1 << 40
         )
         assert bulk.do(one_more) == [(Reason.BOOK_FULL, BOOK_ORDERS, BOOK_ORDERS)]
-    rest = ORDERS - 2 - full  # slot 0 is no order
+    rest = ORDERS - 2 - full - WINDOW  # slot 0 is no order
     keys = np.arange(rest, dtype="u8") + 1 + full
     fields = {"instrument": 2, "price": 3, "quantity": 1, "key_lo": keys}
     assert bulk.many(CommandKind.ENTER, rest, **fields) == []
@@ -163,11 +204,13 @@ def test_orders_and_a_book() -> None:
     assert bulk.do(unknown) == [(Reason.UNKNOWN_INSTRUMENT, 3, 9)]
     assert bulk.machine.state_bytes(buckets=False) == before
     assert_money_comes_first(bulk)
+    assert_what_has_ended_makes_room(bulk)
     # without a request id a cancel needs no slot; the newest order's id is still in the window
     assert bulk.do(pack(CommandKind.CANCEL, **last)) == []
     first = {**last, "target_lo": 1}  # it has left the window: its slot is free at once
     assert bulk.do(pack(CommandKind.CANCEL, **first)) == []
     assert bulk.do(wishes[0]) == []
+    assert_auctions_come_one_by_one(bulk)
     bulk.machine.check()
 
 

@@ -250,6 +250,37 @@ def test_orders_that_only_reduce_see_what_legs_trade(machine: type[Machine]) -> 
     assert lost == [(2, 1)] and desk.held(1) == [1, 2, 0]
 
 
+# --- what accounts are held to
+
+
+def passed(events: list[Event]) -> list[tuple[int, int, int]]:
+    """Instrument, account and net, of every position beyond its level."""
+    told = [event for event in events if event.kind == EventKind.ACCOUNTABILITY_PASSED]
+    return [(event.instrument, event.account, event.b) for event in told]
+
+
+@both
+def test_a_position_built_by_a_combination_is_accounted_for(machine: type[Machine]) -> None:
+    desk = Desk(machine())
+    desk.do(pack(CommandKind.SET_PROTECTIONS, instrument=0, quantity=3))
+    desk.enter(1, SPREAD, BUY, 9, 0)
+    assert not passed(desk.enter(2, SPREAD, SELL, 3, 0))
+    assert passed(desk.enter(2, SPREAD, SELL, 2, 0)) == [(0, 2, -5), (0, 1, 5)]
+    assert not passed(desk.enter(2, SPREAD, SELL, 1, 0))  # once
+
+
+@both
+def test_a_position_built_at_an_implied_price_is_accounted_for(machine: type[Machine]) -> None:
+    desk = desk_of(machine)
+    for leg in (NEAR, FAR):
+        desk.do(pack(CommandKind.SET_PROTECTIONS, instrument=leg, quantity=4))
+    desk.enter(1, SPREAD, SELL, 5, -40)
+    desk.enter(3, FAR, SELL, 5, 2690)
+    events = desk.enter(4, NEAR, BUY, 5, 2650)
+    assert executions(events)
+    assert sorted(passed(events)) == [(NEAR, 1, -5), (NEAR, 4, 5), (FAR, 1, 5), (FAR, 3, -5)]
+
+
 @both
 def test_after_a_loss_what_reduces_every_leg_may_come_in(machine: type[Machine]) -> None:
     desk = Desk(machine())

@@ -1,5 +1,7 @@
 """Orders that only reduce and groups of two by example, on engine and oracle."""
 
+from operator import attrgetter
+
 import pytest
 from differences import Machine
 from generator import pack
@@ -8,12 +10,15 @@ from test_engine_rules import BUY, IOC, MARKET, NEW_ID, SECOND, SELL, Desk, word
 
 from exchange.engine import Engine
 from exchange.messages import (
+    CancelReason,
     CommandKind,
     Event,
+    EventKind,
     OrderFeature,
     Reason,
     SelfTrade,
     TimeInForce,
+    TradingState,
 )
 
 both = pytest.mark.parametrize("machine", [Oracle, Engine])
@@ -81,6 +86,23 @@ def test_a_position_closed_by_another_order_takes_it_along(
         ("ORDER_REDUCED", 1, 3, "REDUCE_ONLY", "resting", 1),
     ]
     assert [event.order_id for event in events[2:]] == [new, old]
+
+
+@both
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (2, ("ORDER_REDUCED", 1, 1, "REDUCE_ONLY", "resting", 8)),
+        (3, ("ORDER_CANCELLED", 1, 9, "REDUCE_ONLY", "resting", 0)),
+    ],
+)
+def test_what_reduces_goes_whole_where_fewer_lots_are_of_no_use(
+    machine: type[Machine], more: int, told: tuple[str, int, int, str, str, int]
+) -> None:
+    """The other of its group has 8, and of the two the larger counts."""
+    desk = Holder(machine())
+    desk.grouped(SELL, 8, 112, desk.rest(1, SELL, 9, 110, spare=REDUCES))
+    assert words(desk.enter(1, SELL, more, 115))[1:] == [told]
 
 
 @both
@@ -196,6 +218,157 @@ def test_an_iceberg_of_a_group_is_counted_with_what_it_hides(machine: type[Machi
     assert words(desk.enter(3, BUY, 7, 110, tif=FOK))[1][3] == "FOK_UNFILLED"
     traded = [row for row in words(desk.enter(3, BUY, 6, 110, tif=FOK)) if row[0] == "TRADE"]
     assert sum(row[2] for row in traded) == 6
+
+
+def call(desk: Desk) -> None:
+    desk.do(pack(CommandKind.SET_STATE, tif=TradingState.AUCTION))
+
+
+def uncross(desk: Desk, state: int = TradingState.CONTINUOUS) -> list[Event]:
+    """What follows STATE_CHANGED and AUCTION_UNCROSSED, which says what was indicated."""
+    (told,) = desk.do(pack(CommandKind.INDICATE))
+    _, found, *events = desk.do(pack(CommandKind.SET_STATE, tif=state))
+    fields = attrgetter("price", "leaves", "a", "b")
+    assert fields(told) == fields(found)
+    traded = [event.quantity for event in events if event.kind == EventKind.TRADE]
+    assert sum(traded) <= found.a
+    return events
+
+
+@both
+@pytest.mark.parametrize("lots", [1, 10, 20])
+@pytest.mark.parametrize("prices", [(95, 96), (96, 95), (95, 95)])
+def test_an_auction_trades_one_of_a_group(
+    machine: type[Machine], prices: tuple[int, int], lots: int
+) -> None:
+    """The first of the two: the price counts no other, so what only reduces flips nothing."""
+    desk = Holder(machine())
+    call(desk)
+    one = desk.rest(1, SELL, 10, prices[0], spare=REDUCES)
+    other = desk.grouped(SELL, 10, prices[1], one, spare=GROUPED | REDUCES)
+    first, second = (one, other) if prices[0] <= prices[1] else (other, one)
+    desk.rest(3, BUY, lots, 100)
+    trade, gone, *_ = uncross(desk)
+    assert words([trade, gone]) == [
+        ("TRADE", 3, min(lots, 10), max(lots - 10, 0)),
+        ("ORDER_CANCELLED", 1, 10, "GROUP", "resting", 0),
+    ]
+    assert (trade.key_lo, gone.order_id) == (first, second)
+    assert desk.machine.position(1, 0)["net"] == max(10 - lots, 0)
+    left = 10 - lots
+    assert desk.machine.book(0) == (
+        [(100, -left, 1)] if left < 0 else [],
+        [(min(prices), left, 1)] if left > 0 else [],
+    )
+
+
+@both
+def test_the_lots_of_a_second_one_leave_no_crossed_book(machine: type[Machine]) -> None:
+    """Counted, they would move the price to 95 and leave 97 and 96 behind."""
+    desk = Holder(machine())
+    call(desk)
+    one = desk.rest(3, BUY, 5, 100)
+    desk.rest(3, BUY, 9, 97, spare=GROUPED, target_hi=one)
+    desk.rest(4, BUY, 4, 96)
+    desk.rest(1, SELL, 5, 94)
+    desk.rest(1, SELL, 7, 96)
+    events = uncross(desk)
+    assert [event.quantity for event in events if event.kind == EventKind.TRADE] == [5, 4]
+    assert desk.machine.book(0) == ([], [(96, 3, 1)])
+
+
+@both
+def test_a_market_order_is_the_first_of_a_group(machine: type[Machine]) -> None:
+    desk = Holder(machine())
+    call(desk)
+    one = desk.rest(1, SELL, 3, 90)
+    desk.rest(1, SELL, 4, 0, flags=MARKET, spare=GROUPED, target_hi=one)
+    desk.rest(4, SELL, 1, 0, flags=MARKET)
+    desk.rest(3, BUY, 6, 95)
+    assert words(uncross(desk))[:3] == [
+        ("TRADE", 3, 4, 2),
+        ("ORDER_CANCELLED", 1, 3, "GROUP", "resting", 0),
+        ("TRADE", 3, 1, 1),
+    ]
+
+
+@both
+def test_what_one_of_a_group_loses_to_its_owner_counts(machine: type[Machine]) -> None:
+    """All of the first meets a buy of the same owner: the second, not in the price, goes too."""
+    desk = Holder(machine())
+    call(desk)
+    one = desk.rest(1, SELL, 4, 95)
+    desk.grouped(SELL, 6, 96, one)
+    desk.rest(1, BUY, 5, 100)
+    desk.rest(3, BUY, 2, 99)
+    assert words(uncross(desk))[:3] == [
+        ("ORDER_REDUCED", 1, 4, "SELF_TRADE", "resting", 1),
+        ("ORDER_CANCELLED", 1, 4, "SELF_TRADE", "resting", 0),
+        ("ORDER_CANCELLED", 1, 6, "GROUP", "resting", 0),
+    ]
+    assert desk.machine.book(0) == ([(100, 1, 1), (99, 2, 1)], [])
+
+
+@both
+@pytest.mark.parametrize("market", [0, MARKET])
+@pytest.mark.parametrize(("bought", "sold"), [(3, 5), (5, 3), (4, 4)])
+def test_two_of_a_group_that_cross_meet_before_the_others(
+    machine: type[Machine], bought: int, sold: int, market: int
+) -> None:
+    """What is left of one is alone then, and is all that the price counted."""
+    desk = Holder(machine())
+    call(desk)
+    one = desk.rest(1, SELL, sold, 95)
+    price = 0 if market else 96
+    desk.grouped(BUY, bought, price, one, flags=market)
+    desk.rest(3, BUY, 1, 99)
+    desk.rest(4, SELL, 1, 94)
+    events = uncross(desk)
+    lost = min(bought, sold)
+    assert [(e.quantity, e.leaves) for e in events[:2]] == [
+        (lost, bought - lost),
+        (lost, sold - lost),
+    ]
+    assert all(e.reason == CancelReason.SELF_TRADE for e in events[:2])
+    assert sum(row[2] for row in words(events) if row[0] == "TRADE") == 1
+    desk.machine.check()
+
+
+@both
+def test_an_auction_takes_the_other_of_a_group_off_the_other_side(machine: type[Machine]) -> None:
+    """They do not cross, so one auction can trade one of them at most."""
+    desk = Holder(machine())
+    call(desk)
+    one = desk.rest(1, SELL, 4, 95)
+    desk.rest(3, BUY, 2, 101)
+    desk.grouped(BUY, 5, 90, one)
+    desk.rest(4, BUY, 3, 100)
+    desk.rest(2, SELL, 3, 96)
+    events = words(uncross(desk))
+    assert [row for row in events if row[0] != "LEVEL_TAKEN"] == [
+        ("TRADE", 3, 2, 0),
+        ("ORDER_CANCELLED", 1, 5, "GROUP", "resting", 0),
+        ("TRADE", 4, 2, 1),
+        ("TRADE", 4, 1, 0),
+    ]
+    assert desk.machine.book(0) == ([], [(96, 2, 1)])
+
+
+@both
+def test_a_stop_that_joins_an_auction_takes_the_others_place(machine: type[Machine]) -> None:
+    """A bracket: the price elects the stop, which comes before the limit order then."""
+    desk = Holder(machine())
+    stop = desk.enter(1, SELL, 10, 90, spare=int(OrderFeature.STOP), target_hi=95)[0].order_id
+    desk.grouped(SELL, 10, 92, stop)
+    call(desk)
+    desk.rest(3, BUY, 10, 93)
+    desk.rest(4, SELL, 3, 92)
+    events = desk.do(pack(CommandKind.SET_STATE, tif=TradingState.CONTINUOUS))
+    kinds = [EventKind(event.kind).name for event in events]
+    assert kinds[:5] == [
+        "STATE_CHANGED", "ORDER_ELECTED", "AUCTION_UNCROSSED", "TRADE", "ORDER_CANCELLED",
+    ]  # fmt: skip
+    assert desk.machine.position(1, 0)["net"] == 0
 
 
 @both

@@ -21,6 +21,7 @@ from exchange.messages import (
     OrderFeature,
     Reason,
     TradingState,
+    TransferKind,
 )
 
 both = pytest.mark.parametrize("machine", [Oracle, Engine])
@@ -324,6 +325,20 @@ def test_accountability_tells_and_refuses_nothing(machine: type[Machine]) -> Non
     told = [e for e in trade(desk, 100, 1) if e.kind == EventKind.ACCOUNTABILITY_PASSED]
     assert [(e.account, e.a, e.b) for e in told] == [(4, 10, 11), (3, 10, -11)]
     assert trade(desk, 100, 1)[-1].kind == EventKind.TRADE  # once
+
+
+@both
+def test_accountability_is_of_lots_handed_over_as_well(machine: type[Machine]) -> None:
+    desk = Desk(machine())
+    protect(desk, quantity=10)
+    fields = {"tif": TransferKind.BLOCK, "account": 4, "target_lo": 3, "price": 1000}
+    events = desk.do(pack(CommandKind.TRANSFER, quantity=10, **fields))
+    assert [e.kind for e in events] == [EventKind.LOTS_TRANSFERRED]
+    _, *told = desk.do(pack(CommandKind.TRANSFER, quantity=1, **fields))
+    assert [(EventKind(e.kind), e.account, e.a, e.b) for e in told] == [
+        (EventKind.ACCOUNTABILITY_PASSED, 4, 10, 11),
+        (EventKind.ACCOUNTABILITY_PASSED, 3, 10, -11),
+    ]
 
 
 @both

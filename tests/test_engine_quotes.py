@@ -5,7 +5,7 @@ from differences import Machine
 from generator import pack
 from oracle import Oracle
 from test_engine_mass import LAST, Street
-from test_engine_rules import BUY, IOC, NEW_ID, SECOND, SELL, words
+from test_engine_rules import BUY, DATE, IOC, NEW_ID, SECOND, SELL, words
 
 from exchange.engine import Engine
 from exchange.messages import (
@@ -228,6 +228,32 @@ def test_the_day_and_the_connection_end_quotes(machine: type[Machine]) -> None:
 
 
 # --- protection
+
+
+@both
+def test_a_quote_works_as_long_as_the_last_one_said(machine: type[Machine]) -> None:
+    """Of another tif a side begins anew, even where nothing else of it has changed."""
+    desk = Maker(machine())
+    desk.quote(99, 5, 101, 6)
+    _, *events = desk.quote(99, 5, 101, 6, tif=1)
+    new = [e.b & 0xFF for e in events if e.kind == EventKind.ORDER_ACCEPTED]
+    assert new == [1, 1]
+    assert len(desk.quote(99, 5, 101, 6, tif=1)) == 1
+    desk.do(pack(CommandKind.CLOSE_DAY, quantity=DATE))
+    assert desk.machine.book(0) == ([], [])
+
+
+@both
+def test_what_a_returning_quote_takes_counts_for_its_protection(machine: type[Machine]) -> None:
+    desk = Maker(machine())
+    desk.protect(3, SECOND)
+    desk.quote(60, 0, 95, 4)
+    desk.do(pack(CommandKind.SET_LIMITS, target_lo=100, target_hi=150))
+    desk.rest(3, BUY, 3, 100)
+    events = desk.do(pack(CommandKind.SET_LIMITS, target_lo=50, target_hi=150))
+    assert [EventKind(event.kind).name for event in events] == [
+        "LIMITS_CHANGED", "ORDER_RETURNED", "TRADE", "PROTECTION_CHANGED", "ORDER_CANCELLED",
+    ]  # fmt: skip
 
 
 @both

@@ -380,7 +380,8 @@ ELSEWHERE = {
     (CommandKind.ENTER, Reason.BOOK_FULL),
     (CommandKind.ENTER, Reason.POSITIONS_FULL),
     (CommandKind.ENTER, Reason.ICEBERGS_FULL),
-    (CommandKind.ENTER, Reason.REDUCING_FULL),  # test_engine_features.py
+    (CommandKind.ENTER, Reason.REDUCING_FULL),  # test_engine_bounds.py
+    (CommandKind.ENTER, Reason.GROUPS_FULL),  # test_engine_bounds.py
     (CommandKind.LOGON, Reason.SESSIONS_FULL),
     (CommandKind.LIST, Reason.INSTRUMENTS_FULL),
     (CommandKind.SETTLE, Reason.DAY_STATE),

@@ -351,7 +351,7 @@ APART: dict[tuple[str, Reason, Reason], str] = {
 }
 FULL = {  # with as much as there may be of something: test_engine_capacity.py
     Reason.BOOK_FULL, Reason.ORDERS_FULL, Reason.POSITIONS_FULL, Reason.ICEBERGS_FULL,
-    Reason.REDUCING_FULL, Reason.PROTECTIONS_FULL,
+    Reason.REDUCING_FULL, Reason.GROUPS_FULL, Reason.PROTECTIONS_FULL,
 }  # fmt: skip
 
 

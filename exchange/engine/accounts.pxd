@@ -11,5 +11,4 @@ cdef void record(Market* m, Command* c) noexcept nogil
 cdef void open_day(Market* m, Command* c) noexcept nogil
 cdef void close_day(Market* m, Command* c) noexcept nogil
 cdef void upgrade(Market* m, Command* c) noexcept nogil
-cdef void set_mode(Market* m, Command* c) noexcept nogil
 cdef void checkpoint(Market* m) noexcept nogil

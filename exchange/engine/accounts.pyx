@@ -6,15 +6,16 @@ The sum that must be zero: cash of all accounts − (deposits − withdrawals).
 from libc.stdlib cimport calloc, free
 
 from exchange.engine.events cimport blank
-from exchange.engine.ids cimport slots_left
+from exchange.engine.ids cimport has_slot
 from exchange.engine.lifecycle cimport (
-    Gathered, answered, cancel_all_of, cancel_gathered, is_beyond_loss, keep_receipt, reject,
+    Gathered, answered, cancel_all_of, cancel_gathered, is_beyond_loss, keep_receipt,
+    none_gathered, reject,
 )
 from exchange.engine.risk cimport add_overflows, charge, position_of, required_of
 from exchange.engine.safety cimport is_on
 from exchange.engine.state cimport (
     Account, Cell, Command, Event, KILLED_BY_SETTING, LOSS_REACHED, Losses, Market, Member,
-    Position, i64, put_state, set_killed, u16, u32, u64, u8,
+    Position, i64, set_killed, u16, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -29,10 +30,7 @@ cdef inline bint unknown_account(Market* m, Command* c) noexcept nogil:
 cdef void compare_deficit(Market* m, u32 account) noexcept nogil:
     """DEFICIT_STARTED or DEFICIT_ENDED if the account passed the line since the last of them, and
     LOSS_LIMIT_REACHED if it did."""
-    cdef Gathered orders
-    orders.keys = NULL
-    orders.count = 0
-    orders.made = False
+    cdef Gathered orders = none_gathered()
     compare(m, account, &orders)
     free(orders.keys)
 
@@ -76,10 +74,7 @@ cdef inline void count_losses_from_now(Market* m, u32 account) noexcept nogil:
 cdef void compare_deficits(Market* m, u32 instrument) noexcept nogil:
     """The same for every account with a position record in the instrument, in account order."""
     cdef u32 i
-    cdef Gathered orders
-    orders.keys = NULL
-    orders.count = 0
-    orders.made = False
+    cdef Gathered orders = none_gathered()
     for i in range(m.account_top):
         if position_of(&m.accounts[i], instrument):
             compare(m, i, &orders)
@@ -155,7 +150,7 @@ cdef bint refuse_money(Market* m, Command* c, Account* a) noexcept nogil:
         if c.price > member.excess:
             reject(m, c, REASON_FUNDS, member.excess, c.price)
             return True
-    if (c.key_lo or c.key_hi) and not slots_left(m):
+    if (c.key_lo or c.key_hi) and not has_slot(m, &m.accounts[c.account]):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
         return True
     return False
@@ -223,7 +218,7 @@ cdef void record(Market* m, Command* c) noexcept nogil:
     cdef Event* e
     if unknown_account(m, c) or answered(m, c, c.account):
         return
-    if (c.key_lo or c.key_hi) and not slots_left(m):
+    if (c.key_lo or c.key_hi) and not has_slot(m, &m.accounts[c.account]):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
         return
     e = blank(m, EVENT_KIND_RECORDED, 0, 0, 0, c.account)
@@ -264,17 +259,6 @@ cdef void upgrade(Market* m, Command* c) noexcept nogil:
         return
     m.rules_version = c.quantity
     blank(m, EVENT_KIND_UPGRADED, 0, 0, 0, 0).quantity = c.quantity
-
-
-cdef void set_mode(Market* m, Command* c) noexcept nogil:
-    cdef u32 i
-    if c.tif > MODE_CANCEL_ONLY:
-        reject(m, c, REASON_PARAMETER_RANGE, MODE_CANCEL_ONLY, c.tif)
-        return
-    m.mode = c.tif
-    for i in range(m.instrument_count):
-        put_state(m, &m.instruments[i], m.instruments[i].state)
-    blank(m, EVENT_KIND_MODE_CHANGED, 0, 0, 0, 0).quantity = c.tif
 
 
 cdef inline u64 mix(u64 x) noexcept nogil:

@@ -9,7 +9,9 @@ round ends with a whole book as it began.
 
 from exchange.engine.events cimport event_of
 from exchange.engine.extras cimport stops_of
-from exchange.engine.groups cimport partner_of, room_alone, room_to_reduce
+from exchange.engine.groups cimport (
+    features_of, partner_of, room_alone, room_to_reduce, shared_lots,
+)
 from exchange.engine.lifecycle cimport cancel_for, shrink
 from exchange.engine.protection cimport protect
 from exchange.engine.risk cimport position_of
@@ -40,15 +42,18 @@ cdef i64 room_of(Market* m, u32 at, u8 side) noexcept nogil:
 
 
 cdef i64 give_way(Market* m, u32 slot, u32 at, u8 side, i64 wanted) noexcept nogil:
-    """A REDUCE_ONLY order loses as many lots as are wanted, or all; the room that there is then."""
+    """A REDUCE_ONLY order loses as many lots as are wanted, or all; the room that there is then.
+    All, too, where less is of no use: of two that are grouped the larger counts, and the other
+    stays as large as it is if it may do more than reduce."""
     cdef i64 lots = lots_of(m, slot)
-    cdef bint grouped = partner_of(m, slot) != 0
-    if wanted >= lots:
+    cdef u32 partner = partner_of(m, slot)
+    if wanted >= lots or (lots - wanted < shared_lots(m, partner, at, side)
+                          and not features_of(m, partner) & ORDER_FEATURE_REDUCE_ONLY):
         cancel_for(m, slot, CANCEL_REASON_REDUCE_ONLY)
     else:
         lots = wanted
         shrink(m, slot, <u32>wanted, CANCEL_REASON_REDUCE_ONLY)
-    return room_of(m, at, side) if grouped else lots - wanted
+    return room_of(m, at, side) if partner else lots - wanted
 
 
 cdef void trim(Market* m, u32 account, u32 instrument) noexcept nogil:
@@ -85,7 +90,8 @@ cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil:
     cdef u8 kind
     for i in range(first, end):
         e = event_of(m, i)
-        if <u8>e.what == EVENT_KIND_TRADE:
+        kind = <u8>e.what
+        if kind == EVENT_KIND_TRADE or kind == EVENT_KIND_LEG_TRADE:
             maker = <u32>e.key_hi
             instrument = <u32>e.who
             protect(m, <u32>(e.who >> 32), m.instruments[instrument].product)
@@ -123,7 +129,7 @@ cdef void aftermath(Market* m, Instrument* book, u32 first) noexcept nogil:
                                            and book.watched & (WATCH_LEGS | WATCH_IMPLIED)):
             follow(m, book, first)
         heard = m.index
-        if book.watched & WATCH_BREAKER:
+        if book.watched & (WATCH_BREAKER | WATCH_LEGS | WATCH_IMPLIED):
             look_at_trades(m, book, first)
         if book.watched & WATCH_STOPS:
             elect_by_trades(m, book, first)

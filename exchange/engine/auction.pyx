@@ -15,15 +15,17 @@ from exchange.engine.book cimport (
 from exchange.engine.call cimport Found, find_price
 from exchange.engine.events cimport blank, emit, event_of, what
 from exchange.engine.extras cimport hide, stops_of
+from exchange.engine.groups cimport are_crossed, beside
 from exchange.engine.guards cimport rests
 from exchange.engine.ladder cimport build_ladder
-from exchange.engine.lifecycle cimport cancel_for, reject, withdraw, work_aside
+from exchange.engine.lifecycle cimport cancel_for, reject, shrink, withdraw, work_aside
 from exchange.engine.pairing cimport pair_off
 from exchange.engine.risk cimport adverse_per_lot, rehold
 from exchange.engine.state cimport (
     AT_MARKET, Auction, COLLECTED, Command, Event, Instrument, Level, Market, NO_ASK, NO_BID, Order,
-    Position, UNPRICED, WATCH_AUCTION, WATCH_STOPS, WORKING, auction_of, collects, ensure, i32, i64,
-    is_featured, lots_of, order_id_of, prefetch, set_order_state, side_of, tif_of, u32, u8,
+    Position, UNPRICED, WATCH_AUCTION, WATCH_QUOTES, WATCH_STOPS, WORKING, auction_of, collects,
+    ensure, i32, i64, is_featured, lots_of, order_id_of, prefetch, put_state, set_order_state,
+    side_of, tif_of, u32, u8,
 )
 from exchange.engine.stops cimport elect, say_elected
 from exchange.engine.vocabulary cimport *
@@ -109,6 +111,7 @@ cdef void stop_collecting(Market* m, Instrument* book) noexcept nogil:
     free(a)
     m.auctions[book - m.instruments] = NULL
     book.watched &= ~<u32>WATCH_AUCTION
+    put_state(m, book, book.state)
 
 
 cdef u32 join(Market* m, Instrument* book, u32 slot, bint unpriced) noexcept nogil:
@@ -259,6 +262,42 @@ cdef bint may_join(Market* m, Instrument* book, u32 slot) noexcept nogil:
             and book.low <= o.price <= book.high)
 
 
+cdef void lose_lots(Market* m, u32 slot, u32 lots) noexcept nogil:
+    if lots < lots_of(m, slot):
+        shrink(m, slot, lots, CANCEL_REASON_SELF_TRADE)
+    else:
+        cancel_for(m, slot, CANCEL_REASON_SELF_TRADE)
+
+
+cdef void part_queue(Market* m, u32 slot) noexcept nogil:
+    """Buys from this one on that are grouped with a sell which they cross: both lose the lots that
+    they would trade with each other."""
+    cdef u32 following, sell, lots
+    while slot:
+        following = m.orders[slot].next
+        sell = beside(m, slot)
+        if (sell and side_of(&m.orders[sell])
+                and are_crossed(&m.orders[slot], &m.orders[sell])):
+            lots = lots_of(m, slot)
+            if lots_of(m, sell) < lots:
+                lots = lots_of(m, sell)
+            lose_lots(m, slot, lots)
+            lose_lots(m, sell, lots)
+        slot = following
+
+
+cdef void part_crossed(Market* m, Instrument* book) noexcept nogil:
+    """Buys and sells that are grouped and crossed, in the order of the buys: their price counted
+    what is left of them."""
+    cdef i32 at = book.best[0]
+    if not book.watched & WATCH_QUOTES:
+        return
+    part_queue(m, auction_of(m, book).market[0].head)
+    while at != NO_BID:
+        part_queue(m, book.levels[at].head)
+        at = occupied_below(book, at)
+
+
 cdef void uncross(Market* m, Instrument* book) noexcept nogil:
     """End the collecting: trade at one price, and leave a book that is not crossed."""
     cdef Found found
@@ -266,6 +305,7 @@ cdef void uncross(Market* m, Instrument* book) noexcept nogil:
         return
     found = find_with_stops(m, book)
     say_found(m, book, EVENT_KIND_AUCTION_UNCROSSED, &found)
+    part_crossed(m, book)
     if found.executed:
         pair_off(m, book, found.price)
     end_market_orders(m, book, &found)

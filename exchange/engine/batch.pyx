@@ -1,8 +1,7 @@
 """A batch of commands, one after another: who does each."""
 
 from exchange.engine.accounts cimport (
-    checkpoint, close_day, move_money, open_account, open_day, record, set_account, set_mode,
-    upgrade,
+    checkpoint, close_day, move_money, open_account, open_day, record, set_account, upgrade,
 )
 from exchange.engine.auction cimport indicate
 from exchange.engine.changes cimport cancel, reduce_order, replace
@@ -12,7 +11,7 @@ from exchange.engine.events cimport blank, end_command
 from exchange.engine.ids cimport reserve_ids, tag_of
 from exchange.engine.implied cimport set_implied
 from exchange.engine.instruments cimport (
-    expire, list_instrument, mark, set_limits, set_risk, set_state, settle,
+    expire, list_instrument, mark, set_limits, set_mode, set_risk, set_state, settle,
 )
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.mass cimport kill, mass_cancel, resume

@@ -5,10 +5,11 @@ would buy and sell there. Nothing here changes the book.
 """
 
 from exchange.engine.book cimport occupied_above, occupied_below, price_of, slot_of
+from exchange.engine.groups cimport lots_called
 from exchange.engine.ladder cimport lowest
 from exchange.engine.state cimport (
-    Auction, Instrument, Level, Market, NO_ASK, NO_BID, WATCH_HIDDEN, auction_of, i128, i32, i64,
-    likely, lots_of, u32,
+    Auction, Instrument, Level, Market, NO_ASK, NO_BID, WATCH_HIDDEN, WATCH_QUOTES, auction_of,
+    i128, i32, i64, likely, u32,
 )
 
 cdef enum:
@@ -83,14 +84,15 @@ cdef i32 at_or_above(Instrument* ladder, i32 at) noexcept nogil:
 
 
 cdef inline i64 lots_in(Market* m, Instrument* book, Level* level) noexcept nogil:
-    """All lots of a level or queue, those that icebergs do not show too."""
-    cdef i64 lots = level.quantity
+    """The lots of a level or queue that count: those that icebergs do not show too, of two that are
+    grouped those that only one may trade."""
+    cdef i64 lots = 0
     cdef u32 slot
-    if likely(not book.watched & WATCH_HIDDEN):
-        return lots
+    if likely(not book.watched & (WATCH_HIDDEN | WATCH_QUOTES)):
+        return level.quantity
     slot = level.head
     while slot:
-        lots += lots_of(m, slot) - m.orders[slot].leaves
+        lots += lots_called(m, slot)
         slot = m.orders[slot].next
     return lots
 

@@ -11,7 +11,7 @@ from exchange.engine.groups cimport features_of, partner_of, room_to_reduce, sha
 from exchange.engine.guards cimport (
     bad_grid, bad_owner, bad_post_only, bad_risk, bad_time, refuse_display, refuse_target,
 )
-from exchange.engine.ids cimport find_cell, find_key, slots_left, tag_of
+from exchange.engine.ids cimport find_cell, find_key, has_slot, tag_of
 from exchange.engine.lifecycle cimport (
     answered, cancel_order, keep_receipt, lessen, pick, reject, say_gone, shrink, take_away,
     withdraw,
@@ -77,7 +77,7 @@ cdef inline u32 target_of(Market* m, Command* c) noexcept nogil:
 
 cdef inline bint bad_receipt(Market* m, Command* c) noexcept nogil:
     """ORDERS_FULL if the request id could not be remembered."""
-    if unlikely((c.key_lo or c.key_hi) and not slots_left(m)):
+    if unlikely((c.key_lo or c.key_hi) and not has_slot(m, &m.accounts[c.account])):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
         return True
     return False

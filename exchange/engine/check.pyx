@@ -15,8 +15,8 @@ from exchange.engine.state cimport (
     Account, Auction, COLLECTED, COMBINED, CREDITED, Composite, DORMANT, ELECTED, EXPIRES, Extra,
     FREE, Instrument, Level, Market, NO_ASK, NO_BID, Order, Position, RECEIPT, Stops, UNPRICED,
     WAITING, WATCH_CREDIT, WATCH_HIDDEN, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, WORKING,
-    account_of, collects, i32, i64, instrument_of, is_aged, is_featured, is_live, lots_of, side_of,
-    state_of, tif_of, u32, u64, u8, working_of,
+    account_of, collects, i32, i64, instrument_of, is_aged, is_continuous, is_featured, is_live,
+    legs_open, lots_of, side_of, state_of, tif_of, u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -118,8 +118,10 @@ cdef int check_book(Market* m, u32 number, dict sums) except -1:
     ensure((a != NULL) == collects(book), "collected orders have their places", number)
     gathers = book.state in (TRADING_STATE_PRE_OPEN, TRADING_STATE_AUCTION)
     ensure(collects(book) or not gathers, "PRE_OPEN and AUCTION collect", number)
-    ensure(book.state != TRADING_STATE_CONTINUOUS or not collects(book),
-           "CONTINUOUS does not collect", number)
+    ensure(book.state != TRADING_STATE_CONTINUOUS or not collects(book) or m.mode != MODE_NORMAL,
+           "CONTINUOUS does not collect, unless the market is cancel-only", number)
+    ensure(book.trades == (is_continuous(book) and m.mode == MODE_NORMAL and legs_open(m, number)),
+           "what trades is CONTINUOUS, and so are its legs", number)
     if a != NULL:
         ensure(book.best[1] == NO_ASK, "buys on their ladder", number)
         ensure(a.asks.best[0] == NO_BID, "sells on their ladder", number)
@@ -387,6 +389,7 @@ cdef int check_groups(Market* m) except -1:
     cdef Order* o
     cdef Position* p
     books = {}
+    across = {}
     for slot in range(1, m.order_top):
         o = &m.orders[slot]
         if state_of(o) == FREE or not features_of(m, slot) & FOLLOWED_FEATURES:
@@ -394,11 +397,14 @@ cdef int check_groups(Market* m) except -1:
         p = &m.positions[o.position]
         books[instrument_of(p)] = books.get(instrument_of(p), 0) + 1
         partner = partner_of(m, slot)
+        if partner and instrument_of(&m.positions[m.orders[partner].position]) != instrument_of(p):
+            across[instrument_of(p)] = across.get(instrument_of(p), 0) + 1
         ensure(partner == 0 or partner_of(m, partner) == slot, "partners name each other", slot)
         if features_of(m, slot) & ORDER_FEATURE_REDUCE_ONLY:
             ensure(room_to_reduce(m, p, o.position, side_of(o), 0) >= 0, "it only reduces", slot)
     for k in range(m.instrument_count):
         ensure(m.stops[k].followed == books.get(k, 0), "what is followed is counted", k)
+        ensure(m.stops[k].across == across.get(k, 0), "groups of two instruments counted", k)
         ensure(m.stops[k].followed == 0 or m.instruments[k].watched & WATCH_QUOTES, "watched", k)
     return 0
 

@@ -21,8 +21,7 @@ from exchange.engine.lifecycle cimport cancel_all_of, reject
 from exchange.engine.months cimport withdraw
 from exchange.engine.risk cimport position_of, rehold, set_mark
 from exchange.engine.state cimport (
-    Event, WATCH_CREDIT, WATCH_LEGS, i128, i32, instrument_of, legs_open, put_state, u16, u64,
-    working_of,
+    Event, WATCH_CREDIT, WATCH_LEGS, i128, i32, instrument_of, put_state, u16, u64, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -234,8 +233,7 @@ cdef void return_made(Market* m, u32 instrument) noexcept nogil:
     cdef u32 k, number
     for k in range(m.combined_count):
         number = m.combined[k]
-        if (lives(m, number, instrument) and legs_open(m, number)
-                and m.instruments[number].state == TRADING_STATE_CONTINUOUS):
+        if lives(m, number, instrument) and m.instruments[number].trades:
             return_dormant(m, &m.instruments[number])
 
 

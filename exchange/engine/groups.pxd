@@ -16,6 +16,9 @@ cdef u32 part(Market* m, u32 slot) noexcept nogil
 cdef i64 room_alone(Position* p, u8 side) noexcept nogil
 cdef i64 room_to_reduce(Market* m, Position* p, u32 at, u8 side, u32 without) noexcept nogil
 cdef i64 shared_lots(Market* m, u32 partner, u32 at, u8 side) noexcept nogil
+cdef u32 beside(Market* m, u32 slot) noexcept nogil
+cdef bint are_crossed(Order* buy, Order* sell) noexcept nogil
+cdef i64 lots_called(Market* m, u32 slot) noexcept nogil
 
 
 cdef inline u32 features_of(Market* m, u32 slot) noexcept nogil:

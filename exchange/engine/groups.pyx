@@ -7,7 +7,8 @@ are grouped the larger counted. Nothing here cancels or tells anything.
 
 from exchange.engine.risk cimport absolute
 from exchange.engine.state cimport (
-    Extra, FEATURED, Stand, WATCH_QUOTES, instrument_of, is_live, lots_of, side_of, working_of,
+    Extra, FEATURED, Stand, Stops, UNPRICED, WATCH_QUOTES, instrument_of, is_live, is_seen, lots_of,
+    side_of, state_of, working_of,
 )
 
 
@@ -16,6 +17,21 @@ cdef void count_special(Market* m, u32 slot) noexcept nogil:
     cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
     m.stops[instrument].followed += 1
     m.instruments[instrument].watched |= WATCH_QUOTES
+
+
+cdef Stops* across_of(Market* m, u32 slot, u32 partner) noexcept nogil:
+    """Of the order's instrument if the other of its group is of another, else NULL."""
+    cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
+    if instrument_of(&m.positions[m.orders[partner].position]) == instrument:
+        return NULL
+    return &m.stops[instrument]
+
+
+cdef void count_across(Market* m, u32 slot, u32 partner, int more) noexcept nogil:
+    """Two are grouped, or no longer."""
+    if across_of(m, slot, partner) != NULL:
+        across_of(m, slot, partner).across += more
+        across_of(m, partner, slot).across += more
 
 
 cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil:
@@ -42,6 +58,7 @@ cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil:
             count_special(m, partner)
         m.extras[partner].features |= ORDER_FEATURE_GROUPED
         m.extras[partner].partner = slot
+        count_across(m, slot, partner, 1)
 
 
 cdef u32 part(Market* m, u32 slot) noexcept nogil:
@@ -50,6 +67,7 @@ cdef u32 part(Market* m, u32 slot) noexcept nogil:
     if partner:
         m.extras[slot].partner = 0
         m.extras[partner].partner = 0
+        count_across(m, slot, partner, -1)
     return partner
 
 
@@ -111,3 +129,53 @@ cdef i64 room_to_reduce(Market* m, Position* p, u32 at, u8 side, u32 without) no
                 room += lots if lots < shared else shared
         slot = m.extras[slot].next
     return room
+
+
+# --- two of a group in one auction
+
+cdef u32 beside(Market* m, u32 slot) noexcept nogil:
+    """Of an order that waits for an auction: the slot of the other of its group if that one waits
+    for the same; 0 if not."""
+    cdef u32 partner = partner_of(m, slot)
+    if partner == 0 or m.orders[partner].position != m.orders[slot].position:
+        return 0
+    return partner if is_seen(&m.orders[partner]) else 0
+
+
+cdef bint are_crossed(Order* buy, Order* sell) noexcept nogil:
+    """Of two of one account on opposite sides: of MARKET orders any."""
+    return buy.price >= sell.price
+
+
+cdef bint comes_second(Market* m, u32 slot, u32 other) noexcept nogil:
+    """Of two on one side, whether the other comes first. If they stand in one queue, that is known
+    once both were met there: the first is noted until the second is."""
+    cdef Order* o = &m.orders[slot]
+    cdef Order* first = &m.orders[other]
+    if state_of(o) != state_of(first):
+        return state_of(first) == UNPRICED
+    if o.price != first.price:
+        return o.price > first.price if side_of(o) else o.price < first.price
+    if m.extras[other].counted:
+        m.extras[other].counted = 0
+        return True
+    m.extras[slot].counted = slot
+    return False
+
+
+cdef i64 lots_called(Market* m, u32 slot) noexcept nogil:
+    """Lots of an order that count for the price of the auction it waits for. All of its queue are
+    asked, from the first to the last."""
+    cdef Order* o = &m.orders[slot]
+    cdef u32 other = beside(m, slot)
+    cdef i64 lots = lots_of(m, slot)
+    cdef i64 lost
+    if other == 0:
+        return lots
+    if side_of(o) == side_of(&m.orders[other]):
+        return 0 if comes_second(m, slot, other) else lots
+    if not (are_crossed(&m.orders[other], o) if side_of(o)
+            else are_crossed(o, &m.orders[other])):
+        return lots
+    lost = lots_of(m, other)
+    return lots - lost if lots > lost else 0

@@ -76,6 +76,17 @@ cdef inline bint slots_left(Market* m) noexcept nogil:
     return m.order_free != 0 or m.order_top < m.order_capacity
 
 
+cdef inline bint gives_slot(Market* m, Account* account) noexcept nogil:
+    """Whether the account's oldest id is of nothing that still works, so that the next one has its
+    slot: see `take_known_slot`."""
+    return state_of(&m.orders[account.ring[account.ring_head].slot]) > UNPRICED
+
+
+cdef inline bint has_slot(Market* m, Account* account) noexcept nogil:
+    """Whether there is a slot for one more id of the account."""
+    return likely(slots_left(m)) or gives_slot(m, account)
+
+
 cdef inline u32 find_slot(Market* m) noexcept nogil:
     """A slot, taken, whose generation is still to be raised; 0 if there is none."""
     cdef u32 slot = m.order_free

@@ -15,6 +15,7 @@ cdef void set_limits(Market* m, Command* c) noexcept nogil
 cdef void set_risk(Market* m, Command* c) noexcept nogil
 cdef void move_state(Market* m, Instrument* book, u8 state, u16 cause) noexcept nogil
 cdef void set_state(Market* m, Command* c) noexcept nogil
+cdef void set_mode(Market* m, Command* c) noexcept nogil
 cdef void resume(Market* m, Instrument* book) noexcept nogil
 cdef void mark(Market* m, Command* c) noexcept nogil
 cdef void settle(Market* m, Command* c) noexcept nogil

@@ -26,8 +26,8 @@ from exchange.engine.risk cimport (
 from exchange.engine.safety cimport forget_halt
 from exchange.engine.state cimport (
     Account, Auction, Command, Composite, DORMANT, Event, Instrument, Level, Market, NO_ASK, NO_BID,
-    Order, Position, WATCH_STEPS, auction_of, collects, ctz, i32, i64, legs_open, lots_of,
-    order_id_of, put_state, set_order_state, side_of, u16, u32, u64, u8,
+    Order, Position, WATCH_STEPS, auction_of, collects, ctz, i32, i64, is_continuous, lots_of,
+    order_id_of, put_state, refresh_combined, set_order_state, side_of, u16, u32, u64, u8,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -184,8 +184,7 @@ cdef void set_limits(Market* m, Command* c) noexcept nogil:
     if collects(book):
         rebase(m, book, &auction_of(m, book).asks, low, high)
         cancel_unpriced(m, book)
-    if takes_orders(book.state) and legs_open(m, c.instrument):
-        return_dormant(m, book)
+    bring_back(m, book)
 
 
 cdef bint bad_combined_risk(Composite* made, Command* c) noexcept nogil:
@@ -264,8 +263,20 @@ cdef inline bint gathers(u8 state) noexcept nogil:
     return state == TRADING_STATE_PRE_OPEN or state == TRADING_STATE_AUCTION
 
 
-cdef inline bint takes_orders(u8 state) noexcept nogil:
-    return state == TRADING_STATE_CONTINUOUS or gathers(state)
+cdef void bring_back(Market* m, Instrument* book) noexcept nogil:
+    """Dormant orders inside the limits return, if they may trade or are collected."""
+    if book.trades or gathers(<u8>book.state):
+        return_dormant(m, book)
+
+
+cdef void hold_auction(Market* m, Instrument* book, u32 first) noexcept nogil:
+    """What was collected trades at one price, and what follows from that and from the events since
+    `first`. While the market is cancel-only it waits."""
+    if m.mode != MODE_NORMAL:
+        return
+    uncross(m, book)
+    if book.watched:
+        aftermath(m, book, first)
 
 
 cdef bint may_follow(u8 present, u8 wished) noexcept nogil:
@@ -295,11 +306,8 @@ cdef void move_state(Market* m, Instrument* book, u8 state, u16 cause) noexcept 
             return
     elif state == TRADING_STATE_CONTINUOUS or (state == TRADING_STATE_CLOSED
                                                and before == TRADING_STATE_AUCTION):
-        uncross(m, book)
-        if book.watched:
-            aftermath(m, book, first)
-    if takes_orders(<u8>book.state) and legs_open(m, <u32>(book - m.instruments)):
-        return_dormant(m, book)
+        hold_auction(m, book, first)
+    bring_back(m, book)
     if state == TRADING_STATE_CONTINUOUS:
         return_made(m, <u32>(book - m.instruments))
 
@@ -323,6 +331,41 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
     if c.tif == TRADING_STATE_HALTED:
         cause = HALT_CAUSE_OPERATOR
     move_state(m, book, c.tif, <u16>cause)
+
+
+cdef i64 orders_waiting(Market* m) noexcept nogil:
+    """Orders of the instruments in which something may trade once the mode is NORMAL."""
+    cdef i64 orders = 0
+    cdef Instrument* book
+    cdef u32 i
+    for i in range(m.instrument_count):
+        book = &m.instruments[i]
+        if book.state == TRADING_STATE_CONTINUOUS and (
+                collects(book) or book.dormant.head or m.stops[i].elected.head):
+            orders += book.working_orders
+    return orders
+
+
+cdef void set_mode(Market* m, Command* c) noexcept nogil:
+    """Back to NORMAL, every instrument that is CONTINUOUS does what waited for that; a leg before
+    what is made of it, which has a higher number."""
+    cdef bint waited = m.mode != MODE_NORMAL and c.tif == MODE_NORMAL
+    cdef u32 i
+    if c.tif > MODE_CANCEL_ONLY:
+        reject(m, c, REASON_PARAMETER_RANGE, MODE_CANCEL_ONLY, c.tif)
+        return
+    if waited and orders_waiting(m) > LIMIT_BOOK_ORDERS:
+        reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, orders_waiting(m))
+        return
+    m.mode = c.tif
+    for i in range(m.instrument_count):
+        m.instruments[i].trades = m.mode == MODE_NORMAL and is_continuous(&m.instruments[i])
+    refresh_combined(m)
+    blank(m, EVENT_KIND_MODE_CHANGED, 0, 0, 0, 0).quantity = c.tif
+    for i in range(m.instrument_count if waited else 0):
+        if m.instruments[i].state == TRADING_STATE_CONTINUOUS:
+            hold_auction(m, &m.instruments[i], m.index)
+            bring_back(m, &m.instruments[i])
 
 
 cdef void resume(Market* m, Instrument* book) noexcept nogil:

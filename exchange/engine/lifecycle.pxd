@@ -34,6 +34,11 @@ cdef void cancel_all_of(Market* m, u32 instrument, u32 reason) noexcept nogil
 cdef void cancel_gathered(Market* m, Gathered* g, u32 number, u32 reason) noexcept nogil
 
 
+cdef inline Gathered none_gathered() noexcept nogil:
+    """None has been looked for yet."""
+    return Gathered(NULL, 0, False)
+
+
 cdef inline bint is_beyond_loss(Market* m, u32 account) noexcept nogil:
     """The account has a daily loss limit, and lost as much."""
     cdef i64 limit = m.losses[account].limit

@@ -10,7 +10,7 @@ from libc.stdlib cimport qsort
 from exchange.engine.book cimport occupied_above
 from exchange.engine.events cimport blank, event_of
 from exchange.engine.guards cimport bad_owner
-from exchange.engine.ids cimport slots_left
+from exchange.engine.ids cimport has_slot
 from exchange.engine.ladder cimport lowest
 from exchange.engine.lifecycle cimport answered, cancel_for, keep_receipt, pick, reject
 from exchange.engine.risk cimport position_of
@@ -122,7 +122,7 @@ cdef void mass_cancel(Market* m, Command* c) noexcept nogil:
     if c.tif & SELECTION_INSTRUMENT and c.instrument >= m.instrument_count:
         reject(m, c, REASON_UNKNOWN_INSTRUMENT, m.instrument_count, c.instrument)
         return
-    if (c.key_lo or c.key_hi) and not slots_left(m):
+    if (c.key_lo or c.key_hi) and not has_slot(m, &m.accounts[c.account]):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
         return
     wanted.account = c.account

@@ -239,6 +239,8 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
     elif remainder != CANCEL_REASON_FOK_UNFILLED:
         remainder = CANCEL_REASON_MINIMUM_UNFILLED
     if special and is_featured(o) and (t.lots or o.executed != before):
+        if m.extras[t.slot].features & ORDER_FEATURE_QUOTE:  # it was dormant
+            count_quote(m, t.slot, <u32>t.lots + o.executed - before)
         tell_group(m, t.slot)
     o.executed += <u32>t.lots
     o.leaves = t.leaves

@@ -9,12 +9,13 @@ from exchange.engine.accounts cimport compare_deficit
 from exchange.engine.aftermath cimport follow
 from exchange.engine.events cimport emit, what
 from exchange.engine.guards cimport bad_risk
-from exchange.engine.ids cimport slots_left
+from exchange.engine.ids cimport has_slot
 from exchange.engine.instruments cimport bad_mark, exceeds, exceeds_bound, refuse_outright
 from exchange.engine.lifecycle cimport answered, keep_receipt, reject
 from exchange.engine.orders cimport open_position
-from exchange.engine.risk cimport execute, position_of
 from exchange.engine.months cimport refuse_all_months, withdraw_all
+from exchange.engine.risk cimport execute, position_of
+from exchange.engine.safety cimport tell_levels
 from exchange.engine.state cimport (
     Account, Command, Event, Instrument, Market, Position, WATCH_QUOTES, i64, pair, u32, u64, u8,
 )
@@ -94,7 +95,7 @@ cdef bint refuse_room(Market* m, Command* c, u32 giver) noexcept nogil:
     """ORDERS_FULL, POSITIONS_FULL."""
     cdef u32 missing = ((position_of(&m.accounts[c.account], c.instrument) == 0)
                         + (position_of(&m.accounts[giver], c.instrument) == 0))
-    if (c.key_lo or c.key_hi) and not slots_left(m):
+    if (c.key_lo or c.key_hi) and not has_slot(m, &m.accounts[c.account]):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
     elif missing and m.position_top + missing > m.position_capacity:
         reject(m, c, REASON_POSITIONS_FULL, m.position_capacity, m.position_capacity)
@@ -161,4 +162,5 @@ cdef void transfer_lots(Market* m, Command* c) noexcept nogil:
     compare_deficit(m, giver)
     if book.watched & WATCH_QUOTES:
         follow(m, book, first)
+    tell_levels(m, book, c.account, giver)
     keep_receipt(m, c, c.account, first)

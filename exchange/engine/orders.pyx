@@ -24,7 +24,7 @@ from exchange.engine.guards cimport (
     refuse_extent, rests,
 )
 from exchange.engine.ids cimport (
-    find_cell, fingerprint, slots_left, tag_of, take_known_slot,
+    find_cell, fingerprint, has_slot, tag_of, take_known_slot,
 )
 from exchange.engine.implied cimport Source, find_source
 from exchange.engine.lifecycle cimport answer_again, reject
@@ -103,20 +103,30 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
 
 cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 missing) noexcept nogil:
     """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL for `missing` records more."""
-    if likely(book.working_orders < LIMIT_BOOK_ORDERS and slots_left(m)
+    if likely(book.working_orders < LIMIT_BOOK_ORDERS and has_slot(m, &m.accounts[c.account])
               and (missing == 0 or m.position_top + missing <= m.position_capacity)):
         return False
     if book.working_orders >= LIMIT_BOOK_ORDERS:
         reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, book.working_orders)
-    elif not slots_left(m):
+    elif not has_slot(m, &m.accounts[c.account]):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
     else:
         reject(m, c, REASON_POSITIONS_FULL, m.position_capacity, m.position_capacity)
     return True
 
 
-cdef bint bad_room(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """ICEBERGS_FULL, REDUCING_FULL."""
+cdef bint refuse_across(Market* m, Command* c, Instrument* book, u32 partner) noexcept nogil:
+    """GROUPS_FULL: of the order's instrument, or of the other's of its group."""
+    cdef Instrument* other = &m.instruments[instrument_of(&m.positions[m.orders[partner].position])]
+    if other == book or (stops_of(m, book).across < LIMIT_GROUPS
+                         and stops_of(m, other).across < LIMIT_GROUPS):
+        return False
+    reject(m, c, REASON_GROUPS_FULL, LIMIT_GROUPS, LIMIT_GROUPS)
+    return True
+
+
+cdef bint bad_room(Market* m, Command* c, Instrument* book, u32 partner) noexcept nogil:
+    """ICEBERGS_FULL, REDUCING_FULL, GROUPS_FULL."""
     cdef u32 at
     if c.spare & ORDER_FEATURE_ICEBERG and stops_of(m, book).icebergs >= LIMIT_ICEBERGS:
         reject(m, c, REASON_ICEBERGS_FULL, LIMIT_ICEBERGS, LIMIT_ICEBERGS)
@@ -125,7 +135,7 @@ cdef bint bad_room(Market* m, Command* c, Instrument* book) noexcept nogil:
     if c.spare & ORDER_FEATURE_REDUCE_ONLY and m.stands[at].reducing >= LIMIT_REDUCING:
         reject(m, c, REASON_REDUCING_FULL, LIMIT_REDUCING, LIMIT_REDUCING)
         return True
-    return False
+    return partner != 0 and refuse_across(m, c, book, partner)
 
 
 cdef void make_special(Market* m, Event* accepted, u32 slot, Extra* extra) noexcept nogil:
@@ -410,7 +420,7 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     if bad_risk(m, c, book, &m.positions[terms.at], account, c.side, terms.adverse, c.quantity, 0,
                 &terms.rise):
         return
-    if bad_capacity(m, c, book, terms.at == 0) or (special and bad_room(m, c, book)):
+    if bad_capacity(m, c, book, terms.at == 0) or (special and bad_room(m, c, book, terms.partner)):
         return
     if unlikely(terms.at == 0):
         terms.at = open_position(m, c.account, c.instrument)

@@ -13,15 +13,15 @@ from exchange.engine.book cimport (
     next_best, occupied_above, occupied_below, price_of, reaches, slot_of, vacate,
 )
 from exchange.engine.events cimport blank, emit, make_room, what
-from exchange.engine.groups cimport part
+from exchange.engine.groups cimport beside
 from exchange.engine.ids cimport free_slot, retire, tag_of
-from exchange.engine.lifecycle cimport cancel_for, pick, shrink
+from exchange.engine.lifecycle cimport cancel_for, shrink, tell_group
 from exchange.engine.protection cimport count_quote
 from exchange.engine.risk cimport adverse_per_lot, charge, execute, product_overflows
 from exchange.engine.state cimport (
     AGED, Auction, Event, FILLED, Instrument, Level, Market, Order, Position, account_of,
     auction_of, i32, i64, is_aged, is_featured, is_live, likely, lots_of, order_id_of, pair,
-    prefetch, set_order_state, u32, u64, u8, unlikely,
+    prefetch, set_order_state, side_of, u32, u64, u8, unlikely,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -227,13 +227,17 @@ cdef inline void fill(Market* m, Pass* x, Party* t) noexcept nogil:
 
 
 cdef bint lose(Market* m, Pass* x, Party* t, u32 lots) noexcept nogil:
-    """An order that met one of its own group loses lots without trading; whether it is gone."""
+    """An order that met one of its own group loses lots without trading; whether it is gone. The
+    price counts none of the other order of its group on this side: that one goes with it."""
+    cdef u32 other = beside(m, t.slot)
     put_away(m, x, t)
     t.offered -= lots
     if t.offered:
         shrink(m, t.slot, lots, CANCEL_REASON_SELF_TRADE)
         return False
     cancel_for(m, t.slot, CANCEL_REASON_SELF_TRADE)
+    if other and side_of(&m.orders[other]) == t.side:
+        cancel_for(m, other, CANCEL_REASON_GROUP)
     return True
 
 
@@ -248,29 +252,18 @@ cdef void meet_own(Market* m, Pass* x, u32 lots) noexcept nogil:
 
 
 cdef void take_special(Market* m, Party* t, u32 lots) noexcept nogil:
-    """A special order has traded: the other of its group is cancelled after the pass."""
-    cdef u32 other = part(m, t.slot)
-    if other:
-        pick(m, other)
+    """A special order has traded. The other of its group is in nobody's hand: on the same side it
+    comes later, and on the other side an order in hand is not the same account's."""
     if m.extras[t.slot].features & ORDER_FEATURE_QUOTE:
         count_quote(m, t.slot, lots)
+    tell_group(m, t.slot)
 
 
-cdef void cancel_parted(Market* m) noexcept nogil:
-    """What traded in the same pass is left alone if nothing of it is left."""
-    cdef u32 i
-    for i in range(m.picked_count):
-        if is_live(&m.orders[m.picked[i]]):
-            cancel_for(m, m.picked[i], CANCEL_REASON_GROUP)
-
-
-cdef inline void take(Market* m, Pass* x, Party* t, u32 lots, i64 fee) noexcept nogil:
+cdef inline void take(Pass* x, Party* t, u32 lots, i64 fee) noexcept nogil:
     """A trade takes lots off the order in hand."""
     t.offered -= lots
     t.traded += lots
     x.dues[t.due].fees += fee
-    if unlikely(is_featured(t.order)):
-        take_special(m, t, lots)
 
 
 cdef inline void trade(Market* m, Pass* x, u32 lots) noexcept nogil:
@@ -282,8 +275,8 @@ cdef inline void trade(Market* m, Pass* x, u32 lots) noexcept nogil:
     cdef i64 sell_fee = fees / 2
     cdef Event* e = emit(m, what(EVENT_KIND_TRADE, EVENT_FLAG_AUCTION, 0),
                          pair(x.number, buy.account))
-    take(m, x, buy, lots, fees - sell_fee)
-    take(m, x, sell, lots, sell_fee)
+    take(x, buy, lots, fees - sell_fee)
+    take(x, sell, lots, sell_fee)
     e.order_id = buy.order_id
     e.price = x.price
     e.quantity = lots
@@ -292,6 +285,10 @@ cdef inline void trade(Market* m, Pass* x, u32 lots) noexcept nogil:
     e.key_hi = <u64>sell.offered << 32 | sell.account
     e.a = sell_fee - fees
     e.b = -sell_fee
+    if unlikely(is_featured(buy.order)):
+        take_special(m, buy, lots)
+    if unlikely(is_featured(sell.order)):
+        take_special(m, sell, lots)
 
 
 cdef void match_all(Market* m, Pass* x) noexcept nogil:
@@ -362,9 +359,7 @@ cdef void pair_off(Market* m, Instrument* book, i64 price) noexcept nogil:
         m.broken = 1
         return
     x.dues[0] = Due(NULL, 0, 0, 0, 0, 0, 0, 0)
-    m.picked_count = 0
     make_room(m, book.working_orders)
     match_all(m, &x)
     book_dues(m, &x)
     free(x.dues)
-    cancel_parted(m)

@@ -13,7 +13,7 @@ from exchange.engine.events cimport blank, emit, what
 from exchange.engine.extras cimport put_extra
 from exchange.engine.groups cimport join_special
 from exchange.engine.guards cimport bad_grid, bad_owner, bad_time
-from exchange.engine.ids cimport take_slot
+from exchange.engine.ids cimport gives_slot, take_slot
 from exchange.engine.lifecycle cimport (
     answered, cancel_for, keep_receipt, reject, withdraw,
 )
@@ -26,7 +26,8 @@ from exchange.engine.months cimport refuse_all_months
 from exchange.engine.safety cimport refuse_band, refuse_value
 from exchange.engine.state cimport (
     Account, Event, Extra, Instrument, Order, Position, Protection, WORKING, conditions_of, i32,
-    i64, order_id_of, set_order_state, side_of, state_of, traits_of, u32, u64, u8, working_of,
+    i64, order_id_of, set_order_state, side_of, state_of, tif_of, traits_of, u32, u64, u8,
+    working_of,
     WATCH_BREAKER, WATCH_CREDIT, WATCH_LIMITS,
 )
 from exchange.engine.vocabulary cimport *
@@ -39,7 +40,7 @@ cdef struct Quote:  # one side
     u32 before  # lots of it
     i32 at  # ladder slot of the price
     bint same  # the order stands as it is
-    bint anew  # the order begins anew: it traded, and does not keep its place
+    bint anew  # the order begins anew: it traded, or works until another time, and does not stand
 
 
 cdef void read_sides(Market* m, Command* c, u32 at, Quote* sides) noexcept nogil:
@@ -62,16 +63,16 @@ cdef void read_sides(Market* m, Command* c, u32 at, Quote* sides) noexcept nogil
         if q.slot:
             o = &m.orders[q.slot]
             q.before = o.leaves
-            q.same = (state_of(o) == WORKING and o.price == q.c.price
-                      and q.c.quantity == o.leaves)
-            q.anew = q.c.quantity != 0 and o.executed != 0 and not keeps_queue(m, q)
+            q.same = keeps_queue(m, q) and q.c.quantity == o.leaves
+            q.anew = (q.c.quantity != 0 and not keeps_queue(m, q)
+                      and (o.executed != 0 or tif_of(o) != q.c.tif))
 
 
 cdef inline bint keeps_queue(Market* m, Quote* q) noexcept nogil:
     """Whether the side only becomes smaller, or stays."""
     cdef Order* o = &m.orders[q.slot]
     return (q.slot != 0 and state_of(o) == WORKING and o.price == q.c.price
-            and q.c.quantity <= o.leaves)
+            and q.c.quantity <= o.leaves and tif_of(o) == q.c.tif)
 
 
 cdef bint bad_prices(Market* m, Command* c, Instrument* book, Account* account,
@@ -169,7 +170,7 @@ cdef bint bad_room(Market* m, Command* c, Instrument* book, Account* account, u3
     """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL."""
     cdef i64 more = fresh(sides)
     cdef u32 slot = m.order_free
-    cdef i64 needed = more + (1 if c.key_lo or c.key_hi else 0)
+    cdef i64 needed = more + ((c.key_lo or c.key_hi) != 0 and not gives_slot(m, account))
     if more > 0 and book.working_orders + more > LIMIT_BOOK_ORDERS:
         reject(m, c, REASON_BOOK_FULL, LIMIT_BOOK_ORDERS, book.working_orders)
         return True

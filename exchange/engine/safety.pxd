@@ -8,6 +8,7 @@ cdef bint refuse_band(Market* m, Command* c, Instrument* book, u8 side, i64 pric
 cdef i64 within_band(Market* m, Instrument* book, u8 side, i64 limit) noexcept nogil
 cdef bint refuse_loss(Market* m, Command* c) noexcept nogil
 cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil
+cdef void tell_levels(Market* m, Instrument* book, u32 account, u32 other) noexcept nogil
 cdef void forget_halt(Market* m, Instrument* book) noexcept nogil
 cdef void clear_windows(Safety* s) noexcept nogil
 cdef Instrument* next_resume(Market* m) noexcept nogil

@@ -208,9 +208,17 @@ cdef void tell_level(Market* m, Instrument* book, u32 account) noexcept nogil:
         e.b = net
 
 
+cdef void tell_levels(Market* m, Instrument* book, u32 account, u32 other) noexcept nogil:
+    """Of both sides of a trade."""
+    if safety_of(m, book).accountability and is_on(m, FEATURE_ACCOUNTABILITY):
+        tell_level(m, book, account)
+        tell_level(m, book, other)
+
+
 cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
-    """Every trade of this book among the command's events from index `first` on, in order: the last
-    price; levels, once per side; then the windows, the long one first, until one trips."""
+    """Every trade of a leg, and of this book, if it has protections, among the command's events from
+    index `first` on, in order: the last price; levels, once per side; then the windows, the long one
+    first, until one trips."""
     cdef Safety* s = safety_of(m, book)
     cdef u32 number = <u32>(book - m.instruments)
     cdef u32 last = m.index
@@ -220,17 +228,18 @@ cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
     cdef Event* e
     for i in range(first, last):
         e = event_of(m, i)
-        if <u8>e.what != EVENT_KIND_TRADE or <u32>e.who != number:
+        if <u8>e.what == EVENT_KIND_LEG_TRADE:
+            tell_levels(m, &m.instruments[<u32>e.who], <u32>(e.who >> 32), <u32>e.key_hi)
+            continue
+        if (<u8>e.what != EVENT_KIND_TRADE or <u32>e.who != number
+                or not book.watched & WATCH_BREAKER):
             continue
         price = e.price
         s.last = price
         s.traded = 1
         if e.what >> 8 & EVENT_FLAG_AUCTION:  # the windows begin anew with its price
             clear_windows(s)
-        if s.accountability and is_on(m, FEATURE_ACCOUNTABILITY):
-            tell_level(m, book, <u32>(e.who >> 32))
-            e = event_of(m, i)
-            tell_level(m, book, <u32>e.key_hi)
+        tell_levels(m, book, <u32>(e.who >> 32), <u32>e.key_hi)
         for which in range(2):
             if (book.state == TRADING_STATE_CONTINUOUS and is_armed(m, s, which)
                     and trips(&s.windows[which], m.stamp, price, &limit)):

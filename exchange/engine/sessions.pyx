@@ -7,7 +7,9 @@ from libc.stdlib cimport free, qsort
 from libc.string cimport memmove
 
 from exchange.engine.events cimport blank
-from exchange.engine.lifecycle cimport Gathered, cancel_for, cancel_gathered, reject
+from exchange.engine.lifecycle cimport (
+    Gathered, cancel_for, cancel_gathered, none_gathered, reject,
+)
 from exchange.engine.instruments cimport resume
 from exchange.engine.safety cimport next_resume
 from exchange.engine.state cimport (
@@ -121,10 +123,8 @@ cdef void fire_due(Market* m) noexcept nogil:
     cdef u32 fired = 0
     cdef i64 due
     cdef Instrument* book
-    cdef Gathered ending  # no order that is not live yet can come in before all this is over
-    ending.keys = NULL
-    ending.count = 0
-    ending.made = False
+    # no order that is not live yet can come in before all this is over
+    cdef Gathered ending = none_gathered()
     while True:
         book = next_resume(m)
         if book != NULL and resumes_now(m, book, fired):

@@ -153,7 +153,8 @@ cdef struct Stops:  # of an instrument, what its special orders need
     Level waiting  # oldest first; its orders are WAITING
     Level elected  # first elected first; its orders are WAITING
     i64 due  # when the next of the elected come in, 0 if there are none
-    u32 icebergs  # live orders that have a display
+    u16 icebergs  # live orders that have a display
+    u16 across  # orders that are grouped with one of another instrument
     u32 followed  # live orders that only reduce, are grouped or quotes
 
 cdef struct Cell:  # of the id hash
@@ -234,7 +235,7 @@ cdef struct Instrument:  # 256 bytes
     Level dormant
     i64 high
     u32 state, halt_cause
-    u32 trades  # CONTINUOUS, and the market's mode NORMAL
+    u32 trades  # CONTINUOUS, no auction waits, and the market's mode is NORMAL
     u32 watched  # Watch: what has to be looked at after its orders traded
     u32 product, spare  # its number
     i64 fair[2]  # the highest price of a buy, the lowest of a sell, that is not adverse
@@ -422,9 +423,9 @@ cdef void refresh_combined(Market* m) noexcept nogil
 
 
 cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogil:
-    """Give an instrument its state, and say whether orders may come in."""
+    """Give an instrument its state, and say whether orders may trade."""
     book.state = state
-    book.trades = state == TRADING_STATE_CONTINUOUS and m.mode == MODE_NORMAL
+    book.trades = is_continuous(book) and m.mode == MODE_NORMAL
     if m.combined_count:
         refresh_combined(m)
 
@@ -432,6 +433,11 @@ cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogi
 cdef inline bint trades_plainly(Instrument* book) noexcept nogil:
     """Orders may come in, and nothing watches: `trades` and `watched` in one test."""
     return word_at(&book.trades) == 1
+
+
+cdef inline bint is_continuous(Instrument* book) noexcept nogil:
+    """CONTINUOUS, and no orders are kept for an auction."""
+    return book.state == TRADING_STATE_CONTINUOUS and not book.watched & WATCH_AUCTION
 
 
 cdef inline bint collects(Instrument* book) noexcept nogil:

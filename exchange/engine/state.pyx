@@ -171,11 +171,11 @@ cdef void market_free(Market* m) noexcept:
 
 
 cdef bint legs_open(Market* m, u32 instrument) noexcept nogil:
-    """Whether every leg of a combination is CONTINUOUS."""
+    """Whether every leg of a combination is CONTINUOUS, and waits for no auction."""
     cdef Composite* made = &m.composites[instrument]
     cdef u32 i
     for i in range(made.legs):
-        if m.instruments[made.leg[i]].state != TRADING_STATE_CONTINUOUS:
+        if not is_continuous(&m.instruments[made.leg[i]]):
             return False
     return True
 
@@ -186,5 +186,5 @@ cdef void refresh_combined(Market* m) noexcept nogil:
     cdef u32 k
     for k in range(m.combined_count):
         book = &m.instruments[m.combined[k]]
-        book.trades = (book.state == TRADING_STATE_CONTINUOUS and m.mode == MODE_NORMAL
+        book.trades = (is_continuous(book) and m.mode == MODE_NORMAL
                        and legs_open(m, m.combined[k]))

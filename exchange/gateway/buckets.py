@@ -24,6 +24,7 @@ _BEHIND: Final = frozenset(  # rejects that come after THROTTLED in the engine's
             Reason.CROSSED, Reason.OPEN_ORDERS, Reason.ALL_MONTHS_LIMIT, Reason.POSITION_LIMIT,
             Reason.MARGIN, Reason.MEMBER_MARGIN, Reason.BOOK_FULL, Reason.ORDERS_FULL,
             Reason.POSITIONS_FULL, Reason.ICEBERGS_FULL, Reason.REDUCING_FULL,
+            Reason.GROUPS_FULL,
         ),
     )
 )  # fmt: skip

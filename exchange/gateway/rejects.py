@@ -65,6 +65,7 @@ TOLD: Final[dict[int, Told]] = {
     Reason.BOOK_FULL: Told(None, "count", "count"),
     Reason.ICEBERGS_FULL: Told("display_quantity", "count", "count"),
     Reason.REDUCING_FULL: Told("reduce_only", "count", "count"),
+    Reason.GROUPS_FULL: Told("group_with", "count", "count"),
 }
 _UNSAID: Final = Told()
 # Of commands that name an order or a session: the record's instrument is nobody's.

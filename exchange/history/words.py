@@ -124,6 +124,8 @@ RULES: Final[dict[Reason, str]] = {
     Reason.BOOK_FULL: "the instrument has {observed} working orders; {limit} is the most",
     Reason.ICEBERGS_FULL: "the instrument has {limit} orders that show a part, the most",
     Reason.REDUCING_FULL: "the account has {limit} orders that only reduce there, the most",
+    Reason.GROUPS_FULL: "one of the two instruments has {limit} orders grouped with another's, the"
+    " most",
     Reason.SPREADS_FULL: "a leg stands in {observed} combinations with implied prices; {limit} is"
     " the most",
     Reason.CREDITS_FULL: "{observed} spreads have a credit; {limit} is the most",

@@ -437,6 +437,7 @@ class Reason(IntEnum):
     SPREADS_FULL = 711
     CREDITS_FULL = 712
     REDUCING_FULL = 713
+    GROUPS_FULL = 714
 
     ALREADY_SETTLED = 801
     DAY_STATE = 802
@@ -491,6 +492,7 @@ class Limit(IntEnum):
     WINDOW_PARTS = 16  # of a breaker's span of time
     CORRECTIONS = 4096  # trades busted or adjusted in one business day
     REDUCING = 1024  # REDUCE_ONLY orders of one account in one instrument
+    GROUPS = 8192  # orders of one instrument grouped with another's (keeps index below 2**20)
     ICEBERGS = 256  # live orders of one instrument that show a part of their lots
     REFILLS = 63  # of one iceberg: each makes two events (keeps index below 2**20)
     ELECTIONS = 1024  # stops of one instrument that come in under one command
