@@ -18,6 +18,7 @@ from exchange.gateway.access import Key
 from exchange.gateway.auth import revoke_key
 from exchange.gateway.session import CLOSE_REVOKED, CLOSE_SLOW, Session, Stage
 from exchange.messages import EVENT, EventKind, wire
+from exchange.messages.wire_mass import MassCancelled
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ async def test_what_one_batch_means_makes_nobody_late_however_much_it_is(
         await venue.say(trader, enter(f"b{number}", price="2.100"))
         venue.heard(idle)
     told = await venue.say(trader, {"op": "mass_cancel", "request_id": "m"})
-    assert [type(one) for one in told] == [wire.MassCancelled] + [wire.Cancelled] * 61
+    assert [type(one) for one in told] == [MassCancelled] + [wire.Cancelled] * 61
     orders = [enter(f"c{number}", price="2.100") for number in range(60)]
     assert len(await venue.say(trader, json.dumps(orders))) == 60
     assert idle.closing == (CLOSE_SLOW, "slow reader")
