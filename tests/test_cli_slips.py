@@ -5,9 +5,12 @@ Budget: 15 seconds.
 
 import http.client
 import json
+import os
 import shutil
+import signal
 import sqlite3
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ import exchange.cli as cli
 from exchange.app import asking
 from exchange.cli import app
 from exchange.cli.output import Failure
+from exchange.journal.frame import Frame
+from exchange.journal.reader import LogReader
 
 
 def ended(*arguments: str | Path) -> tuple[str, int]:
@@ -159,6 +164,23 @@ def test_slips(kept: Path, tmp_path: Path, command: list[str], said: str, code: 
     places = {"KEPT": kept, "NONE": tmp_path / "none", "EMPTY": tmp_path}
     told, found = ended(*(places.get(word, word) for word in command))
     assert found == code and said in told and "No such option" not in told
+
+
+@pytest.mark.parametrize("command", [["serve", "--port", "0", "--data"], ["shadow"]])
+def test_a_replay_may_be_interrupted(
+    kept: Path, tmp_path: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(kept, tmp_path / "market")
+    chunks = LogReader.chunks
+
+    def interrupted(self: LogReader) -> Iterator[list[Frame]]:
+        for chunk in chunks(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield chunk
+
+    monkeypatch.setattr(LogReader, "chunks", interrupted)
+    told, code = ended(*command, tmp_path / "market")
+    assert code == 130 and not told.strip()
 
 
 def test_the_version_is_told() -> None:

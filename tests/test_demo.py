@@ -11,7 +11,7 @@ import pytest
 from served import CHECKOUT, COMMAND
 
 from clients.aio import AsyncClient
-from exchange.cli import market
+from exchange.cli import market, signals
 from exchange.cli.output import Failure
 from exchange.messages.wire import Accepted
 from exchange.sim.demo import Demo
@@ -106,7 +106,7 @@ async def test_a_day_that_is_interrupted_is_proven_but_for_its_hedges(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stopped = asyncio.Event()
-    monkeypatch.setattr(market, "stop_signal", lambda: stopped)
+    monkeypatch.setattr(signals, "stop_signal", lambda: stopped)
     asyncio.get_running_loop().call_later(1.5, stopped.set)
     with pytest.raises(Failure, match="interrupted") as end:
         await market._demo(seconds=60, seed=1, stay=True, as_json=True)

@@ -3,16 +3,14 @@
 import asyncio
 import errno
 import logging
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
 
+from exchange.cli import signals
 from exchange.cli.access import DATA_HELP, Json, databases
 from exchange.cli.config import ConfigFile, gather, show_settings
 from exchange.cli.output import Exit, fail, progress, show_json
@@ -100,9 +98,14 @@ async def _serve(settings: "Settings") -> None:
     from exchange.app import Market, collector  # noqa: PLC0415
 
     collector.give_back_tables()
-    stopped, serve = stop_signal(), settings.serve
-    with progress("replaying the log") as advance:
-        market = await Market.start(Path(serve.data), progress=advance, settings=settings)
+    serve = settings.serve
+    # A replay leaves the loop no turn to see a signal, and there is nothing yet to stop in order.
+    with signals.noted() as asked, progress("replaying the log") as advance:
+        told = signals.until(asked, advance)
+        market = await Market.start(Path(serve.data), progress=told, settings=settings)
+    stopped = signals.stop_signal()
+    if asked.is_set():
+        stopped.set()
     collector.calm_collector()
     collector.short_turns()
     try:
@@ -122,25 +125,6 @@ async def _serve(settings: "Settings") -> None:
     end = {"stopped": True, "sequence": market.desk.sequence, "state_hash": state_hash}
     _log.info("stopped", extra={"facts": end})
     show_json(end)
-
-
-def stop_signal() -> asyncio.Event:
-    """An event that SIGINT or SIGTERM sets."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    return stopped
-
-
-@contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does: what it put into memory's files is taken away."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 async def until(stopped: asyncio.Event, failed: Any) -> None:
@@ -173,7 +157,7 @@ async def _demo(seconds: int, seed: int, stay: bool, as_json: bool) -> bool:
 
     from exchange.sim import demo  # noqa: PLC0415
 
-    stopped = stop_signal()
+    stopped = signals.stop_signal()
     with tempfile.TemporaryDirectory(prefix="hourbook-demo-") as folder:
         with progress("trading") as advance:
             day = await demo.run_day(Path(folder), seconds, seed, stopped, advance)

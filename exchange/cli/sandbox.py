@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from exchange.cli import signals
 from exchange.cli.access import Json
-from exchange.cli.market import sigterm_interrupts, stop_signal
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def sandbox(
     if tape is not None and clock != "virtual":
         fail("a --tape is played with --clock virtual", Exit.USAGE)
     rates = _rates(faults, delay_ms)
-    with sigterm_interrupts(), _folder(data, in_memory=clock == "virtual") as folder:
+    with signals.interrupting(), _folder(data, in_memory=clock == "virtual") as folder:
         if clock == "virtual":
             _run(bot, seconds, folder, seed, product, rates, tape, as_json)
         else:
@@ -170,7 +170,7 @@ async def _serve(
     from exchange.sim.sandbox import OPEN_SECONDS, Sandbox  # noqa: PLC0415
 
     collector.give_back_tables()
-    stopped = stop_signal()
+    stopped = signals.stop_signal()
     box = Sandbox(folder, seed=seed, scene=_scene(products), rates=rates)
     try:
         show_json(await box.open(host, port))

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from exchange.cli import signals
 from exchange.cli.access import Json
-from exchange.cli.market import sigterm_interrupts
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json
 
 
@@ -33,7 +33,7 @@ def simulate(
     logging.disable(logging.CRITICAL)  # a dying market has much to say, and all of it is meant
     deadline = time.monotonic() + seconds
     done = 0
-    with sigterm_interrupts(), progress("simulating") as advance:
+    with signals.interrupting(), progress("simulating") as advance:
         while done < seeds or time.monotonic() < deadline:
             try:
                 report, simulation = storm.simulate(seed + done, bug=bug, trace=trace)

@@ -1,16 +1,14 @@
 """``hourbook snapshot`` and ``hourbook shadow``: a start that need not read the whole log."""
 
 import logging
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
+from exchange.cli import signals
 from exchange.cli.access import Json, need_log
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
 
@@ -134,11 +132,11 @@ def shadow(
     from exchange.journal.errors import Diverged  # noqa: PLC0415
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    with _stopping() as stopped:
+    with signals.noted() as stopped:
         following = _shadow(directory, fresh)
         try:
             with progress("replaying the log") as advance:
-                following.catch_up(advance)
+                following.catch_up(signals.until(stopped, advance))
             sequence, file = following.point.sequence, following.found.file
             show_facts({"ready": True, "sequence": sequence, "from": file}, as_json)
             taken = _follow(following, stopped, every, seconds, keep, as_json)
@@ -147,19 +145,6 @@ def shadow(
     done = {"stopped": True, "sequence": following.point.sequence, "snapshots": taken,
             "states_compared": following.checked}  # fmt: skip
     show_facts(done, as_json)
-
-
-@contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGINT or SIGTERM sets while the block runs."""
-    stopped = threading.Event()
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stopped.set()) for number in numbers]
-    try:
-        yield stopped
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 def _follow(

@@ -209,7 +209,11 @@ class SimLoop(asyncio.BaseEventLoop):
     def close(self) -> None:
         """End what still waits, and be of no more use."""
         self._is_closed = True
-        self._outside.kill()
+        asyncio.events._set_running_loop(self)  # of those that gather others at their end
+        try:
+            self._outside.kill()
+        finally:
+            asyncio.events._set_running_loop(None)
         self._queue.clear()
         self._timers.clear()
 
