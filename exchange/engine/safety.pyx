@@ -216,9 +216,9 @@ cdef void tell_levels(Market* m, Instrument* book, u32 account, u32 other) noexc
 
 
 cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
-    """Every trade of a leg, and of this book, if it has protections, among the command's events from
-    index `first` on, in order: the last price; levels, once per side; then the windows, the long one
-    first, until one trips."""
+    """Every trade of a leg, and of this book, if it has protections, among the command's events
+    from index `first` on, in order: the last price; levels, once per side; then the windows, the
+    long one first, until one trips."""
     cdef Safety* s = safety_of(m, book)
     cdef u32 number = <u32>(book - m.instruments)
     cdef u32 last = m.index
