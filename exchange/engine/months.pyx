@@ -16,7 +16,7 @@ from exchange.engine.combinations cimport side_in, times
 from exchange.engine.lifecycle cimport reject
 from exchange.engine.risk cimport position_of
 from exchange.engine.safety cimport is_on, safety_of
-from exchange.engine.state cimport Composite, instrument_of
+from exchange.engine.state cimport Composite, WATCH_LIMITS, instrument_of
 from exchange.engine.vocabulary cimport *
 
 
@@ -95,6 +95,8 @@ cdef bint refuse_all_months(Market* m, Command* c, Instrument* book, Account* ac
         return refuse_month(m, c, book, account, side, rise)
     for i in range(made.legs):
         leg = &m.instruments[made.leg[i]]
+        if not leg.watched & WATCH_LIMITS:
+            continue
         way = side_in(side, made.ratio[i])
         together = 0
         for k in range(made.legs):

@@ -412,7 +412,8 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     if unlikely(account.open_orders >= account.max_open_orders):
         reject(m, c, REASON_OPEN_ORDERS, account.max_open_orders, account.open_orders)
         return
-    if unlikely(special) and refuse_all_months(m, c, book, account, c.side, c.quantity):
+    if (unlikely(special) and book.watched & WATCH_LIMITS
+            and refuse_all_months(m, c, book, account, c.side, c.quantity)):
         return
     terms.at = position_of(account, c.instrument)
     terms.adverse = c.quantity * adverse_per_lot(book, c.side, price)

@@ -251,7 +251,7 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side,
     if unlikely(not find_place(m, c, account, &to)):
         return False
     if unlikely(not watched and not trades_plainly(to.book)):
-        return enter_watched(m, c)
+        return enter_watched(m, c, to.book)
     if unlikely(not may_enter(m, c, account, &to) or not is_on_grid(c, to.book, &to.at)):
         return False
     if watched and not lets_pass(m, to.book, to.p, c, side, c.quantity, crosses(&to, side)):
@@ -292,7 +292,7 @@ cdef inline bint take_side(Market* m, Command* c, Account* account, u8 side,
     if unlikely(not find_place(m, c, account, &to)):
         return False
     if not watched and unlikely(not trades_plainly(to.book)):
-        return enter_watched(m, c)
+        return enter_watched(m, c, to.book)
     if unlikely(not may_enter(m, c, account, &to)):
         return False
     to.price = c.price
@@ -470,7 +470,7 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     to.book = &m.instruments[instrument_of(to.p)]
     to.tif = tif_of(o)
     if not watched and unlikely(not trades_plainly(to.book)):
-        return replace_watched(m, c)
+        return replace_watched(m, c, to.book)
     if unlikely(names_other(c, side) or to.tif > TIME_IN_FORCE_DAY
                 or not is_amount(c, to.book, account) or not is_on_grid(c, to.book, &to.at)):
         return False

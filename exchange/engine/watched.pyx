@@ -32,11 +32,11 @@ cdef bint is_in_value(Market* m, Safety* s, Instrument* book, Command* c) noexce
 
 cdef bint lets_pass(Market* m, Instrument* book, Position* p, Command* c, u8 side, i64 rise,
                     bint trades) noexcept nogil:
-    """What watches a book neither refuses a limit order on its grid, of which `rise` lots more
-    work than did, nor has to be told of it but of its trades."""
+    """What watches a book, if it lets any order pass, neither refuses a limit order on its grid, of
+    which `rise` lots more work than did, nor has to be told of it but of its trades."""
     cdef Safety* s = safety_of(m, book)
     cdef u32 watched = book.watched
-    if not book.trades or watched & ~<u32>(TRADED_BESIDE if trades else RESTED_BESIDE):
+    if trades and watched & ~<u32>TRADED_BESIDE:
         return False
     if watched & (WATCH_STOPS | WATCH_STEPS | WATCH_QUOTES) and (
             stops_of(m, book).elected.head  # it may come in now
@@ -49,9 +49,13 @@ cdef bint lets_pass(Market* m, Instrument* book, Position* p, Command* c, u8 sid
             or is_allowed(m, p, side, rise))
 
 
-cdef bint enter_watched(Market* m, Command* c) noexcept nogil:
-    return enter_plain(m, c, True)
+cdef inline bint may_pass(Instrument* book) noexcept nogil:
+    return book.trades and not book.watched & ~<u32>RESTED_BESIDE
 
 
-cdef bint replace_watched(Market* m, Command* c) noexcept nogil:
-    return replace_plain(m, c, True)
+cdef bint enter_watched(Market* m, Command* c, Instrument* book) noexcept nogil:
+    return may_pass(book) and enter_plain(m, c, True)
+
+
+cdef bint replace_watched(Market* m, Command* c, Instrument* book) noexcept nogil:
+    return may_pass(book) and replace_plain(m, c, True)
