@@ -17,7 +17,8 @@ def resolve(text: str, desk: Desk, clearing: Clearing) -> str:
     """The record with its ``instrument`` as a number where it is a code, its ``price`` and
     ``amount`` in micro-dollars where they are text, its ``gains`` where they are "variation".
 
-    RequestRefused for what is no JSON object or nested too deep, and for a name or a figure that nobody knows.
+    RequestRefused for what is no JSON object or nested too deep, and for a name or a figure that
+    nobody knows.
     """
     facts = wishes.record_facts(text)
     kind = kinds().get(str(facts.get("operation")))
