@@ -153,7 +153,8 @@ class AsyncRest:
         from_ms: int = 0,
         limit: int = PAGE_MOST,
     ) -> Pages[Candle]:
-        """An instrument's candles; intervals without a trade have none. The cursor is a time."""
+        """An instrument's candles, of trades as printed: busted ones stay in. Intervals without a
+        trade have none. The cursor is a time."""
 
         async def turn(after: str) -> tuple[list[Candle], str | None]:
             told = await self._get(

@@ -32,9 +32,11 @@ RATE = 150_000_000  # micro-dollars of margin a lot
 PRICE = 2_500_000  # first mark, clearing price
 
 
-def factors(version: int = 1) -> FactorsRecorded:
+def factors(version: int = 1, grade: str = "H100-NODE", **changes: Any) -> FactorsRecorded:
     """A signed table of one site, alpha/one."""
-    made = table.make(roster(site("alpha")), [], grades.load().grade("H100-NODE"), rules())
+    terms = grades.load().grade(grade)
+    made = table.make(roster(site("alpha"), grade=grade), [], terms, rules())
+    made = msgspec.structs.replace(made, **changes)
     row = msgspec.structs.replace(made.rows[0], factor_e4=FACTOR, fixed_e4=9_750)
     published = table.sign(msgspec.structs.replace(made, rows=(row,), version=version), key_of("x"))
     return FactorsRecorded(

@@ -155,6 +155,24 @@ def test_an_intent_above_the_short_late_or_with_another_factor_is_refused(house:
     assert [d.lots for d in deliveries(house).deliveries] == [8, 16]  # the last notice passed
 
 
+def test_an_intent_is_of_whole_units_of_its_grade(house: House) -> None:
+    """Eight lots are a node, and no cluster of 64; a table that does not say so is as it was."""
+    house.record(factors(grade="H100-C64"))
+    noticed(house)
+    house.day(20261120)
+    house.trade(NEW, SHORT, 60, 2_500)  # 88 short
+    cluster = [msgspec.structs.replace(tender(lots), grade="H100-C64") for lots in (8, 72, 64)]
+    told = [house.record(intent) for intent in cluster]
+    assert [name for name, _ in told] == ["delivery_unit", "delivery_unit", "accepted"]
+    assert [facts["limit"] for _, facts in told[:2]] == [64, 64]
+    assert house.record(tender())[0] == "accepted"
+    house.record(factors(2, "H100-C64", schema=1, delivery_unit_lots=msgspec.UNSET))
+    assert house.record(msgspec.structs.replace(cluster[0], factor_version=2))[0] == "accepted"
+    rulings = house.rulings("tender")
+    house.clearing.rebuild(house.market.frames)
+    assert house.rulings("tender") == rulings
+
+
 def test_a_notice_at_the_cutoff_itself_is_in_time(house: House) -> None:
     house.market.stamp = deliveries(house).expiries[0].terms.cutoff_ns - 1_000_000
     assert house.record(tender())[0] == "accepted"

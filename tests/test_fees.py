@@ -18,6 +18,7 @@ from exchange.app import requests
 from exchange.clearing import Clearing, records
 from exchange.clearing.fees import NO_TIER, AdoptFees, Tier, month_after, month_before
 from exchange.clearing.ledger import Movement
+from exchange.clearing.reading import Reading
 from exchange.cli import app
 from exchange.messages import (
     EVENT,
@@ -117,6 +118,8 @@ def test_fees_of_a_busted_trade_are_not_discounted(house: House) -> None:
     assert house.clearing.fees().lots == {202612: {1: 3, 2: 3}}
     house.day(20261202)
     assert house.clearing._state.activity == {}
+    (candle,), _ = Reading(house.clearing._store.path).candles(0, 86_400, 0, 100)
+    assert (candle.volume, candle.trades) == (11, 2)  # as printed
 
 
 @pytest.mark.parametrize(

@@ -378,6 +378,10 @@ def test_a_table_that_was_touched_is_refused(measured: tuple[Roster, list[Path]]
     assert reason_of(lambda: table.read(content, key=another)) is Refusal.WRONG_KEY
     draft = msgspec.json.encode(tabled(*measured))
     assert reason_of(lambda: table.read(draft)) is Refusal.UNSIGNED
+    unitless = msgspec.structs.replace(signed, delivery_unit_lots=msgspec.UNSET)
+    older = msgspec.structs.replace(signed, schema=1)  # which has no unit
+    assert reason_of(lambda: table.read(msgspec.json.encode(unitless))) is Refusal.VERSION
+    assert reason_of(lambda: table.read(msgspec.json.encode(older))) is Refusal.VERSION
     assert reason_of(lambda: table.read(b"{")) is Refusal.SYNTAX
     assert reason_of(lambda: table.read(b"\xff" * 9)) is Refusal.SYNTAX
     assert reason_of(lambda: table.read(b" " * (table.TABLE_BYTES_MAX + 1))) is Refusal.TOO_LARGE

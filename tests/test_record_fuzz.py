@@ -6,11 +6,14 @@ import typing
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import msgspec
 import pytest
 from clearing_house import House, factors
 
+from exchange.app.texts import resolve
+from exchange.app.wishes import RequestRefused, put_record
 from exchange.clearing import Clearing
 from exchange.clearing.default.matter import Defaults
 from exchange.clearing.delivery.matter import Deliveries
@@ -18,7 +21,7 @@ from exchange.clearing.delivery.records import Tender
 from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.expiry import Fixings
 from exchange.clearing.members.offbook import OffBook
-from exchange.clearing.records import Malformed, Record, read, write
+from exchange.clearing.records import DEPTH_MAX, Malformed, Record, read, write
 from exchange.messages import AccountKind, Command, CommandKind
 
 ACCOUNTS = (1, 2, 3, 4)
@@ -138,3 +141,27 @@ def test_a_record_that_cannot_be_read_is_malformed(kind: type[Record]) -> None:
     assert isinstance(read(f'{{"operation":"{tag}","strange":1}}'), Malformed)
     assert read('{"operation":"nothing of ours"}') is None
     assert read("no JSON") is None
+
+
+@pytest.mark.parametrize("levels", [DEPTH_MAX + 1, 1_000])
+def test_a_record_that_is_nested_too_deep_is_refused_by_name(tmp_path: Path, levels: int) -> None:
+    """How much nesting can be read hangs on who asks; what clearing rules on must not."""
+    house = market(tmp_path / "clearing.db", random.Random(0))
+    nested = f'{{"operation":"adopt_fees","tiers":{"[" * (levels - 1) + "]" * (levels - 1)}}}'
+    assert read(nested) is None
+    with pytest.raises(RequestRefused, match=f"at most {DEPTH_MAX} levels deep"):
+        resolve(nested, MagicMock(), house.clearing)
+    with pytest.raises(RequestRefused, match=f"at most {DEPTH_MAX} levels deep"):
+        put_record(nested)
+    house.send(Command(kind=CommandKind.RECORD, key_lo=house.market.key()), texts=[(0, nested)])
+    house.agree()
+    house.clearing.close()
+
+
+def test_brackets_in_a_text_are_no_nesting() -> None:
+    levels = DEPTH_MAX - 1
+    said = '{"operation":"size_fund","person":"' + '[\\"{' * 999 + '"}'
+    assert isinstance(read(said), Record)
+    deep = f'{{"operation":"size_fund","person":{"[" * levels + "]" * levels}}}'
+    assert isinstance(read(deep), Malformed)
+    assert isinstance(read('{"operation":"size_fund","person":[' + "[]," * 999 + "[]]}"), Malformed)

@@ -1,15 +1,21 @@
 """What people read of their accounts: the page with its chart, profit, and open interest rolled."""
 
 import random
+from decimal import Decimal
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from clearing_house import House
-from clearing_market import ACCOUNTS, DAY, open_market, random_day
+from clearing_market import ACCOUNTS, DAY, TestMarket, open_market, random_day
 
+from exchange.app.reads import Books
 from exchange.clearing import Clearing
-from exchange.messages import AccountKind, Command, CommandKind, Limit
+from exchange.clearing.ledger import PURPOSES
+from exchange.clearing.matters import Due
+from exchange.clearing.moves import ask
+from exchange.clearing.statements import CASH_LINES
+from exchange.messages import AccountKind, Command, CommandKind, Limit, Side
 
 
 @pytest.fixture
@@ -103,4 +109,33 @@ def test_what_goes_in_and_out_on_a_date_has_no_bound(tmp_path: Path) -> None:
     assert house.clearing.statement(1, DAY).deposits == moved
     assert "<svg" in house.clearing.statement_page(1)
     house.clearing.audit()
+    house.clearing.close()
+
+
+def test_what_http_says_of_cash_adds_up_whatever_moved(tmp_path: Path) -> None:
+    """Each of the nine lines has moved, of somebody; opening and they are closing."""
+    house = House(Clearing.open(tmp_path / "clearing.db"), TestMarket())
+    for account in (1, 2):
+        house.market.open_account(account, 10**12)
+    house.market.list_instrument(0, (100_000, 700_000))
+    house.clearing.apply(house.market.frames)
+    house.day(DAY)
+    house.send(house.market.money(CommandKind.WITHDRAW, 1, 5))
+    house.send(
+        house.market.enter(1, Side.SELL, 2_500, 3), house.market.enter(2, Side.BUY, 2_500, 3)
+    )
+    house.close(DAY)
+    house.send(house.market.settle(0, 2_480_000))
+    house.day(DAY + 1)
+    dues = [Due(f"{word} 1", "deposit", 1, 7**n) for n, word in enumerate(PURPOSES)]
+    ask(house.clearing._state, *dues)
+    house.pay()
+    books, moved = Books(house.clearing, house.clearing._store.path), set()
+    for account in (0, 1, 2):
+        for date in (None, DAY, DAY + 1):
+            said = books.statement(account, date)
+            lines = {name: Decimal(getattr(said, name)) for name in CASH_LINES}
+            assert Decimal(said.opening) + sum(lines.values()) == Decimal(said.closing)
+            moved |= {name for name, amount in lines.items() if amount}
+    assert moved == set(CASH_LINES)
     house.clearing.close()

@@ -11,17 +11,19 @@ from hashlib import blake2b
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from contracts.calendar import Month
 from contracts.goodput.keys import TABLE, SigningKey, verify
-from contracts.grades import Grade, Rules, frozen_terms
+from contracts.grades import Grade, Lots, Rules, frozen_terms
 from contracts.grades.factors import FactorRow, rows
 from contracts.grades.measure import Run
 from contracts.grades.roster import Roster
 from contracts.grades.schedule import Schedule, schedule
 from contracts.refusals import UNREADABLE, Refusal, Refused
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+SCHEMA_UNITLESS: Final = 1  # without the grade's delivery unit; logs hold some
 TABLE_BYTES_MAX: Final = 1 << 20
 _PERSON: Final = b"hourbook.inputs"
 _TABLE_PERSON: Final = b"hourbook.factors"
@@ -49,6 +51,7 @@ class FactorTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     par_delivered_e4: int
     par_mfu_e4: int
     rows: tuple[FactorRow, ...]
+    delivery_unit_lots: Lots | UnsetType = UNSET  # of the grade; unset in schema 1 alone
     key: str = ""
     signature: str = ""
 
@@ -122,6 +125,7 @@ def _header(grade: Grade, rules: Rules, expiry: Month) -> dict[str, Any]:
         "schedule": schedule(expiry, rules),
         "par_delivered_e4": grade.par_delivered_e4,
         "par_mfu_e4": grade.par_mfu_e4,
+        "delivery_unit_lots": grade.delivery_unit_lots,
     }
 
 
@@ -149,7 +153,7 @@ def read(content: bytes, *, key: str | None = None) -> FactorTable:
         Month.parse(table.expiry)
     except (*UNREADABLE, ValueError) as error:
         raise Refused(Refusal.SYNTAX, f"not a factor table: {error}") from error
-    if table.schema != SCHEMA:
+    if table.schema != (SCHEMA_UNITLESS if table.delivery_unit_lots is UNSET else SCHEMA):
         raise Refused(Refusal.VERSION, "another schema", limit=SCHEMA, seen=table.schema)
     if not table.signature:
         raise Refused(Refusal.UNSIGNED, "the table is a draft")

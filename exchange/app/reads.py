@@ -4,14 +4,11 @@ from pathlib import Path
 
 from exchange.clearing import Clearing
 from exchange.clearing.reading import Candle, Price, Reading
-from exchange.clearing.statements import Statement
+from exchange.clearing.statements import CASH_LINES, Statement
 from exchange.marketdata.instruments import micros_text
 from exchange.messages.rest import StatementHolding, StatementReport
 
-_MONEY = (
-    "opening", "deposits", "withdrawals", "fees", "fees_earned", "variation", "closing",
-    "unrealized", "profit",
-)  # fmt: skip
+_MONEY = ("opening", *CASH_LINES, "closing", "unrealized", "profit")
 
 
 class Books:

@@ -1,6 +1,6 @@
 """Records as people write them: codes and dollars become the numbers that the log holds."""
 
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -17,12 +17,10 @@ def resolve(text: str, desk: Desk, clearing: Clearing) -> str:
     """The record with its ``instrument`` as a number where it is a code, its ``price`` and
     ``amount`` in micro-dollars where they are text, its ``gains`` where they are "variation".
 
-    RequestRefused for what is no JSON object, and for a name or a figure that nobody knows.
+    RequestRefused for what is no JSON object or nested too deep, and for a name or a figure that
+    nobody knows.
     """
-    try:
-        facts = msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise RequestRefused(f"a record is a JSON object with an operation: {error}") from error
+    facts = wishes.record_facts(text)
     kind = kinds().get(str(facts.get("operation")))
     fields = () if kind is None else msgspec.structs.fields(kind)
     for name in (field.name for field in fields if field.type is int):

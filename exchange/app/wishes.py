@@ -8,7 +8,7 @@ import secrets
 import struct
 from datetime import date
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -26,7 +26,7 @@ from exchange.app.requests import (
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.margin.parameters import MarginParameters
 from exchange.clearing.matters import Due
-from exchange.clearing.records import kinds, write
+from exchange.clearing.records import DEPTH_MAX, kinds, too_deep, write
 from exchange.messages import (
     COMMAND,
     COMMAND_FIELDS,
@@ -212,15 +212,22 @@ def set_account(request: SetAccount) -> Wish:
     return Wish(command, note("set_account", account=request.account, killed=request.killed))
 
 
+def record_facts(text: str) -> dict[str, Any]:
+    """What a record's text says. RequestRefused for what is no JSON object, or nested too deep."""
+    if too_deep(text):
+        raise RequestRefused(f"a record is nested at most {DEPTH_MAX} levels deep")
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise RequestRefused(f"a record is a JSON object with an operation: {error}") from error
+
+
 def put_record(text: str, request_id: str = "") -> Wish:
     """Puts a record before the clearing house; its text says all. RequestRefused if it is none.
 
     Its target is a digest of what it says: another record under a known id is no repeat.
     """
-    try:
-        facts = msgspec.json.decode(text, type=dict[str, object])
-    except msgspec.DecodeError as error:
-        raise RequestRefused(f"a record is a JSON object with an operation: {error}") from error
+    facts = record_facts(text)
     operation = facts.pop("operation", None)
     if not isinstance(operation, str) or operation not in kinds():
         raise RequestRefused(f"operation {operation!a} is none of {', '.join(sorted(kinds()))}")

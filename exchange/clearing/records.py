@@ -5,9 +5,15 @@ reading it; the matter that names its type (``exchange.clearing.matters``) rules
 integer micro-dollars, prices clearing units, dates yyyymmdd, times nanoseconds of log time.
 """
 
+import re
 from functools import cache
+from typing import Final
 
 import msgspec
+
+DEPTH_MAX: Final = 64  # levels of arrays and objects in a record's text
+_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_BRACKET: Final = re.compile(r"[][{}]")
 
 
 class Record(
@@ -53,8 +59,23 @@ def kinds() -> dict[str, type[Record]]:
     return {str(kind.__struct_config__.tag): kind for kind in found if kind is not ByTwo}
 
 
+def too_deep(text: str) -> bool:
+    """Whether a text nests above DEPTH_MAX levels. How deep a decoder gets hangs on its caller's
+    stack, and what is ruled must not."""
+    if text.count("[") + text.count("{") <= DEPTH_MAX:
+        return False
+    level = most = 0
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        level += 1 if bracket in "[{" else -1
+        most = max(most, level)
+    return most > DEPTH_MAX
+
+
 def read(text: str) -> Record | Malformed | None:
-    """The record in a RECORD command's text; None if it is not one that clearing judges."""
+    """The record in a RECORD command's text; None if it is not one that clearing judges, as no
+    JSON is, or what is nested above DEPTH_MAX levels."""
+    if too_deep(text):
+        return None
     try:
         operation = msgspec.json.decode(text, type=_Tag).operation
     except msgspec.DecodeError:

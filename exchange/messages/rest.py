@@ -256,7 +256,8 @@ class StatementHolding(msgspec.Struct, frozen=True, kw_only=True):
 class StatementReport(Response, frozen=True, kw_only=True, tag="statement"):
     """The account's cash from ``opening`` to ``closing``, in dollars, as clearing has booked it.
 
-    ``opening`` plus the five lines is ``closing``.
+    ``opening`` plus the nine lines behind it is ``closing``. ``profit`` is variation, the three of
+    fees, interest and ``unrealized``.
     """
 
     account: int
@@ -265,9 +266,13 @@ class StatementReport(Response, frozen=True, kw_only=True, tag="statement"):
     opening: str
     deposits: str
     withdrawals: str
+    variation: str
     fees: str
     fees_earned: str
-    variation: str
+    fee_discounts: str
+    interest: str
+    delivery: str
+    default_fund: str
     closing: str
     unrealized: str
     profit: str

@@ -25,10 +25,12 @@ PERCENT: Final = 100
 
 
 class Factors(msgspec.Struct):
-    """A published table: its version, and (factor, fixed goodput) at 1e-4 by site."""
+    """A published table: its version, (factor, fixed goodput) at 1e-4 by site, and the grade's
+    delivery unit in lots, 1 if the table does not say."""
 
     version: int
     sites: dict[str, tuple[int, int]]
+    unit: int = 1
 
 
 class Notice(msgspec.Struct, frozen=True):

@@ -7,9 +7,11 @@ its whole units by the last notice pays the penalty of a failed delivery to the 
 
 from collections.abc import Sequence
 from datetime import date
+from math import lcm
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
+from msgspec import UnsetType
 
 from contracts.grades import Jurisdiction, eligibility
 from contracts.grades import table as factors
@@ -174,7 +176,7 @@ class Deliveries(Matter):
         found = denied(
             record.lots, at.stamp, record.factor_version, open_short=short - noticed,
             cutoff=terms.cutoff_ns, published_version=0 if table is None else table.version,
-            unit=terms.unit,
+            unit=terms.unit if table is None else lcm(terms.unit, table.unit),
         )  # fmt: skip
         if found is not None:
             return refused("tender", *found)
@@ -355,6 +357,7 @@ class Deliveries(Matter):
                 for row in table.rows
                 if row.factor_e4 is not None
             },
+            1 if isinstance(table.delivery_unit_lots, UnsetType) else table.delivery_unit_lots,
         )
         facts = {"grade": table.grade, "expiry": table.expiry, "version": table.version}
         return Ruling("record_factors", ACCEPTED, facts)
