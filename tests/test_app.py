@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from overrides import override
+from overrides import override, people
 
 from exchange.app import Market, admin, asking, market, requests
 from exchange.app.desk import WishRejected
@@ -110,6 +110,7 @@ async def test_a_senseless_request_is_refused_and_changes_nothing(
 
 async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) -> None:
     async with running(tmp_path) as m:
+        people(tmp_path, "ann", "bob")
         late = requests.ProposePrice(code="A100Z26", price="2.4", reason="of the first day")
         waits = requests.Approve(proposal=(await m.operations.perform(late, "ann"))["proposal"])
         await override(m.operations, "H100Z26", "3.1")
