@@ -29,7 +29,7 @@ KeyFile = Annotated[Path | None, typer.Option("--key", help="File with the admin
 DEFAULT_DATA = Path("market")
 DATABASES: Final = {
     "ledger.db": "the next start makes it of the log",
-    "keys.db": "every key must be made again, admin.key as well: delete that, too",
+    "keys.db": "the next serve makes admin.key again, and every other key must be made again",
 }
 
 
