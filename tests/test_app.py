@@ -375,18 +375,11 @@ async def test_a_line_that_is_no_request_is_answered_as_such(tmp_path: Path, lin
 
 
 @pytest.mark.parametrize(
-    ("key", "url", "told"),
-    [
-        (b"no JSON", "http://127.0.0.1:1", "holds no admin key"),
-        (b'{"key_id":"k"}', "http://127.0.0.1:1", "holds no admin key"),
-        (b'{"key_id":"k","secret":"s"}', "nowhere", "is no http://HOST:PORT"),
-        (b'{"key_id":"k","secret":"s"}', "http://[::1", "is no http://HOST:PORT"),
-    ],
+    ("key", "told"), [(b"no JSON", "holds no admin key"), (b'{"key_id":"k"}', "holds no admin key")]
 )
-def test_what_makes_no_request_over_http_is_told_so(
-    tmp_path: Path, key: bytes, url: str, told: str
-) -> None:
+def test_what_makes_no_request_over_http_is_told_so(tmp_path: Path, key: bytes, told: str) -> None:
     (tmp_path / "key").write_bytes(key)
+    url = "http://127.0.0.1:1"
     assert told in asking.ask_url(url, tmp_path / "key", requests.State()).error
 
 

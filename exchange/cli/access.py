@@ -142,7 +142,7 @@ def operate(
 
 
 def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
-    from http.client import HTTPException, InvalidURL  # noqa: PLC0415
+    from http.client import HTTPException  # noqa: PLC0415
     from urllib.error import URLError  # noqa: PLC0415
 
     from exchange.app import asking  # noqa: PLC0415
@@ -158,7 +158,7 @@ def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
         return asking.ask_url(url, key, request)
     except msgspec.DecodeError as error:
         fail(f"{url} does not answer as a market does: {error}", Exit.UNUSABLE)
-    except (URLError, InvalidURL, ValueError) as error:
+    except (URLError, ValueError) as error:
         fail(f"no market answers at {url}: {error}; write http://HOST:PORT", Exit.UNUSABLE)
     except (OSError, HTTPException) as error:
         fail(f"{url} has not answered, and may have done it: {error!r}; look before you ask again",
