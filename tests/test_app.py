@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from overrides import override
+from overrides import override, people
 
 from exchange.app import Market, admin, asking, market, requests
 from exchange.app.desk import WishRejected
@@ -22,7 +22,7 @@ from exchange.app.wishes import RequestRefused, close_day
 from exchange.clearing import Clearing
 from exchange.clearing.store import OtherVersion
 from exchange.engine import Engine
-from exchange.gateway.auth import create_key, list_keys
+from exchange.gateway.auth import create_key, find_key, list_keys, revoke_key, rotate_key
 from exchange.journal.errors import DirectoryLocked
 from exchange.journal.replay import replay
 from exchange.messages import Mode, Reason
@@ -110,6 +110,7 @@ async def test_a_senseless_request_is_refused_and_changes_nothing(
 
 async def test_the_day_is_settled_once_and_the_next_one_opens(tmp_path: Path) -> None:
     async with running(tmp_path) as m:
+        people(tmp_path, "ann", "bob")
         late = requests.ProposePrice(code="A100Z26", price="2.4", reason="of the first day")
         waits = requests.Approve(proposal=(await m.operations.perform(late, "ann"))["proposal"])
         await override(m.operations, "H100Z26", "3.1")
@@ -174,11 +175,43 @@ def test_the_operators_key_is_there_whole_or_not_at_all(
     with monkeypatch.context() as patch:
         patch.setattr(os, "rename", die)
         with pytest.raises(KeyboardInterrupt):
-            market.admin_key(tmp_path)
+            market.admin_key(tmp_path, 0)
     assert not (tmp_path / market.ADMIN_KEY_NAME).exists()
-    path = market.admin_key(tmp_path)
+    path = market.admin_key(tmp_path, 0)
     assert set(msgspec.json.decode(path.read_bytes())) == {"key_id", "secret"}
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("end", ["lost", "revoked", "expired"])
+def test_an_operators_key_that_is_good_no_longer_is_made_again(
+    tmp_path: Path, end: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = market.admin_key(tmp_path, 0).read_bytes()
+    assert market.admin_key(tmp_path, 0).read_bytes() == first and not caplog.records
+    key_id = msgspec.json.decode(first)["key_id"]
+    if end == "lost":
+        for file in tmp_path.glob("keys.db*"):
+            file.unlink()
+    elif end == "revoked":
+        revoke_key(tmp_path, key_id)
+    else:
+        rotate_key(tmp_path, key_id, 1_000)
+        assert market.admin_key(tmp_path, 999).read_bytes() == first
+    path = market.admin_key(tmp_path, 1_000)
+    made = msgspec.json.decode(path.read_bytes())["key_id"]
+    assert path.stat().st_mode & 0o777 == 0o600 and find_key(tmp_path, made, 1_000)
+    (record,) = caplog.records
+    assert key_id in record.getMessage() and str(path) in record.getMessage()
+
+
+def test_a_file_in_the_place_of_the_operators_key_is_left_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / market.ADMIN_KEY_NAME
+    for text in (b"", b"\xff", b"[1]", b"{}"):
+        path.write_bytes(text)
+        assert market.admin_key(tmp_path, 0).read_bytes() == text
+        assert f"{path} holds no key" in caplog.messages[-1] and "delete it" in caplog.messages[-1]
 
 
 async def test_the_next_morning_opens_a_new_day_and_lists_the_new_month(tmp_path: Path) -> None:
@@ -342,18 +375,11 @@ async def test_a_line_that_is_no_request_is_answered_as_such(tmp_path: Path, lin
 
 
 @pytest.mark.parametrize(
-    ("key", "url", "told"),
-    [
-        (b"no JSON", "http://127.0.0.1:1", "holds no admin key"),
-        (b'{"key_id":"k"}', "http://127.0.0.1:1", "holds no admin key"),
-        (b'{"key_id":"k","secret":"s"}', "nowhere", "is no http://HOST:PORT"),
-        (b'{"key_id":"k","secret":"s"}', "http://[::1", "is no http://HOST:PORT"),
-    ],
+    ("key", "told"), [(b"no JSON", "holds no admin key"), (b'{"key_id":"k"}', "holds no admin key")]
 )
-def test_what_makes_no_request_over_http_is_told_so(
-    tmp_path: Path, key: bytes, url: str, told: str
-) -> None:
+def test_what_makes_no_request_over_http_is_told_so(tmp_path: Path, key: bytes, told: str) -> None:
     (tmp_path / "key").write_bytes(key)
+    url = "http://127.0.0.1:1"
     assert told in asking.ask_url(url, tmp_path / "key", requests.State()).error
 
 

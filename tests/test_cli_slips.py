@@ -123,8 +123,8 @@ def test_a_path_too_long_for_a_socket_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = tmp_path / ("x" * 60) / ("y" * 60)
-    code = said_by_main(monkeypatch, "admin", "deposit", "1", "5", "--data", data)
-    assert code == 3 and "name a shorter directory" in capsys.readouterr().err
+    code = said_by_main(monkeypatch, "serve", "--port", "0", "--data", data)
+    assert code == 3 and "too long for its sockets" in capsys.readouterr().err
 
 
 def test_an_error_without_words_is_named(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from live import CODE, Live, until
+from overrides import people
 
 from clients.aio import AsyncClient
 from clients.events import AnyEvent
@@ -35,6 +36,7 @@ SPREAD, FLY, STRIP, RATIO = (
 @pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     async with asyncio.timeout(60), Live.open(tmp_path) as opened:
+        people(tmp_path, "anne", "bert")
         yield opened
 
 

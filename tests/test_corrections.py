@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from overrides import people
 
 from clients.portfolio import Portfolio
 from exchange.app import Market, asking, requests
@@ -81,7 +82,8 @@ async def trade(market: Market, ticks: int, lots: int = 5) -> int:
 
 
 async def prepared(market: Market) -> int:
-    """Two accounts with money; the reference, a trade near the mark, in ticks."""
+    """Two people, two accounts with money; the reference, a trade near the mark, in ticks."""
+    people(market.directory, "anne", "bert")
     for account in (1, 2):
         deposit = requests.Deposit(account=account, amount="5000000", request_id=f"d{account}")
         await market.operations.perform(deposit)

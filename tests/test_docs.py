@@ -87,3 +87,15 @@ def test_shell_blocks_run(page: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if " > key.json" in p.read_text()], ids=name)
+def test_a_key_is_written_where_only_its_owner_can_read_it(page: Path) -> None:
+    lines = [
+        line
+        for kind in ("shell", "sh")
+        for block in blocks(page, kind)
+        for line in block.splitlines()
+    ]
+    made = next(at for at, line in enumerate(lines) if " > key.json" in line)
+    assert any(line.startswith("umask 077") for line in lines[:made])

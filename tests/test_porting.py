@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from clearing_house import RATE, House
 from live import CODE, Live, until
+from overrides import people
 from test_defaults import (
     CLIENT,
     DAY,
@@ -233,6 +234,7 @@ def record(operation: str, **fields: object) -> requests.PutRecord:
 async def test_two_keys_port_a_client_and_names_alone_do_not(live: Live) -> None:
     """Neither a record that names two people, nor the socket, nor one key twice."""
     market, perform = live.market, live.market.operations.perform
+    people(market.directory, "key-a", "key-b")
     await perform(requests.OpenAccount(account=1, kind="house"))
     await perform(requests.OpenAccount(account=2, member=1))
     await perform(requests.OpenAccount(account=3, kind="house"))

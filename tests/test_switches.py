@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from live import Live
+from overrides import people
 from test_conduct import do, refused
 
 from exchange.app import requests
@@ -18,6 +19,7 @@ CODE = "H100Z26"
 @pytest.fixture
 async def live(tmp_path: Path) -> AsyncIterator[Live]:
     async with Live.open(tmp_path) as opened:
+        people(tmp_path, "anne", "bert")
         yield opened
 
 

@@ -1,15 +1,16 @@
 """What takes two people: one proposes, another approves within ten minutes, and both are logged.
 
-A person is the admin key that a request came under; who comes by the market's own socket has none,
-and is neither of the two. A proposal is a record in the log, so it outlives a restart; so is its
-approval, and what was proposed follows in the same breath, with both names and the reason in its
-text. Trades are corrected so, a breaker's halt and a kill switch are ended so, and whatever
-clearing takes from two alone is recorded so.
+A person is the admin key that a request came under, with all that it was rotated to or from; who
+comes by the market's own socket has none, and is neither of the two. A proposal is a record in the
+log, so it outlives a restart, but not its key; so is its approval, and what was proposed follows in
+the same breath, with both names and the reason in its text. Trades are corrected so, a breaker's
+halt and a kill switch are ended so, and whatever clearing takes from two alone is recorded so.
 """
 
 import asyncio
 import secrets
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,8 @@ from exchange.app.desk import Desk, Proposal
 from exchange.app.trades import Found, LegAlone, find_trade
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing.records import SetPrice, write
+from exchange.gateway.access import Key
+from exchange.gateway.auth import find_key, list_keys
 from exchange.marketdata.instruments import micros_text
 from exchange.messages import INDEX_BITS, CombinationRule
 from exchange.messages.wire import Position
@@ -30,24 +33,31 @@ EXPIRY_NS: Final = 600 * 1_000_000_000
 PROPOSALS_MAX: Final = 1_000  # waiting at a time
 SET_PRICE: Final = str(SetPrice.__struct_config__.tag)
 _PERCENT: Final = 100
+_NS_IN_MS: Final = 1_000_000
 
 _decode = msgspec.json.Decoder(requests.TwoPersons).decode
 
 
 class Approvals:
-    """Proposals on a desk; ``clock`` gives nanoseconds since the epoch."""
+    """Proposals on a desk, under the keys of ``directory``; ``clock`` gives epoch nanoseconds."""
 
     def __init__(
-        self, desk: Desk, clerk: Clerk, conduct: Conduct, clock: Callable[[], int]
+        self,
+        desk: Desk,
+        clerk: Clerk,
+        conduct: Conduct,
+        clock: Callable[[], int],
+        directory: Path,
     ) -> None:
         self._desk = desk
         self._clerk = clerk
         self._conduct = conduct
         self._clock = clock
+        self._directory = directory
 
     async def propose(self, request: requests.TwoPersons, person: str) -> dict[str, Any]:
         """Record what ``person`` proposes, once it is sure that it could be done now."""
-        _has_key(person)
+        self._key(person)
         if not request.reason.strip():
             raise RequestRefused("state the reason: it goes into the log")
         if len(self.waiting()) >= PROPOSALS_MAX:
@@ -60,7 +70,7 @@ class Approvals:
 
     async def approve(self, number: str, person: str) -> dict[str, Any]:
         """Do what another person proposed."""
-        _has_key(person)
+        key = self._key(person)
         proposal = self._desk.proposals.get(number)
         if proposal is None:
             raise RequestRefused(f"no proposal {number} waits; `hourbook admin proposals`")
@@ -68,8 +78,14 @@ class Approvals:
             raise RequestRefused(
                 f"proposal {number} expired at {stamp_text(proposal.expires)}; propose it again"
             )
-        if proposal.by == person:
-            raise RequestRefused(f"{person} proposed this: another person must approve it")
+        proposer = self._found(proposal.by)
+        if proposer is None:
+            raise RequestRefused(
+                f"proposal {number} was made under key {proposal.by}, which has been revoked or has"
+                " expired since; propose it again"
+            )
+        if proposer.person == key.person:
+            raise RequestRefused(f"{proposal.by} proposed this: another person must approve it")
         request = _decode(proposal.request)
         self._check_date(proposal, request)
         todo, about = await self._plan(
@@ -94,7 +110,24 @@ class Approvals:
     def waiting(self) -> list[dict[str, Any]]:
         """The proposals that may still be approved, oldest first."""
         now = self._clock()
-        return [_shown(one) for one in self._desk.proposals.values() if now < one.expires]
+        good = {k.key_id for k in list_keys(self._directory) if k.is_good(now // _NS_IN_MS)}
+        waiting = self._desk.proposals.values()
+        return [_shown(one) for one in waiting if now < one.expires and one.by in good]
+
+    def _found(self, key_id: str) -> Key | None:
+        return find_key(self._directory, key_id, self._clock() // _NS_IN_MS)
+
+    def _key(self, person: str) -> Key:
+        """The key of who asks; RequestRefused for who has none, or one that ended meanwhile."""
+        if person == SOCKET_PERSON:
+            raise RequestRefused(
+                "this takes two people, each under an admin key of their own: --url URL --key FILE"
+                " (`hourbook keys create 0 --scope admin` makes one)"
+            )
+        key = self._found(person)
+        if key is None:
+            raise RequestRefused(f"key {person} is good no longer; ask again under another")
+        return key
 
     async def _plan(
         self, request: requests.TwoPersons, **names: str
@@ -250,14 +283,6 @@ class Approvals:
 def _alone(whole: int) -> str:
     """Why a leg is not corrected: ``whole`` is the match number of its trade."""
     return f"LEG_ALONE: it is a leg of match {whole}, which is corrected whole"
-
-
-def _has_key(person: str) -> None:
-    if person == SOCKET_PERSON:
-        raise RequestRefused(
-            "this takes two people, each under an admin key of their own: --url URL --key FILE"
-            " (`hourbook keys create 0 --scope admin` makes one)"
-        )
 
 
 def _shown(proposal: Proposal) -> dict[str, Any]:

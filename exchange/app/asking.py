@@ -83,8 +83,8 @@ async def ask(directory: Path, request: AnyRequest) -> Answer | None:
 def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
     """Put one request to the market at ``http://HOST:PORT``, signed with an admin key.
 
-    Raises OSError if no market answers there; a refused key is an answer, and so is what makes no
-    request, and a silence behind which the request may be done.
+    Raises OSError if no market answers there, ValueError for a URL that is none; a refused key is
+    an answer, and so is a silence behind which the request may be done.
     """
     from exchange.gateway.access import sign  # noqa: PLC0415 - the socket needs no signature
 
@@ -113,7 +113,7 @@ def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
     except TimeoutError:
         late = f"{url} took longer than {URL_SECONDS:g} s: it may be done all the same, so look"
         return Answer(False, error=f"{late} before you ask again")
+    except http.client.InvalidURL as error:
+        raise ValueError(str(error)) from error
     except (http.client.HTTPException, msgspec.MsgspecError) as error:
         raise ConnectionError(f"what answers is no market: {error!r}") from error
-    except ValueError as error:
-        return Answer(False, error=f"{url!r} is no http://HOST:PORT: {error}")

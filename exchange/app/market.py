@@ -46,7 +46,7 @@ from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
 from exchange.clearing.store import OtherVersion
 from exchange.engine import Engine
-from exchange.gateway.auth import Keys, create_key
+from exchange.gateway.auth import Keys, create_key, find_key
 from exchange.gateway.deadlines import Deadlines
 from exchange.gateway.hub import Hub
 from exchange.gateway.metrics import Metrics
@@ -78,10 +78,29 @@ class Addresses(msgspec.Struct, frozen=True):
     admin_key: str
 
 
-def admin_key(directory: Path) -> Path:
-    """The file with the operator's own key, of mode 0600; made at the first serve."""
+class _OwnKey(msgspec.Struct):
+    """What the operator's file says of its key."""
+
+    key_id: str
+
+
+def admin_key(directory: Path, now_ms: int) -> Path:
+    """The file with the operator's own key, of mode 0600; made at the first serve, and again where
+    its key is good no longer (``now_ms`` since the epoch). What holds no key is left, and named.
+    """
     path = directory / ADMIN_KEY_NAME
-    if not path.exists():
+    held = ""
+    if path.exists():
+        try:
+            held = msgspec.json.decode(path.read_bytes(), type=_OwnKey).key_id
+        except (msgspec.DecodeError, UnicodeDecodeError, OSError) as error:
+            _log.warning(
+                "%s holds no key (%s): delete it, and the next serve makes it", path, error
+            )
+            return path
+    if not held or find_key(directory, held, now_ms) is None:
+        if held:
+            _log.warning("key %r of %s is good no longer: another is made", held, path)
         key_id, secret = create_key(directory, HOUSE_ACCOUNT, "admin")
         own = msgspec.json.encode({"key_id": key_id, "secret": secret}) + b"\n"
         replace_file(path, own, 0o600)
@@ -264,7 +283,7 @@ class Market:
 
     async def listen(self, host: str, port: int) -> Addresses:
         """Serve clients on a TCP port (0: a free one) and operators on the admin socket."""
-        key, front = admin_key(self.directory), self.front
+        key, front = admin_key(self.directory, self._clock() // 1_000_000), self.front
         front.prepare()
         self.listening = True
         self._run(front.run(), front.name)

@@ -27,9 +27,11 @@ from exchange.app.hedge import hedge
 from exchange.app.requests_market import ConductRequest
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
+from exchange.gateway.access import Key
 from exchange.gateway.auth import create_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
 from exchange.messages import EventFlag, HaltCause, Mode, TradingState
+from exchange.messages.access import Right
 from exchange.sequencer import LogFull
 
 _log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class Operations:
         self._scheduled = scheduled
         self._house = Clerk(desk, clearing)
         self._conduct = Conduct(desk)
-        self._approvals = Approvals(desk, self._house, self._conduct, clock)
+        self._approvals = Approvals(desk, self._house, self._conduct, clock, directory)
         self.one_at_a_time = asyncio.Lock()
 
     async def perform(
@@ -137,9 +139,9 @@ class Operations:
         return {"mode": mode.name}
 
     async def _create_key(self, request: requests.CreateKey, person: str) -> dict[str, Any]:
-        """Make a key; RequestRefused for an admin key that is asked for from elsewhere. Of a key
-        that cannot be no account is opened, and of an account that cannot be no key is left."""
-        self._check_admin_key(request.scope, person)
+        """Make a key; RequestRefused for one that proposes, asked for from elsewhere. Of a key that
+        cannot be no account is opened, and of an account that cannot be no key is left."""
+        _check_machine(Key("", request.account, request.scope), person)
         try:
             made = create_key(
                 self._directory, request.account, request.scope,
@@ -154,18 +156,11 @@ class Operations:
             raise
         return _shown(*made)
 
-    def _check_admin_key(self, scope: str, person: str) -> None:
-        if scope == "admin" and person != SOCKET_PERSON:
-            raise RequestRefused(
-                "an admin key is made on the market's own machine: `hourbook keys create ACCOUNT"
-                " --scope admin --data DIR`"
-            )
-
     def _rotate_key(self, request: requests.RotateKey, person: str) -> dict[str, Any]:
         until_ms = self._clock() // 1_000_000 + request.overlap_seconds * 1_000
         for key in list_keys(self._directory):
             if key.key_id == request.key_id:
-                self._check_admin_key(key.scope, person)
+                _check_machine(key, person)
         try:
             made = rotate_key(
                 self._directory, request.key_id, until_ms, public_key=request.public_key
@@ -537,6 +532,16 @@ class Operations:
             " expiries not listed yet",
             terms.code,
             fields,
+        )
+
+
+def _check_machine(key: Key, person: str) -> None:
+    """RequestRefused for a key that may propose what takes two people, and was asked for over HTTP:
+    one person would have two names."""
+    if key.may(Right.CLEAR) and person != SOCKET_PERSON:
+        raise RequestRefused(
+            f"a key of scope {key.scope} is made on the market's own machine: `hourbook keys create"
+            f" ACCOUNT --scope {key.scope} --data DIR`, or `rotate`"
         )
 
 

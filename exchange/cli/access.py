@@ -29,7 +29,7 @@ KeyFile = Annotated[Path | None, typer.Option("--key", help="File with the admin
 DEFAULT_DATA = Path("market")
 DATABASES: Final = {
     "ledger.db": "the next start makes it of the log",
-    "keys.db": "every key must be made again, admin.key as well: delete that, too",
+    "keys.db": "the next serve makes admin.key again, and every other key must be made again",
 }
 
 
@@ -142,7 +142,7 @@ def operate(
 
 
 def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
-    from http.client import HTTPException, InvalidURL  # noqa: PLC0415
+    from http.client import HTTPException  # noqa: PLC0415
     from urllib.error import URLError  # noqa: PLC0415
 
     from exchange.app import asking  # noqa: PLC0415
@@ -158,7 +158,7 @@ def _ask_url(url: str, key: Path, request: "AnyRequest") -> "Answer":
         return asking.ask_url(url, key, request)
     except msgspec.DecodeError as error:
         fail(f"{url} does not answer as a market does: {error}", Exit.UNUSABLE)
-    except (URLError, InvalidURL, ValueError) as error:
+    except (URLError, ValueError) as error:
         fail(f"no market answers at {url}: {error}; write http://HOST:PORT", Exit.UNUSABLE)
     except (OSError, HTTPException) as error:
         fail(f"{url} has not answered, and may have done it: {error!r}; look before you ask again",

@@ -55,10 +55,11 @@ def _show_keys(result: dict[str, Any], as_json: bool) -> None:
             key["algorithm"],
             " ".join(key["addresses"]) or "any",
             "never" if key["expires_ms"] is None else _when(key["expires_ms"]),
+            key["person"],
         )
         for key in result["keys"]
     ]
-    show_table(("key", "account", "scope", "algorithm", "from", "expires"), rows)
+    show_table(("key", "account", "scope", "algorithm", "from", "expires", "person"), rows)
 
 
 def _when(stamp_ms: int) -> str:

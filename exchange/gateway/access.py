@@ -63,6 +63,11 @@ class Key(msgspec.Struct, frozen=True):
     algorithm: Algorithm = "hmac-sha256"
     addresses: tuple[str, ...] = ()  # networks that it may be used from; none: any
     expires_ms: int | None = None
+    person: str = ""  # whose it is: the first key id of the rotations that it came of
+
+    def is_good(self, now_ms: int) -> bool:
+        """Whether it has not expired."""
+        return self.expires_ms is None or self.expires_ms > now_ms
 
     def may(self, right: Right) -> bool:
         """Whether the key's scope has that right. The one place where a scope is read."""

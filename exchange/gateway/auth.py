@@ -2,6 +2,7 @@
 
 Keys live in ``DIR/keys.db``, outside the log: a secret never enters it. A key belongs to one
 account and has one scope; ``exchange.gateway.access`` has the rules by which a proof is judged.
+A key that took another's place, in a chain of rotations however long, is of the first one's person.
 """
 
 import logging
@@ -35,7 +36,13 @@ CREATE TABLE IF NOT EXISTS keys (
     expires_ms INTEGER
 ) STRICT
 """  # a nonce may pass SQLite's signed 64 bits, so it is kept as text; a public key is no secret
-_COLUMNS: Final = "key_id, account, scope, algorithm, addresses, expires_ms"
+_FOLLOWERS: Final = """
+CREATE TABLE IF NOT EXISTS followers (key_id TEXT PRIMARY KEY, person TEXT NOT NULL) STRICT
+"""  # of keys that took another's place: the first key of their chain
+_COLUMNS: Final = (
+    "key_id, account, scope, algorithm, addresses, expires_ms, coalesce(person, key_id)"
+)
+_KEYS: Final = "keys LEFT JOIN followers USING (key_id)"
 _log = logging.getLogger(__name__)
 
 
@@ -99,7 +106,7 @@ def rotate_key(
     """
     with closing(_open(directory)) as database, database:
         database.execute("BEGIN IMMEDIATE")
-        query = f"SELECT {_COLUMNS} FROM keys WHERE key_id = ?"
+        query = f"SELECT {_COLUMNS} FROM {_KEYS} WHERE key_id = ?"
         row = database.execute(query, (key_id,)).fetchone()
         if row is None:
             raise LookupError(f"no key {key_id}")
@@ -107,6 +114,7 @@ def rotate_key(
         if key.algorithm == "ed25519" and not public_key:
             raise ValueError("an Ed25519 key is followed by another: name its public key")
         made = _insert(database, key.account, key.scope, key.addresses, public_key)
+        database.execute("INSERT INTO followers VALUES (?, ?)", (made[0], key.person))
         database.execute(
             "UPDATE keys SET expires_ms = min(coalesce(expires_ms, ?1), ?1) WHERE key_id = ?2",
             (until_ms, key_id),
@@ -116,21 +124,28 @@ def rotate_key(
 
 def revoke_key(directory: Path, key_id: str) -> None:
     """Delete a key. Raises LookupError if there is none of that id."""
-    with closing(_open(directory)) as database:
+    with closing(_open(directory)) as database, database:
+        database.execute("BEGIN IMMEDIATE")
         if database.execute("DELETE FROM keys WHERE key_id = ?", (key_id,)).rowcount == 0:
             raise LookupError(f"no key {key_id}")
+        database.execute("DELETE FROM followers WHERE key_id = ?", (key_id,))
 
 
 def list_keys(directory: Path) -> list[Key]:
     """Return every key, without its secret, oldest first."""
     with closing(_open(directory)) as database:
-        rows = database.execute(f"SELECT {_COLUMNS} FROM keys ORDER BY created, rowid")
+        rows = database.execute(f"SELECT {_COLUMNS} FROM {_KEYS} ORDER BY created, keys.rowid")
         return [_key(row) for row in rows]
 
 
 def _key(row: tuple[Any, ...]) -> Key:
-    key_id, account, scope, algorithm, addresses, expires_ms = row
-    return Key(key_id, account, scope, algorithm, tuple(addresses.split()), expires_ms)
+    key_id, account, scope, algorithm, addresses, expires_ms, person = row
+    return Key(key_id, account, scope, algorithm, tuple(addresses.split()), expires_ms, person)
+
+
+def find_key(directory: Path, key_id: str, now_ms: int) -> Key | None:
+    """Return the key of that id; None if there is none, or it has expired."""
+    return next((k for k in list_keys(directory) if k.key_id == key_id and k.is_good(now_ms)), None)
 
 
 def _open(directory: Path) -> sqlite3.Connection:
@@ -151,7 +166,7 @@ def _open(directory: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = NORMAL")
-    for statement in (_SCHEMA, lockouts.SCHEMA, *tokens.SCHEMA):
+    for statement in (_SCHEMA, _FOLLOWERS, lockouts.SCHEMA, *tokens.SCHEMA):
         database.execute(statement)
     return database
 
@@ -173,7 +188,7 @@ class Keys:
         self._judge = Judge(Lockouts(self._database))
         self.tokens = Tokens(self._database)
         # In the place of an unknown key's row: what follows is the same work.
-        self._nobody = ("", 0, "read", "hmac-sha256", "", None, secrets.token_hex(32), "-1")
+        self._nobody = ("", 0, "read", "hmac-sha256", "", None, "", secrets.token_hex(32), "-1")
 
     def check(self, proof: Proof, now_ms: int) -> Key | AnyReason:
         """Return the key that made the proof, or why it is refused.
@@ -208,15 +223,15 @@ class Keys:
 
     def of_account(self, account: int) -> list[Key]:
         """Return the account's keys, oldest first."""
-        query = f"SELECT {_COLUMNS} FROM keys WHERE account = ? ORDER BY created, rowid"
+        query = f"SELECT {_COLUMNS} FROM {_KEYS} WHERE account = ? ORDER BY created, keys.rowid"
         return [_key(row) for row in self._database.execute(query, (account,))]
 
     def _stored(self, key_id: str, now_ms: int) -> Stored:
         """Return the key of that id; nobody's if there is none or it has expired."""
         row = self._database.execute(
-            f"SELECT {_COLUMNS}, secret, nonce FROM keys WHERE key_id = ?1"
+            f"SELECT {_COLUMNS}, secret, nonce FROM {_KEYS} WHERE key_id = ?1"
             " AND (expires_ms IS NULL OR expires_ms > ?2)",
             (key_id, now_ms),
         ).fetchone()
         found = row or self._nobody
-        return Stored(_key(found[:6]), found[6], int(found[7]))
+        return Stored(_key(found[:7]), found[7], int(found[8]))

@@ -1,0 +1,95 @@
+"""Who is a person, where two are needed: whose a key is, and whether it still is one."""
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_corrections import Clock, running
+
+from exchange.app import Market, requests
+from exchange.app.wishes import RequestRefused
+from exchange.gateway import auth
+
+LIFT = requests.Kill(account=1, lift=True, reason="mended")
+MINUTE = 60
+
+
+@pytest.fixture
+async def market(tmp_path: Path) -> AsyncIterator[Market]:
+    async with running(tmp_path, Clock()) as started:
+        await started.operations.perform(requests.OpenAccount(account=1))
+        yield started
+
+
+@pytest.fixture
+def rotated(market: Market) -> Callable[..., Any]:
+    async def rotate(key_id: str, overlap_seconds: int = MINUTE) -> str:
+        request = requests.RotateKey(key_id=key_id, overlap_seconds=overlap_seconds)
+        return str((await market.operations.perform(request))["key_id"])
+
+    return rotate
+
+
+def made(market: Market, scope: Any = "admin") -> str:
+    return auth.create_key(market.directory, 0, scope)[0]
+
+
+async def proposed(market: Market, by: str) -> requests.Approve:
+    answer = await market.operations.perform(LIFT, by)
+    return requests.Approve(proposal=answer["proposal"])
+
+
+async def refused(market: Market, request: requests.AnyRequest, person: str) -> str:
+    with pytest.raises(RequestRefused) as why:
+        await market.operations.perform(request, person)
+    return str(why.value)
+
+
+async def test_all_keys_of_a_chain_of_rotations_are_one_person(
+    market: Market, rotated: Callable[..., Any]
+) -> None:
+    """Whichever proposes, and with a link of the chain revoked; another person approves still."""
+    first, bert = made(market), made(market)
+    second = await rotated(first)
+    third, fork = await rotated(second), await rotated(first)
+    await market.operations.perform(requests.RevokeKey(key_id=second))
+    mine = (first, third, fork)
+    for by in mine:
+        approve = await proposed(market, by)
+        for key in mine:
+            told = await refused(market, approve, key)
+            assert "another person must approve it" in told and by in told
+    assert (await market.operations.perform(approve, await rotated(bert)))["proposed_by"] == fork
+    listed = (await market.operations.perform(requests.ListKeys()))["keys"]
+    assert {key["person"] for key in listed} == {first, bert}
+
+
+@pytest.mark.parametrize("ends", ["revoked", "expired"])
+async def test_of_a_key_that_is_gone_nothing_is_approved(
+    market: Market, rotated: Callable[..., Any], ends: str
+) -> None:
+    """Neither what it proposed, nor by it; nor does it propose, or fill up what waits."""
+    anne, bert = made(market), made(market)
+    hers, his = await proposed(market, anne), await proposed(market, bert)
+    if ends == "revoked":
+        await market.operations.perform(requests.RevokeKey(key_id=anne))
+    else:
+        await rotated(anne, 0)
+    told = await refused(market, hers, bert)
+    assert f"key {anne}" in told and "propose it again" in told
+    for request in (his, LIFT):
+        assert f"key {anne} is good no longer" in await refused(market, request, anne)
+    waiting = (await market.operations.perform(requests.ListProposals()))["proposals"]
+    assert [one["by"] for one in waiting] == [bert]
+
+
+@pytest.mark.parametrize("scope", ["admin", "clear"])
+async def test_nobody_makes_himself_a_second_name_over_http(market: Market, scope: Any) -> None:
+    """A key of either scope proposes: with a new one, or another's, one person would be two."""
+    anne, other = made(market), made(market, scope)
+    for request in (
+        requests.CreateKey(account=0, scope=scope), requests.RotateKey(key_id=other)
+    ):  # fmt: skip
+        assert "on the market's own machine" in await refused(market, request, anne)
+    assert len(auth.list_keys(market.directory)) == 2
