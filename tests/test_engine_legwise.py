@@ -232,3 +232,16 @@ def test_an_image_remembers_what_was_stated() -> None:
     desk.machine = again
     desk.do(last)
     assert figures(desk) == before
+
+
+@both
+def test_a_bust_counts_for_the_limit_over_all_months(machine: type[Machine]) -> None:
+    """What comes back works against the limit, whatever other months were allowed before."""
+    desk, _, events = traded(CASES[0], machine)  # account 1 bought 4 lots of month 0
+    for number in range(3):
+        desk.do(pack(CommandKind.SET_PROTECTIONS, instrument=number, target_hi=10))
+    for number, lots in ((1, 1), (1, 1), (0, 6)):
+        desk.enter(1, number, SELL, lots, 2700)
+    desk.do(*legwise(events))
+    over = desk.enter(1, 1, SELL, 4, 2700)[0]
+    assert (over.reason, over.a, over.b) == (Reason.ALL_MONTHS_LIMIT, 10, 12)

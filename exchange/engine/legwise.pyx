@@ -14,6 +14,7 @@ from exchange.engine.combinations cimport times
 from exchange.engine.corrections cimport bound_without, held, note
 from exchange.engine.events cimport emit, what
 from exchange.engine.lifecycle cimport reject
+from exchange.engine.months cimport withdraw_all
 from exchange.engine.risk cimport charge, execute
 from exchange.engine.state cimport (
     Composite, Correction, Event, Instrument, Stated, pair, u32, u64, u8,
@@ -140,6 +141,7 @@ cdef void bust_stated(Market* m, u32 number, Stated* leg) noexcept nogil:
     cdef i64 value = lots * leg.price * book.tick_value
     execute(m, book, held(m, leg.account, number), leg.side, -lots, -value, leg.cash)
     execute(m, book, held(m, leg.other, number), 1 - leg.side, -lots, -value, leg.other_cash)
+    withdraw_all(m)
     charge(m, &m.accounts[0], 0, 0, leg.cash + leg.other_cash)
 
 
