@@ -25,7 +25,9 @@ from exchange.engine.state cimport (
     trades_plainly, u16, u32, u64, u8, unlikely, whole, word_at,
 )
 from exchange.engine.vocabulary cimport *
-from exchange.engine.watched cimport enter_watched, lets_pass, replace_watched
+from exchange.engine.watched cimport (
+    enter_watched, lets_pass, replace_watched, rested_beside,
+)
 
 cdef enum:
     # of the first word, which is kind, side, tif, flags: what is zero in a limit order, GTC or DAY
@@ -280,6 +282,8 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side,
     account.open_orders += 1
     to.book.working_orders += 1
     place(m, c, &to, side, 0)
+    if watched:
+        rested_beside(m, to.book)
     return True
 
 
@@ -494,6 +498,8 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     hold_more(&to, side, <i64>c.quantity - o.leaves, to.adverse - adverse)
     succeed(m, c, &to, o, slot, side)
     place(m, c, &to, side, 1)
+    if watched:
+        rested_beside(m, to.book)
     return True
 
 

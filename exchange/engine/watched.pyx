@@ -49,6 +49,15 @@ cdef bint lets_pass(Market* m, Instrument* book, Position* p, Command* c, u8 sid
             or is_allowed(m, p, side, rise))
 
 
+cdef void rested_beside(Market* m, Instrument* book) noexcept nogil:
+    """The round after an order that came to rest, which finds nothing to do: a snapshot is the same
+    whichever way the order went."""
+    if book.watched & WATCH_QUOTES:
+        m.rounds += 1
+        if stops_of(m, book).followed == 0:
+            book.watched &= ~<u32>WATCH_QUOTES
+
+
 cdef inline bint may_pass(Instrument* book) noexcept nogil:
     return book.trades and not book.watched & ~<u32>RESTED_BESIDE
 
