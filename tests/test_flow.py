@@ -140,7 +140,7 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
         flow.prepare(one[:-1])
     with pytest.raises(ValueError, match="cannot skip 1 of 1"):
         flow.prepare(one, skip=1)
-    with pytest.raises(ValueError, match="cannot skip 0 of 0"):
+    with pytest.raises(ValueError, match="there is no command in it"):
         flow.prepare(b"")
     with pytest.raises(ValueError, match=r"sequence \d+: an order id was used twice"):
         flow.run(saved(tmp_path, one * 2))

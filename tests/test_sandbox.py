@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -261,9 +262,13 @@ def test_a_bot_that_does_not_stop_is_named(tmp_path: Path) -> None:
 def test_a_run_that_is_terminated_leaves_nothing_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = tmp_path / "memory"
-    memory.mkdir()
-    monkeypatch.setattr(storm, "memory_folder", lambda: memory)
+    with tempfile.TemporaryDirectory() as short:  # as memory's is, for sockets
+        memory = Path(short)
+        monkeypatch.setattr(storm, "memory_folder", lambda: memory)
+        terminate(tmp_path, memory)
+
+
+def terminate(tmp_path: Path, memory: Path) -> None:
     (tmp_path / "kills.py").write_text(
         "import os, pathlib, signal\nasync def bot(client, chosen, stop):\n"
         f"    assert list(pathlib.Path({str(memory)!r}).iterdir())\n"

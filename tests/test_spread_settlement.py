@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from overrides import people
 
 from exchange.app import Market, requests
 from exchange.app.wishes import RequestRefused, Wish, note
@@ -50,6 +51,7 @@ async def test_a_back_month_is_settled_by_the_spreads_that_traded(market: Market
     await trade(market, ONE_MONTH, before[NEAR] - before[FAR] + 4, 5)
     await trade(market, TWO_MONTHS, before[FAR] - before[LATER] - 2, 6)
     await trade(market, ACROSS, before[NEAR] - before[LATER] + 3, 8)
+    people(market.directory, "ann")
     asked = requests.ProposePrice(code=ONE_MONTH, price="0.100", reason="a test")
     with pytest.raises(RequestRefused, match="unknown_instrument"):  # none would take it
         await market.operations.perform(asked, "ann")

@@ -275,7 +275,7 @@ def fixed() -> list[tuple[str, float, str]]:
         ("journal.segment_bytes", segments.SEGMENT_BYTES, "bytes after which a segment is full"),
         ("tape.recent_records", tape.RECENT_RECORDS, "batches kept in memory for followers"),
         ("tape.recent_bytes", tape.RECENT_BYTES, "their bytes at most"),
-        ("gateway.backlog_bytes", gateway_session.BACKLOG_BYTES, "unsent; more: close 4008"),
+        ("gateway.backlog_bytes", gateway_session.BACKLOG_BYTES, "still unsent: close 4008"),
         ("gateway.stale_bytes", gateway_session.STALE_BYTES, "unsent; more: pictures are skipped"),
         ("gateway.refresh_bytes", refreshes.REFRESH_BYTES, "of snapshots for those, in 100 ms"),
         ("gateway.snapshot_orders", wire_market.SNAPSHOT_ORDERS, "of one part of a snapshot"),
