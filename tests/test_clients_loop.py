@@ -5,6 +5,8 @@ import itertools
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -87,16 +89,34 @@ def test_who_waits_in_another_thread_is_told_when_a_client_is_closed() -> None:
     client.close()
 
 
+@contextmanager
+def interrupts() -> Iterator[None]:
+    """Ctrl-C, again if the first was lost: where Python cannot raise, in a finalizer, it does not."""
+    main, over = threading.main_thread().ident or 0, threading.Event()
+
+    def press() -> None:
+        wait = 0.05
+        while not over.wait(wait):
+            signal.pthread_kill(main, signal.SIGINT)
+            wait = 1.0
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    thread = threading.Thread(target=press)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_takes_no_event_along() -> None:
     """Who was interrupted as he waited for an event gets it when he asks again."""
     client = Client()
     try:
-        main = threading.main_thread().ident or 0
-        interrupt = threading.Timer(0.05, signal.pthread_kill, (main, signal.SIGINT))
-        interrupt.start()
-        with pytest.raises(KeyboardInterrupt):
+        with interrupts(), pytest.raises(KeyboardInterrupt):
             client.next_event()
-        interrupt.join()
         came = Connected(1, 1)
 
         async def put() -> None:
