@@ -91,7 +91,7 @@ def test_who_waits_in_another_thread_is_told_when_a_client_is_closed() -> None:
 
 @contextmanager
 def interrupts() -> Iterator[None]:
-    """Ctrl-C, again if the first was lost: where Python cannot raise, in a finalizer, it does not."""
+    """Ctrl-C, and again if the first was lost: in a finalizer Python cannot raise."""
     main, over = threading.main_thread().ident or 0, threading.Event()
 
     def press() -> None:
