@@ -38,6 +38,7 @@ EVERY: Final = 10  # commands of the flow for one use of a probe
 FLOW_ACCOUNTS: Final = range(1, 129)
 TRADER, OTHER = 129, 130  # accounts of ours
 KEY: Final = 1 << 60  # ids of ours are above it
+REQUEST: Final = 1 << 31  # more than all of them: ids of requests, with other low halves
 FAR_NS: Final = START_NS + 86_400 * 10**9
 MASS: Final = 10  # orders cancelled together
 AUCTION_ORDERS: Final = 10_000
@@ -90,8 +91,8 @@ class Market:
         """A limit order of one lot, unless ``fields`` say otherwise."""
         self.keys += 1
         return Command(
-            kind=CommandKind.ENTER, side=side, price=price, account=account,
-            session=1 << 16 | account, key_lo=self.keys, **{"quantity": 1} | fields,
+            side=side, price=price, account=account, session=1 << 16 | account,
+            key_lo=self.keys, **{"kind": CommandKind.ENTER, "quantity": 1} | fields,
         )  # fmt: skip
 
     @property
@@ -129,11 +130,11 @@ Before = Callable[[Market], Iterable[Command]]
 Build = Callable[[], Built]
 
 
-def cancelled(order: Command) -> Command:
+def cancelled(order: Command, request: int = 0) -> Command:
     """The CANCEL of an order, by the trader's own id."""
     return Command(
         kind=CommandKind.CANCEL, side=order.side, flags=CommandFlag.BY_CLIENT_ID,
-        account=order.account, session=order.session, target_lo=order.key_lo,
+        account=order.account, session=order.session, target_lo=order.key_lo, key_lo=request,
     )  # fmt: skip
 
 
@@ -195,6 +196,21 @@ def watched(before: Before = nothing) -> Build:
     return build
 
 
+def with_requests() -> Built:
+    """The flow with an id for every request, as a gateway sends it. Each command is a use."""
+    market = opened(nothing)
+    ready = market.cut()
+    flow = commands_of(single().timed)
+    for number, command in enumerate(flow):
+        if command.kind == CommandKind.CANCEL:
+            flow[number] = msgspec.structs.replace(command, key_lo=KEY + REQUEST + number)
+    records = b"".join(COMMAND.pack(*msgspec.structs.astuple(command)) for command in flow)
+    size = Limit.BATCH_COMMANDS * COMMAND_BYTES
+    for at in range(0, len(records), size):
+        market.run(records[at : at + size])
+    return Built(ready, market.cut(), COMMANDS)
+
+
 def probed(probe: Probe, before: Before = nothing, *, alone: bool = False) -> Build:
     """The flow, and the probe now and then; ``alone``: the probe without the flow."""
 
@@ -241,12 +257,41 @@ def plain(market: Market) -> dict[str, int]:
     return {}
 
 
-def rest(fields: Fields = plain) -> Probe:
-    """An order at the far limit, and its cancel."""
+def rest(fields: Fields = plain, *, asked: bool = False) -> Probe:
+    """An order at the far limit, and its cancel; ``asked``: with a request id."""
 
     def probe(market: Market) -> Generator[Command, Event]:
         order = market.order(Side.SELL, **{"price": market.high} | fields(market))
         yield order
+        yield cancelled(order, market.keys + REQUEST if asked else 0)
+
+    return probe
+
+
+def move(flags: int = 0) -> Probe:
+    """An order at the far limit goes a step nearer, and leaves."""
+
+    def probe(market: Market) -> Generator[Command, Event]:
+        order = market.order(Side.SELL, market.high)
+        yield order
+        moved = market.order(
+            Side.SELL, market.high - market.step, kind=CommandKind.REPLACE,
+            flags=flags | CommandFlag.BY_CLIENT_ID, target_lo=order.key_lo,
+        )  # fmt: skip
+        yield moved
+        yield cancelled(moved if flags & CommandFlag.NEW_ID else order)
+
+    return probe
+
+
+def lessen(*, asked: bool = False) -> Probe:
+    """An order of two lots loses one, and leaves."""
+
+    def probe(market: Market) -> Generator[Command, Event]:
+        order = market.order(Side.SELL, market.high, quantity=2)
+        yield order
+        less = cancelled(order, market.keys + REQUEST if asked else 0)
+        yield msgspec.structs.replace(less, kind=CommandKind.REDUCE, quantity=1)
         yield cancelled(order)
 
     return probe

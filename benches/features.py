@@ -24,8 +24,10 @@ from benches.feature_flows import (
     cancel_together,
     elect,
     hit_quote,
+    lessen,
     meet,
     meet_spread,
+    move,
     probed,
     quote_both,
     replace_both,
@@ -36,6 +38,7 @@ from benches.feature_flows import (
     trade_one_of_two,
     uncrossed,
     watched,
+    with_requests,
 )
 from benches.instructions import count
 from benches.rows import Row, publish, row
@@ -44,6 +47,7 @@ from exchange.messages import Breaker, CommandFlag, Limit, OrderFeature, SelfTra
 
 MARKS: Final = ("<!-- features -->\n", "<!-- end of features -->\n")
 AT_ONCE: Final = 2  # processes of callgrind
+NEW_ID: Final = int(CommandFlag.NEW_ID)
 MARKET: Final = {"flags": int(CommandFlag.MARKET)}
 LATER: Final = {"tif": int(TimeInForce.GTD), "target_lo": FAR_NS}
 SHOWS_ONE: Final = {"spare": int(OrderFeature.ICEBERG), "target_hi": 1, "quantity": 2}
@@ -81,6 +85,13 @@ FEATURES: Final = {
         "the order is post-only",
         probed(rest(lambda market: {"flags": CommandFlag.POST_ONLY})), "rest",
     ),
+    "asked": Feature("its cancel has a request id", probed(rest(asked=True)), "rest"),
+    "move": Feature("an order rests, is replaced under a new id, and is cancelled",
+                    probed(move(NEW_ID))),
+    "amend": Feature("it keeps its id, and the replacement has a request id",
+                     probed(move()), "move"),
+    "reduce": Feature("an order of two lots rests, loses one, and is cancelled", probed(lessen())),
+    "reduce_asked": Feature("the reduction has a request id", probed(lessen(asked=True)), "reduce"),
     "good_till_date": Feature(
         "the order expires at a time of its own", probed(rest(lambda market: LATER)), "rest"
     ),
@@ -163,6 +174,8 @@ FEATURES: Final = {
         probed(hit_quote, markets.quotes_protected), "quote_hit",
     ),
     # what watches a market
+    "asked_flow": Feature("every cancel of the flow has a request id", with_requests,
+                          whole=True, instead="plain"),
     "stops_wait": watching(
         f"{markets.STOPS:,} stops wait in the book; none is elected", markets.stops
     ),

@@ -19,8 +19,8 @@ from typing import IO, Final, Protocol
 from exchange.engine import Engine
 
 CHECKOUT: Final = Path(__file__).parents[1]
-WAY: Final = "if not do_plainly(m, c):"
-GENERAL: Final = "if hourbook_general or not do_plainly(m, c):"
+WAY: Final = "if not do_plainly(m, c) and not do_asked(m, c):"
+GENERAL: Final = "if hourbook_general or not (do_plainly(m, c) or do_asked(m, c)):"
 SWITCH: Final = """
 
 cdef bint hourbook_general = False

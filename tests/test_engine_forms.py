@@ -19,6 +19,7 @@ from exchange.messages import COMMAND, CommandFlag, CommandKind, Side, TimeInFor
 SMALL = {"side": 1, "tif": 2, "flags": 3, "operator": 28, "stp": 30, "spare": 31}  # offsets
 SESSION = 1 << 16 | 1
 BY_KEY, NEW_ID = int(CommandFlag.BY_CLIENT_ID), int(CommandFlag.NEW_ID)
+ASKED = {"flags": BY_KEY, "key_lo": 0}  # and an id of its own
 MINE = {"account": 2, "session": SESSION}
 OPENING = b"".join(
     [
@@ -45,10 +46,14 @@ def test_the_fields_lie_where_they_are_changed() -> None:
     [
         (CommandKind.ENTER, {}),
         (CommandKind.ENTER, {"tif": int(TimeInForce.IOC)}),
+        (CommandKind.ENTER, {"flags": int(CommandFlag.POST_ONLY)}),
         (CommandKind.CANCEL, {"flags": BY_KEY}),
+        (CommandKind.CANCEL, ASKED),
         (CommandKind.REDUCE, {"flags": BY_KEY}),
+        (CommandKind.REDUCE, ASKED),
         (CommandKind.REPLACE, {"flags": BY_KEY | NEW_ID}),
-        (CommandKind.REPLACE, {"flags": BY_KEY}),
+        (CommandKind.REPLACE, ASKED),
+        (CommandKind.REPLACE, {**ASKED, "quantity": 10}),
     ],
 )
 @pytest.mark.parametrize("field", SMALL)
@@ -62,12 +67,15 @@ def test_every_value_of_a_small_field_is_judged_as_the_oracle_judges_it(
     for value in range(256):
         named, given = next(keys), next(keys)
         rests = pack(CommandKind.ENTER, key_lo=named, **entered)
+        told = dict(fields)
+        if "key_lo" in fields or kind == CommandKind.REPLACE or kind == CommandKind.ENTER:
+            told["key_lo"] = given
         if kind == CommandKind.ENTER:
-            asked = pack(kind, key_lo=given, **{**entered, **fields})
+            asked = pack(kind, **{**entered, **told})
         else:
-            new = {"key_lo": given} if kind == CommandKind.REPLACE else {}
             amount = {"price": price, "quantity": 4} if kind != CommandKind.CANCEL else {}
-            asked = pack(kind, side=int(side), target_lo=named, **new, **amount, **MINE, **fields)
+            named_so = {"side": int(side), "target_lo": named, **MINE}
+            asked = pack(kind, **{**amount, **named_so, **told})
         asked = asked[:at] + bytes([value]) + asked[at + 1 :]
         gone = [
             pack(CommandKind.CANCEL, side=2, flags=BY_KEY, target_lo=key, **MINE)

@@ -3,6 +3,7 @@
 from exchange.engine.accounts cimport (
     checkpoint, close_day, move_money, open_account, open_day, record, set_account, upgrade,
 )
+from exchange.engine.asked cimport do_asked
 from exchange.engine.auction cimport indicate
 from exchange.engine.changes cimport cancel, reduce_order, replace
 from exchange.engine.combinations cimport list_combination
@@ -191,7 +192,7 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
         while True:
             prefetch(c + AHEAD)
             prefetch_cells(m, c + NEAR)
-            if not do_plainly(m, c):
+            if not do_plainly(m, c) and not do_asked(m, c):
                 operate(m, c)
                 end_command(m)
             read_again()

@@ -1,7 +1,7 @@
 # What every order command shares: rejects, repeated answers, receipts, and an order's end.
 
 from exchange.engine.book cimport slot_of, take_out
-from exchange.engine.events cimport emit, what
+from exchange.engine.events cimport emit, event_of, what
 from exchange.engine.ids cimport retire
 from exchange.engine.risk cimport put_back, rehold, rehold_plainly
 from exchange.engine.state cimport (
@@ -22,7 +22,7 @@ cdef struct Gathered:  # orders that one command may cancel, of many sessions or
 cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noexcept nogil
 cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept nogil
 cdef bint answered(Market* m, Command* c, u32 account) noexcept nogil
-cdef void remember_request(Market* m, Command* c, u32 account, u32 first) noexcept nogil
+cdef void remember_request(Market* m, Command* c, u32 account, Event* e) noexcept nogil
 cdef void take_away_special(Market* m, u32 slot, u32 reason) noexcept nogil
 cdef void shrink(Market* m, u32 slot, u32 lots, u32 reason) noexcept nogil
 cdef void withdraw(Market* m, Instrument* book, Position* p, u32 slot) noexcept nogil
@@ -49,7 +49,7 @@ cdef inline bint is_beyond_loss(Market* m, u32 account) noexcept nogil:
 cdef inline void keep_receipt(Market* m, Command* c, u32 account, u32 first) noexcept nogil:
     """Remember an accepted request, if it has an id; its answer is the event of index `first`."""
     if c.key_lo or c.key_hi:
-        remember_request(m, c, account, first)
+        remember_request(m, c, account, event_of(m, first))
 
 
 cdef inline void tell_gone(Event* e, Order* o, u32 lots, u32 leaves) noexcept nogil:

@@ -2,7 +2,7 @@
 
 from libc.stdlib cimport qsort, realloc
 
-from exchange.engine.events cimport blank, event_of
+from exchange.engine.events cimport blank
 from exchange.engine.groups cimport part
 from exchange.engine.ids cimport (
     find_cell, find_key, fingerprint, tag_of, take_known_slot,
@@ -80,15 +80,15 @@ cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept no
     e.key_hi = c.key_hi
 
 
-cdef void remember_request(Market* m, Command* c, u32 account, u32 first) noexcept nogil:
-    """Keep an accepted request; its answer is the event of index `first`."""
+cdef void remember_request(Market* m, Command* c, u32 account, Event* e) noexcept nogil:
+    """Keep an accepted request, and its answer."""
     cdef u32 tag = tag_of(account, c.key_lo)
     cdef u32 cell = find_cell(m, account, tag, c.key_lo, c.key_hi)
     cdef u32 slot = take_known_slot(m, &m.accounts[account], &m.cells[cell], tag)
     cdef Order* o = &m.orders[slot]
-    cdef Event* e = event_of(m, first)
     o.generation += 1
-    o.traits = (e.what & 0xFFFF) | <u32>RECEIPT << 16
+    # whether the answer was the last that its command said is not remembered
+    o.traits = e.what & (0xFFFF - (EVENT_FLAG_LAST_IN_COMMAND << 8)) | <u32>RECEIPT << 16
     o.prev = account
     o.next = <u32>e.order_id
     o.executed = <u32>(e.order_id >> 32)

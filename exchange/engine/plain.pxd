@@ -1,5 +1,7 @@
 # The plain order's way: limit and market orders where nothing watches, and their cancels. Where
-# something does, a limit order that it lets pass goes the same way, `watched` (watched.pyx).
+# something does, a limit order that it lets pass goes the same way, `watched` (watched.pyx). What
+# only a gateway's commands have goes it, too (asked.pyx): ids of requests, replacements that keep
+# an order's id, post-only orders.
 #
 # Each function does its command whole and says so, or changes nothing and leaves it to the ladder
 # of guards (orders.pyx, changes.pyx), which says what is wrong: here every guard is a bare test,
@@ -26,7 +28,7 @@ from exchange.engine.state cimport (
 )
 from exchange.engine.vocabulary cimport *
 from exchange.engine.watched cimport (
-    enter_watched, lets_pass, replace_watched, rested_beside,
+    enter_watched, lets_pass, may_pass, replace_watched, rested_beside,
 )
 
 cdef enum:
@@ -209,10 +211,11 @@ cdef inline void hold_more(Move* to, u8 side, i64 lots, i64 adverse) noexcept no
     to.member.excess -= to.rise
 
 
-cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index) noexcept nogil:
+cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index,
+                       u32 flags) noexcept nogil:
     """An order rests. Its event's index tells a new one from one in the place of another."""
     cdef u32 said = what(EVENT_KIND_ORDER_ACCEPTED,
-                         <u32>side << 1 | EVENT_FLAG_LAST_IN_COMMAND, 0)
+                         flags | <u32>side << 1 | EVENT_FLAG_LAST_IN_COMMAND, 0)
     cdef Order* o = admit(m, c, to, side, said, True, index)
     line_up(m, to.book, o, to.slot, c.quantity, side, to.at)
 
@@ -246,20 +249,24 @@ cdef inline bint meet(Market* m, Command* c, Move* to, u8 side, u32 flags,
     return True
 
 
-cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side,
-                           bint watched) noexcept nogil:
+cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side, bint watched,
+                           bint posted) noexcept nogil:
     """What is held is held before a slot is taken, so that nothing of it has to be kept."""
     cdef Move to
     if unlikely(not find_place(m, c, account, &to)):
         return False
     if unlikely(not watched and not trades_plainly(to.book)):
         return enter_watched(m, c, to.book)
+    if posted and not may_pass(to.book):
+        return False
     if unlikely(not may_enter(m, c, account, &to) or not is_on_grid(c, to.book, &to.at)):
+        return False
+    if posted and crosses(&to, side):
         return False
     if watched and not lets_pass(m, to.book, to.p, c, side, c.quantity, crosses(&to, side)):
         return False
     to.price = c.price
-    if crosses(&to, side):
+    if not posted and crosses(&to, side):
         read_again()
         return meet(m, c, &to, side, 0, 0, watched)
     if unlikely(not is_new(m, c, &to) or not has_token(m, account)):
@@ -281,7 +288,7 @@ cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side,
     take_token(m, account)
     account.open_orders += 1
     to.book.working_orders += 1
-    place(m, c, &to, side, 0)
+    place(m, c, &to, side, 0, EVENT_FLAG_POST_ONLY if posted else 0)
     if watched:
         rested_beside(m, to.book)
     return True
@@ -333,8 +340,8 @@ cdef inline bint enter_plain(Market* m, Command* c, bint watched) noexcept nogil
     if unlikely(not is_free_to_enter(m, c)):
         return False
     if c.side:
-        return rest_side(m, c, account, 1, watched)
-    return rest_side(m, c, account, 0, watched)
+        return rest_side(m, c, account, 1, watched, False)
+    return rest_side(m, c, account, 0, watched, False)
 
 
 cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
@@ -497,7 +504,7 @@ cdef inline bint replace_side(Market* m, Command* c, Order* o, u32 slot, Account
     read_again()
     hold_more(&to, side, <i64>c.quantity - o.leaves, to.adverse - adverse)
     succeed(m, c, &to, o, slot, side)
-    place(m, c, &to, side, 1)
+    place(m, c, &to, side, 1, 0)
     if watched:
         rested_beside(m, to.book)
     return True

@@ -17,11 +17,6 @@ from exchange.engine.state cimport (
 )
 from exchange.engine.vocabulary cimport *
 
-cdef enum:
-    TRADED_BESIDE = WATCH_BREAKER | WATCH_LIMITS | WATCH_STOPS | WATCH_STEPS
-    RESTED_BESIDE = TRADED_BESIDE | WATCH_HIDDEN | WATCH_QUOTES
-
-
 cdef bint is_in_value(Market* m, Safety* s, Instrument* book, Command* c) noexcept nogil:
     cdef i128 value
     if s.order_value == 0 or not is_on(m, FEATURE_ORDER_VALUE):
@@ -56,10 +51,6 @@ cdef void rested_beside(Market* m, Instrument* book) noexcept nogil:
         m.rounds += 1
         if stops_of(m, book).followed == 0:
             book.watched &= ~<u32>WATCH_QUOTES
-
-
-cdef inline bint may_pass(Instrument* book) noexcept nogil:
-    return book.trades and not book.watched & ~<u32>RESTED_BESIDE
 
 
 cdef bint enter_watched(Market* m, Command* c, Instrument* book) noexcept nogil:

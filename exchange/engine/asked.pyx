@@ -1,0 +1,150 @@
+"""The plain order's way of what comes through a gateway: every request has an id, a replacement
+keeps its order's, and a maker's order is post-only.
+
+Each is what plain.pxd does and a little more: an id that is new is remembered with its answer, an
+order moves under its own id, and one that would trade is left to the ladder. Compiled apart, so
+that commands without do not pay for it. As there, any doubt is enough: then nothing has changed.
+"""
+
+from exchange.engine.book cimport line_up, slot_of, take_out
+from exchange.engine.events cimport new_event, what
+from exchange.engine.ids cimport slots_left
+from exchange.engine.lifecycle cimport remember_request
+from exchange.engine.plain cimport (
+    Move, adverse_of, cancel_side, crosses, has_token, hold_more, is_amount, is_covered,
+    is_entitled, is_free_to_enter, is_new, is_on_grid, named, names_other, reduce_side, rest_side,
+    take_token,
+)
+from exchange.engine.risk cimport put_back, rehold_plainly
+from exchange.engine.state cimport (
+    Account, Event, Instrument, Order, Position, copy_key, i64, instrument_of, put_halves, put_pair,
+    side_of, trades_plainly, u32, u8,
+)
+from exchange.engine.vocabulary cimport *
+from exchange.engine.watched cimport lets_pass, may_pass, rested_beside
+
+cdef inline bint is_asked(Market* m, Command* c) noexcept nogil:
+    """Its request id is new, and can be remembered."""
+    cdef Move to
+    return is_entitled(m, c) and slots_left(m) and is_new(m, c, &to)
+
+
+cdef inline void remember(Market* m, Command* c) noexcept nogil:
+    """The request, answered by what was said last."""
+    remember_request(m, c, c.account, m.next_event - 1)
+
+
+cdef inline bint cancel_asked(Market* m, Command* c) noexcept nogil:
+    """CANCEL of a limit order in the book."""
+    cdef u32 slot
+    cdef Order* o
+    if not is_asked(m, c):
+        return False
+    o = named(m, c, 0, &slot)
+    if o == NULL:
+        return False
+    if not (cancel_side(m, c, o, slot, 1) if side_of(o) else cancel_side(m, c, o, slot, 0)):
+        return False
+    remember(m, c)
+    return True
+
+
+cdef inline bint reduce_asked(Market* m, Command* c) noexcept nogil:
+    """REDUCE of a limit order in the book, by less than all of it."""
+    cdef u32 slot
+    cdef Order* o
+    if not is_asked(m, c):
+        return False
+    o = named(m, c, 0, &slot)
+    if o == NULL:
+        return False
+    if not (reduce_side(m, c, o, slot, 1) if side_of(o) else reduce_side(m, c, o, slot, 0)):
+        return False
+    remember(m, c)
+    return True
+
+
+cdef inline void tell_replaced(Market* m, Command* c, Position* p, Order* o, u32 slot, u32 leaves,
+                               u8 side, bint kept) noexcept nogil:
+    """ORDER_REPLACED, a command's one event, of an order with its old terms still."""
+    cdef Event* e = new_event(m, 0, p.who)
+    cdef u32 flags = <u32>side << 1 | EVENT_FLAG_RESTING | EVENT_FLAG_LAST_IN_COMMAND
+    e.what = what(EVENT_KIND_ORDER_REPLACED, flags, kept)
+    put_halves(&e.order_id, o.generation, slot)
+    e.price = c.price
+    put_pair(&e.quantity, c.quantity, leaves)
+    e.a = o.price
+    e.b = o.leaves
+    copy_key(&e.key_lo, &o.key_lo)
+
+
+cdef inline bint amend_side(Market* m, Command* c, Order* o, u32 slot, u8 side) noexcept nogil:
+    cdef i64 leaves = <i64>c.quantity - o.executed
+    cdef i64 before = o.leaves
+    cdef bint kept = c.price == o.price and leaves <= before
+    cdef i64 adverse = 0
+    cdef Move to
+    to.account = &m.accounts[c.account]
+    to.p = &m.positions[o.position]
+    to.book = &m.instruments[instrument_of(to.p)]
+    if (names_other(c, side) or leaves <= 0 or not has_token(m, to.account)
+            or not is_amount(c, to.book, to.account) or not is_on_grid(c, to.book, &to.at)
+            or crosses(&to, side)):
+        return False
+    if not trades_plainly(to.book) and not (may_pass(to.book) and lets_pass(
+            m, to.book, to.p, c, side, leaves - before, False)):
+        return False
+    if not kept:
+        if to.p.adverse:  # else no order of the position has any
+            adverse = adverse_of(to.book, side, o.price, before)
+        to.adverse = adverse_of(to.book, side, c.price, leaves)
+        if not is_covered(&to, side, leaves, True, before, adverse):
+            return False
+    take_token(m, to.account)
+    tell_replaced(m, c, to.p, o, slot, <u32>leaves, side, kept)
+    if kept:
+        to.book.levels[to.at].quantity -= before - leaves
+        o.leaves = <u32>leaves
+        put_back(m, to.book, to.p, side, o.price, before - leaves)
+        rehold_plainly(m, to.book, to.p)
+        return True
+    take_out(m, to.book, o, slot_of(to.book, o.price))
+    o.price = c.price
+    o.leaves = <u32>leaves
+    line_up(m, to.book, o, slot, <u32>leaves, side, to.at)
+    hold_more(&to, side, leaves - before, to.adverse - adverse)
+    rested_beside(m, to.book)
+    return True
+
+
+cdef inline bint amend(Market* m, Command* c) noexcept nogil:
+    """REPLACE of a limit order in the book, which keeps its id, and does not trade."""
+    cdef u32 slot
+    cdef Order* o
+    if c.stp > SELF_TRADE_DECREMENT or not is_asked(m, c):
+        return False
+    o = named(m, c, (<u32*>c)[0] & <u32>POSTED, &slot)
+    if o == NULL:
+        return False
+    if not (amend_side(m, c, o, slot, 1) if side_of(o) else amend_side(m, c, o, slot, 0)):
+        return False
+    remember(m, c)
+    return True
+
+
+cdef bint enter_posted(Market* m, Command* c) noexcept nogil:
+    """ENTER of a post-only limit order, GTC or DAY, which does not trade."""
+    if not is_free_to_enter(m, c):
+        return False
+    if c.side:
+        return rest_side(m, c, &m.accounts[c.account], 1, True, True)
+    return rest_side(m, c, &m.accounts[c.account], 0, True, True)
+
+
+cdef bint do_request(Market* m, Command* c) noexcept nogil:
+    """Whether the command was another of these, and is done."""
+    if c.kind == COMMAND_KIND_CANCEL:
+        return cancel_asked(m, c)
+    if c.kind == COMMAND_KIND_REPLACE:
+        return amend(m, c)
+    return c.kind == COMMAND_KIND_REDUCE and reduce_asked(m, c)
