@@ -273,11 +273,11 @@ async def test_the_blotter_reads_back_what_was_before_a_restart(tmp_path: Path) 
         order = (await one.enter("buy", 2, 0, label="before"))["order"]
         await two.enter("sell", 1, 0)
         before = await one.rpc.call("private/get_order_state", order_id=order["order_id"])
-        trades = await one.rpc.call("private/get_user_trades_by_instrument", count=5)
+        trades = await one.rpc.call("private/get_user_trades_by_currency", count=5)
     async with Venue.open(tmp_path) as venue:
         rpc = await venue.rpc(key)
         assert before == await rpc.call("private/get_order_state", order_id=order["order_id"])
-        assert trades == await rpc.call("private/get_user_trades_by_instrument", count=5)
+        assert trades == await rpc.call("private/get_user_trades_by_currency", count=5)
         assert before["label"] == "before" and before["filled_amount"] == 1
 
 

@@ -6,7 +6,7 @@ from secrets import token_bytes
 from typing import Any, Final
 
 from exchange.gateway.accounts import Exposure
-from exchange.gateway.dialects.deribit.blotter import Blotter, Print, Ticket, tif_name
+from exchange.gateway.dialects.deribit.blotter import Blotter, Fill, Print, Shown, Ticket, tif_name
 from exchange.gateway.dialects.deribit.instruments import (
     CURRENCY,
     base_of,
@@ -107,12 +107,12 @@ class Portrayer:
             shown["cancel_reason"] = ticket.why.lower()
         return shown
 
-    def fill(self, execution: Execution) -> dict[str, Any]:
+    def fill(self, shown: Fill) -> dict[str, Any]:
         """Return an account's side of a trade."""
+        execution = shown.trade
         ticket = self._blotter.orders.get(int(execution.order_id))
-        instrument = self._instruments.by_code[execution.instrument]
         market = ticket is not None and ticket.market
-        mark = exact(mark_text(instrument, self._instruments))
+        mark = exact(micros_text(shown.mark))
         return {
             "trade_id": execution.match_number,
             "trade_seq": int(execution.match_number),
@@ -131,7 +131,7 @@ class Portrayer:
             "label": label_of(execution.client_order_id),
             "post_only": ticket is not None and ticket.post_only,
             "reduce_only": ticket is not None and ticket.reduce_only,
-            "tick_direction": 1,
+            "tick_direction": shown.direction,
             "mark_price": mark,
             "index_price": mark,
             "self_trade": False,
@@ -161,11 +161,22 @@ class Portrayer:
 
     def told(self, trade: PublicTrade) -> dict[str, Any]:
         """Return a public trade that the feed tells of."""
-        number = self._instruments.by_code[trade.instrument].id
-        for shown in reversed(self._blotter.prints[number]):
+        instrument = self._instruments.by_code[trade.instrument]
+        for shown in reversed(self._blotter.prints[instrument.id]):
             if (shown.trade.sequence, shown.trade.index) == (trade.sequence, trade.index):
                 return self.print(shown)
-        return self.print(Print(trade, 1, self._instruments.by_id[number].mark))
+        return self.print(Shown(trade, 1, self._instruments.mark(instrument)))
+
+    def told_fill(self, execution: Execution, account: int) -> dict[str, Any]:
+        """Return an account's side of a trade that a report tells of."""
+        for shown in reversed(self._blotter.fills[account]):
+            kept = shown.trade
+            if (kept.order_id, kept.sequence, kept.index) == (
+                execution.order_id, execution.sequence, execution.index,
+            ):  # fmt: skip
+                return self.fill(shown)
+        instrument = self._instruments.by_code[execution.instrument]
+        return self.fill(Shown(execution, 1, self._instruments.mark(instrument)))
 
     def top(self, instrument: Instrument) -> dict[str, Any]:
         """Return the best price and amount of each side; null where there is none."""

@@ -182,7 +182,7 @@ class Trading:
         trades = [
             self._portrayer.fill(fill)
             for fill in self._blotter.fills.get(account, ())
-            if fill.sequence == report.sequence and fill.order_id == report.order_id
+            if fill.trade.sequence == report.sequence and fill.trade.order_id == report.order_id
         ]
         order = self._portrayer.order(self.own(account, report.order_id))
         return {"order": order, "trades": trades}
