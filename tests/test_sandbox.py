@@ -406,3 +406,12 @@ def test_what_is_no_tape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), recorder.writing(tmp_path / "broken"):
         raise ZeroDivisionError
     assert not (tmp_path / "broken").exists() and not list(tmp_path.glob("*.part"))
+
+
+def test_a_tape_that_cannot_be_written_is_named_before_anything_is_recorded(
+    tmp_path: Path,
+) -> None:
+    for path, said in ((tmp_path, "is a directory"), (tmp_path / "no" / "x", "No such file")):
+        with pytest.raises(errors.ValueRefused, match=said), recorder.writing(path):
+            raise AssertionError("nothing may be recorded")
+    assert not list(tmp_path.parent.glob("*.part"))
