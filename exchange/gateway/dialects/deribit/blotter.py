@@ -63,6 +63,7 @@ class Ticket(msgspec.Struct, gc=False):
     value: int = 0  # ticks x lots of what filled
     trigger: int = 0  # ticks; of a stop
     state: str = OPEN
+    waits: bool = False  # a stop that no trade has elected, or that ended before
     replaced: bool = False
     why: str = ""  # name of the CancelReason
     early: bool = False  # entered before what was read back: what the accounts do not know is not
@@ -241,12 +242,13 @@ class Blotter:
     def _wait(self, row: Row, stamp: int, text: str | None) -> None:
         ticket = self.orders.get(row[7])
         if ticket is not None:
-            ticket.state, ticket.trigger = UNTRIGGERED, row[14]
+            ticket.state, ticket.trigger, ticket.waits = UNTRIGGERED, row[14], True
 
     def _elect(self, row: Row, stamp: int, text: str | None) -> None:
         ticket = self.orders.get(row[7])
         if ticket is not None:
             ticket.state, ticket.price, ticket.updated = OPEN, row[8], stamp
+            ticket.waits = False
 
     def _list(self, row: Row, stamp: int, text: str | None) -> None:
         self.listed[row[5]] = stamp
@@ -330,6 +332,7 @@ def _ticket_of(order: Order) -> Ticket:
         leaves=order.leaves,
         filled=order.quantity - order.leaves,
         state=UNTRIGGERED if order.waiting else OPEN,
+        waits=order.waiting,
         early=True,
     )
 

@@ -65,7 +65,6 @@ class Portrayer:
         if ticket.filled:
             average = micros_text(half_even(ticket.value * instrument.tick_scale, ticket.filled))
         kind = "market" if ticket.market else "limit"
-        waiting = ticket.stop and not ticket.filled and ticket.state == "untriggered"
         shown: dict[str, Any] = {
             "order_id": str(ticket.id),
             "order_state": ticket.state,
@@ -91,12 +90,12 @@ class Portrayer:
             "mmp": False,
             "is_liquidation": False,
         }
-        if ticket.market and not ticket.price:
+        if ticket.market and (ticket.waits or not ticket.price):  # the limit it has is the day's
             shown["price"] = "market_price"
         if ticket.stop:
             shown["trigger"] = "last_price"
             shown["trigger_price"] = exact(instrument.price_text(ticket.trigger))
-            shown["triggered"] = not waiting
+            shown["triggered"] = not ticket.waits
         if ticket.early:
             unknown = ["creation_timestamp"]
             unknown += ["average_price"] if ticket.filled else []

@@ -110,6 +110,8 @@ class Trading:
         """Give an order another price, another total amount, or both."""
         self._check_time(edit.valid_until)
         ticket = self.own(account, edit.order_id)
+        if ticket.market and ticket.waits and edit.price is not None:
+            raise wrong_param("price", Reason.COMBINATION, "a stop_market order has no price")
         instrument = self._hub.feed.instruments.by_id[ticket.instrument]
         amount = edit.amount if edit.contracts is None else edit.contracts
         request = Replace(
