@@ -9,8 +9,10 @@ Invariant: it is applied right after the hub has taken the same batch in, so it 
 report still to be sent tells of.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
@@ -291,6 +293,18 @@ class Blotter:
             self.ended[oldest.account][oldest.instrument].popleft()
             if self.orders.get(oldest.id) is oldest:
                 del self.orders[oldest.id]
+
+
+def kept_at(
+    kept: deque[Shown[_T]], sequence: int, index: int
+) -> Iterator[Shown[_T]]:  # fmt: skip
+    """Give what is kept of one event, without going through the rest."""
+
+    def place(shown: Shown[_T]) -> tuple[int, int]:
+        return shown.trade.sequence, shown.trade.index
+
+    first = bisect_left(kept, (sequence, index), key=place)
+    return islice(kept, first, bisect_right(kept, (sequence, index), key=place))
 
 
 def _correct_kept(

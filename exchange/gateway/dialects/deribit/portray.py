@@ -6,7 +6,15 @@ from secrets import token_bytes
 from typing import Any, Final
 
 from exchange.gateway.accounts import Exposure
-from exchange.gateway.dialects.deribit.blotter import Blotter, Fill, Print, Shown, Ticket, tif_name
+from exchange.gateway.dialects.deribit.blotter import (
+    Blotter,
+    Fill,
+    Print,
+    Shown,
+    Ticket,
+    kept_at,
+    tif_name,
+)
 from exchange.gateway.dialects.deribit.instruments import (
     CURRENCY,
     base_of,
@@ -161,18 +169,16 @@ class Portrayer:
     def told(self, trade: PublicTrade) -> dict[str, Any]:
         """Return a public trade that the feed tells of."""
         instrument = self._instruments.by_code[trade.instrument]
-        for shown in reversed(self._blotter.prints[instrument.id]):
-            if (shown.trade.sequence, shown.trade.index) == (trade.sequence, trade.index):
-                return self.print(shown)
+        prints = self._blotter.prints[instrument.id]
+        for shown in kept_at(prints, trade.sequence, trade.index):
+            return self.print(shown)
         return self.print(Shown(trade, 1, self._instruments.mark(instrument)))
 
     def told_fill(self, execution: Execution, account: int) -> dict[str, Any]:
         """Return an account's side of a trade that a report tells of."""
-        for shown in reversed(self._blotter.fills[account]):
-            kept = shown.trade
-            if (kept.order_id, kept.sequence, kept.index) == (
-                execution.order_id, execution.sequence, execution.index,
-            ):  # fmt: skip
+        fills = self._blotter.fills[account]
+        for shown in kept_at(fills, execution.sequence, execution.index):
+            if shown.trade.order_id == execution.order_id:
                 return self.fill(shown)
         instrument = self._instruments.by_code[execution.instrument]
         return self.fill(Shown(execution, 1, self._instruments.mark(instrument)))
