@@ -68,6 +68,7 @@ CALLS: Final[list[tuple[str, dict[str, Any], int, str]]] = [
     ("private/get_order_state", {"order_id": FOREIGN}, 10004, "NOT_FOUND"),
     ("private/get_user_trades_by_order", {"order_id": FOREIGN}, 10004, "NOT_FOUND"),
     ("private/cancel", {"order_id": "9" * 400}, 10004, "NOT_FOUND"),
+    ("private/get_user_trades_by_order", {"order_id": f"0{OWN}"}, 10004, "NOT_FOUND"),
     ("private/cancel", {"order_id": "٣"}, 10004, "NOT_FOUND"),
     ("private/cancel", {}, -32602, "MISSING_FIELD"),
     ("private/cancel_all", {"type": "stop"}, -32602, "SYNTAX"),

@@ -174,7 +174,7 @@ class Trading:
     def own(self, account: int, order_id: str) -> Ticket:
         """Return an order of the account; raises Failure, the same for another's and for none."""
         known = order_id.isascii() and order_id.isdigit() and len(order_id) <= 20
-        ticket = self._blotter.orders.get(int(order_id)) if known else None
+        ticket = self._blotter.orders.get(int(order_id)) if known and order_id[0] != "0" else None
         if ticket is None or ticket.account != account:
             raise refusal(Reason.NOT_FOUND)
         return ticket
