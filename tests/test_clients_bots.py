@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from live import CASH, CODE, QUICK, Live, clock_ns, until
@@ -16,7 +18,7 @@ from clients import errors
 from clients.aio import AsyncClient
 from clients.bots import basis, fills, hedger, maker, packages, spreads, taker
 from clients.sync import Client
-from exchange.app.requests import ListContract
+from exchange.app.requests import Halt, ListContract
 from exchange.messages import wire
 from exchange.sim.sandbox import VISITOR, VirtualSandbox
 
@@ -272,6 +274,62 @@ def test_a_maker_whose_answers_are_late_has_one_order_a_side(tmp_path: Path) -> 
         assert most == 1 and not client.orders
 
     box.run(bot, 16)
+
+
+async def test_a_bot_that_is_refused_waits_and_says_why(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), Live.open(tmp_path) as live:
+        making, hedging = await live.client(1), await live.client(2)
+        price = await mark(making, CODE)
+        await quote(making, CODE, price - 1, price + 1, 50)
+        await live.market.operations.perform(Halt(code=CODE))
+        stop, before = asyncio.Event(), live.market.hub.sequence
+        pace = hedger.Pace(interval_s=0.1)
+        run = hedger.run(hedging, "H100", "sell", 20 * 720, months=2, stop=stop, pace=pace)
+        running = asyncio.create_task(run)
+        taken = await taker.run(hedging, [CODE], stop=stop, interval_s=0.1, orders_max=4)
+        stop.set()
+        fill = (await running).fills[CODE]
+        assert live.market.hub.sequence - before < 20, "it looks again after a pause"
+        for refused in (fill.refused(), taken.refused()):
+            assert refused.startswith("refused last: request refused: NOT_TRADING")
+        holding = packages.Holding(hedging, packages.Package({CODE: 1, FAR: -1}))
+        await hedging.subscribe(f"depth.{CODE}", f"depth.{FAR}")
+        holding.count = 2
+        await holding.complete()
+        told = packages.told(holding).splitlines()
+        assert told[1] == f"not whole, still to trade: +2 {CODE}, -2 {FAR}"
+        assert told[2].startswith("refused last: request refused: NOT_TRADING")
+
+
+def test_months_whose_trading_is_over_hedge_nothing() -> None:
+    listed = [
+        wire.InstrumentData(code=f"H100{month}", product="H100", expiry=day[:7], multiplier=720,
+                            tick="0.001", decimals=3, last_trading_day=day, state=state)
+        for month, day, state in (
+            ("V26", "2026-10-30", "EXPIRED"), ("X26", "2026-11-30", "CLOSED"),
+            ("Z26", "2026-12-31", "CLOSED"), ("F27", "2027-01-29", "CONTINUOUS"),
+        )
+    ]  # fmt: skip
+    client = cast(AsyncClient, SimpleNamespace(instruments={one.code: one for one in listed}))
+    for day, codes in (
+        ("2026-11-30", ["H100X26", CODE]),
+        ("2026-12-01", [CODE, FAR]),
+        ("2027-01-29", [FAR]),
+    ):
+        legs = hedger.plan(client, "H100", 7_200, 2, day).legs
+        assert [leg.instrument for leg in legs] == codes
+
+
+async def test_a_maker_says_which_quotes_may_stand(tmp_path: Path) -> None:
+    async with asyncio.timeout(30), Live.open(tmp_path) as live:
+        for cut in (False, True):
+            client, stop = await live.client(1), asyncio.Event()
+            making = asyncio.create_task(maker.run(client, [CODE], stop=stop))
+            await until(lambda client=client: len(client.orders) == 2)  # type: ignore[misc]
+            if cut:
+                await client.close()
+            stop.set()
+            assert await making == (2 if cut else 0)
 
 
 BOTS = ["maker", "hedger", "taker", "basis", "spreads", "recorder"]

@@ -205,6 +205,20 @@ async def test_orders_of_every_kind(venue: Venue) -> None:
     stop = (await two.enter("buy", 1, 9, type="stop_limit",
                             trigger_price=str(one.price + Decimal("0.002"))))["order"]  # fmt: skip
     assert (stop["order_state"], stop["order_type"]) == ("untriggered", "stop_limit")
+    left = await one.enter("sell", 1, -9, type="stop_limit",
+                           trigger_price=str(one.price - Decimal("0.007")))  # fmt: skip
+    left = await one.rpc.call("private/cancel", order_id=left["order"]["order_id"])
+    assert (left["order_state"], left["triggered"]) == ("cancelled", False)
+    bare: dict[str, Any] = {"instrument_name": one.code, "type": "stop_market"}
+    left = await one.rpc.call(
+        "private/sell", amount=2, trigger_price=str(one.price - Decimal("0.009")), **bare
+    )
+    target = {"order_id": left["order"]["order_id"]}
+    priced = await one.rpc.fail("private/edit", price=str(one.price), **target)
+    assert priced["data"]["reason"] == "COMBINATION"
+    left = (await one.rpc.call("private/edit", amount=1, **target))["order"]
+    assert (left["price"], left["amount"]) == ("market_price", 1)
+    await one.rpc.call("private/cancel", **target)
     ioc = await two.enter("buy", 2, 1, time_in_force="immediate_or_cancel")
     assert (ioc["order"]["order_state"], ioc["order"]["cancel_reason"]) == (
         "cancelled", "ioc_remainder",
@@ -222,7 +236,7 @@ async def test_orders_of_every_kind(venue: Venue) -> None:
     history = await one.rpc.call(
         "private/get_order_history_by_instrument", instrument_name=one.code
     )
-    assert [order["order_state"] for order in history] == ["cancelled"]
+    assert [order["order_state"] for order in history] == ["cancelled"] * 3
     lists = await two.rpc.call("private/get_user_trades_by_order", order_id=stop["order_id"])
     assert [trade["amount"] for trade in lists] == [1]
     trades = await one.rpc.call("public/get_last_trades_by_instrument", instrument_name=one.code)
@@ -273,11 +287,11 @@ async def test_the_blotter_reads_back_what_was_before_a_restart(tmp_path: Path) 
         order = (await one.enter("buy", 2, 0, label="before"))["order"]
         await two.enter("sell", 1, 0)
         before = await one.rpc.call("private/get_order_state", order_id=order["order_id"])
-        trades = await one.rpc.call("private/get_user_trades_by_instrument", count=5)
+        trades = await one.rpc.call("private/get_user_trades_by_currency", count=5)
     async with Venue.open(tmp_path) as venue:
         rpc = await venue.rpc(key)
         assert before == await rpc.call("private/get_order_state", order_id=order["order_id"])
-        assert trades == await rpc.call("private/get_user_trades_by_instrument", count=5)
+        assert trades == await rpc.call("private/get_user_trades_by_currency", count=5)
         assert before["label"] == "before" and before["filled_amount"] == 1
 
 

@@ -68,6 +68,7 @@ CALLS: Final[list[tuple[str, dict[str, Any], int, str]]] = [
     ("private/get_order_state", {"order_id": FOREIGN}, 10004, "NOT_FOUND"),
     ("private/get_user_trades_by_order", {"order_id": FOREIGN}, 10004, "NOT_FOUND"),
     ("private/cancel", {"order_id": "9" * 400}, 10004, "NOT_FOUND"),
+    ("private/get_user_trades_by_order", {"order_id": f"0{OWN}"}, 10004, "NOT_FOUND"),
     ("private/cancel", {"order_id": "٣"}, 10004, "NOT_FOUND"),
     ("private/cancel", {}, -32602, "MISSING_FIELD"),
     ("private/cancel_all", {"type": "stop"}, -32602, "SYNTAX"),
@@ -83,9 +84,23 @@ CALLS: Final[list[tuple[str, dict[str, Any], int, str]]] = [
         -32602,
         "PARAMETER_RANGE",
     ),
-    ("public/get_last_trades_by_instrument", {"count": -1}, -32602, "PARAMETER_RANGE"),
-    ("public/get_last_trades_by_instrument", {"offset": -1}, -32602, "PARAMETER_RANGE"),
-    ("public/get_last_trades_by_instrument", {"count": "many"}, -32602, "SYNTAX"),
+    ("public/get_last_trades_by_currency", {"count": -1}, -32602, "PARAMETER_RANGE"),
+    ("public/get_last_trades_by_currency", {"offset": -1}, -32602, "PARAMETER_RANGE"),
+    ("public/get_last_trades_by_currency", {"count": "many"}, -32602, "SYNTAX"),
+    *(
+        (f"{name}_by_{what}", {"currency": "USD"}, -32602, "MISSING_FIELD")
+        for name, what in (
+            ("public/get_last_trades", "instrument"),
+            ("public/get_last_trades", "instrument_and_time"),
+            ("public/get_book_summary", "instrument"),
+            ("private/get_open_orders", "instrument"),
+            ("private/get_order_history", "instrument"),
+            ("private/get_user_trades", "instrument"),
+            ("private/get_user_trades", "instrument_and_time"),
+            ("private/get_user_trades", "order"),
+        )
+    ),
+    ("private/get_open_orders_by_label", {"label": "", "currency": "X"}, -32602, "NOT_FOUND"),
     ("public/auth", {"grant_type": "password"}, -32602, "SYNTAX"),
     ("public/auth", {"grant_type": "client_credentials"}, 13004, "BAD_SIGNATURE"),
     ("public/auth", {"grant_type": "refresh_token", "refresh_token": "x"}, 13009, "AUTH_REQUIRED"),
@@ -102,6 +117,7 @@ CONNECTION_CALLS: Final[list[tuple[str, dict[str, Any], int, str]]] = [
             "", ".", "user", "user.", "user.orders", "user.orders.any.any.1ms", "book",
             f"book.{CODE}.1ms", f"book.{CODE}.5.20.100ms", f"book.{CODE}.none.7.raw",
             "trades.bond.any.raw", "user.portfolio.btc", "x" * 5_000,
+            "trades.future.GOLD.raw", "user.orders.any.GOLD.raw",
         )
     ),
     ("public/subscribe", {"channels": ["quote.X"]}, 13020, "UNKNOWN_INSTRUMENT"),

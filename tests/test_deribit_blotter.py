@@ -9,7 +9,7 @@ from generator import MIXED, Generator
 
 from exchange.engine import Engine
 from exchange.gateway.dialects.deribit.blotter import CANCELLED, FILLED, Blotter
-from exchange.gateway.dialects.deribit.instruments import describe
+from exchange.gateway.dialects.deribit.instruments import describe, mark_by
 from exchange.gateway.dialects.deribit.numbers import exact
 from exchange.gateway.dialects.deribit.portray import Portrayer
 from exchange.gateway.hub import Hub
@@ -107,6 +107,9 @@ def check(hub: Hub, blotter: Blotter) -> None:
             )  # fmt: skip
             assert ticket.leaves + ticket.filled == ticket.quantity
             assert (ticket.state == "untriggered") == order.waiting
+    instruments = hub.feed.instruments
+    for listed in instruments.by_id.values():
+        assert mark_by(listed, instruments, blotter._marks) == instruments.mark(listed)
     for ticket in blotter.orders.values():
         ended = ticket.state in (FILLED, CANCELLED)
         assert ended == (ticket.id not in hub.accounts.by_id[ticket.account].orders)

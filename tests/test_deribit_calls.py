@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from secrets import token_hex
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,20 +14,25 @@ import aiohttp
 import pytest
 from dialect import Rpc, Venue, signature
 from msgspec.structs import astuple
+from overrides import people
 
-from exchange.app.requests import Deposit
+from exchange.app.requests import Adjust, Approve, Bust, Deposit
 from exchange.app.requests_market import ListContract, SetImplied
 from exchange.gateway import tokens
 from exchange.gateway.auth import Keys, create_key, revoke_key
 from exchange.gateway.dialects.deribit import methods
 from exchange.gateway.dialects.deribit.answers import pick
+from exchange.gateway.dialects.deribit.calls import Wish
 from exchange.gateway.dialects.deribit.gate import TOKEN_MS, Gate
+from exchange.gateway.dialects.deribit.lines import Lines
 from exchange.gateway.dialects.deribit.params import COUNT_MAX, OFFSET_MAX, Auth, Slice
 from exchange.gateway.dialects.deribit.rpc import Failure
 from exchange.gateway.hub import Hub
 from exchange.messages import COMMAND, Command, CommandKind
+from exchange.messages.wire_mass import MassCancel
 
 NEAR, FAR, SPREAD = "H100Z26", "H100F27", "H100Z26-H100F27"
+LATER = "H100F27-H100G27"
 
 
 @pytest.fixture
@@ -159,16 +165,112 @@ async def test_a_mass_cancel_of_one_book_says_which(venue: Venue) -> None:
     assert await rpc.call(method, instrument_name=NEAR, currency="H100", kind="future") == 1
 
 
-async def test_the_mark_of_a_combination_is_the_native_one(venue: Venue) -> None:
-    rpc, hub = await venue.rpc(), venue.market.hub
-    for code in (NEAR, FAR):
-        one, before = hub.feed.instruments.by_code[code], hub.sequence
-        up = Command(kind=CommandKind.MARK, instrument=one.id, price=one.mark + 100_000)
-        venue.market.sequencer.submit(0, COMMAND.pack(*astuple(up)))
-        while hub.sequence == before:
+async def test_marks_are_the_native_ones_and_those_of_a_trade_stay(venue: Venue) -> None:
+    one, two = [await venue.rpc(await venue.key(account)) for account in (1, 2)]
+    (before,), hub = await marks(one, SPREAD), venue.market.hub
+    await one.call("private/buy", instrument_name=SPREAD, amount=1, price=str(before))
+    await two.call("private/sell", instrument_name=SPREAD, amount=1, type="market")
+    for code, up in ((NEAR, 100_000), (FAR, 70_000)):
+        listed, sequence = hub.feed.instruments.by_code[code], hub.sequence
+        mark = Command(kind=CommandKind.MARK, instrument=listed.id, price=listed.mark + up)
+        venue.market.sequencer.submit(0, COMMAND.pack(*astuple(mark)))
+        while hub.sequence == sequence:
             await asyncio.sleep(0.01)
-    near, far, spread = await marks(rpc, NEAR, FAR, SPREAD)
-    assert spread == near - far
+    near, far, spread = await marks(one, NEAR, FAR, SPREAD)
+    assert spread == near - far != before
+    for method in ("public/get_last_trades_by_instrument", "private/get_user_trades_by_instrument"):
+        (trade,) = (await one.call(method, instrument_name=SPREAD))["trades"]
+        assert (trade["mark_price"], trade["tick_direction"]) == (float(before), 1)
+
+
+async def test_a_corrected_trade_is_listed_as_it_is_now(venue: Venue) -> None:
+    people(venue.market.directory, "anne", "bert")
+    one, two = [await venue.rpc(await venue.key(account)) for account in (1, 2)]
+    (mark,) = await marks(one, NEAR)
+    lists = ("public/get_last_trades_by_instrument", "private/get_user_trades_by_instrument")
+    ids, tick = [], Decimal("0.001")
+    for _ in range(2):
+        bought = await one.call("private/buy", instrument_name=NEAR, amount=2, price=str(mark))
+        sold = await two.call("private/sell", instrument_name=NEAR, amount=2, type="market")
+        ids.append(sold["trades"][0]["trade_id"])
+    what: dict[str, Any] = {"reason": "a test", "malfunction": True}
+    for request in (
+        Bust(match_number=int(ids[0]), **what),
+        Adjust(match_number=int(ids[1]), price=str(mark + tick), **what),
+    ):
+        proposed = await venue.market.operations.perform(request, "anne")
+        await venue.market.operations.perform(Approve(proposal=proposed["proposal"]), "bert")
+    for rpc, order in ((one, bought["order"]), (two, sold["order"])):
+        for method in lists:
+            (trade,) = (await rpc.call(method, instrument_name=NEAR))["trades"]
+            assert (trade["trade_id"], trade["price"]) == (ids[1], float(mark + tick))
+        state = await rpc.call("private/get_order_state", order_id=order["order_id"])
+        assert (state["filled_amount"], state["average_price"]) == (2, float(mark + tick))
+
+
+async def test_what_is_listed_later_is_in_the_channels_of_its_kind(venue: Venue) -> None:
+    one, two = [await venue.rpc(await venue.key(account)) for account in (1, 2)]
+    names = [f"{what}.{kind}.H100.raw" for kind in ("combo", "future_combo", "any")
+             for what in ("trades", "user.orders", "user.trades", "user.changes")]  # fmt: skip
+    assert await one.call("private/subscribe", channels=[*names, "trades.future.any.raw"])
+    await venue.market.operations.perform(ListContract(code=LATER))
+    (mark,) = await marks(one, LATER)
+    await one.call("private/buy", instrument_name=LATER, amount=1, price=str(mark))
+    await two.call("private/sell", instrument_name=LATER, amount=1, type="market")
+    async with asyncio.timeout(5):
+        for name in names:
+            told = await one.data(name)
+            (told, *_) = told if isinstance(told, list) else [told]
+            assert told["instrument_name"] == LATER
+    assert not any(
+        message["params"]["channel"].startswith("trades.future.") for message in one.told
+    )
+
+
+async def test_a_ticker_tells_of_lots_that_trades_elsewhere_moved(venue: Venue) -> None:
+    one, two = [await venue.rpc(await venue.key(account)) for account in (1, 2)]
+    await one.call("public/subscribe", channels=[name := f"ticker.{FAR}.raw"])
+    assert (await one.data(name))["open_interest"] == 0
+    await one.call("private/buy", instrument_name=SPREAD, amount=3, price="0.03")
+    await two.call("private/sell", instrument_name=SPREAD, amount=3, type="market")
+    async with asyncio.timeout(3):
+        while (await one.data(name))["open_interest"] != 3:
+            pass
+
+
+async def test_calls_behind_a_logon_wait_for_it(venue: Venue) -> None:
+    rpc, key = await venue.rpc(), await venue.key(1)
+    logon = signature(*key, venue.market.hub.now_ms())
+    for number, call in enumerate((
+        {"method": "public/auth", "params": {**logon, "signature": "00"}},
+        {"method": "public/auth", "params": logon},
+        {"method": "private/get_positions", "params": {}},
+        {"method": "public/auth", "params": logon},
+    )):  # fmt: skip
+        await rpc.socket.send_json({"jsonrpc": "2.0", "id": number, **call})
+    told = [await rpc.answer(lambda message: "id" in message) for _ in range(4)]
+    assert [(one["id"], "result" in one) for one in told] == [
+        (0, False), (1, True), (2, True), (3, True),
+    ]  # fmt: skip
+
+
+async def test_who_waits_no_longer_takes_nothing_from_others(venue: Venue) -> None:
+    lines, hub = Lines(venue.market.hub), venue.market.hub
+    key = hub.keys.find((await venue.key(1))[0], hub.now_ms())
+    assert key is not None
+
+    def asked() -> asyncio.Task[Any]:
+        number = token_hex(8)
+        wish = Wish(number, MassCancel(request_id=number), lambda done: done.orders)
+        return asyncio.ensure_future(lines.carry_out(wish, key, "127.0.0.1"))
+
+    assert await asked() == 0  # there is a session
+    gone, stays = asked(), asked()
+    await asyncio.sleep(0)
+    gone.cancel()
+    async with asyncio.timeout(3):
+        assert await stays == 0
+    lines.close()
 
 
 async def test_trades_at_implied_prices_are_in_every_list(venue: Venue) -> None:

@@ -224,6 +224,7 @@ def test_a_served_sandbox_gives_faults_on_demand(visit: dict[str, Any]) -> None:
         (["--clock", "virtual", "--bot", "hedger --months -1"], "no whole number from 1", 2),
         (["--clock", "virtual", "--bot", "hedger --worst-price nan"], "no number", 2),
         (["--port", "70000"], "65535", 2),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1, port 8000 (--host, --port)", 3),
         (["--tape", "day.parquet"], "with --clock virtual", 2),
         (["--faults", "rain=5"], "rain", 2),
         (["--faults", "gap=5000"], "1000", 2),
@@ -406,3 +407,12 @@ def test_what_is_no_tape_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), recorder.writing(tmp_path / "broken"):
         raise ZeroDivisionError
     assert not (tmp_path / "broken").exists() and not list(tmp_path.glob("*.part"))
+
+
+def test_a_tape_that_cannot_be_written_is_named_before_anything_is_recorded(
+    tmp_path: Path,
+) -> None:
+    for path, said in ((tmp_path, "is a directory"), (tmp_path / "no" / "x", "No such file")):
+        with pytest.raises(errors.ValueRefused, match=said), recorder.writing(path):
+            raise AssertionError("nothing may be recorded")
+    assert not list(tmp_path.parent.glob("*.part"))

@@ -8,7 +8,7 @@ import msgspec
 from clients.aio import AsyncClient, EnterOutcome
 from clients.bots.options import next_event
 from clients.decimals import Number, quantity_text, read_quantity
-from clients.errors import NotConnected, OutcomeUnknown
+from clients.errors import NotConnected, OutcomeUnknown, refusal
 from clients.events import AnyEvent, Connected, EventStream
 from exchange.messages.wire import (
     Cancelled,
@@ -21,7 +21,9 @@ from exchange.messages.wire import (
 
 
 class Fill(msgspec.Struct):
-    """What one order traded. ``value`` is the sum of price times lots, ``fee`` in dollars."""
+    """What one order traded. ``value`` is the sum of price times lots, ``fee`` in dollars;
+    ``reject`` is the market's if it refused the order, of several orders the last one.
+    """
 
     executed_quantity: int = 0
     value: Decimal = Decimal(0)
@@ -38,6 +40,11 @@ class Fill(msgspec.Struct):
         self.executed_quantity += other.executed_quantity
         self.value += other.value
         self.fee += other.fee
+        self.reject = other.reject or self.reject
+
+    def refused(self) -> str:
+        """A line on the last reject for people; empty if there was none."""
+        return f"refused last: {refusal(self.reject)}" if self.reject is not None else ""
 
 
 async def take(

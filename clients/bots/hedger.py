@@ -10,6 +10,7 @@ against the best price of its book, only what is shown there and never beyond a 
 import argparse
 import asyncio
 import contextlib
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import msgspec
@@ -50,9 +51,14 @@ class Hedge(msgspec.Struct):
                    for leg in self.strip.legs)  # fmt: skip
 
 
-def plan(client: AsyncClient, product: str, hours: int, months: int = MONTHS) -> Strip:
-    """The strip of the product's next ``months`` listed months. ValueRefused if it has none."""
-    every = client.instruments.values()
+def plan(
+    client: AsyncClient, product: str, hours: int, months: int = MONTHS, day: str = ""
+) -> Strip:  # fmt: skip
+    """The strip of the product's next ``months`` listed months, of those that trade on ``day``
+    (ISO) or later. ValueRefused if it has none.
+    """
+    every = [data for data in client.instruments.values()
+             if data.state != "EXPIRED" and (data.last_trading_day or day) >= day]  # fmt: skip
     listed = [data for data in every if data.product == product and not data.legs]
     if not listed:
         known = ", ".join(sorted({data.product for data in every if data.product}))
@@ -75,7 +81,9 @@ async def run(
 
     Ends when all is traded or ``stop`` is set; the answer says what was.
     """
-    hedge = Hedge(plan(client, product, hours, months), {})
+    now_ns = (await client.query_account()).time
+    day = datetime.fromtimestamp(now_ns // 10**9, UTC).date().isoformat()
+    hedge = Hedge(plan(client, product, hours, months, day), {})
     hedge.fills = {leg.instrument: Fill() for leg in hedge.strip.legs}
     await client.subscribe(*(f"depth.{leg.instrument}" for leg in hedge.strip.legs))
     chosen = pace if pace is not None else Pace()
@@ -103,8 +111,10 @@ async def _trade_leg(
         if best is not None and _is_within(book.scale.tick * best[0], pace.worst_price, sign):
             lots = min(pace.clip, best[1], leg.lots - done.executed_quantity)
             with contextlib.suppress(NotConnected, OutcomeUnknown):  # to be stopped meanwhile
-                done.add(await take(client, leg.instrument, side, lots, best[0], stop=stop))
-                continue
+                fill = await take(client, leg.instrument, side, lots, best[0], stop=stop)
+                done.add(fill)
+                if fill.executed_quantity:
+                    continue
         await options.pause(stop, pace.interval_s)
 
 
@@ -142,6 +152,8 @@ async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Eve
         print(
             f"{leg.instrument:12} {leg.hours:>10} h {fill.executed_quantity:>6}/{leg.lots} {price}"
         )
+        if fill.executed_quantity < leg.lots and fill.reject is not None:
+            print(f"{leg.instrument:12} {fill.refused()}")
     print(f"hours that whole lots cannot cover: {hedge.strip.unhedged_hours}")
 
 

@@ -75,8 +75,9 @@ async def run(
     stop: asyncio.Event,
     terms: Terms | None = None,
     reference: Reference | None = None,
-) -> None:
-    """Quote until ``stop`` is set, then take the quotes out."""
+) -> int:
+    """Quote until ``stop`` is set, then take the quotes out; how many of them may stand yet, as the
+    market has not answered."""
     chosen = terms if terms is not None else Terms()
     quoters = [_Quoter(client, code, chosen, reference or mark_of(client)) for code in instruments]
     await client.subscribe(*(f"state.{quoter.instrument}" for quoter in quoters))
@@ -85,7 +86,8 @@ async def run(
             await asyncio.gather(*(quoter.refresh() for quoter in quoters))
             await options.pause(stop, chosen.interval_s)
     finally:
-        await asyncio.gather(*(quoter.withdraw() for quoter in quoters))
+        left = await asyncio.gather(*(quoter.withdraw() for quoter in quoters))
+    return sum(left)
 
 
 class _Quoter:
@@ -126,13 +128,19 @@ class _Quoter:
             if rejected is not None and rejected.retry_after_ms:
                 await asyncio.sleep(rejected.retry_after_ms / 1000)
 
-    async def withdraw(self) -> None:
-        """Cancel what stands; without a connection the exchange does, after the grace time."""
+    async def withdraw(self) -> int:
+        """Cancel what stands; without a connection the exchange does, after the grace time. Returns
+        how many sides may stand yet, as far as was told."""
+        left = 0
         for side in SIDES:
+            gone = False
             with contextlib.suppress(NotConnected, OutcomeUnknown):
                 if side in self._unanswered:
                     await self._client.cancel(self._ids[side])
                 await self._stand(side, None)
+                gone = self._ids.get(side, "") not in self._client.orders
+            left += not gone
+        return left
 
     async def _stand(self, side: SideText, price: int | None) -> Rejected | None:
         """Enter, move or take out the quote of one side; the reject if there was one."""
@@ -190,9 +198,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Event) -> None:
     """Run by the command line."""
     terms = Terms(lots=chosen.lots, half_spread=chosen.half_spread, skew=chosen.skew)
-    await run(client, chosen.instruments or sorted(client.instruments), stop=stop, terms=terms)
+    codes = chosen.instruments or sorted(client.instruments)
+    left = await run(client, codes, stop=stop, terms=terms)
     held = ", ".join(f"{lots:+d} {code}" for code, lots in sorted(client.positions.items()))
-    print(f"quotes are out; held: {held or 'nothing'}")
+    if left:
+        print(f"{left} quotes may stand: without an answer the market takes them out by itself,")
+        print(f"once it has missed this bot for five seconds; last told held: {held or 'nothing'}")
+    else:
+        print(f"quotes are out; held: {held or 'nothing'}")
 
 
 if __name__ == "__main__":

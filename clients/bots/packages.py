@@ -17,8 +17,8 @@ from clients.aio import AsyncClient
 from clients.book import Book
 from clients.bots import options
 from clients.bots.fills import Fill, take
-from clients.errors import NotConnected, OutcomeUnknown
-from exchange.messages.wire import SideText
+from clients.errors import NotConnected, OutcomeUnknown, refusal
+from exchange.messages.wire import Rejected, SideText
 
 SIDES: Final[dict[int, SideText]] = {1: "buy", -1: "sell"}
 
@@ -75,6 +75,7 @@ class Holding:
         self.traded = 0  # packages bought and sold
         self.gained = 0  # ticks under what they are worth when bought, over it when sold
         self.fees = Decimal(0)
+        self.reject: Rejected | None = None  # the last one
         self._client, self._stop = client, stop
 
     @property
@@ -124,6 +125,7 @@ class Holding:
         )
         self.done[code] += sign * fill.executed_quantity
         self.fees += fill.fee
+        self.reject = fill.reject or self.reject
         return sign * fill.executed_quantity
 
     async def look(self, terms: Terms) -> None:
@@ -163,7 +165,13 @@ async def run(
 def told(holding: Holding) -> str:
     """A line for people: packages held, what they cost on average, what was paid in fees."""
     legs = ", ".join(f"{lots:+d} {code}" for code, lots in holding.done.items())
-    return (
+    line = (
         f"{holding.count:+d} packages held ({legs}), {holding.traded} traded,"
         f" gained {holding.gained} ticks x lots, fees {holding.fees} dollars"
     )
+    if holding.missing:
+        lack = ", ".join(f"{lots:+d} {code}" for code, lots in holding.missing.items())
+        line += f"\nnot whole, still to trade: {lack}"
+    if holding.reject is not None:
+        line += f"\nrefused last: {refusal(holding.reject)}"
+    return line

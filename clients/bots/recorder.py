@@ -10,6 +10,7 @@ complete. Reading and writing need pyarrow: ``pip install 'hourbook[export]'``.
 import argparse
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -123,25 +124,44 @@ async def run(
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Write]:
-    """A writer of rows into ``path``, which appears when all is in it."""
+    """A writer of rows into ``path``, which appears when all is in it. ValueRefused if the file
+    cannot be written, of a directory before anything is recorded.
+    """
     pa, parquet = _pyarrow()
     schema = pa.schema(list(COLUMNS.items()), metadata={SCHEMA_NAME: str(SCHEMA)})
+    if path.is_dir():
+        raise ValueRefused(f"{path} is a directory: name a file in it")
     beside = path.with_name(f"{path.name}.part")
+    with _named(path):
+        file = parquet.ParquetWriter(beside, schema, compression="zstd")
+
+    def write(rows: list[tuple[Any, ...]]) -> None:
+        columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
+        arrays = [
+            pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)
+        ]
+        with _named(path):
+            file.write_table(pa.table(arrays, schema=schema))
+
     try:
-        with parquet.ParquetWriter(beside, schema, compression="zstd") as file:
-
-            def write(rows: list[tuple[Any, ...]]) -> None:
-                columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
-                arrays = [
-                    pa.array(values, field.type)
-                    for values, field in zip(columns, schema, strict=True)
-                ]
-                file.write_table(pa.table(arrays, schema=schema))
-
-            yield write
-        beside.replace(path)
+        yield write
+        with _named(path):
+            file.close()
+            beside.replace(path)
     finally:
+        with contextlib.suppress(OSError):
+            file.close()
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say which file it was that could not be written."""
+    try:
+        yield
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise ValueRefused(f"{path} cannot be written: {why}") from None
 
 
 def span(path: Path) -> tuple[int, int]:

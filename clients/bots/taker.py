@@ -79,6 +79,8 @@ async def bot(client: AsyncClient, chosen: argparse.Namespace, stop: asyncio.Eve
     )
     average = "-" if total.average_price is None else f"{total.average_price:.3f}"
     print(f"{total.executed_quantity} lots at {average} on average, fees {total.fee} dollars")
+    if total.reject is not None:
+        print(total.refused())
 
 
 if __name__ == "__main__":

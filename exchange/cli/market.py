@@ -1,9 +1,11 @@
 """``hourbook serve`` and ``hourbook demo``: markets that run."""
 
 import asyncio
+import contextlib
 import errno
 import logging
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -109,13 +111,8 @@ async def _serve(settings: "Settings") -> None:
     collector.calm_collector()
     collector.short_turns()
     try:
-        try:
+        with listening(serve.host, serve.port):
             addresses = await market.listen(serve.host, serve.port)
-        except OSError as error:
-            if isinstance(error, socket.gaierror) or error.errno in NO_ADDRESS:
-                where = f"{serve.host}, port {serve.port}"
-                fail(f"cannot listen on {where} (--host, --port): {error}", Exit.UNUSABLE)
-            raise
         _log.info("serving", extra={"facts": msgspec.to_builtins(addresses)})
         show_json(addresses)
         await until(stopped, market.failed())
@@ -125,6 +122,18 @@ async def _serve(settings: "Settings") -> None:
     end = {"stopped": True, "sequence": market.desk.sequence, "state_hash": state_hash}
     _log.info("stopped", extra={"facts": end})
     show_json(end)
+
+
+@contextlib.contextmanager
+def listening(host: str, port: int) -> Iterator[None]:
+    """Say which address it is that nobody can listen on."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, socket.gaierror) or error.errno in NO_ADDRESS:
+            where = f"{host}, port {port}"
+            fail(f"cannot listen on {where} (--host, --port): {error}", Exit.UNUSABLE)
+        raise
 
 
 async def until(stopped: asyncio.Event, failed: Any) -> None:

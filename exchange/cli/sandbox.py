@@ -13,6 +13,7 @@ import typer
 
 from exchange.cli import signals
 from exchange.cli.access import Json
+from exchange.cli.market import listening
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json
 
 if TYPE_CHECKING:
@@ -173,7 +174,9 @@ async def _serve(
     stopped = signals.stop_signal()
     box = Sandbox(folder, seed=seed, scene=_scene(products), rates=rates)
     try:
-        show_json(await box.open(host, port))
+        with listening(host, port):
+            addresses = await box.open(host, port)
+        show_json(addresses)
         if seconds:
             asyncio.get_running_loop().call_later(seconds, stopped.set)
         await box.run(stopped)

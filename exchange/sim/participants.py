@@ -101,7 +101,7 @@ async def make_markets(client: AsyncClient, day: Day, random: Random) -> None:
     def reference(code: str) -> int:
         return fair_ticks(*place[code], day.permille) + random.randint(-1, 1)
 
-    def layer(product: str, permille: int, lots: int) -> Awaitable[None]:
+    def layer(product: str, permille: int, lots: int) -> Awaitable[int]:
         terms = maker.Terms(
             lots=lots,
             half_spread=prices.level(product) * permille // 1000,

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from exchange.gateway.archive import CandleRow
 from exchange.gateway.dialects.deribit import instruments as names
-from exchange.gateway.dialects.deribit.blotter import Blotter, Ticket
+from exchange.gateway.dialects.deribit.blotter import Blotter, Fill, Ticket
 from exchange.gateway.dialects.deribit.calls import Later
 from exchange.gateway.dialects.deribit.numbers import exact, milliseconds
 from exchange.gateway.dialects.deribit.params import (
@@ -171,9 +171,12 @@ class Own:
         return [self._portrayer.order(one) for one in working if one.instrument in wanted]
 
     def open_labelled(self, account: int, query: Labelled) -> list[dict[str, Any]]:
-        """The orders of a label that work."""
-        working = self._blotter.working(account)
-        return [self._portrayer.order(one) for one in working if label_of(one.text) == query.label]
+        """The orders of a label that work, all or those of a currency."""
+        wanted = self._wanted("", query.currency, "any")
+        labelled = (
+            one for one in self._blotter.working(account) if label_of(one.text) == query.label
+        )
+        return [self._portrayer.order(one) for one in labelled if one.instrument in wanted]
 
     def history(self, account: int, query: Slice) -> list[dict[str, Any]]:
         """The orders that ended, newest first."""
@@ -201,9 +204,9 @@ class Own:
         fills = [
             fill
             for fill in self._blotter.fills.get(account, ())
-            if fill.instrument in wanted and query.order_id in ("", fill.order_id)
+            if fill.trade.instrument in wanted and query.order_id in ("", fill.trade.order_id)
         ]
-        taken, more = pick([fills], query, lambda fill: fill.time, lambda fill: fill.time)
+        taken, more = pick([fills], query, _time_of, _time_of)
         return [self._portrayer.fill(fill) for fill in taken], more
 
     def positions(self, account: int, query: Listed) -> list[dict[str, Any]]:
@@ -235,6 +238,10 @@ class Own:
         if name:
             return {names.find(self._hub.feed.instruments, name).id}
         return {one.id for one in names.chosen(self._hub.feed.instruments, currency, kind)}
+
+
+def _time_of(fill: Fill) -> int:
+    return fill.trade.time
 
 
 def _chart(instrument: Instrument, rows: Sequence[CandleRow]) -> dict[str, Any]:

@@ -9,16 +9,20 @@ Invariant: it is applied right after the hub has taken the same batch in, so it 
 report still to be sent tells of.
 """
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict, deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Final, Generic, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from exchange.gateway.accounts import Order
+from exchange.gateway.dialects.deribit.instruments import mark_by
 from exchange.gateway.hub import Hub
-from exchange.marketdata.happenings import executed_of, trade_of
-from exchange.marketdata.stream import Released, Row, maker_of
+from exchange.marketdata.happenings import Corrections, executed_of, trade_of
+from exchange.marketdata.stream import Released, Row, maker_of, signed
 from exchange.messages import (
     EVENT,
     CancelReason,
@@ -33,6 +37,7 @@ HISTORY_COMMANDS: Final = 200_000  # read back at the start
 TRADES_KEPT: Final = 1_000  # of each instrument, and of each account
 ENDED_KEPT: Final = 100_000  # orders of all accounts
 OPEN, FILLED, CANCELLED, UNTRIGGERED = "open", "filled", "cancelled", "untriggered"
+_T = TypeVar("_T", PublicTrade, Execution)
 _DUPLICATE: Final = int(EventFlag.DUPLICATE)
 _SELL: Final = int(EventFlag.SELL)
 
@@ -60,17 +65,22 @@ class Ticket(msgspec.Struct, gc=False):
     value: int = 0  # ticks x lots of what filled
     trigger: int = 0  # ticks; of a stop
     state: str = OPEN
+    waits: bool = False  # a stop that no trade has elected, or that ended before
     replaced: bool = False
     why: str = ""  # name of the CancelReason
     early: bool = False  # entered before what was read back: what the accounts do not know is not
 
 
-class Print(msgspec.Struct, gc=False):
-    """A public trade with what Deribit adds to it."""
+class Shown(NamedTuple, Generic[_T]):
+    """A public trade, or an account's side of one, with what Deribit adds to it."""
 
-    trade: PublicTrade
+    trade: _T
     direction: int  # 0 up, 1 level after up, 2 down, 3 level after down
-    mark: int  # clearing units
+    mark: int  # clearing units, at that time
+
+
+Print: TypeAlias = Shown[PublicTrade]
+Fill: TypeAlias = Shown[Execution]
 
 
 class Blotter:
@@ -81,11 +91,12 @@ class Blotter:
         self._instruments = hub.feed.instruments
         self.orders: dict[int, Ticket] = {}
         self.prints: defaultdict[int, deque[Print]] = defaultdict(lambda: deque(maxlen=TRADES_KEPT))
-        self.fills: defaultdict[int, deque[Execution]] = defaultdict(
-            lambda: deque(maxlen=TRADES_KEPT)
-        )
+        self.fills: defaultdict[int, deque[Fill]] = defaultdict(lambda: deque(maxlen=TRADES_KEPT))
         self.last: dict[int, int] = {}  # price of the last trade in ticks, by instrument
         self.listed: dict[int, int] = {}  # when, by instrument
+        self.on_listing: set[Callable[[], None]] = set()  # called behind a batch that lists
+        self._marks: dict[int, int] = {}  # by instrument, as far as the stream has told
+        self._corrections = Corrections()
         self._ended: deque[Ticket] = deque()
         # By account and instrument, in the order in which they ended.
         self.ended: defaultdict[int, defaultdict[int, deque[Ticket]]] = defaultdict(
@@ -101,6 +112,9 @@ class Blotter:
             EventKind.ORDER_WAITING: self._wait,
             EventKind.ORDER_ELECTED: self._elect,
             EventKind.INSTRUMENT_LISTED: self._list,
+            EventKind.MARKED: self._mark,
+            EventKind.INSTRUMENT_SETTLED: self._mark,
+            EventKind.INSTRUMENT_EXPIRED: self._mark,
             EventKind.TRADE_BUSTED: self._correct,
             EventKind.TRADE_ADJUSTED: self._correct,
             EventKind.LEG_BUSTED: self._correct,
@@ -124,11 +138,14 @@ class Blotter:
     def take(self, released: Released) -> None:
         """Take one batch in."""
         texts = dict(released.texts)
-        kinds = self._kinds
+        kinds, listed = self._kinds, len(self.listed)
         for row in EVENT.iter_unpack(released.events):
             apply = kinds.get(row[2])
             if apply is not None and not row[3] & _DUPLICATE:
                 apply(row, released.stamp, texts.get(row[0]))
+        if len(self.listed) > listed:
+            for tell in list(self.on_listing):
+                tell()
 
     def working(self, account: int) -> list[Ticket]:
         """Return an account's orders that work, oldest first."""
@@ -162,7 +179,7 @@ class Blotter:
         self.orders[ticket.id] = ticket
 
     def _trade(self, row: Row, stamp: int, text: str | None) -> None:
-        self._show(trade_of(self._instruments.by_id[row[5]], row, stamp), row)
+        shown = self._show(trade_of(self._instruments.by_id[row[5]], row, stamp), row)
         self.last[row[5]] = row[8]
         maker_account, maker_leaves = maker_of(row[12])
         reports = self._hub.reports
@@ -173,15 +190,15 @@ class Blotter:
             (row[11], maker_account, maker_leaves, made),
         ):
             assert isinstance(report, Execution)
-            self.fills[account].append(report)
+            self.fills[account].append(Shown(report, shown.direction, shown.mark))
             self._fill(order, row[8], row[9], leaves, stamp)
 
     def _execute(self, row: Row, stamp: int, text: str | None) -> None:
         report = self._hub.reports.kinds[EventKind.ORDER_EXECUTED](row, stamp, text)
         assert isinstance(report, Execution)
-        self.fills[row[6]].append(report)
+        shown = self._show(executed_of(self._instruments.by_id[row[5]], row, stamp), row)
+        self.fills[row[6]].append(Shown(report, shown.direction, shown.mark))
         self._fill(row[7], row[8], row[9], row[10], stamp)
-        self._show(executed_of(self._instruments.by_id[row[5]], row, stamp), row)
 
     def _fill(self, order: int, price: int, lots: int, leaves: int, stamp: int) -> None:
         ticket = self.orders.get(order)
@@ -193,13 +210,16 @@ class Blotter:
         if not leaves:
             self._end(ticket, FILLED)
 
-    def _show(self, trade: PublicTrade, row: Row) -> None:
+    def _show(self, trade: PublicTrade, row: Row) -> Print:
         number, price = row[5], row[8]
         prints = self.prints[number]
         before = prints[-1].direction if prints else 1
         last = self.last.get(number, price)
         direction = (1 if before < 2 else 3) if price == last else 0 if price > last else 2
-        prints.append(Print(trade, direction, self._instruments.by_id[number].mark))
+        mark = mark_by(self._instruments.by_id[number], self._instruments, self._marks)
+        shown = Shown(trade, direction, mark)
+        prints.append(shown)
+        return shown
 
     def _cancel(self, row: Row, stamp: int, text: str | None) -> None:
         ticket = self.orders.get(row[7])
@@ -224,28 +244,45 @@ class Blotter:
     def _wait(self, row: Row, stamp: int, text: str | None) -> None:
         ticket = self.orders.get(row[7])
         if ticket is not None:
-            ticket.state, ticket.trigger = UNTRIGGERED, row[14]
+            ticket.state, ticket.trigger, ticket.waits = UNTRIGGERED, row[14], True
 
     def _elect(self, row: Row, stamp: int, text: str | None) -> None:
         ticket = self.orders.get(row[7])
         if ticket is not None:
             ticket.state, ticket.price, ticket.updated = OPEN, row[8], stamp
+            ticket.waits = False
 
     def _list(self, row: Row, stamp: int, text: str | None) -> None:
         self.listed[row[5]] = stamp
+        self._mark(row, stamp, text)
+
+    def _mark(self, row: Row, stamp: int, text: str | None) -> None:
+        self._marks[row[5]] = row[8]
 
     def _correct(self, row: Row, stamp: int, text: str | None) -> None:
-        """A trade that was taken back, or got another price, is no longer shown as it was."""
+        """A trade that was taken back is no longer shown; one that got another price is with it.
+
+        With an implied price it is corrected leg by leg: in the book of its combination, whose
+        price nobody tells then, it is no longer shown either.
+        """
+        if not self._corrections.is_told(row):
+            return
         of_leg = row[2] in (EventKind.LEG_BUSTED, EventKind.LEG_ADJUSTED)
         match = str(row[7] - (row[4] & 0xFF if of_leg else 0))  # that of the whole
+        instrument = self._instruments.by_id[row[5]]
+        unit = instrument.tick_scale if of_leg else 1
+        price, before = row[8] // unit, signed(row[11]) // unit
+        busted = row[2] in (EventKind.TRADE_BUSTED, EventKind.LEG_BUSTED)
+        now = None if busted else (instrument.code, instrument.price_text(price))
         books = [row[5], *(self._instruments.combinations.get(row[5], ()) if of_leg else ())]
-        for prints in [self.prints[number] for number in books if number in self.prints]:
-            for shown in [one for one in prints if one.trade.match_number == match]:
-                prints.remove(shown)
-        for account in (row[6], row[12]):
-            fills = self.fills[account]
-            for fill in [one for one in fills if one.match_number == match]:
-                fills.remove(fill)
+        for number in books:
+            if number in self.prints:
+                _correct_kept(self.prints[number], match, now)
+        for account in {row[6], row[12]}:
+            for fill in _correct_kept(self.fills[account], match, now):
+                ticket = self.orders.get(int(fill.order_id))
+                if ticket is not None:
+                    ticket.value += (price - before) * int(fill.quantity)
 
     def _end(self, ticket: Ticket, state: str) -> None:
         ticket.state = state
@@ -256,6 +293,37 @@ class Blotter:
             self.ended[oldest.account][oldest.instrument].popleft()
             if self.orders.get(oldest.id) is oldest:
                 del self.orders[oldest.id]
+
+
+def kept_at(
+    kept: deque[Shown[_T]], sequence: int, index: int
+) -> Iterator[Shown[_T]]:  # fmt: skip
+    """Give what is kept of one event, without going through the rest."""
+
+    def place(shown: Shown[_T]) -> tuple[int, int]:
+        return shown.trade.sequence, shown.trade.index
+
+    first = bisect_left(kept, (sequence, index), key=place)
+    return islice(kept, first, bisect_right(kept, (sequence, index), key=place))
+
+
+def _correct_kept(
+    kept: deque[Shown[_T]], match: str, now: tuple[str, str] | None
+) -> list[_T]:  # fmt: skip
+    """Give a trade its price of ``now`` in that instrument, and take it out elsewhere; return what
+    stays."""
+    staying = []
+    for place in reversed(range(len(kept))):
+        shown = kept[place]
+        if shown.trade.match_number != match:
+            continue
+        if now is None or shown.trade.instrument != now[0]:
+            del kept[place]
+            continue
+        trade = replace(shown.trade, price=now[1])
+        kept[place] = shown._replace(trade=trade)
+        staying.append(trade)
+    return staying
 
 
 def _ticket_of(order: Order) -> Ticket:
@@ -278,6 +346,7 @@ def _ticket_of(order: Order) -> Ticket:
         leaves=order.leaves,
         filled=order.quantity - order.leaves,
         state=UNTRIGGERED if order.waiting else OPEN,
+        waits=order.waiting,
         early=True,
     )
 

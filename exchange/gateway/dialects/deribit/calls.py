@@ -52,6 +52,9 @@ class Pending:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def __contains__(self, text: str) -> bool:
+        return text in self._waiting
+
     def add(self, wish: Wish, reply: Reply) -> None:
         """Wait for a wish's answer and reply with what it comes to; one of several commands has
         failed if one of them has."""

@@ -4,11 +4,12 @@ A channel takes native messages in and says what there is to send, no more often
 allows: ``raw`` after every native frame.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
-from exchange.gateway.dialects.deribit.instruments import CURRENCY, KINDS, base_of, find, kind_of
+from exchange.gateway.dialects.deribit.instruments import CURRENCY, chosen, find, is_of
 from exchange.gateway.dialects.deribit.numbers import exact, milliseconds
 from exchange.gateway.dialects.deribit.portray import Portrayer
 from exchange.gateway.dialects.deribit.rpc import Failure, wrong_param
@@ -20,6 +21,7 @@ from exchange.messages.wire import (
     DepthSnapshot,
     Execution,
     InstrumentState,
+    InstrumentStatistics,
     OrderReport,
     PublicTrade,
     Response,
@@ -28,7 +30,7 @@ from exchange.messages.wire import (
 RAW: Final = "raw"
 PERIODS: Final = {RAW: 0.0, "100ms": 0.1, "agg2": 1.0}  # seconds
 DEPTHS: Final = ("1", "10", "20")  # of a grouped book
-PRIVATE_PREFIX: Final = "user."
+_PICTURES: Final = DepthSnapshot | DepthDelta | InstrumentState | InstrumentStatistics
 
 
 class Channel:
@@ -39,6 +41,9 @@ class Channel:
         self.feeds = tuple(feeds)
         self.period = PERIODS[interval]
         self.due = 0.0  # on the loop's clock: not before, so that raw is always due
+
+    def widen(self) -> None:
+        """Note the feeds of what has been listed since."""
 
     def take(self, message: Response) -> None:
         """Take a native message in."""
@@ -128,7 +133,7 @@ class State(Channel):
         self, name: str, instrument: Instrument, portrayer: Portrayer, interval: str, depth: int
     ) -> None:
         """``depth`` levels of a grouped book; 0: the top alone; -1: the ticker."""
-        kinds = ("depth", "trades", "state") if depth < 0 else ("depth",)
+        kinds = ("depth", "statistics", "state") if depth < 0 else ("depth",)
         super().__init__(name, [f"{kind}.{instrument.code}" for kind in kinds], interval)
         self._instrument = instrument
         self._portrayer = portrayer
@@ -136,7 +141,7 @@ class State(Channel):
         self._due = True
 
     def take(self, message: Response) -> None:
-        if isinstance(message, DepthSnapshot | DepthDelta | PublicTrade | InstrumentState):
+        if isinstance(message, _PICTURES):
             self._due |= message.instrument == self._instrument.code
 
     def tell(self) -> list[Any]:
@@ -157,17 +162,18 @@ class State(Channel):
 class Trades(Channel):
     """Public trades of some instruments."""
 
-    def __init__(
-        self, name: str, instruments: Iterable[Instrument], portrayer: Portrayer, interval: str
-    ) -> None:
-        codes = [one.code for one in instruments]
-        super().__init__(name, [f"trades.{code}" for code in codes], interval)
-        self._codes = frozenset(codes)
+    def __init__(self, name: str, choice: "Choice", portrayer: Portrayer, interval: str) -> None:
+        super().__init__(name, (), interval)
+        self._choice = choice
         self._portrayer = portrayer
         self._waiting: list[Any] = []
+        self.widen()
+
+    def widen(self) -> None:
+        self.feeds = tuple(f"trades.{code}" for code in self._choice.codes())
 
     def take(self, message: Response) -> None:
-        if isinstance(message, PublicTrade) and message.instrument in self._codes:
+        if isinstance(message, PublicTrade) and self._choice.wants(message.instrument):
             self._waiting.append(self._portrayer.told(message))
 
     def tell(self) -> list[Any]:
@@ -195,10 +201,9 @@ class Own(Channel):
     def tell(self) -> list[Any]:
         orders, self._orders = self._orders, {}
         fills, self._fills = self._fills, []
-        shown = self._chooser.portrayer
         found = (self._chooser.portray(order_id) for order_id in orders)
         told = [] if self._what == "trades" else [order for order in found if order is not None]
-        traded = [] if self._what == "orders" else [shown.fill(fill) for fill in fills]
+        traded = [] if self._what == "orders" else [self._chooser.fill(fill) for fill in fills]
         if self._what == "orders":
             return told if not self.period else [told] if told else []
         if self._what == "trades":
@@ -224,48 +229,70 @@ class Own(Channel):
 class Portfolio(Channel):
     """An account's money, whenever one of its reports may have moved it."""
 
-    def __init__(self, name: str, chooser: "Chooser") -> None:
+    def __init__(self, name: str, portray: Callable[[], dict[str, Any]]) -> None:
         super().__init__(name, (), "100ms")
-        self._chooser = chooser
+        self._portray = portray
         self._due = True
 
     def take(self, message: Response) -> None:
-        self._due |= not isinstance(
-            message, DepthSnapshot | DepthDelta | PublicTrade | InstrumentState
-        )
+        self._due |= not isinstance(message, _PICTURES | PublicTrade)
 
     def tell(self) -> list[Any]:
         due, self._due = self._due, False
-        return [self._chooser.account()] if due else []
+        return [self._portray()] if due else []
+
+
+class Choice:
+    """The instruments of ``CODE`` or of ``KIND.CURRENCY``, which those listed later are among."""
+
+    def __init__(self, name: str, hub: Hub, parts: list[str]) -> None:
+        """Raises Failure of a channel ``name`` that there is not."""
+        self._instruments = hub.feed.instruments
+        self._kind, self._currency = parts if len(parts) == 2 else ("", "")
+        self._known: dict[str, bool] = {}  # by code, each looked at once
+        if len(parts) == 1:
+            self._known[find(self._instruments, parts[0]).code] = True
+            return
+        try:
+            chosen(self._instruments, self._currency, self._kind)
+        except Failure:
+            raise _no_channel(name) from None
+
+    def wants(self, code: str) -> bool:
+        """Whether an instrument is one of them."""
+        known = self._known.get(code)
+        if known is None:
+            known = self._known[code] = bool(self._kind) and is_of(
+                self._instruments.by_code[code], self._instruments, self._currency, self._kind
+            )
+        return known
+
+    def codes(self) -> list[str]:
+        """Return what they are now."""
+        return [code for code in self._instruments.by_code if self.wants(code)]
 
 
 class Chooser:
     """Which instruments of an account a channel is about, and how its orders are shown."""
 
-    def __init__(
-        self, hub: Hub, portrayer: Portrayer, account: int, codes: frozenset[str] | None
-    ) -> None:
+    def __init__(self, hub: Hub, portrayer: Portrayer, account: int, choice: Choice) -> None:
         self._hub = hub
-        self.portrayer = portrayer
+        self._portrayer = portrayer
         self._account = account
-        self._codes = codes
-
-    def wants(self, code: str) -> bool:
-        """Whether the channel is about an instrument."""
-        return self._codes is None or code in self._codes
+        self.wants = choice.wants
 
     def portray(self, order_id: str) -> Any:
         """Return an order of the account as it is now; None if it ended too long ago."""
-        return self.portrayer.known_order(int(order_id))
+        return self._portrayer.known_order(int(order_id))
+
+    def fill(self, execution: Execution) -> Any:
+        """Return the account's side of a trade."""
+        return self._portrayer.told_fill(execution, self._account)
 
     def position(self, code: str) -> Any:
         """Return the account's position in an instrument."""
         instrument = self._hub.feed.instruments.by_code[code]
-        return self.portrayer.position_in(instrument, self._account)
-
-    def account(self) -> Any:
-        """Return the account's money."""
-        return self.portrayer.account(self._account)
+        return self._portrayer.position_in(instrument, self._account)
 
 
 def open_channel(name: str, hub: Hub, portrayer: Portrayer, account: int | None) -> Channel:
@@ -280,7 +307,7 @@ def open_channel(name: str, hub: Hub, portrayer: Portrayer, account: int | None)
         return State(name, find(instruments, parts[0]), portrayer, RAW, 0)
     if kind == "trades" and len(parts) in (2, 3):
         interval = _interval(name, parts[-1])
-        return Trades(name, _chosen(name, hub, parts[:-1]), portrayer, interval)
+        return Trades(name, Choice(name, hub, parts[:-1]), portrayer, interval)
     if kind == "ticker" and len(parts) == 2:
         return State(name, find(instruments, parts[0]), portrayer, _interval(name, parts[1]), -1)
     if kind == "book" and len(parts) == 2:
@@ -294,30 +321,12 @@ def open_channel(name: str, hub: Hub, portrayer: Portrayer, account: int | None)
 def _own(name: str, parts: list[str], hub: Hub, portrayer: Portrayer, account: int) -> Channel:
     what, *rest = parts
     if what == "portfolio" and rest in (["any"], [CURRENCY], [CURRENCY.lower()]):
-        return Portfolio(name, Chooser(hub, portrayer, account, None))
+        return Portfolio(name, partial(portrayer.account, account))
     if what not in ("orders", "trades", "changes") or len(rest) not in (2, 3):
         raise _no_channel(name)
     interval = _interval(name, rest[-1])
-    codes = None
-    if rest[:-1] != ["any", "any"]:
-        codes = frozenset(one.code for one in _chosen(name, hub, rest[:-1]))
-    return Own(name, Chooser(hub, portrayer, account, codes), what, interval)
-
-
-def _chosen(name: str, hub: Hub, parts: list[str]) -> list[Instrument]:
-    """Return the instruments that ``CODE`` or ``KIND.CURRENCY`` chooses."""
-    instruments = hub.feed.instruments
-    if len(parts) == 1:
-        return [find(instruments, parts[0])]
-    kind, currency = parts
-    if kind not in KINDS:
-        raise _no_channel(name)
-    return [
-        one
-        for one in instruments.by_id.values()
-        if kind in ("any", kind_of(one))
-        and currency in ("any", CURRENCY, base_of(one, instruments))
-    ]
+    choice = Choice(name, hub, rest[:-1])
+    return Own(name, Chooser(hub, portrayer, account, choice), what, interval)
 
 
 def _interval(name: str, text: str) -> str:

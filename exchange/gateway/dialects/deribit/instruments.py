@@ -5,13 +5,14 @@ currency is the product (``H100``, ``H100P``), everything is quoted and settled 
 combinations are of kind ``future_combo``.
 """
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from exchange.gateway.dialects.deribit.numbers import exact
 from exchange.gateway.dialects.deribit.rpc import Failure, wrong_param
 from exchange.marketdata.instruments import Instrument, Instruments, micros_text
-from exchange.messages import Reason, TradingState
+from exchange.messages import CombinationRule, Reason, TradingState
 
 CURRENCY: Final = "USD"
 FUTURE, COMBO = "future", "future_combo"
@@ -52,15 +53,17 @@ def chosen(instruments: Instruments, currency: str, kind: str) -> list[Instrumen
     """
     if kind not in KINDS:
         raise wrong_param("kind", Reason.PARAMETER_RANGE, " ".join(KINDS))
+    if currency not in ("any", CURRENCY) and currency not in currencies(instruments):
+        raise wrong_param("currency", Reason.NOT_FOUND, "no such currency")
     listed = instruments.by_id.values()
-    if currency in ("any", CURRENCY):
-        of_currency = list(listed)
-    else:
-        of_currency = [one for one in listed if base_of(one, instruments) == currency]
-        if not of_currency:
-            raise wrong_param("currency", Reason.NOT_FOUND, "no such currency")
-    wanted = (COMBO,) if kind == "combo" else (kind,)
-    return [one for one in of_currency if kind == "any" or kind_of(one) in wanted]
+    return [one for one in listed if is_of(one, instruments, currency, kind)]
+
+
+def is_of(instrument: Instrument, instruments: Instruments, currency: str, kind: str) -> bool:
+    """Return whether a currency and a kind choose an instrument."""
+    if kind != "any" and kind_of(instrument) != (COMBO if kind == "combo" else kind):
+        return False
+    return currency in ("any", CURRENCY) or base_of(instrument, instruments) == currency
 
 
 def currencies(instruments: Instruments) -> list[str]:
@@ -113,6 +116,18 @@ def describe(instrument: Instrument, instruments: Instruments, listed_ms: int) -
 def book_state(instrument: Instrument) -> str:
     """Return ``open``, ``halted`` or ``closed``."""
     return _STATES.get(instrument.state, "closed")
+
+
+def mark_by(instrument: Instrument, instruments: Instruments, marks: Mapping[int, int]) -> int:
+    """Return the mark as a clearing price as of ``marks``, by instrument: ``Instruments.mark`` of
+    another time. Of an instrument that is not in them its present one counts."""
+    if not instrument.legs:
+        return marks.get(instrument.id, instrument.mark)
+    parts = [(instruments.by_id[number], ratio) for number, ratio in instrument.legs]
+    if instrument.rule == CombinationRule.DIFFERENCE:
+        return sum(ratio * mark_by(leg, instruments, marks) for leg, ratio in parts)
+    worth = sum(ratio * leg.multiplier * mark_by(leg, instruments, marks) for leg, ratio in parts)
+    return worth // instrument.multiplier
 
 
 def mark_text(instrument: Instrument, instruments: Instruments) -> str:

@@ -65,18 +65,24 @@ class Line:
         """Send a wish's request and return what its answer comes to; raises Failure."""
         self._used = self._loop.time()
         answered: asyncio.Future[Any] = self._loop.create_future()
+
+        def settle(outcome: Any) -> None:
+            if not answered.done():  # the wait may have ended in this same turn
+                answered.set_result(outcome)
+
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 admitted = await asyncio.shield(self._ready)
                 if isinstance(admitted, Failure):
                     raise admitted
-                self._pending.add(wish, answered.set_result)
+                self._pending.add(wish, settle)
                 self._session.receive(encode_msgpack(wish.request), time.time_ns())
                 outcome = await answered
         except TimeoutError:
-            self._pending.drop(wish)
             code, message = TIMED_OUT
             raise Failure(code, message, {"outcome": UNKNOWN}) from None
+        finally:
+            self._pending.drop(wish)
         if isinstance(outcome, Failure):
             raise outcome
         return outcome

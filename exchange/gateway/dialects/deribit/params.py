@@ -79,6 +79,12 @@ class Listed(Query, frozen=True, kw_only=True):
     instrument_name: str = ""
 
 
+class ListedOf(Listed, frozen=True, kw_only=True):
+    """One instrument, or what an account has in it."""
+
+    instrument_name: str
+
+
 class Slice(Query, frozen=True, kw_only=True):
     """A part of a list of trades or orders, newest first unless ``sorting`` says otherwise."""
 
@@ -91,6 +97,18 @@ class Slice(Query, frozen=True, kw_only=True):
     start_timestamp: int = 0
     end_timestamp: int = (1 << 63) - 1
     sorting: Literal["asc", "desc", "default"] = "default"
+
+
+class OfBook(Slice, frozen=True, kw_only=True):
+    """A part of the list of one instrument."""
+
+    instrument_name: str
+
+
+class OfOrder(Slice, frozen=True, kw_only=True):
+    """A part of the trades of one order."""
+
+    order_id: str
 
 
 class Chart(OneInstrument, frozen=True, kw_only=True):

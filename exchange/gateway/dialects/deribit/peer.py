@@ -5,6 +5,7 @@ what the session says answers those requests and feeds the channels.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from secrets import token_hex
@@ -81,6 +82,7 @@ class Peer:
         self._socket = socket
         self._address = address
         self._pending = Pending()
+        self._answered = asyncio.Event()  # of a native frame that may have the logon's answer
         self._channels: dict[str, Channel] = {}
         self._out: list[bytes] = []  # answers that are to be sent
         self._sending = asyncio.Lock()  # what a channel says leaves in the order in which it does
@@ -110,17 +112,25 @@ class Peer:
         """Speak for a session. Its frames are the writer's: translating takes its time."""
         self._session = session
         session.send_now = None
+        self._methods.blotter.on_listing.add(self._widen)
 
     def leave(self) -> None:
         """Wait no longer for what is being read."""
+        self._methods.blotter.on_listing.discard(self._widen)
         for reading in self._readings:
             reading.cancel()
 
     # What the link asks of a socket
 
     async def receive(self) -> WSMessage:
-        """Return the next native request, or whatever is no request."""
+        """Return the next native request, or whatever is no request.
+
+        What comes behind a logon waits for its answer, which it may need.
+        """
         while True:
+            while LOGON in self._pending:
+                self._answered.clear()
+                await self._answered.wait()
             message = await self._socket.receive()
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return message
@@ -139,6 +149,7 @@ class Peer:
             self._pending.settle(told)
             for channel in self._channels.values():
                 channel.take(told)
+        self._answered.set()
         await self._flush()
 
     async def pong(self, message: bytes) -> None:
@@ -286,6 +297,23 @@ class Peer:
             for name in opened:  # the session will refuse it
                 del self._channels[name]
         return Wish(request.request_id, request, lambda _: names)
+
+    def _widen(self) -> None:
+        """Follow what was listed just now too, before anything can happen to it."""
+        if self._session.stage is Stage.CLOSED:
+            return
+        for channel in self._channels.values():
+            channel.widen()
+        needed = {feed for channel in self._channels.values() for feed in channel.feeds}
+        feeds = sorted(needed - self._session.channels)
+        if not feeds:
+            return
+        if len(needed) > Limit.SUBSCRIPTIONS:
+            told = f"more than {Limit.SUBSCRIPTIONS.value} channels, of what was listed"
+            self._session.close(CLOSE_POLICY, told)
+            return
+        request = Subscribe(request_id=token_hex(12), channels=feeds)
+        self._session.hear(encode_msgpack(request), time.time_ns())
 
     def _unsubscribe(self, call: Call) -> Any:
         names = take.convert(call.params, take.Channels).channels

@@ -6,7 +6,15 @@ from secrets import token_bytes
 from typing import Any, Final
 
 from exchange.gateway.accounts import Exposure
-from exchange.gateway.dialects.deribit.blotter import Blotter, Print, Ticket, tif_name
+from exchange.gateway.dialects.deribit.blotter import (
+    Blotter,
+    Fill,
+    Print,
+    Shown,
+    Ticket,
+    kept_at,
+    tif_name,
+)
 from exchange.gateway.dialects.deribit.instruments import (
     CURRENCY,
     base_of,
@@ -65,7 +73,6 @@ class Portrayer:
         if ticket.filled:
             average = micros_text(half_even(ticket.value * instrument.tick_scale, ticket.filled))
         kind = "market" if ticket.market else "limit"
-        waiting = ticket.stop and not ticket.filled and ticket.state == "untriggered"
         shown: dict[str, Any] = {
             "order_id": str(ticket.id),
             "order_state": ticket.state,
@@ -91,12 +98,12 @@ class Portrayer:
             "mmp": False,
             "is_liquidation": False,
         }
-        if ticket.market and not ticket.price:
+        if ticket.market and (ticket.waits or not ticket.price):  # the limit it has is the day's
             shown["price"] = "market_price"
         if ticket.stop:
             shown["trigger"] = "last_price"
             shown["trigger_price"] = exact(instrument.price_text(ticket.trigger))
-            shown["triggered"] = not waiting
+            shown["triggered"] = not ticket.waits
         if ticket.early:
             unknown = ["creation_timestamp"]
             unknown += ["average_price"] if ticket.filled else []
@@ -107,12 +114,12 @@ class Portrayer:
             shown["cancel_reason"] = ticket.why.lower()
         return shown
 
-    def fill(self, execution: Execution) -> dict[str, Any]:
+    def fill(self, shown: Fill) -> dict[str, Any]:
         """Return an account's side of a trade."""
+        execution = shown.trade
         ticket = self._blotter.orders.get(int(execution.order_id))
-        instrument = self._instruments.by_code[execution.instrument]
         market = ticket is not None and ticket.market
-        mark = exact(mark_text(instrument, self._instruments))
+        mark = exact(micros_text(shown.mark))
         return {
             "trade_id": execution.match_number,
             "trade_seq": int(execution.match_number),
@@ -131,7 +138,7 @@ class Portrayer:
             "label": label_of(execution.client_order_id),
             "post_only": ticket is not None and ticket.post_only,
             "reduce_only": ticket is not None and ticket.reduce_only,
-            "tick_direction": 1,
+            "tick_direction": shown.direction,
             "mark_price": mark,
             "index_price": mark,
             "self_trade": False,
@@ -161,11 +168,20 @@ class Portrayer:
 
     def told(self, trade: PublicTrade) -> dict[str, Any]:
         """Return a public trade that the feed tells of."""
-        number = self._instruments.by_code[trade.instrument].id
-        for shown in reversed(self._blotter.prints[number]):
-            if (shown.trade.sequence, shown.trade.index) == (trade.sequence, trade.index):
-                return self.print(shown)
-        return self.print(Print(trade, 1, self._instruments.by_id[number].mark))
+        instrument = self._instruments.by_code[trade.instrument]
+        prints = self._blotter.prints[instrument.id]
+        for shown in kept_at(prints, trade.sequence, trade.index):
+            return self.print(shown)
+        return self.print(Shown(trade, 1, self._instruments.mark(instrument)))
+
+    def told_fill(self, execution: Execution, account: int) -> dict[str, Any]:
+        """Return an account's side of a trade that a report tells of."""
+        fills = self._blotter.fills[account]
+        for shown in kept_at(fills, execution.sequence, execution.index):
+            if shown.trade.order_id == execution.order_id:
+                return self.fill(shown)
+        instrument = self._instruments.by_code[execution.instrument]
+        return self.fill(Shown(execution, 1, self._instruments.mark(instrument)))
 
     def top(self, instrument: Instrument) -> dict[str, Any]:
         """Return the best price and amount of each side; null where there is none."""

@@ -110,6 +110,8 @@ class Trading:
         """Give an order another price, another total amount, or both."""
         self._check_time(edit.valid_until)
         ticket = self.own(account, edit.order_id)
+        if ticket.market and ticket.waits and edit.price is not None:
+            raise wrong_param("price", Reason.COMBINATION, "a stop_market order has no price")
         instrument = self._hub.feed.instruments.by_id[ticket.instrument]
         amount = edit.amount if edit.contracts is None else edit.contracts
         request = Replace(
@@ -172,7 +174,7 @@ class Trading:
     def own(self, account: int, order_id: str) -> Ticket:
         """Return an order of the account; raises Failure, the same for another's and for none."""
         known = order_id.isascii() and order_id.isdigit() and len(order_id) <= 20
-        ticket = self._blotter.orders.get(int(order_id)) if known else None
+        ticket = self._blotter.orders.get(int(order_id)) if known and order_id[0] != "0" else None
         if ticket is None or ticket.account != account:
             raise refusal(Reason.NOT_FOUND)
         return ticket
@@ -182,7 +184,7 @@ class Trading:
         trades = [
             self._portrayer.fill(fill)
             for fill in self._blotter.fills.get(account, ())
-            if fill.sequence == report.sequence and fill.order_id == report.order_id
+            if fill.trade.sequence == report.sequence and fill.trade.order_id == report.order_id
         ]
         order = self._portrayer.order(self.own(account, report.order_id))
         return {"order": order, "trades": trades}
