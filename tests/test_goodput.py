@@ -120,6 +120,25 @@ def test_a_disruption_costs_whoever_caused_it() -> None:
     assert buyer.seller_disruptions == 0
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "seller"), [("hardware", "buyer_code", 40), ("buyer_code", "power", 0)]
+)
+def test_lost_steps_are_lost_to_what_stopped_the_job(
+    first: ev.Cause, second: ev.Cause, seller: int
+) -> None:
+    """Not to what goes wrong before it runs again."""
+    events = disturbed(first)
+    (resume,) = (n for n, event in enumerate(events) if isinstance(event, ev.Resume))
+    at = events[resume].at
+    events[resume:resume] = [ev.Disruption(at, second), ev.Available(at)]
+    assert account(events).losses["WASTED_PROGRESS"].seller_ns == seller * SECOND
+    given_up = [*events[: resume + 2], ev.JobEnd(at), ev.JobStart(at, "next", attested.work())]
+    again = [ev.Disruption(at + SECOND, second), ev.Close(at + SECOND)]
+    lost = account([*given_up, ev.Begin(at, "step"), *again]).losses["WASTED_PROGRESS"]
+    own = 0 if second.startswith("buyer") else 1
+    assert lost.seller_ns == (seller + own) * SECOND
+
+
 def test_what_nobody_can_explain_is_the_sellers() -> None:
     assert account(disturbed("unknown")).seller_ns == account(disturbed("hardware")).seller_ns
 
