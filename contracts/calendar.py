@@ -210,11 +210,6 @@ def load(code: str = DEFAULT) -> Calendar:
     return _shipped()[code]
 
 
-def is_business_day(day: date) -> bool:
-    """Whether the shipped US calendar has a business day then."""
-    return load().is_business_day(day)
-
-
 @cache
 def _shipped() -> dict[str, Calendar]:
     content = (resources.files("contracts") / "data" / FILE_NAME).read_bytes()

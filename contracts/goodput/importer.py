@@ -109,9 +109,12 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
         if not found:
             raise Refused(Refusal.STATE, "the job has not started", where=f"record {line}")
         if kind == "step":
-            number = record["step_count"]
-            if type(number) is not int or number < 0:
-                raise Refused(Refusal.SYNTAX, "step_count is a number", where=f"record {line}")
+            number = record.get("step_count")
+            if type(number) is not int or not 0 <= number < ev.STEPS_MAX:
+                raise Refused(
+                    Refusal.SYNTAX, "step_count is a whole number", where=f"record {line}",
+                    limit=f"0 to {ev.STEPS_MAX - 1}", seen=ascii(number)[:40],
+                )  # fmt: skip
             steps = found[-1].steps
             again = steps and number <= steps[-1][0]
             if restarted is not None or again:

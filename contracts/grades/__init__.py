@@ -259,10 +259,12 @@ def _rules(table: _RulesFile) -> Rules:
         raise ValueError(f"rules {found.version}: factor_low <= 1.0000 <= factor_high must hold")
     if found.nodes_least > found.nodes_drawn:
         raise ValueError(f"rules {found.version}: nodes_least must not be above nodes_drawn")
-    if found.publish_days <= found.freeze_days + found.dispute_days - 1:
+    if found.publish_days <= found.freeze_days + found.dispute_days:
         raise ValueError(f"rules {found.version}: disputes must end before the freeze")
     if not 0 < found.failure_floor_e4 < PAR_FACTOR or not found.transient_sd_e4:
         raise ValueError(f"rules {found.version}: failure_floor below one, transient_sd above zero")
+    if not 0 < found.confidence_e4 < PAR_FACTOR:
+        raise ValueError(f"rules {found.version}: confidence must be above zero and below one")
     Month.parse(found.first_expiry)
     return found
 
