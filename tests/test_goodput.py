@@ -133,8 +133,9 @@ def test_lost_steps_are_lost_to_what_stopped_the_job(
     events[resume:resume] = [ev.Disruption(at, second), ev.Available(at)]
     assert account(events).losses["WASTED_PROGRESS"].seller_ns == seller * SECOND
     given_up = [*events[: resume + 2], ev.JobEnd(at), ev.JobStart(at, "next", attested.work())]
-    again = [ev.Disruption(at + SECOND, second), ev.Close(at + SECOND)]
-    lost = account([*given_up, ev.Begin(at, "step"), *again]).losses["WASTED_PROGRESS"]
+    stop = at + SECOND
+    again: list[Event] = [ev.Begin(at, "step"), ev.Disruption(stop, second), ev.Close(stop)]
+    lost = account([*given_up, *again]).losses["WASTED_PROGRESS"]
     own = 0 if second.startswith("buyer") else 1
     assert lost.seller_ns == (seller + own) * SECOND
 

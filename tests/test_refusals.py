@@ -137,15 +137,15 @@ def short_segment(folder: Path) -> object:
 
 @case(Refusal.SEGMENT_SHORT, "a signature over nothing")
 def empty_segment(folder: Path) -> object:
-    from contracts.goodput.log import Seal, chain, signed_content  # noqa: PLC0415
+    from contracts.goodput.log import chain, signed_content  # noqa: PLC0415
 
     key, path = attested.key_of("n1"), attested.write(folder / "log", attested.job(count=994))
     content = path.read_bytes()  # 1,000 events
-    before = msgspec.json.decode(content.splitlines()[-1], type=Seal)
+    before = msgspec.json.decode(content.splitlines()[-1], type=ev.Seal)
     for number in (1, 2):
         digest = chain(bytes.fromhex(before.digest), b"")
         signature = key.sign(keys.SEGMENT, signed_content(number, digest))
-        before = Seal(number, 0, digest.hex(), signature)
+        before = ev.Seal(number, 0, digest.hex(), signature)
         content += msgspec.json.encode(before) + b"\n"
     path.write_bytes(content)
     return goodput.compute(path)
@@ -297,7 +297,8 @@ def row_of(**changes: Any) -> object:
 
 def publish(made: table.FactorTable) -> object:
     grade = grades.load().grade(MADE.grade)
-    return table.check_publication(made, None, rules(), grade, made.schedule.published)
+    table.check_publication(made, None, rules(), grade, made.schedule.published)
+    return made
 
 
 case(Refusal.GOODPUT_RANGE, "a site without goodput to compare with")(lambda f: row_of(fixed_e4=0))
