@@ -251,6 +251,28 @@ def test_a_version_that_begins_where_no_calendar_is(effective: str) -> None:
     assert f"effective = {effective} must have days: calendar US knows 2025 to 2040" in fault
 
 
+@pytest.mark.parametrize("month", ["0001-01", "1999-12", "2100-01", "9999-12"])
+def test_a_version_that_begins_where_no_code_is(month: str) -> None:
+    text = edited("first_expiry", f'"{month}"').replace("= 2026-01-01", "= 0001-01-01")
+    (fault,) = refusal({"h100.toml": text})
+    assert f"version 1, first_expiry = '{month}' must be a month of 2000 to 2099" in fault
+
+
+def test_a_version_after_the_calendar_of_the_one_before() -> None:
+    short = SHIPPED["calendars.toml"].decode()
+    longer = short.replace("US", "EU").replace("last_year = 2040", "last_year = 2060")
+    text = later_version("2041-03-01", "2050-03")
+    first, old, new = text.split("\n[[version]]")
+    new = new.replace('calendar = "US"', 'calendar = "EU"')
+    (fault,) = refusal(
+        {
+            "h100.toml": "\n[[version]]".join([first, old, new]),
+            "calendars.toml": f"{short}\n{longer}",
+        }
+    )
+    assert "must lie in the calendar of the version before" in fault
+
+
 def test_the_contract_files_of_the_bad_inputs(shared: Path) -> None:
     cases = json.loads((shared / "vectors" / "bad_inputs.json").read_text())["cases"]
     (case,) = [case for case in cases if case["id"] == "B96"]
