@@ -37,8 +37,12 @@ def faults(files: Mapping[str, bytes], on: date) -> list[Fault]:
 
 
 def _hardware(files: Mapping[str, bytes], on: date) -> list[Fault]:
-    hardware.read(files[HARDWARE])
-    return []
+    after = hardware.read(files[HARDWARE])
+    return [
+        Fault(HARDWARE, code, "", f"{_IN_FORCE}: factors name it; add a class")
+        for code, gpu in hardware.classes().items()
+        if after.get(code) != gpu
+    ]
 
 
 def _grades(files: Mapping[str, bytes], on: date) -> list[Fault]:

@@ -276,6 +276,8 @@ def _between(values: dict[str, Any], head: dict[str, Any]) -> list[tuple[str, st
         faults.append(("delivery_step", "must be whole nodes of node_gpus"))
     if head.get("settlement") == PHYSICAL and values.get("grades") == ():
         faults.append(("grades", "must name a grade that can be delivered"))
+    if head.get("settlement") == PHYSICAL and values.get("contract_size", 1) != 1:
+        faults.append(("contract_size", "must be 1: what is delivered is counted a GPU a lot"))
     return faults
 
 

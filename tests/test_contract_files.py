@@ -163,6 +163,7 @@ BAD_DELIVERIES = [
     ("notice_cutoff", '"25:00"', "must be a time of day"),
     ("notice_cutoff", '"16.00"', "must be a time of day"),
     ("delivery_step", "12", "must be whole nodes of node_gpus"),
+    ("contract_size", "8", "must be 1: what is delivered is counted a GPU a lot"),
     ("delivery_step", "16", "must be 8, delivery_unit_lots of the par grade in grades.toml"),
     ("cluster_high", "511", "must be 63, gpus_most of the par grade in grades.toml"),
     ("grades", '["H100-C64", "H100-NODE"]', "must be 64, gpus_least of the par grade"),

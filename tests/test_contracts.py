@@ -434,6 +434,7 @@ def test_what_is_asked_of_days_and_files_that_are_not_there(tmp_path: Path) -> N
         ("grades.toml", "window_days = 30", "window_days = 20", "rules 1 must stay"),
         ("hardware.toml", "sparse = { bf16 = 624_000", "sparse = { bf16 = 3_000", "twice dense"),
         ("hardware.toml", "[H100-SXM]", "[H100-SXM6]", "UNKNOWN_GPU"),
+        ("hardware.toml", "power_w = 400", "power_w = 401", "A100-SXM must stay"),
     ],
 )  # fmt: skip
 def test_a_file_that_another_owns_is_judged_by_its_owner(

@@ -264,6 +264,11 @@ def test_the_probe_measures_this_machine(tmp_path: Path) -> None:
         assert report.mfu_e4 is None
 
 
+def test_the_probe_of_a_node_that_has_no_name(tmp_path: Path) -> None:
+    done = hourbook("goodput", "probe", "--node", "a b", "--key-file", tmp_path / "node.key")
+    assert (done.returncode, "SYNTAX (2101): not a node's name" in done.stderr) == (1, True)
+
+
 @pytest.mark.skipif(find_spec("torch") is not None, reason="torch is here")
 def test_without_torch_the_probe_says_what_to_install(tmp_path: Path) -> None:
     done = hourbook("goodput", "probe", "--key-file", tmp_path / "node.key")

@@ -27,7 +27,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "reference" / "attestation.md"
 DAY = 86_400 * SECOND
 NOW = attested.window_start() + 31 * DAY
 MADE = roster(site("alpha"), site("beta"))
-NODE = rosters.draw(MADE, rules())["alpha", "one"][0]
+NODES = rosters.draw(MADE, rules())["alpha", "one"]
+NODE = NODES[0]
 
 Attempt = Callable[[Path], object]
 CASES: list[tuple[Refusal, str, Attempt]] = []
@@ -225,6 +226,9 @@ def pledged_twice(folder: Path) -> object:
     return rosters.read(attested.encoded(double))
 
 
+case(Refusal.GPU_TWICE, "another node's GPUs instead of the drawn one's")(
+    lambda f: measured(f, good(gpus=attested.gpus_of(next(n for n in NODES if n != NODE))))
+)
 case(Refusal.GPU_TWICE, "another site's GPU in a log")(
     lambda f: measured(f, good(gpus=attested.gpus_of("beta-00")))
 )
