@@ -204,6 +204,17 @@ case(Refusal.UNKNOWN_GPU, "a class not in the table")(
 case(Refusal.UNKNOWN_GPU, "a GPU not pledged")(
     lambda f: measured(f, good(gpus=tuple(f"GPU-new-{n}" for n in range(8))))
 )
+
+
+def refitted(folder: Path, count: int, gpu_class: str = "H100-SXM") -> object:
+    """A job whose node names other hardware after the tenth step."""
+    events = good()
+    named = ev.Hardware(events[13].at, NODE, gpu_class, attested.gpus_of(NODE, count))
+    return computed(folder, [*events[:14], named, *events[14:]])
+
+
+case(Refusal.GPU_COUNT, "more GPUs on the way")(lambda f: refitted(f, 16))
+case(Refusal.UNKNOWN_GPU, "another class on the way")(lambda f: refitted(f, 8, "B200-HGX"))
 case(Refusal.UNKNOWN_PRECISION, "a precision the class has not")(
     lambda f: computed(f, good(workload=attested.work(precision="fp4")))
 )
@@ -426,6 +437,7 @@ def test_the_sound_log_is_taken(tmp_path: Path) -> None:
     assert isinstance(measured(tmp_path, good()), list)
     assert rosters.read(attested.encoded(MADE)) == MADE
     assert publication() == draft()
+    assert refitted(tmp_path, 8)
 
 
 def test_the_goodput_reports_of_the_bad_inputs(shared: Path) -> None:

@@ -135,6 +135,7 @@ class Accountant:
         self._disruptions = [0, 0]
         self._nodes: dict[str, ev.Hardware] = {}
         self._places: dict[str, str] = {}  # node of each GPU named now
+        self._refitted = False  # hardware was named since it was last compared with the job's
         self._gpus: set[str] = set()
         self._most_gpus = 0
         self._there: list[Presence] = []
@@ -178,6 +179,8 @@ class Accountant:
         self._line = first_line
         if job is None or self._activity is not None or self._cause is not None:
             raise self._refused(Refusal.STATE, "no job is stepping here")
+        if self._refitted:
+            self._check_fit(job.start.workload)
         # Until the run ends work and clock differ by a constant: no need to add step by step.
         moments = [step.at for step in steps]
         numbers = [step.step for step in steps]
@@ -264,6 +267,7 @@ class Accountant:
         if event.gpus:
             self._nodes[event.node] = event
         self._places |= dict.fromkeys(event.gpus, event.node)
+        self._refitted = True
         self._gpus.update(event.gpus)
         self._most_gpus = max(self._most_gpus, len(self._places))
 
@@ -276,17 +280,21 @@ class Accountant:
             raise self._refused(Refusal.STATE, "a job runs, or the resources are gone")
         if len(self._jobs) == JOBS_MAX:
             raise self._refused(Refusal.TOO_LARGE, "too many jobs", JOBS_MAX)
-        named = len(self._places)
-        if named != event.workload.gpus:
-            raise self._refused(
-                Refusal.GPU_COUNT, "a job counts the GPUs named", named, event.workload.gpus
-            )
-        kinds = {hardware.gpu_class for hardware in self._nodes.values()}
-        if len(kinds) != 1:
-            raise self._refused(Refusal.UNKNOWN_GPU, "a job runs on one class of GPU")
-        (self._job_class,) = kinds
+        self._job_class = ""
+        self._check_fit(event.workload)
         self._job = _Job(event)
         self._activity = Bucket.INITIALIZATION
+
+    def _check_fit(self, work: Workload) -> None:
+        """A job steps on the GPUs that it counts and on no others: MFU is over these."""
+        named = len(self._places)
+        if named != work.gpus:
+            raise self._refused(Refusal.GPU_COUNT, "a job counts the GPUs named", named, work.gpus)
+        kinds = {hardware.gpu_class for hardware in self._nodes.values()}
+        own = self._job_class or min(kinds)
+        if kinds != {own}:
+            raise self._refused(Refusal.UNKNOWN_GPU, "a job runs on one class of GPU")
+        self._job_class, self._refitted = own, False
 
     def _begin(self, event: ev.Begin) -> None:
         self._running()
