@@ -71,6 +71,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fixing")
     made = roster(site("alpha"), site("beta"))
     (folder / "roster.json").write_bytes(attested.encoded(made))
+    (folder / "alpha.bin").write_bytes(b"\xff")
     for (provider, _), names in rosters.draw(made, rules()).items():
         for name in names:
             level = 0.40 if provider == "alpha" else 0.34
@@ -92,6 +93,10 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     checked = hourbook("goodput", "factors", listed, *logs, "--now", NOW, "--check", out)
     assert checked.returncode == 0
     assert "to the byte" in checked.stdout
+    both = hourbook("goodput", "factors", listed, *logs, "--check", out, "--out", out)
+    assert (both.returncode, "leave --out out" in both.stderr) == (2, True)
+    binary = hourbook("goodput", "publish", inputs / "alpha.bin", "--data", tmp_path)
+    assert (binary.returncode, "not a factor table" in binary.stderr) == (1, True)
     other = hourbook("goodput", "factors", listed, *logs[:-1], "--now", NOW, "--check", out)
     assert other.returncode == 1
     assert "these inputs make" in other.stderr

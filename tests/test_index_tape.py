@@ -342,6 +342,8 @@ def test_the_command_line_fixes_shows_verifies_and_records(
     files = ("march.csv", "better.csv")
     proof = json.loads(hourbook("index", "verify", *files, "--json"))
     assert (proof["recomputed"], proof["files_run_again"], proof["differ"]) == (3, 2, [])
+    for price in ("--market=-1.0", "--market=0"):
+        assert "above zero" in hourbook("index", "settle", CODE, "2026-03", price, code=2)
     early = hourbook("index", "settle", CODE, "2026-03", code=1)
     assert "no fixing of 2026-03-17; 15 of the 31 days" in early
     assert "2026-03-17" in hourbook(
@@ -378,10 +380,11 @@ def test_a_file_is_verified_by_the_clock_it_was_captured_by(
         if on == day(NOW - 1):
             with (tmp_path / file).open("a") as late:
                 late.write(f"\nvultr,h100-sxm,on-demand,2.5,{day(NOW)}T00:06:00Z")
-        hourbook("index", "fix", file, "--date", f"{on}", "--index", CODE)
+        hourbook("index", "fix", file, "--date", f"{on}", "--index", CODE, "--index", CODE)
     assert "FUTURE" in (tmp_path / "index.tape").read_text()
     proof = json.loads(hourbook("index", "verify", "march.csv", "next.csv", "--json"))
     assert (proof["files_run_again"], proof["differ"]) == (2, [])
+    assert "no tape typo" in hourbook("index", "verify", "--tape", "typo", code=3)
     (tmp_path / "other.csv").write_text("no prices")
     assert "the tape has no capture" in hourbook("index", "verify", "other.csv", code=1)
 

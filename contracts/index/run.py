@@ -235,7 +235,11 @@ def _new_table(tape: Tape, methodology: Methodology, index: Index, on: date) -> 
         else:
             log = None
         past.append(Past(day, fixing.votes, log))
-    routes = {provider: methodology.route(provider) for provider in methodology.providers}
+    routes = {
+        name: methodology.route(name)
+        for name, provider in methodology.providers.items()
+        if provider.venue in index.venues
+    }
     rules_hash = methodology.rules_hash(index.code).hex()
     return anchor_table(index, routes, on, past, rules_hash)
 

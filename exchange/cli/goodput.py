@@ -297,6 +297,8 @@ def factors(
     from contracts.grades import measure, table  # noqa: PLC0415
     from contracts.grades import roster as rosters  # noqa: PLC0415
 
+    if check is not None and out is not None:
+        fail("--check compares and writes nothing: leave --out out", Exit.USAGE)
     with refusals():
         found = rosters.read(roster.read_bytes())
         loaded = grades.load()
@@ -369,7 +371,10 @@ def publish(
     """Put a signed factor table into the market's log."""
     from exchange.app import requests  # noqa: PLC0415
 
-    request = requests.RecordFactors(table=table.read_text("utf-8"))
+    try:
+        request = requests.RecordFactors(table=table.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        fail(f"{table}: not a factor table: {error}")
     show_facts(operate(request, data, url, key), as_json)
 
 

@@ -64,7 +64,9 @@ def fix(
 
     methodology = rules.load()
     chosen = (
-        sorted(methodology.indices) if not codes else [_index(c, methodology).code for c in codes]
+        [_index(code, methodology).code for code in dict.fromkeys(codes)]
+        if codes
+        else sorted(methodology.indices)
     )
     now_ns = time.time_ns()
     with _locked(tape_file), _refusals():
@@ -163,6 +165,8 @@ def verify(
     from contracts.index.observations import read  # noqa: PLC0415
     from contracts.index.run import recompute, reproduce  # noqa: PLC0415
 
+    if not tape_file.exists():
+        fail(f"no tape {tape_file}; `hourbook index fix` makes one", Exit.UNUSABLE)
     methodology, tape = rules.load(), _read_tape(tape_file)
     checked, other_rules, differ = 0, 0, []
     for recorded in tape:
@@ -231,6 +235,8 @@ def settle(
         prices = [parse_price(price, 6) for price in market or []]
     except (ValueError, DecimalTextError) as error:
         fail(f"{error}", Exit.USAGE)
+    if any(price <= 0 for price in prices):
+        fail("--market: a price must be above zero", Exit.USAGE)
     try:
         cut_ns = None if known is None else _ns(known)
         final = final_price(index, delivery, _read_tape(tape_file), prices, cut_ns)
