@@ -387,7 +387,9 @@ class Accountant:
         try:
             mfu = utilization(work, gpu, steps, productive)
         except Refused as refused:
-            raise self._refused(refused.reason, str(refused)) from refused
+            raise self._refused(
+                refused.reason, refused.what, refused.limit, refused.seen
+            ) from refused
         account = JobAccount(
             job=job.start.job,
             workload=work,
