@@ -118,6 +118,7 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     owed = said(*terms, "--lots", 64)
     assert owed["factor_e4"] == 10_000
     assert owed["invoice_cents"] == 265 * 744 * 64
+    assert (owed["attested_hours"], owed["hours"]) == (744, 744)
     short = 1 - (684 / 744) / (made["rows"][0]["fixed_e4"] / 10_000) - 0.005
     assert owed["cents"] == pytest.approx(owed["invoice_cents"] * short, abs=2)
     beta = hourbook(*terms[:5], "beta/one", *terms[6:], "--lots", 64)

@@ -389,6 +389,20 @@ def test_a_file_is_verified_by_the_clock_it_was_captured_by(
     assert "the tape has no capture" in hourbook("index", "verify", "other.csv", code=1)
 
 
+def test_a_price_is_final_once_no_revision_can_change_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tape = tmp_path / "april"
+    tape.write_bytes(month_tape([2_500_000] * 30).encode())
+    settle = ("index", "settle", CODE, "2026-04", "--tape", str(tape), "--json")
+    cut_ns = end_ns(date(2026, 4, 30)) + index().settlement.revision_hours * 3_600 * 10**9
+    for now_ns, final in ((cut_ns - 1, False), (cut_ns, True)):
+        monkeypatch.setattr("time.time_ns", lambda now_ns=now_ns: now_ns)
+        found = json.loads(hourbook(*settle))
+        assert (found["price"], found["final"]) == ("2.500000", final)
+    assert not json.loads(hourbook(*settle, "--known", "2026-06-01"))["final"]
+
+
 def test_two_writers_of_one_tape_wait_for_each_other(tmp_path: Path) -> None:
     csv_file(tmp_path / "march.csv", range(2))
     tape, fix = tmp_path / "t", ("index", "fix", str(tmp_path / "march.csv"), "--date", f"{day(1)}")

@@ -472,10 +472,13 @@ def true_up(
     invoice = delivery.invoice_cents(
         price_micros=micros, hours=month.hours, lots=lots, factor_e4=factor
     )
+    attested = account.elapsed_ns / (3600 * 10**9)
     if as_json:
-        show_json({**msgspec.to_builtins(found), "invoice_cents": invoice, "factor_e4": factor})
+        told = {"invoice_cents": invoice, "factor_e4": factor, "hours": month.hours}
+        show_json({**msgspec.to_builtins(found), **told, "attested_hours": attested})
         return
     facts = {
+        "log": f"{attested:.4f} of {month.hours} hours, the others taken to be like them",
         "invoice": f"${invoice / 100:,.2f} at factor {factor / 1e4:.4f}",
         "realized": f"{found.realized_e6 / 1e6:.6f} of the fixed goodput",
         "true_up": "failure to deliver"

@@ -250,6 +250,7 @@ def settle(
         "published_days": final.published_days,
         "withheld_days": len(final.withheld),
         "revisions_known_by": _moment(final.cut_ns),
+        "final": known is None and time.time_ns() > final.cut_ns,
         "inputs_hash": final.inputs_hash,
     }
     show_facts(facts, as_json)
