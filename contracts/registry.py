@@ -220,7 +220,12 @@ def _sequence_faults(specs: list[ContractSpec], calendars: Mapping[str, Calendar
             rule = "must differ from every other version's"
             faults.append(Fault(after.product, "effective", str(after.effective), rule))
             continue
-        front = before.front_month(after.effective, calendars[before.calendar])
+        try:
+            front = before.front_month(after.effective, calendars[before.calendar])
+        except CalendarError as error:
+            rule = f"must lie in the calendar of the version before: {error}"
+            faults.append(Fault(after.product, "effective", str(after.effective), rule))
+            continue
         last = front.plus(before.listed_months - 1)
         last = listed_to[after.product] = max(last, listed_to.get(after.product, last))
         if after.first_expiry <= last:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from contracts import symbol
-from contracts.calendar import CalendarError, Month
+from contracts.calendar import CalendarError, Month, clock_time
 from contracts.decimal_text import parse_price
 from contracts.references import References
 from contracts.rules import (
@@ -60,9 +60,9 @@ def _words(text: str, known: Callable[[Any], bool]) -> Rule:
 
 
 _CODE: Final = readable(str, "must be a code of 1 to 48 characters", lambda text: _code(text))
-_CLOCK: Final = readable(str, 'must be a time of day such as "16:00"', lambda text: _clock(text))
-
-
+_CLOCK: Final = Rule(
+    str, 'must be a time of day such as "16:00"', readable(str, "", clock_time).test
+)
 _TICK: Final = Rule(
     str,
     'must be a power of ten from "0.000001" to "0.1"',
@@ -73,16 +73,6 @@ _TICK: Final = Rule(
 def _code(text: str) -> str:
     if not 1 <= len(text) <= 48 or not text.isascii() or not text.isprintable():
         raise ValueError("not a code")
-    return text
-
-
-def _clock(text: str) -> str:
-    hours, colon, minutes = text.partition(":")
-    digits = len(hours) == len(minutes) == 2 and (hours + minutes).isascii()
-    if not colon or not digits or not (hours + minutes).isdigit():
-        raise ValueError("not a time of day")
-    if int(hours) > 23 or int(minutes) > 59:
-        raise ValueError("not a time of day")
     return text
 
 
@@ -286,6 +276,8 @@ def _between(values: dict[str, Any], head: dict[str, Any]) -> list[tuple[str, st
         faults.append(("delivery_step", "must be whole nodes of node_gpus"))
     if head.get("settlement") == PHYSICAL and values.get("grades") == ():
         faults.append(("grades", "must name a grade that can be delivered"))
+    if head.get("settlement") == PHYSICAL and values.get("contract_size", 1) != 1:
+        faults.append(("contract_size", "must be 1: what is delivered is counted a GPU a lot"))
     return faults
 
 
@@ -296,6 +288,9 @@ def _spec(
     counts = {field: values.pop(field) for field in _SCHEDULE if field in values}
     spec = ContractSpec(**values, schedule=Schedule(**counts) if counts else None)
     days = references.calendars[spec.calendar]
+    if not symbol.FIRST_YEAR <= spec.first_expiry.year <= symbol.LAST_YEAR:
+        rule = f"must be a month of {symbol.FIRST_YEAR} to {symbol.LAST_YEAR}, as codes have"
+        return None, [Fault(file, f"{place}, first_expiry", shown(str(spec.first_expiry)), rule)]
     try:
         spec.instrument(spec.first_expiry, days)
         spec.front_month(spec.effective, days)

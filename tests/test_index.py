@@ -15,6 +15,7 @@ from index_panel import (
     CODE,
     GPU,
     SELLERS,
+    batch,
     changed,
     day,
     equal,
@@ -30,6 +31,8 @@ from contracts.index import methodology as rules
 from contracts.index.fixing import Fixing, State
 from contracts.index.methodology import Gate, MethodologyError, Series, Tier
 from contracts.index.numbers import log_nanos
+from contracts.index.run import end_ns, fix_through
+from contracts.index.tape import Tape
 
 NOW = BASE_DAYS  # the first day with a number
 BASE = range(NOW)
@@ -322,6 +325,28 @@ def test_an_administered_price_is_screened() -> None:
         panel += half
         screened = fixed(panel, NOW, methodology=methodology)[NOW].screened
         assert screened.get("ADMINISTERED", 0) == (1 if place == 2 else 0)
+
+
+@pytest.mark.parametrize("left", [None, "hyperscaler"])
+def test_who_has_left_the_rules_has_no_seat_in_later_months(left: str | None) -> None:
+    """Whose price is no longer known, or is of another venue by now."""
+    panel, gone = flat(spread_out(9), range(32)), SELLERS[0]
+    at = end_ns(day(31))
+    begun, _ = fix_through(
+        Tape(), rules.load(), batch(panel), [CODE], day(20), recorded_ns=end_ns(day(20))
+    )
+    if left:
+        methodology = with_provider(rules.load(), gone, venue=left)
+    else:
+        known = {name: one for name, one in rules.load().providers.items() if name != gone}
+        methodology = msgspec.structs.replace(rules.load(), providers=known)
+    rest = batch([seen for seen in panel if seen.provider != gone], "rest")
+    grown, _ = fix_through(begun, methodology, rest, [CODE], day(31), recorded_ns=at)
+    seated = [[anchor.provider for anchor in table.anchors] for table in grown.tables(CODE)]
+    assert [gone in table for table in seated] == [True, False]
+    last = grown.fixing(CODE, day(31))
+    assert last is not None
+    assert (last.published, last.gates["coverage_percent"]) == (True, 100)
 
 
 def test_a_hyperscaler_is_another_good() -> None:

@@ -9,6 +9,7 @@ since the epoch. What becomes of them:
 - A step started again means that all before it was preserved and the rest lost. The disruption is
   put where the last step before it started, the resources' return where the job started again.
   The records know no cause: the importer's caller states one.
+- A job that ended and started again with the next step was not disrupted: it is two jobs.
 - The excess of a stretch's first step over the mean of the others is startup, as it is there.
 - Data loading beside steps takes no time of theirs. Records of checkpoint managers are counted and
   left out: they would make productive time shorter.
@@ -80,14 +81,19 @@ def records_to_events(records: Sequence[dict[str, Any]], site: Site, key: str) -
         ev.Hardware(first.start, site.node, site.gpu_class, site.gpus),
         ev.JobStart(first.start, "imported", site.workload, base),
     ]
+    resumed = False
     for number, stretch in enumerate(stretches):
         after = stretches[number + 1] if number + 1 < len(stretches) else None
         kept = _kept(stretch, after)
-        out += _stretch_events(stretch, kept, resumed=number > 0)
-        if after is not None:
+        end = stretch.end if kept > stretch.steps[-1][0] else None
+        out += _stretch_events(stretch, kept, end, resumed=resumed)
+        if end is not None:
+            out.append(ev.JobEnd(end))
+            if after is not None:
+                out.append(ev.JobStart(after.start, "imported", site.workload, kept))
+        elif after is not None:
             out += _restart(stretch, after, kept, site.cause)
-        elif stretch.end is not None:
-            out.append(ev.JobEnd(stretch.end))
+        resumed = end is None
     out.append(ev.Close(max(event.at for event in out)))
     return Imported(out, left_out)
 
@@ -109,15 +115,20 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
         if not found:
             raise Refused(Refusal.STATE, "the job has not started", where=f"record {line}")
         if kind == "step":
-            number = record["step_count"]
-            if type(number) is not int or number < 0:
-                raise Refused(Refusal.SYNTAX, "step_count is a number", where=f"record {line}")
+            number = record.get("step_count")
+            if type(number) is not int or not 0 <= number < ev.STEPS_MAX:
+                raise Refused(
+                    Refusal.SYNTAX, "step_count is a whole number", where=f"record {line}",
+                    limit=f"0 to {ev.STEPS_MAX - 1}", seen=ascii(number)[:40],
+                )  # fmt: skip
             steps = found[-1].steps
             again = steps and number <= steps[-1][0]
             if restarted is not None or again:
                 found.append(_Stretch(restarted if restarted is not None else at))
                 restarted = None
-            elif steps and number != steps[-1][0] + 1:
+            elif found[-1].end is not None:
+                raise Refused(Refusal.STATE, "the job has ended", where=f"record {line}")
+            if steps and number > steps[-1][0] + 1:
                 raise Refused(
                     Refusal.STEP_ORDER,
                     "steps are counted one by one",
@@ -125,8 +136,12 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
                     limit=steps[-1][0] + 1,
                     seen=number,
                 )
+            _check_order(found[-1], at, line)
             found[-1].steps.append((number, at))
+        elif kind == "job_end" and restarted is not None:
+            restarted = None  # a start that came to no step
         elif kind == "job_end":
+            _check_order(found[-1], at, line)
             found[-1].end = at
         elif kind is None:
             left_out += 1
@@ -135,6 +150,15 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
         elif (begun := open_phases.pop(kind.removesuffix("_end"), None)) is not None:
             found[-1].phases.append((begun, at, _PHASES[kind.removesuffix("_end")]))
     return found, left_out
+
+
+def _check_order(stretch: _Stretch, at: int, line: int) -> None:
+    """A step or an end is not before the last step of its stretch, nor before its start."""
+    last = stretch.steps[-1][1] if stretch.steps else stretch.start
+    if at < last:
+        raise Refused(
+            Refusal.TIME_ORDER, "time goes back", where=f"record {line}", limit=last, seen=at
+        )
 
 
 def _moment(record: dict[str, Any], line: int) -> tuple[int, str | None]:
@@ -152,26 +176,25 @@ def _moment(record: dict[str, Any], line: int) -> tuple[int, str | None]:
 
 def _kept(stretch: _Stretch, after: _Stretch | None) -> int:
     """The first step that is not preserved when the stretch ends."""
-    if not stretch.steps:
-        return 0
-    if after is not None and after.steps:
+    if after is not None:
         return min(after.steps[0][0], stretch.steps[-1][0] + 1)
     return stretch.steps[-1][0] + (stretch.end is not None)
 
 
-def _stretch_events(stretch: _Stretch, kept: int, *, resumed: bool) -> list[Event]:
-    """Phases and steps of one stretch. Before the first step of a restart all is recovery."""
-    if not stretch.steps:
-        return []
+def _stretch_events(stretch: _Stretch, kept: int, end: int | None, *, resumed: bool) -> list[Event]:
+    """Phases and steps of one stretch, the last up to the job's orderly end if there was one.
+
+    Before the first step of a restart all is recovery.
+    """
     steps, begun = stretch.steps, stretch.steps[0][1]
     out: list[Event] = []
     if not resumed:
-        for start, end, activity in stretch.phases:
-            if end <= begun:
-                out += [ev.Begin(start, activity), ev.Begin(end, "startup")]
+        for start, till, activity in stretch.phases:
+            if till <= begun:
+                out += [ev.Begin(start, activity), ev.Begin(till, "startup")]
     inside = [
-        (start, end)
-        for start, end, activity in stretch.phases
+        (start, till)
+        for start, till, activity in stretch.phases
         if start >= begun and activity == "custom"
     ]
     startup = _startup(steps, kept, inside)
@@ -179,11 +202,11 @@ def _stretch_events(stretch: _Stretch, kept: int, *, resumed: bool) -> list[Even
         out.append(ev.Begin(begun, "startup"))
     out.append(ev.Begin(begun + startup, "step"))
     timed: list[Event] = []
-    for start, end in inside:
-        timed += [ev.Begin(start, "custom"), ev.Begin(end, "step")]
+    for start, till in inside:
+        timed += [ev.Begin(start, "custom"), ev.Begin(till, "step")]
     timed += [ev.Step(at, number) for number, at in steps[1:]]
-    if stretch.end is not None:
-        timed.append(ev.Step(stretch.end, steps[-1][0] + 1))
+    if end is not None:
+        timed.append(ev.Step(end, steps[-1][0] + 1))
     timed.sort(key=lambda event: event.at)
     return out + timed
 

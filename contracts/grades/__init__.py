@@ -22,7 +22,7 @@ from msgspec import Meta
 from contracts import symbol
 from contracts.calendar import Month
 from contracts.decimal_text import parse_price
-from contracts.hardware import gpu_class, peak
+from contracts.hardware import GpuClass, gpu_class, peak
 from contracts.refusals import Refusal, Refused
 from contracts.spec import PAR_FACTOR
 
@@ -217,8 +217,11 @@ def load() -> Grades:
     return read((resources.files("contracts") / "data" / _FILE).read_bytes())
 
 
-def read(content: bytes) -> Grades:
-    """The grades of a file; ValueError with the first fault, and then nothing of it is taken."""
+def read(content: bytes, classes: Mapping[str, GpuClass] | None = None) -> Grades:
+    """The grades of a file; ValueError with the first fault, and then nothing of it is taken.
+
+    ``classes``: the GPU classes that they may be of, the shipped ones if none are given.
+    """
     if len(content) > FILE_BYTES_MAX:
         raise ValueError(f"{_FILE} must be at most {FILE_BYTES_MAX} bytes")
     file = msgspec.toml.decode(content, type=_File)
@@ -234,7 +237,7 @@ def read(content: bytes) -> Grades:
     benchmarks = {(one.name, one.version): one for one in file.benchmarks}
     if len(benchmarks) < len(file.benchmarks):
         raise ValueError("a benchmark's version is stated once")
-    grades = {code: _grade(code, one, benchmarks) for code, one in file.grades.items()}
+    grades = {code: _grade(code, one, benchmarks, classes) for code, one in file.grades.items()}
     return Grades(rules, grades, file.jurisdiction)
 
 
@@ -259,19 +262,26 @@ def _rules(table: _RulesFile) -> Rules:
         raise ValueError(f"rules {found.version}: factor_low <= 1.0000 <= factor_high must hold")
     if found.nodes_least > found.nodes_drawn:
         raise ValueError(f"rules {found.version}: nodes_least must not be above nodes_drawn")
-    if found.publish_days <= found.freeze_days + found.dispute_days - 1:
+    if found.publish_days <= found.freeze_days + found.dispute_days:
         raise ValueError(f"rules {found.version}: disputes must end before the freeze")
     if not 0 < found.failure_floor_e4 < PAR_FACTOR or not found.transient_sd_e4:
         raise ValueError(f"rules {found.version}: failure_floor below one, transient_sd above zero")
+    if not 0 < found.confidence_e4 < PAR_FACTOR:
+        raise ValueError(f"rules {found.version}: confidence must be above zero and below one")
     Month.parse(found.first_expiry)
     return found
 
 
-def _grade(code: str, table: _GradeFile, benchmarks: Mapping[tuple[str, str], Benchmark]) -> Grade:
+def _grade(
+    code: str,
+    table: _GradeFile,
+    benchmarks: Mapping[tuple[str, str], Benchmark],
+    classes: Mapping[str, GpuClass] | None,
+) -> Grade:
     if table.product not in symbol.ROOTS:
         raise ValueError(f"{code}: product {table.product!a} is no root of a contract")
-    gpu = gpu_class(table.gpu_class)
-    peak(table.gpu_class, table.precision)
+    gpu = gpu_class(table.gpu_class, classes)
+    peak(table.gpu_class, table.precision, classes)
     if gpu.product != table.product:
         raise ValueError(f"{code}: {table.gpu_class} is not delivered on {table.product}")
     work = benchmarks.get((table.benchmark, table.benchmark_version))
