@@ -8,7 +8,7 @@ fields, and some codes must be in other files of ``data/`` (contracts.references
 from collections.abc import Callable
 from typing import Any, Final
 
-from contracts import symbol
+from contracts import cycle, symbol
 from contracts.calendar import CalendarError, Month, clock_time
 from contracts.decimal_text import parse_price
 from contracts.references import References
@@ -292,8 +292,9 @@ def _spec(
         rule = f"must be a month of {symbol.FIRST_YEAR} to {symbol.LAST_YEAR}, as codes have"
         return None, [Fault(file, f"{place}, first_expiry", shown(str(spec.first_expiry)), rule)]
     try:
-        spec.instrument(spec.first_expiry, days)
-        spec.front_month(spec.effective, days)
+        listed_on = cycle.listed_on([spec], spec.first_expiry, references.calendars)
+        spec.instrument(spec.first_expiry, days, listed_on)
+        cycle.front_month([spec], spec.effective, references.calendars)
     except CalendarError as error:
         return None, [
             Fault(file, f"{place}, effective", f"{spec.effective}", f"must have days: {error}")

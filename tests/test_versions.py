@@ -1,0 +1,62 @@
+"""The listing cycle while versions of a product follow one another."""
+
+from datetime import date, timedelta
+
+import pytest
+
+from contracts import registry
+from contracts.calendar import Month
+from contracts.registry import Registry
+
+FIRST, SECOND = date(2026, 1, 1), date(2027, 6, 15)
+
+
+def versions(first_expiry: str, **changed: int) -> Registry:
+    """H100P with a second version from mid-June 2027 on."""
+    text = registry.shipped()["h100p.toml"].decode()
+    head, version = text.split("\n[[version]]")
+    second = version.replace(f"{FIRST}", f"{SECOND}").replace('"2026-01"', f'"{first_expiry}"')
+    for field, value in changed.items():
+        (line,) = [line for line in second.splitlines() if line.startswith(f"{field} = ")]
+        second = second.replace(line, f"{field} = {value}")
+    return registry.read({"h100p.toml": "\n[[version]]".join([head, version, second]).encode()})
+
+
+@pytest.mark.parametrize("last_trading", [2, 4])
+def test_a_month_leaves_the_cycle_when_its_own_version_says(last_trading: int) -> None:
+    """The newer version's last trading days are of the months that it governs alone."""
+    found = versions("2029-07", last_trading=last_trading)
+    last = found.instrument("H100PN27", SECOND).last_trading_day
+    assert last == date(2027, 6, 28)
+    assert found.listing(last)[0].code == "H100PN27"
+    assert found.listing(last + timedelta(days=1))[0].code == "H100PQ27"
+    governed = found.instrument("H100PN29", SECOND).last_trading_day
+    assert governed == found.days(found.specs[1]).before(date(2029, 7, 1), last_trading)
+    assert found.listing(governed)[0].code == "H100PN29"
+    assert found.listing(governed + timedelta(days=1))[0].code == "H100PQ29"
+
+
+@pytest.mark.parametrize(
+    ("first_expiry", "changed"),
+    [
+        ("2029-07", {}),
+        ("2029-07", {"listed_months": 36}),
+        ("2030-01", {"listed_months": 36}),
+        ("2029-07", {"listed_months": 12}),
+        ("2029-07", {"last_trading": 4}),
+    ],
+)
+def test_a_listing_says_the_first_day_in_the_cycle(
+    first_expiry: str, changed: dict[str, int]
+) -> None:
+    """Of months that the older version governs, too, when the newer one lists them sooner."""
+    found = versions(first_expiry, **changed)
+    days = found.days(found.specs[0])
+    for month in ("2029-05", "2029-06", "2029-07", "2029-12", "2030-01", "2030-06"):
+        expiry = Month.parse(month)
+        one = found.instrument(registry.symbol.code("H100P", expiry), date(2030, 1, 2))
+        assert one.listed_on is not None and days.is_business_day(one.listed_on)
+        codes = [listed.code for listed in found.listing(one.listed_on)]
+        assert one.code in codes
+        before = days.before(one.listed_on, 1)
+        assert one.code not in [listed.code for listed in found.listing(before)], one.listed_on
