@@ -5,8 +5,10 @@ table for each part of the terms. Each field has one rule, in the tables below; 
 fields, and some codes must be in other files of ``data/`` (contracts.references).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
+
+import msgspec
 
 from contracts import cycle, symbol
 from contracts.calendar import CalendarError, Month, clock_time
@@ -145,6 +147,9 @@ _DELIVERY: Final = {
     "failure_percent": number(0, 100),
 }
 _PHYSICAL_GROUPS: Final = {"schedule": _SCHEDULE, "delivery": _DELIVERY}
+_GROUP_OF: Final = {
+    field: group for group, rules in (_GROUPS | _PHYSICAL_GROUPS).items() for field in rules
+}
 
 Keeps = Callable[[Any, Any], bool]
 
@@ -213,7 +218,33 @@ def read_file(
         if rule := references.methodology_rule(spec.index, spec.methodology):
             place = f"version {newest}, index.methodology"
             faults.append(Fault(name, place, shown(spec.methodology), rule))
+    if len(specs) == len(versions):
+        faults += _later_faults(name, versions, specs, references)
     return list(specs.values()), faults
+
+
+def _later_faults(
+    file: str, tables: list[Any], specs: Mapping[int, ContractSpec], references: References
+) -> list[Fault]:
+    """Faults of versions under which months are listed that later rules for factors govern."""
+    faults = []
+    for count, spec in specs.items():
+        after = [s.first_expiry for s in specs.values() if s.effective > spec.effective]
+        values = msgspec.structs.asdict(spec)
+        if spec.schedule is None:
+            values = {field: values[field] for field in values if field not in _DELIVERY}
+        else:
+            values |= msgspec.structs.asdict(spec.schedule)
+        for field, rule in references.later_faults(values, str(min(after)) if after else ""):
+            value = tables[count - 1][_GROUP_OF[field]][field]
+            faults.append(Fault(file, f"version {count}, {_place(field)}", shown(value), rule))
+    return faults
+
+
+def _place(field: str) -> str:
+    """Where a field of a version stands."""
+    group = _GROUP_OF.get(field)
+    return f"{group}.{field}" if group else field
 
 
 def file_name(product: str) -> str:
@@ -243,7 +274,6 @@ def _read_version(
         groups |= _PHYSICAL_GROUPS
     flat = {field: value for field, value in table.items() if field not in groups}
     values, faults = read_table(file, f"{place}, ", flat, _VERSION)
-    paths = {field: field for field in _VERSION}
     for group, rules in groups.items():
         part = table.get(group, {})
         if not isinstance(part, dict):
@@ -252,10 +282,9 @@ def _read_version(
         found, wrong = read_table(file, f"{place}, {group}.", part, rules)
         values |= found
         faults += wrong
-        paths |= {field: f"{group}.{field}" for field in rules}
         flat |= {field: value for field, value in part.items() if field in rules}
     faults += [
-        Fault(file, f"{place}, {paths[field]}", shown(flat[field]), rule)
+        Fault(file, f"{place}, {_place(field)}", shown(flat[field]), rule)
         for field, rule in _between(values, head) + references.faults(values)
     ]
     if faults or len(head) < len(_HEAD):
