@@ -58,6 +58,17 @@ def test_an_index_begins_at_the_weighted_median_of_its_sellers() -> None:
     assert fixings[NOW].price_micros == 2_880_000
 
 
+def test_an_index_that_begins_anew_late_in_a_month_goes_on_in_the_next() -> None:
+    """The days that it began anew from stand at its level, as those of its first beginning."""
+    anew = {seller: price + 0.1 for seller, price in spread_out(9).items()}  # from 14 April on
+    panel = flat(spread_out(9), range(NOW + 2)) + flat(anew, range(44, 63))
+    made = fixed(panel, 62, methodology=changed(anchor_days=20))
+    began = [number for number in made if made[number].published and not made[number - 1].published]
+    assert [str(day(number)) for number in began] == ["2026-03-15", "2026-04-28"]
+    assert [made[number].reason for number in (60, 61, 62)] == ["", "", ""]
+    assert made[62].price_micros == made[58].price_micros == 2_980_000
+
+
 def test_an_index_does_not_begin_at_the_level_of_a_few() -> None:
     fixing = fixed(flat(spread_out(5), range(NOW + 1)), NOW)[NOW]
     assert (fixing.state, fixing.reason) == (State.WITHHELD, "NO_TABLE")

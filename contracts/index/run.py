@@ -221,19 +221,17 @@ def _fix_day(
 
 def _new_table(tape: Tape, methodology: Methodology, index: Index, on: date) -> AnchorTable | None:
     """The anchors of a month that has none yet, from the tape alone."""
-    tables = tape.tables(index.code)
-    began = tables[0].first_day if tables else None
-    least_coverage = index.gates.coverage_percent.keep
+    begun = [table for table in tape.tables(index.code) if table.level is not None]
+    least_coverage, memory = index.gates.coverage_percent.keep, index.anchor_days
     past = []
     for day in tape.days(index.code):
         fixing = tape.fixing(index.code, day)
         assert fixing is not None
-        if began is not None and day < began:
-            log = tables[0].level
-        elif fixing.published or fixing.gates.get("coverage_percent", 0) >= least_coverage:
+        if fixing.published or fixing.gates.get("coverage_percent", 0) >= least_coverage:
             log = fixing.log
-        else:
-            log = None
+        else:  # one of the days that the index began from, or began anew from, is at its level
+            before = (table for table in begun if 0 < (table.first_day - day).days <= memory)
+            log = next((table.level for table in before), None)
         past.append(Past(day, fixing.votes, log))
     routes = {
         name: methodology.route(name)
