@@ -191,7 +191,7 @@ class Calendar(msgspec.Struct, frozen=True):
 
     def begun(self, now: datetime) -> Session:
         """The last session whose pre-open has come by a moment; it may have closed since."""
-        day = self.at_or_before(now.date() + _DAY)  # one that opens the evening before
+        day = self.at_or_before(now.date() + 2 * _DAY)  # one that opens the day before, east of UTC
         while (session := self.session(day)).pre_opens > now:
             day = self.before(day, 1)
         return session
