@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from contracts import owners, registry, symbol
+from contracts import compare, owners, registry, symbol
 from contracts.calendar import Month, delivery_period
 from contracts.decimal_text import (
     DecimalTextError,
@@ -407,6 +407,7 @@ def test_what_is_asked_of_days_and_files_that_are_not_there(tmp_path: Path) -> N
     early = ("contracts", "schedule", "H100Z28", "--date")
     assert "is listed from 2027-01-04 on" in hourbook(*early, "2026-01-05", code=1)
     assert "pre-open" in hourbook(*early, "2027-01-04")
+    assert "closing auction" in hourbook("contracts", "schedule", "H100", "--date", "2026-11-27")
     pages = ("contracts", "pages", tmp_path / "pages", "--on", "2020-01-02")
     assert "no contract spec covers A100" in hourbook(*pages, code=1)
     assert not (tmp_path / "pages").exists()
@@ -415,8 +416,33 @@ def test_what_is_asked_of_days_and_files_that_are_not_there(tmp_path: Path) -> N
     mine = tmp_path / "mine" / "h100.toml"
     mine.write_bytes(registry.shipped()["h100.toml"])
     assert "no fault" in hourbook("contracts", "check", tmp_path / "mine")
+    again = "check one at a time"
+    assert again in hourbook("contracts", "check", tmp_path / "mine", mine, code=1)
     gone = tmp_path / "gone.toml"
     assert f"no file {gone}" in hourbook("contracts", "diff", mine, gone, code=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "field"),
+    [
+        ("calendars.toml", "    2027-06-18, ", "    ", "US.holiday 7.dates 2027-06-18"),
+        ("hardware.toml", "power_w = 400", "power_w = 401", "A100-SXM.power_w"),
+        ("grades.toml", "window_days = 30", "window_days = 20", "rules 1.window_days"),
+        ("indices.toml", "clip_bp = 300", "clip_bp = 200", "common.clip_bp"),
+    ],
+)
+def test_two_folders_differ_in_every_file(
+    name: str, old: str, new: str, field: str, tmp_path: Path
+) -> None:
+    """Not in the products' alone: what these refer to counts, with them or by itself."""
+    files = {"h100p.toml": registry.shipped()["h100p.toml"], name: registry.shipped()[name]}
+    edited = files[name].replace(old.encode(), new.encode(), 1)
+    assert compare.files(files, files) == compare.files({name: edited}, {name: edited}) == []
+    for left, right in ((files, files | {name: edited}), ({name: files[name]}, {name: edited})):
+        (found,) = compare.files(left, right)
+        assert (found.what, found.field) == (name, field)
+    gone = compare.files(files, {"h100p.toml": files["h100p.toml"]})
+    assert gone == [compare.Difference(name, "file", "present", "absent")]
 
 
 @pytest.mark.parametrize(

@@ -99,14 +99,16 @@ def schedule(
 ) -> None:
     """Show the session of an instrument, a combination or a product on a business date."""
     from contracts import registry, sessions  # noqa: PLC0415
+    from contracts.spec import ContractSpec  # noqa: PLC0415
 
     specs, day = registry.load(), _day(on)
     found = _find(specs, code, day)
     days = specs.calendars[found.calendar]
-    if day > getattr(found, "last_trading_day", day):
-        fail(f"{code} traded until {getattr(found, 'last_trading_day', day)}")
-    if day < (getattr(found, "listed_on", None) or day):
-        fail(f"{code} is listed from {getattr(found, 'listed_on', day)} on")
+    if not isinstance(found, ContractSpec):
+        if day > found.last_trading_day:
+            fail(f"{code} traded until {found.last_trading_day}")
+        if found.listed_on is not None and day < found.listed_on:
+            fail(f"{code} is listed from {found.listed_on} on")
     with _known_days():
         every = sessions.steps(found, days, day)
     steps = [step for step in every if step.phase is not sessions.Phase.INDICATE]
@@ -182,10 +184,9 @@ def diff(before: str, after: str, on: On = None, as_json: Json = False) -> None:
             fail(f"no file {path}", Exit.UNUSABLE)
     if all(path.exists() for path in paths):
         try:
-            left, right = (registry.read(_files([path])) for path in paths)
+            found = compare.files(*(_files([path]) for path in paths))
         except registry.RegistryError as error:
             fail(f"{error}\nrefused whole: mend the file, or see `hourbook contracts check FILE`")
-        found = compare.versions(left, right)
     else:
         specs = registry.load()
         found = compare.differences(_find(specs, before, day), _find(specs, after, day))
@@ -241,7 +242,10 @@ def _files(paths: list[Path]) -> dict[str, bytes]:
             found = [one for one in sorted(path.glob("*.toml")) if registry.is_own(one.name)]
         if not found:
             fail(f"{path} holds no contract file: they are named as in contracts/data, h100.toml")
-        files |= {one.name: _content(one) for one in found}
+        for one in found:
+            if one.name in files:
+                fail(f"{one}: another file named {one.name} is given, too; check one at a time")
+            files[one.name] = _content(one)
     return files
 
 
