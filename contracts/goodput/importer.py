@@ -11,13 +11,14 @@ since the epoch. What becomes of them:
   The records know no cause: the importer's caller states one.
 - A job that ended and started again with the next step was not disrupted: it is two jobs.
 - The excess of a stretch's first step over the mean of the others is startup, as it is there.
-- Data loading beside steps takes no time of theirs. Records of checkpoint managers are counted and
-  left out: they would make productive time shorter.
+- Data loading beside steps takes no time of theirs. Of phases at one time the one that began first
+  counts. Custom events stop the step, or the startup, that they fall into. Records of checkpoint
+  managers are counted and left out: they would make productive time shorter.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -33,6 +34,9 @@ _PHASES: Final[dict[str, Activity]] = {
     "data_loading": "data_loading",
     "custom_badput_event": "custom",
 }
+
+
+_Phase: TypeAlias = tuple[int, int, Activity]  # from, to
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,9 +61,9 @@ class Imported(NamedTuple):
 class _Stretch:
     """What was recorded from a start or restart to the next."""
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, phases: Sequence[_Phase] = ()) -> None:
         self.start = start
-        self.phases: list[tuple[int, int, Activity]] = []
+        self.phases = list(phases)
         self.steps: list[tuple[int, int]] = []  # number and start
         self.end: int | None = None
 
@@ -71,6 +75,7 @@ def records_to_events(records: Sequence[dict[str, Any]], site: Site, key: str) -
     """
     if len(records) > RECORDS_MAX:
         raise Refused(Refusal.TOO_LARGE, "split the records", limit=RECORDS_MAX, seen=len(records))
+    _check_job(records)
     stretches, left_out = _stretches(records)
     if not stretches or not stretches[0].steps:
         raise Refused(Refusal.STATE, "the records hold no job start or no step")
@@ -86,16 +91,31 @@ def records_to_events(records: Sequence[dict[str, Any]], site: Site, key: str) -
         after = stretches[number + 1] if number + 1 < len(stretches) else None
         kept = _kept(stretch, after)
         end = stretch.end if kept > stretch.steps[-1][0] else None
-        out += _stretch_events(stretch, kept, end, resumed=resumed)
+        out += _stretch_events(stretch, after, kept, end, resumed=resumed)
         if end is not None:
             out.append(ev.JobEnd(end))
+            base = kept
             if after is not None:
-                out.append(ev.JobStart(after.start, "imported", site.workload, kept))
+                out.append(ev.JobStart(after.start, "imported", site.workload, base))
         elif after is not None:
+            if kept < base:
+                what = "a restart goes back behind a job that had ended"
+                raise Refused(Refusal.STEP_ORDER, what, limit=base, seen=kept)
             out += _restart(stretch, after, kept, site.cause)
         resumed = end is None
     out.append(ev.Close(max(event.at for event in out)))
     return Imported(out, left_out)
+
+
+def _check_job(records: Sequence[dict[str, Any]]) -> None:
+    """Another job's records would be taken for restarts of this one."""
+    names = [record.get("job_name") for record in records]
+    for line, name in enumerate(names, start=1):
+        if name != names[0]:
+            raise Refused(
+                Refusal.STATE, "records of one job at a time", where=f"record {line}",
+                limit=ascii(names[0])[:80], seen=ascii(name)[:80],
+            )  # fmt: skip
 
 
 def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
@@ -104,13 +124,14 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
     open_phases: dict[str, int] = {}
     left_out = 0
     restarted: int | None = None  # a job start after steps: a stretch of its own if steps follow
+    phases: list[_Phase] = []  # since then
     for line, record in enumerate(records, start=1):
         at, kind = _moment(record, line)
         if kind == "job_start":
             if not found:
                 found.append(_Stretch(at))
             elif found[-1].steps:
-                restarted = at
+                restarted, phases = at, []
             continue
         if not found:
             raise Refused(Refusal.STATE, "the job has not started", where=f"record {line}")
@@ -124,7 +145,7 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
             steps = found[-1].steps
             again = steps and number <= steps[-1][0]
             if restarted is not None or again:
-                found.append(_Stretch(restarted if restarted is not None else at))
+                found.append(_Stretch(at) if restarted is None else _Stretch(restarted, phases))
                 restarted = None
             elif found[-1].end is not None:
                 raise Refused(Refusal.STATE, "the job has ended", where=f"record {line}")
@@ -148,7 +169,8 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
         elif kind.endswith("_start"):
             open_phases[kind.removesuffix("_start")] = at
         elif (begun := open_phases.pop(kind.removesuffix("_end"), None)) is not None:
-            found[-1].phases.append((begun, at, _PHASES[kind.removesuffix("_end")]))
+            open_stretch = found[-1].phases if restarted is None else phases
+            open_stretch.append((begun, at, _PHASES[kind.removesuffix("_end")]))
     return found, left_out
 
 
@@ -181,34 +203,73 @@ def _kept(stretch: _Stretch, after: _Stretch | None) -> int:
     return stretch.steps[-1][0] + (stretch.end is not None)
 
 
-def _stretch_events(stretch: _Stretch, kept: int, end: int | None, *, resumed: bool) -> list[Event]:
+def _stretch_events(
+    stretch: _Stretch, after: _Stretch | None, kept: int, end: int | None, *, resumed: bool
+) -> list[Event]:
     """Phases and steps of one stretch, the last up to the job's orderly end if there was one.
 
-    Before the first step of a restart all is recovery.
+    Before the first step of a restart all is recovery, after the start of a step that nothing
+    ended all is the outage.
     """
-    steps, begun = stretch.steps, stretch.steps[0][1]
-    out: list[Event] = []
-    if not resumed:
-        for start, till, activity in stretch.phases:
-            if till <= begun:
-                out += [ev.Begin(start, activity), ev.Begin(till, "startup")]
-    inside = [
-        (start, till)
-        for start, till, activity in stretch.phases
-        if start >= begun and activity == "custom"
-    ]
-    startup = _startup(steps, kept, inside)
-    if startup:
-        out.append(ev.Begin(begun, "startup"))
-    out.append(ev.Begin(begun + startup, "step"))
-    timed: list[Event] = []
-    for start, till in inside:
-        timed += [ev.Begin(start, "custom"), ev.Begin(till, "step")]
-    timed += [ev.Step(at, number) for number, at in steps[1:]]
+    moments = [ev.Step(at, number) for number, at in stretch.steps[1:]]
     if end is not None:
-        timed.append(ev.Step(end, steps[-1][0] + 1))
-    timed.sort(key=lambda event: event.at)
-    return out + timed
+        moments.append(ev.Step(end, stretch.steps[-1][0] + 1))
+    inside = _inside(stretch, moments, stretch.steps[-1][1] if after and end is None else end)
+    begins = _begins(stretch.steps[0][1], _startup(stretch.steps, kept, inside), inside)
+    out: list[Event] = [] if resumed else _before(stretch)
+    timed: list[ev.Begin | ev.Step] = [*begins, *moments]
+    return out + sorted(timed, key=_order)
+
+
+def _order(event: ev.Begin | ev.Step) -> tuple[int, int]:
+    """At one moment what was custom ends, then the step, and what is custom then begins."""
+    if isinstance(event, ev.Step):
+        return event.at, 1
+    return event.at, 2 * (event.activity == "custom")
+
+
+def _before(stretch: _Stretch) -> list[Event]:
+    """The phases before a stretch's first step, one after the other."""
+    out: list[Event] = []
+    free, begun = stretch.start, stretch.steps[0][1]
+    for since, till, activity in sorted(stretch.phases):
+        start, free_again = max(since, free), min(till, begun)
+        if start <= free_again:
+            out += [ev.Begin(start, activity), ev.Begin(free_again, "startup")]
+            free = free_again
+    return out
+
+
+def _inside(
+    stretch: _Stretch, moments: Sequence[ev.Step], until: int | None
+) -> list[tuple[int, int]]:
+    """The times of custom events from the first step on, cut where a step was complete."""
+    free = stretch.steps[0][1]
+    found: list[tuple[int, int]] = []
+    for since, till, activity in sorted(stretch.phases):
+        start, end = max(since, free), till if until is None else min(till, until)
+        if activity != "custom" or start >= end:
+            continue
+        cuts = sorted({start, *(step.at for step in moments if start < step.at < end), end})
+        found += pairwise(cuts)
+        free = end
+    return found
+
+
+def _begins(begun: int, startup: int, inside: Sequence[tuple[int, int]]) -> list[ev.Begin]:
+    """When the stretch starts up, steps and does custom things, by the time of startup to spend."""
+    out = [ev.Begin(begun, "startup" if startup else "step")]
+    for since, till in inside:
+        if startup and since - begun >= startup:
+            out.append(ev.Begin(begun + startup, "step"))
+            startup = 0
+        elif startup:
+            startup -= since - begun
+        out += [ev.Begin(since, "custom"), ev.Begin(till, "startup" if startup else "step")]
+        begun = till
+    if startup:
+        out.append(ev.Begin(begun + startup, "step"))
+    return out
 
 
 def _startup(steps: list[tuple[int, int]], kept: int, inside: list[tuple[int, int]]) -> int:
