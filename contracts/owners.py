@@ -13,7 +13,7 @@ import msgspec
 
 from contracts import grades, hardware
 from contracts.calendar import Month
-from contracts.grades import LISTED_MONTHS, Grades
+from contracts.grades import Grades, listed_through
 from contracts.index import methodology
 from contracts.index.methodology import Methodology
 from contracts.references import GRADES, HARDWARE, INDICES
@@ -69,7 +69,7 @@ def _grade_changes(before: Grades, after: Grades, on: date) -> list[Fault]:
         for one in before.rules
         if one.effective <= on and rules.get(one.version) != one
     ]
-    listed = Month.of(on).plus(LISTED_MONTHS)
+    listed = listed_through(on)
     return found + [
         Fault(GRADES, f"grades.{code}", "", f"{_IN_FORCE}: add a grade with a later first_expiry")
         for code, grade in before.grades.items()

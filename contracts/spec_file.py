@@ -27,7 +27,15 @@ from contracts.rules import (
     readable,
     shown,
 )
-from contracts.spec import CASH, PAR_FACTOR, PHYSICAL, ContractSpec, Schedule, tick_decimals
+from contracts.spec import (
+    CASH,
+    PAR_FACTOR,
+    PHYSICAL,
+    PHYSICAL_MONTHS_MAX,
+    ContractSpec,
+    Schedule,
+    tick_decimals,
+)
 
 _LOTS_MAX: Final = (1 << 31) - 1  # one order's quantity in the engine
 _FEE_MAX: Final = 1 << 32
@@ -305,6 +313,11 @@ def _between(values: dict[str, Any], head: dict[str, Any]) -> list[tuple[str, st
         faults.append(("delivery_step", "must be whole nodes of node_gpus"))
     if head.get("settlement") == PHYSICAL and values.get("grades") == ():
         faults.append(("grades", "must name a grade that can be delivered"))
+    if head.get("settlement") == PHYSICAL and values.get("listed_months", 1) > PHYSICAL_MONTHS_MAX:
+        rule = (
+            f"must be at most {PHYSICAL_MONTHS_MAX}: later months may get other rules for factors"
+        )
+        faults.append(("listed_months", rule))
     if head.get("settlement") == PHYSICAL and values.get("contract_size", 1) != 1:
         faults.append(("contract_size", "must be 1: what is delivered is counted a GPU a lot"))
     return faults

@@ -171,6 +171,7 @@ BAD_DELIVERIES = [
     ("true_up_tolerance", '"0.2000"', "must be a factor from"),
     ("goodput_floor", '"0.9000"', "must be '0.8500', failure_floor of the rules in"),
     ("factors_published", "11", "must be 10, publish_days of the rules in"),
+    ("listed_months", "25", "must be at most 24: later months may get other rules"),
     ("settlement", '"cash"', "must be physical for H100P"),
     ("failure_percent", "-1", "must be a whole number from 0 to 100"),
 ]

@@ -17,7 +17,7 @@ from attested import EXPIRY, SECOND, roster, rules, site
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts import grades
+from contracts import grades, registry
 from contracts.calendar import Month
 from contracts.calendar import load as calendar
 from contracts.grades import Grade, Rules, factors, measure, table
@@ -432,20 +432,28 @@ def test_one_bad_log_refuses_all(measured: tuple[Roster, list[Path]], tmp_path: 
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_no_month_beyond_those_that_keep_their_rules_is_listed() -> None:
+    """Before a month ends the one after next may be a physical product's front."""
+    for month in range(1, 13):
+        on = Month(2026, month).last_day
+        furthest = max(one.expiry for one in registry.load().listing(on))
+        assert furthest == str(grades.listed_through(on))
+
+
 def test_rules_may_only_change_for_expiries_not_listed() -> None:
     text = file_text()
     later = text[text.index("\n[[rules]]") : text.index("# What a benchmark")]
-    later = later.replace("version = 1", "version = 2").replace('"2026-01"', '"2028-02"')
+    later = later.replace("version = 1", "version = 2").replace('"2026-01"', '"2028-03"')
     both = grades.read(text.replace("# A grade.", f"{later}\n# A grade.").encode())
-    assert [both.rules_of(month).version for month in (Month(2028, 1), Month(2028, 2))] == [1, 2]
-    for listed in ("2028-01", "2026-06"):
-        sooner = text.replace("# A grade.", f"{later.replace('2028-02', listed)}\n# A grade.")
+    assert [both.rules_of(month).version for month in (Month(2028, 2), Month(2028, 3))] == [1, 2]
+    for listed in ("2028-02", "2026-06"):
+        sooner = text.replace("# A grade.", f"{later.replace('2028-03', listed)}\n# A grade.")
         with pytest.raises(ValueError, match="listed by then"):
             grades.read(sooner.encode())
     with pytest.raises(ValueError, match="later expiries"):
         grades.read(
             text.replace(
-                "# A grade.", f"{later.replace('2028-02', '2026-01')}\n# A grade."
+                "# A grade.", f"{later.replace('2028-03', '2026-01')}\n# A grade."
             ).encode()
         )
     assert reason_of(lambda: both.grade("H100-NODE", Month(2025, 12))) is Refusal.UNKNOWN_GRADE

@@ -11,9 +11,9 @@ from contracts.registry import Registry
 FIRST, SECOND = date(2026, 1, 1), date(2027, 6, 15)
 
 
-def file_of(first_expiry: str, **changed: int) -> bytes:
-    """The file of H100P with a second version from mid-June 2027 on."""
-    text = registry.shipped()["h100p.toml"].decode()
+def file_of(first_expiry: str, product: str = "H100P", **changed: int) -> bytes:
+    """A product's file with a second version from mid-June 2027 on."""
+    text = registry.shipped()[f"{product.lower()}.toml"].decode()
     head, version = text.split("\n[[version]]")
     second = version.replace(f"{FIRST}", f"{SECOND}").replace('"2026-01"', f'"{first_expiry}"')
     for field, value in changed.items():
@@ -22,8 +22,8 @@ def file_of(first_expiry: str, **changed: int) -> bytes:
     return "\n[[version]]".join([head, version, second]).encode()
 
 
-def versions(first_expiry: str, **changed: int) -> Registry:
-    return registry.read({"h100p.toml": file_of(first_expiry, **changed)})
+def versions(first_expiry: str, product: str = "H100P", **changed: int) -> Registry:
+    return registry.read({f"{product.lower()}.toml": file_of(first_expiry, product, **changed)})
 
 
 @pytest.mark.parametrize("last_trading", [2, 4])
@@ -41,24 +41,24 @@ def test_a_month_leaves_the_cycle_when_its_own_version_says(last_trading: int) -
 
 
 @pytest.mark.parametrize(
-    ("first_expiry", "changed"),
+    ("product", "first_expiry", "changed"),
     [
-        ("2029-07", {}),
-        ("2029-07", {"listed_months": 36}),
-        ("2030-01", {"listed_months": 36}),
-        ("2029-07", {"listed_months": 12}),
-        ("2029-07", {"last_trading": 4}),
+        ("H100P", "2029-07", {}),
+        ("H100", "2029-07", {"listed_months": 36}),
+        ("H100", "2030-01", {"listed_months": 36}),
+        ("H100P", "2029-07", {"listed_months": 12}),
+        ("H100P", "2029-07", {"last_trading": 4}),
     ],
 )
 def test_a_listing_says_the_first_day_in_the_cycle(
-    first_expiry: str, changed: dict[str, int]
+    product: str, first_expiry: str, changed: dict[str, int]
 ) -> None:
     """Of months that the older version governs, too, when the newer one lists them sooner."""
-    found = versions(first_expiry, **changed)
+    found = versions(first_expiry, product, **changed)
     days = found.days(found.specs[0])
     for month in ("2029-05", "2029-06", "2029-07", "2029-12", "2030-01", "2030-06"):
         expiry = Month.parse(month)
-        one = found.instrument(symbol.code("H100P", expiry), date(2030, 1, 2))
+        one = found.instrument(symbol.code(product, expiry), date(2030, 1, 2))
         assert one.listed_on is not None and days.is_business_day(one.listed_on)
         codes = [listed.code for listed in found.listing(one.listed_on)]
         assert one.code in codes

@@ -24,10 +24,9 @@ from contracts.calendar import Month
 from contracts.decimal_text import parse_price
 from contracts.hardware import GpuClass, gpu_class, peak
 from contracts.refusals import Refusal, Refused
-from contracts.spec import PAR_FACTOR
+from contracts.spec import PAR_FACTOR, PHYSICAL_MONTHS_MAX
 
 FILE_BYTES_MAX: Final = 262_144
-LISTED_MONTHS: Final = 24  # the longest listing cycle: what is listed keeps its rules
 _FILE: Final = "grades.toml"
 _DECIMALS: Final = 4
 _PERSON: Final = b"hourbook.rules"
@@ -205,6 +204,11 @@ class Grades(msgspec.Struct, frozen=True):
         return found[-1]
 
 
+def listed_through(on: date) -> Month:
+    """The furthest month that may be listed on a day: the front one is two months on at most."""
+    return Month.of(on).plus(1 + PHYSICAL_MONTHS_MAX)
+
+
 def frozen_terms(rules: Rules, grade: Grade) -> str:
     """Digest of what freezes when an expiry is listed: par, formula, roster rules and bounds."""
     content = msgspec.json.encode((rules, grade), order="sorted")
@@ -230,7 +234,7 @@ def read(content: bytes, classes: Mapping[str, GpuClass] | None = None) -> Grade
     if not rules or months != sorted(set(months)):
         raise ValueError("rules must be one or more, each for later expiries than the one before")
     for one, month in zip(rules[1:], months[1:], strict=True):
-        if month <= (listed := Month.of(one.effective).plus(LISTED_MONTHS)):
+        if month <= (listed := listed_through(one.effective)):
             raise ValueError(
                 f"rules {one.version}: first_expiry must be after {listed}, listed by then"
             )
