@@ -429,9 +429,9 @@ def started(first: int, at: float, count: int) -> list[dict[str, object]]:
 def test_a_job_that_ended_and_started_again_was_not_disrupted() -> None:
     """Unless a step of it is done once more: then it was lost."""
     first: list[dict[str, object]] = [
-        {"job_start_time": 1_000.0},
-        *started(0, 1_010.0, 3),
-        {"job_end_time": 1_040.0},
+        {"job_name": "j", "job_start_time": 1_000.0},
+        *started(0, 1_010.0, 3),  # which name no job
+        {"job_name": "j", "job_end_time": 1_040.0},
     ]
     for again, productive, lost, disruptions in ((3, 50, 0, 0), (2, 40, 0, 1), (1, 30, 10, 1)):
         more: list[dict[str, object]] = [

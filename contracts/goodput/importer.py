@@ -108,13 +108,13 @@ def records_to_events(records: Sequence[dict[str, Any]], site: Site, key: str) -
 
 
 def _check_job(records: Sequence[dict[str, Any]]) -> None:
-    """Another job's records would be taken for restarts of this one."""
-    names = [record.get("job_name") for record in records]
-    for line, name in enumerate(names, start=1):
-        if name != names[0]:
+    """Another job's records would be taken for restarts of this one; some name no job."""
+    named = [(line, r["job_name"]) for line, r in enumerate(records, start=1) if "job_name" in r]
+    for line, name in named:
+        if name != named[0][1]:
             raise Refused(
                 Refusal.STATE, "records of one job at a time", where=f"record {line}",
-                limit=ascii(names[0])[:80], seen=ascii(name)[:80],
+                limit=ascii(named[0][1])[:80], seen=ascii(name)[:80],
             )  # fmt: skip
 
 
