@@ -191,7 +191,7 @@ class Calendar(msgspec.Struct, frozen=True):
 
     def begun(self, now: datetime) -> Session:
         """The last session whose pre-open has come by a moment; it may have closed since."""
-        day = self.at_or_before(now.date() + _DAY)  # one that opens the evening before
+        day = self.at_or_before(now.date() + 2 * _DAY)  # one that opens the day before, east of UTC
         while (session := self.session(day)).pre_opens > now:
             day = self.before(day, 1)
         return session
@@ -210,11 +210,6 @@ def load(code: str = DEFAULT) -> Calendar:
     return _shipped()[code]
 
 
-def is_business_day(day: date) -> bool:
-    """Whether the shipped US calendar has a business day then."""
-    return load().is_business_day(day)
-
-
 @cache
 def _shipped() -> dict[str, Calendar]:
     content = (resources.files("contracts") / "data" / FILE_NAME).read_bytes()
@@ -227,7 +222,8 @@ def _shipped() -> dict[str, Calendar]:
 # The file
 
 
-def _clock(text: str) -> time:
+def clock_time(text: str) -> time:
+    """The time of day of ``"18:00"``; ValueError for anything else."""
     match = _CLOCK.fullmatch(text)
     if match is None:
         raise ValueError(f"not a time of day such as 18:00: {text[:16]!a}")
@@ -241,7 +237,7 @@ def _zone(text: str) -> str:
         raise ValueError(f"no time zone {text[:40]!a}") from error
 
 
-_CLOCK_RULE: Final = readable(str, 'must be a time of day such as "18:00"', _clock)
+_CLOCK_RULE: Final = readable(str, 'must be a time of day such as "18:00"', clock_time)
 _ZONE_RULE: Final = readable(str, 'must be a time zone such as "America/New_York"', _zone)
 _RULES: Final = {
     "name": TEXT,

@@ -1,12 +1,14 @@
-"""Two specs, expiries or registries side by side: the fields in which they differ."""
+"""Two specs, expiries, registries or sets of files side by side: the fields that differ."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any, Final
 
 import msgspec
 
-from contracts.registry import Registry
+from contracts import references, registry
+from contracts.registry import Registry, RegistryError
+from contracts.rules import read_toml
 from contracts.spec import ContractSpec, Listed
 
 PRESENT: Final = "present"
@@ -26,7 +28,10 @@ def differences(
     before: ContractSpec | Listed, after: ContractSpec | Listed, what: str = ""
 ) -> list[Difference]:
     """The fields of two things that differ, in their order; a field of one alone differs too."""
-    left, right = _fields(before), _fields(after)
+    return _unlike(_fields(before), _fields(after), what)
+
+
+def _unlike(left: Mapping[str, str], right: Mapping[str, str], what: str) -> list[Difference]:
     return [
         Difference(what, field, left.get(field, ""), right.get(field, ""))
         for field in dict.fromkeys([*left, *right])
@@ -47,6 +52,37 @@ def versions(before: Registry, after: Registry) -> list[Difference]:
         else:
             found += differences(left[key], right[key], what)
     return found
+
+
+def files(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> list[Difference]:
+    """What changed from some contract files to others, given as name and content.
+
+    Products version by version, the files that they refer to field by field. RegistryError for
+    files that are refused.
+    """
+    found = versions(_specs(before), _specs(after))
+    for name in references.FILES:
+        if (name in before) != (name in after):
+            there = [PRESENT if name in one else ABSENT for one in (before, after)]
+            found.append(Difference(name, "file", *there))
+        elif name in before:
+            left, right = _table(name, before), _table(name, after)
+            found += _unlike(left, right, name)
+    return found
+
+
+def _specs(contents: Mapping[str, bytes]) -> Registry:
+    """The registry of files; an empty one where no product is among them."""
+    if set(contents) <= set(references.FILES):
+        return Registry((), {}, {})
+    return registry.read(contents)
+
+
+def _table(name: str, contents: Mapping[str, bytes]) -> dict[str, str]:
+    table, faults = read_toml(name, contents[name])
+    if faults:
+        raise RegistryError(faults)
+    return dict(_flat("", table))
 
 
 def edited_versions(before: Registry, after: Registry, on: date) -> list[Difference]:
@@ -75,5 +111,10 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict):
         for field, part in value.items():
             yield from _flat(f"{name}.{field}".lstrip("."), part)
+    elif isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        for place, part in enumerate(value, start=1):
+            yield from _flat(f"{name} {place}", part)
+    elif isinstance(value, list) and value and all(isinstance(part, date) for part in value):
+        yield from ((f"{name} {day}", PRESENT) for day in value)
     elif value is not None:
         yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

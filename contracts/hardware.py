@@ -71,22 +71,26 @@ def read(content: bytes) -> Mapping[str, GpuClass]:
     return table
 
 
-def gpu_class(code: str) -> GpuClass:
-    """The class of that code; Refused UNKNOWN_GPU if there is none."""
-    found = classes().get(code)
+def gpu_class(code: str, known: Mapping[str, GpuClass] | None = None) -> GpuClass:
+    """The class of that code, of the shipped ones unless others are given.
+
+    Refused UNKNOWN_GPU if there is none.
+    """
+    known = classes() if known is None else known
+    found = known.get(code)
     if found is None:
-        known = ", ".join(classes())
-        raise Refused(Refusal.UNKNOWN_GPU, f"name one of {known}", seen=ascii(code[:40]))
+        what = f"name one of {', '.join(known)}"
+        raise Refused(Refusal.UNKNOWN_GPU, what, seen=ascii(code[:40]))
     return found
 
 
-def peak(code: str, precision: str) -> int:
-    """Dense peak of one GPU in FLOP/s at the precision that is computed in.
+def peak(code: str, precision: str, known: Mapping[str, GpuClass] | None = None) -> int:
+    """Dense peak of one GPU in FLOP/s at the precision that is computed in; ``known`` as above.
 
     Refused UNKNOWN_GPU, SPARSE_PEAK for a name such as ``bf16-sparse``, UNKNOWN_PRECISION for what
     the class does not have.
     """
-    found = gpu_class(code)
+    found = gpu_class(code, known)
     if "sparse" in precision.lower() or "2:4" in precision:
         raise Refused(Refusal.SPARSE_PEAK, "count with the dense peak", seen=ascii(precision[:40]))
     if precision not in found.dense:

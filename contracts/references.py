@@ -41,6 +41,7 @@ class GradeFacts(msgspec.Struct, frozen=True):
     gpus_least: int
     gpus_most: int
     delivery_unit_lots: int
+    first_expiry: str = ""
 
     def figures(self) -> dict[str, tuple[str, int]]:
         """Name here and value, by the name of a spec's field."""
@@ -125,24 +126,40 @@ class References(msgspec.Struct, frozen=True):
         return faults + self._grade_faults(values) + self._index_faults(values)
 
     def _grade_faults(self, values: dict[str, Any]) -> list[tuple[str, str]]:
-        """Grades that do not exist or are of other hardware; figures other than the factors'."""
+        """Grades that are not there, not yet or of other hardware; figures other than theirs."""
         if self.grades is None:
             return []
         faults = []
+        first = str(values.get("first_expiry", ""))
         for code in values.get("grades", ()):
             grade = self.grades.grades.get(code)
             if grade is None:
                 faults.append(("grades", f"has {code!a}, which is no code of {GRADES}"))
             elif grade.gpu_class != values.get("hardware", grade.gpu_class):
                 faults.append(("grades", f"has {code!a}, which is of {grade.gpu_class}"))
+            elif first and grade.first_expiry > first:
+                faults.append(("grades", f"has {code!a}, which begins with {grade.first_expiry}"))
         par = self.grades.grades.get(next(iter(values.get("grades", ())), ""))
         if par is not None:
             faults += _other_figures(values, par, "the par grade")
-        first = str(values.get("first_expiry", ""))
         governing = [rules for rules in self.grades.rules if rules.first_expiry <= first]
         if governing:
             faults += _other_figures(values, governing[-1], "the rules")
         return faults
+
+    def later_faults(self, values: dict[str, Any], until: str) -> list[tuple[str, str]]:
+        """Figures other than those of rules that begin with a later month that the version governs.
+
+        ``until``: the first month that a later version governs, empty if there is none.
+        """
+        first = str(values["first_expiry"])
+        rules = [] if self.grades is None else self.grades.rules
+        return [
+            (field, f"{rule}: add a [[version]]")
+            for one in rules
+            if first < one.first_expiry and (not until or one.first_expiry < until)
+            for field, rule in _other_figures(values, one, f"the rules from {one.first_expiry} on")
+        ]
 
     def _index_faults(self, values: dict[str, Any]) -> list[tuple[str, str]]:
         code = values.get("index")

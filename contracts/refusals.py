@@ -62,7 +62,8 @@ class Refused(ValueError):
     def __init__(
         self, reason: Refusal, what: str, *, where: str = "", limit: object = "", seen: object = ""
     ) -> None:
-        self.reason, self.where, self.limit, self.seen = reason, where, limit, seen
+        self.reason, self.what, self.where = reason, what, where
+        self.limit, self.seen = limit, seen
         place = f"{where}: " if where else ""
         facts = [
             f"{name} {value}" for name, value in (("limit", limit), ("seen", seen)) if value != ""

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from contracts import references, symbol
+from contracts import cycle, references, symbol
 from contracts.calendar import Calendar, CalendarError, Month
 from contracts.references import IndexFacts
 from contracts.rules import Fault, FilesRefused
@@ -132,7 +132,7 @@ class Registry(msgspec.Struct, frozen=True):
         spec = self._version(named.root, on, named.expiry)
         if spec is None:
             raise UnknownContractError(f"no contract spec covers {named} on {on}")
-        return spec.instrument(named.expiry, self.days(spec))
+        return self._instrument(spec, named.expiry, on)
 
     def _cycle(self, on: date, months: int | None) -> Iterator[tuple[int, Instrument]]:
         """The expiries of a day's cycle, each with its place behind the front one."""
@@ -140,20 +140,27 @@ class Registry(msgspec.Struct, frozen=True):
             current = self._version(product, on, None)
             if current is None:
                 continue
-            front = current.front_month(on, self.days(current))
+            front = cycle.front_month(self._versions(product, on), on, self.calendars)
             for place in range(current.listed_months if months is None else months):
                 expiry = front.plus(place)
                 spec = self._version(product, on, expiry)
                 if spec is not None:
-                    yield place, spec.instrument(expiry, self.days(spec))
+                    yield place, self._instrument(spec, expiry, on)
+
+    def _instrument(self, spec: ContractSpec, expiry: Month, on: date) -> Instrument:
+        versions = self._versions(spec.product, on)
+        listed_on = cycle.listed_on(versions, expiry, self.calendars)
+        return spec.instrument(expiry, self.days(spec), listed_on)
+
+    def _versions(self, product: str, on: date) -> list[ContractSpec]:
+        """The versions of a product that are or were in force on a day, in order."""
+        return [spec for spec in self.specs if spec.product == product and spec.effective <= on]
 
     def _version(self, product: str, on: date, expiry: Month | None) -> ContractSpec | None:
-        found = None
-        for spec in self.specs:
-            governs = expiry is None or spec.first_expiry <= expiry
-            if spec.product == product and spec.effective <= on and governs:
-                found = spec
-        return found
+        versions = self._versions(product, on)
+        if expiry is None:
+            return versions[-1] if versions else None
+        return cycle.governing(versions, expiry)
 
 
 def _combinations(codes: list[str]) -> Iterator[symbol.Combined]:
@@ -213,14 +220,20 @@ def _sequence_faults(specs: list[ContractSpec], calendars: Mapping[str, Calendar
     """What is wrong between the versions of one product, in order of their dates."""
     faults = []
     listed_to: dict[str, Month] = {}  # the furthest month listed before a version takes over
-    for before, after in pairwise(specs):
+    for place, (before, after) in enumerate(pairwise(specs), start=1):
         if before.product != after.product:
             continue
         if before.effective == after.effective:
             rule = "must differ from every other version's"
             faults.append(Fault(after.product, "effective", str(after.effective), rule))
             continue
-        front = before.front_month(after.effective, calendars[before.calendar])
+        try:
+            versions = [spec for spec in specs[:place] if spec.product == after.product]
+            front = cycle.front_month(versions, after.effective, calendars)
+        except CalendarError as error:
+            rule = f"must lie in the calendar of the version before: {error}"
+            faults.append(Fault(after.product, "effective", str(after.effective), rule))
+            continue
         last = front.plus(before.listed_months - 1)
         last = listed_to[after.product] = max(last, listed_to.get(after.product, last))
         if after.first_expiry <= last:

@@ -21,6 +21,7 @@ from contracts.calendar import Calendar, Month, delivery_period
 
 PRICE_DECIMALS: Final = 6  # of a clearing price
 PAR_FACTOR: Final = 10_000  # conversion factors are integers at 1e-4
+PHYSICAL_MONTHS_MAX: Final = 24  # of a listing cycle: what is listed keeps its rules for factors
 PRICE_UNIT: Final = "USD per GPU-hour"
 CASH: Final = "cash"
 PHYSICAL: Final = "physical"
@@ -114,25 +115,11 @@ class ContractSpec(Terms, frozen=True, kw_only=True):
             return days.at_or_before(expiry.last_day)
         return days.before(expiry.first_day, self.schedule.last_trading)
 
-    def front_month(self, on: date, days: Calendar) -> Month:
-        """The nearest delivery month that still trades on that day."""
-        month = Month.of(on)
-        while on > self.last_trading_day(month, days):
-            month = month.plus(1)
-        return month
-
-    def listed_on(self, expiry: Month, days: Calendar) -> date:
-        """The first business day of the expiry in the listing cycle under this version."""
-        start = days.at_or_after(self.effective)
-        left = expiry.plus(-self.listed_months)  # its last trading day makes room
-        if left.last_day < self.effective:
-            return start
-        return max(start, days.after(self.last_trading_day(left, days), 1))
-
-    def instrument(self, expiry: Month, days: Calendar) -> "Instrument":
+    def instrument(self, expiry: Month, days: Calendar, listed_on: date) -> "Instrument":
         """The expiry of this product for one delivery month, by the product's calendar.
 
-        Raises CalendarError for a month beyond the calendar's years.
+        ``listed_on``: contracts.cycle knows it. Raises CalendarError for a month beyond the
+        calendar's years.
         """
         start, end = delivery_period(expiry)
         terms: dict[str, Any] = {name: getattr(self, name) for name in Terms.__struct_fields__}
@@ -145,7 +132,7 @@ class ContractSpec(Terms, frozen=True, kw_only=True):
             multiplier=self.contract_size * expiry.hours,
             tick_scale=10 ** (PRICE_DECIMALS - decimals),
             decimals=decimals,
-            listed_on=self.listed_on(expiry, days),
+            listed_on=listed_on,
             last_trading_day=self.last_trading_day(expiry, days),
             delivery_start=start,
             delivery_end=end,

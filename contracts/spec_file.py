@@ -5,11 +5,13 @@ table for each part of the terms. Each field has one rule, in the tables below; 
 fields, and some codes must be in other files of ``data/`` (contracts.references).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from contracts import symbol
-from contracts.calendar import CalendarError, Month
+import msgspec
+
+from contracts import cycle, symbol
+from contracts.calendar import CalendarError, Month, clock_time
 from contracts.decimal_text import parse_price
 from contracts.references import References
 from contracts.rules import (
@@ -25,7 +27,15 @@ from contracts.rules import (
     readable,
     shown,
 )
-from contracts.spec import CASH, PAR_FACTOR, PHYSICAL, ContractSpec, Schedule, tick_decimals
+from contracts.spec import (
+    CASH,
+    PAR_FACTOR,
+    PHYSICAL,
+    PHYSICAL_MONTHS_MAX,
+    ContractSpec,
+    Schedule,
+    tick_decimals,
+)
 
 _LOTS_MAX: Final = (1 << 31) - 1  # one order's quantity in the engine
 _FEE_MAX: Final = 1 << 32
@@ -60,9 +70,9 @@ def _words(text: str, known: Callable[[Any], bool]) -> Rule:
 
 
 _CODE: Final = readable(str, "must be a code of 1 to 48 characters", lambda text: _code(text))
-_CLOCK: Final = readable(str, 'must be a time of day such as "16:00"', lambda text: _clock(text))
-
-
+_CLOCK: Final = Rule(
+    str, 'must be a time of day such as "16:00"', readable(str, "", clock_time).test
+)
 _TICK: Final = Rule(
     str,
     'must be a power of ten from "0.000001" to "0.1"',
@@ -73,16 +83,6 @@ _TICK: Final = Rule(
 def _code(text: str) -> str:
     if not 1 <= len(text) <= 48 or not text.isascii() or not text.isprintable():
         raise ValueError("not a code")
-    return text
-
-
-def _clock(text: str) -> str:
-    hours, colon, minutes = text.partition(":")
-    digits = len(hours) == len(minutes) == 2 and (hours + minutes).isascii()
-    if not colon or not digits or not (hours + minutes).isdigit():
-        raise ValueError("not a time of day")
-    if int(hours) > 23 or int(minutes) > 59:
-        raise ValueError("not a time of day")
     return text
 
 
@@ -155,6 +155,9 @@ _DELIVERY: Final = {
     "failure_percent": number(0, 100),
 }
 _PHYSICAL_GROUPS: Final = {"schedule": _SCHEDULE, "delivery": _DELIVERY}
+_GROUP_OF: Final = {
+    field: group for group, rules in (_GROUPS | _PHYSICAL_GROUPS).items() for field in rules
+}
 
 Keeps = Callable[[Any, Any], bool]
 
@@ -223,7 +226,33 @@ def read_file(
         if rule := references.methodology_rule(spec.index, spec.methodology):
             place = f"version {newest}, index.methodology"
             faults.append(Fault(name, place, shown(spec.methodology), rule))
+    if len(specs) == len(versions):
+        faults += _later_faults(name, versions, specs, references)
     return list(specs.values()), faults
+
+
+def _later_faults(
+    file: str, tables: list[Any], specs: Mapping[int, ContractSpec], references: References
+) -> list[Fault]:
+    """Faults of versions under which months are listed that later rules for factors govern."""
+    faults = []
+    for count, spec in specs.items():
+        after = [s.first_expiry for s in specs.values() if s.effective > spec.effective]
+        values = msgspec.structs.asdict(spec)
+        if spec.schedule is None:
+            values = {field: values[field] for field in values if field not in _DELIVERY}
+        else:
+            values |= msgspec.structs.asdict(spec.schedule)
+        for field, rule in references.later_faults(values, str(min(after)) if after else ""):
+            value = tables[count - 1][_GROUP_OF[field]][field]
+            faults.append(Fault(file, f"version {count}, {_place(field)}", shown(value), rule))
+    return faults
+
+
+def _place(field: str) -> str:
+    """Where a field of a version stands."""
+    group = _GROUP_OF.get(field)
+    return f"{group}.{field}" if group else field
 
 
 def file_name(product: str) -> str:
@@ -253,7 +282,6 @@ def _read_version(
         groups |= _PHYSICAL_GROUPS
     flat = {field: value for field, value in table.items() if field not in groups}
     values, faults = read_table(file, f"{place}, ", flat, _VERSION)
-    paths = {field: field for field in _VERSION}
     for group, rules in groups.items():
         part = table.get(group, {})
         if not isinstance(part, dict):
@@ -262,10 +290,9 @@ def _read_version(
         found, wrong = read_table(file, f"{place}, {group}.", part, rules)
         values |= found
         faults += wrong
-        paths |= {field: f"{group}.{field}" for field in rules}
         flat |= {field: value for field, value in part.items() if field in rules}
     faults += [
-        Fault(file, f"{place}, {paths[field]}", shown(flat[field]), rule)
+        Fault(file, f"{place}, {_place(field)}", shown(flat[field]), rule)
         for field, rule in _between(values, head) + references.faults(values)
     ]
     if faults or len(head) < len(_HEAD):
@@ -286,6 +313,13 @@ def _between(values: dict[str, Any], head: dict[str, Any]) -> list[tuple[str, st
         faults.append(("delivery_step", "must be whole nodes of node_gpus"))
     if head.get("settlement") == PHYSICAL and values.get("grades") == ():
         faults.append(("grades", "must name a grade that can be delivered"))
+    if head.get("settlement") == PHYSICAL and values.get("listed_months", 1) > PHYSICAL_MONTHS_MAX:
+        rule = (
+            f"must be at most {PHYSICAL_MONTHS_MAX}: later months may get other rules for factors"
+        )
+        faults.append(("listed_months", rule))
+    if head.get("settlement") == PHYSICAL and values.get("contract_size", 1) != 1:
+        faults.append(("contract_size", "must be 1: what is delivered is counted a GPU a lot"))
     return faults
 
 
@@ -296,9 +330,13 @@ def _spec(
     counts = {field: values.pop(field) for field in _SCHEDULE if field in values}
     spec = ContractSpec(**values, schedule=Schedule(**counts) if counts else None)
     days = references.calendars[spec.calendar]
+    if not symbol.FIRST_YEAR <= spec.first_expiry.year <= symbol.LAST_YEAR:
+        rule = f"must be a month of {symbol.FIRST_YEAR} to {symbol.LAST_YEAR}, as codes have"
+        return None, [Fault(file, f"{place}, first_expiry", shown(str(spec.first_expiry)), rule)]
     try:
-        spec.instrument(spec.first_expiry, days)
-        spec.front_month(spec.effective, days)
+        listed_on = cycle.listed_on([spec], spec.first_expiry, references.calendars)
+        spec.instrument(spec.first_expiry, days, listed_on)
+        cycle.front_month([spec], spec.effective, references.calendars)
     except CalendarError as error:
         return None, [
             Fault(file, f"{place}, effective", f"{spec.effective}", f"must have days: {error}")

@@ -28,7 +28,8 @@ QUARTER_MONTHS: Final = 3
 YEAR_MONTHS: Final = 12
 MONTH_LETTERS: Final = "FGHJKMNQUVXZ"  # January to December
 CODE_CHARS_MAX: Final = 29
-_CENTURY: Final = 2000
+FIRST_YEAR: Final = 2000
+LAST_YEAR: Final = FIRST_YEAR + 99
 
 _ROOT: Final = rf"({'|'.join(ROOTS)})(P?)"
 _PLAIN: Final = rf"(?:{'|'.join(ROOTS)})P?[{MONTH_LETTERS}][0-9]{{2}}"
@@ -183,10 +184,10 @@ def parse(text: str) -> Code:
     if match := _OUTRIGHT.fullmatch(text):
         return _outright(match)
     if match := _QUARTER.fullmatch(text):
-        first = Month(_CENTURY + int(match[4]), 3 * int(match[3]) - 2)
+        first = Month(FIRST_YEAR + int(match[4]), 3 * int(match[3]) - 2)
         return Strip(match[1], match[2] == "P", first, QUARTER_MONTHS)
     if match := _YEAR.fullmatch(text):
-        return Strip(match[1], match[2] == "P", Month(_CENTURY + int(match[3]), 1), YEAR_MONTHS)
+        return Strip(match[1], match[2] == "P", Month(FIRST_YEAR + int(match[3]), 1), YEAR_MONTHS)
     if match := _RATIO.fullmatch(text):
         return _ratio(text, match)
     months = [_OUTRIGHT.fullmatch(part) for part in text.split("-")]
@@ -221,7 +222,7 @@ def _ratio(text: str, match: re.Match[str]) -> Ratio:
 
 
 def _outright(match: re.Match[str]) -> Outright:
-    expiry = Month(_CENTURY + int(match[4]), MONTH_LETTERS.index(match[3]) + 1)
+    expiry = Month(FIRST_YEAR + int(match[4]), MONTH_LETTERS.index(match[3]) + 1)
     return Outright(match[1], match[2] == "P", expiry)
 
 
@@ -230,6 +231,6 @@ def _root(product: str, physical: bool) -> str:
 
 
 def _two_digits(year: int) -> str:
-    if not _CENTURY <= year < _CENTURY + 100:
+    if not FIRST_YEAR <= year <= LAST_YEAR:
         raise CodeError(f"no code has the year {year}")
-    return f"{year - _CENTURY:02d}"
+    return f"{year - FIRST_YEAR:02d}"

@@ -18,14 +18,16 @@ class _Oracle:
     def __init__(self) -> None:
         self.spent: Counter[tuple[str, str]] = Counter()
         self.label, self.cause = "IDLE", ""
+        self.stopped = ""  # the first cause since the job last ran
         self.recovery = 0  # seconds since the last disruption ended
         self.running = False
         self.work: list[int] = []  # of each second of work the step it went into
         self.done = 0
         self.kept: list[int] = []
 
-    def whose(self) -> str:
-        return "buyer" if self.cause.startswith("buyer") else "seller"
+    def whose(self, bucket: str) -> str:
+        cause = self.stopped if bucket == "WASTED_PROGRESS" else self.cause
+        return "buyer" if cause.startswith("buyer") else "seller"
 
     def second(self) -> None:
         """One second passes."""
@@ -34,13 +36,13 @@ class _Oracle:
         elif self.label == "RECOVERY":
             self.recovery += 1
         elif self.label == "UNAVAILABLE":
-            self.spent[self.label, self.whose()] += 1
+            self.spent[self.label, self.whose(self.label)] += 1
         else:
             self.spent[self.label, "buyer"] += 1
 
     def capped(self, bucket: str, seconds: int) -> None:
         for number in range(seconds):
-            self.spent[bucket, self.whose() if number < CAP else "buyer"] += 1
+            self.spent[bucket, self.whose(bucket) if number < CAP else "buyer"] += 1
 
     def recovered(self) -> None:
         self.capped("RECOVERY", self.recovery)
@@ -50,7 +52,7 @@ class _Oracle:
         self.capped("WASTED_PROGRESS", sum(step > after for step in self.work))
         self.work = [step for step in self.work if step <= after]
         self.kept = [step for step in self.kept if step <= after]
-        self.done = after
+        self.done, self.stopped = after, ""
 
     def ended(self, *, orderly: bool) -> None:
         """The job is over: what is preserved was productive."""
@@ -79,6 +81,8 @@ class _Oracle:
             case ev.Disruption():
                 self.recovered()
                 self.label, self.cause = "UNAVAILABLE", event.cause
+                if self.running:
+                    self.stopped = self.stopped or event.cause
             case ev.Available():
                 self.label = "RECOVERY" if self.running else "IDLE"
                 self.cause = self.cause if self.running else ""

@@ -7,6 +7,7 @@ their own time-zone data) and pandas' holiday rules (the dollar). Budget: 10 sec
 import warnings
 from datetime import UTC, date, datetime, time, timedelta
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -235,3 +236,20 @@ def test_what_is_no_calendar_file() -> None:
 
 def test_local_times_are_read_as_written() -> None:
     assert (US.opens, US.closes) == (time(18), time(17))
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Asia/Tokyo", "Pacific/Pago_Pago"])
+def test_a_session_has_begun_from_its_pre_open_on_wherever_it_is(zone: str) -> None:
+    """East of UTC a session begins two dates before its own, by UTC."""
+    text = FILE.replace("America/New_York", zone).replace('opens = "18:00"', 'opens = "06:10"')
+    for clock, early in (("17:00", "05:00"), ("15:30", "03:30"), ("16:00", "04:00")):
+        text = text.replace(f'= "{clock}"', f'= "{early}"')
+    calendars, found = read_calendars("calendars.toml", text.encode())
+    assert not found
+    days = calendars["US"]
+    for before, session in pairwise(
+        days.session(day) for day in days.business_days(date(2026, 11, 16), date(2026, 11, 30))
+    ):
+        assert days.begun(session.pre_opens) == session
+        assert days.begun(session.pre_opens - timedelta(microseconds=1)) == before
+        assert days.date_on(before.closes) == days.date_on(session.opens) == session.day

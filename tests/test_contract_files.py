@@ -163,6 +163,7 @@ BAD_DELIVERIES = [
     ("notice_cutoff", '"25:00"', "must be a time of day"),
     ("notice_cutoff", '"16.00"', "must be a time of day"),
     ("delivery_step", "12", "must be whole nodes of node_gpus"),
+    ("contract_size", "8", "must be 1: what is delivered is counted a GPU a lot"),
     ("delivery_step", "16", "must be 8, delivery_unit_lots of the par grade in grades.toml"),
     ("cluster_high", "511", "must be 63, gpus_most of the par grade in grades.toml"),
     ("grades", '["H100-C64", "H100-NODE"]', "must be 64, gpus_least of the par grade"),
@@ -170,6 +171,7 @@ BAD_DELIVERIES = [
     ("true_up_tolerance", '"0.2000"', "must be a factor from"),
     ("goodput_floor", '"0.9000"', "must be '0.8500', failure_floor of the rules in"),
     ("factors_published", "11", "must be 10, publish_days of the rules in"),
+    ("listed_months", "25", "must be at most 24: later months may get other rules"),
     ("settlement", '"cash"', "must be physical for H100P"),
     ("failure_percent", "-1", "must be a whole number from 0 to 100"),
 ]
@@ -249,6 +251,28 @@ def test_a_version_that_begins_where_no_calendar_is(effective: str) -> None:
     text = edited("effective", effective).replace('"2026-01"', '"2045-01"')
     (fault,) = refusal({"h100.toml": text})
     assert f"effective = {effective} must have days: calendar US knows 2025 to 2040" in fault
+
+
+@pytest.mark.parametrize("month", ["0001-01", "1999-12", "2100-01", "9999-12"])
+def test_a_version_that_begins_where_no_code_is(month: str) -> None:
+    text = edited("first_expiry", f'"{month}"').replace("= 2026-01-01", "= 0001-01-01")
+    (fault,) = refusal({"h100.toml": text})
+    assert f"version 1, first_expiry = '{month}' must be a month of 2000 to 2099" in fault
+
+
+def test_a_version_after_the_calendar_of_the_one_before() -> None:
+    short = SHIPPED["calendars.toml"].decode()
+    longer = short.replace("US", "EU").replace("last_year = 2040", "last_year = 2060")
+    text = later_version("2041-03-01", "2050-03")
+    first, old, new = text.split("\n[[version]]")
+    new = new.replace('calendar = "US"', 'calendar = "EU"')
+    (fault,) = refusal(
+        {
+            "h100.toml": "\n[[version]]".join([first, old, new]),
+            "calendars.toml": f"{short}\n{longer}",
+        }
+    )
+    assert "must lie in the calendar of the version before" in fault
 
 
 def test_the_contract_files_of_the_bad_inputs(shared: Path) -> None:

@@ -5,13 +5,15 @@ from calendar import monthrange
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from math import gcd
+from pathlib import Path
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from contracts import registry, symbol
+from contracts import compare, owners, registry, symbol
 from contracts.calendar import Month, delivery_period
 from contracts.decimal_text import (
     DecimalTextError,
@@ -22,6 +24,8 @@ from contracts.decimal_text import (
 )
 from contracts.registry import CalendarError, UnknownContractError
 from contracts.spec import Instrument
+from exchange.cli import app
+from exchange.cli.output import Failure
 
 CLASSES = ("A100", "B200", "GB200", "H100", "H200", "MI300")
 PRODUCTS = tuple(f"{root}{end}" for root in CLASSES for end in ("", "P"))
@@ -383,3 +387,93 @@ def test_limits_lie_inside_their_percentage(price: int, product: str, step: int)
 def test_codes_without_a_contract(code: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         registry.load().instrument(code, TODAY)
+
+
+# The command line, and the files that others own
+
+
+def hourbook(*arguments: object, code: int = 0) -> str:
+    """What a command prints; of one that fails the message that ends it."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if code:
+        assert isinstance(done.exception, Failure), (done.output, done.exception)
+        assert done.exception.code == code
+        return str(done.exception)
+    assert done.exception is None, done.exception
+    return done.stdout
+
+
+def test_what_is_asked_of_days_and_files_that_are_not_there(tmp_path: Path) -> None:
+    early = ("contracts", "schedule", "H100Z28", "--date")
+    assert "is listed from 2027-01-04 on" in hourbook(*early, "2026-01-05", code=1)
+    assert "pre-open" in hourbook(*early, "2027-01-04")
+    assert "closing auction" in hourbook("contracts", "schedule", "H100", "--date", "2026-11-27")
+    pages = ("contracts", "pages", tmp_path / "pages", "--on", "2020-01-02")
+    assert "no contract spec covers A100" in hourbook(*pages, code=1)
+    assert not (tmp_path / "pages").exists()
+    (tmp_path / "mine").mkdir()
+    assert "holds no contract file" in hourbook("contracts", "check", tmp_path / "mine", code=1)
+    mine = tmp_path / "mine" / "h100.toml"
+    mine.write_bytes(registry.shipped()["h100.toml"])
+    assert "no fault" in hourbook("contracts", "check", tmp_path / "mine")
+    again = "check one at a time"
+    assert again in hourbook("contracts", "check", tmp_path / "mine", mine, code=1)
+    gone = tmp_path / "gone.toml"
+    assert f"no file {gone}" in hourbook("contracts", "diff", mine, gone, code=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "field"),
+    [
+        ("calendars.toml", "    2027-06-18, ", "    ", "US.holiday 7.dates 2027-06-18"),
+        ("hardware.toml", "power_w = 400", "power_w = 401", "A100-SXM.power_w"),
+        ("grades.toml", "window_days = 30", "window_days = 20", "rules 1.window_days"),
+        ("indices.toml", "clip_bp = 300", "clip_bp = 200", "common.clip_bp"),
+    ],
+)
+def test_two_folders_differ_in_every_file(
+    name: str, old: str, new: str, field: str, tmp_path: Path
+) -> None:
+    """Not in the products' alone: what these refer to counts, with them or by itself."""
+    files = {"h100p.toml": registry.shipped()["h100p.toml"], name: registry.shipped()[name]}
+    edited = files[name].replace(old.encode(), new.encode(), 1)
+    assert compare.files(files, files) == compare.files({name: edited}, {name: edited}) == []
+    for left, right in ((files, files | {name: edited}), ({name: files[name]}, {name: edited})):
+        (found,) = compare.files(left, right)
+        assert (found.what, found.field) == (name, field)
+    gone = compare.files(files, {"h100p.toml": files["h100p.toml"]})
+    assert gone == [compare.Difference(name, "file", "present", "absent")]
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("indices.toml", "enter = 60, keep = 50", "enter = 20, keep = 10", "must keep 50"),
+        ("indices.toml", "clip_bp = 300", "clip_bp = 200", "HBX-H100, clip_bp must stay"),
+        ("indices.toml", "executable = 100", "executable = 90", "HBX-A100, tier_weights must stay"),
+        ("indices.toml", "[providers]", '[providers]\nnew = { venue = "neocloud", tier = '
+         '"executable" }', "HBX-H200, providers must stay"),
+        ("indices.toml", "[indices.HBX-GB200]", "[indices.HBX-GB300]", "HBX-GB200 must stay"),
+        ("indices.toml", 'methodology_version = "1.0"', 'methodology_version = "2.0"', ""),
+        ("grades.toml", "tokens_per_gpu = 32_768", "tokens_per_gpu = 0", "owner reads"),
+        ("grades.toml", 'par_mfu = "0.4000"', 'par_mfu = "0.4100"', "grades.H100-NODE must stay"),
+        ("grades.toml", "window_days = 30", "window_days = 20", "rules 1 must stay"),
+        ("hardware.toml", "sparse = { bf16 = 624_000", "sparse = { bf16 = 3_000", "twice dense"),
+        ("hardware.toml", "[H100-SXM]", "[H100-SXM6]", "UNKNOWN_GPU"),
+        ("hardware.toml", "power_w = 400", "power_w = 401", "A100-SXM must stay"),
+    ],
+)  # fmt: skip
+def test_a_file_that_another_owns_is_judged_by_its_owner(
+    name: str, old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    """And what is in force stays: grades, rules and methodologies as well as terms."""
+    files = {file: registry.shipped()[file] for file in ("hardware.toml", "grades.toml", name)}
+    assert owners.faults(files, date(2026, 12, 1)) == []
+    text = files[name].decode()
+    assert old in text
+    found = owners.faults(files | {name: text.replace(old, new, 1).encode()}, date(2026, 12, 1))
+    assert any(said in str(fault) for fault in found) == bool(said), found
+    if said == "twice dense":
+        (tmp_path / name).write_text(text.replace(old, new, 1))
+        done = CliRunner().invoke(app, ["contracts", "check", str(tmp_path)])
+        assert (done.exit_code, said in done.stdout) == (1, True)

@@ -6,21 +6,24 @@ third until both sides agree to deliver otherwise.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
-from attested import encoded, opening, roster, site, steps, write
+from attested import encoded, gpus_of, key_of, opening, roster, site, steps, write
 from clearing_house import FACTOR, factors
 from test_clearing_desk import Clock
 from typer.testing import CliRunner
 
 from contracts import goodput
 from contracts.goodput import events as ev
+from contracts.goodput.events import Event
 from contracts.grades.delivery import invoice_cents
 from contracts.grades.present import Present, present
+from contracts.grades.roster import Node
 from contracts.refusals import Refusal, Refused
 from exchange.app import Market, requests, wishes
 from exchange.app.wishes import RequestRefused, Wish
@@ -284,3 +287,31 @@ def test_hours_are_those_of_the_sites_own_nodes_and_count_once(tmp_path: Path) -
         with pytest.raises(Refused) as refused:
             present(logs, place, when, LOTS)
         assert refused.value.reason == why
+
+
+def log_of(folder: Path, name: str, events: Sequence[Event]) -> goodput.Computed:
+    return goodput.compute(write(folder / name, [*events, ev.Close(events[-1].at)]))
+
+
+def test_gpus_count_while_they_are_there_and_no_more_at_once_than_were_sold(tmp_path: Path) -> None:
+    spare = gpus_of(NODES[WHOLE], 9)  # a ninth, pledged to take the place of a broken one
+    named = Node(NODES[WHOLE], key_of(NODES[WHOLE]).public, spare)
+    pledged = msgspec.structs.replace(SITE, nodes=(named, *SITE.nodes[1:]))
+    window, node, noon = (BEGIN, BEGIN + DAY_NS), NODES[WHOLE], BEGIN + DAY_NS // 2
+    start = opening(node, at=BEGIN)
+    ran = [*start, *steps(12, BEGIN, seconds=3_600), ev.JobEnd(noon)]
+    for name, after, hours in (
+        ("swapped", spare[1:], 8 * 24),
+        ("smaller", spare[:6], 8 * 12 + 6 * 12),
+        ("left", (), 8 * 12),
+    ):
+        changed = ev.Hardware(noon, node, "H100-SXM", after)
+        last = ev.Hardware(BEGIN + DAY_NS, node, "H100-SXM", after)
+        computed = log_of(tmp_path, name, [*ran, changed, last])
+        assert present([computed], pledged, window, 16).available == hours * 3_600, name
+    morning = [
+        log_of(tmp_path, one, [*opening(one, at=BEGIN), *ran[len(start) :]])
+        for one in (node, NODES[LEFT])
+    ]
+    assert present(morning, SITE, window, 8).available == 8 * 12 * 3_600  # not 16 for half a day
+    assert present(morning, SITE, window, 12).available == 12 * 12 * 3_600

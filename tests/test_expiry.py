@@ -18,6 +18,7 @@ from exchange.clearing.expiry import FixingRecorded, Fixings
 INDEX: Final = "HBX-H100"
 MONTH: Final = Month(2026, 11)
 RULES: Final = methodology.load().index(INDEX).settlement
+DAY_NS: Final = 86_400 * SECOND_NS
 DAYS: Final = [MONTH.first_day + timedelta(days=n) for n in range(MONTH.days)]
 
 
@@ -70,6 +71,18 @@ def test_a_revision_after_the_cut_changes_no_settlement(house: House) -> None:
     house.at(end + RULES.revision_hours * 3_600 * SECOND_NS)
     fix(house, DAYS[3], "9.000000", revision=1)
     assert fixings(house).final(INDEX, str(MONTH), ()) == before
+
+
+def test_a_day_recorded_after_the_cut_counts_as_it_was_first(house: House) -> None:
+    for day in DAYS[:-1]:
+        fix(house, day, "2.500000")
+    end = since_epoch(delivery_period(MONTH)[1])
+    house.at(end + RULES.revision_hours * 3_600 * SECOND_NS)
+    for revision, price in enumerate(("2.800000", "9.000000")):
+        fix(house, DAYS[-1], price, revision=revision)
+        house.at(end + DAY_NS * (revision + 1))
+        found = fixings(house).final(INDEX, str(MONTH), ())
+        assert (found.step, found.price_micros) == (Step.MEAN, 2_510_000)
 
 
 def test_a_month_without_all_its_days_has_no_price_yet(house: House) -> None:

@@ -120,6 +120,26 @@ def test_a_disruption_costs_whoever_caused_it() -> None:
     assert buyer.seller_disruptions == 0
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "seller"), [("hardware", "buyer_code", 40), ("buyer_code", "power", 0)]
+)
+def test_lost_steps_are_lost_to_what_stopped_the_job(
+    first: ev.Cause, second: ev.Cause, seller: int
+) -> None:
+    """Not to what goes wrong before it runs again."""
+    events = disturbed(first)
+    (resume,) = (n for n, event in enumerate(events) if isinstance(event, ev.Resume))
+    at = events[resume].at
+    events[resume:resume] = [ev.Disruption(at, second), ev.Available(at)]
+    assert account(events).losses["WASTED_PROGRESS"].seller_ns == seller * SECOND
+    given_up = [*events[: resume + 2], ev.JobEnd(at), ev.JobStart(at, "next", attested.work())]
+    stop = at + SECOND
+    again: list[Event] = [ev.Begin(at, "step"), ev.Disruption(stop, second), ev.Close(stop)]
+    lost = account([*given_up, *again]).losses["WASTED_PROGRESS"]
+    own = 0 if second.startswith("buyer") else 1
+    assert lost.seller_ns == (seller + own) * SECOND
+
+
 def test_what_nobody_can_explain_is_the_sellers() -> None:
     assert account(disturbed("unknown")).seller_ns == account(disturbed("hardware")).seller_ns
 
@@ -363,16 +383,117 @@ def test_imported_records_give_what_their_own_library_gives(case: dict[str, obje
              {"job_start_time": 5.0}, {"step_count": 0, "step_start_time": 10.0}],
             Refusal.TIME_ORDER,
         ),
+        (
+            [{"job_start_time": 1.0}, {"step_count": 0, "step_start_time": 9.0},
+             {"job_start_time": 15.0}, {"step_count": 2, "step_start_time": 20.0}],
+            Refusal.STEP_ORDER,
+        ),
+        (
+            [{"job_start_time": 1.0}, {"step_count": 0, "step_start_time": 9.0},
+             {"job_end_time": 8.0}], Refusal.TIME_ORDER,
+        ),
+        (
+            [{"job_start_time": 1.0}, {"step_count": 0, "step_start_time": 9.0},
+             {"job_end_time": 10.0}, {"step_count": 1, "step_start_time": 11.0}], Refusal.STATE,
+        ),
+        (
+            [{"job_name": "j", "job_start_time": 1.0}, {"step_count": 0, "step_start_time": 9.0},
+             {"job_name": "k", "job_start_time": 15.0}], Refusal.STATE,
+        ),
+        (
+            [{"job_start_time": 1.0}, {"step_count": 0, "step_start_time": 9.0},
+             {"job_end_time": 10.0}, {"job_start_time": 11.0},
+             {"step_count": 1, "step_start_time": 12.0}, {"job_start_time": 15.0},
+             {"step_count": 0, "step_start_time": 20.0}], Refusal.STEP_ORDER,
+        ),
     ],
 )  # fmt: skip
 def test_records_that_are_none(records: list[dict[str, object]], reason: Refusal) -> None:
-    site = msgspec.convert(
-        {"node": "n", "provider": "p", "challenge": attested.FIXING, "gpu_class": "H100-SXM",
-         "gpus": attested.gpus_of("n1"), "workload": msgspec.to_builtins(attested.work())}, Site,
-    )  # fmt: skip
     with pytest.raises(Refused) as caught:
-        records_to_events(records, site, attested.key_of("n").public)
+        records_to_events(records, imported_site(), attested.key_of("n").public)
     assert caught.value.reason is reason
+
+
+def imported_site() -> Site:
+    return msgspec.convert(
+        {"node": "n", "provider": "p", "challenge": attested.FIXING, "gpu_class": "H100-SXM",
+         "gpus": attested.gpus_of("n1"), "workload": msgspec.to_builtins(attested.work(
+             tokens_per_step=1_000))}, Site,
+    )  # fmt: skip
+
+
+def started(first: int, at: float, count: int) -> list[dict[str, object]]:
+    return [{"step_count": first + n, "step_start_time": at + 10 * n} for n in range(count)]
+
+
+def test_a_job_that_ended_and_started_again_was_not_disrupted() -> None:
+    """Unless a step of it is done once more: then it was lost."""
+    first: list[dict[str, object]] = [
+        {"job_name": "j", "job_start_time": 1_000.0},
+        *started(0, 1_010.0, 3),  # which name no job
+        {"job_name": "j", "job_end_time": 1_040.0},
+    ]
+    for again, productive, lost, disruptions in ((3, 50, 0, 0), (2, 40, 0, 1), (1, 30, 10, 1)):
+        more: list[dict[str, object]] = [
+            {"job_start_time": 1_100.0},
+            *started(again, 1_110.0, 2),
+            {"job_end_time": 1_130.0},
+            {"job_start_time": 1_200.0},  # a start that comes to no step
+            {"job_end_time": 1_210.0},
+        ]
+        imported = records_to_events([*first, *more], imported_site(), attested.key_of("n").public)
+        found = account(imported.events)
+        assert (found.productive_ns // SECOND, found.disruptions) == (productive, disruptions)
+        wasted = found.losses.get("WASTED_PROGRESS")
+        assert (0 if wasted is None else wasted.seller_ns // SECOND) == lost
+        idle = found.losses.get("IDLE")
+        assert (idle.buyer_ns // SECOND if idle else 0) == (0 if disruptions else 60)
+
+
+def phase(name: str, since: float, till: float) -> list[dict[str, object]]:
+    return [{f"{name}_start_time": since}, {f"{name}_end_time": till}]
+
+
+CUSTOM = "custom_badput_event"
+
+
+@pytest.mark.parametrize(
+    ("records", "productive", "spent"),
+    [
+        # Two phases at once before the first step: the one that began first counts.
+        ([*phase("tpu_init", 1_000, 1_006), *phase("data_loading", 1_001, 1_008),
+          *started(0, 1_010.0, 3), {"job_end_time": 1_040.0}],
+         30, {"INITIALIZATION": 6, "DATA_LOADING": 2, "STARTUP": 2}),
+        # Loading that began before the first step and goes on beside it takes nothing of it.
+        ([*phase("data_loading", 1_004, 1_025), *started(0, 1_010.0, 3),
+          {"job_end_time": 1_040.0}], 30, {"INITIALIZATION": 4, "DATA_LOADING": 6}),
+        # Something custom while the first step starts up.
+        ([*started(0, 1_010.0, 1), *phase(CUSTOM, 1_012, 1_022), *started(1, 1_070.0, 3),
+          {"job_end_time": 1_100.0}], 40, {"INITIALIZATION": 10, "CUSTOM": 10, "STARTUP": 40}),
+        # Something custom across the end of a step.
+        ([*started(0, 1_010.0, 1), *phase(CUSTOM, 1_018, 1_022), *started(1, 1_020.0, 2),
+          {"job_end_time": 1_038.0}], 24, {"INITIALIZATION": 10, "CUSTOM": 4}),
+        # Something custom after the last step before a failure, and another before the first one
+        # after it: neither is any but the outage's and the recovery's.
+        ([*started(0, 1_010.0, 3), *phase(CUSTOM, 1_032, 1_036), {"job_start_time": 1_060.0},
+          *phase(CUSTOM, 1_061, 1_069), *started(3, 1_070.0, 2), {"job_end_time": 1_090.0}],
+         40, {"INITIALIZATION": 10, "UNAVAILABLE": 30, "RECOVERY": 10}),
+        # What a second job does before its first step is not the first one's.
+        ([*started(0, 1_010.0, 3), {"job_end_time": 1_040.0}, {"job_start_time": 1_050.0},
+          *phase("data_loading", 1_051, 1_059), *phase(CUSTOM, 1_059, 1_060),
+          *started(3, 1_060.0, 2), {"job_end_time": 1_080.0}],
+         50, {"INITIALIZATION": 11, "IDLE": 10, "DATA_LOADING": 8, "CUSTOM": 1}),
+    ],
+    ids=["at once", "beside", "startup", "across", "failure", "second"],
+)  # fmt: skip
+def test_phases_and_custom_events_wherever_they_fall(
+    records: list[dict[str, object]], productive: int, spent: dict[str, int]
+) -> None:
+    records = [{"job_start_time": 1_000.0}, *records]
+    found = account(records_to_events(records, imported_site(), attested.key_of("n").public).events)
+    assert found.productive_ns == productive * SECOND
+    losses = {n: x.seller_ns + x.buyer_ns for n, x in found.losses.items()}
+    assert {name: loss / SECOND for name, loss in losses.items()} == spent
 
 
 def test_events_that_make_no_sense() -> None:

@@ -71,6 +71,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fixing")
     made = roster(site("alpha"), site("beta"))
     (folder / "roster.json").write_bytes(attested.encoded(made))
+    (folder / "alpha.bin").write_bytes(b"\xff")
     for (provider, _), names in rosters.draw(made, rules()).items():
         for name in names:
             level = 0.40 if provider == "alpha" else 0.34
@@ -92,6 +93,10 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     checked = hourbook("goodput", "factors", listed, *logs, "--now", NOW, "--check", out)
     assert checked.returncode == 0
     assert "to the byte" in checked.stdout
+    both = hourbook("goodput", "factors", listed, *logs, "--check", out, "--out", out)
+    assert (both.returncode, "leave --out out" in both.stderr) == (2, True)
+    binary = hourbook("goodput", "publish", inputs / "alpha.bin", "--data", tmp_path)
+    assert (binary.returncode, "not a factor table" in binary.stderr) == (1, True)
     other = hourbook("goodput", "factors", listed, *logs[:-1], "--now", NOW, "--check", out)
     assert other.returncode == 1
     assert "these inputs make" in other.stderr
@@ -102,19 +107,54 @@ def test_from_a_roster_to_a_true_up(inputs: Path, tmp_path: Path) -> None:
     ]))  # fmt: skip
     ranked = said("goodput", "cheapest", out, offers, "--price", "2.650")["sites"]
     assert [place["provider"] for place in ranked] == ["alpha", "beta"]
+    offers.write_text('[{"provider": "gamma", "facility": "one", "price": "2.6"}]')
+    nobody = hourbook("goodput", "cheapest", out, offers, "--price", "2.650", "--json")
+    assert (nobody.returncode, "no offer is of a site" in nobody.stderr) == (1, True)
+    free = hourbook("goodput", "cheapest", out, offers, "--price", "0")
+    assert (free.returncode, "must be above zero" in free.stderr) == (1, True)
     month = tmp_path / "december.jsonl"
     attested.write(month, december(lost_hours=60))
     terms = ("goodput", "true-up", month, out, "--site", "alpha/one", "--price", "2.650")
     owed = said(*terms, "--lots", 64)
     assert owed["factor_e4"] == 10_000
     assert owed["invoice_cents"] == 265 * 744 * 64
+    assert (owed["attested_hours"], owed["hours"]) == (744, 744)
     short = 1 - (684 / 744) / (made["rows"][0]["fixed_e4"] / 10_000) - 0.005
     assert owed["cents"] == pytest.approx(owed["invoice_cents"] * short, abs=2)
+    beta = hourbook(*terms[:5], "beta/one", *terms[6:], "--lots", 64)
+    assert (beta.returncode, "UNKNOWN_NODE (2122)" in beta.stderr) == (1, True)
     half = hourbook(*terms, "--lots", 4)
     assert (half.returncode, "DELIVERY_UNIT (2130)" in half.stderr) == (1, True)
     attested.write(month, december(lost_hours=200))
     failed = hourbook(*terms, "--lots", 64)
     assert (failed.returncode, "failure to deliver" in failed.stdout) == (1, True)
+
+
+def test_an_import_that_is_refused_leaves_no_log(tmp_path: Path) -> None:
+    where, records, out = (tmp_path / name for name in ("site.json", "records", "log"))
+    where.write_bytes(msgspec.json.encode(
+        {"node": "n1", "provider": "alpha", "challenge": attested.FIXING, "gpu_class": "H100-SXM",
+         "gpus": attested.gpus_of("n1"), "workload": attested.work(tokens_per_step=1_000)}
+    ))  # fmt: skip
+    lines = [{"job_start_time": 1.0}, {"step_count": 0, "step_start_time": 9.0}]
+    back = [*lines, {"step_count": 1, "step_start_time": 8.0}, {"job_end_time": 20.0}]
+    records.write_bytes(msgspec.json.Encoder().encode_lines(back))
+    terms = ("goodput", "import", records, where, out, "--key-file")
+    for key in ("node.key", "node.key"):
+        done = hourbook(*terms, tmp_path / key)
+        assert (done.returncode, "TIME_ORDER (2111)" in done.stderr) == (1, True)
+    (tmp_path / "bad.key").write_text("zz")
+    done = hourbook(*terms, tmp_path / "bad.key")
+    assert (done.returncode, "bad.key: SYNTAX (2101)" in done.stderr) == (1, True)
+    assert not out.exists()
+
+
+def test_what_the_draw_cannot_be_of_is_named(tmp_path: Path) -> None:
+    listed = tmp_path / "roster.json"
+    for changes, reason in (({"expiry": "2041-05"}, 2125), ({"grade": "H100-POD"}, 2121)):
+        listed.write_bytes(attested.encoded(roster(site("alpha"), **changes)))
+        done = hourbook("goodput", "draw", listed)
+        assert (done.returncode, f"({reason})" in done.stderr) == (1, True)
 
 
 def december(lost_hours: int) -> list[ev.Event]:
@@ -228,6 +268,11 @@ def test_the_probe_measures_this_machine(tmp_path: Path) -> None:
     assert not keys.verify(report.key, keys.REPORT, better.content, report.signature)
     if report.kind == "cpu":
         assert report.mfu_e4 is None
+
+
+def test_the_probe_of_a_node_that_has_no_name(tmp_path: Path) -> None:
+    done = hourbook("goodput", "probe", "--node", "a b", "--key-file", tmp_path / "node.key")
+    assert (done.returncode, "SYNTAX (2101): not a node's name" in done.stderr) == (1, True)
 
 
 @pytest.mark.skipif(find_spec("torch") is not None, reason="torch is here")

@@ -17,14 +17,15 @@ from attested import EXPIRY, SECOND, roster, rules, site
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts import grades
-from contracts.calendar import Month, is_business_day
+from contracts import grades, registry
+from contracts.calendar import Month
+from contracts.calendar import load as calendar
 from contracts.grades import Grade, Rules, factors, measure, table
 from contracts.grades import roster as rosters
 from contracts.grades.factors import centre, order_outside, soft_factor
 from contracts.grades.measure import Run
 from contracts.grades.roster import Roster
-from contracts.grades.schedule import business_days_before, schedule
+from contracts.grades.schedule import schedule
 from contracts.refusals import Refusal, Refused
 
 HOUR = 3600 * SECOND
@@ -62,7 +63,8 @@ def test_the_shipped_grades() -> None:
         ('factor_low = "0.8000"', 'factor_low = "nan"', "matching regex"),
         ('factor_low = "0.8000"', "factor_low = 0.8", "Expected `str`"),
         ("nodes_least = 4", "nodes_least = 9", "nodes_drawn"),
-        ("publish_days = 10", "publish_days = 7", "before the freeze"),
+        ("publish_days = 10", "publish_days = 8", "before the freeze"),
+        ('confidence = "0.9500"', 'confidence = "1.0000"', "confidence"),
         ('failure_floor = "0.8500"', 'failure_floor = "1.0000"', "failure_floor"),
         ('first_expiry = "2026-01"', 'first_expiry = "2026-13"', "month"),
         ("[grades.A100-NODE]", "[grades.A100-NODE]\nnote = 1", "unknown field"),
@@ -111,10 +113,12 @@ def test_the_schedule_of_every_month(number: int) -> None:
     days = schedule(month, rules())
     assert days.published < days.dispute_last < days.frozen < days.delivery_first
     for day in (days.published, days.dispute_last, days.frozen):
-        assert is_business_day(day)
+        assert calendar().is_business_day(day)
 
     def business_days(first: date, last: date) -> int:
-        return sum(is_business_day(first + timedelta(n)) for n in range((last - first).days))
+        return sum(
+            calendar().is_business_day(first + timedelta(n)) for n in range((last - first).days)
+        )
 
     assert business_days(days.published, days.delivery_first) == 10
     assert business_days(days.frozen, days.delivery_first) == 5
@@ -128,7 +132,6 @@ def test_the_schedule_of_december() -> None:
     assert (days.published, days.dispute_last, days.frozen) == (
         date(2026, 11, 16), date(2026, 11, 19), date(2026, 11, 23),
     )  # fmt: skip
-    assert business_days_before(date(2026, 12, 1), 3) == date(2026, 11, 25)  # over Thanksgiving
 
 
 # The draw
@@ -429,20 +432,28 @@ def test_one_bad_log_refuses_all(measured: tuple[Roster, list[Path]], tmp_path: 
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_no_month_beyond_those_that_keep_their_rules_is_listed() -> None:
+    """Before a month ends the one after next may be a physical product's front."""
+    for month in range(1, 13):
+        on = Month(2026, month).last_day
+        furthest = max(one.expiry for one in registry.load().listing(on))
+        assert furthest == str(grades.listed_through(on))
+
+
 def test_rules_may_only_change_for_expiries_not_listed() -> None:
     text = file_text()
     later = text[text.index("\n[[rules]]") : text.index("# What a benchmark")]
-    later = later.replace("version = 1", "version = 2").replace('"2026-01"', '"2028-02"')
+    later = later.replace("version = 1", "version = 2").replace('"2026-01"', '"2028-03"')
     both = grades.read(text.replace("# A grade.", f"{later}\n# A grade.").encode())
-    assert [both.rules_of(month).version for month in (Month(2028, 1), Month(2028, 2))] == [1, 2]
-    for listed in ("2028-01", "2026-06"):
-        sooner = text.replace("# A grade.", f"{later.replace('2028-02', listed)}\n# A grade.")
+    assert [both.rules_of(month).version for month in (Month(2028, 2), Month(2028, 3))] == [1, 2]
+    for listed in ("2028-02", "2026-06"):
+        sooner = text.replace("# A grade.", f"{later.replace('2028-03', listed)}\n# A grade.")
         with pytest.raises(ValueError, match="listed by then"):
             grades.read(sooner.encode())
     with pytest.raises(ValueError, match="later expiries"):
         grades.read(
             text.replace(
-                "# A grade.", f"{later.replace('2028-02', '2026-01')}\n# A grade."
+                "# A grade.", f"{later.replace('2028-03', '2026-01')}\n# A grade."
             ).encode()
         )
     assert reason_of(lambda: both.grade("H100-NODE", Month(2025, 12))) is Refusal.UNKNOWN_GRADE

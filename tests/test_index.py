@@ -15,6 +15,7 @@ from index_panel import (
     CODE,
     GPU,
     SELLERS,
+    batch,
     changed,
     day,
     equal,
@@ -30,6 +31,8 @@ from contracts.index import methodology as rules
 from contracts.index.fixing import Fixing, State
 from contracts.index.methodology import Gate, MethodologyError, Series, Tier
 from contracts.index.numbers import log_nanos
+from contracts.index.run import end_ns, fix_through
+from contracts.index.tape import Tape
 
 NOW = BASE_DAYS  # the first day with a number
 BASE = range(NOW)
@@ -53,6 +56,17 @@ def test_an_index_begins_at_the_weighted_median_of_its_sellers() -> None:
     assert [f.state for f in fixings.values()] == [State.WITHHELD] * NOW + [State.PUBLISHED]
     assert {f.reason for f in fixings.values()} == {"NO_TABLE", ""}
     assert fixings[NOW].price_micros == 2_880_000
+
+
+def test_an_index_that_begins_anew_late_in_a_month_goes_on_in_the_next() -> None:
+    """The days that it began anew from stand at its level, as those of its first beginning."""
+    anew = {seller: price + 0.1 for seller, price in spread_out(9).items()}  # from 14 April on
+    panel = flat(spread_out(9), range(NOW + 2)) + flat(anew, range(44, 63))
+    made = fixed(panel, 62, methodology=changed(anchor_days=20))
+    began = [number for number in made if made[number].published and not made[number - 1].published]
+    assert [str(day(number)) for number in began] == ["2026-03-15", "2026-04-28"]
+    assert [made[number].reason for number in (60, 61, 62)] == ["", "", ""]
+    assert made[62].price_micros == made[58].price_micros == 2_980_000
 
 
 def test_an_index_does_not_begin_at_the_level_of_a_few() -> None:
@@ -322,6 +336,28 @@ def test_an_administered_price_is_screened() -> None:
         panel += half
         screened = fixed(panel, NOW, methodology=methodology)[NOW].screened
         assert screened.get("ADMINISTERED", 0) == (1 if place == 2 else 0)
+
+
+@pytest.mark.parametrize("left", [None, "hyperscaler"])
+def test_who_has_left_the_rules_has_no_seat_in_later_months(left: str | None) -> None:
+    """Whose price is no longer known, or is of another venue by now."""
+    panel, gone = flat(spread_out(9), range(32)), SELLERS[0]
+    at = end_ns(day(31))
+    begun, _ = fix_through(
+        Tape(), rules.load(), batch(panel), [CODE], day(20), recorded_ns=end_ns(day(20))
+    )
+    if left:
+        methodology = with_provider(rules.load(), gone, venue=left)
+    else:
+        known = {name: one for name, one in rules.load().providers.items() if name != gone}
+        methodology = msgspec.structs.replace(rules.load(), providers=known)
+    rest = batch([seen for seen in panel if seen.provider != gone], "rest")
+    grown, _ = fix_through(begun, methodology, rest, [CODE], day(31), recorded_ns=at)
+    seated = [[anchor.provider for anchor in table.anchors] for table in grown.tables(CODE)]
+    assert [gone in table for table in seated] == [True, False]
+    last = grown.fixing(CODE, day(31))
+    assert last is not None
+    assert (last.published, last.gates["coverage_percent"]) == (True, 100)
 
 
 def test_a_hyperscaler_is_another_good() -> None:

@@ -197,12 +197,31 @@ def test_days_that_cannot_be_fixed_are_refused_and_the_tape_is_as_it_was() -> No
     assert refusal(fixing(last + 1, first=day(last))) is RunRefusal.ALREADY_FIXED
     assert refusal(fixing(-1, first=day(-1))) is RunRefusal.OUT_OF_ORDER
     assert refusal(fixing(last + 1, first=day(last + 2))) is RunRefusal.RANGE
+    assert refusal(fixing(last + 2, first=day(last + 2))) is RunRefusal.OUT_OF_ORDER, "a day left"
     assert refusal(fixing(last + 1, at=end_ns(day(last)) - 1)) is RunRefusal.CLOCK
     assert refusal(fixing(last + 1, at=end_ns(day(last + 1)) - 1)) is RunRefusal.NOT_OVER
     assert refusal(revising(last + 1)) is RunRefusal.NOT_FIXED
     assert refusal(revising(last, code="HBX-H200")) is RunRefusal.NOT_FIXED
     assert refusal(revising(last)) is RunRefusal.UNCHANGED
     assert tape.encode() == before
+
+
+def test_indices_go_on_together_from_one_day() -> None:
+    """Of the one that is behind, days would be left out for good and its month have no price."""
+    methodology, last = rules.load(), BASE_DAYS
+    panel = flat(spread_out(9), range(last + 3))
+    at, both = end_ns(day(last + 2)), [CODE, "HBX-H200"]
+
+    def fixed(tape: Tape, name: str, codes: list[str], to: int) -> Tape:
+        made = batch(panel, name)
+        return fix_through(tape, methodology, made, codes, day(to), recorded_ns=at)[0]
+
+    behind = fixed(started(), "a", both[1:], last - 2)
+    with pytest.raises(RefusedRun, match=r"OUT_OF_ORDER \(2252\).*HBX-H200 to") as refused:
+        fixed(behind, "b", both, last + 1)
+    assert f"{day(last)}" in str(refused.value) and f"{day(last - 2)}" in str(refused.value)
+    even = fixed(fixed(behind, "c", both[1:], last), "d", both, last + 1)
+    assert even.days(CODE) == even.days("HBX-H200")
 
 
 def test_the_same_file_again_is_refused_as_a_replay() -> None:

@@ -5,6 +5,7 @@ Budget: 10 seconds.
 
 import fcntl
 import json
+from collections.abc import Callable
 from datetime import date
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,7 @@ from contracts.decimal_text import format_price
 from contracts.index import methodology as rules
 from contracts.index.fixing import Fixing, State
 from contracts.index.methodology import Index
-from contracts.index.observations import Observation, read
+from contracts.index.observations import Batch, Observation, read
 from contracts.index.run import end_ns, fix_through, recompute, reproduce, revise
 from contracts.index.settlement import FinalPrice, MonthIncomplete, Step, final_price
 from contracts.index.tape import Tape, TapeError
@@ -58,6 +59,10 @@ def revised(tape: Tape, factor: float = 0.8, at: int = LATER_NS, name: str = "be
     better = {seller: price * factor for seller, price in spread_out(9).items()}
     again = batch(flat(better, [NOW]), name)
     return revise(tape, rules.load(), again, [CODE], day(NOW), recorded_ns=at)[0]
+
+
+def always(made: Batch) -> Callable[[int], Batch]:
+    return lambda _: made
 
 
 def test_a_revision_stands_beside_what_it_revises() -> None:
@@ -121,11 +126,18 @@ def test_every_number_is_given_again_by_its_inputs() -> None:
             table = tape.table(CODE, fixing.date)
             assert table is not None
             assert recompute(fixing, methodology.indices[CODE], table) == fixing.price_micros
-    assert reproduce(tape, methodology, batch(panel())) == []
     better = {seller: price * 0.8 for seller, price in spread_out(9).items()}
-    assert reproduce(tape, methodology, batch(flat(better, [NOW]), "better")) == []
-    other = batch(flat({seller: 3.0 for seller in SELLERS[:9]}, range(NOW + 2)))
-    assert reproduce(tape, methodology, other) == ["entries 1 to 18"]
+    other = {seller: 3.0 for seller in SELLERS[:9]}
+    for made, differ in (
+        (batch(panel()), []),
+        (batch(flat(better, [NOW]), "better"), []),
+        (batch(flat(other, range(NOW + 2))), ["entries 1 to 18"]),
+    ):
+        again = reproduce(tape, methodology, made.file_hash, always(made))
+        assert again == (1, 0, differ)
+    raised = changed(clip_bp=200)
+    hidden = reproduce(tape, raised, made.file_hash, always(made))
+    assert hidden == (0, 1, []), "what other rules fixed is not held against these"
 
 
 CHECKOUT = Path(__file__).parents[1]
@@ -201,8 +213,25 @@ def test_a_final_price_is_rounded_once_half_to_even(prices: list[int | None], me
 
 
 def test_a_month_with_a_day_unfixed_does_not_settle() -> None:
-    with pytest.raises(MonthIncomplete, match="2026-04-30 that was known at the cut"):
+    with pytest.raises(MonthIncomplete, match="2026-04-30; 1 of the 30 days of 2026-04 lack"):
         settled([2_500_000] * 29)
+
+
+def test_a_day_known_after_the_cut_counts_as_it_was_known_first() -> None:
+    """Nothing could be known by the cut any more: the contract would never end."""
+    tape = month_tape([2_500_000] * 30)
+    known = tape.fixing(CODE, date(2026, 4, 10))
+    assert known is not None
+    cut_ns = final_price(index(), MONTH, tape).cut_ns
+    late = month_tape([2_500_000] * 29)
+    for number, price in enumerate((3_100_000, 9_000_000)):
+        last = msgspec.structs.replace(
+            known, date=date(2026, 4, 30), revision=number, price_micros=price
+        )
+        late.append(last, cut_ns + 86_400 * 10**9 * (number + 1))
+        assert final_price(index(), MONTH, late).price_micros == 2_520_000
+    with pytest.raises(MonthIncomplete, match="2026-04-30 that was known then"):
+        final_price(index(), MONTH, late, cut_ns=cut_ns)
 
 
 def test_a_revision_after_the_cut_changes_no_settlement() -> None:
@@ -313,11 +342,18 @@ def test_the_command_line_fixes_shows_verifies_and_records(
     files = ("march.csv", "better.csv")
     proof = json.loads(hourbook("index", "verify", *files, "--json"))
     assert (proof["recomputed"], proof["files_run_again"], proof["differ"]) == (3, 2, [])
+    for price in ("--market=-1.0", "--market=0"):
+        assert "above zero" in hourbook("index", "settle", CODE, "2026-03", price, code=2)
     early = hourbook("index", "settle", CODE, "2026-03", code=1)
-    assert "no fixing of 2026-03-01 that was known at the cut" in early
+    assert "no fixing of 2026-03-17; 15 of the 31 days" in early
     assert "2026-03-17" in hourbook(
         "index", "settle", CODE, "2026-03", "--known", "2099-01-01", code=1
     )
+    assert "no fixing of 2026-03-01 that was known then" in hourbook(
+        "index", "settle", CODE, "2026-03", "--known", "2026-04-01", code=1
+    )
+    assert "not a month" in hourbook("index", "show", CODE, "--month", "2026-0", code=2)
+    assert "no such fixing" in hourbook("index", "show", CODE, "--month", "2026-04", code=1)
     hourbook("admin", "deposit", "1", "5", "--data", "market")
     record = ("index", "record", CODE, "--date", on, "--data", "market", "--json")
     first, second = (json.loads(hourbook(*record)) for _ in range(2))
@@ -330,6 +366,41 @@ def test_the_command_line_fixes_shows_verifies_and_records(
     damaged = (tmp_path / "index.tape").read_bytes().replace(b"PUBLISHED", b"PUBLISHEd", 1)
     (tmp_path / "index.tape").write_bytes(damaged)
     assert "line 17 of the tape" in hourbook("index", "show", CODE, code=3)
+
+
+def test_a_file_is_verified_by_the_clock_it_was_captured_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was in the future then is rejected again; what is no file of prices is refused."""
+    monkeypatch.chdir(tmp_path)
+    csv_file(tmp_path / "march.csv", range(NOW))
+    csv_file(tmp_path / "next.csv", range(NOW, NOW + 1))
+    for on, file in ((day(NOW - 1), "march.csv"), (day(NOW), "next.csv")):
+        monkeypatch.setattr("time.time_ns", lambda on=on: end_ns(on))
+        if on == day(NOW - 1):
+            with (tmp_path / file).open("a") as late:
+                late.write(f"\nvultr,h100-sxm,on-demand,2.5,{day(NOW)}T00:06:00Z")
+        hourbook("index", "fix", file, "--date", f"{on}", "--index", CODE, "--index", CODE)
+    assert "FUTURE" in (tmp_path / "index.tape").read_text()
+    proof = json.loads(hourbook("index", "verify", "march.csv", "next.csv", "--json"))
+    assert (proof["files_run_again"], proof["differ"]) == (2, [])
+    assert "no tape typo" in hourbook("index", "verify", "--tape", "typo", code=3)
+    (tmp_path / "other.csv").write_text("no prices")
+    assert "the tape has no capture" in hourbook("index", "verify", "other.csv", code=1)
+
+
+def test_a_price_is_final_once_no_revision_can_change_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tape = tmp_path / "april"
+    tape.write_bytes(month_tape([2_500_000] * 30).encode())
+    settle = ("index", "settle", CODE, "2026-04", "--tape", str(tape), "--json")
+    cut_ns = end_ns(date(2026, 4, 30)) + index().settlement.revision_hours * 3_600 * 10**9
+    for now_ns, final in ((cut_ns - 1, False), (cut_ns, True)):
+        monkeypatch.setattr("time.time_ns", lambda now_ns=now_ns: now_ns)
+        found = json.loads(hourbook(*settle))
+        assert (found["price"], found["final"]) == ("2.500000", final)
+    assert not json.loads(hourbook(*settle, "--known", "2026-06-01"))["final"]
 
 
 def test_two_writers_of_one_tape_wait_for_each_other(tmp_path: Path) -> None:

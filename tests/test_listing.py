@@ -8,13 +8,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from overrides import override
 
 from contracts import registry, symbol
+from contracts.index import methodology
 from contracts.registry import RegistryError
 from contracts.spec import Instrument
 from exchange.app import Market, requests
+from exchange.app.expiry import final_price
 from exchange.app.wishes import RequestRefused
 
 CHECKOUT = Path(__file__).parents[1]
@@ -171,3 +174,15 @@ def test_every_term_that_acts_is_in_the_listing() -> None:
     assert again == one
     assert again.limits(settlement_micros=3_000_000) == one.limits(settlement_micros=3_000_000)
     assert again.margin_rate(price_micros=1, on=day) == one.margin_rate(price_micros=1, on=day)
+
+
+async def test_a_contract_whose_index_left_the_rules_is_told_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path) as m:
+        rules = methodology.load()
+        left = {code: index for code, index in rules.indices.items() if code != "HBX-H100"}
+        changed_rules = msgspec.structs.replace(rules, indices=left)
+        monkeypatch.setattr(methodology, "load", lambda: changed_rules)
+        with pytest.raises(RequestRefused, match="settles on HBX-H100: no index 'HBX-H100'"):
+            final_price(m.desk.instruments.by_code["H100X26"], m.desk.terms["H100X26"], m.clearing)

@@ -8,14 +8,15 @@
 A step's time is productive once a checkpoint or the job's orderly end preserves it. What a
 disruption costs is the seller's unless its cause is the buyer's: the outage whole, but getting the
 job going again and the steps lost at most ``SELLER_RESTART_NS_MAX`` each, so that nobody can bill
-the seller for a week without checkpoints. Everything else that makes no progress is the buyer's.
+the seller for a week without checkpoints. Steps were lost to the disruption that stopped the job,
+whatever goes wrong after it. Everything else that makes no progress is the buyer's.
 
 Invariant, asserted: productive + all buckets = elapsed, to the nanosecond.
 """
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -52,6 +53,14 @@ class Loss(msgspec.Struct, frozen=True):
     buyer_ns: int
 
 
+class Presence(NamedTuple):
+    """A stretch of a log in which so many GPUs were named and not gone by the seller's doing."""
+
+    from_ns: int
+    to_ns: int
+    gpus: int
+
+
 class Account(msgspec.Struct, frozen=True, kw_only=True):
     """The result; ``_e4`` are shares at 1e-4, ``_e6`` at 1e-6, half to even."""
 
@@ -73,7 +82,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     seller_disruptions: int
     steps: int
     lost_steps: int
-    gpus: tuple[str, ...]
+    gpus: tuple[str, ...]  # every one named, at whatever time
+    most_gpus: int  # named at one moment
+    there: tuple[Presence, ...]  # in order of time, none of them at once
     jobs: tuple[JobAccount, ...]
 
     @property
@@ -117,13 +128,17 @@ class Accountant:
         self._job: _Job | None = None
         self._job_class = ""  # of its GPUs
         self._cause: str | None = None  # of the disruption that lasts
+        self._stopped: str | None = None  # cause of the first since the job last ran
         self._recovery = 0  # ns of RECOVERY since the last disruption
         self._spent = [[0, 0] for _ in Bucket]  # seller, buyer
         self._productive = 0
-        self._capacity = 0
         self._disruptions = [0, 0]
         self._nodes: dict[str, ev.Hardware] = {}
+        self._places: dict[str, str] = {}  # node of each GPU named now
+        self._refitted = False  # hardware was named since it was last compared with the job's
         self._gpus: set[str] = set()
+        self._most_gpus = 0
+        self._there: list[Presence] = []
         self._jobs: list[JobAccount] = []
         self._handlers = {
             ev.Begin: self._begin,
@@ -164,6 +179,8 @@ class Accountant:
         self._line = first_line
         if job is None or self._activity is not None or self._cause is not None:
             raise self._refused(Refusal.STATE, "no job is stepping here")
+        if self._refitted:
+            self._check_fit(job.start.workload)
         # Until the run ends work and clock differ by a constant: no need to add step by step.
         moments = [step.at for step in steps]
         numbers = [step.step for step in steps]
@@ -181,6 +198,7 @@ class Accountant:
             self._line = first_line + place
             raise self._refused(Refusal.TIME_ORDER, "time goes back", before[place], moments[place])
         idle = self._last - job.worked
+        self._were_there(moments[-1])
         job.done.extend([moment - idle for moment in moments])
         job.worked, self._last = moments[-1] - idle, moments[-1]
 
@@ -192,6 +210,9 @@ class Accountant:
         span = now - self._last
         if span < 0:
             raise self._refused(Refusal.TIME_ORDER, "time goes back", self._last, now)
+        gone = self._activity is Bucket.UNAVAILABLE
+        if not (gone and _is_sellers(self._cause)):
+            self._were_there(now)
         self._last = now
         if self._activity is None:
             assert self._job is not None
@@ -199,12 +220,22 @@ class Accountant:
         elif self._activity is Bucket.RECOVERY:
             self._recovery += span
         else:
-            self._book(self._activity, span, seller=self._activity is Bucket.UNAVAILABLE)
+            self._book(self._activity, span, self._cause if gone else None)
 
-    def _book(self, bucket: Bucket, span: int, *, seller: bool, most: int | None = None) -> None:
+    def _were_there(self, now: int) -> None:
+        """The GPUs named were there since the last event."""
+        gpus = len(self._places)
+        if not gpus or now == self._last:
+            return
+        begun = self._last
+        if self._there and self._there[-1][1:] == (begun, gpus):
+            begun = self._there.pop().from_ns
+        self._there.append(Presence(begun, now, gpus))
+
+    def _book(self, bucket: Bucket, span: int, cause: str | None, most: int | None = None) -> None:
         """A loss; of what a disruption of the seller's cost it answers for at most ``most``."""
         theirs = 0
-        if seller and self._cause not in BUYER_CAUSES:
+        if _is_sellers(cause):
             theirs = span if most is None else min(span, most)
         self._spent[bucket][0] += theirs
         self._spent[bucket][1] += span - theirs
@@ -226,19 +257,22 @@ class Accountant:
 
     def _hardware(self, event: ev.Hardware) -> None:
         gpu_class(event.gpu_class)
-        others = {gpu for node, h in self._nodes.items() if node != event.node for gpu in h.gpus}
-        twice = others.intersection(event.gpus)
+        twice = [g for g in event.gpus if self._places.get(g, event.node) != event.node]
         if twice or len(set(event.gpus)) < len(event.gpus):
             seen = min(twice) if twice else ""
             raise self._refused(Refusal.GPU_TWICE, "a GPU is in one place", seen=seen)
-        self._gpus.update(event.gpus)
+        before = self._nodes.pop(event.node, None)
+        for gpu in before.gpus if before else ():
+            del self._places[gpu]
         if event.gpus:
             self._nodes[event.node] = event
-        else:
-            self._nodes.pop(event.node, None)
+        self._places |= dict.fromkeys(event.gpus, event.node)
+        self._refitted = True
+        self._gpus.update(event.gpus)
+        self._most_gpus = max(self._most_gpus, len(self._places))
 
     def _counters(self, event: ev.Counters) -> None:
-        if all(event.gpu not in hardware.gpus for hardware in self._nodes.values()):
+        if event.gpu not in self._places:
             raise self._refused(Refusal.STATE, "counters of a GPU not named", seen=event.gpu)
 
     def _job_start(self, event: ev.JobStart) -> None:
@@ -246,17 +280,21 @@ class Accountant:
             raise self._refused(Refusal.STATE, "a job runs, or the resources are gone")
         if len(self._jobs) == JOBS_MAX:
             raise self._refused(Refusal.TOO_LARGE, "too many jobs", JOBS_MAX)
-        named = sum(len(hardware.gpus) for hardware in self._nodes.values())
-        if named != event.workload.gpus:
-            raise self._refused(
-                Refusal.GPU_COUNT, "a job counts the GPUs named", named, event.workload.gpus
-            )
-        kinds = {hardware.gpu_class for hardware in self._nodes.values()}
-        if len(kinds) != 1:
-            raise self._refused(Refusal.UNKNOWN_GPU, "a job runs on one class of GPU")
-        (self._job_class,) = kinds
+        self._job_class = ""
+        self._check_fit(event.workload)
         self._job = _Job(event)
         self._activity = Bucket.INITIALIZATION
+
+    def _check_fit(self, work: Workload) -> None:
+        """A job steps on the GPUs that it counts and on no others: MFU is over these."""
+        named = len(self._places)
+        if named != work.gpus:
+            raise self._refused(Refusal.GPU_COUNT, "a job counts the GPUs named", named, work.gpus)
+        kinds = {hardware.gpu_class for hardware in self._nodes.values()}
+        own = self._job_class or min(kinds)
+        if kinds != {own}:
+            raise self._refused(Refusal.UNKNOWN_GPU, "a job runs on one class of GPU")
+        self._job_class, self._refitted = own, False
 
     def _begin(self, event: ev.Begin) -> None:
         self._running()
@@ -276,8 +314,10 @@ class Accountant:
 
     def _disruption(self, event: ev.Disruption) -> None:
         self._end_recovery()
-        self._disruptions[event.cause in BUYER_CAUSES] += 1
+        self._disruptions[not _is_sellers(event.cause)] += 1
         self._cause = event.cause
+        if self._job is not None and self._stopped is None:
+            self._stopped = event.cause
         self._activity = Bucket.UNAVAILABLE
 
     def _available(self, event: ev.Available) -> None:
@@ -302,18 +342,19 @@ class Accountant:
     def _end_recovery(self) -> None:
         if self._recovery:
             most = SELLER_RESTART_NS_MAX
-            self._book(Bucket.RECOVERY, self._recovery, seller=True, most=most)
+            self._book(Bucket.RECOVERY, self._recovery, self._cause, most)
             self._recovery = 0
 
     def _lose_after(self, job: _Job, step: int) -> None:
-        """The steps after this one, and what was done of the next, are lost to the disruption."""
+        """The steps after this one, and what was done of the next, are lost to what stopped it."""
         kept = job.work_until(step)
         lost = job.worked - kept
-        self._book(Bucket.WASTED_PROGRESS, lost, seller=True, most=SELLER_RESTART_NS_MAX)
+        self._book(Bucket.WASTED_PROGRESS, lost, self._stopped, SELLER_RESTART_NS_MAX)
+        self._stopped = None
         job.lost_steps += job.step - step
+        job.preserved.difference_update(range(step + 1, job.step + 1))
         del job.done[step - job.base :]
         job.worked = kept
-        job.preserved = {number for number in job.preserved if number <= step}
         job.last_preserved = step
 
     def _job_end(self, event: ev.JobEnd) -> None:
@@ -339,14 +380,16 @@ class Accountant:
     def _settle(self, job: _Job, step: int) -> None:
         """The job's steps up to this one are its productive time."""
         productive = job.work_until(step)
-        self._book(Bucket.UNPRESERVED, job.worked - productive, seller=False)
+        self._book(Bucket.UNPRESERVED, job.worked - productive, None)
         work = job.start.workload
         gpu = self._job_class
         steps = step - job.base
         try:
             mfu = utilization(work, gpu, steps, productive)
         except Refused as refused:
-            raise self._refused(refused.reason, str(refused)) from refused
+            raise self._refused(
+                refused.reason, refused.what, refused.limit, refused.seen
+            ) from refused
         account = JobAccount(
             job=job.start.job,
             workload=work,
@@ -392,6 +435,8 @@ class Accountant:
             steps=sum(job.steps for job in self._jobs),
             lost_steps=sum(job.lost_steps for job in self._jobs),
             gpus=tuple(sorted(self._gpus)),
+            most_gpus=self._most_gpus,
+            there=tuple(self._there),
             jobs=tuple(self._jobs),
         )
 
@@ -406,6 +451,11 @@ class Accountant:
                 )
                 capacity += room
         return round(flops / capacity * E6) if capacity else None
+
+
+def _is_sellers(cause: str | None) -> bool:
+    """Whether the seller answers for a disruption; None: there is none."""
+    return cause is not None and cause not in BUYER_CAUSES
 
 
 def disagreement_e4(first: Account, second: Account) -> int:

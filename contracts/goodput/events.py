@@ -16,9 +16,10 @@ LINE_BYTES_MAX: Final = 1 << 20
 SEGMENT_EVENTS_MIN: Final = 1_000  # a signature covers at least so many events, but for the last
 SEGMENT_EVENTS: Final = 4_096  # and so many unless the writer says otherwise
 GPUS_MAX: Final = 1 << 20
+STEPS_MAX: Final = 1 << 53
 
 Nanoseconds = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
-StepNumber = Annotated[int, Meta(ge=0, lt=1 << 53)]
+StepNumber = Annotated[int, Meta(ge=0, lt=STEPS_MAX)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._:/-]{1,64}$")]
 Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Hex64 = Annotated[str, Meta(pattern=r"^[0-9a-f]{128}$")]

@@ -9,14 +9,16 @@ since the epoch. What becomes of them:
 - A step started again means that all before it was preserved and the rest lost. The disruption is
   put where the last step before it started, the resources' return where the job started again.
   The records know no cause: the importer's caller states one.
+- A job that ended and started again with the next step was not disrupted: it is two jobs.
 - The excess of a stretch's first step over the mean of the others is startup, as it is there.
-- Data loading beside steps takes no time of theirs. Records of checkpoint managers are counted and
-  left out: they would make productive time shorter.
+- Data loading beside steps takes no time of theirs. Of phases at one time the one that began first
+  counts. Custom events stop the step, or the startup, that they fall into. Records of checkpoint
+  managers are counted and left out: they would make productive time shorter.
 """
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -32,6 +34,9 @@ _PHASES: Final[dict[str, Activity]] = {
     "data_loading": "data_loading",
     "custom_badput_event": "custom",
 }
+
+
+_Phase: TypeAlias = tuple[int, int, Activity]  # from, to
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,9 +61,9 @@ class Imported(NamedTuple):
 class _Stretch:
     """What was recorded from a start or restart to the next."""
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, phases: Sequence[_Phase] = ()) -> None:
         self.start = start
-        self.phases: list[tuple[int, int, Activity]] = []
+        self.phases = list(phases)
         self.steps: list[tuple[int, int]] = []  # number and start
         self.end: int | None = None
 
@@ -70,6 +75,7 @@ def records_to_events(records: Sequence[dict[str, Any]], site: Site, key: str) -
     """
     if len(records) > RECORDS_MAX:
         raise Refused(Refusal.TOO_LARGE, "split the records", limit=RECORDS_MAX, seen=len(records))
+    _check_job(records)
     stretches, left_out = _stretches(records)
     if not stretches or not stretches[0].steps:
         raise Refused(Refusal.STATE, "the records hold no job start or no step")
@@ -80,16 +86,36 @@ def records_to_events(records: Sequence[dict[str, Any]], site: Site, key: str) -
         ev.Hardware(first.start, site.node, site.gpu_class, site.gpus),
         ev.JobStart(first.start, "imported", site.workload, base),
     ]
+    resumed = False
     for number, stretch in enumerate(stretches):
         after = stretches[number + 1] if number + 1 < len(stretches) else None
         kept = _kept(stretch, after)
-        out += _stretch_events(stretch, kept, resumed=number > 0)
-        if after is not None:
+        end = stretch.end if kept > stretch.steps[-1][0] else None
+        out += _stretch_events(stretch, after, kept, end, resumed=resumed)
+        if end is not None:
+            out.append(ev.JobEnd(end))
+            base = kept
+            if after is not None:
+                out.append(ev.JobStart(after.start, "imported", site.workload, base))
+        elif after is not None:
+            if kept < base:
+                what = "a restart goes back behind a job that had ended"
+                raise Refused(Refusal.STEP_ORDER, what, limit=base, seen=kept)
             out += _restart(stretch, after, kept, site.cause)
-        elif stretch.end is not None:
-            out.append(ev.JobEnd(stretch.end))
+        resumed = end is None
     out.append(ev.Close(max(event.at for event in out)))
     return Imported(out, left_out)
+
+
+def _check_job(records: Sequence[dict[str, Any]]) -> None:
+    """Another job's records would be taken for restarts of this one; some name no job."""
+    named = [(line, r["job_name"]) for line, r in enumerate(records, start=1) if "job_name" in r]
+    for line, name in named:
+        if name != named[0][1]:
+            raise Refused(
+                Refusal.STATE, "records of one job at a time", where=f"record {line}",
+                limit=ascii(named[0][1])[:80], seen=ascii(name)[:80],
+            )  # fmt: skip
 
 
 def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
@@ -98,26 +124,32 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
     open_phases: dict[str, int] = {}
     left_out = 0
     restarted: int | None = None  # a job start after steps: a stretch of its own if steps follow
+    phases: list[_Phase] = []  # since then
     for line, record in enumerate(records, start=1):
         at, kind = _moment(record, line)
         if kind == "job_start":
             if not found:
                 found.append(_Stretch(at))
             elif found[-1].steps:
-                restarted = at
+                restarted, phases = at, []
             continue
         if not found:
             raise Refused(Refusal.STATE, "the job has not started", where=f"record {line}")
         if kind == "step":
-            number = record["step_count"]
-            if type(number) is not int or number < 0:
-                raise Refused(Refusal.SYNTAX, "step_count is a number", where=f"record {line}")
+            number = record.get("step_count")
+            if type(number) is not int or not 0 <= number < ev.STEPS_MAX:
+                raise Refused(
+                    Refusal.SYNTAX, "step_count is a whole number", where=f"record {line}",
+                    limit=f"0 to {ev.STEPS_MAX - 1}", seen=ascii(number)[:40],
+                )  # fmt: skip
             steps = found[-1].steps
             again = steps and number <= steps[-1][0]
             if restarted is not None or again:
-                found.append(_Stretch(restarted if restarted is not None else at))
+                found.append(_Stretch(at) if restarted is None else _Stretch(restarted, phases))
                 restarted = None
-            elif steps and number != steps[-1][0] + 1:
+            elif found[-1].end is not None:
+                raise Refused(Refusal.STATE, "the job has ended", where=f"record {line}")
+            if steps and number > steps[-1][0] + 1:
                 raise Refused(
                     Refusal.STEP_ORDER,
                     "steps are counted one by one",
@@ -125,16 +157,30 @@ def _stretches(records: Sequence[dict[str, Any]]) -> tuple[list[_Stretch], int]:
                     limit=steps[-1][0] + 1,
                     seen=number,
                 )
+            _check_order(found[-1], at, line)
             found[-1].steps.append((number, at))
+        elif kind == "job_end" and restarted is not None:
+            restarted = None  # a start that came to no step
         elif kind == "job_end":
+            _check_order(found[-1], at, line)
             found[-1].end = at
         elif kind is None:
             left_out += 1
         elif kind.endswith("_start"):
             open_phases[kind.removesuffix("_start")] = at
         elif (begun := open_phases.pop(kind.removesuffix("_end"), None)) is not None:
-            found[-1].phases.append((begun, at, _PHASES[kind.removesuffix("_end")]))
+            open_stretch = found[-1].phases if restarted is None else phases
+            open_stretch.append((begun, at, _PHASES[kind.removesuffix("_end")]))
     return found, left_out
+
+
+def _check_order(stretch: _Stretch, at: int, line: int) -> None:
+    """A step or an end is not before the last step of its stretch, nor before its start."""
+    last = stretch.steps[-1][1] if stretch.steps else stretch.start
+    if at < last:
+        raise Refused(
+            Refusal.TIME_ORDER, "time goes back", where=f"record {line}", limit=last, seen=at
+        )
 
 
 def _moment(record: dict[str, Any], line: int) -> tuple[int, str | None]:
@@ -152,40 +198,78 @@ def _moment(record: dict[str, Any], line: int) -> tuple[int, str | None]:
 
 def _kept(stretch: _Stretch, after: _Stretch | None) -> int:
     """The first step that is not preserved when the stretch ends."""
-    if not stretch.steps:
-        return 0
-    if after is not None and after.steps:
+    if after is not None:
         return min(after.steps[0][0], stretch.steps[-1][0] + 1)
     return stretch.steps[-1][0] + (stretch.end is not None)
 
 
-def _stretch_events(stretch: _Stretch, kept: int, *, resumed: bool) -> list[Event]:
-    """Phases and steps of one stretch. Before the first step of a restart all is recovery."""
-    if not stretch.steps:
-        return []
-    steps, begun = stretch.steps, stretch.steps[0][1]
+def _stretch_events(
+    stretch: _Stretch, after: _Stretch | None, kept: int, end: int | None, *, resumed: bool
+) -> list[Event]:
+    """Phases and steps of one stretch, the last up to the job's orderly end if there was one.
+
+    Before the first step of a restart all is recovery, after the start of a step that nothing
+    ended all is the outage.
+    """
+    moments = [ev.Step(at, number) for number, at in stretch.steps[1:]]
+    if end is not None:
+        moments.append(ev.Step(end, stretch.steps[-1][0] + 1))
+    inside = _inside(stretch, moments, stretch.steps[-1][1] if after and end is None else end)
+    begins = _begins(stretch.steps[0][1], _startup(stretch.steps, kept, inside), inside)
+    out: list[Event] = [] if resumed else _before(stretch)
+    timed: list[ev.Begin | ev.Step] = [*begins, *moments]
+    return out + sorted(timed, key=_order)
+
+
+def _order(event: ev.Begin | ev.Step) -> tuple[int, int]:
+    """At one moment what was custom ends, then the step, and what is custom then begins."""
+    if isinstance(event, ev.Step):
+        return event.at, 1
+    return event.at, 2 * (event.activity == "custom")
+
+
+def _before(stretch: _Stretch) -> list[Event]:
+    """The phases before a stretch's first step, one after the other."""
     out: list[Event] = []
-    if not resumed:
-        for start, end, activity in stretch.phases:
-            if end <= begun:
-                out += [ev.Begin(start, activity), ev.Begin(end, "startup")]
-    inside = [
-        (start, end)
-        for start, end, activity in stretch.phases
-        if start >= begun and activity == "custom"
-    ]
-    startup = _startup(steps, kept, inside)
+    free, begun = stretch.start, stretch.steps[0][1]
+    for since, till, activity in sorted(stretch.phases):
+        start, free_again = max(since, free), min(till, begun)
+        if start <= free_again:
+            out += [ev.Begin(start, activity), ev.Begin(free_again, "startup")]
+            free = free_again
+    return out
+
+
+def _inside(
+    stretch: _Stretch, moments: Sequence[ev.Step], until: int | None
+) -> list[tuple[int, int]]:
+    """The times of custom events from the first step on, cut where a step was complete."""
+    free = stretch.steps[0][1]
+    found: list[tuple[int, int]] = []
+    for since, till, activity in sorted(stretch.phases):
+        start, end = max(since, free), till if until is None else min(till, until)
+        if activity != "custom" or start >= end:
+            continue
+        cuts = sorted({start, *(step.at for step in moments if start < step.at < end), end})
+        found += pairwise(cuts)
+        free = end
+    return found
+
+
+def _begins(begun: int, startup: int, inside: Sequence[tuple[int, int]]) -> list[ev.Begin]:
+    """When the stretch starts up, steps and does custom things, by the time of startup to spend."""
+    out = [ev.Begin(begun, "startup" if startup else "step")]
+    for since, till in inside:
+        if startup and since - begun >= startup:
+            out.append(ev.Begin(begun + startup, "step"))
+            startup = 0
+        elif startup:
+            startup -= since - begun
+        out += [ev.Begin(since, "custom"), ev.Begin(till, "startup" if startup else "step")]
+        begun = till
     if startup:
-        out.append(ev.Begin(begun, "startup"))
-    out.append(ev.Begin(begun + startup, "step"))
-    timed: list[Event] = []
-    for start, end in inside:
-        timed += [ev.Begin(start, "custom"), ev.Begin(end, "step")]
-    timed += [ev.Step(at, number) for number, at in steps[1:]]
-    if stretch.end is not None:
-        timed.append(ev.Step(stretch.end, steps[-1][0] + 1))
-    timed.sort(key=lambda event: event.at)
-    return out + timed
+        out.append(ev.Begin(begun + startup, "step"))
+    return out
 
 
 def _startup(steps: list[tuple[int, int]], kept: int, inside: list[tuple[int, int]]) -> int:

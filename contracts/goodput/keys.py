@@ -11,6 +11,8 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from contracts.refusals import Refusal, Refused
+
 SEGMENT: Final = b"hourbook attestation segment 1\n"
 REPORT: Final = b"hourbook probe report 1\n"
 RUN: Final = b"hourbook measured run 1\n"
@@ -44,9 +46,16 @@ def verify(public: str, purpose: bytes, content: bytes, signature: str) -> bool:
 
 
 def load_key(path: Path) -> SigningKey:
-    """The key in a file of 64 hex digits; made there, for its owner alone, if there is none."""
+    """The key in a file of 64 hex digits; made there, for its owner alone, if there is none.
+
+    Refused SYNTAX for a file that holds anything else.
+    """
     if not path.exists():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(os.urandom(SEED_BYTES).hex() + "\n")
-    return SigningKey(bytes.fromhex(path.read_text("ascii").strip()))
+    try:
+        return SigningKey(bytes.fromhex(path.read_text("ascii").strip()))
+    except ValueError as error:
+        what = f"not a key of {2 * SEED_BYTES} hex digits; move it away to have one made"
+        raise Refused(Refusal.SYNTAX, what, where=str(path)) from error

@@ -114,7 +114,8 @@ def read(path: Path, *, key: str | None = None) -> Iterator[Segment]:
 
 
 def _segments(content: mmap.mmap, name: str, key: str | None) -> Iterator[Segment]:
-    digest, start, line, number, short = bytes(DIGEST_BYTES), 0, 1, 0, 0
+    digest, start, line, number = bytes(DIGEST_BYTES), 0, 1, 0
+    short: int | None = None  # events of the segment before, where they were too few
     size = len(content)
     while start < size:
         seal_at, end = _next_seal(content, start, name, line)
@@ -128,7 +129,7 @@ def _segments(content: mmap.mmap, name: str, key: str | None) -> Iterator[Segmen
         seal = _seal(content[seal_at:end], place)
         if number == 0:
             key = _opened(events, place, key)
-        if short:
+        if short is not None:
             raise Refused(
                 Refusal.SEGMENT_SHORT,
                 "only the last segment may be short",
@@ -142,7 +143,7 @@ def _segments(content: mmap.mmap, name: str, key: str | None) -> Iterator[Segmen
         if key is None or not verify(key, SEGMENT, signed_content(number, digest), seal.signature):
             raise Refused(Refusal.WRONG_KEY, "the signature is not this node's", where=place)
         yield Segment(line, events, seal.digest)
-        short = len(events) if len(events) < SEGMENT_EVENTS_MIN else 0
+        short = len(events) if len(events) < SEGMENT_EVENTS_MIN else None
         line += len(events) + 1
         start, number = end, number + 1
 
@@ -163,19 +164,16 @@ def _next_seal(content: mmap.mmap, start: int, name: str, line: int) -> tuple[in
 
 
 def decode(body: bytes, name: str, line: int) -> list[Event]:
-    """The events of whole lines; Refused SYNTAX names the first line that is none."""
+    """The events of whole lines; Refused SYNTAX or TOO_LARGE names the first line that is none."""
     try:
+        if len(body) <= LINE_BYTES_MAX:
+            return _decode_lines(body)
+        _check_lengths(body, name, line)
         return _decode_lines(body)
     except UNREADABLE:
-        for offset, text in enumerate(body.splitlines()):
-            if len(text) > LINE_BYTES_MAX:
-                raise Refused(
-                    Refusal.TOO_LARGE,
-                    "split this line",
-                    where=f"{name}:{line + offset}",
-                    limit=LINE_BYTES_MAX,
-                    seen=len(text),
-                ) from None
+        for offset, text in enumerate(body.split(b"\n")):
+            if not text.strip():
+                continue
             try:
                 _decode_event(text)
             except UNREADABLE as error:
@@ -183,6 +181,15 @@ def decode(body: bytes, name: str, line: int) -> list[Event]:
                     Refusal.SYNTAX, f"not an event: {error}", where=f"{name}:{line + offset}"
                 ) from error
         raise
+
+
+def _check_lengths(body: bytes, name: str, line: int) -> None:
+    for offset, text in enumerate(body.split(b"\n")):
+        if len(text) > LINE_BYTES_MAX:
+            raise Refused(
+                Refusal.TOO_LARGE, "split this line", where=f"{name}:{line + offset}",
+                limit=LINE_BYTES_MAX, seen=len(text),
+            )  # fmt: skip
 
 
 def _seal(text: bytes, place: str) -> Seal:

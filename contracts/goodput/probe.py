@@ -19,6 +19,7 @@ import msgspec
 from contracts.goodput.events import Name, Workload
 from contracts.goodput.mfu import NANO, utilization
 from contracts.hardware import peak
+from contracts.refusals import Refusal, Refused
 
 SCHEMA: Final = 1
 ROUNDS: Final = 5
@@ -142,8 +143,13 @@ def run(
 ) -> ProbeReport:
     """Measure every device of this machine; the report is not signed yet.
 
-    Raises TorchMissing without torch, ValueError for a senseless number of rounds.
+    Raises Refused SYNTAX for what is no node's name, TorchMissing without torch, ValueError for a
+    senseless number of rounds.
     """
+    try:
+        msgspec.convert(node, Name)
+    except msgspec.ValidationError as error:
+        raise Refused(Refusal.SYNTAX, "not a node's name", seen=ascii(node[:80])) from error
     if not 1 <= rounds <= ROUNDS_MAX:
         raise ValueError(f"rounds must be from 1 to {ROUNDS_MAX}, not {rounds}")
     torch = _torch()

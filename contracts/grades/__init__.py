@@ -22,12 +22,11 @@ from msgspec import Meta
 from contracts import symbol
 from contracts.calendar import Month
 from contracts.decimal_text import parse_price
-from contracts.hardware import gpu_class, peak
+from contracts.hardware import GpuClass, gpu_class, peak
 from contracts.refusals import Refusal, Refused
-from contracts.spec import PAR_FACTOR
+from contracts.spec import PAR_FACTOR, PHYSICAL_MONTHS_MAX
 
 FILE_BYTES_MAX: Final = 262_144
-LISTED_MONTHS: Final = 24  # the longest listing cycle: what is listed keeps its rules
 _FILE: Final = "grades.toml"
 _DECIMALS: Final = 4
 _PERSON: Final = b"hourbook.rules"
@@ -205,6 +204,11 @@ class Grades(msgspec.Struct, frozen=True):
         return found[-1]
 
 
+def listed_through(on: date) -> Month:
+    """The furthest month that may be listed on a day: the front one is two months on at most."""
+    return Month.of(on).plus(1 + PHYSICAL_MONTHS_MAX)
+
+
 def frozen_terms(rules: Rules, grade: Grade) -> str:
     """Digest of what freezes when an expiry is listed: par, formula, roster rules and bounds."""
     content = msgspec.json.encode((rules, grade), order="sorted")
@@ -217,8 +221,11 @@ def load() -> Grades:
     return read((resources.files("contracts") / "data" / _FILE).read_bytes())
 
 
-def read(content: bytes) -> Grades:
-    """The grades of a file; ValueError with the first fault, and then nothing of it is taken."""
+def read(content: bytes, classes: Mapping[str, GpuClass] | None = None) -> Grades:
+    """The grades of a file; ValueError with the first fault, and then nothing of it is taken.
+
+    ``classes``: the GPU classes that they may be of, the shipped ones if none are given.
+    """
     if len(content) > FILE_BYTES_MAX:
         raise ValueError(f"{_FILE} must be at most {FILE_BYTES_MAX} bytes")
     file = msgspec.toml.decode(content, type=_File)
@@ -227,14 +234,14 @@ def read(content: bytes) -> Grades:
     if not rules or months != sorted(set(months)):
         raise ValueError("rules must be one or more, each for later expiries than the one before")
     for one, month in zip(rules[1:], months[1:], strict=True):
-        if month <= (listed := Month.of(one.effective).plus(LISTED_MONTHS)):
+        if month <= (listed := listed_through(one.effective)):
             raise ValueError(
                 f"rules {one.version}: first_expiry must be after {listed}, listed by then"
             )
     benchmarks = {(one.name, one.version): one for one in file.benchmarks}
     if len(benchmarks) < len(file.benchmarks):
         raise ValueError("a benchmark's version is stated once")
-    grades = {code: _grade(code, one, benchmarks) for code, one in file.grades.items()}
+    grades = {code: _grade(code, one, benchmarks, classes) for code, one in file.grades.items()}
     return Grades(rules, grades, file.jurisdiction)
 
 
@@ -259,19 +266,26 @@ def _rules(table: _RulesFile) -> Rules:
         raise ValueError(f"rules {found.version}: factor_low <= 1.0000 <= factor_high must hold")
     if found.nodes_least > found.nodes_drawn:
         raise ValueError(f"rules {found.version}: nodes_least must not be above nodes_drawn")
-    if found.publish_days <= found.freeze_days + found.dispute_days - 1:
+    if found.publish_days <= found.freeze_days + found.dispute_days:
         raise ValueError(f"rules {found.version}: disputes must end before the freeze")
     if not 0 < found.failure_floor_e4 < PAR_FACTOR or not found.transient_sd_e4:
         raise ValueError(f"rules {found.version}: failure_floor below one, transient_sd above zero")
+    if not 0 < found.confidence_e4 < PAR_FACTOR:
+        raise ValueError(f"rules {found.version}: confidence must be above zero and below one")
     Month.parse(found.first_expiry)
     return found
 
 
-def _grade(code: str, table: _GradeFile, benchmarks: Mapping[tuple[str, str], Benchmark]) -> Grade:
+def _grade(
+    code: str,
+    table: _GradeFile,
+    benchmarks: Mapping[tuple[str, str], Benchmark],
+    classes: Mapping[str, GpuClass] | None,
+) -> Grade:
     if table.product not in symbol.ROOTS:
         raise ValueError(f"{code}: product {table.product!a} is no root of a contract")
-    gpu = gpu_class(table.gpu_class)
-    peak(table.gpu_class, table.precision)
+    gpu = gpu_class(table.gpu_class, classes)
+    peak(table.gpu_class, table.precision, classes)
     if gpu.product != table.product:
         raise ValueError(f"{code}: {table.gpu_class} is not delivered on {table.product}")
     work = benchmarks.get((table.benchmark, table.benchmark_version))

@@ -14,12 +14,14 @@ from fractions import Fraction
 
 import msgspec
 
+from contracts.calendar import Month, delivery_period
 from contracts.goodput.account import Account
 from contracts.grades import Rules
 from contracts.refusals import Refusal, Refused
 from contracts.spec import PAR_FACTOR
 
 _MICROS_A_CENT = 10_000
+_SECOND_NS = 10**9
 
 
 class TrueUp(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +111,20 @@ def true_up_of(
         elapsed_ns=account.elapsed_ns,
         rules=rules,
     )
+
+
+def check_log(account: Account, provider: str, month: Month) -> None:
+    """Refuse a log that says nothing of a provider's delivery month: UNKNOWN_NODE, STALE."""
+    if account.provider != provider:
+        raise Refused(
+            Refusal.UNKNOWN_NODE, "another provider's log", limit=provider, seen=account.provider
+        )
+    first, after = (int(moment.timestamp()) * _SECOND_NS for moment in delivery_period(month))
+    if not first <= account.from_ns or account.to_ns > after:
+        raise Refused(
+            Refusal.STALE, "outside the delivery month", limit=f"{first} to {after}",
+            seen=f"{account.from_ns} to {account.to_ns}",
+        )  # fmt: skip
 
 
 def by_cheapness(

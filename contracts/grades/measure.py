@@ -161,13 +161,17 @@ def _check_origin(name: str, computed: Computed, site: Entry, terms: _Terms) -> 
     pledged = {
         gpu: node.node for entry in terms.roster.sites for node in entry.nodes for gpu in node.gpus
     }
-    own = {gpu for node in site.nodes for gpu in node.gpus}
+    beside = {gpu for node in site.nodes for gpu in node.gpus}
+    own = set(terms.nodes[account.node][1].gpus)
+    # Other nodes' GPUs only beside its own, in a run that is too large for them.
+    if own.isdisjoint(account.gpus) or len(account.gpus) <= len(own):
+        beside = own
     for gpu in account.gpus:
-        if gpu in own:
+        if gpu in beside:
             continue
         if gpu in pledged:
             raise Refused(Refusal.GPU_TWICE, f"pledged by {pledged[gpu]}", where=name, seen=gpu)
-        raise Refused(Refusal.UNKNOWN_GPU, "not pledged for this site", where=name, seen=gpu)
+        raise Refused(Refusal.UNKNOWN_GPU, "not pledged for this node", where=name, seen=gpu)
 
 
 def _check_workload(name: str, computed: Computed, grade: Grade) -> None:

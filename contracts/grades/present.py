@@ -1,17 +1,20 @@
 """What a site's attestation logs of one UTC day come to, in GPU-seconds of a delivery.
 
-    available  the time of each log but what the seller was gone, x its GPUs, floored
-    lost       of that, what the seller lost otherwise, x its GPUs, rounded up
+    available  the time of the logs but what the seller was gone, x the GPUs named then, floored
+    lost       of that, what the seller lost otherwise, x the most GPUs named at once, rounded up
 
-Time that no log covers was not there. A day has at most its own seconds of each GPU, so no GPU may
-be in two logs of one moment; more GPUs than were sold count for no more than were sold.
+Time that no log covers was not there. No GPU may be in two logs of one moment, and one that takes
+another's place is not there beside it. At every moment GPUs beyond those that were sold count for
+nothing: twice as many for half the day are half the day.
 """
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from contracts.goodput import Computed
+from contracts.goodput.account import Presence
 from contracts.goodput.events import Bucket
 from contracts.grades.roster import Entry
 from contracts.refusals import Refusal, Refused
@@ -35,7 +38,8 @@ def present(
     GPUs, not within the day, or that counts a GPU twice.
     """
     pledged = {node.node: node for node in site.nodes}
-    there = lost = 0
+    there: list[Presence] = []
+    lost = 0
     until: dict[str, int] = {}
     for computed in sorted(logs, key=lambda one: (one.account.from_ns, one.account.node)):
         account = computed.account
@@ -56,13 +60,26 @@ def present(
                 raise Refused(Refusal.GPU_TWICE, "in two logs at once", seen=gpu)
             until[gpu] = account.to_ns
         gone = account.losses[_GONE].seller_ns if _GONE in account.losses else 0
-        there += (account.elapsed_ns - gone) * len(account.gpus)
-        lost += (account.seller_ns - gone) * len(account.gpus)
-    most = gpus * (window_ns[1] - window_ns[0])
-    if there > most:  # the GPUs beyond those that were sold: none of their losses is the buyer's
-        lost, there = lost * most // there, most
+        there += account.there
+        lost += (account.seller_ns - gone) * account.most_gpus
+    every, sold = _gpu_ns(there, gpus)
+    if every > sold:  # the GPUs beyond those that were sold: none of their losses is the buyer's
+        lost = lost * sold // every
     digest = blake2b(digest_size=32)
     for said in sorted(one.digest for one in logs):
         digest.update(said.encode())
-    available = there // SECOND_NS
+    available = sold // SECOND_NS
     return Present(available, min(available, -(-lost // SECOND_NS)), digest.hexdigest())
+
+
+def _gpu_ns(there: Sequence[Presence], sold: int) -> tuple[int, int]:
+    """GPU-nanoseconds of all that was there, and of at most ``sold`` GPUs at each moment."""
+    changes = sorted(
+        [(one.from_ns, one.gpus) for one in there] + [(one.to_ns, -one.gpus) for one in there]
+    )
+    level = every = counted = 0
+    for (at, change), (after, _) in pairwise(changes):
+        level += change
+        every += level * (after - at)
+        counted += min(level, sold) * (after - at)
+    return every, counted

@@ -66,14 +66,14 @@ def read(content: bytes) -> Roster:
     faults = []
     if roster.schema != SCHEMA:
         faults.append(Refused(Refusal.VERSION, "another schema", limit=SCHEMA, seen=roster.schema))
-    places: set[tuple[str, str]] = set()
+    places: set[str] = set()  # as they are written: a name may hold a slash
     nodes: set[str] = set()
     pledged: dict[str, str] = {}
     for site in roster.sites:
         where = "/".join(site.place)
-        if site.place in places:
+        if where in places:
             faults.append(Refused(Refusal.PROVIDER_TWICE, "a site is named once", where=where))
-        places.add(site.place)
+        places.add(where)
         for node in site.nodes:
             if node.node in nodes:
                 faults.append(

@@ -4,8 +4,10 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import msgspec
 
-from contracts.calendar import Month, is_business_day
+from contracts import calendar
+from contracts.calendar import CalendarError, Month
 from contracts.grades import Rules
+from contracts.refusals import Refusal, Refused
 
 _NANO = 10**9
 
@@ -28,35 +30,24 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def schedule(expiry: Month, rules: Rules) -> Schedule:
-    """The schedule of an expiry under the rules it was listed with."""
-    first = expiry.first_day
-    published = business_days_before(first, rules.publish_days)
-    return Schedule(
-        expiry=str(expiry),
-        window_first=published - timedelta(days=rules.window_days),
-        window_last=published - timedelta(days=1),
-        published=published,
-        dispute_last=business_days_after(published, rules.dispute_days),
-        frozen=business_days_before(first, rules.freeze_days),
-        delivery_first=first,
-    )
+    """The schedule of an expiry under the rules it was listed with.
 
-
-def business_days_before(day: date, count: int) -> date:
-    """The ``count``-th business day before a day."""
-    return _walk(day, count, -1)
-
-
-def business_days_after(day: date, count: int) -> date:
-    """The ``count``-th business day after a day."""
-    return _walk(day, count, 1)
-
-
-def _walk(day: date, count: int, direction: int) -> date:
-    while count:
-        day += timedelta(days=direction)
-        count -= is_business_day(day)
-    return day
+    Refused RULES_CHANGED for a month that the calendar does not cover.
+    """
+    first, days = expiry.first_day, calendar.load()
+    try:
+        published = days.before(first, rules.publish_days)
+        return Schedule(
+            expiry=str(expiry),
+            window_first=published - timedelta(days=rules.window_days),
+            window_last=published - timedelta(days=1),
+            published=published,
+            dispute_last=days.after(published, rules.dispute_days),
+            frozen=days.before(first, rules.freeze_days),
+            delivery_first=first,
+        )
+    except CalendarError as error:
+        raise Refused(Refusal.RULES_CHANGED, f"{error}", seen=expiry) from error
 
 
 def _start_ns(day: date) -> int:

@@ -21,6 +21,7 @@ from contracts.grades.measure import Run
 from contracts.grades.roster import Roster
 from contracts.grades.schedule import Schedule, schedule
 from contracts.refusals import UNREADABLE, Refusal, Refused
+from contracts.spec import PAR_FACTOR
 
 SCHEMA: Final = 2
 SCHEMA_UNITLESS: Final = 1  # without the grade's delivery unit; logs hold some
@@ -97,7 +98,16 @@ def make(
     before: FactorTable | None = None,
     dispute: str = "",
 ) -> FactorTable:
-    """The unsigned table of a roster and its runs; ``before`` is the version it replaces."""
+    """The unsigned table of a roster and its runs; ``before`` is the version it replaces.
+
+    Refused FACTOR_VERSION where that is a table of another grade or expiry.
+    """
+    wanted = (roster.grade, roster.expiry)
+    if before is not None and (before.grade, before.expiry) != wanted:
+        raise Refused(
+            Refusal.FACTOR_VERSION, "it replaces a table of the same grade and expiry",
+            limit=" ".join(wanted), seen=f"{before.grade} {before.expiry}",
+        )  # fmt: skip
     return FactorTable(
         **_header(grade, rules, roster.month),
         version=1 if before is None else before.version + 1,
@@ -167,8 +177,8 @@ def read(content: bytes, *, key: str | None = None) -> FactorTable:
 def check_publication(
     table: FactorTable, before: FactorTable | None, rules: Rules, grade: Grade, today: date
 ) -> None:
-    """Whether a table may be published today. Refused RULES_CHANGED, FROZEN, DISPUTE_CLOSED,
-    FACTOR_VERSION, FACTOR_BOUNDS, STALE.
+    """Whether a table may be published today. Refused RULES_CHANGED, FROZEN, FACTOR_VERSION,
+    CLOCK_FUTURE, DISPUTE_CLOSED, PROVIDER_TWICE, FACTOR_BOUNDS, GOODPUT_RANGE.
     """
     month = Month.parse(table.expiry)
     header = {name: getattr(table, name) for name in _header(grade, rules, month)}
@@ -196,10 +206,26 @@ def check_publication(
             Refusal.DISPUTE_CLOSED, "a later version answers a dispute", limit=days.dispute_last,
             seen=today,
         )  # fmt: skip
+    _check_rows(table, rules)
+
+
+def _check_rows(table: FactorTable, rules: Rules) -> None:
     low, high = rules.factor_low_e4, rules.factor_high_e4
+    places: set[str] = set()
     for row in table.rows:
-        if row.factor_e4 is not None and not low <= row.factor_e4 <= high:
+        where = f"{row.provider}/{row.facility}"
+        if where in places:
+            raise Refused(Refusal.PROVIDER_TWICE, "a site has one factor", where=where)
+        places.add(where)
+        if row.factor_e4 is None:
+            continue
+        if not low <= row.factor_e4 <= high:
             raise Refused(
-                Refusal.FACTOR_BOUNDS, "not deliverable", where=f"{row.provider}/{row.facility}",
-                limit=f"{low} to {high}", seen=row.factor_e4,
+                Refusal.FACTOR_BOUNDS, "not deliverable", where=where, limit=f"{low} to {high}",
+                seen=row.factor_e4,
+            )  # fmt: skip
+        if not 0 < row.fixed_e4 <= PAR_FACTOR:
+            raise Refused(
+                Refusal.GOODPUT_RANGE, "no share to true up to", where=where,
+                limit=f"1 to {PAR_FACTOR}", seen=row.fixed_e4,
             )  # fmt: skip

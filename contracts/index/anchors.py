@@ -73,6 +73,8 @@ def anchor_table(
 ) -> AnchorTable | None:
     """The table of ``first_day``'s month from there on; None if nobody was observed long enough.
 
+    ``routes``: through whom the price of each provider comes that may have a seat.
+
     Without a day on which the index stood anywhere it is the table that begins the index, once
     there are ``inception_days`` and as many providers as its gate asks for: its level is the
     weighted median of the providers' medians.
@@ -81,7 +83,7 @@ def anchor_table(
     begins = all(day.log is None for day in window)
     if begins and sum(1 for day in window if day.votes) < index.inception_days:
         return None
-    seats = _seats(index, window, begins)
+    seats = [seat for seat in _seats(index, window, begins) if seat[0].provider in routes]
     if not seats:
         return None
     centre = median(log for _, log, _ in seats)

@@ -15,7 +15,8 @@ have no scale.
 What one provider could do (``influence``, an upper bound): let the median run from m- to m+ while
 its vote runs over all prices. The rest of the sum moves by at most m+ - m- (its slope in m lies
 between 0 and 1), its own part by at most 2 x weight x c, and each vote that enters or leaves the
-screen on the way by at most 2 x its weight x c.
+screen on the way by at most 2 x its weight x c. That is within one window: whose quote the capture
+window's gates just need may keep it back, and so have the day fixed over its extension.
 """
 
 from collections.abc import Mapping, Sequence

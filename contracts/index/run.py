@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from enum import IntEnum
-from typing import Final
+from itertools import islice
+from typing import Final, NamedTuple
 
 from contracts.index.anchors import AnchorTable, Past, anchor_table
 from contracts.index.fixing import Fixing, fix, locate, rules_of, seats_of
@@ -36,7 +37,7 @@ class RunRefusal(IntEnum):
     """Why days could not be fixed. Frozen numbers, as those of ``observations``."""
 
     ALREADY_FIXED = 2251  # ask for a revision
-    OUT_OF_ORDER = 2252  # a later day is fixed: its state would have been another
+    OUT_OF_ORDER = 2252  # a later day is fixed, or one before would be left out for good
     NOT_FIXED = 2253  # nothing to revise
     UNCHANGED = 2254  # the revision would say the same
     RANGE = 2255  # the last day lies before the first, or too far from it
@@ -70,9 +71,23 @@ def fix_through(
     skipped. Returns the longer tape and the new fixings, by day and code.
     """
     grown = _copy(tape, recorded_ns)
+    _refuse_uneven(grown, codes)
     days = _days(grown, batch, codes, first, last)
     _refuse_replay(grown, batch, codes, days)
     _refuse_fixed(grown, codes, days, recorded_ns)
+    return grown, _fix_days(grown, methodology, batch, codes, days, recorded_ns, advance)
+
+
+def _fix_days(
+    grown: Tape,
+    methodology: Methodology,
+    batch: Batch,
+    codes: Sequence[str],
+    days: Sequence[date],
+    recorded_ns: int,
+    advance: Advance | None = None,
+) -> list[Fixing]:
+    """A capture and the fixings of its days, onto the tape."""
     observed = by_day(batch.observations)
     feeds = _feeds_before(grown, observed, days[0])
     prints = _prints(observed, days)
@@ -84,7 +99,7 @@ def fix_through(
         day = day_of(on, observed.get(on.toordinal(), []), prints[on], feeds)
         for code in codes:
             fixings.append(_fix_day(grown, methodology, methodology.index(code), day, recorded_ns))
-    return grown, fixings
+    return fixings
 
 
 def revise(
@@ -131,32 +146,57 @@ def revise(
     return grown, fixings
 
 
-def reproduce(tape: Tape, methodology: Methodology, batch: Batch) -> list[str]:
-    """What of the tape's entries is not what the file gives again; empty if all of it is.
+class Again(NamedTuple):
+    """What came of running a file once more."""
 
-    Every capture of this file is run once more on the tape as it stood before, and must give the
-    same entries, byte for byte. RefusedRun (NOT_FIXED) if the tape has no capture of the file.
+    runs: int  # captures of it that were run again
+    other_rules: int  # and those that were not: these rules are not the ones they were fixed by
+    differ: list[str]  # entries that came out differently
+
+
+def reproduce(
+    tape: Tape, methodology: Methodology, file_hash: bytes, read_at: Callable[[int], Batch]
+) -> Again:
+    """Run every capture of a file once more, on the tape as it stood before.
+
+    Each must give the same entries, byte for byte. ``read_at`` reads the file by the clock of a
+    moment in ns: what was in the future when it was captured is rejected again. RefusedRun
+    (NOT_FIXED) if the tape has no capture of the file.
     """
-    differ, found = [], False
+    runs, other_rules, differ = 0, 0, []
     for before, recorded in enumerate(tape):
         capture = recorded.entry
-        if not isinstance(capture, Capture) or capture.file_hash != batch.file_hash.hex():
+        if not isinstance(capture, Capture) or capture.file_hash != file_hash.hex():
             continue
-        found = True
+        if not _has_these_rules(tape, before, methodology):
+            other_rules += 1
+            continue
+        runs += 1
         days = sorted(date.fromisoformat(day) for day in capture.prints)
-        prefix, at = tape.prefix(before), recorded.recorded_ns
-        if prefix.fixing(capture.indices[0], days[0]) is None:
-            again, _ = fix_through(
-                prefix, methodology, batch, capture.indices, days[-1], recorded_ns=at, first=days[0]
-            )
+        again, at = tape.prefix(before), recorded.recorded_ns
+        batch, codes = read_at(at), capture.indices
+        if again.fixing(codes[0], days[0]) is None:
+            _fix_days(again, methodology, batch, codes, days, at)
         else:
-            again, _ = revise(prefix, methodology, batch, capture.indices, days[0], recorded_ns=at)
+            again, _ = revise(again, methodology, batch, codes, days[0], recorded_ns=at)
         if again.head != tape.prefix(len(again)).head:
             differ.append(f"entries {before + 1} to {len(again)}")
-    if not found:
-        said = f"the tape has no capture of file {batch.file_hash.hex()[:16]}"
+    if not runs and not other_rules:
+        said = f"the tape has no capture of file {file_hash.hex()[:16]}"
         raise RefusedRun(RunRefusal.NOT_FIXED, said)
-    return differ
+    return Again(runs, other_rules, differ)
+
+
+def _has_these_rules(tape: Tape, capture: int, methodology: Methodology) -> bool:
+    """Whether the fixings that followed a capture were made by these rules."""
+    for recorded in islice(tape, capture + 1, None):
+        entry = recorded.entry
+        if isinstance(entry, Capture):
+            break
+        known = entry.index in methodology.indices
+        if not known or methodology.rules_hash(entry.index).hex() != entry.rules_hash:
+            return False
+    return True
 
 
 def recompute(fixing: Fixing, index: Index, table: AnchorTable) -> int | None:
@@ -181,21 +221,23 @@ def _fix_day(
 
 def _new_table(tape: Tape, methodology: Methodology, index: Index, on: date) -> AnchorTable | None:
     """The anchors of a month that has none yet, from the tape alone."""
-    tables = tape.tables(index.code)
-    began = tables[0].first_day if tables else None
-    least_coverage = index.gates.coverage_percent.keep
+    begun = [table for table in tape.tables(index.code) if table.level is not None]
+    least_coverage, memory = index.gates.coverage_percent.keep, index.anchor_days
     past = []
     for day in tape.days(index.code):
         fixing = tape.fixing(index.code, day)
         assert fixing is not None
-        if began is not None and day < began:
-            log = tables[0].level
-        elif fixing.published or fixing.gates.get("coverage_percent", 0) >= least_coverage:
+        if fixing.published or fixing.gates.get("coverage_percent", 0) >= least_coverage:
             log = fixing.log
-        else:
-            log = None
+        else:  # one of the days that the index began from, or began anew from, is at its level
+            before = (table for table in begun if 0 < (table.first_day - day).days <= memory)
+            log = next((table.level for table in before), None)
         past.append(Past(day, fixing.votes, log))
-    routes = {provider: methodology.route(provider) for provider in methodology.providers}
+    routes = {
+        name: methodology.route(name)
+        for name, provider in methodology.providers.items()
+        if provider.venue in index.venues
+    }
     rules_hash = methodology.rules_hash(index.code).hex()
     return anchor_table(index, routes, on, past, rules_hash)
 
@@ -224,9 +266,19 @@ def _days(
         first = min([*(date.fromordinal(day) for day in fresh_days), last])
     assert first is not None
     if not 0 <= (last - first).days < DAYS_MAX:
-        said = f"from {first} to {last} is not 1 to {DAYS_MAX} days; --from names another first day"
+        do = "fix fewer at a time" if fixed else "--from names another first day"
+        said = f"from {first} to {last} is not 1 to {DAYS_MAX} days; {do}"
         raise RefusedRun(RunRefusal.RANGE, said)
     return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
+def _refuse_uneven(tape: Tape, codes: Sequence[str]) -> None:
+    """Indices go on together from one day: of the later ones days would be left out for good."""
+    last = {code: days[-1] for code in codes if (days := tape.days(code))}
+    if len(set(last.values())) > 1:
+        said = ", ".join(f"{code} to {day}" for code, day in last.items())
+        said = f"fixed are {said}; --index brings each of them to the same day first"
+        raise RefusedRun(RunRefusal.OUT_OF_ORDER, said)
 
 
 def _refuse_fixed(tape: Tape, codes: Sequence[str], days: Sequence[date], now_ns: int) -> None:
@@ -237,6 +289,9 @@ def _refuse_fixed(tape: Tape, codes: Sequence[str], days: Sequence[date], now_ns
             raise RefusedRun(RunRefusal.ALREADY_FIXED, said)
     if fixed and days[0] < max(fixed):
         raise RefusedRun(RunRefusal.OUT_OF_ORDER, f"{max(fixed)}, a later day, is fixed already")
+    if fixed and (days[0] - max(fixed)).days > 1:
+        said = f"the days between {max(fixed)} and {days[0]} could never be fixed: leave --from out"
+        raise RefusedRun(RunRefusal.OUT_OF_ORDER, said)
     if now_ns < end_ns(days[-1]):
         raise RefusedRun(RunRefusal.NOT_OVER, f"{days[-1]} is fixed when it is over, UTC")
 

@@ -7,10 +7,12 @@
     step 3  UNDETERMINED  not even those: no number is made up; the market's rules name who decides
 
 A withheld day is left out, never filled. The revisions counted are those known at the cut,
-``revision_hours`` after the month; later ones are published and change no settlement. The price is
-an integer of millionths of a dollar per GPU-hour, rounded once, half to even.
+``revision_hours`` after the month; later ones are published and change no settlement. A day that
+became known only later counts as it was known first. The price is an integer of millionths of a
+dollar per GPU-hour, rounded once, half to even.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import date, timedelta
 from enum import IntEnum
@@ -22,6 +24,7 @@ from contracts.calendar import Month
 from contracts.index.methodology import Index, digest
 from contracts.index.numbers import divide
 from contracts.index.run import end_ns
+from contracts.index.tape import FOREVER_NS
 
 _NS_OF_HOUR: Final = 3_600 * 10**9
 
@@ -88,20 +91,21 @@ def final_price(
 ) -> FinalPrice:
     """The final settlement price of a month; ``market_micros`` in order, the last day last.
 
-    ``cut_ns`` goes before the rules' cut, for a look at what was known at another time.
-    MonthIncomplete if a day was not fixed by the cut.
+    ``cut_ns`` goes before the rules' cut, for a look at what was known at another time and no
+    later. MonthIncomplete if a day was never fixed, or not by that time.
     """
     rules = index.settlement
     days = [month.first_day + timedelta(days=n) for n in range(month.days)]
+    then = " that was known then" if cut_ns is not None else ""
     if cut_ns is None:
         cut_ns = end_ns(month.last_day) + rules.revision_hours * _NS_OF_HOUR - 1
-    known = [tape.fixing(index.code, day, cut_ns) for day in days]
+        known = [_counted(tape, index.code, day, cut_ns) for day in days]
+    else:
+        known = [tape.fixing(index.code, day, cut_ns) for day in days]
     missing = [str(day) for day, fixing in zip(days, known, strict=True) if fixing is None]
     if missing:
-        said = f"{index.code} has no fixing of {missing[0]} that was known at the cut"
-        raise MonthIncomplete(
-            f"{said}, {rules.revision_hours} hours after {month}; {len(missing)} lack"
-        )
+        said = f"{index.code} has no fixing of {missing[0]}{then}"
+        raise MonthIncomplete(f"{said}; {len(missing)} of the {len(days)} days of {month} lack one")
     fixings = [fixing for fixing in known if fixing is not None]
     prices = [f.price_micros for f in fixings if f.price_micros is not None]
     last = list(market_micros[-rules.market_days :])
@@ -123,3 +127,13 @@ def final_price(
         cut_ns=cut_ns,
         inputs_hash=digest(msgspec.json.encode((index.code, str(month), rows, last))).hex(),
     )
+
+
+def _counted(tape: Fixings, code: str, day: date, cut_ns: int) -> Known | None:
+    """The latest revision known at the cut; of a day that had none then, what was known first."""
+    at_cut = tape.fixing(code, day, cut_ns)
+    if at_cut is not None or tape.fixing(code, day, FOREVER_NS) is None:
+        return at_cut
+    moments = range(cut_ns, FOREVER_NS)
+    first = bisect_left(moments, True, key=lambda ns: tape.fixing(code, day, ns) is not None)
+    return tape.fixing(code, day, cut_ns + first)

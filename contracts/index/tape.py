@@ -16,6 +16,7 @@ import msgspec
 from contracts.index.anchors import AnchorTable
 from contracts.index.fixing import Fixing
 from contracts.index.methodology import digest
+from contracts.refusals import UNREADABLE
 
 ENTRY_BYTES_MAX: Final = 4 << 20
 FOREVER_NS: Final = (1 << 63) - 1
@@ -71,7 +72,7 @@ class Tape:
                 if len(line) > ENTRY_BYTES_MAX:
                     raise TapeError(f"longer than {ENTRY_BYTES_MAX} bytes")
                 tape._take(line)
-            except (msgspec.MsgspecError, UnicodeDecodeError, TapeError) as error:
+            except (*UNREADABLE, TapeError) as error:
                 raise TapeError(f"line {number} of the tape: {error}") from error
         return tape
 
@@ -113,7 +114,8 @@ class Tape:
         own = _hash(number, recorded_ns, self._head, raw)
         line = msgspec.json.encode((number, recorded_ns, self._head, msgspec.Raw(raw), own))
         if len(line) > ENTRY_BYTES_MAX:
-            raise TapeError(f"the entry is longer than {ENTRY_BYTES_MAX} bytes")
+            said = f"the entry would have {len(line)} bytes, more than {ENTRY_BYTES_MAX}"
+            raise TapeError(f"{said}: fix fewer days at a time")
         return self._take(line)
 
     def _take(self, line: bytes) -> Recorded:

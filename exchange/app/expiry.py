@@ -31,8 +31,11 @@ def final_price(
         return last, {"rule": "last settlement price"}
     try:
         found = clearing.final_price(listed.id, terms.index, terms.expiry)
-    except KeyError:
-        raise RequestRefused(f"{code} names the index {terms.index}, which is not known") from None
+    except LookupError as gone:
+        raise RequestRefused(
+            f"{code} settles on {terms.index}: {gone}; an index stays in"
+            " contracts/data/indices.toml until its last month has settled"
+        ) from gone
     except MonthIncomplete as lacks:
         raise RequestRefused(f"{code}: {lacks}; `hourbook index record` puts them there") from lacks
     if found.price_micros is None and at_settlement:

@@ -123,6 +123,6 @@ class Fixings(Matter):
 
     def final(self, index: str, month: str, market_micros: Sequence[int]) -> FinalPrice:
         """The final settlement price of a month by its index; ``market_micros`` as in
-        ``final_price``. MonthIncomplete if a day lacks; KeyError: no such index.
+        ``final_price``. MonthIncomplete if a day lacks; LookupError: no such index.
         """
         return final_price(methodology.load().index(index), Month.parse(month), self, market_micros)

@@ -99,12 +99,16 @@ def schedule(
 ) -> None:
     """Show the session of an instrument, a combination or a product on a business date."""
     from contracts import registry, sessions  # noqa: PLC0415
+    from contracts.spec import ContractSpec  # noqa: PLC0415
 
     specs, day = registry.load(), _day(on)
     found = _find(specs, code, day)
     days = specs.calendars[found.calendar]
-    if day > getattr(found, "last_trading_day", day):
-        fail(f"{code} traded until {getattr(found, 'last_trading_day', day)}")
+    if not isinstance(found, ContractSpec):
+        if day > found.last_trading_day:
+            fail(f"{code} traded until {found.last_trading_day}")
+        if found.listed_on is not None and day < found.listed_on:
+            fail(f"{code} is listed from {found.listed_on} on")
     with _known_days():
         every = sessions.steps(found, days, day)
     steps = [step for step in every if step.phase is not sessions.Phase.INDICATE]
@@ -134,15 +138,16 @@ def schedule(
 def check(files: Files = None, on: On = None, as_json: Json = False) -> None:
     """Check contract files before they are used; every fault of every file is named.
 
-    Files stand in for the shipped ones of the same name. A version in force may not be changed.
+    Files stand in for the shipped ones of the same name. A version in force may not be changed, nor
+    a grade or an index's rules.
     """
-    from contracts import compare, registry  # noqa: PLC0415
+    from contracts import compare, owners, registry  # noqa: PLC0415
     from contracts.rules import Fault  # noqa: PLC0415
 
     faults: list[Fault] = []
-    count = 0
+    count, given = 0, _files(files or [])
     try:
-        specs = _read(files or [])
+        specs = registry.read(registry.shipped() | given)
         count = len(specs.specs)
         for found in compare.edited_versions(registry.load(), specs, _day(on)):
             rule = f"must stay {found.before!a}: it is in force; add a [[version]]"
@@ -151,6 +156,7 @@ def check(files: Files = None, on: On = None, as_json: Json = False) -> None:
             faults.append(Fault(found.what, found.field, found.after, rule))
     except registry.RegistryError as error:
         faults += error.faults
+    faults += owners.faults(given, _day(on))
     if as_json:
         show_json({"versions": count, "faults": [fault._asdict() for fault in faults]})
     else:
@@ -173,12 +179,14 @@ def diff(before: str, after: str, on: On = None, as_json: Json = False) -> None:
 
     day = _day(on)
     paths = [Path(name) for name in (before, after)]
+    for path in paths:
+        if path.suffix == ".toml" and not path.exists():
+            fail(f"no file {path}", Exit.UNUSABLE)
     if all(path.exists() for path in paths):
         try:
-            left, right = (_read([path], alone=True) for path in paths)
+            found = compare.files(*(_files([path]) for path in paths))
         except registry.RegistryError as error:
             fail(f"{error}\nrefused whole: mend the file, or see `hourbook contracts check FILE`")
-        found = compare.versions(left, right)
     else:
         specs = registry.load()
         found = compare.differences(_find(specs, before, day), _find(specs, after, day))
@@ -197,13 +205,14 @@ def pages(folder: Path, on: On = None, as_json: Json = False) -> None:
     from contracts import registry  # noqa: PLC0415
     from contracts.pages import page  # noqa: PLC0415
 
-    specs = registry.load()
+    specs, day = registry.load(), _day(on)
+    with _known_days():
+        made = {product: page(specs, product, day) for product in specs.products}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for product in specs.products:
+    for product, text in made.items():
         path = folder / f"{product.lower()}.md"
-        with _known_days():
-            path.write_text(page(specs, product, _day(on)))
+        path.write_text(text)
         written.append(str(path))
     if as_json:
         show_json(written)
@@ -220,18 +229,24 @@ def _find(specs: "Registry", code: str, day: date) -> "ContractSpec | Instrument
         fail(f"{error}; {LIST_HINT}")
 
 
-def _read(paths: list[Path], *, alone: bool = False) -> "Registry":
-    """The registry of files, or of folders' files, over the shipped ones unless ``alone``."""
+def _files(paths: list[Path]) -> dict[str, bytes]:
+    """The contents of files, and of those of folders that belong to the registry, by name."""
     from contracts import registry  # noqa: PLC0415
 
-    files = {} if alone else registry.shipped()
+    files: dict[str, bytes] = {}
     for path in paths:
         if not path.exists():
             fail(f"no file {path}", Exit.UNUSABLE)
-        for one in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
-            if one == path or registry.is_own(one.name):
-                files[one.name] = _content(one)
-    return registry.read(files)
+        found = [path]
+        if path.is_dir():
+            found = [one for one in sorted(path.glob("*.toml")) if registry.is_own(one.name)]
+        if not found:
+            fail(f"{path} holds no contract file: they are named as in contracts/data, h100.toml")
+        for one in found:
+            if one.name in files:
+                fail(f"{one}: another file named {one.name} is given, too; check one at a time")
+            files[one.name] = _content(one)
+    return files
 
 
 def _content(path: Path) -> bytes:
@@ -244,12 +259,13 @@ def _content(path: Path) -> bytes:
 
 @contextmanager
 def _known_days() -> Iterator[None]:
-    """Ends the command where no calendar knows the day."""
+    """Ends the command where no calendar knows the day, or no spec is in force on it."""
     from contracts.calendar import CalendarError  # noqa: PLC0415
+    from contracts.registry import UnknownContractError  # noqa: PLC0415
 
     try:
         yield
-    except CalendarError as error:
+    except (CalendarError, UnknownContractError) as error:
         fail(f"{error}")
 
 

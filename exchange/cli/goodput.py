@@ -129,22 +129,26 @@ def import_(
     """Turn records of ml-goodput-measurement into a signed attestation log."""
     from contracts.goodput import compute, importer, keys  # noqa: PLC0415
     from contracts.goodput.log import Recorder  # noqa: PLC0415
-    from contracts.refusals import UNREADABLE  # noqa: PLC0415
+    from contracts.refusals import UNREADABLE, Refused  # noqa: PLC0415
 
-    key = keys.load_key(key_file)
     try:
         where = msgspec.json.decode(site.read_bytes(), type=importer.Site)
         lines = msgspec.json.Decoder(dict[str, Any]).decode_lines(records.read_bytes())
     except UNREADABLE as error:
         fail(f"{error}; docs/reference/attestation.md says what the two files hold")
     with refusals():
+        key = keys.load_key(key_file)
         imported = importer.records_to_events(lines, where, key.public)
         with out.open("xb") as file:
             recorder = Recorder(file, key)
             for event in imported.events:
                 recorder.record(event)
             recorder.close()
-        computed = compute(out)
+        try:
+            computed = compute(out)
+        except Refused:
+            out.unlink()  # what is refused leaves no trace
+            raise
     if as_json:
         show_json(
             {
@@ -177,8 +181,8 @@ def probe(
     from contracts.goodput import keys  # noqa: PLC0415
     from contracts.goodput import probe as bench  # noqa: PLC0415
 
-    key = keys.load_key(key_file)
     with progress("measuring") as advance, refusals():
+        key = keys.load_key(key_file)
         try:
             found = bench.run(node or socket.gethostname(), rounds=rounds, advance=advance)
         except bench.TorchMissing as error:
@@ -240,7 +244,9 @@ def draw(
 
     with refusals():
         found = rosters.read(roster.read_bytes())
-        rules = grades.load().rules_of(found.month)
+        loaded = grades.load()
+        loaded.grade(found.grade, found.month)
+        rules = loaded.rules_of(found.month)
         drawn = [
             (site, node, rosters.hours(found, site, node, rules))
             for site in found.sites
@@ -291,6 +297,8 @@ def factors(
     from contracts.grades import measure, table  # noqa: PLC0415
     from contracts.grades import roster as rosters  # noqa: PLC0415
 
+    if check is not None and out is not None:
+        fail("--check compares and writes nothing: leave --out out", Exit.USAGE)
     with refusals():
         found = rosters.read(roster.read_bytes())
         loaded = grades.load()
@@ -300,13 +308,16 @@ def factors(
         published = None if check is None else table.read(check.read_bytes())
         if published is not None:
             dispute = published.dispute
+            if published.version > 1 and replaced is None:
+                fail(f"{check} is version {published.version}: name the one before with --before")
         made = table.make(found, runs, grade, rules, before=replaced, dispute=dispute)
     if published is not None:
         if made.digest != published.digest:
             fail(f"these inputs make {made.digest}, published is {published.digest}")
         made = published
     elif out is not None:
-        made = table.sign(made, load_key(key_file))
+        with refusals():
+            made = table.sign(made, load_key(key_file))
         out.write_bytes(msgspec.json.encode(made) + b"\n")
     if as_json:
         show_json({**msgspec.to_builtins(made), "digest": made.digest})
@@ -360,7 +371,10 @@ def publish(
     """Put a signed factor table into the market's log."""
     from exchange.app import requests  # noqa: PLC0415
 
-    request = requests.RecordFactors(table=table.read_text("utf-8"))
+    try:
+        request = requests.RecordFactors(table=table.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        fail(f"{table}: not a factor table: {error}")
     show_facts(operate(request, data, url, key), as_json)
 
 
@@ -372,22 +386,21 @@ def cheapest(
     as_json: Json = False,
 ) -> None:
     """Rank offers by what a short would pay: price over factor; and show each one's basis."""
-    from contracts.decimal_text import format_price, parse_price  # noqa: PLC0415
+    from contracts.decimal_text import format_price  # noqa: PLC0415
     from contracts.grades import delivery  # noqa: PLC0415
     from contracts.grades import table as tables  # noqa: PLC0415
     from contracts.refusals import UNREADABLE  # noqa: PLC0415
-    from contracts.spec import PRICE_DECIMALS  # noqa: PLC0415
 
     with refusals():
         published = tables.read(table.read_bytes())
-        future = parse_price(price, PRICE_DECIMALS)
+        future = _dollars(price)
         try:
             texts = msgspec.json.decode(offers.read_bytes(), type=list[dict[str, str]])
             quoted = [
                 delivery.Offer(
                     provider=text["provider"],
                     facility=text["facility"],
-                    price_micros=parse_price(text["price"], PRICE_DECIMALS),
+                    price_micros=_dollars(text["price"]),
                 )
                 for text in texts
             ]
@@ -399,11 +412,11 @@ def cheapest(
         if row.factor_e4 is not None
     }
     ranked = delivery.by_cheapness(quoted, known, future_micros=future)
+    if not ranked:
+        fail("no offer is of a site with a factor")
     if as_json:
         show_json({"expiry": published.expiry, "grade": published.grade, "sites": ranked})
         return
-    if not ranked:
-        fail("no offer is of a site with a factor")
     heads = ("site", "price", "factor", "price/factor", "basis")
     dollars = [
         (f"{b.provider}/{b.facility}", format_price(b.price_micros, 6), f"{b.factor_e4 / 1e4:.4f}",
@@ -412,6 +425,17 @@ def cheapest(
     ]  # fmt: skip
     show_table(heads, dollars)
     print(f"{published.grade} {published.expiry}: the first is the cheapest to deliver")
+
+
+def _dollars(price: str) -> int:
+    """Millionths of a price above zero."""
+    from contracts.decimal_text import parse_price  # noqa: PLC0415
+    from contracts.spec import PRICE_DECIMALS  # noqa: PLC0415
+
+    micros = parse_price(price, PRICE_DECIMALS)
+    if micros <= 0:
+        fail(f"price {price}: must be above zero")
+    return micros
 
 
 @app.command("true-up")
@@ -428,10 +452,8 @@ def true_up(
     """What the seller owes for what it alone lost against the fixed goodput."""
     from contracts import goodput, grades  # noqa: PLC0415
     from contracts.calendar import Month  # noqa: PLC0415
-    from contracts.decimal_text import parse_price  # noqa: PLC0415
     from contracts.grades import delivery  # noqa: PLC0415
     from contracts.grades import table as tables  # noqa: PLC0415
-    from contracts.spec import PRICE_DECIMALS  # noqa: PLC0415
 
     provider, _, facility = site.partition("/")
     with refusals():
@@ -441,7 +463,8 @@ def true_up(
         factor = published.factor_of(provider, facility, version=version)
         month = Month.parse(published.expiry)
         account = goodput.compute(log, key=key).account
-        micros = parse_price(price, PRICE_DECIMALS)
+        delivery.check_log(account, provider, month)
+        micros = _dollars(price)
         found = delivery.true_up_of(
             account, price_micros=micros, hours=month.hours, lots=lots, factor_e4=factor,
             fixed_e4=published.fixed_of(provider, facility), rules=loaded.rules_of(month),
@@ -449,10 +472,13 @@ def true_up(
     invoice = delivery.invoice_cents(
         price_micros=micros, hours=month.hours, lots=lots, factor_e4=factor
     )
+    attested = account.elapsed_ns / (3600 * 10**9)
     if as_json:
-        show_json({**msgspec.to_builtins(found), "invoice_cents": invoice, "factor_e4": factor})
+        told = {"invoice_cents": invoice, "factor_e4": factor, "hours": month.hours}
+        show_json({**msgspec.to_builtins(found), **told, "attested_hours": attested})
         return
     facts = {
+        "log": f"{attested:.4f} of {month.hours} hours, the others taken to be like them",
         "invoice": f"${invoice / 100:,.2f} at factor {factor / 1e4:.4f}",
         "realized": f"{found.realized_e6 / 1e6:.6f} of the fixed goodput",
         "true_up": "failure to deliver"

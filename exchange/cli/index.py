@@ -45,7 +45,8 @@ def fix(
         datetime, typer.Option("--date", formats=_DAY, help="The day; with those before it.")
     ],
     first: Annotated[
-        datetime | None, typer.Option("--from", formats=_DAY, help="Fix no day before this one.")
+        datetime | None,
+        typer.Option("--from", formats=_DAY, help="On an empty tape: fix no day before this one."),
     ] = None,
     codes: Codes = None,
     revise: Annotated[
@@ -63,7 +64,9 @@ def fix(
 
     methodology = rules.load()
     chosen = (
-        sorted(methodology.indices) if not codes else [_index(c, methodology).code for c in codes]
+        [_index(code, methodology).code for code in dict.fromkeys(codes)]
+        if codes
+        else sorted(methodology.indices)
     )
     now_ns = time.time_ns()
     with _locked(tape_file), _refusals():
@@ -101,13 +104,19 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show an index's fixings, or one day with its votes and revisions; as known at any time."""
-    tape = _read_tape(tape_file)
-    index = _index(code)
-    known_ns = _ns(known)
+    from contracts.calendar import Month  # noqa: PLC0415
+
+    index, tape, known_ns = _index(code), _read_tape(tape_file), _ns(known)
     if on is not None:
         _show_day(tape, index.code, on.date(), known_ns, as_json)
         return
-    days = [day for day in tape.days(index.code) if f"{day}".startswith(month)]
+    days = tape.days(index.code)
+    if month:
+        try:
+            wanted = Month.parse(month)
+        except ValueError as error:
+            fail(f"{error}", Exit.USAGE)
+        days = [day for day in days if Month.of(day) == wanted]
     fixings = [f for day in days if (f := tape.fixing(index.code, day, known_ns)) is not None]
     if not fixings:
         fail(f"{tape_file} has no such fixing of {index.code}; `hourbook index fix` makes them")
@@ -152,8 +161,12 @@ def verify(
     """
     from contracts.index import methodology as rules  # noqa: PLC0415
     from contracts.index.fixing import Fixing  # noqa: PLC0415
+    from contracts.index.methodology import digest  # noqa: PLC0415
+    from contracts.index.observations import read  # noqa: PLC0415
     from contracts.index.run import recompute, reproduce  # noqa: PLC0415
 
+    if not tape_file.exists():
+        fail(f"no tape {tape_file}; `hourbook index fix` makes one", Exit.UNUSABLE)
     methodology, tape = rules.load(), _read_tape(tape_file)
     checked, other_rules, differ = 0, 0, []
     for recorded in tape:
@@ -173,16 +186,25 @@ def verify(
         ):
             differ.append(f"{fixing.index} {fixing.date} revision {fixing.revision}")
         checked += 1
+    run_again = other_runs = 0
     for file in files or []:
-        batch = _batch(file, tape.recorded_ns, methodology)
-        with _refusals():
-            differ += [f"{file}: {entries}" for entries in reproduce(tape, methodology, batch)]
+        content = _content(file)
+
+        def read_at(now_ns: int, content: bytes = content) -> "Batch":
+            return read(content, now_ns=now_ns, methodology=methodology)
+
+        with _refusals("nothing is proven"):
+            again = reproduce(tape, methodology, digest(content), read_at)
+        differ += [f"{file}: {entries}" for entries in again.differ]
+        run_again += again.runs > 0
+        other_runs += again.other_rules
     facts = {
         "entries": len(tape),
         "tape_hash": tape.head,
         "recomputed": checked,
         "made_by_other_rules": other_rules,
-        "files_run_again": len(files or []),
+        "files_run_again": run_again,
+        "captures_by_other_rules": other_runs,
         "differ": differ,
     }
     show_facts(facts, as_json)
@@ -213,11 +235,13 @@ def settle(
         prices = [parse_price(price, 6) for price in market or []]
     except (ValueError, DecimalTextError) as error:
         fail(f"{error}", Exit.USAGE)
+    if any(price <= 0 for price in prices):
+        fail("--market: a price must be above zero", Exit.USAGE)
     try:
         cut_ns = None if known is None else _ns(known)
         final = final_price(index, delivery, _read_tape(tape_file), prices, cut_ns)
     except MonthIncomplete as error:
-        fail(f"{error}; --known names another time to look from")
+        fail(f"{error}; `hourbook index fix` fixes days, --known names another time to look from")
     facts = {
         "index": final.index,
         "month": final.month,
@@ -226,6 +250,7 @@ def settle(
         "published_days": final.published_days,
         "withheld_days": len(final.withheld),
         "revisions_known_by": _moment(final.cut_ns),
+        "final": known is None and time.time_ns() > final.cut_ns,
         "inputs_hash": final.inputs_hash,
     }
     show_facts(facts, as_json)
@@ -361,26 +386,33 @@ def _index(code: str, methodology: "Methodology | None" = None) -> "Index":
 
 
 def _batch(file: Path, now_ns: int, methodology: "Methodology") -> "Batch":
-    """The observations of a file, never more of it than may be read; RefusedFile."""
-    from contracts.index.observations import FILE_BYTES_MAX, read  # noqa: PLC0415
+    """The observations of a file; RefusedFile."""
+    from contracts.index.observations import read  # noqa: PLC0415
+
+    return read(_content(file), now_ns=now_ns, methodology=methodology)
+
+
+def _content(file: Path) -> bytes:
+    """The bytes of a file, never more of it than may be read."""
+    from contracts.index.observations import FILE_BYTES_MAX  # noqa: PLC0415
 
     if not file.is_file():
         fail(f"no file {file}; it is a CSV as docs/reference/index-methodology.md describes")
     with file.open("rb") as opened:
-        content = opened.read(FILE_BYTES_MAX + 1)
-    return read(content, now_ns=now_ns, methodology=methodology)
+        return opened.read(FILE_BYTES_MAX + 1)
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(ending: str = "nothing was fixed") -> Iterator[None]:
     """What may be refused ends in one line that names it."""
     from contracts.index.observations import RefusedFile  # noqa: PLC0415
     from contracts.index.run import RefusedRun  # noqa: PLC0415
+    from contracts.index.tape import TapeError  # noqa: PLC0415
 
     try:
         yield
-    except (RefusedFile, RefusedRun) as error:
-        fail(f"{error}; nothing was fixed")
+    except (RefusedFile, RefusedRun, TapeError) as error:
+        fail(f"{error}; {ending}")
 
 
 def _read_tape(path: Path) -> "Tape":

@@ -1,0 +1,103 @@
+"""Files of ``data/`` that other modules own, judged by their owners and against what is in force.
+
+Of them the registry reads only what a spec shares (contracts.references): a file that it takes may
+still be one that the index or the factors refuse as a whole.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import date
+from typing import Final
+
+import msgspec
+
+from contracts import grades, hardware
+from contracts.calendar import Month
+from contracts.grades import Grades, listed_through
+from contracts.index import methodology
+from contracts.index.methodology import Methodology
+from contracts.references import GRADES, HARDWARE, INDICES
+from contracts.rules import Fault
+
+_IN_FORCE: Final = "must stay as it is"
+
+
+def faults(files: Mapping[str, bytes], on: date) -> list[Fault]:
+    """What is wrong with those of the files, by name, that the registry does not read whole.
+
+    What its owner refuses, and every change to what is in force on a day.
+    """
+    found: list[Fault] = []
+    for name, judge in _JUDGES.items():
+        try:
+            found += judge(files, on) if name in files else []
+        except ValueError as error:
+            found.append(Fault(name, "", "", f"must be what its owner reads: {error}"))
+    return found
+
+
+def _hardware(files: Mapping[str, bytes], on: date) -> list[Fault]:
+    after = hardware.read(files[HARDWARE])
+    return [
+        Fault(HARDWARE, code, "", f"{_IN_FORCE}: factors name it; add a class")
+        for code, gpu in hardware.classes().items()
+        if after.get(code) != gpu
+    ]
+
+
+def _grades(files: Mapping[str, bytes], on: date) -> list[Fault]:
+    """Grades are of the GPU classes given with them, if these can be read."""
+    classes = None
+    if HARDWARE in files:
+        with suppress(ValueError):  # a fault of that file, named there
+            classes = hardware.read(files[HARDWARE])
+    return _grade_changes(grades.load(), grades.read(files[GRADES], classes), on)
+
+
+def _indices(files: Mapping[str, bytes], on: date) -> list[Fault]:
+    return _index_changes(methodology.load(), methodology.read(files[INDICES]), on)
+
+
+_JUDGES: Final = {HARDWARE: _hardware, GRADES: _grades, INDICES: _indices}
+
+
+def _grade_changes(before: Grades, after: Grades, on: date) -> list[Fault]:
+    """Rules in force, and grades that a listed expiry may be delivered as, that are others."""
+    rules = {one.version: one for one in after.rules}
+    found = [
+        Fault(GRADES, f"rules {one.version}", "", f"{_IN_FORCE}: add [[rules]] for later expiries")
+        for one in before.rules
+        if one.effective <= on and rules.get(one.version) != one
+    ]
+    listed = listed_through(on)
+    return found + [
+        Fault(GRADES, f"grades.{code}", "", f"{_IN_FORCE}: add a grade with a later first_expiry")
+        for code, grade in before.grades.items()
+        if Month.parse(grade.first_expiry) <= listed and after.grades.get(code) != grade
+    ]
+
+
+def _index_changes(before: Methodology, after: Methodology, on: date) -> list[Fault]:
+    """Indices whose rules are others under the version in force, or that are gone."""
+    found = []
+    for code, index in before.indices.items():
+        later = after.indices.get(code)
+        if index.effective > on:
+            continue
+        if later is None:
+            found.append(Fault(INDICES, f"indices.{code}", "", "must stay: it is in force"))
+        elif later.methodology_version == index.methodology_version and (
+            before.rules_hash(code) != after.rules_hash(code)
+        ):
+            rule = f"{_IN_FORCE} under methodology {index.methodology_version}: raise the version"
+            changed = _first_change(index, later)
+            found.append(Fault(INDICES, f"indices.{code}{changed}", "", rule))
+    return found
+
+
+def _first_change(before: msgspec.Struct, after: msgspec.Struct) -> str:
+    """The first field that differs; the providers' where none of the index's own does."""
+    for field in before.__struct_fields__:
+        if getattr(before, field) != getattr(after, field):
+            return f", {field}"
+    return ", providers"
