@@ -1,9 +1,14 @@
 """What a client keeps and gives up over broken connections and settlements, without I/O."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 from test_clients import CODE, NOW, accepted, enter, execution, logged_on, ready, refusal
 
 from clients import errors
+from clients.aio import AsyncClient
+from clients.backoff import Backoff
 from clients.marks import Missed
 from clients.session import PENDING_MAX, Session, State
 from exchange.messages import Reason, wire
@@ -204,3 +209,84 @@ def test_a_settlement_may_be_the_last_so_the_account_is_asked() -> None:
     assert session.receive(account(fourth, 11, 0), NOW).send == []
     assert session.portfolio.positions == {} and session.state is State.READY
     assert asked_account(beat(session, 12)) == []
+
+
+# --- what nobody waits for ---
+
+
+class Clogged:
+    """Connections to an exchange that lists an instrument and says nothing else; the first takes
+    nothing once it is ``clogged``, until it breaks."""
+
+    close_reason = "broken"
+
+    def __init__(self) -> None:
+        self.sent: list[list[object]] = []  # by connection
+        self.clogged = False
+        self._frames = asyncio.Queue[list[wire.AnyResponse]]()
+        self._broken = asyncio.Event()
+
+    async def connect(self, url: str, *, msgpack: bool) -> "Clogged":
+        self.sent.append([])
+        return self
+
+    async def send(self, request: wire.AnyRequest | list[wire.AnyCommand]) -> None:
+        self.sent[-1].append(request)
+        if isinstance(request, wire.ListInstruments):
+            listed = wire.InstrumentData(code=CODE, product="H100", expiry="2026-12",
+                                         multiplier=744, tick="0.001", decimals=3)  # fmt: skip
+            self._frames.put_nowait([wire.Instruments(sequence=1, instruments=[listed],
+                                                      request_id=request.request_id)])  # fmt: skip
+        elif self.clogged and len(self.sent) == 1:
+            await self._broken.wait()
+            raise errors.ConnectionLost("broken")
+
+    async def frames(self) -> AsyncIterator[list[wire.AnyResponse]]:
+        first = len(self.sent) == 1
+        while not (first and self._broken.is_set()):
+            yield await self._frames.get()
+
+    def cut(self) -> None:
+        self._broken.set()
+        self._frames.put_nowait([])
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_request_that_could_not_be_sent_is_given_up_in_time(
+    many: bool, cancelled: bool
+) -> None:
+    """What waits for room in a connection that takes nothing is waited for as an answer is; who
+    gave it up, or was cancelled, finds nothing of it entered on the next connection."""
+    clogged = Clogged()
+    client = AsyncClient("ws://nowhere", answer_s=30 if cancelled else 0.05,
+                         backoff=Backoff(first_s=0.001), connect=clogged.connect)  # fmt: skip
+    await client.connect()
+    clogged.clogged = True
+    orders = [client.build.enter(CODE, "buy", 1, "2.650") for _ in range(250)]
+
+    async def ask() -> object:
+        return await (client.send_batch(orders) if many else client.enter(CODE, "buy", 1, "2.65"))
+
+    asking = asyncio.create_task(ask())
+    if cancelled:
+        await asyncio.wait([asking], timeout=0.02)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    elif many:
+        unknown = await asyncio.wait_for(asking, 5)
+        assert isinstance(unknown, list) and len(unknown) == 250
+        assert all(isinstance(one, errors.OutcomeUnknown) for one in unknown)
+    else:
+        with pytest.raises(errors.OutcomeUnknown):
+            await asyncio.wait_for(asking, 5)
+    assert any(isinstance(one, wire.Enter | list) for one in clogged.sent[0])
+    clogged.cut()
+    async with asyncio.timeout(5):
+        while len(clogged.sent) < 2 or not client.is_ready:
+            await asyncio.sleep(0.001)
+    assert not any(isinstance(one, wire.Enter | list) for one in clogged.sent[1])
+    await client.close()
