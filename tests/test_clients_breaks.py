@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from test_clients import CODE, NOW, accepted, enter, execution, logged_on, ready, refusal
 
 from clients import errors
@@ -11,6 +13,7 @@ from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from clients.marks import Missed
 from clients.session import PENDING_MAX, Session, State
+from clients.transport import Transport
 from exchange.messages import Reason, wire
 from exchange.messages.access import AnyReason, GatewayReason
 from exchange.messages.wire_market import mark_parts, text_checksum
@@ -290,3 +293,35 @@ async def test_a_request_that_could_not_be_sent_is_given_up_in_time(
             await asyncio.sleep(0.001)
     assert not any(isinstance(one, wire.Enter | list) for one in clogged.sent[1])
     await client.close()
+
+
+async def test_who_waits_for_room_is_not_cancelled_with_another() -> None:
+    """aiohttp has all senders wait for one future, which a timeout of one of them cancels."""
+
+    async def silent(request: web.Request) -> web.WebSocketResponse:
+        await (socket := web.WebSocketResponse()).prepare(request)
+        await over.wait()  # reads nothing
+        assert request.transport is not None
+        request.transport.abort()
+        return socket
+
+    over, application = asyncio.Event(), web.Application()
+    application.router.add_get("/ws", silent)
+    async with TestServer(application) as server:
+        transport = await Transport.open(str(server.make_url("/ws")), msgpack=False)
+        batch: list[wire.AnyCommand] = [enter(f"o{n}") for n in range(5_000)]  # a long frame
+
+        async def fill() -> None:
+            while True:
+                await transport.send(batch)
+
+        others = [asyncio.create_task(fill()) for _ in range(2)]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await fill()
+        ended, _ = await asyncio.wait(others, timeout=0.1)
+        over.set()
+        assert not ended
+        await transport.close()
+        told = await asyncio.gather(*others, return_exceptions=True)
+        assert [type(one) for one in told] == [errors.ConnectionLost] * 2
