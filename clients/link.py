@@ -204,13 +204,17 @@ class Link:
         if self._failure is not None:
             raise self._failure
         pending = self._session.ask(request, self._clock_ns())
-        future = self._answers.get(pending.key)
-        if future is None:
-            future = self._answers[pending.key] = asyncio.get_running_loop().create_future()
-        if self._transport is not None and self._session.sends(pending):
-            with contextlib.suppress(ConnectionLost):  # it is sent again on the next connection
-                await self._transport.send(request)
-        return await self._wait(pending, future)
+        future = self._answer_to(pending)
+        try:
+            async with asyncio.timeout(self._answer_s):
+                if self._transport is not None and self._session.sends(pending):
+                    with contextlib.suppress(ConnectionLost):  # sent again on the next connection
+                        await self._transport.send(request)
+                return await asyncio.shield(future)
+        except TimeoutError:
+            raise OutcomeUnknown(pending.key[1]) from None
+        finally:
+            pending.awaited = False
 
     async def ask_many(self, requests: Sequence[AnyCommand]) -> list[AnyResponse | OutcomeUnknown]:
         """Send commands in as few frames as may be; the answer of each, or that none came.
@@ -226,28 +230,27 @@ class Link:
         except HourbookError:
             self._session.drop(asked)
             raise
-        loop = asyncio.get_running_loop()
-        futures = [self._answers.setdefault(one.key, loop.create_future()) for one in asked]
+        futures = [self._answer_to(one) for one in asked]
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._answer_s):
+                    await self._send_many(asked, requests)
+                    await asyncio.gather(*map(asyncio.shield, futures), return_exceptions=True)
+            return [
+                future.result() if future.done() else OutcomeUnknown(one.key[1])
+                for one, future in zip(asked, futures, strict=True)
+            ]
+        finally:
+            for one in asked:
+                one.awaited = False
+
+    async def _send_many(self, asked: list[Pending], requests: Sequence[AnyCommand]) -> None:
         if self._transport is not None:
             due = {one.key: request for one, request in zip(asked, requests, strict=True)
                    if self._session.sends(one)}  # fmt: skip
             with contextlib.suppress(ConnectionLost):  # sent again on the next connection
                 for frame in frames_of(due.values()):
                     await self._transport.send(frame)
-        waits = (self._wait(*both) for both in zip(asked, futures, strict=True))
-        outcomes = await asyncio.gather(*waits, return_exceptions=True)
-        found: list[AnyResponse | OutcomeUnknown] = []
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, OutcomeUnknown):
-                raise outcome
-            found.append(outcome)
-        return found
 
-    async def _wait(self, pending: Pending, future: asyncio.Future[AnyResponse]) -> AnyResponse:
-        try:
-            async with asyncio.timeout(self._answer_s):
-                return await asyncio.shield(future)
-        except TimeoutError:
-            raise OutcomeUnknown(pending.key[1]) from None
-        finally:
-            pending.awaited = False
+    def _answer_to(self, pending: Pending) -> asyncio.Future[AnyResponse]:
+        return self._answers.setdefault(pending.key, asyncio.get_running_loop().create_future())

@@ -1,7 +1,8 @@
 """One WebSocket to the exchange: requests out, messages in. Nothing here knows what they mean."""
 
-from collections.abc import AsyncIterator
-from typing import Final, Protocol
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -91,6 +92,23 @@ def _read_known(data: str | bytes) -> list[AnyResponse]:
     return known
 
 
+async def _alone(sending: Coroutine[Any, Any, None]) -> None:
+    """Await what sends a frame, so that who is cancelled meanwhile cancels nobody else.
+
+    aiohttp has all who wait for room in a connection await one future, which ends with any of them:
+    the others would be cancelled too, and those that come later wait for nothing any more.
+    """
+    try:
+        while True:
+            room = sending.send(None)
+            room._asyncio_future_blocking = False  # nobody awaits it: it is only looked at
+            await asyncio.wait([room])
+    except StopIteration:  # at once, where there is room
+        return
+    finally:
+        sending.close()
+
+
 class AnyTransport(Protocol):
     """What a link needs of an open connection, whatever carries it."""
 
@@ -144,11 +162,12 @@ class Transport:
 
     async def send(self, request: AnyRequest | list[AnyCommand]) -> None:
         """Send one frame: a request, or many. ConnectionLost if the connection is gone."""
+        if self._socket.protocol == MSGPACK_PROTOCOL:
+            sending = self._socket.send_bytes(encode_msgpack(request))
+        else:
+            sending = self._socket.send_str(encode_json(request).decode())
         try:
-            if self._socket.protocol == MSGPACK_PROTOCOL:
-                await self._socket.send_bytes(encode_msgpack(request))
-            else:
-                await self._socket.send_str(encode_json(request).decode())
+            await _alone(sending)
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost(str(error)) from error
 

@@ -121,6 +121,9 @@ async def test_an_answer_to_a_logon_is_heard_by_its_connection_alone(venue: Venu
         ({"grace_ms": 2**32}, R.PARAMETER_RANGE),
         ({"grace_ms": -1}, R.SYNTAX),
         ({"resume_session": 2**32}, R.PARAMETER_RANGE),
+        ({"resume_session": -1}, R.SYNTAX),
+        ({"nonce": -1}, R.SYNTAX),
+        ({"timestamp_ms": -1}, R.SYNTAX),
         ({"after": [2**70, 1, 1]}, R.PARAMETER_RANGE),
         ({"after": [1, -1, 1]}, R.SYNTAX),
         ({"after": [1, 10**9, 0]}, R.NOT_FOUND),
@@ -130,7 +133,8 @@ async def test_an_answer_to_a_logon_is_heard_by_its_connection_alone(venue: Venu
     ],
 )
 async def test_logon_figures_out_of_range(venue: Venue, fields: Any, reason: Reason) -> None:
-    assert (await reject(venue, venue.connect(), venue.logon(RICH, **fields))).name == reason.name
+    told = await reject(venue, venue.connect(), {**venue.logon(RICH), **fields})
+    assert (told.name, told.field) == (reason.name, next(iter(fields)))
 
 
 async def test_abuse_closes_the_connection(venue: Venue) -> None:

@@ -1,11 +1,19 @@
 """What a client keeps and gives up over broken connections and settlements, without I/O."""
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from test_clients import CODE, NOW, accepted, enter, execution, logged_on, ready, refusal
 
 from clients import errors
+from clients.aio import AsyncClient
+from clients.backoff import Backoff
 from clients.marks import Missed
 from clients.session import PENDING_MAX, Session, State
+from clients.transport import Transport
 from exchange.messages import Reason, wire
 from exchange.messages.access import AnyReason, GatewayReason
 from exchange.messages.wire_market import mark_parts, text_checksum
@@ -204,3 +212,116 @@ def test_a_settlement_may_be_the_last_so_the_account_is_asked() -> None:
     assert session.receive(account(fourth, 11, 0), NOW).send == []
     assert session.portfolio.positions == {} and session.state is State.READY
     assert asked_account(beat(session, 12)) == []
+
+
+# --- what nobody waits for ---
+
+
+class Clogged:
+    """Connections to an exchange that lists an instrument and says nothing else; the first takes
+    nothing once it is ``clogged``, until it breaks."""
+
+    close_reason = "broken"
+
+    def __init__(self) -> None:
+        self.sent: list[list[object]] = []  # by connection
+        self.clogged = False
+        self._frames = asyncio.Queue[list[wire.AnyResponse]]()
+        self._broken = asyncio.Event()
+
+    async def connect(self, url: str, *, msgpack: bool) -> "Clogged":
+        self.sent.append([])
+        return self
+
+    async def send(self, request: wire.AnyRequest | list[wire.AnyCommand]) -> None:
+        self.sent[-1].append(request)
+        if isinstance(request, wire.ListInstruments):
+            listed = wire.InstrumentData(code=CODE, product="H100", expiry="2026-12",
+                                         multiplier=744, tick="0.001", decimals=3)  # fmt: skip
+            self._frames.put_nowait([wire.Instruments(sequence=1, instruments=[listed],
+                                                      request_id=request.request_id)])  # fmt: skip
+        elif self.clogged and len(self.sent) == 1:
+            await self._broken.wait()
+            raise errors.ConnectionLost("broken")
+
+    async def frames(self) -> AsyncIterator[list[wire.AnyResponse]]:
+        first = len(self.sent) == 1
+        while not (first and self._broken.is_set()):
+            yield await self._frames.get()
+
+    def cut(self) -> None:
+        self._broken.set()
+        self._frames.put_nowait([])
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("many", [False, True])
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_request_that_could_not_be_sent_is_given_up_in_time(
+    many: bool, cancelled: bool
+) -> None:
+    """What waits for room in a connection that takes nothing is waited for as an answer is; who
+    gave it up, or was cancelled, finds nothing of it entered on the next connection."""
+    clogged = Clogged()
+    client = AsyncClient("ws://nowhere", answer_s=30 if cancelled else 0.05,
+                         backoff=Backoff(first_s=0.001), connect=clogged.connect)  # fmt: skip
+    await client.connect()
+    clogged.clogged = True
+    orders = [client.build.enter(CODE, "buy", 1, "2.650") for _ in range(250)]
+
+    async def ask() -> object:
+        return await (client.send_batch(orders) if many else client.enter(CODE, "buy", 1, "2.65"))
+
+    asking = asyncio.create_task(ask())
+    if cancelled:
+        await asyncio.wait([asking], timeout=0.02)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+    elif many:
+        unknown = await asyncio.wait_for(asking, 5)
+        assert isinstance(unknown, list) and len(unknown) == 250
+        assert all(isinstance(one, errors.OutcomeUnknown) for one in unknown)
+    else:
+        with pytest.raises(errors.OutcomeUnknown):
+            await asyncio.wait_for(asking, 5)
+    assert any(isinstance(one, wire.Enter | list) for one in clogged.sent[0])
+    clogged.cut()
+    async with asyncio.timeout(5):
+        while len(clogged.sent) < 2 or not client.is_ready:
+            await asyncio.sleep(0.001)
+    assert not any(isinstance(one, wire.Enter | list) for one in clogged.sent[1])
+    await client.close()
+
+
+async def test_who_waits_for_room_is_not_cancelled_with_another() -> None:
+    """aiohttp has all senders wait for one future, which a timeout of one of them cancels."""
+
+    async def silent(request: web.Request) -> web.WebSocketResponse:
+        await (socket := web.WebSocketResponse()).prepare(request)
+        await over.wait()  # reads nothing
+        assert request.transport is not None
+        request.transport.abort()
+        return socket
+
+    over, application = asyncio.Event(), web.Application()
+    application.router.add_get("/ws", silent)
+    async with TestServer(application) as server:
+        transport = await Transport.open(str(server.make_url("/ws")), msgpack=False)
+        batch: list[wire.AnyCommand] = [enter(f"o{n}") for n in range(5_000)]  # a long frame
+
+        async def fill() -> None:
+            while True:
+                await transport.send(batch)
+
+        others = [asyncio.create_task(fill()) for _ in range(2)]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await fill()
+        ended, _ = await asyncio.wait(others, timeout=0.1)
+        over.set()
+        assert not ended
+        await transport.close()
+        told = await asyncio.gather(*others, return_exceptions=True)
+        assert [type(one) for one in told] == [errors.ConnectionLost] * 2

@@ -5,8 +5,9 @@ import itertools
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import pytest
 
@@ -39,6 +40,11 @@ class Asynchronous:
             await asyncio.sleep(0)
         return turns
 
+    async def turns(self, turns: int) -> int:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return turns
+
     async def never_ends(self) -> None:
         await asyncio.Event().wait()
 
@@ -48,6 +54,7 @@ class Asynchronous:
 
 class Client(Blocking[Asynchronous]):
     ends = blocking(Asynchronous.ends)
+    turns = blocking(Asynchronous.turns)
     never_ends = blocking(Asynchronous.never_ends)
     next_event = blocking(Asynchronous.next_event)
 
@@ -126,6 +133,51 @@ def test_an_interrupt_takes_no_event_along() -> None:
         assert client.next_event() is came
     finally:
         client.close()
+
+
+def _interrupted(step: int, call: Callable[[], object]) -> bool:
+    """Interrupt a call at that step at which Python looks for signals; False if it has no more."""
+    steps = 0
+
+    def watch(frame: FrameType, event: str, _: object) -> None:
+        nonlocal steps
+        steps += event in ("call", "c_return")
+        if steps == step:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(watch)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    assert steps < step, "the interrupt was lost"
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # interrupted before it began
+def test_an_interrupt_at_any_step_leaves_a_client_whole() -> None:
+    client, answers = Client(), list[int]()
+
+    def ask() -> None:
+        answers.append(client.turns(1))
+
+    step = 1
+    while _interrupted(step, ask) and step < 500:
+        step += 1
+        count = len(answers)
+        other = threading.Thread(target=ask, daemon=True)
+        other.start()
+        other.join(5)
+        assert len(answers) > count, f"the loop stands still, after step {step - 1}"
+    assert 10 < step < 500
+    for step in itertools.count(1):  # by the end of this one it is closed, and stays so
+        if not _interrupted(step, client.close):
+            break
+    with pytest.raises(NotConnected):
+        client.turns(1)
 
 
 def test_what_came_before_a_client_was_closed_can_still_be_read() -> None:

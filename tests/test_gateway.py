@@ -302,6 +302,24 @@ async def test_account_answers_equal_the_engine(venue: Venue) -> None:
     assert venue.hub.accounts.by_id[0].cash == venue.engine.account(0)["cash"]
 
 
+async def test_who_is_flat_has_no_position_in_what_expired(venue: Venue) -> None:
+    """An expiry settles nothing of his, and what was said of him is said no more."""
+    one, two = await venue.trader(RICH), await venue.trader(THIRD)
+    for number, (buyer, seller) in enumerate(((one, two), (two, one))):
+        await venue.say(seller, enter(f"s{number}", side="sell"))
+        await venue.say(buyer, enter(f"b{number}"))
+    await venue.order(Command(kind=CommandKind.SETTLE, instrument=0, price=2_641_000, quantity=1))
+    await venue.order(market.state(0, TradingState.CLOSED))
+    for expired in (False, True):
+        if expired:
+            await venue.order(Command(kind=CommandKind.EXPIRE, instrument=0, price=2_700_000))
+        for session in (one, two):
+            venue.heard(session)
+            report = (await venue.say(session, {"op": "account", "request_id": "q"}))[0]
+            assert isinstance(report, wire.AccountReport)
+            assert [held.net for held in report.positions] == ([] if expired else ["0"])
+
+
 async def check_accounts(venue: Venue, *sessions: Session) -> None:
     for session in sessions:
         venue.heard(session)

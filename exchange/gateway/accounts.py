@@ -253,6 +253,8 @@ class Accounts:
             else:
                 holding = account.holdings[row[5]]
                 holding.cost = holding.net * row[8] * instrument.multiplier
+        elif kind == EventKind.INSTRUMENT_EXPIRED:
+            self._drop_flat(row[5])
         elif kind in (EventKind.DEPOSITED, EventKind.WITHDRAWN, EventKind.FEE_CHARGED):
             self.by_id[row[6]].cash = row[14]
             if kind == EventKind.FEE_CHARGED and row[6] != HOUSE_ACCOUNT:
@@ -282,6 +284,13 @@ class Accounts:
             self._switch(self.by_id[row[6]], _BY_SETTING, row[10] != 0)
         elif kind == EventKind.KILLED or kind == EventKind.RESUMED:
             self._kill(row, kind == EventKind.KILLED)
+
+    def _drop_flat(self, instrument: int) -> None:
+        """Forget positions that an expiry has nothing to settle of: the others are told next."""
+        for account in self.by_id.values():
+            holding = account.holdings.get(instrument)
+            if holding is not None and not holding.net and not holding.cost:
+                del account.holdings[instrument]
 
     def _switch(self, account: Account, bit: int, on: bool) -> None:
         account.killed = account.killed | bit if on else account.killed & ~bit

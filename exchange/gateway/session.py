@@ -327,13 +327,13 @@ class Session:
             raise
 
     def _check_logon(self, request: Logon) -> None:
-        numbers = (request.nonce, request.timestamp_ms, *_numbers(request))
-        if min(numbers) < 0:
-            raise Refused(Reason.SYNTAX, None, "a number is negative")
-        if request.grace_ms > U32_MAX or request.resume_session > U32_MAX:
-            raise Refused(Reason.PARAMETER_RANGE, None, limit=str(U32_MAX))
-        if request.after is not None and max(_numbers(request)) > STREAM_MAX:
-            raise Refused(Reason.PARAMETER_RANGE, "after", limit=str(STREAM_MAX))
+        numbers = _numbers(request)
+        for field, number, _ in numbers:
+            if number < 0:
+                raise Refused(Reason.SYNTAX, field, "a number is negative")
+        for field, number, most in numbers:
+            if most and number > most:
+                raise Refused(Reason.PARAMETER_RANGE, field, limit=str(most))
         verdict = self.hub.keys.check(logon_proof(request, self.address), self.hub.now_ms())
         if not isinstance(verdict, Key):
             raise Refused(verdict)
@@ -533,8 +533,14 @@ def elements(array: bytes) -> bytes:
     return array[{0xDC: 3, 0xDD: 5}.get(array[0], 1) :]
 
 
-def _numbers(request: Logon) -> tuple[int, ...]:
-    """Return a logon's numbers besides its time and nonce."""
+def _numbers(request: Logon) -> list[tuple[str, int, int]]:
+    """Return a logon's numbers: the field, the number, and its most; 0 if the key is the judge."""
     after = request.after
     place = () if after is None else (after.epoch, after.sequence, after.index)
-    return (request.grace_ms, request.resume_session, *place)
+    return [
+        ("timestamp_ms", request.timestamp_ms, 0),
+        ("nonce", request.nonce, 0),
+        ("grace_ms", request.grace_ms, U32_MAX),
+        ("resume_session", request.resume_session, U32_MAX),
+        *(("after", number, STREAM_MAX) for number in place),
+    ]
