@@ -1,7 +1,9 @@
 """Old segments: compressed, proven before the original goes, and read as if nothing happened."""
 
+import errno
 import gzip
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -240,6 +242,10 @@ def test_the_last_segment_archived_by_hand_is_not_written_to(market: Path, tmp_p
     assert replay(market, Engine).last_sequence == 30
 
 
+def no_room(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_the_command_asks_for_a_good_snapshot(market: Path, tmp_path: Path) -> None:
     """Nothing goes that a start could need; afterwards a start needs nothing that went."""
     hourbook = CliRunner()
@@ -256,6 +262,11 @@ def test_the_command_asks_for_a_good_snapshot(market: Path, tmp_path: Path) -> N
     record(market, [deposits(4, 10 * at) for at in range(20, 26)], segment_bytes=700)
     above = hourbook.invoke(app, ["archive", "run", str(market), "--upto", "29"])
     assert above.exit_code == 1 and "above the newest good snapshot" in str(above.exception)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", no_room)
+        full = hourbook.invoke(app, ["archive", "run", str(market)])
+    said = str(full.exception)
+    assert full.exit_code == 1 and "--to" in said and "log/00000000000000000001.hbl.gz" in said
     cellar = tmp_path / "cellar"
     done = told("archive", "run", str(market), "--to", str(cellar))
     assert (done["archived"], done["upto"]) == (3, 24)

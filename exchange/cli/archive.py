@@ -1,12 +1,13 @@
 """``hourbook archive`` and ``hourbook heads``: old segments, and what proves a log unchanged."""
 
+import errno
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from exchange.cli.access import Json, need_log
-from exchange.cli.output import fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
 
 archive = typer.Typer(help="Old segments of a log.", no_args_is_help=True, rich_markup_mode=None)
 heads = typer.Typer(help="Signed heads of a log.", no_args_is_help=True, rich_markup_mode=None)
@@ -48,8 +49,14 @@ def run(
     place = None if to is None else LocalStorage(to)
     most = bound if place is None else bound - 1  # a start looks at the snapshot's own frame
     last = most if upto is None else min(upto, most)
-    with progress("archiving") as advance:
-        done = retention.archive_upto(storage, last, place, advance)
+    try:
+        with progress("archiving") as advance:
+            done = retention.archive_upto(storage, last, place, advance)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        fail(f"a compressed segment has no room: {error}: --to names a directory on another disk;"
+             " what is archived by now stays so", Exit.UNUSABLE)  # fmt: skip
     facts = {
         "archived": len(done),
         "upto": done[-1].last_sequence if done else 0,

@@ -78,6 +78,9 @@ def written_whole(file: Path) -> Iterator[Path]:
     try:
         yield beside
         beside.replace(file)
+    except OSError as error:
+        error.filename = error.filename or str(file)  # a write has none of its own
+        raise
     finally:
         beside.unlink(missing_ok=True)
 
