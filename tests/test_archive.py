@@ -5,6 +5,8 @@ import gzip
 import json
 import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from recorded import crashed_copy, deposits, open_sequencer, read_log, record, r
 from typer.testing import CliRunner
 
 from exchange.cli import app
+from exchange.cli import archive as archiving
 from exchange.engine import Engine
 from exchange.journal import archive, retention
 from exchange.journal.archive import DamagedArchive, NotArchivable
@@ -280,6 +283,21 @@ def test_the_command_asks_for_a_good_snapshot(market: Path, tmp_path: Path) -> N
                                                        Engine).state_hash  # fmt: skip
     shutil.rmtree(market / "snapshots")
     open_sequencer(market)
+
+
+def test_a_run_or_a_restore_waits_for_the_one_under_way(market: Path) -> None:
+    assert CliRunner().invoke(app, ["snapshot", "write", str(market)]).exit_code == 0
+    for ask, left in ((archiving.run, NAMES[3:]), (archiving.restore, NAMES)):
+        with ThreadPoolExecutor(2) as pool:
+            with archiving.alone(market):
+                before = contents(market)
+                asked = [pool.submit(ask, market) for _ in range(2)]
+                time.sleep(0.2)
+                assert contents(market) == before
+            failed = [one.exception() for one in asked]
+        assert [f"log/{name}" for name in sorted(contents(market)) if "gz" not in name] == left
+        # To the second there is nothing left to do; that is said of a restore alone.
+        assert {type(one) for one in failed} <= {type(None), NotArchivable}
 
 
 def test_the_snapshots_own_frame_stays(tmp_path: Path) -> None:

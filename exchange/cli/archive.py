@@ -1,8 +1,11 @@
 """``hourbook archive`` and ``hourbook heads``: old segments, and what proves a log unchanged."""
 
 import errno
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -13,6 +16,16 @@ archive = typer.Typer(help="Old segments of a log.", no_args_is_help=True, rich_
 heads = typer.Typer(help="Signed heads of a log.", no_args_is_help=True, rich_markup_mode=None)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
+LOCK_NAME: Final = "archive.lock"
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Hold DIR/archive.lock, once whoever archives or restores there is done: what one is about to
+    remove for the other's sake, the other may be about to remove as well."""
+    with open(directory / LOCK_NAME, "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @archive.command("run")
@@ -50,7 +63,7 @@ def run(
     most = bound if place is None else bound - 1  # a start looks at the snapshot's own frame
     last = most if upto is None else min(upto, most)
     try:
-        with progress("archiving") as advance:
+        with alone(directory), progress("archiving") as advance:
             done = retention.archive_upto(storage, last, place, advance)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -104,7 +117,7 @@ def restore(
     need_log(directory)
     storage = LocalStorage(directory)
     place = storage if origin is None or origin.resolve() == directory.resolve() else None
-    with progress("restoring") as advance:
+    with alone(directory), progress("restoring") as advance:
         done = retention.restore(storage, place or LocalStorage(origin or directory), advance)
     show_facts({"restored": len(done), "bytes": sum(size for _, size in done)}, as_json)
 
