@@ -1,8 +1,12 @@
 """Old segments: compressed, proven before the original goes, and read as if nothing happened."""
 
+import errno
 import gzip
 import json
+import os
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ from recorded import crashed_copy, deposits, open_sequencer, read_log, record, r
 from typer.testing import CliRunner
 
 from exchange.cli import app
+from exchange.cli import archive as archiving
 from exchange.engine import Engine
 from exchange.journal import archive, retention
 from exchange.journal.archive import DamagedArchive, NotArchivable
@@ -240,6 +245,10 @@ def test_the_last_segment_archived_by_hand_is_not_written_to(market: Path, tmp_p
     assert replay(market, Engine).last_sequence == 30
 
 
+def no_room(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_the_command_asks_for_a_good_snapshot(market: Path, tmp_path: Path) -> None:
     """Nothing goes that a start could need; afterwards a start needs nothing that went."""
     hourbook = CliRunner()
@@ -256,6 +265,11 @@ def test_the_command_asks_for_a_good_snapshot(market: Path, tmp_path: Path) -> N
     record(market, [deposits(4, 10 * at) for at in range(20, 26)], segment_bytes=700)
     above = hourbook.invoke(app, ["archive", "run", str(market), "--upto", "29"])
     assert above.exit_code == 1 and "above the newest good snapshot" in str(above.exception)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", no_room)
+        full = hourbook.invoke(app, ["archive", "run", str(market)])
+    said = str(full.exception)
+    assert full.exit_code == 1 and "--to" in said and "log/00000000000000000001.hbl.gz" in said
     cellar = tmp_path / "cellar"
     done = told("archive", "run", str(market), "--to", str(cellar))
     assert (done["archived"], done["upto"]) == (3, 24)
@@ -269,6 +283,21 @@ def test_the_command_asks_for_a_good_snapshot(market: Path, tmp_path: Path) -> N
                                                        Engine).state_hash  # fmt: skip
     shutil.rmtree(market / "snapshots")
     open_sequencer(market)
+
+
+def test_a_run_or_a_restore_waits_for_the_one_under_way(market: Path) -> None:
+    assert CliRunner().invoke(app, ["snapshot", "write", str(market)]).exit_code == 0
+    for ask, left in ((archiving.run, NAMES[3:]), (archiving.restore, NAMES)):
+        with ThreadPoolExecutor(2) as pool:
+            with archiving.alone(market):
+                before = contents(market)
+                asked = [pool.submit(ask, market) for _ in range(2)]
+                time.sleep(0.2)
+                assert contents(market) == before
+            failed = [one.exception() for one in asked]
+        assert [f"log/{name}" for name in sorted(contents(market)) if "gz" not in name] == left
+        # To the second there is nothing left to do; that is said of a restore alone.
+        assert {type(one) for one in failed} <= {type(None), NotArchivable}
 
 
 def test_the_snapshots_own_frame_stays(tmp_path: Path) -> None:

@@ -199,6 +199,24 @@ def test_what_if_says_that_nobody_reacts(market: Path) -> None:
     assert "profit in USD" in page
     assert "change something" in hourbook("log", "what-if", market, code=2)
     assert "CODE=WHOLE" in hourbook("log", "what-if", market, "--margin", "x", code=2)
+    for slip in ("--margin", "H1OO*=150"), ("--position-limit", "NOPE=1"), ("--without", 99):
+        told = hourbook("log", "what-if", market, "--margin", "*=400", *slip, code=1)
+        assert str(slip[1]).partition("=")[0] in told
+
+
+def test_what_goes_into_a_pipe_comes_out_of_it(market: Path, tmp_path: Path) -> None:
+    asked = {"a.csv": ("log", "audit", market), "b.jsonl": ("replay", market, "--export")}
+    for name, ask in asked.items():
+        hourbook(*ask, file := tmp_path / f"file-{name}")
+        os.mkfifo(pipe := tmp_path / name)
+        came = tmp_path / f"came-{name}"
+        with open(came, "wb") as out, subprocess.Popen(["cat", pipe], stdout=out) as reader:
+            try:
+                hourbook(*ask, pipe)
+                assert pipe.is_fifo() and reader.wait(timeout=10) == 0
+            finally:
+                reader.kill()
+        assert came.read_bytes() == file.read_bytes()
 
 
 def test_reports_are_written_and_agree(market: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,6 +39,17 @@ async def test_a_gateway_may_take_its_time_to_start_as_long_as_it_moves() -> Non
     lives.serve(life)
     assert lives.stuck(most) == [] and lives.beat(most) == []
     lives.end(wire)
+
+
+async def test_a_port_whose_connections_have_just_ended_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as before:  # a market without gateways
+        port = before.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            before.accept()[0].close()  # first: the system keeps its end for a minute
+            assert client.recv(1) == b""
+    front = gateways.Gateways(SimpleNamespace(settings=Settings()))  # type: ignore[arg-type]
+    front._all_listen.set()
+    assert await front.listen("127.0.0.1", port) == port
 
 
 async def test_a_market_whose_gateway_hangs_at_the_start_ends_and_says_so(tmp_path: Path) -> None:

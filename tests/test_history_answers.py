@@ -18,6 +18,7 @@ import pytest
 from history_market import ACCOUNTS, CODES, DAYS, two_days
 
 from exchange.clearing import Clearing
+from exchange.gateway.decode import ORDER, REQUEST
 from exchange.history import view, walk
 from exchange.history.audit import FIELDS, Trail
 from exchange.history.bulletin import Bulletin
@@ -388,6 +389,8 @@ def test_the_audit_page_names_every_field_and_what_is_absent() -> None:
     assert not any("ALLOCAT" in name for name in names)  # the page says that there are none
     asked = {one.name for one in OrderFeature} - {"ALL_OR_NONE", "QUOTE"}  # refused; a quote's
     assert asked == {name for name in re.findall("`([A-Z_]+)`", "".join(page["features"]))}
+    persons = re.findall("person `([a-z]+)`", page["client_order_key"][1])
+    assert [name.encode() for name in persons] == [ORDER, REQUEST]
 
 
 def test_the_export_page_names_every_column() -> None:

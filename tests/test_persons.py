@@ -93,3 +93,22 @@ async def test_nobody_makes_himself_a_second_name_over_http(market: Market, scop
     ):  # fmt: skip
         assert "on the market's own machine" in await refused(market, request, anne)
     assert len(auth.list_keys(market.directory)) == 2
+
+
+async def test_a_clock_set_back_brings_no_proposal_back(tmp_path: Path) -> None:
+    """What the log's own time has left behind is over, also after a restart."""
+    clock = Clock()
+    async with running(tmp_path, clock) as market:
+        await market.operations.perform(requests.OpenAccount(account=1))
+        anne, bert = made(market), made(market)
+        hers = await proposed(market, anne)
+        assert "no account 2 is open" in await refused(
+            market, requests.Kill(account=2, lift=True, reason="none"), anne
+        )
+        clock.now += 10 * MINUTE * 10**9
+        his = await proposed(market, bert)
+    clock.now -= 60 * MINUTE * 10**9
+    async with running(tmp_path, clock) as market:
+        assert "expired" in await refused(market, hers, bert)
+        assert [one["by"] for one in market.operations._approvals.waiting()] == [bert]
+        assert (await market.operations.perform(his, anne))["approved_by"] == anne

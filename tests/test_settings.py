@@ -67,8 +67,9 @@ def test_origins_are_a_list_in_a_file_and_separated_by_commas_in_the_environment
     wanted = ("https://a.example", "https://b.example")
     file = written(tmp_path, f"[serve]\norigins = {json.dumps(wanted)}\n")
     assert load(file).settings.serve.origins == wanted
-    environment = {"HOURBOOK_SERVE_ORIGINS": ",".join(wanted)}
-    assert load(None, environment).settings.serve.origins == wanted
+    for separator in (",", ", "):
+        environment = {"HOURBOOK_SERVE_ORIGINS": separator.join(wanted)}
+        assert load(None, environment).settings.serve.origins == wanted
 
 
 @pytest.mark.parametrize(
@@ -93,6 +94,8 @@ def test_what_makes_no_sense_is_refused_by_name(tmp_path: Path, text: str, named
 @pytest.mark.parametrize(
     ("key", "value", "named"),
     [
+        ("HOURBOOK_SERVE_HOST", "", "HOURBOOK_SERVE_HOST = ''"),  # no word for every address
+        ("HOURBOOK_SERVE_DATA", "", "HOURBOOK_SERVE_DATA = ''"),
         ("HOURBOOK_SERVE_PROT", "1", "did you mean HOURBOOK_SERVE_PORT?"),
         ("HOURBOOK_SERVE_PORT", "high", "environment: HOURBOOK_SERVE_PORT = 'high'"),
         ("HOURBOOK_LIMITS_CLEARING_FRAMES", "0", "HOURBOOK_LIMITS_CLEARING_FRAMES"),

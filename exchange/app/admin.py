@@ -9,6 +9,8 @@ An answer is ``{"ok": true, "result": {...}}`` or ``{"ok": false, "error": "what
 import asyncio
 import contextlib
 import logging
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -49,13 +51,27 @@ async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path
         finally:
             writer.close()
 
-    server = await asyncio.start_unix_server(converse, path, limit=LINE_BYTES_MAX)
-    path.chmod(0o600)
+    bound = _bound(path)
+    server = await asyncio.start_unix_server(converse, sock=bound, limit=LINE_BYTES_MAX)
     try:
         yield path
     finally:
         server.close()
         path.unlink(missing_ok=True)
+
+
+def _bound(path: Path) -> socket.socket:
+    """A Unix socket at a path, its owner's alone from its first moment on."""
+    bound = socket.socket(socket.AF_UNIX)
+    mask = os.umask(0o177)
+    try:
+        bound.bind(os.fspath(path))
+    except OSError:
+        bound.close()
+        raise
+    finally:
+        os.umask(mask)
+    return bound
 
 
 async def _told(reader: asyncio.StreamReader, operations: Operations) -> Answer | None:

@@ -69,7 +69,7 @@ class _Approved(msgspec.Struct):
 class Proposal(msgspec.Struct, frozen=True):
     """What one person proposed, as its record says; ``expires`` is nanoseconds since the epoch.
 
-    ``business_date`` is that on which it was recorded (yyyymmdd).
+    ``business_date`` is that on which it was recorded (yyyymmdd), ``recorded`` the stamp of that.
     """
 
     proposal: str
@@ -77,6 +77,7 @@ class Proposal(msgspec.Struct, frozen=True):
     expires: int
     request: str  # JSON
     business_date: int = 0
+    recorded: int = 0
 
 
 class Outcome(NamedTuple):
@@ -128,7 +129,7 @@ class Desk:
         self.business_date = 0  # yyyymmdd, 0 before the first
         self.day_open = False
         self.mode = Mode.NORMAL
-        self.sequence = 0
+        self.sequence = self.stamp = 0  # of the last batch
         self._handlers = {
             EventKind.ACCOUNT_OPENED: self._account_opened,
             EventKind.DAY_OPENED: self._day_opened,
@@ -221,7 +222,7 @@ class Desk:
         """Read one batch: what changes the desk's picture, and the answers awaited."""
         for watch in self.watchers:
             watch(released)
-        self.sequence = released.last_sequence
+        self.sequence, self.stamp = released.last_sequence, released.stamp
         if not self.epochs.first or self.epochs.first[-1][1] != released.epoch:
             self.epochs.note(released.epoch, released.first_sequence)
         kinds = released.events[_KIND::EVENT_BYTES]
@@ -271,7 +272,8 @@ class Desk:
             self.factors[factors.grade, factors.expiry] = factors.table
         elif operation == PROPOSE:
             read = msgspec.json.decode(text, type=Proposal)
-            proposal = msgspec.structs.replace(read, business_date=self.business_date)
+            known = {"business_date": self.business_date, "recorded": stamp}
+            proposal = msgspec.structs.replace(read, **known)
             for number, old in list(self.proposals.items()):
                 if old.expires + FORGOTTEN_NS >= stamp:
                     break

@@ -126,6 +126,7 @@ class Gateways:
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind((host, port))
         with socket.socket(family) as held:  # so that a free one stays ours until they have it
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of a life that just ended
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             held.bind((host, port))
             self._address = host, held.getsockname()[1]

@@ -38,8 +38,9 @@ DEFAULT, FILE, ENVIRONMENT, FLAG, FIXED = "default", "file", "environment", "fla
 class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where and how a market is served."""
 
-    data: Annotated[str, Meta(description="the market's data directory")] = "market"
-    host: Annotated[str, Meta(description="address to listen on")] = "127.0.0.1"
+    data: Annotated[str, Meta(min_length=1, description="the market's data directory")] = "market"
+    # Empty, as a variable that was never filled in is, it would be every address there is.
+    host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port; 0: a free one")] = 8000
     tls_certificate: Annotated[
         str, Meta(description="PEM file of a certificate chain: TLS alone is served; empty: none")
@@ -243,9 +244,13 @@ def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, obj
     for key, value in environment.items():
         if key in known:
             name = known[key]
-            yield name, tuple(filter(None, value.split(","))) if name == "serve.origins" else value
+            yield name, _listed(value) if name == "serve.origins" else value
         elif key.startswith(tuple(variable(f"{section}.") for section in _SECTIONS)):
             raise SettingsError(f"environment: {key}: no such setting{_guess(key, known)}")
+
+
+def _listed(value: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, value.split(","))))
 
 
 def _checked(name: str, value: object, source: str) -> object:

@@ -1,17 +1,31 @@
 """``hourbook archive`` and ``hourbook heads``: old segments, and what proves a log unchanged."""
 
+import errno
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from exchange.cli.access import Json, need_log
-from exchange.cli.output import fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
 
 archive = typer.Typer(help="Old segments of a log.", no_args_is_help=True, rich_markup_mode=None)
 heads = typer.Typer(help="Signed heads of a log.", no_args_is_help=True, rich_markup_mode=None)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
+LOCK_NAME: Final = "archive.lock"
+
+
+@contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Hold DIR/archive.lock, once whoever archives or restores there is done: what one is about to
+    remove for the other's sake, the other may be about to remove as well."""
+    with open(directory / LOCK_NAME, "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @archive.command("run")
@@ -48,8 +62,14 @@ def run(
     place = None if to is None else LocalStorage(to)
     most = bound if place is None else bound - 1  # a start looks at the snapshot's own frame
     last = most if upto is None else min(upto, most)
-    with progress("archiving") as advance:
-        done = retention.archive_upto(storage, last, place, advance)
+    try:
+        with alone(directory), progress("archiving") as advance:
+            done = retention.archive_upto(storage, last, place, advance)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        fail(f"a compressed segment has no room: {error}: --to names a directory on another disk;"
+             " what is archived by now stays so", Exit.UNUSABLE)  # fmt: skip
     facts = {
         "archived": len(done),
         "upto": done[-1].last_sequence if done else 0,
@@ -97,7 +117,7 @@ def restore(
     need_log(directory)
     storage = LocalStorage(directory)
     place = storage if origin is None or origin.resolve() == directory.resolve() else None
-    with progress("restoring") as advance:
+    with alone(directory), progress("restoring") as advance:
         done = retention.restore(storage, place or LocalStorage(origin or directory), advance)
     show_facts({"restored": len(done), "bytes": sum(size for _, size in done)}, as_json)
 

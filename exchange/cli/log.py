@@ -206,7 +206,7 @@ def what_if(
 
     CODE may hold * and ?. Participants' reactions are not simulated: all send what they sent.
     """
-    from exchange.history.whatif import Changes, what_if  # noqa: PLC0415
+    from exchange.history.whatif import Changes, NothingChosen, what_if  # noqa: PLC0415
 
     changes = Changes(
         margin=_pairs("--margin", margin, _PERCENT_MAX),
@@ -216,8 +216,11 @@ def what_if(
     )
     if not changes:
         fail("change something: --margin, --limits, --position-limit or --without", Exit.USAGE)
-    with progress("replaying") as advance:
-        told = what_if(directory, changes, advance)
+    try:
+        with progress("replaying") as advance:
+            told = what_if(directory, changes, advance)
+    except NothingChosen as unknown:
+        fail(str(unknown))
     show_json(told) if as_json else _print_what_if(told)
 
 

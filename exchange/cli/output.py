@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import msgspec
@@ -61,6 +62,27 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
             for place, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[Path]:
+    """Where to write a file that appears under its name only when everything is in it.
+
+    A pipe or a device, which nobody may replace, is written to as it is.
+    """
+    file = file.resolve()  # what a link names, /dev/stdout say, is meant
+    if file.exists() and not file.is_file():
+        yield file
+        return
+    beside = file.with_name(f"{file.name}.part")
+    try:
+        yield beside
+        beside.replace(file)
+    except OSError as error:
+        error.filename = error.filename or str(file)  # a write has none of its own
+        raise
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def percent(bp: int) -> str:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exchange.cli.access import Json
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import (
+    Exit,
+    fail,
+    progress,
+    show_facts,
+    show_json,
+    show_table,
+    written_whole,
+)
 from exchange.cli.replay import UNTIL_HELP, Directory, stop_at
 
 if TYPE_CHECKING:
@@ -34,16 +42,15 @@ def audit(
     from exchange.history.walk import walk  # noqa: PLC0415
 
     stop = stop_at(directory, until) if until else None
-    beside = file.with_name(f"{file.name}.part")
-    try:
-        with open(beside, "w", newline="", encoding="utf-8") as rows, progress("writing") as bar:
-            writer = csv.writer(rows, lineterminator="\n")
-            writer.writerow(FIELDS)
-            trail = Trail(writer.writerow)
-            walk(directory, trail.take, stop, bar)
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    with (
+        written_whole(file) as place,
+        open(place, "w", newline="", encoding="utf-8") as rows,
+        progress("writing") as bar,
+    ):
+        writer = csv.writer(rows, lineterminator="\n")
+        writer.writerow(FIELDS)
+        trail = Trail(writer.writerow)
+        walk(directory, trail.take, stop, bar)
     show_facts({"file": str(file), "rows": trail.rows, "fields": len(FIELDS)}, as_json)
 
 

@@ -320,6 +320,8 @@ class Trail:
         owned = names_account(event, command[0], command[2])
         row = self._row("OUT", event[0], event[1], event[6] if owned else None)
         row[RECORD_TYPE] = _EVENT_KINDS[kind]
+        if event[3] & _DUPLICATE:
+            row[REPEATED] = "Y"
         if kind == _REJECTED:
             self._rejected(row, event, command)
         elif of_order:
@@ -374,7 +376,7 @@ class Trail:
             row[LAST_PRICE] = decimal_text(event[8], 6)
             row[EXECUTION_ID] = f"{event[0]}-{event[1]}-{'T' if taker else 'M'}"
             if event[3] & _DUPLICATE:
-                row[EXECUTION_ID] = ""
+                row[EXECUTION_ID], row[REPEATED] = "", "Y"
             row[WHY] = _TRANSFERS.get(event[4], "")
             self._put(row)
 
@@ -404,9 +406,7 @@ class Trail:
     def _order(self, row: Row, event: EventRow) -> None:
         kind, flags, order_id = event[2], event[3], event[7]
         duplicate = flags & _DUPLICATE
-        if duplicate:
-            row[REPEATED] = "Y"
-        elif kind == _ACCEPTED:
+        if kind == _ACCEPTED and not duplicate:
             self._begin(event)
         order = self._orders.get(order_id)
         market = bool(flags & _AT_MARKET) or (order is not None and order.market)

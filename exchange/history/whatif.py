@@ -62,6 +62,10 @@ _CASH: Final = frozenset({EventKind.DEPOSITED, EventKind.WITHDRAWN})
 Accepted: TypeAlias = dict[tuple[int, int], int]  # order id by sequence and SELL: a quote has both
 
 
+class NothingChosen(LookupError):
+    """A change of what the log has nothing of: to say that it changes nothing would mislead."""
+
+
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """What is different. Each pair is (codes with * and ?, value); the last that fits counts.
 
@@ -359,7 +363,14 @@ def _fills(rows: list[EventRow]) -> Counter[tuple[int, ...]]:
 
 
 def what_if(directory: Path, changes: Changes, progress: Progress | None = None) -> dict[str, Any]:
-    """Replay a log as it was and under the changes. Raises what ``walk`` raises."""
+    """Replay a log as it was and under the changes. Raises what ``walk`` raises; NothingChosen for
+    codes or an account that the log has not."""
     other = WhatIf(changes)
     engine = walk(directory, other.take, progress=progress)
+    known = other.picture.instruments.by_code
+    for pattern, _ in (*changes.margin, *changes.limits, *changes.position_limit):
+        if not any(fnmatchcase(code, pattern) for code in known):
+            raise NothingChosen(f"{pattern} fits nothing that the log lists")
+    for account in sorted(changes.without - other.picture.accounts.keys()):
+        raise NothingChosen(f"account {account} is opened nowhere in the log")
     return other.report(engine)

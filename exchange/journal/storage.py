@@ -334,7 +334,7 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
     """Make ``data`` the whole of a file, durably, or leave the old one: never a mixture.
 
     The file has that mode, less the umask, from its first byte on. What a kill left of other new
-    files in the folder goes. Raises OSError.
+    files in the folder goes. Raises OSError, which names the file.
     """
     _sweep(path.parent)
     beside, handle = _new_beside(path, mode)
@@ -344,8 +344,9 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
             file.flush()
             os.fsync(file.fileno())
             os.rename(beside, path)  # while it is held
-    except OSError:
+    except OSError as error:
         beside.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # a write has none of its own
         raise
     sync_directory(path.parent)
 
