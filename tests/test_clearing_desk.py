@@ -189,6 +189,8 @@ async def test_withheld_fixings_follow_the_ladder_of_the_index(market: Market) -
         await operations.perform(fixing(day, "2.600000" if n < short - 1 else ""))
     with pytest.raises(RequestRefused, match="UNDETERMINED"):
         await operations.perform(requests.Expire(code="H100X26"))
+    with pytest.raises(RequestRefused, match="20261130, its last trading day, is not settled"):
+        await operations.perform(requests.Expire(code="H100X26", at_settlement=True))
     await operations.perform(fixing(DAYS[-1], "2.900000", revision=1))
     result = await operations.perform(requests.Expire(code="H100X26"))
     assert (result["rule"], result["fixings"]) == ("SHORT_MEAN", short)

@@ -15,7 +15,7 @@ import msgspec
 
 from exchange.app import requests, wishes
 from exchange.app.desk import Desk
-from exchange.app.expiry import final_price
+from exchange.app.expiry import LAST, final_price
 from exchange.app.texts import resolve
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
@@ -204,6 +204,12 @@ class Clerk:
             raise RequestRefused(f"{request.code} trades until {terms.last_trading_day}")
         await self.cleared()
         price, facts = final_price(listed, terms, self._clearing, request.at_settlement)
+        last_day = desk.business_date == wishes.as_number(terms.last_trading_day)
+        if last_day and facts["rule"] == LAST and listed.id not in self._clearing.settled():
+            raise RequestRefused(
+                f"{request.code} expires at its last settlement price, and {desk.business_date},"
+                " its last trading day, is not settled: settle it first"
+            )
         todo = [wishes.expire(listed.code, listed.id, price), wishes.checkpoint()]
         if listed.state == TradingState.CONTINUOUS:
             todo.insert(0, wishes.set_state(listed.code, listed.id, TradingState.CLOSED))
