@@ -31,7 +31,9 @@ def record(operation: str, **fields: object) -> requests.PutRecord:
     return requests.PutRecord(record=json.dumps({"operation": operation, **fields}))
 
 
-async def test_a_default_freezes_the_member_and_cancels_its_orders(live: Live) -> None:
+async def test_a_default_freezes_the_member_and_cancels_its_orders(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loser, other = await live.client(1), await live.client(2)
     listed = live.market.desk.instruments.by_code[CODE]
     price = listed.mark // listed.tick_scale
@@ -50,10 +52,18 @@ async def test_a_default_freezes_the_member_and_cancels_its_orders(live: Live) -
     with pytest.raises(RequestRefused, match="duplicate"):
         await operations.perform(declared)
     await other.enter(CODE, "sell", 1, price)
+    killed, cleared = [], operations._house.cleared
+
+    async def look() -> None:
+        killed.append(live.market.engine.account(1)["killed"])
+        await cleared()
+
+    monkeypatch.setattr(operations._house, "cleared", look)
     hedged = await operations.perform(
         requests.Hedge(default=1, code=CODE, side="buy", lots=1, price=str(price / 1000))
     )
     assert (hedged["account"], hedged["lots"]) == (1, 1)
+    assert all(killed), "the member could trade until clearing had booked the hedge"
     texts = [text for one in live.market.tape.read(0, 0, 0) for _, text in one.texts]
     (name,) = [text for text in texts if text.startswith("hedge-1-")]
     assert len(name) == len("hedge-1-") + 16  # no client enters an order of its own by that id
