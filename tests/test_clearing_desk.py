@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
@@ -12,7 +13,7 @@ from live import CODE, Live, until
 
 from contracts.calendar import Month
 from contracts.index import methodology
-from exchange.app import Market, requests, wishes
+from exchange.app import Market, clerk, requests, wishes
 from exchange.app.wishes import RequestRefused
 from exchange.messages import TradingState, wire
 
@@ -147,6 +148,28 @@ async def test_capital_and_fund_move_by_commands_with_ids(live: Live) -> None:
         await operations.perform(record("pay_capital", amount=-5_000_001, person="owner"))
     with pytest.raises(RequestRefused, match="none of"):
         await operations.perform(record("pay_capitol"))
+
+
+async def test_what_a_clearing_asks_for_that_is_behind_the_log_is_not_done(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a deleted ledger is rebuilt: the end of the log may have called it off."""
+    operations, clearing, engine = market.operations, market.clearing, market.engine
+    await operations.perform(requests.Deposit(account=1, amount="36000"))
+    interest = record("accrue_interest", credit_bp=1_000, debit_bp=0)
+    assert "interest" in str((await operations.perform(interest))["dues_refused"])
+    (out, _), (going, apply) = clearing.dues(), (threading.Event(), clearing.apply)
+    monkeypatch.setattr(clearing, "apply", lambda frames: going.wait(10) and apply(frames))
+    await operations.perform(requests.Deposit(account=0, amount="100"))
+    with monkeypatch.context() as hasty:
+        hasty.setattr(clerk, "CAUGHT_UP_SECONDS", 0.05)
+        await operations.checkpoint()
+    assert engine.account(0)["cash"] == 100_000_000
+    going.set()
+    await operations.cleared()
+    await operations.checkpoint()
+    assert engine.account(0)["cash"] == 100_000_000 - out.amount
+    assert not clearing.dues()
 
 
 async def test_a_request_id_is_of_one_record(live: Live) -> None:

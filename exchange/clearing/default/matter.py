@@ -149,7 +149,7 @@ class Defaults(Matter):
         default.begin(at, "replenish")
         default.note("allocated", at)
 
-    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
+    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
         """Money in and out, lots, settlements and corrections, and kill switches: what a client
         holds that is ported stays now, and what somebody has lifted is thrown again."""
         if event.kind == EventKind.DEPOSITED:
@@ -163,7 +163,7 @@ class Defaults(Matter):
         for default in self.defaults:
             rulings += porting.follow(default, at, state)
             rulings += [] if killed else self._done(default, at, state)
-        return None if killed and not rulings else rulings
+        return rulings
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
         """Close the auctions whose time is over, and say what is overdue."""
