@@ -55,9 +55,9 @@ async def test_a_default_freezes_the_member_and_cancels_its_orders(
     await other.enter(CODE, "sell", 1, price)
     killed, cleared = [], operations._house.cleared
 
-    async def look() -> None:
+    async def look(*seconds: float) -> None:
         killed.append(live.market.engine.account(1)["killed"])
-        await cleared()
+        await cleared(*seconds)
 
     monkeypatch.setattr(operations._house, "cleared", look)
     hedged = await operations.perform(
