@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
@@ -12,7 +13,7 @@ from live import CODE, Live, until
 
 from contracts.calendar import Month
 from contracts.index import methodology
-from exchange.app import Market, requests, wishes
+from exchange.app import Market, clerk, requests, wishes
 from exchange.app.wishes import RequestRefused
 from exchange.messages import TradingState, wire
 
@@ -31,7 +32,9 @@ def record(operation: str, **fields: object) -> requests.PutRecord:
     return requests.PutRecord(record=json.dumps({"operation": operation, **fields}))
 
 
-async def test_a_default_freezes_the_member_and_cancels_its_orders(live: Live) -> None:
+async def test_a_default_freezes_the_member_and_cancels_its_orders(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loser, other = await live.client(1), await live.client(2)
     listed = live.market.desk.instruments.by_code[CODE]
     price = listed.mark // listed.tick_scale
@@ -50,10 +53,18 @@ async def test_a_default_freezes_the_member_and_cancels_its_orders(live: Live) -
     with pytest.raises(RequestRefused, match="duplicate"):
         await operations.perform(declared)
     await other.enter(CODE, "sell", 1, price)
+    killed, cleared = [], operations._house.cleared
+
+    async def look(*seconds: float) -> None:
+        killed.append(live.market.engine.account(1)["killed"])
+        await cleared(*seconds)
+
+    monkeypatch.setattr(operations._house, "cleared", look)
     hedged = await operations.perform(
         requests.Hedge(default=1, code=CODE, side="buy", lots=1, price=str(price / 1000))
     )
     assert (hedged["account"], hedged["lots"]) == (1, 1)
+    assert all(killed), "the member could trade until clearing had booked the hedge"
     texts = [text for one in live.market.tape.read(0, 0, 0) for _, text in one.texts]
     (name,) = [text for text in texts if text.startswith("hedge-1-")]
     assert len(name) == len("hedge-1-") + 16  # no client enters an order of its own by that id
@@ -139,6 +150,28 @@ async def test_capital_and_fund_move_by_commands_with_ids(live: Live) -> None:
         await operations.perform(record("pay_capitol"))
 
 
+async def test_what_a_clearing_asks_for_that_is_behind_the_log_is_not_done(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while a deleted ledger is rebuilt: the end of the log may have called it off."""
+    operations, clearing, engine = market.operations, market.clearing, market.engine
+    await operations.perform(requests.Deposit(account=1, amount="36000"))
+    interest = record("accrue_interest", credit_bp=1_000, debit_bp=0)
+    assert "interest" in str((await operations.perform(interest))["dues_refused"])
+    (out, _), (going, apply) = clearing.dues(), (threading.Event(), clearing.apply)
+    monkeypatch.setattr(clearing, "apply", lambda frames: going.wait(10) and apply(frames))
+    await operations.perform(requests.Deposit(account=0, amount="100"))
+    with monkeypatch.context() as hasty:
+        hasty.setattr(clerk, "CAUGHT_UP_SECONDS", 0.05)
+        await operations.checkpoint()
+    assert engine.account(0)["cash"] == 100_000_000
+    going.set()
+    await operations.cleared()
+    await operations.checkpoint()
+    assert engine.account(0)["cash"] == 100_000_000 - out.amount
+    assert not clearing.dues()
+
+
 async def test_a_request_id_is_of_one_record(live: Live) -> None:
     """The same again, in any order of its fields, is done once; another one is refused by name."""
     perform, clearing = live.market.operations.perform, live.market.clearing
@@ -189,6 +222,8 @@ async def test_withheld_fixings_follow_the_ladder_of_the_index(market: Market) -
         await operations.perform(fixing(day, "2.600000" if n < short - 1 else ""))
     with pytest.raises(RequestRefused, match="UNDETERMINED"):
         await operations.perform(requests.Expire(code="H100X26"))
+    with pytest.raises(RequestRefused, match="20261130, its last trading day, is not settled"):
+        await operations.perform(requests.Expire(code="H100X26", at_settlement=True))
     await operations.perform(fixing(DAYS[-1], "2.900000", revision=1))
     result = await operations.perform(requests.Expire(code="H100X26"))
     assert (result["rule"], result["fixings"]) == ("SHORT_MEAN", short)

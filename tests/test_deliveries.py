@@ -508,6 +508,8 @@ def test_a_buyer_that_does_not_pay_in_pays_the_penalty_and_gets_late_money_back(
     )
     house.pay()
     assert cash(house)[OLD] == now[OLD]
+    found = house.clearing.statement(OLD)  # in and out again, both of the delivery
+    assert (found.withdrawals, found.delivery) == (0, now[OLD] - before[OLD])
     house.agree()
 
 

@@ -15,6 +15,7 @@ from test_defaults import (
     DAY,
     HAVEN,
     HOURS,
+    POOR,
     RICH,
     SAFE,
     cancelled,
@@ -25,13 +26,23 @@ from test_defaults import (
 )
 from test_margin_market import version
 
-from exchange.app import requests
+from exchange.app import requests, wishes
 from exchange.app.wishes import RequestRefused
 from exchange.clearing.calling import CallMargin, Calls, Pledge, Release, ValueAsset
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.standing import standing
-from exchange.messages import CancelReason, CommandKind, Side
+from exchange.messages import (
+    TRADE,
+    TRADE_FIELDS,
+    CancelReason,
+    Command,
+    CommandKind,
+    EventKind,
+    Side,
+    Trade,
+    TradingState,
+)
 
 FEES = 10_000_000  # micro-dollars for the fees of a trade
 ASSETS = {"T-BILL": (990_000_001, 150), "GOLD": (70_000_000, 1_000)}  # price of a unit, haircut
@@ -131,6 +142,54 @@ def test_what_was_traded_since_the_settlement_follows_the_client(house: House) -
     (rest,) = [facts for _, outcome, facts in house.rulings("port_client") if outcome == "rest"]
     assert rest == {"account": CLIENT, "to": HAVEN, "cash": gain}
     assert "port" not in defaults(house).defaults[0].steps
+    house.agree()
+
+
+@pytest.mark.parametrize("lots", [-4, -15, 3])
+def test_lots_of_a_trade_before_the_freeze_go_as_well(house: House, lots: int) -> None:
+    """It may have sold what was to be moved, or bought more: what it holds when frozen goes."""
+    declare(house)
+    assert house.record(port())[1]["lots"] == {"H100Z26": 10}
+    buyer, seller = (CLIENT, RICH) if lots > 0 else (RICH, CLIENT)
+    house.trade(buyer, seller, abs(lots), 2_500)
+    house.pay_what_is_there()
+    house.reopen()
+    house.pay()
+    assert [house.clearing.net(a, 0) for a in (CLIENT, HAVEN)] == [0, 10 + lots]
+    house.send(house.market.settle(0, 2_600_000))
+    house.pay()
+    assert house.clearing.cash(CLIENT) == 0
+    assert "port" not in defaults(house).defaults[0].steps
+    rests = [facts for _, outcome, facts in house.rulings("port_client") if outcome == "rest"]
+    assert rests[0]["lots"] == {"H100Z26": lots if lots > 0 else 10 + lots}
+    house.agree()
+
+
+def test_lots_of_a_trade_that_is_taken_back_after_the_port_follow(house: House) -> None:
+    house.send(house.market.enter(RICH, Side.SELL, 2_500, 4))
+    events = house.send(house.market.enter(CLIENT, Side.BUY, 2_500, 4))
+    (made,) = [row for row in TRADE.iter_unpack(events) if row[2] == EventKind.TRADE]
+    declare(house)
+    house.record(port())
+    house.pay()
+    house.send(wishes.bust(Trade(**dict(zip(TRADE_FIELDS, made, strict=True)))).command)
+    house.pay()
+    assert [house.clearing.net(a, 0) for a in (CLIENT, HAVEN)] == [0, 10]
+    house.agree()
+
+
+def test_cash_follows_where_lots_could_not_move_until_they_expired(house: House) -> None:
+    """Who takes the client had no margin for them: they ended with their contract."""
+    declare(house)
+    house.record(port(POOR))
+    house.pay(but=("port 1 11 0",))
+    house.send(
+        Command(kind=CommandKind.SET_STATE, instrument=0, tif=TradingState.CLOSED),
+        Command(kind=CommandKind.EXPIRE, instrument=0, price=2_600_000),
+    )
+    assert not [due for due in house.dues() if due.kind == "transfer"]
+    house.pay()
+    assert house.clearing.cash(CLIENT) == 0
     house.agree()
 
 

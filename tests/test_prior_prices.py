@@ -155,6 +155,30 @@ def test_what_is_listed_during_a_date_begins_at_its_first_mark(house: House) -> 
     assert (last.prior, last.preceding_change) == (2_500_000, 300_000)
 
 
+def test_what_trades_no_more_stays_at_its_price(house: House) -> None:
+    """A quote that nobody can touch moves neither the month, at noon nor at the end of the date,
+    nor the months behind it; two persons do."""
+    house.trade(1, 2, 5, 2_500, 0)
+    house.close(DAY)
+    for number in range(len(CODES)):
+        settle(house, number, 2_560_000)
+    house.record(ScheduleCycles(times=("12:00",)))
+    begun = int(datetime(2026, 12, 1, 9, tzinfo=UTC).timestamp()) * SECOND
+    house.at(begun)
+    house.day(20261201)  # the first month's last trading day was 30 November
+    house.at(begun + 4 * 3_600 * SECOND)
+    (first, second) = house.clearing.cycle_prices()
+    assert (first.code, first.tier, first.price) == ("H100X26", 5, 2_560_000)
+    assert (second.tier, second.price) == (3, 2_560_000)
+    house.close(20261201)
+    house.reopen()
+    found = house.clearing.settlement_prices({0: (2_400, 2_450), 1: (2_400, 2_450)})
+    assert [(p.tier, p.price) for p in found] == [(5, 2_560_000), (2, 2_450_000), (3, 2_450_000)]
+    house.record(SetPrice(instrument=0, business_date=20261201, price=2_600_000, reason="a test",
+                          proposed_by="ann", approved_by="bob"))  # fmt: skip
+    assert house.clearing.settlement_prices()[0].price == 2_600_000
+
+
 def test_what_is_settled_is_stored_alike_wherever_the_house_was_stopped() -> None:
     """Numbers that a set would have in another order once it was read back."""
     settled = [291, 32, 130, 60, 253, 230, 241, 194, 107, 48]

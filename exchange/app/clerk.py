@@ -15,7 +15,7 @@ import msgspec
 
 from exchange.app import requests, wishes
 from exchange.app.desk import Desk
-from exchange.app.expiry import final_price
+from exchange.app.expiry import LAST, final_price
 from exchange.app.texts import resolve
 from exchange.app.wishes import RequestRefused, Wish
 from exchange.clearing import Clearing
@@ -26,6 +26,7 @@ from exchange.marketdata.instruments import micros_text
 from exchange.messages import TradingState
 
 CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
+CAUGHT_UP_SECONDS: Final = 1.0  # what it asks for is done if it has caught up by then
 DUES_AT_ONCE: Final = 256  # deposits on their way to the engine
 _POLL_SECONDS: Final = 0.005
 _log = logging.getLogger(__name__)
@@ -38,10 +39,10 @@ class Clerk:
         self._desk = desk
         self._clearing = clearing
 
-    async def cleared(self) -> None:
+    async def cleared(self, seconds: float = CLEARING_SECONDS) -> None:
         """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
         sequence = self._desk.sequence
-        async with asyncio.timeout(CLEARING_SECONDS):
+        async with asyncio.timeout(seconds):
             while self._clearing.position[1] < sequence:
                 await asyncio.sleep(_POLL_SECONDS)
         self._clearing.refresh()
@@ -81,7 +82,7 @@ class Clerk:
         for ruling in (ruling for ruling in rulings if ruling["operation"] == operation):
             if ruling["outcome"] != ACCEPTED:
                 raise RequestRefused(f"refused {ruling['outcome']}: {ruling['facts']}")
-        if refused := await self.perform_dues():
+        if refused := await self._perform_dues():
             result["dues_refused"] = refused
         return result
 
@@ -94,6 +95,16 @@ class Clerk:
         return ruling.facts
 
     async def perform_dues(self) -> dict[str, str]:
+        """Do what clearing asks for, unless it is behind the log, as where its ledger is rebuilt:
+        what it asked for then may have been called off since."""
+        try:
+            await self.cleared(CAUGHT_UP_SECONDS)
+        except TimeoutError:
+            _log.warning("clearing is behind the log: what it asks for waits until it is not")
+            return {}
+        return await self._perform_dues()
+
+    async def _perform_dues(self) -> dict[str, str]:
         """Do what clearing asks for, each in its own command: one refused holds up no other, but
         what the house could not take out (``... out``) nobody is given.
 
@@ -171,7 +182,7 @@ class Clerk:
         ]
         await self._desk.perform([*settling, wishes.checkpoint()])
         await self.cleared()
-        await self.perform_dues()
+        await self._perform_dues()
         return {
             "business_date": self._desk.business_date,
             "settlement_prices": {p.code: micros_text(p.price) for p in prices},
@@ -204,12 +215,18 @@ class Clerk:
             raise RequestRefused(f"{request.code} trades until {terms.last_trading_day}")
         await self.cleared()
         price, facts = final_price(listed, terms, self._clearing, request.at_settlement)
+        last_day = desk.business_date == wishes.as_number(terms.last_trading_day)
+        if last_day and facts["rule"] == LAST and listed.id not in self._clearing.settled():
+            raise RequestRefused(
+                f"{request.code} expires at its last settlement price, and {desk.business_date},"
+                " its last trading day, is not settled: settle it first"
+            )
         todo = [wishes.expire(listed.code, listed.id, price), wishes.checkpoint()]
         if listed.state == TradingState.CONTINUOUS:
             todo.insert(0, wishes.set_state(listed.code, listed.id, TradingState.CLOSED))
         await desk.perform(todo)
         await self.cleared()
-        await self.perform_dues()
+        await self._perform_dues()
         return {"code": listed.code, "price": micros_text(price), **facts}
 
 

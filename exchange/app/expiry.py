@@ -1,6 +1,6 @@
 """The price at which an instrument expires, and what it rests on."""
 
-from typing import Any
+from typing import Any, Final
 
 from contracts.index.settlement import MonthIncomplete, Step
 from contracts.spec import PHYSICAL
@@ -8,6 +8,8 @@ from contracts.spec import Instrument as Terms
 from exchange.app.wishes import RequestRefused
 from exchange.clearing import Clearing
 from exchange.marketdata.instruments import Instrument
+
+LAST: Final = "last settlement price"  # the rule that gives that
 
 
 def final_price(
@@ -28,7 +30,7 @@ def final_price(
         )
     last = listed.mark if listed.settlement_price is None else listed.settlement_price
     if physical:
-        return last, {"rule": "last settlement price"}
+        return last, {"rule": LAST}
     try:
         found = clearing.final_price(listed.id, terms.index, terms.expiry)
     except LookupError as gone:
@@ -39,7 +41,7 @@ def final_price(
     except MonthIncomplete as lacks:
         raise RequestRefused(f"{code}: {lacks}; `hourbook index record` puts them there") from lacks
     if found.price_micros is None and at_settlement:
-        return last, {"rule": "last settlement price", "index": found.index}
+        return last, {"rule": LAST, "index": found.index}
     if found.price_micros is None:
         raise RequestRefused(
             f"{code}: {found.index} of {found.month} is {Step(found.step).name}: too few fixings"

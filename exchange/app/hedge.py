@@ -1,7 +1,7 @@
 """The manager of a default trades its book: one order on the defaulter's own account.
 
-The account's kill switch is lifted for that order alone; clearing asks for it to be thrown again
-the moment it is lifted, so a crash in between leaves nobody free.
+The account's kill switch is lifted for that order alone and thrown again behind it, in one breath;
+clearing asks for that too the moment it is lifted, so a crash in between leaves nobody free.
 """
 
 import secrets
@@ -38,8 +38,9 @@ async def hedge(
     name = f"hedge-{request.default}-{secrets.token_hex(8)}"  # a client's id that nobody guesses
     entered = _enter(name, account, side, listed.id, price, request.lots)
     lifted = wishes.switch(requests.Kill(account=account, lift=True), on=False)
+    thrown = wishes.switch(requests.Kill(account=account), on=True)
     try:
-        _, outcome = await desk.perform([lifted, entered])
+        _, outcome, _ = await desk.perform([lifted, entered, thrown])
     finally:
         await clerk.cleared()
         await clerk.perform_dues()

@@ -33,7 +33,8 @@ def closing(state: State, store: "Store", quotes: Quotes) -> list[Priced]:
         store, state.business_date, prices.closed, prices.corrected, last_prices(state)
     )
     final = frozenset(prices.final)
-    months = list(_months(state, prices.prior(state), window, last, quotes, final))
+    ended = prices.ended(state.business_date)
+    months = list(_months(state, prices.prior(state), window, last, quotes, ended, final))
     return settle_day(months, spreads_traded(state), prices.approved)
 
 
@@ -43,15 +44,13 @@ def intraday(state: State, store: "Store") -> list[Priced]:
     cycle = state.matters.get(Cycles).due
     if cycle is None:
         return []
-    corrected = {
-        match: one
-        for match, one in state.matters.get(Prices).corrected.items()
-        if one.number < cycle.number
-    }
+    prices = state.matters.get(Prices)
+    corrected = {match: one for match, one in prices.corrected.items() if one.number < cycle.number}
     window, last = _traded(
         store, cycle.business_date, cycle.stamp, corrected, cycle.last, cycle.number
     )
-    months = list(_months(state, cycle.prior, window, last, {}))
+    ended = prices.ended(cycle.business_date)
+    months = list(_months(state, cycle.prior, window, last, {}, ended))
     return [p for p in settle_day(months, cycle.spreads) if p.instrument in cycle.left]
 
 
@@ -93,14 +92,16 @@ def _months(
     window: Mapping[int, Traded],
     last: Mapping[int, int],
     quotes: Quotes,
+    ended: Collection[int],
     final: Collection[int] = (),
 ) -> Iterator[Month]:
-    """``final``: instruments that the date's own settlement has settled."""
+    """``ended``: instruments that trade no more; ``final``: what the date's own settlement has
+    settled."""
     for number, price in sorted(prior.items()):
         listed = state.instruments[number]
         bid, ask = quotes.get(number, _NO_QUOTE)
         yield Month(
             number, listed.code, price, listed.price_step * listed.tick_scale, listed.tick_scale,
             window.get(number, NONE_TRADED), last.get(number), bid, ask,
-            listed.settlement_price if number in final else None,
+            listed.settlement_price if number in final else None, number in ended,
         )  # fmt: skip

@@ -58,6 +58,14 @@ class Average(msgspec.Struct, frozen=True):
     month: str
 
 
+def listing(text: str) -> Instrument | None:
+    """The terms in a listing's text; None if it lists no contract."""
+    try:
+        return Instrument.from_json(text)
+    except msgspec.DecodeError:
+        return None
+
+
 class Fixings(Matter):
     """Every fixing recorded, by index, and which listed contracts settle on which."""
 
@@ -69,11 +77,8 @@ class Fixings(Matter):
 
     def saw(self, event: Event, at: At, state: "State") -> tuple[Ruling, ...]:
         """A listing says what the contract settles on."""
-        try:
-            listed = Instrument.from_json(at.text)
-        except msgspec.DecodeError:
-            return ()
-        if listed.settlement != PHYSICAL:
+        listed = listing(at.text)
+        if listed is not None and listed.settlement != PHYSICAL:
             self.averages[event.instrument] = Average(listed.index, listed.expiry)
         return ()
 

@@ -120,6 +120,7 @@ class Dues(Matter, dict=True):
         EventKind.KILLED,
     )
     open: dict[str, Due] = {}
+    off: dict[str, Due] = {}  # called off, as it was too late: it may be on its way all the same
     done: int = 0
 
     def ask(self, due: Due) -> None:
@@ -128,15 +129,22 @@ class Dues(Matter, dict=True):
         assert self.open.setdefault(due.id, due) == due, f"another due of the id {due.id}"
         self._by_key()[due.key] = due.id
 
+    def call_off(self, id: str) -> None:
+        """Ask for a due no more. Should it be done yet, it is known what for."""
+        due = self.open.pop(id, None)
+        if due is not None:
+            self.off[id] = due
+
     def of(self, event: Event) -> Due | None:
-        """The open due that an event is the doing of."""
-        id = self._by_key().get((event.key_lo, event.key_hi)) if self.open else None
-        return None if id is None else self.open.get(id)
+        """The due that an event is the doing of, be it one that was called off."""
+        id = self._by_key().get((event.key_lo, event.key_hi)) if self.open or self.off else None
+        return None if id is None else self.open.get(id) or self.off.get(id)
 
     def _by_key(self) -> dict[tuple[int, int], str]:
-        """Ids by request key: made of what is open, and no part of what is stored."""
+        """Ids by request key: made of what is known, and no part of what is stored."""
         if "by_key" not in self.__dict__:
-            self.__dict__["by_key"] = {due.key: id for id, due in self.open.items()}
+            known = {**self.off, **self.open}
+            self.__dict__["by_key"] = {due.key: id for id, due in known.items()}
         found: dict[tuple[int, int], str] = self.__dict__["by_key"]
         return found
 
@@ -150,8 +158,10 @@ class Dues(Matter, dict=True):
             found = self.of(event)
         if found is None:
             return ()
-        del self.open[found.id]
         self._by_key().pop(found.key, None)
+        if self.off.pop(found.id, None) is not None:
+            return ()
+        del self.open[found.id]
         self.done += 1
         return (Ruling("due", "done", {"id": found.id}),)
 

@@ -8,6 +8,7 @@ Months of a product are settled in time order, since a back month may rest on th
     tier 2   a trade today or a two-sided quote: the last trade, or else the prior price, moved into
              the quote
     tier 3   neither: the prior price plus the preceding month's change
+    tier 5   its last trading day is over: the price that it has stays
     tier 0   two persons said so: an approved price stands in place of the computed one
 
 No rule gives less than one step of a price: limits around it have room for an order.
@@ -24,12 +25,14 @@ from exchange.clearing.settlement import SpreadPrice, clamp, daily_price, spread
 WINDOW_NS: Final = 300 * 1_000_000_000  # before the close; five minutes, as thin products have
 OVERRIDDEN: Final = 0
 BLENDED: Final = 4
+ENDED: Final = 5
 TIERS: Final = {
     OVERRIDDEN: "approved by two",
     1: "window average",
     2: "last or prior, in the quote",
     3: "preceding month",
     BLENDED: "spreads",
+    ENDED: "trades no more",
 }
 
 
@@ -58,6 +61,7 @@ class Month:
     bid: int | None = None
     ask: int | None = None
     settled: int | None = None  # what the date's settlement, begun before, settled it at
+    ended: bool = False  # its last trading day is over
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +171,9 @@ def _price(month: Month, implied: Mapping[str, SpreadPrice], change: int) -> Pri
     scale = month.scale
     last, bid, ask = (None if t is None else t * scale for t in (month.last, month.bid, month.ask))
     blend = spread_blend(list(implied.values()), tick=month.tick, prior=month.prior)
-    if blend is not None and not month.window.lots:
+    if month.ended:
+        tier, price, implied = ENDED, month.prior, {}
+    elif blend is not None and not month.window.lots:
         tier, price = BLENDED, clamp(blend, bid, ask)
     else:
         implied = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import msgspec
 
+from exchange.clearing.expiry import listing
 from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling, refused
 from exchange.clearing.prices import is_combination
 from exchange.clearing.records import Record, SetPrice
@@ -49,6 +50,7 @@ class Prices(Matter):
     final: list[int] = msgspec.field(default_factory=list)  # settled since the close, in order
     corrected: dict[int, Corrected] = msgspec.field(default_factory=dict)  # by match number
     began: dict[int, int] = msgspec.field(default_factory=dict)  # instrument -> price before all
+    last_days: dict[int, int] = msgspec.field(default_factory=dict)  # of trading
 
     def saw(self, event: Event, at: At, state: "State") -> list[Ruling]:
         """Keep the close, forget the day before, and use up what a settlement has used.
@@ -68,6 +70,10 @@ class Prices(Matter):
         elif event.kind == EventKind.INSTRUMENT_LISTED:
             if not is_combination(state.instruments[event.instrument].code):
                 self.began[event.instrument] = event.price
+            listed = listing(at.text)
+            if listed is not None:
+                day = listed.last_trading_day
+                self.last_days[event.instrument] = day.year * 10_000 + day.month * 100 + day.day
         elif event.kind in CORRECTIONS:
             price = None if event.kind == EventKind.TRADE_BUSTED else event.price
             self.corrected[event.order_id] = Corrected(at.number, price)
@@ -84,6 +90,10 @@ class Prices(Matter):
         settlement price when the date began, whatever its cycles have paid since; of one listed
         since, its first mark."""
         return {n: price for n, price in self.began.items() if not state.instruments[n].expired}
+
+    def ended(self, date: int) -> frozenset[int]:
+        """Instruments whose last trading day is over on a business date: their price stays."""
+        return frozenset(number for number, last in self.last_days.items() if last < date)
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """Take an approved price."""

@@ -72,6 +72,7 @@ class Defaults(Matter):
     watches: ClassVar[tuple[EventKind, ...]] = (
         EventKind.DEPOSITED,
         EventKind.WITHDRAWN,
+        EventKind.KILLED,
         EventKind.RESUMED,
         EventKind.LOTS_TRANSFERRED,
         EventKind.INSTRUMENT_SETTLED,
@@ -149,8 +150,8 @@ class Defaults(Matter):
         default.note("allocated", at)
 
     def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling]:
-        """Money in and out, lots, settlements and corrections, and a kill switch that somebody has
-        lifted."""
+        """Money in and out, lots, settlements and corrections, and kill switches: what a client
+        holds that is ported stays now, and what somebody has lifted is thrown again."""
         if event.kind == EventKind.DEPOSITED:
             self._paid_in(event)
         if event.kind == EventKind.WITHDRAWN:
@@ -158,9 +159,10 @@ class Defaults(Matter):
         if event.kind == EventKind.RESUMED:
             return self._freeze_again(event, state)
         rulings: list[Ruling] = []
+        killed = event.kind == EventKind.KILLED
         for default in self.defaults:
             rulings += porting.follow(default, at, state)
-            rulings += self._done(default, at, state)
+            rulings += [] if killed else self._done(default, at, state)
         return rulings
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:

@@ -4,7 +4,8 @@ What it has pledged is its new account's pledge from then on: one chain of trans
 The cash goes before the positions, as the account that takes them must have the margin for them;
 the positions go at their last settlement price. What the next settlement still pays or takes, of
 moves since then, follows once the client's old account is flat; so does what is pledged there
-later. Nothing is netted, nobody else pays.
+later, and so do lots: those of a trade that came before the freeze, or that is taken back after it.
+Nothing is netted, nobody else pays.
 """
 
 from collections.abc import Sequence
@@ -54,16 +55,13 @@ def port(default: Default, record: PortClient, at: At, state: "State") -> None:
     account, to, id = record.account, record.to, f"port {default.id} {record.account}"
     cash = state.ledger.cash(account)
     ask(state, freeze(id, account), *pay(f"{id} cash", account, to, cash))
-    for number, position in state.positions.of_account(account):
-        if position.net:
-            price = state.instruments[number].settlement_price
-            ask(state, transfer(f"{id} {number}", account, to, number, abs(position.net), price,
-                                sells=position.net < 0))  # fmt: skip
+    ported = Port(account, to)
+    _move_lots(id, ported, "", state)
     calls = state.matters.get(Calls)
     calls.carry(f"{id} pledge", account, to, at, state)
     calls.open.pop(account, None)  # what it was called for goes as well
     state.matters.touch(Calls)
-    default.ported.append(Port(account, to))
+    default.ported.append(ported)
     default.note("client ported", at)
 
 
@@ -72,6 +70,9 @@ def follow(default: Default, at: At, state: "State") -> list[Ruling]:
     rulings, calls = [], state.matters.get(Calls)
     for one in default.ported:
         cash, id = state.ledger.cash(one.account), f"port {default.id} {one.account}"
+        if lots := _move_lots(id, one, f" {at.number}", state):
+            came = {"account": one.account, "to": one.to, "lots": lots}
+            rulings.append(Ruling("port_client", "rest", came))
         held = (p.net or p.cost for _, p in state.positions.of_account(one.account))
         if cash and not any(held) and not _is_moving(id, state):
             one.rests += 1
@@ -88,6 +89,29 @@ def follow(default: Default, at: At, state: "State") -> list[Ruling]:
             moved = {"account": one.account, "to": one.to, "collateral": units}
             rulings.append(Ruling("port_client", "rest", moved))
     return rulings
+
+
+def _move_lots(id: str, ported: Port, again: str, state: "State") -> dict[str, int]:
+    """Ask for what is held and not on its way; signed lots by code. What was asked for and is not
+    held any more is asked for no more: the engine would never move it."""
+    dues, asked = state.matters.get(Dues).open, {}
+    account, moving = ported.account, ported.moving
+    for number, position in state.positions.of_account(account):
+        due = dues.get(moving.get(number, ""))
+        if due is not None and due.lots is not None:
+            if due.amount <= (-position.net if due.lots.sells else position.net):
+                continue
+            del dues[due.id]
+            state.matters.touch(Dues)
+        moving.pop(number, None)
+        if position.net:
+            listed, there = state.instruments[number], abs(position.net)
+            (moving[number],) = ask(
+                state, transfer(f"{id} {number}{again}", account, ported.to, number, there,
+                                listed.settlement_price, sells=position.net < 0)
+            )  # fmt: skip
+            asked[listed.code] = position.net
+    return asked
 
 
 def left(default: Default, state: "State") -> list[int]:

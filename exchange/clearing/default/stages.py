@@ -55,6 +55,7 @@ class Port(msgspec.Struct):
     account: int
     to: int
     rests: int = 0
+    moving: dict[int, str] = {}  # instrument -> the due that moves its lots
 
 
 class Stage(msgspec.Struct, frozen=True):

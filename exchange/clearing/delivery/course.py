@@ -338,7 +338,7 @@ def bought_in(delivery: Delivery, terms: Terms, fixing: int, state: "State") -> 
 
 def _unpaid(delivery: Delivery, terms: Terms, state: "State") -> Ruling:
     """The buyer has not paid in before the month: no delivery, and the penalty to the seller."""
-    state.matters.get(Dues).open.pop(delivery.escrow_due().id, None)
+    state.matters.get(Dues).call_off(delivery.escrow_due().id)
     delivery.stage = "unpaid"
     penalty = delivery.invoice * terms.penalty_percent // PERCENT
     id = f"delivery {delivery.id} unpaid"

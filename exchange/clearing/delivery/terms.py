@@ -8,7 +8,8 @@ import msgspec
 
 from contracts import calendar
 from contracts.calendar import Month
-from contracts.spec import PHYSICAL, Instrument
+from contracts.spec import PHYSICAL
+from exchange.clearing.expiry import listing
 
 SECOND_NS: Final = 10**9
 DAY_NS: Final = 86_400 * SECOND_NS
@@ -45,11 +46,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 def terms_of(text: str) -> Terms | None:
     """The terms in a listing's text; None if it lists nothing that is delivered."""
-    try:
-        listed = Instrument.from_json(text)
-    except msgspec.DecodeError:
-        return None
-    if listed.settlement != PHYSICAL or listed.first_notice_day is None:
+    listed = listing(text)
+    if listed is None or listed.settlement != PHYSICAL or listed.first_notice_day is None:
         return None
     assert listed.last_notice_day is not None, "a first notice day has a last one"
     zone = calendar.load(listed.calendar).time_zone
