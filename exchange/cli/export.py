@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange.cli.output import Exit, fail
+from exchange.cli.output import Exit, fail, written
 from exchange.history.table import COLUMNS, SCHEMA, Columns
 
 ROWS: Final = 131_072  # rows gathered for one write, and of one Parquet row group
@@ -27,26 +27,21 @@ def exporting(path: Path) -> Iterator[Write]:
     """
     if path.suffix not in SUFFIXES:
         fail(f"{path}: write to a file that ends in {' or '.join(SUFFIXES)}", Exit.USAGE)
-    beside = path.with_name(f"{path.name}.part")
     writer = _json_lines if path.suffix == ".jsonl" else _parquet
-    try:
-        with writer(beside) as write:
-            gathered: Columns = [[] for _ in COLUMNS]
+    with written(path) as place, writer(place) as write:
+        gathered: Columns = [[] for _ in COLUMNS]
 
-            def gather(columns: Columns) -> None:
-                for have, more in zip(gathered, columns, strict=True):
-                    have += more
-                if len(gathered[0]) >= ROWS:
-                    write(gathered)
-                    for have in gathered:
-                        have.clear()
-
-            yield gather
-            if gathered[0]:
+        def gather(columns: Columns) -> None:
+            for have, more in zip(gathered, columns, strict=True):
+                have += more
+            if len(gathered[0]) >= ROWS:
                 write(gathered)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+                for have in gathered:
+                    have.clear()
+
+        yield gather
+        if gathered[0]:
+            write(gathered)
 
 
 @contextmanager

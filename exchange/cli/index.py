@@ -174,8 +174,8 @@ def verify(
             differ.append(f"{fixing.index} {fixing.date} revision {fixing.revision}")
         checked += 1
     for file in files or []:
-        batch = _batch(file, tape.recorded_ns, methodology)
-        with _refusals():
+        with _refusals(f"{file}: ", ""):
+            batch = _batch(file, tape.recorded_ns, methodology)
             differ += [f"{file}: {entries}" for entries in reproduce(tape, methodology, batch)]
     facts = {
         "entries": len(tape),
@@ -372,7 +372,7 @@ def _batch(file: Path, now_ns: int, methodology: "Methodology") -> "Batch":
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(about: str = "", end: str = "; nothing was fixed") -> Iterator[None]:
     """What may be refused ends in one line that names it."""
     from contracts.index.observations import RefusedFile  # noqa: PLC0415
     from contracts.index.run import RefusedRun  # noqa: PLC0415
@@ -380,7 +380,7 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (RefusedFile, RefusedRun) as error:
-        fail(f"{error}; nothing was fixed")
+        fail(f"{about}{error}{end}")
 
 
 def _read_tape(path: Path) -> "Tape":
@@ -395,6 +395,8 @@ def _read_tape(path: Path) -> "Tape":
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One writer at a time: the lock is a file of its own, for the tape is replaced."""
+    if not path.name or (path.exists() and not path.is_file()):
+        fail(f"'{path}' is no file, and a tape is one, which is replaced", Exit.USAGE)
     lock = path.with_name(f"{path.name}.lock")
     with lock.open("a") as held:
         try:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 import msgspec
@@ -66,6 +67,26 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
 def percent(bp: int) -> str:
     """Basis points as per cent."""
     return f"{bp // 100}.{bp % 100:02d} %"
+
+
+@contextmanager
+def written(file: Path) -> Iterator[Path]:
+    """Where to write a result: beside ``file``, which appears only when all of it is there.
+
+    What is there and is no file, as a device or a pipe, is written itself: it must not be replaced.
+    """
+    if not file.name:
+        fail(f"'{file}' names no file", Exit.USAGE)
+    if file.exists() and not file.is_file():
+        yield file
+        return
+    file = file.resolve()  # a link stays one
+    beside = file.with_name(f"{file.name}.part")
+    try:
+        yield beside
+        beside.replace(file)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 class Advance(Protocol):

@@ -3,12 +3,12 @@ for."""
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from exchange.cli.access import Json
-from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table, written
 from exchange.cli.replay import UNTIL_HELP, Directory, stop_at
 
 if TYPE_CHECKING:
@@ -18,6 +18,12 @@ Date = Annotated[
     int | None, typer.Option("--date", help="Business date yyyymmdd; the last if absent.")
 ]
 CsvFile = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write rows there.")]
+
+HOLDERS: Final = ("business_date", "instrument", "account", "member", "long", "short")
+FINDINGS: Final = (
+    "pattern", "business_date", "time", "instrument", "account", "member",
+    "first_sequence", "last_sequence", "lots", "what",
+)  # fmt: skip
 
 
 def audit(
@@ -34,16 +40,15 @@ def audit(
     from exchange.history.walk import walk  # noqa: PLC0415
 
     stop = stop_at(directory, until) if until else None
-    beside = file.with_name(f"{file.name}.part")
-    try:
-        with open(beside, "w", newline="", encoding="utf-8") as rows, progress("writing") as bar:
-            writer = csv.writer(rows, lineterminator="\n")
-            writer.writerow(FIELDS)
-            trail = Trail(writer.writerow)
-            walk(directory, trail.take, stop, bar)
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
+    with (
+        written(file) as place,
+        open(place, "w", newline="", encoding="utf-8") as rows,
+        progress("writing") as bar,
+    ):
+        writer = csv.writer(rows, lineterminator="\n")
+        writer.writerow(FIELDS)
+        trail = Trail(writer.writerow)
+        walk(directory, trail.take, stop, bar)
     show_facts({"file": str(file), "rows": trail.rows, "fields": len(FIELDS)}, as_json)
 
 
@@ -54,7 +59,7 @@ def bulletin(
     collected, day = _day(directory, date)
     rows = collected.rows(day)
     if file is not None:
-        _write_csv(file, rows)
+        _write_csv(file, rows, tuple(rows[0]) if rows else ())
     if as_json:
         show_json({"business_date": day.date, "rows": rows})
         return
@@ -74,7 +79,7 @@ def large_traders(
     collected, day = _day(directory, date)
     rows, shares = collected.large_traders(day, lots), collected.concentration(day)
     if file is not None:
-        _write_csv(file, rows)
+        _write_csv(file, rows, HOLDERS)
     if as_json:
         show_json({"business_date": day.date, "rows": rows, "concentration": shares})
         return
@@ -108,7 +113,7 @@ def surveillance(
     watch.finish()
     rows = watch.rows(wanted)
     if file is not None:
-        _write_csv(file, rows)
+        _write_csv(file, rows, FINDINGS)
     if as_json:
         show_json({"patterns": wanted, "findings": rows})
     else:
@@ -134,9 +139,10 @@ def _day(directory: Path, date: int | None) -> "tuple[Bulletin, Day]":
         fail(f"the log has no business date {date}; it has {dates}")
 
 
-def _write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
-    with open(file, "w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
+def _write_csv(file: Path, rows: list[dict[str, Any]], heads: tuple[str, ...]) -> None:
+    """Rows under ``heads``, which are there without rows too; ValueError for a row with others."""
+    with written(file) as place, open(place, "w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, heads, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
