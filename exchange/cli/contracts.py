@@ -99,12 +99,13 @@ def schedule(
 ) -> None:
     """Show the session of an instrument, a combination or a product on a business date."""
     from contracts import registry, sessions  # noqa: PLC0415
+    from contracts.spec import ContractSpec  # noqa: PLC0415
 
     specs, day = registry.load(), _day(on)
     found = _find(specs, code, day)
     days = specs.calendars[found.calendar]
-    if day > getattr(found, "last_trading_day", day):
-        fail(f"{code} traded until {getattr(found, 'last_trading_day', day)}")
+    if not isinstance(found, ContractSpec) and day > found.last_trading_day:
+        fail(f"{code} traded until {found.last_trading_day}")
     with _known_days():
         every = sessions.steps(found, days, day)
     steps = [step for step in every if step.phase is not sessions.Phase.INDICATE]
@@ -197,13 +198,14 @@ def pages(folder: Path, on: On = None, as_json: Json = False) -> None:
     from contracts import registry  # noqa: PLC0415
     from contracts.pages import page  # noqa: PLC0415
 
-    specs = registry.load()
+    specs, day = registry.load(), _day(on)
+    with _known_days():
+        texts = {product: page(specs, product, day) for product in specs.products}
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for product in specs.products:
+    for product, text in texts.items():
         path = folder / f"{product.lower()}.md"
-        with _known_days():
-            path.write_text(page(specs, product, _day(on)))
+        path.write_text(text)
         written.append(str(path))
     if as_json:
         show_json(written)
@@ -244,12 +246,13 @@ def _content(path: Path) -> bytes:
 
 @contextmanager
 def _known_days() -> Iterator[None]:
-    """Ends the command where no calendar knows the day."""
+    """Ends the command where no calendar knows the day, or no version of a spec covers it."""
     from contracts.calendar import CalendarError  # noqa: PLC0415
+    from contracts.registry import UnknownContractError  # noqa: PLC0415
 
     try:
         yield
-    except CalendarError as error:
+    except (CalendarError, UnknownContractError) as error:
         fail(f"{error}")
 
 

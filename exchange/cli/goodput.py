@@ -16,6 +16,7 @@ from exchange.cli.output import Exit, fail, progress, show_facts, show_json, sho
 
 if TYPE_CHECKING:
     from contracts.goodput import Computed
+    from contracts.goodput.keys import SigningKey
     from contracts.grades.table import FactorTable
 
 app = typer.Typer(
@@ -49,6 +50,17 @@ def refusals() -> Iterator[None]:
         yield
     except (Refused, RefusedAll, DecimalTextError) as refused:
         fail(str(refused))
+
+
+def _signing_key(file: Path) -> "SigningKey":
+    """The secret key of a file, which is made if it is absent; fails where it holds none."""
+    from contracts.goodput.keys import load_key  # noqa: PLC0415
+
+    try:
+        return load_key(file)
+    except ValueError:
+        fail(f"{file} holds no signing key, which is 64 hexadecimal digits; a file that is not"
+             " there yet is made", Exit.UNUSABLE)  # fmt: skip
 
 
 @app.command("compute")
@@ -127,11 +139,11 @@ def import_(
     as_json: Json = False,
 ) -> None:
     """Turn records of ml-goodput-measurement into a signed attestation log."""
-    from contracts.goodput import compute, importer, keys  # noqa: PLC0415
+    from contracts.goodput import compute, importer  # noqa: PLC0415
     from contracts.goodput.log import Recorder  # noqa: PLC0415
     from contracts.refusals import UNREADABLE  # noqa: PLC0415
 
-    key = keys.load_key(key_file)
+    key = _signing_key(key_file)
     try:
         where = msgspec.json.decode(site.read_bytes(), type=importer.Site)
         lines = msgspec.json.Decoder(dict[str, Any]).decode_lines(records.read_bytes())
@@ -177,7 +189,7 @@ def probe(
     from contracts.goodput import keys  # noqa: PLC0415
     from contracts.goodput import probe as bench  # noqa: PLC0415
 
-    key = keys.load_key(key_file)
+    key = _signing_key(key_file)
     with progress("measuring") as advance, refusals():
         try:
             found = bench.run(node or socket.gethostname(), rounds=rounds, advance=advance)
@@ -287,7 +299,6 @@ def factors(
     The same inputs give the same table: with --check anyone holds a published one against them.
     """
     from contracts import grades  # noqa: PLC0415
-    from contracts.goodput.keys import load_key  # noqa: PLC0415
     from contracts.grades import measure, table  # noqa: PLC0415
     from contracts.grades import roster as rosters  # noqa: PLC0415
 
@@ -306,7 +317,7 @@ def factors(
             fail(f"these inputs make {made.digest}, published is {published.digest}")
         made = published
     elif out is not None:
-        made = table.sign(made, load_key(key_file))
+        made = table.sign(made, _signing_key(key_file))
         out.write_bytes(msgspec.json.encode(made) + b"\n")
     if as_json:
         show_json({**msgspec.to_builtins(made), "digest": made.digest})
@@ -360,7 +371,10 @@ def publish(
     """Put a signed factor table into the market's log."""
     from exchange.app import requests  # noqa: PLC0415
 
-    request = requests.RecordFactors(table=table.read_text("utf-8"))
+    try:
+        request = requests.RecordFactors(table=table.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        fail(f"{table} is no factor table: {error}")
     show_facts(operate(request, data, url, key), as_json)
 
 
