@@ -36,9 +36,12 @@ def gather(file: Path | None, flags: Mapping[str, object]) -> "Effective":
     from exchange.app.settings import SettingsError, load  # noqa: PLC0415
 
     try:
-        return load(file, os.environ, flags)
+        effective = load(file, os.environ, flags)
     except SettingsError as error:
         fail(str(error), Exit.USAGE)
+    if not effective.settings.serve.data:
+        fail("serve.data names no directory (--data, HOURBOOK_SERVE_DATA)", Exit.USAGE)
+    return effective
 
 
 def show_settings(effective: "Effective", as_json: bool) -> None:

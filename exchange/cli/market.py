@@ -80,8 +80,6 @@ def serve(
         "serve.log_level": log_level,
     }
     effective = gather(file, flags)
-    if not effective.settings.serve.data:
-        fail("serve.data names no directory (--data, HOURBOOK_SERVE_DATA)", Exit.USAGE)
     if show_config:
         show_settings(effective, as_json=False)
         return
