@@ -100,6 +100,8 @@ def test_contracts_are_listed_and_shown() -> None:
     assert "contracts list" in hourbook("contracts", "show", "GOLD", code=1)
     assert "2025 to 2040" in hourbook("contracts", "show", "H100Z45", code=1)
     assert "A100P" in hourbook("contracts", "list", "--product", "GOLD", code=1)
+    planned = result("contracts", "schedule", "H100", "--date", "2026-11-23")
+    assert [step["phase"] for step in planned["steps"]][0::4] == ["pre-open", "closed"]
 
 
 def test_contract_files_are_checked_and_compared(tmp_path: Path) -> None:

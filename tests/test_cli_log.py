@@ -236,6 +236,11 @@ def test_reports_are_written_and_agree(market: Path, tmp_path: Path) -> None:
     hourbook("log", "large-traders", market, "--csv", tmp_path / "large.csv")
     with open(tmp_path / "large.csv", newline="") as file:
         assert next(csv.reader(file))[:2] == ["business_date", "instrument"]
+    few = ("large-traders", market, "--date", DAYS[0], "--lots", 1_000_000)
+    for empty in (few, ("surveillance", market, "--pattern", "stuffing")):
+        heads = tmp_path / "heads.csv"
+        hourbook("log", *empty, "--csv", heads)
+        assert "instrument,account,member," in heads.read_text()
     assert "it has" in hourbook("log", "bulletin", market, "--date", 20300101, code=1)
 
 

@@ -186,3 +186,61 @@ def test_a_replay_may_be_interrupted(
 def test_the_version_is_told() -> None:
     told, code = ended("--version")
     assert code == 0 and told.startswith("hourbook")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "code"),
+    [
+        (("contracts", "pages", "pages", "--on", "2019-01-01"), "no contract spec covers A100", 1),
+        (("index", "fix", "wrong", "--date", "2026-11-20", "--tape", ""), "is no file", 2),
+        (("goodput", "publish", "wrong"), "wrong: not a factor table", 1),
+        (("clear", "calibrate", "--prices", "wrong"), "wrong is no price history", 2),
+        (("clear", "calibrate", "--plot", "wrong"), "ends in .svg or .png", 2),
+        (("clear", "backtest", "--plot", "wrong.txt"), "ends in .svg or .png", 2),
+        (("serve", "--data", ""), "flag: serve.data = ''", 2),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, tuple) else "",
+)
+def test_a_file_or_a_day_that_will_not_do_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    said: str,
+    code: int,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong").write_bytes(b"\xff\xfe")
+    told, ends = ended(*arguments)
+    assert (ends, said in told) == (code, True), told
+    assert [file.name for file in tmp_path.iterdir()] == ["wrong"]
+
+
+def test_a_device_or_a_pipe_is_written_and_never_replaced(kept: Path, tmp_path: Path) -> None:
+    """As root, a result that is put in the place of /dev/null takes it from everybody."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert ended("log", "audit", kept, pipe, "--until", "1")[1] == 0
+        assert os.read(reader, 100).startswith(b"row,direction,") and pipe.is_fifo()
+        assert ended("clear", "export", pipe, "--data", kept)[1] == 0 and pipe.is_fifo()
+    finally:
+        os.close(reader)
+    assert ended("index", "fix", pipe, "--date", "2026-11-20", "--tape", pipe)[1] == 2
+    link.symlink_to("target")
+    assert ended("log", "bulletin", kept, "--csv", link)[1] == 0
+    assert link.is_symlink() and (tmp_path / "target").is_file()
+    assert {file.name for file in tmp_path.iterdir()} == {"pipe", "link", "target"}
+    assert ended("log", "audit", kept, "")[1] == 2
+
+
+def test_text_in_no_encoding_is_named(
+    kept: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said_by_main(monkeypatch, "admin", "halt", "H\udcfc", "--data", kept) == 2
+    assert "'H\\udcfc' is not UTF-8" in capsys.readouterr().err
+    with open(os.devnull, "w", encoding="ascii") as plain:
+        monkeypatch.setattr(sys, "stdout", plain)
+        monkeypatch.setattr(cli, "app", lambda: print("\xfc"))
+        assert said_by_main(monkeypatch) == 3
+    assert "the output takes no '\\xfc' (ascii); set PYTHONUTF8=1" in capsys.readouterr().err

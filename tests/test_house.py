@@ -276,17 +276,40 @@ def test_no_file_names_a_place_on_somebodys_machine() -> None:
     assert named == []
 
 
-MARKDOWN_LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
+MARKDOWN_LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]*)(?:#([^)]*))?\)")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 def pages() -> list[Path]:
-    return [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+    beside = [CHECKOUT / name for name in ("README.md", "THREAT_MODEL.md", "CHANGELOG.md")]
+    return [*beside, *sorted((CHECKOUT / "docs").rglob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link into a page may name: its headings, as they are read in a browser's address."""
+    heads = re.findall(r"^#+ (.*)$", FENCED.sub("", page.read_text()), re.MULTILINE)
+    plain = (MARKDOWN_LINK.sub(lambda link: link[0][1 : link[0].index("]")], h) for h in heads)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in plain}
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda p: str(p.relative_to(CHECKOUT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    targets = [t for t in MARKDOWN_LINK.findall(page.read_text()) if "://" not in t]
-    assert [t for t in targets if not (page.parent / t).exists()] == []
+    for target, anchor in MARKDOWN_LINK.findall(page.read_text()):
+        if "://" in target:
+            continue
+        leads = page.parent / target if target else page
+        assert leads.exists(), target
+        assert not anchor or anchor in anchors(leads), f"{target}#{anchor}"
+
+
+def test_a_link_into_a_page_names_a_heading(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# The [way](page.md) `in`\n```\n# not\n```\n[x](#the-way-in)\n")
+    assert anchors(page) == {"the-way-in"}
+    test_links_lead_somewhere(page)
+    page.write_text(page.read_text() + "[y](page.md#not)\n")
+    with pytest.raises(AssertionError, match=r"page\.md#not"):
+        test_links_lead_somewhere(page)
 
 
 @pytest.mark.parametrize("command", [["ruff", "check", "."], ["ruff", "format", "--check", "."]])

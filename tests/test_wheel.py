@@ -79,6 +79,8 @@ def test_the_sdist_holds_sources_and_no_products(sdist: Path) -> None:
     assert "exchange/engine/core.pyx" in names
     assert "contracts/data/h100.toml" in names
     assert {"LICENSE", "CHANGELOG.md", "README.md"} <= set(names)
+    assert {"THREAT_MODEL.md", "docs/index.md", "docs/verify_log.py"} <= set(names)  # linked there
+    assert [name for name in names if name.startswith("tests/") or "__pycache__" in name] == []
     assert [name for name in names if name.endswith((".so", ".c"))] == []
 
 

@@ -104,6 +104,13 @@ def main() -> None:
     except OSError as error:
         print(f"hourbook: {_told(error)}", file=sys.stderr)
         sys.exit(Exit.UNUSABLE)
+    except UnicodeEncodeError as error:
+        if error.encoding == "utf-8":  # only what was no UTF-8 when it came cannot be written so
+            print(f"hourbook: {error.object[:40]!a} is not UTF-8; write it so", file=sys.stderr)
+            sys.exit(Exit.USAGE)
+        said = f"the output takes no {error.object[error.start]!a} ({error.encoding})"
+        print(f"hourbook: {said}; set PYTHONUTF8=1", file=sys.stderr)
+        sys.exit(Exit.UNUSABLE)
     except Exception as error:
         if not isinstance(error, _refusals()):
             raise

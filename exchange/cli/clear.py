@@ -18,7 +18,7 @@ from exchange.cli.access import (
     market_command,
     operate,
 )
-from exchange.cli.output import Exit, fail, percent, show_facts, show_json, show_table
+from exchange.cli.output import Exit, fail, percent, show_facts, show_json, show_table, written
 
 if TYPE_CHECKING:
     from exchange.app import requests
@@ -149,17 +149,18 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write the whole ledger as a beancount file, which `bean-check` adds up on its own."""
-    beside, count = file.with_name(f"{file.name}.part"), 0
+    count = 0
     try:
-        with ledger(data) as clearing, open(beside, "w", encoding="utf-8") as out:
+        with (
+            ledger(data) as clearing,
+            written(file) as place,
+            open(place, "w", encoding="utf-8") as out,
+        ):
             for line in clearing.beancount():
                 out.write(line + "\n")
                 count += line.count("\n") + 1
-        beside.replace(file)
     except OSError as error:
         fail(f"{file}: {error}", Exit.USAGE)
-    finally:
-        beside.unlink(missing_ok=True)
     show_facts({"file": str(file), "lines": count}, as_json)
 
 

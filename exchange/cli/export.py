@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange.cli.output import Exit, fail, written_whole
+from exchange.cli.output import Exit, fail, written
 from exchange.history.table import COLUMNS, SCHEMA, Columns
 
 ROWS: Final = 131_072  # rows gathered for one write, and of one Parquet row group
@@ -28,7 +28,7 @@ def exporting(path: Path) -> Iterator[Write]:
     if path.suffix not in SUFFIXES:
         fail(f"{path}: write to a file that ends in {' or '.join(SUFFIXES)}", Exit.USAGE)
     writer = _json_lines if path.suffix == ".jsonl" else _parquet
-    with written_whole(path) as place, writer(place) as write:
+    with written(path) as place, writer(place) as write:
         gathered: Columns = [[] for _ in COLUMNS]
 
         def gather(columns: Columns) -> None:

@@ -193,7 +193,7 @@ def verify(
         def read_at(now_ns: int, content: bytes = content) -> "Batch":
             return read(content, now_ns=now_ns, methodology=methodology)
 
-        with _refusals("nothing is proven"):
+        with _refusals("nothing is proven", f"{file}: "):
             again = reproduce(tape, methodology, digest(content), read_at)
         differ += [f"{file}: {entries}" for entries in again.differ]
         run_again += again.runs > 0
@@ -403,7 +403,7 @@ def _content(file: Path) -> bytes:
 
 
 @contextmanager
-def _refusals(ending: str = "nothing was fixed") -> Iterator[None]:
+def _refusals(ending: str = "nothing was fixed", about: str = "") -> Iterator[None]:
     """What may be refused ends in one line that names it."""
     from contracts.index.observations import RefusedFile  # noqa: PLC0415
     from contracts.index.run import RefusedRun  # noqa: PLC0415
@@ -412,7 +412,7 @@ def _refusals(ending: str = "nothing was fixed") -> Iterator[None]:
     try:
         yield
     except (RefusedFile, RefusedRun, TapeError) as error:
-        fail(f"{error}; {ending}")
+        fail(f"{about}{error}; {ending}")
 
 
 def _read_tape(path: Path) -> "Tape":
@@ -427,6 +427,8 @@ def _read_tape(path: Path) -> "Tape":
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One writer at a time: the lock is a file of its own, for the tape is replaced."""
+    if not path.name or (path.exists() and not path.is_file()):
+        fail(f"'{path}' is no file, and a tape is one, which is replaced", Exit.USAGE)
     lock = path.with_name(f"{path.name}.lock")
     with lock.open("a") as held:
         try:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 _LOTS_DIGITS: Final = 15
+PICTURES: Final = (".svg", ".png")
 VOLUME_DAYS: Final = 20  # business dates whose mean is a product's daily volume
 Prices = Annotated[
     Path | None,
@@ -123,7 +124,7 @@ def calibrate(
     from exchange.clearing.margin import calibrate as calibration  # noqa: PLC0415
 
     on = effective.date() if effective else datetime.now(UTC).date()
-    content, history = _history(prices)
+    (content, history), drawing = _history(prices), _drawing(plot)
     found = registry.load()
     specs = {product: found.spec(product, on) for product in found.products}
     before, volumes = None, dict[str, int]()
@@ -139,8 +140,8 @@ def calibrate(
     )
     if output is not None:
         output.write_text(result.parameters.to_json() + "\n")
-    if plot is not None:
-        _drawing().calibration(result, history, plot)
+    if drawing is not None:
+        drawing.calibration(result, history, plot)
     if as_json:
         show_json({
             "parameters": result.parameters,
@@ -182,12 +183,12 @@ def backtest(
     """Test the margin model on the moves that came after: coverage, independence, and the power."""
     from exchange.clearing.margin import study  # noqa: PLC0415
 
-    _, history = _history(prices)
+    (_, history), drawing = _history(prices), _drawing(plot)
     with progress("backtest") as advance:
         verdicts = list(study.run(history, seeds, advance or _quiet))
         swings = study.procyclicality()
-    if plot is not None:
-        _drawing().backtest(history, plot)
+    if drawing is not None:
+        drawing.backtest(history, plot)
     if as_json:
         rows = [v._asdict() | {"passed": v.passed} for v in verdicts]
         show_json({"backtests": rows, "swings": [swing._asdict() for swing in swings]})
@@ -210,19 +211,22 @@ def _quiet(done: int, total: int) -> None:
 
 def _history(path: Path | None) -> tuple[bytes, "History"]:
     """A price history's text, and it as read; the one that ships if there is no path."""
-    import msgspec  # noqa: PLC0415
-
     from contracts import history  # noqa: PLC0415
+    from contracts.refusals import UNREADABLE  # noqa: PLC0415
 
     try:
         content = history.shipped() if path is None else path.read_bytes()
         return content, history.read(content)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         fail(f"{path} is no price history: {error}", Exit.USAGE)
 
 
-def _drawing() -> Any:
-    """The pictures' module; they need a library that a market does not."""
+def _drawing(file: Path | None) -> Any:
+    """The pictures' module, if one is to be drawn; it needs a library that a market does not."""
+    if file is None:
+        return None
+    if file.suffix not in PICTURES:
+        fail(f"--plot {file}: write to a file that ends in {' or '.join(PICTURES)}", Exit.USAGE)
     import exchange.cli.plot as plot  # noqa: PLC0415
 
     try:

@@ -64,12 +64,19 @@ def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int = 
         print("  ".join(cells).rstrip())
 
 
-@contextmanager
-def written_whole(file: Path) -> Iterator[Path]:
-    """Where to write a file that appears under its name only when everything is in it.
+def percent(bp: int) -> str:
+    """Basis points as per cent."""
+    return f"{bp // 100}.{bp % 100:02d} %"
 
-    A pipe or a device, which nobody may replace, is written to as it is.
+
+@contextmanager
+def written(file: Path) -> Iterator[Path]:
+    """Where to write a result: beside ``file``, which appears only when all of it is there.
+
+    What is there and is no file, as a device or a pipe, is written itself: it must not be replaced.
     """
+    if not file.name:
+        fail(f"'{file}' names no file", Exit.USAGE)
     file = file.resolve()  # what a link names, /dev/stdout say, is meant
     if file.exists() and not file.is_file():
         yield file
@@ -83,11 +90,6 @@ def written_whole(file: Path) -> Iterator[Path]:
         raise
     finally:
         beside.unlink(missing_ok=True)
-
-
-def percent(bp: int) -> str:
-    """Basis points as per cent."""
-    return f"{bp // 100}.{bp % 100:02d} %"
 
 
 class Advance(Protocol):

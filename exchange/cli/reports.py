@@ -3,20 +3,12 @@ for."""
 
 import csv
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from exchange.cli.access import Json
-from exchange.cli.output import (
-    Exit,
-    fail,
-    progress,
-    show_facts,
-    show_json,
-    show_table,
-    written_whole,
-)
+from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table, written
 from exchange.cli.replay import UNTIL_HELP, Directory, stop_at
 
 if TYPE_CHECKING:
@@ -26,6 +18,12 @@ Date = Annotated[
     int | None, typer.Option("--date", help="Business date yyyymmdd; the last if absent.")
 ]
 CsvFile = Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write rows there.")]
+
+HOLDERS: Final = ("business_date", "instrument", "account", "member", "long", "short")
+FINDINGS: Final = (
+    "pattern", "business_date", "time", "instrument", "account", "member",
+    "first_sequence", "last_sequence", "lots", "what",
+)  # fmt: skip
 
 
 def audit(
@@ -43,7 +41,7 @@ def audit(
 
     stop = stop_at(directory, until) if until else None
     with (
-        written_whole(file) as place,
+        written(file) as place,
         open(place, "w", newline="", encoding="utf-8") as rows,
         progress("writing") as bar,
     ):
@@ -61,7 +59,7 @@ def bulletin(
     collected, day = _day(directory, date)
     rows = collected.rows(day)
     if file is not None:
-        _write_csv(file, rows)
+        _write_csv(file, rows, tuple(rows[0]) if rows else ())
     if as_json:
         show_json({"business_date": day.date, "rows": rows})
         return
@@ -81,7 +79,7 @@ def large_traders(
     collected, day = _day(directory, date)
     rows, shares = collected.large_traders(day, lots), collected.concentration(day)
     if file is not None:
-        _write_csv(file, rows)
+        _write_csv(file, rows, HOLDERS)
     if as_json:
         show_json({"business_date": day.date, "rows": rows, "concentration": shares})
         return
@@ -115,7 +113,7 @@ def surveillance(
     watch.finish()
     rows = watch.rows(wanted)
     if file is not None:
-        _write_csv(file, rows)
+        _write_csv(file, rows, FINDINGS)
     if as_json:
         show_json({"patterns": wanted, "findings": rows})
     else:
@@ -141,9 +139,10 @@ def _day(directory: Path, date: int | None) -> "tuple[Bulletin, Day]":
         fail(f"the log has no business date {date}; it has {dates}")
 
 
-def _write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
-    with open(file, "w", newline="", encoding="utf-8") as out:
-        writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
+def _write_csv(file: Path, rows: list[dict[str, Any]], heads: tuple[str, ...]) -> None:
+    """Rows under ``heads``, which are there without rows too; ValueError for a row with others."""
+    with written(file) as place, open(place, "w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, heads, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -4,6 +4,8 @@ python -m exchange.gateway.asyncapi > docs/reference/asyncapi.json
 """
 
 import sys
+from collections.abc import Sequence
+from inspect import cleandoc
 from typing import Any, Final, NamedTuple, get_args
 
 import msgspec
@@ -50,15 +52,28 @@ PUBLIC: Final = (
 )
 
 
+def schema_components(
+    types: Sequence[Any], references: str
+) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
+    """The types' JSON schemas, described in the same words whether or not Python keeps the
+    indentation of a docstring (until 3.13).
+    """
+    schemas, components = msgspec.json.schema_components(types, ref_template=references)
+    for one in components.values():
+        if "description" in one:
+            one["description"] = cleandoc(one["description"])
+    return schemas, components
+
+
 def document() -> dict[str, Any]:
     """Return the whole document as plain data."""
     types = [*get_args(AnyRequest), *get_args(AnyResponse)]
-    schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCES)
+    schemas, components = schema_components(types, _REFERENCES)
     messages = {
         kind.__name__: {
             "name": kind.__struct_config__.tag,
             "title": kind.__name__,
-            "summary": (kind.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "),
+            "summary": cleandoc(kind.__doc__ or "").split("\n\n")[0].replace("\n", " "),
             "payload": schema,
         }
         for kind, schema in zip(types, schemas, strict=True)

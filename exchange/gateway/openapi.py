@@ -4,10 +4,12 @@ python -m exchange.gateway.openapi > docs/reference/openapi.json
 """
 
 import sys
+from inspect import cleandoc
 from typing import Any, Final
 
 import msgspec
 
+from exchange.gateway.asyncapi import schema_components
 from exchange.gateway.http import STATUS
 from exchange.gateway.rest import PREFIX, ROUTES, Route
 from exchange.messages.access import (
@@ -34,9 +36,7 @@ _REFERENCES: Final = "#/components/schemas/{name}"
 def document() -> dict[str, Any]:
     """Return the whole document as plain data."""
     answers = [route.answer for route in ROUTES]
-    schemas, components = msgspec.json.schema_components(
-        [*answers, Health, Rejected], ref_template=_REFERENCES
-    )
+    schemas, components = schema_components([*answers, Health, Rejected], _REFERENCES)
     *answered, health, rejected = schemas
     paths = {
         route.path: {"get": _operation(route, schema, rejected)}
@@ -72,7 +72,7 @@ def _operation(route: Route, answer: dict[str, Any], rejected: dict[str, Any]) -
     statuses = {400, 404, 429} | ({401, 403} if route.right else set())
     made: dict[str, Any] = {
         "summary": route.summary,
-        "description": (route.answer.__doc__ or "").strip(),
+        "description": cleandoc(route.answer.__doc__ or ""),
         "operationId": route.handler.__name__,
         "parameters": _parameters(route),
         "responses": {
