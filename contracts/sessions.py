@@ -1,7 +1,7 @@
 """The schedule of a business day: which state a product's expiries are in from which moment on.
 
 A function of the calendar alone. A market journals each step as a command when its moment comes
-(exchange.app.schedule); docs/concepts/sessions.md says what each phase is for.
+(exchange.app.schedule); docs/howto/run-sessions.md says what each phase is for.
 
 There is no random end: an auction ends at the moment that the calendar says. Chance has no place
 in a state machine over a log, and a seed that everybody can read would end nothing by surprise.

@@ -175,11 +175,14 @@ class Market:
         )
         self.tape = self.sequencer.tape
         self.alarms = Alarms(directory, self.sequencer)
-        try:
-            self._build(sequencing.get("storage") or LocalStorage(directory))
-        except BaseException:
-            self.sequencer.abandon()
-            raise
+        with contextlib.ExitStack() as unless_built:
+            unless_built.callback(self.sequencer.abandon)
+            view, self.clearing = self._recover(
+                sequencing.get("storage") or LocalStorage(directory)
+            )
+            unless_built.callback(self.clearing.close)
+            self._build(view)
+            unless_built.pop_all()
         self._booking = ThreadPoolExecutor(1, thread_name_prefix="clearing")
         self._tasks: list[asyncio.Task[None]] = []
         self._told: set[asyncio.Task[None]] = set()  # parts whose end somebody was told of
@@ -187,10 +190,9 @@ class Market:
         self._exits = contextlib.AsyncExitStack()
         self._streaming: asyncio.Server | None = None
 
-    def _build(self, storage: Storage) -> None:
-        """Make what follows the stream. Raises DamagedTape, and what opening a ledger raises."""
+    def _build(self, view: View | None) -> None:
+        """Make what follows the stream. Raises what opening the keys raises."""
         directory, clock, settings = self.directory, self._clock, self.settings
-        view, self.clearing = self._recover(storage)
         self.desk = Desk(self.sequencer.submit, self.tape, view)
         deadlines = Deadlines() if view is None else view.deadlines
         self.switches = Switches(self.sequencer.submit, deadlines, clock)

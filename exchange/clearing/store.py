@@ -11,6 +11,7 @@ sqlite-utils makes the schema and answers queries; the hot path is sqlite3 itsel
 import sqlite3
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Final
@@ -170,13 +171,16 @@ class Store:
             isolation_level=None,  # transactions begin where this file says so
             check_same_thread=False,  # the owner serializes its threads
         )
-        self.database = Database(self._connection)
-        if not read_only:
-            self._connection.create_function("exact_sum", 2, _exact_sum, deterministic=True)
-            self._connection.execute("pragma journal_mode = wal")
-            self._connection.execute("pragma synchronous = full")
-            if not self.database["progress"].exists():
-                self._create()
+        with ExitStack() as unless_whole:
+            unless_whole.callback(self._connection.close)
+            self.database = Database(self._connection)
+            if not read_only:
+                self._connection.create_function("exact_sum", 2, _exact_sum, deterministic=True)
+                self._connection.execute("pragma journal_mode = wal")
+                self._connection.execute("pragma synchronous = full")
+                if not self.database["progress"].exists():
+                    self._create()
+            unless_whole.pop_all()
 
     def _create(self) -> None:
         self._connection.execute("begin immediate")

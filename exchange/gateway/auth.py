@@ -12,7 +12,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Set
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -164,10 +164,13 @@ def _open(directory: Path) -> sqlite3.Connection:
     except FileExistsError:
         path.chmod(0o600)
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = NORMAL")
-    for statement in (_SCHEMA, _FOLLOWERS, lockouts.SCHEMA, *tokens.SCHEMA):
-        database.execute(statement)
+    with ExitStack() as unless_whole:
+        unless_whole.callback(database.close)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        for statement in (_SCHEMA, _FOLLOWERS, lockouts.SCHEMA, *tokens.SCHEMA):
+            database.execute(statement)
+        unless_whole.pop_all()
     return database
 
 
