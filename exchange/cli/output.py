@@ -86,7 +86,8 @@ def written(file: Path) -> Iterator[Path]:
         yield beside
         beside.replace(file)
     except OSError as error:
-        error.filename = error.filename or str(file)  # a write has none of its own
+        if error.errno:  # a write names no file
+            error.filename = error.filename or str(file)
         raise
     finally:
         beside.unlink(missing_ok=True)

@@ -346,7 +346,8 @@ def replace_file(path: Path, data: bytes, mode: int = 0o666) -> None:
             os.rename(beside, path)  # while it is held
     except OSError as error:
         beside.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # a write has none of its own
+        if error.errno:  # a write names no file
+            error.filename = error.filename or str(path)
         raise
     sync_directory(path.parent)
 
