@@ -23,6 +23,7 @@ from exchange.engine.state cimport (
 from exchange.engine.vocabulary cimport *
 from exchange.engine.watched cimport lets_pass, may_pass, rested_beside
 
+
 cdef inline bint is_asked(Market* m, Command* c) noexcept nogil:
     """Its request id is new, and can be remembered."""
     cdef Move to
@@ -34,8 +35,14 @@ cdef inline void remember(Market* m, Command* c) noexcept nogil:
     remember_request(m, c, c.account, m.next_event - 1)
 
 
-cdef inline bint cancel_asked(Market* m, Command* c) noexcept nogil:
-    """CANCEL of a limit order in the book."""
+cdef inline bint lessen_side(Market* m, Command* c, Order* o, u32 slot, u8 side) noexcept nogil:
+    if c.kind == COMMAND_KIND_REDUCE:
+        return reduce_side(m, c, o, slot, side)
+    return cancel_side(m, c, o, slot, side)
+
+
+cdef inline bint lessen_asked(Market* m, Command* c) noexcept nogil:
+    """CANCEL of a limit order in the book, or REDUCE by less than all of it."""
     cdef u32 slot
     cdef Order* o
     if not is_asked(m, c):
@@ -43,22 +50,7 @@ cdef inline bint cancel_asked(Market* m, Command* c) noexcept nogil:
     o = named(m, c, 0, &slot)
     if o == NULL:
         return False
-    if not (cancel_side(m, c, o, slot, 1) if side_of(o) else cancel_side(m, c, o, slot, 0)):
-        return False
-    remember(m, c)
-    return True
-
-
-cdef inline bint reduce_asked(Market* m, Command* c) noexcept nogil:
-    """REDUCE of a limit order in the book, by less than all of it."""
-    cdef u32 slot
-    cdef Order* o
-    if not is_asked(m, c):
-        return False
-    o = named(m, c, 0, &slot)
-    if o == NULL:
-        return False
-    if not (reduce_side(m, c, o, slot, 1) if side_of(o) else reduce_side(m, c, o, slot, 0)):
+    if not (lessen_side(m, c, o, slot, 1) if side_of(o) else lessen_side(m, c, o, slot, 0)):
         return False
     remember(m, c)
     return True
@@ -143,8 +135,6 @@ cdef bint enter_posted(Market* m, Command* c) noexcept nogil:
 
 cdef bint do_request(Market* m, Command* c) noexcept nogil:
     """Whether the command was another of these, and is done."""
-    if c.kind == COMMAND_KIND_CANCEL:
-        return cancel_asked(m, c)
     if c.kind == COMMAND_KIND_REPLACE:
         return amend(m, c)
-    return c.kind == COMMAND_KIND_REDUCE and reduce_asked(m, c)
+    return c.kind >= COMMAND_KIND_CANCEL and lessen_asked(m, c)
