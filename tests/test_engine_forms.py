@@ -83,3 +83,19 @@ def test_every_value_of_a_small_field_is_judged_as_the_oracle_judges_it(
         ]
         steps.append((STAMP, b"".join([rests, asked, *gone])))
     assert not difference(steps, Oracle(), Engine())
+
+
+@pytest.mark.parametrize("side", [Side.BUY, Side.SELL])
+def test_a_repeated_request_of_an_order_that_lives_is_answered_again(side: Side) -> None:
+    """Not done again: by its id alone it is known, whatever the order has become."""
+    price = {Side.BUY: 300, Side.SELL: 700}[side]
+    of_order = {"side": int(side), "flags": BY_KEY, "target_lo": 11, **MINE}
+    reduced = pack(CommandKind.REDUCE, key_lo=12, quantity=2, **of_order)
+    moved = pack(CommandKind.REPLACE, key_lo=13, price=price + 1, quantity=7, **of_order)
+    smaller = pack(CommandKind.REPLACE, key_lo=14, price=price + 1, quantity=5, **of_order)
+    other = pack(CommandKind.REDUCE, key_lo=14, quantity=1, **of_order)
+    entered = pack(CommandKind.ENTER, side=int(side), price=price, quantity=9, key_lo=11, **MINE)
+    batch = [entered, reduced, reduced, moved, reduced, moved, smaller, smaller, moved, other]
+    engine = Engine()
+    assert not difference([(STAMP, OPENING), (STAMP, b"".join(batch))], Oracle(), engine)
+    assert engine.position(2, 0)[f"working_{side.name.lower()}"] == 5
