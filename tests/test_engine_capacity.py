@@ -178,14 +178,22 @@ def test_orders_and_a_book() -> None:
     keys = np.arange(rest, dtype="u8") + 1 + full
     fields = {"instrument": 2, "price": 3, "quantity": 1, "key_lo": keys}
     assert bulk.many(CommandKind.ENTER, rest, **fields) == []
+    assert bulk.do(pack(CommandKind.LOGON)) == []
     before = bulk.machine.state_bytes(buckets=False)
     last = {"side": 2, "flags": int(CommandFlag.BY_CLIENT_ID), "target_lo": full + rest}
     quote = {"price": 3, "quantity": 1, "key_lo": 1 << 40}
+    asked = [
+        (CommandKind.ENTER, {"instrument": 2, "price": 3, "quantity": 1}),
+        (CommandKind.CANCEL, last),
+        (CommandKind.REDUCE, {"quantity": 1, **last}),
+        (CommandKind.REPLACE, {"quantity": 1, "price": 4, **last}),
+    ]
     wishes = [
-        pack(CommandKind.ENTER, instrument=2, price=3, quantity=1, key_lo=1 << 40),
-        pack(CommandKind.CANCEL, key_lo=1 << 40, **last),
-        pack(CommandKind.REDUCE, key_lo=1 << 40, quantity=1, **last),
-        pack(CommandKind.REPLACE, key_lo=1 << 40, quantity=1, price=4, **last),
+        *[  # of nobody's session, and of one
+            pack(kind, key_lo=1 << 40, session=session, **fields)
+            for session in (0, 1 << 16 | 1)
+            for kind, fields in asked
+        ],
         pack(CommandKind.MASS_CANCEL, key_lo=1 << 40, side=2),
         pack(CommandKind.MASS_QUOTE, instrument=2, **quote),
         pack(CommandKind.DEPOSIT, key_lo=1 << 40, price=1),

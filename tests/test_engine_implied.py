@@ -1,8 +1,15 @@
-"""Implied prices by example, on engine and oracle; by vector: test_implied_vectors.py."""
+"""Implied prices by example, on engine and oracle; by vector: test_implied_vectors.py.
+
+Budget: 5 seconds.
+"""
+
+from collections import Counter
+from random import Random
 
 import pytest
 from differences import Machine
 from generator import pack
+from oracle import Oracle
 from test_engine_combinations import (
     BUY,
     FLY,
@@ -16,6 +23,7 @@ from test_engine_combinations import (
     rejects,
 )
 
+from exchange.engine import Engine
 from exchange.messages import (
     CombinationRule,
     CommandFlag,
@@ -251,3 +259,58 @@ def test_an_order_trades_so_often_with_implied_prices(machine: type[Machine]) ->
     assert len(executions(events)) == 3 * most and events[0].leaves == 1
     assert [lots for _, lots, _ in desk.machine.book(2)[1]] == [1]
     assert len(executions(desk.enter(1, 0, BUY, 1, 2650))) == 3
+
+
+HOW: list[dict[str, int]] = [
+    {}, {}, {}, {"flags": CommandFlag.POST_ONLY}, {"tif": TimeInForce.IOC},
+]  # fmt: skip
+MET = EventKind.ORDER_EXECUTED, EventKind.TRADE, EventKind.ORDER_REPLACED, EventKind.REJECTED
+FAIR = {0: 2650, 1: 2655, 2: 2660, SPREAD: -10, STRIP: 2655, FLY: 0}
+
+
+def dense(draw: Random, number: int, working: list[tuple[int, int]]) -> bytes:
+    """A session's order around prices that its book's others imply, or its change of one."""
+    book, side = draw.choice(list(FAIR)), draw.randrange(2)
+    account = draw.randint(1, 4)
+    fields = {"quantity": draw.randint(1, 4), "price": FAIR[book] + draw.randint(-6, 6)}
+    if not working or draw.random() < 0.5:
+        working.append((account, number))
+        how = draw.choice(HOW)
+        fields |= {"instrument": book, "side": side, **how}
+        kind = CommandKind.ENTER
+    else:
+        account, named = draw.choice(working[-40:])
+        kind = draw.choice([CommandKind.CANCEL, CommandKind.REPLACE, CommandKind.REPLACE])
+        flags = CommandFlag.BY_CLIENT_ID
+        if kind == CommandKind.CANCEL:
+            fields = {}
+        elif draw.random() < 0.5:
+            flags |= CommandFlag.NEW_ID
+            working.append((account, number))
+        fields |= {"side": 2, "target_lo": named, "flags": flags}
+    return pack(kind, account=account, session=1 << 16 | account, key_lo=number, **fields)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_dense_flow_of_months_and_what_is_made_of_them(seed: int) -> None:
+    """Sessions whose every order meets prices of its own book, implied ones, both or none."""
+    desks = Desk(Oracle()), Desk(Engine())
+    found: Counter[int] = Counter()
+    for desk in desks:
+        desk.do(
+            *[pack(CommandKind.SET_IMPLIED, instrument=n, tif=1) for n in (SPREAD, STRIP, FLY)],
+            *[pack(CommandKind.LOGON, account=n, quantity=1000) for n in range(1, 5)],
+        )
+    working: list[tuple[int, int]] = []
+    draw = Random(seed)
+    for number in range(1000, 1480, 4):
+        batch = [dense(draw, number + k, working) for k in range(4)]
+        for desk in desks:
+            desk.stamp += 1_000_000_000
+        events, same = [desk.do(*batch) for desk in desks]
+        assert events == same
+        found.update(event.kind for event in events)
+    for number in range(5):
+        said, other = (desk.machine.account(number) for desk in desks)
+        assert said == {name: other[name] for name in said}
+    assert min(found[kind] for kind in MET) > 10, found

@@ -35,27 +35,6 @@ cdef inline void remember(Market* m, Command* c) noexcept nogil:
     remember_request(m, c, c.account, m.next_event - 1)
 
 
-cdef inline bint lessen_side(Market* m, Command* c, Order* o, u32 slot, u8 side) noexcept nogil:
-    if c.kind == COMMAND_KIND_REDUCE:
-        return reduce_side(m, c, o, slot, side)
-    return cancel_side(m, c, o, slot, side)
-
-
-cdef inline bint lessen_asked(Market* m, Command* c) noexcept nogil:
-    """CANCEL of a limit order in the book, or REDUCE by less than all of it."""
-    cdef u32 slot
-    cdef Order* o
-    if not is_asked(m, c):
-        return False
-    o = named(m, c, 0, &slot)
-    if o == NULL:
-        return False
-    if not (lessen_side(m, c, o, slot, 1) if side_of(o) else lessen_side(m, c, o, slot, 0)):
-        return False
-    remember(m, c)
-    return True
-
-
 cdef inline void tell_replaced(Market* m, Command* c, Position* p, Order* o, u32 slot, u32 leaves,
                                u8 side, bint kept) noexcept nogil:
     """ORDER_REPLACED, a command's one event, of an order with its old terms still."""
@@ -109,19 +88,12 @@ cdef inline bint amend_side(Market* m, Command* c, Order* o, u32 slot, u8 side) 
     return True
 
 
-cdef inline bint amend(Market* m, Command* c) noexcept nogil:
-    """REPLACE of a limit order in the book, which keeps its id, and does not trade."""
-    cdef u32 slot
-    cdef Order* o
-    if c.stp > SELF_TRADE_DECREMENT or not is_asked(m, c):
-        return False
-    o = named(m, c, (<u32*>c)[0] & <u32>POSTED, &slot)
-    if o == NULL:
-        return False
-    if not (amend_side(m, c, o, slot, 1) if side_of(o) else amend_side(m, c, o, slot, 0)):
-        return False
-    remember(m, c)
-    return True
+cdef inline bint change_side(Market* m, Command* c, Order* o, u32 slot, u8 side) noexcept nogil:
+    if c.kind == COMMAND_KIND_CANCEL:
+        return cancel_side(m, c, o, slot, side)
+    if c.kind == COMMAND_KIND_REDUCE:
+        return reduce_side(m, c, o, slot, side)
+    return amend_side(m, c, o, slot, side)
 
 
 cdef bint enter_posted(Market* m, Command* c) noexcept nogil:
@@ -134,7 +106,21 @@ cdef bint enter_posted(Market* m, Command* c) noexcept nogil:
 
 
 cdef bint do_request(Market* m, Command* c) noexcept nogil:
-    """Whether the command was another of these, and is done."""
+    """Of a limit order in the book: CANCEL, REDUCE by less than all of it, or a REPLACE that keeps
+    its id and does not trade. Whether it was one, and is done."""
+    cdef u32 form = 0
+    cdef u32 slot
+    cdef Order* o
     if c.kind == COMMAND_KIND_REPLACE:
-        return amend(m, c)
-    return c.kind >= COMMAND_KIND_CANCEL and lessen_asked(m, c)
+        form = (<u32*>c)[0] & <u32>POSTED
+        if c.stp > SELF_TRADE_DECREMENT:
+            return False
+    if c.kind < COMMAND_KIND_CANCEL or not is_asked(m, c):
+        return False
+    o = named(m, c, form, &slot)
+    if o == NULL:
+        return False
+    if not (change_side(m, c, o, slot, 1) if side_of(o) else change_side(m, c, o, slot, 0)):
+        return False
+    remember(m, c)
+    return True

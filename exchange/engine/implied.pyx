@@ -98,9 +98,11 @@ cdef void set_implied(Market* m, Command* c) noexcept nogil:
 
 # --- which price is implied
 
-cdef inline i64 weight(Market* m, Composite* made, u32 place) noexcept nogil:
-    """GPU-hours of a leg in an average."""
-    return made.ratio[place] * m.instruments[made.leg[place]].multiplier
+cdef inline i64 factor(Market* m, Composite* made, u32 place) noexcept nogil:
+    """How often a leg's price counts in the whole: its ratio, in an average its GPU-hours."""
+    if made.rule == COMBINATION_RULE_AVERAGE:
+        return made.ratio[place] * m.instruments[made.leg[place]].multiplier
+    return made.ratio[place]
 
 
 cdef inline i128 quotient(i128 value, i64 by, i64 step, u8 side) noexcept nogil:
@@ -140,81 +142,79 @@ cdef bint affordable(Market* m, Account* account, Source* s) noexcept nogil:
     return account.excess >= need and account.member.excess >= need
 
 
-cdef inline bint has_top(Source* s, Instrument* book, u8 side) noexcept nogil:
-    """The best level of a side becomes a part, if there is one."""
-    cdef i32 at = book.best[side]
-    s.books[s.parts] = book
-    s.at[s.parts] = at
-    s.parts += 1
-    return at != NO_BID and at != NO_ASK
+cdef inline bint has_top(Instrument* book, u8 side) noexcept nogil:
+    return book.best[side] != NO_BID and book.best[side] != NO_ASK
 
 
-cdef inline bint take_tops(Market* m, Composite* made, Source* s) noexcept nogil:
-    """The best levels of all other books become the parts, and give their prices."""
+cdef bint tell_price(Market* m, u32 number, Instrument* book, u8 side, i64 worst,
+                     Source* s) noexcept nogil:
+    """The price that the best levels of all other books of a combination imply for an order of
+    `side` in `book`, whoever's they are, if it is none beyond `worst`. No level is touched."""
+    cdef Instrument* combination = &m.instruments[number]
+    cdef Composite* made = &m.composites[number]
     cdef Instrument* leg
+    cdef i128 value = 0  # of differences no sum passes 64 bits
+    cdef i64 by = 1
+    cdef u32 own = LIMIT_LEGS
+    cdef u8 whole = side
+    cdef u8 other
     cdef u32 i
-    if s.own < LIMIT_LEGS and not has_top(s, &m.instruments[s.combination], <u8>s.side):
+    if not combination.trades:
         return False
+    if book != combination:
+        own = 0
+        while &m.instruments[made.leg[own]] != book:
+            own += 1
+        whole = side_in(1 - side, made.ratio[own])
+        if not has_top(combination, whole):
+            return False
     for i in range(made.legs):
-        if i == s.own:
+        if i == own:
             continue
         leg = &m.instruments[made.leg[i]]
-        if not has_top(s, leg, 1 - side_in(<u8>s.side, made.ratio[i])):
+        other = 1 - side_in(whole, made.ratio[i])
+        if not has_top(leg, other):
             return False
-        s.prices[i] = price_of(leg, s.at[s.parts - 1])
-    return True
-
-
-cdef i128 average_price(Market* m, Composite* made, Instrument* book, u8 side,
-                        Source* s) noexcept nogil:
-    """What an average and its legs' other prices leave."""
-    cdef Instrument* combination = &m.instruments[s.combination]
-    cdef i64 by = combination.tick_value / m.instruments[made.leg[0]].tick_scale
-    cdef i128 value = 0
-    cdef u32 i
-    for i in range(made.legs):
-        if i != s.own:
-            value += <i128>weight(m, made, i) * s.prices[i]
-    if s.own < LIMIT_LEGS:
-        value = <i128>by * price_of(combination, s.at[0]) - value
-        by = weight(m, made, s.own)
-    return quotient(value, by, book.price_step, side)
-
-
-cdef inline i128 difference_price(Market* m, Composite* made, Instrument* book, u8 side,
-                                  Source* s) noexcept nogil:
-    """What a difference and its legs' other prices leave: no sum of them passes 64 bits."""
-    cdef i64 value = 0
-    cdef i64 by
-    cdef u32 i
-    for i in range(made.legs):
-        if i != s.own:
-            value += made.ratio[i] * s.prices[i]
-    if s.own == LIMIT_LEGS:
-        return value
-    value = price_of(&m.instruments[s.combination], s.at[0]) - value
-    by = made.ratio[s.own]
-    if by == 1 or by == -1:
-        return value * by  # a sum of prices is on their grid
-    return quotient(value, by, book.price_step, side)
-
-
-cdef bint price_for(Market* m, Instrument* book, u8 side, i64 worst, Source* s) noexcept nogil:
-    """The price that the best levels of all other books imply, if it is none beyond `worst`."""
-    cdef Composite* made = &m.composites[s.combination]
-    cdef i128 value
-    if not take_tops(m, made, s):
-        return False
+        value += <i128>factor(m, made, i) * price_of(leg, leg.best[other])
     if made.rule == COMBINATION_RULE_AVERAGE:
-        value = average_price(m, made, book, side, s)
+        by = combination.tick_value / m.instruments[made.leg[0]].tick_scale
+    if own < LIMIT_LEGS:
+        value = <i128>by * price_of(combination, combination.best[whole]) - value
+        by = factor(m, made, own)
+    if by == 1 or by == -1:
+        value *= by  # a sum of prices is on their grid
     else:
-        value = difference_price(m, made, book, side, s)
+        value = quotient(value, by, book.price_step, side)
     if value < book.low or value > book.high or (value < worst if side else value > worst):
         return False
     s.price = <i64>value
-    if s.own < LIMIT_LEGS:
-        s.prices[s.own] = s.price
+    s.combination = number
+    s.own = own
+    s.side = whole
     return True
+
+
+cdef inline void add_top(Source* s, Instrument* book, u8 side) noexcept nogil:
+    s.books[s.parts] = book
+    s.at[s.parts] = book.best[side]
+    s.parts += 1
+
+
+cdef void take_tops(Market* m, Source* s) noexcept nogil:
+    """The best levels of all other books become the parts, and give the legs' prices."""
+    cdef Composite* made = &m.composites[s.combination]
+    cdef Instrument* leg
+    cdef u32 i
+    s.parts = 0
+    if s.own < LIMIT_LEGS:
+        add_top(s, &m.instruments[s.combination], <u8>s.side)
+    for i in range(made.legs):
+        if i == s.own:
+            s.prices[i] = s.price
+            continue
+        leg = &m.instruments[made.leg[i]]
+        add_top(s, leg, 1 - side_in(<u8>s.side, made.ratio[i]))
+        s.prices[i] = price_of(leg, s.at[s.parts - 1])
 
 
 cdef Account* take_parts(Market* m, Account* account, Source* s) noexcept nogil:
@@ -251,29 +251,31 @@ cdef Account* take_parts(Market* m, Account* account, Source* s) noexcept nogil:
 
 cdef bint look_at(Market* m, u32 number, Instrument* book, Account* account, u8 side, u32 lots,
                   i64 worst, Source* s) noexcept nogil:
-    """The price that one combination implies for an order of `side` in `book`, if it does and it
-    is none beyond `worst`. Prices come first: most are not good enough, and no order is touched."""
-    cdef Composite* made = &m.composites[number]
-    if not m.instruments[number].trades:
+    """The price that one combination implies for an order, if it does and it is none beyond
+    `worst`. Prices come first: most are not good enough, and no order is touched."""
+    if not tell_price(m, number, book, side, worst, s):
         return False
-    s.combination = number
-    s.own = LIMIT_LEGS
-    s.side = side
+    take_tops(m, s)
     s.lots = lots
-    s.parts = 0
-    if book != &m.instruments[number]:
-        s.own = 0
-        while &m.instruments[made.leg[s.own]] != book:
-            s.own += 1
-        s.side = side_in(1 - side, made.ratio[s.own])
-        s.lots = <u32>(lots / times(made.ratio[s.own]))
-    if not price_for(m, book, side, worst, s):
-        return False
+    if s.own < LIMIT_LEGS:
+        s.lots = <u32>(lots / times(m.composites[number].ratio[s.own]))
     account = take_parts(m, account, s)
     if account == NULL:
         return False
     s.lots -= s.lots % book.lot_step
     return s.lots != 0 and affordable(m, account, s)
+
+
+cdef bint is_implied(Market* m, Instrument* leg, u8 side, i64 worst) noexcept nogil:
+    """Some combination implies a price for an order in its leg, none beyond `worst`, whether or not
+    its parts may trade: if this says no, `find_source` finds nothing."""
+    cdef Composite* made = &m.composites[leg - m.instruments]
+    cdef Source s
+    cdef u32 i
+    for i in range(made.spreads):
+        if tell_price(m, made.spread[i], leg, side, worst, &s):
+            return True
+    return False
 
 
 cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots, i64 worst,

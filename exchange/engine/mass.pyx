@@ -1,23 +1,24 @@
 """Mass cancel and the kill switches: one command, one event per order, in slot order.
 
 The orders of one account are found by walking the books of the instruments in which it has working
-lots; those of a member or of all, by passing over the slots. Nothing of it is kept up to date on an
-order's way.
+lots, from the best prices outwards until all of these lots are met; those of a member or of all, by
+passing over the slots. Nothing of it is kept up to date on an order's way.
 """
 
 from libc.stdlib cimport qsort
 
-from exchange.engine.book cimport occupied_above
+from exchange.engine.book cimport occupied_above, occupied_below
 from exchange.engine.events cimport blank, event_of
+from exchange.engine.groups cimport partner_of
 from exchange.engine.guards cimport bad_owner
 from exchange.engine.ids cimport has_slot
-from exchange.engine.ladder cimport lowest
 from exchange.engine.lifecycle cimport answered, cancel_for, keep_receipt, pick, reject
 from exchange.engine.risk cimport position_of
 from exchange.engine.state cimport (
-    Account, Command, Event, Instrument, KILLED_ACCOUNT, KILLED_EXCHANGE, KILLED_MEMBER, Level,
-    Market, NO_ASK, Order, Position, SESSION_FREE, SESSION_ONLINE, Session, account_of, collects,
-    is_live, set_killed, side_of, standing, u16, u32, u64, u8, working_of,
+    Account, Auction, Command, Event, Instrument, KILLED_ACCOUNT, KILLED_EXCHANGE, KILLED_MEMBER,
+    Level, Market, NO_ASK, NO_BID, Order, Position, SESSION_FREE, SESSION_ONLINE, Session,
+    account_of, collects, ensure, i32, i64, is_live, lots_of, set_killed, side_of, standing, u16,
+    u32, u64, u8, working_of,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -31,28 +32,45 @@ cdef struct Choice:  # which orders of an account
     u8 selection
     u32 number  # of the instrument or product
     u32 session
+    i64[2] left  # lots of a side that work in the book in hand and have not been met
 
 
 cdef void pick_from(Market* m, Level* level, Choice* wanted) noexcept nogil:
     """The chosen orders of one queue."""
     cdef u32 slot = level.head
     cdef Order* o
-    while slot:
+    cdef u8 side
+    while slot and wanted.left[0] | wanted.left[1]:
         o = &m.orders[slot]
+        side = side_of(o)
         if (account_of(&m.positions[o.position]) == wanted.account
-                and (wanted.side == SIDE_UNSTATED or wanted.side == side_of(o))
-                and (not wanted.selection & SELECTION_SESSION or o.session == wanted.session)):
-            pick(m, slot)
+                and (wanted.side == SIDE_UNSTATED or wanted.side == side)):
+            if partner_of(m, slot) == 0:  # two that are grouped may work as one
+                wanted.left[side] -= lots_of(m, slot)
+                ensure(m, wanted.left[side] >= 0)
+            if not wanted.selection & SELECTION_SESSION or o.session == wanted.session:
+                pick(m, slot)
         slot = o.next
 
 
-cdef void pick_from_ladder(Market* m, Instrument* ladder, Choice* wanted) noexcept nogil:
-    cdef int level = lowest(ladder)
-    while level != NO_ASK:
-        if wanted.side == SIDE_UNSTATED or wanted.side == side_of(
-                &m.orders[ladder.levels[level].head]):
-            pick_from(m, &ladder.levels[level], wanted)
-        level = occupied_above(ladder, level)
+cdef void pick_from_ladder(Market* m, Instrument* ladder, u8 side, Choice* wanted) noexcept nogil:
+    cdef i32 at = ladder.best[side]
+    while wanted.left[side] and at != NO_BID and at != NO_ASK:
+        pick_from(m, &ladder.levels[at], wanted)
+        at = occupied_above(ladder, at) if side else occupied_below(ladder, at)
+
+
+cdef void pick_from_book(Market* m, u32 instrument, Choice* wanted) noexcept nogil:
+    cdef Instrument* book = &m.instruments[instrument]
+    cdef Auction* auction = m.auctions[instrument]
+    pick_from_ladder(m, book, SIDE_BUY, wanted)
+    pick_from_ladder(m, &auction.asks if collects(book) else book, SIDE_SELL, wanted)
+    pick_from(m, &book.dormant, wanted)
+    pick_from(m, &m.stops[instrument].waiting, wanted)
+    pick_from(m, &m.stops[instrument].elected, wanted)
+    if collects(book):
+        pick_from(m, &auction.market[0], wanted)
+        pick_from(m, &auction.market[1], wanted)
 
 
 cdef inline bint is_chosen(Market* m, u32 instrument, Choice* wanted) noexcept nogil:
@@ -70,26 +88,20 @@ cdef int in_slot_order(const void* x, const void* y) noexcept nogil:
 cdef void gather(Market* m, Choice* wanted) noexcept nogil:
     """Pick the chosen orders, in slot order."""
     cdef Account* a = &m.accounts[wanted.account]
-    cdef Instrument* book
     cdef Position* p
     cdef u32 i, at
+    cdef u8 side
     m.picked_count = 0
     for i in range(a.positions_length):
         at = position_of(a, i)
         if at == 0 or not is_chosen(m, i, wanted):
             continue
         p = &m.positions[at]
-        if working_of(p, SIDE_BUY) == 0 and working_of(p, SIDE_SELL) == 0:
-            continue
-        book = &m.instruments[i]
-        pick_from_ladder(m, book, wanted)
-        pick_from(m, &book.dormant, wanted)
-        pick_from(m, &m.stops[i].waiting, wanted)
-        pick_from(m, &m.stops[i].elected, wanted)
-        if collects(book):
-            pick_from_ladder(m, &m.auctions[i].asks, wanted)
-            pick_from(m, &m.auctions[i].market[0], wanted)
-            pick_from(m, &m.auctions[i].market[1], wanted)
+        for side in range(2):
+            wanted.left[side] = (0 if wanted.side == 1 - side  # it is all of the other side
+                                 else working_of(p, side))
+        if wanted.left[0] | wanted.left[1]:
+            pick_from_book(m, i, wanted)
     if m.picked_count > 1:
         qsort(m.picked, m.picked_count, sizeof(u32), in_slot_order)
 

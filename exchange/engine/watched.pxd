@@ -1,13 +1,13 @@
 # The plain order's way in a book that something watches. See watched.pyx.
 
 from exchange.engine.state cimport (
-    Command, Instrument, Market, Position, WATCH_BREAKER, WATCH_HIDDEN, WATCH_LIMITS, WATCH_QUOTES,
-    WATCH_STEPS, WATCH_STOPS, i64, u32, u8,
+    Command, Instrument, Market, Position, WATCH_BREAKER, WATCH_HIDDEN, WATCH_IMPLIED,
+    WATCH_LIMITS, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS, i64, u32, u8,
 )
 
 cdef enum:
     TRADED_BESIDE = WATCH_BREAKER | WATCH_LIMITS | WATCH_STOPS | WATCH_STEPS
-    RESTED_BESIDE = TRADED_BESIDE | WATCH_HIDDEN | WATCH_QUOTES
+    RESTED_BESIDE = TRADED_BESIDE | WATCH_HIDDEN | WATCH_IMPLIED | WATCH_QUOTES
 
 cdef bint enter_watched(Market* m, Command* c, Instrument* book) noexcept nogil
 cdef bint replace_watched(Market* m, Command* c, Instrument* book) noexcept nogil

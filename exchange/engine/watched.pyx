@@ -2,18 +2,19 @@
 
 A month of a real market is watched: by its price band, a most value of an order, a limit over all
 months, a level of positions that is told, a breaker; and while stops wait, icebergs or quotes rest
-in it. An order that trades with none of these and that none of these refuses needs no ladder of
-guards: it goes as a plain one does (plain.pxd), and what follows from its trades follows. Compiled
-apart, so that an order where nothing watches does not pay for it.
+in it, or combinations may imply a price. An order that trades with none of these and that none of
+these refuses needs no ladder of guards: it goes as a plain one does (plain.pxd), and what follows
+from its trades follows. Compiled apart, so that an order where nothing watches does not pay for it.
 """
 
 from exchange.engine.extras cimport stops_of
+from exchange.engine.implied cimport is_implied
 from exchange.engine.months cimport is_allowed
 from exchange.engine.plain cimport enter_plain, replace_plain
 from exchange.engine.safety cimport is_on, safety_of, within_band
 from exchange.engine.state cimport (
-    Safety, WATCH_BREAKER, WATCH_HIDDEN, WATCH_LIMITS, WATCH_QUOTES, WATCH_STEPS, WATCH_STOPS,
-    i128, u32,
+    Safety, WATCH_BREAKER, WATCH_HIDDEN, WATCH_IMPLIED, WATCH_LIMITS, WATCH_QUOTES, WATCH_STEPS,
+    WATCH_STOPS, i128, u32,
 )
 from exchange.engine.vocabulary cimport *
 
@@ -40,6 +41,8 @@ cdef bint lets_pass(Market* m, Instrument* book, Position* p, Command* c, u8 sid
         return False
     if within_band(m, book, side, c.price) != c.price or not is_in_value(m, s, book, c):
         return False
+    if watched & WATCH_IMPLIED and is_implied(m, book, side, c.price):
+        return False
     return (s.all_months == 0 or rise <= 0 or not is_on(m, FEATURE_ALL_MONTHS_LIMIT)
             or is_allowed(m, p, side, rise))
 
@@ -47,7 +50,7 @@ cdef bint lets_pass(Market* m, Instrument* book, Position* p, Command* c, u8 sid
 cdef void rested_beside(Market* m, Instrument* book) noexcept nogil:
     """The round after an order that came to rest, which finds nothing to do: a snapshot is the same
     whichever way the order went."""
-    if book.watched & WATCH_QUOTES:
+    if book.watched & WATCH_QUOTES or (m.extra_count and book.watched & WATCH_IMPLIED):
         m.rounds += 1
         if stops_of(m, book).followed == 0:
             book.watched &= ~<u32>WATCH_QUOTES
