@@ -5,6 +5,7 @@ The cash goes before the positions, as the account that takes them must have the
 the positions go at their last settlement price. What the next settlement still pays or takes, of
 moves since then, follows once the client's old account is flat; so does what is pledged there
 later, and so do lots: those of a trade that came before the freeze, or that is taken back after it.
+Its deliveries that have not ended are the new account's, and so is what it is assigned yet.
 Nothing is netted, nobody else pays.
 """
 
@@ -16,6 +17,7 @@ from exchange.clearing.calling import Calls
 from exchange.clearing.default.closing import freeze, transfer
 from exchange.clearing.default.records import PortClient
 from exchange.clearing.default.stages import Default, Port
+from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.matters import ACCEPTED, At, Due, Dues, Ruling
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.moves import ask, pay, refused
@@ -45,6 +47,7 @@ def would(default: Default, gone: AbstractSet[int], record: PortClient, state: "
     pledges = state.matters.get(Calls).pledges(account, state)
     facts = {"default": default.id, "account": account, "to": to, "cash": cash, "lots": lots,
              "collateral": {asset: units for asset, _, units, _ in pledges},
+             "deliveries": state.matters.get(Deliveries).under_way(account),
              "member": registry.member_of(to, state)}  # fmt: skip
     return Ruling(operation, ACCEPTED, {"stage": "ported", **facts})
 
@@ -57,6 +60,7 @@ def port(default: Default, record: PortClient, at: At, state: "State") -> None:
     ask(state, freeze(id, account), *pay(f"{id} cash", account, to, cash))
     ported = Port(account, to)
     _move_lots(id, ported, "", state)
+    state.matters.get(Deliveries).port(account, to, state)
     calls = state.matters.get(Calls)
     calls.carry(f"{id} pledge", account, to, at, state)
     calls.open.pop(account, None)  # what it was called for goes as well

@@ -75,6 +75,7 @@ class Delivery(msgspec.Struct):
     weeks: int = 0  # paid
     signed: list[int] = []  # who agreed to an alternative delivery
     agreement: str = ""  # and to which, in the words of who was first
+    former: list[Due] = []  # escrows that were asked of whom the buyer came from, by a port
     failed_on: int = 0  # yyyymmdd
     fix_by: int = 0  # log time: the fixing that buys in should have come; 0: said to be overdue
     missing_hours: int = 0  # of one lot: to be bought in
@@ -87,8 +88,8 @@ class Delivery(msgspec.Struct):
 
     def escrow_due(self) -> Due:
         """What the buyer pays in before the month."""
-        amount = self.invoice * MICROS_A_CENT
-        return Due(f"delivery {self.id} escrow", "withdraw", self.buyer, amount)
+        amount, id = self.invoice * MICROS_A_CENT, f"delivery {self.id} escrow"
+        return Due(f"{id} {self.buyer}" if self.former else id, "withdraw", self.buyer, amount)
 
 
 def told(delivery: Delivery, outcome: str, **facts: Any) -> Ruling:
@@ -129,6 +130,30 @@ def escrowed(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling
     assert not outcome, f"escrow of delivery {delivery.id}: {outcome!r}"
     delivery.stage, delivery.begun = "delivering", at.stamp
     return told(delivery, "escrowed", cents=delivery.invoice, deadline=deadline(delivery, terms))
+
+
+def returned(delivery: Delivery, due: Due, state: "State") -> Ruling:
+    """An escrow has come of whom the delivery has left by a port: it goes back."""
+    ask(state, Due(f"{due.id} late", "deposit", due.account, due.amount))
+    return told(delivery, "escrow_returned", cents=due.amount // MICROS_A_CENT)
+
+
+def hand_over(delivery: Delivery, account: int, to: int, state: "State") -> None:
+    """``to`` has all that ``account`` had: it is seller or buyer from now on, and what is not in
+    escrow yet is asked of it. Hours that are delivered or held already stay where they are."""
+    delivery.signed = [to if one == account else one for one in delivery.signed]
+    if delivery.seller == account:
+        delivery.seller = to
+    if delivery.buyer != account:
+        return
+    old = delivery.escrow_due()
+    delivery.buyer = to
+    if delivery.stage == "invoiced":
+        state.matters.get(Dues).call_off(old.id)
+        delivery.former = [*delivery.former, old]
+        ask(state, delivery.escrow_due())
+    elif delivery.stage == "delivering":
+        dvp.receive(state.book, to)
 
 
 def deadline(delivery: Delivery, terms: Terms) -> int:

@@ -29,6 +29,11 @@ def begin(book: Book, delivery: int, buyer: int) -> None:
     book.open(Account(f"payable/{delivery}", USD, "debits"))
     book.open(Account(f"returned/{delivery}", USD, "debits"))
     book.open(Account(f"site/{delivery}", GPU_SECONDS))
+    receive(book, buyer)
+
+
+def receive(book: Book, buyer: int) -> None:
+    """Open the account of what an account is delivered."""
     book.open(Account(f"hours/{buyer}", GPU_SECONDS))
 
 

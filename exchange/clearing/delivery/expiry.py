@@ -69,6 +69,17 @@ def age(expiry: Expiry, number: int, at: At, state: "State") -> None:
                 expiry.longs.pop(account, None)
 
 
+def hand_over(expiry: Expiry, account: int, to: int) -> None:
+    """All lots of ``account`` are ``to``'s: with their dates, and the notices given of them."""
+    if account in expiry.longs:
+        held = [*expiry.longs.get(to, ()), *expiry.longs.pop(account)]
+        expiry.longs[to] = sorted(held)
+    expiry.notices = [
+        msgspec.structs.replace(one, account=to) if one.account == account else one
+        for one in expiry.notices
+    ]
+
+
 def tenders(expiry: Expiry, positions: Mapping[int, Position]) -> tuple[list[int], dict[int, int]]:
     """Lots of every notice, and whole units of shorts that no notice was given of, by account.
 
