@@ -59,8 +59,8 @@ def port(default: Default, record: PortClient, at: At, state: "State") -> None:
     cash = state.ledger.cash(account)
     ask(state, freeze(id, account), *pay(f"{id} cash", account, to, cash))
     ported = Port(account, to)
-    _move_lots(id, ported, "", state)
-    state.matters.get(Deliveries).port(account, to, state)
+    _move_lots(id, ported, "", at, state)
+    state.matters.get(Deliveries).port(account, to, at, state)
     calls = state.matters.get(Calls)
     calls.carry(f"{id} pledge", account, to, at, state)
     calls.open.pop(account, None)  # what it was called for goes as well
@@ -74,7 +74,7 @@ def follow(default: Default, at: At, state: "State") -> list[Ruling]:
     rulings, calls = [], state.matters.get(Calls)
     for one in default.ported:
         cash, id = state.ledger.cash(one.account), f"port {default.id} {one.account}"
-        if lots := _move_lots(id, one, f" {at.number}", state):
+        if lots := _move_lots(id, one, f" {at.number}", at, state):
             came = {"account": one.account, "to": one.to, "lots": lots}
             rulings.append(Ruling("port_client", "rest", came))
         held = (p.net or p.cost for _, p in state.positions.of_account(one.account))
@@ -95,17 +95,17 @@ def follow(default: Default, at: At, state: "State") -> list[Ruling]:
     return rulings
 
 
-def _move_lots(id: str, ported: Port, again: str, state: "State") -> dict[str, int]:
+def _move_lots(id: str, ported: Port, again: str, at: At, state: "State") -> dict[str, int]:
     """Ask for what is held and not on its way; signed lots by code. What was asked for and is not
     held any more is asked for no more: the engine would never move it."""
-    dues, asked = state.matters.get(Dues).open, {}
+    dues, asked = state.matters.get(Dues), {}
     account, moving = ported.account, ported.moving
     for number, position in state.positions.of_account(account):
-        due = dues.get(moving.get(number, ""))
+        due = dues.open.get(moving.get(number, ""))
         if due is not None and due.lots is not None:
             if due.amount <= (-position.net if due.lots.sells else position.net):
                 continue
-            del dues[due.id]
+            dues.call_off(due.id, at.stamp)
             state.matters.touch(Dues)
         moving.pop(number, None)
         if position.net:

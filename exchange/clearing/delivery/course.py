@@ -118,10 +118,9 @@ def invoice(delivery: Delivery, terms: Terms, price: int, at: At, state: "State"
 
 
 def escrowed(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
-    """The buyer's money has come; what comes too late goes back."""
+    """The buyer's money has come; what comes too late goes back, as all that was called off."""
     if delivery.stage != "invoiced":
-        ask(state, _deposit(f"delivery {delivery.id} late", delivery.buyer, delivery.invoice))
-        return told(delivery, "escrow_returned", cents=delivery.invoice)
+        return returned(delivery)
     dvp.begin(state.book, delivery.id, delivery.buyer)
     amount = delivery.invoice * MICROS_A_CENT
     outcome = dvp.move(
@@ -132,13 +131,12 @@ def escrowed(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling
     return told(delivery, "escrowed", cents=delivery.invoice, deadline=deadline(delivery, terms))
 
 
-def returned(delivery: Delivery, due: Due, state: "State") -> Ruling:
-    """An escrow has come of whom the delivery has left by a port: it goes back."""
-    ask(state, Due(f"{due.id} late", "deposit", due.account, due.amount))
-    return told(delivery, "escrow_returned", cents=due.amount // MICROS_A_CENT)
+def returned(delivery: Delivery) -> Ruling:
+    """An escrow has come that was called off: it goes back."""
+    return told(delivery, "escrow_returned", cents=delivery.invoice)
 
 
-def hand_over(delivery: Delivery, account: int, to: int, state: "State") -> None:
+def hand_over(delivery: Delivery, account: int, to: int, at: At, state: "State") -> None:
     """``to`` has all that ``account`` had: it is seller or buyer from now on, and what is not in
     escrow yet is asked of it. Hours that are delivered or held already stay where they are."""
     delivery.signed = [to if one == account else one for one in delivery.signed]
@@ -149,7 +147,7 @@ def hand_over(delivery: Delivery, account: int, to: int, state: "State") -> None
     old = delivery.escrow_due()
     delivery.buyer = to
     if delivery.stage == "invoiced":
-        state.matters.get(Dues).call_off(old.id)
+        state.matters.get(Dues).call_off(old.id, at.stamp)
         delivery.former = [*delivery.former, old]
         ask(state, delivery.escrow_due())
     elif delivery.stage == "delivering":
@@ -179,7 +177,7 @@ def is_agreed(delivery: Delivery) -> bool:
 def advance(delivery: Delivery, terms: Terms, at: At, state: "State") -> list[Ruling]:
     """Do what log time and the figures that came allow."""
     if delivery.stage == "invoiced" and at.stamp >= delivery.escrow_by:
-        return [_unpaid(delivery, terms, state)]
+        return [_unpaid(delivery, terms, at, state)]
     if delivery.stage == "failing" and 0 < delivery.fix_by <= at.stamp:
         late, delivery.fix_by = delivery.fix_by, 0
         return [told(delivery, "overdue", step="fixing", deadline=late)]
@@ -361,9 +359,9 @@ def bought_in(delivery: Delivery, terms: Terms, fixing: int, state: "State") -> 
     )  # fmt: skip
 
 
-def _unpaid(delivery: Delivery, terms: Terms, state: "State") -> Ruling:
+def _unpaid(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
     """The buyer has not paid in before the month: no delivery, and the penalty to the seller."""
-    state.matters.get(Dues).call_off(delivery.escrow_due().id)
+    state.matters.get(Dues).call_off(delivery.escrow_due().id, at.stamp)
     delivery.stage = "unpaid"
     penalty = delivery.invoice * terms.penalty_percent // PERCENT
     id = f"delivery {delivery.id} unpaid"

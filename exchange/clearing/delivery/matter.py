@@ -284,12 +284,12 @@ class Deliveries(Matter):
         return [d.id for d in self.deliveries
                 if d.stage not in course.ENDED and account in (d.seller, d.buyer)]  # fmt: skip
 
-    def port(self, account: int, to: int, state: "State") -> None:
+    def port(self, account: int, to: int, at: At, state: "State") -> None:
         """All that ``account`` has is ``to``'s: its deliveries now, and what it is assigned yet.
         Notices and dates follow its lots."""
         self.heirs[account] = to
         for number in self.under_way(account):
-            course.hand_over(self.deliveries[number - 1], account, to, state)
+            course.hand_over(self.deliveries[number - 1], account, to, at, state)
         state.matters.touch(Deliveries)
 
     def _heir(self, account: int) -> int:
@@ -377,9 +377,7 @@ class Deliveries(Matter):
         for delivery in self.deliveries:
             if delivery.stage in ("invoiced", "unpaid") and delivery.escrow_due().key == key:
                 rulings.append(course.escrowed(delivery, self._terms(delivery), at, state))
-            for due in delivery.former:
-                if due.key == key:
-                    rulings.append(course.returned(delivery, due, state))
+            rulings += [course.returned(delivery) for due in delivery.former if due.key == key]
         return rulings
 
     def _factors(self, record: FactorsRecorded) -> Ruling:
