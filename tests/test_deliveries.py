@@ -173,6 +173,25 @@ def test_an_intent_is_of_whole_units_of_its_grade(house: House) -> None:
     assert house.rulings("tender") == rulings
 
 
+def test_a_cluster_is_delivered_to_one_or_to_nobody(house: House) -> None:
+    """OLD and NEW are older and have too few for 64; who bought back too much has none left."""
+    house.record(factors(grade="H100-C64"))
+    noticed(house)
+    house.day(20261120)
+    house.trade(OTHER, SHORT, 130, 2_500)  # 158 short
+    house.close(20261120)
+    for lots, grade in ((128, "H100-C64"), (8, "H100-NODE")):
+        assert house.record(msgspec.structs.replace(tender(lots), grade=grade))[0] == "accepted"
+    house.day(20261123)
+    house.trade(SHORT, OTHER, 58, 2_500)  # 100 short: one cluster, a node, and 24 of no notice
+    cut_off(house)
+    found = deliveries(house).deliveries
+    assert [(d.buyer, d.lots, d.grade) for d in found] == [
+        (OTHER, 64, "H100-C64"), (OLD, 8, "H100-NODE"),
+    ]  # fmt: skip
+    assert deliveries(house).expiries[0].untendered == {SHORT: 24}
+
+
 def test_a_notice_at_the_cutoff_itself_is_in_time(house: House) -> None:
     house.market.stamp = deliveries(house).expiries[0].terms.cutoff_ns - 1_000_000
     assert house.record(tender())[0] == "accepted"

@@ -178,10 +178,11 @@ class Deliveries(Matter):
         noticed = sum(n.lots for n in expiry.notices if n.account == record.account)
         short = max(0, -state.positions.get(record.account, record.instrument).net)
         table = self.factors.get(f"{record.grade}/{terms.month}")
+        unit = terms.unit if table is None else lcm(terms.unit, table.unit)
         found = denied(
             record.lots, at.stamp, record.factor_version, open_short=short - noticed,
             cutoff=terms.cutoff_ns, published_version=0 if table is None else table.version,
-            unit=terms.unit if table is None else lcm(terms.unit, table.unit),
+            unit=unit,
         )  # fmt: skip
         if found is not None:
             return refused("tender", *found)
@@ -192,7 +193,7 @@ class Deliveries(Matter):
             return refused("tender", Denial.FULL, NOTICES_MAX, len(expiry.notices))
         expiry.notices.append(
             Notice(record.account, record.lots, record.grade, record.provider, record.facility,
-                   *site, record.factor_version)
+                   *site, record.factor_version, unit)
         )  # fmt: skip
         facts = {"account": record.account, "lots": record.lots, "deadline": terms.cutoff_ns}
         return Ruling("tender", ACCEPTED, facts)
@@ -209,7 +210,8 @@ class Deliveries(Matter):
         ]
         barred = {a for a in expiry.longs if self._barred(a, expiry, unit)}
         tendered, expiry.untendered = tenders(expiry, state.positions.of_instrument(number))
-        found = assign(longs, tendered, unit=unit, ineligible=barred)
+        whole = [notice.unit for notice in expiry.notices]
+        found = assign(longs, tendered, unit=unit, units=whole, ineligible=barred)
         rulings = []
         for notice, one in zip(expiry.notices, found.rounds, strict=True):
             for account, lots in one.assigned:
