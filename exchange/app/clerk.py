@@ -200,9 +200,15 @@ class Clerk:
             _log.error("no margin was called: %s", refused)
             return {"margin_calls": {}, "margin_calls_refused": str(refused)}
         (called,) = (r for r in answer["rulings"] if r["operation"] == "call_margin")
-        calls = called["facts"]["calls"]
+        calls, unknown = called["facts"]["calls"], called["facts"].get("unknown", {})
+        for account, codes in unknown.items():
+            _log.error(
+                "account %s was not looked at: no margin parameters cover %s", account,
+                " ".join(codes),
+            )  # fmt: skip
         return {
-            "margin_calls": {account: micros_text(missing) for account, missing in calls.items()}
+            "margin_calls": {account: micros_text(missing) for account, missing in calls.items()},
+            "margin_unknown": unknown,
         }
 
     async def expire(self, request: requests.Expire) -> dict[str, Any]:
