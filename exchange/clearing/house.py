@@ -346,9 +346,9 @@ class Clearing:
         return [row | {"facts": json.loads(row["facts"])} for row in rows]
 
     def dues(self) -> list[Due]:
-        """Commands that clearing asks for and has not seen yet, oldest first."""
+        """Commands that clearing asks for and has not seen yet, in the order to do them in."""
         with self._lock:
-            return list(self._state.matters.get(Dues).open.values())
+            return self._state.matters.get(Dues).in_order()
 
     def box(self, account: int) -> Box:
         """A lender's view of a box. KeyError: no such account; ValueError: it is no box."""

@@ -138,6 +138,11 @@ class Dues(Matter, dict=True):
         assert self.open.setdefault(due.id, due) == due, f"another due of the id {due.id}"
         self._by_key()[due.key] = due.id
 
+    def in_order(self) -> list[Due]:
+        """What is open, oldest first, but what the house pays of its own after all else: what
+        somebody else has paid in for somebody must not be used up by it."""
+        return sorted(self.open.values(), key=_is_from_the_house)
+
     def call_off(self, id: str, stamp: int) -> None:
         """Ask for a due no more. Should it be done within a day yet, it is known what for, and
         what was taken out goes back. The caller touches this matter."""
@@ -187,6 +192,10 @@ class Dues(Matter, dict=True):
         del self.open[found.id]
         self.done += 1
         return (Ruling("due", "done", {"id": found.id}),)
+
+
+def _is_from_the_house(due: Due) -> bool:
+    return due.kind != "fee" and due.id.startswith(("interest ", "discount "))
 
 
 class Matters:
