@@ -152,6 +152,11 @@ class OtherVersion(ValueError):
     """Another build wrote the file, and lays it out differently."""
 
 
+class Damaged(sqlite3.DatabaseError):
+    """Each page of the file can be read, and what they say together is not so: a copy of more than
+    one moment, say. Nothing is lost, for all of it is made of the log."""
+
+
 def discard(path: Path) -> None:
     """Delete a store that nobody has open."""
     # The log first: a log left beside a new file would be taken for the new file's own.
