@@ -174,7 +174,7 @@ class Calls(Matter):
         ]  # fmt: skip
         for asset in units:
             state.book.open(Account(_pledged(to, asset), asset, "debits"))
-        outcomes = state.book.apply(chain, at.stamp)
+        outcomes = state.book.apply(chain, at.stamp, own=True)
         assert not any(outcomes), f"{id}: {outcomes}"
         assert before == {asset: _units(to, asset, state) for asset in units}, id
         assert not any(_units(account, asset, state) for asset in units), id
@@ -208,7 +208,10 @@ class Calls(Matter):
             if less > max(spare, 0) and not _is_estate(account, state):
                 return refused(operation, Denial.AMOUNT, max(spare, 0), less)
         asked = Transfer(f"{operation} {record.id}", debit, credit, record.units)
-        (outcome,) = state.book.apply([asked], at.stamp)
+        (outcome,) = state.book.apply([asked], at.stamp, own=isinstance(record, Release))
+        if outcome == Outcome.LEDGER_FULL:
+            full = state.book.count + state.book.left
+            return refused(operation, Denial.FULL, full, state.book.count)
         if outcome not in (Outcome.OK, Outcome.EXISTS):
             return refused(operation, Denial.AMOUNT, record.units, outcome.name.lower())
         facts = {"account": account, "collateral": self.collateral(account, state),

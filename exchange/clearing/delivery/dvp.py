@@ -39,7 +39,8 @@ def receive(book: Book, buyer: int) -> None:
 
 def move(book: Book, id: str, debit: str, credit: str, amount: int, stamp: int) -> Outcome:
     """One plain transfer."""
-    (outcome,) = book.apply([Transfer(id=id, debit=debit, credit=credit, amount=amount)], stamp)
+    one = Transfer(id=id, debit=debit, credit=credit, amount=amount)
+    (outcome,) = book.apply([one], stamp, own=True)
     return outcome
 
 
@@ -63,7 +64,7 @@ def hold(
         )
         for leg, (debit, credit), amount in zip(_LEGS, sides, amounts, strict=True)
     ]  # fmt: skip
-    return not any(book.apply(chain, stamp))
+    return not any(book.apply(chain, stamp, own=True))
 
 
 def end(book: Book, tag: str, stamp: int, *, post: bool) -> bool:
@@ -76,7 +77,7 @@ def end(book: Book, tag: str, stamp: int, *, post: bool) -> bool:
         )
         for leg in _LEGS
     ]  # fmt: skip
-    return not any(book.apply(chain, stamp))
+    return not any(book.apply(chain, stamp, own=True))
 
 
 def balance(book: Book, account: str) -> int:
