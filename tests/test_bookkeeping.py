@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -90,6 +91,28 @@ def test_an_orphan_books_nothing_and_two_never_write_at_once(tmp_path: Path) -> 
             child.wait(2)
     assert child.wait(30) == 0
     assert not (tmp_path / LEDGER_NAME).exists()
+
+
+def test_a_full_disk_is_said_once_and_that_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    outcomes = iter([full, full, full, None, None, full])
+
+    class Books:
+        def apply(self, frames: Any) -> None:
+            if (outcome := next(outcomes)) is not None:
+                raise outcome
+
+    waits = False
+    for _ in range(6):
+        waits = not bookkeeping.booked(Books(), [], waits)  # type: ignore[arg-type]
+    assert waits
+    told = [(record.levelname, record.getMessage().partition(":")[0]) for record in caplog.records]
+    assert told == [
+        ("ERROR", "clearing waits for room on the disk"),
+        ("WARNING", "clearing goes on"),
+        ("ERROR", "clearing waits for room on the disk"),
+    ]
 
 
 def child_of(directory: Path) -> int:

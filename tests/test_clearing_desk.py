@@ -1,6 +1,7 @@
 """The clearing house's records, expiries and defaults as an operator of a market meets them."""
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -13,9 +14,11 @@ from live import CODE, Live, until
 
 from contracts.calendar import Month
 from contracts.index import methodology
-from exchange.app import Market, clerk, requests, wishes
+from exchange.app import Market, clerk, desk, requests, wishes
 from exchange.app.wishes import RequestRefused
-from exchange.messages import TradingState, wire
+from exchange.clearing.matters import Due, Dues
+from exchange.clearing.moves import pay
+from exchange.messages import EVENT_FIELDS, Event, Reason, TradingState, wire
 
 MONTH = Month(2026, 11)
 DAYS = [MONTH.first_day + timedelta(days=n) for n in range(MONTH.days)]
@@ -256,3 +259,76 @@ class Clock:
 
 def _number(day: date) -> int:
     return day.year * 10_000 + day.month * 100 + day.day
+
+
+# A house that is short of money
+
+
+NOTHING = Event(**dict.fromkeys(EVENT_FIELDS, 0))
+
+
+class Crash(Exception):
+    """The market is gone before the next command."""
+
+
+class Till:
+    """A desk, and the clearing behind it, of dues alone: the house pays what it has."""
+
+    def __init__(self, dues: list[Due], cash: int, steps: int) -> None:
+        self.open, self.cash, self.steps = {due.id: due for due in dues}, cash, steps
+        self.position, self.sequence = (0, 0, 0), 0
+
+    async def perform(self, asked: list[wishes.Wish]) -> None:
+        (wish,) = asked
+        if not self.steps:
+            raise Crash
+        self.steps -= 1
+        due = self.open[json.loads(wish.text)["id"]]
+        if due.kind == "fee":
+            self.cash += due.amount
+        if due.kind == "withdraw" and due.account == 0:
+            if due.amount > self.cash:
+                raise desk.WishRejected(wish, Reason.FUNDS, NOTHING)
+            self.cash -= due.amount
+        del self.open[due.id]
+
+    def dues(self) -> list[Due]:
+        matter = Dues()
+        for due in self.open.values():
+            matter.ask(due)
+        return matter.in_order()
+
+    def refresh(self) -> None: ...
+
+
+INTEREST = [Due("interest 1 out", "withdraw", 0, 70), Due("interest 1 5", "deposit", 5, 70)]
+NEXT = [Due("interest 2 6", "fee", 6, 20), Due("interest 2 out", "withdraw", 0, 30),
+        Due("interest 2 5", "deposit", 5, 30)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("cash", "first", "paid"),
+    [
+        (50, 40, ["true-up", "interest 1"]),  # the second interest waits for its turn
+        (0, 40, ["true-up"]),  # what is on its way through the house pays no interest
+        (90, 40, ["true-up", "interest 1", "interest 2"]),
+        (-30, 40, []),  # nor what comes after it
+        (-20, 40, ["true-up"]),  # what a later charge has brought
+    ],
+)
+async def test_who_is_paid_by_a_house_that_is_short_hangs_on_no_crash(
+    cash: int, first: int, paid: list[str]
+) -> None:
+    through = pay("delivery 1 true-up", 8, 9, first)
+    dues = [*INTEREST, *through, *NEXT]
+    for crash in range(len(dues) + 6):
+        till = Till(dues, cash, crash)
+        for _ in range(2):  # it crashes, and is there again
+            with contextlib.suppress(Crash):
+                await clerk.Clerk(till, till)._perform_dues()  # type: ignore[arg-type]
+            till.steps = 99
+        done = {due.id for due in dues} - till.open.keys()
+        assert {id for id in done if id.endswith((" in", " 5"))} == {
+            {"true-up": "delivery 1 true-up in"}.get(what, f"{what} 5") for what in paid
+        }, crash
+        assert till.cash >= min(cash, 0)

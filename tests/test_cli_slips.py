@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,23 @@ def test_a_damaged_database_is_named_with_its_remedy(
     shutil.copytree(kept, data, ignore=alone)
     said, code = ended("clear", "statement", "1", "--data", data, "--json")
     assert code == 0 and json.loads(said)["closing"] == 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    "torn", ["delete from progress", "update progress set epoch = 0, sequence = 0, event_index = 0"]
+)
+def test_a_ledger_of_several_moments_is_named_with_its_remedy(
+    kept: Path, tmp_path: Path, torn: str
+) -> None:
+    """Each page of the copy is whole; what they say together is not."""
+    data = tmp_path / "torn"
+    shutil.copytree(kept, data)
+    with closing(sqlite3.connect(data / "ledger.db")) as ledger, ledger:
+        ledger.execute(torn)
+    commands = [["admin", "state"], ["serve", "--port", "0"], ["clear", "trial-balance"]]
+    for command in commands[: 3 if "delete" in torn else 2]:
+        said, code = ended(*command, "--data", data)
+        assert code == 3 and f"{data / 'ledger.db'} is damaged" in said and "of the log" in said
 
 
 def test_a_database_that_is_whole_is_not_blamed(

@@ -26,6 +26,7 @@ from test_defaults import (
 from exchange.app import wishes
 from exchange.clearing.calling import Pledge, Release, ValueAsset
 from exchange.clearing.default.records import AuctionBid, DeclareDefault, OpenAuction, SizeFund
+from exchange.clearing.matters import Dues
 from exchange.messages import TRADE, TRADE_FIELDS, Command, CommandKind, EventKind, Side, Trade
 
 UNIT = 1_000_000_000  # micro-dollars
@@ -130,6 +131,29 @@ def test_a_smaller_fund_takes_open_calls_back_before_they_come(house: House) -> 
         m: there for m, there in house.clearing.sizing().contributions.items() if there
     }
     house.agree()
+
+
+def test_a_call_that_was_taken_back_and_is_paid_all_the_same_goes_back(house: House) -> None:
+    """Its command was on its way; what was called off is forgotten when none can be any more."""
+    house.send(house.market.money(CommandKind.DEPOSIT, RICH, DEPOSIT))
+    house.trade(LOSER, RICH, 30, 2_500)
+    house.record(SizeFund(person="risk"))
+    (called,) = [due for due in house.dues() if due.account == RICH]
+    house.trade(RICH, LOSER, 30, 2_500)
+    house.record(SizeFund(person="risk"))
+    assert called not in house.dues()
+    before = house.clearing.cash(RICH), fund(house)[3]
+    house.reopen()
+    house.send(wishes.due(called).command)
+    house.pay()
+    assert (house.clearing.cash(RICH), fund(house)[3]) == before
+    house.agree()
+    dues = house.clearing._state.matters.get(Dues)
+    assert {off.due.kind for off in dues.off.values()} == {"withdraw"}  # LOSER's never came
+    house.at(max(off.until for off in dues.off.values()))
+    assert dues.off == {}
+    house.reopen()
+    assert house.clearing._state.matters.get(Dues).off == {}
 
 
 def test_a_closed_book_is_open_again_when_a_trade_of_it_is_taken_back(house: House) -> None:

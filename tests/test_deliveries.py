@@ -13,6 +13,7 @@ from clearing_house import FACTOR, House, factors
 from contracts.grades.delivery import invoice_cents
 from contracts.hardware import gpu_class
 from exchange.clearing import Clearing
+from exchange.clearing.calling import Pledge, Release, ValueAsset
 from exchange.clearing.delivery import dvp, page, story
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.delivery.records import (
@@ -173,6 +174,25 @@ def test_an_intent_is_of_whole_units_of_its_grade(house: House) -> None:
     assert house.rulings("tender") == rulings
 
 
+def test_a_cluster_is_delivered_to_one_or_to_nobody(house: House) -> None:
+    """OLD and NEW are older and have too few for 64; who bought back too much has none left."""
+    house.record(factors(grade="H100-C64"))
+    noticed(house)
+    house.day(20261120)
+    house.trade(OTHER, SHORT, 130, 2_500)  # 158 short
+    house.close(20261120)
+    for lots, grade in ((128, "H100-C64"), (8, "H100-NODE")):
+        assert house.record(msgspec.structs.replace(tender(lots), grade=grade))[0] == "accepted"
+    house.day(20261123)
+    house.trade(SHORT, OTHER, 58, 2_500)  # 100 short: one cluster, a node, and 24 of no notice
+    cut_off(house)
+    found = deliveries(house).deliveries
+    assert [(d.buyer, d.lots, d.grade) for d in found] == [
+        (OTHER, 64, "H100-C64"), (OLD, 8, "H100-NODE"),
+    ]  # fmt: skip
+    assert deliveries(house).expiries[0].untendered == {SHORT: 24}
+
+
 def test_a_notice_at_the_cutoff_itself_is_in_time(house: House) -> None:
     house.market.stamp = deliveries(house).expiries[0].terms.cutoff_ns - 1_000_000
     assert house.record(tender())[0] == "accepted"
@@ -322,6 +342,31 @@ def test_a_month_delivered_whole_pays_the_invoice_to_the_cent(house: House) -> N
     house.clearing.rebuild(house.market.frames)
     assert (house.rulings("delivery"), house.clearing.ledger_hash) == (rulings, head)
     house.clearing.audit()
+
+
+def test_a_ledger_that_is_full_delivers_and_takes_nothing_new(house: House) -> None:
+    """Clearing's own transfers are not counted against the operator's limit."""
+    book = house.clearing._state.book
+    house.record(OpenLedgerAccount(id="a"))
+    house.record(OpenLedgerAccount(id="b"))
+    house.record(ValueAsset(asset="T-BILL", price=1_000_000, haircut_bp=0))
+    pledge = Pledge(id="p", account=OLD, asset="T-BILL", units=1)
+    assert house.record(pledge)[0] == "accepted"
+    book._transfers_max = book.count + 1
+    one = Transfer("x", "a", "b", 1)
+    _, facts = house.record(MakeTransfers(batch=[one, msgspec.structs.replace(one, id="y")]))
+    assert facts == {"outcomes": ["ok", "ledger_full"], "rows_left": 0}
+    outcome, facts = house.record(msgspec.structs.replace(pledge, id="q"))
+    assert (outcome, facts["limit"], facts["observed"]) == ("full", book._transfers_max, book.count)
+    begin = begun(house)
+    house.at(begin + DAY_NS)
+    for account in (SHORT, OLD):
+        house.record(attest(account, 1))
+    house.at(begin + 2 * DAY_NS)
+    assert len(deliveries(house).deliveries[0].slices) == 1
+    release = Release(id="r", account=OLD, asset="T-BILL", units=1)
+    assert house.record(release)[0] == "accepted"
+    book.check()
 
 
 def test_days_that_were_over_when_the_escrow_came_in_can_still_be_attested(house: House) -> None:

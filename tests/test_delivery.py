@@ -86,6 +86,41 @@ def test_a_unit_takes_an_accounts_oldest_lots_and_its_youngest_are_odd() -> None
     assert found.left == {1: 1}
 
 
+def test_a_tender_of_clusters_goes_whole_to_who_has_that_many() -> None:
+    """The older long has too few for a cluster; its lots are still the first of the next tender."""
+    longs = [Long(1, 56, 1), Long(2, 70, 2), Long(3, 8, 3), Long(4, 130, 4)]
+    found = assign(longs, [192, 16, 8, 64], unit=8, units=[64, 8, 8, 64])
+    assert found.rounds == [([(2, 64), (4, 128)], 0), ([(1, 16)], 0), ([(1, 8)], 0), ([], 64)]
+    assert found.left == {1: 32, 2: 6, 3: 8, 4: 2}
+
+
+@given(seed=st.integers(0, 2**32))
+def test_every_delivery_is_of_whole_units_of_its_grade(seed: int) -> None:
+    """By hand: of those that have as many units left, who has the oldest one."""
+    draw = random.Random(seed)
+    longs = [Long(a, draw.randint(1, 60), draw.randint(1, 3)) for a in draw.choices(range(5), k=8)]
+    units = [draw.choice((2, 4, 6, 12)) for _ in range(4)]
+    tenders = [one * draw.randint(0, 5) for one in units]
+    found = assign(longs, tenders, unit=2, units=units)
+    dated: dict[int | str, list[tuple[int, int]]] = {}
+    for place, long in sorted(enumerate(longs), key=lambda one: (one[1].day, one[0])):
+        dated.setdefault(long.account, []).extend([(long.day, place)] * long.lots)
+    for tendered, unit, one in zip(tenders, units, found.rounds, strict=True):
+        taken: list[tuple[int | str, int]] = []
+        for _ in range(tendered // unit):
+            able = [account for account, lots in dated.items() if len(lots) // 2 * 2 >= unit]
+            if not able:
+                break
+            oldest = min(able, key=lambda account: dated[account][0])
+            del dated[oldest][:unit]
+            if taken and taken[-1][0] == oldest:
+                taken[-1] = oldest, taken[-1][1] + unit
+            else:
+                taken.append((oldest, unit))
+        assert one == (taken, tendered - sum(lots for _, lots in taken))
+    assert found.left == {account: len(lots) for account, lots in dated.items() if lots}
+
+
 def test_one_that_may_not_receive_is_passed_over_and_left_for_cash() -> None:
     found = assign([Long(1, 8, 1), Long(2, 8, 2)], [16], unit=8, ineligible={1})
     assert found.rounds == [([(2, 8)], 8)]

@@ -203,7 +203,19 @@ def test_a_full_ledger_says_so() -> None:
     book.open(Account("B"))
     batch = [Transfer("a", "A", "B", 1), Transfer("b", "A", "B", 1), Transfer("a", "A", "B", 1)]
     assert book.apply(batch, START) == [O.OK, O.LEDGER_FULL, O.EXISTS]
+    assert book.apply(batch[1:2], START, own=True) == [O.OK]
     assert TRANSFERS_MAX > 1_000_000
+
+
+def test_what_a_full_ledger_holds_can_be_ended() -> None:
+    book = Book(transfers_max=2)
+    book.open(Account("A"))
+    book.open(Account("B"))
+    holds = [Transfer(id, "A", "B", 1, int(TransferKind.PENDING)) for id in "abc"]
+    assert book.apply(holds, START) == [O.OK, O.OK, O.LEDGER_FULL]
+    ends = [Transfer("p", kind=POST, pending_id="a"), Transfer("v", kind=VOID, pending_id="b"),
+            Transfer("r", kind=REVERSE, pending_id="p")]  # fmt: skip
+    assert book.apply(ends, START) == [O.OK, O.OK, O.LEDGER_FULL]
 
 
 def test_delivery_against_payment_moves_both_or_neither() -> None:

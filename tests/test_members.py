@@ -10,11 +10,13 @@ import msgspec
 import pytest
 from clearing_house import RATE, House
 
+from exchange.app import wishes
 from exchange.clearing import Clearing
 from exchange.clearing.calling import Pledge, ValueAsset
 from exchange.clearing.default.records import DeclareDefault
+from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.members.box import box
-from exchange.clearing.members.offbook import GIVE_UP_NS, SIGN_NS, Move, OffBook
+from exchange.clearing.members.offbook import GIVE_UP_NS, MOVE_NS, SIGN_NS, Move, OffBook
 from exchange.clearing.members.records import GiveUp, Register, Sign
 from exchange.messages import AccountKind, Command, CommandKind, Limit
 
@@ -51,6 +53,10 @@ def block(**changes: Any) -> Register:
 def final(house: House) -> list[Move]:
     transfers = house.clearing._state.matters.get(OffBook).transfers
     return [transfer.move for transfer in transfers if transfer.stage == "final"]
+
+
+def stages(house: House) -> list[str]:
+    return [t.stage for t in house.clearing._state.matters.get(OffBook).transfers]
 
 
 def sign(house: House, account: int, transfer: int = 1, *, accept: bool = True) -> str:
@@ -97,6 +103,72 @@ def test_a_give_up_of_lots_that_are_given_or_not_there_is_refused(house: House) 
     sign(house, CLEARER)
     assert house.record(give_up())[0] == "quantity"  # the same trade's lots, a second time
     assert len(final(house)) == 1
+
+
+def test_a_trade_is_given_up_in_parts_to_several(house: House) -> None:
+    """To each once; what is on its way is not held any more."""
+    house.open(40, 4, AccountKind.HOUSE, DEPOSIT)
+    assert house.record(give_up())[0] == "open"
+    assert house.record(give_up(taker=CLEARER, lots=25))[0] == "open"
+    outcome, facts = house.record(give_up(taker=40, lots=16))
+    assert (outcome, facts["limit"], facts["observed"]) == ("quantity", 15, 16)
+    assert house.record(give_up(taker=40, lots=15))[0] == "open"
+    assert house.record(give_up(lots=1))[0] == "quantity"  # it was asked before
+    for signer, transfer in ((CLEARER, 1), (CLEARER, 2), (40, 3)):
+        assert sign(house, signer, transfer) == "final"
+    assert house.record(give_up(match_number=8, lots=1))[0] == "quantity"
+    house.pay()
+    assert [house.clearing.net(a, 0) for a in (BROKER, CLIENT, CLEARER, 40)] == [0, 20, 25, 15]
+    assert stages(house) == ["moved"] * 3
+    house.agree()
+
+
+@pytest.mark.parametrize("record", [give_up(), block()])
+def test_what_the_engine_does_not_move_in_a_day_is_off(
+    house: House, record: GiveUp | Register
+) -> None:
+    """The taker has no margin for it: it is not asked for ever, and may be agreed anew."""
+    taker, signer = (CLIENT, CLEARER) if isinstance(record, GiveUp) else (BROKER, BOX)
+    house.record(record)
+    sign(house, signer)
+    house.send(house.market.money(CommandKind.FEE, taker, 2 * DEPOSIT))
+    house.pay_what_is_there()
+    (due,) = house.dues()
+    (transfer,) = house.clearing._state.matters.get(OffBook).transfers
+    assert transfer.deadline - house.market.stamp <= MOVE_NS
+    house.at(transfer.deadline - 1)
+    assert (stages(house), house.dues()) == (["final"], [due])
+    house.at(transfer.deadline)
+    assert (stages(house), house.dues()) == (["unmoved"], [])
+    assert house.rulings("transfer")[-1][1:] == ("unmoved", {"transfer": 1})
+    house.reopen()
+    house.send(house.market.money(CommandKind.DEPOSIT, taker, 2 * DEPOSIT))
+    assert house.record(record)[0] == "open"
+    house.send(wishes.due(due).command)  # it was on its way all the same
+    assert stages(house) == ["moved", "open"]
+    house.agree()
+
+
+def test_nothing_changes_hands_once_it_is_assigned_who_delivers(house: House) -> None:
+    """What was not final by the last notice ends there, and so does what has not moved."""
+    house.list(1, "H100PZ26", date(2026, 11, 2))
+    house.trade(BROKER, BOX, 60, 2_500, 1)
+    cutoff = house.clearing._state.matters.get(Deliveries).expiries[1].terms.cutoff_ns
+    house.market.stamp = cutoff - SIGN_NS // 2
+    records = [give_up(instrument=1), block(instrument=1), block(instrument=1, lots=70)]
+    assert [house.record(record)[0] for record in records] == ["open"] * 3
+    assert sign(house, BOX, 3) == "final"
+    house.market.stamp = cutoff - 1_000_000
+    assert sign(house, BOX, 2) == "final"  # at the cutoff itself
+    house.pay(but=("transfer 3",))
+    house.at(cutoff + 1)
+    assert stages(house) == ["expired", "moved", "unmoved"]
+    assert house.dues() == []
+    for record in records:
+        outcome, facts = house.record(msgspec.structs.replace(record, lots=0))
+        assert (outcome, facts["limit"]) == ("late", cutoff)
+        assert facts["observed"] > cutoff
+    assert house.record(give_up())[0] == house.record(block())[0] == "open"  # of the other one
 
 
 def test_each_side_of_a_trade_is_given_up_by_itself(house: House) -> None:

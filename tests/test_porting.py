@@ -2,17 +2,19 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import date
 from pathlib import Path
 
 import msgspec
 import pytest
-from clearing_house import RATE, House
+from clearing_house import RATE, House, factors
 from live import CODE, Live, until
 from overrides import people
 from test_defaults import (
     CLIENT,
     DAY,
+    DEPOSIT,
     HAVEN,
     HOURS,
     POOR,
@@ -29,6 +31,11 @@ from test_margin_market import version
 from exchange.app import requests, wishes
 from exchange.app.wishes import RequestRefused
 from exchange.clearing.calling import CallMargin, Calls, Pledge, Release, ValueAsset
+from exchange.clearing.delivery import dvp
+from exchange.clearing.delivery.matter import Deliveries
+from exchange.clearing.delivery.records import Attest, Tender
+from exchange.clearing.delivery.slices import DAY_S
+from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.margin.matter import AdoptMargin
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.standing import standing
@@ -275,6 +282,104 @@ def test_a_call_that_a_pledge_meets_says_so(secured: House) -> None:
     pledge(house, HAVEN, "T-BILL", 20)
     found = house.clearing.statement(HAVEN).standing
     assert found is not None and [one.step for one in found.calls] == ["called", "met"]
+
+
+# Deliveries
+
+
+def physical(house: House, buyer: int = CLIENT, seller: int = RICH, lots: int = 8) -> None:
+    """``seller`` is short so many lots of H100PZ26, and has tendered them."""
+    for account in (buyer, seller):
+        house.send(house.market.money(CommandKind.DEPOSIT, account, 20 * DEPOSIT))
+    house.list(1, "H100PZ26", date(2026, 11, 2))
+    house.trade(buyer, seller, lots, 2_500, 1)
+    house.close(DAY)
+    house.record(factors())
+    house.at(deliveries(house).expiries[1].terms.notice_from_ns)
+    tender = Tender(account=seller, instrument=1, lots=lots, grade="H100-NODE", provider="alpha",
+                    facility="one", factor_version=1)  # fmt: skip
+    assert house.record(tender)[0] == "accepted"
+    declare(house)
+
+
+def deliveries(house: House) -> Deliveries:
+    return house.clearing._state.matters.get(Deliveries)
+
+
+def cut_off(house: House) -> None:
+    house.at(deliveries(house).expiries[1].terms.cutoff_ns + 1)
+
+
+def expire(house: House) -> None:
+    house.day(20261130)
+    house.send(
+        Command(kind=CommandKind.SET_STATE, instrument=1, tif=TradingState.CLOSED),
+        Command(kind=CommandKind.EXPIRE, instrument=1, price=2_500_000),
+    )
+
+
+@pytest.mark.parametrize(
+    ("done", "on_its_way"), [(0, False), (1, False), (2, False), (2, True), (3, False)]
+)
+def test_a_delivery_goes_with_the_client_that_receives_it(
+    house: House, done: int, on_its_way: bool
+) -> None:
+    """The cash has left the old account: the escrow is asked of who has it. An escrow of the old
+    one that was on its way goes back, and follows."""
+    physical(house)
+    steps: list[Callable[[House], None]] = [cut_off, expire, House.pay]
+    for step in steps[:done]:
+        step(house)
+    late = [due for due in house.dues() if due.id == "delivery 1 escrow" and on_its_way]
+    outcome, facts = house.record(port())
+    assert (outcome, facts["deliveries"]) == ("ported", [1] if done else [])
+    for due in late:
+        house.send(wishes.due(due).command)
+    house.reopen()
+    for step in steps[done:]:
+        house.pay()
+        step(house)
+    (delivery,) = deliveries(house).deliveries
+    assert (delivery.seller, delivery.buyer, delivery.stage) == (RICH, HAVEN, "delivering")
+    begin = deliveries(house).expiries[1].terms.begin_ns
+    house.at(begin + DAY_NS)
+    for account in (RICH, HAVEN):
+        spoken = Attest(account=account, delivery=1, day=1, available=8 * DAY_S)
+        assert house.record(spoken, account)[0] == "accepted"
+    house.pay()
+    house.at(begin + 2 * DAY_NS)
+    assert house.clearing.cash(CLIENT) == 0 and len(delivery.slices) == 1
+    assert dvp.balance(house.clearing._state.book, f"hours/{HAVEN}") == 8 * DAY_S
+    returned = [f for _, outcome, f in house.rulings("delivery") if outcome == "escrow_returned"]
+    assert len(returned) == on_its_way
+    house.agree()
+    rulings = house.rulings("delivery")
+    house.clearing.rebuild(house.market.frames)
+    assert house.rulings("delivery") == rulings
+
+
+def test_a_notice_goes_with_the_client_that_gave_it(house: House) -> None:
+    """It is its lots that it was given of: nobody pays for not having tendered them."""
+    physical(house, RICH, CLIENT)
+    house.record(port())
+    house.pay()
+    cut_off(house)
+    expire(house)
+    (delivery,) = deliveries(house).deliveries
+    assert (delivery.seller, delivery.buyer) == (HAVEN, RICH)
+    assert deliveries(house).expiries[1].untendered == {}
+
+
+def test_lots_keep_the_date_on_which_they_were_bought(house: House) -> None:
+    """HAVEN's own are a day younger: the client's are still the oldest."""
+    physical(house)
+    house.send(house.market.money(CommandKind.DEPOSIT, HAVEN, 20 * DEPOSIT))
+    house.day(DAY + 1)
+    house.trade(HAVEN, RICH, 3, 2_500, 1)
+    house.close(DAY + 1)
+    house.record(port())
+    house.pay()
+    assert deliveries(house).expiries[1].longs[HAVEN] == [(DAY, 8), (DAY + 1, 3)]
 
 
 # The two people

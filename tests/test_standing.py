@@ -13,7 +13,14 @@ from clearing_house import RATE, House
 from test_margin_market import version
 
 from exchange.clearing import Clearing
-from exchange.clearing.calling import AccrueInterest, CallMargin, Pledge, Release, ValueAsset
+from exchange.clearing.calling import (
+    AccrueInterest,
+    CallMargin,
+    Calls,
+    Pledge,
+    Release,
+    ValueAsset,
+)
 from exchange.clearing.default.records import DeclareDefault
 from exchange.clearing.ledger import Movement
 from exchange.clearing.margin.matter import AdoptMargin
@@ -167,9 +174,38 @@ def test_a_product_that_nobody_holds_needs_no_parameters(house: House) -> None:
     assert [r.account for r in house.clearing.margins()] == [LONG, SHORT]
     assert stands(house).required == required
     house.trade(LONG, SHORT, 1, 2_500, 1)
-    assert house.record(CallMargin())[0] == "unknown_instrument"
     with pytest.raises(LookupError, match="no margin is known for A100Z26"):
         house.clearing.margins()
+
+
+def test_an_account_that_cannot_be_judged_is_named_and_the_others_are_called(house: House) -> None:
+    """What it was called for stays; who owes is called for that, whatever else it must have."""
+    other, owing, codes = 3, 4, ["A100F27", "A100Z26"]
+    for account in (other, owing):
+        house.open(account, account, AccountKind.HOUSE, CASH)
+    house.trade(other, SHORT, LOTS, 2_500)
+    for number, code in enumerate(codes, start=1):
+        house.list(number, code, date(2026, 11, 2))
+    house.trade(LONG, SHORT, 1, 2_500, 1)
+    house.trade(owing, SHORT, 1, 2_500, 2)
+    house.send(house.market.money(CommandKind.FEE, other, CASH - 12 * RATE))
+    house.send(house.market.money(CommandKind.FEE, owing, CASH + 5))
+    outcome, facts = house.record(CallMargin(within_seconds=60))
+    assert outcome == "accepted"
+    assert facts["calls"].keys() == {str(other), str(owing)} and facts["calls"][str(owing)] == 5
+    assert facts["unknown"] == {
+        str(LONG): codes[:1], str(SHORT): codes, str(owing): codes[1:],
+    }  # fmt: skip
+    house.trade(other, SHORT, 1, 2_500, 1)  # not known any more
+    house.send(house.market.money(CommandKind.DEPOSIT, other, 1))
+    house.send(house.market.money(CommandKind.FEE, owing, 2))
+    level = house.clearing._state.matters.get(Calls).open[other].level
+    again = house.record(CallMargin())[1]
+    missing = level - house.clearing.cash(other)
+    assert again["calls"] == {str(other): missing, str(owing): 7}
+    assert again["deadlines"] == facts["deadlines"]
+    house.send(house.market.money(CommandKind.DEPOSIT, other, missing))
+    assert stands(house, other).call == 0
 
 
 def test_what_an_account_must_have_is_known_whatever_the_others_hold(house: House) -> None:

@@ -24,6 +24,7 @@ from typing import Final
 
 from exchange.app import processors
 from exchange.clearing import Clearing
+from exchange.clearing.store import Damaged
 from exchange.journal import stream
 from exchange.journal.tape import Released, Tape
 
@@ -32,6 +33,7 @@ LOCK_NAME: Final = "ledger.lock"
 STREAM_NAME: Final = "stream.sock"
 LOOK_SECONDS: Final = 0.05  # between two looks at how far the child is
 FULL_SECONDS: Final = 1.0  # between two looks whether a full disk has room again
+UNUSABLE: Final = 3  # exit code of a child that cannot use the ledger
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +45,7 @@ async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pau
     """Run the child until the stream ends, which is served already; ``clearing`` is the ledger,
     opened to be read.
 
-    Raises ClearingDied.
+    Raises ClearingDied; Damaged where the child could not use the ledger, which it has said.
     """
     run = f"import sys; from {__name__} import main; main(*sys.argv[1:])"
     arguments = ("-c", run, str(directory), str(frames), str(pause), str(os.getpid()))
@@ -60,6 +62,8 @@ async def keep(directory: Path, tape: Tape, clearing: Clearing, frames: int, pau
         if child.returncode is None:
             child.kill()
             await child.wait()
+    if child.returncode == UNUSABLE:
+        raise Damaged("the clearing process cannot go on with it")
     if child.returncode != 0 or clearing.position[1] < tape.last[1]:
         raise ClearingDied(f"the clearing process ended with exit code {child.returncode}")
 
@@ -72,15 +76,21 @@ def alone(directory: Path) -> Iterator[None]:
         yield
 
 
-def booked(clearing: Clearing, frames: Sequence[Released]) -> bool:
-    """Book the frames; False, having booked nothing and said why, where the disk is full."""
+def booked(clearing: Clearing, frames: Sequence[Released], waited: bool = False) -> bool:
+    """Book the frames; False, having booked nothing, where the disk is full. That is said once, and
+    that it is over: ``waited`` says that it was full before. Raises Damaged."""
     try:
         clearing.apply(frames)
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
             raise
-        _log.error("clearing waits for room on the disk: %s", error)
+        if not waited:
+            _log.error("clearing waits for room on the disk: %s", error)
         return False
+    except sqlite3.IntegrityError as error:
+        raise Damaged(f"it has what is to be booked: {error}") from error
+    if waited:
+        _log.warning("clearing goes on: there is room on the disk again")
     return True
 
 
@@ -94,7 +104,8 @@ def book(directory: Path, frames_max: int, pause: float) -> None:
         with closing(following):
             while come := following.come(frames_max):
                 for at in range(0, len(come), frames_max):
-                    while not booked(clearing, come[at : at + frames_max]):
+                    waits = False
+                    while waits := not booked(clearing, come[at : at + frames_max], waits):
                         time.sleep(FULL_SECONDS)
                     time.sleep(pause)
 
@@ -105,4 +116,8 @@ def main(directory: str, frames: str, pause: str, server: str) -> None:
         signal.signal(number, signal.SIG_IGN)  # the stream's end is its end
     with alone(Path(directory)):
         if os.getppid() == int(server):
-            book(Path(directory), int(frames), float(pause))
+            try:
+                book(Path(directory), int(frames), float(pause))
+            except sqlite3.DatabaseError as error:
+                _log.critical("%s: %s", Path(directory) / LEDGER_NAME, error)
+                sys.exit(UNUSABLE)

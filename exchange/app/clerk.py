@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from exchange.app import requests, wishes
-from exchange.app.desk import Desk
+from exchange.app.desk import Desk, WishRejected
 from exchange.app.expiry import LAST, final_price
 from exchange.app.texts import resolve
 from exchange.app.wishes import RequestRefused, Wish
@@ -23,7 +23,7 @@ from exchange.clearing.matters import ACCEPTED, Due
 from exchange.clearing.prices import Priced
 from exchange.clearing.records import takes_two
 from exchange.marketdata.instruments import micros_text
-from exchange.messages import TradingState
+from exchange.messages import HOUSE_ACCOUNT, Reason, TradingState
 
 CLEARING_SECONDS: Final = 60.0  # clearing is a projection: it must have caught up by then
 CAUGHT_UP_SECONDS: Final = 1.0  # what it asks for is done if it has caught up by then
@@ -105,35 +105,63 @@ class Clerk:
         return await self._perform_dues()
 
     async def _perform_dues(self) -> dict[str, str]:
-        """Do what clearing asks for, each in its own command: one refused holds up no other, but
-        what the house could not take out (``... out``) nobody is given.
+        """Do what clearing asks for, each in its own command: one refused holds up no other. But
+        what the house could not take out (``... out``) nobody is given, and where it lacks the
+        money, what it is to take out after that waits for its turn: who is paid must not hang on
+        where a crash came between. If more has come in meanwhile, they are tried again.
 
         Why, by the due's id; what was refused is asked for again with the next of these.
         """
         refused: dict[str, str] = {}
-        lacking: list[str] = []  # how the ids begin of what there is no money for
+        dues = left = self._clearing.dues()
+        again = bool(dues)
+        while again:
+            left, again = await self._perform(left, refused)
+        if dues:
+            await self.cleared()
+        return refused
 
-        async def perform(asked: Due) -> None:
+    async def _perform(
+        self, dues: Sequence[Due], refused: dict[str, str]
+    ) -> tuple[list[Due], bool]:
+        """Do dues once. What waits for the house's money, and whether some came in after all."""
+        waiting: list[Due] = []  # what the house could not take out
+        lacking: list[str] = []  # how the ids begin of what there is no money for
+        short = came = False
+
+        async def perform(asked: Due) -> bool:
+            """Whether the house lacks the money for it."""
             try:
                 await self._desk.perform([wishes.due(asked)])
+                refused.pop(asked.id, None)
+                return False
             except RequestRefused as rejected:  # by the engine, or no command can carry it
                 _log.error("clearing asks for %s, and %s", asked.id, rejected)
                 refused[asked.id] = str(rejected)
                 if asked.id.endswith(" out"):
                     lacking.append(asked.id.removesuffix("out"))
+                funds = isinstance(rejected, WishRejected) and rejected.reason == Reason.FUNDS
+                return funds and asked.account == HOUSE_ACCOUNT
 
-        dues = self._clearing.dues()
         for deposits, group in itertools.groupby(dues, key=lambda due: due.kind == "deposit"):
             if deposits:  # these can only be refused each for itself: in few batches
-                given = [due for due in group if not due.id.startswith(tuple(lacking))]
+                asked = list(group)
+                given = [due for due in asked if not due.id.startswith(tuple(lacking))]
+                waiting += [due for due in asked if due.id.startswith(tuple(lacking))]
                 for at in range(0, len(given), DUES_AT_ONCE):
                     await asyncio.gather(*map(perform, given[at : at + DUES_AT_ONCE]))
-            else:
-                for asked in group:
-                    await perform(asked)
-        if dues:
-            await self.cleared()
-        return refused
+                continue
+            for due in group:
+                if short and due.kind == "withdraw" and due.account == HOUSE_ACCOUNT:
+                    refused[due.id] = "the house lacks the money for what it is to pay before that"
+                    lacking.append(due.id.removesuffix("out"))
+                    waiting.append(due)
+                elif await perform(due):
+                    short = True
+                    waiting.append(due)
+                else:
+                    came |= short and due.kind == "fee" and due.id not in refused
+        return waiting, came
 
     # The day
 
@@ -200,9 +228,15 @@ class Clerk:
             _log.error("no margin was called: %s", refused)
             return {"margin_calls": {}, "margin_calls_refused": str(refused)}
         (called,) = (r for r in answer["rulings"] if r["operation"] == "call_margin")
-        calls = called["facts"]["calls"]
+        calls, unknown = called["facts"]["calls"], called["facts"].get("unknown", {})
+        for account, codes in unknown.items():
+            _log.error(
+                "account %s was not looked at: no margin parameters cover %s", account,
+                " ".join(codes),
+            )  # fmt: skip
         return {
-            "margin_calls": {account: micros_text(missing) for account, missing in calls.items()}
+            "margin_calls": {account: micros_text(missing) for account, missing in calls.items()},
+            "margin_unknown": unknown,
         }
 
     async def expire(self, request: requests.Expire) -> dict[str, Any]:

@@ -475,17 +475,18 @@ class Market:
             await bookkeeping.keep(self.directory, self.tape, self.clearing, frames, pause)
             return
         loop = asyncio.get_running_loop()
+        done = True
         async for released in self.tape.follow(self.clearing.position, patient=True):
             while self.clearing.position[1] < released.last_sequence:
-                done = await loop.run_in_executor(self._booking, self._book)
+                done = await loop.run_in_executor(self._booking, self._book, not done)
                 pause = limits.clearing_pause_seconds if done else bookkeeping.FULL_SECONDS
                 await asyncio.sleep(pause)
 
-    def _book(self) -> bool:
-        """Book what follows; False where the disk is full."""
+    def _book(self, waited: bool) -> bool:
+        """Book what follows; False where the disk is full, as ``waited`` says it was."""
         following = self.tape.read(*self.clearing.position)
         frames = list(itertools.islice(following, self.settings.limits.clearing_frames))
-        return bookkeeping.booked(self.clearing, frames)
+        return bookkeeping.booked(self.clearing, frames, waited)
 
     async def _watch(self) -> None:
         """Take checkpoints, and make the market cancel-only if clearing lags or disagrees."""

@@ -6,7 +6,7 @@ cash alone. A call asks for what an account is short of, with a deadline on the 
 a deposit or a pledge, or missed, which is what a declaration of default rests on.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -174,7 +174,7 @@ class Calls(Matter):
         ]  # fmt: skip
         for asset in units:
             state.book.open(Account(_pledged(to, asset), asset, "debits"))
-        outcomes = state.book.apply(chain, at.stamp)
+        outcomes = state.book.apply(chain, at.stamp, own=True)
         assert not any(outcomes), f"{id}: {outcomes}"
         assert before == {asset: _units(to, asset, state) for asset in units}, id
         assert not any(_units(account, asset, state) for asset in units), id
@@ -208,7 +208,10 @@ class Calls(Matter):
             if less > max(spare, 0) and not _is_estate(account, state):
                 return refused(operation, Denial.AMOUNT, max(spare, 0), less)
         asked = Transfer(f"{operation} {record.id}", debit, credit, record.units)
-        (outcome,) = state.book.apply([asked], at.stamp)
+        (outcome,) = state.book.apply([asked], at.stamp, own=isinstance(record, Release))
+        if outcome == Outcome.LEDGER_FULL:
+            full = state.book.count + state.book.left
+            return refused(operation, Denial.FULL, full, state.book.count)
         if outcome not in (Outcome.OK, Outcome.EXISTS):
             return refused(operation, Denial.AMOUNT, record.units, outcome.name.lower())
         facts = {"account": account, "collateral": self.collateral(account, state),
@@ -224,9 +227,20 @@ class Calls(Matter):
         cover a position of it."""
         return self.levels(state, account).get(account, _NOTHING).initial
 
-    def levels(self, state: "State", account: int | None = None) -> dict[int, Required]:
-        """What each account with positions must have, and below what of it it is called; of all, or
-        of one alone. KeyError as of ``required``."""
+    def unknown(self, state: "State") -> dict[int, list[str]]:
+        """Codes by account of positions that the parameters in force do not cover."""
+        parameters = state.matters.get(MarginVersions).in_force(state.business_date)
+        if parameters is None or not state.positions.instruments():
+            return {}
+        from exchange.clearing.margin import book  # noqa: PLC0415 - numpy, only when asked
+
+        return book.unknown(state, parameters)
+
+    def levels(
+        self, state: "State", account: int | None = None, but: Container[int] = ()
+    ) -> dict[int, Required]:
+        """What each account with positions must have, and below what of it it is called; of all
+        ``but`` some, or of one alone. KeyError as of ``required``."""
         parameters = state.matters.get(MarginVersions).in_force(state.business_date)
         if parameters is None or not state.positions.instruments():
             held = [state.positions.of_instrument(n) for n in state.positions.instruments()]
@@ -237,18 +251,22 @@ class Calls(Matter):
         on = date(day // 10_000, day // 100 % 100, day % 100)
         return {
             r.account: Required(int(r.requirement + r.loss), int(r.maintenance + r.loss))
-            for r in book.requirements(state, parameters, on, account=account)
+            for r in book.requirements(state, parameters, on, account=account, but=but)
         }
 
     def _call(self, record: CallMargin, at: At, state: "State") -> Ruling:
-        """Call what is missing. A call that is open keeps its deadline and takes the new level."""
+        """Call what is missing. A call that is open keeps its deadline and takes the new level; of
+        an account whose requirement is not known it keeps its own, or is for what it owes."""
         if not 0 < record.within_seconds <= CALL_SECONDS_MAX:
             observed = record.within_seconds
             return refused("call_margin", Denial.EXPIRED, CALL_SECONDS_MAX, observed)
-        self.look_due = False  # also if nothing can be known: that is said
-        levels, deadline = self.levels(state), at.stamp + record.within_seconds * SECOND
+        self.look_due, unknown = False, self.unknown(state)
+        deadline = at.stamp + record.within_seconds * SECOND
         negative = (a for a in state.members if a != HOUSE_ACCOUNT and state.ledger.cash(a) < 0)
         owing = dict.fromkeys(negative, _NOTHING)
+        for account in unknown.keys() & self.open.keys():
+            owing[account] = Required(self.open[account].level, self.open[account].level)
+        levels = self.levels(state, but=unknown)
         calls: dict[int, int] = {}
         for account, required in sorted((owing | levels).items()):
             before, level = self.open.get(account), required.initial
@@ -263,6 +281,7 @@ class Calls(Matter):
             del self.open[account]
         deadlines = {account: self.open[account].deadline for account in calls}
         facts = {"calls": calls, "deadlines": deadlines, "closed": closed}
+        facts |= {"unknown": unknown} if unknown else {}
         return Ruling("call_margin", ACCEPTED, facts)
 
     def _met(self, account: int, state: "State") -> list[Ruling]:

@@ -4,6 +4,7 @@ import copy
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +34,7 @@ from exchange.clearing.prices import Priced
 from exchange.clearing.pricing import Prices
 from exchange.clearing.projection import Frame, Projection, totals
 from exchange.clearing.state import Divergence, Point
-from exchange.clearing.store import Store, audit, discard
+from exchange.clearing.store import Damaged, OtherVersion, Store, audit, discard
 from exchange.clearing.transferring import Transferring
 from exchange.clearing.trial import TrialBalance, trial_balance
 from exchange.messages import HOUSE_ACCOUNT, INDEX_BITS
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
     from exchange.clearing.margin.book import Requirement
 
 REBUILD_FRAMES: Final = 512  # frames per transaction while rebuilding
+_CONTRADICTIONS: Final = (  # what comes of rows that do not belong together
+    AssertionError, LookupError, StopIteration, TypeError, ValueError, msgspec.MsgspecError,
+)  # fmt: skip
 
 
 class Clearing:
@@ -58,14 +62,20 @@ class Clearing:
     @classmethod
     def open(cls, path: Path, *, read_only: bool = False) -> "Clearing":
         """Open the store at ``path``, made if absent. ``read_only`` beside a live writer: then
-        ``look`` and ``refresh`` say how far that one is. Raises OtherVersion.
+        ``look`` and ``refresh`` say how far that one is. Raises OtherVersion, and
+        sqlite3.DatabaseError, be it Damaged, where it cannot be read.
         """
         store = Store(path, read_only=read_only)
-        try:
-            return cls(store, read_only=read_only)
-        except BaseException:
-            store.close()
-            raise
+        with ExitStack() as unless_whole:
+            unless_whole.callback(store.close)
+            try:
+                found = cls(store, read_only=read_only)
+            except OtherVersion:
+                raise
+            except _CONTRADICTIONS as error:
+                raise Damaged(f"it contradicts itself: {error!r}") from error
+            unless_whole.pop_all()
+        return found
 
     @classmethod
     def anew(cls, path: Path) -> "Clearing":
@@ -346,9 +356,9 @@ class Clearing:
         return [row | {"facts": json.loads(row["facts"])} for row in rows]
 
     def dues(self) -> list[Due]:
-        """Commands that clearing asks for and has not seen yet, oldest first."""
+        """Commands that clearing asks for and has not seen yet, in the order to do them in."""
         with self._lock:
-            return list(self._state.matters.get(Dues).open.values())
+            return self._state.matters.get(Dues).in_order()
 
     def box(self, account: int) -> Box:
         """A lender's view of a box. KeyError: no such account; ValueError: it is no box."""

@@ -8,6 +8,7 @@ What moves cash is the engine's to do: a matter leaves a ``Due``, the desk turns
 with the due's id, and the due is done when the event of that command comes back.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from types import MappingProxyType
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 ACCEPTED: Final = "accepted"
 MALFORMED: Final = "malformed"
+OFF_NS: Final = 86_400 * 10**9  # no command is on its way for longer
 
 
 class At(NamedTuple):
@@ -76,6 +78,13 @@ class Due(msgspec.Struct, frozen=True):
         return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 
+class Off(msgspec.Struct, frozen=True):
+    """A due that was called off; known as long as its command may still be on its way."""
+
+    due: Due
+    until: int  # log time
+
+
 class Matter(msgspec.Struct):
     """One subject. Subclasses: mutable Structs of plain data, all fields with defaults."""
 
@@ -120,7 +129,7 @@ class Dues(Matter, dict=True):
         EventKind.KILLED,
     )
     open: dict[str, Due] = {}
-    off: dict[str, Due] = {}  # called off, as it was too late: it may be on its way all the same
+    off: dict[str, Off] = {}  # oldest first
     done: int = 0
 
     def ask(self, due: Due) -> None:
@@ -129,22 +138,39 @@ class Dues(Matter, dict=True):
         assert self.open.setdefault(due.id, due) == due, f"another due of the id {due.id}"
         self._by_key()[due.key] = due.id
 
-    def call_off(self, id: str) -> None:
-        """Ask for a due no more. Should it be done yet, it is known what for."""
+    def in_order(self) -> list[Due]:
+        """What is open, oldest first, but what the house pays of its own after all else: what
+        somebody else has paid in for somebody must not be used up by it."""
+        return sorted(self.open.values(), key=_is_from_the_house)
+
+    def call_off(self, id: str, stamp: int) -> None:
+        """Ask for a due no more. Should it be done within a day yet, it is known what for, and
+        what was taken out goes back. The caller touches this matter."""
         due = self.open.pop(id, None)
         if due is not None:
-            self.off[id] = due
+            self.off[id] = Off(due, stamp + OFF_NS)
+
+    def passed(self, at: At, state: "State") -> Sequence[Ruling]:
+        """Forget what was called off so long ago that it is not on its way."""
+        over = list(itertools.takewhile(lambda id: self.off[id].until <= at.stamp, self.off))
+        for id in over:
+            self._by_key().pop(self.off.pop(id).due.key, None)
+        if over:
+            state.matters.touch(Dues)
+        return ()
 
     def of(self, event: Event) -> Due | None:
         """The due that an event is the doing of, be it one that was called off."""
         id = self._by_key().get((event.key_lo, event.key_hi)) if self.open or self.off else None
-        return None if id is None else self.open.get(id) or self.off.get(id)
+        if id in self.off:
+            return self.off[id].due
+        return None if id is None else self.open.get(id)
 
     def _by_key(self) -> dict[tuple[int, int], str]:
         """Ids by request key: made of what is known, and no part of what is stored."""
         if "by_key" not in self.__dict__:
-            known = {**self.off, **self.open}
-            self.__dict__["by_key"] = {due.key: id for id, due in known.items()}
+            known = [*(one.due for one in self.off.values()), *self.open.values()]
+            self.__dict__["by_key"] = {due.key: due.id for due in known}
         found: dict[tuple[int, int], str] = self.__dict__["by_key"]
         return found
 
@@ -160,10 +186,16 @@ class Dues(Matter, dict=True):
             return ()
         self._by_key().pop(found.key, None)
         if self.off.pop(found.id, None) is not None:
-            return ()
+            if found.kind == "withdraw":
+                self.ask(Due(f"{found.id} late", "deposit", found.account, found.amount))
+            return (Ruling("due", "late", {"id": found.id}),)
         del self.open[found.id]
         self.done += 1
         return (Ruling("due", "done", {"id": found.id}),)
+
+
+def _is_from_the_house(due: Due) -> bool:
+    return due.kind != "fee" and due.id.startswith(("interest ", "discount "))
 
 
 class Matters:

@@ -47,7 +47,7 @@ from exchange.messages import HOUSE_ACCOUNT, AccountKind
 with absent("pandas"):  # it takes longer than all the rest; no table here has a type of pandas'
     from sqlite_utils import Database
 
-STORE_VERSION: Final = 7
+STORE_VERSION: Final = 8
 
 _TABLES: Final[dict[str, tuple[dict[str, Any], tuple[str, ...]]]] = {
     "progress": (
@@ -150,6 +150,11 @@ _WRITES: Final = {
 
 class OtherVersion(ValueError):
     """Another build wrote the file, and lays it out differently."""
+
+
+class Damaged(sqlite3.DatabaseError):
+    """Each page of the file can be read, and what they say together is not so: a copy of more than
+    one moment, say. Nothing is lost, for all of it is made of the log."""
 
 
 def discard(path: Path) -> None:

@@ -10,7 +10,7 @@ from exchange.clearing.moves import refused
 from exchange.clearing.outcomes import Transfer
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
-from exchange.clearing.transfers import ID_CHARS, Account
+from exchange.clearing.transfers import ID_CHARS, NEARLY_FULL, Account
 from exchange.messages import HOUSE_ACCOUNT
 
 if TYPE_CHECKING:
@@ -74,7 +74,10 @@ class Transferring(Matter):
             return refused(operation, Denial.QUANTITY, BATCH_MAX, len(record.batch))
         outcomes = state.book.apply(record.batch, at.stamp)
         self.soonest = state.book.soonest
-        return Ruling(operation, ACCEPTED, {"outcomes": [o.name.lower() for o in outcomes]})
+        facts: dict[str, Any] = {"outcomes": [o.name.lower() for o in outcomes]}
+        if state.book.left < NEARLY_FULL:
+            facts["rows_left"] = state.book.left
+        return Ruling(operation, ACCEPTED, facts)
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
         """The book has released what was over: find the next."""

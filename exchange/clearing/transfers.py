@@ -23,6 +23,7 @@ from exchange.clearing.outcomes import SPENDS_ID, Outcome, Transfer, TransferKin
 
 AMOUNT_MAX: Final = 1 << 60  # of one amount and of every total of an account
 TRANSFERS_MAX: Final = 1 << 24  # rows of one ledger: its ids are held in memory
+NEARLY_FULL: Final = 1 << 20  # so many left are told of
 ID_CHARS: Final = 64
 TIMEOUT_MAX: Final = (1 << 31) - 1  # seconds
 SECOND: Final = 1_000_000_000
@@ -106,6 +107,7 @@ class Book:
         self.sequence = 0  # of the command in work: what is applied next is filed under it
         self.sealed: list[tuple[int, int, bytes]] = []  # since ``take``: last row, sequence, hash
         self._amount_max, self._transfers_max = amount_max, transfers_max
+        self._full = False  # whether the batch in work may come to the limit
         self._rows: dict[str, Row] = {}  # by id
         self._holds: dict[str, str] = {}  # id of a pending transfer -> "", or how it ended
         self._reversed: set[str] = set()
@@ -125,9 +127,18 @@ class Book:
         self._seal(rows)
         return rows
 
-    def apply(self, batch: Sequence[Transfer], stamp: int) -> list[Outcome]:
-        """Judge a batch in order; linked transfers stand or fall with the one after them."""
+    @property
+    def left(self) -> int:
+        """Rows that may still be added by others than the clearing house itself."""
+        return max(0, self._transfers_max - self.count)
+
+    def apply(self, batch: Sequence[Transfer], stamp: int, *, own: bool = False) -> list[Outcome]:
+        """Judge a batch in order; linked transfers stand or fall with the one after them.
+
+        ``own``: the clearing house's, which a full ledger takes all the same.
+        """
         fresh = self._expire(stamp)
+        self._full = not own and self.count + len(batch) > self._transfers_max
         outcomes: list[Outcome] = []
         start = -1  # of the open chain: place in ``outcomes``
         kept, broken = 0, False
@@ -210,7 +221,7 @@ class Book:
         known = self._rows.get(id)
         if known is not None:
             return self._known(t, known)
-        if self.count >= self._transfers_max:
+        if self._full and self.count >= self._transfers_max and kind not in (_POST, _VOID):
             return Outcome.LEDGER_FULL
         if 0 <= kind <= _PENDING:
             found = self._movement(t, stamp)

@@ -94,8 +94,11 @@ def databases(data: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
+        from exchange.clearing.store import Damaged  # noqa: PLC0415
+
         for name, then in DATABASES.items():
-            if not _is_whole(data / name):
+            contradicts = isinstance(error, Damaged) and name == "ledger.db"
+            if contradicts or not _is_whole(data / name):
                 fail(
                     f"{data / name} is damaged ({error}): while nobody serves the directory, delete"
                     f" it and what is beside it under its name ({name}-wal, {name}-shm); {then}",

@@ -70,6 +70,8 @@ def _show_settled(result: dict[str, Any], as_json: bool) -> None:
             show_table(heads, rows, left=2)
         for account, missing in result["margin_calls"].items():
             print(f"margin call: account {account} is short of {missing} USD")
+        for account, codes in result.get("margin_unknown", {}).items():
+            print(f"account {account} was not looked at: nothing covers {' '.join(codes)}")
     if result["divergences"]:
         fail("clearing differs from the engine: the market is cancel-only; keep its directory")
 

@@ -62,7 +62,7 @@ def open_auction(
     own = [a for a in auctions if a.default == default.id and a.instrument == number]
     if any(not auction.closed for auction in own):
         return refused(operation, Denial.DUPLICATE, 0, number)
-    _drop([*map(_awarded, own), _torn(default, number)], state)
+    _drop([*map(_awarded, own), _torn(default, number)], at, state)
     mark = state.instruments[number].mark
     deadline = at.stamp + record.within_seconds * SECOND
     auction = Auction(len(auctions) + 1, default.id, number, net, mark, deadline)
@@ -190,17 +190,17 @@ def follow(default: Default, auctions: list[Auction], at: At, state: "State") ->
     if not held:
         own = [auction for auction in auctions if auction.default == default.id]
         names = [f"{what} {auction.id} " for auction in own for what in ("award", "offset")]
-        _drop([*names, f"tear-up {default.id} "], state)
+        _drop([*names, f"tear-up {default.id} "], at, state)
     facts = {"default": default.id, **default.begin(at, "close" if held else "allocate")}
     default.note(stage, at)
     return [Ruling("default", stage, facts)]
 
 
-def _drop(names: list[str], state: "State") -> None:
+def _drop(names: list[str], at: At, state: "State") -> None:
     """Lots that the engine would not move are asked for no more, by how their ids begin."""
     dues = state.matters.get(Dues)
     for id in _waiting(names, state):
-        del dues.open[id]
+        dues.call_off(id, at.stamp)
     state.matters.touch(Dues)
 
 

@@ -258,7 +258,7 @@ class Defaults(Matter):
             asked = self._asked(member)
             missing = wanted - there[member] - asked
             if less := min(asked, max(0, -missing)):
-                self._call_less(member, less, id, state)
+                self._call_less(member, less, id, at, state)
                 called_off[str(member)] = less
             if missing > 0:
                 due = Due(id, "withdraw", account, missing)
@@ -286,7 +286,7 @@ class Defaults(Matter):
         """What a member is called for and has not paid."""
         return sum(call.due.amount for call in self.calls if call.member == member)
 
-    def _call_less(self, member: int, less: int, id: str, state: "State") -> None:
+    def _call_less(self, member: int, less: int, id: str, at: At, state: "State") -> None:
         """Take so much back of what a member is called for, of its latest call first; what is left
         of one is asked for under ``id``, by the deadline that it had. A member in default is
         called no more: what it has is its margin."""
@@ -295,7 +295,7 @@ class Defaults(Matter):
             if not taken:
                 break
             less -= taken
-            state.matters.get(Dues).open.pop(call.due.id, None)
+            state.matters.get(Dues).call_off(call.due.id, at.stamp)
             rest = Due(id, "withdraw", call.due.account, call.due.amount - taken)
             if rest.amount:
                 self.calls[self.calls.index(call)] = Call(rest, member, call.by)
@@ -321,7 +321,7 @@ class Defaults(Matter):
             len(self.defaults) + 1, record.member, own, max(0, cash), at.business_date
         )
         self.defaults.append(default)
-        self._call_less(record.member, self._asked(record.member), "", state)
+        self._call_less(record.member, self._asked(record.member), "", at, state)
         for account in own:
             ask(state, closing.freeze(f"default {default.id} {account}", account))
         default.note("declared", at)

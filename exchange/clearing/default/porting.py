@@ -5,6 +5,7 @@ The cash goes before the positions, as the account that takes them must have the
 the positions go at their last settlement price. What the next settlement still pays or takes, of
 moves since then, follows once the client's old account is flat; so does what is pledged there
 later, and so do lots: those of a trade that came before the freeze, or that is taken back after it.
+Its deliveries that have not ended are the new account's, and so is what it is assigned yet.
 Nothing is netted, nobody else pays.
 """
 
@@ -16,6 +17,7 @@ from exchange.clearing.calling import Calls
 from exchange.clearing.default.closing import freeze, transfer
 from exchange.clearing.default.records import PortClient
 from exchange.clearing.default.stages import Default, Port
+from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.matters import ACCEPTED, At, Due, Dues, Ruling
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.moves import ask, pay, refused
@@ -45,6 +47,7 @@ def would(default: Default, gone: AbstractSet[int], record: PortClient, state: "
     pledges = state.matters.get(Calls).pledges(account, state)
     facts = {"default": default.id, "account": account, "to": to, "cash": cash, "lots": lots,
              "collateral": {asset: units for asset, _, units, _ in pledges},
+             "deliveries": state.matters.get(Deliveries).under_way(account),
              "member": registry.member_of(to, state)}  # fmt: skip
     return Ruling(operation, ACCEPTED, {"stage": "ported", **facts})
 
@@ -56,7 +59,8 @@ def port(default: Default, record: PortClient, at: At, state: "State") -> None:
     cash = state.ledger.cash(account)
     ask(state, freeze(id, account), *pay(f"{id} cash", account, to, cash))
     ported = Port(account, to)
-    _move_lots(id, ported, "", state)
+    _move_lots(id, ported, "", at, state)
+    state.matters.get(Deliveries).port(account, to, at, state)
     calls = state.matters.get(Calls)
     calls.carry(f"{id} pledge", account, to, at, state)
     calls.open.pop(account, None)  # what it was called for goes as well
@@ -70,7 +74,7 @@ def follow(default: Default, at: At, state: "State") -> list[Ruling]:
     rulings, calls = [], state.matters.get(Calls)
     for one in default.ported:
         cash, id = state.ledger.cash(one.account), f"port {default.id} {one.account}"
-        if lots := _move_lots(id, one, f" {at.number}", state):
+        if lots := _move_lots(id, one, f" {at.number}", at, state):
             came = {"account": one.account, "to": one.to, "lots": lots}
             rulings.append(Ruling("port_client", "rest", came))
         held = (p.net or p.cost for _, p in state.positions.of_account(one.account))
@@ -91,17 +95,17 @@ def follow(default: Default, at: At, state: "State") -> list[Ruling]:
     return rulings
 
 
-def _move_lots(id: str, ported: Port, again: str, state: "State") -> dict[str, int]:
+def _move_lots(id: str, ported: Port, again: str, at: At, state: "State") -> dict[str, int]:
     """Ask for what is held and not on its way; signed lots by code. What was asked for and is not
     held any more is asked for no more: the engine would never move it."""
-    dues, asked = state.matters.get(Dues).open, {}
+    dues, asked = state.matters.get(Dues), {}
     account, moving = ported.account, ported.moving
     for number, position in state.positions.of_account(account):
-        due = dues.get(moving.get(number, ""))
+        due = dues.open.get(moving.get(number, ""))
         if due is not None and due.lots is not None:
             if due.amount <= (-position.net if due.lots.sells else position.net):
                 continue
-            del dues[due.id]
+            dues.call_off(due.id, at.stamp)
             state.matters.touch(Dues)
         moving.pop(number, None)
         if position.net:

@@ -3,15 +3,17 @@
 Longs are ranked by the date they were opened, oldest first, then in the order given. A unit is so
 many lots of one account, and its age is that of its oldest lot: an account's lots are taken oldest
 first, and what is left over after its whole units, its youngest lots, is odd. Tenders are served in
-their order, each from the front of the line.
+their order, each from the front of the line. A tender of a larger unit, whole ones of the line's,
+passes over who has too few for one of its own; what it passes over stays at the front.
 
     cash-settled: odd lots, lots of accounts that may not receive, units that no tender reached
     assigned + unassigned = tendered        assigned + left = longs        per account and in sum
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from heapq import heappop, heappush
 from typing import NamedTuple
 
 from exchange.clearing.refusals import Denial
@@ -70,30 +72,57 @@ def assign(
     tenders: Sequence[int],
     *,
     unit: int = 1,
+    units: Sequence[int] | None = None,
     ineligible: AbstractSet[int | str] = frozenset(),
 ) -> Assignment:
-    """Assign tenders of whole units to the oldest eligible longs."""
+    """Assign tenders of whole units to the oldest eligible longs. ``units``: what each tender is
+    of, a multiple of ``unit``; ``unit`` if absent."""
     ranked = sorted(longs, key=lambda long: long.day)  # stable: then the order given
     left: defaultdict[int | str, int] = defaultdict(int)
     for long in ranked:
         left[long.account] += long.lots
-    line = _units(ranked, unit, ineligible)
-    rounds, at = [], 0
-    for tendered in tenders:
-        taken = line[at : at + tendered // unit]
-        at += len(taken)
+    places: defaultdict[int | str, deque[int]] = defaultdict(deque)
+    for place, account in enumerate(_units(ranked, unit, ineligible)):
+        places[account].append(place)
+    line = [(own[0], account) for account, own in places.items()]  # by each account's oldest unit
+    rounds = []
+    for tendered, whole in zip(tenders, units or [unit] * len(tenders), strict=True):
         assigned: list[tuple[int | str, int]] = []
-        for account in taken:
-            left[account] -= unit
+        for account in _served(line, places, tendered // whole, whole // unit):
+            left[account] -= whole
             if assigned and assigned[-1][0] == account:
-                assigned[-1] = account, assigned[-1][1] + unit
+                assigned[-1] = account, assigned[-1][1] + whole
             else:
-                assigned.append((account, unit))
-        rounds.append(Round(assigned, tendered - unit * len(taken)))
+                assigned.append((account, whole))
+        rounds.append(Round(assigned, tendered - sum(lots for _, lots in assigned)))
     given = sum(lots for found in rounds for _, lots in found.assigned)
     assert given + sum(left.values()) == sum(long.lots for long in longs), "lots are lost"
     assert all(lots >= 0 for lots in left.values()), "more assigned than held"
     return Assignment(rounds, {account: lots for account, lots in left.items() if lots})
+
+
+def _served(
+    line: list[tuple[int, int | str]],
+    places: Mapping[int | str, deque[int]],
+    count: int,
+    size: int,
+) -> Iterator[int | str]:
+    """The accounts of up to ``count`` times ``size`` units; they leave the line, a heap."""
+    passed = []
+    while count and line:
+        first = heappop(line)
+        own = places[first[1]]
+        if len(own) < size:
+            passed.append(first)
+            continue
+        count -= 1
+        for _ in range(size):
+            own.popleft()
+        if own:
+            heappush(line, (own[0], first[1]))
+        yield first[1]
+    for first in passed:
+        heappush(line, first)
 
 
 def _units(

@@ -75,6 +75,7 @@ class Delivery(msgspec.Struct):
     weeks: int = 0  # paid
     signed: list[int] = []  # who agreed to an alternative delivery
     agreement: str = ""  # and to which, in the words of who was first
+    former: list[Due] = []  # escrows that were asked of whom the buyer came from, by a port
     failed_on: int = 0  # yyyymmdd
     fix_by: int = 0  # log time: the fixing that buys in should have come; 0: said to be overdue
     missing_hours: int = 0  # of one lot: to be bought in
@@ -87,8 +88,8 @@ class Delivery(msgspec.Struct):
 
     def escrow_due(self) -> Due:
         """What the buyer pays in before the month."""
-        amount = self.invoice * MICROS_A_CENT
-        return Due(f"delivery {self.id} escrow", "withdraw", self.buyer, amount)
+        amount, id = self.invoice * MICROS_A_CENT, f"delivery {self.id} escrow"
+        return Due(f"{id} {self.buyer}" if self.former else id, "withdraw", self.buyer, amount)
 
 
 def told(delivery: Delivery, outcome: str, **facts: Any) -> Ruling:
@@ -117,10 +118,9 @@ def invoice(delivery: Delivery, terms: Terms, price: int, at: At, state: "State"
 
 
 def escrowed(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
-    """The buyer's money has come; what comes too late goes back."""
+    """The buyer's money has come; what comes too late goes back, as all that was called off."""
     if delivery.stage != "invoiced":
-        ask(state, _deposit(f"delivery {delivery.id} late", delivery.buyer, delivery.invoice))
-        return told(delivery, "escrow_returned", cents=delivery.invoice)
+        return returned(delivery)
     dvp.begin(state.book, delivery.id, delivery.buyer)
     amount = delivery.invoice * MICROS_A_CENT
     outcome = dvp.move(
@@ -129,6 +129,29 @@ def escrowed(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling
     assert not outcome, f"escrow of delivery {delivery.id}: {outcome!r}"
     delivery.stage, delivery.begun = "delivering", at.stamp
     return told(delivery, "escrowed", cents=delivery.invoice, deadline=deadline(delivery, terms))
+
+
+def returned(delivery: Delivery) -> Ruling:
+    """An escrow has come that was called off: it goes back."""
+    return told(delivery, "escrow_returned", cents=delivery.invoice)
+
+
+def hand_over(delivery: Delivery, account: int, to: int, at: At, state: "State") -> None:
+    """``to`` has all that ``account`` had: it is seller or buyer from now on, and what is not in
+    escrow yet is asked of it. Hours that are delivered or held already stay where they are."""
+    delivery.signed = [to if one == account else one for one in delivery.signed]
+    if delivery.seller == account:
+        delivery.seller = to
+    if delivery.buyer != account:
+        return
+    old = delivery.escrow_due()
+    delivery.buyer = to
+    if delivery.stage == "invoiced":
+        state.matters.get(Dues).call_off(old.id, at.stamp)
+        delivery.former = [*delivery.former, old]
+        ask(state, delivery.escrow_due())
+    elif delivery.stage == "delivering":
+        dvp.receive(state.book, to)
 
 
 def deadline(delivery: Delivery, terms: Terms) -> int:
@@ -154,7 +177,7 @@ def is_agreed(delivery: Delivery) -> bool:
 def advance(delivery: Delivery, terms: Terms, at: At, state: "State") -> list[Ruling]:
     """Do what log time and the figures that came allow."""
     if delivery.stage == "invoiced" and at.stamp >= delivery.escrow_by:
-        return [_unpaid(delivery, terms, state)]
+        return [_unpaid(delivery, terms, at, state)]
     if delivery.stage == "failing" and 0 < delivery.fix_by <= at.stamp:
         late, delivery.fix_by = delivery.fix_by, 0
         return [told(delivery, "overdue", step="fixing", deadline=late)]
@@ -336,9 +359,9 @@ def bought_in(delivery: Delivery, terms: Terms, fixing: int, state: "State") -> 
     )  # fmt: skip
 
 
-def _unpaid(delivery: Delivery, terms: Terms, state: "State") -> Ruling:
+def _unpaid(delivery: Delivery, terms: Terms, at: At, state: "State") -> Ruling:
     """The buyer has not paid in before the month: no delivery, and the penalty to the seller."""
-    state.matters.get(Dues).call_off(delivery.escrow_due().id)
+    state.matters.get(Dues).call_off(delivery.escrow_due().id, at.stamp)
     delivery.stage = "unpaid"
     penalty = delivery.invoice * terms.penalty_percent // PERCENT
     id = f"delivery {delivery.id} unpaid"

@@ -29,12 +29,18 @@ def begin(book: Book, delivery: int, buyer: int) -> None:
     book.open(Account(f"payable/{delivery}", USD, "debits"))
     book.open(Account(f"returned/{delivery}", USD, "debits"))
     book.open(Account(f"site/{delivery}", GPU_SECONDS))
+    receive(book, buyer)
+
+
+def receive(book: Book, buyer: int) -> None:
+    """Open the account of what an account is delivered."""
     book.open(Account(f"hours/{buyer}", GPU_SECONDS))
 
 
 def move(book: Book, id: str, debit: str, credit: str, amount: int, stamp: int) -> Outcome:
     """One plain transfer."""
-    (outcome,) = book.apply([Transfer(id=id, debit=debit, credit=credit, amount=amount)], stamp)
+    one = Transfer(id=id, debit=debit, credit=credit, amount=amount)
+    (outcome,) = book.apply([one], stamp, own=True)
     return outcome
 
 
@@ -58,7 +64,7 @@ def hold(
         )
         for leg, (debit, credit), amount in zip(_LEGS, sides, amounts, strict=True)
     ]  # fmt: skip
-    return not any(book.apply(chain, stamp))
+    return not any(book.apply(chain, stamp, own=True))
 
 
 def end(book: Book, tag: str, stamp: int, *, post: bool) -> bool:
@@ -71,7 +77,7 @@ def end(book: Book, tag: str, stamp: int, *, post: bool) -> bool:
         )
         for leg in _LEGS
     ]  # fmt: skip
-    return not any(book.apply(chain, stamp))
+    return not any(book.apply(chain, stamp, own=True))
 
 
 def balance(book: Book, account: str) -> int:

@@ -44,6 +44,7 @@ class Notice(msgspec.Struct, frozen=True):
     factor_e4: int
     fixed_e4: int
     factor_version: int
+    unit: int  # lots: it is of whole ones, and so is every delivery of it
 
 
 class Expiry(msgspec.Struct):
@@ -69,15 +70,27 @@ def age(expiry: Expiry, number: int, at: At, state: "State") -> None:
                 expiry.longs.pop(account, None)
 
 
+def hand_over(expiry: Expiry, account: int, to: int) -> None:
+    """All lots of ``account`` are ``to``'s: with their dates, and the notices given of them."""
+    if account in expiry.longs:
+        held = [*expiry.longs.get(to, ()), *expiry.longs.pop(account)]
+        expiry.longs[to] = sorted(held)
+    expiry.notices = [
+        msgspec.structs.replace(one, account=to) if one.account == account else one
+        for one in expiry.notices
+    ]
+
+
 def tenders(expiry: Expiry, positions: Mapping[int, Position]) -> tuple[list[int], dict[int, int]]:
     """Lots of every notice, and whole units of shorts that no notice was given of, by account.
 
-    Who bought back after its notice delivers what it is still short, in whole units.
+    Who bought back after its notice delivers what it is still short, in whole units of its grade.
     """
     unit, tendered = expiry.terms.unit, []
     short = {account: max(0, -held.net) for account, held in sorted(positions.items())}
     for notice in expiry.notices:
-        lots = min(notice.lots, short.get(notice.account, 0) // unit * unit)
+        there = short.get(notice.account, 0) // notice.unit * notice.unit
+        lots = min(notice.lots, there)
         short[notice.account] = short.get(notice.account, 0) - lots
         tendered.append(lots)
     return tendered, {a: lots // unit * unit for a, lots in short.items() if lots >= unit}

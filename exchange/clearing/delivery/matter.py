@@ -26,6 +26,7 @@ from exchange.clearing.delivery.expiry import (
     Factors,
     Notice,
     age,
+    hand_over,
     penalties,
     tenders,
 )
@@ -44,7 +45,7 @@ from exchange.clearing.matters import ACCEPTED, At, Matter, Ruling
 from exchange.clearing.moves import refused
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
-from exchange.messages import HOUSE_ACCOUNT, Event, EventKind
+from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, TransferKind
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
@@ -66,6 +67,7 @@ class Deliveries(Matter):
         EventKind.INSTRUMENT_EXPIRED,
         EventKind.WITHDRAWN,
         EventKind.RECORDED,
+        EventKind.LOTS_TRANSFERRED,
     )
     expiries: dict[int, Expiry] = msgspec.field(default_factory=dict)
     factors: dict[str, Factors] = msgspec.field(default_factory=dict)  # by grade and expiry
@@ -73,6 +75,7 @@ class Deliveries(Matter):
     years: dict[int, int] = msgspec.field(default_factory=dict)  # account -> of what it received
     jurisdiction: Jurisdiction = Jurisdiction()
     deliveries: list[Delivery] = msgspec.field(default_factory=list)
+    heirs: dict[int, int] = msgspec.field(default_factory=dict)  # ported account -> whose it is
     deadline: int = 0  # log time of the next one; 0: none
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
@@ -127,6 +130,8 @@ class Deliveries(Matter):
                 rulings = self._withdrawn((event.key_lo, event.key_hi), at, state)
             case EventKind.RECORDED:
                 rulings = self._buy_in(state)
+            case EventKind.LOTS_TRANSFERRED:
+                return self._inherited(event, state)
         if not rulings and event.kind in (EventKind.WITHDRAWN, EventKind.RECORDED):
             return None
         self._plan()
@@ -173,10 +178,11 @@ class Deliveries(Matter):
         noticed = sum(n.lots for n in expiry.notices if n.account == record.account)
         short = max(0, -state.positions.get(record.account, record.instrument).net)
         table = self.factors.get(f"{record.grade}/{terms.month}")
+        unit = terms.unit if table is None else lcm(terms.unit, table.unit)
         found = denied(
             record.lots, at.stamp, record.factor_version, open_short=short - noticed,
             cutoff=terms.cutoff_ns, published_version=0 if table is None else table.version,
-            unit=terms.unit if table is None else lcm(terms.unit, table.unit),
+            unit=unit,
         )  # fmt: skip
         if found is not None:
             return refused("tender", *found)
@@ -187,7 +193,7 @@ class Deliveries(Matter):
             return refused("tender", Denial.FULL, NOTICES_MAX, len(expiry.notices))
         expiry.notices.append(
             Notice(record.account, record.lots, record.grade, record.provider, record.facility,
-                   *site, record.factor_version)
+                   *site, record.factor_version, unit)
         )  # fmt: skip
         facts = {"account": record.account, "lots": record.lots, "deadline": terms.cutoff_ns}
         return Ruling("tender", ACCEPTED, facts)
@@ -204,7 +210,8 @@ class Deliveries(Matter):
         ]
         barred = {a for a in expiry.longs if self._barred(a, expiry, unit)}
         tendered, expiry.untendered = tenders(expiry, state.positions.of_instrument(number))
-        found = assign(longs, tendered, unit=unit, ineligible=barred)
+        whole = [notice.unit for notice in expiry.notices]
+        found = assign(longs, tendered, unit=unit, units=whole, ineligible=barred)
         rulings = []
         for notice, one in zip(expiry.notices, found.rounds, strict=True):
             for account, lots in one.assigned:
@@ -242,8 +249,8 @@ class Deliveries(Matter):
     def _begin(self, number: int, notice: Notice, buyer: int, lots: int, terms: Terms) -> Ruling:
         """A delivery is assigned; what its buyer has received counts from now on."""
         delivery = Delivery(
-            len(self.deliveries) + 1, number, notice.account, buyer, lots, notice.grade,
-            notice.provider, notice.facility, notice.factor_e4, notice.fixed_e4,
+            len(self.deliveries) + 1, number, self._heir(notice.account), self._heir(buyer), lots,
+            notice.grade, notice.provider, notice.facility, notice.factor_e4, notice.fixed_e4,
             notice.factor_version,
         )  # fmt: skip
         self.deliveries.append(delivery)
@@ -253,8 +260,8 @@ class Deliveries(Matter):
             received = consignee.tpp_received + gpu_class(terms.hardware).tpp * lots
             self.consignees[buyer] = msgspec.structs.replace(consignee, tpp_received=received)
         return told(
-            delivery, "assigned", instrument=number, seller=notice.account, buyer=buyer, lots=lots,
-            deadline=terms.begin_ns,
+            delivery, "assigned", instrument=number, seller=delivery.seller, buyer=delivery.buyer,
+            lots=lots, deadline=terms.begin_ns,
         )  # fmt: skip
 
     def _expired(self, number: int, price: int, at: At, state: "State") -> list[Ruling]:
@@ -272,6 +279,36 @@ class Deliveries(Matter):
         ]
         return [*rulings, *penalties(number, expiry, price, state)]
 
+    # Clients that are ported
+
+    def under_way(self, account: int) -> list[int]:
+        """The deliveries that an account is a side of and that have not ended."""
+        return [d.id for d in self.deliveries
+                if d.stage not in course.ENDED and account in (d.seller, d.buyer)]  # fmt: skip
+
+    def port(self, account: int, to: int, at: At, state: "State") -> None:
+        """All that ``account`` has is ``to``'s: its deliveries now, and what it is assigned yet.
+        Notices and dates follow its lots."""
+        self.heirs[account] = to
+        for number in self.under_way(account):
+            course.hand_over(self.deliveries[number - 1], account, to, at, state)
+        state.matters.touch(Deliveries)
+
+    def _heir(self, account: int) -> int:
+        """Who has what an account would be assigned."""
+        while account in self.heirs:
+            account = self.heirs[account]
+        return account
+
+    def _inherited(self, event: Event, state: "State") -> Sequence[Ruling] | None:
+        """Lots have moved: are they the last ones of a client that is ported?"""
+        account, to, expiry = event.order_id, event.account, self.expiries.get(event.instrument)
+        ported = self.heirs.get(account) == to and event.reason == TransferKind.PORTING
+        if not ported or expiry is None or state.positions.get(account, event.instrument).net:
+            return None
+        hand_over(expiry, account, to)
+        return ()
+
     # The course of deliveries
 
     def _find(self, number: int) -> Delivery | None:
@@ -282,7 +319,7 @@ class Deliveries(Matter):
         delivery = self._find(record.delivery)
         if delivery is None:
             return refused("attest", Denial.UNKNOWN_DELIVERY, len(self.deliveries), record.delivery)
-        sides = {delivery.seller: "seller", delivery.buyer: "buyer", HOUSE_ACCOUNT: "house"}
+        sides = {delivery.buyer: "buyer", delivery.seller: "seller", HOUSE_ACCOUNT: "house"}
         side = sides.get(record.account)
         if side is None:
             return refused("attest", Denial.NOT_YOURS, delivery.seller, record.account)
@@ -338,11 +375,12 @@ class Deliveries(Matter):
 
     def _withdrawn(self, key: tuple[int, int], at: At, state: "State") -> list[Ruling]:
         """Money has left an account: an escrow, if the key is one's."""
-        return [
-            course.escrowed(delivery, self._terms(delivery), at, state)
-            for delivery in self.deliveries
-            if delivery.stage in ("invoiced", "unpaid") and delivery.escrow_due().key == key
-        ]
+        rulings = []
+        for delivery in self.deliveries:
+            if delivery.stage in ("invoiced", "unpaid") and delivery.escrow_due().key == key:
+                rulings.append(course.escrowed(delivery, self._terms(delivery), at, state))
+            rulings += [course.returned(delivery) for due in delivery.former if due.key == key]
+        return rulings
 
     def _factors(self, record: FactorsRecorded) -> Ruling:
         """The latest factors of a grade and expiry; the desk has verified the signature."""

@@ -2,7 +2,7 @@
 what every account must have out.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Final, NamedTuple
@@ -145,6 +145,18 @@ def price(
     return Priced(products, lots, rates)
 
 
+def unknown(state: State, parameters: MarginParameters) -> dict[int, list[str]]:
+    """The codes of what each account holds that the parameters do not cover."""
+    covered, found = {terms.product for terms in parameters.products}, dict[int, list[str]]()
+    for number in state.positions.instruments():
+        code = state.instruments[number].code
+        if root_of(code) not in covered:
+            for account, position in state.positions.of_instrument(number).items():
+                if position.net:
+                    found.setdefault(account, []).append(code)
+    return {account: sorted(codes) for account, codes in sorted(found.items())}
+
+
 def requirements(
     state: State,
     parameters: MarginParameters,
@@ -152,13 +164,14 @@ def requirements(
     advance: Callable[[int, int], object] = lambda done, total: None,
     *,
     account: int | None = None,
+    but: Container[int] = (),
 ) -> list[Requirement]:
     """What every account must have on a business date, by account; flat accounts are left out.
 
-    ``account``: of this one alone, whatever the others hold. ``advance`` is told how many of how
-    many positions are done. KeyError for a position in what has no rates.
+    ``account``: of this one alone, whatever the others hold; ``but``: those left out. ``advance``
+    is told how many of how many positions are done. KeyError for a position in what has no rates.
     """
-    rows = list(_held(state, account))
+    rows = [row for row in _held(state, account) if row[0] not in but]
     if not rows:
         return []
     withheld = state.matters.get(Fixings).withheld(on)

@@ -8,36 +8,44 @@ Nobody in default hands lots on, takes any or signs; its clients are ported. The
 makes a transfer final; one refusal, or the deadline, ends it. Either way it is decided
 once: a transfer is ``open`` until it is ``final``, ``refused`` or ``expired``, and no state leads
 back, so no lot is ever moved twice. A final one is a ``Move``: the lots at the price, from one
-account to the other, sum zero; a due asks the engine for it. None of it is a trade of the book:
+account to the other, sum zero; a due asks the engine for it, for MOVE_NS. It is ``moved`` once the
+engine has, or else ``unmoved``, and asked for no more. None of it is a trade of the book:
 settlement prices and last prices do not see it, volumes are told apart.
+
+Of what is delivered nothing changes hands once the last notice has passed: then it is assigned who
+delivers to whom, and both sides' positions are what that was made of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import msgspec
 
 from exchange.clearing.default.matter import Defaults
-from exchange.clearing.matters import ACCEPTED, At, Due, Lots, Matter, Ruling
+from exchange.clearing.delivery.matter import Deliveries
+from exchange.clearing.matters import ACCEPTED, At, Due, Dues, Lots, Matter, Ruling
 from exchange.clearing.members.records import GiveUp, Register, Sign
 from exchange.clearing.members.registry import Registry
 from exchange.clearing.moves import ask, refused
 from exchange.clearing.prices import is_combination
 from exchange.clearing.records import Record
 from exchange.clearing.refusals import Denial
-from exchange.messages import HOUSE_ACCOUNT, Limit, TransferKind
+from exchange.messages import HOUSE_ACCOUNT, Event, EventKind, Limit, TransferKind
 
 if TYPE_CHECKING:
     from exchange.clearing.state import State
 
 SIGN_NS: Final = 900 * 10**9  # to sign a registered trade
 GIVE_UP_NS: Final = 86_400 * 10**9  # to accept a give-up
+MOVE_NS: Final = 86_400 * 10**9  # for the engine to move what is final
 BLOCK_LOTS: Final = 50
 TRANSFERS_MAX: Final = 1 << 16  # of a market's life
 FAIR_PERCENT: Final = 10  # how far from the mark the price of a block may be
 PERCENT: Final = 100
 
 Kind = Literal["give_up", "block", "efp"]
+_ENDS: Final = {"open": "expired", "final": "unmoved"}  # what a deadline makes of a stage
+_GIVEN: Final = ("final", "moved")
 
 
 class Move(msgspec.Struct, frozen=True):
@@ -56,7 +64,7 @@ class Transfer(msgspec.Struct):
     """One change of hands and who has signed it."""
 
     move: Move
-    deadline: int
+    deadline: int  # to sign; of a final one to be moved
     needed: list[int]  # accounts that must sign
     signed: list[int] = []
     stage: str = "open"
@@ -64,14 +72,23 @@ class Transfer(msgspec.Struct):
     match_number: int = 0
     taker: int = 0  # of a give-up: who takes over; of a trade, who registered it
 
+    @property
+    def due(self) -> Due:
+        """What asks the engine for it."""
+        move, sells = self.move, self.taker == self.move.source
+        lots = Lots(TransferKind[move.kind.upper()], move.to if sells else move.source, sells,
+                    move.instrument, move.price)  # fmt: skip
+        return Due(f"transfer {move.id}", "transfer", self.taker, move.lots, lots)
+
 
 class OffBook(Matter):
     """All transfers of positions of a market."""
 
     name: ClassVar[str] = "offbook"
     records: ClassVar[tuple[type[Record], ...]] = (GiveUp, Register, Sign)
+    watches: ClassVar[tuple[EventKind, ...]] = (EventKind.LOTS_TRANSFERRED,)
     transfers: list[Transfer] = msgspec.field(default_factory=list)
-    soonest: int = 0  # deadline of those that are open; 0: none is
+    soonest: int = 0  # deadline of those that are open or have to move; 0: none is
 
     def rule(self, record: Any, at: At, state: "State") -> Ruling:
         """Decide on a record."""
@@ -88,30 +105,49 @@ class OffBook(Matter):
         raise AssertionError(f"{operation} is named and not ruled on")
 
     def passed(self, at: At, state: "State") -> Sequence[Ruling]:
-        """End what was not signed in time."""
+        """End what was not signed, or not moved, in time."""
         if not self.soonest or at.stamp < self.soonest:
             return ()
         rulings = []
         for transfer in self.transfers:
-            if transfer.stage == "open" and at.stamp >= transfer.deadline:
-                transfer.stage = "expired"
-                rulings.append(Ruling("transfer", "expired", {"transfer": transfer.move.id}))
+            if transfer.stage not in _ENDS or at.stamp < transfer.deadline:
+                continue
+            if transfer.stage == "final":
+                state.matters.get(Dues).call_off(transfer.due.id, at.stamp)
+                state.matters.touch(Dues)
+            transfer.stage = _ENDS[transfer.stage]
+            rulings.append(Ruling("transfer", transfer.stage, {"transfer": transfer.move.id}))
         self._plan()
         return rulings
 
+    def saw(self, event: Event, at: At, state: "State") -> Sequence[Ruling] | None:
+        """Lots have moved: of which transfer? One that was given up for a moment ago too."""
+        for transfer in self.transfers:
+            if transfer.stage not in ("final", "unmoved"):
+                continue
+            due = transfer.due
+            if (due.account, due.amount) == (event.account, event.quantity) and due.key == (
+                event.key_lo, event.key_hi
+            ):  # fmt: skip
+                transfer.stage = "moved"
+                self._plan()
+                return ()
+        return None
+
     def _plan(self) -> None:
         """Find the next deadline."""
-        times = [transfer.deadline for transfer in self.transfers if transfer.stage == "open"]
+        times = [transfer.deadline for transfer in self.transfers if transfer.stage in _ENDS]
         self.soonest = min(times, default=0)
 
     def _give_up(self, record: GiveUp, at: At, state: "State") -> Ruling:
         operation, taker = "give_up", record.taker
-        wrong = _senseless(record.account, taker, record.instrument, record.lots, state)
+        wrong = _senseless(record.account, taker, record.instrument, record.lots, at, state)
         if wrong is not None:
             return refused(operation, *wrong)
         held = state.positions.get(record.account, record.instrument).net
-        if self._is_given(record) or held * record.lots <= 0 or abs(record.lots) > abs(held):
-            return refused(operation, Denial.QUANTITY, held, record.lots)
+        there = max(0, abs(held) - self._going(record)) if held * record.lots > 0 else 0
+        if self._is_given(record) or abs(record.lots) > there:
+            return refused(operation, Denial.QUANTITY, there if held > 0 else -there, record.lots)
         if not 0 < record.price <= Limit.PRICE:
             return refused(operation, Denial.PRICE_RANGE, int(Limit.PRICE), record.price)
         registry = state.matters.get(Registry)
@@ -120,22 +156,35 @@ class OffBook(Matter):
         return self._begin(
             operation, self._move("give_up", record.instrument, record.account, taker,
                                   record.lots, record.price),
-            needed, at.stamp + GIVE_UP_NS, record.account, state, taker=taker,
+            needed, at.stamp + GIVE_UP_NS, record.account, at, state, taker=taker,
             match_number=record.match_number,
         )  # fmt: skip
 
     def _is_given(self, record: GiveUp) -> bool:
-        """Whether the account's side of the trade has been given up, or is about to be."""
+        """Whether the taker has been given lots of the account's side, or is about to be."""
         return any(
-            (t.move.source if record.lots > 0 else t.move.to) == record.account != t.taker
-            for t in self.transfers
-            if t.move.kind == "give_up" and t.match_number == record.match_number
-            and t.stage in ("open", "final")
-        )  # fmt: skip
+            t.match_number == record.match_number and t.taker == record.taker
+            for t in self._given(record, ("open", *_GIVEN))
+        )
+
+    def _going(self, record: GiveUp) -> int:
+        """Lots of the account's side that are on their way to others already."""
+        given = self._given(record, ("open", "final"))
+        return sum(t.move.lots for t in given if t.move.instrument == record.instrument)
+
+    def _given(self, record: GiveUp, stages: Container[str]) -> Iterator[Transfer]:
+        """What the account has given up on the record's side, of any trade."""
+        for transfer in self.transfers:
+            move = transfer.move
+            giver = move.source if record.lots > 0 else move.to
+            if move.kind != "give_up" or transfer.stage not in stages:
+                continue
+            if giver == record.account != transfer.taker:
+                yield transfer
 
     def _register(self, record: Register, at: At, state: "State") -> Ruling:
         operation, other = "register_trade", record.other
-        wrong = _senseless(record.account, other, record.instrument, record.lots, state)
+        wrong = _senseless(record.account, other, record.instrument, record.lots, at, state)
         if wrong is not None:
             return refused(operation, *wrong)
         if record.kind == "block" and abs(record.lots) < BLOCK_LOTS:
@@ -152,7 +201,7 @@ class OffBook(Matter):
                           record.price)  # fmt: skip
         return self._begin(
             operation, move, sorted((record.account, other)), at.stamp + SIGN_NS, record.account,
-            state, taker=record.account, related=record.related,
+            at, state, taker=record.account, related=record.related,
         )  # fmt: skip
 
     def _move(
@@ -163,18 +212,19 @@ class OffBook(Matter):
         return Move(len(self.transfers) + 1, kind, instrument, *ends, abs(lots), price)
 
     def _begin(
-        self, operation: str, move: Move, needed: list[int], deadline: int, by: int,
+        self, operation: str, move: Move, needed: list[int], deadline: int, by: int, at: At,
         state: "State", *, taker: int, related: str = "", match_number: int = 0,
     ) -> Ruling:  # fmt: skip
         if len(self.transfers) >= TRANSFERS_MAX:
             return refused(operation, Denial.FULL, TRANSFERS_MAX, len(self.transfers))
+        deadline = _until(deadline, move.instrument, state)
         transfer = Transfer(
             move, deadline, needed, related=related, match_number=match_number, taker=taker
         )
         self.transfers.append(transfer)
         if by in needed:
             transfer.signed.append(by)
-        stage = self._stage(transfer, state)
+        stage = self._stage(transfer, at, state)
         facts = {
             "stage": stage, "transfer": move.id, "needed": needed, "signed": transfer.signed,
             "deadline": deadline,
@@ -201,30 +251,36 @@ class OffBook(Matter):
             return refused(operation, *out)
         transfer.signed.append(record.account)
         move = msgspec.to_builtins(transfer.move)
-        stage = self._stage(transfer, state)
+        stage = self._stage(transfer, at, state)
         facts = {"stage": stage, "move": move, "related": transfer.related}
         return Ruling(operation, ACCEPTED, facts)
 
-    def _stage(self, transfer: Transfer, state: "State") -> str:
+    def _stage(self, transfer: Transfer, at: At, state: "State") -> str:
         """``final`` once everybody has signed: the engine is asked to move the lots, once."""
         if set(transfer.needed) <= set(transfer.signed):
             transfer.stage = "final"
-            move, taker = transfer.move, transfer.taker
-            sells = taker == move.source
-            kind = TransferKind[move.kind.upper()]
-            lots = Lots(kind, move.to if sells else move.source, sells, move.instrument, move.price)
-            ask(state, Due(f"transfer {move.id}", "transfer", taker, move.lots, lots))
+            transfer.deadline = _until(at.stamp + MOVE_NS, transfer.move.instrument, state)
+            ask(state, transfer.due)
         self._plan()
         return transfer.stage
 
 
+def _until(deadline: int, instrument: int, state: "State") -> int:
+    """A deadline, or the end of an instrument's notices before it."""
+    expiry = state.matters.get(Deliveries).expiries.get(instrument)
+    return deadline if expiry is None else min(deadline, expiry.terms.cutoff_ns + 1)
+
+
 def _senseless(
-    account: int, other: int, instrument: int, lots: int, state: "State"
+    account: int, other: int, instrument: int, lots: int, at: At, state: "State"
 ) -> tuple[Denial, object, object] | None:
     """Why nothing of this kind can change hands."""
     listed = state.instruments.get(instrument)
     if listed is None or listed.expired or is_combination(listed.code):
         return Denial.UNKNOWN_INSTRUMENT, len(state.instruments), instrument
+    expiry = state.matters.get(Deliveries).expiries.get(instrument)
+    if expiry is not None and expiry.assigned:
+        return Denial.LATE, expiry.terms.cutoff_ns, at.stamp
     for one in (account, other):
         if one not in state.members or one == HOUSE_ACCOUNT:
             return Denial.UNKNOWN_ACCOUNT, 0, one
