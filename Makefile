@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGUMENTS ?=
 
+.DEFAULT_GOAL := build
 .PHONY: build check test demo bench soak fuzz clean
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	    || { echo "$(PYTHON) is older than 3.11; choose another: make PYTHON=python3.12" >&2; exit 1; }
+	    || { echo "$(PYTHON) is not there or older than 3.11: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip 'setuptools>=77' 'cython>=3.1,<4'
 	HOURBOOK_WITHOUT_CORE=1 $(BIN)/python -m pip install -q --no-build-isolation --editable '.[dev]' \

@@ -7,14 +7,22 @@ HOURBOOK_CHECKED=1 builds the same sources with bounds checks and assertions of 
 HOURBOOK_WITHOUT_CORE=1 builds nothing: an editable install whose core `make build` compiles.
 """
 
+import gzip
 import os
 import platform
 import sys
+import tarfile
 from hashlib import sha256
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
+
+# Packing the same files gives the same bytes: the time in an archive is this one, not the clock's
+# or a checkout's, unless whoever packs names another.
+PACKED_AT = int(os.environ.setdefault("SOURCE_DATE_EPOCH", "1580601600"))  # 2020-02-02
 
 CHECKED = os.environ.get("HOURBOOK_CHECKED") == "1"
 DIRECTIVES = {
@@ -79,10 +87,46 @@ compiled = [
     and not CHECKED  # the checks are the core's: around it Python runs as it is read
     and os.environ.get("HOURBOOK_WITHOUT_CORE") != "1"
 ]
+
+
+def nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    """A member of an archive without the owner, the clock and the umask of whoever packs it."""
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mtime = PACKED_AT
+    member.mode = 0o755 if member.isdir() or member.mode & 0o100 else 0o644
+    return member
+
+
+class Sdist(sdist):
+    """The source distribution, the same bytes whoever packs it, when and where."""
+
+    def make_archive(self, base_name, format, root_dir=None, base_dir=None, owner=None, group=None):
+        """Pack `base_dir`; as `format` there is gzip'd tar alone, which is what an sdist is."""
+        path = f"{base_name}.tar.gz"
+        with (
+            gzip.GzipFile(path, "wb", mtime=PACKED_AT) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+        ):
+            archive.add(base_dir, filter=nobodys)
+        return path
+
+
+class Build(build_ext):
+    """Translates to C once something is compiled: who packs or describes the sources need not."""
+
+    def run(self):
+        """Translate what has changed, then compile."""
+        for modules, directives in ((extensions, DIRECTIVES), (compiled, AS_PYTHON)):
+            made = cythonize(modules, compiler_directives=directives, annotate=False)
+            sources = {module.name: module.sources for module in made}
+            for module in modules:
+                module.sources = sources[module.name]
+        super().run()
+
+
 setup(
-    ext_modules=[
-        *cythonize(extensions, compiler_directives=DIRECTIVES, annotate=False),
-        *cythonize(compiled, compiler_directives=AS_PYTHON, annotate=False),
-    ],
+    cmdclass={"build_ext": Build, "sdist": Sdist},
+    ext_modules=[*extensions, *compiled],
     options={"build_ext": {"parallel": os.cpu_count() or 1}},
 )

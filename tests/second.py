@@ -157,7 +157,7 @@ def second_build() -> Path:
     folder = CHECKOUT / "build" / "second"
     made = shutil.ignore_patterns("*.so", "*.c", "__pycache__", "batch.pyx")
     shutil.copytree(CHECKOUT / "exchange", folder / "exchange", ignore=made, dirs_exist_ok=True)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy2(CHECKOUT / name, folder / name)
     source = (CHECKOUT / "exchange/engine/batch.pyx").read_text()
     assert source.count(WAY) == 1, "the plain way is chosen elsewhere"

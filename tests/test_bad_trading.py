@@ -80,6 +80,7 @@ def test_a_price_pushed_before_the_settlement_window_b90(tmp_path: Path) -> None
     assert (priced.tier, priced.window_trades, priced.window_lots) == (1, 21, 201)
     assert priced.price == 2_502_000  # (200 x 2,500 + 2,900) / 201, not 2,580
     house.agree()
+    house.clearing.close()
 
 
 @pytest.mark.parametrize(("lots", "logged"), [(8, True), (2, False)])

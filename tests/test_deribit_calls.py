@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from secrets import token_hex
@@ -111,9 +112,9 @@ def test_a_token_is_known_to_every_gateway_and_spent_at_all(
     assert enters(gates[0], second) and enters(gates[0], third)
     now[0] += TOKEN_MS
     assert not enters(gates[0], third) and refreshed(gates[0], third)
-    assert sqlite3.connect(tmp_path / "keys.db").execute(
-        "SELECT count(*) FROM tokens WHERE until_ms <= ?", now
-    ).fetchone() == (0,)
+    with closing(sqlite3.connect(tmp_path / "keys.db")) as rows:
+        over = rows.execute("SELECT count(*) FROM tokens WHERE until_ms <= ?", now)
+        assert over.fetchone() == (0,)
     last = gates[1].issue(key)
     revoke_key(tmp_path, key_id)
     assert not any(enters(gate, last) or refreshed(gate, last) for gate in gates)

@@ -18,6 +18,9 @@ from served import CHECKOUT, COMMAND, serving
 
 BLOCK: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES: Final = [CHECKOUT / "README.md", *sorted((CHECKOUT / "docs").rglob("*.md"))]
+# What a page shows below what it runs; an ellipsis stands for what differs each time.
+LINES: Final = r"(?:(?!```).*\n)*"
+SHOWN: Final = re.compile(f"^```shell\\n{LINES}```\\n\\n```text\\n({LINES})```$", re.MULTILINE)
 WRITTEN_ADDRESS: Final = "ws://localhost:8000"
 
 
@@ -87,6 +90,8 @@ def test_shell_blocks_run(page: Path, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    for shown in SHOWN.findall(page.read_text()):
+        assert re.search(re.escape(shown).replace("…", ".*"), done.stdout), done.stdout
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if " > key.json" in p.read_text()], ids=name)

@@ -327,6 +327,17 @@ def test_mypy_has_nothing_to_say() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_make_alone_builds_and_names_a_python_that_is_not_there() -> None:
+    def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["make", *arguments], cwd=CHECKOUT, capture_output=True, text=True, check=False
+        )
+
+    assert "build_ext --inplace" in make("-n").stdout
+    refused = make("PYTHON=no-such-python", "VENV=build/no-such")
+    assert refused.returncode and "no-such-python is not there" in refused.stderr
+
+
 def test_a_budget_is_said_as_it_is_read() -> None:
     """In words it would be read as none, and its file begin last."""
     for path in (CHECKOUT / "tests").glob("test_*.py"):

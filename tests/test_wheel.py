@@ -10,23 +10,26 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import venv
 import zipfile
+from collections.abc import Callable
 from email.parser import Parser
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from test_house import ROOMS
 
 CHECKOUT: Final = Path(__file__).parents[1]
+PACKED_AT: Final = "SOURCE_DATE_EPOCH"
 LEFT_BEHIND: Final = shutil.ignore_patterns(
     ".*", "build", "dist", "*.egg-info", "*.so", "*.c", "__pycache__", "market"
 )
 
 
 def run(*command: str | Path, cwd: Path, code: int = 0) -> str:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", PACKED_AT)}
     done = subprocess.run(
         [*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
@@ -34,15 +37,18 @@ def run(*command: str | Path, cwd: Path, code: int = 0) -> str:
     return done.stdout if code == 0 else done.stderr
 
 
-@pytest.fixture(scope="module")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The source distribution of a clean copy of the checkout."""
-    folder = tmp_path_factory.mktemp("sdist")
-    shutil.copytree(CHECKOUT, folder / "checkout", ignore=LEFT_BEHIND)
+def packed(folder: Path, name: str, copy: Callable[..., Any] = shutil.copy2) -> Path:
+    """The source distribution of a clean copy of the checkout, in a folder of that name."""
+    shutil.copytree(CHECKOUT, folder / name, ignore=LEFT_BEHIND, copy_function=copy)
     build = (sys.executable, "-m", "build", "--no-isolation", "--outdir", folder)
-    run(*build, "--sdist", cwd=folder / "checkout")
+    run(*build, "--sdist", cwd=folder / name)
     (archive,) = folder.glob("*.tar.gz")
     return archive
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packed(tmp_path_factory.mktemp("sdist"), "checkout")
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +84,42 @@ def test_the_sdist_holds_sources_and_no_products(sdist: Path) -> None:
         names = [name.partition("/")[2] for name in archive.getnames()]
     assert "exchange/engine/core.pyx" in names
     assert "contracts/data/h100.toml" in names
-    assert {"LICENSE", "CHANGELOG.md", "README.md"} <= set(names)
+    assert {"LICENSE", "NOTICE", "CHANGELOG.md", "README.md"} <= set(names)
     assert {"THREAT_MODEL.md", "docs/index.md", "docs/verify_log.py"} <= set(names)  # linked there
     assert [name for name in names if name.startswith("tests/") or "__pycache__" in name] == []
     assert [name for name in names if name.endswith((".so", ".c"))] == []
+
+
+def test_an_sdist_packed_again_is_the_same_bytes(sdist: Path, tmp_path: Path) -> None:
+    """Elsewhere, later, by somebody with another umask."""
+    before = os.umask(0o077)
+    try:
+        again = packed(tmp_path, "another place", shutil.copyfile)
+    finally:
+        os.umask(before)
+    assert again.read_bytes() == sdist.read_bytes()
+
+
+def test_whose_figures_are_shipped_is_said_with_their_licences(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith("/METADATA")]
+    metadata = Parser().parsestr(archive.read(name).decode())
+    assert metadata["License-Expression"] == "Apache-2.0 AND CC-BY-4.0 AND MIT"
+    assert metadata.get_all("License-File") == ["LICENSE", "NOTICE"]
+    (shipped,) = [name for name in archive.namelist() if name.endswith("/licenses/NOTICE")]
+    notice = " ".join(archive.read(shipped).decode().split())
+    of_others = {
+        (data, part, table["source"], table["attribution"])
+        for data in archive.namelist()
+        if data.endswith(".toml")
+        for part, table in tomllib.loads(archive.read(data).decode()).items()
+        if "attribution" in table
+    }
+    assert len(of_others) == 4
+    for data, part, source, attribution in of_others:
+        assert f"{data} [{part}]" in notice
+        assert source in notice and attribution.partition(";")[0] in notice
+    assert "Permission is hereby granted, free of charge" in notice
 
 
 def test_the_wheel_holds_the_three_packages_alone(wheel: Path) -> None:
