@@ -166,6 +166,20 @@ async def test_a_day_that_no_calendar_knows_does_not_open(tmp_path: Path) -> Non
         assert (await m.operations.perform(requests.OpenDay(date=20261123)))["opened"] == 48
 
 
+async def test_a_calendar_that_ends_in_a_year_is_told_of_each_day(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is listed by itself needs a year of it, what an operator may list two."""
+    async with running(tmp_path, date(2038, 12, 29)) as m:
+        assert m.desk.day_open and "no business date" not in caplog.text
+        with pytest.raises(RequestRefused, match="calendar US knows 2025 to 2040, not 2041-01-01"):
+            await m.operations.perform(requests.ListContract(code="H100PF39", price="3.25"))
+        await m.operations.perform(requests.Settle())
+        await m.operations.perform(requests.OpenDay(date=20381230))
+        assert caplog.text.count("from a year from now on no business date can be opened") == 1
+    assert len(registry.load().opening(date(2039, 12, 30))) == 48
+
+
 def test_every_term_that_acts_is_in_the_listing() -> None:
     """What the operations ask of terms after listing, they ask of the log's, not of the files."""
     one = registry.load().instrument("H100Z26", TODAY)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -34,6 +34,7 @@ from exchange.messages import EventFlag, HaltCause, Mode, TradingState
 from exchange.messages.access import Right
 from exchange.sequencer import LogFull
 
+_YEAR_DAYS: Final = 366
 _log = logging.getLogger(__name__)
 
 
@@ -410,7 +411,10 @@ class Operations:
         if combines(request.code):
             return await self._conduct.list_combination(request.code)
         day = wishes.as_date(desk.business_date)
-        cycle = {terms.code: terms for terms in registry.load().listing(day)}
+        try:
+            cycle = {terms.code: terms for terms in registry.load().listing(day)}
+        except CalendarError as error:
+            raise RequestRefused(str(error)) from error
         terms = cycle.get(request.code)
         if terms is None:
             raise RequestRefused(
@@ -516,7 +520,16 @@ class Operations:
             product = products.setdefault(terms.product, len(products) + 1)
             todo += wishes_market.listing(terms, number, mark, day, parameters, product=product)
             number += 1
+        self._look_ahead(day)
         return todo
+
+    @staticmethod
+    def _look_ahead(day: date) -> None:
+        """Warn of a calendar that ends too soon for the dates of a year from now to be opened."""
+        try:
+            registry.load().opening(day + timedelta(days=_YEAR_DAYS))
+        except CalendarError as error:
+            _log.warning("from a year from now on no business date can be opened: %s", error)
 
     def _say_what_differs(self, terms: Terms) -> None:
         """Warn of a file that was edited under a listed expiry: its terms never change."""
