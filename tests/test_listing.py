@@ -16,7 +16,7 @@ from contracts import registry, symbol
 from contracts.index import methodology
 from contracts.registry import RegistryError
 from contracts.spec import Instrument
-from exchange.app import Market, requests
+from exchange.app import Market, requests, wishes
 from exchange.app.expiry import final_price
 from exchange.app.wishes import RequestRefused
 
@@ -144,6 +144,37 @@ async def test_a_product_with_a_level_opens_by_a_number_in_its_file(
         codes = [c for c in m.desk.instruments.by_code if c.startswith("MI300")]
         assert codes == ["MI300X26", "MI300Z26", "MI300F27"]
         assert m.desk.instruments.by_code["MI300X26"].mark == 2_990_000
+
+
+async def test_a_month_on_another_tick_opens_at_the_same_price(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = changed('tick = "0.001"', 'tick = "0.01"')
+    monkeypatch.setattr(registry, "load", lambda: ticks)
+    async with running(tmp_path) as m:
+        listed = m.desk.instruments.by_code
+        assert [listed[f"{code}X26"].mark for code in ("H100", "H200")] == [3_250_000, 4_470_000]
+        assert (listed["H100Z26"].mark, listed["H100Z26"].low_ticks) == (3_220_000, 290)
+
+
+async def test_a_new_month_follows_the_one_before_it_wherever_the_market_went(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, date(2026, 11, 30)) as m:
+        last = m.desk.instruments.by_code["H100V27"]
+        await m.operations.perform(requests.Settle())
+        await m.desk.perform([wishes.settle(last.code, last.id, 6_000_000, cycle=9)])
+        await m.operations.perform(requests.OpenDay(date=20261201))
+        listed = m.desk.instruments.by_code
+        assert listed["H100X27"].mark == 5_952_000  # 0.8 % less
+        assert listed["A100X27"].mark == round(last_of(m, "A100V27") * 0.995 / 1_000) * 1_000
+
+
+def last_of(market: Market, code: str) -> int:
+    """A month's last settlement price."""
+    price = market.desk.instruments.by_code[code].settlement_price
+    assert price is not None
+    return price
 
 
 async def test_a_bad_file_starts_no_market_and_leaves_no_trace(

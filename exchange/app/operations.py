@@ -7,6 +7,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
@@ -493,35 +494,45 @@ class Operations:
         """Listings of the expiries to be opened on ``day`` that are not listed yet.
 
         What is listed keeps the terms it was listed with, whatever the files say now.
-        The first mark of an expiry is its place on the demo's forward curve: a spot level and
-        an assumed slope (contracts/data/prices_2026.toml).
         """
         todo: list[Wish] = []
         parameters = self._clearing.margin_parameters(wishes.as_number(day))
         number = len(self._desk.instruments.by_id)
-        place: dict[str, int] = {}
         products = dict(self._desk.instruments.products)  # numbers by name, from 1
         try:
             opening = registry.load().opening(day)
-        except CalendarError as error:
+            for terms, mark in self._first_marks(opening):
+                product = products.setdefault(terms.product, len(products) + 1)
+                todo += wishes_market.listing(terms, number, mark, day, parameters, product=product)
+                number += 1
+        except (CalendarError, ValueError) as error:
             raise RequestRefused(str(error)) from error
+        self._look_ahead(day)
+        return todo
+
+    def _first_marks(self, opening: list[Terms]) -> Iterator[tuple[Terms, int]]:
+        """What is to be opened and is not listed yet, each with its first mark, on its price step.
+
+        By an assumed slope (contracts/data/prices_2026.toml) from where the month before it was
+        settled last; a product's first month is at that file's spot level. RequestRefused.
+        """
+        before: dict[str, Fraction] = {}  # by product, the price of the month before
         for terms in opening:
-            month = place[terms.product] = place.get(terms.product, -1) + 1
-            if terms.code in self._desk.instruments.by_code:
+            listed = self._desk.instruments.by_code.get(terms.code)
+            if listed is not None:
                 self._say_what_differs(terms)
+                before[terms.product] = Fraction(self._desk.instruments.reference(listed))
                 continue
             try:
-                mark = prices.forward_curve(terms.product, month + 1)[month] * terms.tick_scale
+                price = prices.following(terms.product, before.get(terms.product))
             except KeyError:
                 raise RequestRefused(
                     f"{terms.code} cannot be listed: {terms.product} has no price figures"
                     " in contracts/data/"
                 ) from None
-            product = products.setdefault(terms.product, len(products) + 1)
-            todo += wishes_market.listing(terms, number, mark, day, parameters, product=product)
-            number += 1
-        self._look_ahead(day)
-        return todo
+            before[terms.product] = price
+            step = terms.tick_scale * terms.price_step
+            yield terms, round(price / step) * step
 
     @staticmethod
     def _look_ahead(day: date) -> None:
