@@ -42,8 +42,8 @@ bench: build
 
 # A quarter of SECONDS the engine against the oracle on random commands, a quarter the fast build
 # against the checked one (tests/endurance.py, which does a hundred million if nobody says how many),
-# a quarter storms over the whole market, a quarter a real server killed under load, and a million
-# mutated frames: make soak SECONDS=3600. HOURBOOK_CHECKED=1 make build first for a core with its
+# a quarter storms over the whole market, a quarter a real server killed under load, a million
+# mutated frames, and the business days of a year with restarts: make soak SECONDS=3600. HOURBOOK_CHECKED=1 make build first for a core with its
 # own checks on.
 # `hourbook bench soak` watches memory for an hour.
 SECONDS ?= 1800
@@ -52,6 +52,7 @@ soak: build
 	PYTHONPATH=. $(BIN)/python tests/endurance.py --seconds $$(($(SECONDS) / 4)) --first $$(date +%s)
 	HOURBOOK_SIM_SECONDS=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest tests/test_sim.py -k soak -s $(ARGUMENTS)
 	HOURBOOK_MUTATIONS=1000000 $(BIN)/python -m pytest tests/test_mutation.py -s $(ARGUMENTS)
+	HOURBOOK_YEAR_DAYS=$$(($(SECONDS) < 1040 ? $(SECONDS) / 4 : 260)) $(BIN)/python -m pytest tests/test_year.py -k soak -s $(ARGUMENTS)
 	HOURBOOK_CRASH_SECONDS=$$(($(SECONDS) / 4)) $(BIN)/python -m pytest tests/test_crash.py -s $(ARGUMENTS)
 
 # Coverage-guided fuzzing of the decoder; what reaches new code is kept in build/corpus.

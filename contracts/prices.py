@@ -15,6 +15,7 @@ from msgspec import Meta
 
 RATIO_ONE: Final = 10_000
 PATH_POINTS: Final = 48  # half hours of a day
+TICK_MICROS: Final = 1_000  # micro-dollars of a tick of these figures, whatever a contract's is
 _FILE: Final = "prices_2026.toml"
 
 Ticks = Annotated[int, Meta(ge=1, le=1_000_000)]
@@ -99,5 +100,16 @@ def forward_curve(product: str, months: int) -> list[int]:
     An ASSUMPTION beyond the first: each month is a fixed ratio of the one before. Rounded
     once per month, half to even, from the exact power.
     """
-    ratio = 1 + Fraction(table().curve.monthly_change_bp[product], RATIO_ONE)
+    ratio = _ratio(product)
     return [round(level(product) * ratio**month) for month in range(months)]
+
+
+def following(product: str, before: Fraction | None) -> Fraction:
+    """Micro-dollars per GPU-hour of a month by those of the month ``before``; of a product's first
+    one, without one before, the spot level. By the same ASSUMPTION; not rounded."""
+    spot = Fraction(level(product) * TICK_MICROS)
+    return spot if before is None else before * _ratio(product)
+
+
+def _ratio(product: str) -> Fraction:
+    return 1 + Fraction(table().curve.monthly_change_bp[product], RATIO_ONE)

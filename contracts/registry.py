@@ -9,7 +9,7 @@ A file with any fault makes the whole load fail: RegistryError names every fault
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from functools import cache
 from importlib import resources
@@ -64,15 +64,11 @@ class Registry(msgspec.Struct, frozen=True):
         ``months`` overrides the number of expiries that the specs state. A product whose
         first version is not yet in force has none.
         """
-        return [expiry for _, expiry in self._cycle(on, months)]
+        return list(self._cycle(on, lambda spec: spec.listed_months if months is None else months))
 
     def opening(self, on: date) -> list[Instrument]:
         """Those of the cycle that a market lists and opens by itself: ``opened_months`` each."""
-        return [
-            expiry
-            for place, expiry in self._cycle(on, None)
-            if place < self.spec(expiry.product, on).opened_months
-        ]
+        return list(self._cycle(on, lambda spec: spec.opened_months))
 
     def combinations(self, on: date) -> list[Combination]:
         """The combinations of a day's cycle: by product, spreads, then quarters, then years.
@@ -134,18 +130,18 @@ class Registry(msgspec.Struct, frozen=True):
             raise UnknownContractError(f"no contract spec covers {named} on {on}")
         return self._instrument(spec, named.expiry, on)
 
-    def _cycle(self, on: date, months: int | None) -> Iterator[tuple[int, Instrument]]:
-        """The expiries of a day's cycle, each with its place behind the front one."""
+    def _cycle(self, on: date, months: Callable[[ContractSpec], int]) -> Iterator[Instrument]:
+        """The first ``months`` of a day's cycle by the version in force, by product and expiry."""
         for product in self.products:
             current = self._version(product, on, None)
             if current is None:
                 continue
             front = cycle.front_month(self._versions(product, on), on, self.calendars)
-            for place in range(current.listed_months if months is None else months):
+            for place in range(months(current)):
                 expiry = front.plus(place)
                 spec = self._version(product, on, expiry)
                 if spec is not None:
-                    yield place, self._instrument(spec, expiry, on)
+                    yield self._instrument(spec, expiry, on)
 
     def _instrument(self, spec: ContractSpec, expiry: Month, on: date) -> Instrument:
         versions = self._versions(spec.product, on)

@@ -97,6 +97,11 @@ def test_archived_elsewhere_and_brought_back(market: Path, tmp_path: Path) -> No
     assert contents(market) == before
     with pytest.raises(NotArchivable, match="no archived segment"):
         retention.restore(LocalStorage(market), LocalStorage(tmp_path / "nowhere"))
+    (market / NAMES[1]).unlink()
+    with pytest.raises(NotArchivable, match=r"ends at sequence 8, and .* behind 16: restore those"):
+        retention.archive_upto(LocalStorage(market), 16)
+    retention.restore(LocalStorage(market), cellar)
+    assert len(retention.archive_upto(LocalStorage(market), 16)) == 2
 
 
 async def test_what_is_elsewhere_is_missed_by_no_start_above_it(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ from served import COMMAND
 from test_sequencer import Gate
 from typer.testing import CliRunner
 
-from exchange.app import alarms
+from exchange.app import alarms, capacity
 from exchange.cli import app
 from exchange.engine import Engine
 from exchange.journal.errors import (
@@ -65,7 +65,7 @@ from exchange.journal.reader import LogReader
 from exchange.journal.replay import Replayer
 from exchange.journal.storage import LocalFile, LocalStorage
 from exchange.journal.tape import START
-from exchange.messages import CommandKind, wire
+from exchange.messages import CommandKind, Limit, wire
 from exchange.sequencer import Closed, replay
 
 TESTS = Path(__file__).parent
@@ -509,3 +509,17 @@ async def test_f50_a_disk_nearly_full_raises_an_alarm(
         assert caplog.text.count("95% full: archive old segments") == 1
         usage[:] = [90, 10]
         assert watch.look() == {} and "alarm over" in caplog.text
+
+
+async def test_an_engine_nearly_full_raises_an_alarm(
+    tmp_path: Path, usage: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    usage[:] = [0, 100]
+    most = int(Limit.POSITIONS)
+    taken = {"positions": capacity.Taken("positions", most * 8 // 10, most)}
+    async with running(tmp_path) as sequencer:
+        watch = alarms.Alarms(tmp_path, sequencer, lambda: taken)
+        assert watch.look() == {}
+        taken["positions"] = capacity.Taken("positions", most * 8 // 10 + 1, most)
+        assert list(watch.look()) == list(watch.look()) == ["positions"]
+    assert caplog.text.count("838,861 of 1,048,576 position records are taken") == 1

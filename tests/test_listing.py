@@ -16,7 +16,7 @@ from contracts import registry, symbol
 from contracts.index import methodology
 from contracts.registry import RegistryError
 from contracts.spec import Instrument
-from exchange.app import Market, requests
+from exchange.app import Market, requests, wishes
 from exchange.app.expiry import final_price
 from exchange.app.wishes import RequestRefused
 
@@ -146,6 +146,37 @@ async def test_a_product_with_a_level_opens_by_a_number_in_its_file(
         assert m.desk.instruments.by_code["MI300X26"].mark == 2_990_000
 
 
+async def test_a_month_on_another_tick_opens_at_the_same_price(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = changed('tick = "0.001"', 'tick = "0.01"')
+    monkeypatch.setattr(registry, "load", lambda: ticks)
+    async with running(tmp_path) as m:
+        listed = m.desk.instruments.by_code
+        assert [listed[f"{code}X26"].mark for code in ("H100", "H200")] == [3_250_000, 4_470_000]
+        assert (listed["H100Z26"].mark, listed["H100Z26"].low_ticks) == (3_220_000, 290)
+
+
+async def test_a_new_month_follows_the_one_before_it_wherever_the_market_went(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, date(2026, 11, 30)) as m:
+        last = m.desk.instruments.by_code["H100V27"]
+        await m.operations.perform(requests.Settle())
+        await m.desk.perform([wishes.settle(last.code, last.id, 6_000_000, cycle=9)])
+        await m.operations.perform(requests.OpenDay(date=20261201))
+        listed = m.desk.instruments.by_code
+        assert listed["H100X27"].mark == 5_952_000  # 0.8 % less
+        assert listed["A100X27"].mark == round(last_of(m, "A100V27") * 0.995 / 1_000) * 1_000
+
+
+def last_of(market: Market, code: str) -> int:
+    """A month's last settlement price."""
+    price = market.desk.instruments.by_code[code].settlement_price
+    assert price is not None
+    return price
+
+
 async def test_a_bad_file_starts_no_market_and_leaves_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,6 +195,20 @@ async def test_a_day_that_no_calendar_knows_does_not_open(tmp_path: Path) -> Non
         with pytest.raises(RequestRefused, match="calendar US knows 2025 to 2040"):
             await m.operations.perform(requests.OpenDay(date=20410102))
         assert (await m.operations.perform(requests.OpenDay(date=20261123)))["opened"] == 48
+
+
+async def test_a_calendar_that_ends_in_a_year_is_told_of_each_day(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is listed by itself needs a year of it, what an operator may list two."""
+    async with running(tmp_path, date(2038, 12, 29)) as m:
+        assert m.desk.day_open and "no business date" not in caplog.text
+        with pytest.raises(RequestRefused, match="calendar US knows 2025 to 2040, not 2041-01-01"):
+            await m.operations.perform(requests.ListContract(code="H100PF39", price="3.25"))
+        await m.operations.perform(requests.Settle())
+        await m.operations.perform(requests.OpenDay(date=20381230))
+        assert caplog.text.count("from a year from now on no business date can be opened") == 1
+    assert len(registry.load().opening(date(2039, 12, 30))) == 48
 
 
 def test_every_term_that_acts_is_in_the_listing() -> None:

@@ -20,7 +20,7 @@ from served import CHECKOUT, COMMAND, STOP_SECONDS
 
 from clients.aio import AsyncClient
 from clients.errors import HourbookError
-from exchange.app import Market, logs, wishes
+from exchange.app import Market, capacity, logs, wishes
 from exchange.app.requests import Settle
 from exchange.app.settings import Limits, Serve, Settings
 from exchange.clearing import Clearing
@@ -28,7 +28,7 @@ from exchange.engine import Engine
 from exchange.gateway import observe
 from exchange.gateway.metrics import STAGES, Metrics
 from exchange.journal.replay import replay
-from exchange.messages import EventKind, Mode, wire
+from exchange.messages import EventKind, Limit, Mode, wire
 
 
 @pytest.fixture
@@ -92,6 +92,16 @@ async def test_metrics_say_what_happened(live: Live) -> None:
     followed = {now[f'hourbook_request_seconds_count{{stage="{stage}"}}'] for stage in STAGES}
     assert len(followed) == 1 and followed.pop() >= 1
     assert now["process_resident_memory_bytes"] > 1 << 20
+    used = {
+        what: now[f'hourbook_capacity_used_ratio{{what="{what}"}}'] * int(Limit[what.upper()])
+        for what in capacity.NAMES
+    }
+    counts = market.engine.counts()
+    assert round(used["positions"]) == counts["positions"] + 1  # record 0 stands for none
+    assert {what: round(used[what]) for what in ("accounts", "instruments")} == {
+        what: counts[what] for what in ("accounts", "instruments")
+    }
+    assert round(used["orders"]) > counts["slots"] > 0
 
 
 async def test_a_restart_counts_from_zero_and_not_the_log_again(tmp_path: Path) -> None:

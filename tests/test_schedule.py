@@ -15,6 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
+import pytest
 from served import COMMAND
 
 from contracts import calendar, registry
@@ -31,7 +32,7 @@ from exchange.sim.loop import NS, SimLoop
 from exchange.sim.net import Network, Weather
 from exchange.sim.virtual import virtual
 
-CODE = "H100Z26"
+CODE, LAST = "H100Z26", "H100X26"  # LAST trades until 30 November
 MARKET = Settings(
     limits=Limits(watch_seconds=60, checkpoint_seconds=3_600, clearing_pause_seconds=1.0),
     schedule=Schedule(follow=True),
@@ -89,9 +90,11 @@ class Day:
         market = await self.market()
         await self.host.ask(market.operations.perform(request), 30)
 
-    async def enter(self, account: int, side: Side, over_mark: int, lots: int = 5) -> None:
+    async def enter(
+        self, account: int, side: Side, over_mark: int, lots: int = 5, code: str = CODE
+    ) -> None:
         market = await self.market()
-        listed = market.desk.instruments.by_code[CODE]
+        listed = market.desk.instruments.by_code[code]
         command = Command(
             kind=CommandKind.ENTER, account=account, side=side, quantity=lots,
             instrument=listed.id, price=listed.mark // listed.tick_scale + over_mark,
@@ -221,6 +224,43 @@ def test_a_restart_on_another_day_settles_the_old_one_first(tmp_path: Path) -> N
     assert last_settled < len(kinds) - kinds[::-1].index(EventKind.DAY_OPENED)
     for changes in day.states().values():
         assert changes[-1].quantity == CLOSED or changes[-1].quantity == CONTINUOUS
+
+
+@pytest.mark.parametrize(
+    ("down", "was"), [("21:00", CONTINUOUS), ("21:56", AUCTION)]
+)  # fmt: skip
+def test_what_had_its_last_session_while_the_market_was_down_is_closed(
+    tmp_path: Path, down: str, was: TradingState
+) -> None:
+    """And what its closing auction had collected trades before its date is settled."""
+    epoch = stamp(f"2026-11-30T{down}")
+    day = Day(tmp_path, epoch=epoch)
+    seen: dict[str, int] = {}
+
+    async def main() -> None:
+        living = asyncio.create_task(day.host.run())
+        await day.market()
+        for account, side in ((1, Side.SELL), (2, Side.BUY)):
+            await day.ask(requests.Deposit(account=account, amount="5000000"))
+            if was == AUCTION:
+                await day.enter(account, side, 0, code=LAST)
+        listed = (await day.market()).desk.instruments.by_code
+        seen["before"] = listed[LAST].state
+        day.host.faults = HostFaults(restart_ms=1)
+        day.host.jump_ns = 20 * 3_600 * NS
+        day.host.kill("over its last close")
+        await day.until(epoch + 10 * NS)
+        listed = (await day.market()).desk.instruments.by_code
+        seen.update((code, listed[code].state) for code in (LAST, CODE))
+        seen["number"] = listed[LAST].id
+        await day.end(living)
+
+    day.run(main())
+    assert (seen["before"], seen[LAST], seen[CODE]) == (was, CLOSED, CONTINUOUS)
+    kinds = [one.kind for one in day.events if one.instrument == seen["number"]]
+    assert kinds.count(EventKind.TRADE) == (was == AUCTION)
+    last = max(at for at, kind in enumerate(kinds) if kind == EventKind.INSTRUMENT_SETTLED)
+    assert EventKind.TRADE not in kinds[last:]
 
 
 def test_an_operators_halt_holds_and_an_unsettled_day_keeps_the_next_one_out(

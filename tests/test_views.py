@@ -7,6 +7,7 @@ Budget: 10 seconds.
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from generator import Generator
 from live import START_NS
 
-from exchange.app import Market, requests, standby
+from exchange.app import Market, requests, standby, wishes
 from exchange.app.standby import Standby
 from exchange.engine import Engine
 from exchange.gateway import view as views
@@ -22,7 +23,7 @@ from exchange.gateway.view import View
 from exchange.journal import sealed
 from exchange.journal.storage import LocalStorage
 from exchange.marketdata import prints
-from exchange.messages import COMMAND_BYTES, CommandKind
+from exchange.messages import COMMAND_BYTES, EVENT_BYTES, CommandKind
 
 BATCHES = 40
 
@@ -70,7 +71,7 @@ def known(view: View) -> Any:
     }
     instruments = {
         number: (one.describe(), one.low_ticks, one.high_ticks, one.mark, one.settlement_price,
-                 one.cause, one.rate)
+                 one.cause, one.resumes, one.risk, one.protections, one.breakers, one.legs)
         for number, one in view.feed.instruments.by_id.items()
     }  # fmt: skip
     return accounts, instruments, view.feed.instruments.business_date, list(view.accounts.orders)
@@ -142,6 +143,27 @@ async def test_a_market_started_from_a_view_is_the_one_that_read_the_stream(tmp_
             quotes = await market.desk.quotes.read()
             pictures.append((*picture(market), quotes))
     assert pictures[0] == pictures[1]
+
+
+async def test_a_view_grows_with_what_is_listed_and_not_with_the_days(tmp_path: Path) -> None:
+    """Only that a day was opened and closed, and records that somebody reads again, are added."""
+    record = requests.PutRecord(record='{"operation": "size_fund", "person": "anna"}')
+    events, texts = [], []
+    async with running(tmp_path) as market:
+        for _ in range(4):
+            await perform(market, requests.Settle(), requests.OpenDay(), record)
+            view = View()
+            for one in market.tape.read(*views.START):
+                view.take(one.epoch, one.stamp, one.events, dict(one.texts))
+            events.append(len(view.events))
+            texts.append(len(view.texts))
+    assert events[0] > 48 * 5 * EVENT_BYTES
+    assert [after - before for before, after in pairwise(events[1:])] == [2 * EVENT_BYTES] * 2
+    assert [after - before for before, after in pairwise(texts[1:])] == [2] * 2
+
+
+def test_what_the_desk_reads_of_records_is_kept() -> None:
+    assert {wishes.RECORD_FACTORS, wishes.PROPOSE, wishes.APPROVED} < views.READ_RECORDS
 
 
 async def test_a_view_that_cannot_be_used_is_told_and_done_without(

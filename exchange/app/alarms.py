@@ -1,10 +1,13 @@
-"""What an operator must hear of before it becomes a failure: the disk, and how it answers."""
+"""What an operator must hear of before it becomes a failure: the disk, how it answers, and what
+the engine holds."""
 
 import logging
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
+from exchange.app.capacity import USED_MAX, Taken
 from exchange.sequencer import Sequencer
 
 DISK_USED_MAX: Final = 0.95
@@ -13,12 +16,18 @@ _log = logging.getLogger(__name__)
 
 
 class Alarms:
-    """The conditions of one market's disk. ``look`` logs each when it begins and when it ends."""
+    """The conditions of one market. ``look`` logs each when it begins and when it ends."""
 
-    def __init__(self, directory: Path, sequencer: Sequencer) -> None:
-        """Watch the disk that holds ``directory``."""
+    def __init__(
+        self,
+        directory: Path,
+        sequencer: Sequencer,
+        taken: Callable[[], Mapping[str, Taken]] = dict,
+    ) -> None:
+        """Watch the disk that holds ``directory``, and what is ``taken`` of the engine."""
         self._directory = directory
         self._sequencer = sequencer
+        self._taken = taken
         self.raised: dict[str, str] = {}
 
     def disk_used(self) -> float:
@@ -39,6 +48,7 @@ class Alarms:
             now["sync"] = f"a sync of the log takes {stalled:.0f} seconds: no order is acknowledged"
         if self._sequencer.full:
             now["log"] = "the log's disk is full: orders are refused, cancels taken"
+        now.update((name, one.text()) for name, one in self._taken().items() if one.used > USED_MAX)
         for name in now.keys() - self.raised.keys():
             _log.error("alarm: %s", now[name])
         for name in self.raised.keys() - now.keys():

@@ -142,8 +142,9 @@ class Desk:
 
     def _know(self, view: View) -> None:
         """Take in what the stream said up to the view's position."""
+        stamps, texts = view.stamps, view.texts
         for row in EVENT.iter_unpack(view.events):
-            self._picture(row, view.stamps[row[0]], view.texts)
+            self._picture(row, stamps[row[0]], texts)
         self.epochs.first.extend(view.epochs.first)
         self.sequence = view.position[1]
         self.quotes.begin(view.position, view.depths())

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from exchange.app.capacity import NAMES
 from exchange.app.front import STAGES, Front
 from exchange.gateway.metrics import Metrics
 from exchange.messages import Mode
@@ -38,8 +39,14 @@ def add(metrics: Metrics, market: "Market") -> None:
     gauge("hourbook_gateways", "Processes; 0: the market's own.", lambda: front.processes)
     gauge("hourbook_gateway_restarts", "Of those that died.", lambda: front.restarts)
     gauge("hourbook_unsent_bytes", "Of all connections.", lambda: front.unsent_bytes)
+    used: dict[str, Callable[[], float]] = {name: _used(market, name) for name in NAMES}
+    metrics.gauges("hourbook_capacity_used_ratio", "Of what the engine can hold.", "what", used)
     stages: dict[str, Callable[[], float]] = {stage: _count(front, stage) for stage in STAGES}
     metrics.gauges("hourbook_connections", "Connections, by stage.", "stage", stages)
+
+
+def _used(market: "Market", name: str) -> Callable[[], float]:
+    return lambda: market.taken()[name].used
 
 
 def _count(front: Front, stage: str) -> Callable[[], float]:

@@ -31,6 +31,7 @@ from exchange.app import (
 from exchange.app.alarms import STALL_SECONDS_MAX, Alarms
 from exchange.app.bookkeeping import LEDGER_NAME as LEDGER_NAME
 from exchange.app.bookkeeping import STREAM_NAME
+from exchange.app.capacity import Taken, taken
 from exchange.app.desk import Desk
 from exchange.app.door import Door
 from exchange.app.front import POLL_SECONDS, Front, Inside
@@ -174,7 +175,7 @@ class Market:
             **{"syncer": self._timed_syncer, **sequencing},
         )
         self.tape = self.sequencer.tape
-        self.alarms = Alarms(directory, self.sequencer)
+        self.alarms = Alarms(directory, self.sequencer, self.taken)
         with contextlib.ExitStack() as unless_built:
             unless_built.callback(self.sequencer.abandon)
             view, self.clearing = self._recover(
@@ -327,6 +328,10 @@ class Market:
             "disk_has_room": not self.sequencer.full,
             "disk_answers": self.sequencer.stalled_seconds < STALL_SECONDS_MAX,
         }
+
+    def taken(self) -> dict[str, Taken]:
+        """How much is taken of what the engine can hold, by name."""
+        return taken(self.engine, self.desk)
 
     @property
     def clearing_lag(self) -> int:

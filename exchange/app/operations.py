@@ -7,8 +7,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -34,6 +35,7 @@ from exchange.messages import EventFlag, HaltCause, Mode, TradingState
 from exchange.messages.access import Right
 from exchange.sequencer import LogFull
 
+_YEAR_DAYS: Final = 366
 _log = logging.getLogger(__name__)
 
 
@@ -410,7 +412,10 @@ class Operations:
         if combines(request.code):
             return await self._conduct.list_combination(request.code)
         day = wishes.as_date(desk.business_date)
-        cycle = {terms.code: terms for terms in registry.load().listing(day)}
+        try:
+            cycle = {terms.code: terms for terms in registry.load().listing(day)}
+        except CalendarError as error:
+            raise RequestRefused(str(error)) from error
         terms = cycle.get(request.code)
         if terms is None:
             raise RequestRefused(
@@ -489,34 +494,53 @@ class Operations:
         """Listings of the expiries to be opened on ``day`` that are not listed yet.
 
         What is listed keeps the terms it was listed with, whatever the files say now.
-        The first mark of an expiry is its place on the demo's forward curve: a spot level and
-        an assumed slope (contracts/data/prices_2026.toml).
         """
         todo: list[Wish] = []
         parameters = self._clearing.margin_parameters(wishes.as_number(day))
         number = len(self._desk.instruments.by_id)
-        place: dict[str, int] = {}
         products = dict(self._desk.instruments.products)  # numbers by name, from 1
         try:
             opening = registry.load().opening(day)
-        except CalendarError as error:
+            for terms, mark in self._first_marks(opening):
+                product = products.setdefault(terms.product, len(products) + 1)
+                todo += wishes_market.listing(terms, number, mark, day, parameters, product=product)
+                number += 1
+        except (CalendarError, ValueError) as error:
             raise RequestRefused(str(error)) from error
+        self._look_ahead(day)
+        return todo
+
+    def _first_marks(self, opening: list[Terms]) -> Iterator[tuple[Terms, int]]:
+        """What is to be opened and is not listed yet, each with its first mark, on its price step.
+
+        By an assumed slope (contracts/data/prices_2026.toml) from where the month before it was
+        settled last; a product's first month is at that file's spot level. RequestRefused.
+        """
+        before: dict[str, Fraction] = {}  # by product, the price of the month before
         for terms in opening:
-            month = place[terms.product] = place.get(terms.product, -1) + 1
-            if terms.code in self._desk.instruments.by_code:
+            listed = self._desk.instruments.by_code.get(terms.code)
+            if listed is not None:
                 self._say_what_differs(terms)
+                before[terms.product] = Fraction(self._desk.instruments.reference(listed))
                 continue
             try:
-                mark = prices.forward_curve(terms.product, month + 1)[month] * terms.tick_scale
+                price = prices.following(terms.product, before.get(terms.product))
             except KeyError:
                 raise RequestRefused(
                     f"{terms.code} cannot be listed: {terms.product} has no price figures"
                     " in contracts/data/"
                 ) from None
-            product = products.setdefault(terms.product, len(products) + 1)
-            todo += wishes_market.listing(terms, number, mark, day, parameters, product=product)
-            number += 1
-        return todo
+            before[terms.product] = price
+            step = terms.tick_scale * terms.price_step
+            yield terms, round(price / step) * step
+
+    @staticmethod
+    def _look_ahead(day: date) -> None:
+        """Warn of a calendar that ends too soon for the dates of a year from now to be opened."""
+        try:
+            registry.load().opening(day + timedelta(days=_YEAR_DAYS))
+        except CalendarError as error:
+            _log.warning("from a year from now on no business date can be opened: %s", error)
 
     def _say_what_differs(self, terms: Terms) -> None:
         """Warn of a file that was edited under a listed expiry: its terms never change."""

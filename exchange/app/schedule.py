@@ -4,13 +4,14 @@ that it says.
 What is to be done is read off the log each time, never remembered: a step is done for an
 instrument once its state has changed at or after the step's moment, whoever changed it. So a crash
 between two steps, or within one, leaves just the rest to do, an operator's own change holds until
-the next step, and a step that nobody was there for is not made up for: the one in force counts.
+the next step, and a step that nobody was there for is not made up for: the one in force counts,
+of what has had its last session that session's close.
 What an operator or a breaker without an end has halted stays halted until an operator resumes it.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple, TypeAlias
 
@@ -95,15 +96,13 @@ class Schedule:
     async def look(self) -> None:
         """Do what is due now. RequestRefused, QueueFull, TimeoutError: another look goes on."""
         now = moment(self._clock())
-        await self._open_day(now, self._read_calendars(now))
+        stands = self._read_calendars(now)
+        async with self._operations.one_at_a_time:
+            await self._move(self._over(stands, now))  # before the date that it belongs to settles
+        await self._open_day(now, stands)
         async with self._operations.one_at_a_time:
             stands = self._read_calendars(now)  # of what was listed meanwhile, too
-            await self._desk.perform(
-                [
-                    wishes.set_state(listed.code, listed.id, *STATES[step.phase], session=step.at)
-                    for listed, step in self._due(stands)
-                ]
-            )
+            await self._move(self._due(stands))
             await self._indicate(stands)
         if self._is_over(now, stands):
             await self._settle()
@@ -177,14 +176,40 @@ class Schedule:
 
     # States
 
-    def _listed(self, stands: Stands) -> Iterator[tuple[Instrument, _Stand]]:
-        """What may trade in the last session begun, and where that stands."""
+    async def _move(self, due: Iterable[tuple[Instrument, Step]]) -> None:
+        """Have each instrument where its step has it."""
+        await self._desk.perform(
+            [
+                wishes.set_state(listed.code, listed.id, *STATES[step.phase], session=step.at)
+                for listed, step in due
+            ]
+        )
+
+    def _living(self, stands: Stands) -> Iterator[tuple[Instrument, Terms | Combination, _Stand]]:
+        """What has not expired, with its terms, and where its calendar stands."""
         for listed in self._desk.instruments.by_id.values():
             spec = self._spec(listed.code)
             if spec is not None and listed.state != TradingState.EXPIRED:
                 stand = stands.get((spec.calendar, isinstance(spec, Combination)))
-                if stand is not None and stand.session.day <= spec.last_trading_day:
-                    yield listed, stand
+                if stand is not None:
+                    yield listed, spec, stand
+
+    def _listed(self, stands: Stands) -> Iterator[tuple[Instrument, _Stand]]:
+        """What may trade in the last session begun, and where that stands."""
+        for listed, spec, stand in self._living(stands):
+            if stand.session.day <= spec.last_trading_day:
+                yield listed, stand
+
+    def _over(self, stands: Stands, now: datetime) -> Iterator[tuple[Instrument, Step]]:
+        """What had its last session before the one begun and was not closed with it, since nobody
+        was there."""
+        for listed, spec, stand in self._living(stands):
+            if listed.state == TradingState.CLOSED or stand.session.day <= spec.last_trading_day:
+                continue
+            days = calendar.load(spec.calendar)
+            last = in_force(steps(spec, days, days.at_or_before(spec.last_trading_day)), now)
+            if last is not None and self._is_due(listed, last):
+                yield listed, last
 
     def _due(self, stands: Stands) -> Iterator[tuple[Instrument, Step]]:
         """Each instrument that is not yet where its session has it, and the step that says so."""

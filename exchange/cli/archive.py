@@ -82,7 +82,11 @@ def run(
 
 @archive.command("list")
 def list_(directory: Directory, as_json: Json = False) -> None:
-    """List the segments of a log, archived or not."""
+    """List the segments of a log, archived or not.
+
+    The last sequence of each is the one before the next segment here: where a segment was archived
+    elsewhere, what it holds is counted to the one before it. None is opened for this.
+    """
     from exchange.journal import retention  # noqa: PLC0415
     from exchange.journal.storage import LocalStorage  # noqa: PLC0415
 

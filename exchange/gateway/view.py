@@ -7,7 +7,7 @@ hand. ``pack`` and ``unpack`` are each other's inverse for one build; ``sources`
 from collections.abc import Mapping
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -60,8 +60,25 @@ _PASSING: Final = bytes(
         EventKind.LEG_ADJUSTED,
         EventKind.RESIDUAL_CORRECTED,
         EventKind.LOTS_TRANSFERRED,
+        EventKind.LEG_STATED,
+        EventKind.ACCOUNTABILITY_PASSED,
     }
 )
+# What says all of its own sort that there is to know of an instrument: only the last one counts.
+_LAST: Final = frozenset(
+    {
+        EventKind.LIMITS_CHANGED,
+        EventKind.RISK_CHANGED,
+        EventKind.STATE_CHANGED,
+        EventKind.MARKED,
+        EventKind.INSTRUMENT_SETTLED,
+        EventKind.PROTECTIONS_CHANGED,
+        EventKind.BREAKER_CHANGED,
+        EventKind.IMPLIED_CHANGED,
+    }
+)
+# The records that somebody reads: the desk, and who publishes. All others are clearing's.
+READ_RECORDS: Final = frozenset({"record_fixing", "record_factors", "propose", "approved"})
 _ROOT: Final = Path(__file__).parents[2]
 _MODULES: Final = (
     accounts_module, buckets, deadlines, resume, book, depth, feed, instruments, prints, queues,
@@ -70,6 +87,21 @@ _MODULES: Final = (
 
 Throttle = tuple[int, int, int]  # interval, burst, tat
 Levels = list[tuple[int, int]]  # price in ticks, lots
+
+
+class _Recorded(msgspec.Struct):
+    """What kind of record a text is."""
+
+    operation: str = ""
+
+
+class _Kept(NamedTuple):
+    """An event that is kept, its log time, and the text that its command came with."""
+
+    event: bytes
+    sequence: int
+    stamp: int
+    text: str | None
 
 
 class _Packed(msgspec.Struct, array_like=True):
@@ -100,6 +132,7 @@ class _Packed(msgspec.Struct, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
+_read_record = msgspec.json.Decoder(_Recorded).decode
 
 
 def sources() -> int:
@@ -116,8 +149,9 @@ class View:
 
     ``position`` is that of the last event taken in.
 
-    ``events`` and ``texts`` are those of the stream so far that were not of passing interest: what
-    was listed, opened, changed, recorded. ``stamps`` are log times by sequence, of those events.
+    ``events`` and ``texts`` are those of the stream so far that still say something: what was
+    listed, opened, recorded, and how each instrument was changed last, so that they grow with what
+    is listed and not with the days. ``stamps`` are log times by sequence, of those events.
     """
 
     def __init__(self) -> None:
@@ -126,9 +160,22 @@ class View:
         self.accounts = Accounts(self.feed.instruments)
         self.epochs = Epochs()
         self.deadlines = Deadlines()
-        self.events = bytearray()
-        self.texts: dict[int, str] = {}
-        self.stamps: dict[int, int] = {}
+        self._kept: dict[tuple[int, ...], _Kept] = {}  # in the order of the stream
+
+    @property
+    def events(self) -> bytes:
+        """Those kept, in order."""
+        return b"".join(one.event for one in self._kept.values())
+
+    @property
+    def texts(self) -> dict[int, str]:
+        """The texts of their commands, by sequence."""
+        return {one.sequence: one.text for one in self._kept.values() if one.text is not None}
+
+    @property
+    def stamps(self) -> dict[int, int]:
+        """Their log times, by sequence."""
+        return {one.sequence: one.stamp for one in self._kept.values()}
 
     def take(self, epoch: int, stamp: int, events: bytes, texts: Mapping[int, str]) -> None:
         """Take one released batch in, as the hub does with nobody connected."""
@@ -147,14 +194,24 @@ class View:
 
     def _keep(self, rows: list[Row], stamp: int, events: bytes, texts: Mapping[int, str]) -> None:
         for number, row in enumerate(rows):
-            text = texts.get(row[0])
-            if row[2] == EventKind.RECORDED and read_hold(row, text) is not None:
+            if row[2] in _PASSING:
                 continue
-            if row[2] not in _PASSING:
-                self.events += events[number * EVENT_BYTES : (number + 1) * EVENT_BYTES]
-                self.stamps[row[0]] = stamp
-                if text is not None:
-                    self.texts[row[0]] = text
+            text = texts.get(row[0])
+            if row[2] != EventKind.RECORDED or _is_read(row, text):
+                event = events[number * EVENT_BYTES : (number + 1) * EVENT_BYTES]
+                self._put(row, _Kept(event, row[0], stamp, text))
+
+    def _put(self, row: Row, one: _Kept) -> None:
+        """Keep an event, in place of the one that it makes void."""
+        kind: int = row[2]
+        name: tuple[int, ...] = (row[0], row[1])
+        if kind in _LAST:
+            one = one._replace(text=None)  # it names what the event says
+            name = (kind, row[5], row[4] if kind == EventKind.BREAKER_CHANGED else 0)
+            if kind == EventKind.INSTRUMENT_SETTLED and name in self._kept:
+                name = (*name, 1)  # the first one stays: prices are told in the order of these
+        self._kept.pop(name, None)
+        self._kept[name] = one
 
     def depths(self) -> dict[int, Depth]:
         """Return the depth of every instrument that had orders, for another to go on with."""
@@ -171,7 +228,7 @@ class View:
             self.position,
             self.feed.time,
             self.epochs.first,
-            bytes(self.events),
+            self.events,
             list(self.texts.items()),
             list(self.stamps.items()),
             [
@@ -211,11 +268,13 @@ class View:
         packed, view = _decode(data), cls()
         view.position, view.feed.time = packed.position, packed.time
         view.epochs.first = packed.epochs
-        view.events, view.texts = bytearray(packed.events), dict(packed.texts)
-        view.stamps = dict(packed.stamps)
         view.deadlines = Deadlines(packed.switches, packed.thrown)
-        for row in EVENT.iter_unpack(packed.events):
-            view.feed.learn(row, view.stamps[row[0]], view.texts.get(row[0]))
+        texts, stamps = dict(packed.texts), dict(packed.stamps)
+        for number, row in enumerate(EVENT.iter_unpack(packed.events)):
+            event = packed.events[number * EVENT_BYTES : (number + 1) * EVENT_BYTES]
+            one = _Kept(event, row[0], stamps[row[0]], texts.get(row[0]))
+            view.feed.learn(row, one.stamp, one.text)
+            view._put(row, one)
         for number, sequence, sent, bids, asks in packed.depths:
             view.feed.depths[number].fill(sequence, bids, asks)
             if sent:
@@ -229,6 +288,16 @@ class View:
         _fill(view.accounts, packed)
         _count(view.feed.statistics, packed)
         return view
+
+
+def _is_read(row: Row, text: str | None) -> bool:
+    """Whether anybody reads a record again; not of a dead man's switch, nor a text of no form."""
+    if text is None or read_hold(row, text) is not None:
+        return False
+    try:
+        return _read_record(text).operation in READ_RECORDS
+    except msgspec.MsgspecError:
+        return False
 
 
 def _throttle(account: Account) -> Throttle:

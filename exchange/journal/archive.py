@@ -176,7 +176,10 @@ def check_frames(data: bytes, first: int, last: int | None, name: str) -> None:
     for count in _counts(data, first, name):
         expected += count
     if last is not None and expected != last + 1:
-        raise NotArchivable(f"{name} ends at sequence {expected - 1}, not at {last}")
+        raise NotArchivable(
+            f"{name} ends at sequence {expected - 1}, and the next one here begins behind {last}:"
+            " restore those between from where they were archived; if none were, verify the log"
+        )
 
 
 def _counts(data: bytes, expected: int, name: str) -> Iterator[int]:
