@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from test_corrections import Clock, running
 
@@ -63,6 +64,27 @@ async def test_all_keys_of_a_chain_of_rotations_are_one_person(
     assert (await market.operations.perform(approve, await rotated(bert)))["proposed_by"] == fork
     listed = (await market.operations.perform(requests.ListKeys()))["keys"]
     assert {key["person"] for key in listed} == {first, bert}
+
+
+async def test_an_account_that_a_switch_stops_is_not_told_to_be_free(market: Market) -> None:
+    """Whichever stops it; one of a session is the session's alone."""
+    perform, free = market.operations.perform, requests.SetAccount(account=1)
+    await perform(requests.OpenAccount(account=2, member=7))
+    told: list[Any] = []
+    kills = [requests.Kill(account=1), requests.Kill(scope="member", member=7),
+             requests.Kill(scope="exchange")]  # fmt: skip
+    for kill in kills:
+        await perform(kill)
+        told += [(await perform(requests.SetAccount(account=n)))["killed_by"] for n in (1, 2)]
+    assert told == [["account"], [], ["account"], ["member"], ["account", "exchange"],
+                    ["member", "exchange"]]  # fmt: skip
+    anne, bert = made(market), made(market)
+    for kill in kills:
+        lift = await perform(msgspec.structs.replace(kill, lift=True, reason="mended"), anne)
+        await perform(requests.Approve(proposal=lift["proposal"]), bert)
+    assert await perform(free) == {"account": 1, "killed": False, "killed_by": []}
+    thrown = await perform(requests.SetAccount(account=1, killed=True))
+    assert thrown == {"account": 1, "killed": True, "killed_by": ["setting"]}
 
 
 @pytest.mark.parametrize("ends", ["revoked", "expired"])

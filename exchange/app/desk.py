@@ -26,6 +26,7 @@ from exchange.messages import (
     HOUSE_ACCOUNT,
     Event,
     EventKind,
+    KillScope,
     Mode,
     Reason,
     TradingState,
@@ -121,7 +122,8 @@ class Desk:
         self._listed_at: dict[int, int] = {}  # sequence of its listing
         self.indicated = 0  # stamp of the last indicative price, or of the last start after it
         self.factors: dict[tuple[str, str], str] = {}  # the latest table by grade and expiry
-        self.accounts = {HOUSE_ACCOUNT}
+        self.accounts = {HOUSE_ACCOUNT: 0}  # the member of each
+        self._killed: set[tuple[int, int]] = set()  # switches thrown: scope, whom
         self.proposals: dict[str, Proposal] = {}  # by id, those not done yet, oldest first
         self.epochs = Epochs()
         self.day_first = 0  # sequence of the command that opened the day
@@ -135,6 +137,8 @@ class Desk:
             EventKind.DAY_OPENED: self._day_opened,
             EventKind.DAY_CLOSED: self._day_closed,
             EventKind.MODE_CHANGED: self._mode_changed,
+            EventKind.KILLED: self._switched,
+            EventKind.RESUMED: self._switched,
         }
         self._begin = START if view is None else view.position
         if view is not None:
@@ -199,6 +203,15 @@ class Desk:
             for listed in self.instruments.by_id.values()
             if listed.data.product == code and listed.state != TradingState.EXPIRED
         ]
+
+    def killed_by(self, account: int) -> list[str]:
+        """The scopes of the kill switches that were thrown over an account."""
+        whom = {
+            KillScope.ACCOUNT: account,
+            KillScope.MEMBER: self.accounts.get(account),
+            KillScope.EXCHANGE: 0,
+        }
+        return [s.name.lower() for s, number in whom.items() if (s, number) in self._killed]
 
     def left_closed(self) -> list[Instrument]:
         """What was listed when the open day began and nobody has moved since: its opening was
@@ -283,7 +296,13 @@ class Desk:
             self.proposals.pop(msgspec.json.decode(text, type=_Approved).proposal, None)
 
     def _account_opened(self, row: Row) -> None:
-        self.accounts.add(row[6])
+        self.accounts[row[6]] = row[5]
+
+    def _switched(self, row: Row) -> None:
+        if row[4] == KillScope.SESSION:
+            return
+        switch = row[4], row[10] if row[4] == KillScope.MEMBER else row[6]
+        (self._killed.add if row[2] == EventKind.KILLED else self._killed.discard)(switch)
 
     def _day_opened(self, row: Row) -> None:
         self.business_date, self.day_open, self.day_first = row[9], True, row[0]

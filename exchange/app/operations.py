@@ -104,7 +104,8 @@ class Operations:
                     return await self._open_account(request)
                 case requests.SetAccount():
                     await self._desk.perform([wishes.set_account(request)])
-                    return {"account": request.account, "killed": request.killed}
+                    by = ["setting"] * request.killed + self._desk.killed_by(request.account)
+                    return {"account": request.account, "killed": bool(by), "killed_by": by}
                 case (
                     requests.Bust() | requests.Adjust() | requests.ProposePrice() | requests.ByTwo()
                 ):
