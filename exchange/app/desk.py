@@ -97,10 +97,8 @@ class WishRejected(RequestRefused):
     """The engine rejected a wish."""
 
     def __init__(self, wish: Wish, reason: Reason, event: Event) -> None:
-        super().__init__(
-            f"rejected {reason.name} ({reason.value}), limit {event.a}, observed {event.b}:"
-            f" {wish.text}"
-        )
+        said = f", limit {event.a}, observed {event.b}" if event.a or event.b else ""
+        super().__init__(f"rejected {reason.name} ({reason.value}){said}: {wish.text}")
         self.reason = reason
 
 
