@@ -11,6 +11,7 @@ from test_corrections import Clock, running
 from exchange.app import Market, requests
 from exchange.app.wishes import RequestRefused
 from exchange.gateway import auth
+from exchange.sequencer import QueueFull
 
 LIFT = requests.Kill(account=1, lift=True, reason="mended")
 MINUTE = 60
@@ -134,3 +135,22 @@ async def test_a_clock_set_back_brings_no_proposal_back(tmp_path: Path) -> None:
         assert "expired" in await refused(market, hers, bert)
         assert [one["by"] for one in market.operations._approvals.waiting()] == [bert]
         assert (await market.operations.perform(his, anne))["approved_by"] == anne
+
+
+async def test_an_approval_that_the_queue_has_no_room_for_leaves_the_proposal(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The approval and what it does are taken together, and stand in one batch."""
+    anne, bert = made(market), made(market)
+    await market.operations.perform(requests.Kill(account=1))
+    approve = await proposed(market, anne)
+    before = market.desk.sequence
+    with monkeypatch.context() as patch, pytest.raises(QueueFull):
+        patch.setattr("exchange.intake.QUEUE_COMMANDS", 1)
+        await market.operations.perform(approve, bert)
+    assert (market.desk.sequence, [*market.desk.proposals]) == (before, [approve.proposal])
+    assert market.engine.account(1)["killed"]
+    await market.operations.perform(approve, bert)
+    assert not market.engine.account(1)["killed"]
+    *_, last = market.tape.read(1, before, 0)
+    assert last.count == 2

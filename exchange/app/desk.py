@@ -6,7 +6,7 @@ instruments, accounts, the business date, the mode, and the quotes when a day is
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from exchange.app.quotes import Quotes
 from exchange.app.wishes import APPROVED, PROPOSE, RECORD_FACTORS, RequestRefused, Wish
 from exchange.gateway.resume import Epochs
 from exchange.gateway.view import View
+from exchange.intake import Item
 from exchange.journal.tape import START, Released, Tape
 from exchange.marketdata.instruments import Instrument, Instruments
 from exchange.marketdata.stream import Row
@@ -32,19 +33,10 @@ from exchange.messages import (
     TradingState,
 )
 
-SOURCE: Final = 0  # the desk's number among the sequencer's sources; connections count from 1
 ANSWER_SECONDS: Final = 30.0  # a command that is not released by then never will be
 FORGOTTEN_NS: Final = 86_400 * 10**9  # after a proposal expired: till then somebody is told so
 _KIND: Final = 12  # offset of the kind byte in an event
 _ORDER_KINDS: Final = bytes(range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED))
-
-
-class Submit(Protocol):
-    """How a command enters the sequencer's queue."""
-
-    def __call__(
-        self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
-    ) -> None: ...
 
 
 class _Recorded(msgspec.Struct):
@@ -105,8 +97,11 @@ class WishRejected(RequestRefused):
 class Desk:
     """Where the market stands, and the way to change it. Call ``run`` in a task of its own."""
 
-    def __init__(self, submit: Submit, tape: Tape, view: View | None = None) -> None:
-        """``view``: what is known of the stream already; it is followed from there."""
+    def __init__(
+        self, submit: Callable[[list[Item]], None], tape: Tape, view: View | None = None
+    ) -> None:
+        """``submit`` queues commands, all or none, for one batch; ``view``: what is known of the
+        stream already; it is followed from there."""
         self._submit = submit
         self.tape = tape
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
@@ -160,20 +155,21 @@ class Desk:
                 ready.set()
 
     async def perform(self, wishes: Sequence[Wish]) -> list[Outcome]:
-        """Submit the wishes in order; their outcomes once all are durable.
+        """Submit the wishes in order, into one batch as far as it has room; their outcomes once all
+        are durable.
 
-        Raises WishRejected at the first that was rejected (those after it were submitted too),
-        RequestRefused where a figure fits into no command (then none was submitted), QueueFull of
-        the sequencer, TimeoutError when the market does not answer.
+        Raises WishRejected at the first that was rejected (those after it were submitted too);
+        RequestRefused where a figure fits into no command, QueueFull of the sequencer (then none
+        was submitted); TimeoutError when the market does not answer.
         """
         loop = asyncio.get_running_loop()
-        records, waiting = [wish.record for wish in wishes], []
+        items, waiting = [(wish.record, 0, wish.text) for wish in wishes], []
         try:
-            for wish, record in zip(wishes, records, strict=True):
+            for wish in wishes:
                 assert wish.text not in self._waiting, "every wish has a text of its own"
                 self._waiting[wish.text] = future = loop.create_future()
                 waiting.append(future)
-                self._submit(SOURCE, record, text=wish.text)
+            self._submit(items)
             async with asyncio.timeout(ANSWER_SECONDS):
                 outcomes = [await future for future in waiting]
         finally:

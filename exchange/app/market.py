@@ -193,7 +193,7 @@ class Market:
     def _build(self, view: View | None) -> None:
         """Make what follows the stream. Raises what opening the keys raises."""
         directory, clock, settings = self.directory, self._clock, self.settings
-        self.desk = Desk(self.sequencer.submit, self.tape, view)
+        self.desk = Desk(self.sequencer.submit_all, self.tape, view)
         deadlines = Deadlines() if view is None else view.deadlines
         self.switches = Switches(self.sequencer.submit, deadlines, clock)
         self.desk.watchers.append(self.switches.take)
