@@ -160,7 +160,6 @@ class Intake:
         self._ring = ring
         return items
 
-
     def _take_groups(self, size: int) -> list[Item]:
         """Groups that fit into what is left of a batch; of one beyond any batch what fits."""
         items: list[Item] = []

@@ -244,7 +244,10 @@ SENSELESS: list[tuple[requests.AnyRequest, str]] = [
     (requests.SetBreaker(code=CODE, halt_ms=1 << 60), "a halt in milliseconds is from 0"),
     (requests.SetBreaker(code=CODE, span_ms=0), "a span in milliseconds is from 1 to"),
     (requests.SetLimits(code=CODE, low="9" * 24), "is no price"),
-    (requests.SetLimits(code=CODE, low="3.000", high="2.000"), "3.000, is above the highest, 2.000"),
+    (
+        requests.SetLimits(code=CODE, low="3.000", high="2.000"),
+        "3.000, is above the highest, 2.000",
+    ),
     (requests.SetLimits(code=CODE, low="-9000", high="9000"), "are 18000001 prices; 16777216"),
     (requests.OpenAccount(account=9, max_open_orders=0), "rejected PARAMETER_RANGE (805): {"),
     (requests.SetLimits(code=CODE, position_limit=-1), "a position limit is from 0"),
