@@ -499,6 +499,8 @@ class Market:
             try:
                 await self._judge_clearing(limits.clearing_lag_commands_max)
                 await loop.run_in_executor(self._booking, self.clearing.recall)
+                if self.operations.held_up and not self.sequencer.full:
+                    await self.operations.go_on()
                 late = 0 < self.clearing.deadline() <= self._clock()
                 asked = frozenset(due.id for due in self.clearing.dues())
                 news = self.desk.sequence > compared or bool(asked)
