@@ -36,6 +36,7 @@ from recorded import (
 )
 
 from exchange.engine import Engine
+from exchange.intake import Item
 from exchange.journal.errors import Diverged, SyncFailed, WriteFailed
 from exchange.journal.frame import digest, unpack_notes
 from exchange.journal.heads import read_heads
@@ -498,7 +499,7 @@ async def test_sources_take_turns_however_much_of_them_a_batch_takes(
         source, text = chance.choice([1, 1, 1, 2, 3, 4, 5]), f"c{submitted}"
         if chance.random() < 0.1:
             group = [f"{text}.{place}" for place in range(chance.randint(1, most + 3))]
-            sequencer.submit_all([(deposit(submitted + n), 0, one) for n, one in enumerate(group)])
+            sequencer.submit_all(together(submitted, group))
             groups.append(group)
             submitted += len(group)
             continue
@@ -520,10 +521,15 @@ async def test_sources_take_turns_however_much_of_them_a_batch_takes(
     await sequencer.close()
 
 
+def together(first: int, texts: list[str]) -> list[Item]:
+    """Deposits that belong together, each with a key and a text of its own."""
+    return [(deposit(key), 0, text) for key, text in enumerate(texts, first)]
+
+
 async def test_what_belongs_together_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
     """Whatever waits before it, it is one frame, which a crash leaves whole or takes whole."""
     sequencer = open_sequencer(tmp_path)
-    pair = [(deposit(n), 0, f"pair {n}") for n in (1, 2)]
+    pair = together(1, ["pair 1", "pair 2"])
     for number in range(int(Limit.QUEUE_COMMANDS) - 3):
         sequencer.submit(number // SOURCE_COMMANDS, deposit(number + 10))
     sequencer.submit_all(pair)

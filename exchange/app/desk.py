@@ -163,7 +163,8 @@ class Desk:
         was submitted); TimeoutError when the market does not answer.
         """
         loop = asyncio.get_running_loop()
-        items, waiting = [(wish.record, 0, wish.text) for wish in wishes], []
+        items: list[Item] = [(wish.record, 0, wish.text) for wish in wishes]
+        waiting: list[asyncio.Future[Outcome]] = []
         try:
             for wish in wishes:
                 assert wish.text not in self._waiting, "every wish has a text of its own"
