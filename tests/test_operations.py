@@ -25,7 +25,7 @@ from exchange.app.requests import Settle
 from exchange.app.settings import Limits, Serve, Settings
 from exchange.clearing import Clearing
 from exchange.engine import Engine
-from exchange.gateway import observe
+from exchange.gateway import observe, server
 from exchange.gateway.metrics import STAGES, Metrics
 from exchange.journal.replay import replay
 from exchange.messages import EventKind, Mode, wire
@@ -247,6 +247,22 @@ async def test_a_stop_reports_what_was_queued_and_refuses_the_rest(tmp_path: Pat
         assert EventKind.CHECKPOINTED in before_restart[-3:]
     finally:
         await again.stop()
+
+
+async def test_a_stop_cuts_those_who_do_not_answer_and_says_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many they are: aiohttp's own wait for them ends later."""
+    monkeypatch.setattr(server, "CLOSE_SECONDS", 0.2)
+    ask = '{"op": "subscribe", "request_id": "s", "channels": ["depth.H100Z26"]}'
+    async with aiohttp.ClientSession() as http:
+        async with Live.open(tmp_path) as live:
+            sockets = [await http.ws_connect(live.addresses.ws, autoclose=False) for _ in range(10)]
+            for socket in sockets:  # nothing is read of them any more
+                await socket.send_str(ask)
+            before = asyncio.get_running_loop().time()
+        assert 0.2 <= asyncio.get_running_loop().time() - before < 2
+    assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

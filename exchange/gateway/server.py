@@ -118,7 +118,7 @@ class Gateway:
         self._runner = web.AppRunner(
             self.app,
             access_log=None,
-            shutdown_timeout=CLOSE_SECONDS,
+            shutdown_timeout=2 * CLOSE_SECONDS,  # every connection is closed, or cut, before
             keepalive_timeout=KEEPALIVE_SECONDS,
         )
         await self._runner.setup()
