@@ -199,7 +199,7 @@ class Gateway:
 
     async def _converse(
         self, request: web.Request, address: str, link_of: "LinkOf"
-    ) -> web.WebSocketResponse:
+    ) -> web.StreamResponse:
         socket = MaskedSocket(
             protocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
             max_msg_size=Limit.FRAME_BYTES + 1,  # aiohttp refuses from this size on
@@ -208,7 +208,10 @@ class Gateway:
             autoping=False,  # the link answers, and counts
             timeout=CLOSE_SECONDS,
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # it went before it was answered: nothing to log, nobody to tell
+            return web.Response()
 
         def abort() -> None:
             if request.transport is not None:
