@@ -1,6 +1,7 @@
 """What operators see of a serving market, and how it stops. Budget: 20 seconds."""
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -247,6 +248,29 @@ async def test_a_stop_reports_what_was_queued_and_refuses_the_rest(tmp_path: Pat
         assert EventKind.CHECKPOINTED in before_restart[-3:]
     finally:
         await again.stop()
+
+
+async def test_a_connection_that_has_ended_leaves_nothing_for_the_collector(live: Live) -> None:
+    """Which a serving process has look so seldom that a day's connections would add up."""
+    ours = {"Link", "Session", "MaskedSocket", "_Arrival", "_Guard", "Shows"}
+
+    def left() -> set[str]:
+        kinds = {type(one) for one in gc.get_objects()}
+        return ours & {kind.__name__ for kind in kinds if "exchange." in str(kind)}
+
+    gc.collect()
+    gc.disable()
+    try:
+        for trader in await trade(live):
+            await trader.subscribe(f"depth.{CODE}", f"queue.{CODE}")
+            assert left()
+            await trader.close()
+        async with aiohttp.ClientSession() as http:
+            socket = await http.ws_connect(live.addresses.ws)
+            socket._response.connection.transport.abort()  # type: ignore[union-attr]
+        await until(lambda: not left())
+    finally:
+        gc.enable()
 
 
 async def test_a_stop_cuts_those_who_do_not_answer_and_says_nothing_of_it(

@@ -223,6 +223,7 @@ class Gateway:
             await link.serve()
         finally:
             self._links.discard(link)
+            socket.release()
         return socket
 
     def check_origin(self, request: web.Request) -> None:
@@ -299,6 +300,7 @@ class Link:
                 await writer
             if self.session.closing is not None:
                 _log.info("connection %d closed: %s", self.session.number, self.session.closing[1])
+            self.session.release()
 
     def _check_silence(self) -> None:
         if self.session.is_silent:
