@@ -6,6 +6,7 @@ keys            what signs
 session         the state machine beneath both, without I/O
 book            a local book that notices when it is wrong
 strip           GPU-hours over months, exactly
+files           results that appear whole
 errors          everything that is raised
 bots            examples to run and to read
 """

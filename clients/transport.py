@@ -97,6 +97,11 @@ async def _alone(sending: Coroutine[Any, Any, None]) -> None:
 
     aiohttp has all who wait for room in a connection await one future, which ends with any of them:
     the others would be cancelled too, and those that come later wait for nothing any more.
+
+    The mark says that somebody has begun to await the future; a second await beside it is an error.
+    A task takes it back, in its own next step: too late for who sends, or pongs, in this one. So it
+    is taken back here. A task a frame, which one could shield, would cost every frame a turn of the
+    loop, though nearly all of them find room.
     """
     try:
         while True:

@@ -1,6 +1,7 @@
 """The commands that wait for the sequencer: bounded queues, one of each source, that take turns.
 
-Invariant: ``queued`` is the sum of all queues, and no queue is empty.
+Before them go those that belong together: all of them are taken or none, and into one batch, so
+that no crash comes between. Invariant: ``queued`` is the sum of all queues, and no queue is empty.
 """
 
 from array import array
@@ -83,6 +84,8 @@ class Intake:
         self.queued = 0
         self._sources: dict[int, _Source] = {}  # those with commands
         self._ring: list[_Source] = []  # the same, next first
+        self._groups: list[list[Item]] = []  # what belongs together, next first
+        self._grouped = 0  # commands of these
 
     def submit(
         self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
@@ -105,6 +108,26 @@ class Intake:
         if not queued:  # else the loop knows, or waits for the disk
             self._begun()
 
+    def submit_all(self, items: list[Item]) -> None:
+        """Queue commands that belong together, in a row: all of them, or none where it raises as
+        ``submit`` does. More than a batch has room for go into the next as well.
+        """
+        if self.closing:
+            raise Closed("the sequencer takes no more commands")
+        queued, grouped = self.queued, self._grouped + len(items)
+        if queued + len(items) > QUEUE_COMMANDS:
+            raise QueueFull(QUEUE_COMMANDS, queued)
+        if grouped > SOURCE_COMMANDS:
+            raise QueueFull(SOURCE_COMMANDS, self._grouped)
+        for place, item in enumerate(items):
+            if self.full and not admits(item[0][0], self._log.room, queued + place):
+                raise LogFull(self._log.room)
+        if items:
+            self._groups.append(items)
+            self.queued, self._grouped = queued + len(items), grouped
+            if not queued:
+                self._begun()
+
     def _queue(self, number: int, item: Item) -> None:
         source = self._sources.get(number)
         if source is None:
@@ -115,10 +138,11 @@ class Intake:
         source.items.append(item)
 
     def take(self, size: int) -> list[Item]:
-        """Take ``size`` commands off the queues, of which so many wait, one of each source in
-        turn.
+        """Take at most ``size`` commands off the queues: what belongs together, and then one of
+        each source in turn.
         """
-        items: list[Item] = []
+        items = self._take_groups(size)
+        size = min(size - len(items), self.queued - self._grouped)
         ring, self.queued = self._ring, self.queued - size
         while size:
             served, ring = ring[:size], ring[size:]
@@ -134,6 +158,19 @@ class Intake:
             del source.items[: source.taken]
             source.taken = 0
         self._ring = ring
+        return items
+
+    def _take_groups(self, size: int) -> list[Item]:
+        """Groups that fit into what is left of a batch; of one beyond any batch what fits."""
+        items: list[Item] = []
+        while self._groups and (not items or len(self._groups[0]) <= size - len(items)):
+            group = self._groups.pop(0)
+            items += group[:size]
+            if len(group) > size:
+                self._groups.insert(0, group[size:])
+                break
+        self.queued -= len(items)
+        self._grouped -= len(items)
         return items
 
 

@@ -97,7 +97,8 @@ class Sequencer:
     """Gives every command its sequence and its stamp. Made by ``open``; lives in one event loop.
 
     ``tape`` is the released stream, ``recovered`` what was found on disk, ``epoch`` this run's
-    term, ``durable_upto`` the last sequence known durable, ``submit`` its ``Intake``'s.
+    term, ``durable_upto`` the last sequence known durable, ``submit`` and ``submit_all`` its
+    ``Intake``'s.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class Sequencer:
         self._wakeup = asyncio.Event()
         self._intake = Intake(journal, self._wakeup.set, full=journal.full or tape.holds)
         self.submit = self._intake.submit  # once a command: no call between
+        self.submit_all = self._intake.submit_all
         self._batch: _Batch | None = None  # taken, and refused by a full disk
         self._matched: _Matched | None = None
         self._syncing: _Matched | None = None

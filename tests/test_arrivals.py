@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import hmac
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -147,3 +148,16 @@ async def test_a_page_of_elsewhere_is_let_in_nowhere(venue: Venue) -> None:
     for path in (b"/api/v1/health", b"/api/v1/instruments", b"/openapi.json"):
         head = b"GET " + path + b" HTTP/1.1\r\nOrigin: https://elsewhere.example\r\n\r\n"
         assert (await answer(await dial(venue, head)))[0] == 403
+
+
+async def test_who_hangs_up_within_the_handshake_is_told_of_nowhere(
+    venue: Venue, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = urlsplit(venue.http)
+    whole = UPGRADE.replace(b"\xff", b"dGhlIHNhbXBsZSBub25jZQ==").replace(b"1.1", b"1.1\r\nHost: x")
+    for _ in range(5):
+        with socket.create_connection((url.hostname, url.port)) as blocking:
+            blocking.sendall(whole)
+        await asyncio.sleep(0.02)
+    assert await answer(await dial(venue, b"GET /api/v1/health HTTP/1.1\r\n\r\n"))
+    assert not [line for line in caplog.records if line.levelno >= logging.ERROR]

@@ -179,6 +179,13 @@ def test_why_and_grep_agree(market: Path) -> None:
                       trade["sequence"], "--until", trade["time"], "--kind", "trade")  # fmt: skip
     assert f"#{trade['sequence']}." in narrow
     assert "no kind or reason" in hourbook("log", "grep", market, "--reason", "bad", code=2)
+    for option in ("--from", "--until"):  # a date, or a sequence of eight digits
+        told = hourbook("log", "grep", market, option, 20261122, code=2)
+        assert "20261122 may be a date: write 2026-11-22, or '#20261122'" in told
+        assert "neither" in hourbook("log", "grep", market, option, "never", code=2)
+    for until in ("#20261122", 20261342):
+        assert f"#{trade['sequence']}." in hourbook("log", "grep", market, "--until", until)
+    assert "found  0" in hourbook("log", "grep", market, "--from", "#20261122")
     assert "and " in hourbook("log", "grep", market, "--limit", 0)
 
 

@@ -13,7 +13,7 @@ from clients.aio import AsyncClient
 from clients.backoff import Backoff
 from clients.marks import Missed
 from clients.session import PENDING_MAX, Session, State
-from clients.transport import Transport
+from clients.transport import Transport, _alone
 from exchange.messages import Reason, wire
 from exchange.messages.access import AnyReason, GatewayReason
 from exchange.messages.wire_market import mark_parts, text_checksum
@@ -325,3 +325,28 @@ async def test_who_waits_for_room_is_not_cancelled_with_another() -> None:
         await transport.close()
         told = await asyncio.gather(*others, return_exceptions=True)
         assert [type(one) for one in told] == [errors.ConnectionLost] * 2
+
+
+async def test_a_future_that_many_wait_for_ends_with_none_of_them() -> None:
+    """What aiohttp's senders share, and its own pongs await beside them. Fails where Python comes
+    to mark a future that is awaited in another way."""
+    room = asyncio.get_running_loop().create_future()
+
+    async def wait(alone: bool) -> None:
+        async def sending() -> None:
+            await room
+
+        await (_alone(sending()) if alone else sending())
+
+    waiting = [asyncio.create_task(wait(number != 5)) for number in range(10)]
+    await asyncio.sleep(0)
+    for one in waiting[::2]:
+        one.cancel()
+    await asyncio.wait(waiting[::2])
+    assert [one.cancelled() for one in waiting] == [True, False] * 5 and not room.done()
+    room.set_result(None)
+    assert await asyncio.gather(*waiting[1::2]) == [None] * 5
+    with pytest.raises(RuntimeError, match="await wasn't used with future"):
+        unmarked = asyncio.get_running_loop().create_future()
+        for _ in range(2):  # why the mark must be taken back
+            unmarked.__await__().send(None)

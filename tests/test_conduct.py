@@ -233,18 +233,23 @@ async def test_protections_hold_from_the_listing_on_and_can_be_moved(live: Live)
 
 
 SENSELESS: list[tuple[requests.AnyRequest, str]] = [
-    (requests.Protect(code=CODE, band="-0.001"), "PARAMETER_RANGE"),
+    (requests.Protect(code=CODE, band="-0.001"), "a band is from 0 dollars on, not -0.001"),
     (requests.Protect(code=CODE, order_value="-1"), "an order's value is from 0"),
     (requests.Protect(code=CODE, accountability=-1), "an accountability level is from 0"),
     (requests.Protect(code=CODE, all_months=1 << 64), "a limit over all months is from 0"),
     (requests.Protect(code=CODE, band="1e3"), "1e3"),
-    (requests.SetBreaker(code=CODE, variation="-1"), "PARAMETER_RANGE"),
+    (requests.SetBreaker(code=CODE, variation="-1"), "a variation is from 0 dollars on, not -1"),
     (requests.SetBreaker(code=CODE, variation="0.0001"), "no multiple of the tick"),
-    (requests.SetBreaker(code=CODE, span_ms=-1), "a span in milliseconds is from 0"),
+    (requests.SetBreaker(code=CODE, span_ms=-1), "a span in milliseconds is from 1 to"),
     (requests.SetBreaker(code=CODE, halt_ms=1 << 60), "a halt in milliseconds is from 0"),
-    (requests.SetBreaker(code=CODE, span_ms=0), "PARAMETER_RANGE"),
+    (requests.SetBreaker(code=CODE, span_ms=0), "a span in milliseconds is from 1 to"),
     (requests.SetLimits(code=CODE, low="9" * 24), "is no price"),
-    (requests.SetLimits(code=CODE, low="3.000", high="2.000"), "PARAMETER_RANGE"),
+    (
+        requests.SetLimits(code=CODE, low="3.000", high="2.000"),
+        "3.000, is above the highest, 2.000",
+    ),
+    (requests.SetLimits(code=CODE, low="-9000", high="9000"), "are 18000001 prices; 16777216"),
+    (requests.OpenAccount(account=9, max_open_orders=0), "rejected PARAMETER_RANGE (805): {"),
     (requests.SetLimits(code=CODE, position_limit=-1), "a position limit is from 0"),
     (requests.SetLimits(code=CODE, max_order=1 << 32), "an order's limit is from 0"),
     (requests.SetLimits(code=CODE), "another than now"),

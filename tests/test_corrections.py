@@ -16,7 +16,6 @@ from overrides import people
 
 from clients.portfolio import Portfolio
 from exchange.app import Market, asking, requests
-from exchange.app.desk import SOURCE
 from exchange.app.wishes import RequestRefused, Wish, note
 from exchange.gateway.auth import create_key
 from exchange.gateway.corrections import CORRECTIONS
@@ -377,7 +376,7 @@ async def combined(market: Market, near: str, far: str) -> int:
     risk = Command(kind=CommandKind.SET_RISK, instrument=number, quantity=1000, session=500)
     opened = Command(kind=CommandKind.SET_STATE, instrument=number, tif=TradingState.CONTINUOUS)
     listed = COMMAND.pack(*msgspec.structs.astuple(command))
-    market.sequencer.submit(SOURCE, listed)  # a listing without text: it is called by its number
+    market.sequencer.submit_all([(listed, 0, None)])  # without text: it is called by its number
     await market.desk.perform([Wish(risk, note("risk")), Wish(opened, note("open"))])
     return number
 

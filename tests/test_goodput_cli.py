@@ -25,6 +25,7 @@ from contracts.goodput import keys, probe
 from contracts.grades import measure, table
 from contracts.grades import roster as rosters
 from contracts.grades.schedule import schedule
+from contracts.refusals import Refused
 from exchange import cli
 from exchange.app import Market, requests
 from exchange.app.wishes import RequestRefused
@@ -273,6 +274,57 @@ def test_the_probe_measures_this_machine(tmp_path: Path) -> None:
 def test_the_probe_of_a_node_that_has_no_name(tmp_path: Path) -> None:
     done = hourbook("goodput", "probe", "--node", "a b", "--key-file", tmp_path / "node.key")
     assert (done.returncode, "SYNTAX (2101): not a node's name" in done.stderr) == (1, True)
+
+
+def _report(**changes: Any) -> probe.ProbeReport:
+    """What a probe of two devices might have found."""
+    slow, fast = (
+        probe.Device(identity=f"GPU-{n}", name="NVIDIA H100 80GB HBM3", gpu_class="H100-SXM",
+                     matmul_flops=n * 10**14, matmul_share_e4=1_000 * n, tokens_a_second=100 * n,
+                     mfu_e4=400 * n)
+        for n in (5, 6)
+    )  # fmt: skip
+    found = probe.ProbeReport(
+        schema=probe.SCHEMA, node="node-1", at_ns=1_795_000_000 * 10**9, kind="cuda", torch="2.4",
+        precision="bf16", rounds=9, size=probe.GPU_SIZE, devices=(fast, slow),
+        matmul_flops=5 * 10**14, tokens_a_second=500, mfu_e4=2_000,
+    )  # fmt: skip
+    return msgspec.structs.replace(found, **changes)
+
+
+def _signed(report: probe.ProbeReport, key: keys.SigningKey) -> dict[str, Any]:
+    signature = key.sign(keys.REPORT, report.content)
+    signed = msgspec.structs.replace(report, key=key.public, signature=signature)
+    return dict(msgspec.json.decode(msgspec.json.encode(signed)))
+
+
+def test_a_probes_report_is_verified_by_whoever_gets_it(tmp_path: Path) -> None:
+    file, key, other = tmp_path / "probe.json", *map(keys.SigningKey, (b"k" * 32, b"o" * 32))
+    good = _signed(_report(), key)
+    file.write_bytes(msgspec.json.encode(good))
+    assert said("goodput", "check-probe", file, "--key", key.public.upper()) == good
+    shown = hourbook("goodput", "check-probe", file).stdout
+    assert "600.000   0.6000       600  0.2400" in shown and f"signed {key.public}" in shown
+    wrong = hourbook("goodput", "check-probe", file, "--key", other.public)
+    assert (wrong.returncode, "WRONG_KEY (2105)" in wrong.stderr) == (1, True)
+    assert hourbook("goodput", "check-probe", tmp_path / "none").returncode == 3
+    bad = {
+        b"{}": "VERSION", b"[]": "SYNTAX", b"\xff": "SYNTAX",
+        msgspec.json.encode({**good, "node": "node-2"}): "WRONG_KEY",
+        msgspec.json.encode({**good, "key": other.public}): "WRONG_KEY",
+        msgspec.json.encode({**good, "schema": 2}): "VERSION",
+        msgspec.json.encode({**good, "signature": ""}): "UNSIGNED",
+        msgspec.json.encode({**good, "unsigned": 1}): "SYNTAX",
+        msgspec.json.encode(_signed(_report(matmul_flops=6 * 10**14), key)): "SYNTAX",
+        msgspec.json.encode(_signed(_report(devices=()), key)): "SYNTAX",
+        msgspec.json.encode(_signed(_report(mfu_e4=None), key)): "SYNTAX",
+    }  # fmt: skip
+    whole = tuple(msgspec.structs.replace(one, matmul_share_e4=10_001) for one in _report().devices)
+    bad[msgspec.json.encode(_signed(_report(devices=whole), key))] = "MFU_RANGE"
+    for data, name in bad.items():
+        with pytest.raises(Refused) as refused:
+            probe.check(data)
+        assert refused.value.reason.name == name
 
 
 @pytest.mark.skipif(find_spec("torch") is not None, reason="torch is here")

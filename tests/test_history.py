@@ -291,14 +291,17 @@ def test_a_time_names_the_last_sequence_stamped_by_then(market: Path) -> None:
     frames = [frame for frame, _ in walk.batches(market)]
     middle = frames[len(frames) // 2]
     text = walk.time_text(middle.opening.stamp)
-    assert walk.position(market, text) == middle.last_sequence
     before = walk.time_text(middle.opening.stamp - SECOND // 1000)
-    assert walk.position(market, before) == middle.opening.first_sequence - 1
-    assert walk.position(market, "2001-01-01T00:00:00") == 0
-    assert walk.position(market, text.replace("Z", "+00:00")) == middle.last_sequence
-    assert walk.position(market, "77") == 77
+
+    def until(text: str) -> int:
+        return walk.last_sequence_at(market, walk.parse_time(text))
+
+    assert until(text) == middle.last_sequence
+    assert until(before) == middle.opening.first_sequence - 1
+    assert until("2001-01-01T00:00:00") == 0
+    assert until(text.replace("Z", "+00:00")) == middle.last_sequence
     with pytest.raises(ValueError, match="noon"):
-        walk.position(market, "noon")
+        until("noon")
 
 
 def test_a_visit_sees_the_state_before_each_sequence(market: Path) -> None:

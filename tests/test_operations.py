@@ -1,6 +1,7 @@
 """What operators see of a serving market, and how it stops. Budget: 20 seconds."""
 
 import asyncio
+import gc
 import json
 import logging
 import re
@@ -25,7 +26,7 @@ from exchange.app.requests import Settle
 from exchange.app.settings import Limits, Serve, Settings
 from exchange.clearing import Clearing
 from exchange.engine import Engine
-from exchange.gateway import observe
+from exchange.gateway import observe, server
 from exchange.gateway.metrics import STAGES, Metrics
 from exchange.journal.replay import replay
 from exchange.messages import EventKind, Limit, Mode, wire
@@ -257,6 +258,45 @@ async def test_a_stop_reports_what_was_queued_and_refuses_the_rest(tmp_path: Pat
         assert EventKind.CHECKPOINTED in before_restart[-3:]
     finally:
         await again.stop()
+
+
+async def test_a_connection_that_has_ended_leaves_nothing_for_the_collector(live: Live) -> None:
+    """Which a serving process has look so seldom that a day's connections would add up."""
+    ours = {"Link", "Session", "MaskedSocket", "_Arrival", "_Guard", "Shows"}
+
+    def left() -> set[str]:
+        kinds = {type(one) for one in gc.get_objects()}
+        return ours & {kind.__name__ for kind in kinds if "exchange." in str(kind)}
+
+    gc.collect()
+    gc.disable()
+    try:
+        for trader in await trade(live):
+            await trader.subscribe(f"depth.{CODE}", f"queue.{CODE}")
+            assert left()
+            await trader.close()
+        async with aiohttp.ClientSession() as http:
+            socket = await http.ws_connect(live.addresses.ws)
+            socket._response.connection.transport.abort()  # type: ignore[union-attr]
+        await until(lambda: not left())
+    finally:
+        gc.enable()
+
+
+async def test_a_stop_cuts_those_who_do_not_answer_and_says_nothing_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many they are: aiohttp's own wait for them ends later."""
+    monkeypatch.setattr(server, "CLOSE_SECONDS", 0.2)
+    ask = '{"op": "subscribe", "request_id": "s", "channels": ["depth.H100Z26"]}'
+    async with aiohttp.ClientSession() as http:
+        async with Live.open(tmp_path) as live:
+            sockets = [await http.ws_connect(live.addresses.ws, autoclose=False) for _ in range(10)]
+            for socket in sockets:  # nothing is read of them any more
+                await socket.send_str(ask)
+            before = asyncio.get_running_loop().time()
+        assert 0.2 <= asyncio.get_running_loop().time() - before < 2
+    assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from test_corrections import Clock, running
 
 from exchange.app import Market, requests
 from exchange.app.wishes import RequestRefused
 from exchange.gateway import auth
+from exchange.sequencer import QueueFull
 
 LIFT = requests.Kill(account=1, lift=True, reason="mended")
 MINUTE = 60
@@ -65,6 +67,27 @@ async def test_all_keys_of_a_chain_of_rotations_are_one_person(
     assert {key["person"] for key in listed} == {first, bert}
 
 
+async def test_an_account_that_a_switch_stops_is_not_told_to_be_free(market: Market) -> None:
+    """Whichever stops it; one of a session is the session's alone."""
+    perform, free = market.operations.perform, requests.SetAccount(account=1)
+    await perform(requests.OpenAccount(account=2, member=7))
+    told: list[Any] = []
+    kills = [requests.Kill(account=1), requests.Kill(scope="member", member=7),
+             requests.Kill(scope="exchange")]  # fmt: skip
+    for kill in kills:
+        await perform(kill)
+        told += [(await perform(requests.SetAccount(account=n)))["killed_by"] for n in (1, 2)]
+    assert told == [["account"], [], ["account"], ["member"], ["account", "exchange"],
+                    ["member", "exchange"]]  # fmt: skip
+    anne, bert = made(market), made(market)
+    for kill in kills:
+        lift = await perform(msgspec.structs.replace(kill, lift=True, reason="mended"), anne)
+        await perform(requests.Approve(proposal=lift["proposal"]), bert)
+    assert await perform(free) == {"account": 1, "killed": False, "killed_by": []}
+    thrown = await perform(requests.SetAccount(account=1, killed=True))
+    assert thrown == {"account": 1, "killed": True, "killed_by": ["setting"]}
+
+
 @pytest.mark.parametrize("ends", ["revoked", "expired"])
 async def test_of_a_key_that_is_gone_nothing_is_approved(
     market: Market, rotated: Callable[..., Any], ends: str
@@ -112,3 +135,22 @@ async def test_a_clock_set_back_brings_no_proposal_back(tmp_path: Path) -> None:
         assert "expired" in await refused(market, hers, bert)
         assert [one["by"] for one in market.operations._approvals.waiting()] == [bert]
         assert (await market.operations.perform(his, anne))["approved_by"] == anne
+
+
+async def test_an_approval_that_the_queue_has_no_room_for_leaves_the_proposal(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The approval and what it does are taken together, and stand in one batch."""
+    anne, bert = made(market), made(market)
+    await market.operations.perform(requests.Kill(account=1))
+    approve = await proposed(market, anne)
+    before = market.desk.sequence
+    with monkeypatch.context() as patch, pytest.raises(QueueFull):
+        patch.setattr("exchange.intake.QUEUE_COMMANDS", 1)
+        await market.operations.perform(approve, bert)
+    assert (market.desk.sequence, [*market.desk.proposals]) == (before, [approve.proposal])
+    assert market.engine.account(1)["killed"]
+    await market.operations.perform(approve, bert)
+    assert not market.engine.account(1)["killed"]
+    *_, last = market.tape.read(1, before, 0)
+    assert last.count == 2

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import venue as market
+from live import until
 from test_batches import drawn, told
 from venue import CODE, POOR, RICH, THIRD, Venue, enter
 
@@ -221,7 +223,7 @@ async def test_a_quote_is_tried_like_any_order(venue: Venue) -> None:
 async def test_a_process_beside_the_market_says_what_a_copy_would(
     venue: Venue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Random orders, each tried both ways; once the process is killed."""
+    """Random orders, each tried both ways; once the process is killed, and once it hangs."""
     monkeypatch.setattr(trial, "MARKET_SHARE", 1)
     beside = Rehearsal(venue.directory)
     tries = trial.Trial(venue.engine, venue.sequencer, lambda: venue.now_ns, beside)
@@ -248,6 +250,16 @@ async def test_a_process_beside_the_market_says_what_a_copy_would(
                     await beside._process.wait()
                     gone = await tried(record)
                     assert isinstance(gone, Refused) and "ask again" in (gone.detail or "")
+                if seen == 12:
+                    assert beside._process is not None
+                    large.setattr("exchange.app.rehearsal.LATE_SECONDS", 0.05)
+                    large.setattr("exchange.app.rehearsal.HUNG_SECONDS", 0.15)
+                    beside._process.send_signal(signal.SIGSTOP)
+                    late = await tried(record)
+                    assert isinstance(late, Refused) and "catches up" in (late.detail or "")
+                    busy = await tried(record)
+                    assert isinstance(busy, Refused) and busy.limit == "1"
+                    await until(lambda: beside._process is None)
             assert apart == copied
             seen += 1
         venue.now_ns += chance.randrange(1_000_000)

@@ -412,7 +412,13 @@ def test_what_is_no_tape_is_refused(tmp_path: Path) -> None:
 def test_a_tape_that_cannot_be_written_is_named_before_anything_is_recorded(
     tmp_path: Path,
 ) -> None:
-    for path, said in ((tmp_path, "is a directory"), (tmp_path / "no" / "x", "No such file")):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # as a device: no file is put in its place
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path, said in (
+        (tmp_path, "is a directory"), (tmp_path / "no" / "x", "No such file"), (pipe, "lseek")
+    ):  # fmt: skip
         with pytest.raises(errors.ValueRefused, match=said), recorder.writing(path):
             raise AssertionError("nothing may be recorded")
-    assert not list(tmp_path.parent.glob("*.part"))
+    os.close(reader)
+    assert pipe.is_fifo() and not list(tmp_path.parent.rglob("*.part"))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,6 +36,7 @@ from recorded import (
 )
 
 from exchange.engine import Engine
+from exchange.intake import Item
 from exchange.journal.errors import Diverged, SyncFailed, WriteFailed
 from exchange.journal.frame import digest, unpack_notes
 from exchange.journal.heads import read_heads
@@ -469,15 +470,41 @@ def test_the_busy_market_says_many_things() -> None:
 async def test_sources_take_turns_however_much_of_them_a_batch_takes(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Against queues in a ring: the next gives one command and goes to its end if it has more."""
+    """Against queues in a ring: the next gives one command and goes to its end if it has more.
+    What belongs together goes before them, whole if the batch has room for it."""
     chance = random.Random(seed)
-    monkeypatch.setattr("exchange.sequencer.BATCH_COMMANDS", chance.choice([3, 7, 20]))
+    most = chance.choice([3, 7, 20])
+    monkeypatch.setattr("exchange.sequencer.BATCH_COMMANDS", most)
     sequencer, ring = open_sequencer(tmp_path), deque[tuple[int, deque[str]]]()
+    groups: deque[list[str]] = deque()
     expected: list[str] = []
     found: list[str] = []
-    for number in range(300):
-        source, text = chance.choice([1, 1, 1, 2, 3, 4, 5]), f"c{number}"
-        sequencer.submit(source, deposit(number + 1), text=text)
+
+    def next_batch(count: int) -> Iterator[str]:
+        left = most
+        while groups and (left == most or len(groups[0]) <= left):
+            group = groups.popleft()
+            yield from group[:left]
+            if group[left:]:
+                groups.appendleft(group[left:])
+            count, left = count - len(group[:left]), max(left - len(group), 0)
+        for _ in range(count):
+            source, queue = ring.popleft()
+            yield queue.popleft()
+            if queue:
+                ring.append((source, queue))
+
+    submitted = 0
+    while submitted < 300:
+        source, text = chance.choice([1, 1, 1, 2, 3, 4, 5]), f"c{submitted}"
+        if chance.random() < 0.1:
+            group = [f"{text}.{place}" for place in range(chance.randint(1, most + 3))]
+            sequencer.submit_all(together(submitted, group))
+            groups.append(group)
+            submitted += len(group)
+            continue
+        submitted += 1
+        sequencer.submit(source, deposit(submitted), text=text)
         queue = next((waiting for one, waiting in ring if one == source), None)
         if queue is None:
             ring.append((source, queue := deque()))
@@ -488,11 +515,31 @@ async def test_sources_take_turns_however_much_of_them_a_batch_takes(
             batch = sequencer._match(written)
             sequencer.tape.append(batch.released, batch.texts)
             found += [text for _, text in batch.released.texts]
-            for _ in range(batch.released.count):
-                source, queue = ring.popleft()
-                expected.append(queue.popleft())
-                if queue:
-                    ring.append((source, queue))
+            expected += next_batch(batch.released.count)
     assert found == expected and len(found) > 100
-    assert sequencer.queued == 300 - len(found)
+    assert sequencer.queued == submitted - len(found)
     await sequencer.close()
+
+
+def together(first: int, texts: list[str]) -> list[Item]:
+    """Deposits that belong together, each with a key and a text of its own."""
+    return [(deposit(key), 0, text) for key, text in enumerate(texts, first)]
+
+
+async def test_what_belongs_together_is_taken_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Whatever waits before it, it is one frame, which a crash leaves whole or takes whole."""
+    sequencer = open_sequencer(tmp_path)
+    pair = together(1, ["pair 1", "pair 2"])
+    for number in range(int(Limit.QUEUE_COMMANDS) - 3):
+        sequencer.submit(number // SOURCE_COMMANDS, deposit(number + 10))
+    sequencer.submit_all(pair)
+    with pytest.raises(QueueFull) as caught:
+        sequencer.submit_all(pair)
+    assert caught.value.limit - caught.value.observed == 1
+    sequencer.submit(99, deposit(9))
+    assert sequencer.queued == Limit.QUEUE_COMMANDS
+    await sequencer.close()
+    texts = [released.texts for released in sequencer.tape.read(*START) if released.texts]
+    assert texts == [[(1, "pair 1"), (2, "pair 2")]]
+    with pytest.raises(Closed):
+        sequencer.submit_all(pair)

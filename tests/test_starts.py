@@ -241,7 +241,7 @@ async def test_a_tape_damaged_below_a_snapshot_is_named_with_its_remedy(tmp_path
             await Market.start(market, clock=lambda: NOON_NS)
     (other / "tape/released.hbt").unlink()
     async with running(other) as m:
-        assert {1, 2} <= m.desk.accounts
+        assert {1, 2} <= m.desk.accounts.keys()
 
 
 def test_a_view_that_is_deleted_meanwhile_is_passed_over(
@@ -254,11 +254,11 @@ def test_a_view_that_is_deleted_meanwhile_is_passed_over(
     assert "gone.hbv: gone: deleted meanwhile" in caplog.text
 
 
-async def test_a_full_disk_keeps_no_market_from_starting_when_a_date_has_come(
+async def test_a_start_on_a_full_disk_goes_on_by_itself_once_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(tmp_path) as m:
-        await perform(m, requests.Settle())
+    """What the restart halted trades again, as far as no operator halted it, and the business date
+    that has come is opened."""
     real, most = LocalFile.reserve, 4 << 20
 
     def reserve(file: LocalFile, room: int) -> None:
@@ -266,10 +266,19 @@ async def test_a_full_disk_keeps_no_market_from_starting_when_a_date_has_come(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(file, room)
 
-    monkeypatch.setattr(LocalFile, "reserve", reserve)
-    async with running(tmp_path, NOON_NS + DAY_NS) as m:
-        assert (m.desk.business_date, m.desk.day_open) == (20261120, False)
-        assert "LOG_FULL" in caplog.text and "`open-day`" in caplog.text
-        monkeypatch.setattr(LocalFile, "reserve", real)
-        await eventually(lambda: not m.sequencer.full)
-        assert (await perform(m, requests.OpenDay()))["business_date"] == 20261121
+    async with running(tmp_path) as m:
+        await perform(m, requests.Halt(code="H100Z26"))
+    for came, day in ((0, 20261120), (DAY_NS, 20261121)):
+        with monkeypatch.context() as full:
+            full.setattr(LocalFile, "reserve", reserve)
+            full.setattr("exchange.intake.admits", lambda *_: False)
+            async with running(tmp_path, NOON_NS + came, watch_seconds=0.02) as m:
+                assert "LOG_FULL" in caplog.text and "goes on by itself" in caplog.text
+                assert (m.desk.business_date, m.desk.day_open) == (20261120, not came)
+                assert came or set(states(m).values()) == {"HALTED"}
+                full.undo()
+                await eventually(lambda: not m.operations.held_up)
+                halted = [code for code, state in states(m).items() if state != "CONTINUOUS"]
+                assert halted == ["H100Z26"]
+                assert (m.desk.business_date, m.desk.day_open) == (day, True)
+                await perform(m, requests.Settle())

@@ -22,6 +22,7 @@ from clients.aio import AsyncClient
 from clients.bots import options
 from clients.errors import HourbookError, ValueRefused
 from clients.events import Disconnected
+from clients.files import written
 from exchange.messages.wire import (
     DepthDelta,
     DepthSnapshot,
@@ -124,34 +125,34 @@ async def run(
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Write]:
-    """A writer of rows into ``path``, which appears when all is in it. ValueRefused if the file
-    cannot be written, of a directory before anything is recorded.
+    """A writer of rows into ``path``, which appears when all is in it; a device is written itself.
+    ValueRefused if it cannot be written, of a directory or a pipe before anything is recorded.
     """
     pa, parquet = _pyarrow()
     schema = pa.schema(list(COLUMNS.items()), metadata={SCHEMA_NAME: str(SCHEMA)})
     if path.is_dir():
         raise ValueRefused(f"{path} is a directory: name a file in it")
-    beside = path.with_name(f"{path.name}.part")
-    with _named(path):
-        file = parquet.ParquetWriter(beside, schema, compression="zstd")
-
-    def write(rows: list[tuple[Any, ...]]) -> None:
-        columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
-        arrays = [
-            pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)
-        ]
+    with contextlib.ExitStack() as place:
         with _named(path):
-            file.write_table(pa.table(arrays, schema=schema))
+            beside = place.enter_context(written(path))
+            file = parquet.ParquetWriter(beside, schema, compression="zstd")
 
-    try:
-        yield write
-        with _named(path):
-            file.close()
-            beside.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            file.close()
-        beside.unlink(missing_ok=True)
+        def write(rows: list[tuple[Any, ...]]) -> None:
+            columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
+            arrays = [
+                pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)
+            ]
+            with _named(path):
+                file.write_table(pa.table(arrays, schema=schema))
+
+        try:
+            yield write
+            with _named(path):
+                file.close()
+                place.close()
+        finally:
+            with contextlib.suppress(OSError):
+                file.close()
 
 
 @contextlib.contextmanager

@@ -16,10 +16,11 @@ from typing import Any, Final
 
 import msgspec
 
+from contracts.goodput import keys
 from contracts.goodput.events import Name, Workload
 from contracts.goodput.mfu import NANO, utilization
 from contracts.hardware import peak
-from contracts.refusals import Refusal, Refused
+from contracts.refusals import UNREADABLE, Refusal, Refused
 
 SCHEMA: Final = 1
 ROUNDS: Final = 5
@@ -92,6 +93,49 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
         """What the signature is over."""
         plain = msgspec.structs.replace(self, key="", signature="")
         return msgspec.json.encode(plain, order="sorted")
+
+
+def check(data: bytes, key: str | None = None) -> ProbeReport:
+    """The report in a file, whose signature holds and whose figures are its devices'.
+
+    ``key`` must have signed it; without one the report's own is trusted. Raises Refused: SYNTAX,
+    VERSION, UNSIGNED, WRONG_KEY, MFU_RANGE.
+    """
+    try:
+        found = msgspec.json.decode(data, type=dict[str, Any])
+        if found.get("schema") != SCHEMA:
+            raise Refused(Refusal.VERSION, "another schema", limit=SCHEMA, seen=found.get("schema"))
+        report = msgspec.convert(found, ProbeReport)
+    except UNREADABLE as error:
+        raise Refused(Refusal.SYNTAX, f"not a probe's report: {error}") from error
+    whole = [msgspec.json.encode(one, order="sorted") for one in (found, report)]
+    if whole[0] != whole[1]:
+        raise Refused(Refusal.SYNTAX, "it holds what no signature is over")
+    if not report.signature:
+        raise Refused(Refusal.UNSIGNED, "a report without a signature")
+    if key is not None and report.key != key.lower():
+        raise Refused(Refusal.WRONG_KEY, "signed with another key", limit=key, seen=report.key)
+    if not keys.verify(report.key, keys.REPORT, report.content, report.signature):
+        raise Refused(Refusal.WRONG_KEY, "the signature is of something else")
+    if not report.devices or _slowest(report.devices) != (
+        report.matmul_flops, report.tokens_a_second, report.mfu_e4
+    ):  # fmt: skip
+        raise Refused(Refusal.SYNTAX, "its figures are not those of the slowest device")
+    for device in report.devices:
+        for share in (device.matmul_share_e4, device.mfu_e4):
+            if share is not None and not 0 <= share <= _E4:
+                raise Refused(Refusal.MFU_RANGE, device.identity, limit=_E4, seen=share)
+    return report
+
+
+def _slowest(devices: tuple[Device, ...]) -> tuple[int, int, int | None]:
+    """The least matrix rate, token rate and MFU; no MFU where a device has none."""
+    shares = [device.mfu_e4 for device in devices if device.mfu_e4 is not None]
+    return (
+        min(device.matmul_flops for device in devices),
+        min(device.tokens_a_second for device in devices),
+        min(shares) if len(shares) == len(devices) else None,
+    )
 
 
 class _Bench:
@@ -172,7 +216,7 @@ def run(
         _device(torch, kind, n, precision, benches[n], size, median(flops[n]), median(tokens[n]))
         for n in range(count)
     )
-    shares = [device.mfu_e4 for device in devices if device.mfu_e4 is not None]
+    flops_least, tokens_least, mfu_least = _slowest(devices)
     return ProbeReport(
         schema=SCHEMA,
         node=node,
@@ -183,9 +227,9 @@ def run(
         rounds=rounds,
         size=size,
         devices=devices,
-        matmul_flops=min(device.matmul_flops for device in devices),
-        tokens_a_second=min(device.tokens_a_second for device in devices),
-        mfu_e4=min(shares) if len(shares) == len(devices) else None,
+        matmul_flops=flops_least,
+        tokens_a_second=tokens_least,
+        mfu_e4=mfu_least,
     )
 
 

@@ -211,8 +211,8 @@ class Conduct:
         which = Breaker[request.window.upper()]
         todo = []
         for listed in named:
-            variation = _ticks(listed, request.variation)
-            span = _bounded("a span in milliseconds", request.span_ms, _MS_MAX) * _MS
+            variation = _distance("a variation", listed, request.variation)
+            span = _bounded("a span in milliseconds", request.span_ms, _MS_MAX, least=1) * _MS
             halt = _bounded("a halt in milliseconds", request.halt_ms, _MS_MAX) * _MS
             window = Window(variation, request.product, span, halt)
             todo.append(wishes_market.set_breaker(listed.code, listed.id, which, window))
@@ -228,6 +228,7 @@ class Conduct:
         low = listed.low_ticks if request.low is None else _ticks(listed, request.low)
         high = listed.high_ticks if request.high is None else _ticks(listed, request.high)
         if (low, high) != (listed.low_ticks, listed.high_ticks):
+            _check_limits(listed, low, high)
             todo.append(wishes_market.set_limits(listed.code, listed.id, low, high))
         risk = listed.risk
         if request.position_limit is not None:
@@ -318,7 +319,7 @@ def _asked(request: requests.Protect, listed: Instrument, held_to: Protections) 
     """The protections with what the request states in place of them."""
     asked = held_to
     if request.band is not None:
-        asked = asked._replace(band=_ticks(listed, request.band))
+        asked = asked._replace(band=_distance("a band", listed, request.band))
     if request.order_value is not None:
         value = _bounded("an order's value", wishes.micros(request.order_value), Limit.MONEY)
         asked = asked._replace(order_value=value)
@@ -331,10 +332,32 @@ def _asked(request: requests.Protect, listed: Instrument, held_to: Protections) 
     return asked
 
 
-def _bounded(name: str, number: int, most: int) -> int:
-    if not 0 <= number <= most:
-        raise RequestRefused(f"{name} is from 0 to {most}, not {number}")
+def _bounded(name: str, number: int, most: int, least: int = 0) -> int:
+    if not least <= number <= most:
+        raise RequestRefused(f"{name} is from {least} to {most}, not {number}")
     return number
+
+
+def _distance(name: str, listed: Instrument, text: str) -> int:
+    """A distance of prices in ticks; RequestRefused as ``_ticks``, and below 0."""
+    ticks = _ticks(listed, text)
+    if ticks < 0:
+        raise RequestRefused(f"{name} is from 0 dollars on, not {text}")
+    return ticks
+
+
+def _check_limits(listed: Instrument, low: int, high: int) -> None:
+    """RequestRefused for price limits that leave no price, or more than a book has room for."""
+    named = listed.price_text(low), listed.price_text(high)
+    if low > high:
+        raise RequestRefused(f"the lowest price, {named[0]}, is above the highest, {named[1]}")
+    step = listed.price_step
+    if low % step or high % step:
+        steps = f"{listed.code} has prices in steps of {listed.price_text(step)}"
+        raise RequestRefused(f"{steps}: {named[0]} or {named[1]} is none")
+    if (levels := (high - low) // step + 1) > Limit.LADDER_LEVELS:
+        most = f"{Limit.LADDER_LEVELS} prices is the most"
+        raise RequestRefused(f"from {named[0]} to {named[1]} are {levels} prices; {most}")
 
 
 def _ticks(listed: Instrument, text: str) -> int:

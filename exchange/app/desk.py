@@ -6,7 +6,7 @@ instruments, accounts, the business date, the mode, and the quotes when a day is
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -16,6 +16,7 @@ from exchange.app.quotes import Quotes
 from exchange.app.wishes import APPROVED, PROPOSE, RECORD_FACTORS, RequestRefused, Wish
 from exchange.gateway.resume import Epochs
 from exchange.gateway.view import View
+from exchange.intake import Item
 from exchange.journal.tape import START, Released, Tape
 from exchange.marketdata.instruments import Instrument, Instruments
 from exchange.marketdata.stream import Row
@@ -26,24 +27,16 @@ from exchange.messages import (
     HOUSE_ACCOUNT,
     Event,
     EventKind,
+    KillScope,
     Mode,
     Reason,
     TradingState,
 )
 
-SOURCE: Final = 0  # the desk's number among the sequencer's sources; connections count from 1
 ANSWER_SECONDS: Final = 30.0  # a command that is not released by then never will be
 FORGOTTEN_NS: Final = 86_400 * 10**9  # after a proposal expired: till then somebody is told so
 _KIND: Final = 12  # offset of the kind byte in an event
 _ORDER_KINDS: Final = bytes(range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED))
-
-
-class Submit(Protocol):
-    """How a command enters the sequencer's queue."""
-
-    def __call__(
-        self, source: int, record: bytes, *, ingress_ns: int = 0, text: str | None = None
-    ) -> None: ...
 
 
 class _Recorded(msgspec.Struct):
@@ -96,18 +89,19 @@ class WishRejected(RequestRefused):
     """The engine rejected a wish."""
 
     def __init__(self, wish: Wish, reason: Reason, event: Event) -> None:
-        super().__init__(
-            f"rejected {reason.name} ({reason.value}), limit {event.a}, observed {event.b}:"
-            f" {wish.text}"
-        )
+        said = f", limit {event.a}, observed {event.b}" if event.a or event.b else ""
+        super().__init__(f"rejected {reason.name} ({reason.value}){said}: {wish.text}")
         self.reason = reason
 
 
 class Desk:
     """Where the market stands, and the way to change it. Call ``run`` in a task of its own."""
 
-    def __init__(self, submit: Submit, tape: Tape, view: View | None = None) -> None:
-        """``view``: what is known of the stream already; it is followed from there."""
+    def __init__(
+        self, submit: Callable[[list[Item]], None], tape: Tape, view: View | None = None
+    ) -> None:
+        """``submit`` queues commands, all or none, for one batch; ``view``: what is known of the
+        stream already; it is followed from there."""
         self._submit = submit
         self.tape = tape
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
@@ -121,7 +115,8 @@ class Desk:
         self._listed_at: dict[int, int] = {}  # sequence of its listing
         self.indicated = 0  # stamp of the last indicative price, or of the last start after it
         self.factors: dict[tuple[str, str], str] = {}  # the latest table by grade and expiry
-        self.accounts = {HOUSE_ACCOUNT}
+        self.accounts = {HOUSE_ACCOUNT: 0}  # the member of each
+        self._killed: set[tuple[int, int]] = set()  # switches thrown: scope, whom
         self.proposals: dict[str, Proposal] = {}  # by id, those not done yet, oldest first
         self.epochs = Epochs()
         self.day_first = 0  # sequence of the command that opened the day
@@ -135,6 +130,8 @@ class Desk:
             EventKind.DAY_OPENED: self._day_opened,
             EventKind.DAY_CLOSED: self._day_closed,
             EventKind.MODE_CHANGED: self._mode_changed,
+            EventKind.KILLED: self._switched,
+            EventKind.RESUMED: self._switched,
         }
         self._begin = START if view is None else view.position
         if view is not None:
@@ -159,20 +156,22 @@ class Desk:
                 ready.set()
 
     async def perform(self, wishes: Sequence[Wish]) -> list[Outcome]:
-        """Submit the wishes in order; their outcomes once all are durable.
+        """Submit the wishes in order, into one batch as far as it has room; their outcomes once all
+        are durable.
 
-        Raises WishRejected at the first that was rejected (those after it were submitted too),
-        RequestRefused where a figure fits into no command (then none was submitted), QueueFull of
-        the sequencer, TimeoutError when the market does not answer.
+        Raises WishRejected at the first that was rejected (those after it were submitted too);
+        RequestRefused where a figure fits into no command, QueueFull of the sequencer (then none
+        was submitted); TimeoutError when the market does not answer.
         """
         loop = asyncio.get_running_loop()
-        records, waiting = [wish.record for wish in wishes], []
+        items: list[Item] = [(wish.record, 0, wish.text) for wish in wishes]
+        waiting: list[asyncio.Future[Outcome]] = []
         try:
-            for wish, record in zip(wishes, records, strict=True):
+            for wish in wishes:
                 assert wish.text not in self._waiting, "every wish has a text of its own"
                 self._waiting[wish.text] = future = loop.create_future()
                 waiting.append(future)
-                self._submit(SOURCE, record, text=wish.text)
+            self._submit(items)
             async with asyncio.timeout(ANSWER_SECONDS):
                 outcomes = [await future for future in waiting]
         finally:
@@ -200,6 +199,15 @@ class Desk:
             for listed in self.instruments.by_id.values()
             if listed.data.product == code and listed.state != TradingState.EXPIRED
         ]
+
+    def killed_by(self, account: int) -> list[str]:
+        """The scopes of the kill switches that were thrown over an account."""
+        whom = {
+            KillScope.ACCOUNT: account,
+            KillScope.MEMBER: self.accounts.get(account),
+            KillScope.EXCHANGE: 0,
+        }
+        return [s.name.lower() for s, number in whom.items() if (s, number) in self._killed]
 
     def left_closed(self) -> list[Instrument]:
         """What was listed when the open day began and nobody has moved since: its opening was
@@ -284,7 +292,13 @@ class Desk:
             self.proposals.pop(msgspec.json.decode(text, type=_Approved).proposal, None)
 
     def _account_opened(self, row: Row) -> None:
-        self.accounts.add(row[6])
+        self.accounts[row[6]] = row[5]
+
+    def _switched(self, row: Row) -> None:
+        if row[4] == KillScope.SESSION:
+            return
+        switch = row[4], row[10] if row[4] == KillScope.MEMBER else row[6]
+        (self._killed.add if row[2] == EventKind.KILLED else self._killed.discard)(switch)
 
     def _day_opened(self, row: Row) -> None:
         self.business_date, self.day_open, self.day_first = row[9], True, row[0]

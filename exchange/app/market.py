@@ -194,7 +194,7 @@ class Market:
     def _build(self, view: View | None) -> None:
         """Make what follows the stream. Raises what opening the keys raises."""
         directory, clock, settings = self.directory, self._clock, self.settings
-        self.desk = Desk(self.sequencer.submit, self.tape, view)
+        self.desk = Desk(self.sequencer.submit_all, self.tape, view)
         deadlines = Deadlines() if view is None else view.deadlines
         self.switches = Switches(self.sequencer.submit, deadlines, clock)
         self.desk.watchers.append(self.switches.take)
@@ -505,6 +505,8 @@ class Market:
             try:
                 await self._judge_clearing(limits.clearing_lag_commands_max)
                 await loop.run_in_executor(self._booking, self.clearing.recall)
+                if self.operations.held_up and not self.sequencer.full:
+                    await self.operations.go_on()
                 late = 0 < self.clearing.deadline() <= self._clock()
                 asked = frozenset(due.id for due in self.clearing.dues())
                 news = self.desk.sequence > compared or bool(asked)

@@ -68,6 +68,7 @@ class Operations:
         self._conduct = Conduct(desk)
         self._approvals = Approvals(desk, self._house, self._conduct, clock, directory)
         self.one_at_a_time = asyncio.Lock()
+        self.held_up = False  # a full disk left something of the start undone
 
     async def perform(
         self, request: requests.AnyRequest, person: str = SOCKET_PERSON
@@ -106,7 +107,8 @@ class Operations:
                     return await self._open_account(request)
                 case requests.SetAccount():
                     await self._desk.perform([wishes.set_account(request)])
-                    return {"account": request.account, "killed": request.killed}
+                    by = ["setting"] * request.killed + self._desk.killed_by(request.account)
+                    return {"account": request.account, "killed": bool(by), "killed_by": by}
                 case (
                     requests.Bust() | requests.Adjust() | requests.ProposePrice() | requests.ByTwo()
                 ):
@@ -181,7 +183,7 @@ class Operations:
         an operator halted do not. An opening that a crash broke off is finished. A closed day
         stays closed until its date has passed and it is settled. In a scheduled market all but the
         first day is the schedule's; who only asks cannot know of one, and opens that alone. What a
-        full disk refuses is left to be done, and the log says so.
+        full disk refuses is left to be done (``held_up``), and the log says so.
         """
         desk = self._desk
         if not desk.instruments.by_id:
@@ -194,7 +196,20 @@ class Operations:
             if serving:
                 await self._go_on()
         except LogFull as full:
-            _log.error("free some space, then `resume` what is halted, or `open-day`: %s", full)
+            self.held_up = serving
+            _log.error("free some space, then what is halted or closed goes on by itself: %s", full)
+        else:
+            self.held_up = False
+
+    async def go_on(self) -> None:
+        """Do what a full disk left undone at the start, as soon as that has room. QueueFull,
+        TimeoutError: call it again."""
+        async with self.one_at_a_time:
+            try:
+                await self.prepare()
+            except RequestRefused as refused:
+                self.held_up = False
+                _log.error("`resume` what is halted, or `open-day`: %s", refused)
 
     async def _reopen(self) -> None:
         """Let trade what the restart halted."""

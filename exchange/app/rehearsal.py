@@ -27,6 +27,8 @@ from exchange.messages import COMMAND, CommandKind
 from exchange.messages.access import GatewayReason
 
 IDLE_SECONDS: Final = 600.0
+LATE_SECONDS: Final = 10.0  # then who asked is told to ask again; the process goes on
+HUNG_SECONDS: Final = 600.0  # then it is ended: what it reads begins with the newest snapshot
 _TICK: Final = COMMAND.pack(int(CommandKind.ADVANCE_TIME), *bytes(15))
 _LENGTH: Final = Layout("<I")
 _log = logging.getLogger(__name__)
@@ -76,19 +78,34 @@ class Rehearsal:
     async def _ask(self, question: Question, tell: Callable[[Outcome], None]) -> None:
         if self._idle is not None:
             self._idle.cancel()
+        loop, waiting = asyncio.get_running_loop(), [tell]
+
+        def answer(outcome: Outcome) -> None:
+            while waiting:
+                waiting.pop()(outcome)
+
+        behind = Refused(GatewayReason.REQUESTS_FULL, None, "the copy catches up; ask again")
+        late = loop.call_later(LATE_SECONDS, answer, behind)
         try:
-            process = self._process or await self._start()
-            assert process.stdin is not None and process.stdout is not None, "piped"
-            body = _encode(question)
-            process.stdin.write(_LENGTH.pack(len(body)) + body)
-            (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
-            tried = _read_tried(await process.stdout.readexactly(length))
+            async with asyncio.timeout(HUNG_SECONDS):
+                tried = await self._tried(question)
         except (OSError, asyncio.IncompleteReadError, msgspec.MsgspecError):
             _log.exception("the process that tries orders is gone, the next preview starts another")
             self._end()
-            return tell(Refused(GatewayReason.REQUESTS_FULL, None, "the copy is gone; ask again"))
-        self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._end)
-        tell(tried)
+            return answer(Refused(GatewayReason.REQUESTS_FULL, None, "the copy is gone; ask again"))
+        finally:
+            late.cancel()
+        self._idle = loop.call_later(IDLE_SECONDS, self._end)
+        answer(tried)
+
+    async def _tried(self, question: Question) -> Tried:
+        """Ask the process, which is started if need be. TimeoutError is an OSError, too."""
+        process = self._process or await self._start()
+        assert process.stdin is not None and process.stdout is not None, "piped"
+        body = _encode(question)
+        process.stdin.write(_LENGTH.pack(len(body)) + body)
+        (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
+        return _read_tried(await process.stdout.readexactly(length))
 
     async def _start(self) -> asyncio.subprocess.Process:
         run = "import sys; from exchange.app.rehearsal import main; main(sys.argv[1])"
@@ -99,9 +116,9 @@ class Rehearsal:
         return self._process
 
     def _end(self) -> None:
-        """Let the process go, if there is one; the next who asks starts another."""
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        """End the process, if there is one; the next who asks starts another."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()  # it may hang; there is nothing to lose
         self._process = None
 
     async def close(self) -> None:

@@ -46,7 +46,8 @@ class OpenAccount(Request, frozen=True, kw_only=True, tag="open_account"):
 
 
 class SetAccount(Request, frozen=True, kw_only=True, tag="set_account"):
-    """Throws or lifts an account's kill switch and bounds the lots of its orders (0: no bound)."""
+    """Throws or lifts the account's switch of this setting and bounds the lots of its orders (0: no
+    bound). Those of ``Kill`` are others: the answer says which of all stop it now."""
 
     account: int
     killed: bool = False

@@ -11,7 +11,7 @@ from exchange.marketdata.stream import Released
 from exchange.messages import COMMAND, CommandKind
 from exchange.sequencer import Closed, LogFull, QueueFull
 
-SOURCE: Final = 0  # the desk's: the house's commands
+SOURCE: Final = 0  # the house's; connections count from 1
 RETRY_SECONDS: Final = 0.05  # after the queue was full
 _TICK: Final = COMMAND.pack(int(CommandKind.ADVANCE_TIME), *bytes(15))
 

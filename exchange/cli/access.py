@@ -104,7 +104,7 @@ def databases(data: Path) -> Iterator[None]:
                     f" it and what is beside it under its name ({name}-wal, {name}-shm); {then}",
                     Exit.UNUSABLE,
                 )
-        fail(f"{data}: {error}", Exit.UNUSABLE)
+        fail(f"{data}: {error}; if its disk is full, free some space", Exit.UNUSABLE)
 
 
 def _is_whole(file: Path) -> bool:

@@ -167,7 +167,7 @@ def breaker(
         Literal["circuit", "velocity"], typer.Option(help="Which of its two windows.")
     ] = "circuit",
     span: Annotated[
-        float, typer.Option(min=0, max=WEEK, help="Seconds that the window looks back.")
+        float, typer.Option(min=0.001, max=WEEK, help="Seconds that the window looks back.")
     ] = 60.0,
     halt: Annotated[
         float,

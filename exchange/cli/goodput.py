@@ -16,6 +16,7 @@ from exchange.cli.output import Exit, fail, progress, show_facts, show_json, sho
 
 if TYPE_CHECKING:
     from contracts.goodput import Computed
+    from contracts.goodput.probe import ProbeReport
     from contracts.grades.table import FactorTable
 
 app = typer.Typer(
@@ -192,19 +193,37 @@ def probe(
     )
     if out is not None:
         out.write_bytes(msgspec.json.encode(signed) + b"\n")
+    _show_report(signed, as_json)
+
+
+@app.command("check-probe")
+def check_probe(
+    file: Annotated[Path, typer.Argument(help="A report that `probe --out` wrote.")],
+    key: PublicKey = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a probe's report: its signature, and that its figures are its devices'."""
+    from contracts.goodput import probe as bench  # noqa: PLC0415
+
+    with refusals():
+        report = bench.check(file.read_bytes(), key)
+    _show_report(report, as_json)
+
+
+def _show_report(report: "ProbeReport", as_json: bool) -> None:
     if as_json:
-        show_json(signed)
+        show_json(report)
         return
     heads = ("device", "TFLOP/s", "of peak", "tokens/s", "MFU")
     rows = [
         (d.name, f"{d.matmul_flops / 1e12:.3f}", _share(d.matmul_share_e4),
          f"{d.tokens_a_second:,}", _share(d.mfu_e4))
-        for d in signed.devices
+        for d in report.devices
     ]  # fmt: skip
     show_table(heads, rows)
-    print(
-        f"{signed.precision}, median of {rounds} rounds, torch {signed.torch}, signed {signed.key}"
-    )
+    how = f"{report.precision}, median of {report.rounds} rounds, torch {report.torch}"
+    at = datetime.fromtimestamp(report.at_ns // 10**9, UTC)
+    print(f"{how}, {report.node} at {at:%Y-%m-%dT%H:%M:%SZ}, signed {report.key}")
 
 
 def _share(share_e4: int | None) -> str:

@@ -8,7 +8,7 @@ import typer
 from exchange.cli import archive, reports
 from exchange.cli.access import Json, need_log
 from exchange.cli.output import Exit, fail, progress, show_facts, show_json, show_table
-from exchange.cli.replay import UNTIL_HELP, Directory, stop_at
+from exchange.cli.replay import UNTIL_HELP, Directory, named, stop_at
 
 _ID_MAX: Final = (1 << 64) - 1
 _PERCENT_MAX: Final = 100_000
@@ -152,7 +152,6 @@ def _query(
     account: int | None, instrument: str, reason: str, kinds: list[str], since: str
 ) -> "Query":
     from exchange.history.search import Query, kinds_named, reason_named  # noqa: PLC0415
-    from exchange.history.walk import parse_time  # noqa: PLC0415
 
     query = Query(account=account, code=instrument or None)
     try:
@@ -162,14 +161,11 @@ def _query(
             events, commands = kinds_named(name)
             query.event_kinds |= events
             query.command_kinds |= commands - ({0} if events else set())
-        if since.isdecimal():
-            query.first_sequence = int(since)
-        elif since:
-            query.first_stamp = parse_time(since)
     except KeyError as unknown:
         fail(f"no kind or reason is named {unknown.args[0]}; see docs/reference", Exit.USAGE)
-    except ValueError:
-        fail(f"{since} is neither a sequence nor a time like 2026-12-01T15:30:00", Exit.USAGE)
+    if since:
+        sequence, query.first_stamp = named(since)
+        query.first_sequence = sequence or 0
     return query
 
 

@@ -13,6 +13,8 @@ from typing import Any, NoReturn, Protocol
 
 import msgspec
 
+from clients import files
+
 
 class Exit(IntEnum):
     """How a command ends."""
@@ -71,26 +73,17 @@ def percent(bp: int) -> str:
 
 @contextmanager
 def written(file: Path) -> Iterator[Path]:
-    """Where to write a result: beside ``file``, which appears only when all of it is there.
-
-    What is there and is no file, as a device or a pipe, is written itself: it must not be replaced.
-    """
+    """As ``clients.files.written``; Failure for what names no file, and every error of the disk
+    names the one that it is about."""
     if not file.name:
         fail(f"'{file}' names no file", Exit.USAGE)
-    file = file.resolve()  # what a link names, /dev/stdout say, is meant
-    if file.exists() and not file.is_file():
-        yield file
-        return
-    beside = file.with_name(f"{file.name}.part")
     try:
-        yield beside
-        beside.replace(file)
+        with files.written(file) as place:
+            yield place
     except OSError as error:
         if error.errno:  # a write names no file
             error.filename = error.filename or str(file)
         raise
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 class Advance(Protocol):

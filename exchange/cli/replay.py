@@ -2,6 +2,7 @@
 
 import time
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from exchange.journal.frame import Frame
 
 NS: Final = 1_000_000_000
+_DATE_DIGITS: Final = 8  # of yyyymmdd
 SLOWEST: Final = 1e-6  # times the log's own time: slower is never
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="A market's data directory.")]
 UNTIL_HELP = "Stop after this sequence, or at this time (ISO 8601, UTC)."
@@ -88,12 +90,30 @@ class _NotExported(Exception):
 
 def stop_at(directory: Path, text: str) -> int:
     """The sequence that SEQ or TIME names; a usage error where it is neither."""
-    from exchange.history.walk import position  # noqa: PLC0415
+    from exchange.history.walk import last_sequence_at  # noqa: PLC0415
 
+    sequence, stamp = named(text)
+    return last_sequence_at(directory, stamp) if sequence is None else sequence
+
+
+def named(text: str) -> tuple[int | None, int]:
+    """The sequence that SEQ|TIME names, or None and the stamp; a usage error where it is neither,
+    and for digits that are a date as well as a sequence.
+    """
+    from exchange.history.walk import parse_time  # noqa: PLC0415
+
+    digits = text.removeprefix("#")  # as events are printed
     try:
-        return position(directory, text)
-    except ValueError:
+        if not digits.isdecimal():
+            return None, parse_time(text)
+        sequence = int(digits)
+    except (ValueError, OverflowError):
         fail(f"{text} is neither a sequence nor a time like 2026-12-01T15:30:00", Exit.USAGE)
+    if digits == text and len(text) == _DATE_DIGITS:
+        with suppress(ValueError):
+            day = datetime.strptime(text, "%Y%m%d").date()
+            fail(f"{text} may be a date: write {day}, or '#{text}' for the sequence", Exit.USAGE)
+    return sequence, 0
 
 
 def _factor(speed: str) -> float:

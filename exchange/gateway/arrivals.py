@@ -99,3 +99,4 @@ class _Arrival(web.RequestHandler):
             self._arrivals.leave(self._address)
             self._address = None
         super().connection_lost(exc)
+        self._data_received_cb = None  # of a WebSocket, which leads back here

@@ -112,3 +112,8 @@ class MaskedSocket(web.WebSocketResponse):
         """Have messages taken from now on; None: no more."""
         if isinstance(self._reader, _Inbox):  # else it was never prepared
             self._reader.take = take
+
+    def release(self) -> None:
+        """Leave nothing that leads back here, once it has ended: the error that it ended by has the
+        frames that it came through, and they have the socket."""
+        self._exception = None

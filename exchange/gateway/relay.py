@@ -109,7 +109,11 @@ class Relay:
             heartbeat=PING_SECONDS,
             timeout=CLOSE_SECONDS,
         )
-        await client.prepare(request)
+        try:
+            await client.prepare(request)
+        except ConnectionError:  # it went before it was answered
+            await market.close()
+            return web.Response()
         self._sockets.add(client)
         asking = asyncio.create_task(self._ask(client, market))
         try:

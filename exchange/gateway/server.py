@@ -118,7 +118,7 @@ class Gateway:
         self._runner = web.AppRunner(
             self.app,
             access_log=None,
-            shutdown_timeout=CLOSE_SECONDS,
+            shutdown_timeout=2 * CLOSE_SECONDS,  # every connection is closed, or cut, before
             keepalive_timeout=KEEPALIVE_SECONDS,
         )
         await self._runner.setup()
@@ -199,7 +199,7 @@ class Gateway:
 
     async def _converse(
         self, request: web.Request, address: str, link_of: "LinkOf"
-    ) -> web.WebSocketResponse:
+    ) -> web.StreamResponse:
         socket = MaskedSocket(
             protocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
             max_msg_size=Limit.FRAME_BYTES + 1,  # aiohttp refuses from this size on
@@ -208,7 +208,10 @@ class Gateway:
             autoping=False,  # the link answers, and counts
             timeout=CLOSE_SECONDS,
         )
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # it went before it was answered: nothing to log, nobody to tell
+            return web.Response()
 
         def abort() -> None:
             if request.transport is not None:
@@ -220,6 +223,7 @@ class Gateway:
             await link.serve()
         finally:
             self._links.discard(link)
+            socket.release()
         return socket
 
     def check_origin(self, request: web.Request) -> None:
@@ -296,6 +300,7 @@ class Link:
                 await writer
             if self.session.closing is not None:
                 _log.info("connection %d closed: %s", self.session.number, self.session.closing[1])
+            self.session.release()
 
     def _check_silence(self) -> None:
         if self.session.is_silent:

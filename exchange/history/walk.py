@@ -161,11 +161,6 @@ def log_end(directory: Path) -> int:
     return reader.finish().last_sequence
 
 
-def position(directory: Path, text: str) -> int:
-    """The sequence that ``text`` names: digits, or an ISO 8601 time. ValueError for others."""
-    return int(text) if text.isdecimal() else last_sequence_at(directory, parse_time(text))
-
-
 def batches(directory: Path) -> Iterator[tuple[Frame, bytes]]:
     """Every frame and the events that this build gives for it; nothing recorded is compared.
 
