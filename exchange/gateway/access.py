@@ -91,8 +91,9 @@ class Stored(msgspec.Struct, frozen=True):
 class Proof(msgspec.Struct, frozen=True):
     """What a client brings: ``text`` signed under a key, in hexadecimal.
 
-    ``nonce`` None asks for the time window alone. A protocol in which the secret itself is
-    presented signs any text with it and brings that.
+    ``nonce`` None asks for the time window alone, and with ``once`` for a text that was not signed
+    before. A protocol in which the secret itself is presented signs any text with it and brings
+    that.
     """
 
     key_id: str
@@ -101,6 +102,7 @@ class Proof(msgspec.Struct, frozen=True):
     timestamp_ms: int
     nonce: int | None
     address: str = ""
+    once: bool = False
 
     def __repr__(self) -> str:
         return f"Proof({self.key_id!r}, {self.address!r})"

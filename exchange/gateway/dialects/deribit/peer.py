@@ -260,9 +260,10 @@ class Peer:
 
     def _auth(self, call: Call) -> Any:
         """Log the connection on; once it is, give new tokens to the same key."""
-        methods, session = self._methods, self._session
+        gate, hub, session = self._methods.gate, self._methods.hub, self._session
         try:
-            key = methods.gate.grant(take.convert(call.params, take.Auth), self._address)
+            auth = take.convert(call.params, take.Auth)
+            key = gate.grant(auth, self._address)
         except Failure:
             self._bad_logons += 1
             if self._bad_logons >= LOGON_LIMIT:
@@ -270,11 +271,19 @@ class Peer:
             raise
         if session.key is not None:
             if session.stage is Stage.READY and session.key.key_id == key.key_id:
-                return methods.gate.issue(key)
+                return gate.issue(key, auth)
             raise codes.refusal(Reason.SESSION_LIVE, "this connection has another logon")
-        logon = Logon(key_id=key.key_id, timestamp_ms=methods.hub.now_ms(), nonce=0, signature="")
-        methods.hub.log_on(session, key, logon)
-        return Wish(LOGON, None, lambda _: methods.gate.issue(key))
+        logon = Logon(key_id=key.key_id, timestamp_ms=hub.now_ms(), nonce=0, signature="")
+        hub.log_on(session, key, logon)
+
+        def result(_: Any) -> Any:
+            try:
+                return gate.issue(key, auth)
+            except Failure:  # and no two come in by one token
+                session.close(CLOSE_POLICY, "a token that was spent meanwhile")
+                raise
+
+        return Wish(LOGON, None, result)
 
     def _subscribe(self, call: Call) -> Any:
         names = list(dict.fromkeys(take.convert(call.params, take.Channels).channels))
