@@ -152,6 +152,12 @@ def peer(address: str) -> IPv4Address | IPv6Address | None:
     return found if mapped is None else mapped
 
 
+def is_loopback(address: str) -> bool:
+    """Return whether a peer's address is this machine's own."""
+    found = peer(address)
+    return found is not None and found.is_loopback
+
+
 def is_allowed(address: str, allowed: tuple[str, ...]) -> bool:
     """Return whether a peer's address is in one of the networks; none of them: any is."""
     if not allowed:

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from contracts import registry
 from exchange.gateway import archive
-from exchange.gateway.access import Key, peer
+from exchange.gateway.access import Key, is_loopback
 from exchange.gateway.accounts import Order
 from exchange.gateway.archive import CandleRow
 from exchange.gateway.corrections import CORRECTIONS
@@ -108,9 +108,7 @@ class Route(NamedTuple):
 
 def requests_allowed(address: str) -> int:
     """Return how many requests a second an address may make: this machine's are many programs'."""
-    found = peer(address)
-    local = found is not None and found.is_loopback
-    return LOOPBACK_REQUESTS_A_SECOND if local else REQUESTS_A_SECOND
+    return LOOPBACK_REQUESTS_A_SECOND if is_loopback(address) else REQUESTS_A_SECOND
 
 
 class Rest:
