@@ -367,6 +367,8 @@ class Rest:
 
     async def statement(self, asked: Asked) -> rest.StatementReport:
         account, day = self._account(asked), asked.query.date or None
+        if day is not None and not _is_day(day):
+            raise Refused(Reason.NOT_FOUND, "date", "no such day", observed=str(day))
         try:
             return await self._read(asked.address, lambda: self._books.statement(account, day))
         except KeyError:
@@ -417,6 +419,15 @@ def read_query(request: web.Request, kind: type[Q]) -> Q:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise explain(error, kind) from None
+
+
+def _is_day(number: int) -> bool:
+    """Whether a date, yyyymmdd, is one of the calendar."""
+    try:
+        date(number // 10_000, number // 100 % 100, number % 100)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(epoch: int, sequence: int, index: int) -> int:
