@@ -153,7 +153,8 @@ class _Arrival(web.RequestHandler):
         self._arrivals.settle(self)
         if self._turn is not None:
             self._turn.cancel()
-            self._turn, self._later = None, b""
+            self._turn = None
+        self._later, self.asker = b"", None
         if self._address is not None:
             self._arrivals.leave(self._address)
             self._address = None
