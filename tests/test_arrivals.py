@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 import pytest
 from bad_wire import TEXT, Wire, frame
 from dialect import Venue
+from live import until
 
-from exchange.gateway import arrivals, pace, rest
+from exchange.gateway import arrivals, frames, pace, rest, server
 
 SIGNED = (
     b"Hourbook-Key: a\r\nHourbook-Timestamp: 1\r\nHourbook-Nonce: 1\r\nHourbook-Signature: aa\r\n"
@@ -165,6 +166,27 @@ async def test_who_asks_too_much_is_read_later_and_holds_nobody_up(
     assert await counted(ends[0], b"HTTP/1.1 404", 20) == 20
     ends[1].close()
     assert len(spent) > 22 and sum(spent) * 10 <= 1.5 * (time.perf_counter_ns() - begun)
+
+
+async def test_a_connection_that_ended_keeps_nothing_of_what_it_sent(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[frames.MaskedSocket] = []
+    empty = server._empty
+
+    def noted(socket: frames.MaskedSocket) -> None:
+        empty(socket)
+        ended.append(socket)
+
+    monkeypatch.setattr(server, "_empty", noted)
+    call = b'{"jsonrpc":"2.0","id":1,"method":"public/test"}'
+    wire = await Wire.open(urlsplit(venue.http).port or 0)
+    await wire.shake(path="/ws/api/v2")
+    wire.writer.write(frame(TEXT, call) * 5_000)
+    await wire.reader.read(1)
+    wire.writer.transport.abort()
+    await until(lambda: bool(ended))
+    assert not ended[0]._reader._buffer and ended[0]._parser is None
 
 
 async def counted(reader: asyncio.StreamReader, what: bytes, most: int) -> int:

@@ -228,6 +228,7 @@ class Gateway:
             await link.serve()
         finally:
             self._links.discard(link)
+            _empty(socket)
         return socket
 
     def check_origin(self, request: web.Request) -> None:
@@ -252,6 +253,14 @@ class Gateway:
             protocol_version=PROTOCOL_VERSION,
         )
         return json_answer(encode_json(health))
+
+
+def _empty(socket: MaskedSocket) -> None:
+    """Let go of what an ended connection sent and nobody took, which the collector would keep for
+    long: it looks for cycles seldom."""
+    socket._parser = None
+    if socket._reader is not None:
+        socket._reader._buffer.clear()
 
 
 async def _guard(request: web.Request, answer: web.StreamResponse) -> None:
