@@ -186,7 +186,8 @@ async def test_a_connection_that_ended_keeps_nothing_of_what_it_sent(
     await wire.reader.read(1)
     wire.writer.transport.abort()
     await until(lambda: bool(ended))
-    assert not ended[0]._reader._buffer and ended[0]._parser is None
+    reader = ended[0]._reader
+    assert reader is not None and not reader._buffer and ended[0]._parser is None
 
 
 async def counted(reader: asyncio.StreamReader, what: bytes, most: int) -> int:
