@@ -40,10 +40,10 @@ class Wire:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def shake(self, *headers: str, early: bytes = b"") -> bytes:
+    async def shake(self, *headers: str, early: bytes = b"", path: str = "/ws") -> bytes:
         """Make the WebSocket's handshake, and send ``early`` with it; return the status line."""
         key = base64.b64encode(os.urandom(16)).decode()
-        lines = ["GET /ws HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade",
+        lines = [f"GET {path} HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade",
                  "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}", *headers]  # fmt: skip
         await self.send(("\r\n".join(lines) + "\r\n\r\n").encode() + early)
         head = await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Self
 
 import aiohttp
@@ -120,14 +121,15 @@ async def no_candles(*asked: Any) -> tuple[list[CandleRow], int | None]:
     return [], None
 
 
-def signature(key_id: str, secret: str, now_ms: int, nonce: str = "n") -> dict[str, Any]:
-    """The parameters of a ``public/auth`` by signature."""
-    text = f"{now_ms}\n{nonce}\n".encode()
+def signature(key_id: str, secret: str, now_ms: int, data: str = "") -> dict[str, Any]:
+    """The parameters of a ``public/auth`` by signature, with a nonce of its own."""
+    nonce = token_hex(8)
+    text = f"{now_ms}\n{nonce}\n{data}".encode()
     return {
         "grant_type": "client_signature",
         "client_id": key_id,
         "timestamp": now_ms,
         "nonce": nonce,
-        "data": "",
+        "data": data,
         "signature": hmac.new(secret.encode(), text, "sha256").hexdigest(),
     }

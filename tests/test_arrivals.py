@@ -15,9 +15,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from bad_wire import TEXT, Wire, frame
 from dialect import Venue
+from live import until
 
-from exchange.gateway import arrivals, rest
+from exchange.gateway import arrivals, frames, pace, rest, server
 
 SIGNED = (
     b"Hourbook-Key: a\r\nHourbook-Timestamp: 1\r\nHourbook-Nonce: 1\r\nHourbook-Signature: aa\r\n"
@@ -109,14 +111,94 @@ async def test_an_address_has_so_many_connections(
         (b"POST /api/v1/admin HTTP/1.1\r\n" + SIGNED + SQUASHED % b"deflate", 400, b"SYNTAX"),
         (b"POST /api/v2 HTTP/1.1\r\n" + SQUASHED % b"gzip", 400, b"encoded"),
         (UPGRADE, 400, b"Sec-WebSocket-Key"),
+        (
+            UPGRADE.replace(b"\xff", b"AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Protocol: hush"),
+            400,
+            b"subpro",
+        ),
+        (b"GET /api/v2/public/auth?client_secret=hush\x01 HTTP/1.1\r\n\r\n", 400, b"SYNTAX"),
+        (b"GET /health HTTP/1.1\r\nAuthorization : Basic hush\r\n\r\n", 400, b"SYNTAX"),
+        (b"GET /health HTTP/1.1\r\nHourbook-Signature: hush" + b"h" * 9_000, 400, b"SYNTAX"),
+        (b"hush hush\r\n\r\n", 400, b"SYNTAX"),
     ],
 )
 async def test_bytes_that_are_none_are_refused(
     venue: Venue, caplog: pytest.LogCaptureFixture, request_: bytes, status: int, said: bytes
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     found, body = await answer(await dial(venue, request_))
     assert found == status and said in body, body
+    assert b"hush" not in body and "hush" not in caplog.text
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+async def test_no_answer_is_kept_guessed_at_or_tells_a_version(venue: Venue) -> None:
+    for path in ("/api/v1/account", "/api/v1/health", "/metrics", "/nowhere", "/ws", "/\x01"):
+        ends = await dial(venue, f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        async with asyncio.timeout(5):
+            head = (await ends[0].readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        ends[1].close()
+        kept = {"Cache-Control: no-store", "X-Content-Type-Options: nosniff", "Server: hourbook"}
+        assert kept <= set(head), head
+
+
+async def test_who_asks_too_much_is_read_later_and_holds_nobody_up(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address has its share of the time, over HTTP and WebSockets; what it asked is answered."""
+    spent: list[int] = []
+    spend = pace.Pace.spend
+
+    def watched(self: pace.Pace, owner: pace.Owner, spent_ns: int, one_in: int) -> float:
+        spent.append(spent_ns)
+        return spend(self, owner, spent_ns, one_in)
+
+    monkeypatch.setattr(pace.Pace, "spend", watched)
+    monkeypatch.setattr(pace, "IN_HAND_NS", 0)
+    monkeypatch.setattr(arrivals, "LOOPBACK_ONE_IN", 10)
+    begun = time.perf_counter_ns()
+    wire = await Wire.open(urlsplit(venue.http).port or 0)
+    await wire.shake()
+    await wire.send(b"".join(frame(TEXT, b'{"op":"heartbeat"}') for _ in range(2_000)))
+    assert await counted(wire.reader, b'"heartbeat"', 2_000) == 2_000
+    wire.writer.close()
+    ends = await dial(venue)
+    ends[1].write(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+    assert await counted(ends[0], b"HTTP/1.1 404", 20) == 20
+    ends[1].close()
+    assert len(spent) > 22 and sum(spent) * 10 <= 1.5 * (time.perf_counter_ns() - begun)
+
+
+async def test_a_connection_that_ended_keeps_nothing_of_what_it_sent(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[frames.MaskedSocket] = []
+    empty = server._empty
+
+    def noted(socket: frames.MaskedSocket) -> None:
+        empty(socket)
+        ended.append(socket)
+
+    monkeypatch.setattr(server, "_empty", noted)
+    call = b'{"jsonrpc":"2.0","id":1,"method":"public/test"}'
+    wire = await Wire.open(urlsplit(venue.http).port or 0)
+    await wire.shake(path="/ws/api/v2")
+    wire.writer.write(frame(TEXT, call) * 5_000)
+    await wire.reader.read(1)
+    wire.writer.transport.abort()
+    await until(lambda: bool(ended))
+    reader = ended[0]._reader
+    assert reader is not None and not reader._buffer and ended[0]._parser is None
+
+
+async def counted(reader: asyncio.StreamReader, what: bytes, most: int) -> int:
+    """How often that comes, until it came so often or the connection ends."""
+    found, heard = 0, b""
+    async with asyncio.timeout(20):
+        while found < most and (data := await reader.read(1 << 16)):
+            heard += data
+            found = heard.count(what)
+    return found
 
 
 async def test_operators_are_counted_like_everybody(

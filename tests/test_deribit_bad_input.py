@@ -1,10 +1,12 @@
 """What the Deribit dialect cannot use: a named error each, over both transports, and no change."""
 
 import base64
+import hashlib
 import hmac
 import json
 import random
 from collections.abc import AsyncIterator
+from secrets import token_hex
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -178,10 +180,10 @@ class Bench:
 
     def signed(self, method: str, path: str, body: str) -> str:
         """An Authorization header."""
-        now = self.venue.market.hub.now_ms()
-        text = f"{now}\nn\n{method}\n{path}\n{body}\n".encode()
+        now, nonce = self.venue.market.hub.now_ms(), token_hex(8)
+        text = f"{now}\n{nonce}\n{method}\n{path}\n{body}\n".encode()
         mark = hmac.new(self.key[1].encode(), text, "sha256").hexdigest()
-        return f"deri-hmac-sha256 id={self.key[0]},ts={now},sig={mark},nonce=n"
+        return f"deri-hmac-sha256 id={self.key[0]},ts={now},sig={mark},nonce={nonce}"
 
 
 def named(error: Any, code: int, reason: str) -> None:
@@ -304,9 +306,51 @@ async def test_a_signature_is_of_its_own_request_and_time(bench: Bench) -> None:
     for off_ms in (-5_100, 2_000):
         late = signature(*bench.key, now + off_ms)
         named(await rpc.fail("public/auth", **late), 13004, "TIMESTAMP")
-    same = signature(*bench.key, bench.venue.market.hub.now_ms())
-    await rpc.call("public/auth", **same)
-    await (await bench.venue.rpc()).call("public/auth", **same)  # the window alone: no nonce rises
+    first, second = (signature(*bench.key, now - later) for later in (0, 1_000))
+    await rpc.call("public/auth", **first)
+    await (await bench.venue.rpc()).call("public/auth", **second)  # no nonce need rise
+
+
+async def test_a_signature_is_good_once(bench: Bench) -> None:
+    """Who sends again what he saw enters nothing, and opens no session."""
+    before = len(await bench.rpc.call("private/get_open_orders"))
+    order = {**bench.filled(BUY), "label": "once"}
+    body = json.dumps({"method": "private/buy", "params": order})
+    header = bench.signed("POST", "/api/v2", body)
+    assert (await bench.post(body, Authorization=header))[0] == 200
+    for _ in range(2):
+        named((await bench.post(body, Authorization=header))[1], 13004, "NONCE")
+    orders = await bench.rpc.call("private/get_open_orders")
+    assert len(orders) == before + 1
+    await bench.rpc.call("private/cancel", order_id=orders[-1]["order_id"])
+    logon = signature(*bench.key, bench.venue.market.hub.now_ms())
+    rpc = await bench.venue.rpc()
+    await rpc.call("public/auth", **logon)
+    shouted = logon | {"signature": logon["signature"].upper()}
+    for again in (logon, shouted):
+        named(await (await bench.venue.rpc()).fail("public/auth", **again), 13004, "NONCE")
+
+
+async def test_no_other_signature_opens_a_session(bench: Bench) -> None:
+    """Not that of a native request or logon, nor that of another call."""
+    key_id, now = bench.key[0], bench.venue.market.hub.now_ms()
+    read = f"{key_id}\nGET\n/api/v1/account\n{hashlib.sha256(b'').hexdigest()}"
+    call = 'POST\n/api/v2\n{"method": "private/get_positions"}\n'
+    rpc = await bench.venue.rpc()
+    for data in (f"{key_id}\n0", read, call):
+        named(await rpc.fail("public/auth", **signature(*bench.key, now, data)), -32602, "SYNTAX")
+    await rpc.call("public/auth", **signature(*bench.key, now, "what I like"))
+
+
+async def test_who_is_refused_keeps_the_refresh_token(bench: Bench) -> None:
+    rpc = await bench.venue.rpc()
+    now = bench.venue.market.hub.now_ms()
+    granted = await rpc.call("public/auth", **signature(*bench.key, now))
+    other = await bench.venue.rpc(await bench.venue.key(2))
+    again = {"grant_type": "refresh_token", "refresh_token": granted["refresh_token"]}
+    named(await other.fail("public/auth", **again), 11030, "SESSION_LIVE")
+    await rpc.call("public/auth", **again)
+    named(await rpc.fail("public/auth", **again), 13009, "AUTH_REQUIRED")
 
 
 async def test_five_bad_logons_end_a_connection(bench: Bench) -> None:

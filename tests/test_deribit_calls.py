@@ -96,18 +96,18 @@ def test_a_token_is_known_to_every_gateway_and_spent_at_all(
     def refreshed(gate: Gate, granted: dict[str, Any]) -> bool:
         auth = Auth(grant_type="refresh_token", refresh_token=granted["refresh_token"])
         try:
-            gate.issue(gate.grant(auth, "127.0.0.1"))
+            gate.issue(gate.grant(auth, "127.0.0.1"), auth)
         except Failure:
             return False
         return True
 
     by_secret = Auth(grant_type="client_credentials", client_id=key_id, client_secret=secret)
     key = gates[0].grant(by_secret, "127.0.0.1")
-    first = gates[0].issue(key)
+    first = gates[0].issue(key, by_secret)
     assert all(enters(gate, first) for gate in gates)
     assert not enters(gates[0], {"access_token": first["refresh_token"]})
     assert refreshed(gates[1], first) and not refreshed(gates[0], first)
-    second, third = gates[1].issue(key), gates[1].issue(key)
+    second, third = (gates[1].issue(key, by_secret) for _ in range(2))
     assert not enters(gates[0], first), "six of a key are kept"
     assert enters(gates[0], second) and enters(gates[0], third)
     now[0] += TOKEN_MS
@@ -115,7 +115,7 @@ def test_a_token_is_known_to_every_gateway_and_spent_at_all(
     with closing(sqlite3.connect(tmp_path / "keys.db")) as rows:
         over = rows.execute("SELECT count(*) FROM tokens WHERE until_ms <= ?", now)
         assert over.fetchone() == (0,)
-    last = gates[1].issue(key)
+    last = gates[1].issue(key, by_secret)
     revoke_key(tmp_path, key_id)
     assert not any(enters(gate, last) or refreshed(gate, last) for gate in gates)
 
@@ -241,12 +241,12 @@ async def test_a_ticker_tells_of_lots_that_trades_elsewhere_moved(venue: Venue) 
 
 async def test_calls_behind_a_logon_wait_for_it(venue: Venue) -> None:
     rpc, key = await venue.rpc(), await venue.key(1)
-    logon = signature(*key, venue.market.hub.now_ms())
+    logon, again = (signature(*key, venue.market.hub.now_ms()) for _ in range(2))
     for number, call in enumerate((
         {"method": "public/auth", "params": {**logon, "signature": "00"}},
         {"method": "public/auth", "params": logon},
         {"method": "private/get_positions", "params": {}},
-        {"method": "public/auth", "params": logon},
+        {"method": "public/auth", "params": again},
     )):  # fmt: skip
         await rpc.socket.send_json({"jsonrpc": "2.0", "id": number, **call})
     told = [await rpc.answer(lambda message: "id" in message) for _ in range(4)]

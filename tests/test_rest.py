@@ -241,6 +241,8 @@ QUERIES: Final[list[tuple[str, int, str, str | None]]] = [
     (f"candles/{CODE}?interval=2h", 400, "SYNTAX", "interval"),
     ("settlement-prices?code=NONE", 404, "UNKNOWN_INSTRUMENT", "instrument"),
     ("statement?date=1", 400, "SYNTAX", "date"),
+    ("statement?date=20261301", 404, "NOT_FOUND", "date"),
+    ("statement?date=20260229", 404, "NOT_FOUND", "date"),
     ("nothing", 404, "NOT_FOUND", None),
 ]
 

@@ -91,8 +91,9 @@ class Stored(msgspec.Struct, frozen=True):
 class Proof(msgspec.Struct, frozen=True):
     """What a client brings: ``text`` signed under a key, in hexadecimal.
 
-    ``nonce`` None asks for the time window alone. A protocol in which the secret itself is
-    presented signs any text with it and brings that.
+    ``nonce`` None asks for the time window alone, and with ``once`` for a text that was not signed
+    before. A protocol in which the secret itself is presented signs any text with it and brings
+    that.
     """
 
     key_id: str
@@ -101,6 +102,7 @@ class Proof(msgspec.Struct, frozen=True):
     timestamp_ms: int
     nonce: int | None
     address: str = ""
+    once: bool = False
 
     def __repr__(self) -> str:
         return f"Proof({self.key_id!r}, {self.address!r})"
@@ -148,6 +150,12 @@ def peer(address: str) -> IPv4Address | IPv6Address | None:
         return None
     mapped = getattr(found, "ipv4_mapped", None)
     return found if mapped is None else mapped
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether a peer's address is this machine's own."""
+    found = peer(address)
+    return found is not None and found.is_loopback
 
 
 def is_allowed(address: str, allowed: tuple[str, ...]) -> bool:

@@ -5,6 +5,7 @@ python -m exchange.gateway.asyncapi > docs/reference/asyncapi.json
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from inspect import cleandoc
 from typing import Any, Final, NamedTuple, get_args
 
@@ -115,8 +116,9 @@ def _operation(action: str, kinds: tuple[type, ...]) -> dict[str, Any]:
     }
 
 
+@cache
 def encoded() -> bytes:
-    """Return the document as it is served and checked in."""
+    """Return the document as it is served and checked in, made once."""
     return msgspec.json.format(msgspec.json.encode(document()), indent=1) + b"\n"
 
 

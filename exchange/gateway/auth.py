@@ -19,11 +19,13 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from exchange.gateway import lockouts, tokens
+from exchange.gateway import lockouts, signatures, tokens
 from exchange.gateway.access import Algorithm, Judge, Key, Proof, Stored, networks
 from exchange.gateway.access import sign as sign
 from exchange.gateway.lockouts import Lockouts
+from exchange.gateway.signatures import Signatures
 from exchange.gateway.tokens import Tokens
+from exchange.messages import Reason
 from exchange.messages.access import SCOPES, AnyReason, Scope
 from exchange.messages.wire import Logon, signed_text
 
@@ -168,7 +170,7 @@ def _open(directory: Path) -> sqlite3.Connection:
         unless_whole.callback(database.close)
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
-        for statement in (_SCHEMA, _FOLLOWERS, lockouts.SCHEMA, *tokens.SCHEMA):
+        for statement in (_SCHEMA, _FOLLOWERS, lockouts.SCHEMA, *tokens.SCHEMA, *signatures.SCHEMA):
             database.execute(statement)
         unless_whole.pop_all()
     return database
@@ -190,14 +192,15 @@ class Keys:
         weakref.finalize(self, self._database.close)
         self._judge = Judge(Lockouts(self._database))
         self.tokens = Tokens(self._database)
+        self._signatures = Signatures(self._database)
         # In the place of an unknown key's row: what follows is the same work.
         self._nobody = ("", 0, "read", "hmac-sha256", "", None, "", secrets.token_hex(32), "-1")
 
     def check(self, proof: Proof, now_ms: int) -> Key | AnyReason:
         """Return the key that made the proof, or why it is refused.
 
-        A good signature clears the count of bad ones, and an accepted nonce is spent, whatever
-        becomes of the request afterwards.
+        A good signature clears the count of bad ones, and an accepted nonce is spent, as is a
+        signature that is good once, whatever becomes of the request afterwards.
         """
         stored = self._stored(proof.key_id, now_ms)
         reason, locked = self._judge.judge(proof, stored, now_ms)
@@ -205,6 +208,10 @@ class Keys:
             _log.warning("key %r is locked for address %r", proof.key_id[:40], proof.address)
         if reason is not None:
             return reason
+        if proof.once and not self._signatures.use(
+            proof.key_id, proof.text, proof.timestamp_ms, now_ms
+        ):
+            return Reason.NONCE
         if proof.nonce is not None:
             spent = self._database.execute(
                 "UPDATE keys SET nonce = ? WHERE key_id = ? AND nonce = ?",

@@ -114,6 +114,9 @@ class MaskedSocket(web.WebSocketResponse):
             self._reader.take = take
 
     def release(self) -> None:
-        """Leave nothing that leads back here, once it has ended: the error that it ended by has the
-        frames that it came through, and they have the socket."""
+        """Let go of what an ended connection sent and nobody took, and of the error that it ended
+        by, whose frames lead back here: the collector, which would, comes by seldom."""
         self._exception = None
+        self._parser = None
+        if self._reader is not None:
+            self._reader._buffer.clear()

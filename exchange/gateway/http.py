@@ -83,6 +83,13 @@ class Flood:
             raise Refused(GatewayReason.REQUESTS_FULL, None, "a second", limit=str(most))
 
 
+def guard_answer(answer: web.StreamResponse) -> None:
+    """Say of an answer that nobody keeps it or takes it for something else, and no version."""
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Server"] = "hourbook"
+
+
 def json_answer(body: bytes, status: int = 200) -> web.Response:
     """Return an answer in JSON."""
     return web.Response(body=body, status=status, content_type="application/json")

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from contracts import registry
 from exchange.gateway import archive
-from exchange.gateway.access import Key, peer
+from exchange.gateway.access import Key, is_loopback
 from exchange.gateway.accounts import Order
 from exchange.gateway.archive import CandleRow
 from exchange.gateway.corrections import CORRECTIONS
@@ -108,9 +108,7 @@ class Route(NamedTuple):
 
 def requests_allowed(address: str) -> int:
     """Return how many requests a second an address may make: this machine's are many programs'."""
-    found = peer(address)
-    local = found is not None and found.is_loopback
-    return LOOPBACK_REQUESTS_A_SECOND if local else REQUESTS_A_SECOND
+    return LOOPBACK_REQUESTS_A_SECOND if is_loopback(address) else REQUESTS_A_SECOND
 
 
 class Rest:
@@ -369,6 +367,8 @@ class Rest:
 
     async def statement(self, asked: Asked) -> rest.StatementReport:
         account, day = self._account(asked), asked.query.date or None
+        if day is not None and not _is_day(day):
+            raise Refused(Reason.NOT_FOUND, "date", "no such day", observed=str(day))
         try:
             return await self._read(asked.address, lambda: self._books.statement(account, day))
         except KeyError:
@@ -419,6 +419,15 @@ def read_query(request: web.Request, kind: type[Q]) -> Q:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:
         raise explain(error, kind) from None
+
+
+def _is_day(number: int) -> bool:
+    """Whether a date, yyyymmdd, is one of the calendar."""
+    try:
+        date(number // 10_000, number // 100 % 100, number % 100)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(epoch: int, sequence: int, index: int) -> int:

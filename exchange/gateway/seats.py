@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Literal
 
-from exchange.gateway.access import peer
+from exchange.gateway.access import is_loopback
 from exchange.gateway.decode import Refused
 from exchange.messages.access import GatewayReason
 
@@ -17,8 +17,7 @@ Owner = tuple[Literal["address", "key"], str]
 
 def connections_allowed(address: str) -> int:
     """Return how many connections an address may have: this machine's own are many programs'."""
-    found = peer(address)
-    return LOOPBACK_CONNECTIONS if found is not None and found.is_loopback else ADDRESS_CONNECTIONS
+    return LOOPBACK_CONNECTIONS if is_loopback(address) else ADDRESS_CONNECTIONS
 
 
 def seats_of(owner: Owner, of_address: Callable[[str], int] = connections_allowed) -> int:

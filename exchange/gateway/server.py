@@ -20,11 +20,11 @@ from typing import Any, Final, Protocol
 from aiohttp import WSMessage, WSMsgType, web
 
 from exchange.gateway import asyncapi, openapi
-from exchange.gateway.arrivals import HANDSHAKE_SECONDS, KEEPALIVE_SECONDS, Arrivals
+from exchange.gateway.arrivals import HANDSHAKE_SECONDS, KEEPALIVE_SECONDS, Arrivals, Spend
 from exchange.gateway.asyncapi import ASYNCAPI_PATH
 from exchange.gateway.decode import Refused
 from exchange.gateway.frames import MaskedSocket, Take
-from exchange.gateway.http import answer_refused, json_answer, name_refusals
+from exchange.gateway.http import answer_refused, guard_answer, json_answer, name_refusals
 from exchange.gateway.hub import Hub
 from exchange.gateway.openapi import OPENAPI_PATH
 from exchange.gateway.rest import PREFIX
@@ -50,6 +50,7 @@ CLOSE_IDLE: Final = 4000
 BODY_BYTES: Final = 1 << 20  # of an HTTP request, as sent and inflated
 PINGS_A_SECOND: Final = 32  # of one connection, pongs included
 _CONTROL: Final = (WSMsgType.PING, WSMsgType.PONG)
+_PROTOCOLS: Final = (JSON_PROTOCOL, MSGPACK_PROTOCOL)
 _OPCODE: Final = (WSMsgType.TEXT, WSMsgType.BINARY)  # by codec
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Gateway:
         self.app = web.Application(
             client_max_size=BODY_BYTES, middlewares=[self._note, name_refusals]
         )
+        self.app.on_response_prepare.append(_guard)
         self.app.router.add_get("/ws", self._websocket)
         self.app.router.add_get(f"{PREFIX}/health", self._health, allow_head=False)
         self.app.router.add_get(OPENAPI_PATH, self._openapi, allow_head=False)
@@ -130,6 +132,7 @@ class Gateway:
     @web.middleware
     async def _note(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         self._arrivals.head(request)
+        await self._arrivals.ask(request)
         self.check_origin(request)
         return await handler(request)
 
@@ -185,6 +188,10 @@ class Gateway:
         """Serve a WebSocket by the link that ``link_of`` makes of it, if it is let in."""
         if not request.headers.get("Sec-WebSocket-Key", "").isascii():
             raise web.HTTPBadRequest(text="a Sec-WebSocket-Key that is none")
+        asked = request.headers.getall("Sec-WebSocket-Protocol", [])
+        named = {one.strip() for text in asked for one in text.split(",")}
+        if named and named.isdisjoint(_PROTOCOLS):  # nobody gets another than he asked for
+            raise web.HTTPBadRequest(text=f"the subprotocols are {' and '.join(_PROTOCOLS)}")
         if self._hub.draining:
             raise web.HTTPServiceUnavailable(text="the market is stopping")
         address = request.remote or ""
@@ -201,7 +208,7 @@ class Gateway:
         self, request: web.Request, address: str, link_of: "LinkOf"
     ) -> web.StreamResponse:
         socket = MaskedSocket(
-            protocols=(JSON_PROTOCOL, MSGPACK_PROTOCOL),
+            protocols=_PROTOCOLS,
             max_msg_size=Limit.FRAME_BYTES + 1,  # aiohttp refuses from this size on
             compress=False,
             heartbeat=PING_SECONDS,
@@ -218,6 +225,7 @@ class Gateway:
                 request.transport.abort()
 
         link = link_of(socket, abort, address)
+        link.spend = self._arrivals.attend(request, link.session)
         self._links.add(link)
         try:
             await link.serve()
@@ -250,6 +258,10 @@ class Gateway:
         return json_answer(encode_json(health))
 
 
+async def _guard(request: web.Request, answer: web.StreamResponse) -> None:
+    guard_answer(answer)
+
+
 class Socket(Protocol):
     """What a link needs of a WebSocket: aiohttp's, or one of a simulation."""
 
@@ -261,8 +273,16 @@ class Socket(Protocol):
     async def close(self, *, code: int, message: bytes) -> bool: ...
 
 
+def _is_free(spent_ns: int) -> float:
+    return 0.0
+
+
 class Link:
-    """One WebSocket and its session. ``abort`` ends the connection without another word."""
+    """One WebSocket and its session. ``abort`` ends the connection without another word; ``spend``
+    charges it for what does not come straight from its parser.
+    """
+
+    spend: Spend = staticmethod(_is_free)
 
     def __init__(
         self, hub: Hub, socket: Socket, abort: Callable[[], None], address: str = ""
@@ -318,7 +338,10 @@ class Link:
                         return
                     await self._answer_ping(message)
                     continue
+                begun = time.perf_counter_ns()
                 session.hear(message.data, time.time_ns())
+                if wait := self.spend(time.perf_counter_ns() - begun):
+                    await asyncio.sleep(wait)
         except asyncio.CancelledError:
             if self._reader is not None or reader is None or reader.uncancel():
                 raise  # it is not, or not alone, of `_stop_reading`

@@ -380,13 +380,14 @@ def _sweep(folder: Path) -> None:
 
 
 def make_directory(directory: Path) -> None:
-    """Make a directory and those above it that are missing; the name of each is durable then."""
+    """Make a directory and those above it that are missing, its owner's alone; the name of each is
+    durable then."""
     missing = []
     while not directory.is_dir():
         missing.append(directory)
         directory = directory.parent
     for one in reversed(missing):
-        one.mkdir(exist_ok=True)
+        one.mkdir(0o700, exist_ok=True)
         sync_directory(one.parent)
 
 

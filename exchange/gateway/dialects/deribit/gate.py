@@ -1,7 +1,9 @@
 """Who calls: credentials, signatures and tokens, to a native key.
 
 A proof is judged by the native rules: lockout, signature, address, time window. Nonces are not
-asked to rise, because the venue's clients do not make them so; a native logon asks.
+asked to rise, because the venue's clients do not make them so (a native logon asks); but what was
+signed is good once. What ``public/auth`` signs is three lines, which nothing else that a key signs
+is: no signature that somebody saw elsewhere opens a session.
 """
 
 from base64 import b64decode
@@ -11,6 +13,7 @@ from typing import Any, Final
 from exchange.gateway.access import Key, Proof, is_allowed, sign
 from exchange.gateway.dialects.deribit.codes import refusal
 from exchange.gateway.dialects.deribit.params import Auth
+from exchange.gateway.dialects.deribit.rpc import wrong_param
 from exchange.gateway.hub import Hub
 from exchange.messages import Reason
 from exchange.messages.access import GatewayReason, Right
@@ -29,14 +32,19 @@ class Gate:
         self._hub = hub
 
     def grant(self, auth: Auth, address: str) -> Key:
-        """Return the key of a ``public/auth``; raises Failure."""
+        """Return the key of a ``public/auth``; raises Failure.
+
+        ``issue`` alone spends a refresh token: who is refused for another reason keeps it.
+        """
         if auth.grant_type == "client_credentials":
             return self._by_secret(auth.client_id, auth.client_secret, address)
         if auth.grant_type == "refresh_token":
             return self._by_token(auth.refresh_token, address, refreshes=True)
+        for name in ("nonce", "data"):
+            if "\n" in getattr(auth, name):
+                raise wrong_param(name, Reason.SYNTAX, "no line feed may be signed")
         text = f"{auth.timestamp}\n{auth.nonce}\n{auth.data}".encode()
-        proof = Proof(auth.client_id, text, auth.signature.lower(), auth.timestamp, None, address)
-        return self._judged(proof)
+        return self._signed(auth.client_id, text, auth.signature, auth.timestamp, address)
 
     def admit(self, header: str, signed: str, body: bytes, address: str) -> Key:
         """Return the key of an HTTP request by its Authorization header; raises Failure.
@@ -59,8 +67,15 @@ class Gate:
             return self._by_secret(key_id, secret, address)
         raise refusal(Reason.AUTH_REQUIRED, f"schemes: {SIGNED_SCHEME}, {BEARER}, {BASIC}")
 
-    def issue(self, key: Key) -> dict[str, Any]:
-        """Return the tokens of a key, as ``public/auth`` answers."""
+    def issue(self, key: Key, auth: Auth) -> dict[str, Any]:
+        """Return the tokens of a key that was granted, as ``public/auth`` answers.
+
+        Raises Failure if its refresh token was spent meanwhile.
+        """
+        if auth.grant_type == "refresh_token" and not self._hub.keys.tokens.spend(
+            auth.refresh_token
+        ):
+            raise refusal(Reason.AUTH_REQUIRED, "the token was spent just now")
         now, give = self._hub.now_ms(), self._hub.keys.tokens.give
         write = "read_write" if key.may(Right.TRADE) else "read"
         return {
@@ -81,8 +96,6 @@ class Gate:
             raise refusal(Reason.AUTH_REQUIRED, "the key is gone")
         if not is_allowed(address, key.addresses):
             raise refusal(GatewayReason.ADDRESS)
-        if refreshes and not keys.tokens.spend(text):
-            raise refusal(Reason.AUTH_REQUIRED, "the token was spent just now")
         return key
 
     def _by_secret(self, key_id: str, secret: str, address: str) -> Key:
@@ -97,7 +110,13 @@ class Gate:
         if not {"id", "ts", "sig", "nonce"} <= said.keys() or not is_time(stamp):
             raise refusal(Reason.SYNTAX, f"{SIGNED_SCHEME} id=,ts=,sig=,nonce=")
         text = f"{stamp}\n{said['nonce']}\n{signed}\n".encode() + body + b"\n"
-        proof = Proof(said["id"], text, said["sig"].lower(), int(stamp), None, address)
+        return self._signed(said["id"], text, said["sig"], int(stamp), address)
+
+    def _signed(
+        self, key_id: str, text: bytes, signature: str, timestamp_ms: int, address: str
+    ) -> Key:
+        """Return the key under which a text was signed, just now and never before."""
+        proof = Proof(key_id, text, signature.lower(), timestamp_ms, None, address, once=True)
         return self._judged(proof)
 
     def _judged(self, proof: Proof) -> Key:

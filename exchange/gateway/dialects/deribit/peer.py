@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from exchange.gateway.access import Key
+from exchange.gateway.arrivals import Spend
 from exchange.gateway.dialects.deribit import codes, rpc
 from exchange.gateway.dialects.deribit import params as take
 from exchange.gateway.dialects.deribit.calls import LOGON, Later, Pending, Wish
@@ -57,7 +58,7 @@ class PeerLink(Link):
     ) -> None:
         self._peer = Peer(methods, socket, address)
         super().__init__(methods.hub, self._peer, abort, address)
-        self._peer.attend(self.session)
+        self._peer.attend(self.session, lambda spent_ns: self.spend(spent_ns))
 
     async def serve(self) -> None:
         """As any link does, with the clock running."""
@@ -76,6 +77,7 @@ class Peer:
 
     ws_protocol: str | None = MSGPACK_PROTOCOL
     _session: Session
+    _spend: Spend
 
     def __init__(self, methods: Methods, socket: Socket, address: str) -> None:
         self._methods = methods
@@ -108,9 +110,9 @@ class Peer:
             "private/get_cancel_on_disconnect": self._get_cancel,
         }
 
-    def attend(self, session: Session) -> None:
+    def attend(self, session: Session, spend: Spend) -> None:
         """Speak for a session. Its frames are the writer's: translating takes its time."""
-        self._session = session
+        self._session, self._spend = session, spend
         session.send_now = None
         self._methods.blotter.on_listing.add(self._widen)
 
@@ -137,11 +139,13 @@ class Peer:
             if self._session.closing is not None:
                 continue  # until the writer has closed the socket
             self._heard, self._asked = True, False
+            begun = time.perf_counter_ns()
             request = self._take(message.data)
+            wait = self._spend(time.perf_counter_ns() - begun)
             await self._flush()
             if request is not None:
                 return WSMessage(WSMsgType.BINARY, encode_msgpack(request), None)
-            await asyncio.sleep(0)  # others come between the calls that lie there already
+            await asyncio.sleep(wait)  # others come between the calls that lie there already
 
     async def send_frame(self, message: bytes, opcode: WSMsgType) -> None:
         """Send what a native frame means to the client: answers, then notifications."""
@@ -260,9 +264,10 @@ class Peer:
 
     def _auth(self, call: Call) -> Any:
         """Log the connection on; once it is, give new tokens to the same key."""
-        methods, session = self._methods, self._session
+        gate, hub, session = self._methods.gate, self._methods.hub, self._session
         try:
-            key = methods.gate.grant(take.convert(call.params, take.Auth), self._address)
+            auth = take.convert(call.params, take.Auth)
+            key = gate.grant(auth, self._address)
         except Failure:
             self._bad_logons += 1
             if self._bad_logons >= LOGON_LIMIT:
@@ -270,11 +275,19 @@ class Peer:
             raise
         if session.key is not None:
             if session.stage is Stage.READY and session.key.key_id == key.key_id:
-                return methods.gate.issue(key)
+                return gate.issue(key, auth)
             raise codes.refusal(Reason.SESSION_LIVE, "this connection has another logon")
-        logon = Logon(key_id=key.key_id, timestamp_ms=methods.hub.now_ms(), nonce=0, signature="")
-        methods.hub.log_on(session, key, logon)
-        return Wish(LOGON, None, lambda _: methods.gate.issue(key))
+        logon = Logon(key_id=key.key_id, timestamp_ms=hub.now_ms(), nonce=0, signature="")
+        hub.log_on(session, key, logon)
+
+        def result(_: Any) -> Any:
+            try:
+                return gate.issue(key, auth)
+            except Failure:  # and no two come in by one token
+                session.close(CLOSE_POLICY, "a token that was spent meanwhile")
+                raise
+
+        return Wish(LOGON, None, result)
 
     def _subscribe(self, call: Call) -> Any:
         names = list(dict.fromkeys(take.convert(call.params, take.Channels).channels))

@@ -85,8 +85,8 @@ class Room:
         methods, address = self._methods, request.remote or ""
         methods.count(address)
         if call.method == "public/auth":
-            granted = methods.gate.grant(take.convert(call.params, take.Auth), address)
-            return methods.gate.issue(granted)
+            auth = take.convert(call.params, take.Auth)
+            return methods.gate.issue(methods.gate.grant(auth, address), auth)
         key: Key | None = None
         if call.method.startswith(PRIVATE):
             header = request.headers.get("Authorization", "")
