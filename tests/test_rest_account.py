@@ -163,7 +163,7 @@ async def test_what_requests_cost_is_told_and_written(house: House) -> None:
     page = (PAGES / "wire.md").read_text()
     assert f"at most {told['frame_bytes']:,} bytes" in page
     assert f"an array of 1 to {told['frame_commands']} commands" in page
-    assert re.search(r"Ten a second of one account", page) and told["previews_a_second"] == 10
+    assert "ask for ten previews a second" in page and told["previews_a_second"] == 10
 
 
 async def test_candles_of_a_combination(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
