@@ -331,8 +331,8 @@ cdef void keep_special(Market* m, Event* e, Instrument* book, Position* p, u32 s
 
 cdef void wait_again(Market* m, Command* c, Instrument* book, Position* p, u32 slot,
                      u32 leaves) noexcept nogil:
-    """Give a waiting stop its new terms, a limit among them. It waits again behind the others of its
-    trigger; if it is elected, behind the other elected ones, whose due stamp stays."""
+    """Give a waiting stop its new terms, a limit among them. It waits again as the youngest of its
+    trigger; if it is elected, as the last of the elected, whose due stamp stays."""
     cdef Order* o = &m.orders[slot]
     cdef Extra* extra = &m.extras[slot]
     cdef bint elected = (extra.features & ELECTED) != 0
