@@ -1,10 +1,11 @@
-"""What follows from the trades of a command, once its order has found its place.
+"""What follows from the trades of a command, once its own order has rested or ended.
 
-Called at the end of every command that may trade in a watched book, never from inside a match: the
-book is whole. The order of what follows is part of the rules (docs/reference/engine.md): each round
-looks at the events since the last one, first for what may only reduce, then for stops, and lets at
-most one elected stop come in, whose trades the next round looks at. So nothing here recurs, and a
-round ends with a whole book as it began.
+Called at the end of every command that may trade in a watched book, never during a match, so the
+book is consistent. The order of what follows is part of the rules (docs/reference/engine.md, "After
+a command's trades"). It is done in rounds. Each looks at the events since the last one: first for
+quotes whose protection is spent and for REDUCE_ONLY orders (`follow`), then for breakers and
+accountability, then for stops to elect. Then at most one elected stop comes in, and the next round
+looks at its trades. So there is no recursion.
 """
 
 from exchange.engine.events cimport event_of
@@ -25,7 +26,7 @@ from exchange.engine.vocabulary cimport *
 
 
 cdef void elect_by_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
-    """Every trade of this book among the command's events from index `first` on, in order."""
+    """Elect stops by every trade of this book among the events from index `first` on, in order."""
     cdef u32 number = <u32>(book - m.instruments)
     cdef Event* e
     cdef u32 i
@@ -36,15 +37,17 @@ cdef void elect_by_trades(Market* m, Instrument* book, u32 first) noexcept nogil
 
 
 cdef i64 room_of(Market* m, u32 at, u8 side) noexcept nogil:
-    """`room_to_reduce`, or something not below zero if that is not."""
+    """`room_to_reduce` if it is negative; else some number that is not, found faster."""
     cdef i64 room = room_alone(&m.positions[at], side)
     return room if room >= 0 else room_to_reduce(m, &m.positions[at], at, side, 0)
 
 
 cdef i64 give_way(Market* m, u32 slot, u32 at, u8 side, i64 wanted) noexcept nogil:
-    """A REDUCE_ONLY order loses as many lots as are wanted, or all; the room that there is then.
-    All, too, where less is of no use: of two that are grouped the larger counts, and the other
-    stays as large as it is if it may do more than reduce."""
+    """Take `wanted` lots off a REDUCE_ONLY order, or cancel it; returns the room there is then.
+
+    It is cancelled if it has no more than that, or if less would not help: of two that are grouped
+    on one side the larger counts, and a partner that is not REDUCE_ONLY stays as large as it is.
+    """
     cdef i64 lots = lots_of(m, slot)
     cdef u32 partner = partner_of(m, slot)
     if wanted >= lots or (lots - wanted < shared_lots(m, partner, at, side)
@@ -57,10 +60,10 @@ cdef i64 give_way(Market* m, u32 slot, u32 at, u8 side, i64 wanted) noexcept nog
 
 
 cdef void trim(Market* m, u32 account, u32 instrument) noexcept nogil:
-    """REDUCE_ONLY orders give way, the newest first, until all that works would only reduce.
+    """REDUCE_ONLY orders of a position give way, the newest first, until all that works on their
+    side would only reduce it.
 
-    Once a round for a position: nothing that a round does takes room from another, and an order
-    that gives way leaves more of it.
+    Once a round for each position is enough: nothing that a round does takes room away.
     """
     cdef u32 at = position_of(&m.accounts[account], instrument)
     cdef Stand* stand = &m.stands[at]
@@ -82,8 +85,8 @@ cdef void trim(Market* m, u32 account, u32 instrument) noexcept nogil:
 
 
 cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil:
-    """Quotes that the events from index `first` on have traded too much of, then everyone whose
-    position or working lots they have changed."""
+    """Look at the events from index `first` on: cancel the quotes of accounts whose protection is
+    spent, then `trim` every position whose net or working lots have changed."""
     cdef Event* e
     cdef u32 i, k, account, maker, instrument
     cdef u32 end = m.index
@@ -98,7 +101,7 @@ cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil:
             protect(m, maker, m.instruments[instrument].product)
     m.rounds += 1
     for i in range(first, end):
-        e = event_of(m, i)  # and all of it that is needed: what gives way may move the events
+        e = event_of(m, i)  # read all fields before `trim`: its events may move the buffer
         kind = <u8>e.what
         account = <u32>(e.who >> 32)
         instrument = <u32>e.who
@@ -120,11 +123,11 @@ cdef void follow(Market* m, Instrument* book, u32 first) noexcept nogil:
 
 
 cdef void aftermath(Market* m, Instrument* book, u32 first) noexcept nogil:
-    """What follows from the trades among the command's events from index `first` on."""
+    """Do what follows from the trades among the command's events from index `first` on."""
     cdef u32 elections = 0
     cdef u32 heard
     while True:
-        # in other books none has traded but plain orders: they matter to those that only reduce
+        # trades in or through legs may change positions that have REDUCE_ONLY orders elsewhere
         if book.watched & WATCH_QUOTES or (m.extra_count
                                            and book.watched & (WATCH_LEGS | WATCH_IMPLIED)):
             follow(m, book, first)

@@ -1,9 +1,10 @@
-"""The plain order's way of what comes through a gateway: every request has an id, a replacement
-keeps its order's, and a maker's order is post-only.
+"""The plain way for commands as a gateway sends them: requests with an id of their own (`asked`),
+replacements that keep the order's id, and post-only orders (`posted`).
 
-Each is what plain.pxd does and a little more: an id that is new is remembered with its answer, an
-order moves under its own id, and one that would trade is left to the ladder. Compiled apart, so
-that commands without do not pay for it. As there, any doubt is enough: then nothing has changed.
+Each function does what its counterpart in plain.pxd does and a little more: it remembers the
+request id with its answer, or changes an order under its own id; an order that would trade is left
+to the ladder of guards. Compiled apart, so that commands without these do not pay for them. As in
+plain.pxd, a function does its command whole, or on any doubt changes nothing and returns False.
 """
 
 from exchange.engine.book cimport line_up, slot_of, take_out
@@ -25,19 +26,19 @@ from exchange.engine.watched cimport lets_pass, may_pass, rested_beside
 
 
 cdef inline bint is_asked(Market* m, Command* c) noexcept nogil:
-    """Its request id is new, and can be remembered."""
+    """Whether the session is entitled and the request id is new and can be remembered."""
     cdef Move to
     return is_entitled(m, c) and slots_left(m) and is_new(m, c, &to)
 
 
 cdef inline void remember(Market* m, Command* c) noexcept nogil:
-    """The request, answered by what was said last."""
+    """Remember the request; its answer is the last event."""
     remember_request(m, c, c.account, m.next_event - 1)
 
 
 cdef inline void tell_replaced(Market* m, Command* c, Position* p, Order* o, u32 slot, u32 leaves,
                                u8 side, bint kept) noexcept nogil:
-    """ORDER_REPLACED, a command's one event, of an order with its old terms still."""
+    """ORDER_REPLACED, the command's one event; `o` still has its old terms."""
     cdef Event* e = new_event(m, 0, p.who)
     cdef u32 flags = <u32>side << 1 | EVENT_FLAG_RESTING | EVENT_FLAG_LAST_IN_COMMAND
     e.what = what(EVENT_KIND_ORDER_REPLACED, flags, kept)
@@ -66,7 +67,7 @@ cdef inline bint amend_side(Market* m, Command* c, Order* o, u32 slot, u8 side) 
             m, to.book, to.p, c, side, leaves - before, False)):
         return False
     if not kept:
-        if to.p.adverse:  # else no order of the position has any
+        if to.p.adverse:  # 0: no order of the position is adverse
             adverse = adverse_of(to.book, side, o.price, before)
         to.adverse = adverse_of(to.book, side, c.price, leaves)
         if not is_covered(&to, side, leaves, True, before, adverse):
@@ -97,7 +98,7 @@ cdef inline bint change_side(Market* m, Command* c, Order* o, u32 slot, u8 side)
 
 
 cdef bint enter_posted(Market* m, Command* c) noexcept nogil:
-    """ENTER of a post-only limit order, GTC or DAY, which does not trade."""
+    """ENTER of a post-only limit order, GTC or DAY, that crosses nothing."""
     if not is_free_to_enter(m, c):
         return False
     if c.side:
@@ -106,8 +107,8 @@ cdef bint enter_posted(Market* m, Command* c) noexcept nogil:
 
 
 cdef bint do_request(Market* m, Command* c) noexcept nogil:
-    """Of a limit order in the book: CANCEL, REDUCE by less than all of it, or a REPLACE that keeps
-    its id and does not trade. Whether it was one, and is done."""
+    """A request with an id on a limit order in the book: CANCEL, REDUCE by less than its leaves, or
+    a REPLACE that keeps the order's id and does not trade. Whether it was one and is done."""
     cdef u32 form = 0
     cdef u32 slot
     cdef Order* o

@@ -1,4 +1,10 @@
-"""A batch of commands, one after another: who does each."""
+"""A batch of commands, applied one after another: which function does each.
+
+Each command is offered first to the plain functions (plain.pxd), then to those for a gateway's
+requests (asked.pyx); each of these does it whole or changes nothing. What they decline goes to
+`operate`, whose functions test every guard in its documented precedence: the ladder of guards.
+While a command is done, the memory that later ones need is prefetched.
+"""
 
 from exchange.engine.accounts cimport (
     checkpoint, close_day, move_money, open_account, open_day, record, set_account, upgrade,
@@ -27,14 +33,14 @@ from exchange.engine.state cimport Command, Market, i64, likely, prefetch, read_
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
-    AHEAD = 16  # commands: a batch is read once, and lies in memory that is not near
-    NEAR = 10  # commands: their ids are looked for while those before do their work
-    STEP = 8  # commands whose orders are looked for at once, where orders are far
-    NEAR_SLOTS = 3 << 14  # of orders: more of them lie in memory that is not near
+    AHEAD = 16  # how many commands ahead a command itself is prefetched: a batch is not in cache
+    NEAR = 10  # how many commands ahead the hash cells of its ids are prefetched
+    STEP = 8  # commands whose orders are prefetched together, once orders no longer fit the cache
+    NEAR_SLOTS = 3 << 14  # up to so many orders, cache holds them: theirs are not prefetched
 
 
 cdef void operate_orders(Market* m, Command* c) noexcept nogil:
-    """What acts on many orders at once, on trades that were, and on how orders are watched."""
+    """Mass acts, quotes, corrections, combinations, transfers, protections; or UNKNOWN_COMMAND."""
     cdef u8 kind = c.kind
     if kind == COMMAND_KIND_MASS_CANCEL:
         mass_cancel(m, c)
@@ -69,7 +75,7 @@ cdef void operate_orders(Market* m, Command* c) noexcept nogil:
 
 
 cdef void operate(Market* m, Command* c) noexcept nogil:
-    """A command by the ladder of its guards."""
+    """Do any command by its ladder of guards: its effect, or one reject."""
     cdef u8 kind = c.kind
     if kind == COMMAND_KIND_ENTER:
         enter(m, c)
@@ -124,8 +130,8 @@ cdef void operate(Market* m, Command* c) noexcept nogil:
 
 
 cdef inline bint do_plainly(Market* m, Command* c) noexcept nogil:
-    """Whether the command was a plain order's, and is done."""
-    cdef u8 kind = <u8>(<u32*>c)[0]  # of the word whose other bytes are asked for next
+    """Do an order command the plain way; False if it is not plain, and then nothing has changed."""
+    cdef u8 kind = <u8>(<u32*>c)[0]  # load the whole word: its other bytes are tested next
     if likely(kind == COMMAND_KIND_ENTER):
         return enter_plain(m, c, False)
     if likely(kind == COMMAND_KIND_CANCEL):
@@ -136,13 +142,13 @@ cdef inline bint do_plainly(Market* m, Command* c) noexcept nogil:
 
 
 cdef inline void prefetch_cells(Market* m, Command* c) noexcept nogil:
-    """Of the id that a command gives, and of the one that it names."""
+    """Prefetch the hash cells of the command's own id and of the id that it names."""
     prefetch(&m.cells[tag_of(c.account, c.key_lo) & m.cell_mask])
     prefetch(&m.cells[tag_of(c.account, c.target_lo) & m.cell_mask])
 
 
 cdef inline void prefetch_orders(Market* m, Command* c) noexcept nogil:
-    """Those that the next commands name, if each stands in the first cell that it may be in."""
+    """Prefetch the orders that STEP commands name, assuming that each is in its first cell."""
     cdef int k
     for k in range(NEAR - STEP, NEAR):
         prefetch(&m.orders[m.cells[tag_of(c[k].account, c[k].target_lo) & m.cell_mask].slot])
@@ -158,7 +164,8 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
     cdef Command* c = <Command*>records
     cdef Command* end = c + count
     cdef Command* stop
-    cdef Command[2 * NEAR] tail  # the last commands, with memory behind them that may be read
+    # a copy of the last NEAR commands: prefetching reads that many beyond the one in hand
+    cdef Command[2 * NEAR] tail
     m.next_event = m.events
     m.sequence = first
     m.index = 0
@@ -168,7 +175,7 @@ cdef void apply_batch(Market* m, const u8* records, u64 count, u64 first, i64 st
         reserve_ids(m, count)
     if m.timer_count or m.expiry_count or m.elected_count or m.halt_count:
         fire_due(m)
-    if m.index:  # timers have spoken first, under the first command's sequence
+    if m.index:  # timers made events: the first command's follow them, under one sequence
         operate(m, c)
         end_command(m)
         m.sequence += 1

@@ -1,4 +1,5 @@
-# One instrument's book: a dense ladder of levels over the day's limits under a 64-ary bitset.
+# One instrument's book: a dense ladder of levels over the day's limits, with a three-level 64-ary
+# bitset over it (bits, summary, top) that finds the next occupied level in a few words.
 #
 # Invariants: best[BUY] < best[SELL] where both are set; a level's quantity is the sum of its
 # orders' leaves; a bit is set exactly where a level has an order.
@@ -31,8 +32,8 @@ cdef inline i64 price_toward(Instrument* book, u8 side, i64 limit) noexcept nogi
 
 
 cdef inline i32 slot_within(Instrument* book, u8 side, i64 price) noexcept nogil:
-    """The ladder slot up to which a price on the step lets an order trade; one that is on no
-    ladder, if it reaches nothing there."""
+    """The ladder slot up to which an order limited at a price on the step may trade. A price out of
+    the limits gives the end of the ladder if it reaches all levels, else a slot beyond its end."""
     if price < book.low:
         return 0 if side else -1
     if price > book.high:
@@ -111,7 +112,7 @@ cdef inline i32 occupied_above(Instrument* book, i32 slot) noexcept nogil:
 
 
 cdef inline void next_best(Instrument* book, u8 side, i32 slot) noexcept nogil:
-    """The best of `side` was `slot` and is gone."""
+    """Find the next best of `side`, whose best level `slot` has become empty."""
     book.best[side] = occupied_above(book, slot) if side else occupied_below(book, slot)
 
 
@@ -170,7 +171,7 @@ cdef inline void line_up(Market* m, Instrument* book, Order* o, u32 slot, u32 lo
 
 
 cdef inline void rest(Market* m, Instrument* book, u32 slot, u8 side, i32 at) noexcept nogil:
-    """The same; the caller set its leaves."""
+    """`line_up` with the order's own leaves."""
     line_up(m, book, &m.orders[slot], slot, m.orders[slot].leaves, side, at)
 
 

@@ -1,4 +1,5 @@
-"""Cancel, reduce, replace: guards in documented precedence, then the effect; dormant returns."""
+"""CANCEL, REDUCE, REPLACE: the ladder of guards in documented precedence, then the effect; and the
+return of dormant orders. ENTER: orders.pyx."""
 
 from exchange.engine.aftermath cimport aftermath, follow
 from exchange.engine.auction cimport join
@@ -38,7 +39,8 @@ cdef enum:
 
 
 cdef inline bint bad_request(Market* m, Command* c, u8 flags, bint replacing) noexcept nogil:
-    """The guards of CANCEL, REDUCE and REPLACE up to the known request id."""
+    """The guards of CANCEL, REDUCE and REPLACE up to a known request id, whose answer is repeated.
+    `flags`: those that the command may have."""
     if bad_owner(m, c, replacing):
         return True
     if unlikely(c.side > SIDE_UNSTATED or c.flags & ~flags
@@ -63,7 +65,7 @@ cdef inline u32 target_of(Market* m, Command* c) noexcept nogil:
     else:
         slot = <u32>c.target_lo
         o = &m.orders[slot]
-        # a RECEIPT has no position: what stands there is not one of ours
+        # a RECEIPT keeps an instrument in `position`, so its owner cannot be asked
         if unlikely(slot >= m.order_top or o.generation != c.target_lo >> 32
                     or state_of(o) == RECEIPT
                     or account_of(&m.positions[o.position]) != c.account):
@@ -76,7 +78,7 @@ cdef inline u32 target_of(Market* m, Command* c) noexcept nogil:
 
 
 cdef inline bint bad_receipt(Market* m, Command* c) noexcept nogil:
-    """ORDERS_FULL if the request id could not be remembered."""
+    """ORDERS_FULL, if the command has a request id and no slot to remember it."""
     if unlikely((c.key_lo or c.key_hi) and not has_slot(m, &m.accounts[c.account])):
         reject(m, c, REASON_ORDERS_FULL, m.order_capacity, m.order_capacity)
         return True
@@ -127,7 +129,8 @@ cdef void reduce_order(Market* m, Command* c) noexcept nogil:
 
 
 cdef void reduce_special(Market* m, u32 slot, u32 lots) noexcept nogil:
-    """REDUCE of an order that is not in the book, or of which its Extra says more."""
+    """REDUCE of an order that is not simple: it is not in the book, or FEATURED, COMBINED or
+    CREDITED."""
     if lots >= lots_of(m, slot):
         cancel_order(m, slot, CANCEL_REASON_REDUCED)
     else:
@@ -135,7 +138,8 @@ cdef void reduce_special(Market* m, u32 slot, u32 lots) noexcept nogil:
 
 
 cdef inline bint keeps_place(Command* c, Order* o, i64 leaves, i64 before) noexcept nogil:
-    """Whether a REPLACE only makes its order smaller, which has `before` lots."""
+    """Whether a REPLACE keeps the order's place: same id and price, `leaves` no more than its
+    `before` lots, and neither dormant nor unpriced."""
     return (c.price == o.price and leaves <= before
             and state_of(o) != DORMANT and state_of(o) != UNPRICED
             and not c.flags & COMMAND_FLAG_NEW_ID)
@@ -143,8 +147,8 @@ cdef inline bint keeps_place(Command* c, Order* o, i64 leaves, i64 before) noexc
 
 cdef bint bad_display(Market* m, Command* c, Instrument* book, Order* o,
                       i64 leaves) noexcept nogil:
-    """DISPLAY of a REPLACE: what a larger order would show is too little. One that becomes smaller
-    than its display shows all."""
+    """DISPLAY, if a REPLACE would leave an iceberg with more lots than its display but refilled too
+    often. One that becomes no larger than its display shows all its lots."""
     cdef u64 display = m.extras[o - m.orders].display
     return (display != 0 and <u64>leaves > display
             and refuse_display(m, c, book, <u64>leaves, display))
@@ -152,7 +156,7 @@ cdef bint bad_display(Market* m, Command* c, Instrument* book, Order* o,
 
 cdef bint refuse_protected(Market* m, Command* c, Instrument* book, Position* p, Order* o,
                            i64 leaves, i64 before) noexcept nogil:
-    """PRICE_BAND (not of a stop that waits), ALL_MONTHS_LIMIT; neither of what keeps its place."""
+    """PRICE_BAND (not of a waiting stop), ALL_MONTHS_LIMIT; neither if it keeps its place."""
     if keeps_place(c, o, leaves, before):
         return False
     if (book.watched & WATCH_BREAKER and state_of(o) != WAITING
@@ -163,7 +167,7 @@ cdef bint refuse_protected(Market* m, Command* c, Instrument* book, Position* p,
 
 
 cdef bint bad_reduction(Market* m, Command* c, Position* p, Order* o, i64 leaves) noexcept nogil:
-    """REDUCE_ONLY: with its new lots the order would no longer only reduce."""
+    """REDUCE_ONLY: with `leaves` lots the order could do more than reduce the position."""
     cdef u32 slot = o - m.orders
     cdef i64 room, shared
     if not features_of(m, slot) & ORDER_FEATURE_REDUCE_ONLY:
@@ -178,8 +182,8 @@ cdef bint bad_reduction(Market* m, Command* c, Position* p, Order* o, i64 leaves
 
 cdef inline bint bad_new_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o,
                                i64 leaves, i64 before, Terms* terms) noexcept nogil:
-    """POST_ONLY, DISPLAY, then the risk of `leaves` at the new price in place of what the order
-    holds."""
+    """The guards of a REPLACE from PRICE_BAND to MEMBER_MARGIN; margin is judged on `leaves` at the
+    new price in place of the order's `before` lots, unless it keeps its place."""
     cdef i64 adverse = before * adverse_per_lot(book, side_of(o), o.price) if p.adverse else 0
     cdef bint refused
     if unlikely(book.watched) and refuse_protected(m, c, book, p, o, leaves, before):
@@ -254,7 +258,8 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
     terms.extra.features = 0
     if unlikely(is_featured(o)):
         inherit(m, slot, &terms)
-    take_away(m, slot, CANCEL_REASON_REPLACED)  # `rise` is from the hold with the old order
+    # leaves the hold as it is: `terms.rise` was found from the hold with the old order in it
+    take_away(m, slot, CANCEL_REASON_REPLACED)
     terms.tag = tag_of(c.account, c.key_lo)
     terms.cell = find_cell(m, c.account, terms.tag, c.key_lo, c.key_hi)
     accept(m, c, book, p.owner, &terms)
@@ -262,7 +267,7 @@ cdef void replace(Market* m, Command* c) noexcept nogil:
 
 cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Order* o, u32 slot,
                        u32 leaves, u32 before, i32 at) noexcept nogil:
-    """ORDER_REPLACED under the same id: in place, or out of the book and in again."""
+    """REPLACE under the same order id: ORDER_REPLACED, in place or out of the book and in again."""
     cdef bint kept = keeps_place(c, o, leaves, before)
     cdef u32 first = m.index
     cdef u32 flags = side_of(o) << 1 | (EVENT_FLAG_RESTING if is_seen(o) else 0)
@@ -316,7 +321,7 @@ cdef void change_terms(Market* m, Command* c, Instrument* book, Position* p, Ord
 
 cdef void keep_special(Market* m, Event* e, Instrument* book, Position* p, u32 slot,
                        u32 lots) noexcept nogil:
-    """Its place kept, a special order has `lots` fewer: of those first that nobody sees."""
+    """Take `lots` off a special order that keeps its place, hidden ones first."""
     cdef Order* o = &m.orders[slot]
     cdef u32 hidden = take_hidden(m, slot, lots) if lots else 0
     e.leaves = o.leaves if is_seen(o) else 0
@@ -326,7 +331,8 @@ cdef void keep_special(Market* m, Event* e, Instrument* book, Position* p, u32 s
 
 cdef void wait_again(Market* m, Command* c, Instrument* book, Position* p, u32 slot,
                      u32 leaves) noexcept nogil:
-    """A waiting stop has new terms, and a limit: it waits again, behind the others."""
+    """Give a waiting stop its new terms, a limit among them. It waits again as the youngest of its
+    trigger; if it is elected, as the last of the elected, whose due stamp stays."""
     cdef Order* o = &m.orders[slot]
     cdef Extra* extra = &m.extras[slot]
     cdef bint elected = (extra.features & ELECTED) != 0
@@ -344,7 +350,7 @@ cdef void wait_again(Market* m, Command* c, Instrument* book, Position* p, u32 s
 
 
 cdef void inherit(Market* m, u32 slot, Terms* terms) noexcept nogil:
-    """What an order under a new id keeps of the special one that it continues."""
+    """Copy into `terms` the features that an order under a new id keeps of the one it replaces."""
     terms.extra = m.extras[slot]
     terms.extra.features &= ~<u32>(AT_MARKET | PROTECTED_BY | ELECTED)
     terms.extra.ticks = 0
@@ -357,7 +363,8 @@ cdef void inherit(Market* m, u32 slot, Terms* terms) noexcept nogil:
 
 
 cdef void return_one(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """A dormant order comes back as an incoming one: ORDER_RETURNED, then its trades."""
+    """A dormant order returns: ORDER_RETURNED, then as an incoming one its trades; or it joins the
+    orders that wait for an auction."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Event* e
@@ -384,9 +391,9 @@ cdef void return_one(Market* m, Instrument* book, u32 slot) noexcept nogil:
 
 
 cdef void return_dormant(Market* m, Instrument* book) noexcept nogil:
-    """One pass over the dormant list: orders inside the limits come back as incoming ones.
+    """One pass over the dormant list: orders inside the limits return as incoming ones.
 
-    What one trades may cancel others, so the list is copied first.
+    The trades of one may cancel others of the list, so the list is copied first.
     """
     cdef u32 slot = book.dormant.head
     cdef u32 first = m.index

@@ -1,7 +1,7 @@
-# What a command says: the buffer of events, in the order in which they happened.
+# The buffer of a batch's events, in the order in which they happened.
 #
-# Invariants: events lie one behind another from `events` to `next_event`; behind `end_event` is
-# room for `set_aside` more, those of plain orders, which do not look.
+# Invariants: events lie contiguously from `events` to `next_event`; behind `end_event` is room for
+# `set_aside` more, which the plain way fills without a check.
 
 from exchange.engine.state cimport (
     Event, Market, ensure, pair, prefetch, u16, u32, u64, u8, unlikely,
@@ -14,12 +14,13 @@ cdef void grow_events(Market* m) noexcept nogil
 
 
 cdef inline u32 what(u8 kind, u32 flags, u32 reason) noexcept nogil:
-    """`what` of an event."""
+    """The field `what` of an event."""
     return kind | flags << 8 | reason << 16
 
 
 cdef inline Event* new_event(Market* m, u32 index, u64 who) noexcept nogil:
-    """The next event, for which there is room; the caller writes all but these 20 bytes."""
+    """The next event with sequence, index and who; the caller writes every other field, and knows
+    that there is room."""
     cdef Event* e = m.next_event
     ensure(m, e < m.end_event + m.set_aside)
     m.next_event = e + 1
@@ -31,7 +32,7 @@ cdef inline Event* new_event(Market* m, u32 index, u64 who) noexcept nogil:
 
 
 cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
-    """The next event with its first 24 bytes; the caller writes every other field."""
+    """The next event with sequence, index, what and who; the caller writes every other field."""
     if unlikely(m.next_event >= m.end_event):
         grow_events(m)
     cdef u32 index = m.index
@@ -42,7 +43,7 @@ cdef inline Event* emit(Market* m, u32 what, u64 who) noexcept nogil:
 
 
 cdef inline void end_command(Market* m) noexcept nogil:
-    """What was said last is the last that the command says."""
+    """Mark the last event as the command's last; indices start again."""
     (m.next_event - 1).what |= EVENT_FLAG_LAST_IN_COMMAND << 8
     m.index = 0
 
@@ -63,5 +64,6 @@ cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrumen
 
 
 cdef inline Event* event_of(Market* m, u32 index) noexcept nogil:
-    """The event of the present command that has this index; the buffer may have moved since."""
+    """The event of the command in hand that has this index. Ask anew after each further event: the
+    buffer may move."""
     return m.next_event - (m.index - index)

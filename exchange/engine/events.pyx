@@ -13,8 +13,8 @@ cdef extern from "Python.h":
 
 
 cdef bint lend_events(Market* m, u64 room) noexcept:
-    """New bytes for so many events, to which those that were said move. False without memory: then
-    nothing has changed."""
+    """Lend a new bytes object with room for `room` events; events already emitted move there. False
+    without memory: then nothing has changed."""
     cdef PyObject* fresh = new_bytes(NULL, (room + m.set_aside) * sizeof(Event))
     cdef u64 said = m.next_event - m.events
     if fresh == NULL:
@@ -31,7 +31,8 @@ cdef bint lend_events(Market* m, u64 room) noexcept:
 
 
 cdef void make_room(Market* m, u64 events) noexcept nogil:
-    """Room for so many more. Without memory the engine cannot tell what it did: it stops."""
+    """Make room for so many more events. Without memory the engine could not tell what it did: it
+    stops."""
     cdef u64 said = m.next_event - m.events
     cdef bint made = True
     if m.end_event - m.next_event < <i64>events:
@@ -42,7 +43,7 @@ cdef void make_room(Market* m, u64 events) noexcept nogil:
 
 
 cdef void grow_events(Market* m) noexcept nogil:
-    """Room for the next event where there is no more: four times as much, so that it is seldom."""
+    """Quadruple the buffer, which is full: so this is rare."""
     make_room(m, 3 * <u64>(m.end_event - m.events))
     if m.broken:
-        m.next_event = m.end_event - 1  # nobody will read it
+        m.next_event = m.end_event - 1  # overwrite the last event: nobody will read it

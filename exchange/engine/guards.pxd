@@ -1,4 +1,6 @@
-# The guards of the order commands, in their documented precedence. Each says its own reject.
+# The guards of the order commands: the ladder of guards is their sequence, in the precedence that
+# docs/reference/engine.md documents. A `bad_…` returns True if it emitted a reject, whose possible
+# reasons its docstring names in their order; it is a cheap test, and guards.pyx has the slow half.
 
 from exchange.engine.book cimport has_opposite, on_step, price_of, reaches, slot_of
 from exchange.engine.credits cimport credit_gain
@@ -16,7 +18,7 @@ from exchange.engine.state cimport (
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
-    TARGET_FEATURES = 14  # GROUPED STOP ICEBERG: they say what target_hi is
+    TARGET_FEATURES = 14  # GROUPED STOP ICEBERG: each gives target_hi a meaning of its own
 
 cdef void refuse_target(Market* m, Command* c, u32 slot) noexcept nogil
 cdef void refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogil
@@ -41,13 +43,13 @@ cdef inline bint rests(u8 tif) noexcept nogil:
 
 
 cdef inline u64 minimum_of(Command* c) noexcept nogil:
-    """Lots an ENTER asks for at once: `target_hi`, unless a feature says that it is another."""
+    """The minimum of an ENTER in lots: `target_hi`, unless a feature gives that another meaning."""
     return 0 if c.spare & TARGET_FEATURES else c.target_hi
 
 
 cdef inline bint bad_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
-    """UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED."""
-    # an open session's account is open
+    """UNKNOWN_ACCOUNT to EXCHANGE_KILLED: see `refuse_owner`."""
+    # an entitled session's account is open
     if likely(m.sessions[c.session & 0xFFFF].entitled == (<u64*>c)[1]
               and not (blocked_if_killed and m.accounts[c.account].killed)):
         return False
@@ -67,9 +69,9 @@ cdef inline bint bad_time(Market* m, Command* c, Instrument* book,
 
 cdef inline bint bad_grid(Market* m, Command* c, Instrument* book, Account* account,
                           i32* at) noexcept nogil:
-    """QUANTITY_RANGE to PRICE_LIMIT: cheap tests pass, the slow ones say what was wrong.
+    """QUANTITY_RANGE, ACCOUNT_MAX_QUANTITY, NOTIONAL, TICK, LOT, PRICE_LIMIT.
 
-    Sets `at` to the ladder slot of the price, or of what MARKET means.
+    Sets `at` to the ladder slot of the price, or of a MARKET order's limit.
     """
     if unlikely(c.quantity - 1 >= book.max_order or c.quantity > account.max_order):
         refuse_quantity(m, c, book)
@@ -101,9 +103,9 @@ cdef inline bint bad_post_only(Market* m, Command* c, Instrument* book, u8 side,
 
 cdef inline bint bad_risk(Market* m, Command* c, Instrument* book, Position* p, Account* account,
                           u8 side, i64 adverse, i64 lots, i64 working, i64* rise) noexcept nogil:
-    """POSITION_LIMIT, MARGIN, MEMBER_MARGIN for `lots` with `adverse` in place of `working` lots
-    that the caller has taken out of the position (but not out of its hold). Sets the rise of what
-    is required."""
+    """POSITION_LIMIT, MARGIN, MEMBER_MARGIN for `lots` with `adverse` in place of `working` lots,
+    which the caller has taken out of the position but not out of its hold. Sets `rise`, by how much
+    the account's requirement would rise."""
     cdef i64 worst = p.exposure[side] + lots
     cdef i64 other = p.exposure[1 - side]
     cdef i64 more

@@ -1,4 +1,9 @@
-"""What the guards say when one fires: off the hot path, in precedence order."""
+"""The guards' slow half: which reject to emit, once a cheap test of guards.pxd has failed.
+
+Each `refuse_…` emits at most one reject; its docstring names the reasons in their order of
+precedence. One that returns a bint returns True if it rejected the command; the others always
+reject.
+"""
 
 from exchange.engine.implied cimport refuse_implied
 from exchange.engine.state cimport Composite, WATCH_IMPLIED
@@ -6,8 +11,8 @@ from exchange.engine.safety cimport refuse_loss
 
 
 cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept nogil:
-    """UNKNOWN_ACCOUNT, SESSION_UNKNOWN, ACCOUNT_KILLED; False if the command has no session and
-    needs none."""
+    """UNKNOWN_ACCOUNT, SESSION_UNKNOWN; then, if switches block this command: ACCOUNT_KILLED,
+    SESSION_KILLED, LOSS_LIMIT, MEMBER_KILLED, EXCHANGE_KILLED. A command may have no session."""
     cdef Session* s = &m.sessions[c.session & 0xFFFF]
     cdef u32 killed
     if c.account >= m.account_top or not m.accounts[c.account].is_open:
@@ -34,13 +39,13 @@ cdef bint refuse_owner(Market* m, Command* c, bint blocked_if_killed) noexcept n
 
 
 cdef inline bint is_killed_session(Session* s, Command* c) noexcept nogil:
-    """Whether the command's session is online but for its kill switch, which takes `entitled`."""
+    """Whether the command's session is online and the account's, but killed: `entitled` is 0."""
     return (s.killed and s.account == c.account
             and s.standing == standing(c.session, SESSION_ONLINE))
 
 
 cdef u32 closed_leg(Market* m, u32 instrument) noexcept nogil:
-    """The first leg of a combination that is not CONTINUOUS; LIMIT_INSTRUMENTS if none."""
+    """The number of a combination's first leg that is not CONTINUOUS; LIMIT_INSTRUMENTS if none."""
     cdef Composite* made = &m.composites[instrument]
     cdef u32 i
     for i in range(made.legs):
@@ -50,7 +55,8 @@ cdef u32 closed_leg(Market* m, u32 instrument) noexcept nogil:
 
 
 cdef bint refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """One of NOT_TRADING, CANCEL_ONLY, THROTTLED; False while orders are collected."""
+    """NOT_TRADING (also of a leg), CANCEL_ONLY, THROTTLED; else spend a token. PRE_OPEN and AUCTION
+    take orders, too."""
     cdef Account* account = &m.accounts[c.account]
     cdef i64 tat = account.tat if account.tat > m.stamp else m.stamp
     cdef u32 leg = closed_leg(m, <u32>(book - m.instruments))
@@ -71,7 +77,7 @@ cdef bint refuse_untimely(Market* m, Command* c, Instrument* book) noexcept nogi
 
 
 cdef void refuse_target(Market* m, Command* c, u32 slot) noexcept nogil:
-    """One of NOT_FOUND, TOO_LATE, SIDE_MISMATCH for the slot found, 0 if none."""
+    """NOT_FOUND, TOO_LATE or SIDE_MISMATCH of the target; `slot` is 0 if none was found."""
     cdef Order* o = &m.orders[slot]
     if slot == 0 or not WORKING <= state_of(o) <= CANCELLED:
         reject(m, c, REASON_NOT_FOUND, 0, 0)
@@ -84,7 +90,7 @@ cdef void refuse_target(Market* m, Command* c, u32 slot) noexcept nogil:
 
 
 cdef void refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """One of QUANTITY_RANGE, ACCOUNT_MAX_QUANTITY."""
+    """QUANTITY_RANGE or ACCOUNT_MAX_QUANTITY."""
     if c.quantity == 0 or c.quantity > book.max_order:
         reject(m, c, REASON_QUANTITY_RANGE, book.max_order, c.quantity)
     else:
@@ -92,7 +98,7 @@ cdef void refuse_quantity(Market* m, Command* c, Instrument* book) noexcept nogi
 
 
 cdef void refuse_off_grid(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """The price is not on the ladder: NOTIONAL, TICK, LOT or PRICE_LIMIT."""
+    """NOTIONAL, TICK, LOT or PRICE_LIMIT of a price that is not on the ladder."""
     cdef i128 notional = <i128>c.price * book.tick_value * c.quantity
     if notional < 0:
         notional = -notional
@@ -125,7 +131,7 @@ cdef bint refuse_distance(Market* m, Command* c, Instrument* book) noexcept nogi
 
 cdef bint refuse_post_only(Market* m, Command* c, Instrument* book, u8 side,
                            i32 at) noexcept nogil:
-    """NOT_IN_AUCTION, POST_ONLY."""
+    """NOT_IN_AUCTION, POST_ONLY (also if an implied price would be reached)."""
     if collects(book):
         reject(m, c, REASON_NOT_IN_AUCTION, 0, book.state)
     elif reaches(side, at, book.best[1 - side]):
@@ -186,8 +192,11 @@ cdef bint refuse_extent(Market* m, Command* c, Instrument* book) noexcept nogil:
 
 
 cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protected) noexcept nogil:
-    """How far a MARKET order may trade: the day's far limit, or from the best opposite price by
-    `ticks` of protection, which are 0 for one that rests (market-to-limit)."""
+    """The ladder slot up to which a MARKET order may trade.
+
+    That is the day's far limit; but if it is protected or may rest (market-to-limit), `ticks` past
+    the best opposite price; the caller gives 0 ticks for one that is not protected.
+    """
     cdef i64 far = 0 if side else book.slots - 1
     cdef i64 best = book.best[1 - side]
     cdef i64 steps = ticks / book.price_step
@@ -202,7 +211,8 @@ cdef i32 market_slot(Instrument* book, u8 side, u8 tif, i64 ticks, bint protecte
 
 cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8 side, i64 lots,
                         i64 rise) noexcept nogil:
-    """MARGIN or MEMBER_MARGIN, unless the order reduces in an account that is in DEFICIT."""
+    """MARGIN or MEMBER_MARGIN for `rise` micro-dollars more. In an account in DEFICIT an order
+    passes if it only reduces the position; in any other, if it needs no more."""
     cdef bint in_deficit = account.excess < 0
     cdef bint reducing = p.net > 0 if side else p.net < 0
     if rise <= 0 and not in_deficit:
@@ -215,7 +225,7 @@ cdef bint refuse_margin(Market* m, Command* c, Position* p, Account* account, u8
 
 cdef void refuse_combined_margin(Market* m, Command* c, Account* account,
                                  i64 rise) noexcept nogil:
-    """MARGIN or MEMBER_MARGIN: what is required would rise by `rise`."""
+    """MARGIN or MEMBER_MARGIN, whichever a rise of the requirement by `rise` violates."""
     cdef i64 required = required_of(account)
     if account.excess < 0 and rise < 0:
         rise = 0

@@ -1,6 +1,9 @@
-# Who is known: the bounded hash from (account, 128-bit key) to a slot, the slab of slots, and the
-# window of remembered ids. Open addressing, linear probing, at most three eighths full,
-# backward-shift delete; a cell's tag is its hash, so probing rarely touches the slab.
+# Ids: the hash from (account, 128-bit key) to a slot, the slab of slots with its free list, and
+# each account's window of remembered ids. A live order keeps its slot, and so does a finished one
+# while its id is in the window; a quote's side has no id and is not in the hash.
+#
+# The hash is open addressing with linear probing and backward-shift deletion, at most three eighths
+# full. A cell's tag is the key's hash, so probing rarely touches the slab.
 
 from exchange.engine.combinations cimport charge_legs
 from exchange.engine.expiry cimport stop_expiry
@@ -13,15 +16,14 @@ from exchange.engine.state cimport (
 )
 
 cdef enum:
-    FRESH = 8  # slots: those never used lie in memory that nobody has touched lately
+    FRESH = 8  # how many slots ahead slots that were never used are prefetched
 
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil
 
 
 cdef inline u32 tag_of(u32 account, u64 key_lo) noexcept nogil:
-    """A Fibonacci hash of 32 bits; keys are digests, so a quarter of one is enough. Of factors for
-    the account this is one that also spreads ids which are counted up, in any number of accounts.
-    """
+    """The 32-bit hash of (account, key). Keys are digests, so a quarter of one is enough; the
+    factors also spread keys that are counted up, in any number of accounts."""
     return <u32>key_lo * <u32>0x9E3779B1 + account * <u32>0xCC9E2D51
 
 
@@ -30,7 +32,7 @@ cdef inline u32 owner_of(Market* m, Order* o) noexcept nogil:
 
 
 cdef inline u32 find_cell(Market* m, u32 account, u32 tag, u64 key_lo, u64 key_hi) noexcept nogil:
-    """The cell of (account, key): its slot is 0 if the key is unknown and would go there."""
+    """The cell of (account, key); if its slot is 0 the key is unknown, and belongs there."""
     cdef u64 i = tag & m.cell_mask
     cdef Cell* cells = m.cells
     cdef Order* o
@@ -77,8 +79,8 @@ cdef inline bint slots_left(Market* m) noexcept nogil:
 
 
 cdef inline bint gives_slot(Market* m, Account* account) noexcept nogil:
-    """Whether the account's oldest id is of nothing that still works, so that the next one has its
-    slot: see `take_known_slot`."""
+    """Whether the account's oldest remembered id names a request or a finished order, so that the
+    account's next id takes its slot: see `take_known_slot`."""
     return state_of(&m.orders[account.ring[account.ring_head].slot]) > UNPRICED
 
 
@@ -88,7 +90,7 @@ cdef inline bint has_slot(Market* m, Account* account) noexcept nogil:
 
 
 cdef inline u32 find_slot(Market* m) noexcept nogil:
-    """A slot, taken, whose generation is still to be raised; 0 if there is none."""
+    """Take a slot; 0 if none is left. The caller raises its generation."""
     cdef u32 slot = m.order_free
     if likely(slot != 0):
         m.order_free = m.orders[slot].next
@@ -102,7 +104,7 @@ cdef inline u32 find_slot(Market* m) noexcept nogil:
 
 
 cdef inline u32 take_slot(Market* m) noexcept nogil:
-    """A slot with its generation raised, that no id names; the caller has asked `slots_left`."""
+    """Take a slot that no id names, and raise its generation; the caller knows that one is left."""
     cdef u32 slot = find_slot(m)
     m.orders[slot].generation += 1
     return slot
@@ -118,14 +120,15 @@ cdef inline void free_slot(Market* m, u32 slot, u32 tag) noexcept nogil:
 
 
 cdef inline void free_quote(Market* m, u32 slot) noexcept nogil:
-    """A side of a quote has no id that anyone would ask for again."""
+    """Free the slot of a quote's side, which no id names."""
     m.orders[slot].traits = 0  # FREE
     m.orders[slot].next = m.order_free
     m.order_free = slot
 
 
 cdef inline void let_go(Market* m, u32 slot) noexcept nogil:
-    """Of an order with a flag that is FILLED or CANCELLED: what it is in besides the book."""
+    """Take a finished order that has flags out of what these stand for: the heap of expiries, its
+    Extra and lists, its legs; and free its slot if no id keeps it."""
     cdef Order* o = &m.orders[slot]
     if (o.traits >> 24) & EXPIRES:
         stop_expiry(m, slot)
@@ -139,7 +142,7 @@ cdef inline void let_go(Market* m, u32 slot) noexcept nogil:
 
 
 cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
-    """An order is FILLED or CANCELLED: its slot stays while its id is remembered."""
+    """Finish an order as FILLED or CANCELLED; its slot stays taken while its id is remembered."""
     cdef Order* o = &m.orders[slot]
     set_order_state(o, state)
     o.leaves = 0
@@ -150,8 +153,9 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
 
 
 cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcept nogil:
-    """The same, of a WORKING order; whether it had a flag, so that other ids may have moved."""
-    (<u8*>&o.traits)[2] = state  # its byte: one store, and what follows reads nothing again
+    """`retire` for the hot path; whether the order had a flag, and so cells of the id hash may have
+    moved."""
+    (<u8*>&o.traits)[2] = state  # a store of one byte, without a load
     o.leaves = 0
     o.prev = 0
     o.next = 0
@@ -162,8 +166,8 @@ cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcep
 
 
 cdef inline void prefetch_oldest(Market* m, Cell* oldest) noexcept nogil:
-    """What forgetting an id will touch when its account's next one comes: its slot, its cell and
-    the one behind, and the window itself, a line further on."""
+    """Prefetch what the account's next id will touch to forget `oldest`: its order, its cell, and
+    the window a cache line further on."""
     cdef Cell* cell = &m.cells[oldest.tag & m.cell_mask]
     prefetch(&m.orders[oldest.slot])
     prefetch(cell)
@@ -171,9 +175,12 @@ cdef inline void prefetch_oldest(Market* m, Cell* oldest) noexcept nogil:
 
 
 cdef inline u32 take_known_slot(Market* m, Account* account, Cell* cell, u32 tag) noexcept nogil:
-    """A slot, its generation still to be raised, known by the id that `cell` was found for; 0 and
-    nothing is changed if there is none. The oldest id leaves the account's window for it: with its
-    slot, unless that order works still."""
+    """Take a slot for the id that `cell` was found for, and remember the id; 0 if there is none,
+    and then nothing has changed. The caller raises the generation.
+
+    The oldest id leaves the account's window. If its order is finished, or it is a request, the new
+    id takes over its slot; if the order is live, it is AGED and a free slot is taken.
+    """
     cdef u64 head = account.ring_head
     cdef u64 next = (head + 1) & (LIMIT_IDEMPOTENCY_WINDOW - 1)
     cdef Cell* ring = account.ring
@@ -181,13 +188,15 @@ cdef inline u32 take_known_slot(Market* m, Account* account, Cell* cell, u32 tag
     cdef u32 slot = oldest
     cdef u32 forgotten
     prefetch_oldest(m, &ring[next])
-    if likely(state_of(&m.orders[oldest]) > UNPRICED):  # none is FREE but slot 0, which is none
+    if likely(state_of(&m.orders[oldest]) > UNPRICED):  # in a window only 0, for none, is FREE
         assume(slot != 0)
         read_again()
         forgotten = ring[head].tag
         ring[head].tag = tag
         account.ring_head = <u32>next
-        fill_cell(m, cell, tag, slot)  # in a run with the cell of the oldest it is behind that one
+        # fill first: `cell` may move when the oldest is erased. Both cells name this slot, but if
+        # they share a run the oldest's comes first, so it is the one that `erase_key` finds
+        fill_cell(m, cell, tag, slot)
         erase_key(m, forgotten, slot)
         return slot
     read_again()
@@ -204,7 +213,7 @@ cdef inline u32 take_known_slot(Market* m, Account* account, Cell* cell, u32 tag
 
 
 cdef inline u64 fingerprint_of(Command* c, bint targets) noexcept nogil:
-    """`fingerprint`; `targets`: the command's target may not be zero."""
+    """`fingerprint`; `targets` False: the command's target is known to be zero."""
     cdef u64* words = <u64*>c
     cdef u64 h = ((words[0] & <u64>0xFFFFFFFFFBFFFFFF) + words[2] * <u64>0x6E789E6B
                   + (words[3] & <u64>0xFFFF0000FFFFFFFF) * <u64>0x5851F42D)
@@ -214,6 +223,6 @@ cdef inline u64 fingerprint_of(Command* c, bint targets) noexcept nogil:
 
 
 cdef inline u64 fingerprint(Command* c) noexcept nogil:
-    """Of what a repeat must have equal: kind, side, tif, flags but MANUAL, instrument; price;
-    quantity, self-trade mode, features; target. Multilinear in the words of the record."""
+    """A hash, multilinear in the record's words, of all that a repeat must have equal: kind, side,
+    tif, flags but MANUAL, instrument, price, quantity, self-trade mode, features, target."""
     return fingerprint_of(c, True)

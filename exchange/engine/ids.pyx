@@ -1,10 +1,10 @@
-"""The id hash grows here; all else of it is inline in ids.pxd."""
+"""How the id hash grows; everything else about it is inline in ids.pxd."""
 
 from exchange.engine.state cimport Cell, Market, release_pages, take_pages, u32, u64
 
 
 cdef void reserve_ids(Market* m, u64 commands) noexcept nogil:
-    """Room for the ids of a batch: a command remembers one at most, so none has to ask again."""
+    """Make room for the ids of a batch, at most one a command, so that no command has to check."""
     cdef u64 most = m.order_top + commands
     if most > m.order_capacity:
         most = m.order_capacity
@@ -13,7 +13,7 @@ cdef void reserve_ids(Market* m, u64 commands) noexcept nogil:
 
 
 cdef void grow_cells(Market* m) noexcept nogil:
-    """Twice the cells; tags hold enough of the hash to move without the slab."""
+    """Double the cells. Tags hold the whole hash, so cells move without a look at their orders."""
     cdef Cell* old = m.cells
     cdef u32 count = m.cell_mask + 1
     cdef u32 mask, i, k

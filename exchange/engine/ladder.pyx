@@ -10,7 +10,8 @@ from exchange.engine.state cimport (
 
 
 cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil:
-    """Empty levels over [low, high] of a book whose old ones the caller still holds."""
+    """Give a book empty levels over [low, high]; the caller has kept its old ones, to free them.
+    False without memory: the engine stops."""
     cdef u64 slots = <u64>((book.high - book.low) / book.price_step) + 1
     cdef u64 words = (slots + 63) // 64
     cdef u64 summaries = (words + 63) // 64
@@ -37,7 +38,7 @@ cdef i32 lowest(Instrument* book) noexcept nogil:
 
 
 cdef void fetch_level(Market* m, u32 slot) noexcept nogil:
-    """Have an order's level on its way from memory. Nothing of the order is believed."""
+    """Prefetch an order's level. The order is from an image and not checked yet."""
     cdef Order* o = &m.orders[slot]
     cdef Instrument* book
     cdef i32 at

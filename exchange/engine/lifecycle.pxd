@@ -1,4 +1,5 @@
-# What every order command shares: rejects, repeated answers, receipts, and an order's end.
+# What the order commands share: rejects, repeated answers, receipts, and how orders end. See
+# lifecycle.pyx.
 
 from exchange.engine.book cimport slot_of, take_out
 from exchange.engine.events cimport emit, event_of, what
@@ -14,10 +15,10 @@ from exchange.engine.vocabulary cimport *
 cdef enum:
     NOBODY = 0xFFFFFFFF
 
-cdef struct Gathered:  # orders that one command may cancel, of many sessions or accounts
-    u64* keys  # number of the session or account, slot: rising; the caller frees them
+cdef struct Gathered:  # the orders of all sessions or accounts that one command may cancel
+    u64* keys  # number of the session or account << 32 | slot, ascending; the caller frees them
     u64 count
-    bint made
+    bint made  # they have been gathered
 
 cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noexcept nogil
 cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept nogil
@@ -35,25 +36,26 @@ cdef void cancel_gathered(Market* m, Gathered* g, u32 number, u32 reason) noexce
 
 
 cdef inline Gathered none_gathered() noexcept nogil:
-    """None has been looked for yet."""
+    """A Gathered of which nothing has been gathered yet."""
     return Gathered(NULL, 0, False)
 
 
 cdef inline bint is_beyond_loss(Market* m, u32 account) noexcept nogil:
-    """The account has a daily loss limit, and lost as much."""
+    """Whether the account has a daily loss limit and has lost that much."""
     cdef i64 limit = m.losses[account].limit
     cdef Account* a = &m.accounts[account]
     return limit and m.losses[account].base - a.cash - a.unrealized >= limit
 
 
 cdef inline void keep_receipt(Market* m, Command* c, u32 account, u32 first) noexcept nogil:
-    """Remember an accepted request, if it has an id; its answer is the event of index `first`."""
+    """Remember an accepted request if it has an id; its answer is the event of index `first`."""
     if c.key_lo or c.key_hi:
         remember_request(m, c, account, event_of(m, first))
 
 
 cdef inline void tell_gone(Event* e, Order* o, u32 lots, u32 leaves) noexcept nogil:
-    """The rest of ORDER_CANCELLED or ORDER_REDUCED: `lots` left the order without trading."""
+    """Fill in ORDER_CANCELLED or ORDER_REDUCED but for its order id: `lots` went without trading,
+    `leaves` are left."""
     put_pair(&e.quantity, lots, leaves)
     e.price = o.price
     e.a = o.session
@@ -63,14 +65,14 @@ cdef inline void tell_gone(Event* e, Order* o, u32 lots, u32 leaves) noexcept no
 
 cdef inline void say_gone(Event* e, Order* o, u64 order_id, u32 lots,
                           u32 leaves) noexcept nogil:
-    """The same, and whose it is."""
+    """`tell_gone`, and the order id."""
     e.order_id = order_id
     tell_gone(e, o, lots, leaves)
 
 
 cdef inline void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 slot,
                         u32 lots, u8 side) noexcept nogil:
-    """Take lots off a plain working order that keeps its place: ORDER_REDUCED."""
+    """Take lots, not all of them, off a simple order that keeps its place: ORDER_REDUCED."""
     cdef u32 flags = <u32>side << 1 | EVENT_FLAG_RESTING
     o.leaves -= lots
     book.levels[slot_of(book, o.price)].quantity -= lots
@@ -81,7 +83,7 @@ cdef inline void lessen(Market* m, Instrument* book, Position* p, Order* o, u32 
 
 
 cdef inline void take_away(Market* m, u32 slot, u32 reason) noexcept nogil:
-    """Take a live order out of everything it is in, but for the hold."""
+    """Cancel a live order, all but bringing the hold in line: ORDER_CANCELLED."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
@@ -100,7 +102,7 @@ cdef inline void take_away(Market* m, u32 slot, u32 reason) noexcept nogil:
 
 
 cdef inline void cancel_order(Market* m, u32 slot, u32 reason) noexcept nogil:
-    """Take a live order out of everything it is in."""
+    """Cancel a live order, whatever it is and wherever it waits: ORDER_CANCELLED."""
     cdef Position* p = &m.positions[m.orders[slot].position]
     cdef bint simple = is_simple(&m.orders[slot])
     take_away(m, slot, reason)

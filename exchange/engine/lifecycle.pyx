@@ -1,4 +1,8 @@
-"""What every order command shares: rejects, repeated answers, receipts, and an order's end."""
+"""What the order commands share: rejects, repeated answers, receipts, and how orders end.
+
+An order ends by `retire` (ids.pxd): filled in matching, or cancelled by `cancel_order` and its
+kin, here. One that moves or waits elsewhere leaves its queue by `withdraw`.
+"""
 
 from libc.stdlib cimport qsort, realloc
 
@@ -17,7 +21,8 @@ from exchange.engine.state cimport (
 
 
 cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noexcept nogil:
-    """The command's one event: nothing happened, and why."""
+    """REJECTED, the command's one event: nothing has changed. `limit` and `observed` are its a
+    and b."""
     cdef u8 flags = EVENT_FLAG_SELL if c.side == SIDE_SELL else 0
     cdef Event* e = blank(m, EVENT_KIND_REJECTED, flags, reason, c.instrument, c.account)
     if COMMAND_KIND_CANCEL <= c.kind <= COMMAND_KIND_REPLACE:
@@ -32,7 +37,7 @@ cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noe
 
 
 cdef bint answered(Market* m, Command* c, u32 account) noexcept nogil:
-    """Whether the request id was known: the first answer again, or DUPLICATE_DIFFERENT."""
+    """If the request id is known, answer it again or reject it; whether it was known."""
     cdef u32 slot
     if c.key_lo == 0 and c.key_hi == 0:
         return False
@@ -43,7 +48,8 @@ cdef bint answered(Market* m, Command* c, u32 account) noexcept nogil:
 
 
 cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept nogil:
-    """The first answer of a known (account, key), or DUPLICATE_DIFFERENT."""
+    """Repeat the first answer of a known (account, key), flagged DUPLICATE; if this command is not
+    the same, DUPLICATE_DIFFERENT."""
     cdef Order* o = &m.orders[slot]
     cdef Event* e
     cdef u8 flags
@@ -81,13 +87,13 @@ cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept no
 
 
 cdef void remember_request(Market* m, Command* c, u32 account, Event* e) noexcept nogil:
-    """Keep an accepted request, and its answer."""
+    """Keep an accepted request and its answer `e` as a RECEIPT; the caller has asked for a slot."""
     cdef u32 tag = tag_of(account, c.key_lo)
     cdef u32 cell = find_cell(m, account, tag, c.key_lo, c.key_hi)
     cdef u32 slot = take_known_slot(m, &m.accounts[account], &m.cells[cell], tag)
     cdef Order* o = &m.orders[slot]
     o.generation += 1
-    # whether the answer was the last that its command said is not remembered
+    # without LAST_IN_COMMAND: a repeated answer is marked anew
     o.traits = e.what & (0xFFFF - (EVENT_FLAG_LAST_IN_COMMAND << 8)) | <u32>RECEIPT << 16
     o.prev = account
     o.next = <u32>e.order_id
@@ -102,7 +108,7 @@ cdef void remember_request(Market* m, Command* c, u32 account, Event* e) noexcep
 
 
 cdef void take_away_special(Market* m, u32 slot, u32 reason) noexcept nogil:
-    """`take_away` of an order that is not in the book, or of which its Extra says more."""
+    """`take_away` of an order that is not simple."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Instrument* book = &m.instruments[instrument_of(p)]
@@ -133,7 +139,8 @@ cdef void shrink(Market* m, u32 slot, u32 lots, u32 reason) noexcept nogil:
 
 
 cdef void withdraw(Market* m, Instrument* book, Position* p, u32 slot) noexcept nogil:
-    """A live order is nowhere, to be incoming with all its lots; its hold is still to follow."""
+    """Take a live order out of its queue, counts and sums, its leaves being all its lots again. It
+    is then to end or to come in anew; the hold is still to follow."""
     cdef Order* o = &m.orders[slot]
     if likely(state_of(o) == WORKING):
         take_out(m, book, o, slot_of(book, o.price))
@@ -148,7 +155,8 @@ cdef void withdraw(Market* m, Instrument* book, Position* p, u32 slot) noexcept 
 
 
 cdef void work_aside(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """An order has come to wait outside the book: counts, lots and hold."""
+    """Count an order that waits outside the book's own matching: in the counts, the position's sums
+    and the hold."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     book.working_orders += 1
@@ -159,12 +167,12 @@ cdef void work_aside(Market* m, Instrument* book, u32 slot) noexcept nogil:
 
 
 cdef void cancel_for(Market* m, u32 slot, u32 reason) noexcept nogil:
-    """`cancel_order`, out of line: for who cancels rarely."""
+    """`cancel_order`, not inlined: for callers off the hot path."""
     cancel_order(m, slot, reason)
 
 
 cdef void pick(Market* m, u32 slot) noexcept nogil:
-    """Put a slot on the list that the command in hand is gathering."""
+    """Append a slot to `picked`, the list that the command in hand gathers."""
     cdef u32 room = m.picked_capacity
     cdef u32* grown
     if m.picked_count == room:
@@ -180,16 +188,16 @@ cdef void pick(Market* m, u32 slot) noexcept nogil:
 
 
 cdef void tell_group(Market* m, u32 slot) noexcept nogil:
-    """A FEATURED order has traded: the other order of its group is cancelled. Whoever makes an
-    order trade calls it after each trade of a resting one, and once for the incoming one."""
+    """A FEATURED order has traded: cancel the other order of its group, if any. To be called after
+    each trade of a resting order, and once for an incoming one."""
     cdef u32 other = part(m, slot)
     if other:
         cancel_for(m, other, CANCEL_REASON_GROUP)
 
 
 cdef inline u64 number_of(Market* m, Order* o, u32 reason) noexcept nogil:
-    """By what a live order is looked for if it may go for this reason, else NOBODY: its session,
-    whose connection is lost (DISCONNECTED), or its account, whose loss is too much (LOSS_LIMIT)."""
+    """The number under which `gather_orders` files an order: its session, if that is in grace
+    (DISCONNECTED), or its account, if that is beyond its loss limit (LOSS_LIMIT); else NOBODY."""
     cdef Session* s
     cdef u32 account
     if not is_live(o):
@@ -206,7 +214,8 @@ cdef int by_number(const void* x, const void* y) noexcept nogil:
 
 
 cdef void gather_orders(Market* m, Gathered* g, u32 reason) noexcept nogil:
-    """One pass over the slots for all whose orders may go for this reason under one command."""
+    """One pass over the slots: gather, sorted by number and slot, all orders that one command may
+    have to cancel for this reason."""
     cdef u64 room = 0
     cdef u64 key
     cdef u64* grown
@@ -230,7 +239,8 @@ cdef void gather_orders(Market* m, Gathered* g, u32 reason) noexcept nogil:
 
 
 cdef void cancel_gathered(Market* m, Gathered* g, u32 number, u32 reason) noexcept nogil:
-    """Cancel, in slot order, the orders of this session (DISCONNECTED) or account (LOSS_LIMIT)."""
+    """Cancel, in slot order, the orders of a session (DISCONNECTED) or account (LOSS_LIMIT); the
+    first call gathers those of all that may follow."""
     cdef u64 low = 0
     cdef u64 high, middle
     cdef u32 slot
@@ -251,8 +261,8 @@ cdef void cancel_gathered(Market* m, Gathered* g, u32 number, u32 reason) noexce
 
 
 cdef void cancel_all_of(Market* m, u32 instrument, u32 reason) noexcept nogil:
-    """Cancel, in slot order, the orders of an instrument (reason INSTRUMENT_EXPIRED) or for the
-    day (DAY_ENDED)."""
+    """Cancel, in slot order, all orders of an instrument (reason INSTRUMENT_EXPIRED), or the DAY
+    orders of all instruments (DAY_ENDED)."""
     cdef u32 slot
     cdef Order* o
     cdef bint wanted

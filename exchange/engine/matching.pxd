@@ -1,4 +1,4 @@
-# An incoming order's way through the book. See matching.pyx.
+# Matching an incoming order. See matching.pyx.
 
 from exchange.engine.state cimport (
     Instrument, Level, Market, Order, Position, i32, i64, u16, u32, u64, u8,
@@ -10,9 +10,9 @@ cdef struct Incoming:  # the caller sets slot, limit, need and order_id; `run` t
     u64 order_id
     u64 who
     u32 position, group, leaves
-    u32 need  # lots it must be able to trade at once, or nothing happens
-    u32 self_cancelled  # lots the self-trade rule took off it at the end
-    bint done  # cancelled whole by the self-trade rule DECREMENT
+    u32 need  # its minimum: lots it must be able to trade at once, or it trades none
+    u32 self_cancelled  # lots that CANCEL_NEWEST or CANCEL_BOTH ended it with, else 0
+    bint done  # DECREMENT took its last lots, and has told its end
     i64 lots, value  # executed so far: lots, micro-dollars traded for
     u8 side, stp
 

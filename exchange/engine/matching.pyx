@@ -1,7 +1,8 @@
-"""An incoming order's way through the book: price, then time, at the resting order's price.
+"""Matching: an incoming order trades in price-time priority, at the resting order's price.
 
-Buy and sell are one code: `side` indexes what is ours, `1 - side` what is opposite. What special
-orders need is compiled apart (`special`), so that plain ones in a plain book do not pay for it.
+One code serves buys and sells: `side` is the incoming order's and indexes its own side of the book,
+`1 - side` the opposite one. The functions that take `special` are compiled twice: a plain order in
+a book that is not watched does not pay for what special orders and watched books need.
 """
 
 from exchange.engine.book cimport (
@@ -28,7 +29,7 @@ from exchange.engine.vocabulary cimport *
 
 
 cdef void prevent_self_trade(Market* m, u32 resting, Incoming* t) noexcept nogil:
-    """The incoming order met one of its own group: its mode decides who loses lots."""
+    """The incoming order met one of its own self-trade group: its mode decides which loses lots."""
     cdef Order* taker = &m.orders[t.slot]
     cdef u8 kind
     cdef u32 lots, said
@@ -54,7 +55,7 @@ cdef void prevent_self_trade(Market* m, u32 resting, Incoming* t) noexcept nogil
 
 cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u8 side,
                        Order* maker, Position* p, u32 slot, i64 price, bint special) noexcept nogil:
-    """One match: the event, the resting side's books; the incoming side is summed in `t`."""
+    """One match: emit TRADE and book the resting side; the incoming side is summed up in `t`."""
     cdef u32 lots = t.leaves if t.leaves < maker.leaves else maker.leaves
     cdef i64 value = lots * (price * book.tick_value)
     cdef i64 given = -<i64>lots
@@ -81,7 +82,8 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u
 
 
 cdef void refill(Market* m, Level* level, u32 slot) noexcept nogil:
-    """All that an iceberg showed is gone: it shows its next part, behind all of its price."""
+    """An iceberg's shown lots are gone: show the next part at the back of its level
+    (ORDER_REFILLED)."""
     cdef Order* o = &m.orders[slot]
     cdef u32 lots = m.extras[slot].hidden
     cdef Position* p = &m.positions[o.position]
@@ -96,7 +98,8 @@ cdef void refill(Market* m, Level* level, u32 slot) noexcept nogil:
 
 
 cdef bint was_iceberg(Market* m, Level* level, u32 slot) noexcept nogil:
-    """The resting order that has just traded is special: whether it is back for more."""
+    """Correct the last TRADE if the FEATURED resting order hides lots, and refill it if it shows
+    none: whether it was refilled."""
     cdef u32 hidden = m.extras[slot].hidden
     (m.next_event - 1).key_hi += <u64>hidden << 32  # the leaves of a trade are all its lots
     if hidden == 0 or m.orders[slot].leaves:
@@ -106,8 +109,9 @@ cdef bint was_iceberg(Market* m, Level* level, u32 slot) noexcept nogil:
 
 
 cdef bint after_special(Market* m, Level* level, u32 slot) noexcept nogil:
-    """The resting order that has just traded is special: whether it is back for more. It leads its
-    level still, whatever is cancelled."""
+    """What follows at once when a FEATURED resting order has traded: an iceberg's refill, the count
+    of a quote's lots, the end of a group. Whether it was refilled; if not, it is still the first of
+    its level, whatever was cancelled."""
     cdef u32 lots = (m.next_event - 1).quantity
     cdef bint again = was_iceberg(m, level, slot)
     if m.extras[slot].features & ORDER_FEATURE_QUOTE:
@@ -162,10 +166,10 @@ cdef inline void match(Market* m, Instrument* book, Incoming* t, u8 side,
                 break
 
 
-# --- one resting order at a time: for who looks elsewhere between two
+# --- one resting order at a time: for match_watched and trade_implied, which choose each anew
 
 cdef void settle_head(Market* m, Instrument* book, i32 at) noexcept nogil:
-    """The oldest order of a level has traded: if all that it shows is gone, so is its place."""
+    """The oldest order of a level has traded: if it has no lots left, take it out of the book."""
     cdef Level* level = &book.levels[at]
     cdef u32 slot = level.head
     cdef Order* maker = &m.orders[slot]
@@ -193,7 +197,7 @@ cdef void meet_own(Market* m, Instrument* book, Incoming* t, i32 at) noexcept no
 
 
 cdef void meet_head(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil:
-    """One trade with the oldest order of a level, which is nobody's own."""
+    """One trade with the oldest order of a level, which is of another self-trade group."""
     cdef Level* level = &book.levels[at]
     cdef Order* maker = &m.orders[level.head]
     trade(m, book, level, t, t.side, maker, &m.positions[maker.position],
@@ -202,7 +206,8 @@ cdef void meet_head(Market* m, Instrument* book, Incoming* t, i32 at) noexcept n
 
 
 cdef inline void finish(Market* m, Incoming* t, u16 remainder, bint special) noexcept nogil:
-    """The incoming order does not rest: its remainder is cancelled, its slot retired."""
+    """The incoming order does not rest: cancel what is left of it, for the reason `remainder`, and
+    retire its slot."""
     cdef Order* o = &m.orders[t.slot]
     cdef u32 lots = t.self_cancelled if t.self_cancelled else t.leaves
     if t.self_cancelled:
@@ -210,7 +215,7 @@ cdef inline void finish(Market* m, Incoming* t, u16 remainder, bint special) noe
     if lots:
         say_gone(emit(m, what(EVENT_KIND_ORDER_CANCELLED, t.side << 1, remainder), t.who), o,
                  t.order_id, lots, 0)
-    if special:  # it may have waited for its price
+    if special:
         retire(m, t.slot, CANCELLED if lots or t.done else FILLED)
     else:
         retire_working(m, o, t.slot, CANCELLED if lots or t.done else FILLED)
@@ -220,7 +225,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
                               u8 side, bint special) noexcept nogil:
     cdef Order* o = &m.orders[t.slot]
     cdef Position* p = &m.positions[o.position]
-    cdef u32 before = o.executed  # implied trades add to it at once
+    cdef u32 before = o.executed  # trades with an implied price add to it as they happen
     t.who = p.who
     t.group = p.owner.group
     t.position = o.position
@@ -239,7 +244,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
     elif remainder != CANCEL_REASON_FOK_UNFILLED:
         remainder = CANCEL_REASON_MINIMUM_UNFILLED
     if special and is_featured(o) and (t.lots or o.executed != before):
-        if m.extras[t.slot].features & ORDER_FEATURE_QUOTE:  # it was dormant
+        if m.extras[t.slot].features & ORDER_FEATURE_QUOTE:  # a quote takes only as it returns
             count_quote(m, t.slot, <u32>t.lots + o.executed - before)
         tell_group(m, t.slot)
     o.executed += <u32>t.lots
@@ -255,7 +260,7 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
         rest(m, book, t.slot, side, t.limit)
     else:
         finish(m, t, remainder, special)
-    if special and book.watched & WATCH_LEGS:  # the legs have been executed
+    if special and book.watched & WATCH_LEGS:  # its trades were booked in the legs
         rehold(m, book, p)
         charge_legs(m, p)
     elif t.lots:
@@ -271,10 +276,11 @@ cdef inline void pass_through(Market* m, Instrument* book, Incoming* t, u32 head
 
 
 cdef void run(Market* m, Instrument* book, Incoming* t, u32 head, u16 remainder) noexcept nogil:
-    """Match an order that is in no book, then rest what is left or cancel it for `remainder`.
+    """Match an order that is in no queue, then cancel what is left for the reason `remainder`, or
+    rest it if that is 0.
 
     `head` is the index of the event that announced the order: its leaves become what rests.
-    Neither the order nor the book is special.
+    Neither the order nor the book may be special.
     """
     if side_of(&m.orders[t.slot]):
         pass_through(m, book, t, head, remainder, 1, False)

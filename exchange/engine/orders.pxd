@@ -4,18 +4,18 @@ from exchange.engine.state cimport (
     Account, Command, Extra, Instrument, Market, i32, i64, u16, u32, u8,
 )
 
-cdef struct Terms:  # what a new order is made of, once its guards have passed
-    u32 at  # position
-    u32 cell, tag  # where its key goes
-    i32 slot  # of the ladder
+cdef struct Terms:  # what the guards have found out about a new order
+    u32 at  # its position record
+    u32 cell, tag  # the free hash cell for its key, and the key's hash
+    i32 slot  # ladder slot of its limit
     u8 side, tif
-    bint rests  # at once, if it meets nothing
-    u16 remainder  # why what cannot trade at once is cancelled; 0 if it rests
-    u32 need  # lots it must be able to trade at once
-    i64 price  # it would rest at; 0 if it does not
-    i64 expiry
-    u32 partner  # the slot of the other order of its group
-    i64 adverse, rise  # of the hold
+    bint rests  # it rests if it meets nothing: no minimum, no features
+    u16 remainder  # the reason for which a remainder is cancelled; 0: the remainder rests
+    u32 need  # its minimum: lots it must be able to trade at once
+    i64 price  # at which it would rest; 0 if it cannot
+    i64 expiry  # stamp at which it expires; 0 = none
+    u32 partner  # the slot of the other order of its group; 0 = none
+    i64 adverse, rise  # its adverse amount; by how much the requirement rises
     Extra extra  # of a special order
 
 

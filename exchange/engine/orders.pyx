@@ -1,7 +1,8 @@
-"""Enter: guards in documented precedence, then the effect. Other order commands: changes.pyx.
+"""ENTER: its ladder of guards in documented precedence, then the effect. Other order commands:
+changes.pyx.
 
-What a plain order is asked and does is said again, shorter, in plain.pxd: it comes here on any
-doubt.
+Every ENTER can be done here. plain.pxd does plain ones faster, to the same effect, and leaves the
+others, and every order that it would not accept, to `enter`.
 """
 
 from libc.stdlib cimport realloc
@@ -42,15 +43,17 @@ from exchange.engine.state cimport (
 from exchange.engine.vocabulary cimport *
 
 cdef enum:
-    # what must be zero in an ENTER's kind, side, tif, flags: side > 1, tif > 7, unknown flags
+    # masks of a command's first word, which is kind, side, tif, flags
+    # bits that must be 0 in an ENTER: side > 1, tif > 7, unknown flags
     ENTER_FORM = 0x78F8FE00
-    # what is zero in a plain limit order, GTC or DAY: also tif > 1, all flags but MANUAL
+    # bits that are 0 in a plain limit order, GTC or DAY: also tif > 1, all flags but MANUAL
     PLAIN_FORM = 0xFBFEFE00
     ENTER_FEATURES = 31  # REDUCE_ONLY GROUPED STOP ICEBERG ALL_OR_NONE
 
 
 cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil:
-    """A new record of (account, instrument); the caller has asked for room."""
+    """Make the position record of (account, instrument), for which the caller has asked for room.
+    Returns its number; 0 without memory, and then the engine has stopped."""
     cdef Account* account = &m.accounts[account_id]
     cdef u32 length = account.positions_length
     cdef u32 at = m.position_top
@@ -73,7 +76,7 @@ cdef u32 open_position(Market* m, u32 account_id, u32 instrument) noexcept nogil
 
 
 cdef bint bad_form(Market* m, Command* c) noexcept nogil:
-    """SYNTAX, ID_FORMAT, COMBINATION, ALL_OR_NONE: when a cheap test found something unusual."""
+    """SYNTAX, ID_FORMAT, COMBINATION, ALL_OR_NONE; asked only after a cheap test of `enter`."""
     cdef bint market = (c.flags & COMMAND_FLAG_MARKET) != 0
     cdef bint protected = (c.flags & COMMAND_FLAG_PROTECTED) != 0
     cdef bint post_only = (c.flags & COMMAND_FLAG_POST_ONLY) != 0
@@ -90,7 +93,7 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
     if ((post_only and (market or not rests(c.tif))) or (market and c.tif == TIME_IN_FORCE_FOK)
             or (protected and not market)
             or (minimum_of(c) and (post_only or c.tif == TIME_IN_FORCE_FOK))
-            or shared & (shared - 1)  # more than one of them
+            or shared & (shared - 1)  # more than one feature that needs target_hi
             or (c.spare & ORDER_FEATURE_STOP and (post_only or c.tif == TIME_IN_FORCE_GFA))
             or (c.spare & (ORDER_FEATURE_GROUPED | ORDER_FEATURE_ICEBERG) and not rests(c.tif))):
         reject(m, c, REASON_COMBINATION, 0, 0)
@@ -102,7 +105,8 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
 
 
 cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 missing) noexcept nogil:
-    """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL for `missing` records more."""
+    """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL for an order that needs `missing` new position
+    records."""
     if likely(book.working_orders < LIMIT_BOOK_ORDERS and has_slot(m, &m.accounts[c.account])
               and (missing == 0 or m.position_top + missing <= m.position_capacity)):
         return False
@@ -116,7 +120,7 @@ cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 missi
 
 
 cdef bint refuse_across(Market* m, Command* c, Instrument* book, u32 partner) noexcept nogil:
-    """GROUPS_FULL: of the order's instrument, or of the other's of its group."""
+    """GROUPS_FULL, if the group spans two instruments and either has no room for another such."""
     cdef Instrument* other = &m.instruments[instrument_of(&m.positions[m.orders[partner].position])]
     if other == book or (stops_of(m, book).across < LIMIT_GROUPS
                          and stops_of(m, other).across < LIMIT_GROUPS):
@@ -139,7 +143,7 @@ cdef bint bad_room(Market* m, Command* c, Instrument* book, u32 partner) noexcep
 
 
 cdef void make_special(Market* m, Event* accepted, u32 slot, Extra* extra) noexcept nogil:
-    """A new order, not yet in any book, has features: its event says which."""
+    """Give a new order, not yet in any queue, its Extra; its ORDER_ACCEPTED tells the features."""
     put_extra(m, slot, extra)
     if extra.features & FOLLOWED_FEATURES:
         join_special(m, slot, extra.partner)
@@ -148,19 +152,20 @@ cdef void make_special(Market* m, Event* accepted, u32 slot, Extra* extra) noexc
 
 cdef inline bint rests_at_once(Market* m, Instrument* book, Position* p, Terms* terms,
                                u32 lots) noexcept nogil:
-    """Nothing to trade with, real or implied."""
+    """Whether a new order has nothing to trade with, real or implied, and rests whole."""
     cdef Source s
     if not terms.rests or reaches(terms.side, terms.slot, book.best[1 - terms.side]):
         return False
     if not book.watched & WATCH_IMPLIED:
         return True
-    rehold(m, book, p)  # what follows looks at what is free
+    rehold(m, book, p)  # `find_source` looks at the free margin, which must be up to date
     return not find_source(m, book, p.owner, terms.side, lots, terms.price, &s)
 
 
 cdef void place(Market* m, Command* c, Instrument* book, Account* account,
                 Terms* terms) noexcept nogil:
-    """A new order under the command's key: ORDER_ACCEPTED, its trades, its rest or its end."""
+    """Make the order, under the command's key: ORDER_ACCEPTED, then its trades, and it waits, rests
+    or ends."""
     cdef Position* p = &m.positions[terms.at]
     cdef u32 slot = take_known_slot(m, account, &m.cells[terms.cell], terms.tag)
     cdef Order* o = &m.orders[slot]
@@ -212,7 +217,7 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
         p.adverse += terms.adverse
         if book.watched:
             rehold(m, book, p)
-        else:  # what the guards foresaw is what happens
+        else:  # the rise that the guards found still holds
             raise_hold(m, p, terms.rise)
         if book.watched & WATCH_LEGS:
             charge_legs(m, p)
@@ -227,7 +232,7 @@ cdef void place(Market* m, Command* c, Instrument* book, Account* account,
 
 cdef void accept(Market* m, Command* c, Instrument* book, Account* account,
                  Terms* terms) noexcept nogil:
-    """`place`, and what follows from its trades."""
+    """`place`, then `aftermath`: what follows from its trades."""
     cdef u32 first = m.index
     place(m, c, book, account, terms)
     if book.watched:
@@ -250,7 +255,8 @@ cdef void specify_extra(Command* c, Extra* extra) noexcept nogil:
 
 
 cdef u32 find_partner(Market* m, Command* c) noexcept nogil:
-    """The slot of the live order of this account that is in no group yet; 0 if there is none."""
+    """The slot of the order that `target_hi` names as the other of a group; 0 unless it is live, of
+    this account, in no group, no quote and in no combination."""
     cdef u32 slot = <u32>c.target_hi
     cdef Order* o = &m.orders[slot]
     if (slot == 0 or slot >= m.order_top or o.generation != c.target_hi >> 32 or not is_live(o)
@@ -263,7 +269,7 @@ cdef u32 find_partner(Market* m, Command* c) noexcept nogil:
 
 
 cdef bint refuse_features(Market* m, Command* c, Account* account, Terms* terms) noexcept nogil:
-    """GROUP, REDUCE_ONLY. Finds the other order of a group."""
+    """GROUP, REDUCE_ONLY. Sets `terms.partner`, the other order of a group."""
     cdef u32 at = position_of(account, c.instrument)
     cdef i64 shared, room
     if c.spare & ORDER_FEATURE_GROUPED:
@@ -281,7 +287,8 @@ cdef bint refuse_features(Market* m, Command* c, Account* account, Terms* terms)
 
 
 cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
-    """What is not plain in an order: what becomes of its remainder, and what it asks for."""
+    """Fill in `terms` from the command: features, expiry, minimum, and whether a remainder rests or
+    for which reason it is cancelled. A MARKET order that cannot rest gets price 0."""
     terms.extra.features = c.spare
     if c.spare:
         specify_extra(c, &terms.extra)
@@ -311,7 +318,7 @@ cdef void specify(Command* c, Instrument* book, Terms* terms) noexcept nogil:
 
 cdef void enter_combined(Market* m, Command* c, Instrument* book, Account* account,
                          Terms* terms) noexcept nogil:
-    """ENTER in a combination from OPEN_ORDERS on: its lots work in every leg."""
+    """ENTER in a combination, from the guard OPEN_ORDERS on: its lots work in every leg."""
     cdef Composite* made = &m.composites[c.instrument]
     cdef u32 i
     if c.spare:
@@ -338,7 +345,7 @@ cdef void enter_combined(Market* m, Command* c, Instrument* book, Account* accou
 
 
 cdef bint refuse_feature(Market* m, Command* c) noexcept nogil:
-    """FEATURE_OFF: the order asks for what is turned off."""
+    """FEATURE_OFF: the order asks for a feature that is turned off."""
     cdef u32 off = c.spare & m.features_off
     if off:
         reject(m, c, REASON_FEATURE_OFF, 0, off)
@@ -346,15 +353,16 @@ cdef bint refuse_feature(Market* m, Command* c) noexcept nogil:
 
 
 cdef bint refuse_through(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """PRICE_BAND, but for stops, which wait, and MARKET orders, which the band binds."""
+    """PRICE_BAND; neither for a stop, which only waits, nor for a MARKET order, which is limited by
+    `bind_market` instead."""
     if c.spare & ORDER_FEATURE_STOP or c.flags & COMMAND_FLAG_MARKET:
         return False
     return refuse_band(m, c, book, c.side, c.price)
 
 
 cdef i64 bind_market(Market* m, Instrument* book, u8 side, i64 limit, Terms* terms) noexcept nogil:
-    """The limit of a MARKET order, which trades no further than the price band: it may be on no
-    ladder."""
+    """The limit of a MARKET order, moved into the price band. It may lie outside the day's limits;
+    sets `terms.slot` accordingly."""
     limit = price_toward(book, side, within_band(m, book, side, limit))
     terms.slot = slot_within(book, side, limit)
     return limit
@@ -368,7 +376,7 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     cdef i64 price
     if bad_owner(m, c, True):
         return
-    # one test of two bytes: the self-trade mode, and features above it
+    # one test of two bytes, the self-trade mode and the features above it
     special = ((<u32*>c)[0] & <u32>PLAIN_FORM or (<u16*>&c.stp)[0] > SELF_TRADE_DECREMENT
                or c.key_lo == 0 or c.target_lo | c.target_hi)
     if unlikely(special) and bad_form(m, c):
@@ -393,7 +401,7 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
     price = c.price
     if unlikely(special):
         if c.flags & COMMAND_FLAG_MARKET:
-            if c.spare & ORDER_FEATURE_STOP:  # it may trade at any price of the day
+            if c.spare & ORDER_FEATURE_STOP:  # once elected, it may trade at any price of the day
                 terms.slot = 0 if c.side else book.slots - 1
             price = price_of(book, terms.slot)
             if book.watched & WATCH_BREAKER and not c.spare & ORDER_FEATURE_STOP:
@@ -417,7 +425,7 @@ cdef void enter(Market* m, Command* c) noexcept nogil:
         return
     terms.at = position_of(account, c.instrument)
     terms.adverse = c.quantity * adverse_per_lot(book, c.side, price)
-    # position 0 is all zeros: an account without a record has nothing there
+    # an account without a record is judged by position 0, which is all zeros
     if bad_risk(m, c, book, &m.positions[terms.at], account, c.side, terms.adverse, c.quantity, 0,
                 &terms.rise):
         return

@@ -1,13 +1,15 @@
-# The plain order's way: limit and market orders where nothing watches, and their cancels. Where
-# something does, a limit order that it lets pass goes the same way, `watched` (watched.pyx). What
-# only a gateway's commands have goes it, too (asked.pyx): ids of requests, replacements that keep
-# an order's id, post-only orders.
+# The plain way: limit and market orders without special features in a book that is not watched,
+# and their cancels, reductions and replacements. Two other files compile the same functions for
+# cases that cost more: a limit order that a watched book lets pass (`watched`: watched.pyx), and
+# commands as a gateway sends them (asked.pyx): requests with an id, replacements that keep the
+# order's id, post-only orders.
 #
-# Each function does its command whole and says so, or changes nothing and leaves it to the ladder
-# of guards (orders.pyx, changes.pyx), which says what is wrong: here every guard is a bare test,
-# and any doubt is enough. What they do is what the ladder would. Both sides are compiled apart, so
-# that `side` is a constant in each. None is called when the command in hand has had an event
-# already.
+# Each function does its command whole and returns True, or changes nothing and returns False; then
+# the ladder of guards (orders.pyx, changes.pyx: every guard in its documented precedence, each with
+# its own reject) does the command or says what is wrong. Here a guard is a bare test, and any doubt
+# is enough to decline. The effect of a command is the same either way. Buys and sells are compiled
+# apart, so that `side` is a constant in each. No function is called once the command in hand has
+# an event.
 
 from exchange.engine.aftermath cimport aftermath
 from exchange.engine.book cimport line_up, on_step, price_of, slot_of, take_out
@@ -32,17 +34,19 @@ from exchange.engine.watched cimport (
 )
 
 cdef enum:
-    # of the first word, which is kind, side, tif, flags: what is zero in a limit order, GTC or DAY
+    # masks of a command's first word, which is kind, side, tif, flags
+    # bits that are 0 in a limit order, GTC or DAY
     REST_FORM = 0xFBFEFE00  # side > 1, tif > DAY, any flag but MANUAL
-    # what is IOC in a limit or market order that takes what it finds
+    # bits that are TAKE_IOC in a limit or market order, IOC
     TAKE_FORM = 0xF9FFFE00  # side > 1, tif, any flag but MARKET and MANUAL
     TAKE_IOC = 0x00020000
-    # what is zero in a CANCEL, NEW_ID in a REPLACE, and BY_CLIENT_ID where an order is so named
+    # bits that are 0 in a CANCEL or REDUCE, NAMED_NEW_ID in a REPLACE by a new order; in each plus
+    # NAMED_BY_CLIENT_ID if the target is named by its client order id
     NAMED_FORM = 0xFB00FC00  # side > 3, any flag but MANUAL
     NAMED_BY_CLIENT_ID = 0x08000000
     NAMED_NEW_ID = 0x10000000
 
-cdef struct Move:  # what a plain order is made of, once its guards have passed
+cdef struct Move:  # what the guards have found out about an order on its way in
     Instrument* book
     Account* account
     Member* member
@@ -50,27 +54,27 @@ cdef struct Move:  # what a plain order is made of, once its guards have passed
     u64 position
     u32 tif
     u32 slot
-    Cell* cell  # where its key goes
+    Cell* cell  # the free hash cell for its key
     u32 tag
-    i64 at  # slot of the ladder
+    i64 at  # ladder slot of its limit
     i64 price  # of that slot
-    i64 adverse, rise  # of the hold
+    i64 adverse, rise  # its adverse amount; by how much the position's hold rises
 
 
 cdef inline bint is_entitled(Market* m, Command* c) noexcept nogil:
-    """The session may act for the account, which is then open."""
+    """Whether the session may act for the account; then the account is open."""
     return m.sessions[c.session & 0xFFFF].entitled == (<u64*>c)[1]
 
 
 cdef inline bint is_free_to_enter(Market* m, Command* c) noexcept nogil:
-    """Nothing that a plain ENTER should not have."""
-    # one test of two bytes: the self-trade mode, and features above it
+    """Whether an ENTER has a key, no feature, minimum or expiry, and an entitled session."""
+    # one test of two bytes, the self-trade mode and the features above it
     return likely((<u16*>&c.stp)[0] <= SELF_TRADE_DECREMENT and c.key_lo != 0
                   and c.target_lo | c.target_hi == 0 and is_entitled(m, c))
 
 
 cdef inline bint has_token(Market* m, Account* account) noexcept nogil:
-    """The throttle has one."""
+    """Whether the account's throttle has a token."""
     return likely(account.tat <= m.stamp + account.tolerance)
 
 
@@ -81,8 +85,8 @@ cdef inline void take_token(Market* m, Account* account) noexcept nogil:
 
 
 cdef inline bint take_room(Market* m, Move* to) noexcept nogil:
-    """A token and a slot were left: the last guard, since it takes both or neither. The order is
-    known by its id from here on."""
+    """Take a token and a slot, both or neither: therefore the last guard. From here on the order is
+    known by its id."""
     if unlikely(not has_token(m, to.account)):
         return False
     to.slot = take_known_slot(m, to.account, to.cell, to.tag)
@@ -93,12 +97,12 @@ cdef inline bint take_room(Market* m, Move* to) noexcept nogil:
 
 
 cdef inline bint is_amount(Command* c, Instrument* book, Account* account) noexcept nogil:
-    """The quantity may stand, and the account may trade."""
+    """Whether the quantity is within the limits of instrument and account, and no switch is set."""
     return likely(c.quantity - 1 < book.max_order and c.quantity <= account.most)
 
 
 cdef inline bint is_on_grid(Command* c, Instrument* book, i64* at) noexcept nogil:
-    """The price may stand; `at` is its place on the ladder."""
+    """Whether the price is within the limits and on the step; sets `at`, its ladder slot."""
     cdef u64 offset = <u64>c.price - <u64>book.low
     at[0] = <i64>offset
     if likely(offset <= book.units):
@@ -110,7 +114,7 @@ cdef inline bint is_on_grid(Command* c, Instrument* book, i64* at) noexcept nogi
 
 
 cdef inline i64 adverse_of(Instrument* book, u8 side, i64 price, i64 lots) noexcept nogil:
-    """Of `lots` that work at `price`."""
+    """The adverse amount of `lots` that work at `price`."""
     if not is_adverse(book, side, price):
         return 0
     return lots * loss_per_lot(book, side, price)
@@ -118,8 +122,8 @@ cdef inline i64 adverse_of(Instrument* book, u8 side, i64 price, i64 lots) noexc
 
 cdef inline bint is_covered(Move* to, u8 side, i64 lots, bint instead, i64 gone,
                             i64 adverse_gone) noexcept nogil:
-    """Position limit and margin, when `lots` come in, or `instead` of the `gone`; sets the hold's
-    rise, which is not negative if nothing is gone."""
+    """Whether position limit and margin allow `lots` more on a side, in place of `gone` lots if
+    `instead`. Sets `to.rise`, the rise of the hold, which is not negative if nothing is gone."""
     cdef Position* p = to.p
     cdef i64 worst = p.exposure[side] - gone + lots
     cdef i64 other = p.exposure[1 - side]
@@ -133,7 +137,7 @@ cdef inline bint is_covered(Move* to, u8 side, i64 lots, bint instead, i64 gone,
 
 
 cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
-    """No key of this tag is known, the account's least of all; sets where it goes."""
+    """Whether no known key has this key's tag, so that the key is new; sets its cell and tag."""
     cdef Cell* cells = m.cells
     cdef u32 tag = tag_of(c.account, c.key_lo)
     cdef u64 mask = m.cell_mask
@@ -149,8 +153,9 @@ cdef inline bint is_new(Market* m, Command* c, Move* to) noexcept nogil:
 
 cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, bint rests,
                          u32 index) noexcept nogil:
-    """ORDER_ACCEPTED, and all of the order but its neighbours in the book."""
-    # a command names the instrument of an order that it enters, not of one that it replaces
+    """Emit ORDER_ACCEPTED and fill in the order, all but its links in the book. `index` is the
+    event's: 0 of an ENTER, 1 of a REPLACE, whose target's ORDER_CANCELLED comes first."""
+    # an ENTER names the instrument, a REPLACE does not
     cdef Event* e = new_event(m, index, to.p.who if index else word_at(&c.instrument))
     cdef Order* o = &m.orders[to.slot]
     cdef u64 conditions = whole(conditions_of(to.tif if index else c.tif, c.stp))
@@ -181,7 +186,8 @@ cdef inline Order* admit(Market* m, Command* c, Move* to, u8 side, u32 said, bin
 
 cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 flags, u32 index,
                                u16 remainder, bint watched) noexcept nogil:
-    """An order meets the book. `index`: that of its first event."""
+    """Admit an order, match it, and rest what is left or cancel it for the reason `remainder` (0:
+    rest). `index`: that of its first event."""
     cdef Incoming t
     admit(m, c, to, side, what(EVENT_KIND_ORDER_ACCEPTED, flags | <u32>side << 1, 0), False, index)
     m.index = index + 1
@@ -196,24 +202,25 @@ cdef inline void trade_through(Market* m, Command* c, Move* to, u8 side, u32 fla
 
 
 cdef inline bint crosses(Move* to, u8 side) noexcept nogil:
-    """It trades before it rests."""
+    """Whether it reaches the best opposite price, and so trades before it could rest."""
     return (unlikely(<i32>to.at <= to.book.best[0]) if side
             else unlikely(<i32>to.at >= to.book.best[1]))
 
 
 cdef inline void hold_more(Move* to, u8 side, i64 lots, i64 adverse) noexcept nogil:
-    """`lots` and `adverse` more than now work on a side, as the guards have it."""
+    """Add working `lots` and their `adverse` to a side, and to the hold the rise that `is_covered`
+    found."""
     cdef Position* p = to.p
     p.exposure[side] += lots
     p.adverse += adverse
-    p.hold += to.rise  # which is at most what is in excess: nothing overflows
+    p.hold += to.rise  # at most the excess: nothing overflows
     to.account.excess -= to.rise
     to.member.excess -= to.rise
 
 
 cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index,
                        u32 flags) noexcept nogil:
-    """An order rests. Its event's index tells a new one from one in the place of another."""
+    """Admit an order that crosses nothing, and rest it. `index`: as in `admit`."""
     cdef u32 said = what(EVENT_KIND_ORDER_ACCEPTED,
                          flags | <u32>side << 1 | EVENT_FLAG_LAST_IN_COMMAND, 0)
     cdef Order* o = admit(m, c, to, side, said, True, index)
@@ -221,7 +228,7 @@ cdef inline void place(Market* m, Command* c, Move* to, u8 side, u32 index,
 
 
 cdef inline bint find_place(Market* m, Command* c, Account* account, Move* to) noexcept nogil:
-    """Finds an ENTER's position and book."""
+    """Find an ENTER's position and book; False if the account has no position record there."""
     to.account = account
     to.position = position_of(account, c.instrument)
     if unlikely(to.position == 0):
@@ -232,7 +239,7 @@ cdef inline bint find_place(Market* m, Command* c, Account* account, Move* to) n
 
 
 cdef inline bint may_enter(Market* m, Command* c, Account* account, Move* to) noexcept nogil:
-    """What an ENTER is asked on either side, but for its price."""
+    """The guards of an ENTER that do not depend on side or price: open orders, room, quantity."""
     return likely(account.open_orders < account.max_open_orders
                   and to.book.working_orders < LIMIT_BOOK_ORDERS
                   and is_amount(c, to.book, account))
@@ -240,7 +247,7 @@ cdef inline bint may_enter(Market* m, Command* c, Account* account, Move* to) no
 
 cdef inline bint meet(Market* m, Command* c, Move* to, u8 side, u32 flags,
                       u16 remainder, bint watched) noexcept nogil:
-    """An order meets the book, if its other guards pass."""
+    """The remaining guards of an order that crosses or is IOC; if they pass, `trade_through`."""
     to.adverse = adverse_of(to.book, side, to.price, c.quantity)
     if unlikely(not is_covered(to, side, c.quantity, False, 0, 0) or not is_new(m, c, to)
                 or not take_room(m, to)):
@@ -251,7 +258,11 @@ cdef inline bint meet(Market* m, Command* c, Move* to, u8 side, u32 flags,
 
 cdef inline bint rest_side(Market* m, Command* c, Account* account, u8 side, bint watched,
                            bint posted) noexcept nogil:
-    """What is held is held before a slot is taken, so that nothing of it has to be kept."""
+    """A limit order that rests or, unless it is `posted` (post-only), trades.
+
+    The hold is raised before a slot is taken, so that its amounts need no register beyond that;
+    if there is no slot it is taken back.
+    """
     cdef Move to
     if unlikely(not find_place(m, c, account, &to)):
         return False
@@ -355,8 +366,8 @@ cdef inline u32 first_tagged(Market* m, u32 tag) noexcept nogil:
 
 
 cdef inline Order* named(Market* m, Command* c, u32 wanted, u32* at) noexcept nogil:
-    """The account's plain order in the book that the command names, which is `at`; or NULL, if
-    its form is not the one that is wanted, too."""
+    """The account's simple order in the book that a command of the form `wanted` (bits of
+    NAMED_FORM) names; sets `at` to its slot. NULL if the form is another or there is none."""
     cdef u32 form = (<u32*>c)[0] & <u32>NAMED_FORM
     cdef u32 slot
     cdef Order* o
@@ -379,15 +390,15 @@ cdef inline Order* named(Market* m, Command* c, u32 wanted, u32* at) noexcept no
 
 
 cdef inline bint names_other(Command* c, u8 side) noexcept nogil:
-    """The side that a command states is not the one of its order."""
+    """Whether a command states a side, and it is not that of its order."""
     if likely(c.side == side):
         return False
-    read_again()  # so that the first look needs no register
+    read_again()  # load the side again rather than keep it in a register
     return c.side != SIDE_UNSTATED
 
 
 cdef inline Order* named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
-    """`named`, by a command without a request id."""
+    """`named`, for a CANCEL or REDUCE without a request id from an entitled session."""
     if unlikely(c.key_lo | c.key_hi != 0 or not is_entitled(m, c)):
         return NULL
     return named(m, c, 0, at)
@@ -395,8 +406,8 @@ cdef inline Order* named_plainly(Market* m, Command* c, u32* at) noexcept nogil:
 
 cdef inline bint leave(Market* m, Instrument* book, Position* p, Order* o, u32 slot, u32 flags,
                        u8 side, u32 reason) noexcept nogil:
-    """ORDER_CANCELLED, a command's first event; the order is out of the book. Whether ids may have
-    moved."""
+    """Take an order out of the book and emit ORDER_CANCELLED, the command's first event. Whether
+    cells of the id hash may have moved."""
     cdef Event* e = new_event(m, 0, p.who)
     flags |= <u32>side << 1 | EVENT_FLAG_RESTING
     e.what = what(EVENT_KIND_ORDER_CANCELLED, flags, reason)
@@ -408,7 +419,8 @@ cdef inline bint leave(Market* m, Instrument* book, Position* p, Order* o, u32 s
 
 cdef inline void uncount(Market* m, Instrument* book, Position* p, Order* o,
                          u8 side) noexcept nogil:
-    """An order is about to leave: out of all that counts orders and lots but the hold."""
+    """Take an order that is about to leave out of the counts and its position's sums; the hold is
+    still to follow."""
     put_back(m, book, p, side, o.price, o.leaves)
     book.working_orders -= 1
     p.owner.open_orders -= 1
@@ -421,7 +433,7 @@ cdef inline bint cancel_side(Market* m, Command* c, Order* o, u32 slot, u8 side)
     if names_other(c, side):
         return False
     uncount(m, book, p, o, side)
-    change = hold_for(book, p) + p.adverse - p.hold  # of less: nothing overflows
+    change = hold_for(book, p) + p.adverse - p.hold  # not positive: nothing overflows
     ensure(m, change <= 0)
     p.hold += change
     p.owner.excess -= change
@@ -465,7 +477,7 @@ cdef inline bint reduce_plain(Market* m, Command* c) noexcept nogil:
 
 cdef inline void succeed(Market* m, Command* c, Move* to, Order* o, u32 slot,
                          u8 side) noexcept nogil:
-    """An order leaves for another that will have the slot `to.slot`."""
+    """Cancel an order as REPLACED and take the slot of its successor, `to.slot`."""
     if unlikely(leave(m, to.book, to.p, o, slot, 0, side, CANCEL_REASON_REPLACED)):
         to.cell = &m.cells[find_cell(m, c.account, to.tag, c.key_lo, c.key_hi)]
     to.slot = take_known_slot(m, to.account, to.cell, to.tag)

@@ -1,11 +1,13 @@
-# The hold arithmetic: what an account must have, as integers. Rules: Risk in
-# docs/reference/engine.md.
+# Margin arithmetic in whole micro-dollars: what a position holds, what an account must have. Rules:
+# Risk in docs/reference/engine.md.
 #
-# Invariants: a position's hold equals its formula after every command; an account's hold and
-# unrealized are the sums over its positions, the hold less the credit of its spreads (credits.pyx);
-# a member's cash and required over its accounts.
+# Invariants: a position's hold equals its formula after every command; an account's hold is the sum
+# over its positions less the credit of its spreads (credits.pyx), its unrealized the sum over its
+# positions; a member's cash and requirement are the sums over its accounts.
 #
-# What is called plain is of a book that nothing watches: no credit depends on it.
+# A function named `…_plainly` does not bring credits in line: it is for instruments that are no leg
+# of a spread with a credit, or for callers that call `recredit` themselves. A sum that overflows
+# sets `broken`, and the engine stops at the end of the batch.
 
 from exchange.engine.credits cimport recredit
 from exchange.engine.state cimport (
@@ -38,17 +40,18 @@ cdef inline i64 loss_of(i64 unrealized) noexcept nogil:
 
 
 cdef inline i64 required_of(Account* account) noexcept nogil:
-    # wraps only when a sum has overflowed: the engine stops at the end of that batch
+    # wraps only after an overflow: then the engine stops at the end of the batch
     return <i64>(<u64>account.cash - <u64>account.excess)
 
 
 cdef inline i64 hold_of(Account* account) noexcept nogil:
-    """The sum of its positions' holds, less its credit."""
+    """The sum of the account's positions' holds, less its credit."""
     return required_of(account) - loss_of(account.unrealized)
 
 
 cdef inline void set_mark(Instrument* i, i64 mark) noexcept nogil:
-    """Give an instrument, its multiplier known, its mark; positions in it are still to follow."""
+    """Set an instrument's mark and what follows from it; its multiplier and tick scale are known.
+    Positions in it are still to follow."""
     cdef i64 whole = mark / i.tick_scale
     cdef i64 part = mark % i.tick_scale
     i.mark = mark
@@ -58,24 +61,25 @@ cdef inline void set_mark(Instrument* i, i64 mark) noexcept nogil:
 
 
 cdef inline bint is_adverse(Instrument* i, u8 side, i64 price) noexcept nogil:
-    """A lot executed at `price` would at once be under the mark."""
+    """Whether a lot executed at `price` would at once lose against the mark."""
     return price < i.fair[1] if side else price > i.fair[0]
 
 
 cdef inline i64 loss_per_lot(Instrument* i, u8 side, i64 price) noexcept nogil:
-    """Micro-dollars a lot executed at `price` would at once be under the mark, or -over it."""
+    """Micro-dollars that a lot executed at `price` would at once lose against the mark; a gain is
+    negative."""
     cdef i64 loss = price * i.tick_value - i.worth
     return -loss if side else loss
 
 
 cdef inline i64 adverse_per_lot(Instrument* i, u8 side, i64 price) noexcept nogil:
-    """The same, if it is a loss; else 0."""
+    """`loss_per_lot` if it is a loss, else 0."""
     cdef i64 loss = loss_per_lot(i, side, price)
     return loss if loss > 0 else 0
 
 
 cdef inline i64 hold_for(Instrument* i, Position* p) noexcept nogil:
-    """The hold of a position without adverse.
+    """The hold of a position without its adverse amount.
 
     The larger of |net + buys| and |net - sells| is that of net + buys and sells - net, since
     neither buys nor sells are negative (docs/concepts/margin.md, (1)).
@@ -87,7 +91,8 @@ cdef inline i64 hold_for(Instrument* i, Position* p) noexcept nogil:
 
 cdef inline void charge(Market* m, Account* account, i64 hold, i64 unrealized,
                         i64 cash) noexcept nogil:
-    """Add to an account's hold, unrealized and cash; its excess and its member's follow."""
+    """Add these changes to an account's hold, unrealized and cash; its excess and its member's cash
+    and excess follow."""
     cdef Member* member = account.member
     cdef i64 change = loss_of(account.unrealized)
     if unlikely(add_overflows(account.unrealized, unrealized, &account.unrealized)):
@@ -102,7 +107,7 @@ cdef inline void charge(Market* m, Account* account, i64 hold, i64 unrealized,
 
 
 cdef inline void raise_hold(Market* m, Position* p, i64 change) noexcept nogil:
-    """Add to a position's hold alone."""
+    """Add to a position's hold; the excess of its account and member follows."""
     cdef Account* account = p.owner
     p.hold += change
     if unlikely(subtract_overflows(account.excess, change, &account.excess)
@@ -116,7 +121,7 @@ cdef inline void rehold_plainly(Market* m, Instrument* i, Position* p) noexcept 
 
 
 cdef inline void rehold(Market* m, Instrument* i, Position* p) noexcept nogil:
-    """The same, and its owner's credit."""
+    """`rehold_plainly`, and bring the owner's credit in line."""
     rehold_plainly(m, i, p)
     if unlikely(i.watched & WATCH_CREDIT):
         recredit(m, p.owner)
@@ -126,7 +131,7 @@ cdef inline void put_back(Market* m, Instrument* i, Position* p, u8 side, i64 pr
                           i64 lots) noexcept nogil:
     """`lots` working at `price` are gone without a trade; the hold is still to follow."""
     p.exposure[side] -= lots
-    if p.adverse:  # else no order of the position has any
+    if p.adverse:  # 0: no order of the position is adverse
         p.adverse -= lots * adverse_per_lot(i, side, price)
     ensure(m, working_of(p, side) >= 0 and p.adverse >= 0)
 
@@ -140,15 +145,16 @@ cdef inline void release(Market* m, Instrument* i, Position* p, u8 side, i64 pri
 
 cdef inline void execute_plainly(Market* m, Instrument* i, Position* p, u8 side, i64 lots,
                                  i64 value, i64 fee, bint resting) noexcept nogil:
-    """`lots` traded for `value` micro-dollars in all; working was adjusted before, and adverse,
-    unless they are an order's that rested at their price."""
+    """Book `lots` traded for `value` micro-dollars in all, and their `fee`. The caller has taken
+    them out of the working lots; also out of adverse, unless they are of an order `resting` at the
+    trade's price: then its adverse amount is the loss, and is taken out here."""
     cdef i64 unrealized = lots * i.worth - value
     cdef i64 hold
     if side:
         lots = -lots
         value = -value
         unrealized = -unrealized
-    if resting:  # what it was adverse by is a loss now
+    if resting:  # the adverse amount has become this loss
         p.adverse += unrealized if unrealized < 0 else 0
     p.net += lots
     p.exposure[0] += lots
@@ -161,14 +167,14 @@ cdef inline void execute_plainly(Market* m, Instrument* i, Position* p, u8 side,
 
 cdef inline void execute(Market* m, Instrument* i, Position* p, u8 side, i64 lots,
                          i64 value, i64 fee) noexcept nogil:
-    """The same of an order that was not resting, and its owner's credit."""
+    """`execute_plainly` for lots that were not resting, and bring the owner's credit in line."""
     execute_plainly(m, i, p, side, lots, value, fee, False)
     if unlikely(i.watched & WATCH_CREDIT):
         recredit(m, p.owner)
 
 
 cdef inline void pay_house(Market* m, Instrument* i, i64 lots) noexcept nogil:
-    """The house's account has what both sides pay for traded lots."""
+    """Credit the house's account with the fees that both sides pay for traded lots."""
     cdef i64 fees = lots * (i.maker_fee + i.taker_fee)
     if fees:
         charge(m, m.accounts, 0, 0, fees)

@@ -1,4 +1,15 @@
-# The state of a market as plain C structs. Nothing here decides anything.
+# The state of a market as plain C structs, and accessors of their packed fields. No rule of the
+# market is here.
+#
+# A slot is an index into a table: orders, sessions and ladders have slots; a position is named by
+# the index of its record. Prices are in ticks, quantities in lots, money in micro-dollars, time in
+# nanoseconds, unless a field says otherwise; a side is 0 (buy) or 1 (sell) and is often an index.
+#
+# Words that the whole engine uses:
+#   plain     an order without special features in a book that nothing watches; see plain.pxd
+#   special   an order that is FEATURED (it has an Extra) or a book that is watched
+#   watched   of an instrument: its bits by Watch, the work that its orders and trades cause
+#   live      of an order: not yet finished, whether in the book or waiting beside it
 #
 # Invariants (see check.pyx): an order's slot never moves; slot 0, position 0 and session slot 0
 # stand for "none"; both sides of a book share one array of levels because it is never crossed.
@@ -21,7 +32,7 @@ cdef extern from *:
     #define HB_LIKELY(x) __builtin_expect(!!(x), 1)
     #define HB_UNLIKELY(x) __builtin_expect(!!(x), 0)
     #define HB_ASSUME(x) do { if (!(x)) __builtin_unreachable(); } while (0)
-    #ifdef __x86_64__  /* of the compiler's own, a function that only fetches ahead does nothing */
+    #ifdef __x86_64__  /* calls of a function that only does __builtin_prefetch are removed */
     #define HB_PREFETCH(p) __asm__ volatile("prefetcht0 %0" : : "m"(*(const char*)(p)))
     #else
     #define HB_PREFETCH(p) __builtin_prefetch((p), 1)
@@ -57,16 +68,16 @@ cdef extern from *:
         return high;
     }
     """
-    u64 word_at "hb_word"(const void*) noexcept nogil  # two neighbouring fields of four bytes
-    u64 whole "hb_whole"(u64) noexcept nogil  # what was widened once is not widened again
-    void put_pair "hb_pair"(void*, u32, u32) noexcept nogil  # both at once
-    void put_halves "hb_halves"(u64*, u32, u32) noexcept nogil  # of a word: high, low
+    u64 word_at "hb_word"(const void*) noexcept nogil  # load two adjacent u32 fields as one word
+    u64 whole "hb_whole"(u64) noexcept nogil  # keep a widened value: it is not widened again
+    void put_pair "hb_pair"(void*, u32, u32) noexcept nogil  # store two adjacent u32 fields at once
+    void put_halves "hb_halves"(u64*, u32, u32) noexcept nogil  # store a word's high and low halves
     u32 high_of "hb_high"(const u64*) noexcept nogil
     bint likely "HB_LIKELY"(bint) noexcept nogil
     bint unlikely "HB_UNLIKELY"(bint) noexcept nogil
-    void assume "HB_ASSUME"(bint) noexcept nogil  # that it is so
+    void assume "HB_ASSUME"(bint) noexcept nogil  # tell the compiler that this holds
     void prefetch "HB_PREFETCH"(const void*) noexcept nogil
-    # What was read is read again from here on: it need not be kept on the stack until then.
+    # A compiler barrier: values are loaded again after it instead of being spilled to the stack.
     void read_again "HB_FORGET"() noexcept nogil
     ctypedef long long i128 "hb_i128"
     int ctz "__builtin_ctzll"(u64) noexcept nogil
@@ -82,7 +93,7 @@ cdef struct Command:  # 64 bytes, COMMAND_FIELDS of exchange/messages
     u8 stp, spare
     u64 target_lo, target_hi, key_lo, key_hi
 
-cdef struct Event:  # 80 bytes, EVENT_FIELDS; of a TRADE, key holds the resting side
+cdef struct Event:  # 80 bytes, EVENT_FIELDS; in a TRADE the key holds the resting side
     u64 sequence
     u32 index
     u32 what  # kind, flags, reason
@@ -101,15 +112,15 @@ cdef enum OrderState:
     COLLECTED = 4  # a sell order in the second ladder of an instrument that collects for an auction
     UNPRICED = 5  # a market order that waits for an auction; its price is the day's far limit
     FILLED = 6  # finished, its id still remembered
-    CANCELLED = 7
-    RECEIPT = 8  # no order: an accepted request, remembered for its id
+    CANCELLED = 7  # likewise
+    RECEIPT = 8  # not an order: an accepted request, kept so that a repeat gets the same answer
 
 cdef enum OrderFlag:
-    AGED = 1  # left the account's window while it still worked
+    AGED = 1  # its id left the account's window of remembered ids while it was still live
     EXPIRES = 2  # in the heap of expiries
-    FEATURED = 4  # its Extra says more
-    COMBINED = 8  # of a combination: it works in its legs too
-    CREDITED = 16  # it works in a leg of a spread that has a credit
+    FEATURED = 4  # it has features, which are in its Extra
+    COMBINED = 8  # an order in a combination: its lots also work in the legs
+    CREDITED = 16  # an order in a leg of a spread that has a credit
 
 cdef struct Order:  # 64 bytes: one cache line
     u32 prev, next  # FIFO of the level or of the dormant list; next: free list
@@ -120,103 +131,103 @@ cdef struct Order:  # 64 bytes: one cache line
     i64 price
     u64 fingerprint  # of the command that made it
     u32 session
-    u32 traits  # side | conditions << 1, in two bytes; state; flags: a byte each
-# A RECEIPT keeps its account in prev, the answer's order id in next (low) and executed (high), its
-# instrument in position, quantity in leaves, price in price, and in the first two bytes of traits
-# the event's kind and flags.
+    u32 traits  # two bytes: side | conditions << 1; a byte of state; a byte of flags
+# A RECEIPT keeps its account in prev, and of the event that was its answer: the order id in next
+# (low) and executed (high), the instrument in position, quantity in leaves, price in price, and
+# kind and flags in the first two bytes of traits.
 #
-# Neighbouring small fields are one word: a byte store may alias anything, and after each the
-# compiler would have to load everything again.
+# Small fields are packed into one word because a byte store may alias anything: after each, the
+# compiler would have to reload everything.
 
-cdef enum ExtraFlag:  # beside the bits of OrderFeature, which are below 256
-    AT_MARKET = 256  # of a stop: it is a MARKET order once elected; its price is its worst
-    PROTECTED_BY = 512  # of a stop AT_MARKET: by `ticks`
-    ELECTED = 1024  # of a stop: a trade has reached its trigger
+cdef enum ExtraFlag:  # above the bits of OrderFeature, which are below 256
+    AT_MARKET = 256  # a stop that becomes a MARKET order; its price is the worst it may trade at
+    PROTECTED_BY = 512  # a stop AT_MARKET that is protected by `ticks`
+    ELECTED = 1024  # a stop whose trigger a trade has reached
 
-cdef struct Extra:  # 64 bytes; what only special orders have, by slot: of a live FEATURED one
+cdef struct Extra:  # 64 bytes; by slot, used while the order is live and FEATURED
     i64 trigger, ticks
-    u64 age  # of a stop that waits: the lower is the older
+    u64 age  # of a waiting stop: the lower, the older
     u32 features  # OrderFeature, ExtraFlag
-    u32 partner  # GROUPED: the slot of the other order; 0 once that one has ended
-    u32 prev, next  # REDUCE_ONLY: the position's others, oldest first
-    u32 counted  # 0, but while lots are counted: see `reachable`
-    u32 display  # of an iceberg: most lots it shows
+    u32 partner  # GROUPED: the slot of the other order; 0 once the group is dissolved
+    u32 prev, next  # REDUCE_ONLY: links in the position's list of such orders, oldest first
+    u32 counted  # 0 except while lots are counted: see reach.pyx, groups.pyx
+    u32 display  # of an iceberg: the most lots it shows
     u32 hidden  # of an iceberg: lots that are not in its leaves
-    u32 child, sibling, before  # in the heap of triggers: see triggers.pyx
+    u32 child, sibling, before  # links in the heap of triggers: see triggers.pyx
 
 cdef struct Level:
     u32 head, tail
     u64 quantity
 
-cdef struct Stops:  # of an instrument, what its special orders need
-    u32 root[2]  # heaps of those in `waiting`: the next to be elected, 0 if none
-    Level waiting  # oldest first; its orders are WAITING
-    Level elected  # first elected first; its orders are WAITING
-    i64 due  # when the next of the elected come in, 0 if there are none
+cdef struct Stops:  # by instrument: its stops, and counts of its special orders
+    u32 root[2]  # by side, a heap of the stops in `waiting`: the next to be elected, 0 if none
+    Level waiting  # stops not elected yet, oldest first; their state is WAITING
+    Level elected  # stops elected, in the order of election; their state is WAITING
+    i64 due  # the stamp from which elected stops may come in, 0 if there are none
     u16 icebergs  # live orders that have a display
-    u16 across  # orders that are grouped with one of another instrument
-    u32 followed  # live orders that only reduce, are grouped or quotes
+    u16 across  # orders that are grouped with one in another instrument
+    u32 followed  # live orders that are REDUCE_ONLY, GROUPED or quotes
 
-cdef struct Cell:  # of the id hash
+cdef struct Cell:  # of the id hash: the hash of a key, the slot it names
     u32 tag, slot
 
 cdef struct Member:
-    i64 cash, excess  # of cash over the sum of what its accounts require
+    i64 cash, excess  # excess: cash less what its accounts require together
 
 cdef struct Account:  # 128 bytes
     i64 cash, unrealized
-    i64 excess  # of cash over what is required: its holds less credit, its unrealized loss
+    i64 excess  # cash less what is required, which is its holds - credit + unrealized loss
     i64 tat, interval, tolerance, burst  # throttle: theoretical arrival, ns a token, ns, tokens
     Member* member
     u32* positions  # by instrument, 0 = none
-    Cell* ring  # the window: the last accepted ids, as they stand in the hash
+    Cell* ring  # the window of the last accepted ids, as copies of their cells in the hash
     u32 positions_length
     u32 group, member_id
     u32 open_orders, max_open_orders, max_order
     u32 ring_head
     u8 is_open, killed, kind, currency
     u8 in_deficit
-    u32 most  # max_order, or 0 if it is killed
-    i64 credit  # of its spreads: what its holds are more than it has to have
+    u32 most  # max_order, or 0 while any bit of `killed` is set: one test on an order's way
+    i64 credit  # of its spreads: how much less than its holds it has to have
 
 cdef enum KillBit:  # why an account may not trade
     KILLED_BY_SETTING = 1  # SET_ACCOUNT
     KILLED_ACCOUNT = 2
     KILLED_MEMBER = 4
     KILLED_EXCHANGE = 8
-    LOSS_REACHED = 128  # only what reduces may come in
+    LOSS_REACHED = 128  # only orders that reduce a position may come in
 
-cdef struct Stand:  # what only special orders need of a position, by position
+cdef struct Stand:  # by position: what only special orders need of it
     u32 reducing_head, reducing_tail  # its REDUCE_ONLY orders
-    u32 reducing, spare  # how many
-    u64 looked_at  # the last round of `follow` that did
-    u32 quotes[2]  # the slots of its quote, 0 = none
+    u32 reducing, spare  # how many they are
+    u64 looked_at  # the last round of `follow` that looked at this position
+    u32 quotes[2]  # by side, the slot of its quote, 0 = none
 
 cdef struct Protection:  # of an account's quotes in a product
     u32 account, product
-    u32 next  # of the account
-    u32 lots  # that its quotes may trade within the window; 0 = any
+    u32 next  # the account's next one, 0 = none
+    u32 lots  # that its quotes may trade within the window; 0 = any number
     u32 blocked, spare
     i64 traded  # in the window that began at `start`
     i64 window, start
 
-cdef struct Allowance:  # of a position: what it may become on a side before the months are summed
+cdef struct Allowance:  # by position: exposure it may reach on a side before months are summed
     i64[2] most
-    u64[2] given  # when, by the count of givings; see months.pyx
+    u64[2] given  # when, as a count of givings; see months.pyx
 
 cdef struct Position:  # 64 bytes
     u64 who  # instrument, account, as in an event
     Account* owner
     i64 net
-    i64 exposure[2]  # net + working buys, working sells - net: what it could become
+    i64 exposure[2]  # net + working buys, working sells - net: lots it could be long, short
     i64 adverse, cost, hold
 
 cdef enum:
     NO_BID = -1
-    NO_ASK = 0x7FFFFFFF  # so that an empty side is never reached
+    NO_ASK = 0x7FFFFFFF  # both are beyond every slot, so that an empty side is never reached
 
 cdef struct Instrument:  # 256 bytes
-    u64* bits  # a level is occupied
+    u64* bits  # one per level: it has an order
     Level* levels
     i64 low, price_step
     u64 range  # high limit - low limit
@@ -228,107 +239,107 @@ cdef struct Instrument:  # 256 bytes
     i64 mark, rate, position_limit
     i64 multiplier, tick_scale, tick_value
     i64 maker_fee, taker_fee
-    u64* summary  # a word of bits is not zero
-    u64* top  # a word of summary is not zero
-    i64 bound  # the largest position limit or max_order it has had, at least 1
+    u64* summary  # one per word of bits: it is not zero
+    u64* top  # one per word of summary: it is not zero
+    i64 bound  # largest position limit, max_order or exposure after a bust or transfer; at least 1
     u64 last_settled  # business date x 100 + cycle
     Level dormant
     i64 high
     u32 state, halt_cause
-    u32 trades  # CONTINUOUS, no auction waits, and the market's mode is NORMAL
-    u32 watched  # Watch: what has to be looked at after its orders traded
-    u32 product, spare  # its number
+    u32 trades  # CONTINUOUS, collecting for no auction, and the market's mode is NORMAL
+    u32 watched  # Watch
+    u32 product, spare  # the product's number
     i64 fair[2]  # the highest price of a buy, the lowest of a sell, that is not adverse
     u64 units  # as range, but 0 if the price step is more than 1
     i64 worth  # of a lot at the mark: micro-dollars
 
-cdef enum Watch:
-    WATCH_STOPS = 1  # orders wait for a price
-    WATCH_QUOTES = 2  # groups or protected quotes
-    WATCH_BREAKER = 4  # a moving band or a circuit breaker
-    WATCH_IMPLIED = 8  # combinations with implied prices
-    WATCH_AUCTION = 16  # no continuous matching now
+cdef enum Watch:  # what an instrument's orders have to heed, or what follows from its trades
+    WATCH_STOPS = 1  # stops wait, or elected ones are still to come in
+    WATCH_QUOTES = 2  # orders that are REDUCE_ONLY, GROUPED or quotes
+    WATCH_BREAKER = 4  # a price band, a circuit breaker or an accountability level
+    WATCH_IMPLIED = 8  # implied prices: of a combination, and of each of its legs
+    WATCH_AUCTION = 16  # orders are collected: no continuous matching now
     WATCH_HIDDEN = 32  # icebergs
-    WATCH_LEGS = 1024  # a combination
-    WATCH_LIMITS = 2048  # a most value of an order, a limit over all months
-    WATCH_STEPS = 4096  # lots in steps of more than one
-    WATCH_CREDIT = 8192  # a leg of a spread that has a credit
+    WATCH_LEGS = 1024  # it is a combination
+    WATCH_LIMITS = 2048  # a limit of an order's value, or a limit over all months
+    WATCH_STEPS = 4096  # its lot step is more than one
+    WATCH_CREDIT = 8192  # it is a leg of a spread that has a credit
 
-cdef struct Composite:  # of an instrument: what it is made of, and what is made of it
+cdef struct Composite:  # by instrument: its legs, and the combinations it is a leg of
     u32 legs, rule  # no legs: an outright
-    u32 implied  # its prices imply others, and others its own
-    u32 spreads  # combinations with implied prices in which it is a leg
+    u32 implied  # implied prices are on: its orders imply prices in its legs, and theirs in it
+    u32 spreads  # how many combinations with implied prices it is a leg of
     u32[LIMIT_LEGS] leg
     i32[LIMIT_LEGS] ratio
-    u32[LIMIT_LEG_SPREADS] spread  # their numbers, rising
-    i64 anchor  # the last settlement price, or the first mark
-    i64 credit  # micro-dollars that a pair of its legs need not hold, if the rates allow
+    u32[LIMIT_LEG_SPREADS] spread  # the numbers of those combinations, ascending
+    i64 anchor  # the last settlement price, or before that the first mark
+    i64 credit  # micro-dollars that a pair of its legs is spared; the legs' rates may allow less
 
-cdef struct Credit:  # of a spread: what follows from its composite and the rates of its legs
+cdef struct Credit:  # of a spread: follows from its composite and the rates of its legs
     i64 amount  # micro-dollars a pair
-    u32[2] place  # of its legs, in `leg`
+    u32[2] place  # of its two legs in `leg` of Credits
 
-cdef struct Credits:
+cdef struct Credits:  # all spreads that have a credit
     u32 count, legs
-    Credit[LIMIT_CREDITS] spread  # the largest first
-    u32[2 * LIMIT_CREDITS] leg  # numbers of their legs
+    Credit[LIMIT_CREDITS] spread  # the largest first, of equal ones the lower number
+    u32[2 * LIMIT_CREDITS] leg  # numbers of the instruments that are their legs
 
-cdef struct LegTerms:  # 56 bytes: what a leg of a combination trades by, before `sequence`
+cdef struct LegTerms:  # 56 bytes: what a leg of a combination traded by before `sequence`
     u64 sequence
     u32 instrument, spare
     i64 anchor, low, high, maker_fee, taker_fee
 
-cdef struct Stated:  # a leg of a trade with an implied price, as its correction says that it was
+cdef struct Stated:  # one leg of a trade with an implied price, as stated by a correction
     u32 account, other, side, lots
-    i64 price, now  # in ticks: what it was, what it is to be
-    i64 cash, other_cash  # of a bust
+    i64 price, now  # ticks: the price it had, the price it is to have
+    i64 cash, other_cash  # of a bust: what each side gets back
 
-cdef struct Correction:  # of such a trade, whose last leg has not been stated yet
+cdef struct Correction:  # of a trade with an implied price, while its last leg is not stated yet
     u64 match
     u32 combination, kind, lots
-    u32 count  # of the legs stated; 0 = none is begun
+    u32 count  # of legs stated; 0 = no correction is begun
     Stated[LIMIT_LEGS] legs
 
-cdef struct Charged:  # of a position in a combination: lots that its legs count as working
+cdef struct Charged:  # by position in a combination: lots that its legs count as working
     i64[2] lots
 
-cdef struct Auction:  # of an instrument that collects: buys on its own ladder, sells on this one
-    Instrument asks  # of it only what a ladder needs
+cdef struct Auction:  # of an instrument that collects: buys are on its own ladder, sells on `asks`
+    Instrument asks  # only the fields that a ladder needs are used
     Level[2] market  # UNPRICED orders by side, oldest first
     u32 good_for, spare  # there may be GFA orders
 
-cdef struct Window:  # of an instrument's trade prices over the last `span`, in parts of time
-    i64 variation  # ticks between a trade and the window's other end that trip it; 0 = off
-    i64 span, halt  # ns; 0 = until an operator resumes
+cdef struct Window:  # of trade prices over the last `span`, in LIMIT_WINDOW_PARTS parts
+    i64 variation  # ticks; a trade further from the window's low or high trips it; 0 = off
+    i64 span, halt  # ns; halt 0 = until an operator resumes
     i64 part  # number of the latest part, counted from the epoch
-    i64 low[16]  # of the trades of a part; above `high`: it has none
+    i64 low[16]  # by part, the lowest trade; above `high` if there was none
     i64 high[16]
     u32 whole_product, spare
 
-cdef struct Safety:  # of an instrument: what its orders and trades are held against
-    i64 band  # ticks; 0 = none, as of all of these
-    i64 order_value  # micro-dollars
-    i64 all_months  # lots of an account over all instruments of the product
-    i64 last  # price of the last trade since settled, if `traded`
+cdef struct Safety:  # by instrument: its protections
+    i64 band  # ticks; 0 = none
+    i64 order_value  # micro-dollars; 0 = no limit
+    i64 all_months  # lots of an account over all outrights of the product; 0 = no limit
+    i64 last  # price of the last trade since the last settlement, if `traded`
     i64 resume_at  # stamp at which a halt ends by itself; 0 = it does not
-    u32 accountability  # lots
+    u32 accountability  # lots; 0 = no level
     u32 traded
     Window windows[2]  # by Breaker
 
-cdef struct Losses:  # of an account
+cdef struct Losses:  # by account
     i64 limit  # micro-dollars a day; 0 = none
-    i64 base  # cash and unrealized amount that the loss is counted from
+    i64 base  # cash + unrealized from which the loss is counted
     u32 reached, spare
 
 cdef enum SessionState:
     SESSION_FREE = 0
     SESSION_ONLINE = 1
-    SESSION_GRACE = 2  # lost, its timer runs
+    SESSION_GRACE = 2  # its connection is lost, its timer runs
 
 cdef struct Session:  # 32 bytes
-    u64 entitled  # account, session id as in a command's words while ONLINE, else 0
+    u64 entitled  # a command's word of account and session if it may act in it now, else 0
     u32 account
-    u32 standing  # generation, state
+    u32 standing  # generation << 16 | state
     u32 grace_ms, next
     u32 cancel_on_disconnect, killed
 
@@ -341,23 +352,23 @@ cdef struct Expiry:  # 16 bytes
     u32 slot, spare
 
 cdef struct Market:
-    # what the current command writes
-    Event* events  # in the bytes that the caller will be given, or in the caller's own memory
+    # the events of the batch
+    Event* events  # in the bytes object that the caller will be given, or in the engine's own `few`
     Event* next_event
-    Event* end_event  # behind it is room for `set_aside` of plain orders, which do not look
-    void* lent  # those bytes; NULL between two batches, and while there are none
+    Event* end_event  # behind it is room for `set_aside` more: plain orders write without a check
+    void* lent  # that bytes object; NULL between two batches and while `few` is used
     u64 sequence
     u32 index, set_aside
     i64 stamp  # the clock of the log
     # orders of all books
     Order* orders
     Extra* extras
-    u64 ages  # of stops, ever given
-    u32 extra_count, elected_count  # orders that are FEATURED; that are in some list of elected
+    u64 ages  # the last age given to a stop
+    u32 extra_count, elected_count  # FEATURED orders; stops in the lists `elected`
     u64 rounds  # of `follow`, so far
-    u32 order_capacity, order_top, order_free
+    u32 order_capacity, order_top, order_free  # order_top: the first slot never used; a free list
     Cell* cells
-    u32 cell_mask, cell_room  # of a tag to its cell; three eighths of the cells
+    u32 cell_mask, cell_room  # tag & mask is a key's first cell; ids there is room for: 3/8 of them
     # who and what
     Position* positions
     Stand* stands
@@ -366,10 +377,10 @@ cdef struct Market:
     Stops* stops
     u32 instrument_capacity, instrument_count
     Composite* composites  # by instrument
-    u32* combined  # the numbers of combinations, rising
+    u32* combined  # the numbers of combinations, ascending
     u32 combined_count
     Charged* charged  # by position
-    Auction** auctions  # by instrument; NULL of one that does not collect
+    Auction** auctions  # by instrument; NULL while it does not collect
     Account* accounts
     u32 account_capacity, account_top
     Member* members
@@ -383,34 +394,34 @@ cdef struct Market:
     Timer* timers
     u32 timer_count, timer_capacity
     Expiry* expiries  # a heap of the orders that work until a time
-    u32* expiry_at  # of a slot: where in the heap
+    u32* expiry_at  # by slot: its place in the heap
     u32 expiry_count
     # the day
     u32 business_date, rules_version
     u8 day_open, mode, killed
-    u32* picked  # slots gathered for a mass cancel
+    u32* picked  # slots that one command gathers to work through
     u32 picked_count, picked_capacity
     u32* due_of  # by position and side, while an auction trades: see pairing.pyx; else 0
-    i64 deposits  # net of withdrawals: the sum of all cash
+    i64 deposits  # less withdrawals: the sum of all cash
     Safety* safety  # by instrument
     Losses* losses  # by account
-    u8* accountable  # by position: it is beyond the level, and that was told
+    u8* accountable  # by position: ACCOUNTABILITY_PASSED was told and it is still beyond the level
     Allowance* allowances  # by position; not state: see months.pyx
-    u64* withdrawn  # by account: none of its allowances given before is good
-    u32 halt_count  # instruments with a stamp to resume at
+    u64* withdrawn  # by account: allowances given up to this count are void
+    u32 halt_count  # instruments whose halt ends by itself
     u32 features_off  # bits by Feature
     u64 day_first  # sequence of the command that opened the day
-    u64* corrected  # match numbers of trades of the day that were busted or adjusted, ascending
+    u64* corrected  # match numbers of the day's trades that were busted or adjusted, ascending
     u32 corrected_count, leg_change_count
     LegTerms* leg_changes  # of the day, in order: see legterms.pyx
-    u64 legs_known  # sequence since which none of them is forgotten
+    u64 legs_known  # sequence after which no such change has been forgotten
     Credits* credits
     Correction stated
-    int broken  # a violated invariant: the engine has stopped
+    int broken  # why the engine has stopped, by BROKEN of core.pyx; 0 = it has not
 
 
 cdef extern from *:
-    # An invariant on the way, looked at in the checked build alone: a violation stops the engine.
+    # An invariant that the checked build alone checks; a violation stops the engine.
     void ensure "HB_ENSURE"(Market* m, bint holds) noexcept nogil
 
 
@@ -423,7 +434,7 @@ cdef void refresh_combined(Market* m) noexcept nogil
 
 
 cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogil:
-    """Give an instrument its state, and say whether orders may trade."""
+    """Set an instrument's state, and `trades` of it and of all combinations to match."""
     book.state = state
     book.trades = is_continuous(book) and m.mode == MODE_NORMAL
     if m.combined_count:
@@ -431,22 +442,22 @@ cdef inline void put_state(Market* m, Instrument* book, u32 state) noexcept nogi
 
 
 cdef inline bint trades_plainly(Instrument* book) noexcept nogil:
-    """Orders may come in, and nothing watches: `trades` and `watched` in one test."""
+    """Whether it trades and is not watched: both fields in one test."""
     return word_at(&book.trades) == 1
 
 
 cdef inline bint is_continuous(Instrument* book) noexcept nogil:
-    """CONTINUOUS, and no orders are kept for an auction."""
+    """Whether it is CONTINUOUS and collects no orders for an auction."""
     return book.state == TRADING_STATE_CONTINUOUS and not book.watched & WATCH_AUCTION
 
 
 cdef inline bint collects(Instrument* book) noexcept nogil:
-    """Whether its orders are kept for an auction, on two ladders."""
+    """Whether its orders are collected for an auction, on two ladders."""
     return (book.watched & WATCH_AUCTION) != 0
 
 
 cdef inline void set_killed(Account* account, u8 killed) noexcept nogil:
-    """Why it may not trade, if anything; or its `max_order` has changed."""
+    """Set why an account may not trade (KillBit); call it also after a change of `max_order`."""
     account.killed = killed
     account.most = 0 if killed else account.max_order
 
@@ -456,17 +467,17 @@ cdef inline Auction* auction_of(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef inline u32 standing(u32 session, u32 state) noexcept nogil:
-    """`standing` of the session with this id in this state."""
+    """The field `standing` of the session with this id in this state."""
     return (session & <u32>0xFFFF0000) | state
 
 
 cdef inline i64 working_of(Position* p, u8 side) noexcept nogil:
-    """Lots of a side that are in the book or dormant."""
+    """Lots of a position's live orders of a side; in a leg also those of its combinations."""
     return p.exposure[side] + (p.net if side else -p.net)
 
 
 cdef inline u64 pair(u32 instrument, u32 account) noexcept nogil:
-    """`who` of an event or a position."""
+    """The field `who` of an event or a position."""
     return <u64>account << 32 | instrument
 
 
@@ -479,17 +490,17 @@ cdef inline u32 instrument_of(Position* p) noexcept nogil:
 
 
 cdef inline u32 conditions_of(u32 tif, u32 stp) noexcept nogil:
-    """As ORDER_ACCEPTED says them."""
+    """Conditions in the layout of ORDER_ACCEPTED's b."""
     return tif | stp << 8
 
 
 cdef inline u32 traits_of(u8 side, u32 conditions, u8 state) noexcept nogil:
-    """`traits` of an order without flags."""
+    """The field `traits` of an order without flags."""
     return side + conditions * 2 + (<u32>state << 16)
 
 
 cdef inline bint is_garbled(Order* o) noexcept nogil:
-    """No order has such traits."""
+    """Whether bits are set that no order's traits have: only in a damaged image."""
     return (o.traits & 0xF900) != 0
 
 
@@ -515,7 +526,7 @@ cdef inline bint is_live(Order* o) noexcept nogil:
 
 
 cdef inline bint is_seen(Order* o) noexcept nogil:
-    """WORKING, COLLECTED or UNPRICED: the depth has it."""
+    """WORKING, COLLECTED or UNPRICED: the order counts in the depth."""
     return state_of(o) == WORKING or state_of(o) >= COLLECTED
 
 
@@ -524,7 +535,7 @@ cdef inline bint is_aged(Order* o) noexcept nogil:
 
 
 cdef inline bint is_marked(Order* o) noexcept nogil:
-    """It has a flag."""
+    """Whether the order has any flag."""
     return (<u8*>&o.traits)[3] != 0
 
 

@@ -1,5 +1,8 @@
-"""Memory of a market. Slabs are reserved whole, so no slot ever moves; the system commits their
-pages only when they are touched, and has them back when they are released."""
+"""The memory of a market.
+
+Slabs are reserved at full capacity, so no slot ever moves; the system commits their pages when they
+are first touched and takes them back when the slab is released.
+"""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
@@ -23,25 +26,25 @@ cdef extern from "<sys/mman.h>" nogil:
     int PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS
 
 cdef enum:
-    SLAB_HEAD = 64  # the block's size stands in it; what follows is on a cache-line boundary
+    SLAB_HEAD = 64  # bytes before a slab that hold its block's size; keeps slabs on a cache line
     HUGE_PAGE = 1 << 21
     SMALL_PAGE = 1 << 12
-    COMMITTED = HUGE_PAGE - SLAB_HEAD  # of the orders: what 32,767 of them take
-    EVENTS_KEPT = 7 << 18  # bytes: what a batch of BATCH_COMMANDS may ask for
+    COMMITTED = HUGE_PAGE - SLAB_HEAD  # bytes of the orders committed at once: 32,767 of them
+    EVENTS_KEPT = 7 << 18  # bytes of events that a batch of BATCH_COMMANDS may ask for
 
 
 cdef void* take_pages(size_t bytes, bint scattered) noexcept nogil:
     """Zeroed memory on a cache-line boundary; NULL if there is none.
 
-    Pages of its own: the C library would take a slab from its heap now and then, and zero it by
-    hand, which commits all of it. For what is looked up anywhere in it, `scattered`, huge ones are
-    asked for, where the system has them: a processor knows where a few pages lie, not thousands.
+    By mmap: calloc would sometimes take a slab from its heap and zero it by hand, which commits all
+    of it. A slab with `scattered` accesses asks for huge pages where the system has them: the
+    processor's TLB covers few pages.
     """
     cdef size_t size = bytes + SLAB_HEAD
     cdef size_t whole = size & ~<size_t>(HUGE_PAGE - 1) if size > HUGE_PAGE else HUGE_PAGE
     cdef void* block
     if scattered:
-        size = whole + HUGE_PAGE  # systems that look for such a size begin it on such a page
+        size = whole + HUGE_PAGE  # a size that is a multiple: then Linux aligns it to a huge page
     block = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     if block == MAP_FAILED:
         return NULL
@@ -52,7 +55,7 @@ cdef void* take_pages(size_t bytes, bint scattered) noexcept nogil:
 
 
 cdef void* reserve(size_t bytes, bint scattered=False) except NULL:
-    """The same, or MemoryError."""
+    """`take_pages`, or MemoryError."""
     cdef void* pages = take_pages(bytes, scattered)
     if pages == NULL:
         raise MemoryError(f"{bytes} bytes for the engine's slabs")
@@ -60,7 +63,7 @@ cdef void* reserve(size_t bytes, bint scattered=False) except NULL:
 
 
 cdef void commit(void* pages, size_t bytes) noexcept nogil:
-    """Have the system give the first of these pages now: no order has to wait for them."""
+    """Touch the pages of the first `bytes` now, so that no order has to wait for a page fault."""
     cdef size_t at = 0
     while at < bytes:
         (<volatile char*>pages)[at] = 0
@@ -120,7 +123,7 @@ cdef Market* market_new() except NULL:
     commit(m.cells, (<size_t>m.cell_mask + 1) * sizeof(Cell))
     commit(m.orders, COMMITTED)
     commit(m.positions, SMALL_PAGE)
-    # the C library keeps what it was given back once: else each large batch had pages of its own
+    # freed at once, which raises malloc's threshold for mmap: large batches reuse heap memory
     PyBytes_FromStringAndSize(NULL, EVENTS_KEPT)
     m.order_top = 1
     m.position_top = 1
@@ -128,7 +131,7 @@ cdef Market* market_new() except NULL:
     m.protection_top = 1
     m.account_top = 1
     m.rules_version = VERSION_RULES
-    m.sessions[0].entitled = <u64>1 << 32  # of a session in another slot: nobody's
+    m.sessions[0].entitled = <u64>1 << 32  # a session id that slot 0 never has: matches no command
     m.accounts[0].is_open = 1
     m.accounts[0].member = m.members
     m.accounts[0].kind = ACCOUNT_KIND_HOUSE
@@ -171,7 +174,7 @@ cdef void market_free(Market* m) noexcept:
 
 
 cdef bint legs_open(Market* m, u32 instrument) noexcept nogil:
-    """Whether every leg of a combination is CONTINUOUS, and waits for no auction."""
+    """Whether every leg of a combination is CONTINUOUS and collects for no auction."""
     cdef Composite* made = &m.composites[instrument]
     cdef u32 i
     for i in range(made.legs):
@@ -181,7 +184,8 @@ cdef bint legs_open(Market* m, u32 instrument) noexcept nogil:
 
 
 cdef void refresh_combined(Market* m) noexcept nogil:
-    """A state has changed: a combination takes orders while its legs trade too."""
+    """A state or the mode has changed: set `trades` of all combinations, which trade only while
+    their legs do."""
     cdef Instrument* book
     cdef u32 k
     for k in range(m.combined_count):

@@ -1,4 +1,4 @@
-# The plain order's way in a book that something watches. See watched.pyx.
+# The plain way in a book that is watched. See watched.pyx.
 
 from exchange.engine.state cimport (
     Command, Instrument, Market, Position, WATCH_BREAKER, WATCH_HIDDEN, WATCH_IMPLIED,
@@ -6,6 +6,7 @@ from exchange.engine.state cimport (
 )
 
 cdef enum:
+    # what may watch a book in which a plain order trades, and one in which it comes to rest
     TRADED_BESIDE = WATCH_BREAKER | WATCH_LIMITS | WATCH_STOPS | WATCH_STEPS
     RESTED_BESIDE = TRADED_BESIDE | WATCH_HIDDEN | WATCH_IMPLIED | WATCH_QUOTES
 
@@ -17,5 +18,5 @@ cdef bint lets_pass(Market* m, Instrument* book, Position* p, Command* c, u8 sid
 
 
 cdef inline bint may_pass(Instrument* book) noexcept nogil:
-    """Orders may come in, and nothing watches the book that all orders have to heed."""
+    """Whether it trades, and is watched by nothing that a resting plain order has to heed."""
     return book.trades and not book.watched & ~<u32>RESTED_BESIDE

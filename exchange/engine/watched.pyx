@@ -1,10 +1,11 @@
-"""The plain order's way once more, in a book that something watches.
+"""The plain functions once more, for an instrument that is watched.
 
-A month of a real market is watched: by its price band, a most value of an order, a limit over all
-months, a level of positions that is told, a breaker; and while stops wait, icebergs or quotes rest
-in it, or combinations may imply a price. An order that trades with none of these and that none of
-these refuses needs no ladder of guards: it goes as a plain one does (plain.pxd), and what follows
-from its trades follows. Compiled apart, so that an order where nothing watches does not pay for it.
+In a real market most instruments are watched: they have a price band, a limit of an order's value
+or over all months, an accountability level, a breaker; or stops wait, icebergs or quotes rest in
+the book, or combinations may imply a price. A limit order that none of these refuses, and that
+trades with no special order, needs no ladder of guards: it goes the plain way (plain.pxd), and then
+`aftermath` sees to what follows from its trades. Compiled apart from plain.pxd's other use, so that
+an order in a book that is not watched does not pay for it.
 """
 
 from exchange.engine.extras cimport stops_of
@@ -28,16 +29,20 @@ cdef bint is_in_value(Market* m, Safety* s, Instrument* book, Command* c) noexce
 
 cdef bint lets_pass(Market* m, Instrument* book, Position* p, Command* c, u8 side, i64 rise,
                     bint trades) noexcept nogil:
-    """What watches a book, if it lets any order pass, neither refuses a limit order on its grid, of
-    which `rise` lots more work than did, nor has to be told of it but of its trades."""
+    """Whether a limit order on the grid may go the plain way in a watched book: no protection
+    refuses it, and it meets nothing special.
+
+    `rise` is by how many lots more it works than the order that it replaces; `trades`, whether it
+    would trade at once. The caller has asked `may_pass`.
+    """
     cdef Safety* s = safety_of(m, book)
     cdef u32 watched = book.watched
     if trades and watched & ~<u32>TRADED_BESIDE:
         return False
     if watched & (WATCH_STOPS | WATCH_STEPS | WATCH_QUOTES) and (
-            stops_of(m, book).elected.head  # it may come in now
+            stops_of(m, book).elected.head  # an elected stop may have to come in now
             or c.quantity % book.lot_step
-            or m.stands[p - m.positions].reducing):  # it may have to give way
+            or m.stands[p - m.positions].reducing):  # REDUCE_ONLY orders may have to give way
         return False
     if within_band(m, book, side, c.price) != c.price or not is_in_value(m, s, book, c):
         return False
@@ -48,8 +53,9 @@ cdef bint lets_pass(Market* m, Instrument* book, Position* p, Command* c, u8 sid
 
 
 cdef void rested_beside(Market* m, Instrument* book) noexcept nogil:
-    """The round after an order that came to rest, which finds nothing to do: a snapshot is the same
-    whichever way the order went."""
+    """Count the round of `follow` that `aftermath` would have made after an order that came to
+    rest; it would have found nothing to do. So the state is the same whichever way an order went.
+    """
     if book.watched & WATCH_QUOTES or (m.extra_count and book.watched & WATCH_IMPLIED):
         m.rounds += 1
         if stops_of(m, book).followed == 0:
