@@ -234,11 +234,14 @@ class Operations:
         await self.cleared()
         return not desk.to_settle() <= self._clearing.settled()
 
-    async def checkpoint(self) -> None:
-        """Have engine and clearing compared at this point of the log; do what clearing asks for."""
+    async def checkpoint(self) -> int | None:
+        """Have engine and clearing compared at this point of the log; do what clearing asks for.
+        Return how many commands that took if there is no use in another while the log stands still,
+        and None if there is."""
         await self._desk.perform([wishes.checkpoint()])
         async with self.one_at_a_time:
-            await self._house.perform_dues()
+            refused = await self._house.perform_dues()
+        return None if refused is None else 1 + refused
 
     async def cleared(self) -> None:
         """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
