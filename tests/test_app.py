@@ -299,6 +299,23 @@ async def test_clearing_that_lags_makes_the_market_cancel_only(tmp_path: Path) -
         await eventually(lambda: m.desk.mode == Mode.CANCEL_ONLY)
 
 
+async def test_what_cannot_be_paid_is_asked_for_again_once_the_log_goes_on(tmp_path: Path) -> None:
+    """An idle market writes nothing for it."""
+    interest = '{"operation":"accrue_interest","credit_bp":300,"debit_bp":0,"days":30}'
+    async with running(tmp_path, watch_seconds=0.01, checkpoint_seconds=0.01) as m:
+        await perform(m, requests.Deposit(account=1, amount="1000000"))
+        await perform(m, requests.Settle())
+        answer = await perform(m, requests.PutRecord(record=interest))
+        assert "FUNDS" in next(iter(answer["dues_refused"].values()))
+        await eventually(lambda: m.clearing_lag == 0)
+        await asyncio.sleep(0.3)
+        before = m.desk.sequence
+        await asyncio.sleep(0.3)
+        assert m.desk.sequence == before and m.clearing.dues()
+        await perform(m, requests.Deposit(account=0, amount="1000000"))
+        await eventually(lambda: not m.clearing.dues())
+
+
 async def test_a_part_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(clearing: Clearing, frames: object) -> None:
         raise OSError("the ledger's disk is gone")

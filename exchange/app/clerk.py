@@ -38,6 +38,7 @@ class Clerk:
     def __init__(self, desk: Desk, clearing: Clearing) -> None:
         self._desk = desk
         self._clearing = clearing
+        self._done = self._refused = 0  # commands for what clearing asked for
 
     async def cleared(self, seconds: float = CLEARING_SECONDS) -> None:
         """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
@@ -94,15 +95,18 @@ class Clerk:
             raise RequestRefused(f"refused {ruling.outcome}: {ruling.facts}")
         return ruling.facts
 
-    async def perform_dues(self) -> dict[str, str]:
+    async def perform_dues(self) -> int | None:
         """Do what clearing asks for, unless it is behind the log, as where its ledger is rebuilt:
-        what it asked for then may have been called off since."""
+        what it asked for then may have been called off since. Return how many commands were
+        refused if nothing is left to be tried while the log stands still; None if something is."""
         try:
             await self.cleared(CAUGHT_UP_SECONDS)
         except TimeoutError:
             _log.warning("clearing is behind the log: what it asks for waits until it is not")
-            return {}
-        return await self._perform_dues()
+            return None
+        done, refused = self._done, self._refused
+        await self._perform_dues()
+        return self._refused - refused if self._done == done else None
 
     async def _perform_dues(self) -> dict[str, str]:
         """Do what clearing asks for, each in its own command: one refused holds up no other. But
@@ -133,9 +137,11 @@ class Clerk:
             """Whether the house lacks the money for it."""
             try:
                 await self._desk.perform([wishes.due(asked)])
+                self._done += 1
                 refused.pop(asked.id, None)
                 return False
             except RequestRefused as rejected:  # by the engine, or no command can carry it
+                self._refused += isinstance(rejected, WishRejected)
                 _log.error("clearing asks for %s, and %s", asked.id, rejected)
                 refused[asked.id] = str(rejected)
                 if asked.id.endswith(" out"):

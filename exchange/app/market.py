@@ -396,7 +396,8 @@ class Market:
             await asyncio.wait([taking])
         try:
             if not taking.cancelled():
-                return taking.result()
+                taking.result()
+                return
             ended = [part.get_name() for part in needed if part.done()]
             _log.warning("no last checkpoint: %s ended", " and ".join(ended))
         except (RequestRefused, QueueFull, Closed, TimeoutError) as error:
@@ -499,6 +500,7 @@ class Market:
         checkpoint_due = time.monotonic() + limits.checkpoint_seconds
         loop, compared = asyncio.get_running_loop(), 0
         tried: frozenset[str] = frozenset()  # what clearing asked for at the last checkpoint
+        refused: frozenset[str] = frozenset()  # what was then, and nobody else wrote anything
         while True:
             await asyncio.sleep(limits.watch_seconds)
             self.alarms.look()
@@ -508,19 +510,25 @@ class Market:
                 if self.operations.held_up and not self.sequencer.full:
                     await self.operations.go_on()
                 late = 0 < self.clearing.deadline() <= self._clock()
-                asked = frozenset(due.id for due in self.clearing.dues())
-                news = self.desk.sequence > compared or bool(asked)
+                asked = self._asked()
+                news = self.desk.sequence > compared or bool(asked - refused)
                 if late or asked - tried or (time.monotonic() >= checkpoint_due and news):
-                    tried = asked
-                    await self.operations.checkpoint()
+                    tried, before = asked, self.desk.sequence
+                    taken = await self.operations.checkpoint()
                     compared = self.desk.sequence
+                    idle = taken is not None and compared == before + taken
+                    refused = self._asked() if idle else frozenset()
                     checkpoint_due = time.monotonic() + limits.checkpoint_seconds
                 if self.clearing.cycle_is_due():
                     await self.operations.perform(requests.RunCycle())
-            except RequestRefused as refused:
-                _log.error("the intraday cycle stays due: %s", refused)
+            except RequestRefused as error:
+                _log.error("the intraday cycle stays due: %s", error)
             except (QueueFull, TimeoutError) as error:
                 _log.warning("the market is too busy to be watched, trying again: %s", error)
+
+    def _asked(self) -> frozenset[str]:
+        """The ids of what clearing asks for."""
+        return frozenset(due.id for due in self.clearing.dues())
 
     async def _judge_clearing(self, lag_max: int) -> None:
         loop = asyncio.get_running_loop()

@@ -31,11 +31,12 @@ from exchange.clearing import Clearing
 from exchange.gateway.access import Key
 from exchange.gateway.auth import create_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
-from exchange.messages import EventFlag, HaltCause, Mode, TradingState
+from exchange.messages import EventFlag, HaltCause, Limit, Mode, TradingState
 from exchange.messages.access import Right
 from exchange.sequencer import LogFull
 
 _YEAR_DAYS: Final = 366
+_INSTRUMENTS_MAX: Final = int(Limit.INSTRUMENTS)
 _log = logging.getLogger(__name__)
 
 
@@ -249,11 +250,14 @@ class Operations:
         await self.cleared()
         return not desk.to_settle() <= self._clearing.settled()
 
-    async def checkpoint(self) -> None:
-        """Have engine and clearing compared at this point of the log; do what clearing asks for."""
+    async def checkpoint(self) -> int | None:
+        """Have engine and clearing compared at this point of the log; do what clearing asks for.
+        Return how many commands that took if there is no use in another while the log stands still,
+        and None if there is."""
         await self._desk.perform([wishes.checkpoint()])
         async with self.one_at_a_time:
-            await self._house.perform_dues()
+            refused = await self._house.perform_dues()
+        return None if refused is None else 1 + refused
 
     async def cleared(self) -> None:
         """Wait until clearing has applied all that the desk has seen. Raises TimeoutError."""
@@ -517,6 +521,9 @@ class Operations:
         try:
             opening = registry.load().opening(day)
             for terms, mark in self._first_marks(opening):
+                if number >= _INSTRUMENTS_MAX:
+                    _log.error("%s is not listed: no instrument has a number left", terms.code)
+                    continue
                 product = products.setdefault(terms.product, len(products) + 1)
                 todo += wishes_market.listing(terms, number, mark, day, parameters, product=product)
                 number += 1
