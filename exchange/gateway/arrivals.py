@@ -1,9 +1,9 @@
 """Connections as they come, while nothing is known of them but their address.
 
 So many of an address, and each makes its requests in time: the first one's head, and every body
-behind its head. What takes longer is cut off, so that nobody holds a socket by being slow. And each
-is read a piece at a time, as far as its owner has time in hand (``pace``), so that nobody holds the
-others up by being quick.
+behind its head; and takes their answers in time. What takes longer is cut off, so that nobody holds
+a socket by being slow. And each is read a piece at a time, as far as its owner has time in hand
+(``pace``), so that nobody holds the others up by being quick.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from exchange.messages import Reason
 
 HANDSHAKE_SECONDS: Final = 5.0  # for the first request's headers, TLS included
 BODY_SECONDS: Final = 10.0  # for a request's body, behind its headers
+SEND_SECONDS: Final = 30.0  # for a full socket to take what waits for it, over HTTP
 KEEPALIVE_SECONDS: Final = 15.0  # between two HTTP requests of a connection
 SOCKETS_PER_SEAT: Final = 2  # of an address, HTTP's included, for each WebSocket that it may have
 READ_BYTES: Final = 16_384  # of a connection that are taken before others have their turn
@@ -124,7 +125,7 @@ class _Arrival(web.RequestHandler):
     aiohttp has no public place for what it reads: tests fail where that changes.
     """
 
-    __slots__ = ("_address", "_arrivals", "_later", "_local", "_turn", "asker")
+    __slots__ = ("_address", "_arrivals", "_later", "_local", "_stuck", "_turn", "asker")
 
     def __init__(self, arrivals: Arrivals, server: web.Server) -> None:
         loop = asyncio.get_running_loop()
@@ -136,6 +137,7 @@ class _Arrival(web.RequestHandler):
         self.asker: Asker | None = None
         self._later = b""  # read, and not taken yet
         self._turn: asyncio.TimerHandle | None = None  # when it is read again; None: now
+        self._stuck: asyncio.TimerHandle | None = None  # its end, while it takes no answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -155,10 +157,26 @@ class _Arrival(web.RequestHandler):
             self._turn.cancel()
             self._turn = None
         self._later, self.asker = b"", None
+        self._take_off()
         if self._address is not None:
             self._arrivals.leave(self._address)
             self._address = None
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for so long until who asks takes the answer; of a WebSocket its session decides."""
+        super().pause_writing()
+        if self.asker is None and self.transport is not None:
+            self._stuck = self._loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._take_off()
+
+    def _take_off(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
     def data_received(self, data: bytes) -> None:
         """Take a piece of what was read, and the rest when it is this one's turn again."""
