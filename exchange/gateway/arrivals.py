@@ -30,6 +30,7 @@ SEND_SECONDS: Final = 30.0  # for a full socket to take what waits for it, over 
 KEEPALIVE_SECONDS: Final = 15.0  # between two HTTP requests of a connection
 SOCKETS_PER_SEAT: Final = 2  # of an address, HTTP's included, for each WebSocket that it may have
 READ_BYTES: Final = 16_384  # of a connection that are taken before others have their turn
+OWING_BYTES: Final = 1_024  # the same of one that had to wait
 # What a connection and an HTTP request cost, of their address's time, whatever they really take.
 CONNECTION_NS: Final = 200_000
 REQUEST_NS: Final = 200_000
@@ -125,7 +126,7 @@ class _Arrival(web.RequestHandler):
     aiohttp has no public place for what it reads: tests fail where that changes.
     """
 
-    __slots__ = ("_address", "_arrivals", "_later", "_local", "_stuck", "_turn", "asker")
+    __slots__ = ("_address", "_arrivals", "_later", "_local", "_owes", "_stuck", "_turn", "asker")
 
     def __init__(self, arrivals: Arrivals, server: web.Server) -> None:
         loop = asyncio.get_running_loop()
@@ -136,6 +137,7 @@ class _Arrival(web.RequestHandler):
         self._local = True  # of this machine
         self.asker: Asker | None = None
         self._later = b""  # read, and not taken yet
+        self._owes = False  # it had to wait for its time
         self._turn: asyncio.TimerHandle | None = None  # when it is read again; None: now
         self._stuck: asyncio.TimerHandle | None = None  # its end, while it takes no answer
 
@@ -183,11 +185,13 @@ class _Arrival(web.RequestHandler):
         if self._later:
             self._later += data
             return
-        if len(data) > READ_BYTES:
-            data, self._later = data[:READ_BYTES], data[READ_BYTES:]
+        most = OWING_BYTES if self._owes else READ_BYTES
+        if len(data) > most:
+            data, self._later = data[:most], data[most:]
         begun = perf_counter_ns()
         super().data_received(data)
         wait = self.spend(perf_counter_ns() - begun)
+        self._owes = wait > 0
         if (wait or self._later) and self._turn is None and self.transport is not None:
             self._pause_transport_reading()
             self._turn = self._loop.call_later(wait, self._go_on)
