@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -82,6 +83,23 @@ async def test_who_is_slow_over_a_request_goes_and_is_told_of_nowhere(
             writer.close()
     assert (await answer(prompt))[0] == 200
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+async def test_who_takes_no_answer_goes(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "SEND_SECONDS", 0.3)
+    ask = b"GET /asyncapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    (reader, writer), heard = await dial(venue), 0
+    transport: Any = writer.transport
+    transport.pause_reading()
+    writer.write(ask * 300)
+    await asyncio.sleep(0.8)
+    transport.resume_reading()
+    async with asyncio.timeout(5):
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(1 << 20):
+                heard += data.count(b"HTTP/1.1 200")
+    assert heard < 300
+    writer.close()
 
 
 async def test_an_address_has_so_many_connections(

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from live import CODE, QUICK, Live, clock_ns
 from served import CHECKOUT
 from test_access import certificate
 
-from clients import errors
+from clients import errors, rest
 from clients.aio import AsyncClient
 from clients.pages import Pages
 from clients.rest import AsyncRest, Rest
@@ -167,6 +169,31 @@ async def test_a_broken_answer_is_asked_for_again(live: Live) -> None:
     async with AsyncRest("http://127.0.0.1:9", backoff=QUICK) as nobody:
         with pytest.raises(errors.ConnectionLost):
             await nobody.contracts()
+
+
+async def test_a_server_that_is_none_gets_and_gives_no_more_than_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It sends nobody elsewhere with a signature, and fills nobody's memory."""
+    monkeypatch.setattr(rest, "ANSWER_BYTES_MAX", 1 << 16)
+    seen: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        if request.path.endswith("account"):
+            raise web.HTTPFound("/elsewhere")
+        return web.Response(body=bytes(1 << 17))
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", answer)
+    server = TestServer(application)
+    await server.start_server()
+    async with AsyncRest(str(server.make_url("/")).rstrip("/"), "id", "secret") as client:
+        for ask in (client.account, client.orders):
+            with pytest.raises(errors.ProtocolError):
+                await ask()
+    await server.close()
+    assert seen == ["/api/v1/account", "/api/v1/orders"]
 
 
 async def test_a_nonce_overtaken_elsewhere_is_followed_by_a_higher_one(live: Live) -> None:

@@ -310,3 +310,13 @@ def test_a_full_disk_takes_all_or_nothing(
     file.reserve(500_000)
     assert file.room == 500_000
     file.close()
+
+
+def test_a_directory_that_is_made_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        LocalStorage(tmp_path / "desk" / "market").lock().close()
+    finally:
+        os.umask(before)
+    for made in (tmp_path / "desk", tmp_path / "desk" / "market"):
+        assert made.stat().st_mode & 0o777 == 0o700

@@ -294,6 +294,7 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.handshake_seconds", arrivals.HANDSHAKE_SECONDS, "for a connection's first head"),
         ("gateway.keepalive_seconds", arrivals.KEEPALIVE_SECONDS, "between two HTTP requests"),
         ("gateway.body_seconds", arrivals.BODY_SECONDS, "for an HTTP request's body"),
+        ("gateway.send_seconds", arrivals.SEND_SECONDS, "for an answer over HTTP to be taken"),
         ("gateway.sockets_per_seat", arrivals.SOCKETS_PER_SEAT, "of an address, HTTP included"),
         ("gateway.read_bytes", arrivals.READ_BYTES, "of a connection, before others are read"),
         ("gateway.address_one_in", pace.ADDRESS_ONE_IN, "an address' part of the time: 1 in"),

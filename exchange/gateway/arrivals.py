@@ -1,9 +1,9 @@
 """Connections as they come, while nothing is known of them but their address.
 
 So many of an address, and each makes its requests in time: the first one's head, and every body
-behind its head. What takes longer is cut off, so that nobody holds a socket by being slow. And each
-is read a piece at a time, as far as its owner has time in hand (``pace``), so that nobody holds the
-others up by being quick.
+behind its head; and takes their answers in time. What takes longer is cut off, so that nobody holds
+a socket by being slow. And each is read a piece at a time, as far as its owner has time in hand
+(``pace``), so that nobody holds the others up by being quick.
 """
 
 import asyncio
@@ -26,9 +26,11 @@ from exchange.messages import Reason
 
 HANDSHAKE_SECONDS: Final = 5.0  # for the first request's headers, TLS included
 BODY_SECONDS: Final = 10.0  # for a request's body, behind its headers
+SEND_SECONDS: Final = 30.0  # for a full socket to take what waits for it, over HTTP
 KEEPALIVE_SECONDS: Final = 15.0  # between two HTTP requests of a connection
 SOCKETS_PER_SEAT: Final = 2  # of an address, HTTP's included, for each WebSocket that it may have
 READ_BYTES: Final = 16_384  # of a connection that are taken before others have their turn
+OWING_BYTES: Final = 1_024  # the same of one that had to wait
 # What a connection and an HTTP request cost, of their address's time, whatever they really take.
 CONNECTION_NS: Final = 200_000
 REQUEST_NS: Final = 200_000
@@ -124,7 +126,7 @@ class _Arrival(web.RequestHandler):
     aiohttp has no public place for what it reads: tests fail where that changes.
     """
 
-    __slots__ = ("_address", "_arrivals", "_later", "_local", "_turn", "asker")
+    __slots__ = ("_address", "_arrivals", "_later", "_local", "_owes", "_stuck", "_turn", "asker")
 
     def __init__(self, arrivals: Arrivals, server: web.Server) -> None:
         loop = asyncio.get_running_loop()
@@ -135,7 +137,9 @@ class _Arrival(web.RequestHandler):
         self._local = True  # of this machine
         self.asker: Asker | None = None
         self._later = b""  # read, and not taken yet
+        self._owes = False  # it had to wait for its time
         self._turn: asyncio.TimerHandle | None = None  # when it is read again; None: now
+        self._stuck: asyncio.TimerHandle | None = None  # its end, while it takes no answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -155,22 +159,40 @@ class _Arrival(web.RequestHandler):
             self._turn.cancel()
             self._turn = None
         self._later, self.asker = b"", None
+        self._take_off()
         if self._address is not None:
             self._arrivals.leave(self._address)
             self._address = None
         super().connection_lost(exc)
         self._data_received_cb = None  # of a WebSocket, which leads back here
 
+    def pause_writing(self) -> None:
+        """Wait for so long until who asks takes the answer; of a WebSocket its session decides."""
+        super().pause_writing()
+        if self.asker is None and self.transport is not None:
+            self._stuck = self._loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._take_off()
+
+    def _take_off(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
     def data_received(self, data: bytes) -> None:
         """Take a piece of what was read, and the rest when it is this one's turn again."""
         if self._later:
             self._later += data
             return
-        if len(data) > READ_BYTES:
-            data, self._later = data[:READ_BYTES], data[READ_BYTES:]
+        most = OWING_BYTES if self._owes else READ_BYTES
+        if len(data) > most:
+            data, self._later = data[:most], data[most:]
         begun = perf_counter_ns()
         super().data_received(data)
         wait = self.spend(perf_counter_ns() - begun)
+        self._owes = wait > 0
         if (wait or self._later) and self._turn is None and self.transport is not None:
             self._pause_transport_reading()
             self._turn = self._loop.call_later(wait, self._go_on)

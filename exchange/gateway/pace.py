@@ -11,7 +11,7 @@ ADDRESS_ONE_IN: Final = 20  # an address has one part in so many of the time
 LOOPBACK_ONE_IN: Final = 2  # this machine's own is many programs'
 MEMBER_ONE_IN: Final = 4  # an account that may trade, beside its addresses
 OWNERS_SWEPT: Final = 4_096  # remembered at least, before those who have all in hand are forgotten
-OWED_NS: Final = 10_000_000_000  # that one has to wait, at most
+OWED_NS: Final = 4_000_000_000  # that one has to wait, at most: less than pings and logons have
 _NS: Final = 1_000_000_000
 Owner: TypeAlias = tuple[Literal["address", "account"], str | int]
 
