@@ -7,6 +7,7 @@ like are for reading. Budget: 120 seconds.
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -36,7 +37,7 @@ def hourbook_on_path(folder: Path) -> dict[str, str]:
     """An environment in which ``hourbook`` is this checkout's."""
     command = folder / "bin" / "hourbook"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {" ".join(COMMAND)} "$@"\n')
+    command.write_text(f'#!/bin/sh\nexec {shlex.join(COMMAND)} "$@"\n')
     command.chmod(0o755)
     path = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "PYTHONPATH": str(CHECKOUT)}
