@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import re
 from pathlib import Path
 from typing import Any
 

@@ -42,18 +42,18 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: Annotated[str, Meta(min_length=1, description="the market's data directory")] = "market"
     # Empty, as a variable that was never filled in is, it would be every address there is.
     host: Annotated[str, Meta(min_length=1, description="address to listen on")] = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port; 0: a free one")] = 8000
+    port: Annotated[int, Meta(ge=0, le=65_535, description="TCP port; 0: any free one")] = 8000
     tls_certificate: Annotated[
-        str, Meta(description="PEM file of a certificate chain: TLS alone is served; empty: none")
+        str, Meta(description="PEM file of a certificate chain: only TLS is served; empty: no TLS")
     ] = ""
     tls_key: Annotated[str, Meta(description="PEM file of its key")] = ""
     origins: Annotated[
         tuple[str, ...],
-        Meta(description="browser origins let in; in the environment separated by commas"),
+        Meta(description="browser origins accepted; in the environment separated by commas"),
     ] = ()
     metrics: Annotated[
         Literal["loopback", "any", "off"],
-        Meta(description="whom /metrics answers: this machine, anybody, nobody"),
+        Meta(description="who may read /metrics: this machine, anybody, nobody"),
     ] = "loopback"
     deribit: Annotated[
         bool, Meta(description="serve the Deribit dialect too, under /api/v2 and /ws/api/v2")
@@ -67,17 +67,20 @@ class Serve(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "thread"
     gateways: Annotated[
         int,
-        Meta(ge=0, le=64, description="processes that serve the clients; 0: the market's own does"),
+        Meta(
+            ge=0, le=64, description="gateway processes; 0: the market's own process serves clients"
+        ),
     ] = 0
     processor: Annotated[
         int,
-        Meta(ge=-1, description="processor that the market's own process keeps to; -1: any"),
+        Meta(ge=-1, description="processor that the market's own process is pinned to; -1: none"),
     ] = processors.ANY
     log_format: Annotated[
-        Literal["text", "json"], Meta(description="form of the lines on stderr")
+        Literal["text", "json"], Meta(description="format of the lines on stderr")
     ] = "text"
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="the least that is logged")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="lowest level that is logged"),
     ] = "info"
 
 
@@ -85,35 +88,38 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bounds of a serving market that change no event, only how it is run."""
 
     clearing_lag_commands_max: Annotated[
-        int, Meta(ge=-1, description="commands that clearing may be behind; more: cancel-only")
+        int, Meta(ge=-1, description="commands that clearing may lag behind; more: cancel-only")
     ] = 500_000
     clearing_frames: Annotated[
-        int, Meta(ge=1, le=65_536, description="batches of one transaction of the ledger")
+        int, Meta(ge=1, le=65_536, description="most batches in one transaction of the ledger")
     ] = 512
     clearing_pause_seconds: Annotated[
         float,
-        Meta(ge=0, le=10, description="pause between two transactions, which keeps them few"),
+        Meta(ge=0, le=10, description="pause between two of these transactions, to have fewer"),
     ] = 0.1
     watch_seconds: Annotated[
-        float, Meta(gt=0, le=60, description="between two looks at clearing and the ledger")
+        float, Meta(gt=0, le=60, description="time between two checks of clearing and the ledger")
     ] = 1.0
     checkpoint_seconds: Annotated[
-        float, Meta(gt=0, le=86_400, description="between two checkpoints while commands come")
+        float,
+        Meta(gt=0, le=86_400, description="time between two checkpoints while commands arrive"),
     ] = 30.0
     previews_apart: Annotated[
         bool,
-        Meta(description="previews of a large market in a process of their own, with its memory"),
+        Meta(description="previews of a large market in a separate process, with a copy of it"),
     ] = True
     gateway_silence_seconds: Annotated[
         float,
-        Meta(ge=1, le=600, description="until a gateway that hangs is killed"),
+        Meta(ge=1, le=600, description="time after which a gateway that hangs is killed"),
     ] = 5.0
     gateway_start_seconds: Annotated[
         float,
-        Meta(ge=1, le=600, description="until one that comes no nearer to serving is killed"),
+        Meta(
+            ge=1, le=600, description="time after which one that starts without progress is killed"
+        ),
     ] = 30.0
     drain_seconds: Annotated[
-        float, Meta(ge=0, le=600, description="how long a stop waits for what is queued")
+        float, Meta(ge=0, le=600, description="longest time that a stop waits for what is queued")
     ] = 5.0
 
 
@@ -122,7 +128,9 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     follow: Annotated[
         bool,
-        Meta(description="follow the sessions of the calendar; else trade whenever it is served"),
+        Meta(
+            description="follow the calendar's sessions; else trade whenever the market is served"
+        ),
     ] = False
     settle: Annotated[
         bool, Meta(description="settle each day once its session has closed; else an operator does")
@@ -277,21 +285,28 @@ def fixed() -> list[tuple[str, float, str]]:
     frozen = Limit.__members__.items()
     return [
         *((f"engine.{name.lower()}", int(value), "of messages.Limit") for name, value in frozen),
-        ("queue.source_commands", SOURCE_COMMANDS, "commands that one connection may have queued"),
-        ("journal.segment_bytes", segments.SEGMENT_BYTES, "bytes after which a segment is full"),
+        ("queue.source_commands", SOURCE_COMMANDS, "commands that one account may have queued"),
+        ("journal.segment_bytes", segments.SEGMENT_BYTES,
+         "bytes after which a log segment is full"),
         ("tape.recent_records", tape.RECENT_RECORDS, "batches kept in memory for followers"),
-        ("tape.recent_bytes", tape.RECENT_BYTES, "their bytes at most"),
-        ("gateway.backlog_bytes", gateway_session.BACKLOG_BYTES, "still unsent: close 4008"),
-        ("gateway.stale_bytes", gateway_session.STALE_BYTES, "unsent; more: pictures are skipped"),
-        ("gateway.refresh_bytes", refreshes.REFRESH_BYTES, "of snapshots for those, in 100 ms"),
-        ("gateway.snapshot_orders", wire_market.SNAPSHOT_ORDERS, "of one part of a snapshot"),
-        ("gateway.queue_orders", wire_market.QUEUE_ORDERS, "of a queue that may be joined"),
-        ("gateway.pictures", wire_market.PICTURES, "pictures of channels, of all connections"),
-        ("gateway.resume_messages", wire_market.RESUME_MESSAGES, "that a channel remembers"),
+        ("tape.recent_bytes", tape.RECENT_BYTES, "most bytes of these batches"),
+        ("gateway.backlog_bytes", gateway_session.BACKLOG_BYTES,
+         "unsent of a connection; more: close 4008"),
+        ("gateway.stale_bytes", gateway_session.STALE_BYTES,
+         "unsent of a connection; more: pictures are skipped"),
+        ("gateway.refresh_bytes", refreshes.REFRESH_BYTES,
+         "of snapshots for slow readers, in 100 ms"),
+        ("gateway.snapshot_orders", wire_market.SNAPSHOT_ORDERS,
+         "orders in one part of a snapshot"),
+        ("gateway.queue_orders", wire_market.QUEUE_ORDERS, "orders of a queue that may be joined"),
+        ("gateway.pictures", wire_market.PICTURES, "pictures, over all connections"),
+        ("gateway.resume_messages", wire_market.RESUME_MESSAGES,
+         "messages that a channel remembers"),
         ("gateway.malformed", gateway_session.MALFORMED_LIMIT, "malformed frames; then 1008"),
         ("gateway.refused_logons", gateway_session.LOGON_LIMIT, "refused logons; then 1008"),
         ("gateway.silent_seconds", server.SILENT_SECONDS, "without logon or subscription; 4000"),
-        ("gateway.handshake_seconds", arrivals.HANDSHAKE_SECONDS, "for a connection's first head"),
+        ("gateway.handshake_seconds", arrivals.HANDSHAKE_SECONDS,
+         "for the first request's headers"),
         ("gateway.keepalive_seconds", arrivals.KEEPALIVE_SECONDS, "between two HTTP requests"),
         ("gateway.body_seconds", arrivals.BODY_SECONDS, "for an HTTP request's body"),
         ("gateway.send_seconds", arrivals.SEND_SECONDS, "for an answer over HTTP to be taken"),
@@ -303,23 +318,29 @@ def fixed() -> list[tuple[str, float, str]]:
         ("gateway.in_hand_ns", pace.IN_HAND_NS, "of it may be spent at once"),
         ("gateway.owed_ns", pace.OWED_NS, "one waits for no longer to be read again"),
         ("gateway.body_bytes", server.BODY_BYTES, "of an HTTP request, as sent and inflated"),
-        ("gateway.requests_a_second", rest.REQUESTS_A_SECOND, "over HTTP, of one address"),
+        ("gateway.requests_a_second", rest.REQUESTS_A_SECOND, "HTTP requests, from one address"),
         ("gateway.reads", rest.READS, "HTTP requests that may wait for the disk"),
         ("gateway.ping_seconds", server.PING_SECONDS, "between two pings of a connection"),
-        ("gateway.close_seconds", server.CLOSE_SECONDS, "for a close to be answered"),
-        ("gateway.pings_a_second", server.PINGS_A_SECOND, "of a connection; more: close 1008"),
-        ("gateway.address_connections", seats.ADDRESS_CONNECTIONS, "of one peer's address"),
-        ("gateway.loopback_connections", seats.LOOPBACK_CONNECTIONS, "of this machine itself"),
+        ("gateway.close_seconds", server.CLOSE_SECONDS, "for the answer to a close"),
+        ("gateway.pings_a_second", server.PINGS_A_SECOND,
+         "pings of a connection; more: close 1008"),
+        ("gateway.address_connections", seats.ADDRESS_CONNECTIONS, "from one peer's address"),
+        ("gateway.loopback_connections", seats.LOOPBACK_CONNECTIONS, "from this machine itself"),
         ("gateway.key_connections", seats.KEY_CONNECTIONS, "logged on under one key"),
-        ("gateway.bad_signatures", lockouts.BAD_LIMIT, "in a row; a key is locked for an address"),
-        ("gateway.lock_ms", lockouts.LOCK_MS, "for so long"),
-        ("gateway.frame_commands", wire.BATCH_REQUESTS, "of one frame"),
-        ("gateway.query_orders_a_second", queries.ORDERS_A_SECOND, "gone through for an account"),
-        ("gateway.previews_a_second", previews.PREVIEWS_A_SECOND, "of one account"),
-        ("gateway.previews_share", trial.MARKET_SHARE, "of the market's time, all of them: 1 in"),
-        ("gateway.previews_state_bytes", trial.STATE_BYTES, "a larger market has them apart"),
-        ("gateway.cancel_after_ms", deadlines.TIMEOUT_MS_MOST, "of a dead man's switch"),
-        ("gateway.switches", deadlines.SWITCHES, "of one account; one more throws the next due"),
+        ("gateway.bad_signatures", lockouts.BAD_LIMIT,
+         "bad signatures in a row that lock a key for an address"),
+        ("gateway.lock_ms", lockouts.LOCK_MS, "how long the key is locked there"),
+        ("gateway.frame_commands", wire.BATCH_REQUESTS, "commands in one frame"),
+        ("gateway.query_orders_a_second", queries.ORDERS_A_SECOND,
+         "orders that queries of one account may read"),
+        ("gateway.previews_a_second", previews.PREVIEWS_A_SECOND, "previews of one account"),
+        ("gateway.previews_share", trial.MARKET_SHARE,
+         "of the market's time for all previews: 1 in"),
+        ("gateway.previews_state_bytes", trial.STATE_BYTES,
+         "bytes of a market; larger: a separate process previews"),
+        ("gateway.cancel_after_ms", deadlines.TIMEOUT_MS_MOST, "longest dead man's switch"),
+        ("gateway.switches", deadlines.SWITCHES, "of one account; one more triggers the next due"),
         ("gateway.heartbeat_ms", wire.HEARTBEAT_MS, "between two heartbeats"),
-        ("gateway.resume_slice_events", resume.SLICE_EVENTS, "read at a time for one who was away"),
+        ("gateway.resume_slice_events", resume.SLICE_EVENTS,
+         "events read at a time for a client that resumes"),
     ]  # fmt: skip
