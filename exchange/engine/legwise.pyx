@@ -5,7 +5,7 @@ stated by a command of its own, in order. What was stated is state and moves not
 forgotten as soon as the correction of another trade is begun. With the last leg all legs are
 corrected at once, each like a trade of its own between its two accounts:
 
-    cash back to one + cash back to the other + what the house gives = 0.
+    cash back to one + cash back to the other - what the house pays = 0.
 """
 
 from exchange.engine.accounts cimport compare_deficit

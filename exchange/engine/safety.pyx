@@ -223,8 +223,8 @@ cdef void tell_levels(Market* m, Instrument* book, u32 account, u32 other) noexc
 
 cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
     """Look at the trades among the command's events from index `first` on, in order. Trades of
-    legs: accountability levels. Trades of this book, if it is WATCH_BREAKER: the last price, levels,
-    then the windows, the long one first, until one trips."""
+    legs: accountability levels. Trades of this book, if it is WATCH_BREAKER: the last price,
+    levels, then the windows, the long one first, until one trips."""
     cdef Safety* s = safety_of(m, book)
     cdef u32 number = <u32>(book - m.instruments)
     cdef u32 last = m.index
