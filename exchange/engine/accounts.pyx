@@ -28,8 +28,7 @@ cdef inline bint unknown_account(Market* m, Command* c) noexcept nogil:
 
 
 cdef void compare_deficit(Market* m, u32 account) noexcept nogil:
-    """DEFICIT_STARTED or DEFICIT_ENDED, if that has changed since the account was last compared;
-    LOSS_LIMIT_REACHED, if it has come to that."""
+    """DEFICIT_STARTED, DEFICIT_ENDED, LOSS_LIMIT_REACHED: what has changed since the last time."""
     cdef Gathered orders = none_gathered()
     compare(m, account, &orders)
     free(orders.keys)
@@ -51,8 +50,7 @@ cdef void compare(Market* m, u32 account, Gathered* orders) noexcept nogil:
 
 
 cdef void compare_loss(Market* m, u32 account, Gathered* orders) noexcept nogil:
-    """LOSS_LIMIT_REACHED, once until SET_ACCOUNT: the account's orders are cancelled, in slot
-    order, and only orders that reduce a position may come in."""
+    """LOSS_LIMIT_REACHED, once: its orders are cancelled, and only what reduces may come in."""
     cdef Account* a = &m.accounts[account]
     cdef Losses* losses = &m.losses[account]
     cdef i64 loss = losses.base - a.cash - a.unrealized
@@ -73,8 +71,7 @@ cdef inline void count_losses_from_now(Market* m, u32 account) noexcept nogil:
 
 
 cdef void compare_deficits(Market* m, u32 instrument) noexcept nogil:
-    """`compare_deficit` for every account with a position record in the instrument, in account
-    order."""
+    """`compare_deficit` for all accounts with a position record in the instrument, in order."""
     cdef u32 i
     cdef Gathered orders = none_gathered()
     for i in range(m.account_top):
@@ -271,8 +268,7 @@ cdef inline u64 mix(u64 x) noexcept nogil:
 
 
 cdef void checkpoint(Market* m) noexcept nogil:
-    """CHECKPOINTED: long lots, cash and a hash of all balances and positions, which clearing
-    computes from its own tables and compares."""
+    """CHECKPOINTED: totals and a hash (`fold`) that clearing computes from its own tables, too."""
     cdef Event* e
     cdef Position* p
     cdef i64 cash = 0

@@ -81,8 +81,7 @@ cdef void move_sells(Market* m, Instrument* source, Instrument* target, u8 state
 
 
 cdef bint collect(Market* m, Instrument* book) noexcept nogil:
-    """Begin to collect orders for an auction, if the instrument does not yet. False without memory:
-    the engine stops."""
+    """Begin to collect orders for an auction. False without memory: the engine stops."""
     cdef Auction* a
     if collects(book):
         return True
@@ -242,8 +241,7 @@ cdef Found find_with_stops(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef bint join_elected(Market* m, Instrument* book) noexcept nogil:
-    """Let the elected stops that may join do so, in the order of their election: ORDER_ELECTED.
-    Whether any joined."""
+    """Let elected stops join, in the order of their election: ORDER_ELECTED. Whether any did."""
     cdef u32 slot = stops_of(m, book).elected.head
     cdef u32 following
     cdef bint joined = False
@@ -259,8 +257,7 @@ cdef bint join_elected(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef bint may_join(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """Whether an elected stop may join an auction: it is no market order, may rest, and its price
-    is within the day's limits."""
+    """Whether an elected stop may join an auction: priced within the limits, and may rest."""
     cdef Order* o = &m.orders[slot]
     return (rests(tif_of(o)) and not m.extras[slot].features & AT_MARKET
             and book.low <= o.price <= book.high)
@@ -291,8 +288,7 @@ cdef void part_queue(Market* m, u32 slot) noexcept nogil:
 
 
 cdef void part_crossed(Market* m, Instrument* book) noexcept nogil:
-    """`part_queue` for all buys, in their order. `find_price` counted these orders without the lots
-    that they lose here."""
+    """`part_queue` for all buys, in order; the price did not count the lots that are lost here."""
     cdef i32 at = book.best[0]
     if not book.watched & WATCH_QUOTES:
         return
@@ -303,8 +299,7 @@ cdef void part_crossed(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef void uncross(Market* m, Instrument* book) noexcept nogil:
-    """Hold the auction, if the instrument collects: AUCTION_UNCROSSED, trades at one price, then
-    the end of collecting, with a book that is not crossed."""
+    """Hold the auction, if the instrument collects: AUCTION_UNCROSSED, trades, one ladder again."""
     cdef Found found
     if not collects(book):
         return

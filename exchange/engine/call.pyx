@@ -85,8 +85,7 @@ cdef i32 at_or_above(Instrument* ladder, i32 at) noexcept nogil:
 
 
 cdef inline i64 lots_in(Market* m, Instrument* book, Level* level) noexcept nogil:
-    """The lots of a level or queue that count for the price: hidden ones, too, and of two grouped
-    orders as `lots_called` says."""
+    """The lots of a level or queue that count for the price, hidden ones too: see `lots_called`."""
     cdef i64 lots = 0
     cdef u32 slot
     if likely(not book.watched & (WATCH_HIDDEN | WATCH_QUOTES)):
@@ -151,8 +150,7 @@ cdef void search(Market* m, Instrument* book, Instrument* asks, i64 buys, i64 se
 
 
 cdef Found find_price(Market* m, Instrument* book) noexcept nogil:
-    """Where the orders that an instrument has collected would trade: price, lots, surplus; all 0 if
-    nothing would."""
+    """Price, lots and surplus at which the collected orders would trade; all 0 if none would."""
     cdef Auction* a = auction_of(m, book)
     cdef i64 buys = lots_in(m, book, &a.market[0])
     cdef i64 sells = lots_in(m, book, &a.market[1])

@@ -29,8 +29,7 @@ cdef int ensure(bint holds, str invariant, object where) except -1:
 
 
 cdef int check_legs(Market* m, Order* o, Position* p, dict sums, u32 slot) except -1:
-    """Check that exactly orders of combinations are COMBINED; add their lots to the sums of their
-    legs' positions."""
+    """Check an order's COMBINED flag; add its lots to the sums of its legs' positions."""
     cdef Composite* made = &m.composites[instrument_of(p)]
     cdef u32 i, at
     ensure(((o.traits >> 24) & COMBINED != 0) == (made.legs != 0), "COMBINED orders", slot)
@@ -78,8 +77,7 @@ cdef u32 check_queue(Market* m, Level* level, u8 state, dict sums, object where)
 
 cdef u32 check_ladder(Market* m, Instrument* book, u32 number, u8 state,
                       dict sums) except? 0xFFFFFFFF:
-    """Check one ladder: sides and prices of its levels, bitset, best prices, queues. Returns how
-    many orders it has."""
+    """Check one ladder: sides, prices, bitset, best prices, queues; returns how many orders."""
     cdef i32 at = lowest(book)
     cdef i32 best_bid = NO_BID
     cdef i32 best_ask = NO_ASK
@@ -164,8 +162,7 @@ cdef int check_heap(Market* m, u32 root, u8 side, set found) except -1:
 
 
 cdef int check_stops(Market* m, u32 number) except -1:
-    """Check an instrument's lists and heaps of stops, and its bits of `watched` for stops and
-    icebergs."""
+    """Check an instrument's lists and heaps of stops, and its bits for stops and icebergs."""
     cdef Stops* stops = &m.stops[number]
     cdef u32 slot = stops.waiting.head
     cdef u64 age = 0
@@ -336,8 +333,7 @@ cdef int check_money(Market* m, dict hold, dict unrealized) except -1:
 
 
 cdef int check_slots(Market* m) except -1:
-    """Check that every slot is a live order's, remembered in a window, or free; and the counts of
-    windows, id hash, expiries and open orders."""
+    """Check slots, windows, id hash, expiries and the counts of open orders."""
     cdef u32 slot = m.order_free
     cdef u32 free_slots = 0
     cdef u32 known = 0

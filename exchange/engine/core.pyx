@@ -44,7 +44,7 @@ cdef enum:
 
 
 cdef inline bint are_orders(const Command* c, u64 count) noexcept nogil:
-    """Whether all commands are ENTER, CANCEL, REDUCE or REPLACE, which have the lowest numbers."""
+    """Whether all are ENTER, CANCEL, REDUCE or REPLACE: the lowest kinds."""
     cdef u64 k
     for k in range(count):
         if c[k].kind > COMMAND_KIND_REPLACE:

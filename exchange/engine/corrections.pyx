@@ -40,7 +40,7 @@ cdef struct Whole:  # a combination's trade as it was
 
 
 cdef inline u32 place_of(Market* m, u64 match) noexcept nogil:
-    """The place in the ascending list of corrected trades where a match number is or belongs."""
+    """Where in the list of corrected trades a match number is or belongs."""
     cdef u32 low = 0
     cdef u32 high = m.corrected_count
     cdef u32 middle
@@ -54,7 +54,7 @@ cdef inline u32 place_of(Market* m, u64 match) noexcept nogil:
 
 
 cdef inline u32 side_of_trade(Market* m, u32 account, u32 instrument) noexcept nogil:
-    """The position record of one side of a trade; 0 if the account is not open or has none."""
+    """The position record of one side of a trade; 0 if there is none."""
     if account >= m.account_top or not m.accounts[account].is_open:
         return 0
     return position_of(&m.accounts[account], instrument)
@@ -94,7 +94,7 @@ cdef bint refuse_trade(Market* m, Command* c, u32* taker, u32* maker) noexcept n
 
 
 cdef void note(Market* m, u64 match) noexcept nogil:
-    """Note that this trade has been corrected: it cannot be again."""
+    """Note that this trade has been corrected."""
     cdef u32 at = place_of(m, match)
     memmove(&m.corrected[at + 1], &m.corrected[at], (m.corrected_count - at) * sizeof(u64))
     m.corrected[at] = match
@@ -123,7 +123,7 @@ cdef void compare_sides(Market* m, Command* c) noexcept nogil:
 
 
 cdef bint refuse_cash(i64 cash, i64 maker_cash, i64 lots) noexcept nogil:
-    """Whether these amounts of cash are more than fees could have moved, or sum to a rebate."""
+    """Whether fees could not have moved these amounts, or they sum to a rebate."""
     cdef i64 most = lots << 32 if lots < 1 << 28 else <i64>LIMIT_MONEY
     return (cash > most or cash < -most or maker_cash > most or maker_cash < -most
             or cash + maker_cash > 0)
@@ -183,8 +183,7 @@ cdef void bust(Market* m, Command* c) noexcept nogil:
 
 
 cdef void adjust(Market* m, Command* c) noexcept nogil:
-    """ADJUST: give a trade another price; the difference goes from one side's cost to the
-    other's."""
+    """ADJUST: give a trade another price; the difference moves between both sides' costs."""
     cdef i64 price = <i64>c.target_hi
     cdef i64 change
     cdef Instrument* book
@@ -222,8 +221,7 @@ cdef Position* held(Market* m, u32 account, u32 instrument) noexcept nogil:
 
 
 cdef bint refuse_legs(Market* m, Command* c, i64 price, Whole* whole) noexcept nogil:
-    """LEGS_FORGOTTEN, PARAMETER_RANGE; sets `whole`: the legs of a trade at `price`, by the terms
-    they had then."""
+    """LEGS_FORGOTTEN, PARAMETER_RANGE; sets `whole` as it was for a trade at `price`."""
     cdef Composite* made = &m.composites[c.instrument]
     cdef u64 sequence = c.target_lo >> INDEX_BITS
     cdef i128 owed
@@ -250,8 +248,7 @@ cdef bint refuse_legs(Market* m, Command* c, i64 price, Whole* whole) noexcept n
 
 
 cdef bint refuse_moved(Market* m, Command* c, Whole* whole) noexcept nogil:
-    """PARAMETER_RANGE; TRADE_DIFFERENT: the cash that the trade moved is not what the command
-    says."""
+    """PARAMETER_RANGE, TRADE_DIFFERENT: the trade moved other cash than the command says."""
     cdef Composite* made = &m.composites[c.instrument]
     cdef i128 cash = -<i128>whole.owed
     cdef i128 maker_cash = whole.owed
@@ -354,8 +351,7 @@ cdef void bust_whole(Market* m, Command* c) noexcept nogil:
 
 
 cdef void adjust_whole(Market* m, Command* c, i64 price) noexcept nogil:
-    """Give each leg of a combination's trade the price that it would have had at the new price, and
-    correct the residual."""
+    """Give the legs the prices that follow from the new one, and correct the residual."""
     cdef Composite* made = &m.composites[c.instrument]
     cdef Whole before, after
     cdef u32 parent = m.index

@@ -45,8 +45,7 @@ cdef inline i64 leaning(Market* m, Account* account, u32 leg, u32 instrument, i6
 
 cdef i64 credit_with(Market* m, Account* account, u32 instrument, i64 buys,
                      i64 sells) noexcept nogil:
-    """An account's credit in micro-dollars if `buys` and `sells` more lots worked in an
-    instrument."""
+    """An account's credit if `buys` and `sells` more lots worked in an instrument."""
     cdef i64[2 * LIMIT_CREDITS] left  # by place of a leg: leaning lots that are in no pair yet
     cdef i64* one
     cdef i64* other
@@ -83,8 +82,7 @@ cdef void recredit(Market* m, Account* account) noexcept nogil:
 # --- which spreads have a credit
 
 cdef u32 place_of(Market* m, u32 leg) noexcept nogil:
-    """The place of a leg among those of spreads with a credit; a new one joins them and is
-    watched."""
+    """The place of a leg in `leg` of Credits; a new one is added and its book watched."""
     cdef Credits* all = m.credits
     cdef u32 k
     for k in range(all.legs):
@@ -102,8 +100,7 @@ cdef inline i64 worth(Market* m, Composite* made) noexcept nogil:
 
 
 cdef void arrange(Market* m) noexcept nogil:
-    """Make the list of spreads that have a credit, the largest first, of equal ones the lower
-    number."""
+    """Rebuild the list of spreads that have a credit (see Credits), and their legs' watches."""
     cdef Credits* all = m.credits
     cdef Composite* made
     cdef Credit one
@@ -219,8 +216,7 @@ cdef void end_credit(Market* m, u32 combination) noexcept nogil:
 
 
 cdef void compare_spread(Market* m, u32 combination) noexcept nogil:
-    """`compare_deficit` for every account with a position record in a combination or in a leg of
-    it, in account order."""
+    """`compare_deficit` for all with a position in a combination or its legs, in account order."""
     cdef u32 i
     for i in range(m.account_top):
         if (position_of(&m.accounts[i], combination)

@@ -29,8 +29,7 @@ cdef void put_extra(Market* m, u32 slot, Extra* extra) noexcept nogil:
 
 
 cdef bint forget_extra(Market* m, u32 slot) noexcept nogil:
-    """Clear the Extra of an order that is finished or no longer special, and unlink and uncount it;
-    whether it was one side of a quote."""
+    """Uncount and clear an Extra that is no longer needed; whether it was of a quote."""
     cdef bint quote = m.extras[slot].features & ORDER_FEATURE_QUOTE
     cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
     cdef Stops* stops = &m.stops[instrument]
@@ -47,8 +46,7 @@ cdef bint forget_extra(Market* m, u32 slot) noexcept nogil:
 
 
 cdef u32 hide(Market* m, u32 slot) noexcept nogil:
-    """A FEATURED order whose leaves are all its lots comes to rest: hide what is above its display;
-    returns what it shows."""
+    """A FEATURED order is to rest with all its lots: hide those above its display; the others."""
     cdef Order* o = &m.orders[slot]
     cdef Extra* extra = &m.extras[slot]
     if extra.display and o.leaves > extra.display:
@@ -71,8 +69,7 @@ cdef u32 take_hidden(Market* m, u32 slot, u32 lots) noexcept nogil:
 
 
 cdef void leave_queue(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """Take a live order that is not WORKING out of its list, or off the ladder of collected
-    sells."""
+    """Take a live order that is not WORKING out of its queue (also off the ladder of sells)."""
     cdef Stops* stops = stops_of(m, book)
     cdef Extra* extra = &m.extras[slot]
     cdef Order* o = &m.orders[slot]

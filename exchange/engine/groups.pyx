@@ -14,7 +14,7 @@ from exchange.engine.state cimport (
 
 
 cdef void count_special(Market* m, u32 slot) noexcept nogil:
-    """Count one more order that `follow` has to look after, and have its book watched."""
+    """Count one more order that `follow` looks after, and watch its book."""
     cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
     m.stops[instrument].followed += 1
     m.instruments[instrument].watched |= WATCH_QUOTES
@@ -29,16 +29,14 @@ cdef Stops* across_of(Market* m, u32 slot, u32 partner) noexcept nogil:
 
 
 cdef void count_across(Market* m, u32 slot, u32 partner, int more) noexcept nogil:
-    """Two orders have been grouped (`more` 1) or parted (-1): count them if they are in two
-    instruments."""
+    """Two orders have been grouped (`more` 1) or parted (-1): count those in two instruments."""
     if across_of(m, slot, partner) != NULL:
         across_of(m, slot, partner).across += more
         across_of(m, partner, slot).across += more
 
 
 cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil:
-    """Link a new order, whose Extra is set, into the position's list if it is REDUCE_ONLY, and to
-    its `partner` if that is not 0."""
+    """Link a new FEATURED order into its position's list and to its `partner` (0 = none)."""
     cdef Extra* x = &m.extras[slot]
     cdef Stand* stand = &m.stands[m.orders[slot].position]
     count_special(m, slot)
@@ -75,8 +73,7 @@ cdef u32 part(Market* m, u32 slot) noexcept nogil:
 
 
 cdef void leave_special(Market* m, u32 slot) noexcept nogil:
-    """Unlink a finished order, whose Extra is still set. Its book stays watched until `follow`
-    finds that no such order is left."""
+    """Unlink a finished order, its Extra still set; `follow` ends its book's watch."""
     cdef Extra* x = &m.extras[slot]
     cdef Order* o = &m.orders[slot]
     cdef Stand* stand = &m.stands[o.position]
@@ -98,8 +95,7 @@ cdef void leave_special(Market* m, u32 slot) noexcept nogil:
 
 
 cdef i64 shared_lots(Market* m, u32 partner, u32 at, u8 side) noexcept nogil:
-    """Lots of a live partner if it is on the same position and side, else 0: only one of the two
-    will trade."""
+    """Lots of a live partner on the same position and side, else 0: only one of the two trades."""
     cdef Order* o = &m.orders[partner]
     if partner == 0 or o.position != at or side_of(o) != side or not is_live(o):
         return 0
@@ -139,8 +135,7 @@ cdef i64 room_to_reduce(Market* m, Position* p, u32 at, u8 side, u32 without) no
 # --- two of a group in one auction
 
 cdef u32 beside(Market* m, u32 slot) noexcept nogil:
-    """The slot of the partner of an order that waits for an auction, if the partner waits for the
-    same auction; else 0."""
+    """The partner's slot, if both orders of a group wait for one auction; else 0."""
     cdef u32 partner = partner_of(m, slot)
     if partner == 0 or m.orders[partner].position != m.orders[slot].position:
         return 0
@@ -148,7 +143,7 @@ cdef u32 beside(Market* m, u32 slot) noexcept nogil:
 
 
 cdef bint are_crossed(Order* buy, Order* sell) noexcept nogil:
-    """Whether a buy and a sell would trade; MARKET orders always do, by their prices."""
+    """Whether a buy and a sell cross; MARKET orders always do, by their prices."""
     return buy.price >= sell.price
 
 

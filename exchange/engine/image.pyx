@@ -91,8 +91,7 @@ cdef bytes image_of_account(Account* a, bint buckets):
 
 
 cdef bytes positions_of(Market* m):
-    """Position records from 1, eight numbers each; without an object for each, since there may be a
-    million."""
+    """Position records from 1, eight numbers each, without an object for each of a million."""
     cdef bytes out = PyBytes_FromStringAndSize(NULL, <u64>(m.position_top - 1) * 8 * sizeof(i64))
     cdef i64* to = <i64*><char*>out
     cdef Position* p
@@ -112,8 +111,7 @@ cdef bytes positions_of(Market* m):
 
 
 cdef bytes image_of(Market* m, bint buckets):
-    """All parts, each in the order of ids. The orders, which may be a million, are written in
-    place."""
+    """All parts, each in the order of ids; the orders, maybe a million, are written in place."""
     cdef bytes head = numbers((
         IMAGE, m.rules_version, m.business_date, m.day_open, m.mode, m.deposits, m.order_top,
         m.order_free, m.position_top, m.instrument_count, m.account_top, m.session_top,

@@ -287,8 +287,7 @@ cdef bint is_implied(Market* m, Instrument* leg, u8 side, i64 worst) noexcept no
 
 cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots, i64 worst,
                       Source* best) noexcept nogil:
-    """Find the best implied price, no worse than `worst`, that an order can trade with; of equal
-    ones that of the lowest combination."""
+    """Find the best implied price, no worse than `worst`; of equal ones the first combination's."""
     cdef u32 number = <u32>(book - m.instruments)
     cdef Composite* made = &m.composites[number]
     cdef Source s

@@ -31,7 +31,6 @@ cdef inline bint exceeds(i64 a, i64 b, i64 c) noexcept nogil:
 
 
 cdef inline bint exceeds_bound(Instrument* book, i64 rate, i64 bound) noexcept nogil:
-    """Whether a position of `bound` lots could hold, or be worth at any price or at the mark, more
-    than LIMIT_MONEY."""
+    """Whether `bound` lots could hold, or be worth at a price or the mark, over LIMIT_MONEY."""
     return (exceeds(book.low, book.tick_value, bound) or exceeds(book.high, book.tick_value, bound)
             or exceeds(book.mark, book.multiplier, bound) or exceeds(rate, bound, 1))

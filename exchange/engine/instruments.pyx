@@ -117,8 +117,7 @@ cdef bint refuse_instrument(Market* m, Command* c) noexcept nogil:
 
 cdef void carry_level(Market* m, Instrument* book, Instrument* ladder,
                       Level* level) noexcept nogil:
-    """Carry the orders of an old level, oldest first, to the new ladder; those outside its limits
-    fall dormant: ORDER_DORMANT."""
+    """Carry the orders of an old level, in order, to the new ladder or the dormant list."""
     cdef u32 slot = level.head
     cdef u32 following
     cdef Order* o
@@ -148,8 +147,7 @@ cdef void carry_level(Market* m, Instrument* book, Instrument* ladder,
 
 cdef void rebase(Market* m, Instrument* book, Instrument* ladder, i64 low,
                  i64 high) noexcept nogil:
-    """Give a ladder of `book` (its own, or that of its collected sells) new limits; orders outside
-    them fall dormant, bids best first, then asks best first."""
+    """Give a ladder of `book` new limits; orders outside them fall dormant, best first."""
     cdef Instrument old = ladder[0]
     cdef i32 at
     ladder.low = low
@@ -339,7 +337,7 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
 
 
 cdef i64 orders_waiting(Market* m) noexcept nogil:
-    """How many orders the instruments have in which something waits for the mode to be NORMAL."""
+    """The orders of the instruments in which something waits for the mode NORMAL."""
     cdef i64 orders = 0
     cdef Instrument* book
     cdef u32 i
@@ -374,7 +372,7 @@ cdef void set_mode(Market* m, Command* c) noexcept nogil:
 
 
 cdef void resume(Market* m, Instrument* book) noexcept nogil:
-    """A halt ends by itself: the instrument is CONTINUOUS again."""
+    """A halt ends by itself."""
     forget_halt(m, book)
     move_state(m, book, TRADING_STATE_CONTINUOUS, HALT_CAUSE_NONE)
 
@@ -447,8 +445,7 @@ cdef void mark(Market* m, Command* c) noexcept nogil:
 
 
 cdef void pay_variation(Market* m, u32 instrument, bint closing) noexcept nogil:
-    """Turn every position's unrealized amount at the mark into cash, in account order; their sum is
-    zero, or the engine stops."""
+    """Turn unrealized amounts at the mark into cash, in account order; their sum is zero."""
     cdef Instrument* book = &m.instruments[instrument]
     cdef i64 total = 0
     cdef i64 net, variation

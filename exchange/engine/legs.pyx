@@ -181,8 +181,7 @@ cdef bint meet_implied(Market* m, Instrument* book, Incoming* t, i32 at) noexcep
 
 
 cdef void match_watched(Market* m, Instrument* book, Incoming* t) noexcept nogil:
-    """`match` (matching.pyx) where the book is a combination or has implied prices: trade until the
-    incoming order is done or nothing within its limit is left."""
+    """`match` of matching.pyx for a combination or a book with implied prices."""
     cdef u8 other = 1 - t.side
     cdef Position* p
     cdef i32 at

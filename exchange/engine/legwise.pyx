@@ -73,8 +73,7 @@ cdef bint refuse_stated(Market* m, Command* c) noexcept nogil:
 
 
 cdef void state_leg(Market* m, Command* c, i64 now) noexcept nogil:
-    """State one leg, all other guards having passed: LEG_STATED; with the last one correct all.
-    `now` is the price that the leg is to have."""
+    """State one leg, its new price `now`: LEG_STATED; with the last one, correct all."""
     cdef Correction* stated = &m.stated
     cdef Composite* made = &m.composites[c.key_hi]
     cdef u32 place = c.spare - 1

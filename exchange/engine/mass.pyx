@@ -230,7 +230,7 @@ cdef void tell_switch(Market* m, Command* c, u8 kind) noexcept nogil:
 
 
 cdef void kill(Market* m, Command* c) noexcept nogil:
-    """KILL: throw the switch of a scope, then cancel every order that it covers."""
+    """KILL: throw a switch, then cancel every order that it covers."""
     cdef u32 first = m.index
     cdef Choice wanted
     if refuse_scope(m, c):
@@ -250,7 +250,7 @@ cdef void kill(Market* m, Command* c) noexcept nogil:
 
 
 cdef void resume(Market* m, Command* c) noexcept nogil:
-    """RESUME: clear the switch of a scope; nothing that was cancelled comes back."""
+    """RESUME: clear a switch; nothing that was cancelled comes back."""
     if refuse_scope(m, c):
         return
     tell_switch(m, c, EVENT_KIND_RESUMED)

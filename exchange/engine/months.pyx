@@ -21,8 +21,7 @@ from exchange.engine.vocabulary cimport *
 
 
 cdef inline bint is_month_of(Market* m, u32 instrument, Instrument* book) noexcept nogil:
-    """Whether an instrument is an outright of the book's product (a combination's lots count in its
-    legs)."""
+    """Whether an instrument is an outright of the book's product."""
     return m.instruments[instrument].product == book.product and not m.composites[instrument].legs
 
 

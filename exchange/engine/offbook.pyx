@@ -44,8 +44,7 @@ cdef bint refuse_terms(Market* m, Command* c, Instrument* book) noexcept nogil:
 
 cdef bint refuse_side(Market* m, Command* c, Instrument* book, u32 number, u8 side,
                       i64* rise) noexcept nogil:
-    """ALL_MONTHS_LIMIT to MEMBER_MARGIN of one side, as for an order of that account that trades at
-    once. Sets `rise`, by how much its requirement would rise."""
+    """ALL_MONTHS_LIMIT to MEMBER_MARGIN of one side, as of an order that trades; sets `rise`."""
     cdef Account* account = &m.accounts[number]
     cdef Position* p = &m.positions[position_of(account, c.instrument)]
     cdef i64 adverse = c.price - book.mark

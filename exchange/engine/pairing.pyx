@@ -68,7 +68,7 @@ cdef struct Pass:
 
 
 cdef void tell_level(Market* m, Pass* x, Party* t) noexcept nogil:
-    """LEVEL_TAKEN: the shown lots that trades took off the level, as the pass leaves it."""
+    """LEVEL_TAKEN: the shown lots that traded off the level that the pass leaves."""
     cdef Event* e
     if t.taken == 0:
         return
@@ -80,7 +80,7 @@ cdef void tell_level(Market* m, Pass* x, Party* t) noexcept nogil:
 
 
 cdef u32 open_due(Market* m, Pass* x, u32 position, u8 side) noexcept nogil:
-    """Begin the Due of a side of a position, whose first order is taken up; returns its number."""
+    """Begin the Due of a side of a position at its first order; returns its number."""
     cdef Position* p = &m.positions[position]
     cdef Due* grown = x.dues
     cdef u32 room = x.due_room
@@ -99,7 +99,7 @@ cdef u32 open_due(Market* m, Pass* x, u32 position, u8 side) noexcept nogil:
 
 
 cdef inline void look_ahead(Market* m, Party* t) noexcept nogil:
-    """Prefetch one more of the orders that come later: the next of the lane whose turn it is."""
+    """Prefetch the next order of the lane whose turn it is."""
     cdef u32* lane = &t.lanes[t.lane]
     cdef Order* o = &m.orders[lane[0]]
     t.lane = (t.lane + 1) % LANES
@@ -169,8 +169,7 @@ cdef void start(Market* m, Pass* x, u8 side) noexcept nogil:
 
 
 cdef inline void put_away(Market* m, Pass* x, Party* t) noexcept nogil:
-    """Take the lots that the order in hand has traded off it, hidden ones first, and add them to
-    its Due."""
+    """Take the traded lots off the order in hand, hidden ones first, and add them to its Due."""
     cdef Order* o = t.order
     cdef Due* due = &x.dues[t.due]
     cdef u32 shown = t.traded
@@ -264,7 +263,7 @@ cdef void take_special(Market* m, Party* t, u32 lots) noexcept nogil:
 
 
 cdef inline void take(Pass* x, Party* t, u32 lots, i64 fee) noexcept nogil:
-    """A trade takes lots off what the order in hand offers; its Due bears the fee."""
+    """A trade takes lots off what the order in hand offers."""
     t.offered -= lots
     t.traded += lots
     x.dues[t.due].fees += fee
@@ -322,8 +321,7 @@ cdef void match_all(Market* m, Pass* x) noexcept nogil:
 
 
 cdef void book_dues(Market* m, Pass* x) noexcept nogil:
-    """Book the dues: lots, cost, fees and hold, once for a side of a position; then the house's
-    fees."""
+    """Book the dues, once for a side of a position, then the house's fees."""
     cdef i64 bought = 0
     cdef Due* due
     cdef u32* due_of

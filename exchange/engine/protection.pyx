@@ -34,7 +34,7 @@ cdef u32 protections_of(Market* m, u32 account) noexcept nogil:
 
 
 cdef void count_quote(Market* m, u32 slot, u32 lots) noexcept nogil:
-    """Count lots of a quote that have traded, in a new window if the last one has passed."""
+    """Count a quote's traded lots, in a new window if the last one has passed."""
     cdef Position* p = &m.positions[m.orders[slot].position]
     cdef Protection* one = protection_of(
         m, account_of(p), m.instruments[instrument_of(p)].product)
@@ -76,7 +76,7 @@ cdef void protect(Market* m, u32 account, u32 product) noexcept nogil:
 
 
 cdef void set_protection(Market* m, Command* c) noexcept nogil:
-    """SET_PROTECTION: make it or set it anew; nothing is counted yet and nothing blocked."""
+    """SET_PROTECTION: nothing is counted yet, and nothing blocked any more."""
     cdef i64 window = <i64>c.target_lo
     cdef Protection* one
     if bad_owner(m, c, False):

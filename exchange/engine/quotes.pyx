@@ -156,8 +156,7 @@ cdef bint bad_extent(Market* m, Command* c, Instrument* book, Position* p, Accou
 
 
 cdef bint reduces(Market* m, Position* p, Quote* q) noexcept nogil:
-    """Whether an account in DEFICIT may have this side: it is empty, keeps its place, or only
-    reduces the position."""
+    """Whether an account in DEFICIT may have this side: empty, in its place, or only reducing."""
     cdef u8 side = q.c.side
     if q.c.quantity == 0 or keeps_queue(m, q):
         return True
@@ -272,8 +271,7 @@ cdef void put_down(Market* m, Instrument* book, Position* p, u32 at, Quote* q) n
 
 
 cdef bint refuse_quote(Market* m, Command* c) noexcept nogil:
-    """The guards up to a known request id, whose answer is repeated; then UNKNOWN_INSTRUMENT,
-    NOT_OUTRIGHT."""
+    """The guards up to a known request id, then UNKNOWN_INSTRUMENT, NOT_OUTRIGHT."""
     if bad_owner(m, c, True):
         return True
     if (c.side or c.tif > TIME_IN_FORCE_DAY or c.stp > SELF_TRADE_DECREMENT

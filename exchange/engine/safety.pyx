@@ -39,8 +39,7 @@ cdef u32 watch_of(Market* m, u32 instrument) noexcept nogil:
 # --- orders
 
 cdef bint refuse_value(Market* m, Command* c, Instrument* book, Account* account) noexcept nogil:
-    """ORDER_VALUE. False also if a guard that takes precedence will reject the command later:
-    QUANTITY_RANGE, ACCOUNT_MAX_QUANTITY, NOTIONAL."""
+    """ORDER_VALUE, unless QUANTITY_RANGE, ACCOUNT_MAX_QUANTITY or NOTIONAL will fire later."""
     cdef Safety* s = safety_of(m, book)
     cdef i128 value
     if (s.order_value == 0 or not is_on(m, FEATURE_ORDER_VALUE) or c.flags & COMMAND_FLAG_MARKET
@@ -167,8 +166,7 @@ cdef bint trips(Window* w, i64 stamp, i64 price, i64* limit) noexcept nogil:
 
 cdef void halt(Market* m, Instrument* book, u32 cause, i64 price, i64 limit,
                i64 wait) noexcept nogil:
-    """STATE_CHANGED to HALTED, for `wait` ns, or until an operator resumes if that is 0. The
-    windows begin anew."""
+    """STATE_CHANGED to HALTED, for `wait` ns (0: until resumed); the windows begin anew."""
     cdef Safety* s = safety_of(m, book)
     cdef Event* e = blank(m, EVENT_KIND_STATE_CHANGED, 0, cause, <u32>(book - m.instruments), 0)
     e.price = price
@@ -197,8 +195,7 @@ cdef void halt_all(Market* m, Instrument* book, Window* w, u32 cause, i64 price,
 
 
 cdef void tell_level(Market* m, Instrument* book, u32 account) noexcept nogil:
-    """ACCOUNTABILITY_PASSED, if a position has come to be beyond the level since it was last
-    compared."""
+    """ACCOUNTABILITY_PASSED, once, when a position comes to be beyond the level."""
     cdef u32 number = <u32>(book - m.instruments)
     cdef u32 at = position_of(&m.accounts[account], number)
     cdef i64 net = m.positions[at].net
@@ -264,8 +261,7 @@ cdef void forget_halt(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef Instrument* next_resume(Market* m) noexcept nogil:
-    """The instrument whose halt ends by itself first, of equal ones the lowest number; NULL if no
-    halt does."""
+    """The instrument whose halt ends by itself first, by number if equal; NULL if none does."""
     cdef Instrument* found = NULL
     cdef u32 k
     if m.halt_count == 0:

@@ -105,12 +105,12 @@ cdef bint lose_session(Market* m, u32 slot) noexcept nogil:
 
 
 cdef inline i64 due_timer(Market* m, u32 fired) noexcept nogil:
-    """The stamp at which the first timer is due that has not fired; NEVER if there is none."""
+    """When the first timer that has not fired is due; NEVER if there is none."""
     return m.timers[fired].due if fired < m.timer_count else NEVER
 
 
 cdef bint resumes_now(Market* m, Instrument* book, u32 fired) noexcept nogil:
-    """Whether a book's halt is over at the present stamp, and is due before everything else."""
+    """Whether a book's halt is over, and due before all else."""
     cdef i64 due = m.safety[book - m.instruments].resume_at
     cdef Instrument* other = next_slice(m)
     return (due <= m.stamp and (m.expiry_count == 0 or due < m.expiries[0].due)
@@ -222,8 +222,7 @@ cdef void logoff(Market* m, Command* c) noexcept nogil:
 
 
 cdef void recovered(Market* m, Command* c) noexcept nogil:
-    """RECOVERED, after a restart: every connection is lost, and every CONTINUOUS instrument is
-    HALTED until it is opened again."""
+    """RECOVERED, after a restart: connections are lost, CONTINUOUS instruments are HALTED."""
     cdef Event* e = blank(m, EVENT_KIND_RECOVERED, 0, 0, 0, 0)
     cdef u32 i
     e.quantity = c.quantity

@@ -106,8 +106,7 @@ cdef void fall_dormant(Market* m, Instrument* book, u32 slot) noexcept nogil:
 
 
 cdef void say_elected(Market* m, u32 slot) noexcept nogil:
-    """Turn an elected stop, already out of its queue, into the order that its other fields
-    describe: ORDER_ELECTED."""
+    """Turn an elected stop, in no queue any more, into the order it stands for: ORDER_ELECTED."""
     cdef Order* o = &m.orders[slot]
     cdef Extra* extra = &m.extras[slot]
     cdef Event* e = emit(m, what(EVENT_KIND_ORDER_ELECTED, side_of(o) << 1, 0),
@@ -126,8 +125,7 @@ cdef void say_elected(Market* m, u32 slot) noexcept nogil:
 
 
 cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """An elected stop comes in: ORDER_ELECTED, then it trades, rests or ends as the order that its
-    other fields describe."""
+    """An elected stop comes in: ORDER_ELECTED, then it trades, rests, ends or falls dormant."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Extra* extra = &m.extras[slot]
