@@ -46,7 +46,7 @@ cdef bint forget_extra(Market* m, u32 slot) noexcept nogil:
 
 
 cdef u32 hide(Market* m, u32 slot) noexcept nogil:
-    """A FEATURED order is to rest with all its lots: hide those above its display; the others."""
+    """A FEATURED order comes to rest: hide lots above its display. Returns what it shows."""
     cdef Order* o = &m.orders[slot]
     cdef Extra* extra = &m.extras[slot]
     if extra.display and o.leaves > extra.display:
