@@ -1,4 +1,4 @@
-# Accounts, money in and out, deficits, the day. See accounts.pyx.
+# Accounts, money in and out, deficits, loss limits, the day, checkpoints. See accounts.pyx.
 
 from exchange.engine.state cimport Command, Market, u32
 

@@ -1,4 +1,4 @@
-"""Accounts, money in and out, deficits, the business day, checkpoints.
+"""Accounts, deposits, withdrawals and fees, deficits, loss limits, the business day, checkpoints.
 
 The sum that must be zero: cash of all accounts − (deposits − withdrawals).
 """
@@ -28,15 +28,14 @@ cdef inline bint unknown_account(Market* m, Command* c) noexcept nogil:
 
 
 cdef void compare_deficit(Market* m, u32 account) noexcept nogil:
-    """DEFICIT_STARTED or DEFICIT_ENDED if the account passed the line since the last of them, and
-    LOSS_LIMIT_REACHED if it did."""
+    """DEFICIT_STARTED, DEFICIT_ENDED, LOSS_LIMIT_REACHED: what has changed since the last time."""
     cdef Gathered orders = none_gathered()
     compare(m, account, &orders)
     free(orders.keys)
 
 
 cdef void compare(Market* m, u32 account, Gathered* orders) noexcept nogil:
-    """The same of one among many accounts, which share what is found of their orders."""
+    """`compare_deficit` of one among many accounts. `orders`: gathered once for all of them."""
     cdef Account* a = &m.accounts[account]
     cdef u8 now = a.excess < 0
     cdef Event* e
@@ -51,7 +50,7 @@ cdef void compare(Market* m, u32 account, Gathered* orders) noexcept nogil:
 
 
 cdef void compare_loss(Market* m, u32 account, Gathered* orders) noexcept nogil:
-    """LOSS_LIMIT_REACHED, once: its orders go, in slot order, and only what reduces may come in."""
+    """LOSS_LIMIT_REACHED, once: its orders are cancelled, and only what reduces may come in."""
     cdef Account* a = &m.accounts[account]
     cdef Losses* losses = &m.losses[account]
     cdef i64 loss = losses.base - a.cash - a.unrealized
@@ -72,7 +71,7 @@ cdef inline void count_losses_from_now(Market* m, u32 account) noexcept nogil:
 
 
 cdef void compare_deficits(Market* m, u32 instrument) noexcept nogil:
-    """The same for every account with a position record in the instrument, in account order."""
+    """`compare_deficit` for all accounts with a position record in the instrument, in order."""
     cdef u32 i
     cdef Gathered orders = none_gathered()
     for i in range(m.account_top):
@@ -168,7 +167,7 @@ cdef void move_money(Market* m, Command* c) noexcept nogil:
     a = &m.accounts[c.account]
     if refuse_money(m, c, a):
         return
-    if c.kind != COMMAND_KIND_FEE:  # money that comes or goes is no loss
+    if c.kind != COMMAND_KIND_FEE:  # a deposit is no gain, a withdrawal no loss
         m.losses[c.account].base += amount if c.kind == COMMAND_KIND_DEPOSIT else -amount
     if c.kind == COMMAND_KIND_DEPOSIT:
         m.deposits += amount
@@ -213,7 +212,7 @@ cdef void set_account(Market* m, Command* c) noexcept nogil:
 
 
 cdef void record(Market* m, Command* c) noexcept nogil:
-    """What only clearing can judge passes through and is numbered."""
+    """RECORD: RECORDED, nothing else; the log numbers what only clearing judges."""
     cdef u32 first = m.index
     cdef Event* e
     if unknown_account(m, c) or answered(m, c, c.account):
@@ -269,7 +268,7 @@ cdef inline u64 mix(u64 x) noexcept nogil:
 
 
 cdef void checkpoint(Market* m) noexcept nogil:
-    """CHECKPOINTED: totals that clearing must have too."""
+    """CHECKPOINTED: totals and a hash (`fold`) that clearing computes from its own tables, too."""
     cdef Event* e
     cdef Position* p
     cdef i64 cash = 0

@@ -1,10 +1,11 @@
-"""Auctions: orders are collected while they may cross, then trade at one price in one pass.
+"""Auctions: orders are collected, and may cross, then trade at one price in one pass.
 
-While an instrument collects, its own ladder has the buys alone and a second one the sells, so
-neither is ever crossed; market orders wait beside them in two queues. The pass takes buyers and
-sellers in their order and pairs them until one side has no more; it never looks back. Two orders
-of one self-trade group lose the lots they would have traded: so the pass takes the same lots off
-both sides whoever they belong to, and what it leaves is not crossed.
+While an instrument collects, its own ladder has only the buys and a second one the sells, so
+neither is ever crossed; market orders wait beside them in two queues. The price: call.pyx. The pass
+(pairing.pyx) takes buyers and sellers in order and pairs them until one side has no more; it never
+looks back. Two orders of one self-trade group lose the lots that they would have traded: so the
+pass takes the same lots off both sides whoever they belong to, and the book it leaves is not
+crossed.
 """
 
 from libc.stdlib cimport calloc, free
@@ -32,14 +33,14 @@ from exchange.engine.vocabulary cimport *
 
 cdef enum:
     REPRICED = 2  # reason of ORDER_REPLACED: by an auction
-    LANES = 8  # levels whose orders are followed at a time
+    LANES = 8  # levels whose orders are walked in parallel
 
 
 # --- collecting
 
 cdef void set_states(Market* m, Instrument* ladder, u8 state) noexcept nogil:
-    """Of all sells of a ladder. Orders lie anywhere in memory and each names the next, so several
-    levels are followed at a time."""
+    """Set the state of all sells of a ladder. Orders of a level are a linked list scattered in
+    memory, so several levels are walked in parallel: their cache misses overlap."""
     cdef u32[LANES] lanes
     cdef u32 count = 0
     cdef u32 i
@@ -66,7 +67,7 @@ cdef void set_states(Market* m, Instrument* ladder, u8 state) noexcept nogil:
 
 
 cdef void move_sells(Market* m, Instrument* source, Instrument* target, u8 state) noexcept nogil:
-    """The sells' levels go to the other ladder as they are."""
+    """Move the sells' levels to the other ladder as they are, and set their orders' state."""
     cdef i32 at = source.best[1]
     set_states(m, source, state)
     target.best[1] = at
@@ -80,7 +81,7 @@ cdef void move_sells(Market* m, Instrument* source, Instrument* target, u8 state
 
 
 cdef bint collect(Market* m, Instrument* book) noexcept nogil:
-    """From now on orders are kept for an auction. False without memory: the engine stops."""
+    """Begin to collect orders for an auction. False without memory: the engine stops."""
     cdef Auction* a
     if collects(book):
         return True
@@ -99,7 +100,7 @@ cdef bint collect(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef void stop_collecting(Market* m, Instrument* book) noexcept nogil:
-    """One ladder again, of a book that is not crossed and has no market orders."""
+    """End collecting: one ladder again. The book is not crossed and no market orders are left."""
     cdef Auction* a = auction_of(m, book)
     if not collects(book):
         return
@@ -115,8 +116,8 @@ cdef void stop_collecting(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef u32 join(Market* m, Instrument* book, u32 slot, bint unpriced) noexcept nogil:
-    """An order that is in no queue waits for the auction with all its lots, which are its leaves.
-    Returns what it shows of them."""
+    """Have an order that is in no queue wait for the auction with all its leaves; `unpriced`: as a
+    market order. Returns what it shows."""
     cdef Auction* a = auction_of(m, book)
     cdef Order* o = &m.orders[slot]
     cdef u8 side = side_of(o)
@@ -135,7 +136,7 @@ cdef u32 join(Market* m, Instrument* book, u32 slot, bint unpriced) noexcept nog
 
 
 cdef void cancel_unpriced(Market* m, Instrument* book) noexcept nogil:
-    """The limits moved: market orders that are held at an old far limit are cancelled."""
+    """The limits have moved: cancel the market orders that are held at an old far limit."""
     cdef Auction* a = auction_of(m, book)
     cdef i64[2] far = [book.high, book.low]
     cdef u32 slot, following
@@ -149,7 +150,7 @@ cdef void cancel_unpriced(Market* m, Instrument* book) noexcept nogil:
             slot = following
 
 
-# --- what is left
+# --- what is left after the trades
 
 cdef void reprice(Market* m, Instrument* book, u32 slot, i64 price) noexcept nogil:
     """What is left of a market order becomes a limit order at the auction's price."""
@@ -221,8 +222,9 @@ cdef void say_found(Market* m, Instrument* book, u8 kind, Found* found) noexcept
 
 
 cdef Found find_with_stops(Market* m, Instrument* book) noexcept nogil:
-    """The price, and again with the stops that it elects, until it elects no more that may join or
-    the rounds are spent: what is elected by then and has not joined comes in after the auction."""
+    """Find the price, elect the stops that it reaches, let them join, and find it again: until none
+    joins or LIMIT_AUCTION_ROUNDS are spent. Elected stops that have not joined come in after the
+    auction."""
     cdef Found found
     cdef u32 rounds = 0
     join_elected(m, book)
@@ -239,8 +241,7 @@ cdef Found find_with_stops(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef bint join_elected(Market* m, Instrument* book) noexcept nogil:
-    """Elected stops that rest at a limit of the day join the auction, in their order:
-    ORDER_ELECTED. Whether there was one."""
+    """Let elected stops join, in the order of their election: ORDER_ELECTED. Whether any did."""
     cdef u32 slot = stops_of(m, book).elected.head
     cdef u32 following
     cdef bint joined = False
@@ -256,7 +257,7 @@ cdef bint join_elected(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef bint may_join(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """Whether an elected stop is an order that an auction takes."""
+    """Whether an elected stop may join an auction: priced within the limits, and may rest."""
     cdef Order* o = &m.orders[slot]
     return (rests(tif_of(o)) and not m.extras[slot].features & AT_MARKET
             and book.low <= o.price <= book.high)
@@ -270,8 +271,8 @@ cdef void lose_lots(Market* m, u32 slot, u32 lots) noexcept nogil:
 
 
 cdef void part_queue(Market* m, u32 slot) noexcept nogil:
-    """Buys from this one on that are grouped with a sell which they cross: both lose the lots that
-    they would trade with each other."""
+    """For each buy of a queue, from this slot on, that is grouped with a sell which it crosses:
+    both lose the lots that they would trade with each other."""
     cdef u32 following, sell, lots
     while slot:
         following = m.orders[slot].next
@@ -287,8 +288,7 @@ cdef void part_queue(Market* m, u32 slot) noexcept nogil:
 
 
 cdef void part_crossed(Market* m, Instrument* book) noexcept nogil:
-    """Buys and sells that are grouped and crossed, in the order of the buys: their price counted
-    what is left of them."""
+    """`part_queue` for all buys, in order; the price did not count the lots that are lost here."""
     cdef i32 at = book.best[0]
     if not book.watched & WATCH_QUOTES:
         return
@@ -299,7 +299,7 @@ cdef void part_crossed(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef void uncross(Market* m, Instrument* book) noexcept nogil:
-    """End the collecting: trade at one price, and leave a book that is not crossed."""
+    """Hold the auction, if the instrument collects: AUCTION_UNCROSSED, trades, one ladder again."""
     cdef Found found
     if not collects(book):
         return
@@ -317,7 +317,7 @@ cdef void uncross(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef void indicate(Market* m, Command* c) noexcept nogil:
-    """Where the orders collected so far would trade, if they were uncrossed now."""
+    """INDICATE: where the orders collected so far would trade now, stops aside; changes nothing."""
     cdef Instrument* book
     cdef Found found
     if c.instrument >= m.instrument_count:

@@ -1,7 +1,8 @@
 """The price of an auction: rules R1 to R4 of docs/reference/engine.md, in one pass over the levels.
 
-Candidates are the prices that carry orders; they come in ascending order, each with the lots that
-would buy and sell there. Nothing here changes the book.
+Candidates are the prices that carry limit orders, or the reference if there are none. They are
+weighed in ascending order, each with the lots that would buy and sell there. Nothing here changes
+the book.
 """
 
 from exchange.engine.book cimport occupied_above, occupied_below, price_of, slot_of
@@ -16,15 +17,15 @@ cdef enum:
     BASIS_POINTS = 10_000
     NO_BAND = -1
 
-cdef struct Search:  # the candidates that are still tied after R1 and R2
-    i64 executed, least  # lots; the absolute surplus
-    i64 low, high  # prices
+cdef struct Search:  # the candidates that are tied after R1 and R2
+    i64 executed, least  # their lots executed and their absolute surplus
+    i64 low, high  # the lowest and the highest of their prices
     i64 low_surplus, high_surplus
-    bint buys, sells  # one of them leaves lots over on this side
+    bint buys, sells  # not all of them have sellers over; not all have buyers over
 
 
 cdef inline void weigh(Search* s, i64 price, i64 buys, i64 sells) noexcept nogil:
-    """One candidate, higher than all before it."""
+    """Weigh one candidate, higher than all before it, by R1 and R2."""
     cdef i64 executed = buys if buys < sells else sells
     cdef i64 surplus = buys - sells
     cdef i64 size = surplus if surplus >= 0 else -surplus
@@ -52,7 +53,7 @@ cdef inline i64 clamp(i64 price, i64 low, i64 high) noexcept nogil:
 
 
 cdef i64 decide(Search* s, i64 reference, i64 band_bp) noexcept nogil:
-    """R3 and R4 among the tied."""
+    """The price among the tied, by R3 and R4. `band_bp`: see `clearing_price`."""
     cdef i128 banded
     if s.buys and s.sells:
         return clamp(reference, s.low, s.high)
@@ -84,8 +85,7 @@ cdef i32 at_or_above(Instrument* ladder, i32 at) noexcept nogil:
 
 
 cdef inline i64 lots_in(Market* m, Instrument* book, Level* level) noexcept nogil:
-    """The lots of a level or queue that count: those that icebergs do not show too, of two that are
-    grouped those that only one may trade."""
+    """The lots of a level or queue that count for the price, hidden ones too: see `lots_called`."""
     cdef i64 lots = 0
     cdef u32 slot
     if likely(not book.watched & (WATCH_HIDDEN | WATCH_QUOTES)):
@@ -119,8 +119,8 @@ cdef void count_at(Market* m, Instrument* book, Instrument* asks, i32 at,
 
 cdef void search(Market* m, Instrument* book, Instrument* asks, i64 buys, i64 sells,
                  Search* s) noexcept nogil:
-    """Weigh every candidate. `buys` and `sells` are the market orders: without any, nothing
-    trades outside the zone in which the book is crossed."""
+    """Weigh every candidate. `buys` and `sells` are the lots of market orders; without any, only
+    prices from the best ask to the best bid can trade, and no others are weighed."""
     cdef i32 low = asks.best[1]
     cdef i32 high = book.best[0]
     cdef i32 bid, ask, at
@@ -150,7 +150,7 @@ cdef void search(Market* m, Instrument* book, Instrument* asks, i64 buys, i64 se
 
 
 cdef Found find_price(Market* m, Instrument* book) noexcept nogil:
-    """Where the orders that an instrument has collected would trade."""
+    """Price, lots and surplus at which the collected orders would trade; all 0 if none would."""
     cdef Auction* a = auction_of(m, book)
     cdef i64 buys = lots_in(m, book, &a.market[0])
     cdef i64 sells = lots_in(m, book, &a.market[1])
@@ -164,7 +164,7 @@ cdef Found find_price(Market* m, Instrument* book) noexcept nogil:
     if s.executed == 0:
         return found
     found.price = decide(&s, reference, NO_BAND)
-    found.executed = s.executed  # between two tied prices no less trades, and never more
+    found.executed = s.executed  # a price between two tied ones executes as many lots
     if found.price == s.low:
         found.surplus = s.low_surplus
     elif found.price == s.high:

@@ -129,8 +129,7 @@ cdef void reduce_order(Market* m, Command* c) noexcept nogil:
 
 
 cdef void reduce_special(Market* m, u32 slot, u32 lots) noexcept nogil:
-    """REDUCE of an order that is not simple: it is not in the book, or FEATURED, COMBINED or
-    CREDITED."""
+    """REDUCE of an order that is not simple (see `is_simple`)."""
     if lots >= lots_of(m, slot):
         cancel_order(m, slot, CANCEL_REASON_REDUCED)
     else:
@@ -363,8 +362,7 @@ cdef void inherit(Market* m, u32 slot, Terms* terms) noexcept nogil:
 
 
 cdef void return_one(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """A dormant order returns: ORDER_RETURNED, then as an incoming one its trades; or it joins the
-    orders that wait for an auction."""
+    """A dormant order returns: ORDER_RETURNED, then it trades, rests, or joins an auction."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Event* e

@@ -1,4 +1,5 @@
-"""The full self-check: every invariant from first principles, slowly. AssertionError names it."""
+"""The full self-check: every invariant, recomputed slowly from first principles. An AssertionError
+names the one that is broken and where. Not for the hot path: it uses Python objects."""
 
 from exchange.engine.book cimport occupied_above, price_of, slot_of
 from exchange.engine.combinations cimport side_in, times
@@ -28,7 +29,7 @@ cdef int ensure(bint holds, str invariant, object where) except -1:
 
 
 cdef int check_legs(Market* m, Order* o, Position* p, dict sums, u32 slot) except -1:
-    """An order of a combination is marked so; its lots join the sums of its legs' positions."""
+    """Check an order's COMBINED flag; add its lots to the sums of its legs' positions."""
     cdef Composite* made = &m.composites[instrument_of(p)]
     cdef u32 i, at
     ensure(((o.traits >> 24) & COMBINED != 0) == (made.legs != 0), "COMBINED orders", slot)
@@ -41,7 +42,8 @@ cdef int check_legs(Market* m, Order* o, Position* p, dict sums, u32 slot) excep
 
 
 cdef u32 check_queue(Market* m, Level* level, u8 state, dict sums, object where) except? 0xFFFFFFFF:
-    """Links, quantity and sides of one FIFO; adds its orders to the sums of their positions."""
+    """Check links, states, ids and quantity of one queue; add its orders to the sums of their
+    positions ([buys, sells, adverse] by position). Returns how many they are."""
     cdef u32 slot = level.head
     cdef u32 before = 0
     cdef u32 count = 0
@@ -75,7 +77,7 @@ cdef u32 check_queue(Market* m, Level* level, u8 state, dict sums, object where)
 
 cdef u32 check_ladder(Market* m, Instrument* book, u32 number, u8 state,
                       dict sums) except? 0xFFFFFFFF:
-    """One ladder: sides and prices of its levels, bitset, best prices; the orders in it."""
+    """Check one ladder: sides, prices, bitset, best prices, queues; returns how many orders."""
     cdef i32 at = lowest(book)
     cdef i32 best_bid = NO_BID
     cdef i32 best_ask = NO_ASK
@@ -138,7 +140,7 @@ cdef int check_book(Market* m, u32 number, dict sums) except -1:
 
 
 cdef int check_heap(Market* m, u32 root, u8 side, set found) except -1:
-    """No stop is before its parent; `found` gets its slots."""
+    """Check that no stop of a heap comes before its parent; adds the heap's slots to `found`."""
     cdef u32 slot, child
     cdef Extra* one
     cdef Extra* other
@@ -160,7 +162,7 @@ cdef int check_heap(Market* m, u32 root, u8 side, set found) except -1:
 
 
 cdef int check_stops(Market* m, u32 number) except -1:
-    """Lists, heaps and bits of an instrument's stops and icebergs."""
+    """Check an instrument's lists and heaps of stops, and its bits for stops and icebergs."""
     cdef Stops* stops = &m.stops[number]
     cdef u32 slot = stops.waiting.head
     cdef u64 age = 0
@@ -189,7 +191,7 @@ cdef int check_stops(Market* m, u32 number) except -1:
 
 
 cdef int check_extras(Market* m) except -1:
-    """Who is FEATURED, and what icebergs show."""
+    """Check which orders are FEATURED, what icebergs show, and the counts of both."""
     cdef u32 slot
     cdef Extra* extra
     count = 0
@@ -216,7 +218,7 @@ cdef int check_extras(Market* m) except -1:
 
 
 cdef dict spreads_of(Market* m):
-    """(-credit of a pair, number) of every spread that has one, to its legs."""
+    """A dict of all spreads that have a credit: (-credit of a pair, number) to (leg, leg)."""
     cdef Composite* made
     cdef u32 k
     found = {}
@@ -231,7 +233,7 @@ cdef dict spreads_of(Market* m):
 
 
 cdef object credit_of(dict spreads, dict leaning):
-    """What lots that lean to opposite sides of spreads are spared."""
+    """The credit of an account whose positions lean so: `leaning` by leg, long positive."""
     left = dict(leaning)
     total = 0
     for credit, number in sorted(spreads):
@@ -246,8 +248,8 @@ cdef object credit_of(dict spreads, dict leaning):
 
 
 cdef int check_credits(Market* m) except -1:
-    """Each account's credit from scratch, and no requirement below that of its positions alone;
-    who is watched and whose orders are CREDITED."""
+    """Check each account's credit, that no requirement is below that of its positions alone, and
+    which legs are WATCH_CREDIT and which orders CREDITED."""
     cdef Position* p
     cdef Order* o
     cdef u32 k
@@ -331,7 +333,7 @@ cdef int check_money(Market* m, dict hold, dict unrealized) except -1:
 
 
 cdef int check_slots(Market* m) except -1:
-    """Every slot is in the book, in a window, or free; counts of the windows and the id hash."""
+    """Check slots, windows, id hash, expiries and the counts of open orders."""
     cdef u32 slot = m.order_free
     cdef u32 free_slots = 0
     cdef u32 known = 0
@@ -384,7 +386,7 @@ cdef int check_slots(Market* m) except -1:
 
 
 cdef int check_groups(Market* m) except -1:
-    """Partners name each other; what may only reduce does; a book knows how many it has of them."""
+    """Check that partners name each other, REDUCE_ONLY orders only reduce, and books count both."""
     cdef u32 slot, partner, k
     cdef Order* o
     cdef Position* p
@@ -410,7 +412,7 @@ cdef int check_groups(Market* m) except -1:
 
 
 cdef int check_market(Market* m) except -1:
-    """All of it."""
+    """Check everything; AssertionError names the first broken invariant."""
     cdef u32 k
     cdef dict sums = {}
     ensure(m.broken == 0, "not broken", m.broken)

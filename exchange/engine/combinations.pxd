@@ -27,10 +27,10 @@ cdef inline bint contains(Composite* made, u32 instrument) noexcept nogil:
 
 
 cdef inline u8 side_in(u8 side, int ratio) noexcept nogil:
-    """The side of a leg for an order of `side`."""
+    """The side on which an order of `side` trades a leg of this ratio."""
     return side if ratio > 0 else 1 - side
 
 
 cdef inline i64 times(int ratio) noexcept nogil:
-    """Lots of a leg for a lot."""
+    """Lots of a leg for one lot of the combination."""
     return ratio if ratio > 0 else -ratio

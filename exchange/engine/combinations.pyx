@@ -1,11 +1,11 @@
 """Combinations: several instruments traded together at one price, all legs or none.
 
-A combination holds no position: its orders work in each of its legs, its trades are trades of the
-legs. Its tick scale is the micro-dollars of a tick and a lot, its multiplier 1, its mark what a lot
-is worth at its legs' marks in micro-dollars: exact, whatever the hours of the months.
+A combination has no net position: its orders work in each of its legs, its trades are trades of the
+legs. Its multiplier is 1, its tick scale the micro-dollars of a tick and lot, its mark the
+micro-dollars that a lot is worth at its legs' marks: exact, whatever the hours of the months.
 
-Invariant: `charged` of a position in a combination is what works in it, and the exposure of its
-legs has that many lots times the ratio more.
+Invariant: `charged` of a position in a combination is its working lots, and the exposure of each
+leg includes them, times the leg's ratio.
 """
 
 from libc.string cimport memset
@@ -26,7 +26,7 @@ from exchange.engine.state cimport (
 from exchange.engine.vocabulary cimport *
 
 cdef void charge_legs(Market* m, Position* p) noexcept nogil:
-    """Bring the legs in line with what works in the combination."""
+    """Bring exposure and hold of the legs in line with the lots that work in the combination."""
     cdef u32 at = <u32>(p - m.positions)
     cdef Composite* made = &m.composites[instrument_of(p)]
     cdef Position* q
@@ -47,7 +47,7 @@ cdef void charge_legs(Market* m, Position* p) noexcept nogil:
 # --- listing
 
 cdef bint bad_legs(Market* m, Command* c, Composite* made) noexcept nogil:
-    """Read the legs of LIST_COMBINATION; whether they cannot be one combination."""
+    """Read the legs of LIST_COMBINATION into `made`; whether they are no valid combination."""
     cdef u64 ratios = c.quantity | <u64>c.session << 32
     cdef u64[3] numbers
     cdef Instrument* leg
@@ -79,7 +79,8 @@ cdef bint bad_legs(Market* m, Command* c, Composite* made) noexcept nogil:
 
 
 cdef i64 weight_of(Market* m, Composite* made) noexcept nogil:
-    """GPU-hours that a tick of the price counts for."""
+    """GPU-hours that the combination's price is per: a DIFFERENCE has its last leg's, an AVERAGE
+    those of all its legs."""
     cdef i64 hours = 0
     cdef u32 i
     if made.rule == COMBINATION_RULE_DIFFERENCE:
@@ -91,8 +92,8 @@ cdef i64 weight_of(Market* m, Composite* made) noexcept nogil:
 
 cdef i128 value_at_marks(Market* m, Composite* made, u32 instrument, i64 mark,
                          bint settles) noexcept nogil:
-    """Micro-dollars of a lot at its legs' marks. One leg, `instrument`, may be looked at as if its
-    mark were `mark`, and its anchor too if it `settles`; LIMIT_INSTRUMENTS for none."""
+    """Micro-dollars that a lot is worth at its legs' marks; the leg `instrument` is taken to have
+    the mark `mark`, and as its anchor, too, if it `settles` (LIMIT_INSTRUMENTS: no leg is)."""
     cdef i128 value = 0
     cdef i64 last = m.instruments[made.leg[made.legs - 1]].multiplier
     cdef i64 at, anchor
@@ -170,7 +171,7 @@ cdef void list_combination(Market* m, Command* c) noexcept nogil:
         e.leaves = made.legs
 
 
-# --- what happens to a leg happens to what is made of it
+# --- what happens to a leg happens to its combinations
 
 cdef inline bint lives(Market* m, u32 combination, u32 instrument) noexcept nogil:
     """Whether a combination has not expired and has this leg."""
@@ -188,7 +189,7 @@ cdef bint has_living(Market* m, u32 instrument) noexcept nogil:
 
 
 cdef bint bad_made_marks(Market* m, u32 instrument, i64 mark, bint settles) noexcept nogil:
-    """Whether a new mark of a leg gives a combination one that is out of range."""
+    """Whether a new mark of a leg would put a combination's mark out of range."""
     cdef u32 k, number
     for k in range(m.combined_count):
         number = m.combined[k]
@@ -209,7 +210,7 @@ cdef void move_made_marks(Market* m, u32 instrument) noexcept nogil:
 
 
 cdef void expire_made(Market* m, u32 instrument) noexcept nogil:
-    """A leg's last day is its combinations': their orders go."""
+    """A leg expires, and its combinations with it: STATE_CHANGED, their orders are cancelled."""
     cdef Instrument* book
     cdef Event* e
     cdef u32 k, number
@@ -229,7 +230,7 @@ cdef void expire_made(Market* m, u32 instrument) noexcept nogil:
 
 
 cdef void return_made(Market* m, u32 instrument) noexcept nogil:
-    """A leg trades again: dormant orders of its combinations may come back."""
+    """A leg trades again: the dormant orders of its combinations that trade now return."""
     cdef u32 k, number
     for k in range(m.combined_count):
         number = m.combined[k]
@@ -240,7 +241,7 @@ cdef void return_made(Market* m, u32 instrument) noexcept nogil:
 # --- the guards of an order
 
 cdef u32 missing_positions(Market* m, Account* account, u32 instrument) noexcept nogil:
-    """Records that an account would need for an order of the combination."""
+    """How many position records an account lacks for an order of the combination."""
     cdef Composite* made = &m.composites[instrument]
     cdef u32 count = position_of(account, instrument) == 0
     cdef u32 i
@@ -250,7 +251,7 @@ cdef u32 missing_positions(Market* m, Account* account, u32 instrument) noexcept
 
 
 cdef bint reduces(Market* m, Composite* made, Account* account, u8 side, i64 more) noexcept nogil:
-    """Whether `more` lots could only make the positions in all legs smaller."""
+    """Whether `more` lots on a side could only reduce the position in every leg."""
     cdef Position* q
     cdef u8 way
     cdef u32 i
@@ -266,8 +267,9 @@ cdef bint reduces(Market* m, Composite* made, Account* account, u8 side, i64 mor
 
 cdef bint bad_legs_risk(Market* m, Command* c, Position* p, Account* account, u8 side,
                         i64 adverse, i64 lots, i64 before, u32 instrument) noexcept nogil:
-    """POSITION_LIMIT, MARGIN, MEMBER_MARGIN of `lots` in place of `before`, which the caller has
-    taken out of the combination's own position but not of its legs."""
+    """POSITION_LIMIT (of the combination, then of its legs), MARGIN, MEMBER_MARGIN for `lots` in
+    place of `before`, which the caller has taken out of the combination's own position but not out
+    of its legs."""
     cdef Composite* made = &m.composites[instrument]
     cdef Instrument* book = &m.instruments[instrument]
     cdef Position* q

@@ -1,7 +1,8 @@
 """The engine: applies batches of commands to a market and returns their events.
 
-Rules: docs/reference/engine.md. One call is one batch; it runs without the GIL, but for a few
-orders: they take less time than to let it go.
+Rules: docs/reference/engine.md. One call is one batch. It runs without the GIL, unless it is a few
+orders, which take less time than to release it. A broken invariant, an overflow or a lack of memory
+stops the engine (see BROKEN): it applies nothing more and gives no snapshot.
 """
 
 from cpython.buffer cimport (
@@ -39,11 +40,11 @@ BROKEN = {1: "out of memory", 2: "money overflowed", 3: "cash is not deposits le
           4: "a settlement's variations do not sum to zero", 5: "an invariant of the checked build"}
 
 cdef enum:
-    FEW = 98  # events: the room that few commands ask for
+    FEW = 98  # events there is room for in the engine itself, for batches of a few commands
 
 
 cdef inline bint are_orders(const Command* c, u64 count) noexcept nogil:
-    """Each is an ENTER, CANCEL, REDUCE or REPLACE, which are numbered first."""
+    """Whether all are ENTER, CANCEL, REDUCE or REPLACE: the lowest kinds."""
     cdef u64 k
     for k in range(count):
         if c[k].kind > COMMAND_KIND_REPLACE:
@@ -52,7 +53,8 @@ cdef inline bint are_orders(const Command* c, u64 count) noexcept nogil:
 
 
 cdef bytes take_events(Market* m):
-    """What a batch has said. Without memory for it the engine has stopped."""
+    """The batch's events as bytes, which the caller owns; MemoryError without memory, and then the
+    engine has stopped."""
     cdef PyObject* said = <PyObject*>m.lent
     cdef Py_ssize_t size = <char*>m.next_event - <char*>m.events
     if said == NULL:
@@ -66,7 +68,7 @@ cdef bytes take_events(Market* m):
         m.broken = 1
         raise MemoryError("the events of a batch")
     out = <bytes>said
-    Py_DECREF(out)  # what made it had counted once already
+    Py_DECREF(out)  # the cast has counted it once more
     return out
 
 
@@ -78,7 +80,7 @@ cdef class Engine:
     """
 
     cdef Market* m
-    cdef Event[FEW] few  # where few commands speak: dearer than a copy is to shorten bytes
+    cdef Event[FEW] few  # events of a few commands: to copy them is cheaper than to shrink bytes
 
     def __cinit__(self):
         self.m = market_new()
@@ -90,8 +92,9 @@ cdef class Engine:
     def apply(self, commands not None, u64 first_sequence, i64 stamp_ns):
         """Apply n × 64 bytes of commands under one stamp; return their events, m × 80 bytes.
 
-        Raises ValueError if the bytes are not whole records, AssertionError if an invariant is
-        broken: the engine has then stopped and answers nothing more.
+        Raises ValueError if the bytes are not whole records, BufferError if the object does not
+        give them in one piece; then nothing was applied. AssertionError, or MemoryError for the
+        events: see above, the engine may have stopped.
         """
         cdef Py_buffer view
         if type(commands) is bytes:
@@ -99,7 +102,7 @@ cdef class Engine:
                                first_sequence, stamp_ns)
         PyObject_GetBuffer(commands, &view, PyBUF_SIMPLE)
         try:
-            if <size_t>view.buf % sizeof(u64):  # a slice at an odd place: it is read by the word
+            if <size_t>view.buf % sizeof(u64):  # not aligned: commands are read by the word
                 aligned = PyBytes_FromStringAndSize(<const char*>view.buf, view.len)
                 return self._apply(PyBytes_AS_STRING(aligned), view.len, first_sequence, stamp_ns)
             return self._apply(<const char*>view.buf, view.len, first_sequence, stamp_ns)
@@ -133,7 +136,8 @@ cdef class Engine:
         return out
 
     def next_deadline(self):
-        """The stamp at which the next timer is due, 0 if none runs."""
+        """The stamp at which something is next due: a session's end, a GTD order's, elected stops,
+        the end of a halt; 0 if nothing is."""
         cdef Market* m = self.m
         cdef i64 due = m.timers[0].due if m.timer_count else 0
         cdef Instrument* book = next_slice(m)
@@ -147,19 +151,27 @@ cdef class Engine:
         return due
 
     def state_bytes(self, bint buckets=True):
-        """The canonical bytes of all that can change a later event; `buckets` = throttles too."""
+        """The canonical bytes of all state that can change a later event; see image.pyx.
+
+        `buckets` False leaves out what the throttles have spent, as a reject may change it.
+        """
         return image_of(self.m, buckets)
 
     def snapshot(self):
-        """The whole state as this build's own memory, for `restore`. See snapshot.pyx."""
+        """The whole state as this build's memory image, for `restore`. See snapshot.pyx.
+
+        Raises AssertionError if the engine has stopped.
+        """
         if self.m.broken:
             raise AssertionError(f"the engine has stopped: {BROKEN[self.m.broken]}")
         return image_out(self.m)
 
     def restore(self, const u8[::1] image not None):
-        """Become the engine that `image` is of; ValueError if it cannot, and nothing changes.
+        """Become the engine that `image` was taken of.
 
-        What was read leads nowhere outside; whether it is right, `state_bytes` and `check` tell.
+        Raises ValueError if it is no image of this build, MemoryError without memory; then nothing
+        has changed. Every index read is checked to be within its table; whether the state is right,
+        `state_bytes` and `check` tell.
         """
         cdef Market* m = image_in(image)
         market_free(self.m)
@@ -228,7 +240,7 @@ cdef class Engine:
         if collects(i):
             market = &auction_of(self.m, i).market[side]
             ladder = &auction_of(self.m, i).asks if side else i
-            if market.head:  # they stand at the day's far limit
+            if market.head:  # market orders are shown at the day's far limit
                 out.append((i.low if side else i.high, market.quantity, self._count(market)))
         at = ladder.best[side]
         while NO_BID < at < NO_ASK and (levels == 0 or len(out) <= levels):
@@ -250,7 +262,7 @@ cdef class Engine:
         return orders
 
     def counts(self):
-        """How much of everything there is, and the day."""
+        """How many orders, slots, accounts and so on there are, and the business day."""
         cdef Market* m = self.m
         cdef u32 i
         cdef u32 free_slots = 0
@@ -270,7 +282,7 @@ cdef class Engine:
         }
 
     def memory(self):
-        """Bytes in use by structure, as touched: what one resting order costs."""
+        """Bytes in use by structure, counting what has been touched, not what is reserved."""
         cdef Market* m = self.m
         cdef u32 i
         ladders = 0

@@ -1,4 +1,4 @@
-# Trades taken back or given another price, on the day they were made. See corrections.pyx.
+# BUST and ADJUST: trades of the open day taken back or given another price. See corrections.pyx.
 
 from exchange.engine.state cimport Command, Instrument, Market, Position, i64, u32, u64, u8
 

@@ -1,13 +1,13 @@
-"""Bust and adjust: a trade of the open day is taken back, or given another price.
+"""BUST and ADJUST: a trade of the open day is taken back, or given another price.
 
-The engine keeps no trades, so the command says what the trade was. What a bust moves is the trade
-with the sign turned: net positions and costs of both sides still sum to zero, and
+The engine keeps no trades, so the command says what the trade was. A bust books the trade with
+reversed sign: net positions and costs of both sides still sum to zero, and
 
-    cash back to the taker + cash back to the maker + what the house gives = 0.
+    cash back to the taker + cash back to the maker - what the house pays = 0.
 
 A trade of a combination is corrected whole: its legs' prices and fees and its residual follow from
-what the legs traded by then (legterms.pyx), and what they come to must be what the command says.
-One with an implied price is stated leg by leg (legwise.pyx).
+the terms that the legs had then (legterms.pyx), and the cash that they moved must be what the
+command says. A trade with an implied price is stated leg by leg (legwise.pyx).
 """
 
 from libc.string cimport memmove
@@ -33,14 +33,14 @@ cdef enum:
     INDEX_BITS = 20  # match number = sequence << INDEX_BITS | index
 
 
-cdef struct Whole:  # what a combination's trade was, all lots of it
+cdef struct Whole:  # a combination's trade as it was
     LegTerms[LIMIT_LEGS] terms
-    i64[LIMIT_LEGS] prices
-    i64 owed  # by the taker to the maker: the residual
+    i64[LIMIT_LEGS] prices  # clearing prices of the legs
+    i64 owed  # the residual of all lots, by the taker to the maker
 
 
 cdef inline u32 place_of(Market* m, u64 match) noexcept nogil:
-    """Where in the ascending list of corrected trades a match number is, or belongs."""
+    """Where in the list of corrected trades a match number is or belongs."""
     cdef u32 low = 0
     cdef u32 high = m.corrected_count
     cdef u32 middle
@@ -54,17 +54,15 @@ cdef inline u32 place_of(Market* m, u64 match) noexcept nogil:
 
 
 cdef inline u32 side_of_trade(Market* m, u32 account, u32 instrument) noexcept nogil:
-    """The position record of one side; 0 if that account never was in the instrument."""
+    """The position record of one side of a trade; 0 if there is none."""
     if account >= m.account_top or not m.accounts[account].is_open:
         return 0
     return position_of(&m.accounts[account], instrument)
 
 
 cdef bint refuse_trade(Market* m, Command* c, u32* taker, u32* maker) noexcept nogil:
-    """UNKNOWN_INSTRUMENT to CORRECTIONS_FULL: whether there may be such a trade to correct.
-
-    Sets the position records of both sides.
-    """
+    """The guards UNKNOWN_INSTRUMENT to CORRECTIONS_FULL and PARAMETER_RANGE: whether such a trade
+    can have been and may be corrected. Sets the position records of both sides."""
     cdef u64 sequence = c.target_lo >> INDEX_BITS
     cdef u32 at
     if refuse_instrument(m, c):
@@ -96,7 +94,7 @@ cdef bint refuse_trade(Market* m, Command* c, u32* taker, u32* maker) noexcept n
 
 
 cdef void note(Market* m, u64 match) noexcept nogil:
-    """This trade is corrected: never again."""
+    """Note that this trade has been corrected."""
     cdef u32 at = place_of(m, match)
     memmove(&m.corrected[at + 1], &m.corrected[at], (m.corrected_count - at) * sizeof(u64))
     m.corrected[at] = match
@@ -119,13 +117,13 @@ cdef void say(Market* m, Command* c, u8 kind, i64 price, i64 replaced, i64 cash,
 
 
 cdef void compare_sides(Market* m, Command* c) noexcept nogil:
-    """Who came into DEFICIT or out."""
+    """`compare_deficit` for the taker, then the maker."""
     compare_deficit(m, c.account)
     compare_deficit(m, c.session)
 
 
 cdef bint refuse_cash(i64 cash, i64 maker_cash, i64 lots) noexcept nogil:
-    """Whether no fees could have moved these amounts."""
+    """Whether fees could not have moved these amounts, or they sum to a rebate."""
     cdef i64 most = lots << 32 if lots < 1 << 28 else <i64>LIMIT_MONEY
     return (cash > most or cash < -most or maker_cash > most or maker_cash < -most
             or cash + maker_cash > 0)
@@ -133,9 +131,10 @@ cdef bint refuse_cash(i64 cash, i64 maker_cash, i64 lots) noexcept nogil:
 
 cdef i64 bound_without(Position* taker, Position* maker, Instrument* book, u8 side,
                        i64 lots) noexcept nogil:
-    """The instrument's bound once lots of the taker's `side` are taken back; -1 if that is too far.
+    """The instrument's bound once lots of the taker's `side` are taken back; -1 if amounts of a
+    position of that size could overflow.
 
-    Who bought comes to be shorter, who sold longer, whatever the limits say.
+    A bust makes the buyer shorter and the seller longer, beyond position limits if need be.
     """
     cdef i64 bound = book.bound
     bound = max(bound, taker.exposure[1 - side] + lots)
@@ -144,7 +143,7 @@ cdef i64 bound_without(Position* taker, Position* maker, Instrument* book, u8 si
 
 
 cdef void bust(Market* m, Command* c) noexcept nogil:
-    """Take a trade back: lots, cost and fees of both sides."""
+    """BUST: take a trade back, that is lots, cost and fees of both sides."""
     cdef i64 cash = <i64>c.target_hi
     cdef i64 maker_cash = <i64>c.key_lo
     cdef i64 lots = c.quantity
@@ -184,7 +183,7 @@ cdef void bust(Market* m, Command* c) noexcept nogil:
 
 
 cdef void adjust(Market* m, Command* c) noexcept nogil:
-    """Give a trade another price: the difference goes from one side's cost to the other's."""
+    """ADJUST: give a trade another price; the difference moves between both sides' costs."""
     cdef i64 price = <i64>c.target_hi
     cdef i64 change
     cdef Instrument* book
@@ -215,14 +214,14 @@ cdef void adjust(Market* m, Command* c) noexcept nogil:
     compare_sides(m, c)
 
 
-# --- a combination, whole
+# --- a combination's trade, corrected whole
 
 cdef Position* held(Market* m, u32 account, u32 instrument) noexcept nogil:
     return &m.positions[position_of(&m.accounts[account], instrument)]
 
 
 cdef bint refuse_legs(Market* m, Command* c, i64 price, Whole* whole) noexcept nogil:
-    """LEGS_FORGOTTEN, PARAMETER_RANGE; sets what the legs of a trade at `price` were."""
+    """LEGS_FORGOTTEN, PARAMETER_RANGE; sets `whole` as it was for a trade at `price`."""
     cdef Composite* made = &m.composites[c.instrument]
     cdef u64 sequence = c.target_lo >> INDEX_BITS
     cdef i128 owed
@@ -249,7 +248,7 @@ cdef bint refuse_legs(Market* m, Command* c, i64 price, Whole* whole) noexcept n
 
 
 cdef bint refuse_moved(Market* m, Command* c, Whole* whole) noexcept nogil:
-    """PARAMETER_RANGE, TRADE_DIFFERENT: the cash that the trade moved is not what was said."""
+    """PARAMETER_RANGE, TRADE_DIFFERENT: the trade moved other cash than the command says."""
     cdef Composite* made = &m.composites[c.instrument]
     cdef i128 cash = -<i128>whole.owed
     cdef i128 maker_cash = whole.owed
@@ -289,7 +288,7 @@ cdef void say_leg(Market* m, Command* c, u8 kind, u32 place, i64 price, i64 repl
 
 
 cdef void return_residual(Market* m, Command* c, i64 price, i64 cash, u32 parent) noexcept nogil:
-    """RESIDUAL_CORRECTED: cash that the taker gets of the maker."""
+    """RESIDUAL_CORRECTED: `cash` moves from the maker to the taker."""
     cdef Event* e
     charge(m, &m.accounts[c.account], 0, 0, cash)
     charge(m, &m.accounts[c.session], 0, 0, -cash)
@@ -322,7 +321,7 @@ cdef void bust_leg(Market* m, Command* c, Whole* whole, u32 place, u32 parent) n
 
 
 cdef void bust_whole(Market* m, Command* c) noexcept nogil:
-    """All legs of a combination's trade, and what they left of its price."""
+    """Take back all legs of a combination's trade, and its residual."""
     cdef Composite* made = &m.composites[c.instrument]
     cdef i64[LIMIT_LEGS] bounds
     cdef Whole whole
@@ -352,7 +351,7 @@ cdef void bust_whole(Market* m, Command* c) noexcept nogil:
 
 
 cdef void adjust_whole(Market* m, Command* c, i64 price) noexcept nogil:
-    """Each leg of a combination's trade at the price that it would have had."""
+    """Give the legs the prices that follow from the new one, and correct the residual."""
     cdef Composite* made = &m.composites[c.instrument]
     cdef Whole before, after
     cdef u32 parent = m.index

@@ -14,6 +14,6 @@ cdef bint adopt_credits(Market* m) noexcept nogil
 
 cdef inline i64 credit_gain(Market* m, Account* account, u32 instrument, u8 side,
                             i64 lots) noexcept nogil:
-    """What an account's credit would grow by if so many lots more worked."""
+    """By how much an account's credit would rise if `lots` more worked on a side."""
     return credit_with(m, account, instrument, 0 if side else lots,
                        lots if side else 0) - account.credit

@@ -1,13 +1,14 @@
-"""The credit of calendar spreads: lots long in one leg and short in the other need not hold both
-rates whole.
+"""The credit of calendar spreads: an account that is long in one leg and short in the other need
+not hold both legs' full rates.
 
-A position leans by what it could come to be: most lots long less most lots short, so lots that its
-working orders could turn over lean to neither side. Each lot is in one pair at most; the spread
+A position leans by the most lots it could become long less the most it could become short, so lots
+that its working orders could turn round lean to neither side. Lots that lean to opposite sides of a
+spread are pairs, and each pair is spared the spread's credit. No lot is in two pairs: the spread
 with the largest credit takes its pairs first, of equal ones the lower number. A credit is at most
 the rate of either leg. Hence no trade, cancel or reduction raises what is required: see
 docs/concepts/margin.md.
 
-Invariant: an account's credit is that of its positions whenever its hold is theirs. Only books of
+Invariant: whenever an account's hold is the sum of its positions', its credit is theirs, too. Only
 legs (WATCH_CREDIT) pay for it: their orders are CREDITED, which keeps them off the plain way.
 """
 
@@ -24,8 +25,8 @@ from exchange.engine.vocabulary cimport *
 
 cdef inline i64 leaning(Market* m, Account* account, u32 leg, u32 instrument, i64 buys,
                         i64 sells) noexcept nogil:
-    """Most lots long less most lots short, if so many lots more worked in an instrument: the leg
-    itself, or a combination of it."""
+    """How far an account leans in `leg` (long is positive) if `buys` and `sells` more lots worked
+    in `instrument`, which is the leg itself, a combination that has it, or neither."""
     cdef Position* p = &m.positions[position_of(account, leg)]
     cdef Composite* made = &m.composites[instrument]
     cdef i64 longest = p.exposure[0]
@@ -44,8 +45,8 @@ cdef inline i64 leaning(Market* m, Account* account, u32 leg, u32 instrument, i6
 
 cdef i64 credit_with(Market* m, Account* account, u32 instrument, i64 buys,
                      i64 sells) noexcept nogil:
-    """An account's credit if so many lots more worked in an instrument."""
-    cdef i64[2 * LIMIT_CREDITS] left  # by place of a leg: lots that are in no pair yet
+    """An account's credit if `buys` and `sells` more lots worked in an instrument."""
+    cdef i64[2 * LIMIT_CREDITS] left  # by place of a leg: leaning lots that are in no pair yet
     cdef i64* one
     cdef i64* other
     cdef i64 total = 0
@@ -68,7 +69,7 @@ cdef i64 credit_with(Market* m, Account* account, u32 instrument, i64 buys,
 
 
 cdef void recredit(Market* m, Account* account) noexcept nogil:
-    """Bring an account's credit in line after a position of it has changed."""
+    """Bring an account's credit in line after one of its positions has changed."""
     cdef i64 credit = credit_with(m, account, 0, 0, 0)
     cdef i64 change = credit - account.credit
     ensure(m, credit >= 0)
@@ -78,10 +79,10 @@ cdef void recredit(Market* m, Account* account) noexcept nogil:
         m.broken = 2
 
 
-# --- which spreads have one
+# --- which spreads have a credit
 
 cdef u32 place_of(Market* m, u32 leg) noexcept nogil:
-    """Where a leg is among those of spreads with a credit; it joins them if it is new."""
+    """The place of a leg in `leg` of Credits; a new one is added and its book watched."""
     cdef Credits* all = m.credits
     cdef u32 k
     for k in range(all.legs):
@@ -94,12 +95,12 @@ cdef u32 place_of(Market* m, u32 leg) noexcept nogil:
 
 
 cdef inline i64 worth(Market* m, Composite* made) noexcept nogil:
-    """What a pair is spared: no more than either of its legs holds alone."""
+    """What a pair is spared: the spread's credit, but at most the rate of either leg."""
     return min(made.credit, min(m.instruments[made.leg[0]].rate, m.instruments[made.leg[1]].rate))
 
 
 cdef void arrange(Market* m) noexcept nogil:
-    """List the spreads that have a credit, the largest first, of equal ones the lower number."""
+    """Rebuild the list of spreads that have a credit (see Credits), and their legs' watches."""
     cdef Credits* all = m.credits
     cdef Composite* made
     cdef Credit one
@@ -124,8 +125,8 @@ cdef void arrange(Market* m) noexcept nogil:
 
 
 cdef bint adopt_credits(Market* m) noexcept nogil:
-    """`arrange` of a market that was loaded, if its credits are of spreads and no more than may
-    be."""
+    """`arrange` for a market loaded from an image; False if a credit is not of a spread of two
+    legs, or there are too many."""
     cdef u32 count = 0
     cdef u32 k
     for k in range(m.combined_count):
@@ -138,8 +139,8 @@ cdef bint adopt_credits(Market* m) noexcept nogil:
 
 
 cdef void flag_orders(Market* m) noexcept nogil:
-    """Orders in legs of spreads with a credit leave the plain way, those of others return to it;
-    also those that are not on it yet, as a stop will be once it is elected."""
+    """Set CREDITED anew for all live orders, waiting ones too: those in legs of spreads with a
+    credit leave the plain way, the others return to it."""
     cdef Instrument* book
     cdef Order* o
     cdef u32 slot
@@ -174,8 +175,9 @@ cdef void change_credit(Market* m, u32 combination, i64 credit) noexcept nogil:
 
 
 cdef bint refuse_credit(Market* m, Command* c) noexcept nogil:
-    """PARAMETER_RANGE, CREDITS_FULL: of two months of one product alone, and at most what the
-    cheaper of them holds. One that stays as it is may be more: rates have moved."""
+    """PARAMETER_RANGE, CREDITS_FULL of SET_RISK. Only a spread of two months of one product, one to
+    one, has a credit, at most the lower rate. One that stays as it was is not judged again, even if
+    a rate has fallen below it."""
     cdef Composite* made = &m.composites[c.instrument]
     cdef Instrument* one = &m.instruments[made.leg[0]]
     cdef Instrument* other = &m.instruments[made.leg[1]]
@@ -194,8 +196,8 @@ cdef bint refuse_credit(Market* m, Command* c) noexcept nogil:
 
 
 cdef bint set_credit(Market* m, u32 instrument, u64 credit) noexcept nogil:
-    """After SET_RISK: a combination's credit is another, or a leg's rate allows another. Whether
-    the instrument is a combination that has a credit or had one."""
+    """After SET_RISK of an instrument: set a combination's credit, or adapt credits to a leg's new
+    rate. Whether the instrument is a combination that has a credit or had one."""
     cdef Composite* made = &m.composites[instrument]
     if made.legs == 0:
         if m.instruments[instrument].watched & WATCH_CREDIT:
@@ -208,14 +210,13 @@ cdef bint set_credit(Market* m, u32 instrument, u64 credit) noexcept nogil:
 
 
 cdef void end_credit(Market* m, u32 combination) noexcept nogil:
-    """A combination has expired."""
+    """A combination has expired: its credit ends."""
     if m.composites[combination].credit:
         change_credit(m, combination, 0)
 
 
 cdef void compare_spread(Market* m, u32 combination) noexcept nogil:
-    """Who came into DEFICIT or out: every account with a position record in a combination or in a
-    leg of it, in account order."""
+    """`compare_deficit` for all with a position in a combination or its legs, in account order."""
     cdef u32 i
     for i in range(m.account_top):
         if (position_of(&m.accounts[i], combination)

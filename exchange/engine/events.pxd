@@ -19,8 +19,7 @@ cdef inline u32 what(u8 kind, u32 flags, u32 reason) noexcept nogil:
 
 
 cdef inline Event* new_event(Market* m, u32 index, u64 who) noexcept nogil:
-    """The next event with sequence, index and who; the caller writes every other field, and knows
-    that there is room."""
+    """The next event with sequence, index and who set; the caller knows that there is room."""
     cdef Event* e = m.next_event
     ensure(m, e < m.end_event + m.set_aside)
     m.next_event = e + 1
@@ -64,6 +63,5 @@ cdef inline Event* blank(Market* m, u8 kind, u8 flags, u16 reason, u32 instrumen
 
 
 cdef inline Event* event_of(Market* m, u32 index) noexcept nogil:
-    """The event of the command in hand that has this index. Ask anew after each further event: the
-    buffer may move."""
+    """The present command's event of this index; the pointer holds until the next event."""
     return m.next_event - (m.index - index)

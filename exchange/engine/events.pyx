@@ -31,8 +31,7 @@ cdef bint lend_events(Market* m, u64 room) noexcept:
 
 
 cdef void make_room(Market* m, u64 events) noexcept nogil:
-    """Make room for so many more events. Without memory the engine could not tell what it did: it
-    stops."""
+    """Make room for so many more events; without memory the engine stops."""
     cdef u64 said = m.next_event - m.events
     cdef bint made = True
     if m.end_event - m.next_event < <i64>events:

@@ -1,4 +1,4 @@
-# Orders that work until a time: a binary heap by (due, slot) that knows where each order is.
+# GTD orders: a binary heap by (due, slot). See expiry.pyx.
 #
 # Invariants: an order is in the heap exactly while it is live and GTD; its EXPIRES flag says so.
 

@@ -1,4 +1,4 @@
-"""Orders that work until a time: a binary heap by (due, slot) that knows where each order is."""
+"""GTD orders: a binary heap by (due, slot) that knows each order's place, so that any can leave."""
 
 
 cdef inline bint before(Expiry* x, Expiry* y) noexcept nogil:
@@ -11,7 +11,7 @@ cdef inline void put(Market* m, u32 at, Expiry x) noexcept nogil:
 
 
 cdef void sift(Market* m, u32 at, Expiry x) noexcept nogil:
-    """Put `x` where it belongs, from the hole at `at`: up while it is earlier, else down."""
+    """Put `x` into the hole at `at` and sift it up or down to where it belongs."""
     cdef u32 parent, child
     while at > 0:
         parent = (at - 1) >> 1
@@ -33,7 +33,7 @@ cdef void sift(Market* m, u32 at, Expiry x) noexcept nogil:
 
 
 cdef void start_expiry(Market* m, u32 slot, i64 due) noexcept nogil:
-    """The order in `slot` is cancelled at the stamp `due` if it still works."""
+    """Have the order in `slot` cancelled at the first stamp at or after `due`, if still live."""
     cdef Expiry x
     x.due = due
     x.slot = slot
@@ -44,7 +44,7 @@ cdef void start_expiry(Market* m, u32 slot, i64 due) noexcept nogil:
 
 
 cdef void stop_expiry(Market* m, u32 slot) noexcept nogil:
-    """The order is finished: nothing is left to expire."""
+    """Take a finished order out of the heap."""
     cdef u32 at = m.expiry_at[slot]
     m.orders[slot].traits &= ~(<u32>EXPIRES << 24)
     m.expiry_count -= 1

@@ -1,4 +1,4 @@
-# What only special orders have, and the lists of those that are not in the book. See extras.pyx.
+# The Extra of special orders, and the queues of orders that wait outside the book. See extras.pyx.
 
 from exchange.engine.book cimport slot_of
 from exchange.engine.state cimport (
@@ -18,7 +18,7 @@ cdef inline Stops* stops_of(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef inline Level* queue_of(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """The level or list that a live order is in."""
+    """The queue that a live order is in: a level of the book, or a list beside it."""
     cdef Order* o = &m.orders[slot]
     cdef u8 state = state_of(o)
     if state == WORKING:

@@ -1,7 +1,8 @@
-"""What only special orders have, and the lists of those that are not in the book.
+"""The Extra of special orders, and the queues of orders that wait outside the book.
 
 Invariants: an order is FEATURED exactly while it is live and its Extra has features; `hidden` is 0
-but in an iceberg that rests or is dormant; a book's `watched` says what its special orders are.
+except of an iceberg that rests or is dormant; a book's `watched` has the bits that its special
+orders ask for.
 """
 
 from libc.string cimport memset
@@ -17,7 +18,7 @@ from exchange.engine.vocabulary cimport *
 
 
 cdef void put_extra(Market* m, u32 slot, Extra* extra) noexcept nogil:
-    """A new order, not yet in any book, is special."""
+    """Give a new order, not yet in any queue, its Extra, and count it."""
     cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
     m.extras[slot] = extra[0]
     m.orders[slot].traits |= <u32>FEATURED << 24
@@ -28,7 +29,7 @@ cdef void put_extra(Market* m, u32 slot, Extra* extra) noexcept nogil:
 
 
 cdef bint forget_extra(Market* m, u32 slot) noexcept nogil:
-    """The order is finished, or no longer special. Whether it was one side of a quote."""
+    """Uncount and clear an Extra that is no longer needed; whether it was of a quote."""
     cdef bint quote = m.extras[slot].features & ORDER_FEATURE_QUOTE
     cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
     cdef Stops* stops = &m.stops[instrument]
@@ -45,7 +46,7 @@ cdef bint forget_extra(Market* m, u32 slot) noexcept nogil:
 
 
 cdef u32 hide(Market* m, u32 slot) noexcept nogil:
-    """A FEATURED order whose leaves are all its lots comes to rest: what it shows of them."""
+    """A FEATURED order comes to rest: hide lots above its display. Returns what it shows."""
     cdef Order* o = &m.orders[slot]
     cdef Extra* extra = &m.extras[slot]
     if extra.display and o.leaves > extra.display:
@@ -55,8 +56,8 @@ cdef u32 hide(Market* m, u32 slot) noexcept nogil:
 
 
 cdef u32 take_hidden(Market* m, u32 slot, u32 lots) noexcept nogil:
-    """Lots leave an order without trading, not all of them: first those that nobody sees. How many
-    of them; the caller takes the others out of its level or list."""
+    """Take lots, not all of them, off an order without a trade, hidden ones first. Returns how many
+    were hidden; the caller takes the others out of the queue's quantity."""
     cdef Extra* extra = &m.extras[slot]
     cdef u32 taken = 0
     if is_featured(&m.orders[slot]):
@@ -68,7 +69,7 @@ cdef u32 take_hidden(Market* m, u32 slot, u32 lots) noexcept nogil:
 
 
 cdef void leave_queue(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """A live order that is not WORKING leaves its list, or the sells' own ladder."""
+    """Take a live order that is not WORKING out of its queue (also off the ladder of sells)."""
     cdef Stops* stops = stops_of(m, book)
     cdef Extra* extra = &m.extras[slot]
     cdef Order* o = &m.orders[slot]

@@ -1,4 +1,4 @@
-# Orders that only reduce a position, groups of two, the sides of quotes. See groups.pyx.
+# REDUCE_ONLY orders, groups of two orders, the sides of quotes. See groups.pyx.
 
 from exchange.engine.state cimport (
     Instrument, Market, Order, Position, i64, is_featured, u32, u64, u8,
@@ -8,7 +8,7 @@ from exchange.engine.vocabulary cimport (
 )
 
 cdef enum:
-    FOLLOWED_FEATURES = 35  # REDUCE_ONLY GROUPED QUOTE: what `follow` looks at
+    FOLLOWED_FEATURES = 35  # REDUCE_ONLY GROUPED QUOTE: while any is live, the book is WATCH_QUOTES
 
 cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil
 cdef void leave_special(Market* m, u32 slot) noexcept nogil

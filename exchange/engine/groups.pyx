@@ -1,8 +1,9 @@
-"""Orders that only reduce a position, groups of two, the sides of quotes: who belongs together.
+"""REDUCE_ONLY orders, groups of two orders, the sides of quotes: how they are linked and counted.
+Nothing here cancels an order or emits an event.
 
 Invariants: partners name each other; a position's list of REDUCE_ONLY orders is in the order of
-their acceptance; all that works on their side of the position together only reduces it, of two that
-are grouped the larger counted. Nothing here cancels or tells anything.
+their acceptance; after a command, all that works on a side that has REDUCE_ONLY orders together
+only reduces the position, where of two that are grouped the larger counts.
 """
 
 from exchange.engine.risk cimport absolute
@@ -13,14 +14,14 @@ from exchange.engine.state cimport (
 
 
 cdef void count_special(Market* m, u32 slot) noexcept nogil:
-    """One more order of the book that `aftermath` has to look after."""
+    """Count one more order that `follow` looks after, and watch its book."""
     cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
     m.stops[instrument].followed += 1
     m.instruments[instrument].watched |= WATCH_QUOTES
 
 
 cdef Stops* across_of(Market* m, u32 slot, u32 partner) noexcept nogil:
-    """Of the order's instrument if the other of its group is of another, else NULL."""
+    """The Stops of the order's instrument if its partner is in another instrument, else NULL."""
     cdef u32 instrument = instrument_of(&m.positions[m.orders[slot].position])
     if instrument_of(&m.positions[m.orders[partner].position]) == instrument:
         return NULL
@@ -28,14 +29,14 @@ cdef Stops* across_of(Market* m, u32 slot, u32 partner) noexcept nogil:
 
 
 cdef void count_across(Market* m, u32 slot, u32 partner, int more) noexcept nogil:
-    """Two are grouped, or no longer."""
+    """Two orders have been grouped (`more` 1) or parted (-1): count those in two instruments."""
     if across_of(m, slot, partner) != NULL:
         across_of(m, slot, partner).across += more
         across_of(m, partner, slot).across += more
 
 
 cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil:
-    """A new order, FEATURED already, takes its place beside others; `partner` may be 0."""
+    """Link a new FEATURED order into its position's list and to its `partner` (0 = none)."""
     cdef Extra* x = &m.extras[slot]
     cdef Stand* stand = &m.stands[m.orders[slot].position]
     count_special(m, slot)
@@ -62,7 +63,7 @@ cdef void join_special(Market* m, u32 slot, u32 partner) noexcept nogil:
 
 
 cdef u32 part(Market* m, u32 slot) noexcept nogil:
-    """Neither of a group is bound to the other any more; the slot of the other, 0 if none."""
+    """Dissolve an order's group; returns the slot of the other order, 0 if there was no group."""
     cdef u32 partner = partner_of(m, slot)
     if partner:
         m.extras[slot].partner = 0
@@ -72,7 +73,7 @@ cdef u32 part(Market* m, u32 slot) noexcept nogil:
 
 
 cdef void leave_special(Market* m, u32 slot) noexcept nogil:
-    """The order is finished; its Extra still says what it was. `aftermath` ends the watch."""
+    """Unlink a finished order, its Extra still set; `follow` ends its book's watch."""
     cdef Extra* x = &m.extras[slot]
     cdef Order* o = &m.orders[slot]
     cdef Stand* stand = &m.stands[o.position]
@@ -94,7 +95,7 @@ cdef void leave_special(Market* m, u32 slot) noexcept nogil:
 
 
 cdef i64 shared_lots(Market* m, u32 partner, u32 at, u8 side) noexcept nogil:
-    """Lots of a partner that are of the same position and side: only one of the two trades."""
+    """Lots of a live partner on the same position and side, else 0: only one of the two trades."""
     cdef Order* o = &m.orders[partner]
     if partner == 0 or o.position != at or side_of(o) != side or not is_live(o):
         return 0
@@ -102,7 +103,7 @@ cdef i64 shared_lots(Market* m, u32 partner, u32 at, u8 side) noexcept nogil:
 
 
 cdef i64 room_alone(Position* p, u8 side) noexcept nogil:
-    """`room_to_reduce` if none were grouped: never more than it, and found at once."""
+    """`room_to_reduce` if no orders were grouped: never more than that, and cheap."""
     cdef i64 room = -working_of(p, side)
     if (p.net > 0) == (side == 1):
         room += absolute(p.net)
@@ -110,9 +111,9 @@ cdef i64 room_alone(Position* p, u8 side) noexcept nogil:
 
 
 cdef i64 room_to_reduce(Market* m, Position* p, u32 at, u8 side, u32 without) noexcept nogil:
-    """Lots of a side that would still only reduce, beyond all that work there, one order left out.
-
-    Of two that are grouped, the larger one counts.
+    """How many lots more could work on a side and only reduce the position; negative if what works
+    there could do more. The order `without` (0 = none) is left out; of two that are grouped the
+    larger counts.
     """
     cdef i64 room = room_alone(p, side)
     cdef u32 slot = m.stands[at].reducing_head
@@ -134,8 +135,7 @@ cdef i64 room_to_reduce(Market* m, Position* p, u32 at, u8 side, u32 without) no
 # --- two of a group in one auction
 
 cdef u32 beside(Market* m, u32 slot) noexcept nogil:
-    """Of an order that waits for an auction: the slot of the other of its group if that one waits
-    for the same; 0 if not."""
+    """The partner's slot, if both orders of a group wait for one auction; else 0."""
     cdef u32 partner = partner_of(m, slot)
     if partner == 0 or m.orders[partner].position != m.orders[slot].position:
         return 0
@@ -143,13 +143,13 @@ cdef u32 beside(Market* m, u32 slot) noexcept nogil:
 
 
 cdef bint are_crossed(Order* buy, Order* sell) noexcept nogil:
-    """Of two of one account on opposite sides: of MARKET orders any."""
+    """Whether a buy and a sell cross; MARKET orders always do, by their prices."""
     return buy.price >= sell.price
 
 
 cdef bint comes_second(Market* m, u32 slot, u32 other) noexcept nogil:
-    """Of two on one side, whether the other comes first. If they stand in one queue, that is known
-    once both were met there: the first is noted until the second is."""
+    """Whether of two on one side `other` trades before `slot`. If they are in one queue, the one
+    that is asked about first comes first: it is noted in `counted` until the other is asked."""
     cdef Order* o = &m.orders[slot]
     cdef Order* first = &m.orders[other]
     if state_of(o) != state_of(first):
@@ -164,8 +164,8 @@ cdef bint comes_second(Market* m, u32 slot, u32 other) noexcept nogil:
 
 
 cdef i64 lots_called(Market* m, u32 slot) noexcept nogil:
-    """Lots of an order that count for the price of the auction it waits for. All of its queue are
-    asked, from the first to the last."""
+    """Lots of an order that count for the price of the auction it waits for. The caller must ask
+    about every order of a queue, from the first to the last."""
     cdef Order* o = &m.orders[slot]
     cdef u32 other = beside(m, slot)
     cdef i64 lots = lots_of(m, slot)

@@ -153,8 +153,7 @@ cdef inline void retire(Market* m, u32 slot, u8 state) noexcept nogil:
 
 
 cdef inline bint retire_working(Market* m, Order* o, u32 slot, u8 state) noexcept nogil:
-    """`retire` for the hot path; whether the order had a flag, and so cells of the id hash may have
-    moved."""
+    """`retire` for the hot path; whether cells of the id hash may have moved."""
     (<u8*>&o.traits)[2] = state  # a store of one byte, without a load
     o.leaves = 0
     o.prev = 0

@@ -1,7 +1,8 @@
-"""The canonical bytes of all that can change a later event: what a state hash is taken of.
+"""The canonical bytes of all state that can change a later event: what a state hash is taken of.
 
-Left out: sequence and stamp; what follows from the rest (ladders, id hash, best prices). Free slots
-are in the order in which they will be taken, with their generations. `IMAGE` names the layout.
+Left out are sequence and stamp, and what follows from the rest (ladders, id hash, best prices).
+Free slots are chained in the order in which they will be taken, with their generations. `IMAGE` is
+the number of the layout. Not an image to restore from: that is snapshot.pyx.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -25,9 +26,8 @@ cdef bytes numbers(tuple values):
 
 
 cdef u64 write_orders(Market* m, char* to) noexcept nogil:
-    """Slots from 1: a whole order, then its Extra if it is FEATURED, or of a free slot its
-    generation and the next free one. The bytes of it, also where `to` is NULL and nothing is
-    written."""
+    """Write all slots from 1: a whole order, then its Extra if it is FEATURED; of a free slot its
+    generation and the next free one. Returns how many bytes that is; `to` NULL: writes nothing."""
     cdef u64 used = 0
     cdef Extra extra
     cdef u32 slot
@@ -39,7 +39,7 @@ cdef u64 write_orders(Market* m, char* to) noexcept nogil:
             used += sizeof(Order)
             if is_featured(&m.orders[slot]):
                 extra = m.extras[slot]
-                extra.child = 0  # how the heap hangs together changes nothing
+                extra.child = 0  # the heap's shape changes no event
                 extra.sibling = 0
                 extra.before = 0
                 if to != NULL:
@@ -91,7 +91,7 @@ cdef bytes image_of_account(Account* a, bint buckets):
 
 
 cdef bytes positions_of(Market* m):
-    """Records from 1, eight numbers each. There may be a million: no object is made for one."""
+    """Position records from 1, eight numbers each, without an object for each of a million."""
     cdef bytes out = PyBytes_FromStringAndSize(NULL, <u64>(m.position_top - 1) * 8 * sizeof(i64))
     cdef i64* to = <i64*><char*>out
     cdef Position* p
@@ -111,7 +111,7 @@ cdef bytes positions_of(Market* m):
 
 
 cdef bytes image_of(Market* m, bint buckets):
-    """Everything in id order. The orders, which may be a million, are written where they go."""
+    """All parts, each in the order of ids; the orders, maybe a million, are written in place."""
     cdef bytes head = numbers((
         IMAGE, m.rules_version, m.business_date, m.day_open, m.mode, m.deposits, m.order_top,
         m.order_free, m.position_top, m.instrument_count, m.account_top, m.session_top,
@@ -175,7 +175,7 @@ cdef bytes after_orders(Market* m, bint buckets):
     if killed:
         parts.append(numbers((len(killed), *killed)))
     gathering = [k for k in range(m.instrument_count) if m.auctions[k] != NULL]
-    if gathering:  # the rest follows from the orders: where each waits, and behind whom
+    if gathering:  # what waits where, and in which order, follows from the orders
         parts.append(numbers((-1, len(gathering), *gathering)))
     if m.expiry_count:
         due = sorted([(m.expiries[k].due, m.expiries[k].slot) for k in range(m.expiry_count)])

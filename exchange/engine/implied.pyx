@@ -1,10 +1,12 @@
-"""Implied prices, first generation: of the books that a combination and its legs are, resting
-orders at the top of all but one imply a price in that one, and an incoming order there may trade
-with all of them at once. Only resting orders imply: an implied price never makes another.
+"""Implied prices, first generation.
 
-With weights w of the legs (their ratios, of an average ratio × hours) and W of the whole, prices
-obey W × whole = Σ w × leg. A quotient is rounded against the incoming order; what that leaves is
-the gain of who trades the whole, as its legs trade at the prices told. So there is no residual.
+A combination and its legs each have a book. The oldest resting orders at the best prices of all
+these books but one imply a price in that one, and an incoming order there may trade with all of
+them at once. Only resting orders imply: an implied price never makes another.
+
+With weights w of the legs (their ratios; in an AVERAGE ratio × hours) and W of the whole, prices
+obey W × whole = Σ w × leg. A quotient is rounded against the incoming order. The legs trade at the
+prices found, so whoever trades the whole gains what rounding leaves, and there is no residual.
 
 The sums that must be zero: lots and cash of each leg, as of any trade of legs.
 """
@@ -26,7 +28,7 @@ from exchange.engine.vocabulary cimport *
 # --- the switch
 
 cdef void unlink_spread(Composite* leg, u32 combination) noexcept nogil:
-    """A leg forgets a combination."""
+    """Remove a combination from the list of a leg."""
     cdef u32 i, kept
     kept = 0
     for i in range(leg.spreads):
@@ -39,7 +41,7 @@ cdef void unlink_spread(Composite* leg, u32 combination) noexcept nogil:
 
 
 cdef void link_spread(Composite* leg, u32 combination) noexcept nogil:
-    """A leg remembers a combination, in number order."""
+    """Insert a combination into the list of a leg, which is in number order."""
     cdef u32 at = leg.spreads
     while at > 0 and leg.spread[at - 1] > combination:
         leg.spread[at] = leg.spread[at - 1]
@@ -49,7 +51,7 @@ cdef void link_spread(Composite* leg, u32 combination) noexcept nogil:
 
 
 cdef void end_implied(Market* m, u32 combination) noexcept nogil:
-    """Its prices imply nothing any more."""
+    """Turn a combination's implied prices off."""
     cdef Composite* made = &m.composites[combination]
     cdef u32 i, leg
     if not made.implied:
@@ -64,7 +66,7 @@ cdef void end_implied(Market* m, u32 combination) noexcept nogil:
 
 
 cdef void set_implied(Market* m, Command* c) noexcept nogil:
-    """SET_IMPLIED: on (1) or off (0), of one combination."""
+    """SET_IMPLIED: turn a combination's implied prices on (1) or off (0)."""
     cdef Composite* made
     cdef u32 i, leg
     if c.instrument >= m.instrument_count:
@@ -99,14 +101,14 @@ cdef void set_implied(Market* m, Command* c) noexcept nogil:
 # --- which price is implied
 
 cdef inline i64 factor(Market* m, Composite* made, u32 place) noexcept nogil:
-    """How often a leg's price counts in the whole: its ratio, in an average its GPU-hours."""
+    """A leg's weight in the price of the whole: its ratio; in an AVERAGE ratio × GPU-hours."""
     if made.rule == COMBINATION_RULE_AVERAGE:
         return made.ratio[place] * m.instruments[made.leg[place]].multiplier
     return made.ratio[place]
 
 
 cdef inline i128 quotient(i128 value, i64 by, i64 step, u8 side) noexcept nogil:
-    """On the grid of prices: rounded up for who buys, down for who sells."""
+    """`value` / `by` on the price grid, rounded up for an incoming buy, down for a sell."""
     cdef i128 unit = <i128>by * step
     if by < 0:
         value = -value
@@ -115,8 +117,11 @@ cdef inline i128 quotient(i128 value, i64 by, i64 step, u8 side) noexcept nogil:
 
 
 cdef bint affordable(Market* m, Account* account, Source* s) noexcept nogil:
-    """Months of unequal hours are not priced from their anchors here: whether the side of the
-    combination that this could cost more than its hold has that much besides."""
+    """Whether `account`, which trades the whole, has the margin for prices off the legs' anchors.
+
+    Legs of unequal hours do not trade at their anchors here, as they do in the combination's own
+    trades: that may cost more than the combination's hold. Only a DIFFERENCE is concerned.
+    """
     cdef Composite* made = &m.composites[s.combination]
     cdef i64 last = m.instruments[made.leg[made.legs - 1]].multiplier
     cdef i128 need = 0
@@ -148,12 +153,13 @@ cdef inline bint has_top(Instrument* book, u8 side) noexcept nogil:
 
 cdef bint tell_price(Market* m, u32 number, Instrument* book, u8 side, i64 worst,
                      Source* s) noexcept nogil:
-    """The price that the best levels of all other books of a combination imply for an order of
-    `side` in `book`, whoever's they are, if it is none beyond `worst`. No level is touched."""
+    """Whether the best levels of all other books of a combination, whoever's orders they are, imply
+    a price no worse than `worst` for an order of `side` in `book`. Sets price, combination, own
+    and side of `s`. Reads no level, only best prices."""
     cdef Instrument* combination = &m.instruments[number]
     cdef Composite* made = &m.composites[number]
     cdef Instrument* leg
-    cdef i128 value = 0  # of differences no sum passes 64 bits
+    cdef i128 value = 0  # a DIFFERENCE alone would fit 64 bits
     cdef i64 by = 1
     cdef u32 own = LIMIT_LEGS
     cdef u8 whole = side
@@ -182,7 +188,7 @@ cdef bint tell_price(Market* m, u32 number, Instrument* book, u8 side, i64 worst
         value = <i128>by * price_of(combination, combination.best[whole]) - value
         by = factor(m, made, own)
     if by == 1 or by == -1:
-        value *= by  # a sum of prices is on their grid
+        value *= by  # a sum of prices is on their grid already
     else:
         value = quotient(value, by, book.price_step, side)
     if value < book.low or value > book.high or (value < worst if side else value > worst):
@@ -201,7 +207,7 @@ cdef inline void add_top(Source* s, Instrument* book, u8 side) noexcept nogil:
 
 
 cdef void take_tops(Market* m, Source* s) noexcept nogil:
-    """The best levels of all other books become the parts, and give the legs' prices."""
+    """Set the parts of a source, the best levels of all other books, and the legs' prices."""
     cdef Composite* made = &m.composites[s.combination]
     cdef Instrument* leg
     cdef u32 i
@@ -218,8 +224,9 @@ cdef void take_tops(Market* m, Source* s) noexcept nogil:
 
 
 cdef Account* take_parts(Market* m, Account* account, Source* s) noexcept nogil:
-    """Whether the oldest orders of those levels may imply: who trades the whole then, else NULL.
-    `lots` falls to what all of them have."""
+    """The account that trades the whole, if the oldest orders of the parts may trade with each
+    other and with `account`: none FEATURED, all of different self-trade groups; else NULL. Lowers
+    `s.lots` to what all of them have."""
     cdef Composite* made = &m.composites[s.combination]
     cdef u32[LIMIT_LEGS + 1] groups
     cdef i64 ratio
@@ -251,8 +258,8 @@ cdef Account* take_parts(Market* m, Account* account, Source* s) noexcept nogil:
 
 cdef bint look_at(Market* m, u32 number, Instrument* book, Account* account, u8 side, u32 lots,
                   i64 worst, Source* s) noexcept nogil:
-    """The price that one combination implies for an order, if it does and it is none beyond
-    `worst`. Prices come first: most are not good enough, and no order is touched."""
+    """Whether an order can trade, no worse than at `worst`, with the price that one combination
+    implies. Prices are looked at before orders: most are not good enough."""
     if not tell_price(m, number, book, side, worst, s):
         return False
     take_tops(m, s)
@@ -267,8 +274,8 @@ cdef bint look_at(Market* m, u32 number, Instrument* book, Account* account, u8 
 
 
 cdef bint is_implied(Market* m, Instrument* leg, u8 side, i64 worst) noexcept nogil:
-    """Some combination implies a price for an order in its leg, none beyond `worst`, whether or not
-    its parts may trade: if this says no, `find_source` finds nothing."""
+    """Whether any combination implies a price no worse than `worst` for an order in a leg, whether
+    or not its parts may trade: if not, `find_source` finds nothing."""
     cdef Composite* made = &m.composites[leg - m.instruments]
     cdef Source s
     cdef u32 i
@@ -280,8 +287,7 @@ cdef bint is_implied(Market* m, Instrument* leg, u8 side, i64 worst) noexcept no
 
 cdef bint find_source(Market* m, Instrument* book, Account* account, u8 side, u32 lots, i64 worst,
                       Source* best) noexcept nogil:
-    """The best implied price that an order may trade with, none beyond `worst`; of equal ones the
-    first listed."""
+    """Find the best implied price, no worse than `worst`; of equal ones the first combination's."""
     cdef u32 number = <u32>(book - m.instruments)
     cdef Composite* made = &m.composites[number]
     cdef Source s
@@ -323,7 +329,8 @@ cdef void say_executed(Market* m, Order* o, u64 order_id, u32 flags, i64 price, 
 
 
 cdef void give(Market* m, Source* s, u32 part, u32 lots, Party* party) noexcept nogil:
-    """A resting order's part: its lots leave its level and what works of it."""
+    """A resting order, one of the parts, trades `lots`: ORDER_EXECUTED; they leave its level and
+    its working lots. Sets `party` to it."""
     cdef Instrument* book = s.books[part]
     cdef u32 slot = book.levels[s.at[part]].head
     cdef Order* o = &m.orders[slot]
@@ -347,7 +354,8 @@ cdef void give(Market* m, Source* s, u32 part, u32 lots, Party* party) noexcept 
 
 
 cdef void trade_implied(Market* m, Instrument* book, Incoming* t, Source* s) noexcept nogil:
-    """All orders trade, then every leg: who trades the whole with who trades the leg."""
+    """Trade once with an implied price: ORDER_EXECUTED of the incoming order and of each part, then
+    a LEG_TRADE of each leg between whoever trades the whole and whoever trades that leg."""
     cdef Composite* made = &m.composites[s.combination]
     cdef Order* o = &m.orders[t.slot]
     cdef u32 parent = m.index

@@ -1,4 +1,4 @@
-# An instrument's life: list, limits, risk, state, mark, settle, expire. See instruments.pyx.
+# An instrument's life: list, limits, risk, state, mode, mark, settle, expire. See instruments.pyx.
 
 from exchange.engine.risk cimport absolute
 from exchange.engine.state cimport Command, Instrument, Market, i128, i64, u16, u32, u8
@@ -23,7 +23,7 @@ cdef void expire(Market* m, Command* c) noexcept nogil
 
 
 cdef inline bint exceeds(i64 a, i64 b, i64 c) noexcept nogil:
-    """Whether |a| × b × c is more than any amount of money may be."""
+    """Whether |a| × b × c is more than LIMIT_MONEY; b and c are not negative."""
     cdef i128 product = <i128>absolute(a) * b
     if product > <i64>LIMIT_MONEY:
         return c != 0
@@ -31,6 +31,6 @@ cdef inline bint exceeds(i64 a, i64 b, i64 c) noexcept nogil:
 
 
 cdef inline bint exceeds_bound(Instrument* book, i64 rate, i64 bound) noexcept nogil:
-    """Whether a position of `bound` lots could bind or be worth more than any amount."""
+    """Whether `bound` lots could hold, or be worth at a price or the mark, over LIMIT_MONEY."""
     return (exceeds(book.low, book.tick_value, bound) or exceeds(book.high, book.tick_value, bound)
             or exceeds(book.mark, book.multiplier, bound) or exceeds(rate, bound, 1))

@@ -1,6 +1,7 @@
-"""An instrument's life: list, limits, risk, state, mark, settle, expire.
+"""An instrument's life: LIST, SET_LIMITS, SET_RISK, SET_STATE, SET_MODE, MARK, SETTLE, EXPIRE.
 
-Variation margin moves only between positions: the sum over accounts is zero, asserted in `settle`.
+Variation margin moves only between positions: its sum over all accounts is zero, which
+`pay_variation` asserts.
 """
 
 from libc.stdlib cimport free
@@ -47,7 +48,7 @@ cdef bint bad_mark(i64 price, i64 multiplier, i64 bound) noexcept nogil:
 
 
 cdef void outline(Instrument* book, i64 low, i64 high, i64 step, u32 lot_step) noexcept nogil:
-    """A new instrument's grid; everything else of it is zero."""
+    """Set a new instrument's grid, and what follows from it; everything else of it is zero."""
     cdef u64 odd
     cdef int i
     memset(book, 0, sizeof(Instrument))
@@ -58,7 +59,7 @@ cdef void outline(Instrument* book, i64 low, i64 high, i64 step, u32 lot_step) n
     book.step_shift = ctz(<u64>step)
     odd = <u64>step >> book.step_shift
     book.step_inverse = odd
-    for i in range(5):  # Newton: 3 right bits at first, each round doubles them
+    for i in range(5):  # Newton: 3 correct bits at first, each round doubles them
         book.step_inverse *= 2 - odd * book.step_inverse
     book.bound = 1
     book.watched = 0 if lot_step == 1 else WATCH_STEPS
@@ -116,7 +117,7 @@ cdef bint refuse_instrument(Market* m, Command* c) noexcept nogil:
 
 cdef void carry_level(Market* m, Instrument* book, Instrument* ladder,
                       Level* level) noexcept nogil:
-    """Orders of an old level go to the new ladder, or dormant; oldest first, place kept."""
+    """Carry the orders of an old level, in order, to the new ladder or the dormant list."""
     cdef u32 slot = level.head
     cdef u32 following
     cdef Order* o
@@ -146,7 +147,7 @@ cdef void carry_level(Market* m, Instrument* book, Instrument* ladder,
 
 cdef void rebase(Market* m, Instrument* book, Instrument* ladder, i64 low,
                  i64 high) noexcept nogil:
-    """A ladder of an instrument gets new limits; orders outside them go dormant."""
+    """Give a ladder of `book` new limits; orders outside them fall dormant, best first."""
     cdef Instrument old = ladder[0]
     cdef i32 at
     ladder.low = low
@@ -188,7 +189,7 @@ cdef void set_limits(Market* m, Command* c) noexcept nogil:
 
 
 cdef bint bad_combined_risk(Composite* made, Command* c) noexcept nogil:
-    """A combination has no fees of its own, and lots of a leg fit an order's quantity."""
+    """Whether a combination would have fees of its own, or a max_order too large for a leg."""
     cdef u32 i
     for i in range(made.legs):
         if c.target_lo or c.target_hi or c.session * times(made.ratio[i]) > LIMIT_QUANTITY:
@@ -264,14 +265,14 @@ cdef inline bint gathers(u8 state) noexcept nogil:
 
 
 cdef void bring_back(Market* m, Instrument* book) noexcept nogil:
-    """Dormant orders inside the limits return, if they may trade or are collected."""
+    """Dormant orders inside the limits return, if the instrument trades or collects."""
     if book.trades or gathers(<u8>book.state):
         return_dormant(m, book)
 
 
 cdef void hold_auction(Market* m, Instrument* book, u32 first) noexcept nogil:
-    """What was collected trades at one price, and what follows from that and from the events since
-    `first`. While the market is cancel-only it waits."""
+    """Hold the auction, if the instrument collects, and do what follows from the events from index
+    `first` on; while the market is cancel-only both wait."""
     if m.mode != MODE_NORMAL:
         return
     uncross(m, book)
@@ -280,7 +281,8 @@ cdef void hold_auction(Market* m, Instrument* book, u32 first) noexcept nogil:
 
 
 cdef bint may_follow(u8 present, u8 wished) noexcept nogil:
-    """CLOSED to what takes orders; what takes orders, or is HALTED, to any but EXPIRED."""
+    """Whether SET_STATE may change `present` to `wished`: CLOSED to a state that takes orders; a
+    state that takes orders, or HALTED, to any other; never to or from EXPIRED."""
     if wished > TRADING_STATE_HALTED or wished == present or present == TRADING_STATE_EXPIRED:
         return False
     return present != TRADING_STATE_CLOSED or wished != TRADING_STATE_HALTED
@@ -293,7 +295,8 @@ cdef bint bad_cause(u8 state, u32 cause) noexcept nogil:
 
 
 cdef void move_state(Market* m, Instrument* book, u8 state, u16 cause) noexcept nogil:
-    """STATE_CHANGED, then what follows: orders are collected, or trade at the auction's price."""
+    """STATE_CHANGED, then what follows: orders are collected, or the auction is held; dormant
+    orders return, and with CONTINUOUS also those of the leg's combinations."""
     cdef u8 before = <u8>book.state
     cdef u32 first = m.index
     cdef Event* e = blank(m, EVENT_KIND_STATE_CHANGED, 0, cause, <u32>(book - m.instruments), 0)
@@ -334,7 +337,7 @@ cdef void set_state(Market* m, Command* c) noexcept nogil:
 
 
 cdef i64 orders_waiting(Market* m) noexcept nogil:
-    """Orders of the instruments in which something may trade once the mode is NORMAL."""
+    """The orders of the instruments in which something waits for the mode NORMAL."""
     cdef i64 orders = 0
     cdef Instrument* book
     cdef u32 i
@@ -347,8 +350,8 @@ cdef i64 orders_waiting(Market* m) noexcept nogil:
 
 
 cdef void set_mode(Market* m, Command* c) noexcept nogil:
-    """Back to NORMAL, every instrument that is CONTINUOUS does what waited for that; a leg before
-    what is made of it, which has a higher number."""
+    """SET_MODE. On the way back to NORMAL every CONTINUOUS instrument does what waited for that, in
+    number order: so legs come before their combinations."""
     cdef bint waited = m.mode != MODE_NORMAL and c.tif == MODE_NORMAL
     cdef u32 i
     if c.tif > MODE_CANCEL_ONLY:
@@ -369,13 +372,13 @@ cdef void set_mode(Market* m, Command* c) noexcept nogil:
 
 
 cdef void resume(Market* m, Instrument* book) noexcept nogil:
-    """A halt that ends by itself: trading goes on, and dormant orders return."""
+    """A halt ends by itself."""
     forget_halt(m, book)
     move_state(m, book, TRADING_STATE_CONTINUOUS, HALT_CAUSE_NONE)
 
 
 cdef void count_adverse(Market* m, Instrument* book, Level* level) noexcept nogil:
-    """Add the adverse distance of a queue's orders to their positions."""
+    """Add the adverse amounts of a queue's orders to their positions."""
     cdef u32 slot = level.head
     cdef u32 lots
     cdef Order* o
@@ -387,7 +390,7 @@ cdef void count_adverse(Market* m, Instrument* book, Level* level) noexcept nogi
 
 
 cdef void count_collected(Market* m, Instrument* book) noexcept nogil:
-    """The same for the orders that wait for an auction beside the book's own ladder."""
+    """`count_adverse` for the orders that wait for an auction beside the book's own ladder."""
     cdef Auction* a = auction_of(m, book)
     cdef i32 level = a.asks.best[1]
     while level != NO_ASK:
@@ -398,7 +401,7 @@ cdef void count_collected(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef void move_mark(Market* m, u32 instrument, i64 price) noexcept nogil:
-    """A new mark: unrealized, adverse and hold of every position follow."""
+    """Set a new mark; unrealized, adverse and hold of every position follow."""
     cdef Instrument* book = &m.instruments[instrument]
     cdef i64 change = (price - book.mark) * book.multiplier
     cdef Position* p
@@ -442,7 +445,7 @@ cdef void mark(Market* m, Command* c) noexcept nogil:
 
 
 cdef void pay_variation(Market* m, u32 instrument, bint closing) noexcept nogil:
-    """Turn every position's unrealized amount at the mark into cash, in account order."""
+    """Turn unrealized amounts at the mark into cash, in account order; their sum is zero."""
     cdef Instrument* book = &m.instruments[instrument]
     cdef i64 total = 0
     cdef i64 net, variation
@@ -511,7 +514,7 @@ cdef void settle(Market* m, Command* c) noexcept nogil:
 
 
 cdef void expire(Market* m, Command* c) noexcept nogil:
-    """The last settlement: orders are cancelled, positions are paid out and gone."""
+    """EXPIRE, the last settlement: orders are cancelled, positions are paid out and end."""
     cdef Instrument* book
     if refuse_outright(m, c):
         return

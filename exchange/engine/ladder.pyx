@@ -10,8 +10,7 @@ from exchange.engine.state cimport (
 
 
 cdef bint build_ladder(Market* m, Instrument* book) noexcept nogil:
-    """Give a book empty levels over [low, high]; the caller has kept its old ones, to free them.
-    False without memory: the engine stops."""
+    """Give a book empty levels over [low, high]; the caller has kept the old ones, to free them."""
     cdef u64 slots = <u64>((book.high - book.low) / book.price_step) + 1
     cdef u64 words = (slots + 63) // 64
     cdef u64 summaries = (words + 63) // 64

@@ -1,4 +1,4 @@
-# How combinations trade, and implied prices. See legs.pyx.
+# How combinations trade, with each other's orders and with implied prices. See legs.pyx.
 
 from exchange.engine.matching cimport Incoming
 from exchange.engine.state cimport (

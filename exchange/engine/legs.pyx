@@ -1,7 +1,8 @@
-"""How combinations trade: one price agreed, a trade of every leg, and what these leave of it.
+"""How combinations trade: at one agreed price, as a trade of every leg at a price that follows from
+it and the legs' anchors, and a residual in cash for what those prices do not add up to.
 
-The sums that must be zero, per trade: lots of each leg over both accounts, cash over both accounts
-and the house, the value agreed less what the legs and the residual come to.
+The sums that must be zero, per trade: lots of each leg over both accounts; cash over both accounts
+and the house; the agreed value less the value of the legs and the residual.
 """
 
 from exchange.engine.book cimport price_of, reaches
@@ -19,8 +20,9 @@ from exchange.engine.vocabulary cimport *
 
 cdef i128 leg_prices(Market* m, Composite* made, LegTerms* terms, i64 price, i64 weight,
                      i64* prices) noexcept nogil:
-    """Clearing prices of the legs of a lot traded at `price` ticks, within their limits; returns
-    the micro-dollars that its buyer owes besides. `weight` is the micro-dollars of a tick."""
+    """Set the clearing prices, within the legs' limits, at which the legs of a combination that
+    trades at `price` ticks trade. Returns the residual: micro-dollars a lot that its buyer owes
+    besides. `weight` is the micro-dollars of a tick."""
     cdef u32 last = made.legs - 1
     cdef i64 scale = m.instruments[made.leg[0]].tick_scale
     cdef i128 total = <i128>price * weight
@@ -58,7 +60,8 @@ cdef i128 leg_prices(Market* m, Composite* made, LegTerms* terms, i64 price, i64
 
 cdef void trade_leg(Market* m, u32 number, Party* one, Party* other, u8 side, i64 lots, i64 price,
                     u32 parent, u16 place) noexcept nogil:
-    """LEG_TRADE: `side` of the first party, the other opposite, at a clearing price."""
+    """LEG_TRADE: party `one` trades `side` with `other` at a clearing price. A resting party pays
+    the maker fee, an incoming one the taker fee."""
     cdef Instrument* leg = &m.instruments[number]
     cdef i64 value = lots * (price * leg.multiplier)
     cdef i64 fee = lots * (leg.maker_fee if one.resting else leg.taker_fee)
@@ -82,7 +85,7 @@ cdef void trade_leg(Market* m, u32 number, Party* one, Party* other, u8 side, i6
 
 cdef void post_residual(Market* m, Instrument* book, Party* taker, Party* maker, u8 side, u32 lots,
                         i64 price, i128 residual, u32 parent) noexcept nogil:
-    """RESIDUAL_POSTED: what the legs leave of the price agreed moves in cash."""
+    """RESIDUAL_POSTED: what the legs' prices leave of the agreed price moves in cash."""
     cdef i128 owed = (-residual if side else residual) * lots
     cdef Event* e
     if owed > <i64>LIMIT_MONEY or owed < -<i64>LIMIT_MONEY:
@@ -103,7 +106,7 @@ cdef void post_residual(Market* m, Instrument* book, Party* taker, Party* maker,
 
 
 cdef void meet_combined(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil:
-    """One trade with the oldest order of a level of a combination, in all its legs."""
+    """One trade with the oldest order of a level of a combination: TRADE, then all its legs."""
     cdef Level* level = &book.levels[at]
     cdef Order* o = &m.orders[level.head]
     cdef Position* p = &m.positions[o.position]
@@ -154,7 +157,7 @@ cdef void meet_combined(Market* m, Instrument* book, Incoming* t, i32 at) noexce
 
 
 cdef void book_trades(Market* m, Instrument* book, Incoming* t) noexcept nogil:
-    """What the incoming order has traded so far, in its position and cash now."""
+    """Book now what the incoming order has traded so far; `find_source` looks at free margin."""
     execute(m, book, &m.positions[t.position], t.side, t.lots, t.value, t.lots * book.taker_fee)
     pay_house(m, book, t.lots)
     m.orders[t.slot].executed += <u32>t.lots
@@ -163,7 +166,8 @@ cdef void book_trades(Market* m, Instrument* book, Incoming* t) noexcept nogil:
 
 
 cdef bint meet_implied(Market* m, Instrument* book, Incoming* t, i32 at) noexcept nogil:
-    """Trade once with an implied price that is better than every order it could trade with."""
+    """Trade once with an implied price if one is better than the best opposite level `at` and
+    within the limit; whether it did."""
     cdef Source s
     cdef i64 worst = price_of(book, t.limit)
     cdef i64 real
@@ -177,14 +181,14 @@ cdef bint meet_implied(Market* m, Instrument* book, Incoming* t, i32 at) noexcep
 
 
 cdef void match_watched(Market* m, Instrument* book, Incoming* t) noexcept nogil:
-    """Trade until the incoming order is done or nothing within its limit is left."""
+    """`match` of matching.pyx for a combination or a book with implied prices."""
     cdef u8 other = 1 - t.side
     cdef Position* p
     cdef i32 at
     cdef bint implied = book.watched & WATCH_IMPLIED and t.need == 0
     cdef u32 left = LIMIT_IMPLIED_TRADES if implied else 0
     if implied:
-        rehold(m, book, &m.positions[t.position])  # what follows looks at what is free
+        rehold(m, book, &m.positions[t.position])  # `find_source` looks at free margin
     while t.leaves:
         at = book.best[other]
         if left and meet_implied(m, book, t, at):

@@ -1,8 +1,9 @@
-"""What the legs of a combination traded by when one of the day's trades was made.
+"""The terms by which the legs of a combination traded when one of the day's trades was made.
 
-Prices and fees of legs follow from anchors, limits and fees, which only commands change. So the
-engine keeps no trades, only what such a command of the open day replaced: whoever takes one back
-looks for the first change after it. Invariant: sequences ascend, none is before `legs_known`.
+The prices and fees of legs follow from their anchors, limits and fees, which only SET_LIMITS,
+SET_RISK and SETTLE change. So the engine keeps no trades, only the terms that such commands of the
+open day replaced, each with the command's sequence: a trade's terms are those of the first change
+after it, or the present ones. Invariant: sequences ascend, none is before `legs_known`.
 """
 
 from exchange.engine.combinations cimport has_living
@@ -25,8 +26,8 @@ cdef LegTerms terms_now(Market* m, u32 instrument) noexcept nogil:
 
 
 cdef LegTerms terms_then(Market* m, u32 instrument, u64 sequence) noexcept nogil:
-    """Of a trade under this sequence of the day, after `legs_known`. One under the sequence of the
-    change itself was a timer's, and timers come before commands."""
+    """A leg's terms as of a trade under this sequence of the day, after `legs_known`. A trade under
+    the sequence of the change itself was a timer's, before the change."""
     cdef u32 i
     for i in range(m.leg_change_count):
         if m.leg_changes[i].sequence >= sequence and m.leg_changes[i].instrument == instrument:
@@ -35,7 +36,8 @@ cdef LegTerms terms_then(Market* m, u32 instrument, u64 sequence) noexcept nogil
 
 
 cdef void note_change(Market* m, u32 instrument) noexcept nogil:
-    """What a leg trades by is about to change. Where there is no room for it, all are forgotten."""
+    """Note an instrument's present terms, which are about to change, if it is a leg and the day is
+    open. If there is no room, all noted before are forgotten."""
     if not m.day_open or not has_living(m, instrument):
         return
     if m.leg_change_count == LIMIT_LEG_CHANGES:

@@ -1,11 +1,11 @@
-"""Trades with an implied price, busted or adjusted whole: leg by leg, all at the last.
+"""Trades with an implied price, busted or adjusted whole: stated leg by leg, corrected at the last.
 
-Such a trade is one of several orders, more than a command can say. So each of its legs is stated by
-a command of its own, in order; what was stated is state, moves nothing, and is forgotten as soon as
-another trade is begun. With the last leg all of them are corrected, as one trade, each as a trade
-of its own: between its two accounts
+Such a trade is between several orders, more than one command can describe. So each of its legs is
+stated by a command of its own, in order. What was stated is state and moves nothing; it is
+forgotten as soon as the correction of another trade is begun. With the last leg all legs are
+corrected at once, each like a trade of its own between its two accounts:
 
-    cash back to one + cash back to the other + what the house gives = 0.
+    cash back to one + cash back to the other - what the house pays = 0.
 """
 
 from exchange.engine.accounts cimport compare_deficit
@@ -23,8 +23,8 @@ from exchange.engine.vocabulary cimport *
 
 
 cdef bint is_next_leg(Market* m, Command* c) noexcept nogil:
-    """Whether `key_hi` names a living combination that has the command's instrument at its place,
-    and the legs before it have been stated of the same correction."""
+    """Whether the command states the first or the next leg of a correction: `key_hi` names a living
+    combination that has the command's instrument at that place, `spare` (from 1)."""
     cdef Correction* stated = &m.stated
     cdef u32 place = c.spare
     if c.key_hi >= m.instrument_count or place > m.composites[c.key_hi].legs:
@@ -55,7 +55,7 @@ cdef void say_stated(Market* m, u8 kind, u32 place, u32 parent, bint moved) noex
 
 
 cdef bint refuse_stated(Market* m, Command* c) noexcept nogil:
-    """PARAMETER_RANGE, TRADE_DIFFERENT of one leg."""
+    """PARAMETER_RANGE (cash), TRADE_DIFFERENT (lots) of the leg that a command states."""
     cdef u32 place = c.spare - 1
     cdef i64 ratio = times(m.composites[c.key_hi].ratio[place])
     cdef i64 lots = (m.stated.lots if place else c.quantity / ratio) * ratio
@@ -73,7 +73,7 @@ cdef bint refuse_stated(Market* m, Command* c) noexcept nogil:
 
 
 cdef void state_leg(Market* m, Command* c, i64 now) noexcept nogil:
-    """One leg of a correction whose other guards have passed; `now`: the price it is to have."""
+    """State one leg, its new price `now`: LEG_STATED; with the last one, correct all."""
     cdef Correction* stated = &m.stated
     cdef Composite* made = &m.composites[c.key_hi]
     cdef u32 place = c.spare - 1
@@ -102,7 +102,7 @@ cdef void state_leg(Market* m, Command* c, i64 now) noexcept nogil:
 
 
 cdef void conclude(Market* m, Command* c) noexcept nogil:
-    """The last leg has been stated: all of them are corrected."""
+    """The last leg has been stated: correct all, or reject if a bound would be exceeded."""
     cdef Composite* made = &m.composites[c.key_hi]
     cdef bint busts = c.kind == COMMAND_KIND_BUST
     cdef i64[LIMIT_LEGS] bounds
@@ -135,7 +135,7 @@ cdef void conclude(Market* m, Command* c) noexcept nogil:
 
 
 cdef void bust_stated(Market* m, u32 number, Stated* leg) noexcept nogil:
-    """Lots, cost and fees of both sides as if they had never traded."""
+    """Take back lots, cost and fees of both sides of a leg."""
     cdef Instrument* book = &m.instruments[number]
     cdef i64 lots = leg.lots
     cdef i64 value = lots * leg.price * book.tick_value
@@ -146,7 +146,7 @@ cdef void bust_stated(Market* m, u32 number, Stated* leg) noexcept nogil:
 
 
 cdef void adjust_stated(Market* m, u32 number, Stated* leg) noexcept nogil:
-    """The difference in price goes from one side's cost to the other's."""
+    """Move the difference in price from one side's cost to the other's."""
     cdef Instrument* book = &m.instruments[number]
     cdef i64 change = leg.lots * (leg.now - leg.price) * book.tick_value
     execute(m, book, held(m, leg.account, number), leg.side, 0, change, 0)

@@ -54,8 +54,7 @@ cdef inline void keep_receipt(Market* m, Command* c, u32 account, u32 first) noe
 
 
 cdef inline void tell_gone(Event* e, Order* o, u32 lots, u32 leaves) noexcept nogil:
-    """Fill in ORDER_CANCELLED or ORDER_REDUCED but for its order id: `lots` went without trading,
-    `leaves` are left."""
+    """ORDER_CANCELLED or ORDER_REDUCED, all but the order id: `lots` went, `leaves` are left."""
     put_pair(&e.quantity, lots, leaves)
     e.price = o.price
     e.a = o.session

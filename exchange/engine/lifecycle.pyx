@@ -21,8 +21,7 @@ from exchange.engine.state cimport (
 
 
 cdef void reject(Market* m, Command* c, u16 reason, i64 limit, i64 observed) noexcept nogil:
-    """REJECTED, the command's one event: nothing has changed. `limit` and `observed` are its a
-    and b."""
+    """REJECTED, the command's one event: nothing has changed. a = limit, b = observed."""
     cdef u8 flags = EVENT_FLAG_SELL if c.side == SIDE_SELL else 0
     cdef Event* e = blank(m, EVENT_KIND_REJECTED, flags, reason, c.instrument, c.account)
     if COMMAND_KIND_CANCEL <= c.kind <= COMMAND_KIND_REPLACE:
@@ -48,8 +47,7 @@ cdef bint answered(Market* m, Command* c, u32 account) noexcept nogil:
 
 
 cdef void answer_again(Market* m, Command* c, u32 account, u32 slot) noexcept nogil:
-    """Repeat the first answer of a known (account, key), flagged DUPLICATE; if this command is not
-    the same, DUPLICATE_DIFFERENT."""
+    """Repeat the first answer of a known (account, key); DUPLICATE_DIFFERENT if it is another."""
     cdef Order* o = &m.orders[slot]
     cdef Event* e
     cdef u8 flags
@@ -155,8 +153,7 @@ cdef void withdraw(Market* m, Instrument* book, Position* p, u32 slot) noexcept 
 
 
 cdef void work_aside(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """Count an order that waits outside the book's own matching: in the counts, the position's sums
-    and the hold."""
+    """Count an order that waits, or is collected: counts, the position's sums, the hold."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     book.working_orders += 1
@@ -214,8 +211,7 @@ cdef int by_number(const void* x, const void* y) noexcept nogil:
 
 
 cdef void gather_orders(Market* m, Gathered* g, u32 reason) noexcept nogil:
-    """One pass over the slots: gather, sorted by number and slot, all orders that one command may
-    have to cancel for this reason."""
+    """One pass over the slots: gather and sort all that one command may cancel for this reason."""
     cdef u64 room = 0
     cdef u64 key
     cdef u64* grown

@@ -1,8 +1,8 @@
 """Mass cancel and the kill switches: one command, one event per order, in slot order.
 
 The orders of one account are found by walking the books of the instruments in which it has working
-lots, from the best prices outwards until all of these lots are met; those of a member or of all, by
-passing over the slots. Nothing of it is kept up to date on an order's way.
+lots, from the best prices outwards, until all these lots have been met; those of a member or of all
+members by one pass over the slots. So no index of an account's orders has to be kept up to date.
 """
 
 from libc.stdlib cimport qsort
@@ -26,17 +26,17 @@ cdef enum:
     ANY_FLAGS = 4  # MANUAL
     ALL_SELECTIONS = 7
 
-cdef struct Choice:  # which orders of an account
+cdef struct Choice:  # which orders of an account are chosen
     u32 account
     u8 side  # UNSTATED: both
-    u8 selection
+    u8 selection  # bits of Selection: which of the following count
     u32 number  # of the instrument or product
     u32 session
-    i64[2] left  # lots of a side that work in the book in hand and have not been met
+    i64[2] left  # by side, the account's working lots in the book in hand that are still to be met
 
 
 cdef void pick_from(Market* m, Level* level, Choice* wanted) noexcept nogil:
-    """The chosen orders of one queue."""
+    """Pick the chosen orders of one queue."""
     cdef u32 slot = level.head
     cdef Order* o
     cdef u8 side
@@ -45,7 +45,8 @@ cdef void pick_from(Market* m, Level* level, Choice* wanted) noexcept nogil:
         side = side_of(o)
         if (account_of(&m.positions[o.position]) == wanted.account
                 and (wanted.side == SIDE_UNSTATED or wanted.side == side)):
-            if partner_of(m, slot) == 0:  # two that are grouped may work as one
+            # lots of grouped orders are not subtracted: the walk may go too far, never too short
+            if partner_of(m, slot) == 0:
                 wanted.left[side] -= lots_of(m, slot)
                 ensure(m, wanted.left[side] >= 0)
             if not wanted.selection & SELECTION_SESSION or o.session == wanted.session:
@@ -86,7 +87,7 @@ cdef int in_slot_order(const void* x, const void* y) noexcept nogil:
 
 
 cdef void gather(Market* m, Choice* wanted) noexcept nogil:
-    """Pick the chosen orders, in slot order."""
+    """Pick the chosen orders of one account, and sort them by slot."""
     cdef Account* a = &m.accounts[wanted.account]
     cdef Position* p
     cdef u32 i, at
@@ -98,7 +99,7 @@ cdef void gather(Market* m, Choice* wanted) noexcept nogil:
             continue
         p = &m.positions[at]
         for side in range(2):
-            wanted.left[side] = (0 if wanted.side == 1 - side  # it is all of the other side
+            wanted.left[side] = (0 if wanted.side == 1 - side  # only the other side is chosen
                                  else working_of(p, side))
         if wanted.left[0] | wanted.left[1]:
             pick_from_book(m, i, wanted)
@@ -107,7 +108,7 @@ cdef void gather(Market* m, Choice* wanted) noexcept nogil:
 
 
 cdef void cancel_picked(Market* m, u32 first, u32 reason) noexcept nogil:
-    """One event per order; the command's first event says how many they are."""
+    """Cancel the picked orders; the command's first event, of index `first`, says how many."""
     cdef u32 i
     event_of(m, first).quantity = m.picked_count
     for i in range(m.picked_count):
@@ -165,7 +166,7 @@ cdef void gather_member(Market* m, u32 member, bint everyone) noexcept nogil:
 
 
 cdef Session* session_named(Market* m, Command* c) noexcept nogil:
-    """The session of this account that has not ended; NULL if it is none."""
+    """The session that the command names, if it is this account's and has not ended; else NULL."""
     cdef u32 slot = c.session & 0xFFFF
     cdef Session* s = &m.sessions[slot]
     if slot == 0 or slot >= m.session_top or s.standing & 0xFFFF == SESSION_FREE:
@@ -192,7 +193,7 @@ cdef bint refuse_scope(Market* m, Command* c) noexcept nogil:
 
 
 cdef void switch(Market* m, Command* c, bint on) noexcept nogil:
-    """Set or clear the switch of the scope, in every account that it stops."""
+    """Set or clear the kill switch of a scope, and its bit in every account that it covers."""
     cdef Session* s
     cdef u32 i
     cdef u8 bit = KILLED_MEMBER
@@ -229,7 +230,7 @@ cdef void tell_switch(Market* m, Command* c, u8 kind) noexcept nogil:
 
 
 cdef void kill(Market* m, Command* c) noexcept nogil:
-    """The switch is thrown, then every order that it stops is cancelled."""
+    """KILL: throw a switch, then cancel every order that it covers."""
     cdef u32 first = m.index
     cdef Choice wanted
     if refuse_scope(m, c):
@@ -249,7 +250,7 @@ cdef void kill(Market* m, Command* c) noexcept nogil:
 
 
 cdef void resume(Market* m, Command* c) noexcept nogil:
-    """The explicit act that lets trade again; nothing that was cancelled comes back."""
+    """RESUME: clear a switch; nothing that was cancelled comes back."""
     if refuse_scope(m, c):
         return
     tell_switch(m, c, EVENT_KIND_RESUMED)

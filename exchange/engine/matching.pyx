@@ -82,8 +82,7 @@ cdef inline void trade(Market* m, Instrument* book, Level* level, Incoming* t, u
 
 
 cdef void refill(Market* m, Level* level, u32 slot) noexcept nogil:
-    """An iceberg's shown lots are gone: show the next part at the back of its level
-    (ORDER_REFILLED)."""
+    """An iceberg's shown lots are gone: show its next part at the back (ORDER_REFILLED)."""
     cdef Order* o = &m.orders[slot]
     cdef u32 lots = m.extras[slot].hidden
     cdef Position* p = &m.positions[o.position]
@@ -98,8 +97,7 @@ cdef void refill(Market* m, Level* level, u32 slot) noexcept nogil:
 
 
 cdef bint was_iceberg(Market* m, Level* level, u32 slot) noexcept nogil:
-    """Correct the last TRADE if the FEATURED resting order hides lots, and refill it if it shows
-    none: whether it was refilled."""
+    """Add hidden lots to the last TRADE's leaves, and refill an iceberg: whether it did."""
     cdef u32 hidden = m.extras[slot].hidden
     (m.next_event - 1).key_hi += <u64>hidden << 32  # the leaves of a trade are all its lots
     if hidden == 0 or m.orders[slot].leaves:
@@ -206,8 +204,7 @@ cdef void meet_head(Market* m, Instrument* book, Incoming* t, i32 at) noexcept n
 
 
 cdef inline void finish(Market* m, Incoming* t, u16 remainder, bint special) noexcept nogil:
-    """The incoming order does not rest: cancel what is left of it, for the reason `remainder`, and
-    retire its slot."""
+    """The incoming order ends: cancel what is left for the reason `remainder`, retire its slot."""
     cdef Order* o = &m.orders[t.slot]
     cdef u32 lots = t.self_cancelled if t.self_cancelled else t.leaves
     if t.self_cancelled:

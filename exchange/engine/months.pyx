@@ -1,15 +1,15 @@
-"""ALL_MONTHS_LIMIT: net and working lots of a side over all outrights of a product.
+"""ALL_MONTHS_LIMIT: the limit on net and working lots of a side over all outrights of a product.
 
-To sum an account's positions for every order would cost more than all else that is asked of it. So
-whoever sums them shares out what is left of the limit: half to the position that asks, the rest to
-the others alike. Until a position outgrows what it was allowed its orders need no sum.
+To sum up an account's positions for every order would cost more than all its other guards. So each
+time they are summed, what is left of the limit is shared out as allowances: half to the position
+that asked, the rest to the others in equal parts. Until a position outgrows its allowance, its
+orders need no sum.
 
-Invariant: of an account's positions in a product, what each has become on a side or is allowed to,
-whichever is more, is within the limit together. What lets a position grow unasked (a transfer, a
-bust, a combination's legs) withdraws what was allowed, as does what changes a limit.
+Invariant: the sum over an account's positions in a product of the larger of exposure and good
+allowance, on a side, is within the limit. Whatever lets a position grow without this guard (a
+transfer, a bust, a combination's legs) withdraws allowances, and so does a change of a limit.
 
-Allowances are not state: they say who must be asked, never what the answer is, and a market that
-was loaded has none.
+Allowances are not state: they decide when to sum, never the answer. A loaded market has none.
 """
 
 from exchange.engine.combinations cimport side_in, times
@@ -21,7 +21,7 @@ from exchange.engine.vocabulary cimport *
 
 
 cdef inline bint is_month_of(Market* m, u32 instrument, Instrument* book) noexcept nogil:
-    """An outright of the same product: a combination's orders work in its legs."""
+    """Whether an instrument is an outright of the book's product."""
     return m.instruments[instrument].product == book.product and not m.composites[instrument].legs
 
 
@@ -30,7 +30,7 @@ cdef inline bint is_over(Market* m, u32 instrument) noexcept nogil:
 
 
 cdef bint is_even(Market* m, Instrument* book, i64 limit) noexcept nogil:
-    """All months that may trade have this limit: none grows unasked."""
+    """Whether all months that may trade have this limit; only then are allowances sound."""
     cdef u32 k
     for k in range(m.instrument_count):
         if m.safety[k].all_months != limit and is_month_of(m, k, book) and not is_over(m, k):
@@ -40,8 +40,8 @@ cdef bint is_even(Market* m, Instrument* book, i64 limit) noexcept nogil:
 
 cdef void share_out(Market* m, Instrument* book, Account* account, u8 side, i64 rise, i64 left,
                     u32 others) noexcept nogil:
-    """`left` lots more may work on a side, after `rise` of the instrument in hand: who may add
-    how many of them before the next sum."""
+    """Give allowances: `left` lots more may work on a side besides the `rise` in the book in hand.
+    `others`: how many other positions share in them."""
     cdef u32 own = position_of(account, <u32>(book - m.instruments))
     cdef i64 part = left / 2 / others if others else 0
     cdef Allowance* a
@@ -60,7 +60,7 @@ cdef void share_out(Market* m, Instrument* book, Account* account, u8 side, i64 
 
 cdef bint refuse_month(Market* m, Command* c, Instrument* book, Account* account, u8 side,
                        i64 rise) noexcept nogil:
-    """ALL_MONTHS_LIMIT, if `rise` lots more were working in an outright."""
+    """ALL_MONTHS_LIMIT for `rise` lots more in an outright."""
     cdef i64 limit = safety_of(m, book).all_months
     cdef u32 own = position_of(account, <u32>(book - m.instruments))
     cdef i64 total = rise
@@ -84,8 +84,8 @@ cdef bint refuse_month(Market* m, Command* c, Instrument* book, Account* account
 
 cdef bint refuse_all_months(Market* m, Command* c, Instrument* book, Account* account, u8 side,
                             i64 rise) noexcept nogil:
-    """ALL_MONTHS_LIMIT, if `rise` lots more were working; of a combination leg by leg, with all
-    that work on the leg's side of its product."""
+    """ALL_MONTHS_LIMIT for `rise` lots more. A combination is judged leg by leg, each with the lots
+    of all legs in its product on its side."""
     cdef Composite* made = &m.composites[book - m.instruments]
     cdef Instrument* leg
     cdef i64 together
@@ -108,8 +108,7 @@ cdef bint refuse_all_months(Market* m, Command* c, Instrument* book, Account* ac
 
 
 cdef int check_allowances(Market* m) except -1:
-    """What every account's positions in a product have become or are allowed to is within the
-    limit."""
+    """The invariant above, for `check`; AssertionError if it does not hold."""
     cdef dict together = {}
     cdef dict limits = {}
     cdef Position* p

@@ -1,8 +1,8 @@
-"""Transfer: lots change hands off the book at a price that both sides have signed elsewhere.
+"""TRANSFER: lots change hands off the book, at a price that both sides have agreed elsewhere.
 
-`account` takes the lots on `side`, the account in `target_lo` has the other side. Nets and costs of
-both move by the same amounts, so their sums stay zero; no cash moves, no fee is due, and no volume
-and no price of the book knows of it.
+`account` takes the lots on `side`, the account in `target_lo` takes the other side or hands them
+on. Net and cost of both move by equal and opposite amounts, so the sums stay zero; no cash moves,
+no fee is due, and volume, last price, bands and breakers do not count it.
 """
 
 from exchange.engine.accounts cimport compare_deficit
@@ -27,12 +27,12 @@ cdef inline bint is_open(Market* m, u64 account) noexcept nogil:
 
 
 cdef inline bint is_agreed(u8 kind) noexcept nogil:
-    """Whether both sides make the trade: neither only hands on what it has."""
+    """Whether both sides make the trade (BLOCK, EFP); if not, one only hands on lots it has."""
     return kind == TRANSFER_KIND_BLOCK or kind == TRANSFER_KIND_EFP
 
 
 cdef bint refuse_terms(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """PARAMETER_RANGE: no such transfer can be meant."""
+    """PARAMETER_RANGE of side, kind, accounts, quantity or price."""
     if (c.side <= SIDE_SELL and TRANSFER_KIND_GIVE_UP <= c.tif <= TRANSFER_KIND_PORTING
             and c.target_lo != c.account and 1 <= c.quantity <= LIMIT_QUANTITY
             and not bad_mark(c.price, book.multiplier, max(book.bound, <i64>c.quantity))
@@ -44,7 +44,7 @@ cdef bint refuse_terms(Market* m, Command* c, Instrument* book) noexcept nogil:
 
 cdef bint refuse_side(Market* m, Command* c, Instrument* book, u32 number, u8 side,
                       i64* rise) noexcept nogil:
-    """ALL_MONTHS_LIMIT to MEMBER_MARGIN, as for an order of that account that trades at once."""
+    """ALL_MONTHS_LIMIT to MEMBER_MARGIN of one side, as of an order that trades; sets `rise`."""
     cdef Account* account = &m.accounts[number]
     cdef Position* p = &m.positions[position_of(account, c.instrument)]
     cdef i64 adverse = c.price - book.mark
@@ -55,14 +55,14 @@ cdef bint refuse_side(Market* m, Command* c, Instrument* book, u32 number, u8 si
 
 
 cdef bint refuse_giver(Market* m, Command* c, Instrument* book, u32 giver) noexcept nogil:
-    """NOT_HELD, PARAMETER_RANGE of who hands lots on: it must have them. Raises `bound`."""
+    """NOT_HELD, PARAMETER_RANGE of an account that hands lots on, which it must have."""
     cdef Position* p = &m.positions[position_of(&m.accounts[giver], c.instrument)]
     cdef i64 held = -p.net if c.side else p.net
     cdef i64 bound = max(book.bound, p.exposure[1 - c.side] + c.quantity)
     if held < c.quantity:
         reject(m, c, REASON_NOT_HELD, held, c.quantity)
         return True
-    # orders of the other side may work still: without the lots they weigh more
+    # without the lots, its orders on the other side expose it to more
     if exceeds_bound(book, book.rate, bound):
         reject(m, c, REASON_PARAMETER_RANGE, 0, 0)
         return True
@@ -70,7 +70,8 @@ cdef bint refuse_giver(Market* m, Command* c, Instrument* book, u32 giver) noexc
 
 
 cdef bint refuse_both(Market* m, Command* c, Instrument* book, u32 giver) noexcept nogil:
-    """What the taker, and of a trade agreed the other side too, may not take on."""
+    """The limits and margin of the taker; of a BLOCK or EFP, of the other side, too, and of their
+    member if it is the same."""
     cdef Account* taker = &m.accounts[c.account]
     cdef Account* other = &m.accounts[giver]
     cdef i64 rise = 0
@@ -81,7 +82,7 @@ cdef bint refuse_both(Market* m, Command* c, Instrument* book, u32 giver) noexce
         return False
     if refuse_side(m, c, book, giver, 1 - c.side, &more):
         return True
-    # each fits alone: of one member, both together must
+    # each side fits alone; if they are of one member, both must fit together
     if taker.member != other.member or rise <= 0 or more <= 0:
         return False
     if rise + more <= taker.member.excess:
@@ -110,7 +111,7 @@ cdef inline u32 record_of(Market* m, u32 account, u32 instrument) noexcept nogil
 
 
 cdef void move_lots(Market* m, Command* c, Instrument* book, u32 giver) noexcept nogil:
-    """Both positions, and LOTS_TRANSFERRED."""
+    """Move the lots in both positions, which raises `bound` if need be: LOTS_TRANSFERRED."""
     cdef i64 value = c.quantity * c.price * book.multiplier
     cdef u32 taker_at = record_of(m, c.account, c.instrument)
     cdef u32 giver_at = record_of(m, giver, c.instrument)

@@ -105,8 +105,7 @@ cdef bint bad_form(Market* m, Command* c) noexcept nogil:
 
 
 cdef inline bint bad_capacity(Market* m, Command* c, Instrument* book, u32 missing) noexcept nogil:
-    """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL for an order that needs `missing` new position
-    records."""
+    """BOOK_FULL, ORDERS_FULL, POSITIONS_FULL; `missing`: new position records needed."""
     if likely(book.working_orders < LIMIT_BOOK_ORDERS and has_slot(m, &m.accounts[c.account])
               and (missing == 0 or m.position_top + missing <= m.position_capacity)):
         return False
@@ -164,8 +163,7 @@ cdef inline bint rests_at_once(Market* m, Instrument* book, Position* p, Terms* 
 
 cdef void place(Market* m, Command* c, Instrument* book, Account* account,
                 Terms* terms) noexcept nogil:
-    """Make the order, under the command's key: ORDER_ACCEPTED, then its trades, and it waits, rests
-    or ends."""
+    """Make the order: ORDER_ACCEPTED, then its trades; it waits, rests or ends."""
     cdef Position* p = &m.positions[terms.at]
     cdef u32 slot = take_known_slot(m, account, &m.cells[terms.cell], terms.tag)
     cdef Order* o = &m.orders[slot]
@@ -353,8 +351,7 @@ cdef bint refuse_feature(Market* m, Command* c) noexcept nogil:
 
 
 cdef bint refuse_through(Market* m, Command* c, Instrument* book) noexcept nogil:
-    """PRICE_BAND; neither for a stop, which only waits, nor for a MARKET order, which is limited by
-    `bind_market` instead."""
+    """PRICE_BAND; not of a stop, which waits, nor of a MARKET order, which `bind_market` limits."""
     if c.spare & ORDER_FEATURE_STOP or c.flags & COMMAND_FLAG_MARKET:
         return False
     return refuse_band(m, c, book, c.side, c.price)

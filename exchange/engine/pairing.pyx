@@ -1,9 +1,10 @@
 """An auction's trades: one pass over the orders of both sides that may trade at its price.
 
-Each side has one order in hand. Orders lie anywhere in memory and each names the next of its level,
-so a few levels that come later are followed at a time: their orders are fetched while others trade.
-Money is booked at the end, once for a side of a position, however many orders traded: what a cancel
-does to a hold in between is a difference, and adds to it.
+Each side has one order in hand. The orders of a level are a linked list scattered in memory, so a
+few levels that come later are walked ahead (lanes): their orders are prefetched while others trade.
+What positions have traded is kept as dues and booked at the end, once for a side of a position,
+however many of its orders traded. A cancel in between changes holds by differences, so the two add
+up.
 """
 
 from libc.stdlib cimport free, malloc, realloc
@@ -27,47 +28,47 @@ from exchange.engine.vocabulary cimport *
 
 cdef enum:
     NO_LEVEL = -2  # the queue of market orders
-    DUES = 256  # room for so many at first
-    LANES = 4  # levels of a side that are followed ahead
+    DUES = 256  # dues there is room for at first
+    LANES = 4  # levels of a side that are walked ahead
 
 
-cdef struct Due:  # what a side of a position has traded in the pass, not booked yet
+cdef struct Due:  # what a side of a position has traded in the pass and is not booked yet
     Position* position
     i64 lots, adverse, fees
     u32 account, group
-    u32 orders  # that have traded whole
+    u32 orders  # its orders that are filled
     u32 spare
 
 cdef struct Party:  # one side of the pass: the order in hand and where it stands
     Instrument* ladder
     Level* queue
-    Order* order  # NULL: nobody is left who may trade
+    Order* order  # in hand; NULL: none is left that may trade
     u64 order_id
     i64 price  # of its level
     i32 at, limit  # slot of its level; the last slot that may trade
-    i32 ahead  # slot of the level that is followed next
-    u32 lane  # the one whose turn it is
-    u32[LANES] lanes  # an order of a level that comes later, 0 = of none
+    i32 ahead  # slot of the next level to be walked ahead
+    u32 lane  # the lane whose turn it is
+    u32[LANES] lanes  # each an order of a level that comes later, 0 = none
     u32 slot, account, group, tag
-    u32 offered  # lots of the order in hand
-    u32 traded  # by it, not yet taken off it
-    u32 due  # of its position
-    i64 adverse  # of a lot of its level
-    u64 taken  # lots that its level showed and that were traded
+    u32 offered  # lots that the order in hand has left
+    u32 traded  # lots that it has traded, not yet taken off it
+    u32 due  # the number of its Due
+    i64 adverse  # adverse amount of a lot at its level
+    u64 taken  # shown lots of its level that have traded and are not told yet
     u8 side
 
 cdef struct Pass:
     Instrument* book
     u32 number
     i64 price
-    i64 value, fees  # of a lot
-    Due* dues  # the first stands for none
+    i64 value, fees  # of a lot: its value at the price, the fees of both sides together
+    Due* dues  # the first one stands for none
     u32 due_count, due_room
     Party[2] sides
 
 
 cdef void tell_level(Market* m, Pass* x, Party* t) noexcept nogil:
-    """LEVEL_TAKEN: what trades took off the level that is left now."""
+    """LEVEL_TAKEN: the shown lots that traded off the level that the pass leaves."""
     cdef Event* e
     if t.taken == 0:
         return
@@ -79,7 +80,7 @@ cdef void tell_level(Market* m, Pass* x, Party* t) noexcept nogil:
 
 
 cdef u32 open_due(Market* m, Pass* x, u32 position, u8 side) noexcept nogil:
-    """The first order of a side of a position."""
+    """Begin the Due of a side of a position at its first order; returns its number."""
     cdef Position* p = &m.positions[position]
     cdef Due* grown = x.dues
     cdef u32 room = x.due_room
@@ -98,7 +99,7 @@ cdef u32 open_due(Market* m, Pass* x, u32 position, u8 side) noexcept nogil:
 
 
 cdef inline void look_ahead(Market* m, Party* t) noexcept nogil:
-    """Fetch one more of the orders that come later: the next of the level whose turn it is."""
+    """Prefetch the next order of the lane whose turn it is."""
     cdef u32* lane = &t.lanes[t.lane]
     cdef Order* o = &m.orders[lane[0]]
     t.lane = (t.lane + 1) % LANES
@@ -111,7 +112,7 @@ cdef inline void look_ahead(Market* m, Party* t) noexcept nogil:
 
 
 cdef inline void take_hand(Market* m, Pass* x, Party* t) noexcept nogil:
-    """The first order of the party's queue is next."""
+    """Take up the first order of the party's queue."""
     cdef u32 slot = t.queue.head
     cdef Order* o = &m.orders[slot]
     cdef u32 due = m.due_of[2 * o.position + t.side]
@@ -133,7 +134,7 @@ cdef inline void take_hand(Market* m, Pass* x, Party* t) noexcept nogil:
 
 cdef void enter_queue(Market* m, Pass* x, Party* t, i32 at, Level* queue,
                       i64 price) noexcept nogil:
-    """Go on with a queue whose orders are held at `price`."""
+    """Go on with a queue, whose orders' holds are for `price`."""
     t.at = at
     t.queue = queue
     t.price = price
@@ -168,7 +169,7 @@ cdef void start(Market* m, Pass* x, u8 side) noexcept nogil:
 
 
 cdef inline void put_away(Market* m, Pass* x, Party* t) noexcept nogil:
-    """Take what the order in hand traded off it: first what nobody sees."""
+    """Take the traded lots off the order in hand, hidden ones first, and add them to its Due."""
     cdef Order* o = t.order
     cdef Due* due = &x.dues[t.due]
     cdef u32 shown = t.traded
@@ -187,7 +188,7 @@ cdef inline void put_away(Market* m, Pass* x, Party* t) noexcept nogil:
 
 
 cdef inline void end_filled(Market* m, Party* t) noexcept nogil:
-    """`retire`, with less to ask of an order that is not special."""
+    """`retire` as FILLED, with fewer tests for an order without flags but AGED."""
     cdef Order* o = t.order
     if unlikely((o.traits >> 24) & ~AGED):
         retire(m, t.slot, FILLED)
@@ -210,7 +211,7 @@ cdef inline void go_on(Market* m, Pass* x, Party* t) noexcept nogil:
 
 
 cdef inline void fill(Market* m, Pass* x, Party* t) noexcept nogil:
-    """The order in hand has traded whole: it leaves, and the next one is taken up."""
+    """The order in hand is filled: it leaves its queue, and the next one is taken up."""
     cdef u32 following = t.order.next
     put_away(m, x, t)
     t.queue.head = following
@@ -227,8 +228,9 @@ cdef inline void fill(Market* m, Pass* x, Party* t) noexcept nogil:
 
 
 cdef bint lose(Market* m, Pass* x, Party* t, u32 lots) noexcept nogil:
-    """An order that met one of its own group loses lots without trading; whether it is gone. The
-    price counts none of the other order of its group on this side: that one goes with it."""
+    """An order that met one of its own self-trade group loses lots without trading; whether it is
+    gone. If it is, its partner on the same side, whose lots the price did not count, goes with
+    it."""
     cdef u32 other = beside(m, t.slot)
     put_away(m, x, t)
     t.offered -= lots
@@ -242,7 +244,7 @@ cdef bint lose(Market* m, Pass* x, Party* t, u32 lots) noexcept nogil:
 
 
 cdef void meet_own(Market* m, Pass* x, u32 lots) noexcept nogil:
-    """Two orders of one group lose the lots that they would have traded."""
+    """The orders in hand are of one self-trade group: both lose the lots they would have traded."""
     cdef bint bought = lose(m, x, &x.sides[0], lots)
     cdef bint sold = lose(m, x, &x.sides[1], lots)
     if bought:
@@ -252,23 +254,24 @@ cdef void meet_own(Market* m, Pass* x, u32 lots) noexcept nogil:
 
 
 cdef void take_special(Market* m, Party* t, u32 lots) noexcept nogil:
-    """A special order has traded. The other of its group is in nobody's hand: on the same side it
-    comes later, and on the other side an order in hand is not the same account's."""
+    """A FEATURED order has traded: count a quote's lots, cancel a partner. The partner is not in
+    hand: on the same side it comes later, and on the other side the order in hand is of another
+    account."""
     if m.extras[t.slot].features & ORDER_FEATURE_QUOTE:
         count_quote(m, t.slot, lots)
     tell_group(m, t.slot)
 
 
 cdef inline void take(Pass* x, Party* t, u32 lots, i64 fee) noexcept nogil:
-    """A trade takes lots off the order in hand."""
+    """A trade takes lots off what the order in hand offers."""
     t.offered -= lots
     t.traded += lots
     x.dues[t.due].fees += fee
 
 
 cdef inline void trade(Market* m, Pass* x, u32 lots) noexcept nogil:
-    """One match. Nobody is incoming: each side pays half of what a maker and a taker pay, an odd
-    micro-dollar the buyer."""
+    """One match: TRADE. Neither side is incoming: each pays half of maker and taker fee together,
+    the buyer an odd micro-dollar."""
     cdef Party* buy = &x.sides[0]
     cdef Party* sell = &x.sides[1]
     cdef i64 fees = lots * x.fees
@@ -292,7 +295,7 @@ cdef inline void trade(Market* m, Pass* x, u32 lots) noexcept nogil:
 
 
 cdef void match_all(Market* m, Pass* x) noexcept nogil:
-    """Buyers and sellers in their order, until one side has no more."""
+    """Pair buyers and sellers in their order until one side has no more that may trade."""
     cdef Party* buy = &x.sides[0]
     cdef Party* sell = &x.sides[1]
     cdef u32 lots
@@ -305,7 +308,7 @@ cdef void match_all(Market* m, Pass* x) noexcept nogil:
             meet_own(m, x, lots)
             continue
         trade(m, x, lots)
-        done = buy.offered != 0  # which side has no lots left cannot be foretold: no branch
+        done = buy.offered != 0  # the side that is filled, as an index: a branch would mispredict
         fill(m, x, &x.sides[done])
         if unlikely(done == 0 and sell.offered == 0):
             fill(m, x, sell)
@@ -318,7 +321,7 @@ cdef void match_all(Market* m, Pass* x) noexcept nogil:
 
 
 cdef void book_dues(Market* m, Pass* x) noexcept nogil:
-    """The money of the pass: once for a side of a position, however many orders traded."""
+    """Book the dues, once for a side of a position, then the house's fees."""
     cdef i64 bought = 0
     cdef Due* due
     cdef u32* due_of
@@ -338,14 +341,14 @@ cdef void book_dues(Market* m, Pass* x) noexcept nogil:
         execute(m, x.book, due.position, side, due.lots, due.lots * x.value, due.fees)
         if side == 0:
             bought += due.lots
-    if unlikely(product_overflows(bought, x.fees, &bought)):  # of as many as may trade at once
+    if unlikely(product_overflows(bought, x.fees, &bought)):  # `bound` limits one position, not all
         m.broken = 2
     elif bought:
         charge(m, &m.accounts[0], 0, 0, bought)
 
 
 cdef void pair_off(Market* m, Instrument* book, i64 price) noexcept nogil:
-    """Trade all that may trade at the auction's price."""
+    """Trade all orders that may trade at the auction's price. The caller has told the price."""
     cdef Pass x
     x.book = book
     x.number = <u32>(book - m.instruments)

@@ -85,8 +85,7 @@ cdef inline void take_token(Market* m, Account* account) noexcept nogil:
 
 
 cdef inline bint take_room(Market* m, Move* to) noexcept nogil:
-    """Take a token and a slot, both or neither: therefore the last guard. From here on the order is
-    known by its id."""
+    """Take a token and a slot, or neither: the last guard. Then the order is known by its id."""
     if unlikely(not has_token(m, to.account)):
         return False
     to.slot = take_known_slot(m, to.account, to.cell, to.tag)
@@ -208,8 +207,7 @@ cdef inline bint crosses(Move* to, u8 side) noexcept nogil:
 
 
 cdef inline void hold_more(Move* to, u8 side, i64 lots, i64 adverse) noexcept nogil:
-    """Add working `lots` and their `adverse` to a side, and to the hold the rise that `is_covered`
-    found."""
+    """Add working `lots` with `adverse` to a side, and `to.rise` to the hold."""
     cdef Position* p = to.p
     p.exposure[side] += lots
     p.adverse += adverse
@@ -419,8 +417,7 @@ cdef inline bint leave(Market* m, Instrument* book, Position* p, Order* o, u32 s
 
 cdef inline void uncount(Market* m, Instrument* book, Position* p, Order* o,
                          u8 side) noexcept nogil:
-    """Take an order that is about to leave out of the counts and its position's sums; the hold is
-    still to follow."""
+    """Take an order that is about to leave out of counts and sums; the hold is still to follow."""
     put_back(m, book, p, side, o.price, o.leaves)
     book.working_orders -= 1
     p.owner.open_orders -= 1

@@ -1,9 +1,8 @@
-"""Market makers' protection: how many lots an account's quotes may trade in a window.
+"""Market makers' protection: how many lots an account's quotes may trade within a window.
 
-One per (account, product), and LIMIT_PROTECTIONS of an account: there is room for those of all, so
-none takes another's. The window begins with the first lot traded after the last one has
-passed; what is traded in it only rises, and one that has reached its lots blocks until it is set
-again.
+There is one for each (account, product), up to LIMIT_PROTECTIONS of an account; the table has room
+for those of all accounts. A window begins with the first lot traded after the last window has
+passed. Once its lots are traded, the protection blocks quotes until it is set again.
 """
 
 from exchange.engine.events cimport blank
@@ -15,7 +14,7 @@ from exchange.engine.vocabulary cimport *
 
 
 cdef Protection* protection_of(Market* m, u32 account, u32 product) noexcept nogil:
-    """NULL if the account has none in the product."""
+    """An account's protection in a product; NULL if it has none."""
     cdef u32 at = m.protection_heads[account]
     while at:
         if m.protections[at].product == product:
@@ -25,7 +24,7 @@ cdef Protection* protection_of(Market* m, u32 account, u32 product) noexcept nog
 
 
 cdef u32 protections_of(Market* m, u32 account) noexcept nogil:
-    """How many the account has."""
+    """How many protections an account has."""
     cdef u32 at = m.protection_heads[account]
     cdef u32 count = 0
     while at:
@@ -35,7 +34,7 @@ cdef u32 protections_of(Market* m, u32 account) noexcept nogil:
 
 
 cdef void count_quote(Market* m, u32 slot, u32 lots) noexcept nogil:
-    """Lots of a quote have traded."""
+    """Count a quote's traded lots, in a new window if the last one has passed."""
     cdef Position* p = &m.positions[m.orders[slot].position]
     cdef Protection* one = protection_of(
         m, account_of(p), m.instruments[instrument_of(p)].product)
@@ -56,8 +55,8 @@ cdef void tell(Market* m, Protection* one) noexcept nogil:
 
 
 cdef void protect(Market* m, u32 account, u32 product) noexcept nogil:
-    """If the account's quotes have traded their lots: all of them in the product are cancelled, by
-    instrument, bid before ask, and it quotes no more until the protection is set again."""
+    """If the account's quotes have traded the protection's lots: block it, and cancel all of the
+    account's quotes in the product, by instrument, bid before ask."""
     cdef Protection* one = protection_of(m, account, product)
     cdef Account* a = &m.accounts[account]
     cdef u32 i, at, slot
@@ -77,7 +76,7 @@ cdef void protect(Market* m, u32 account, u32 product) noexcept nogil:
 
 
 cdef void set_protection(Market* m, Command* c) noexcept nogil:
-    """Set it anew: nothing is counted yet, and quoting is no longer blocked."""
+    """SET_PROTECTION: nothing is counted yet, and nothing blocked any more."""
     cdef i64 window = <i64>c.target_lo
     cdef Protection* one
     if bad_owner(m, c, False):

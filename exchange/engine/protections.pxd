@@ -1,4 +1,4 @@
-# The commands that set what safety.pyx holds orders and trades against. See protections.pyx.
+# The commands that set what safety.pyx enforces. See protections.pyx.
 
 from exchange.engine.state cimport Command, Market
 

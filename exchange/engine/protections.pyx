@@ -1,4 +1,4 @@
-"""SET_PROTECTIONS, SET_BREAKER, SET_FEATURE: what safety.pyx holds orders and trades against."""
+"""SET_PROTECTIONS, SET_BREAKER, SET_FEATURE: the commands that set what safety.pyx enforces."""
 
 from exchange.engine.events cimport blank
 from exchange.engine.instruments cimport refuse_outright

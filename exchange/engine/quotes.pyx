@@ -1,7 +1,8 @@
-"""Mass quotes: both sides of an account in one instrument, in one command.
+"""Mass quotes: both sides of an account's quote in one instrument, in one command.
 
-A side is an order without a client order id: its position knows it, its slot is free as soon as it
-is finished. It never takes: a quote that would trade at once is refused.
+A side is an order without a client order id: it is found by its position, and its slot is free as
+soon as it is finished. It never takes: a quote that would trade at once is refused. Both sides are
+judged together, in place of the last quote.
 """
 
 from exchange.engine.aftermath cimport aftermath
@@ -34,17 +35,17 @@ from exchange.engine.vocabulary cimport *
 
 from libc.string cimport memset
 
-cdef struct Quote:  # one side
-    Command c  # with this side's price and quantity: what a reject of it says
-    u32 slot  # of its order, 0 if there is none
-    u32 before  # lots of it
-    i32 at  # ladder slot of the price
-    bint same  # the order stands as it is
-    bint anew  # the order begins anew: it traded, or works until another time, and does not stand
+cdef struct Quote:  # one side, as the command wants it
+    Command c  # the command with this side's price and quantity, which a reject tells
+    u32 slot  # of the present order, 0 if there is none
+    u32 before  # lots of the present order
+    i32 at  # ladder slot of the new price
+    bint same  # nothing is to be put down: the order stands as wanted
+    bint anew  # the order loses its place and has traded or has another tif: a new order follows
 
 
 cdef void read_sides(Market* m, Command* c, u32 at, Quote* sides) noexcept nogil:
-    """What is wanted of each side, and what there is."""
+    """Fill in each side: what the command wants, and the order there is."""
     cdef Order* o
     cdef Quote* q
     cdef int s
@@ -69,7 +70,7 @@ cdef void read_sides(Market* m, Command* c, u32 at, Quote* sides) noexcept nogil
 
 
 cdef inline bint keeps_queue(Market* m, Quote* q) noexcept nogil:
-    """Whether the side only becomes smaller, or stays."""
+    """Whether the side's order keeps its place: in the book, same price and tif, no more lots."""
     cdef Order* o = &m.orders[q.slot]
     return (q.slot != 0 and state_of(o) == WORKING and o.price == q.c.price
             and q.c.quantity <= o.leaves and tif_of(o) == q.c.tif)
@@ -78,7 +79,7 @@ cdef inline bint keeps_queue(Market* m, Quote* q) noexcept nogil:
 cdef bint bad_prices(Market* m, Command* c, Instrument* book, Account* account,
                      Quote* sides) noexcept nogil:
     """ORDER_VALUE and QUANTITY_RANGE to PRICE_LIMIT of each side, CROSSED, PRICE_BAND of each side
-    that moves, POST_ONLY of each side."""
+    that does not keep its place, POST_ONLY of each side."""
     cdef Quote* q
     cdef i32 best
     cdef u32 own
@@ -101,7 +102,7 @@ cdef bint bad_prices(Market* m, Command* c, Instrument* book, Account* account,
         best = book.best[1 - s]
         own = sides[1 - s].slot
         if own and 0 <= best < <i32>book.slots and book.levels[best].head == own \
-                and book.levels[best].tail == own:  # that one moves too
+                and book.levels[best].tail == own:  # alone there, and replaced by this command, too
             best = occupied_below(book, best) if s else occupied_above(book, best)
         if q.c.quantity and reaches(s, q.at, best):
             reject(m, &q.c, REASON_POST_ONLY, price_of(book, best), q.c.price)
@@ -128,7 +129,7 @@ cdef bint bad_extent(Market* m, Command* c, Instrument* book, Position* p, Accou
         exposure[s] = p.exposure[s] - q.before + q.c.quantity
         if q.before:
             adverse -= q.before * adverse_per_lot(book, s, m.orders[q.slot].price)
-        if q.c.quantity:  # else its price is any number at all
+        if q.c.quantity:  # else its price has not been checked
             adverse += q.c.quantity * adverse_per_lot(book, s, q.c.price)
         if exposure[s] > book.position_limit and q.c.quantity > q.before:
             reject(m, &q.c, REASON_POSITION_LIMIT, book.position_limit, exposure[s])
@@ -155,8 +156,7 @@ cdef bint bad_extent(Market* m, Command* c, Instrument* book, Position* p, Accou
 
 
 cdef bint reduces(Market* m, Position* p, Quote* q) noexcept nogil:
-    """Whether an account in DEFICIT may have this side: it is none, no more than before, or only
-    reduces."""
+    """Whether an account in DEFICIT may have this side: empty, in its place, or only reducing."""
     cdef u8 side = q.c.side
     if q.c.quantity == 0 or keeps_queue(m, q):
         return True
@@ -188,13 +188,14 @@ cdef bint bad_room(Market* m, Command* c, Instrument* book, Account* account, u3
 
 
 cdef inline i64 fresh(Quote* sides) noexcept nogil:
-    """Sides that have no order yet."""
+    """How many sides need a new slot: wanted, and without an order."""
     return ((sides[0].slot == 0 and sides[0].c.quantity != 0)
             + (sides[1].slot == 0 and sides[1].c.quantity != 0))
 
 
 cdef void take_back(Market* m, Instrument* book, Position* p, Quote* q) noexcept nogil:
-    """First for both sides: what changes is told, and leaves the book unless it keeps its place."""
+    """First for both sides that have an order: cancel it, leave it as it is, make it smaller in its
+    place, or take it out to be put down anew; a change is told by ORDER_REPLACED."""
     cdef Order* o = &m.orders[q.slot]
     cdef bint kept = keeps_queue(m, q)
     cdef u32 flags
@@ -226,7 +227,8 @@ cdef void take_back(Market* m, Instrument* book, Position* p, Quote* q) noexcept
 
 
 cdef void put_down(Market* m, Instrument* book, Position* p, u32 at, Quote* q) noexcept nogil:
-    """Then for both sides: a new order, or the old one at its new place."""
+    """Then for each side that is wanted and not in its place: a new order (ORDER_ACCEPTED), or the
+    old one, at the back of its new level."""
     cdef u8 side = q.c.side
     cdef Extra extra
     cdef Order* o
@@ -269,7 +271,7 @@ cdef void put_down(Market* m, Instrument* book, Position* p, u32 at, Quote* q) n
 
 
 cdef bint refuse_quote(Market* m, Command* c) noexcept nogil:
-    """Everything up to the known request id, then the instrument."""
+    """The guards up to a known request id, then UNKNOWN_INSTRUMENT, NOT_OUTRIGHT."""
     if bad_owner(m, c, True):
         return True
     if (c.side or c.tif > TIME_IN_FORCE_DAY or c.stp > SELF_TRADE_DECREMENT
@@ -288,7 +290,8 @@ cdef bint refuse_quote(Market* m, Command* c) noexcept nogil:
 
 
 cdef bint bad_quote(Market* m, Command* c, Instrument* book, u32 at, Quote* sides) noexcept nogil:
-    """NOT_TRADING to POSITIONS_FULL. A quote without lots only takes back: it may, always."""
+    """The guards NOT_TRADING to POSITIONS_FULL. A quote without lots only takes back: it needs room
+    for its request id and nothing else."""
     cdef Account* account = &m.accounts[c.account]
     cdef Protection* protection
     cdef i64 open_orders

@@ -1,7 +1,8 @@
 """What an order could trade at once, counted before anything trades: for FOK and for a minimum.
 
-Of two resting orders that are grouped only one trades, the first that the order meets: so each that
-is counted is noted until the count is done.
+Of two resting orders that are grouped only the first that the incoming order meets would trade. So
+each grouped order that was counted is noted in `counted` of its Extra until the count is done: a
+list of slots, each naming the one noted before it, the first naming itself.
 """
 
 from exchange.engine.book cimport occupied_above, occupied_below, reaches
@@ -11,8 +12,8 @@ from exchange.engine.vocabulary cimport SELF_TRADE_CANCEL_OLDEST
 
 
 cdef bint would_go(Market* m, u32 slot, u32* counted) noexcept nogil:
-    """Whether the other order of the group of one that is next was counted before it, and so would
-    have it cancelled; else it is noted that this one is counted, each naming the one before."""
+    """Whether an order's partner has been counted, so that the order would have been cancelled; if
+    not, note a grouped order as counted. `counted`: the last one noted, 0 = none."""
     cdef u32 partner = partner_of(m, slot)
     if partner == 0:
         return False
@@ -25,7 +26,7 @@ cdef bint would_go(Market* m, u32 slot, u32* counted) noexcept nogil:
 
 cdef i64 count_lots(Market* m, Instrument* book, Incoming* t, u32 wanted,
                     u32* counted) noexcept nogil:
-    """`reachable`, and the last order of a group that was counted."""
+    """`reachable`, but without forgetting the orders noted; sets `counted` to the last of them."""
     cdef u8 other = 1 - t.side
     cdef i64 found = 0
     cdef i64 hidden
@@ -50,8 +51,9 @@ cdef i64 count_lots(Market* m, Instrument* book, Incoming* t, u32 wanted,
 
 
 cdef i64 reachable(Market* m, Instrument* book, Incoming* t, u32 wanted) noexcept nogil:
-    """Lots an order could trade at once, counted until `wanted` are found: of each price first what
-    is shown, then what is not; of two that are grouped the first that it meets."""
+    """Lots that an incoming order could trade at once, counted until `wanted` are found: at each
+    price first what is shown, then what is hidden. Own orders are skipped under CANCEL_OLDEST, and
+    end the count under any other mode."""
     cdef u32 counted = 0
     cdef i64 found = count_lots(m, book, t, wanted, &counted)
     cdef u32 slot = 0

@@ -50,8 +50,7 @@ cdef inline i64 hold_of(Account* account) noexcept nogil:
 
 
 cdef inline void set_mark(Instrument* i, i64 mark) noexcept nogil:
-    """Set an instrument's mark and what follows from it; its multiplier and tick scale are known.
-    Positions in it are still to follow."""
+    """Set an instrument's mark and what follows from it; its positions are still to follow."""
     cdef i64 whole = mark / i.tick_scale
     cdef i64 part = mark % i.tick_scale
     i.mark = mark
@@ -66,8 +65,7 @@ cdef inline bint is_adverse(Instrument* i, u8 side, i64 price) noexcept nogil:
 
 
 cdef inline i64 loss_per_lot(Instrument* i, u8 side, i64 price) noexcept nogil:
-    """Micro-dollars that a lot executed at `price` would at once lose against the mark; a gain is
-    negative."""
+    """Micro-dollars a lot executed at `price` at once loses against the mark; a gain is < 0."""
     cdef i64 loss = price * i.tick_value - i.worth
     return -loss if side else loss
 
@@ -91,8 +89,7 @@ cdef inline i64 hold_for(Instrument* i, Position* p) noexcept nogil:
 
 cdef inline void charge(Market* m, Account* account, i64 hold, i64 unrealized,
                         i64 cash) noexcept nogil:
-    """Add these changes to an account's hold, unrealized and cash; its excess and its member's cash
-    and excess follow."""
+    """Add to an account's hold, unrealized and cash; excess and the member follow."""
     cdef Member* member = account.member
     cdef i64 change = loss_of(account.unrealized)
     if unlikely(add_overflows(account.unrealized, unrealized, &account.unrealized)):

@@ -1,5 +1,5 @@
-# What orders and trades are held against besides the book: bands, values, windows of prices, levels
-# of positions, limits over months and of losses. See safety.pyx; its commands: protections.pyx.
+# Protections: price bands, order values, circuit breakers, accountability levels, loss limits. See
+# safety.pyx; the commands that set them: protections.pyx.
 
 from exchange.engine.state cimport Account, Command, Instrument, Market, Safety, i32, i64, u32, u8
 

@@ -1,8 +1,9 @@
-"""Bands, order values, limits over months and of losses, windows of trade prices, accountability.
+"""Protections: price bands, order values, circuit breakers (windows of trade prices),
+accountability levels and daily loss limits. The limit over all months: months.pyx.
 
-An instrument that has any of it is `watched`: what a plain order is asked there is in watched.pyx.
-A window is kept in LIMIT_WINDOW_PARTS parts of time, each with the lowest and highest trade in it,
-so its memory is bounded whatever trades; a part leaves it as a whole.
+An instrument that has one is `watched`; watched.pyx asks what its plain orders must heed. A window
+is kept in LIMIT_WINDOW_PARTS parts of time, each with its lowest and highest trade, so that its
+memory is bounded whatever trades; a part leaves the window as a whole.
 """
 
 from exchange.engine.book cimport price_of
@@ -17,12 +18,12 @@ from exchange.engine.state cimport (
 from exchange.engine.vocabulary cimport *
 
 cdef inline bint is_armed(Market* m, Safety* s, u32 which) noexcept nogil:
-    """Whether a window, by Breaker, is set and on."""
+    """Whether a window, `which` by Breaker, is set and its feature is on."""
     return s.windows[which].variation and is_on(m, FEATURE_CIRCUIT_BREAKER + which)
 
 
 cdef u32 watch_of(Market* m, u32 instrument) noexcept nogil:
-    """The bits of `watched` that the protections which are set and on ask for."""
+    """The bits of `watched` for those protections of an instrument that are set and on."""
     cdef Safety* s = &m.safety[instrument]
     cdef u32 bits = 0
     if ((s.band and is_on(m, FEATURE_BANDS))
@@ -38,7 +39,7 @@ cdef u32 watch_of(Market* m, u32 instrument) noexcept nogil:
 # --- orders
 
 cdef bint refuse_value(Market* m, Command* c, Instrument* book, Account* account) noexcept nogil:
-    """ORDER_VALUE, unless something that comes before it is wrong, too: that is told later."""
+    """ORDER_VALUE, unless QUANTITY_RANGE, ACCOUNT_MAX_QUANTITY or NOTIONAL will fire later."""
     cdef Safety* s = safety_of(m, book)
     cdef i128 value
     if (s.order_value == 0 or not is_on(m, FEATURE_ORDER_VALUE) or c.flags & COMMAND_FLAG_MARKET
@@ -54,7 +55,8 @@ cdef bint refuse_value(Market* m, Command* c, Instrument* book, Account* account
 
 
 cdef i64 reference_of(Market* m, Instrument* book) noexcept nogil:
-    """The last trade since settled, else the mark's tick; moved into the best bid and ask."""
+    """The reference of the band: the last trade since the last settlement, else the mark in whole
+    ticks, rounded down; then moved to the best bid if below it, or to the best ask if above it."""
     cdef Safety* s = safety_of(m, book)
     cdef i64 reference = s.last
     if not s.traded:
@@ -69,8 +71,8 @@ cdef i64 reference_of(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef i64 within_band(Market* m, Instrument* book, u8 side, i64 limit) noexcept nogil:
-    """How far an order with this limit may trade: no further than the band through the
-    reference."""
+    """An order's limit, moved to the band's edge if it is beyond it; `limit` itself if no band is
+    set and on, or while orders are collected."""
     cdef Safety* s = safety_of(m, book)
     cdef i64 most
     if s.band == 0 or collects(book) or not is_on(m, FEATURE_BANDS):
@@ -83,7 +85,7 @@ cdef i64 within_band(Market* m, Instrument* book, u8 side, i64 limit) noexcept n
 
 
 cdef bint refuse_band(Market* m, Command* c, Instrument* book, u8 side, i64 price) noexcept nogil:
-    """PRICE_BAND."""
+    """PRICE_BAND: the price is beyond the band."""
     cdef i64 most = within_band(m, book, side, price)
     if most == price:
         return False
@@ -92,7 +94,7 @@ cdef bint refuse_band(Market* m, Command* c, Instrument* book, u8 side, i64 pric
 
 
 cdef bint refuse_loss(Market* m, Command* c) noexcept nogil:
-    """LOSS_LIMIT: of an account that reached it, all but an ENTER that only reduces."""
+    """LOSS_LIMIT: an account that has reached its loss limit may only ENTER what reduces."""
     cdef Account* account = &m.accounts[c.account]
     cdef Composite* made
     cdef Position* p
@@ -124,7 +126,7 @@ cdef void clear_windows(Safety* s) noexcept nogil:
 
 
 cdef void enter_part(Window* w, i64 stamp) noexcept nogil:
-    """Parts that a new stamp leaves behind are emptied."""
+    """Move a window on to the part of this stamp, emptying the parts in between."""
     cdef i64 part = stamp / (w.span / LIMIT_WINDOW_PARTS)
     cdef i64 k = w.part + 1
     if part - w.part > LIMIT_WINDOW_PARTS:
@@ -137,7 +139,8 @@ cdef void enter_part(Window* w, i64 stamp) noexcept nogil:
 
 
 cdef bint trips(Window* w, i64 stamp, i64 price, i64* limit) noexcept nogil:
-    """Whether a trade is further from the window's other end than may be; else it joins it."""
+    """Whether a trade is further than `variation` from the window's lowest or highest trade; then
+    sets `limit` to the price that it went beyond, else lets the trade join the window."""
     cdef i64 low = price
     cdef i64 high = price
     cdef u32 k
@@ -163,7 +166,7 @@ cdef bint trips(Window* w, i64 stamp, i64 price, i64* limit) noexcept nogil:
 
 cdef void halt(Market* m, Instrument* book, u32 cause, i64 price, i64 limit,
                i64 wait) noexcept nogil:
-    """STATE_CHANGED to HALTED, for `wait` ns or until an operator resumes; windows begin anew."""
+    """STATE_CHANGED to HALTED, for `wait` ns (0: until resumed); the windows begin anew."""
     cdef Safety* s = safety_of(m, book)
     cdef Event* e = blank(m, EVENT_KIND_STATE_CHANGED, 0, cause, <u32>(book - m.instruments), 0)
     e.price = price
@@ -180,7 +183,7 @@ cdef void halt(Market* m, Instrument* book, u32 cause, i64 price, i64 limit,
 
 cdef void halt_all(Market* m, Instrument* book, Window* w, u32 cause, i64 price,
                    i64 limit) noexcept nogil:
-    """Halt the book, or, if its window says so, every instrument of its product that trades."""
+    """Halt the book and, if its window says so, every CONTINUOUS outright of its product."""
     cdef u32 k
     halt(m, book, cause, price, limit, w.halt)
     if not w.whole_product:
@@ -192,7 +195,7 @@ cdef void halt_all(Market* m, Instrument* book, Window* w, u32 cause, i64 price,
 
 
 cdef void tell_level(Market* m, Instrument* book, u32 account) noexcept nogil:
-    """ACCOUNTABILITY_PASSED when a position comes to be beyond the level."""
+    """ACCOUNTABILITY_PASSED, once, when a position comes to be beyond the level."""
     cdef u32 number = <u32>(book - m.instruments)
     cdef u32 at = position_of(&m.accounts[account], number)
     cdef i64 net = m.positions[at].net
@@ -209,16 +212,16 @@ cdef void tell_level(Market* m, Instrument* book, u32 account) noexcept nogil:
 
 
 cdef void tell_levels(Market* m, Instrument* book, u32 account, u32 other) noexcept nogil:
-    """Of both sides of a trade."""
+    """`tell_level` for both sides of a trade, if a level is set and on."""
     if safety_of(m, book).accountability and is_on(m, FEATURE_ACCOUNTABILITY):
         tell_level(m, book, account)
         tell_level(m, book, other)
 
 
 cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
-    """Every trade of a leg, and of this book, if it has protections, among the command's events
-    from index `first` on, in order: the last price; levels, once per side; then the windows, the
-    long one first, until one trips."""
+    """Look at the trades among the command's events from index `first` on, in order. Trades of
+    legs: accountability levels. Trades of this book, if it is WATCH_BREAKER: the last price,
+    levels, then the windows, the long one first, until one trips."""
     cdef Safety* s = safety_of(m, book)
     cdef u32 number = <u32>(book - m.instruments)
     cdef u32 last = m.index
@@ -250,7 +253,7 @@ cdef void look_at_trades(Market* m, Instrument* book, u32 first) noexcept nogil:
 # --- halts that end by themselves
 
 cdef void forget_halt(Market* m, Instrument* book) noexcept nogil:
-    """The state is changed by somebody: nothing resumes by itself."""
+    """The state is about to change by other means: the halt no longer ends by itself."""
     cdef Safety* s = safety_of(m, book)
     if s.resume_at:
         s.resume_at = 0
@@ -258,7 +261,7 @@ cdef void forget_halt(Market* m, Instrument* book) noexcept nogil:
 
 
 cdef Instrument* next_resume(Market* m) noexcept nogil:
-    """The instrument that resumes first, the lowest number of those; NULL if none does."""
+    """The instrument whose halt ends by itself first, by number if equal; NULL if none does."""
     cdef Instrument* found = NULL
     cdef u32 k
     if m.halt_count == 0:

@@ -1,4 +1,4 @@
-# Logon, logoff, and the timers of cancel-on-disconnect. See sessions.pyx.
+# LOGON, LOGOFF, RECOVERED, and all that is due at a stamp. See sessions.pyx.
 
 from exchange.engine.state cimport Command, Market
 

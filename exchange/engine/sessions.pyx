@@ -1,4 +1,5 @@
-"""Sessions: connections as the log knows them, and the timers of cancel-on-disconnect.
+"""Sessions (connections, as the log knows them), the timers of cancel-on-disconnect, and all else
+that is due at a stamp (`fire_due`).
 
 A session id is slot | generation << 16. Timers are kept sorted by (due, session).
 """
@@ -67,8 +68,8 @@ cdef void stop_timer(Market* m, u32 session) noexcept nogil:
 
 
 cdef void end_session(Market* m, u32 slot, Gathered* orders) noexcept nogil:
-    """SESSION_ENDED; its slot goes to the end of the free queue. `orders`: of all that are to end
-    with their orders."""
+    """SESSION_ENDED, its orders are cancelled if it is cancel-on-disconnect, and its slot goes to
+    the end of the free queue. `orders`: gathered for all sessions that the command ends."""
     cdef Session* s = &m.sessions[slot]
     cdef Event* e = blank(m, EVENT_KIND_SESSION_ENDED, 0, 0, 0, s.account)
     cdef u32 session = id_of(m, slot)
@@ -90,8 +91,8 @@ cdef inline i64 grace_end(Market* m, u32 slot) noexcept nogil:
 
 
 cdef bint lose_session(Market* m, u32 slot) noexcept nogil:
-    """An online session's connection is gone: end it, or say when its grace ends. Whether it has
-    one, for which a timer is to be started."""
+    """SESSION_LOST: an online session's connection is gone. If it is cancel-on-disconnect it is in
+    grace from now on and the caller must start its timer (True); else it ends (False)."""
     cdef Session* s = &m.sessions[slot]
     cdef Event* e = blank(m, EVENT_KIND_SESSION_LOST, 0, 0, 0, s.account)
     e.order_id = id_of(m, slot)
@@ -104,12 +105,12 @@ cdef bint lose_session(Market* m, u32 slot) noexcept nogil:
 
 
 cdef inline i64 due_timer(Market* m, u32 fired) noexcept nogil:
-    """When the first timer is due that has not fired yet."""
+    """When the first timer that has not fired is due; NEVER if there is none."""
     return m.timers[fired].due if fired < m.timer_count else NEVER
 
 
 cdef bint resumes_now(Market* m, Instrument* book, u32 fired) noexcept nogil:
-    """Whether its halt ends at the present stamp, and before all else that is due."""
+    """Whether a book's halt is over, and due before all else."""
     cdef i64 due = m.safety[book - m.instruments].resume_at
     cdef Instrument* other = next_slice(m)
     return (due <= m.stamp and (m.expiry_count == 0 or due < m.expiries[0].due)
@@ -118,12 +119,13 @@ cdef bint resumes_now(Market* m, Instrument* book, u32 fired) noexcept nogil:
 
 
 cdef void fire_due(Market* m) noexcept nogil:
-    """What is due at the present stamp: sessions whose grace is over end, orders that worked until
-    a time are cancelled, elected stops come in, halts end; by (due, in this order, id)."""
+    """Do what is due at the present stamp: sessions whose grace is over end, GTD orders expire,
+    elected stops come in, halts end. The earliest due is first; of equal ones, in this order, then
+    by id."""
     cdef u32 fired = 0
     cdef i64 due
     cdef Instrument* book
-    # no order that is not live yet can come in before all this is over
+    # gathered once: no new order is entered before all this is done
     cdef Gathered ending = none_gathered()
     while True:
         book = next_resume(m)
@@ -153,7 +155,7 @@ cdef void fire_due(Market* m) noexcept nogil:
 
 
 cdef inline Session* known(Market* m, Command* c) noexcept nogil:
-    """The session the command names if it has not ended and is of the command's account."""
+    """The session that the command names, if it has not ended and is the account's; else NULL."""
     cdef u32 slot = c.session & 0xFFFF
     cdef Session* s = &m.sessions[slot]
     if slot == 0 or slot >= m.session_top or state_in(s) == SESSION_FREE:
@@ -220,7 +222,7 @@ cdef void logoff(Market* m, Command* c) noexcept nogil:
 
 
 cdef void recovered(Market* m, Command* c) noexcept nogil:
-    """After a restart: every connection is gone, and trading waits for its schedule."""
+    """RECOVERED, after a restart: connections are lost, CONTINUOUS instruments are HALTED."""
     cdef Event* e = blank(m, EVENT_KIND_RECOVERED, 0, 0, 0, 0)
     cdef u32 i
     e.quantity = c.quantity

@@ -1,11 +1,11 @@
 """The state as a memory image, and a market made from one.
 
-An image is this build's own memory, little-endian: a header of four words (magic, layout, bytes in
-all, zero), `Market`, then the arrays in the order of `walk`, each padded to whole words. Pointers
-are zero in it. What follows from the rest is made again: pointers from the ids beside them, ladders
-from the orders in them. Another layout is refused and never translated: the log is the truth.
+An image is this build's memory, little-endian: a header of four words (magic, layout, total bytes,
+zero), `Market`, then the arrays in the order of `walk`, each padded to whole words. Pointers in it
+are zero. What follows from the rest is rebuilt: pointers from the ids beside them, ladders from the
+orders. An image of another layout is refused, never translated: the log is the truth.
 
-Whoever adds an array to the state adds a line to `walk`; a pointer, to the function that blanks it.
+Whoever adds an array to the state adds it to `walk`; a pointer, to the function that blanks it.
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -39,7 +39,7 @@ cdef extern from *:
 cdef enum:
     MEASURE = 0, SAVE = 1, LOAD = 2
     HEADER_WORDS = 4
-    AHEAD = 8  # orders
+    AHEAD = 8  # how many orders ahead their positions and levels are prefetched
 
 cdef u64 MAGIC = <u64>0x314547414D494248  # HBIMAGE1
 
@@ -65,7 +65,7 @@ cdef struct Walk:
 
 
 cdef u64 layout() noexcept:
-    """What must be equal for an image to be this build's: the sources, and sizes as compiled."""
+    """The digest by which an image is known as this build's: of the sources and compiled sizes."""
     cdef u64[17] facts = [
         sizeof(Market), sizeof(Order), sizeof(Cell), sizeof(Position), sizeof(Instrument),
         sizeof(Account), sizeof(Member), sizeof(Session), sizeof(Timer), sizeof(Level),
@@ -81,7 +81,7 @@ cdef u64 layout() noexcept:
 
 
 cdef void* carry(Walk* w, void* array, u64 size) noexcept nogil:
-    """Count one array, copy it into the image or out of it; the copy that was made, else NULL."""
+    """Measure an array or copy it into or out of the image, by `w.way`; the copy, or NULL."""
     cdef u64 padded = (size + 7) & ~<u64>7
     cdef u8* place = w.image + w.used
     if w.fault or size == 0:
@@ -191,7 +191,7 @@ cdef bint bad_counters(Market* m, Market* fresh) noexcept nogil:
 
 
 cdef void carry_counters(Market* m, Walk* w) noexcept nogil:
-    """`Market` itself; a market that is loaded keeps its own memory and gets its id hash."""
+    """Carry `Market` itself; on LOAD it keeps its pointers, its id hash gets the image's size."""
     cdef Market nothing
     cdef Market fresh = m[0]
     cdef Market* copy
@@ -213,7 +213,7 @@ cdef void carry_counters(Market* m, Walk* w) noexcept nogil:
 
 
 cdef void walk(Market* m, Walk* w) noexcept nogil:
-    """Every array of the state: (memory, elements, size of one)."""
+    """Carry every array of the state, in the image's order."""
     cdef u32 i
     carry_counters(m, w)
     if w.fault:
@@ -249,7 +249,7 @@ cdef void walk(Market* m, Walk* w) noexcept nogil:
 
 
 cdef void carry_extras(Market* m, Walk* w) noexcept nogil:
-    """Those of the orders that are FEATURED, in slot order."""
+    """Carry the Extras of the orders that are FEATURED, in slot order."""
     cdef u32 slot
     cdef u32 left = m.extra_count
     for slot in range(1, m.order_top):
@@ -261,7 +261,7 @@ cdef void carry_extras(Market* m, Walk* w) noexcept nogil:
 
 
 cdef void carry_tables(Account* a, Walk* w) noexcept nogil:
-    """An open account's window and its index of positions."""
+    """Carry an open account's window and its index of positions; on LOAD allocate both."""
     if w.way == LOAD:
         if a.positions_length > 2 * LIMIT_INSTRUMENTS:
             w.fault = TABLES
@@ -276,7 +276,7 @@ cdef void carry_tables(Account* a, Walk* w) noexcept nogil:
     carry(w, a.positions, <u64>a.positions_length * sizeof(u32))
 
 
-# What follows from the rest. Each returns a Fault; nothing is believed that leads out of an array.
+# --- what follows from the rest, rebuilt; each returns a Fault, and checks an index before its use
 
 cdef int adopt_accounts(Market* m) noexcept nogil:
     cdef Account* a
@@ -313,7 +313,7 @@ cdef int adopt_positions(Market* m) noexcept nogil:
 
 
 cdef int adopt_combined(Market* m) noexcept nogil:
-    """Legs that are there, with a position wherever their combination has one; what is charged."""
+    """Check combinations, and that where one has a position its legs have; `charged`, credits."""
     cdef Composite* made
     cdef Position* p
     cdef u32 i, k
@@ -342,7 +342,7 @@ cdef int adopt_combined(Market* m) noexcept nogil:
 
 
 cdef int check_small(Market* m) noexcept nogil:
-    """Sessions, timers and the id hash, which must not be full or a search never ends."""
+    """Check the small tables, and that the id hash is not full: a search would not end."""
     cdef u32 used = 0
     cdef u32 i
     for i in range(m.session_top):
@@ -373,7 +373,7 @@ cdef inline bint bad_list(Market* m, Level* level) noexcept nogil:
 
 
 cdef int build_ladders(Market* m) noexcept nogil:
-    """Empty ladders over every instrument's limits."""
+    """Check every instrument's grid and give it empty ladders."""
     cdef Instrument* book
     cdef u32 i
     for i in range(m.instrument_count):
@@ -396,7 +396,7 @@ cdef int build_ladders(Market* m) noexcept nogil:
 
 
 cdef inline int put_on_ladder(Market* m, u32 slot, Instrument* book) noexcept nogil:
-    """An order back at its place: the ends of its level, its lots, the best price."""
+    """Put an order, its links set, back on a ladder: level ends and quantity, bit, best price."""
     cdef Order* o = &m.orders[slot]
     cdef u8 side = side_of(o)
     cdef Level* level
@@ -423,7 +423,7 @@ cdef inline int put_on_ladder(Market* m, u32 slot, Instrument* book) noexcept no
 
 
 cdef inline int put_aside(Market* m, u32 slot, Instrument* book, u8 state) noexcept nogil:
-    """A COLLECTED or UNPRICED order back at its place; a GFA order is noted."""
+    """Put a COLLECTED or UNPRICED order back where it waits for its auction."""
     cdef Order* o = &m.orders[slot]
     cdef u8 side = side_of(o)
     cdef Auction* a
@@ -445,7 +445,7 @@ cdef inline int put_aside(Market* m, u32 slot, Instrument* book, u8 state) noexc
 
 
 cdef inline int put_in_place(Market* m, u32 slot, u8 state) noexcept nogil:
-    """A live order back where it waits."""
+    """Put an order back on its ladder or in its queue, by its state; note a GFA order."""
     cdef Instrument* book = &m.instruments[instrument_of(&m.positions[m.orders[slot].position])]
     if collects(book) and tif_of(&m.orders[slot]) == TIME_IN_FORCE_GFA:
         auction_of(m, book).good_for = True
@@ -457,7 +457,7 @@ cdef inline int put_in_place(Market* m, u32 slot, u8 state) noexcept nogil:
 
 
 cdef int adopt_orders(Market* m) noexcept nogil:
-    """Every slot leads to slots and owners that are there; working orders are on their ladders."""
+    """Check that every slot's links and owner exist, and put every order back in its place."""
     cdef Order* o
     cdef u8 state
     cdef u32 slot
@@ -467,7 +467,7 @@ cdef int adopt_orders(Market* m) noexcept nogil:
     for slot in range(1, m.order_top):
         o = &m.orders[slot]
         state = state_of(o)
-        if slot + 2 * AHEAD < m.order_top:  # orders come by slot, and lead anywhere
+        if slot + 2 * AHEAD < m.order_top:  # slots come in order, but their levels lie anywhere
             prefetch(&m.positions[m.orders[slot + 2 * AHEAD].position])
             fetch_level(m, slot + AHEAD)
         if o.next >= m.order_top and state != RECEIPT:
@@ -496,7 +496,7 @@ cdef int adopt_orders(Market* m) noexcept nogil:
 
 
 cdef inline bint bad_extra(Market* m, u32 slot) noexcept nogil:
-    """An iceberg that shows nothing would be refilled for ever."""
+    """Whether an Extra is damaged. An iceberg that shows nothing would be refilled for ever."""
     cdef Extra* extra = &m.extras[slot]
     if (extra.partner >= m.order_top or extra.prev >= m.order_top or extra.next >= m.order_top
             or is_garbled(&m.orders[slot])):
@@ -505,7 +505,7 @@ cdef inline bint bad_extra(Market* m, u32 slot) noexcept nogil:
 
 
 cdef void adopt_extra(Market* m, u32 slot) noexcept nogil:
-    """The order's position knows again that it only reduces, or is one side of a quote."""
+    """Enter a REDUCE_ONLY order or a side of a quote into its position's Stand."""
     cdef Extra* extra = &m.extras[slot]
     cdef Stand* stand = &m.stands[m.orders[slot].position]
     if extra.features & ORDER_FEATURE_QUOTE:
@@ -519,7 +519,7 @@ cdef void adopt_extra(Market* m, u32 slot) noexcept nogil:
 
 
 cdef inline bint adopt_stop(Market* m, u32 slot) noexcept nogil:
-    """A waiting order, into the heap of its side unless it is elected; False if it is no stop."""
+    """Put a waiting stop into the heap of its side unless it is elected; False if it is no stop."""
     cdef Order* o = &m.orders[slot]
     if not is_featured(o) or is_garbled(o):
         return False
@@ -529,7 +529,7 @@ cdef inline bint adopt_stop(Market* m, u32 slot) noexcept nogil:
 
 
 cdef int check_free(Market* m, u32 count) noexcept nogil:
-    """The list of free slots has all of them, once."""
+    """Check that the free list has exactly the `count` free slots."""
     cdef u32 slot = m.order_free
     while slot and count and state_of(&m.orders[slot]) == FREE:
         count -= 1
@@ -566,7 +566,7 @@ cdef bytes image_out(Market* m):
 
 
 cdef Market* image_in(const u8[::1] image) except NULL:
-    """A market of its own from an image. ValueError says why it cannot be one."""
+    """A new market from an image; ValueError says why it cannot be one. Or MemoryError."""
     cdef u64 header[HEADER_WORDS]
     cdef Market* m
     cdef Walk w

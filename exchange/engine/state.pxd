@@ -292,7 +292,7 @@ cdef struct LegTerms:  # 56 bytes: what a leg of a combination traded by before 
 cdef struct Stated:  # one leg of a trade with an implied price, as stated by a correction
     u32 account, other, side, lots
     i64 price, now  # ticks: the price it had, the price it is to have
-    i64 cash, other_cash  # of a bust: what each side gets back
+    i64 cash, other_cash  # of a bust: the cash that each side got by the trade (less than 0: fees)
 
 cdef struct Correction:  # of a trade with an implied price, while its last leg is not stated yet
     u64 match

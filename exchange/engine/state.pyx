@@ -184,8 +184,7 @@ cdef bint legs_open(Market* m, u32 instrument) noexcept nogil:
 
 
 cdef void refresh_combined(Market* m) noexcept nogil:
-    """A state or the mode has changed: set `trades` of all combinations, which trade only while
-    their legs do."""
+    """Set `trades` of all combinations, which trade only while their legs do."""
     cdef Instrument* book
     cdef u32 k
     for k in range(m.combined_count):

@@ -1,7 +1,8 @@
-"""Stops: they wait for a trade price, are elected by it, and come in one by one.
+"""Stops: they wait for a trade at their trigger, are elected by it, and come in one by one.
 
 Invariants: a WAITING order is in one list of its instrument, `waiting` or `elected`, and holds its
-margin; those in `waiting` are in the heap of their side; the older of two is before the other.
+margin; those in `waiting` are also in the heap of their side (triggers.pyx), and are in the order
+of their age.
 """
 
 from exchange.engine.book cimport (
@@ -23,7 +24,7 @@ from exchange.engine.vocabulary cimport *
 
 
 cdef void start_waiting(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """An order that is nowhere waits, behind the others of its trigger: ORDER_WAITING."""
+    """An order that is in no queue begins to wait as a stop, the youngest of all: ORDER_WAITING."""
     cdef Order* o = &m.orders[slot]
     cdef Stops* stops = stops_of(m, book)
     cdef Event* e = emit(m, what(EVENT_KIND_ORDER_WAITING, side_of(o) << 1, 0),
@@ -46,7 +47,7 @@ cdef void start_waiting(Market* m, Instrument* book, u32 slot) noexcept nogil:
 
 
 cdef void wait_elected(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """An order that is nowhere waits as the last of the elected."""
+    """An elected stop that is in no queue waits again, as the last of the elected."""
     set_order_state(&m.orders[slot], WAITING)
     m.extras[slot].features |= ELECTED
     m.elected_count += 1
@@ -64,8 +65,8 @@ cdef void elect_first(Market* m, Stops* stops, u32 slot) noexcept nogil:
 
 
 cdef void elect(Market* m, Instrument* book, i64 price) noexcept nogil:
-    """A trade at this price: the stops that it reaches, buys before sells, each side by the nearest
-    trigger, then age."""
+    """Elect the stops that a trade at this price reaches: buys before sells, on each side the
+    trigger nearest to the market first, then the oldest."""
     cdef Stops* stops = stops_of(m, book)
     while stops.root[0] and m.extras[stops.root[0]].trigger <= price:
         elect_first(m, stops, stops.root[0])
@@ -75,7 +76,8 @@ cdef void elect(Market* m, Instrument* book, i64 price) noexcept nogil:
 
 cdef i64 limit_at_market(Market* m, Instrument* book, Order* o, i64 ticks,
                          bint protected) noexcept nogil:
-    """How far an elected MARKET order may trade: no further than what its hold was taken for."""
+    """The limit of an elected MARKET stop: as of a MARKET order now, within the price band, but no
+    further than the order's price, for which its hold was taken."""
     cdef i64 limit = price_of(book, market_slot(
         book, side_of(o), tif_of(o), ticks, protected))
     if book.watched & WATCH_BREAKER:
@@ -86,7 +88,7 @@ cdef i64 limit_at_market(Market* m, Instrument* book, Order* o, i64 ticks,
 
 
 cdef void fall_dormant(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """An elected order whose price is outside the day's limits waits for them to move."""
+    """An elected order whose price is outside the day's limits falls dormant: ORDER_DORMANT."""
     cdef Order* o = &m.orders[slot]
     cdef Event* e = emit(m, what(EVENT_KIND_ORDER_DORMANT, side_of(o) << 1, 0),
                          m.positions[o.position].who)
@@ -104,7 +106,7 @@ cdef void fall_dormant(Market* m, Instrument* book, u32 slot) noexcept nogil:
 
 
 cdef void say_elected(Market* m, u32 slot) noexcept nogil:
-    """A stop that is nowhere now is the order of its other fields: ORDER_ELECTED."""
+    """Turn an elected stop, in no queue any more, into the order it stands for: ORDER_ELECTED."""
     cdef Order* o = &m.orders[slot]
     cdef Extra* extra = &m.extras[slot]
     cdef Event* e = emit(m, what(EVENT_KIND_ORDER_ELECTED, side_of(o) << 1, 0),
@@ -123,7 +125,7 @@ cdef void say_elected(Market* m, u32 slot) noexcept nogil:
 
 
 cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil:
-    """An elected stop is the order of its other fields, and enters now: ORDER_ELECTED."""
+    """An elected stop comes in: ORDER_ELECTED, then it trades, rests, ends or falls dormant."""
     cdef Order* o = &m.orders[slot]
     cdef Position* p = &m.positions[o.position]
     cdef Extra* extra = &m.extras[slot]
@@ -156,8 +158,8 @@ cdef void come_in(Market* m, Instrument* book, u32 slot) noexcept nogil:
 
 
 cdef Instrument* next_slice(Market* m) noexcept nogil:
-    """The instrument whose elected stops come in next at a stamp, the earliest due, then the lowest
-    number; NULL if none trades that has any."""
+    """The instrument whose elected stops are to come in next: of those that trade and have any, the
+    earliest due, then the lowest number; NULL if there is none."""
     cdef Instrument* found = NULL
     cdef u32 i
     if m.elected_count == 0:

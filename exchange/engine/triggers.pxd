@@ -1,4 +1,4 @@
-# The stops of one side by what elects them first: a pairing heap. See triggers.pyx.
+# The stops of one side in the order of their election: a pairing heap. See triggers.pyx.
 
 from exchange.engine.state cimport Market, Stops, u32
 

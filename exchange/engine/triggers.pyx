@@ -1,8 +1,8 @@
-"""The stops of one side by what elects them first: the trigger nearest to the market, then age.
+"""The stops of one side in the order of their election: by nearness of the trigger, then by age.
 
-A pairing heap whose links are in the orders' Extras: `child` is the first child, `sibling` the next
-one of its parent, `before` the one before that, or the parent of a first child. Any order leaves it
-in time that grows with the logarithm of their number, taken over many.
+A pairing heap whose links are in the orders' Extras: `child` is the first child; `sibling` is the
+next child of the same parent; `before` is the previous child of that parent, or of a first child
+the parent. To remove any order takes amortized logarithmic time.
 """
 
 from exchange.engine.state cimport Extra, Order, i64, side_of, u8
@@ -18,7 +18,7 @@ cdef inline bint sooner(Market* m, u32 x, u32 y) noexcept nogil:
 
 
 cdef u32 meld(Market* m, u32 x, u32 y) noexcept nogil:
-    """Two heaps, either may be 0, as one: the later root becomes a child of the sooner."""
+    """Merge two heaps, either of which may be 0: the later root becomes a child of the sooner."""
     cdef u32 child
     if x == 0 or y == 0:
         return x | y
@@ -34,7 +34,7 @@ cdef u32 meld(Market* m, u32 x, u32 y) noexcept nogil:
 
 
 cdef u32 meld_children(Market* m, u32 first) noexcept nogil:
-    """The heaps of a list of siblings as one: in pairs, then from the last pair to the first."""
+    """Merge a list of siblings into one heap: in pairs, then from the last pair to the first."""
     cdef u32 pairs = 0
     cdef u32 x, y, following
     while first:
@@ -58,7 +58,7 @@ cdef u32 meld_children(Market* m, u32 first) noexcept nogil:
 
 
 cdef void add_trigger(Market* m, Stops* stops, u32 slot) noexcept nogil:
-    """A stop that has its trigger and its age."""
+    """Insert a stop, whose trigger and age are set."""
     cdef u8 side = side_of(&m.orders[slot])
     cdef Extra* extra = &m.extras[slot]
     extra.child = 0
