@@ -26,6 +26,7 @@ from exchange.app.schedule import Schedule as Follower
 from exchange.app.settings import Limits, Schedule, Settings
 from exchange.app.wishes import Wish, note
 from exchange.messages import EVENT, Command, CommandKind, EventKind, HaltCause, Side, TradingState
+from exchange.sequencer import LogFull
 from exchange.sim.disk import SimDisk
 from exchange.sim.host import Host, HostFaults
 from exchange.sim.loop import NS, SimLoop
@@ -351,3 +352,25 @@ async def test_a_first_combination_may_be_listed_while_a_look_waits(tmp_path: Pa
         assert market.desk.instruments.by_code[request.code].state == CONTINUOUS
     finally:
         await market.stop()
+
+
+async def test_what_holds_the_schedule_up_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that is full for an hour fills no log of its own with it."""
+    tries: list[Exception] = [LogFull(7), LogFull(8), TimeoutError("late"), LogFull(9), LogFull(9)]
+    schedule = Follower.__new__(Follower)
+    schedule.looked, told = asyncio.Event(), iter(tries)
+
+    async def look() -> None:
+        if (error := next(told, None)) is None:
+            raise asyncio.CancelledError
+        raise error
+
+    monkeypatch.setattr(schedule, "look", look)
+    monkeypatch.setattr("exchange.app.schedule.RETRY_SECONDS", 0)
+    with pytest.raises(asyncio.CancelledError):
+        await schedule.run()
+    assert [line.getMessage().partition(": ")[2][:8] for line in caplog.records] == [
+        "LOG_FULL", "late", "LOG_FULL",
+    ]  # fmt: skip

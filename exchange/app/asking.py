@@ -83,8 +83,9 @@ async def ask(directory: Path, request: AnyRequest) -> Answer | None:
 def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
     """Put one request to the market at ``http://HOST:PORT``, signed with an admin key.
 
-    Raises OSError if no market answers there, ValueError for a URL that is none; a refused key is
-    an answer, and so is a silence behind which the request may be done.
+    Raises URLError if no market answers there, another OSError where the connection broke before
+    the answer (it may be done), ValueError for a URL that is none; a refused key is an answer, and
+    so is a silence behind which the request may be done.
     """
     from exchange.gateway.access import sign  # noqa: PLC0415 - the socket needs no signature
 

@@ -82,14 +82,17 @@ class Schedule:
         self._complained = 0  # a business date that somebody was told to settle
 
     async def run(self) -> None:
-        """Do what is due, again and again."""
+        """Do what is due, again and again. What holds it up is logged once, not with every try."""
+        held_up = ""
         while True:
             try:
                 await self.look()
-                pause = self._until_next()
+                pause, held_up = self._until_next(), ""
             except (RequestRefused, QueueFull, TimeoutError, CalendarError) as error:
-                _log.warning("the schedule is held up, trying again: %s", error)
-                pause = RETRY_SECONDS
+                by = str(getattr(error, "reason", error))
+                if by != held_up:
+                    _log.warning("the schedule is held up, trying again: %s", error)
+                pause, held_up = RETRY_SECONDS, by
             self.looked.set()
             await asyncio.sleep(pause)
 
