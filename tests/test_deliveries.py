@@ -13,7 +13,6 @@ from clearing_house import FACTOR, House, factors
 from contracts.grades.delivery import invoice_cents
 from contracts.hardware import gpu_class
 from exchange.clearing import Clearing
-from exchange.clearing.calling import Pledge, Release, ValueAsset
 from exchange.clearing.delivery import dvp, page, story
 from exchange.clearing.delivery.matter import Deliveries
 from exchange.clearing.delivery.records import (
@@ -342,31 +341,6 @@ def test_a_month_delivered_whole_pays_the_invoice_to_the_cent(house: House) -> N
     house.clearing.rebuild(house.market.frames)
     assert (house.rulings("delivery"), house.clearing.ledger_hash) == (rulings, head)
     house.clearing.audit()
-
-
-def test_a_ledger_that_is_full_delivers_and_takes_nothing_new(house: House) -> None:
-    """Clearing's own transfers are not counted against the operator's limit."""
-    book = house.clearing._state.book
-    house.record(OpenLedgerAccount(id="a"))
-    house.record(OpenLedgerAccount(id="b"))
-    house.record(ValueAsset(asset="T-BILL", price=1_000_000, haircut_bp=0))
-    pledge = Pledge(id="p", account=OLD, asset="T-BILL", units=1)
-    assert house.record(pledge)[0] == "accepted"
-    book._transfers_max = book.count + 1
-    one = Transfer("x", "a", "b", 1)
-    _, facts = house.record(MakeTransfers(batch=[one, msgspec.structs.replace(one, id="y")]))
-    assert facts == {"outcomes": ["ok", "ledger_full"], "rows_left": 0}
-    outcome, facts = house.record(msgspec.structs.replace(pledge, id="q"))
-    assert (outcome, facts["limit"], facts["observed"]) == ("full", book._transfers_max, book.count)
-    begin = begun(house)
-    house.at(begin + DAY_NS)
-    for account in (SHORT, OLD):
-        house.record(attest(account, 1))
-    house.at(begin + 2 * DAY_NS)
-    assert len(deliveries(house).deliveries[0].slices) == 1
-    release = Release(id="r", account=OLD, asset="T-BILL", units=1)
-    assert house.record(release)[0] == "accepted"
-    book.check()
 
 
 def test_days_that_were_over_when_the_escrow_came_in_can_still_be_attested(house: House) -> None:

@@ -5,14 +5,22 @@ import random
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+import test_deliveries
+from clearing_house import House
 from oracle_ledger import Oracle
 from test_defaults import start
+from test_deliveries import OLD, SHORT, attest, begun, deliveries
 
+from exchange.clearing.calling import Pledge, Release, ValueAsset
+from exchange.clearing.delivery.terms import DAY_NS
 from exchange.clearing.outcomes import SPENDS_ID, Outcome, Transfer, TransferKind
 from exchange.clearing.transfer_store import Transfers
+from exchange.clearing.transferring import MakeTransfers, OpenLedgerAccount
 from exchange.clearing.transfers import SECOND, TRANSFERS_MAX, Account, Book
 
+delivering = test_deliveries.house  # a fixture
 TABLE = Path(__file__).parent / "tables" / "ledger.json"
 CASES = json.loads(TABLE.read_text())["cases"]
 START = 1_800_000_000 * SECOND
@@ -325,3 +333,29 @@ def test_random_batches_agree_with_the_oracle(seed: int) -> None:
     assert len(seen) > 12
     rows, _, _ = book.take()
     assert [row.number for row in rows] == list(range(1, book.count + 1))
+
+
+def test_a_ledger_that_is_full_delivers_and_takes_nothing_new(delivering: House) -> None:
+    """Clearing's own transfers are not counted against the operator's limit."""
+    house = delivering
+    book = house.clearing._state.book
+    house.record(OpenLedgerAccount(id="a"))
+    house.record(OpenLedgerAccount(id="b"))
+    house.record(ValueAsset(asset="T-BILL", price=1_000_000, haircut_bp=0))
+    pledge = Pledge(id="p", account=OLD, asset="T-BILL", units=1)
+    assert house.record(pledge)[0] == "accepted"
+    book._transfers_max = book.count + 1
+    one = Transfer("x", "a", "b", 1)
+    _, facts = house.record(MakeTransfers(batch=[one, msgspec.structs.replace(one, id="y")]))
+    assert facts == {"outcomes": ["ok", "ledger_full"], "rows_left": 0}
+    outcome, facts = house.record(msgspec.structs.replace(pledge, id="q"))
+    assert (outcome, facts["limit"], facts["observed"]) == ("full", book._transfers_max, book.count)
+    begin = begun(house)
+    house.at(begin + DAY_NS)
+    for account in (SHORT, OLD):
+        house.record(attest(account, 1))
+    house.at(begin + 2 * DAY_NS)
+    assert len(deliveries(house).deliveries[0].slices) == 1
+    release = Release(id="r", account=OLD, asset="T-BILL", units=1)
+    assert house.record(release)[0] == "accepted"
+    book.check()
