@@ -20,7 +20,7 @@ from bad_wire import TEXT, Wire, frame
 from dialect import Venue
 from live import until
 
-from exchange.gateway import arrivals, frames, pace, rest, server
+from exchange.gateway import arrivals, frames, pace, rest
 
 SIGNED = (
     b"Hourbook-Key: a\r\nHourbook-Timestamp: 1\r\nHourbook-Nonce: 1\r\nHourbook-Signature: aa\r\n"
@@ -191,13 +191,13 @@ async def test_a_connection_that_ended_keeps_nothing_of_what_it_sent(
     venue: Venue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended: list[frames.MaskedSocket] = []
-    empty = server._empty
+    release = frames.MaskedSocket.release
 
     def noted(socket: frames.MaskedSocket) -> None:
-        empty(socket)
+        release(socket)
         ended.append(socket)
 
-    monkeypatch.setattr(server, "_empty", noted)
+    monkeypatch.setattr(frames.MaskedSocket, "release", noted)
     call = b'{"jsonrpc":"2.0","id":1,"method":"public/test"}'
     wire = await Wire.open(urlsplit(venue.http).port or 0)
     await wire.shake(path="/ws/api/v2")

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter_ns
+from time import thread_time_ns
 from typing import Any, Final, Protocol, TypeAlias
 
 from aiohttp import web
@@ -189,25 +189,28 @@ class _Arrival(web.RequestHandler):
         most = OWING_BYTES if self._owes else READ_BYTES
         if len(data) > most:
             data, self._later = data[:most], data[most:]
-        begun = perf_counter_ns()
+        begun = 0 if self._is_unheld() else thread_time_ns()  # a machine that stalls is not his
         super().data_received(data)
-        wait = self.spend(perf_counter_ns() - begun)
+        wait = self.spend(thread_time_ns() - begun) if begun else 0.0
         self._owes = wait > 0
         if (wait or self._later) and self._turn is None and self.transport is not None:
             self._pause_transport_reading()
             self._turn = self._loop.call_later(wait, self._go_on)
 
+    def _is_unheld(self) -> bool:
+        """Whether nothing is charged: it trades on this machine, or is a Unix socket's owner."""
+        trades = self.asker is not None and self.asker.trading_account >= 0
+        return self._local and (trades or self._address is None)
+
     def spend(self, spent_ns: int) -> float:
-        """Charge what it asked for to its account, if it trades, or to its address; return the
-        seconds until it is read again. What trades on this machine is not held up, nor is who owns
-        a Unix socket.
-        """
+        """Charge what it asked for, in time of the processor, to its account, if it trades, or to
+        its address; return the seconds until it is read again."""
+        if self._is_unheld():
+            return 0.0
         account = -1 if self.asker is None else self.asker.trading_account
         if account < 0 and self._address is not None:
             one_in = LOOPBACK_ONE_IN if self._local else ADDRESS_ONE_IN
             return self._arrivals.pace.spend(("address", self._address), spent_ns, one_in)
-        if self._local:
-            return 0.0
         return self._arrivals.pace.spend(("account", account), spent_ns, MEMBER_ONE_IN)
 
     def _go_on(self) -> None:

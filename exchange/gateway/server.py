@@ -338,9 +338,9 @@ class Link:
                         return
                     await self._answer_ping(message)
                     continue
-                begun = time.perf_counter_ns()
+                begun = time.thread_time_ns()
                 session.hear(message.data, time.time_ns())
-                if wait := self.spend(time.perf_counter_ns() - begun):
+                if wait := self.spend(time.thread_time_ns() - begun):
                     await asyncio.sleep(wait)
         except asyncio.CancelledError:
             if self._reader is not None or reader is None or reader.uncancel():
