@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 from served import CHECKOUT, COMMAND
 
@@ -113,6 +114,20 @@ async def test_a_day_that_is_interrupted_is_proven_but_for_its_hedges(
     assert end.value.code == 130
     proof = json.loads(capsys.readouterr().out)
     assert proof["holds"] and "GPUs" not in str(proof["checks"])
+
+
+async def test_a_day_that_is_stopped_while_a_late_hedge_is_waited_for_is_not_whole(
+    tmp_path: Path,
+) -> None:
+    async with await Demo.open(tmp_path, 1) as running:
+        stopped, told = asyncio.Event(), list[int]()
+        for at, one in enumerate(running._participants):
+            role = msgspec.structs.replace(one.role, run=lambda client, day, _: day.over.wait())
+            running._participants[at] = one._replace(role=role)
+        asyncio.get_running_loop().call_later(0.5, stopped.set)
+        await running.trade(0.1, stopped, lambda done, *_: told.append(done))
+        assert told[-1] == 1000 and not running.is_whole
+        assert (await running.settle_and_prove()).holds
 
 
 @pytest.mark.parametrize("product", PRODUCTS)

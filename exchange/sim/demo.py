@@ -118,7 +118,8 @@ class Demo:
                 advance(day.permille, 1000, f"{self.market.desk.sequence:,} commands")
             if any(task.done() and task.exception() for task in trading):
                 break
-        self.is_whole = day.permille == 1000
+        hedged = all(task.done() for task in hedging)
+        self.is_whole = day.permille == 1000 and (hedged or not stopped.is_set())
         day.over.set()
         if failing.done():
             failing.result()
