@@ -20,7 +20,8 @@ from exchange.cli.output import Exit, fail, progress, show_json
 if TYPE_CHECKING:
     from exchange.app.settings import Settings
 
-NO_ADDRESS: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
+# None: asyncio of Python 3.13 found no address of the host that it could bind.
+NO_ADDRESS: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL, None)
 _log: Final = logging.getLogger("hourbook")
 
 
