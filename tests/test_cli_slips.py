@@ -6,9 +6,11 @@ Budget: 15 seconds.
 import http.client
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from served import CHECKOUT, COMMAND
 from typer.testing import CliRunner
 
 import exchange.cli as cli
@@ -199,6 +202,18 @@ def test_a_replay_may_be_interrupted(
     monkeypatch.setattr(LogReader, "chunks", interrupted)
     told, code = ended(*command, tmp_path / "market")
     assert code == 130 and not told.strip()
+
+
+def test_who_closes_the_standard_places_has_the_work_done_all_the_same(
+    kept: Path, tmp_path: Path
+) -> None:
+    command = shlex.join([*COMMAND, "replay", str(kept), "--verify", "--json"])
+    done = subprocess.run(
+        ["sh", "-c", f"{command} <&- 2>&-; {command} --until nonsense 2>&-; exec {command} >&-"],
+        cwd=CHECKOUT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["verified"], "one line, and no error among the results"
 
 
 def test_the_version_is_told() -> None:

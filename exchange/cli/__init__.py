@@ -3,6 +3,7 @@
 Commands import what they need when they run, so that ``--help`` is quick.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -94,6 +95,7 @@ app.add_typer(bench.app, name="bench")
 
 def main() -> None:
     """Run the command line; every expected failure ends in one line that says what to do."""
+    _take_standard_places()
     try:
         app()
     except Failure as failure:
@@ -116,6 +118,19 @@ def main() -> None:
             raise
         print(f"hourbook: {error}", file=sys.stderr)
         sys.exit(Exit.UNUSABLE)
+
+
+def _take_standard_places() -> None:
+    """What the caller has closed of stdin, stdout and stderr goes nowhere: the first files opened,
+    a market's log among them, would stand in its place and take what is printed.
+    """
+    for place in range(3):
+        try:
+            os.fstat(place)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _told(error: OSError) -> str:
