@@ -403,6 +403,23 @@ def test_what_makes_no_request_over_http_is_told_so(tmp_path: Path, key: bytes, 
     assert told in asking.ask_url(url, tmp_path / "key", requests.State()).error
 
 
+async def test_what_is_signed_for_one_market_is_sent_to_no_other(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n"))
+        await reader.readuntil(b"}")
+        writer.write(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    (tmp_path / "key").write_bytes(b'{"key_id":"k","secret":"s"}')
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    told = await asyncio.to_thread(asking.ask_url, url, tmp_path / "key", requests.State())
+    server.close()
+    assert not told.ok and "302" in told.error and len(asked) == 1
+
+
 @pytest.mark.parametrize("reply", [b"\x15\x03\x01", b"HTTP/1.0 200 OK\r\n\r\n<html>", None])
 async def test_what_is_no_market_is_told_from_one_that_is_late(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: bytes | None

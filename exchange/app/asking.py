@@ -31,6 +31,13 @@ SOCKET_PATH_BYTES: Final = 107  # of a Unix socket, at most
 URL_SECONDS: Final = 60.0
 
 
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect is an answer: what is signed for one market is sent to no other place."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 class AdminKey(msgspec.Struct, frozen=True):
     """A key as its file has it."""
 
@@ -107,7 +114,8 @@ def ask_url(url: str, key_file: Path, request: AnyRequest) -> Answer:
     base = url.rstrip("/").removesuffix("/api/v1")
     try:
         posted = urllib.request.Request(base + ADMIN_PATH, body, headers)
-        with urllib.request.urlopen(posted, timeout=URL_SECONDS) as response:
+        opener = urllib.request.build_opener(_NoRedirect)
+        with opener.open(posted, timeout=URL_SECONDS) as response:
             return msgspec.json.decode(response.read(), type=Answer)
     except urllib.error.HTTPError as error:
         return Answer(False, error=f"{url} refused: {error.code} {error.read().decode()}")

@@ -1,10 +1,11 @@
 """``hourbook bench``: the checkout's own benchmarks."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -13,6 +14,7 @@ from exchange.cli.access import Json
 from exchange.cli.output import Exit, fail
 
 app = typer.Typer(help="Benchmarks.", no_args_is_help=True, rich_markup_mode=None)
+COUNTED: Final = {"implied", "features"}  # in instructions, always
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 Flow = Annotated[
@@ -159,6 +161,8 @@ def _run(name: str, arguments: list[str], as_json: bool) -> None:
     checkout = Path(exchange.__file__).parents[1]
     if not (checkout / "benches" / f"{name}.py").is_file():
         fail("bench runs a checkout's benches/; clone the project and `make build`", Exit.USAGE)
+    if (name in COUNTED or "--instructions" in arguments) and shutil.which("valgrind") is None:
+        fail("instructions are counted by valgrind, which is not installed", Exit.UNUSABLE)
     command = [sys.executable, "-m", f"benches.{name}", *arguments, *(["--json"] * as_json)]
     environment = os.environ | {"PYTHONPATH": str(checkout)}
     done = subprocess.run(command, env=environment, check=False)
