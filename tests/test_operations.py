@@ -264,12 +264,16 @@ async def test_a_connection_that_has_ended_leaves_nothing_for_the_collector(live
     """Which a serving process has look so seldom that a day's connections would add up."""
     ours = {"Link", "Session", "MaskedSocket", "_Arrival", "_Guard", "Shows"}
 
+    def seen() -> dict[int, str]:
+        kinds = ((id(one), type(one)) for one in gc.get_objects())
+        return {at: k.__name__ for at, k in kinds if k.__name__ in ours and "exchange." in str(k)}
+
     def left() -> set[str]:
-        kinds = {type(one) for one in gc.get_objects()}
-        return ours & {kind.__name__ for kind in kinds if "exchange." in str(kind)}
+        return {name for at, name in seen().items() if at not in before}
 
     gc.collect()
     gc.disable()
+    before = seen()  # of other tests' markets
     try:
         for trader in await trade(live):
             await trader.subscribe(f"depth.{CODE}", f"queue.{CODE}")
