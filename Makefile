@@ -43,8 +43,8 @@ bench: build
 # A quarter of SECONDS the engine against the oracle on random commands, a quarter the fast build
 # against the checked one (tests/endurance.py, which does a hundred million if nobody says how many),
 # a quarter storms over the whole market, a quarter a real server killed under load, a million
-# mutated frames, and the business days of a year with restarts: make soak SECONDS=3600. HOURBOOK_CHECKED=1 make build first for a core with its
-# own checks on.
+# mutated frames, and the business days of a year with restarts: make soak SECONDS=3600.
+# HOURBOOK_CHECKED=1 make build first for a core with its own checks on.
 # `hourbook bench soak` watches memory for an hour.
 SECONDS ?= 1800
 soak: build

@@ -16,7 +16,7 @@ from contracts import registry, symbol
 from contracts.index import methodology
 from contracts.registry import RegistryError
 from contracts.spec import Instrument
-from exchange.app import Market, operations, requests, wishes
+from exchange.app import Market, listings, requests, wishes
 from exchange.app.expiry import final_price
 from exchange.app.wishes import RequestRefused
 
@@ -180,7 +180,7 @@ def last_of(market: Market, code: str) -> int:
 async def test_a_day_opens_when_no_number_is_left_for_its_new_months(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(operations, "_INSTRUMENTS_MAX", 50)
+    monkeypatch.setattr(listings, "_INSTRUMENTS_MAX", 50)
     async with running(tmp_path, date(2026, 11, 30)) as m:
         await m.operations.perform(requests.Settle())
         opened = await m.operations.perform(requests.OpenDay(date=20261201))

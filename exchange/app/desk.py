@@ -15,7 +15,7 @@ from contracts.spec import Instrument as Terms
 from exchange.app.quotes import Quotes
 from exchange.app.wishes import APPROVED, PROPOSE, RECORD_FACTORS, RequestRefused, Wish
 from exchange.gateway.resume import Epochs
-from exchange.gateway.view import View
+from exchange.gateway.view import Recorded, View
 from exchange.intake import Item
 from exchange.journal.tape import START, Released, Tape
 from exchange.marketdata.instruments import Instrument, Instruments
@@ -37,12 +37,6 @@ ANSWER_SECONDS: Final = 30.0  # a command that is not released by then never wil
 FORGOTTEN_NS: Final = 86_400 * 10**9  # after a proposal expired: till then somebody is told so
 _KIND: Final = 12  # offset of the kind byte in an event
 _ORDER_KINDS: Final = bytes(range(EventKind.ORDER_ACCEPTED, EventKind.SESSION_OPENED))
-
-
-class _Recorded(msgspec.Struct):
-    """What kind of record a text is; those of clearing say nothing to the desk."""
-
-    operation: str = ""
 
 
 class _Factors(msgspec.Struct):
@@ -275,7 +269,7 @@ class Desk:
 
     def _recorded(self, text: str, stamp: int) -> None:
         """Keep the latest factor tables as they came; other records say nothing to the desk."""
-        operation = msgspec.json.decode(text, type=_Recorded).operation
+        operation = msgspec.json.decode(text, type=Recorded).operation
         if operation == RECORD_FACTORS:
             factors = msgspec.json.decode(text, type=_Factors)
             self.factors[factors.grade, factors.expiry] = factors.table

@@ -514,9 +514,9 @@ class Market:
                 news = self.desk.sequence > compared or bool(asked - refused)
                 if late or asked - tried or (time.monotonic() >= checkpoint_due and news):
                     tried, before = asked, self.desk.sequence
-                    taken = await self.operations.checkpoint()
+                    commands = await self.operations.checkpoint()
                     compared = self.desk.sequence
-                    idle = taken is not None and compared == before + taken
+                    idle = commands is not None and compared == before + commands
                     refused = self._asked() if idle else frozenset()
                     checkpoint_due = time.monotonic() + limits.checkpoint_seconds
                 if self.clearing.cycle_is_due():

@@ -7,19 +7,17 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from contracts import calendar, grades, prices, registry
+from contracts import calendar, grades, registry
 from contracts.calendar import CalendarError, Month
-from contracts.compare import differences
 from contracts.grades import table as factors
 from contracts.refusals import Refusal, Refused
 from contracts.spec import Instrument as Terms
-from exchange.app import margin, requests, wishes, wishes_market
+from exchange.app import listings, margin, requests, wishes, wishes_market
 from exchange.app.approvals import SOCKET_PERSON, Approvals
 from exchange.app.clerk import Clerk
 from exchange.app.conduct import Conduct, combines, describe
@@ -31,12 +29,10 @@ from exchange.clearing import Clearing
 from exchange.gateway.access import Key
 from exchange.gateway.auth import create_key, list_keys, revoke_key, rotate_key
 from exchange.marketdata.instruments import Instrument, micros_text
-from exchange.messages import EventFlag, HaltCause, Limit, Mode, TradingState
+from exchange.messages import EventFlag, HaltCause, Mode, TradingState
 from exchange.messages.access import Right
 from exchange.sequencer import LogFull
 
-_YEAR_DAYS: Final = 366
-_INSTRUMENTS_MAX: Final = int(Limit.INSTRUMENTS)
 _log = logging.getLogger(__name__)
 
 
@@ -403,7 +399,8 @@ class Operations:
         await self.cleared()  # which margin parameters are in force is clearing's to say
         limits = self._relimit()
         todo = [*limits, *self._conduct.relimit_combinations(limits)]
-        todo += [*self._rates(day), *self._protections(), *self._list_missing(day)]
+        todo += [*self._rates(day), *self._protections()]
+        todo += listings.missing(desk, self._clearing, day)
         await desk.perform([*todo, wishes.open_day(number)])
         return {
             "business_date": number,
@@ -508,77 +505,6 @@ class Operations:
             if terms is not None and listed.state != TradingState.EXPIRED:
                 price = listed.mark if listed.settlement_price is None else listed.settlement_price
                 yield listed, terms, price
-
-    def _list_missing(self, day: date) -> list[Wish]:
-        """Listings of the expiries to be opened on ``day`` that are not listed yet.
-
-        What is listed keeps the terms it was listed with, whatever the files say now.
-        """
-        todo: list[Wish] = []
-        parameters = self._clearing.margin_parameters(wishes.as_number(day))
-        number = len(self._desk.instruments.by_id)
-        products = dict(self._desk.instruments.products)  # numbers by name, from 1
-        try:
-            opening = registry.load().opening(day)
-            for terms, mark in self._first_marks(opening):
-                if number >= _INSTRUMENTS_MAX:
-                    _log.error("%s is not listed: no instrument has a number left", terms.code)
-                    continue
-                product = products.setdefault(terms.product, len(products) + 1)
-                todo += wishes_market.listing(terms, number, mark, day, parameters, product=product)
-                number += 1
-        except (CalendarError, ValueError) as error:
-            raise RequestRefused(str(error)) from error
-        self._look_ahead(day)
-        return todo
-
-    def _first_marks(self, opening: list[Terms]) -> Iterator[tuple[Terms, int]]:
-        """What is to be opened and is not listed yet, each with its first mark, on its price step.
-
-        By an assumed slope (contracts/data/prices_2026.toml) from where the month before it was
-        settled last; a product's first month is at that file's spot level. RequestRefused.
-        """
-        before: dict[str, Fraction] = {}  # by product, the price of the month before
-        for terms in opening:
-            listed = self._desk.instruments.by_code.get(terms.code)
-            if listed is not None:
-                self._say_what_differs(terms)
-                before[terms.product] = Fraction(self._desk.instruments.reference(listed))
-                continue
-            try:
-                price = prices.following(terms.product, before.get(terms.product))
-            except KeyError:
-                raise RequestRefused(
-                    f"{terms.code} cannot be listed: {terms.product} has no price figures"
-                    " in contracts/data/"
-                ) from None
-            before[terms.product] = price
-            step = terms.tick_scale * terms.price_step
-            yield terms, round(price / step) * step
-
-    @staticmethod
-    def _look_ahead(day: date) -> None:
-        """Warn of a calendar that ends too soon for the dates of a year from now to be opened."""
-        try:
-            registry.load().opening(day + timedelta(days=_YEAR_DAYS))
-        except CalendarError as error:
-            _log.warning("from a year from now on no business date can be opened: %s", error)
-
-    def _say_what_differs(self, terms: Terms) -> None:
-        """Warn of a file that was edited under a listed expiry: its terms never change."""
-        listed = self._desk.terms.get(terms.code)
-        if listed is None or listed == terms:
-            return
-        fields = ", ".join(
-            f"{found.field} {found.before!r} not {found.after!r}"
-            for found in differences(listed, terms)
-        )
-        _log.warning(
-            "%s keeps the terms of its listing (%s): change terms by a new [[version]], for"
-            " expiries not listed yet",
-            terms.code,
-            fields,
-        )
 
 
 def _check_machine(key: Key, person: str) -> None:

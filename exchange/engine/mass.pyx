@@ -9,7 +9,6 @@ from libc.stdlib cimport qsort
 
 from exchange.engine.book cimport occupied_above, occupied_below
 from exchange.engine.events cimport blank, event_of
-from exchange.engine.groups cimport partner_of
 from exchange.engine.guards cimport bad_owner
 from exchange.engine.ids cimport has_slot
 from exchange.engine.lifecycle cimport answered, cancel_for, keep_receipt, pick, reject
@@ -45,10 +44,8 @@ cdef void pick_from(Market* m, Level* level, Choice* wanted) noexcept nogil:
         side = side_of(o)
         if (account_of(&m.positions[o.position]) == wanted.account
                 and (wanted.side == SIDE_UNSTATED or wanted.side == side)):
-            # lots of grouped orders are not subtracted: the walk may go too far, never too short
-            if partner_of(m, slot) == 0:
-                wanted.left[side] -= lots_of(m, slot)
-                ensure(m, wanted.left[side] >= 0)
+            wanted.left[side] -= lots_of(m, slot)
+            ensure(m, wanted.left[side] >= 0)
             if not wanted.selection & SELECTION_SESSION or o.session == wanted.session:
                 pick(m, slot)
         slot = o.next

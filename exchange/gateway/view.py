@@ -89,7 +89,7 @@ Throttle = tuple[int, int, int]  # interval, burst, tat
 Levels = list[tuple[int, int]]  # price in ticks, lots
 
 
-class _Recorded(msgspec.Struct):
+class Recorded(msgspec.Struct):
     """What kind of record a text is."""
 
     operation: str = ""
@@ -132,7 +132,7 @@ class _Packed(msgspec.Struct, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
-_read_record = msgspec.json.Decoder(_Recorded).decode
+_read_record = msgspec.json.Decoder(Recorded).decode
 
 
 def sources() -> int:
