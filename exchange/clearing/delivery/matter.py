@@ -295,8 +295,8 @@ class Deliveries(Matter):
         state.matters.touch(Deliveries)
 
     def _heir(self, account: int) -> int:
-        """Who has what an account would be assigned. The chain ends: a client is ported from a member
-        in default, and such a member takes nobody."""
+        """Who has what an account would be assigned. The chain ends: a client is ported from a
+        member in default, and such a member takes nobody."""
         while account in self.heirs:
             account = self.heirs[account]
         return account
