@@ -31,7 +31,7 @@ from venue import CODE, OTHER, POOR, RICH, THIRD, enter
 from exchange.app import Market, requests
 from exchange.app.settings import Serve, Settings
 from exchange.app.wishes import RequestRefused
-from exchange.gateway import auth, lockouts, server, session
+from exchange.gateway import arrivals, auth, lockouts, server, session
 from exchange.gateway.seats import Seats
 from exchange.messages import Command, CommandKind, Limit, TradingState, wire
 
@@ -523,7 +523,7 @@ async def plain_speech_where_tls_is_due(house: House) -> None:
 @pytest.fixture
 async def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     monkeypatch.setattr(server, "SILENT_SECONDS", 2.0)
-    monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 1.5)
+    monkeypatch.setattr(arrivals, "HANDSHAKE_SECONDS", 1.5)
     monkeypatch.setattr(server, "CLOSE_SECONDS", 0.2)
     monkeypatch.setattr(server, "HEARTBEAT_MS", 10**9)  # nothing unasked
     async with running(tmp_path) as opened:
