@@ -102,7 +102,10 @@ class House:
                 await seller.enter(CODE, "sell", lots, ticks)
                 await buyer.enter(CODE, "buy", lots, ticks, client_order_id=f"b{number}")
                 self.trades.append((self.market.hub.feed.time // 1_000_000, ticks, lots))
-            await seller.enter(CODE, "sell", 3, middle + 9, client_order_id="rests")
+            last = await seller.enter(CODE, "sell", 3, middle + 9, client_order_id="rests")
+        assert last.sequence is not None
+        while self.market.hub.sequence < last.sequence + 2:  # both sessions are logged off
+            await asyncio.sleep(0.001)
         self.key = auth.create_key(self.market.directory, 1, "read")
 
 
