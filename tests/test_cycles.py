@@ -55,7 +55,8 @@ def settle(house: House, upto: int = INSTRUMENTS) -> None:
 def test_a_schedule_is_times_of_the_day_in_utc(house: House) -> None:
     outcome, facts = house.record(ScheduleCycles(times=("16:00", "12:00", "12:00")))
     assert (outcome, facts) == ("accepted", {"times": 2, "next": NOON})
-    for wrong in (("noon",), ("12:00:01",), ("12:00+02:00",), ("25:00",)):
+    wrong_ones = ("12", "1200", "T12:00", "noon", "12:00:01", "12:00+02:00", "25:00")
+    for wrong in [(one,) for one in wrong_ones]:
         assert house.record(ScheduleCycles(times=wrong))[0] == "malformed"
     assert house.record(ScheduleCycles(times=("12:00",) * 25))[0] == "full"
     assert house.record(ScheduleCycles(times=("12:00",)), account=1)[0] == "not_yours"

@@ -141,7 +141,7 @@ async def callers(venue: Venue) -> dict[str, Any]:
 async def test_the_first_fault_in_the_pages_order_is_the_answer(venue: Venue, op: str) -> None:
     by_stage, faults = await callers(venue), FAULTS[op]
     venue.full = True
-    for place, (reason, _) in enumerate(faults):
+    for place, (reason, wrong) in enumerate(faults):
         request: dict[str, Any] = {"op": op, **GOOD.get(op, {"request_id": "r"})}
         for _, fields in reversed(faults[place:]):
             request |= fields
@@ -151,6 +151,8 @@ async def test_the_first_fault_in_the_pages_order_is_the_answer(venue: Venue, op
         (told,) = await venue.say(session, sent)
         assert isinstance(told, wire.Rejected)
         assert told.name == reason, (sent, told)
+        if reason in ("SYNTAX", "TICK", "PRICE_LIMIT", "QUANTITY_RANGE"):
+            assert told.field in wrong, "it names a field that the request has"
 
 
 async def test_a_replace_of_an_order_not_yet_seen_names_its_instrument(venue: Venue) -> None:

@@ -413,7 +413,7 @@ def test_two_writers_of_one_tape_wait_for_each_other(tmp_path: Path) -> None:
     hourbook(*fix, "--tape", str(tape))
     before = tape.read_bytes()
     absent = ("index", "fix", str(tmp_path / "none.csv"), "--date", f"{day(1)}")
-    assert "no file" in hourbook(*absent, "--tape", str(tape), code=1)
+    assert "no file" in hourbook(*absent, "--tape", str(tape), code=3)
     assert tape.read_bytes() == before
 
 

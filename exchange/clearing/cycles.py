@@ -71,7 +71,7 @@ class Cycles(Matter):
             clocks = [time.fromisoformat(text) for text in record.times]
         except ValueError as error:
             return Ruling(operation, MALFORMED, {"why": str(error)})
-        if any(clock.tzinfo or clock.second or clock.microsecond for clock in clocks):
+        if [f"{clock:%H:%M}" for clock in clocks] != list(record.times):
             return Ruling(operation, MALFORMED, {"why": "a time is HH:MM, and UTC"})
         self.times = sorted({clock.hour * 3_600 + clock.minute * 60 for clock in clocks})
         self.deadline = self._after(at.stamp)

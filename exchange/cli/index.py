@@ -397,7 +397,8 @@ def _content(file: Path) -> bytes:
     from contracts.index.observations import FILE_BYTES_MAX  # noqa: PLC0415
 
     if not file.is_file():
-        fail(f"no file {file}; it is a CSV as docs/reference/index-methodology.md describes")
+        about = "it is a CSV as docs/reference/index-methodology.md describes"
+        fail(f"no file {file}; {about}", Exit.UNUSABLE)
     with file.open("rb") as opened:
         return opened.read(FILE_BYTES_MAX + 1)
 

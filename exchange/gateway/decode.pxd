@@ -35,4 +35,4 @@ cdef class Recorder:
         self, int kind, object request, unsigned int account, unsigned int session,
         long long price, unsigned int lots, unsigned int flags,
     )
-    cpdef object price(self, Instrument instrument, str text)
+    cpdef object price(self, Instrument instrument, str text, str field=*)

@@ -412,12 +412,12 @@ class Recorder:
             raise Refused(Reason.QUANTITY_RANGE, field, limit=limit, observed=text)
         return lots
 
-    def price(self, instrument: Instrument, text: str) -> int:
+    def price(self, instrument: Instrument, text: str, field: str = "price") -> int:
         """Return a price in ticks; raises Refused."""
         known = self._ticks.get((instrument.id, text))
-        return self._price(instrument, text) if known is None else known
+        return self._price(instrument, text, field) if known is None else known
 
-    def _price(self, instrument: Instrument, text: str, field: str = "price") -> int:
+    def _price(self, instrument: Instrument, text: str, field: str) -> int:
         """Return the ticks of a price not yet in ``_ticks``, and remember them."""
         try:
             units = parse_price(text, instrument.decimals)

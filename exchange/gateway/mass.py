@@ -100,7 +100,7 @@ class MassRecorder:
             if (price is None) != (lots is None):
                 missing = "price" if price is None else "quantity"
                 raise Refused(Reason.MISSING_FIELD, f"{name}_{missing}", "both or neither")
-            ticks = 0 if price is None else self._recorder.price(instrument, price)
+            ticks = 0 if price is None else self._recorder.price(instrument, price, f"{name}_price")
             sides.append(
                 (ticks, 0 if lots is None else self._recorder.lots(lots, f"{name}_quantity"))
             )
