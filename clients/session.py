@@ -210,7 +210,7 @@ class Session:
         return done
 
     def health(self, now_ns: int) -> Health:
-        """Judge the server's silence. QUIET is returned at most once per heartbeat interval."""
+        """Classify the server's silence. QUIET is returned at most once per heartbeat interval."""
         silent = now_ns - self._heard_ns
         if silent > DEAD_BEATS * self._beat_ns:
             return Health.DEAD
@@ -254,7 +254,7 @@ class Session:
         self._account_asked = self.next_id()
         return [QueryAccount(request_id=self._account_asked)]
 
-    # --- what is asked ---
+    # --- requests ---
 
     def ask(self, request: AnyRequest, now_ns: int) -> Pending:
         """Register a request; registering the same again is a retry. ``sends`` says whether to send

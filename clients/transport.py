@@ -95,14 +95,14 @@ def _read_known(data: str | bytes) -> list[AnyResponse]:
 
 
 async def _alone(sending: Coroutine[Any, Any, None]) -> None:
-    """Await the sending of a frame, such that its cancellation cancels nobody else.
+    """Await the sending of a frame, without its cancellation cancelling other senders.
 
     In aiohttp all senders that wait for room in a connection await one future, which ends when any
     of them is cancelled: the others would be cancelled as well, and later ones would no longer
     wait.
 
-    ``_asyncio_future_blocking`` marks that somebody has begun to await the future; a second await
-    beside it is an error. A task clears the mark in its own next step, too late for other senders,
+    ``_asyncio_future_blocking`` marks that the future is being awaited; a second await beside it
+    is an error. A task clears the mark in its own next step, too late for other senders,
     or pongs, in this one. So it is cleared here. A task per frame, which could be shielded, would
     cost every frame a turn of the loop, although nearly all of them find room.
     """
@@ -118,7 +118,7 @@ async def _alone(sending: Coroutine[Any, Any, None]) -> None:
 
 
 class AnyTransport(Protocol):
-    """What a link needs of an open connection, whatever carries it."""
+    """What a link needs of an open connection of any kind."""
 
     async def send(self, request: AnyRequest | list[AnyCommand]) -> None:
         """Send one frame: a request, or many. ConnectionLost if the connection is gone."""
@@ -135,7 +135,7 @@ class AnyTransport(Protocol):
 
 
 class Connect(Protocol):
-    """Opens a connection. ConnectionLost if nobody answers."""
+    """Opens a connection. Raises ConnectionLost if there is no answer."""
 
     async def __call__(self, url: str, *, msgpack: bool) -> AnyTransport: ...
 

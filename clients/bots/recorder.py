@@ -195,7 +195,7 @@ def _open(path: Path) -> Any:
 
 def _pyarrow() -> tuple[Any, Any]:
     try:
-        import pyarrow as pa  # noqa: PLC0415 - an extra: only who records needs it
+        import pyarrow as pa  # noqa: PLC0415 - an extra: needed for recording only
         from pyarrow import parquet  # noqa: PLC0415
     except ImportError:
         raise ValueRefused("a tape needs pyarrow: pip install 'hourbook[export]'") from None

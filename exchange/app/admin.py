@@ -36,7 +36,7 @@ Perform = Callable[[AnyRequest, str], Awaitable[Answer]]  # a request, and the k
 async def serving(directory: Path, operations: Operations) -> AsyncIterator[Path]:
     """Serve the socket while the block runs; yield its path."""
     path = directory / SOCKET_NAME
-    path.unlink(missing_ok=True)  # left by a crash; the directory's lock says nobody else serves
+    path.unlink(missing_ok=True)  # left by a crash: this process holds the directory's lock
 
     async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

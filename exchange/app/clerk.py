@@ -118,9 +118,9 @@ class Clerk:
         other; return the refusals by the due's id.
 
         Two exceptions keep payments independent of where a crash happened. If money could not be
-        taken from the house account (an id ``... out``), nobody is paid it. If the house lacks
-        money, later withdrawals from it wait, and are retried when money has come in. A refused due
-        stays due and is tried again next time.
+        taken from the house account (an id ``... out``), it is not paid out either. If the house
+        lacks money, later withdrawals from it wait, and are retried when money has come in. A
+        refused due stays due and is tried again next time.
         """
         refused: dict[str, str] = {}
         dues = left = self._clearing.dues()

@@ -1,7 +1,7 @@
 """The operator's desk: puts commands into the sequencer's queue and returns their outcomes.
 
-It is one more consumer of the released stream, and knows only what that says: instruments,
-accounts, the business date, the mode, and the quotes when a day is settled.
+It consumes the released stream and knows only what that contains: instruments, accounts, the
+business date, the mode, and the quotes when a day is settled.
 """
 
 import asyncio
@@ -134,7 +134,7 @@ class Desk:
             self._know(view)
 
     def _know(self, view: View) -> None:
-        """Take over what the stream said up to the view's position."""
+        """Take over the stream's content up to the view's position."""
         stamps, texts = view.stamps, view.texts
         for row in EVENT.iter_unpack(view.events):
             self._picture(row, stamps[row[0]], texts)

@@ -32,7 +32,7 @@ class House(Protocol):
         ...
 
     async def ready(self) -> Mapping[str, bool]:
-        """Whether each condition holds for an order to be judged on its merits."""
+        """Whether each condition for processing orders holds."""
         ...
 
     async def metrics(self) -> bytes:

@@ -125,14 +125,14 @@ class Ward:
         if self._wire is not None:
             self._wire.close()
 
-    # What the market is asked
+    # Queries to the market
 
     async def healthy(self) -> Mapping[str, bool]:
         """Whether each part of the market runs."""
         return (await self._ask(Ask(next(self._numbers), "healthy"))).checks or {}
 
     async def ready(self) -> Mapping[str, bool]:
-        """Whether each condition holds for an order to be judged on its merits."""
+        """Whether each condition for processing orders holds."""
         return (await self._ask(Ask(next(self._numbers), "ready"))).checks or {}
 
     async def metrics(self) -> bytes:

@@ -91,7 +91,7 @@ class Gateways:
         self.restarts = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    # What the market asks of its front
+    # The market's calls to its front
 
     @property
     def sequence(self) -> int:

@@ -1,7 +1,7 @@
 """Margin parameters before they are recorded: parsing and checks.
 
-Clearing checks again what is in the log; here an operator is told at once, and one check is added
-that needs the contracts' terms: at least one daily limit move.
+Clearing checks the parameters in the log again. The checks here give the operator an immediate
+answer, and add one that needs the contracts' terms: at least one daily limit move.
 """
 
 from collections.abc import Mapping

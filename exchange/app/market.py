@@ -321,7 +321,7 @@ class Market:
         return {part.get_name(): not part.done() for part in self._parts}
 
     def ready(self) -> dict[str, bool]:
-        """Whether each condition holds for an order to be judged on its merits."""
+        """Whether each condition for processing orders holds."""
         return {
             "running": all(self.healthy().values()),
             "staying": not self.stopping,

@@ -1,6 +1,6 @@
 """How a command reaches its market: by ``--url``, by the admin socket of ``--data``, or directly.
 
-A directory that nobody serves is opened in this process, the request is put into its log, and it is
+A directory without a server is opened in this process, the request is put into its log, and it is
 closed again: the same code runs as in a server, without a gateway.
 """
 

@@ -116,7 +116,7 @@ class Query:
         ]
 
     def _fits(self, frame: Frame, row: EventRow) -> bool:
-        """Decide what only the command tells: whether the fields compared apply to this event."""
+        """Whether the fields compared apply to this event; for some kinds its command decides."""
         if row[2] not in _UNSURE:
             return True
         command = command_at(frame.commands, row[0] - frame.opening.first_sequence)

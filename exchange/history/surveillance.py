@@ -222,7 +222,7 @@ class Closes:
         self._trades[match.instrument].append(match)
 
     def settled(self, row: EventRow, stamp: int, date: int, report: Report) -> None:
-        """Judge the window that ends with this settlement."""
+        """Evaluate the window that ends with this settlement."""
         instrument = row[5]
         self._forget(instrument, stamp)
         window = self._trades.pop(instrument, deque())
@@ -291,7 +291,7 @@ class Stuffing:
             self._now((match.instrument, party), match.stamp, date, report).traded += 1
 
     def finish(self, date: int, report: Report) -> None:
-        """Judge the current seconds at the end of the log."""
+        """Evaluate the current seconds at the end of the log."""
         for key, now in sorted(self._seconds.items()):
             self._judge(key, now, date, report)
         self._seconds.clear()

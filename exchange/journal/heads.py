@@ -69,8 +69,8 @@ def key_id(public: bytes) -> str:
 
 def load_key(path: Path) -> Any:
     """Return the private key at ``path``; create it if there is none. Raises BadKey."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - who signs
-    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who signs
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - to sign
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - to sign
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
         Ed25519PrivateKey,
     )
@@ -95,8 +95,8 @@ def load_key(path: Path) -> Any:
 
 def _public_key(path: Path) -> Any:
     """Return the public key at ``path``; the file's name must be the key's. Raises BadKey."""
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - who checks
-    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who checks
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - to check
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - to check
     from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: PLC0415
         Ed25519PublicKey,
     )
@@ -163,7 +163,7 @@ def _decode(line: bytes, place: str) -> SignedHead:
 
 
 def _check_signature(head: SignedHead, directory: Path, place: str) -> None:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - who checks
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - to check
 
     key = _public_key(directory / PUBLIC_NAME / f"{head.key}.pem")
     try:
@@ -315,7 +315,7 @@ def _append(path: Path, line: bytes) -> None:
 
 def _leave_public(key: Any, folder: Path) -> str:
     """Write the public key beside the heads if it is not there; return the key's name."""
-    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - who signs
+    from cryptography.hazmat.primitives import serialization as forms  # noqa: PLC0415 - to sign
 
     public = key.public_key()
     name = key_id(public.public_bytes(forms.Encoding.Raw, forms.PublicFormat.Raw))

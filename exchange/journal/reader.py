@@ -391,7 +391,7 @@ class LogReader:
         )  # fmt: skip
 
     def finish(self, released_upto: int = 0) -> Recovered:
-        """Judge the end of the log once ``chunks`` is exhausted.
+        """Check the end of the log once ``chunks`` is exhausted.
 
         ``released_upto`` is the last sequence known to have been released (0 if none), which was
         therefore durable. Raises DamagedLog if anything at or below the durable mark is missing.

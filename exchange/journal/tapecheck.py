@@ -100,7 +100,7 @@ def check_tape(
 
 
 def _check_end(path: Path, file: BinaryIO, size: int, reader: LogReader) -> None:
-    """Judge the log's end by what the tape has beyond it: that was durable once."""
+    """Check the log's end: whatever the tape has beyond it was durable once."""
     at, upto = file.tell(), 0
     head = unpack_head(file.read(RECORD_BYTES)) if at < size else None
     if head is not None and head.first_sequence == reader.next_sequence:

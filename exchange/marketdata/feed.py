@@ -162,9 +162,8 @@ class Feed:
     def learn(
         self, row: Row, stamp: int, text: str | None, batch: _Batch | None = None
     ) -> Instrument | None:
-        """Apply what an event says of instruments, and what it publishes; return the instrument
-        that it changed, if any. A history from which trades and orders are left out needs only
-        this, in order."""
+        """Apply an event's effect on instruments and publications; return the instrument that it
+        changed, if any. A history without trades and orders needs only this, in order."""
         changed = self.instruments.apply(row, text)
         if changed is not None and changed.id not in self.depths:
             depth = self.depths[changed.id] = Depth()

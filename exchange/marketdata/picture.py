@@ -1,8 +1,8 @@
 """The base of all pictures, and the parts of a channel's name.
 
-A picture is the maintained content of one channel for one instrument. It is created when somebody
-subscribes to the channel, and ``tell`` is called for its news: after every batch, or, for a
-conflated channel, at every tick of its period. Its deltas carry absolute figures, so that one may
+A picture is the maintained content of one channel for one instrument. It is created when the
+channel gets a subscriber, and ``tell`` returns its changes: after every batch, or, for a conflated
+channel, at every tick of its period. Its deltas carry absolute figures, so that one may
 be applied to any state between the two sequences that it names.
 """
 
@@ -72,10 +72,10 @@ class Picture:
         self.sequence = self.depth.sequence
 
     def note(self, levels: Sides, entries: tuple[list[Entry], list[Entry]]) -> None:
-        """Take in what a batch changed: the new state of levels and of orders."""
+        """Note the changes of a batch: the new state of levels and of orders."""
 
     def tell(self) -> Response | None:
-        """Return the message of what is new since the last call; None if nothing is."""
+        """Return the message with all changes since the last call; None without any."""
         raise NotImplementedError
 
     def snapshot(self) -> Sequence[Response]:
@@ -83,7 +83,7 @@ class Picture:
         raise NotImplementedError
 
     def heartbeat(self) -> Response:
-        """Return a message without news, which proves the channel alive."""
+        """Return a message without changes, which proves the channel alive."""
         raise NotImplementedError
 
     def _advance(self, sequence: int) -> int:

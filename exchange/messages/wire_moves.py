@@ -31,7 +31,7 @@ class Corrected(LogEvent, frozen=True, kw_only=True, tag="corrected"):
 class Transferred(LogEvent, frozen=True, kw_only=True, tag="transferred"):
     """Lots were transferred off the book, at a clearing price; the position changes by them.
 
-    ``side`` is that of the account told, which bought from ``other_account`` or sold to it.
+    ``side`` is that of this message's account, which bought from ``other_account`` or sold to it.
     """
 
     kind: TransferText

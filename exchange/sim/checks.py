@@ -3,7 +3,7 @@
 While the market serves: every client's orders, positions and books equal the engine's; the reports
 that a trader's clients received equal those sent to a new client that asks for all of them;
 clearing has the engine's cash and positions, found no divergence, and balances; deposits count
-once; every dead man's switch fired exactly once when it was due, and its owner was told. After the
+once; every dead man's switch fired exactly once when due, with a report to its owner. After the
 stop: the log replays to the same state, and no order outlived its switch.
 """
 

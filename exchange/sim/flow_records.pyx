@@ -178,7 +178,7 @@ def scan(const uint8_t[::1] raw not None):
 cdef class Converter:
     """Converts raw records to command records. One converter per flow, fed in order."""
 
-    cdef dict moved  # order id -> account, for orders made by replace, whose id does not tell it
+    cdef dict moved  # order id -> account, for orders made by replace, whose id does not give it
     cdef uint32_t[::1] sessions
 
     def __init__(self, sessions):

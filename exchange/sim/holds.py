@@ -1,8 +1,8 @@
 """A plain model of dead man's switches, computed from the log, to compare the market with.
 
 A session's switch is due a fixed time after the stamp of its last record. Once a later batch's
-stamp has passed that, one mass cancel with the switch's name must follow, and no more events may
-come of the orders that its session had entered before.
+stamp has passed that, one mass cancel with the switch's name must follow, and the orders that its
+session had entered before may cause no more events.
 """
 
 import json
